@@ -1,1 +1,53 @@
-fn main() {}
+//! Builds what `spacejmp` carries inside itself: the guest kernel.
+//!
+//! The kernel needs flags that no other crate may have, so it is built by a cargo of its own
+//! in a target directory of its own. The recipe works on the stable toolchain with the
+//! host's target: fat LTO compiles the parts of `core` that are used with these flags too.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
+    let kernel = root.join("guest-kernel");
+    for watched in ["src", "kernel.ld", "Cargo.toml"] {
+        println!("cargo::rerun-if-changed={}", kernel.join(watched).display());
+    }
+    println!("cargo::rerun-if-changed={}", root.join("abi/src").display());
+    let image = build_kernel(&kernel, &out.join("kernel"));
+    fs::copy(&image, out.join("guest-kernel.elf")).expect("copy the kernel image");
+}
+
+fn build_kernel(kernel: &Path, target: &Path) -> PathBuf {
+    let script = kernel.join("kernel.ld");
+    let flags = [
+        "-Ctarget-feature=-sse,-sse2,-mmx,+soft-float",
+        "-Crelocation-model=static",
+        "-Ccode-model=kernel",
+        "-Cno-redzone=y",
+        "-Clink-arg=-nostartfiles",
+        "-Clink-arg=-static",
+        "-Clink-arg=-nostdlib",
+        "-Clink-arg=-Wl,--build-id=none",
+        &format!("-Clink-arg=-Wl,-T,{}", script.display()),
+        "-Awarnings",
+    ]
+    .join("\x1f");
+    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
+    cargo
+        .args(["build", "--release", "--quiet", "--manifest-path"])
+        .arg(kernel.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target)
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+    // What the outer cargo (or clippy) set for its own crates must not reach this one.
+    for name in ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+        cargo.env_remove(name);
+    }
+    let status = cargo.status().expect("run cargo for the guest kernel");
+    assert!(status.success(), "the guest kernel does not build: {status}");
+    target.join("x86_64-unknown-linux-gnu/release/guest-kernel")
+}

@@ -1,7 +1,27 @@
-//! What two rooms of the house must agree on.
+//! What two rooms of the house must agree on: numbers, layouts, encodings, and the
+//! algorithms that both the guest kernel and the VMM run.
+//!
+//! 1. No I/O, no allocation, no `unsafe`: everything here can be reasoned about, and run in
+//!    tests on the host, on its own.
+//! 2. Outside values become types once, in one checked constructor.
+//! 3. A number that two rooms share is written once, here.
+//!
+//! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
+//! - [`pte`], [`walk`]: page-table entries and the editor of tables
+//! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
+//! - [`shared`]: structures in memory that kernel and VMM both see
+
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod addr;
+pub mod call;
 pub mod errno;
+pub mod layout;
+pub mod pte;
+pub mod shared;
+pub mod walk;
 
+pub use addr::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, PageSize};
 pub use errno::Errno;
+pub use pte::{Pte, Rights};

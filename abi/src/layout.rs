@@ -1,0 +1,97 @@
+//! The address map: who lives where, in one picture.
+//!
+//! ```text
+//! guest-virtual (48 bits)
+//!   0x0000_0000_0000  private region, PML4 slots 0-31 (16 TiB): the process's own memory,
+//!                     the same in every VAS it attaches
+//!                       PIE_BASE        position-independent programs, then their heap
+//!                       MMAP_TOP        mmap grows down from here
+//!                       STACK_TOP       the first thread's stack grows down from here
+//!                       VDSO_BASE       clock page, vDSO image
+//!                       CALL_PAGE       entry to SpaceJMP's own calls
+//!                       GATE_PAGE       system-call gate (software KVM only), then its trap page
+//!   0x1000_0000_0000  VAS region, slots 32-255: segments, different in every VAS
+//!   0x7fff_ffff_f000  never mapped: SYSCALL there would return to a non-canonical address
+//!   0xffff_8000_...   kernel, slots 256-511, supervisor only; used so far:
+//!   0xffff_ffff_8000_0000  kernel image
+//!   0xffff_ffff_c000_0000  per-vCPU areas, VCPU_AREA_BYTES apart
+//!
+//! guest-physical
+//!   0x0000_0000       SYSTEM_BYTES: descriptor tables and the kernel image
+//!   0x0020_0000       private RAM, handed out in 2 MiB chunks, banks added as needed
+//! ```
+
+use crate::addr::{GuestPhys, GuestVirt, LOWER_HALF_END, PAGE_SIZE, PAGE_SIZE_2M};
+
+/// PML4 slots of the private region.
+pub const PRIVATE_SLOTS: core::ops::Range<usize> = 0..32;
+/// PML4 slots of the VAS region.
+pub const VAS_SLOTS: core::ops::Range<usize> = 32..256;
+
+/// Lowest address a program may map; below it a null pointer with an offset must fault
+/// (Linux's default `vm.mmap_min_addr`).
+pub const PRIVATE_START: GuestVirt = GuestVirt::literal(0x1_0000);
+/// One past the private region.
+pub const PRIVATE_END: GuestVirt = GuestVirt::literal(32 << 39);
+/// First address of the VAS region.
+pub const VAS_START: GuestVirt = PRIVATE_END;
+/// One past the VAS region: the last page of the lower half stays unmapped.
+pub const VAS_END: GuestVirt = GuestVirt::literal(LOWER_HALF_END - PAGE_SIZE);
+
+/// Where position-independent programs are loaded.
+pub const PIE_BASE: GuestVirt = GuestVirt::literal(0x40_0000_0000);
+/// The system-call gate: LSTAR points here on hosts whose SYSCALL stays in ring 3.
+pub const GATE_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 2 * PAGE_SIZE);
+/// A store here leaves for the VMM: no memory lies behind it. Follows the gate so that the
+/// gate's code reaches it RIP-relative.
+pub const GATE_TRAP_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE);
+/// The call page: `call CALL_PAGE` makes a SpaceJMP call in the way that suits the host.
+pub const CALL_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 4 * PAGE_SIZE);
+/// Where the call page's UD2 stands, on hosts where that is the cheapest way in.
+pub const CALL_PAGE_UD2: GuestVirt = CALL_PAGE;
+/// Clock page and vDSO image; 16 pages are set aside.
+pub const VDSO_BASE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 32 * PAGE_SIZE);
+/// One past the first thread's stack.
+pub const STACK_TOP: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE_2M);
+/// Most the first thread's stack may grow to (Linux's default RLIMIT_STACK).
+pub const STACK_BYTES: u64 = 8 << 20;
+/// `mmap` without an address searches downward from here; a guard lies above.
+pub const MMAP_TOP: GuestVirt = GuestVirt::literal(STACK_TOP.raw() - 64 * PAGE_SIZE_2M);
+
+/// The kernel image's first byte, which is its [`crate::shared::KernelInfo`].
+pub const KERNEL_BASE: GuestVirt = GuestVirt::literal(0xffff_ffff_8000_0000);
+/// The interrupt descriptor table, shared by all vCPUs, read-only.
+pub const KERNEL_IDT: GuestVirt = GuestVirt::literal(0xffff_ffff_bfff_f000);
+/// The first vCPU's area.
+pub const VCPU_AREAS: GuestVirt = GuestVirt::literal(0xffff_ffff_c000_0000);
+/// Distance between two vCPUs' areas: data page, guard page, call stack, exception stacks.
+pub const VCPU_AREA_BYTES: u64 = 4 * PAGE_SIZE;
+/// Offset of the call stack page in a vCPU's area.
+pub const VCPU_CALL_STACK: u64 = 2 * PAGE_SIZE;
+/// Offset of the page of exception stacks in a vCPU's area.
+pub const VCPU_IST_STACKS: u64 = 3 * PAGE_SIZE;
+/// Bytes of each of the four exception stacks.
+pub const IST_STACK_BYTES: u64 = PAGE_SIZE / 4;
+/// Most vCPUs, and so threads at one time, of a VM (KVM's own limit on x86-64).
+pub const MAX_VCPUS: u32 = 1024;
+
+/// Bytes at guest-physical zero that belong to the monitor: descriptor tables and kernel.
+pub const SYSTEM_BYTES: u64 = PAGE_SIZE_2M;
+/// Guest-physical page of the interrupt descriptor table.
+pub const IDT_PHYS: GuestPhys = GuestPhys::literal(0x1000);
+/// Where the kernel image is loaded.
+pub const KERNEL_PHYS: GuestPhys = GuestPhys::literal(0x10_0000);
+/// Guest-physical page with no memory behind it, target of the gate's store. Just below
+/// the local APIC's default page, which lies in the same hole of guest-physical space.
+pub const TRAP_PHYS: GuestPhys = GuestPhys::literal(0xfedf_f000);
+/// Guest-physical hole without memory: APIC page, KVM's own pages, the trap page.
+pub const PHYS_HOLE: core::ops::Range<u64> = 0xc000_0000..0x1_0000_0000;
+
+const _: () = {
+    assert!(PRIVATE_END.raw() == (PRIVATE_SLOTS.end as u64) << 39);
+    assert!(VAS_END.raw() < (VAS_SLOTS.end as u64) << 39);
+    assert!(VDSO_BASE.raw() > STACK_TOP.raw());
+    assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
+    assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
+    assert!(PHYS_HOLE.start <= TRAP_PHYS.raw() && TRAP_PHYS.raw() < PHYS_HOLE.end);
+};

@@ -1,0 +1,157 @@
+//! Page-table entries (SDM 3A, 4.5.4, tables 4-15 to 4-20).
+//!
+//! One 64-bit value with typed access to the bits we use; bits we do not know are kept.
+//! Where tables lie and how they are walked is `walk.rs`.
+
+use core::fmt;
+
+use crate::addr::GuestPhys;
+
+/// A page-table entry of any level.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pte(u64);
+
+/// Bit 0: the entry is used.
+pub const PTE_P: u64 = 1 << 0;
+/// Bit 1: writes are allowed.
+pub const PTE_W: u64 = 1 << 1;
+/// Bit 2: ring 3 is allowed.
+pub const PTE_U: u64 = 1 << 2;
+/// Bit 5: set by the processor on use.
+pub const PTE_A: u64 = 1 << 5;
+/// Bit 6: set by the processor on a write (leaf entries).
+pub const PTE_D: u64 = 1 << 6;
+/// Bit 7: the entry maps a large page (levels 2 and 3).
+pub const PTE_PS: u64 = 1 << 7;
+/// Bit 63: instruction fetch is forbidden.
+pub const PTE_NX: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// What a leaf entry lets its users do. Combining read-only with execute-only is not
+/// expressible on x86: readable is implied by present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rights {
+    /// Writes allowed.
+    pub write: bool,
+    /// Instruction fetch allowed.
+    pub execute: bool,
+    /// Ring 3 allowed.
+    pub user: bool,
+}
+
+impl Rights {
+    /// Supervisor, read-only data.
+    pub const KERNEL_READ: Rights = Rights { write: false, execute: false, user: false };
+    /// Supervisor, writable data.
+    pub const KERNEL_WRITE: Rights = Rights { write: true, execute: false, user: false };
+    /// Supervisor code.
+    pub const KERNEL_CODE: Rights = Rights { write: false, execute: true, user: false };
+
+    /// Whether everything `other` allows is allowed here too.
+    #[must_use]
+    pub const fn covers(self, other: Rights) -> bool {
+        (self.write || !other.write)
+            && (self.execute || !other.execute)
+            && (self.user || !other.user)
+    }
+}
+
+impl Pte {
+    /// The entry that maps nothing.
+    pub const EMPTY: Pte = Pte(0);
+
+    /// An entry with exactly these bits.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Pte {
+        Pte(raw)
+    }
+
+    /// An entry that points to a lower table. All rights are open here: the leaf decides
+    /// (SDM 3A, 4.6.1 takes the conjunction over the levels).
+    #[must_use]
+    pub const fn table(gpa: GuestPhys, user: bool) -> Pte {
+        Pte((gpa.raw() & ADDRESS) | PTE_P | PTE_W | if user { PTE_U } else { 0 })
+    }
+
+    /// A leaf. Accessed and dirty are set from the start: nobody reads them, and the
+    /// processor need not write them back.
+    #[must_use]
+    pub const fn leaf(gpa: GuestPhys, rights: Rights, large: bool) -> Pte {
+        let mut raw = (gpa.raw() & ADDRESS) | PTE_P | PTE_A | PTE_D;
+        if rights.write {
+            raw |= PTE_W;
+        }
+        if rights.user {
+            raw |= PTE_U;
+        }
+        if !rights.execute {
+            raw |= PTE_NX;
+        }
+        if large {
+            raw |= PTE_PS;
+        }
+        Pte(raw)
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the processor uses the entry.
+    #[must_use]
+    pub const fn is_present(self) -> bool {
+        self.0 & PTE_P != 0
+    }
+
+    /// Whether an entry of level 2 or 3 maps a page itself. At level 1 bit 7 means PAT.
+    #[must_use]
+    pub const fn is_large(self) -> bool {
+        self.0 & PTE_PS != 0
+    }
+
+    /// The table or page it points to.
+    #[must_use]
+    pub const fn target(self) -> GuestPhys {
+        GuestPhys::literal(self.0 & ADDRESS)
+    }
+
+    /// The rights this entry alone gives.
+    #[must_use]
+    pub const fn rights(self) -> Rights {
+        Rights {
+            write: self.0 & PTE_W != 0,
+            execute: self.0 & PTE_NX == 0,
+            user: self.0 & PTE_U != 0,
+        }
+    }
+}
+
+impl fmt::Debug for Pte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pte({:#x})", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaf_rights_are_read_back_as_given() {
+        for bits in 0..8u8 {
+            let rights =
+                Rights { write: bits & 1 != 0, execute: bits & 2 != 0, user: bits & 4 != 0 };
+            let pte = Pte::leaf(GuestPhys::literal(0x1234_5000), rights, false);
+            assert_eq!(pte.rights(), rights);
+            assert_eq!(pte.target(), GuestPhys::literal(0x1234_5000));
+            assert!(pte.is_present() && !pte.is_large());
+        }
+    }
+
+    #[test]
+    fn empty_is_not_present() {
+        assert!(!Pte::EMPTY.is_present());
+    }
+}

@@ -1,0 +1,103 @@
+//! Structures that lie in memory both the VMM and the guest kernel see.
+
+use core::mem::offset_of;
+
+/// Version of everything in this file; the VMM refuses a kernel image with another one.
+pub const KERNEL_ABI: u64 = 1;
+/// First word of the kernel image.
+pub const KERNEL_MAGIC: u64 = u64::from_le_bytes(*b"SJkernel");
+
+/// First bytes of the kernel image: where the VMM finds the entry points.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct KernelInfo {
+    /// [`KERNEL_MAGIC`].
+    pub magic: u64,
+    /// [`KERNEL_ABI`].
+    pub abi: u64,
+    /// Target of the SYSCALL instruction (LSTAR).
+    pub syscall_entry: u64,
+    /// First of 32 exception stubs.
+    pub vectors: u64,
+    /// Bytes between two stubs.
+    pub vector_stride: u64,
+    /// First byte of the kernel's code; read-only data lies before it.
+    pub text_start: u64,
+    /// One past the kernel's code, page-aligned; writable data follows.
+    pub text_end: u64,
+    /// One past the kernel's writable data.
+    pub data_end: u64,
+    /// Address of the kernel's [`Epitaph`].
+    pub epitaph: u64,
+    /// The SYSRETQ instructions: an exception there means the program's return address or
+    /// flags were impossible, which is the program's fault and not the kernel's.
+    pub sysrets: [u64; 2],
+}
+
+/// The first page of a vCPU's area. GS base points here while the kernel serves a call.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct VcpuPage {
+    /// The program's stack pointer while the kernel serves a call.
+    pub user_rsp: u64,
+    /// Top of the kernel's call stack.
+    pub call_stack: u64,
+}
+
+/// Offset of the GDT in the vCPU's page.
+pub const VCPU_GDT: u64 = 0x800;
+/// Offset of the TSS in the vCPU's page.
+pub const VCPU_TSS: u64 = 0x900;
+
+/// Text a panicking kernel leaves behind, at most once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Epitaph {
+    /// Bytes used; 0 while the kernel lives.
+    pub len: u64,
+    /// The text, UTF-8.
+    pub text: [u8; 240],
+}
+
+/// Segment selectors. The order user data, user code is what SYSRET demands (SDM 2B, SYSRET:
+/// SS = STAR[63:48] + 8, CS = STAR[63:48] + 16).
+pub mod selector {
+    /// Kernel code.
+    pub const KERNEL_CODE: u16 = 0x08;
+    /// Kernel data.
+    pub const KERNEL_DATA: u16 = 0x10;
+    /// User data, ring 3. Linux's own value, so that signal frames look alike.
+    pub const USER_DATA: u16 = 0x2b;
+    /// User code, ring 3. Linux's own value.
+    pub const USER_CODE: u16 = 0x33;
+    /// Task state segment.
+    pub const TSS: u16 = 0x40;
+    /// STAR[63:48], from which SYSRET derives the two user selectors.
+    pub const SYSRET_BASE: u16 = 0x23;
+}
+
+/// What the processor pushes for an exception with an error code (SDM 3A, figure 6-9),
+/// lowest address first. Stubs of vectors without a code push a zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExceptionFrame {
+    /// Error code, or 0.
+    pub error: u64,
+    /// Where the exception happened.
+    pub rip: u64,
+    /// Code segment; its low two bits are the ring.
+    pub cs: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Stack segment.
+    pub ss: u64,
+}
+
+const _: () = {
+    assert!(core::mem::size_of::<KernelInfo>() == 88);
+    assert!(offset_of!(VcpuPage, user_rsp) == 0);
+    assert!(core::mem::size_of::<VcpuPage>() as u64 <= VCPU_GDT);
+    assert!(core::mem::size_of::<ExceptionFrame>() == 48);
+};

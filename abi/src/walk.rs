@@ -1,0 +1,268 @@
+//! The page-table walker and editor, generic over how a table entry is touched.
+//!
+//! The VMM runs it on guest memory; tests run it on a plain map. It never frees or moves a
+//! table: a table, once linked, stays bound to its place for the life of the VM. That rule
+//! is what makes edits from outside the guest safe on a host that shadows the guest's tables
+//! (docs/internals/memory.md), and it costs 4 KiB per 2 MiB ever mapped in small pages.
+
+use crate::addr::{GuestPhys, GuestVirt, Level, PageSize};
+use crate::pte::{Pte, Rights};
+
+/// Access to the memory that holds page tables.
+pub trait TableMem {
+    /// What can go wrong: memory is out, or a table lies outside the guest's memory.
+    type Error;
+
+    /// Reads entry `index` of the table at `table`.
+    ///
+    /// # Errors
+    /// When `table` is not guest memory.
+    fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, Self::Error>;
+
+    /// Writes entry `index` of the table at `table`, as one aligned 64-bit store.
+    ///
+    /// # Errors
+    /// When `table` is not guest memory.
+    fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), Self::Error>;
+
+    /// A zeroed frame that becomes a table.
+    ///
+    /// # Errors
+    /// When memory is out.
+    fn alloc_table(&mut self) -> Result<GuestPhys, Self::Error>;
+}
+
+/// A root table and the memory it lies in.
+#[derive(Debug)]
+pub struct PageTable<'m, M> {
+    root: GuestPhys,
+    mem: &'m mut M,
+}
+
+/// Where a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Walk {
+    /// Level of the last entry read.
+    pub level: Level,
+    /// The table that holds it.
+    pub table: GuestPhys,
+    /// The entry itself: a leaf, or not present.
+    pub pte: Pte,
+}
+
+impl Walk {
+    /// The physical address `gva` translates to, when the walk ended in a leaf.
+    #[must_use]
+    pub fn translation(&self, gva: GuestVirt) -> Option<GuestPhys> {
+        let size = self.level.leaf()?;
+        self.pte.is_present().then(|| {
+            GuestPhys::literal(
+                (self.pte.target().raw() & !(size.bytes() - 1)) | (gva.raw() & (size.bytes() - 1)),
+            )
+        })
+    }
+}
+
+impl<'m, M: TableMem> PageTable<'m, M> {
+    /// Borrows `mem` for one session of edits below `root`.
+    pub fn new(root: GuestPhys, mem: &'m mut M) -> Self {
+        PageTable { root, mem }
+    }
+
+    /// Follows `gva` to its leaf or to the first entry that is not present.
+    ///
+    /// # Errors
+    /// When a table lies outside guest memory.
+    pub fn walk(&self, gva: GuestVirt) -> Result<Walk, M::Error> {
+        let mut table = self.root;
+        let mut level = Level::Root;
+        loop {
+            let pte = self.mem.read(table, gva.index(level))?;
+            let is_leaf = level == Level::Table || (pte.is_large() && level.leaf().is_some());
+            match level.below() {
+                Some(below) if pte.is_present() && !is_leaf => {
+                    table = pte.target();
+                    level = below;
+                }
+                _ => return Ok(Walk { level, table, pte }),
+            }
+        }
+    }
+
+    /// The table of `level` that covers `gva`, made where it is missing. A large page in the
+    /// way is split into a table that maps the same memory with the same rights.
+    ///
+    /// # Errors
+    /// When memory is out or a table lies outside guest memory; then every page maps what it
+    /// mapped before.
+    pub fn table_for(&mut self, gva: GuestVirt, level: Level) -> Result<GuestPhys, M::Error> {
+        let user = gva.raw() < crate::addr::LOWER_HALF_END;
+        let mut table = self.root;
+        let mut at = Level::Root;
+        while at > level {
+            let Some(below) = at.below() else { break };
+            let pte = self.mem.read(table, gva.index(at))?;
+            let next = if pte.is_present() && !(pte.is_large() && at.leaf().is_some()) {
+                pte.target()
+            } else {
+                let fresh = self.mem.alloc_table()?;
+                if pte.is_present() {
+                    self.fill_split(fresh, pte, below)?;
+                }
+                // Linked only when complete: another vCPU may walk it at once.
+                self.mem.write(table, gva.index(at), Pte::table(fresh, user))?;
+                fresh
+            };
+            table = next;
+            at = below;
+        }
+        Ok(table)
+    }
+
+    fn fill_split(&mut self, table: GuestPhys, large: Pte, below: Level) -> Result<(), M::Error> {
+        let Some(size) = below.leaf() else { return Ok(()) };
+        for index in 0..512 {
+            let gpa = large.target().offset(index as u64 * size.bytes());
+            let pte = Pte::leaf(gpa, large.rights(), size != PageSize::Small4K);
+            self.mem.write(table, index, pte)?;
+        }
+        Ok(())
+    }
+
+    /// Maps the page of `size` at `gva` to `gpa`. Both must be aligned to `size`; whatever
+    /// was mapped there before is replaced without a flush, which is the caller's debt.
+    ///
+    /// # Errors
+    /// When memory is out or a table lies outside guest memory.
+    pub fn map(
+        &mut self,
+        gva: GuestVirt,
+        gpa: GuestPhys,
+        size: PageSize,
+        rights: Rights,
+    ) -> Result<(), M::Error> {
+        let table = self.table_for(gva, size.level())?;
+        let pte = Pte::leaf(gpa, rights, size != PageSize::Small4K);
+        self.mem.write(table, gva.index(size.level()), pte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::PAGE_SIZE;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, HashMap};
+
+    /// Tables in a map; frames are numbered, data frames are never touched.
+    #[derive(Default)]
+    struct MapMem {
+        tables: HashMap<u64, [u64; 512]>,
+        next: u64,
+    }
+
+    impl TableMem for MapMem {
+        type Error = String;
+        fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, String> {
+            let table = self.tables.get(&table.raw()).ok_or(format!("no table at {table}"))?;
+            Ok(Pte::from_raw(table[index]))
+        }
+        fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), String> {
+            let table = self.tables.get_mut(&table.raw()).ok_or(format!("no table at {table}"))?;
+            table[index] = pte.raw();
+            Ok(())
+        }
+        fn alloc_table(&mut self) -> Result<GuestPhys, String> {
+            self.next += 1;
+            let gpa = GuestPhys::literal((1 << 40) + self.next * PAGE_SIZE);
+            self.tables.insert(gpa.raw(), [0; 512]);
+            Ok(gpa)
+        }
+    }
+
+    fn rights(bits: u8) -> Rights {
+        Rights { write: bits & 1 != 0, execute: bits & 2 != 0, user: bits & 4 != 0 }
+    }
+
+    #[derive(Clone, Debug)]
+    struct Op {
+        page: u64,
+        frame: u64,
+        size: PageSize,
+        rights: u8,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let size = prop_oneof![
+            4 => Just(PageSize::Small4K),
+            2 => Just(PageSize::Large2M),
+            1 => Just(PageSize::Huge1G)
+        ];
+        (0u64..1 << 20, 0u64..1 << 20, size, 0u8..8).prop_map(|(page, frame, size, rights)| {
+            let pages = size.bytes() / PAGE_SIZE;
+            Op { page: page / pages * pages, frame: frame / pages * pages, size, rights }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_sequence_of_maps_translates_like_a_plain_map(ops in prop::collection::vec(op(), 1..40)) {
+            let mut mem = MapMem::default();
+            let root = mem.alloc_table().unwrap();
+            // The model: intervals of pages, later ones laid over earlier ones.
+            let mut model: Vec<Op> = Vec::new();
+            let mut probes: BTreeMap<u64, ()> = BTreeMap::new();
+            for op in ops {
+                // A table cannot be replaced by a large page: tables are never unlinked.
+                let shadowed = model.iter().any(|o| o.size < op.size
+                    && o.page / (op.size.bytes() / PAGE_SIZE) == op.page / (op.size.bytes() / PAGE_SIZE));
+                if shadowed { continue; }
+                let gva = GuestVirt::new(op.page * PAGE_SIZE).unwrap();
+                let gpa = GuestPhys::new(op.frame * PAGE_SIZE).unwrap();
+                PageTable::new(root, &mut mem).map(gva, gpa, op.size, rights(op.rights)).unwrap();
+                let pages = op.size.bytes() / PAGE_SIZE;
+                for p in [op.page, op.page + pages - 1, op.page + pages, op.page.saturating_sub(1)] {
+                    probes.insert(p, ());
+                }
+                model.push(op);
+            }
+            for (&page, ()) in &probes {
+                let gva = GuestVirt::new(page * PAGE_SIZE + 0x123).unwrap();
+                let walk = PageTable::new(root, &mut mem).walk(gva).unwrap();
+                let expect = model.iter().rev().find(|o| {
+                    let pages = o.size.bytes() / PAGE_SIZE;
+                    (o.page..o.page + pages).contains(&page)
+                });
+                let got = walk.translation(gva).map(GuestPhys::raw);
+                prop_assert_eq!(got, expect.map(|o| (o.frame + page - o.page) * PAGE_SIZE + 0x123));
+                if let Some(o) = expect {
+                    prop_assert_eq!(walk.pte.rights(), rights(o.rights));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn splitting_a_large_page_keeps_every_translation_and_right() {
+        let mut mem = MapMem::default();
+        let root = mem.alloc_table().unwrap();
+        let mut tables = PageTable::new(root, &mut mem);
+        let base = GuestVirt::literal(0x4000_0000);
+        tables.map(base, GuestPhys::literal(0x8000_0000), PageSize::Huge1G, rights(5)).unwrap();
+        tables.table_for(base, Level::Table).unwrap();
+        for offset in [0, 0x1000, 0x1f_f000, 0x20_0000, 0x3fff_f000] {
+            let gva = base.checked_add(offset).unwrap();
+            let walk = tables.walk(gva).unwrap();
+            assert_eq!(walk.translation(gva), Some(GuestPhys::literal(0x8000_0000 + offset)));
+            assert_eq!(walk.pte.rights(), rights(5));
+        }
+    }
+
+    #[test]
+    fn a_table_outside_memory_is_an_error() {
+        let mut mem = MapMem::default();
+        let root = mem.alloc_table().unwrap();
+        mem.write(root, 0, Pte::table(GuestPhys::literal(0xdead_f000), true)).unwrap();
+        assert!(PageTable::new(root, &mut mem).walk(GuestVirt::literal(0)).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! One VM, and what its vCPUs have in common.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use abi::layout::{GATE_PAGE, GATE_TRAP_PAGE, MAX_VCPUS, PRIVATE_SLOTS, TRAP_PHYS};
+use abi::shared::KernelInfo;
+use abi::walk::{PageTable, TableMem};
+use abi::{GuestPhys, GuestVirt, Level, PageSize, Pte, Rights};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+use super::boot;
+use super::memory::{GuestMem, MemoryError};
+use super::tables::{FramePool, Tables};
+use super::vcpu::{CallPages, Vcpu, map_call_pages};
+
+/// A VM could not be made or run.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// /dev/kvm.
+    #[error("cannot open /dev/kvm")]
+    OpenKvm(#[source] kvm_ioctls::Error),
+    /// An old or odd KVM.
+    #[error("this KVM lacks {what}")]
+    Unsupported {
+        /// What it lacks.
+        what: &'static str,
+    },
+    /// A KVM call failed.
+    #[error("KVM refused to {action}")]
+    Kvm {
+        /// What was asked of it.
+        action: &'static str,
+        /// What it said.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// Guest memory.
+    #[error("cannot set up the VM's memory")]
+    Memory(#[from] MemoryError),
+    /// The embedded kernel image.
+    #[error("the embedded guest kernel is unusable: {what}")]
+    KernelImage {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// All vCPUs are in use.
+    #[error("all {limit} vCPUs of this VM are in use")]
+    VcpuLimit {
+        /// How many KVM allows.
+        limit: u32,
+    },
+}
+
+/// Wraps a KVM call's error with what was asked.
+pub(crate) fn kvm_call(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
+    move |source| VmError::Kvm { action, source }
+}
+
+/// One virtual machine.
+#[derive(Debug)]
+pub struct Machine {
+    // vCPUs hold an `Arc<Machine>`; the memory goes last.
+    pub(crate) fd: Arc<VmFd>,
+    pub(crate) cpuid: CpuId,
+    pub(crate) kernel: KernelInfo,
+    pub(crate) root: GuestPhys,
+    pub(crate) xcr0: u64,
+    /// Where SYSCALL jumps: the kernel, or the gate once the host has shown itself.
+    lstar: AtomicU64,
+    soft_host: AtomicBool,
+    next_vcpu: AtomicU32,
+    max_vcpus: u32,
+    pool: Mutex<FramePool>,
+    call_pages: CallPages,
+    /// Guest memory.
+    pub mem: GuestMem,
+}
+
+impl Machine {
+    /// Creates a VM with the kernel loaded and no vCPU yet.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub fn new() -> Result<Arc<Machine>, VmError> {
+        super::kick::install();
+        let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
+        if kvm.get_api_version() != 12 {
+            return Err(VmError::Unsupported { what: "API version 12" });
+        }
+        for (cap, what) in [
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(VmError::Unsupported { what });
+            }
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm_call("tell what processors it offers"))?;
+        let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
+        // Intel without unrestricted guest wants three pages for itself. Others refuse or
+        // ignore the call: either is fine.
+        let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
+        let phys_bits = leaf(&cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);
+        let mem = GuestMem::new(fd.clone(), phys_bits)?;
+        // XSAVE areas are what signal frames carry; KVM_GET_XSAVE holds 4096 bytes of them,
+        // which all components but AMX's tiles fit in.
+        let offered = leaf(&cpuid, 0xd, 0).map_or(3, |l| u64::from(l.eax));
+        let xcr0 = (offered & boot::XCR0_KEEP) | 1;
+        let mut pool = FramePool::default();
+        let mut system = mem.alloc(abi::layout::SYSTEM_BYTES)?;
+        if system.raw() != 0 {
+            system = GuestPhys::literal(0);
+        }
+        debug_assert_eq!(system.raw(), 0);
+        let kernel = boot::load_kernel(&mem)?;
+        let root = pool.frame(&mem)?;
+        boot::map_kernel(&mut Tables { pool: &mut pool, mem: &mem }, root, &kernel)?;
+        boot::write_idt(&mem, &kernel)?;
+        link_private_slots(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
+        let call_pages = map_call_pages(&mut pool, root, &mem)?;
+        let machine = Machine {
+            cpuid,
+            kernel,
+            root,
+            xcr0,
+            lstar: AtomicU64::new(kernel.syscall_entry),
+            soft_host: AtomicBool::new(false),
+            next_vcpu: AtomicU32::new(0),
+            max_vcpus: (kvm.get_max_vcpus() as u32).min(MAX_VCPUS),
+            pool: Mutex::new(pool),
+            call_pages,
+            mem,
+            fd,
+        };
+        Ok(Arc::new(machine))
+    }
+
+    fn pool(&self) -> MutexGuard<'_, FramePool> {
+        self.pool.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Runs `edit` on the home space's tables. One editor at a time.
+    ///
+    /// # Errors
+    /// Whatever `edit` returns.
+    pub fn edit_tables<R, E>(
+        &self,
+        edit: impl FnOnce(&mut PageTable<'_, Tables<'_>>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut pool = self.pool();
+        let mut tables = Tables { pool: &mut pool, mem: &self.mem };
+        edit(&mut PageTable::new(self.root, &mut tables))
+    }
+
+    /// The page table (level 1) that covers `gva`, made if missing.
+    ///
+    /// # Errors
+    /// When memory is out.
+    pub fn page_table(&self, gva: GuestVirt) -> Result<GuestPhys, MemoryError> {
+        self.edit_tables(|tables| tables.table_for(gva, Level::Table))
+    }
+
+    /// 4 KiB frames that hold page tables.
+    #[must_use]
+    pub fn table_frames(&self) -> u64 {
+        self.pool().frames()
+    }
+
+    /// A new vCPU, ready to enter ring 3 once it is given registers.
+    ///
+    /// # Errors
+    /// [`VmError::VcpuLimit`] or a KVM error.
+    pub fn new_vcpu(self: &Arc<Self>) -> Result<Vcpu, VmError> {
+        let index = self.next_vcpu.fetch_add(1, Ordering::Relaxed);
+        if index >= self.max_vcpus {
+            self.next_vcpu.fetch_sub(1, Ordering::Relaxed);
+            return Err(VmError::VcpuLimit { limit: self.max_vcpus });
+        }
+        let area = {
+            let mut pool = self.pool();
+            let mut tables = Tables { pool: &mut pool, mem: &self.mem };
+            boot::make_vcpu_area(&mut tables, self.root, index)?
+        };
+        let mut vcpu = Vcpu::new(self.clone(), index, &area)?;
+        if index == 0 {
+            vcpu.probe_host()?;
+        }
+        Ok(vcpu)
+    }
+
+    /// Where LSTAR points now.
+    #[must_use]
+    pub fn lstar(&self) -> u64 {
+        self.lstar.load(Ordering::Relaxed)
+    }
+
+    /// Whether this host's SYSCALL was seen not to enter ring 0.
+    #[must_use]
+    pub fn is_soft_host(&self) -> bool {
+        self.soft_host.load(Ordering::Relaxed)
+    }
+
+    /// This host's SYSCALL stays in ring 3: from now on it goes through the gate page, and
+    /// SpaceJMP calls through UD2, the cheapest trap there.
+    pub(crate) fn use_gate(&self) -> Result<(), MemoryError> {
+        let code = Rights { write: false, execute: true, user: true };
+        let trap = Rights { write: true, execute: false, user: true };
+        self.edit_tables(|tables| {
+            tables.map(GATE_PAGE, self.call_pages.gate, PageSize::Small4K, code)?;
+            tables.map(GATE_TRAP_PAGE, TRAP_PHYS, PageSize::Small4K, trap)
+        })?;
+        // UD2; RET.
+        self.mem.write(self.call_pages.call, &[0x0f, 0x0b, 0xc3])?;
+        // Relaxed: read by threads started later, which synchronises.
+        self.soft_host.store(true, Ordering::Relaxed);
+        self.lstar.store(GATE_PAGE.raw(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether programs may use the instructions that read and write FS and GS base.
+    #[must_use]
+    pub fn has_fsgsbase(&self) -> bool {
+        leaf(&self.cpuid, 7, 0).is_some_and(|l| l.ebx & 1 != 0)
+    }
+}
+
+/// The private region's 32 tables exist from the start: every VAS instance's root will point
+/// at the same ones, so that whatever is mapped later is at once visible in all.
+fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), MemoryError> {
+    for slot in PRIVATE_SLOTS {
+        let pdpt = tables.alloc_table()?;
+        tables.write(root, slot, Pte::table(pdpt, true))?;
+    }
+    Ok(())
+}
+
+/// A CPUID leaf of what KVM offers.
+pub(crate) fn leaf(
+    cpuid: &CpuId,
+    function: u32,
+    index: u32,
+) -> Option<&kvm_bindings::kvm_cpuid_entry2> {
+    cpuid.as_slice().iter().find(|e| e.function == function && e.index == index)
+}

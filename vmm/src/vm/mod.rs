@@ -1,0 +1,20 @@
+//! The virtual machine: KVM handles, guest memory, page-table frames, vCPUs.
+//!
+//! - [`memory`]: guest-physical memory; [`tables`]: the frames that page tables live in
+//! - [`machine`]: one VM and what its vCPUs have in common
+//! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
+//! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
+//! - [`kick`]: how another thread gets a vCPU out
+
+pub mod boot;
+pub mod exit;
+pub mod kick;
+pub mod machine;
+pub mod memory;
+pub mod tables;
+pub mod vcpu;
+
+pub use exit::{Exit, Via};
+pub use machine::{Machine, VmError};
+pub use memory::{GuestMem, MemoryError};
+pub use vcpu::{UserRegs, Vcpu};

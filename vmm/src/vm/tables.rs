@@ -1,0 +1,70 @@
+//! The frames that page tables live in.
+//!
+//! Taken from guest memory 2 MiB at a time and handed out 4 KiB at a time. Never freed: see
+//! `abi::walk` for why a table stays where it was first linked.
+
+use abi::walk::TableMem;
+use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M, Pte};
+
+use super::memory::{GuestMem, MemoryError};
+
+/// A source of zeroed 4 KiB frames.
+#[derive(Debug, Default)]
+pub struct FramePool {
+    next: u64,
+    end: u64,
+    frames: u64,
+}
+
+impl FramePool {
+    /// One zeroed frame.
+    ///
+    /// # Errors
+    /// As [`GuestMem::alloc`].
+    pub fn frame(&mut self, mem: &GuestMem) -> Result<GuestPhys, MemoryError> {
+        if self.next == self.end {
+            let chunk = mem.alloc(PAGE_SIZE_2M)?.raw();
+            self.next = chunk;
+            self.end = chunk + PAGE_SIZE_2M;
+        }
+        let gpa = GuestPhys::literal(self.next);
+        self.next += PAGE_SIZE;
+        self.frames += 1;
+        Ok(gpa)
+    }
+
+    /// Frames handed out so far.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
+/// One session of table edits: the pool and the memory, borrowed together.
+#[derive(Debug)]
+pub struct Tables<'a> {
+    /// Where new tables come from.
+    pub pool: &'a mut FramePool,
+    /// Where they lie.
+    pub mem: &'a GuestMem,
+}
+
+impl TableMem for Tables<'_> {
+    type Error = MemoryError;
+
+    fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, MemoryError> {
+        self.mem.load(entry(table, index)).map(Pte::from_raw)
+    }
+
+    fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), MemoryError> {
+        self.mem.store(entry(table, index), pte.raw())
+    }
+
+    fn alloc_table(&mut self) -> Result<GuestPhys, MemoryError> {
+        self.pool.frame(self.mem)
+    }
+}
+
+fn entry(table: GuestPhys, index: usize) -> GuestPhys {
+    table.offset((index as u64 & 511) * 8)
+}

@@ -1,0 +1,533 @@
+//! One virtual processor: its registers, and the two verbs enter and leave.
+//!
+//! The rest of the VMM sees ring 3 only. Whatever way a vCPU left by, [`UserRegs`] holds the
+//! program's registers; whatever was changed there, [`Vcpu::run`] finds the cheapest way
+//! back: behind the kernel's `OUT` when the program is to go on after its SYSCALL, straight
+//! into ring 3 otherwise. `KVM_CAP_SYNC_REGS` carries the registers with the exit, so that
+//! no further KVM call is needed.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+
+use abi::addr::LOWER_HALF_END;
+use abi::call::port;
+use abi::layout::{
+    CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS,
+};
+use abi::shared::{ExceptionFrame, selector};
+use abi::walk::TableMem;
+use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
+
+use super::boot::{self, VcpuArea};
+use super::exit::{Exit, Via};
+use super::kick::Armed;
+use super::machine::{Machine, VmError, kvm_call};
+use super::memory::MemoryError;
+use super::tables::{FramePool, Tables};
+
+/// The registers of ring 3: general ones, instruction pointer, flags.
+pub type UserRegs = kvm_regs;
+
+/// Flags a program may set for itself: CF PF AF ZF SF TF DF OF RF AC ID.
+pub const USER_FLAGS: u64 = 0x25_0dd5;
+/// Flags that are always set in ring 3: the reserved bit 1, and IF.
+pub const FIXED_FLAGS: u64 = 0x202;
+
+const MSR_STAR: u32 = 0xc000_0081;
+const MSR_LSTAR: u32 = 0xc000_0082;
+const MSR_SFMASK: u32 = 0xc000_0084;
+const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
+/// Flags cleared by SYSCALL: TF, IF, DF, IOPL, NT, AC.
+const SFMASK: u64 = 0x100 | 0x200 | 0x400 | 0x3000 | 0x4000 | 0x4_0000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Position {
+    /// Ring 3, or to be put there.
+    Ring3,
+    /// Ring 0, at the `OUT` behind which SYSRET returns to RCX.
+    BehindSyscall,
+    /// Ring 0, elsewhere: finish there first.
+    Kernel,
+}
+
+/// One virtual processor.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    machine: Arc<Machine>,
+    index: u32,
+    stacks: GuestPhys,
+    position: Position,
+    /// The program's registers while the vCPU is out.
+    pub regs: UserRegs,
+    /// All of `regs` must reach the program, RCX and R11 included.
+    restore_all: bool,
+    fs_base: u64,
+    gs_base: u64,
+    bases_changed: bool,
+    lstar: u64,
+    /// Exits so far.
+    pub exits: u64,
+}
+
+impl Vcpu {
+    pub(crate) fn new(
+        machine: Arc<Machine>,
+        index: u32,
+        area: &VcpuArea,
+    ) -> Result<Vcpu, VmError> {
+        let mut fd =
+            machine.fd.create_vcpu(u64::from(index)).map_err(kvm_call("create a vCPU"))?;
+        let mut cpuid = machine.cpuid.clone();
+        for leaf in cpuid.as_mut_slice() {
+            match leaf.function {
+                1 => leaf.ebx = (leaf.ebx & 0x00ff_ffff) | (index << 24),
+                0xb | 0x1f => leaf.edx = index,
+                _ => {}
+            }
+        }
+        fd.set_cpuid2(&cpuid).map_err(kvm_call("set CPUID"))?;
+        let old = fd.get_sregs().map_err(kvm_call("read system registers"))?;
+        let xsave = machine.xcr0 > 1;
+        let sregs = boot::first_sregs(&old, area, machine.root, machine.has_fsgsbase(), xsave);
+        fd.set_sregs(&sregs).map_err(kvm_call("set system registers"))?;
+        if xsave {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
+            if let Some(first) = xcrs.xcrs.first_mut() {
+                *first = kvm_xcr { xcr: 0, value: machine.xcr0, ..kvm_xcr::default() };
+            }
+            fd.set_xcrs(&xcrs).map_err(kvm_call("set XCR0"))?;
+        }
+        let mut vcpu = Vcpu {
+            fd,
+            index,
+            stacks: area.stacks,
+            position: Position::Ring3,
+            regs: UserRegs::default(),
+            restore_all: true,
+            fs_base: 0,
+            gs_base: 0,
+            bases_changed: true,
+            lstar: 0,
+            exits: 0,
+            machine,
+        };
+        let lstar = vcpu.machine.lstar();
+        vcpu.set_msrs(&[
+            (MSR_STAR, u64::from(selector::SYSRET_BASE) << 48 | u64::from(selector::KERNEL_CODE) << 32),
+            (MSR_SFMASK, SFMASK),
+            (MSR_KERNEL_GS_BASE, area.base.raw()),
+            (MSR_LSTAR, lstar),
+        ])?;
+        vcpu.lstar = lstar;
+        vcpu.fd.set_sync_valid_reg(SyncReg::Register);
+        vcpu.fd.set_sync_valid_reg(SyncReg::SystemRegister);
+        vcpu.fd.sync_regs_mut().sregs = sregs;
+        Ok(vcpu)
+    }
+
+    fn set_msrs(&self, values: &[(u32, u64)]) -> Result<(), VmError> {
+        let entries: Vec<_> = values
+            .iter()
+            .map(|&(index, data)| kvm_msr_entry { index, data, ..kvm_msr_entry::default() })
+            .collect();
+        let msrs = Msrs::from_entries(&entries)
+            .map_err(|_| VmError::Unsupported { what: "room for four MSRs" })?;
+        let set = self.fd.set_msrs(&msrs).map_err(kvm_call("set MSRs"))?;
+        match values.get(set) {
+            None => Ok(()),
+            Some(_) => Err(VmError::Unsupported { what: "the MSRs of SYSCALL and SWAPGS" }),
+        }
+    }
+
+    /// This vCPU's number, from 0.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The machine it belongs to.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// Lets kicks of the calling thread reach this vCPU.
+    pub fn arm(&mut self) -> Armed {
+        let flag = (&raw mut self.fd.get_kvm_run().immediate_exit).cast::<AtomicU8>();
+        // SAFETY: the flag lies in the kvm_run mapping, which lives as long as `fd`; callers
+        // keep the guard only while they run this vCPU on this thread. A u8 and an AtomicU8
+        // have the same layout.
+        unsafe { Armed::new(flag) }
+    }
+
+    /// Base of FS: the thread pointer.
+    #[must_use]
+    pub fn fs_base(&self) -> u64 {
+        self.fs_base
+    }
+
+    /// Sets FS base; must be canonical.
+    pub fn set_fs_base(&mut self, base: GuestVirt) {
+        self.fs_base = base.raw();
+        self.bases_changed = true;
+    }
+
+    /// Base of GS.
+    #[must_use]
+    pub fn gs_base(&self) -> u64 {
+        self.gs_base
+    }
+
+    /// Sets GS base; must be canonical.
+    pub fn set_gs_base(&mut self, base: GuestVirt) {
+        self.gs_base = base.raw();
+        self.bases_changed = true;
+    }
+
+    /// Makes the next entry load every register as it stands in `regs`.
+    pub fn restore_all(&mut self) {
+        self.restore_all = true;
+    }
+
+    /// x87, SSE and AVX state in the XSAVE standard format.
+    ///
+    /// # Errors
+    /// A KVM error.
+    pub fn fpu_state(&self) -> Result<kvm_xsave, VmError> {
+        self.fd.get_xsave().map_err(kvm_call("read the FPU state"))
+    }
+
+    /// Loads what [`Vcpu::fpu_state`] gave, or the program's edit of it.
+    ///
+    /// # Errors
+    /// KVM refuses impossible states (reserved MXCSR bits, unknown components).
+    pub fn set_fpu_state(&mut self, state: &kvm_xsave) -> Result<(), VmError> {
+        // SAFETY: the structure is 4096 bytes and XCR0 was limited to components that fit.
+        unsafe { self.fd.set_xsave(state) }.map_err(kvm_call("set the FPU state"))
+    }
+
+    /// Enters the guest and comes back with the reason it left.
+    ///
+    /// # Errors
+    /// A KVM error that says nothing about the guest.
+    pub fn run(&mut self) -> Result<Exit, VmError> {
+        if self.position != Position::Kernel {
+            if self.regs.rip >= LOWER_HALF_END && self.regs.rip < !0 << 47 {
+                return Ok(self.impossible_return());
+            }
+            self.load_registers();
+        }
+        self.exits += 1;
+        let raw = match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, _)) => Raw::Out(port),
+            Ok(VcpuExit::MmioWrite(gpa, _) | VcpuExit::MmioRead(gpa, _)) => Raw::Mmio(gpa),
+            Ok(VcpuExit::Intr) => Raw::Interrupted,
+            Ok(VcpuExit::IoIn(port, _)) => Raw::In(port),
+            Ok(VcpuExit::Shutdown) => Raw::Shutdown,
+            Ok(VcpuExit::MemoryFault { .. }) => Raw::HostFault,
+            Ok(VcpuExit::Hlt) => Raw::Odd("HLT in ring 0"),
+            Ok(VcpuExit::InternalError) => Raw::Odd("internal error of KVM's emulator"),
+            Ok(VcpuExit::FailEntry(..)) => Raw::Odd("the processor refused to enter the guest"),
+            Ok(_) => Raw::Odd("an exit this VMM does not ask for"),
+            Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Raw::Interrupted,
+            Err(e) if e.errno() == libc::EFAULT || e.errno() == libc::EHWPOISON => Raw::HostFault,
+            Err(e) => return Err(kvm_call("run the vCPU")(e)),
+        };
+        self.fd.set_kvm_immediate_exit(0);
+        Ok(self.store_registers(raw))
+    }
+
+    /// A return to a non-canonical address, which neither SYSRET nor a VM entry may be asked
+    /// to do: what an IRETQ there would have raised.
+    fn impossible_return(&mut self) -> Exit {
+        let frame = ExceptionFrame {
+            error: 0,
+            rip: self.regs.rip,
+            cs: u64::from(selector::USER_CODE),
+            rflags: self.regs.rflags,
+            rsp: self.regs.rsp,
+            ss: u64::from(selector::USER_DATA),
+        };
+        Exit::Exception { vector: 13, frame, address: 0 }
+    }
+
+    fn load_registers(&mut self) {
+        let direct = self.position != Position::BehindSyscall || self.restore_all;
+        let was_ring3 = self.fd.sync_regs().sregs.cs.selector & 3 == 3;
+        let sync = self.fd.sync_regs_mut();
+        if direct {
+            sync.regs = self.regs;
+            sync.regs.rflags = (self.regs.rflags & USER_FLAGS) | FIXED_FLAGS;
+        } else {
+            let kernel_rip = sync.regs.rip;
+            let kernel_flags = sync.regs.rflags;
+            sync.regs = self.regs;
+            sync.regs.rcx = self.regs.rip;
+            sync.regs.r11 = (self.regs.rflags & USER_FLAGS) | FIXED_FLAGS;
+            sync.regs.rip = kernel_rip;
+            sync.regs.rflags = kernel_flags;
+        }
+        let mut sregs_dirty = false;
+        if direct && !was_ring3 {
+            let (code, data) = boot::user_segments();
+            sync.sregs.cs = code;
+            sync.sregs.ss = data;
+            sregs_dirty = true;
+        }
+        if self.bases_changed {
+            sync.sregs.fs.base = self.fs_base;
+            sync.sregs.gs.base = self.gs_base;
+            sregs_dirty = true;
+        }
+        if sregs_dirty || self.exits == 0 {
+            self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        }
+        self.fd.set_sync_dirty_reg(SyncReg::Register);
+        self.bases_changed = false;
+        self.restore_all = false;
+    }
+
+    fn store_registers(&mut self, raw: Raw) -> Exit {
+        let sync = self.fd.sync_regs();
+        self.regs = sync.regs;
+        self.fs_base = sync.sregs.fs.base;
+        self.gs_base = sync.sregs.gs.base;
+        self.position = Position::Ring3;
+        let address = sync.sregs.cr2;
+        if sync.sregs.cs.selector & 3 == 3 {
+            self.ring3_exit(raw)
+        } else {
+            self.kernel_exit(raw, address)
+        }
+    }
+
+    fn ring3_exit(&mut self, raw: Raw) -> Exit {
+        match raw {
+            Raw::Interrupted => {
+                self.restore_all = true;
+                Exit::Kicked
+            }
+            Raw::Mmio(gpa)
+                if gpa & !(PAGE_SIZE - 1) == TRAP_PHYS.raw()
+                    && self.regs.rip & !(PAGE_SIZE - 1) == GATE_PAGE.raw() =>
+            {
+                self.after_syscall();
+                Exit::Syscall(Via::Gate)
+            }
+            Raw::HostFault => {
+                self.restore_all = true;
+                Exit::HostFault
+            }
+            Raw::Mmio(at) => Exit::Forbidden { what: "used an address without memory", at },
+            Raw::Out(at) | Raw::In(at) => {
+                Exit::Forbidden { what: "used an I/O port", at: u64::from(at) }
+            }
+            Raw::Shutdown => Exit::Shutdown,
+            Raw::Odd(reason) => Exit::HostGaveUp { reason },
+        }
+    }
+
+    fn kernel_exit(&mut self, raw: Raw, address: u64) -> Exit {
+        match raw {
+            Raw::Out(port::SYSCALL) => {
+                self.position = Position::BehindSyscall;
+                self.after_syscall();
+                Exit::Syscall(Via::Kernel)
+            }
+            Raw::Out(port::CALL) => {
+                self.position = Position::BehindSyscall;
+                self.after_syscall();
+                Exit::Call(Via::Kernel)
+            }
+            Raw::Out(port::CALL_TRAPPED) => match self.exception_frame() {
+                Some(frame) if frame.cs & 3 == 3 => {
+                    self.set_user_state(&frame);
+                    Exit::Call(Via::Trap)
+                }
+                _ => self.kernel_dead(None, address),
+            },
+            Raw::Out(at) if (port::EXCEPTION..port::EXCEPTION + 32).contains(&at) => {
+                self.exception((at - port::EXCEPTION) as u8, address)
+            }
+            Raw::Out(port::PANIC) => self.kernel_dead(None, address),
+            Raw::Interrupted => {
+                self.position = Position::Kernel;
+                Exit::KickedInKernel
+            }
+            Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
+            Raw::Shutdown => Exit::Shutdown,
+            Raw::Odd(reason) => Exit::HostGaveUp { reason },
+            Raw::Out(_) | Raw::In(_) | Raw::Mmio(_) => self.kernel_dead(None, address),
+        }
+    }
+
+    /// SYSCALL left the return address in RCX and the flags in R11 (SDM 2B).
+    fn after_syscall(&mut self) {
+        self.regs.rip = self.regs.rcx;
+        self.regs.rflags = self.regs.r11;
+    }
+
+    fn set_user_state(&mut self, frame: &ExceptionFrame) {
+        self.regs.rip = frame.rip;
+        self.regs.rflags = frame.rflags;
+        self.regs.rsp = frame.rsp;
+        self.restore_all = true;
+    }
+
+    fn exception(&mut self, vector: u8, address: u64) -> Exit {
+        let Some(mut frame) = self.exception_frame() else {
+            return self.kernel_dead(Some(vector), address);
+        };
+        if frame.cs & 3 != 3 {
+            // SYSRET to an impossible address faults in ring 0 (SDM 2B, SYSRET): the
+            // program's fault, reported where it wanted to go.
+            if !self.machine.kernel.sysrets.contains(&frame.rip) {
+                self.regs.rip = frame.rip;
+                return self.kernel_dead(Some(vector), address);
+            }
+            frame.rip = self.regs.rcx;
+            frame.rflags = self.regs.r11;
+            frame.cs = u64::from(selector::USER_CODE);
+            frame.ss = u64::from(selector::USER_DATA);
+        }
+        self.set_user_state(&frame);
+        Exit::Exception { vector, frame, address }
+    }
+
+    /// The frame on the exception stack the vCPU stands on, or `None` if it stands elsewhere.
+    fn exception_frame(&self) -> Option<ExceptionFrame> {
+        let area = VCPU_AREAS.raw() + u64::from(self.index) * VCPU_AREA_BYTES;
+        let offset = self.regs.rsp.checked_sub(area + VCPU_IST_STACKS)?;
+        if offset > PAGE_SIZE - 48 || offset % 8 != 0 {
+            return None;
+        }
+        let word = |i: u64| self.machine.mem.load(self.stacks.offset(offset + i * 8)).ok();
+        Some(ExceptionFrame {
+            error: word(0)?,
+            rip: word(1)?,
+            cs: word(2)?,
+            rflags: word(3)?,
+            rsp: word(4)?,
+            ss: word(5)?,
+        })
+    }
+
+    fn kernel_dead(&self, vector: Option<u8>, address: u64) -> Exit {
+        Exit::KernelDead { vector, rip: self.regs.rip, address }
+    }
+
+    /// Finds out, with the call page's SYSCALL, whether that instruction enters ring 0 here.
+    /// Done once, on the first vCPU, before any program runs: a program could fake what the
+    /// test looks for.
+    ///
+    /// # Errors
+    /// The host behaves like neither kind, or its memory is out.
+    pub(crate) fn probe_host(&mut self) -> Result<(), VmError> {
+        self.regs = UserRegs {
+            rip: CALL_PAGE.raw(),
+            rax: u64::from(abi::call::CALL_HYPER_NULL),
+            rflags: FIXED_FLAGS,
+            ..UserRegs::default()
+        };
+        self.restore_all = true;
+        let exit = self.run()?;
+        self.restore_all = true;
+        self.position = Position::Ring3;
+        match exit {
+            Exit::Call(Via::Kernel) => Ok(()),
+            // User, present, instruction fetch: SYSCALL jumped to LSTAR and stayed in ring 3.
+            Exit::Exception { vector: 14, frame, .. }
+                if frame.rip == self.machine.kernel.syscall_entry && frame.error == 0x15 =>
+            {
+                self.machine.use_gate()?;
+                self.follow_lstar()
+            }
+            other => {
+                tracing::error!(?other, "unexpected answer to the host probe");
+                Err(VmError::Unsupported { what: "a SYSCALL that enters ring 0 or faults there" })
+            }
+        }
+    }
+
+    /// Brings LSTAR up to what the machine has found out.
+    fn follow_lstar(&mut self) -> Result<(), VmError> {
+        let lstar = self.machine.lstar();
+        if lstar != self.lstar {
+            self.set_msrs(&[(MSR_LSTAR, lstar)])?;
+            self.lstar = lstar;
+        }
+        Ok(())
+    }
+}
+
+/// KVM's exit, stripped of borrowed data.
+#[derive(Clone, Copy)]
+enum Raw {
+    Out(u16),
+    In(u16),
+    Mmio(u64),
+    Interrupted,
+    HostFault,
+    Shutdown,
+    Odd(&'static str),
+}
+
+/// Maps the pages through which programs make calls; see `abi::layout`.
+pub(crate) fn map_call_pages(
+    pool: &mut FramePool,
+    machine_root: GuestPhys,
+    mem: &super::memory::GuestMem,
+) -> Result<CallPages, MemoryError> {
+    use abi::walk::PageTable;
+    use abi::{PageSize, Rights};
+    let mut tables = Tables { pool, mem };
+    let call = tables.alloc_table()?;
+    let gate = tables.alloc_table()?;
+    // SYSCALL; RET, then INT3 to the end.
+    mem.write(call, &page_of(&[0x0f, 0x05, 0xc3]))?;
+    // MOV [RIP + distance to the trap page], AL; UD2 is never reached.
+    let distance = (PAGE_SIZE - 6) as u32;
+    let mut store = vec![0x88, 0x05];
+    store.extend_from_slice(&distance.to_le_bytes());
+    store.extend_from_slice(&[0x0f, 0x0b]);
+    mem.write(gate, &page_of(&store))?;
+    let code = Rights { write: false, execute: true, user: true };
+    PageTable::new(machine_root, &mut tables).map(CALL_PAGE, call, PageSize::Small4K, code)?;
+    Ok(CallPages { call, gate })
+}
+
+fn page_of(code: &[u8]) -> Vec<u8> {
+    let mut page = vec![0xcc; PAGE_SIZE as usize];
+    page.iter_mut().zip(code).for_each(|(slot, byte)| *slot = *byte);
+    page
+}
+
+/// Frames of the call page and of the gate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallPages {
+    pub(crate) call: GuestPhys,
+    pub(crate) gate: GuestPhys,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_shows_its_kind_and_calls_go_through() {
+        let t = std::time::Instant::now();
+        let machine = Machine::new().unwrap();
+        eprintln!("machine {:?}", t.elapsed());
+        let mut vcpu = machine.new_vcpu().unwrap();
+        eprintln!("vcpu {:?} soft {}", t.elapsed(), machine.is_soft_host());
+        vcpu.regs = UserRegs { rip: CALL_PAGE.raw(), rax: 0x534a_0001, rsp: 0x1234, rbx: 7, ..UserRegs::default() };
+        vcpu.restore_all();
+        let exit = vcpu.run().unwrap();
+        assert!(matches!(exit, Exit::Call(_)), "{exit:?}");
+        assert_eq!((vcpu.regs.rbx, vcpu.regs.rsp, vcpu.regs.rip), (7, 0x1234, CALL_PAGE.raw() + 2));
+        eprintln!("done {:?}", t.elapsed());
+    }
+}
