@@ -119,6 +119,24 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         Ok(table)
     }
 
+    /// Empties the entry of `level` that covers `gva`, where the tables down to it exist. The
+    /// flush is the caller's debt.
+    ///
+    /// # Errors
+    /// When a table lies outside guest memory.
+    pub fn clear(&mut self, gva: GuestVirt, level: Level) -> Result<(), M::Error> {
+        let mut table = self.root;
+        let mut at = Level::Root;
+        while at > level {
+            let pte = self.mem.read(table, gva.index(at))?;
+            let is_table = pte.is_present() && !(pte.is_large() && at.leaf().is_some());
+            let (true, Some(below)) = (is_table, at.below()) else { return Ok(()) };
+            table = pte.target();
+            at = below;
+        }
+        self.mem.write(table, gva.index(level), Pte::EMPTY)
+    }
+
     fn fill_split(&mut self, table: GuestPhys, large: Pte, below: Level) -> Result<(), M::Error> {
         let Some(size) = below.leaf() else { return Ok(()) };
         for index in 0..512 {

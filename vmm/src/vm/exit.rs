@@ -32,9 +32,6 @@ pub enum Exit {
         /// CR2, meaningful for a page fault.
         address: u64,
     },
-    /// SYSCALL stayed in ring 3 and faulted at the kernel's entry: the host interprets
-    /// ring 0. The program's state is as after SYSCALL.
-    SyscallTrapped,
     /// Another thread wants this one to look up; ring 3 state is valid.
     Kicked,
     /// As [`Exit::Kicked`], but in the middle of the kernel: run on and come back.

@@ -222,6 +222,30 @@ impl Machine {
         Ok(())
     }
 
+    /// Extended state components programs may use.
+    #[must_use]
+    pub fn xcr0(&self) -> u64 {
+        self.xcr0
+    }
+
+    /// Bytes of a signal frame's XSAVE area: the components of XCR0 in the standard format
+    /// (SDM 1, 13.4.3), and Linux's second magic number.
+    #[must_use]
+    pub fn xstate_bytes(&self) -> usize {
+        let component = |i: u32| {
+            let size = |l: &kvm_bindings::kvm_cpuid_entry2| l.ebx + l.eax;
+            leaf(&self.cpuid, 0xd, i).filter(|_| self.xcr0 >> i & 1 != 0).map_or(0, size)
+        };
+        let end = (2..63).map(component).max().unwrap_or(0).max(576);
+        (end as usize).min(4092) + 4
+    }
+
+    /// Most vCPUs, and so threads at one time.
+    #[must_use]
+    pub fn max_vcpus(&self) -> u32 {
+        self.max_vcpus
+    }
+
     /// Whether programs may use the instructions that read and write FS and GS base.
     #[must_use]
     pub fn has_fsgsbase(&self) -> bool {

@@ -201,9 +201,8 @@ impl GuestMem {
         };
         // SAFETY: the range is mapped, writable, used for nothing else, and unmapped only
         // after the VM's file descriptor is gone.
-        unsafe { self.vm.set_user_memory_region(memslot) }.map_err(|source| {
-            MemoryError::Memslot { gpa, len_bytes: len, source }
-        })?;
+        unsafe { self.vm.set_user_memory_region(memslot) }
+            .map_err(|source| MemoryError::Memslot { gpa, len_bytes: len, source })?;
         let grown = self.banks.memory().insert_region(Arc::new(region)).map_err(|_| full)?;
         match self.banks.lock() {
             Ok(guard) => guard.replace(grown),
@@ -249,6 +248,33 @@ impl GuestMem {
             .memory()
             .write_slice(buf, GuestAddress(gpa.raw()))
             .map_err(|_| Self::not_memory(gpa, buf.len()))
+    }
+
+    /// As [`GuestMem::read`], for memory over which a file may lie: a page beyond the file's
+    /// end is an error here, where a plain copy would be a SIGBUS for this process.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotMemory`], also for a page the host cannot provide.
+    pub fn read_faultable(&self, gpa: GuestPhys, buf: &mut [u8]) -> Result<(), MemoryError> {
+        let range = self.host_range(gpa, buf.len())?;
+        let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        let remote = libc::iovec { iov_base: range.ptr.cast(), iov_len: range.len };
+        // SAFETY: `local` is `buf`; the kernel checks `remote`, which lies in a bank.
+        let done = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+        if done == buf.len() as isize { Ok(()) } else { Err(Self::not_memory(gpa, buf.len())) }
+    }
+
+    /// As [`GuestMem::write`], for memory over which a file may lie.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotMemory`], also for a page the host cannot provide or write.
+    pub fn write_faultable(&self, gpa: GuestPhys, buf: &[u8]) -> Result<(), MemoryError> {
+        let range = self.host_range(gpa, buf.len())?;
+        let local = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
+        let remote = libc::iovec { iov_base: range.ptr.cast(), iov_len: range.len };
+        // SAFETY: `local` is only read; the kernel checks `remote`, which lies in a bank.
+        let done = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+        if done == buf.len() as isize { Ok(()) } else { Err(Self::not_memory(gpa, buf.len())) }
     }
 
     /// One aligned 64-bit load.
@@ -341,14 +367,40 @@ impl GuestMem {
     /// [`MemoryError::Host`].
     pub fn forget_translations(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
-        let rw = libc::PROT_READ | libc::PROT_WRITE;
-        for prot in [rw | libc::PROT_EXEC, rw] {
-            // SAFETY: the range belongs to a bank and stays readable and writable throughout.
-            if unsafe { libc::mprotect(range.ptr.cast(), range.len, prot) } != 0 {
-                let source = std::io::Error::last_os_error();
-                let action = "flush translations of";
-                return Err(MemoryError::Host { action, gpa, len_bytes: len, source });
+        let (r, rw, x) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE, libc::PROT_EXEC);
+        // A file from a noexec mount refuses the execute right, one opened read-only the
+        // write right: each pair ends with the rights the mapping had.
+        for pair in [[rw | x, rw], [r, rw], [r | x, r], [libc::PROT_NONE, r]] {
+            let [first, last] = pair;
+            if host_protect(range, last).is_err() || host_protect(range, first).is_err() {
+                continue;
             }
+            return host_protect(range, last).map_err(|source| MemoryError::Host {
+                action: "flush translations of",
+                gpa,
+                len_bytes: len,
+                source,
+            });
+        }
+        let source = std::io::Error::last_os_error();
+        Err(MemoryError::Host { action: "flush translations of", gpa, len_bytes: len, source })
+    }
+
+    /// Moves the pages of an anonymous range elsewhere, leaving zeroes behind. No vCPU keeps a
+    /// translation of either range.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`].
+    pub fn move_pages(&self, from: GuestPhys, to: GuestPhys, len: u64) -> Result<(), MemoryError> {
+        let source = self.host_range(from, len as usize)?;
+        let dest = self.host_range(to, len as usize)?;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+        // SAFETY: both ranges belong to banks and are disjoint; the target's old pages are
+        // replaced, the source stays mapped and reads as zero. No Rust reference points there.
+        let at = unsafe { libc::mremap(source.ptr.cast(), source.len, dest.len, flags, dest.ptr) };
+        if at == libc::MAP_FAILED {
+            let source = std::io::Error::last_os_error();
+            return Err(MemoryError::Host { action: "move", gpa: from, len_bytes: len, source });
         }
         Ok(())
     }
@@ -437,6 +489,17 @@ impl Drop for GuestMem {
                 unsafe { libc::munmap(ptr.cast(), region.len() as usize) };
             }
         }
+    }
+}
+
+fn host_protect(range: HostRange, prot: libc::c_int) -> Result<(), std::io::Error> {
+    // SAFETY: the range belongs to a bank. At worst another thread of ours meets a fault in
+    // the one case without access, which only file-laid pages see, and those are accessed
+    // through calls that report faults.
+    if unsafe { libc::mprotect(range.ptr.cast(), range.len, prot) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
     }
 }
 

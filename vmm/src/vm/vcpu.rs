@@ -11,9 +11,7 @@ use std::sync::atomic::AtomicU8;
 
 use abi::addr::LOWER_HALF_END;
 use abi::call::port;
-use abi::layout::{
-    CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS,
-};
+use abi::layout::{CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS};
 use abi::shared::{ExceptionFrame, selector};
 use abi::walk::TableMem;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
@@ -73,13 +71,8 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    pub(crate) fn new(
-        machine: Arc<Machine>,
-        index: u32,
-        area: &VcpuArea,
-    ) -> Result<Vcpu, VmError> {
-        let mut fd =
-            machine.fd.create_vcpu(u64::from(index)).map_err(kvm_call("create a vCPU"))?;
+    pub(crate) fn new(machine: Arc<Machine>, index: u32, area: &VcpuArea) -> Result<Vcpu, VmError> {
+        let fd = machine.fd.create_vcpu(u64::from(index)).map_err(kvm_call("create a vCPU"))?;
         let mut cpuid = machine.cpuid.clone();
         for leaf in cpuid.as_mut_slice() {
             match leaf.function {
@@ -116,7 +109,10 @@ impl Vcpu {
         };
         let lstar = vcpu.machine.lstar();
         vcpu.set_msrs(&[
-            (MSR_STAR, u64::from(selector::SYSRET_BASE) << 48 | u64::from(selector::KERNEL_CODE) << 32),
+            (
+                MSR_STAR,
+                u64::from(selector::SYSRET_BASE) << 48 | u64::from(selector::KERNEL_CODE) << 32,
+            ),
             (MSR_SFMASK, SFMASK),
             (MSR_KERNEL_GS_BASE, area.base.raw()),
             (MSR_LSTAR, lstar),
@@ -523,7 +519,13 @@ mod tests {
         eprintln!("machine {:?}", t.elapsed());
         let mut vcpu = machine.new_vcpu().unwrap();
         eprintln!("vcpu {:?} soft {}", t.elapsed(), machine.is_soft_host());
-        vcpu.regs = UserRegs { rip: CALL_PAGE.raw(), rax: 0x534a_0001, rsp: 0x1234, rbx: 7, ..UserRegs::default() };
+        vcpu.regs = UserRegs {
+            rip: CALL_PAGE.raw(),
+            rax: 0x534a_0001,
+            rsp: 0x1234,
+            rbx: 7,
+            ..UserRegs::default()
+        };
         vcpu.restore_all();
         let exit = vcpu.run().unwrap();
         assert!(matches!(exit, Exit::Call(_)), "{exit:?}");

@@ -1,0 +1,4 @@
+//! What a program is made of before its first instruction: image, stack, vDSO.
+
+pub mod elf;
+pub mod stack;

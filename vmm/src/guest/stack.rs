@@ -1,0 +1,111 @@
+//! The first thread's stack as Linux lays it out: arguments, environment, auxiliary vector.
+//!
+//! ```text
+//!  STACK_TOP   strings: program path, environment, arguments; 16 random bytes
+//!              auxiliary vector, ending with AT_NULL
+//!              NULL, environment pointers
+//!              NULL, argument pointers
+//!  RSP ->      argument count                    (16-byte aligned, System V ABI 3.4.1)
+//! ```
+
+use abi::Errno;
+use abi::layout::{STACK_BYTES, STACK_TOP};
+
+use crate::space::{Backing, Prot, Space};
+
+/// Entries of the auxiliary vector (`getauxval(3)`).
+pub mod aux {
+    #![expect(missing_docs, reason = "Linux's names and numbers")]
+    pub const NULL: u64 = 0;
+    pub const PHDR: u64 = 3;
+    pub const PHENT: u64 = 4;
+    pub const PHNUM: u64 = 5;
+    pub const PAGESZ: u64 = 6;
+    pub const BASE: u64 = 7;
+    pub const FLAGS: u64 = 8;
+    pub const ENTRY: u64 = 9;
+    pub const UID: u64 = 11;
+    pub const EUID: u64 = 12;
+    pub const GID: u64 = 13;
+    pub const EGID: u64 = 14;
+    pub const HWCAP: u64 = 16;
+    pub const CLKTCK: u64 = 17;
+    pub const SECURE: u64 = 23;
+    pub const RANDOM: u64 = 25;
+    pub const HWCAP2: u64 = 26;
+    pub const EXECFN: u64 = 31;
+    pub const SYSINFO_EHDR: u64 = 33;
+    pub const MINSIGSTKSZ: u64 = 51;
+}
+
+/// What goes onto the stack.
+#[derive(Debug, Default)]
+pub struct StackContents<'a> {
+    /// Arguments, the program's name first.
+    pub args: &'a [Vec<u8>],
+    /// `KEY=value` strings.
+    pub env: &'a [Vec<u8>],
+    /// The program's path as the program sees it.
+    pub exec_path: &'a [u8],
+    /// Auxiliary vector without `RANDOM`, `EXECFN` and `NULL`, which are added.
+    pub aux: Vec<(u64, u64)>,
+    /// For stack protectors and pointer guards.
+    pub random: [u8; 16],
+}
+
+/// Maps the stack and fills it. Returns the first stack pointer.
+///
+/// # Errors
+/// `E2BIG` when arguments and environment need more than a quarter of the stack (Linux's
+/// rule), or the space's error.
+pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<u64, Errno> {
+    let prot = if exec { Prot::from_bits(7) } else { Some(Prot::READ_WRITE) };
+    let start = STACK_TOP.raw() - STACK_BYTES;
+    space.map_at(start, STACK_BYTES, prot.unwrap_or_default(), Backing::Anonymous, "stack")?;
+
+    let mut image = Image { base: STACK_TOP.raw(), strings: Vec::new() };
+    image.push(&[0; 8]);
+    let exec_path = image.push_str(contents.exec_path);
+    let env: Vec<u64> = contents.env.iter().map(|s| image.push_str(s)).collect();
+    let args: Vec<u64> = contents.args.iter().map(|s| image.push_str(s)).collect();
+    let random = image.push(&contents.random);
+
+    let mut words = vec![args.len() as u64];
+    words.extend(args);
+    words.push(0);
+    words.extend(env);
+    words.push(0);
+    for &(key, value) in &contents.aux {
+        words.extend([key, value]);
+    }
+    words.extend([aux::RANDOM, random, aux::EXECFN, exec_path, aux::NULL, 0]);
+
+    let low = image.base - image.strings.len() as u64;
+    let rsp = low.checked_sub(words.len() as u64 * 8).ok_or(Errno::E2BIG)? & !15;
+    if STACK_TOP.raw() - rsp > STACK_BYTES / 4 {
+        return Err(Errno::E2BIG);
+    }
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    space.copy_out(rsp, &bytes)?;
+    image.strings.reverse();
+    space.copy_out(low, &image.strings)?;
+    Ok(rsp)
+}
+
+/// Bytes below `base`, collected from high to low and so in reverse.
+struct Image {
+    base: u64,
+    strings: Vec<u8>,
+}
+
+impl Image {
+    fn push(&mut self, bytes: &[u8]) -> u64 {
+        self.strings.extend(bytes.iter().rev());
+        self.base - self.strings.len() as u64
+    }
+
+    fn push_str(&mut self, text: &[u8]) -> u64 {
+        self.push(&[0]);
+        self.push(text)
+    }
+}

@@ -1,0 +1,194 @@
+//! Who and where the program is: users, host name, limits, randomness.
+
+use abi::Errno;
+
+use super::time::last_errno;
+use super::{CallResult, Fail, value};
+use crate::process::ThreadCtx;
+use crate::space::Access;
+
+/// `getuid(2)`, `geteuid(2)`: the user who runs the VMM.
+pub(super) fn uid(_ctx: &ThreadCtx<'_>) -> CallResult {
+    value(u64::from(rustix::process::geteuid().as_raw()))
+}
+
+/// `getgid(2)`, `getegid(2)`.
+pub(super) fn gid(_ctx: &ThreadCtx<'_>) -> CallResult {
+    value(u64::from(rustix::process::getegid().as_raw()))
+}
+
+fn write_three(ctx: &ThreadCtx<'_>, a: &[u64; 6], id: u32) -> CallResult {
+    for at in a.iter().take(3) {
+        ctx.process.space.copy_out(*at, &id.to_le_bytes())?;
+    }
+    value(0)
+}
+
+/// `getresuid(2)`.
+pub(super) fn getresuid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    write_three(ctx, a, rustix::process::geteuid().as_raw())
+}
+
+/// `getresgid(2)`.
+pub(super) fn getresgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    write_three(ctx, a, rustix::process::getegid().as_raw())
+}
+
+/// `uname(2)`: the host's kernel release, since its calls are what the program gets.
+pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let host = rustix::system::uname();
+    let fields: [&[u8]; 6] = [
+        b"Linux",
+        host.nodename().to_bytes(),
+        host.release().to_bytes(),
+        b"spacejmp",
+        b"x86_64",
+        b"(none)",
+    ];
+    let mut bytes = vec![0; 65 * 6];
+    for (slot, text) in bytes.chunks_exact_mut(65).zip(fields) {
+        slot.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
+    }
+    ctx.process.space.copy_out(a[0], &bytes)?;
+    value(0)
+}
+
+/// `sysinfo(2)`: the VM's memory, the host's load and uptime.
+pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let host = rustix::system::sysinfo();
+    let space = &ctx.process.space;
+    let total = space.limit_bytes();
+    let free = total.saturating_sub(space.present_bytes());
+    let mut bytes = [0u8; 112];
+    let loads = host.loads;
+    let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];
+    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    let threads = ctx.process.threads.counts().0 as u16;
+    bytes[80..82].copy_from_slice(&threads.to_le_bytes());
+    bytes[104..108].copy_from_slice(&1u32.to_le_bytes());
+    space.copy_out(a[0], &bytes)?;
+    value(0)
+}
+
+/// `getrandom(2)`: the host's, straight into the program's memory.
+pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [at, len, flags, ..] = *a;
+    if flags & !7 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut done = 0;
+    for range in ctx.process.space.ranges(at, len.min(32 << 20), Access::Write)? {
+        // SAFETY: the range is guest memory (see `HostRange`), which may change at any time.
+        let got = unsafe { libc::getrandom(range.ptr.cast(), range.len, flags as u32) };
+        match got {
+            n if n >= 0 => done += n as u64,
+            _ if done > 0 => break,
+            _ if last_errno() == Errno::EINTR => return Err(Fail::Restart),
+            _ => return Err(last_errno().into()),
+        }
+    }
+    value(done)
+}
+
+/// `prctl(2)`, the parts run-time libraries use.
+pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    match a[0] as i32 {
+        libc::PR_SET_NAME => {
+            let mut name = [0; 16];
+            let len = (0..16).take_while(|&i| {
+                let mut byte = [0];
+                let ok = ctx.process.space.copy_in(a[1].wrapping_add(i), &mut byte).is_ok();
+                if ok && byte[0] != 0 {
+                    name[i as usize] = byte[0];
+                }
+                ok && byte[0] != 0
+            });
+            let len = len.count().min(15);
+            ctx.thread.set_name(&name[..len]);
+            value(0)
+        }
+        libc::PR_GET_NAME => {
+            let mut name = [0; 16];
+            for (slot, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
+                *slot = byte;
+            }
+            ctx.process.space.copy_out(a[1], &name)?;
+            value(0)
+        }
+        libc::PR_GET_DUMPABLE => value(1),
+        libc::PR_SET_DUMPABLE | libc::PR_SET_PDEATHSIG | libc::PR_SET_NO_NEW_PRIVS => value(0),
+        libc::PR_GET_NO_NEW_PRIVS => value(1),
+        // Naming an anonymous mapping: nobody reads the name.
+        libc::PR_SET_VMA => value(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// The limits that mean something here; anything else is unlimited.
+fn limit(ctx: &ThreadCtx<'_>, resource: u64) -> Option<[u64; 2]> {
+    let infinity = u64::MAX;
+    match resource as u32 {
+        libc::RLIMIT_STACK => Some([abi::layout::STACK_BYTES, infinity]),
+        libc::RLIMIT_NOFILE => Some([1024, 1024]),
+        libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => Some([infinity, infinity]),
+        libc::RLIMIT_NPROC => Some([u64::from(ctx.vcpu.machine().max_vcpus()); 2]),
+        libc::RLIMIT_CORE => Some([0, 0]),
+        0..16 => Some([infinity, infinity]),
+        _ => None,
+    }
+}
+
+fn write_limit(ctx: &ThreadCtx<'_>, resource: u64, at: u64) -> CallResult {
+    let pair = limit(ctx, resource).ok_or(Errno::EINVAL)?;
+    let bytes: Vec<u8> = pair.iter().flat_map(|w| w.to_le_bytes()).collect();
+    ctx.process.space.copy_out(at, &bytes)?;
+    value(0)
+}
+
+/// `prlimit64(2)`: limits can be read; setting them is accepted and changes nothing.
+pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [pid, resource, new, old, ..] = *a;
+    if pid != 0 && pid != crate::process::table::PID as u64 {
+        return Err(Errno::ESRCH.into());
+    }
+    if new != 0 {
+        ctx.process.space.copy_in(new, &mut [0; 16])?;
+    }
+    if old != 0 {
+        return write_limit(ctx, resource, old);
+    }
+    limit(ctx, resource).ok_or(Errno::EINVAL)?;
+    value(0)
+}
+
+/// `getrlimit(2)`.
+pub(super) fn getrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    write_limit(ctx, a[0], a[1])
+}
+
+/// `getcpu(2)`: the vCPU's number.
+pub(super) fn getcpu(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let words = [ctx.vcpu.index(), 0];
+    for (at, word) in a.iter().zip(words) {
+        if *at != 0 {
+            ctx.process.space.copy_out(*at, &word.to_le_bytes())?;
+        }
+    }
+    value(0)
+}
+
+/// `sched_getparam(2)`: ordinary scheduling, priority 0.
+pub(super) fn sched_getparam(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    ctx.process.space.copy_out(a[1], &[0; 4])?;
+    value(0)
+}
+
+/// `membarrier(2)`: passed to the host, whose threads the vCPUs are. A vCPU that runs guest
+/// code is a running host thread, so the host's barrier reaches it too.
+pub(super) fn membarrier(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    // SAFETY: takes no pointers.
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, a[0] as i32, a[1] as u32, 0) };
+    if done < 0 { Err(last_errno().into()) } else { value(done as u64) }
+}

@@ -1,0 +1,219 @@
+//! Time calls. The vDSO answers most questions about the time without leaving the guest;
+//! what comes here are sleeps, CPU times, and clocks the vDSO does not know.
+
+use abi::Errno;
+
+use super::{CallResult, Fail, value};
+use crate::process::ThreadCtx;
+
+/// A `struct timespec` from the program.
+pub(super) fn read_timespec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::timespec, Errno> {
+    let mut bytes = [0; 16];
+    ctx.process.space.copy_in(at, &mut bytes)?;
+    let [sec, nsec] = halves(&bytes);
+    if sec < 0 || !(0..1_000_000_000).contains(&nsec) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(libc::timespec { tv_sec: sec, tv_nsec: nsec })
+}
+
+fn halves(bytes: &[u8; 16]) -> [i64; 2] {
+    let mut words = [0; 2];
+    for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = i64::from_le_bytes(piece.try_into().unwrap_or_default());
+    }
+    words
+}
+
+fn write_pair(ctx: &ThreadCtx<'_>, at: u64, first: i64, second: i64) -> Result<(), Errno> {
+    let mut bytes = [0; 16];
+    let words = [first, second];
+    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    ctx.process.space.copy_out(at, &bytes)
+}
+
+/// Clocks that mean the same inside and outside. CPU-time clocks are the VMM process's,
+/// which runs nothing but this program; clocks of other processes and threads are refused.
+fn host_clock(id: u64) -> Result<libc::clockid_t, Errno> {
+    match id {
+        0..=9 | 11 => Ok(id as libc::clockid_t),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the structure it is given.
+    if unsafe { libc::clock_gettime(clock, &mut ts) } == 0 { Ok(ts) } else { Err(last_errno()) }
+}
+
+/// The host's error of the call just made.
+pub(super) fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// `clock_gettime(2)`.
+pub(super) fn clock_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let ts = now(host_clock(a[0])?)?;
+    write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
+    value(0)
+}
+
+/// `clock_getres(2)`.
+pub(super) fn clock_getres(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the structure it is given.
+    if unsafe { libc::clock_getres(host_clock(a[0])?, &mut ts) } != 0 {
+        return Err(last_errno().into());
+    }
+    if a[1] != 0 {
+        write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
+    }
+    value(0)
+}
+
+/// `clock_nanosleep(2)`.
+pub(super) fn clock_nanosleep(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let clock = host_clock(a[0])?;
+    sleep(ctx, clock, a[1] as i32, a[2], a[3])
+}
+
+/// `nanosleep(2)`.
+pub(super) fn nanosleep(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    sleep(ctx, libc::CLOCK_MONOTONIC, 0, a[0], a[1])
+}
+
+fn sleep(
+    ctx: &mut ThreadCtx<'_>,
+    clock: libc::clockid_t,
+    flags: i32,
+    request: u64,
+    remain: u64,
+) -> CallResult {
+    let ts = read_timespec(ctx, request)?;
+    let absolute = flags & libc::TIMER_ABSTIME != 0;
+    let deadline = if absolute { ts } else { add(now(clock)?, ts) };
+    loop {
+        if ctx.is_interrupted() {
+            if !absolute && remain != 0 {
+                let left = sub(deadline, now(clock)?);
+                write_pair(ctx, remain, left.tv_sec, left.tv_nsec)?;
+            }
+            // Absolute sleeps restart as they are; relative ones would start over with the
+            // full time, so a handler ends them, as on Linux.
+            return Err(if absolute { Fail::Restart } else { Fail::Errno(Errno::EINTR) });
+        }
+        // SAFETY: reads the structure it is given; the remainder is not asked for.
+        let failed = unsafe {
+            libc::clock_nanosleep(clock, libc::TIMER_ABSTIME, &deadline, std::ptr::null_mut())
+        };
+        match failed {
+            0 => return value(0),
+            libc::EINTR => {}
+            other => return Err(Errno::from_raw(other).into()),
+        }
+    }
+}
+
+fn add(a: libc::timespec, b: libc::timespec) -> libc::timespec {
+    let nsec = a.tv_nsec + b.tv_nsec;
+    libc::timespec {
+        tv_sec: a.tv_sec.saturating_add(b.tv_sec).saturating_add(nsec / 1_000_000_000),
+        tv_nsec: nsec % 1_000_000_000,
+    }
+}
+
+fn sub(a: libc::timespec, b: libc::timespec) -> libc::timespec {
+    let mut sec = a.tv_sec - b.tv_sec;
+    let mut nsec = a.tv_nsec - b.tv_nsec;
+    if nsec < 0 {
+        nsec += 1_000_000_000;
+        sec -= 1;
+    }
+    if sec < 0 {
+        libc::timespec { tv_sec: 0, tv_nsec: 0 }
+    } else {
+        libc::timespec { tv_sec: sec, tv_nsec: nsec }
+    }
+}
+
+/// `gettimeofday(2)`.
+pub(super) fn gettimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let ts = now(libc::CLOCK_REALTIME)?;
+    if a[0] != 0 {
+        write_pair(ctx, a[0], ts.tv_sec, ts.tv_nsec / 1000)?;
+    }
+    if a[1] != 0 {
+        ctx.process.space.copy_out(a[1], &[0; 8])?;
+    }
+    value(0)
+}
+
+/// `time(2)`.
+pub(super) fn time(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let sec = now(libc::CLOCK_REALTIME)?.tv_sec;
+    if a[0] != 0 {
+        ctx.process.space.copy_out(a[0], &sec.to_le_bytes())?;
+    }
+    value(sec as u64)
+}
+
+fn usage(who: i32) -> Result<libc::rusage, Errno> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: writes the structure it is given.
+    if unsafe { libc::getrusage(who, usage.as_mut_ptr()) } != 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: zeroed and then filled; every bit pattern is valid for its integers.
+    Ok(unsafe { usage.assume_init() })
+}
+
+/// `times(2)`: the VMM's CPU time is the program's.
+pub(super) fn times(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    const TICKS: i64 = 100;
+    let usage = usage(libc::RUSAGE_SELF)?;
+    let ticks = |t: libc::timeval| t.tv_sec * TICKS + t.tv_usec * TICKS / 1_000_000;
+    if a[0] != 0 {
+        write_pair(ctx, a[0], ticks(usage.ru_utime), ticks(usage.ru_stime))?;
+        write_pair(ctx, a[0].wrapping_add(16), 0, 0)?;
+    }
+    let up = now(libc::CLOCK_MONOTONIC)?;
+    value((up.tv_sec * TICKS + up.tv_nsec * TICKS / 1_000_000_000) as u64)
+}
+
+/// `getrusage(2)`.
+pub(super) fn getrusage(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let usage = match a[0] as i32 {
+        who @ (libc::RUSAGE_SELF | libc::RUSAGE_THREAD) => usage(who)?,
+        libc::RUSAGE_CHILDREN => {
+            ctx.process.space.copy_out(a[1], &[0; 144])?;
+            return value(0);
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let times = [
+        usage.ru_utime.tv_sec,
+        usage.ru_utime.tv_usec,
+        usage.ru_stime.tv_sec,
+        usage.ru_stime.tv_usec,
+        usage.ru_maxrss,
+        usage.ru_ixrss,
+        usage.ru_idrss,
+        usage.ru_isrss,
+        usage.ru_minflt,
+        usage.ru_majflt,
+        usage.ru_nswap,
+        usage.ru_inblock,
+        usage.ru_oublock,
+        usage.ru_msgsnd,
+        usage.ru_msgrcv,
+        usage.ru_nsignals,
+        usage.ru_nvcsw,
+        usage.ru_nivcsw,
+    ];
+    let bytes: Vec<u8> = times.iter().flat_map(|w| w.to_le_bytes()).collect();
+    ctx.process.space.copy_out(a[1], &bytes)?;
+    value(0)
+}

@@ -1,0 +1,28 @@
+//! What the caller asks for.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Everything that decides how a program runs.
+#[derive(Debug)]
+pub struct RunConfig {
+    /// The executable, on the host.
+    pub program: PathBuf,
+    /// Its arguments, without its own name.
+    pub args: Vec<Vec<u8>>,
+    /// Its environment, `KEY=value`.
+    pub env: Vec<Vec<u8>>,
+    /// Memory it may have mapped and touched at one time.
+    pub memory_bytes: u64,
+    /// Standard input, output and error.
+    pub stdio: [OwnedFd; 3],
+}
+
+/// The program's name in its various forms.
+#[derive(Debug, Clone)]
+pub struct ProgramName {
+    /// Path as the program sees it.
+    pub path: Vec<u8>,
+    /// Last part of it.
+    pub short: String,
+}

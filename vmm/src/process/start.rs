@@ -1,0 +1,152 @@
+//! From an executable file to a first thread ready to run.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use abi::layout::CALL_PAGE;
+use abi::{Errno, PAGE_SIZE};
+use object::ReadCache;
+
+use super::config::{ProgramName, RunConfig};
+use super::thread::{self, Thread};
+use super::{Process, ThreadTable};
+use crate::guest::elf::{self, ElfError};
+use crate::guest::stack::{self, StackContents, aux};
+use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::space::Space;
+use crate::vm::machine::leaf;
+use crate::vm::{Machine, MemoryError, UserRegs, VmError};
+
+/// A program could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file is not there or not readable.
+    #[error("cannot open {program}")]
+    Open {
+        /// The program as given.
+        program: String,
+        /// What the host said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not a program for this VM.
+    #[error("cannot run {program}")]
+    Elf {
+        /// The program as given.
+        program: String,
+        /// Why.
+        #[source]
+        source: ElfError,
+    },
+    /// The VM could not be made.
+    #[error("cannot make a virtual machine")]
+    Vm(#[from] VmError),
+    /// Memory.
+    #[error("cannot prepare the VM's memory")]
+    Memory(#[from] MemoryError),
+    /// Arguments and environment.
+    #[error("cannot set up the stack: arguments and environment")]
+    Stack(#[source] Errno),
+    /// The host has no thread to give.
+    #[error("cannot start a host thread for the first vCPU")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Process {
+    /// Makes a VM, loads the program and starts its first thread.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(config: RunConfig) -> Result<Arc<Process>, StartError> {
+        let started = Instant::now();
+        let name = config.program.display().to_string();
+        let open = |source| StartError::Open { program: name.clone(), source };
+        let file = Arc::new(File::open(&config.program).map_err(open)?);
+        if file.metadata().map_err(open)?.is_dir() {
+            return Err(open(std::io::Error::from_raw_os_error(libc::EISDIR)));
+        }
+        let bad = |source| StartError::Elf { program: name.clone(), source };
+        let cache = ReadCache::new(&*file);
+        let image = elf::parse(&cache).map_err(bad)?;
+
+        let machine = Machine::new()?;
+        let mut vcpu = machine.new_vcpu()?;
+        let space = Space::new(machine.clone(), config.memory_bytes);
+        let loaded = elf::load(&space, &file, &image).map_err(bad)?;
+        // A page between program and heap, so that running off the one does not hit the other.
+        space.set_heap(loaded.end + PAGE_SIZE);
+
+        let exec_path = config.program.as_os_str().as_bytes().to_vec();
+        let mut args = vec![exec_path.clone()];
+        args.extend(config.args);
+        let mut random = [0; 16];
+        fill_random(&mut random);
+        let contents = StackContents {
+            args: &args,
+            env: &config.env,
+            exec_path: &exec_path,
+            aux: auxiliary_vector(&machine, &loaded),
+            random,
+        };
+        let rsp = stack::build(&space, &contents, loaded.exec_stack).map_err(StartError::Stack)?;
+        vcpu.regs = UserRegs { rip: loaded.entry, rsp, ..UserRegs::default() };
+        vcpu.restore_all();
+
+        let short = config.program.file_name().unwrap_or(config.program.as_os_str());
+        let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
+        let process = Arc::new(Process {
+            machine,
+            space,
+            threads: ThreadTable::default(),
+            signals: SignalActions::default(),
+            started,
+            program,
+            stats: crate::stats::Stats::default(),
+            guest_ns: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            outcome: Mutex::new(None),
+        });
+        let first = Thread::new(process.threads.new_tid(), ThreadSignals::default());
+        first.set_name(
+            process.program.short.as_bytes().get(..15).unwrap_or(process.program.short.as_bytes()),
+        );
+        thread::spawn(&process, first, vcpu).map_err(StartError::Thread)?;
+        Ok(process)
+    }
+}
+
+fn fill_random(bytes: &mut [u8; 16]) {
+    // Flags 0 never fail for 16 bytes once the host has booted.
+    let _ = rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
+}
+
+fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> {
+    let uid = u64::from(rustix::process::getuid().as_raw());
+    let gid = u64::from(rustix::process::getgid().as_raw());
+    let features = leaf(&machine.cpuid, 1, 0).map_or(0, |l| u64::from(l.edx));
+    // Bit 1 of AT_HWCAP2: ring 3 may use RDFSBASE and its kin.
+    let hwcap2 = u64::from(machine.has_fsgsbase()) << 1;
+    vec![
+        (aux::HWCAP, features),
+        (aux::PAGESZ, PAGE_SIZE),
+        (aux::CLKTCK, 100),
+        (aux::PHDR, loaded.phdr),
+        (aux::PHENT, 56),
+        (aux::PHNUM, loaded.phnum),
+        (aux::BASE, 0),
+        (aux::FLAGS, 0),
+        (aux::ENTRY, loaded.entry),
+        (aux::UID, uid),
+        (aux::EUID, uid),
+        (aux::GID, gid),
+        (aux::EGID, gid),
+        (aux::SECURE, 0),
+        (aux::HWCAP2, hwcap2),
+        // The frame of sigframe.rs: registers, information, red zone, XSAVE area, alignment.
+        (aux::MINSIGSTKSZ, 440 + 128 + 64 + machine.xstate_bytes() as u64),
+        (abi::call::AT_SPACEJMP, CALL_PAGE.raw()),
+    ]
+}

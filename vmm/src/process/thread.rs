@@ -1,0 +1,206 @@
+//! One thread of the program: a vCPU, run by a host thread of its own.
+
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::{Outcome, Process};
+use crate::linux;
+use crate::linux::signal::{Fault, ThreadSignals};
+use crate::report;
+use crate::space::FaultOutcome;
+use crate::vm::exit::Exit;
+use crate::vm::vcpu::Vcpu;
+
+/// What other threads may know of a thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its number as the program sees it.
+    pub tid: i32,
+    host_tid: AtomicI32,
+    /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
+    pub clear_child_tid: AtomicU64,
+    /// Head of its robust futex list, 0 if none.
+    pub robust_list: AtomicU64,
+    /// Its signal mask, alternate stack and pending signals.
+    pub signals: ThreadSignals,
+    name: Mutex<Vec<u8>>,
+}
+
+impl Thread {
+    /// A thread not yet running.
+    #[must_use]
+    pub fn new(tid: i32, signals: ThreadSignals) -> Arc<Thread> {
+        Arc::new(Thread {
+            tid,
+            host_tid: AtomicI32::new(0),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            signals,
+            name: Mutex::default(),
+        })
+    }
+
+    /// Its name (`PR_SET_NAME`), at most 15 bytes.
+    #[must_use]
+    pub fn name(&self) -> Vec<u8> {
+        self.name.lock().unwrap_or_else(|poison| poison.into_inner()).clone()
+    }
+
+    /// Sets its name.
+    pub fn set_name(&self, name: &[u8]) {
+        *self.name.lock().unwrap_or_else(|poison| poison.into_inner()) = name.to_vec();
+    }
+
+    /// The host thread that runs it, 0 before it has started.
+    #[must_use]
+    pub fn host_tid(&self) -> i32 {
+        self.host_tid.load(Ordering::Relaxed)
+    }
+}
+
+/// A thread as it looks at itself while it is out of the guest.
+#[derive(Debug)]
+pub struct ThreadCtx<'a> {
+    /// The process.
+    pub process: &'a Arc<Process>,
+    /// The thread.
+    pub thread: &'a Arc<Thread>,
+    /// Its processor; `vcpu.regs` are the program's registers.
+    pub vcpu: &'a mut Vcpu,
+}
+
+/// What a thread does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Enter the guest again.
+    Run,
+    /// This thread has ended.
+    ThreadEnds,
+    /// The process has ended.
+    Stop,
+}
+
+/// Starts the host thread that runs `thread` on `vcpu`.
+///
+/// # Errors
+/// The host has no more threads to give.
+pub fn spawn(
+    process: &Arc<Process>,
+    thread: Arc<Thread>,
+    vcpu: Vcpu,
+) -> Result<(), std::io::Error> {
+    let process = process.clone();
+    process.threads.add(thread.clone());
+    let tid = thread.tid;
+    let owner = process.clone();
+    let spawned = std::thread::Builder::new()
+        .name(format!("vcpu-{}", vcpu.index()))
+        .stack_size(256 << 10)
+        .spawn(move || run(&process, &thread, vcpu));
+    match spawned {
+        Ok(handle) => {
+            owner.threads.keep_handle(tid, handle);
+            Ok(())
+        }
+        Err(e) => {
+            owner.threads.remove(tid, None);
+            Err(e)
+        }
+    }
+}
+
+fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
+    // SAFETY: plain system call.
+    let host_tid = unsafe { libc::gettid() };
+    thread.host_tid.store(host_tid, Ordering::Relaxed);
+    let armed = vcpu.arm();
+    let next = loop_until_end(&mut ThreadCtx { process, thread, vcpu: &mut vcpu });
+    drop(armed);
+    if next == Next::ThreadEnds {
+        linux::thread::on_exit(process, thread);
+    }
+    let last = process.threads.remove(thread.tid, Some(vcpu));
+    if last && !process.is_stopping() {
+        // The last thread left with `exit` rather than `exit_group`: status 0, as Linux.
+        process.stop(Outcome::Exited(0));
+    }
+    process.threads.notify();
+}
+
+fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
+    loop {
+        if ctx.process.is_stopping() {
+            return Next::Stop;
+        }
+        let entered = Instant::now();
+        let exit = ctx.vcpu.run();
+        let inside = entered.elapsed().as_nanos() as u64;
+        ctx.process.guest_ns.fetch_add(inside, Ordering::Relaxed);
+        let next = match exit {
+            Ok(exit) => handle(ctx, exit),
+            Err(e) => {
+                ctx.process.stop(Outcome::HostFailed(crate::error::chain(&e)));
+                Next::Stop
+            }
+        };
+        if next != Next::Run {
+            return next;
+        }
+    }
+}
+
+/// Decides what an exit means. Each kind has its handler elsewhere.
+fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
+    match exit {
+        Exit::Syscall(_) => linux::syscall(ctx),
+        Exit::Call(_) => crate::call::serve(ctx),
+        Exit::Exception { vector: 14, frame, address } => page_fault(ctx, frame.error, address),
+        Exit::Exception { vector, frame, .. } => {
+            linux::signal::deliver_fault(ctx, Fault::from_vector(vector, frame.error))
+        }
+        Exit::Kicked => linux::signal::deliver_pending(ctx),
+        Exit::KickedInKernel => Next::Run,
+        Exit::HostFault => linux::signal::deliver_fault(ctx, Fault::bus(0)),
+        Exit::Forbidden { what, at } => {
+            linux::signal::deliver_fault(ctx, Fault::forbidden(what, at))
+        }
+        Exit::Shutdown => host_failed(ctx, "the guest processor shut down (triple fault)"),
+        Exit::HostGaveUp { reason } => host_failed(ctx, reason),
+        Exit::KernelDead { vector, rip, address } => {
+            let text = report::kernel_death(ctx, vector, rip, address);
+            ctx.process.stop(Outcome::HostFailed(text));
+            Next::Stop
+        }
+    }
+}
+
+fn host_failed(ctx: &ThreadCtx<'_>, reason: &str) -> Next {
+    let text = format!("{reason}; rip {:#x}, rsp {:#x}", ctx.vcpu.regs.rip, ctx.vcpu.regs.rsp);
+    ctx.process.stop(Outcome::HostFailed(text));
+    Next::Stop
+}
+
+/// Page-fault error code (SDM 3A, 4.7).
+const ERROR_WRITE: u64 = 1 << 1;
+const ERROR_FETCH: u64 = 1 << 4;
+
+fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
+    let write = error & ERROR_WRITE != 0;
+    let fetch = error & ERROR_FETCH != 0;
+    match ctx.process.space.fault(address, write, fetch) {
+        FaultOutcome::Resolved => linux::signal::deliver_pending(ctx),
+        FaultOutcome::OutOfMemory => {
+            let limit_bytes = ctx.process.space.limit_bytes();
+            ctx.process.stop(Outcome::OutOfMemory { limit_bytes });
+            Next::Stop
+        }
+        FaultOutcome::Unmapped => {
+            linux::signal::deliver_fault(ctx, Fault::segv(address, false, error))
+        }
+        FaultOutcome::Forbidden => {
+            linux::signal::deliver_fault(ctx, Fault::segv(address, true, error))
+        }
+        FaultOutcome::BeyondFile => linux::signal::deliver_fault(ctx, Fault::bus(address)),
+    }
+}
