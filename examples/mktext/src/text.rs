@@ -52,7 +52,7 @@ impl Text {
             let word_at = out.len();
             out.extend_from_slice(&self.words[self.slots[draw as usize % SLOTS] as usize]);
             // One word in 64 is a rare compound: the vocabulary grows with the text.
-            if (draw >> 17) % 64 == 0 {
+            if (draw >> 17).is_multiple_of(64) {
                 let second = (draw >> 23) as usize % SLOTS;
                 out.extend_from_slice(&self.words[self.slots[second] as usize]);
             }
@@ -73,7 +73,7 @@ impl Text {
             out.push(b' ');
         }
         out.push(b'\n');
-        if self.starts_sentence && (draw >> 47) % 2 == 0 {
+        if self.starts_sentence && (draw >> 47).is_multiple_of(2) {
             out.push(b'\n');
         }
     }
