@@ -56,12 +56,12 @@ fn ok(result: i32) {
 
 fn raw_calls() {
     let at = map(8 * PAGE);
-    // SAFETY: the mapping is ours, unshared, and eight pages long until the last line; each
-    // access is to pages that are mapped and writable at that moment.
     #[expect(
         clippy::multiple_unsafe_ops_per_block,
         reason = "one mapping, one argument"
     )]
+    // SAFETY: the mapping is ours, unshared, and eight pages long until the last line; each
+    // access is to pages that are mapped and writable at that moment.
     unsafe {
         assert!(
             (0..8).all(|page| *at.add(page * PAGE) == 0),

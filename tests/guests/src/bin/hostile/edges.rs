@@ -1,8 +1,9 @@
 //! Edges: memory until there is none, registers across `SYSCALL`, signal frames that were
 //! tampered with.
 //!
-//! `sigreturn` changes the interrupted context inside a handler and returns. `rip`, `rsp`,
-//! `cs` ask for what cannot be resumed: SIGSEGV. `flags` asks for I/O privilege: it is not
+//! `sigreturn` changes the interrupted context inside a handler and returns. `rip`
+//! and `cs` ask for what cannot be resumed: SIGSEGV; so does the first use of the stack
+//! after `rsp`, with SIGBUS. `flags` asks for I/O privilege: it is not
 //! given, the program goes on and exits with 0.
 
 use std::arch::asm;

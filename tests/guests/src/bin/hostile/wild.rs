@@ -11,10 +11,11 @@ const LAST: i64 = 460;
 const NEVER: [i64; 5] = [15, 34, 60, 231, 56];
 
 /// Natively and as root these could reach beyond this process: fork, System V objects,
-/// tracing, vhangup, sync, accounting, reboot, host name, kexec, seccomp.
-const HARMS_A_HOST: [i64; 22] = [
+/// tracing, vhangup, sync, accounting, reboot, host name, kexec, seccomp. And the probes'
+/// trampolines, which a host kernel that has them answers with SIGILL.
+const HARMS_A_HOST: [i64; 24] = [
     29, 30, 31, 57, 58, 64, 65, 66, 67, 68, 71, 101, 103, 153, 162, 163, 169, 170, 171, 246, 317,
-    435,
+    335, 336, 435,
 ];
 
 /// Take an address first: one of the kernel's half, so that ours stays as it is.
@@ -24,7 +25,6 @@ const MEMORY: [i64; 16] = [
 
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 
-/// No 0, 1 or 2: as a first argument these are our standard streams.
 const WILD: [u64; 10] = [
     0x10,
     0xfff,
@@ -86,6 +86,11 @@ pub(crate) fn run(seed: u64, all: bool) {
 /// should.
 fn tame(number: i64, args: &mut [u64; 6]) {
     const NO_SIGNAL: u64 = 999;
+    // Many first arguments are 32 bits wide: those of 0, 1 and 2 are our standard streams,
+    // and a process number of 0 means ourselves.
+    if args[0] as u32 <= 2 {
+        args[0] |= 0x7f00_0000;
+    }
     match number {
         // mmap: small or impossible lengths, or it fills the machine.
         9 => (args[0], args[1]) = (KERNEL_HALF, [0, 4096, 1 << 47][args[1] as usize % 3]),
@@ -94,6 +99,8 @@ fn tame(number: i64, args: &mut [u64; 6]) {
         7 | 271 => (args[0], args[1]) = (KERNEL_HALF, 3),
         // select, pselect6: a time limit that faults.
         23 | 270 => args[4] = KERNEL_HALF,
+        // dup2, dup3: not onto our standard streams.
+        33 | 292 => args[1] = 5000,
         // alarm: not during this test.
         37 => args[0] = 100_000,
         // kill, tkill, rt_sigqueueinfo and tgkill, rt_tgsigqueueinfo.
