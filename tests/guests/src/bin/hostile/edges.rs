@@ -21,10 +21,8 @@ pub(crate) fn oom(limit_mib: Option<u64>) {
             rlim_max: limit << 20,
         };
         // SAFETY: the structure is ours and initialised.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
-            0
-        );
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        assert_eq!(result, 0);
     }
     let chunk = 16 * MIB;
     for count in 0..1 << 16 {
@@ -44,7 +42,7 @@ pub(crate) fn oom(limit_mib: Option<u64>) {
         }
         for page in (0..chunk).step_by(4096) {
             // SAFETY: inside the chunk just mapped.
-            unsafe { at.cast::<u8>().add(page).write_volatile(1) };
+            unsafe { *at.cast::<u8>().wrapping_add(page) = 1 };
         }
     }
     println!("oom: a terabyte and no end");
@@ -98,10 +96,8 @@ pub(crate) fn sigreturn(what: &str) {
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
     // SAFETY: the handler touches only its own context and an atomic.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) },
-        0
-    );
+    let result = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(result, 0);
     // SAFETY: the signal has a handler.
     unsafe { libc::raise(libc::SIGUSR1) };
     let flags: u64;

@@ -94,7 +94,7 @@ fn tame(number: i64, args: &mut [u64; 6]) {
     match number {
         // mmap: small or impossible lengths, or it fills the machine.
         9 => (args[0], args[1]) = (KERNEL_HALF, [0, 4096, 1 << 47][args[1] as usize % 3]),
-        _ if MEMORY.contains(&number) => args[0] = KERNEL_HALF | args[0],
+        _ if MEMORY.contains(&number) => args[0] |= KERNEL_HALF,
         // poll, ppoll: something to look at, so that it faults instead of waiting.
         7 | 271 => (args[0], args[1]) = (KERNEL_HALF, 3),
         // select, pselect6: a time limit that faults.
