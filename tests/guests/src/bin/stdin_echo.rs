@@ -1,0 +1,12 @@
+//! Copies standard input to standard output and says on standard error how many bytes it
+//! was. Exits with 0.
+
+use std::io::{self, Write};
+
+fn main() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let count = io::copy(&mut io::stdin().lock(), &mut out)?;
+    out.flush()?;
+    eprintln!("{count} bytes");
+    Ok(())
+}

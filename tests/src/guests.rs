@@ -1,0 +1,178 @@
+//! Building the programs that tests run: the Rust ones with the cargo that runs the tests,
+//! the C ones of `guests/c` with the C compiler. Each is built at most once in a test
+//! process; a lock on a file keeps processes apart.
+//!
+//! Everything here panics when a program cannot be built: a test without its program has
+//! failed, it is not skipped.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, OnceLock};
+
+/// How a C program is linked; always statically.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// At a fixed address (`-static -no-pie`).
+    Fixed,
+    /// Relocatable (`-static-pie`).
+    Pie,
+}
+
+/// With or without optimisation, for the programs of this workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// `cargo build`.
+    Dev,
+    /// `cargo build --release`.
+    Release,
+}
+
+/// The path of the Rust guest program `name` (a file or folder in `guests/src/bin`).
+///
+/// # Panics
+/// If it cannot be built or there is none of that name.
+pub fn rust(name: &str) -> PathBuf {
+    program("guests", name, Profile::Dev)
+}
+
+/// The path of the program `name` of the workspace's package `package`.
+///
+/// # Panics
+/// If it cannot be built or there is none of that name.
+pub fn program(package: &str, name: &str, profile: Profile) -> PathBuf {
+    type Built = HashMap<(String, Profile), HashMap<String, PathBuf>>;
+    static BUILT: OnceLock<Mutex<Built>> = OnceLock::new();
+    // A failed build poisons the lock: the other tests that need it fail too, as they must.
+    let mut built = BUILT
+        .get_or_init(Mutex::default)
+        .lock()
+        .expect("an earlier build failed");
+    let programs = built
+        .entry((package.to_owned(), profile))
+        .or_insert_with(|| build_package(package, profile));
+    let Some(path) = programs.get(name) else {
+        panic!(
+            "package {package} has no program {name}, only {:?}",
+            programs.keys()
+        );
+    };
+    path.clone()
+}
+
+/// The path of `guests/c/NAME.c` compiled and linked at a fixed address.
+///
+/// # Panics
+/// If there is no such file, no C compiler, or the compiler complains.
+pub fn c(name: &str) -> PathBuf {
+    c_with(name, Link::Fixed)
+}
+
+/// As [`c`], with a choice of linking.
+///
+/// # Panics
+/// As [`c`].
+pub fn c_with(name: &str, link: Link) -> PathBuf {
+    static BUILT: OnceLock<Mutex<HashMap<(String, Link), PathBuf>>> = OnceLock::new();
+    let mut built = BUILT
+        .get_or_init(Mutex::default)
+        .lock()
+        .expect("an earlier build failed");
+    let key = (name.to_owned(), link);
+    built
+        .entry(key)
+        .or_insert_with(|| compile(name, link))
+        .clone()
+}
+
+fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args([
+        "build",
+        "--bins",
+        "--message-format=json-render-diagnostics",
+        "--package",
+        package,
+    ]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    // Cargo has a lock of its own on the target directory.
+    let output = run(&mut command);
+    let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    let executable = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let path = message.get("executable")?.as_str()?;
+        let name = message.get("target")?.get("name")?.as_str()?;
+        Some((name.to_owned(), PathBuf::from(path)))
+    };
+    lines.lines().filter_map(executable).collect()
+}
+
+fn compile(name: &str, link: Link) -> PathBuf {
+    let source = workspace()
+        .join("tests/guests/c")
+        .join(name)
+        .with_extension("c");
+    let folder = target().join("guests-c");
+    fs::create_dir_all(&folder)
+        .unwrap_or_else(|err| panic!("cannot create {}: {err}", folder.display()));
+    let lock = File::create(folder.join("lock")).expect("the folder was just created");
+    // Held until the end: another process must not run a program that is being written.
+    lock.lock().expect("this file system has locks");
+
+    let (suffix, flags) = match link {
+        Link::Fixed => ("fixed", ["-static", "-no-pie"]),
+        Link::Pie => ("pie", ["-static-pie", "-fPIE"]),
+    };
+    let path = folder.join(format!("{name}-{suffix}"));
+    if is_newer(&path, &source) {
+        return path;
+    }
+    let fresh = folder.join(format!("{name}-{suffix}.new"));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| OsString::from("cc"));
+    let mut command = Command::new(compiler);
+    command
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g"])
+        .args(flags);
+    command
+        .arg("-o")
+        .arg(&fresh)
+        .arg(&source)
+        .args(["-pthread", "-lm"]);
+    run(&mut command);
+    // Programs that run keep the old file; a failed compilation leaves none.
+    fs::rename(&fresh, &path).expect("both are in the folder that is locked");
+    path
+}
+
+fn is_newer(path: &Path, source: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+    let changed =
+        time(source).unwrap_or_else(|err| panic!("cannot read {}: {err}", source.display()));
+    time(path).is_ok_and(|built| built > changed)
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|err| panic!("cannot run {command:?}: {err}"));
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        panic!("{command:?} failed with {}:\n{complaint}", output.status);
+    }
+    output
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this package is in the workspace")
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}

@@ -1,0 +1,122 @@
+//! `payload`: the work that `spacejmp bench run` times, natively and in a VM. It times
+//! itself from the inside, so that starting up is not part of a figure.
+//!
+//! Each subcommand lives in its own module; this file only chooses one and prints what it
+//! returns: exactly one line, one JSON object. Nothing here knows about VMs.
+
+mod calls;
+mod compute;
+mod json;
+mod memory;
+mod options;
+mod threads;
+
+use std::process::ExitCode;
+
+use json::Object;
+use options::Options;
+
+const USAGE: &str = "\
+Do a piece of work and print one line of JSON about it (times in nanoseconds).
+
+Usage: payload SUBCOMMAND [OPTIONS]
+
+  hello                               print nothing
+  compute [--threads N] [--quick]     sort, hash, HashMap, BTreeMap; every thread all of it
+  read FILE [--piece N] [--passes K]  read FILE in pieces of N bytes (default 1M), K times
+  touch --bytes N                     touch every page of N bytes, twice
+  threads N                           N threads with mutexes, condvars and channels
+  syscalls [--count N]                the cheapest system call, N times (default 100000)
+  clock [--count N] [--threads N]     reading the clock, and whether it ever goes back
+
+Sizes are in bytes or with suffix K, M or G (powers of 1024).
+Exit status: 0 done, 1 the work failed, 2 wrong arguments.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((subcommand, rest)) = args.split_first() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if subcommand == "--help" || subcommand == "-h" {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let options = match Options::parse(rest) {
+        Ok(options) => options,
+        Err(problem) => return misuse(&problem),
+    };
+    match run(subcommand, &options) {
+        Ok(Some(object)) => {
+            println!("{object}");
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(Failure::Misuse(problem)) => misuse(&problem),
+        Err(Failure::Work(problem)) => {
+            eprintln!("payload {subcommand}: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a subcommand gave no result.
+enum Failure {
+    Misuse(String),
+    Work(String),
+}
+
+fn misuse(problem: &str) -> ExitCode {
+    eprint!("payload: {problem}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
+    let threads = options.number("threads", 1).map_err(Failure::Misuse)? as usize;
+    if threads == 0 {
+        return Err(Failure::Misuse("--threads must be at least 1".into()));
+    }
+    let object = match subcommand {
+        "hello" => return Ok(None),
+        "compute" => {
+            let scale = if options.has("quick") { 10 } else { 1 };
+            compute::run(threads, scale)
+        }
+        "read" => {
+            let file = options.positional().map_err(Failure::Misuse)?;
+            let piece = options.number("piece", 1 << 20).map_err(Failure::Misuse)?;
+            let passes = options.number("passes", 1).map_err(Failure::Misuse)?;
+            if piece == 0 || passes == 0 {
+                return Err(Failure::Misuse(
+                    "--piece and --passes must be at least 1".into(),
+                ));
+            }
+            memory::read(file, piece as usize, passes)
+                .map_err(|err| Failure::Work(format!("cannot read {file}: {err}")))?
+        }
+        "touch" => {
+            let bytes = options.number("bytes", 1 << 30).map_err(Failure::Misuse)?;
+            memory::touch(bytes as usize).map_err(Failure::Work)?
+        }
+        "threads" => {
+            let count = options.positional().map_err(Failure::Misuse)?;
+            match count.parse() {
+                Ok(count @ 1..=10_000) => threads::run(count),
+                _ => return Err(Failure::Misuse(format!("bad number of threads {count:?}"))),
+            }
+        }
+        "syscalls" => {
+            let count = options.number("count", 100_000).map_err(Failure::Misuse)?;
+            calls::syscalls(count)
+        }
+        "clock" => {
+            let count = options
+                .number("count", 1_000_000)
+                .map_err(Failure::Misuse)?;
+            calls::clock(count, threads)
+        }
+        other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
+    };
+    Ok(Some(object))
+}
