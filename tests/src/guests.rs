@@ -46,18 +46,12 @@ pub fn program(package: &str, name: &str, profile: Profile) -> PathBuf {
     type Built = HashMap<(String, Profile), HashMap<String, PathBuf>>;
     static BUILT: OnceLock<Mutex<Built>> = OnceLock::new();
     // A failed build poisons the lock: the other tests that need it fail too, as they must.
-    let mut built = BUILT
-        .get_or_init(Mutex::default)
-        .lock()
-        .expect("an earlier build failed");
+    let mut built = BUILT.get_or_init(Mutex::default).lock().expect("an earlier build failed");
     let programs = built
         .entry((package.to_owned(), profile))
         .or_insert_with(|| build_package(package, profile));
     let Some(path) = programs.get(name) else {
-        panic!(
-            "package {package} has no program {name}, only {:?}",
-            programs.keys()
-        );
+        panic!("package {package} has no program {name}, only {:?}", programs.keys());
     };
     path.clone()
 }
@@ -76,15 +70,9 @@ pub fn c(name: &str) -> PathBuf {
 /// As [`c`].
 pub fn c_with(name: &str, link: Link) -> PathBuf {
     static BUILT: OnceLock<Mutex<HashMap<(String, Link), PathBuf>>> = OnceLock::new();
-    let mut built = BUILT
-        .get_or_init(Mutex::default)
-        .lock()
-        .expect("an earlier build failed");
+    let mut built = BUILT.get_or_init(Mutex::default).lock().expect("an earlier build failed");
     let key = (name.to_owned(), link);
-    built
-        .entry(key)
-        .or_insert_with(|| compile(name, link))
-        .clone()
+    built.entry(key).or_insert_with(|| compile(name, link)).clone()
 }
 
 fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
@@ -113,10 +101,7 @@ fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
 }
 
 fn compile(name: &str, link: Link) -> PathBuf {
-    let source = workspace()
-        .join("tests/guests/c")
-        .join(name)
-        .with_extension("c");
+    let source = workspace().join("tests/guests/c").join(name).with_extension("c");
     let folder = target().join("guests-c");
     fs::create_dir_all(&folder)
         .unwrap_or_else(|err| panic!("cannot create {}: {err}", folder.display()));
@@ -135,14 +120,8 @@ fn compile(name: &str, link: Link) -> PathBuf {
     let fresh = folder.join(format!("{name}-{suffix}.new"));
     let compiler = std::env::var_os("CC").unwrap_or_else(|| OsString::from("cc"));
     let mut command = Command::new(compiler);
-    command
-        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g"])
-        .args(flags);
-    command
-        .arg("-o")
-        .arg(&fresh)
-        .arg(&source)
-        .args(["-pthread", "-lm"]);
+    command.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]).args(flags);
+    command.arg("-o").arg(&fresh).arg(&source).args(["-pthread", "-lm"]);
     run(&mut command);
     // Programs that run keep the old file; a failed compilation leaves none.
     fs::rename(&fresh, &path).expect("both are in the folder that is locked");
@@ -157,9 +136,7 @@ fn is_newer(path: &Path, source: &Path) -> bool {
 }
 
 fn run(command: &mut Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|err| panic!("cannot run {command:?}: {err}"));
+    let output = command.output().unwrap_or_else(|err| panic!("cannot run {command:?}: {err}"));
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         panic!("{command:?} failed with {}:\n{complaint}", output.status);
@@ -168,9 +145,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this package is in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in the workspace")
 }
 
 fn target() -> PathBuf {

@@ -37,11 +37,7 @@ fn run(program: &Path, args: &[&str], input: &[u8]) -> Output {
 #[track_caller]
 fn expect(program: &Path, args: &[&str], status: i32, stdout: &str) -> Output {
     let output = run(program, args, b"");
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        stdout,
-        "{output:?}"
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), stdout, "{output:?}");
     assert_eq!(output.status.code(), Some(status), "{output:?}");
     output
 }
@@ -72,12 +68,7 @@ tour: missing NotFound
 tour: caught true, dropped 1
 tour: thread panicked true
 ";
-    expect(
-        &guests::rust("std_tour"),
-        &[dir.path().to_str().unwrap()],
-        7,
-        expected,
-    );
+    expect(&guests::rust("std_tour"), &[dir.path().to_str().unwrap()], 7, expected);
 }
 
 #[test]
@@ -94,12 +85,7 @@ fn native_panic_and_stack_overflow_end_as_rust_says() {
 fn native_threads_tls_clocks_and_memory_are_as_expected() {
     let threads = "at once: sum 90720, leaders 10\nin turn: 500 threads, sum 124750\ndone\n";
     expect(&guests::rust("threads64"), &[], 0, threads);
-    expect(
-        &guests::rust("tls"),
-        &[],
-        0,
-        "tls: main 1, destroyed 1136\n",
-    );
+    expect(&guests::rust("tls"), &[], 0, "tls: main 1, destroyed 1136\n");
     expect(&guests::rust("clocks"), &[], 0, "clocks: fine\n");
     let memory = "alloc: patterns 349285107\nalloc: raw calls fine\nalloc: sparse 0\n";
     expect(&guests::rust("big_alloc"), &[], 0, memory);
@@ -111,12 +97,7 @@ fn native_file_calls_give_what_linux_gives() {
     let path = dir.path().to_str().unwrap();
     expect(&guests::rust("file_calls"), &[path], 0, "files: fine\n");
     for link in [Link::Fixed, Link::Pie] {
-        expect(
-            &guests::c_with("fileio", link),
-            &[path],
-            0,
-            "fileio: fine\n",
-        );
+        expect(&guests::c_with("fileio", link), &[path], 0, "fileio: fine\n");
     }
 }
 
@@ -132,25 +113,16 @@ fn native_stdin_echo_copies_every_byte() {
 #[test]
 fn native_spin_and_sleeper_run_until_they_are_stopped() {
     use std::io::{BufRead, BufReader};
-    for (name, args, word) in [
-        ("spin", &["threads"][..], "spinning\n"),
-        ("sleeper", &[], "sleeping\n"),
-    ] {
-        let mut child = Command::new(guests::rust(name))
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    for (name, args, word) in
+        [("spin", &["threads"][..], "spinning\n"), ("sleeper", &[], "sleeping\n")]
+    {
+        let mut child =
+            Command::new(guests::rust(name)).args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, word);
         std::thread::sleep(std::time::Duration::from_millis(100));
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "{name} ended by itself"
-        );
+        assert!(child.try_wait().unwrap().is_none(), "{name} ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -187,15 +159,9 @@ fn native_hostile_programs_that_survive_say_so() {
         let all = format!("hostile: {}\n{what}\nhostile: still here\n", args.join(" "));
         expect(&hostile, args, 0, &all);
     };
-    said(
-        &["oom", "256"],
-        "oom: refused with ENOMEM: true, some were given: true",
-    );
+    said(&["oom", "256"], "oom: refused with ENOMEM: true, some were given: true");
     said(&["syscall-registers"], "registers kept: true");
-    said(
-        &["sigreturn", "flags"],
-        "sigreturn: I/O privilege refused: true",
-    );
+    said(&["sigreturn", "flags"], "sigreturn: I/O privilege refused: true");
     for seed in ["1", "2", "3"] {
         said(&["wild-syscalls", seed], "survived 1728 calls");
     }
@@ -232,12 +198,7 @@ destroyed 136, initialised 1, mine 5
 cancelled 1, cleaned 1
 ";
     for link in [Link::Fixed, Link::Pie] {
-        expect(
-            &guests::c_with("hello", link),
-            &["a b", "c"],
-            2,
-            "hello from C\na b\nc\n",
-        );
+        expect(&guests::c_with("hello", link), &["a b", "c"], 2, "hello from C\na b\nc\n");
         expect(&guests::c_with("segv_jump", link), &[], 0, faults);
         expect(&guests::c_with("sigreturn", link), &[], 0, "preserved\n");
         expect(&guests::c_with("libc_tour", link), &[], 5, tour);
@@ -258,14 +219,7 @@ fn native_payload_prints_one_json_object() {
     let payload = guests::program("payload", "payload", Profile::Dev);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![0; 100_000]).unwrap();
-    let read = [
-        "read",
-        file.path().to_str().unwrap(),
-        "--piece",
-        "64K",
-        "--passes",
-        "2",
-    ];
+    let read = ["read", file.path().to_str().unwrap(), "--piece", "64K", "--passes", "2"];
     let lines: [&[&str]; 5] = [
         &read,
         &["touch", "--bytes", "64M"],
@@ -283,12 +237,7 @@ fn native_payload_prints_one_json_object() {
         assert!(object["ns"].is_u64(), "{text}");
     }
     expect(&payload, &["hello"], 0, "");
-    expect(
-        &guests::program("payload", "hello", Profile::Dev),
-        &[],
-        0,
-        "",
-    );
+    expect(&guests::program("payload", "hello", Profile::Dev), &[], 0, "");
     assert_eq!(run(&payload, &["no-such"], b"").status.code(), Some(2));
 }
 
@@ -298,11 +247,7 @@ fn native_wordindex_answers_and_its_exit_status_tells_of_unread_files() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.txt"), "Caf\u{e9} bar\nbar").unwrap();
     let path = dir.path().to_str().unwrap();
-    let output = run(
-        &wordindex,
-        &["--threads", "2", path],
-        b"BAR\n:stats\n:quit\nbar\n",
-    );
+    let output = run(&wordindex, &["--threads", "2", path], b"BAR\n:stats\n:quit\nbar\n");
     let text = String::from_utf8(output.stdout).unwrap().replace(path, "D");
     let expected = "\
 bar: 2 times in 1 file\n  D/a.txt:1\n  D/a.txt:2

@@ -1,10 +1,26 @@
-//! x
+//! SpaceJMP on KVM: the virtual machine monitor.
+//!
+//! A library first; the `spacejmp` command in `bin/` parses, calls in here and prints.
+//!
+//! 1. Nothing a guest does, no register value, file or page table, may panic us, reach memory
+//!    outside its VM or a file it was not granted.
+//! 2. The guest kernel holds what must be fast; everything else is here, in safe Rust.
+//! 3. `unsafe` lives in a few modules: `vm`, `host::kvm`, and the Linux calls that hand guest
+//!    memory to the host kernel.
+//!
+//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
+//! - [`space`]: the program's address space; [`guest`]: what a program starts with
+//! - [`process`]: a program in its VM: start, threads, end
+//! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
+//! - [`report`]: statistics and crash reports; [`error`], [`exit_code`]
+
 pub mod call;
 pub mod error;
+pub mod exit_code;
 pub mod guest;
+pub mod host;
 pub mod linux;
 pub mod process;
 pub mod report;
 pub mod space;
-pub mod stats;
 pub mod vm;

@@ -56,11 +56,7 @@ fn main() -> ExitCode {
 
 fn parse(args: &[String]) -> Result<Options, String> {
     let mut size = None;
-    let mut options = Options {
-        size: 0,
-        file: None,
-        seed: 1,
-    };
+    let mut options = Options { size: 0, file: None, seed: 1 };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--seed" {
@@ -120,12 +116,7 @@ mod tests {
     use super::*;
 
     fn parse_line(line: &str) -> Result<Options, String> {
-        parse(
-            &line
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]
@@ -140,11 +131,7 @@ mod tests {
 
     #[test]
     fn arguments_may_come_in_any_order() {
-        let expected = Options {
-            size: 1 << 20,
-            file: Some("a.txt".into()),
-            seed: 9,
-        };
+        let expected = Options { size: 1 << 20, file: Some("a.txt".into()), seed: 9 };
         assert_eq!(parse_line("--seed 9 1M a.txt"), Ok(expected));
         assert!(parse_line("a.txt").is_err());
         assert!(parse_line("1M a b").is_err());
@@ -156,12 +143,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mktext-{}", std::process::id()));
         for size in [0, 1, 2, 77, 1 << 20, (1 << 20) + 1, 3_000_001] {
             let file = Some(path.to_str().unwrap().to_owned());
-            write(&Options {
-                size,
-                file,
-                seed: 1,
-            })
-            .unwrap();
+            write(&Options { size, file, seed: 1 }).unwrap();
             let text = std::fs::read(&path).unwrap();
             assert_eq!(text.len() as u64, size);
             assert_eq!(text.last().copied().unwrap_or(b'\n'), b'\n');

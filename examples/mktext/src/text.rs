@@ -29,18 +29,8 @@ impl Text {
             slots.extend(std::iter::repeat_n((rank - 1) as u16, share));
         }
         // What the rounding left goes to the rare words.
-        slots.extend(
-            (0..COMMON_WORDS as u16)
-                .rev()
-                .cycle()
-                .take(SLOTS - slots.len()),
-        );
-        Self {
-            random: Random(seed),
-            words,
-            slots,
-            starts_sentence: true,
-        }
+        slots.extend((0..COMMON_WORDS as u16).rev().cycle().take(SLOTS - slots.len()));
+        Self { random: Random(seed), words, slots, starts_sentence: true }
     }
 
     /// Appends one line, or one paragraph break, to `out`.
@@ -148,31 +138,20 @@ mod tests {
     fn words_follow_zipfs_law() {
         let text = sample(4 << 20, 1).to_ascii_lowercase();
         let mut counts: HashMap<&[u8], u32> = HashMap::new();
-        for word in text
-            .split(|byte| !byte.is_ascii_alphabetic())
-            .filter(|w| !w.is_empty())
-        {
+        for word in text.split(|byte| !byte.is_ascii_alphabetic()).filter(|w| !w.is_empty()) {
             *counts.entry(word).or_default() += 1;
         }
         let mut sorted: Vec<u32> = counts.into_values().collect();
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         let ratio = f64::from(sorted[0]) / f64::from(sorted[9]);
         assert!((8.0..12.0).contains(&ratio), "first over tenth: {ratio}");
-        assert!(
-            sorted.len() > COMMON_WORDS,
-            "only {} distinct words",
-            sorted.len()
-        );
+        assert!(sorted.len() > COMMON_WORDS, "only {} distinct words", sorted.len());
     }
 
     #[test]
     fn lines_have_a_natural_length() {
         let text = sample(1 << 20, 1);
-        let longest = text
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::len)
-            .max()
-            .unwrap();
+        let longest = text.split(|byte| *byte == b'\n').map(<[u8]>::len).max().unwrap();
         assert!(longest < 110, "{longest}");
     }
 }

@@ -58,9 +58,7 @@ fn build_in_chunks(files: Vec<FoundFile>, threads: usize, size: u64) -> (Index, 
                             break;
                         };
                         let outcome = reader.read(files, number, *chunk);
-                        sender
-                            .send(outcome)
-                            .expect("the receiver outlives the threads");
+                        sender.send(outcome).expect("the receiver outlives the threads");
                     }
                     reader.words
                 })
@@ -68,9 +66,7 @@ fn build_in_chunks(files: Vec<FoundFile>, threads: usize, size: u64) -> (Index, 
             .collect();
         drop(sender);
         let outcomes: Vec<Outcome> = receiver.iter().collect();
-        let interners = workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no reader panics"));
+        let interners = workers.into_iter().map(|worker| worker.join().expect("no reader panics"));
         (interners.collect::<Vec<_>>(), outcomes)
     });
 
@@ -101,18 +97,10 @@ fn divide(files: &[FoundFile], size: u64) -> Vec<Chunk> {
     for (file, found) in (0_u32..).zip(files) {
         let mut start = 0;
         while found.size.saturating_sub(start) > size {
-            chunks.push(Chunk {
-                file,
-                start,
-                end: Some(start + size),
-            });
+            chunks.push(Chunk { file, start, end: Some(start + size) });
             start += size;
         }
-        chunks.push(Chunk {
-            file,
-            start,
-            end: None,
-        });
+        chunks.push(Chunk { file, start, end: None });
     }
     chunks
 }
@@ -132,12 +120,7 @@ fn renumber(
     for result in results {
         result.file = numbers[result.file as usize];
     }
-    files
-        .into_iter()
-        .zip(is_text)
-        .filter(|(_, text)| **text)
-        .map(|(file, _)| file)
-        .collect()
+    files.into_iter().zip(is_text).filter(|(_, text)| **text).map(|(file, _)| file).collect()
 }
 
 /// Counts of one word in the current chunk.
@@ -208,14 +191,7 @@ impl Reader {
             Some((number, file)) if number == chunk.file => file,
             _ => File::open(&files[chunk.file as usize].path)?,
         };
-        let Self {
-            words,
-            buffer,
-            tallies,
-            met,
-            open,
-            ..
-        } = self;
+        let Self { words, buffer, tallies, met, open, .. } = self;
         let (_, file) = open.insert((chunk.file, file));
         let mut count_word = |word: &[u8], line| {
             let id = words.intern(word);
@@ -286,11 +262,7 @@ impl Reader {
         let mut lines = Vec::with_capacity(self.met.len());
         for word in self.met.drain(..) {
             let tally = std::mem::take(&mut self.tallies[word as usize]);
-            entries.push(Entry {
-                word,
-                count: tally.count,
-                places: tally.places,
-            });
+            entries.push(Entry { word, count: tally.count, places: tally.places });
             lines.extend_from_slice(&tally.lines[..tally.places as usize]);
         }
         (entries, lines)
@@ -299,10 +271,7 @@ impl Reader {
 
 /// The position of the first newline at or after `from`.
 fn find_newline(piece: &[u8], from: usize) -> Option<usize> {
-    piece[from..]
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .map(|newline| from + newline)
+    piece[from..].iter().position(|byte| *byte == b'\n').map(|newline| from + newline)
 }
 
 #[cfg(test)]

@@ -46,11 +46,7 @@ type Contents = BTreeMap<String, (u64, Vec<u32>, Vec<(u32, u32)>)>;
 
 fn contents(index: &Index) -> (Contents, u64, u64) {
     let words = index.top(usize::MAX).into_iter().map(|id| {
-        let places = index
-            .places_of(id)
-            .iter()
-            .map(|place| (place.file, place.line))
-            .collect();
+        let places = index.places_of(id).iter().map(|place| (place.file, place.line)).collect();
         let word = String::from_utf8(index.word(id).to_vec()).unwrap();
         (word, (index.count(id), index.files_of(id).to_vec(), places))
     });
@@ -65,10 +61,7 @@ fn expected(texts: &[&str]) -> (Contents, u64, u64) {
         bytes += text.len() as u64;
         for (line, content) in (1..).zip(text.lines()) {
             lines += 1;
-            for word in content
-                .split(|c: char| !c.is_alphanumeric())
-                .filter(|w| !w.is_empty())
-            {
+            for word in content.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()) {
                 let entry = words.entry(word.to_lowercase()).or_default();
                 entry.0 += 1;
                 if entry.1.last() != Some(&file) {
@@ -86,14 +79,7 @@ fn expected(texts: &[&str]) -> (Contents, u64, u64) {
 #[test]
 fn chunks_of_any_size_and_any_number_of_threads_give_the_same_index() {
     let long = "x ".repeat(60) + "\nx y\n";
-    let texts = [
-        "a b\nc a\n\n\na d\na\na a\na\nlast",
-        "",
-        "\n\n",
-        "one line",
-        &long,
-        "z\n",
-    ];
+    let texts = ["a b\nc a\n\n\na d\na\na a\na\nlast", "", "\n\n", "one line", &long, "z\n"];
     let dir = TempDir::new("chunks");
     for (number, text) in texts.iter().enumerate() {
         dir.write(&format!("{number}"), text.as_bytes());
@@ -104,11 +90,7 @@ fn chunks_of_any_size_and_any_number_of_threads_give_the_same_index() {
             let (files, _) = scan::find(&[dir.path().to_owned()], Selection::Visible);
             let (index, problems) = build_in_chunks(files, threads, size);
             assert_eq!(problems, []);
-            assert_eq!(
-                contents(&index),
-                expected,
-                "chunks of {size}, {threads} threads"
-            );
+            assert_eq!(contents(&index), expected, "chunks of {size}, {threads} threads");
         }
     }
 }
@@ -134,10 +116,7 @@ fn a_line_longer_than_many_buffers_is_one_line() {
 fn a_file_with_a_nul_byte_is_left_out_with_all_its_words() {
     let dir = TempDir::new("binary");
     dir.write("a", b"text");
-    dir.write(
-        "b",
-        &[b"binary \0".as_slice(), &b"words of it\n".repeat(100)].concat(),
-    );
+    dir.write("b", &[b"binary \0".as_slice(), &b"words of it\n".repeat(100)].concat());
     dir.write("c", b"text too");
     let (files, _) = scan::find(&[dir.path().to_owned()], Selection::Visible);
     let (index, problems) = build_in_chunks(files, 2, 64);
@@ -151,14 +130,8 @@ fn a_file_with_a_nul_byte_is_left_out_with_all_its_words() {
 fn a_file_that_cannot_be_read_is_named_once_and_the_rest_is_indexed() {
     let dir = TempDir::new("unread");
     dir.write("a", b"text");
-    let gone = FoundFile {
-        path: dir.path().join("gone"),
-        size: 100,
-    };
-    let here = FoundFile {
-        path: dir.path().join("a"),
-        size: 4,
-    };
+    let gone = FoundFile { path: dir.path().join("gone"), size: 100 };
+    let here = FoundFile { path: dir.path().join("a"), size: 4 };
     let (index, problems) = build_in_chunks(vec![here, gone], 2, 16);
     assert_eq!(problems.len(), 1);
     assert!(problems[0].to_string().contains("gone: No such file"));

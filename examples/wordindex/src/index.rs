@@ -85,9 +85,7 @@ fn hash(word: &[u8]) -> u64 {
         sum = (wide >> 64) as u64 ^ wide as u64;
     };
     for piece in &mut pieces {
-        mix(u64::from_le_bytes(
-            piece.try_into().expect("pieces have eight bytes"),
-        ));
+        mix(u64::from_le_bytes(piece.try_into().expect("pieces have eight bytes")));
     }
     let mut rest = [0; 8];
     rest[..pieces.remainder().len()].copy_from_slice(pieces.remainder());
@@ -154,10 +152,8 @@ impl Index {
     ) -> Self {
         // Only words of these chunks: a thread also met words of files since left out.
         let mut words = Interner::default();
-        let mut translations: Vec<Vec<u32>> = interners
-            .iter()
-            .map(|from| vec![u32::MAX; from.len()])
-            .collect();
+        let mut translations: Vec<Vec<u32>> =
+            interners.iter().map(|from| vec![u32::MAX; from.len()]).collect();
         for chunk in chunks {
             let translation = &mut translations[chunk.thread];
             for entry in &chunk.entries {
@@ -208,10 +204,7 @@ impl Index {
                 for line in chunk_lines.by_ref().take(entry.places as usize) {
                     if next_place[word] < place_ends[word] {
                         let line = lines_before.saturating_add(*line).saturating_add(1);
-                        places[next_place[word]] = Place {
-                            file: chunk.file,
-                            line,
-                        };
+                        places[next_place[word]] = Place { file: chunk.file, line };
                         next_place[word] += 1;
                     }
                 }
@@ -269,9 +262,7 @@ impl Index {
     pub(crate) fn top(&self, limit: usize) -> Vec<u32> {
         let mut ids: Vec<u32> = (0..self.distinct() as u32).collect();
         let order = |a: &u32, b: &u32| {
-            self.count(*b)
-                .cmp(&self.count(*a))
-                .then_with(|| self.word(*a).cmp(self.word(*b)))
+            self.count(*b).cmp(&self.count(*a)).then_with(|| self.word(*a).cmp(self.word(*b)))
         };
         if limit < ids.len() {
             ids.select_nth_unstable_by(limit, order);

@@ -172,19 +172,8 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         assert_eq!(parse_line("").unwrap_err(), "no directory or file given");
-        assert_eq!(
-            parse_line("--thread 3 .").unwrap_err(),
-            "unknown option --thread"
-        );
-        assert!(
-            parse_line(". --threads 0")
-                .unwrap_err()
-                .contains("bad number")
-        );
-        assert!(
-            parse_line(". --threads")
-                .unwrap_err()
-                .contains("needs a number")
-        );
+        assert_eq!(parse_line("--thread 3 .").unwrap_err(), "unknown option --thread");
+        assert!(parse_line(". --threads 0").unwrap_err().contains("bad number"));
+        assert!(parse_line(". --threads").unwrap_err().contains("needs a number"));
     }
 }

@@ -51,12 +51,7 @@ fn one_word(index: &Index, word: &[u8], out: &mut impl Write) -> io::Result<()> 
         return writeln!(out, ": not found");
     };
     let files = index.files_of(id).len();
-    writeln!(
-        out,
-        ": {} in {}",
-        counted(index.count(id), "time"),
-        counted(files as u64, "file")
-    )?;
+    writeln!(out, ": {} in {}", counted(index.count(id), "time"), counted(files as u64, "file"))?;
     for place in index.places_of(id) {
         out.write_all(b"  ")?;
         path(index, place.file, out)?;

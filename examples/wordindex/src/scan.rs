@@ -34,10 +34,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// The problem of a call that failed on `path`.
     pub(crate) fn new(path: &Path, err: &io::Error) -> Self {
-        Self {
-            path: path.to_owned(),
-            message: err.to_string(),
-        }
+        Self { path: path.to_owned(), message: err.to_string() }
     }
 }
 
@@ -59,10 +56,7 @@ pub(crate) fn find(roots: &[PathBuf], selection: Selection) -> (Vec<FoundFile>, 
         match fs::metadata(root) {
             Ok(meta) if meta.is_dir() => directories.push(root.clone()),
             Ok(meta) if meta.is_file() => {
-                files.push(FoundFile {
-                    path: tidy(root),
-                    size: meta.len(),
-                });
+                files.push(FoundFile { path: tidy(root), size: meta.len() });
             }
             Ok(_) => problems.push(Problem {
                 path: root.clone(),
@@ -90,10 +84,7 @@ pub(crate) fn find(roots: &[PathBuf], selection: Selection) -> (Vec<FoundFile>, 
                     directories.push(entry.path());
                 } else if kind.is_file() {
                     let size = entry.metadata()?.len();
-                    files.push(FoundFile {
-                        path: tidy(&entry.path()),
-                        size,
-                    });
+                    files.push(FoundFile { path: tidy(&entry.path()), size });
                 }
                 Ok(())
             });
@@ -122,12 +113,7 @@ mod tests {
         let (files, problems) = find(&[dir.path().to_owned()], selection);
         assert_eq!(problems, []);
         let relative = |file: &FoundFile| {
-            file.path
-                .strip_prefix(dir.path())
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
+            file.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned()
         };
         files.iter().map(relative).collect()
     }
@@ -148,11 +134,7 @@ mod tests {
     fn a_missing_root_is_a_problem_and_the_others_are_listed() {
         let dir = TempDir::new("missing");
         dir.write("here", b"text");
-        let roots = [
-            dir.path().join("gone"),
-            dir.path().to_owned(),
-            dir.path().join("here"),
-        ];
+        let roots = [dir.path().join("gone"), dir.path().to_owned(), dir.path().join("here")];
         let (files, problems) = find(&roots, Selection::Visible);
         assert_eq!(files.len(), 1, "the file given twice is listed once");
         assert_eq!(problems.len(), 1);

@@ -129,10 +129,7 @@ mod tests {
         let mut splitter = Splitter::default();
         let mut words = Vec::new();
         let mut found = |word: &[u8], line| {
-            words.push((
-                String::from_utf8(word.to_vec()).expect("words are UTF-8"),
-                line,
-            ));
+            words.push((String::from_utf8(word.to_vec()).expect("words are UTF-8"), line));
         };
         for part in bytes.chunks(piece) {
             splitter.push(part, &mut found);
@@ -183,9 +180,7 @@ mod tests {
         for _ in 0..200 {
             let bytes: Vec<u8> = (0..100)
                 .map(|_| {
-                    state = state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     (state >> 56) as u8
                 })
                 .collect();

@@ -52,10 +52,7 @@ pub(crate) fn clock(count: u64, threads: usize) -> Object {
             backwards
         };
         let watchers: Vec<_> = (0..threads).map(|_| scope.spawn(watch)).collect();
-        watchers
-            .into_iter()
-            .map(|watcher| watcher.join().expect("no watcher panics"))
-            .sum()
+        watchers.into_iter().map(|watcher| watcher.join().expect("no watcher panics")).sum()
     });
     Object::new("clock")
         .number("count", count)

@@ -42,16 +42,12 @@ pub(crate) fn run(threads: usize, scale: usize) -> Object {
             .collect();
         ready.wait();
         let start = Instant::now();
-        let parts: Vec<Part> = workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no part panics"))
-            .collect();
+        let parts: Vec<Part> =
+            workers.into_iter().map(|worker| worker.join().expect("no part panics")).collect();
         (parts, start.elapsed())
     });
     let slowest = |time: fn(&Part) -> u64| parts.iter().map(time).max().unwrap_or(0);
-    let agree = parts
-        .windows(2)
-        .all(|pair| pair[0].checksum == pair[1].checksum);
+    let agree = parts.windows(2).all(|pair| pair[0].checksum == pair[1].checksum);
     Object::new("compute")
         .number("threads", threads as u64)
         .number("scale", scale as u64)
@@ -67,9 +63,7 @@ pub(crate) fn run(threads: usize, scale: usize) -> Object {
 /// The input, every page of it touched before the clock starts.
 fn set_up(sorted: usize, hashed: usize) -> (Vec<u64>, Vec<u8>) {
     let numbers = (0..sorted as u64).map(mix).collect();
-    let bytes = (0..hashed as u64)
-        .map(|index| (mix(index) >> 56) as u8)
-        .collect();
+    let bytes = (0..hashed as u64).map(|index| (mix(index) >> 56) as u8).collect();
     (numbers, bytes)
 }
 
@@ -79,13 +73,7 @@ fn work(numbers: Vec<u64>, bytes: &[u8], mapped: usize, tree: usize) -> Part {
     let (mapped, map_ns) = timed(|| hash_map(mapped));
     let (treed, tree_ns) = timed(|| tree_map(tree));
     let checksum = [sorted, hashed, mapped, treed].into_iter().fold(0, fold);
-    Part {
-        checksum,
-        sort_ns,
-        hash_ns,
-        map_ns,
-        tree_ns,
-    }
+    Part { checksum, sort_ns, hash_ns, map_ns, tree_ns }
 }
 
 fn sort(mut numbers: Vec<u64>) -> u64 {
@@ -106,8 +94,7 @@ fn hash_map(entries: usize) -> u64 {
     // Fixed keys for the hasher: the same work in every run.
     let mut map: HashMap<u64, u64, BuildHasherDefault<DefaultHasher>> = HashMap::default();
     for index in 0..entries as u64 {
-        *map.entry(mix(index) % (entries as u64 * 3 / 4))
-            .or_insert(0) += index;
+        *map.entry(mix(index) % (entries as u64 * 3 / 4)).or_insert(0) += index;
     }
     let mut sum = map.len() as u64;
     for index in 0..entries as u64 {
@@ -121,9 +108,7 @@ fn tree_map(entries: usize) -> u64 {
     for index in 0..entries as u64 {
         tree.insert(mix(index), index);
     }
-    let walked = tree
-        .iter()
-        .fold(0, |sum, (key, value)| fold(sum, key ^ value));
+    let walked = tree.iter().fold(0, |sum, (key, value)| fold(sum, key ^ value));
     let mut found = tree.len() as u64;
     for index in (0..entries as u64).step_by(4) {
         found = found.wrapping_add(*tree.get(&mix(index)).expect("every key was inserted"));

@@ -54,10 +54,7 @@ mod tests {
 
     #[test]
     fn an_object_is_one_line_in_the_order_of_its_fields() {
-        let object = Object::new("x")
-            .number("ns", 5_u64)
-            .pattern("sum", 0xab)
-            .truth("ok", true);
+        let object = Object::new("x").number("ns", 5_u64).pattern("sum", 0xab).truth("ok", true);
         let expected = r#"{"kind":"x","ns":5,"sum":"00000000000000ab","ok":true}"#;
         assert_eq!(object.to_string(), expected);
     }

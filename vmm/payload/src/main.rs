@@ -88,9 +88,7 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             let piece = options.number("piece", 1 << 20).map_err(Failure::Misuse)?;
             let passes = options.number("passes", 1).map_err(Failure::Misuse)?;
             if piece == 0 || passes == 0 {
-                return Err(Failure::Misuse(
-                    "--piece and --passes must be at least 1".into(),
-                ));
+                return Err(Failure::Misuse("--piece and --passes must be at least 1".into()));
             }
             memory::read(file, piece as usize, passes)
                 .map_err(|err| Failure::Work(format!("cannot read {file}: {err}")))?
@@ -111,9 +109,7 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             calls::syscalls(count)
         }
         "clock" => {
-            let count = options
-                .number("count", 1_000_000)
-                .map_err(Failure::Misuse)?;
+            let count = options.number("count", 1_000_000).map_err(Failure::Misuse)?;
             calls::clock(count, threads)
         }
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),

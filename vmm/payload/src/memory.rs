@@ -106,11 +106,6 @@ mod tests {
     #[test]
     fn memory_that_is_not_to_be_had_is_an_error() {
         assert!(touch(usize::MAX / 2).is_err());
-        assert!(
-            touch(10 * PAGE + 1)
-                .unwrap()
-                .to_string()
-                .contains("\"pages\":11,")
-        );
+        assert!(touch(10 * PAGE + 1).unwrap().to_string().contains("\"pages\":11,"));
     }
 }

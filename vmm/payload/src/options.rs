@@ -25,9 +25,7 @@ impl Options {
                 continue;
             };
             if let Some(known) = VALUED.into_iter().find(|known| *known == name) {
-                let value = args
-                    .next()
-                    .ok_or_else(|| format!("--{name} needs a number"))?;
+                let value = args.next().ok_or_else(|| format!("--{name} needs a number"))?;
                 let number = parse_size(value).ok_or_else(|| format!("bad number {value:?}"))?;
                 options.numbers.push((known, number));
             } else if let Some(known) = FLAGS.into_iter().find(|known| *known == name) {
@@ -57,9 +55,7 @@ impl Options {
 
     /// The plain argument.
     pub(crate) fn positional(&self) -> Result<&str, String> {
-        self.positional
-            .as_deref()
-            .ok_or_else(|| "an argument is missing".into())
+        self.positional.as_deref().ok_or_else(|| "an argument is missing".into())
     }
 }
 
@@ -78,12 +74,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Options, String> {
-        Options::parse(
-            &line
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        Options::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]

@@ -23,9 +23,7 @@ pub(crate) fn run(count: u64) -> Object {
                 barrier.wait();
                 for round in 0..ROUNDS {
                     *added.lock().expect("no holder panics") += 1;
-                    sender
-                        .send(index * ROUNDS + round)
-                        .expect("the receiver outlives us");
+                    sender.send(index * ROUNDS + round).expect("the receiver outlives us");
                 }
                 // Strictly one after the other, each woken by the one before.
                 let (next, woken) = turn;

@@ -9,10 +9,13 @@
 
 pub mod identity;
 pub mod memory;
+pub mod names;
 pub mod sigframe;
 pub mod signal;
 pub mod thread;
 pub mod time;
+
+use std::time::Instant;
 
 use abi::Errno;
 
@@ -67,9 +70,9 @@ pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
     let regs = &ctx.vcpu.regs;
     let number = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    let began = ctx.process.stats.call_begins();
+    let began = Instant::now();
     let result = dispatch(ctx, number, &args);
-    ctx.process.stats.call_ends(number, began);
+    ctx.process.stats.call(number, began.elapsed());
     tracing::trace!(target: "linux", tid = ctx.thread.tid, number, ?args, ?result);
     finish(ctx, number, result)
 }
@@ -197,7 +200,8 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
-        tracing::warn!(number, "the program made a system call that is not served");
+        let name = names::name(number).unwrap_or("unknown");
+        tracing::warn!(number, name, "the program made a system call that is not served");
     }
     Err(Errno::ENOSYS.into())
 }

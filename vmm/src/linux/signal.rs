@@ -17,6 +17,7 @@ use crate::process::table::PID;
 use crate::process::thread::Next;
 use crate::process::{Outcome, Process, Thread, ThreadCtx};
 use crate::report;
+use crate::report::stats::FaultKind;
 
 const SIGNALS: usize = 64;
 const SIG_DFL: u64 = 0;
@@ -358,10 +359,27 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// How the statistics count it; page faults have been counted where they were judged.
+    fn kind(&self) -> Option<FaultKind> {
+        match self.trap.trapno {
+            14 => None,
+            0 => Some(FaultKind::Divide),
+            1 | 3 => Some(FaultKind::Breakpoint),
+            6 => Some(FaultKind::InvalidOpcode),
+            13 => Some(FaultKind::GeneralProtection),
+            16 | 19 => Some(FaultKind::FloatingPoint),
+            _ => Some(FaultKind::Other),
+        }
+    }
+}
+
 /// Gives a fault to the program's handler, or ends the process with a report.
 pub fn deliver_fault(ctx: &mut ThreadCtx<'_>, mut fault: Fault) -> Next {
     let signo = fault.info.signo;
-    ctx.process.stats.fault(signo);
+    if let Some(kind) = fault.kind() {
+        ctx.process.stats.fault(kind);
+    }
     if matches!(signo, libc::SIGFPE | libc::SIGILL | libc::SIGTRAP) && fault.info.value == 0 {
         // For these si_addr is the instruction.
         fault.info.value = ctx.vcpu.regs.rip;

@@ -11,7 +11,7 @@ pub mod start;
 pub mod table;
 pub mod thread;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
 use crate::linux::signal::SignalActions;
+use crate::report::stats::Stats;
 use crate::space::Space;
 use crate::vm::Machine;
 
@@ -41,9 +42,7 @@ pub struct Process {
     /// What `uname`, `getauxval(AT_EXECFN)` and reports call it.
     pub program: config::ProgramName,
     /// Counters.
-    pub stats: crate::stats::Stats,
-    /// Nanoseconds its vCPUs have spent inside `KVM_RUN`.
-    pub guest_ns: AtomicU64,
+    pub stats: Stats,
     stopping: AtomicBool,
     outcome: Mutex<Option<Outcome>>,
 }

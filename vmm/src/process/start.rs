@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use super::{Process, ThreadTable};
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::report::stats::Stats;
 use crate::space::Space;
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
@@ -104,8 +105,7 @@ impl Process {
             signals: SignalActions::default(),
             started,
             program,
-            stats: crate::stats::Stats::default(),
-            guest_ns: AtomicU64::new(0),
+            stats: Stats::new(),
             stopping: AtomicBool::new(false),
             outcome: Mutex::new(None),
         });

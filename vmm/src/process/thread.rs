@@ -8,6 +8,7 @@ use super::{Outcome, Process};
 use crate::linux;
 use crate::linux::signal::{Fault, ThreadSignals};
 use crate::report;
+use crate::report::stats::{ExitReason, FaultKind};
 use crate::space::FaultOutcome;
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
@@ -114,12 +115,14 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     // SAFETY: plain system call.
     let host_tid = unsafe { libc::gettid() };
     thread.host_tid.store(host_tid, Ordering::Relaxed);
+    process.stats.thread_started();
     let armed = vcpu.arm();
     let next = loop_until_end(&mut ThreadCtx { process, thread, vcpu: &mut vcpu });
     drop(armed);
     if next == Next::ThreadEnds {
         linux::thread::on_exit(process, thread);
     }
+    process.stats.thread_ended();
     let last = process.threads.remove(thread.tid, Some(vcpu));
     if last && !process.is_stopping() {
         // The last thread left with `exit` rather than `exit_group`: status 0, as Linux.
@@ -135,8 +138,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         let entered = Instant::now();
         let exit = ctx.vcpu.run();
-        let inside = entered.elapsed().as_nanos() as u64;
-        ctx.process.guest_ns.fetch_add(inside, Ordering::Relaxed);
+        ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
             Ok(exit) => handle(ctx, exit),
             Err(e) => {
@@ -152,6 +154,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
 
 /// Decides what an exit means. Each kind has its handler elsewhere.
 fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
+    ctx.process.stats.exit(reason_of(&exit));
     match exit {
         Exit::Syscall(_) => linux::syscall(ctx),
         Exit::Call(_) => crate::call::serve(ctx),
@@ -175,6 +178,20 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
     }
 }
 
+fn reason_of(exit: &Exit) -> ExitReason {
+    match exit {
+        Exit::Syscall(_) => ExitReason::Syscall,
+        Exit::Call(_) => ExitReason::Call,
+        Exit::Exception { .. } => ExitReason::Exception,
+        Exit::Kicked | Exit::KickedInKernel => ExitReason::Kicked,
+        Exit::HostFault => ExitReason::HostFault,
+        Exit::Forbidden { .. } => ExitReason::Forbidden,
+        Exit::Shutdown => ExitReason::Shutdown,
+        Exit::HostGaveUp { .. } => ExitReason::HostGaveUp,
+        Exit::KernelDead { .. } => ExitReason::KernelDead,
+    }
+}
+
 fn host_failed(ctx: &ThreadCtx<'_>, reason: &str) -> Next {
     let text = format!("{reason}; rip {:#x}, rsp {:#x}", ctx.vcpu.regs.rip, ctx.vcpu.regs.rsp);
     ctx.process.stop(Outcome::HostFailed(text));
@@ -188,7 +205,11 @@ const ERROR_FETCH: u64 = 1 << 4;
 fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let write = error & ERROR_WRITE != 0;
     let fetch = error & ERROR_FETCH != 0;
-    match ctx.process.space.fault(address, write, fetch) {
+    let outcome = ctx.process.space.fault(address, write, fetch);
+    let mapped = outcome == FaultOutcome::Resolved;
+    let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
+    ctx.process.stats.fault(kind);
+    match outcome {
         FaultOutcome::Resolved => linux::signal::deliver_pending(ctx),
         FaultOutcome::OutOfMemory => {
             let limit_bytes = ctx.process.space.limit_bytes();

@@ -1,4 +1,11 @@
-//! What a person is told when something ends badly.
+//! What we tell people about a program that runs or ran.
+//!
+//! [`stats`] counts while it runs and [`stats_table`] prints afterwards; [`symbols`] finds the
+//! name of the place where it died; the crash report itself is here.
+
+pub mod stats;
+pub mod stats_table;
+pub mod symbols;
 
 use std::fmt::Write;
 

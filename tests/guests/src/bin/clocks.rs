@@ -21,32 +21,19 @@ fn main() {
         }
     });
 
-    for wanted in [
-        Duration::ZERO,
-        Duration::from_micros(10),
-        Duration::from_millis(30),
-    ] {
+    for wanted in [Duration::ZERO, Duration::from_micros(10), Duration::from_millis(30)] {
         let start = Instant::now();
         thread::sleep(wanted);
         let slept = start.elapsed();
         assert!(slept >= wanted, "slept {slept:?} of {wanted:?}");
-        assert!(
-            slept < wanted + Duration::from_secs(5),
-            "slept {slept:?} for {wanted:?}"
-        );
+        assert!(slept < wanted + Duration::from_secs(5), "slept {slept:?} for {wanted:?}");
     }
 
     let (wall, steady) = (SystemTime::now(), Instant::now());
     thread::sleep(Duration::from_millis(200));
-    let (wall, steady) = (
-        wall.elapsed().expect("wall time went back"),
-        steady.elapsed(),
-    );
+    let (wall, steady) = (wall.elapsed().expect("wall time went back"), steady.elapsed());
     let apart = wall.abs_diff(steady);
-    assert!(
-        apart < Duration::from_millis(150),
-        "wall {wall:?}, steady {steady:?}"
-    );
+    assert!(apart < Duration::from_millis(150), "wall {wall:?}, steady {steady:?}");
 
     let mut before = Instant::now();
     let mut advanced = 0;

@@ -5,11 +5,7 @@ use std::hint::black_box;
 
 fn deeper(depth: u64) -> u64 {
     let room = black_box([depth; 64]);
-    if black_box(depth) == u64::MAX {
-        0
-    } else {
-        deeper(depth + 1) + room[63]
-    }
+    if black_box(depth) == u64::MAX { 0 } else { deeper(depth + 1) + room[63] }
 }
 
 fn main() {

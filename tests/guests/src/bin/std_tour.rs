@@ -20,11 +20,7 @@ impl Drop for Counted {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    println!(
-        "tour: {} argument(s), TOUR={:?}",
-        args.len() - 1,
-        std::env::var("TOUR")
-    );
+    println!("tour: {} argument(s), TOUR={:?}", args.len() - 1, std::env::var("TOUR"));
 
     let total = Arc::new(Mutex::new(0_u64));
     let workers: Vec<_> = (0..8)
@@ -33,9 +29,7 @@ fn main() {
             thread::spawn(move || (0..1000).for_each(|i| *total.lock().unwrap() += n * i))
         })
         .collect();
-    workers
-        .into_iter()
-        .for_each(|worker| worker.join().unwrap());
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
     println!("tour: mutex {}", total.lock().unwrap());
 
     let (sender, receiver) = mpsc::sync_channel(2);
@@ -49,33 +43,21 @@ fn main() {
             *pair.0.lock().unwrap() = true;
             pair.1.notify_one();
         });
-        let ready = pair
-            .1
-            .wait_while(pair.0.lock().unwrap(), |ready| !*ready)
-            .unwrap();
+        let ready = pair.1.wait_while(pair.0.lock().unwrap(), |ready| !*ready).unwrap();
         println!("tour: condvar {ready}");
     });
-    let late = pair
-        .1
-        .wait_timeout(pair.0.lock().unwrap(), Duration::from_millis(5))
-        .unwrap();
+    let late = pair.1.wait_timeout(pair.0.lock().unwrap(), Duration::from_millis(5)).unwrap();
     println!("tour: timed out {}", late.1.timed_out());
     let lock = RwLock::new(1);
     *lock.write().unwrap() += 1;
     println!("tour: rwlock {}", lock.read().unwrap());
 
     let map: HashMap<u32, u32> = (0..1000).map(|n| (n, n * n)).collect();
-    println!(
-        "tour: map {}",
-        map.values().map(|n| u64::from(*n)).sum::<u64>()
-    );
+    println!("tour: map {}", map.values().map(|n| u64::from(*n)).sum::<u64>());
 
     let start = Instant::now();
     thread::sleep(Duration::from_millis(20));
-    println!(
-        "tour: slept {}",
-        start.elapsed() >= Duration::from_millis(20)
-    );
+    println!("tour: slept {}", start.elapsed() >= Duration::from_millis(20));
     let year_2020 = SystemTime::UNIX_EPOCH + Duration::from_secs(1_577_836_800);
     println!("tour: after 2020 {}", SystemTime::now() > year_2020);
 
@@ -83,25 +65,15 @@ fn main() {
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("a"), "some text").unwrap();
     fs::rename(dir.join("a"), dir.join("b")).unwrap();
-    println!(
-        "tour: file {:?}",
-        fs::read_to_string(dir.join("b")).unwrap()
-    );
-    println!(
-        "tour: missing {:?}",
-        fs::read(dir.join("a")).unwrap_err().kind()
-    );
+    println!("tour: file {:?}", fs::read_to_string(dir.join("b")).unwrap());
+    println!("tour: missing {:?}", fs::read(dir.join("a")).unwrap_err().kind());
     fs::remove_dir_all(&dir).unwrap();
 
     let caught = std::panic::catch_unwind(|| {
         let _counted = Counted;
         panic!("on purpose");
     });
-    println!(
-        "tour: caught {}, dropped {}",
-        caught.is_err(),
-        DROPPED.load(Ordering::SeqCst)
-    );
+    println!("tour: caught {}, dropped {}", caught.is_err(), DROPPED.load(Ordering::SeqCst));
     let joined = thread::spawn(|| panic!("in a thread")).join();
     println!("tour: thread panicked {}", joined.is_err());
     std::process::exit(7);

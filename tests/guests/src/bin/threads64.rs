@@ -25,18 +25,12 @@ fn main() {
             });
         }
     });
-    println!(
-        "at once: sum {}, leaders {}",
-        sum.into_inner(),
-        leaders.into_inner()
-    );
+    println!("at once: sum {}, leaders {}", sum.into_inner(), leaders.into_inner());
 
     let mut ids = std::collections::HashSet::new();
     let mut total = 0;
     for n in 0..500_u64 {
-        let (id, value) = thread::spawn(move || (thread::current().id(), n))
-            .join()
-            .unwrap();
+        let (id, value) = thread::spawn(move || (thread::current().id(), n)).join().unwrap();
         ids.insert(id);
         total += value;
     }

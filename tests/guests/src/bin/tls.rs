@@ -38,15 +38,9 @@ fn main() {
         }
     });
     // A scope ends when the closures have; joining waits for the destructors as well.
-    thread::spawn(|| GUARD.set(Some(Guard(1000))))
-        .join()
-        .unwrap();
+    thread::spawn(|| GUARD.set(Some(Guard(1000)))).join().unwrap();
     while DESTROYED.load(Ordering::SeqCst) < 1136 {
         thread::yield_now();
     }
-    println!(
-        "tls: main {}, destroyed {}",
-        NUMBER.get(),
-        DESTROYED.load(Ordering::SeqCst)
-    );
+    println!("tls: main {}, destroyed {}", NUMBER.get(), DESTROYED.load(Ordering::SeqCst));
 }

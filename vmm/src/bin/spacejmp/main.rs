@@ -1,35 +1,140 @@
-//! x
-use std::os::fd::AsFd;
-use vmm::process::*;
-fn main() {
-    let mut args = std::env::args_os().skip(1);
-    let program = args.next().unwrap().into();
-    let args = args.map(|a| a.into_encoded_bytes()).collect();
-    let dup = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
-    let stdio = [
-        dup(std::io::stdin().as_fd()),
-        dup(std::io::stdout().as_fd()),
-        dup(std::io::stderr().as_fd()),
-    ];
-    let t = std::time::Instant::now();
-    let p = Process::start(RunConfig { program, args, env: vec![], memory_bytes: 4 << 30, stdio });
-    let p = match p {
-        Ok(p) => p,
-        Err(e) => {
-            eprintln!("{}", vmm::error::chain(&e));
-            std::process::exit(125)
-        }
+//! The `spacejmp` command: parse, call the library, print.
+//!
+//! Each subcommand has a file of its own with its arguments and a `run` that returns how
+//! the process ends. `errors` prints failures, `log` sets up the log, `style` decides on
+//! colours. No subcommand prints errors or exits by itself.
+
+mod completions;
+mod doctor;
+mod errors;
+mod log;
+mod run;
+mod style;
+mod version;
+
+use std::process;
+
+use clap::{Parser, Subcommand};
+use vmm::exit_code::{self, ExitCode};
+
+use errors::Failure;
+
+/// Runs ordinary static Linux programs in a light virtual machine that gives them
+/// first-class address spaces.
+#[derive(Debug, Parser)]
+#[command(name = "spacejmp", version, after_help = EXAMPLES, after_long_help = long_help())]
+struct Cli {
+    #[command(flatten)]
+    log: log::LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+    Version(version::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spacejmp doctor             can this machine run VMs, and how fast
+  spacejmp doctor --json      the same for scripts
+  spacejmp help doctor        what a command does, with examples";
+
+fn long_help() -> String {
+    format!("{EXAMPLES}\n\n{}", exit_code::HELP)
+}
+
+fn main() -> process::ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
     };
-    eprintln!("started {:?}", t.elapsed());
-    let o = p.wait();
-    eprintln!(
-        "{o:?} {:?} guest {:?} threads {:?} tables {}",
-        t.elapsed(),
-        p.guest_ns,
-        p.threads.counts(),
-        p.machine.table_frames()
-    );
-    if let Outcome::Killed { report, .. } = o {
-        eprintln!("{report}");
+    match log::install(&cli.log).and_then(|()| cli.command.run()) {
+        Ok(code) => code,
+        Err(failure) => {
+            errors::print(&failure);
+            failure.exit_code()
+        }
+    }
+    .into()
+}
+
+impl Command {
+    fn run(self) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Run(args) => run::run(args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Completions(args) => completions::run(&args),
+            Self::Version(args) => version::run(&args),
+        }
+    }
+}
+
+/// Help and version go to stdout with status 0; a wrong command line is a failure of
+/// ours, never 2, which programs use themselves.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the terminal itself is gone.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::OwnFailure } else { ExitCode::Program(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, EXAMPLES};
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_command_line_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_command_line_that_parses() {
+        let root = Cli::command();
+        let texts = root.get_subcommands().filter_map(|command| command.get_after_help());
+        let texts: Vec<String> =
+            texts.map(ToString::to_string).chain([EXAMPLES.to_owned()]).collect();
+        let mut seen = 0;
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            let Some(rest) = line.strip_prefix("  spacejmp ") else {
+                continue;
+            };
+            // The command ends at its explanation or at the shell's part of the line.
+            let end = ["  ", " > ", " | ", " || ", " && "]
+                .iter()
+                .filter_map(|mark| rest.find(mark))
+                .min();
+            let words = rest[..end.unwrap_or(rest.len())].split_whitespace();
+            let parsed = Cli::try_parse_from(["spacejmp"].into_iter().chain(words));
+            let good = match parsed {
+                Ok(_) => true,
+                Err(error) => error.kind() == clap::error::ErrorKind::DisplayHelp,
+            };
+            assert!(good, "{line}");
+            seen += 1;
+        }
+        assert!(seen >= 6);
+    }
+
+    #[test]
+    fn the_log_option_may_stand_before_or_after_the_command() {
+        for line in
+            [["spacejmp", "--log", "info", "doctor"], ["spacejmp", "doctor", "--log", "info"]]
+        {
+            assert!(Cli::try_parse_from(line).is_ok(), "{line:?}");
+        }
+        assert!(Cli::try_parse_from(["spacejmp", "--log", "loud", "doctor"]).is_err());
     }
 }

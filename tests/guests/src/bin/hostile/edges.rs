@@ -16,28 +16,20 @@ const IOPL: u64 = 3 << 12;
 /// Maps and touches memory until that fails; natively under a limit of its own.
 pub(crate) fn oom(limit_mib: Option<u64>) {
     if let Some(limit) = limit_mib {
-        let limit = libc::rlimit {
-            rlim_cur: limit << 20,
-            rlim_max: limit << 20,
-        };
+        let limit = libc::rlimit { rlim_cur: limit << 20, rlim_max: limit << 20 };
         // SAFETY: the structure is ours and initialised.
         let result = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
         assert_eq!(result, 0);
     }
     let chunk = 16 * MIB;
     for count in 0..1 << 16 {
-        let (rights, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        );
+        let (rights, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: an anonymous mapping at an address of the kernel's choice.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), chunk, rights, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             let err = Error::last_os_error().raw_os_error() == Some(libc::ENOMEM);
-            println!(
-                "oom: refused with ENOMEM: {err}, some were given: {}",
-                count > 0
-            );
+            println!("oom: refused with ENOMEM: {err}, some were given: {}", count > 0);
             return;
         }
         for page in (0..chunk).step_by(4096) {
@@ -86,10 +78,7 @@ extern "C" fn handler(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
 
 /// Raises a signal whose handler returns to a changed context.
 pub(crate) fn sigreturn(what: &str) {
-    let change = CHANGES
-        .iter()
-        .position(|change| *change == what)
-        .expect("rip, rsp, cs or flags");
+    let change = CHANGES.iter().position(|change| *change == what).expect("rip, rsp, cs or flags");
     CHANGE.store(change as u32, Ordering::Relaxed);
     // SAFETY: all zero is a valid sigaction: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };

@@ -19,9 +19,7 @@ const HARMS_A_HOST: [i64; 24] = [
 ];
 
 /// Take an address first: one of the kernel's half, so that ours stays as it is.
-const MEMORY: [i64; 16] = [
-    9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 216, 237, 279, 325, 329, 440,
-];
+const MEMORY: [i64; 16] = [9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 216, 237, 279, 325, 329, 440];
 
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 
@@ -69,11 +67,8 @@ pub(crate) fn run(seed: u64, all: bool) {
             let result = unsafe {
                 libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5])
             };
-            let errno = if result == -1 {
-                Error::last_os_error().raw_os_error().unwrap_or(0)
-            } else {
-                0
-            };
+            let errno =
+                if result == -1 { Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
             *outcomes.entry(errno).or_default() += 1;
             calls += 1;
         }

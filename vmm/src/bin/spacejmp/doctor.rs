@@ -1,0 +1,89 @@
+//! `spacejmp doctor`: can this host run VMs, how, and what to do if not.
+
+use std::io;
+
+use vmm::exit_code::ExitCode;
+use vmm::host::{Check, HostReport, Level, checks, probe};
+
+use crate::errors::{self, Failure};
+use crate::style::{Colour, Look};
+
+/// Say whether and how this machine can run VMs, with a remedy for each problem
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp doctor                   a report for people
+  spacejmp doctor --json            one JSON object; what is unknown is null
+  spacejmp doctor > /dev/null && echo VMs can run here
+
+Exit status: 0 if VMs can run here, 125 if not.")]
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let report = probe();
+    let stdout = io::stdout();
+    let text = if args.json {
+        errors::json("print the report", &report)?
+    } else {
+        render(&report, Colour::of(&stdout))
+    };
+    let written = errors::write_all(&mut stdout.lock(), text.as_bytes())?;
+    Ok(if report.can_run { written } else { ExitCode::OwnFailure })
+}
+
+fn render(report: &HostReport, colour: Colour) -> String {
+    let mut text: String = checks(report).iter().map(|check| line(check, colour)).collect();
+    text += &format!("\n{}\n", colour.paint(Look::Bold, &report.summary));
+    text
+}
+
+fn line(check: &Check, colour: Colour) -> String {
+    let (look, word) = match check.level {
+        Level::Ok => (Look::Good, "ok"),
+        Level::Note => (Look::Warn, "note"),
+        Level::Problem => (Look::Bad, "problem"),
+    };
+    let level = colour.paint(look, &format!("{word:<8}"));
+    let mut text = format!("{level}{:<19}{}\n", check.subject, check.found);
+    for remedy in check.remedy.iter().flat_map(|remedy| remedy.lines()) {
+        text += &format!("{:27}{} {remedy}\n", "", colour.paint(Look::Dim, "->"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Check, Colour, Level, checks, line, probe, render};
+    use vmm::error::Remedy;
+    use vmm::host::{NoDevice, Problem};
+
+    #[test]
+    fn a_line_has_level_subject_finding_and_remedy() {
+        let problem = Problem::NoDevice(NoDevice::NotPassedToContainer);
+        let check = Check {
+            level: Level::Problem,
+            subject: "/dev/kvm",
+            found: problem.to_string(),
+            remedy: problem.remedy(),
+        };
+        let text = line(&check, Colour::Plain);
+        let (first, second) = text.split_once('\n').unwrap();
+        assert!(first.starts_with("problem /dev/kvm "), "{first}");
+        assert!(second.trim_start().starts_with("-> ") && second.contains("--device"), "{second}");
+    }
+
+    #[test]
+    fn the_report_of_this_host_has_every_check_and_ends_with_the_summary() {
+        let report = probe();
+        let text = render(&report, Colour::Plain);
+        assert!(text.ends_with(&format!("\n\n{}\n", report.summary)));
+        for check in checks(&report) {
+            assert!(text.contains(&check.found), "{}", check.subject);
+        }
+        assert!(text.is_ascii() && !text.contains('\x1b'));
+    }
+}

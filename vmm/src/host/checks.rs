@@ -1,0 +1,323 @@
+//! From a host report to lines for people: one per subject, with its level and remedy.
+//!
+//! Levels: `ok`, `note` (works, but worth knowing) and `problem` (VMs cannot run). Only
+//! the report's problems are problems here, so the lines cannot contradict the exit
+//! status.
+#![forbid(unsafe_code)]
+
+use super::capability::Need;
+use super::probe::HostReport;
+use super::problem::Problem;
+use super::system::HugePool;
+use super::translation::TranslationKind;
+use crate::error::Remedy;
+
+const UNKNOWN: &str = "not available";
+
+/// How good a line of the report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Works, but costs something or could be better.
+    Note,
+    /// Keeps VMs from running.
+    Problem,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// How good it is.
+    pub level: Level,
+    /// What was looked at, in a word or two.
+    pub subject: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn of(good: bool, subject: &'static str, found: impl Into<String>) -> Self {
+        let level = if good { Level::Ok } else { Level::Note };
+        Self { level, subject, found: found.into(), remedy: None }
+    }
+
+    fn or_else(mut self, remedy: &str) -> Self {
+        if self.level != Level::Ok {
+            self.remedy = Some(remedy.to_owned());
+        }
+        self
+    }
+}
+
+/// Every line of the report, problems first.
+pub fn checks(report: &HostReport) -> Vec<Check> {
+    let mut lines: Vec<Check> = report.problems.iter().map(problem).collect();
+    if report.kvm.openable {
+        lines.extend(kvm(report));
+        lines.push(translation(report));
+        lines.extend(guest_cpu(report));
+    }
+    lines.extend(memory(report));
+    lines.extend(machine(report));
+    lines
+}
+
+/// What kind of host this is and what that means for programs.
+pub fn summary(report: &HostReport) -> String {
+    if !report.can_run {
+        return "VMs cannot run on this host.".into();
+    }
+    match report.translation.kind {
+        Some(TranslationKind::Ept | TranslationKind::Npt) => {
+            "Hardware KVM with nested paging: programs run at full speed, system calls and \
+             address-space switches included."
+        }
+        Some(TranslationKind::Shadow) => {
+            "Hardware KVM with shadow page tables: programs run, computing at full speed; mapping \
+             memory and switching address spaces are slower, since the host follows every change of \
+             a page table."
+        }
+        Some(TranslationKind::Software) => {
+            "Software KVM without EPT or NPT: programs run, and their own code at full speed; every \
+             system call, fault and address-space switch costs tens of microseconds, since ring 0 is \
+             interpreted."
+        }
+        None => "VMs can run; how this host translates their addresses could not be determined.",
+    }
+    .into()
+}
+
+fn problem(problem: &Problem) -> Check {
+    let subject = match problem {
+        Problem::ApiVersion { .. } => "API version",
+        Problem::MissingCapability { .. } => "capabilities",
+        Problem::CreateVm(_) | Problem::CreateVcpu(_) => "VM",
+        _ => "/dev/kvm",
+    };
+    let (found, remedy) = (problem.to_string(), problem.remedy());
+    Check { level: Level::Problem, subject, found, remedy }
+}
+
+fn kvm(report: &HostReport) -> Vec<Check> {
+    let kvm = &report.kvm;
+    let version = kvm.api_version.map_or(UNKNOWN.into(), |version| version.to_string());
+    let mut lines = vec![Check::of(
+        true,
+        "/dev/kvm",
+        format!("opens for reading and writing; API version {version}"),
+    )];
+    let absent: Vec<&str> = kvm
+        .capabilities
+        .iter()
+        .filter(|one| one.need == Need::Optional && !one.offered())
+        .map(|one| one.name)
+        .collect();
+    if report.can_run {
+        let found = if absent.is_empty() {
+            format!("all {} that are used", kvm.capabilities.len())
+        } else {
+            format!("all required ones; without the optional {}", absent.join(", "))
+        };
+        lines.push(Check::of(absent.is_empty(), "capabilities", found));
+    }
+    if let (Some(vm), Some(vcpu)) = (kvm.create_vm_us, kvm.create_vcpu_us) {
+        lines.push(Check::of(
+            true,
+            "VM",
+            format!("created in {vm} us, its first vCPU in {vcpu} us"),
+        ));
+    }
+    let limits =
+        format!("{} vCPUs, {} memory slots", number(kvm.max_vcpus), number(kvm.max_memslots));
+    lines.push(Check::of(true, "limits", limits));
+    let khz = kvm.tsc_khz.map_or(UNKNOWN.into(), |khz| format!("{khz} kHz"));
+    let offset = match kvm.tsc_offset {
+        Some(true) => "its offset can be set",
+        Some(false) => "its offset cannot be set",
+        None => "whether its offset can be set is not available",
+    };
+    lines.push(Check::of(kvm.tsc_khz.is_some(), "vCPU clock", format!("{khz}; {offset}")));
+    lines
+}
+
+fn translation(report: &HostReport) -> Check {
+    let kind = match report.translation.kind {
+        Some(TranslationKind::Ept) => "hardware, EPT",
+        Some(TranslationKind::Npt) => "hardware, NPT",
+        Some(TranslationKind::Shadow) => "shadow page tables on hardware KVM",
+        Some(TranslationKind::Software) => "software KVM, shadow page tables, ring 0 interpreted",
+        None => UNKNOWN,
+    };
+    let good = matches!(report.translation.kind, Some(TranslationKind::Ept | TranslationKind::Npt));
+    let mut line =
+        Check::of(good, "translation", format!("{kind} ({})", report.translation.evidence));
+    line.remedy = match report.translation.kind {
+        Some(TranslationKind::Shadow) => {
+            Some("load kvm_intel with ept=1 or kvm_amd with npt=1, if the CPU has it".into())
+        }
+        Some(TranslationKind::Software) => {
+            Some("for fast system calls use bare metal or a VM with nested virtualisation".into())
+        }
+        _ => None,
+    };
+    line
+}
+
+fn guest_cpu(report: &HostReport) -> Vec<Check> {
+    let Some(cpu) = &report.guest_cpu else {
+        return vec![Check::of(false, "guest CPU", UNKNOWN)];
+    };
+    let pcid = match (cpu.pcid, cpu.invpcid) {
+        (true, true) => "offered, with INVPCID",
+        (true, false) => "offered, without INVPCID",
+        (false, _) => "not offered: an address-space switch empties the TLB",
+    };
+    let pages = match cpu.pages_1g {
+        Some(true) => "4 KiB, 2 MiB, 1 GiB",
+        Some(false) => "4 KiB, 2 MiB",
+        None => UNKNOWN,
+    };
+    let bits = cpu.physical_address_bits.map_or(UNKNOWN.into(), |bits| format!("{bits} bits"));
+    let base = if cpu.fsgsbase { "offered" } else { "not offered" };
+    vec![
+        Check::of(cpu.pcid, "PCID", pcid),
+        Check::of(cpu.pages_1g == Some(true), "guest pages", pages),
+        Check::of(
+            cpu.physical_address_bits.is_some(),
+            "guest memory",
+            format!("physical addresses of {bits}"),
+        ),
+        Check::of(cpu.fsgsbase, "FSGSBASE", base),
+    ]
+}
+
+fn memory(report: &HostReport) -> Vec<Check> {
+    let pages = &report.system.huge_pages;
+    let show = |choice: &Option<String>| choice.clone().unwrap_or_else(|| UNKNOWN.into());
+    let usable = |choice: &Option<String>, good: &[&str]| {
+        choice.as_deref().is_some_and(|choice| good.contains(&choice))
+    };
+    let memory = &report.system.memory;
+    let mut free = format!("{} free of {}", size(memory.available_bytes), size(memory.total_bytes));
+    if let Some(limit) = memory.cgroup_limit_bytes {
+        free += &format!("; limit of our cgroup {}", size(Some(limit)));
+    }
+    let pools: Vec<String> = pages.pools.iter().map(pool).collect();
+    let pools = if pools.is_empty() { UNKNOWN.into() } else { pools.join(", ") };
+    vec![
+        Check::of(memory.available_bytes.is_some(), "memory", free),
+        Check::of(
+            usable(&pages.enabled, &["always", "madvise"]),
+            "huge pages",
+            format!("transparent: {}, defrag: {}", show(&pages.enabled), show(&pages.defrag)),
+        )
+        .or_else("echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"),
+        Check::of(
+            usable(&pages.shmem_enabled, &["always", "within_size", "advise", "force"]),
+            "shared huge pages",
+            show(&pages.shmem_enabled),
+        )
+        .or_else("echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+        Check::of(true, "huge page pools", pools),
+    ]
+}
+
+fn machine(report: &HostReport) -> Vec<Check> {
+    let system = &report.system;
+    let count = |cpus: Option<u64>| cpus.map_or(UNKNOWN.into(), |cpus| cpus.to_string());
+    let cpus =
+        format!("{} online, {} usable by us", count(system.cpus.online), count(system.cpus.usable));
+    let source = system.clock.source.as_deref().unwrap_or(UNKNOWN);
+    let stable = match system.clock.tsc_stable {
+        Some(true) => "time-stamp counter stable",
+        Some(false) => "time-stamp counter not stable",
+        None => "whether the time-stamp counter is stable is not available",
+    };
+    vec![
+        Check::of(true, "CPUs", cpus),
+        Check::of(true, "kernel", system.kernel.as_deref().unwrap_or(UNKNOWN)),
+        Check::of(system.clock.tsc_stable == Some(true), "clock", format!("{source}; {stable}")),
+    ]
+}
+
+fn pool(pool: &HugePool) -> String {
+    let count = |pages: Option<u64>| pages.map_or(UNKNOWN.into(), |pages| pages.to_string());
+    let (free, total) = (count(pool.free_pages), count(pool.total_pages));
+    format!("{}: {free} free of {total}", size(Some(pool.page_bytes)))
+}
+
+fn number(value: Option<i32>) -> String {
+    value.map_or(UNKNOWN.into(), |value| value.to_string())
+}
+
+fn size(bytes: Option<u64>) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let Some(bytes) = bytes else {
+        return UNKNOWN.into();
+    };
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        None => format!("{bytes} B"),
+        Some((unit, name)) if bytes % unit == 0 => format!("{} {name}", bytes / unit),
+        Some((unit, name)) => {
+            format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::testing::report;
+    use super::{Level, Problem, checks, size, summary};
+    use crate::host::NoDevice;
+
+    const EPT: &[(&str, &str)] = &[("/sys/module/kvm_intel/parameters/ept", "Y")];
+    const SOFTWARE: &[(&str, &str)] = &[("/sys/module/kvm/version", "1")];
+
+    #[test]
+    fn a_host_without_problems_has_no_problem_line() {
+        assert!(checks(&report(EPT, vec![])).iter().all(|line| line.level != Level::Problem));
+    }
+
+    #[test]
+    fn each_problem_is_a_line_with_its_remedy_and_comes_first() {
+        let problems = vec![Problem::NoDevice(NoDevice::NoNesting), Problem::Busy("KVM")];
+        let mut made_up = report(&[], problems);
+        made_up.kvm.openable = false;
+        let lines = checks(&made_up);
+        assert!(
+            lines[..2].iter().all(|line| line.level == Level::Problem && line.remedy.is_some())
+        );
+        assert!(lines[2..].iter().all(|line| line.level != Level::Problem));
+        assert!(
+            lines.iter().all(|line| line.subject != "translation"),
+            "nothing about an unopened device"
+        );
+    }
+
+    #[test]
+    fn the_summary_says_which_kind_of_host_it_is() {
+        assert!(summary(&report(EPT, vec![])).contains("nested paging"));
+        assert!(summary(&report(SOFTWARE, vec![])).contains("Software KVM"));
+        assert!(summary(&report(&[], vec![])).contains("could not be determined"));
+        assert!(summary(&report(EPT, vec![Problem::Busy("KVM")])).contains("cannot run"));
+    }
+
+    #[test]
+    fn what_is_unknown_is_called_not_available() {
+        let lines = checks(&report(&[], vec![]));
+        let memory = lines.iter().find(|line| line.subject == "memory").unwrap();
+        assert_eq!(memory.found, "not available free of not available");
+        assert_eq!(memory.level, Level::Note);
+    }
+
+    #[test]
+    fn sizes_are_exact_or_to_one_decimal() {
+        assert_eq!(size(Some(2 << 20)), "2 MiB");
+        assert_eq!(size(Some(1023)), "1023 B");
+        assert_eq!(size(Some(3 << 29)), "1.5 GiB");
+        assert_eq!(size(Some(u64::MAX)), "17179869183.9 GiB");
+    }
+}

@@ -1,0 +1,27 @@
+//! What this machine offers: can it run VMs, how, and if not, what to do.
+//!
+//! `probe` asks, `device` opens `/dev/kvm` and says why it could not, `capability` is the
+//! table of KVM capabilities, `kvm` the
+//! calls `kvm-ioctls` lacks, `translation` concludes how guest addresses are translated,
+//! `system` reads the host's memory and clock settings, `remedy` turns a problem into
+//! advice, `checks` turns a report into lines for people.
+//!
+//! Nothing here is guessed: what cannot be determined is `None`, printed "not available".
+
+mod capability;
+mod checks;
+mod device;
+mod files;
+mod kvm;
+mod probe;
+mod problem;
+mod remedy;
+mod system;
+mod translation;
+
+pub use capability::{Capability, Need, SyncRegs};
+pub use checks::{Check, Level, checks, summary};
+pub use probe::{GuestCpu, HostReport, KvmReport, probe};
+pub use problem::{NoDevice, Problem};
+pub use system::{Clock, Cpus, HugePages, HugePool, Memory, System};
+pub use translation::{Translation, TranslationKind};

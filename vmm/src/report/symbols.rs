@@ -1,0 +1,266 @@
+//! From an address in a program to the name of the function there.
+//!
+//! The bytes are the program's ELF file, which nobody has vouched for: every read is
+//! checked (`object` does that), the number of symbols looked at and the length of a name
+//! are bounded, and what a name prints is restricted, since it ends up on a terminal.
+//! Nothing is kept: a crash asks for a handful of addresses, once.
+#![forbid(unsafe_code)]
+
+use std::fmt::{self, Write};
+
+use object::LittleEndian;
+use object::elf::{self, FileHeader64, Sym64};
+use object::read::StringTable;
+use object::read::elf::{FileHeader, SectionTable, Sym, SymbolTable};
+
+/// Symbols looked at in one file. The largest programs have some hundred thousand.
+const SYMBOLS_MAX: usize = 4 << 20;
+/// Bytes of a mangled name that are demangled; longer ones are cut and shown as they are.
+const MANGLED_MAX: usize = 4096;
+/// Bytes of a name that are shown.
+const NAME_MAX: usize = 256;
+/// How far behind a symbol that does not tell its size (assembly) an address may lie.
+const UNSIZED_REACH: u64 = 4096;
+
+type Header = FileHeader64<LittleEndian>;
+
+/// A place in a program: `core::panicking::panic+0x12`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The function, demangled, at most 256 bytes, printable characters only.
+    pub name: String,
+    /// Bytes from its start.
+    pub offset: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{:#x}", self.name, self.offset)
+    }
+}
+
+/// Finds the function that contains `address` in a 64-bit little-endian ELF file.
+///
+/// `address` is the one in the file: for a position-independent program, subtract the
+/// place where it was loaded. Uses `.symtab`, or `.dynsym` in a stripped file. `None`
+/// when nothing is known or the file is damaged: a missing name is no error. Never
+/// panics; the work is at most proportional to the file's size.
+pub fn locate(file: &[u8], address: u64) -> Option<Place> {
+    let header = Header::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    // Not `header.sections`: that insists on section names, which we do not need.
+    let headers = header.section_headers(endian, file).ok()?;
+    let sections = SectionTable::<Header>::new(headers, StringTable::default());
+    [elf::SHT_SYMTAB, elf::SHT_DYNSYM].into_iter().find_map(|kind| {
+        let table = sections.symbols(endian, file, kind).ok()?;
+        let symbol = best(&table, endian, address)?;
+        let name = table.symbol_name(endian, symbol).ok().filter(|name| !name.is_empty())?;
+        let offset = address.checked_sub(symbol.st_value(endian))?;
+        Some(Place { name: readable(name), offset })
+    })
+}
+
+/// The nearest function at or before the address that reaches it.
+fn best<'data>(
+    table: &SymbolTable<'data, Header>,
+    endian: LittleEndian,
+    address: u64,
+) -> Option<&'data Sym64<LittleEndian>> {
+    let reaches = |symbol: &&Sym64<LittleEndian>| {
+        let kind = symbol.st_type();
+        let is_code =
+            kind == elf::STT_FUNC || kind == elf::STT_GNU_IFUNC || kind == elf::STT_NOTYPE;
+        let defined =
+            symbol.st_shndx(endian) != elf::SHN_UNDEF && symbol.st_shndx(endian) != elf::SHN_ABS;
+        let size = match symbol.st_size(endian) {
+            0 => UNSIZED_REACH,
+            size => size,
+        };
+        let behind = address.checked_sub(symbol.st_value(endian));
+        is_code && defined && behind.is_some_and(|behind| behind < size)
+    };
+    // A symbol with a size is a fact, one without is a guess: facts first, then nearness,
+    // then the name other files may use.
+    let rank = |symbol: &&Sym64<LittleEndian>| {
+        let global = symbol.st_bind() != elf::STB_LOCAL;
+        (symbol.st_size(endian) != 0, symbol.st_value(endian), global)
+    };
+    table.iter().take(SYMBOLS_MAX).filter(reaches).max_by_key(rank)
+}
+
+/// The name demangled and made safe to print.
+fn readable(mangled: &[u8]) -> String {
+    let cut = mangled.len() > MANGLED_MAX;
+    let mangled = String::from_utf8_lossy(&mangled[..mangled.len().min(MANGLED_MAX)]);
+    let mut name = Bounded::default();
+    // The writer refuses what goes beyond its room: back references in a mangled name can
+    // expand without end. An error therefore only means that the name was cut.
+    let written = match rustc_demangle::try_demangle(&mangled) {
+        Ok(demangled) if !cut => write!(name, "{demangled:#}"),
+        _ => name.write_str(&mangled),
+    };
+    if cut || written.is_err() {
+        name.text.push_str("...");
+    }
+    name.text
+}
+
+/// A string that stops growing at [`NAME_MAX`] bytes and holds no control characters.
+#[derive(Default)]
+struct Bounded {
+    text: String,
+}
+
+impl Write for Bounded {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        for character in part.chars() {
+            let shown =
+                if character.is_ascii_graphic() || character == ' ' { character } else { '?' };
+            if self.text.len() >= NAME_MAX {
+                return Err(fmt::Error);
+            }
+            self.text.push(shown);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAME_MAX, Place, UNSIZED_REACH, locate, readable};
+    use proptest::prelude::{any, prop, proptest};
+
+    const FUNC: u8 = 2;
+    const OBJECT: u8 = 1;
+
+    /// An ELF file with a symbol table: header, three section headers, symbols, names.
+    fn elf(symbols: &[(&str, u8, u64, u64)]) -> Vec<u8> {
+        let mut names = vec![0_u8];
+        let mut table = vec![0_u8; 24];
+        for (name, kind, value, size) in symbols {
+            table.extend(u32::try_from(names.len()).unwrap().to_le_bytes());
+            table.extend([*kind, 0, 1, 0]);
+            table.extend(value.to_le_bytes());
+            table.extend(size.to_le_bytes());
+            names.extend(name.as_bytes());
+            names.push(0);
+        }
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+        file.extend([0; 16]);
+        file.extend(64_u64.to_le_bytes());
+        file.extend([0; 4]);
+        for half in [64_u16, 56, 0, 64, 3, 0] {
+            file.extend(half.to_le_bytes());
+        }
+        let start = 64 + 3 * 64;
+        file.extend([0; 64]);
+        file.extend(section(2, start, table.len(), 2, 24));
+        file.extend(section(3, start + table.len(), names.len(), 0, 0));
+        file.extend(table);
+        file.extend(names);
+        file
+    }
+
+    fn section(kind: u32, start: usize, size: usize, link: u32, entry: u64) -> Vec<u8> {
+        let mut header = vec![0; 4];
+        header.extend(kind.to_le_bytes());
+        header.extend([0; 16]);
+        header.extend((start as u64).to_le_bytes());
+        header.extend((size as u64).to_le_bytes());
+        header.extend(link.to_le_bytes());
+        header.extend([0; 12]);
+        header.extend(entry.to_le_bytes());
+        header
+    }
+
+    fn place(name: &str, offset: u64) -> Option<Place> {
+        Some(Place { name: name.into(), offset })
+    }
+
+    #[test]
+    fn the_function_that_contains_the_address_is_found() {
+        let file = elf(&[
+            ("first", FUNC, 0x1000, 0x10),
+            ("data", OBJECT, 0x1010, 0x100),
+            ("last", FUNC, 0x1020, 8),
+        ]);
+        assert_eq!(locate(&file, 0x1000), place("first", 0));
+        assert_eq!(locate(&file, 0x100f), place("first", 0xf));
+        assert_eq!(locate(&file, 0x1010), None, "data is no function");
+        assert_eq!(locate(&file, 0x1027), place("last", 7));
+        assert_eq!(locate(&file, 0x1028), None);
+        assert_eq!(locate(&file, 0xfff), None);
+        assert_eq!(locate(&file, u64::MAX), None);
+    }
+
+    #[test]
+    fn a_symbol_without_size_reaches_a_little_and_yields_to_one_with_size() {
+        let file =
+            elf(&[("sized", FUNC, 0x1000, 0x100), ("label", 0, 0x1010, 0), ("lone", 0, 0x8000, 0)]);
+        assert_eq!(locate(&file, 0x1020), place("sized", 0x20));
+        assert_eq!(locate(&file, 0x1100), place("label", 0xf0));
+        assert_eq!(locate(&file, 0x8000 + UNSIZED_REACH), None);
+    }
+
+    #[test]
+    fn rust_names_are_demangled_without_their_hash() {
+        let file = elf(&[("_ZN4core9panicking5panic17h0123456789abcdefE", FUNC, 16, 16)]);
+        assert_eq!(locate(&file, 18).unwrap().to_string(), "core::panicking::panic+0x2");
+    }
+
+    #[test]
+    fn a_name_cannot_reach_the_terminal_with_control_characters_or_at_any_length() {
+        assert_eq!(readable(b"a\x1b[31mb\x07\xff"), "a?[31mb??");
+        assert!(readable(&[b'x'; 1 << 20]).len() <= NAME_MAX + 3);
+        // A v0 name whose back references double it at every step.
+        let mut bomb = String::from("_RINvC1a1bTuu");
+        for _ in 0..60 {
+            bomb.push_str("TB8_B8_E");
+        }
+        bomb.push_str("EE");
+        assert!(readable(bomb.as_bytes()).len() <= NAME_MAX + 3);
+    }
+
+    #[test]
+    fn no_truncation_of_a_file_panics_and_only_the_whole_file_has_the_name() {
+        let file = elf(&[("only", FUNC, 16, 16)]);
+        for length in 0..file.len() - 1 {
+            assert_eq!(locate(&file[..length], 16), None, "{length} of {} bytes", file.len());
+        }
+        assert_eq!(locate(&file, 16), place("only", 0));
+    }
+
+    #[test]
+    fn this_test_finds_itself_in_its_own_executable() {
+        let file = std::fs::read("/proc/self/exe").unwrap();
+        // The test executable is position-independent: it was loaded where the first
+        // mapping with its name begins.
+        let path = std::env::current_exe().unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let first = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
+        let base = u64::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
+        let here = super::locate as fn(&[u8], u64) -> Option<Place> as usize as u64;
+        assert_eq!(locate(&file, here - base).unwrap().name, "vmm::report::symbols::locate");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_and_damaged_files_never_panic(
+            garbage in prop::collection::vec(any::<u8>(), 0..512),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
+            address in any::<u64>(),
+        ) {
+            let _ = locate(&garbage, address);
+            let _ = readable(&garbage);
+            let mut file = elf(&[("one", FUNC, 0x10, 0x10), ("_ZN1a1bE", FUNC, 0x20, 0)]);
+            for (index, byte) in damage {
+                let index = index.index(file.len());
+                file[index] = byte;
+            }
+            let _ = locate(&file, address);
+            let _ = locate(&file, 0x18);
+        }
+    }
+}
