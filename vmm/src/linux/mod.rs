@@ -199,10 +199,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 }
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
-    if ctx.process.stats.unserved(number) {
-        let name = names::name(number).unwrap_or("unknown");
-        tracing::warn!(number, name, "the program made a system call that is not served");
-    }
+    ctx.process.stats.unserved(number);
     Err(Errno::ENOSYS.into())
 }
 
