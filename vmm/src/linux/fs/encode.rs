@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(u64_at(&bytes, offset_of!(libc::statfs, f_ffree)), 7);
         assert_eq!(u64_at(&bytes, offset_of!(libc::statfs, f_fsid)), 8);
         assert_eq!(u64_at(&bytes, offset_of!(libc::statfs, f_namelen)), 9);
-        assert_eq!(u64_at(&bytes, offset_of!(libc::statfs, f_flags)), 11);
+        assert_eq!(u64_at(&bytes, offset_of!(libc::statfs, f_frsize) + 8), 11);
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Files {
         if flags.contains(OFlags::PATH) {
             flags &= PATH_ONLY;
         }
+        check_flags(flags)?;
         let base = self.base(dirfd, path)?;
         self.table.check_room()?;
         let creates = flags.contains(OFlags::CREATE) || flags.contains(OFlags::TMPFILE);
@@ -71,6 +72,19 @@ impl Files {
         };
         self.table.insert(file, cloexec, 0)
     }
+}
+
+/// Refuses what Linux refuses before it looks at the path. Kernels before 6.4 let
+/// `O_CREAT | O_DIRECTORY` pass; its meaning there was an accident.
+fn check_flags(flags: OFlags) -> Result<(), Errno> {
+    let creates_directory = flags.contains(OFlags::CREATE | OFlags::DIRECTORY);
+    // `O_TMPFILE` is a bit of its own and `O_DIRECTORY`, and makes sense only for writing.
+    let temporary = flags.intersects(OFlags::TMPFILE - OFlags::DIRECTORY);
+    let complete = flags.contains(OFlags::DIRECTORY) && flags & OFlags::RWMODE != OFlags::RDONLY;
+    if creates_directory || (temporary && !complete) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
 }
 
 fn open_entry(
