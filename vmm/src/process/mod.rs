@@ -21,6 +21,7 @@ pub use start::StartError;
 pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
+use crate::linux::fs::Files;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::Stats;
 use crate::space::Space;
@@ -41,6 +42,8 @@ pub struct Process {
     pub started: Instant,
     /// What `uname`, `getauxval(AT_EXECFN)` and reports call it.
     pub program: config::ProgramName,
+    /// Its files.
+    pub files: Files,
     /// Counters.
     pub stats: Stats,
     stopping: AtomicBool,

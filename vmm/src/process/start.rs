@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -15,6 +16,7 @@ use super::thread::{self, Thread};
 use super::{Process, ThreadTable};
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
+use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, default_cwd};
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::report::stats::Stats;
 use crate::space::Space;
@@ -51,6 +53,12 @@ pub enum StartError {
     /// Arguments and environment.
     #[error("cannot set up the stack: arguments and environment")]
     Stack(#[source] Errno),
+    /// The directories granted.
+    #[error("cannot set up the directories the program may see")]
+    Namespace(#[from] NamespaceError),
+    /// Current directory and standard descriptors.
+    #[error("cannot set up the program's files")]
+    Files(#[from] FilesError),
     /// The host has no thread to give.
     #[error("cannot start a host thread for the first vCPU")]
     Thread(#[source] std::io::Error),
@@ -72,6 +80,14 @@ impl Process {
         let bad = |source| StartError::Elf { program: name.clone(), source };
         let cache = ReadCache::new(&*file);
         let image = elf::parse(&cache).map_err(bad)?;
+
+        let seen = seen_path(&config);
+        let namespace = Namespace::new(&config.grants, Some(&seen))?;
+        let cwd = config.cwd.clone().unwrap_or_else(|| {
+            let host = std::env::current_dir().unwrap_or_default();
+            default_cwd(&config.grants, &host)
+        });
+        let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
 
         let machine = Machine::new()?;
         let mut vcpu = machine.new_vcpu()?;
@@ -101,6 +117,7 @@ impl Process {
         let process = Arc::new(Process {
             machine,
             space,
+            files,
             threads: ThreadTable::default(),
             signals: SignalActions::default(),
             started,
@@ -116,6 +133,12 @@ impl Process {
         thread::spawn(&process, first, vcpu).map_err(StartError::Thread)?;
         Ok(process)
     }
+}
+
+/// The program's absolute path, which is what `/proc/self/exe` says; it need not be inside a
+/// grant.
+fn seen_path(config: &RunConfig) -> PathBuf {
+    std::fs::canonicalize(&config.program).unwrap_or_else(|_| config.program.clone())
 }
 
 fn fill_random(bytes: &mut [u8; 16]) {
