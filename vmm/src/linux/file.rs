@@ -364,6 +364,30 @@ pub(super) fn sendfile(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(sent as u64)
 }
 
+/// `splice(2)`: moves data between a pipe and something else inside the host kernel.
+pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    let (from, to) = (files(ctx).get(a[0] as i32)?, files(ctx).get(a[2] as i32)?);
+    from.can_read()?;
+    to.can_write()?;
+    let (mut from_at, mut to_at) = (offset(ctx, a[1])?, offset(ctx, a[3])?);
+    let flags = rustix::pipe::SpliceFlags::from_bits_retain(a[5] as u32);
+    let moved = waiting(ctx, || {
+        let (from, to) = (from.host_fd(), to.host_fd());
+        rustix::pipe::splice(from, from_at.as_mut(), to, to_at.as_mut(), a[4] as usize, flags)
+            .map_err(|e| Errno::from_raw(e.raw_os_error()))
+    });
+    let moved = match moved {
+        Err(Fail::Errno(Errno::EPIPE)) => {
+            super::signal::broken_pipe(ctx);
+            return Err(Errno::EPIPE.into());
+        }
+        other => other?,
+    };
+    write_offset(ctx, a[1], from_at)?;
+    write_offset(ctx, a[3], to_at)?;
+    value(moved as u64)
+}
+
 pub(super) fn chdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(files(ctx).chdir(&path(ctx, a[0])?))
 }

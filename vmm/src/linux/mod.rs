@@ -255,6 +255,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_readahead => value(0),
         libc::SYS_copy_file_range => file::copy_file_range(ctx, a),
         libc::SYS_sendfile => file::sendfile(ctx, a),
+        libc::SYS_splice => file::splice(ctx, a),
 
         libc::SYS_chdir => file::chdir(ctx, a),
         libc::SYS_fchdir => file::fchdir(ctx, a),

@@ -227,6 +227,14 @@ impl Space {
         Ok(start)
     }
 
+    /// The guest-physical address behind `gva`, for the VMM's own pages in the space.
+    #[must_use]
+    pub fn phys(&self, gva: u64) -> Option<GuestPhys> {
+        let inner = self.lock();
+        inner.areas.find(gva)?;
+        inner.slots.get(&(gva / SLOT)).map(|slot| slot.chunk.offset(gva % SLOT))
+    }
+
     /// Whether nothing is mapped in the range (for `MAP_FIXED_NOREPLACE`).
     #[must_use]
     pub fn is_free(&self, start: u64, len: u64) -> bool {
