@@ -104,6 +104,15 @@ fn changing_calls_do_not_follow_links_out() {
     assert_eq!(before.modified().unwrap(), after.modified().unwrap());
 }
 
+/// Ends the other thread also when a check fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The same name is a directory or file of the grant and a link out in turn, as fast as
 /// another thread can swap them, while every kind of call goes through it.
 #[test]
@@ -140,6 +149,7 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
                 }
             }
         });
+        let _stop = StopOnDrop(&stop);
         for round in 0..4000u32 {
             let path = [
                 "/w/vault/secret",
@@ -166,7 +176,6 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
                 b.files.close(fd).unwrap();
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(
         served > 0 && refused > 0,
