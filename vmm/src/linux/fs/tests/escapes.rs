@@ -130,6 +130,8 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
     let mode = std::fs::metadata(outer.join("secret"))
         .unwrap()
         .permissions();
+    let times = |path: &std::path::Path| std::fs::metadata(path).unwrap().modified().unwrap();
+    let written = [times(&outer.join("secret")), times(&secret)];
     let stop = AtomicBool::new(false);
     let mut served = 0;
     let mut refused = 0;
@@ -181,7 +183,8 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
         served > 0 && refused > 0,
         "served {served}, refused {refused}"
     );
-    for path in [outer.join("secret"), secret] {
+    for (path, written) in [outer.join("secret"), secret].into_iter().zip(written) {
+        assert_eq!(times(&path), written);
         assert_eq!(std::fs::read(&path).unwrap(), b"secret");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions(), mode);
     }
