@@ -76,14 +76,14 @@ impl Files {
             return Err(if keep { Errno::EEXIST } else { Errno::EBUSY });
         }
         old.grant.check_writable()?;
-        // The slashes are ours to judge: the host gets the bare names.
+        // The slashes are ours to judge, in the host kernel's order: it gets the bare names.
         if old.slash() || new.slash() {
             let old_is_directory = is_directory(&old)?;
-            if exchange && new.slash() && !is_directory(&new)? {
-                return Err(Errno::ENOTDIR);
-            }
             if keep && new.stat().is_ok() {
                 return Err(Errno::EEXIST);
+            }
+            if exchange && !is_directory(&new)? && new.slash() {
+                return Err(Errno::ENOTDIR);
             }
             if !old_is_directory && (old.slash() || !exchange) {
                 return Err(Errno::ENOTDIR);

@@ -168,8 +168,8 @@ impl Files {
                 return Ok(Step::Link);
             };
             rustix::fs::accessat(at.dir(), at.name(), wanted, at_flags).map_err(host)?;
-            let special = matches!(FileType::from_raw_mode(stat.st_mode), FileType::Symlink);
-            if wanted.contains(Access::WRITE_OK) && !special {
+            let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+            if wanted.contains(Access::WRITE_OK) && !link {
                 at.grant.check_writable()?;
             }
             Ok(Step::Done(()))

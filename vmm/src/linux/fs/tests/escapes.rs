@@ -97,6 +97,15 @@ fn changing_calls_do_not_follow_links_out() {
     assert_eq!(before.modified().unwrap(), after.modified().unwrap());
 }
 
+/// Ends the other thread also when a check fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The same name is a directory or file of the grant and a link out in turn, as fast as
 /// another thread can swap them, while every kind of call goes through it.
 #[test]
@@ -112,6 +121,8 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
     symlink(outer.join("secret"), inner.join("file.link")).unwrap();
     let secret = outer.join("vault/secret");
     let mode = std::fs::metadata(outer.join("secret")).unwrap().permissions();
+    let times = |path: &std::path::Path| std::fs::metadata(path).unwrap().modified().unwrap();
+    let written = [times(&outer.join("secret")), times(&secret)];
     let stop = AtomicBool::new(false);
     let mut served = 0;
     let mut refused = 0;
@@ -129,6 +140,7 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
                 }
             }
         });
+        let _stop = StopOnDrop(&stop);
         for round in 0..4000u32 {
             let path = [
                 "/w/vault/secret",
@@ -155,10 +167,10 @@ fn a_link_swapped_in_while_in_use_never_leads_out() {
                 b.files.close(fd).unwrap();
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(served > 0 && refused > 0, "served {served}, refused {refused}");
-    for path in [outer.join("secret"), secret] {
+    for (path, written) in [outer.join("secret"), secret].into_iter().zip(written) {
+        assert_eq!(times(&path), written);
         assert_eq!(std::fs::read(&path).unwrap(), b"secret");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions(), mode);
     }

@@ -247,7 +247,7 @@ fn native(cwd: &mut OwnedFd, op: &Op) -> Result<String, Errno> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_grant_behaves_like_a_native_directory(ops in prop::collection::vec(op(), 1..40)) {
