@@ -3,6 +3,7 @@
 
 mod check;
 mod machine;
+mod suites;
 mod workspace;
 
 use std::io;
@@ -47,24 +48,15 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let workspace = Workspace::here();
     match cli.command {
-        Command::Check { list: true, .. } => {
-            check::list();
-            ExitCode::SUCCESS
-        }
+        Command::Check { list: true, .. } => report(Ok(check::list()), 1),
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
-        Command::MachineSetup => report(
-            machine::setup::all(&workspace).map(|()| true),
-            STATUS_NO_MACHINE,
-        ),
+        Command::MachineSetup => {
+            report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
+        }
         Command::Machine(args) => match args.run(&workspace, &mut io::stdout().lock()) {
             Ok(Outcome::Exited { status, .. }) => ExitCode::from(status),
-            Ok(Outcome::TimedOut { after, started }) => {
-                let what = if started {
-                    "the command has not ended"
-                } else {
-                    "no command started"
-                };
-                eprintln!("xtask: {what} within {} s", after.as_secs());
+            Ok(timed_out @ Outcome::TimedOut { .. }) => {
+                eprintln!("xtask: {timed_out}");
                 ExitCode::from(STATUS_TIMED_OUT)
             }
             Err(error) => report(Err(error), STATUS_NO_MACHINE),

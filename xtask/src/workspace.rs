@@ -20,13 +20,7 @@ impl Workspace {
     /// The workspace that holds the source of this program.
     pub(crate) fn here() -> Self {
         let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self {
-            root: xtask.parent().unwrap_or(xtask).to_path_buf(),
-        }
-    }
-
-    pub(crate) fn path(&self, relative: &str) -> PathBuf {
-        self.root.join(relative)
+        Self { root: xtask.parent().unwrap_or(xtask).to_path_buf() }
     }
 
     /// Cargo's output folder, which a contributor may have moved.
@@ -54,9 +48,7 @@ impl Workspace {
 /// When it cannot be started or does not end with status 0; the text names the command.
 pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let line = line_of(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed: {status}");
     }
@@ -69,9 +61,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 /// As [`succeed`]; the text ends with what the command said on stderr.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let line = line_of(command);
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`{line}` failed: {}\n{}", output.status, said.trim_end());
@@ -81,8 +71,5 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String> {
 
 fn line_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -70,11 +70,9 @@ pub(super) fn command(
 }
 
 fn fill(template: &str, values: &[(&str, String)]) -> String {
-    values
-        .iter()
-        .fold(template.to_owned(), |text, (name, value)| {
-            text.replace(&format!("{{{name}}}"), value)
-        })
+    values.iter().fold(template.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{name}}}"), value)
+    })
 }
 
 #[cfg(test)]
@@ -98,10 +96,7 @@ mod tests {
         let filled = fill(CONFIGURATION, &names.map(|name| (name, "1".to_owned())));
         assert!(!filled.contains('{'), "{filled}");
         for name in names {
-            assert!(
-                CONFIGURATION.contains(&format!("{{{name}}}")),
-                "{name} is not used"
-            );
+            assert!(CONFIGURATION.contains(&format!("{{{name}}}")), "{name} is not used");
         }
     }
 }

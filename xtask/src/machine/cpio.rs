@@ -77,10 +77,7 @@ impl Archive {
     fn put(&mut self, path: &str, mode: u32, data: Vec<u8>) {
         let path = path.trim_matches('/');
         for (end, _) in path.match_indices('/') {
-            let above = Entry {
-                mode: DIRECTORY | 0o755,
-                data: Vec::new(),
-            };
+            let above = Entry { mode: DIRECTORY | 0o755, data: Vec::new() };
             self.entries.entry(path[..end].to_owned()).or_insert(above);
         }
         self.entries.insert(path.to_owned(), Entry { mode, data });
@@ -180,9 +177,7 @@ mod tests {
         std::os::unix::fs::symlink("inner/x", host.path().join("y")).expect("link");
 
         let mut archive = Archive::default();
-        archive
-            .host_tree(host.path(), "/work/t")
-            .expect("readable files");
+        archive.host_tree(host.path(), "/work/t").expect("readable files");
         let found = parse(&archive.into_bytes().expect("small files"));
         assert!(found.contains(&("work/t/inner/x".into(), 0o100_751, b"data".to_vec())));
         assert!(found.contains(&("work/t/y".into(), 0o120_777, b"inner/x".to_vec())));

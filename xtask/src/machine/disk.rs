@@ -65,35 +65,23 @@ pub(super) fn lay_out(parts: &Parts<'_>) -> Result<Disk> {
         let first = u32::try_from(bytes.len() / SECTOR)?;
         let sectors = u32::try_from(data.len().div_ceil(SECTOR))?;
         for (field, value) in [first, sectors, address].into_iter().enumerate() {
-            put(
-                &mut bytes,
-                TABLE + 12 * number + 4 * field,
-                &value.to_le_bytes(),
-            );
+            put(&mut bytes, TABLE + 12 * number + 4 * field, &value.to_le_bytes());
         }
         bytes.extend_from_slice(data);
         bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
     }
     bytes.resize(bytes.len().next_multiple_of(CYLINDER), 0);
-    Ok(Disk {
-        cylinders: bytes.len() / CYLINDER,
-        bytes,
-    })
+    Ok(Disk { cylinders: bytes.len() / CYLINDER, bytes })
 }
 
 /// The part of a bzImage that runs in 16-bit mode, and the rest.
 fn split_kernel(kernel: &[u8]) -> Result<(&[u8], &[u8])> {
-    ensure!(
-        kernel.get(0x202..0x206) == Some(b"HdrS"),
-        "the kernel is not a bzImage"
-    );
+    ensure!(kernel.get(0x202..0x206) == Some(b"HdrS"), "the kernel is not a bzImage");
     let sectors = match kernel[0x1f1] {
         0 => 4,
         sectors => usize::from(sectors),
     };
-    kernel
-        .split_at_checked((sectors + 1) * SECTOR)
-        .context("the kernel image is cut short")
+    kernel.split_at_checked((sectors + 1) * SECTOR).context("the kernel image is cut short")
 }
 
 /// As high as memory and the kernel allow: below is where the kernel unpacks itself.
@@ -103,10 +91,7 @@ fn place_initramfs(parts: &Parts<'_>, real_mode: &[u8]) -> Result<u32> {
     let kernel_limit = u64::from(get_u32(real_mode, 0x22c)) + 1;
     let needed = parts.initramfs.len().next_multiple_of(SECTOR) as u64;
     let kernel_end = u64::from(PROTECTED_MODE) + u64::from(get_u32(real_mode, 0x260));
-    let at = memory_end
-        .min(kernel_limit)
-        .checked_sub(needed)
-        .map(|at| at & !0xfff);
+    let at = memory_end.min(kernel_limit).checked_sub(needed).map(|at| at & !0xfff);
     match at {
         Some(at) if at >= kernel_end => Ok(u32::try_from(at)?),
         _ => bail!(
@@ -125,16 +110,8 @@ fn prepare(real_mode: &[u8], initramfs_at: u32, initramfs_size: usize) -> Result
     code[0x211] |= 0x80; // loadflags: CAN_USE_HEAP
     put(&mut code, 0x224, &0xde00_u16.to_le_bytes()); // heap_end_ptr: below boot.S's stack
     put(&mut code, 0x218, &initramfs_at.to_le_bytes()); // ramdisk_image
-    put(
-        &mut code,
-        0x21c,
-        &u32::try_from(initramfs_size)?.to_le_bytes(),
-    ); // ramdisk_size
-    put(
-        &mut code,
-        0x228,
-        &u32::try_from(COMMAND_LINE)?.to_le_bytes(),
-    ); // cmd_line_ptr
+    put(&mut code, 0x21c, &u32::try_from(initramfs_size)?.to_le_bytes()); // ramdisk_size
+    put(&mut code, 0x228, &u32::try_from(COMMAND_LINE)?.to_le_bytes()); // cmd_line_ptr
     Ok(code)
 }
 
@@ -143,9 +120,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 fn get_u32(bytes: &[u8], at: usize) -> u32 {
-    let field = bytes[at..]
-        .first_chunk()
-        .expect("split_kernel returns at least two sectors");
+    let field = bytes[at..].first_chunk().expect("split_kernel returns at least two sectors");
     u32::from_le_bytes(*field)
 }
 
@@ -171,13 +146,7 @@ mod tests {
 
     fn laid_out(kernel: &[u8], initramfs: &[u8], memory_mib: u32) -> Result<Disk> {
         let command_line = "quiet";
-        lay_out(&Parts {
-            boot_sector: &boot_sector(),
-            kernel,
-            initramfs,
-            command_line,
-            memory_mib,
-        })
+        lay_out(&Parts { boot_sector: &boot_sector(), kernel, initramfs, command_line, memory_mib })
     }
 
     /// Does what boot.S does: the bytes each extent puts into memory, and where.
@@ -185,10 +154,7 @@ mod tests {
         let field = |n: usize, f: usize| get_u32(&disk.bytes, TABLE + 12 * n + 4 * f) as usize;
         (0..3)
             .map(|n| {
-                (
-                    field(n, 2) as u32,
-                    &disk.bytes[field(n, 0) * SECTOR..][..field(n, 1) * SECTOR],
-                )
+                (field(n, 2) as u32, &disk.bytes[field(n, 0) * SECTOR..][..field(n, 1) * SECTOR])
             })
             .collect()
     }

@@ -52,10 +52,7 @@ impl Lines {
     /// # Errors
     /// When the file system has no named pipes.
     pub(super) fn create(run: &Path) -> Result<Self> {
-        let lines = Self {
-            console: run.join("console"),
-            output: run.join("output"),
-        };
+        let lines = Self { console: run.join("console"), output: run.join("output") };
         for path in [&lines.console, &lines.output] {
             mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
                 .with_context(|| format!("cannot make the pipe {}", path.display()))?;
@@ -80,25 +77,10 @@ pub(super) fn run(
     mut receive: impl FnMut(Arrival) -> Result<Next>,
 ) -> Result<End> {
     let (sender, arrivals) = mpsc::channel();
-    // Both ends of each pipe: opening does not block, and the reader sees no end of file
-    // before the emulator has opened its end. Dropped when the emulator has ended.
-    let mut keepers = Vec::new();
-    let kinds: [(&Path, fn(Vec<u8>) -> Arrival); 2] = [
-        (&lines.console, Arrival::Console),
-        (&lines.output, Arrival::Output),
+    let keepers = [
+        listen(&lines.console, Arrival::Console, sender.clone())?,
+        listen(&lines.output, Arrival::Output, sender)?,
     ];
-    for (path, kind) in kinds {
-        let open = |options: &OpenOptions| {
-            options
-                .open(path)
-                .with_context(|| format!("cannot open {}", path.display()))
-        };
-        keepers.push(open(OpenOptions::new().read(true).write(true))?);
-        let reader = open(OpenOptions::new().read(true))?;
-        let sender = sender.clone();
-        thread::spawn(move || forward(reader, kind, &sender));
-    }
-    drop(sender);
 
     let mut emulator = Emulator::start(command, run)?;
     let end = watch(&mut emulator, &arrivals, deadline, &mut receive)?;
@@ -132,12 +114,7 @@ fn watch(
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                if emulator
-                    .0
-                    .try_wait()
-                    .context("cannot wait for the emulator")?
-                    .is_some()
-                {
+                if emulator.0.try_wait().context("cannot wait for the emulator")?.is_some() {
                     return Ok(End::Gone);
                 }
             }
@@ -146,13 +123,24 @@ fn watch(
     }
 }
 
-fn forward(mut reader: File, kind: fn(Vec<u8>) -> Arrival, sender: &Sender<Arrival>) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = reader.read(&mut buffer) {
-        if sender.send(kind(buffer[..length].to_vec())).is_err() {
-            return;
+/// Begins to send on what comes through a pipe. Returns the pipe with both ends open: thus
+/// opening it does not block, and the reader sees no end of file before the emulator has
+/// opened its end. To be dropped when the emulator has ended.
+fn listen(path: &Path, kind: fn(Vec<u8>) -> Arrival, to: Sender<Arrival>) -> Result<File> {
+    let open = |options: &OpenOptions| {
+        options.open(path).with_context(|| format!("cannot open {}", path.display()))
+    };
+    let keeper = open(OpenOptions::new().read(true).write(true))?;
+    let mut reader = open(OpenOptions::new().read(true))?;
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = reader.read(&mut buffer) {
+            if to.send(kind(buffer[..length].to_vec())).is_err() {
+                return;
+            }
         }
-    }
+    });
+    Ok(keeper)
 }
 
 /// A running emulator; killed when dropped. Exactly the process we started, which is the
@@ -170,15 +158,9 @@ impl Emulator {
         // Whatever kills us takes the emulator with it.
         words.extend(["setpriv", "--pdeathsig", "KILL", "--"]);
         let mut started = Command::new(words[0]);
-        started
-            .args(&words[1..])
-            .arg(command.get_program())
-            .args(command.get_args());
+        started.args(&words[1..]).arg(command.get_program()).args(command.get_args());
         started.stdin(Stdio::null()).stdout(out).stderr(errors);
-        started
-            .spawn()
-            .map(Self)
-            .with_context(|| format!("cannot start {program}"))
+        started.spawn().map(Self).with_context(|| format!("cannot start {program}"))
     }
 }
 
@@ -194,17 +176,11 @@ impl Drop for Emulator {
 /// Bochs listens on a VNC port, open to everybody. Elsewhere Bochs takes the first free one
 /// from 5900 up, so that machines can run side by side all the same.
 fn isolation() -> Vec<&'static str> {
-    let ways: [&[&str]; 2] = [
-        &["unshare", "--net"],
-        &["unshare", "--user", "--map-root-user", "--net"],
-    ];
+    let ways: [&[&str]; 2] =
+        [&["unshare", "--net"], &["unshare", "--user", "--map-root-user", "--net"]];
     let works = |way: &&&[&str]| {
         let mut attempt = Command::new(way[0]);
-        attempt
-            .args(&way[1..])
-            .args(["--", "true"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        attempt.args(&way[1..]).args(["--", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
         attempt.status().is_ok_and(|status| status.success())
     };
     let way = ways.iter().find(works).copied().unwrap_or_default();
@@ -224,25 +200,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let lines = Lines::create(folder.path()).expect("pipes");
         let mut command = Command::new("sh");
-        command
-            .args(["-c", script, "sh"])
-            .arg(&lines.console)
-            .arg(&lines.output);
+        command.args(["-c", script, "sh"]).arg(&lines.console).arg(&lines.output);
         let (mut console, mut output) = (Vec::new(), Vec::new());
-        let end = run(
-            &command,
-            folder.path(),
-            &lines,
-            Instant::now() + allowed,
-            |arrival| {
-                match arrival {
-                    Arrival::Console(bytes) => console.extend(bytes),
-                    Arrival::Output(bytes) => output.extend(bytes),
-                }
-                let stop = !stop_at.is_empty() && output.ends_with(stop_at);
-                Ok(if stop { Next::Stop } else { Next::Wait })
-            },
-        );
+        let end = run(&command, folder.path(), &lines, Instant::now() + allowed, |arrival| {
+            match arrival {
+                Arrival::Console(bytes) => console.extend(bytes),
+                Arrival::Output(bytes) => output.extend(bytes),
+            }
+            let stop = !stop_at.is_empty() && output.ends_with(stop_at);
+            Ok(if stop { Next::Stop } else { Next::Wait })
+        });
         (end.expect("the script starts"), console, output)
     }
 

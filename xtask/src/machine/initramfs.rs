@@ -29,31 +29,21 @@ impl Addition {
     /// # Errors
     /// When the host path has no name to take over.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        if let Some((host, guest)) = text
-            .rsplit_once(':')
-            .filter(|(_, guest)| guest.starts_with('/'))
+        if let Some((host, guest)) =
+            text.rsplit_once(':').filter(|(_, guest)| guest.starts_with('/'))
         {
-            return Ok(Self {
-                host: host.into(),
-                guest: guest.to_owned(),
-            });
+            return Ok(Self { host: host.into(), guest: guest.to_owned() });
         }
         let host = PathBuf::from(text);
         let name = host.file_name().and_then(|name| name.to_str());
         let name =
             name.with_context(|| format!("{text}: say under which name: {text}:/work/NAME"))?;
-        Ok(Self {
-            guest: format!("{WORK}/{name}"),
-            host,
-        })
+        Ok(Self { guest: format!("{WORK}/{name}"), host })
     }
 
     /// An addition with both paths given.
     pub(crate) fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
-        Self {
-            host: host.into(),
-            guest: guest.into(),
-        }
+        Self { host: host.into(), guest: guest.into() }
     }
 }
 
@@ -79,11 +69,7 @@ pub(super) fn build(
     }
     archive.file("/init", 0o755, INIT);
     archive.file("/machine/token", 0o644, format!("{token}\n"));
-    archive.file(
-        "/machine/expect",
-        0o644,
-        expectations(machine.kind, machine.cpus),
-    );
+    archive.file("/machine/expect", 0o644, expectations(machine.kind, machine.cpus));
     archive.file("/machine/command", 0o644, script(command)?);
     add_modules(&mut archive, kit, machine.kind)?;
     for addition in &machine.additions {
@@ -106,11 +92,7 @@ fn add_modules(archive: &mut Archive, kit: &Kit, kind: Kind) -> Result<()> {
     let mut lines = String::new();
     for name in order.lines() {
         archive.host_tree(&kit.modules.join(name), &format!("/machine/modules/{name}"))?;
-        let parameters = if name == format!("{module}.ko") {
-            parameters
-        } else {
-            ""
-        };
+        let parameters = if name == format!("{module}.ko") { parameters } else { "" };
         lines.push_str(&format!("{name} {parameters}\n"));
     }
     archive.file("/machine/modules/order", 0o644, lines);
@@ -128,12 +110,13 @@ fn expectations(kind: Kind, cpus: u8) -> String {
         ]
         .as_slice(),
         // KVM offers its guests no feature that Linux was told not to use.
-        Kind::IntelNopcid => &[
-            "parameter kvm_intel/parameters/ept Y",
-            "flag pcid absent",
-            "flag invpcid absent",
-        ],
-        Kind::IntelShadow => &["parameter kvm_intel/parameters/ept N"],
+        Kind::IntelNopcid => {
+            &["parameter kvm_intel/parameters/ept Y", "flag pcid absent", "flag invpcid absent"]
+        }
+        // Without EPT, PCID is a matter of KVM's own, which has it when the CPU has it.
+        Kind::IntelShadow => {
+            &["parameter kvm_intel/parameters/ept N", "flag pcid present", "flag invpcid present"]
+        }
         Kind::Amd => &["parameter kvm_amd/parameters/npt Y", "flag pcid absent"],
     };
     format!("{}\ncpus online {cpus}\n", facts.join("\n"))
@@ -142,10 +125,8 @@ fn expectations(kind: Kind, cpus: u8) -> String {
 /// A shell script that becomes `command`, its words untouched.
 fn script(command: &[String]) -> Result<String> {
     ensure!(!command.is_empty(), "no command to run");
-    let words: Vec<String> = command
-        .iter()
-        .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
-        .collect();
+    let words: Vec<String> =
+        command.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
     Ok(format!("exec {}\n", words.join(" ")))
 }
 
@@ -173,24 +154,15 @@ mod tests {
     fn words_of_a_command_reach_it_as_they_are() {
         let words = ["sh", "-c", "echo 'a  b' \"$0\"; exit 7", ""].map(str::to_owned);
         let script = script(&words).expect("a command");
-        assert_eq!(
-            script,
-            "exec 'sh' '-c' 'echo '\\''a  b'\\'' \"$0\"; exit 7' ''\n"
-        );
+        assert_eq!(script, "exec 'sh' '-c' 'echo '\\''a  b'\\'' \"$0\"; exit 7' ''\n");
     }
 
     #[test]
     fn an_addition_goes_to_work_unless_it_says_where() {
         let parse = |text| Addition::parse(text).expect("a good addition");
-        assert_eq!(
-            parse("target/release/mp"),
-            Addition::new("target/release/mp", "/work/mp")
-        );
+        assert_eq!(parse("target/release/mp"), Addition::new("target/release/mp", "/work/mp"));
         assert_eq!(parse("a:b:/bin/x"), Addition::new("a:b", "/bin/x"));
-        assert_eq!(
-            parse("odd:name"),
-            Addition::new("odd:name", "/work/odd:name")
-        );
+        assert_eq!(parse("odd:name"), Addition::new("odd:name", "/work/odd:name"));
         assert!(Addition::parse("..").is_err());
     }
 

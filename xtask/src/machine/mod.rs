@@ -2,6 +2,7 @@
 //! one. The recipes are in `resources/machines/`, whose README.md describes the machines for
 //! those who use them.
 
+mod args;
 mod bochs;
 mod cpio;
 mod disk;
@@ -12,13 +13,15 @@ mod qemu;
 pub(crate) mod setup;
 mod transcript;
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
 
+pub(crate) use self::args::MachineArgs;
 use self::emulator::{Arrival, End, Lines, Next};
 pub(crate) use self::initramfs::Addition;
 use self::transcript::{Event, Transcript};
@@ -35,7 +38,7 @@ pub(crate) enum Kind {
     Intel,
     /// Intel, EPT, neither PCID nor INVPCID
     IntelNopcid,
-    /// Intel without EPT: shadow page tables made by KVM, no PCID
+    /// Intel without EPT: KVM makes shadow page tables; PCID and INVPCID are offered
     IntelShadow,
     /// AMD, nested page tables, no PCID
     Amd,
@@ -45,6 +48,17 @@ pub(crate) enum Kind {
 enum Emulator {
     Bochs,
     Qemu,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intel => "intel",
+            Self::IntelNopcid => "intel-nopcid",
+            Self::IntelShadow => "intel-shadow",
+            Self::Amd => "amd",
+        })
+    }
 }
 
 impl Kind {
@@ -64,6 +78,14 @@ impl Kind {
         }
     }
 
+    /// The most memory the emulator can give to the machine.
+    fn most_memory(self) -> Memory {
+        match self.emulator() {
+            Emulator::Bochs => Memory(2048),
+            Emulator::Qemu => Memory(Memory::MOST_MIB),
+        }
+    }
+
     /// Words for the kernel command line that make the machine's Linux this kind.
     fn kernel_words(self) -> &'static str {
         match self {
@@ -78,6 +100,8 @@ impl Kind {
 pub(crate) struct Memory(u32);
 
 impl Memory {
+    /// Enough for Linux, the files of an ordinary run and a guest of ours.
+    pub(crate) const DEFAULT: Self = Self(512);
     const LEAST_MIB: u32 = 128;
     const MOST_MIB: u32 = 64 << 10;
 
@@ -89,14 +113,11 @@ impl Memory {
         let (digits, scale) = match text.strip_suffix(['M', 'm']) {
             Some(digits) => (digits, 1),
             None => (
-                text.strip_suffix(['G', 'g'])
-                    .context("a size such as 512M or 2G is wanted")?,
+                text.strip_suffix(['G', 'g']).context("a size such as 512M or 2G is wanted")?,
                 1024,
             ),
         };
-        let number: u32 = digits
-            .parse()
-            .context("a size such as 512M or 2G is wanted")?;
+        let number: u32 = digits.parse().context("a size such as 512M or 2G is wanted")?;
         let mib = number
             .checked_mul(scale)
             .filter(|mib| (Self::LEAST_MIB..=Self::MOST_MIB).contains(mib));
@@ -140,6 +161,22 @@ pub(crate) enum Outcome {
     },
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { status, booted, ended } => {
+                let (booted, ended) = (booted.as_secs_f64(), ended.as_secs_f64());
+                write!(f, "status {status}, started after {booted:.1} s, ended after {ended:.1} s")
+            }
+            Self::TimedOut { after, started } => {
+                let what =
+                    if *started { "the command has not ended" } else { "no command started" };
+                write!(f, "{what} within {} s", after.as_secs())
+            }
+        }
+    }
+}
+
 impl Machine {
     /// Boots the machine, runs `command` in it and writes its stdout and stderr, as they
     /// come, to `to`. The emulator is gone when this returns.
@@ -153,6 +190,8 @@ impl Machine {
         command: &[String],
         to: &mut dyn Write,
     ) -> Result<Outcome> {
+        let most = self.kind.most_memory().mib();
+        ensure!(self.memory.mib() <= most, "the {} machine has at most {most}M", self.kind);
         let kit = setup::kit(workspace, self.kind.emulator())?;
         let run =
             tempfile::tempdir_in(&kit.runs).context("cannot make a folder for the machine")?;
@@ -169,67 +208,47 @@ impl Machine {
         let mut console = Vec::new();
         let mut booted = None;
         let mut status = None;
-        let end = emulator::run(
-            &emulator,
-            run.path(),
-            &lines,
-            start + self.timeout,
-            |arrival| {
-                let bytes = match arrival {
-                    Arrival::Output(bytes) => bytes,
-                    Arrival::Console(bytes) => {
-                        if self.verbose {
-                            io::stderr()
-                                .write_all(&bytes)
-                                .context("cannot write to stderr")?;
-                        }
-                        console.extend(bytes);
-                        return Ok(Next::Wait);
+        let end = emulator::run(&emulator, run.path(), &lines, start + self.timeout, |arrival| {
+            let bytes = match arrival {
+                Arrival::Output(bytes) => bytes,
+                Arrival::Console(bytes) => {
+                    if self.verbose {
+                        io::stderr().write_all(&bytes).context("cannot write to stderr")?;
                     }
-                };
-                for event in transcript.feed(&bytes)? {
-                    match event {
-                        Event::Started => booted = Some(start.elapsed()),
-                        Event::Output(bytes) => {
-                            to.write_all(&bytes)
-                                .and_then(|()| to.flush())
-                                .context("cannot write output")?;
-                        }
-                        Event::Exited(code) => status = Some(code),
-                        Event::Failed(reason) => bail!("the machine is not fit: {reason}"),
-                    }
+                    console.extend(bytes);
+                    return Ok(Next::Wait);
                 }
-                Ok(if status.is_some() {
-                    Next::Stop
-                } else {
-                    Next::Wait
-                })
-            },
-        )?;
+            };
+            for event in transcript.feed(&bytes)? {
+                match event {
+                    Event::Started => booted = Some(start.elapsed()),
+                    Event::Output(bytes) => {
+                        to.write_all(&bytes)
+                            .and_then(|()| to.flush())
+                            .context("cannot write output")?;
+                    }
+                    Event::Exited(code) => status = Some(code),
+                    Event::Failed(reason) => bail!("the machine is not fit: {reason}"),
+                }
+            }
+            Ok(if status.is_some() { Next::Stop } else { Next::Wait })
+        });
+        let end =
+            end.map_err(|error| anyhow!("{error:#}\n{}", last_words(&console, run.path())))?;
 
         match (end, status, booted) {
             (End::Stopped | End::Gone, Some(status), Some(booted)) => {
-                let ended = start.elapsed();
+                let outcome = Outcome::Exited { status, booted, ended: start.elapsed() };
                 if self.verbose {
-                    let (booted, ended) = (booted.as_secs_f64(), ended.as_secs_f64());
-                    eprintln!(
-                        "machine: command started after {booted:.1} s, ended after {ended:.1} s"
-                    );
+                    eprintln!("machine: {outcome}");
                 }
-                Ok(Outcome::Exited {
-                    status,
-                    booted,
-                    ended,
-                })
+                Ok(outcome)
             }
             (End::TimeIsUp, ..) => {
                 if booted.is_none() {
                     eprintln!("{}", last_words(&console, run.path()));
                 }
-                Ok(Outcome::TimedOut {
-                    after: self.timeout,
-                    started: booted.is_some(),
-                })
+                Ok(Outcome::TimedOut { after: self.timeout, started: booted.is_some() })
             }
             _ => bail!(
                 "the machine stopped before its command ended\n{}",
@@ -279,65 +298,7 @@ fn command_line(machine: &Machine, extra: &str) -> String {
         extra,
         &machine.append,
     ];
-    words
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// The command line of `cargo xtask machine`.
-#[derive(Args)]
-pub(crate) struct MachineArgs {
-    kind: Kind,
-    /// CPUs of the machine
-    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..=4))]
-    cpus: u8,
-    /// Memory of the machine: a number with M or G
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = Memory::parse)]
-    memory: Memory,
-    /// Seconds from the start of the emulator after which it is stopped
-    #[arg(long, value_name = "SECS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
-    /// A file or folder the machine is to have; GUESTPATH is /work/NAME if not given
-    #[arg(long, value_name = "HOSTPATH[:GUESTPATH]", value_parser = Addition::parse)]
-    add: Vec<Addition>,
-    /// More words for the machine's kernel command line
-    #[arg(long, value_name = "WORDS", default_value = "")]
-    append: String,
-    /// Take the release build of spacejmp as it is instead of building it first
-    #[arg(long)]
-    no_build: bool,
-    /// Show on stderr what the machine says while it boots
-    #[arg(long)]
-    verbose: bool,
-    /// The command and its arguments, run in /work with /bin and /work on the PATH
-    #[arg(required = true, last = true)]
-    command: Vec<String>,
-}
-
-impl MachineArgs {
-    /// Builds `spacejmp` and runs the command in the machine with it in `/bin`.
-    ///
-    /// # Errors
-    /// As [`Machine::run`], and when `spacejmp` does not build.
-    pub(crate) fn run(self, workspace: &Workspace, to: &mut dyn Write) -> Result<Outcome> {
-        if !self.no_build {
-            build_spacejmp(workspace)?;
-        }
-        let mut additions = vec![spacejmp(workspace)];
-        additions.extend(self.add);
-        let machine = Machine {
-            kind: self.kind,
-            cpus: self.cpus,
-            memory: self.memory,
-            timeout: Duration::from_secs(self.timeout),
-            additions,
-            append: self.append,
-            verbose: self.verbose,
-        };
-        machine.run(workspace, &self.command, to)
-    }
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Makes the release build of `spacejmp`.

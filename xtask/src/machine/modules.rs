@@ -35,17 +35,12 @@ fn visit(name: &str, all: &[PathBuf], order: &mut Vec<Module>) -> Result<()> {
     if order.iter().any(|module| module.name == name) {
         return Ok(());
     }
-    let found = all
-        .iter()
-        .find(|path| module_name(path).as_deref() == Some(name));
+    let found = all.iter().find(|path| module_name(path).as_deref() == Some(name));
     let path = found.with_context(|| format!("the kernel package has no module {name}"))?;
     for needed in depends(&read(path)?) {
         visit(&needed, all, order)?;
     }
-    order.push(Module {
-        name: name.to_owned(),
-        path: path.clone(),
-    });
+    order.push(Module { name: name.to_owned(), path: path.clone() });
     Ok(())
 }
 
@@ -76,11 +71,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     match path.extension().and_then(OsStr::to_str) {
         Some("ko") => fs::read(path).with_context(|| format!("cannot read {shown}")),
         Some("xz") => {
-            let output = Command::new("xz")
-                .arg("-dc")
-                .arg(path)
-                .output()
-                .context("cannot start xz")?;
+            let output =
+                Command::new("xz").arg("-dc").arg(path).output().context("cannot start xz")?;
             if !output.status.success() {
                 bail!("xz cannot unpack {shown}");
             }
@@ -100,11 +92,7 @@ fn depends(module: &[u8]) -> Vec<String> {
     let rest = &module[at + key.len()..];
     let value = rest.split(|&byte| byte == 0).next().unwrap_or_default();
     let names = String::from_utf8_lossy(value);
-    names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.replace('-', "_"))
-        .collect()
+    names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
 /// Whether a 64-bit ELF executable asks for a dynamic loader, which the machines do not
@@ -113,11 +101,7 @@ pub(super) fn interpreter_is_needed(data: &[u8]) -> Option<bool> {
     let header = FileHeader64::<Endianness>::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, data).ok()?;
-    Some(
-        segments
-            .iter()
-            .any(|segment| segment.p_type(endian) == PT_INTERP),
-    )
+    Some(segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP))
 }
 
 #[cfg(test)]
@@ -152,9 +136,7 @@ mod tests {
 
     #[test]
     fn this_test_program_needs_no_loader_and_a_text_is_no_program() {
-        let ourselves = std::env::current_exe()
-            .and_then(fs::read)
-            .expect("our own file");
+        let ourselves = std::env::current_exe().and_then(fs::read).expect("our own file");
         assert_eq!(interpreter_is_needed(&ourselves), Some(false));
         assert_eq!(interpreter_is_needed(b"#!/bin/sh"), None);
     }

@@ -26,21 +26,8 @@ pub(super) fn command(
     fs::write(&initrd, initramfs).with_context(|| format!("cannot write {}", initrd.display()))?;
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-machine",
-            "q35,hpet=off",
-            "-cpu",
-            "EPYC",
-        ])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ])
+        .args(["-accel", "tcg,thread=multi", "-machine", "q35,hpet=off", "-cpu", "EPYC"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-smp", &machine.cpus.to_string()])
         .args(["-m", &format!("{}M", machine.memory.mib())])
         .arg("-kernel")
@@ -49,10 +36,7 @@ pub(super) fn command(
         .arg(initrd)
         .args(["-append", &command_line(machine, "")]);
     for (name, path) in [("console", &lines.console), ("output", &lines.output)] {
-        command.args([
-            "-chardev",
-            &format!("file,id={name},path={}", path.display()),
-        ]);
+        command.args(["-chardev", &format!("file,id={name},path={}", path.display())]);
         command.args(["-serial", &format!("chardev:{name}")]);
     }
     Ok(command)

@@ -31,51 +31,19 @@ struct Need {
 }
 
 const NEEDS: &[Need] = &[
-    Need {
-        file: "bochs",
-        package: "bochs",
-        only: Some(Emulator::Bochs),
-    },
-    Need {
-        file: BOCHS_BIOS,
-        package: "bochsbios",
-        only: Some(Emulator::Bochs),
-    },
-    Need {
-        file: BOCHS_VGABIOS,
-        package: "vgabios",
-        only: Some(Emulator::Bochs),
-    },
-    Need {
-        file: "qemu-system-x86_64",
-        package: "qemu-system-x86",
-        only: Some(Emulator::Qemu),
-    },
+    Need { file: "bochs", package: "bochs", only: Some(Emulator::Bochs) },
+    Need { file: BOCHS_BIOS, package: "bochsbios", only: Some(Emulator::Bochs) },
+    Need { file: BOCHS_VGABIOS, package: "vgabios", only: Some(Emulator::Bochs) },
+    Need { file: "qemu-system-x86_64", package: "qemu-system-x86", only: Some(Emulator::Qemu) },
     Need {
         file: "/usr/share/seabios/bios-256k.bin",
         package: "seabios",
         only: Some(Emulator::Qemu),
     },
-    Need {
-        file: "busybox",
-        package: "busybox-static",
-        only: None,
-    },
-    Need {
-        file: "objcopy",
-        package: "binutils",
-        only: None,
-    },
-    Need {
-        file: "xz",
-        package: "xz-utils",
-        only: None,
-    },
-    Need {
-        file: "setpriv",
-        package: "util-linux",
-        only: None,
-    },
+    Need { file: "busybox", package: "busybox-static", only: None },
+    Need { file: "objcopy", package: "binutils", only: None },
+    Need { file: "xz", package: "xz-utils", only: None },
+    Need { file: "setpriv", package: "util-linux", only: None },
 ];
 
 /// All that is needed to start machines with one emulator.
@@ -140,9 +108,7 @@ impl Kit {
     pub(super) fn boot_sector(&self) -> Result<Vec<u8>> {
         let mut hasher = DefaultHasher::new();
         BOOT_SECTOR.hash(&mut hasher);
-        let cached = self
-            .cache
-            .join(format!("boot-{:016x}.bin", hasher.finish()));
+        let cached = self.cache.join(format!("boot-{:016x}.bin", hasher.finish()));
         if !cached.exists() {
             assemble(&self.cache, &cached).context("cannot assemble the boot sector")?;
         }
@@ -154,13 +120,7 @@ fn assemble(cache: &Path, to: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(cache)?;
     let file = |name: &str| work.path().join(name);
     fs::write(file("boot.S"), BOOT_SECTOR)?;
-    output_of(
-        Command::new("as")
-            .arg("--32")
-            .arg(file("boot.S"))
-            .arg("-o")
-            .arg(file("boot.o")),
-    )?;
+    output_of(Command::new("as").arg("--32").arg(file("boot.S")).arg("-o").arg(file("boot.o")))?;
     let mut link = Command::new("ld");
     link.args(["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary"]);
     output_of(link.arg(file("boot.o")).arg("-o").arg(file("boot.bin")))?;
@@ -192,18 +152,12 @@ fn install_missing(emulator: Emulator) -> Result<()> {
         output_of(&mut install)?;
     }
     let still = missing(emulator);
-    ensure!(
-        still.is_empty(),
-        "installed, yet something is missing of: {}",
-        still.join(" ")
-    );
+    ensure!(still.is_empty(), "installed, yet something is missing of: {}", still.join(" "));
     Ok(())
 }
 
 fn missing(emulator: Emulator) -> Vec<&'static str> {
-    let needed = NEEDS
-        .iter()
-        .filter(|need| need.only.is_none_or(|only| only == emulator));
+    let needed = NEEDS.iter().filter(|need| need.only.is_none_or(|only| only == emulator));
     let absent = needed.filter(|need| match need.file {
         "busybox" => !on_path("busybox").is_some_and(|path| is_static(&path)),
         file if file.starts_with('/') => !Path::new(file).exists(),
@@ -228,17 +182,13 @@ fn on_path(program: &str) -> Option<PathBuf> {
 
 fn apt(arguments: &[&str]) -> Command {
     let mut apt = Command::new("apt-get");
-    apt.arg("--quiet")
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt.arg("--quiet").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     apt
 }
 
 /// Leaves `vmlinuz` and `modules/` in the folder `to`, whole or not at all.
 fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
-    let work = tempfile::Builder::new()
-        .prefix("kernel.")
-        .tempdir_in(cache)?;
+    let work = tempfile::Builder::new().prefix("kernel.").tempdir_in(cache)?;
     let package = match kernel_package() {
         Ok(package) => package,
         Err(error) if !rustix::process::geteuid().is_root() => {
@@ -264,10 +214,7 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
     let kernel = only_file(&unpacked.join("boot"), |name| name.starts_with("vmlinuz-"))?;
     fs::copy(kernel, ready.join("vmlinuz"))?;
     let places = ["lib/modules", "usr/lib/modules"].map(|place| unpacked.join(place));
-    let place = places
-        .iter()
-        .find(|place| place.is_dir())
-        .context("the package has no modules")?;
+    let place = places.iter().find(|place| place.is_dir()).context("the package has no modules")?;
     for root in ["kvm_intel", "kvm_amd"] {
         let mut order = String::new();
         for Module { name, path } in modules::load_order(place, root)? {
@@ -282,12 +229,8 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
 /// The package of a certain version that `KERNEL_PACKAGE` depends on.
 fn kernel_package() -> Result<String> {
     let depends = output_of(Command::new("apt-cache").args(["depends", KERNEL_PACKAGE]))?;
-    let named = depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "));
-    Ok(named
-        .with_context(|| format!("{KERNEL_PACKAGE} depends on nothing"))?
-        .to_owned())
+    let named = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(named.with_context(|| format!("{KERNEL_PACKAGE} depends on nothing"))?.to_owned())
 }
 
 /// Copies a module without what only debuggers and tracers want: it loads ten times faster.
@@ -306,16 +249,9 @@ fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut found = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| {
-            path.file_name()
-                .and_then(OsStr::to_str)
-                .is_some_and(&wanted)
-        });
+        .filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(&wanted));
     match (found.next(), found.next()) {
         (Some(path), None) => Ok(path),
-        _ => bail!(
-            "{} does not hold exactly one file of the kind looked for",
-            folder.display()
-        ),
+        _ => bail!("{} does not hold exactly one file of the kind looked for", folder.display()),
     }
 }

@@ -37,11 +37,7 @@ pub(super) struct Transcript {
 
 impl Transcript {
     pub(super) fn new(token: &str) -> Self {
-        Self {
-            token: token.to_owned(),
-            state: State::Booting,
-            pending: Vec::new(),
-        }
+        Self { token: token.to_owned(), state: State::Booting, pending: Vec::new() }
     }
 
     /// Takes in the next bytes of the line, wherever they happen to be cut.
@@ -91,15 +87,9 @@ impl Transcript {
 
     fn take_output(&mut self, events: &mut Vec<Event>) -> Result<()> {
         let mark = format!("\n{} exit ", self.token).into_bytes();
-        let Some(at) = self
-            .pending
-            .windows(mark.len())
-            .position(|window| window == mark)
-        else {
+        let Some(at) = self.pending.windows(mark.len()).position(|window| window == mark) else {
             // The mark may have begun in the last bytes: they wait until it is known.
-            let wait = (1..mark.len())
-                .rev()
-                .find(|&n| self.pending.ends_with(&mark[..n]));
+            let wait = (1..mark.len()).rev().find(|&n| self.pending.ends_with(&mark[..n]));
             let ready = self.pending.len() - wait.unwrap_or(0);
             push_output(events, self.pending.drain(..ready).collect());
             return Ok(());
@@ -155,11 +145,7 @@ mod tests {
         for step in [1, 2, 3, 5, 11, sent.len()] {
             let (output, events) = told(&sent.chunks(step).collect::<Vec<_>>());
             assert_eq!(output, odd, "in pieces of {step}");
-            assert_eq!(
-                events,
-                [Event::Started, Event::Exited(7)],
-                "in pieces of {step}"
-            );
+            assert_eq!(events, [Event::Started, Event::Exited(7)], "in pieces of {step}");
         }
     }
 
@@ -191,21 +177,11 @@ mod tests {
 
     #[test]
     fn damaged_lines_are_errors() {
-        for sent in [
-            "hello\n",
-            "T0K exit 0\n",
-            "T0K start\n\nT0K exit 256\n",
-            "T0K start\n\nT0K exit \n",
-        ] {
-            assert!(
-                Transcript::new("T0K").feed(sent.as_bytes()).is_err(),
-                "{sent:?} was taken"
-            );
+        for sent in
+            ["hello\n", "T0K exit 0\n", "T0K start\n\nT0K exit 256\n", "T0K start\n\nT0K exit \n"]
+        {
+            assert!(Transcript::new("T0K").feed(sent.as_bytes()).is_err(), "{sent:?} was taken");
         }
-        assert!(
-            Transcript::new("T0K")
-                .feed(&[b'x'; LINE_LIMIT + 1])
-                .is_err()
-        );
+        assert!(Transcript::new("T0K").feed(&[b'x'; LINE_LIMIT + 1]).is_err());
     }
 }
