@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -20,6 +21,9 @@ pub(super) const BOCHS_VGABIOS: &str = "/usr/share/vgabios/vgabios.bin";
 /// The kernel is the one this package stands for; of all Debian's it boots the quickest.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BOOT_SECTOR: &str = include_str!("../../../resources/machines/boot.S");
+
+/// Twice the longest time-out there is.
+const LEFT_OVER: Duration = Duration::from_secs(2 * 86_400);
 
 /// Something that must be on this computer: how to see whether it is, and its package.
 struct Need {
@@ -85,6 +89,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
     lock.lock().context("cannot lock target/machines")?;
 
+    remove_left_over(&runs);
     install_missing(emulator)?;
     let kernel = cache.join("kernel");
     if !kernel.exists() {
@@ -98,6 +103,20 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
         runs,
         cache,
     })
+}
+
+/// Removes folders of runs that were killed. No run lasts as long as those are old.
+fn remove_left_over(runs: &Path) {
+    let is_old = |path: &Path| {
+        let age =
+            path.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        age.is_ok_and(|age| age.is_ok_and(|age| age > LEFT_OVER))
+    };
+    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()).filter(|path| is_old(path)) {
+        // What cannot be removed only takes up room.
+        let _ = fs::remove_dir_all(path);
+    }
 }
 
 impl Kit {
