@@ -149,6 +149,35 @@ impl Space {
         inner.areas.iter().map(line).collect()
     }
 
+    /// The areas in the format of `/proc/self/maps`.
+    #[must_use]
+    pub fn maps(&self) -> String {
+        use std::fmt::Write;
+        let inner = self.lock();
+        let mut text = String::new();
+        for (range, vma) in inner.areas.iter() {
+            let (share, offset) = match &vma.backing {
+                Backing::File { offset, kind: FileMapping::Private, .. } => ('p', *offset),
+                Backing::File { offset, .. } => ('s', *offset),
+                Backing::Anonymous => ('p', 0),
+            };
+            let name = match vma.label {
+                "stack" => "[stack]",
+                "heap" => "[heap]",
+                "vdso" => "[vdso]",
+                _ => "",
+            };
+            let (start, end) = (range.start, range.end);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{start:08x}-{end:08x} {}{share} {offset:08x} 00:00 0 {name:>27}",
+                vma.prot
+            );
+        }
+        text
+    }
+
     /// Maps `len` bytes at exactly `start`, replacing what is there.
     ///
     /// # Errors
@@ -196,6 +225,14 @@ impl Space {
         self.trim_heap(&mut inner, &range)?;
         self.insert(&mut inner, range, Vma { end: 0, prot, backing, label })?;
         Ok(start)
+    }
+
+    /// The guest-physical address behind `gva`, for the VMM's own pages in the space.
+    #[must_use]
+    pub fn phys(&self, gva: u64) -> Option<GuestPhys> {
+        let inner = self.lock();
+        inner.areas.find(gva)?;
+        inner.slots.get(&(gva / SLOT)).map(|slot| slot.chunk.offset(gva % SLOT))
     }
 
     /// Whether nothing is mapped in the range (for `MAP_FIXED_NOREPLACE`).

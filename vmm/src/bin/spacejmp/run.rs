@@ -12,6 +12,9 @@ use crate::errors::Failure;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  spacejmp run ./hello")]
 pub(crate) struct Args {
+    /// A directory
+    #[arg(long)]
+    dir: Vec<String>,
     /// The program: a static ELF executable
     program: PathBuf,
     /// Its arguments
@@ -32,6 +35,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         args: program_args,
         env: vec![],
         memory_bytes: 4 << 30,
+        grants: args.dir.iter().map(|d| d.parse().expect("grant")).collect(),
+        cwd: None,
+        umask: vmm::linux::fs::take_over_umask(),
         stdio,
     };
     let process =
