@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use vmm::linux::fs::{Access, Grant};
 use vmm::process::{Outcome, Process, RunConfig, StartError};
 
 /// What a run gets unless it asks for something else. Generous: other tests and other
@@ -25,6 +26,7 @@ pub struct Run {
     stdin: Vec<u8>,
     memory_bytes: u64,
     timeout: Duration,
+    dirs: Vec<(PathBuf, bool)>,
 }
 
 /// How a program ended, in a VM or natively.
@@ -88,6 +90,7 @@ impl Run {
             stdin: Vec::new(),
             memory_bytes: MEMORY_BYTES,
             timeout: TIMEOUT,
+            dirs: Vec::new(),
         }
     }
 
@@ -119,6 +122,13 @@ impl Run {
         self
     }
 
+    /// With this host directory granted under its own name.
+    #[must_use]
+    pub fn dir(mut self, host: &Path, read_only: bool) -> Run {
+        self.dirs.push((host.to_owned(), read_only));
+        self
+    }
+
     /// Stopped after `limit`.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Run {
@@ -133,6 +143,9 @@ impl Run {
             args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
             env: env.collect(),
             memory_bytes: self.memory_bytes,
+            grants: self.dirs.iter().map(grant).collect(),
+            cwd: None,
+            umask: 0o022,
             stdio,
         }
     }
@@ -185,10 +198,9 @@ impl Run {
         let output = child.wait_with_output().expect("a child can be waited for");
         let outcome = match (output.status.code(), output.status.signal()) {
             (Some(status), _) => Outcome::Exited(status as u8),
-            (None, signal) => Outcome::Killed {
-                signal: signal.unwrap_or_default() as u8,
-                report: String::new(),
-            },
+            (None, signal) => {
+                Outcome::Killed { signal: signal.unwrap_or_default() as u8, report: String::new() }
+            }
         };
         let stderr = reader.join().expect("the reader does not panic").expect("a pipe can be read");
         Ended { outcome, stdout: output.stdout, stderr, elapsed: began.elapsed() }
@@ -203,13 +215,20 @@ impl Run {
     pub fn same_as_native(&self) -> Ended {
         let (vm, native) = (self.in_vm(), self.native());
         let how = |outcome: &Outcome| match outcome {
-            Outcome::Killed { signal, .. } => Outcome::Killed { signal: *signal, report: String::new() },
+            Outcome::Killed { signal, .. } => {
+                Outcome::Killed { signal: *signal, report: String::new() }
+            }
             other => other.clone(),
         };
         assert_eq!(how(&vm.outcome), how(&native.outcome), "VM {vm:?}\nnative {native:?}");
         assert_eq!(vm.out(), native.out(), "VM {vm:?}");
         vm
     }
+}
+
+fn grant((host, read_only): &(PathBuf, bool)) -> Grant {
+    let access = if *read_only { Access::ReadOnly } else { Access::ReadWrite };
+    Grant { host: host.clone(), guest: host.clone(), access }
 }
 
 /// A program that was started in a VM.
