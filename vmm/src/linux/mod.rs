@@ -200,8 +200,10 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
-        let name = names::name(number).unwrap_or("unknown");
-        tracing::warn!(number, name, "the program made a system call that is not served");
+        match names::name(number) {
+            Some(name) => tracing::warn!("Linux call {name} ({number}) is not served: ENOSYS"),
+            None => tracing::warn!("there is no Linux call {number}: ENOSYS"),
+        }
     }
     Err(Errno::ENOSYS.into())
 }
