@@ -26,7 +26,11 @@ use crate::terminal;
 /// The program is an ordinary static ELF executable for Linux on x86-64. Its input, output
 /// and exit status are its own; of the host it sees nothing but what the options grant.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, after_long_help = long_help())]
+#[command(
+    override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...",
+    after_help = EXAMPLES,
+    after_long_help = long_help()
+)]
 pub(crate) struct Args {
     /// Memory the program may use: a number with K, M, G or T
     ///
@@ -56,11 +60,10 @@ pub(crate) struct Args {
     /// Write the statistics to a file instead
     #[arg(long, value_name = "FILE")]
     stats_to: Option<PathBuf>,
-    /// The program's file; it is not looked up in PATH
-    program: PathBuf,
-    /// Its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    /// The program's file, which is not looked up in PATH, and its arguments
+    // One list: with two, options of ours would still be taken from among the program's.
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
+    command: Vec<OsString>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,7 +106,9 @@ impl Remedy for RunError {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    check_files(&args)?;
+    let mut command = args.command.iter().cloned();
+    let program = PathBuf::from(command.next().unwrap_or_default());
+    check_files(&args, &program)?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
@@ -111,8 +116,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     let memory_bytes = args.memory.unwrap_or_else(|| default_memory(&host::memory()));
     let config = RunConfig {
-        program: args.program.clone(),
-        args: args.args.into_iter().map(OsString::into_encoded_bytes).collect(),
+        program: program.clone(),
+        args: command.map(OsString::into_encoded_bytes).collect(),
         env: environment(std::env::vars_os(), &args.env),
         memory_bytes,
         stdio: stdio()?,
@@ -122,7 +127,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let signals = HostSignals::block()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
     let saved = terminal::Saved::now();
-    let process = Process::start(config).map_err(|error| start_failure(&args.program, error))?;
+    let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
     let options = Supervise { timeout: args.timeout, signals: Some(&signals) };
     let outcome = process.run_to_end(options);
     drop(saved);
@@ -142,13 +147,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// Directories and the current directory, for the file layer.
-fn check_files(args: &Args) -> Result<(), Failure> {
+fn check_files(args: &Args, program: &Path) -> Result<(), Failure> {
     let option = match (args.dir.first(), &args.cwd) {
         (Some(_), _) => "--dir",
         (None, Some(_)) => "--cwd",
         (None, None) => return Ok(()),
     };
-    let doing = format!("run {}", args.program.display());
+    let doing = format!("run {}", program.display());
     Err(Failure::with_remedy(doing, RunError::NoFiles { option }, ExitCode::OwnFailure))
 }
 
@@ -225,7 +230,7 @@ mod tests {
     #[test]
     fn options_after_the_program_are_the_programs() {
         let args = parse(&["--timeout", "2", "./x", "--timeout", "3", "--", "-v"]).unwrap();
-        assert_eq!(args.args, ["--timeout", "3", "--", "-v"]);
+        assert_eq!(args.command, ["./x", "--timeout", "3", "--", "-v"]);
         assert_eq!(args.timeout.unwrap().as_secs(), 2);
     }
 
@@ -233,10 +238,16 @@ mod tests {
     fn stats_takes_its_format_only_after_an_equals_sign() {
         let args = parse(&["--stats", "json"]).unwrap();
         assert_eq!(args.stats, Some(StatsFormat::Table));
-        assert_eq!(args.program.to_str(), Some("json"));
+        assert_eq!(args.command, ["json"]);
         assert_eq!(parse(&["--stats=json", "./x"]).unwrap().stats, Some(StatsFormat::Json));
         assert!(parse(&["--stats=xml", "./x"]).is_err());
         assert!(parse(&["--stats"]).is_err(), "a program is needed");
+    }
+
+    #[test]
+    fn an_unknown_option_before_the_program_is_an_error() {
+        assert!(parse(&["--no-such-option", "./x"]).is_err());
+        assert_eq!(parse(&["--", "--x", "-y"]).unwrap().command, ["--x", "-y"]);
     }
 
     #[test]
