@@ -391,7 +391,7 @@ impl Space {
             let piece = slot_range.start.max(range.start)..slot_range.end.min(range.end);
             let Some(slot) = inner.slots.get_mut(&index) else { continue };
             let whole = piece == slot_range;
-            let added = match slot.mapped {
+            match slot.mapped {
                 Mapped::Nothing | Mapped::Large if whole && anonymous && !slot.has_file => {
                     let added = if slot.mapped == Mapped::Large { 0 } else { 512 };
                     if inner.present_pages + added > inner.limit_pages {
@@ -399,14 +399,13 @@ impl Space {
                     }
                     self.set_large(slot, slot_range.start, rights)?;
                     huge = Some(huge.map_or(piece.start, |h| h.start)..piece.end);
-                    added
+                    inner.present_pages += added;
                 }
                 _ => {
-                    let room = inner.limit_pages.saturating_sub(inner.present_pages);
-                    self.set_small(slot, piece, rights, room)?
+                    let limit = inner.limit_pages;
+                    self.set_small(slot, piece, rights, &mut inner.present_pages, limit)?;
                 }
-            };
-            inner.present_pages += added;
+            }
         }
         if let Some(huge) = huge {
             Self::each_run(inner, huge, |run, gpa| self.mem().allow_huge(gpa, run.end - run.start))
@@ -460,29 +459,30 @@ impl Space {
         Ok(())
     }
 
-    /// Makes small pages present; returns how many were not before.
+    /// Makes small pages present and counts them in `present`, also those before the one
+    /// that is refused because of `limit`.
     fn set_small(
         &self,
         slot: &mut Slot,
         piece: Range<u64>,
         rights: Rights,
-        room_pages: u64,
-    ) -> Result<u64, Errno> {
+        present: &mut u64,
+        limit: u64,
+    ) -> Result<(), Errno> {
         let table = self.table(slot, piece.start)?;
-        let mut added = 0;
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
             let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
             let old = Pte::from_raw(self.mem().load(entry).map_err(|e| errno_of(&e))?);
             if !old.is_present() {
-                if added == room_pages {
+                if *present >= limit {
                     return Err(Errno::ENOMEM);
                 }
-                added += 1;
+                *present += 1;
             }
             let pte = Pte::leaf(slot.chunk.offset(at % SLOT), rights, false);
             self.mem().store(entry, pte.raw()).map_err(|e| errno_of(&e))?;
         }
-        Ok(added)
+        Ok(())
     }
 
     /// Takes the rights of `range` down to `rights` (or nothing) wherever pages are present.
