@@ -24,6 +24,7 @@ pub struct Run {
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
     memory_bytes: u64,
+    grants: Vec<String>,
     timeout: Duration,
 }
 
@@ -87,8 +88,16 @@ impl Run {
             env: Vec::new(),
             stdin: Vec::new(),
             memory_bytes: MEMORY_BYTES,
+            grants: Vec::new(),
             timeout: TIMEOUT,
         }
+    }
+
+    /// Sees this directory, written as for `--dir`.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<String>) -> Run {
+        self.grants.push(dir.into());
+        self
     }
 
     /// With these arguments.
@@ -133,6 +142,9 @@ impl Run {
             args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
             env: env.collect(),
             memory_bytes: self.memory_bytes,
+            grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
+            cwd: None,
+            umask: 0o022,
             stdio,
         }
     }
@@ -185,10 +197,9 @@ impl Run {
         let output = child.wait_with_output().expect("a child can be waited for");
         let outcome = match (output.status.code(), output.status.signal()) {
             (Some(status), _) => Outcome::Exited(status as u8),
-            (None, signal) => Outcome::Killed {
-                signal: signal.unwrap_or_default() as u8,
-                report: String::new(),
-            },
+            (None, signal) => {
+                Outcome::Killed { signal: signal.unwrap_or_default() as u8, report: String::new() }
+            }
         };
         let stderr = reader.join().expect("the reader does not panic").expect("a pipe can be read");
         Ended { outcome, stdout: output.stdout, stderr, elapsed: began.elapsed() }
@@ -203,7 +214,9 @@ impl Run {
     pub fn same_as_native(&self) -> Ended {
         let (vm, native) = (self.in_vm(), self.native());
         let how = |outcome: &Outcome| match outcome {
-            Outcome::Killed { signal, .. } => Outcome::Killed { signal: *signal, report: String::new() },
+            Outcome::Killed { signal, .. } => {
+                Outcome::Killed { signal: *signal, report: String::new() }
+            }
             other => other.clone(),
         };
         assert_eq!(how(&vm.outcome), how(&native.outcome), "VM {vm:?}\nnative {native:?}");

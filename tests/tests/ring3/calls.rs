@@ -35,10 +35,10 @@ fn linux_calls_keep_every_register_but_rax_rcx_r11() {
     assert_eq!(frame.rip, CODE + 4);
     assert_eq!(frame.rflags & ALL_FLAGS, ALL_FLAGS, "flags {:#x}", frame.rflags);
     assert_eq!(bench.vcpu.regs.rax, 0x1234_5678_9abc_def0, "the result");
-    assert_eq!(kept_by_linux(&bench.vcpu.regs), UserRegs {
-        rflags: bench.vcpu.regs.rflags,
-        ..kept_by_linux(&before)
-    });
+    assert_eq!(
+        kept_by_linux(&bench.vcpu.regs),
+        UserRegs { rflags: bench.vcpu.regs.rflags, ..kept_by_linux(&before) }
+    );
 }
 
 #[test]

@@ -153,7 +153,8 @@ fn privileged_instructions_are_refused() {
     for (name, code) in [("sysretq", &[0x48, 0x0f, 0x07][..]), ("sysexit", &[0x0f, 0x35])] {
         bench.load(code);
         let exit = bench.run();
-        let refused = matches!(exit, Exit::Exception { vector: 6 | 13, frame, .. } if frame.rip == CODE);
+        let refused =
+            matches!(exit, Exit::Exception { vector: 6 | 13, frame, .. } if frame.rip == CODE);
         assert!(refused, "{name}: {exit:x?}");
     }
 }
@@ -227,7 +228,9 @@ fn unaligned_accesses_raise_alignment_checks_when_asked_for() {
     bench.vcpu.regs.rflags = FIXED | 0x4_0000;
     // CR0.AM is what lets AC count; Linux sets it, and so do we.
     match bench.run() {
-        Exit::Exception { vector: 17, frame, .. } => assert_eq!((frame.rip, frame.error), (CODE, 0)),
+        Exit::Exception { vector: 17, frame, .. } => {
+            assert_eq!((frame.rip, frame.error), (CODE, 0))
+        }
         other => panic!("{other:x?}"),
     }
     // The flag does not reach into the kernel.
@@ -253,9 +256,8 @@ fn floating_point_exceptions_arrive_when_unmasked() {
     bench.space.copy_out(DATA, &0x1d80_u32.to_le_bytes()).unwrap();
     bench.space.copy_out(DATA + 16, &1.0_f32.to_le_bytes()).unwrap();
     // ldmxcsr [rbx]; movss xmm0, [rbx+16]; xorps xmm1, xmm1; divss xmm0, xmm1
-    let code = [
-        0x0f, 0xae, 0x13, 0xf3, 0x0f, 0x10, 0x43, 0x10, 0x0f, 0x57, 0xc9, 0xf3, 0x0f, 0x5e, 0xc1,
-    ];
+    let code =
+        [0x0f, 0xae, 0x13, 0xf3, 0x0f, 0x10, 0x43, 0x10, 0x0f, 0x57, 0xc9, 0xf3, 0x0f, 0x5e, 0xc1];
     bench.load(&code);
     bench.vcpu.regs.rbx = DATA;
     let (frame, _) = bench.run_to(19);

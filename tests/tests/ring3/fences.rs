@@ -205,7 +205,8 @@ fn reads_of_kernel_structures_by_sgdt_and_sidt_do_not_open_them() {
         bench.load(code);
         bench.vcpu.regs.rsp = stack;
         let exit = bench.run();
-        let refused = matches!(exit, Exit::Exception { vector: 13, frame, .. } if frame.cs & 3 == 3);
+        let refused =
+            matches!(exit, Exit::Exception { vector: 13, frame, .. } if frame.cs & 3 == 3);
         assert!(refused, "{code:x?}: {exit:x?}");
     }
     // mov ss, ax and mov ds, ax with kernel selectors.

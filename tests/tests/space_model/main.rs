@@ -150,8 +150,13 @@ impl Twins {
         match *op {
             Op::MapAt { page, count, prot, kind, file_page } => {
                 let prot = if kind == Kind::SharedReadOnly { prot & !2 } else { prot };
-                let done =
-                    self.space.map_at(at(page), at(count), bits(prot), self.backing(kind, file_page), "test");
+                let done = self.space.map_at(
+                    at(page),
+                    at(count),
+                    bits(prot),
+                    self.backing(kind, file_page),
+                    "test",
+                );
                 if done == Ok(()) {
                     self.model.unmap(page, count);
                     self.model.map(page, count, prot, source(kind, file_page));
@@ -359,7 +364,11 @@ impl Twins {
             let rights = walk.pte.rights();
             match self.model.pages.get(&page) {
                 Some(model) => {
-                    assert_eq!(Some(rights), bits(model.prot).rights(), "rights of {gva} after {after:?}");
+                    assert_eq!(
+                        Some(rights),
+                        bits(model.prot).rights(),
+                        "rights of {gva} after {after:?}"
+                    );
                     assert_eq!(found, self.model.words(model), "content of {gva} after {after:?}");
                 }
                 // Pages between the heap's end and the next slot may be there in advance.
@@ -424,7 +433,12 @@ fn ends(page: &[u8]) -> [u64; 2] {
 /// Each case makes a VM; `PROPTEST_CASES` asks for more.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48);
-    ProptestConfig { cases, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 #[test]
