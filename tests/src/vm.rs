@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use vmm::linux::fs::{Access, Grant};
 use vmm::process::{Outcome, Process, RunConfig, StartError};
 
 /// What a run gets unless it asks for something else. Generous: other tests and other
@@ -25,12 +24,12 @@ pub struct Run {
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
     memory_bytes: u64,
+    grants: Vec<String>,
     timeout: Duration,
-    dirs: Vec<(PathBuf, bool)>,
 }
 
 /// How a program ended, in a VM or natively.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ended {
     /// In the VMM's terms; a native death by a signal has an empty report.
     pub outcome: Outcome,
@@ -40,6 +39,16 @@ pub struct Ended {
     pub stderr: Vec<u8>,
     /// From before the start to after the last thread.
     pub elapsed: Duration,
+}
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:?} after {:?}", self.outcome, self.elapsed)?;
+        if let Outcome::Killed { report, .. } = &self.outcome {
+            writeln!(f, "--- report\n{report}")?;
+        }
+        writeln!(f, "--- stdout\n{}\n--- stderr\n{}", self.out(), self.err())
+    }
 }
 
 impl Ended {
@@ -89,9 +98,16 @@ impl Run {
             env: Vec::new(),
             stdin: Vec::new(),
             memory_bytes: MEMORY_BYTES,
+            grants: Vec::new(),
             timeout: TIMEOUT,
-            dirs: Vec::new(),
         }
+    }
+
+    /// Sees this directory, written as for `--dir`.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<String>) -> Run {
+        self.grants.push(dir.into());
+        self
     }
 
     /// With these arguments.
@@ -122,13 +138,6 @@ impl Run {
         self
     }
 
-    /// With this host directory granted under its own name.
-    #[must_use]
-    pub fn dir(mut self, host: &Path, read_only: bool) -> Run {
-        self.dirs.push((host.to_owned(), read_only));
-        self
-    }
-
     /// Stopped after `limit`.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Run {
@@ -143,7 +152,7 @@ impl Run {
             args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
             env: env.collect(),
             memory_bytes: self.memory_bytes,
-            grants: self.dirs.iter().map(grant).collect(),
+            grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             cwd: None,
             umask: 0o022,
             stdio,
@@ -224,11 +233,6 @@ impl Run {
         assert_eq!(vm.out(), native.out(), "VM {vm:?}");
         vm
     }
-}
-
-fn grant((host, read_only): &(PathBuf, bool)) -> Grant {
-    let access = if *read_only { Access::ReadOnly } else { Access::ReadWrite };
-    Grant { host: host.clone(), guest: host.clone(), access }
 }
 
 /// A program that was started in a VM.

@@ -30,7 +30,7 @@ fn text(path: &Path) -> &str {
 fn std_tour_is_as_natively() {
     skip_without_kvm!();
     let dir = folder();
-    let run = rust("std_tour").args(&[text(dir.path())]).env("TOUR", "1").dir(dir.path(), false);
+    let run = rust("std_tour").args(&[text(dir.path())]).env("TOUR", "1").grant(text(dir.path()));
     let ended = run.same_as_native();
     assert_eq!(ended.outcome, Outcome::Exited(7), "{ended:?}");
     assert_eq!(ended.out().lines().count(), 13, "{}", ended.out());
@@ -98,9 +98,9 @@ fn file_calls_give_what_linux_gives() {
     skip_without_kvm!();
     let dir = folder();
     let args = [text(dir.path())];
-    rust("file_calls").args(&args).dir(dir.path(), false).in_vm().expect(0, "files: fine\n");
+    rust("file_calls").args(&args).grant(text(dir.path())).in_vm().expect(0, "files: fine\n");
     for link in [Link::Fixed, Link::Pie] {
-        let run = Run::new(guests::c_with("fileio", link)).args(&args).dir(dir.path(), false);
+        let run = Run::new(guests::c_with("fileio", link)).args(&args).grant(text(dir.path()));
         run.in_vm().expect(0, "fileio: fine\n");
     }
 }
@@ -112,7 +112,10 @@ fn files_outside_the_granted_directories_are_not_there() {
     let ended = rust("file_calls").args(&[text(dir.path())]).in_vm();
     assert_ne!(ended.outcome, Outcome::Exited(0), "{ended:?}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was made there");
-    let ended = rust("file_calls").args(&[text(dir.path())]).dir(dir.path(), true).in_vm();
+    let ended = rust("file_calls")
+        .args(&[text(dir.path())])
+        .grant(format!("{0}:{0}:ro", text(dir.path())))
+        .in_vm();
     assert_ne!(ended.outcome, Outcome::Exited(0), "{ended:?}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was made there");
 }

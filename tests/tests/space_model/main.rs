@@ -456,3 +456,29 @@ fn short_memory_refuses_operations_and_is_never_exceeded() {
         Twins::new(limit).run(&ops, false);
     });
 }
+
+/// Operations that once went wrong, each for a reason of its own.
+#[test]
+fn sequences_that_once_failed_agree_with_the_model() {
+    skip_without_kvm!();
+    let anonymous =
+        |page, count| Op::MapAt { page, count, prot: 3, kind: Kind::Anonymous, file_page: 0 };
+    let heap = |pages: u64| Op::Heap { end_bytes: at(pages) };
+    let private = Op::MapAt { page: WINDOW, count: 2, prot: 3, kind: Kind::Private, file_page: 0 };
+    // Pages made present before memory ran out were not counted.
+    Twins::new(1).run(&[private], false);
+    // Pages made present ahead of the heap stayed when memory ran out on the way.
+    Twins::new(757).run(&[heap(612), heap(613), heap(0)], false);
+    // Pages ahead of the heap were taken back although something had been moved there: the
+    // heap ends 100 pages and more below the slot's end.
+    let ahead = HEAP + 400;
+    for fixed in [Some(ahead), None] {
+        let from = if fixed.is_some() { WINDOW } else { ahead };
+        let mut ops = vec![heap(300), anonymous(from, 1), heap(350), heap(300)];
+        ops.push(Op::Write { page: from, count: 1, stamp: 77 });
+        ops.push(Op::Remap { page: from, old: 1, new: 50, may_move: true, fixed });
+        ops.push(Op::Write { page: ahead, count: 50, stamp: 99 });
+        ops.extend([heap(310), heap(0), Op::Read { page: ahead, count: 50 }]);
+        Twins::new(1 << 18).run(&ops, true);
+    }
+}

@@ -25,3 +25,17 @@ pub use probe::{GuestCpu, HostReport, KvmReport, probe};
 pub use problem::{NoDevice, Problem};
 pub use system::{Clock, Cpus, HugePages, HugePool, Memory, System};
 pub use translation::{Translation, TranslationKind};
+
+use files::Files;
+
+/// Why `/dev/kvm` cannot be opened, as `doctor` would say it; `None` when it can.
+#[must_use]
+pub fn device_problem() -> Option<Problem> {
+    device::open(&Files::at("/")).err()
+}
+
+/// How much memory this host and our part of it have.
+#[must_use]
+pub fn memory() -> Memory {
+    system::memory(&Files::at("/"))
+}

@@ -88,7 +88,7 @@ pub(crate) fn read(files: &Files) -> System {
     }
 }
 
-fn memory(files: &Files) -> Memory {
+pub(super) fn memory(files: &Files) -> Memory {
     let info = files.text("/proc/meminfo");
     let field = |name: &str| {
         let line = info.as_deref()?.lines().find_map(|line| line.strip_prefix(name))?;

@@ -277,7 +277,12 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 }
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
-    ctx.process.stats.unserved(number);
+    if ctx.process.stats.unserved(number) {
+        match names::name(number) {
+            Some(name) => tracing::warn!("Linux call {name} ({number}) is not served: ENOSYS"),
+            None => tracing::warn!("there is no Linux call {number}: ENOSYS"),
+        }
+    }
     Err(Errno::ENOSYS.into())
 }
 

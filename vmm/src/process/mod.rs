@@ -4,29 +4,39 @@
 //! - [`start`]: from a file to a first thread ready to run
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
 //! - [`table`]: all threads, their start and their end
+//! - [`supervise`]: what ends a process from outside; the event loop
+//! - [`host_signals`]: signals the host sends to us
+//! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;
+pub mod host_signals;
 pub mod outcome;
+pub mod remedy;
 pub mod start;
+pub mod supervise;
 pub mod table;
 pub mod thread;
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use abi::GuestPhys;
 
 pub use config::RunConfig;
+pub use host_signals::HostSignals;
 pub use outcome::Outcome;
 pub use start::StartError;
+pub use supervise::Supervise;
+use table::Hearing;
 pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
 use crate::guest::clock::{self, GuestClock};
 use crate::linux::fs::Files;
 use crate::linux::signal::SignalActions;
-use crate::report::stats::Stats;
+use crate::report::stats::{Phase, Stats};
 use crate::space::Space;
 use crate::vm::Machine;
 
@@ -52,8 +62,24 @@ pub struct Process {
     clock_page: GuestPhys,
     /// Counters.
     pub stats: Stats,
+    /// Its file, for reports.
+    pub(crate) executable: Executable,
     stopping: AtomicBool,
     outcome: Mutex<Option<Outcome>>,
+    running_since: Instant,
+    stopped: OnceLock<Instant>,
+    second_task: OnceLock<fn(&Process)>,
+}
+
+/// The program's file and where it was loaded.
+#[derive(Debug)]
+pub(crate) struct Executable {
+    /// The file.
+    pub(crate) file: Arc<File>,
+    /// Added to the file's addresses.
+    pub(crate) bias: u64,
+    /// One past its highest address.
+    pub(crate) end: u64,
 }
 
 impl Process {
@@ -72,9 +98,13 @@ impl Process {
             if slot.is_none() {
                 *slot = Some(outcome);
             }
+            if self.stopped.set(Instant::now()).is_ok() {
+                self.stats.phase(Phase::Run, self.running_since.elapsed());
+            }
         }
         self.stopping.store(true, Ordering::Release);
         self.threads.kick_all();
+        self.threads.notify();
     }
 
     /// Switches the vDSO's clock on, if it is not: `hint` is the time-stamp counter as ring 3
@@ -87,6 +117,8 @@ impl Process {
         if let Some(page) = clock.calibrate(hint, vcpu_tsc()) {
             // The page was mapped at the start and is never given back.
             let _ = clock::publish(&self.machine.mem, self.clock_page, &page);
+            drop(clock);
+            self.call_every_second(Process::refresh_clock);
         }
     }
 
@@ -99,11 +131,49 @@ impl Process {
         }
     }
 
-    /// Waits until every thread has left, and says how it ended.
+    /// Runs the event loop on this thread until every thread of the program has left, and says
+    /// how it ended. Call it, or [`Process::wait`], once.
+    ///
+    /// A program that is told to end is gone within some milliseconds, whether it computes
+    /// or blocks in a call.
     #[must_use]
-    pub fn wait(&self) -> Outcome {
-        self.threads.wait_until_empty(|| self.is_stopping());
+    pub fn run_to_end(&self, options: Supervise<'_>) -> Outcome {
+        if let Err(error) = supervise::until_empty(self, options) {
+            self.stop(Outcome::HostFailed(crate::error::chain(&error)));
+            // Without the event loop: the threads leave for the kicks alone.
+            while self.threads.hearing(true) != Hearing::Empty {
+                self.threads.kick_deaf(true);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        self.threads.join_ended();
+        if let Some(stopped) = self.stopped.get() {
+            self.stats.phase(Phase::End, stopped.elapsed());
+        }
         let mut slot = self.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
         slot.take().unwrap_or(Outcome::Exited(0))
+    }
+
+    /// As [`Process::run_to_end`], with nothing from outside that could end it.
+    #[must_use]
+    pub fn wait(&self) -> Outcome {
+        self.run_to_end(Supervise::default())
+    }
+
+    /// Has `task` called about once a second from the event loop, from now to the end. The
+    /// first caller's task counts.
+    pub fn call_every_second(&self, task: fn(&Process)) {
+        let _ = self.second_task.set(task);
+        self.threads.notify();
+    }
+
+    fn wants_seconds(&self) -> bool {
+        self.second_task.get().is_some()
+    }
+
+    fn every_second(&self) {
+        if let Some(task) = self.second_task.get() {
+            task(self);
+        }
     }
 }

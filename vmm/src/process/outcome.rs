@@ -12,6 +12,11 @@ pub enum Outcome {
         /// What happened, for a person; empty when the program asked for it itself.
         report: String,
     },
+    /// A signal from outside ended it: Ctrl-C, `kill`, a terminal that went away.
+    Interrupted {
+        /// The signal's number.
+        signal: u8,
+    },
     /// The time it was given ran out.
     TimedOut,
     /// The VM's memory was used up.
@@ -19,6 +24,6 @@ pub enum Outcome {
         /// What it had.
         limit_bytes: u64,
     },
-    /// KVM or the guest kernel failed; the program is not to blame.
+    /// KVM, the guest kernel or the VMM failed; the program is not to blame.
     HostFailed(String),
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
@@ -13,14 +13,14 @@ use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
 use super::thread::{self, Thread};
-use super::{Process, ThreadTable};
+use super::{Executable, Process, ThreadTable};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
 use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, default_cwd};
 use crate::linux::signal::{SignalActions, ThreadSignals};
-use crate::report::stats::Stats;
+use crate::report::stats::{Phase, Stats};
 use crate::space::{Backing, Prot, Space};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
@@ -64,6 +64,9 @@ pub enum StartError {
     /// The clock and its page.
     #[error("cannot map the vDSO")]
     Vdso(#[source] Errno),
+    /// The host has no file descriptor for the event loop.
+    #[error("cannot make an event descriptor")]
+    Events(#[source] std::io::Error),
     /// The host has no thread to give.
     #[error("cannot start a host thread for the first vCPU")]
     Thread(#[source] std::io::Error),
@@ -76,6 +79,7 @@ impl Process {
     /// [`StartError`].
     pub fn start(config: RunConfig) -> Result<Arc<Process>, StartError> {
         let started = Instant::now();
+        let stats = Stats::new();
         let name = config.program.display().to_string();
         let open = |source| StartError::Open { program: name.clone(), source };
         let file = Arc::new(File::open(&config.program).map_err(open)?);
@@ -94,8 +98,11 @@ impl Process {
         });
         let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
 
+        let mut lap = stats.laps();
         let machine = Machine::new()?;
+        lap.ends(Phase::Machine);
         let mut vcpu = machine.new_vcpu()?;
+        lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
         let loaded = elf::load(&space, &file, &image).map_err(bad)?;
@@ -119,22 +126,27 @@ impl Process {
         let rsp = stack::build(&space, &contents, loaded.exec_stack).map_err(StartError::Stack)?;
         vcpu.regs = UserRegs { rip: loaded.entry, rsp, ..UserRegs::default() };
         vcpu.restore_all();
+        lap.ends(Phase::Load);
 
         let short = config.program.file_name().unwrap_or(config.program.as_os_str());
         let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
         let process = Arc::new(Process {
             machine,
             space,
+            threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
-            threads: ThreadTable::default(),
+            clock: Mutex::new(GuestClock::new(tsc_khz)),
+            clock_page,
             signals: SignalActions::default(),
             started,
             program,
-            stats: Stats::new(),
-            clock: Mutex::new(GuestClock::new(tsc_khz)),
-            clock_page,
+            stats,
+            executable: Executable { file, bias: loaded.bias, end: loaded.end },
             stopping: AtomicBool::new(false),
             outcome: Mutex::new(None),
+            running_since: Instant::now(),
+            stopped: OnceLock::new(),
+            second_task: OnceLock::new(),
         });
         let first = Thread::new(process.threads.new_tid(), ThreadSignals::default());
         first.set_name(

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vmm_sys_util::eventfd::EventFd;
 
 use super::thread::Thread;
 use crate::vm::Vcpu;
@@ -13,8 +14,20 @@ use crate::vm::kick;
 #[derive(Debug)]
 pub struct ThreadTable {
     inner: Mutex<Inner>,
-    changed: Condvar,
+    /// Written when the event loop (`supervise.rs`) should look at the table.
+    attention: EventFd,
     next_tid: AtomicI32,
+}
+
+/// Whether the threads have answered the kicks they were sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hearing {
+    /// There are no threads.
+    Empty,
+    /// Nobody owes an answer.
+    All,
+    /// Some thread has been kicked and has not looked up yet.
+    SomeDeaf,
 }
 
 #[derive(Debug, Default)]
@@ -32,17 +45,19 @@ struct Inner {
 /// believe they are init.
 pub const PID: i32 = 1000;
 
-impl Default for ThreadTable {
-    fn default() -> Self {
-        ThreadTable {
-            inner: Mutex::default(),
-            changed: Condvar::new(),
-            next_tid: AtomicI32::new(PID),
-        }
-    }
-}
-
 impl ThreadTable {
+    /// A table without threads.
+    ///
+    /// # Errors
+    /// The host has no file descriptor to give.
+    pub fn new() -> std::io::Result<ThreadTable> {
+        Ok(ThreadTable {
+            inner: Mutex::default(),
+            attention: EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?,
+            next_tid: AtomicI32::new(PID),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
     }
@@ -82,8 +97,10 @@ impl ThreadTable {
             inner.exits += vcpu.exits;
             inner.idle.push(vcpu);
         }
-        self.changed.notify_all();
-        inner.live.is_empty()
+        let last = inner.live.is_empty();
+        drop(inner);
+        self.notify();
+        last
     }
 
     /// The thread with this number.
@@ -112,41 +129,52 @@ impl ThreadTable {
         }
     }
 
-    /// Kicks `thread`, again and again until it has looked at its signals: see
-    /// [`ThreadTable::wait_until_empty`], which does the repeating.
+    /// Kicks `thread`; the event loop repeats it until the thread has looked at its signals.
     pub fn kick_until_heard(&self, thread: &Thread) {
         thread.mark_kicked();
         kick::kick(thread.host_tid());
-        self.changed.notify_all();
+        self.notify();
     }
 
-    /// Waits until no thread is left. While `stopping`, threads are kicked again and again:
-    /// one that was just about to block would miss a single kick.
-    pub fn wait_until_empty(&self, stopping: impl Fn() -> bool) {
-        let mut inner = self.lock();
-        while !inner.live.is_empty() {
-            let all = stopping();
-            let deaf = |thread: &&Arc<Thread>| all || thread.signals.is_kicked();
-            let mut pause = Duration::from_secs(3600);
-            for thread in inner.live.values().filter(deaf) {
-                kick::kick(thread.host_tid());
-                pause = Duration::from_millis(1);
-            }
-            inner = match self.changed.wait_timeout(inner, pause) {
-                Ok((guard, _)) => guard,
-                Err(poison) => poison.into_inner().0,
-            };
+    /// Who has not answered a kick. While the process is `stopping`, no thread has.
+    #[must_use]
+    pub fn hearing(&self, stopping: bool) -> Hearing {
+        let inner = self.lock();
+        let deaf = |thread: &Arc<Thread>| stopping || thread.signals.is_kicked();
+        match inner.live.is_empty() {
+            true => Hearing::Empty,
+            false if inner.live.values().any(deaf) => Hearing::SomeDeaf,
+            false => Hearing::All,
         }
-        let handles: Vec<_> = inner.host.drain().map(|(_, handle)| handle).collect();
-        drop(inner);
+    }
+
+    /// Kicks the threads that have not answered again.
+    pub fn kick_deaf(&self, stopping: bool) {
+        let inner = self.lock();
+        for thread in inner.live.values().filter(|t| stopping || t.signals.is_kicked()) {
+            kick::kick(thread.host_tid());
+        }
+    }
+
+    /// Waits for the host threads of ended threads, which are about to end themselves.
+    pub fn join_ended(&self) {
+        let handles: Vec<_> = self.lock().host.drain().map(|(_, handle)| handle).collect();
         for handle in handles {
+            // Its panic was turned into an outcome where it happened.
             let _ = handle.join();
         }
     }
 
-    /// Wakes whoever waits for the end, to look again.
+    /// Readable when the event loop should look at the table.
+    #[must_use]
+    pub fn attention(&self) -> &EventFd {
+        &self.attention
+    }
+
+    /// Wakes the event loop.
     pub fn notify(&self) {
-        self.changed.notify_all();
+        // Fails only when the counter is full: then it is readable anyway.
+        let _ = self.attention.write(1);
     }
 
     /// Drops the vCPUs kept for reuse; they hold the VM.

@@ -1,5 +1,6 @@
 //! One thread of the program: a vCPU, run by a host thread of its own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -117,7 +118,14 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     thread.host_tid.store(host_tid, Ordering::Relaxed);
     process.stats.thread_started();
     let armed = vcpu.arm();
-    let next = loop_until_end(&mut ThreadCtx { process, thread, vcpu: &mut vcpu });
+    let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu };
+    // A panic is a bug of ours. It ends the program with a report; without this the process
+    // would wait for this thread for ever.
+    let next = catch_unwind(AssertUnwindSafe(|| loop_until_end(&mut ctx))).unwrap_or_else(|_| {
+        let text = format!("the VMM's thread {} panicked: a bug in spacejmp", thread.tid);
+        process.stop(Outcome::HostFailed(text));
+        Next::Stop
+    });
     drop(armed);
     if next == Next::ThreadEnds {
         linux::thread::on_exit(process, thread);
@@ -128,7 +136,6 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         // The last thread left with `exit` rather than `exit_group`: status 0, as Linux.
         process.stop(Outcome::Exited(0));
     }
-    process.threads.notify();
 }
 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {

@@ -85,6 +85,22 @@ kinds! {
     }
 }
 
+kinds! {
+    /// The parts of a run's wall time, in their order.
+    Phase {
+        /// Opening KVM, creating the VM, its memory and the guest kernel.
+        Machine "machine",
+        /// Creating the first vCPU, finding out the kind of host included.
+        Vcpu "vcpu",
+        /// Mapping the program, its stack, arguments and environment.
+        Load "load",
+        /// From the first thread's start until something ended the program.
+        Run "run",
+        /// From then until the last thread had left.
+        End "end",
+    }
+}
+
 #[derive(Debug, Default)]
 struct Call {
     count: AtomicU64,
@@ -105,6 +121,7 @@ pub struct Stats {
     threads_peak: AtomicU64,
     guest_nanos: AtomicU64,
     memory_touched_bytes: AtomicU64,
+    phases: [AtomicU64; Phase::ALL.len()],
 }
 
 impl Default for Stats {
@@ -126,7 +143,18 @@ impl Stats {
             threads_peak: AtomicU64::new(0),
             guest_nanos: AtomicU64::new(0),
             memory_touched_bytes: AtomicU64::new(0),
+            phases: Default::default(),
         }
+    }
+
+    /// Notes how long a phase took.
+    pub fn phase(&self, phase: Phase, time: Duration) {
+        self.phases[phase as usize].store(nanos(time), Relaxed);
+    }
+
+    /// A stop watch for consecutive phases, running from now.
+    pub fn laps(&self) -> Laps<'_> {
+        Laps { stats: self, since: Instant::now() }
     }
 
     /// Counts an exit.
@@ -139,26 +167,18 @@ impl Stats {
         self.faults[kind as usize].fetch_add(1, Relaxed);
     }
 
-    /// Counts a served Linux call and the time spent serving it, blocking included.
+    /// Counts a Linux call and the time spent serving it, blocking included.
     pub fn call(&self, number: u64, time: Duration) {
         let call = self.slot(number);
         call.count.fetch_add(1, Relaxed);
         call.nanos.fetch_add(nanos(time), Relaxed);
     }
 
-    /// Counts a call that nobody serves. The first time for each number it is named in
-    /// the log, and `true` is returned; numbers outside the table count as one number.
+    /// Marks a call that nobody serves; it is counted by [`Stats::call`] like any other. The
+    /// first time for each number `true` is returned, so that it can be named in the log;
+    /// numbers outside the table are one number.
     pub fn unserved(&self, number: u64) -> bool {
-        let call = self.slot(number);
-        call.count.fetch_add(1, Relaxed);
-        let first = !call.unserved.swap(true, Relaxed);
-        if first {
-            match names::name(number) {
-                Some(name) => tracing::warn!("Linux call {name} ({number}) is not served: ENOSYS"),
-                None => tracing::warn!("there is no Linux call {number}: ENOSYS"),
-            }
-        }
-        first
+        !self.slot(number).unserved.swap(true, Relaxed)
     }
 
     /// A thread of the program starts.
@@ -189,11 +209,23 @@ impl Stats {
             wall_ns: nanos(self.start.elapsed()),
             guest_ns: self.guest_nanos.load(Relaxed),
             memory_touched_bytes: self.memory_touched_bytes.load(Relaxed),
+            phases: self.phases(),
             threads_started: self.threads_started.load(Relaxed),
             threads_peak: self.threads_peak.load(Relaxed),
             exits: counts(&self.exits, |index| ExitReason::ALL[index].name()),
             faults: counts(&self.faults, |index| FaultKind::ALL[index].name()),
             calls: self.calls(),
+        }
+    }
+
+    fn phases(&self) -> PhaseReport {
+        let ns = |phase: Phase| self.phases[phase as usize].load(Relaxed);
+        PhaseReport {
+            machine_ns: ns(Phase::Machine),
+            vcpu_ns: ns(Phase::Vcpu),
+            load_ns: ns(Phase::Load),
+            run_ns: ns(Phase::Run),
+            end_ns: ns(Phase::End),
         }
     }
 
@@ -218,6 +250,22 @@ impl Stats {
     }
 }
 
+/// Measures phases that follow each other.
+#[derive(Debug)]
+pub struct Laps<'a> {
+    stats: &'a Stats,
+    since: Instant,
+}
+
+impl Laps<'_> {
+    /// The phase that has been running ends here, and the next one begins.
+    pub fn ends(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.stats.phase(phase, now.duration_since(self.since));
+        self.since = now;
+    }
+}
+
 /// A run in numbers: `--stats=json` prints it as it is, `--stats` as a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StatsReport {
@@ -227,6 +275,8 @@ pub struct StatsReport {
     pub guest_ns: u64,
     /// Guest memory touched.
     pub memory_touched_bytes: u64,
+    /// Where the wall time went.
+    pub phases: PhaseReport,
     /// Threads ever started, the first included.
     pub threads_started: u64,
     /// Most threads at one time.
@@ -237,6 +287,21 @@ pub struct StatsReport {
     pub faults: Vec<Count>,
     /// Linux calls by number.
     pub calls: Vec<CallReport>,
+}
+
+/// The parts of a run, see [`Phase`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PhaseReport {
+    /// [`Phase::Machine`].
+    pub machine_ns: u64,
+    /// [`Phase::Vcpu`].
+    pub vcpu_ns: u64,
+    /// [`Phase::Load`].
+    pub load_ns: u64,
+    /// [`Phase::Run`].
+    pub run_ns: u64,
+    /// [`Phase::End`].
+    pub end_ns: u64,
 }
 
 /// How often something happened.
@@ -277,7 +342,7 @@ fn nanos(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, ExitReason, FaultKind, Stats};
+    use super::{Duration, ExitReason, FaultKind, Phase, Stats};
 
     #[test]
     fn every_kind_has_the_slot_of_its_place_in_the_table() {
@@ -323,11 +388,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unserved_call_is_named_once_and_counted_always() {
+    fn an_unserved_call_is_named_once_and_counted_as_any_other() {
         let stats = Stats::new();
         assert!(stats.unserved(57));
         assert!(!stats.unserved(57));
         assert!(stats.unserved(58));
+        stats.call(57, Duration::ZERO);
+        stats.call(57, Duration::ZERO);
         let calls = stats.snapshot().calls;
         assert_eq!((calls[0].name, calls[0].count, calls[0].served), (Some("fork"), 2, false));
     }
@@ -337,10 +404,25 @@ mod tests {
         let stats = Stats::new();
         assert!(stats.unserved(512));
         assert!(!stats.unserved(u64::MAX));
-        stats.call(1 << 40, Duration::ZERO);
+        for number in [512, u64::MAX, 1 << 40] {
+            stats.call(number, Duration::ZERO);
+        }
         let calls = stats.snapshot().calls;
         assert_eq!(calls.len(), 1);
         assert_eq!((calls[0].number, calls[0].name, calls[0].count), (None, None, 3));
+    }
+
+    #[test]
+    fn laps_are_the_phases_one_after_the_other() {
+        let stats = Stats::new();
+        let mut laps = stats.laps();
+        std::thread::sleep(Duration::from_millis(2));
+        laps.ends(Phase::Machine);
+        laps.ends(Phase::Vcpu);
+        let phases = stats.snapshot().phases;
+        assert!(phases.machine_ns >= 2_000_000);
+        assert!(phases.vcpu_ns < phases.machine_ns);
+        assert_eq!(phases.run_ns, 0);
     }
 
     #[test]

@@ -12,6 +12,16 @@ const CALLS_SHOWN: usize = 20;
 impl fmt::Display for StatsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<20} {:>12}", "wall time", time(self.wall_ns))?;
+        let phases = &self.phases;
+        for (name, ns) in [
+            ("machine", phases.machine_ns),
+            ("first vCPU", phases.vcpu_ns),
+            ("load", phases.load_ns),
+            ("run", phases.run_ns),
+            ("end", phases.end_ns),
+        ] {
+            writeln!(f, "  {name:<18} {:>12}", time(ns))?;
+        }
         writeln!(f, "{:<20} {:>12}  all threads together", "guest time", time(self.guest_ns))?;
         let mib = self.memory_touched_bytes.div_ceil(1 << 20);
         writeln!(f, "{:<20} {mib:>8} MiB", "memory touched")?;

@@ -810,9 +810,13 @@ impl Space {
         {
             let from = range.start.max(inner.heap_ahead);
             let bytes = ahead - from;
-            if bytes <= EAGER_BYTES && self.populate(inner, from..ahead, &vma).is_ok() {
-                inner.heap_ahead = ahead;
-                return Ok(());
+            if bytes <= EAGER_BYTES {
+                if self.populate(inner, from..ahead, &vma).is_ok() {
+                    inner.heap_ahead = ahead;
+                    return Ok(());
+                }
+                // Short of memory: what was made present beyond the heap has to go.
+                self.take_back(inner, range.end.max(inner.heap_ahead)..ahead)?;
             }
         }
         let from = range.start.max(inner.heap_ahead);
@@ -888,6 +892,7 @@ impl Space {
                 && inner.areas.is_free(more.clone())
             {
                 self.check_limit(inner, &more, vma.prot, &vma.backing)?;
+                self.trim_heap(inner, &more)?;
                 let mut tail = vma.clone();
                 if let Backing::File { offset, .. } = &mut tail.backing {
                     *offset += old_len;
@@ -912,6 +917,7 @@ impl Space {
         };
         let extra = target + old_len.min(new_len)..target + new_len;
         self.check_limit(inner, &extra, vma.prot, &vma.backing)?;
+        self.trim_heap(inner, &(target..target + new_len))?;
         let anonymous = matches!(vma.backing, Backing::Anonymous);
         if !anonymous && let Backing::File { kind: FileMapping::Private, .. } = vma.backing {
             // The private copies of a file's pages cannot follow into a new mapping of it.

@@ -40,8 +40,11 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     });
 }
 
-/// Installs the handler, once in a process.
+/// Installs the handler, once in a process, and lets the signal through to the calling thread
+/// and those it starts: whoever started us may have blocked it, and masks are inherited.
 pub fn install() {
+    // The signal number is valid; there is no other reason to fail.
+    let _ = vmm_sys_util::signal::unblock_signal(kick_signal());
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // The signal number is valid, so this fails only when the kernel is out of memory

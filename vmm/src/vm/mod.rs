@@ -1,6 +1,7 @@
 //! The virtual machine: KVM handles, guest memory, page-table frames, vCPUs.
 //!
-//! - [`memory`]: guest-physical memory; [`tables`]: the frames that page tables live in
+//! - [`memory`]: guest-physical memory; [`resident`]: how much of it the host really holds;
+//!   [`tables`]: the frames that page tables live in
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
@@ -11,6 +12,7 @@ pub mod exit;
 pub mod kick;
 pub mod machine;
 pub mod memory;
+pub mod resident;
 pub mod tables;
 pub mod vcpu;
 

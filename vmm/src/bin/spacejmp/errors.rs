@@ -29,7 +29,6 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// `doing` completes the sentence "spacejmp: cannot ...". The remedy is the cause's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command's errors have remedies yet"))]
     pub(crate) fn with_remedy(
         doing: impl Into<String>,
         cause: impl Remedy + 'static,
@@ -46,6 +45,11 @@ impl Failure {
         code: ExitCode,
     ) -> Self {
         Self { doing: doing.into(), cause: Box::new(cause), remedy: None, code }
+    }
+
+    /// The same with a remedy found elsewhere.
+    pub(crate) fn help(self, remedy: Option<String>) -> Self {
+        Self { remedy, ..self }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -78,7 +82,7 @@ fn render(failure: &Failure, colour: Colour) -> String {
 }
 
 /// Names from outside (paths, program names) must not break the line or move the cursor.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 

@@ -1,15 +1,18 @@
 //! The `spacejmp` command: parse, call the library, print.
 //!
 //! Each subcommand has a file of its own with its arguments and a `run` that returns how
-//! the process ends. `errors` prints failures, `log` sets up the log, `style` decides on
+//! the process ends. `errors` prints failures, `ending` a program's end, `log` sets up the log, `style` decides on
 //! colours. No subcommand prints errors or exits by itself.
 
 mod completions;
 mod doctor;
+mod ending;
 mod errors;
 mod log;
 mod run;
+mod run_options;
 mod style;
+mod terminal;
 mod version;
 
 use std::process;
@@ -40,6 +43,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  spacejmp run ./hello        run a static program in a VM
   spacejmp doctor             can this machine run VMs, and how fast
   spacejmp doctor --json      the same for scripts
   spacejmp help doctor        what a command does, with examples";

@@ -1,59 +1,264 @@
 //! `spacejmp run`: runs a program in a VM of its own.
 
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use vmm::exit_code::ExitCode;
-use vmm::process::{Outcome, Process, RunConfig};
+use clap::ValueEnum;
+use vmm::error::Remedy;
+use vmm::exit_code::{self, ExitCode};
+use vmm::host;
+use vmm::linux::fs::{Grant, take_over_umask};
+use vmm::process::{HostSignals, Process, RunConfig, StartError, Supervise};
+use vmm::report::run::RunReport;
 
-use crate::errors::Failure;
+use crate::ending;
+use crate::errors::{self, Failure};
+use crate::run_options::{
+    EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
+};
+use crate::terminal;
 
 /// Run a program in a virtual machine of its own
+///
+/// The program is an ordinary static ELF executable for Linux on x86-64. Its input, output
+/// and exit status are its own; of the host it sees nothing but what the options grant.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  spacejmp run ./hello")]
+#[command(
+    override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...",
+    after_help = EXAMPLES,
+    after_long_help = long_help()
+)]
 pub(crate) struct Args {
-    /// A directory
-    #[arg(long)]
+    /// Memory the program may use: a number with K, M, G or T
+    ///
+    /// Nothing is taken before the program touches it. Default: half of the host's memory, or
+    /// what is available now or allowed to this cgroup if that is less. At least 16M.
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// Give the program a directory of the host, optionally under another name or read-only
+    #[arg(long, value_name = "HOST[:GUEST][:ro]")]
     dir: Vec<String>,
-    /// The program: a static ELF executable
-    program: PathBuf,
-    /// Its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<std::ffi::OsString>,
+    /// Set an environment variable, or pass the host's
+    ///
+    /// Without this option the program gets HOME, LANG, LC_*, NO_COLOR, PATH,
+    /// RUST_BACKTRACE, TERM, TZ and USER if they are set, and nothing else.
+    #[arg(long, value_name = "K[=V]", value_parser = parse_env)]
+    env: Vec<EnvOption>,
+    /// The directory to start in, as the program sees it
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// End the program after this time; fractions are allowed
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
+    /// Say on stderr what the run did and took: a table, or one JSON object
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "table")]
+    stats: Option<StatsFormat>,
+    /// Write the statistics to a file instead
+    #[arg(long, value_name = "FILE")]
+    stats_to: Option<PathBuf>,
+    /// The program's file, which is not looked up in PATH, and its arguments
+    // One list: with two, options of ours would still be taken from among the program's.
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StatsFormat {
+    Table,
+    Json,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spacejmp run ./hello
+  spacejmp run --memory 256M --timeout 2.5 ./server --port 1
+  spacejmp run --env GREETING=hello --env EDITOR ./hello
+  spacejmp run --stats=json --stats-to stats.json ./hello";
+
+fn long_help() -> String {
+    format!(
+        "{EXAMPLES}\n\nCtrl-C and SIGTERM go to the program's own handler if it has one; without \
+         one, or the second\ntime within 2 seconds, they end it at once.\n\n{}",
+        exit_code::HELP
+    )
+}
+
+/// What is wrong with a request before anything is started.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("there is no file {name}; the one at {found} is not meant: PATH is not searched")]
+    InPath { name: String, found: String },
+}
+
+impl Remedy for RunError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            RunError::InPath { found, .. } => Some(format!("give its path: {found}")),
+        }
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    let dup = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().expect("dup");
-    let stdio = [
-        dup(std::io::stdin().as_fd()),
-        dup(std::io::stdout().as_fd()),
-        dup(std::io::stderr().as_fd()),
-    ];
-    let program_args = args.args.into_iter().map(|a| a.into_encoded_bytes()).collect();
-    let config = RunConfig {
-        program: args.program,
-        args: program_args,
-        env: vec![],
-        memory_bytes: 4 << 30,
-        grants: args.dir.iter().map(|d| d.parse().expect("grant")).collect(),
-        cwd: None,
-        umask: vmm::linux::fs::take_over_umask(),
-        stdio,
+    let mut command = args.command.iter().cloned();
+    let program = PathBuf::from(command.next().unwrap_or_default());
+    let grants = grants(&args, &program)?;
+    let stats_file = args.stats_to.as_deref().map(create).transpose()?;
+    let stats_format = match (args.stats, &stats_file) {
+        (None, Some(_)) => Some(StatsFormat::Table),
+        (format, _) => format,
     };
-    let process =
-        Process::start(config).map_err(|e| Failure::new("run it", e, ExitCode::OwnFailure))?;
-    let outcome = process.wait();
-    Ok(match outcome {
-        Outcome::Exited(status) => ExitCode::Program(status),
-        Outcome::Killed { signal, report } => {
-            eprint!("{report}");
-            ExitCode::Signal(signal)
+    let memory_bytes = args.memory.unwrap_or_else(|| default_memory(&host::memory()));
+    let config = RunConfig {
+        program: program.clone(),
+        args: command.map(OsString::into_encoded_bytes).collect(),
+        env: environment(std::env::vars_os(), &args.env),
+        memory_bytes,
+        grants,
+        cwd: args.cwd,
+        umask: take_over_umask(),
+        stdio: stdio()?,
+    };
+    // Before any thread starts; the terminal is restored (dropped) while signals are still
+    // blocked.
+    let signals = HostSignals::block()
+        .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
+    let saved = terminal::Saved::now();
+    let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
+    let options = Supervise { timeout: args.timeout, signals: Some(&signals) };
+    let outcome = process.run_to_end(options);
+    drop(saved);
+    drop(signals);
+    ending::tell(&process.program.short, &outcome, args.timeout);
+    let code = ending::exit_code(&outcome);
+    if let Some(format) = stats_format {
+        if let Some(bytes) = process.machine.mem.resident_bytes() {
+            process.stats.memory_touched(bytes);
         }
-        Outcome::TimedOut => ExitCode::TimedOut,
-        Outcome::OutOfMemory { .. } => ExitCode::OutOfMemory,
-        Outcome::HostFailed(text) => {
-            eprintln!("{text}");
-            ExitCode::OwnFailure
+        let report = RunReport::new(&outcome, code, process.stats.snapshot());
+        write_stats(&report, format, stats_file)?;
+    }
+    // The kernel frees a VM at our exit anyway; taking it apart first would only take longer.
+    std::mem::forget(process);
+    Ok(code)
+}
+
+/// The directories granted.
+fn grants(args: &Args, program: &Path) -> Result<Vec<Grant>, Failure> {
+    let parse = |text: &String| {
+        text.parse::<Grant>().map_err(|error| {
+            let help = Some(error.help().to_owned());
+            let doing = format!("run {}", program.display());
+            Failure::new(doing, error, ExitCode::OwnFailure).help(help)
+        })
+    };
+    args.dir.iter().map(parse).collect()
+}
+
+fn stdio() -> Result<[OwnedFd; 3], Failure> {
+    let cannot = |error| Failure::new("duplicate standard streams", error, ExitCode::OwnFailure);
+    Ok([
+        io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?,
+        io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?,
+        io::stderr().as_fd().try_clone_to_owned().map_err(cannot)?,
+    ])
+}
+
+/// "cannot run PROGRAM", then what is wrong with it; the error's own line would say the first
+/// part again.
+fn start_failure(program: &Path, error: StartError) -> Failure {
+    let doing = format!("run {}", program.display());
+    let (code, remedy) = (error.exit_code(), error.remedy());
+    if code == ExitCode::NotFound
+        && let Some(found) = in_path(program)
+    {
+        let name = program.display().to_string();
+        let cause = RunError::InPath { name, found: found.display().to_string() };
+        return Failure::with_remedy(doing, cause, code);
+    }
+    let failure = match error {
+        StartError::Open { source, .. } => Failure::new(doing, source, code),
+        StartError::Elf { source, .. } => Failure::new(doing, source, code),
+        other => Failure::new(doing, other, code),
+    };
+    failure.help(remedy)
+}
+
+/// A program of that name in PATH, for people who forget that we do not look there.
+fn in_path(program: &Path) -> Option<PathBuf> {
+    if program.components().count() != 1 {
+        return None;
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    let doing = || format!("create {}", path.display());
+    File::create(path).map_err(|error| Failure::new(doing(), error, ExitCode::OwnFailure))
+}
+
+fn write_stats(report: &RunReport, format: StatsFormat, file: Option<File>) -> Result<(), Failure> {
+    let text = match format {
+        StatsFormat::Table => report.table(),
+        StatsFormat::Json => errors::json("print the statistics", report)?,
+    };
+    let written = match file {
+        Some(mut file) => file.write_all(text.as_bytes()),
+        None => io::stderr().write_all(text.as_bytes()),
+    };
+    written.map_err(|error| Failure::new("write the statistics", error, ExitCode::OwnFailure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, StatsFormat};
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["run"], line].concat()).map(|line| line.args)
+    }
+
+    #[test]
+    fn options_after_the_program_are_the_programs() {
+        let args = parse(&["--timeout", "2", "./x", "--timeout", "3", "--", "-v"]).unwrap();
+        assert_eq!(args.command, ["./x", "--timeout", "3", "--", "-v"]);
+        assert_eq!(args.timeout.unwrap().as_secs(), 2);
+    }
+
+    #[test]
+    fn stats_takes_its_format_only_after_an_equals_sign() {
+        let args = parse(&["--stats", "json"]).unwrap();
+        assert_eq!(args.stats, Some(StatsFormat::Table));
+        assert_eq!(args.command, ["json"]);
+        assert_eq!(parse(&["--stats=json", "./x"]).unwrap().stats, Some(StatsFormat::Json));
+        assert!(parse(&["--stats=xml", "./x"]).is_err());
+        assert!(parse(&["--stats"]).is_err(), "a program is needed");
+    }
+
+    #[test]
+    fn an_unknown_option_before_the_program_is_an_error() {
+        assert!(parse(&["--no-such-option", "./x"]).is_err());
+        assert_eq!(parse(&["--", "--x", "-y"]).unwrap().command, ["--x", "-y"]);
+    }
+
+    #[test]
+    fn repeatable_options_repeat_and_bad_values_are_refused() {
+        let args = parse(&["--env", "A=1", "--env", "B", "--dir", "/a", "--dir", "/b:ro", "x"]);
+        let args = args.unwrap();
+        assert_eq!((args.env.len(), args.dir.len()), (2, 2));
+        for line in [&["--memory", "1M", "x"], &["--timeout", "-1", "x"], &["--env", "=1", "x"]] {
+            assert!(parse(line).is_err(), "{line:?}");
         }
-    })
+    }
 }

@@ -1,0 +1,200 @@
+//! Values of `spacejmp run`'s options: sizes, times, environment.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use vmm::host::Memory;
+
+/// Less does not hold a program's stack and the pages around it.
+pub(crate) const MEMORY_MIN: u64 = 16 << 20;
+/// A program's private region is 16 TiB.
+pub(crate) const MEMORY_MAX: u64 = 16 << 40;
+/// When the host does not say how much it has.
+const MEMORY_UNKNOWN: u64 = 1 << 30;
+
+/// Variables of ours that a program gets without being asked: what it needs to speak the
+/// user's language to the user's terminal. None of them holds a secret.
+const INHERITED: [&str; 8] =
+    ["HOME", "LANG", "NO_COLOR", "PATH", "RUST_BACKTRACE", "TERM", "TZ", "USER"];
+
+/// `512M`, `4G`: a number with a suffix of 1024s.
+pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is no size: give a number with K, M, G or T, as in 512M");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(bad()),
+    };
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes < MEMORY_MIN => {
+            Err(format!("{bytes} bytes are too little: a program needs at least 16M"))
+        }
+        Some(bytes) if bytes <= MEMORY_MAX => Ok(bytes),
+        _ => Err(format!("{text} is too much: a program can address 16T")),
+    }
+}
+
+/// Half of the host's memory, or what is available or allowed to us if that is less.
+pub(crate) fn default_memory(host: &Memory) -> u64 {
+    [host.total_bytes.map(|bytes| bytes / 2), host.available_bytes, host.cgroup_limit_bytes]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(MEMORY_UNKNOWN)
+        .clamp(MEMORY_MIN, MEMORY_MAX)
+}
+
+/// Seconds, fractions allowed.
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let seconds: f64 =
+        text.parse().map_err(|_| format!("`{text}` is no number of seconds, as in 2.5"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() && seconds <= 1e9 => Ok(time),
+        _ => Err(format!("`{text}` is out of range: more than 0, at most 1e9 seconds")),
+    }
+}
+
+/// One `--env`: a value given, or a name whose value is the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EnvOption {
+    name: OsString,
+    value: Option<OsString>,
+}
+
+/// `K=V` or `K`.
+pub(crate) fn parse_env(text: &str) -> Result<EnvOption, String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.into())),
+        None => (text, None),
+    };
+    if name.is_empty() {
+        return Err(format!("`{text}` has no name before `=`"));
+    }
+    Ok(EnvOption { name: name.into(), value })
+}
+
+/// The program's environment: what is inherited by default, then the options in their order;
+/// the last one for a name counts.
+pub(crate) fn environment(
+    host: impl Iterator<Item = (OsString, OsString)>,
+    options: &[EnvOption],
+) -> Vec<Vec<u8>> {
+    let host: Vec<_> = host.collect();
+    let mut chosen: Vec<(OsString, OsString)> =
+        host.iter().filter(|(name, _)| is_inherited(name)).cloned().collect();
+    for option in options {
+        let of_host = || host.iter().find(|(name, _)| *name == option.name);
+        let value = option.value.clone().or_else(|| of_host().map(|(_, value)| value.clone()));
+        let Some(value) = value else {
+            let name = option.name.to_string_lossy();
+            tracing::warn!("--env {name}: there is no such variable here");
+            continue;
+        };
+        chosen.retain(|(name, _)| *name != option.name);
+        chosen.push((option.name.clone(), value));
+    }
+    chosen.sort();
+    chosen.iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
+}
+
+fn is_inherited(name: &OsStr) -> bool {
+    INHERITED.iter().any(|inherited| *inherited == name) || name.as_bytes().starts_with(b"LC_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Duration, INHERITED, MEMORY_MAX, MEMORY_MIN, Memory, OsString, default_memory, environment,
+        parse_env, parse_memory, parse_timeout,
+    };
+
+    #[test]
+    fn sizes_have_suffixes_of_1024_in_either_case() {
+        assert_eq!(parse_memory("512M"), Ok(512 << 20));
+        assert_eq!(parse_memory("4g"), Ok(4 << 30));
+        assert_eq!(parse_memory("65536K"), Ok(64 << 20));
+        assert_eq!(parse_memory("16777216"), Ok(MEMORY_MIN));
+        assert_eq!(parse_memory("16T"), Ok(MEMORY_MAX));
+    }
+
+    #[test]
+    fn nonsense_sizes_are_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "no size"),
+            ("M", "no size"),
+            ("-1M", "no size"),
+            ("1.5G", "no size"),
+            ("4GG", "no size"),
+            ("4 G", "no size"),
+            ("4\u{b5}", "no size"),
+            ("0", "too little"),
+            ("1M", "too little"),
+            ("512", "too little"),
+            ("17T", "too much"),
+            ("99999999T", "too much"),
+            ("99999999999999999999", "no size"),
+        ] {
+            let error = parse_memory(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_default_memory_is_the_least_of_what_bounds_it() {
+        let memory = |total, available, limit| {
+            default_memory(&Memory {
+                total_bytes: total,
+                available_bytes: available,
+                cgroup_limit_bytes: limit,
+            })
+        };
+        assert_eq!(memory(Some(8 << 30), Some(6 << 30), None), 4 << 30);
+        assert_eq!(memory(Some(8 << 30), Some(1 << 30), None), 1 << 30);
+        assert_eq!(memory(Some(8 << 30), Some(6 << 30), Some(2 << 30)), 2 << 30);
+        assert_eq!(memory(Some(8 << 30), Some(1 << 20), None), MEMORY_MIN);
+        assert_eq!(memory(None, None, None), 1 << 30);
+    }
+
+    #[test]
+    fn times_may_have_fractions_and_must_be_positive() {
+        assert_eq!(parse_timeout("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_timeout("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["", "0", "-1", "nan", "inf", "1e300", "1e-12", "2s", "1,5"] {
+            assert!(parse_timeout(text).is_err(), "{text}");
+        }
+    }
+
+    fn host(list: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+        let list: Vec<(OsString, OsString)> =
+            list.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        list.into_iter()
+    }
+
+    #[test]
+    fn only_the_listed_variables_pass_by_themselves() {
+        let given = [("TERM", "x"), ("LC_ALL", "C"), ("AWS_SECRET", "s"), ("LD_PRELOAD", "p")];
+        let passed = environment(host(&given), &[]);
+        assert_eq!(passed, [b"LC_ALL=C".to_vec(), b"TERM=x".to_vec()]);
+        assert!(INHERITED.is_sorted());
+    }
+
+    #[test]
+    fn an_option_gives_a_value_or_passes_the_hosts() {
+        let given = [("TERM", "x"), ("TOKEN", "t"), ("EMPTY", "")];
+        let options: Vec<_> = ["TOKEN", "A=b=c", "TERM=y", "EMPTY", "NONE", "A=d", "E="]
+            .map(|text| parse_env(text).unwrap())
+            .into();
+        let passed = environment(host(&given), &options);
+        let text: Vec<String> =
+            passed.into_iter().map(|line| String::from_utf8(line).unwrap()).collect();
+        assert_eq!(text, ["A=d", "E=", "EMPTY=", "TERM=y", "TOKEN=t"]);
+        assert!(parse_env("=x").is_err() && parse_env("").is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! Leaving the terminal as it was found.
+//!
+//! A program can switch off echo or make reads non-blocking and then die without putting it
+//! back; natively the next shell prompt suffers. Here the settings are saved before the
+//! program starts and put back when it is gone, on every way out of `run`, panics included.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+
+/// The settings of the terminals behind our standard streams; dropping it restores them.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    stdin: Option<(Termios, OFlags)>,
+    stdout: Option<(Termios, OFlags)>,
+    stderr: Option<(Termios, OFlags)>,
+}
+
+impl Saved {
+    /// Notes the settings; streams that are no terminals have none.
+    pub(crate) fn now() -> Self {
+        Self {
+            stdin: settings(io::stdin().as_fd()),
+            stdout: settings(io::stdout().as_fd()),
+            stderr: settings(io::stderr().as_fd()),
+        }
+    }
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        restore(io::stdin().as_fd(), self.stdin.take());
+        restore(io::stdout().as_fd(), self.stdout.take());
+        restore(io::stderr().as_fd(), self.stderr.take());
+    }
+}
+
+fn settings(stream: BorrowedFd<'_>) -> Option<(Termios, OFlags)> {
+    Some((tcgetattr(stream).ok()?, fcntl_getfl(stream).ok()?))
+}
+
+/// Puts back what differs. In the background the terminal is somebody else's: changing it
+/// then would disturb them, and stop us with SIGTTOU.
+fn restore(stream: BorrowedFd<'_>, saved: Option<(Termios, OFlags)>) {
+    let Some((termios, flags)) = saved else { return };
+    if tcgetpgrp(stream).ok() != Some(rustix::process::getpgrp()) {
+        return;
+    }
+    // A terminal that is gone needs no settings: errors are of no interest.
+    if !tcgetattr(stream).is_ok_and(|now| same(&now, &termios)) {
+        let _ = tcsetattr(stream, OptionalActions::Now, &termios);
+    }
+    if fcntl_getfl(stream).is_ok_and(|now| now != flags) {
+        let _ = fcntl_setfl(stream, flags);
+    }
+}
+
+fn same(a: &Termios, b: &Termios) -> bool {
+    let modes = |t: &Termios| {
+        (t.input_modes, t.output_modes, t.control_modes, t.local_modes, t.line_discipline)
+    };
+    // `SpecialCodes` has no equality; its debug text lists all of them.
+    modes(a) == modes(b) && format!("{:?}", a.special_codes) == format!("{:?}", b.special_codes)
+}

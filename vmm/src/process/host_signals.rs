@@ -1,0 +1,104 @@
+//! Signals the host sends to the VMM, as a file descriptor for the event loop.
+//!
+//! They are blocked before any vCPU thread starts, so that every thread inherits the mask
+//! and no system call of the program is interrupted by a signal that is not meant for it.
+//! A signal that was ignored when we started (`nohup`, a background job of a simple shell)
+//! stays ignored: whoever started us asked for that.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+
+/// What the event loop listens to.
+const SIGNALS: [libc::c_int; 5] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH];
+
+/// SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH, blocked for the calling thread and those it
+/// starts later, to be read one by one. Dropping it restores the caller's mask.
+#[derive(Debug)]
+pub struct HostSignals {
+    file: File,
+    before: libc::sigset_t,
+}
+
+impl HostSignals {
+    /// Blocks the signals and opens the descriptor. Call it before [`super::Process::start`],
+    /// on the thread that will call [`super::Process::run_to_end`].
+    ///
+    /// # Errors
+    /// The host has no descriptor to give.
+    pub fn block() -> io::Result<HostSignals> {
+        let wanted: Vec<_> = SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)).collect();
+        let set = vmm_sys_util::signal::create_sigset(&wanted)
+            .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+        // SAFETY: reads the set; the descriptor it returns is ours alone.
+        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened, owned by nobody else.
+        let file = unsafe { File::from_raw_fd(fd) };
+        let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: reads one set and writes the other.
+        let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, before.as_mut_ptr()) };
+        if failed != 0 {
+            return Err(io::Error::from_raw_os_error(failed));
+        }
+        // SAFETY: zeroed, then written by the call.
+        let before = unsafe { before.assume_init() };
+        Ok(HostSignals { file, before })
+    }
+
+    /// The next signal that has arrived, if any.
+    pub(super) fn next(&self) -> Option<i32> {
+        // `ssi_signo` is the first field of the 128 bytes (signalfd(2)).
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        let got = (&self.file).read(&mut info).ok()?;
+        let (number, _) = info.split_first_chunk::<4>()?;
+        (got == info.len()).then_some(u32::from_ne_bytes(*number) as i32)
+    }
+}
+
+impl AsRawFd for HostSignals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Drop for HostSignals {
+    fn drop(&mut self) {
+        // SAFETY: reads the set this thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks without setting; writes the structure.
+    let done = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zeroed, then written by the call; every bit pattern is valid.
+    done == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HostSignals;
+
+    #[test]
+    fn a_signal_is_read_once_and_the_mask_comes_back() {
+        let blocked = || vmm_sys_util::signal::get_blocked_signals().unwrap();
+        let before = blocked();
+        let signals = HostSignals::block().unwrap();
+        assert!(blocked().contains(&libc::SIGWINCH));
+        assert_eq!(signals.next(), None);
+        // SAFETY: names the calling thread.
+        let this = unsafe { libc::pthread_self() };
+        // SAFETY: sends this thread a signal that it has blocked.
+        unsafe { libc::pthread_kill(this, libc::SIGWINCH) };
+        assert_eq!(signals.next(), Some(libc::SIGWINCH));
+        assert_eq!(signals.next(), None);
+        drop(signals);
+        assert_eq!(blocked(), before);
+    }
+}

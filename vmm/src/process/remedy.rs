@@ -1,0 +1,137 @@
+//! A program that could not be started: what its user can do, and the exit status that tells.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use super::StartError;
+use crate::error::Remedy;
+use crate::exit_code::ExitCode;
+use crate::guest::elf::ElfError;
+use crate::host::{self, Problem};
+use crate::linux::fs::FilesError;
+use crate::vm::{MemoryError, VmError};
+
+impl StartError {
+    /// The exit status of a command that failed with this.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            StartError::Open { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ExitCode::NotFound,
+                _ => ExitCode::CannotExecute,
+            },
+            // The file is fine; the VM is too small for it.
+            StartError::Elf { source: ElfError::NoRoom { .. }, .. } => ExitCode::OwnFailure,
+            StartError::Elf { .. } => ExitCode::CannotExecute,
+            _ => ExitCode::OwnFailure,
+        }
+    }
+}
+
+impl Remedy for StartError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            StartError::Open { source, .. } => match source.kind() {
+                io::ErrorKind::IsADirectory => {
+                    Some("give the program's file, not the directory it is in".into())
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("the file has to be readable by this user".into())
+                }
+                _ => None,
+            },
+            StartError::Elf { source, .. } => source.remedy(),
+            StartError::Vm(source) => source.remedy(),
+            StartError::Memory(source) => source.remedy(),
+            StartError::Stack(abi::Errno::E2BIG) => {
+                Some("give fewer or shorter arguments and environment variables".into())
+            }
+            StartError::Files(FilesError::Cwd { .. }) => Some(
+                "give a directory the program can see: --cwd takes a path inside, --dir grants one"
+                    .into(),
+            ),
+            StartError::Files(_) | StartError::Namespace(_) => None,
+            StartError::Stack(_) | StartError::Vdso(_) => {
+                Some("give the VM more with --memory".into())
+            }
+            StartError::Events(source) | StartError::Thread(source) => by_errno(source),
+        }
+    }
+}
+
+impl Remedy for VmError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            // KVM's errno alone does not tell which of many reasons it is: look again.
+            VmError::OpenKvm(_) => host::device_problem()?.remedy(),
+            VmError::Kvm { source, .. } => Problem::CreateVm(source.errno()).remedy(),
+            VmError::Memory(source) => source.remedy(),
+            VmError::Unsupported { .. } => {
+                Some("`spacejmp doctor` says what this host offers and what to do".into())
+            }
+            VmError::KernelImage { .. } => Some("build spacejmp again from clean sources".into()),
+            VmError::VcpuLimit { .. } => None,
+        }
+    }
+}
+
+impl Remedy for MemoryError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            MemoryError::Reserve { source, .. } | MemoryError::Host { source, .. } => {
+                by_errno(source)
+            }
+            MemoryError::Memslot { source, .. } => Problem::CreateVm(source.errno()).remedy(),
+            MemoryError::Exhausted { .. } | MemoryError::NotMemory { .. } => None,
+        }
+    }
+}
+
+fn by_errno(error: &io::Error) -> Option<String> {
+    match error.raw_os_error()? {
+        libc::ENOMEM => {
+            Some("free memory on the host, or raise its limits (`ulimit -v`, the cgroup's)".into())
+        }
+        libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
+        libc::EAGAIN => Some("raise the limit of processes and threads (`ulimit -u`)".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ElfError, ExitCode, Remedy, StartError, VmError, io};
+
+    fn open(errno: i32) -> StartError {
+        StartError::Open { program: "x".into(), source: io::Error::from_raw_os_error(errno) }
+    }
+
+    fn elf(source: ElfError) -> StartError {
+        StartError::Elf { program: "x".into(), source }
+    }
+
+    #[test]
+    fn not_there_and_not_executable_are_told_apart_as_shells_do() {
+        assert_eq!(open(libc::ENOENT).exit_code(), ExitCode::NotFound);
+        assert_eq!(open(libc::ENOTDIR).exit_code(), ExitCode::NotFound);
+        assert_eq!(open(libc::EISDIR).exit_code(), ExitCode::CannotExecute);
+        assert_eq!(open(libc::EACCES).exit_code(), ExitCode::CannotExecute);
+        assert_eq!(elf(ElfError::NotElf).exit_code(), ExitCode::CannotExecute);
+        let no_room = ElfError::NoRoom { at: 0, len_bytes: 1, source: abi::Errno::ENOMEM };
+        assert_eq!(elf(no_room).exit_code(), ExitCode::OwnFailure);
+        let vm = StartError::Vm(VmError::Unsupported { what: "x" });
+        assert_eq!(vm.exit_code(), ExitCode::OwnFailure);
+    }
+
+    #[test]
+    fn what_the_user_can_change_comes_with_advice() {
+        let interpreter = "/lib64/ld-linux-x86-64.so.2".to_owned();
+        let dynamic = elf(ElfError::Dynamic { interpreter }).remedy().unwrap();
+        assert!(dynamic.contains("crt-static") && dynamic.contains("-static"), "{dynamic}");
+        assert!(open(libc::EISDIR).remedy().is_some());
+        assert!(open(libc::ENOENT).remedy().is_none());
+        assert!(StartError::Stack(abi::Errno::E2BIG).remedy().unwrap().contains("arguments"));
+        let files = StartError::Events(io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(files.remedy().unwrap().contains("ulimit -n"));
+    }
+}

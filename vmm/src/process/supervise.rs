@@ -1,0 +1,241 @@
+//! The event loop of a running process: what happens to it from outside the guest.
+//!
+//! It runs on the thread that calls [`Process::run_to_end`], beside the vCPU threads, and
+//! sleeps in one `epoll_wait`. Sources: attention from our own threads (the last one has left,
+//! the process is stopping, somebody was kicked), the time limit, signals from the host, and
+//! a tick once a second while something wants it. A control socket will be one more.
+//!
+//! It is also the one place that repeats kicks. A kick is a signal; a thread that was just
+//! about to block in a host call misses it. So while any thread has not looked up, all that
+//! have not are kicked again every millisecond (`vm::kick` has the details).
+//!
+//! Console input is *not* a source. A guest thread that reads fd 0 reads the host's fd 0 in
+//! its own `read` call: reading ahead into a buffer of ours would swallow what the program
+//! does not ask for, the next lines of a shell script or of the user's shell among them, and
+//! would make `poll` and terminal modes lie.
+
+use std::time::{Duration, Instant};
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::host_signals::HostSignals;
+use super::table::Hearing;
+use super::{Outcome, Process};
+use crate::linux::sigframe::SigInfo;
+use crate::linux::signal;
+
+/// A second signal of the same kind within this time ends the program, whatever its handler
+/// does with the first: a person who presses Ctrl-C twice means it.
+const INSIST: Duration = Duration::from_secs(2);
+/// `si_code` of signals the kernel sends, as a terminal's Ctrl-C.
+const SI_KERNEL: i32 = 0x80;
+
+/// What ends a process from outside.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Supervise<'a> {
+    /// Time the program may take from now on.
+    pub timeout: Option<Duration>,
+    /// Signals of the host that end the program or are handed to it.
+    pub signals: Option<&'a HostSignals>,
+}
+
+/// The event loop could not be set up or run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoopError {
+    #[error("cannot {action} in the event loop")]
+    Events {
+        action: &'static str,
+        #[source]
+        source: event_manager::Error,
+    },
+    #[error("cannot make a timer")]
+    Timer(#[source] vmm_sys_util::errno::Error),
+}
+
+/// Serves events until no thread of `process` is left.
+pub(super) fn until_empty(process: &Process, options: Supervise<'_>) -> Result<(), LoopError> {
+    let failed = |action| move |source| LoopError::Events { action, source };
+    let mut manager = EventManager::new_with_capacity(8).map_err(failed("wait for events"))?;
+    let id = manager.add_subscriber(Supervisor::new(process, options)?);
+    // Watching can fail only here, and `init` has no way to say so.
+    if let Ok(supervisor) = manager.subscriber_mut(id)
+        && let Some(source) = supervisor.failed.take()
+    {
+        return Err(LoopError::Events { action: "watch a file descriptor", source });
+    }
+    let mut kicked = Instant::now();
+    loop {
+        let timeout_ms = match process.threads.hearing(process.is_stopping()) {
+            Hearing::Empty => return Ok(()),
+            Hearing::All => -1,
+            Hearing::SomeDeaf => 1,
+        };
+        manager.run_with_timeout(timeout_ms).map_err(failed("wait for events"))?;
+        if timeout_ms > 0 && kicked.elapsed() >= Duration::from_millis(1) {
+            process.threads.kick_deaf(process.is_stopping());
+            kicked = Instant::now();
+        }
+    }
+}
+
+const ATTENTION: u32 = 0;
+const TIMEOUT: u32 = 1;
+const SIGNALS: u32 = 2;
+const SECOND: u32 = 3;
+
+/// The subscriber behind all sources.
+struct Supervisor<'a> {
+    process: &'a Process,
+    timeout: Option<TimerFd>,
+    signals: Option<&'a HostSignals>,
+    second: Option<TimerFd>,
+    /// When each kind of signal was last handed to the program.
+    handed: Vec<(i32, Instant)>,
+    failed: Option<event_manager::Error>,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(process: &'a Process, options: Supervise<'a>) -> Result<Supervisor<'a>, LoopError> {
+        let timeout = match options.timeout {
+            None => None,
+            Some(time) => {
+                let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
+                // A timer set to zero never fires.
+                timer.reset(time.max(Duration::from_nanos(1)), None).map_err(LoopError::Timer)?;
+                Some(timer)
+            }
+        };
+        Ok(Supervisor {
+            process,
+            timeout,
+            signals: options.signals,
+            second: None,
+            handed: Vec::new(),
+            failed: None,
+        })
+    }
+
+    /// Starts the tick once something has asked for it.
+    fn start_second(&mut self, ops: &mut EventOps<'_>) {
+        if self.second.is_some() || !self.process.wants_seconds() {
+            return;
+        }
+        let second = Duration::from_secs(1);
+        let Ok(mut timer) = TimerFd::new() else { return };
+        if timer.reset(second, Some(second)).is_ok()
+            && ops.add(Events::with_data(&timer, SECOND, EventSet::IN)).is_ok()
+        {
+            self.second = Some(timer);
+        }
+    }
+
+    fn on_signal(&mut self, number: i32) {
+        let handled = number != libc::SIGQUIT && self.process.signals.is_handled(number);
+        let now = Instant::now();
+        let last = self.handed.iter().find(|(signal, _)| *signal == number).map(|(_, at)| *at);
+        match judge(number, handled, last.map(|at| now.duration_since(at))) {
+            Verdict::Ignore => {}
+            Verdict::End => self.process.stop(Outcome::Interrupted { signal: number as u8 }),
+            Verdict::HandOver => {
+                self.handed.retain(|(signal, _)| *signal != number);
+                self.handed.push((number, now));
+                let info = SigInfo { signo: number, code: SI_KERNEL, value: 0 };
+                signal::send_to_process(self.process, info);
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    HandOver,
+    End,
+    Ignore,
+}
+
+/// What becomes of a signal. `since_last` is the time since the program was last handed one
+/// of its kind.
+fn judge(number: i32, handled: bool, since_last: Option<Duration>) -> Verdict {
+    match (number, handled) {
+        (libc::SIGWINCH, true) => Verdict::HandOver,
+        (libc::SIGWINCH, false) => Verdict::Ignore,
+        (_, true) if since_last.is_none_or(|time| time > INSIST) => Verdict::HandOver,
+        _ => Verdict::End,
+    }
+}
+
+impl MutEventSubscriber for Supervisor<'_> {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let mut watch = |events: Events| {
+            if let Err(e) = ops.add(events) {
+                self.failed = Some(e);
+            }
+        };
+        watch(Events::with_data(self.process.threads.attention(), ATTENTION, EventSet::IN));
+        if let Some(timer) = &self.timeout {
+            watch(Events::with_data(timer, TIMEOUT, EventSet::IN));
+        }
+        if let Some(signals) = self.signals {
+            watch(Events::with_data(signals, SIGNALS, EventSet::IN));
+        }
+        self.start_second(ops);
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            ATTENTION => {
+                // Non-blocking: the count itself says nothing.
+                let _ = self.process.threads.attention().read();
+                self.start_second(ops);
+            }
+            TIMEOUT => {
+                if let Some(timer) = &mut self.timeout {
+                    let _ = timer.wait();
+                }
+                self.process.stop(Outcome::TimedOut);
+            }
+            SIGNALS => {
+                while let Some(number) = self.signals.and_then(HostSignals::next) {
+                    self.on_signal(number);
+                }
+            }
+            _ => {
+                if let Some(timer) = &mut self.second {
+                    let _ = timer.wait();
+                }
+                self.process.every_second();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Verdict, judge};
+
+    const JUST_NOW: Option<Duration> = Some(Duration::from_millis(500));
+    const LONG_AGO: Option<Duration> = Some(Duration::from_secs(3));
+
+    #[test]
+    fn an_unhandled_signal_ends_the_program_at_once() {
+        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            assert_eq!(judge(number, false, None), Verdict::End);
+        }
+    }
+
+    #[test]
+    fn a_handled_signal_reaches_the_program_unless_the_sender_insists() {
+        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            assert_eq!(judge(number, true, None), Verdict::HandOver);
+            assert_eq!(judge(number, true, JUST_NOW), Verdict::End);
+            assert_eq!(judge(number, true, LONG_AGO), Verdict::HandOver);
+        }
+    }
+
+    #[test]
+    fn a_changed_window_size_never_ends_anything() {
+        assert_eq!(judge(libc::SIGWINCH, false, None), Verdict::Ignore);
+        assert_eq!(judge(libc::SIGWINCH, true, JUST_NOW), Verdict::HandOver);
+    }
+}

@@ -1,0 +1,363 @@
+//! The report about a fault no handler took, and about a guest kernel that died.
+//!
+//! It is bounded in size whatever the program did, holds no control characters the program
+//! chose, and only guest addresses: ours are nobody's business. A cause that is concluded
+//! rather than seen ends in a question mark; the list of callers is marked as a guess.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use abi::PAGE_SIZE;
+use abi::layout::{KERNEL_BASE, KERNEL_PHYS};
+
+use super::signals::signal_name;
+use super::symbols;
+use crate::linux::signal::Fault;
+use crate::process::ThreadCtx;
+use crate::space::inspect::{Area, Surroundings};
+use crate::vm::{Machine, UserRegs};
+
+/// Programs larger than this are reported without symbols, to be quick and small.
+const FILE_MAX: u64 = 512 << 20;
+/// Callers shown.
+const FRAMES_MAX: usize = 8;
+/// Bytes of code shown; the longest instruction has 15 (SDM 2A, 2.3.11).
+const CODE_BYTES: usize = 16;
+/// Below this an address is a null pointer with an offset.
+const NULL_END: u64 = 64 << 10;
+/// How far below a stack an overflow strikes.
+const OVERFLOW_REACH: u64 = 16 * PAGE_SIZE;
+const PAGE_FAULT: u64 = 14;
+
+/// The report about `fault` in the registers of `ctx`.
+#[must_use]
+pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
+    let mut text = heading(ctx, &fault.what);
+    let regs = &ctx.vcpu.regs;
+    let space = &ctx.process.space;
+    let address =
+        (fault.trap.trapno == PAGE_FAULT && !is_unknown(fault)).then_some(fault.trap.address);
+    let around = address.map(|address| (address, space.surroundings(address)));
+    if let Some(cause) =
+        around.as_ref().and_then(|(address, around)| likely_cause(*address, around, regs.rsp))
+    {
+        line(&mut text, "cause", cause);
+    }
+    let symbols = Symbols::of(ctx);
+    line(&mut text, "thread", &thread(ctx));
+    line(&mut text, "at", &symbols.place(regs.rip));
+    let callers = callers(ctx, &symbols);
+    for (index, caller) in callers.iter().enumerate() {
+        line(&mut text, if index == 0 { "called by?" } else { "" }, caller);
+    }
+    if callers.is_empty() {
+        line(&mut text, "called by?", "unknown: no frame pointers to follow");
+    }
+    registers(&mut text, regs);
+    line(&mut text, "code", &code_bytes(ctx, regs.rip));
+    if let Some((address, around)) = &around {
+        memory(&mut text, "address", *address, around);
+    }
+    memory(&mut text, "rip", regs.rip, &space.surroundings(regs.rip));
+    memory(&mut text, "rsp", regs.rsp, &space.surroundings(regs.rsp));
+    status(&mut text, fault.info.signo);
+    text
+}
+
+/// The report about a signal whose handler's frame found no stack.
+#[must_use]
+pub fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
+    let name = signal_name(u8::try_from(signal).unwrap_or(0));
+    let rsp = ctx.vcpu.regs.rsp;
+    let what = format!("the stack at {rsp:#x} cannot take or give the frame of {name}");
+    let mut text = heading(ctx, &what);
+    line(&mut text, "thread", &thread(ctx));
+    line(&mut text, "at", &Symbols::of(ctx).place(ctx.vcpu.regs.rip));
+    registers(&mut text, &ctx.vcpu.regs);
+    memory(&mut text, "rsp", rsp, &ctx.process.space.surroundings(rsp));
+    status(&mut text, libc::SIGSEGV);
+    text
+}
+
+/// The guest kernel's last words. The program is not to blame: this is a bug of ours.
+#[must_use]
+pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: u64) -> String {
+    let machine = &ctx.process.machine;
+    let offset = rip.wrapping_sub(KERNEL_BASE.raw());
+    let mut text = match vector {
+        Some(vector) => format!("the guest kernel raised exception {vector}"),
+        None => "the guest kernel panicked".to_owned(),
+    };
+    text += " (a bug in spacejmp)\n";
+    if let Some(words) = epitaph(machine) {
+        line(&mut text, "it said", &words);
+    }
+    line(&mut text, "at", &format!("{rip:#x} (image + {offset:#x}), CR2 {address:#x}"));
+    line(&mut text, "thread", &thread(ctx));
+    registers(&mut text, &ctx.vcpu.regs);
+    text
+}
+
+/// Text the kernel left in its memory. Its length is checked: whatever killed the kernel may
+/// have written there too.
+fn epitaph(machine: &Machine) -> Option<String> {
+    let at = machine.kernel.epitaph.checked_sub(KERNEL_BASE.raw())?;
+    let at = KERNEL_PHYS.offset(at);
+    let room = size_of::<abi::shared::Epitaph>() - 8;
+    let len = usize::try_from(machine.mem.load(at).ok()?).ok()?.min(room);
+    let mut bytes = vec![0; len];
+    machine.mem.read(at.offset(8), &mut bytes).ok()?;
+    (len > 0).then(|| printable(&bytes, room))
+}
+
+fn heading(ctx: &ThreadCtx<'_>, what: &str) -> String {
+    format!("{} died: {what}\n", printable(ctx.process.program.short.as_bytes(), 64))
+}
+
+fn line(text: &mut String, label: &str, value: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "  {label:<11}{value}");
+}
+
+fn status(text: &mut String, signal: i32) {
+    let number = u8::try_from(signal).unwrap_or(0);
+    let value = format!("{} (128 + {})", 128 + u32::from(number), signal_name(number));
+    line(text, "status", &value);
+}
+
+fn thread(ctx: &ThreadCtx<'_>) -> String {
+    let (_, _, started) = ctx.process.threads.counts();
+    let name = printable(&ctx.thread.name(), 15);
+    format!("{} `{name}`, of {started} started", ctx.thread.tid)
+}
+
+/// A bus error whose address the host did not tell.
+fn is_unknown(fault: &Fault) -> bool {
+    fault.info.signo == libc::SIGBUS && fault.trap.address == 0
+}
+
+fn likely_cause(address: u64, around: &Surroundings, rsp: u64) -> Option<&'static str> {
+    if address < NULL_END {
+        return Some("a null pointer?");
+    }
+    let stack = around.above.as_ref().filter(|area| {
+        let near = area.range.start - address <= OVERFLOW_REACH;
+        // A thread's stack carries no name; then the stack pointer has to be there too.
+        let used = (address.saturating_sub(OVERFLOW_REACH)..area.range.end).contains(&rsp);
+        near && area.prot.can_write() && (area.label == "stack" || used)
+    });
+    let guarded = around.at.as_ref().is_none_or(|area| !area.prot.can_read());
+    (stack.is_some() && guarded).then_some("stack overflow?")
+}
+
+fn memory(text: &mut String, label: &str, address: u64, around: &Surroundings) {
+    let distance = |area: &Area| match area {
+        _ if area.range.end <= address => address - area.range.end,
+        _ => area.range.start.saturating_sub(address),
+    };
+    let value = match (&around.at, &around.below, &around.above) {
+        (Some(area), _, _) => area.to_string(),
+        (None, Some(below), Some(above)) if distance(below) <= distance(above) => {
+            format!("not mapped; {:#x} bytes after {below}", distance(below))
+        }
+        (None, _, Some(above)) => {
+            format!("not mapped; {:#x} bytes before {above}", distance(above))
+        }
+        (None, Some(below), None) => {
+            format!("not mapped; {:#x} bytes after {below}", distance(below))
+        }
+        (None, None, None) => "not mapped".to_owned(),
+    };
+    line(text, label, &format!("{address:#x}: {value}"));
+}
+
+fn registers(text: &mut String, r: &UserRegs) {
+    let rows = [
+        [("rax", r.rax), ("rbx", r.rbx), ("rcx", r.rcx)],
+        [("rdx", r.rdx), ("rsi", r.rsi), ("rdi", r.rdi)],
+        [("rbp", r.rbp), ("rsp", r.rsp), ("r8", r.r8)],
+        [("r9", r.r9), ("r10", r.r10), ("r11", r.r11)],
+        [("r12", r.r12), ("r13", r.r13), ("r14", r.r14)],
+        [("r15", r.r15), ("rip", r.rip), ("rfl", r.rflags)],
+    ];
+    for (index, row) in rows.iter().enumerate() {
+        let mut columns = String::new();
+        for (name, value) in row {
+            let _ = write!(columns, "{name:<3} {value:016x}  ");
+        }
+        line(text, if index == 0 { "registers" } else { "" }, columns.trim_end());
+    }
+}
+
+/// The bytes at `rip`, as many as can be read up to [`CODE_BYTES`].
+fn code_bytes(ctx: &ThreadCtx<'_>, rip: u64) -> String {
+    let mut bytes = [0; CODE_BYTES];
+    for len in (1..=CODE_BYTES).rev() {
+        let Some(piece) = bytes.get_mut(..len) else { continue };
+        if ctx.process.space.copy_in(rip, piece).is_ok() {
+            let hex: Vec<String> = piece.iter().map(|byte| format!("{byte:02x}")).collect();
+            return hex.join(" ");
+        }
+    }
+    "not readable".to_owned()
+}
+
+/// Return addresses found by following frame pointers, each in a known function. A program
+/// built without frame pointers has anything in RBP: then the list is short or empty.
+fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols) -> Vec<String> {
+    let space = &ctx.process.space;
+    let regs = &ctx.vcpu.regs;
+    let mut found = Vec::new();
+    let mut add = |address: u64| {
+        // A return address lies behind its call: look up the call, not what follows it.
+        let place = symbols.locate(address.wrapping_sub(1));
+        if let Some(place) = place {
+            found.push(format!("{address:#x} {place}"));
+            return true;
+        }
+        false
+    };
+    // A call to nowhere has pushed its return address and nothing else yet.
+    if symbols.locate(regs.rip).is_none()
+        && let Ok(address) = space.read_u64(regs.rsp)
+    {
+        add(address);
+    }
+    let mut frame = regs.rbp;
+    let mut lowest = regs.rsp;
+    for _ in 0..FRAMES_MAX {
+        if frame < lowest || !frame.is_multiple_of(8) {
+            break;
+        }
+        let (Ok(next), Ok(address)) =
+            (space.read_u64(frame), space.read_u64(frame.wrapping_add(8)))
+        else {
+            break;
+        };
+        if !add(address) {
+            break;
+        }
+        lowest = frame.wrapping_add(16);
+        frame = next;
+    }
+    found
+}
+
+/// The program's own symbols.
+struct Symbols {
+    file: Option<Vec<u8>>,
+    bias: u64,
+    end: u64,
+}
+
+impl Symbols {
+    fn of(ctx: &ThreadCtx<'_>) -> Symbols {
+        let executable = &ctx.process.executable;
+        Symbols { file: read(&executable.file), bias: executable.bias, end: executable.end }
+    }
+
+    fn locate(&self, address: u64) -> Option<symbols::Place> {
+        let inside = (self.bias..self.end).contains(&address);
+        let file = self.file.as_ref().filter(|_| inside)?;
+        symbols::locate(file, address - self.bias)
+    }
+
+    fn place(&self, address: u64) -> String {
+        match self.locate(address) {
+            Some(place) => format!("{address:#x} {place}"),
+            None => format!("{address:#x}"),
+        }
+    }
+}
+
+/// The whole file; `None` when it is too large or has become unreadable.
+fn read(file: &File) -> Option<Vec<u8>> {
+    let len = file.metadata().ok()?.len();
+    if len > FILE_MAX {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(len).ok()?];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    Some(bytes)
+}
+
+/// At most `max` bytes of text the program chose, without anything a terminal would obey.
+fn printable(bytes: &[u8], max: usize) -> String {
+    let shown = bytes.get(..max).unwrap_or(bytes);
+    let safe = |c: char| if c.is_control() { '?' } else { c };
+    String::from_utf8_lossy(shown).chars().map(safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Area, Surroundings, likely_cause, memory, printable, registers};
+    use crate::space::Prot;
+    use crate::vm::UserRegs;
+
+    fn area(start: u64, end: u64, prot: Prot, label: &'static str) -> Option<Area> {
+        Some(Area { range: start..end, prot, label })
+    }
+
+    #[test]
+    fn small_addresses_are_null_pointers() {
+        let nowhere = Surroundings::default();
+        assert_eq!(likely_cause(0, &nowhere, 0), Some("a null pointer?"));
+        assert_eq!(likely_cause(0xffff, &nowhere, 0), Some("a null pointer?"));
+        assert_eq!(likely_cause(0x1_0000, &nowhere, 0), None);
+    }
+
+    #[test]
+    fn just_below_the_stack_is_an_overflow() {
+        let above = area(0x50_0000, 0x60_0000, Prot::READ_WRITE, "stack");
+        let around = Surroundings { above, ..Surroundings::default() };
+        assert_eq!(likely_cause(0x4f_fff8, &around, 0x4f_fff8), Some("stack overflow?"));
+        assert_eq!(likely_cause(0x4f_0000, &around, 0), Some("stack overflow?"));
+        assert_eq!(likely_cause(0x4e_fff8, &around, 0x4e_fff8), None, "17 pages below");
+    }
+
+    #[test]
+    fn a_threads_guard_page_counts_only_with_the_stack_pointer_near() {
+        let above = area(0x50_0000, 0x60_0000, Prot::READ_WRITE, "memory");
+        let at = area(0x4f_f000, 0x50_0000, Prot::NONE, "memory");
+        let around = Surroundings { at, above: above.clone(), below: None };
+        assert_eq!(likely_cause(0x4f_fff8, &around, 0x50_0010), Some("stack overflow?"));
+        assert_eq!(likely_cause(0x4f_fff8, &around, 0x90_0000), None);
+        let at = area(0x40_0000, 0x50_0000, Prot::READ, "program data");
+        let read_only = Surroundings { at, above, below: None };
+        assert_eq!(likely_cause(0x4f_fff8, &read_only, 0x50_0010), None);
+    }
+
+    #[test]
+    fn an_unmapped_address_is_placed_beside_the_nearest_area() {
+        let around = Surroundings {
+            below: area(0x1000, 0x2000, Prot::READ, "program code"),
+            at: None,
+            above: area(0x9000, 0xa000, Prot::READ_WRITE, "heap"),
+        };
+        let mut text = String::new();
+        memory(&mut text, "address", 0x2010, &around);
+        memory(&mut text, "address", 0x8ff0, &around);
+        let expected =
+            "  address    0x2010: not mapped; 0x10 bytes after 0x1000-0x2000 r-- program code
+  address    0x8ff0: not mapped; 0x10 bytes before 0x9000-0xa000 rw- heap
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn registers_stand_in_columns() {
+        let mut text = String::new();
+        registers(&mut text, &UserRegs { rbx: 0x1234, ..UserRegs::default() });
+        let first = "  registers  rax 0000000000000000  rbx 0000000000001234  rcx 0000000000000000";
+        assert_eq!(text.lines().next(), Some(first));
+        assert_eq!(text.lines().count(), 6);
+    }
+
+    #[test]
+    fn names_the_program_chose_cannot_move_the_cursor_or_be_long() {
+        assert_eq!(printable(b"a\x1b[2Jb\n", 15), "a?[2Jb?");
+        assert_eq!(printable(&[b'x'; 100], 15).len(), 15);
+    }
+}
