@@ -30,7 +30,7 @@ fn text(path: &Path) -> &str {
 fn std_tour_is_as_natively() {
     skip_without_kvm!();
     let dir = folder();
-    let run = rust("std_tour").args(&[text(dir.path())]).env("TOUR", "1").grant(text(dir.path()));
+    let run = rust("std_tour").args(&[text(dir.path())]).env("TOUR", "1").dir(text(dir.path()));
     let ended = run.same_as_native();
     assert_eq!(ended.outcome, Outcome::Exited(7), "{ended:?}");
     assert_eq!(ended.out().lines().count(), 13, "{}", ended.out());
@@ -98,9 +98,9 @@ fn file_calls_give_what_linux_gives() {
     skip_without_kvm!();
     let dir = folder();
     let args = [text(dir.path())];
-    rust("file_calls").args(&args).grant(text(dir.path())).in_vm().expect(0, "files: fine\n");
+    rust("file_calls").args(&args).dir(text(dir.path())).in_vm().expect(0, "files: fine\n");
     for link in [Link::Fixed, Link::Pie] {
-        let run = Run::new(guests::c_with("fileio", link)).args(&args).grant(text(dir.path()));
+        let run = Run::new(guests::c_with("fileio", link)).args(&args).dir(text(dir.path()));
         run.in_vm().expect(0, "fileio: fine\n");
     }
 }
@@ -114,7 +114,7 @@ fn files_outside_the_granted_directories_are_not_there() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was made there");
     let ended = rust("file_calls")
         .args(&[text(dir.path())])
-        .grant(format!("{0}:{0}:ro", text(dir.path())))
+        .dir(format!("{0}:{0}:ro", text(dir.path())))
         .in_vm();
     assert_ne!(ended.outcome, Outcome::Exited(0), "{ended:?}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was made there");
