@@ -469,16 +469,15 @@ fn sequences_that_once_failed_agree_with_the_model() {
     Twins::new(1).run(&[private], false);
     // Pages made present ahead of the heap stayed when memory ran out on the way.
     Twins::new(757).run(&[heap(612), heap(613), heap(0)], false);
-    // Pages ahead of the heap were taken back although something had been moved there: the
-    // heap ends 100 pages and more below the slot's end.
+    // Pages ahead of the heap were taken back although something had been moved there, or the
+    // heap's own area had been grown there by `mremap`.
     let ahead = HEAP + 400;
-    for fixed in [Some(ahead), None] {
-        let from = if fixed.is_some() { WINDOW } else { ahead };
-        let mut ops = vec![heap(300), anonymous(from, 1), heap(350), heap(300)];
-        ops.push(Op::Write { page: from, count: 1, stamp: 77 });
-        ops.push(Op::Remap { page: from, old: 1, new: 50, may_move: true, fixed });
-        ops.push(Op::Write { page: ahead, count: 50, stamp: 99 });
-        ops.extend([heap(310), heap(0), Op::Read { page: ahead, count: 50 }]);
+    let grow = Op::Remap { page: HEAP, old: 300, new: 500, may_move: false, fixed: None };
+    let moved = Op::Remap { page: WINDOW, old: 1, new: 50, may_move: true, fixed: Some(ahead) };
+    for remap in [grow, moved] {
+        let write = Op::Write { page: ahead, count: 50, stamp: 99 };
+        let read = Op::Read { page: ahead, count: 50 };
+        let ops = [anonymous(WINDOW, 1), heap(300), remap, write, heap(290), heap(0), read];
         Twins::new(1 << 18).run(&ops, true);
     }
 }
