@@ -46,6 +46,7 @@ errno_table! {
     ENOMEM = 12, "cannot allocate memory";
     EACCES = 13, "permission denied";
     EFAULT = 14, "bad address";
+    ENOTBLK = 15, "block device required";
     EBUSY = 16, "device or resource busy";
     EEXIST = 17, "file exists";
     EXDEV = 18, "invalid cross-device link";
@@ -56,6 +57,7 @@ errno_table! {
     ENFILE = 23, "too many open files in system";
     EMFILE = 24, "too many open files";
     ENOTTY = 25, "inappropriate ioctl for device";
+    ETXTBSY = 26, "text file busy";
     EFBIG = 27, "file too large";
     ENOSPC = 28, "no space left on device";
     ESPIPE = 29, "illegal seek";
@@ -66,14 +68,17 @@ errno_table! {
     ERANGE = 34, "numerical result out of range";
     EDEADLK = 35, "resource deadlock avoided";
     ENAMETOOLONG = 36, "file name too long";
+    ENOLCK = 37, "no locks available";
     ENOSYS = 38, "function not implemented";
     ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many levels of symbolic links";
+    ENODATA = 61, "no data available";
     EOVERFLOW = 75, "value too large for defined data type";
     ENOTSOCK = 88, "socket operation on non-socket";
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "connection timed out";
     ESTALE = 116, "stale file handle";
+    EDQUOT = 122, "disk quota exceeded";
     EOWNERDEAD = 130, "owner died";
     ENOTRECOVERABLE = 131, "state not recoverable";
 }

@@ -119,6 +119,17 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         Ok(table)
     }
 
+    /// Points the entry of `level` that covers `gva` at `table`, whatever it held before. The
+    /// table must have been made for exactly this place.
+    ///
+    /// # Errors
+    /// When memory is out or a table lies outside guest memory.
+    pub fn link(&mut self, gva: GuestVirt, level: Level, table: GuestPhys) -> Result<(), M::Error> {
+        let user = gva.raw() < crate::addr::LOWER_HALF_END;
+        let above = self.table_for(gva, level)?;
+        self.mem.write(above, gva.index(level), Pte::table(table, user))
+    }
+
     /// Empties the entry of `level` that covers `gva`, where the tables down to it exist. The
     /// flush is the caller's debt.
     ///

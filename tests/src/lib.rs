@@ -1,4 +1,10 @@
 //! What the end-to-end tests share. The tests are in `tests/`, the small programs they run
 //! in VMs in `guests/`.
+//!
+//! - [`kvm`]: whether there are VMs here, and what a test does when there are none
+//! - [`vm`]: running a program in a VM and outside of one
+//! - [`guests`]: building the programs
 
 pub mod guests;
+pub mod kvm;
+pub mod vm;

@@ -148,6 +148,68 @@ fn a_handled_signal_reaches_the_program_and_the_second_ends_it() {
 }
 
 #[test]
+fn a_program_that_waits_for_input_ends_as_promptly_as_any_other() {
+    for (order, status) in [(None, 124), (Some(Signal::INT), 130)] {
+        let timeout = if order.is_none() { "0.3" } else { LIMIT };
+        let mut child = spacejmp()
+            .args(["run", "--log", "error", "--timeout", timeout])
+            .arg(guests::rust("stdin_echo"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(b"x\n").expect("it reads");
+        let mut out = child.stdout.take().expect("piped");
+        out.read_exact(&mut [0; 2]).expect("it echoes, and now waits for more");
+        if let Some(signal) = order {
+            send(&child, signal);
+        }
+        assert_eq!(ends_soon(&mut child), Some(status));
+        drop(stdin);
+    }
+}
+
+#[test]
+fn input_the_program_does_not_read_is_left_for_the_next_one() {
+    let script = r#""$1" run --log error --timeout 60 "$2"; read line; echo "left: $line""#;
+    let mut child = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(spacejmp().get_program())
+        .arg(guests::c("hello"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sh starts");
+    child.stdin.take().expect("piped").write_all(b"first\nsecond\n").expect("room in the pipe");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(text(&output.stdout), "hello from C\nleft: first\n");
+}
+
+#[test]
+fn a_granted_directory_is_all_of_the_host_a_program_sees() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().to_str().expect("a plain name");
+    let program = guests::c("fileio");
+    let granted = run(&["--dir", path], &program, &[path]);
+    assert_eq!(text(&granted.stdout), "fileio: fine\n", "{granted:?}");
+    let elsewhere = run(&["--dir", &format!("{path}:/data")], &program, &["/data"]);
+    assert_eq!(text(&elsewhere.stdout), "fileio: fine\n", "{elsewhere:?}");
+    for (options, args) in [
+        (&[][..], [path]),
+        (&["--dir", path], ["/tmp"]),
+        (&["--dir", &format!("{path}:ro")], [path]),
+    ] {
+        let output = run(options, &program, &args);
+        assert_ne!(output.status.code(), Some(0), "{options:?} {args:?}: {output:?}");
+        assert_ne!(text(&output.stdout), "fileio: fine\n");
+    }
+    assert_eq!(std::fs::read_dir(path).expect("still there").count(), 0, "nothing was written");
+    refused(&["--dir", "/no/such/folder"], &program, 125, &["/no/such/folder"]);
+}
+
+#[test]
 fn a_signal_ignored_by_whoever_started_us_stays_ignored() {
     let script = r#"trap '' HUP; exec "$@""#;
     let mut child = Command::new("sh")

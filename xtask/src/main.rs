@@ -1,1 +1,76 @@
-fn main() {}
+//! `cargo xtask`: one door for contributors. Here: the command line and exit statuses; what
+//! the commands do is in the modules, so that `check` and the commands share it.
+
+mod check;
+mod machine;
+mod suites;
+mod workspace;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::machine::{MachineArgs, Outcome};
+use crate::workspace::Workspace;
+
+/// Status of `machine` when time runs out, as timeout(1) has it.
+const STATUS_TIMED_OUT: u8 = 124;
+/// Status of `machine` when there is no machine to run the command in, as env(1) has it.
+const STATUS_NO_MACHINE: u8 = 125;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What contributors to spacejmp need")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run what CI runs: all jobs, or those named
+    Check {
+        /// Jobs to run; all when none is named
+        jobs: Vec<String>,
+        /// Print the names of the jobs and leave
+        #[arg(long)]
+        list: bool,
+    },
+    /// Boot an emulated machine, run a command in it, leave with the command's status
+    ///
+    /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
+    Machine(MachineArgs),
+    /// Install and download what the emulated machines need (as `machine` does when needed)
+    MachineSetup,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let workspace = Workspace::here();
+    match cli.command {
+        Command::Check { list: true, .. } => report(Ok(check::list()), 1),
+        Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
+        Command::MachineSetup => {
+            report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
+        }
+        Command::Machine(args) => match args.run(&workspace, &mut io::stdout().lock()) {
+            Ok(Outcome::Exited { status, .. }) => ExitCode::from(status),
+            Ok(timed_out @ Outcome::TimedOut { .. }) => {
+                eprintln!("xtask: {timed_out}");
+                ExitCode::from(STATUS_TIMED_OUT)
+            }
+            Err(error) => report(Err(error), STATUS_NO_MACHINE),
+        },
+    }
+}
+
+fn report(result: anyhow::Result<bool>, failure: u8) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(failure),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(failure)
+        }
+    }
+}

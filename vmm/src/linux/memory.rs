@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use abi::{Errno, PAGE_SIZE};
 
+use super::fs::Kind;
 use super::{CallResult, value};
 use crate::process::ThreadCtx;
 use crate::space::{Backing, Prot};
@@ -65,14 +66,32 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 }
 
 fn file_backing(
-    _ctx: &ThreadCtx<'_>,
-    _fd: i32,
-    _offset: u64,
-    _shared: bool,
-    _prot: Prot,
+    ctx: &ThreadCtx<'_>,
+    fd: i32,
+    offset: u64,
+    shared: bool,
+    prot: Prot,
 ) -> Result<Backing, Errno> {
-    let _ = (Arc::new(0), FileMapping::Private);
-    Err(Errno::ENODEV)
+    let file = ctx.process.files.get(fd)?;
+    match file.kind() {
+        Kind::Regular => {}
+        // /dev/zero is anonymous memory by another name; other devices are not mapped.
+        Kind::Memory => return Ok(Backing::Anonymous),
+        _ => return Err(Errno::ENODEV),
+    }
+    file.can_read().map_err(|_| Errno::EACCES)?;
+    let may_write = file.can_write().is_ok();
+    if shared && prot.can_write() && !may_write {
+        return Err(Errno::EACCES);
+    }
+    let kind = match (shared, may_write) {
+        (false, _) => FileMapping::Private,
+        (true, true) => FileMapping::Shared,
+        (true, false) => FileMapping::SharedReadOnly,
+    };
+    let host = file.host_fd().try_clone_to_owned();
+    let host = host.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(Backing::File { file: Arc::new(host.into()), offset, kind })
 }
 
 /// `munmap(2)`.

@@ -7,7 +7,10 @@
 //!
 //! Every argument is the guest's: nothing here may panic on any value.
 
+pub mod file;
+pub mod fs;
 pub mod identity;
+pub mod io;
 pub mod memory;
 pub mod names;
 pub mod sigframe;
@@ -177,23 +180,98 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// Placeholder until the file layer is here: output only.
+/// The calls on files and descriptors.
 fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
-        libc::SYS_write if a[0] == 1 || a[0] == 2 => {
-            let mut buf = vec![0; (a[2] as usize).min(1 << 20)];
-            ctx.process.space.copy_in(a[1], &mut buf)?;
-            use std::io::Write;
-            let done = if a[0] == 1 {
-                std::io::stdout().write_all(&buf)
-            } else {
-                std::io::stderr().write_all(&buf)
-            };
-            let _ = std::io::stdout().flush();
-            done.map_err(|_| Errno::EIO)?;
-            value(buf.len() as u64)
-        }
-        libc::SYS_poll | libc::SYS_ioctl | libc::SYS_fcntl => value(0),
+        libc::SYS_read => io::read(ctx, a),
+        libc::SYS_write => io::write(ctx, a),
+        libc::SYS_readv => io::readv(ctx, a),
+        libc::SYS_writev => io::writev(ctx, a),
+        libc::SYS_pread64 => io::pread(ctx, a),
+        libc::SYS_pwrite64 => io::pwrite(ctx, a),
+        libc::SYS_preadv | libc::SYS_preadv2 => io::preadv(ctx, a),
+        libc::SYS_pwritev | libc::SYS_pwritev2 => io::pwritev(ctx, a),
+        libc::SYS_poll => io::poll(ctx, a),
+        libc::SYS_ppoll => io::ppoll(ctx, a),
+        libc::SYS_select => io::select(ctx, a),
+        libc::SYS_pselect6 => io::pselect6(ctx, a),
+        libc::SYS_ioctl => io::ioctl(ctx, a),
+
+        libc::SYS_open => file::open(ctx, a),
+        libc::SYS_creat => file::creat(ctx, a),
+        libc::SYS_openat => file::openat(ctx, a),
+        libc::SYS_close => file::close(ctx, a),
+        libc::SYS_close_range => file::close_range(ctx, a),
+        libc::SYS_dup => file::dup(ctx, a),
+        libc::SYS_dup2 => file::dup2(ctx, a),
+        libc::SYS_dup3 => file::dup3(ctx, a),
+        libc::SYS_fcntl => file::fcntl(ctx, a),
+        libc::SYS_flock => file::flock(ctx, a),
+        libc::SYS_pipe => file::pipe2(ctx, &[a[0], 0, 0, 0, 0, 0]),
+        libc::SYS_pipe2 => file::pipe2(ctx, a),
+        libc::SYS_eventfd => file::eventfd2(ctx, &[a[0], 0, 0, 0, 0, 0]),
+        libc::SYS_eventfd2 => file::eventfd2(ctx, a),
+        libc::SYS_memfd_create => file::memfd_create(ctx, a),
+
+        libc::SYS_stat => file::stat(ctx, a),
+        libc::SYS_lstat => file::lstat(ctx, a),
+        libc::SYS_fstat => file::fstat(ctx, a),
+        libc::SYS_newfstatat => file::newfstatat(ctx, a),
+        libc::SYS_statx => file::statx(ctx, a),
+        libc::SYS_statfs => file::statfs(ctx, a),
+        libc::SYS_fstatfs => file::fstatfs(ctx, a),
+        libc::SYS_access => file::access(ctx, a),
+        libc::SYS_faccessat => file::faccessat(ctx, a),
+        libc::SYS_faccessat2 => file::faccessat2(ctx, a),
+        libc::SYS_getdents64 => file::getdents64(ctx, a),
+        libc::SYS_readlink => file::readlink(ctx, a),
+        libc::SYS_readlinkat => file::readlinkat(ctx, a),
+
+        libc::SYS_mkdir => file::mkdir(ctx, a),
+        libc::SYS_mkdirat => file::mkdirat(ctx, a),
+        libc::SYS_mknod => file::mknod(ctx, a),
+        libc::SYS_mknodat => file::mknodat(ctx, a),
+        libc::SYS_unlink => file::unlink(ctx, a),
+        libc::SYS_rmdir => file::rmdir(ctx, a),
+        libc::SYS_unlinkat => file::unlinkat(ctx, a),
+        libc::SYS_rename => file::rename(ctx, a),
+        libc::SYS_renameat => file::renameat(ctx, a),
+        libc::SYS_renameat2 => file::renameat2(ctx, a),
+        libc::SYS_link => file::link(ctx, a),
+        libc::SYS_linkat => file::linkat(ctx, a),
+        libc::SYS_symlink => file::symlink(ctx, a),
+        libc::SYS_symlinkat => file::symlinkat(ctx, a),
+
+        libc::SYS_lseek => file::lseek(ctx, a),
+        libc::SYS_truncate => file::truncate(ctx, a),
+        libc::SYS_ftruncate => file::ftruncate(ctx, a),
+        libc::SYS_fallocate => file::fallocate(ctx, a),
+        libc::SYS_fsync => file::fsync(ctx, a),
+        libc::SYS_fdatasync => file::fdatasync(ctx, a),
+        libc::SYS_sync => value(0),
+        libc::SYS_syncfs => file::syncfs(ctx, a),
+        libc::SYS_sync_file_range => file::sync_file_range(ctx, a),
+        libc::SYS_fadvise64 => file::fadvise64(ctx, a),
+        libc::SYS_readahead => value(0),
+        libc::SYS_copy_file_range => file::copy_file_range(ctx, a),
+        libc::SYS_sendfile => file::sendfile(ctx, a),
+        libc::SYS_splice => file::splice(ctx, a),
+
+        libc::SYS_chdir => file::chdir(ctx, a),
+        libc::SYS_fchdir => file::fchdir(ctx, a),
+        libc::SYS_getcwd => file::getcwd(ctx, a),
+        libc::SYS_umask => file::umask(ctx, a),
+        libc::SYS_chmod => file::chmod(ctx, a),
+        libc::SYS_fchmod => file::fchmod(ctx, a),
+        libc::SYS_fchmodat => file::fchmodat(ctx, a),
+        libc::SYS_fchmodat2 => file::fchmodat2(ctx, a),
+        libc::SYS_chown => file::chown(ctx, a),
+        libc::SYS_lchown => file::lchown(ctx, a),
+        libc::SYS_fchown => file::fchown(ctx, a),
+        libc::SYS_fchownat => file::fchownat(ctx, a),
+        libc::SYS_utimensat => file::utimensat(ctx, a),
+        libc::SYS_utimes => file::utimes(ctx, a),
+        libc::SYS_socket | libc::SYS_socketpair => Err(Errno::from_raw(libc::EAFNOSUPPORT).into()),
         _ => unserved(ctx, number),
     }
 }

@@ -512,6 +512,34 @@ pub(super) fn rt_sigsuspend(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult
     Ok(Done::Registers)
 }
 
+/// Runs `wait` with the signal mask at `mask_at` (0: as it is), as `ppoll` and `pselect6`
+/// do. A handler that ends the wait returns to the old mask.
+pub(super) fn with_mask(
+    ctx: &mut ThreadCtx<'_>,
+    mask_at: u64,
+    wait: impl FnOnce(&mut ThreadCtx<'_>) -> CallResult,
+) -> CallResult {
+    if mask_at == 0 {
+        return wait(ctx);
+    }
+    let wanted = ctx.process.space.read_u64(mask_at)? & !unblockable();
+    let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
+    let result = wait(ctx);
+    if result == Err(Fail::Errno(Errno::EINTR)) {
+        ctx.thread.signals.set_suspended(before);
+        ctx.vcpu.regs.rax = Errno::EINTR.as_result();
+        if deliver_pending(ctx) == Next::Stop {
+            return Ok(Done::Stop);
+        }
+        if ctx.thread.signals.suspended_mask().is_some() {
+            ctx.thread.signals.mask.store(before, Ordering::Relaxed);
+        }
+        return Ok(Done::Registers);
+    }
+    ctx.thread.signals.mask.store(before, Ordering::Relaxed);
+    result
+}
+
 /// `rt_sigtimedwait(2)`.
 pub(super) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [set, info_at, timeout, set_bytes, ..] = *a;

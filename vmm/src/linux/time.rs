@@ -4,6 +4,7 @@
 use abi::Errno;
 
 use super::{CallResult, Fail, value};
+use crate::guest::clock::HINT_MAGIC;
 use crate::process::ThreadCtx;
 
 /// A `struct timespec` from the program.
@@ -54,8 +55,16 @@ pub(super) fn last_errno() -> Errno {
     Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
+/// A call that came through the vDSO tells what the time-stamp counter looks like.
+fn note_hint(ctx: &ThreadCtx<'_>, a: &[u64; 6]) {
+    if a[4] == HINT_MAGIC as u64 {
+        ctx.process.start_clock(a[5], || ctx.vcpu.tsc());
+    }
+}
+
 /// `clock_gettime(2)`.
 pub(super) fn clock_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    note_hint(ctx, a);
     let ts = now(host_clock(a[0])?)?;
     write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
     value(0)
@@ -141,6 +150,7 @@ fn sub(a: libc::timespec, b: libc::timespec) -> libc::timespec {
 
 /// `gettimeofday(2)`.
 pub(super) fn gettimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    note_hint(ctx, a);
     let ts = now(libc::CLOCK_REALTIME)?;
     if a[0] != 0 {
         write_pair(ctx, a[0], ts.tv_sec, ts.tv_nsec / 1000)?;
@@ -153,6 +163,7 @@ pub(super) fn gettimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
 
 /// `time(2)`.
 pub(super) fn time(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    note_hint(ctx, a);
     let sec = now(libc::CLOCK_REALTIME)?.tv_sec;
     if a[0] != 0 {
         ctx.process.space.copy_out(a[0], &sec.to_le_bytes())?;

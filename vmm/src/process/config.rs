@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::linux::fs::Grant;
+
 /// Everything that decides how a program runs.
 #[derive(Debug)]
 pub struct RunConfig {
@@ -14,6 +16,13 @@ pub struct RunConfig {
     pub env: Vec<Vec<u8>>,
     /// Memory it may have mapped and touched at one time.
     pub memory_bytes: u64,
+    /// Host directories it may see.
+    pub grants: Vec<Grant>,
+    /// Its current directory, a path inside; `None` for the host's where a grant shows it,
+    /// else the first grant.
+    pub cwd: Option<PathBuf>,
+    /// Its umask.
+    pub umask: u32,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
 }

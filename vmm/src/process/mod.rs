@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use abi::GuestPhys;
+
 pub use config::RunConfig;
 pub use host_signals::HostSignals;
 pub use outcome::Outcome;
@@ -31,6 +33,8 @@ use table::Hearing;
 pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
+use crate::guest::clock::{self, GuestClock};
+use crate::linux::fs::Files;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::{Phase, Stats};
 use crate::space::Space;
@@ -51,6 +55,11 @@ pub struct Process {
     pub started: Instant,
     /// What `uname`, `getauxval(AT_EXECFN)` and reports call it.
     pub program: config::ProgramName,
+    /// Its files.
+    pub files: Files,
+    /// The clock its vDSO reads.
+    pub clock: Mutex<GuestClock>,
+    clock_page: GuestPhys,
     /// Counters.
     pub stats: Stats,
     /// Its file, for reports.
@@ -96,6 +105,30 @@ impl Process {
         self.stopping.store(true, Ordering::Release);
         self.threads.kick_all();
         self.threads.notify();
+    }
+
+    /// Switches the vDSO's clock on, if it is not: `hint` is the time-stamp counter as ring 3
+    /// read it just before the call being served.
+    pub fn start_clock(&self, hint: u64, vcpu_tsc: impl FnOnce() -> Option<u64>) {
+        let mut clock = self.clock.lock().unwrap_or_else(|poison| poison.into_inner());
+        if clock.is_running() {
+            return;
+        }
+        if let Some(page) = clock.calibrate(hint, vcpu_tsc()) {
+            // The page was mapped at the start and is never given back.
+            let _ = clock::publish(&self.machine.mem, self.clock_page, &page);
+            drop(clock);
+            self.call_every_second(Process::refresh_clock);
+        }
+    }
+
+    /// Brings the vDSO's clock back to the host's; to be called about once a second.
+    pub fn refresh_clock(&self) {
+        let mut clock = self.clock.lock().unwrap_or_else(|poison| poison.into_inner());
+        if clock.is_running() {
+            let page = clock.refresh();
+            let _ = clock::publish(&self.machine.mem, self.clock_page, &page);
+        }
     }
 
     /// Runs the event loop on this thread until every thread of the program has left, and says

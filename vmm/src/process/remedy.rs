@@ -8,6 +8,7 @@ use crate::error::Remedy;
 use crate::exit_code::ExitCode;
 use crate::guest::elf::ElfError;
 use crate::host::{self, Problem};
+use crate::linux::fs::FilesError;
 use crate::vm::{MemoryError, VmError};
 
 impl StartError {
@@ -45,7 +46,14 @@ impl Remedy for StartError {
             StartError::Stack(abi::Errno::E2BIG) => {
                 Some("give fewer or shorter arguments and environment variables".into())
             }
-            StartError::Stack(_) => Some("give the VM more with --memory".into()),
+            StartError::Files(FilesError::Cwd { .. }) => Some(
+                "give a directory the program can see: --cwd takes a path inside, --dir grants one"
+                    .into(),
+            ),
+            StartError::Files(_) | StartError::Namespace(_) => None,
+            StartError::Stack(_) | StartError::Vdso(_) => {
+                Some("give the VM more with --memory".into())
+            }
             StartError::Events(source) | StartError::Thread(source) => by_errno(source),
         }
     }

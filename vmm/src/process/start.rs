@@ -2,22 +2,26 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use abi::layout::CALL_PAGE;
-use abi::{Errno, PAGE_SIZE};
+use abi::layout::{CALL_PAGE, VDSO_BASE};
+use abi::{Errno, GuestPhys, PAGE_SIZE};
 use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
 use super::thread::{self, Thread};
 use super::{Executable, Process, ThreadTable};
+use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
+use crate::guest::vdso;
+use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, default_cwd};
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::report::stats::{Phase, Stats};
-use crate::space::Space;
+use crate::space::{Backing, Prot, Space};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
 
@@ -51,6 +55,15 @@ pub enum StartError {
     /// Arguments and environment.
     #[error("cannot set up the stack: arguments and environment")]
     Stack(#[source] Errno),
+    /// The directories granted.
+    #[error("cannot set up the directories the program may see")]
+    Namespace(#[from] NamespaceError),
+    /// Current directory and standard descriptors.
+    #[error("cannot set up the program's files")]
+    Files(#[from] FilesError),
+    /// The clock and its page.
+    #[error("cannot map the vDSO")]
+    Vdso(#[source] Errno),
     /// The host has no file descriptor for the event loop.
     #[error("cannot make an event descriptor")]
     Events(#[source] std::io::Error),
@@ -77,15 +90,26 @@ impl Process {
         let cache = ReadCache::new(&*file);
         let image = elf::parse(&cache).map_err(bad)?;
 
+        let seen = seen_path(&config);
+        let namespace = Namespace::new(&config.grants, Some(&seen))?;
+        let cwd = config.cwd.clone().unwrap_or_else(|| {
+            let host = std::env::current_dir().unwrap_or_default();
+            default_cwd(&config.grants, &host)
+        });
+        let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+
         let mut lap = stats.laps();
         let machine = Machine::new()?;
         lap.ends(Phase::Machine);
         let mut vcpu = machine.new_vcpu()?;
         lap.ends(Phase::Vcpu);
+        let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
         let loaded = elf::load(&space, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.
         space.set_heap(loaded.end + PAGE_SIZE);
+
+        let clock_page = map_vdso(&space).map_err(StartError::Vdso)?;
 
         let exec_path = config.program.as_os_str().as_bytes().to_vec();
         let mut args = vec![exec_path.clone()];
@@ -110,6 +134,9 @@ impl Process {
             machine,
             space,
             threads: ThreadTable::new().map_err(StartError::Events)?,
+            files,
+            clock: Mutex::new(GuestClock::new(tsc_khz)),
+            clock_page,
             signals: SignalActions::default(),
             started,
             program,
@@ -128,6 +155,26 @@ impl Process {
         thread::spawn(&process, first, vcpu).map_err(StartError::Thread)?;
         Ok(process)
     }
+}
+
+/// Maps clock page and vDSO image; returns where the clock page lies.
+fn map_vdso(space: &Space) -> Result<GuestPhys, Errno> {
+    let image = vdso::image();
+    let data = VDSO_BASE.raw();
+    let code = data + vdso::DATA_PAGES * PAGE_SIZE;
+    let read_execute = Prot::from_bits(5).unwrap_or_default();
+    let anonymous = || Backing::Anonymous;
+    space.map_at(data, vdso::DATA_PAGES * PAGE_SIZE, Prot::READ, anonymous(), "clock page")?;
+    space.map_at(code, image.len() as u64, Prot::READ_WRITE, anonymous(), "vdso")?;
+    space.copy_out(code, &image)?;
+    space.protect(code, image.len() as u64, read_execute)?;
+    space.phys(data).ok_or(Errno::ENOMEM)
+}
+
+/// The program's absolute path, which is what `/proc/self/exe` says; it need not be inside a
+/// grant.
+fn seen_path(config: &RunConfig) -> PathBuf {
+    std::fs::canonicalize(&config.program).unwrap_or_else(|_| config.program.clone())
 }
 
 fn fill_random(bytes: &mut [u8; 16]) {
@@ -159,6 +206,7 @@ fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> 
         (aux::HWCAP2, hwcap2),
         // The frame of sigframe.rs: registers, information, red zone, XSAVE area, alignment.
         (aux::MINSIGSTKSZ, 440 + 128 + 64 + machine.xstate_bytes() as u64),
+        (aux::SYSINFO_EHDR, VDSO_BASE.raw() + vdso::DATA_PAGES * PAGE_SIZE),
         (abi::call::AT_SPACEJMP, CALL_PAGE.raw()),
     ]
 }

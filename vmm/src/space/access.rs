@@ -69,6 +69,12 @@ impl Space {
         if good == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(ranges) }
     }
 
+    /// Whether the program could access all `len` bytes at `gva` that way.
+    #[must_use]
+    pub fn is_accessible(&self, gva: u64, len: u64, access: Access) -> bool {
+        self.pieces(gva, len, access, |_, _, _| Ok(())) == Ok(len)
+    }
+
     /// Copies the program's memory out, all or nothing.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ use crate::vm::memory::{FileMapping, GuestMem, MemoryError};
 
 /// Areas up to this size are mapped at once.
 const EAGER_BYTES: u64 = 8 << 20;
+/// From this size on, a heap grows in large pages.
+const LARGE_HEAP_BYTES: u64 = 1 << 20;
 /// Most slots mapped ahead of a sequence of faults.
 const MAX_AHEAD_SLOTS: u64 = 32;
 
@@ -58,6 +60,11 @@ enum Mapped {
 struct Slot {
     chunk: GuestPhys,
     mapped: Mapped,
+    /// The slot's page table, once it has had one: linked again when it is needed again, so
+    /// that splitting and joining for ever takes no more than one.
+    table: Option<GuestPhys>,
+    /// Rights of the large page, while there is one.
+    rights: Option<Rights>,
     /// Some page of the chunk is, or was, laid over by a file.
     has_file: bool,
 }
@@ -77,6 +84,8 @@ pub(super) struct Inner {
     limit_pages: u64,
     heap_start: u64,
     heap_end: u64,
+    /// Up to here, beyond the heap's last page, pages are present in advance.
+    heap_ahead: u64,
     next_fault: u64,
     ahead_slots: u64,
 }
@@ -95,6 +104,7 @@ impl Space {
             limit_pages: limit_bytes / PAGE_SIZE,
             heap_start: 0,
             heap_end: 0,
+            heap_ahead: 0,
             next_fault: 0,
             ahead_slots: 1,
         };
@@ -139,6 +149,35 @@ impl Space {
         inner.areas.iter().map(line).collect()
     }
 
+    /// The areas in the format of `/proc/self/maps`.
+    #[must_use]
+    pub fn maps(&self) -> String {
+        use std::fmt::Write;
+        let inner = self.lock();
+        let mut text = String::new();
+        for (range, vma) in inner.areas.iter() {
+            let (share, offset) = match &vma.backing {
+                Backing::File { offset, kind: FileMapping::Private, .. } => ('p', *offset),
+                Backing::File { offset, .. } => ('s', *offset),
+                Backing::Anonymous => ('p', 0),
+            };
+            let name = match vma.label {
+                "stack" => "[stack]",
+                "heap" => "[heap]",
+                "vdso" => "[vdso]",
+                _ => "",
+            };
+            let (start, end) = (range.start, range.end);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{start:08x}-{end:08x} {}{share} {offset:08x} 00:00 0 {name:>27}",
+                vma.prot
+            );
+        }
+        text
+    }
+
     /// Maps `len` bytes at exactly `start`, replacing what is there.
     ///
     /// # Errors
@@ -155,6 +194,7 @@ impl Space {
         let range = checked_range(start, len)?;
         let mut inner = self.lock();
         self.check_limit(&inner, &range, prot, &backing)?;
+        self.trim_heap(&mut inner, &range)?;
         self.unmap_locked(&mut inner, range.clone())?;
         self.insert(&mut inner, range, Vma { end: 0, prot, backing, label })
     }
@@ -182,8 +222,17 @@ impl Space {
         };
         let range = start..start + len;
         self.check_limit(&inner, &range, prot, &backing)?;
+        self.trim_heap(&mut inner, &range)?;
         self.insert(&mut inner, range, Vma { end: 0, prot, backing, label })?;
         Ok(start)
+    }
+
+    /// The guest-physical address behind `gva`, for the VMM's own pages in the space.
+    #[must_use]
+    pub fn phys(&self, gva: u64) -> Option<GuestPhys> {
+        let inner = self.lock();
+        inner.areas.find(gva)?;
+        inner.slots.get(&(gva / SLOT)).map(|slot| slot.chunk.offset(gva % SLOT))
     }
 
     /// Whether nothing is mapped in the range (for `MAP_FIXED_NOREPLACE`).
@@ -267,7 +316,13 @@ impl Space {
             let next_bound = inner.slots.range(slot..end).next().map_or(end, |(&s, _)| s);
             let mut chunk = self.mem().alloc((next_bound - slot) * SLOT)?;
             for slot in slot..next_bound {
-                let fresh = Slot { chunk, mapped: Mapped::Nothing, has_file: false };
+                let fresh = Slot {
+                    chunk,
+                    mapped: Mapped::Nothing,
+                    table: None,
+                    rights: None,
+                    has_file: false,
+                };
                 inner.slots.insert(slot, fresh);
                 chunk = chunk.offset(SLOT);
             }
@@ -336,7 +391,7 @@ impl Space {
             let piece = slot_range.start.max(range.start)..slot_range.end.min(range.end);
             let Some(slot) = inner.slots.get_mut(&index) else { continue };
             let whole = piece == slot_range;
-            let added = match slot.mapped {
+            match slot.mapped {
                 Mapped::Nothing | Mapped::Large if whole && anonymous && !slot.has_file => {
                     let added = if slot.mapped == Mapped::Large { 0 } else { 512 };
                     if inner.present_pages + added > inner.limit_pages {
@@ -344,14 +399,13 @@ impl Space {
                     }
                     self.set_large(slot, slot_range.start, rights)?;
                     huge = Some(huge.map_or(piece.start, |h| h.start)..piece.end);
-                    added
+                    inner.present_pages += added;
                 }
                 _ => {
-                    let room = inner.limit_pages.saturating_sub(inner.present_pages);
-                    self.set_small(slot, piece, rights, room)?
+                    let limit = inner.limit_pages;
+                    self.set_small(slot, piece, rights, &mut inner.present_pages, limit)?;
                 }
-            };
-            inner.present_pages += added;
+            }
         }
         if let Some(huge) = huge {
             Self::each_run(inner, huge, |run, gpa| self.mem().allow_huge(gpa, run.end - run.start))
@@ -366,6 +420,7 @@ impl Space {
             .edit_tables(|t| t.map(gva, slot.chunk, abi::PageSize::Large2M, rights))
             .map_err(|e| errno_of(&e))?;
         slot.mapped = Mapped::Large;
+        slot.rights = Some(rights);
         Ok(())
     }
 
@@ -375,37 +430,59 @@ impl Space {
             return Ok(table);
         }
         let gva = virt(start)?;
-        let table = self
-            .machine
-            .edit_tables(|t| t.table_for(gva, Level::Table))
-            .map_err(|e| errno_of(&e))?;
+        let table = match slot.table {
+            Some(table) => {
+                self.refill(slot, table)?;
+                self.machine.edit_tables(|t| t.link(gva, Level::Directory, table)).map(|()| table)
+            }
+            None => self.machine.edit_tables(|t| t.table_for(gva, Level::Table)),
+        }
+        .map_err(|e| errno_of(&e))?;
+        slot.table = Some(table);
         slot.mapped = Mapped::Table(table);
         Ok(table)
     }
 
-    /// Makes small pages present; returns how many were not before.
+    /// Makes an unlinked table say what the slot's entry says now.
+    fn refill(&self, slot: &Slot, table: GuestPhys) -> Result<(), Errno> {
+        let large = match slot.mapped {
+            Mapped::Large => slot.rights,
+            Mapped::Nothing | Mapped::Table(_) => None,
+        };
+        for index in 0..512 {
+            let pte = match large {
+                Some(rights) => Pte::leaf(slot.chunk.offset(index * PAGE_SIZE), rights, false),
+                None => Pte::EMPTY,
+            };
+            self.mem().store(table.offset(index * 8), pte.raw()).map_err(|e| errno_of(&e))?;
+        }
+        Ok(())
+    }
+
+    /// Makes small pages present and counts them in `present`, also those before the one
+    /// that is refused because of `limit`.
     fn set_small(
         &self,
         slot: &mut Slot,
         piece: Range<u64>,
         rights: Rights,
-        room_pages: u64,
-    ) -> Result<u64, Errno> {
+        present: &mut u64,
+        limit: u64,
+    ) -> Result<(), Errno> {
         let table = self.table(slot, piece.start)?;
-        let mut added = 0;
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
             let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
             let old = Pte::from_raw(self.mem().load(entry).map_err(|e| errno_of(&e))?);
             if !old.is_present() {
-                if added == room_pages {
+                if *present >= limit {
                     return Err(Errno::ENOMEM);
                 }
-                added += 1;
+                *present += 1;
             }
             let pte = Pte::leaf(slot.chunk.offset(at % SLOT), rights, false);
             self.mem().store(entry, pte.raw()).map_err(|e| errno_of(&e))?;
         }
-        Ok(added)
+        Ok(())
     }
 
     /// Takes the rights of `range` down to `rights` (or nothing) wherever pages are present.
@@ -539,10 +616,72 @@ impl Space {
             let pieces: Vec<_> =
                 inner.areas.overlapping(range).map(|(r, v)| (r, v.clone())).collect();
             for (piece, vma) in pieces {
-                let _ = self.populate(inner, piece, &vma);
+                self.expect_growth(inner, &piece);
+                if self.populate(inner, piece.clone(), &vma).is_ok() {
+                    self.join_slot(inner, piece.end - 1, &vma);
+                }
             }
         }
         Ok(())
+    }
+
+    /// A reservation that is opened step by step, as an allocator does: once the slot before
+    /// is one large page, this one will be too, so the host may back it with one from the
+    /// start. Not for the first slot, or every small reservation would cost 2 MiB.
+    fn expect_growth(&self, inner: &Inner, opened: &Range<u64>) {
+        let index = opened.start / SLOT;
+        let slot_range = index * SLOT..(index + 1) * SLOT;
+        let follows_large =
+            inner.slots.get(&index.wrapping_sub(1)).is_some_and(|s| s.mapped == Mapped::Large);
+        let fresh = inner.slots.get(&index).is_none_or(|s| s.mapped == Mapped::Nothing);
+        if follows_large && fresh && Self::is_plain(inner, slot_range.clone()) {
+            let _ = Self::each_run(inner, slot_range, |run, gpa| {
+                self.mem().allow_huge(gpa, run.end - run.start)
+            });
+        }
+    }
+
+    /// Whether all of `range` is anonymous memory, whatever its rights.
+    fn is_plain(inner: &Inner, range: Range<u64>) -> bool {
+        let anonymous = |(_, vma): (_, &Vma)| matches!(vma.backing, Backing::Anonymous);
+        inner.areas.covers(range.clone()) && inner.areas.overlapping(range).all(anonymous)
+    }
+
+    /// Replaces the 512 small pages of the slot around `at` by one large page, when all of it
+    /// has become accessible with the same rights. The content stays where it is: that is
+    /// what binding slots to chunks is for.
+    fn join_slot(&self, inner: &mut Inner, at: u64, vma: &Vma) {
+        let index = at / SLOT;
+        let slot_range = index * SLOT..(index + 1) * SLOT;
+        let Some(rights) = vma.prot.rights() else { return };
+        let same = |(_, v): (_, &Vma)| v.prot == vma.prot;
+        if !Self::is_plain(inner, slot_range.clone())
+            || !inner.areas.overlapping(slot_range.clone()).all(same)
+        {
+            return;
+        }
+        let Some(slot) = inner.slots.get_mut(&index) else { return };
+        if slot.has_file || !matches!(slot.mapped, Mapped::Table(_)) {
+            return;
+        }
+        let chunk = slot.chunk;
+        // All 512 are present, or will be at their first touch: count them all.
+        let Ok(present) = self.count_present(slot) else { return };
+        let _ = self.mem().collapse(chunk, SLOT);
+        if self.set_large(slot, slot_range.start, rights).is_ok() {
+            inner.present_pages += 512 - present;
+            let _ = self.mem().forget_translations(chunk, SLOT);
+        }
+    }
+
+    fn count_present(&self, slot: &Slot) -> Result<u64, MemoryError> {
+        let Mapped::Table(table) = slot.mapped else { return Ok(0) };
+        let mut present = 0;
+        for index in 0..512 {
+            let entry = Pte::from_raw(self.mem().load(table.offset(index * 8))?);
+            present += u64::from(entry.is_present());
+        }
+        Ok(present)
     }
 
     /// `madvise(MADV_DONTNEED)` and kin: the content goes, the mapping stays.
@@ -618,6 +757,7 @@ impl Space {
         let mut inner = self.lock();
         inner.heap_start = start;
         inner.heap_end = start;
+        inner.heap_ahead = start;
     }
 
     /// `brk`: moves the heap's end to `end` if that is possible, and returns where it is.
@@ -632,7 +772,7 @@ impl Space {
             return old_end;
         }
         let moved = if new_top < old_top {
-            self.unmap_locked(&mut inner, new_top..old_top)
+            self.shrink_heap(&mut inner, new_top..old_top)
         } else if new_top > old_top {
             self.grow_heap(&mut inner, old_top..new_top)
         } else {
@@ -650,8 +790,60 @@ impl Space {
         }
         let backing = Backing::Anonymous;
         self.check_limit(inner, &range, Prot::READ_WRITE, &backing)?;
-        let vma = Vma { end: 0, prot: Prot::READ_WRITE, backing, label: "heap" };
-        self.insert(inner, range, vma)
+        let heap_bytes = range.end - inner.heap_start;
+        let vma = Vma { end: range.end, prot: Prot::READ_WRITE, backing, label: "heap" };
+        inner.areas.insert(range.start, vma.clone());
+        // `brk` comes in small steps. Past the first megabyte whole slots are made present at
+        // once, beyond the heap's end too: large pages, and no work for the next steps. What
+        // lies there is taken back when anything else wants the addresses.
+        let ahead = range.end.next_multiple_of(SLOT);
+        let all_ahead = range.end..ahead;
+        if heap_bytes >= LARGE_HEAP_BYTES
+            && range.end > inner.heap_ahead
+            && ahead - range.end.max(inner.heap_ahead) <= EAGER_BYTES
+            && inner.areas.is_free(all_ahead)
+            && ahead < MMAP_TOP.raw()
+        {
+            let from = range.start.max(inner.heap_ahead);
+            let bytes = ahead - from;
+            if bytes <= EAGER_BYTES && self.populate(inner, from..ahead, &vma).is_ok() {
+                inner.heap_ahead = ahead;
+                return Ok(());
+            }
+        }
+        let from = range.start.max(inner.heap_ahead);
+        if from < range.end && range.end - from <= EAGER_BYTES {
+            // Best effort: what does not fit now is left to the first touch.
+            let _ = self.populate(inner, from..range.end, &vma);
+        }
+        Ok(())
+    }
+
+    fn shrink_heap(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), Errno> {
+        let end = range.end.max(inner.heap_ahead);
+        inner.heap_ahead = range.start;
+        self.unmap_locked(inner, range.clone())?;
+        self.take_back(inner, range.end..end)
+    }
+
+    /// Takes back what `grow_heap` made present in advance, where `range` needs it.
+    fn trim_heap(&self, inner: &mut Inner, range: &Range<u64>) -> Result<(), Errno> {
+        let Some(top) = page_up(inner.heap_end) else { return Ok(()) };
+        let ahead = top..inner.heap_ahead;
+        if ahead.is_empty() || range.start >= ahead.end || range.end <= ahead.start {
+            return Ok(());
+        }
+        inner.heap_ahead = top;
+        self.take_back(inner, ahead)
+    }
+
+    fn take_back(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), Errno> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let removed = self.restrict(inner, range.clone(), None)?;
+        inner.present_pages = inner.present_pages.saturating_sub(removed);
+        self.drop_content(inner, range, &Backing::Anonymous)
     }
 
     /// `mremap`: changes the size of the mapping at `start`, moving it when `may_move`, to

@@ -346,6 +346,20 @@ impl GuestMem {
         }
     }
 
+    /// Asks the host to replace small pages already there by huge ones, now. A host that
+    /// cannot does nothing.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotMemory`].
+    pub fn collapse(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
+        let range = self.host_range(gpa, len as usize)?;
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
+            // SAFETY: the range belongs to a bank; neither advice changes its content.
+            unsafe { libc::madvise(range.ptr.cast(), range.len, advice) };
+        }
+        Ok(())
+    }
+
     /// Drops the content of an anonymous range: it reads as zero afterwards, no vCPU can
     /// reach the old pages, and the host has its memory back. KVM is told through its MMU
     /// notifier, so that every translation of the range is gone when this returns.

@@ -188,6 +188,23 @@ impl Vcpu {
         self.restore_all = true;
     }
 
+    /// The time-stamp counter's rate as KVM knows it.
+    #[must_use]
+    pub fn tsc_khz(&self) -> Option<u32> {
+        self.fd.get_tsc_khz().ok().filter(|&khz| khz > 0)
+    }
+
+    /// The time-stamp counter as KVM would show it to this vCPU now.
+    #[must_use]
+    pub fn tsc(&self) -> Option<u64> {
+        const MSR_TSC: u32 = 0x10;
+        let entry = kvm_msr_entry { index: MSR_TSC, ..kvm_msr_entry::default() };
+        let mut msrs = Msrs::from_entries(&[entry]).ok()?;
+        (self.fd.get_msrs(&mut msrs).ok()? == 1)
+            .then(|| msrs.as_slice().first().map(|e| e.data))
+            .flatten()
+    }
+
     /// x87, SSE and AVX state in the XSAVE standard format.
     ///
     /// # Errors

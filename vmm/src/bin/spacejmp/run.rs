@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use vmm::error::Remedy;
 use vmm::exit_code::{self, ExitCode};
 use vmm::host;
+use vmm::linux::fs::{Grant, take_over_umask};
 use vmm::process::{HostSignals, Process, RunConfig, StartError, Supervise};
 use vmm::report::run::RunReport;
 
@@ -92,15 +93,12 @@ fn long_help() -> String {
 enum RunError {
     #[error("there is no file {name}; the one at {found} is not meant: PATH is not searched")]
     InPath { name: String, found: String },
-    #[error("{option} needs file access, which this build does not have")]
-    NoFiles { option: &'static str },
 }
 
 impl Remedy for RunError {
     fn remedy(&self) -> Option<String> {
         match self {
             RunError::InPath { found, .. } => Some(format!("give its path: {found}")),
-            RunError::NoFiles { .. } => None,
         }
     }
 }
@@ -108,7 +106,7 @@ impl Remedy for RunError {
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let mut command = args.command.iter().cloned();
     let program = PathBuf::from(command.next().unwrap_or_default());
-    check_files(&args, &program)?;
+    let grants = grants(&args, &program)?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
@@ -120,6 +118,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         args: command.map(OsString::into_encoded_bytes).collect(),
         env: environment(std::env::vars_os(), &args.env),
         memory_bytes,
+        grants,
+        cwd: args.cwd,
+        umask: take_over_umask(),
         stdio: stdio()?,
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
@@ -146,15 +147,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Directories and the current directory, for the file layer.
-fn check_files(args: &Args, program: &Path) -> Result<(), Failure> {
-    let option = match (args.dir.first(), &args.cwd) {
-        (Some(_), _) => "--dir",
-        (None, Some(_)) => "--cwd",
-        (None, None) => return Ok(()),
+/// The directories granted.
+fn grants(args: &Args, program: &Path) -> Result<Vec<Grant>, Failure> {
+    let parse = |text: &String| {
+        text.parse::<Grant>().map_err(|error| {
+            let help = Some(error.help().to_owned());
+            let doing = format!("run {}", program.display());
+            Failure::new(doing, error, ExitCode::OwnFailure).help(help)
+        })
     };
-    let doing = format!("run {}", program.display());
-    Err(Failure::with_remedy(doing, RunError::NoFiles { option }, ExitCode::OwnFailure))
+    args.dir.iter().map(parse).collect()
 }
 
 fn stdio() -> Result<[OwnedFd; 3], Failure> {

@@ -1,0 +1,291 @@
+//! Running a program in a VM, through the library and in this process, and its native twin.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use vmm::process::{Outcome, Process, RunConfig, StartError};
+
+/// What a run gets unless it asks for something else. Generous: other tests and other
+/// sessions share the machine, and a hang is what the limit is for.
+const TIMEOUT: Duration = Duration::from_secs(120);
+const MEMORY_BYTES: u64 = 2 << 30;
+
+/// A program, and how to run it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    program: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    stdin: Vec<u8>,
+    memory_bytes: u64,
+    timeout: Duration,
+}
+
+/// How a program ended, in a VM or natively.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// In the VMM's terms; a native death by a signal has an empty report.
+    pub outcome: Outcome,
+    /// What it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error.
+    pub stderr: Vec<u8>,
+    /// From before the start to after the last thread.
+    pub elapsed: Duration,
+}
+
+impl Ended {
+    /// Standard output as text.
+    #[must_use]
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text.
+    #[must_use]
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Asserts that it exited with `status` and wrote `stdout`.
+    ///
+    /// # Panics
+    /// If not.
+    #[track_caller]
+    pub fn expect(&self, status: u8, stdout: &str) -> &Ended {
+        assert_eq!(self.outcome, Outcome::Exited(status), "{self:?}");
+        assert_eq!(self.out(), stdout, "{}", self.err());
+        self
+    }
+
+    /// Asserts that a signal ended it, and returns the report.
+    ///
+    /// # Panics
+    /// If not.
+    #[track_caller]
+    pub fn expect_signal(&self, expected: i32) -> &str {
+        match &self.outcome {
+            Outcome::Killed { signal, report } if i32::from(*signal) == expected => report,
+            _ => panic!("not ended by signal {expected}: {self:?}"),
+        }
+    }
+}
+
+impl Run {
+    /// `program` without arguments, environment or input.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>) -> Run {
+        Run {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            stdin: Vec::new(),
+            memory_bytes: MEMORY_BYTES,
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// With these arguments.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Run {
+        self.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        self
+    }
+
+    /// With `key=value` in its environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Run {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With `bytes` on standard input.
+    #[must_use]
+    pub fn stdin(mut self, bytes: &[u8]) -> Run {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
+    /// With so much memory in a VM.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Run {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// Stopped after `limit`.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Run {
+        self.timeout = limit;
+        self
+    }
+
+    fn config(&self, stdio: [OwnedFd; 3]) -> RunConfig {
+        let env = self.env.iter().map(|(key, value)| format!("{key}={value}").into_bytes());
+        RunConfig {
+            program: self.program.clone(),
+            args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
+            env: env.collect(),
+            memory_bytes: self.memory_bytes,
+            stdio,
+        }
+    }
+
+    /// Starts it in a VM, or says why that is not possible.
+    ///
+    /// # Errors
+    /// Whatever the VMM says.
+    pub fn start(&self) -> Result<Running, StartError> {
+        let stdin = file_with(&self.stdin);
+        let (stdout, stderr) = (file_with(b""), file_with(b""));
+        let same = |file: &File| OwnedFd::from(file.try_clone().expect("a file can be cloned"));
+        let began = Instant::now();
+        let process = Process::start(self.config([same(&stdin), same(&stdout), same(&stderr)]))?;
+        Ok(Running { process, stdout, stderr, began })
+    }
+
+    /// Runs it in a VM to its end.
+    ///
+    /// # Panics
+    /// If it cannot be started, or has not ended a while after it was told to stop.
+    #[must_use]
+    pub fn in_vm(&self) -> Ended {
+        let running =
+            self.start().unwrap_or_else(|err| panic!("{}: {}", self.program.display(), all(&err)));
+        running.wait(self.timeout)
+    }
+
+    /// Runs it natively to its end.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn native(&self) -> Ended {
+        let began = Instant::now();
+        let mut child = Command::new(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::from(file_with(&self.stdin)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|err| panic!("cannot start {}: {err}", self.program.display()));
+        let mut stderr = child.stderr.take().expect("standard error is piped");
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stderr.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let output = child.wait_with_output().expect("a child can be waited for");
+        let outcome = match (output.status.code(), output.status.signal()) {
+            (Some(status), _) => Outcome::Exited(status as u8),
+            (None, signal) => {
+                Outcome::Killed { signal: signal.unwrap_or_default() as u8, report: String::new() }
+            }
+        };
+        let stderr = reader.join().expect("the reader does not panic").expect("a pipe can be read");
+        Ended { outcome, stdout: output.stdout, stderr, elapsed: began.elapsed() }
+    }
+
+    /// Asserts that the VM's run writes what the native one writes and ends the same way, and
+    /// returns the VM's.
+    ///
+    /// # Panics
+    /// If they differ.
+    #[track_caller]
+    pub fn same_as_native(&self) -> Ended {
+        let (vm, native) = (self.in_vm(), self.native());
+        let how = |outcome: &Outcome| match outcome {
+            Outcome::Killed { signal, .. } => {
+                Outcome::Killed { signal: *signal, report: String::new() }
+            }
+            other => other.clone(),
+        };
+        assert_eq!(how(&vm.outcome), how(&native.outcome), "VM {vm:?}\nnative {native:?}");
+        assert_eq!(vm.out(), native.out(), "VM {vm:?}");
+        vm
+    }
+}
+
+/// A program that was started in a VM.
+#[derive(Debug)]
+pub struct Running {
+    /// The process, to look at or to stop.
+    pub process: Arc<Process>,
+    stdout: File,
+    stderr: File,
+    began: Instant,
+}
+
+impl Running {
+    /// Waits until the program has written `text` to standard output.
+    ///
+    /// # Panics
+    /// If it has not after a minute.
+    pub fn wait_for_output(&mut self, text: &str) {
+        let began = Instant::now();
+        while !String::from_utf8_lossy(&content(&mut self.stdout)).contains(text) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no {text:?} from {self:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for the end; after `timeout` a watchdog stops the program.
+    ///
+    /// # Panics
+    /// If it does not end then either.
+    #[must_use]
+    pub fn wait(mut self, timeout: Duration) -> Ended {
+        const GRACE: Duration = Duration::from_secs(60);
+        let (done, waited) = mpsc::channel();
+        let process = self.process.clone();
+        let waiter = std::thread::spawn(move || {
+            let outcome = process.wait();
+            let _ = done.send(outcome);
+        });
+        let outcome = waited.recv_timeout(timeout).or_else(|_| {
+            self.process.stop(Outcome::TimedOut);
+            waited.recv_timeout(GRACE)
+        });
+        let Ok(outcome) = outcome else {
+            panic!("the VM hangs: not ended {GRACE:?} after it was stopped");
+        };
+        waiter.join().expect("waiting does not panic");
+        Ended {
+            outcome,
+            elapsed: self.began.elapsed(),
+            stdout: content(&mut self.stdout),
+            stderr: content(&mut self.stderr),
+        }
+    }
+}
+
+/// An error and its causes.
+#[must_use]
+pub fn all(err: &dyn std::error::Error) -> String {
+    vmm::error::chain(err)
+}
+
+/// A nameless file that holds `bytes`, positioned at its start. Files rather than pipes: no
+/// reader has to keep up with the program.
+fn file_with(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(bytes).expect("it can be written");
+    file.seek(SeekFrom::Start(0)).expect("it can be rewound");
+    file
+}
+
+/// All that is in `file`. The guest shares its offset, which stays where it is.
+fn content(file: &mut File) -> Vec<u8> {
+    use std::os::unix::fs::FileExt;
+    let len = file.metadata().expect("a file has metadata").len();
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0).expect("it can be read");
+    bytes
+}

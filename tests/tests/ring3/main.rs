@@ -1,0 +1,10 @@
+//! What ring 3 can and cannot do, tried with a few bytes of machine code on a bare vCPU.
+//!
+//! No program, no Linux calls, no run loop: [`vmm::vm::Vcpu`] and [`vmm::space::Space`] alone.
+
+mod bench;
+mod calls;
+mod exceptions;
+mod fences;
+mod kicks;
+mod state;

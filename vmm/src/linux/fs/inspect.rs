@@ -1,0 +1,227 @@
+//! Calls that look and change nothing: `stat` and its kin, `statfs`, `access`, `readlink`.
+
+use abi::Errno;
+use rustix::fs::{Access, AtFlags, FileType, StatxFlags};
+
+use super::encode::{self, LinuxStat};
+use super::files::{Files, Subject};
+use super::host;
+use super::open::pin;
+use super::resolve::{Found, Step};
+use super::tree::Leaf;
+
+pub(super) const EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
+pub(super) const NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW.cast_unsigned();
+
+/// File system type shown for synthetic directories.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// `ST_RDONLY | ST_VALID` of `statfs`.
+const READ_ONLY_FLAGS: u64 = 0x21;
+
+impl Files {
+    /// `fstat`.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn fstat(&self, fd: i32) -> Result<LinuxStat, Errno> {
+        let file = self.get(fd)?;
+        match file.node() {
+            Some(id) => Ok(self.node_stat(id)),
+            None => Ok(rustix::fs::fstat(file.host_fd()).map_err(host)?.into()),
+        }
+    }
+
+    /// `newfstatat`; `stat` with `AT_FDCWD`, `lstat` with `AT_SYMLINK_NOFOLLOW` besides.
+    ///
+    /// # Errors
+    /// `EINVAL` for unknown flags; those of the way there.
+    pub fn newfstatat(&self, dirfd: i32, path: &[u8], flags: u32) -> Result<LinuxStat, Errno> {
+        let known = EMPTY_PATH | NOFOLLOW | libc::AT_NO_AUTOMOUNT.cast_unsigned();
+        if flags & !known != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (base, path) = match self.subject(dirfd, path, flags)? {
+            Subject::Open(_) => return self.fstat(dirfd),
+            Subject::Path(base, path) => (base, path),
+        };
+        let follow = flags & NOFOLLOW == 0;
+        let found =
+            self.namespace.lookup(&base, path, follow, |at, follow| at.stat_step(follow))?;
+        match found {
+            Found::Host(stat) => Ok(stat.into()),
+            Found::Node(id) => Ok(self.node_stat(id)),
+            Found::Leaf(leaf) => self.leaf_stat(leaf),
+            Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
+    /// `statx`: the structure's bytes.
+    ///
+    /// # Errors
+    /// `EINVAL` for unknown flags or the reserved bit of the mask; those of the way there.
+    pub fn statx(
+        &self,
+        dirfd: i32,
+        path: &[u8],
+        flags: u32,
+        mask: u32,
+    ) -> Result<[u8; 256], Errno> {
+        let sync = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+        let known = EMPTY_PATH | NOFOLLOW | (libc::AT_NO_AUTOMOUNT | sync).cast_unsigned();
+        let both = flags & sync.cast_unsigned() == sync.cast_unsigned();
+        if flags & !known != 0 || both || mask & libc::STATX__RESERVED.cast_unsigned() != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mask = StatxFlags::from_bits_retain(mask);
+        let (base, path) = match self.subject(dirfd, path, flags)? {
+            Subject::Open(file) => {
+                if let Some(id) = file.node() {
+                    return Ok(self.node_stat(id).encode_statx());
+                }
+                let x = rustix::fs::statx(file.host_fd(), "", AtFlags::EMPTY_PATH, mask);
+                return Ok(encode::statx(&x.map_err(host)?));
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        let at_flags = AtFlags::from_bits_retain(flags & !EMPTY_PATH | NOFOLLOW);
+        let found = self.namespace.lookup(&base, path, flags & NOFOLLOW == 0, |at, follow| {
+            // Whether to follow depends on the type, which the caller may not want.
+            let mask = mask | StatxFlags::TYPE;
+            let x = rustix::fs::statx(at.dir(), at.name(), at_flags, mask).map_err(host)?;
+            let kind = FileType::from_raw_mode(u32::from(x.stx_mode));
+            if follow && kind == FileType::Symlink {
+                return Ok(Step::Link);
+            }
+            if at.slash() && kind != FileType::Directory {
+                return Err(Errno::ENOTDIR);
+            }
+            Ok(Step::Done(encode::statx(&x)))
+        })?;
+        match found {
+            Found::Host(bytes) => Ok(bytes),
+            Found::Node(id) => Ok(self.node_stat(id).encode_statx()),
+            Found::Leaf(leaf) => Ok(self.leaf_stat(leaf)?.encode_statx()),
+            Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
+    /// `statfs`: the structure's bytes.
+    ///
+    /// # Errors
+    /// Those of the way there.
+    pub fn statfs(&self, path: &[u8]) -> Result<[u8; 120], Errno> {
+        let base = self.base(libc::AT_FDCWD, path)?;
+        match self.namespace.lookup(&base, path, true, pin)? {
+            Found::Host(fd) => Ok(encode::statfs(&rustix::fs::fstatfs(fd).map_err(host)?)),
+            Found::Node(_) | Found::Leaf(_) => Ok(synthetic_statfs()),
+            Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
+    /// `fstatfs`: the structure's bytes.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn fstatfs(&self, fd: i32) -> Result<[u8; 120], Errno> {
+        let file = self.get(fd)?;
+        if file.node().is_some() {
+            return Ok(synthetic_statfs());
+        }
+        let statfs = rustix::fs::fstatfs(file.host_fd()).map_err(host)?;
+        Ok(encode::statfs(&statfs))
+    }
+
+    /// `faccessat2`; `access` with `AT_FDCWD` and no flags.
+    ///
+    /// # Errors
+    /// `EACCES`, `EROFS` for writing in a read-only grant, `EINVAL` for unknown bits.
+    pub fn faccessat2(&self, dirfd: i32, path: &[u8], mode: u32, flags: u32) -> Result<(), Errno> {
+        let effective = libc::AT_EACCESS.cast_unsigned();
+        if mode & !7 != 0 || flags & !(EMPTY_PATH | NOFOLLOW | effective) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let wanted = Access::from_bits_retain(mode);
+        let (base, path) = match self.subject(dirfd, path, flags)? {
+            Subject::Open(file) => {
+                return match file.node() {
+                    Some(_) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
+                    Some(_) => Ok(()),
+                    None => {
+                        if wanted.contains(Access::WRITE_OK)
+                            && let super::open_file::Origin::Grant(grant) = &file.origin
+                        {
+                            grant.check_writable()?;
+                        }
+                        let name = super::attr::by_number(file.host_fd());
+                        rustix::fs::access(name, wanted).map_err(host)
+                    }
+                };
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        // Never followed by the host: after the type was looked at, something else may be
+        // there, and a link's own permissions say nothing about what is behind it.
+        let at_flags = AtFlags::from_bits_retain(flags & effective | NOFOLLOW);
+        let follow = flags & NOFOLLOW == 0;
+        let found = self.namespace.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(stat) = at.stat_step(follow)? else {
+                return Ok(Step::Link);
+            };
+            rustix::fs::accessat(at.dir(), at.name(), wanted, at_flags).map_err(host)?;
+            let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+            if wanted.contains(Access::WRITE_OK) && !link {
+                at.grant.check_writable()?;
+            }
+            Ok(Step::Done(()))
+        })?;
+        match found {
+            Found::Host(()) => Ok(()),
+            Found::Node(_) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
+            Found::Node(_) => Ok(()),
+            Found::Leaf(Leaf::Device(device)) => {
+                rustix::fs::access(device.host_path(), wanted).map_err(host)
+            }
+            Found::Leaf(leaf) => self.leaf_stat(leaf).map(|_| ()),
+            Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
+    /// `readlinkat`: at most `room` bytes of the link's text.
+    ///
+    /// # Errors
+    /// `EINVAL` for something that is not a link or no room; those of the way there.
+    pub fn readlinkat(&self, dirfd: i32, path: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
+        if room == 0 {
+            return Err(Errno::EINVAL);
+        }
+        // An empty path means the descriptor itself, without a flag saying so.
+        let mut text = match self.subject(dirfd, path, EMPTY_PATH)? {
+            Subject::Open(file) if file.kind() == super::Kind::Link => {
+                let text = rustix::fs::readlinkat(file.host_fd(), "", Vec::new());
+                text.map_err(host)?.into_bytes()
+            }
+            Subject::Open(_) => return Err(Errno::ENOENT),
+            Subject::Path(base, path) => {
+                let found = self.namespace.lookup(&base, path, false, |at, follow| {
+                    if follow && let Step::Link = at.stat_step(true)? {
+                        return Ok(Step::Link);
+                    }
+                    let text = rustix::fs::readlinkat(at.dir(), at.name(), Vec::new());
+                    Ok(Step::Done(text.map_err(host)?.into_bytes()))
+                })?;
+                match found {
+                    Found::Host(text) => text,
+                    Found::Leaf(Leaf::Exe) => self.namespace.exe.clone().ok_or(Errno::ENOENT)?,
+                    Found::Node(_) | Found::Leaf(_) => return Err(Errno::EINVAL),
+                    Found::Absent => return Err(Errno::ENOENT),
+                }
+            }
+        };
+        text.truncate(room);
+        Ok(text)
+    }
+}
+
+fn synthetic_statfs() -> [u8; 120] {
+    encode::statfs_of([TMPFS_MAGIC, 4096, 0, 0, 0, 0, 0, 0, 255, 4096, READ_ONLY_FLAGS])
+}

@@ -1,0 +1,295 @@
+//! An open file description: one host descriptor and what Linux remembers beside it.
+//!
+//! Each description of the guest is exactly one of the host, so that offsets, `O_APPEND`
+//! and locks are the host kernel's business; descriptors made by `dup` share it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use abi::Errno;
+use cap_std::fs::Dir;
+use rustix::fs::{FileType, OFlags};
+
+use super::host;
+use super::resolve::Base;
+use super::tree::{GrantRoot, NodeId};
+
+/// What kind of file a description refers to, as far as serving calls depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file, a memory file included.
+    Regular,
+    /// A directory of a grant.
+    Directory,
+    /// A directory that exists only in the guest's tree.
+    SyntheticDirectory,
+    /// A pipe or FIFO.
+    Pipe,
+    /// A terminal.
+    Terminal,
+    /// A character device that always answers at once: `null`, `zero`, `full`, `random`.
+    Memory,
+    /// Any other device.
+    Device,
+    /// A socket.
+    Socket,
+    /// An event counter.
+    EventFd,
+    /// A symbolic link itself, opened with `O_PATH`.
+    Link,
+    /// Something without a file type.
+    Other,
+}
+
+/// Where a description comes from: decides what may be done to the file behind it.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// Opened in a grant.
+    Grant(Arc<GrantRoot>),
+    /// Made by the program: pipes, event counters, memory files.
+    Own,
+    /// Given to the program or shared with the host: its flags and its mode are not the
+    /// program's to change.
+    Shared,
+}
+
+#[derive(Debug)]
+enum Handle {
+    Fd(OwnedFd),
+    Dir(Arc<Dir>),
+    /// The descriptor is a placeholder opened with `O_PATH`, good for nothing.
+    Node(NodeId, OwnedFd),
+}
+
+/// An open file description.
+#[derive(Debug)]
+pub struct OpenFile {
+    handle: Handle,
+    kind: Kind,
+    pub(super) origin: Origin,
+    read: bool,
+    write: bool,
+    path_only: bool,
+    nonblocking: AtomicBool,
+    /// Where a synthetic directory is read next.
+    pub(super) position: AtomicU64,
+}
+
+impl OpenFile {
+    /// Takes a host descriptor. Its access mode and flags are read from the host.
+    pub(super) fn new(fd: OwnedFd, origin: Origin) -> Result<OpenFile, Errno> {
+        let flags = rustix::fs::fcntl_getfl(&fd).map_err(host)?;
+        let kind = kind_of(fd.as_fd())?;
+        let handle = match (kind, &origin) {
+            (Kind::Directory, Origin::Grant(_)) => {
+                Handle::Dir(Arc::new(Dir::from_std_file(std::fs::File::from(fd))))
+            }
+            _ => Handle::Fd(fd),
+        };
+        let mode = flags & OFlags::RWMODE;
+        let path_only = flags.contains(OFlags::PATH);
+        Ok(OpenFile {
+            handle,
+            kind,
+            origin,
+            read: !path_only && (mode == OFlags::RDONLY || mode == OFlags::RDWR),
+            write: !path_only && (mode == OFlags::WRONLY || mode == OFlags::RDWR),
+            path_only,
+            nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            position: AtomicU64::new(0),
+        })
+    }
+
+    /// An open synthetic directory.
+    pub(super) fn synthetic(id: NodeId, path_only: bool) -> Result<OpenFile, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).map_err(host)?;
+        Ok(OpenFile {
+            handle: Handle::Node(id, fd),
+            kind: Kind::SyntheticDirectory,
+            origin: Origin::Shared,
+            read: !path_only,
+            write: false,
+            path_only,
+            nonblocking: AtomicBool::new(false),
+            position: AtomicU64::new(0),
+        })
+    }
+
+    /// The host descriptor, for data transfer, `poll` and `mmap`. For a synthetic directory
+    /// it is a placeholder on which every such call fails with `EBADF`.
+    #[must_use]
+    pub fn host_fd(&self) -> BorrowedFd<'_> {
+        match &self.handle {
+            Handle::Fd(fd) | Handle::Node(_, fd) => fd.as_fd(),
+            Handle::Dir(dir) => dir.as_fd(),
+        }
+    }
+
+    /// Whether `read` is allowed.
+    ///
+    /// # Errors
+    /// `EBADF` if not opened for reading, `EISDIR` for a directory.
+    pub fn can_read(&self) -> Result<(), Errno> {
+        match self.kind {
+            _ if !self.read => Err(Errno::EBADF),
+            Kind::Directory | Kind::SyntheticDirectory => Err(Errno::EISDIR),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `write` is allowed.
+    ///
+    /// # Errors
+    /// `EBADF` if not opened for writing.
+    pub fn can_write(&self) -> Result<(), Errno> {
+        if self.write { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether a read or write may have to wait for somebody else, for as long as they like:
+    /// the caller should wait in a way that can be interrupted. Independent of
+    /// [`OpenFile::nonblocking`].
+    #[must_use]
+    pub fn may_block(&self) -> bool {
+        match self.kind {
+            Kind::Pipe
+            | Kind::Terminal
+            | Kind::Device
+            | Kind::Socket
+            | Kind::EventFd
+            | Kind::Other => true,
+            Kind::Regular
+            | Kind::Directory
+            | Kind::SyntheticDirectory
+            | Kind::Memory
+            | Kind::Link => false,
+        }
+    }
+
+    /// Whether the program asked for `O_NONBLOCK`.
+    ///
+    /// For descriptors shared with the host (standard input and the like) the host's flag is
+    /// not changed, because the shell outside would see it: the caller must then poll
+    /// before it reads or writes.
+    #[must_use]
+    pub fn nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    /// Whether the description was opened with `O_PATH`.
+    #[must_use]
+    pub fn path_only(&self) -> bool {
+        self.path_only
+    }
+
+    /// The host flags, with `O_NONBLOCK` as the program set it.
+    pub(super) fn flags(&self) -> Result<OFlags, Errno> {
+        if let Handle::Node(..) = self.handle {
+            let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
+            return Ok(path | OFlags::DIRECTORY);
+        }
+        let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
+        flags.set(OFlags::NONBLOCK, self.nonblocking());
+        Ok(flags)
+    }
+
+    /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
+    pub(super) fn set_flags(&self, wanted: OFlags) -> Result<(), Errno> {
+        let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
+        // Not O_ASYNC: its signal would go to the monitor, not to the program.
+        let flags = match self.origin {
+            Origin::Grant(_) | Origin::Own => wanted & (settable | OFlags::NONBLOCK),
+            Origin::Shared => {
+                let now = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
+                (wanted & settable) | (now & OFlags::NONBLOCK)
+            }
+        };
+        if !matches!(self.handle, Handle::Node(..)) {
+            rustix::fs::fcntl_setfl(self.host_fd(), flags).map_err(host)?;
+        }
+        self.mark_nonblocking(wanted.contains(OFlags::NONBLOCK));
+        Ok(())
+    }
+
+    pub(super) fn mark_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    /// The directory as a place to start a relative path from.
+    ///
+    /// # Errors
+    /// `ENOTDIR`.
+    pub(super) fn base(&self) -> Result<Base, Errno> {
+        match (&self.handle, &self.origin) {
+            (Handle::Dir(dir), Origin::Grant(grant)) => Ok(Base::Host(grant.clone(), dir.clone())),
+            (Handle::Node(id, _), _) => Ok(Base::Node(*id)),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    pub(super) fn node(&self) -> Option<NodeId> {
+        match self.handle {
+            Handle::Node(id, _) => Some(id),
+            Handle::Fd(_) | Handle::Dir(_) => None,
+        }
+    }
+
+    /// # Errors
+    /// `EBADF` for an `O_PATH` description.
+    pub(super) fn check_not_path(&self) -> Result<(), Errno> {
+        if self.path_only { Err(Errno::EBADF) } else { Ok(()) }
+    }
+
+    /// Whether the attributes of the file behind it are the program's to change.
+    ///
+    /// # Errors
+    /// `EROFS` in a read-only grant or a synthetic directory, `EPERM` for a file that is not
+    /// in a grant at all.
+    pub(super) fn check_attributes(&self) -> Result<(), Errno> {
+        match (&self.handle, &self.origin) {
+            (Handle::Node(..), _) => Err(Errno::EROFS),
+            (_, Origin::Grant(grant)) => grant.check_writable(),
+            (_, Origin::Own) => Ok(()),
+            (_, Origin::Shared) => Err(Errno::EPERM),
+        }
+    }
+}
+
+fn kind_of(fd: BorrowedFd<'_>) -> Result<Kind, Errno> {
+    let stat = rustix::fs::fstat(fd).map_err(host)?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::Regular,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Link,
+        FileType::Fifo => Kind::Pipe,
+        FileType::Socket => Kind::Socket,
+        FileType::BlockDevice => Kind::Device,
+        FileType::CharacterDevice => {
+            let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+            match (major, minor) {
+                // null, zero, full, random, urandom: Documentation/admin-guide/devices.txt.
+                (1, 3 | 5 | 7 | 8 | 9) => Kind::Memory,
+                _ if rustix::termios::isatty(fd) => Kind::Terminal,
+                _ => Kind::Device,
+            }
+        }
+        _ => anonymous(fd),
+    })
+}
+
+/// The kind of a descriptor without a file type, which only its name tells.
+fn anonymous(fd: BorrowedFd<'_>) -> Kind {
+    use std::os::fd::AsRawFd;
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match std::fs::read_link(link) {
+        Ok(name) if name.as_os_str() == "anon_inode:[eventfd]" => Kind::EventFd,
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,290 @@
+//! From a path to the one directory and last component a call acts on.
+//!
+//! The usual path lies inside one grant and is resolved by a single `cap-std` call
+//! ([`Namespace::within`]). What that call refuses to judge (a `..` that climbs out of the
+//! directory it started from, an absolute link) goes to the slower walk in `walk`.
+//! A last component is never followed here: [`Namespace::lookup`] does that, one link at a
+//! time, for calls that want it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use abi::Errno;
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Stat};
+
+use super::namespace::Namespace;
+use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
+use super::{PATH_MAX, confined, host};
+
+/// Linux follows this many links in one path and then gives `ELOOP`.
+pub(super) const MAX_LINKS: usize = 40;
+
+/// A directory a relative path starts from.
+#[derive(Clone, Debug)]
+pub(super) enum Base {
+    Host(Arc<GrantRoot>, Arc<Dir>),
+    Node(NodeId),
+}
+
+/// The last component of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// An entry that may or may not exist. `slash`: the path says it is a directory.
+    Name { name: Vec<u8>, slash: bool },
+    /// The directory itself, through `.`.
+    Dot,
+    /// The directory itself, through `..`.
+    DotDot,
+    /// The directory itself, because it is the root of a grant.
+    Root,
+}
+
+/// One entry of one open host directory: what a call acts on.
+#[derive(Clone, Debug)]
+pub(super) struct HostAt {
+    pub(super) grant: Arc<GrantRoot>,
+    pub(super) dir: Arc<Dir>,
+    pub(super) last: Last,
+}
+
+/// What a path leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Host(HostAt),
+    Node(NodeId),
+    Leaf(Leaf),
+    /// No such entry, in a directory where none can be made.
+    Absent,
+}
+
+/// What an operation on one entry says.
+pub(super) enum Step<T> {
+    Done(T),
+    /// The entry is a link: follow it and try again there.
+    Link,
+}
+
+/// What a lookup found, and for host files what the operation returned.
+pub(super) enum Found<T> {
+    Host(T),
+    Node(NodeId),
+    Leaf(Leaf),
+    Absent,
+}
+
+impl HostAt {
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The name to give to a host call together with [`HostAt::dir`]: always one plain
+    /// component. Host calls must be told not to follow it.
+    pub(super) fn name(&self) -> &OsStr {
+        match &self.last {
+            Last::Name { name, .. } => OsStr::from_bytes(name),
+            Last::Dot | Last::DotDot | Last::Root => OsStr::new("."),
+        }
+    }
+
+    /// Whether the path ends in a slash after a name.
+    pub(super) fn slash(&self) -> bool {
+        matches!(self.last, Last::Name { slash: true, .. })
+    }
+
+    /// The entry's own attributes; a link's are the link's.
+    pub(super) fn stat(&self) -> Result<Stat, Errno> {
+        rustix::fs::statat(self.dir(), self.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(host)
+    }
+
+    /// The entry's attributes, or a request to follow it. A slash after something that is
+    /// not a directory gives `ENOTDIR`.
+    pub(super) fn stat_step(&self, follow: bool) -> Result<Step<Stat>, Errno> {
+        let stat = self.stat()?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if follow && kind == FileType::Symlink {
+            return Ok(Step::Link);
+        }
+        if self.slash() && kind != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(Step::Done(stat))
+    }
+
+    pub(super) fn is_link(&self) -> bool {
+        self.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+    }
+
+    fn link_text(&self) -> Result<Option<Vec<u8>>, Errno> {
+        match rustix::fs::readlinkat(self.dir(), self.name(), Vec::new()) {
+            Ok(text) => Ok(Some(text.into_bytes())),
+            Err(rustix::io::Errno::INVAL) => Ok(None),
+            Err(error) => Err(host(error)),
+        }
+    }
+}
+
+/// The components of a path and whether it ends in a slash.
+pub(super) fn components(path: &[u8]) -> (Vec<&[u8]>, bool) {
+    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty());
+    (parts.collect(), path.ends_with(b"/"))
+}
+
+/// The limits of a path a program gives.
+pub(super) fn check(path: &[u8]) -> Result<(), Errno> {
+    match path {
+        [] => Err(Errno::ENOENT),
+        _ if path.len() > PATH_MAX => Err(Errno::ENAMETOOLONG),
+        _ if path.contains(&0) => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
+}
+
+impl Namespace {
+    /// The entry a path names, its last component not followed.
+    ///
+    /// # Errors
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`, and Linux's errors of the way there.
+    pub(super) fn resolve(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
+        check(path)?;
+        self.resolve_text(base, path)
+    }
+
+    /// Resolves without the limits that hold for a program's own paths.
+    pub(super) fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
+        let (parts, slash) = components(path);
+        let root = Base::Node(NodeId::ROOT);
+        let start = if path.starts_with(b"/") { &root } else { base };
+        let (grant, dir, rest) = match start {
+            Base::Host(grant, dir) => (grant.clone(), dir.clone(), parts.as_slice()),
+            Base::Node(id) => match self.through_tree(*id, &parts, slash)? {
+                Way::End(target) => return Ok(target),
+                Way::Grant(grant, rest) => (grant.clone(), grant.dir.clone(), rest),
+            },
+        };
+        if !self.tree.has_overlay(&grant)
+            && let Some(at) = self.within(&grant, &dir, rest, slash)?
+        {
+            return Ok(Target::Host(at));
+        }
+        self.walk(start, &parts, slash)
+    }
+
+    /// Walks the synthetic part of the tree up to its end or to the first grant.
+    fn through_tree<'p>(
+        &self,
+        mut at: NodeId,
+        mut rest: &'p [&'p [u8]],
+        slash: bool,
+    ) -> Result<Way<'p>, Errno> {
+        loop {
+            if let Mount::Grant(grant) = &self.tree.node(at).mount {
+                return Ok(Way::Grant(grant.clone(), rest));
+            }
+            let Some((name, after)) = rest.split_first() else {
+                return Ok(Way::End(Target::Node(at)));
+            };
+            match *name {
+                b"." => {}
+                b".." => at = self.tree.node(at).parent,
+                name if name.len() > 255 => return Err(Errno::ENAMETOOLONG),
+                name => match self.tree.child(at, name) {
+                    Some(Child::Dir(id)) => at = id,
+                    Some(Child::Leaf(leaf)) if after.is_empty() && !slash => {
+                        return Ok(Way::End(Target::Leaf(leaf)));
+                    }
+                    Some(Child::Leaf(_)) => return Err(Errno::ENOTDIR),
+                    None if after.is_empty() => return Ok(Way::End(Target::Absent)),
+                    None => return Err(Errno::ENOENT),
+                },
+            }
+            rest = after;
+        }
+    }
+
+    /// Resolves components inside one grant with one `cap-std` call. `None` if they lead,
+    /// or might lead, out of `dir`.
+    fn within(
+        &self,
+        grant: &Arc<GrantRoot>,
+        dir: &Arc<Dir>,
+        parts: &[&[u8]],
+        slash: bool,
+    ) -> Result<Option<HostAt>, Errno> {
+        let (last, above) = match parts.split_last() {
+            None => (Last::Root, parts),
+            Some((&b".", _)) => (Last::Dot, parts),
+            Some((&b"..", _)) => (Last::DotDot, parts),
+            Some((name, above)) => {
+                let name = name.to_vec();
+                (Last::Name { name, slash }, above)
+            }
+        };
+        let dir = if above.iter().all(|part| *part == b".") {
+            dir.clone()
+        } else {
+            match dir.open_dir(OsStr::from_bytes(&above.join(&b'/'))) {
+                Ok(dir) => Arc::new(dir),
+                Err(error) => match confined(&error) {
+                    Errno::EXDEV => return Ok(None),
+                    errno => return Err(errno),
+                },
+            }
+        };
+        let grant = grant.clone();
+        Ok(Some(HostAt { grant, dir, last }))
+    }
+
+    /// Runs `operation` on the entry a path names, following links at its end as long as
+    /// the operation asks for it. The operation is told whether links are to be followed:
+    /// `follow`, or a slash at the end of the path.
+    ///
+    /// # Errors
+    /// Those of resolution and of the operation; `ELOOP` after too many links.
+    pub(super) fn lookup<T>(
+        &self,
+        base: &Base,
+        path: &[u8],
+        follow: bool,
+        mut operation: impl FnMut(&HostAt, bool) -> Result<Step<T>, Errno>,
+    ) -> Result<Found<T>, Errno> {
+        let mut target = self.resolve(base, path)?;
+        for _ in 0..=MAX_LINKS {
+            let at = match target {
+                Target::Leaf(Leaf::Exe) if follow => {
+                    let exe = self.exe.as_deref().ok_or(Errno::ENOENT)?;
+                    target = self.resolve_text(&Base::Node(NodeId::ROOT), exe)?;
+                    continue;
+                }
+                Target::Leaf(leaf) => return Ok(Found::Leaf(leaf)),
+                Target::Node(id) => return Ok(Found::Node(id)),
+                Target::Absent => return Ok(Found::Absent),
+                Target::Host(at) => at,
+            };
+            if let Step::Done(done) = operation(&at, follow || at.slash())? {
+                return Ok(Found::Host(done));
+            }
+            target = match at.link_text()? {
+                Some(mut text) => {
+                    if at.slash() {
+                        text.push(b'/');
+                    }
+                    let here = Base::Host(at.grant.clone(), at.dir.clone());
+                    self.resolve_text(&here, &text)?
+                }
+                // Replaced by something else in the meantime: look again.
+                None => Target::Host(at),
+            };
+        }
+        Err(Errno::ELOOP)
+    }
+}
+
+/// How far the synthetic tree leads.
+enum Way<'p> {
+    End(Target),
+    /// Into a grant, with these components left.
+    Grant(Arc<GrantRoot>, &'p [&'p [u8]]),
+}

@@ -1,0 +1,82 @@
+//! Tests of the file calls as a whole, against real directories on the host.
+//!
+//! They run with any user, root included: nothing here relies on permission being denied.
+
+mod descriptors;
+mod directories;
+mod escapes;
+mod parity;
+mod random;
+mod read_only;
+mod tree;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Once;
+
+use abi::Errno;
+use tempfile::TempDir;
+
+use super::{Access, Files, Grant, Namespace, take_over_umask};
+
+const CWD: i32 = libc::AT_FDCWD;
+
+/// A host directory, and a program's files with it granted at `/w`, its current directory.
+struct World {
+    host: TempDir,
+    files: Files,
+}
+
+fn grant(host: &Path, guest: &str, access: Access) -> Grant {
+    Grant { host: host.to_owned(), guest: guest.into(), access }
+}
+
+fn null() -> OwnedFd {
+    std::fs::File::options().read(true).write(true).open("/dev/null").unwrap().into()
+}
+
+fn files(grants: &[Grant], cwd: &str) -> Files {
+    // Once for the whole process; every test wants it zero.
+    static UMASK: Once = Once::new();
+    UMASK.call_once(|| {
+        take_over_umask();
+    });
+    let namespace = Namespace::new(grants, Some(Path::new("/w/program"))).unwrap();
+    Files::new(namespace, [null(), null(), null()], Path::new(cwd), 0o022).unwrap()
+}
+
+impl World {
+    fn with(access: Access) -> World {
+        let host = tempfile::tempdir().unwrap();
+        let files = files(&[grant(host.path(), "/w", access)], "/w");
+        World { host, files }
+    }
+
+    fn new() -> World {
+        World::with(Access::ReadWrite)
+    }
+
+    fn open(&self, path: &str, flags: i32) -> Result<i32, Errno> {
+        open(&self.files, path, flags)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.host.path().join(path), text).unwrap();
+    }
+}
+
+fn open(files: &Files, path: &str, flags: i32) -> Result<i32, Errno> {
+    files.openat(CWD, path.as_bytes(), flags, 0o666)
+}
+
+/// The whole text of a file, read as the program would.
+fn read(files: &Files, path: &str) -> Result<String, Errno> {
+    let fd = open(files, path, libc::O_RDONLY)?;
+    let file = files.get(fd)?;
+    file.can_read()?;
+    let mut text = vec![0; 4096];
+    let len = rustix::io::pread(file.host_fd(), &mut text, 0).map_err(super::host)?;
+    files.close(fd)?;
+    text.truncate(len);
+    Ok(String::from_utf8(text).unwrap())
+}

@@ -1,0 +1,75 @@
+//! Where things are in this workspace, and running its tools. Nothing about what is checked
+//! or booted: every module of xtask asks here instead of building paths of its own.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The target all our programs are built for; `.cargo/config.toml` names it too.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The checkout this xtask was built from.
+pub(crate) struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The workspace that holds the source of this program.
+    pub(crate) fn here() -> Self {
+        let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self { root: xtask.parent().unwrap_or(xtask).to_path_buf() }
+    }
+
+    /// Cargo's output folder, which a contributor may have moved.
+    pub(crate) fn target(&self) -> PathBuf {
+        let name = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| OsString::from("target"));
+        self.root.join(name)
+    }
+
+    /// The static `spacejmp` of the release build, whether or not it has been built.
+    pub(crate) fn spacejmp(&self) -> PathBuf {
+        self.target().join(TARGET).join("release/spacejmp")
+    }
+
+    /// A cargo command in the workspace, by the same toolchain that runs us.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(arguments).current_dir(&self.root);
+        cargo
+    }
+}
+
+/// Runs `command` with our own standard streams.
+///
+/// # Errors
+/// When it cannot be started or does not end with status 0; the text names the command.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let line = line_of(command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs `command` quietly and returns what it printed on stdout.
+///
+/// # Errors
+/// As [`succeed`]; the text ends with what the command said on stderr.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let line = line_of(command);
+    let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed: {}\n{}", output.status, said.trim_end());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed odd bytes"))
+}
+
+fn line_of(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
