@@ -24,6 +24,7 @@ pub struct Run {
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
     memory_bytes: u64,
+    grants: Vec<String>,
     timeout: Duration,
 }
 
@@ -87,8 +88,16 @@ impl Run {
             env: Vec::new(),
             stdin: Vec::new(),
             memory_bytes: MEMORY_BYTES,
+            grants: Vec::new(),
             timeout: TIMEOUT,
         }
+    }
+
+    /// Sees this directory, written as for `--dir`.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<String>) -> Run {
+        self.grants.push(dir.into());
+        self
     }
 
     /// With these arguments.
@@ -133,6 +142,9 @@ impl Run {
             args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
             env: env.collect(),
             memory_bytes: self.memory_bytes,
+            grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
+            cwd: None,
+            umask: 0o022,
             stdio,
         }
     }
