@@ -29,7 +29,7 @@ pub struct Run {
 }
 
 /// How a program ended, in a VM or natively.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ended {
     /// In the VMM's terms; a native death by a signal has an empty report.
     pub outcome: Outcome,
@@ -39,6 +39,16 @@ pub struct Ended {
     pub stderr: Vec<u8>,
     /// From before the start to after the last thread.
     pub elapsed: Duration,
+}
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:?} after {:?}", self.outcome, self.elapsed)?;
+        if let Outcome::Killed { report, .. } = &self.outcome {
+            writeln!(f, "--- report\n{report}")?;
+        }
+        writeln!(f, "--- stdout\n{}\n--- stderr\n{}", self.out(), self.err())
+    }
 }
 
 impl Ended {

@@ -168,7 +168,9 @@ fn jumping_into_the_gate_makes_at_most_a_system_call() {
                 // Whatever it does ends in a fault of the program within a few exits.
                 loop {
                     match bench.run() {
-                        Exit::Syscall(_) => assert_eq!(offset, 0, "only at its start: {offset}"),
+                        // Also where the gate's bytes, entered in the middle, are another
+                        // store: a system call is all that can come of it.
+                        Exit::Syscall(_) => {}
                         Exit::Exception { frame, .. } => {
                             assert_eq!(frame.cs & 3, 3);
                             assert_eq!(frame.rflags & 0x3000, 0, "I/O privilege");

@@ -456,3 +456,28 @@ fn short_memory_refuses_operations_and_is_never_exceeded() {
         Twins::new(limit).run(&ops, false);
     });
 }
+
+/// Operations that once went wrong, each for a reason of its own.
+#[test]
+fn sequences_that_once_failed_agree_with_the_model() {
+    skip_without_kvm!();
+    let anonymous =
+        |page, count| Op::MapAt { page, count, prot: 3, kind: Kind::Anonymous, file_page: 0 };
+    let heap = |pages: u64| Op::Heap { end_bytes: at(pages) };
+    let private = Op::MapAt { page: WINDOW, count: 2, prot: 3, kind: Kind::Private, file_page: 0 };
+    // Pages made present before memory ran out were not counted.
+    Twins::new(1).run(&[private], false);
+    // Pages made present ahead of the heap stayed when memory ran out on the way.
+    Twins::new(757).run(&[heap(612), heap(613), heap(0)], false);
+    // Pages ahead of the heap were taken back although something had been moved there, or the
+    // heap's own area had been grown there by `mremap`.
+    let ahead = HEAP + 400;
+    let grow = Op::Remap { page: HEAP, old: 300, new: 500, may_move: false, fixed: None };
+    let moved = Op::Remap { page: WINDOW, old: 1, new: 50, may_move: true, fixed: Some(ahead) };
+    for remap in [grow, moved] {
+        let write = Op::Write { page: ahead, count: 50, stamp: 99 };
+        let read = Op::Read { page: ahead, count: 50 };
+        let ops = [anonymous(WINDOW, 1), heap(300), remap, write, heap(290), heap(0), read];
+        Twins::new(1 << 18).run(&ops, true);
+    }
+}

@@ -8,7 +8,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use abi::Errno;
+use abi::addr::LOWER_HALF_END;
+use abi::{Errno, PAGE_SIZE};
 
 use super::fs::{Kind, OpenFile};
 use super::time::{last_errno, read_timespec};
@@ -56,13 +57,30 @@ fn add_buffer(
     len: u64,
     access: Access,
 ) -> Result<u64, Errno> {
-    let ranges = ctx.process.space.ranges(at, len, access)?;
+    let ranges = match ctx.process.space.ranges(at, len, access) {
+        // Whether the buffer is looked at is for the host to say: a read at the end of a file
+        // succeeds, a write to /dev/null too. Addresses beyond the lower half fail at once.
+        Err(Errno::EFAULT)
+            if iov.is_empty() && at.checked_add(len).is_some_and(|end| end < LOWER_HALF_END) =>
+        {
+            iov.push(unreachable_buffer(len));
+            return Ok(0);
+        }
+        ranges => ranges?,
+    };
     let mut bytes = 0;
     for range in ranges {
         bytes += range.len as u64;
         iov.push(libc::iovec { iov_base: range.ptr.cast(), iov_len: range.len });
     }
     Ok(bytes)
+}
+
+/// A buffer of at most `len` bytes in this process's first page, which is never mapped: the
+/// host kernel finds what it would find at the program's bad pointer.
+fn unreachable_buffer(len: u64) -> libc::iovec {
+    let base = std::ptr::without_provenance_mut(16);
+    libc::iovec { iov_base: base, iov_len: (len as usize).min(PAGE_SIZE as usize - 16) }
 }
 
 /// The buffers of an `iovec` array. The first inaccessible one ends the list, unless it is
@@ -117,7 +135,7 @@ fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer) -> CallRes
         }
         let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
         // SAFETY: each range is guest memory that stays mapped in this process (see
-        // `HostRange`); no Rust reference points there. The kernel checks everything else.
+        // `HostRange`), or never mapped at all; no Rust reference points there. The kernel checks everything else.
         let moved = unsafe {
             match (access, offset) {
                 (Access::Write, None) => libc::readv(fd, base, count),

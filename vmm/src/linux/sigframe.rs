@@ -195,7 +195,7 @@ fn ucontext(regs: &UserRegs, spec: &FrameSpec, fp: u64) -> Vec<u8> {
 /// signal mask and the alternate stack of the frame.
 ///
 /// # Errors
-/// `EFAULT` when the frame is not readable or holds an impossible FPU state.
+/// `EFAULT` when the frame is not readable or holds an impossible FPU state or code segment.
 pub fn pop(ctx: &mut ThreadCtx<'_>) -> Result<(u64, AltStack), Errno> {
     let uc = ctx.vcpu.regs.rsp;
     let mut bytes = [0; UCONTEXT_BYTES as usize];
@@ -203,6 +203,10 @@ pub fn pop(ctx: &mut ThreadCtx<'_>) -> Result<(u64, AltStack), Errno> {
     let mut words = [0u64; UCONTEXT_BYTES as usize / 8];
     for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = u64::from_le_bytes(piece.try_into().unwrap_or_default());
+    }
+    // Another code segment cannot be returned to: Linux's IRETQ would fault.
+    if words[23] as u16 != abi::shared::selector::USER_CODE {
+        return Err(Errno::EFAULT);
     }
     let fp = words[28];
     let state = if fp == 0 { initial_fpu() } else { read_fpu(ctx, fp)? };

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use abi::layout::{MMAP_TOP, PRIVATE_END, PRIVATE_START};
+use abi::layout::{CALL_PAGE, MMAP_TOP, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
 use super::vma::{Backing, Prot, Vma, VmaMap, page_up};
@@ -90,6 +90,10 @@ pub(super) struct Inner {
     ahead_slots: u64,
 }
 
+/// One past what a program may map. Above lie call page and gate, where code of ours must
+/// stay: a host that emulates SYSCALL runs the gate in ring 0 when the program's stack
+/// pointer is not canonical.
+const PROGRAM_END: GuestVirt = CALL_PAGE;
 /// Bytes of a slot.
 const SLOT: u64 = PAGE_SIZE_2M;
 
@@ -806,9 +810,13 @@ impl Space {
         {
             let from = range.start.max(inner.heap_ahead);
             let bytes = ahead - from;
-            if bytes <= EAGER_BYTES && self.populate(inner, from..ahead, &vma).is_ok() {
-                inner.heap_ahead = ahead;
-                return Ok(());
+            if bytes <= EAGER_BYTES {
+                if self.populate(inner, from..ahead, &vma).is_ok() {
+                    inner.heap_ahead = ahead;
+                    return Ok(());
+                }
+                // Short of memory: what was made present beyond the heap has to go.
+                self.take_back(inner, range.end.max(inner.heap_ahead)..ahead)?;
             }
         }
         let from = range.start.max(inner.heap_ahead);
@@ -880,10 +888,11 @@ impl Space {
             }
             let more = old.end..start.checked_add(new_len).ok_or(Errno::ENOMEM)?;
             if old.end == area_end
-                && more.end <= PRIVATE_END.raw()
+                && more.end <= PROGRAM_END.raw()
                 && inner.areas.is_free(more.clone())
             {
                 self.check_limit(inner, &more, vma.prot, &vma.backing)?;
+                self.trim_heap(inner, &more)?;
                 let mut tail = vma.clone();
                 if let Backing::File { offset, .. } = &mut tail.backing {
                     *offset += old_len;
@@ -908,6 +917,7 @@ impl Space {
         };
         let extra = target + old_len.min(new_len)..target + new_len;
         self.check_limit(inner, &extra, vma.prot, &vma.backing)?;
+        self.trim_heap(inner, &(target..target + new_len))?;
         let anonymous = matches!(vma.backing, Backing::Anonymous);
         if !anonymous && let Backing::File { kind: FileMapping::Private, .. } = vma.backing {
             // The private copies of a file's pages cannot follow into a new mapping of it.
@@ -981,7 +991,7 @@ fn virt(raw: u64) -> Result<GuestVirt, Errno> {
 fn checked_range(start: u64, len: u64) -> Result<Range<u64>, Errno> {
     let len = page_up(len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
     let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
-    if start % PAGE_SIZE != 0 || start < PRIVATE_START.raw() || end > PRIVATE_END.raw() {
+    if start % PAGE_SIZE != 0 || start < PRIVATE_START.raw() || end > PROGRAM_END.raw() {
         return Err(Errno::EINVAL);
     }
     Ok(start..end)

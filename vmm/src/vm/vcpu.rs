@@ -236,13 +236,18 @@ impl Vcpu {
         self.exits += 1;
         let raw = match self.fd.run() {
             Ok(VcpuExit::IoOut(port, _)) => Raw::Out(port),
-            Ok(VcpuExit::MmioWrite(gpa, _) | VcpuExit::MmioRead(gpa, _)) => Raw::Mmio(gpa),
+            Ok(VcpuExit::MmioWrite(gpa, _)) => Raw::Mmio(gpa),
+            Ok(VcpuExit::MmioRead(gpa, data)) => {
+                // What the refused access would read; see `abandon_access`.
+                data.fill(0);
+                Raw::Mmio(gpa)
+            }
             Ok(VcpuExit::Intr) => Raw::Interrupted,
             Ok(VcpuExit::IoIn(port, _)) => Raw::In(port),
             Ok(VcpuExit::Shutdown) => Raw::Shutdown,
             Ok(VcpuExit::MemoryFault { .. }) => Raw::HostFault,
             Ok(VcpuExit::Hlt) => Raw::Odd("HLT in ring 0"),
-            Ok(VcpuExit::InternalError) => Raw::Odd("internal error of KVM's emulator"),
+            Ok(VcpuExit::InternalError) => Raw::Emulation,
             Ok(VcpuExit::FailEntry(..)) => Raw::Odd("the processor refused to enter the guest"),
             Ok(_) => Raw::Odd("an exit this VMM does not ask for"),
             Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Raw::Interrupted,
@@ -250,7 +255,37 @@ impl Vcpu {
             Err(e) => return Err(kvm_call("run the vCPU")(e)),
         };
         self.fd.set_kvm_immediate_exit(0);
-        Ok(self.store_registers(raw))
+        let exit = self.store_registers(raw);
+        if let (Exit::Forbidden { .. }, Raw::Mmio(_)) = (exit, raw) {
+            self.abandon_access()?;
+        }
+        Ok(exit)
+    }
+
+    /// Lets KVM finish the access to an address without memory that it has left half done:
+    /// at the next entry it would finish it by itself and overwrite the registers of a signal
+    /// handler with those behind the instruction. `regs` keep what they were at the access.
+    fn abandon_access(&mut self) -> Result<(), VmError> {
+        self.restore_all = true;
+        // An instruction can be split into several accesses, none longer than 8 bytes: the
+        // longest that KVM emulates has 16.
+        for _ in 0..8 {
+            self.fd.set_kvm_immediate_exit(1);
+            let unfinished = match self.fd.run() {
+                Ok(VcpuExit::MmioRead(_, data)) => {
+                    data.fill(0);
+                    true
+                }
+                Ok(_) => true,
+                Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => false,
+                Err(e) => return Err(kvm_call("finish a refused access")(e)),
+            };
+            self.fd.set_kvm_immediate_exit(0);
+            if !unfinished {
+                return Ok(());
+            }
+        }
+        Err(VmError::Unsupported { what: "an end to a refused access" })
     }
 
     /// A return to a non-canonical address, which neither SYSRET nor a VM entry may be asked
@@ -323,10 +358,7 @@ impl Vcpu {
                 self.restore_all = true;
                 Exit::Kicked
             }
-            Raw::Mmio(gpa)
-                if gpa & !(PAGE_SIZE - 1) == TRAP_PHYS.raw()
-                    && self.regs.rip & !(PAGE_SIZE - 1) == GATE_PAGE.raw() =>
-            {
+            Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
                 self.after_syscall();
                 Exit::Syscall(Via::Gate)
             }
@@ -339,6 +371,13 @@ impl Vcpu {
                 Exit::Forbidden { what: "used an I/O port", at: u64::from(at) }
             }
             Raw::Shutdown => Exit::Shutdown,
+            // KVM emulates an instruction of ring 3 only when it uses an address without
+            // memory, and not every instruction can be: the program's doing, not the host's.
+            Raw::Emulation => {
+                let at = self.regs.rip;
+                self.restore_all = true;
+                Exit::Forbidden { what: "used an address without memory at", at }
+            }
             Raw::Odd(reason) => Exit::HostGaveUp { reason },
         }
     }
@@ -372,15 +411,31 @@ impl Vcpu {
             }
             Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
             Raw::Shutdown => Exit::Shutdown,
+            Raw::Emulation => Exit::HostGaveUp { reason: "internal error of KVM's emulator" },
             Raw::Odd(reason) => Exit::HostGaveUp { reason },
+            // A host whose SYSCALL stays in ring 3 emulates it, ring 0 included, when the
+            // program's stack pointer is not canonical. The gate holds our code only, so it
+            // has done what it does.
+            Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
+                self.after_syscall();
+                self.restore_all = true;
+                Exit::Syscall(Via::Gate)
+            }
             Raw::Out(_) | Raw::In(_) | Raw::Mmio(_) => self.kernel_dead(None, address),
         }
     }
 
-    /// SYSCALL left the return address in RCX and the flags in R11 (SDM 2B).
+    /// Whether the access to `gpa` was the gate's.
+    fn is_gate_store(&self, gpa: u64) -> bool {
+        gpa & !(PAGE_SIZE - 1) == TRAP_PHYS.raw()
+            && self.regs.rip & !(PAGE_SIZE - 1) == GATE_PAGE.raw()
+    }
+
+    /// SYSCALL left the return address in RCX and the flags in R11 (SDM 2B). A program that
+    /// jumped to the gate has put there what it likes.
     fn after_syscall(&mut self) {
         self.regs.rip = self.regs.rcx;
-        self.regs.rflags = self.regs.r11;
+        self.regs.rflags = (self.regs.r11 & USER_FLAGS) | FIXED_FLAGS;
     }
 
     fn set_user_state(&mut self, frame: &ExceptionFrame) {
@@ -485,6 +540,8 @@ enum Raw {
     Interrupted,
     HostFault,
     Shutdown,
+    /// KVM could not emulate an instruction.
+    Emulation,
     Odd(&'static str),
 }
 
