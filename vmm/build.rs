@@ -1,4 +1,5 @@
-//! Builds what `spacejmp` carries inside itself: the guest kernel.
+//! Builds what `spacejmp` carries inside itself: the guest kernel, and the programs that the
+//! benchmarks time and the demo shows.
 //!
 //! The kernel needs flags that no other crate may have, so it is built by a cargo of its own
 //! in a target directory of its own. The recipe works on the stable toolchain with the
@@ -18,6 +19,45 @@ fn main() {
     println!("cargo::rerun-if-changed={}", root.join("abi/src").display());
     let image = build_kernel(&kernel, &out.join("kernel"));
     fs::copy(&image, out.join("guest-kernel.elf")).expect("copy the kernel image");
+    for (package, dir, bins) in [
+        ("payload", "vmm/payload", &["payload", "hello"][..]),
+        ("wordindex", "examples/wordindex", &["wordindex"]),
+    ] {
+        for watched in ["src", "Cargo.toml"] {
+            println!("cargo::rerun-if-changed={}", root.join(dir).join(watched).display());
+        }
+        build_programs(&root, package, bins, &out);
+    }
+}
+
+/// Builds guest programs as a user would: static, optimised, and stripped to be carried.
+fn build_programs(root: &Path, package: &str, bins: &[&str], out: &Path) {
+    let target = out.join("programs");
+    let mut cargo = nested_cargo("-Ctarget-feature=+crt-static");
+    cargo
+        .args(["build", "--release", "--quiet", "--package", package, "--manifest-path"])
+        .arg(root.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    let status = cargo.status().expect("run cargo for the guest programs");
+    assert!(status.success(), "the guest programs do not build: {status}");
+    for bin in bins {
+        let built = target.join("x86_64-unknown-linux-gnu/release").join(bin);
+        fs::copy(built, out.join(bin)).expect("copy a guest program");
+    }
+}
+
+/// A cargo of its own. What the outer cargo (or clippy) set for its own crates must not reach
+/// it.
+fn nested_cargo(flags: &str) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
+    for name in ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+        cargo.env_remove(name);
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    cargo
 }
 
 fn build_kernel(kernel: &Path, target: &Path) -> PathBuf {
@@ -35,18 +75,13 @@ fn build_kernel(kernel: &Path, target: &Path) -> PathBuf {
         "-Awarnings",
     ]
     .join("\x1f");
-    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
+    let mut cargo = nested_cargo(&flags);
     cargo
         .args(["build", "--release", "--quiet", "--manifest-path"])
         .arg(kernel.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(target)
-        .args(["--target", "x86_64-unknown-linux-gnu"])
-        .env("CARGO_ENCODED_RUSTFLAGS", flags);
-    // What the outer cargo (or clippy) set for its own crates must not reach this one.
-    for name in ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
-        cargo.env_remove(name);
-    }
+        .args(["--target", "x86_64-unknown-linux-gnu"]);
     let status = cargo.status().expect("run cargo for the guest kernel");
     assert!(status.success(), "the guest kernel does not build: {status}");
     target.join("x86_64-unknown-linux-gnu/release/guest-kernel")

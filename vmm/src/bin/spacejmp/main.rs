@@ -4,6 +4,7 @@
 //! the process ends. `errors` prints failures, `ending` a program's end, `log` sets up the log, `style` decides on
 //! colours. No subcommand prints errors or exits by itself.
 
+mod bench;
 mod completions;
 mod doctor;
 mod ending;
@@ -36,6 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -71,6 +73,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(args) => run::run(args),
+            Self::Bench(args) => bench::run(&args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),
             Self::Version(args) => version::run(&args),
