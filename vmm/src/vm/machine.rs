@@ -11,9 +11,10 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::boot;
+use super::call_pages::{CallPages, map_call_pages};
 use super::memory::{GuestMem, MemoryError};
 use super::tables::{FramePool, Tables};
-use super::vcpu::{CallPages, Vcpu, map_call_pages};
+use super::vcpu::Vcpu;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]
