@@ -146,7 +146,7 @@ impl Process {
             outcome: Mutex::new(None),
             running_since: Instant::now(),
             stopped: OnceLock::new(),
-            second_task: OnceLock::new(),
+            second_tasks: Mutex::default(),
         });
         let first = Thread::new(process.threads.new_tid(), ThreadSignals::default());
         first.set_name(
