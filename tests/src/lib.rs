@@ -3,8 +3,9 @@
 //!
 //! - [`kvm`]: whether there are VMs here, and what a test does when there are none
 //! - [`vm`]: running a program in a VM and outside of one
-//! - [`guests`]: building the programs
+//! - [`guests`]: building the programs; [`elf`]: programs that never were
 
+pub mod elf;
 pub mod guests;
 pub mod kvm;
 pub mod vm;
