@@ -139,6 +139,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         if let Some(bytes) = process.machine.mem.resident_bytes() {
             process.stats.memory_touched(bytes);
         }
+        if let Some(bytes) = host::rss_peak_bytes() {
+            process.stats.rss_peak(bytes);
+        }
         let report = RunReport::new(&outcome, code, process.stats.snapshot());
         write_stats(&report, format, stats_file)?;
     }
