@@ -467,6 +467,23 @@ fn sequences_that_once_failed_agree_with_the_model() {
     let private = Op::MapAt { page: WINDOW, count: 2, prot: 3, kind: Kind::Private, file_page: 0 };
     // Pages made present before memory ran out were not counted.
     Twins::new(1).run(&[private], false);
+    // A slot that became one large page went over the limit.
+    let map = |page, count, prot| Op::MapAt {
+        page: WINDOW + page,
+        count,
+        prot,
+        kind: Kind::Anonymous,
+        file_page: 0,
+    };
+    let ops = [
+        map(2046, 3, 3),
+        map(1254, 512, 3),
+        map(1767, 509, 5),
+        map(1277, 561, 1),
+        Op::Protect { page: WINDOW + 1536, count: 512, prot: 3 },
+        Op::Protect { page: WINDOW + 1534, count: 3, prot: 3 },
+    ];
+    Twins::new(849).run(&ops, false);
     // Pages made present ahead of the heap stayed when memory ran out on the way.
     Twins::new(757).run(&[heap(612), heap(613), heap(0)], false);
     // Pages ahead of the heap were taken back although something had been moved there, or the

@@ -671,6 +671,9 @@ impl Space {
         let chunk = slot.chunk;
         // All 512 are present, or will be at their first touch: count them all.
         let Ok(present) = self.count_present(slot) else { return };
+        if inner.present_pages + 512 - present > inner.limit_pages {
+            return;
+        }
         let _ = self.mem().collapse(chunk, SLOT);
         if self.set_large(slot, slot_range.start, rights).is_ok() {
             inner.present_pages += 512 - present;
