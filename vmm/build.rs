@@ -28,6 +28,34 @@ fn main() {
         }
         build_programs(&root, package, bins, &out);
     }
+    list_texts(&root, &out);
+}
+
+/// The texts the demo reads: the book of this project, as far as it is written.
+fn list_texts(root: &Path, out: &Path) {
+    let docs = root.join("docs/src");
+    println!("cargo::rerun-if-changed={}", docs.display());
+    let mut pages = Vec::new();
+    let mut folders = vec![docs.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("read the book's folder") {
+            let path = entry.expect("read the book's folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort();
+    let mut code = String::from("const TEXTS: &[(&str, &str)] = &[\n");
+    for page in pages {
+        let name = page.strip_prefix(&docs).expect("found below it").display().to_string();
+        let name = name.replace('/', "-");
+        code += &format!("    ({name:?}, include_str!({:?})),\n", page.display().to_string());
+    }
+    code += "];\n";
+    fs::write(out.join("texts.rs"), code).expect("write the list of texts");
 }
 
 /// Builds guest programs as a user would: static, optimised, and stripped to be carried.

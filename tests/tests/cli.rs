@@ -191,22 +191,29 @@ fn input_the_program_does_not_read_is_left_for_the_next_one() {
 fn a_granted_directory_is_all_of_the_host_a_program_sees() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().to_str().expect("a plain name");
-    let program = guests::c("fileio");
-    let granted = run(&["--dir", path], &program, &[path]);
-    assert_eq!(text(&granted.stdout), "fileio: fine\n", "{granted:?}");
-    let elsewhere = run(&["--dir", &format!("{path}:/data")], &program, &["/data"]);
-    assert_eq!(text(&elsewhere.stdout), "fileio: fine\n", "{elsewhere:?}");
-    for (options, args) in [
-        (&[][..], [path]),
-        (&["--dir", path], ["/tmp"]),
-        (&["--dir", &format!("{path}:ro")], [path]),
-    ] {
-        let output = run(options, &program, &args);
-        assert_ne!(output.status.code(), Some(0), "{options:?} {args:?}: {output:?}");
-        assert_ne!(text(&output.stdout), "fileio: fine\n");
+    let program = guests::rust("file_calls");
+    let renamed = format!("{path}:/data");
+    let read_only = format!("{path}:ro");
+    let clean = || {
+        for entry in std::fs::read_dir(path).expect("still there").flatten() {
+            let _ = std::fs::remove_dir_all(entry.path());
+            let _ = std::fs::remove_file(entry.path());
+        }
+    };
+    for (options, arg) in [(["--dir", path], path), (["--dir", &renamed], "/data")] {
+        let output = run(&options, &program, &[arg]);
+        assert_eq!(text(&output.stdout), "files: fine\n", "{output:?}");
+        clean();
+    }
+    for (options, arg) in
+        [(&[][..], path), (&["--dir", path], "/tmp"), (&["--dir", &read_only], path)]
+    {
+        let output = run(options, &program, &[arg]);
+        assert_eq!(output.status.code(), Some(101), "{options:?} {arg:?}: {output:?}");
     }
     assert_eq!(std::fs::read_dir(path).expect("still there").count(), 0, "nothing was written");
-    refused(&["--dir", "/no/such/folder"], &program, 125, &["/no/such/folder"]);
+    refused(&["--dir", "/no/such/folder"], &program, 125, &["grant /no/such/folder", "help:"]);
+    refused(&["--cwd", "/no/such/folder"], &program, 125, &["in /no/such/folder", "help:"]);
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Bench<'_> {
         };
         let ms = |path: &str| stat(path).map(|ns| ns / 1e6);
         let (whole, outside) = (wall(&plain), wall(&native));
-        let (kvm, inside) = (ms("phases.kvm_setup_ns"), ms("guest_ns"));
+        let (kvm, inside) = (ms("kvm_setup_ns"), ms("guest_ns"));
         // What is left when the process itself, KVM's set-up and the time between entering
         // the guest and being back are taken away. The host's teardown of the VM counts as ours.
         let ours = match (whole, outside, kvm, inside) {

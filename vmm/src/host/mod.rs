@@ -39,3 +39,12 @@ pub fn device_problem() -> Option<Problem> {
 pub fn memory() -> Memory {
     system::memory(&Files::at("/"))
 }
+
+/// Most memory this process ever had resident, in bytes; `None` without `/proc`.
+#[must_use]
+pub fn rss_peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

@@ -19,7 +19,7 @@ pub mod thread;
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use abi::GuestPhys;
@@ -68,7 +68,7 @@ pub struct Process {
     outcome: Mutex<Option<Outcome>>,
     running_since: Instant,
     stopped: OnceLock<Instant>,
-    second_task: OnceLock<fn(&Process)>,
+    second_tasks: Mutex<Vec<fn(&Process)>>,
 }
 
 /// The program's file and where it was loaded.
@@ -160,19 +160,25 @@ impl Process {
         self.run_to_end(Supervise::default())
     }
 
-    /// Has `task` called about once a second from the event loop, from now to the end. The
-    /// first caller's task counts.
+    /// Has `task` called about once a second from the event loop, from now to the end, along
+    /// with the tasks asked for before.
     pub fn call_every_second(&self, task: fn(&Process)) {
-        let _ = self.second_task.set(task);
+        self.second_tasks().push(task);
         self.threads.notify();
     }
 
+    fn second_tasks(&self) -> MutexGuard<'_, Vec<fn(&Process)>> {
+        self.second_tasks.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
     fn wants_seconds(&self) -> bool {
-        self.second_task.get().is_some()
+        !self.second_tasks().is_empty()
     }
 
     fn every_second(&self) {
-        if let Some(task) = self.second_task.get() {
+        // A task may ask for another one: not while the list is locked.
+        let tasks = self.second_tasks().clone();
+        for task in tasks {
             task(self);
         }
     }

@@ -146,8 +146,9 @@ impl Process {
             outcome: Mutex::new(None),
             running_since: Instant::now(),
             stopped: OnceLock::new(),
-            second_task: OnceLock::new(),
+            second_tasks: Mutex::default(),
         });
+        process.stats.kvm_setup(process.machine.mem.kvm_time());
         let first = Thread::new(process.threads.new_tid(), ThreadSignals::default());
         first.set_name(
             process.program.short.as_bytes().get(..15).unwrap_or(process.program.short.as_bytes()),

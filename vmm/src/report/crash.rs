@@ -5,9 +5,9 @@
 //! rather than seen ends in a question mark; the list of callers is marked as a guess.
 #![forbid(unsafe_code)]
 
+use object::ReadCache;
 use std::fmt::Write;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 use abi::PAGE_SIZE;
 use abi::layout::{KERNEL_BASE, KERNEL_PHYS};
@@ -206,7 +206,7 @@ fn code_bytes(ctx: &ThreadCtx<'_>, rip: u64) -> String {
 
 /// Return addresses found by following frame pointers, each in a known function. A program
 /// built without frame pointers has anything in RBP: then the list is short or empty.
-fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols) -> Vec<String> {
+fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
     let space = &ctx.process.space;
     let regs = &ctx.vcpu.regs;
     let mut found = Vec::new();
@@ -245,17 +245,20 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols) -> Vec<String> {
     found
 }
 
-/// The program's own symbols.
-struct Symbols {
-    file: Option<Vec<u8>>,
+/// The program's own symbols; only the parts of the file that hold them are read.
+struct Symbols<'a> {
+    file: Option<ReadCache<&'a File>>,
     bias: u64,
     end: u64,
 }
 
-impl Symbols {
-    fn of(ctx: &ThreadCtx<'_>) -> Symbols {
+impl Symbols<'_> {
+    fn of<'a>(ctx: &'a ThreadCtx<'_>) -> Symbols<'a> {
         let executable = &ctx.process.executable;
-        Symbols { file: read(&executable.file), bias: executable.bias, end: executable.end }
+        let file = &*executable.file;
+        let small = file.metadata().is_ok_and(|m| m.len() <= FILE_MAX);
+        let file = small.then(|| ReadCache::new(file));
+        Symbols { file, bias: executable.bias, end: executable.end }
     }
 
     fn locate(&self, address: u64) -> Option<symbols::Place> {
@@ -270,17 +273,6 @@ impl Symbols {
             None => format!("{address:#x}"),
         }
     }
-}
-
-/// The whole file; `None` when it is too large or has become unreadable.
-fn read(file: &File) -> Option<Vec<u8>> {
-    let len = file.metadata().ok()?.len();
-    if len > FILE_MAX {
-        return None;
-    }
-    let mut bytes = vec![0; usize::try_from(len).ok()?];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    Some(bytes)
 }
 
 /// At most `max` bytes of text the program chose, without anything a terminal would obey.

@@ -121,6 +121,8 @@ pub struct Stats {
     threads_peak: AtomicU64,
     guest_nanos: AtomicU64,
     memory_touched_bytes: AtomicU64,
+    rss_peak_bytes: AtomicU64,
+    kvm_setup_nanos: AtomicU64,
     phases: [AtomicU64; Phase::ALL.len()],
 }
 
@@ -143,6 +145,8 @@ impl Stats {
             threads_peak: AtomicU64::new(0),
             guest_nanos: AtomicU64::new(0),
             memory_touched_bytes: AtomicU64::new(0),
+            rss_peak_bytes: AtomicU64::new(0),
+            kvm_setup_nanos: AtomicU64::new(0),
             phases: Default::default(),
         }
     }
@@ -203,12 +207,24 @@ impl Stats {
         self.memory_touched_bytes.fetch_max(bytes, Relaxed);
     }
 
+    /// Most memory this process had resident so far.
+    pub fn rss_peak(&self, bytes: u64) {
+        self.rss_peak_bytes.fetch_max(bytes, Relaxed);
+    }
+
+    /// Time spent in KVM calls while setting up.
+    pub fn kvm_setup(&self, time: Duration) {
+        self.kvm_setup_nanos.fetch_add(time.as_nanos() as u64, Relaxed);
+    }
+
     /// All counters as they are now. Kinds and calls that never happened are left out.
     pub fn snapshot(&self) -> StatsReport {
         StatsReport {
             wall_ns: nanos(self.start.elapsed()),
             guest_ns: self.guest_nanos.load(Relaxed),
             memory_touched_bytes: self.memory_touched_bytes.load(Relaxed),
+            rss_peak_bytes: self.rss_peak_bytes.load(Relaxed),
+            kvm_setup_ns: self.kvm_setup_nanos.load(Relaxed),
             phases: self.phases(),
             threads_started: self.threads_started.load(Relaxed),
             threads_peak: self.threads_peak.load(Relaxed),
@@ -275,6 +291,10 @@ pub struct StatsReport {
     pub guest_ns: u64,
     /// Guest memory touched.
     pub memory_touched_bytes: u64,
+    /// Most memory the VMM ever had resident, guest memory included.
+    pub rss_peak_bytes: u64,
+    /// Time spent in KVM calls before the program's first instruction.
+    pub kvm_setup_ns: u64,
     /// Where the wall time went.
     pub phases: PhaseReport,
     /// Threads ever started, the first included.

@@ -8,10 +8,10 @@
 
 use std::fmt::{self, Write};
 
-use object::LittleEndian;
 use object::elf::{self, FileHeader64, Sym64};
 use object::read::StringTable;
 use object::read::elf::{FileHeader, SectionTable, Sym, SymbolTable};
+use object::{LittleEndian, ReadRef};
 
 /// Symbols looked at in one file. The largest programs have some hundred thousand.
 const SYMBOLS_MAX: usize = 4 << 20;
@@ -45,12 +45,12 @@ impl fmt::Display for Place {
 /// place where it was loaded. Uses `.symtab`, or `.dynsym` in a stripped file. `None`
 /// when nothing is known or the file is damaged: a missing name is no error. Never
 /// panics; the work is at most proportional to the file's size.
-pub fn locate(file: &[u8], address: u64) -> Option<Place> {
+pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<Place> {
     let header = Header::parse(file).ok()?;
     let endian = header.endian().ok()?;
     // Not `header.sections`: that insists on section names, which we do not need.
     let headers = header.section_headers(endian, file).ok()?;
-    let sections = SectionTable::<Header>::new(headers, StringTable::default());
+    let sections = SectionTable::<Header, R>::new(headers, StringTable::default());
     [elf::SHT_SYMTAB, elf::SHT_DYNSYM].into_iter().find_map(|kind| {
         let table = sections.symbols(endian, file, kind).ok()?;
         let symbol = best(&table, endian, address)?;
@@ -61,8 +61,8 @@ pub fn locate(file: &[u8], address: u64) -> Option<Place> {
 }
 
 /// The nearest function at or before the address that reaches it.
-fn best<'data>(
-    table: &SymbolTable<'data, Header>,
+fn best<'data, R: ReadRef<'data>>(
+    table: &SymbolTable<'data, Header, R>,
     endian: LittleEndian,
     address: u64,
 ) -> Option<&'data Sym64<LittleEndian>> {
@@ -186,28 +186,28 @@ mod tests {
             ("data", OBJECT, 0x1010, 0x100),
             ("last", FUNC, 0x1020, 8),
         ]);
-        assert_eq!(locate(&file, 0x1000), place("first", 0));
-        assert_eq!(locate(&file, 0x100f), place("first", 0xf));
-        assert_eq!(locate(&file, 0x1010), None, "data is no function");
-        assert_eq!(locate(&file, 0x1027), place("last", 7));
-        assert_eq!(locate(&file, 0x1028), None);
-        assert_eq!(locate(&file, 0xfff), None);
-        assert_eq!(locate(&file, u64::MAX), None);
+        assert_eq!(locate(&*file, 0x1000), place("first", 0));
+        assert_eq!(locate(&*file, 0x100f), place("first", 0xf));
+        assert_eq!(locate(&*file, 0x1010), None, "data is no function");
+        assert_eq!(locate(&*file, 0x1027), place("last", 7));
+        assert_eq!(locate(&*file, 0x1028), None);
+        assert_eq!(locate(&*file, 0xfff), None);
+        assert_eq!(locate(&*file, u64::MAX), None);
     }
 
     #[test]
     fn a_symbol_without_size_reaches_a_little_and_yields_to_one_with_size() {
         let file =
             elf(&[("sized", FUNC, 0x1000, 0x100), ("label", 0, 0x1010, 0), ("lone", 0, 0x8000, 0)]);
-        assert_eq!(locate(&file, 0x1020), place("sized", 0x20));
-        assert_eq!(locate(&file, 0x1100), place("label", 0xf0));
-        assert_eq!(locate(&file, 0x8000 + UNSIZED_REACH), None);
+        assert_eq!(locate(&*file, 0x1020), place("sized", 0x20));
+        assert_eq!(locate(&*file, 0x1100), place("label", 0xf0));
+        assert_eq!(locate(&*file, 0x8000 + UNSIZED_REACH), None);
     }
 
     #[test]
     fn rust_names_are_demangled_without_their_hash() {
         let file = elf(&[("_ZN4core9panicking5panic17h0123456789abcdefE", FUNC, 16, 16)]);
-        assert_eq!(locate(&file, 18).unwrap().to_string(), "core::panicking::panic+0x2");
+        assert_eq!(locate(&*file, 18).unwrap().to_string(), "core::panicking::panic+0x2");
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
         for length in 0..file.len() - 1 {
             assert_eq!(locate(&file[..length], 16), None, "{length} of {} bytes", file.len());
         }
-        assert_eq!(locate(&file, 16), place("only", 0));
+        assert_eq!(locate(&*file, 16), place("only", 0));
     }
 
     #[test]
@@ -241,8 +241,8 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let first = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
         let base = u64::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
-        let here = super::locate as fn(&[u8], u64) -> Option<Place> as usize as u64;
-        assert_eq!(locate(&file, here - base).unwrap().name, "vmm::report::symbols::locate");
+        let here = super::readable as fn(&[u8]) -> String as usize as u64;
+        assert_eq!(locate(&*file, here - base).unwrap().name, "vmm::report::symbols::readable");
     }
 
     proptest! {
@@ -252,15 +252,15 @@ mod tests {
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
             address in any::<u64>(),
         ) {
-            let _ = locate(&garbage, address);
+            let _ = locate(garbage.as_slice(), address);
             let _ = readable(&garbage);
             let mut file = elf(&[("one", FUNC, 0x10, 0x10), ("_ZN1a1bE", FUNC, 0x20, 0)]);
             for (index, byte) in damage {
                 let index = index.index(file.len());
                 file[index] = byte;
             }
-            let _ = locate(&file, address);
-            let _ = locate(&file, 0x18);
+            let _ = locate(&*file, address);
+            let _ = locate(&*file, 0x18);
         }
     }
 }

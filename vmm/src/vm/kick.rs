@@ -76,6 +76,7 @@ impl Drop for Armed {
 
 /// Kicks host thread `tid` of this process. A thread that has ended is no error.
 pub fn kick(tid: libc::pid_t) {
+    let pid = std::process::id();
     // SAFETY: plain system call; the signal has a handler (`install`).
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, kick_signal()) };
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, kick_signal()) };
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use abi::layout::{GATE_PAGE, GATE_TRAP_PAGE, MAX_VCPUS, PRIVATE_SLOTS, TRAP_PHYS};
 use abi::shared::KernelInfo;
@@ -86,6 +87,7 @@ impl Machine {
     /// [`VmError`].
     pub fn new() -> Result<Arc<Machine>, VmError> {
         super::kick::install();
+        let began = Instant::now();
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
         if kvm.get_api_version() != 12 {
             return Err(VmError::Unsupported { what: "API version 12" });
@@ -108,6 +110,7 @@ impl Machine {
         let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
         let phys_bits = leaf(&cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);
         let mem = GuestMem::new(fd.clone(), phys_bits)?;
+        mem.add_kvm_time(began.elapsed());
         // XSAVE areas are what signal frames carry; KVM_GET_XSAVE holds 4096 bytes of them,
         // which all components but AMX's tiles fit in.
         let offered = leaf(&cpuid, 0xd, 0).map_or(3, |l| u64::from(l.eax));
@@ -187,11 +190,13 @@ impl Machine {
             let mut tables = Tables { pool: &mut pool, mem: &self.mem };
             boot::make_vcpu_area(&mut tables, self.root, index)?
         };
-        let mut vcpu = Vcpu::new(self.clone(), index, &area)?;
-        if index == 0 {
-            vcpu.probe_host()?;
-        }
-        Ok(vcpu)
+        self.mem.on_kvm_clock(|| {
+            let mut vcpu = Vcpu::new(self.clone(), index, &area)?;
+            if index == 0 {
+                vcpu.probe_host()?;
+            }
+            Ok(vcpu)
+        })
     }
 
     /// Where LSTAR points now.

@@ -18,6 +18,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use abi::layout::PHYS_HOLE;
 use abi::{GuestPhys, PAGE_SIZE_2M};
@@ -112,6 +113,7 @@ pub struct GuestMem {
     growth: Mutex<Growth>,
     end: u64,
     handed_out: AtomicU64,
+    kvm_nanos: AtomicU64,
 }
 
 impl std::fmt::Debug for GuestMem {
@@ -139,6 +141,7 @@ impl GuestMem {
             // the top (AMD's encryption bit, KVM's own uses).
             end: 1 << u32::from(phys_bits.clamp(36, 52) - 1),
             handed_out: AtomicU64::new(0),
+            kvm_nanos: AtomicU64::new(0),
         };
         Ok(mem)
     }
@@ -174,6 +177,24 @@ impl GuestMem {
         growth.next += len;
         self.handed_out.fetch_add(len, Ordering::Relaxed);
         Ok(gpa)
+    }
+
+    /// Runs a KVM set-up call on the clock of [`GuestMem::kvm_time`].
+    pub(crate) fn on_kvm_clock<T>(&self, call: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = call();
+        self.add_kvm_time(began.elapsed());
+        result
+    }
+
+    pub(crate) fn add_kvm_time(&self, time: Duration) {
+        self.kvm_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Time spent so far in KVM's set-up calls for this VM: memslots, vCPUs, registers.
+    #[must_use]
+    pub fn kvm_time(&self) -> Duration {
+        Duration::from_nanos(self.kvm_nanos.load(Ordering::Relaxed))
     }
 
     fn add_bank(&self, gpa: GuestPhys, len: u64, slot: u32) -> Result<(), MemoryError> {

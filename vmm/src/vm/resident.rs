@@ -70,7 +70,7 @@ Anonymous:             8 kB
 9000-a000 r-xp 00000000 08:01 7 /some file
 Rss:                   4 kB
 ";
-        assert_eq!(sum(smaps, &[0x3000..0x9000]), 8 << 10);
+        assert_eq!(sum(smaps, std::slice::from_ref(&(0x3000..0x9000))), 8 << 10);
         assert_eq!(sum(smaps, &[0x1000..0x2000, 0x9000..0xa000]), 8 << 10);
         assert_eq!(sum(smaps, &[]), 0);
     }

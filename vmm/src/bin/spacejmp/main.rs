@@ -6,12 +6,14 @@
 
 mod bench;
 mod completions;
+mod demo;
 mod doctor;
 mod ending;
 mod errors;
 mod log;
 mod run;
 mod run_options;
+mod start_error;
 mod style;
 mod terminal;
 mod version;
@@ -37,6 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Demo(demo::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -73,6 +76,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(args) => run::run(args),
+            Self::Demo(args) => demo::run(&args),
             Self::Bench(args) => bench::run(&args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),

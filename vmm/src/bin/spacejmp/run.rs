@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use vmm::error::Remedy;
 use vmm::exit_code::{self, ExitCode};
 use vmm::host;
 use vmm::linux::fs::{Grant, take_over_umask};
-use vmm::process::{HostSignals, Process, RunConfig, StartError, Supervise};
+use vmm::process::{HostSignals, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
 
 use crate::ending;
@@ -20,6 +19,7 @@ use crate::errors::{self, Failure};
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
 };
+use crate::start_error::start_failure;
 use crate::terminal;
 
 /// Run a program in a virtual machine of its own
@@ -88,21 +88,6 @@ fn long_help() -> String {
     )
 }
 
-/// What is wrong with a request before anything is started.
-#[derive(Debug, thiserror::Error)]
-enum RunError {
-    #[error("there is no file {name}; the one at {found} is not meant: PATH is not searched")]
-    InPath { name: String, found: String },
-}
-
-impl Remedy for RunError {
-    fn remedy(&self) -> Option<String> {
-        match self {
-            RunError::InPath { found, .. } => Some(format!("give its path: {found}")),
-        }
-    }
-}
-
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let mut command = args.command.iter().cloned();
     let program = PathBuf::from(command.next().unwrap_or_default());
@@ -139,6 +124,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         if let Some(bytes) = process.machine.mem.resident_bytes() {
             process.stats.memory_touched(bytes);
         }
+        if let Some(bytes) = host::rss_peak_bytes() {
+            process.stats.rss_peak(bytes);
+        }
         let report = RunReport::new(&outcome, code, process.stats.snapshot());
         write_stats(&report, format, stats_file)?;
     }
@@ -166,35 +154,6 @@ fn stdio() -> Result<[OwnedFd; 3], Failure> {
         io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?,
         io::stderr().as_fd().try_clone_to_owned().map_err(cannot)?,
     ])
-}
-
-/// "cannot run PROGRAM", then what is wrong with it; the error's own line would say the first
-/// part again.
-fn start_failure(program: &Path, error: StartError) -> Failure {
-    let doing = format!("run {}", program.display());
-    let (code, remedy) = (error.exit_code(), error.remedy());
-    if code == ExitCode::NotFound
-        && let Some(found) = in_path(program)
-    {
-        let name = program.display().to_string();
-        let cause = RunError::InPath { name, found: found.display().to_string() };
-        return Failure::with_remedy(doing, cause, code);
-    }
-    let failure = match error {
-        StartError::Open { source, .. } => Failure::new(doing, source, code),
-        StartError::Elf { source, .. } => Failure::new(doing, source, code),
-        other => Failure::new(doing, other, code),
-    };
-    failure.help(remedy)
-}
-
-/// A program of that name in PATH, for people who forget that we do not look there.
-fn in_path(program: &Path) -> Option<PathBuf> {
-    if program.components().count() != 1 {
-        return None;
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

@@ -1,0 +1,182 @@
+//! `spacejmp demo`: a tour that explains itself while it runs.
+//!
+//! Everything it needs is inside this binary: the program it runs and the texts it reads.
+//! Each step does something real and shows what came of it; if a step fails, so does the demo.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vmm::bench::payload::Unpacked;
+use vmm::exit_code::ExitCode;
+use vmm::host;
+use vmm::linux::fs::{Access, Grant, take_over_umask};
+use vmm::process::{Outcome, Process, RunConfig, Supervise};
+use vmm::report::stats::StatsReport;
+
+use crate::errors::{self, Failure};
+use crate::start_error::start_failure;
+
+/// A guided tour: run a real program in a VM and see what happens
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  spacejmp demo")]
+pub(crate) struct Args {}
+
+include!(concat!(env!("OUT_DIR"), "/texts.rs"));
+
+/// What the demo asks `wordindex`.
+const QUERIES: &str = "segment\naddress space\nkernel fault\n:top 5\n:stats\n:quit\n";
+/// Where the program sees the texts.
+const GUEST_DIR: &str = "/book";
+const MEMORY_BYTES: u64 = 256 << 20;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What may go wrong with the demo itself.
+#[derive(Debug, thiserror::Error)]
+enum DemoError {
+    #[error("the program did not end well: {0:?}")]
+    Ended(Outcome),
+    #[error("the program printed one thing in the VM and another natively")]
+    Differs,
+    #[error("the program failed natively: {0}")]
+    Native(std::process::ExitStatus),
+}
+
+pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
+    let mut out = io::stdout().lock();
+    let mut say = |text: &str| errors::write_all(&mut out, text.as_bytes());
+    let own = |doing: &'static str| {
+        move |error: io::Error| Failure::new(doing, error, ExitCode::OwnFailure)
+    };
+
+    say("spacejmp demo: an ordinary program in a virtual machine of its own\n\n")?;
+    say("1. This machine\n")?;
+    let report = host::probe();
+    say(&format!("   {}\n\n", host::summary(&report)))?;
+
+    say("2. The program\n")?;
+    let programs = Unpacked::new()
+        .map_err(|error| Failure::new("unpack the demo", error, ExitCode::OwnFailure))?;
+    let book = programs.path("book");
+    fs::create_dir(&book).map_err(own("unpack the texts"))?;
+    let mut bytes = 0;
+    for (name, text) in TEXTS {
+        fs::write(book.join(name), text).map_err(own("unpack the texts"))?;
+        bytes += text.len();
+    }
+    say(&format!(
+        "   wordindex is plain Rust: std, threads, channels, files. It is a static Linux\n   \
+         executable and knows nothing of VMs. It will read our own documentation,\n   \
+         {} files of {} KiB in all, with two threads, and answer a few questions.\n\n",
+        TEXTS.len(),
+        bytes / 1024
+    ))?;
+
+    say(&format!(
+        "3. In the VM\n   One process, one VM; one thread, one virtual processor. There is no guest\n   \
+         operating system: the program's system calls are served by this process, and of\n   \
+         the host's files it sees one directory, read-only, as {GUEST_DIR}.\n\n"
+    ))?;
+    let began = Instant::now();
+    let (answers, stats) = in_vm(&programs)?;
+    let wall = began.elapsed();
+    for line in answers.lines() {
+        say(&format!("   | {line}\n"))?;
+    }
+    say("\n")?;
+
+    say("4. What it took\n")?;
+    say(&figures(&stats, wall))?;
+
+    say("5. The same program, natively\n")?;
+    if natively(&programs)? != answers {
+        return Err(Failure::new("show the demo", DemoError::Differs, ExitCode::OwnFailure));
+    }
+    say("   The same bytes came out.\n\n")?;
+    say("Next: `spacejmp run ./your-program` (static; see `spacejmp help run`),\n      \
+         `spacejmp doctor` for this machine, `spacejmp bench run --quick` for figures.\n")
+}
+
+fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
+    let own = |error: io::Error| Failure::new("show the demo", error, ExitCode::OwnFailure);
+    let file = |name: &str| {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true).open(programs.path(name))
+    };
+    let mut input = file("queries").map_err(own)?;
+    input.write_all(QUERIES.as_bytes()).map_err(own)?;
+    input.rewind().map_err(own)?;
+    let mut output = file("answers").map_err(own)?;
+    let program = programs.path("wordindex");
+    let config = RunConfig {
+        program: program.clone(),
+        args: ["--threads", "2", GUEST_DIR].map(|arg| arg.as_bytes().to_vec()).to_vec(),
+        env: Vec::new(),
+        memory_bytes: MEMORY_BYTES,
+        grants: vec![Grant {
+            host: programs.path("book"),
+            guest: GUEST_DIR.into(),
+            access: Access::ReadOnly,
+        }],
+        cwd: None,
+        umask: take_over_umask(),
+        stdio: [
+            OwnedFd::from(input),
+            OwnedFd::from(output.try_clone().map_err(own)?),
+            OwnedFd::from(file("complaints").map_err(own)?),
+        ],
+    };
+    let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
+    let options = Supervise { timeout: Some(LIMIT), signals: None };
+    match process.run_to_end(options) {
+        Outcome::Exited(0) => {}
+        other => {
+            let cause = DemoError::Ended(other);
+            return Err(Failure::new("show the demo", cause, ExitCode::OwnFailure));
+        }
+    }
+    let stats = process.stats.snapshot();
+    output.rewind().map_err(own)?;
+    let mut answers = String::new();
+    output.read_to_string(&mut answers).map_err(own)?;
+    Ok((answers, stats))
+}
+
+fn natively(programs: &Unpacked) -> Result<String, Failure> {
+    let own = |error: io::Error| Failure::new("show the demo", error, ExitCode::OwnFailure);
+    // Absolute names appear in the answers: run it where the texts have the same name.
+    let output = Command::new(programs.path("wordindex"))
+        .args(["--threads", "2"])
+        .arg(programs.path("book"))
+        .stdin(File::open(programs.path("queries")).map_err(own)?)
+        .stderr(Stdio::null())
+        .output()
+        .map_err(own)?;
+    if !output.status.success() {
+        let cause = DemoError::Native(output.status);
+        return Err(Failure::new("show the demo", cause, ExitCode::OwnFailure));
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.replace(&*programs.path("book").to_string_lossy(), GUEST_DIR))
+}
+
+fn figures(stats: &StatsReport, wall: Duration) -> String {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let exits: u64 = stats.exits.iter().map(|exit| exit.count).sum();
+    let calls: u64 = stats.calls.iter().map(|call| call.count).sum();
+    let phases = &stats.phases;
+    format!(
+        "   {:6.2} ms  to make the VM and its first processor\n   \
+         {:6.2} ms  to map the program\n   \
+         {:6.2} ms  running, on {} threads ({} at once)\n   \
+         {:6.2} ms  in all; {calls} system calls, {exits} exits from the guest\n\n",
+        ms(phases.machine_ns + phases.vcpu_ns),
+        ms(phases.load_ns),
+        ms(phases.run_ns),
+        stats.threads_started,
+        stats.threads_peak,
+        wall.as_secs_f64() * 1e3,
+    )
+}
