@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::BenchError;
+use crate::report::run::monotonic_ns;
 
 /// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Runner {
 pub struct Sample {
     /// From before `fork` to after `wait`.
     pub wall: Duration,
+    /// The host's monotonic clock before `fork` and after `wait`.
+    pub span_ns: (u64, u64),
     /// The JSON line it printed, or null.
     pub answer: Value,
     /// The statistics of the VM, when asked for.
@@ -80,10 +83,12 @@ impl Runner {
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let what = || format!("{command:?}");
         let what = what();
+        let started_ns = monotonic_ns();
         let began = Instant::now();
         let output =
             command.output().map_err(|source| BenchError::Start { what: what.clone(), source })?;
         let wall = began.elapsed();
+        let span_ns = (started_ns, monotonic_ns());
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let tail: String = stderr.lines().rev().take(3).collect::<Vec<_>>().join("; ");
@@ -106,6 +111,6 @@ impl Runner {
                 .unwrap_or(Value::Null),
             _ => Value::Null,
         };
-        Ok(Sample { wall, answer, stats })
+        Ok(Sample { wall, span_ns, answer, stats })
     }
 }

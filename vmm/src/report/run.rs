@@ -17,9 +17,18 @@ pub struct RunReport {
     pub outcome: &'static str,
     /// The exit status of the command.
     pub status: u8,
+    /// The host's monotonic clock when the counting ended; it began `wall_ns` earlier.
+    pub ended_at_ns: u64,
     /// What it did.
     #[serde(flatten)]
     pub stats: StatsReport,
+}
+
+/// The host's monotonic clock.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 impl RunReport {
@@ -34,7 +43,7 @@ impl RunReport {
             Outcome::OutOfMemory { .. } => "out-of-memory",
             Outcome::HostFailed(_) => "host-failed",
         };
-        RunReport { format: 1, outcome, status: code.status(), stats }
+        RunReport { format: 1, outcome, status: code.status(), ended_at_ns: monotonic_ns(), stats }
     }
 
     /// As a table for people.
