@@ -302,6 +302,7 @@ impl Vcpu {
     fn load_registers(&mut self) {
         let direct = self.position != Position::BehindSyscall || self.restore_all;
         let was_ring3 = self.fd.sync_regs().sregs.cs.selector & 3 == 3;
+        let protection = self.machine.protection();
         let sync = self.fd.sync_regs_mut();
         if direct {
             sync.regs = self.regs;
@@ -320,6 +321,11 @@ impl Vcpu {
             let (code, data) = boot::user_segments();
             sync.sregs.cs = code;
             sync.sregs.ss = data;
+            sregs_dirty = true;
+        }
+        let cr4 = sync.sregs.cr4 | protection;
+        if cr4 != sync.sregs.cr4 {
+            sync.sregs.cr4 = cr4;
             sregs_dirty = true;
         }
         if self.bases_changed {
@@ -502,7 +508,10 @@ impl Vcpu {
         self.restore_all = true;
         self.position = Position::Ring3;
         match exit {
-            Exit::Call(Via::Kernel) => Ok(()),
+            Exit::Call(Via::Kernel) => {
+                self.machine.protect_kernel();
+                Ok(())
+            }
             // User, present, instruction fetch: SYSCALL jumped to LSTAR and stayed in ring 3.
             Exit::Exception { vector: 14, frame, .. }
                 if frame.rip == self.machine.kernel.syscall_entry && frame.error == 0x15 =>
