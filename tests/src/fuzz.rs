@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use abi::PAGE_SIZE;
+use abi::layout::{MMAP_TOP, PIE_BASE};
+use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
 
 use crate::vm::{Ended, Run};
@@ -34,4 +37,46 @@ pub fn calls(program: &Path, input: &[u8]) -> Ended {
         .collect();
     assert_eq!(names.len(), 2, "{names:?}");
     ended
+}
+
+/// As [`parse`], for a fuzz target.
+///
+/// # Panics
+/// As [`parse`].
+pub fn elf(bytes: &[u8]) {
+    parse(bytes);
+}
+
+/// What must hold of any image that was accepted.
+fn judge(image: &Image, file_len: u64) {
+    let mut end = 0;
+    for s in &image.segments {
+        assert!(s.file_bytes <= s.mem_bytes, "{s:x?}");
+        let last = s.offset.checked_add(s.file_bytes).expect("the file range does not wrap");
+        assert!(last <= file_len, "{s:x?} in a file of {file_len} bytes");
+        let top = s.vaddr.checked_add(s.mem_bytes).expect("the memory range does not wrap");
+        assert!(top <= MMAP_TOP.raw() - PIE_BASE.raw(), "{s:x?}");
+        assert!(s.vaddr >= end, "{s:x?} overlaps what ends at {end:#x}");
+        assert!(s.vaddr / PAGE_SIZE > end.wrapping_sub(1) / PAGE_SIZE || end == 0, "{s:x?}");
+        assert_eq!(s.vaddr % PAGE_SIZE, s.offset % PAGE_SIZE, "{s:x?}");
+        end = top;
+    }
+    assert!(!image.segments.is_empty());
+}
+
+/// Parses `bytes` and judges what comes of it: an image that is sound, or an error.
+///
+/// # Panics
+/// When an image was accepted that should not have been.
+pub fn parse(bytes: &[u8]) -> Option<Image> {
+    match elf::parse(bytes) {
+        Ok(image) => {
+            judge(&image, bytes.len() as u64);
+            Some(image)
+        }
+        Err(err) => {
+            assert!(!crate::vm::all(&err).is_empty());
+            None
+        }
+    }
 }

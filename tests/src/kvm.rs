@@ -32,9 +32,16 @@ pub fn missing() -> Option<&'static str> {
 /// # Panics
 /// When there is no KVM and `SPACEJMP_REQUIRE_KVM` asks for it.
 pub fn must_skip(test: &str) -> bool {
-    let Some(reason) = missing() else { return false };
+    missing().is_some_and(|reason| skip(test, reason))
+}
+
+/// Says that `test` is skipped, and why, where it is seen and where it is counted.
+///
+/// # Panics
+/// When `SPACEJMP_REQUIRE_KVM` asks for every test to run.
+pub fn skip(test: &str, reason: &str) -> bool {
     let required = std::env::var(REQUIRE).is_ok_and(|value| !value.is_empty() && value != "0");
-    assert!(!required, "{test} needs KVM ({REQUIRE} is set): {reason}");
+    assert!(!required, "{test} cannot run ({REQUIRE} is set): {reason}");
     // Past the test framework's capture of standard error: a skipped test passes, and the
     // output of passing tests is not shown.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");

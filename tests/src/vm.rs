@@ -231,6 +231,8 @@ impl Run {
         };
         assert_eq!(how(&vm.outcome), how(&native.outcome), "VM {vm:?}\nnative {native:?}");
         assert_eq!(vm.out(), native.out(), "VM {vm:?}");
+        // Text that is not UTF-8 may look alike and differ.
+        assert!(vm.stdout == native.stdout, "bytes differ: VM {vm:?}");
         vm
     }
 }

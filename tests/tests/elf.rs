@@ -8,40 +8,11 @@ use abi::PAGE_SIZE;
 use abi::layout::{MMAP_TOP, PIE_BASE};
 use proptest::prelude::*;
 use tests::elf::{Elf, Header, content};
+use tests::fuzz::parse;
 use tests::{guests, skip_without_kvm};
-use vmm::guest::elf::{self, Image};
+use vmm::guest::elf;
 use vmm::space::Space;
 use vmm::vm::Machine;
-
-/// What must hold of any image that was accepted.
-fn judge(image: &Image, file_len: u64) {
-    let mut end = 0;
-    for s in &image.segments {
-        assert!(s.file_bytes <= s.mem_bytes, "{s:x?}");
-        let last = s.offset.checked_add(s.file_bytes).expect("the file range does not wrap");
-        assert!(last <= file_len, "{s:x?} in a file of {file_len} bytes");
-        let top = s.vaddr.checked_add(s.mem_bytes).expect("the memory range does not wrap");
-        assert!(top <= MMAP_TOP.raw() - PIE_BASE.raw(), "{s:x?}");
-        assert!(s.vaddr >= end, "{s:x?} overlaps what ends at {end:#x}");
-        assert!(s.vaddr / PAGE_SIZE > end.wrapping_sub(1) / PAGE_SIZE || end == 0, "{s:x?}");
-        assert_eq!(s.vaddr % PAGE_SIZE, s.offset % PAGE_SIZE, "{s:x?}");
-        end = top;
-    }
-    assert!(!image.segments.is_empty());
-}
-
-fn parse(bytes: &[u8]) -> Option<Image> {
-    match elf::parse(bytes) {
-        Ok(image) => {
-            judge(&image, bytes.len() as u64);
-            Some(image)
-        }
-        Err(err) => {
-            assert!(!tests::vm::all(&err).is_empty());
-            None
-        }
-    }
-}
 
 /// Plausible numbers, and those at which sums wrap.
 fn word() -> impl Strategy<Value = u64> {

@@ -253,7 +253,7 @@ fn calls_do_not_need_a_stack() {
         bench.vcpu.regs.rax = u64::from(CALL_NULL);
         bench.vcpu.regs.rsp = rsp;
         let exit = bench.run();
-        let Exit::Exception { vector: 12 | 13 | 14, frame, .. } = exit else {
+        let Exit::Exception { vector: 12..=14, frame, .. } = exit else {
             panic!("rsp {rsp:#x}: {exit:x?}");
         };
         assert_eq!((frame.rip, frame.rsp), (abi::layout::CALL_PAGE.raw() + 2, rsp));

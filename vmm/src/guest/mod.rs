@@ -1,6 +1,11 @@
 //! What a program is made of before its first instruction: image, stack, vDSO.
 
 pub mod clock;
+mod clock_page;
+mod clock_rate;
 pub mod elf;
 pub mod stack;
 pub mod vdso;
+mod vdso_code;
+#[cfg(test)]
+mod vdso_tests;

@@ -5,189 +5,39 @@
 //!  VDSO_BASE + 4096       ELF image: headers, symbols, code; AT_SYSINFO_EHDR points here
 //! ```
 //!
-//! The image is put together here: run-time libraries want an ELF shared object with a
-//! dynamic section, a System V hash table and the names of Linux's vDSO. Symbol versions are
-//! left out; glibc, musl and Go take an object without them as it is. Its dynamic section is
-//! marked read-only, so that nobody relocates it in place.
-//!
-//! The code reaches the clock page relative to itself. While the clock is not calibrated it
-//! makes the system call, and tells the VMM in R8 and R9 what the time-stamp counter looks
-//! like from ring 3 (see `clock.rs`).
-
-use std::arch::global_asm;
+//! Put together here: the ELF shared object that run-time libraries look into, with a dynamic
+//! section, a System V hash table, the names of Linux's vDSO and their version `LINUX_2.6`.
+//! glibc, musl and Go find them. Nobody relocates it in place: the dynamic section's segment is not
+//! writable, and there are no relocations. There are no section headers and no unwind tables
+//! either. The code is `vdso_code.rs`, what it reads `clock_page.rs`.
 
 use abi::PAGE_SIZE;
 
-use super::clock::{HINT_MAGIC, OFFSETS_AT};
+use super::vdso_code::{NAMES, code, entries};
 
 /// Pages before the image: the clock page.
 pub const DATA_PAGES: u64 = 1;
 
-// The code stands at this offset of the image's page; the clock page lies one page below the
-// page's start.
-const CODE_AT: u64 = 0x400;
+/// The code stands at this offset of the image; the image starts a page above the clock page.
+pub(crate) const CODE_AT: u64 = 0x400;
 
-global_asm!(
-    ".section .rodata.sj_vdso, \"a\"",
-    ".balign 4096",
-    // Only distances inside this section matter; it is copied out and never run here.
-    "sj_vdso_clock_page:",
-    ".skip 4096 + {code_at}",
-    ".globl sj_vdso_code",
-    "sj_vdso_code:",
-
-    // Nanoseconds of clock EDI into RAX; carry set when the call has to be made instead.
-    // Clobbers RCX, RDX, R8, R9.
-    "sj_vdso_now:",
-    "lea r8, [rip + sj_vdso_clock_page]",
-    "2:",
-    "mov r9d, [r8]",
-    "test r9d, 1",
-    "jnz 5f",
-    "cmp qword ptr [r8 + 8], 0",
-    "je 4f",
-    // RDTSC may run early; the fence keeps it behind the sequence number (SDM 2B, RDTSC).
-    "lfence",
-    "rdtsc",
-    "shl rdx, 32",
-    "or rax, rdx",
-    // A counter a little behind the base (another processor's) reads as the base.
-    "sub rax, [r8 + 16]",
-    "jae 3f",
-    "xor eax, eax",
-    "3:",
-    "mul qword ptr [r8 + 24]",
-    "shrd rax, rdx, 32",
-    "mov edi, edi",
-    "add rax, [r8 + 8 * rdi + {offsets_at}]",
-    // Loads are not reordered with loads: an unchanged number means a consistent set.
-    "cmp r9d, [r8]",
-    "jne 2b",
-    "clc",
-    "ret",
-    "4:",
-    "stc",
-    "ret",
-    "5:",
-    "pause",
-    "jmp 2b",
-
-    // clock_gettime(EDI clock, RSI timespec)
-    "sj_vdso_clock_gettime:",
-    "cmp edi, 7",
-    "ja 6f",
-    // REALTIME, MONOTONIC, MONOTONIC_RAW, both COARSE, BOOTTIME.
-    "mov eax, 0b11110011",
-    "bt eax, edi",
-    "jnc 6f",
-    "call sj_vdso_now",
-    "jc 6f",
-    "xor edx, edx",
-    "mov ecx, 1000000000",
-    "div rcx",
-    "mov [rsi], rax",
-    "mov [rsi + 8], rdx",
-    "xor eax, eax",
-    "ret",
-    "6:",
-    "mov r10d, {sys_clock_gettime}",
-    "jmp sj_vdso_call",
-
-    // gettimeofday(RDI timeval, RSI timezone), either may be null
-    "sj_vdso_gettimeofday:",
-    "mov r11, rdi",
-    "xor edi, edi",
-    "call sj_vdso_now",
-    "mov rdi, r11",
-    "jc 9f",
-    "test rdi, rdi",
-    "jz 7f",
-    "xor edx, edx",
-    "mov ecx, 1000000000",
-    "div rcx",
-    "mov [rdi], rax",
-    "mov rax, rdx",
-    "xor edx, edx",
-    "mov ecx, 1000",
-    "div rcx",
-    "mov [rdi + 8], rax",
-    "7:",
-    "test rsi, rsi",
-    "jz 8f",
-    "mov qword ptr [rsi], 0",
-    "8:",
-    "xor eax, eax",
-    "ret",
-    "9:",
-    "mov r10d, {sys_gettimeofday}",
-    "jmp sj_vdso_call",
-
-    // time(RDI time_t), may be null
-    "sj_vdso_time:",
-    "mov r11, rdi",
-    "xor edi, edi",
-    "call sj_vdso_now",
-    "mov rdi, r11",
-    "jc 3f",
-    "xor edx, edx",
-    "mov ecx, 1000000000",
-    "div rcx",
-    "test rdi, rdi",
-    "jz 2f",
-    "mov [rdi], rax",
-    "2:",
-    "ret",
-    "3:",
-    "mov r10d, {sys_time}",
-
-    // System call R10D with the arguments as they are, and the hint.
-    "sj_vdso_call:",
-    "rdtsc",
-    "shl rdx, 32",
-    "or rax, rdx",
-    "mov r9, rax",
-    "movabs r8, {hint}",
-    "mov eax, r10d",
-    "syscall",
-    "ret",
-    ".globl sj_vdso_code_end",
-    "sj_vdso_code_end:",
-    // Where each function starts, for the symbol table.
-    ".globl sj_vdso_entries",
-    ".balign 8",
-    "sj_vdso_entries:",
-    ".quad sj_vdso_clock_gettime - sj_vdso_code",
-    ".quad sj_vdso_gettimeofday - sj_vdso_code",
-    ".quad sj_vdso_time - sj_vdso_code",
-    ".text",
-    code_at = const CODE_AT,
-    offsets_at = const OFFSETS_AT,
-    hint = const HINT_MAGIC,
-    sys_clock_gettime = const libc::SYS_clock_gettime,
-    sys_gettimeofday = const libc::SYS_gettimeofday,
-    sys_time = const libc::SYS_time,
-);
-
-unsafe extern "C" {
-    static sj_vdso_code: u8;
-    static sj_vdso_code_end: u8;
-    static sj_vdso_entries: [u64; NAMES.len()];
-}
-
-const NAMES: [&str; 3] = ["__vdso_clock_gettime", "__vdso_gettimeofday", "__vdso_time"];
 const SONAME: &str = "linux-vdso.so.1";
+const VERSION: &str = "LINUX_2.6";
 
-fn code() -> &'static [u8] {
-    let start = &raw const sj_vdso_code;
-    let end = &raw const sj_vdso_code_end;
-    // SAFETY: both labels are in the read-only section above, the end behind the start.
-    unsafe { std::slice::from_raw_parts(start, end.byte_offset_from_unsigned(start)) }
-}
+const ELF_HEADER_BYTES: u64 = 64;
+const PROGRAM_HEADER_BYTES: u64 = 56;
+const SYMBOL_BYTES: u64 = 24;
+const VERDEF_BYTES: u64 = 20;
+const VERDAUX_BYTES: u64 = 8;
 
-fn entries() -> [u64; NAMES.len()] {
-    // SAFETY: a read-only array of that length, defined above.
-    unsafe { sj_vdso_entries }
-}
+const PT_LOAD: u64 = 1;
+const PT_DYNAMIC: u64 = 2;
+const PF_X: u64 = 1;
+const PF_R: u64 = 4;
+const ET_DYN: u64 = 3;
+const EM_X86_64: u64 = 62;
+const STB_GLOBAL_STT_FUNC: u64 = 0x12;
+const VER_FLG_BASE: u64 = 1;
 
 const DT_NULL: u64 = 0;
 const DT_HASH: u64 = 4;
@@ -196,17 +46,17 @@ const DT_SYMTAB: u64 = 6;
 const DT_STRSZ: u64 = 10;
 const DT_SYMENT: u64 = 11;
 const DT_SONAME: u64 = 14;
+const DT_VERSYM: u64 = 0x6fff_fff0;
+const DT_VERDEF: u64 = 0x6fff_fffc;
+const DT_VERDEFNUM: u64 = 0x6fff_fffd;
 
-/// The ELF image, one page.
+/// Version indices: 1 names the object itself, 2 the symbols' version.
+const VERSION_BASE: u64 = 1;
+const VERSION_LINUX: u64 = 2;
+
+/// The ELF image, a whole number of pages: readable and executable, never written.
 #[must_use]
 pub fn image() -> Vec<u8> {
-    const HEADERS: u64 = 64 + 2 * 56;
-    const DYNAMIC_BYTES: u64 = 7 * 16;
-    let symbols_at = HEADERS + DYNAMIC_BYTES;
-    let symbols = NAMES.len() as u64 + 1;
-    let hash_at = symbols_at + symbols * 24;
-    let strings_at = hash_at + 4 * (2 + 1 + symbols);
-
     let mut strings = vec![0u8];
     let mut add_string = |text: &str| {
         let at = strings.len() as u64;
@@ -215,217 +65,271 @@ pub fn image() -> Vec<u8> {
         at
     };
     let soname = add_string(SONAME);
+    let version = add_string(VERSION);
     let names = NAMES.map(&mut add_string);
 
+    let dynamic_at = ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
+    let dynamic = |parts: &Parts| {
+        [
+            (DT_SONAME, soname),
+            (DT_HASH, parts.hash),
+            (DT_STRTAB, parts.strings),
+            (DT_STRSZ, strings.len() as u64),
+            (DT_SYMTAB, parts.symbols),
+            (DT_SYMENT, SYMBOL_BYTES),
+            (DT_VERSYM, parts.versions),
+            (DT_VERDEF, parts.definitions),
+            (DT_VERDEFNUM, 2),
+            (DT_NULL, 0),
+        ]
+    };
+    let dynamic_bytes = 16 * dynamic(&Parts::default()).len() as u64;
+    let parts = Parts::behind(dynamic_at + dynamic_bytes);
+
     let mut page = Vec::with_capacity(PAGE_SIZE as usize);
-    // ELF header: 64-bit, little-endian, System V, ET_DYN, x86-64.
-    page.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    put(&mut page, 3, 2);
-    put(&mut page, 62, 2);
-    put(&mut page, 1, 4);
-    put(&mut page, CODE_AT, 8);
-    put(&mut page, 64, 8);
-    put(&mut page, 0, 8);
-    put(&mut page, 0, 4);
-    for half in [64, 56, 2, 64, 0, 0] {
-        put(&mut page, half, 2);
-    }
-    // PT_LOAD, read and execute; PT_DYNAMIC, read.
-    program_header(&mut page, 1, 5, 0, PAGE_SIZE);
-    program_header(&mut page, 2, 4, HEADERS, DYNAMIC_BYTES);
-    let dynamic = [
-        (DT_SONAME, soname),
-        (DT_HASH, hash_at),
-        (DT_STRTAB, strings_at),
-        (DT_SYMTAB, symbols_at),
-        (DT_STRSZ, strings.len() as u64),
-        (DT_SYMENT, 24),
-        (DT_NULL, 0),
-    ];
-    for (tag, value) in dynamic {
+    elf_header(&mut page);
+    program_header(&mut page, PT_LOAD, PF_R | PF_X, 0, PAGE_SIZE);
+    program_header(&mut page, PT_DYNAMIC, PF_R, dynamic_at, dynamic_bytes);
+    for (tag, value) in dynamic(&parts) {
         put(&mut page, tag, 8);
         put(&mut page, value, 8);
     }
-    // Symbols: the null one, then global functions in section 1.
-    page.extend_from_slice(&[0; 24]);
-    for (name, entry) in names.into_iter().zip(entries()) {
-        put(&mut page, name, 4);
-        put(&mut page, 0x12, 1);
-        put(&mut page, 0, 1);
-        put(&mut page, 1, 2);
-        put(&mut page, CODE_AT + entry, 8);
-        put(&mut page, 0, 8);
-    }
-    // Hash table with one bucket: a chain of all symbols.
-    put(&mut page, 1, 4);
-    put(&mut page, symbols, 4);
-    put(&mut page, 1, 4);
-    put(&mut page, 0, 4);
-    for symbol in 1..symbols {
-        put(&mut page, if symbol + 1 < symbols { symbol + 1 } else { 0 }, 4);
-    }
+    symbols(&mut page, names);
+    hash_table(&mut page);
+    version_definitions(&mut page, soname, version);
+    symbol_versions(&mut page);
     page.extend_from_slice(&strings);
-    debug_assert!(page.len() as u64 <= CODE_AT);
+    debug_assert!(page.len() as u64 <= CODE_AT, "tables reach into the code");
     page.resize(CODE_AT as usize, 0);
     page.extend_from_slice(code());
+    debug_assert!(page.len() as u64 <= PAGE_SIZE, "code reaches beyond the page");
     page.resize(PAGE_SIZE as usize, 0);
     page
+}
+
+/// Symbols, the null symbol included.
+const SYMBOLS: u64 = NAMES.len() as u64 + 1;
+
+/// Where each table lies, in this order.
+#[derive(Default)]
+struct Parts {
+    symbols: u64,
+    hash: u64,
+    definitions: u64,
+    versions: u64,
+    strings: u64,
+}
+
+impl Parts {
+    fn behind(symbols: u64) -> Parts {
+        let hash = symbols + SYMBOLS * SYMBOL_BYTES;
+        let definitions = hash + 4 * (2 + 1 + SYMBOLS);
+        let versions = definitions + 2 * (VERDEF_BYTES + VERDAUX_BYTES);
+        Parts { symbols, hash, definitions, versions, strings: versions + 2 * SYMBOLS }
+    }
 }
 
 fn put(page: &mut Vec<u8>, value: u64, bytes: usize) {
     page.extend_from_slice(value.to_le_bytes().get(..bytes).unwrap_or_default());
 }
 
+fn elf_header(page: &mut Vec<u8>) {
+    // 64-bit, little-endian, version 1, System V.
+    page.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    put(page, ET_DYN, 2);
+    put(page, EM_X86_64, 2);
+    put(page, 1, 4);
+    // No entry point; program headers behind this header; no section headers.
+    put(page, 0, 8);
+    put(page, ELF_HEADER_BYTES, 8);
+    put(page, 0, 8);
+    put(page, 0, 4);
+    for half in [ELF_HEADER_BYTES, PROGRAM_HEADER_BYTES, 2, 64, 0, 0] {
+        put(page, half, 2);
+    }
+}
+
 fn program_header(page: &mut Vec<u8>, kind: u64, flags: u64, at: u64, bytes: u64) {
     put(page, kind, 4);
     put(page, flags, 4);
-    for word in [at, at, at, bytes, bytes, if kind == 1 { PAGE_SIZE } else { 8 }] {
+    let align = if kind == PT_LOAD { PAGE_SIZE } else { 8 };
+    for word in [at, at, at, bytes, bytes, align] {
         put(page, word, 8);
     }
+}
+
+fn symbols(page: &mut Vec<u8>, names: [u64; NAMES.len()]) {
+    let ends = entries().into_iter().skip(1).chain([code().len() as u64]);
+    page.extend_from_slice(&[0; SYMBOL_BYTES as usize]);
+    for ((name, entry), end) in names.into_iter().zip(entries()).zip(ends) {
+        put(page, name, 4);
+        put(page, STB_GLOBAL_STT_FUNC, 1);
+        put(page, 0, 1);
+        // Any section will do but "undefined".
+        put(page, 1, 2);
+        put(page, CODE_AT + entry, 8);
+        put(page, end - entry, 8);
+    }
+}
+
+/// One bucket: a chain of all symbols.
+fn hash_table(page: &mut Vec<u8>) {
+    put(page, 1, 4);
+    put(page, SYMBOLS, 4);
+    put(page, 1, 4);
+    put(page, 0, 4);
+    for symbol in 1..SYMBOLS {
+        put(page, if symbol + 1 < SYMBOLS { symbol + 1 } else { 0 }, 4);
+    }
+}
+
+fn version_definitions(page: &mut Vec<u8>, soname: u64, version: u64) {
+    let mut definition = |flags, index, text: &str, name, next| {
+        for half in [1, flags, index, 1] {
+            put(page, half, 2);
+        }
+        for word in [u64::from(sysv_hash(text)), VERDEF_BYTES, next] {
+            put(page, word, 4);
+        }
+        // Its one name, and no parent.
+        put(page, name, 4);
+        put(page, 0, 4);
+    };
+    definition(VER_FLG_BASE, VERSION_BASE, SONAME, soname, VERDEF_BYTES + VERDAUX_BYTES);
+    definition(0, VERSION_LINUX, VERSION, version, 0);
+}
+
+fn symbol_versions(page: &mut Vec<u8>) {
+    put(page, 0, 2);
+    for _ in NAMES {
+        put(page, VERSION_LINUX, 2);
+    }
+}
+
+/// The hash of the System V ABI's symbol tables.
+fn sysv_hash(text: &str) -> u32 {
+    text.bytes().fold(0u32, |hash, byte| {
+        let hash = (hash << 4).wrapping_add(u32::from(byte));
+        let high = hash & 0xf000_0000;
+        (hash ^ (high >> 24)) & !high
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::clock::{ClockPage, PAGE_WORDS};
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use object::LittleEndian as LE;
+    use object::elf::{Dyn64, FileHeader64, Sym64};
+    use object::pod;
+    use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
 
     #[test]
-    fn the_image_is_a_shared_object_with_the_names_libraries_look_up() {
+    fn the_image_is_one_page_with_room_between_tables_and_code() {
         let image = image();
         assert_eq!(image.len() as u64, PAGE_SIZE);
+        let code_end = CODE_AT as usize + code().len();
+        assert_eq!(&image[CODE_AT as usize..code_end], code());
+        assert!(image[code_end..].iter().all(|&byte| byte == 0));
+        assert_eq!(image[CODE_AT as usize - 1], 0, "the string table ends before the code");
+    }
+
+    #[test]
+    fn libraries_find_the_functions_by_name_and_version() {
+        let image = image();
         for (name, entry) in NAMES.iter().zip(entries()) {
-            assert_eq!(look_up(&image, name), Some(CODE_AT + entry), "{name}");
+            assert_eq!(look_up(&image, name, VERSION), Some(CODE_AT + entry), "{name}");
+            assert_eq!(look_up(&image, name, "LINUX_2.7"), None, "{name}");
         }
-        assert_eq!(look_up(&image, "__vdso_nothing"), None);
+        assert_eq!(look_up(&image, "__vdso_nothing", VERSION), None);
     }
 
-    fn word(image: &[u8], at: u64, bytes: usize) -> u64 {
-        let mut word = [0; 8];
-        word[..bytes].copy_from_slice(&image[at as usize..at as usize + bytes]);
-        u64::from_le_bytes(word)
+    #[test]
+    fn the_version_hash_is_the_one_glibc_asks_for() {
+        assert_eq!(sysv_hash(VERSION), 61_765_110);
     }
 
-    /// As a run-time library does it: program headers, dynamic section, hash chain, names.
-    fn look_up(image: &[u8], name: &str) -> Option<u64> {
-        object::read::elf::ElfFile64::<object::Endianness>::parse(image).unwrap();
-        let dynamic = (0..word(image, 56, 2))
-            .map(|i| 64 + i * 56)
-            .find(|&at| word(image, at, 4) == 2)
-            .map(|at| word(image, at + 16, 8))?;
+    #[test]
+    fn nothing_in_the_image_asks_to_be_written() {
+        let image = image();
+        let header = FileHeader64::<LE>::parse(&*image).unwrap();
+        let segments = header.program_headers(LE, &*image).unwrap();
+        assert!(segments.iter().all(|s| !s.p_flags(LE).contains(object::elf::PF_W)));
+        let load = segments.iter().find(|s| s.p_type(LE) == object::elf::PT_LOAD).unwrap();
+        assert_eq!((load.p_vaddr(LE), load.p_offset(LE), load.p_memsz(LE)), (0, 0, PAGE_SIZE));
+        let relocating = [
+            object::elf::DT_RELA,
+            object::elf::DT_REL,
+            object::elf::DT_JMPREL,
+            object::elf::DT_TEXTREL,
+            object::elf::DT_PLTGOT,
+        ];
+        assert!(dynamic(&image).iter().all(|d| !relocating.contains(&d.d_tag(LE))));
+    }
+
+    fn dynamic(image: &[u8]) -> &[Dyn64<LE>] {
+        let header = FileHeader64::<LE>::parse(image).unwrap();
+        let segments = header.program_headers(LE, image).unwrap();
+        segments.iter().find_map(|s| s.dynamic(LE, image).unwrap()).unwrap()
+    }
+
+    fn words<const N: usize>(image: &[u8], at: u64) -> [u32; N] {
+        let (words, _) = image[at as usize..].as_chunks::<4>();
+        std::array::from_fn(|i| u32::from_le_bytes(words[i]))
+    }
+
+    fn half(image: &[u8], at: u64) -> u16 {
+        u16::from_le_bytes(image[at as usize..][..2].try_into().unwrap())
+    }
+
+    /// As a run-time library does it: program headers, dynamic section, hash bucket and
+    /// chain, name, version index, version's hash and name.
+    fn look_up(image: &[u8], name: &str, version: &str) -> Option<u64> {
         let entry = |tag: u64| {
-            (0..)
-                .map(|i| dynamic + i * 16)
-                .take_while(|&at| word(image, at, 8) != DT_NULL)
-                .find(|&at| word(image, at, 8) == tag)
-                .map(|at| word(image, at + 8, 8))
+            dynamic(image).iter().find(|d| d.d_tag(LE).0 as u64 == tag).map(|d| d.d_val(LE))
         };
-        let (hash, strings, symbols) = (entry(DT_HASH)?, entry(DT_STRTAB)?, entry(DT_SYMTAB)?);
-        assert!(entry(DT_SONAME).is_some());
-        let buckets = word(image, hash, 4);
-        assert_eq!(buckets, 1, "the hash value does not matter with one bucket");
-        let mut symbol = word(image, hash + 8, 4);
-        while symbol != 0 {
-            let at = symbols + symbol * 24;
-            let text = &image[(strings + word(image, at, 4)) as usize..];
-            if text.split(|&b| b == 0).next() == Some(name.as_bytes()) {
-                assert_ne!(word(image, at + 6, 2), 0, "undefined");
-                return Some(word(image, at + 8, 8));
+        let strings_at = entry(DT_STRTAB)?;
+        let strings = &image[strings_at as usize..][..entry(DT_STRSZ)? as usize];
+        let text = |at: u64| strings[at as usize..].split(|&b| b == 0).next().unwrap();
+        assert_eq!(text(entry(DT_SONAME)?), SONAME.as_bytes());
+
+        let hash = entry(DT_HASH)?;
+        let [buckets, chains] = words(image, hash);
+        let (symbols, _) = pod::slice_from_bytes::<Sym64<LE>>(
+            &image[entry(DT_SYMTAB)? as usize..],
+            chains as usize,
+        )
+        .unwrap();
+        let bucket = u64::from(sysv_hash(name) % buckets);
+        let [mut index] = words(image, hash + 8 + 4 * bucket);
+        while index != 0 {
+            let symbol = &symbols[index as usize];
+            let versym = half(image, entry(DT_VERSYM)? + 2 * u64::from(index));
+            if text(u64::from(symbol.st_name(LE))) == name.as_bytes()
+                && version_name(image, entry(DT_VERDEF)?, versym, version)
+                    .is_some_and(|at| text(u64::from(at)) == version.as_bytes())
+            {
+                assert!(!symbol.is_undefined(LE));
+                assert_eq!(symbol.st_type(), object::elf::STT_FUNC);
+                return Some(symbol.st_value(LE));
             }
-            symbol = word(image, hash + 12 + symbol * 4, 4);
+            [index] = words(image, hash + 8 + 4 * u64::from(buckets + index));
         }
         None
     }
 
-    /// Data page and image in memory of this process, as a program finds them.
-    struct Mapped {
-        base: *mut u8,
-    }
-
-    impl Mapped {
-        fn new() -> Mapped {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let rw = libc::PROT_READ | libc::PROT_WRITE;
-            // SAFETY: fresh memory; the image fits its second page.
-            let base = unsafe {
-                let base = libc::mmap(std::ptr::null_mut(), 8192, rw, flags, -1, 0).cast::<u8>();
-                std::ptr::copy_nonoverlapping(image().as_ptr(), base.add(4096), 4096);
-                libc::mprotect(base.add(4096).cast(), 4096, libc::PROT_READ | libc::PROT_EXEC);
-                base
-            };
-            Mapped { base }
-        }
-
-        fn publish(&self, page: &ClockPage) {
-            for (index, word) in page.words().iter().enumerate().chain([(0, &0)]) {
-                // SAFETY: PAGE_WORDS words lie in the first page; the code reads them too.
-                let slot = unsafe { AtomicU64::from_ptr(self.base.cast::<u64>().add(index)) };
-                let value = if index == 0 { slot.load(Ordering::Relaxed) | 1 } else { *word };
-                slot.store(value, Ordering::Release);
+    /// The name of version `index`, if it has `version`'s hash.
+    fn version_name(image: &[u8], mut at: u64, index: u16, version: &str) -> Option<u32> {
+        loop {
+            let [hash, aux, next] = words(image, at + 8);
+            let is_base = u64::from(half(image, at + 2)) & VER_FLG_BASE != 0;
+            if !is_base && half(image, at + 4) == index && hash == sysv_hash(version) {
+                let [name] = words(image, at + u64::from(aux));
+                return Some(name);
             }
-            // SAFETY: as above.
-            let slot = unsafe { AtomicU64::from_ptr(self.base.cast::<u64>()) };
-            slot.store((slot.load(Ordering::Relaxed) | 1) + 1, Ordering::Release);
-            assert!(PAGE_WORDS <= 512);
-        }
-
-        fn clock_gettime(&self, clock: i32) -> (i64, i64) {
-            let mut ts = [0i64; 2];
-            let entry = CODE_AT + entries()[0];
-            // SAFETY: the mapped code is a function of this type.
-            let status = unsafe {
-                let f: extern "sysv64" fn(i32, *mut i64) -> i64 =
-                    std::mem::transmute(self.base.add(4096 + entry as usize));
-                f(clock, ts.as_mut_ptr())
-            };
-            assert_eq!(status, 0);
-            (ts[0], ts[1])
-        }
-    }
-
-    fn host(clock: i32) -> i128 {
-        let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: fills the structure.
-        unsafe { libc::clock_gettime(clock, &mut ts) };
-        i128::from(ts.tv_sec) * 1_000_000_000 + i128::from(ts.tv_nsec)
-    }
-
-    #[test]
-    fn uncalibrated_code_makes_the_system_call() {
-        let mapped = Mapped::new();
-        let (sec, nsec) = mapped.clock_gettime(libc::CLOCK_REALTIME);
-        let got = i128::from(sec) * 1_000_000_000 + i128::from(nsec);
-        assert!((host(libc::CLOCK_REALTIME) - got).abs() < 1_000_000_000);
-    }
-
-    #[test]
-    fn calibrated_code_agrees_with_the_host_and_never_goes_back() {
-        let mut clock = crate::guest::clock::GuestClock::new(None);
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        let hint = crate::guest::clock::host_tsc();
-        let Some(page) = clock.calibrate(hint, None) else {
-            eprintln!("SKIPPED: this host's time-stamp counter is not constant");
-            return;
-        };
-        let mapped = Mapped::new();
-        mapped.publish(&page);
-        let mut last = 0;
-        for round in 0..20_000 {
-            if round % 1000 == 0 {
-                mapped.publish(&clock.refresh());
+            if next == 0 {
+                return None;
             }
-            let (sec, nsec) = mapped.clock_gettime(libc::CLOCK_MONOTONIC);
-            assert!((0..1_000_000_000).contains(&nsec));
-            let now = i128::from(sec) * 1_000_000_000 + i128::from(nsec);
-            assert!(now >= last, "{now} after {last}");
-            last = now;
-        }
-        for id in [libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME, libc::CLOCK_BOOTTIME] {
-            let before = host(id);
-            let (sec, nsec) = mapped.clock_gettime(id);
-            let got = i128::from(sec) * 1_000_000_000 + i128::from(nsec);
-            // Wide, because a busy machine may take the processor away between the readings.
-            assert!(got > before - 20_000_000 && got < host(id) + 20_000_000, "clock {id}");
+            at += u64::from(next);
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut done = 0;
     for range in ctx.process.space.ranges(at, len.min(32 << 20), Access::Write)? {
         // SAFETY: the range is guest memory (see `HostRange`), which may change at any time.
-        let got = unsafe { libc::getrandom(range.ptr.cast(), range.len, flags as u32) };
+        let got = unsafe { libc::syscall(libc::SYS_getrandom, range.ptr, range.len, flags as u32) };
         match got {
             n if n >= 0 => done += n as u64,
             _ if done > 0 => break,

@@ -74,6 +74,12 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
         return Err(Errno::EPERM.into());
     }
     let threads = &ctx.process.threads;
+    // Everything that can fail comes before a vCPU is taken: one taken and not used is lost.
+    let tls = if args.flags & CLONE_SETTLS != 0 { args.tls } else { ctx.vcpu.fs_base() };
+    let fs_base = GuestVirt::new(tls).map_err(|_| Errno::EPERM)?;
+    let gs_base = GuestVirt::new(ctx.vcpu.gs_base()).map_err(|_| Errno::EPERM)?;
+    // The child continues with the parent's x87 and SSE control words, as on Linux.
+    let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EAGAIN)?;
     let mut vcpu = match threads.idle_vcpu() {
         Some(vcpu) => vcpu,
         None => ctx.vcpu.machine().new_vcpu().map_err(|e| {
@@ -87,11 +93,8 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
         vcpu.regs.rsp = args.stack_top;
     }
     vcpu.restore_all();
-    let tls = if args.flags & CLONE_SETTLS != 0 { args.tls } else { ctx.vcpu.fs_base() };
-    vcpu.set_fs_base(GuestVirt::new(tls).map_err(|_| Errno::EPERM)?);
-    vcpu.set_gs_base(GuestVirt::new(ctx.vcpu.gs_base()).map_err(|_| Errno::EPERM)?);
-    // The child continues with the parent's x87/SSE control words, as on Linux.
-    let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EAGAIN)?;
+    vcpu.set_fs_base(fs_base);
+    vcpu.set_gs_base(gs_base);
     vcpu.set_fpu_state(&fpu).map_err(|_| Errno::EAGAIN)?;
 
     let tid = threads.new_tid();
@@ -100,12 +103,13 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     if args.flags & CLONE_CHILD_CLEARTID != 0 {
         child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
     }
+    // Linux, too, starts the thread when its number cannot be written.
     let tid_bytes = tid.to_le_bytes();
     if args.flags & CLONE_PARENT_SETTID != 0 {
-        ctx.process.space.copy_out(args.parent_tid, &tid_bytes)?;
+        let _ = ctx.process.space.copy_out(args.parent_tid, &tid_bytes);
     }
     if args.flags & CLONE_CHILD_SETTID != 0 {
-        ctx.process.space.copy_out(args.child_tid, &tid_bytes)?;
+        let _ = ctx.process.space.copy_out(args.child_tid, &tid_bytes);
     }
     thread::spawn(ctx.process, child, vcpu).map_err(|_| Errno::EAGAIN)?;
     value(tid as u64)

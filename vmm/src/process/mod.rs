@@ -33,7 +33,7 @@ use table::Hearing;
 pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
-use crate::guest::clock::{self, GuestClock};
+use crate::guest::clock::{GuestClock, GuestWords};
 use crate::linux::fs::Files;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::{Phase, Stats};
@@ -108,15 +108,11 @@ impl Process {
     }
 
     /// Switches the vDSO's clock on, if it is not: `hint` is the time-stamp counter as ring 3
-    /// read it just before the call being served.
-    pub fn start_clock(&self, hint: u64, vcpu_tsc: impl FnOnce() -> Option<u64>) {
+    /// read it just before the call being served, `vcpu_tsc` reads that vCPU's as KVM shows it.
+    pub fn start_clock(&self, hint: u64, vcpu_tsc: impl Fn() -> Option<u64>) {
         let mut clock = self.clock.lock().unwrap_or_else(|poison| poison.into_inner());
-        if clock.is_running() {
-            return;
-        }
-        if let Some(page) = clock.calibrate(hint, vcpu_tsc()) {
-            // The page was mapped at the start and is never given back.
-            let _ = clock::publish(&self.machine.mem, self.clock_page, &page);
+        // The page was mapped at the start and is never given back: storing cannot fail.
+        if let Ok(true) = clock.start(hint, vcpu_tsc, &self.clock_words()) {
             drop(clock);
             self.call_every_second(Process::refresh_clock);
         }
@@ -125,10 +121,12 @@ impl Process {
     /// Brings the vDSO's clock back to the host's; to be called about once a second.
     pub fn refresh_clock(&self) {
         let mut clock = self.clock.lock().unwrap_or_else(|poison| poison.into_inner());
-        if clock.is_running() {
-            let page = clock.refresh();
-            let _ = clock::publish(&self.machine.mem, self.clock_page, &page);
-        }
+        // As above.
+        let _ = clock.refresh(&self.clock_words());
+    }
+
+    fn clock_words(&self) -> GuestWords<'_> {
+        GuestWords { mem: &self.machine.mem, page: self.clock_page }
     }
 
     /// Runs the event loop on this thread until every thread of the program has left, and says

@@ -113,8 +113,7 @@ pub fn spawn(
 }
 
 fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
-    // SAFETY: plain system call.
-    let host_tid = unsafe { libc::gettid() };
+    let host_tid = rustix::thread::gettid().as_raw_nonzero().get();
     thread.host_tid.store(host_tid, Ordering::Relaxed);
     process.stats.thread_started();
     let armed = vcpu.arm();

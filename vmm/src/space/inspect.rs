@@ -1,11 +1,14 @@
-//! Looking at a program's areas without changing them, for crash reports.
+//! Looking at a program's areas without changing them, for reports and `/proc/self/maps`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::ops::Range;
 
-use super::private::Space;
-use super::vma::{Prot, Vma};
+use abi::GuestPhys;
+
+use super::private::{SLOT, Space};
+use super::vma::{Backing, Prot, Vma};
+use crate::vm::memory::FileMapping;
 
 /// An area as a report shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,43 @@ pub struct Surroundings {
 }
 
 impl Space {
+    /// The areas in the format of `/proc/self/maps`.
+    #[must_use]
+    pub fn maps(&self) -> String {
+        use std::fmt::Write;
+        let inner = self.lock();
+        let mut text = String::new();
+        for (range, vma) in inner.areas.iter() {
+            let (share, offset) = match &vma.backing {
+                Backing::File { offset, kind: FileMapping::Private, .. } => ('p', *offset),
+                Backing::File { offset, .. } => ('s', *offset),
+                Backing::Anonymous => ('p', 0),
+            };
+            let name = match vma.label {
+                "stack" => "[stack]",
+                "heap" => "[heap]",
+                "vdso" => "[vdso]",
+                _ => "",
+            };
+            let (start, end) = (range.start, range.end);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{start:08x}-{end:08x} {}{share} {offset:08x} 00:00 0 {name:>27}",
+                vma.prot
+            );
+        }
+        text
+    }
+
+    /// The guest-physical address behind `gva`, for the VMM's own pages in the space.
+    #[must_use]
+    pub fn phys(&self, gva: u64) -> Option<GuestPhys> {
+        let inner = self.lock();
+        inner.areas.find(gva)?;
+        inner.slots.get(&(gva / SLOT)).map(|slot| slot.chunk.offset(gva % SLOT))
+    }
+
     /// What lies at and around `gva`.
     #[must_use]
     pub fn surroundings(&self, gva: u64) -> Surroundings {

@@ -12,9 +12,10 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::boot;
+use super::call_pages::{CallPages, map_call_pages};
 use super::memory::{GuestMem, MemoryError};
 use super::tables::{FramePool, Tables};
-use super::vcpu::{CallPages, Vcpu, map_call_pages};
+use super::vcpu::Vcpu;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,8 @@ pub struct Machine {
     /// Where SYSCALL jumps: the kernel, or the gate once the host has shown itself.
     lstar: AtomicU64,
     soft_host: AtomicBool,
+    /// CR4 bits that keep ring 0 away from ring 3's pages; 0 until the host's kind is known.
+    protection: AtomicU64,
     next_vcpu: AtomicU32,
     max_vcpus: u32,
     pool: Mutex<FramePool>,
@@ -133,6 +136,7 @@ impl Machine {
             xcr0,
             lstar: AtomicU64::new(kernel.syscall_entry),
             soft_host: AtomicBool::new(false),
+            protection: AtomicU64::new(0),
             next_vcpu: AtomicU32::new(0),
             max_vcpus: (kvm.get_max_vcpus() as u32).min(MAX_VCPUS),
             pool: Mutex::new(pool),
@@ -208,6 +212,22 @@ impl Machine {
     #[must_use]
     pub fn is_soft_host(&self) -> bool {
         self.soft_host.load(Ordering::Relaxed)
+    }
+
+    /// Ring 0 is real here. Of SMEP, SMAP and UMIP (SDM 3A, 2.5) what is offered is switched
+    /// on: our kernel neither runs nor reads what ring 3 can write, and programs need not know
+    /// where its tables lie. Software KVM goes without: there the gate page, which ring 3 must
+    /// reach, can come to run in ring 0.
+    pub(crate) fn protect_kernel(&self) {
+        let seven = leaf(&self.cpuid, 7, 0).map_or((0, 0), |l| (l.ebx, l.ecx));
+        let offered = [(seven.0 >> 7, 20), (seven.0 >> 20, 21), (seven.1 >> 2, 11)];
+        let bits = offered.iter().fold(0, |bits, (has, bit)| bits | u64::from(has & 1) << bit);
+        self.protection.store(bits, Ordering::Relaxed);
+    }
+
+    /// See [`Machine::protect_kernel`].
+    pub(crate) fn protection(&self) -> u64 {
+        self.protection.load(Ordering::Relaxed)
     }
 
     /// This host's SYSCALL stays in ring 3: from now on it goes through the gate page, and

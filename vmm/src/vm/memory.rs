@@ -425,17 +425,28 @@ impl GuestMem {
     /// translation of either range.
     ///
     /// # Errors
-    /// [`MemoryError::Host`].
+    /// [`MemoryError::NotMemory`]; what the host cannot move is copied.
     pub fn move_pages(&self, from: GuestPhys, to: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        let source = self.host_range(from, len as usize)?;
-        let dest = self.host_range(to, len as usize)?;
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-        // SAFETY: both ranges belong to banks and are disjoint; the target's old pages are
-        // replaced, the source stays mapped and reads as zero. No Rust reference points there.
-        let at = unsafe { libc::mremap(source.ptr.cast(), source.len, dest.len, flags, dest.ptr) };
-        if at == libc::MAP_FAILED {
-            let source = std::io::Error::last_os_error();
-            return Err(MemoryError::Host { action: "move", gpa: from, len_bytes: len, source });
+        let mut piece = len;
+        let mut done = 0;
+        while done < len {
+            piece = piece.min(len - done);
+            let source = self.host_range(from.offset(done), piece as usize)?;
+            let dest = self.host_range(to.offset(done), piece as usize)?;
+            match host_move(source, dest) {
+                Ok(()) => done += piece,
+                // The range spans host mappings that differ in their advice: take less.
+                Err(_) if piece > PAGE_SIZE_2M => {
+                    piece = (piece / 2).next_multiple_of(PAGE_SIZE_2M);
+                }
+                Err(_) => {
+                    let mut bytes = vec![0; piece as usize];
+                    self.read(from.offset(done), &mut bytes)?;
+                    self.write(to.offset(done), &bytes)?;
+                    self.discard(from.offset(done), piece)?;
+                    done += piece;
+                }
+            }
         }
         Ok(())
     }
@@ -525,6 +536,38 @@ impl Drop for GuestMem {
             }
         }
     }
+}
+
+/// Moves pages in two steps. The first, to a place of the host's choice, may fail for a range
+/// that is not one mapping, and changes nothing then. The second moves one whole mapping:
+/// with the target fixed at once, hosts before Linux 6.17 would unmap the target first and
+/// then fail, leaving a hole in a bank.
+fn host_move(source: HostRange, dest: HostRange) -> Result<(), std::io::Error> {
+    let keep = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    // SAFETY: the source belongs to a bank and stays mapped, reading as zero.
+    let parked = unsafe { libc::mremap(source.ptr.cast(), source.len, source.len, keep) };
+    if parked == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the parked mapping is ours alone; the target belongs to a bank, whose old pages
+    // are replaced. No Rust reference points to either.
+    let moved = unsafe { libc::mremap(parked, source.len, dest.len, fixed, dest.ptr) };
+    if moved != libc::MAP_FAILED {
+        return Ok(());
+    }
+    // The target is as it was, or gone and to be mapped again; the content is still parked.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let rw = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: as above: the target is part of a bank.
+    let mapped = unsafe { libc::mmap(dest.ptr.cast(), dest.len, rw, flags, -1, 0) };
+    if mapped != libc::MAP_FAILED {
+        // SAFETY: both ranges are mapped, of the same length, and disjoint.
+        unsafe { std::ptr::copy_nonoverlapping(parked.cast::<u8>(), dest.ptr, dest.len) };
+    }
+    // SAFETY: the parked mapping is ours alone.
+    unsafe { libc::munmap(parked, source.len) };
+    if mapped == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn host_protect(range: HostRange, prot: libc::c_int) -> Result<(), std::io::Error> {

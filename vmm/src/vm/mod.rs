@@ -5,9 +5,11 @@
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
+//! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
 pub mod boot;
+mod call_pages;
 pub mod exit;
 pub mod kick;
 pub mod machine;

@@ -13,7 +13,6 @@ use abi::addr::LOWER_HALF_END;
 use abi::call::port;
 use abi::layout::{CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS};
 use abi::shared::{ExceptionFrame, selector};
-use abi::walk::TableMem;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
@@ -22,8 +21,6 @@ use super::boot::{self, VcpuArea};
 use super::exit::{Exit, Via};
 use super::kick::Armed;
 use super::machine::{Machine, VmError, kvm_call};
-use super::memory::MemoryError;
-use super::tables::{FramePool, Tables};
 
 /// The registers of ring 3: general ones, instruction pointer, flags.
 pub type UserRegs = kvm_regs;
@@ -305,6 +302,7 @@ impl Vcpu {
     fn load_registers(&mut self) {
         let direct = self.position != Position::BehindSyscall || self.restore_all;
         let was_ring3 = self.fd.sync_regs().sregs.cs.selector & 3 == 3;
+        let protection = self.machine.protection();
         let sync = self.fd.sync_regs_mut();
         if direct {
             sync.regs = self.regs;
@@ -323,6 +321,11 @@ impl Vcpu {
             let (code, data) = boot::user_segments();
             sync.sregs.cs = code;
             sync.sregs.ss = data;
+            sregs_dirty = true;
+        }
+        let cr4 = sync.sregs.cr4 | protection;
+        if cr4 != sync.sregs.cr4 {
+            sync.sregs.cr4 = cr4;
             sregs_dirty = true;
         }
         if self.bases_changed {
@@ -505,7 +508,10 @@ impl Vcpu {
         self.restore_all = true;
         self.position = Position::Ring3;
         match exit {
-            Exit::Call(Via::Kernel) => Ok(()),
+            Exit::Call(Via::Kernel) => {
+                self.machine.protect_kernel();
+                Ok(())
+            }
             // User, present, instruction fetch: SYSCALL jumped to LSTAR and stayed in ring 3.
             Exit::Exception { vector: 14, frame, .. }
                 if frame.rip == self.machine.kernel.syscall_entry && frame.error == 0x15 =>
@@ -543,43 +549,6 @@ enum Raw {
     /// KVM could not emulate an instruction.
     Emulation,
     Odd(&'static str),
-}
-
-/// Maps the pages through which programs make calls; see `abi::layout`.
-pub(crate) fn map_call_pages(
-    pool: &mut FramePool,
-    machine_root: GuestPhys,
-    mem: &super::memory::GuestMem,
-) -> Result<CallPages, MemoryError> {
-    use abi::walk::PageTable;
-    use abi::{PageSize, Rights};
-    let mut tables = Tables { pool, mem };
-    let call = tables.alloc_table()?;
-    let gate = tables.alloc_table()?;
-    // SYSCALL; RET, then INT3 to the end.
-    mem.write(call, &page_of(&[0x0f, 0x05, 0xc3]))?;
-    // MOV [RIP + distance to the trap page], AL; UD2 is never reached.
-    let distance = (PAGE_SIZE - 6) as u32;
-    let mut store = vec![0x88, 0x05];
-    store.extend_from_slice(&distance.to_le_bytes());
-    store.extend_from_slice(&[0x0f, 0x0b]);
-    mem.write(gate, &page_of(&store))?;
-    let code = Rights { write: false, execute: true, user: true };
-    PageTable::new(machine_root, &mut tables).map(CALL_PAGE, call, PageSize::Small4K, code)?;
-    Ok(CallPages { call, gate })
-}
-
-fn page_of(code: &[u8]) -> Vec<u8> {
-    let mut page = vec![0xcc; PAGE_SIZE as usize];
-    page.iter_mut().zip(code).for_each(|(slot, byte)| *slot = *byte);
-    page
-}
-
-/// Frames of the call page and of the gate.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallPages {
-    pub(crate) call: GuestPhys,
-    pub(crate) gate: GuestPhys,
 }
 
 #[cfg(test)]

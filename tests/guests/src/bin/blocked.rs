@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 fn block(n: usize, never: &(Mutex<bool>, Condvar)) {
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         let mut guard = never.0.lock().unwrap();
         while !*guard {
             guard = never.1.wait(guard).unwrap();

@@ -65,7 +65,9 @@ fn interrupt_main() {
     // SAFETY: the handler does nothing.
     unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
     // SAFETY: no arguments.
-    let (pid, main) = unsafe { (libc::getpid(), libc::gettid()) };
+    let pid = unsafe { libc::getpid() };
+    // SAFETY: likewise.
+    let main = unsafe { libc::gettid() };
     std::thread::spawn(move || {
         while !DONE.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(3));

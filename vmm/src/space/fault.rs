@@ -1,0 +1,67 @@
+//! Page faults of the program: which are its right, and what is made present for them.
+
+use abi::PAGE_SIZE;
+
+use super::private::{SLOT, Space};
+use super::vma::Backing;
+
+/// Most slots mapped ahead of a sequence of faults.
+const MAX_AHEAD_SLOTS: u64 = 32;
+
+/// How the processor's page fault was dealt with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultOutcome {
+    /// The page is there now; go on.
+    Resolved,
+    /// No area holds the address (SEGV_MAPERR).
+    Unmapped,
+    /// The area does not allow the access (SEGV_ACCERR).
+    Forbidden,
+    /// The page lies beyond the end of the mapped file (BUS_ADRERR).
+    BeyondFile,
+    /// The VM's memory is used up.
+    OutOfMemory,
+}
+
+impl Space {
+    /// Resolves a page fault at `gva`, or says why not.
+    #[must_use]
+    pub fn fault(&self, gva: u64, write: bool, execute: bool) -> FaultOutcome {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some((start, vma)) = inner.areas.find(gva) else { return FaultOutcome::Unmapped };
+        let vma = vma.clone();
+        let allowed = vma.prot.can_read()
+            && (!write || vma.prot.can_write())
+            && (!execute || vma.prot.can_execute());
+        if !allowed {
+            return FaultOutcome::Forbidden;
+        }
+        let mut end = vma.end;
+        if let Backing::File { file, offset, .. } = &vma.backing {
+            let size = file.metadata().map_or(0, |m| m.len());
+            let bytes = size.saturating_sub(*offset).next_multiple_of(PAGE_SIZE);
+            end = end.min(start.saturating_add(bytes));
+            if gva >= end {
+                return FaultOutcome::BeyondFile;
+            }
+        }
+        let first = gva / SLOT * SLOT;
+        inner.ahead_slots = if first == inner.next_fault {
+            (inner.ahead_slots * 2).min(MAX_AHEAD_SLOTS)
+        } else {
+            1
+        };
+        let wanted = first.max(start)..(first + inner.ahead_slots * SLOT).min(end);
+        inner.next_fault = wanted.end;
+        if self.populate(inner, wanted, &vma).is_ok() {
+            return FaultOutcome::Resolved;
+        }
+        // Memory is short: just the page itself.
+        let page = gva & !(PAGE_SIZE - 1);
+        match self.populate(inner, page..page + PAGE_SIZE, &vma) {
+            Ok(()) => FaultOutcome::Resolved,
+            Err(_) => FaultOutcome::OutOfMemory,
+        }
+    }
+}

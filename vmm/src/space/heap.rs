@@ -1,0 +1,116 @@
+//! The heap that `brk` moves.
+//!
+//! `brk` comes in small steps. Past the first megabyte whole 2 MiB slots are made present at
+//! once, beyond the heap's end too: large pages, and no work for the next steps. What lies
+//! there is taken back when anything else wants the addresses.
+
+use std::ops::Range;
+
+use abi::Errno;
+use abi::layout::MMAP_TOP;
+
+use super::private::{EAGER_BYTES, Inner, SLOT, Space};
+use super::vma::{Backing, Prot, Vma, page_up};
+
+/// From this size on, a heap grows in large pages.
+const LARGE_HEAP_BYTES: u64 = 1 << 20;
+
+impl Space {
+    /// Says where the heap begins; nothing is mapped yet.
+    pub fn set_heap(&self, start: u64) {
+        let mut inner = self.lock();
+        inner.heap_start = start;
+        inner.heap_end = start;
+        inner.heap_ahead = start;
+    }
+
+    /// `brk`: moves the heap's end to `end` if that is possible, and returns where it is.
+    #[must_use]
+    pub fn set_heap_end(&self, end: u64) -> u64 {
+        let mut inner = self.lock();
+        let (start, old_end) = (inner.heap_start, inner.heap_end);
+        let (Some(old_top), Some(new_top)) = (page_up(old_end), page_up(end)) else {
+            return old_end;
+        };
+        if end < start || new_top > MMAP_TOP.raw() {
+            return old_end;
+        }
+        let moved = if new_top < old_top {
+            self.shrink_heap(&mut inner, new_top..old_top)
+        } else if new_top > old_top {
+            self.grow_heap(&mut inner, old_top..new_top)
+        } else {
+            Ok(())
+        };
+        if moved.is_ok() {
+            inner.heap_end = end;
+        }
+        inner.heap_end
+    }
+
+    pub(super) fn grow_heap(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), Errno> {
+        if !inner.areas.is_free(range.clone()) {
+            return Err(Errno::ENOMEM);
+        }
+        let backing = Backing::Anonymous;
+        self.check_limit(inner, &range, Prot::READ_WRITE, &backing)?;
+        let heap_bytes = range.end - inner.heap_start;
+        let vma = Vma { end: range.end, prot: Prot::READ_WRITE, backing, label: "heap" };
+        inner.areas.insert(range.start, vma.clone());
+        // `brk` comes in small steps. Past the first megabyte whole slots are made present at
+        // once, beyond the heap's end too: large pages, and no work for the next steps. What
+        // lies there is taken back when anything else wants the addresses.
+        let ahead = range.end.next_multiple_of(SLOT);
+        let all_ahead = range.end..ahead;
+        if heap_bytes >= LARGE_HEAP_BYTES
+            && range.end > inner.heap_ahead
+            && ahead - range.end.max(inner.heap_ahead) <= EAGER_BYTES
+            && inner.areas.is_free(all_ahead)
+            && ahead < MMAP_TOP.raw()
+        {
+            let from = range.start.max(inner.heap_ahead);
+            let bytes = ahead - from;
+            if bytes <= EAGER_BYTES {
+                if self.populate(inner, from..ahead, &vma).is_ok() {
+                    inner.heap_ahead = ahead;
+                    return Ok(());
+                }
+                // Short of memory: what was made present beyond the heap has to go.
+                self.take_back(inner, range.end.max(inner.heap_ahead)..ahead)?;
+            }
+        }
+        let from = range.start.max(inner.heap_ahead);
+        if from < range.end && range.end - from <= EAGER_BYTES {
+            // Best effort: what does not fit now is left to the first touch.
+            let _ = self.populate(inner, from..range.end, &vma);
+        }
+        Ok(())
+    }
+
+    pub(super) fn shrink_heap(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), Errno> {
+        let end = range.end.max(inner.heap_ahead);
+        inner.heap_ahead = range.start;
+        self.unmap_locked(inner, range.clone())?;
+        self.take_back(inner, range.end..end)
+    }
+
+    /// Takes back what `grow_heap` made present in advance, where `range` needs it.
+    pub(super) fn trim_heap(&self, inner: &mut Inner, range: &Range<u64>) -> Result<(), Errno> {
+        let Some(top) = page_up(inner.heap_end) else { return Ok(()) };
+        let ahead = top..inner.heap_ahead;
+        if ahead.is_empty() || range.start >= ahead.end || range.end <= ahead.start {
+            return Ok(());
+        }
+        inner.heap_ahead = top;
+        self.take_back(inner, ahead)
+    }
+
+    pub(super) fn take_back(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), Errno> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let removed = self.restrict(inner, range.clone(), None)?;
+        inner.present_pages = inner.present_pages.saturating_sub(removed);
+        self.drop_content(inner, range, &Backing::Anonymous)
+    }
+}

@@ -1,0 +1,46 @@
+//! The pages of code through which a program makes calls: call page and gate.
+//!
+//! Which of them is used, and with what in it, depends on the host and is decided in
+//! `machine.rs`; `abi::layout` says where they lie.
+
+use abi::layout::CALL_PAGE;
+use abi::walk::{PageTable, TableMem};
+use abi::{GuestPhys, PAGE_SIZE, PageSize, Rights};
+
+use super::memory::{GuestMem, MemoryError};
+use super::tables::{FramePool, Tables};
+
+/// Maps the pages through which programs make calls; see `abi::layout`.
+pub(crate) fn map_call_pages(
+    pool: &mut FramePool,
+    machine_root: GuestPhys,
+    mem: &GuestMem,
+) -> Result<CallPages, MemoryError> {
+    let mut tables = Tables { pool, mem };
+    let call = tables.alloc_table()?;
+    let gate = tables.alloc_table()?;
+    // SYSCALL; RET, then INT3 to the end.
+    mem.write(call, &page_of(&[0x0f, 0x05, 0xc3]))?;
+    // MOV [RIP + distance to the trap page], AL; UD2 is never reached.
+    let distance = (PAGE_SIZE - 6) as u32;
+    let mut store = vec![0x88, 0x05];
+    store.extend_from_slice(&distance.to_le_bytes());
+    store.extend_from_slice(&[0x0f, 0x0b]);
+    mem.write(gate, &page_of(&store))?;
+    let code = Rights { write: false, execute: true, user: true };
+    PageTable::new(machine_root, &mut tables).map(CALL_PAGE, call, PageSize::Small4K, code)?;
+    Ok(CallPages { call, gate })
+}
+
+fn page_of(code: &[u8]) -> Vec<u8> {
+    let mut page = vec![0xcc; PAGE_SIZE as usize];
+    page.iter_mut().zip(code).for_each(|(slot, byte)| *slot = *byte);
+    page
+}
+
+/// Frames of the call page and of the gate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallPages {
+    pub(crate) call: GuestPhys,
+    pub(crate) gate: GuestPhys,
+}
