@@ -5,7 +5,7 @@
 //! offset *o* of its chunk. So there is no frame allocator, a translation can be stale in its
 //! rights but never in its target, and moving, freeing or file-backing memory is an operation
 //! on the *host's* mapping of the chunk, of which KVM learns by itself
-//! (docs/internals/memory.md has the argument in full).
+//! (docs/src/internals/memory.md has the argument in full).
 //!
 //! ```text
 //!  slot (2 MiB of guest-virtual)  ->  chunk (guest-physical)  ->  host range

@@ -8,7 +8,7 @@
 //! Memory is handed out in 2 MiB chunks, in ascending order, and never taken back: a chunk
 //! stays with the piece of guest-virtual space it was first given to, and only its *content*
 //! is dropped (`discard`). Guest-physical space is plentiful, and a frame that never moves
-//! cannot be reached through a stale translation (docs/internals/memory.md). Banks are
+//! cannot be reached through a stale translation (docs/src/internals/memory.md). Banks are
 //! added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
 //! bookkeeping for each GiB of memslot.
 //!
