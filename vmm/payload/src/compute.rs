@@ -29,22 +29,27 @@ struct Part {
 /// Runs the job in `threads` threads, `1 / scale` of the full size, and reports the time
 /// from when all were set up until the last had finished.
 pub(crate) fn run(threads: usize, scale: usize) -> Object {
-    let ready = Barrier::new(threads + 1);
+    let ready = Barrier::new(threads);
+    let one = || {
+        let (numbers, bytes) = set_up(SORTED / scale, HASHED / scale);
+        ready.wait();
+        work(numbers, &bytes, MAPPED / scale, TREE / scale)
+    };
     let (parts, elapsed) = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (numbers, bytes) = set_up(SORTED / scale, HASHED / scale);
-                    ready.wait();
-                    work(numbers, &bytes, MAPPED / scale, TREE / scale)
-                })
-            })
-            .collect();
+        // The calling thread is one of them, as in any program that splits its work.
+        let others: Vec<_> =
+            (1..threads).map(|_| scope.spawn(|| (one(), Instant::now()))).collect();
+        let (numbers, bytes) = set_up(SORTED / scale, HASHED / scale);
         ready.wait();
         let start = Instant::now();
-        let parts: Vec<Part> =
-            workers.into_iter().map(|worker| worker.join().expect("no part panics")).collect();
-        (parts, start.elapsed())
+        let mut parts = vec![work(numbers, &bytes, MAPPED / scale, TREE / scale)];
+        let mut end = Instant::now();
+        for other in others {
+            let (part, ended) = other.join().expect("no part panics");
+            parts.push(part);
+            end = end.max(ended);
+        }
+        (parts, end.saturating_duration_since(start))
     });
     let slowest = |time: fn(&Part) -> u64| parts.iter().map(time).max().unwrap_or(0);
     let agree = parts.windows(2).all(|pair| pair[0].checksum == pair[1].checksum);
