@@ -23,6 +23,11 @@ impl Workspace {
         Self { root: xtask.parent().unwrap_or(xtask).to_path_buf() }
     }
 
+    /// The workspace's own folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Cargo's output folder, which a contributor may have moved.
     pub(crate) fn target(&self) -> PathBuf {
         let name = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| OsString::from("target"));

@@ -17,6 +17,9 @@ use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 use crate::space::Access;
 
+/// The number of the host's call that moves data: the newest form of `readv` or `writev`.
+type VectorIo = libc::c_long;
+
 /// Most bytes one call moves (Linux's MAX_RW_COUNT).
 const MAX_BYTES: u64 = 0x7fff_f000;
 const IOV_MAX: u64 = 1024;
@@ -134,16 +137,13 @@ fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer) -> CallRes
             wait_for(ctx, file, events)?;
         }
         let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
+        let (read, write): (VectorIo, VectorIo) = (libc::SYS_preadv2, libc::SYS_pwritev2);
+        let call = if access == Access::Write { read } else { write };
+        // -1 means the file's own offset, which is moved on, also for pipes and terminals.
+        let at = offset.unwrap_or(-1);
         // SAFETY: each range is guest memory that stays mapped in this process (see
-        // `HostRange`), or never mapped at all; no Rust reference points there. The kernel checks everything else.
-        let moved = unsafe {
-            match (access, offset) {
-                (Access::Write, None) => libc::readv(fd, base, count),
-                (Access::Write, Some(at)) => libc::preadv(fd, base, count, at),
-                (Access::Read, None) => libc::writev(fd, base, count),
-                (Access::Read, Some(at)) => libc::pwritev(fd, base, count, at),
-            }
-        };
+        // `HostRange`); no Rust reference points there. The kernel checks everything else.
+        let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, 0) };
         if moved >= 0 {
             return value(moved as u64);
         }

@@ -30,7 +30,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
     let kind = flags & 0xf;
     let shared = kind == MAP_SHARED || kind == libc::MAP_SHARED_VALIDATE as u64;
-    if (!shared && kind != MAP_PRIVATE) || len == 0 || offset % PAGE_SIZE != 0 {
+    if (!shared && kind != MAP_PRIVATE) || len == 0 || !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     if flags & (MAP_GROWSDOWN | MAP_HUGETLB) != 0 {
@@ -49,7 +49,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     };
     let space = &ctx.process.space;
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
-        if addr % PAGE_SIZE != 0 {
+        if !addr.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL.into());
         }
         if flags & MAP_FIXED_NOREPLACE != 0 && !space.is_free(addr, len) {
@@ -102,7 +102,7 @@ pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `mprotect(2)`.
 pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if a[0] % PAGE_SIZE != 0 {
+    if !a[0].is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     let prot = Prot::from_bits(a[2]).ok_or(Errno::EINVAL)?;
@@ -126,7 +126,7 @@ pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `madvise(2)`. Advice that only concerns speed is taken and mostly ignored.
 pub(super) fn madvise(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, advice, ..] = *a;
-    if start % PAGE_SIZE != 0 {
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     if len == 0 {
@@ -156,7 +156,7 @@ pub(super) fn madvise(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `mincore(2)`: whatever is mapped counts as resident.
 pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, vector, ..] = *a;
-    if start % PAGE_SIZE != 0 {
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     let pages = len.div_ceil(PAGE_SIZE);
@@ -169,7 +169,7 @@ pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `msync(2)`: shared file mappings are the host's page cache; ask the host to write it.
 pub(super) fn msync(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if a[0] % PAGE_SIZE != 0 {
+    if !a[0].is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     ctx.process.space.sync_files(a[0], a[1])?;

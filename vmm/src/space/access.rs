@@ -162,7 +162,7 @@ impl Space {
     /// # Errors
     /// `EINVAL` when unaligned, `EFAULT` when not accessible.
     pub fn futex_word(&self, gva: u64) -> Result<HostRange, Errno> {
-        if gva % 4 != 0 {
+        if !gva.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         self.ranges(gva, 4, Access::Read)?.first().copied().ok_or(Errno::EFAULT)

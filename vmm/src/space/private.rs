@@ -402,7 +402,7 @@ pub(super) fn virt(raw: u64) -> Result<GuestVirt, Errno> {
 pub(super) fn checked_range(start: u64, len: u64) -> Result<Range<u64>, Errno> {
     let len = page_up(len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
     let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
-    if start % PAGE_SIZE != 0 || start < PRIVATE_START.raw() || end > PROGRAM_END.raw() {
+    if !start.is_multiple_of(PAGE_SIZE) || start < PRIVATE_START.raw() || end > PROGRAM_END.raw() {
         return Err(Errno::EINVAL);
     }
     Ok(start..end)

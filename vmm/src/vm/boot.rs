@@ -65,7 +65,10 @@ pub(crate) fn load_kernel(mem: &GuestMem) -> Result<KernelInfo, VmError> {
     }
     let base = KERNEL_BASE.raw();
     let ordered = [base, info.text_start, info.text_end, info.data_end, base + (1 << 20)];
-    if !ordered.is_sorted() || info.text_start % PAGE_SIZE != 0 || info.text_end % PAGE_SIZE != 0 {
+    if !ordered.is_sorted()
+        || !info.text_start.is_multiple_of(PAGE_SIZE)
+        || !info.text_end.is_multiple_of(PAGE_SIZE)
+    {
         return Err(bad("its sections are out of order".into()));
     }
     Ok(info)

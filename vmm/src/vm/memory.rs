@@ -280,8 +280,9 @@ impl GuestMem {
         let range = self.host_range(gpa, buf.len())?;
         let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         let remote = libc::iovec { iov_base: range.ptr.cast(), iov_len: range.len };
+        let own = rustix::process::getpid().as_raw_nonzero().get();
         // SAFETY: `local` is `buf`; the kernel checks `remote`, which lies in a bank.
-        let done = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+        let done = unsafe { libc::process_vm_readv(own, &local, 1, &remote, 1, 0) };
         if done == buf.len() as isize { Ok(()) } else { Err(Self::not_memory(gpa, buf.len())) }
     }
 
@@ -293,8 +294,9 @@ impl GuestMem {
         let range = self.host_range(gpa, buf.len())?;
         let local = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
         let remote = libc::iovec { iov_base: range.ptr.cast(), iov_len: range.len };
+        let own = rustix::process::getpid().as_raw_nonzero().get();
         // SAFETY: `local` is only read; the kernel checks `remote`, which lies in a bank.
-        let done = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+        let done = unsafe { libc::process_vm_writev(own, &local, 1, &remote, 1, 0) };
         if done == buf.len() as isize { Ok(()) } else { Err(Self::not_memory(gpa, buf.len())) }
     }
 
