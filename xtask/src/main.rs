@@ -3,7 +3,9 @@
 
 mod check;
 mod machine;
+mod ratchet;
 mod suites;
+mod versions;
 mod workspace;
 
 use std::io;
