@@ -261,3 +261,9 @@ fn what_is_no_program_is_refused_with_a_reason() {
     assert!(tests::vm::all(&err).contains("missing"));
     assert!(Run::new(dir.path()).start().is_err());
 }
+
+#[test]
+fn huge_pages_on_request_are_large_memory_opened_step_by_step() {
+    skip_without_kvm!();
+    Run::new(guests::c("hugetlb")).in_vm().expect(0, "huge pages: fine\n");
+}
