@@ -267,3 +267,11 @@ fn huge_pages_on_request_are_large_memory_opened_step_by_step() {
     skip_without_kvm!();
     Run::new(guests::c("hugetlb")).in_vm().expect(0, "huge pages: fine\n");
 }
+
+#[test]
+fn calls_of_our_own_come_back_and_unknown_ones_are_enosys() {
+    skip_without_kvm!();
+    let run = Run::new(guests::rust("nullcall"));
+    run.in_vm().expect(0, "calls: 499500.5, missing: Err(ENOSYS)\n");
+    assert_eq!(run.native().outcome, Outcome::Exited(3));
+}
