@@ -8,7 +8,7 @@ use abi::PAGE_SIZE;
 use abi::layout::{MMAP_TOP, PIE_BASE};
 use proptest::prelude::*;
 use tests::elf::{Elf, Header, content};
-use tests::{guests, skip_without_kvm};
+use tests::{guests, pace, skip_without_kvm};
 use vmm::guest::elf::{self, Image};
 use vmm::space::Space;
 use vmm::vm::Machine;
@@ -94,7 +94,7 @@ fn likely() -> impl Strategy<Value = Elf> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: pace::times(4000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_are_refused_or_sound(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -172,13 +172,13 @@ fn load(elf: &Elf) -> bool {
 fn what_is_loaded_is_what_the_headers_say() {
     skip_without_kvm!();
     let loaded = std::cell::Cell::new(0);
-    let config =
-        ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = pace::times(250);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(elf in likely())| {
         loaded.set(loaded.get() + u32::from(load(&elf)));
     });
     let loaded = loaded.get();
-    assert!(loaded > 30, "only {loaded} were good enough to load");
+    assert!(loaded > cases / 8, "only {loaded} were good enough to load");
     assert_eq!(content(251 * 3 + 7), 7);
 }
 
