@@ -60,7 +60,9 @@ unsafe extern "C" fn memset(dest: *mut u8, byte: i32, n: usize) -> *mut u8 {
 unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     for i in 0..n {
         // SAFETY: `i` is below `n`, for which the caller vouches.
-        let (x, y) = unsafe { (*a.add(i), *b.add(i)) };
+        let x = unsafe { *a.wrapping_add(i) };
+        // SAFETY: as for `x`.
+        let y = unsafe { *b.wrapping_add(i) };
         if x != y {
             return i32::from(x) - i32::from(y);
         }

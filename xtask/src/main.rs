@@ -4,7 +4,9 @@
 mod check;
 mod e2e;
 mod machine;
+mod ratchet;
 mod suites;
+mod versions;
 mod workspace;
 
 use std::io;

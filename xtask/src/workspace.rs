@@ -3,6 +3,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,6 +51,33 @@ impl Workspace {
         cargo.args(arguments).current_dir(&self.root);
         cargo
     }
+}
+
+/// All files below `root`, in no certain order, but not what cargo or a tool made: nothing in
+/// folders named `target`, nothing hidden. Symbolic links are not followed.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let context = || format!("cannot read {}", folder.display());
+        for entry in fs::read_dir(&folder).with_context(context)? {
+            let entry = entry.with_context(context)?;
+            let kind = entry.file_type().with_context(context)?;
+            let name = entry.file_name();
+            if name == "target" || name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                files.push(entry.path());
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// Runs `command` with our own standard streams.
