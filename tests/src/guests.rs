@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock};
 
+/// Names the folder of programs built before.
+pub const PREBUILT: &str = "SPACEJMP_GUESTS";
+/// Packages whose programs tests run.
+const PACKAGES: [&str; 4] = ["guests", "payload", "vmm", "wordindex"];
+
 /// How a C program is linked; always statically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Link {
@@ -19,6 +24,15 @@ pub enum Link {
     Fixed,
     /// Relocatable (`-static-pie`).
     Pie,
+}
+
+impl Link {
+    fn file_name(self, program: &str) -> String {
+        match self {
+            Link::Fixed => format!("{program}-fixed"),
+            Link::Pie => format!("{program}-pie"),
+        }
+    }
 }
 
 /// With or without optimisation, for the programs of this workspace.
@@ -43,6 +57,10 @@ pub fn rust(name: &str) -> PathBuf {
 /// # Panics
 /// If it cannot be built or there is none of that name.
 pub fn program(package: &str, name: &str, profile: Profile) -> PathBuf {
+    if let Some(path) = prebuilt(&package_folder(package).join(name)) {
+        assert_eq!(profile, Profile::Dev, "only those are built before");
+        return path;
+    }
     type Built = HashMap<(String, Profile), HashMap<String, PathBuf>>;
     static BUILT: OnceLock<Mutex<Built>> = OnceLock::new();
     // A failed build poisons the lock: the other tests that need it fail too, as they must.
@@ -69,10 +87,58 @@ pub fn c(name: &str) -> PathBuf {
 /// # Panics
 /// As [`c`].
 pub fn c_with(name: &str, link: Link) -> PathBuf {
+    if let Some(path) = prebuilt(&Path::new("c").join(link.file_name(name))) {
+        return path;
+    }
     static BUILT: OnceLock<Mutex<HashMap<(String, Link), PathBuf>>> = OnceLock::new();
     let mut built = BUILT.get_or_init(Mutex::default).lock().expect("an earlier build failed");
     let key = (name.to_owned(), link);
     built.entry(key).or_insert_with(|| compile(name, link)).clone()
+}
+
+/// Builds every program there is and copies it into `folder`, for [`PREBUILT`] to name:
+/// `rust/NAME`, `c/NAME-fixed`, `c/NAME-pie`, and `PACKAGE/NAME` for the other packages.
+/// Returns the paths of the copies.
+///
+/// # Panics
+/// If one cannot be built or copied.
+pub fn prebuild(folder: &Path) -> Vec<PathBuf> {
+    let mut built = Vec::new();
+    for package in PACKAGES {
+        for (name, path) in build_package(package, Profile::Dev) {
+            built.push((package_folder(package).join(name), path));
+        }
+    }
+    let sources = workspace().join("tests/guests/c");
+    let entries = fs::read_dir(&sources)
+        .unwrap_or_else(|err| panic!("cannot list {}: {err}", sources.display()));
+    for entry in entries {
+        let source = entry.expect("a listed folder has entries").path();
+        let name = source.file_stem().and_then(|name| name.to_str()).expect("names are ASCII");
+        for link in [Link::Fixed, Link::Pie] {
+            built.push((Path::new("c").join(link.file_name(name)), compile(name, link)));
+        }
+    }
+    let copy = |(name, from): &(PathBuf, PathBuf)| {
+        let to = folder.join(name);
+        let parent = to.parent().expect("it lies in a folder of its own");
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::copy(from, &to))
+            .unwrap_or_else(|err| panic!("cannot copy {}: {err}", from.display()));
+        to
+    };
+    built.iter().map(copy).collect()
+}
+
+/// The program `name` of the folder [`PREBUILT`] names, `None` when it names none.
+fn prebuilt(name: &Path) -> Option<PathBuf> {
+    let path = Path::new(&std::env::var_os(PREBUILT)?).join(name);
+    assert!(path.is_file(), "{PREBUILT} names a folder without {}", name.display());
+    Some(path)
+}
+
+fn package_folder(package: &str) -> PathBuf {
+    PathBuf::from(if package == "guests" { "rust" } else { package })
 }
 
 fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
@@ -109,15 +175,15 @@ fn compile(name: &str, link: Link) -> PathBuf {
     // Held until the end: another process must not run a program that is being written.
     lock.lock().expect("this file system has locks");
 
-    let (suffix, flags) = match link {
-        Link::Fixed => ("fixed", ["-static", "-no-pie"]),
-        Link::Pie => ("pie", ["-static-pie", "-fPIE"]),
+    let flags = match link {
+        Link::Fixed => ["-static", "-no-pie"],
+        Link::Pie => ["-static-pie", "-fPIE"],
     };
-    let path = folder.join(format!("{name}-{suffix}"));
+    let path = folder.join(link.file_name(name));
     if is_newer(&path, &source) {
         return path;
     }
-    let fresh = folder.join(format!("{name}-{suffix}.new"));
+    let fresh = path.with_extension("new");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| OsString::from("cc"));
     let mut command = Command::new(compiler);
     command.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]).args(flags);

@@ -4,10 +4,12 @@
 //! - [`kvm`]: whether there are VMs here, and what a test does when there are none
 //! - [`vm`]: running a program in a VM and outside of one
 //! - [`fuzz`]: one fuzz input, judged
+//! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`guests`]: building the programs; [`elf`]: programs that never were
 
 pub mod elf;
 pub mod fuzz;
 pub mod guests;
 pub mod kvm;
+pub mod pace;
 pub mod vm;

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::pace;
 use vmm::process::{Outcome, Process, RunConfig, StartError};
 
 /// What a run gets unless it asks for something else. Generous: other tests and other
@@ -99,7 +100,7 @@ impl Run {
             stdin: Vec::new(),
             memory_bytes: MEMORY_BYTES,
             grants: Vec::new(),
-            timeout: TIMEOUT,
+            timeout: pace::limit(TIMEOUT),
         }
     }
 
@@ -255,7 +256,10 @@ impl Running {
     pub fn wait_for_output(&mut self, text: &str) {
         let began = Instant::now();
         while !String::from_utf8_lossy(&content(&mut self.stdout)).contains(text) {
-            assert!(began.elapsed() < Duration::from_secs(60), "no {text:?} from {self:?}");
+            assert!(
+                began.elapsed() < pace::limit(Duration::from_secs(60)),
+                "no {text:?} from {self:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -275,7 +279,7 @@ impl Running {
         });
         let outcome = waited.recv_timeout(timeout).or_else(|_| {
             self.process.stop(Outcome::TimedOut);
-            waited.recv_timeout(GRACE)
+            waited.recv_timeout(pace::limit(GRACE))
         });
         let Ok(outcome) = outcome else {
             panic!("the VM hangs: not ended {GRACE:?} after it was stopped");

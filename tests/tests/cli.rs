@@ -11,12 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::guests::{self, Profile};
+use tests::pace;
 
 /// Longest any program here may take; each test's own limits are shorter.
-const LIMIT: &str = "60";
+fn limit() -> String {
+    pace::limit(Duration::from_secs(60)).as_secs().to_string()
+}
 /// From the order to end until nothing is left of the process. It is some milliseconds; the
 /// rest is for a busy machine.
-const PROMPT: Duration = Duration::from_millis(1000);
+fn prompt() -> Duration {
+    pace::limit(Duration::from_millis(1000))
+}
 
 fn spacejmp() -> Command {
     let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
@@ -28,7 +33,7 @@ fn run(options: &[&str], program: &Path, args: &[&str]) -> Output {
     let mut command = spacejmp();
     command.args(["run", "--log", "error"]).args(options);
     if !options.contains(&"--timeout") {
-        command.args(["--timeout", LIMIT]);
+        command.args(["--timeout", &limit()]);
     }
     command.arg(program).args(args).stdin(Stdio::null()).output().expect("the command starts")
 }
@@ -40,7 +45,7 @@ fn text(bytes: &[u8]) -> String {
 /// Starts a program that says one line and then waits, and returns when it has said it.
 fn start(program: &Path, args: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = spacejmp()
-        .args(["run", "--log", "error", "--timeout", LIMIT])
+        .args(["run", "--log", "error", "--timeout", &limit()])
         .arg(program)
         .args(args)
         .stdin(Stdio::null())
@@ -63,7 +68,7 @@ fn send(child: &Child, signal: Signal) {
 #[track_caller]
 fn ends_soon(child: &mut Child) -> Option<i32> {
     let since = Instant::now();
-    while since.elapsed() < PROMPT {
+    while since.elapsed() < prompt() {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             return status.code();
         }
@@ -71,7 +76,7 @@ fn ends_soon(child: &mut Child) -> Option<i32> {
     }
     child.kill().expect("it has not ended");
     child.wait().expect("killed");
-    panic!("still there after {PROMPT:?}");
+    panic!("still there after {:?}", prompt());
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn the_programs_output_and_status_are_the_commands() {
 #[test]
 fn a_program_gets_the_environment_it_was_given_and_no_secrets() {
     let mut command = spacejmp();
-    command.args(["run", "--log", "error", "--timeout", LIMIT, "--env", "COLOUR=green"]);
+    command.args(["run", "--log", "error", "--timeout", &limit(), "--env", "COLOUR=green"]);
     command.arg(guests::c("libc_tour")).env("NONE", "a secret").stdin(Stdio::null());
     let output = command.output().expect("the command starts");
     let said = text(&output.stdout);
@@ -103,7 +108,7 @@ fn a_timeout_ends_programs_that_compute_and_programs_that_block() {
         let output = run(&["--timeout", "0.3"], &guests::rust(name), args);
         let took = since.elapsed();
         assert_eq!(output.status.code(), Some(124), "{name}: {output:?}");
-        assert!(took >= Duration::from_millis(300) && took < Duration::from_millis(300) + PROMPT);
+        assert!(took >= Duration::from_millis(300) && took < Duration::from_millis(300) + prompt());
         let said = text(&output.stderr);
         assert!(said.contains(&format!("{name} was ended: --timeout 0.3 s ran out")), "{said}");
     }
@@ -150,7 +155,7 @@ fn a_handled_signal_reaches_the_program_and_the_second_ends_it() {
 #[test]
 fn a_program_that_waits_for_input_ends_as_promptly_as_any_other() {
     for (order, status) in [(None, 124), (Some(Signal::INT), 130)] {
-        let timeout = if order.is_none() { "0.3" } else { LIMIT };
+        let timeout = if order.is_none() { "0.3" } else { &limit() };
         let mut child = spacejmp()
             .args(["run", "--log", "error", "--timeout", timeout])
             .arg(guests::rust("stdin_echo"))
@@ -222,7 +227,7 @@ fn a_signal_ignored_by_whoever_started_us_stays_ignored() {
     let mut child = Command::new("sh")
         .args(["-c", script, "sh"])
         .arg(spacejmp().get_program())
-        .args(["run", "--log", "error", "--timeout", LIMIT])
+        .args(["run", "--log", "error", "--timeout", &limit()])
         .arg(guests::rust("sleeper"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use tests::guests;
 use tests::skip_without_kvm;
 use tests::vm::Run;
+use tests::{guests, pace};
 use vmm::process::Outcome;
-
-const VMS: usize = 100;
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -53,8 +51,9 @@ fn a_hundred_vms_leave_nothing_behind() {
     skip_without_kvm!();
     // What is made once and kept: the C library's caches and arenas, thread stacks.
     (0..12).for_each(one_vm);
+    let vms = pace::times(100).max(8) as usize;
     let before = held();
-    (0..VMS).for_each(one_vm);
+    (0..vms).for_each(one_vm);
     let after = held();
     println!("before {before:?}\nafter  {after:?}");
     assert_eq!(after.files, before.files);

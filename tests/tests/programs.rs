@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use tests::guests::{self, Link};
+use tests::pace;
 use tests::skip_without_kvm;
 use tests::vm::{Ended, Run};
 use vmm::process::Outcome;
@@ -195,7 +196,7 @@ fn the_32_bit_gate_is_no_way_in() {
 #[test]
 fn wild_arguments_to_every_system_call_are_survived() {
     skip_without_kvm!();
-    for seed in 1..=12_u32 {
+    for seed in 1..=pace::times(12) {
         let seed = seed.to_string();
         for args in [&["wild-syscalls", &seed][..], &["wild-syscalls", &seed, "all"]] {
             let ended = hostile(args);
@@ -222,7 +223,7 @@ fn too_little_memory_to_start_is_a_clear_error() {
         match rust("hostile").args(&["ud2"]).memory(bytes).start() {
             Err(err) => assert!(!tests::vm::all(&err).is_empty()),
             Ok(running) => {
-                let ended = running.wait(std::time::Duration::from_secs(60));
+                let ended = running.wait(pace::limit(std::time::Duration::from_secs(60)));
                 assert!(
                     !matches!(ended.outcome, Outcome::HostFailed(_) | Outcome::TimedOut),
                     "{bytes} bytes: {ended:?}"
@@ -260,4 +261,18 @@ fn what_is_no_program_is_refused_with_a_reason() {
     let err = Run::new(dir.path().join("missing")).start().expect_err("it is not there");
     assert!(tests::vm::all(&err).contains("missing"));
     assert!(Run::new(dir.path()).start().is_err());
+}
+
+#[test]
+fn huge_pages_on_request_are_large_memory_opened_step_by_step() {
+    skip_without_kvm!();
+    Run::new(guests::c("hugetlb")).in_vm().expect(0, "huge pages: fine\n");
+}
+
+#[test]
+fn calls_of_our_own_come_back_and_unknown_ones_are_enosys() {
+    skip_without_kvm!();
+    let run = Run::new(guests::rust("nullcall"));
+    run.in_vm().expect(0, "calls: 499500.5, missing: Err(ENOSYS)\n");
+    assert_eq!(run.native().outcome, Outcome::Exited(3));
 }

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tests::guests;
 use tests::vm::Run;
+use tests::{guests, pace};
 use vmm::process::{Outcome, Supervise};
 
 /// What a busy machine may add to some milliseconds.
-const SLACK: Duration = Duration::from_millis(1000);
+fn slack() -> Duration {
+    pace::limit(Duration::from_millis(1000))
+}
 
 fn supervise(seconds: f64) -> Supervise<'static> {
     Supervise { timeout: Some(Duration::from_secs_f64(seconds)), signals: None }
@@ -20,7 +22,7 @@ fn a_time_limit_of_nothing_ends_a_program_at_once() {
         let running = Run::new(guests::rust(name)).start().expect("it starts");
         let since = Instant::now();
         assert_eq!(running.process.run_to_end(supervise(0.0)), Outcome::TimedOut);
-        assert!(since.elapsed() < SLACK, "{name}: {:?}", since.elapsed());
+        assert!(since.elapsed() < slack(), "{name}: {:?}", since.elapsed());
     }
 }
 
@@ -46,7 +48,7 @@ fn stopping_from_another_thread_wakes_the_loop() {
         process.run_to_end(supervise(60.0))
     });
     assert_eq!(outcome, Outcome::Exited(9));
-    assert!(since.elapsed() < Duration::from_millis(100) + SLACK);
+    assert!(since.elapsed() < Duration::from_millis(100) + slack());
 }
 
 #[test]

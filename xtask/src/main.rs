@@ -2,6 +2,7 @@
 //! the commands do is in the modules, so that `check` and the commands share it.
 
 mod check;
+mod e2e;
 mod machine;
 mod ratchet;
 mod suites;

@@ -1,12 +1,18 @@
 //! What `cargo xtask check machines` runs on which emulated machine: a table. A suite is one
-//! boot, so that many tests share it.
+//! boot, so that many tests share it. Two machines run side by side.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::e2e;
 use crate::machine::{self, Addition, Kind, Machine, Memory, Outcome};
 use crate::workspace::Workspace;
+
+/// Emulators run at one time; each is one busy thread.
+const SIDE_BY_SIDE: usize = 2;
 
 const ALL_KINDS: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
 
@@ -15,8 +21,9 @@ struct Suite {
     name: &'static str,
     kinds: &'static [Kind],
     cpus: u8,
+    memory: Memory,
     timeout: Duration,
-    /// What the machine needs besides `spacejmp`; may build it.
+    /// What the machine needs besides `spacejmp`; may build it. Called once.
     additions: fn(&Workspace) -> Result<Vec<Addition>>,
     command: &'static [&'static str],
     status: u8,
@@ -31,6 +38,7 @@ const SUITES: &[Suite] = &[
         name: "machine",
         kinds: ALL_KINDS,
         cpus: 2,
+        memory: Memory::DEFAULT,
         timeout: Duration::from_secs(180),
         additions: nothing,
         command: &[
@@ -41,6 +49,32 @@ const SUITES: &[Suite] = &[
         ],
         status: 7,
         output: Some(b"2\nerror\nodd \0\xff\r\x03\n\nend"),
+    },
+    // Two CPUs, or no translation could be stale on another one.
+    Suite {
+        name: "e2e",
+        kinds: ALL_KINDS,
+        cpus: 2,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(900),
+        additions: e2e::additions,
+        command: &[
+            "env",
+            "SPACEJMP_TEST_SLOWDOWN=20",
+            "SPACEJMP_TEST_FEWER=20",
+            "sh",
+            e2e::SCRIPT,
+            "ring3",
+            "programs",
+            "stop",
+            "supervise",
+            "leak",
+            "space_model",
+            "elf",
+            "cli",
+        ],
+        status: 0,
+        output: None,
     },
 ];
 
@@ -54,33 +88,53 @@ fn nothing(_: &Workspace) -> Result<Vec<Addition>> {
 /// When anything did not go as the table says, after all the rest has been run.
 pub(crate) fn run_all(workspace: &Workspace) -> Result<()> {
     machine::build_spacejmp(workspace)?;
-    let mut failed = Vec::new();
+    let mut runs = Vec::new();
     for suite in SUITES {
-        for &kind in suite.kinds {
-            let label = format!("{} on {kind}", suite.name);
-            match suite.run(workspace, kind) {
-                Ok(outcome) => println!("{label}: passed ({outcome})"),
-                Err(error) => {
-                    println!("{label}: FAILED: {error:#}");
-                    failed.push(label);
-                }
-            }
-        }
+        let additions = (suite.additions)(workspace)
+            .with_context(|| format!("cannot build what {} needs", suite.name))?;
+        runs.extend(suite.kinds.iter().map(|&kind| (suite, kind, additions.clone())));
     }
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some((suite, kind, additions)) =
+                    runs.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let label = format!("{} on {kind}", suite.name);
+                    let (text, passed) = suite.run(workspace, *kind, additions);
+                    // In one piece: another machine may have something to say, too.
+                    print!("{text}");
+                    if !passed {
+                        failed.lock().unwrap_or_else(|poison| poison.into_inner()).push(label);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(|poison| poison.into_inner());
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 
+/// The lines of `output` that tell what was run: those that begin with "@ ".
+fn summary(output: &[u8]) -> String {
+    let output = String::from_utf8_lossy(output);
+    let lines = output.lines().filter_map(|line| line.strip_prefix("@ "));
+    lines.map(|line| format!("  {line}\n")).collect()
+}
+
 impl Suite {
-    fn run(&self, workspace: &Workspace, kind: Kind) -> Result<Outcome> {
-        let mut additions = vec![machine::spacejmp(workspace)];
-        additions.extend((self.additions)(workspace)?);
+    /// Runs the suite on one kind of machine. Returns what there is to say, and whether all
+    /// went as the table says.
+    fn run(&self, workspace: &Workspace, kind: Kind, additions: &[Addition]) -> (String, bool) {
         let machine = Machine {
             kind,
             cpus: self.cpus,
-            memory: Memory::DEFAULT,
+            memory: self.memory,
             timeout: self.timeout,
-            additions,
+            additions: [&[machine::spacejmp(workspace)], additions].concat(),
             append: String::new(),
             verbose: false,
         };
@@ -89,10 +143,15 @@ impl Suite {
         let result = machine
             .run(workspace, &command, &mut output)
             .and_then(|outcome| self.judge(&outcome, &output).map(|()| outcome));
-        if result.is_err() {
-            println!("-- {} on {kind} printed:\n{}", self.name, String::from_utf8_lossy(&output));
+        let (name, summary) = (self.name, summary(&output));
+        match result {
+            Ok(outcome) => (format!("{name} on {kind}: passed ({outcome})\n{summary}"), true),
+            Err(error) => {
+                let output = String::from_utf8_lossy(&output);
+                let said = format!("-- {name} on {kind} printed:\n{output}");
+                (format!("{said}\n{name} on {kind}: FAILED: {error:#}\n{summary}"), false)
+            }
         }
-        result
     }
 
     fn judge(&self, outcome: &Outcome, output: &[u8]) -> Result<()> {
@@ -107,6 +166,11 @@ impl Suite {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_summary_is_the_marked_lines() {
+        assert_eq!(summary(b"running\n@ stop: ok\nx @ y\n@ cli: ok\n"), "  stop: ok\n  cli: ok\n");
+    }
 
     #[test]
     fn a_suite_passes_only_with_its_status_and_output_in_time() {

@@ -40,6 +40,11 @@ impl Workspace {
         self.target().join(TARGET).join("release/spacejmp")
     }
 
+    /// A file of the source, by its path in the checkout.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     /// A cargo command in the workspace, by the same toolchain that runs us.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
-use tests::skip_without_kvm;
+use tests::{pace, skip_without_kvm};
 use vmm::vm::{Exit, kick};
 
 use crate::bench::{Bench, CODE, SYSCALL, call_page, marked, mov_eax};
@@ -72,7 +72,7 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
     skip_without_kvm!();
     let mut bench = Bench::new();
     let armed = bench.vcpu.arm();
-    for _ in 0..100 {
+    for _ in 0..pace::times(100) {
         bench.load(&[0xeb, 0xfe]);
         kick::kick(own_tid());
         // Without the kick this would spin for ever: a watchdog makes it a failure.
@@ -83,7 +83,7 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(1));
-                    if began.elapsed() > Duration::from_secs(5) {
+                    if began.elapsed() > pace::limit(Duration::from_secs(5)) {
                         kick::kick(me.load(Ordering::Relaxed));
                     }
                 }
@@ -92,7 +92,7 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
             stop.store(true, Ordering::Relaxed);
             assert!(matches!(exit, Exit::Kicked | Exit::Exception { vector: 14, .. }), "{exit:x?}");
         });
-        assert!(began.elapsed() < Duration::from_secs(5), "the kick was lost");
+        assert!(began.elapsed() < pace::limit(Duration::from_secs(5)), "the kick was lost");
     }
     drop(armed);
 }
@@ -158,7 +158,7 @@ fn rain(middle: Vec<u8>, rounds: u64, served: impl Fn(&Exit) -> bool + Sync) {
 #[test]
 fn ten_thousand_linux_calls_under_a_rain_of_kicks_are_each_made_once() {
     skip_without_kvm!();
-    rain(SYSCALL.to_vec(), 10_000, |exit| matches!(exit, Exit::Syscall(_)));
+    rain(SYSCALL.to_vec(), u64::from(pace::times(10_000)), |exit| matches!(exit, Exit::Syscall(_)));
 }
 
 #[test]
@@ -166,13 +166,17 @@ fn ten_thousand_null_calls_under_a_rain_of_kicks_are_each_made_once() {
     skip_without_kvm!();
     // The kernel may use the caller-saved registers; RDI is put back for the comparison.
     let rdi = [&[0x48, 0xbf][..], &marked(0).rdi.to_le_bytes()].concat();
-    rain([mov_eax(CALL_NULL), call_page(), rdi].concat(), 10_000, |_| false);
+    rain([mov_eax(CALL_NULL), call_page(), rdi].concat(), u64::from(pace::times(10_000)), |_| {
+        false
+    });
 }
 
 #[test]
 fn thousands_of_hypercalls_under_a_rain_of_kicks_are_each_made_once() {
     skip_without_kvm!();
-    rain([mov_eax(CALL_HYPER_NULL), call_page()].concat(), 10_000, |exit| {
-        matches!(exit, Exit::Call(_))
-    });
+    rain(
+        [mov_eax(CALL_HYPER_NULL), call_page()].concat(),
+        u64::from(pace::times(10_000)),
+        |exit| matches!(exit, Exit::Call(_)),
+    );
 }

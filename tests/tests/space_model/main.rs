@@ -13,7 +13,7 @@ use std::sync::Arc;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 use model::{FILE_PAGES, Model, Page, Source, at};
 use proptest::prelude::*;
-use tests::skip_without_kvm;
+use tests::{pace, skip_without_kvm};
 use vmm::space::{Backing, FaultOutcome, Prot, Space};
 use vmm::vm::Machine;
 use vmm::vm::memory::FileMapping;
@@ -432,7 +432,8 @@ fn ends(page: &[u8]) -> [u64; 2] {
 
 /// Each case makes a VM; `PROPTEST_CASES` asks for more.
 fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    let cases = cases.unwrap_or_else(|| pace::times(48));
     ProptestConfig {
         cases,
         max_shrink_iters: 2000,

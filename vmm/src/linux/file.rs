@@ -57,23 +57,36 @@ pub(super) fn openat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 fn open_at(ctx: Ctx<'_, '_>, dir: i32, at: u64, flags: i32, mode: u32) -> CallResult {
     let path = path(ctx, at)?;
-    // Run-time libraries find the bounds of the first thread's stack here.
-    if path == b"/proc/self/maps" {
-        return fd(open_maps(ctx, flags));
+    match path.as_slice() {
+        // Run-time libraries find the bounds of the first thread's stack here.
+        b"/proc/self/maps" => fd(open_text(ctx, flags, &ctx.process.space.maps())),
+        // Allocators ask here for the size of huge pages.
+        b"/proc/meminfo" => fd(open_text(ctx, flags, &meminfo(ctx))),
+        _ => fd(files(ctx).openat(dir, &path, flags, mode)),
     }
-    fd(files(ctx).openat(dir, &path, flags, mode))
 }
 
-/// A snapshot of the address map as `/proc/self/maps` shows it.
-fn open_maps(ctx: &ThreadCtx<'_>, flags: i32) -> Result<i32, Errno> {
+/// The VM's memory as `/proc/meminfo` shows it, the lines programs look for.
+fn meminfo(ctx: &ThreadCtx<'_>) -> String {
+    let total = ctx.process.space.limit_bytes() / 1024;
+    let free = total.saturating_sub(ctx.process.space.present_bytes() / 1024);
+    let huge = abi::PAGE_SIZE_2M / 1024;
+    format!(
+        "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n\
+         SwapTotal:             0 kB\nSwapFree:              0 kB\nHugepagesize:   {huge:8} kB\n"
+    )
+}
+
+/// A file of the VMM's own making: a snapshot, opened for reading.
+fn open_text(ctx: &ThreadCtx<'_>, flags: i32, text: &str) -> Result<i32, Errno> {
     if flags & libc::O_ACCMODE != libc::O_RDONLY {
         return Err(Errno::EACCES);
     }
     let io = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-    let memfd = rustix::fs::memfd_create("maps", rustix::fs::MemfdFlags::CLOEXEC)
+    let memfd = rustix::fs::memfd_create("text", rustix::fs::MemfdFlags::CLOEXEC)
         .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
     let mut file = std::fs::File::from(memfd);
-    file.write_all(ctx.process.space.maps().as_bytes()).map_err(io)?;
+    file.write_all(text.as_bytes()).map_err(io)?;
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))
         .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
     files(ctx).own(file.into(), flags & libc::O_CLOEXEC != 0)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use abi::{Errno, PAGE_SIZE};
+use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::fs::Kind;
 use super::{CallResult, value};
@@ -33,8 +33,11 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if (!shared && kind != MAP_PRIVATE) || len == 0 || !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
-    if flags & (MAP_GROWSDOWN | MAP_HUGETLB) != 0 {
+    if flags & MAP_GROWSDOWN != 0 {
         return Err(Errno::EOPNOTSUPP.into());
+    }
+    if flags & MAP_HUGETLB != 0 && !is_good_huge(flags, len, offset) {
+        return Err(Errno::EINVAL.into());
     }
     let backing = if flags & MAP_ANONYMOUS != 0 {
         // Shared anonymous memory would be shared with children; there are none.
@@ -63,6 +66,15 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return value(addr);
     }
     value(space.map_anywhere(addr, len, prot, backing, label)?)
+}
+
+/// Huge pages on request are ordinary memory here: areas of 2 MiB and more start on a 2 MiB
+/// boundary and are mapped with large pages anyway. Only that size is offered, and only for
+/// anonymous memory.
+fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
+    let size_log2 = flags >> libc::MAP_HUGE_SHIFT & 0x3f;
+    let anonymous = flags & MAP_ANONYMOUS != 0 && offset == 0;
+    anonymous && (size_log2 == 0 || size_log2 == 21) && len.is_multiple_of(PAGE_SIZE_2M)
 }
 
 fn file_backing(

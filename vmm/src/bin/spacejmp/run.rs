@@ -45,7 +45,9 @@ pub(crate) struct Args {
     /// Set an environment variable, or pass the host's
     ///
     /// Without this option the program gets HOME, LANG, LC_*, NO_COLOR, PATH,
-    /// RUST_BACKTRACE, TERM, TZ and USER if they are set, and nothing else.
+    /// RUST_BACKTRACE, TERM, TZ and USER if they are set; with 512 MiB of memory or more also
+    /// GLIBC_TUNABLES=glibc.malloc.hugetlb=2, which lets the heaps of threads grow in large
+    /// pages; and nothing else.
     #[arg(long, value_name = "K[=V]", value_parser = parse_env)]
     env: Vec<EnvOption>,
     /// The directory to start in, as the program sees it
@@ -101,7 +103,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let config = RunConfig {
         program: program.clone(),
         args: command.map(OsString::into_encoded_bytes).collect(),
-        env: environment(std::env::vars_os(), &args.env),
+        env: environment(std::env::vars_os(), &args.env, memory_bytes),
         memory_bytes,
         grants,
         cwd: args.cwd,

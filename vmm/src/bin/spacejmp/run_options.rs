@@ -80,15 +80,24 @@ pub(crate) fn parse_env(text: &str) -> Result<EnvOption, String> {
     Ok(EnvOption { name: name.into(), value })
 }
 
+/// From this much memory on, glibc's allocator is told to take huge pages for the heaps of
+/// threads: it then opens them 2 MiB at a time with `mprotect`, not 4 KiB, which saves an exit
+/// for each page (glibc 2.35 and later; others do not know the variable).
+const HUGE_HEAPS_FROM: u64 = 512 << 20;
+
 /// The program's environment: what is inherited by default, then the options in their order;
 /// the last one for a name counts.
 pub(crate) fn environment(
     host: impl Iterator<Item = (OsString, OsString)>,
     options: &[EnvOption],
+    memory_bytes: u64,
 ) -> Vec<Vec<u8>> {
     let host: Vec<_> = host.collect();
     let mut chosen: Vec<(OsString, OsString)> =
         host.iter().filter(|(name, _)| is_inherited(name)).cloned().collect();
+    if memory_bytes >= HUGE_HEAPS_FROM {
+        chosen.push(("GLIBC_TUNABLES".into(), "glibc.malloc.hugetlb=2".into()));
+    }
     for option in options {
         let of_host = || host.iter().find(|(name, _)| *name == option.name);
         let value = option.value.clone().or_else(|| of_host().map(|(_, value)| value.clone()));
@@ -180,7 +189,7 @@ mod tests {
     #[test]
     fn only_the_listed_variables_pass_by_themselves() {
         let given = [("TERM", "x"), ("LC_ALL", "C"), ("AWS_SECRET", "s"), ("LD_PRELOAD", "p")];
-        let passed = environment(host(&given), &[]);
+        let passed = environment(host(&given), &[], 0);
         assert_eq!(passed, [b"LC_ALL=C".to_vec(), b"TERM=x".to_vec()]);
         assert!(INHERITED.is_sorted());
     }
@@ -191,7 +200,7 @@ mod tests {
         let options: Vec<_> = ["TOKEN", "A=b=c", "TERM=y", "EMPTY", "NONE", "A=d", "E="]
             .map(|text| parse_env(text).unwrap())
             .into();
-        let passed = environment(host(&given), &options);
+        let passed = environment(host(&given), &options, 0);
         let text: Vec<String> =
             passed.into_iter().map(|line| String::from_utf8(line).unwrap()).collect();
         assert_eq!(text, ["A=d", "E=", "EMPTY=", "TERM=y", "TOKEN=t"]);
