@@ -83,8 +83,10 @@ pub struct LinuxStat {
     pub ctime: (i64, u64),
 }
 
-// The host's field types differ between its libraries; the values fit by Linux's ABI.
-#[allow(clippy::unnecessary_cast)]
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the host's field types differ between its libraries; the values fit by Linux's ABI"
+)]
 impl From<Stat> for LinuxStat {
     fn from(stat: Stat) -> LinuxStat {
         LinuxStat {
@@ -187,7 +189,7 @@ pub(super) fn statx(x: &Statx) -> [u8; 256] {
 
 /// `struct statfs`. The file system's id is left out: it would tell one host file system
 /// from another, which no program needs.
-#[allow(clippy::unnecessary_cast)]
+#[allow(clippy::unnecessary_cast, reason = "field types differ between the host's libraries")]
 pub(super) fn statfs(s: &StatFs) -> [u8; 120] {
     statfs_of([
         s.f_type as u64,
