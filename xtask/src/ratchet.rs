@@ -159,7 +159,7 @@ fn quoted(text: &str) -> Option<usize> {
     if quote == '\'' {
         // One character, or an escape of any length.
         return match characters.next()? {
-            (_, '\\') => text[3..].find('\'').map(|at| 3 + at + 1),
+            (_, '\\') => text.get(3..)?.find('\'').map(|at| 3 + at + 1),
             _ => characters.next().filter(|&(_, c)| c == '\'').map(|(at, _)| at + 1),
         };
     }
