@@ -60,7 +60,7 @@ pub struct Epitaph {
 }
 
 /// Segment selectors. The order user data, user code is what SYSRET demands (SDM 2B, SYSRET:
-/// SS = STAR[63:48] + 8, CS = STAR[63:48] + 16).
+/// SS = `STAR[63:48]` + 8, CS = `STAR[63:48]` + 16).
 pub mod selector {
     /// Kernel code.
     pub const KERNEL_CODE: u16 = 0x08;
@@ -72,7 +72,7 @@ pub mod selector {
     pub const USER_CODE: u16 = 0x33;
     /// Task state segment.
     pub const TSS: u16 = 0x40;
-    /// STAR[63:48], from which SYSRET derives the two user selectors.
+    /// `STAR[63:48]`, from which SYSRET derives the two user selectors.
     pub const SYSRET_BASE: u16 = 0x23;
 }
 

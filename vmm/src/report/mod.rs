@@ -1,7 +1,7 @@
 //! What we tell people about a program that runs or ran.
 //!
 //! - [`stats`] counts while it runs, [`stats_table`] prints afterwards, [`run`] adds how it ended
-//! - [`crash`]: the report about a fault; [`symbols`] finds the name of the place
+//! - [`mod@crash`]: the report about a fault; [`symbols`] finds the name of the place
 //! - [`signals`]: names of signals
 
 pub mod crash;
