@@ -12,8 +12,7 @@
 //! - [`space`]: the program's address space; [`guest`]: what a program starts with
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
-//! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports
-//! - [`error`], [`exit_code`]
+//! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
 
 pub mod bench;
 pub mod call;

@@ -176,7 +176,7 @@ impl Shared {
             let page = self.page(index);
             let seen = touch(self.address(index), access, thread as u64);
             std::sync::atomic::fence(Ordering::SeqCst);
-            if before % 2 != 0 || self.sequence.load(Ordering::SeqCst) != before {
+            if !before.is_multiple_of(2) || self.sequence.load(Ordering::SeqCst) != before {
                 continue;
             }
             let Some(expected) = page.expected(access) else { continue };
