@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::suites::Part;
 use crate::workspace::{Workspace, files, succeed};
 use crate::{ratchet, suites, versions};
 
@@ -33,13 +34,23 @@ const JOBS: &[Job] = &[
     Job { name: "docs", about: "the documentation of all crates has no broken link", run: docs },
     Job { name: "test", about: "all tests pass on this computer's KVM", run: test },
     Job { name: "release", about: "the optimised build runs, demo and benchmark", run: release },
-    Job { name: "machines", about: "the suites pass on every emulated machine", run: machines },
+    Job { name: "machines", about: "a selection passes on every emulated machine", run: machines },
 ];
+
+/// Jobs that take too long for every change; only run when named.
+const ON_REQUEST: &[Job] = &[Job {
+    name: "machines-e2e",
+    about: "the whole end-to-end suite passes on every emulated machine",
+    run: machines_e2e,
+}];
 
 /// Prints the jobs, one a line. Always succeeds.
 pub(crate) fn list() -> bool {
     for job in JOBS {
         println!("{:<20} {}", job.name, job.about);
+    }
+    for job in ON_REQUEST {
+        println!("{:<20} {} (only when named)", job.name, job.about);
     }
     true
 }
@@ -78,10 +89,11 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     if named.is_empty() {
         return Ok(JOBS.iter().collect());
     }
-    let find = |name: &String| match JOBS.iter().find(|job| job.name == name) {
+    let all = || JOBS.iter().chain(ON_REQUEST);
+    let find = |name: &String| match all().find(|job| job.name == name) {
         Some(job) => Ok(job),
         None => {
-            let names: Vec<_> = JOBS.iter().map(|job| job.name).collect();
+            let names: Vec<_> = all().map(|job| job.name).collect();
             bail!("there is no job {name}; there are {}", names.join(", "))
         }
     };
@@ -172,7 +184,11 @@ fn test(workspace: &Workspace) -> Result<()> {
 }
 
 fn machines(workspace: &Workspace) -> Result<()> {
-    suites::run_all(workspace)
+    suites::run_all(workspace, Part::Selection)
+}
+
+fn machines_e2e(workspace: &Workspace) -> Result<()> {
+    suites::run_all(workspace, Part::Whole)
 }
 
 #[cfg(test)]
