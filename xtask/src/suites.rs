@@ -82,7 +82,7 @@ const SUITES: &[Suite] = &[
                run rust/nullcall || exit 14
                run rust/threads64 || exit 15
                mkdir /tmp/d && run --dir /tmp/d rust/file_calls /tmp/d || exit 16
-               run rust/hostile privileged; test $? = 139 || exit 17
+               run rust/hostile null-write; test $? = 139 || exit 17
                exit 0"#,
         ],
         status: 0,
