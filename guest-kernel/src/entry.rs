@@ -89,6 +89,19 @@ global_asm!(
     "out {port_call_trapped}, al",
     "ud2",
 
+    // A single step (#DB). Some processors raise it behind a SYSCALL made with TF set, before
+    // the kernel's first instruction, although SFMASK has cleared TF: nothing is to be done
+    // then, SYSRET sets TF again. No program runs at that address.
+    ".balign 16",
+    "sj_debug:",
+    "cmp qword ptr [rsp], offset sj_syscall",
+    "je 6f",
+    "push 0",
+    "out {port_exception} + 1, al",
+    "ud2",
+    "6:",
+    "iretq",
+
     // Exceptions: one stub each, 16 bytes apart. A zero stands in where the processor
     // pushes no error code (SDM 3A, table 6-1). The VMM resumes in ring 3 by itself; coming
     // back here would be its bug, and UD2 says so.
@@ -99,6 +112,8 @@ global_asm!(
     ".balign 16",
     ".if sj_vector == 6",
     "jmp sj_invalid_opcode",
+    ".elseif sj_vector == 1",
+    "jmp sj_debug",
     ".else",
     ".if sj_vector != 8 && sj_vector != 10 && sj_vector != 11 && sj_vector != 12 && sj_vector != 13 && sj_vector != 14 && sj_vector != 17 && sj_vector != 21 && sj_vector != 29 && sj_vector != 30",
     "push 0",

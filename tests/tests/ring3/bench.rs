@@ -94,7 +94,8 @@ impl Bench {
 /// A different value in each register, RIP at `rip`.
 pub(crate) fn marked(rip: u64) -> UserRegs {
     UserRegs {
-        rax: 0xaaaa_0001_0000_0001,
+        // Stands for a Linux call, when it is taken for a number: those are below our own.
+        rax: 0x1234_5678,
         rbx: 0xaaaa_0002_0000_0002,
         rcx: 0xaaaa_0003_0000_0003,
         rdx: 0xaaaa_0004_0000_0004,
