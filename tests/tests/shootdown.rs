@@ -21,5 +21,5 @@ fn shootdown(seed: u32, calls: u32) {
 #[test]
 fn threads_see_memory_as_the_last_call_left_it() {
     skip_without_kvm!();
-    (1..=4).for_each(|seed| shootdown(seed, 200));
+    (1..=2).for_each(|seed| shootdown(seed, 100));
 }

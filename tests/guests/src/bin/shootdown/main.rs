@@ -22,8 +22,8 @@ const PAGE: usize = 4096;
 const SLOT: usize = 512;
 /// Pages of the file at its full length.
 const FILE_PAGES: usize = 600;
-/// Accesses each thread checks after a call.
-const CHECKS: usize = 6;
+/// Accesses each thread makes after a call.
+const TOUCHES: usize = 6;
 /// The word of a page that the changing thread writes, were it to.
 const OWN: u64 = 20;
 
@@ -202,7 +202,7 @@ impl Changer<'_> {
         self.file.set_len((keep * PAGE) as u64).expect("a file can be cut");
         self.tell_file_pages();
         self.shared.end();
-        self.shared.wait_for_checks(CHECKS);
+        self.shared.wait_for_touches(TOUCHES);
         self.shared.begin();
         self.fill_file(keep);
         self.tell_file_pages();
@@ -254,7 +254,7 @@ impl Changer<'_> {
     fn move_out(&mut self, first: usize, count: usize) {
         self.replace(first, count, 3);
         self.shared.end();
-        self.shared.wait_for_checks(CHECKS);
+        self.shared.wait_for_touches(TOUCHES);
         self.shared.begin();
         move_pages(self.at(first), self.side, count);
         for n in 0..count {
@@ -284,7 +284,7 @@ impl Changer<'_> {
         for prot in [1, 3, 0, 3, 5, 3] {
             self.protect(at, count, prot);
             self.shared.end();
-            self.shared.wait_for_checks(CHECKS);
+            self.shared.wait_for_touches(TOUCHES);
             self.shared.begin();
         }
         self.protect(slot, SLOT, 1);
@@ -329,7 +329,7 @@ impl Changer<'_> {
             self.shared.focus(first, count);
         }
         // What is about to change is in every thread's TLB.
-        self.shared.wait_for_checks(2);
+        self.shared.wait_for_touches(2);
         self.shared.begin();
         match what {
             0 | 1 => self.unmap(first, count),
@@ -349,7 +349,7 @@ impl Changer<'_> {
             _ => self.heap(),
         }
         self.shared.end();
-        self.shared.wait_for_checks(CHECKS);
+        self.shared.wait_for_touches(TOUCHES);
     }
 }
 
@@ -405,7 +405,7 @@ fn main() {
         }
         shared.done.store(true, Ordering::Relaxed);
     });
-    let checked: usize = shared.checked.iter().map(|n| n.load(Ordering::Relaxed)).sum();
+    let checked = shared.checked.load(Ordering::Relaxed);
     eprintln!("{checked} accesses checked, {} refused", shared.refused.load(Ordering::Relaxed));
     println!("shootdown: fine");
 }

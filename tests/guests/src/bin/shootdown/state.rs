@@ -90,8 +90,10 @@ pub(crate) struct Shared {
     sequence: AtomicU64,
     /// First page and number of pages to touch most.
     focus: AtomicU64,
-    /// Accesses checked, by each thread.
-    pub(crate) checked: [AtomicUsize; TOUCHERS],
+    /// Accesses in focus and between calls, by each thread, whether or not known what to see.
+    touched: [AtomicUsize; TOUCHERS],
+    /// Accesses checked.
+    pub(crate) checked: AtomicUsize,
     /// Of those, the ones that were refused.
     pub(crate) refused: AtomicUsize,
     /// Set at the end.
@@ -108,7 +110,8 @@ impl Shared {
             pages: (0..WINDOW + HEAP).map(nothing).collect(),
             sequence: AtomicU64::new(0),
             focus: AtomicU64::new(1),
-            checked: Default::default(),
+            touched: Default::default(),
+            checked: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             done: AtomicBool::new(false),
         }
@@ -145,10 +148,10 @@ impl Shared {
         self.sequence.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Waits until every thread has checked `count` more accesses.
-    pub(crate) fn wait_for_checks(&self, count: usize) {
-        let before: Vec<_> = self.checked.iter().map(|n| n.load(Ordering::Relaxed)).collect();
-        for (n, before) in self.checked.iter().zip(before) {
+    /// Waits until every thread has made `count` more accesses in focus.
+    pub(crate) fn wait_for_touches(&self, count: usize) {
+        let before: Vec<_> = self.touched.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        for (n, before) in self.touched.iter().zip(before) {
             while n.load(Ordering::Relaxed) < before + count {
                 std::thread::yield_now();
             }
@@ -179,6 +182,9 @@ impl Shared {
             if !before.is_multiple_of(2) || self.sequence.load(Ordering::SeqCst) != before {
                 continue;
             }
+            if near {
+                self.touched[thread].fetch_add(1, Ordering::Relaxed);
+            }
             let Some(expected) = page.expected(access) else { continue };
             if seen != expected {
                 eprintln!(
@@ -192,9 +198,7 @@ impl Shared {
             if !matches!(seen, Seen::Value(_)) {
                 self.refused.fetch_add(1, Ordering::Relaxed);
             }
-            if near {
-                self.checked[thread].fetch_add(1, Ordering::Relaxed);
-            }
+            self.checked.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

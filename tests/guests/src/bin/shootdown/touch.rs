@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Where in a page its code is: `mov eax, IMM; ret`.
 pub(crate) const CODE_AT: usize = 0x800;
 
+/// What is written: eight `ret`, for a thread that runs off the end of the page before.
+const RETURNS: u64 = 0xc3c3_c3c3_c3c3_c3c3;
+
 /// How an access is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -115,7 +118,7 @@ pub(crate) fn touch(page: u64, access: Access, own: u64) -> Seen {
     let result = unsafe {
         match access {
             Access::Read => touch_read(page),
-            Access::Write => touch_write(page + 64 * (own + 1), own),
+            Access::Write => touch_write(page + 64 * (own + 1), RETURNS),
             Access::Execute => touch_execute(page + CODE_AT as u64, &SCRATCH),
         }
     };
