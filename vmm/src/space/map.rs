@@ -173,10 +173,14 @@ impl Space {
         inner.present_pages = inner.present_pages.saturating_sub(removed);
         inner.areas.protect(range.clone(), prot);
         if reduces {
-            Self::each_run(inner, range.clone(), |run, gpa| {
-                self.mem().forget_translations(gpa, run.end - run.start)
-            })
-            .map_err(|e| errno_of(&e))?;
+            // Area by area: memory and a file have host rights of their own, which the flush
+            // must leave as they were.
+            for (piece, _) in inner.areas.overlapping(range.clone()) {
+                Self::each_run(inner, piece, |run, gpa| {
+                    self.mem().forget_translations(gpa, run.end - run.start)
+                })
+                .map_err(|e| errno_of(&e))?;
+            }
         }
         if prot != Prot::NONE && range.end - range.start <= EAGER_BYTES {
             let pieces: Vec<_> =
