@@ -24,7 +24,8 @@ static KERNEL_ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-kerne
 /// State components programs may use: x87, SSE, AVX, AVX-512 (three), PKRU (SDM 1, 13.1).
 pub(crate) const XCR0_KEEP: u64 = 0b10_1110_0111;
 
-const CR0: u64 = (1 << 0) | (1 << 1) | (1 << 4) | (1 << 5) | (1 << 16) | (1 << 31);
+/// PE, MP, ET, NE, WP, AM (or a program's AC flag would mean nothing), PG.
+const CR0: u64 = (1 << 0) | (1 << 1) | (1 << 4) | (1 << 5) | (1 << 16) | (1 << 18) | (1 << 31);
 const CR4_PAE: u64 = 1 << 5;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
