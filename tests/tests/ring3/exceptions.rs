@@ -38,14 +38,25 @@ fn faults_and_traps_arrive_with_their_frames() {
     raises(bench, &[0x90, 0x06], 6, 1, 0);
     // INT3 is a trap: behind it.
     raises(bench, &[0xcc], 3, 1, 0);
-    // INT1 (ICEBP), a trap too, which hosts that interpret ring 0 report as a fault.
-    let behind = u64::from(!bench.machine.is_soft_host());
-    raises(bench, &[0xf1], 1, behind, 0);
     // #GP: a load from an address that is not canonical.
     bench.load(&[&mov_rax(1 << 47)[..], &[0x8b, 0x18]].concat());
     let (frame, _) = bench.run_to(13);
     assert_eq!((frame.rip, frame.error), (CODE + 10, 0));
-    // #SS: the same through RSP.
+}
+
+#[test]
+fn icebp_is_a_debug_trap() {
+    skip_without_kvm!();
+    let bench = &mut Bench::new();
+    // INT1 (ICEBP), a trap too, which hosts that interpret ring 0 report as a fault.
+    let behind = u64::from(!bench.machine.is_soft_host());
+    raises(bench, &[0xf1], 1, behind, 0);
+}
+
+#[test]
+fn a_stack_address_that_is_not_canonical_is_a_stack_fault() {
+    skip_without_kvm!();
+    let bench = &mut Bench::new();
     bench.load(&[0x8b, 0x04, 0x24]);
     bench.vcpu.regs.rsp = 1 << 47;
     let (frame, _) = bench.run_to(12);
@@ -248,7 +259,7 @@ fn unaligned_accesses_raise_alignment_checks_when_asked_for() {
 }
 
 #[test]
-fn floating_point_exceptions_arrive_when_unmasked() {
+fn x87_exceptions_arrive_when_unmasked() {
     skip_without_kvm!();
     let bench = &mut Bench::new();
     // x87: unmask division by zero, 1 / 0, and the next x87 instruction faults.
@@ -258,6 +269,11 @@ fn floating_point_exceptions_arrive_when_unmasked() {
     bench.vcpu.regs.rbx = DATA;
     let (frame, _) = bench.run_to(16);
     assert_eq!((frame.rip, frame.cs & 3), (CODE + 10, 3));
+}
+
+#[test]
+fn sse_exceptions_arrive_when_unmasked() {
+    skip_without_kvm!();
     // SSE: unmask division by zero; divss faults itself.
     let bench = &mut Bench::new();
     bench.space.copy_out(DATA, &0x1d80_u32.to_le_bytes()).unwrap();
