@@ -120,7 +120,9 @@ fn the_kernel_executes_only_what_every_host_executes_in_ring_0() {
     }
     println!("{} instructions: {counts:?}", all.len());
     assert!(counts["out"] >= 32, "the exits of 32 exception stubs: {counts:?}");
-    assert_eq!(counts["sysretq"] + counts["iretq"], 3, "{counts:?}");
+    // Two SYSRETs, behind a Linux call and behind ours; two IRETs, behind a call by UD2 and
+    // behind a single step that some processors report inside the kernel.
+    assert_eq!((counts["sysretq"], counts["iretq"]), (2, 2), "{counts:?}");
 }
 
 #[test]
@@ -198,6 +200,17 @@ fn the_kernels_own_description_is_true() {
     for vector in (0..32).filter(|&vector| vector != 6) {
         let mut at = vectors + vector * stride;
         let mut instruction = by_address[&at];
+        // The single step's stub stands elsewhere: it first looks whether the step was behind
+        // SYSCALL, and leaves like the others when it was not.
+        if vector == 1 {
+            assert_eq!(instruction.mnemonic(), Mnemonic::Jmp);
+            instruction = by_address[&instruction.near_branch_target()];
+            for expected in [Mnemonic::Cmp, Mnemonic::Je] {
+                assert_eq!(instruction.mnemonic(), expected);
+                at = instruction.next_ip();
+                instruction = by_address[&at];
+            }
+        }
         if matches!(instruction.mnemonic(), Mnemonic::Push) {
             at = instruction.next_ip();
             instruction = by_address[&at];

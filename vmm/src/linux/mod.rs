@@ -71,7 +71,8 @@ const SYSCALL_BYTES: u64 = 2;
 /// Serves the Linux call in the registers of `ctx`.
 pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
     let regs = &ctx.vcpu.regs;
-    let number = regs.rax;
+    // Linux takes the number from EAX alone.
+    let number = u64::from(regs.rax as u32);
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     let began = Instant::now();
     let result = dispatch(ctx, number, &args);

@@ -45,7 +45,8 @@ impl Space {
             return;
         }
         let Some(slot) = inner.slots.get_mut(&index) else { return };
-        if slot.has_file || !matches!(slot.mapped, Mapped::Table(_)) {
+        let Mapped::Table(table) = slot.mapped else { return };
+        if slot.has_file {
             return;
         }
         let chunk = slot.chunk;
@@ -57,6 +58,13 @@ impl Space {
         let _ = self.mem().collapse(chunk, SLOT);
         if self.set_large(slot, slot_range.start, rights).is_ok() {
             inner.present_pages += 512 - present;
+            // A processor may still have the way to the old table cached (SDM 3A, 4.10.3) and
+            // KVM flushes only where it has something to drop. An emptied table can mislead
+            // nobody: the fault it gives makes the processor forget the way (4.10.4.1), and a
+            // later split fills the table anew.
+            for entry in 0..512 {
+                let _ = self.mem().store(table.offset(entry * 8), Pte::EMPTY.raw());
+            }
             let _ = self.mem().forget_translations(chunk, SLOT);
         }
     }
