@@ -120,8 +120,6 @@ pub struct Stats {
     threads_started: AtomicU64,
     threads_peak: AtomicU64,
     guest_nanos: AtomicU64,
-    memory_touched_bytes: AtomicU64,
-    rss_peak_bytes: AtomicU64,
     kvm_setup_nanos: AtomicU64,
     phases: [AtomicU64; Phase::ALL.len()],
 }
@@ -144,8 +142,6 @@ impl Stats {
             threads_started: AtomicU64::new(0),
             threads_peak: AtomicU64::new(0),
             guest_nanos: AtomicU64::new(0),
-            memory_touched_bytes: AtomicU64::new(0),
-            rss_peak_bytes: AtomicU64::new(0),
             kvm_setup_nanos: AtomicU64::new(0),
             phases: Default::default(),
         }
@@ -202,16 +198,6 @@ impl Stats {
         self.guest_nanos.fetch_add(nanos(time), Relaxed);
     }
 
-    /// Notes how much memory the guest has touched so far; the largest value counts.
-    pub fn memory_touched(&self, bytes: u64) {
-        self.memory_touched_bytes.fetch_max(bytes, Relaxed);
-    }
-
-    /// Most memory this process had resident so far.
-    pub fn rss_peak(&self, bytes: u64) {
-        self.rss_peak_bytes.fetch_max(bytes, Relaxed);
-    }
-
     /// Time spent in KVM calls while setting up.
     pub fn kvm_setup(&self, time: Duration) {
         self.kvm_setup_nanos.fetch_add(time.as_nanos() as u64, Relaxed);
@@ -222,8 +208,8 @@ impl Stats {
         StatsReport {
             wall_ns: nanos(self.start.elapsed()),
             guest_ns: self.guest_nanos.load(Relaxed),
-            memory_touched_bytes: self.memory_touched_bytes.load(Relaxed),
-            rss_peak_bytes: self.rss_peak_bytes.load(Relaxed),
+            memory_touched_bytes: None,
+            rss_peak_bytes: None,
             kvm_setup_ns: self.kvm_setup_nanos.load(Relaxed),
             phases: self.phases(),
             threads_started: self.threads_started.load(Relaxed),
@@ -289,10 +275,10 @@ pub struct StatsReport {
     pub wall_ns: u64,
     /// Time inside `KVM_RUN`, summed over all threads.
     pub guest_ns: u64,
-    /// Guest memory touched.
-    pub memory_touched_bytes: u64,
-    /// Most memory the VMM ever had resident, guest memory included.
-    pub rss_peak_bytes: u64,
+    /// Guest memory resident at the end, filled in by who looks; `None` when it was not to be had.
+    pub memory_touched_bytes: Option<u64>,
+    /// Most memory the VMM ever had resident, guest memory included; likewise.
+    pub rss_peak_bytes: Option<u64>,
     /// Time spent in KVM calls before the program's first instruction.
     pub kvm_setup_ns: u64,
     /// Where the wall time went.
@@ -454,10 +440,7 @@ mod tests {
         stats.thread_ended();
         stats.thread_ended();
         stats.thread_started();
-        stats.memory_touched(100);
-        stats.memory_touched(50);
         let report = stats.snapshot();
         assert_eq!((report.threads_started, report.threads_peak), (4, 3));
-        assert_eq!(report.memory_touched_bytes, 100);
     }
 }

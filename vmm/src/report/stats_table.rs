@@ -23,8 +23,10 @@ impl fmt::Display for StatsReport {
             writeln!(f, "  {name:<18} {:>12}", time(ns))?;
         }
         writeln!(f, "{:<20} {:>12}  all threads together", "guest time", time(self.guest_ns))?;
-        let mib = self.memory_touched_bytes.div_ceil(1 << 20);
-        writeln!(f, "{:<20} {mib:>8} MiB", "memory touched")?;
+        match self.memory_touched_bytes.map(|bytes| bytes.div_ceil(1 << 20)) {
+            Some(mib) => writeln!(f, "{:<20} {mib:>8} MiB", "memory touched")?,
+            None => writeln!(f, "{:<20} not available", "memory touched")?,
+        }
         let (started, peak) = (self.threads_started, self.threads_peak);
         writeln!(f, "{:<20} {started:>12}  at most {peak} at once", "threads")?;
         section(f, "exits", &self.exits)?;

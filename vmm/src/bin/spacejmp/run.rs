@@ -123,13 +123,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     ending::tell(&process.program.short, &outcome, args.timeout);
     let code = ending::exit_code(&outcome);
     if let Some(format) = stats_format {
-        if let Some(bytes) = process.machine.mem.resident_bytes() {
-            process.stats.memory_touched(bytes);
-        }
-        if let Some(bytes) = host::rss_peak_bytes() {
-            process.stats.rss_peak(bytes);
-        }
-        let report = RunReport::new(&outcome, code, process.stats.snapshot());
+        // The times first: looking at the memory is no part of the run.
+        let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
+        report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();
+        report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;
     }
     // The kernel frees a VM at our exit anyway; taking it apart first would only take longer.
