@@ -5,19 +5,107 @@
 //! auxiliary vector entry [`AT_SPACEJMP`]). The result is in RAX, an error as a negated
 //! errno. Unlike Linux's calls, ours may change every caller-saved register: that spares the
 //! kernel's fast path twelve instructions.
+//!
+//! Structures and flags that the arguments point to or hold are in `objects.rs`.
 
 /// Auxiliary vector entry whose value is the address of the call page. Above Linux's range.
 pub const AT_SPACEJMP: u64 = 0x534a_0001;
 
 /// First number of our range: "SJ" in the upper half, far above Linux's table.
 pub const CALL_BASE: u32 = 0x534a_0000;
+/// Set in a number, the call is served by the VMM even if the kernel could: every call can
+/// be made as a hypercall, so that both ways can be compared.
+pub const CALL_HYPER: u32 = 0x8000;
+/// One past the last number that the kernel may serve itself.
+pub const CALL_FAST_END: u32 = CALL_BASE + 2;
 
-/// Does nothing, in the kernel: the baseline every other call is measured against.
-pub const CALL_NULL: u32 = CALL_BASE;
-/// One past the last number that the kernel serves itself.
-pub const CALL_FAST_END: u32 = CALL_BASE + 1;
-/// Does nothing, in the VMM: the cost of a hypercall.
-pub const CALL_HYPER_NULL: u32 = CALL_BASE + 1;
+/// Writes the table of calls once: constants, and the names by number.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident = $offset:literal, $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: u32 = CALL_BASE + $offset;)*
+
+        /// The call's name in C and in the documentation, hypercall bit ignored.
+        #[must_use]
+        pub const fn name(number: u32) -> Option<&'static str> {
+            match number & !CALL_HYPER {
+                $($name => Some($text),)*
+                _ => None,
+            }
+        }
+
+        /// All calls in the order of their numbers.
+        pub const ALL: &[(u32, &str)] = &[$(($name, $text),)*];
+    };
+}
+
+calls! {
+    /// Does nothing, in the kernel: the baseline every other call is measured against.
+    CALL_NULL = 0x00, "null";
+    /// `(vh)`: the calling thread enters instance `vh`, taking its locks.
+    CALL_VAS_SWITCH = 0x01, "vas_switch";
+    /// Does nothing, in the VMM: the cost of a hypercall.
+    CALL_HYPER_NULL = 0x02, "hyper_null";
+    /// `(vh)`: as `vas_switch`, but fails with `EAGAIN` instead of waiting.
+    CALL_VAS_TRY_SWITCH = 0x03, "vas_try_switch";
+    /// `(vh, nanoseconds)`: as `vas_switch`, but fails with `ETIMEDOUT` after so long.
+    CALL_VAS_SWITCH_TIMEOUT = 0x04, "vas_switch_timeout";
+    /// `()`: the handle of the instance the thread is in; 0 is home.
+    CALL_VAS_CURRENT = 0x05, "vas_current";
+
+    /// `(name, name_len, mode)`: makes an empty VAS; its `vid`.
+    CALL_VAS_CREATE = 0x10, "vas_create";
+    /// `(name, name_len)`: the `vid` of the VAS with this name.
+    CALL_VAS_FIND = 0x11, "vas_find";
+    /// `(vid, name, name_len, flags)`: a new VAS with the same segments; its `vid`.
+    CALL_VAS_CLONE = 0x12, "vas_clone";
+    /// `(vid, flags)`: makes an instance for this process; its `vh`.
+    CALL_VAS_ATTACH = 0x13, "vas_attach";
+    /// `(vh)`: drops the instance.
+    CALL_VAS_DETACH = 0x14, "vas_detach";
+    /// `(cmd, vid, arg)`: see `objects::vas_ctl`. For tag commands the second is a `vh`.
+    CALL_VAS_CTL = 0x15, "vas_ctl";
+    /// `(vid)`: deletes the VAS, not its segments.
+    CALL_VAS_DELETE = 0x16, "vas_delete";
+    /// `(buffer, bytes, cursor)`: `VasStat` of VASes, in the order of their names, from number
+    /// `cursor` on; how many were written.
+    CALL_VAS_LIST = 0x17, "vas_list";
+    /// `(vid, buffer, bytes)`: fills one `VasStat`.
+    CALL_VAS_STAT = 0x18, "vas_stat";
+    /// `(vid, buffer, bytes, cursor)`: `Attachment`s of a VAS from number `cursor` on; how many
+    /// were written.
+    CALL_VAS_SEGMENTS = 0x19, "vas_segments";
+
+    /// `(name, name_len, params, params_len)`: makes a segment as `SegParams` says; its `sid`.
+    CALL_SEG_ALLOC = 0x20, "seg_alloc";
+    /// `(name, name_len)`: the `sid` of the segment with this name.
+    CALL_SEG_FIND = 0x21, "seg_find";
+    /// `(sid, name, name_len)`: a copy under a new name; its `sid`.
+    CALL_SEG_CLONE = 0x22, "seg_clone";
+    /// `(vid, sid, right)`: into the VAS, for all its attachers.
+    CALL_SEG_ATTACH = 0x23, "seg_attach";
+    /// `(vh, sid, right)`: into this process's instance only.
+    CALL_SEG_ATTACH_LOCAL = 0x24, "seg_attach_local";
+    /// `(vid, sid)`: out of the VAS, for all its attachers.
+    CALL_SEG_DETACH = 0x25, "seg_detach";
+    /// `(vh, sid)`: out of this process's instance.
+    CALL_SEG_DETACH_LOCAL = 0x26, "seg_detach_local";
+    /// `(sid, cmd, arg)`: see `objects::seg_ctl`.
+    CALL_SEG_CTL = 0x27, "seg_ctl";
+    /// `(sid)`: deletes the segment and its content.
+    CALL_SEG_DELETE = 0x28, "seg_delete";
+    /// `(buffer, bytes, cursor)`: `SegStat` of segments, as `vas_list`.
+    CALL_SEG_LIST = 0x29, "seg_list";
+    /// `(sid, buffer, bytes)`: fills one `SegStat`.
+    CALL_SEG_STAT = 0x2a, "seg_stat";
+    /// `(sid, bytes)`: grows the segment in place to `bytes`.
+    CALL_SEG_GROW = 0x2b, "seg_grow";
+    /// `(sid)`: all written content is on stable storage when it returns.
+    CALL_SEG_SYNC = 0x2c, "seg_sync";
+    /// `(sid, buffer)`: fills a `SegRoot`.
+    CALL_SEG_ROOT_GET = 0x2d, "seg_root_get";
+    /// `(sid, buffer)`: sets the root object from a `SegRoot`.
+    CALL_SEG_ROOT_SET = 0x2e, "seg_root_set";
+}
 
 /// Ports of the kernel's one `OUT` (design section 5): the port says why it left.
 pub mod port {
@@ -32,4 +120,19 @@ pub mod port {
     pub const CALL_TRAPPED: u16 = 0x63;
     /// The kernel found itself broken; the epitaph says how.
     pub const PANIC: u16 = 0x62;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_ascend_and_leave_the_hypercall_bit_free() {
+        assert!(ALL.is_sorted_by(|a, b| a.0 < b.0));
+        for &(number, text) in ALL {
+            assert_eq!(number & CALL_HYPER, 0, "{text}");
+            assert_eq!(name(number | CALL_HYPER), Some(text));
+        }
+        assert_eq!(name(CALL_BASE + 0x7fff), None);
+    }
 }

@@ -15,6 +15,10 @@
 //!   0xffff_8000_...   kernel, slots 256-511, supervisor only; used so far:
 //!   0xffff_ffff_8000_0000  kernel image
 //!   0xffff_ffff_c000_0000  per-vCPU areas, VCPU_AREA_BYTES apart
+//!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines
+//!   0xffff_ffff_d020_0000  instance table
+//!   0xffff_ffff_d040_0000  lock references, then (at d100_0000) pages of lock words
+//!   0xffff_ffff_e000_0000  per-vCPU tables of TLB tags, TAG_TABLE_BYTES apart
 //!
 //! guest-physical
 //!   0x0000_0000       SYSTEM_BYTES: descriptor tables and the kernel image
@@ -22,6 +26,7 @@
 //! ```
 
 use crate::addr::{GuestPhys, GuestVirt, LOWER_HALF_END, PAGE_SIZE, PAGE_SIZE_2M};
+use crate::objects::MAX_INSTANCES;
 
 /// PML4 slots of the private region.
 pub const PRIVATE_SLOTS: core::ops::Range<usize> = 0..32;
@@ -75,6 +80,27 @@ pub const IST_STACK_BYTES: u64 = PAGE_SIZE / 4;
 /// Most vCPUs, and so threads at one time, of a VM (KVM's own limit on x86-64).
 pub const MAX_VCPUS: u32 = 1024;
 
+/// What the kernel's switch reads at a fixed place: `switch::SwitchControl`.
+pub const SWITCH_CONTROL: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_0000);
+/// The store's `live` file is laid over this page: its first word counts changes of VASes.
+pub const SWITCH_LIVE: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_1000);
+/// One `switch::VcpuLine` for each vCPU, in the VM's lease file: who is inside which VAS.
+pub const VCPU_LINES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
+/// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file.
+pub const INSTANCES: GuestVirt = GuestVirt::literal(0xffff_ffff_d020_0000);
+/// The table of `switch::LockRef`.
+pub const LOCK_REFS: GuestVirt = GuestVirt::literal(0xffff_ffff_d040_0000);
+/// Bytes set aside for [`LOCK_REFS`].
+pub const LOCK_REFS_BYTES: u64 = 2 << 20;
+/// The lock pages of attached lockable segments, one page each.
+pub const LOCK_PAGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d100_0000);
+/// Most lock pages mapped at one time.
+pub const MAX_LOCK_PAGES: u32 = 32768;
+/// Per-vCPU tables of TLB tags: for each tag the generation last loaded with it.
+pub const TAG_TABLES: GuestVirt = GuestVirt::literal(0xffff_ffff_e000_0000);
+/// Bytes of one vCPU's table: 4096 tags of 8 bytes.
+pub const TAG_TABLE_BYTES: u64 = 4096 * 8;
+
 /// Bytes at guest-physical zero that belong to the monitor: descriptor tables and kernel.
 pub const SYSTEM_BYTES: u64 = PAGE_SIZE_2M;
 /// Guest-physical page of the interrupt descriptor table.
@@ -93,5 +119,10 @@ const _: () = {
     assert!(VDSO_BASE.raw() > STACK_TOP.raw());
     assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
+    assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());
+    assert!(VCPU_LINES.raw() + MAX_VCPUS as u64 * 64 <= INSTANCES.raw());
+    assert!(INSTANCES.raw() + MAX_INSTANCES as u64 * 64 == LOCK_REFS.raw());
+    assert!(LOCK_REFS.raw() + LOCK_REFS_BYTES <= LOCK_PAGES.raw());
+    assert!(LOCK_PAGES.raw() + MAX_LOCK_PAGES as u64 * PAGE_SIZE <= TAG_TABLES.raw());
     assert!(PHYS_HOLE.start <= TRAP_PHYS.raw() && TRAP_PHYS.raw() < PHYS_HOLE.end);
 };

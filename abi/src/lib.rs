@@ -9,7 +9,8 @@
 //! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
 //! - [`pte`], [`walk`]: page-table entries and the editor of tables
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
-//! - [`shared`]: structures in memory that kernel and VMM both see
+//! - [`objects`]: ids, flags and structures of the calls on VASes and segments
+//! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of `vas_switch`
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -18,10 +19,13 @@ pub mod addr;
 pub mod call;
 pub mod errno;
 pub mod layout;
+pub mod objects;
 pub mod pte;
 pub mod shared;
+pub mod switch;
 pub mod walk;
 
 pub use addr::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, PageSize};
 pub use errno::Errno;
+pub use objects::{LeaseId, Right, SegId, VasId};
 pub use pte::{Pte, Rights};

@@ -42,6 +42,10 @@ pub struct VcpuPage {
     pub user_rsp: u64,
     /// Top of the kernel's call stack.
     pub call_stack: u64,
+    /// Address of this vCPU's `switch::VcpuLine`.
+    pub line: u64,
+    /// Address of this vCPU's table of TLB tags, 0 where there are none.
+    pub tags: u64,
 }
 
 /// Offset of the GDT in the vCPU's page.

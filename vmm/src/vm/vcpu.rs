@@ -564,7 +564,7 @@ mod tests {
         eprintln!("vcpu {:?} soft {}", t.elapsed(), machine.is_soft_host());
         vcpu.regs = UserRegs {
             rip: CALL_PAGE.raw(),
-            rax: 0x534a_0001,
+            rax: u64::from(abi::call::CALL_HYPER_NULL),
             rsp: 0x1234,
             rbx: 7,
             ..UserRegs::default()

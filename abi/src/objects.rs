@@ -1,0 +1,313 @@
+//! What programs and the VMM say to each other about VASes and segments: ids, flags,
+//! commands, and the structures that calls fill or read.
+//!
+//! All structures are `repr(C)`, without padding, little-endian, and only ever grow at the
+//! end: a caller passes the length it knows, and gets or gives that much. Ids are random,
+//! positive and never 0, so that a call can return them beside negated error numbers.
+
+use core::mem::{offset_of, size_of};
+use core::num::NonZeroU64;
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(transparent)]
+        pub struct $name(NonZeroU64);
+
+        impl $name {
+            /// `None` for 0 and for values a result register could not tell from an error.
+            #[must_use]
+            pub const fn new(raw: u64) -> Option<$name> {
+                match NonZeroU64::new(raw) {
+                    Some(id) if raw >> 63 == 0 => Some($name(id)),
+                    _ => None,
+                }
+            }
+
+            /// The number.
+            #[must_use]
+            pub const fn raw(self) -> u64 {
+                self.0.get()
+            }
+        }
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, "{:016x}", self.raw())
+            }
+        }
+
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+id_type! {
+    /// A VAS of a store; never used again for another one.
+    VasId
+}
+id_type! {
+    /// A segment of a store; never used again for another one. Locks are taken in the order
+    /// of these numbers.
+    SegId
+}
+id_type! {
+    /// One live VM, named in lock words and leases; random, new at every start.
+    LeaseId
+}
+
+/// Longest name of a VAS or segment, in bytes: a file name.
+pub const NAME_MAX_BYTES: usize = 255;
+/// Most instances a process has at one time, home included.
+pub const MAX_INSTANCES: u32 = 32768;
+/// A process's own handle: home.
+pub const VH_HOME: u64 = 0;
+
+/// What an attachment lets its users do with a segment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Right {
+    /// Read; a lockable segment is locked shared.
+    Read,
+    /// Read and write; a lockable segment is locked exclusive.
+    Write,
+}
+
+impl Right {
+    /// From a call's argument: 1 is read, 3 is write (as `PROT_READ`, `PROT_READ|PROT_WRITE`).
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Option<Right> {
+        match raw {
+            1 => Some(Right::Read),
+            3 => Some(Right::Write),
+            _ => None,
+        }
+    }
+
+    /// As a call's argument.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        match self {
+            Right::Read => 1,
+            Right::Write => 3,
+        }
+    }
+}
+
+/// Flags of `vas_attach`.
+pub mod attach {
+    /// Every segment read-only, whatever the VAS says: shared locks, no write right needed.
+    pub const READ_ONLY: u64 = 1 << 0;
+    /// Without a TLB tag: every switch into the instance flushes.
+    pub const NO_TAG: u64 = 1 << 1;
+    /// Page tables for the whole of every segment are built now.
+    pub const POPULATE: u64 = 1 << 2;
+    /// All flags.
+    pub const ALL: u64 = READ_ONLY | NO_TAG | POPULATE;
+}
+
+/// Commands of `vas_ctl(cmd, object, arg)`.
+pub mod vas_ctl {
+    /// `(vid, mode)`: permission bits, as `chmod`.
+    pub const SET_MODE: u64 = 1;
+    /// `(vid, 0 or 1)`: whether instances get a TLB tag; holds for later attaches.
+    pub const SET_TAGGED: u64 = 2;
+    /// `(vh, 0 or 1)`: the same for one instance, now. Not while a thread is inside.
+    pub const SET_INSTANCE_TAGGED: u64 = 3;
+}
+
+/// Commands of `seg_ctl(sid, cmd, arg)`.
+pub mod seg_ctl {
+    /// `(mode)`: permission bits, as `chmod`.
+    pub const SET_MODE: u64 = 1;
+    /// `(0 or 1)`: lockable. Not while attached anywhere.
+    pub const SET_LOCKABLE: u64 = 2;
+    /// `(PagePolicy)`: for tables built from now on.
+    pub const SET_PAGES: u64 = 3;
+    /// `()`: the caller, who must hold the lock exclusively, declares the content consistent
+    /// again after a holder died.
+    pub const RECOVER: u64 = 4;
+    /// `(Lifetime)`: from volatile to persistent or back is `ENOTSUP`.
+    pub const SET_LIFETIME: u64 = 5;
+}
+
+/// Which pages map a segment: at most this size, as far as alignment allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PagePolicy {
+    /// The largest that fit.
+    Largest = 0,
+    /// 4 KiB only.
+    Small4K = 1,
+    /// Up to 2 MiB.
+    Large2M = 2,
+}
+
+impl PagePolicy {
+    /// From its number.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Option<PagePolicy> {
+        match raw {
+            0 => Some(PagePolicy::Largest),
+            1 => Some(PagePolicy::Small4K),
+            2 => Some(PagePolicy::Large2M),
+            _ => None,
+        }
+    }
+}
+
+/// How long a segment's content lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Lifetime {
+    /// In files, until deleted.
+    Persistent = 0,
+    /// In memory; gone when the last process that has it attached ends or detaches.
+    Volatile = 1,
+}
+
+impl Lifetime {
+    /// From its number.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Option<Lifetime> {
+        match raw {
+            0 => Some(Lifetime::Persistent),
+            1 => Some(Lifetime::Volatile),
+            _ => None,
+        }
+    }
+}
+
+/// What `seg_alloc` is to make.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SegParams {
+    /// First address, 2 MiB-aligned, in the VAS region; 0: one that no segment of the store uses.
+    pub base: u64,
+    /// Bytes; rounded up to 4 KiB, not 0.
+    pub size_bytes: u64,
+    /// How far it may grow, rounded up to 2 MiB; 0: as `size_bytes`.
+    pub reserve_bytes: u64,
+    /// Permission bits of its file.
+    pub mode: u32,
+    /// [`Lifetime`].
+    pub lifetime: u8,
+    /// [`PagePolicy`].
+    pub pages: u8,
+    /// 1: switching into a VAS that has it takes its lock.
+    pub lockable: u8,
+    /// 0.
+    pub reserved: u8,
+}
+
+/// A segment, as `seg_stat` and `seg_list` tell it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegStat {
+    /// Its id.
+    pub sid: u64,
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Bytes it may grow to.
+    pub reserve_bytes: u64,
+    /// Bytes the host stores for it (sparse files store less than their size).
+    pub stored_bytes: u64,
+    /// Permission bits of its file.
+    pub mode: u32,
+    /// [`Lifetime`].
+    pub lifetime: u8,
+    /// [`PagePolicy`].
+    pub pages: u8,
+    /// 1 if lockable.
+    pub lockable: u8,
+    /// 1 if its last writer did not end properly, and nobody has it attached writable now.
+    pub dirty: u8,
+    /// 1 if a holder of its lock died and nobody has recovered it.
+    pub inconsistent: u8,
+    /// What the caller may do: 0 nothing, 1 read, 3 write.
+    pub access: u8,
+    /// 0.
+    pub reserved: [u8; 2],
+    /// Live VMs that have it attached.
+    pub attachers: u32,
+    /// Its name, NUL-terminated.
+    pub name: [u8; 256],
+}
+
+/// A VAS, as `vas_stat` and `vas_list` tell it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VasStat {
+    /// Its id.
+    pub vid: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Segments in it.
+    pub segments: u32,
+    /// Live VMs that have it attached.
+    pub attachers: u32,
+    /// 1 if its instances get TLB tags.
+    pub tagged: u8,
+    /// What the caller may do: 0 nothing, 1 read, 3 write.
+    pub access: u8,
+    /// 0.
+    pub reserved: [u8; 2],
+    /// Its name, NUL-terminated.
+    pub name: [u8; 256],
+}
+
+/// One segment of a VAS.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Attachment {
+    /// The segment.
+    pub sid: u64,
+    /// [`Right`], 1 or 3.
+    pub right: u64,
+}
+
+/// A segment's root object: where a program that attaches it begins to read.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SegRoot {
+    /// Its address, within the segment; 0 for none.
+    pub address: u64,
+    /// What the caller says of its type; compared by callers, never by the system.
+    pub fingerprint: [u64; 2],
+}
+
+const _: () = {
+    // Published in guest-sdk's C header: change a struct only by adding at its end.
+    assert!(size_of::<SegParams>() == 32);
+    assert!(size_of::<SegStat>() == 312);
+    assert!(offset_of!(SegStat, name) == 56);
+    assert!(size_of::<VasStat>() == 280);
+    assert!(offset_of!(VasStat, name) == 24);
+    assert!(size_of::<Attachment>() == 16);
+    assert!(size_of::<SegRoot>() == 24);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_never_look_like_errors() {
+        assert_eq!(VasId::new(0), None);
+        assert_eq!(SegId::new(1 << 63), None);
+        assert_eq!(SegId::new(255).unwrap().to_string(), "00000000000000ff");
+    }
+
+    #[test]
+    fn rights_survive_the_register() {
+        for right in [Right::Read, Right::Write] {
+            assert_eq!(Right::from_raw(right.raw()), Some(right));
+        }
+        assert_eq!(Right::from_raw(2), None);
+    }
+}

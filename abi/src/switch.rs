@@ -1,0 +1,89 @@
+//! The structures `vas_switch` reads, in memory the VMM fills and the kernel uses.
+//!
+//! ```text
+//!  SwitchControl      private to the VM      instances, seen
+//!  live page          the store's file       changes: bumped at each change of any VAS
+//!  VcpuLine[vCPU]     the VM's lease file    current: offset of an instance entry
+//!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
+//!  LockRef[]          private to the VM      lock page, slot and mode, in sid order
+//!  lock page          the segment's file     see lock.rs
+//! ```
+//!
+//! What lies in the lease file can be read by other VMMs and by the command line, which is how
+//! they know who is inside a VAS. A switch announces itself there first (an exchange, which is
+//! a full barrier) and then looks whether `changes` is what the VMM has seen; whoever changes
+//! a VAS bumps `changes` first and then looks who is inside. One of the two sees the other.
+
+use core::mem::{offset_of, size_of};
+
+/// Bits 11..0 of CR3 with CR4.PCIDE: the tag.
+pub const CR3_TAG: u64 = 0xfff;
+/// Bit 63 of a CR3 load: keep what the TLB holds for the tag (SDM 3A, 4.10.4.1). In an
+/// instance entry: the instance is tagged.
+pub const CR3_KEEP: u64 = 1 << 63;
+
+/// At [`crate::layout::SWITCH_CONTROL`]; written by the VMM.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SwitchControl {
+    /// Bytes of the instance table in use: handles at or beyond are not attached.
+    pub table_bytes: u64,
+    /// The value of the live page's counter up to which the VMM has looked at all VASes.
+    pub seen: u64,
+}
+
+/// At [`crate::layout::VCPU_LINES`], by vCPU number.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VcpuLine {
+    /// Offset in the instance table of the instance the vCPU is in: its handle times 64.
+    pub current: u64,
+    /// Program's thread number, 0 for none. For people who look; written by the VMM.
+    pub thread: u64,
+    /// 0.
+    pub reserved: [u64; 6],
+}
+
+/// At [`crate::layout::INSTANCES`], by handle; written by the VMM.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InstanceEntry {
+    /// What to load into CR3, with [`CR3_KEEP`] if tagged, or 0: the kernel must leave the
+    /// switch to the VMM. For instances without lockable segments.
+    pub plain_cr3: u64,
+    /// The same for every instance, locks or not.
+    pub cr3: u64,
+    /// Differs from every other instance's and is new after each change that takes anything
+    /// away; a tag loaded with another generation must be flushed.
+    pub generation: u64,
+    /// How many [`LockRef`]s belong to it; 0 for a plain instance.
+    pub lock_count: u32,
+    /// Index of the first.
+    pub lock_first: u32,
+    /// The VAS, 0 for home or none.
+    pub vid: u64,
+    /// 0.
+    pub reserved: [u64; 3],
+}
+
+/// One lock an instance needs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockRef {
+    /// Kernel address of the segment's lock page. A segment has one such address in a VM, so
+    /// that equal addresses mean the same lock.
+    pub page: u64,
+    /// The VM's slot in the lock page.
+    pub slot: u32,
+    /// 0 shared, 1 exclusive.
+    pub exclusive: u32,
+}
+
+const _: () = {
+    assert!(size_of::<SwitchControl>() == 64);
+    assert!(size_of::<VcpuLine>() == 64);
+    assert!(size_of::<InstanceEntry>() == 64);
+    assert!(offset_of!(InstanceEntry, lock_count) == 24);
+    assert!(offset_of!(InstanceEntry, vid) == 32);
+    assert!(size_of::<LockRef>() == 16);
+};
