@@ -13,9 +13,10 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::boot;
 use super::call_pages::{CallPages, map_call_pages};
-use super::memory::{GuestMem, MemoryError};
+use super::memory::{GuestMem, MemoryError, address_end};
 use super::tables::{FramePool, Tables};
 use super::vcpu::Vcpu;
+use super::windows::Windows;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,8 @@ pub struct Machine {
     max_vcpus: u32,
     pool: Mutex<FramePool>,
     call_pages: CallPages,
+    /// Pieces of segments in guest-physical space. Before `mem`: the VM goes last.
+    pub windows: Windows,
     /// Guest memory.
     pub mem: GuestMem,
 }
@@ -117,6 +120,9 @@ impl Machine {
         // which all components but AMX's tiles fit in.
         let offered = leaf(&cpuid, 0xd, 0).map_or(3, |l| u64::from(l.eax));
         let xcr0 = (offered & boot::XCR0_KEEP) | 1;
+        let end = address_end(phys_bits);
+        let memslots = kvm.get_nr_memslots() as u32;
+        let windows = Windows::new(fd.clone(), end / 4..end, memslots, window_limit());
         let mut pool = FramePool::default();
         let mut system = mem.alloc(abi::layout::SYSTEM_BYTES)?;
         if system.raw() != 0 {
@@ -141,6 +147,7 @@ impl Machine {
             max_vcpus: (kvm.get_max_vcpus() as u32).min(MAX_VCPUS),
             pool: Mutex::new(pool),
             call_pages,
+            windows,
             mem,
             fd,
         };
@@ -276,6 +283,14 @@ impl Machine {
     pub fn has_fsgsbase(&self) -> bool {
         leaf(&self.cpuid, 7, 0).is_some_and(|l| l.ebx & 1 != 0)
     }
+}
+
+/// Bytes of windows at one time: four times the host's memory, for more than that is not
+/// resident anyway, and KVM's bookkeeping on hosts with shadow tables is 2 MiB a gigabyte.
+fn window_limit() -> u64 {
+    let total = rustix::system::sysinfo();
+    let bytes = (total.totalram as u64).saturating_mul(u64::from(total.mem_unit));
+    bytes.saturating_mul(4).max(64 << 30)
 }
 
 /// The private region's 32 tables exist from the start: every VAS instance's root will point

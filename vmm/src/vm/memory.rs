@@ -137,9 +137,8 @@ impl GuestMem {
                 bank_bytes: FIRST_BANK_BYTES,
                 slots: 0,
             }),
-            // One bit less than the processor has: hosts keep addresses for themselves at
-            // the top (AMD's encryption bit, KVM's own uses).
-            end: 1 << u32::from(phys_bits.clamp(36, 52) - 1),
+            // The rest is for windows (windows.rs).
+            end: address_end(phys_bits) / 4,
             handed_out: AtomicU64::new(0),
             kvm_nanos: AtomicU64::new(0),
         };
@@ -572,6 +571,12 @@ fn host_move(source: HostRange, dest: HostRange) -> Result<(), std::io::Error> {
     if mapped == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// End of the guest-physical space we use: one bit less than the processor has, since hosts
+/// keep addresses for themselves at the top (AMD's encryption bit, KVM's own uses).
+pub(super) fn address_end(phys_bits: u8) -> u64 {
+    1 << u32::from(phys_bits.clamp(36, 52) - 1)
+}
+
 fn host_protect(range: HostRange, prot: libc::c_int) -> Result<(), std::io::Error> {
     // SAFETY: the range belongs to a bank. At worst another thread of ours meets a fault in
     // the one case without access, which only file-laid pages see, and those are accessed
@@ -584,7 +589,7 @@ fn host_protect(range: HostRange, prot: libc::c_int) -> Result<(), std::io::Erro
 }
 
 /// Reserves `len` bytes aligned to 2 MiB, so that huge pages of host and guest coincide.
-fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::Error> {
+pub(super) fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::Error> {
     let align = PAGE_SIZE_2M as usize;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;

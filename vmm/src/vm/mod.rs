@@ -5,6 +5,7 @@
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
+//! - [`windows`]: pieces of files in guest-physical space, which come and go
 //! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod resident;
 pub mod tables;
 pub mod vcpu;
+pub mod windows;
 
 pub use exit::{Exit, Via};
 pub use machine::{Machine, VmError};
