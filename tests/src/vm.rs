@@ -27,6 +27,7 @@ pub struct Run {
     memory_bytes: u64,
     grants: Vec<String>,
     timeout: Duration,
+    store: Option<PathBuf>,
 }
 
 /// How a program ended, in a VM or natively.
@@ -101,6 +102,7 @@ impl Run {
             memory_bytes: MEMORY_BYTES,
             grants: Vec::new(),
             timeout: pace::limit(TIMEOUT),
+            store: None,
         }
     }
 
@@ -108,6 +110,13 @@ impl Run {
     #[must_use]
     pub fn dir(mut self, dir: impl Into<String>) -> Run {
         self.grants.push(dir.into());
+        self
+    }
+
+    /// With its address spaces in the store at `path`.
+    #[must_use]
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Run {
+        self.store = Some(path.into());
         self
     }
 
@@ -155,6 +164,7 @@ impl Run {
             memory_bytes: self.memory_bytes,
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             cwd: None,
+            store: self.store.clone(),
             umask: 0o022,
             stdio,
         }

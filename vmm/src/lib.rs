@@ -9,7 +9,8 @@
 //!    memory to the host kernel.
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
-//! - [`space`]: the program's address space; [`guest`]: what a program starts with
+//! - [`space`]: the program's own address space; [`guest`]: what a program starts with
+//! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
 //! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
@@ -24,4 +25,6 @@ pub mod linux;
 pub mod process;
 pub mod report;
 pub mod space;
+pub mod store;
+pub mod vas;
 pub mod vm;

@@ -21,6 +21,8 @@ pub struct RunConfig {
     /// Its current directory, a path inside; `None` for the host's where a grant shows it,
     /// else the first grant.
     pub cwd: Option<PathBuf>,
+    /// The store its address spaces are in; `None` for the user's own.
+    pub store: Option<PathBuf>,
     /// Its umask.
     pub umask: u32,
     /// Standard input, output and error.

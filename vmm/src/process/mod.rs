@@ -38,6 +38,7 @@ use crate::linux::fs::Files;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::{Phase, Stats};
 use crate::space::Space;
+use crate::vas::Vases;
 use crate::vm::Machine;
 
 /// A program in its VM.
@@ -47,6 +48,8 @@ pub struct Process {
     pub machine: Arc<Machine>,
     /// Its own address space.
     pub space: Space,
+    /// What it has attached.
+    pub vases: Arc<Vases>,
     /// Its threads.
     pub threads: ThreadTable,
     /// What it does with signals.
@@ -145,6 +148,11 @@ impl Process {
             }
         }
         self.threads.join_ended();
+        let orderly = {
+            let slot = self.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
+            matches!(*slot, None | Some(Outcome::Exited(_)))
+        };
+        self.vases.close(orderly);
         if let Some(stopped) = self.stopped.get() {
             self.stats.phase(Phase::End, stopped.elapsed());
         }

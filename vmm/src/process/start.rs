@@ -22,6 +22,7 @@ use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, default_cwd
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::report::stats::{Phase, Stats};
 use crate::space::{Backing, Prot, Space};
+use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
 
@@ -105,6 +106,9 @@ impl Process {
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
+        let vas_config = VasConfig { store: config.store.clone(), program: name.clone() };
+        let vases = Arc::new(Vases::new(machine.clone(), vas_config));
+        space.set_vases(vases.clone());
         let loaded = elf::load(&space, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.
         space.set_heap(loaded.end + PAGE_SIZE);
@@ -133,6 +137,7 @@ impl Process {
         let process = Arc::new(Process {
             machine,
             space,
+            vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
             clock: Mutex::new(GuestClock::new(tsc_khz)),

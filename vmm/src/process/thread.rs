@@ -1,9 +1,12 @@
 //! One thread of the program: a vCPU, run by a host thread of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use abi::addr::LOWER_HALF_END;
+use abi::layout::VAS_START;
 
 use super::{Outcome, Process};
 use crate::linux;
@@ -20,6 +23,7 @@ pub struct Thread {
     /// Its number as the program sees it.
     pub tid: i32,
     host_tid: AtomicI32,
+    vcpu: AtomicU32,
     /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
     pub clear_child_tid: AtomicU64,
     /// Head of its robust futex list, 0 if none.
@@ -36,6 +40,7 @@ impl Thread {
         Arc::new(Thread {
             tid,
             host_tid: AtomicI32::new(0),
+            vcpu: AtomicU32::new(u32::MAX),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             signals,
@@ -52,6 +57,12 @@ impl Thread {
     /// Sets its name.
     pub fn set_name(&self, name: &[u8]) {
         *self.name.lock().unwrap_or_else(|poison| poison.into_inner()) = name.to_vec();
+    }
+
+    /// Number of the vCPU it runs on; no vCPU's before it has started.
+    #[must_use]
+    pub fn vcpu(&self) -> u32 {
+        self.vcpu.load(Ordering::Relaxed)
     }
 
     /// The host thread that runs it, 0 before it has started.
@@ -115,6 +126,7 @@ pub fn spawn(
 fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     let host_tid = rustix::thread::gettid().as_raw_nonzero().get();
     thread.host_tid.store(host_tid, Ordering::Relaxed);
+    thread.vcpu.store(vcpu.index(), Ordering::Relaxed);
     process.stats.thread_started();
     let armed = vcpu.arm();
     let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu };
@@ -125,6 +137,7 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
+    process.vases.leave(&mut vcpu, died(process));
     drop(armed);
     if next == Next::ThreadEnds {
         linux::thread::on_exit(process, thread);
@@ -137,16 +150,27 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     }
 }
 
+/// Whether the process is ending by something else than its own exit: what it was writing
+/// cannot be relied on.
+fn died(process: &Process) -> bool {
+    let slot = process.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
+    matches!(&*slot, Some(outcome) if !matches!(outcome, Outcome::Exited(_)))
+}
+
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
     loop {
         if ctx.process.is_stopping() {
             return Next::Stop;
         }
+        ctx.process.vases.release_pins();
         let entered = Instant::now();
         let exit = ctx.vcpu.run();
         ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
-            Ok(exit) => handle(ctx, exit),
+            Ok(exit) => {
+                ctx.process.vases.note_exit(ctx.vcpu);
+                handle(ctx, exit)
+            }
             Err(e) => {
                 ctx.process.stop(Outcome::HostFailed(crate::error::chain(&e)));
                 Next::Stop
@@ -171,6 +195,9 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
         Exit::Kicked => linux::signal::deliver_pending(ctx),
         Exit::KickedInKernel => Next::Run,
         Exit::HostFault => linux::signal::deliver_fault(ctx, Fault::bus(0)),
+        // A window was taken away between the translation and the access: the next attempt
+        // finds the page tables without it.
+        Exit::Forbidden { at, .. } if ctx.process.machine.windows.contains(at) => Next::Run,
         Exit::Forbidden { what, at } => {
             linux::signal::deliver_fault(ctx, Fault::forbidden(what, at))
         }
@@ -211,7 +238,11 @@ const ERROR_FETCH: u64 = 1 << 4;
 fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let write = error & ERROR_WRITE != 0;
     let fetch = error & ERROR_FETCH != 0;
-    let outcome = ctx.process.space.fault(address, write, fetch);
+    let outcome = if (VAS_START.raw()..LOWER_HALF_END).contains(&address) {
+        ctx.process.vases.fault(ctx.vcpu, address, write, fetch)
+    } else {
+        ctx.process.space.fault(address, write, fetch)
+    };
     let mapped = outcome == FaultOutcome::Resolved;
     let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
     ctx.process.stats.fault(kind);

@@ -6,7 +6,8 @@
 //! meanwhile: then the bytes go to memory of the VM that no longer means anything, which is
 //! the program's race, and to nothing else.
 
-use abi::{Errno, GuestPhys, PAGE_SIZE};
+use abi::layout::VAS_START;
+use abi::{Errno, PAGE_SIZE};
 
 use super::private::Space;
 use crate::vm::memory::HostRange;
@@ -24,17 +25,22 @@ pub enum Access {
 const PATH_MAX: usize = 4096;
 
 impl Space {
-    /// Calls `f` with each piece of `len` bytes at `gva`: where it lies and whether a file may
-    /// lie there. Stops at the first byte the program itself could not access that way;
+    /// Calls `f` with each piece of `len` bytes at `gva`: where it lies in this process and
+    /// whether a file may lie there. Addresses in the VAS region are those of the instance the
+    /// calling thread is in (`vas/access.rs`). Stops at the first byte the program itself could not access that way;
     /// returns how many bytes came before it.
     fn pieces(
         &self,
         gva: u64,
         len: u64,
         access: Access,
-        mut f: impl FnMut(GuestPhys, usize, bool) -> Result<(), Errno>,
+        mut f: impl FnMut(HostRange, bool) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
+        if gva >= VAS_START.raw() {
+            let Some(vases) = self.vases() else { return Ok(0) };
+            return vases.pieces(gva, len, access, |range| f(range, true));
+        }
         let mut inner = self.lock();
         let mut good = gva;
         while good < end {
@@ -50,7 +56,8 @@ impl Space {
         }
         if good > gva {
             self.host_runs(&mut inner, gva..good, |gpa, bytes, has_file| {
-                f(gpa, bytes as usize, has_file)
+                let range = self.mem().host_range(gpa, bytes as usize);
+                f(range.map_err(|_| Errno::EFAULT)?, has_file)
             })?;
         }
         Ok(good - gva)
@@ -62,8 +69,8 @@ impl Space {
     /// `EFAULT` when not even the first byte is accessible (and `len` is not 0).
     pub fn ranges(&self, gva: u64, len: u64, access: Access) -> Result<Vec<HostRange>, Errno> {
         let mut ranges = Vec::new();
-        let good = self.pieces(gva, len, access, |gpa, bytes, _| {
-            ranges.push(self.mem().host_range(gpa, bytes).map_err(|_| Errno::EFAULT)?);
+        let good = self.pieces(gva, len, access, |range, _| {
+            ranges.push(range);
             Ok(())
         })?;
         if good == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(ranges) }
@@ -72,7 +79,7 @@ impl Space {
     /// Whether the program could access all `len` bytes at `gva` that way.
     #[must_use]
     pub fn is_accessible(&self, gva: u64, len: u64, access: Access) -> bool {
-        self.pieces(gva, len, access, |_, _, _| Ok(())) == Ok(len)
+        self.pieces(gva, len, access, |_, _| Ok(())) == Ok(len)
     }
 
     /// Copies the program's memory out, all or nothing.
@@ -82,15 +89,12 @@ impl Space {
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let len = buf.len() as u64;
         let mut rest = &mut *buf;
-        let good = self.pieces(gva, len, Access::Read, |gpa, bytes, has_file| {
+        let good = self.pieces(gva, len, Access::Read, |range, has_file| {
             let (now, later) =
-                std::mem::take(&mut rest).split_at_mut_checked(bytes).ok_or(Errno::EFAULT)?;
+                std::mem::take(&mut rest).split_at_mut_checked(range.len).ok_or(Errno::EFAULT)?;
             rest = later;
-            if has_file {
-                self.mem().read_faultable(gpa, now).map_err(|_| Errno::EFAULT)
-            } else {
-                self.mem().read(gpa, now).map_err(|_| Errno::EFAULT)
-            }
+            if has_file { range.read_faultable(now) } else { range.read(now) }
+                .map_err(|_| Errno::EFAULT)
         })?;
         if good == len { Ok(()) } else { Err(Errno::EFAULT) }
     }
@@ -102,14 +106,11 @@ impl Space {
     /// `EFAULT`.
     pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
         let mut rest = buf;
-        let good = self.pieces(gva, buf.len() as u64, Access::Write, |gpa, bytes, has_file| {
-            let (now, later) = rest.split_at_checked(bytes).ok_or(Errno::EFAULT)?;
+        let good = self.pieces(gva, buf.len() as u64, Access::Write, |range, has_file| {
+            let (now, later) = rest.split_at_checked(range.len).ok_or(Errno::EFAULT)?;
             rest = later;
-            if has_file {
-                self.mem().write_faultable(gpa, now).map_err(|_| Errno::EFAULT)
-            } else {
-                self.mem().write(gpa, now).map_err(|_| Errno::EFAULT)
-            }
+            if has_file { range.write_faultable(now) } else { range.write(now) }
+                .map_err(|_| Errno::EFAULT)
         })?;
         if good == buf.len() as u64 { Ok(()) } else { Err(Errno::EFAULT) }
     }

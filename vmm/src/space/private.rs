@@ -18,12 +18,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use abi::layout::{CALL_PAGE, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
 use super::vma::{Backing, Vma, VmaMap, page_up};
+use crate::vas::Vases;
 use crate::vm::Machine;
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError};
 
@@ -54,6 +55,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub struct Space {
     pub(super) machine: Arc<Machine>,
+    vases: OnceLock<Arc<Vases>>,
     inner: Mutex<Inner>,
 }
 
@@ -93,7 +95,16 @@ impl Space {
             next_fault: 0,
             ahead_slots: 1,
         };
-        Space { machine, inner: Mutex::new(inner) }
+        Space { machine, vases: OnceLock::new(), inner: Mutex::new(inner) }
+    }
+
+    /// Makes addresses in the VAS region mean what they mean in these. Once.
+    pub fn set_vases(&self, vases: Arc<Vases>) {
+        let _ = self.vases.set(vases);
+    }
+
+    pub(super) fn vases(&self) -> Option<&Vases> {
+        self.vases.get().map(|vases| &**vases)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

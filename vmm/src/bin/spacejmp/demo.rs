@@ -121,6 +121,7 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
             access: Access::ReadOnly,
         }],
         cwd: None,
+        store: None,
         umask: take_over_umask(),
         stdio: [
             OwnedFd::from(input),

@@ -33,6 +33,12 @@ use crate::terminal;
     after_long_help = long_help()
 )]
 pub(crate) struct Args {
+    /// The directory where address spaces and segments are kept
+    ///
+    /// Made at the program's first call that needs it. Default: spacejmp in the user's data
+    /// directory ($XDG_DATA_HOME or ~/.local/share).
+    #[arg(long, value_name = "DIR", env = "SPACEJMP_STORE")]
+    store: Option<PathBuf>,
     /// Memory the program may use: a number with K, M, G or T
     ///
     /// Nothing is taken before the program touches it. Default: half of the host's memory, or
@@ -107,6 +113,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         memory_bytes,
         grants,
         cwd: args.cwd,
+        store: args.store,
         umask: take_over_umask(),
         stdio: stdio()?,
     };

@@ -1,0 +1,217 @@
+//! Arguments of calls: ids, names and structures in the program's memory.
+//!
+//! Every value is the program's and may be anything.
+
+use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
+use abi::{Errno, Right, SegId, VasId};
+
+use crate::process::ThreadCtx;
+use crate::store::Name;
+use crate::vas::VasError;
+
+/// Most bytes a listing fills at once.
+const LIST_MAX_BYTES: u64 = 1 << 20;
+
+/// A VAS id.
+///
+/// # Errors
+/// `ENOENT`: no VAS has such an id.
+pub fn vid(raw: u64) -> Result<VasId, VasError> {
+    VasId::new(raw).ok_or(VasError::Fault(Errno::ENOENT))
+}
+
+/// A segment id.
+///
+/// # Errors
+/// `ENOENT`: no segment has such an id.
+pub fn sid(raw: u64) -> Result<SegId, VasError> {
+    SegId::new(raw).ok_or(VasError::Fault(Errno::ENOENT))
+}
+
+/// An attachment's right.
+///
+/// # Errors
+/// `EINVAL`.
+pub fn right(raw: u64) -> Result<Right, VasError> {
+    Right::from_raw(raw).ok_or(VasError::Invalid { what: "the right" })
+}
+
+/// Permission bits.
+///
+/// # Errors
+/// `EINVAL` for anything but the nine of `chmod`.
+pub fn mode(raw: u64) -> Result<u32, VasError> {
+    match u32::try_from(raw) {
+        Ok(mode) if mode & !0o777 == 0 => Ok(mode),
+        _ => Err(VasError::Invalid { what: "the mode" }),
+    }
+}
+
+/// A flag.
+///
+/// # Errors
+/// `EINVAL` for anything but 0 and 1.
+pub fn flag(raw: u64) -> Result<bool, VasError> {
+    match raw {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(VasError::Invalid { what: "the flag" }),
+    }
+}
+
+/// A name of `len` bytes at `gva`.
+///
+/// # Errors
+/// `EFAULT`, `ENAMETOOLONG`, or `EINVAL` for what is no name.
+pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
+    if len > NAME_MAX_BYTES as u64 {
+        return Err(VasError::Fault(Errno::ENAMETOOLONG));
+    }
+    let mut bytes = vec![0; len as usize];
+    ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    Name::new(&bytes).map_err(|_| VasError::Invalid { what: "the name" })
+}
+
+/// Writes into the program's memory.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> {
+    ctx.process.space.copy_out(gva, bytes).map_err(VasError::Fault)
+}
+
+/// As much of `bytes` as the caller's buffer of `room` bytes takes.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn put_up_to(ctx: &ThreadCtx<'_>, gva: u64, room: u64, bytes: &[u8]) -> Result<(), VasError> {
+    let len = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+    put(ctx, gva, bytes.get(..len).unwrap_or(bytes))
+}
+
+/// How many entries of `bytes` each go into a buffer of `room` bytes.
+#[must_use]
+pub fn entries(room: u64, bytes: usize) -> usize {
+    (room.min(LIST_MAX_BYTES) / bytes as u64) as usize
+}
+
+/// What `seg_alloc` is to make.
+///
+/// # Errors
+/// `EFAULT`, or `EINVAL` when the caller's structure is shorter than the first version.
+pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, VasError> {
+    let size = size_of::<SegParams>();
+    if len < size as u64 {
+        return Err(VasError::Invalid { what: "the length of the parameters" });
+    }
+    let mut bytes = [0; size_of::<SegParams>()];
+    ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    let mut words = Words(&bytes);
+    let params = SegParams {
+        base: words.u64(),
+        size_bytes: words.u64(),
+        reserve_bytes: words.u64(),
+        mode: words.u32(),
+        lifetime: words.u8(),
+        pages: words.u8(),
+        lockable: words.u8(),
+        reserved: words.u8(),
+    };
+    if params.reserved != 0 {
+        return Err(VasError::Invalid { what: "a reserved field" });
+    }
+    Ok(params)
+}
+
+/// A root object.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn seg_root(ctx: &ThreadCtx<'_>, gva: u64) -> Result<SegRoot, VasError> {
+    let mut bytes = [0; size_of::<SegRoot>()];
+    ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    let mut words = Words(&bytes);
+    Ok(SegRoot { address: words.u64(), fingerprint: [words.u64(), words.u64()] })
+}
+
+/// A root object's bytes.
+#[must_use]
+pub fn seg_root_bytes(root: &SegRoot) -> Vec<u8> {
+    let [low, high] = root.fingerprint;
+    [root.address, low, high].iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The bytes of a `SegStat`.
+#[must_use]
+pub fn seg_stat_bytes(stat: &SegStat) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of::<SegStat>());
+    for word in [stat.sid, stat.base, stat.size_bytes, stat.reserve_bytes, stat.stored_bytes] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(&stat.mode.to_le_bytes());
+    let flags = [
+        stat.lifetime,
+        stat.pages,
+        stat.lockable,
+        stat.dirty,
+        stat.inconsistent,
+        stat.access,
+        0,
+        0,
+    ];
+    bytes.extend_from_slice(&flags);
+    bytes.extend_from_slice(&stat.attachers.to_le_bytes());
+    bytes.extend_from_slice(&stat.name);
+    // To the end of the structure, whose size is a multiple of 8.
+    bytes.resize(size_of::<SegStat>(), 0);
+    bytes
+}
+
+/// The bytes of a `VasStat`.
+#[must_use]
+pub fn vas_stat_bytes(stat: &VasStat) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of::<VasStat>());
+    bytes.extend_from_slice(&stat.vid.to_le_bytes());
+    for half in [stat.mode, stat.segments, stat.attachers] {
+        bytes.extend_from_slice(&half.to_le_bytes());
+    }
+    bytes.extend_from_slice(&[stat.tagged, stat.access, 0, 0]);
+    bytes.extend_from_slice(&stat.name);
+    bytes.resize(size_of::<VasStat>(), 0);
+    bytes
+}
+
+/// A name as a stat structure holds it.
+#[must_use]
+pub fn name_field(name: &str) -> [u8; 256] {
+    let mut field = [0; 256];
+    field.iter_mut().zip(name.bytes().take(NAME_MAX_BYTES)).for_each(|(to, from)| *to = from);
+    field
+}
+
+/// Little-endian numbers, one after the other.
+struct Words<'a>(&'a [u8]);
+
+impl Words<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        match self.0.split_first_chunk::<N>() {
+            Some((head, tail)) => {
+                self.0 = tail;
+                *head
+            }
+            None => [0; N],
+        }
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u8(&mut self) -> u8 {
+        u8::from_le_bytes(self.take())
+    }
+}

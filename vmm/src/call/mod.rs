@@ -1,0 +1,87 @@
+//! SpaceJMP's own calls, as far as the VMM serves them.
+//!
+//! - [`vas`], [`seg`]: one function per call; each takes the calling thread and the six
+//!   argument registers and returns what RAX gets
+//! - [`args`]: names, ids and structures in the program's memory
+//!
+//! Arguments are checked here; what the calls do is done in `crate::vas` and `crate::store`.
+
+pub mod args;
+pub mod seg;
+pub mod vas;
+
+use std::time::{Duration, Instant};
+
+use abi::Errno;
+use abi::call::{self as number, CALL_HYPER};
+
+use crate::linux::signal;
+use crate::process::ThreadCtx;
+use crate::process::thread::Next;
+use crate::vas::{VasError, Wait};
+
+/// What a call gives.
+pub type CallResult = Result<u64, VasError>;
+
+/// Serves the call in the registers of `ctx`.
+pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
+    let regs = &ctx.vcpu.regs;
+    let raw = regs.rax;
+    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    let result = match u32::try_from(raw) {
+        Ok(number) => dispatch(ctx, number & !CALL_HYPER, &args),
+        Err(_) => None,
+    };
+    tracing::trace!(target: "call", tid = ctx.thread.tid, number = raw, ?args, ?result);
+    ctx.vcpu.regs.rax = match result {
+        Some(Ok(value)) => value,
+        Some(Err(error)) => {
+            let call = u32::try_from(raw).ok().and_then(number::name).unwrap_or("?");
+            tracing::debug!(target: "call", "{call}: {}", crate::error::chain(&error));
+            error.errno().as_result()
+        }
+        None => Errno::ENOSYS.as_result(),
+    };
+    signal::deliver_pending(ctx)
+}
+
+/// The table: number to function.
+fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallResult> {
+    let [first, second, ..] = *a;
+    Some(match number {
+        number::CALL_NULL | number::CALL_HYPER_NULL => Ok(0),
+        number::CALL_VAS_SWITCH => vas::switch(ctx, first, Wait::Forever),
+        number::CALL_VAS_TRY_SWITCH => vas::switch(ctx, first, Wait::Never),
+        number::CALL_VAS_SWITCH_TIMEOUT => {
+            let deadline = Instant::now().checked_add(Duration::from_nanos(second));
+            vas::switch(ctx, first, deadline.map_or(Wait::Forever, Wait::Until))
+        }
+        number::CALL_VAS_CURRENT => Ok(u64::from(crate::vas::access::current())),
+        number::CALL_VAS_CREATE => vas::create(ctx, a),
+        number::CALL_VAS_FIND => vas::find(ctx, a),
+        number::CALL_VAS_CLONE => vas::clone(ctx, a),
+        number::CALL_VAS_ATTACH => vas::attach(ctx, a),
+        number::CALL_VAS_DETACH => vas::detach(ctx, a),
+        number::CALL_VAS_CTL => vas::ctl(ctx, a),
+        number::CALL_VAS_DELETE => vas::delete(ctx, a),
+        number::CALL_VAS_LIST => vas::list(ctx, a),
+        number::CALL_VAS_STAT => vas::stat(ctx, a),
+        number::CALL_VAS_SEGMENTS => vas::segments(ctx, a),
+        number::CALL_SEG_ALLOC => seg::alloc(ctx, a),
+        number::CALL_SEG_FIND => seg::find(ctx, a),
+        number::CALL_SEG_CLONE => seg::clone(ctx, a),
+        number::CALL_SEG_ATTACH => seg::attach(ctx, a),
+        number::CALL_SEG_ATTACH_LOCAL => seg::attach_local(ctx, a),
+        number::CALL_SEG_DETACH => seg::detach(ctx, a),
+        number::CALL_SEG_DETACH_LOCAL => seg::detach_local(ctx, a),
+        number::CALL_SEG_CTL => seg::ctl(ctx, a),
+        number::CALL_SEG_DELETE => seg::delete(ctx, a),
+        number::CALL_SEG_LIST => seg::list(ctx, a),
+        number::CALL_SEG_STAT => seg::stat(ctx, a),
+        number::CALL_SEG_GROW => seg::grow(ctx, a),
+        number::CALL_SEG_SYNC => seg::sync(ctx, a),
+        number::CALL_SEG_ROOT_GET => seg::root_get(ctx, a),
+        number::CALL_SEG_ROOT_SET => seg::root_set(ctx, a),
+        _ => return None,
+    })
+}

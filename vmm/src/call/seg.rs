@@ -1,0 +1,251 @@
+//! Calls on segments.
+
+use abi::Errno;
+use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
+
+use super::{CallResult, args};
+use crate::process::ThreadCtx;
+use crate::store::{LeaseView, SegmentRecord, SegmentSpec};
+use crate::vas::VasError;
+
+/// `seg_alloc(name, name_len, params, params_len)`.
+///
+/// # Errors
+/// `EEXIST`, `EINVAL`, `ENOSPC`, `EACCES`, `EFAULT`.
+pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [name, len, params, params_len, ..] = *a;
+    let name = args::name(ctx, name, len)?;
+    let params = args::seg_params(ctx, params, params_len)?;
+    let spec = SegmentSpec {
+        base: (params.base != 0).then_some(params.base),
+        size_bytes: params.size_bytes,
+        reserve_bytes: params.reserve_bytes,
+        mode: args::mode(params.mode.into())?,
+        lifetime: lifetime(params.lifetime.into())?,
+        pages: pages(params.pages.into())?,
+        lockable: args::flag(params.lockable.into())?,
+    };
+    Ok(ctx.process.vases.store()?.create_segment(&name, &spec)?.raw())
+}
+
+/// `seg_find(name, name_len)`.
+///
+/// # Errors
+/// `ENOENT`.
+pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [name, len, ..] = *a;
+    let name = args::name(ctx, name, len)?;
+    Ok(ctx.process.vases.store()?.find_segment(&name)?.raw())
+}
+
+/// `seg_clone(sid, name, name_len)`.
+///
+/// # Errors
+/// As `seg_alloc`; `ENOENT`.
+pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, name, len, ..] = *a;
+    let (sid, name) = (args::sid(sid)?, args::name(ctx, name, len)?);
+    Ok(ctx.process.vases.store()?.clone_segment(sid, &name)?.raw())
+}
+
+/// `seg_attach(vid, sid, right)`.
+///
+/// # Errors
+/// `EEXIST` for addresses taken, `EACCES`, `ENOENT`, `EINVAL`.
+pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, sid, right, ..] = *a;
+    let (vid, sid, right) = (args::vid(vid)?, args::sid(sid)?, args::right(right)?);
+    let vases = &ctx.process.vases;
+    vases.store()?.attach_segment(vid, sid, right)?;
+    vases.refresh(vid)?;
+    kick_stale(ctx);
+    Ok(0)
+}
+
+/// `seg_attach_local(vh, sid, right)`.
+///
+/// # Errors
+/// As `seg_attach`; `EBUSY` for a lockable segment while a thread is inside.
+pub fn attach_local(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vh, sid, right, ..] = *a;
+    ctx.process.vases.attach_local(vh, args::sid(sid)?, args::right(right)?)?;
+    kick_stale(ctx);
+    Ok(0)
+}
+
+/// `seg_detach(vid, sid)`.
+///
+/// # Errors
+/// `EBUSY` while a thread of any live process is inside; `ENOENT`, `EACCES`.
+pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, sid, ..] = *a;
+    let (vid, sid) = (args::vid(vid)?, args::sid(sid)?);
+    let vases = &ctx.process.vases;
+    vases.store()?.detach_segment(vid, sid)?;
+    vases.refresh(vid)?;
+    kick_stale(ctx);
+    Ok(0)
+}
+
+/// `seg_detach_local(vh, sid)`.
+///
+/// # Errors
+/// `EINVAL` unless it was attached to the instance itself; `EBUSY` while a thread is inside.
+pub fn detach_local(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vh, sid, ..] = *a;
+    ctx.process.vases.detach_local(vh, args::sid(sid)?).map(|()| 0)
+}
+
+/// `seg_ctl(sid, cmd, arg)`.
+///
+/// # Errors
+/// `EINVAL` for an unknown command; those of the command.
+pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, cmd, arg, ..] = *a;
+    let sid = args::sid(sid)?;
+    let vases = &ctx.process.vases;
+    let store = vases.store()?;
+    match cmd {
+        seg_ctl::SET_MODE => store.set_segment_mode(sid, args::mode(arg)?)?,
+        seg_ctl::SET_LOCKABLE => store.set_lockable(sid, args::flag(arg)?)?,
+        seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
+        seg_ctl::RECOVER => vases.recover(ctx.vcpu, sid)?,
+        seg_ctl::SET_LIFETIME => {
+            let record = store.segment(sid)?;
+            if lifetime(arg)? != record.header.lifetime {
+                return Err(VasError::Fault(Errno::ENOTSUP));
+            }
+        }
+        _ => return Err(VasError::Invalid { what: "the command" }),
+    }
+    Ok(0)
+}
+
+/// `seg_delete(sid)`.
+///
+/// # Errors
+/// `EBUSY` while a live process has it attached or a VAS lists it; `ENOENT`, `EACCES`.
+pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, ..] = *a;
+    ctx.process.vases.store()?.delete_segment(args::sid(sid)?)?;
+    Ok(0)
+}
+
+/// `seg_list(buffer, bytes, cursor)`.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [buffer, room, cursor, ..] = *a;
+    let store = ctx.process.vases.store()?;
+    let (all, leases) = (store.list_segments()?, store.leases()?);
+    let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())) {
+        bytes.extend(args::seg_stat_bytes(&stat_of(record, &leases)));
+        count += 1;
+    }
+    args::put(ctx, buffer, &bytes)?;
+    Ok(count)
+}
+
+/// `seg_stat(sid, buffer, bytes)`.
+///
+/// # Errors
+/// `ENOENT`, `EFAULT`.
+pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, buffer, room, ..] = *a;
+    let store = ctx.process.vases.store()?;
+    let record = store.segment(args::sid(sid)?)?;
+    let bytes = args::seg_stat_bytes(&stat_of(&record, &store.leases()?));
+    args::put_up_to(ctx, buffer, room, &bytes)?;
+    Ok(0)
+}
+
+/// `seg_grow(sid, bytes)`.
+///
+/// # Errors
+/// `EINVAL` for less than it has or more than its reserve; `ENOSPC`, `EACCES`.
+pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, bytes, ..] = *a;
+    ctx.process.vases.store()?.grow_segment(args::sid(sid)?, bytes)?;
+    Ok(0)
+}
+
+/// `seg_sync(sid)`.
+///
+/// # Errors
+/// `EIO` when the host could not store everything.
+pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, ..] = *a;
+    ctx.process.vases.store()?.sync(args::sid(sid)?)?;
+    Ok(0)
+}
+
+/// `seg_root_get(sid, buffer)`.
+///
+/// # Errors
+/// `ENOENT`, `EFAULT`.
+pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, buffer, ..] = *a;
+    let root = ctx.process.vases.store()?.root_get(args::sid(sid)?)?;
+    args::put(ctx, buffer, &args::seg_root_bytes(&root))?;
+    Ok(0)
+}
+
+/// `seg_root_set(sid, buffer)`.
+///
+/// # Errors
+/// `EINVAL` for an address outside the segment; `EACCES`, `EFAULT`.
+pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, buffer, ..] = *a;
+    let root = args::seg_root(ctx, buffer)?;
+    ctx.process.vases.store()?.root_set(args::sid(sid)?, &root)?;
+    Ok(0)
+}
+
+/// Threads that run on tables that were replaced look up.
+fn kick_stale(ctx: &ThreadCtx<'_>) {
+    let stale = ctx.process.vases.stale_vcpus();
+    if stale.is_empty() {
+        return;
+    }
+    for thread in ctx.process.threads.all() {
+        if stale.contains(&thread.vcpu()) {
+            ctx.process.threads.kick_until_heard(&thread);
+        }
+    }
+}
+
+fn lifetime(raw: u64) -> Result<Lifetime, VasError> {
+    Lifetime::from_raw(raw).ok_or(VasError::Invalid { what: "the lifetime" })
+}
+
+fn pages(raw: u64) -> Result<PagePolicy, VasError> {
+    PagePolicy::from_raw(raw).ok_or(VasError::Invalid { what: "the page policy" })
+}
+
+fn stat_of(record: &SegmentRecord, leases: &[LeaseView]) -> SegStat {
+    let header = &record.header;
+    let attached = leases.iter().filter_map(|lease| lease.right_on(header.sid));
+    let rights: Vec<_> = attached.collect();
+    let written = rights.contains(&abi::Right::Write);
+    SegStat {
+        sid: header.sid.raw(),
+        base: header.base,
+        size_bytes: header.size_bytes,
+        reserve_bytes: header.reserve_bytes,
+        stored_bytes: record.stored_bytes,
+        mode: record.mode,
+        lifetime: header.lifetime as u8,
+        pages: header.pages as u8,
+        lockable: u8::from(header.lockable),
+        dirty: u8::from(header.is_dirty() && !written),
+        inconsistent: u8::from(record.inconsistent),
+        access: record.access.raw(),
+        reserved: [0; 2],
+        attachers: rights.len() as u32,
+        name: args::name_field(record.name.as_str()),
+    }
+}

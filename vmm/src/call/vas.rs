@@ -1,0 +1,174 @@
+//! Calls on VASes and instances.
+
+use abi::Errno;
+use abi::objects::{Attachment, VasStat, vas_ctl};
+
+use super::{CallResult, args};
+use crate::process::ThreadCtx;
+use crate::store::VasRecord;
+use crate::vas::attach::AttachFlags;
+use crate::vas::{VasError, Wait};
+
+/// `vas_switch` and its kin: the calling thread enters an instance.
+///
+/// # Errors
+/// `EINVAL` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
+/// `EOWNERDEAD`, *with the thread inside*, when a holder of one of the locks died.
+pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
+    let process = ctx.process.clone();
+    let stopping = || process.is_stopping();
+    match process.vases.switch(ctx.vcpu, vh, wait, &stopping)? {
+        crate::vas::Entered::Consistent => Ok(0),
+        crate::vas::Entered::OwnerDied => Err(VasError::Fault(Errno::EOWNERDEAD)),
+    }
+}
+
+/// `vas_create(name, name_len, mode)`.
+///
+/// # Errors
+/// `EEXIST`, `EINVAL`, `EACCES`.
+pub fn create(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [name, len, mode, ..] = *a;
+    let (name, mode) = (args::name(ctx, name, len)?, args::mode(mode)?);
+    Ok(ctx.process.vases.store()?.create_vas(&name, mode)?.raw())
+}
+
+/// `vas_find(name, name_len)`.
+///
+/// # Errors
+/// `ENOENT`.
+pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [name, len, ..] = *a;
+    let name = args::name(ctx, name, len)?;
+    Ok(ctx.process.vases.store()?.find_vas(&name)?.raw())
+}
+
+/// `vas_clone(vid, name, name_len, flags)`.
+///
+/// # Errors
+/// As `vas_create`; `EINVAL` for flags.
+pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, name, len, flags, ..] = *a;
+    if flags != 0 {
+        return Err(VasError::Invalid { what: "a flag" });
+    }
+    let (vid, name) = (args::vid(vid)?, args::name(ctx, name, len)?);
+    Ok(ctx.process.vases.store()?.clone_vas(vid, &name)?.raw())
+}
+
+/// `vas_attach(vid, flags)`.
+///
+/// # Errors
+/// `ENOENT`, `EACCES`, `EMFILE`, `EINVAL`.
+pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, flags, ..] = *a;
+    let flags = AttachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
+    Ok(u64::from(ctx.process.vases.attach(args::vid(vid)?, flags)?))
+}
+
+/// `vas_detach(vh)`.
+///
+/// # Errors
+/// `EINVAL`, `EBUSY` while a thread is inside.
+pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vh, ..] = *a;
+    ctx.process.vases.detach(vh).map(|()| 0)
+}
+
+/// `vas_ctl(cmd, object, arg)`.
+///
+/// # Errors
+/// `EINVAL` for an unknown command; those of the command.
+pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [cmd, object, arg, ..] = *a;
+    let vases = &ctx.process.vases;
+    match cmd {
+        vas_ctl::SET_MODE => {
+            vases.store()?.set_vas_mode(args::vid(object)?, args::mode(arg)?)?;
+        }
+        vas_ctl::SET_TAGGED => {
+            vases.store()?.set_vas_tagged(args::vid(object)?, args::flag(arg)?)?;
+        }
+        vas_ctl::SET_INSTANCE_TAGGED => vases.set_tagged(object, args::flag(arg)?)?,
+        _ => return Err(VasError::Invalid { what: "the command" }),
+    }
+    Ok(0)
+}
+
+/// `vas_delete(vid)`.
+///
+/// # Errors
+/// `EBUSY` while a live process has it attached; `ENOENT`, `EACCES`.
+pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, ..] = *a;
+    ctx.process.vases.store()?.delete_vas(args::vid(vid)?)?;
+    Ok(0)
+}
+
+/// `vas_list(buffer, bytes, cursor)`.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [buffer, room, cursor, ..] = *a;
+    let store = ctx.process.vases.store()?;
+    let all = store.list_vases()?;
+    let leases = store.leases()?;
+    let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    for record in all.iter().skip(skip).take(args::entries(room, size_of::<VasStat>())) {
+        let attachers = leases.iter().filter(|lease| lease.has_vas(record.vid)).count();
+        bytes.extend(args::vas_stat_bytes(&stat_of(record, attachers)));
+        count += 1;
+    }
+    args::put(ctx, buffer, &bytes)?;
+    Ok(count)
+}
+
+/// `vas_stat(vid, buffer, bytes)`.
+///
+/// # Errors
+/// `ENOENT`, `EFAULT`.
+pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, buffer, room, ..] = *a;
+    let vid = args::vid(vid)?;
+    let store = ctx.process.vases.store()?;
+    let record = store.vas(vid)?;
+    let attachers = store.leases()?.iter().filter(|lease| lease.has_vas(vid)).count();
+    args::put_up_to(ctx, buffer, room, &args::vas_stat_bytes(&stat_of(&record, attachers)))?;
+    Ok(0)
+}
+
+/// `vas_segments(vid, buffer, bytes, cursor)`.
+///
+/// # Errors
+/// `ENOENT`, `EFAULT`.
+pub fn segments(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, buffer, room, cursor, ..] = *a;
+    let record = ctx.process.vases.store()?.vas(args::vid(vid)?)?;
+    let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let room = args::entries(room, size_of::<Attachment>());
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    for segment in record.segments.iter().skip(skip).take(room) {
+        bytes.extend(segment.sid.raw().to_le_bytes());
+        bytes.extend(segment.right.raw().to_le_bytes());
+        count += 1;
+    }
+    args::put(ctx, buffer, &bytes)?;
+    Ok(count)
+}
+
+fn stat_of(record: &VasRecord, attachers: usize) -> VasStat {
+    VasStat {
+        vid: record.vid.raw(),
+        mode: record.mode,
+        segments: record.segments.len() as u32,
+        attachers: attachers as u32,
+        tagged: u8::from(record.tagged),
+        access: record.access.raw(),
+        reserved: [0; 2],
+        name: args::name_field(record.name.as_str()),
+    }
+}

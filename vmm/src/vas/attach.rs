@@ -1,0 +1,167 @@
+//! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
+
+use abi::objects::attach;
+use abi::{Right, SegId, VasId};
+
+use super::VasError;
+use super::instance::{Instance, Member};
+use super::state::{State, Vases, warn_if_failed};
+use crate::store::Store;
+
+/// Flags of `vas_attach`, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AttachFlags(u64);
+
+impl AttachFlags {
+    /// `None` for unknown bits.
+    #[must_use]
+    pub fn new(raw: u64) -> Option<AttachFlags> {
+        (raw & !attach::ALL == 0).then_some(AttachFlags(raw))
+    }
+
+    fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+impl Vases {
+    /// Makes an instance of a VAS for this process.
+    ///
+    /// # Errors
+    /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached.
+    pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let store = self.open(state)?;
+        let vh = state.free_handle()?;
+        // The intention is in the lease before the look at the store: who deletes the VAS
+        // looks at leases with the store locked.
+        self.machine.announce_instance(vh, vid.raw())?;
+        match self.attach_announced(state, &store, vh, vid, flags) {
+            Ok(()) => Ok(vh),
+            Err(error) => {
+                if let Some(instance) = state.remove(vh) {
+                    self.drop_instance(state, vh, instance, true);
+                }
+                self.machine.clear_instance(vh);
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_announced(
+        &self,
+        state: &mut State,
+        store: &Store,
+        vh: u32,
+        vid: VasId,
+        flags: AttachFlags,
+    ) -> Result<(), VasError> {
+        let machine = &self.machine;
+        let changes = machine.live_word();
+        let record = store.vas(vid)?;
+        let name = record.name.to_string();
+        let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
+        instance.read_only = flags.has(attach::READ_ONLY);
+        instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
+        instance.checked_at = changes;
+        instance.generation = state.new_generation();
+        state.insert(vh, instance);
+        for wanted in &record.segments {
+            let right =
+                if flags.has(attach::READ_ONLY) { Right::Read } else { wanted.right };
+            state.use_segment(wanted.sid, right, store, machine)?;
+            let Some(range) = state.segments.get(&wanted.sid).map(|s| s.reserve.clone()) else {
+                continue;
+            };
+            if let Some(instance) = state.instances.get_mut(&vh) {
+                instance.members.insert(wanted.sid, Member { right, local: false, range });
+            }
+        }
+        if flags.has(attach::POPULATE) {
+            self.populate(state, vh)?;
+        }
+        if let Some(instance) = state.instances.get_mut(&vh) {
+            instance.link_all(&mut state.segments, &mut state.frames, machine)?;
+        }
+        state.publish(vh, machine)
+    }
+
+    /// Drops an instance.
+    ///
+    /// # Errors
+    /// [`VasError::NoInstance`], or [`VasError::Inside`] while a thread is inside.
+    pub fn detach(&self, vh: u64) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (vh, instance) = state.instance(vh)?;
+        if instance.waiting > 0 {
+            return Err(VasError::Inside { vh });
+        }
+        // Closed first, then looked into: a switch announces itself, then reads the entry.
+        self.machine.close_instance(vh);
+        if !self.machine.vcpus_inside(vh).is_empty() {
+            state.publish(vh, &self.machine)?;
+            return Err(VasError::Inside { vh });
+        }
+        if let Some(instance) = state.remove(vh) {
+            self.drop_instance(state, vh, instance, true);
+        }
+        Ok(())
+    }
+
+    fn drop_instance(&self, state: &mut State, vh: u32, instance: Instance, orderly: bool) {
+        state.unpublish(vh, instance.locks.clone(), &self.machine);
+        let members: Vec<(SegId, Right)> =
+            instance.members.iter().map(|(&sid, member)| (sid, member.right)).collect();
+        // Every vCPU is elsewhere: the frames can be parked at once.
+        for frame in instance.into_frames() {
+            state.frames.park(frame);
+        }
+        for (sid, right) in members {
+            state.unuse_segment(sid, right, orderly, &self.machine);
+        }
+    }
+
+    /// The end of the process: everything is given up. `orderly` is whether the program ended
+    /// by itself; otherwise what it was writing stays marked dirty.
+    pub fn close(&self, orderly: bool) {
+        if !self.is_active() {
+            return;
+        }
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let handles: Vec<u32> = state.instances.keys().copied().collect();
+        for vh in handles {
+            if let Some(instance) = state.remove(vh) {
+                self.drop_instance(state, vh, instance, orderly);
+            }
+        }
+        let unused: Vec<SegId> = state.segments.keys().copied().collect();
+        for sid in unused {
+            state.forget_segment(sid, &self.machine);
+        }
+        state.close();
+    }
+
+    /// Switches an instance's tag on or off.
+    ///
+    /// # Errors
+    /// As [`Vases::detach`].
+    pub fn set_tagged(&self, vh: u64, tagged: bool) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (vh, _) = state.instance(vh)?;
+        self.machine.close_instance(vh);
+        let inside = !self.machine.vcpus_inside(vh).is_empty();
+        if !inside {
+            let generation = state.new_generation();
+            if let Some(instance) = state.instances.get_mut(&vh) {
+                instance.tagged = tagged;
+                instance.generation = generation;
+            }
+        }
+        warn_if_failed("publish an instance", state.publish(vh, &self.machine));
+        if inside { Err(VasError::Inside { vh }) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,116 @@
+//! What can go wrong with address spaces and segments, and what the program is told.
+
+use abi::{Errno, SegId};
+
+use crate::store::StoreError;
+use crate::vm::{MemoryError, VmError};
+
+/// A call on a VAS or segment failed; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum VasError {
+    /// The store said no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Guest memory, windows, page tables.
+    #[error("cannot map a segment")]
+    Memory(#[from] MemoryError),
+    /// A vCPU.
+    #[error("cannot switch the vCPU")]
+    Vm(#[from] VmError),
+    /// No instance has this handle.
+    #[error("handle {vh} is not attached")]
+    NoInstance {
+        /// The handle.
+        vh: u64,
+    },
+    /// A thread of the process is inside.
+    #[error("a thread is inside instance {vh}")]
+    Inside {
+        /// The handle.
+        vh: u32,
+    },
+    /// Home cannot be detached or changed.
+    #[error("home is not an instance of a VAS")]
+    Home,
+    /// The instance has all the handles there are.
+    #[error("all {limit} handles of the process are in use")]
+    TooManyInstances {
+        /// How many there are.
+        limit: u32,
+    },
+    /// Addresses are taken in the instance.
+    #[error("segment {sid} overlaps segment {other}, which the instance has")]
+    Overlap {
+        /// The newcomer.
+        sid: SegId,
+        /// The one in the way.
+        other: SegId,
+    },
+    /// The instance does not have the segment as its own.
+    #[error("segment {sid} is not attached to the instance itself")]
+    NotMember {
+        /// The segment.
+        sid: SegId,
+    },
+    /// The segment may only be read.
+    #[error("segment {sid} may only be read by this user")]
+    ReadOnly {
+        /// The segment.
+        sid: SegId,
+    },
+    /// An argument means nothing.
+    #[error("{what} is invalid")]
+    Invalid {
+        /// Which.
+        what: &'static str,
+    },
+    /// Lock pages, references or slots are used up.
+    #[error("no more {what}")]
+    Full {
+        /// Of what.
+        what: &'static str,
+    },
+    /// The caller does not hold what it must.
+    #[error("segment {sid} is not locked exclusively by the calling thread")]
+    NotLocked {
+        /// The segment.
+        sid: SegId,
+    },
+    /// The lock was not free.
+    #[error("a lock is held")]
+    WouldBlock,
+    /// The lock did not become free in time.
+    #[error("a lock did not become free in time")]
+    TimedOut,
+    /// The process is ending.
+    #[error("the process is ending")]
+    Stopping,
+    /// The program's memory is not accessible.
+    #[error("the program's buffer is not accessible")]
+    Fault(Errno),
+}
+
+impl VasError {
+    /// What the program gets.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            VasError::Store(error) => error.errno(),
+            VasError::Memory(_) | VasError::Vm(_) => Errno::ENOMEM,
+            VasError::NoInstance { .. }
+            | VasError::Home
+            | VasError::Invalid { .. }
+            | VasError::NotMember { .. } => Errno::EINVAL,
+            VasError::Inside { .. } => Errno::EBUSY,
+            VasError::TooManyInstances { .. } => Errno::EMFILE,
+            VasError::Overlap { .. } => Errno::EEXIST,
+            VasError::ReadOnly { .. } => Errno::EACCES,
+            VasError::Full { .. } => Errno::ENOSPC,
+            VasError::NotLocked { .. } => Errno::EPERM,
+            VasError::WouldBlock => Errno::EAGAIN,
+            VasError::TimedOut => Errno::ETIMEDOUT,
+            VasError::Stopping => Errno::EINTR,
+            VasError::Fault(errno) => *errno,
+        }
+    }
+}

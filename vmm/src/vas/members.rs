@@ -1,0 +1,242 @@
+//! Which segments an instance has: `seg_attach` and `seg_detach` for this process, and keeping
+//! up with what others do to the VAS in the store.
+//!
+//! A lockable segment joins or leaves an instance only while no thread of the process is
+//! inside: what a thread holds is what its instance lists. A plain segment may join at any
+//! time.
+
+use std::ops::Range;
+
+use abi::{Right, SegId, VasId};
+
+use super::VasError;
+use super::instance::Member;
+use super::state::{State, Vases};
+use crate::store::{Store, VasRecord};
+
+impl Vases {
+    /// Attaches a segment to this process's instance only.
+    ///
+    /// # Errors
+    /// [`VasError::Overlap`], [`VasError::ReadOnly`], [`VasError::Inside`] for a lockable
+    /// segment while a thread is inside; then nothing has changed.
+    pub fn attach_local(&self, vh: u64, sid: SegId, right: Right) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let store = self.open(state)?;
+        let (vh, instance) = state.instance(vh)?;
+        let right = if instance.read_only { Right::Read } else { right };
+        if instance.members.contains_key(&sid) {
+            return Err(VasError::Overlap { sid, other: sid });
+        }
+        self.join(state, &store, vh, sid, right, true)
+    }
+
+    /// Takes a segment out of this process's instance.
+    ///
+    /// # Errors
+    /// [`VasError::NotMember`] unless it was attached to the instance itself;
+    /// [`VasError::Inside`] while a thread is inside.
+    pub fn detach_local(&self, vh: u64, sid: SegId) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (vh, instance) = state.instance(vh)?;
+        if !instance.members.get(&sid).is_some_and(|member| member.local) {
+            return Err(VasError::NotMember { sid });
+        }
+        self.machine.close_instance(vh);
+        if instance.waiting > 0 || !self.machine.vcpus_inside(vh).is_empty() {
+            state.publish(vh, &self.machine)?;
+            return Err(VasError::Inside { vh });
+        }
+        self.part(state, vh, &[sid])
+    }
+
+    /// Brings this process's instances of a VAS up to the store, after a change made here.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn refresh(&self, vid: VasId) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.instances.is_empty() {
+            return Ok(());
+        }
+        let store = self.open(state)?;
+        let handles: Vec<u32> =
+            state.instances.iter().filter(|(_, i)| i.vid == vid).map(|(&vh, _)| vh).collect();
+        for vh in handles {
+            self.catch_up(state, &store, vh)?;
+        }
+        Ok(())
+    }
+
+    /// Brings an instance up to the store, if the store has changed.
+    pub(super) fn catch_up(
+        &self,
+        state: &mut State,
+        store: &Store,
+        vh: u32,
+    ) -> Result<(), VasError> {
+        let changes = self.machine.live_word();
+        self.close_if_changed(state, changes);
+        let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
+        if instance.checked_at == changes {
+            return Ok(());
+        }
+        let record = store.vas(instance.vid)?;
+        let complete = self.adopt(state, store, vh, &record)?;
+        if let Some(instance) = state.instances.get_mut(&vh) {
+            // Incomplete: looked at again at the next switch.
+            instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
+        }
+        state.publish(vh, &self.machine)
+    }
+
+    /// When the store has changed, no entry may be used by the kernel before it was looked at.
+    fn close_if_changed(&self, state: &mut State, changes: u64) {
+        if state.seen == changes {
+            return;
+        }
+        for &vh in state.instances.keys() {
+            self.machine.close_instance(vh);
+        }
+        state.seen = changes;
+        self.machine.set_seen(changes);
+    }
+
+    /// Makes an instance's members what `record` says. Returns whether all could be done.
+    fn adopt(
+        &self,
+        state: &mut State,
+        store: &Store,
+        vh: u32,
+        record: &VasRecord,
+    ) -> Result<bool, VasError> {
+        let Some(instance) = state.instances.get(&vh) else { return Ok(true) };
+        let read_only = instance.read_only;
+        let stays = |sid: &SegId| record.segments.iter().any(|wanted| wanted.sid == *sid);
+        let gone: Vec<SegId> = instance
+            .members
+            .iter()
+            .filter(|(sid, member)| !member.local && !stays(sid))
+            .map(|(&sid, _)| sid)
+            .collect();
+        let mut complete = true;
+        if !gone.is_empty() {
+            if self.machine.vcpus_inside(vh).is_empty() && instance.waiting == 0 {
+                self.part(state, vh, &gone)?;
+            } else {
+                complete = false;
+            }
+        }
+        for wanted in &record.segments {
+            let has = |i: &super::instance::Instance| i.members.contains_key(&wanted.sid);
+            if state.instances.get(&vh).is_none_or(has) {
+                continue;
+            }
+            let right = if read_only { Right::Read } else { wanted.right };
+            match self.join(state, store, vh, wanted.sid, right, false) {
+                Ok(()) => {}
+                Err(VasError::Inside { .. }) => complete = false,
+                Err(error) => {
+                    let why = crate::error::chain(&error);
+                    tracing::warn!(
+                        "segment {} of VAS {} is left out: {why}", wanted.sid, record.name
+                    );
+                }
+            }
+        }
+        Ok(complete)
+    }
+
+    /// Adds a member.
+    fn join(
+        &self,
+        state: &mut State,
+        store: &Store,
+        vh: u32,
+        sid: SegId,
+        right: Right,
+        local: bool,
+    ) -> Result<(), VasError> {
+        let machine = &self.machine;
+        state.use_segment(sid, right, store, machine)?;
+        let result = self.join_used(state, vh, sid, right, local);
+        if result.is_err() {
+            state.unuse_segment(sid, right, true, machine);
+        }
+        result
+    }
+
+    fn join_used(
+        &self,
+        state: &mut State,
+        vh: u32,
+        sid: SegId,
+        right: Right,
+        local: bool,
+    ) -> Result<(), VasError> {
+        let machine = &self.machine;
+        let Some(segment) = state.segments.get(&sid) else { return Ok(()) };
+        let range = segment.reserve.clone();
+        let lockable = segment.is_lockable();
+        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
+        if let Some(other) = overlap(instance.members.iter(), &range) {
+            return Err(VasError::Overlap { sid, other });
+        }
+        if lockable {
+            machine.close_instance(vh);
+            if instance.waiting > 0 || !machine.vcpus_inside(vh).is_empty() {
+                state.publish(vh, machine)?;
+                return Err(VasError::Inside { vh });
+            }
+        }
+        let in_place = instance.has_room_for(&range);
+        instance.members.insert(sid, Member { right, local, range });
+        let (segments, frames) = (&mut state.segments, &mut state.frames);
+        if in_place {
+            instance.link_segment(sid, segments, frames, machine)?;
+        } else {
+            self.renew(state, vh)?;
+        }
+        state.publish(vh, machine)
+    }
+
+    /// Takes members away; no thread is inside.
+    fn part(&self, state: &mut State, vh: u32, sids: &[SegId]) -> Result<(), VasError> {
+        let mut rights = Vec::new();
+        if let Some(instance) = state.instances.get_mut(&vh) {
+            for sid in sids {
+                rights.extend(instance.members.remove(sid).map(|member| (*sid, member.right)));
+            }
+        }
+        self.renew(state, vh)?;
+        state.publish(vh, &self.machine)?;
+        for (sid, right) in rights {
+            state.unuse_segment(sid, right, true, &self.machine);
+        }
+        Ok(())
+    }
+
+    /// Gives an instance a new root and generation.
+    fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
+        let machine = &self.machine;
+        let generation = state.new_generation();
+        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
+        let old = instance.rebuild(&mut state.segments, &mut state.frames, machine)?;
+        instance.generation = generation;
+        state.retire(vh, old, machine);
+        Ok(())
+    }
+}
+
+fn overlap<'a>(
+    members: impl Iterator<Item = (&'a SegId, &'a Member)>,
+    range: &Range<u64>,
+) -> Option<SegId> {
+    let mut members = members;
+    members
+        .find(|(_, m)| m.range.start < range.end && range.start < m.range.end)
+        .map(|(&sid, _)| sid)
+}

@@ -1,0 +1,33 @@
+//! Address spaces and segments as this VM has them.
+//!
+//! The store (`crate::store`) knows what exists; here is what the program has attached: page
+//! tables, guest-physical windows, locks, and who is inside what.
+//!
+//! - [`error`]: what can go wrong, and the errno of each
+//! - `state`: everything behind one mutex; `attach`: instances come and go; `members`: which
+//!   segments an instance has, and keeping up with the store
+//! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
+//! - `fault`: touching, and eviction under pressure; [`access`]: the VMM's own way to the memory
+//! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
+//! - [`report`]: looking at all this, for crash reports
+//!
+//! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
+//! segment's lock while it holds either.
+
+pub mod access;
+mod attach;
+pub mod error;
+mod fault;
+mod frames;
+mod instance;
+mod lock_page;
+mod members;
+pub mod report;
+mod segment;
+mod state;
+mod subtree;
+mod switching;
+
+pub use error::VasError;
+pub use state::{VasConfig, Vases};
+pub use switching::Wait;

@@ -1,0 +1,61 @@
+//! Looking at what is attached: for crash reports and statistics.
+
+use super::state::Vases;
+
+/// Where an address lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Handle and name of the VAS.
+    pub vas: (u32, String),
+    /// Name of the segment.
+    pub segment: String,
+    /// Bytes from the segment's base.
+    pub offset: u64,
+    /// Whether the address is beyond the segment's size, in its reserve.
+    pub beyond_end: bool,
+}
+
+impl Vases {
+    /// Name of the VAS of instance `vh`; `home` for 0.
+    #[must_use]
+    pub fn name_of(&self, vh: u32) -> String {
+        if vh == 0 {
+            return "home".to_owned();
+        }
+        let state = self.lock();
+        state.instances.get(&vh).map_or_else(|| format!("handle {vh}"), |i| i.name.clone())
+    }
+
+    /// The attached segments that have `gva`, those of instance `first` before others.
+    #[must_use]
+    pub fn places(&self, gva: u64, first: u32) -> Vec<Place> {
+        if !self.is_active() {
+            return Vec::new();
+        }
+        let state = self.lock();
+        let mut places: Vec<Place> = state
+            .instances
+            .iter()
+            .filter_map(|(&vh, instance)| {
+                let (sid, member) = instance.member_at(gva)?;
+                let segment = state.segments.get(&sid)?;
+                Some(Place {
+                    vas: (vh, instance.name.clone()),
+                    segment: segment.name.clone(),
+                    offset: gva - member.range.start,
+                    beyond_end: gva >= segment.end,
+                })
+            })
+            .collect();
+        places.sort_by_key(|place| (place.vas.0 != first, place.vas.0));
+        places
+    }
+
+    /// Instances, segments in use, bytes of segments mapped, frames of their page tables.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, u64, u64) {
+        let state = self.lock();
+        let mapped = state.segments.values().map(|segment| segment.mapped_bytes()).sum();
+        (state.instances.len(), state.segments.len(), mapped, state.frames.used())
+    }
+}

@@ -1,0 +1,233 @@
+//! A segment as this VM has it: its file, the extents of it that are mapped, its page tables.
+//!
+//! An *extent* is what the segment has of one aligned gigabyte of addresses. It is mapped
+//! into a guest-physical window when the first page of it is touched, for all instances of the
+//! VM at once, and taken away under pressure. So a segment can be larger than guest-physical
+//! space, and attaching one costs nothing in proportion to its size.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use abi::objects::Lifetime;
+use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
+
+use super::frames::Frames;
+use super::lock_page::LockPage;
+use super::subtree::{PieceSpan, Subtree};
+use super::VasError;
+use crate::store::SegmentFile;
+use crate::vm::memory::HostRange;
+use crate::vm::windows::{FilePiece, Window};
+use crate::vm::{Machine, MemoryError};
+
+/// A mapped extent.
+#[derive(Debug)]
+struct Extent {
+    window: Window,
+    /// Address of the window's first byte.
+    origin: u64,
+    /// Threads whose system calls use the memory right now.
+    pins: u32,
+    /// When it was mapped, counted in extents.
+    mapped_at: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct VmSegment {
+    pub(super) file: SegmentFile,
+    pub(super) name: String,
+    /// Addresses it may ever have.
+    pub(super) reserve: Range<u64>,
+    /// One past the last address it has now.
+    pub(super) end: u64,
+    /// Instances that have it, by right.
+    pub(super) users: BTreeMap<Right, u32>,
+    /// Its place in the lease's table while it has users.
+    pub(super) lease_index: Option<u32>,
+    /// Its lock, while it has users and is lockable.
+    pub(super) lock: Option<LockPage>,
+    /// The mark in its header says that it is being written.
+    pub(super) marked_dirty: bool,
+    extents: BTreeMap<u64, Extent>,
+    read: Subtree,
+    write: Subtree,
+}
+
+impl VmSegment {
+    /// The segment in `file`, nothing of it mapped.
+    pub(super) fn new(file: SegmentFile) -> VmSegment {
+        let header = file.header();
+        let base = header.base;
+        VmSegment {
+            name: header.name.to_string(),
+            reserve: base..base.saturating_add(header.reserve_bytes),
+            end: base.saturating_add(header.size_bytes),
+            users: BTreeMap::new(),
+            lease_index: None,
+            lock: None,
+            marked_dirty: false,
+            extents: BTreeMap::new(),
+            read: Subtree::new(false),
+            write: Subtree::new(true),
+            file,
+        }
+    }
+
+    pub(super) fn sid(&self) -> SegId {
+        self.file.header().sid
+    }
+
+    pub(super) fn is_volatile(&self) -> bool {
+        self.file.header().lifetime == Lifetime::Volatile
+    }
+
+    pub(super) fn is_lockable(&self) -> bool {
+        self.file.header().lockable
+    }
+
+    /// Instances that have it.
+    pub(super) fn user_count(&self) -> u32 {
+        self.users.values().sum()
+    }
+
+    /// Whether it shares an address with `other`.
+    pub(super) fn overlaps(&self, other: &Range<u64>) -> bool {
+        self.reserve.start < other.end && other.start < self.reserve.end
+    }
+
+    /// The tables for `right`.
+    pub(super) fn subtree(&self, right: Right) -> &Subtree {
+        match right {
+            Right::Read => &self.read,
+            Right::Write => &self.write,
+        }
+    }
+
+    /// The tables for `right`, to be built on.
+    pub(super) fn subtree_mut(&mut self, right: Right) -> &mut Subtree {
+        match right {
+            Right::Read => &mut self.read,
+            Right::Write => &mut self.write,
+        }
+    }
+
+    /// Takes over a size another VM has given it.
+    pub(super) fn set_size(&mut self, size_bytes: u64) {
+        self.end = self.reserve.start.saturating_add(size_bytes).min(self.reserve.end);
+    }
+
+    /// Whether the extent of a gigabyte is mapped.
+    pub(super) fn is_mapped(&self, gib: u64) -> bool {
+        self.extents.contains_key(&gib)
+    }
+
+    /// Gigabytes of addresses it may have.
+    pub(super) fn gibs(&self) -> Range<u64> {
+        self.reserve.start / PAGE_SIZE_1G..self.reserve.end.div_ceil(PAGE_SIZE_1G)
+    }
+
+    /// What the segment has of a gigabyte of addresses, as far as `end`.
+    fn span(&self, gib: u64, end: u64) -> Range<u64> {
+        let start = (gib * PAGE_SIZE_1G).max(self.reserve.start);
+        start..((gib + 1) * PAGE_SIZE_1G).min(end).max(start)
+    }
+
+    /// Maps the extent of a gigabyte, if it is not.
+    ///
+    /// # Errors
+    /// [`MemoryError::Exhausted`]: evict something and try again.
+    pub(super) fn map_extent(
+        &mut self,
+        gib: u64,
+        clock: u64,
+        machine: &Machine,
+    ) -> Result<(), VasError> {
+        if self.is_mapped(gib) {
+            return Ok(());
+        }
+        let whole = self.span(gib, self.reserve.end);
+        let place = self.file.locate(whole.start - self.reserve.start)?;
+        let part = self.file.part(place.part)?;
+        let piece = FilePiece {
+            file: part.as_fd(),
+            offset: place.offset,
+            bytes: (whole.end - whole.start).min(place.left_bytes),
+            writable: self.file.right() == Right::Write,
+        };
+        let window = machine.windows.map(piece)?;
+        let extent = Extent { window, origin: whole.start, pins: 0, mapped_at: clock };
+        self.extents.insert(gib, extent);
+        Ok(())
+    }
+
+    /// Builds the tables of a gigabyte for `right`; its extent must be mapped.
+    pub(super) fn fill(
+        &mut self,
+        gib: u64,
+        right: Right,
+        frames: &mut Frames,
+        machine: &Machine,
+    ) -> Result<(), MemoryError> {
+        let used = self.span(gib, self.end.next_multiple_of(PAGE_SIZE));
+        let policy = self.file.header().pages;
+        let Some(extent) = self.extents.get(&gib) else { return Ok(()) };
+        let limit = extent.origin + extent.window.bytes();
+        let used = used.start..used.end.min(limit);
+        let span = PieceSpan { used, gpa: extent.window.gpa(), origin: extent.origin };
+        self.subtree_mut(right).fill(gib, &span, policy, frames, machine)
+    }
+
+    /// Mapped extents that nobody has pinned: when mapped, and which gigabyte.
+    pub(super) fn evictable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.extents.iter().filter(|(_, e)| e.pins == 0).map(|(&gib, e)| (e.mapped_at, gib))
+    }
+
+    /// Unlinks the extent of a gigabyte from this segment's tables and hands out its window,
+    /// which must be taken away before the frames are used again.
+    pub(super) fn unmap_extent(
+        &mut self,
+        gib: u64,
+        frames: &mut Frames,
+        machine: &Machine,
+    ) -> Result<Option<Window>, MemoryError> {
+        self.read.drop_piece(gib, frames, machine)?;
+        self.write.drop_piece(gib, frames, machine)?;
+        Ok(self.extents.remove(&gib).map(|extent| extent.window))
+    }
+
+    /// Gives back all tables and hands out all windows; no instance may have the segment.
+    pub(super) fn dissolve(self, frames: &mut Frames) -> (SegmentFile, Vec<Window>) {
+        self.read.dissolve(frames);
+        self.write.dissolve(frames);
+        (self.file, self.extents.into_values().map(|extent| extent.window).collect())
+    }
+
+    /// The host memory behind `bytes` at `gva`, cut off where the extent or the segment ends,
+    /// and the gigabyte to unpin later; the extent must be mapped.
+    pub(super) fn pin(&mut self, gva: u64, bytes: u64) -> Option<(HostRange, u64)> {
+        let gib = gva / PAGE_SIZE_1G;
+        let end = self.end;
+        let extent = self.extents.get_mut(&gib)?;
+        extent.pins += 1;
+        Some((extent.window.host(gva - extent.origin, bytes.min(end.saturating_sub(gva))), gib))
+    }
+
+    /// Undoes [`VmSegment::pin`].
+    pub(super) fn unpin(&mut self, gib: u64) {
+        if let Some(extent) = self.extents.get_mut(&gib) {
+            extent.pins = extent.pins.saturating_sub(1);
+        }
+    }
+
+    /// Guest-physical address of a mapped byte, for tests and reports.
+    pub(super) fn gpa(&self, gva: u64) -> Option<GuestPhys> {
+        let extent = self.extents.get(&(gva / PAGE_SIZE_1G))?;
+        Some(extent.window.gpa().offset(gva.checked_sub(extent.origin)?))
+    }
+
+    /// Bytes of it that are mapped into the VM.
+    pub(super) fn mapped_bytes(&self) -> u64 {
+        self.extents.values().map(|extent| extent.window.bytes()).sum()
+    }
+}
