@@ -8,3 +8,4 @@ mod exceptions;
 mod fences;
 mod kicks;
 mod state;
+mod switch;

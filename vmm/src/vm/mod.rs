@@ -5,6 +5,7 @@
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
+//! - [`switching`]: the tables of the kernel's `vas_switch`
 //! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
@@ -15,6 +16,7 @@ pub mod kick;
 pub mod machine;
 pub mod memory;
 pub mod resident;
+pub mod switching;
 pub mod tables;
 pub mod vcpu;
 
