@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 /// Version of everything in this file; the VMM refuses a kernel image with another one.
-pub const KERNEL_ABI: u64 = 1;
+pub const KERNEL_ABI: u64 = 2;
 /// First word of the kernel image.
 pub const KERNEL_MAGIC: u64 = u64::from_le_bytes(*b"SJkernel");
 
@@ -31,7 +31,7 @@ pub struct KernelInfo {
     pub epitaph: u64,
     /// The SYSRETQ instructions: an exception there means the program's return address or
     /// flags were impossible, which is the program's fault and not the kernel's.
-    pub sysrets: [u64; 2],
+    pub sysrets: [u64; 3],
 }
 
 /// The first page of a vCPU's area. GS base points here while the kernel serves a call.
@@ -46,6 +46,10 @@ pub struct VcpuPage {
     pub line: u64,
     /// Address of this vCPU's table of TLB tags, 0 where there are none.
     pub tags: u64,
+    /// How many locks the thread holds.
+    pub held_count: u32,
+    /// Index of the first one's `switch::LockRef`.
+    pub held_first: u32,
 }
 
 /// Offset of the GDT in the vCPU's page.
@@ -100,7 +104,7 @@ pub struct ExceptionFrame {
 }
 
 const _: () = {
-    assert!(core::mem::size_of::<KernelInfo>() == 88);
+    assert!(core::mem::size_of::<KernelInfo>() == 96);
     assert!(offset_of!(VcpuPage, user_rsp) == 0);
     assert!(core::mem::size_of::<VcpuPage>() as u64 <= VCPU_GDT);
     assert!(core::mem::size_of::<ExceptionFrame>() == 48);

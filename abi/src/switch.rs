@@ -1,9 +1,9 @@
 //! The structures `vas_switch` reads, in memory the VMM fills and the kernel uses.
 //!
 //! ```text
-//!  SwitchControl      private to the VM      instances, seen
+//!  SwitchControl      private to the VM      handles in use, seen
 //!  live page          the store's file       changes: bumped at each change of any VAS
-//!  VcpuLine[vCPU]     the VM's lease file    current: offset of an instance entry
+//!  VcpuLine[vCPU]     the VM's lease file    announced, inside: offsets of instance entries
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, in sid order
 //!  lock page          the segment's file     see lock.rs
@@ -13,6 +13,8 @@
 //! they know who is inside a VAS. A switch announces itself there first (an exchange, which is
 //! a full barrier) and then looks whether `changes` is what the VMM has seen; whoever changes
 //! a VAS bumps `changes` first and then looks who is inside. One of the two sees the other.
+//! The line has two words because a switch can fail: while it is tried, the thread counts as
+//! inside both the instance it may reach and the one it may fall back to.
 
 use core::mem::{offset_of, size_of};
 
@@ -26,8 +28,9 @@ pub const CR3_KEEP: u64 = 1 << 63;
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SwitchControl {
-    /// Bytes of the instance table in use: handles at or beyond are not attached.
-    pub table_bytes: u64,
+    /// Length of the instance table: handles at or beyond are not attached. 0 leaves every
+    /// switch to the VMM.
+    pub handles: u64,
     /// The value of the live page's counter up to which the VMM has looked at all VASes.
     pub seen: u64,
 }
@@ -36,12 +39,16 @@ pub struct SwitchControl {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VcpuLine {
-    /// Offset in the instance table of the instance the vCPU is in: its handle times 64.
-    pub current: u64,
+    /// The instance the vCPU is in or about to enter, as offset in the instance table: its
+    /// handle times 64.
+    pub announced: u64,
+    /// The instance whose tables the vCPU may still use, likewise. Equal to `announced`
+    /// except in the middle of a switch; the vCPU is inside both.
+    pub inside: u64,
     /// Program's thread number, 0 for none. For people who look; written by the VMM.
     pub thread: u64,
     /// 0.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
 }
 
 /// At [`crate::layout::INSTANCES`], by handle; written by the VMM.
@@ -66,7 +73,8 @@ pub struct InstanceEntry {
     pub reserved: [u64; 3],
 }
 
-/// One lock an instance needs.
+/// One lock an instance needs. Entries of the table that an [`InstanceEntry`] or a
+/// `shared::VcpuPage` names are never written: a changed set of locks goes to other entries.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockRef {
@@ -81,6 +89,7 @@ pub struct LockRef {
 
 const _: () = {
     assert!(size_of::<SwitchControl>() == 64);
+    assert!(offset_of!(VcpuLine, announced) == 0 && offset_of!(VcpuLine, inside) == 8);
     assert!(size_of::<VcpuLine>() == 64);
     assert!(size_of::<InstanceEntry>() == 64);
     assert!(offset_of!(InstanceEntry, lock_count) == 24);

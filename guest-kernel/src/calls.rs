@@ -3,7 +3,7 @@
 use abi::Errno;
 use abi::call::CALL_NULL;
 
-/// Serves call `number`, which entry has found to be below `CALL_FAST_END`.
+/// Serves call `number`, which entry has found to be below `CALL_VAS_SWITCH`.
 ///
 /// Runs on the vCPU's call stack or, on trapping hosts, on its exception stack: frames must
 /// stay within a few hundred bytes.

@@ -11,12 +11,15 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use abi::call::{CALL_BASE, CALL_FAST_END, port};
+use abi::call::{CALL_BASE, CALL_FAST_END, CALL_VAS_SWITCH, port};
 use abi::layout::CALL_PAGE_UD2;
 use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, VcpuPage};
 
 use crate::calls::fast_call;
 use crate::fail::EPITAPH;
+
+// Entry serves in Rust what lies below the switch, the switch in `switch.rs`, no more.
+const _: () = assert!(CALL_VAS_SWITCH + 1 == CALL_FAST_END);
 
 global_asm!(
     // KernelInfo, field by field; `abi::shared` says what each is.
@@ -27,9 +30,10 @@ global_asm!(
     ".quad sj_syscall, sj_vectors, 16",
     ".quad sj_text_start, sj_text_end, sj_data_end",
     ".quad {epitaph}",
-    ".quad sj_sysret_linux, sj_sysret_call",
+    ".quad sj_sysret_linux, sj_sysret_call, sj_sysret_switch",
 
     ".section .entry, \"ax\"",
+    ".globl sj_leave_call, sj_leave_trapped",
 
     // SYSCALL arrives here: RAX number, RCX return address, R11 flags, RSP the program's.
     // Linux's calls keep every register but RAX, RCX, R11: nothing else is touched.
@@ -45,8 +49,9 @@ global_asm!(
     // Ours. RCX and R11 are kept over the Rust callee, the other caller-saved registers
     // are the caller's loss by contract (abi::call).
     "2:",
-    "cmp rax, {fast_end}",
-    "jae 3f",
+    "cmp rax, {switch}",
+    "je sj_switch_call",
+    "ja sj_leave_call",
     "swapgs",
     "mov gs:[{user_rsp}], rsp",
     "mov rsp, gs:[{call_stack}]",
@@ -60,7 +65,7 @@ global_asm!(
     "swapgs",
     "sj_sysret_call:",
     "sysretq",
-    "3:",
+    "sj_leave_call:",
     "out {port_call}, al",
     "jmp sj_sysret_linux",
 
@@ -74,8 +79,9 @@ global_asm!(
     "cmp dword ptr [rsp + 4], {ud2_high}",
     "jne 4f",
     "add qword ptr [rsp], 2",
-    "cmp rax, {fast_end}",
-    "jae 5f",
+    "cmp rax, {switch}",
+    "je sj_switch_trapped",
+    "ja sj_leave_trapped",
     "mov rsi, rax",
     "call {fast_call}",
     "iretq",
@@ -84,7 +90,7 @@ global_asm!(
     "push 0",
     "out {port_exception} + 6, al",
     "ud2",
-    "5:",
+    "sj_leave_trapped:",
     "push 0",
     "out {port_call_trapped}, al",
     "ud2",
@@ -95,11 +101,11 @@ global_asm!(
     ".balign 16",
     "sj_debug:",
     "cmp qword ptr [rsp], offset sj_syscall",
-    "je 6f",
+    "je 5f",
     "push 0",
     "out {port_exception} + 1, al",
     "ud2",
-    "6:",
+    "5:",
     "iretq",
 
     // Exceptions: one stub each, 16 bytes apart. A zero stands in where the processor
@@ -128,7 +134,7 @@ global_asm!(
     abi = const KERNEL_ABI,
     epitaph = sym EPITAPH,
     call_base = const CALL_BASE,
-    fast_end = const CALL_FAST_END,
+    switch = const CALL_VAS_SWITCH,
     fast_call = sym fast_call,
     user_rsp = const offset_of!(VcpuPage, user_rsp),
     call_stack = const offset_of!(VcpuPage, call_stack),

@@ -7,7 +7,8 @@
 //! ```text
 //! ring 3   SYSCALL ───────────┐   exception ──────┐   UD2 in the call page
 //! ring 0   entry: our number? │   entry: stub     │   (hosts whose SYSCALL traps)
-//!            yes -> calls.rs  │     one OUT       │     -> calls.rs, or one OUT
+//!            yes -> calls.rs, │     one OUT       │     -> calls.rs, switch.rs,
+//!                   switch.rs │                   │        or one OUT
 //!            no  -> one OUT   │                   │
 //! VMM      reads and writes the program's registers, resumes
 //! ```
@@ -26,3 +27,4 @@ mod calls;
 mod entry;
 mod fail;
 mod mem;
+mod switch;

@@ -15,7 +15,7 @@ use kvm_bindings::{kvm_segment, kvm_sregs};
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::Elf;
 
-use super::machine::VmError;
+use super::machine::{Machine, VmError};
 use super::memory::{GuestMem, MemoryError};
 use super::tables::Tables;
 
@@ -30,6 +30,7 @@ const CR4_PAE: u64 = 1 << 5;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 const CR4_FSGSBASE: u64 = 1 << 16;
+const CR4_PCIDE: u64 = 1 << 17;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const EFER: u64 = (1 << 0) | (1 << 8) | (1 << 10) | (1 << 11);
 
@@ -38,6 +39,8 @@ const EFER: u64 = (1 << 0) | (1 << 8) | (1 << 10) | (1 << 11);
 pub(crate) struct VcpuArea {
     /// Guest-virtual start.
     pub(crate) base: GuestVirt,
+    /// The page at its start.
+    pub(crate) data: GuestPhys,
     /// The page of exception stacks.
     pub(crate) stacks: GuestPhys,
 }
@@ -59,7 +62,7 @@ pub(crate) fn load_kernel(mem: &GuestMem) -> Result<KernelInfo, VmError> {
         text_end: word(6)?,
         data_end: word(7)?,
         epitaph: word(8)?,
-        sysrets: [word(9)?, word(10)?],
+        sysrets: [word(9)?, word(10)?, word(11)?],
     };
     if info.magic != KERNEL_MAGIC || info.abi != KERNEL_ABI {
         return Err(bad(format!("magic {:#x}, ABI version {}", info.magic, info.abi)));
@@ -140,7 +143,7 @@ pub(crate) fn make_vcpu_area(
         let gva = GuestVirt::literal(base.raw() + offset);
         table.map(gva, gpa, PageSize::Small4K, Rights::KERNEL_WRITE)?;
     }
-    Ok(VcpuArea { base, stacks: ist_stacks })
+    Ok(VcpuArea { base, data, stacks: ist_stacks })
 }
 
 fn write_gdt(mem: &GuestMem, gdt: GuestPhys, tss: u64) -> Result<(), MemoryError> {
@@ -202,13 +205,7 @@ fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
 }
 
 /// The system registers a vCPU starts with, in ring 3.
-pub(crate) fn first_sregs(
-    old: &kvm_sregs,
-    area: &VcpuArea,
-    root: GuestPhys,
-    fsgsbase: bool,
-    xsave: bool,
-) -> kvm_sregs {
+pub(crate) fn first_sregs(old: &kvm_sregs, area: &VcpuArea, machine: &Machine) -> kvm_sregs {
     let mut sregs = *old;
     let (code, data) = user_segments();
     sregs.cs = code;
@@ -231,13 +228,17 @@ pub(crate) fn first_sregs(
     sregs.idt.base = KERNEL_IDT.raw();
     sregs.idt.limit = 32 * 16 - 1;
     sregs.cr0 = CR0;
-    sregs.cr3 = root.raw();
+    // With tag 0, which no instance has.
+    sregs.cr3 = machine.root.raw();
     sregs.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
-    if fsgsbase {
-        sregs.cr4 |= CR4_FSGSBASE;
-    }
-    if xsave {
-        sregs.cr4 |= CR4_OSXSAVE;
+    for (offered, bit) in [
+        (machine.has_fsgsbase(), CR4_FSGSBASE),
+        (machine.has_pcid(), CR4_PCIDE),
+        (machine.xcr0 > 1, CR4_OSXSAVE),
+    ] {
+        if offered {
+            sregs.cr4 |= bit;
+        }
     }
     sregs.efer = EFER;
     sregs

@@ -14,6 +14,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use super::boot;
 use super::call_pages::{CallPages, map_call_pages};
 use super::memory::{GuestMem, MemoryError, address_end};
+use super::switching::Switching;
 use super::tables::{FramePool, Tables};
 use super::vcpu::Vcpu;
 use super::windows::Windows;
@@ -81,6 +82,7 @@ pub struct Machine {
     call_pages: CallPages,
     /// Pieces of segments in guest-physical space. Before `mem`: the VM goes last.
     pub windows: Windows,
+    pub(crate) switching: Switching,
     /// Guest memory.
     pub mem: GuestMem,
 }
@@ -135,6 +137,7 @@ impl Machine {
         boot::write_idt(&mem, &kernel)?;
         link_private_slots(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
         let call_pages = map_call_pages(&mut pool, root, &mem)?;
+        let switching = Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
         let machine = Machine {
             cpuid,
             kernel,
@@ -148,6 +151,7 @@ impl Machine {
             pool: Mutex::new(pool),
             call_pages,
             windows,
+            switching,
             mem,
             fd,
         };
@@ -166,9 +170,17 @@ impl Machine {
         &self,
         edit: impl FnOnce(&mut PageTable<'_, Tables<'_>>) -> Result<R, E>,
     ) -> Result<R, E> {
+        self.edit_tables_and_pool(|home, tables| edit(&mut PageTable::new(home, tables)))
+    }
+
+    /// Runs `edit` with home's root and the frames and memory of tables, under the lock of
+    /// all editors.
+    pub(crate) fn edit_tables_and_pool<R>(
+        &self,
+        edit: impl FnOnce(GuestPhys, &mut Tables<'_>) -> R,
+    ) -> R {
         let mut pool = self.pool();
-        let mut tables = Tables { pool: &mut pool, mem: &self.mem };
-        edit(&mut PageTable::new(self.root, &mut tables))
+        edit(self.root, &mut Tables { pool: &mut pool, mem: &self.mem })
     }
 
     /// The page table (level 1) that covers `gva`, made if missing.
@@ -195,11 +207,11 @@ impl Machine {
             self.next_vcpu.fetch_sub(1, Ordering::Relaxed);
             return Err(VmError::VcpuLimit { limit: self.max_vcpus });
         }
-        let area = {
-            let mut pool = self.pool();
-            let mut tables = Tables { pool: &mut pool, mem: &self.mem };
-            boot::make_vcpu_area(&mut tables, self.root, index)?
-        };
+        let area = self.edit_tables_and_pool(|root, tables| {
+            let area = boot::make_vcpu_area(tables, root, index)?;
+            self.switching.add_vcpu(tables, root, index, area.data, self.has_pcid())?;
+            Ok::<_, MemoryError>(area)
+        })?;
         self.mem.on_kvm_clock(|| {
             let mut vcpu = Vcpu::new(self.clone(), index, &area)?;
             if index == 0 {
@@ -276,6 +288,12 @@ impl Machine {
     #[must_use]
     pub fn max_vcpus(&self) -> u32 {
         self.max_vcpus
+    }
+
+    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1).
+    #[must_use]
+    pub fn has_pcid(&self) -> bool {
+        leaf(&self.cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
     }
 
     /// Whether programs may use the instructions that read and write FS and GS base.

@@ -6,6 +6,7 @@
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
 //! - [`windows`]: pieces of files in guest-physical space, which come and go
+//! - [`switching`]: the tables of the kernel's `vas_switch`
 //! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
@@ -16,6 +17,7 @@ pub mod kick;
 pub mod machine;
 pub mod memory;
 pub mod resident;
+pub mod switching;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;

@@ -21,6 +21,8 @@ use super::boot::{self, VcpuArea};
 use super::exit::{Exit, Via};
 use super::kick::Armed;
 use super::machine::{Machine, VmError, kvm_call};
+use super::memory::MemoryError;
+use super::switching::loadable;
 
 /// The registers of ring 3: general ones, instruction pointer, flags.
 pub type UserRegs = kvm_regs;
@@ -62,6 +64,8 @@ pub struct Vcpu {
     fs_base: u64,
     gs_base: u64,
     bases_changed: bool,
+    /// What the next entry loads into CR3, if not what is there.
+    new_cr3: Option<u64>,
     lstar: u64,
     /// Exits so far.
     pub exits: u64,
@@ -81,7 +85,7 @@ impl Vcpu {
         fd.set_cpuid2(&cpuid).map_err(kvm_call("set CPUID"))?;
         let old = fd.get_sregs().map_err(kvm_call("read system registers"))?;
         let xsave = machine.xcr0 > 1;
-        let sregs = boot::first_sregs(&old, area, machine.root, machine.has_fsgsbase(), xsave);
+        let sregs = boot::first_sregs(&old, area, &machine);
         fd.set_sregs(&sregs).map_err(kvm_call("set system registers"))?;
         if xsave {
             let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
@@ -100,6 +104,7 @@ impl Vcpu {
             fs_base: 0,
             gs_base: 0,
             bases_changed: true,
+            new_cr3: None,
             lstar: 0,
             exits: 0,
             machine,
@@ -178,6 +183,33 @@ impl Vcpu {
     pub fn set_gs_base(&mut self, base: GuestVirt) {
         self.gs_base = base.raw();
         self.bases_changed = true;
+    }
+
+    /// The root the program runs on, with its tag, as of the last exit.
+    #[must_use]
+    pub fn cr3(&self) -> u64 {
+        self.new_cr3.unwrap_or(self.fd.sync_regs().sregs.cr3)
+    }
+
+    /// Makes the next entry load `cr3`, a root as an instance entry holds it. The lines, the
+    /// held locks and everything else of a switch are the caller's.
+    ///
+    /// A root or tag other than the one in CR3 is loaded with an empty TLB: KVM throws away
+    /// what it and the processor remember of this vCPU when user space changes CR3. The same
+    /// root with the same tag is not, and is no way to flush.
+    ///
+    /// Not in the middle of the kernel ([`Exit::KickedInKernel`]): that may be loading CR3
+    /// itself.
+    ///
+    /// # Errors
+    /// [`MemoryError`], and nothing has changed.
+    pub fn switch_root(&mut self, cr3: u64) -> Result<(), MemoryError> {
+        debug_assert_ne!(self.position, Position::Kernel);
+        let cr3 = loadable(cr3);
+        // What the TLB will hold for the tag is then of a generation nobody has noted.
+        self.machine.switching.forget_tag(&self.machine.mem, self.index, cr3)?;
+        self.new_cr3 = Some(cr3);
+        Ok(())
     }
 
     /// Makes the next entry load every register as it stands in `regs`.
@@ -331,6 +363,10 @@ impl Vcpu {
         if self.bases_changed {
             sync.sregs.fs.base = self.fs_base;
             sync.sregs.gs.base = self.gs_base;
+            sregs_dirty = true;
+        }
+        if let Some(cr3) = self.new_cr3.take() {
+            sync.sregs.cr3 = cr3;
             sregs_dirty = true;
         }
         if sregs_dirty || self.exits == 0 {

@@ -1,0 +1,280 @@
+//! `vas_switch` in the kernel: where it leads, what it keeps, and what it leaves to the VMM.
+
+use abi::call::CALL_VAS_SWITCH;
+use abi::layout::VAS_START;
+use abi::switch::{CR3_KEEP, InstanceEntry};
+use abi::{GuestPhys, PageSize, Rights};
+use tests::skip_without_kvm;
+use vmm::vm::{Exit, UserRegs};
+
+use crate::bench::{ALL_FLAGS, Bench, CODE, FIXED, call_page, mov_eax};
+
+/// An address of the VAS region at which every instance has a page of its own.
+pub(crate) const PLACE: u64 = VAS_START.raw() + (5 << 30);
+
+/// `mov edi, vh; mov eax, vas_switch; call the call page`.
+pub(crate) fn switch_to(vh: u32) -> Vec<u8> {
+    let mut code = vec![0xbf];
+    code.extend_from_slice(&vh.to_le_bytes());
+    code.extend_from_slice(&mov_eax(CALL_VAS_SWITCH));
+    code.extend_from_slice(&call_page());
+    code
+}
+
+/// `ud2`, where programs here end.
+pub(crate) const END: [u8; 2] = [0x0f, 0x0b];
+
+/// A vCPU at home, and instances 1, 2, ... whose page at [`PLACE`] begins with 0x1111 times
+/// the handle.
+pub(crate) struct Switcher {
+    pub(crate) bench: Bench,
+    pub(crate) entries: Vec<InstanceEntry>,
+}
+
+impl Switcher {
+    pub(crate) fn new(instances: u32) -> Switcher {
+        let bench = Bench::new();
+        let machine = &bench.machine;
+        machine.start_switching().unwrap();
+        let mut entries = Vec::new();
+        let user = Rights { write: true, execute: false, user: true };
+        for vh in 1..=instances {
+            let root = machine.new_root().unwrap();
+            let page = machine.mem.alloc(abi::PAGE_SIZE_2M).unwrap();
+            machine.mem.store(page, 0x1111 * u64::from(vh)).unwrap();
+            let place = abi::GuestVirt::literal(PLACE);
+            machine
+                .edit_tables_of(root, |tables| tables.map(place, page, PageSize::Large2M, user))
+                .unwrap();
+            let tag = if machine.has_pcid() { CR3_KEEP | u64::from(vh + 1) } else { 0 };
+            let cr3 = root.raw() | tag;
+            let generation = machine.new_generation();
+            let entry =
+                InstanceEntry { plain_cr3: cr3, cr3, generation, ..InstanceEntry::default() };
+            machine.set_instance(vh, &entry).unwrap();
+            entries.push(entry);
+        }
+        machine.set_table_len(instances + 1).unwrap();
+        Switcher { bench, entries }
+    }
+
+    fn current(&self) -> u32 {
+        self.bench.machine.current_instance(self.bench.vcpu.index()).unwrap()
+    }
+
+    fn root(&self) -> GuestPhys {
+        GuestPhys::literal(self.bench.vcpu.cr3() & !0xfff)
+    }
+
+    /// Runs a switch to `vh` that the kernel must leave to the VMM, with everything as it was.
+    #[track_caller]
+    fn refused(&mut self, vh: u64) {
+        let (before, root) = (self.current(), self.root());
+        // mov eax, vas_switch; call page
+        self.bench.load(&[&mov_eax(CALL_VAS_SWITCH)[..], &call_page(), &END].concat());
+        self.bench.vcpu.regs.rdi = vh;
+        let at_call = UserRegs {
+            rax: u64::from(CALL_VAS_SWITCH),
+            rip: abi::layout::CALL_PAGE.raw() + 2,
+            rsp: self.bench.vcpu.regs.rsp - 8,
+            ..self.bench.vcpu.regs
+        };
+        let exit = self.bench.run();
+        assert!(matches!(exit, Exit::Call(_)), "{vh:#x}: {exit:x?}");
+        assert_eq!(kept(&self.bench.vcpu.regs), kept(&at_call), "{vh:#x}");
+        assert_eq!((self.current(), self.root()), (before, root), "{vh:#x}");
+        let only = [self.bench.vcpu.index()];
+        assert_eq!(self.bench.machine.vcpus_in(before).unwrap(), only, "{vh:#x}");
+        self.bench.vcpu.regs.rax = 0x77;
+        self.bench.run_to(6);
+        assert_eq!(self.bench.vcpu.regs.rax, 0x77);
+    }
+}
+
+/// The registers that our calls promise to keep, the call's number and argument.
+fn kept(regs: &UserRegs) -> UserRegs {
+    UserRegs { rcx: 0, rdx: 0, rsi: 0, r8: 0, r9: 0, r10: 0, r11: 0, rflags: 0, ..*regs }
+}
+
+/// `mov r, [rbx]` for r12 to r15.
+fn read_place(register: u8) -> [u8; 3] {
+    [0x4c, 0x8b, 0x03 | (register & 7) << 3]
+}
+
+#[test]
+fn the_same_address_reads_what_the_instance_has_there() {
+    skip_without_kvm!();
+    let mut s = Switcher::new(2);
+    let code = [
+        &switch_to(1)[..],
+        &read_place(12),
+        &switch_to(2),
+        &read_place(13),
+        &switch_to(1),
+        &read_place(14),
+        // Where we are already.
+        &switch_to(1),
+        &read_place(15),
+        &switch_to(0),
+        // mov rbp, [rbx]: nothing is there at home.
+        &[0x48, 0x8b, 0x2b],
+    ]
+    .concat();
+    s.bench.load(&code);
+    s.bench.vcpu.regs.rbx = PLACE;
+    let (frame, address) = s.bench.run_to(14);
+    assert_eq!((frame.rip, address), (CODE + code.len() as u64 - 3, PLACE));
+    let r = s.bench.vcpu.regs;
+    assert_eq!([r.r12, r.r13, r.r14, r.r15], [0x1111, 0x2222, 0x1111, 0x1111]);
+    assert_eq!((r.rax, s.current()), (0, 0));
+    assert_eq!(s.root(), s.bench.machine.home_root());
+}
+
+#[test]
+fn a_switch_keeps_what_a_callee_keeps_and_shows_in_the_line() {
+    skip_without_kvm!();
+    let mut s = Switcher::new(1);
+    for vh in [1, 0, 1, 1, 0, 0] {
+        s.bench.load(&[&switch_to(vh)[..], &END].concat());
+        s.bench.vcpu.regs.rflags = FIXED | ALL_FLAGS;
+        let before = s.bench.vcpu.regs;
+        let (frame, _) = s.bench.run_to(6);
+        assert_eq!(frame.rip, CODE + switch_to(vh).len() as u64);
+        let after = s.bench.vcpu.regs;
+        assert_eq!(after.rax, 0);
+        let callee = |r: &UserRegs| [r.rbx, r.rbp, r.rsp, r.r12, r.r13, r.r14, r.r15];
+        assert_eq!(callee(&after), callee(&before));
+        assert_eq!(frame.rflags & 0x400, 0x400, "the direction flag: {:#x}", frame.rflags);
+        assert_eq!(s.current(), vh);
+        assert_eq!(s.bench.machine.vcpus_in(vh).unwrap(), [0]);
+        assert_eq!(s.bench.machine.vcpus_in(1 - vh).unwrap(), [0_u32; 0]);
+    }
+}
+
+#[test]
+fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
+    skip_without_kvm!();
+    let mut s = Switcher::new(2);
+    let machine = s.bench.machine.clone();
+    for wild in [3, 4, 32768, 1 << 26, 1 << 58, (1 << 58) + 1, 1 << 63, !0, !0 << 32] {
+        s.refused(wild);
+    }
+    // Not attached: no roots.
+    machine.clear_instance(2).unwrap();
+    s.refused(2);
+    // Needs locks: a root, but none for the plain way.
+    let locked = InstanceEntry { plain_cr3: 0, lock_count: 1, ..s.entries[1] };
+    machine.set_instance(2, &locked).unwrap();
+    s.refused(2);
+    machine.set_instance(2, &s.entries[1]).unwrap();
+    // A VAS has changed since the VMM looked.
+    let live = machine.live_page();
+    machine.mem.store(live, 7).unwrap();
+    for vh in [0, 1, 2] {
+        s.refused(vh);
+    }
+    machine.set_seen(7).unwrap();
+    // Locks are held, which somebody must give back.
+    machine.set_held_locks(0, 5, 1).unwrap();
+    s.refused(1);
+    assert_eq!(machine.held_locks(0).unwrap(), (5, 1));
+    machine.set_held_locks(0, 0, 0).unwrap();
+    // The table does not begin yet.
+    machine.set_table_len(0).unwrap();
+    s.refused(0);
+    machine.set_table_len(3).unwrap();
+    // And with all of this put right it goes.
+    s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
+    s.bench.vcpu.regs.rbx = PLACE;
+    s.bench.run_to(6);
+    assert_eq!((s.bench.vcpu.regs.r12, s.current()), (0x2222, 2));
+}
+
+#[test]
+fn before_the_first_instance_every_switch_is_the_vmms() {
+    skip_without_kvm!();
+    let mut s = Switcher { bench: Bench::new(), entries: Vec::new() };
+    for vh in [0, 1, !0] {
+        s.refused(vh);
+    }
+}
+
+#[test]
+fn the_vmm_can_switch_a_vcpu_and_the_kernel_goes_on_from_there() {
+    skip_without_kvm!();
+    let mut s = Switcher::new(2);
+    let hyper = CALL_VAS_SWITCH | abi::call::CALL_HYPER;
+    for round in 0..3 {
+        let code = [&mov_eax(hyper)[..], &call_page(), &read_place(12), &switch_to(2)];
+        s.bench.load(&[&code.concat()[..], &read_place(13), &switch_to(0), &END].concat());
+        s.bench.vcpu.regs.rbx = PLACE;
+        let exit = s.bench.run();
+        assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
+        assert_eq!(s.bench.vcpu.regs.rax, u64::from(hyper));
+        let index = s.bench.vcpu.index();
+        s.bench.machine.announce_instance(index, 1).unwrap();
+        assert_eq!(s.bench.machine.vcpus_in(0).unwrap(), [0]);
+        assert_eq!(s.bench.machine.vcpus_in(1).unwrap(), [0]);
+        s.bench.vcpu.switch_root(s.entries[0].cr3).unwrap();
+        s.bench.machine.set_current_instance(index, 1).unwrap();
+        assert_eq!(s.bench.machine.vcpus_in(0).unwrap(), [0_u32; 0]);
+        if round == 2 {
+            s.bench.vcpu.restore_all();
+        }
+        s.bench.run_to(6);
+        let r = s.bench.vcpu.regs;
+        assert_eq!([r.r12, r.r13, r.rax], [0x1111, 0x2222, 0]);
+        assert_eq!((s.current(), s.root()), (0, s.bench.machine.home_root()));
+    }
+}
+
+#[test]
+fn what_is_mapped_in_the_private_region_later_is_visible_everywhere() {
+    skip_without_kvm!();
+    let mut s = Switcher::new(1);
+    s.bench.load(&[&switch_to(1)[..], &END].concat());
+    s.bench.run_to(6);
+    let late = crate::bench::NOWHERE + (3 << 40);
+    s.bench.map(late, 0x1000, 3);
+    // mov [rbx], r12; then the same word from home.
+    let code = [&[0x4c, 0x89, 0x23][..], &switch_to(0), &read_place(13), &END];
+    s.bench.load(&code.concat());
+    s.bench.vcpu.regs.rbx = late;
+    s.bench.run_to(6);
+    assert_eq!(s.bench.vcpu.regs.r13, s.bench.vcpu.regs.r12);
+}
+
+/// Cycles of `rounds` runs of `middle`, measured in ring 3, the median of many.
+fn median_cycles(s: &mut Switcher, middle: &[u8], rounds: u32) -> u64 {
+    // 1: mfence; rdtsc; shl rdx, 32; or rax, rdx; mov r14, rax
+    let now = [0x0f, 0xae, 0xf0, 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0];
+    // mov r14, rax ... middle ... sub rax, r14; ud2
+    let code = [&now[..], &[0x49, 0x89, 0xc6], middle, &now, &[0x4c, 0x29, 0xf0], &END].concat();
+    let mut times: Vec<u64> = (0..rounds)
+        .map(|_| {
+            s.bench.load(&code);
+            s.bench.run_to(6);
+            s.bench.vcpu.regs.rax
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p tests --test ring3 -- --ignored --nocapture ratio"]
+fn ratio_of_a_switch_to_the_call_that_does_nothing() {
+    skip_without_kvm!();
+    let mut s = Switcher::new(2);
+    let nothing = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
+    let mut ratios = Vec::new();
+    for _ in 0..7 {
+        let null = median_cycles(&mut s, &nothing.repeat(16), 300) / 16;
+        let pair = [switch_to(1), switch_to(2)].concat();
+        let switch = median_cycles(&mut s, &pair.repeat(8), 300) / 16;
+        println!("null {null} cycles, switch {switch}: {:.3}", switch as f64 / null as f64);
+        ratios.push(switch as f64 / null as f64);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("median ratio {:.3}", ratios[3]);
+}
