@@ -17,10 +17,7 @@ impl Findings {
     /// Ready to look. Outside a VM the program ends with status 3.
     #[must_use]
     pub fn new() -> Findings {
-        if let Err(missing) = spacejmp::CallPage::find() {
-            println!("{missing}");
-            std::process::exit(3);
-        }
+        require_vm();
         Findings::default()
     }
 
@@ -87,6 +84,14 @@ impl Findings {
             println!("{} failed", self.failed);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Ends the program with status 3 and a line that says why, if it does not run in a VM.
+pub fn require_vm() {
+    if let Err(missing) = spacejmp::CallPage::find() {
+        println!("{missing}");
+        std::process::exit(3);
     }
 }
 

@@ -62,7 +62,7 @@ fn looks(found: &mut Findings, vid: VasId, sid: SegId) -> u64 {
     found.same("the segment's name", text(&segment.name), "basic-data".to_owned());
     found.same("the segment's size", segment.size_bytes, SIZE);
     found.check("the reserve is not less", segment.reserve_bytes >= SIZE);
-    found.check("the base is aligned", segment.base % (2 << 20) == 0 && segment.base != 0);
+    found.check("the base is aligned", segment.base.is_multiple_of(2 << 20) && segment.base != 0);
     let region = VAS_START.raw()..=VAS_END.raw() - SIZE;
     found.check("the base is in the VAS region", region.contains(&segment.base));
     let listed = all_segments().map(|all| all.iter().any(|stat| stat.sid == sid.raw()));

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use abi::Errno;
-use guests::findings::must;
+use guests::findings::{must, require_vm};
 use guests::place::{Place, enter, go_home};
 use guests::store::{base_of, find_or_make, sized};
 use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
 
 fn main() -> ExitCode {
+    require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let (name, work) = match args[..] {

@@ -15,12 +15,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
-use guests::findings::{Findings, must};
+use guests::findings::{Findings, must, require_vm};
 use guests::place::{Place, enter, enter_within, go_home, try_enter};
 use guests::store::{base_of, find_or_make, sized};
 use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
 
 fn main() -> ExitCode {
+    require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, mode] = &args[..] else {
         eprintln!("usage: vas_holder NAME write|read|wait|try|recover");

@@ -11,7 +11,7 @@
 
 use std::process::ExitCode;
 
-use guests::findings::must;
+use guests::findings::{must, require_vm};
 use guests::place::{Place, enter, go_home};
 use guests::random::mix;
 use guests::store::sized;
@@ -29,6 +29,7 @@ const TAKEN: u64 = 8;
 const NODES: u64 = 4096;
 
 fn main() -> ExitCode {
+    require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number of nodes");

@@ -150,7 +150,8 @@ fn atomic(address: u64) -> &'static AtomicU64 {
 }
 
 fn map() -> u64 {
-    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (rights, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping, over nothing that exists.
     let mapping = unsafe { libc::mmap(std::ptr::null_mut(), MAPPED, rights, flags, -1, 0) };
     assert_ne!(mapping, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());

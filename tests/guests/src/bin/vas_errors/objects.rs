@@ -11,8 +11,8 @@ use guests::place::{enter, enter_by_hypercall, try_enter};
 use guests::store::sized;
 use spacejmp::CallPage;
 use spacejmp::sys::{
-    self, Attachment, EMPTY_SEG_STAT, EMPTY_VAS_STAT, Right, SegId, SegParams, SegRoot, VasHandle, VasId,
-    seg_command, vas_command,
+    self, Attachment, EMPTY_SEG_STAT, EMPTY_VAS_STAT, Right, SegId, SegParams, SegRoot, VasHandle,
+    VasId, seg_command, vas_command,
 };
 
 use crate::Refusals;
@@ -65,7 +65,11 @@ fn ids(r: &mut Refusals, vid: VasId, sid: SegId) {
     let (not_vid, not_sid) = (not_vid.expect("not 0"), not_sid.expect("not 0"));
     r.refused("vas_attach of a segment", sys::vas_attach(not_vid, 0), Errno::ENOENT);
     r.refused("vas_clone of a segment", sys::vas_clone(not_vid, "x", 0), Errno::ENOENT);
-    r.refused("vas_segments", sys::vas_segments(not_vid, &mut [Attachment::default()], 0), Errno::ENOENT);
+    r.refused(
+        "vas_segments",
+        sys::vas_segments(not_vid, &mut [Attachment::default()], 0),
+        Errno::ENOENT,
+    );
     r.refused("vas_ctl", sys::vas_ctl(vas_command::SET_MODE, 1, 0o600), Errno::ENOENT);
     r.refused("seg_ctl", sys::seg_ctl(not_sid, seg_command::SET_MODE, 0o600), Errno::ENOENT);
     r.refused("seg_clone of a VAS", sys::seg_clone(not_sid, "x"), Errno::ENOENT);
