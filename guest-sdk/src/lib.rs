@@ -1,9 +1,13 @@
 //! For programs that run under `spacejmp`: its own calls.
 //!
-//! So far this crate holds the way into the guest kernel and the two calls that do nothing,
-//! by which every other call will be measured. The calls for address spaces and segments, and
-//! the safe API on top of them, do not exist yet.
+//! So far this crate holds the ground floor: every call, thinly, with the ids, rights and
+//! structures of the `abi` crate. The safe API on top of it does not exist yet. C programs
+//! have the same floor in `include/spacejmp.h`, under the paper's names.
 //!
-//! - [`sys`]: raw calls, the only assembly
+//! - [`call_page`]: the way into the guest kernel, and the only assembly
+//! - [`sys`]: one function per call
 
+pub mod call_page;
 pub mod sys;
+
+pub use call_page::{CallPage, NotUnderSpacejmp};

@@ -1,83 +1,74 @@
-//! Raw calls: the call page, and nothing more.
+//! Raw calls: one function for each number of `abi::call`, typed but without policy.
 //!
-//! A program finds the call page through the auxiliary vector and calls into it; what stands
-//! there suits the host (`abi::call`). Outside a VM there is no such page, and every function
-//! here says so instead of executing something undefined.
+//! - null and switching: `switch.rs`
+//! - address spaces: `vas.rs`
+//! - segments: `seg.rs`
+//!
+//! Ids, rights, flags and structures are `abi`'s own, re-exported here. What a call means is
+//! in the book (`docs/src/address-spaces.md`), numbers and structures in `docs/src/abi.md`.
+//!
+//! # Errors
+//! Every function can give `ENOSYS`, and nothing else, outside a VM. Beyond what a function
+//! lists for itself there are two groups:
+//!
+//! - *name errors*: `EINVAL` for a name that is empty, `.`, `..`, not UTF-8, or holds `/` or
+//!   NUL; `ENAMETOOLONG` for one longer than [`NAME_MAX_BYTES`].
+//! - *store errors*: `EIO` when a file of the store is damaged or cannot be read, `ENOSPC`,
+//!   `EDQUOT`, `EROFS`, `EMFILE`, `ENFILE` and `ENOMEM` as the host says, when it was asked to
+//!   read or change the store's files. The VMM's log names the file.
+//!
+//! A call that fails has changed nothing, except where its documentation says otherwise.
+
+mod seg;
+mod switch;
+mod vas;
 
 use abi::Errno;
-use abi::call::{AT_SPACEJMP, CALL_HYPER_NULL, CALL_NULL};
 
-/// The process does not run under `spacejmp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotUnderSpacejmp;
+use crate::call_page::CallPage;
 
-impl std::fmt::Display for NotUnderSpacejmp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("not running under spacejmp: start the program with `spacejmp run`")
-    }
+pub use abi::objects::{
+    Attachment, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right, SegId,
+    SegParams, SegRoot, SegStat, VasId, VasStat, attach, seg_ctl as seg_command,
+    vas_ctl as vas_command,
+};
+pub use seg::{
+    EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
+    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_root_get, seg_root_set,
+    seg_stat, seg_sync,
+};
+pub use switch::{
+    VasHandle, hyper_null, null, vas_current, vas_switch, vas_switch_timeout, vas_try_switch,
+};
+pub use vas::{
+    EMPTY_VAS_STAT, vas_attach, vas_clone, vas_create, vas_ctl, vas_delete, vas_detach, vas_find,
+    vas_list, vas_segments, vas_stat,
+};
+
+/// The name in a [`VasStat`] or [`SegStat`], without the zeros behind it.
+#[must_use]
+pub fn name_bytes(name: &[u8; 256]) -> &[u8] {
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    &name[..end]
 }
 
-impl std::error::Error for NotUnderSpacejmp {}
+/// Makes a call whose arguments need no more than `args`.
+///
+/// # Safety
+/// As [`CallPage::call`].
+#[inline(always)]
+unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result<u64, Errno> {
+    const { assert!(N <= 6) };
+    let mut all = [0; 6];
+    all[..N].copy_from_slice(&args);
+    let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
+    // SAFETY: the caller's promise.
+    unsafe { page.call(number, all) }
+}
 
-/// Proof that the process has a call page.
-#[derive(Debug, Clone, Copy)]
-pub struct CallPage(u64);
-
-impl CallPage {
-    /// Looks for the call page of this process.
-    ///
-    /// # Errors
-    /// [`NotUnderSpacejmp`].
-    pub fn find() -> Result<CallPage, NotUnderSpacejmp> {
-        // SAFETY: reads the auxiliary vector; an unknown type gives 0.
-        match unsafe { libc::getauxval(AT_SPACEJMP) } {
-            0 => Err(NotUnderSpacejmp),
-            page => Ok(CallPage(page)),
-        }
-    }
-
-    /// Enters the guest kernel and comes back: the least a call can cost.
-    ///
-    /// # Errors
-    /// None from a kernel of this version.
-    pub fn null(self) -> Result<u64, Errno> {
-        self.call(CALL_NULL, [0; 3])
-    }
-
-    /// Goes to the VMM and comes back: the least a hypercall can cost.
-    ///
-    /// # Errors
-    /// None from a VMM of this version.
-    pub fn hyper_null(self) -> Result<u64, Errno> {
-        self.call(CALL_HYPER_NULL, [0; 3])
-    }
-
-    /// Makes call `number`. A number that does not exist gives `ENOSYS`.
-    ///
-    /// # Errors
-    /// Whatever the call says.
-    pub fn call(self, number: u32, args: [u64; 3]) -> Result<u64, Errno> {
-        let [rdi, rsi, rdx] = args;
-        let result: u64;
-        // SAFETY: the page was announced by the VMM and holds a function that changes no
-        // more than the caller-saved registers, all of which are declared here; it reads and
-        // writes no memory of this process for the calls that exist.
-        unsafe {
-            std::arch::asm!(
-                "call {page}",
-                page = in(reg) self.0,
-                inout("rax") u64::from(number) => result,
-                in("rdi") rdi,
-                in("rsi") rsi,
-                in("rdx") rdx,
-                clobber_abi("sysv64"),
-            );
-        }
-        match result as i64 {
-            error @ -4095..=-1 => Err(Errno::from_raw(-error as i32)),
-            _ => Ok(result),
-        }
-    }
+/// Address and length of what a call reads.
+fn bytes(slice: &[u8]) -> [u64; 2] {
+    [slice.as_ptr() as u64, slice.len() as u64]
 }
 
 #[cfg(test)]
@@ -85,8 +76,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outside_a_vm_there_is_no_call_page() {
-        assert_eq!(CallPage::find().map(|_| ()), Err(NotUnderSpacejmp));
-        assert!(NotUnderSpacejmp.to_string().contains("spacejmp run"));
+    fn outside_a_vm_every_call_is_missing() {
+        let (vid, sid) = (VasId::new(1).unwrap(), SegId::new(1).unwrap());
+        let vh = VasHandle::HOME;
+        let missing = |result: Result<(), Errno>| assert_eq!(result, Err(Errno::ENOSYS));
+        missing(null());
+        missing(vas_create("a", 0o600).map(|_| ()));
+        missing(vas_list(&mut [], 0).map(|_| ()));
+        missing(vas_attach(vid, 0).map(|_| ()));
+        missing(seg_alloc("a", &SegParams::default()).map(|_| ()));
+        missing(seg_stat(sid).map(|_| ()));
+        missing(seg_attach_local(vh, sid, Right::Read));
+        missing(seg_root_set(sid, &SegRoot::default()));
+        // SAFETY: there is nothing to switch to.
+        missing(unsafe { vas_switch(vh) });
+    }
+
+    #[test]
+    fn names_end_at_the_first_zero() {
+        let mut name = [0; 256];
+        name[..3].copy_from_slice(b"abc");
+        assert_eq!(name_bytes(&name), b"abc");
+        assert_eq!(name_bytes(&[b'x'; 256]).len(), 256);
     }
 }

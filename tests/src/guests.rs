@@ -180,13 +180,15 @@ fn compile(name: &str, link: Link) -> PathBuf {
         Link::Pie => ["-static-pie", "-fPIE"],
     };
     let path = folder.join(link.file_name(name));
-    if is_newer(&path, &source) {
+    let include = workspace().join("guest-sdk/include");
+    if is_newer(&path, &source) && is_newer(&path, &include.join("spacejmp.h")) {
         return path;
     }
     let fresh = path.with_extension("new");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| OsString::from("cc"));
     let mut command = Command::new(compiler);
     command.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]).args(flags);
+    command.arg("-I").arg(&include);
     command.arg("-o").arg(&fresh).arg(&source).args(["-pthread", "-lm"]);
     run(&mut command);
     // Programs that run keep the old file; a failed compilation leaves none.

@@ -259,3 +259,27 @@ files:          1\nbytes:          13\nlines:          2\nwords:          3\ndis
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read /no/such"));
     assert_eq!(run(&wordindex, &[], b"").status.code(), Some(2));
 }
+
+#[test]
+fn outside_a_vm_programs_about_address_spaces_say_so_and_end() {
+    let message = "not running under spacejmp: start the program with `spacejmp run`\n";
+    let programs = [
+        "vas_basic",
+        "vas_counter",
+        "vas_errors",
+        "vas_holder",
+        "vas_huge",
+        "vas_locks",
+        "vas_many",
+        "vas_persist",
+        "vas_random",
+        "vas_syscalls",
+        "vas_threads",
+    ];
+    for name in programs {
+        expect(&guests::rust(name), &["a", "b"], 3, message);
+    }
+    let expected = "not running under spacejmp\n";
+    expect(&guests::c("vas_c"), &["create"], 3, expected);
+    expect(&guests::c_with("vas_c", Link::Pie), &["create"], 3, expected);
+}

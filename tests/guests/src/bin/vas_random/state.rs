@@ -1,0 +1,112 @@
+//! What the program remembers: ids and handles it has seen, dead ones included, and what its
+//! instances hold, so that it touches only memory that is there.
+
+use abi::layout::VAS_START;
+use guests::random::Random;
+use guests::store::segments_of;
+use spacejmp::sys::{self, Right, SegId, VasHandle, VasId, attach};
+
+/// Places that segments are put at.
+pub(crate) const BASES: u64 = 6;
+
+/// The address of place `n`.
+pub(crate) fn base(n: u64) -> u64 {
+    VAS_START.raw() + (40 << 40) + n * (2 << 20)
+}
+
+/// An instance of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    pub(crate) vh: VasHandle,
+    pub(crate) vid: VasId,
+    pub(crate) flags: u64,
+    pub(crate) local: Vec<(SegId, Right)>,
+}
+
+pub(crate) struct State {
+    pub(crate) random: Random,
+    /// All that were ever seen, the latest last.
+    pub(crate) vids: Vec<VasId>,
+    pub(crate) sids: Vec<SegId>,
+    /// Live ones.
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) current: VasHandle,
+}
+
+impl State {
+    pub(crate) fn new(seed: u64) -> State {
+        State {
+            random: Random::new(seed),
+            vids: Vec::new(),
+            sids: Vec::new(),
+            instances: Vec::new(),
+            current: VasHandle::HOME,
+        }
+    }
+
+    pub(crate) fn name(&mut self) -> &'static str {
+        ["a", "b", "c", "d", "e"][self.random.below(5) as usize]
+    }
+
+    /// One of the latest, so that most are alive; sometimes one that never was.
+    pub(crate) fn vid(&mut self) -> VasId {
+        let never = VasId::new(12345).expect("not 0");
+        if self.random.below(20) == 0 {
+            never
+        } else {
+            late(&self.vids, &mut self.random).unwrap_or(never)
+        }
+    }
+
+    /// As [`Self::vid`].
+    pub(crate) fn sid(&mut self) -> SegId {
+        let never = SegId::new(12345).expect("not 0");
+        if self.random.below(20) == 0 {
+            never
+        } else {
+            late(&self.sids, &mut self.random).unwrap_or(never)
+        }
+    }
+
+    /// One of the live handles, or home, or sometimes one that is none.
+    pub(crate) fn vh(&mut self) -> VasHandle {
+        match self.random.below(12) {
+            0 => VasHandle::from_raw(20_000),
+            1 | 2 => VasHandle::HOME,
+            _ => {
+                let vhs: Vec<VasHandle> = self.instances.iter().map(|one| one.vh).collect();
+                late(&vhs, &mut self.random).unwrap_or(VasHandle::HOME)
+            }
+        }
+    }
+
+    pub(crate) fn right(&mut self) -> Right {
+        if self.random.below(3) == 0 { Right::Read } else { Right::Write }
+    }
+
+    pub(crate) fn instance(&mut self, vh: VasHandle) -> Option<&mut Instance> {
+        self.instances.iter_mut().find(|one| one.vh == vh)
+    }
+
+    /// A segment that is mapped where the thread is, with the right it has there, and its
+    /// base; `None` if there is none. Nobody can take one away while the thread is inside.
+    pub(crate) fn mapped(&mut self) -> Option<(SegId, Right, u64)> {
+        let current = self.current;
+        let one = self.instance(current)?.clone();
+        let mut found = one.local;
+        for attachment in segments_of(one.vid).ok()? {
+            found.push((SegId::new(attachment.sid)?, Right::from_raw(attachment.right)?));
+        }
+        let pick = self.random.below(found.len().max(1) as u64) as usize;
+        let &(sid, right) = found.get(pick)?;
+        let right = if one.flags & attach::READ_ONLY != 0 { Right::Read } else { right };
+        Some((sid, right, sys::seg_stat(sid).ok()?.base))
+    }
+}
+
+/// One of the last eight.
+fn late<T: Copy>(all: &[T], random: &mut Random) -> Option<T> {
+    let last = all.len().min(8);
+    let pick = random.below(last.max(1) as u64) as usize;
+    all.iter().rev().nth(pick).copied()
+}

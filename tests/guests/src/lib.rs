@@ -1,0 +1,11 @@
+//! What the guest programs about address spaces share. The programs are in `bin/`.
+//!
+//! - [`findings`]: what a program found, printed in stable lines
+//! - [`place`]: memory in the VAS region, and switching, without `unsafe` in the programs
+//! - [`store`]: setting up a VAS, and looking at all that is in the store
+//! - [`random`]: numbers that depend on a seed only
+
+pub mod findings;
+pub mod place;
+pub mod random;
+pub mod store;
