@@ -8,5 +8,5 @@ mod exceptions;
 mod fences;
 mod kicks;
 mod state;
-mod windows;
 mod switch;
+mod windows;

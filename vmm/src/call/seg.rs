@@ -113,7 +113,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_LIFETIME => {
             let record = store.segment(sid)?;
             if lifetime(arg)? != record.header.lifetime {
-                return Err(VasError::Fault(Errno::ENOTSUP));
+                return Err(VasError::Fault(Errno::EOPNOTSUPP));
             }
         }
         _ => return Err(VasError::Invalid { what: "the command" }),

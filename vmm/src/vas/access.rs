@@ -40,7 +40,7 @@ impl Vases {
         if !self.is_active() {
             return;
         }
-        let vh = self.machine.current_instance(vcpu.index());
+        let vh = self.machine.current_instance(vcpu.index()).unwrap_or(0);
         CURRENT.set(vh);
         if self.wants_reload(vcpu.index()) {
             let mut state = self.lock();

@@ -1,6 +1,7 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
 use abi::objects::attach;
+use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
 use super::VasError;
@@ -36,14 +37,15 @@ impl Vases {
         let vh = state.free_handle()?;
         // The intention is in the lease before the look at the store: who deletes the VAS
         // looks at leases with the store locked.
-        self.machine.announce_instance(vh, vid.raw())?;
+        let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
+        self.machine.set_instance(vh, &intent)?;
         match self.attach_announced(state, &store, vh, vid, flags) {
             Ok(()) => Ok(vh),
             Err(error) => {
                 if let Some(instance) = state.remove(vh) {
-                    self.drop_instance(state, vh, instance, true);
+                    self.drop_instance(state, vh, instance, true)?;
                 }
-                self.machine.clear_instance(vh);
+                self.machine.erase_instance(vh)?;
                 Err(error)
             }
         }
@@ -58,18 +60,17 @@ impl Vases {
         flags: AttachFlags,
     ) -> Result<(), VasError> {
         let machine = &self.machine;
-        let changes = machine.live_word();
+        let changes = machine.live_word()?;
         let record = store.vas(vid)?;
         let name = record.name.to_string();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
         instance.read_only = flags.has(attach::READ_ONLY);
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
         instance.checked_at = changes;
-        instance.generation = state.new_generation();
+        instance.generation = machine.new_generation();
         state.insert(vh, instance);
         for wanted in &record.segments {
-            let right =
-                if flags.has(attach::READ_ONLY) { Right::Read } else { wanted.right };
+            let right = if flags.has(attach::READ_ONLY) { Right::Read } else { wanted.right };
             state.use_segment(wanted.sid, right, store, machine)?;
             let Some(range) = state.segments.get(&wanted.sid).map(|s| s.reserve.clone()) else {
                 continue;
@@ -99,19 +100,25 @@ impl Vases {
             return Err(VasError::Inside { vh });
         }
         // Closed first, then looked into: a switch announces itself, then reads the entry.
-        self.machine.close_instance(vh);
-        if !self.machine.vcpus_inside(vh).is_empty() {
+        self.machine.clear_instance(vh)?;
+        if !self.machine.vcpus_in(vh)?.is_empty() {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
         if let Some(instance) = state.remove(vh) {
-            self.drop_instance(state, vh, instance, true);
+            self.drop_instance(state, vh, instance, true)?;
         }
         Ok(())
     }
 
-    fn drop_instance(&self, state: &mut State, vh: u32, instance: Instance, orderly: bool) {
-        state.unpublish(vh, instance.locks.clone(), &self.machine);
+    fn drop_instance(
+        &self,
+        state: &mut State,
+        vh: u32,
+        instance: Instance,
+        orderly: bool,
+    ) -> Result<(), VasError> {
+        state.unpublish(vh, &instance, &self.machine)?;
         let members: Vec<(SegId, Right)> =
             instance.members.iter().map(|(&sid, member)| (sid, member.right)).collect();
         // Every vCPU is elsewhere: the frames can be parked at once.
@@ -121,6 +128,7 @@ impl Vases {
         for (sid, right) in members {
             state.unuse_segment(sid, right, orderly, &self.machine);
         }
+        Ok(())
     }
 
     /// The end of the process: everything is given up. `orderly` is whether the program ended
@@ -134,7 +142,10 @@ impl Vases {
         let handles: Vec<u32> = state.instances.keys().copied().collect();
         for vh in handles {
             if let Some(instance) = state.remove(vh) {
-                self.drop_instance(state, vh, instance, orderly);
+                warn_if_failed(
+                    "give up an instance",
+                    self.drop_instance(state, vh, instance, orderly),
+                );
             }
         }
         let unused: Vec<SegId> = state.segments.keys().copied().collect();
@@ -152,10 +163,10 @@ impl Vases {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (vh, _) = state.instance(vh)?;
-        self.machine.close_instance(vh);
-        let inside = !self.machine.vcpus_inside(vh).is_empty();
+        self.machine.clear_instance(vh)?;
+        let inside = !self.machine.vcpus_in(vh)?.is_empty();
         if !inside {
-            let generation = state.new_generation();
+            let generation = self.machine.new_generation();
             if let Some(instance) = state.instances.get_mut(&vh) {
                 instance.tagged = tagged;
                 instance.generation = generation;

@@ -13,7 +13,7 @@ const EVICT_MOST: usize = 64;
 impl Vases {
     /// Resolves a page fault of `vcpu` at `gva`, which lies in the VAS region, or says why not.
     pub fn fault(&self, vcpu: &mut Vcpu, gva: u64, write: bool, execute: bool) -> FaultOutcome {
-        let vh = self.machine.current_instance(vcpu.index());
+        let vh = super::access::current();
         if vh == 0 || !self.is_active() {
             return FaultOutcome::Unmapped;
         }

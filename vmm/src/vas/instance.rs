@@ -17,7 +17,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use abi::layout::{PRIVATE_SLOTS, VAS_SLOTS};
+use abi::layout::VAS_SLOTS;
+use abi::switch::LockRef;
 use abi::{GuestPhys, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Right, SegId, VasId};
 
 use super::frames::Frames;
@@ -55,6 +56,8 @@ pub(super) struct Instance {
     pub(super) tagged: bool,
     pub(super) members: BTreeMap<SegId, Member>,
     pub(super) root: GuestPhys,
+    /// What its entry says for CR3.
+    pub(super) cr3: u64,
     pub(super) generation: u64,
     /// The store's counter of changes when the VAS was last looked at.
     pub(super) checked_at: u64,
@@ -62,6 +65,8 @@ pub(super) struct Instance {
     pub(super) waiting: u32,
     /// Where its lock references lie, and how many.
     pub(super) locks: Range<u32>,
+    /// What lies there.
+    pub(super) lock_refs: Vec<LockRef>,
     own: OwnTables,
 }
 
@@ -89,10 +94,12 @@ impl Instance {
             tagged: false,
             members: BTreeMap::new(),
             root: new_root(frames, machine)?,
+            cr3: 0,
             generation: 0,
             checked_at: 0,
             waiting: 0,
             locks: 0..0,
+            lock_refs: Vec::new(),
             own: OwnTables::default(),
         })
     }
@@ -100,7 +107,10 @@ impl Instance {
     /// The member that has `gva`.
     pub(super) fn member_at(&self, gva: u64) -> Option<(SegId, &Member)> {
         let has = |(&sid, member): (&SegId, _)| (sid, member);
-        self.members.iter().map(has).find(|(_, member): &(SegId, &Member)| member.range.contains(&gva))
+        self.members
+            .iter()
+            .map(has)
+            .find(|(_, member): &(SegId, &Member)| member.range.contains(&gva))
     }
 
     fn in_slot(&self, slot: u64) -> usize {
@@ -271,12 +281,6 @@ impl Instance {
 /// change in the life of a VM.
 fn new_root(frames: &mut Frames, machine: &Machine) -> Result<GuestPhys, MemoryError> {
     let root = frames.alloc(machine)?;
-    for slot in PRIVATE_SLOTS.chain(VAS_SLOTS.end..512) {
-        let offset = slot as u64 * 8;
-        let entry = machine.mem.load(machine.root.offset(offset))?;
-        if entry != 0 {
-            machine.mem.store(root.offset(offset), entry)?;
-        }
-    }
+    machine.fill_root(root)?;
     Ok(root)
 }

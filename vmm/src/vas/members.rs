@@ -44,8 +44,8 @@ impl Vases {
         if !instance.members.get(&sid).is_some_and(|member| member.local) {
             return Err(VasError::NotMember { sid });
         }
-        self.machine.close_instance(vh);
-        if instance.waiting > 0 || !self.machine.vcpus_inside(vh).is_empty() {
+        self.machine.clear_instance(vh)?;
+        if instance.waiting > 0 || !self.machine.vcpus_in(vh)?.is_empty() {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
@@ -78,8 +78,8 @@ impl Vases {
         store: &Store,
         vh: u32,
     ) -> Result<(), VasError> {
-        let changes = self.machine.live_word();
-        self.close_if_changed(state, changes);
+        let changes = self.machine.live_word()?;
+        self.close_if_changed(state, changes)?;
         let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
         if instance.checked_at == changes {
             return Ok(());
@@ -94,15 +94,16 @@ impl Vases {
     }
 
     /// When the store has changed, no entry may be used by the kernel before it was looked at.
-    fn close_if_changed(&self, state: &mut State, changes: u64) {
+    fn close_if_changed(&self, state: &mut State, changes: u64) -> Result<(), VasError> {
         if state.seen == changes {
-            return;
+            return Ok(());
         }
         for &vh in state.instances.keys() {
-            self.machine.close_instance(vh);
+            self.machine.clear_instance(vh)?;
         }
         state.seen = changes;
-        self.machine.set_seen(changes);
+        self.machine.set_seen(changes)?;
+        Ok(())
     }
 
     /// Makes an instance's members what `record` says. Returns whether all could be done.
@@ -124,7 +125,7 @@ impl Vases {
             .collect();
         let mut complete = true;
         if !gone.is_empty() {
-            if self.machine.vcpus_inside(vh).is_empty() && instance.waiting == 0 {
+            if self.machine.vcpus_in(vh)?.is_empty() && instance.waiting == 0 {
                 self.part(state, vh, &gone)?;
             } else {
                 complete = false;
@@ -142,7 +143,9 @@ impl Vases {
                 Err(error) => {
                     let why = crate::error::chain(&error);
                     tracing::warn!(
-                        "segment {} of VAS {} is left out: {why}", wanted.sid, record.name
+                        "segment {} of VAS {} is left out: {why}",
+                        wanted.sid,
+                        record.name
                     );
                 }
             }
@@ -186,8 +189,8 @@ impl Vases {
             return Err(VasError::Overlap { sid, other });
         }
         if lockable {
-            machine.close_instance(vh);
-            if instance.waiting > 0 || !machine.vcpus_inside(vh).is_empty() {
+            machine.clear_instance(vh)?;
+            if instance.waiting > 0 || !machine.vcpus_in(vh)?.is_empty() {
                 state.publish(vh, machine)?;
                 return Err(VasError::Inside { vh });
             }
@@ -222,12 +225,11 @@ impl Vases {
     /// Gives an instance a new root and generation.
     fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
         let machine = &self.machine;
-        let generation = state.new_generation();
+        let generation = self.machine.new_generation();
         let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
         let old = instance.rebuild(&mut state.segments, &mut state.frames, machine)?;
         instance.generation = generation;
-        state.retire(vh, old, machine);
-        Ok(())
+        state.retire(vh, old, machine)
     }
 }
 

@@ -15,7 +15,7 @@
 //! segment's lock while it holds either.
 
 pub mod access;
-mod attach;
+pub mod attach;
 pub mod error;
 mod fault;
 mod frames;
@@ -30,4 +30,4 @@ mod switching;
 
 pub use error::VasError;
 pub use state::{VasConfig, Vases};
-pub use switching::Wait;
+pub use switching::{Entered, Wait};

@@ -7,14 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::fd::AsFd;
 
 use abi::objects::Lifetime;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 
+use super::VasError;
 use super::frames::Frames;
 use super::lock_page::LockPage;
 use super::subtree::{PieceSpan, Subtree};
-use super::VasError;
 use crate::store::SegmentFile;
 use crate::vm::memory::HostRange;
 use crate::vm::windows::{FilePiece, Window};
@@ -74,10 +75,6 @@ impl VmSegment {
         }
     }
 
-    pub(super) fn sid(&self) -> SegId {
-        self.file.header().sid
-    }
-
     pub(super) fn is_volatile(&self) -> bool {
         self.file.header().lifetime == Lifetime::Volatile
     }
@@ -89,11 +86,6 @@ impl VmSegment {
     /// Instances that have it.
     pub(super) fn user_count(&self) -> u32 {
         self.users.values().sum()
-    }
-
-    /// Whether it shares an address with `other`.
-    pub(super) fn overlaps(&self, other: &Range<u64>) -> bool {
-        self.reserve.start < other.end && other.start < self.reserve.end
     }
 
     /// The tables for `right`.
@@ -120,11 +112,6 @@ impl VmSegment {
     /// Whether the extent of a gigabyte is mapped.
     pub(super) fn is_mapped(&self, gib: u64) -> bool {
         self.extents.contains_key(&gib)
-    }
-
-    /// Gigabytes of addresses it may have.
-    pub(super) fn gibs(&self) -> Range<u64> {
-        self.reserve.start / PAGE_SIZE_1G..self.reserve.end.div_ceil(PAGE_SIZE_1G)
     }
 
     /// What the segment has of a gigabyte of addresses, as far as `end`.
@@ -218,12 +205,6 @@ impl VmSegment {
         if let Some(extent) = self.extents.get_mut(&gib) {
             extent.pins = extent.pins.saturating_sub(1);
         }
-    }
-
-    /// Guest-physical address of a mapped byte, for tests and reports.
-    pub(super) fn gpa(&self, gva: u64) -> Option<GuestPhys> {
-        let extent = self.extents.get(&(gva / PAGE_SIZE_1G))?;
-        Some(extent.window.gpa().offset(gva.checked_sub(extent.origin)?))
     }
 
     /// Bytes of it that are mapped into the VM.

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::layout::{LOCK_REFS_BYTES, MAX_LOCK_PAGES};
 use abi::objects::MAX_INSTANCES;
 use abi::switch::{CR3_KEEP, CR3_TAG, InstanceEntry, LockRef};
-use abi::{GuestPhys, Right, SegId, VasId};
+use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 
 use super::VasError;
 use super::frames::Frames;
 use super::instance::{Instance, Segments};
 use super::segment::VmSegment;
-use crate::store::{Lease, LeaseInfo, Store};
+use crate::store::{LEASE_INSTANCES, LEASE_LINES, Lease, LeaseInfo, Store};
 use crate::vm::Machine;
+use crate::vm::memory::FileMapping;
 
 /// Segments kept with their tables after the last instance has given them up.
 const UNUSED_MAX: usize = 256;
@@ -64,7 +65,6 @@ pub(super) struct State {
     pub(super) clock: u64,
     /// The store's counter of changes as far as the kernel may rely on it.
     pub(super) seen: u64,
-    generation: u64,
     /// Handles below the highest ever used that are free.
     free_handles: BTreeSet<u32>,
     highest: u32,
@@ -134,12 +134,26 @@ impl Vases {
         if state.lease.is_none() {
             let program = self.config.program.clone();
             let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
-            self.machine.share_switching(lease.fd(), store.live_fd())?;
-            state.generation = 1;
+            self.share_tables(&lease, &store)?;
+            state.seen = self.machine.live_word()?;
+            self.machine.set_seen(state.seen)?;
+            self.machine.start_switching()?;
             state.lease = Some(lease);
             self.active.store(true, Ordering::Release);
         }
         Ok(store)
+    }
+
+    /// Lays the lease's tables and the store's counter over what the kernel reads.
+    fn share_tables(&self, lease: &Lease, store: &Store) -> Result<(), VasError> {
+        let machine = &self.machine;
+        let shared = FileMapping::Shared;
+        let (lines, bytes) = machine.vcpu_lines();
+        machine.mem.map_file(lines, bytes, lease.fd(), LEASE_LINES, shared)?;
+        let (table, bytes) = machine.instance_table();
+        machine.mem.map_file(table, bytes, lease.fd(), LEASE_INSTANCES, shared)?;
+        machine.mem.map_file(machine.live_page(), PAGE_SIZE, store.live_fd(), 0, shared)?;
+        Ok(())
     }
 }
 
@@ -152,10 +166,6 @@ impl State {
         let store = Arc::new(Store::open_or_create(&path)?);
         self.store = Some(store.clone());
         Ok(store)
-    }
-
-    pub(super) fn lease(&mut self) -> Option<&mut Lease> {
-        self.lease.as_mut()
     }
 
     pub(super) fn opened(&self) -> Option<Arc<Store>> {
@@ -198,64 +208,72 @@ impl State {
         Some(instance)
     }
 
-    /// A number no instance had yet.
-    pub(super) fn new_generation(&mut self) -> u64 {
-        self.generation += 1;
-        self.generation
-    }
-
     /// Shows an instance to the kernel as it is now. Its locks must not be held by a thread
     /// inside, unless they are the same as before.
     pub(super) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
         let Some(instance) = self.instances.get(&vh) else { return Ok(()) };
-        let mut refs: Vec<(SegId, LockRef)> = Vec::new();
+        let mut refs: Vec<LockRef> = Vec::new();
         for (sid, member) in &instance.members {
             let Some(lock) = self.segments.get(sid).and_then(|segment| segment.lock.as_ref())
             else {
                 continue;
             };
-            refs.push((*sid, lock.reference(member.right == Right::Write)));
+            refs.push(lock.reference(member.right == Right::Write));
         }
-        let refs: Vec<LockRef> = refs.into_iter().map(|(_, lock)| lock).collect();
+        // The kernel compares by page (abi::lock).
+        refs.sort_unstable_by_key(|lock| lock.page);
         let count = refs.len() as u32;
-        let mut first = instance.locks.start;
-        if instance.locks.len() as u32 != count {
-            let old = instance.locks.clone();
-            if !old.is_empty() {
-                self.lock_refs.give_back(old.start);
+        let old = (instance.locks.clone(), instance.lock_refs == refs);
+        let locks = match old {
+            (locks, true) => locks,
+            (old, false) => {
+                let limit = (LOCK_REFS_BYTES / 16) as u32;
+                let first = self
+                    .lock_refs
+                    .take(count, limit)
+                    .ok_or(VasError::Full { what: "references to locks" })?;
+                machine.set_lock_refs(first, &refs)?;
+                // No thread is inside, so nobody holds what is listed there.
+                if !old.is_empty() {
+                    self.lock_refs.give_back(old.start);
+                }
+                first..first + count
             }
-            let limit = (LOCK_REFS_BYTES / 16) as u32;
-            first = self
-                .lock_refs
-                .take(count, limit)
-                .ok_or(VasError::Full { what: "references to locks" })?;
-        }
-        machine.set_lock_refs(first, &refs)?;
+        };
         let Some(instance) = self.instances.get_mut(&vh) else { return Ok(()) };
-        instance.locks = first..first + count;
+        instance.locks = locks.clone();
+        instance.lock_refs = refs;
         let mut cr3 = instance.root.raw();
         if instance.tagged && machine.has_pcid() {
             cr3 |= CR3_KEEP | (FIRST_TAG + u64::from(vh) % (CR3_TAG + 1 - FIRST_TAG));
         }
+        instance.cr3 = cr3;
         let entry = InstanceEntry {
             plain_cr3: if count == 0 { cr3 } else { 0 },
             cr3,
             generation: instance.generation,
             lock_count: count,
-            lock_first: first,
+            lock_first: locks.start,
             vid: instance.vid.raw(),
             reserved: [0; 3],
         };
         machine.set_instance(vh, &entry)?;
+        machine.set_table_len(self.highest + 1)?;
         Ok(())
     }
 
-    /// Takes an instance's entry away.
-    pub(super) fn unpublish(&mut self, vh: u32, locks: std::ops::Range<u32>, machine: &Machine) {
-        machine.clear_instance(vh);
-        if !locks.is_empty() {
-            self.lock_refs.give_back(locks.start);
+    /// Takes an instance's entry away; no thread is inside.
+    pub(super) fn unpublish(
+        &mut self,
+        vh: u32,
+        instance: &Instance,
+        machine: &Machine,
+    ) -> Result<(), VasError> {
+        machine.erase_instance(vh)?;
+        if !instance.locks.is_empty() {
+            self.lock_refs.give_back(instance.locks.start);
         }
+        Ok(())
     }
 
     /// Notes that an instance has a segment: at the first one the lease says so, at the first
@@ -348,7 +366,13 @@ impl State {
 
     /// Undoes [`State::use_segment`]. Of a segment that nobody in the VM has any more, tables
     /// and windows are kept for the next attach, until there is pressure.
-    pub(super) fn unuse_segment(&mut self, sid: SegId, right: Right, orderly: bool, machine: &Machine) {
+    pub(super) fn unuse_segment(
+        &mut self,
+        sid: SegId,
+        right: Right,
+        orderly: bool,
+        machine: &Machine,
+    ) {
         let store = self.store.clone();
         let Some(segment) = self.segments.get_mut(&sid) else { return };
         if let Some(count) = segment.users.get_mut(&right) {
@@ -412,14 +436,20 @@ impl State {
     }
 
     /// Puts aside tables that instance `vh` has replaced, until no vCPU runs on them.
-    pub(super) fn retire(&mut self, vh: u32, frames: Vec<GuestPhys>, machine: &Machine) {
-        let vcpus = machine.vcpus_inside(vh);
+    pub(super) fn retire(
+        &mut self,
+        vh: u32,
+        frames: Vec<GuestPhys>,
+        machine: &Machine,
+    ) -> Result<(), VasError> {
+        let vcpus = machine.vcpus_in(vh)?;
         if vcpus.is_empty() {
             frames.into_iter().for_each(|frame| self.frames.park(frame));
-            return;
+            return Ok(());
         }
         self.reload.extend(&vcpus);
         self.retired.push(Retired { frames, vcpus });
+        Ok(())
     }
 
     /// Notes that a vCPU has a root that is current.
@@ -450,9 +480,4 @@ pub(super) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(
     if let Err(error) = result {
         tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
     }
-}
-
-/// For tests and reports: the VAS an instance belongs to.
-pub(super) fn vid_of(state: &State, vh: u32) -> Option<VasId> {
-    state.instances.get(&vh).map(|instance| instance.vid)
 }

@@ -217,7 +217,11 @@ impl Subtree {
     ) -> Result<(), MemoryError> {
         if let Some(piece) = self.pieces.remove(&gib) {
             self.link(gib, Pte::EMPTY, machine)?;
-            piece.directory.into_iter().chain(piece.tables.into_values()).for_each(|f| frames.park(f));
+            piece
+                .directory
+                .into_iter()
+                .chain(piece.tables.into_values())
+                .for_each(|f| frames.park(f));
         }
         Ok(())
     }
@@ -225,7 +229,11 @@ impl Subtree {
     /// Gives every table back. No instance may link to any.
     pub(super) fn dissolve(self, frames: &mut Frames) {
         for piece in self.pieces.into_values() {
-            piece.directory.into_iter().chain(piece.tables.into_values()).for_each(|f| frames.park(f));
+            piece
+                .directory
+                .into_iter()
+                .chain(piece.tables.into_values())
+                .for_each(|f| frames.park(f));
         }
         self.pdpts.into_values().for_each(|pdpt| frames.park(pdpt));
     }

@@ -191,6 +191,20 @@ impl Machine {
         self.edit_tables(|tables| tables.table_for(gva, Level::Table))
     }
 
+    /// A zeroed frame for a table outside the home space; never taken back.
+    ///
+    /// # Errors
+    /// When memory is out.
+    pub fn table_frame(&self) -> Result<GuestPhys, MemoryError> {
+        self.pool().frame(&self.mem)
+    }
+
+    /// Whether the processors offered can map a gigabyte by one entry.
+    #[must_use]
+    pub fn has_gigabyte_pages(&self) -> bool {
+        leaf(&self.cpuid, 0x8000_0001, 0).is_some_and(|l| l.edx >> 26 & 1 != 0)
+    }
+
     /// 4 KiB frames that hold page tables.
     #[must_use]
     pub fn table_frames(&self) -> u64 {

@@ -202,14 +202,20 @@ impl Machine {
         self.switching.next_generation.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What home's entry says for CR3.
+    #[must_use]
+    pub fn home_cr3(&self) -> u64 {
+        let root = self.root.raw();
+        if self.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root }
+    }
+
     /// Writes home's entry, number 0, and makes the table one entry long. To be called once,
     /// after files have been laid over lines and table.
     ///
     /// # Errors
     /// [`MemoryError`].
     pub fn start_switching(&self) -> Result<(), MemoryError> {
-        let root = self.root.raw();
-        let cr3 = if self.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root };
+        let cr3 = self.home_cr3();
         let generation = self.new_generation();
         let home = InstanceEntry { plain_cr3: cr3, cr3, generation, ..InstanceEntry::default() };
         self.set_instance(0, &home)?;
