@@ -104,21 +104,15 @@ impl Store {
 
     /// A copy of a segment under another name, at the same address: what pointers in it mean
     /// stays true. Shares storage with the original until written where the file system can.
+    /// Nobody is kept from writing meanwhile: that is what the segment's lock is for.
     ///
     /// # Errors
-    /// As [`Store::create_segment`]; [`StoreError::Busy`] while somebody has it attached for
-    /// writing, since a copy of half a change is of no use.
+    /// As [`Store::create_segment`].
     pub fn clone_segment(&self, sid: SegId, name: &Name) -> Result<SegId, StoreError> {
         let _locked = self.exclusive()?;
         self.expect_free(name)?;
         let source = self.open_by_id(sid)?;
         let old = source.header().clone();
-        let writing =
-            self.leases()?.into_iter().find(|l| l.right_on(sid) == Some(abi::Right::Write));
-        if let Some(lease) = writing {
-            let by = lease.who();
-            return Err(StoreError::Busy { what: "segment", name: old.name, by });
-        }
         let header = Header {
             sid: self.new_sid()?,
             name: name.clone(),

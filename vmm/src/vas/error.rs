@@ -97,8 +97,8 @@ impl VasError {
         match self {
             VasError::Store(error) => error.errno(),
             VasError::Memory(_) | VasError::Vm(_) => Errno::ENOMEM,
-            VasError::NoInstance { .. }
-            | VasError::Home
+            VasError::NoInstance { .. } => Errno::EBADF,
+            VasError::Home
             | VasError::Invalid { .. }
             | VasError::NotMember { .. } => Errno::EINVAL,
             VasError::Inside { .. } => Errno::EBUSY,

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 
 use abi::objects::Lifetime;
-use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
+use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right};
 
 use super::VasError;
 use super::frames::Frames;
