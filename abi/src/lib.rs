@@ -19,6 +19,7 @@ pub mod addr;
 pub mod call;
 pub mod errno;
 pub mod layout;
+pub mod lock;
 pub mod objects;
 pub mod pte;
 pub mod shared;

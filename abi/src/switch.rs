@@ -5,7 +5,7 @@
 //!  live page          the store's file       changes: bumped at each change of any VAS
 //!  VcpuLine[vCPU]     the VM's lease file    announced, inside: offsets of instance entries
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
-//!  LockRef[]          private to the VM      lock page, slot and mode, in sid order
+//!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
 //!  lock page          the segment's file     see lock.rs
 //! ```
 //!

@@ -1,0 +1,235 @@
+//! The lock of a segment: its page, and the ways through it that need no help.
+//!
+//! A lock page lies in the segment's file and is mapped by every VM that attaches the segment.
+//! The guest kernel takes and gives back uncontended locks with the functions here; the VMM
+//! does the rest (`slow`, `slots`), and [`switching`] says which locks a switch takes. All
+//! of it works on [`LockWords`], so that kernel, VMM and tests run the same code. Mapping the
+//! page, sleeping and finding out who is alive are the VMM's and not here.
+//!
+//! Two rules carry the design (docs/src/internals/locks.md has the argument):
+//!
+//! 1. A VM writes only its own facts: its lane, its ownership, its place in the queue. Others
+//!    give it permissions, and wipe its facts once it is dead.
+//! 2. Every single write leaves a page from which anybody can go on.
+
+pub mod switching;
+
+pub use switching::{Fast, switch_locks_fast};
+
+/// Words of the lock page.
+pub const WORDS: usize = 512;
+/// VMs that can have one segment attached at the same time.
+pub const SLOTS: usize = 64;
+
+/// Places of the words in a lock page. Part of the store's format.
+pub mod word {
+    /// Owner and flags, see [`super::state`].
+    pub const STATE: usize = 0;
+    /// One more than the highest slot ever claimed since the last reset or tidying.
+    pub const SLOTS_USED: usize = 1;
+    /// The mutex of the queue: 0, or its holder's lease times 2, plus 1 if somebody sleeps.
+    pub const MUTEX: usize = 2;
+    /// Number of the next one to queue.
+    pub const TICKET: usize = 3;
+    /// 1 after an exclusive grant: readers that wait go next.
+    pub const READERS_TURN: usize = 4;
+    /// Never changes; where one sleeps who found the queue full.
+    pub const FULL: usize = 5;
+    /// Readers inside, by slot.
+    pub const LANES: usize = 8;
+    /// Leases of the VMs that own the slots.
+    pub const LEASES: usize = 72;
+    /// The queue: one word for each waiting thread.
+    pub const QUEUE: usize = 136;
+    /// One past the queue.
+    pub const QUEUE_END: usize = super::WORDS;
+}
+
+/// Bits of [`word::STATE`].
+pub mod state {
+    /// The exclusive holder's slot plus 1, or 0.
+    pub const OWNER: u64 = 0xff;
+    /// The owner has yet to see that no reader is inside.
+    pub const CLAIM: u64 = 1 << 8;
+    /// The queue may hold somebody: nobody may pass it by.
+    pub const WAITERS: u64 = 1 << 9;
+    /// An exclusive holder died inside, and nobody has recovered the content.
+    pub const INCONSISTENT: u64 = 1 << 10;
+    /// No reader is inside and none may enter on its own: writers need not look for any.
+    pub const NO_READERS: u64 = 1 << 11;
+    /// What keeps a reader from entering on its own.
+    pub const BARS_READERS: u64 = OWNER | CLAIM | WAITERS | INCONSISTENT | NO_READERS;
+}
+
+const _: () = {
+    assert!(WORDS * 8 == crate::PAGE_SIZE as usize);
+    assert!(word::LANES.is_multiple_of(8), "lanes share no cache line with the state");
+    assert!(word::LEASES == word::LANES + SLOTS);
+    assert!(word::QUEUE == word::LEASES + SLOTS);
+    assert!(SLOTS < 0xff);
+};
+
+/// Access to the 512 words of a lock page.
+///
+/// Every operation is sequentially consistent with every other one, on whatever word: the
+/// algorithm rests on "I announce, then I look" on both sides. Indices are below [`WORDS`].
+pub trait LockWords {
+    /// The word's value.
+    fn load(&self, index: usize) -> u64;
+    /// Replaces the value.
+    fn store(&self, index: usize, value: u64);
+    /// Replaces `old` by `new`, or tells what is there instead.
+    ///
+    /// # Errors
+    /// The value found, which is not `old`.
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64>;
+    /// Adds, wrapping; returns the value before.
+    fn fetch_add(&self, index: usize, delta: u64) -> u64;
+    /// Subtracts, wrapping; returns the value before.
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64;
+    /// Sets bits; returns the value before.
+    fn fetch_or(&self, index: usize, bits: u64) -> u64;
+    /// Keeps only `bits`; returns the value before.
+    fn fetch_and(&self, index: usize, bits: u64) -> u64;
+    /// Replaces the value; returns the one before.
+    fn swap(&self, index: usize, value: u64) -> u64;
+}
+
+impl<W: LockWords + ?Sized> LockWords for &W {
+    fn load(&self, index: usize) -> u64 {
+        (**self).load(index)
+    }
+    fn store(&self, index: usize, value: u64) {
+        (**self).store(index, value);
+    }
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
+        (**self).compare_exchange(index, old, new)
+    }
+    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
+        (**self).fetch_add(index, delta)
+    }
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
+        (**self).fetch_sub(index, delta)
+    }
+    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
+        (**self).fetch_or(index, bits)
+    }
+    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
+        (**self).fetch_and(index, bits)
+    }
+    fn swap(&self, index: usize, value: u64) -> u64 {
+        (**self).swap(index, value)
+    }
+}
+
+/// A VM's place in one lock page, below [`SLOTS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// `None` from [`SLOTS`] on.
+    #[must_use]
+    pub const fn new(raw: u32) -> Option<Slot> {
+        if raw < SLOTS as u32 { Some(Slot(raw)) } else { None }
+    }
+
+    /// The slot of a [`crate::switch::LockRef`], which is trusted as its page's address is.
+    #[inline(always)]
+    pub(crate) const fn of(lock: &crate::switch::LockRef) -> Slot {
+        Slot(lock.slot)
+    }
+
+    /// The number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// The slot as [`state::OWNER`].
+    #[inline(always)]
+    pub(crate) const fn owner(self) -> u64 {
+        self.0 as u64 + 1
+    }
+
+    #[inline(always)]
+    pub(crate) const fn lane(self) -> usize {
+        word::LANES + self.0 as usize
+    }
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Mode {
+    /// By any number of threads.
+    Shared,
+    /// By one thread alone.
+    Exclusive,
+}
+
+/// Takes the lock if that needs no waiting, no queue and no verdict about a dead holder.
+///
+/// On `false` the lock is as it was, but somebody who looked meanwhile may have gone to wait:
+/// the caller must see to it that the VMM calls `nudge` or `acquire`.
+#[inline(always)]
+pub fn try_acquire_fast<W: LockWords>(words: &W, slot: Slot, mode: Mode) -> bool {
+    try_acquire_short(words, slot, mode)
+        || (mode == Mode::Exclusive && try_among_readers(words, slot))
+}
+
+/// As [`try_acquire_fast`], but gives up on an exclusive lock that readers use too.
+#[inline(always)]
+pub(crate) fn try_acquire_short<W: LockWords>(words: &W, slot: Slot, mode: Mode) -> bool {
+    match mode {
+        Mode::Shared => {
+            words.fetch_add(slot.lane(), 1);
+            let free = words.load(word::STATE) & state::BARS_READERS == 0;
+            if !free {
+                words.fetch_sub(slot.lane(), 1);
+            }
+            free
+        }
+        Mode::Exclusive => {
+            let held = slot.owner() + state::NO_READERS;
+            words.compare_exchange(word::STATE, state::NO_READERS, held).is_ok()
+        }
+    }
+}
+
+/// The exclusive way in where there may be readers: claim, look at the lanes, enter.
+#[inline(never)]
+fn try_among_readers<W: LockWords>(words: &W, slot: Slot) -> bool {
+    let claim = slot.owner() | state::CLAIM;
+    if words.compare_exchange(word::STATE, 0, claim).is_err() {
+        return false;
+    }
+    // Read after the claim: a VM raises it before its first reader can announce itself, and
+    // that reader either comes to see the claim or is seen here.
+    let used = words.load(word::SLOTS_USED).min(SLOTS as u64) as usize;
+    let free = (0..used).all(|slot| words.load(word::LANES + slot) == 0);
+    words.fetch_sub(word::STATE, if free { state::CLAIM } else { claim });
+    free
+}
+
+/// Gives the lock back; it is given back whatever the answer. On `false` somebody waits: the
+/// VMM must call `nudge`, or the waiter finds out on its own only at its next look.
+#[inline(always)]
+pub fn release_fast<W: LockWords>(words: &W, slot: Slot, mode: Mode) -> bool {
+    give_back(words, slot, mode) & state::WAITERS == 0
+}
+
+/// Gives the lock back, and returns a state in which waiters show.
+#[inline(always)]
+pub(crate) fn give_back<W: LockWords>(words: &W, slot: Slot, mode: Mode) -> u64 {
+    match mode {
+        Mode::Shared => {
+            words.fetch_sub(slot.lane(), 1);
+            words.load(word::STATE)
+        }
+        Mode::Exclusive => words.fetch_sub(word::STATE, slot.owner()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! The lock on a plain array of atomics.
+
+use super::*;
+use crate::switch::LockRef;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+pub(crate) struct Page(Vec<AtomicU64>);
+
+impl Page {
+    pub(crate) fn new(initial: u64) -> Page {
+        let page = Page((0..WORDS).map(|_| AtomicU64::new(0)).collect());
+        page.store(word::STATE, initial);
+        page.store(word::SLOTS_USED, SLOTS as u64);
+        page
+    }
+}
+
+impl LockWords for Page {
+    fn load(&self, index: usize) -> u64 {
+        self.0[index].load(SeqCst)
+    }
+    fn store(&self, index: usize, value: u64) {
+        self.0[index].store(value, SeqCst);
+    }
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
+        self.0[index].compare_exchange(old, new, SeqCst, SeqCst)
+    }
+    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
+        self.0[index].fetch_add(delta, SeqCst)
+    }
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
+        self.0[index].fetch_sub(delta, SeqCst)
+    }
+    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
+        self.0[index].fetch_or(bits, SeqCst)
+    }
+    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
+        self.0[index].fetch_and(bits, SeqCst)
+    }
+    fn swap(&self, index: usize, value: u64) -> u64 {
+        self.0[index].swap(value, SeqCst)
+    }
+}
+
+fn slot(raw: u32) -> Slot {
+    Slot::new(raw).unwrap()
+}
+
+fn snapshot(page: &Page) -> Vec<u64> {
+    (0..WORDS).map(|index| page.load(index)).collect()
+}
+
+#[test]
+fn readers_share_and_writers_are_alone() {
+    let page = Page::new(0);
+    for reader in [0, 1, 63, 0] {
+        assert!(try_acquire_fast(&page, slot(reader), Mode::Shared));
+    }
+    let held = snapshot(&page);
+    assert!(!try_acquire_fast(&page, slot(5), Mode::Exclusive));
+    assert_eq!(snapshot(&page), held, "a failed try changes nothing");
+    for reader in [0, 1, 63, 0] {
+        assert!(release_fast(&page, slot(reader), Mode::Shared));
+    }
+    assert!(try_acquire_fast(&page, slot(63), Mode::Exclusive));
+    let held = snapshot(&page);
+    for mode in [Mode::Shared, Mode::Exclusive] {
+        assert!(!try_acquire_fast(&page, slot(63), mode));
+        assert!(!try_acquire_fast(&page, slot(0), mode));
+    }
+    assert_eq!(snapshot(&page), held, "a failed try changes nothing");
+    assert!(release_fast(&page, slot(63), Mode::Exclusive));
+    assert_eq!(page.load(word::STATE), 0);
+}
+
+#[test]
+fn a_lock_without_readers_lets_writers_in_and_readers_not() {
+    let page = Page::new(state::NO_READERS);
+    assert!(!try_acquire_fast(&page, slot(3), Mode::Shared));
+    assert!(try_acquire_fast(&page, slot(3), Mode::Exclusive));
+    assert!(!try_acquire_fast(&page, slot(4), Mode::Exclusive));
+    assert!(release_fast(&page, slot(3), Mode::Exclusive));
+    assert_eq!(page.load(word::STATE), state::NO_READERS);
+}
+
+#[test]
+fn waiters_and_inconsistency_send_everybody_the_long_way() {
+    for flag in [state::WAITERS, state::INCONSISTENT] {
+        for initial in [flag, flag | state::NO_READERS] {
+            let page = Page::new(initial);
+            for mode in [Mode::Shared, Mode::Exclusive] {
+                assert!(!try_acquire_fast(&page, slot(0), mode));
+                assert_eq!(page.load(word::STATE), initial);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_release_tells_of_waiters() {
+    for mode in [Mode::Shared, Mode::Exclusive] {
+        let page = Page::new(0);
+        assert!(try_acquire_fast(&page, slot(2), mode));
+        page.fetch_or(word::STATE, state::WAITERS);
+        assert!(!release_fast(&page, slot(2), mode));
+        assert_eq!(page.load(word::STATE), state::WAITERS);
+    }
+}
+
+fn lock_refs(locks: &[(u64, bool)]) -> Vec<LockRef> {
+    locks
+        .iter()
+        .map(|&(page, exclusive)| LockRef { page, slot: 7, exclusive: exclusive.into() })
+        .collect()
+}
+
+#[test]
+fn a_fast_switch_exchanges_all_locks_or_none() {
+    const PAGES: usize = 4;
+    // Each lock: in neither list, or shared or exclusive in one, or combinations; 9^4 cases,
+    // each free of others, or one lock held by another VM.
+    let mut refused = 0;
+    for case in 0..9usize.pow(PAGES as u32) {
+        let kind = |page: usize| case / 9usize.pow(page as u32) % 9;
+        let list = |which: fn(usize) -> usize| {
+            let named = (0..PAGES).filter(|&page| which(kind(page)) > 0);
+            lock_refs(&named.map(|page| (page as u64, which(kind(page)) == 2)).collect::<Vec<_>>())
+        };
+        let (old, new) = (list(|kind| kind % 3), list(|kind| kind / 3));
+        for other in 0..=PAGES {
+            let pages: Vec<Page> = (0..PAGES)
+                .map(|page| Page::new(if page % 2 == 0 { 0 } else { state::NO_READERS }))
+                .collect();
+            for lock in &old {
+                pages[lock.page as usize].fetch_and(word::STATE, !state::NO_READERS);
+            }
+            let words_of = |page: u64| &pages[page as usize];
+            assert_ne!(switch_locks_fast(&[], &old, words_of), Fast::Refused);
+            if let Some(page) = pages.get(other) {
+                try_acquire_fast(page, slot(9), Mode::Exclusive);
+            }
+            let before: Vec<_> = pages.iter().map(snapshot).collect();
+            let result = switch_locks_fast(&old, &new, words_of);
+            if result == Fast::Refused {
+                assert!(before == pages.iter().map(snapshot).collect::<Vec<_>>());
+                refused += 1;
+                continue;
+            }
+            assert_eq!(result, Fast::Done);
+            for (number, page) in pages.iter().enumerate() {
+                let wanted = new.iter().find(|lock| lock.page == number as u64);
+                let owner =
+                    if number == other && before[number][0] & state::OWNER == 10 { 10 } else { 0 };
+                let (owner, lane) = wanted
+                    .map_or((owner, 0), |lock| if lock.exclusive == 1 { (8, 0) } else { (0, 1) });
+                assert_eq!(
+                    page.load(word::STATE) & (state::OWNER | state::CLAIM),
+                    owner,
+                    "case {case}"
+                );
+                assert_eq!(page.load(slot(7).lane()), lane, "case {case}");
+            }
+        }
+    }
+    assert!(refused > 0);
+}
