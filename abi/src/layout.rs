@@ -15,7 +15,7 @@
 //!   0xffff_8000_...   kernel, slots 256-511, supervisor only; used so far:
 //!   0xffff_ffff_8000_0000  kernel image
 //!   0xffff_ffff_c000_0000  per-vCPU areas, VCPU_AREA_BYTES apart
-//!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines
+//!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines, plain roots
 //!   0xffff_ffff_d020_0000  instance table
 //!   0xffff_ffff_d040_0000  lock references, then (at d100_0000) pages of lock words
 //!   0xffff_ffff_e000_0000  per-vCPU tables of TLB tags, TAG_TABLE_BYTES apart
@@ -52,8 +52,11 @@ pub const GATE_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 2 * PAGE
 pub const GATE_TRAP_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE);
 /// The call page: `call CALL_PAGE` makes a SpaceJMP call in the way that suits the host.
 pub const CALL_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 4 * PAGE_SIZE);
-/// Where the call page's UD2 stands, on hosts where that is the cheapest way in.
-pub const CALL_PAGE_UD2: GuestVirt = CALL_PAGE;
+/// Where the call page's UD2 stands, on hosts where that is the cheapest way in: behind code
+/// that takes switches to a UD2 of their own.
+pub const CALL_PAGE_UD2: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() + 8);
+/// The UD2 of `vas_switch`, whatever is in RAX.
+pub const CALL_PAGE_SWITCH_UD2: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() + 11);
 /// Clock page and vDSO image; 16 pages are set aside.
 pub const VDSO_BASE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 32 * PAGE_SIZE);
 /// One past the first thread's stack.
@@ -86,6 +89,8 @@ pub const SWITCH_CONTROL: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_0000);
 pub const SWITCH_LIVE: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_1000);
 /// One `switch::VcpuLine` for each vCPU, in the VM's lease file: who is inside which VAS.
 pub const VCPU_LINES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
+/// By handle, 8 bytes each: `switch::InstanceEntry::plain_cr3`.
+pub const PLAIN_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d010_0000);
 /// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file.
 pub const INSTANCES: GuestVirt = GuestVirt::literal(0xffff_ffff_d020_0000);
 /// The table of `switch::LockRef`.
@@ -120,7 +125,8 @@ const _: () = {
     assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
     assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());
-    assert!(VCPU_LINES.raw() + MAX_VCPUS as u64 * 64 <= INSTANCES.raw());
+    assert!(VCPU_LINES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
+    assert!(PLAIN_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());
     assert!(INSTANCES.raw() + MAX_INSTANCES as u64 * 64 == LOCK_REFS.raw());
     assert!(LOCK_REFS.raw() + LOCK_REFS_BYTES <= LOCK_PAGES.raw());
     assert!(LOCK_PAGES.raw() + MAX_LOCK_PAGES as u64 * PAGE_SIZE <= TAG_TABLES.raw());

@@ -46,10 +46,18 @@ pub struct VcpuPage {
     pub line: u64,
     /// Address of this vCPU's table of TLB tags, 0 where there are none.
     pub tags: u64,
+    /// Handles from here on need more than the shortest way: `objects::MAX_INSTANCES`, or 0
+    /// while the thread holds locks and before there is any instance.
+    pub plain_limit: u64,
     /// How many locks the thread holds.
     pub held_count: u32,
     /// Index of the first one's `switch::LockRef`.
     pub held_first: u32,
+    /// As the two above: locks given back for which somebody waits. The VMM nudges them, and
+    /// sets this to 0.
+    pub nudge_count: u32,
+    /// Index of the first one's `switch::LockRef`.
+    pub nudge_first: u32,
 }
 
 /// Offset of the GDT in the vCPU's page.

@@ -1,9 +1,10 @@
 //! The structures `vas_switch` reads, in memory the VMM fills and the kernel uses.
 //!
 //! ```text
-//!  SwitchControl      private to the VM      handles in use, seen
+//!  SwitchControl      private to the VM      seen
+//!  plain root[vh]     private to the VM      for the shortest way
 //!  live page          the store's file       changes: bumped at each change of any VAS
-//!  VcpuLine[vCPU]     the VM's lease file    announced, inside: offsets of instance entries
+//!  VcpuLine[vCPU]     the VM's lease file    announced, inside: handles
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
 //!  lock page          the segment's file     see lock.rs
@@ -28,9 +29,6 @@ pub const CR3_KEEP: u64 = 1 << 63;
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SwitchControl {
-    /// Length of the instance table: handles at or beyond are not attached. 0 leaves every
-    /// switch to the VMM.
-    pub handles: u64,
     /// The value of the live page's counter up to which the VMM has looked at all VASes.
     pub seen: u64,
 }
@@ -39,10 +37,9 @@ pub struct SwitchControl {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VcpuLine {
-    /// The instance the vCPU is in or about to enter, as offset in the instance table: its
-    /// handle times 64.
+    /// Handle of the instance the vCPU is in or about to enter.
     pub announced: u64,
-    /// The instance whose tables the vCPU may still use, likewise. Equal to `announced`
+    /// Handle of the instance whose tables the vCPU may still use. Equal to `announced`
     /// except in the middle of a switch; the vCPU is inside both.
     pub inside: u64,
     /// Program's thread number, 0 for none. For people who look; written by the VMM.
@@ -55,10 +52,11 @@ pub struct VcpuLine {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InstanceEntry {
-    /// What to load into CR3, with [`CR3_KEEP`] if tagged, or 0: the kernel must leave the
-    /// switch to the VMM. For instances without lockable segments.
+    /// As `cr3`, or 0 if a switch there is more than a load of CR3: locks are to be taken, or
+    /// the VMM has something to do. The kernel reads it in [`crate::layout::PLAIN_ROOTS`].
     pub plain_cr3: u64,
-    /// The same for every instance, locks or not.
+    /// What to load into CR3, with [`CR3_KEEP`] if tagged, or 0: the kernel must leave the
+    /// switch to the VMM.
     pub cr3: u64,
     /// Differs from every other instance's and is new after each change that takes anything
     /// away; a tag loaded with another generation must be flushed.

@@ -12,14 +12,17 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use abi::call::{CALL_BASE, CALL_FAST_END, CALL_VAS_SWITCH, port};
-use abi::layout::CALL_PAGE_UD2;
+use abi::layout::{CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, VcpuPage};
 
 use crate::calls::fast_call;
 use crate::fail::EPITAPH;
 
 // Entry serves in Rust what lies below the switch, the switch in `switch.rs`, no more.
-const _: () = assert!(CALL_VAS_SWITCH + 1 == CALL_FAST_END);
+const _: () = {
+    assert!(CALL_VAS_SWITCH + 1 == CALL_FAST_END);
+    assert!(CALL_PAGE_SWITCH_UD2.raw() >> 32 == CALL_PAGE_UD2.raw() >> 32);
+};
 
 global_asm!(
     // KernelInfo, field by field; `abi::shared` says what each is.
@@ -70,18 +73,20 @@ global_asm!(
     "jmp sj_sysret_linux",
 
     // UD2. In the call page it is a SpaceJMP call on a host whose SYSCALL does not enter
-    // ring 0; anywhere else it is an exception like others. Two compares of halves, since
-    // no register may change and no instruction compares with 64 immediate bits.
+    // ring 0; anywhere else it is an exception like others. Compares of halves, since no
+    // register may change and no instruction compares with 64 immediate bits. The call page
+    // has two: such hosts interpret ring 0, and a choice made in ring 3 costs nothing.
     ".balign 16",
     "sj_invalid_opcode:",
-    "cmp dword ptr [rsp], {ud2_low}",
-    "jne 4f",
     "cmp dword ptr [rsp + 4], {ud2_high}",
+    "jne 4f",
+    "cmp dword ptr [rsp], {switch_ud2_low}",
+    "je sj_switch_trapped",
+    "cmp dword ptr [rsp], {ud2_low}",
     "jne 4f",
     "add qword ptr [rsp], 2",
     "cmp rax, {switch}",
-    "je sj_switch_trapped",
-    "ja sj_leave_trapped",
+    "jae sj_leave_trapped",
     "mov rsi, rax",
     "call {fast_call}",
     "iretq",
@@ -138,6 +143,7 @@ global_asm!(
     fast_call = sym fast_call,
     user_rsp = const offset_of!(VcpuPage, user_rsp),
     call_stack = const offset_of!(VcpuPage, call_stack),
+    switch_ud2_low = const CALL_PAGE_SWITCH_UD2.raw() as u32 as i32,
     ud2_low = const CALL_PAGE_UD2.raw() as u32 as i32,
     ud2_high = const (CALL_PAGE_UD2.raw() >> 32) as i32,
     port_syscall = const port::SYSCALL,

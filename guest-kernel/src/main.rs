@@ -26,5 +26,6 @@
 mod calls;
 mod entry;
 mod fail;
+mod locks;
 mod mem;
 mod switch;

@@ -1,133 +1,161 @@
-//! `vas_switch` without leaving the guest.
+//! `vas_switch` without leaving the guest, the shortest way: no locks to take or to give back.
 //!
 //! ```text
 //! RDI handle -> announce in the vCPU's line -> look whether all is well -> load CR3
-//!                                                    no: take the announcement back,
-//!                                                        leave the call to the VMM
+//!                                                no: `locks.rs`, and after it the VMM
 //! ```
 //!
 //! 1. Everything that can be wrong is found before anything but the line has changed; what the
 //!    kernel does not serve reaches the VMM with RAX, RDI and all registers a callee keeps as
 //!    the program had them. The other caller-saved ones are lost by contract (`abi::call`).
 //! 2. A kick may stop the vCPU between any two instructions and resume it there: until CR3 is
-//!    loaded the line names both instances, and everything is read again or checked again
-//!    that must not be from before and after a change by the VMM.
-//! 3. Both ways in run the same code; they differ in how they find the vCPU's page: through
-//!    GS, or at a fixed distance from the exception's frame.
+//!    loaded the line names both instances, and nothing is used that the VMM may have changed
+//!    since it was found good, but what the announcement protects.
+//! 3. Each instruction counts on hosts that interpret ring 0, memory operands twice: one
+//!    compare finds both handles out of range and locks held, and what has to be 0 in the end
+//!    comes out of a compare. There are two versions, because such hosts have no tags and on
+//!    the others a needless flush costs more than some instructions.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    INSTANCES, IST_STACK_BYTES, SWITCH_CONTROL, SWITCH_LIVE, VCPU_IST_STACKS,
+    INSTANCES, IST_STACK_BYTES, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK,
+    VCPU_IST_STACKS,
 };
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_TAG, InstanceEntry, SwitchControl, VcpuLine};
+use abi::{GuestVirt, PAGE_SIZE};
 
-/// Bytes of an exception's frame without an error code.
-const FRAME: u64 = 5 * 8;
-/// From the frame of a trap on the first exception stack down to the vCPU's page.
-const TRAP_TO_PAGE: i32 = -((VCPU_IST_STACKS + IST_STACK_BYTES - FRAME) as i32);
+use crate::locks::switch_with_locks;
+
+/// From the frame of a trap, five words without an error code, on the first exception stack
+/// down to the vCPU's page.
+const TRAP_TO_PAGE: i32 = -((VCPU_IST_STACKS + IST_STACK_BYTES - 5 * 8) as i32);
+/// From the top of the call stack, likewise.
+const TOP_TO_PAGE: i32 = -((VCPU_CALL_STACK + PAGE_SIZE) as i32);
 
 /// An absolute address that an instruction holds as 32 bits, sign-extended.
-const fn near(address: u64) -> i32 {
+const fn near(base: GuestVirt, offset: usize) -> i32 {
+    let address = base.raw() + offset as u64;
     let short = address as i32;
     assert!(short as i64 as u64 == address);
     short
 }
 
-const CONTROL: u64 = SWITCH_CONTROL.raw();
-
 global_asm!(
     ".section .entry, \"ax\"",
-    ".globl sj_switch_call, sj_switch_trapped",
+    ".globl sj_switch_call, sj_switch_trapped, sj_sysret_switch",
 
-    // page: how an operand in the vCPU's page begins and ends; slow: where to go with what
-    // is not served here, the announcement standing; wrong: likewise, nothing announced.
-    // Uses RAX, RDX, RSI, R8, R9, R10. RCX and R11 are SYSCALL's.
-    ".macro sj_switch page, slow, wrong",
-    "mov rdx, \\page\\(){line}]",
-    "cmp rdi, [{handles}]",
-    "jae \\wrong",
-    // Below `MAX_INSTANCES`: 32 bits are enough for the offset.
-    "mov esi, edi",
-    "shl esi, 6",
-    // Announced before anything is read that the VMM may change: XCHG is a full barrier
-    // (SDM 3A, 9.2.5), see `abi::switch`.
-    "mov r8, rsi",
-    "xchg [rdx + {announced}], r8",
-    "mov r9, [{live}]",
-    "cmp r9, [{seen}]",
-    "jne \\slow",
-    // Where we are: nothing to do.
-    "cmp rsi, r8",
-    "je 3f",
-    "cmp dword ptr \\page\\(){held_count}], 0",
-    "jne \\slow",
-    "mov r9, [rsi + {plain_cr3}]",
-    "test r9, r9",
-    "jns 1f",
-    // Tagged. The generation must be this root's: the root is read again behind it, since
-    // the VMM empties it before it writes another generation.
-    "mov r10, [rsi + {generation}]",
-    "cmp r9, [rsi + {plain_cr3}]",
-    "jne \\slow",
-    "mov eax, r9d",
-    "and eax, {tag_mask}",
-    "mov r8, \\page\\(){tags}]",
-    "cmp r10, [r8 + rax * 8]",
-    "je 2f",
-    // The TLB may hold this tag's translations of another generation: flush it on load.
-    "mov [r8 + rax * 8], r10",
-    "btr r9, 63",
-    "jmp 2f",
-    "1:",
-    "jz \\slow",
-    "2:",
-    // Every root has the same kernel half: the next instruction is found there.
-    "mov cr3, r9",
-    "mov [rdx + {inside}], rsi",
-    "3:",
-    "xor eax, eax",
-    ".endm",
-
-    // By SYSCALL: on no stack, GS the kernel's.
+    // By SYSCALL: on no stack; RCX and R11 are SYSCALL's. Uses RAX, RDX, RSI, R8, R9, R10.
     ".balign 16",
     "sj_switch_call:",
     "swapgs",
-    "sj_switch \"gs:[\", 4f, 5f",
+    "cmp rdi, gs:[{plain_limit}]",
+    "jae 4f",
+    // Announced before anything is read that the VMM may change: XCHG is a full barrier
+    // (SDM 3A, 9.2.5), see `abi::switch`.
+    "mov rdx, gs:[{line}]",
+    "mov r8, rdi",
+    "xchg [rdx + {announced}], r8",
+    "mov rax, [{live}]",
+    "sub rax, [{seen}]",
+    "jne 4f",
+    // Where we are: nothing to do, and the TLB is kept.
+    "cmp rdi, r8",
+    "je 3f",
+    "mov r9, [rdi * 8 + {plain_roots}]",
+    "test r9, r9",
+    "jns 1f",
+    // Tagged (abi::tag has the reasons). The generation must be this root's: the root is read
+    // again behind it, since the VMM empties it before it writes another generation.
+    "mov r10, rdi",
+    "shl r10, 6",
+    "mov r10, [r10 + {generation}]",
+    "cmp r9, [rdi * 8 + {plain_roots}]",
+    "jne 4f",
+    "mov esi, r9d",
+    "and esi, {tag_mask}",
+    "mov r8, gs:[{tags}]",
+    "cmp r10, [r8 + rsi * 8]",
+    "je 2f",
+    // The TLB may hold this tag's translations of another generation: flush it on load.
+    "mov [r8 + rsi * 8], r10",
+    "btr r9, 63",
+    "jmp 2f",
+    "1:",
+    "jz 4f",
+    "2:",
+    // Every root has the same kernel half: the next instruction is found there.
+    "mov cr3, r9",
+    "mov [rdx + {inside}], rdi",
+    "3:",
     "swapgs",
     "sj_sysret_switch:",
     "sysretq",
+    // More than that, on the call stack.
     "4:",
-    "mov [rdx + {announced}], r8",
-    "mov eax, {switch}",
-    "5:",
+    "mov gs:[{user_rsp}], rsp",
+    "mov rsp, gs:[{call_stack}]",
+    "lea rsi, [rsp + {top_to_page}]",
+    "push rcx",
+    "push r11",
+    "call {switch_with_locks}",
+    "pop r11",
+    "pop rcx",
+    "mov rsp, gs:[{user_rsp}]",
+    "test rax, rax",
+    "je 3b",
+    // RAX has the call's number, RDX the handle.
+    "mov rdi, rdx",
     "swapgs",
     "jmp sj_leave_call",
 
     // By UD2: RSP at the frame.
     ".balign 16",
     "sj_switch_trapped:",
-    "sj_switch \"[rsp + {trap_to_page} + \", 4f, sj_leave_trapped",
+    "add qword ptr [rsp], 2",
+    "cmp rdi, [rsp + {trap_to_page} + {plain_limit}]",
+    "jae 4f",
+    "mov rdx, [rsp + {trap_to_page} + {line}]",
+    "mov r8, rdi",
+    "xchg [rdx + {announced}], r8",
+    "mov rax, [{live}]",
+    "sub rax, [{seen}]",
+    "jne 4f",
+    // To where we are, too: that is cheaper here than to ask.
+    "mov rcx, [rdi * 8 + {plain_roots}]",
+    "jrcxz 4f",
+    "mov cr3, rcx",
+    "mov [rdx + {inside}], rdi",
     "iretq",
     "4:",
-    "mov [rdx + {announced}], r8",
-    "mov eax, {switch}",
+    "lea rsi, [rsp + {trap_to_page}]",
+    "call {switch_with_locks}",
+    "test rax, rax",
+    "jne 5f",
+    "iretq",
+    "5:",
+    "mov rdi, rdx",
     "jmp sj_leave_trapped",
     ".text",
-    switch = const CALL_VAS_SWITCH,
+    switch_with_locks = sym switch_with_locks,
     trap_to_page = const TRAP_TO_PAGE,
+    top_to_page = const TOP_TO_PAGE,
+    user_rsp = const offset_of!(VcpuPage, user_rsp),
+    call_stack = const offset_of!(VcpuPage, call_stack),
     line = const offset_of!(VcpuPage, line),
     tags = const offset_of!(VcpuPage, tags),
-    held_count = const offset_of!(VcpuPage, held_count),
-    handles = const near(CONTROL + offset_of!(SwitchControl, handles) as u64),
-    seen = const near(CONTROL + offset_of!(SwitchControl, seen) as u64),
-    live = const near(SWITCH_LIVE.raw()),
+    plain_limit = const offset_of!(VcpuPage, plain_limit),
+    seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
+    live = const near(SWITCH_LIVE, 0),
     announced = const offset_of!(VcpuLine, announced),
     inside = const offset_of!(VcpuLine, inside),
-    plain_cr3 = const near(INSTANCES.raw() + offset_of!(InstanceEntry, plain_cr3) as u64),
-    generation = const near(INSTANCES.raw() + offset_of!(InstanceEntry, generation) as u64),
+    plain_roots = const near(PLAIN_ROOTS, 0),
+    generation = const near(INSTANCES, offset_of!(InstanceEntry, generation)),
     tag_mask = const CR3_TAG,
 );
+
+// The tagged way's shift.
+const _: () = assert!(size_of::<InstanceEntry>() == 1 << 6 && CALL_VAS_SWITCH != 0);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use abi::layout::CALL_PAGE;
+use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
 use vmm::space::{Backing, FaultOutcome, Prot, Space};
 use vmm::vm::{Exit, Machine, UserRegs, Vcpu, Via};
@@ -136,4 +136,14 @@ pub(crate) fn mov_rax(value: u64) -> Vec<u8> {
     let mut code = vec![0x48, 0xb8];
     code.extend_from_slice(&value.to_le_bytes());
     code
+}
+
+/// Where a call through the call page goes on; the switch has a UD2 of its own.
+pub(crate) fn behind_call(machine: &Machine, switch: bool) -> u64 {
+    let instruction = match (machine.is_soft_host(), switch) {
+        (false, _) => CALL_PAGE,
+        (true, false) => CALL_PAGE_UD2,
+        (true, true) => CALL_PAGE_SWITCH_UD2,
+    };
+    instruction.raw() + 2
 }

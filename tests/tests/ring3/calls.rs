@@ -6,7 +6,7 @@ use tests::skip_without_kvm;
 use vmm::vm::{Exit, UserRegs};
 
 use crate::bench::{
-    ALL_FLAGS, Bench, CODE, FIXED, NOWHERE, STACK, SYSCALL, TRAP_FLAG, call_page, marked, mov_eax,
+    ALL_FLAGS, Bench, CODE, FIXED, NOWHERE, STACK, SYSCALL, TRAP_FLAG, behind_call, call_page, marked, mov_eax,
 };
 
 /// What a Linux call may change, taken out of a comparison.
@@ -257,7 +257,7 @@ fn calls_do_not_need_a_stack() {
         let Exit::Exception { vector: 12..=14, frame, .. } = exit else {
             panic!("rsp {rsp:#x}: {exit:x?}");
         };
-        assert_eq!((frame.rip, frame.rsp), (abi::layout::CALL_PAGE.raw() + 2, rsp));
+        assert_eq!((frame.rip, frame.rsp), (behind_call(&bench.machine, false), rsp));
         assert_eq!(bench.vcpu.regs.rax, 0);
     }
 }

@@ -7,7 +7,7 @@ use abi::{GuestPhys, PageSize, Rights};
 use tests::skip_without_kvm;
 use vmm::vm::{Exit, UserRegs};
 
-use crate::bench::{ALL_FLAGS, Bench, CODE, FIXED, call_page, mov_eax};
+use crate::bench::{ALL_FLAGS, Bench, CODE, FIXED, behind_call, call_page, mov_eax};
 
 /// An address of the VAS region at which every instance has a page of its own.
 pub(crate) const PLACE: u64 = VAS_START.raw() + (5 << 30);
@@ -54,7 +54,6 @@ impl Switcher {
             machine.set_instance(vh, &entry).unwrap();
             entries.push(entry);
         }
-        machine.set_table_len(instances + 1).unwrap();
         Switcher { bench, entries }
     }
 
@@ -75,7 +74,7 @@ impl Switcher {
         self.bench.vcpu.regs.rdi = vh;
         let at_call = UserRegs {
             rax: u64::from(CALL_VAS_SWITCH),
-            rip: abi::layout::CALL_PAGE.raw() + 2,
+            rip: behind_call(&self.bench.machine, true),
             rsp: self.bench.vcpu.regs.rsp - 8,
             ..self.bench.vcpu.regs
         };
@@ -179,10 +178,6 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     s.refused(1);
     assert_eq!(machine.held_locks(0).unwrap(), (5, 1));
     machine.set_held_locks(0, 0, 0).unwrap();
-    // The table does not begin yet.
-    machine.set_table_len(0).unwrap();
-    s.refused(0);
-    machine.set_table_len(3).unwrap();
     // And with all of this put right it goes.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;
@@ -191,12 +186,15 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
 }
 
 #[test]
-fn before_the_first_instance_every_switch_is_the_vmms() {
+fn before_the_first_instance_every_switch_away_is_the_vmms() {
     skip_without_kvm!();
     let mut s = Switcher { bench: Bench::new(), entries: Vec::new() };
-    for vh in [0, 1, !0] {
+    for vh in [1, 32767, !0] {
         s.refused(vh);
     }
+    s.bench.load(&[&switch_to(0)[..], &END].concat());
+    s.bench.run_to(6);
+    assert_eq!((s.bench.vcpu.regs.rax, s.root()), (0, s.bench.machine.home_root()));
 }
 
 #[test]
@@ -244,21 +242,22 @@ fn what_is_mapped_in_the_private_region_later_is_visible_everywhere() {
     assert_eq!(s.bench.vcpu.regs.r13, s.bench.vcpu.regs.r12);
 }
 
-/// Cycles of `rounds` runs of `middle`, measured in ring 3, the median of many.
-fn median_cycles(s: &mut Switcher, middle: &[u8], rounds: u32) -> u64 {
-    // 1: mfence; rdtsc; shl rdx, 32; or rax, rdx; mov r14, rax
+/// Cycles of one of `times` calls in `calls`, measured in ring 3: the tenth part from below of
+/// many rounds, which interruptions by the host do not reach.
+fn cycles(s: &mut Switcher, calls: &[u8], times: u64) -> u64 {
+    // mfence; rdtsc; shl rdx, 32; or rax, rdx
     let now = [0x0f, 0xae, 0xf0, 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0];
-    // mov r14, rax ... middle ... sub rax, r14; ud2
-    let code = [&now[..], &[0x49, 0x89, 0xc6], middle, &now, &[0x4c, 0x29, 0xf0], &END].concat();
-    let mut times: Vec<u64> = (0..rounds)
+    // mov r14, rax ... sub rax, r14
+    let code = [&now[..], &[0x49, 0x89, 0xc6], calls, &now, &[0x4c, 0x29, 0xf0], &END].concat();
+    let mut rounds: Vec<u64> = (0..40)
         .map(|_| {
             s.bench.load(&code);
             s.bench.run_to(6);
-            s.bench.vcpu.regs.rax
+            s.bench.vcpu.regs.rax / times
         })
         .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
+    rounds.sort_unstable();
+    rounds[rounds.len() / 10]
 }
 
 #[test]
@@ -266,15 +265,15 @@ fn median_cycles(s: &mut Switcher, middle: &[u8], rounds: u32) -> u64 {
 fn ratio_of_a_switch_to_the_call_that_does_nothing() {
     skip_without_kvm!();
     let mut s = Switcher::new(2);
-    let nothing = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
-    let mut ratios = Vec::new();
-    for _ in 0..7 {
-        let null = median_cycles(&mut s, &nothing.repeat(16), 300) / 16;
-        let pair = [switch_to(1), switch_to(2)].concat();
-        let switch = median_cycles(&mut s, &pair.repeat(8), 300) / 16;
-        println!("null {null} cycles, switch {switch}: {:.3}", switch as f64 / null as f64);
-        ratios.push(switch as f64 / null as f64);
+    let null = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
+    let pair = [switch_to(1), switch_to(2)].concat();
+    let mut best = [u64::MAX; 2];
+    for _ in 0..20 {
+        let found = [cycles(&mut s, &null.repeat(16), 16), cycles(&mut s, &pair.repeat(8), 16)];
+        for (best, found) in best.iter_mut().zip(found) {
+            *best = found.min(*best);
+        }
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.3}", ratios[3]);
+    let [null, switch] = best;
+    println!("null {null} cycles, switch {switch}: {:.3}", switch as f64 / null as f64);
 }

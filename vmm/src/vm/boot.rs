@@ -30,7 +30,6 @@ const CR4_PAE: u64 = 1 << 5;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 const CR4_FSGSBASE: u64 = 1 << 16;
-const CR4_PCIDE: u64 = 1 << 17;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const EFER: u64 = (1 << 0) | (1 << 8) | (1 << 10) | (1 << 11);
 
@@ -233,7 +232,6 @@ pub(crate) fn first_sregs(old: &kvm_sregs, area: &VcpuArea, machine: &Machine) -
     sregs.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
     for (offered, bit) in [
         (machine.has_fsgsbase(), CR4_FSGSBASE),
-        (machine.has_pcid(), CR4_PCIDE),
         (machine.xcr0 > 1, CR4_OSXSAVE),
     ] {
         if offered {

@@ -3,7 +3,8 @@
 //! Which of them is used, and with what in it, depends on the host and is decided in
 //! `machine.rs`; `abi::layout` says where they lie.
 
-use abi::layout::CALL_PAGE;
+use abi::call::CALL_VAS_SWITCH;
+use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, PAGE_SIZE, PageSize, Rights};
 
@@ -36,6 +37,20 @@ fn page_of(code: &[u8]) -> Vec<u8> {
     let mut page = vec![0xcc; PAGE_SIZE as usize];
     page.iter_mut().zip(code).for_each(|(slot, byte)| *slot = *byte);
     page
+}
+
+/// The call page's code where UD2 is the way in. What ring 3 decides costs nothing there, and
+/// each instruction of ring 0 does: so the switch has a UD2 of its own.
+pub(crate) fn trapping_call_code() -> Vec<u8> {
+    // CMP RAX, vas_switch; JE to the second UD2.
+    let mut code = vec![0x48, 0x3d];
+    code.extend_from_slice(&CALL_VAS_SWITCH.to_le_bytes());
+    code.extend_from_slice(&[0x74, 0x03]);
+    debug_assert_eq!(code.len() as u64, CALL_PAGE_UD2.raw() - CALL_PAGE.raw());
+    code.extend_from_slice(&[0x0f, 0x0b, 0xc3]);
+    debug_assert_eq!(code.len() as u64, CALL_PAGE_SWITCH_UD2.raw() - CALL_PAGE.raw());
+    code.extend_from_slice(&[0x0f, 0x0b, 0xc3]);
+    code
 }
 
 /// Frames of the call page and of the gate.

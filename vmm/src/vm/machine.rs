@@ -12,12 +12,14 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::boot;
-use super::call_pages::{CallPages, map_call_pages};
+use super::call_pages::{CallPages, map_call_pages, trapping_call_code};
 use super::memory::{GuestMem, MemoryError, address_end};
 use super::switching::Switching;
 use super::tables::{FramePool, Tables};
 use super::vcpu::Vcpu;
 use super::windows::Windows;
+
+const CR4_PCIDE: u64 = 1 << 17;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +76,8 @@ pub struct Machine {
     /// Where SYSCALL jumps: the kernel, or the gate once the host has shown itself.
     lstar: AtomicU64,
     soft_host: AtomicBool,
-    /// CR4 bits that keep ring 0 away from ring 3's pages; 0 until the host's kind is known.
+    /// CR4 bits that keep ring 0 away from ring 3's pages, and PCIDE; 0 until the host's kind
+    /// is known.
     protection: AtomicU64,
     next_vcpu: AtomicU32,
     max_vcpus: u32,
@@ -223,7 +226,7 @@ impl Machine {
         }
         let area = self.edit_tables_and_pool(|root, tables| {
             let area = boot::make_vcpu_area(tables, root, index)?;
-            self.switching.add_vcpu(tables, root, index, area.data, self.has_pcid())?;
+            self.switching.add_vcpu(tables, root, index, area.data, self.offers_pcid())?;
             Ok::<_, MemoryError>(area)
         })?;
         self.mem.on_kvm_clock(|| {
@@ -255,6 +258,9 @@ impl Machine {
         let seven = leaf(&self.cpuid, 7, 0).map_or((0, 0), |l| (l.ebx, l.ecx));
         let offered = [(seven.0 >> 7, 20), (seven.0 >> 20, 21), (seven.1 >> 2, 11)];
         let bits = offered.iter().fold(0, |bits, (has, bit)| bits | u64::from(has & 1) << bit);
+        // Tags, too: the way in of software KVM does not know them. The first vCPU's CR3 has
+        // tag 0 so far, as setting this bit demands (SDM 3A, 4.10.1).
+        let bits = if self.offers_pcid() { bits | CR4_PCIDE } else { bits };
         self.protection.store(bits, Ordering::Relaxed);
     }
 
@@ -272,8 +278,7 @@ impl Machine {
             tables.map(GATE_PAGE, self.call_pages.gate, PageSize::Small4K, code)?;
             tables.map(GATE_TRAP_PAGE, TRAP_PHYS, PageSize::Small4K, trap)
         })?;
-        // UD2; RET.
-        self.mem.write(self.call_pages.call, &[0x0f, 0x0b, 0xc3])?;
+        self.mem.write(self.call_pages.call, &trapping_call_code())?;
         // Relaxed: read by threads started later, which synchronises.
         self.soft_host.store(true, Ordering::Relaxed);
         self.lstar.store(GATE_PAGE.raw(), Ordering::Relaxed);
@@ -304,9 +309,15 @@ impl Machine {
         self.max_vcpus
     }
 
-    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1).
+    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1). Known as
+    /// soon as there is a vCPU.
     #[must_use]
     pub fn has_pcid(&self) -> bool {
+        self.protection() & CR4_PCIDE != 0
+    }
+
+    /// Whether the host says that there could be tags.
+    pub(crate) fn offers_pcid(&self) -> bool {
         leaf(&self.cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
     }
 

@@ -6,7 +6,8 @@
 //! ```text
 //! SWITCH_CONTROL ┐
 //! SWITCH_LIVE    ├ 2 MiB of guest memory   parts of it can be laid over with files
-//! VCPU_LINES     ┘
+//! VCPU_LINES     │
+//! PLAIN_ROOTS    ┘
 //! INSTANCES        2 MiB                   likewise
 //! LOCK_REFS        2 MiB                   from the first reference on
 //! LOCK_PAGES       4 KiB each              made one by one
@@ -19,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 
 use abi::layout::{
-    INSTANCES, LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS, PRIVATE_SLOTS,
+    INSTANCES, LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS, PLAIN_ROOTS,
+    PRIVATE_SLOTS,
     SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
@@ -41,6 +43,9 @@ pub const HOME_TAG: u64 = 1;
 const LINE_BYTES: u64 = size_of::<VcpuLine>() as u64;
 const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
+const HELD: u64 = offset_of!(VcpuPage, held_count) as u64;
+const NUDGE: u64 = offset_of!(VcpuPage, nudge_count) as u64;
+const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 
 /// Where in guest-physical memory the tables of the switch lie.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(crate) struct Switching {
 #[derive(Debug, Default)]
 struct Rest {
     lock_refs: Option<GuestPhys>,
+    /// The kernel serves switches.
+    started: bool,
     /// Each vCPU's page, by its number.
     vcpu_pages: Vec<Option<GuestPhys>>,
     /// Tables of tags, [`TABLES_A_CHUNK`] vCPUs in each.
@@ -110,6 +117,9 @@ impl Switching {
             let tags = TAG_TABLES.raw() + u64::from(index) * TAG_TABLE_BYTES;
             mem.store(page.offset(offset_of!(VcpuPage, tags) as u64), tags)?;
         }
+        if rest.started {
+            mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
+        }
         put(&mut rest.vcpu_pages, index as usize, page);
         Ok(())
     }
@@ -131,6 +141,11 @@ impl Switching {
         // Without tags there is nothing to forget.
         self.tag_word(index, cr3).map_or(Ok(()), |word| mem.store(word, 0))
     }
+}
+
+/// First and count of a range of lock references.
+fn range_of(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
 }
 
 fn put(list: &mut Vec<Option<GuestPhys>>, index: usize, gpa: GuestPhys) {
@@ -185,17 +200,6 @@ impl Machine {
         self.mem.store(control.offset(offset_of!(SwitchControl, seen) as u64), live)
     }
 
-    /// Tells the kernel how many entries the instance table has: 0, as at first, leaves every
-    /// switch to the VMM.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn set_table_len(&self, handles: u32) -> Result<(), MemoryError> {
-        let control = self.switching.at(SWITCH_CONTROL);
-        let handles = u64::from(handles.min(MAX_INSTANCES));
-        self.mem.store(control.offset(offset_of!(SwitchControl, handles) as u64), handles)
-    }
-
     /// A number that no instance has had as its generation.
     #[must_use]
     pub fn new_generation(&self) -> u64 {
@@ -209,8 +213,9 @@ impl Machine {
         if self.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root }
     }
 
-    /// Writes home's entry, number 0, and makes the table one entry long. To be called once,
-    /// after files have been laid over lines and table.
+    /// Writes home's entry, number 0, and lets the kernel serve switches. To be called once,
+    /// after files have been laid over lines and table. Until then the kernel serves only the
+    /// switch from home to home.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -219,7 +224,12 @@ impl Machine {
         let generation = self.new_generation();
         let home = InstanceEntry { plain_cr3: cr3, cr3, generation, ..InstanceEntry::default() };
         self.set_instance(0, &home)?;
-        self.set_table_len(1)
+        let mut rest = self.switching.rest();
+        rest.started = true;
+        for page in rest.vcpu_pages.iter().flatten() {
+            self.mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
+        }
+        Ok(())
     }
 
     /// Home's root table.
@@ -235,6 +245,10 @@ impl Machine {
         } else {
             Err(MemoryError::NotMemory { gpa: at, len_bytes: ENTRY_BYTES })
         }
+    }
+
+    fn plain_root(&self, vh: u32) -> GuestPhys {
+        self.switching.at(PLAIN_ROOTS).offset(u64::from(vh) * 8)
     }
 
     /// Writes entry `vh`. A vCPU that switches there at this moment finds all of the old
@@ -253,7 +267,8 @@ impl Machine {
         self.mem.store(word(offset_of!(InstanceEntry, vid)), entry.vid)?;
         // The roots last: each store is a release.
         self.mem.store(word(offset_of!(InstanceEntry, cr3)), entry.cr3)?;
-        self.mem.store(word(offset_of!(InstanceEntry, plain_cr3)), entry.plain_cr3)
+        self.mem.store(word(offset_of!(InstanceEntry, plain_cr3)), entry.plain_cr3)?;
+        self.mem.store(self.plain_root(vh), entry.plain_cr3)
     }
 
     /// Empties the roots of entry `vh`: from now on every switch there is left to the VMM.
@@ -263,6 +278,7 @@ impl Machine {
     /// [`MemoryError`]; no such handle.
     pub fn clear_instance(&self, vh: u32) -> Result<(), MemoryError> {
         let at = self.entry(vh)?;
+        self.mem.store(self.plain_root(vh), 0)?;
         self.mem.store(at.offset(offset_of!(InstanceEntry, plain_cr3) as u64), 0)?;
         self.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
         // Between these stores and the loads of the lines: the kernel's XCHG is the other
@@ -295,7 +311,7 @@ impl Machine {
     /// [`MemoryError`].
     pub fn current_instance(&self, vcpu: u32) -> Result<u32, MemoryError> {
         let inside = self.line(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
-        Ok((self.mem.load(inside)? / ENTRY_BYTES) as u32)
+        Ok(self.mem.load(inside)? as u32)
     }
 
     /// Announces, for a vCPU that is out of the guest, that it is about to enter `vh`; it
@@ -306,7 +322,7 @@ impl Machine {
     /// [`MemoryError`].
     pub fn announce_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
         let announced = self.line(vcpu)?.offset(offset_of!(VcpuLine, announced) as u64);
-        self.mem.store(announced, u64::from(vh) * ENTRY_BYTES)?;
+        self.mem.store(announced, u64::from(vh))?;
         fence(Ordering::SeqCst);
         Ok(())
     }
@@ -318,7 +334,7 @@ impl Machine {
     pub fn set_current_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
         self.announce_instance(vcpu, vh)?;
         let inside = self.line(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
-        self.mem.store(inside, u64::from(vh) * ENTRY_BYTES)
+        self.mem.store(inside, u64::from(vh))
     }
 
     /// vCPUs that are in `vh` or just trying to get there. After [`Machine::clear_instance`]
@@ -328,24 +344,23 @@ impl Machine {
     /// [`MemoryError`].
     pub fn vcpus_in(&self, vh: u32) -> Result<Vec<u32>, MemoryError> {
         fence(Ordering::SeqCst);
-        let offset = u64::from(vh) * ENTRY_BYTES;
         let mut found = Vec::new();
         for vcpu in 0..self.switching.rest().vcpu_pages.len() as u32 {
             let line = self.line(vcpu)?;
             let word = |field: usize| self.mem.load(line.offset(field as u64));
             let words =
                 [word(offset_of!(VcpuLine, announced))?, word(offset_of!(VcpuLine, inside))?];
-            if words.contains(&offset) {
+            if words.contains(&u64::from(vh)) {
                 found.push(vcpu);
             }
         }
         Ok(found)
     }
 
-    fn held_word(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
+    fn vcpu_page(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
         let page = self.switching.rest().vcpu_pages.get(vcpu as usize).copied().flatten();
         let missing = MemoryError::NotMemory { gpa: GuestPhys::literal(0), len_bytes: PAGE_SIZE };
-        Ok(page.ok_or(missing)?.offset(offset_of!(VcpuPage, held_count) as u64))
+        page.ok_or(missing)
     }
 
     /// Index of the first and number of the lock references whose locks vCPU `vcpu` holds.
@@ -353,8 +368,7 @@ impl Machine {
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
     pub fn held_locks(&self, vcpu: u32) -> Result<(u32, u32), MemoryError> {
-        let word = self.mem.load(self.held_word(vcpu)?)?;
-        Ok(((word >> 32) as u32, word as u32))
+        self.mem.load(self.vcpu_page(vcpu)?.offset(HELD)).map(range_of)
     }
 
     /// Notes that a vCPU, which is out of the guest, holds the locks of `count` references
@@ -363,7 +377,27 @@ impl Machine {
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
     pub fn set_held_locks(&self, vcpu: u32, first: u32, count: u32) -> Result<(), MemoryError> {
-        self.mem.store(self.held_word(vcpu)?, u64::from(count) | u64::from(first) << 32)
+        let page = self.vcpu_page(vcpu)?;
+        self.mem.store(page.offset(HELD), u64::from(count) | u64::from(first) << 32)?;
+        let plain = count == 0 && self.switching.rest().started;
+        self.mem.store(page.offset(LIMIT), if plain { u64::from(MAX_INSTANCES) } else { 0 })
+    }
+
+    /// Lock references, as in [`Machine::held_locks`], whose locks the kernel has given back
+    /// for this vCPU, which is out of the guest, while somebody waited: to be nudged by the
+    /// caller. The kernel has then made the whole switch and left all the same, as a call to
+    /// switch to where the thread is.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such vCPU.
+    pub fn take_nudges(&self, vcpu: u32) -> Result<Option<(u32, u32)>, MemoryError> {
+        let word = self.vcpu_page(vcpu)?.offset(NUDGE);
+        let range = range_of(self.mem.load(word)?);
+        if range.1 == 0 {
+            return Ok(None);
+        }
+        self.mem.store(word, 0)?;
+        Ok(Some(range))
     }
 
     /// Writes lock references from number `first` on. Not where an instance's entry or a
