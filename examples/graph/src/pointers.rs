@@ -77,8 +77,8 @@ impl<'a> Bump<'a> {
         let (taken, left) = std::mem::take(&mut self.left).split_at_mut_checked(end).ok_or(Full)?;
         self.left = left;
         let start = taken[padding..].as_mut_ptr().cast();
-        // SAFETY: `start` is aligned by the padding, `bytes` of the exclusively borrowed `taken` follow
-        // it, and uninitialised values may be anything.
+        // SAFETY: `start` is aligned by the padding, `bytes` of the exclusively borrowed `taken`
+        // follow it, and uninitialised values may be anything.
         Ok(unsafe { std::slice::from_raw_parts_mut(start, count) })
     }
 }

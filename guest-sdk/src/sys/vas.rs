@@ -52,8 +52,8 @@ pub fn vas_find(name: impl AsRef<[u8]>) -> Result<VasId, Errno> {
     unsafe { call(CALL_VAS_FIND, bytes(name.as_ref())) }.and_then(id)
 }
 
-/// A new VAS `name` with the same segments, rights and permission bits as `vid`, and its id. The segments
-/// are shared, not copied.
+/// A new VAS `name` with the same segments, rights and permission bits as `vid`, and its id. The
+/// segments are shared, not copied.
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`.

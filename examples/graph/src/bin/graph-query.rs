@@ -32,7 +32,8 @@ Queries, as arguments in quotes or, if there are none, from standard input, one 
   'reach A B'     whether B can be reached from A, and in how many steps
   'stats'         nodes, edges, the largest degree
 
-Exit status: 0 all was answered, 1 the graph cannot be used or a query not be read, 2 wrong arguments.
+Exit status: 0 all was answered, 1 the graph cannot be used or a query not be read, 2 wrong
+arguments.
 ";
 
 #[derive(Debug, PartialEq, Eq)]
