@@ -283,3 +283,31 @@ fn outside_a_vm_programs_about_address_spaces_say_so_and_end() {
     expect(&guests::c("vas_c"), &["create"], 3, expected);
     expect(&guests::c_with("vas_c", Link::Pie), &["create"], 3, expected);
 }
+
+#[test]
+fn native_graph_query_answers_the_same_from_text_and_from_arrays() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (text, arrays) = (path("edges.txt"), path("edges.bin"));
+    let make = guests::program("mkgraph", "mkgraph", Profile::Dev);
+    expect(&make, &["20K", &text, "--nodes", "3K"], 0, "");
+    let build = guests::program("graph", "graph-build", Profile::Dev);
+    expect(&build, &[&text, "--save", &arrays], 0, "2972 nodes, 20000 edges\n");
+    let query = guests::program("graph", "graph-query", Profile::Dev);
+    let questions: &[u8] = b"stats\ndegree 0\nreach 1 2\nreach 17 2999\ndegree 4000000\n";
+    let parsed = run(&query, &["--parse", &text], questions);
+    let loaded = run(&query, &["--load", &arrays], questions);
+    assert!(parsed.status.success() && loaded.status.success(), "{parsed:?} {loaded:?}");
+    let answers = String::from_utf8_lossy(&parsed.stdout).into_owned();
+    assert_eq!(answers, String::from_utf8_lossy(&loaded.stdout));
+    assert_eq!(answers.lines().count(), 5, "{answers}");
+    assert!(answers.contains(", 20000 edges, largest degree "), "{answers}");
+
+    // The third form needs a VM, and says so.
+    let elsewhere = run(&query, &["links", "stats"], b"");
+    assert_eq!(elsewhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("ENOSYS"), "{elsewhere:?}");
+    assert_eq!(run(&query, &["--load", &text, "stats"], b"").status.code(), Some(1));
+    assert_eq!(run(&query, &["--parse", &text, "why"], b"").status.code(), Some(1));
+    assert_eq!(run(&query, &[], b"").status.code(), Some(2));
+}

@@ -9,6 +9,12 @@ use vmm::exit_code;
 
 const DISPATCH: &str = include_str!("../src/linux/mod.rs");
 const CALLS_PAGE: &str = include_str!("../../docs/src/linux-calls.md");
+const ABI_PAGE: &str = include_str!("../../docs/src/abi.md");
+const BINDINGS: [&str; 3] = [
+    include_str!("../../guest-sdk/src/sys/switch.rs"),
+    include_str!("../../guest-sdk/src/sys/vas.rs"),
+    include_str!("../../guest-sdk/src/sys/seg.rs"),
+];
 const RUN_PAGE: &str = include_str!("../../docs/src/running-programs.md");
 
 /// Whether a call of the dispatch table can succeed.
@@ -96,6 +102,83 @@ fn the_page_on_running_has_every_exit_status() {
     assert_eq!(statuses.len(), 6, "{statuses:?}");
     for status in statuses {
         assert!(RUN_PAGE.contains(&format!("\n| {status} | ")), "{status}");
+    }
+}
+
+/// The rows of the table under `## heading`, cell by cell, without its head.
+fn rows(page: &'static str, heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).expect("there is a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let table = section.lines().filter(|line| line.starts_with("| "));
+    let cells = |row: &'static str| row.trim_matches('|').split('|').map(str::trim).collect();
+    table.skip(1).map(cells).collect()
+}
+
+/// Names of errors in `text`.
+fn errnos(text: &str) -> BTreeSet<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_errno = |word: &&str| {
+        let is_upper = word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        word.starts_with('E') && word.len() > 2 && is_upper
+    };
+    quoted.filter(is_errno).collect()
+}
+
+#[test]
+fn the_page_of_calls_has_every_number_once() {
+    let rows = rows(ABI_PAGE, "Numbers");
+    let page: Vec<_> = rows.iter().map(|row| (row[0].to_owned(), row[1].to_owned())).collect();
+    let code = abi::call::ALL.iter();
+    let code: Vec<_> = code.map(|(n, name)| (format!("`{n:#x}`"), format!("`{name}`"))).collect();
+    assert_eq!(page, code);
+}
+
+#[test]
+fn the_page_of_calls_has_every_structures_size() {
+    use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
+    for (name, bytes) in [
+        ("`seg_params`, ", size_of::<SegParams>()),
+        ("`seg_stat`, ", size_of::<SegStat>()),
+        ("`vas_stat`, ", size_of::<VasStat>()),
+        ("An attachment (`vas_segments`) is ", size_of::<Attachment>()),
+        ("`seg_root_set`) is\n", size_of::<SegRoot>()),
+    ] {
+        assert!(ABI_PAGE.contains(&format!("{name}{bytes} bytes")), "{name}{bytes}");
+    }
+}
+
+#[test]
+fn every_call_has_the_same_errors_on_the_page_and_in_the_bindings() {
+    let rows = rows(ABI_PAGE, "Errors");
+    assert_eq!(rows.len(), abi::call::ALL.len());
+    for (row, (_, name)) in rows.iter().zip(abi::call::ALL) {
+        assert_eq!(row[0], format!("`{name}`"));
+        let known = (1..200).filter_map(|raw| abi::Errno::from_raw(raw).name());
+        let known: BTreeSet<_> = known.collect();
+        let mut page = errnos(row[1]);
+        assert!(page.is_subset(&known), "{name}: {page:?}");
+
+        let function = format!("fn {name}(");
+        let source = BINDINGS.iter().find(|source| source.contains(&function));
+        let (before, _) = source.expect("a binding").split_once(&function).expect("it is there");
+        let comment = before.rsplit_once("\n\n").expect("something stands before").1;
+        let (_, errors) = comment.split_once("# Errors").expect("a section of errors");
+        let errors = errors.split("# Safety").next().unwrap_or_default();
+        let mut bindings = errnos(errors);
+        // An unknown right is a type error in Rust, too short a buffer cannot be given, and
+        // outside a VM there is no kernel to answer.
+        if name.starts_with("seg_attach") || name.ends_with("_stat") {
+            bindings.insert("EINVAL");
+        }
+        bindings.remove("ENOSYS");
+        if row[1].contains(" but `EINTR`") {
+            page.remove("EINTR");
+            bindings.remove("EINTR");
+        }
+        assert_eq!(page, bindings, "{name}");
+        assert_eq!(row[2].contains("name"), errors.contains("name errors"), "{name}");
+        let has_store = errors.contains("store errors") || errors.contains("As [`vas_switch`]");
+        assert_eq!(row[2].contains("store"), has_store, "{name}");
     }
 }
 

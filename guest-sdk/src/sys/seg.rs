@@ -166,6 +166,7 @@ pub fn seg_delete(sid: SegId) -> Result<(), Errno> {
 /// between two calls move the others.
 ///
 /// # Errors
+/// - `EINVAL`: the buffer has no room for one.
 /// - `EACCES`: the store may not be read.
 /// - store errors ([`super`]).
 pub fn seg_list(buffer: &mut [SegStat], cursor: u64) -> Result<usize, Errno> {

@@ -52,8 +52,8 @@ pub fn vas_find(name: impl AsRef<[u8]>) -> Result<VasId, Errno> {
     unsafe { call(CALL_VAS_FIND, bytes(name.as_ref())) }.and_then(id)
 }
 
-/// A new VAS `name` with the same segments, rights and permission bits as `vid`, and its id. The segments
-/// are shared, not copied.
+/// A new VAS `name` with the same segments, rights and permission bits as `vid`, and its id. The
+/// segments are shared, not copied.
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`.
@@ -126,6 +126,7 @@ pub fn vas_delete(vid: VasId) -> Result<(), Errno> {
 /// two calls move the others.
 ///
 /// # Errors
+/// - `EINVAL`: the buffer has no room for one.
 /// - `EACCES`: the store may not be read.
 /// - store errors ([`super`]).
 pub fn vas_list(buffer: &mut [VasStat], cursor: u64) -> Result<usize, Errno> {
@@ -151,6 +152,7 @@ pub fn vas_stat(vid: VasId) -> Result<VasStat, Errno> {
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has that id.
+/// - `EINVAL`: the buffer has no room for one.
 /// - `EACCES`: the VAS may not be read.
 /// - store errors ([`super`]).
 pub fn vas_segments(vid: VasId, buffer: &mut [Attachment], cursor: u64) -> Result<usize, Errno> {

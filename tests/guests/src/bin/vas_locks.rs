@@ -1,6 +1,6 @@
 //! Threads that go from VAS to VAS directly, with overlapping sets of locks:
-//! `vas_locks [THREADS [SWITCHES [SEED]]]`, 8, 2,000 and 1 if not given. Four VASes hold three lockable
-//! segments in different pairs and rights, so that orders cross and modes change on the way.
+//! `vas_locks [THREADS [SWITCHES [SEED]]]`, 8, 2,000 and 1 if not given. Five VASes hold three
+//! lockable segments in different sets and rights, so that orders cross and modes change.
 //! Inside, each thread counts itself among the readers or as the writer of every segment it has
 //! locked, and looks whether that is possible. A deadlock shows as a run that never ends.
 //! Prints `switches N`, lines `ok: ...`, `done`; status 0.

@@ -1,6 +1,6 @@
 //! A linked list of ordinary addresses in a segment that outlives its programs.
 //!
-//! `vas_persist write NAME N`: makes VAS and segment NAME with a list of N nodes, and sets the root.
+//! `vas_persist write NAME N`: makes VAS and segment NAME with a list of N nodes, sets the root.
 //! `vas_persist read NAME`: finds it through the root, read-only, and walks it.
 //! `vas_persist prepend NAME N`: puts N nodes before the others.
 //! `vas_persist die NAME N`: as prepend, but kills itself in the middle, inside the VAS.

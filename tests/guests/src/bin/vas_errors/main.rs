@@ -3,7 +3,8 @@
 //!
 //! `vas_errors`: all that needs no special user. `vas_errors permissions`: `EACCES`, as a user
 //! for whom permission bits count (not root). `vas_errors foreign`: likewise, on somebody else's
-//! VASes and segments `secret` (600) and `readable` (644, the segment in the VAS). Lines `ok: WHAT: ERRNO`, then `done`; status 0.
+//! VASes and segments `secret` (600) and `readable` (644, the segment in the VAS, writable).
+//! Lines `ok: WHAT: ERRNO`, then `done`; status 0.
 //!
 //! `names.rs`: names and addresses; `objects.rs`: ids, handles, parameters, overlap;
 //! `busy.rs`: what is in use, locks, failed switches; `permissions.rs`.

@@ -2,8 +2,8 @@
 //! the system: `vas_random SEED STEPS [lockstep]`. With `lockstep` it waits for a line on standard
 //! input before every step, so that a test can run several VMs against one model.
 //!
-//! A line is `STEP CALL ARGUMENTS = RESULT`. Ids are 16 hexadecimal digits, handles and other numbers
-//! decimal, rights `r` or `w`, modes octal, names as they are (`a` to `e`; the two name spaces
+//! A line is `STEP CALL ARGUMENTS = RESULT`. Ids are 16 hexadecimal digits, handles and other
+//! numbers decimal, rights `r` or `w`, modes octal, names as they are (`a` to `e`; the two name spaces
 //! are apart). RESULT is `ok`, an id, a handle, a value, a list, or an errno's name. Before the
 //! first step come lines `base N ADDRESS`: where the bases `N` lie, 2 MiB apart, so that
 //! larger segments overlap. After the last one comes `done`; status 0.
