@@ -2,7 +2,7 @@
 //!
 //! A lock page lies in the segment's file and is mapped by every VM that attaches the segment.
 //! The guest kernel takes and gives back uncontended locks with the functions here; the VMM
-//! does the rest (`slow`, `slots`), and [`switching`] says which locks a switch takes. All
+//! does the rest (`slow`, `queue`, `slots`), and `switching` says which locks a switch takes. All
 //! of it works on [`LockWords`], so that kernel, VMM and tests run the same code. Mapping the
 //! page, sleeping and finding out who is alive are the VMM's and not here.
 //!
@@ -12,9 +12,19 @@
 //!    give it permissions, and wipe its facts once it is dead.
 //! 2. Every single write leaves a page from which anybody can go on.
 
-pub mod switching;
+mod queue;
+mod slots;
+mod slow;
+mod switching;
+mod switching_fast;
 
-pub use switching::{Fast, switch_locks_fast};
+pub use queue::Waiting;
+pub use slots::{
+    ClaimError, LockView, claim_slot, free_slot, inspect, mark_inconsistent, recover, reset,
+};
+pub use slow::{AcquireError, Acquired, Patience, acquire, downgrade, nudge, release, upgrade};
+pub use switching::{Held, LockNeed, LockOps, SwitchError, switch_locks};
+pub use switching_fast::{Fast, switch_locks_fast};
 
 /// Words of the lock page.
 pub const WORDS: usize = 512;
@@ -33,8 +43,8 @@ pub mod word {
     pub const TICKET: usize = 3;
     /// 1 after an exclusive grant: readers that wait go next.
     pub const READERS_TURN: usize = 4;
-    /// Never changes; where one sleeps who found the queue full.
-    pub const FULL: usize = 5;
+    /// One past the last word of the queue that may be in use, counted from its first.
+    pub const QUEUE_USED: usize = 5;
     /// Readers inside, by slot.
     pub const LANES: usize = 8;
     /// Leases of the VMs that own the slots.
@@ -134,6 +144,11 @@ impl Slot {
         if raw < SLOTS as u32 { Some(Slot(raw)) } else { None }
     }
 
+    /// The low six bits.
+    pub(crate) const fn wrapping(raw: u32) -> Slot {
+        Slot(raw & (SLOTS as u32 - 1))
+    }
+
     /// The slot of a [`crate::switch::LockRef`], which is trusted as its page's address is.
     #[inline(always)]
     pub(crate) const fn of(lock: &crate::switch::LockRef) -> Slot {
@@ -171,7 +186,7 @@ pub enum Mode {
 /// Takes the lock if that needs no waiting, no queue and no verdict about a dead holder.
 ///
 /// On `false` the lock is as it was, but somebody who looked meanwhile may have gone to wait:
-/// the caller must see to it that the VMM calls `nudge` or `acquire`.
+/// the caller must see to it that the VMM calls [`nudge`] or [`acquire`].
 #[inline(always)]
 pub fn try_acquire_fast<W: LockWords>(words: &W, slot: Slot, mode: Mode) -> bool {
     try_acquire_short(words, slot, mode)
@@ -213,7 +228,7 @@ fn try_among_readers<W: LockWords>(words: &W, slot: Slot) -> bool {
 }
 
 /// Gives the lock back; it is given back whatever the answer. On `false` somebody waits: the
-/// VMM must call `nudge`, or the waiter finds out on its own only at its next look.
+/// VMM must call [`nudge`], or the waiter finds out on its own only at its next look.
 #[inline(always)]
 pub fn release_fast<W: LockWords>(words: &W, slot: Slot, mode: Mode) -> bool {
     give_back(words, slot, mode) & state::WAITERS == 0

@@ -1,112 +1,172 @@
-//! Which locks a switch keeps, gives back and takes. Pure: how a lock is taken is the caller's.
+//! Which locks a switch keeps, gives back and takes, and in which order, when some have to be
+//! waited for. Pure: how a lock is taken is the caller's. The kernel's way is `switching_fast`.
 //!
-//! [`switch_locks_fast`] is the guest kernel's: all without waiting, or nothing. `switch_locks`
-//! is the VMM's, which waits; its order makes deadlock impossible (docs/src/internals/locks.md).
+//! No deadlock: who waits without limit for a segment's lock holds only locks of segments with
+//! smaller ids. Who waits with a limit holds what it likes, and gives up in the end.
 
-use super::{
-    LockWords, Mode, Slot, give_back, release_fast, state, try_acquire_fast, try_acquire_short,
-};
-use crate::switch::LockRef;
+use super::{AcquireError, Acquired, Mode, Patience};
+use crate::SegId;
 
-/// What became of [`switch_locks_fast`].
+/// One lock an address space needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fast {
-    /// The thread holds the new locks and nothing else.
-    Done,
-    /// As `Done`, and somebody waits for a lock given back: the VMM must nudge it soon.
-    DoneNudge,
-    /// The thread holds its old locks, as before. The VMM must do the switch, and nudge the
-    /// locks of both lists, whose waiters may have been kept out meanwhile.
-    Refused,
+pub struct LockNeed {
+    /// The segment.
+    pub sid: SegId,
+    /// How.
+    pub mode: Mode,
 }
 
-#[inline(always)]
-fn mode_of(lock: &LockRef) -> Mode {
-    if lock.exclusive == 0 { Mode::Shared } else { Mode::Exclusive }
+/// How the locks of segments are taken and given back, for the thread that switches.
+pub trait LockOps {
+    /// [`super::acquire`].
+    ///
+    /// # Errors
+    /// As there.
+    fn acquire(&self, need: LockNeed, patience: Patience) -> Result<Acquired, AcquireError>;
+    /// [`super::release`].
+    fn release(&self, need: LockNeed);
+    /// [`super::upgrade`].
+    ///
+    /// # Errors
+    /// As there.
+    fn upgrade(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError>;
+    /// [`super::downgrade`].
+    fn downgrade(&self, sid: SegId);
 }
 
-/// Exchanges the locks of one instance for those of another if none has to be waited for.
+/// What a thread holds after a switch of locks has failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// The old locks, without having let go of any meanwhile.
+    Old,
+    /// None: it was stopped while it waited without limit.
+    Nothing,
+}
+
+/// A switch of locks failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SwitchError {
+    /// The lock that was not to be had.
+    pub sid: SegId,
+    /// Why.
+    pub cause: AcquireError,
+    /// What the thread holds now.
+    pub held: Held,
+}
+
+impl core::fmt::Display for SwitchError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "segment {}: {}", self.sid, self.cause)
+    }
+}
+
+impl core::error::Error for SwitchError {}
+
+/// What to do about one new lock, given the old ones.
+enum Step {
+    Keep,
+    Take,
+    Upgrade,
+    Downgrade,
+}
+
+fn find(locks: &[LockNeed], sid: SegId) -> Option<LockNeed> {
+    let index = locks.binary_search_by_key(&sid, |lock| lock.sid).ok()?;
+    locks.get(index).copied()
+}
+
+fn step(old: &[LockNeed], need: LockNeed) -> Step {
+    match find(old, need.sid).map(|lock| lock.mode) {
+        None => Step::Take,
+        Some(mode) if mode == need.mode => Step::Keep,
+        Some(Mode::Shared) => Step::Upgrade,
+        Some(Mode::Exclusive) => Step::Downgrade,
+    }
+}
+
+/// Exchanges the locks in `old`, which the thread holds, for those in `new`. Both are sorted by
+/// segment, each segment once. Locks in both in the same mode stay held, except as below.
 ///
-/// Both lists are sorted by `page`, each page once. `words_of` gives the words of a page. A
-/// lock that is in both lists in different modes is left to the VMM.
-#[inline(always)]
-pub fn switch_locks_fast<W, F>(old: &[LockRef], new: &[LockRef], words_of: F) -> Fast
-where
-    W: LockWords,
-    F: Fn(u64) -> W + Copy,
-{
-    // Between home and an instance, which is nearly always, one list is empty.
-    if !old.is_empty() && !new.is_empty() {
-        return exchange(old, new, words_of);
-    }
-    for lock in new {
-        if !try_acquire_short(&words_of(lock.page), Slot::of(lock), mode_of(lock)) {
-            return finish_taking(new, lock.page, words_of);
-        }
-    }
-    let mut seen = 0;
-    for lock in old {
-        seen |= give_back(&words_of(lock.page), Slot::of(lock), mode_of(lock));
-    }
-    if seen & state::WAITERS == 0 { Fast::Done } else { Fast::DoneNudge }
-}
-
-/// Takes the locks of `new` from `page` on, or gives back those before it.
-#[cold]
-#[inline(never)]
-fn finish_taking<W: LockWords, F: Fn(u64) -> W>(new: &[LockRef], page: u64, words_of: F) -> Fast {
-    let first = new.iter().take_while(|lock| lock.page != page).count();
-    let take =
-        |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
-    let refused = new.iter().enumerate().skip(first).find(|(_, lock)| !take(lock));
-    let Some((taken, _)) = refused else { return Fast::Done };
-    for lock in new.iter().take(taken) {
-        // Whatever it says: after a refusal the VMM nudges.
-        release_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
-    }
-    Fast::Refused
-}
-
-/// Calls `each` for those of the first `count` entries of `list` whose lock `other` does not
-/// name, until it says no.
+/// With [`Patience::Try`] and [`Patience::Until`] nothing is let go of before all is taken.
+/// With [`Patience::Forever`] the same is tried first; if that would mean waiting, all that
+/// `new` does not need is given back, then everything from the lock in question on, and then
+/// locks are taken in order. Returns [`Acquired::OwnerDied`] if one of the locks taken said so.
 ///
 /// # Errors
-/// How many entries were passed before that, or before a lock that is in both lists in
-/// different modes.
-fn walk(
-    list: &[LockRef],
-    count: usize,
-    other: &[LockRef],
-    mut each: impl FnMut(&LockRef) -> bool,
-) -> Result<(), usize> {
-    let mut others = other.iter().peekable();
-    for (passed, lock) in list.iter().take(count).enumerate() {
-        while others.next_if(|other| other.page < lock.page).is_some() {}
-        let go_on = match others.peek() {
-            Some(other) if other.page == lock.page => other.exclusive == lock.exclusive,
-            _ => each(lock),
+/// The first lock that was not to be had, and what the thread holds now. With
+/// [`Patience::Forever`] only [`AcquireError::Stopped`].
+pub fn switch_locks<O: LockOps>(
+    old: &[LockNeed],
+    new: &[LockNeed],
+    ops: &O,
+    patience: Patience,
+) -> Result<Acquired, SwitchError> {
+    let first_patience = if patience == Patience::Forever { Patience::Try } else { patience };
+    let mut verdict = Acquired::Clean;
+    for (passed, &need) in new.iter().enumerate() {
+        let taken = match step(old, need) {
+            Step::Keep | Step::Downgrade => Ok(Acquired::Clean),
+            Step::Take => ops.acquire(need, first_patience),
+            Step::Upgrade => ops.upgrade(need.sid, first_patience),
         };
-        if !go_on {
-            return Err(passed);
+        let (before, from) = new.split_at_checked(passed).unwrap_or_default();
+        match taken {
+            Ok(Acquired::Clean) => {}
+            Ok(Acquired::OwnerDied) => verdict = Acquired::OwnerDied,
+            Err(AcquireError::WouldBlock) if patience == Patience::Forever => {
+                give_back_for_order(old, before, need.sid, ops);
+                return take_in_order(before, from, ops, verdict);
+            }
+            Err(cause) => {
+                for &need in before {
+                    match step(old, need) {
+                        Step::Keep | Step::Downgrade => {}
+                        Step::Take => ops.release(need),
+                        Step::Upgrade => ops.downgrade(need.sid),
+                    }
+                }
+                return Err(SwitchError { sid: need.sid, cause, held: Held::Old });
+            }
         }
     }
-    Ok(())
+    // Nothing can fail any more. Only now is anything let go of.
+    for &lock in old {
+        match find(new, lock.sid).map(|need| need.mode) {
+            None => ops.release(lock),
+            Some(Mode::Shared) if lock.mode == Mode::Exclusive => ops.downgrade(lock.sid),
+            Some(_) => {}
+        }
+    }
+    Ok(verdict)
 }
 
-#[inline(never)]
-fn exchange<W: LockWords, F: Fn(u64) -> W>(old: &[LockRef], new: &[LockRef], words_of: F) -> Fast {
-    let take =
-        |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
-    let mut quiet = true;
-    let mut release = |lock: &LockRef| {
-        quiet &= release_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
-        true
-    };
-    // The second walks go where the first went, and `release` never says no.
-    if let Err(taken) = walk(new, new.len(), old, take) {
-        let _ = walk(new, taken, old, release);
-        return Fast::Refused;
+/// Leaves the thread with exactly `before`, the locks of the new ones below `sid`.
+fn give_back_for_order<O: LockOps>(old: &[LockNeed], before: &[LockNeed], sid: SegId, ops: &O) {
+    for &lock in old {
+        match find(before, lock.sid).map(|need| need.mode) {
+            _ if lock.sid >= sid => ops.release(lock),
+            None => ops.release(lock),
+            Some(Mode::Shared) if lock.mode == Mode::Exclusive => ops.downgrade(lock.sid),
+            Some(_) => {}
+        }
     }
-    let _ = walk(old, old.len(), new, &mut release);
-    if quiet { Fast::Done } else { Fast::DoneNudge }
+}
+
+fn take_in_order<O: LockOps>(
+    before: &[LockNeed],
+    from: &[LockNeed],
+    ops: &O,
+    mut verdict: Acquired,
+) -> Result<Acquired, SwitchError> {
+    for (taken, &need) in from.iter().enumerate() {
+        match ops.acquire(need, Patience::Forever) {
+            Ok(Acquired::Clean) => {}
+            Ok(Acquired::OwnerDied) => verdict = Acquired::OwnerDied,
+            Err(cause) => {
+                before.iter().chain(from.iter().take(taken)).for_each(|&held| ops.release(held));
+                return Err(SwitchError { sid: need.sid, cause, held: Held::Nothing });
+            }
+        }
+    }
+    Ok(verdict)
 }

@@ -1,4 +1,10 @@
-//! The lock on a plain array of atomics.
+//! The lock on a plain array of atomics: the ways without waiting. Death, threads and the order
+//! of a switch have files of their own.
+
+mod death;
+mod queueing;
+mod switches;
+mod threads;
 
 use super::*;
 use crate::switch::LockRef;
