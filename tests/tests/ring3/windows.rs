@@ -25,7 +25,8 @@ fn marked_file(mark: u64) -> File {
 }
 
 fn window(bench: &Bench, file: &File) -> Window {
-    let piece = FilePiece { file: file.as_fd(), offset: 0, bytes: BYTES, writable: true };
+    let piece =
+        FilePiece { file: file.as_fd(), offset: 0, bytes: BYTES, writable: true, dense: true };
     bench.machine.windows.map(piece).unwrap()
 }
 

@@ -253,7 +253,10 @@ fn view(id: LeaseId, path: &std::path::Path) -> io::Result<Option<LeaseView>> {
     let program: Vec<u8> = head.iter().skip(3).flat_map(|word| word.to_le_bytes()).collect();
     let program = program.get(..(len as usize).min(PROGRAM_MAX)).unwrap_or_default();
     let table = words(&file, LEASE_INSTANCES, u64::from(MAX_INSTANCES) * ENTRY_BYTES)?;
-    let entry = |index: usize| table.get(index * 8 + VID_OFFSET as usize / 8).copied();
+    let entry = |index: usize| {
+        let at = index.checked_mul(8)?.checked_add(VID_OFFSET as usize / 8)?;
+        table.get(at).copied()
+    };
     let vases = (1..MAX_INSTANCES as usize).filter_map(|i| VasId::new(entry(i)?)).collect();
     let rows = words(&file, LEASE_TABLE, u64::from(LEASE_SEGMENTS) * 16)?;
     let segments = rows
@@ -268,8 +271,8 @@ fn view(id: LeaseId, path: &std::path::Path) -> io::Result<Option<LeaseView>> {
     for line in lines.chunks_exact(8) {
         let (announced, current) = (line.first(), line.get(1));
         let thread = line.get(2).copied().unwrap_or(0);
-        for offset in [announced, current.filter(|word| Some(*word) != announced)] {
-            let vid = offset.and_then(|&offset| entry((offset / ENTRY_BYTES) as usize));
+        for vh in [announced, current.filter(|word| Some(*word) != announced)] {
+            let vid = vh.and_then(|&vh| entry(usize::try_from(vh).ok()?));
             inside.extend(vid.and_then(VasId::new).map(|vid| (vid, thread)));
         }
     }

@@ -98,9 +98,7 @@ impl VasError {
             VasError::Store(error) => error.errno(),
             VasError::Memory(_) | VasError::Vm(_) => Errno::ENOMEM,
             VasError::NoInstance { .. } => Errno::EBADF,
-            VasError::Home
-            | VasError::Invalid { .. }
-            | VasError::NotMember { .. } => Errno::EINVAL,
+            VasError::Home | VasError::Invalid { .. } | VasError::NotMember { .. } => Errno::EINVAL,
             VasError::Inside { .. } => Errno::EBUSY,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,

@@ -1,50 +1,252 @@
-//! The words of a segment's lock, as the VMM reaches them.
+//! The words of a segment's lock, as the VMM reaches them, and how a thread of the VMM waits.
 //!
 //! The lock page of an attached lockable segment is laid over a page of guest memory, which
 //! the guest kernel sees at a fixed address; the VMM uses the same page through its own
-//! mapping of that guest memory.
+//! mapping of that guest memory. The algorithm is `abi::lock`'s.
 
-use abi::LeaseId;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use abi::layout::LOCK_PAGES;
+use abi::lock::{self, LockWords, Slot, WORDS, Waiting};
 use abi::switch::LockRef;
-use abi::{GuestPhys, PAGE_SIZE};
+use abi::{GuestPhys, LeaseId, PAGE_SIZE};
 
 use super::VasError;
+use crate::store::header::LOCK_PAGE_OFFSET;
 use crate::store::{SegmentFile, Store};
 use crate::vm::Machine;
+use crate::vm::memory::FileMapping;
 
 /// The lock of a segment that the VM has attached.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LockPage {
     index: u32,
     gpa: GuestPhys,
-    slot: u32,
+    words: Words,
+    slot: Slot,
+    lease: LeaseId,
+}
+
+/// A mapped lock page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words(*const AtomicU64);
+
+// SAFETY: all access is by atomics; the address belongs to no thread.
+unsafe impl Send for Words {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Words {}
+
+impl Words {
+    fn word(&self, index: usize) -> &AtomicU64 {
+        let at = self.0.wrapping_add(index % WORDS);
+        // SAFETY: a page of 512 aligned words in a bank of guest memory, which stays mapped as
+        // long as the machine, and the machine as long as whoever has a `LockPage`. Everybody
+        // uses atomics on it.
+        unsafe { &*at }
+    }
+
+    /// The half of a word that futexes look at.
+    fn low_half(&self, index: usize) -> *const AtomicU32 {
+        std::ptr::from_ref(self.word(index)).cast()
+    }
+}
+
+impl LockWords for Words {
+    fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::SeqCst)
+    }
+    fn store(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::SeqCst);
+    }
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
+        self.word(index).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+    }
+    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
+        self.word(index).fetch_add(delta, Ordering::SeqCst)
+    }
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
+        self.word(index).fetch_sub(delta, Ordering::SeqCst)
+    }
+    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
+        self.word(index).fetch_or(bits, Ordering::SeqCst)
+    }
+    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
+        self.word(index).fetch_and(bits, Ordering::SeqCst)
+    }
+    fn swap(&self, index: usize, value: u64) -> u64 {
+        self.word(index).swap(value, Ordering::SeqCst)
+    }
+}
+
+/// How a thread of the VMM waits for a lock: in a host futex on the page, which threads of
+/// every VM that maps it share.
+pub(super) struct Host<'a> {
+    words: Words,
+    store: &'a Store,
+    stopping: &'a dyn Fn() -> bool,
+    began: Instant,
+}
+
+impl Waiting for Host<'_> {
+    fn wait(&self, index: usize, expected: u32, timeout_ns: u64) {
+        let time = Duration::from_nanos(timeout_ns);
+        let limit = libc::timespec {
+            tv_sec: time.as_secs().min(1 << 30) as libc::time_t,
+            tv_nsec: libc::c_long::from(time.subsec_nanos() as i32),
+        };
+        let word = self.words.low_half(index);
+        // SAFETY: waits on an aligned, mapped word with a time limit; not private, since
+        // waiters are in other processes too. A kick or a changed word ends it early.
+        unsafe {
+            libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, expected, &raw const limit)
+        };
+    }
+
+    fn wake(&self, index: usize, count: u32) {
+        let word = self.words.low_half(index);
+        // SAFETY: FUTEX_WAKE reads no memory; the address names the futex.
+        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
+    }
+
+    fn pause(&self, timeout_ns: u64) {
+        let end = Instant::now() + Duration::from_nanos(timeout_ns);
+        while !self.should_stop() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(5)));
+        }
+    }
+
+    fn is_alive(&self, lease: LeaseId) -> bool {
+        self.store.is_alive(lease)
+    }
+
+    fn should_stop(&self) -> bool {
+        (self.stopping)()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
 }
 
 impl LockPage {
+    /// Lays the lock page of `file` over `gpa`, the page of number `index`, and gets the VM a
+    /// slot in it.
     pub(super) fn map(
-        _index: u32,
-        _file: &SegmentFile,
-        _lease: Option<LeaseId>,
-        _store: &Store,
-        _machine: &Machine,
+        index: u32,
+        gpa: GuestPhys,
+        file: &SegmentFile,
+        lease: LeaseId,
+        store: &Store,
+        machine: &Machine,
     ) -> Result<LockPage, VasError> {
-        Err(VasError::Full { what: "locks" })
+        let fd = file.main().as_fd();
+        machine.mem.map_file(gpa, PAGE_SIZE, fd, LOCK_PAGE_OFFSET, FileMapping::Shared)?;
+        let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
+        let words = Words(range.ptr.cast_const().cast());
+        let host = Host { words, store, stopping: &|| false, began: Instant::now() };
+        let slot = lock::claim_slot(&words, &host, lease)
+            .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
+        Ok(LockPage { index, gpa, words, slot, lease })
     }
 
     pub(super) fn index(&self) -> u32 {
         self.index
     }
 
+    /// What the kernel needs to know.
     pub(super) fn reference(&self, exclusive: bool) -> LockRef {
         LockRef {
             page: LOCK_PAGES.raw() + u64::from(self.index) * PAGE_SIZE,
-            slot: self.slot,
+            slot: self.slot.raw(),
             exclusive: u32::from(exclusive),
         }
     }
 
-    pub(super) fn free_slot(self, _machine: &Machine) {
-        let _ = self.gpa;
+    /// Number of the lock page a reference names.
+    pub(super) fn index_of(reference: u64) -> u32 {
+        (reference.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
+    }
+
+    fn host<'a>(
+        &self,
+        store: &'a Store,
+        stopping: &'a dyn Fn() -> bool,
+        began: Instant,
+    ) -> Host<'a> {
+        Host { words: self.words, store, stopping, began }
+    }
+
+    /// The lock, to be used by the calling thread.
+    pub(super) fn user<'a>(
+        &'a self,
+        store: &'a Store,
+        stopping: &'a dyn Fn() -> bool,
+        began: Instant,
+    ) -> LockUser<'a> {
+        LockUser { page: self, host: self.host(store, stopping, began) }
+    }
+
+    /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
+    pub(super) fn recover(&self) -> bool {
+        lock::recover(&self.words, self.slot)
+    }
+
+    /// Declares the content inconsistent.
+    pub(super) fn mark_inconsistent(&self) {
+        lock::mark_inconsistent(&self.words);
+    }
+
+    /// Gives the VM's slot back and takes the page from guest memory.
+    pub(super) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
+        let host = self.host(store, &|| false, Instant::now());
+        lock::free_slot(&self.words, &host, self.slot, self.lease);
+        machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;
+        Ok(())
+    }
+}
+
+/// One lock and the thread that uses it.
+pub(super) struct LockUser<'a> {
+    page: &'a LockPage,
+    host: Host<'a>,
+}
+
+impl LockUser<'_> {
+    pub(super) fn acquire(
+        &self,
+        mode: lock::Mode,
+        patience: lock::Patience,
+    ) -> Result<lock::Acquired, lock::AcquireError> {
+        let page = self.page;
+        lock::acquire(&page.words, &self.host, page.slot, page.lease, mode, patience)
+    }
+
+    pub(super) fn release(&self, mode: lock::Mode) {
+        let page = self.page;
+        lock::release(&page.words, &self.host, page.slot, page.lease, mode);
+    }
+
+    pub(super) fn upgrade(
+        &self,
+        patience: lock::Patience,
+    ) -> Result<lock::Acquired, lock::AcquireError> {
+        let page = self.page;
+        lock::upgrade(&page.words, &self.host, page.slot, page.lease, patience)
+    }
+
+    pub(super) fn downgrade(&self) {
+        let page = self.page;
+        lock::downgrade(&page.words, &self.host, page.slot, page.lease);
+    }
+
+    pub(super) fn nudge(&self) {
+        lock::nudge(&self.page.words, &self.host, self.page.lease);
     }
 }

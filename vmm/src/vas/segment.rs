@@ -141,6 +141,7 @@ impl VmSegment {
             offset: place.offset,
             bytes: (whole.end - whole.start).min(place.left_bytes),
             writable: self.file.right() == Right::Write,
+            dense: machine.windows.is_dense(self.reserve.end - self.reserve.start),
         };
         let window = machine.windows.map(piece)?;
         let extent = Extent { window, origin: whole.start, pins: 0, mapped_at: clock };

@@ -13,6 +13,7 @@ use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 use super::VasError;
 use super::frames::Frames;
 use super::instance::{Instance, Segments};
+use super::lock_page::LockPage;
 use super::segment::VmSegment;
 use crate::store::{LEASE_INSTANCES, LEASE_LINES, Lease, LeaseInfo, Store};
 use crate::vm::Machine;
@@ -68,6 +69,10 @@ pub(super) struct State {
     /// Handles below the highest ever used that are free.
     free_handles: BTreeSet<u32>,
     highest: u32,
+    /// Which segment's lock lies at which number.
+    pub(super) locked_by_page: BTreeMap<u32, SegId>,
+    /// Guest memory set aside for lock pages, by number.
+    lock_memory: BTreeMap<u32, GuestPhys>,
     lock_refs: Rooms,
     lock_pages: Rooms,
     lease_rows: Rooms,
@@ -258,7 +263,6 @@ impl State {
             reserved: [0; 3],
         };
         machine.set_instance(vh, &entry)?;
-        machine.set_table_len(self.highest + 1)?;
         Ok(())
     }
 
@@ -339,13 +343,24 @@ impl State {
             return Err(VasError::ReadOnly { sid });
         }
         if segment.is_lockable() && segment.lock.is_none() {
-            let lease = self.lease.as_ref().map(Lease::id);
+            let Some(lease) = self.lease.as_ref().map(Lease::id) else { return Ok(()) };
             let index = self
                 .lock_pages
                 .take(1, MAX_LOCK_PAGES)
                 .ok_or(VasError::Full { what: "lock pages" })?;
-            match super::lock_page::LockPage::map(index, &segment.file, lease, store, machine) {
-                Ok(lock) => segment.lock = Some(lock),
+            let gpa = match self.lock_memory.get(&index) {
+                Some(&gpa) => gpa,
+                None => {
+                    let gpa = machine.map_lock_page(index)?;
+                    self.lock_memory.insert(index, gpa);
+                    gpa
+                }
+            };
+            match LockPage::map(index, gpa, &segment.file, lease, store, machine) {
+                Ok(lock) => {
+                    self.locked_by_page.insert(index, sid);
+                    segment.lock = Some(lock);
+                }
                 Err(error) => {
                     self.lock_pages.give_back(index);
                     return Err(error);
@@ -392,8 +407,12 @@ impl State {
         if still.is_none() {
             segment.lease_index = None;
             if let Some(lock) = segment.lock.take() {
-                self.lock_pages.give_back(lock.index());
-                lock.free_slot(machine);
+                let index = lock.index();
+                self.lock_pages.give_back(index);
+                self.locked_by_page.remove(&index);
+                if let Some(store) = &store {
+                    warn_if_failed("give up a lock", lock.give_up(store, machine));
+                }
             }
         }
         let volatile = segment.is_volatile();

@@ -6,13 +6,20 @@
 //! thread that waits for a lock does so without any lock of the VMM's own; the instance it may
 //! fall back to and the one it is going to are kept from being detached meanwhile.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use abi::SegId;
+use abi::lock::{
+    AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
+};
+use abi::{Right, SegId};
 
 use super::VasError;
 use super::access::{current, set_current};
-use super::state::{State, Vases};
+use super::lock_page::{LockPage, LockUser};
+use super::state::{State, Vases, warn_if_failed};
+use crate::store::Store;
 use crate::vm::Vcpu;
 
 /// How long a switch may wait for locks.
@@ -35,47 +42,190 @@ pub enum Entered {
     OwnerDied,
 }
 
+/// Locks by segment, each with how it is or is to be held.
+#[derive(Default)]
+struct LockSet(BTreeMap<SegId, (Mode, LockPage)>);
+
+impl LockSet {
+    fn needs(&self) -> Vec<LockNeed> {
+        self.0.iter().map(|(&sid, &(mode, _))| LockNeed { sid, mode }).collect()
+    }
+}
+
+/// The calling thread's way to the locks of two sets.
+struct Ops<'a> {
+    pages: BTreeMap<SegId, &'a LockPage>,
+    store: &'a Store,
+    stopping: &'a dyn Fn() -> bool,
+    began: Instant,
+}
+
+impl Ops<'_> {
+    fn user(&self, sid: SegId) -> Option<LockUser<'_>> {
+        self.pages.get(&sid).map(|page| page.user(self.store, self.stopping, self.began))
+    }
+}
+
+impl LockOps for Ops<'_> {
+    fn acquire(&self, need: LockNeed, patience: Patience) -> Result<Acquired, AcquireError> {
+        self.user(need.sid)
+            .map_or(Err(AcquireError::WouldBlock), |u| u.acquire(need.mode, patience))
+    }
+    fn release(&self, need: LockNeed) {
+        if let Some(user) = self.user(need.sid) {
+            user.release(need.mode);
+        }
+    }
+    fn upgrade(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError> {
+        self.user(sid).map_or(Err(AcquireError::WouldBlock), |user| user.upgrade(patience))
+    }
+    fn downgrade(&self, sid: SegId) {
+        if let Some(user) = self.user(sid) {
+            user.downgrade();
+        }
+    }
+}
+
 impl Vases {
     /// Brings the thread that runs `vcpu` into instance `vh`.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], [`VasError::WouldBlock`], [`VasError::TimedOut`],
-    /// [`VasError::Stopping`]; the thread is where it was, with the locks it had.
+    /// [`VasError::NoInstance`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
+    /// where it was, with the locks it had. [`VasError::Stopping`]: the process is ending, and
+    /// the thread is at home.
     pub fn switch(
         &self,
         vcpu: &mut Vcpu,
         vh: u64,
-        _wait: Wait,
-        _stopping: &dyn Fn() -> bool,
+        wait: Wait,
+        stopping: &dyn Fn() -> bool,
     ) -> Result<Entered, VasError> {
         let here = current();
-        if vh == u64::from(here) {
-            return Ok(Entered::Consistent);
-        }
         if !self.is_active() {
-            return Err(VasError::NoInstance { vh });
+            return if vh == 0 {
+                Ok(Entered::Consistent)
+            } else {
+                Err(VasError::NoInstance { vh })
+            };
         }
+        let began = Instant::now();
+        let (target, old, new, store) = {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let Some(store) = state.opened() else { return Err(VasError::NoInstance { vh }) };
+            self.serve_nudges(state, vcpu, &store, stopping)?;
+            if vh == u64::from(here) {
+                return Ok(Entered::Consistent);
+            }
+            let target = self.look_up(state, &store, vh)?;
+            self.machine.announce_instance(vcpu.index(), target)?;
+            let old = self.held(state, vcpu)?;
+            let new = locks_of(state, target);
+            if old.0.is_empty() && new.0.is_empty() {
+                self.arrive(state, vcpu, target)?;
+                return Ok(Entered::Consistent);
+            }
+            for vh in [here, target] {
+                if let Some(instance) = state.instances.get_mut(&vh) {
+                    instance.waiting += 1;
+                }
+            }
+            (target, old, new, store)
+        };
+        let taken = exchange(&old, &new, wait, &store, stopping, began);
         let mut guard = self.lock();
         let state = &mut *guard;
-        let target = self.look_up(state, vh)?;
-        self.machine.announce_instance(vcpu.index(), target)?;
-        let root = self.root_of(state, target);
+        for vh in [here, target] {
+            if let Some(instance) = state.instances.get_mut(&vh) {
+                instance.waiting -= 1;
+            }
+        }
+        match taken {
+            Ok(verdict) => {
+                self.arrive(state, vcpu, target)?;
+                Ok(match verdict {
+                    Acquired::Clean => Entered::Consistent,
+                    Acquired::OwnerDied => Entered::OwnerDied,
+                })
+            }
+            Err(SwitchError { cause, held, .. }) => {
+                if held == Held::Nothing {
+                    self.arrive(state, vcpu, 0)?;
+                } else {
+                    self.machine.set_current_instance(vcpu.index(), here)?;
+                }
+                Err(match cause {
+                    AcquireError::WouldBlock => VasError::WouldBlock,
+                    AcquireError::TimedOut => VasError::TimedOut,
+                    AcquireError::Stopped => VasError::Stopping,
+                })
+            }
+        }
+    }
+
+    /// Makes `vh` the instance `vcpu` is in; its locks are held.
+    fn arrive(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) -> Result<(), VasError> {
+        let locks = state.instances.get(&vh).map_or(0..0, |instance| instance.locks.clone());
+        let root = self.root_of(state, vh);
         vcpu.switch_root(root)?;
-        self.machine.set_current_instance(vcpu.index(), target)?;
+        self.machine.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
+        self.machine.set_current_instance(vcpu.index(), vh)?;
         state.reloaded(vcpu.index());
-        set_current(target);
-        Ok(Entered::Consistent)
+        set_current(vh);
+        Ok(())
+    }
+
+    /// Wakes those who waited for locks that the kernel has given back for this vCPU.
+    fn serve_nudges(
+        &self,
+        state: &State,
+        vcpu: &Vcpu,
+        store: &Store,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<(), VasError> {
+        let Some((first, count)) = self.machine.take_nudges(vcpu.index())? else { return Ok(()) };
+        let began = Instant::now();
+        for page in self.pages(state, first, count)? {
+            page.user(store, stopping, began).nudge();
+        }
+        Ok(())
+    }
+
+    /// The lock pages that references `first` and following name.
+    fn pages(&self, state: &State, first: u32, count: u32) -> Result<Vec<LockPage>, VasError> {
+        let refs = self.machine.lock_refs(first, count)?;
+        Ok(refs
+            .iter()
+            .filter_map(|reference| {
+                let sid = state.locked_by_page.get(&LockPage::index_of(reference.page))?;
+                state.segments.get(sid)?.lock.clone()
+            })
+            .collect())
+    }
+
+    /// What the thread that runs `vcpu` holds.
+    fn held(&self, state: &State, vcpu: &Vcpu) -> Result<LockSet, VasError> {
+        let (first, count) = self.machine.held_locks(vcpu.index())?;
+        let mut held = LockSet::default();
+        for reference in self.machine.lock_refs(first, count)? {
+            let index = LockPage::index_of(reference.page);
+            let Some(&sid) = state.locked_by_page.get(&index) else { continue };
+            let Some(lock) = state.segments.get(&sid).and_then(|s| s.lock.clone()) else {
+                continue;
+            };
+            let mode = if reference.exclusive == 0 { Mode::Shared } else { Mode::Exclusive };
+            held.0.insert(sid, (mode, lock));
+        }
+        Ok(held)
     }
 
     /// The instance behind a handle, home included, brought up to the store.
-    fn look_up(&self, state: &mut State, vh: u64) -> Result<u32, VasError> {
+    fn look_up(&self, state: &mut State, store: &Store, vh: u64) -> Result<u32, VasError> {
         if vh == 0 {
             return Ok(0);
         }
         let (index, _) = state.instance(vh)?;
-        if let Some(store) = state.opened() {
-            self.catch_up(state, &store, index)?;
-        }
+        self.catch_up(state, store, index)?;
         Ok(index)
     }
 
@@ -107,27 +257,84 @@ impl Vases {
         self.lock().reload.clone()
     }
 
-    /// The thread that runs `vcpu` ends; `died` is whether it was ended by something else than
-    /// itself.
-    pub fn leave(&self, vcpu: &mut Vcpu, _died: bool) {
+    /// The thread that runs `vcpu` ends: its locks are given back and it goes home. `died` is
+    /// whether something else than the program ended it: then what it held exclusively may be
+    /// half changed, and is marked so.
+    pub fn leave(&self, vcpu: &mut Vcpu, died: bool) {
         if !self.is_active() {
             return;
         }
-        let mut state = self.lock();
-        let root = self.machine.home_cr3();
-        let home = vcpu
-            .switch_root(root)
-            .and_then(|()| self.machine.set_current_instance(vcpu.index(), 0));
-        super::state::warn_if_failed("bring a thread home", home);
-        state.reloaded(vcpu.index());
-        set_current(0);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(store) = state.opened() else { return };
+        let went =
+            self.give_back(state, vcpu, died, &store).and_then(|()| self.arrive(state, vcpu, 0));
+        warn_if_failed("bring a thread home", went);
+    }
+
+    fn give_back(
+        &self,
+        state: &State,
+        vcpu: &Vcpu,
+        died: bool,
+        store: &Arc<Store>,
+    ) -> Result<(), VasError> {
+        let stopping = || false;
+        self.serve_nudges(state, vcpu, store, &stopping)?;
+        for (mode, lock) in self.held(state, vcpu)?.0.into_values() {
+            if died && mode == Mode::Exclusive {
+                lock.mark_inconsistent();
+            }
+            lock.user(store, &stopping, Instant::now()).release(mode);
+        }
+        Ok(())
     }
 
     /// Declares a segment's content consistent again.
     ///
     /// # Errors
     /// [`VasError::NotLocked`] unless the calling thread holds the lock exclusively.
-    pub fn recover(&self, _vcpu: &Vcpu, sid: SegId) -> Result<(), VasError> {
-        Err(VasError::NotLocked { sid })
+    pub fn recover(&self, vcpu: &Vcpu, sid: SegId) -> Result<(), VasError> {
+        if !self.is_active() {
+            return Err(VasError::NotLocked { sid });
+        }
+        let state = self.lock();
+        match self.held(&state, vcpu)?.0.get(&sid) {
+            Some((Mode::Exclusive, lock)) if lock.recover() => Ok(()),
+            _ => Err(VasError::NotLocked { sid }),
+        }
     }
+}
+
+/// What a thread in `vh` must hold.
+fn locks_of(state: &State, vh: u32) -> LockSet {
+    let mut set = LockSet::default();
+    let Some(instance) = state.instances.get(&vh) else { return set };
+    for (&sid, member) in &instance.members {
+        let Some(lock) = state.segments.get(&sid).and_then(|s| s.lock.clone()) else { continue };
+        let mode = if member.right == Right::Write { Mode::Exclusive } else { Mode::Shared };
+        set.0.insert(sid, (mode, lock));
+    }
+    set
+}
+
+/// Exchanges the locks of one set for those of another.
+fn exchange(
+    old: &LockSet,
+    new: &LockSet,
+    wait: Wait,
+    store: &Store,
+    stopping: &dyn Fn() -> bool,
+    began: Instant,
+) -> Result<Acquired, SwitchError> {
+    let patience = match wait {
+        Wait::Never => Patience::Try,
+        Wait::Forever => Patience::Forever,
+        Wait::Until(deadline) => {
+            Patience::Until(deadline.saturating_duration_since(began).as_nanos() as u64)
+        }
+    };
+    let pages = old.0.iter().chain(&new.0).map(|(&sid, (_, page))| (sid, page)).collect();
+    let ops = Ops { pages, store, stopping, began };
+    switch_locks(&old.needs(), &new.needs(), &ops, patience)
 }

@@ -21,8 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use abi::layout::{
     INSTANCES, LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS, PLAIN_ROOTS,
-    PRIVATE_SLOTS,
-    SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
+    PRIVATE_SLOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
@@ -424,6 +423,27 @@ impl Machine {
             self.mem.store(gpa.offset(8), mode)?;
         }
         Ok(())
+    }
+
+    /// Lock references `first` and following.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such place.
+    pub fn lock_refs(&self, first: u32, count: u32) -> Result<Vec<LockRef>, MemoryError> {
+        let table = self.switching.rest().lock_refs;
+        let start = u64::from(first) * REF_BYTES;
+        let (Some(table), true) = (table, start + u64::from(count) * REF_BYTES <= LOCK_REFS_BYTES)
+        else {
+            return Ok(Vec::new());
+        };
+        (0..u64::from(count))
+            .map(|at| {
+                let gpa = table.offset(start + at * REF_BYTES);
+                let mode = self.mem.load(gpa.offset(8))?;
+                let (slot, exclusive) = (mode as u32, (mode >> 32) as u32);
+                Ok(LockRef { page: self.mem.load(gpa)?, slot, exclusive })
+            })
+            .collect()
     }
 
     fn map_lock_refs(&self) -> Result<GuestPhys, MemoryError> {

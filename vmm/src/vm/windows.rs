@@ -72,6 +72,9 @@ pub struct FilePiece<'a> {
     pub bytes: u64,
     /// Whether the file was opened for writing.
     pub writable: bool,
+    /// Whether the host is to prefer huge pages: good for what will be used densely, and a
+    /// waste of time and disk where single pages are touched here and there.
+    pub dense: bool,
 }
 
 #[derive(Debug)]
@@ -122,6 +125,13 @@ impl Windows {
     #[must_use]
     pub fn contains(&self, gpa: u64) -> bool {
         self.range.contains(&gpa)
+    }
+
+    /// Whether a file of so many bytes can be expected to be used as a whole: it would fit
+    /// into the windows, which are as large as the host's memory some times over.
+    #[must_use]
+    pub fn is_dense(&self, bytes: u64) -> bool {
+        bytes <= self.limit_bytes / 4
     }
 
     /// Bytes mapped now.
@@ -292,8 +302,9 @@ fn map_shared(piece: &FilePiece<'_>, bytes: u64) -> Result<HostRange, std::io::E
         unmap_host(host);
         return Err(error);
     }
+    let advice = if piece.dense { libc::MADV_HUGEPAGE } else { libc::MADV_RANDOM };
     // SAFETY: advice on a mapping of ours; hosts without huge pages for files refuse it.
-    unsafe { libc::madvise(ptr, len, libc::MADV_HUGEPAGE) };
+    unsafe { libc::madvise(ptr, len, advice) };
     Ok(host)
 }
 
