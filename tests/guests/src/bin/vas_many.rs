@@ -1,7 +1,8 @@
 //! Attaches many VASes and switches into each: `vas_many [COUNT [SEGMENTS]]`, 10,000 and 16 if
-//! not given. VAS number i has segment number i modulo SEGMENTS; all have the same base, so what is read there tells which VAS the thread is really in. Twice around, in two orders; then
-//! all are detached, and everything is deleted. `vas_many limit`: one VAS attached until there
-//! are no handles left. Stable lines, then `done`; status 0.
+//! not given. VAS number i has segment number i modulo SEGMENTS; all have the same base, so what
+//! is read there tells which VAS the thread is really in. Twice around, in two orders, and once in
+//! any order; then all are detached, and everything is deleted. `vas_many limit`: one VAS
+//! attached until there are no handles left. Stable lines, then `done`; status 0.
 
 use std::process::ExitCode;
 

@@ -3,9 +3,9 @@
 //! input before every step, so that a test can run several VMs against one model.
 //!
 //! A line is `STEP CALL ARGUMENTS = RESULT`. Ids are 16 hexadecimal digits, handles and other
-//! numbers decimal, rights `r` or `w`, modes octal, names as they are (`a` to `e`; the two name spaces
-//! are apart). RESULT is `ok`, an id, a handle, a value, a list, or an errno's name. Before the
-//! first step come lines `base N ADDRESS`: where the bases `N` lie, 2 MiB apart, so that
+//! numbers decimal, rights `r` or `w`, modes octal, names as they are (`a` to `e`; the two name
+//! spaces are apart). RESULT is `ok`, an id, a handle, a value, a list, or an errno's name. Before
+//! the first step come lines `base N ADDRESS`: where the bases `N` lie, 2 MiB apart, so that
 //! larger segments overlap. After the last one comes `done`; status 0.
 //!
 //! What a step may be is in `steps.rs`; the state it draws from in `state.rs`.
