@@ -9,6 +9,8 @@ use crate::process::ThreadCtx;
 use crate::store::Name;
 use crate::vas::VasError;
 
+/// Least that a program can want to know of an object: its id.
+const STAT_MIN_BYTES: u64 = 8;
 /// Most bytes a listing fills at once.
 const LIST_MAX_BYTES: u64 = 1 << 20;
 
@@ -83,16 +85,24 @@ pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> 
 /// As much of `bytes` as the caller's buffer of `room` bytes takes.
 ///
 /// # Errors
-/// `EFAULT`.
+/// `EFAULT`; `EINVAL` for less room than the object's id needs.
 pub fn put_up_to(ctx: &ThreadCtx<'_>, gva: u64, room: u64, bytes: &[u8]) -> Result<(), VasError> {
+    if room < STAT_MIN_BYTES {
+        return Err(VasError::Invalid { what: "the length of the buffer" });
+    }
     let len = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
     put(ctx, gva, bytes.get(..len).unwrap_or(bytes))
 }
 
 /// How many entries of `bytes` each go into a buffer of `room` bytes.
-#[must_use]
-pub fn entries(room: u64, bytes: usize) -> usize {
-    (room.min(LIST_MAX_BYTES) / bytes as u64) as usize
+///
+/// # Errors
+/// `EINVAL` when there is no room for one.
+pub fn entries(room: u64, bytes: usize) -> Result<usize, VasError> {
+    match (room.min(LIST_MAX_BYTES) / bytes as u64) as usize {
+        0 => Err(VasError::Invalid { what: "the length of the buffer" }),
+        entries => Ok(entries),
+    }
 }
 
 /// What `seg_alloc` is to make.

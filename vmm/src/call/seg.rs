@@ -142,7 +142,7 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())) {
+    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
         bytes.extend(args::seg_stat_bytes(&stat_of(record, &leases)));
         count += 1;
     }

@@ -117,7 +117,7 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<VasStat>())) {
+    for record in all.iter().skip(skip).take(args::entries(room, size_of::<VasStat>())?) {
         let attachers = leases.iter().filter(|lease| lease.has_vas(record.vid)).count();
         bytes.extend(args::vas_stat_bytes(&stat_of(record, attachers)));
         count += 1;
@@ -148,7 +148,7 @@ pub fn segments(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, buffer, room, cursor, ..] = *a;
     let record = ctx.process.vases.store()?.vas(args::vid(vid)?)?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let room = args::entries(room, size_of::<Attachment>());
+    let room = args::entries(room, size_of::<Attachment>())?;
     let mut bytes = Vec::new();
     let mut count = 0;
     for segment in record.segments.iter().skip(skip).take(room) {

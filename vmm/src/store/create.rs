@@ -67,6 +67,11 @@ impl Store {
             .size_bytes
             .checked_next_multiple_of(PAGE_SIZE)
             .ok_or_else(|| too_big(spec.size_bytes))?;
+        if spec.reserve_bytes != 0 && spec.reserve_bytes < size {
+            let (field, value) = ("reserve", spec.reserve_bytes);
+            let rule = "it must be 0 or hold the size";
+            return Err(StoreError::BadPlace { field, value, rule });
+        }
         let reserve = spec
             .reserve_bytes
             .max(size)

@@ -89,6 +89,16 @@ pub enum StoreError {
         /// The rule it breaks.
         rule: &'static str,
     },
+    /// A segment cannot grow so far.
+    #[error("segment {name} cannot grow to {bytes} bytes: its reserve is {reserve_bytes}")]
+    BeyondReserve {
+        /// The segment.
+        name: Name,
+        /// What was asked.
+        bytes: u64,
+        /// What it can have.
+        reserve_bytes: u64,
+    },
     /// No addresses are left.
     #[error("no {bytes} free bytes of addresses are left for a segment")]
     NoRoom {
@@ -160,12 +170,12 @@ impl StoreError {
             }
             StoreError::NotAStore { .. } | StoreError::BadField { .. } => Errno::EIO,
             StoreError::BadName { source: NameError::TooLong { .. }, .. } => Errno::ENAMETOOLONG,
-            StoreError::BadName { .. }
-            | StoreError::BadPlace { .. }
-            | StoreError::NotAttached { .. } => Errno::EINVAL,
+            StoreError::BadName { .. } | StoreError::BadPlace { .. } => Errno::EINVAL,
+            StoreError::BeyondReserve { .. } => Errno::EFBIG,
             StoreError::NoSuchName { .. }
             | StoreError::NoSuchVas { .. }
-            | StoreError::NoSuchSegment { .. } => Errno::ENOENT,
+            | StoreError::NoSuchSegment { .. }
+            | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::NameTaken { .. }
             | StoreError::Overlap { .. }
             | StoreError::AlreadyAttached { .. } => Errno::EEXIST,

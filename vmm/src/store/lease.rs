@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!  0          header: magic, process, program
+//!  0x200      how many instances and segments the tables hold at most
 //!  0x1_0000   a line for each vCPU
 //!  0x20_0000  the table of instances
 //!  0x40_0000  attached segments: id and right, 16 bytes each
@@ -33,6 +34,8 @@ pub const LEASE_INSTANCES: u64 = 0x20_0000;
 const LEASE_TABLE: u64 = 0x40_0000;
 /// Segments a process can have attached.
 pub const LEASE_SEGMENTS: u32 = 65536;
+/// Where the tables' lengths stand: instances, then segments.
+const LEASE_LENGTHS: u64 = 0x200;
 const LEASE_BYTES: u64 = LEASE_TABLE + LEASE_SEGMENTS as u64 * 16;
 const LINE_BYTES: u64 = 64;
 const ENTRY_BYTES: u64 = 64;
@@ -55,6 +58,7 @@ pub struct Lease {
     id: LeaseId,
     path: PathBuf,
     file: File,
+    lengths: [u64; 2],
 }
 
 impl Lease {
@@ -96,7 +100,7 @@ impl Lease {
             let _ = std::fs::remove_file(&path);
             return Err(failed(error));
         }
-        Ok(Lease { id, path, file })
+        Ok(Lease { id, path, file, lengths: [0; 2] })
     }
 
     /// Its number.
@@ -111,15 +115,38 @@ impl Lease {
         self.file.as_fd()
     }
 
+    /// Says that handles up to `vh` may be in use.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn cover_handle(&mut self, vh: u32) -> Result<(), StoreError> {
+        self.cover(0, u64::from(vh) + 1)
+    }
+
+    fn cover(&mut self, table: usize, length: u64) -> Result<(), StoreError> {
+        let Some(known) = self.lengths.get_mut(table) else { return Ok(()) };
+        if *known >= length {
+            return Ok(());
+        }
+        *known = length;
+        let at = LEASE_LENGTHS + table as u64 * 8;
+        self.file.write_all_at(&length.to_le_bytes(), at).map_err(|source| StoreError::Io {
+            action: "write the lease",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     /// Says in row `index` that the process has a segment, or nothing.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn set_segment(
-        &self,
+        &mut self,
         index: u32,
         segment: Option<(SegId, Right)>,
     ) -> Result<(), StoreError> {
+        self.cover(1, u64::from(index) + 1)?;
         let (sid, right) = segment.map_or((0, 0), |(sid, right)| (sid.raw(), right.raw()));
         let mut row = [0; 16];
         row.iter_mut()
@@ -252,13 +279,15 @@ fn view(id: LeaseId, path: &std::path::Path) -> io::Result<Option<LeaseView>> {
     };
     let program: Vec<u8> = head.iter().skip(3).flat_map(|word| word.to_le_bytes()).collect();
     let program = program.get(..(len as usize).min(PROGRAM_MAX)).unwrap_or_default();
-    let table = words(&file, LEASE_INSTANCES, u64::from(MAX_INSTANCES) * ENTRY_BYTES)?;
+    let lengths = words(&file, LEASE_LENGTHS, 16)?;
+    let length = |table: usize, most: u32| lengths.get(table).map_or(0, |&n| n.min(most.into()));
+    let table = words(&file, LEASE_INSTANCES, length(0, MAX_INSTANCES) * ENTRY_BYTES)?;
     let entry = |index: usize| {
         let at = index.checked_mul(8)?.checked_add(VID_OFFSET as usize / 8)?;
         table.get(at).copied()
     };
-    let vases = (1..MAX_INSTANCES as usize).filter_map(|i| VasId::new(entry(i)?)).collect();
-    let rows = words(&file, LEASE_TABLE, u64::from(LEASE_SEGMENTS) * 16)?;
+    let vases = (1..table.len() / 8).filter_map(|i| VasId::new(entry(i)?)).collect();
+    let rows = words(&file, LEASE_TABLE, length(1, LEASE_SEGMENTS) * 16)?;
     let segments = rows
         .chunks_exact(2)
         .filter_map(|row| match row {

@@ -236,7 +236,11 @@ impl Store {
             let bad = |rule| StoreError::BadPlace { field: "size", value: size_bytes, rule };
             let size = size_bytes.checked_next_multiple_of(PAGE_SIZE);
             let size = size.filter(|&size| size <= header.reserve_bytes);
-            let size = size.ok_or_else(|| bad("it must be at most the segment's reserve"))?;
+            let size = size.ok_or_else(|| StoreError::BeyondReserve {
+                name: header.name.clone(),
+                bytes: size_bytes,
+                reserve_bytes: header.reserve_bytes,
+            })?;
             if size < header.size_bytes {
                 return Err(bad("a segment does not shrink"));
             }
@@ -276,6 +280,10 @@ impl Store {
     /// The host could not.
     pub fn sync(&self, sid: SegId) -> Result<(), StoreError> {
         let file = self.open_segment(sid)?;
+        if file.right() != Right::Write {
+            let name = file.header().name.clone();
+            return Err(StoreError::Denied { action: "sync", what: "segment", name });
+        }
         file.sync()
     }
 

@@ -108,7 +108,10 @@ impl Store {
             .mode(0o700)
             .create(&temporary)
             .map_err(failed)
-            .and_then(|()| write_new(&temporary.join("manifest"), &manifest.encode(), mode))
+            .and_then(|()| {
+                let path = temporary.join("manifest");
+                write_new(&path, &manifest.encode(), mode, Durable::No)
+            })
             .and_then(|()| {
                 let bits = fs::Permissions::from_mode(folder_mode(mode));
                 fs::set_permissions(&temporary, bits).map_err(failed)
@@ -263,6 +266,8 @@ impl Store {
                 }
             }
             manifest.segments.push(VasSegment { sid, name: segment, right });
+            let address = |s: &VasSegment| self.segment_range(s.sid).map_or(u64::MAX, |r| r.start);
+            manifest.segments.sort_by_cached_key(address);
             Ok(())
         })
     }
@@ -317,14 +322,13 @@ impl Store {
         let failed = |source| StoreError::Io { action: "write", path: path.clone(), source };
         let mode = fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o777;
         let temporary = self.temporary();
-        let written = write_new(&temporary, &manifest.encode(), mode)
+        let written = write_new(&temporary, &manifest.encode(), mode, Durable::Yes)
             .and_then(|()| fs::rename(&temporary, &path).map_err(failed));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written?;
-        let folder = self.vas_folder(name);
-        fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        // The rename itself may be undone by a crash of the machine, to the manifest before.
+        written
     }
 }
 
@@ -333,14 +337,22 @@ fn folder_mode(mode: u32) -> u32 {
     mode | (mode & 0o444) >> 2
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), StoreError> {
+/// Whether a file must have reached the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    /// A crash of the machine may undo its making: an empty VAS loses nothing, and the first
+    /// change of it, which is durable, makes all before it durable.
+    No,
+}
+
+fn write_new(path: &Path, text: &str, mode: u32, durable: Durable) -> Result<(), StoreError> {
+    let mut options = fs::OpenOptions::new();
     let written =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(
-            |mut file| {
-                file.write_all(text.as_bytes())?;
-                file.set_permissions(fs::Permissions::from_mode(mode))?;
-                file.sync_all()
-            },
-        );
+        options.write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
+        });
     written.map_err(StoreError::io("write", path))
 }

@@ -37,6 +37,7 @@ impl Vases {
         let vh = state.free_handle()?;
         // The intention is in the lease before the look at the store: who deletes the VAS
         // looks at leases with the store locked.
+        state.cover_handle(vh)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
         self.machine.set_instance(vh, &intent)?;
         match self.attach_announced(state, &store, vh, vid, flags) {

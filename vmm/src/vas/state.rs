@@ -199,6 +199,11 @@ impl State {
         }
     }
 
+    /// Has the lease's readers look at a handle.
+    pub(super) fn cover_handle(&mut self, vh: u32) -> Result<(), VasError> {
+        self.lease.as_mut().map_or(Ok(()), |lease| lease.cover_handle(vh)).map_err(VasError::from)
+    }
+
     /// Gives a free handle to an instance.
     pub(super) fn insert(&mut self, vh: u32, instance: Instance) {
         self.free_handles.remove(&vh);
