@@ -359,8 +359,8 @@ impl Twins {
             let Some(gpa) = walk.translation(gva) else { continue };
             present += 1;
             let mut bytes = vec![0; PAGE_SIZE as usize];
-            let read = self.machine.mem.read_faultable(gpa, &mut bytes);
-            let found = read.ok().map(|()| ends(&bytes));
+            let range = self.machine.mem.host_range(gpa, bytes.len()).expect("it is memory");
+            let found = range.read_faultable(&mut bytes).ok().map(|()| ends(&bytes));
             let rights = walk.pte.rights();
             match self.model.pages.get(&page) {
                 Some(model) => {

@@ -532,11 +532,14 @@ fn link_common(
 
 const _: () = {
     // One large page holds control page, live page and lines; one the instances.
-    assert!(SWITCH_CONTROL.raw() % PAGE_SIZE_2M == 0 && INSTANCES.raw() % PAGE_SIZE_2M == 0);
+    assert!(
+        SWITCH_CONTROL.raw().is_multiple_of(PAGE_SIZE_2M)
+            && INSTANCES.raw().is_multiple_of(PAGE_SIZE_2M)
+    );
     assert!(
         VCPU_LINES.raw() + MAX_VCPUS as u64 * LINE_BYTES <= SWITCH_CONTROL.raw() + PAGE_SIZE_2M
     );
     assert!(MAX_INSTANCES as u64 * ENTRY_BYTES == PAGE_SIZE_2M);
-    assert!(LOCK_REFS_BYTES == PAGE_SIZE_2M && LOCK_REFS.raw() % PAGE_SIZE_2M == 0);
-    assert!(TAG_TABLES.raw() % PAGE_SIZE_2M == 0);
+    assert!(LOCK_REFS_BYTES == PAGE_SIZE_2M && LOCK_REFS.raw().is_multiple_of(PAGE_SIZE_2M));
+    assert!(TAG_TABLES.raw().is_multiple_of(PAGE_SIZE_2M));
 };
