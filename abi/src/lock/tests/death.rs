@@ -341,7 +341,7 @@ fn death_while_handing_over() {
                 };
                 let next = waiting.iter().position(goes).expect("somebody may go");
                 let (vm, want, (index, entry)) = waiting.remove(next);
-                super::queueing::enter(world, vm, want, index, entry).unwrap();
+                let _: Acquired = super::queueing::enter(world, vm, want, index, entry).unwrap();
                 world.give(vm, if want == Want::Shared { Mode::Shared } else { Mode::Exclusive });
             }
         };
