@@ -1,4 +1,4 @@
-//! The lock under loom, which runs every interleaving of a few threads up to three preemptions.
+//! The lock under loom, which runs the interleavings of a few threads up to a number of preemptions.
 //!
 //! Sleeping is modelled exactly (value and sleep are one step, no time-outs) where nobody dies:
 //! a lost wake is a deadlock that loom reports. Where a VM dies, sleeps end by time.
@@ -70,13 +70,22 @@ struct Vm {
     /// Sleeps end by time.
     timed: bool,
     now: Cell<u64>,
+    /// By its own accesses: it is inside exclusively.
+    alone: Cell<bool>,
 }
 
 struct Died;
 
 impl Vm {
     fn new(page: &Arc<Page>, number: usize) -> Vm {
-        Vm { page: page.clone(), number, left: Cell::new(None), timed: false, now: Cell::new(0) }
+        Vm {
+            page: page.clone(),
+            number,
+            left: Cell::new(None),
+            timed: false,
+            now: Cell::new(0),
+            alone: Cell::new(false),
+        }
     }
 
     fn step(&self) {
@@ -115,7 +124,15 @@ impl LockWords for Vm {
     }
     fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
         self.step();
-        self.page.word(index).compare_exchange(old, new, SeqCst, SeqCst)
+        let done = self.page.word(index).compare_exchange(old, new, SeqCst, SeqCst);
+        let owner = self.number as u64 + 1;
+        let takes_state = index == word::STATE && new & (state::OWNER | state::CLAIM) == owner;
+        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 for who may go.
+        let leaves_queue = index >= word::QUEUE && new == 0 && old & 3 == 2 && old & 12 != 0;
+        if done.is_ok() && (takes_state || leaves_queue) {
+            self.alone.set(true);
+        }
+        done
     }
     fn fetch_add(&self, index: usize, delta: u64) -> u64 {
         self.step();
@@ -123,6 +140,10 @@ impl LockWords for Vm {
     }
     fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
         self.step();
+        if index == word::STATE && (delta == state::CLAIM || delta & 0xff == self.number as u64 + 1)
+        {
+            self.alone.set(delta == state::CLAIM);
+        }
         self.page.word(index).fetch_sub(delta, SeqCst)
     }
     fn fetch_or(&self, index: usize, bits: u64) -> u64 {
@@ -173,15 +194,21 @@ impl Waiting for Vm {
     }
 }
 
-fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> u64 {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
-    builder.check(model);
+    let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = runs.clone();
+    builder.check(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        model();
+    });
+    runs.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 fn living(preemptions: usize, modes: &'static [Mode]) {
-    check(preemptions, move || {
+    let runs = check(preemptions, move || {
         let page = Arc::new(Page::new());
         let others: Vec<_> = (1..modes.len())
             .map(|vm| {
@@ -196,19 +223,83 @@ fn living(preemptions: usize, modes: &'static [Mode]) {
         assert_eq!(page.word(word::STATE).load(SeqCst) & state::OWNER, 0);
         assert!((0..VMS).all(|vm| page.word(word::LANES + vm).load(SeqCst) == 0));
     });
+    println!("{modes:?}: {runs} interleavings");
+    assert!(runs > 100, "loom found {runs} interleavings only");
 }
 
 #[test]
 fn two_writers_exclude_each_other_and_no_wake_is_lost() {
-    living(3, &[Mode::Exclusive, Mode::Exclusive]);
+    living(6, &[Mode::Exclusive, Mode::Exclusive]);
 }
 
 #[test]
 fn a_writer_and_a_reader_exclude_each_other_and_no_wake_is_lost() {
-    living(3, &[Mode::Shared, Mode::Exclusive]);
+    living(5, &[Mode::Shared, Mode::Exclusive]);
 }
 
 #[test]
 fn two_readers_and_a_writer_exclude_each_other_and_no_wake_is_lost() {
-    living(1, &[Mode::Shared, Mode::Exclusive, Mode::Shared]);
+    living(3, &[Mode::Shared, Mode::Exclusive, Mode::Shared]);
+}
+
+/// VM 0 dies at each of its accesses in turn while VM 1 wants the lock; VM 2 comes last.
+fn dying(preemptions: usize, readers_seen: bool, mine: Mode, others: Mode) {
+    let (mut runs, mut accesses, most) =
+        (0, 0, std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    // More accesses than it makes: then it does not die, and that is the end.
+    while accesses <= most.load(std::sync::atomic::Ordering::SeqCst) {
+        let most = most.clone();
+        runs += check(preemptions, move || {
+            let page = Arc::new(Page::new());
+            page.word(word::STATE).store(if readers_seen { 0 } else { state::NO_READERS }, SeqCst);
+            let mortal = {
+                let page = page.clone();
+                let most = most.clone();
+                loom::thread::spawn(move || {
+                    let vm =
+                        Vm { timed: true, left: Cell::new(Some(accesses)), ..Vm::new(&page, 0) };
+                    let life = std::panic::AssertUnwindSafe(|| {
+                        let patience = Patience::Forever;
+                        let _: Acquired =
+                            acquire(&vm, &vm, vm.slot(), lease(0), mine, patience).unwrap();
+                        release(&vm, &vm, vm.slot(), lease(0), mine);
+                    });
+                    match std::panic::catch_unwind(life) {
+                        Ok(()) => {}
+                        Err(why) if why.is::<Died>() => {
+                            most.fetch_max(accesses + 1, std::sync::atomic::Ordering::SeqCst);
+                        }
+                        Err(why) => std::panic::resume_unwind(why),
+                    }
+                    page.dead.store(true, SeqCst);
+                    vm.alone.get()
+                })
+            };
+            let survivor = Vm { timed: true, ..Vm::new(&page, 1) };
+            let verdict = survivor.in_and_out(others);
+            let inconsistent = mortal.join().unwrap();
+            assert!(inconsistent || verdict == Acquired::Clean);
+            let last = Vm { timed: true, ..Vm::new(&page, 2) };
+            let expected = if inconsistent { Acquired::OwnerDied } else { Acquired::Clean };
+            assert_eq!(last.in_and_out(Mode::Exclusive), expected);
+        });
+        accesses += 1;
+    }
+    println!("{mine:?} dies beside {others:?}: {accesses} places, {runs} interleavings");
+    assert!(accesses > 2);
+}
+
+#[test]
+fn a_writer_dies_anywhere_beside_another() {
+    dying(2, false, Mode::Exclusive, Mode::Exclusive);
+}
+
+#[test]
+fn a_writer_dies_anywhere_beside_a_reader() {
+    dying(2, true, Mode::Exclusive, Mode::Shared);
+}
+
+#[test]
+fn a_reader_dies_anywhere_beside_a_writer() {
+    dying(2, true, Mode::Shared, Mode::Exclusive);
 }
