@@ -10,6 +10,7 @@
 //! - [`pte`], [`walk`]: page-table entries and the editor of tables
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
+//! - [`lock`]: the lock of a segment
 //! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of `vas_switch`
 
 #![cfg_attr(not(test), no_std)]

@@ -11,9 +11,14 @@ use crate::LeaseId;
 pub enum ClaimError {
     /// [`SLOTS`] living VMs have the segment attached.
     NoSlot,
+    /// A VM that lives but does not run kept the page's mutex for ten seconds.
+    Busy,
     /// [`Waiting::should_stop`].
     Stopped,
 }
+
+/// How long to wait for the mutex; it is held for microseconds.
+const MUTEX_NS: u64 = 10_000_000_000;
 
 impl core::fmt::Display for ClaimError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -21,6 +26,7 @@ impl core::fmt::Display for ClaimError {
             ClaimError::NoSlot => {
                 write!(f, "{SLOTS} VMs have the segment attached, and no more can")
             }
+            ClaimError::Busy => f.write_str("a stopped VM keeps the segment's lock page"),
             ClaimError::Stopped => f.write_str("stopped while waiting for the lock page"),
         }
     }
@@ -46,7 +52,8 @@ pub fn claim_slot<W: LockWords, H: Waiting>(
     host: &H,
     me: LeaseId,
 ) -> Result<Slot, ClaimError> {
-    let claimed = Desk { words, host, me }.with_mutex(None, |desk| {
+    let limit = host.now_ns().saturating_add(MUTEX_NS);
+    let claimed = Desk { words, host, me }.with_mutex(Some(limit), |desk| {
         for slot in slots() {
             let lease = words.load(lease_word(slot));
             if lease == me.raw() {
@@ -74,16 +81,17 @@ pub fn claim_slot<W: LockWords, H: Waiting>(
     });
     match claimed {
         Ok(slot) => slot.ok_or(ClaimError::NoSlot),
-        // Without a limit there is no being late.
-        Err(NoMutex::Stopped | NoMutex::Late) => Err(ClaimError::Stopped),
+        Err(NoMutex::Late) => Err(ClaimError::Busy),
+        Err(NoMutex::Stopped) => Err(ClaimError::Stopped),
     }
 }
 
 /// Gives the slot back, after the VM's last attachment. Whatever the VM still holds is treated
-/// as if it had died. If the thread is stopped before it gets to it, the slot is taken back
-/// when the VM is dead.
+/// as if it had died. If the page's mutex is not to be had, the slot is taken back when the VM
+/// is dead.
 pub fn free_slot<W: LockWords, H: Waiting>(words: &W, host: &H, slot: Slot, me: LeaseId) {
-    let _ = Desk { words, host, me }.with_mutex(None, |desk| {
+    let limit = host.now_ns().saturating_add(MUTEX_NS);
+    let _ = Desk { words, host, me }.with_mutex(Some(limit), |desk| {
         if words.load(lease_word(slot)) == me.raw() {
             bury(desk, slot);
             desk.dispatch(false);

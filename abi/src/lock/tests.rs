@@ -4,7 +4,6 @@
 mod death;
 mod queueing;
 mod switches;
-mod threads;
 
 use super::*;
 use crate::switch::LockRef;
