@@ -6,7 +6,7 @@ use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
 use abi::{Errno, Right, SegId, VasId};
 
 use crate::process::ThreadCtx;
-use crate::store::Name;
+use crate::store::{Mode, Name, StoreError};
 use crate::vas::VasError;
 
 /// Least that a program can want to know of an object: its id.
@@ -42,11 +42,9 @@ pub fn right(raw: u64) -> Result<Right, VasError> {
 ///
 /// # Errors
 /// `EINVAL` for anything but the nine of `chmod`.
-pub fn mode(raw: u64) -> Result<u32, VasError> {
-    match u32::try_from(raw) {
-        Ok(mode) if mode & !0o777 == 0 => Ok(mode),
-        _ => Err(VasError::Invalid { what: "the mode" }),
-    }
+pub fn mode(raw: u64) -> Result<Mode, VasError> {
+    let mode = u32::try_from(raw).ok().and_then(Mode::new);
+    mode.ok_or(VasError::Invalid { what: "the mode" })
 }
 
 /// A flag.
@@ -71,7 +69,7 @@ pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
     }
     let mut bytes = vec![0; len as usize];
     ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
-    Name::new(&bytes).map_err(|_| VasError::Invalid { what: "the name" })
+    Ok(Name::new(&bytes).map_err(StoreError::from)?)
 }
 
 /// Writes into the program's memory.

@@ -5,7 +5,7 @@ use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
 
 use super::{CallResult, args};
 use crate::process::ThreadCtx;
-use crate::store::{LeaseView, SegmentRecord, SegmentSpec};
+use crate::store::{SegmentRecord, SegmentSpec};
 use crate::vas::VasError;
 
 /// `seg_alloc(name, name_len, params, params_len)`.
@@ -138,12 +138,13 @@ pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [buffer, room, cursor, ..] = *a;
     let store = ctx.process.vases.store()?;
-    let (all, leases) = (store.list_segments()?, store.leases()?);
+    let all = store.list_segments()?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
-        bytes.extend(args::seg_stat_bytes(&stat_of(record, &leases)));
+    let readable = all.iter().filter_map(|entry| entry.record.as_ref().ok());
+    for record in readable.skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
+        bytes.extend(args::seg_stat_bytes(&stat_of(record)));
         count += 1;
     }
     args::put(ctx, buffer, &bytes)?;
@@ -158,7 +159,7 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, room, ..] = *a;
     let store = ctx.process.vases.store()?;
     let record = store.segment(args::sid(sid)?)?;
-    let bytes = args::seg_stat_bytes(&stat_of(&record, &store.leases()?));
+    let bytes = args::seg_stat_bytes(&stat_of(&record));
     args::put_up_to(ctx, buffer, room, &bytes)?;
     Ok(0)
 }
@@ -179,7 +180,9 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EIO` when the host could not store everything.
 pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
-    ctx.process.vases.store()?.sync(args::sid(sid)?)?;
+    let store = ctx.process.vases.store()?;
+    let file = store.open_segment(args::sid(sid)?)?;
+    store.sync(&file)?;
     Ok(0)
 }
 
@@ -201,7 +204,7 @@ pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, ..] = *a;
     let root = args::seg_root(ctx, buffer)?;
-    ctx.process.vases.store()?.root_set(args::sid(sid)?, &root)?;
+    ctx.process.vases.store()?.root_set(args::sid(sid)?, root)?;
     Ok(0)
 }
 
@@ -226,26 +229,23 @@ fn pages(raw: u64) -> Result<PagePolicy, VasError> {
     PagePolicy::from_raw(raw).ok_or(VasError::Invalid { what: "the page policy" })
 }
 
-fn stat_of(record: &SegmentRecord, leases: &[LeaseView]) -> SegStat {
+fn stat_of(record: &SegmentRecord) -> SegStat {
     let header = &record.header;
-    let attached = leases.iter().filter_map(|lease| lease.right_on(header.sid));
-    let rights: Vec<_> = attached.collect();
-    let written = rights.contains(&abi::Right::Write);
     SegStat {
         sid: header.sid.raw(),
         base: header.base,
         size_bytes: header.size_bytes,
         reserve_bytes: header.reserve_bytes,
         stored_bytes: record.stored_bytes,
-        mode: record.mode,
+        mode: record.mode.bits(),
         lifetime: header.lifetime as u8,
         pages: header.pages as u8,
         lockable: u8::from(header.lockable),
-        dirty: u8::from(header.is_dirty() && !written),
+        dirty: u8::from(record.dirty()),
         inconsistent: u8::from(record.inconsistent),
         access: record.access.raw(),
         reserved: [0; 2],
-        attachers: rights.len() as u32,
+        attachers: record.attachers.len() as u32,
         name: args::name_field(record.name.as_str()),
     }
 }

@@ -1,11 +1,11 @@
 //! Calls on VASes and instances.
 
-use abi::Errno;
 use abi::objects::{Attachment, VasStat, vas_ctl};
+use abi::{Errno, VasId};
 
 use super::{CallResult, args};
 use crate::process::ThreadCtx;
-use crate::store::VasRecord;
+use crate::store::{LeaseView, VasRecord};
 use crate::vas::attach::AttachFlags;
 use crate::vas::{VasError, Wait};
 
@@ -117,9 +117,9 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<VasStat>())?) {
-        let attachers = leases.iter().filter(|lease| lease.has_vas(record.vid)).count();
-        bytes.extend(args::vas_stat_bytes(&stat_of(record, attachers)));
+    let readable = all.iter().filter_map(|entry| entry.record.as_ref().ok());
+    for record in readable.skip(skip).take(args::entries(room, size_of::<VasStat>())?) {
+        bytes.extend(args::vas_stat_bytes(&stat_of(record, attachers(&leases, record.vid))));
         count += 1;
     }
     args::put(ctx, buffer, &bytes)?;
@@ -135,18 +135,21 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let vid = args::vid(vid)?;
     let store = ctx.process.vases.store()?;
     let record = store.vas(vid)?;
-    let attachers = store.leases()?.iter().filter(|lease| lease.has_vas(vid)).count();
-    args::put_up_to(ctx, buffer, room, &args::vas_stat_bytes(&stat_of(&record, attachers)))?;
+    let stat = stat_of(&record, attachers(&store.leases()?, vid));
+    args::put_up_to(ctx, buffer, room, &args::vas_stat_bytes(&stat))?;
     Ok(0)
 }
 
-/// `vas_segments(vid, buffer, bytes, cursor)`.
+/// `vas_segments(vid, buffer, bytes, cursor)`, in the order of addresses.
 ///
 /// # Errors
 /// `ENOENT`, `EFAULT`.
 pub fn segments(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, buffer, room, cursor, ..] = *a;
-    let record = ctx.process.vases.store()?.vas(args::vid(vid)?)?;
+    let store = ctx.process.vases.store()?;
+    let mut record = store.vas(args::vid(vid)?)?;
+    let base = |sid| store.open_segment(sid).map_or(u64::MAX, |file| file.header().base);
+    record.segments.sort_by_cached_key(|segment| base(segment.sid));
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let room = args::entries(room, size_of::<Attachment>())?;
     let mut bytes = Vec::new();
@@ -160,10 +163,14 @@ pub fn segments(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     Ok(count)
 }
 
+fn attachers(leases: &[LeaseView], vid: VasId) -> usize {
+    leases.iter().filter(|lease| lease.vases.contains(&vid)).count()
+}
+
 fn stat_of(record: &VasRecord, attachers: usize) -> VasStat {
     VasStat {
         vid: record.vid.raw(),
-        mode: record.mode,
+        mode: record.mode.bits(),
         segments: record.segments.len() as u32,
         attachers: attachers as u32,
         tagged: u8::from(record.tagged),

@@ -1,224 +1,289 @@
-//! What can go wrong in a store; each error names its object.
+//! Everything that can go wrong in a store, and what each error is to a program.
+//!
+//! An error names the object or the file it is about. A guest sees only its number
+//! ([`StoreError::errno`]); the command line also prints text and remedy.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use abi::{Errno, SegId, VasId};
+use abi::Errno;
+use abi::objects::{LeaseId, Right, SegId, VasId};
 
 use super::name::{Name, NameError};
 use crate::error::Remedy;
 
-/// An operation on a store failed, and nothing was changed.
+/// What an error is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// A VAS by its id.
+    Vas(VasId),
+    /// A VAS by its name.
+    VasName(Name),
+    /// A segment by its id.
+    Segment(SegId),
+    /// A segment by its name.
+    SegmentName(Name),
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Vas(vid) => write!(f, "VAS {vid}"),
+            Object::VasName(name) => write!(f, "VAS '{name}'"),
+            Object::Segment(sid) => write!(f, "segment {sid}"),
+            Object::SegmentName(name) => write!(f, "segment '{name}'"),
+        }
+    }
+}
+
+/// A live VM that is in the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Its process.
+    pub pid: u32,
+    /// What it runs.
+    pub program: String,
+}
+
+/// Why an object cannot be changed now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Busy {
+    /// Live VMs have it attached.
+    Attached(Vec<Holder>),
+    /// A thread of a live VM is inside.
+    Inside(Holder),
+    /// VASes list it.
+    Listed(Vec<Name>),
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Busy::Attached(holders) => {
+                f.write_str("attached by")?;
+                for (i, h) in holders.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    write!(f, "{comma} process {} ({})", h.pid, h.program)?;
+                }
+                Ok(())
+            }
+            Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
+            Busy::Listed(names) => {
+                f.write_str("it belongs to VAS")?;
+                for (i, name) in names.iter().enumerate() {
+                    write!(f, "{} '{name}'", if i == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why something could not be done with a store. After an error nothing has changed, except
+/// where an [`StoreError::Io`] says that the host failed half-way: then a later `gc` cleans up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
-    /// A host call on a file.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the host said.
-        #[source]
-        source: io::Error,
-    },
-    /// The directory is no store, or one of another version.
-    #[error("{} is not a store of this version: its format file says `{found}`", path.display())]
+    /// There is no store.
+    #[error("{} is not a store: {why}", path.display())]
     NotAStore {
-        /// The directory.
+        /// Where one was expected.
         path: PathBuf,
-        /// First line of its format file.
-        found: String,
+        /// What is there instead.
+        why: &'static str,
     },
-    /// A name that cannot be.
-    #[error("`{}` is no name", text.escape_debug())]
-    BadName {
-        /// As given.
-        text: String,
-        /// Why.
-        #[source]
-        source: NameError,
-    },
-    /// A file that is not what it should be.
-    #[error("{} is damaged: {field} is {found}, expected {expected}", file.display())]
-    BadField {
-        /// The file.
-        file: PathBuf,
-        /// Which field of it.
-        field: &'static str,
-        /// What is there.
-        found: String,
-        /// What could be there.
-        expected: String,
-    },
-    /// Nothing has this name.
-    #[error("there is no {what} named {name}")]
-    NoSuchName {
-        /// VAS or segment.
-        what: &'static str,
-        /// The name.
-        name: Name,
-    },
-    /// No VAS has this id.
-    #[error("there is no VAS {vid}")]
-    NoSuchVas {
-        /// The id.
-        vid: VasId,
-    },
-    /// No segment has this id.
-    #[error("there is no segment {sid}")]
-    NoSuchSegment {
-        /// The id.
-        sid: SegId,
-    },
+    /// Neither `$SPACEJMP_STORE` nor a home directory is known.
+    #[error("no place for a store is known: HOME is not set")]
+    NoPlace,
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No such object.
+    #[error("there is no {0}")]
+    NotFound(Object),
     /// The name is taken.
-    #[error("there is a {what} named {name} already")]
-    NameTaken {
-        /// VAS or segment.
-        what: &'static str,
-        /// The name.
-        name: Name,
+    #[error("{0} exists already")]
+    Exists(Object),
+    /// The host does not permit it.
+    #[error("no permission to {right} {object}", right = right_text(*right))]
+    Denied {
+        /// What was to be used.
+        object: Object,
+        /// What was needed.
+        right: Right,
     },
-    /// An address range that cannot be.
-    #[error("{field} {value:#x} is impossible: {rule}")]
-    BadPlace {
-        /// Base, size or reserve.
-        field: &'static str,
-        /// What was asked.
-        value: u64,
-        /// The rule it breaks.
-        rule: &'static str,
+    /// In use.
+    #[error("{object} is busy: {why}")]
+    Busy {
+        /// What was to be changed.
+        object: Object,
+        /// By whom.
+        why: Busy,
     },
-    /// A segment cannot grow so far.
-    #[error("segment {name} cannot grow to {bytes} bytes: its reserve is {reserve_bytes}")]
-    BeyondReserve {
-        /// The segment.
-        name: Name,
-        /// What was asked.
-        bytes: u64,
-        /// What it can have.
-        reserve_bytes: u64,
-    },
-    /// No addresses are left.
-    #[error("no {bytes} free bytes of addresses are left for a segment")]
-    NoRoom {
-        /// How many were wanted.
-        bytes: u64,
-    },
-    /// Two segments of one VAS would share addresses.
-    #[error("segment {segment} overlaps segment {other} in VAS {vas}")]
+    /// Two segments of one VAS cannot share addresses.
+    #[error("segment '{segment}' overlaps segment '{other}' of VAS '{vas}'")]
     Overlap {
         /// The VAS.
         vas: Name,
-        /// The newcomer.
+        /// The segment that was to be attached.
         segment: Name,
-        /// The one in the way.
+        /// The one that is in the way.
         other: Name,
     },
-    /// The VAS has the segment already.
-    #[error("VAS {vas} has segment {segment} already")]
+    /// It is there already.
+    #[error("segment '{segment}' belongs to VAS '{vas}' already")]
     AlreadyAttached {
         /// The VAS.
         vas: Name,
         /// The segment.
         segment: Name,
     },
-    /// The VAS does not have the segment.
-    #[error("VAS {vas} does not have segment {sid}")]
+    /// It is not there.
+    #[error("segment {segment} does not belong to VAS '{vas}'")]
     NotAttached {
         /// The VAS.
         vas: Name,
         /// The segment.
-        sid: SegId,
+        segment: SegId,
     },
-    /// Somebody uses it.
-    #[error("{what} {name} is in use: {by}")]
-    Busy {
-        /// VAS or segment.
-        what: &'static str,
-        /// Its name.
-        name: Name,
-        /// By whom.
-        by: String,
+    /// A file was damaged, or is from another version of the format.
+    #[error("{}: {field} is damaged: found {found}, expected {expected}", file.display())]
+    BadField {
+        /// The file.
+        file: PathBuf,
+        /// The field in it.
+        field: &'static str,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
     },
-    /// The user may not.
-    #[error("this user may not {action} {what} {name}")]
-    Denied {
-        /// Read, write.
-        action: &'static str,
-        /// VAS or segment.
+    /// An argument is impossible.
+    #[error("{what} is {found}; it must be {expected}")]
+    Invalid {
+        /// The argument.
         what: &'static str,
-        /// Its name.
-        name: Name,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// More than the segment's reserve.
+    #[error("segment '{segment}' can grow to {reserve_bytes} bytes, not to {wanted_bytes}")]
+    BeyondReserve {
+        /// The segment.
+        segment: Name,
+        /// Its reserve.
+        reserve_bytes: u64,
+        /// What was asked for.
+        wanted_bytes: u64,
+    },
+    /// Every address is used by some segment.
+    #[error("no {reserve_bytes} bytes of addresses are free of other segments")]
+    NoRoom {
+        /// What was asked for.
+        reserve_bytes: u64,
+    },
+    /// A VAS has as many segments as one can have.
+    #[error("VAS '{0}' has the most segments possible")]
+    TooMany(Name),
+    /// A file that was copied inside a store still bears the id of its original.
+    #[error("{} is a copy that nobody has opened for writing yet", file.display())]
+    Copy {
+        /// The copy.
+        file: PathBuf,
+    },
+    /// A part of a segment is missing: only some of its files were copied.
+    #[error("part {index} of segment '{segment}' is missing ({})", file.display())]
+    PartMissing {
+        /// The segment.
+        segment: Name,
+        /// Which part.
+        index: u64,
+        /// Where it should be.
+        file: PathBuf,
+    },
+    /// The host failed.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was done.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
     },
 }
 
-impl StoreError {
-    pub(super) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> StoreError {
-        move |source| StoreError::Io { action, path: path.into(), source }
+const fn right_text(right: Right) -> &'static str {
+    match right {
+        Right::Read => "read",
+        Right::Write => "change",
     }
+}
 
-    /// What a program gets.
+impl StoreError {
+    /// The error number a program sees.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            StoreError::Io { source, .. } => {
-                source.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-            }
-            StoreError::NotAStore { .. } | StoreError::BadField { .. } => Errno::EIO,
-            StoreError::BadName { source: NameError::TooLong { .. }, .. } => Errno::ENAMETOOLONG,
-            StoreError::BadName { .. } | StoreError::BadPlace { .. } => Errno::EINVAL,
-            StoreError::BeyondReserve { .. } => Errno::EFBIG,
-            StoreError::NoSuchName { .. }
-            | StoreError::NoSuchVas { .. }
-            | StoreError::NoSuchSegment { .. }
+            StoreError::NotAStore { .. }
+            | StoreError::NoPlace
+            | StoreError::NotFound(_)
             | StoreError::NotAttached { .. } => Errno::ENOENT,
-            StoreError::NameTaken { .. }
+            StoreError::Name(error) => error.errno(),
+            StoreError::Exists(_)
             | StoreError::Overlap { .. }
             | StoreError::AlreadyAttached { .. } => Errno::EEXIST,
-            StoreError::NoRoom { .. } => Errno::ENOSPC,
+            StoreError::Denied { .. } | StoreError::Copy { .. } => Errno::EACCES,
             StoreError::Busy { .. } => Errno::EBUSY,
-            StoreError::Denied { .. } => Errno::EACCES,
+            StoreError::BadField { .. } | StoreError::PartMissing { .. } => Errno::EIO,
+            StoreError::Invalid { .. } => Errno::EINVAL,
+            StoreError::BeyondReserve { .. } => Errno::EFBIG,
+            StoreError::NoRoom { .. } | StoreError::TooMany(_) => Errno::ENOSPC,
+            StoreError::Io { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM) => Errno::EACCES,
+                Some(raw) => Errno::from_raw(raw),
+                None => Errno::EIO,
+            },
         }
     }
 }
 
 impl Remedy for StoreError {
     fn remedy(&self) -> Option<String> {
-        let text = match self {
-            StoreError::NotAStore { .. } => {
-                "name another directory with --store or SPACEJMP_STORE; a new one is made a store"
+        match self {
+            StoreError::NotAStore { .. } | StoreError::NoPlace => {
+                Some("choose a store with --store DIR or SPACEJMP_STORE".into())
             }
+            StoreError::Busy { why: Busy::Listed(names), .. } => {
+                let name = names.first()?;
+                Some(format!("detach it first: `spacejmp seg detach` from VAS '{name}'"))
+            }
+            StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
             StoreError::BadField { .. } => {
-                "see what else is damaged with `spacejmp store check`; other objects are not affected"
+                Some("restore the file from a backup, or delete it; others are unaffected".into())
             }
-            StoreError::NoSuchName { what: "VAS", .. } | StoreError::NoSuchVas { .. } => {
-                "see which there are with `spacejmp vas ls`"
-            }
-            StoreError::NoSuchName { .. } | StoreError::NoSuchSegment { .. } => {
-                "see which there are with `spacejmp seg ls`"
-            }
-            StoreError::NameTaken { what: "VAS", .. } => {
-                "choose another name, or delete it with `spacejmp vas rm NAME`"
-            }
-            StoreError::NameTaken { .. } => {
-                "choose another name, or delete it with `spacejmp seg rm NAME`"
-            }
-            StoreError::Busy { .. } => "try again when the programs named have ended",
             StoreError::Overlap { .. } => {
-                "put one of them into another VAS, or make it anew without --base"
+                Some("put it into another VAS, or make it anew with another base".into())
             }
-            StoreError::Denied { .. } => {
-                "permissions are those of the file in the store: ask its owner, or chmod it"
+            StoreError::NoRoom { .. } => Some("give a base, or a smaller reserve".into()),
+            StoreError::Copy { .. } => {
+                Some("let someone who may write it use it once: it then gets its own id".into())
             }
-            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "permissions are those of the files in the store: ask their owner, or chmod them"
+            StoreError::PartMissing { .. } => {
+                Some("copy segments with `spacejmp seg clone` or `vas export`".into())
             }
-            _ => return None,
-        };
-        Some(text.to_owned())
+            StoreError::Io { source, .. } => match source.raw_os_error()? {
+                libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
+                libc::ENOSPC | libc::EDQUOT => Some("free space on the store's disk".into()),
+                libc::EFBIG => Some("use a file system that allows files of 8 TiB".into()),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }

@@ -1,387 +1,361 @@
-//! The first 512 bytes of a segment's file.
+//! The first 512 bytes of a segment file: everything about the segment but its content.
 //!
-//! Little-endian, at fixed offsets, with a checksum at the end; docs/src/store.md lists them.
-//! The header describes the segment completely: a copied file is a whole segment.
+//! One disk sector, so that a power failure leaves the old or the new header. All numbers
+//! are little-endian. Decoding checks every field before the checksum, so that an error names
+//! the damaged field where the damage shows; a [`Header`] is valid by construction.
+//! `FIELDS` is the one table of the layout: `docs/src/store.md` repeats it, and a test
+//! compares them.
 
 use std::path::Path;
 
+use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
-use abi::objects::{Lifetime, PagePolicy, SegRoot};
-use abi::{LeaseId, PAGE_SIZE, PAGE_SIZE_2M, SegId};
+use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot};
 
-use super::StoreError;
+use super::error::StoreError;
 use super::name::Name;
+use super::segment::PART_BYTES;
 
 /// Bytes of the header.
-pub const HEADER_BYTES: usize = 512;
-/// Where the lock page lies in the file.
+pub(super) const HEADER_BYTES: usize = 512;
+/// Where the page of lock words lies in a segment file.
 pub const LOCK_PAGE_OFFSET: u64 = PAGE_SIZE;
-/// Where the data begins: at a multiple of the large page, so that host and guest can both
-/// map it large.
-pub const DATA_OFFSET: u64 = PAGE_SIZE_2M;
-/// Bytes of data in one file; what is beyond lies in further files. Half of what ext4 takes.
-pub const PART_BYTES: u64 = 8 << 40;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"SJsegmnt");
-const VERSION: u64 = 1;
-/// ELF's number for x86-64: what pointers and layout in the segment are made for.
-const ARCHITECTURE: u64 = 62;
+const MAGIC_VALUE: &[u8; 8] = b"SJMPSEG\n";
+const VERSION_VALUE: u32 = 1;
+/// Content is x86-64 memory: little-endian, 64-bit pointers of 48 bits.
+const ARCH_X86_64: u32 = 1;
+
+/// One field of the layout.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) offset: usize,
+    pub(super) bytes: usize,
+}
+
+macro_rules! fields {
+    ($($ident:ident = $offset:literal, $bytes:literal, $name:literal;)*) => {
+        $(const $ident: Field = Field { name: $name, offset: $offset, bytes: $bytes };)*
+        /// All fields in the order of their offsets.
+        pub(super) const FIELDS: &[Field] = &[$($ident),*];
+    };
+}
+
+fields! {
+    MAGIC = 0, 8, "magic";
+    VERSION = 8, 4, "version";
+    ARCH = 12, 4, "arch";
+    COMPAT = 16, 8, "compatible features";
+    INCOMPAT = 24, 8, "incompatible features";
+    SID = 32, 8, "sid";
+    BASE = 40, 8, "base";
+    SIZE = 48, 8, "size";
+    RESERVE = 56, 8, "reserve";
+    PART = 64, 8, "part size";
+    CREATED = 72, 8, "created";
+    ROOT_ADDRESS = 80, 8, "root address";
+    ROOT_FINGERPRINT_0 = 88, 8, "root fingerprint, first half";
+    ROOT_FINGERPRINT_1 = 96, 8, "root fingerprint, second half";
+    LEASE = 104, 8, "lease";
+    BOOT = 112, 16, "boot id";
+    PAGES = 128, 1, "pages";
+    LIFETIME = 129, 1, "lifetime";
+    LOCKABLE = 130, 1, "lockable";
+    STATE = 131, 1, "state";
+    USED = 132, 1, "used";
+    RESERVED_0 = 133, 9, "reserved, first";
+    NAME_LEN = 142, 2, "name length";
+    NAME = 144, 256, "name";
+    RESERVED_1 = 400, 108, "reserved, second";
+    CHECKSUM = 508, 4, "checksum";
+}
+
+const _: () = {
+    // The format on disk: change it only with a new version, and docs/src/store.md with it.
+    let mut next = 0;
+    let mut rest = FIELDS;
+    while let [field, after @ ..] = rest {
+        assert!(field.offset == next);
+        next += field.bytes;
+        rest = after;
+    }
+    assert!(next == HEADER_BYTES);
+    assert!(NAME.bytes > NAME_MAX_BYTES);
+};
+
+/// How the last program that could write the segment left it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum SegmentState {
+    /// Properly.
+    Clean = 0,
+    /// Not yet, or never: it is running, or it was killed.
+    Dirty = 1,
+}
+
+/// One boot of one host, from `/proc/sys/kernel/random/boot_id`; all zero if not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BootId(pub [u8; 16]);
+
+impl BootId {
+    /// This boot.
+    #[must_use]
+    pub fn current() -> BootId {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        BootId::parse(text.trim()).unwrap_or_default()
+    }
+
+    fn parse(text: &str) -> Option<BootId> {
+        let hex: String = text.chars().filter(|c| *c != '-').collect();
+        Some(BootId(u128::from_str_radix(&hex, 16).ok()?.to_be_bytes()))
+    }
+}
 
 /// A segment's header, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// The segment.
+    /// Bits of features that older versions may ignore.
+    pub compatible_features: u64,
+    /// The segment's id.
     pub sid: SegId,
-    /// Its name when it was made; another one means that the file is a copy.
+    /// Its name; another one than the file's tells a copied or renamed file.
     pub name: Name,
-    /// First address.
+    /// First address, a multiple of 2 MiB in the VAS region.
     pub base: u64,
-    /// Bytes.
+    /// Bytes, a multiple of 4 KiB, not 0.
     pub size_bytes: u64,
-    /// Bytes it may grow to.
+    /// Bytes it may grow to, a multiple of 2 MiB; base and reserve stay in the VAS region.
     pub reserve_bytes: u64,
-    /// Which pages map it.
+    /// Largest pages to map it with.
     pub pages: PagePolicy,
-    /// Whether switching takes its lock.
-    pub lockable: bool,
     /// How long it lives.
     pub lifetime: Lifetime,
-    /// The mark of a writer who has not ended properly, or is still at it: its VM.
-    pub writer: Option<LeaseId>,
-    /// The host's boot in which that was.
-    pub boot: [u64; 2],
-    /// Where to begin reading.
-    pub root: SegRoot,
-    /// When it was made, seconds since 1970.
-    pub created: u64,
-    /// The store it was made in.
-    pub store: u64,
-    /// Somebody had it attached: for volatile segments, which end with the last one.
+    /// Whether switching takes its lock.
+    pub lockable: bool,
+    /// How it was left.
+    pub state: SegmentState,
+    /// Whether it was attached for writing, or, volatile, at all: only then does it go.
     pub used: bool,
-}
-
-/// Offsets of the fields.
-mod at {
-    pub(super) const MAGIC: usize = 0;
-    pub(super) const VERSION: usize = 8;
-    pub(super) const COMPATIBLE: usize = 16;
-    pub(super) const INCOMPATIBLE: usize = 24;
-    pub(super) const SID: usize = 32;
-    pub(super) const BASE: usize = 40;
-    pub(super) const SIZE: usize = 48;
-    pub(super) const RESERVE: usize = 56;
-    pub(super) const PAGES: usize = 64;
-    pub(super) const LOCKABLE: usize = 72;
-    pub(super) const LIFETIME: usize = 80;
-    pub(super) const ARCHITECTURE: usize = 88;
-    pub(super) const PART: usize = 96;
-    pub(super) const WRITER: usize = 104;
-    pub(super) const BOOT: usize = 112;
-    pub(super) const ROOT: usize = 128;
-    pub(super) const FINGERPRINT: usize = 136;
-    pub(super) const CREATED: usize = 152;
-    pub(super) const STORE: usize = 160;
-    pub(super) const USED: usize = 168;
-    pub(super) const NAME_LEN: usize = 176;
-    pub(super) const NAME: usize = 184;
-    pub(super) const CHECKSUM: usize = 504;
+    /// The last VM that attached it writable.
+    pub lease: Option<LeaseId>,
+    /// When that was; of a volatile segment, when it was made.
+    pub boot: BootId,
+    /// Where a program begins to read.
+    pub root: SegRoot,
+    /// Nanoseconds since 1970.
+    pub created_ns: u64,
 }
 
 impl Header {
-    /// The bytes in the file.
+    /// One past its last possible address.
     #[must_use]
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        let mut put = |at: usize, value: u64| {
-            if let Some(slot) = bytes.get_mut(at..at + 8) {
-                slot.copy_from_slice(&value.to_le_bytes());
-            }
-        };
-        let [low, high] = self.root.fingerprint;
-        let [boot_low, boot_high] = self.boot;
-        for (offset, value) in [
-            (at::MAGIC, MAGIC),
-            (at::VERSION, VERSION),
-            (at::SID, self.sid.raw()),
-            (at::BASE, self.base),
-            (at::SIZE, self.size_bytes),
-            (at::RESERVE, self.reserve_bytes),
-            (at::PAGES, self.pages as u64),
-            (at::LOCKABLE, u64::from(self.lockable)),
-            (at::LIFETIME, self.lifetime as u64),
-            (at::ARCHITECTURE, ARCHITECTURE),
-            (at::PART, PART_BYTES),
-            (at::WRITER, self.writer.map_or(0, LeaseId::raw)),
-            (at::BOOT, boot_low),
-            (at::BOOT + 8, boot_high),
-            (at::ROOT, self.root.address),
-            (at::FINGERPRINT, low),
-            (at::FINGERPRINT + 8, high),
-            (at::CREATED, self.created),
-            (at::STORE, self.store),
-            (at::USED, u64::from(self.used)),
-            (at::NAME_LEN, self.name.as_str().len() as u64),
-        ] {
-            put(offset, value);
-        }
-        let name = self.name.as_str().as_bytes();
-        if let Some(slot) = bytes.get_mut(at::NAME..at::NAME + name.len()) {
-            slot.copy_from_slice(name);
-        }
-        let checksum = checksum(&bytes);
-        if let Some(slot) = bytes.get_mut(at::CHECKSUM..) {
-            slot.copy_from_slice(&checksum.to_le_bytes());
-        }
-        bytes
+    pub fn reserve_end(&self) -> u64 {
+        self.base.saturating_add(self.reserve_bytes)
     }
 
-    /// Checks the bytes found in `file`.
-    ///
-    /// # Errors
-    /// [`StoreError::BadField`] with the first field that cannot be.
-    pub fn decode(bytes: &[u8; HEADER_BYTES], file: &Path) -> Result<Header, StoreError> {
-        let word = |at: usize| {
-            let slot = bytes.get(at..at + 8).and_then(|slot| slot.first_chunk::<8>());
-            slot.map_or(0, |slot| u64::from_le_bytes(*slot))
-        };
-        let bad = |field, found: u64, expected: &str| StoreError::BadField {
-            file: file.to_owned(),
-            field,
-            found: format!("{found:#x}"),
-            expected: expected.to_owned(),
-        };
-        let exactly = |field, at, expected: u64| match word(at) {
-            found if found == expected => Ok(()),
-            found => Err(bad(field, found, &format!("{expected:#x}"))),
-        };
-        exactly("magic", at::MAGIC, MAGIC)?;
-        exactly("version", at::VERSION, VERSION)?;
-        exactly("incompatible features", at::INCOMPATIBLE, 0)?;
-        exactly("checksum", at::CHECKSUM, checksum(bytes))?;
-        exactly("architecture", at::ARCHITECTURE, ARCHITECTURE)?;
-        exactly("bytes in a part", at::PART, PART_BYTES)?;
-        let flag = |field, at| match word(at) {
-            0 => Ok(false),
-            1 => Ok(true),
-            other => Err(bad(field, other, "0 or 1")),
-        };
-        let (base, size, reserve) = (word(at::BASE), word(at::SIZE), word(at::RESERVE));
-        check_place(base, size, reserve).map_err(|error| match error {
-            StoreError::BadPlace { field, value, rule } => bad(field, value, rule),
-            other => other,
-        })?;
-        let sid = word(at::SID);
-        let pages = word(at::PAGES);
-        let lifetime = word(at::LIFETIME);
-        let name_len = word(at::NAME_LEN);
-        let name = usize::try_from(name_len)
-            .ok()
-            .and_then(|len| bytes.get(at::NAME..at::NAME.checked_add(len)?))
-            .filter(|name| at::NAME + name.len() <= at::CHECKSUM)
-            .and_then(|name| Name::new(name).ok())
-            .ok_or_else(|| bad("length of the name", name_len, "a name of 1 to 255 bytes"))?;
-        let writer = word(at::WRITER);
-        let header = Header {
-            sid: SegId::new(sid).ok_or_else(|| bad("sid", sid, "1 to 2^63 - 1"))?,
-            name,
-            base,
-            size_bytes: size,
-            reserve_bytes: reserve,
-            pages: PagePolicy::from_raw(pages)
-                .ok_or_else(|| bad("page policy", pages, "0, 1 or 2"))?,
-            lockable: flag("lockable", at::LOCKABLE)?,
-            lifetime: Lifetime::from_raw(lifetime)
-                .ok_or_else(|| bad("lifetime", lifetime, "0 or 1"))?,
-            writer: match writer {
-                0 => None,
-                raw => Some(LeaseId::new(raw).ok_or_else(|| bad("writer", raw, "a lease or 0"))?),
-            },
-            boot: [word(at::BOOT), word(at::BOOT + 8)],
-            root: SegRoot {
-                address: word(at::ROOT),
-                fingerprint: [word(at::FINGERPRINT), word(at::FINGERPRINT + 8)],
-            },
-            created: word(at::CREATED),
-            store: word(at::STORE),
-            used: flag("used", at::USED)?,
-        };
-        check_root(&header, &header.root)
-            .map_err(|_| bad("root", header.root.address, "0 or an address of the segment"))?;
-        Ok(header)
-    }
-
-    /// Whether a writer is at it or has not ended properly.
-    #[must_use]
-    pub fn is_dirty(&self) -> bool {
-        self.writer.is_some()
-    }
-
-    /// Addresses it may ever have.
-    #[must_use]
-    pub fn range(&self) -> std::ops::Range<u64> {
-        self.base..self.base + self.reserve_bytes
-    }
-
-    /// How many files its data lies in.
+    /// How many files hold its content.
     #[must_use]
     pub fn parts(&self) -> u64 {
-        self.reserve_bytes.div_ceil(PART_BYTES)
+        self.size_bytes.div_ceil(PART_BYTES)
     }
-}
 
-/// The checksum of everything before the last word.
-fn checksum(bytes: &[u8; HEADER_BYTES]) -> u64 {
-    u64::from(crc32fast::hash(bytes.get(..at::CHECKSUM).unwrap_or_default()))
-}
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut raw = Raw([0; HEADER_BYTES]);
+        raw.put(MAGIC, MAGIC_VALUE);
+        raw.put(VERSION, &VERSION_VALUE.to_le_bytes());
+        raw.put(ARCH, &ARCH_X86_64.to_le_bytes());
+        raw.put(COMPAT, &self.compatible_features.to_le_bytes());
+        raw.put(SID, &self.sid.raw().to_le_bytes());
+        raw.put(BASE, &self.base.to_le_bytes());
+        raw.put(SIZE, &self.size_bytes.to_le_bytes());
+        raw.put(RESERVE, &self.reserve_bytes.to_le_bytes());
+        raw.put(PART, &PART_BYTES.to_le_bytes());
+        raw.put(CREATED, &self.created_ns.to_le_bytes());
+        raw.put(ROOT_ADDRESS, &self.root.address.to_le_bytes());
+        let [first, second] = self.root.fingerprint;
+        raw.put(ROOT_FINGERPRINT_0, &first.to_le_bytes());
+        raw.put(ROOT_FINGERPRINT_1, &second.to_le_bytes());
+        raw.put(LEASE, &self.lease.map_or(0, LeaseId::raw).to_le_bytes());
+        raw.put(BOOT, &self.boot.0);
+        raw.put(PAGES, &[self.pages as u8]);
+        raw.put(LIFETIME, &[self.lifetime as u8]);
+        raw.put(LOCKABLE, &[u8::from(self.lockable)]);
+        raw.put(STATE, &[self.state as u8]);
+        raw.put(USED, &[u8::from(self.used)]);
+        let name = self.name.as_str().as_bytes();
+        // A name has at most 255 bytes.
+        raw.put(NAME_LEN, &(name.len() as u16).to_le_bytes());
+        raw.put(NAME, name);
+        let sum = raw.sum();
+        raw.put(CHECKSUM, &sum.to_le_bytes());
+        raw.0
+    }
 
-/// Whether a segment can lie there: `base` and `reserve` in multiples of 2 MiB, `size` of
-/// 4 KiB, all within the VAS region.
-///
-/// # Errors
-/// [`StoreError::BadPlace`].
-pub fn check_place(base: u64, size: u64, reserve: u64) -> Result<(), StoreError> {
-    let bad = |field, value, rule| Err(StoreError::BadPlace { field, value, rule });
-    if !base.is_multiple_of(PAGE_SIZE_2M) {
-        return bad("base", base, "it must be a multiple of 2 MiB");
-    }
-    if base < VAS_START.raw() || base >= VAS_END.raw() {
-        return bad("base", base, "it must lie in the VAS region, 16 to 128 TiB");
-    }
-    if size == 0 || !size.is_multiple_of(PAGE_SIZE) {
-        return bad("size", size, "it must be a positive multiple of 4 KiB");
-    }
-    if reserve < size || !reserve.is_multiple_of(PAGE_SIZE_2M) {
-        return bad("reserve", reserve, "it must be a multiple of 2 MiB that holds the size");
-    }
-    if reserve > VAS_END.raw() - base {
-        return bad("reserve", reserve, "it must end in the VAS region, below 128 TiB");
-    }
-    if reserve > PART_BYTES && !base.is_multiple_of(abi::PAGE_SIZE_1G) {
-        return bad("base", base, "with more than 8 TiB it must be a multiple of 1 GiB");
-    }
-    Ok(())
-}
-
-/// Whether the root lies in the segment.
-///
-/// # Errors
-/// [`StoreError::BadPlace`].
-pub fn check_root(header: &Header, root: &SegRoot) -> Result<(), StoreError> {
-    if root.address == 0 || header.range().contains(&root.address) {
-        return Ok(());
-    }
-    let rule = "it must be 0 or an address of the segment";
-    Err(StoreError::BadPlace { field: "root", value: root.address, rule })
-}
-
-const _: () = {
-    assert!(at::COMPATIBLE == 16 && at::NAME + 255 <= at::CHECKSUM);
-    assert!(at::CHECKSUM + 8 == HEADER_BYTES);
-};
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    pub(crate) fn sample() -> Header {
-        Header {
-            sid: SegId::new(0x1122_3344_5566_7788).unwrap(),
-            name: Name::new(b"reads").unwrap(),
-            base: VAS_START.raw() + (3 << 30),
-            size_bytes: 5 << 20,
-            reserve_bytes: 64 << 20,
-            pages: PagePolicy::Large2M,
-            lockable: true,
-            lifetime: Lifetime::Persistent,
-            writer: LeaseId::new(7),
-            boot: [1, 2],
-            root: SegRoot { address: VAS_START.raw() + (3 << 30), fingerprint: [3, 4] },
-            created: 5,
-            store: 6,
-            used: true,
+    /// Checks every field.
+    pub(super) fn decode(bytes: &[u8; HEADER_BYTES], file: &Path) -> Result<Header, StoreError> {
+        let raw = Checked { raw: Raw(*bytes), file };
+        raw.check_format()?;
+        let base = raw.base()?;
+        let reserve_bytes = raw.reserve(base)?;
+        let size_bytes = raw.u64(SIZE);
+        if size_bytes == 0 || !size_bytes.is_multiple_of(PAGE_SIZE) || size_bytes > reserve_bytes {
+            let expected = format!("a multiple of 0x1000 from 0x1000 to {reserve_bytes:#x}");
+            return Err(raw.bad(SIZE, format!("{size_bytes:#x}"), expected));
         }
-    }
-
-    /// Sets a word and makes the checksum right again.
-    fn with(at: usize, value: u64) -> [u8; HEADER_BYTES] {
-        let mut bytes = sample().encode();
-        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-        let sum = checksum(&bytes);
-        bytes[at::CHECKSUM..].copy_from_slice(&sum.to_le_bytes());
-        bytes
-    }
-
-    #[test]
-    fn what_was_encoded_is_decoded() {
-        let file = Path::new("x");
-        assert_eq!(Header::decode(&sample().encode(), file).unwrap(), sample());
-    }
-
-    #[test]
-    fn the_bytes_of_the_format_do_not_change() {
-        let bytes = sample().encode();
-        assert_eq!(&bytes[..8], b"SJsegmnt");
-        assert_eq!(bytes[32..40], 0x1122_3344_5566_7788_u64.to_le_bytes());
-        assert_eq!(&bytes[184..189], b"reads");
-        assert_eq!(bytes[504..512], 0x0000_0000_0d5d_6ca5_u64.to_le_bytes());
-    }
-
-    #[test]
-    fn every_damaged_field_is_named() {
-        for (at, value, field) in [
-            (at::MAGIC, 1, "magic"),
-            (at::VERSION, 2, "version"),
-            (at::INCOMPATIBLE, 1, "incompatible features"),
-            (at::SID, 0, "sid"),
-            (at::SID, 1 << 63, "sid"),
-            (at::BASE, 0x1000, "base"),
-            (at::BASE, 0, "base"),
-            (at::SIZE, 0, "size"),
-            (at::SIZE, 17, "size"),
-            (at::RESERVE, 4096, "reserve"),
-            (at::RESERVE, !0 << 21, "reserve"),
-            (at::PAGES, 9, "page policy"),
-            (at::LOCKABLE, 2, "lockable"),
-            (at::LIFETIME, 5, "lifetime"),
-            (at::ARCHITECTURE, 3, "architecture"),
-            (at::PART, 0, "bytes in a part"),
-            (at::WRITER, 1 << 63, "writer"),
-            (at::ROOT, 12, "root"),
-            (at::USED, 3, "used"),
-            (at::NAME_LEN, 0, "length of the name"),
-            (at::NAME_LEN, 300, "length of the name"),
-            (at::NAME_LEN, u64::MAX, "length of the name"),
-        ] {
-            match Header::decode(&with(at, value), Path::new("a file")) {
-                Err(StoreError::BadField { field: named, file, .. }) => {
-                    assert_eq!((named, file.as_path()), (field, Path::new("a file")));
-                }
-                other => panic!("{field} = {value:#x}: {other:?}"),
+        let header = Header {
+            compatible_features: raw.u64(COMPAT),
+            sid: raw.checked(SID, "a positive number", SegId::new)?,
+            name: raw.name()?,
+            base,
+            size_bytes,
+            reserve_bytes,
+            pages: raw.byte(PAGES, "0, 1 or 2", PagePolicy::from_raw)?,
+            lifetime: raw.byte(LIFETIME, "0 or 1", Lifetime::from_raw)?,
+            lockable: raw.flag(LOCKABLE)?,
+            state: if raw.flag(STATE)? { SegmentState::Dirty } else { SegmentState::Clean },
+            used: raw.flag(USED)?,
+            lease: match raw.u64(LEASE) {
+                0 => None,
+                _ => Some(raw.checked(LEASE, "a positive number or 0", LeaseId::new)?),
+            },
+            boot: BootId(raw.raw.get(BOOT)),
+            root: raw.root(base, reserve_bytes)?,
+            created_ns: raw.u64(CREATED),
+        };
+        for field in [RESERVED_0, RESERVED_1] {
+            if raw.raw.slice(field).iter().any(|byte| *byte != 0) {
+                return Err(raw.bad(field, "something".into(), "zeros".into()));
             }
         }
-        let mut bytes = sample().encode();
-        bytes[300] ^= 1;
-        let error = Header::decode(&bytes, Path::new("x")).unwrap_err();
-        assert!(error.to_string().contains("checksum"), "{error}");
-    }
-
-    #[test]
-    fn features_that_older_programs_may_ignore_are_ignored() {
-        assert!(Header::decode(&with(at::COMPATIBLE, 0xff), Path::new("x")).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), HEADER_BYTES), fix: bool) {
-            let mut bytes: [u8; HEADER_BYTES] = bytes.try_into().unwrap();
-            if fix {
-                bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
-                bytes[8..32].copy_from_slice(&sample().encode()[8..32]);
-                let sum = checksum(&bytes);
-                bytes[at::CHECKSUM..].copy_from_slice(&sum.to_le_bytes());
-            }
-            let _ = Header::decode(&bytes, Path::new("x"));
+        let (found, sum) = (u32::from_le_bytes(raw.raw.get(CHECKSUM)), raw.raw.sum());
+        if found != sum {
+            return Err(raw.bad(CHECKSUM, format!("{found:#010x}"), format!("{sum:#010x}")));
         }
+        Ok(header)
+    }
+}
+
+/// The bytes, addressed by field.
+struct Raw([u8; HEADER_BYTES]);
+
+impl Raw {
+    fn slice(&self, field: Field) -> &[u8] {
+        self.0.get(field.offset..field.offset + field.bytes).unwrap_or_default()
+    }
+
+    fn get<const N: usize>(&self, field: Field) -> [u8; N] {
+        self.slice(field).try_into().unwrap_or([0; N])
+    }
+
+    fn put(&mut self, field: Field, bytes: &[u8]) {
+        if let Some(to) = self.0.get_mut(field.offset..field.offset + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+    }
+
+    fn sum(&self) -> u32 {
+        crc32fast::hash(self.0.get(..CHECKSUM.offset).unwrap_or_default())
+    }
+}
+
+/// The bytes and, for messages, where they are from.
+struct Checked<'a> {
+    raw: Raw,
+    file: &'a Path,
+}
+
+impl Checked<'_> {
+    fn bad(&self, field: Field, found: String, expected: String) -> StoreError {
+        StoreError::BadField { file: self.file.to_owned(), field: field.name, found, expected }
+    }
+
+    fn u64(&self, field: Field) -> u64 {
+        u64::from_le_bytes(self.raw.get(field))
+    }
+
+    fn checked<T>(
+        &self,
+        field: Field,
+        expected: &str,
+        check: impl Fn(u64) -> Option<T>,
+    ) -> Result<T, StoreError> {
+        let found = self.u64(field);
+        check(found).ok_or_else(|| self.bad(field, format!("{found:#x}"), expected.into()))
+    }
+
+    fn byte<T>(
+        &self,
+        field: Field,
+        expected: &str,
+        check: impl Fn(u64) -> Option<T>,
+    ) -> Result<T, StoreError> {
+        let [found] = self.raw.get(field);
+        check(found.into()).ok_or_else(|| self.bad(field, found.to_string(), expected.into()))
+    }
+
+    fn flag(&self, field: Field) -> Result<bool, StoreError> {
+        self.byte(field, "0 or 1", |byte| match byte {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        })
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        if self.raw.slice(MAGIC) != MAGIC_VALUE {
+            let found = format!("{:02x?}", self.raw.slice(MAGIC));
+            return Err(self.bad(MAGIC, found, format!("{MAGIC_VALUE:02x?}")));
+        }
+        for (field, expected) in [(VERSION, VERSION_VALUE), (ARCH, ARCH_X86_64)] {
+            let found = u32::from_le_bytes(self.raw.get(field));
+            if found != expected {
+                return Err(self.bad(field, found.to_string(), expected.to_string()));
+            }
+        }
+        for (field, expected) in [(INCOMPAT, 0), (PART, PART_BYTES)] {
+            let found = self.u64(field);
+            if found != expected {
+                return Err(self.bad(field, format!("{found:#x}"), format!("{expected:#x}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> Result<u64, StoreError> {
+        self.checked(BASE, "a multiple of 2 MiB in the VAS region", |base| {
+            let inside = (VAS_START.raw()..VAS_END.raw()).contains(&base);
+            (inside && base.is_multiple_of(PAGE_SIZE_2M)).then_some(base)
+        })
+    }
+
+    fn reserve(&self, base: u64) -> Result<u64, StoreError> {
+        self.checked(RESERVE, "a multiple of 2 MiB that ends in the VAS region", |reserve| {
+            let end = base.checked_add(reserve)?;
+            (reserve != 0 && reserve.is_multiple_of(PAGE_SIZE_2M) && end <= VAS_END.raw())
+                .then_some(reserve)
+        })
+    }
+
+    fn root(&self, base: u64, reserve_bytes: u64) -> Result<SegRoot, StoreError> {
+        let address = self.checked(ROOT_ADDRESS, "0 or inside the segment", |address| {
+            let inside = address.checked_sub(base).is_some_and(|offset| offset < reserve_bytes);
+            (address == 0 || inside).then_some(address)
+        })?;
+        let fingerprint = [self.u64(ROOT_FINGERPRINT_0), self.u64(ROOT_FINGERPRINT_1)];
+        Ok(SegRoot { address, fingerprint })
+    }
+
+    fn name(&self) -> Result<Name, StoreError> {
+        let len = usize::from(u16::from_le_bytes(self.raw.get(NAME_LEN)));
+        let all = self.raw.slice(NAME);
+        let (name, rest) = all
+            .split_at_checked(len)
+            .filter(|_| (1..=NAME_MAX_BYTES).contains(&len))
+            .ok_or_else(|| self.bad(NAME_LEN, len.to_string(), "1 to 255".into()))?;
+        if rest.iter().any(|byte| *byte != 0) {
+            return Err(self.bad(NAME, "bytes after the name".into(), "zeros".into()));
+        }
+        Name::new(name).map_err(|e| self.bad(NAME, e.to_string(), "a name".into()))
     }
 }

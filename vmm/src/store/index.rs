@@ -1,192 +1,257 @@
-//! Finding by id: names are file names, ids are inside the files.
+//! Ids to names, and who occupies which addresses.
 //!
-//! Each process remembers what it has seen, and looks again when the folder has changed: for
-//! segments that is counted in the store's `live` file, and copies made without us show in
-//! the folder's time.
+//! The files are the truth; an index only says where to look, and a hit is checked against
+//! the file. It is read anew when the store's count of objects or the folder's time stamp has
+//! changed, so that also files copied in by hand are found. A time stamp younger than a tick
+//! of the host's clock proves nothing, so a miss reads the folder again if it is that young.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use abi::{SegId, VasId};
+use abi::layout::{VAS_END, VAS_START};
+use abi::objects::{SegId, VasId};
+use rustix::fs::OFlags;
 
-use super::dir::{Store, open_plain};
-use super::files::read_header;
+use super::dir::Dir;
+use super::error::StoreError;
 use super::header::Header;
+use super::live::Kind;
+use super::lock::{Exclusive, Locked};
+use super::manifest::Manifest;
 use super::name::Name;
-use super::segment::warn;
-use super::{StoreError, manifest::Manifest};
+use super::open::Store;
+use super::segment::read_header;
 
-/// What is known of the folders.
-#[derive(Debug, Default)]
-pub struct Index {
-    vases: BTreeMap<VasId, Name>,
-    segments: BTreeMap<SegId, Known>,
-    /// Counter and time of the folder of segments when it was read.
-    seen: Option<(u64, i64, i64)>,
+/// When a folder was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    objects: u64,
+    changed: Duration,
 }
 
+impl Stamp {
+    fn of(store: &Store, kind: Kind, lock: &impl Locked) -> Result<Stamp, StoreError> {
+        let stat = match kind {
+            Kind::Segment => store.segments.stat_self()?,
+            Kind::Vas => store.vas.stat_self()?,
+        };
+        let seconds = u64::try_from(stat.st_mtime).unwrap_or_default();
+        let changed = Duration::new(seconds, u32::try_from(stat.st_mtime_nsec).unwrap_or_default());
+        Ok(Stamp { objects: store.objects(kind, lock)?, changed })
+    }
+
+    /// Whether a change after the stamp would surely have given another one.
+    fn settled(self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.checked_sub(self.changed).is_some_and(|age| age > Duration::from_secs(1))
+    }
+}
+
+/// What the index knows of a segment.
 #[derive(Clone, Debug)]
-struct Known {
+struct Place {
     name: Name,
-    range: Range<u64>,
+    base: u64,
+    end: u64,
+    /// The file bears the name in its header: it is no copy.
+    own_name: bool,
+}
+
+/// The readable, undamaged segments.
+#[derive(Debug, Default)]
+pub(super) struct SegmentIndex {
+    stamp: Option<Stamp>,
+    by_id: HashMap<SegId, Place>,
+    by_address: BTreeSet<(u64, u64, SegId, Name)>,
+    /// Two files had the same id.
+    copies: bool,
+}
+
+impl SegmentIndex {
+    pub(super) fn insert(&mut self, name: &Name, header: &Header) {
+        let place = Place {
+            name: name.clone(),
+            base: header.base,
+            end: header.reserve_end(),
+            own_name: header.name == *name,
+        };
+        self.by_address.insert((place.base, place.end, header.sid, name.clone()));
+        self.copies |= self.by_id.contains_key(&header.sid);
+        match self.by_id.get(&header.sid) {
+            // Of a file and its copy, the id means the file.
+            Some(known) if known.own_name || !place.own_name => {}
+            _ => drop(self.by_id.insert(header.sid, place)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &Name, header: &Header) {
+        self.by_address.remove(&(header.base, header.reserve_end(), header.sid, name.clone()));
+        if self.by_id.get(&header.sid).is_some_and(|place| place.name == *name) {
+            self.by_id.remove(&header.sid);
+        }
+    }
+
+    pub(super) fn name(&self, sid: SegId) -> Option<&Name> {
+        Some(&self.by_id.get(&sid)?.name)
+    }
+
+    /// Addresses the segment may use, and its name.
+    pub(super) fn range(&self, sid: SegId) -> Option<(u64, u64)> {
+        let place = self.by_id.get(&sid)?;
+        Some((place.base, place.end))
+    }
+
+    /// The lowest multiple of `align` where `bytes` overlap no segment.
+    pub(super) fn free_base(&self, bytes: u64, align: u64) -> Option<u64> {
+        let mut candidate = VAS_START.raw().checked_next_multiple_of(align)?;
+        for (base, end, ..) in &self.by_address {
+            if candidate.checked_add(bytes)? <= *base {
+                break;
+            }
+            if *end > candidate {
+                candidate = end.checked_next_multiple_of(align)?;
+            }
+        }
+        (candidate.checked_add(bytes)? <= VAS_END.raw()).then_some(candidate)
+    }
+
+    /// After an own change under the exclusive lock, which the index already contains.
+    pub(super) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
+        // What the index says of an id with two files is right only when just read.
+        self.stamp = Stamp::of(store, Kind::Segment, lock).ok().filter(|_| !self.copies);
+    }
+
+    fn fill(&mut self, store: &Store, lock: &impl Locked) -> Result<(), StoreError> {
+        let stamp = Stamp::of(store, Kind::Segment, lock)?;
+        *self = SegmentIndex::default();
+        for name in store.names_in(&store.segments)? {
+            let Ok(file) = store.segments.open_file(name.as_str(), OFlags::RDONLY) else {
+                continue;
+            };
+            if let Ok(header) = read_header(&file, store.segments.path()) {
+                self.insert(&name, &header);
+            }
+        }
+        self.stamp = Some(stamp);
+        Ok(())
+    }
+}
+
+/// The readable, undamaged VASes.
+#[derive(Debug, Default)]
+pub(super) struct VasIndex {
+    stamp: Option<Stamp>,
+    /// The flag: the folder bears the name in its manifest.
+    by_id: HashMap<VasId, (Name, bool)>,
+}
+
+impl VasIndex {
+    /// After an own change under the exclusive lock, which the index already contains.
+    pub(super) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
+        self.stamp = Stamp::of(store, Kind::Vas, lock).ok();
+    }
+
+    pub(super) fn has(&self, vid: VasId) -> bool {
+        self.by_id.contains_key(&vid)
+    }
+
+    pub(super) fn remove(&mut self, vid: VasId) {
+        self.by_id.remove(&vid);
+    }
+
+    pub(super) fn insert(&mut self, name: &Name, manifest: &Manifest) {
+        let own_name = manifest.name == *name;
+        match self.by_id.get(&manifest.vid) {
+            Some((_, known)) if *known || !own_name => {}
+            _ => drop(self.by_id.insert(manifest.vid, (name.clone(), own_name))),
+        }
+    }
+
+    fn fill(&mut self, store: &Store, lock: &impl Locked) -> Result<(), StoreError> {
+        let stamp = Stamp::of(store, Kind::Vas, lock)?;
+        self.by_id.clear();
+        for name in store.names_in(&store.vas)? {
+            if let Ok(manifest) = store.read_manifest(&name) {
+                self.insert(&name, &manifest);
+            }
+        }
+        self.stamp = Some(stamp);
+        Ok(())
+    }
 }
 
 impl Store {
-    /// The name of a segment; `exact` is false when the folder has to be read anyway.
-    pub(super) fn segment_name(&self, sid: SegId) -> Result<Name, StoreError> {
-        self.read_segments()?;
-        let index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        let known = index.segments.get(&sid).ok_or(StoreError::NoSuchSegment { sid })?;
-        Ok(known.name.clone())
-    }
-
-    /// The name of a VAS.
-    pub(super) fn vas_name(&self, vid: VasId) -> Result<Name, StoreError> {
-        let known = {
-            let index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-            index.vases.get(&vid).cloned()
-        };
-        if let Some(name) = known
-            && self.read_manifest(&name).is_ok_and(|manifest| manifest.vid == vid)
-        {
-            return Ok(name);
-        }
-        let mut found = None;
-        for (name, manifest) in self.all_manifests()? {
-            let mut index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-            index.vases.insert(manifest.vid, name.clone());
-            if manifest.vid == vid {
-                found = Some(name);
-            }
-        }
-        found.ok_or(StoreError::NoSuchVas { vid })
-    }
-
-    pub(super) fn remember_vas(&self, vid: VasId, name: &Name) {
-        let mut index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        index.vases.insert(vid, name.clone());
-    }
-
-    pub(super) fn forget_vas(&self, vid: VasId) {
-        self.index.lock().unwrap_or_else(|poison| poison.into_inner()).vases.remove(&vid);
-    }
-
-    /// Notes a segment that this process has made, while the store is locked exclusively and
-    /// the index was up to date before.
-    pub(super) fn remember_segment(&self, header: &Header) -> Result<(), StoreError> {
-        let mark = self.segments_mark()?;
-        let mut index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        let known = Known { name: header.name.clone(), range: header.range() };
-        index.segments.insert(header.sid, known);
-        index.seen = Some(mark);
-        Ok(())
-    }
-
-    /// As [`Store::remember_segment`], for one that is gone.
-    pub(super) fn forget_segment(&self, sid: SegId) -> Result<(), StoreError> {
-        let mark = self.segments_mark()?;
-        let mut index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        index.segments.remove(&sid);
-        index.seen = Some(mark);
-        Ok(())
-    }
-
-    fn segments_mark(&self) -> Result<(u64, i64, i64), StoreError> {
-        let folder = self.folder("segments");
-        let meta = fs::metadata(&folder).map_err(StoreError::io("look at", &folder))?;
-        Ok((self.segment_changes(), meta.mtime(), meta.mtime_nsec()))
-    }
-
-    /// Reads the folder of segments again if it has changed. Damaged files are left out, with
-    /// a warning.
-    fn read_segments(&self) -> Result<(), StoreError> {
-        let mark = self.segments_mark()?;
-        {
-            let index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-            if index.seen == Some(mark) {
-                return Ok(());
-            }
-        }
-        let mut segments = BTreeMap::new();
-        for name in self.names_in("segments")? {
-            let path = self.folder("segments").join(name.as_str());
-            let header = open_plain(&path, false)
-                .map_err(StoreError::io("open segment", &path))
-                .and_then(|file| read_header(&file, &path));
-            match header {
-                // A copy that nobody has opened yet is found by its name only.
-                Ok(header) if header.name != name && segments.contains_key(&header.sid) => {}
-                Ok(header) => {
-                    let known = Known { name, range: header.range() };
-                    segments.insert(header.sid, known);
-                }
-                Err(error) => warn(&error),
-            }
-        }
-        let mut index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        index.segments = segments;
-        index.seen = Some(mark);
-        Ok(())
-    }
-
-    /// Valid names in a folder, in their order.
-    pub(super) fn names_in(&self, folder: &str) -> Result<Vec<Name>, StoreError> {
+    /// Names in a folder that can be objects' names. Others are strangers' files.
+    pub(super) fn names_in(&self, dir: &Dir) -> Result<Vec<Name>, StoreError> {
         use std::os::unix::ffi::OsStrExt;
-        let folder = self.folder(folder);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(StoreError::io("list", &folder))? {
-            let entry = entry.map_err(StoreError::io("list", &folder))?;
-            names.extend(Name::new(entry.file_name().as_bytes()));
-        }
-        names.sort();
-        Ok(names)
+        Ok(dir.names()?.iter().filter_map(|name| Name::new(name.as_bytes()).ok()).collect())
     }
 
-    /// Every VAS whose manifest can be read.
-    pub(super) fn all_manifests(&self) -> Result<Vec<(Name, Manifest)>, StoreError> {
-        let mut all = Vec::new();
-        for name in self.names_in("vas")? {
-            match self.read_manifest(&name) {
-                Ok(manifest) => all.push((name, manifest)),
-                Err(StoreError::NoSuchName { .. }) => {}
-                Err(error) => warn(&error),
-            }
-        }
-        Ok(all)
-    }
-
-    /// Whether a segment has this id.
-    pub(super) fn has_segment(&self, sid: SegId) -> Result<bool, StoreError> {
-        self.read_segments()?;
-        let index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        Ok(index.segments.contains_key(&sid))
-    }
-
-    /// The lowest addresses from `start` to `end`, aligned to `align`, that no segment has.
-    pub(super) fn free_range(
+    /// The index of segments, as new as the lock.
+    pub(super) fn segment_index(
         &self,
-        start: u64,
-        end: u64,
-        bytes: u64,
-        align: u64,
-    ) -> Result<u64, StoreError> {
-        self.read_segments()?;
-        let index = self.index.lock().unwrap_or_else(|poison| poison.into_inner());
-        let mut taken: Vec<&Range<u64>> =
-            index.segments.values().map(|known| &known.range).collect();
-        taken.sort_unstable_by_key(|range| range.start);
-        let mut at = start.next_multiple_of(align);
-        for range in taken {
-            if range.start >= at && range.start - at >= bytes {
-                break;
+        lock: &impl Locked,
+    ) -> Result<MutexGuard<'_, SegmentIndex>, StoreError> {
+        let mut index = self.segment_index.lock().unwrap_or_else(PoisonError::into_inner);
+        if index.stamp != Some(Stamp::of(self, Kind::Segment, lock)?) {
+            index.fill(self, lock)?;
+        }
+        Ok(index)
+    }
+
+    /// Name of the segment's file, which is looked for again before it is called missing.
+    pub(super) fn segment_name(
+        &self,
+        sid: SegId,
+        lock: &impl Locked,
+    ) -> Result<Option<Name>, StoreError> {
+        let mut index = self.segment_index(lock)?;
+        if let Some(name) = index.name(sid) {
+            if self.segment_is(name, sid) {
+                return Ok(Some(name.clone()));
             }
-            at = at.max(range.end.next_multiple_of(align));
+        } else if index.stamp.is_some_and(Stamp::settled) {
+            return Ok(None);
         }
-        match at.checked_add(bytes) {
-            Some(last) if last <= end => Ok(at),
-            _ => Err(StoreError::NoRoom { bytes }),
+        index.fill(self, lock)?;
+        Ok(index.name(sid).cloned())
+    }
+
+    fn segment_is(&self, name: &Name, sid: SegId) -> bool {
+        self.segments
+            .open_file(name.as_str(), OFlags::RDONLY)
+            .and_then(|file| read_header(&file, self.segments.path()))
+            .is_ok_and(|header| header.sid == sid)
+    }
+
+    /// The index of VASes, as new as the lock.
+    pub(super) fn vas_index(
+        &self,
+        lock: &impl Locked,
+    ) -> Result<MutexGuard<'_, VasIndex>, StoreError> {
+        let mut index = self.vas_index.lock().unwrap_or_else(PoisonError::into_inner);
+        if index.stamp != Some(Stamp::of(self, Kind::Vas, lock)?) {
+            index.fill(self, lock)?;
         }
+        Ok(index)
+    }
+
+    /// Name of the VAS's folder, which is looked for again before it is called missing.
+    pub(super) fn vas_name(
+        &self,
+        vid: VasId,
+        lock: &impl Locked,
+    ) -> Result<Option<Name>, StoreError> {
+        let mut index = self.vas_index(lock)?;
+        match index.by_id.get(&vid) {
+            Some((name, _)) if self.read_manifest(name).is_ok_and(|m| m.vid == vid) => {
+                return Ok(Some(name.clone()));
+            }
+            None if index.stamp.is_some_and(Stamp::settled) => return Ok(None),
+            _ => {}
+        }
+        index.fill(self, lock)?;
+        Ok(index.by_id.get(&vid).map(|(name, _)| name.clone()))
     }
 }

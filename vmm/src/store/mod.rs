@@ -1,77 +1,65 @@
-//! The store: a directory of plain files that keeps address spaces and segments.
+//! The store: VASes and segments in a folder of plain files, shared by all VMs of a host.
 //!
 //! ```text
-//!  format            which store this is            lock   whose flock orders everybody
-//!  live              counters of changes            tmp/   what is being made
-//!  vas/NAME/manifest which segments a VAS has
-//!  segments/NAME     header, lock page, data        parts/ further parts of large segments
-//!  vms/LEASE         one live VM: what it has attached and who is inside what
+//! STORE/format          text: version and id of the store
+//! STORE/lock            nothing but a target for flock
+//! STORE/live            counters of changes, mapped by every VM
+//! STORE/tmp/            things being made, renamed into place when whole
+//! STORE/vas/NAME/manifest    one VAS: checksummed text
+//! STORE/segments/NAME        one segment: header, lock page, content from 2 MiB on
+//! STORE/parts/SID.N          further content of segments beyond 8 TiB
+//! STORE/vms/ID               lease of a live VM: who runs, what it has attached
 //! ```
 //!
-//! Names are file names, permissions are the files', and only the host kernel judges them.
-//! Every file here may be damaged or hostile: it is checked field by field, and what is wrong
-//! with it is said by file and field. Mapping memory is not done here but in `crate::vas`.
+//! 1. Every file is untrusted input: sizes are bounded, links are not followed, a damaged
+//!    field is an error that names file and field and harms no other object.
+//! 2. Whatever looks at more than one file holds the store's lock, shared or exclusive; the
+//!    kernel drops it when a process dies, and no half-made object is ever visible.
+//! 3. The host kernel judges permissions; nobody here reads mode bits to decide.
+//! 4. A VM is alive as long as it holds the flock on its lease, and not a moment longer.
 //!
-//! - [`name`], [`error`]; [`header`], [`manifest`]: the formats
-//! - [`dir`]: the directory itself, its lock and counters
-//! - [`vas`], [`segment`], [`create`]: what can be done with VASes and segments
-//! - [`index`]: finding by id; [`files`]: a segment's parts; [`lease`]: live VMs
+//! Mapping files into a VM is the VMM's business, and so is what the lock words in a
+//! segment's lock page mean: here a segment is descriptors and offsets. `docs/src/store.md`
+//! describes every field.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
-pub mod create;
-pub mod dir;
-pub mod error;
-pub mod files;
-pub mod header;
-pub mod index;
-pub mod lease;
-pub mod manifest;
-pub mod name;
-pub mod segment;
+mod attach;
+mod clone;
+mod create;
+mod dir;
+mod error;
+mod gc;
+mod header;
+mod index;
+mod lease;
+mod lease_view;
+mod live;
+mod lock;
+mod manifest;
+mod name;
+mod open;
+mod record;
+mod segment;
+mod segments;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
-pub mod vas;
+mod text;
+mod vas;
 
 pub use create::SegmentSpec;
-pub use dir::Store;
-pub use error::StoreError;
-pub use files::SegmentFile;
-pub use header::Header;
-pub use lease::{LEASE_INSTANCES, LEASE_LINES, LEASE_SEGMENTS, Lease, LeaseInfo, LeaseView};
-pub use name::Name;
-pub use segment::SegmentRecord;
-pub use vas::{VasRecord, VasSegment};
-
-/// What the calling user may do with something, by its file's permissions.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Access {
-    /// Nothing.
-    None,
-    /// Read.
-    Read,
-    /// Read and write.
-    Write,
-}
-
-impl Access {
-    /// As the stat structures have it: 0, 1, 3.
-    #[must_use]
-    pub fn raw(self) -> u8 {
-        match self {
-            Access::None => 0,
-            Access::Read => 1,
-            Access::Write => 3,
-        }
-    }
-
-    /// What the effective user may do with the file at `path`.
-    #[must_use]
-    pub fn of(path: &std::path::Path) -> Access {
-        use rustix::fs::{Access as Test, AtFlags, CWD, accessat};
-        let may = |test| accessat(CWD, path, test, AtFlags::EACCESS).is_ok();
-        match (may(Test::READ_OK), may(Test::READ_OK | Test::WRITE_OK)) {
-            (_, true) => Access::Write,
-            (true, false) => Access::Read,
-            (false, false) => Access::None,
-        }
-    }
-}
+pub use error::{Busy, Holder, Object, StoreError};
+pub use gc::GcReport;
+pub use header::{BootId, Header, LOCK_PAGE_OFFSET, SegmentState};
+pub use lease::{INSTANCES_OFFSET, Lease, LeaseInfo, SEGMENTS_OFFSET, VCPU_LINES_OFFSET};
+pub use lease_view::{Inside, LeaseView};
+pub use lock::SharedLock;
+pub use name::{Mode, Name, NameError};
+pub use open::Store;
+pub use record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecord, VasSegment};
+pub use segment::{DATA_OFFSET, Location, PART_BYTES, PartFile, SegmentFile};

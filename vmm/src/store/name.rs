@@ -1,131 +1,165 @@
-//! Names of VASes and segments: file names that are also text.
+//! Names and permission bits, as programs and people give them.
+//!
+//! A name is also a file name, so it is checked before any path is made of it; afterwards
+//! the type is the proof that no path built from it leaves its folder.
 
+use std::fmt;
+
+use abi::Errno;
 use abi::objects::NAME_MAX_BYTES;
 
-/// A valid name: 1 to 255 bytes of UTF-8, not `.` or `..`, without `/` and NUL.
+use super::text::escape;
+
+/// Name of a VAS or a segment: 1 to 255 bytes of UTF-8, not `.` or `..`, without `/` and NUL.
+///
+/// Displayed with control characters escaped, for terminals; [`Name::as_str`] is exact.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Name(String);
 
-/// What is wrong with a name.
+/// Why something is not a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NameError {
-    /// Nothing at all.
-    #[error("a name must not be empty")]
+    /// Nothing there.
+    #[error("a name cannot be empty")]
     Empty,
-    /// Too long.
-    #[error("a name has at most {NAME_MAX_BYTES} bytes, this has {bytes}")]
+    /// Longer than a file name.
+    #[error("the name has {len_bytes} bytes; at most {NAME_MAX_BYTES} are possible")]
     TooLong {
-        /// How long it is.
-        bytes: usize,
+        /// What it has.
+        len_bytes: usize,
     },
-    /// Not text.
-    #[error("a name must be UTF-8")]
-    NotText,
-    /// A directory's own or parent's name.
-    #[error("`.` and `..` are no names")]
+    /// Not UTF-8.
+    #[error("the name is not UTF-8 (from byte {valid_bytes} on)")]
+    NotUtf8 {
+        /// Bytes before the first bad one.
+        valid_bytes: usize,
+    },
+    /// `/` or NUL.
+    #[error("the name contains {0:?}, which no file name can")]
+    Forbidden(char),
+    /// `.` or `..`.
+    #[error("`.` and `..` cannot be names")]
     Dots,
-    /// A byte no file name may have.
-    #[error("a name must not contain `/` or NUL")]
-    BadByte,
+}
+
+impl NameError {
+    /// The error number a program sees.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            NameError::TooLong { .. } => Errno::ENAMETOOLONG,
+            _ => Errno::EINVAL,
+        }
+    }
 }
 
 impl Name {
-    /// Checks `bytes`.
+    /// Checks a name.
     ///
     /// # Errors
-    /// [`NameError`].
+    /// Why it is none.
     pub fn new(bytes: &[u8]) -> Result<Name, NameError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| NameError::NotText)?;
+        if bytes.len() > NAME_MAX_BYTES {
+            return Err(NameError::TooLong { len_bytes: bytes.len() });
+        }
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| NameError::NotUtf8 { valid_bytes: e.valid_up_to() })?;
+        if let Some(bad) = text.chars().find(|c| matches!(c, '/' | '\0')) {
+            return Err(NameError::Forbidden(bad));
+        }
         match text {
             "" => Err(NameError::Empty),
             "." | ".." => Err(NameError::Dots),
-            _ if bytes.len() > NAME_MAX_BYTES => Err(NameError::TooLong { bytes: bytes.len() }),
-            _ if text.contains(['/', '\0']) => Err(NameError::BadByte),
             _ => Ok(Name(text.to_owned())),
         }
     }
 
-    /// The text.
+    /// The name, byte for byte.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// One word without blanks and control characters, for manifests: those and `%` as `%XX`.
-    #[must_use]
-    pub fn escaped(&self) -> String {
-        let mut text = String::new();
-        for character in self.0.chars() {
-            if character == '%' || character.is_whitespace() || character.is_control() {
-                let mut buffer = [0; 4];
-                for byte in character.encode_utf8(&mut buffer).bytes() {
-                    text.push_str(&format!("%{byte:02X}"));
-                }
-            } else {
-                text.push(character);
-            }
-        }
-        text
-    }
-
-    /// Undoes [`Name::escaped`].
-    #[must_use]
-    pub fn unescape(word: &str) -> Option<Name> {
-        let mut bytes = Vec::new();
-        let mut rest = word.bytes();
-        while let Some(byte) = rest.next() {
-            if byte == b'%' {
-                let digits = [rest.next()?, rest.next()?];
-                let digits = std::str::from_utf8(&digits).ok()?;
-                bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            } else {
-                bytes.push(byte);
-            }
-        }
-        Name::new(&bytes).ok()
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escape(&self.0))
     }
 }
 
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+/// Permission bits of an object: the nine of `chmod`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mode(u32);
 
-impl std::str::FromStr for Name {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Name, NameError> {
-        Name::new(text.as_bytes())
+impl Mode {
+    /// Read and write for the owner only.
+    pub const PRIVATE: Mode = Mode(0o600);
+
+    /// `None` if there are bits other than the nine.
+    #[must_use]
+    pub const fn new(bits: u32) -> Option<Mode> {
+        if bits & !0o777 == 0 { Some(Mode(bits)) } else { None }
+    }
+
+    /// The nine bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// For a file; objects are not programs, so execute bits are dropped.
+    pub(super) const fn of_file(self) -> u32 {
+        self.0 & 0o666
+    }
+
+    /// For the folder of a VAS: whoever may read may also pass through.
+    pub(super) const fn of_folder(self) -> u32 {
+        self.of_file() | ((self.0 & 0o444) >> 2)
+    }
+
+    pub(super) const fn from_stat(st_mode: u32) -> Mode {
+        Mode(st_mode & 0o666)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
-    fn names_that_could_lead_elsewhere_are_refused() {
-        let too_long = "x".repeat(256);
-        for bad in ["", ".", "..", "a/b", "a\0b", too_long.as_str()] {
-            assert!(Name::new(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-        assert_eq!(Name::new(&[0xff]), Err(NameError::NotText));
-        for good in
-            ["a", "...", ".hidden", "two words", "new\nline", "\u{e9}\u{1f600}", "-rf", "%41"]
+    fn odd_but_possible_names_are_names() {
+        for name in [" ", "-", "...", ".x", "a b", "a\nb", "\x7f", "%41", "\u{1f980}", "a\\b", "\""]
         {
-            assert_eq!(Name::new(good.as_bytes()).unwrap().as_str(), good);
+            assert_eq!(Name::new(name.as_bytes()).unwrap().as_str(), name);
         }
+        assert!(Name::new(&[b'a'; 255]).is_ok());
     }
 
-    proptest! {
-        #[test]
-        fn escaping_keeps_every_name_and_gives_one_word(text in "\\PC{1,40}|[ \\n\\t%a]{1,9}") {
-            if let Ok(name) = Name::new(text.as_bytes()) {
-                let word = name.escaped();
-                prop_assert!(!word.contains(char::is_whitespace));
-                prop_assert_eq!(Name::unescape(&word), Some(name));
-            }
-        }
+    #[test]
+    fn what_cannot_be_a_file_name_is_refused_with_its_reason() {
+        assert_eq!(Name::new(b""), Err(NameError::Empty));
+        assert_eq!(Name::new(b"."), Err(NameError::Dots));
+        assert_eq!(Name::new(b".."), Err(NameError::Dots));
+        assert_eq!(Name::new(b"a/b"), Err(NameError::Forbidden('/')));
+        assert_eq!(Name::new(b"a\0"), Err(NameError::Forbidden('\0')));
+        assert_eq!(Name::new(b"ab\xff"), Err(NameError::NotUtf8 { valid_bytes: 2 }));
+        let long = Name::new(&[b'a'; 256]).unwrap_err();
+        assert_eq!(
+            (long, long.errno()),
+            (NameError::TooLong { len_bytes: 256 }, Errno::ENAMETOOLONG)
+        );
+        assert_eq!(NameError::Dots.errno(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn a_displayed_name_cannot_play_tricks_on_a_terminal() {
+        assert_eq!(Name::new(b"a\x1b[2J%").unwrap().to_string(), "a%1b[2J%25");
+    }
+
+    #[test]
+    fn readers_of_a_vas_may_enter_its_folder() {
+        assert_eq!(Mode::new(0o640).unwrap().of_folder(), 0o750);
+        assert_eq!(Mode::new(0o777).unwrap().of_file(), 0o666);
+        assert_eq!(Mode::new(0o1777), None);
     }
 }

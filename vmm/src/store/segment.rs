@@ -1,347 +1,342 @@
-//! What can be done with one segment.
+//! An open segment: where each byte of its content lies in which file.
+//!
+//! ```text
+//! persistent   segments/NAME     0 header | 4096 lock page | 2 MiB content, up to 8 TiB
+//!              parts/SID.1       content from 8 TiB on, up to 8 TiB; then SID.2 ...
+//! volatile     segments/NAME     0 header | 4096 lock page
+//!              /dev/shm/spacejmp-STOREID-SID.0   content, up to 8 TiB; then .1 ...
+//! ```
+//!
+//! Content begins at 2 MiB so that the host can map it with large pages; 8 TiB is well below
+//! the largest file of common file systems (ext4: 16 TiB), and the same everywhere, so that
+//! files can be copied between them.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use abi::lock::word;
-use abi::objects::{Lifetime, PagePolicy, SegRoot};
-use abi::{LeaseId, PAGE_SIZE, Right, SegId};
+use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
+use abi::objects::{Lifetime, Right, SegId};
+use rustix::fs::OFlags;
 
-use super::dir::{Store, boot_id, open_plain};
-use super::files::{PartPaths, SegmentFile, read_header, write_header};
-use super::header::{Header, LOCK_PAGE_OFFSET, check_root};
+use super::dir::Dir;
+use super::error::StoreError;
+use super::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
+use super::lock::SharedLock;
 use super::name::Name;
-use super::{Access, StoreError};
+use super::open::Store;
 
-/// A segment as it is in the store.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SegmentRecord {
-    /// Its name: that of its file.
-    pub name: Name,
-    /// Its header.
-    pub header: Header,
-    /// Permission bits of its file.
-    pub mode: u32,
-    /// What the user may do with it.
-    pub access: Access,
-    /// Bytes the host stores for it.
-    pub stored_bytes: u64,
-    /// Its lock says that a holder died and nobody has recovered the content.
-    pub inconsistent: bool,
+/// Where content begins in a segment's own file.
+pub const DATA_OFFSET: u64 = PAGE_SIZE_2M;
+/// Most content of one file.
+pub const PART_BYTES: u64 = 8 << 40;
+
+/// One file with content of a segment.
+#[derive(Clone, Debug)]
+pub struct PartFile {
+    file: Arc<File>,
+    offset: u64,
+    len_bytes: u64,
+}
+
+impl PartFile {
+    /// The file, for mapping; open for writing if the segment is.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Offset in the file of the part's first byte.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of the part, when it was opened.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+}
+
+/// Where a byte of a segment lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// Number of the part.
+    pub part: u64,
+    /// Offset in its file.
+    pub file_offset: u64,
+    /// Bytes from here to the end of the part or of the segment.
+    pub left_bytes: u64,
+}
+
+/// A segment, opened by a user who may read it.
+#[derive(Debug)]
+pub struct SegmentFile {
+    main: Arc<File>,
+    path: PathBuf,
+    name: Name,
+    header: Header,
+    right: Right,
+    /// Folders and file names of parts.
+    place: PartPlace,
+}
+
+impl SegmentFile {
+    /// Its id.
+    #[must_use]
+    pub fn sid(&self) -> SegId {
+        self.header.sid
+    }
+
+    /// Its name: the file's.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its header, as of opening or the last [`Store::refresh`].
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether it is open for writing.
+    #[must_use]
+    pub fn right(&self) -> Right {
+        self.right
+    }
+
+    /// The file with the page of lock words, and the page's offset. Without the right to
+    /// write, the file is open for reading only.
+    #[must_use]
+    pub fn lock_page(&self) -> (BorrowedFd<'_>, u64) {
+        (self.main.as_fd(), LOCK_PAGE_OFFSET)
+    }
+
+    /// Where the byte at `offset` of the segment lies; `None` beyond its size.
+    #[must_use]
+    pub fn locate(&self, offset: u64) -> Option<Location> {
+        let left = self.header.size_bytes.checked_sub(offset).filter(|left| *left != 0)?;
+        let (part, within) = (offset / PART_BYTES, offset % PART_BYTES);
+        Some(Location {
+            part,
+            file_offset: self.part_offset(part) + within,
+            left_bytes: left.min(PART_BYTES - within),
+        })
+    }
+
+    /// Opens the file of one part. Callers keep what they need open.
+    ///
+    /// # Errors
+    /// If it is missing, shorter than it must be, or the host fails; [`StoreError::Invalid`]
+    /// beyond the segment's size.
+    pub fn part(&self, index: u64) -> Result<PartFile, StoreError> {
+        let start =
+            self.locate(index.saturating_mul(PART_BYTES)).ok_or_else(|| StoreError::Invalid {
+                what: "part",
+                found: index.to_string(),
+                expected: format!("less than {}", self.header.parts()),
+            })?;
+        let part = |file| PartFile { file, offset: start.file_offset, len_bytes: start.left_bytes };
+        if index == 0 && self.header.lifetime == Lifetime::Persistent {
+            return Ok(part(Arc::clone(&self.main)));
+        }
+        let (file, path) = self.place.open(&self.name, index, self.right)?;
+        check_len(&file, &path, start.left_bytes)?;
+        Ok(part(Arc::new(file)))
+    }
+
+    fn part_offset(&self, part: u64) -> u64 {
+        match (part, self.header.lifetime) {
+            (0, Lifetime::Persistent) => DATA_OFFSET,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.main
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn place(&self) -> &PartPlace {
+        &self.place
+    }
+
+    pub(super) fn set_header(&mut self, header: Header) {
+        self.header = header;
+    }
+}
+
+/// Where the files of a segment's further parts are.
+#[derive(Clone, Debug)]
+pub(super) struct PartPlace {
+    /// Folder and file name up to the part's number; the first is where new ones go.
+    candidates: Vec<(Arc<Dir>, String)>,
+    /// Whose parts must be, where strangers can put files.
+    owner: Option<u32>,
+}
+
+impl PartPlace {
+    pub(super) fn of(store: &Store, sid: SegId, lifetime: Lifetime, owner: u32) -> PartPlace {
+        let parts = (Arc::clone(&store.parts), format!("{sid}."));
+        let mut candidates = vec![parts];
+        if let (Lifetime::Volatile, Some(shm)) = (lifetime, &store.shm) {
+            candidates.insert(0, (Arc::clone(shm), format!("spacejmp-{:016x}-{sid}.", store.id())));
+        }
+        let owner = (lifetime == Lifetime::Volatile).then_some(owner);
+        PartPlace { candidates, owner }
+    }
+
+    pub(super) fn open(
+        &self,
+        segment: &Name,
+        index: u64,
+        right: Right,
+    ) -> Result<(File, PathBuf), StoreError> {
+        let flags = match right {
+            Right::Read => OFlags::RDONLY,
+            Right::Write => OFlags::RDWR,
+        };
+        let mut missing = PathBuf::new();
+        for (dir, stem) in &self.candidates {
+            let name = format!("{stem}{index}");
+            missing = dir.path_of(&name);
+            if let Some(file) = dir.find_file(&name, flags)? {
+                self.check_owner(&file, &missing)?;
+                return Ok((file, missing));
+            }
+        }
+        Err(StoreError::PartMissing { segment: segment.clone(), index, file: missing })
+    }
+
+    /// Everybody can make files in /dev/shm, and names there can be guessed.
+    fn check_owner(&self, file: &File, path: &Path) -> Result<(), StoreError> {
+        let found = file.metadata().map_err(|e| io_error("look at", path, e))?.uid();
+        match self.owner {
+            Some(owner) if found != owner && found != 0 => Err(StoreError::BadField {
+                file: path.to_owned(),
+                field: "owner",
+                found: found.to_string(),
+                expected: owner.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a part's file, empty.
+    pub(super) fn create(&self, index: u64) -> Result<(File, PathBuf), StoreError> {
+        let mut last = None;
+        for (dir, stem) in &self.candidates {
+            let name = format!("{stem}{index}");
+            match dir.new_file(&name) {
+                Ok(file) => return Ok((file, dir.path_of(&name))),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or(StoreError::NoPlace))
+    }
+
+    /// Removes the files of parts `first..end`, as far as they are there.
+    pub(super) fn remove(&self, first: u64, end: u64) {
+        for (dir, stem) in &self.candidates {
+            for index in first..end {
+                let _ = dir.remove_file(&format!("{stem}{index}"));
+            }
+        }
+    }
+
+    pub(super) fn each(&self, first: u64, end: u64, mut f: impl FnMut(&Dir, &str)) {
+        for (dir, stem) in &self.candidates {
+            for index in first..end {
+                f(dir, &format!("{stem}{index}"));
+            }
+        }
+    }
+}
+
+/// The first part that is not in the segment's own file.
+pub(super) fn first_part(lifetime: Lifetime) -> u64 {
+    match lifetime {
+        Lifetime::Persistent => 1,
+        Lifetime::Volatile => 0,
+    }
+}
+
+/// How long the segment's own file must be.
+pub(super) fn main_len(header: &Header) -> u64 {
+    match header.lifetime {
+        Lifetime::Persistent => DATA_OFFSET + header.size_bytes.min(PART_BYTES),
+        Lifetime::Volatile => LOCK_PAGE_OFFSET + PAGE_SIZE,
+    }
+}
+
+fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> {
+    let found = file.metadata().map_err(|e| io_error("look at", path, e))?.len();
+    if found < at_least {
+        return Err(StoreError::BadField {
+            file: path.to_owned(),
+            field: "length",
+            found: found.to_string(),
+            expected: format!("{at_least} or more"),
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn io_error(doing: &'static str, path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Io { doing, path: path.to_owned(), source }
+}
+
+/// Reads and checks a header. Not torn only under the store's lock.
+pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => StoreError::BadField {
+            file: path.to_owned(),
+            field: "length",
+            found: "less than a header".into(),
+            expected: format!("{HEADER_BYTES} or more"),
+        },
+        _ => io_error("read", path, e),
+    })?;
+    Header::decode(&bytes, path)
+}
+
+pub(super) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {
+    file.write_all_at(&header.encode(), 0).map_err(|e| io_error("write", path, e))
 }
 
 impl Store {
-    /// The id of the segment with this name.
+    /// Reads the header again: the segment may have grown.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchName`], [`StoreError::BadField`].
-    pub fn find_segment(&self, name: &Name) -> Result<SegId, StoreError> {
-        let _locked = self.exclusive()?;
-        let path = self.folder("segments").join(name.as_str());
-        if path.symlink_metadata().is_err() {
-            return Err(StoreError::NoSuchName { what: "segment", name: name.clone() });
-        }
-        let file = self.open_at(&path)?;
-        let header = file.header();
-        if header.name != *name {
-            return self.adopt(&file, name);
-        }
-        if self.is_left_over(header)? {
-            self.remove_segment(header.sid, &path)?;
-            return Err(StoreError::NoSuchName { what: "segment", name: name.clone() });
-        }
-        Ok(header.sid)
-    }
-
-    /// A file copied here by other means becomes a segment of its own: by its new name, and
-    /// with a new id if the old one is taken.
-    fn adopt(&self, file: &SegmentFile, name: &Name) -> Result<SegId, StoreError> {
-        if file.right() != Right::Write {
-            let name = name.clone();
-            return Err(StoreError::Denied { action: "adopt the copied", what: "segment", name });
-        }
-        let mut header = file.header().clone();
-        let original = self.has_segment(header.sid)? && self.segment_name(header.sid)? != *name;
-        if original {
-            header.sid = self.new_sid()?;
-        }
-        header.name = name.clone();
-        header.writer = None;
-        header.store = self.id();
-        let zero = [0; PAGE_SIZE as usize];
-        let main = file.main();
-        main.write_all_at(&zero, LOCK_PAGE_OFFSET).map_err(StoreError::io("write", file.path()))?;
-        write_header(main, file.path(), &header)?;
-        self.count_segments()?;
-        Ok(header.sid)
-    }
-
-    /// A volatile segment that nobody has any more, because its last VM was killed or the
-    /// machine has started anew.
-    fn is_left_over(&self, header: &Header) -> Result<bool, StoreError> {
-        if header.lifetime != Lifetime::Volatile {
-            return Ok(false);
-        }
-        if header.boot != boot_id() {
-            return Ok(true);
-        }
-        let held = || -> Result<bool, StoreError> {
-            Ok(self.leases()?.iter().any(|lease| lease.right_on(header.sid).is_some()))
-        };
-        Ok(header.used && !held()?)
-    }
-
-    /// A segment's header and what the host knows of its files.
-    ///
-    /// # Errors
-    /// [`StoreError::NoSuchSegment`], [`StoreError::BadField`].
-    pub fn segment(&self, sid: SegId) -> Result<SegmentRecord, StoreError> {
-        let _locked = self.shared()?;
-        let name = self.segment_name(sid)?;
-        self.record(&name)
-    }
-
-    fn record(&self, name: &Name) -> Result<SegmentRecord, StoreError> {
-        let path = self.folder("segments").join(name.as_str());
-        let file = open_plain(&path, false).map_err(StoreError::io("open segment", &path))?;
-        let header = read_header(&file, &path)?;
-        let meta = file.metadata().map_err(StoreError::io("look at", &path))?;
-        let parts = PartPaths::new(self, header.sid, header.lifetime);
-        let further = parts.existing(header.parts()).filter_map(|path| fs::metadata(path).ok());
-        let stored_bytes = further.map(|meta| meta.blocks() * 512).sum::<u64>();
-        let mut state = [0; 8];
-        file.read_exact_at(&mut state, LOCK_PAGE_OFFSET + word::STATE as u64 * 8)
-            .map_err(StoreError::io("read", &path))?;
-        let state = u64::from_le_bytes(state);
-        Ok(SegmentRecord {
-            name: name.clone(),
-            header,
-            mode: meta.permissions().mode() & 0o777,
-            access: Access::of(&path),
-            stored_bytes: stored_bytes + meta.blocks() * 512,
-            inconsistent: state & abi::lock::state::INCONSISTENT != 0,
-        })
-    }
-
-    /// All segments that can be read, in the order of their names. Damaged ones are left out,
-    /// with a warning.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn list_segments(&self) -> Result<Vec<SegmentRecord>, StoreError> {
-        let _locked = self.shared()?;
-        let mut records = Vec::new();
-        for name in self.names_in("segments")? {
-            match self.record(&name) {
-                Ok(record) => records.push(record),
-                Err(error) => warn(&error),
-            }
-        }
-        Ok(records)
-    }
-
-    /// Opens a segment, for writing if that is allowed.
-    ///
-    /// # Errors
-    /// [`StoreError::NoSuchSegment`], no right at all, or it is damaged.
-    pub fn open_segment(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
-        let _locked = self.shared()?;
-        self.open_by_id(sid)
-    }
-
-    pub(super) fn open_by_id(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
-        let name = self.segment_name(sid)?;
-        self.open_at(&self.folder("segments").join(name.as_str()))
-    }
-
-    pub(super) fn open_at(&self, path: &Path) -> Result<SegmentFile, StoreError> {
-        SegmentFile::open(self, path)
-    }
-
-    /// Changes the header of a segment under the store's lock.
-    fn change<R>(
-        &self,
-        sid: SegId,
-        change: impl FnOnce(&mut Header, &SegmentFile) -> Result<R, StoreError>,
-    ) -> Result<R, StoreError> {
-        let _locked = self.exclusive()?;
-        let file = self.open_by_id(sid)?;
-        let mut header = file.header().clone();
-        if file.right() != Right::Write {
-            return Err(StoreError::Denied {
-                action: "change",
-                what: "segment",
-                name: header.name,
-            });
-        }
-        let result = change(&mut header, &file)?;
-        if header != *file.header() {
-            write_header(file.main(), file.path(), &header)?;
-        }
-        Ok(result)
-    }
-
-    /// Sets the permission bits of a segment's files.
-    ///
-    /// # Errors
-    /// The host refuses: they belong to somebody else.
-    pub fn set_segment_mode(&self, sid: SegId, mode: u32) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        let name = self.segment_name(sid)?;
-        let path = self.folder("segments").join(name.as_str());
-        let header = self.record(&name)?.header;
-        let parts = PartPaths::new(self, sid, header.lifetime);
-        for path in std::iter::once(path).chain(parts.existing(header.parts())) {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-                .map_err(StoreError::io("change the permissions of", &path))?;
-        }
+    /// If it is damaged now, or another segment's.
+    pub fn refresh(&self, segment: &mut SegmentFile) -> Result<(), StoreError> {
+        let _lock: SharedLock = self.lock_shared()?;
+        let header = read_header(&segment.main, &segment.path)?;
+        check_len(&segment.main, &segment.path, main_len(&header))?;
+        segment.header = header;
         Ok(())
     }
 
-    /// Makes a segment lockable or not.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] while a live VM has it attached.
-    pub fn set_lockable(&self, sid: SegId, lockable: bool) -> Result<(), StoreError> {
-        self.change(sid, |header, _| {
-            let held = self.leases()?.into_iter().find(|lease| lease.right_on(sid).is_some());
-            if let Some(lease) = held {
-                let name = header.name.clone();
-                return Err(StoreError::Busy { what: "segment", name, by: lease.who() });
-            }
-            header.lockable = lockable;
-            Ok(())
-        })
+    /// An opened segment file and its checked header, as a [`SegmentFile`].
+    pub(super) fn segment_file(
+        &self,
+        name: &Name,
+        file: File,
+        header: Header,
+        right: Right,
+    ) -> Result<SegmentFile, StoreError> {
+        let path = self.segments.path_of(name.as_str());
+        check_len(&file, &path, main_len(&header))?;
+        let owner = file.metadata().map_err(|e| io_error("look at", &path, e))?.uid();
+        let place = PartPlace::of(self, header.sid, header.lifetime, owner);
+        Ok(SegmentFile { main: Arc::new(file), path, name: name.clone(), header, right, place })
     }
-
-    /// Sets which pages map a segment, for tables built from now on.
-    ///
-    /// # Errors
-    /// No right to write.
-    pub fn set_pages(&self, sid: SegId, pages: PagePolicy) -> Result<(), StoreError> {
-        self.change(sid, |header, _| {
-            header.pages = pages;
-            Ok(())
-        })
-    }
-
-    /// Grows a segment in place.
-    ///
-    /// # Errors
-    /// [`StoreError::BadPlace`] for less than it has or more than its reserve; what the host
-    /// says.
-    pub fn grow_segment(&self, sid: SegId, size_bytes: u64) -> Result<(), StoreError> {
-        self.change(sid, |header, file| {
-            let bad = |rule| StoreError::BadPlace { field: "size", value: size_bytes, rule };
-            let size = size_bytes.checked_next_multiple_of(PAGE_SIZE);
-            let size = size.filter(|&size| size <= header.reserve_bytes);
-            let size = size.ok_or_else(|| StoreError::BeyondReserve {
-                name: header.name.clone(),
-                bytes: size_bytes,
-                reserve_bytes: header.reserve_bytes,
-            })?;
-            if size < header.size_bytes {
-                return Err(bad("a segment does not shrink"));
-            }
-            let meta = file.main().metadata().map_err(StoreError::io("look at", file.path()))?;
-            PartPaths::new(self, sid, header.lifetime)
-                .resize(size, file.main(), meta.permissions().mode() & 0o777)
-                .map_err(StoreError::io("grow", file.path()))?;
-            header.size_bytes = size;
-            Ok(())
-        })
-    }
-
-    /// A segment's root object.
-    ///
-    /// # Errors
-    /// As [`Store::segment`].
-    pub fn root_get(&self, sid: SegId) -> Result<SegRoot, StoreError> {
-        let _locked = self.shared()?;
-        Ok(self.open_by_id(sid)?.header().root)
-    }
-
-    /// Sets a segment's root object.
-    ///
-    /// # Errors
-    /// [`StoreError::BadPlace`] for an address outside the segment; no right to write.
-    pub fn root_set(&self, sid: SegId, root: &SegRoot) -> Result<(), StoreError> {
-        self.change(sid, |header, _| {
-            check_root(header, root)?;
-            header.root = *root;
-            Ok(())
-        })
-    }
-
-    /// Has the host store everything written to a segment.
-    ///
-    /// # Errors
-    /// The host could not.
-    pub fn sync(&self, sid: SegId) -> Result<(), StoreError> {
-        let file = self.open_segment(sid)?;
-        if file.right() != Right::Write {
-            let name = file.header().name.clone();
-            return Err(StoreError::Denied { action: "sync", what: "segment", name });
-        }
-        file.sync()
-    }
-
-    /// Notes in a segment that the VM with this lease is about to write to it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn mark_dirty(&self, file: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
-        self.mark(file, |header| {
-            header.writer = Some(lease);
-            header.boot = boot_id();
-        })
-    }
-
-    /// Takes the mark away, unless another live VM is writing.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn mark_clean(&self, file: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
-        let sid = file.header().sid;
-        let leases = self.leases()?;
-        let mut others = leases.iter().filter(|other| other.id != lease);
-        let other = others.find(|other| other.right_on(sid) == Some(Right::Write));
-        let other = other.map(|other| other.id);
-        self.mark(file, |header| {
-            // A mark of a VM that died is not ours to take away.
-            let dead = header.writer.is_some_and(|writer| writer != lease && Some(writer) != other);
-            if !dead {
-                header.writer = other;
-            }
-        })
-    }
-
-    /// Notes in a segment that somebody has it attached.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn mark_used(&self, file: &SegmentFile) -> Result<(), StoreError> {
-        if file.header().used || file.header().lifetime != Lifetime::Volatile {
-            return Ok(());
-        }
-        self.mark(file, |header| header.used = true)
-    }
-
-    fn mark(&self, file: &SegmentFile, change: impl FnOnce(&mut Header)) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        let main: &File = file.main();
-        let mut header = read_header(main, file.path())?;
-        let before = header.clone();
-        change(&mut header);
-        if header == before {
-            return Ok(());
-        }
-        write_header(main, file.path(), &header)
-    }
-}
-
-/// Says in the log what is left out of a list.
-pub(super) fn warn(error: &StoreError) {
-    tracing::warn!("{}", crate::error::chain(error));
 }

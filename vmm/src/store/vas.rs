@@ -1,358 +1,369 @@
-//! What can be done with VASes.
+//! Making, changing and deleting VASes.
+//!
+//! A VAS is a folder with a manifest. The folder carries the permissions: who may write it
+//! may change the VAS. A manifest is never written in place.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
 
-use abi::{Right, SegId, VasId};
+use abi::objects::{Right, SegId, VasId};
+use rustix::fs::{Gid, OFlags, Uid};
 
-use super::dir::{Store, open_plain, random_id};
-use super::manifest::{MANIFEST_MAX_BYTES, Manifest};
-use super::name::Name;
-use super::{Access, StoreError};
+use super::create::set_mode;
+use super::dir::{Dir, read_bounded};
+use super::error::{Busy, Object, StoreError};
+use super::live::Kind;
+use super::lock::{Exclusive, Locked};
+use super::manifest::{MAX_BYTES, MAX_SEGMENTS, Manifest};
+use super::name::{Mode, Name};
+use super::open::{Store, denied, random_id};
+use super::record::{Access, VasEntry, VasRecord, VasSegment};
+use super::segment::io_error;
 
-/// One segment of a VAS.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VasSegment {
-    /// Which.
-    pub sid: SegId,
-    /// Its name when it was attached.
-    pub name: Name,
-    /// What attachers of the VAS may do with it.
-    pub right: Right,
-}
-
-/// A VAS as it is in the store.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VasRecord {
-    /// Its id.
-    pub vid: VasId,
-    /// Its name.
-    pub name: Name,
-    /// Permission bits.
-    pub mode: u32,
-    /// Whether instances get a TLB tag.
-    pub tagged: bool,
-    /// Its segments.
-    pub segments: Vec<VasSegment>,
-    /// What the user may do with it.
-    pub access: Access,
-}
+const MANIFEST: &str = "manifest";
 
 impl Store {
-    fn vas_folder(&self, name: &Name) -> PathBuf {
-        self.folder("vas").join(name.as_str())
-    }
-
-    fn manifest_path(&self, name: &Name) -> PathBuf {
-        self.vas_folder(name).join("manifest")
-    }
-
-    pub(super) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
-        let path = self.manifest_path(name);
-        let file = match open_plain(&path, false) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::NoSuchName { what: "VAS", name: name.clone() });
-            }
-            opened => opened.map_err(StoreError::io("open", &path))?,
-        };
-        let mut bytes = Vec::new();
-        let read = file.take(MANIFEST_MAX_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(StoreError::io("read", &path))?;
-        if bytes.len() as u64 > MANIFEST_MAX_BYTES {
-            return Err(StoreError::BadField {
-                file: path,
-                field: "length",
-                found: bytes.len().to_string(),
-                expected: format!("at most {MANIFEST_MAX_BYTES}"),
-            });
-        }
-        let manifest = Manifest::decode(&bytes, &path)?;
-        if manifest.name != *name {
-            return Err(StoreError::BadField {
-                file: path,
-                field: "name",
-                found: format!("`{}`", manifest.name.escaped()),
-                expected: format!("`{}`, its folder's name", name.escaped()),
-            });
-        }
-        Ok(manifest)
-    }
-
     /// Makes an empty VAS.
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`], and what the host says.
-    pub fn create_vas(&self, name: &Name, mode: u32) -> Result<VasId, StoreError> {
-        let _locked = self.exclusive()?;
-        self.make_vas(name, mode, true, Vec::new())
+    /// [`StoreError::Exists`], and what the host says.
+    pub fn create_vas(&self, name: &Name, mode: Mode) -> Result<VasId, StoreError> {
+        self.make_vas(name, mode, Vec::new(), true, &self.lock_exclusive()?)
     }
 
-    fn make_vas(
-        &self,
-        name: &Name,
-        mode: u32,
-        tagged: bool,
-        segments: Vec<VasSegment>,
-    ) -> Result<VasId, StoreError> {
-        let folder = self.vas_folder(name);
-        if folder.symlink_metadata().is_ok() {
-            return Err(StoreError::NameTaken { what: "VAS", name: name.clone() });
-        }
-        let vid = VasId::new(random_id()).unwrap_or(VasId::new(1).expect("1 is an id"));
-        let manifest = Manifest { vid, name: name.clone(), tagged, segments };
-        let temporary = self.temporary();
-        let failed = |source| StoreError::Io { action: "make VAS", path: folder.clone(), source };
-        let made = fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&temporary)
-            .map_err(failed)
-            .and_then(|()| {
-                let path = temporary.join("manifest");
-                write_new(&path, &manifest.encode(), mode, Durable::No)
-            })
-            .and_then(|()| {
-                let bits = fs::Permissions::from_mode(folder_mode(mode));
-                fs::set_permissions(&temporary, bits).map_err(failed)
-            })
-            .and_then(|()| fs::rename(&temporary, &folder).map_err(failed));
-        if let Err(error) = made {
-            let _ = fs::remove_file(temporary.join("manifest"));
-            let _ = fs::remove_dir(&temporary);
-            return Err(error);
-        }
-        self.remember_vas(vid, name);
-        Ok(vid)
-    }
-
-    /// The id of the VAS with this name.
+    /// A new VAS with the same segments, tag setting and permission bits.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchName`], [`StoreError::BadField`].
+    /// As [`Store::vas`] and [`Store::create_vas`].
+    pub fn clone_vas(&self, vid: VasId, name: &Name) -> Result<VasId, StoreError> {
+        let lock = self.lock_exclusive()?;
+        let vas = self.vas_by_id(vid, &lock)?;
+        self.make_vas(name, vas.mode, vas.segments, vas.tagged, &lock)
+    }
+
+    /// The id of the VAS with this name. A copied folder gets its own name and id now, if
+    /// the caller may write it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
     pub fn find_vas(&self, name: &Name) -> Result<VasId, StoreError> {
-        let _locked = self.shared()?;
-        let vid = self.read_manifest(name)?.vid;
-        self.remember_vas(vid, name);
-        Ok(vid)
+        {
+            let _lock = self.lock_shared()?;
+            let manifest = self.read_manifest(name)?;
+            if manifest.name == *name {
+                return Ok(manifest.vid);
+            }
+        }
+        self.adopt_vas(name, &self.lock_exclusive()?)
     }
 
     /// What a VAS is.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchVas`], [`StoreError::BadField`], no right to read.
+    /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
     pub fn vas(&self, vid: VasId) -> Result<VasRecord, StoreError> {
-        let _locked = self.shared()?;
-        let name = self.vas_name(vid)?;
-        let manifest = self.read_manifest(&name)?;
-        self.vas_record(name, manifest)
+        self.vas_by_id(vid, &self.lock_shared()?)
     }
 
-    fn vas_record(&self, name: Name, manifest: Manifest) -> Result<VasRecord, StoreError> {
-        let path = self.manifest_path(&name);
-        let meta = fs::metadata(&path).map_err(StoreError::io("look at", &path))?;
-        Ok(VasRecord {
-            vid: manifest.vid,
-            mode: meta.permissions().mode() & 0o777,
-            tagged: manifest.tagged,
-            segments: manifest.segments,
-            access: Access::of(&path),
-            name,
-        })
-    }
-
-    /// All VASes that can be read, in the order of their names. Damaged ones are left out, with
-    /// a warning.
+    /// All VASes by name, the damaged and the unreadable too.
     ///
     /// # Errors
-    /// The folder cannot be read.
-    pub fn list_vases(&self) -> Result<Vec<VasRecord>, StoreError> {
-        let _locked = self.shared()?;
-        let all = self.all_manifests()?.into_iter();
-        all.map(|(name, manifest)| self.vas_record(name, manifest)).collect()
+    /// If the host fails.
+    pub fn list_vases(&self) -> Result<Vec<VasEntry>, StoreError> {
+        let _lock = self.lock_shared()?;
+        let names = self.names_in(&self.vas)?.into_iter();
+        Ok(names.map(|name| VasEntry { record: self.vas_record(&name), name }).collect())
     }
 
-    /// A new VAS with the same segments, for its maker.
+    /// Deletes a VAS, not its segments.
     ///
     /// # Errors
-    /// As [`Store::create_vas`].
-    pub fn clone_vas(&self, vid: VasId, name: &Name) -> Result<VasId, StoreError> {
-        let _locked = self.exclusive()?;
-        let source = self.vas_name(vid)?;
-        let manifest = self.read_manifest(&source)?;
-        let record = self.vas_record(source, manifest)?;
-        self.make_vas(name, record.mode, record.tagged, record.segments)
-    }
-
-    /// Deletes a VAS; its segments stay.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] while a live VM has it attached.
+    /// [`StoreError::Busy`] while a live VM has it attached, [`StoreError::Denied`].
     pub fn delete_vas(&self, vid: VasId) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        let name = self.vas_name(vid)?;
-        self.expect_writable(&name, "delete")?;
-        if let Some(lease) = self.leases()?.into_iter().find(|lease| lease.has_vas(vid)) {
-            return Err(StoreError::Busy { what: "VAS", name, by: lease.who() });
+        let lock = self.lock_exclusive()?;
+        let vas = self.writable_vas(vid, &lock)?;
+        let mut index = self.vas_index(&lock)?;
+        self.bump_changes(&lock)?;
+        let mut holders = Vec::new();
+        for lease in self.live_leases()? {
+            if lease.vases()?.contains(&vid) {
+                holders.push(lease.holder());
+            }
         }
-        let folder = self.vas_folder(&name);
-        // Out of sight at once, then away piece by piece.
-        let temporary = self.temporary();
-        fs::rename(&folder, &temporary).map_err(StoreError::io("delete VAS", &folder))?;
-        let _ = fs::remove_file(temporary.join("manifest"));
-        let _ = fs::remove_dir(&temporary);
-        self.forget_vas(vid);
-        self.count_change()
-    }
-
-    fn expect_writable(&self, name: &Name, action: &'static str) -> Result<(), StoreError> {
-        if Access::of(&self.manifest_path(name)) == Access::Write {
-            return Ok(());
+        if !holders.is_empty() {
+            let object = Object::VasName(vas.name);
+            return Err(StoreError::Busy { object, why: Busy::Attached(holders) });
         }
-        Err(StoreError::Denied { action, what: "VAS", name: name.clone() })
-    }
-
-    /// Sets a VAS's permission bits.
-    ///
-    /// # Errors
-    /// The host refuses: it belongs to somebody else.
-    pub fn set_vas_mode(&self, vid: VasId, mode: u32) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        let name = self.vas_name(vid)?;
-        let (folder, manifest) = (self.vas_folder(&name), self.manifest_path(&name));
-        for (path, mode) in [(manifest, mode), (folder, folder_mode(mode))] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-                .map_err(StoreError::io("change the permissions of", &path))?;
+        self.bump_objects(Kind::Vas, &lock)?;
+        let dead = format!("{vid}.deleted");
+        if !self.vas.move_new(vas.name.as_str(), &self.tmp, &dead)? {
+            return Err(self.tmp.error("create", &dead, io::ErrorKind::AlreadyExists));
         }
+        index.remove(vid);
+        index.restamp(self, &lock);
+        self.bump_changes(&lock)?;
+        self.vas.sync()?;
+        // It has left the store already; what cannot be removed now is garbage for `gc`.
+        let _ = self.tmp.remove_folder(&dead);
         Ok(())
     }
 
-    /// Sets whether instances of a VAS get a TLB tag; holds for later attaches.
+    /// Changes the permission bits. Programs that have it attached keep what they have.
     ///
     /// # Errors
-    /// No right to write.
+    /// [`StoreError::Denied`] for all but the owner.
+    pub fn set_vas_mode(&self, vid: VasId, mode: Mode) -> Result<(), StoreError> {
+        let lock = self.lock_exclusive()?;
+        let name = self.vas_by_id(vid, &lock)?.name;
+        let denied_to_change = |error| match error {
+            StoreError::Io { source, .. } if denied(&source) => write_denied(&name),
+            other => other,
+        };
+        let folder = self.vas.sub(name.as_str())?;
+        self.vas.chmod(name.as_str(), mode.of_folder()).map_err(denied_to_change)?;
+        folder.chmod(MANIFEST, mode.of_file()).map_err(denied_to_change)
+    }
+
+    /// Whether instances attached from now on get a TLB tag.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`].
     pub fn set_vas_tagged(&self, vid: VasId, tagged: bool) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        self.change_vas(vid, |manifest| {
-            manifest.tagged = tagged;
-            Ok(())
-        })
+        let lock = self.lock_exclusive()?;
+        let mut manifest = self.changeable(vid, &lock)?;
+        manifest.tagged = tagged;
+        self.replace_manifest(&manifest, &lock)
     }
 
-    /// Attaches a segment to a VAS, for all who attach that.
+    /// Puts a segment into a VAS, for all its attachers.
     ///
     /// # Errors
-    /// [`StoreError::Overlap`], [`StoreError::AlreadyAttached`], [`StoreError::Denied`] without
-    /// the right on VAS or segment.
+    /// [`StoreError::Overlap`] with another segment of the VAS, reserves included;
+    /// [`StoreError::AlreadyAttached`]; [`StoreError::Denied`] without the right to change the
+    /// VAS or without `right` on the segment; [`StoreError::NotFound`].
     pub fn attach_segment(&self, vid: VasId, sid: SegId, right: Right) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        let file = self.open_by_id(sid)?;
-        let header = file.header().clone();
-        if right == Right::Write && file.right() == Right::Read {
-            let name = header.name;
-            return Err(StoreError::Denied { action: "write", what: "segment", name });
+        let lock = self.lock_exclusive()?;
+        let mut manifest = self.changeable(vid, &lock)?;
+        let segment = self.open_by_id(sid, &lock)?;
+        if right == Right::Write && segment.right() == Right::Read {
+            return Err(super::segments::write_denied(segment.name()));
         }
-        self.change_vas(vid, |manifest| {
-            let vas = manifest.name.clone();
-            let segment = header.name.clone();
-            if manifest.segments.iter().any(|other| other.sid == sid) {
-                return Err(StoreError::AlreadyAttached { vas, segment });
-            }
+        let (vas, name) = (manifest.name.clone(), segment.name().clone());
+        if manifest.segments.len() >= MAX_SEGMENTS {
+            return Err(StoreError::TooMany(vas));
+        }
+        let (base, end) = (segment.header().base, segment.header().reserve_end());
+        {
+            let index = self.segment_index(&lock)?;
             for other in &manifest.segments {
-                let Ok(theirs) = self.segment_range(other.sid) else { continue };
-                if theirs.start < header.range().end && header.base < theirs.end {
-                    let other = other.name.clone();
-                    return Err(StoreError::Overlap { vas, segment, other });
+                if other.sid == sid {
+                    return Err(StoreError::AlreadyAttached { vas, segment: name });
+                }
+                // What the caller cannot read is checked by those who attach the VAS.
+                let Some((other_base, other_end)) = index.range(other.sid) else { continue };
+                if base < other_end && other_base < end {
+                    let other = index.name(other.sid).unwrap_or(&other.name).clone();
+                    return Err(StoreError::Overlap { vas, segment: name, other });
                 }
             }
-            manifest.segments.push(VasSegment { sid, name: segment, right });
-            let address = |s: &VasSegment| self.segment_range(s.sid).map_or(u64::MAX, |r| r.start);
-            manifest.segments.sort_by_cached_key(address);
-            Ok(())
-        })
+        }
+        manifest.segments.push(VasSegment { sid, right, name });
+        self.replace_manifest(&manifest, &lock)
     }
 
-    fn segment_range(&self, sid: SegId) -> Result<std::ops::Range<u64>, StoreError> {
-        Ok(self.open_by_id(sid)?.header().range())
-    }
-
-    /// Takes a segment out of a VAS, for all who have that attached.
+    /// Takes a segment out of a VAS, for all its attachers.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while a thread of a live VM is inside the VAS;
-    /// [`StoreError::NotAttached`].
+    /// [`StoreError::NotAttached`]; [`StoreError::Busy`] while a thread of a live VM is inside
+    /// the VAS; [`StoreError::Denied`].
     pub fn detach_segment(&self, vid: VasId, sid: SegId) -> Result<(), StoreError> {
-        let _locked = self.exclusive()?;
-        self.change_vas(vid, |manifest| {
-            let before = manifest.segments.len();
-            manifest.segments.retain(|segment| segment.sid != sid);
-            if manifest.segments.len() == before {
-                return Err(StoreError::NotAttached { vas: manifest.name.clone(), sid });
+        let lock = self.lock_exclusive()?;
+        let mut manifest = self.changeable(vid, &lock)?;
+        let Some(at) = manifest.segments.iter().position(|segment| segment.sid == sid) else {
+            return Err(StoreError::NotAttached { vas: manifest.name, segment: sid });
+        };
+        // First tell, then look: a thread that enters from now on sees the count and waits.
+        self.bump_changes(&lock)?;
+        for lease in self.live_leases()? {
+            if lease.inside()?.iter().any(|inside| inside.vid == vid) {
+                let object = Object::VasName(manifest.name);
+                return Err(StoreError::Busy { object, why: Busy::Inside(lease.holder()) });
             }
-            // The change is counted already: nobody gets in by what he has seen, and who got
-            // in before has announced himself.
-            let inside = |lease: &super::LeaseView| lease.inside.iter().any(|(v, _)| *v == vid);
-            match self.leases()?.into_iter().find(inside) {
-                Some(lease) => {
-                    let by = format!("a thread of {} is inside", lease.who());
-                    Err(StoreError::Busy { what: "VAS", name: manifest.name.clone(), by })
-                }
-                None => Ok(()),
+        }
+        manifest.segments.remove(at);
+        self.replace_manifest(&manifest, &lock)
+    }
+}
+
+fn write_denied(name: &Name) -> StoreError {
+    StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Write }
+}
+
+/// For the rest of this room, with the lock in hand.
+impl Store {
+    pub(super) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
+        let explain = |error| match error {
+            StoreError::Io { source, .. } if denied(&source) => {
+                StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read }
             }
+            other => other,
+        };
+        if self.vas.stat(name.as_str())?.is_none() {
+            return Err(StoreError::NotFound(Object::VasName(name.clone())));
+        }
+        let folder = self.vas.sub(name.as_str()).map_err(explain)?;
+        let file = folder.open_file(MANIFEST, OFlags::RDONLY).map_err(explain)?;
+        let path = folder.path_of(MANIFEST);
+        let bytes = read_bounded(&file, MAX_BYTES).map_err(|e| io_error("read", &path, e))?;
+        let bytes = bytes.ok_or_else(|| StoreError::BadField {
+            file: path.clone(),
+            field: "length",
+            found: format!("more than {MAX_BYTES}"),
+            expected: format!("{MAX_BYTES} or less"),
+        })?;
+        Manifest::decode(&bytes, &path)
+    }
+
+    fn vas_record(&self, name: &Name) -> Result<VasRecord, StoreError> {
+        let manifest = self.read_manifest(name)?;
+        let stat = self.vas.stat(name.as_str())?;
+        let mode = stat.map_or(Mode::PRIVATE, |stat| Mode::from_stat(stat.st_mode));
+        let writable = self.vas.writable(name.as_str());
+        Ok(VasRecord {
+            vid: manifest.vid,
+            name: name.clone(),
+            mode,
+            tagged: manifest.tagged,
+            segments: manifest.segments,
+            access: if writable { Access::Write } else { Access::Read },
         })
     }
 
-    /// Changes a manifest: counted before and after, written whole.
-    fn change_vas(
-        &self,
-        vid: VasId,
-        change: impl FnOnce(&mut Manifest) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let name = self.vas_name(vid)?;
-        self.expect_writable(&name, "change")?;
-        let mut manifest = self.read_manifest(&name)?;
-        self.count_change()?;
-        let changed = change(&mut manifest).and_then(|()| self.replace_manifest(&name, &manifest));
-        self.count_change()?;
-        changed
+    fn vas_by_id(&self, vid: VasId, lock: &impl Locked) -> Result<VasRecord, StoreError> {
+        let not_found = || StoreError::NotFound(Object::Vas(vid));
+        self.vas_record(&self.vas_name(vid, lock)?.ok_or_else(not_found)?)
     }
 
-    fn replace_manifest(&self, name: &Name, manifest: &Manifest) -> Result<(), StoreError> {
-        let path = self.manifest_path(name);
-        let failed = |source| StoreError::Io { action: "write", path: path.clone(), source };
-        let mode = fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o777;
-        let temporary = self.temporary();
-        let written = write_new(&temporary, &manifest.encode(), mode, Durable::Yes)
-            .and_then(|()| fs::rename(&temporary, &path).map_err(failed));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
+    fn writable_vas(&self, vid: VasId, lock: &Exclusive) -> Result<VasRecord, StoreError> {
+        let vas = self.vas_by_id(vid, lock)?;
+        match vas.access {
+            Access::Write => Ok(vas),
+            Access::None | Access::Read => Err(write_denied(&vas.name)),
         }
-        // The rename itself may be undone by a crash of the machine, to the manifest before.
-        written
+    }
+
+    /// The manifest of a VAS the caller may change.
+    fn changeable(&self, vid: VasId, lock: &Exclusive) -> Result<Manifest, StoreError> {
+        let vas = self.writable_vas(vid, lock)?;
+        Ok(Manifest { vid, name: vas.name, tagged: vas.tagged, segments: vas.segments })
+    }
+
+    /// Names of the VASes that list a segment, as far as the caller may read them.
+    pub(super) fn vases_listing(&self, sid: SegId) -> Result<Vec<Name>, StoreError> {
+        let lists = |name: &Name| {
+            self.read_manifest(name).is_ok_and(|m| m.segments.iter().any(|s| s.sid == sid))
+        };
+        Ok(self.names_in(&self.vas)?.into_iter().filter(lists).collect())
+    }
+
+    fn make_vas(
+        &self,
+        name: &Name,
+        mode: Mode,
+        segments: Vec<VasSegment>,
+        tagged: bool,
+        lock: &Exclusive,
+    ) -> Result<VasId, StoreError> {
+        let exists = || StoreError::Exists(Object::VasName(name.clone()));
+        if self.vas.stat(name.as_str())?.is_some() {
+            return Err(exists());
+        }
+        let mut index = self.vas_index(lock)?;
+        let vid = loop {
+            if let Some(vid) = VasId::new(random_id()?).filter(|vid| !index.has(*vid)) {
+                break vid;
+            }
+        };
+        let manifest = Manifest { vid, name: name.clone(), tagged, segments };
+        let tmp_name = format!("{vid}.vas");
+        // To move a folder one must be able to write it, so it gets its mode afterwards.
+        self.tmp.new_folder(&tmp_name, 0o700)?;
+        let made = self
+            .tmp
+            .sub(&tmp_name)
+            .and_then(|folder| write_new(&folder, MANIFEST, &manifest, mode))
+            .and_then(|()| self.bump_objects(Kind::Vas, lock))
+            .and_then(|()| self.tmp.move_new(&tmp_name, &self.vas, name.as_str()))
+            .and_then(|moved| if moved { Ok(()) } else { Err(exists()) });
+        if let Err(error) = made {
+            let _ = self.tmp.remove_folder(&tmp_name);
+            return Err(error);
+        }
+        index.insert(name, &manifest);
+        index.restamp(self, lock);
+        self.vas.chmod(name.as_str(), mode.of_folder())?;
+        self.vas.sync()?;
+        Ok(vid)
+    }
+
+    fn replace_manifest(&self, manifest: &Manifest, lock: &Exclusive) -> Result<(), StoreError> {
+        let folder = self.vas.sub(manifest.name.as_str())?;
+        let stat = folder.stat_self()?;
+        let tmp_name = format!("{}.manifest", manifest.vid);
+        // One left by a crash; under the exclusive lock it is nobody's.
+        let _ = self.tmp.remove_file(&tmp_name);
+        self.bump_changes(lock)?;
+        let written = write_new(&self.tmp, &tmp_name, manifest, Mode::from_stat(stat.st_mode))
+            .and_then(|()| {
+                // So that the group keeps its rights whoever of it writes. Only root can give
+                // the owner back; the folder, which decides, keeps its owner anyway.
+                if let Ok(file) = self.tmp.open_file(&tmp_name, OFlags::RDONLY) {
+                    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+                    if rustix::fs::fchown(&file, Some(uid), Some(gid)).is_err() {
+                        let _ = rustix::fs::fchown(&file, None, Some(gid));
+                    }
+                }
+                self.tmp.move_over(&tmp_name, &folder, MANIFEST)
+            });
+        if let Err(error) = written {
+            let _ = self.tmp.remove_file(&tmp_name);
+            return Err(error);
+        }
+        self.bump_changes(lock)?;
+        folder.sync()
+    }
+
+    /// A copied or renamed folder gets its own name, and its own id if the original is here.
+    fn adopt_vas(&self, name: &Name, lock: &Exclusive) -> Result<VasId, StoreError> {
+        let mut manifest = self.read_manifest(name)?;
+        if manifest.name == *name {
+            return Ok(manifest.vid);
+        }
+        let original = self.vas_name(manifest.vid, lock)?.filter(|other| other != name);
+        if !self.vas.writable(name.as_str()) {
+            return match original {
+                Some(_) => Err(StoreError::Copy { file: self.vas.path_of(name.as_str()) }),
+                None => Ok(manifest.vid),
+            };
+        }
+        manifest.name = name.clone();
+        if original.is_some() {
+            manifest.vid = loop {
+                if let Some(vid) = VasId::new(random_id()?) {
+                    break vid;
+                }
+            };
+        }
+        self.bump_objects(Kind::Vas, lock)?;
+        self.replace_manifest(&manifest, lock)?;
+        Ok(manifest.vid)
     }
 }
 
-/// Who may read the manifest may enter its folder; who may write it may replace it there.
-fn folder_mode(mode: u32) -> u32 {
-    mode | (mode & 0o444) >> 2
-}
-
-/// Whether a file must have reached the disk.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durable {
-    Yes,
-    /// A crash of the machine may undo its making: an empty VAS loses nothing, and the first
-    /// change of it, which is durable, makes all before it durable.
-    No,
-}
-
-fn write_new(path: &Path, text: &str, mode: u32, durable: Durable) -> Result<(), StoreError> {
-    let mut options = fs::OpenOptions::new();
-    let written =
-        options.write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
-        });
-    written.map_err(StoreError::io("write", path))
+fn write_new(dir: &Dir, name: &str, manifest: &Manifest, mode: Mode) -> Result<(), StoreError> {
+    let path = dir.path_of(name);
+    let mut file = dir.new_file(name)?;
+    file.write_all(manifest.encode().as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(|e| io_error("write", &path, e))?;
+    set_mode(&file, &path, mode)
 }

@@ -37,7 +37,7 @@ impl Vases {
         let vh = state.free_handle()?;
         // The intention is in the lease before the look at the store: who deletes the VAS
         // looks at leases with the store locked.
-        state.cover_handle(vh)?;
+        state.reserve_entry(vh)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
         self.machine.set_instance(vh, &intent)?;
         match self.attach_announced(state, &store, vh, vid, flags) {
@@ -63,7 +63,7 @@ impl Vases {
         let machine = &self.machine;
         let changes = machine.live_word()?;
         let record = store.vas(vid)?;
-        let name = record.name.to_string();
+        let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
         instance.read_only = flags.has(attach::READ_ONLY);
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);

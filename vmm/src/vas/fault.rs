@@ -148,11 +148,14 @@ impl Vases {
 
 /// Whether the segment has `gva` now; another VM may have grown it.
 pub(super) fn has_address(state: &mut State, sid: SegId, gva: u64) -> Result<bool, VasError> {
-    let Some(segment) = state.segments.get_mut(&sid) else { return Ok(false) };
+    let store = state.opened();
+    let (Some(segment), Some(store)) = (state.segments.get_mut(&sid), store) else {
+        return Ok(false);
+    };
     if gva < segment.end.next_multiple_of(PAGE_SIZE) {
         return Ok(true);
     }
-    let size = segment.file.read_size()?;
-    segment.set_size(size);
+    store.refresh(&mut segment.file)?;
+    segment.set_size(segment.file.header().size_bytes);
     Ok(gva < segment.end.next_multiple_of(PAGE_SIZE))
 }

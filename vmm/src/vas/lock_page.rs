@@ -4,7 +4,6 @@
 //! the guest kernel sees at a fixed address; the VMM uses the same page through its own
 //! mapping of that guest memory. The algorithm is `abi::lock`'s.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +14,6 @@ use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
 
 use super::VasError;
-use crate::store::header::LOCK_PAGE_OFFSET;
 use crate::store::{SegmentFile, Store};
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
@@ -146,8 +144,8 @@ impl LockPage {
         store: &Store,
         machine: &Machine,
     ) -> Result<LockPage, VasError> {
-        let fd = file.main().as_fd();
-        machine.mem.map_file(gpa, PAGE_SIZE, fd, LOCK_PAGE_OFFSET, FileMapping::Shared)?;
+        let (fd, offset) = file.lock_page();
+        machine.mem.map_file(gpa, PAGE_SIZE, fd, offset, FileMapping::Shared)?;
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
         let words = Words(range.ptr.cast_const().cast());
         let host = Host { words, store, stopping: &|| false, began: Instant::now() };

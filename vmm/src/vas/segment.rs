@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::fd::AsFd;
 
 use abi::objects::Lifetime;
 use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right};
@@ -16,7 +15,7 @@ use super::VasError;
 use super::frames::Frames;
 use super::lock_page::LockPage;
 use super::subtree::{PieceSpan, Subtree};
-use crate::store::SegmentFile;
+use crate::store::{PART_BYTES, SegmentFile};
 use crate::vm::memory::HostRange;
 use crate::vm::windows::{FilePiece, Window};
 use crate::vm::{Machine, MemoryError};
@@ -48,8 +47,6 @@ pub(super) struct VmSegment {
     pub(super) lease_index: Option<u32>,
     /// Its lock, while it has users and is lockable.
     pub(super) lock: Option<LockPage>,
-    /// The mark in its header says that it is being written.
-    pub(super) marked_dirty: bool,
     extents: BTreeMap<u64, Extent>,
     read: Subtree,
     write: Subtree,
@@ -61,13 +58,12 @@ impl VmSegment {
         let header = file.header();
         let base = header.base;
         VmSegment {
-            name: header.name.to_string(),
+            name: file.name().as_str().to_owned(),
             reserve: base..base.saturating_add(header.reserve_bytes),
             end: base.saturating_add(header.size_bytes),
             users: BTreeMap::new(),
             lease_index: None,
             lock: None,
-            marked_dirty: false,
             extents: BTreeMap::new(),
             read: Subtree::new(false),
             write: Subtree::new(true),
@@ -134,12 +130,14 @@ impl VmSegment {
             return Ok(());
         }
         let whole = self.span(gib, self.reserve.end);
-        let place = self.file.locate(whole.start - self.reserve.start)?;
-        let part = self.file.part(place.part)?;
+        let offset = whole.start - self.reserve.start;
+        let part = self.file.part(offset / PART_BYTES)?;
+        let within = offset % PART_BYTES;
         let piece = FilePiece {
-            file: part.as_fd(),
-            offset: place.offset,
-            bytes: (whole.end - whole.start).min(place.left_bytes),
+            file: part.fd(),
+            offset: part.offset() + within,
+            // All that the extent may come to have, so that growing changes nothing here.
+            bytes: (whole.end - whole.start).min(PART_BYTES - within),
             writable: self.file.right() == Right::Write,
             dense: machine.windows.is_dense(self.reserve.end - self.reserve.start),
         };

@@ -15,12 +15,16 @@ use super::frames::Frames;
 use super::instance::{Instance, Segments};
 use super::lock_page::LockPage;
 use super::segment::VmSegment;
-use crate::store::{LEASE_INSTANCES, LEASE_LINES, Lease, LeaseInfo, Store};
+use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Store, StoreError, VCPU_LINES_OFFSET};
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
 
 /// Segments kept with their tables after the last instance has given them up.
 const UNUSED_MAX: usize = 256;
+/// Bytes of the instance table that get disk space at first.
+const ENTRIES_AHEAD: u64 = 4096;
+/// Segments a process can have attached: rows of its lease's table.
+const LEASE_SEGMENTS: u32 = 65536;
 /// Tag of home; instances share the others.
 const FIRST_TAG: u64 = 2;
 
@@ -69,6 +73,8 @@ pub(super) struct State {
     /// Handles below the highest ever used that are free.
     free_handles: BTreeSet<u32>,
     highest: u32,
+    /// Of the instance table in the lease.
+    reserved_bytes: u64,
     /// Which segment's lock lies at which number.
     pub(super) locked_by_page: BTreeMap<u32, SegId>,
     /// Guest memory set aside for lock pages, by number.
@@ -154,9 +160,9 @@ impl Vases {
         let machine = &self.machine;
         let shared = FileMapping::Shared;
         let (lines, bytes) = machine.vcpu_lines();
-        machine.mem.map_file(lines, bytes, lease.fd(), LEASE_LINES, shared)?;
+        machine.mem.map_file(lines, bytes, lease.fd(), VCPU_LINES_OFFSET, shared)?;
         let (table, bytes) = machine.instance_table();
-        machine.mem.map_file(table, bytes, lease.fd(), LEASE_INSTANCES, shared)?;
+        machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
         machine.mem.map_file(machine.live_page(), PAGE_SIZE, store.live_fd(), 0, shared)?;
         Ok(())
     }
@@ -167,7 +173,10 @@ impl State {
         if let Some(store) = &self.store {
             return Ok(store.clone());
         }
-        let path = config.store.clone().unwrap_or_else(Store::default_path);
+        let path = match &config.store {
+            Some(path) => path.clone(),
+            None => Store::default_path()?,
+        };
         let store = Arc::new(Store::open_or_create(&path)?);
         self.store = Some(store.clone());
         Ok(store)
@@ -199,9 +208,17 @@ impl State {
         }
     }
 
-    /// Has the lease's readers look at a handle.
-    pub(super) fn cover_handle(&mut self, vh: u32) -> Result<(), VasError> {
-        self.lease.as_mut().map_or(Ok(()), |lease| lease.cover_handle(vh)).map_err(VasError::from)
+    /// Sets disk space aside for a handle's entry: the guest kernel's memory must not meet a
+    /// full disk.
+    pub(super) fn reserve_entry(&mut self, vh: u32) -> Result<(), VasError> {
+        let needed = (u64::from(vh) + 1) * size_of::<InstanceEntry>() as u64;
+        let Some(lease) = self.lease.as_ref().filter(|_| needed > self.reserved_bytes) else {
+            return Ok(());
+        };
+        let more = ENTRIES_AHEAD.max(self.reserved_bytes);
+        lease.reserve(INSTANCES_OFFSET + self.reserved_bytes, more)?;
+        self.reserved_bytes += more;
+        Ok(())
     }
 
     /// Gives a free handle to an instance.
@@ -285,8 +302,9 @@ impl State {
         Ok(())
     }
 
-    /// Notes that an instance has a segment: at the first one the lease says so, at the first
-    /// writable one the segment's header too, and a lockable segment's lock comes into reach.
+    /// Notes that an instance has a segment: at the first one in the VM, and at the first
+    /// writable one, the lease and the segment say so, and a lockable segment's lock comes
+    /// into reach.
     pub(super) fn use_segment(
         &mut self,
         sid: SegId,
@@ -294,98 +312,129 @@ impl State {
         store: &Store,
         machine: &Machine,
     ) -> Result<(), VasError> {
-        let cached = match self.segments.get(&sid) {
-            Some(segment) => segment.user_count() > 0 || segment.file.is_current(store)?,
-            None => false,
-        };
-        if !cached {
-            self.forget_segment(sid, machine);
-        }
-        // First the lease, then the look at the store: who deletes looks the other way round.
-        let row = match self.segments.get(&sid).and_then(|segment| segment.lease_index) {
-            Some(row) => row,
-            None => self
-                .lease_rows
-                .take(1, crate::store::LEASE_SEGMENTS)
-                .ok_or(VasError::Full { what: "segments in a process" })?,
-        };
-        let result = self.use_with_row(sid, right, row, store, machine);
-        let keeps = self.segments.get(&sid).is_some_and(|segment| segment.user_count() > 0);
-        if !keeps {
-            if let Some(lease) = self.lease.as_mut() {
-                lease.set_segment(row, None)?;
+        let kept = self.segments.contains_key(&sid);
+        match self.join(sid, right, store, machine) {
+            // What was kept from an earlier attachment may be a deleted segment's.
+            Err(VasError::Store(StoreError::NotFound(_))) if kept && self.is_unused(sid) => {
+                self.forget_segment(sid, machine);
+                self.join(sid, right, store, machine)
             }
-            self.lease_rows.give_back(row);
+            joined => joined,
         }
-        result
     }
 
-    fn use_with_row(
+    fn is_unused(&self, sid: SegId) -> bool {
+        self.segments.get(&sid).is_some_and(|segment| segment.user_count() == 0)
+    }
+
+    fn join(
         &mut self,
         sid: SegId,
         right: Right,
-        row: u32,
         store: &Store,
         machine: &Machine,
     ) -> Result<(), VasError> {
-        let strongest = self
-            .segments
-            .get(&sid)
-            .and_then(|segment| segment.users.keys().next_back().copied())
-            .map_or(right, |had| had.max(right));
-        if let Some(lease) = self.lease.as_mut() {
-            lease.set_segment(row, Some((sid, strongest)))?;
+        if !self.segments.contains_key(&sid) {
+            self.segments.insert(sid, VmSegment::new(store.open_segment(sid)?));
         }
-        let fresh = match self.segments.get(&sid) {
-            Some(_) => None,
-            None => Some(VmSegment::new(store.open_segment(sid)?)),
+        let joined = self.join_open(sid, right, store, machine);
+        if joined.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
+            self.unused.push_back(sid);
+        }
+        joined
+    }
+
+    fn join_open(
+        &mut self,
+        sid: SegId,
+        right: Right,
+        store: &Store,
+        machine: &Machine,
+    ) -> Result<(), VasError> {
+        let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
+        else {
+            return Ok(());
         };
-        if let Some(fresh) = fresh {
-            self.segments.insert(sid, fresh);
-        }
-        let Some(segment) = self.segments.get_mut(&sid) else { return Ok(()) };
         if right == Right::Write && segment.file.right() == Right::Read {
             return Err(VasError::ReadOnly { sid });
         }
-        if segment.is_lockable() && segment.lock.is_none() {
-            let Some(lease) = self.lease.as_ref().map(Lease::id) else { return Ok(()) };
-            let index = self
-                .lock_pages
-                .take(1, MAX_LOCK_PAGES)
-                .ok_or(VasError::Full { what: "lock pages" })?;
-            let gpa = match self.lock_memory.get(&index) {
-                Some(&gpa) => gpa,
-                None => {
-                    let gpa = machine.map_lock_page(index)?;
-                    self.lock_memory.insert(index, gpa);
-                    gpa
-                }
+        let had = segment.users.keys().next_back().copied();
+        if had.is_none_or(|had| had < right) {
+            let row = match segment.lease_index {
+                Some(row) => row,
+                None => self
+                    .lease_rows
+                    .take(1, LEASE_SEGMENTS)
+                    .ok_or(VasError::Full { what: "segments in a process" })?,
             };
-            match LockPage::map(index, gpa, &segment.file, lease, store, machine) {
-                Ok(lock) => {
-                    self.locked_by_page.insert(index, sid);
-                    segment.lock = Some(lock);
+            if let Err(error) = store.join(&mut segment.file, lease, row, right) {
+                if segment.lease_index.is_none() {
+                    self.lease_rows.give_back(row);
                 }
-                Err(error) => {
-                    self.lock_pages.give_back(index);
-                    return Err(error);
-                }
+                return Err(error.into());
             }
+            segment.lease_index = Some(row);
+            segment.set_size(segment.file.header().size_bytes);
         }
-        if right == Right::Write && !segment.marked_dirty {
-            if let Some(lease) = self.lease.as_ref() {
-                store.mark_dirty(&segment.file, lease.id())?;
+        if segment.is_lockable() && segment.lock.is_none() {
+            let locked = self.map_lock(sid, store, machine);
+            if locked.is_err() && had.is_none() {
+                self.leave_segment(sid);
             }
-            segment.marked_dirty = true;
+            locked?;
         }
-        segment.lease_index = Some(row);
-        *segment.users.entry(right).or_insert(0) += 1;
+        if let Some(segment) = self.segments.get_mut(&sid) {
+            *segment.users.entry(right).or_insert(0) += 1;
+        }
         self.unused.retain(|&unused| unused != sid);
         Ok(())
     }
 
+    fn map_lock(&mut self, sid: SegId, store: &Store, machine: &Machine) -> Result<(), VasError> {
+        let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
+        else {
+            return Ok(());
+        };
+        // Taking a lock is a write, also to share it.
+        if segment.file.right() == Right::Read {
+            return Err(VasError::ReadOnly { sid });
+        }
+        let index =
+            self.lock_pages.take(1, MAX_LOCK_PAGES).ok_or(VasError::Full { what: "lock pages" })?;
+        let memory = match self.lock_memory.get(&index) {
+            Some(&gpa) => Ok(gpa),
+            None => machine.map_lock_page(index).map_err(VasError::from),
+        };
+        let mapped = memory.and_then(|gpa| {
+            self.lock_memory.insert(index, gpa);
+            LockPage::map(index, gpa, &segment.file, lease.id(), store, machine)
+        });
+        match mapped {
+            Ok(lock) => {
+                self.locked_by_page.insert(index, sid);
+                segment.lock = Some(lock);
+                Ok(())
+            }
+            Err(error) => {
+                self.lock_pages.give_back(index);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the store that the VM no longer has a segment.
+    fn leave_segment(&mut self, sid: SegId) {
+        let Some(segment) = self.segments.get_mut(&sid) else { return };
+        let Some(row) = segment.lease_index.take() else { return };
+        if let (Some(store), Some(lease)) = (&self.store, &self.lease) {
+            warn_if_failed("leave a segment", store.leave(&segment.file, lease, row));
+        }
+        self.lease_rows.give_back(row);
+    }
+
     /// Undoes [`State::use_segment`]. Of a segment that nobody in the VM has any more, tables
-    /// and windows are kept for the next attach, until there is pressure.
+    /// and windows are kept for the next attach, until there is pressure. Unless `orderly`,
+    /// what was being written stays marked dirty.
     pub(super) fn unuse_segment(
         &mut self,
         sid: SegId,
@@ -402,42 +451,30 @@ impl State {
             }
         }
         let still = segment.users.keys().next_back().copied();
-        let row = segment.lease_index;
-        if still != Some(Right::Write) && segment.marked_dirty && orderly {
-            segment.marked_dirty = false;
-            if let (Some(store), Some(lease)) = (&store, &self.lease) {
-                warn_if_failed("mark a segment clean", store.mark_clean(&segment.file, lease.id()));
-            }
-        }
-        if still.is_none() {
-            segment.lease_index = None;
-            if let Some(lock) = segment.lock.take() {
-                let index = lock.index();
-                self.lock_pages.give_back(index);
-                self.locked_by_page.remove(&index);
-                if let Some(store) = &store {
-                    warn_if_failed("give up a lock", lock.give_up(store, machine));
-                }
-            }
-        }
-        let volatile = segment.is_volatile();
-        if let (Some(lease), Some(row)) = (self.lease.as_mut(), row) {
-            warn_if_failed(
-                "update the lease",
-                lease.set_segment(row, still.map(|right| (sid, right))),
-            );
+        let (Some(store), Some(lease)) = (store, &self.lease) else { return };
+        if still == Some(Right::Read)
+            && right == Right::Write
+            && let Some(row) = segment.lease_index
+        {
+            let reads = lease.set_segment(row, Some((sid, Right::Read)));
+            let clean = reads.and_then(|()| store.mark_clean(&segment.file, lease.id()));
+            warn_if_failed("mark a segment clean", clean);
         }
         if still.is_some() {
             return;
         }
-        if let Some(row) = row {
-            self.lease_rows.give_back(row);
+        if let Some(lock) = segment.lock.take() {
+            let index = lock.index();
+            self.lock_pages.give_back(index);
+            self.locked_by_page.remove(&index);
+            warn_if_failed("give up a lock", lock.give_up(&store, machine));
+        }
+        let volatile = segment.is_volatile();
+        if orderly || volatile {
+            self.leave_segment(sid);
         }
         if volatile {
             self.forget_segment(sid, machine);
-            if let Some(store) = &store {
-                warn_if_failed("drop a volatile segment", store.segment_left(sid));
-            }
             return;
         }
         self.unused.push_back(sid);

@@ -1,0 +1,231 @@
+//! Who is alive, what live VMs keep others from doing, and that the dead keep nobody.
+
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+
+use abi::Errno;
+use abi::objects::{LeaseId, Right, VasId};
+
+use super::super::testing::{TestStore, name, segment, store};
+use super::super::{
+    Busy, INSTANCES_OFFSET, Inside, Lease, LeaseInfo, Mode, Store, StoreError, VCPU_LINES_OFFSET,
+};
+
+fn lease(s: &Store, program: &str) -> Lease {
+    Lease::create(s, &LeaseInfo { program: program.into(), pid: 42 }).unwrap()
+}
+
+/// As the VMM writes an instance entry, and the guest kernel a line.
+fn poke(lease: &Lease, offset: u64, value: u64) {
+    let file = std::fs::File::from(lease.fd().try_clone_to_owned().unwrap());
+    file.write_all_at(&value.to_le_bytes(), offset).unwrap();
+}
+
+fn put_instance(lease: &Lease, handle: u64, vid: Option<VasId>) {
+    poke(lease, INSTANCES_OFFSET + handle * 64 + 32, vid.map_or(0, VasId::raw));
+}
+
+fn put_inside(lease: &Lease, vcpu: u64, handle: u64, thread: u64) {
+    poke(lease, VCPU_LINES_OFFSET + vcpu * 64, handle * 64);
+    poke(lease, VCPU_LINES_OFFSET + vcpu * 64 + 8, thread);
+}
+
+fn vas(s: &TestStore, text: &str) -> VasId {
+    s.create_vas(&name(text), Mode::PRIVATE).unwrap()
+}
+
+#[test]
+fn a_lease_tells_what_its_vm_does_until_it_is_dropped() {
+    let s = store();
+    let (v, w) = (vas(&s, "v"), vas(&s, "w"));
+    let (x, y) = (segment(&s, "x"), segment(&s, "y"));
+    let lease = lease(&s, "a\nb %");
+    put_instance(&lease, 1, Some(v));
+    put_instance(&lease, 32767, Some(w));
+    put_inside(&lease, 0, 1, 7);
+    put_inside(&lease, 1023, 32767, 0);
+    lease.set_segment(0, Some((x, Right::Read))).unwrap();
+    lease.set_segment(65535, Some((y, Right::Write))).unwrap();
+    assert_eq!(lease.set_segment(65536, None).unwrap_err().errno(), Errno::EINVAL);
+    let views = s.leases().unwrap();
+    let [view] = views.as_slice() else { panic!("{views:?}") };
+    assert_eq!((view.id, view.pid, view.program.as_str()), (lease.id(), 42, "a\nb %"));
+    assert_eq!(view.vases, [v, w].into());
+    assert_eq!(view.segments, [(x, Right::Read), (y, Right::Write)]);
+    assert_eq!(view.inside, [Inside { vid: v, thread: 7 }, Inside { vid: w, thread: 0 }]);
+    assert!(s.is_alive(lease.id()));
+    let id = lease.id();
+    drop(lease);
+    assert!(!s.is_alive(id) && s.leases().unwrap().is_empty());
+    assert!(!s.is_alive(LeaseId::new(1).unwrap()));
+}
+
+#[test]
+fn a_sparse_lease_costs_little_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let s = store();
+    let lease = lease(&s, "p");
+    let path = s.path().join("vms").join(lease.id().to_string());
+    let meta = std::fs::metadata(path).unwrap();
+    assert_eq!(meta.len(), 5 << 20);
+    assert!(meta.blocks() * 512 <= 256 << 10, "{}", meta.blocks() * 512);
+    lease.reserve(INSTANCES_OFFSET, 4096).unwrap();
+    assert!(s.leases().unwrap().first().unwrap().vases.is_empty());
+}
+
+#[test]
+fn long_program_names_are_cut_between_characters() {
+    let s = store();
+    let _lease = lease(&s, &"\u{e9}\u{1}".repeat(900));
+    let program = s.leases().unwrap().remove(0).program;
+    assert!(program.len() > 1000 && program.len() <= 1024, "{}", program.len());
+}
+
+#[test]
+fn objects_in_use_are_busy_and_free_again_when_the_vm_ends() {
+    let s = store();
+    let (v, x) = (vas(&s, "v"), segment(&s, "x"));
+    s.attach_segment(v, x, Right::Write).unwrap();
+    let lease = lease(&s, "program");
+    put_instance(&lease, 3, Some(v));
+    lease.set_segment(5, Some((x, Right::Write))).unwrap();
+    let attached = |error: StoreError| {
+        let id = lease.id();
+        let right = matches!(&error, StoreError::Busy { why: Busy::Attached(by), .. }
+            if by.len() == 1 && by[0].lease == id && by[0].pid == 42);
+        assert!(right && error.errno() == Errno::EBUSY, "{error}");
+        assert!(error.to_string().contains("process 42 (program)"), "{error}");
+    };
+    attached(s.delete_vas(v).unwrap_err());
+    attached(s.delete_segment(x).unwrap_err());
+    attached(s.set_lockable(x, false).unwrap_err());
+    assert_eq!(s.vas(v).unwrap().segments.len(), 1);
+    put_inside(&lease, 2, 3, 1);
+    let error = s.detach_segment(v, x).unwrap_err();
+    assert!(matches!(&error, StoreError::Busy { why: Busy::Inside(_), .. }), "{error}");
+    put_inside(&lease, 2, 0, 1);
+    s.detach_segment(v, x).unwrap();
+    drop(lease);
+    s.set_lockable(x, false).unwrap();
+    s.delete_vas(v).unwrap();
+    s.delete_segment(x).unwrap();
+}
+
+#[test]
+fn lines_that_make_no_sense_are_nobody_inside() {
+    let s = store();
+    let v = vas(&s, "v");
+    let lease = lease(&s, "p");
+    put_instance(&lease, 1, Some(v));
+    for (vcpu, current) in [65, u64::MAX, 1 << 21, !63].into_iter().enumerate() {
+        poke(&lease, VCPU_LINES_OFFSET + vcpu as u64 * 64, current);
+    }
+    put_inside(&lease, 9, 2, 1);
+    poke(&lease, INSTANCES_OFFSET + 5 * 64 + 32, u64::MAX);
+    let view = s.leases().unwrap().remove(0);
+    assert!(view.inside.is_empty(), "{:?}", view.inside);
+    assert_eq!(view.vases, [v].into());
+}
+
+/// Holds a lease until it is killed; started by the tests below in a process of its own.
+#[test]
+fn child_holds_a_lease() {
+    let Some(path) = std::env::var_os("SPACEJMP_TEST_LEASE_OF") else { return };
+    let store = Store::open(path.as_ref()).unwrap();
+    let lease = lease(&store, "child");
+    let x = store.find_segment(&name("x")).unwrap();
+    let mut file = store.open_segment(x).unwrap();
+    store.join(&mut file, &lease, 0, Right::Write).unwrap();
+    println!("\nLEASE {}", lease.id());
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+#[test]
+fn a_killed_vm_is_dead_at_once_and_leaves_its_segment_dirty() {
+    use std::io::{BufRead, BufReader};
+    let s = store();
+    let x = segment(&s, "x");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "store::tests::leases::child_holds_a_lease"])
+        .env("SPACEJMP_TEST_LEASE_OF", s.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let id = lines.find_map(|line| line.unwrap().strip_prefix("LEASE ").map(str::to_owned));
+    let id = LeaseId::new(u64::from_str_radix(&id.unwrap(), 16).unwrap()).unwrap();
+    assert!(s.is_alive(id));
+    let record = s.segment(x).unwrap();
+    assert_eq!(
+        (record.attachers.as_slice(), record.dirty()),
+        ([(id, Right::Write)].as_slice(), false)
+    );
+    assert_eq!(s.delete_segment(x).unwrap_err().errno(), Errno::EBUSY);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!s.is_alive(id), "the file is there, the flock is not");
+    assert!(s.path().join("vms").join(id.to_string()).exists());
+    assert!(s.leases().unwrap().is_empty());
+    let record = s.segment(x).unwrap();
+    assert!(record.dirty() && record.attachers.is_empty());
+    assert_eq!(record.header.lease, Some(id));
+    s.delete_segment(x).unwrap();
+}
+
+#[test]
+fn a_segment_is_clean_when_its_last_writer_has_left() {
+    let s = store();
+    let x = segment(&s, "x");
+    let (first, second, reader) = (lease(&s, "1"), lease(&s, "2"), lease(&s, "3"));
+    let mut open = [s.open_segment(x).unwrap(), s.open_segment(x).unwrap()];
+    let mut read = s.open_segment(x).unwrap();
+    s.join(&mut read, &reader, 0, Right::Read).unwrap();
+    let state = || s.segment(x).unwrap().header.state as u8;
+    assert_eq!(state(), 0, "reading does not make dirty");
+    s.join(&mut open[0], &first, 0, Right::Write).unwrap();
+    s.join(&mut open[1], &second, 9, Right::Write).unwrap();
+    assert_eq!((state(), s.segment(x).unwrap().dirty()), (1, false));
+    s.leave(&open[1], &second, 9).unwrap();
+    assert_eq!((state(), s.segment(x).unwrap().header.lease), (1, Some(first.id())));
+    s.leave(&read, &reader, 0).unwrap();
+    assert_eq!(state(), 1, "a reader that leaves while another writes cleans nothing");
+    s.leave(&open[0], &first, 0).unwrap();
+    assert_eq!(state(), 0);
+}
+
+#[test]
+fn a_reader_that_leaves_does_not_wash_off_a_dead_writer() {
+    let s = store();
+    let x = segment(&s, "x");
+    let (writer, reader) = (lease(&s, "w"), lease(&s, "r"));
+    let mut file = s.open_segment(x).unwrap();
+    s.join(&mut file, &writer, 0, Right::Write).unwrap();
+    drop(writer);
+    s.join(&mut file, &reader, 0, Right::Read).unwrap();
+    s.leave(&file, &reader, 0).unwrap();
+    assert!(s.segment(x).unwrap().dirty());
+}
+
+#[test]
+fn what_lies_about_in_the_folder_of_leases_is_no_vm() {
+    let s = store();
+    let vms = s.path().join("vms");
+    std::fs::write(vms.join("readme"), "").unwrap();
+    std::fs::write(vms.join("00000000000000aa"), "dead").unwrap();
+    std::fs::create_dir(vms.join("00000000000000bb")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", vms.join("00000000000000cc")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        vms.join("00000000000000dd"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    assert!(s.leases().unwrap().is_empty());
+    assert!(!s.is_alive(LeaseId::new(0xaa).unwrap()));
+    let held = std::fs::File::open(vms.join("00000000000000aa")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let view = s.leases().unwrap().remove(0);
+    assert_eq!((view.pid, view.program.as_str()), (0, "unknown"), "alive, though damaged");
+}

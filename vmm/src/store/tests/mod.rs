@@ -1,0 +1,11 @@
+//! Scenarios that need a whole store.
+
+mod book;
+mod collect;
+mod concurrent;
+mod copies;
+mod damage;
+mod leases;
+mod objects;
+mod permissions;
+mod volatile;
