@@ -6,7 +6,8 @@ use tests::skip_without_kvm;
 use vmm::vm::{Exit, UserRegs};
 
 use crate::bench::{
-    ALL_FLAGS, Bench, CODE, FIXED, NOWHERE, STACK, SYSCALL, TRAP_FLAG, behind_call, call_page, marked, mov_eax,
+    ALL_FLAGS, Bench, CODE, FIXED, NOWHERE, STACK, SYSCALL, TRAP_FLAG, behind_call, call_page,
+    marked, mov_eax,
 };
 
 /// What a Linux call may change, taken out of a comparison.

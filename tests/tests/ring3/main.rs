@@ -9,3 +9,4 @@ mod fences;
 mod kicks;
 mod state;
 mod switch;
+mod switch_locks;

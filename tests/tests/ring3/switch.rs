@@ -57,17 +57,17 @@ impl Switcher {
         Switcher { bench, entries }
     }
 
-    fn current(&self) -> u32 {
+    pub(crate) fn current(&self) -> u32 {
         self.bench.machine.current_instance(self.bench.vcpu.index()).unwrap()
     }
 
-    fn root(&self) -> GuestPhys {
+    pub(crate) fn root(&self) -> GuestPhys {
         GuestPhys::literal(self.bench.vcpu.cr3() & !0xfff)
     }
 
     /// Runs a switch to `vh` that the kernel must leave to the VMM, with everything as it was.
     #[track_caller]
-    fn refused(&mut self, vh: u64) {
+    pub(crate) fn refused(&mut self, vh: u64) {
         let (before, root) = (self.current(), self.root());
         // mov eax, vas_switch; call page
         self.bench.load(&[&mov_eax(CALL_VAS_SWITCH)[..], &call_page(), &END].concat());
@@ -96,7 +96,7 @@ fn kept(regs: &UserRegs) -> UserRegs {
 }
 
 /// `mov r, [rbx]` for r12 to r15.
-fn read_place(register: u8) -> [u8; 3] {
+pub(crate) fn read_place(register: u8) -> [u8; 3] {
     [0x4c, 0x8b, 0x03 | (register & 7) << 3]
 }
 
@@ -161,10 +161,6 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     // Not attached: no roots.
     machine.clear_instance(2).unwrap();
     s.refused(2);
-    // Needs locks: a root, but none for the plain way.
-    let locked = InstanceEntry { plain_cr3: 0, lock_count: 1, ..s.entries[1] };
-    machine.set_instance(2, &locked).unwrap();
-    s.refused(2);
     machine.set_instance(2, &s.entries[1]).unwrap();
     // A VAS has changed since the VMM looked.
     let live = machine.live_page();
@@ -173,11 +169,11 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
         s.refused(vh);
     }
     machine.set_seen(7).unwrap();
-    // Locks are held, which somebody must give back.
-    machine.set_held_locks(0, 5, 1).unwrap();
-    s.refused(1);
-    assert_eq!(machine.held_locks(0).unwrap(), (5, 1));
-    machine.set_held_locks(0, 0, 0).unwrap();
+    // More locks than there is room for.
+    let absurd = InstanceEntry { plain_cr3: 0, lock_count: !0, ..s.entries[1] };
+    machine.set_instance(2, &absurd).unwrap();
+    s.refused(2);
+    machine.set_instance(2, &s.entries[1]).unwrap();
     // And with all of this put right it goes.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;

@@ -230,10 +230,8 @@ pub(crate) fn first_sregs(old: &kvm_sregs, area: &VcpuArea, machine: &Machine) -
     // With tag 0, which no instance has.
     sregs.cr3 = machine.root.raw();
     sregs.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
-    for (offered, bit) in [
-        (machine.has_fsgsbase(), CR4_FSGSBASE),
-        (machine.xcr0 > 1, CR4_OSXSAVE),
-    ] {
+    for (offered, bit) in [(machine.has_fsgsbase(), CR4_FSGSBASE), (machine.xcr0 > 1, CR4_OSXSAVE)]
+    {
         if offered {
             sregs.cr4 |= bit;
         }
