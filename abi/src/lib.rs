@@ -10,7 +10,8 @@
 //! - [`pte`], [`walk`]: page-table entries and the editor of tables
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
-//! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of `vas_switch`
+//! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of
+//!   `vas_switch`; [`tag`]: when the TLB may be kept
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod objects;
 pub mod pte;
 pub mod shared;
 pub mod switch;
+pub mod tag;
 pub mod walk;
 
 pub use addr::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, PageSize};

@@ -49,9 +49,8 @@ impl Switcher {
             let tag = if machine.has_pcid() { CR3_KEEP | u64::from(vh + 1) } else { 0 };
             let cr3 = root.raw() | tag;
             let generation = machine.new_generation();
-            let entry =
-                InstanceEntry { plain_cr3: cr3, cr3, generation, ..InstanceEntry::default() };
-            machine.set_instance(vh, &entry).unwrap();
+            let entry = InstanceEntry { cr3, generation, ..InstanceEntry::default() };
+            machine.set_instance(vh, &entry, true).unwrap();
             entries.push(entry);
         }
         Switcher { bench, entries }
@@ -161,7 +160,10 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     // Not attached: no roots.
     machine.clear_instance(2).unwrap();
     s.refused(2);
-    machine.set_instance(2, &s.entries[1]).unwrap();
+    // The VMM wants to see who goes there.
+    machine.set_instance(2, &s.entries[1], false).unwrap();
+    s.refused(2);
+    machine.set_instance(2, &s.entries[1], true).unwrap();
     // A VAS has changed since the VMM looked.
     let live = machine.live_page();
     machine.mem.store(live, 7).unwrap();
@@ -169,11 +171,6 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
         s.refused(vh);
     }
     machine.set_seen(7).unwrap();
-    // More locks than there is room for.
-    let absurd = InstanceEntry { plain_cr3: 0, lock_count: !0, ..s.entries[1] };
-    machine.set_instance(2, &absurd).unwrap();
-    s.refused(2);
-    machine.set_instance(2, &s.entries[1]).unwrap();
     // And with all of this put right it goes.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;

@@ -34,12 +34,11 @@ impl Locked {
                     exclusive: exclusive.into(),
                 })
                 .collect();
-            machine.set_lock_refs(next, &refs).unwrap();
+            machine.set_lock_list(next, &refs, entry.cr3, entry.generation).unwrap();
             let (lock_first, lock_count) = (next, refs.len() as u32);
-            let plain_cr3 = if refs.is_empty() { entry.cr3 } else { 0 };
-            let entry = InstanceEntry { plain_cr3, lock_first, lock_count, ..*entry };
-            machine.set_instance(vh, &entry).unwrap();
-            next += lock_count;
+            let entry = InstanceEntry { lock_first, lock_count, ..*entry };
+            machine.set_instance(vh, &entry, true).unwrap();
+            next += lock_count + 1;
         }
         let locked = Locked { s, pages };
         for page in 0..locked.pages.len() {
@@ -197,11 +196,12 @@ fn tables_have_ends() {
     assert!(machine.map_lock_page(MAX_LOCK_PAGES).is_err());
     assert!(machine.map_lock_page(MAX_LOCK_PAGES - 1).is_ok());
     let last = (abi::layout::LOCK_REFS_BYTES / 16) as u32 - 1;
-    assert!(machine.set_lock_refs(last, &[LockRef::default()]).is_ok());
-    assert!(machine.set_lock_refs(last, &[LockRef::default(); 2]).is_err());
+    assert!(machine.set_lock_list(last - 1, &[LockRef::default()], 0, 0).is_ok());
+    assert!(machine.set_lock_list(last, &[LockRef::default()], 0, 0).is_err());
+    assert!(machine.set_lock_list(0, &[], 0, 0).is_err());
     let handles = abi::objects::MAX_INSTANCES;
-    assert!(machine.set_instance(handles, &InstanceEntry::default()).is_err());
-    assert!(machine.set_instance(handles - 1, &InstanceEntry::default()).is_ok());
+    assert!(machine.set_instance(handles, &InstanceEntry::default(), true).is_err());
+    assert!(machine.set_instance(handles - 1, &InstanceEntry::default(), true).is_ok());
     assert!(machine.current_instance(abi::layout::MAX_VCPUS).is_err());
     assert!(machine.held_locks(1).is_err(), "there is one vCPU");
 }

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! SWITCH_CONTROL ┐
-//! SWITCH_LIVE    ├ 2 MiB of guest memory   parts of it can be laid over with files
-//! VCPU_LINES     │
-//! PLAIN_ROOTS    ┘
+//! SWITCH_LIVE    ├ 2 MiB of guest memory   live page and lines can be
+//! VCPU_LINES     │                         laid over with files
+//! roots, locks   ┘
 //! INSTANCES        2 MiB                   likewise
 //! LOCK_REFS        2 MiB                   from the first reference on
 //! LOCK_PAGES       4 KiB each              made one by one
@@ -20,12 +20,13 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 
 use abi::layout::{
-    INSTANCES, LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS, PLAIN_ROOTS,
-    PRIVATE_SLOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
+    INSTANCES, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS,
+    PLAIN_GENERATIONS, PLAIN_ROOTS, PRIVATE_SLOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES,
+    TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, InstanceEntry, LockRef, SwitchControl, VcpuLine};
+use abi::switch::{CR3_KEEP, InstanceEntry, LockEnd, LockRef, SwitchControl, VcpuLine};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 use core::mem::offset_of;
@@ -42,8 +43,8 @@ pub const HOME_TAG: u64 = 1;
 const LINE_BYTES: u64 = size_of::<VcpuLine>() as u64;
 const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
-const HELD: u64 = offset_of!(VcpuPage, held_count) as u64;
-const NUDGE: u64 = offset_of!(VcpuPage, nudge_count) as u64;
+const HELD: u64 = offset_of!(VcpuPage, held) as u64;
+const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
 const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 
 /// Where in guest-physical memory the tables of the switch lie.
@@ -144,7 +145,11 @@ impl Switching {
 
 /// First and count of a range of lock references.
 fn range_of(word: u64) -> (u32, u32) {
-    ((word >> 32) as u32, word as u32)
+    ((word >> 32) as u32 / REF_BYTES as u32, word as u32)
+}
+
+fn range_word(first: u32, count: u32) -> u64 {
+    (u64::from(first) * REF_BYTES) << 32 | u64::from(count)
 }
 
 fn put(list: &mut Vec<Option<GuestPhys>>, index: usize, gpa: GuestPhys) {
@@ -215,8 +220,8 @@ impl Machine {
         let root = self.root.raw();
         let cr3 = if self.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root };
         let generation = self.new_generation();
-        let home = InstanceEntry { plain_cr3: cr3, cr3, generation, ..InstanceEntry::default() };
-        self.set_instance(0, &home)?;
+        let home = InstanceEntry { cr3, generation, ..InstanceEntry::default() };
+        self.set_instance(0, &home, true)?;
         let mut rest = self.switching.rest();
         rest.started = true;
         for page in rest.vcpu_pages.iter().flatten() {
@@ -240,17 +245,28 @@ impl Machine {
         }
     }
 
-    fn plain_root(&self, vh: u32) -> GuestPhys {
-        self.switching.at(PLAIN_ROOTS).offset(u64::from(vh) * 8)
+    /// Entry `vh` of one of the kernel's tables by handle.
+    fn by_handle(&self, table: GuestVirt, vh: u32) -> GuestPhys {
+        self.switching.at(table).offset(u64::from(vh) * 8)
     }
 
-    /// Writes entry `vh`. A vCPU that switches there at this moment finds all of the old
-    /// entry, all of the new one, or neither, and then leaves the switch to the VMM. One that
-    /// found the old entry has announced itself before: [`Machine::vcpus_in`] names it.
+    /// Writes entry `vh`, for the kernel and for those who look. With `plain`, an instance
+    /// without locks that the kernel may switch to. An instance with locks needs the list that
+    /// [`Machine::set_lock_list`] has written, with the same root and generation, and the
+    /// kernel does what it can. One that is neither is the VMM's to switch to.
+    ///
+    /// A vCPU that switches there at this moment finds all of the old entry, all of the new
+    /// one, or neither, and then leaves the switch to the VMM. One that found the old entry
+    /// has announced itself before: [`Machine::vcpus_in`] names it.
     ///
     /// # Errors
     /// [`MemoryError`]; no such handle.
-    pub fn set_instance(&self, vh: u32, entry: &InstanceEntry) -> Result<(), MemoryError> {
+    pub fn set_instance(
+        &self,
+        vh: u32,
+        entry: &InstanceEntry,
+        plain: bool,
+    ) -> Result<(), MemoryError> {
         self.clear_instance(vh)?;
         let at = self.entry(vh)?;
         let locks = u64::from(entry.lock_count) | u64::from(entry.lock_first) << 32;
@@ -258,21 +274,28 @@ impl Machine {
         self.mem.store(word(offset_of!(InstanceEntry, generation)), entry.generation)?;
         self.mem.store(word(offset_of!(InstanceEntry, lock_count)), locks)?;
         self.mem.store(word(offset_of!(InstanceEntry, vid)), entry.vid)?;
-        // The roots last: each store is a release.
         self.mem.store(word(offset_of!(InstanceEntry, cr3)), entry.cr3)?;
-        self.mem.store(word(offset_of!(InstanceEntry, plain_cr3)), entry.plain_cr3)?;
-        self.mem.store(self.plain_root(vh), entry.plain_cr3)
+        self.mem.store(self.by_handle(PLAIN_GENERATIONS, vh), entry.generation)?;
+        // What lets the kernel in comes last: each store is a release.
+        if entry.lock_count != 0 {
+            let range = range_word(entry.lock_first, entry.lock_count);
+            self.mem.store(self.by_handle(LOCK_RANGES, vh), range)
+        } else if plain {
+            self.mem.store(self.by_handle(PLAIN_ROOTS, vh), entry.cr3)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Empties the roots of entry `vh`: from now on every switch there is left to the VMM.
-    /// Whoever found them before has announced itself: [`Machine::vcpus_in`] names it.
+    /// From now on every switch to `vh` is left to the VMM; its root is 0 for those who look.
+    /// Whoever found it before has announced itself: [`Machine::vcpus_in`] names it.
     ///
     /// # Errors
     /// [`MemoryError`]; no such handle.
     pub fn clear_instance(&self, vh: u32) -> Result<(), MemoryError> {
         let at = self.entry(vh)?;
-        self.mem.store(self.plain_root(vh), 0)?;
-        self.mem.store(at.offset(offset_of!(InstanceEntry, plain_cr3) as u64), 0)?;
+        self.mem.store(self.by_handle(PLAIN_ROOTS, vh), 0)?;
+        self.mem.store(self.by_handle(LOCK_RANGES, vh), 0)?;
         self.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
         // Between these stores and the loads of the lines: the kernel's XCHG is the other
         // half (abi::switch).
@@ -285,7 +308,7 @@ impl Machine {
     /// # Errors
     /// [`MemoryError`]; no such handle.
     pub fn erase_instance(&self, vh: u32) -> Result<(), MemoryError> {
-        self.set_instance(vh, &InstanceEntry::default())
+        self.set_instance(vh, &InstanceEntry::default(), false)
     }
 
     fn line(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
@@ -371,7 +394,8 @@ impl Machine {
     /// [`MemoryError`]; no such vCPU.
     pub fn set_held_locks(&self, vcpu: u32, first: u32, count: u32) -> Result<(), MemoryError> {
         let page = self.vcpu_page(vcpu)?;
-        self.mem.store(page.offset(HELD), u64::from(count) | u64::from(first) << 32)?;
+        let range = if count == 0 { 0 } else { range_word(first, count) };
+        self.mem.store(page.offset(HELD), range)?;
         let plain = count == 0 && self.switching.rest().started;
         self.mem.store(page.offset(LIMIT), if plain { u64::from(MAX_INSTANCES) } else { 0 })
     }
@@ -393,15 +417,23 @@ impl Machine {
         Ok(Some(range))
     }
 
-    /// Writes lock references from number `first` on. Not where an instance's entry or a
-    /// vCPU's held locks point: a changed set of locks goes to other places.
+    /// Writes the list of the locks of an instance with this root and generation: references
+    /// from number `first` on, which is not 0, and one place more for the list's end. Not
+    /// where an instance's entry or a vCPU's held locks point: whatever changes, be it the
+    /// root, makes a new list.
     ///
     /// # Errors
     /// [`MemoryError`]; no such place.
-    pub fn set_lock_refs(&self, first: u32, refs: &[LockRef]) -> Result<(), MemoryError> {
+    pub fn set_lock_list(
+        &self,
+        first: u32,
+        refs: &[LockRef],
+        cr3: u64,
+        generation: u64,
+    ) -> Result<(), MemoryError> {
         let start = u64::from(first) * REF_BYTES;
-        let len_bytes = refs.len() as u64 * REF_BYTES;
-        if start + len_bytes > LOCK_REFS_BYTES {
+        let len_bytes = (refs.len() as u64 + 1) * REF_BYTES;
+        if first == 0 || start + len_bytes > LOCK_REFS_BYTES {
             let gpa = GuestPhys::literal(start);
             return Err(MemoryError::NotMemory { gpa, len_bytes });
         }
@@ -410,13 +442,15 @@ impl Machine {
             Some(table) => table,
             None => self.map_lock_refs()?,
         };
-        for (at, lock) in (0_u64..).zip(refs) {
-            let gpa = table.offset(start + at * REF_BYTES);
-            self.mem.store(gpa, lock.page)?;
+        let mut at = table.offset(start);
+        for lock in refs {
+            self.mem.store(at, lock.page)?;
             let mode = u64::from(lock.slot) | u64::from(lock.exclusive) << 32;
-            self.mem.store(gpa.offset(8), mode)?;
+            self.mem.store(at.offset(8), mode)?;
+            at = at.offset(REF_BYTES);
         }
-        Ok(())
+        self.mem.store(at.offset(offset_of!(LockEnd, cr3) as u64), cr3)?;
+        self.mem.store(at.offset(offset_of!(LockEnd, generation) as u64), generation)
     }
 
     fn map_lock_refs(&self) -> Result<GuestPhys, MemoryError> {
