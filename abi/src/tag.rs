@@ -149,7 +149,9 @@ mod tests {
                     self.instances[instance].2 += 1;
                     match fault {
                         Fault::SameGenerationAfterTakingAway => {}
-                        Fault::OneGenerationForTwo => self.instances[instance].1 = 99,
+                        Fault::OneGenerationForTwo => {
+                            self.instances[instance].1 = self.instances[INSTANCES - 1].1;
+                        }
                         _ => self.new_generation(instance),
                     }
                     self.bring_out(instance, fault)

@@ -7,20 +7,21 @@ use abi::switch::{InstanceEntry, LockRef};
 use tests::skip_without_kvm;
 use vmm::vm::Exit;
 
-use crate::switch::{END, PLACE, Switcher, read_place, switch_to};
+use crate::bench::{call_page, mov_eax};
+use crate::switch::{END, PLACE, Switcher, best_of, read_place, switch_to};
 
 const OWN_SLOT: u32 = 3;
 const OTHER_SLOT: u64 = 9;
 
 /// Instances that need locks: for each handle from 1 on, numbers of lock pages and whether the
 /// lock is exclusive.
-struct Locked {
-    s: Switcher,
+pub(crate) struct Locked {
+    pub(crate) s: Switcher,
     pages: Vec<GuestPhys>,
 }
 
 impl Locked {
-    fn new(pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
+    pub(crate) fn new(pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
         let s = Switcher::new(needs.len() as u32);
         let machine = s.bench.machine.clone();
         let pages = (0..pages).map(|page| machine.map_lock_page(page).unwrap()).collect();
@@ -189,6 +190,32 @@ fn who_waits_for_a_lock_given_back_is_made_known_to_the_vmm() {
 }
 
 #[test]
+fn of_many_locks_given_back_all_are_whoever_waits() {
+    skip_without_kvm!();
+    let needs: &[(u32, bool)] = &[(0, true), (1, false), (2, true), (3, false)];
+    for waited_for in 0..4 {
+        let mut l = Locked::new(4, &[needs]);
+        let machine = l.s.bench.machine.clone();
+        l.switch(1);
+        let refs = machine.held_locks(0).unwrap();
+        assert_eq!(refs.1, 4);
+        l.set(waited_for, word::STATE, l.get(waited_for, word::STATE) | state::WAITERS);
+        l.s.bench.load(&[&switch_to(0)[..], &END].concat());
+        let exit = l.s.bench.run();
+        assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
+        assert_eq!((l.s.current(), l.held()), (0, 0), "{waited_for}");
+        assert_eq!([0, 1, 2, 3].map(|page| l.lock(page)), [FREE; 4], "{waited_for}");
+        assert_eq!(machine.take_nudges(0).unwrap(), Some(refs), "{waited_for}");
+        l.s.bench.vcpu.regs.rax = 0;
+        l.s.bench.run_to(6);
+        // And the next one is a plain switch again.
+        l.set(waited_for, word::STATE, 0);
+        l.switch(1);
+        l.switch(0);
+    }
+}
+
+#[test]
 fn tables_have_ends() {
     skip_without_kvm!();
     let s = Switcher::new(1);
@@ -204,4 +231,17 @@ fn tables_have_ends() {
     assert!(machine.set_instance(handles - 1, &InstanceEntry::default(), true).is_ok());
     assert!(machine.current_instance(abi::layout::MAX_VCPUS).is_err());
     assert!(machine.held_locks(1).is_err(), "there is one vCPU");
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p tests --test ring3 -- --ignored --nocapture ratio"]
+fn ratio_of_a_switch_with_one_lock_to_the_call_that_does_nothing() {
+    skip_without_kvm!();
+    let mut l = Locked::new(1, &[&[(0, true)]]);
+    l.set(0, word::STATE, state::NO_READERS);
+    let null = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
+    let pair = [switch_to(1), switch_to(0)].concat();
+    let [null, switch] = best_of(&mut l.s, [&null.repeat(16), &pair.repeat(8)], 16);
+    let ratio = switch as f64 / null as f64;
+    println!("null {null} cycles, switch with a lock to take or give {switch}: {ratio:.3}");
 }
