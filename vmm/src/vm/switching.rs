@@ -16,33 +16,27 @@
 //!
 //! None of it is resident before it is used.
 
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 
 use abi::layout::{
-    INSTANCES, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS,
-    PLAIN_GENERATIONS, PLAIN_ROOTS, PRIVATE_SLOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES,
+    INSTANCES, LOCK_REFS, LOCK_REFS_BYTES, MAX_VCPUS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES,
     TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, InstanceEntry, LockEnd, LockRef, SwitchControl, VcpuLine};
-use abi::walk::{PageTable, TableMem};
+use abi::switch::{CR3_KEEP, InstanceEntry, LockRef, SwitchControl, VcpuLine};
+use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
-use core::mem::offset_of;
 
 use super::machine::Machine;
 use super::memory::{GuestMem, MemoryError};
 use super::tables::Tables;
 
-/// PML4 slots of the kernel.
-const KERNEL_SLOTS: std::ops::Range<usize> = 256..512;
-/// The TLB tag of home, where there are tags. Tag 0 is what a vCPU begins with.
-pub const HOME_TAG: u64 = 1;
-
 const LINE_BYTES: u64 = size_of::<VcpuLine>() as u64;
-const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
-const REF_BYTES: u64 = size_of::<LockRef>() as u64;
+pub(crate) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
+pub(crate) const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 const HELD: u64 = offset_of!(VcpuPage, held) as u64;
 const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
 const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
@@ -52,7 +46,7 @@ const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 pub(crate) struct Switching {
     /// What [`SWITCH_CONTROL`] maps.
     base: GuestPhys,
-    instances: GuestPhys,
+    pub(super) instances: GuestPhys,
     next_generation: AtomicU64,
     rest: Mutex<Rest>,
 }
@@ -88,8 +82,45 @@ impl Switching {
     }
 
     /// The place of something that is mapped with the control page.
-    fn at(&self, gva: GuestVirt) -> GuestPhys {
+    pub(super) fn at(&self, gva: GuestVirt) -> GuestPhys {
         self.base.offset(gva.raw() - SWITCH_CONTROL.raw())
+    }
+
+    /// See [`Machine::new_generation`].
+    pub(super) fn new_generation(&self) -> u64 {
+        self.next_generation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Lets the kernel serve switches, of all vCPUs there are and will be.
+    pub(super) fn start(&self, mem: &GuestMem) -> Result<(), MemoryError> {
+        let mut rest = self.rest();
+        rest.started = true;
+        for page in rest.vcpu_pages.iter().flatten() {
+            mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
+        }
+        Ok(())
+    }
+
+    /// Where the lists of locks lie; mapped by the first who asks, who holds the tables' lock.
+    pub(super) fn lock_refs(
+        &self,
+        tables: &mut Tables<'_>,
+        root: GuestPhys,
+    ) -> Result<GuestPhys, MemoryError> {
+        let mut rest = self.rest();
+        if let Some(table) = rest.lock_refs {
+            return Ok(table);
+        }
+        let gpa = tables.mem.alloc(LOCK_REFS_BYTES)?;
+        let mut table = PageTable::new(root, tables);
+        table.map(LOCK_REFS, gpa, PageSize::Large2M, Rights::KERNEL_WRITE)?;
+        rest.lock_refs = Some(gpa);
+        Ok(gpa)
+    }
+
+    /// How many vCPUs there are.
+    fn vcpus(&self) -> u32 {
+        self.rest().vcpu_pages.len() as u32
     }
 
     /// Makes a vCPU known and writes into its `page` where its line and its tags lie.
@@ -148,7 +179,7 @@ fn range_of(word: u64) -> (u32, u32) {
     ((word >> 32) as u32 / REF_BYTES as u32, word as u32)
 }
 
-fn range_word(first: u32, count: u32) -> u64 {
+pub(crate) fn range_word(first: u32, count: u32) -> u64 {
     (u64::from(first) * REF_BYTES) << 32 | u64::from(count)
 }
 
@@ -204,113 +235,6 @@ impl Machine {
         self.mem.store(control.offset(offset_of!(SwitchControl, seen) as u64), live)
     }
 
-    /// A number that no instance has had as its generation.
-    #[must_use]
-    pub fn new_generation(&self) -> u64 {
-        self.switching.next_generation.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Writes home's entry, number 0, and lets the kernel serve switches. To be called once,
-    /// after files have been laid over lines and table. Until then the kernel serves only the
-    /// switch from home to home.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn start_switching(&self) -> Result<(), MemoryError> {
-        let root = self.root.raw();
-        let cr3 = if self.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root };
-        let generation = self.new_generation();
-        let home = InstanceEntry { cr3, generation, ..InstanceEntry::default() };
-        self.set_instance(0, &home, true)?;
-        let mut rest = self.switching.rest();
-        rest.started = true;
-        for page in rest.vcpu_pages.iter().flatten() {
-            self.mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
-        }
-        Ok(())
-    }
-
-    /// Home's root table.
-    #[must_use]
-    pub fn home_root(&self) -> GuestPhys {
-        self.root
-    }
-
-    fn entry(&self, vh: u32) -> Result<GuestPhys, MemoryError> {
-        let at = self.switching.instances.offset(u64::from(vh) * ENTRY_BYTES);
-        if vh < MAX_INSTANCES {
-            Ok(at)
-        } else {
-            Err(MemoryError::NotMemory { gpa: at, len_bytes: ENTRY_BYTES })
-        }
-    }
-
-    /// Entry `vh` of one of the kernel's tables by handle.
-    fn by_handle(&self, table: GuestVirt, vh: u32) -> GuestPhys {
-        self.switching.at(table).offset(u64::from(vh) * 8)
-    }
-
-    /// Writes entry `vh`, for the kernel and for those who look. With `plain`, an instance
-    /// without locks that the kernel may switch to. An instance with locks needs the list that
-    /// [`Machine::set_lock_list`] has written, with the same root and generation, and the
-    /// kernel does what it can. One that is neither is the VMM's to switch to.
-    ///
-    /// A vCPU that switches there at this moment finds all of the old entry, all of the new
-    /// one, or neither, and then leaves the switch to the VMM. One that found the old entry
-    /// has announced itself before: [`Machine::vcpus_in`] names it.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such handle.
-    pub fn set_instance(
-        &self,
-        vh: u32,
-        entry: &InstanceEntry,
-        plain: bool,
-    ) -> Result<(), MemoryError> {
-        self.clear_instance(vh)?;
-        let at = self.entry(vh)?;
-        let locks = u64::from(entry.lock_count) | u64::from(entry.lock_first) << 32;
-        let word = |field: usize| at.offset(field as u64);
-        self.mem.store(word(offset_of!(InstanceEntry, generation)), entry.generation)?;
-        self.mem.store(word(offset_of!(InstanceEntry, lock_count)), locks)?;
-        self.mem.store(word(offset_of!(InstanceEntry, vid)), entry.vid)?;
-        self.mem.store(word(offset_of!(InstanceEntry, cr3)), entry.cr3)?;
-        self.mem.store(self.by_handle(PLAIN_GENERATIONS, vh), entry.generation)?;
-        // What lets the kernel in comes last: each store is a release.
-        if entry.lock_count != 0 {
-            let range = range_word(entry.lock_first, entry.lock_count);
-            self.mem.store(self.by_handle(LOCK_RANGES, vh), range)
-        } else if plain {
-            self.mem.store(self.by_handle(PLAIN_ROOTS, vh), entry.cr3)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// From now on every switch to `vh` is left to the VMM; its root is 0 for those who look.
-    /// Whoever found it before has announced itself: [`Machine::vcpus_in`] names it.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such handle.
-    pub fn clear_instance(&self, vh: u32) -> Result<(), MemoryError> {
-        let at = self.entry(vh)?;
-        self.mem.store(self.by_handle(PLAIN_ROOTS, vh), 0)?;
-        self.mem.store(self.by_handle(LOCK_RANGES, vh), 0)?;
-        self.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
-        // Between these stores and the loads of the lines: the kernel's XCHG is the other
-        // half (abi::switch).
-        fence(Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Also clears what is left of entry `vh` for those who look, its VAS.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such handle.
-    pub fn erase_instance(&self, vh: u32) -> Result<(), MemoryError> {
-        self.set_instance(vh, &InstanceEntry::default(), false)
-    }
-
     fn line(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
         let at = self.switching.at(VCPU_LINES).offset(u64::from(vcpu) * LINE_BYTES);
         if vcpu < MAX_VCPUS {
@@ -361,7 +285,7 @@ impl Machine {
     pub fn vcpus_in(&self, vh: u32) -> Result<Vec<u32>, MemoryError> {
         fence(Ordering::SeqCst);
         let mut found = Vec::new();
-        for vcpu in 0..self.switching.rest().vcpu_pages.len() as u32 {
+        for vcpu in 0..self.switching.vcpus() {
             let line = self.line(vcpu)?;
             let word = |field: usize| self.mem.load(line.offset(field as u64));
             let words =
@@ -416,134 +340,18 @@ impl Machine {
         self.mem.store(word, 0)?;
         Ok(Some(range))
     }
-
-    /// Writes the list of the locks of an instance with this root and generation: references
-    /// from number `first` on, which is not 0, and one place more for the list's end. Not
-    /// where an instance's entry or a vCPU's held locks point: whatever changes, be it the
-    /// root, makes a new list.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such place.
-    pub fn set_lock_list(
-        &self,
-        first: u32,
-        refs: &[LockRef],
-        cr3: u64,
-        generation: u64,
-    ) -> Result<(), MemoryError> {
-        let start = u64::from(first) * REF_BYTES;
-        let len_bytes = (refs.len() as u64 + 1) * REF_BYTES;
-        if first == 0 || start + len_bytes > LOCK_REFS_BYTES {
-            let gpa = GuestPhys::literal(start);
-            return Err(MemoryError::NotMemory { gpa, len_bytes });
-        }
-        let known = self.switching.rest().lock_refs;
-        let table = match known {
-            Some(table) => table,
-            None => self.map_lock_refs()?,
-        };
-        let mut at = table.offset(start);
-        for lock in refs {
-            self.mem.store(at, lock.page)?;
-            let mode = u64::from(lock.slot) | u64::from(lock.exclusive) << 32;
-            self.mem.store(at.offset(8), mode)?;
-            at = at.offset(REF_BYTES);
-        }
-        self.mem.store(at.offset(offset_of!(LockEnd, cr3) as u64), cr3)?;
-        self.mem.store(at.offset(offset_of!(LockEnd, generation) as u64), generation)
-    }
-
-    fn map_lock_refs(&self) -> Result<GuestPhys, MemoryError> {
-        self.edit_tables(|tables| {
-            // The tables' lock is held: there is one of us.
-            if let Some(table) = self.switching.rest().lock_refs {
-                return Ok(table);
-            }
-            let gpa = self.mem.alloc(LOCK_REFS_BYTES)?;
-            tables.map(LOCK_REFS, gpa, PageSize::Large2M, Rights::KERNEL_WRITE)?;
-            self.switching.rest().lock_refs = Some(gpa);
-            Ok(gpa)
-        })
-    }
-
-    /// A fresh page at number `index` of the lock pages, to lay a segment's lock page over;
-    /// its guest-physical place. Once for each number: a mapped page stays, with whatever is
-    /// laid over it.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such number.
-    pub fn map_lock_page(&self, index: u32) -> Result<GuestPhys, MemoryError> {
-        let gva = GuestVirt::literal(
-            LOCK_PAGES.raw() + u64::from(index.min(MAX_LOCK_PAGES - 1)) * PAGE_SIZE,
-        );
-        if index >= MAX_LOCK_PAGES {
-            let gpa = GuestPhys::literal(u64::from(index) * PAGE_SIZE);
-            return Err(MemoryError::NotMemory { gpa, len_bytes: PAGE_SIZE });
-        }
-        self.edit_tables_and_pool(|root, tables| {
-            let gpa = tables.alloc_table()?;
-            PageTable::new(root, tables).map(gva, gpa, PageSize::Small4K, Rights::KERNEL_WRITE)?;
-            Ok(gpa)
-        })
-    }
-
-    /// A new root table with home's private region and the kernel, and an empty VAS region.
-    /// The frame is never given back.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn new_root(&self) -> Result<GuestPhys, MemoryError> {
-        self.edit_tables_and_pool(|home, tables| {
-            let root = tables.alloc_table()?;
-            link_common(tables, home, root)?;
-            Ok(root)
-        })
-    }
-
-    /// Makes the zeroed frame `root` a root table as [`Machine::new_root`] does.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn fill_root(&self, root: GuestPhys) -> Result<(), MemoryError> {
-        self.edit_tables_and_pool(|home, tables| link_common(tables, home, root))
-    }
-
-    /// Runs `edit` on the tables below `root`, under the same lock as the home space's.
-    ///
-    /// # Errors
-    /// Whatever `edit` returns.
-    pub fn edit_tables_of<R, E>(
-        &self,
-        root: GuestPhys,
-        edit: impl FnOnce(&mut PageTable<'_, Tables<'_>>) -> Result<R, E>,
-    ) -> Result<R, E> {
-        self.edit_tables_and_pool(|_, tables| edit(&mut PageTable::new(root, tables)))
-    }
-}
-
-/// Both halves that all roots share are tables that exist from the start: what is mapped in
-/// them later is at once visible everywhere.
-fn link_common(
-    tables: &mut Tables<'_>,
-    home: GuestPhys,
-    root: GuestPhys,
-) -> Result<(), MemoryError> {
-    for slot in PRIVATE_SLOTS.chain(KERNEL_SLOTS) {
-        let pte = tables.read(home, slot)?;
-        if pte.is_present() {
-            tables.write(root, slot, pte)?;
-        }
-    }
-    Ok(())
 }
 
 const _: () = {
     // One large page holds control page, live page and lines; one the instances.
-    assert!(SWITCH_CONTROL.raw() % PAGE_SIZE_2M == 0 && INSTANCES.raw() % PAGE_SIZE_2M == 0);
+    assert!(
+        SWITCH_CONTROL.raw().is_multiple_of(PAGE_SIZE_2M)
+            && INSTANCES.raw().is_multiple_of(PAGE_SIZE_2M)
+    );
     assert!(
         VCPU_LINES.raw() + MAX_VCPUS as u64 * LINE_BYTES <= SWITCH_CONTROL.raw() + PAGE_SIZE_2M
     );
     assert!(MAX_INSTANCES as u64 * ENTRY_BYTES == PAGE_SIZE_2M);
-    assert!(LOCK_REFS_BYTES == PAGE_SIZE_2M && LOCK_REFS.raw() % PAGE_SIZE_2M == 0);
-    assert!(TAG_TABLES.raw() % PAGE_SIZE_2M == 0);
+    assert!(LOCK_REFS_BYTES == PAGE_SIZE_2M && LOCK_REFS.raw().is_multiple_of(PAGE_SIZE_2M));
+    assert!(TAG_TABLES.raw().is_multiple_of(PAGE_SIZE_2M));
 };

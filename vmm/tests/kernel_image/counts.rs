@@ -9,11 +9,13 @@ use abi::layout::{
     PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
     VCPU_IST_STACKS, VCPU_LINES,
 };
-use abi::lock::state;
+use abi::lock::{Fast, LockWords, state, switch_locks_fast, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::CR3_KEEP;
+use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::mem::offset_of;
 
 use crate::processor::{End, Processor};
@@ -247,4 +249,121 @@ fn what_is_left_to_the_vmm_is_left_whole() {
             assert_eq!(p.cr3, 0);
         }
     }
+}
+
+/// A lock page of the processor's memory, for `abi::lock`.
+struct Words<'a>(&'a RefCell<HashMap<u64, u64>>, u64);
+
+impl Words<'_> {
+    fn change(&self, index: usize, change: impl FnOnce(u64) -> u64) -> u64 {
+        let mut words = self.0.borrow_mut();
+        let word = words.entry(self.1 + index as u64 * 8).or_default();
+        let before = *word;
+        *word = change(before);
+        before
+    }
+}
+
+impl LockWords for Words<'_> {
+    fn load(&self, index: usize) -> u64 {
+        self.change(index, |value| value)
+    }
+    fn store(&self, index: usize, value: u64) {
+        self.change(index, |_| value);
+    }
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
+        let found = self.change(index, |found| if found == old { new } else { found });
+        if found == old { Ok(found) } else { Err(found) }
+    }
+    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
+        self.change(index, |value| value.wrapping_add(delta))
+    }
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
+        self.change(index, |value| value.wrapping_sub(delta))
+    }
+    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
+        self.change(index, |value| value | bits)
+    }
+    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
+        self.change(index, |value| value & bits)
+    }
+    fn swap(&self, index: usize, value: u64) -> u64 {
+        self.change(index, |_| value)
+    }
+}
+
+#[test]
+fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
+    // What others may have put into a lock that we do not hold.
+    let states = [
+        0,
+        state::NO_READERS,
+        2,
+        2 | state::NO_READERS,
+        2 | state::CLAIM,
+        state::WAITERS,
+        state::WAITERS | state::NO_READERS,
+        state::INCONSISTENT,
+    ];
+    let refs = |modes: &[bool]| -> Vec<LockRef> {
+        let page = |index: usize| LOCK_PAGES.raw() + (20 + index as u64) * 4096;
+        let lock = |(index, &exclusive): (usize, &bool)| LockRef {
+            page: page(index),
+            slot: SLOT as u32,
+            exclusive: exclusive.into(),
+        };
+        modes.iter().enumerate().map(lock).collect()
+    };
+    let mut outcomes = HashMap::new();
+    for case in 0..4 * 64 * 4 * 2_usize {
+        let (modes, rest) = ([case & 1 != 0, case & 2 != 0], case / 4);
+        let (first, second, rest) = (states[rest % 8], states[rest / 8 % 8], rest / 64);
+        let (readers, later) = (rest % 4, if rest / 4 == 0 { 0 } else { state::WAITERS });
+        for way in WAYS {
+            let mut kernel = Kernel::new(way);
+            kernel.instance(0, HOME_ROOT, 0, &[]);
+            kernel.instance(1, ROOT, 20, &modes);
+            let refs = refs(&modes);
+            let model = RefCell::new(HashMap::new());
+            let set = |kernel: &mut Kernel, lock: usize, index: usize, value: u64| {
+                kernel.processor.store(refs[lock].page + index as u64 * 8, value);
+                model.borrow_mut().insert(refs[lock].page + index as u64 * 8, value);
+            };
+            for (lock, word) in [first, second].into_iter().enumerate() {
+                set(&mut kernel, lock, word::STATE, word);
+                set(&mut kernel, lock, word::SLOTS_USED, 8);
+                set(&mut kernel, lock, word::LANES + 6, (readers >> lock & 1) as u64);
+            }
+            let same = |kernel: &Kernel| {
+                for (&address, &value) in model.borrow().iter() {
+                    assert_eq!(kernel.processor.load(address), value, "{case} {address:#x}");
+                }
+            };
+            let words = |page| Words(&model, page);
+            let expected = switch_locks_fast(&[], &refs, words);
+            *outcomes.entry(format!("taking: {expected:?}")).or_insert(0) += 1;
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+            same(&kernel);
+            let served = |end: End| !matches!(end, End::Out(_));
+            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            if !served(end) {
+                continue;
+            }
+            // Somebody comes to wait for the second while we are inside.
+            let word = kernel.processor.load(refs[1].page) | later;
+            model.borrow_mut().insert(refs[1].page, word);
+            kernel.processor.store(refs[1].page, word);
+            let expected = switch_locks_fast(&refs, &[], words);
+            *outcomes.entry(format!("giving back: {expected:?}")).or_insert(0) += 1;
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
+            same(&kernel);
+            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            let nudge =
+                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
+            assert_eq!(nudge != 0, expected == Fast::DoneNudge);
+            assert_eq!(kernel.processor.cr3, HOME_ROOT);
+        }
+    }
+    println!("{outcomes:?}");
+    assert_eq!(outcomes.len(), 4, "each way to end was seen: {outcomes:?}");
 }

@@ -261,6 +261,11 @@ impl Processor {
                 let value = !self.read(i, 0);
                 self.write(i, 0, value);
             }
+            Mnemonic::Neg => {
+                let value = self.read(i, 0);
+                let result = self.subtract(0, value, size);
+                self.write(i, 0, result);
+            }
             Mnemonic::Shl | Mnemonic::Shr => {
                 let (value, by) = sources(self);
                 assert!(by > 0 && by < size as u64 * 8, "at {:#x}", i.ip());
