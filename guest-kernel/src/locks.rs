@@ -144,12 +144,7 @@ fn is_fresh() -> bool {
 
 /// The switch, once it is announced.
 #[inline(always)]
-fn enter(
-    vh: u64,
-    own: impl Fn(usize) -> &'static AtomicU64,
-    inside: &AtomicU64,
-    how: u32,
-) -> bool {
+fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64, how: u32) -> bool {
     if !is_fresh() {
         return false;
     }
