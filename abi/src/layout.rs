@@ -15,7 +15,7 @@
 //!   0xffff_8000_...   kernel, slots 256-511, supervisor only; used so far:
 //!   0xffff_ffff_8000_0000  kernel image
 //!   0xffff_ffff_c000_0000  per-vCPU areas, VCPU_AREA_BYTES apart
-//!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines, plain roots
+//!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines, roots and locks
 //!   0xffff_ffff_d020_0000  instance table
 //!   0xffff_ffff_d040_0000  lock references, then (at d100_0000) pages of lock words
 //!   0xffff_ffff_e000_0000  per-vCPU tables of TLB tags, TAG_TABLE_BYTES apart
@@ -89,11 +89,20 @@ pub const SWITCH_CONTROL: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_0000);
 pub const SWITCH_LIVE: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_1000);
 /// One `switch::VcpuLine` for each vCPU, in the VM's lease file: who is inside which VAS.
 pub const VCPU_LINES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
-/// By handle, 8 bytes each: `switch::InstanceEntry::plain_cr3`.
+/// By handle, 8 bytes each, like the two tables below: what to load into CR3, with
+/// `switch::CR3_KEEP` if tagged; 0 if a switch there is more than that.
 pub const PLAIN_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d010_0000);
-/// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file.
+/// The generations of the instances with a plain root.
+pub const PLAIN_GENERATIONS: GuestVirt = GuestVirt::literal(0xffff_ffff_d014_0000);
+/// Which locks an instance needs: offset of the first one's `switch::LockRef` in
+/// [`LOCK_REFS`], not 0, in the upper half, and in the lower half how many follow one another.
+/// Behind them is a `switch::LockEnd`. 0 where there are none, or the kernel must leave the
+/// switch to the VMM.
+pub const LOCK_RANGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d018_0000);
+/// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for those
+/// who look, the kernel has its own.
 pub const INSTANCES: GuestVirt = GuestVirt::literal(0xffff_ffff_d020_0000);
-/// The table of `switch::LockRef`.
+/// Lists of `switch::LockRef`, each with a `switch::LockEnd` behind it.
 pub const LOCK_REFS: GuestVirt = GuestVirt::literal(0xffff_ffff_d040_0000);
 /// Bytes set aside for [`LOCK_REFS`].
 pub const LOCK_REFS_BYTES: u64 = 2 << 20;
@@ -126,7 +135,9 @@ const _: () = {
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
     assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());
     assert!(VCPU_LINES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
-    assert!(PLAIN_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());
+    assert!(PLAIN_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= PLAIN_GENERATIONS.raw());
+    assert!(PLAIN_GENERATIONS.raw() + MAX_INSTANCES as u64 * 8 <= LOCK_RANGES.raw());
+    assert!(LOCK_RANGES.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());
     assert!(INSTANCES.raw() + MAX_INSTANCES as u64 * 64 == LOCK_REFS.raw());
     assert!(LOCK_REFS.raw() + LOCK_REFS_BYTES <= LOCK_PAGES.raw());
     assert!(LOCK_PAGES.raw() + MAX_LOCK_PAGES as u64 * PAGE_SIZE <= TAG_TABLES.raw());

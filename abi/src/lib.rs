@@ -11,7 +11,8 @@
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
 //! - [`lock`]: the lock of a segment
-//! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of `vas_switch`
+//! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of
+//!   `vas_switch`; [`tag`]: when the TLB may be kept
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod objects;
 pub mod pte;
 pub mod shared;
 pub mod switch;
+pub mod tag;
 pub mod walk;
 
 pub use addr::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, PageSize};

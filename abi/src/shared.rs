@@ -31,7 +31,7 @@ pub struct KernelInfo {
     pub epitaph: u64,
     /// The SYSRETQ instructions: an exception there means the program's return address or
     /// flags were impossible, which is the program's fault and not the kernel's.
-    pub sysrets: [u64; 3],
+    pub sysrets: [u64; 5],
 }
 
 /// The first page of a vCPU's area. GS base points here while the kernel serves a call.
@@ -49,15 +49,11 @@ pub struct VcpuPage {
     /// Handles from here on need more than the shortest way: `objects::MAX_INSTANCES`, or 0
     /// while the thread holds locks and before there is any instance.
     pub plain_limit: u64,
-    /// How many locks the thread holds.
-    pub held_count: u32,
-    /// Index of the first one's `switch::LockRef`.
-    pub held_first: u32,
-    /// As the two above: locks given back for which somebody waits. The VMM nudges them, and
-    /// sets this to 0.
-    pub nudge_count: u32,
-    /// Index of the first one's `switch::LockRef`.
-    pub nudge_first: u32,
+    /// The locks the thread holds, as in [`crate::layout::LOCK_RANGES`].
+    pub held: u64,
+    /// As `held`: locks given back for which somebody waits. The VMM nudges them, and sets
+    /// this to 0.
+    pub nudge: u64,
 }
 
 /// Offset of the GDT in the vCPU's page.
@@ -112,7 +108,7 @@ pub struct ExceptionFrame {
 }
 
 const _: () = {
-    assert!(core::mem::size_of::<KernelInfo>() == 96);
+    assert!(core::mem::size_of::<KernelInfo>() == 112);
     assert!(offset_of!(VcpuPage, user_rsp) == 0);
     assert!(core::mem::size_of::<VcpuPage>() as u64 <= VCPU_GDT);
     assert!(core::mem::size_of::<ExceptionFrame>() == 48);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  SwitchControl      private to the VM      seen
-//!  plain root[vh]     private to the VM      for the shortest way
+//!  root, generation, locks [vh]              what the kernel needs of an instance
 //!  live page          the store's file       changes: bumped at each change of any VAS
 //!  VcpuLine[vCPU]     the VM's lease file    announced, inside: handles
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
@@ -48,15 +48,13 @@ pub struct VcpuLine {
     pub reserved: [u64; 5],
 }
 
-/// At [`crate::layout::INSTANCES`], by handle; written by the VMM.
+/// At [`crate::layout::INSTANCES`], by handle; written by the VMM. For people and other VMMs
+/// who look: what the kernel uses is in memory that is the VM's alone.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InstanceEntry {
-    /// As `cr3`, or 0 if a switch there is more than a load of CR3: locks are to be taken, or
-    /// the VMM has something to do. The kernel reads it in [`crate::layout::PLAIN_ROOTS`].
-    pub plain_cr3: u64,
-    /// What to load into CR3, with [`CR3_KEEP`] if tagged, or 0: the kernel must leave the
-    /// switch to the VMM.
+    /// The root with its tag, and [`CR3_KEEP`] if tagged; 0 while the instance is not to be
+    /// entered.
     pub cr3: u64,
     /// Differs from every other instance's and is new after each change that takes anything
     /// away; a tag loaded with another generation must be flushed.
@@ -68,11 +66,21 @@ pub struct InstanceEntry {
     /// The VAS, 0 for home or none.
     pub vid: u64,
     /// 0.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 4],
 }
 
-/// One lock an instance needs. Entries of the table that an [`InstanceEntry`] or a
-/// `shared::VcpuPage` names are never written: a changed set of locks goes to other entries.
+/// Behind the last [`LockRef`] of an instance's list. A list is never written while an instance
+/// or a vCPU's page names it: whatever changes, be it the root, makes a new list.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockEnd {
+    /// As [`InstanceEntry::cr3`].
+    pub cr3: u64,
+    /// As [`InstanceEntry::generation`].
+    pub generation: u64,
+}
+
+/// One lock an instance needs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockRef {
@@ -90,7 +98,7 @@ const _: () = {
     assert!(offset_of!(VcpuLine, announced) == 0 && offset_of!(VcpuLine, inside) == 8);
     assert!(size_of::<VcpuLine>() == 64);
     assert!(size_of::<InstanceEntry>() == 64);
-    assert!(offset_of!(InstanceEntry, lock_count) == 24);
-    assert!(offset_of!(InstanceEntry, vid) == 32);
-    assert!(size_of::<LockRef>() == 16);
+    assert!(offset_of!(InstanceEntry, lock_count) == 16);
+    assert!(offset_of!(InstanceEntry, vid) == 24);
+    assert!(size_of::<LockRef>() == 16 && size_of::<LockEnd>() == size_of::<LockRef>());
 };

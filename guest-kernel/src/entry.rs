@@ -33,7 +33,8 @@ global_asm!(
     ".quad sj_syscall, sj_vectors, 16",
     ".quad sj_text_start, sj_text_end, sj_data_end",
     ".quad {epitaph}",
-    ".quad sj_sysret_linux, sj_sysret_call, sj_sysret_switch",
+    ".quad sj_sysret_linux, sj_sysret_call",
+    ".quad sj_sysret_switch, sj_sysret_take, sj_sysret_give",
 
     ".section .entry, \"ax\"",
     ".globl sj_leave_call, sj_leave_trapped",

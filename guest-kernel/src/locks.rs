@@ -1,4 +1,5 @@
-//! `vas_switch` where there is more to do than to load CR3: locks to take or to give back.
+//! `vas_switch` where `switch.rs` found something in the way: locks of both instances, a lock
+//! that is not free at once, a program that is where it wants to go.
 //!
 //! Runs on the vCPU's call stack or, on trapping hosts, on its exception stack: frames must
 //! stay within a few hundred bytes. What has to be waited for is left to the VMM.
@@ -8,11 +9,21 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::call::CALL_VAS_SWITCH;
-use abi::layout::{INSTANCES, LOCK_REFS, LOCK_REFS_BYTES, SWITCH_CONTROL, SWITCH_LIVE};
+use abi::layout::{
+    LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE,
+};
 use abi::lock::{Fast, LockWords, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, CR3_TAG, InstanceEntry, LockRef, SwitchControl, VcpuLine};
+use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
+use abi::{GuestVirt, tag};
+
+/// See [`switch_with_locks`].
+pub(crate) const PARTIAL: u32 = 1;
+/// See [`switch_with_locks`].
+pub(crate) const FLUSH: u32 = 2;
+
+const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 
 /// What entry gets back, in RAX and RDX.
 #[repr(C)]
@@ -79,99 +90,108 @@ impl LockWords for Page {
     }
 }
 
-/// The references of a range word: first in the upper half, count in the lower.
+/// The list of a range word: offset in the upper half, count in the lower.
 #[inline(always)]
-fn refs(range: u64) -> Option<&'static [LockRef]> {
-    const MOST: u64 = LOCK_REFS_BYTES / size_of::<LockRef>() as u64;
-    let (first, count) = (range >> 32, range & 0xffff_ffff);
-    if first + count > MOST {
-        return None;
-    }
-    let start = LOCK_REFS.raw() + first * size_of::<LockRef>() as u64;
-    // SAFETY: within the table, which is mapped before any count is not 0; entries that a
-    // range names are not written (abi::switch).
-    Some(unsafe { core::slice::from_raw_parts(start as *const LockRef, count as usize) })
+fn refs(range: u64) -> &'static [LockRef] {
+    let start = LOCK_REFS.raw() + (range >> 32);
+    // SAFETY: ranges are the VMM's, in memory no one else has: they lie in the table, which is
+    // mapped before there is one, and what they name is not written (abi::switch). An empty
+    // one is aligned, too.
+    unsafe { core::slice::from_raw_parts(start as *const LockRef, range as u32 as usize) }
 }
 
 /// Switches the vCPU whose page is at `page` to instance `vh`, or changes nothing.
-pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64) -> Outcome {
-    let number = if try_switch(vh, page).is_some() { 0 } else { u64::from(CALL_VAS_SWITCH) };
+///
+/// With [`PARTIAL`], the locks noted as held are the first ones of that instance, already
+/// taken; with [`FLUSH`], the TLB must be flushed whatever the tag's generation.
+pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64, how: u32) -> Outcome {
+    // SAFETY: entry passes the page of this vCPU.
+    let own = |offset: usize| unsafe { word(page + offset as u64) };
+    let line = own(offset_of!(VcpuPage, line)).load(Ordering::Relaxed);
+    // SAFETY: the VMM has filled in the line, and lines are mapped from the start.
+    let line = |offset: usize| unsafe { word(line + offset as u64) };
+    let announced = line(offset_of!(VcpuLine, announced));
+    let inside = line(offset_of!(VcpuLine, inside));
+    let done = vh < u64::from(MAX_INSTANCES) && {
+        announced.swap(vh, Ordering::SeqCst);
+        inside.load(Ordering::Relaxed) == vh && is_fresh() || enter(vh, own, inside, how)
+    };
+    if !done {
+        if how == PARTIAL {
+            let held = own(offset_of!(VcpuPage, held));
+            // Whatever it says: the VMM looks after those who wait for the locks of both.
+            let _ = switch_locks_fast(refs(held.load(Ordering::Relaxed)), &[], Page);
+            held.store(0, Ordering::Relaxed);
+        }
+        announced.store(inside.load(Ordering::Relaxed), Ordering::Release);
+    }
+    // Who waits for what was given back on the way must be woken by the VMM. It finds the
+    // thread where it wanted to go, if it got there.
+    let nudge = own(offset_of!(VcpuPage, nudge)).load(Ordering::Relaxed) != 0;
+    let number = if done && !nudge { 0 } else { u64::from(CALL_VAS_SWITCH) };
     Outcome { number, vh }
 }
 
+/// Whether the VMM has looked at all VASes since one was changed.
 #[inline(always)]
-fn try_switch(vh: u64, page: u64) -> Option<()> {
-    // SAFETY: entry passes the page of this vCPU, and the VMM has filled in its line.
-    let own = |offset: usize| unsafe { word(page + offset as u64) };
-    let line = own(offset_of!(VcpuPage, line)).load(Ordering::Relaxed);
-    // SAFETY: the lines are mapped from the start.
-    let line = |offset: usize| unsafe { word(line + offset as u64) };
-    let (announced, inside) =
-        (line(offset_of!(VcpuLine, announced)), line(offset_of!(VcpuLine, inside)));
-    if vh >= u64::from(MAX_INSTANCES) {
-        return None;
-    }
-    announced.swap(vh, Ordering::SeqCst);
-    let done = enter(vh, own, inside);
-    if done.is_none() {
-        announced.store(inside.load(Ordering::Relaxed), Ordering::Release);
-    }
-    done
+fn is_fresh() -> bool {
+    // SAFETY: the live page is mapped from the start.
+    let live = unsafe { word(SWITCH_LIVE.raw()) };
+    // SAFETY: and so is the control page.
+    let seen = unsafe { word(SWITCH_CONTROL.raw() + offset_of!(SwitchControl, seen) as u64) };
+    live.load(Ordering::SeqCst) == seen.load(Ordering::SeqCst)
 }
 
 /// The switch, once it is announced.
 #[inline(always)]
-fn enter(
-    vh: u64,
-    own: impl Fn(usize) -> &'static AtomicU64,
-    inside: &AtomicU64,
-) -> Option<()> {
-    // SAFETY: both are mapped from the start, and so is the table of instances.
-    let fixed = |address: u64| unsafe { word(address) };
-    let seen = SWITCH_CONTROL.raw() + offset_of!(SwitchControl, seen) as u64;
-    if fixed(SWITCH_LIVE.raw()).load(Ordering::SeqCst) != fixed(seen).load(Ordering::SeqCst) {
-        return None;
+fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64, how: u32) -> bool {
+    if !is_fresh() {
+        return false;
     }
-    if inside.load(Ordering::Relaxed) == vh {
-        return Some(());
-    }
-    let entry = INSTANCES.raw() + vh * size_of::<InstanceEntry>() as u64;
-    let entry = |offset: usize| fixed(entry + offset as u64).load(Ordering::Acquire);
-    let cr3 = entry(offset_of!(InstanceEntry, cr3));
-    let generation = entry(offset_of!(InstanceEntry, generation));
-    let needed = entry(offset_of!(InstanceEntry, lock_count));
-    // All three are of one time: the VMM empties the root before it writes the others.
-    if cr3 == 0 || cr3 != entry(offset_of!(InstanceEntry, cr3)) {
-        return None;
-    }
-    let held = own(offset_of!(VcpuPage, held_count));
+    // SAFETY: a word of one of the tables by handle, which are mapped from the start.
+    let of = |table: GuestVirt| unsafe { word(table.raw() + vh * 8) }.load(Ordering::Acquire);
+    let needed = of(LOCK_RANGES);
+    let (cr3, generation) = if needed == 0 {
+        let found = (of(PLAIN_ROOTS), of(PLAIN_GENERATIONS));
+        // Both are of one time: the VMM empties the root before it writes a generation.
+        if found.0 == 0 || found.0 != of(PLAIN_ROOTS) {
+            return false;
+        }
+        found
+    } else {
+        let end = LOCK_REFS.raw() + (needed >> 32) + u64::from(needed as u32) * REF_BYTES;
+        // SAFETY: as the list itself, whose end this is.
+        let end = unsafe { &*(end as *const LockEnd) };
+        (end.cr3, end.generation)
+    };
+    let held = own(offset_of!(VcpuPage, held));
     let old = held.load(Ordering::Relaxed);
-    let result = switch_locks_fast(refs(old)?, refs(needed)?, Page);
+    let result = switch_locks_fast(refs(old), refs(needed), Page);
     if result == Fast::Refused {
-        return None;
+        return false;
     }
     // From here on nothing fails. Kicks may stop us, but the VMM does not look at these words
     // then.
     held.store(needed, Ordering::Relaxed);
-    let limit = if needed as u32 == 0 { u64::from(MAX_INSTANCES) } else { 0 };
+    let limit = if needed == 0 { u64::from(MAX_INSTANCES) } else { 0 };
     own(offset_of!(VcpuPage, plain_limit)).store(limit, Ordering::Relaxed);
     let mut load = cr3;
     if cr3 & CR3_KEEP != 0 {
         let tags = own(offset_of!(VcpuPage, tags)).load(Ordering::Relaxed);
         // SAFETY: tagged roots exist only where vCPUs have tables of tags, of all 4096.
         let last = unsafe { word(tags + (cr3 & CR3_TAG) * 8) };
-        if last.load(Ordering::Relaxed) != generation {
-            last.store(generation, Ordering::Relaxed);
+        let keep = tag::keeps(last.load(Ordering::Relaxed), generation) && how != FLUSH;
+        last.store(generation, Ordering::Relaxed);
+        if !keep {
             load &= !CR3_KEEP;
         }
     }
     // SAFETY: a root of the VMM's; all have the same kernel half.
     unsafe { asm!("mov cr3, {}", in(reg) load, options(nostack, preserves_flags)) };
     inside.store(vh, Ordering::Release);
-    if result == Fast::DoneNudge {
-        // The VMM must wake who waits. It finds the thread where it wanted to go.
-        own(offset_of!(VcpuPage, nudge_count)).store(old, Ordering::Relaxed);
-        return None;
+    let nudge = own(offset_of!(VcpuPage, nudge));
+    if result == Fast::DoneNudge && nudge.load(Ordering::Relaxed) == 0 {
+        nudge.store(old, Ordering::Relaxed);
     }
-    Some(())
+    true
 }

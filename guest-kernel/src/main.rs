@@ -9,6 +9,7 @@
 //! ring 0   entry: our number? │   entry: stub     │   (hosts whose SYSCALL traps)
 //!            yes -> calls.rs, │     one OUT       │     -> calls.rs, switch.rs,
 //!                   switch.rs │                   │        or one OUT
+//!                             │                   │   switch.rs -> locks.rs
 //!            no  -> one OUT   │                   │
 //! VMM      reads and writes the program's registers, resumes
 //! ```

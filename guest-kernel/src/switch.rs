@@ -1,34 +1,42 @@
-//! `vas_switch` without leaving the guest, the shortest way: no locks to take or to give back.
+//! `vas_switch` without leaving the guest, where nothing stands in the way.
 //!
 //! ```text
-//! RDI handle -> announce in the vCPU's line -> look whether all is well -> load CR3
-//!                                                no: `locks.rs`, and after it the VMM
+//! RDI handle -> announce in the vCPU's line -> look whether all is well
+//!     -> take the locks that are needed, or give back those held -> load CR3
+//! in the way: both of it, a lock that is not free, ... -> `locks.rs`, and after it the VMM
 //! ```
 //!
-//! 1. Everything that can be wrong is found before anything but the line has changed; what the
-//!    kernel does not serve reaches the VMM with RAX, RDI and all registers a callee keeps as
-//!    the program had them. The other caller-saved ones are lost by contract (`abi::call`).
+//! 1. Everything that can be wrong is found before anything but the line has changed, or is put
+//!    right by `locks.rs`; what the kernel does not serve reaches the VMM with RAX, RDI and all
+//!    registers a callee keeps as the program had them. The other caller-saved ones are lost
+//!    by contract (`abi::call`).
 //! 2. A kick may stop the vCPU between any two instructions and resume it there: until CR3 is
 //!    loaded the line names both instances, and nothing is used that the VMM may have changed
 //!    since it was found good, but what the announcement protects.
 //! 3. Each instruction counts on hosts that interpret ring 0, memory operands twice: one
 //!    compare finds both handles out of range and locks held, and what has to be 0 in the end
-//!    comes out of a compare. There are two versions, because such hosts have no tags and on
-//!    the others a needless flush costs more than some instructions.
+//!    comes out of a compare. There are two versions of each way, because such hosts have no
+//!    tags, and on the others a needless flush costs more than some instructions.
+//!
+//! The algorithm of the locks is `abi::lock`'s; here are its two shortest ways, `acquire` and
+//! `release` of a lock nobody else wants, once more in assembly. `vmm/tests/kernel_image`
+//! counts the instructions of all ways, `tests/ring3/switch_locks.rs` runs them.
 
 use core::arch::global_asm;
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    INSTANCES, IST_STACK_BYTES, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK,
-    VCPU_IST_STACKS,
+    IST_STACK_BYTES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
+    SWITCH_LIVE, VCPU_CALL_STACK, VCPU_IST_STACKS,
 };
+use abi::lock::{state, word};
+use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_TAG, InstanceEntry, SwitchControl, VcpuLine};
+use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
 use abi::{GuestVirt, PAGE_SIZE};
 
-use crate::locks::switch_with_locks;
+use crate::locks::{FLUSH, PARTIAL, switch_with_locks};
 
 /// From the frame of a trap, five words without an error code, on the first exception stack
 /// down to the vCPU's page.
@@ -46,46 +54,180 @@ const fn near(base: GuestVirt, offset: usize) -> i32 {
 
 global_asm!(
     ".section .entry, \"ax\"",
-    ".globl sj_switch_call, sj_switch_trapped, sj_sysret_switch",
+    ".globl sj_switch_call, sj_switch_trapped",
+    ".globl sj_sysret_switch, sj_sysret_take, sj_sysret_give",
 
-    // By SYSCALL: on no stack; RCX and R11 are SYSCALL's. Uses RAX, RDX, RSI, R8, R9, R10.
-    ".balign 16",
-    "sj_switch_call:",
-    "swapgs",
-    "cmp rdi, gs:[{plain_limit}]",
-    "jae 4f",
+    // In the macros, `page` is how an operand in the vCPU's page begins, `tagged` whether there
+    // may be tags, `back` how to return to the program. RCX and R11 are SYSCALL's; RAX, RDX,
+    // RSI, R8, R9, R10 are used.
+    //
     // Announced before anything is read that the VMM may change: XCHG is a full barrier
-    // (SDM 3A, 9.2.5), see `abi::switch`.
-    "mov rdx, gs:[{line}]",
+    // (SDM 3A, 9.2.5), see `abi::switch`. Goes to 4 if a VAS has changed; leaves RAX 0, RDX the
+    // line, R8 where the vCPU is.
+    ".macro sj_announce page",
+    "mov rdx, \\page\\(){line}]",
     "mov r8, rdi",
     "xchg [rdx + {announced}], r8",
     "mov rax, [{live}]",
     "sub rax, [{seen}]",
     "jne 4f",
+    ".endm",
+
+    // R9 is a tagged root, R10 its generation; `index` and `table` are free registers. The TLB
+    // may hold this tag's translations of another generation: flush it then, by taking bit 63
+    // out of R9 (abi::tag). Goes to `kept` if not.
+    ".macro sj_tag page, index, index32, table, kept",
+    "mov \\index32, r9d",
+    "and \\index32, {tag_mask}",
+    "mov \\table, \\page\\(){tags}]",
+    "cmp r10, [\\table + \\index * 8]",
+    "je \\kept",
+    "mov [\\table + \\index * 8], r10",
+    "btr r9, 63",
+    ".endm",
+
+    // Announced, no lock is held, and the instance is not plain: takes its locks.
+    ".macro sj_take page, tagged, back",
+    "mov rsi, [rdi * 8 + {lock_ranges}]",
+    "mov \\page\\(){held}], rsi",
+    // Upper half: offset of the references; lower half, ESI: how many.
+    "mov r8, rsi",
+    "shr r8, 32",
+    "jz 4f",
+    "10:",
+    "mov r9, [r8 + {ref_page}]",
+    "mov r10d, [r8 + {ref_slot}]",
+    "cmp dword ptr [r8 + {ref_exclusive}], 0",
+    "je 12f",
+    "mov eax, {no_readers}",
+    "lea r10, [r10 + {no_readers} + 1]",
+    "lock cmpxchg [r9 + {state}], r10",
+    "jne 14f",
+    "add r8, {ref_bytes}",
+    "dec esi",
+    "jnz 10b",
+    "11:",
+    "mov qword ptr \\page\\(){plain_limit}], 0",
+    // The list's end has its root and generation: the range was one load, so all is of a piece.
+    "mov r9, [r8 + {end_cr3}]",
+    ".if \\tagged",
+    "test r9, r9",
+    "jns 2f",
+    "mov r10, [r8 + {end_generation}]",
+    "sj_tag \"\\page\", rsi, esi, r8, 2f",
+    ".endif",
+    "2:",
+    "mov cr3, r9",
+    "mov [rdx + {inside}], rdi",
+    "xor eax, eax",
+    "\\back",
+    // A reader announces itself, then looks.
+    "12:",
+    "lock inc qword ptr [r9 + r10 * 8 + {lanes}]",
+    "test dword ptr [r9 + {state}], {bars_readers}",
+    "jnz 13f",
+    "add r8, {ref_bytes}",
+    "dec esi",
+    "jnz 10b",
+    "jmp 11b",
+    "13:",
+    "lock dec qword ptr [r9 + r10 * 8 + {lanes}]",
+    // Not to be had this way: only those before it are held.
+    "14:",
+    "sub dword ptr \\page\\(){held}], esi",
+    "mov edx, {partial}",
+    "jmp 5f",
+    ".endm",
+
+    // Locks are held, or the handle is out of range: if the target is a plain instance, goes
+    // there and gives the locks back.
+    ".macro sj_give page, tagged, back",
+    "mov rsi, \\page\\(){held}]",
+    "mov r8, rsi",
+    "shr r8, 32",
+    "jz 4f",
+    "cmp rdi, {max_instances}",
+    "jae 4f",
+    "mov rdx, \\page\\(){line}]",
+    "mov rax, rdi",
+    "xchg [rdx + {announced}], rax",
+    "mov rax, [{live}]",
+    "sub rax, [{seen}]",
+    "jne 4f",
+    "mov r9, [rdi * 8 + {plain_roots}]",
+    "test r9, r9",
+    "jz 4f",
+    ".if \\tagged",
+    "jns 20f",
+    "mov r10, [rdi * 8 + {plain_generations}]",
+    "cmp r9, [rdi * 8 + {plain_roots}]",
+    "jne 4f",
+    "sj_tag \"\\page\", rax, eax, rdx, 20f",
+    ".endif",
+    "20:",
+    "mov rax, [r8 + {ref_page}]",
+    "mov edx, [r8 + {ref_slot}]",
+    "cmp dword ptr [r8 + {ref_exclusive}], 0",
+    "je 22f",
+    // Minus the owner, which is the slot plus 1.
+    "not rdx",
+    "lock xadd [rax + {state}], rdx",
+    "test edx, {waiters}",
+    "jnz 23f",
+    "add r8, {ref_bytes}",
+    "dec esi",
+    "jnz 20b",
+    "21:",
+    "mov qword ptr \\page\\(){held}], 0",
+    "mov qword ptr \\page\\(){plain_limit}], {max_instances}",
+    "mov rdx, \\page\\(){line}]",
+    "mov cr3, r9",
+    "mov [rdx + {inside}], rdi",
+    "xor eax, eax",
+    "\\back",
+    "22:",
+    "lock dec qword ptr [rax + rdx * 8 + {lanes}]",
+    "test dword ptr [rax + {state}], {waiters}",
+    "jnz 23f",
+    "add r8, {ref_bytes}",
+    "dec esi",
+    "jnz 20b",
+    "jmp 21b",
+    // Somebody waits for it: noted for the VMM; the rest is still held. The tag's generation
+    // may be noted already, without a flush.
+    "23:",
+    "mov rax, \\page\\(){held}]",
+    "mov \\page\\(){nudge}], rax",
+    "add r8, {ref_bytes}",
+    "dec esi",
+    "mov \\page\\(){held}], esi",
+    "mov \\page\\(){held} + 4], r8d",
+    "mov edx, {flush}",
+    "jmp 5f",
+    ".endm",
+
+    // By SYSCALL: on no stack.
+    ".balign 16",
+    "sj_switch_call:",
+    "swapgs",
+    "cmp rdi, gs:[{plain_limit}]",
+    "jae 7f",
+    "sj_announce \"gs:[\"",
     // Where we are: nothing to do, and the TLB is kept.
     "cmp rdi, r8",
     "je 3f",
     "mov r9, [rdi * 8 + {plain_roots}]",
     "test r9, r9",
     "jns 1f",
-    // Tagged (abi::tag has the reasons). The generation must be this root's: the root is read
-    // again behind it, since the VMM empties it before it writes another generation.
-    "mov r10, rdi",
-    "shl r10, 6",
-    "mov r10, [r10 + {generation}]",
+    // The generation must be this root's: the root is read again behind it, since the VMM
+    // empties it before it writes another generation.
+    "mov r10, [rdi * 8 + {plain_generations}]",
     "cmp r9, [rdi * 8 + {plain_roots}]",
     "jne 4f",
-    "mov esi, r9d",
-    "and esi, {tag_mask}",
-    "mov r8, gs:[{tags}]",
-    "cmp r10, [r8 + rsi * 8]",
-    "je 2f",
-    // The TLB may hold this tag's translations of another generation: flush it on load.
-    "mov [r8 + rsi * 8], r10",
-    "btr r9, 63",
+    "sj_tag \"gs:[\", rsi, esi, r8, 2f",
     "jmp 2f",
     "1:",
-    "jz 4f",
+    "jz 6f",
     "2:",
     // Every root has the same kernel half: the next instruction is found there.
     "mov cr3, r9",
@@ -94,8 +236,14 @@ global_asm!(
     "swapgs",
     "sj_sysret_switch:",
     "sysretq",
-    // More than that, on the call stack.
+    "6:",
+    "sj_take \"gs:[\", 1, \"swapgs; sj_sysret_take: sysretq\"",
+    "7:",
+    "sj_give \"gs:[\", 1, \"swapgs; sj_sysret_give: sysretq\"",
+    // In Rust, on the call stack.
     "4:",
+    "xor edx, edx",
+    "5:",
     "mov gs:[{user_rsp}], rsp",
     "mov rsp, gs:[{call_stack}]",
     "lea rsi, [rsp + {top_to_page}]",
@@ -117,30 +265,36 @@ global_asm!(
     "sj_switch_trapped:",
     "add qword ptr [rsp], 2",
     "cmp rdi, [rsp + {trap_to_page} + {plain_limit}]",
-    "jae 4f",
-    "mov rdx, [rsp + {trap_to_page} + {line}]",
-    "mov r8, rdi",
-    "xchg [rdx + {announced}], r8",
-    "mov rax, [{live}]",
-    "sub rax, [{seen}]",
-    "jne 4f",
+    "jae 7f",
+    "sj_announce \"[rsp + {trap_to_page} + \"",
     // To where we are, too: that is cheaper here than to ask.
     "mov rcx, [rdi * 8 + {plain_roots}]",
-    "jrcxz 4f",
+    "jrcxz 6f",
     "mov cr3, rcx",
     "mov [rdx + {inside}], rdi",
     "iretq",
+    "6:",
+    "cmp rdi, r8",
+    "je 3f",
+    "sj_take \"[rsp + {trap_to_page} + \", 0, iretq",
+    "7:",
+    "sj_give \"[rsp + {trap_to_page} + \", 0, iretq",
     "4:",
+    "xor edx, edx",
+    "5:",
     "lea rsi, [rsp + {trap_to_page}]",
     "call {switch_with_locks}",
     "test rax, rax",
-    "jne 5f",
+    "jne 8f",
+    "3:",
     "iretq",
-    "5:",
+    "8:",
     "mov rdi, rdx",
     "jmp sj_leave_trapped",
     ".text",
     switch_with_locks = sym switch_with_locks,
+    partial = const PARTIAL,
+    flush = const FLUSH,
     trap_to_page = const TRAP_TO_PAGE,
     top_to_page = const TOP_TO_PAGE,
     user_rsp = const offset_of!(VcpuPage, user_rsp),
@@ -148,14 +302,29 @@ global_asm!(
     line = const offset_of!(VcpuPage, line),
     tags = const offset_of!(VcpuPage, tags),
     plain_limit = const offset_of!(VcpuPage, plain_limit),
+    held = const offset_of!(VcpuPage, held),
+    nudge = const offset_of!(VcpuPage, nudge),
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
     live = const near(SWITCH_LIVE, 0),
     announced = const offset_of!(VcpuLine, announced),
     inside = const offset_of!(VcpuLine, inside),
     plain_roots = const near(PLAIN_ROOTS, 0),
-    generation = const near(INSTANCES, offset_of!(InstanceEntry, generation)),
+    plain_generations = const near(PLAIN_GENERATIONS, 0),
+    lock_ranges = const near(LOCK_RANGES, 0),
+    ref_page = const near(LOCK_REFS, offset_of!(LockRef, page)),
+    ref_slot = const near(LOCK_REFS, offset_of!(LockRef, slot)),
+    ref_exclusive = const near(LOCK_REFS, offset_of!(LockRef, exclusive)),
+    ref_bytes = const size_of::<LockRef>(),
+    end_cr3 = const near(LOCK_REFS, offset_of!(LockEnd, cr3)),
+    end_generation = const near(LOCK_REFS, offset_of!(LockEnd, generation)),
+    state = const word::STATE * 8,
+    lanes = const word::LANES * 8,
+    no_readers = const state::NO_READERS,
+    bars_readers = const state::BARS_READERS,
+    waiters = const state::WAITERS,
+    max_instances = const MAX_INSTANCES,
     tag_mask = const CR3_TAG,
 );
 
-// The tagged way's shift.
-const _: () = assert!(size_of::<InstanceEntry>() == 1 << 6 && CALL_VAS_SWITCH != 0);
+// The call is left to the VMM with RAX not 0.
+const _: () = assert!(CALL_VAS_SWITCH != 0);

@@ -8,6 +8,8 @@ use tests::{pace, skip_without_kvm};
 use vmm::vm::{Exit, kick};
 
 use crate::bench::{Bench, CODE, SYSCALL, call_page, marked, mov_eax};
+use crate::switch::{PLACE, switch_to};
+use crate::switch_locks::Locked;
 
 fn own_tid() -> i32 {
     // SAFETY: a plain system call.
@@ -100,6 +102,16 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
 /// Runs a loop of `middle` for `rounds` rounds under a rain of kicks. Each round must be made
 /// exactly once, with the registers as they should be.
 fn rain(middle: Vec<u8>, rounds: u64, served: impl Fn(&Exit) -> bool + Sync) {
+    rain_on(Bench::new, middle, rounds, served);
+}
+
+/// As [`rain`], on a bench of the caller's.
+fn rain_on(
+    bench: impl FnOnce() -> Bench + Send,
+    middle: Vec<u8>,
+    rounds: u64,
+    served: impl Fn(&Exit) -> bool + Sync,
+) {
     let (tid, done, kicked) = (AtomicI32::new(0), AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -110,7 +122,7 @@ fn rain(middle: Vec<u8>, rounds: u64, served: impl Fn(&Exit) -> bool + Sync) {
                 }
             }
             let _done = Done(&done);
-            let mut bench = Bench::new();
+            let mut bench = bench();
             let armed = bench.vcpu.arm();
             // 1: middle; add r15, rax; inc r12; dec rbx; jnz 1b; ud2
             let tail = [0x49, 0x01, 0xc7, 0x49, 0xff, 0xc4, 0x48, 0xff, 0xcb, 0x0f, 0x85];
@@ -169,6 +181,29 @@ fn ten_thousand_null_calls_under_a_rain_of_kicks_are_each_made_once() {
     rain([mov_eax(CALL_NULL), call_page(), rdi].concat(), u64::from(pace::times(10_000)), |_| {
         false
     });
+}
+
+#[test]
+fn thousands_of_switches_under_a_rain_of_kicks_are_each_made_once() {
+    skip_without_kvm!();
+    // Without locks, with two, with one of them, without, home. Each time [rbp] must be what
+    // the instance has there.
+    let locked = Locked::new(2, &[&[], &[(0, true), (1, false)], &[(0, true)]]);
+    let machine = locked.s.bench.machine.clone();
+    let rbp = [&[0x48, 0xbd][..], &PLACE.to_le_bytes()].concat();
+    let mut middle = rbp;
+    for vh in [1, 2, 3, 1] {
+        middle.extend(switch_to(vh));
+        // cmp qword [rbp], 0x1111 vh; je +2; ud2
+        middle.extend([0x48, 0x81, 0x7d, 0]);
+        middle.extend((0x1111 * vh).to_le_bytes());
+        middle.extend([0x74, 0x02, 0x0f, 0x0b]);
+    }
+    middle.extend(switch_to(0));
+    middle.extend([&[0x48, 0xbf][..], &marked(0).rdi.to_le_bytes()].concat());
+    rain_on(|| locked.s.bench, middle, u64::from(pace::times(3000)), |_| false);
+    assert_eq!(machine.held_locks(0).unwrap().1, 0);
+    assert_eq!(machine.vcpus_in(0).unwrap(), [0]);
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod fences;
 mod kicks;
 mod state;
 mod switch;
+mod switch_locks;
 mod windows;

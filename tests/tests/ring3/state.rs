@@ -5,6 +5,9 @@ use tests::skip_without_kvm;
 use vmm::vm::Exit;
 
 use crate::bench::{Bench, CODE, DATA, NOWHERE, SYSCALL, call_page, mov_eax};
+use crate::switch::switch_to;
+use crate::switch_locks::Locked;
+use abi::GuestVirt;
 
 /// Loads sixteen XMM registers from RBX and the x87 stack with 1 and pi.
 fn load_state() -> Vec<u8> {
@@ -40,8 +43,12 @@ fn pattern() -> Vec<u8> {
 }
 
 /// Runs load, `middle` and store; `between` serves every exit on the way.
-fn survives(middle: &[u8], mut between: impl FnMut(&mut Bench, &Exit)) {
-    let mut bench = Bench::new();
+fn survives(middle: &[u8], between: impl FnMut(&mut Bench, &Exit)) {
+    survives_on(&mut Bench::new(), middle, between);
+}
+
+/// As [`survives`], on a bench of the caller's.
+fn survives_on(bench: &mut Bench, middle: &[u8], mut between: impl FnMut(&mut Bench, &Exit)) {
     bench.space.copy_out(DATA, &pattern()).unwrap();
     let code = [&load_state()[..], middle, &store_state()].concat();
     let end = CODE + code.len() as u64 - 2;
@@ -54,7 +61,7 @@ fn survives(middle: &[u8], mut between: impl FnMut(&mut Bench, &Exit)) {
         {
             break;
         }
-        between(&mut bench, &exit);
+        between(bench, &exit);
     }
     let mut found = vec![0; 256 + 32];
     bench.space.copy_in(DATA + 0x1000, &mut found).unwrap();
@@ -82,6 +89,18 @@ fn state_survives_our_calls_in_the_kernel_and_in_the_vmm() {
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
         bench.vcpu.regs.rax = 0;
     });
+}
+
+#[test]
+fn state_survives_switches_in_the_kernel() {
+    skip_without_kvm!();
+    let mut locked = Locked::new(2, &[&[], &[(0, true), (1, false)]]);
+    locked.s.bench.vcpu.set_fs_base(GuestVirt::literal(0x1111_2222_3000));
+    locked.s.bench.vcpu.set_gs_base(GuestVirt::literal(0x7fff_ffff_0000));
+    let middle = [1, 2, 1, 0, 2, 0].map(switch_to).concat();
+    survives_on(&mut locked.s.bench, &middle, |_, exit| panic!("{exit:x?}"));
+    let vcpu = &locked.s.bench.vcpu;
+    assert_eq!((vcpu.fs_base(), vcpu.gs_base()), (0x1111_2222_3000, 0x7fff_ffff_0000));
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Vases {
         // looks at leases with the store locked.
         state.reserve_entry(vh)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
-        self.machine.set_instance(vh, &intent)?;
+        self.machine.set_instance(vh, &intent, false)?;
         match self.attach_announced(state, &store, vh, vid, flags) {
             Ok(()) => Ok(vh),
             Err(error) => {

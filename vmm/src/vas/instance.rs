@@ -26,6 +26,14 @@ use super::segment::VmSegment;
 use super::subtree::SLOT_BYTES;
 use crate::vm::{Machine, MemoryError};
 
+/// What the kernel needs to switch to an instance with locks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct LockList {
+    pub(super) refs: Vec<LockRef>,
+    pub(super) cr3: u64,
+    pub(super) generation: u64,
+}
+
 /// One segment of an instance.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
@@ -66,7 +74,7 @@ pub(super) struct Instance {
     /// Where its lock references lie, and how many.
     pub(super) locks: Range<u32>,
     /// What lies there.
-    pub(super) lock_refs: Vec<LockRef>,
+    pub(super) lock_list: Option<LockList>,
     own: OwnTables,
 }
 
@@ -99,7 +107,7 @@ impl Instance {
             checked_at: 0,
             waiting: 0,
             locks: 0..0,
-            lock_refs: Vec::new(),
+            lock_list: None,
             own: OwnTables::default(),
         })
     }

@@ -1,6 +1,7 @@
 //! Everything a process has attached, behind one mutex, and its publication to the kernel.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +13,7 @@ use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 
 use super::VasError;
 use super::frames::Frames;
-use super::instance::{Instance, Segments};
+use super::instance::{Instance, LockList, Segments};
 use super::lock_page::LockPage;
 use super::segment::VmSegment;
 use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Store, StoreError, VCPU_LINES_OFFSET};
@@ -80,6 +81,8 @@ pub(super) struct State {
     /// Guest memory set aside for lock pages, by number.
     lock_memory: BTreeMap<u32, GuestPhys>,
     lock_refs: Rooms,
+    /// Lists of locks that no instance has any more.
+    stale_lists: Vec<(u32, Range<u32>)>,
     lock_pages: Rooms,
     lease_rows: Rooms,
 }
@@ -249,42 +252,70 @@ impl State {
         }
         // The kernel compares by page (abi::lock).
         refs.sort_unstable_by_key(|lock| lock.page);
-        let count = refs.len() as u32;
-        let old = (instance.locks.clone(), instance.lock_refs == refs);
-        let locks = match old {
-            (locks, true) => locks,
-            (old, false) => {
-                let limit = (LOCK_REFS_BYTES / 16) as u32;
-                let first = self
-                    .lock_refs
-                    .take(count, limit)
-                    .ok_or(VasError::Full { what: "references to locks" })?;
-                machine.set_lock_refs(first, &refs)?;
-                // No thread is inside, so nobody holds what is listed there.
-                if !old.is_empty() {
-                    self.lock_refs.give_back(old.start);
-                }
-                first..first + count
-            }
-        };
-        let Some(instance) = self.instances.get_mut(&vh) else { return Ok(()) };
-        instance.locks = locks.clone();
-        instance.lock_refs = refs;
         let mut cr3 = instance.root.raw();
         if instance.tagged && machine.has_pcid() {
             cr3 |= CR3_KEEP | (FIRST_TAG + u64::from(vh) % (CR3_TAG + 1 - FIRST_TAG));
         }
+        let generation = instance.generation;
+        let list = LockList { refs, cr3, generation };
+        let locks = if instance.lock_list.as_ref() == Some(&list) {
+            instance.locks.clone()
+        } else {
+            self.write_list(&list, machine)?
+        };
+        let Some(instance) = self.instances.get_mut(&vh) else { return Ok(()) };
+        if instance.locks != locks {
+            let old = std::mem::replace(&mut instance.locks, locks.clone());
+            self.stale_lists.extend((!old.is_empty()).then_some((vh, old)));
+        }
         instance.cr3 = cr3;
         let entry = InstanceEntry {
-            plain_cr3: if count == 0 { cr3 } else { 0 },
             cr3,
-            generation: instance.generation,
-            lock_count: count,
+            generation,
+            lock_count: list.refs.len() as u32,
             lock_first: locks.start,
             vid: instance.vid.raw(),
-            reserved: [0; 3],
+            ..InstanceEntry::default()
         };
-        machine.set_instance(vh, &entry)?;
+        instance.lock_list = Some(list);
+        machine.set_instance(vh, &entry, true)?;
+        Ok(())
+    }
+
+    /// Writes a list of locks where none has been, or none is used any more: nothing for a
+    /// plain instance.
+    fn write_list(&mut self, list: &LockList, machine: &Machine) -> Result<Range<u32>, VasError> {
+        let count = list.refs.len() as u32;
+        if count == 0 {
+            return Ok(0..0);
+        }
+        self.sweep_lists(machine)?;
+        let limit = (LOCK_REFS_BYTES / 16) as u32 - 1;
+        // One place more for the list's end; place 0 is not usable.
+        let first = self
+            .lock_refs
+            .take(count + 1, limit)
+            .ok_or(VasError::Full { what: "references to locks" })?
+            + 1;
+        machine.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
+        Ok(first..first + count)
+    }
+
+    /// Frees the places of lists that no entry names any more, unless a vCPU still holds locks
+    /// by them, or is inside the instance and may be looking at its list.
+    fn sweep_lists(&mut self, machine: &Machine) -> Result<(), VasError> {
+        if self.stale_lists.is_empty() {
+            return Ok(());
+        }
+        let held = machine.all_held_locks()?;
+        for (vh, list) in std::mem::take(&mut self.stale_lists) {
+            let used = held.contains(&list.start) || !machine.vcpus_in(vh)?.is_empty();
+            if used {
+                self.stale_lists.push((vh, list));
+            } else {
+                self.lock_refs.give_back(list.start - 1);
+            }
+        }
         Ok(())
     }
 
@@ -297,7 +328,7 @@ impl State {
     ) -> Result<(), VasError> {
         machine.erase_instance(vh)?;
         if !instance.locks.is_empty() {
-            self.lock_refs.give_back(instance.locks.start);
+            self.stale_lists.push((vh, instance.locks.clone()));
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ pub(crate) fn load_kernel(mem: &GuestMem) -> Result<KernelInfo, VmError> {
         text_end: word(6)?,
         data_end: word(7)?,
         epitaph: word(8)?,
-        sysrets: [word(9)?, word(10)?, word(11)?],
+        sysrets: [word(9)?, word(10)?, word(11)?, word(12)?, word(13)?],
     };
     if info.magic != KERNEL_MAGIC || info.abi != KERNEL_ABI {
         return Err(bad(format!("magic {:#x}, ABI version {}", info.magic, info.abi)));

@@ -6,13 +6,15 @@
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
 //! - [`windows`]: pieces of files in guest-physical space, which come and go
-//! - [`switching`]: the tables of the kernel's `vas_switch`
+//! - [`switching`]: the tables of the kernel's `vas_switch`; [`instances`]: what is in them
+//!   of instances
 //! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
 pub mod boot;
 mod call_pages;
 pub mod exit;
+pub mod instances;
 pub mod kick;
 pub mod machine;
 pub mod memory;

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! SWITCH_CONTROL ┐
-//! SWITCH_LIVE    ├ 2 MiB of guest memory   parts of it can be laid over with files
-//! VCPU_LINES     │
-//! PLAIN_ROOTS    ┘
+//! SWITCH_LIVE    ├ 2 MiB of guest memory   live page and lines can be
+//! VCPU_LINES     │                         laid over with files
+//! roots, locks   ┘
 //! INSTANCES        2 MiB                   likewise
 //! LOCK_REFS        2 MiB                   from the first reference on
 //! LOCK_PAGES       4 KiB each              made one by one
@@ -16,34 +16,29 @@
 //!
 //! None of it is resident before it is used.
 
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 
 use abi::layout::{
-    INSTANCES, LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES, MAX_VCPUS, PLAIN_ROOTS,
-    PRIVATE_SLOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
+    INSTANCES, LOCK_REFS, LOCK_REFS_BYTES, MAX_VCPUS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES,
+    TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, InstanceEntry, LockRef, SwitchControl, VcpuLine};
-use abi::walk::{PageTable, TableMem};
+use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
-use core::mem::offset_of;
 
 use super::machine::Machine;
 use super::memory::{GuestMem, MemoryError};
 use super::tables::Tables;
 
-/// PML4 slots of the kernel.
-const KERNEL_SLOTS: std::ops::Range<usize> = 256..512;
-/// The TLB tag of home, where there are tags. Tag 0 is what a vCPU begins with.
-pub const HOME_TAG: u64 = 1;
-
 const LINE_BYTES: u64 = size_of::<VcpuLine>() as u64;
-const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
-const REF_BYTES: u64 = size_of::<LockRef>() as u64;
-const HELD: u64 = offset_of!(VcpuPage, held_count) as u64;
-const NUDGE: u64 = offset_of!(VcpuPage, nudge_count) as u64;
+pub(crate) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
+pub(crate) const REF_BYTES: u64 = size_of::<LockRef>() as u64;
+const HELD: u64 = offset_of!(VcpuPage, held) as u64;
+const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
 const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 
 /// Where in guest-physical memory the tables of the switch lie.
@@ -51,7 +46,7 @@ const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 pub(crate) struct Switching {
     /// What [`SWITCH_CONTROL`] maps.
     base: GuestPhys,
-    instances: GuestPhys,
+    pub(super) instances: GuestPhys,
     next_generation: AtomicU64,
     rest: Mutex<Rest>,
 }
@@ -87,8 +82,45 @@ impl Switching {
     }
 
     /// The place of something that is mapped with the control page.
-    fn at(&self, gva: GuestVirt) -> GuestPhys {
+    pub(super) fn at(&self, gva: GuestVirt) -> GuestPhys {
         self.base.offset(gva.raw() - SWITCH_CONTROL.raw())
+    }
+
+    /// See [`Machine::new_generation`].
+    pub(super) fn new_generation(&self) -> u64 {
+        self.next_generation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Lets the kernel serve switches, of all vCPUs there are and will be.
+    pub(super) fn start(&self, mem: &GuestMem) -> Result<(), MemoryError> {
+        let mut rest = self.rest();
+        rest.started = true;
+        for page in rest.vcpu_pages.iter().flatten() {
+            mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
+        }
+        Ok(())
+    }
+
+    /// Where the lists of locks lie; mapped by the first who asks, who holds the tables' lock.
+    pub(super) fn lock_refs(
+        &self,
+        tables: &mut Tables<'_>,
+        root: GuestPhys,
+    ) -> Result<GuestPhys, MemoryError> {
+        let mut rest = self.rest();
+        if let Some(table) = rest.lock_refs {
+            return Ok(table);
+        }
+        let gpa = tables.mem.alloc(LOCK_REFS_BYTES)?;
+        let mut table = PageTable::new(root, tables);
+        table.map(LOCK_REFS, gpa, PageSize::Large2M, Rights::KERNEL_WRITE)?;
+        rest.lock_refs = Some(gpa);
+        Ok(gpa)
+    }
+
+    /// How many vCPUs there are.
+    fn vcpus(&self) -> u32 {
+        self.rest().vcpu_pages.len() as u32
     }
 
     /// Makes a vCPU known and writes into its `page` where its line and its tags lie.
@@ -144,7 +176,11 @@ impl Switching {
 
 /// First and count of a range of lock references.
 fn range_of(word: u64) -> (u32, u32) {
-    ((word >> 32) as u32, word as u32)
+    ((word >> 32) as u32 / REF_BYTES as u32, word as u32)
+}
+
+pub(crate) fn range_word(first: u32, count: u32) -> u64 {
+    (u64::from(first) * REF_BYTES) << 32 | u64::from(count)
 }
 
 fn put(list: &mut Vec<Option<GuestPhys>>, index: usize, gpa: GuestPhys) {
@@ -199,101 +235,6 @@ impl Machine {
         self.mem.store(control.offset(offset_of!(SwitchControl, seen) as u64), live)
     }
 
-    /// A number that no instance has had as its generation.
-    #[must_use]
-    pub fn new_generation(&self) -> u64 {
-        self.switching.next_generation.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// What home's entry says for CR3.
-    #[must_use]
-    pub fn home_cr3(&self) -> u64 {
-        let root = self.root.raw();
-        if self.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root }
-    }
-
-    /// Writes home's entry, number 0, and lets the kernel serve switches. To be called once,
-    /// after files have been laid over lines and table. Until then the kernel serves only the
-    /// switch from home to home.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn start_switching(&self) -> Result<(), MemoryError> {
-        let cr3 = self.home_cr3();
-        let generation = self.new_generation();
-        let home = InstanceEntry { plain_cr3: cr3, cr3, generation, ..InstanceEntry::default() };
-        self.set_instance(0, &home)?;
-        let mut rest = self.switching.rest();
-        rest.started = true;
-        for page in rest.vcpu_pages.iter().flatten() {
-            self.mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
-        }
-        Ok(())
-    }
-
-    /// Home's root table.
-    #[must_use]
-    pub fn home_root(&self) -> GuestPhys {
-        self.root
-    }
-
-    fn entry(&self, vh: u32) -> Result<GuestPhys, MemoryError> {
-        let at = self.switching.instances.offset(u64::from(vh) * ENTRY_BYTES);
-        if vh < MAX_INSTANCES {
-            Ok(at)
-        } else {
-            Err(MemoryError::NotMemory { gpa: at, len_bytes: ENTRY_BYTES })
-        }
-    }
-
-    fn plain_root(&self, vh: u32) -> GuestPhys {
-        self.switching.at(PLAIN_ROOTS).offset(u64::from(vh) * 8)
-    }
-
-    /// Writes entry `vh`. A vCPU that switches there at this moment finds all of the old
-    /// entry, all of the new one, or neither, and then leaves the switch to the VMM. One that
-    /// found the old entry has announced itself before: [`Machine::vcpus_in`] names it.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such handle.
-    pub fn set_instance(&self, vh: u32, entry: &InstanceEntry) -> Result<(), MemoryError> {
-        self.clear_instance(vh)?;
-        let at = self.entry(vh)?;
-        let locks = u64::from(entry.lock_count) | u64::from(entry.lock_first) << 32;
-        let word = |field: usize| at.offset(field as u64);
-        self.mem.store(word(offset_of!(InstanceEntry, generation)), entry.generation)?;
-        self.mem.store(word(offset_of!(InstanceEntry, lock_count)), locks)?;
-        self.mem.store(word(offset_of!(InstanceEntry, vid)), entry.vid)?;
-        // The roots last: each store is a release.
-        self.mem.store(word(offset_of!(InstanceEntry, cr3)), entry.cr3)?;
-        self.mem.store(word(offset_of!(InstanceEntry, plain_cr3)), entry.plain_cr3)?;
-        self.mem.store(self.plain_root(vh), entry.plain_cr3)
-    }
-
-    /// Empties the roots of entry `vh`: from now on every switch there is left to the VMM.
-    /// Whoever found them before has announced itself: [`Machine::vcpus_in`] names it.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such handle.
-    pub fn clear_instance(&self, vh: u32) -> Result<(), MemoryError> {
-        let at = self.entry(vh)?;
-        self.mem.store(self.plain_root(vh), 0)?;
-        self.mem.store(at.offset(offset_of!(InstanceEntry, plain_cr3) as u64), 0)?;
-        self.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
-        // Between these stores and the loads of the lines: the kernel's XCHG is the other
-        // half (abi::switch).
-        fence(Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Also clears what is left of entry `vh` for those who look, its VAS.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such handle.
-    pub fn erase_instance(&self, vh: u32) -> Result<(), MemoryError> {
-        self.set_instance(vh, &InstanceEntry::default())
-    }
-
     fn line(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
         let at = self.switching.at(VCPU_LINES).offset(u64::from(vcpu) * LINE_BYTES);
         if vcpu < MAX_VCPUS {
@@ -344,7 +285,7 @@ impl Machine {
     pub fn vcpus_in(&self, vh: u32) -> Result<Vec<u32>, MemoryError> {
         fence(Ordering::SeqCst);
         let mut found = Vec::new();
-        for vcpu in 0..self.switching.rest().vcpu_pages.len() as u32 {
+        for vcpu in 0..self.switching.vcpus() {
             let line = self.line(vcpu)?;
             let word = |field: usize| self.mem.load(line.offset(field as u64));
             let words =
@@ -370,6 +311,21 @@ impl Machine {
         self.mem.load(self.vcpu_page(vcpu)?.offset(HELD)).map(range_of)
     }
 
+    /// Indices of the first references of all lists by which some vCPU holds locks.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn all_held_locks(&self) -> Result<Vec<u32>, MemoryError> {
+        let pages: Vec<GuestPhys> =
+            self.switching.rest().vcpu_pages.iter().copied().flatten().collect();
+        let mut lists = Vec::new();
+        for page in pages {
+            let (first, count) = self.mem.load(page.offset(HELD)).map(range_of)?;
+            lists.extend((count != 0).then_some(first));
+        }
+        Ok(lists)
+    }
+
     /// Notes that a vCPU, which is out of the guest, holds the locks of `count` references
     /// from `first` on and no others.
     ///
@@ -377,7 +333,8 @@ impl Machine {
     /// [`MemoryError`]; no such vCPU.
     pub fn set_held_locks(&self, vcpu: u32, first: u32, count: u32) -> Result<(), MemoryError> {
         let page = self.vcpu_page(vcpu)?;
-        self.mem.store(page.offset(HELD), u64::from(count) | u64::from(first) << 32)?;
+        let range = if count == 0 { 0 } else { range_word(first, count) };
+        self.mem.store(page.offset(HELD), range)?;
         let plain = count == 0 && self.switching.rest().started;
         self.mem.store(page.offset(LIMIT), if plain { u64::from(MAX_INSTANCES) } else { 0 })
     }
@@ -398,136 +355,6 @@ impl Machine {
         self.mem.store(word, 0)?;
         Ok(Some(range))
     }
-
-    /// Writes lock references from number `first` on. Not where an instance's entry or a
-    /// vCPU's held locks point: a changed set of locks goes to other places.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such place.
-    pub fn set_lock_refs(&self, first: u32, refs: &[LockRef]) -> Result<(), MemoryError> {
-        let start = u64::from(first) * REF_BYTES;
-        let len_bytes = refs.len() as u64 * REF_BYTES;
-        if start + len_bytes > LOCK_REFS_BYTES {
-            let gpa = GuestPhys::literal(start);
-            return Err(MemoryError::NotMemory { gpa, len_bytes });
-        }
-        let known = self.switching.rest().lock_refs;
-        let table = match known {
-            Some(table) => table,
-            None => self.map_lock_refs()?,
-        };
-        for (at, lock) in (0_u64..).zip(refs) {
-            let gpa = table.offset(start + at * REF_BYTES);
-            self.mem.store(gpa, lock.page)?;
-            let mode = u64::from(lock.slot) | u64::from(lock.exclusive) << 32;
-            self.mem.store(gpa.offset(8), mode)?;
-        }
-        Ok(())
-    }
-
-    /// Lock references `first` and following.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such place.
-    pub fn lock_refs(&self, first: u32, count: u32) -> Result<Vec<LockRef>, MemoryError> {
-        let table = self.switching.rest().lock_refs;
-        let start = u64::from(first) * REF_BYTES;
-        let (Some(table), true) = (table, start + u64::from(count) * REF_BYTES <= LOCK_REFS_BYTES)
-        else {
-            return Ok(Vec::new());
-        };
-        (0..u64::from(count))
-            .map(|at| {
-                let gpa = table.offset(start + at * REF_BYTES);
-                let mode = self.mem.load(gpa.offset(8))?;
-                let (slot, exclusive) = (mode as u32, (mode >> 32) as u32);
-                Ok(LockRef { page: self.mem.load(gpa)?, slot, exclusive })
-            })
-            .collect()
-    }
-
-    fn map_lock_refs(&self) -> Result<GuestPhys, MemoryError> {
-        self.edit_tables(|tables| {
-            // The tables' lock is held: there is one of us.
-            if let Some(table) = self.switching.rest().lock_refs {
-                return Ok(table);
-            }
-            let gpa = self.mem.alloc(LOCK_REFS_BYTES)?;
-            tables.map(LOCK_REFS, gpa, PageSize::Large2M, Rights::KERNEL_WRITE)?;
-            self.switching.rest().lock_refs = Some(gpa);
-            Ok(gpa)
-        })
-    }
-
-    /// A fresh page at number `index` of the lock pages, to lay a segment's lock page over;
-    /// its guest-physical place. Once for each number: a mapped page stays, with whatever is
-    /// laid over it.
-    ///
-    /// # Errors
-    /// [`MemoryError`]; no such number.
-    pub fn map_lock_page(&self, index: u32) -> Result<GuestPhys, MemoryError> {
-        let gva = GuestVirt::literal(
-            LOCK_PAGES.raw() + u64::from(index.min(MAX_LOCK_PAGES - 1)) * PAGE_SIZE,
-        );
-        if index >= MAX_LOCK_PAGES {
-            let gpa = GuestPhys::literal(u64::from(index) * PAGE_SIZE);
-            return Err(MemoryError::NotMemory { gpa, len_bytes: PAGE_SIZE });
-        }
-        self.edit_tables_and_pool(|root, tables| {
-            let gpa = tables.alloc_table()?;
-            PageTable::new(root, tables).map(gva, gpa, PageSize::Small4K, Rights::KERNEL_WRITE)?;
-            Ok(gpa)
-        })
-    }
-
-    /// A new root table with home's private region and the kernel, and an empty VAS region.
-    /// The frame is never given back.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn new_root(&self) -> Result<GuestPhys, MemoryError> {
-        self.edit_tables_and_pool(|home, tables| {
-            let root = tables.alloc_table()?;
-            link_common(tables, home, root)?;
-            Ok(root)
-        })
-    }
-
-    /// Makes the zeroed frame `root` a root table as [`Machine::new_root`] does.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn fill_root(&self, root: GuestPhys) -> Result<(), MemoryError> {
-        self.edit_tables_and_pool(|home, tables| link_common(tables, home, root))
-    }
-
-    /// Runs `edit` on the tables below `root`, under the same lock as the home space's.
-    ///
-    /// # Errors
-    /// Whatever `edit` returns.
-    pub fn edit_tables_of<R, E>(
-        &self,
-        root: GuestPhys,
-        edit: impl FnOnce(&mut PageTable<'_, Tables<'_>>) -> Result<R, E>,
-    ) -> Result<R, E> {
-        self.edit_tables_and_pool(|_, tables| edit(&mut PageTable::new(root, tables)))
-    }
-}
-
-/// Both halves that all roots share are tables that exist from the start: what is mapped in
-/// them later is at once visible everywhere.
-fn link_common(
-    tables: &mut Tables<'_>,
-    home: GuestPhys,
-    root: GuestPhys,
-) -> Result<(), MemoryError> {
-    for slot in PRIVATE_SLOTS.chain(KERNEL_SLOTS) {
-        let pte = tables.read(home, slot)?;
-        if pte.is_present() {
-            tables.write(root, slot, pte)?;
-        }
-    }
-    Ok(())
 }
 
 const _: () = {

@@ -1,0 +1,247 @@
+//! `vas_switch` between instances whose segments are locked, as far as the kernel does it.
+
+use abi::GuestPhys;
+use abi::layout::{LOCK_PAGES, MAX_LOCK_PAGES};
+use abi::lock::{state, word};
+use abi::switch::{InstanceEntry, LockRef};
+use tests::skip_without_kvm;
+use vmm::vm::Exit;
+
+use crate::bench::{call_page, mov_eax};
+use crate::switch::{END, PLACE, Switcher, best_of, read_place, switch_to};
+
+const OWN_SLOT: u32 = 3;
+const OTHER_SLOT: u64 = 9;
+
+/// Instances that need locks: for each handle from 1 on, numbers of lock pages and whether the
+/// lock is exclusive.
+pub(crate) struct Locked {
+    pub(crate) s: Switcher,
+    pages: Vec<GuestPhys>,
+}
+
+impl Locked {
+    pub(crate) fn new(pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
+        let s = Switcher::new(needs.len() as u32);
+        let machine = s.bench.machine.clone();
+        let pages = (0..pages).map(|page| machine.map_lock_page(page).unwrap()).collect();
+        let mut next = 10;
+        for (vh, (need, entry)) in (1..).zip(needs.iter().zip(&s.entries)) {
+            let refs: Vec<LockRef> = need
+                .iter()
+                .map(|&(page, exclusive)| LockRef {
+                    page: LOCK_PAGES.raw() + u64::from(page) * 4096,
+                    slot: OWN_SLOT,
+                    exclusive: exclusive.into(),
+                })
+                .collect();
+            machine.set_lock_list(next, &refs, entry.cr3, entry.generation).unwrap();
+            let (lock_first, lock_count) = (next, refs.len() as u32);
+            let entry = InstanceEntry { lock_first, lock_count, ..*entry };
+            machine.set_instance(vh, &entry, true).unwrap();
+            next += lock_count + 1;
+        }
+        let locked = Locked { s, pages };
+        for page in 0..locked.pages.len() {
+            locked.set(page, word::SLOTS_USED, 16);
+        }
+        locked
+    }
+
+    fn set(&self, page: usize, word: usize, value: u64) {
+        self.s.bench.machine.mem.store(self.pages[page].offset(word as u64 * 8), value).unwrap();
+    }
+
+    fn get(&self, page: usize, word: usize) -> u64 {
+        self.s.bench.machine.mem.load(self.pages[page].offset(word as u64 * 8)).unwrap()
+    }
+
+    /// Owner and this VM's readers of a lock.
+    fn lock(&self, page: usize) -> (u64, u64) {
+        let owner = self.get(page, word::STATE) & (state::OWNER | state::CLAIM);
+        (owner, self.get(page, word::LANES + OWN_SLOT as usize))
+    }
+
+    /// Switches in the kernel and reads what is at the place all instances have.
+    #[track_caller]
+    fn switch(&mut self, vh: u32) {
+        let code = [&switch_to(vh)[..], &read_place(12), &END].concat();
+        let code = if vh == 0 { [&switch_to(0)[..], &END].concat() } else { code };
+        self.s.bench.load(&code);
+        self.s.bench.vcpu.regs.rbx = PLACE;
+        self.s.bench.run_to(6);
+        let regs = self.s.bench.vcpu.regs;
+        assert_eq!((regs.rax, self.s.current()), (0, vh));
+        if vh != 0 {
+            assert_eq!(regs.r12, 0x1111 * u64::from(vh));
+        }
+    }
+
+    fn held(&self) -> u32 {
+        self.s.bench.machine.held_locks(0).unwrap().1
+    }
+}
+
+const FREE: (u64, u64) = (0, 0);
+const MINE: (u64, u64) = (OWN_SLOT as u64 + 1, 0);
+const READING: (u64, u64) = (0, 1);
+
+#[test]
+fn locks_are_taken_on_the_way_in_and_given_back_on_the_way_out() {
+    skip_without_kvm!();
+    let needs: [&[(u32, bool)]; 3] = [&[(0, true)], &[(0, false), (1, true)], &[]];
+    let mut l = Locked::new(2, &needs);
+    for _ in 0..3 {
+        l.switch(1);
+        assert_eq!((l.lock(0), l.lock(1), l.held()), (MINE, FREE, 1));
+        // To itself: nothing changes.
+        l.switch(1);
+        assert_eq!((l.lock(0), l.lock(1), l.held()), (MINE, FREE, 1));
+        l.switch(0);
+        assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
+        l.switch(2);
+        assert_eq!((l.lock(0), l.lock(1), l.held()), (READING, MINE, 2));
+        // Without locks, not by way of home.
+        l.switch(3);
+        assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
+    }
+    // Writers only have a shorter way in.
+    l.set(0, word::STATE, state::NO_READERS);
+    l.switch(1);
+    assert_eq!((l.lock(0), l.get(0, word::STATE) & state::NO_READERS), (MINE, state::NO_READERS));
+    l.switch(0);
+    assert_eq!(l.get(0, word::STATE), state::NO_READERS);
+}
+
+#[test]
+fn locks_of_both_instances_stay_held_and_a_change_of_mode_is_the_vmms() {
+    skip_without_kvm!();
+    let needs: [&[(u32, bool)]; 4] = [
+        &[(0, true), (1, false), (2, true)],
+        &[(1, false), (2, true), (3, false)],
+        &[(2, false)],
+        &[(0, false), (1, false), (2, false), (3, false)],
+    ];
+    let mut l = Locked::new(4, &needs);
+    let locks = |l: &Locked| [l.lock(0), l.lock(1), l.lock(2), l.lock(3)];
+    l.switch(1);
+    assert_eq!(locks(&l), [MINE, READING, MINE, FREE]);
+    l.switch(2);
+    assert_eq!(locks(&l), [FREE, READING, MINE, READING]);
+    for other_mode in [3, 4] {
+        l.s.refused(other_mode);
+        assert_eq!((locks(&l), l.held()), ([FREE, READING, MINE, READING], 3));
+    }
+    l.switch(1);
+    l.switch(0);
+    assert_eq!((locks(&l), l.held()), ([FREE; 4], 0));
+    l.switch(4);
+    assert_eq!(locks(&l), [READING; 4]);
+}
+
+#[test]
+fn a_lock_that_is_not_free_leaves_everything_to_the_vmm_as_it_was() {
+    skip_without_kvm!();
+    let needs: [&[(u32, bool)]; 2] = [&[(0, true), (1, false), (2, true)], &[(3, true)]];
+    let mut l = Locked::new(4, &needs);
+    let other_reads = word::LANES + OTHER_SLOT as usize;
+    let busy = [
+        (2, word::STATE, OTHER_SLOT + 1),
+        (1, word::STATE, OTHER_SLOT + 1),
+        (2, word::STATE, state::WAITERS),
+        (0, word::STATE, state::INCONSISTENT),
+        (2, other_reads, 1),
+    ];
+    for from in [0, 2] {
+        l.switch(from);
+        for (page, at, value) in busy {
+            l.set(page, at, value);
+            let before: Vec<_> = (0..4).map(|page| l.lock(page)).collect();
+            l.s.refused(1);
+            let after: Vec<_> = (0..4).map(|page| l.lock(page)).collect();
+            assert_eq!((after, l.held()), (before, u32::from(from != 0)));
+            assert_eq!(l.get(page, at), value);
+            l.set(page, at, 0);
+        }
+    }
+    l.switch(1);
+    assert_eq!(l.lock(3), FREE);
+}
+
+#[test]
+fn who_waits_for_a_lock_given_back_is_made_known_to_the_vmm() {
+    skip_without_kvm!();
+    let mut l = Locked::new(1, &[&[(0, true)]]);
+    let machine = l.s.bench.machine.clone();
+    l.switch(1);
+    assert_eq!(machine.take_nudges(0).unwrap(), None);
+    l.set(0, word::STATE, l.get(0, word::STATE) | state::WAITERS);
+    let refs = machine.held_locks(0).unwrap();
+    l.s.bench.load(&[&switch_to(0)[..], &END].concat());
+    let exit = l.s.bench.run();
+    assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
+    // The switch is made.
+    assert_eq!((l.s.current(), l.s.root(), l.held()), (0, machine.home_root(), 0));
+    assert_eq!((l.s.bench.vcpu.regs.rdi, l.lock(0)), (0, FREE));
+    assert_eq!(machine.take_nudges(0).unwrap(), Some(refs));
+    assert_eq!(machine.take_nudges(0).unwrap(), None);
+    l.s.bench.vcpu.regs.rax = 0;
+    l.s.bench.run_to(6);
+}
+
+#[test]
+fn of_many_locks_given_back_all_are_whoever_waits() {
+    skip_without_kvm!();
+    let needs: &[(u32, bool)] = &[(0, true), (1, false), (2, true), (3, false)];
+    for waited_for in 0..4 {
+        let mut l = Locked::new(4, &[needs]);
+        let machine = l.s.bench.machine.clone();
+        l.switch(1);
+        let refs = machine.held_locks(0).unwrap();
+        assert_eq!(refs.1, 4);
+        l.set(waited_for, word::STATE, l.get(waited_for, word::STATE) | state::WAITERS);
+        l.s.bench.load(&[&switch_to(0)[..], &END].concat());
+        let exit = l.s.bench.run();
+        assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
+        assert_eq!((l.s.current(), l.held()), (0, 0), "{waited_for}");
+        assert_eq!([0, 1, 2, 3].map(|page| l.lock(page)), [FREE; 4], "{waited_for}");
+        assert_eq!(machine.take_nudges(0).unwrap(), Some(refs), "{waited_for}");
+        l.s.bench.vcpu.regs.rax = 0;
+        l.s.bench.run_to(6);
+        // And the next one is a plain switch again.
+        l.set(waited_for, word::STATE, 0);
+        l.switch(1);
+        l.switch(0);
+    }
+}
+
+#[test]
+fn tables_have_ends() {
+    skip_without_kvm!();
+    let s = Switcher::new(1);
+    let machine = &s.bench.machine;
+    assert!(machine.map_lock_page(MAX_LOCK_PAGES).is_err());
+    assert!(machine.map_lock_page(MAX_LOCK_PAGES - 1).is_ok());
+    let last = (abi::layout::LOCK_REFS_BYTES / 16) as u32 - 1;
+    assert!(machine.set_lock_list(last - 1, &[LockRef::default()], 0, 0).is_ok());
+    assert!(machine.set_lock_list(last, &[LockRef::default()], 0, 0).is_err());
+    assert!(machine.set_lock_list(0, &[], 0, 0).is_err());
+    let handles = abi::objects::MAX_INSTANCES;
+    assert!(machine.set_instance(handles, &InstanceEntry::default(), true).is_err());
+    assert!(machine.set_instance(handles - 1, &InstanceEntry::default(), true).is_ok());
+    assert!(machine.current_instance(abi::layout::MAX_VCPUS).is_err());
+    assert!(machine.held_locks(1).is_err(), "there is one vCPU");
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p tests --test ring3 -- --ignored --nocapture ratio"]
+fn ratio_of_a_switch_with_one_lock_to_the_call_that_does_nothing() {
+    skip_without_kvm!();
+    let mut l = Locked::new(1, &[&[(0, true)]]);
+    l.set(0, word::STATE, state::NO_READERS);
+    let null = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
+    let pair = [switch_to(1), switch_to(0)].concat();
+    let [null, switch] = best_of(&mut l.s, [&null.repeat(16), &pair.repeat(8)], 16);
+    let ratio = switch as f64 / null as f64;
+    println!("null {null} cycles, switch with a lock to take or give {switch}: {ratio:.3}");
+}

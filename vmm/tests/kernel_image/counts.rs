@@ -1,0 +1,369 @@
+//! How many instructions the kernel's short ways take, in the image as it is.
+//!
+//! Design section 5: at most 40 from SYSCALL to SYSRET for a switch without locks, at most 12
+//! more for each lock that is free.
+
+use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
+use abi::layout::{
+    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
+    PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
+    VCPU_IST_STACKS, VCPU_LINES,
+};
+use abi::lock::{Fast, LockWords, state, switch_locks_fast, word};
+use abi::objects::MAX_INSTANCES;
+use abi::shared::VcpuPage;
+use abi::switch::{CR3_KEEP, LockRef};
+use iced_x86::Register;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem::offset_of;
+
+use crate::processor::{End, Processor};
+use crate::{info, instructions};
+
+/// Most instructions of a switch without locks, and of each lock more (the budget).
+const MOST_PLAIN: usize = 40;
+const MOST_A_LOCK: usize = 12;
+/// Most instructions between the program's call that does nothing and its next instruction.
+const MOST_NULL_CALL: usize = 30;
+
+const SLOT: u64 = 5;
+const TAG: u64 = 7;
+const HOME_ROOT: u64 = 0x20_1000;
+const ROOT: u64 = 0x20_2000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Syscall,
+    Trap,
+}
+
+/// A vCPU at home, and an instance 1.
+struct Kernel {
+    processor: Processor,
+    way: Way,
+}
+
+impl Kernel {
+    fn new(way: Way) -> Kernel {
+        let mut p = Processor::new(instructions());
+        let page = VCPU_AREAS.raw();
+        let at = |field: usize| page + field as u64;
+        p.store(at(offset_of!(VcpuPage, call_stack)), page + VCPU_CALL_STACK + 4096);
+        p.store(at(offset_of!(VcpuPage, line)), VCPU_LINES.raw());
+        p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
+        p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
+        // Numbers that must be equal, not 0.
+        p.store(SWITCH_LIVE.raw(), 99);
+        p.store(SWITCH_CONTROL.raw(), 99);
+        p.gs = (0x7fff_0000, page);
+        Kernel { processor: p, way }
+    }
+
+    /// Fills in the tables as the VMM does; locks from number `first` on.
+    fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
+        let p = &mut self.processor;
+        let generation = 1000 + vh;
+        p.store(PLAIN_GENERATIONS.raw() + vh * 8, generation);
+        if locks.is_empty() {
+            return p.store(PLAIN_ROOTS.raw() + vh * 8, cr3);
+        }
+        p.store(LOCK_RANGES.raw() + vh * 8, (first * 16) << 32 | locks.len() as u64);
+        for (index, &exclusive) in (first..).zip(locks) {
+            let lock_page = LOCK_PAGES.raw() + index * 4096;
+            p.store(LOCK_REFS.raw() + index * 16, lock_page);
+            p.store(LOCK_REFS.raw() + index * 16 + 8, SLOT | u64::from(exclusive) << 32);
+            // A lock that only writers use, or one that readers do.
+            p.store(lock_page, if exclusive { state::NO_READERS } else { 0 });
+        }
+        let end = LOCK_REFS.raw() + (first + locks.len() as u64) * 16;
+        p.store(end, cr3);
+        p.store(end + 8, generation);
+    }
+
+    /// Makes a call; the instructions it took and how it ended.
+    fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
+        let p = &mut self.processor;
+        p.set(Register::RAX, u64::from(number));
+        p.set(Register::RDI, rdi);
+        let kept = [
+            Register::RBX,
+            Register::RBP,
+            Register::R12,
+            Register::R13,
+            Register::R14,
+            Register::R15,
+        ];
+        for (value, register) in (0x1234_5678_9abc_u64..).zip(kept) {
+            p.set(register, value);
+        }
+        let (entry, rsp, gs) = match self.way {
+            Way::Syscall => {
+                p.set(Register::RCX, 0x1111);
+                p.set(Register::R11, 0x2222);
+                (info(2), 0x7777_0000, p.gs)
+            }
+            Way::Trap => {
+                let ud2 = match number {
+                    CALL_VAS_SWITCH => CALL_PAGE_SWITCH_UD2,
+                    _ => CALL_PAGE_UD2,
+                };
+                let frame = VCPU_AREAS.raw() + VCPU_IST_STACKS + 1024 - 40;
+                p.store(frame, ud2.raw());
+                (info(3) + 6 * info(4), frame, p.gs)
+            }
+        };
+        p.set(Register::RSP, rsp);
+        let end = p.run(entry);
+        for (value, register) in (0x1234_5678_9abc_u64..).zip(kept) {
+            assert_eq!(p.register(register), value, "{register:?}");
+        }
+        assert_eq!(p.gs, gs, "the program's GS is back");
+        match self.way {
+            Way::Syscall => {
+                let returned = [Register::RCX, Register::R11, Register::RSP];
+                assert_eq!(returned.map(|register| p.register(register)), [0x1111, 0x2222, rsp]);
+            }
+            Way::Trap => {
+                assert_eq!(p.load(rsp) & 0xfff, if number == CALL_VAS_SWITCH { 13 } else { 10 })
+            }
+        }
+        (p.count, end)
+    }
+
+    /// Switches to `vh`, which the kernel must serve; the instructions it took.
+    #[track_caller]
+    fn switch(&mut self, vh: u64) -> usize {
+        let (count, end) = self.call(CALL_VAS_SWITCH, vh);
+        let p = &self.processor;
+        assert_eq!(end, if self.way == Way::Syscall { End::Sysret } else { End::Iret });
+        assert_eq!(p.register(Register::RAX), 0);
+        assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [vh; 2]);
+        count
+    }
+}
+
+const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
+
+#[test]
+fn the_null_call_is_short_in_both_ways() {
+    for way in WAYS {
+        let mut kernel = Kernel::new(way);
+        let (count, end) = kernel.call(CALL_NULL, 0);
+        assert_eq!(end, if way == Way::Syscall { End::Sysret } else { End::Iret });
+        assert_eq!(kernel.processor.register(Register::RAX), 0);
+        println!("null, {way:?}: {count} instructions");
+        assert!(count <= MOST_NULL_CALL && count > 5, "{count} instructions");
+    }
+}
+
+#[test]
+fn a_switch_without_locks_is_within_its_budget() {
+    for way in WAYS {
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(1, ROOT, 0, &[]);
+        for (vh, root) in [(1, ROOT), (0, HOME_ROOT), (1, ROOT)] {
+            let count = kernel.switch(vh);
+            assert_eq!(kernel.processor.cr3, root);
+            println!("plain switch, {way:?}: {count} instructions");
+            assert!(count <= MOST_PLAIN, "{count} instructions");
+        }
+        println!("to itself, {way:?}: {} instructions", kernel.switch(1));
+    }
+}
+
+#[test]
+fn a_tagged_switch_keeps_the_tlb_if_it_may_and_is_within_its_budget() {
+    let mut kernel = Kernel::new(Way::Syscall);
+    kernel.instance(0, HOME_ROOT | 1 | CR3_KEEP, 0, &[]);
+    kernel.instance(1, ROOT | TAG | CR3_KEEP, 0, &[]);
+    let switch = |kernel: &mut Kernel, vh: u64, cr3: u64, what: &str| {
+        let count = kernel.switch(vh);
+        assert_eq!(kernel.processor.cr3, cr3, "{what}");
+        println!("tagged switch, {what}: {count} instructions");
+        assert!(count <= MOST_PLAIN, "{count} instructions");
+    };
+    switch(&mut kernel, 1, ROOT | TAG, "first time");
+    switch(&mut kernel, 0, HOME_ROOT | 1, "first time");
+    switch(&mut kernel, 1, ROOT | TAG | CR3_KEEP, "kept");
+    switch(&mut kernel, 0, HOME_ROOT | 1 | CR3_KEEP, "kept");
+    kernel.processor.store(PLAIN_GENERATIONS.raw() + 8, 5000);
+    switch(&mut kernel, 1, ROOT | TAG, "new generation");
+    switch(&mut kernel, 0, HOME_ROOT | 1 | CR3_KEEP, "kept");
+    switch(&mut kernel, 1, ROOT | TAG | CR3_KEEP, "kept");
+}
+
+#[test]
+fn each_free_lock_costs_few_instructions_more() {
+    for (way, exclusive, tag) in [
+        (Way::Syscall, true, 0),
+        (Way::Syscall, false, 0),
+        (Way::Syscall, true, TAG | CR3_KEEP),
+        (Way::Trap, true, 0),
+        (Way::Trap, false, 0),
+    ] {
+        let kind = if exclusive { "exclusive" } else { "shared" };
+        let counts = [1, 2, 4, 8].map(|number: usize| {
+            let mut kernel = Kernel::new(way);
+            kernel.instance(0, HOME_ROOT | tag & !0xff | (tag & 0xff).min(1), 0, &[]);
+            kernel.instance(1, ROOT | tag, 20, &vec![exclusive; number]);
+            // Once, so that tags are known.
+            let first = (kernel.switch(1), kernel.switch(0));
+            let (taken, given_back) = (kernel.switch(1), kernel.switch(0));
+            assert!(first.0 >= taken && first.1 >= given_back);
+            let tagged = if tag == 0 { "" } else { ", tagged" };
+            println!("{number} {kind}, {way:?}{tagged}: {taken} taken, {given_back} given back");
+            for (what, count) in [("taken", taken), ("given back", given_back)] {
+                let most = MOST_PLAIN + MOST_A_LOCK * number;
+                assert!(count <= most, "{number} {kind} {what}: {count} instructions");
+            }
+            for lock in 20..20 + number as u64 {
+                let free = if exclusive { state::NO_READERS } else { 0 };
+                assert_eq!(kernel.processor.load(LOCK_PAGES.raw() + lock * 4096), free);
+            }
+            (taken, given_back)
+        });
+        assert!(counts[1].0 - counts[0].0 <= MOST_A_LOCK, "{counts:?}");
+        assert!(counts[1].1 - counts[0].1 <= MOST_A_LOCK, "{counts:?}");
+    }
+}
+
+#[test]
+fn what_is_left_to_the_vmm_is_left_whole() {
+    for way in WAYS {
+        let leave = if way == Way::Syscall { port::CALL } else { port::CALL_TRAPPED };
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(1, ROOT, 20, &[true, true]);
+        // The second lock is another VM's.
+        kernel.processor.store(LOCK_PAGES.raw() + 21 * 4096, state::NO_READERS | 2);
+        for vh in [1, 2, u64::from(MAX_INSTANCES), !0] {
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, vh);
+            let p = &kernel.processor;
+            assert_eq!(end, End::Out(leave.into()));
+            assert_eq!(p.register(Register::RDI), vh);
+            assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
+            assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [0; 2]);
+            assert_eq!(p.load(LOCK_PAGES.raw() + 20 * 4096), state::NO_READERS);
+            assert_eq!(p.cr3, 0);
+        }
+    }
+}
+
+/// A lock page of the processor's memory, for `abi::lock`.
+struct Words<'a>(&'a RefCell<HashMap<u64, u64>>, u64);
+
+impl Words<'_> {
+    fn change(&self, index: usize, change: impl FnOnce(u64) -> u64) -> u64 {
+        let mut words = self.0.borrow_mut();
+        let word = words.entry(self.1 + index as u64 * 8).or_default();
+        let before = *word;
+        *word = change(before);
+        before
+    }
+}
+
+impl LockWords for Words<'_> {
+    fn load(&self, index: usize) -> u64 {
+        self.change(index, |value| value)
+    }
+    fn store(&self, index: usize, value: u64) {
+        self.change(index, |_| value);
+    }
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
+        let found = self.change(index, |found| if found == old { new } else { found });
+        if found == old { Ok(found) } else { Err(found) }
+    }
+    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
+        self.change(index, |value| value.wrapping_add(delta))
+    }
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
+        self.change(index, |value| value.wrapping_sub(delta))
+    }
+    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
+        self.change(index, |value| value | bits)
+    }
+    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
+        self.change(index, |value| value & bits)
+    }
+    fn swap(&self, index: usize, value: u64) -> u64 {
+        self.change(index, |_| value)
+    }
+}
+
+#[test]
+fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
+    // What others may have put into a lock that we do not hold.
+    let states = [
+        0,
+        state::NO_READERS,
+        2,
+        2 | state::NO_READERS,
+        2 | state::CLAIM,
+        state::WAITERS,
+        state::WAITERS | state::NO_READERS,
+        state::INCONSISTENT,
+    ];
+    let refs = |modes: &[bool]| -> Vec<LockRef> {
+        let page = |index: usize| LOCK_PAGES.raw() + (20 + index as u64) * 4096;
+        let lock = |(index, &exclusive): (usize, &bool)| LockRef {
+            page: page(index),
+            slot: SLOT as u32,
+            exclusive: exclusive.into(),
+        };
+        modes.iter().enumerate().map(lock).collect()
+    };
+    let mut outcomes = HashMap::new();
+    for case in 0..4 * 64 * 4 * 2_usize {
+        let (modes, rest) = ([case & 1 != 0, case & 2 != 0], case / 4);
+        let (first, second, rest) = (states[rest % 8], states[rest / 8 % 8], rest / 64);
+        let (readers, later) = (rest % 4, if rest / 4 == 0 { 0 } else { state::WAITERS });
+        for way in WAYS {
+            let mut kernel = Kernel::new(way);
+            kernel.instance(0, HOME_ROOT, 0, &[]);
+            kernel.instance(1, ROOT, 20, &modes);
+            let refs = refs(&modes);
+            let model = RefCell::new(HashMap::new());
+            let set = |kernel: &mut Kernel, lock: usize, index: usize, value: u64| {
+                kernel.processor.store(refs[lock].page + index as u64 * 8, value);
+                model.borrow_mut().insert(refs[lock].page + index as u64 * 8, value);
+            };
+            for (lock, word) in [first, second].into_iter().enumerate() {
+                set(&mut kernel, lock, word::STATE, word);
+                set(&mut kernel, lock, word::SLOTS_USED, 8);
+                set(&mut kernel, lock, word::LANES + 6, (readers >> lock & 1) as u64);
+            }
+            let same = |kernel: &Kernel| {
+                for (&address, &value) in model.borrow().iter() {
+                    assert_eq!(kernel.processor.load(address), value, "{case} {address:#x}");
+                }
+            };
+            let words = |page| Words(&model, page);
+            let expected = switch_locks_fast(&[], &refs, words);
+            *outcomes.entry(format!("taking: {expected:?}")).or_insert(0) += 1;
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+            same(&kernel);
+            let served = |end: End| !matches!(end, End::Out(_));
+            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            if !served(end) {
+                continue;
+            }
+            // Somebody comes to wait for the second while we are inside.
+            let word = kernel.processor.load(refs[1].page) | later;
+            model.borrow_mut().insert(refs[1].page, word);
+            kernel.processor.store(refs[1].page, word);
+            let expected = switch_locks_fast(&refs, &[], words);
+            *outcomes.entry(format!("giving back: {expected:?}")).or_insert(0) += 1;
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
+            same(&kernel);
+            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            let nudge =
+                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
+            assert_eq!(nudge != 0, expected == Fast::DoneNudge);
+            assert_eq!(kernel.processor.cr3, HOME_ROOT);
+        }
+    }
+    println!("{outcomes:?}");
+    assert_eq!(outcomes.len(), 4, "each way to end was seen: {outcomes:?}");
+}
