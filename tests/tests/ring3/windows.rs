@@ -113,3 +113,24 @@ fn a_table_can_serve_another_place_once_everything_is_forgotten() {
     bench.vcpu.regs.rbx = first + 5 * PAGE_SIZE;
     assert_eq!(bench.run_to(14).1, first + 5 * PAGE_SIZE);
 }
+
+/// Private memory once came from two banks that were neighbours in guest-physical space and
+/// nowhere else: dropping what lay across the border failed, and old content came back.
+#[test]
+fn memory_that_is_contiguous_for_the_guest_is_so_for_the_host() {
+    skip_without_kvm!();
+    let bench = Bench::new();
+    let mem = &bench.machine.mem;
+    let mut last = mem.alloc(PAGE_SIZE_2M).unwrap();
+    let mut gaps = 0;
+    for _ in 0..200 {
+        let next = mem.alloc(PAGE_SIZE_2M).unwrap();
+        if next == last.offset(PAGE_SIZE_2M) {
+            mem.discard(last, 2 * PAGE_SIZE_2M).unwrap();
+        } else {
+            gaps += 1;
+        }
+        last = next;
+    }
+    assert!(gaps >= 2, "200 chunks do not fit into two banks");
+}

@@ -1,5 +1,6 @@
 //! Everything a process has attached, behind one mutex, and its publication to the kernel.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -365,8 +366,8 @@ impl State {
         store: &Store,
         machine: &Machine,
     ) -> Result<(), VasError> {
-        if !self.segments.contains_key(&sid) {
-            self.segments.insert(sid, VmSegment::new(store.open_segment(sid)?));
+        if let Entry::Vacant(place) = self.segments.entry(sid) {
+            place.insert(VmSegment::new(store.open_segment(sid)?));
         }
         let joined = self.join_open(sid, right, store, machine);
         if joined.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {

@@ -30,6 +30,8 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
+pub use super::host_range::{HostRange, NotThere};
+
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -80,81 +82,6 @@ pub enum MemoryError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// A range of this process's memory that backs guest memory, for the host kernel to read or
-/// write. It stays mapped as long as the [`GuestMem`] it came from; what lies in it may
-/// change at any time.
-#[derive(Clone, Copy, Debug)]
-pub struct HostRange {
-    /// First byte.
-    pub ptr: *mut u8,
-    /// Bytes.
-    pub len: usize,
-}
-
-/// Guest memory over which a file lies could not be copied: a page beyond the file's end, or
-/// one the host cannot provide.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the host cannot provide the memory")]
-pub struct NotThere;
-
-impl HostRange {
-    fn iovec(self) -> libc::iovec {
-        libc::iovec { iov_base: self.ptr.cast(), iov_len: self.len }
-    }
-
-    /// Copies the range out; it must not have a file over it.
-    ///
-    /// # Errors
-    /// The lengths differ.
-    pub fn read(self, buf: &mut [u8]) -> Result<(), NotThere> {
-        if buf.len() != self.len {
-            return Err(NotThere);
-        }
-        // SAFETY: the range is mapped memory of a bank, as long as `buf`; nothing of ours
-        // refers to it, and what the guest writes meanwhile is the guest's race.
-        unsafe { std::ptr::copy_nonoverlapping(self.ptr, buf.as_mut_ptr(), self.len) };
-        Ok(())
-    }
-
-    /// Copies into the range; it must not have a file over it.
-    ///
-    /// # Errors
-    /// The lengths differ.
-    pub fn write(self, buf: &[u8]) -> Result<(), NotThere> {
-        if buf.len() != self.len {
-            return Err(NotThere);
-        }
-        // SAFETY: as for `read`.
-        unsafe { std::ptr::copy_nonoverlapping(buf.as_ptr(), self.ptr, self.len) };
-        Ok(())
-    }
-
-    /// Copies the range out, also where a file may lie: a page beyond the file's end is an
-    /// error here, where a plain copy would be a SIGBUS for this process.
-    ///
-    /// # Errors
-    /// [`NotThere`].
-    pub fn read_faultable(self, buf: &mut [u8]) -> Result<(), NotThere> {
-        let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        // SAFETY: `local` is `buf`; the host kernel checks the range.
-        let done = unsafe { libc::process_vm_readv(own, &local, 1, &self.iovec(), 1, 0) };
-        if done == buf.len() as isize { Ok(()) } else { Err(NotThere) }
-    }
-
-    /// As [`HostRange::read_faultable`], the other way.
-    ///
-    /// # Errors
-    /// [`NotThere`].
-    pub fn write_faultable(self, buf: &[u8]) -> Result<(), NotThere> {
-        let local = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        // SAFETY: `local` is only read; the host kernel checks the range.
-        let done = unsafe { libc::process_vm_writev(own, &local, 1, &self.iovec(), 1, 0) };
-        if done == buf.len() as isize { Ok(()) } else { Err(NotThere) }
-    }
 }
 
 const FIRST_BANK_BYTES: u64 = 32 << 20;
@@ -223,7 +150,10 @@ impl GuestMem {
         let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
         if growth.next + len > growth.bank_end {
             let bank_len = growth.bank_bytes.max(len.next_multiple_of(FIRST_BANK_BYTES));
-            let mut start = growth.bank_end;
+            // Never next to the bank before: what is contiguous in guest-physical space must be
+            // so in this process too, since ranges of it are handed to the host kernel whole.
+            let gap = if growth.bank_end == 0 { 0 } else { PAGE_SIZE_2M };
+            let mut start = growth.bank_end + gap;
             if start < PHYS_HOLE.end && start + bank_len > PHYS_HOLE.start {
                 start = PHYS_HOLE.end;
             }

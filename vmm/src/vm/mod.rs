@@ -1,6 +1,6 @@
 //! The virtual machine: KVM handles, guest memory, page-table frames, vCPUs.
 //!
-//! - [`memory`]: guest-physical memory; [`resident`]: how much of it the host really holds;
+//! - [`memory`]: guest-physical memory; [`host_range`]: it as this process has it; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
@@ -14,6 +14,7 @@
 pub mod boot;
 mod call_pages;
 pub mod exit;
+pub mod host_range;
 pub mod instances;
 pub mod kick;
 pub mod machine;

@@ -1,10 +1,12 @@
 //! Who is alive, what live VMs keep others from doing, and that the dead keep nobody.
 
+use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 use abi::Errno;
 use abi::objects::{LeaseId, Right, VasId};
+use abi::switch::{InstanceEntry, VcpuLine};
 
 use super::super::testing::{TestStore, name, segment, store};
 use super::super::{
@@ -22,12 +24,15 @@ fn poke(lease: &Lease, offset: u64, value: u64) {
 }
 
 fn put_instance(lease: &Lease, handle: u64, vid: Option<VasId>) {
-    poke(lease, INSTANCES_OFFSET + handle * 64 + 32, vid.map_or(0, VasId::raw));
+    let at = INSTANCES_OFFSET + handle * 64 + offset_of!(InstanceEntry, vid) as u64;
+    poke(lease, at, vid.map_or(0, VasId::raw));
 }
 
 fn put_inside(lease: &Lease, vcpu: u64, handle: u64, thread: u64) {
-    poke(lease, VCPU_LINES_OFFSET + vcpu * 64, handle * 64);
-    poke(lease, VCPU_LINES_OFFSET + vcpu * 64 + 8, thread);
+    let line = VCPU_LINES_OFFSET + vcpu * 64;
+    poke(lease, line + offset_of!(VcpuLine, announced) as u64, handle);
+    poke(lease, line + offset_of!(VcpuLine, inside) as u64, handle);
+    poke(lease, line + offset_of!(VcpuLine, thread) as u64, thread);
 }
 
 fn vas(s: &TestStore, text: &str) -> VasId {
@@ -117,11 +122,12 @@ fn lines_that_make_no_sense_are_nobody_inside() {
     let v = vas(&s, "v");
     let lease = lease(&s, "p");
     put_instance(&lease, 1, Some(v));
-    for (vcpu, current) in [65, u64::MAX, 1 << 21, !63].into_iter().enumerate() {
+    for (vcpu, current) in [32768, u64::MAX, 1 << 21, !63].into_iter().enumerate() {
         poke(&lease, VCPU_LINES_OFFSET + vcpu as u64 * 64, current);
     }
     put_inside(&lease, 9, 2, 1);
-    poke(&lease, INSTANCES_OFFSET + 5 * 64 + 32, u64::MAX);
+    let at = INSTANCES_OFFSET + 5 * 64 + offset_of!(InstanceEntry, vid) as u64;
+    poke(&lease, at, u64::MAX);
     let view = s.leases().unwrap().remove(0);
     assert!(view.inside.is_empty(), "{:?}", view.inside);
     assert_eq!(view.vases, [v].into());
