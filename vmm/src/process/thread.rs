@@ -127,6 +127,7 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     let host_tid = rustix::thread::gettid().as_raw_nonzero().get();
     thread.host_tid.store(host_tid, Ordering::Relaxed);
     thread.vcpu.store(vcpu.index(), Ordering::Relaxed);
+    process.vases.note_thread(vcpu.index(), Some(thread.tid));
     process.stats.thread_started();
     let armed = vcpu.arm();
     let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu };
@@ -138,6 +139,7 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         Next::Stop
     });
     process.vases.leave(&mut vcpu, died(process));
+    process.vases.note_thread(vcpu.index(), None);
     drop(armed);
     if next == Next::ThreadEnds {
         linux::thread::on_exit(process, thread);

@@ -13,7 +13,7 @@ use abi::PAGE_SIZE;
 use abi::layout::{KERNEL_BASE, KERNEL_PHYS};
 
 use super::signals::signal_name;
-use super::symbols;
+use super::{spaces, symbols};
 use crate::linux::signal::Fault;
 use crate::process::ThreadCtx;
 use crate::space::inspect::{Area, Surroundings};
@@ -39,14 +39,24 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let space = &ctx.process.space;
     let address =
         (fault.trap.trapno == PAGE_FAULT && !is_unknown(fault)).then_some(fault.trap.address);
-    let around = address.map(|address| (address, space.surroundings(address)));
-    if let Some(cause) =
+    let vases = &ctx.process.vases;
+    let here = crate::vas::access::current();
+    let of_segments = address.filter(|&address| spaces::is_of_segments(address));
+    let places = of_segments.map_or_else(Vec::new, |address| vases.places(address, here));
+    let around = address
+        .filter(|_| of_segments.is_none())
+        .map(|address| (address, space.surroundings(address)));
+    let cause = spaces::likely_cause(here, &places).or_else(|| {
         around.as_ref().and_then(|(address, around)| likely_cause(*address, around, regs.rsp))
-    {
+    });
+    if let Some(cause) = cause {
         line(&mut text, "cause", cause);
     }
     let symbols = Symbols::of(ctx);
     line(&mut text, "thread", &thread(ctx));
+    if vases.is_active() {
+        line(&mut text, "VAS", &vas_name(ctx, here));
+    }
     line(&mut text, "at", &symbols.place(regs.rip));
     let callers = callers(ctx, &symbols);
     for (index, caller) in callers.iter().enumerate() {
@@ -59,6 +69,11 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     line(&mut text, "code", &code_bytes(ctx, regs.rip));
     if let Some((address, around)) = &around {
         memory(&mut text, "address", *address, around);
+    }
+    if let Some(address) = of_segments {
+        let name = printable(vases.name_of(here).as_bytes(), 64);
+        let value = spaces::describe(here, &name, address, &places);
+        line(&mut text, "address", &printable(value.as_bytes(), 400));
     }
     memory(&mut text, "rip", regs.rip, &space.surroundings(regs.rip));
     memory(&mut text, "rsp", regs.rsp, &space.surroundings(regs.rsp));
@@ -131,6 +146,12 @@ fn thread(ctx: &ThreadCtx<'_>) -> String {
     let (_, _, started) = ctx.process.threads.counts();
     let name = printable(&ctx.thread.name(), 15);
     format!("{} `{name}`, of {started} started", ctx.thread.tid)
+}
+
+/// The VAS a thread was in.
+fn vas_name(ctx: &ThreadCtx<'_>, here: u32) -> String {
+    let name = printable(ctx.process.vases.name_of(here).as_bytes(), 64);
+    if here == 0 { name } else { format!("`{name}`, handle {here}") }
 }
 
 /// A bus error whose address the host did not tell.

@@ -2,11 +2,12 @@
 //!
 //! - [`stats`] counts while it runs, [`stats_table`] prints afterwards, [`run`] adds how it ended
 //! - [`mod@crash`]: the report about a fault; [`symbols`] finds the name of the place
-//! - [`signals`]: names of signals
+//! - `spaces`: what address spaces have to do with it; [`signals`]: names of signals
 
 pub mod crash;
 pub mod run;
 pub mod signals;
+mod spaces;
 pub mod stats;
 pub mod stats_table;
 pub mod symbols;

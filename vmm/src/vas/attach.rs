@@ -102,7 +102,7 @@ impl Vases {
         }
         // Closed first, then looked into: a switch announces itself, then reads the entry.
         self.machine.clear_instance(vh)?;
-        if !self.machine.vcpus_in(vh)?.is_empty() {
+        if self.is_occupied(vh)? {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
@@ -165,7 +165,7 @@ impl Vases {
         let state = &mut *guard;
         let (vh, _) = state.instance(vh)?;
         self.machine.clear_instance(vh)?;
-        let inside = !self.machine.vcpus_in(vh)?.is_empty();
+        let inside = self.is_occupied(vh)?;
         if !inside {
             let generation = self.machine.new_generation();
             if let Some(instance) = state.instances.get_mut(&vh) {

@@ -45,7 +45,7 @@ impl Vases {
             return Err(VasError::NotMember { sid });
         }
         self.machine.clear_instance(vh)?;
-        if instance.waiting > 0 || !self.machine.vcpus_in(vh)?.is_empty() {
+        if instance.waiting > 0 || self.is_occupied(vh)? {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
@@ -125,7 +125,7 @@ impl Vases {
             .collect();
         let mut complete = true;
         if !gone.is_empty() {
-            if self.machine.vcpus_in(vh)?.is_empty() && instance.waiting == 0 {
+            if !self.is_occupied(vh)? && instance.waiting == 0 {
                 self.part(state, vh, &gone)?;
             } else {
                 complete = false;
@@ -190,7 +190,7 @@ impl Vases {
         }
         if lockable {
             machine.clear_instance(vh)?;
-            if instance.waiting > 0 || !machine.vcpus_in(vh)?.is_empty() {
+            if instance.waiting > 0 || self.is_occupied(vh)? {
                 state.publish(vh, machine)?;
                 return Err(VasError::Inside { vh });
             }

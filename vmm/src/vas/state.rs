@@ -47,6 +47,9 @@ pub struct Vases {
     /// Some instance was attached once: exits have to look.
     active: AtomicBool,
     state: Mutex<State>,
+    pub(super) reload_waits: Arc<AtomicBool>,
+    /// The program's thread on each vCPU that runs one.
+    threads: Mutex<BTreeMap<u32, i32>>,
 }
 
 /// Tables of an instance that were replaced while vCPUs were running on them.
@@ -68,6 +71,8 @@ pub(super) struct State {
     pub(super) retired: Vec<Retired>,
     /// vCPUs that must load their instance's root anew.
     pub(super) reload: Vec<u32>,
+    /// Whether there are any, for threads that look without taking the mutex.
+    pub(super) reload_waits: Arc<AtomicBool>,
     /// Counts mapped extents.
     pub(super) clock: u64,
     /// The store's counter of changes as far as the kernel may rely on it.
@@ -121,11 +126,28 @@ impl Vases {
     /// Nothing attached; store and lease are opened when they are needed.
     #[must_use]
     pub fn new(machine: Arc<Machine>, config: VasConfig) -> Vases {
-        Vases { machine, config, active: AtomicBool::new(false), state: Mutex::default() }
+        let active = AtomicBool::new(false);
+        let state = State::default();
+        let reload_waits = state.reload_waits.clone();
+        let (state, threads) = (Mutex::new(state), Mutex::default());
+        Vases { machine, config, active, state, reload_waits, threads }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Notes which thread runs on a vCPU, or that none does: others see it in the lease.
+    pub fn note_thread(&self, vcpu: u32, thread: Option<i32>) {
+        let mut threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
+        match thread {
+            Some(thread) => threads.insert(vcpu, thread),
+            None => threads.remove(&vcpu),
+        };
+        if self.is_active() {
+            let number = thread.map_or(0, |thread| thread as u64);
+            warn_if_failed("note a thread", self.machine.set_line_thread(vcpu, number));
+        }
     }
 
     /// Whether the process has ever attached a VAS.
@@ -154,6 +176,10 @@ impl Vases {
             self.machine.set_seen(state.seen)?;
             self.machine.start_switching()?;
             state.lease = Some(lease);
+            let threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
+            for (&vcpu, &thread) in &*threads {
+                self.machine.set_line_thread(vcpu, thread as u64)?;
+            }
             self.active.store(true, Ordering::Release);
         }
         Ok(store)
@@ -541,6 +567,8 @@ impl State {
             return Ok(());
         }
         self.reload.extend(&vcpus);
+        // Read by threads that are kicked after this.
+        self.reload_waits.store(true, Ordering::Release);
         self.retired.push(Retired { frames, vcpus });
         Ok(())
     }
@@ -548,6 +576,7 @@ impl State {
     /// Notes that a vCPU has a root that is current.
     pub(super) fn reloaded(&mut self, vcpu: u32) {
         self.reload.retain(|&waiting| waiting != vcpu);
+        self.reload_waits.store(!self.reload.is_empty(), Ordering::Release);
         for retired in &mut self.retired {
             retired.vcpus.retain(|&on| on != vcpu);
         }

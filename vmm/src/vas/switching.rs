@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use abi::lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
@@ -21,6 +22,11 @@ use super::lock_page::{LockPage, LockUser};
 use super::state::{State, Vases, warn_if_failed};
 use crate::store::Store;
 use crate::vm::Vcpu;
+
+/// How long a switch in the kernel that fails can take, and how often that is waited for: a
+/// vCPU can be kept from running in the middle.
+const IN_PASSING: Duration = Duration::from_micros(100);
+const IN_PASSING_TRIES: u32 = 20;
 
 /// How long a switch may wait for locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,6 +225,25 @@ impl Vases {
         Ok(held)
     }
 
+    /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
+    /// has been kept from serving switches there: one that has just tried in vain may count as
+    /// inside for some instructions more, and is waited for.
+    pub(super) fn is_occupied(&self, vh: u32) -> Result<bool, VasError> {
+        for _ in 0..IN_PASSING_TRIES {
+            let vcpus = self.machine.vcpus_in(vh)?;
+            if vcpus.is_empty() {
+                return Ok(false);
+            }
+            for vcpu in vcpus {
+                if self.machine.current_instance(vcpu)? == vh {
+                    return Ok(true);
+                }
+            }
+            std::thread::sleep(IN_PASSING);
+        }
+        Ok(true)
+    }
+
     /// The instance behind a handle, home included, brought up to the store.
     fn look_up(&self, state: &mut State, store: &Store, vh: u64) -> Result<u32, VasError> {
         if vh == 0 {
@@ -248,7 +273,7 @@ impl Vases {
 
     /// Whether the vCPU must load its root anew.
     pub(super) fn wants_reload(&self, vcpu: u32) -> bool {
-        self.lock().reload.contains(&vcpu)
+        self.reload_waits.load(Ordering::Acquire) && self.lock().reload.contains(&vcpu)
     }
 
     /// vCPUs that run on tables which were replaced.

@@ -277,6 +277,14 @@ impl Machine {
         self.mem.store(inside, u64::from(vh))
     }
 
+    /// Writes into a vCPU's line which thread of the program it runs, for those who look.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_line_thread(&self, vcpu: u32, thread: u64) -> Result<(), MemoryError> {
+        self.mem.store(self.line(vcpu)?.offset(offset_of!(VcpuLine, thread) as u64), thread)
+    }
+
     /// vCPUs that are in `vh` or just trying to get there. After [`Machine::clear_instance`]
     /// a vCPU that tried in vain may be named here for some instructions more.
     ///
