@@ -78,7 +78,8 @@ const SUITES: &[Suite] = &[
         status: 7,
         output: Some(b"2\nerror\nodd \0\xff\r\x03\n\nend"),
     },
-    // Entry, exceptions, signals with their frames, threads, calls of our own, files.
+    // Entry, exceptions, signals with their frames, threads, calls of our own, files; address
+    // spaces, switches with and without locks, and what the next VM finds.
     Suite {
         name: "programs",
         part: Part::Selection,
@@ -100,6 +101,13 @@ const SUITES: &[Suite] = &[
                run rust/threads64 || exit 15
                mkdir /tmp/d && run --dir /tmp/d rust/file_calls /tmp/d || exit 16
                run rust/hostile null-write; test $? = 139 || exit 17
+               vas() { name=$1; shift; run --store /tmp/store rust/vas_$name "$@"; }
+               vas basic || exit 18
+               vas threads 2 || exit 19
+               vas persist write list 100 || exit 20
+               vas persist read list || exit 21
+               vas counter count 2 200 || exit 22
+               vas locks 2 100 || exit 23
                exit 0"#,
         ],
         status: 0,
