@@ -241,7 +241,8 @@ fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let write = error & ERROR_WRITE != 0;
     let fetch = error & ERROR_FETCH != 0;
     let outcome = if (VAS_START.raw()..LOWER_HALF_END).contains(&address) {
-        ctx.process.vases.fault(ctx.vcpu, address, write, fetch)
+        let process = ctx.process;
+        process.vases.fault(ctx.vcpu, address, write, fetch, &|| process.is_stopping())
     } else {
         ctx.process.space.fault(address, write, fetch)
     };

@@ -12,7 +12,29 @@ const EVICT_MOST: usize = 64;
 
 impl Vases {
     /// Resolves a page fault of `vcpu` at `gva`, which lies in the VAS region, or says why not.
-    pub fn fault(&self, vcpu: &mut Vcpu, gva: u64, write: bool, execute: bool) -> FaultOutcome {
+    pub fn fault(
+        &self,
+        vcpu: &mut Vcpu,
+        gva: u64,
+        write: bool,
+        execute: bool,
+        stopping: &dyn Fn() -> bool,
+    ) -> FaultOutcome {
+        let outcome = self.try_fault(vcpu, gva, write, execute);
+        if outcome != FaultOutcome::Unmapped || !self.is_active() {
+            return outcome;
+        }
+        match self.catch_up_inside(vcpu, stopping) {
+            Ok(true) => self.try_fault(vcpu, gva, write, execute),
+            Ok(false) => outcome,
+            Err(error) => {
+                tracing::warn!("cannot look at a VAS: {}", crate::error::chain(&error));
+                outcome
+            }
+        }
+    }
+
+    fn try_fault(&self, vcpu: &mut Vcpu, gva: u64, write: bool, execute: bool) -> FaultOutcome {
         let vh = super::access::current();
         if vh == 0 || !self.is_active() {
             return FaultOutcome::Unmapped;
@@ -43,7 +65,7 @@ impl Vases {
         execute: bool,
     ) -> Result<FaultOutcome, VasError> {
         if let Some(store) = state.opened() {
-            self.catch_up(state, &store, vh)?;
+            self.catch_up(state, &store, vh, None)?;
         }
         let found = state.instances.get(&vh).and_then(|i| i.member_at(gva));
         let Some((sid, right)) = found.map(|(sid, member)| (sid, member.right)) else {

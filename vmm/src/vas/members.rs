@@ -14,6 +14,14 @@ use super::instance::Member;
 use super::state::{State, Vases};
 use crate::store::{Store, VasRecord};
 
+/// A segment that is to join an instance.
+#[derive(Clone, Copy)]
+struct NewMember {
+    sid: SegId,
+    right: Right,
+    local: bool,
+}
+
 impl Vases {
     /// Attaches a segment to this process's instance only.
     ///
@@ -29,7 +37,7 @@ impl Vases {
         if instance.members.contains_key(&sid) {
             return Err(VasError::Overlap { sid, other: sid });
         }
-        self.join(state, &store, vh, sid, right, true)
+        self.join(state, &store, vh, NewMember { sid, right, local: true }, None)
     }
 
     /// Takes a segment out of this process's instance.
@@ -66,17 +74,19 @@ impl Vases {
         let handles: Vec<u32> =
             state.instances.iter().filter(|(_, i)| i.vid == vid).map(|(&vh, _)| vh).collect();
         for vh in handles {
-            self.catch_up(state, &store, vh)?;
+            self.catch_up(state, &store, vh, None)?;
         }
         Ok(())
     }
 
-    /// Brings an instance up to the store, if the store has changed.
+    /// Brings an instance up to the store, if the store has changed. `alone` is a vCPU whose
+    /// thread may be inside and will see to its locks itself.
     pub(super) fn catch_up(
         &self,
         state: &mut State,
         store: &Store,
         vh: u32,
+        alone: Option<u32>,
     ) -> Result<(), VasError> {
         let changes = self.machine.live_word()?;
         self.close_if_changed(state, changes)?;
@@ -85,7 +95,7 @@ impl Vases {
             return Ok(());
         }
         let record = store.vas(instance.vid)?;
-        let complete = self.adopt(state, store, vh, &record)?;
+        let complete = self.adopt(state, store, vh, &record, alone)?;
         if let Some(instance) = state.instances.get_mut(&vh) {
             // Incomplete: looked at again at the next switch.
             instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
@@ -113,6 +123,7 @@ impl Vases {
         store: &Store,
         vh: u32,
         record: &VasRecord,
+        alone: Option<u32>,
     ) -> Result<bool, VasError> {
         let Some(instance) = state.instances.get(&vh) else { return Ok(true) };
         let read_only = instance.read_only;
@@ -137,7 +148,8 @@ impl Vases {
                 continue;
             }
             let right = if read_only { Right::Read } else { wanted.right };
-            match self.join(state, store, vh, wanted.sid, right, false) {
+            let wanted_member = NewMember { sid: wanted.sid, right, local: false };
+            match self.join(state, store, vh, wanted_member, alone) {
                 Ok(()) => {}
                 Err(VasError::Inside { .. }) => complete = false,
                 Err(error) => {
@@ -159,13 +171,13 @@ impl Vases {
         state: &mut State,
         store: &Store,
         vh: u32,
-        sid: SegId,
-        right: Right,
-        local: bool,
+        member: NewMember,
+        alone: Option<u32>,
     ) -> Result<(), VasError> {
         let machine = &self.machine;
+        let NewMember { sid, right, .. } = member;
         state.use_segment(sid, right, store, machine)?;
-        let result = self.join_used(state, vh, sid, right, local);
+        let result = self.join_used(state, vh, member, alone);
         if result.is_err() {
             state.unuse_segment(sid, right, true, machine);
         }
@@ -176,9 +188,8 @@ impl Vases {
         &self,
         state: &mut State,
         vh: u32,
-        sid: SegId,
-        right: Right,
-        local: bool,
+        NewMember { sid, right, local }: NewMember,
+        alone: Option<u32>,
     ) -> Result<(), VasError> {
         let machine = &self.machine;
         let Some(segment) = state.segments.get(&sid) else { return Ok(()) };
@@ -190,7 +201,7 @@ impl Vases {
         }
         if lockable {
             machine.clear_instance(vh)?;
-            if instance.waiting > 0 || self.is_occupied(vh)? {
+            if instance.waiting > 0 || self.is_occupied_but_for(vh, alone)? {
                 state.publish(vh, machine)?;
                 return Err(VasError::Inside { vh });
             }

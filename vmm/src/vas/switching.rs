@@ -28,6 +28,9 @@ use crate::vm::Vcpu;
 const IN_PASSING: Duration = Duration::from_micros(100);
 const IN_PASSING_TRIES: u32 = 20;
 
+/// How long a touch may wait for the lock of a segment that was attached meanwhile.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
+
 /// How long a switch may wait for locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
@@ -169,6 +172,45 @@ impl Vases {
         }
     }
 
+    /// A lockable segment that was attached to the VAS while the thread was inside appears only
+    /// when its lock is taken. If the thread is alone inside, this is done now, in addition to
+    /// the locks it has: it keeps those, and so gives up after a while. Returns whether
+    /// something has changed.
+    pub(super) fn catch_up_inside(
+        &self,
+        vcpu: &mut Vcpu,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<bool, VasError> {
+        let vh = current();
+        let began = Instant::now();
+        let (old, new, store) = {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let changes = self.machine.live_word()?;
+            let behind = state.instances.get(&vh).is_some_and(|i| i.checked_at != changes);
+            let Some(store) = state.opened().filter(|_| behind) else { return Ok(false) };
+            self.catch_up(state, &store, vh, Some(vcpu.index()))?;
+            let (old, new) = (self.held(state, vcpu)?, locks_of(state, vh));
+            if let Some(instance) = state.instances.get_mut(&vh) {
+                instance.waiting += 1;
+            }
+            (old, new, store)
+        };
+        let wait = began.checked_add(CATCH_UP_WAIT).map_or(Wait::Never, Wait::Until);
+        let taken = exchange(&old, &new, wait, &store, stopping, began);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(instance) = state.instances.get_mut(&vh) {
+            instance.waiting -= 1;
+        }
+        // A dead holder cannot be reported by a touch: it is refused, with the locks held.
+        let clean = matches!(taken, Ok(Acquired::Clean));
+        if taken.is_ok() {
+            self.arrive(state, vcpu, vh)?;
+        }
+        Ok(clean)
+    }
+
     /// Makes `vh` the instance `vcpu` is in; its locks are held.
     fn arrive(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) -> Result<(), VasError> {
         let locks = state.instances.get(&vh).map_or(0..0, |instance| instance.locks.clone());
@@ -229,8 +271,14 @@ impl Vases {
     /// has been kept from serving switches there: one that has just tried in vain may count as
     /// inside for some instructions more, and is waited for.
     pub(super) fn is_occupied(&self, vh: u32) -> Result<bool, VasError> {
+        self.is_occupied_but_for(vh, None)
+    }
+
+    /// The same, not counting one vCPU.
+    pub(super) fn is_occupied_but_for(&self, vh: u32, vcpu: Option<u32>) -> Result<bool, VasError> {
         for _ in 0..IN_PASSING_TRIES {
-            let vcpus = self.machine.vcpus_in(vh)?;
+            let mut vcpus = self.machine.vcpus_in(vh)?;
+            vcpus.retain(|&inside| Some(inside) != vcpu);
             if vcpus.is_empty() {
                 return Ok(false);
             }
@@ -250,7 +298,7 @@ impl Vases {
             return Ok(0);
         }
         let (index, _) = state.instance(vh)?;
-        self.catch_up(state, store, index)?;
+        self.catch_up(state, store, index, None)?;
         Ok(index)
     }
 
