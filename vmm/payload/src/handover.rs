@@ -1,30 +1,43 @@
 //! `handover` and `handover-futex`: how long it takes to pass a turn to somebody who sleeps.
 //!
-//! Two parties, each a process of its own, are started with the same name or file. In a VM
-//! both take the lock of a segment again and again; it is fair, so it changes hands. What
-//! counts is how often it really did, and the time until the last change. Natively a word in a
-//! shared file says whose turn it is, and who has it not sleeps in a futex on it.
+//! Two parties, each a process of its own, are started with the same name or file. Each in turn
+//! holds what the other waits for, long enough that the other sleeps; notes the time; lets
+//! go. The other reads the clock as soon as it has it: the difference counts, of which each
+//! party gives its median. In a VM that is a segment's lock and a switch out of and into it,
+//! natively a word in a shared file with a futex.
 
 use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
 use rustix::thread::futex::{self, Flags};
+use rustix::time::{ClockId, clock_gettime};
 use spacejmp::sys::{self, PagePolicy, Right, SegId, VasHandle, VasId};
 
 use crate::json::Object;
 use crate::mapping::Mapping;
-use crate::space::{Word, enter, sized, tell};
+use crate::space::{Word, enter, middle, sized, tell};
 
 /// Longest wait for the other party to start.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a party holds it: the other has asked for it by then, and sleeps.
+const HOLD: Duration = Duration::from_millis(1);
+/// How long a party stays away from it, so that it does not overtake the other.
+const PAUSE: Duration = Duration::from_micros(300);
+
+/// The host's monotonic clock, the same for all processes and VMs.
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
 
 /// In a VM: `count` acquisitions.
 pub(crate) fn by_lock(name: &str, count: u64) -> Result<Object, String> {
     let (vid, sid) = find_or_make(name)?;
     let base = tell("seg_stat", sys::seg_stat(sid))?.base;
-    let (arrived, last) = (Word::at(base)?, Word::at(base + 8)?);
+    let (arrived, last, stamp) = (Word::at(base)?, Word::at(base + 8)?, Word::at(base + 16)?);
     let vh = tell("vas_attach", sys::vas_attach(vid, 0))?;
     let inside = |work: &mut dyn FnMut()| {
         tell("vas_switch", enter(vh))?;
@@ -41,27 +54,27 @@ pub(crate) fn by_lock(name: &str, count: u64) -> Result<Object, String> {
         if began.elapsed() > PATIENCE {
             return Err("the other VM did not come".into());
         }
-        std::thread::sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(1));
         inside(&mut || here = arrived.read())?;
     }
-    let (mut handovers, mut first, mut end) = (0_u64, None, Instant::now());
+    let mut waits = Vec::new();
     for _ in 0..count {
         inside(&mut || {
-            if last.read() != me {
-                last.write(me);
-                end = Instant::now();
-                handovers += u64::from(first.is_some());
-                first.get_or_insert(end);
+            let now = now_ns();
+            if last.read() != me && stamp.read() != 0 {
+                waits.push(now.saturating_sub(stamp.read()));
             }
+            last.write(me);
+            sleep(HOLD);
+            stamp.write(now_ns());
         })?;
+        sleep(PAUSE);
     }
     tell("vas_detach", sys::vas_detach(vh))?;
-    let ns = first.map_or(0, |first| (end - first).as_nanos() as u64);
-    // From mine to my next it has gone there and come back.
     Ok(Object::new("handover")
         .number("count", count)
-        .number("handovers", 2 * handovers)
-        .number("ns_per_handover", ns / (2 * handovers).max(1)))
+        .number("handovers", waits.len() as u64)
+        .number("ns_per_handover", middle(waits)))
 }
 
 fn find_or_make(name: &str) -> Result<(VasId, SegId), String> {
@@ -95,22 +108,32 @@ pub(crate) fn by_futex(path: &str, count: u64) -> Result<Object, String> {
         if began.elapsed() > PATIENCE {
             return Err("the other process did not come".into());
         }
-        std::thread::sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(1));
     }
-    let began = Instant::now();
-    for _ in 0..count {
-        let mut now = turn.load(SeqCst);
-        while now != me {
+    let stamp = (page.word(32), page.word(33));
+    let mut waits = Vec::new();
+    for round in 0..count {
+        let mut owner = turn.load(SeqCst);
+        while owner != me {
             // Whatever it returns, the word decides.
-            let _ = futex::wait(turn, Flags::empty(), now, None);
-            now = turn.load(SeqCst);
+            let _ = futex::wait(turn, Flags::empty(), owner, None);
+            owner = turn.load(SeqCst);
         }
+        let now = now_ns();
+        // Nobody gave the first party its first turn.
+        if round > 0 || me == 1 {
+            let given = u64::from(stamp.0.load(SeqCst)) | u64::from(stamp.1.load(SeqCst)) << 32;
+            waits.push(now.saturating_sub(given));
+        }
+        sleep(HOLD);
+        let now = now_ns();
+        stamp.0.store(now as u32, SeqCst);
+        stamp.1.store((now >> 32) as u32, SeqCst);
         turn.store(1 - me, SeqCst);
         let _ = futex::wake(turn, Flags::empty(), 1);
     }
-    let ns = began.elapsed().as_nanos() as u64;
     Ok(Object::new("handover-futex")
         .number("count", count)
-        .number("handovers", 2 * count)
-        .number("ns_per_handover", ns / (2 * count).max(1)))
+        .number("handovers", waits.len() as u64)
+        .number("ns_per_handover", middle(waits)))
 }

@@ -279,6 +279,7 @@ impl State {
         };
         instance.lock_list = Some(list);
         machine.set_instance(vh, &entry, true)?;
+        instance.shown = true;
         Ok(())
     }
 
