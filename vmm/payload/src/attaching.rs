@@ -78,12 +78,8 @@ pub(crate) fn run(rounds: u64, large: u64) -> Result<Object, String> {
     }
     // With another instance that keeps the segment: nothing is told to the store.
     let kept = tell("vas_attach", sys::vas_attach(timed[2].1.vid, 0))?;
-    let mut shared = Timed {
-        vid: timed[2].1.vid,
-        sids: Vec::new(),
-        attach: Vec::new(),
-        detach: Vec::new(),
-    };
+    let mut shared =
+        Timed { vid: timed[2].1.vid, sids: Vec::new(), attach: Vec::new(), detach: Vec::new() };
     for _ in 0..rounds {
         shared.round(0)?;
     }
@@ -158,4 +154,16 @@ fn made_and_deleted(object: Object, rounds: u64) -> Result<Object, String> {
         .number("create", middle(create))
         .number("find", middle(find))
         .number("delete", middle(delete)))
+}
+
+/// Attaches one VAS `count` times and ends without detaching: what is resident then tells how
+/// much memory an instance takes.
+pub(crate) fn instances(count: u64) -> Result<Object, String> {
+    let (vid, _) = make("instances", 1, &sized(MIB, PagePolicy::Largest))?;
+    for _ in 0..count {
+        let vh = tell("vas_attach", sys::vas_attach(vid, 0))?;
+        tell("vas_switch", enter(vh))?;
+        tell("vas_switch home", enter(VasHandle::HOME))?;
+    }
+    Ok(Object::new("instances").number("count", count))
 }

@@ -35,6 +35,7 @@ Usage: payload SUBCOMMAND [OPTIONS]
   clock [--count N] [--threads N]     reading the clock, and whether it ever goes back
   switch [--count N]                  switching address spaces, N rounds (in a VM)
   attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
+  instances [--count N]               attaching one VAS N times, for its memory (in a VM)
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
   map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
@@ -122,7 +123,7 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             let count = options.number("count", 1_000_000).map_err(Failure::Misuse)?;
             calls::clock(count, threads)
         }
-        "switch" | "attach" | "handover" | "handover-futex" | "map" => {
+        "switch" | "attach" | "instances" | "handover" | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
@@ -138,6 +139,7 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
     let done = match subcommand {
         "switch" => switching::run(count),
         "attach" => attaching::run(count, bytes),
+        "instances" => attaching::instances(count),
         "handover" => handover::by_lock(positional()?, count),
         "handover-futex" => handover::by_futex(positional()?, count),
         _ => mapping::run(bytes, count, positional().ok()),

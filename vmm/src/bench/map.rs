@@ -47,7 +47,36 @@ pub fn measure(
     samples.against_mmap(&mut report, &note);
     samples.against_file(&mut report, size);
     samples.times(&mut report);
+    progress("attaching one address space many times");
+    memory(&mut report, runner, programs, size)?;
     Ok(report)
+}
+
+/// Memory of an instance: what a VM has resident with many, less what it has with one.
+fn memory(
+    report: &mut Report,
+    runner: &Runner,
+    programs: &Unpacked,
+    size: Size,
+) -> Result<(), BenchError> {
+    let program = programs.path("payload");
+    let count: u32 = if size == Size::Quick { 200 } else { 2000 };
+    // VMs of one benchmark share a store: names of a run must not meet the next's.
+    let mut run = |count: u32| {
+        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+        runner.run(Place::Vm, &program, &["instances", "--count", &count.to_string()], true)
+    };
+    let (one, many) = (run(1)?, run(count + 1)?);
+    for (name, path, what) in [
+        ("instance_tables_bytes", "memory_touched_bytes", "guest memory: page tables"),
+        ("instance_bytes", "rss_peak_bytes", "all resident memory of the VMM, tables included"),
+    ] {
+        let each = one.stat(path).zip(many.stat(path));
+        let each = each.map(|(one, many)| (many - one) / f64::from(count));
+        let note = format!("one more instance of a VAS with a segment, in {count}: {what}");
+        report.push(name, each, "B", note);
+    }
+    Ok(())
 }
 
 fn fill(path: &std::path::Path, bytes: u64) -> Result<(), BenchError> {
@@ -136,7 +165,12 @@ impl Samples {
         let figure = ratio(self.vm("attach_1g"), mapped).filter(|_| is_huge);
         report.push("attach_1g_cached_over_mmap_huge", figure, "", note);
         let note = format!("{what}, however the host maps it{scaled}");
-        report.push("attach_1g_cached_over_mmap_file", ratio(self.vm("attach_1g"), mapped), "", note);
+        report.push(
+            "attach_1g_cached_over_mmap_file",
+            ratio(self.vm("attach_1g"), mapped),
+            "",
+            note,
+        );
     }
 
     fn times(&self, report: &mut Report) {
@@ -161,10 +195,9 @@ impl Samples {
         ] {
             report.push(name, us(self.vm(key)), "us", what);
         }
-        for (name, samples, key) in [
-            ("mmap_1g_us", &self.native, "map"),
-            ("munmap_1g_us", &self.native, "unmap"),
-        ] {
+        for (name, samples, key) in
+            [("mmap_1g_us", &self.native, "map"), ("munmap_1g_us", &self.native, "unmap")]
+        {
             report.push(name, us(middle(samples, key)), "us", "1 GiB of a warm memfd, natively");
         }
     }

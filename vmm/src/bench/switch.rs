@@ -85,6 +85,13 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         let what = format!("cycles of a switch, {locks} exclusive lock(s); {half}");
         report.push(name, cycles(key), "", what);
     }
+    let each = cycles("locks_8").zip(cycles("locks_1")).map(|(eight, one)| (eight - one) / 7.0);
+    report.push(
+        "switch_lock_each_cycles",
+        each,
+        "",
+        "cycles that taking or giving back one lock more adds: (8 locks - 1 lock) / 7",
+    );
     let direct = "cycles of a switch from one VAS straight into another, no locks";
     report.push("switch_direct_cycles", cycles("direct"), "", direct);
     report.push("switch_hyper_cycles", cycles("hypercall"), "", "cycles of a switch by hypercall");
