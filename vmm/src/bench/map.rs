@@ -62,7 +62,7 @@ fn memory(
     let program = programs.path("payload");
     let count: u32 = if size == Size::Quick { 200 } else { 2000 };
     // VMs of one benchmark share a store: names of a run must not meet the next's.
-    let mut run = |count: u32| {
+    let run = |count: u32| {
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
         runner.run(Place::Vm, &program, &["instances", "--count", &count.to_string()], true)
     };
