@@ -71,9 +71,11 @@ pub(crate) fn run(rounds: u64, large: u64) -> Result<Object, String> {
     for (count, name) in COUNTS.into_iter().zip(names) {
         timed.push((name, Timed::new(name, count, 2 * MIB, PagePolicy::Largest)?));
     }
-    for _ in 0..rounds {
-        for (_, vas) in &mut timed {
-            vas.round(0)?;
+    for round in 0..rounds {
+        // Back and forth: what one leaves in the caches must not always cost the same other.
+        for turn in 0..timed.len() {
+            let at = if round % 2 == 0 { turn } else { timed.len() - 1 - turn };
+            timed[at].1.round(0)?;
         }
     }
     // With another instance that keeps the segment: nothing is told to the store.
