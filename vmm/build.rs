@@ -16,7 +16,9 @@ fn main() {
     for watched in ["src", "kernel.ld", "flags", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", kernel.join(watched).display());
     }
-    println!("cargo::rerun-if-changed={}", root.join("abi/src").display());
+    for watched in ["abi/src", "guest-sdk/src"] {
+        println!("cargo::rerun-if-changed={}", root.join(watched).display());
+    }
     let image = build_kernel(&kernel, &out.join("kernel"));
     fs::copy(&image, out.join("guest-kernel.elf")).expect("copy the kernel image");
     for (package, dir, bins) in [

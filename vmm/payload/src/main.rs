@@ -1,14 +1,19 @@
-//! `payload`: the work that `spacejmp bench run` times, natively and in a VM. It times
+//! `payload`: the work that `spacejmp bench` times, natively and in a VM. It times
 //! itself from the inside, so that starting up is not part of a figure.
 //!
 //! Each subcommand lives in its own module; this file only chooses one and prints what it
 //! returns: exactly one line, one JSON object. Nothing here knows about VMs.
 
+mod attaching;
 mod calls;
 mod compute;
+mod handover;
 mod json;
+mod mapping;
 mod memory;
 mod options;
+mod space;
+mod switching;
 mod threads;
 
 use std::process::ExitCode;
@@ -28,6 +33,12 @@ Usage: payload SUBCOMMAND [OPTIONS]
   threads N                           N threads with mutexes, condvars and channels
   syscalls [--count N]                the cheapest system call, N times (default 100000)
   clock [--count N] [--threads N]     reading the clock, and whether it ever goes back
+  switch [--count N]                  switching address spaces, N rounds (in a VM)
+  attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
+  instances [--count N]               attaching one VAS N times, for its memory (in a VM)
+  handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
+  handover-futex FILE [--count N]     passing a turn by futex (two native processes)
+  map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
 Exit status: 0 done, 1 the work failed, 2 wrong arguments.
@@ -112,7 +123,26 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             let count = options.number("count", 1_000_000).map_err(Failure::Misuse)?;
             calls::clock(count, threads)
         }
+        "switch" | "attach" | "instances" | "handover" | "handover-futex" | "map" => {
+            return spaces(subcommand, options).map(Some);
+        }
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
     };
     Ok(Some(object))
+}
+
+/// The subcommands about address spaces and what they are compared with.
+fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let (count, bytes) = (number("count", 100)?, number("bytes", 1 << 30)?);
+    let positional = || options.positional().map_err(Failure::Misuse);
+    let done = match subcommand {
+        "switch" => switching::run(count),
+        "attach" => attaching::run(count, bytes),
+        "instances" => attaching::instances(count),
+        "handover" => handover::by_lock(positional()?, count),
+        "handover-futex" => handover::by_futex(positional()?, count),
+        _ => mapping::run(bytes, count, positional().ok()),
+    };
+    done.map_err(Failure::Work)
 }

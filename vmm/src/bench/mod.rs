@@ -6,12 +6,16 @@
 //!
 //! - [`payload`]: the programs that are timed, carried inside this binary
 //! - [`run`]: the foundation: computing, starting, memory, reading files
+//! - [`switch`]: switching between address spaces, handing over a lock
+//! - [`map`]: attaching and detaching, beside `mmap`
 
 #![forbid(unsafe_code)]
 
+pub mod map;
 pub mod payload;
 pub mod run;
 pub mod sample;
+pub mod switch;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -142,6 +146,15 @@ impl Report {
         }
         text
     }
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Seconds: for a first look.
+    Quick,
+    /// Minutes: the sizes the figures are defined for.
+    Full,
 }
 
 /// The middle of some samples.

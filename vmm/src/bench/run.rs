@@ -6,18 +6,9 @@ use std::io::Write;
 
 use super::payload::Unpacked;
 use super::sample::{Place, Runner, Sample};
-use super::{BenchError, Report, median, ratio};
+use super::{BenchError, Report, Size, median, ratio};
 
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// How much is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
-    /// Seconds: for a first look.
-    Quick,
-    /// Minutes: the sizes the figures are defined for.
-    Full,
-}
 
 /// Runs the experiment; `progress` is told what is being done.
 ///

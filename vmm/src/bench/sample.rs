@@ -1,7 +1,7 @@
 //! One run of a program, natively or in a VM, and what it said.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -68,42 +68,15 @@ impl Runner {
         stats: bool,
     ) -> Result<Sample, BenchError> {
         let stats_file = self.dir.join("stats.json");
-        let mut command = match place {
-            Place::Native => Command::new(program),
-            Place::Vm => {
-                let mut command = Command::new(&self.spacejmp);
-                command.arg("run").arg("--dir").arg(&self.dir);
-                if stats {
-                    command.arg("--stats=json").arg("--stats-to").arg(&stats_file);
-                }
-                command.arg(program);
-                command
-            }
-        };
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let what = || format!("{command:?}");
-        let what = what();
+        let mut command = self.command(place, program, args, stats.then_some(&stats_file));
+        let what = format!("{command:?}");
         let started_ns = monotonic_ns();
         let began = Instant::now();
         let output =
             command.output().map_err(|source| BenchError::Start { what: what.clone(), source })?;
         let wall = began.elapsed();
         let span_ns = (started_ns, monotonic_ns());
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            let tail: String = stderr.lines().rev().take(3).collect::<Vec<_>>().join("; ");
-            return Err(BenchError::Failed {
-                what,
-                status: output.status.to_string(),
-                stderr: tail,
-            });
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        let answer = match text.trim() {
-            "" => Value::Null,
-            line => serde_json::from_str(line)
-                .map_err(|_| BenchError::Answer { what, text: line.chars().take(200).collect() })?,
-        };
+        let answer = answer(what, &output)?;
         let stats = match (place, stats) {
             (Place::Vm, true) => std::fs::read_to_string(&stats_file)
                 .ok()
@@ -112,5 +85,75 @@ impl Runner {
             _ => Value::Null,
         };
         Ok(Sample { wall, span_ns, answer, stats })
+    }
+
+    /// Runs two of the same at the same time and waits for both; what each printed.
+    ///
+    /// # Errors
+    /// [`BenchError`] when one cannot be started or fails.
+    pub fn pair(
+        &self,
+        place: Place,
+        program: &Path,
+        args: &[&str],
+    ) -> Result<[Value; 2], BenchError> {
+        let mut command = self.command(place, program, args, None);
+        let what = format!("{command:?}");
+        let failed = |source| BenchError::Start { what: what.clone(), source };
+        let mut first = command.spawn().map_err(failed)?;
+        let second = match command.spawn() {
+            Ok(second) => second,
+            Err(error) => {
+                // It would wait a minute for the other one.
+                let _ = first.kill();
+                let _ = first.wait();
+                return Err(failed(error));
+            }
+        };
+        let (first, second) = (first.wait_with_output(), second.wait_with_output());
+        Ok([
+            answer(what.clone(), &first.map_err(failed)?)?,
+            answer(what.clone(), &second.map_err(failed)?)?,
+        ])
+    }
+
+    fn command(
+        &self,
+        place: Place,
+        program: &Path,
+        args: &[&str],
+        stats_file: Option<&PathBuf>,
+    ) -> Command {
+        let mut command = match place {
+            Place::Native => Command::new(program),
+            Place::Vm => {
+                let mut command = Command::new(&self.spacejmp);
+                command.arg("run").arg("--dir").arg(&self.dir);
+                if let Some(file) = stats_file {
+                    command.arg("--stats=json").arg("--stats-to").arg(file);
+                }
+                command.arg(program);
+                command
+            }
+        };
+        // A store of its own: what is in the user's must not show in the figures.
+        command.env("SPACEJMP_STORE", self.dir.join("store"));
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// The JSON line a program printed, if it succeeded.
+fn answer(what: String, output: &Output) -> Result<Value, BenchError> {
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let tail: String = stderr.lines().rev().take(3).collect::<Vec<_>>().join("; ");
+        return Err(BenchError::Failed { what, status: output.status.to_string(), stderr: tail });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.trim() {
+        "" => Ok(Value::Null),
+        line => serde_json::from_str(line)
+            .map_err(|_| BenchError::Answer { what, text: line.chars().take(200).collect() }),
     }
 }

@@ -76,7 +76,9 @@ impl Store {
         if wrote && segment.right() == Right::Write {
             self.make_clean(segment, lease.id(), &lock)?;
         }
-        self.reap_volatile(segment.name(), &lock);
+        if segment.header().lifetime == Lifetime::Volatile {
+            self.reap_volatile(segment.name(), &lock);
+        }
         Ok(())
     }
 
@@ -132,9 +134,10 @@ impl Store {
         lease: LeaseId,
         lock: &Exclusive,
     ) -> Result<(), StoreError> {
-        let mut writers = self.live_leases()?.into_iter().filter(|other| {
-            other.id() != lease && other.right_of(segment.sid()) == Some(Right::Write)
-        });
+        let mut writers = self
+            .live_leases_but(Some(lease))?
+            .into_iter()
+            .filter(|other| other.right_of(segment.sid()) == Some(Right::Write));
         let other = writers.next().map(|other| other.id());
         self.change_header(segment, lock, |header| match other {
             Some(other) => header.lease = Some(other),

@@ -95,9 +95,20 @@ impl Store {
     }
 
     pub(super) fn live_leases(&self) -> Result<Vec<OpenLease>, StoreError> {
+        self.live_leases_but(None)
+    }
+
+    /// The leases of live VMs without that of the one who asks, if it is one.
+    pub(super) fn live_leases_but(
+        &self,
+        own: Option<LeaseId>,
+    ) -> Result<Vec<OpenLease>, StoreError> {
         let mut leases = Vec::new();
         for name in self.vms.names()? {
             let Some((name, id)) = lease_id(&name) else { continue };
+            if Some(id) == own {
+                continue;
+            }
             // Gone since it was listed, or nothing a VM has made.
             let Ok(Some(file)) = self.vms.find_file(name, OFlags::RDONLY) else { continue };
             if !held_by_another(&file) {

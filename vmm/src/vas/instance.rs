@@ -69,6 +69,8 @@ pub(super) struct Instance {
     pub(super) generation: u64,
     /// The store's counter of changes when the VAS was last looked at.
     pub(super) checked_at: u64,
+    /// The kernel may enter it: its entry is filled in.
+    pub(super) shown: bool,
     /// Threads about to come back here from a switch that waits.
     pub(super) waiting: u32,
     /// Where its lock references lie, and how many.
@@ -105,6 +107,7 @@ impl Instance {
             cr3: 0,
             generation: 0,
             checked_at: 0,
+            shown: false,
             waiting: 0,
             locks: 0..0,
             lock_list: None,

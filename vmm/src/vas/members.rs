@@ -92,7 +92,8 @@ impl Vases {
         self.close_if_changed(state, changes)?;
         let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
         if instance.checked_at == changes {
-            return Ok(());
+            // Attached after the change, but hidden with the others when it was noticed.
+            return if instance.shown { Ok(()) } else { state.publish(vh, &self.machine) };
         }
         let record = store.vas(instance.vid)?;
         let complete = self.adopt(state, store, vh, &record, alone)?;
@@ -108,7 +109,8 @@ impl Vases {
         if state.seen == changes {
             return Ok(());
         }
-        for &vh in state.instances.keys() {
+        for (&vh, instance) in &mut state.instances {
+            instance.shown = false;
             self.machine.clear_instance(vh)?;
         }
         state.seen = changes;

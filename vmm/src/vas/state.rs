@@ -306,6 +306,7 @@ impl State {
         };
         instance.lock_list = Some(list);
         machine.set_instance(vh, &entry, true)?;
+        instance.shown = true;
         Ok(())
     }
 

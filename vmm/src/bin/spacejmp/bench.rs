@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use vmm::bench::payload::Unpacked;
-use vmm::bench::run::{Size, measure};
 use vmm::bench::sample::Runner;
+use vmm::bench::{Size, map, run, switch};
 use vmm::exit_code::ExitCode;
 use vmm::host;
 
@@ -32,15 +32,19 @@ pub(crate) struct Args {
 enum Name {
     /// Running an ordinary program in a VM, against running it natively
     Run,
+    /// Switching between address spaces, with and without locks
+    Switch,
+    /// Attaching and detaching address spaces, against mapping files
+    Map,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   spacejmp bench run --quick
-  spacejmp bench run --json > run.json";
+  spacejmp bench run --json > run.json
+  spacejmp bench switch";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let Name::Run = args.name;
     let cannot = |error| Failure::new("measure", error, ExitCode::OwnFailure);
     let spacejmp = std::env::current_exe()
         .map_err(|error| Failure::new("find its own binary", error, ExitCode::OwnFailure))?;
@@ -54,14 +58,25 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             let _ = write!(io::stderr(), "\r\x1b[K{what} ...");
         }
     };
-    let report = measure(&runner, &programs, size, &mut progress);
+    let host = host::probe();
+    let has_tags = host.guest_cpu.as_ref().map(|cpu| cpu.pcid);
+    let report = match args.name {
+        Name::Run => run::measure(&runner, &programs, size, &mut progress),
+        Name::Switch => switch::measure(&runner, &programs, size, has_tags, &mut progress),
+        Name::Map => map::measure(&runner, &programs, size, &mut progress),
+    };
     if is_watched {
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
     let report = report.map_err(cannot)?;
     let text = if args.json {
-        let host = serde_json::to_value(host::probe()).unwrap_or_default();
-        errors::json("print the figures", &report.json("run", args.quick, host))?
+        let host = serde_json::to_value(host).unwrap_or_default();
+        let name = match args.name {
+            Name::Run => "run",
+            Name::Switch => "switch",
+            Name::Map => "map",
+        };
+        errors::json("print the figures", &report.json(name, args.quick, host))?
     } else {
         report.table()
     };

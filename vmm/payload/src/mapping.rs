@@ -1,0 +1,116 @@
+//! `map`, run natively: what the alternative costs, `mmap` of a file with all its pages
+//! present in the page cache and `MAP_POPULATE`, and `munmap`, in nanoseconds.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::json::Object;
+use crate::space::middle;
+
+/// Maps `bytes` of a warm memfd, or of `file` if there is one, `rounds` times. Only whole
+/// pages of 2 MiB in a file of that alignment can be mapped huge; `huge` says how many bytes were.
+pub(crate) fn run(bytes: u64, rounds: u64, file: Option<&str>) -> Result<Object, String> {
+    let file = match file {
+        Some(path) => {
+            let file = File::options().read(true).write(true).open(path);
+            file.map_err(|err| format!("cannot open {path}: {err}"))?
+        }
+        None => {
+            let memory = memfd_create("warm", MemfdFlags::CLOEXEC)
+                .map_err(|err| format!("memfd_create: {err}"))?;
+            ftruncate(&memory, bytes).map_err(|err| format!("ftruncate: {err}"))?;
+            File::from(memory)
+        }
+    };
+    // Warms up: every page is in the page cache from then on.
+    let mut mapping = Mapping::new(&file, bytes)?;
+    mapping.write_each_page();
+    let huge = mapping.huge_bytes();
+    drop(mapping);
+    let (mut map, mut unmap) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let began = Instant::now();
+        let mapping = Mapping::new(&file, bytes)?;
+        map.push(began.elapsed().as_nanos() as u64);
+        let began = Instant::now();
+        drop(mapping);
+        unmap.push(began.elapsed().as_nanos() as u64);
+    }
+    Ok(Object::new("map")
+        .number("bytes", bytes)
+        .number("rounds", rounds)
+        .number("huge", huge)
+        .number("map", middle(map))
+        .number("unmap", middle(unmap)))
+}
+
+/// A shared, populated mapping, unmapped when dropped.
+pub(crate) struct Mapping {
+    at: *mut core::ffi::c_void,
+    bytes: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(file: &impl AsFd, bytes: u64) -> Result<Mapping, String> {
+        let bytes = bytes as usize;
+        let (rights, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
+        // SAFETY: a fresh mapping where the kernel likes replaces nothing.
+        let at = unsafe { mmap(std::ptr::null_mut(), bytes, rights, flags, file, 0) };
+        Ok(Mapping { at: at.map_err(|err| format!("mmap: {err}"))?, bytes })
+    }
+
+    /// A word of it that other processes may use too.
+    pub(crate) fn word(&self, index: usize) -> &std::sync::atomic::AtomicU32 {
+        assert!(index < self.bytes / 4, "word {index} is not in the mapping");
+        // SAFETY: within the mapping (above).
+        let word = unsafe { self.at.cast::<u32>().add(index) };
+        // SAFETY: aligned as the mapping is, alive as long as `self`; all use atomics.
+        unsafe { std::sync::atomic::AtomicU32::from_ptr(word) }
+    }
+
+    fn write_each_page(&mut self) {
+        for page in 0..self.bytes / 4096 {
+            self.word(page * 1024).store(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// How much of it the kernel maps with pages of 2 MiB, as it says itself.
+    fn huge_bytes(&self) -> u64 {
+        let Ok(text) = std::fs::read_to_string("/proc/self/smaps") else { return 0 };
+        let start = format!("{:x}-", self.at.addr());
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(&start)).skip(1);
+        let is_key = |line: &&str| line.split_whitespace().next().is_some_and(|w| w.ends_with(':'));
+        let own = lines.by_ref().take_while(is_key);
+        own.filter(|line| line.starts_with("FilePmdMapped:") || line.starts_with("ShmemPmdMapped:"))
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .sum::<u64>()
+            * 1024
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, to which no reference is left: they borrow from `self`.
+        let _ = unsafe { munmap(self.at, self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_a_file_show_the_same_words() {
+        let memory = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, 8192).unwrap();
+        let (one, other) = (Mapping::new(&memory, 8192).unwrap(), Mapping::new(&memory, 8192));
+        one.word(2047).store(7, std::sync::atomic::Ordering::SeqCst);
+        let seen = other.unwrap().word(2047).load(std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(seen, 7);
+    }
+}
