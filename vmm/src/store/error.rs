@@ -261,7 +261,7 @@ impl Remedy for StoreError {
             }
             StoreError::Busy { why: Busy::Listed(names), .. } => {
                 let name = names.first()?;
-                Some(format!("detach it first: `spacejmp seg detach` from VAS '{name}'"))
+                Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))
             }
             StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
             StoreError::BadField { .. } => {
