@@ -248,7 +248,9 @@ struct VasSegment {
     name: String,
     sid: String,
     right: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     size_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     base: Option<String>,
 }
 
