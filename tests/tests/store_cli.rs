@@ -253,6 +253,8 @@ fn a_thousand_vases_and_ten_thousand_segments_are_listed_within_a_second() {
         let vid = store.create_vas(&name(format!("vas {number}")), Mode::PRIVATE).expect("made");
         store.attach_segment(vid, sids[number * 10], Right::Write).expect("attached");
     }
+    // The first run builds the command.
+    home.ok(&["store", "info"]);
     for (kind, key, count) in [("seg", "segments", 10_000), ("vas", "vases", 1000)] {
         let since = Instant::now();
         let list = home.json(&[kind, "ls", "--json"]);
