@@ -16,6 +16,7 @@ mod run_options;
 mod seg;
 mod start_error;
 mod store;
+mod store_list;
 mod store_options;
 mod store_show;
 mod style;

@@ -9,11 +9,12 @@ use vmm::exit_code::ExitCode;
 use vmm::store::{LeaseView, Mode, Name, SegmentSpec, Store};
 
 use crate::errors::Failure;
+use crate::store_list::{SEGMENT_HEADING, row, segment_entry};
 use crate::store_options::{
     StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size, print, print_check,
     table,
 };
-use crate::store_show::{SEGMENT_HEADING, Segment, row, segment_entry};
+use crate::store_show::Segment;
 
 /// Make, list, show, change and delete segments
 #[derive(Debug, clap::Args)]

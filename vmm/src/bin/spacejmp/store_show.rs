@@ -1,4 +1,4 @@
-//! Segments and VASes as `ls` and `show` print them, for people and as JSON.
+//! A segment and a VAS as `ls` and `show` print them, for people and as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,13 +6,9 @@ use std::fmt::Write as _;
 use abi::lock::LockView;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, VasId};
 use serde::Serialize;
-use vmm::store::{Access, LeaseView, SegmentEntry, SegmentRecord, VasEntry, VasRecord};
+use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord};
 
 use crate::store_options::size;
-
-pub(crate) const SEGMENT_HEADING: [&str; 7] =
-    ["NAME", "SIZE", "STORED", "BASE", "MODE", "ATTACHED", "STATE"];
-pub(crate) const VAS_HEADING: [&str; 5] = ["NAME", "SEGMENTS", "MODE", "ATTACHED", "STATE"];
 
 /// A VM that has something attached.
 #[derive(Debug, Serialize)]
@@ -323,63 +319,6 @@ impl Vas {
     }
 }
 
-/// An object of a list that cannot be read.
-#[derive(Debug, Serialize)]
-pub(crate) struct Broken {
-    name: String,
-    error: String,
-}
-
-/// An entry of a list.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Entry<T> {
-    Good(Box<T>),
-    Broken(Broken),
-}
-
-pub(crate) fn segment_entry(
-    entry: &SegmentEntry,
-    live: &HashMap<LeaseId, LeaseView>,
-) -> Entry<Segment> {
-    match &entry.record {
-        Ok(record) => Entry::Good(Box::new(Segment::of(record, live))),
-        Err(error) => broken(entry.name.as_str(), error),
-    }
-}
-
-pub(crate) fn vas_entry(entry: &VasEntry, live: &HashMap<LeaseId, LeaseView>) -> Entry<Vas> {
-    match &entry.record {
-        Ok(record) => Entry::Good(Box::new(Vas::of(record, live, |_| None))),
-        Err(error) => broken(entry.name.as_str(), error),
-    }
-}
-
-fn broken<T>(name: &str, error: &vmm::store::StoreError) -> Entry<T> {
-    Entry::Broken(Broken { name: name.to_owned(), error: vmm::error::chain(error) })
-}
-
-/// The row of an entry; what cannot be read has its reason in the last of `columns`.
-pub(crate) fn row<T>(
-    entry: &Entry<T>,
-    columns: usize,
-    good: impl Fn(&T) -> Vec<String>,
-) -> Vec<String> {
-    match entry {
-        Entry::Good(object) => good(object),
-        Entry::Broken(broken) => {
-            let mut row = vec!["?".to_owned(); columns];
-            if let Some(first) = row.first_mut() {
-                *first = plain(&broken.name);
-            }
-            if let Some(last) = row.last_mut() {
-                *last = plain(&broken.error);
-            }
-            row
-        }
-    }
-}
-
 fn inside(
     vas: &VasRecord,
     live: &HashMap<LeaseId, LeaseView>,
@@ -415,7 +354,7 @@ fn right_text(right: Right) -> &'static str {
 }
 
 /// Names from outside, so that they stay on their line; exact ones are in the JSON.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     vmm::store::Name::new(text.as_bytes())
         .map_or_else(|_| crate::errors::one_line(text), |name| name.to_string())
 }

@@ -10,8 +10,9 @@ use vmm::store::{Mode, Name, Store};
 
 use crate::errors::Failure;
 use crate::seg::live;
+use crate::store_list::{VAS_HEADING, row, vas_entry};
 use crate::store_options::{StoreArgs, failed, name_parser, parse_mode, print, print_check, table};
-use crate::store_show::{VAS_HEADING, Vas, row, vas_entry};
+use crate::store_show::Vas;
 use crate::vas_archive;
 
 /// Make, list, show, change, delete, export and import address spaces (VASes)
