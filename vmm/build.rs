@@ -60,7 +60,8 @@ fn list_texts(root: &Path, out: &Path) {
     fs::write(out.join("texts.rs"), code).expect("write the list of texts");
 }
 
-/// Builds guest programs as a user would: static, optimised, and stripped to be carried.
+/// Builds guest programs as a user would: static, optimised; stripped and compressed to be
+/// carried.
 fn build_programs(root: &Path, package: &str, bins: &[&str], out: &Path) {
     let target = out.join("programs");
     let mut cargo = nested_cargo("-Ctarget-feature=+crt-static");
@@ -75,7 +76,9 @@ fn build_programs(root: &Path, package: &str, bins: &[&str], out: &Path) {
     assert!(status.success(), "the guest programs do not build: {status}");
     for bin in bins {
         let built = target.join("x86_64-unknown-linux-gnu/release").join(bin);
-        fs::copy(built, out.join(bin)).expect("copy a guest program");
+        let program = fs::read(built).expect("read a guest program");
+        let packed = zstd::encode_all(&program[..], 19).expect("compress a guest program");
+        fs::write(out.join(format!("{bin}.zst")), packed).expect("write a guest program");
     }
 }
 

@@ -7,6 +7,7 @@ use abi::PAGE_SIZE;
 use abi::layout::{MMAP_TOP, PIE_BASE};
 use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
+use vmm::store::fuzz as store;
 
 use crate::vm::{Ended, Run};
 
@@ -78,5 +79,32 @@ pub fn parse(bytes: &[u8]) -> Option<Image> {
             assert!(!crate::vm::all(&err).is_empty());
             None
         }
+    }
+}
+
+/// A segment's header on any bytes; with its checksum put right, the fields decide.
+///
+/// # Panics
+/// When what was accepted is not written back as it was read.
+pub fn header(bytes: &[u8]) {
+    for read in [store::header, store::header_fields] {
+        assert_ne!(read(bytes).ok(), Some(false));
+    }
+}
+
+/// A VAS's manifest on any bytes; with version and checksum put right, the lines decide.
+///
+/// # Panics
+/// When what was accepted is not written back as it was read.
+pub fn manifest(bytes: &[u8]) {
+    for read in [store::manifest, store::manifest_lines] {
+        assert_ne!(read(bytes).ok(), Some(false));
+    }
+}
+
+/// An archive on any bytes, as zstd and as what zstd would give. Any answer will do.
+pub fn archive(bytes: &[u8]) {
+    for compressed in [false, true] {
+        let _ = store::archive(bytes, compressed);
     }
 }

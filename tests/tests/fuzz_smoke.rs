@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use abi::objects::Right;
 use tests::skip_without_kvm;
 use tests::{fuzz, guests};
 use vmm::process::Outcome;
+use vmm::store::{Mode, Name, SegmentSpec, Store};
 
 /// Random bytes that are the same in every run.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -40,4 +42,52 @@ fn random_system_calls_never_harm_the_vmm() {
     println!("{outcomes:?}");
     let whole = outcomes.get("exited 0").copied().unwrap_or(0);
     assert!(whole * 4 > seeds as u32, "too few came to the end of their input: {outcomes:?}");
+}
+
+#[test]
+fn random_headers_manifests_and_archives_are_refused_or_sound() {
+    for seed in 0..3000 {
+        fuzz::header(&noise(seed, 508));
+        fuzz::manifest(&noise(seed, 200));
+        fuzz::archive(&noise(seed, 300));
+    }
+}
+
+/// Random bytes hardly ever get past a magic number, so here everything but one is right.
+#[test]
+fn a_store_with_any_one_byte_changed_is_refused_or_sound() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open_or_create(&folder.path().join("store")).expect("a new store");
+    let name = |text: &str| Name::new(text.as_bytes()).expect("a name");
+    let sid = store.create_segment(&name("s"), &SegmentSpec::new(1 << 20)).expect("made");
+    let file = store.open_segment(sid).expect("it is there").part(0).expect("one part");
+    rustix::io::pwrite(file.fd(), b"content", file.offset()).expect("written");
+    let vid = store.create_vas(&name("v"), Mode::PRIVATE).expect("made");
+    store.attach_segment(vid, sid, Right::Write).expect("attached");
+    let mut archive = Vec::new();
+    store.export_vas(vid, &mut archive, "archive".as_ref(), &mut |_| {}).expect("exported");
+    let read = |path: &str| std::fs::read(store.path().join(path)).expect("it is there");
+    let manifest = read("vas/v/manifest");
+    let lines = manifest.split_inclusive(|byte| *byte == b'\n').skip(1);
+    let lines: Vec<u8> =
+        lines.take_while(|l| !l.starts_with(b"checksum")).flatten().copied().collect();
+    assert_eq!(vmm::store::fuzz::manifest_lines(&lines[..lines.len() - 1]).ok(), Some(true));
+    let header = read("segments/s")[..512].to_vec();
+    assert_eq!(vmm::store::fuzz::header(&header).ok(), Some(true));
+    assert_eq!(vmm::store::fuzz::archive(&archive, true).ok(), Some(5));
+    type Target = (Vec<u8>, fn(&[u8]));
+    let targets: [Target; 4] = [
+        (header, fuzz::header),
+        (manifest, fuzz::manifest),
+        (lines, fuzz::manifest),
+        (archive, fuzz::archive),
+    ];
+    for (bytes, target) in targets {
+        for (at, byte) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit))) {
+            let mut changed = bytes.clone();
+            changed[at] ^= byte;
+            target(&changed);
+            target(&bytes[..at]);
+        }
+    }
 }

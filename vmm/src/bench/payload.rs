@@ -1,7 +1,7 @@
 //! The programs that benchmarks time and the demo shows, carried inside this binary.
 //!
-//! They are ordinary static executables, built by `build.rs`, and run unchanged natively and
-//! in a VM: whatever differs between the two is ours.
+//! They are ordinary static executables, built by `build.rs` and carried compressed, and run
+//! unchanged natively and in a VM: whatever differs between the two is ours.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use super::BenchError;
 
 macro_rules! program {
     ($name:literal) => {
-        ($name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name)).as_slice())
+        ($name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".zst")).as_slice())
     };
 }
 
@@ -40,7 +40,8 @@ impl Unpacked {
             let path = unpacked.path(name);
             let mut options = fs::OpenOptions::new();
             let file = options.write(true).create_new(true).mode(0o755).open(path);
-            file.and_then(|mut file| file.write_all(bytes)).map_err(fail)?;
+            let write = |mut file: fs::File| file.write_all(&zstd::decode_all(bytes)?);
+            file.and_then(write).map_err(fail)?;
         }
         Ok(unpacked)
     }

@@ -21,11 +21,12 @@ use super::segment::{
 };
 
 /// A file being copied, in `tmp/` until it is finished.
-struct Copy<'a> {
-    store: &'a Store,
-    name: String,
-    file: File,
-    done: bool,
+pub(super) struct Copy<'a> {
+    pub(super) store: &'a Store,
+    pub(super) name: String,
+    pub(super) file: File,
+    /// It has left `tmp/`.
+    pub(super) done: bool,
 }
 
 impl Drop for Copy<'_> {
@@ -137,7 +138,7 @@ impl Store {
         Ok(())
     }
 
-    fn new_copy(&self, name: String) -> Result<Copy<'_>, StoreError> {
+    pub(super) fn new_copy(&self, name: String) -> Result<Copy<'_>, StoreError> {
         // `gc` must not see it before it is held.
         let _lock = self.lock_shared()?;
         let file = self.tmp.new_file(&name)?;
@@ -156,22 +157,29 @@ fn copy_sparse(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
         return to.set_len(end);
     }
     let mut at = start;
-    while at < end {
-        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data.max(at),
-            Err(Errno::NXIO) => break,
-            // A file system that does not know holes has none.
-            Err(_) => at,
-        };
-        if data >= end {
-            break;
-        }
-        let hole = rustix::fs::seek(from, SeekFrom::Hole(data)).unwrap_or(end);
-        let hole = hole.clamp(data + 1, end);
+    while let Some((data, hole)) = next_data(from, at, end) {
         copy_range(from, to, data, hole)?;
         at = hole;
     }
     Ok(())
+}
+
+/// The next range before `end` that may be something else than zeros.
+pub(super) fn next_data(from: &File, at: u64, end: u64) -> Option<(u64, u64)> {
+    if at >= end {
+        return None;
+    }
+    let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+        Ok(data) => data.max(at),
+        Err(Errno::NXIO) => return None,
+        // A file system that does not know holes has none.
+        Err(_) => at,
+    };
+    if data >= end {
+        return None;
+    }
+    let hole = rustix::fs::seek(from, SeekFrom::Hole(data)).unwrap_or(end);
+    Some((data, hole.clamp(data + 1, end)))
 }
 
 fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {

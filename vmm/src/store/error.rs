@@ -257,11 +257,21 @@ impl Remedy for StoreError {
     fn remedy(&self) -> Option<String> {
         match self {
             StoreError::NotAStore { .. } | StoreError::NoPlace => {
-                Some("choose a store with --store DIR or SPACEJMP_STORE".into())
+                Some("choose a store with --store DIR or SPACEJMP_STORE; `spacejmp vas create` makes one".into())
+            }
+            StoreError::NotFound(Object::Vas(_) | Object::VasName(_)) => {
+                Some("`spacejmp vas ls` lists what there is".into())
+            }
+            StoreError::NotFound(_) | StoreError::NotAttached { .. } => {
+                Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
+            }
+            StoreError::Exists(_) => Some("choose another name".into()),
+            StoreError::Denied { .. } => {
+                Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
             }
             StoreError::Busy { why: Busy::Listed(names), .. } => {
                 let name = names.first()?;
-                Some(format!("detach it first: `spacejmp seg detach` from VAS '{name}'"))
+                Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))
             }
             StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
             StoreError::BadField { .. } => {

@@ -27,11 +27,14 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod archive;
 mod attach;
+mod check;
 mod clone;
 mod create;
 mod dir;
 mod error;
+pub mod fuzz;
 mod gc;
 mod header;
 mod index;
@@ -39,6 +42,7 @@ mod lease;
 mod lease_view;
 mod live;
 mod lock;
+mod lock_view;
 mod manifest;
 mod name;
 mod open;
@@ -52,6 +56,8 @@ mod tests;
 mod text;
 mod vas;
 
+pub use archive::{Exported, Imported, Progress};
+pub use check::{CheckReport, Finding, Severity, check_store};
 pub use create::SegmentSpec;
 pub use error::{Busy, Holder, Object, StoreError};
 pub use gc::GcReport;

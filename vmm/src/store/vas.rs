@@ -27,7 +27,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`], and what the host says.
     pub fn create_vas(&self, name: &Name, mode: Mode) -> Result<VasId, StoreError> {
-        self.make_vas(name, mode, Vec::new(), true, &self.lock_exclusive()?)
+        self.make_vas(name, mode, Vec::new(), true, None, &self.lock_exclusive()?)
     }
 
     /// A new VAS with the same segments, tag setting and permission bits.
@@ -37,7 +37,7 @@ impl Store {
     pub fn clone_vas(&self, vid: VasId, name: &Name) -> Result<VasId, StoreError> {
         let lock = self.lock_exclusive()?;
         let vas = self.vas_by_id(vid, &lock)?;
-        self.make_vas(name, vas.mode, vas.segments, vas.tagged, &lock)
+        self.make_vas(name, vas.mode, vas.segments, vas.tagged, None, &lock)
     }
 
     /// The id of the VAS with this name. A copied folder gets its own name and id now, if
@@ -265,12 +265,14 @@ impl Store {
         Ok(self.names_in(&self.vas)?.into_iter().filter(lists).collect())
     }
 
-    fn make_vas(
+    /// With the id `wanted` if that is free.
+    pub(super) fn make_vas(
         &self,
         name: &Name,
         mode: Mode,
         segments: Vec<VasSegment>,
         tagged: bool,
+        wanted: Option<VasId>,
         lock: &Exclusive,
     ) -> Result<VasId, StoreError> {
         let exists = || StoreError::Exists(Object::VasName(name.clone()));
@@ -278,10 +280,14 @@ impl Store {
             return Err(exists());
         }
         let mut index = self.vas_index(lock)?;
-        let vid = loop {
-            if let Some(vid) = VasId::new(random_id()?).filter(|vid| !index.has(*vid)) {
-                break vid;
-            }
+        let free = |vid: &VasId| !index.has(*vid);
+        let vid = match wanted.filter(free) {
+            Some(vid) => vid,
+            None => loop {
+                if let Some(vid) = VasId::new(random_id()?).filter(free) {
+                    break vid;
+                }
+            },
         };
         let manifest = Manifest { vid, name: name.clone(), tagged, segments };
         let tmp_name = format!("{vid}.vas");

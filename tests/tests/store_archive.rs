@@ -1,0 +1,227 @@
+//! `spacejmp vas export` and `import`: what comes back is what went in, sparse as it was, and
+//! a damaged archive is one error that leaves nothing behind. Needs no KVM.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use abi::objects::{Right, SegRoot};
+use serde_json::Value;
+use tests::guests::{self, Profile};
+use vmm::store::{Mode, Name, SegmentSpec, Store};
+
+fn run<S: AsRef<OsStr>>(store: &Path, args: &[S]) -> Output {
+    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", store).args(args);
+    command.output().expect("the command starts")
+}
+
+#[track_caller]
+fn ok<S: AsRef<OsStr>>(store: &Path, args: &[S]) -> String {
+    let output = run(store, args);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && error.is_empty(), "{:?}: {error}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("a name")
+}
+
+/// Places in the segment and what is written there.
+const CONTENT: [(u64, &[u8]); 4] =
+    [(0, b"first"), (4095, b"across"), (3 << 30, &[7; 10_000]), ((1 << 40) - 4, b"last")];
+
+/// A VAS `map` with a sparse segment of 1 TiB, `big`, and a small one, `small`.
+fn source(path: &Path) -> Store {
+    let store = Store::open_or_create(path).expect("a new store");
+    let big = store.create_segment(&name("big"), &SegmentSpec::new(1 << 40)).expect("made");
+    let spec = SegmentSpec { mode: Mode::new(0o640).expect("a mode"), ..SegmentSpec::new(8192) };
+    let small = store.create_segment(&name("small"), &spec).expect("made");
+    let file = store.open_segment(big).expect("there");
+    let part = file.part(0).expect("there");
+    for (at, bytes) in CONTENT {
+        rustix::io::pwrite(part.fd(), bytes, part.offset() + at).expect("written");
+    }
+    let address = file.header().base + 64;
+    store.root_set(big, SegRoot { address, fingerprint: [1, 2] }).expect("set");
+    let vid = store.create_vas(&name("map"), Mode::PRIVATE).expect("made");
+    store.attach_segment(vid, big, Right::Write).expect("attached");
+    store.attach_segment(vid, small, Right::Read).expect("attached");
+    store
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+        match entry.file_type().expect("a type").is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_vas_with_a_sparse_terabyte_comes_back_in_another_store_as_it_was() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let original = source(&from);
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    ok(&from, &["vas", "export", "map", file]);
+    assert!(fs::metadata(&archive).expect("there").len() < 4096, "it stores zeros");
+    let again = run(&from, &["vas", "export", "map", file]);
+    assert_eq!(again.status.code(), Some(125), "an existing file is not replaced");
+    ok(&from, &["vas", "export", "map", file, "--force"]);
+
+    let said: Value =
+        serde_json::from_str(&ok(&to, &["vas", "import", file, "--json"])).expect("JSON");
+    assert_eq!(said["segments"].as_array().expect("a list").len(), 2);
+    let copy = Store::open(&to).expect("a store");
+    let vas =
+        |store: &Store| store.vas(store.find_vas(&name("map")).expect("there")).expect("whole");
+    assert_eq!(vas(&copy), vas(&original), "ids, rights and order stay");
+    for text in ["big", "small"] {
+        let record = |store: &Store| {
+            store.segment(store.find_segment(&name(text)).expect("there")).expect("whole")
+        };
+        let (old, new) = (record(&original), record(&copy));
+        assert_eq!((&old.header, old.mode), (&new.header, new.mode));
+        assert!(new.stored_bytes < 1 << 20, "holes stay holes: {}", new.stored_bytes);
+    }
+    let file = copy.open_segment(copy.find_segment(&name("big")).expect("there")).expect("there");
+    let part = file.part(0).expect("there");
+    for (at, bytes) in CONTENT {
+        let mut found = vec![0; bytes.len()];
+        rustix::io::pread(part.fd(), &mut found[..], part.offset() + at).expect("read");
+        assert_eq!(found, bytes, "at {at:#x}");
+    }
+    ok(&to, &["store", "check"]);
+}
+
+#[test]
+fn names_that_are_taken_are_refused_and_another_name_brings_a_second_copy() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("store");
+    let store = source(&path);
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    ok(&path, &["vas", "export", "map", file]);
+    let before = files(&path);
+    let refused = run(&path, &["vas", "import", file]);
+    let error = String::from_utf8(refused.stderr).expect("text");
+    assert!(error.contains("VAS 'map' exists") && error.contains("--as"), "{error}");
+    store.delete_vas(store.find_vas(&name("map")).expect("there")).expect("deleted");
+    let refused = run(&path, &["vas", "import", file]);
+    let error = String::from_utf8(refused.stderr).expect("text");
+    assert!(error.contains("segment 'big' exists"), "{error}");
+    ok(&path, &["vas", "create", "map"]);
+    assert_eq!(files(&path), before, "a refused import leaves nothing");
+
+    ok(&path, &["vas", "import", file, "--as", "second"]);
+    let vas = store.vas(store.find_vas(&name("second")).expect("there")).expect("whole");
+    let names: Vec<_> = vas.segments.iter().map(|segment| segment.name.as_str()).collect();
+    assert_eq!(names, ["second.big", "second.small"]);
+    let sid = |text: &str| store.find_segment(&name(text)).expect("there");
+    assert_ne!(sid("big"), sid("second.big"), "a taken id is given anew");
+    assert_eq!(vas.segments[0].sid, sid("second.big"));
+    ok(&path, &["store", "check"]);
+}
+
+#[test]
+fn an_archive_goes_through_a_pipe() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    source(&from);
+    let exported = run(&from, &["vas", "export", "map", "-"]);
+    assert!(exported.status.success());
+    let input = folder.path().join("piped");
+    fs::write(&input, &exported.stdout).expect("written");
+    let status = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+        .env("SPACEJMP_STORE", &to)
+        .args(["vas", "import", "-"])
+        .stdin(Stdio::from(fs::File::open(&input).expect("there")))
+        .status();
+    assert!(status.expect("the command starts").success());
+    ok(&to, &["seg", "show", "big"]);
+}
+
+#[test]
+fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_it() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let original = source(&folder.path().join("from"));
+    let vid = original.find_vas(&name("map")).expect("there");
+    let mut archive = Vec::new();
+    original.export_vas(vid, &mut archive, "x".as_ref(), &mut |_| {}).expect("exported");
+    let store = Store::open_or_create(&folder.path().join("to")).expect("a new store");
+    let empty = files(store.path());
+    let import =
+        |bytes: &[u8]| store.import_vas(&mut &*bytes, "damaged".as_ref(), None, &mut |_| {});
+    let (mut refused, mut harmless) = (0, 0);
+    let step = (archive.len() / 300).max(1);
+    for at in (0..archive.len()).step_by(step) {
+        let mut changed = archive.clone();
+        changed[at] ^= 1 << (at % 8);
+        match import(&changed) {
+            Err(error) => {
+                refused += 1;
+                assert!(error.to_string().starts_with("damaged: "), "byte {at}: {error}");
+            }
+            // Bits that zstd ignores: then everything is as it was.
+            Ok(imported) => {
+                harmless += 1;
+                let mut again = Vec::new();
+                store.export_vas(imported.vid, &mut again, "x".as_ref(), &mut |_| {}).expect("ok");
+                assert_eq!(again, archive, "byte {at}");
+                store.delete_vas(imported.vid).expect("deleted");
+                for (_, sid) in imported.segments {
+                    store.delete_segment(sid).expect("deleted");
+                }
+            }
+        }
+        assert_eq!(files(store.path()), empty, "byte {at}");
+    }
+    for len in (0..archive.len()).step_by(step) {
+        import(&archive[..len]).expect_err("cut off");
+        assert_eq!(files(store.path()), empty, "cut at {len}");
+    }
+    for garbage in [&b"garbage at the end"[..], &archive] {
+        import(&[&archive, garbage].concat()).expect_err("something follows");
+        assert_eq!(files(store.path()), empty);
+    }
+    assert!(refused > 250 && harmless < 10, "{refused} refused, {harmless} harmless");
+    import(&archive).expect("the archive itself is whole");
+}
+
+#[test]
+fn a_damaged_archive_is_one_error_that_names_it_and_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    source(&from);
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    ok(&from, &["vas", "export", "map", file]);
+    let whole = fs::read(&archive).expect("there");
+    fs::File::options()
+        .write(true)
+        .open(&archive)
+        .and_then(|to| to.write_all_at(&[whole[whole.len() / 2] ^ 1], whole.len() as u64 / 2))
+        .expect("written");
+    for bytes in [None, Some(&b"no archive at all"[..]), Some(&b""[..]), Some(&whole[..50])] {
+        if let Some(bytes) = bytes {
+            fs::write(&archive, bytes).expect("written");
+        }
+        let output = run(&to, &["vas", "import", file]);
+        assert_eq!(output.status.code(), Some(125));
+        let error = String::from_utf8(output.stderr).expect("text");
+        let named = format!("1: {file}: ");
+        assert!(error.contains(&named) && error.contains("is damaged: found"), "{error}");
+        let list: Value =
+            serde_json::from_str(&ok(&to, &["store", "info", "--json"])).expect("JSON");
+        assert_eq!((&list["vases"], &list["segments"]), (&0.into(), &0.into()));
+    }
+}

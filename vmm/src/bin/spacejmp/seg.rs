@@ -1,0 +1,329 @@
+//! `spacejmp seg`: the segments of a store.
+
+use std::collections::HashMap;
+
+use abi::objects::{LeaseId, Lifetime, PagePolicy, SegId};
+use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
+use vmm::exit_code::ExitCode;
+use vmm::store::{LeaseView, Mode, Name, SegmentSpec, Store};
+
+use crate::errors::Failure;
+use crate::store_list::{SEGMENT_HEADING, row, segment_entry};
+use crate::store_options::{
+    StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size, print, print_check,
+    table,
+};
+use crate::store_show::Segment;
+
+/// Make, list, show, change and delete segments
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg create graph --size 4G        4 GiB of zeros, at an address of its own
+  spacejmp seg ls
+  spacejmp seg show graph --json
+  spacejmp seg rm -- -odd-                   a name that begins with a dash")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(Create),
+    Ls(Ls),
+    Show(Show),
+    Rm(Rm),
+    Clone(Clone),
+    Grow(Grow),
+    Chmod(Chmod),
+    Check(Check),
+}
+
+/// Make a segment of zeros; nothing is stored before it is written
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg create graph --size 4G --reserve 100G --mode 660
+  spacejmp seg create scratch --size 1G --volatile --no-lock
+  spacejmp seg create fixed --size 2M --base 0x200000000000 --pages 2m")]
+struct Create {
+    /// Its name: 1 to 255 bytes of UTF-8 without `/`
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Its size: bytes, or a number with K, M, G or T
+    #[arg(long, value_parser = parse_size)]
+    size: u64,
+    /// Its first address, a multiple of 2 MiB; by default one that no segment uses
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    base: Option<u64>,
+    /// How far it may grow; by default not at all
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "0",
+          hide_default_value = true)]
+    reserve: u64,
+    /// Keep it in memory, and only until its last user has left it
+    #[arg(long)]
+    volatile: bool,
+    /// Take its lock when a thread switches into a VAS with it: the default
+    #[arg(long, overrides_with = "no_lock")]
+    lockable: bool,
+    /// Let programs see to it themselves
+    #[arg(long)]
+    no_lock: bool,
+    /// Largest pages to map it with
+    #[arg(long, default_value = "largest")]
+    pages: Pages,
+    /// Who may read and write it, as for chmod
+    #[arg(long, value_parser = parse_mode, default_value = "600")]
+    mode: Mode,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Pages {
+    #[value(name = "4k")]
+    Small,
+    #[value(name = "2m")]
+    Large,
+    Largest,
+}
+
+/// List all segments
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "list",
+    after_help = "\
+Examples:
+  spacejmp seg ls
+  spacejmp seg ls --json | jq .segments"
+)]
+struct Ls {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show all about one segment: size, place, state, lock, who uses it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg show graph")]
+struct Show {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Delete segments and their content
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg rm graph scratch")]
+struct Rm {
+    #[arg(required = true, value_parser = name_parser())]
+    names: Vec<Name>,
+}
+
+/// Copy a segment: same addresses, another name
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg clone graph graph-before")]
+struct Clone {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// The copy's name
+    #[arg(value_parser = name_parser())]
+    new: Name,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make a segment larger, within its reserve
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg grow graph --size 8G")]
+struct Grow {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Its new size
+    #[arg(long, value_parser = parse_size)]
+    size: u64,
+}
+
+/// Change who may read and write a segment, whether it is locked, how it is mapped
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg chmod graph 640
+  spacejmp seg chmod graph --no-lock --pages 4k")]
+struct Chmod {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Permission bits
+    #[arg(value_parser = parse_mode, required_unless_present_any = ["lockable", "no_lock", "pages"])]
+    mode: Option<Mode>,
+    /// Take its lock on switches
+    #[arg(long, conflicts_with = "no_lock")]
+    lockable: bool,
+    /// Do not
+    #[arg(long)]
+    no_lock: bool,
+    /// Largest pages to map it with
+    #[arg(long)]
+    pages: Option<Pages>,
+}
+
+/// Look for damage in one segment, changing nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg check graph
+
+Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
+struct Check {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    let store = &args.store;
+    match args.command {
+        Command::Create(args) => create(&store.open_or_create()?, &args),
+        Command::Ls(args) => list(&store.open()?, args.json),
+        Command::Show(args) => show(&store.open()?, &args),
+        Command::Rm(args) => remove(&store.open()?, &args.names),
+        Command::Clone(args) => clone(&store.open()?, &args),
+        Command::Grow(args) => {
+            let (store, doing) = (store.open()?, format!("grow segment '{}'", args.name));
+            find(&store, &args.name)
+                .and_then(|sid| store.grow_segment(sid, args.size))
+                .map_err(failed(doing))?;
+            Ok(ExitCode::Program(0))
+        }
+        Command::Chmod(args) => change(&store.open()?, &args),
+        Command::Check(args) => {
+            let doing = format!("check segment '{}'", args.name);
+            let report = store.open()?.check_segment(&args.name).map_err(failed(doing))?;
+            print_check(args.json, &report)
+        }
+    }
+}
+
+fn find(store: &Store, name: &Name) -> Result<SegId, vmm::store::StoreError> {
+    store.find_segment(name)
+}
+
+/// The live VMs by lease.
+pub(crate) fn live(store: &Store) -> Result<HashMap<LeaseId, LeaseView>, Failure> {
+    let leases = store.leases().map_err(failed("see who uses the store"))?;
+    Ok(leases.into_iter().map(|lease| (lease.id, lease)).collect())
+}
+
+fn policy(pages: Pages) -> PagePolicy {
+    match pages {
+        Pages::Small => PagePolicy::Small4K,
+        Pages::Large => PagePolicy::Large2M,
+        Pages::Largest => PagePolicy::Largest,
+    }
+}
+
+fn create(store: &Store, args: &Create) -> Result<ExitCode, Failure> {
+    let spec = SegmentSpec {
+        base: args.base,
+        reserve_bytes: args.reserve,
+        mode: args.mode,
+        lifetime: if args.volatile { Lifetime::Volatile } else { Lifetime::Persistent },
+        pages: policy(args.pages),
+        lockable: !args.no_lock,
+        ..SegmentSpec::new(args.size)
+    };
+    let doing = format!("create segment '{}'", args.name);
+    let sid = store.create_segment(&args.name, &spec).map_err(failed(doing))?;
+    made(store, sid, args.json)
+}
+
+/// Says what was made: nothing to people, who know; everything to programs.
+fn made(store: &Store, sid: SegId, json: bool) -> Result<ExitCode, Failure> {
+    if !json {
+        return Ok(ExitCode::Program(0));
+    }
+    let record = store.segment(sid).map_err(failed("look at the new segment"))?;
+    print(true, &Segment::of(&record, &live(store)?), |_| String::new())
+}
+
+fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
+    #[derive(Serialize)]
+    struct Listed<T> {
+        segments: Vec<T>,
+    }
+    let live = live(store)?;
+    let entries = store.list_segments().map_err(failed("list the segments"))?;
+    let segments: Vec<_> = entries.iter().map(|entry| segment_entry(entry, &live)).collect();
+    print(json, &Listed { segments: segments.iter().collect() }, |colour| {
+        let columns = SEGMENT_HEADING.len();
+        let rows: Vec<_> = segments.iter().map(|entry| row(entry, columns, Segment::row)).collect();
+        table(&SEGMENT_HEADING, &rows, colour)
+    })
+}
+
+fn show(store: &Store, args: &Show) -> Result<ExitCode, Failure> {
+    let doing = || format!("show segment '{}'", args.name);
+    let sid = find(store, &args.name).map_err(failed(doing()))?;
+    let record = store.segment(sid).map_err(failed(doing()))?;
+    let lock =
+        store.open_segment(sid).and_then(|file| file.lock_view()).map_err(failed(doing()))?;
+    let vases: Vec<_> = store
+        .list_vases()
+        .map_err(failed(doing()))?
+        .into_iter()
+        .filter_map(|entry| entry.record.ok())
+        .filter(|vas| vas.segments.iter().any(|segment| segment.sid == sid))
+        .collect();
+    let live = live(store)?;
+    let segment = Segment::of(&record, &live).with_use(&vases, &live, &lock);
+    print(args.json, &segment, |_| segment.lines())
+}
+
+fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {
+    for name in names {
+        find(store, name)
+            .and_then(|sid| store.delete_segment(sid))
+            .map_err(failed(format!("delete segment '{name}'")))?;
+    }
+    Ok(ExitCode::Program(0))
+}
+
+fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
+    let sid = find(store, &args.name)
+        .and_then(|sid| store.clone_segment(sid, &args.new))
+        .map_err(failed(format!("copy segment '{}' to '{}'", args.name, args.new)))?;
+    made(store, sid, args.json)
+}
+
+fn change(store: &Store, args: &Chmod) -> Result<ExitCode, Failure> {
+    let change = || {
+        let sid = find(store, &args.name)?;
+        if args.lockable || args.no_lock {
+            store.set_lockable(sid, args.lockable)?;
+        }
+        if let Some(pages) = args.pages {
+            store.set_pages(sid, policy(pages))?;
+        }
+        args.mode.map_or(Ok(()), |mode| store.set_segment_mode(sid, mode))
+    };
+    change().map_err(failed(format!("change segment '{}'", args.name)))?;
+    Ok(ExitCode::Program(0))
+}

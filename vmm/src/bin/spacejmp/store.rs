@@ -1,0 +1,178 @@
+//! `spacejmp store`: a store as a whole.
+
+use clap::Subcommand;
+use serde::Serialize;
+use vmm::exit_code::ExitCode;
+use vmm::store::check_store;
+
+use crate::errors::Failure;
+use crate::seg::live;
+use crate::store_options::{StoreArgs, failed, print, print_check, size};
+
+/// Describe, check and tidy a store
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp store info
+  spacejmp store check --store /srv/genomes
+  spacejmp store gc")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Info(Info),
+    Check(Check),
+    Gc(Gc),
+}
+
+/// Say where the store is, what is in it and who uses it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp store info --json")]
+struct Info {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Look for damage, changing nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp store check
+  spacejmp store check --json > report.json || echo something is damaged
+
+Exit status: 0 if all can be used, 1 if not, 125 if it could not be looked at.")]
+struct Check {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Remove what programs that were killed left behind
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp store gc")]
+struct Gc {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct InfoShown {
+    path: String,
+    id: String,
+    vases: usize,
+    segments: usize,
+    unusable: usize,
+    size_bytes: u64,
+    stored_bytes: u64,
+    vms: Vec<Vm>,
+}
+
+#[derive(Serialize)]
+struct Vm {
+    vm: String,
+    pid: u32,
+    program: String,
+    started_ns: u64,
+    vases: usize,
+    segments: usize,
+}
+
+#[derive(Serialize)]
+struct Collected {
+    leases: u32,
+    unfinished: u32,
+    volatile: u32,
+    parts: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    match &args.command {
+        Command::Info(info) => show(&args.store, info.json),
+        Command::Check(check) => {
+            let report = check_store(&args.store.path()?).map_err(failed("check the store"))?;
+            print_check(check.json, &report)
+        }
+        Command::Gc(gc) => {
+            let report = args.store.open()?.gc().map_err(failed("tidy the store"))?;
+            let shown = Collected {
+                leases: report.leases,
+                unfinished: report.unfinished,
+                volatile: report.volatile,
+                parts: report.parts,
+            };
+            print(gc.json, &shown, |_| {
+                format!(
+                    "removed: {} leases of dead VMs, {} unfinished things, {} volatile segments, \
+                     {} parts\n",
+                    shown.leases, shown.unfinished, shown.volatile, shown.parts
+                )
+            })
+        }
+    }
+}
+
+fn show(args: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
+    let store = args.open()?;
+    let doing = "look at the store";
+    let segments = store.list_segments().map_err(failed(doing))?;
+    let vases = store.list_vases().map_err(failed(doing))?;
+    let usable = || segments.iter().filter_map(|entry| entry.record.as_ref().ok());
+    let sum = |bytes: u64, more: u64| bytes.saturating_add(more);
+    let mut vms: Vec<_> = live(&store)?
+        .into_values()
+        .map(|view| Vm {
+            vm: view.id.to_string(),
+            pid: view.pid,
+            program: view.program,
+            started_ns: view.started_ns,
+            vases: view.vases.len(),
+            segments: view.segments.len(),
+        })
+        .collect();
+    vms.sort_by_key(|vm| vm.started_ns);
+    let shown = InfoShown {
+        path: store.path().to_string_lossy().into_owned(),
+        id: format!("{:016x}", store.id()),
+        vases: vases.len(),
+        segments: segments.len(),
+        unusable: segments.len() - usable().count()
+            + vases.iter().filter(|entry| entry.record.is_err()).count(),
+        size_bytes: usable().map(|record| record.header.size_bytes).fold(0, sum),
+        stored_bytes: usable().map(|record| record.stored_bytes).fold(0, sum),
+        vms,
+    };
+    print(json, &shown, |_| {
+        let mut text = format!(
+            "store     {}\nid        {}\nVASes     {}\nsegments  {}, {} of addresses, {} stored\n",
+            crate::errors::one_line(&shown.path),
+            shown.id,
+            shown.vases,
+            shown.segments,
+            size(shown.size_bytes),
+            size(shown.stored_bytes)
+        );
+        if shown.unusable > 0 {
+            text += &format!("unusable  {}: see `spacejmp store check`\n", shown.unusable);
+        }
+        for vm in &shown.vms {
+            let program = crate::errors::one_line(&vm.program);
+            let (vases, segments) = (vm.vases, vm.segments);
+            text += &format!(
+                "VM        process {} ({program}): {vases} VASes, {segments} segments attached\n",
+                vm.pid
+            );
+        }
+        text
+    })
+}

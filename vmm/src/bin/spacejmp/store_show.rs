@@ -1,0 +1,387 @@
+//! A segment and a VAS as `ls` and `show` print them, for people and as JSON.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use abi::lock::LockView;
+use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, VasId};
+use serde::Serialize;
+use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord};
+
+use crate::store_options::size;
+
+/// A VM that has something attached.
+#[derive(Debug, Serialize)]
+pub(crate) struct Attacher {
+    vm: String,
+    pid: Option<u32>,
+    program: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    right: Option<&'static str>,
+}
+
+impl Attacher {
+    fn of(lease: LeaseId, right: Option<Right>, live: &HashMap<LeaseId, LeaseView>) -> Attacher {
+        let view = live.get(&lease);
+        Attacher {
+            vm: lease.to_string(),
+            pid: view.map(|view| view.pid),
+            program: view.map(|view| view.program.clone()),
+            right: right.map(right_text),
+        }
+    }
+
+    fn line(&self) -> String {
+        let who = match (self.pid, &self.program) {
+            (Some(pid), Some(program)) => format!("process {pid} ({})", plain(program)),
+            _ => format!("VM {}", self.vm),
+        };
+        self.right.map_or_else(|| who.clone(), |right| format!("{who} to {right}"))
+    }
+}
+
+/// A thread inside a VAS.
+#[derive(Debug, Serialize)]
+pub(crate) struct Inside {
+    vas: String,
+    pid: u32,
+    program: String,
+    thread: u64,
+}
+
+/// The lock, as it was when the page was read.
+#[derive(Debug, Serialize)]
+pub(crate) struct Lock {
+    state: &'static str,
+    owner: Option<Attacher>,
+    readers: u64,
+    waiting_shared: u32,
+    waiting_exclusive: u32,
+    inconsistent: bool,
+}
+
+impl Lock {
+    fn of(view: &LockView, live: &HashMap<LeaseId, LeaseView>) -> Lock {
+        let readers = view.readers.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+        Lock {
+            state: match (view.owner, readers) {
+                (Some(_), _) => "exclusive",
+                (None, 0) => "free",
+                (None, _) => "shared",
+            },
+            owner: view.owner_lease().map(|lease| Attacher::of(lease, None, live)),
+            readers,
+            waiting_shared: view.waiting_shared,
+            waiting_exclusive: view.waiting_exclusive,
+            inconsistent: view.inconsistent,
+        }
+    }
+
+    fn line(&self) -> String {
+        let mut text = self.state.to_owned();
+        if let Some(owner) = &self.owner {
+            let _ = write!(text, ", held by {}", owner.line());
+            if owner.pid.is_none() {
+                text += ", which is dead: the next to come gets it";
+            }
+        }
+        if self.readers > 0 {
+            let _ = write!(text, ", {} readers", self.readers);
+        }
+        if self.waiting_shared + self.waiting_exclusive > 0 {
+            let (shared, alone) = (self.waiting_shared, self.waiting_exclusive);
+            let _ = write!(text, ", waiting: {shared} to read, {alone} to write");
+        }
+        text
+    }
+}
+
+/// One segment.
+#[derive(Debug, Serialize)]
+pub(crate) struct Segment {
+    name: String,
+    sid: String,
+    size_bytes: u64,
+    reserve_bytes: u64,
+    stored_bytes: u64,
+    base: String,
+    mode: String,
+    access: &'static str,
+    lifetime: &'static str,
+    pages: &'static str,
+    lockable: bool,
+    dirty: bool,
+    inconsistent: bool,
+    created_ns: u64,
+    root: Option<Root>,
+    attached: Vec<Attacher>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vases: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inside: Option<Vec<Inside>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<Lock>,
+}
+
+#[derive(Debug, Serialize)]
+struct Root {
+    address: String,
+    fingerprint: String,
+}
+
+impl Segment {
+    pub(crate) fn of(record: &SegmentRecord, live: &HashMap<LeaseId, LeaseView>) -> Segment {
+        let header = &record.header;
+        let [first, second] = header.root.fingerprint;
+        let attached = record.attachers.iter();
+        Segment {
+            name: record.name.as_str().to_owned(),
+            sid: header.sid.to_string(),
+            size_bytes: header.size_bytes,
+            reserve_bytes: header.reserve_bytes,
+            stored_bytes: record.stored_bytes,
+            base: format!("{:#x}", header.base),
+            mode: format!("{:03o}", record.mode.bits()),
+            access: access_text(record.access),
+            lifetime: match header.lifetime {
+                Lifetime::Persistent => "persistent",
+                Lifetime::Volatile => "volatile",
+            },
+            pages: match header.pages {
+                PagePolicy::Largest => "largest",
+                PagePolicy::Small4K => "4k",
+                PagePolicy::Large2M => "2m",
+            },
+            lockable: header.lockable,
+            dirty: record.dirty(),
+            inconsistent: record.inconsistent,
+            created_ns: header.created_ns,
+            root: (header.root.address != 0).then(|| Root {
+                address: format!("{:#x}", header.root.address),
+                fingerprint: format!("{first:016x}{second:016x}"),
+            }),
+            attached: attached.map(|(id, right)| Attacher::of(*id, Some(*right), live)).collect(),
+            vases: None,
+            inside: None,
+            lock: None,
+        }
+    }
+
+    /// With everything that only `show` says.
+    pub(crate) fn with_use(
+        mut self,
+        vases: &[VasRecord],
+        live: &HashMap<LeaseId, LeaseView>,
+        lock: &LockView,
+    ) -> Segment {
+        self.vases = Some(vases.iter().map(|vas| vas.name.as_str().to_owned()).collect());
+        self.inside = Some(vases.iter().flat_map(|vas| inside(vas, live)).collect());
+        self.lock = Some(Lock::of(lock, live));
+        self
+    }
+
+    fn state(&self) -> String {
+        let words = [
+            (self.dirty, "dirty"),
+            (self.inconsistent, "inconsistent"),
+            (self.lifetime == "volatile", "volatile"),
+        ];
+        let words: Vec<_> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+        if words.is_empty() { "clean".into() } else { words.join(", ") }
+    }
+
+    pub(crate) fn row(&self) -> Vec<String> {
+        vec![
+            plain(&self.name),
+            size(self.size_bytes),
+            size(self.stored_bytes),
+            self.base.clone(),
+            self.mode.clone(),
+            self.attached.len().to_string(),
+            self.state(),
+        ]
+    }
+
+    pub(crate) fn lines(&self) -> String {
+        let mut lines = Lines::default();
+        lines.add("segment", &plain(&self.name));
+        lines.add("id", &self.sid);
+        lines.add("size", &format!("{} ({} bytes)", size(self.size_bytes), self.size_bytes));
+        lines.add("reserve", &size(self.reserve_bytes));
+        lines.add("stored", &size(self.stored_bytes));
+        lines.add("base", &self.base);
+        lines.add("mode", &format!("{} (you may {})", self.mode, self.access));
+        lines.add("lifetime", self.lifetime);
+        lines.add("pages", self.pages);
+        lines.add("state", &self.state());
+        let root = |root: &Root| format!("{}, type {}", root.address, root.fingerprint);
+        lines.add("root", &self.root.as_ref().map_or_else(|| "none".into(), root));
+        lines.add("lockable", if self.lockable { "yes" } else { "no" });
+        lines.add("lock", &self.lock.as_ref().map(Lock::line).unwrap_or_default());
+        let vases: Vec<_> = self.vases.iter().flatten().map(|name| plain(name)).collect();
+        lines.list("in VASes", &vases);
+        lines.list("attached", &self.attached.iter().map(Attacher::line).collect::<Vec<_>>());
+        lines.inside(self.inside.as_deref().unwrap_or_default());
+        lines.0
+    }
+}
+
+/// One VAS.
+#[derive(Debug, Serialize)]
+pub(crate) struct Vas {
+    name: String,
+    vid: String,
+    mode: String,
+    access: &'static str,
+    tagged: bool,
+    segments: Vec<VasSegment>,
+    attached: Vec<Attacher>,
+    inside: Vec<Inside>,
+}
+
+#[derive(Debug, Serialize)]
+struct VasSegment {
+    name: String,
+    sid: String,
+    right: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+}
+
+impl Vas {
+    /// `segment` tells of a segment of the VAS what the store knows, if anything.
+    pub(crate) fn of(
+        vas: &VasRecord,
+        live: &HashMap<LeaseId, LeaseView>,
+        segment: impl Fn(&vmm::store::VasSegment) -> Option<SegmentRecord>,
+    ) -> Vas {
+        let mut attached: Vec<_> = live
+            .values()
+            .filter(|view| view.vases.contains(&vas.vid))
+            .map(|view| Attacher::of(view.id, None, live))
+            .collect();
+        attached.sort_by_key(|attacher| attacher.pid);
+        Vas {
+            name: vas.name.as_str().to_owned(),
+            vid: vas.vid.to_string(),
+            mode: format!("{:03o}", vas.mode.bits()),
+            access: access_text(vas.access),
+            tagged: vas.tagged,
+            segments: vas
+                .segments
+                .iter()
+                .map(|listed| {
+                    let known = segment(listed);
+                    let name = known.as_ref().map_or(&listed.name, |known| &known.name);
+                    VasSegment {
+                        name: name.as_str().to_owned(),
+                        sid: listed.sid.to_string(),
+                        right: right_text(listed.right),
+                        size_bytes: known.as_ref().map(|known| known.header.size_bytes),
+                        base: known.map(|known| format!("{:#x}", known.header.base)),
+                    }
+                })
+                .collect(),
+            attached,
+            inside: inside(vas, live).collect(),
+        }
+    }
+
+    pub(crate) fn row(&self) -> Vec<String> {
+        let state = if self.inside.is_empty() { String::new() } else { "in use".into() };
+        vec![
+            plain(&self.name),
+            self.segments.len().to_string(),
+            self.mode.clone(),
+            self.attached.len().to_string(),
+            state,
+        ]
+    }
+
+    pub(crate) fn lines(&self) -> String {
+        let mut lines = Lines::default();
+        lines.add("VAS", &plain(&self.name));
+        lines.add("id", &self.vid);
+        lines.add("mode", &format!("{} (you may {})", self.mode, self.access));
+        lines.add("tagged", if self.tagged { "yes" } else { "no" });
+        let segment = |segment: &VasSegment| match (&segment.base, segment.size_bytes) {
+            (Some(base), Some(bytes)) => {
+                format!("{} at {base}, {}, to {}", plain(&segment.name), size(bytes), segment.right)
+            }
+            _ => format!("{} ({}): missing or unreadable", plain(&segment.name), segment.sid),
+        };
+        lines.list("segments", &self.segments.iter().map(segment).collect::<Vec<_>>());
+        lines.list("attached", &self.attached.iter().map(Attacher::line).collect::<Vec<_>>());
+        lines.inside(&self.inside);
+        lines.0
+    }
+}
+
+fn inside(
+    vas: &VasRecord,
+    live: &HashMap<LeaseId, LeaseView>,
+) -> impl Iterator<Item = Inside> + use<> {
+    let (vid, name): (VasId, _) = (vas.vid, vas.name.as_str().to_owned());
+    let mut found = Vec::new();
+    for view in live.values() {
+        for thread in view.inside.iter().filter(|thread| thread.vid == vid) {
+            found.push(Inside {
+                vas: name.clone(),
+                pid: view.pid,
+                program: view.program.clone(),
+                thread: thread.thread,
+            });
+        }
+    }
+    found.into_iter()
+}
+
+fn access_text(access: Access) -> &'static str {
+    match access {
+        Access::None => "none",
+        Access::Read => "read",
+        Access::Write => "write",
+    }
+}
+
+fn right_text(right: Right) -> &'static str {
+    match right {
+        Right::Read => "read",
+        Right::Write => "write",
+    }
+}
+
+/// Names from outside, so that they stay on their line; exact ones are in the JSON.
+pub(crate) fn plain(text: &str) -> String {
+    vmm::store::Name::new(text.as_bytes())
+        .map_or_else(|_| crate::errors::one_line(text), |name| name.to_string())
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, key: &str, value: &str) {
+        let _ = writeln!(self.0, "{key:<10}{value}");
+    }
+
+    fn list(&mut self, key: &str, values: &[String]) {
+        match values.split_first() {
+            None => self.add(key, "none"),
+            Some((first, rest)) => {
+                self.add(key, first);
+                rest.iter().for_each(|value| self.add("", value));
+            }
+        }
+    }
+
+    fn inside(&mut self, inside: &[Inside]) {
+        let line = |one: &Inside| {
+            let (vas, program) = (plain(&one.vas), plain(&one.program));
+            format!("thread {} of process {} ({program}) in '{vas}'", one.thread, one.pid)
+        };
+        self.list("inside", &inside.iter().map(line).collect::<Vec<_>>());
+    }
+}

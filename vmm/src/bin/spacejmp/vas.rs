@@ -1,0 +1,326 @@
+//! `spacejmp vas`: the address spaces of a store.
+
+use std::path::PathBuf;
+
+use abi::objects::{Right, VasId};
+use clap::{ArgAction, Subcommand};
+use serde::Serialize;
+use vmm::exit_code::ExitCode;
+use vmm::store::{Mode, Name, Store};
+
+use crate::errors::Failure;
+use crate::seg::live;
+use crate::store_list::{VAS_HEADING, row, vas_entry};
+use crate::store_options::{StoreArgs, failed, name_parser, parse_mode, print, print_check, table};
+use crate::store_show::Vas;
+use crate::vas_archive;
+
+/// Make, list, show, change, delete, export and import address spaces (VASes)
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas create genome
+  spacejmp vas attach genome reads           put segment `reads` into it
+  spacejmp vas show genome
+  spacejmp vas export genome genome.vas      with its segments, as one file")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(Create),
+    Ls(Ls),
+    Show(Named),
+    Rm(Rm),
+    Clone(Clone),
+    Attach(Attach),
+    Detach(Detach),
+    Chmod(Chmod),
+    Check(Check),
+    Export(Export),
+    Import(Import),
+}
+
+/// Make an empty VAS
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas create genome --mode 660")]
+struct Create {
+    /// Its name: 1 to 255 bytes of UTF-8 without `/`
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Who may read and change it, as for chmod
+    #[arg(long, value_parser = parse_mode, default_value = "600")]
+    mode: Mode,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// List all VASes
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "list",
+    after_help = "\
+Examples:
+  spacejmp vas ls --json"
+)]
+struct Ls {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show all about one VAS: its segments, who has it attached, who is inside
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas show genome")]
+struct Named {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Delete VASes, not their segments
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas rm genome")]
+struct Rm {
+    #[arg(required = true, value_parser = name_parser())]
+    names: Vec<Name>,
+}
+
+/// Make a VAS with the same segments
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas clone genome genome2")]
+struct Clone {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// The new one's name
+    #[arg(value_parser = name_parser())]
+    new: Name,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Put a segment into a VAS, for all who use it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas attach genome reads
+  spacejmp vas attach genome dictionary --read-only")]
+struct Attach {
+    #[arg(value_parser = name_parser())]
+    vas: Name,
+    #[arg(value_parser = name_parser())]
+    segment: Name,
+    /// Let nobody write it through this VAS
+    #[arg(long)]
+    read_only: bool,
+}
+
+/// Take a segment out of a VAS, for all who use it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas detach genome reads")]
+struct Detach {
+    #[arg(value_parser = name_parser())]
+    vas: Name,
+    #[arg(value_parser = name_parser())]
+    segment: Name,
+}
+
+/// Change who may read and change a VAS, and whether it is tagged
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas chmod genome 644
+  spacejmp vas chmod genome --tagged false")]
+struct Chmod {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Permission bits
+    #[arg(value_parser = parse_mode, required_unless_present = "tagged")]
+    mode: Option<Mode>,
+    /// Whether processors tell its addresses from others' by a tag
+    #[arg(long, action = ArgAction::Set, value_name = "BOOL")]
+    tagged: Option<bool>,
+}
+
+/// Look for damage in one VAS and its segments, changing nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas check genome
+
+Exit status: 0 if all can be used, 1 if not, 125 if it could not be looked at.")]
+struct Check {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Write a VAS with its segments to one compressed file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas export genome genome.vas
+  spacejmp vas export genome - | ssh host spacejmp vas import -")]
+struct Export {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// The file, which must not exist; `-` for the standard output
+    file: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Make a VAS with its segments from an exported file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp vas import genome.vas
+  spacejmp vas import genome.vas --as genome-old")]
+struct Import {
+    /// The file; `-` for the standard input
+    file: PathBuf,
+    /// Call the VAS this, and segments whose names are taken NAME.SEGMENT
+    #[arg(long = "as", value_name = "NAME", value_parser = name_parser())]
+    as_name: Option<Name>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    let store = &args.store;
+    let done = Ok(ExitCode::Program(0));
+    match args.command {
+        Command::Create(args) => {
+            let store = store.open_or_create()?;
+            let doing = format!("create VAS '{}'", args.name);
+            let vid = store.create_vas(&args.name, args.mode).map_err(failed(doing))?;
+            if args.json { show(&store, vid, true) } else { done }
+        }
+        Command::Ls(args) => list(&store.open()?, args.json),
+        Command::Show(args) => {
+            let (store, doing) = (store.open()?, format!("show VAS '{}'", args.name));
+            let vid = store.find_vas(&args.name).map_err(failed(doing))?;
+            show(&store, vid, args.json)
+        }
+        Command::Rm(args) => {
+            let store = store.open()?;
+            for name in &args.names {
+                store
+                    .find_vas(name)
+                    .and_then(|vid| store.delete_vas(vid))
+                    .map_err(failed(format!("delete VAS '{name}'")))?;
+            }
+            done
+        }
+        Command::Clone(args) => {
+            let store = store.open()?;
+            let vid = store
+                .find_vas(&args.name)
+                .and_then(|vid| store.clone_vas(vid, &args.new))
+                .map_err(failed(format!("copy VAS '{}' to '{}'", args.name, args.new)))?;
+            if args.json { show(&store, vid, true) } else { done }
+        }
+        Command::Attach(args) => {
+            let store = store.open()?;
+            let right = if args.read_only { Right::Read } else { Right::Write };
+            let attach = || {
+                let (vid, sid) = (store.find_vas(&args.vas)?, store.find_segment(&args.segment)?);
+                store.attach_segment(vid, sid, right)
+            };
+            let doing = format!("put segment '{}' into VAS '{}'", args.segment, args.vas);
+            attach().map_err(failed(doing))?;
+            done
+        }
+        Command::Detach(args) => {
+            detach(&store.open()?, &args)?;
+            done
+        }
+        Command::Chmod(args) => {
+            let store = store.open()?;
+            let change = || {
+                let vid = store.find_vas(&args.name)?;
+                if let Some(tagged) = args.tagged {
+                    store.set_vas_tagged(vid, tagged)?;
+                }
+                args.mode.map_or(Ok(()), |mode| store.set_vas_mode(vid, mode))
+            };
+            change().map_err(failed(format!("change VAS '{}'", args.name)))?;
+            done
+        }
+        Command::Check(args) => {
+            let doing = format!("check VAS '{}'", args.name);
+            let report = store.open()?.check_vas(&args.name).map_err(failed(doing))?;
+            print_check(args.json, &report)
+        }
+        Command::Export(args) => {
+            vas_archive::export(&store.open()?, &args.name, &args.file, args.force)
+        }
+        Command::Import(args) => {
+            let name = args.as_name.as_ref();
+            vas_archive::import(&args.file, || store.open_or_create(), name, args.json)
+        }
+    }
+}
+
+fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
+    let record = store.vas(vid).map_err(failed("show the VAS"))?;
+    let vas = Vas::of(&record, &live(store)?, |segment| store.segment(segment.sid).ok());
+    print(json, &vas, |_| vas.lines())
+}
+
+fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
+    #[derive(Serialize)]
+    struct Listed<T> {
+        vases: Vec<T>,
+    }
+    let live = live(store)?;
+    let entries = store.list_vases().map_err(failed("list the VASes"))?;
+    let vases: Vec<_> = entries.iter().map(|entry| vas_entry(entry, &live)).collect();
+    print(json, &Listed { vases: vases.iter().collect() }, |colour| {
+        let columns = VAS_HEADING.len();
+        let rows: Vec<_> = vases.iter().map(|entry| row(entry, columns, Vas::row)).collect();
+        table(&VAS_HEADING, &rows, colour)
+    })
+}
+
+/// By the segment's name, or, when its file is gone, by the name in the VAS's own list.
+fn detach(store: &Store, args: &Detach) -> Result<(), Failure> {
+    let detach = || {
+        let vid = store.find_vas(&args.vas)?;
+        let sid = match store.find_segment(&args.segment) {
+            Ok(sid) => sid,
+            Err(error) => {
+                let listed = store.vas(vid)?.segments;
+                match listed.iter().find(|segment| segment.name == args.segment) {
+                    Some(segment) => segment.sid,
+                    None => return Err(error),
+                }
+            }
+        };
+        store.detach_segment(vid, sid)
+    };
+    let doing = format!("take segment '{}' out of VAS '{}'", args.segment, args.vas);
+    detach().map_err(failed(doing))
+}

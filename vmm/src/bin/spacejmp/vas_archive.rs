@@ -1,0 +1,159 @@
+//! `spacejmp vas export` and `import`: files, progress, what is printed.
+//!
+//! An export is written beside its place and renamed when it is whole.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use vmm::exit_code::ExitCode;
+use vmm::store::{Name, Progress, Store, StoreError};
+
+use crate::errors::Failure;
+use crate::store_options::{failed, print, size};
+
+/// How often a person wants to hear of it.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(crate) fn export(
+    store: &Store,
+    name: &Name,
+    file: &Path,
+    force: bool,
+) -> Result<ExitCode, Failure> {
+    let doing = || format!("export VAS '{name}'");
+    let vid = store.find_vas(name).map_err(failed(doing()))?;
+    let mut meter = Meter::new();
+    if file == Path::new("-") {
+        let stdout = io::stdout();
+        if stdout.is_terminal() {
+            let error = io::Error::other("the standard output is a terminal");
+            let help = Some("name a file, or send the output elsewhere".into());
+            return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
+        }
+        let mut to = BufWriter::new(stdout.lock());
+        let path = Path::new("standard output");
+        store
+            .export_vas(vid, &mut to, path, &mut |now| meter.tell(now))
+            .map_err(failed(doing()))?;
+        return Ok(ExitCode::Program(0));
+    }
+    let io_failed =
+        |doing, path: &Path, source| StoreError::Io { doing, path: path.into(), source };
+    if !force && fs::symlink_metadata(file).is_ok() {
+        let error = io_failed("create", file, io::ErrorKind::AlreadyExists.into());
+        let help = Some("take another file, or replace it with --force".into());
+        return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
+    }
+    let part = Part(beside(file));
+    let mut write = || {
+        let made = File::options().write(true).create_new(true).open(&part.0);
+        let made = made.map_err(|e| io_failed("create", &part.0, e))?;
+        let mut to = BufWriter::new(made);
+        store.export_vas(vid, &mut to, file, &mut |now| meter.tell(now))?;
+        let made = to.into_inner().map_err(|e| io_failed("write", file, e.into_error()))?;
+        made.sync_all().map_err(|e| io_failed("write", file, e))?;
+        fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))
+    };
+    write().map_err(failed(doing()))?;
+    Ok(ExitCode::Program(0))
+}
+
+pub(crate) fn import(
+    file: &Path,
+    store: impl FnOnce() -> Result<Store, Failure>,
+    as_name: Option<&Name>,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    #[derive(Serialize)]
+    struct Segment {
+        name: String,
+        sid: String,
+    }
+    #[derive(Serialize)]
+    struct Shown {
+        name: String,
+        vid: String,
+        segments: Vec<Segment>,
+        data_bytes: u64,
+    }
+    let doing = || format!("import {}", file.display());
+    let mut meter = Meter::new();
+    // The archive first: no store is made for a file that is not there.
+    let (mut from, path): (Box<dyn io::Read>, _) = if file == Path::new("-") {
+        (Box::new(io::stdin().lock()), Path::new("standard input"))
+    } else {
+        let opened = File::open(file).map_err(|source| {
+            let path = file.to_owned();
+            failed(doing())(StoreError::Io { doing: "open", path, source })
+        })?;
+        (Box::new(BufReader::new(opened)), file)
+    };
+    let store = store()?;
+    let imported = store.import_vas(&mut from, path, as_name, &mut |now| meter.tell(now)).map_err(
+        |error| {
+            let taken = matches!(error, StoreError::Exists(_)) && as_name.is_none();
+            let failure = failed(doing())(error);
+            if taken { failure.help(Some("choose a name with --as NAME".into())) } else { failure }
+        },
+    )?;
+    drop(meter);
+    if !json {
+        return Ok(ExitCode::Program(0));
+    }
+    let segment = |(name, sid): &(Name, abi::objects::SegId)| Segment {
+        name: name.as_str().to_owned(),
+        sid: sid.to_string(),
+    };
+    let shown = Shown {
+        name: imported.name.as_str().to_owned(),
+        vid: imported.vid.to_string(),
+        segments: imported.segments.iter().map(segment).collect(),
+        data_bytes: imported.data_bytes,
+    };
+    print(true, &shown, |_| String::new())
+}
+
+/// A file that goes unless it was renamed.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn beside(file: &Path) -> PathBuf {
+    file.with_file_name(format!(".spacejmp-export-{}", std::process::id()))
+}
+
+/// One line on a terminal that says how far it is; nothing elsewhere.
+struct Meter {
+    told: Option<Instant>,
+    terminal: bool,
+}
+
+impl Meter {
+    fn new() -> Meter {
+        Meter { told: None, terminal: io::stderr().is_terminal() }
+    }
+
+    fn tell(&mut self, now: &Progress) {
+        if !self.terminal || self.told.is_some_and(|told| told.elapsed() < TICK) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let (done, all) = (size(now.done_bytes), size(now.size_bytes));
+        let _ = write!(io::stderr(), "\r\x1b[K{}: {done} of {all}", now.segment);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.told.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Writing an archive.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use abi::addr::PAGE_SIZE;
+use abi::objects::VasId;
+
+use super::super::clone::next_data;
+use super::super::error::StoreError;
+use super::super::manifest::Manifest;
+use super::super::open::Store;
+use super::super::segment::{PART_BYTES, SegmentFile, io_error};
+use super::piece::{CHUNK_BYTES, Writer};
+use super::{Exported, Progress};
+
+/// Quick; what compresses at all here is mostly zeros and repetition.
+const LEVEL: i32 = 3;
+
+impl Store {
+    /// Writes a VAS and all its segments as one archive; `path` is for messages. Without the
+    /// store's lock: what programs write meanwhile may or may not be in it, and the segments
+    /// they write are dirty in it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] and [`StoreError::Denied`] for the VAS and each segment;
+    /// [`StoreError::Io`]. What was written until then is no whole archive.
+    pub fn export_vas(
+        &self,
+        vid: VasId,
+        to: &mut dyn Write,
+        path: &Path,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<Exported, StoreError> {
+        let failed = |e| io_error("write", path, e);
+        let vas = self.vas(vid)?;
+        let opened = vas.segments.iter().map(|segment| self.open_segment(segment.sid));
+        let segments = opened.collect::<Result<Vec<_>, _>>()?;
+        let mut encoder = zstd::Encoder::new(to, LEVEL).map_err(failed)?;
+        encoder.include_checksum(true).map_err(failed)?;
+        let mut writer = Writer::new(encoder).map_err(failed)?;
+        let manifest = Manifest { vid, name: vas.name, tagged: vas.tagged, segments: vas.segments };
+        writer.vas(&manifest, vas.mode).map_err(failed)?;
+        let mut exported = Exported::default();
+        for segment in &segments {
+            let inconsistent = segment.lock_view()?.inconsistent;
+            let mode = self.mode_of(segment)?;
+            writer.segment(segment.header(), mode, inconsistent).map_err(failed)?;
+            let data_bytes = write_content(segment, &mut writer, path, progress)?;
+            writer.end(data_bytes).map_err(failed)?;
+            exported.segments += 1;
+            exported.data_bytes += data_bytes;
+        }
+        let encoder = writer.done(exported.segments.into()).map_err(failed)?;
+        encoder.finish().and_then(|to| to.flush()).map_err(failed)?;
+        Ok(exported)
+    }
+}
+
+fn write_content<W: Write>(
+    segment: &SegmentFile,
+    writer: &mut Writer<W>,
+    path: &Path,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<u64, StoreError> {
+    use std::os::unix::fs::FileExt;
+    let header = segment.header();
+    let mut now =
+        Progress { segment: segment.name().clone(), done_bytes: 0, size_bytes: header.size_bytes };
+    let (mut written, mut buffer) = (0, vec![0; CHUNK_BYTES]);
+    for index in 0..header.parts() {
+        let part = segment.part(index)?;
+        let unreadable = |e| io_error("read", segment.path(), e);
+        let file = File::from(part.fd().try_clone_to_owned().map_err(unreadable)?);
+        let start = index * PART_BYTES;
+        let end = part.offset() + part.len_bytes();
+        let mut at = part.offset();
+        while let Some((data, hole)) = next_data(&file, at, end) {
+            at = data;
+            while at < hole {
+                let most = usize::try_from(hole - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+                let chunk = buffer.get_mut(..most).unwrap_or_default();
+                file.read_exact_at(chunk, at).map_err(unreadable)?;
+                let offset = start + (at - part.offset());
+                for (skip, run) in runs(chunk) {
+                    let run_at = offset + skip as u64;
+                    writer.data(run_at, run).map_err(|e| io_error("write", path, e))?;
+                    written += run.len() as u64;
+                }
+                at += most as u64;
+                now.done_bytes = offset + most as u64;
+                progress(&now);
+            }
+        }
+    }
+    now.done_bytes = header.size_bytes;
+    progress(&now);
+    Ok(written)
+}
+
+/// What of a chunk is not zero, in whole pages: where it begins, and the bytes.
+pub(super) fn runs(chunk: &[u8]) -> Vec<(usize, &[u8])> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (index, page) in chunk.chunks(PAGE_SIZE as usize).enumerate() {
+        if page.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let at = index * PAGE_SIZE as usize;
+        match runs.last_mut().filter(|(start, len)| start + len == at) {
+            Some((_, len)) => *len += page.len(),
+            None => runs.push((at, page.len())),
+        }
+    }
+    runs.into_iter().filter_map(|(at, len)| Some((at, chunk.get(at..at + len)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn only_pages_with_something_in_them_are_written() {
+        let mut chunk = vec![0; 5 * 4096 + 100];
+        assert!(runs(&chunk).is_empty());
+        for at in [4096, 2 * 4096 + 7, 5 * 4096 + 99] {
+            chunk[at] = 1;
+        }
+        let found: Vec<_> = runs(&chunk).iter().map(|(at, run)| (*at, run.len())).collect();
+        assert_eq!(found, [(4096, 8192), (5 * 4096, 100)]);
+    }
+}

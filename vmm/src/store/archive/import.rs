@@ -1,0 +1,304 @@
+//! Reading an archive into a store: everything in `tmp/` first, then all at once.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use abi::lock::{state, word};
+use abi::objects::{Lifetime, SegId};
+
+use super::super::clone::{Copy, parts_mark};
+use super::super::create::{part_len, set_len, set_mode};
+use super::super::error::{Object, StoreError};
+use super::super::header::{BootId, Header, LOCK_PAGE_OFFSET};
+use super::super::lock::Exclusive;
+use super::super::manifest::Manifest;
+use super::super::name::{Mode, Name};
+use super::super::open::{Store, random_id};
+use super::super::record::VasSegment;
+use super::super::segment::{
+    DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
+};
+use super::export::runs;
+use super::piece::{Piece, Reader};
+use super::{Imported, Progress};
+
+/// A segment read whole, but not yet in the store. Dropping it leaves nothing.
+struct Waiting<'a> {
+    main: Copy<'a>,
+    /// Tells `gc` that somebody is at work on the parts.
+    _mark: Option<Copy<'a>>,
+    parts: Parts,
+    header: Header,
+}
+
+/// Files of further parts, which lie in their place already.
+struct Parts {
+    place: PartPlace,
+    made: Vec<(u64, File, PathBuf)>,
+    keep: bool,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Only ours: one that was there belongs to somebody else.
+            self.made.iter().for_each(|(index, ..)| self.place.remove(*index, *index + 1));
+        }
+    }
+}
+
+impl Store {
+    /// Makes a VAS and its segments from an archive; `path` is for messages. Bases stay; ids
+    /// stay where they are free here. With `as_name` the VAS gets this name, and a segment
+    /// whose name is taken becomes `NAME.SEGMENT`.
+    ///
+    /// # Errors
+    /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Exists`] for names that
+    /// are taken, [`StoreError::Io`]; then nothing is left in the store.
+    pub fn import_vas(
+        &self,
+        from: &mut dyn Read,
+        path: &Path,
+        as_name: Option<&Name>,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<Imported, StoreError> {
+        let decoder = zstd::Decoder::new(from).map_err(|e| io_error("read", path, e))?;
+        let mut reader = Reader::new(decoder, path)?;
+        let (mut manifest, mode) = match reader.next()? {
+            Piece::Vas(manifest, mode) => (manifest, mode),
+            _ => return Err(reader.bad("kind of a piece", "another", "a VAS at first")),
+        };
+        if let Some(name) = as_name {
+            manifest.name = name.clone();
+        }
+        self.check_names(&manifest, as_name)?;
+        let mut waiting = Vec::new();
+        let mut data_bytes = 0;
+        for listed in &mut manifest.segments {
+            match reader.next()? {
+                Piece::Segment { header, mode, inconsistent } if header.sid == listed.sid => {
+                    let segment = self.begin(*header, mode, inconsistent, as_name)?;
+                    data_bytes += fill(&segment, &mut reader, progress)?;
+                    listed.sid = segment.header.sid;
+                    listed.name = segment.header.name.clone();
+                    waiting.push(segment);
+                }
+                _ => {
+                    let expected = format!("segment {}", listed.sid);
+                    return Err(reader.bad("kind of a piece", "another", expected));
+                }
+            }
+        }
+        match reader.next()? {
+            Piece::Done(count) if count == waiting.len() as u64 => {}
+            _ => return Err(reader.bad("last piece", "another", "the count of segments")),
+        }
+        reader.finish()?;
+        check_overlap(path, &waiting)?;
+        for segment in &waiting {
+            let sync =
+                |file: &File, path: &Path| file.sync_all().map_err(|e| io_error("sync", path, e));
+            sync(&segment.main.file, &self.tmp.path_of(&segment.main.name))?;
+            segment.parts.made.iter().try_for_each(|(_, file, path)| sync(file, path))?;
+        }
+        self.publish(&manifest, mode, waiting, data_bytes)
+    }
+
+    /// Before gigabytes are read: names that are taken now.
+    fn check_names(&self, manifest: &Manifest, as_name: Option<&Name>) -> Result<(), StoreError> {
+        let _lock = self.lock_shared()?;
+        if self.vas.stat(manifest.name.as_str())?.is_some() {
+            return Err(StoreError::Exists(Object::VasName(manifest.name.clone())));
+        }
+        for segment in &manifest.segments {
+            if as_name.is_none() && self.segments.stat(segment.name.as_str())?.is_some() {
+                return Err(StoreError::Exists(Object::SegmentName(segment.name.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &self,
+        mut header: Header,
+        mode: Mode,
+        inconsistent: bool,
+        as_name: Option<&Name>,
+    ) -> Result<Waiting<'_>, StoreError> {
+        {
+            let lock = self.lock_exclusive()?;
+            if let Some(vas) = as_name
+                && self.check_segment_name_free(&header.name, &lock).is_err()
+            {
+                let name = format!("{}.{}", vas.as_str(), header.name.as_str());
+                header.name = Name::new(name.as_bytes())?;
+            }
+            self.check_segment_name_free(&header.name, &lock)?;
+            if self.segment_name(header.sid, &lock)?.is_some() {
+                header.sid = self.new_sid(&lock)?;
+            }
+        }
+        (header.lease, header.used) = (None, false);
+        header.boot = match header.lifetime {
+            Lifetime::Volatile => self.boot,
+            Lifetime::Persistent => BootId::default(),
+        };
+        let has_parts = first_part(header.lifetime) < header.parts();
+        let mark = has_parts.then(|| self.new_copy(parts_mark(header.sid))).transpose()?;
+        let main = self.new_copy(format!("{:016x}.import", random_id()?))?;
+        let owner = rustix::process::geteuid().as_raw();
+        let place = PartPlace::of(self, header.sid, header.lifetime, owner);
+        let mut parts = Parts { place, made: Vec::new(), keep: false };
+        for index in first_part(header.lifetime)..header.parts() {
+            let (file, path) = parts.place.create(index)?;
+            parts.made.push((index, file, path));
+            if let Some((_, file, path)) = parts.made.last() {
+                set_len(file, path, part_len(header.size_bytes, index))?;
+                set_mode(file, path, mode)?;
+            }
+        }
+        let path = self.tmp.path_of(&main.name);
+        set_len(&main.file, &path, main_len(&header))?;
+        write_header(&main.file, &path, &header)?;
+        if inconsistent {
+            main.file
+                .write_all_at(
+                    &state::INCONSISTENT.to_le_bytes(),
+                    LOCK_PAGE_OFFSET + word::STATE as u64 * 8,
+                )
+                .map_err(|e| io_error("write", &path, e))?;
+        }
+        set_mode(&main.file, &path, mode)?;
+        Ok(Waiting { main, _mark: mark, parts, header })
+    }
+
+    /// Everything appears, or nothing.
+    fn publish(
+        &self,
+        manifest: &Manifest,
+        mode: Mode,
+        mut waiting: Vec<Waiting<'_>>,
+        data_bytes: u64,
+    ) -> Result<Imported, StoreError> {
+        let lock = self.lock_exclusive()?;
+        for segment in &waiting {
+            self.check_segment_name_free(&segment.header.name, &lock)?;
+            if self.segment_name(segment.header.sid, &lock)?.is_some() {
+                return Err(StoreError::Exists(Object::Segment(segment.header.sid)));
+            }
+        }
+        let mut published = 0;
+        let made = waiting
+            .iter()
+            .try_for_each(|segment| {
+                self.publish_segment(&segment.main.name, &segment.header, &lock)?;
+                published += 1;
+                Ok(())
+            })
+            .and_then(|()| {
+                let segments = manifest.segments.clone();
+                self.make_imported_vas(manifest, mode, segments, &lock)
+            });
+        let whole = made.is_ok();
+        for segment in waiting.iter_mut().take(published) {
+            segment.main.done = true;
+            segment.parts.keep = whole;
+            if !whole && let Ok(file) = self.open_named(&segment.header.name, &lock) {
+                let _ = self.remove_segment(&file, &lock);
+            }
+        }
+        let vid = made?;
+        let segments = waiting.iter().map(|s| (s.header.name.clone(), s.header.sid)).collect();
+        Ok(Imported { vid, name: manifest.name.clone(), segments, data_bytes })
+    }
+
+    fn make_imported_vas(
+        &self,
+        manifest: &Manifest,
+        mode: Mode,
+        segments: Vec<VasSegment>,
+        lock: &Exclusive,
+    ) -> Result<abi::objects::VasId, StoreError> {
+        let wanted = Some(manifest.vid);
+        self.make_vas(&manifest.name, mode, segments, manifest.tagged, wanted, lock)
+    }
+}
+
+/// Writes the content of one segment; returns its bytes.
+fn fill<R: Read>(
+    segment: &Waiting<'_>,
+    reader: &mut Reader<'_, R>,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<u64, StoreError> {
+    let size_bytes = segment.header.size_bytes;
+    let (mut next, mut total) = (0, 0);
+    loop {
+        match reader.next()? {
+            Piece::Data(offset, bytes) => {
+                let len = bytes.len() as u64;
+                let end = offset.checked_add(len).filter(|end| *end <= size_bytes);
+                let Some(end) = end.filter(|_| offset >= next) else {
+                    let found = format!("{len:#x} bytes at {offset:#x}");
+                    let expected = format!("from {next:#x} on, below {size_bytes:#x}");
+                    return Err(reader.bad("place of content", found, expected));
+                };
+                write(segment, offset, &bytes)?;
+                (next, total) = (end, total + len);
+                progress(&Progress {
+                    segment: segment.header.name.clone(),
+                    done_bytes: end,
+                    size_bytes,
+                });
+            }
+            Piece::End(count) if count == total => return Ok(total),
+            Piece::End(count) => {
+                return Err(reader.bad("content of a segment", format!("{total} bytes"), count));
+            }
+            _ => return Err(reader.bad("kind of a piece", "another", "content or its end")),
+        }
+    }
+}
+
+fn write(segment: &Waiting<'_>, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+    for (skip, run) in runs(bytes) {
+        let (mut at, mut rest) = (offset + skip as u64, run);
+        while !rest.is_empty() {
+            let (index, within) = (at / PART_BYTES, at % PART_BYTES);
+            let most = usize::try_from(PART_BYTES - within).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at_checked(most).unwrap_or_default();
+            let part = segment.parts.made.iter().find(|(number, ..)| *number == index);
+            let written = match part {
+                Some((_, file, _)) => file.write_all_at(now, within),
+                None => segment.main.file.write_all_at(now, DATA_OFFSET + within),
+            };
+            written.map_err(|e| {
+                let main = segment.main.store.tmp.path_of(&segment.main.name);
+                io_error("write", part.map_or(&main, |(.., path)| path), e)
+            })?;
+            (at, rest) = (at + most as u64, later);
+        }
+    }
+    Ok(())
+}
+
+/// Segments of one VAS share no addresses, whatever a forged archive says.
+fn check_overlap(path: &Path, waiting: &[Waiting<'_>]) -> Result<(), StoreError> {
+    let mut ranges: Vec<(u64, u64, SegId)> =
+        waiting.iter().map(|s| (s.header.base, s.header.reserve_end(), s.header.sid)).collect();
+    ranges.sort_unstable_by_key(|(base, ..)| *base);
+    for pair in ranges.windows(2) {
+        if let [(_, end, one), (base, _, other)] = pair
+            && base < end
+        {
+            return Err(StoreError::BadField {
+                file: path.to_owned(),
+                field: "base",
+                found: format!("segments {one} and {other} at the same addresses"),
+                expected: "addresses of their own".into(),
+            });
+        }
+    }
+    Ok(())
+}

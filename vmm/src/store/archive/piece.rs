@@ -1,0 +1,255 @@
+//! The pieces of an archive: written one after the other, and read back with distrust.
+//!
+//! ```text
+//! kind u32 | 0 u32 | payload bytes u64 | payload | CRC-32 of number, head and payload u32
+//! ```
+//!
+//! The number counts pieces from 0; it is not stored. Numbers are little-endian.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::super::error::StoreError;
+use super::super::header::{HEADER_BYTES, Header};
+use super::super::manifest::{MAX_BYTES, Manifest};
+use super::super::name::Mode;
+use super::super::segment::io_error;
+
+/// What an archive begins with, version included.
+pub(super) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
+/// Most content of one piece.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+const HEAD_BYTES: usize = 16;
+/// Mode and flags before a segment's header.
+const SEGMENT_BYTES: usize = 8 + HEADER_BYTES;
+const INCONSISTENT: u32 = 1;
+
+/// One piece.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// The manifest and the permission bits.
+    Vas(Manifest, Mode),
+    /// A segment begins.
+    Segment { header: Box<Header>, mode: Mode, inconsistent: bool },
+    /// Content of the segment at an offset.
+    Data(u64, Vec<u8>),
+    /// The segment had this many bytes of content.
+    End(u64),
+    /// The archive had this many segments.
+    Done(u64),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Vas = 1,
+    Segment,
+    Data,
+    End,
+    Done,
+}
+
+/// Writes pieces.
+pub(super) struct Writer<W: Write> {
+    to: W,
+    number: u64,
+}
+
+impl<W: Write> Writer<W> {
+    pub(super) fn new(mut to: W) -> io::Result<Writer<W>> {
+        to.write_all(START)?;
+        Ok(Writer { to, number: 0 })
+    }
+
+    pub(super) fn vas(&mut self, manifest: &Manifest, mode: Mode) -> io::Result<()> {
+        self.put(Kind::Vas, &mode.bits().to_le_bytes(), manifest.encode().as_bytes())
+    }
+
+    pub(super) fn segment(&mut self, header: &Header, mode: Mode, bad: bool) -> io::Result<()> {
+        let flags = if bad { INCONSISTENT } else { 0 };
+        let mut head = mode.bits().to_le_bytes().to_vec();
+        head.extend(flags.to_le_bytes());
+        self.put(Kind::Segment, &head, &header.encode())
+    }
+
+    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.put(Kind::Data, &offset.to_le_bytes(), bytes)
+    }
+
+    pub(super) fn end(&mut self, data_bytes: u64) -> io::Result<()> {
+        self.put(Kind::End, &data_bytes.to_le_bytes(), &[])
+    }
+
+    pub(super) fn done(mut self, segments: u64) -> io::Result<W> {
+        self.put(Kind::Done, &segments.to_le_bytes(), &[])?;
+        Ok(self.to)
+    }
+
+    fn put(&mut self, kind: Kind, first: &[u8], rest: &[u8]) -> io::Result<()> {
+        let mut head = (kind as u64).to_le_bytes().to_vec();
+        head.extend(((first.len() + rest.len()) as u64).to_le_bytes());
+        let sum = sum(self.number, &[&head, first, rest]);
+        self.number += 1;
+        for bytes in [&head, first, rest, &sum.to_le_bytes()] {
+            self.to.write_all(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn sum(number: u64, pieces: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&number.to_le_bytes());
+    pieces.iter().for_each(|piece| hasher.update(piece));
+    hasher.finalize()
+}
+
+/// Reads pieces.
+pub(super) struct Reader<'a, R: Read> {
+    from: R,
+    path: &'a Path,
+    number: u64,
+}
+
+impl<'a, R: Read> Reader<'a, R> {
+    /// Checks how the archive begins.
+    pub(super) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
+        let mut reader = Reader { from, path, number: 0 };
+        let start = reader.bytes::<16>("start")?;
+        if start != *START {
+            let found = super::super::text::shorten(&String::from_utf8_lossy(&start));
+            return Err(reader.bad("start", found, "an archive of version 1"));
+        }
+        Ok(reader)
+    }
+
+    pub(super) fn bad(
+        &self,
+        field: &'static str,
+        found: impl ToString,
+        expected: impl ToString,
+    ) -> StoreError {
+        let (found, expected) = (found.to_string(), expected.to_string());
+        StoreError::BadField { file: self.path.to_owned(), field, found, expected }
+    }
+
+    fn failed(&self, field: &'static str, error: io::Error) -> StoreError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.bad(field, "the end of the file", "more"),
+            // What zstd says of bytes that are not its.
+            io::ErrorKind::Other | io::ErrorKind::InvalidData => {
+                self.bad("compression", error, "a whole zstd stream")
+            }
+            _ => io_error("read", self.path, error),
+        }
+    }
+
+    fn bytes<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], StoreError> {
+        let mut bytes = [0; N];
+        self.from.read_exact(&mut bytes).map_err(|e| self.failed(field, e))?;
+        Ok(bytes)
+    }
+
+    /// The next piece, whose checksum is right.
+    pub(super) fn next(&mut self) -> Result<Piece, StoreError> {
+        let head = self.bytes::<HEAD_BYTES>("piece")?;
+        let [kind, len] = [0, 8].map(|at| word(&head, at));
+        let (kind, least, most) = match kind {
+            1 => (Kind::Vas, 4, 4 + MAX_BYTES),
+            2 => (Kind::Segment, SEGMENT_BYTES as u64, SEGMENT_BYTES as u64),
+            3 => (Kind::Data, 9, 8 + CHUNK_BYTES as u64),
+            4 => (Kind::End, 8, 8),
+            5 => (Kind::Done, 8, 8),
+            _ => return Err(self.bad("kind of a piece", kind, "1 to 5")),
+        };
+        if !(least..=most).contains(&len) {
+            return Err(self.bad("length of a piece", len, format!("{least} to {most}")));
+        }
+        // Grows with what is there, not with what is promised.
+        let mut payload = Vec::new();
+        (&mut self.from)
+            .take(len)
+            .read_to_end(&mut payload)
+            .map_err(|e| self.failed("piece", e))?;
+        if payload.len() as u64 != len {
+            return Err(self.bad("piece", "the end of the file", "more"));
+        }
+        let found = u32::from_le_bytes(self.bytes::<4>("checksum of a piece")?);
+        let expected = sum(self.number, &[&head, &payload]);
+        if found != expected {
+            let [found, expected] = [found, expected].map(|sum| format!("{sum:08x}"));
+            return Err(self.bad("checksum of a piece", found, expected));
+        }
+        self.number += 1;
+        self.decode(kind, payload)
+    }
+
+    fn decode(&self, kind: Kind, mut payload: Vec<u8>) -> Result<Piece, StoreError> {
+        Ok(match kind {
+            Kind::Vas => {
+                let (mode, text) = payload.split_at_checked(4).unwrap_or_default();
+                Piece::Vas(Manifest::decode(text, self.path)?, self.mode(mode)?)
+            }
+            Kind::Segment => {
+                let (head, header) = payload.split_at_checked(8).unwrap_or_default();
+                let (mode, flags) = head.split_at_checked(4).unwrap_or_default();
+                let flags = u32::from_le_bytes(flags.try_into().unwrap_or_default());
+                if flags & !INCONSISTENT != 0 {
+                    return Err(self.bad("flags of a segment", flags, "0 or 1"));
+                }
+                let header = header.try_into().unwrap_or(&[0; HEADER_BYTES]);
+                Piece::Segment {
+                    header: Box::new(Header::decode(header, self.path)?),
+                    mode: self.mode(mode)?,
+                    inconsistent: flags & INCONSISTENT != 0,
+                }
+            }
+            Kind::Data => {
+                let offset = word(&payload, 0);
+                payload.drain(..8);
+                Piece::Data(offset, payload)
+            }
+            Kind::End => Piece::End(word(&payload, 0)),
+            Kind::Done => Piece::Done(word(&payload, 0)),
+        })
+    }
+
+    fn mode(&self, bytes: &[u8]) -> Result<Mode, StoreError> {
+        let bits = u32::from_le_bytes(bytes.try_into().unwrap_or_default());
+        Mode::new(bits).ok_or_else(|| self.bad("mode", format!("{bits:o}"), "0 to 777"))
+    }
+
+    /// There must be nothing more.
+    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        match self.from.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.bad("length", "more after the last piece", "the end of the file")),
+            Err(error) => Err(self.failed("length", error)),
+        }
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes.get(at..at + 8).and_then(|word| word.try_into().ok());
+    u64::from_le_bytes(word.unwrap_or_default())
+}
+
+/// Reads any bytes as an archive, uncompressed or not, and drops what it holds: for fuzzing.
+pub(in crate::store) fn read_any(bytes: &[u8], compressed: bool) -> Result<u64, StoreError> {
+    let path = Path::new("archive");
+    if compressed {
+        let decoder = zstd::Decoder::new(bytes).map_err(|e| io_error("read", path, e))?;
+        return drain(Reader::new(decoder, path)?);
+    }
+    drain(Reader::new(bytes, path)?)
+}
+
+fn drain<R: Read>(mut reader: Reader<'_, R>) -> Result<u64, StoreError> {
+    let mut pieces = 0;
+    loop {
+        pieces += 1;
+        if let Piece::Done(_) = reader.next()? {
+            reader.finish()?;
+            return Ok(pieces);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A segment's lock page as people want to see it: a copy of the page, read and judged.
+//!
+//! The live page is the business of `vas`, which maps it. Here it is file content, and the
+//! copy may show a moment that never was.
+
+use std::cell::Cell;
+use std::os::unix::fs::FileExt;
+
+use abi::lock::{LockView, LockWords, WORDS, inspect};
+
+use super::error::StoreError;
+use super::header::LOCK_PAGE_OFFSET;
+use super::segment::{SegmentFile, io_error};
+
+/// Words of nobody else's.
+struct Copied(Vec<Cell<u64>>);
+
+impl Copied {
+    fn change(&self, index: usize, change: impl FnOnce(u64) -> u64) -> u64 {
+        let Some(cell) = self.0.get(index) else { return 0 };
+        let old = cell.get();
+        cell.set(change(old));
+        old
+    }
+}
+
+impl LockWords for Copied {
+    fn load(&self, index: usize) -> u64 {
+        self.change(index, |old| old)
+    }
+    fn store(&self, index: usize, value: u64) {
+        self.change(index, |_| value);
+    }
+    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
+        let found = self.change(index, |found| if found == old { new } else { found });
+        if found == old { Ok(found) } else { Err(found) }
+    }
+    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
+        self.change(index, |old| old.wrapping_add(delta))
+    }
+    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
+        self.change(index, |old| old.wrapping_sub(delta))
+    }
+    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
+        self.change(index, |old| old | bits)
+    }
+    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
+        self.change(index, |old| old & bits)
+    }
+    fn swap(&self, index: usize, value: u64) -> u64 {
+        self.change(index, |_| value)
+    }
+}
+
+impl SegmentFile {
+    /// Who holds the segment's lock and who waits for it. Taken while others work on it;
+    /// VMs that died are still in it until the next opener clears them away.
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn lock_view(&self) -> Result<LockView, StoreError> {
+        let mut page = vec![0; WORDS * 8];
+        self.file()
+            .read_exact_at(&mut page, LOCK_PAGE_OFFSET)
+            .map_err(|e| io_error("read", self.path(), e))?;
+        let words = page.as_chunks::<8>().0.iter();
+        Ok(inspect(&Copied(words.map(|word| Cell::new(u64::from_le_bytes(*word))).collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use abi::lock::{state, word};
+
+    use super::super::testing::{segment, store};
+    use super::LOCK_PAGE_OFFSET;
+
+    #[test]
+    fn a_page_shows_owner_readers_and_what_is_wrong() {
+        let store = store();
+        let file = store.open_segment(segment(&store, "s")).unwrap();
+        let view = file.lock_view().unwrap();
+        assert!(view.owner.is_none() && !view.inconsistent);
+        let put = |word: usize, value: u64| {
+            let at = LOCK_PAGE_OFFSET + word as u64 * 8;
+            file.file().write_all_at(&value.to_le_bytes(), at).unwrap();
+        };
+        put(word::STATE, 3 | state::INCONSISTENT);
+        put(word::LEASES + 2, 0x77);
+        put(word::LANES + 5, 4);
+        let view = file.lock_view().unwrap();
+        assert_eq!(view.owner_lease().map(|lease| lease.raw()), Some(0x77));
+        assert!(view.inconsistent && !view.entering);
+        assert_eq!(view.readers[5], 4);
+    }
+}
