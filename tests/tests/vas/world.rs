@@ -19,33 +19,33 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A store of its own.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(crate) fn new() -> World {
         World { folder: tempfile::tempdir().expect("a temporary directory") }
     }
 
     /// Where the store is, or will be.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
     /// The store, made if need be.
-    pub fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open_or_create(&self.path()).expect("the store opens")
     }
 
     /// A run in this process.
-    pub fn run(&self, program: &str, args: &[&str]) -> Run {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Run {
         Run::new(guests::rust(program)).args(args).store(self.path())
     }
 
     /// A run in this process that must end with status 0 and without a complaint; its output.
     #[track_caller]
-    pub fn good(&self, program: &str, args: &[&str]) -> String {
+    pub(crate) fn good(&self, program: &str, args: &[&str]) -> String {
         let ended = self.run(program, args).in_vm();
         assert_eq!(
             ended.outcome,
@@ -57,20 +57,20 @@ impl World {
     }
 
     /// The command that runs a program in a VM.
-    pub fn command(&self, program: &str, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
         command.arg("run").arg("--store").arg(self.path()).arg(guests::rust(program)).args(args);
         command
     }
 
     /// A VM in a process of its own.
-    pub fn spawn(&self, program: &str, args: &[&str]) -> Vm {
+    pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Vm {
         Vm::start(self.command(program, args), &format!("{program} {args:?}"))
     }
 
     /// Asserts that the VMs that ended have left nothing, in the store or beside it.
     #[track_caller]
-    pub fn left_clean(&self) {
+    pub(crate) fn left_clean(&self) {
         let store = self.store();
         for folder in ["vms", "tmp"] {
             let left = names(&self.path().join(folder));
@@ -84,14 +84,14 @@ impl World {
 
     /// The same after VMs were killed, whose remains are collected first.
     #[track_caller]
-    pub fn clean_after_gc(&self) {
+    pub(crate) fn clean_after_gc(&self) {
         self.store().gc().expect("garbage is collected");
         self.left_clean();
     }
 }
 
 /// What is in a folder.
-pub fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("the folder can be listed");
     let name = |entry: std::io::Result<fs::DirEntry>| {
         entry.expect("an entry").file_name().to_string_lossy().into_owned()
@@ -101,14 +101,14 @@ pub fn names(folder: &Path) -> Vec<String> {
 
 /// A VM in a process of its own; killed when it is dropped.
 #[derive(Debug)]
-pub struct Vm {
+pub(crate) struct Vm {
     child: Child,
     what: String,
     output: tempfile::TempDir,
 }
 
 impl Vm {
-    pub fn start(mut command: Command, what: &str) -> Vm {
+    pub(crate) fn start(mut command: Command, what: &str) -> Vm {
         let output = tempfile::tempdir().expect("a temporary directory");
         let file = |name: &str| File::create(output.path().join(name)).expect("a file");
         let child = command
@@ -121,11 +121,11 @@ impl Vm {
         Vm { child, what: what.to_owned(), output }
     }
 
-    pub fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         self.text("out")
     }
 
-    pub fn err(&self) -> String {
+    pub(crate) fn err(&self) -> String {
         self.text("err")
     }
 
@@ -136,7 +136,7 @@ impl Vm {
 
     /// Waits until it has written `text`.
     #[track_caller]
-    pub fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for(&mut self, text: &str) {
         let began = Instant::now();
         while !self.out().contains(text) {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
@@ -153,19 +153,19 @@ impl Vm {
         }
     }
 
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it can be waited for").is_some()
     }
 
     /// SIGKILL, and its end.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");
     }
 
     /// Waits for its end, which must come in time; the status, -1 for a signal.
     #[track_caller]
-    pub fn end(&mut self) -> i32 {
+    pub(crate) fn end(&mut self) -> i32 {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
@@ -184,7 +184,7 @@ impl Vm {
 
     /// Waits for an end with status 0; what it wrote.
     #[track_caller]
-    pub fn ends_well(&mut self) -> String {
+    pub(crate) fn ends_well(&mut self) -> String {
         let status = self.end();
         assert_eq!(status, 0, "{}: {}{}", self.what, self.out(), self.err());
         self.out()
