@@ -43,7 +43,9 @@ fn a_damaged_manifest_stops_its_vas_and_no_other() {
     world.left_clean();
 }
 
-/// Cuts the file of a segment that a program counts in, and waits for the program's end.
+/// Cuts the file of a segment that a program counts in, and waits for the program's end. Cut
+/// below its lock page, it may be the VMM that touches what is gone and is ended by SIGBUS
+/// (status -1 here): no report then, but no hang, and nobody else is harmed.
 fn cut_while_in_use(len: u64) {
     let world = World::new();
     let mut vm = world.spawn("vas_counter", &["cut", "2", "1000000"]);
@@ -59,7 +61,7 @@ fn cut_while_in_use(len: u64) {
     let status = vm.end();
     println!("cut to {len}: status {status}, {}", vm.err());
     assert_ne!(status, 0, "it went on: {}", vm.out());
-    assert!(!vm.err().contains("panicked at vmm"), "{}", vm.err());
+    assert!(!vm.err().contains("panicked at"), "{}", vm.err());
     // Others of the store are not concerned.
     assert!(world.good("vas_persist", &["write", "other", "10"]).starts_with("nodes 10 sum "));
 }

@@ -88,3 +88,17 @@ fn a_hundred_vms_killed_at_random_moments_under_load_stop_nobody() {
     skip_without_kvm!();
     assert_eq!(kill_under_load(100, Duration::from_secs(600)), 100);
 }
+
+#[test]
+fn a_program_stopped_in_the_middle_of_switches_ends() {
+    skip_without_kvm!();
+    let world = World::new();
+    for round in 0..8 {
+        let run = world.run("vas_counter", &["stopped", "6", "1000000"]);
+        let ended = run.timeout(Duration::from_millis(150 + 40 * round)).in_vm();
+        assert_eq!(ended.outcome, vmm::process::Outcome::TimedOut, "{ended:?}");
+    }
+    // What was stopped inside may be half done, and no more than that.
+    assert!(world.good("vas_counter", &["stopped", "2", "10"]).starts_with("added 20\n"));
+    world.left_clean();
+}
