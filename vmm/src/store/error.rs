@@ -115,6 +115,9 @@ pub enum StoreError {
         /// What was needed.
         right: Right,
     },
+    /// Only its owner may do this.
+    #[error("{0} belongs to somebody else")]
+    NotOwner(Object),
     /// In use.
     #[error("{object} is busy: {why}")]
     Busy {
@@ -239,6 +242,7 @@ impl StoreError {
             | StoreError::Overlap { .. }
             | StoreError::AlreadyAttached { .. } => Errno::EEXIST,
             StoreError::Denied { .. } | StoreError::Copy { .. } => Errno::EACCES,
+            StoreError::NotOwner(_) => Errno::EPERM,
             StoreError::Busy { .. } => Errno::EBUSY,
             StoreError::BadField { .. } | StoreError::PartMissing { .. } => Errno::EIO,
             StoreError::Invalid { .. } => Errno::EINVAL,

@@ -151,13 +151,15 @@ impl Store {
     /// attached keep what they have.
     ///
     /// # Errors
-    /// [`StoreError::Denied`] for all but the owner.
+    /// [`StoreError::NotOwner`].
     pub fn set_segment_mode(&self, sid: SegId, mode: Mode) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_by_id(sid, &lock)?;
         let name = segment.name();
         self.segments.chmod(name.as_str(), mode.of_file()).map_err(|error| match error {
-            StoreError::Io { source, .. } if denied(&source) => write_denied(name),
+            StoreError::Io { source, .. } if denied(&source) => {
+                StoreError::NotOwner(Object::SegmentName(name.clone()))
+            }
             other => other,
         })?;
         let header = segment.header();
@@ -222,8 +224,11 @@ impl Store {
     /// has none.
     ///
     /// # Errors
-    /// What the host says.
+    /// [`StoreError::Denied`] when it is open for reading; what the host says.
     pub fn sync(&self, segment: &SegmentFile) -> Result<(), StoreError> {
+        if segment.right() == Right::Read {
+            return Err(write_denied(segment.name()));
+        }
         segment.file().sync_all().map_err(|e| io_error("sync", segment.path(), e))?;
         if segment.header().lifetime == Lifetime::Volatile {
             return Ok(());

@@ -110,12 +110,14 @@ impl Store {
     /// Changes the permission bits. Programs that have it attached keep what they have.
     ///
     /// # Errors
-    /// [`StoreError::Denied`] for all but the owner.
+    /// [`StoreError::NotOwner`].
     pub fn set_vas_mode(&self, vid: VasId, mode: Mode) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let name = self.vas_by_id(vid, &lock)?.name;
         let denied_to_change = |error| match error {
-            StoreError::Io { source, .. } if denied(&source) => write_denied(&name),
+            StoreError::Io { source, .. } if denied(&source) => {
+                StoreError::NotOwner(Object::VasName(name.clone()))
+            }
             other => other,
         };
         let folder = self.vas.sub(name.as_str())?;

@@ -215,7 +215,11 @@ impl Vases {
     fn arrive(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) -> Result<(), VasError> {
         let locks = state.instances.get(&vh).map_or(0..0, |instance| instance.locks.clone());
         let root = self.root_of(state, vh);
-        vcpu.switch_root(root)?;
+        // In the middle of the kernel it is a thread of a process that ends, and that enters
+        // the guest no more.
+        if !vcpu.is_in_kernel() {
+            vcpu.switch_root(root)?;
+        }
         self.machine.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
         self.machine.set_current_instance(vcpu.index(), vh)?;
         state.reloaded(vcpu.index());
@@ -312,6 +316,10 @@ impl Vases {
 
     /// Puts the vCPU on the root its instance has now.
     pub(super) fn follow_root(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) {
+        // The kernel may be loading a root itself; the vCPU stays on the list for later.
+        if vcpu.is_in_kernel() {
+            return;
+        }
         let root = self.root_of(state, vh);
         if crate::vm::switching::loadable(root) != vcpu.cr3() && vcpu.switch_root(root).is_err() {
             return;

@@ -212,6 +212,12 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Whether it was stopped in the middle of the kernel ([`Exit::KickedInKernel`]).
+    #[must_use]
+    pub fn is_in_kernel(&self) -> bool {
+        self.position == Position::Kernel
+    }
+
     /// Makes the next entry load every register as it stands in `regs`.
     pub fn restore_all(&mut self) {
         self.restore_all = true;

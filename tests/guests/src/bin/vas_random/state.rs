@@ -31,6 +31,8 @@ pub(crate) struct State {
     /// Live ones.
     pub(crate) instances: Vec<Instance>,
     pub(crate) current: VasHandle,
+    /// What the VAS held when the thread entered it.
+    entered: Vec<u64>,
 }
 
 impl State {
@@ -41,7 +43,18 @@ impl State {
             sids: Vec::new(),
             instances: Vec::new(),
             current: VasHandle::HOME,
+            entered: Vec::new(),
         }
+    }
+
+    /// The thread has switched.
+    pub(crate) fn arrived(&mut self, vh: VasHandle) {
+        if self.current == vh {
+            return;
+        }
+        self.current = vh;
+        let segments = self.instance(vh).map(|one| segments_of(one.vid).unwrap_or_default());
+        self.entered = segments.unwrap_or_default().iter().map(|one| one.sid).collect();
     }
 
     pub(crate) fn name(&mut self) -> &'static str {
@@ -94,8 +107,16 @@ impl State {
         let current = self.current;
         let one = self.instance(current)?.clone();
         let mut found = one.local;
-        for attachment in segments_of(one.vid).ok()? {
-            found.push((SegId::new(attachment.sid)?, Right::from_raw(attachment.right)?));
+        // Where there are some of the instance's own, one of the VAS's may have been left out.
+        let shared = if found.is_empty() { segments_of(one.vid).ok()? } else { Vec::new() };
+        for attachment in shared {
+            let sid = SegId::new(attachment.sid)?;
+            // A lockable one that came later is there, and locked, from the next switch on.
+            let came_later = !self.entered.contains(&attachment.sid);
+            if came_later && sys::seg_stat(sid).ok()?.lockable != 0 {
+                continue;
+            }
+            found.push((sid, Right::from_raw(attachment.right)?));
         }
         let pick = self.random.below(found.len().max(1) as u64) as usize;
         let &(sid, right) = found.get(pick)?;

@@ -252,7 +252,7 @@ fn switch(state: &mut State) -> String {
         _ => ("vas_try_switch", try_enter(vh)),
     };
     if result.is_ok() {
-        state.current = vh;
+        state.arrived(vh);
     }
     format!("{call} {} = {}", vh.raw(), shown_ok(result))
 }

@@ -1,0 +1,104 @@
+//! VMs that are killed: whoever waits goes on, and learns of it.
+
+use std::time::{Duration, Instant};
+
+use tests::{pace, skip_without_kvm};
+
+use crate::world::World;
+
+#[test]
+fn a_waiter_goes_on_when_the_holder_is_killed_and_is_told() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut holder = world.spawn("vas_holder", &["one", "write"]);
+    holder.wait_for("holding write");
+    let mut waiter = world.spawn("vas_holder", &["one", "wait"]);
+    waiter.wait_for("waiting");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!waiter.out().contains("entered"), "two writers");
+    holder.kill();
+    let killed = Instant::now();
+    assert_eq!(waiter.ends_well(), "waiting\nentered after a death\nleft\n");
+    assert!(killed.elapsed() < pace::limit(Duration::from_secs(5)), "{:?}", killed.elapsed());
+    let out = world.good("vas_holder", &["one", "recover"]);
+    assert!(out.ends_with("done\n"), "{out}");
+    world.clean_after_gc();
+}
+
+#[test]
+fn a_waiter_that_is_killed_is_in_nobodys_way() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut holder = world.spawn("vas_holder", &["one", "read"]);
+    holder.wait_for("holding read");
+    let mut first = world.spawn("vas_holder", &["one", "wait"]);
+    first.wait_for("waiting");
+    std::thread::sleep(Duration::from_millis(200));
+    let mut second = world.spawn("vas_holder", &["one", "wait"]);
+    second.wait_for("waiting");
+    std::thread::sleep(Duration::from_millis(200));
+    first.kill();
+    holder.kill();
+    assert_eq!(second.ends_well(), "waiting\nentered\nleft\n");
+    world.clean_after_gc();
+}
+
+/// Kills VMs at random moments while another one works on the same segments. Returns how many.
+fn kill_under_load(most: u64, limit: Duration) -> u64 {
+    let world = World::new();
+    let began = Instant::now();
+    let mut survivor = world.spawn("vas_counter", &["load", "2", "1000000"]);
+    // Not a clock's: a failure can be repeated.
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut rounds = 0;
+    while rounds < most && began.elapsed() < limit {
+        let mut victim = world.spawn("vas_counter", &["load", "4", "1000000"]);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_millis(20 + (random >> 33) % 400));
+        assert!(!victim.has_ended(), "round {rounds}: {}{}", victim.out(), victim.err());
+        victim.kill();
+        assert!(!survivor.has_ended(), "round {rounds}: {}{}", survivor.out(), survivor.err());
+        rounds += 1;
+        let store = world.store();
+        assert_eq!(store.list_vases().expect("a list").len(), 1, "round {rounds}");
+        assert_eq!(store.list_segments().expect("a list").len(), 1, "round {rounds}");
+    }
+    survivor.kill();
+    // Nobody hangs, and the segment can be brought back to order.
+    let out = world.good("vas_counter", &["load", "4", "10"]);
+    assert!(out.starts_with("added 40\n"), "{out}");
+    let shown = world.good("vas_counter", &["load", "show"]);
+    let value: u64 = shown.trim().strip_prefix("value ").and_then(|n| n.parse().ok()).expect("N");
+    assert!(value >= 40, "{shown}");
+    world.clean_after_gc();
+    rounds
+}
+
+#[test]
+fn vms_killed_at_random_moments_under_load_stop_nobody() {
+    skip_without_kvm!();
+    let rounds = kill_under_load(40, Duration::from_secs(20));
+    println!("{rounds} VMs killed");
+    assert!(rounds > 0);
+}
+
+#[test]
+#[ignore = "takes a minute or two"]
+fn a_hundred_vms_killed_at_random_moments_under_load_stop_nobody() {
+    skip_without_kvm!();
+    assert_eq!(kill_under_load(100, Duration::from_secs(600)), 100);
+}
+
+#[test]
+fn a_program_stopped_in_the_middle_of_switches_ends() {
+    skip_without_kvm!();
+    let world = World::new();
+    for round in 0..8 {
+        let run = world.run("vas_counter", &["stopped", "6", "1000000"]);
+        let ended = run.timeout(Duration::from_millis(150 + 40 * round)).in_vm();
+        assert_eq!(ended.outcome, vmm::process::Outcome::TimedOut, "{ended:?}");
+    }
+    // What was stopped inside may be half done, and no more than that.
+    assert!(world.good("vas_counter", &["stopped", "2", "10"]).starts_with("added 20\n"));
+    world.left_clean();
+}

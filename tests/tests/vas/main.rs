@@ -1,0 +1,17 @@
+//! Address spaces and segments end to end: real programs in real VMs, one after another and
+//! at once, that end well, fail, or are killed.
+//!
+//! - [`world`]: a store of its own for each test, and VMs as child processes that can be killed
+//! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
+//! - [`together`]: two VMs at once; [`death`]: VMs that are killed
+//! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
+//!
+//! One call at a time, and the files of the store, are tested beside their code in `vmm`.
+
+mod damage;
+mod death;
+mod every_program;
+mod persistence;
+mod together;
+mod users;
+mod world;

@@ -1,0 +1,200 @@
+//! A store for one test, and VMs in child processes.
+//!
+//! A VM that is to be killed cannot live in the test's own process: it is the built `spacejmp`
+//! command, with its output in files. Whatever a test starts is ended with it.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tests::guests::{self, Profile};
+use tests::pace;
+use tests::vm::Run;
+use vmm::store::Store;
+
+/// Hangs are what this is for.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A store of its own.
+#[derive(Debug)]
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        World { folder: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// Where the store is, or will be.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// The store, made if need be.
+    pub(crate) fn store(&self) -> Store {
+        Store::open_or_create(&self.path()).expect("the store opens")
+    }
+
+    /// A run in this process.
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Run {
+        Run::new(guests::rust(program)).args(args).store(self.path())
+    }
+
+    /// A run in this process that must end with status 0 and without a complaint; its output.
+    #[track_caller]
+    pub(crate) fn good(&self, program: &str, args: &[&str]) -> String {
+        let ended = self.run(program, args).in_vm();
+        assert_eq!(
+            ended.outcome,
+            vmm::process::Outcome::Exited(0),
+            "{program} {args:?}: {ended:?}"
+        );
+        assert!(!ended.out().contains("FAILED"), "{ended:?}");
+        ended.out()
+    }
+
+    /// The command that runs a program in a VM.
+    pub(crate) fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        command.arg("run").arg("--store").arg(self.path()).arg(guests::rust(program)).args(args);
+        command
+    }
+
+    /// A VM in a process of its own.
+    pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Vm {
+        Vm::start(self.command(program, args), &format!("{program} {args:?}"))
+    }
+
+    /// Asserts that the VMs that ended have left nothing, in the store or beside it.
+    #[track_caller]
+    pub(crate) fn left_clean(&self) {
+        let store = self.store();
+        for folder in ["vms", "tmp"] {
+            let left = names(&self.path().join(folder));
+            assert!(left.is_empty(), "left in {folder}: {left:?}");
+        }
+        let prefix = format!("spacejmp-{:016x}-", store.id());
+        let mut left = names(Path::new("/dev/shm"));
+        left.retain(|name| name.starts_with(&prefix));
+        assert!(left.is_empty(), "left in shared memory: {left:?}");
+    }
+
+    /// The same after VMs were killed, whose remains are collected first.
+    #[track_caller]
+    pub(crate) fn clean_after_gc(&self) {
+        self.store().gc().expect("garbage is collected");
+        self.left_clean();
+    }
+}
+
+/// What is in a folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the folder can be listed");
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        entry.expect("an entry").file_name().to_string_lossy().into_owned()
+    };
+    entries.map(name).collect()
+}
+
+/// A VM in a process of its own; killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    child: Child,
+    what: String,
+    output: tempfile::TempDir,
+}
+
+impl Vm {
+    pub(crate) fn start(mut command: Command, what: &str) -> Vm {
+        let output = tempfile::tempdir().expect("a temporary directory");
+        let file = |name: &str| File::create(output.path().join(name)).expect("a file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|err| panic!("cannot start {what}: {err}"));
+        Vm { child, what: what.to_owned(), output }
+    }
+
+    pub(crate) fn out(&self) -> String {
+        self.text("out")
+    }
+
+    pub(crate) fn err(&self) -> String {
+        self.text("err")
+    }
+
+    fn text(&self, name: &str) -> String {
+        let bytes = fs::read(self.output.path().join(name)).expect("the output can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until it has written `text`.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let began = Instant::now();
+        while !self.out().contains(text) {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                assert!(
+                    self.out().contains(text),
+                    "{}: {status} without {text:?}: {}{}",
+                    self.what,
+                    self.out(),
+                    self.err()
+                );
+            }
+            assert!(began.elapsed() < pace::limit(LIMIT), "no {text:?} from {}", self.what);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be waited for").is_some()
+    }
+
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Waits for its end, which must come in time; the status, -1 for a signal.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> i32 {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(
+                began.elapsed() < pace::limit(LIMIT),
+                "{} hangs: {}{}",
+                self.what,
+                self.out(),
+                self.err()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for an end with status 0; what it wrote.
+    #[track_caller]
+    pub(crate) fn ends_well(&mut self) -> String {
+        let status = self.end();
+        assert_eq!(status, 0, "{}: {}{}", self.what, self.out(), self.err());
+        self.out()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // Ended already: then there is nobody to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
