@@ -138,7 +138,11 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
-    process.vases.leave(&mut vcpu, died(process));
+    let left = catch_unwind(AssertUnwindSafe(|| process.vases.leave(&mut vcpu, died(process))));
+    if left.is_err() {
+        let text = "the VMM panicked while a thread left its VAS: a bug in spacejmp";
+        process.stop(Outcome::HostFailed(text.to_owned()));
+    }
     process.vases.note_thread(vcpu.index(), None);
     drop(armed);
     if next == Next::ThreadEnds {

@@ -57,7 +57,13 @@ impl Vases {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
-        self.part(state, vh, &[sid])
+        self.part(state, vh, &[sid])?;
+        // A segment of the VAS that had to be left out because of this one can join now.
+        if let Some(instance) = state.instances.get_mut(&vh) {
+            instance.checked_at = instance.checked_at.wrapping_sub(1);
+        }
+        self.machine.clear_instance(vh)?;
+        Ok(())
     }
 
     /// Brings this process's instances of a VAS up to the store, after a change made here.
@@ -98,10 +104,14 @@ impl Vases {
         let record = store.vas(instance.vid)?;
         let complete = self.adopt(state, store, vh, &record, alone)?;
         if let Some(instance) = state.instances.get_mut(&vh) {
-            // Incomplete: looked at again at the next switch.
             instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
         }
-        state.publish(vh, &self.machine)
+        state.publish(vh, &self.machine)?;
+        if !complete {
+            // To be looked at again at the next switch, which the kernel must leave to us.
+            self.machine.clear_instance(vh)?;
+        }
+        Ok(())
     }
 
     /// When the store has changed, no entry may be used by the kernel before it was looked at.
