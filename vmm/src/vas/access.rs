@@ -1,7 +1,7 @@
 //! The VMM's own way to memory in the VAS region, for system calls.
 //!
 //! A pointer from a register is looked up in the instance the calling thread is in. Which one
-//! that is, is noted once per exit, for the thread ([`note_exit`]): `Space`'s functions, which
+//! that is, is noted once per exit, for the thread ([`Vases::note_exit`]): `Space`'s functions, which
 //! every system call goes through, need not be told.
 //!
 //! Memory handed to the host kernel as raw ranges is pinned until the thread enters the guest

@@ -4,7 +4,7 @@
 //! that lies over it may be cut off.
 
 /// A range of this process's memory that backs guest memory, for the host kernel to read or
-/// write. It stays mapped as long as the [`GuestMem`] it came from; what lies in it may
+/// write. It stays mapped as long as the [`super::GuestMem`] it came from; what lies in it may
 /// change at any time.
 #[derive(Clone, Copy, Debug)]
 pub struct HostRange {
