@@ -86,7 +86,8 @@ const SUITES: &[Suite] = &[
         kinds: ALL_KINDS,
         skips: &[],
         cpus: 2,
-        memory: Memory::DEFAULT,
+        // The test programs and the store lie in it.
+        memory: Memory::LARGE,
         timeout: Duration::from_secs(600),
         additions: e2e::additions,
         command: &[
