@@ -43,6 +43,13 @@ pub const VAS_START: GuestVirt = PRIVATE_END;
 /// One past the VAS region: the last page of the lower half stays unmapped.
 pub const VAS_END: GuestVirt = GuestVirt::literal(LOWER_HALF_END - PAGE_SIZE);
 
+/// Whether `address` is one that only a segment can have: in the lower half, beyond the private
+/// region.
+#[must_use]
+pub const fn is_of_segments(address: u64) -> bool {
+    address >= VAS_START.raw() && address < LOWER_HALF_END
+}
+
 /// Where position-independent programs are loaded.
 pub const PIE_BASE: GuestVirt = GuestVirt::literal(0x40_0000_0000);
 /// The system-call gate: LSTAR points here on hosts whose SYSCALL stays in ring 3.

@@ -12,6 +12,9 @@
 //!    give it permissions, and wipe its facts once it is dead.
 //! 2. Every single write leaves a page from which anybody can go on.
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::SeqCst;
+
 mod queue;
 mod slots;
 mod slow;
@@ -105,30 +108,52 @@ pub trait LockWords {
     fn swap(&self, index: usize, value: u64) -> u64;
 }
 
-impl<W: LockWords + ?Sized> LockWords for &W {
+/// A lock page whose words are atomics in memory, wherever that is: all of [`LockWords`]
+/// follows.
+pub trait AtomicWords {
+    /// A word of the page.
+    fn word(&self, index: usize) -> &AtomicU64;
+}
+
+impl<P: AtomicWords + ?Sized> AtomicWords for &P {
+    #[inline(always)]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        (**self).word(index)
+    }
+}
+
+impl<P: AtomicWords + ?Sized> LockWords for P {
+    #[inline(always)]
     fn load(&self, index: usize) -> u64 {
-        (**self).load(index)
+        self.word(index).load(SeqCst)
     }
+    #[inline(always)]
     fn store(&self, index: usize, value: u64) {
-        (**self).store(index, value);
+        self.word(index).store(value, SeqCst);
     }
+    #[inline(always)]
     fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
-        (**self).compare_exchange(index, old, new)
+        self.word(index).compare_exchange(old, new, SeqCst, SeqCst)
     }
+    #[inline(always)]
     fn fetch_add(&self, index: usize, delta: u64) -> u64 {
-        (**self).fetch_add(index, delta)
+        self.word(index).fetch_add(delta, SeqCst)
     }
+    #[inline(always)]
     fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
-        (**self).fetch_sub(index, delta)
+        self.word(index).fetch_sub(delta, SeqCst)
     }
+    #[inline(always)]
     fn fetch_or(&self, index: usize, bits: u64) -> u64 {
-        (**self).fetch_or(index, bits)
+        self.word(index).fetch_or(bits, SeqCst)
     }
+    #[inline(always)]
     fn fetch_and(&self, index: usize, bits: u64) -> u64 {
-        (**self).fetch_and(index, bits)
+        self.word(index).fetch_and(bits, SeqCst)
     }
+    #[inline(always)]
     fn swap(&self, index: usize, value: u64) -> u64 {
-        (**self).swap(index, value)
+        self.word(index).swap(value, SeqCst)
     }
 }
 

@@ -12,7 +12,7 @@ use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
     LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE,
 };
-use abi::lock::{Fast, LockWords, switch_locks_fast};
+use abi::lock::{AtomicWords, Fast, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
@@ -47,46 +47,11 @@ unsafe fn word(address: u64) -> &'static AtomicU64 {
 #[derive(Clone, Copy)]
 struct Page(u64);
 
-impl Page {
+impl AtomicWords for Page {
     #[inline(always)]
-    fn word(self, index: usize) -> &'static AtomicU64 {
+    fn word(&self, index: usize) -> &AtomicU64 {
         // SAFETY: lock references name pages that stay mapped (vmm: `map_lock_page`).
         unsafe { word(self.0 + index as u64 * 8) }
-    }
-}
-
-impl LockWords for Page {
-    #[inline(always)]
-    fn load(&self, index: usize) -> u64 {
-        self.word(index).load(Ordering::SeqCst)
-    }
-    #[inline(always)]
-    fn store(&self, index: usize, value: u64) {
-        self.word(index).store(value, Ordering::SeqCst);
-    }
-    #[inline(always)]
-    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
-        self.word(index).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
-    }
-    #[inline(always)]
-    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
-        self.word(index).fetch_add(delta, Ordering::SeqCst)
-    }
-    #[inline(always)]
-    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
-        self.word(index).fetch_sub(delta, Ordering::SeqCst)
-    }
-    #[inline(always)]
-    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
-        self.word(index).fetch_or(bits, Ordering::SeqCst)
-    }
-    #[inline(always)]
-    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
-        self.word(index).fetch_and(bits, Ordering::SeqCst)
-    }
-    #[inline(always)]
-    fn swap(&self, index: usize, value: u64) -> u64 {
-        self.word(index).swap(value, Ordering::SeqCst)
     }
 }
 

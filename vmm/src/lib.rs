@@ -5,8 +5,8 @@
 //! 1. Nothing a guest does, no register value, file or page table, may panic us, reach memory
 //!    outside its VM or a file it was not granted.
 //! 2. The guest kernel holds what must be fast; everything else is here, in safe Rust.
-//! 3. `unsafe` lives in a few modules: `vm`, `host::kvm`, and the Linux calls that hand guest
-//!    memory to the host kernel.
+//! 3. `unsafe` lives in a few modules: `vm`, `host::kvm`, the lock words of `vas`, and the Linux
+//!    calls that hand guest memory to the host kernel.
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
 //! - [`space`]: the program's own address space; [`guest`]: what a program starts with

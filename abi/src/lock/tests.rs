@@ -7,7 +7,7 @@ mod switches;
 
 use super::*;
 use crate::switch::LockRef;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
 
 pub(crate) struct Page(Vec<AtomicU64>);
 
@@ -20,30 +20,9 @@ impl Page {
     }
 }
 
-impl LockWords for Page {
-    fn load(&self, index: usize) -> u64 {
-        self.0[index].load(SeqCst)
-    }
-    fn store(&self, index: usize, value: u64) {
-        self.0[index].store(value, SeqCst);
-    }
-    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
-        self.0[index].compare_exchange(old, new, SeqCst, SeqCst)
-    }
-    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
-        self.0[index].fetch_add(delta, SeqCst)
-    }
-    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
-        self.0[index].fetch_sub(delta, SeqCst)
-    }
-    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
-        self.0[index].fetch_or(bits, SeqCst)
-    }
-    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
-        self.0[index].fetch_and(bits, SeqCst)
-    }
-    fn swap(&self, index: usize, value: u64) -> u64 {
-        self.0[index].swap(value, SeqCst)
+impl AtomicWords for Page {
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.0[index]
     }
 }
 

@@ -39,7 +39,8 @@ impl Switcher {
         let mut entries = Vec::new();
         let user = Rights { write: true, execute: false, user: true };
         for vh in 1..=instances {
-            let root = machine.new_root().unwrap();
+            let root = machine.table_frame().unwrap();
+            machine.fill_root(root).unwrap();
             let page = machine.mem.alloc(abi::PAGE_SIZE_2M).unwrap();
             machine.mem.store(page, 0x1111 * u64::from(vh)).unwrap();
             let place = abi::GuestVirt::literal(PLACE);
@@ -233,44 +234,4 @@ fn what_is_mapped_in_the_private_region_later_is_visible_everywhere() {
     s.bench.vcpu.regs.rbx = late;
     s.bench.run_to(6);
     assert_eq!(s.bench.vcpu.regs.r13, s.bench.vcpu.regs.r12);
-}
-
-/// Cycles of one of `times` calls in `calls`, measured in ring 3: the tenth part from below of
-/// many rounds, which interruptions by the host do not reach.
-fn cycles(s: &mut Switcher, calls: &[u8], times: u64) -> u64 {
-    // mfence; rdtsc; shl rdx, 32; or rax, rdx
-    let now = [0x0f, 0xae, 0xf0, 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0];
-    // mov r14, rax ... sub rax, r14
-    let code = [&now[..], &[0x49, 0x89, 0xc6], calls, &now, &[0x4c, 0x29, 0xf0], &END].concat();
-    let mut rounds: Vec<u64> = (0..40)
-        .map(|_| {
-            s.bench.load(&code);
-            s.bench.run_to(6);
-            s.bench.vcpu.regs.rax / times
-        })
-        .collect();
-    rounds.sort_unstable();
-    rounds[rounds.len() / 10]
-}
-
-/// Cycles of one of `times` calls of two kinds, measured by turns, when the host let them be.
-pub(crate) fn best_of(s: &mut Switcher, kinds: [&[u8]; 2], times: u64) -> [u64; 2] {
-    let mut best = [u64::MAX; 2];
-    for _ in 0..20 {
-        for (best, calls) in best.iter_mut().zip(kinds) {
-            *best = cycles(s, calls, times).min(*best);
-        }
-    }
-    best
-}
-
-#[test]
-#[ignore = "a measurement: cargo test -p tests --test ring3 -- --ignored --nocapture ratio"]
-fn ratio_of_a_switch_to_the_call_that_does_nothing() {
-    skip_without_kvm!();
-    let mut s = Switcher::new(2);
-    let null = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
-    let pair = [switch_to(1), switch_to(2)].concat();
-    let [null, switch] = best_of(&mut s, [&null.repeat(16), &pair.repeat(8)], 16);
-    println!("null {null} cycles, switch {switch}: {:.3}", switch as f64 / null as f64);
 }

@@ -7,8 +7,7 @@ use abi::switch::{InstanceEntry, LockRef};
 use tests::skip_without_kvm;
 use vmm::vm::Exit;
 
-use crate::bench::{call_page, mov_eax};
-use crate::switch::{END, PLACE, Switcher, best_of, read_place, switch_to};
+use crate::switch::{END, PLACE, Switcher, read_place, switch_to};
 
 const OWN_SLOT: u32 = 3;
 const OTHER_SLOT: u64 = 9;
@@ -231,17 +230,4 @@ fn tables_have_ends() {
     assert!(machine.set_instance(handles - 1, &InstanceEntry::default(), true).is_ok());
     assert!(machine.current_instance(abi::layout::MAX_VCPUS).is_err());
     assert!(machine.held_locks(1).is_err(), "there is one vCPU");
-}
-
-#[test]
-#[ignore = "a measurement: cargo test -p tests --test ring3 -- --ignored --nocapture ratio"]
-fn ratio_of_a_switch_with_one_lock_to_the_call_that_does_nothing() {
-    skip_without_kvm!();
-    let mut l = Locked::new(1, &[&[(0, true)]]);
-    l.set(0, word::STATE, state::NO_READERS);
-    let null = [mov_eax(abi::call::CALL_NULL), call_page()].concat();
-    let pair = [switch_to(1), switch_to(0)].concat();
-    let [null, switch] = best_of(&mut l.s, [&null.repeat(16), &pair.repeat(8)], 16);
-    let ratio = switch as f64 / null as f64;
-    println!("null {null} cycles, switch with a lock to take or give {switch}: {ratio:.3}");
 }

@@ -7,6 +7,7 @@
 //!
 //! Every argument is the guest's: nothing here may panic on any value.
 
+pub mod fault;
 pub mod file;
 pub mod fs;
 pub mod identity;

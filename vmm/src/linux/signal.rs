@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use abi::Errno;
 
+use super::fault::Fault;
 use super::sigframe::{self, AltStack, FrameSpec, SigInfo, TrapInfo};
 use super::time::read_timespec;
 use super::{CallResult, Done, Fail, value};
@@ -17,7 +18,6 @@ use crate::process::table::PID;
 use crate::process::thread::Next;
 use crate::process::{Outcome, Process, Thread, ThreadCtx};
 use crate::report;
-use crate::report::stats::FaultKind;
 
 const SIGNALS: usize = 64;
 const SIG_DFL: u64 = 0;
@@ -28,7 +28,6 @@ const SA_NODEFER: u64 = libc::SA_NODEFER as u64;
 const SA_RESETHAND: u64 = libc::SA_RESETHAND as u64;
 const SI_USER: i32 = 0;
 const SI_TKILL: i32 = -6;
-const SI_KERNEL: i32 = 0x80;
 
 fn bit(signal: i32) -> u64 {
     1u64.checked_shl((signal - 1) as u32).unwrap_or(0)
@@ -282,96 +281,6 @@ fn enter_handler(
         slot.handler = SIG_DFL;
     }
     Ok(())
-}
-
-/// A fault of the program: a signal for the thread that made it.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    /// What the handler is told.
-    pub info: SigInfo,
-    /// What the saved context holds.
-    pub trap: TrapInfo,
-    /// What happened, for a person.
-    pub what: String,
-}
-
-impl Fault {
-    /// A bad memory access. `mapped` tells a forbidden access from a missing mapping.
-    #[must_use]
-    pub fn segv(address: u64, mapped: bool, error: u64) -> Fault {
-        let code = if mapped { 2 } else { 1 };
-        let verb = match error {
-            e if e & 16 != 0 => "jumped to",
-            e if e & 2 != 0 => "wrote to",
-            _ => "read from",
-        };
-        let why = if mapped { "which does not allow it" } else { "where nothing is mapped" };
-        let what = format!("it {verb} {address:#x}, {why}");
-        let info = SigInfo { signo: libc::SIGSEGV, code, value: address };
-        Fault { info, trap: TrapInfo { trapno: 14, error, address }, what }
-    }
-
-    /// An access beyond the end of a mapped file.
-    #[must_use]
-    pub fn bus(address: u64) -> Fault {
-        let info = SigInfo { signo: libc::SIGBUS, code: 2, value: address };
-        let what = match address {
-            0 => "it used a mapped file beyond its end".to_owned(),
-            at => format!("it used {at:#x}, beyond the end of the mapped file"),
-        };
-        Fault { info, trap: TrapInfo { trapno: 14, error: 4, address }, what }
-    }
-
-    /// Something the VMM saw before the processor did.
-    #[must_use]
-    pub fn forbidden(what: &str, at: u64) -> Fault {
-        let info = SigInfo { signo: libc::SIGSEGV, code: SI_KERNEL, value: 0 };
-        Fault {
-            info,
-            trap: TrapInfo { trapno: 13, ..TrapInfo::default() },
-            what: format!("it {what} ({at:#x})"),
-        }
-    }
-
-    /// Any exception but a page fault (SDM 3A, table 6-1), as Linux maps it.
-    #[must_use]
-    pub fn from_vector(vector: u8, error: u64) -> Fault {
-        let (signo, code, what) = match vector {
-            0 => (libc::SIGFPE, 1, "it divided by zero, or the quotient did not fit"),
-            1 => (libc::SIGTRAP, 2, "it was single-stepped"),
-            3 => (libc::SIGTRAP, SI_KERNEL, "it ran into a breakpoint"),
-            4 => (libc::SIGSEGV, SI_KERNEL, "it raised an overflow exception"),
-            5 => (libc::SIGSEGV, SI_KERNEL, "an index was out of bounds"),
-            6 => (libc::SIGILL, 2, "it executed an instruction that does not exist"),
-            12 => (libc::SIGBUS, SI_KERNEL, "its stack pointer is impossible"),
-            13 => (
-                libc::SIGSEGV,
-                SI_KERNEL,
-                "it executed a privileged instruction or used an impossible address",
-            ),
-            16 | 19 => (libc::SIGFPE, 3, "it raised a floating-point exception"),
-            17 => (libc::SIGBUS, 1, "an access was not aligned"),
-            _ => (libc::SIGSEGV, SI_KERNEL, "it raised an exception no program should"),
-        };
-        let info = SigInfo { signo, code, value: 0 };
-        let trap = TrapInfo { trapno: u64::from(vector), error, address: 0 };
-        Fault { info, trap, what: what.to_owned() }
-    }
-}
-
-impl Fault {
-    /// How the statistics count it; page faults have been counted where they were judged.
-    fn kind(&self) -> Option<FaultKind> {
-        match self.trap.trapno {
-            14 => None,
-            0 => Some(FaultKind::Divide),
-            1 | 3 => Some(FaultKind::Breakpoint),
-            6 => Some(FaultKind::InvalidOpcode),
-            13 => Some(FaultKind::GeneralProtection),
-            16 | 19 => Some(FaultKind::FloatingPoint),
-            _ => Some(FaultKind::Other),
-        }
-    }
 }
 
 /// Gives a fault to the program's handler, or ends the process with a report.

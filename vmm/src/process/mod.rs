@@ -93,6 +93,13 @@ impl Process {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Whether the process is ending by something else than its own exit: what it was writing
+    /// cannot be relied on.
+    pub(crate) fn was_ended(&self) -> bool {
+        let slot = self.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
+        !matches!(*slot, None | Some(Outcome::Exited(_)))
+    }
+
     /// Ends the process with `outcome`, unless it has ended already: the first reason counts.
     /// Returns at once; threads leave by themselves, kicked out of whatever they do.
     pub fn stop(&self, outcome: Outcome) {
@@ -148,11 +155,7 @@ impl Process {
             }
         }
         self.threads.join_ended();
-        let orderly = {
-            let slot = self.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
-            matches!(*slot, None | Some(Outcome::Exited(_)))
-        };
-        self.vases.close(orderly);
+        self.vases.close(!self.was_ended());
         if let Some(stopped) = self.stopped.get() {
             self.stats.phase(Phase::End, stopped.elapsed());
         }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use abi::addr::LOWER_HALF_END;
-use abi::layout::VAS_START;
+use abi::layout;
 
 use super::{Outcome, Process};
 use crate::linux;
-use crate::linux::signal::{Fault, ThreadSignals};
+use crate::linux::fault::Fault;
+use crate::linux::signal::ThreadSignals;
 use crate::report;
 use crate::report::stats::{ExitReason, FaultKind};
 use crate::space::FaultOutcome;
@@ -138,7 +138,9 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
-    let left = catch_unwind(AssertUnwindSafe(|| process.vases.leave(&mut vcpu, died(process))));
+    let left = catch_unwind(AssertUnwindSafe(|| {
+        process.vases.leave(&mut vcpu, process.was_ended());
+    }));
     if left.is_err() {
         let text = "the VMM panicked while a thread left its VAS: a bug in spacejmp";
         process.stop(Outcome::HostFailed(text.to_owned()));
@@ -154,13 +156,6 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         // The last thread left with `exit` rather than `exit_group`: status 0, as Linux.
         process.stop(Outcome::Exited(0));
     }
-}
-
-/// Whether the process is ending by something else than its own exit: what it was writing
-/// cannot be relied on.
-fn died(process: &Process) -> bool {
-    let slot = process.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
-    matches!(&*slot, Some(outcome) if !matches!(outcome, Outcome::Exited(_)))
 }
 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
@@ -244,7 +239,7 @@ const ERROR_FETCH: u64 = 1 << 4;
 fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let write = error & ERROR_WRITE != 0;
     let fetch = error & ERROR_FETCH != 0;
-    let outcome = if (VAS_START.raw()..LOWER_HALF_END).contains(&address) {
+    let outcome = if layout::is_of_segments(address) {
         let process = ctx.process;
         process.vases.fault(ctx.vcpu, address, write, fetch, &|| process.is_stopping())
     } else {

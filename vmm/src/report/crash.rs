@@ -10,11 +10,11 @@ use std::fmt::Write;
 use std::fs::File;
 
 use abi::PAGE_SIZE;
-use abi::layout::{KERNEL_BASE, KERNEL_PHYS};
+use abi::layout::{KERNEL_BASE, KERNEL_PHYS, is_of_segments};
 
 use super::signals::signal_name;
 use super::{spaces, symbols};
-use crate::linux::signal::Fault;
+use crate::linux::fault::Fault;
 use crate::process::ThreadCtx;
 use crate::space::inspect::{Area, Surroundings};
 use crate::vm::{Machine, UserRegs};
@@ -41,7 +41,7 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
         (fault.trap.trapno == PAGE_FAULT && !is_unknown(fault)).then_some(fault.trap.address);
     let vases = &ctx.process.vases;
     let here = crate::vas::access::current();
-    let of_segments = address.filter(|&address| spaces::is_of_segments(address));
+    let of_segments = address.filter(|&address| is_of_segments(address));
     let places = of_segments.map_or_else(Vec::new, |address| vases.places(address, here));
     let around = address
         .filter(|_| of_segments.is_none())

@@ -2,18 +2,10 @@
 //! would have meant something.
 #![forbid(unsafe_code)]
 
-use abi::addr::LOWER_HALF_END;
-use abi::layout::VAS_START;
-
 use crate::vas::report::Place;
 
 /// Attached VASes named for one address.
 const PLACES_MAX: usize = 4;
-
-/// Whether `address` is one of segments.
-pub(super) fn is_of_segments(address: u64) -> bool {
-    (VAS_START.raw()..LOWER_HALF_END).contains(&address)
-}
 
 /// What is at `address` for a thread in instance `here`, which is called `name`.
 pub(super) fn describe(here: u32, name: &str, address: u64, places: &[Place]) -> String {

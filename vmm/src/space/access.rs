@@ -6,7 +6,7 @@
 //! meanwhile: then the bytes go to memory of the VM that no longer means anything, which is
 //! the program's race, and to nothing else.
 
-use abi::layout::VAS_START;
+use abi::layout::is_of_segments;
 use abi::{Errno, PAGE_SIZE};
 
 use super::private::Space;
@@ -37,7 +37,7 @@ impl Space {
         mut f: impl FnMut(HostRange, bool) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
-        if gva >= VAS_START.raw() {
+        if is_of_segments(gva) {
             let Some(vases) = self.vases() else { return Ok(0) };
             return vases.pieces(gva, len, access, |range| f(range, true));
         }

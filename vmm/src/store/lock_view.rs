@@ -3,52 +3,23 @@
 //! The live page is the business of `vas`, which maps it. Here it is file content, and the
 //! copy may show a moment that never was.
 
-use std::cell::Cell;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
 
-use abi::lock::{LockView, LockWords, WORDS, inspect};
+use abi::lock::{AtomicWords, LockView, WORDS, inspect};
 
 use super::error::StoreError;
 use super::header::LOCK_PAGE_OFFSET;
 use super::segment::{SegmentFile, io_error};
 
 /// Words of nobody else's.
-struct Copied(Vec<Cell<u64>>);
+struct Copied(Vec<AtomicU64>);
 
-impl Copied {
-    fn change(&self, index: usize, change: impl FnOnce(u64) -> u64) -> u64 {
-        let Some(cell) = self.0.get(index) else { return 0 };
-        let old = cell.get();
-        cell.set(change(old));
-        old
-    }
-}
-
-impl LockWords for Copied {
-    fn load(&self, index: usize) -> u64 {
-        self.change(index, |old| old)
-    }
-    fn store(&self, index: usize, value: u64) {
-        self.change(index, |_| value);
-    }
-    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
-        let found = self.change(index, |found| if found == old { new } else { found });
-        if found == old { Ok(found) } else { Err(found) }
-    }
-    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
-        self.change(index, |old| old.wrapping_add(delta))
-    }
-    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
-        self.change(index, |old| old.wrapping_sub(delta))
-    }
-    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
-        self.change(index, |old| old | bits)
-    }
-    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
-        self.change(index, |old| old & bits)
-    }
-    fn swap(&self, index: usize, value: u64) -> u64 {
-        self.change(index, |_| value)
+impl AtomicWords for Copied {
+    fn word(&self, index: usize) -> &AtomicU64 {
+        // What a file too short does not hold.
+        static NOTHING: AtomicU64 = AtomicU64::new(0);
+        self.0.get(index).unwrap_or(&NOTHING)
     }
 }
 
@@ -64,7 +35,7 @@ impl SegmentFile {
             .read_exact_at(&mut page, LOCK_PAGE_OFFSET)
             .map_err(|e| io_error("read", self.path(), e))?;
         let words = page.as_chunks::<8>().0.iter();
-        Ok(inspect(&Copied(words.map(|word| Cell::new(u64::from_le_bytes(*word))).collect())))
+        Ok(inspect(&Copied(words.map(|word| AtomicU64::new(u64::from_le_bytes(*word))).collect())))
     }
 }
 

@@ -5,11 +5,11 @@
 //! mapping of that guest memory. The algorithm is `abi::lock`'s.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use abi::layout::LOCK_PAGES;
-use abi::lock::{self, LockWords, Slot, WORDS, Waiting};
+use abi::lock::{self, AtomicWords, Slot, WORDS, Waiting};
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
 
@@ -37,7 +37,7 @@ unsafe impl Send for Words {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Words {}
 
-impl Words {
+impl AtomicWords for Words {
     fn word(&self, index: usize) -> &AtomicU64 {
         let at = self.0.wrapping_add(index % WORDS);
         // SAFETY: a page of 512 aligned words in a bank of guest memory, which stays mapped as
@@ -45,37 +45,12 @@ impl Words {
         // uses atomics on it.
         unsafe { &*at }
     }
+}
 
+impl Words {
     /// The half of a word that futexes look at.
     fn low_half(&self, index: usize) -> *const AtomicU32 {
         std::ptr::from_ref(self.word(index)).cast()
-    }
-}
-
-impl LockWords for Words {
-    fn load(&self, index: usize) -> u64 {
-        self.word(index).load(Ordering::SeqCst)
-    }
-    fn store(&self, index: usize, value: u64) {
-        self.word(index).store(value, Ordering::SeqCst);
-    }
-    fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<u64, u64> {
-        self.word(index).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
-    }
-    fn fetch_add(&self, index: usize, delta: u64) -> u64 {
-        self.word(index).fetch_add(delta, Ordering::SeqCst)
-    }
-    fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
-        self.word(index).fetch_sub(delta, Ordering::SeqCst)
-    }
-    fn fetch_or(&self, index: usize, bits: u64) -> u64 {
-        self.word(index).fetch_or(bits, Ordering::SeqCst)
-    }
-    fn fetch_and(&self, index: usize, bits: u64) -> u64 {
-        self.word(index).fetch_and(bits, Ordering::SeqCst)
-    }
-    fn swap(&self, index: usize, value: u64) -> u64 {
-        self.word(index).swap(value, Ordering::SeqCst)
     }
 }
 

@@ -4,8 +4,9 @@
 //! tables, guest-physical windows, locks, and who is inside what.
 //!
 //! - [`error`]: what can go wrong, and the errno of each
-//! - `state`: everything behind one mutex; `attach`: instances come and go; `members`: which
-//!   segments an instance has, and keeping up with the store
+//! - `state`: everything behind one mutex; `rooms`: numbers that are handed out
+//! - [`attach`]: instances come and go; `members`: which segments an instance has, and keeping
+//!   up with the store; `using`: segments come into use in the VM and go out of it
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
 //! - `fault`: touching, and eviction under pressure; [`access`]: the VMM's own way to the memory
 //! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
@@ -23,10 +24,12 @@ mod instance;
 mod lock_page;
 mod members;
 pub mod report;
+mod rooms;
 mod segment;
 mod state;
 mod subtree;
 mod switching;
+mod using;
 
 pub use error::VasError;
 pub use state::{VasConfig, Vases};

@@ -1,13 +1,12 @@
 //! Everything a process has attached, behind one mutex, and its publication to the kernel.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use abi::layout::{LOCK_REFS_BYTES, MAX_LOCK_PAGES};
+use abi::layout::LOCK_REFS_BYTES;
 use abi::objects::MAX_INSTANCES;
 use abi::switch::{CR3_KEEP, CR3_TAG, InstanceEntry, LockRef};
 use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
@@ -15,18 +14,13 @@ use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 use super::VasError;
 use super::frames::Frames;
 use super::instance::{Instance, LockList, Segments};
-use super::lock_page::LockPage;
-use super::segment::VmSegment;
-use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Store, StoreError, VCPU_LINES_OFFSET};
+use super::rooms::Rooms;
+use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Store, VCPU_LINES_OFFSET};
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
 
-/// Segments kept with their tables after the last instance has given them up.
-const UNUSED_MAX: usize = 256;
 /// Bytes of the instance table that get disk space at first.
 const ENTRIES_AHEAD: u64 = 4096;
-/// Segments a process can have attached: rows of its lease's table.
-const LEASE_SEGMENTS: u32 = 65536;
 /// Tag of home; instances share the others.
 const FIRST_TAG: u64 = 2;
 
@@ -61,8 +55,8 @@ pub(super) struct Retired {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    store: Option<Arc<Store>>,
-    lease: Option<Lease>,
+    pub(super) store: Option<Arc<Store>>,
+    pub(super) lease: Option<Lease>,
     pub(super) segments: Segments,
     /// Segments without users, oldest first.
     pub(super) unused: VecDeque<SegId>,
@@ -85,41 +79,12 @@ pub(super) struct State {
     /// Which segment's lock lies at which number.
     pub(super) locked_by_page: BTreeMap<u32, SegId>,
     /// Guest memory set aside for lock pages, by number.
-    lock_memory: BTreeMap<u32, GuestPhys>,
+    pub(super) lock_memory: BTreeMap<u32, GuestPhys>,
     lock_refs: Rooms,
     /// Lists of locks that no instance has any more.
     stale_lists: Vec<(u32, Range<u32>)>,
-    lock_pages: Rooms,
-    lease_rows: Rooms,
-}
-
-/// Numbers handed out in runs: the lowest that fit.
-#[derive(Debug, Default)]
-struct Rooms {
-    used: BTreeMap<u32, u32>,
-}
-
-impl Rooms {
-    fn take(&mut self, count: u32, limit: u32) -> Option<u32> {
-        let mut at = 0;
-        for (&start, &len) in &self.used {
-            if start - at >= count {
-                break;
-            }
-            at = start + len;
-        }
-        let end = at.checked_add(count)?;
-        (end <= limit).then(|| {
-            if count > 0 {
-                self.used.insert(at, count);
-            }
-            at
-        })
-    }
-
-    fn give_back(&mut self, start: u32) {
-        self.used.remove(&start);
-    }
+    pub(super) lock_pages: Rooms,
+    pub(super) lease_rows: Rooms,
 }
 
 impl Vases {
@@ -162,12 +127,12 @@ impl Vases {
     /// # Errors
     /// It cannot be opened.
     pub fn store(&self) -> Result<Arc<Store>, VasError> {
-        self.lock().store(&self.config)
+        self.lock().open_store(&self.config)
     }
 
     /// Store and lease of a process that attaches something.
     pub(super) fn open(&self, state: &mut State) -> Result<Arc<Store>, VasError> {
-        let store = state.store(&self.config)?;
+        let store = state.open_store(&self.config)?;
         if state.lease.is_none() {
             let program = self.config.program.clone();
             let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
@@ -199,7 +164,7 @@ impl Vases {
 }
 
 impl State {
-    fn store(&mut self, config: &VasConfig) -> Result<Arc<Store>, VasError> {
+    fn open_store(&mut self, config: &VasConfig) -> Result<Arc<Store>, VasError> {
         if let Some(store) = &self.store {
             return Ok(store.clone());
         }
@@ -359,200 +324,6 @@ impl State {
             self.stale_lists.push((vh, instance.locks.clone()));
         }
         Ok(())
-    }
-
-    /// Notes that an instance has a segment: at the first one in the VM, and at the first
-    /// writable one, the lease and the segment say so, and a lockable segment's lock comes
-    /// into reach.
-    pub(super) fn use_segment(
-        &mut self,
-        sid: SegId,
-        right: Right,
-        store: &Store,
-        machine: &Machine,
-    ) -> Result<(), VasError> {
-        let kept = self.segments.contains_key(&sid);
-        match self.join(sid, right, store, machine) {
-            // What was kept from an earlier attachment may be a deleted segment's.
-            Err(VasError::Store(StoreError::NotFound(_))) if kept && self.is_unused(sid) => {
-                self.forget_segment(sid, machine);
-                self.join(sid, right, store, machine)
-            }
-            joined => joined,
-        }
-    }
-
-    fn is_unused(&self, sid: SegId) -> bool {
-        self.segments.get(&sid).is_some_and(|segment| segment.user_count() == 0)
-    }
-
-    fn join(
-        &mut self,
-        sid: SegId,
-        right: Right,
-        store: &Store,
-        machine: &Machine,
-    ) -> Result<(), VasError> {
-        if let Entry::Vacant(place) = self.segments.entry(sid) {
-            place.insert(VmSegment::new(store.open_segment(sid)?));
-        }
-        let joined = self.join_open(sid, right, store, machine);
-        if joined.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
-            self.unused.push_back(sid);
-        }
-        joined
-    }
-
-    fn join_open(
-        &mut self,
-        sid: SegId,
-        right: Right,
-        store: &Store,
-        machine: &Machine,
-    ) -> Result<(), VasError> {
-        let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
-        else {
-            return Ok(());
-        };
-        if right == Right::Write && segment.file.right() == Right::Read {
-            return Err(VasError::ReadOnly { sid });
-        }
-        let had = segment.users.keys().next_back().copied();
-        if had.is_none_or(|had| had < right) {
-            let row = match segment.lease_index {
-                Some(row) => row,
-                None => self
-                    .lease_rows
-                    .take(1, LEASE_SEGMENTS)
-                    .ok_or(VasError::Full { what: "segments in a process" })?,
-            };
-            if let Err(error) = store.join(&mut segment.file, lease, row, right) {
-                if segment.lease_index.is_none() {
-                    self.lease_rows.give_back(row);
-                }
-                return Err(error.into());
-            }
-            segment.lease_index = Some(row);
-            segment.set_size(segment.file.header().size_bytes);
-        }
-        if segment.is_lockable() && segment.lock.is_none() {
-            let locked = self.map_lock(sid, store, machine);
-            if locked.is_err() && had.is_none() {
-                self.leave_segment(sid);
-            }
-            locked?;
-        }
-        if let Some(segment) = self.segments.get_mut(&sid) {
-            *segment.users.entry(right).or_insert(0) += 1;
-        }
-        self.unused.retain(|&unused| unused != sid);
-        Ok(())
-    }
-
-    fn map_lock(&mut self, sid: SegId, store: &Store, machine: &Machine) -> Result<(), VasError> {
-        let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
-        else {
-            return Ok(());
-        };
-        // Taking a lock is a write, also to share it.
-        if segment.file.right() == Right::Read {
-            return Err(VasError::ReadOnly { sid });
-        }
-        let index =
-            self.lock_pages.take(1, MAX_LOCK_PAGES).ok_or(VasError::Full { what: "lock pages" })?;
-        let memory = match self.lock_memory.get(&index) {
-            Some(&gpa) => Ok(gpa),
-            None => machine.map_lock_page(index).map_err(VasError::from),
-        };
-        let mapped = memory.and_then(|gpa| {
-            self.lock_memory.insert(index, gpa);
-            LockPage::map(index, gpa, &segment.file, lease.id(), store, machine)
-        });
-        match mapped {
-            Ok(lock) => {
-                self.locked_by_page.insert(index, sid);
-                segment.lock = Some(lock);
-                Ok(())
-            }
-            Err(error) => {
-                self.lock_pages.give_back(index);
-                Err(error)
-            }
-        }
-    }
-
-    /// Tells the store that the VM no longer has a segment.
-    fn leave_segment(&mut self, sid: SegId) {
-        let Some(segment) = self.segments.get_mut(&sid) else { return };
-        let Some(row) = segment.lease_index.take() else { return };
-        if let (Some(store), Some(lease)) = (&self.store, &self.lease) {
-            warn_if_failed("leave a segment", store.leave(&segment.file, lease, row));
-        }
-        self.lease_rows.give_back(row);
-    }
-
-    /// Undoes [`State::use_segment`]. Of a segment that nobody in the VM has any more, tables
-    /// and windows are kept for the next attach, until there is pressure. Unless `orderly`,
-    /// what was being written stays marked dirty.
-    pub(super) fn unuse_segment(
-        &mut self,
-        sid: SegId,
-        right: Right,
-        orderly: bool,
-        machine: &Machine,
-    ) {
-        let store = self.store.clone();
-        let Some(segment) = self.segments.get_mut(&sid) else { return };
-        if let Some(count) = segment.users.get_mut(&right) {
-            *count -= 1;
-            if *count == 0 {
-                segment.users.remove(&right);
-            }
-        }
-        let still = segment.users.keys().next_back().copied();
-        let (Some(store), Some(lease)) = (store, &self.lease) else { return };
-        if still == Some(Right::Read)
-            && right == Right::Write
-            && let Some(row) = segment.lease_index
-        {
-            let reads = lease.set_segment(row, Some((sid, Right::Read)));
-            let clean = reads.and_then(|()| store.mark_clean(&segment.file, lease.id()));
-            warn_if_failed("mark a segment clean", clean);
-        }
-        if still.is_some() {
-            return;
-        }
-        if let Some(lock) = segment.lock.take() {
-            let index = lock.index();
-            self.lock_pages.give_back(index);
-            self.locked_by_page.remove(&index);
-            warn_if_failed("give up a lock", lock.give_up(&store, machine));
-        }
-        let volatile = segment.is_volatile();
-        if orderly || volatile {
-            self.leave_segment(sid);
-        }
-        if volatile {
-            self.forget_segment(sid, machine);
-            return;
-        }
-        self.unused.push_back(sid);
-        if self.unused.len() > UNUSED_MAX
-            && let Some(oldest) = self.unused.pop_front()
-        {
-            self.forget_segment(oldest, machine);
-        }
-    }
-
-    /// Drops all the VM has of a segment that no instance has.
-    pub(super) fn forget_segment(&mut self, sid: SegId, machine: &Machine) {
-        self.unused.retain(|&unused| unused != sid);
-        let Some(segment) = self.segments.remove(&sid) else { return };
-        let (_, windows) = segment.dissolve(&mut self.frames);
-        if !windows.is_empty() {
-            machine.windows.unmap(windows);
-            self.frames.all_is_forgotten();
-        }
     }
 
     /// Puts aside tables that instance `vh` has replaced, until no vCPU runs on them.

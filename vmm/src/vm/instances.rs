@@ -209,20 +209,8 @@ impl Machine {
         })
     }
 
-    /// A new root table with home's private region and the kernel, and an empty VAS region.
-    /// The frame is never given back.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn new_root(&self) -> Result<GuestPhys, MemoryError> {
-        self.edit_tables_and_pool(|home, tables| {
-            let root = tables.alloc_table()?;
-            link_common(tables, home, root)?;
-            Ok(root)
-        })
-    }
-
-    /// Makes the zeroed frame `root` a root table as [`Machine::new_root`] does.
+    /// Makes the zeroed frame `root` a root table with home's private region and the kernel, and
+    /// an empty VAS region.
     ///
     /// # Errors
     /// [`MemoryError`].

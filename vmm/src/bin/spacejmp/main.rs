@@ -14,6 +14,7 @@ mod log;
 mod run;
 mod run_options;
 mod seg;
+mod size;
 mod start_error;
 mod store;
 mod store_list;

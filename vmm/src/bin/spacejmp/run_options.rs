@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use vmm::host::Memory;
 
+use crate::size;
+
 /// Less does not hold a program's stack and the pages around it.
 pub(crate) const MEMORY_MIN: u64 = 16 << 20;
 /// A program's private region is 16 TiB.
@@ -22,21 +24,11 @@ const INHERITED: [&str; 8] =
 /// `512M`, `4G`: a number with a suffix of 1024s.
 pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is no size: give a number with K, M, G or T, as in 512M");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(bad()),
-    };
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    match number.checked_mul(1 << shift) {
-        Some(bytes) if bytes < MEMORY_MIN => {
+    match size::bytes(text).ok_or_else(bad)? {
+        bytes if bytes < MEMORY_MIN => {
             Err(format!("{bytes} bytes are too little: a program needs at least 16M"))
         }
-        Some(bytes) if bytes <= MEMORY_MAX => Ok(bytes),
+        bytes if bytes <= MEMORY_MAX => Ok(bytes),
         _ => Err(format!("{text} is too much: a program can address 16T")),
     }
 }

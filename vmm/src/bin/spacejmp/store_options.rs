@@ -61,17 +61,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     if text.starts_with("0x") {
         return parse_address(text).map_err(|_| bad());
     }
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(bad()),
-    };
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    number.checked_mul(1 << shift).ok_or_else(bad)
+    crate::size::bytes(text).filter(|&bytes| bytes < u64::MAX).ok_or_else(bad)
 }
 
 /// An address in hexadecimal, with `0x` and `_` or without.
