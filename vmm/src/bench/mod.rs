@@ -5,6 +5,7 @@
 //! is `null` with the reason beside it, never a stand-in.
 //!
 //! - [`payload`]: the programs that are timed, carried inside this binary
+//! - [`report`]: what an experiment gives: figures, plots, checks
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`map`]: attaching and detaching, beside `mmap`
@@ -13,12 +14,12 @@
 
 pub mod map;
 pub mod payload;
+pub mod report;
 pub mod run;
 pub mod sample;
 pub mod switch;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+pub use report::{Axis, Check, Figure, Origin, Plot, Report, Series};
 
 /// An experiment could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -71,83 +72,6 @@ pub enum BenchError {
     },
 }
 
-/// One figure of a report.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figure {
-    /// Name in `--json`, under `results`.
-    pub name: &'static str,
-    /// The value; `None` when it cannot be had here.
-    pub value: Option<f64>,
-    /// What it is measured in; empty for a ratio.
-    pub unit: &'static str,
-    /// What was done, or why there is no value.
-    pub note: String,
-}
-
-/// The outcome of one experiment.
-#[derive(Debug, Clone, Default)]
-pub struct Report {
-    /// The figures, in the order of the report.
-    pub figures: Vec<Figure>,
-}
-
-impl Report {
-    /// Adds a figure.
-    pub fn push(
-        &mut self,
-        name: &'static str,
-        value: impl Into<Option<f64>>,
-        unit: &'static str,
-        note: impl Into<String>,
-    ) {
-        self.figures.push(Figure { name, value: value.into(), unit, note: note.into() });
-    }
-
-    /// The value of a figure.
-    #[must_use]
-    pub fn value(&self, name: &str) -> Option<f64> {
-        self.figures.iter().find(|f| f.name == name)?.value
-    }
-
-    /// One object: the figures under `results`, what they mean under `notes`.
-    #[must_use]
-    pub fn json(&self, bench: &str, quick: bool, host: Value) -> Value {
-        let mut results = Map::new();
-        let mut notes = Map::new();
-        for figure in &self.figures {
-            let value = figure.value.map(|v| (v * 10_000.0).round() / 10_000.0);
-            results.insert(figure.name.into(), value.into());
-            let unit = if figure.unit.is_empty() { "ratio" } else { figure.unit };
-            notes.insert(figure.name.into(), format!("{unit}: {}", figure.note).into());
-        }
-        let mut object = Map::new();
-        object.insert("bench".into(), bench.into());
-        object.insert("quick".into(), quick.into());
-        object.insert("host".into(), host);
-        object.insert("results".into(), results.into());
-        object.insert("notes".into(), notes.into());
-        object.into()
-    }
-
-    /// A table for people.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut text = String::new();
-        for figure in &self.figures {
-            let value = match figure.value {
-                Some(v) if v >= 100.0 => format!("{v:.0}"),
-                Some(v) => format!("{v:.3}"),
-                None => "not available".into(),
-            };
-            text.push_str(&format!(
-                "{:<30} {value:>13} {:<5} {}\n",
-                figure.name, figure.unit, figure.note
-            ));
-        }
-        text
-    }
-}
-
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
@@ -186,15 +110,5 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(&[]), None);
-    }
-
-    #[test]
-    fn a_missing_figure_is_null_and_says_why() {
-        let mut report = Report::default();
-        report.push("x", None, "ms", "no such thing here");
-        report.push("y", ratio(Some(1.0), Some(0.0)), "", "");
-        let json = report.json("run", true, Value::Null);
-        assert!(json["results"]["x"].is_null() && json["results"]["y"].is_null());
-        assert!(report.table().contains("not available"));
     }
 }

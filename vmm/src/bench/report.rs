@@ -1,0 +1,171 @@
+//! What an experiment gives: figures, curves, and the checks that could have proved it wrong.
+//!
+//! Only data and its JSON and terminal forms; files (CSV, Markdown, SVG) are written elsewhere.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Whose numbers a curve shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Measured in this run, ours.
+    Ours,
+    /// Measured in this run: what one would use instead.
+    Alternative,
+    /// The original's, on its machines; from `resources/paper`.
+    Paper,
+}
+
+/// One axis of a plot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Axis {
+    /// What is on it, with its unit.
+    pub label: String,
+    /// Whether equal distances are equal factors.
+    pub is_log: bool,
+}
+
+/// One curve.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Series {
+    /// What the legend says.
+    pub name: String,
+    /// Whose numbers these are.
+    pub origin: Origin,
+    /// `(x, y)`, by rising x.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One plot: what a figure of the paper shows, from this machine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plot {
+    /// File name without extension; unique in all experiments.
+    pub name: &'static str,
+    /// One line above it.
+    pub title: String,
+    /// Across.
+    pub x: Axis,
+    /// Up.
+    pub y: Axis,
+    /// The curves.
+    pub series: Vec<Series>,
+    /// What a reader should see in it, and what is not available here and why.
+    pub note: String,
+}
+
+/// A rule by which the result would have been wrong, and whether it was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Short name.
+    pub name: &'static str,
+    /// The rule.
+    pub rule: String,
+    /// What was found.
+    pub found: String,
+    /// Whether the rule was kept; a report with a broken rule is not to be used.
+    pub is_kept: bool,
+}
+
+/// One figure of a report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    /// Name in `--json`, under `results`.
+    pub name: &'static str,
+    /// The value; `None` when it cannot be had here.
+    pub value: Option<f64>,
+    /// What it is measured in; empty for a ratio.
+    pub unit: &'static str,
+    /// What was done, or why there is no value.
+    pub note: String,
+}
+
+/// The outcome of one experiment.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The figures, in the order of the report.
+    pub figures: Vec<Figure>,
+    /// The plots.
+    pub plots: Vec<Plot>,
+    /// What was checked.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Adds a figure.
+    pub fn push(
+        &mut self,
+        name: &'static str,
+        value: impl Into<Option<f64>>,
+        unit: &'static str,
+        note: impl Into<String>,
+    ) {
+        self.figures.push(Figure { name, value: value.into(), unit, note: note.into() });
+    }
+
+    /// The value of a figure.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|f| f.name == name)?.value
+    }
+
+    /// One object: the figures under `results`, what they mean under `notes`.
+    #[must_use]
+    pub fn json(&self, bench: &str, quick: bool, host: Value) -> Value {
+        let mut results = Map::new();
+        let mut notes = Map::new();
+        for figure in &self.figures {
+            let value = figure.value.map(|v| (v * 10_000.0).round() / 10_000.0);
+            results.insert(figure.name.into(), value.into());
+            let unit = if figure.unit.is_empty() { "ratio" } else { figure.unit };
+            notes.insert(figure.name.into(), format!("{unit}: {}", figure.note).into());
+        }
+        let mut object = Map::new();
+        object.insert("bench".into(), bench.into());
+        object.insert("quick".into(), quick.into());
+        object.insert("host".into(), host);
+        object.insert("results".into(), results.into());
+        object.insert("notes".into(), notes.into());
+        if !self.plots.is_empty() {
+            object.insert("plots".into(), serde_json::to_value(&self.plots).unwrap_or_default());
+        }
+        if !self.checks.is_empty() {
+            object.insert("checks".into(), serde_json::to_value(&self.checks).unwrap_or_default());
+        }
+        object.into()
+    }
+
+    /// A table for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for figure in &self.figures {
+            let value = match figure.value {
+                Some(v) if v >= 100.0 => format!("{v:.0}"),
+                Some(v) => format!("{v:.3}"),
+                None => "not available".into(),
+            };
+            text.push_str(&format!(
+                "{:<30} {value:>13} {:<5} {}\n",
+                figure.name, figure.unit, figure.note
+            ));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::ratio;
+
+    #[test]
+    fn a_missing_figure_is_null_and_says_why() {
+        let mut report = Report::default();
+        report.push("x", None, "ms", "no such thing here");
+        report.push("y", ratio(Some(1.0), Some(0.0)), "", "");
+        let json = report.json("run", true, Value::Null);
+        assert!(json["results"]["x"].is_null() && json["results"]["y"].is_null());
+        assert!(report.table().contains("not available"));
+    }
+}
