@@ -47,6 +47,7 @@
 //!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
 //!   per call. C programs have the same floor in `include/spacejmp.h`.
+//! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections
@@ -61,6 +62,7 @@ pub mod brand;
 pub mod call_page;
 pub mod error;
 pub mod layout;
+mod objects;
 mod place;
 mod ptr;
 mod space;
@@ -73,9 +75,13 @@ pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
 pub use error::{Error, Result};
+pub use objects::attached::{AttachOptions, Attached};
+pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
+pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use place::{Inside, inside};
 pub use ptr::VPtr;
-pub use space::Space;
+pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;
+pub use sys::{Lifetime, PagePolicy, Right};
 pub use token::{At, In, Mode, Read, Write};

@@ -1,13 +1,16 @@
 //! Spaces: a VAS opened with a type, and the ways to go inside.
 //!
 //! - [`seat`]: the switch; [`visit`]: one visit, from going in to leaving
-//! - [`plain`]: spaces without a VM
+//! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 
-pub(crate) mod plain;
+mod interim_heap;
+mod options;
+mod plain;
 pub(crate) mod seat;
 #[cfg(test)]
 mod tests;
-pub(crate) mod visit;
+mod visit;
+mod vm;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -20,11 +23,16 @@ use crate::alloc::{AllocError, SpaceHeap};
 use crate::boxed;
 use crate::brand::{self, Bound, Brand};
 use crate::error::{Error, Kind, Result};
+use crate::objects::vas::Vas;
 use crate::place;
+use crate::sys::seg_command;
 use crate::token::{At, In, Mode, Read, Write};
 use plain::Plain;
 use seat::{Access, Seat, Wait};
 use visit::{Dead, Refused, Target, access, visit};
+use vm::VmSpace;
+
+pub use options::SpaceOptions;
 
 /// A VAS whose root object is a `V::Root`.
 ///
@@ -41,6 +49,7 @@ pub struct Space<V: Brand> {
 #[derive(Debug)]
 enum Backend {
     Plain(Box<Plain>),
+    Vm(Box<VmSpace>),
 }
 
 // SAFETY: `root` is only used inside, by the rules of tokens.
@@ -74,7 +83,7 @@ impl<V: Brand> Space<V> {
         let name = format!("memory-{:x}", plain.id & !(1 << 63));
         bind::<V>(plain.id, &name)?;
         let backend = Backend::Plain(plain);
-        let target = backend.target(&name, Access::Exclusive)?;
+        let target = backend.target(Access::Exclusive)?;
         check_home(&name)?;
         // SAFETY: the thread is at home; the backend outlives the visit.
         let root = unsafe {
@@ -84,6 +93,62 @@ impl<V: Brand> Space<V> {
         };
         let root = root.map_err(|refused| refusal(&name, None, refused))??;
         Ok(Space { name, backend, root, _brand: PhantomData })
+    }
+
+    /// How to make a space in a VM.
+    pub fn options() -> SpaceOptions<V> {
+        SpaceOptions::new()
+    }
+
+    /// Opens the space `name` in a VM. What it is attached with, to read or to write, is decided
+    /// by the first visit of that kind.
+    ///
+    /// # Errors
+    /// - [`Error::Call`]: `ENOENT` if there is no such VAS, `EACCES` if it may not be read.
+    /// - [`Error::NoRoot`]: nobody has made a root object in a segment of the same name.
+    /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
+    /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
+    /// - [`Error::Damaged`]: what is there cannot be a space.
+    /// - [`Error::AlreadyInside`], [`Error::NotUnderSpacejmp`].
+    pub fn open(name: &str) -> Result<Space<V>> {
+        check_home(name)?;
+        options::open(VmSpace::new(Vas::find(name)?, true)?)
+    }
+
+    /// As [`open`](Space::open), but never to be written: [`enter_mut`](Space::enter_mut) gives
+    /// `EACCES`.
+    ///
+    /// # Errors
+    /// As [`open`](Space::open).
+    pub fn open_read_only(name: &str) -> Result<Space<V>> {
+        check_home(name)?;
+        options::open(VmSpace::new(Vas::find(name)?, false)?)
+    }
+
+    /// Goes inside although somebody died while writing, calls `repair` with what is there, and
+    /// declares it consistent.
+    ///
+    /// # Errors
+    /// As [`enter_mut`](Space::enter_mut) without [`Error::Inconsistent`].
+    ///
+    /// # Safety
+    /// When `repair` is called, the root object and what is reached from it may be half-changed, the
+    /// heap too: no method of theirs may be called that relies on more than what the caller knows
+    /// to be whole. When it returns, everything must be valid again. A safe way is to copy the last
+    /// good state from elsewhere and delete the VAS.
+    pub unsafe fn recover<R>(&self, repair: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+        check_home(&self.name)?;
+        let repaired = |v: &mut In<V, Write>| {
+            let result = repair(v);
+            match &self.backend {
+                Backend::Plain(_) => Ok(result),
+                Backend::Vm(vm) => {
+                    vm.segment.control(seg_command::RECOVER, 0, "recover").map(|()| result)
+                }
+            }
+        };
+        // SAFETY: the thread is at home; that the content may be broken is the caller's burden.
+        unsafe { self.go_in(Wait::Forever, None, Dead::Accept, repaired) }?
     }
 
     /// The space's name: its VAS's.
@@ -172,7 +237,7 @@ impl<V: Brand> Space<V> {
         dead: Dead,
         f: impl FnOnce(&mut In<V, M>) -> R,
     ) -> Result<R> {
-        let target = self.backend.target(&self.name, access::<M>())?;
+        let target = self.backend.target(access::<M>())?;
         let inside = |at| {
             // SAFETY: the root is what the space was opened or made with.
             let mut token = unsafe { In::new(at, self.root) };
@@ -220,7 +285,7 @@ impl<V: Brand, M: Mode> In<V, M> {
 }
 
 impl Backend {
-    fn target(&self, _name: &str, access: Access) -> Result<Target> {
+    fn target(&self, access: Access) -> Result<Target> {
         match self {
             Backend::Plain(plain) => {
                 let lock = NonNull::from(&plain.lock);
@@ -228,6 +293,7 @@ impl Backend {
                 let vh = place::current().seat.vh;
                 Ok(Target { seat: Seat { vh, plain: Some((lock, access)) }, heap })
             }
+            Backend::Vm(vm) => vm.target(access),
         }
     }
 }
@@ -271,6 +337,7 @@ impl<V: Brand> Space<V> {
     pub(crate) fn blocks(&self) -> usize {
         match &self.backend {
             Backend::Plain(plain) => plain.heap.count(),
+            Backend::Vm(_) => unreachable!("there is no VM in unit tests"),
         }
     }
 }

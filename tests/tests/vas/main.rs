@@ -5,6 +5,7 @@
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
+//! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
 
@@ -12,6 +13,7 @@ mod damage;
 mod death;
 mod every_program;
 mod persistence;
+mod sdk;
 mod together;
 mod users;
 mod world;
