@@ -60,6 +60,15 @@ impl Bench {
         self.vcpu.restore_all();
     }
 
+    /// Runs something in the code page, so that fetching from it needs no VM exit any more.
+    ///
+    /// For single steps: Bochs 2.7 takes an EPT violation at a fetch for the end of the
+    /// instruction and raises the step's #DB before the instruction has run.
+    pub(crate) fn touch_code(&mut self) {
+        self.load(&[0x0f, 0x0b]);
+        self.run_to(6);
+    }
+
     /// Runs to an exit that is not a mere interruption, mapping what may be mapped.
     pub(crate) fn run(&mut self) -> Exit {
         for _ in 0..10_000 {

@@ -214,6 +214,7 @@ fn returns_to_addresses_that_are_not_canonical_are_the_programs_fault() {
 fn single_stepping_over_a_call_traps_behind_it_and_not_in_the_kernel() {
     skip_without_kvm!();
     let mut bench = Bench::new();
+    bench.touch_code();
     bench.load(&[&SYSCALL[..], &[0x90, 0x90, 0x0f, 0x0b]].concat());
     bench.vcpu.regs.rflags = FIXED | TRAP_FLAG;
     bench.run_to_syscall();
