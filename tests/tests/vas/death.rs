@@ -44,7 +44,7 @@ fn a_waiter_that_is_killed_is_in_nobodys_way() {
 }
 
 /// Kills so many VMs at random moments while another one works on the same segments.
-fn kill_under_load(rounds: u64) {
+fn kill_under_load(rounds: u32) {
     let world = World::new();
     let mut survivor = world.spawn("vas_counter", &["load", "2", "1000000"]);
     // Not a clock's: a failure can be repeated.
@@ -73,7 +73,7 @@ fn kill_under_load(rounds: u64) {
 #[test]
 fn a_hundred_vms_killed_at_random_moments_under_load_stop_nobody() {
     skip_without_kvm!();
-    kill_under_load(100);
+    kill_under_load(pace::times(100));
 }
 
 #[test]
