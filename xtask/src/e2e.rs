@@ -13,9 +13,12 @@ use crate::machine::Addition;
 use crate::workspace::{Workspace, output_of};
 
 /// Where a machine has the script that runs tests.
-pub(crate) const SCRIPT: &str = "/work/e2e";
+const SCRIPT: &str = "/work/e2e";
 /// The name under which the script knows the commands of the release build.
-pub(crate) const COMMANDS: &str = "commands";
+const COMMANDS: &str = "commands";
+/// For tests in machines (`tests::pace`): everything is slower, so limits are longer, and
+/// what is done many times is done less often.
+const PACE: [&str; 2] = ["SPACEJMP_TEST_SLOWDOWN=20", "SPACEJMP_TEST_FEWER=40"];
 
 /// Everything built and stripped; machines get what they run of it.
 pub(crate) struct Kit {
@@ -29,25 +32,53 @@ impl Kit {
     /// # Errors
     /// When something does not build.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
+        let mut programs = test_programs(workspace, &["--package", "tests", "--tests"])?;
+        // The library's own tests are in it; the command's are not, since they make no VM.
+        let vmm = ["--package", "vmm", "--lib", "--test", "*"];
+        programs.extend(test_programs(workspace, &vmm)?);
+        Self::pack(workspace, programs, true)
+    }
+
+    /// Builds one test program, `lib` for the package's library, and the guests if wanted.
+    ///
+    /// # Errors
+    /// As [`Kit::build`].
+    pub(crate) fn of_one(
+        workspace: &Workspace,
+        package: &str,
+        program: &str,
+        guests: bool,
+    ) -> Result<Self> {
+        let target: &[&str] = if program == "lib" { &["--lib"] } else { &["--test", program] };
+        let arguments = [&["--package", package], target].concat();
+        Self::pack(workspace, test_programs(workspace, &arguments)?, guests)
+    }
+
+    fn pack(workspace: &Workspace, built: Vec<(String, PathBuf)>, guests: bool) -> Result<Self> {
         let folder = workspace.target().join("machines/e2e");
         // Nothing of an earlier state of the source may run.
         if folder.exists() {
             fs::remove_dir_all(&folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
-        let tests = folder.join("tests");
-        fs::create_dir_all(&tests).with_context(|| format!("cannot create {}", tests.display()))?;
+        for part in ["tests", "guests"] {
+            let part = folder.join(part);
+            fs::create_dir_all(&part)
+                .with_context(|| format!("cannot create {}", part.display()))?;
+        }
         let mut programs = BTreeMap::new();
-        for (name, program) in test_programs(workspace)? {
-            let stripped = tests.join(&name);
+        for (name, program) in built {
+            let stripped = folder.join("tests").join(&name);
             strip(&program, &stripped)?;
             let former = programs.insert(name.clone(), stripped);
             ensure!(former.is_none(), "there are two test programs with the name {name}");
         }
-        let mut prebuild =
-            workspace.cargo(&["run", "--quiet", "--package", "tests", "--bin", "prebuild", "--"]);
-        for program in output_of(prebuild.arg(folder.join("guests")))?.lines() {
-            strip(Path::new(program), Path::new(program))?;
+        if guests {
+            let arguments = ["run", "--quiet", "--package", "tests", "--bin", "prebuild", "--"];
+            let mut prebuild = workspace.cargo(&arguments);
+            for program in output_of(prebuild.arg(folder.join("guests")))?.lines() {
+                strip(Path::new(program), Path::new(program))?;
+            }
         }
         Ok(Self { folder, programs })
     }
@@ -88,17 +119,22 @@ pub(crate) fn program_of(selection: &str) -> &str {
     selection.split_once(':').map_or(selection, |(program, _)| program)
 }
 
-/// Builds the test programs: their names and where they are. Of `vmm`, the library's own
-/// tests are in it; the command's are not, since they make no VM.
-fn test_programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
-    let build = |arguments: &[&str]| -> Result<Vec<(String, PathBuf)>> {
-        let mut cargo = workspace.cargo(&["test", "--quiet", "--no-run"]);
-        cargo.arg("--message-format=json-render-diagnostics").args(arguments);
-        Ok(output_of(&mut cargo)?.lines().filter_map(test_program).collect())
-    };
-    let mut programs = build(&["--package", "tests", "--tests"])?;
-    programs.extend(build(&["--package", "vmm", "--lib", "--test", "*"])?);
-    ensure!(!programs.is_empty(), "cargo names no test programs");
+/// What a machine runs for `selections`, without the tests `left_out`, each PROGRAM:TEST.
+pub(crate) fn command(selections: &[String], left_out: &[&str]) -> Vec<String> {
+    let mut command = vec!["env".to_owned(), format!("E2E_SKIP={}", left_out.join(" "))];
+    command.extend(PACE.map(str::to_owned));
+    command.extend(["sh", SCRIPT].map(str::to_owned));
+    command.extend_from_slice(selections);
+    command
+}
+
+/// Builds the test programs cargo takes `arguments` for: their names and where they are.
+fn test_programs(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = workspace.cargo(&["test", "--quiet", "--no-run"]);
+    cargo.arg("--message-format=json-render-diagnostics").args(arguments);
+    let messages = output_of(&mut cargo)?;
+    let programs: Vec<_> = messages.lines().filter_map(test_program).collect();
+    ensure!(!programs.is_empty(), "cargo names no test programs for {}", arguments.join(" "));
     Ok(programs)
 }
 

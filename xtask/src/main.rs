@@ -2,6 +2,7 @@
 //! the commands do is in the modules, so that `check` and the commands share it.
 
 mod check;
+mod defects;
 mod e2e;
 mod machine;
 mod ratchet;
@@ -43,6 +44,14 @@ enum Command {
     ///
     /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
     Machine(MachineArgs),
+    /// Plant known defects, one at a time, in a copy of the last commit: a test has to catch each
+    Defects {
+        /// Defects to plant; all when none is named
+        names: Vec<String>,
+        /// Print what there is to plant and leave
+        #[arg(long)]
+        list: bool,
+    },
     /// Install and download what the emulated machines need (as `machine` does when needed)
     MachineSetup,
 }
@@ -53,6 +62,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check { list: true, .. } => report(Ok(check::list()), 1),
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
+        Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
         Command::MachineSetup => {
             report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
         }

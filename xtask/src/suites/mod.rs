@@ -18,9 +18,6 @@ use crate::workspace::Workspace;
 
 /// Emulators run at one time; each is one busy thread (QEMU two).
 const SIDE_BY_SIDE: usize = 2;
-/// For tests in machines (`tests::pace`): everything is slower, so limits are longer, and
-/// what is done many times is done less often.
-const PACE: [&str; 2] = ["SPACEJMP_TEST_SLOWDOWN=20", "SPACEJMP_TEST_FEWER=40"];
 
 /// Suites are run in two jobs, because the whole takes long where everything is emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,11 +144,8 @@ impl Suite {
         let left_out = left_out(kind, &selections, others);
         let skips: Vec<&str> =
             left_out.iter().map(|left| left.what).filter(|what| what.contains(':')).collect();
-        let mut command = vec!["env".to_owned(), format!("E2E_SKIP={}", skips.join(" "))];
-        command.extend(PACE.map(str::to_owned));
-        command.extend(["sh", e2e::SCRIPT].map(str::to_owned));
         let additions = kit.additions(workspace, &selections)?;
-        command.extend(selections);
+        let command = e2e::command(&selections, &skips);
         Ok(Job { suite: self, kind, command, additions, left_out })
     }
 
