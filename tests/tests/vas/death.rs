@@ -47,6 +47,12 @@ fn a_waiter_that_is_killed_is_in_nobodys_way() {
 fn kill_under_load(rounds: u32) {
     let world = World::new();
     let mut survivor = world.spawn("vas_counter", &["load", "2", "1000000"]);
+    // It makes both; until then there is nothing to disturb.
+    let (store, since) = (world.store(), Instant::now());
+    while store.list_segments().expect("a list").is_empty() {
+        assert!(since.elapsed() < pace::limit(Duration::from_secs(60)), "{}", survivor.err());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     // Not a clock's: a failure can be repeated.
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 1..=rounds {
