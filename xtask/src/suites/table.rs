@@ -8,7 +8,7 @@ use crate::machine::{Kind, Memory};
 
 const ALL: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
 const INTEL: &[Kind] = &[Kind::Intel];
-const OTHERS: &[Kind] = &[Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
+const OTHER_INTEL: &[Kind] = &[Kind::IntelNopcid, Kind::IntelShadow];
 const AMD: &[Kind] = &[Kind::Amd];
 
 /// The first half of the whole suite; the second is every other test program there is, so
@@ -24,6 +24,20 @@ const FIRST_HALF: &[&str] = &[
     "vmm:vm::,guest::,host::,process::",
     "doctor",
 ];
+
+/// Entry and exceptions, switch and locks, threads, shootdown, persistence.
+const SELECTION: &[&str] = &[
+    "commands",
+    "ring3",
+    "shootdown",
+    "programs:threads,thread_local,hostile",
+    "vas:persistence::,together::,crossing_lock_orders,threads_in_vases",
+];
+
+/// QEMU 7.2 with a thread for each of two processors stops for good, as a whole, in one run of
+/// three of `ring3` (tried; in a loop of interrupts it delivers); with one thread for both,
+/// nothing that kicks gets on.
+const AMD_CPUS: u8 = 1;
 
 /// Longest first: what begins last should be short.
 pub(super) const SUITES: &[Suite] = &[
@@ -49,7 +63,7 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "e2e 1",
         part: Part::OnRequest,
-        kinds: OTHERS,
+        kinds: OTHER_INTEL,
         cpus: 2,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(1800),
@@ -58,27 +72,47 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "e2e 2",
         part: Part::OnRequest,
-        kinds: OTHERS,
+        kinds: OTHER_INTEL,
         cpus: 2,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(1800),
         work: Work::AllTestsBut(FIRST_HALF),
     },
-    // Entry and exceptions, switch and locks, threads, shootdown, persistence.
+    Suite {
+        name: "e2e 1",
+        part: Part::OnRequest,
+        kinds: AMD,
+        cpus: AMD_CPUS,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1800),
+        work: Work::Tests(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e 2",
+        part: Part::OnRequest,
+        kinds: AMD,
+        cpus: AMD_CPUS,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1800),
+        work: Work::AllTestsBut(FIRST_HALF),
+    },
     Suite {
         name: "e2e selection",
         part: Part::Always,
-        kinds: OTHERS,
+        kinds: OTHER_INTEL,
         cpus: 2,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(900),
-        work: Work::Tests(&[
-            "commands",
-            "ring3",
-            "shootdown",
-            "programs:threads,thread_local,hostile",
-            "vas:persistence::,together::,crossing_lock_orders,threads_in_vases",
-        ]),
+        work: Work::Tests(SELECTION),
+    },
+    Suite {
+        name: "e2e selection",
+        part: Part::Always,
+        kinds: AMD,
+        cpus: AMD_CPUS,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(900),
+        work: Work::Tests(SELECTION),
     },
     // Everything else relies on this: a machine has KVM and its CPUs, tells what a command
     // prints byte for byte, and how it ends.
@@ -104,6 +138,8 @@ pub(super) const SUITES: &[Suite] = &[
 
 const NO_SETPRIV: &str = "needs setpriv of util-linux, which no machine has; permissions are the host kernel's, not KVM's";
 const NO_COMPILER: &str = "needs a C compiler, which no machine has";
+const ONE_CPU: &str = "on the one processor of this machine, no kick meets a vCPU that runs";
+const TEXT: &str = "reads the repository's text, and a hundred megabytes, which no machine has";
 const NO_VM: &str = "makes no VM: it has nothing to do with the host's kind";
 /// Tried with native programs: it has no ICEBP, no alignment checks, no unmasked SSE
 /// exceptions, raises #GP for #SS, and pushes a wrong error code for `INT n` (in a VM a wrong
@@ -134,7 +170,33 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: AMD,
         reason: QEMU_FAR,
     },
+    LeftOut { what: "wordindex", kinds: ALL, reason: TEXT },
+    LeftOut {
+        what: "ring3:kicks::ten_thousand_linux_calls_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut {
+        what: "ring3:kicks::ten_thousand_null_calls_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut {
+        what: "ring3:kicks::thousands_of_switches_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut {
+        what: "ring3:kicks::thousands_of_hypercalls_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
     LeftOut { what: "ring3:exceptions::icebp_is_a_debug_trap", kinds: AMD, reason: QEMU },
+    LeftOut {
+        what: "programs:a_stack_pointer_that_is_not_canonical_is_a_bus_error",
+        kinds: AMD,
+        reason: QEMU,
+    },
     LeftOut {
         what: "ring3:exceptions::unaligned_accesses_raise_alignment_checks_when_asked_for",
         kinds: AMD,
