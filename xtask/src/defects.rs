@@ -4,7 +4,7 @@
 //!
 //! A defect is a patch behind a few lines `Field: value`; git-apply(1) skips those.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -103,22 +103,26 @@ fn select(workspace: &Workspace, named: &[String]) -> Result<Vec<Defect>> {
 /// in the contributor's checkout may ever come from a defective one.
 struct Copy {
     workspace: Workspace,
+    /// Locked: two runs in one copy would take each other's defects for their own.
+    _lock: File,
 }
 
 impl Copy {
     fn make(workspace: &Workspace) -> Result<Self> {
         let folder = workspace.target().join("defects");
         let tree = folder.join("tree");
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let lock = File::create(folder.join("lock")).context("cannot make a lock")?;
+        lock.lock().context("cannot lock the copy")?;
         if !tree.exists() {
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
             let clone = ["clone", "--quiet", "--shared", "--no-checkout"];
             output_of(Command::new("git").args(clone).arg(workspace.root()).arg(&tree))?;
         }
         let head = output_of(&mut git(workspace.root(), &["rev-parse", "HEAD"]))?;
         // A shared clone sees every commit of the original at once.
         output_of(&mut git(&tree, &["checkout", "--quiet", "--force", "--detach", head.trim()]))?;
-        Ok(Self { workspace: Workspace::at(tree, folder.join("build")) })
+        Ok(Self { workspace: Workspace::at(tree, folder.join("build")), _lock: lock })
     }
 
     /// Takes out what was planted before, and plants this one.
