@@ -86,6 +86,11 @@ fn addresses(r: &mut Refusals) {
         fault("seg_alloc", raw(CALL_SEG_ALLOC, [name, 4, at, 32, 0, 0]));
         fault("seg_root_set", raw(CALL_SEG_ROOT_SET, [s, at, 0, 0, 0, 0]));
     }
+    // Lengths that are none: whoever believes one allocates it.
+    for len in [257, 1 << 20, 1 << 60, !0] {
+        let result = raw(CALL_VAS_FIND, [name, len, 0, 0, 0, 0]);
+        r.refused(&format!("a name of {len:#x} bytes"), result, Errno::ENAMETOOLONG);
+    }
     // Kept from the optimiser, which would else know what is in it.
     let constant = std::hint::black_box(&CONSTANT).as_ptr() as u64;
     for (what, at) in unreadable.into_iter().chain([("read-only memory", constant)]) {
