@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use abi::Right;
-use tests::skip_without_kvm;
+use tests::{pace, skip_without_kvm};
 use vmm::store::{Name, StoreError};
 
 use crate::world::{Vm, World};
@@ -19,7 +19,7 @@ fn count_in_two_vms(per_thread: u64) {
     let text = per_thread.to_string();
     let start = || world.spawn("vas_counter", &["shared", "8", &text]);
     let mut vms: [Vm; 2] = [start(), start()];
-    let limit = Duration::from_secs(60) + Duration::from_millis(per_thread * 8);
+    let limit = pace::limit(Duration::from_secs(60) + Duration::from_millis(per_thread * 8));
     while !vms.iter_mut().all(Vm::has_ended) {
         assert!(began.elapsed() < limit, "no end: {vms:?}");
         std::thread::sleep(Duration::from_millis(20));
@@ -36,7 +36,7 @@ fn count_in_two_vms(per_thread: u64) {
 #[test]
 fn locked_increments_from_two_vms_lose_no_update() {
     skip_without_kvm!();
-    count_in_two_vms(500);
+    count_in_two_vms(pace::times(500).max(50).into());
 }
 
 #[test]
