@@ -48,7 +48,7 @@ pub(super) const SUITES: &[Suite] = &[
         // Two, or no translation could be stale on another one.
         cpus: 2,
         memory: Memory::LARGE,
-        timeout: Duration::from_secs(1200),
+        timeout: Duration::from_secs(1500),
         work: Work::Tests(FIRST_HALF),
     },
     Suite {
@@ -57,7 +57,7 @@ pub(super) const SUITES: &[Suite] = &[
         kinds: INTEL,
         cpus: 2,
         memory: Memory::LARGE,
-        timeout: Duration::from_secs(1200),
+        timeout: Duration::from_secs(1500),
         work: Work::AllTestsBut(FIRST_HALF),
     },
     Suite {
