@@ -3,6 +3,7 @@
 //!
 //! - [`world`]: a store of its own for each test, and VMs as child processes that can be killed
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
+//! - [`model`]: random calls against a model of the whole
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
 //!
@@ -11,6 +12,7 @@
 mod damage;
 mod death;
 mod every_program;
+mod model;
 mod persistence;
 mod together;
 mod users;

@@ -1,6 +1,6 @@
 //! Looking segments up, listing, changing and deleting them.
 
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{Lifetime, PagePolicy, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
@@ -320,10 +320,12 @@ impl Store {
                 stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
             }
         });
-        let mut state = [0; 8];
-        let at = LOCK_PAGE_OFFSET + abi::lock::word::STATE as u64 * 8;
-        segment.file().read_exact_at(&mut state, at).map_err(failed)?;
-        let inconsistent = u64::from_le_bytes(state) & abi::lock::state::INCONSISTENT != 0;
+        let view = segment.lock_view()?;
+        // Whoever wants the lock next will find out, and set the mark.
+        let is_alive = |id| leases.iter().any(|lease| lease.id() == id);
+        let died_inside =
+            !view.entering && view.owner_lease().is_some_and(|owner| !is_alive(owner));
+        let inconsistent = view.inconsistent || died_inside;
         let mut attachers = Vec::new();
         for lease in leases {
             if let Some(right) = lease.right_of(header.sid) {

@@ -230,8 +230,9 @@ impl State {
         Some(instance)
     }
 
-    /// Shows an instance to the kernel as it is now. Its locks must not be held by a thread
-    /// inside, unless they are the same as before.
+    /// Shows an instance to the kernel as it is now, if it is up to the store: else switches to
+    /// it stay the VMM's. Its locks must not be held by a thread inside, unless they are the
+    /// same as before.
     pub(super) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
         let Some(instance) = self.instances.get(&vh) else { return Ok(()) };
         let mut refs: Vec<LockRef> = Vec::new();
@@ -270,8 +271,13 @@ impl State {
             ..InstanceEntry::default()
         };
         instance.lock_list = Some(list);
-        machine.set_instance(vh, &entry, true)?;
-        instance.shown = true;
+        // Counted from where the kernel looks: an instance may have been looked at later.
+        instance.shown = instance.checked_at.wrapping_sub(self.seen).cast_signed() >= 0;
+        if instance.shown {
+            machine.set_instance(vh, &entry, true)?;
+        } else {
+            machine.clear_instance(vh)?;
+        }
         Ok(())
     }
 

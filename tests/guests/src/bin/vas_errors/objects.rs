@@ -100,6 +100,8 @@ fn handles(r: &mut Refusals, sid: SegId) {
     let attached = sys::seg_attach_local(home, sid, Right::Read);
     r.refused("seg_attach_local at home", attached, Errno::EINVAL);
     r.refused("seg_detach_local at home", sys::seg_detach_local(home, sid), Errno::EINVAL);
+    let tagged = sys::vas_ctl(vas_command::SET_INSTANCE_TAGGED, home.raw(), 0);
+    r.refused("SET_INSTANCE_TAGGED of home", tagged, Errno::EBADF);
 }
 
 fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
