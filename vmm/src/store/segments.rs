@@ -154,7 +154,7 @@ impl Store {
     /// [`StoreError::NotOwner`].
     pub fn set_segment_mode(&self, sid: SegId, mode: Mode) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
-        let segment = self.open_by_id(sid, &lock)?;
+        let segment = self.open_present(sid, &lock)?;
         let name = segment.name();
         self.segments.chmod(name.as_str(), mode.of_file()).map_err(|error| match error {
             StoreError::Io { source, .. } if denied(&source) => {
@@ -282,12 +282,26 @@ impl Store {
         self.open_named(&name, lock)
     }
 
-    pub(super) fn open_writable(
+    /// The same, unless it is volatile and went with the last VM that had it.
+    pub(super) fn open_present(
         &self,
         sid: SegId,
         lock: &Exclusive,
     ) -> Result<SegmentFile, StoreError> {
         let segment = self.open_by_id(sid, lock)?;
+        if self.is_gone(segment.header(), lock) {
+            self.reap_volatile(segment.name(), lock);
+            return Err(StoreError::NotFound(Object::Segment(sid)));
+        }
+        Ok(segment)
+    }
+
+    pub(super) fn open_writable(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_present(sid, lock)?;
         match segment.right() {
             Right::Write => Ok(segment),
             Right::Read => Err(write_denied(segment.name())),

@@ -145,7 +145,7 @@ impl Store {
     pub fn attach_segment(&self, vid: VasId, sid: SegId, right: Right) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let mut manifest = self.changeable(vid, &lock)?;
-        let segment = self.open_by_id(sid, &lock)?;
+        let segment = self.open_present(sid, &lock)?;
         if right == Right::Write && segment.right() == Right::Read {
             return Err(super::segments::write_denied(segment.name()));
         }
