@@ -78,6 +78,14 @@ pub fn prepare(code: Range<u64>) {
     assert_eq!(failed, 0);
 }
 
+/// Undoes [`prepare`]: the next fault ends the program.
+pub fn unprepare() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: sets the default action.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
     // SAFETY: the kernel hands both to a handler with SA_SIGINFO, for its duration.
     let (code, regs) = unsafe { ((*info).si_code, &mut (*context).uc_mcontext.gregs) };

@@ -5,10 +5,12 @@
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
 //! - [`model`]: random calls against a model of the whole
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
+//! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
 
+mod changes;
 mod damage;
 mod death;
 mod every_program;
