@@ -12,7 +12,7 @@ use crate::vas::{VasError, Wait};
 /// `vas_switch` and its kin: the calling thread enters an instance.
 ///
 /// # Errors
-/// `EINVAL` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
+/// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
 /// `EOWNERDEAD`, *with the thread inside*, when a holder of one of the locks died.
 pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
     let process = ctx.process.clone();
@@ -69,7 +69,7 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `vas_detach(vh)`.
 ///
 /// # Errors
-/// `EINVAL`, `EBUSY` while a thread is inside.
+/// `EBADF`, `EINVAL` for home, `EBUSY` while a thread is inside.
 pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vh, ..] = *a;
     ctx.process.vases.detach(vh).map(|()| 0)

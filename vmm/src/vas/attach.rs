@@ -137,6 +137,16 @@ impl Vases {
         Ok(())
     }
 
+    /// Lets go of what was kept of a segment that is deleted: as long as its file is open, the
+    /// host keeps its content.
+    pub fn forget(&self, sid: SegId) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.is_unused(sid) {
+            state.forget_segment(sid, &self.machine);
+        }
+    }
+
     /// The end of the process: everything is given up. `orderly` is whether the program ended
     /// by itself; otherwise what it was writing stays marked dirty.
     pub fn close(&self, orderly: bool) {

@@ -75,7 +75,8 @@ impl State {
         }
     }
 
-    fn is_unused(&self, sid: SegId) -> bool {
+    /// Whether the segment is only kept for the next time.
+    pub(super) fn is_unused(&self, sid: SegId) -> bool {
         self.segments.get(&sid).is_some_and(|segment| segment.user_count() == 0)
     }
 
