@@ -7,6 +7,7 @@
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
 //! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
+//! - [`watched`]: the command line beside VMs at work
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
 
@@ -18,4 +19,5 @@ mod model;
 mod persistence;
 mod together;
 mod users;
+mod watched;
 mod world;

@@ -142,6 +142,10 @@ impl Vm {
         self.text("err")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn text(&self, name: &str) -> String {
         let bytes = fs::read(self.output.path().join(name)).expect("the output can be read");
         String::from_utf8_lossy(&bytes).into_owned()

@@ -334,12 +334,7 @@ impl Store {
                 stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
             }
         });
-        let view = segment.lock_view()?;
-        // Whoever wants the lock next will find out, and set the mark.
-        let is_alive = |id| leases.iter().any(|lease| lease.id() == id);
-        let died_inside =
-            !view.entering && view.owner_lease().is_some_and(|owner| !is_alive(owner));
-        let inconsistent = view.inconsistent || died_inside;
+        let inconsistent = self.is_inconsistent(&segment)?;
         let mut attachers = Vec::new();
         for lease in leases {
             if let Some(right) = lease.right_of(header.sid) {
@@ -360,12 +355,20 @@ impl Store {
         })
     }
 
+    /// Whether a holder of the segment's lock died inside and nobody has recovered it. Whoever
+    /// wants the lock next finds out and sets the mark; until then the dead owner tells.
+    pub(super) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+        let view = segment.lock_view()?;
+        let is_dead = |owner| !self.is_alive(owner);
+        Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
+    }
+
     pub(super) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
         let stat = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
         Ok(Mode::from_stat(stat.mode()))
     }
 
-    fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
+    pub(super) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
         let mut holders = Vec::new();
         for lease in self.live_leases()? {
             if lease.right_of(sid).is_some() {

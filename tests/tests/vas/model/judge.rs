@@ -209,8 +209,8 @@ impl Model {
             Call::SegClone { sid, name } => {
                 let original = self.segment(sid).map(|one| one.clone());
                 original.and_then(|one| {
-                    // Its lock is new, and nobody has had it yet.
-                    let copy = Segment { name, used: false, inconsistent: false, ..one };
+                    // Nobody has had it yet; what is wrong with the original is so with the copy.
+                    let copy = Segment { name, used: false, ..one };
                     self.make_segment(copy, said)
                 })
             }
