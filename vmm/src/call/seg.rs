@@ -11,7 +11,7 @@ use crate::vas::VasError;
 /// `seg_alloc(name, name_len, params, params_len)`.
 ///
 /// # Errors
-/// `EEXIST`, `EINVAL`, `ENOSPC`, `EACCES`, `EFAULT`.
+/// `EEXIST`, `EINVAL`, `ENOMEM`, `ENOSPC`, `EACCES`, `EFAULT`.
 pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, params, params_len, ..] = *a;
     let name = args::name(ctx, name, len)?;
@@ -20,7 +20,7 @@ pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         base: (params.base != 0).then_some(params.base),
         size_bytes: params.size_bytes,
         reserve_bytes: params.reserve_bytes,
-        mode: args::mode(params.mode.into())?,
+        mode: args::new_mode(ctx, params.mode.into())?,
         lifetime: lifetime(params.lifetime.into())?,
         pages: pages(params.pages.into())?,
         lockable: args::flag(params.lockable.into())?,

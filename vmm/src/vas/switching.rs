@@ -43,6 +43,15 @@ pub enum Wait {
     Forever,
 }
 
+/// What makes a thread give up waiting.
+#[derive(Clone, Copy)]
+pub struct Stops<'a> {
+    /// The process is ending.
+    pub stopping: &'a dyn Fn() -> bool,
+    /// That, or the thread has a signal to handle.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
 /// What a thread found on entering.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entered {
@@ -101,14 +110,14 @@ impl Vases {
     ///
     /// # Errors
     /// [`VasError::NoInstance`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
-    /// where it was, with the locks it had. [`VasError::Stopping`]: the process is ending, and
-    /// the thread is at home.
+    /// where it was, with the locks it had. [`VasError::Stopping`]: likewise, if it was a signal;
+    /// if the process is ending, it may be at home.
     pub fn switch(
         &self,
         vcpu: &mut Vcpu,
         vh: u64,
         wait: Wait,
-        stopping: &dyn Fn() -> bool,
+        Stops { stopping, interrupted }: Stops<'_>,
     ) -> Result<Entered, VasError> {
         let here = current();
         if !self.is_active() {
@@ -142,7 +151,13 @@ impl Vases {
             }
             (target, old, new, store)
         };
-        let taken = exchange(&old, &new, wait, &store, stopping, began);
+        // Who waits without limit gives locks back on the way, and could not have them again
+        // without waiting: for a signal he waits on.
+        let stops = match wait {
+            Wait::Forever if !old.0.is_empty() => stopping,
+            _ => interrupted,
+        };
+        let taken = exchange(&old, &new, wait, &store, stops, began);
         let mut guard = self.lock();
         let state = &mut *guard;
         for vh in [here, target] {
@@ -159,7 +174,7 @@ impl Vases {
                 })
             }
             Err(SwitchError { cause, held, .. }) => {
-                if held == Held::Nothing {
+                if held == Held::Nothing && !old.0.is_empty() {
                     self.arrive(state, vcpu, 0)?;
                 } else {
                     self.machine.set_current_instance(vcpu.index(), here)?;
