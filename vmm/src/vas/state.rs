@@ -381,3 +381,20 @@ pub(super) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(
         tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_handle_is_given_out_and_then_no_more() {
+        let last = MAX_INSTANCES - 1;
+        let mut state = State { highest: last - 1, ..State::default() };
+        assert_eq!(state.free_handle().unwrap(), last);
+        state.highest = last;
+        let error = state.free_handle().unwrap_err();
+        assert_eq!(error.errno(), abi::Errno::EMFILE);
+        state.free_handles.insert(7);
+        assert_eq!(state.free_handle().unwrap(), 7);
+    }
+}
