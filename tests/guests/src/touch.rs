@@ -66,15 +66,16 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 pub fn prepare(code: Range<u64>) {
     FIRST.store(code.start, Ordering::Relaxed);
     LAST.store(code.end, Ordering::Relaxed);
-    // SAFETY: zeroes are a valid `sigaction`; the handler is of the type SA_SIGINFO asks for
-    // and does nothing that a signal handler may not do.
-    let failed = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_fault as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-        libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut())
-            | libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut())
-    };
+    // SAFETY: zeroes are a valid `sigaction`.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_fault as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+    let mut failed = 0;
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: the handler is of the type SA_SIGINFO asks for and does nothing that a signal
+        // handler may not do.
+        failed |= unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
     assert_eq!(failed, 0);
 }
 
@@ -87,8 +88,10 @@ pub fn unprepare() {
 }
 
 extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel hands both to a handler with SA_SIGINFO, for its duration.
-    let (code, regs) = unsafe { ((*info).si_code, &mut (*context).uc_mcontext.gregs) };
+    // SAFETY: the kernel hands it to a handler with SA_SIGINFO, for its duration.
+    let code = unsafe { (*info).si_code };
+    // SAFETY: likewise.
+    let regs = unsafe { &mut (*context).uc_mcontext.gregs };
     let rip = regs[libc::REG_RIP as usize] as u64;
     let place = |symbol: *const u8| symbol as u64;
     if rip == place(&raw const touch_read_at) || rip == place(&raw const touch_write_at) {

@@ -41,7 +41,9 @@ pub fn report_cut_files() -> io::Result<()> {
 
 extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     // SAFETY: the kernel hands it to a handler with SA_SIGINFO, for its duration.
-    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as u64) };
+    let info = unsafe { &*info };
+    // SAFETY: SIGBUS comes with an address.
+    let (code, address) = (info.si_code, unsafe { info.si_addr() } as u64);
     let mut file = [0; LINE_BYTES];
     let len = if code == BUS_ADRERR { mapped_file(address, &mut file) } else { None };
     let Some(path) = len.and_then(|len| file.get(..len)) else {

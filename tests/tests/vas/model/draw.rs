@@ -38,7 +38,7 @@ impl Draw<'_> {
     fn id(&self, live: &[u64], ever: &[u64], number: u64) -> u64 {
         match number % 16 {
             0 => pick(ever, number / 16).unwrap_or(12_345),
-            1 if number / 16 % 4 == 0 => 12_345,
+            1 if (number / 16).is_multiple_of(4) => 12_345,
             _ => pick(live, number / 16).unwrap_or(12_345),
         }
     }
@@ -73,11 +73,11 @@ impl Draw<'_> {
     }
 
     fn right(&self, n: usize) -> u64 {
-        if self.raw[n] / 7 % 3 == 0 { READ } else { WRITE }
+        if (self.raw[n] / 7).is_multiple_of(3) { READ } else { WRITE }
     }
 
     fn half(&self, n: usize) -> bool {
-        self.raw[n] / 5 % 2 == 0
+        (self.raw[n] / 5).is_multiple_of(2)
     }
 
     /// A word: mostly of a segment where the thread is.
@@ -87,7 +87,11 @@ impl Draw<'_> {
         let members: Vec<u64> =
             here.map(|one| self.by_age(|sid| one.members.contains_key(sid))).unwrap_or_default();
         let ever = self.model.live_sids();
-        let sid = if which % 5 == 0 { pick(&ever, which / 5) } else { pick(&members, which / 5) };
+        let sid = if which.is_multiple_of(5) {
+            pick(&ever, which / 5)
+        } else {
+            pick(&members, which / 5)
+        };
         let Some(segment) = sid.and_then(|sid| self.model.segments.get(&sid)) else {
             return place(which % PLACES) + 8;
         };
@@ -109,12 +113,12 @@ impl Draw<'_> {
     fn params(&self) -> Params {
         let [shape, what, _] = self.raw;
         Params {
-            base: if shape % 5 == 0 { 0 } else { place(shape / 5 % PLACES) },
+            base: if shape.is_multiple_of(5) { 0 } else { place(shape / 5 % PLACES) },
             size: [4096, MIB, 2 * MIB, 3 * MIB + 1][(shape / 64 % 4) as usize],
             reserve: [0, 0, 4 * MIB, 2 * MIB][(shape / 256 % 4) as usize],
-            volatile: what % 5 == 0,
+            volatile: what.is_multiple_of(5),
             pages: what / 8 % 3,
-            lockable: what / 32 % 2 == 0,
+            lockable: (what / 32).is_multiple_of(2),
         }
     }
 
@@ -134,7 +138,7 @@ impl Draw<'_> {
     /// VAS: an access that finds memory does not look there, one that finds none does.
     fn access(&self) -> Call {
         let (vm, thread, at) = (self.vm, self.thread, self.address());
-        let (is_write, by_call) = (self.half(2), self.raw[2] % 5 == 0);
+        let (is_write, by_call) = (self.half(2), self.raw[2].is_multiple_of(5));
         let found = self.model.look(vm, thread, at, is_write);
         let vh = self.model.vms[vm].threads[thread];
         let (at, is_write) = match found {
@@ -193,7 +197,7 @@ impl Draw<'_> {
                 let listed: Vec<u64> = self.model.vases.get(&vid).map_or_else(Vec::new, |vas| {
                     vas.segments.iter().map(|(sid, _)| *sid).collect()
                 });
-                let one = pick(&listed, self.raw[2]).filter(|_| self.raw[1] % 8 > 0);
+                let one = pick(&listed, self.raw[2]).filter(|_| !self.raw[1].is_multiple_of(8));
                 Call::SegDetach { vid, sid: one.unwrap_or(self.sid(1)) }
             }
             45..48 => {
@@ -202,16 +206,16 @@ impl Draw<'_> {
                     let local = |sid: &u64| one.members.get(sid).is_some_and(|m| m.local);
                     self.by_age(local).first().copied()
                 });
-                let one = one.filter(|_| self.raw[1] % 8 > 0);
+                let one = one.filter(|_| !self.raw[1].is_multiple_of(8));
                 Call::SegDetachLocal { vh, sid: one.unwrap_or(self.sid(1)) }
             }
             48 => Call::SegLockable { sid: self.sid(0), lockable: self.half(1) },
             49 if self.half(2) => Call::SegPages { sid: self.sid(0), pages: self.raw[1] % 3 },
-            49 => Call::SegLifetime { sid: self.sid(0), volatile: self.raw[1] % 3 == 0 },
+            49 => Call::SegLifetime { sid: self.sid(0), volatile: self.raw[1].is_multiple_of(3) },
             50..52 => {
                 let held = self.model.held(self.vm, self.thread);
                 let held = self.by_age(|sid| held.contains_key(sid));
-                let one = pick(&held, self.raw[0]).filter(|_| self.raw[1] % 8 > 0);
+                let one = pick(&held, self.raw[0]).filter(|_| !self.raw[1].is_multiple_of(8));
                 Call::SegRecover { sid: one.unwrap_or(self.sid(0)) }
             }
             52..54 => Call::SegDelete { sid: self.sid(0) },
