@@ -35,7 +35,7 @@ const INSIDE: u8 = offset_of!(VcpuLine, inside) as u8;
 const _: () = {
     assert!(offset_of!(VcpuLine, announced) == 0 && word::STATE == 0);
     assert!(state::OWNER == 0xff && state::WAITERS == 1 << 15);
-    assert!(state::CLAIM | state::INCONSISTENT | state::READERS < 1 << 15);
+    assert!((state::CLAIM | state::INCONSISTENT | state::READERS) >> 15 == 0);
 };
 
 /// Address of the code of the list whose first place is `first`: where the lock is taken.
