@@ -27,7 +27,7 @@ use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    LOCK_RANGES, LOCK_REFS, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
+    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
     SWITCH_LIVE, VCPU_CALL_STACK,
 };
 use abi::lock::{state, word};
@@ -264,7 +264,8 @@ global_asm!(
     // begins in code that knows it.
     ".balign 16",
     "sj_switch_trapped:",
-    "add qword ptr [rsp], 2",
+    // Behind the UD2, whose place is known: writing half a word is cheaper than adding to one.
+    "mov dword ptr [rsp], {behind_ud2_low}",
     "jmp qword ptr [rsp + {trap_to_page} + {trap_entry}]",
     "sj_trap_free:",
     "cmp rdi, {max_instances}",
@@ -320,6 +321,7 @@ global_asm!(
     plain_limit = const offset_of!(VcpuPage, plain_limit),
     held = const offset_of!(VcpuPage, held),
     nudge = const offset_of!(VcpuPage, nudge),
+    behind_ud2_low = const (CALL_PAGE_SWITCH_UD2.raw() + 2) as u32 as i32,
     trap_entry = const offset_of!(VcpuPage, trap_entry),
     lock_ways = const near(LOCK_WAYS, 0),
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
