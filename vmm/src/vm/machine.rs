@@ -140,7 +140,8 @@ impl Machine {
         boot::write_idt(&mem, &kernel)?;
         link_private_slots(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
         let call_pages = map_call_pages(&mut pool, root, &mem)?;
-        let switching = Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
+        let switching =
+            Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root, kernel.trap_ways)?;
         let machine = Machine {
             cpuid,
             kernel,

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod host_range;
 pub mod instances;
 pub mod kick;
+pub mod lock_code;
 pub mod machine;
 pub mod memory;
 pub mod resident;
