@@ -43,25 +43,6 @@ impl Table {
         self.found.push((path.to_owned(), count));
     }
 
-    /// Compares all that was measured with the file, or rewrites the file's table.
-    ///
-    /// # Panics
-    /// With the lines to change when something differs, or is in one place only.
-    #[track_caller]
-    pub fn compare(self) {
-        if std::env::var(VARIABLE).is_ok_and(|wish| wish == "update") {
-            return self.update();
-        }
-        let wrong = self.differences(RECORD);
-        assert!(
-            wrong.is_empty(),
-            "resources/counts.toml, [{}]:\n{}\nIf this is meant, change the lines by hand or by \
-             `cargo xtask counts --update`, and say why in CHANGELOG.md.",
-            self.name,
-            wrong.join("\n")
-        );
-    }
-
     /// What there is to change in `file`: a line for each.
     fn differences(&self, file: &str) -> Vec<String> {
         let document: DocumentMut = file.parse().expect("resources/counts.toml is TOML");
@@ -121,6 +102,31 @@ impl Table {
         }
         document.to_string()
     }
+}
+
+/// Compares all that was measured with the file, or rewrites the tables in it.
+///
+/// # Panics
+/// With the lines to change when something differs, or is in one place only.
+#[track_caller]
+pub fn compare(tables: impl IntoIterator<Item = Table>) {
+    let update = std::env::var(VARIABLE).is_ok_and(|wish| wish == "update");
+    let mut wrong = Vec::new();
+    for table in tables {
+        if update {
+            table.update();
+        } else {
+            let differences = table.differences(RECORD);
+            let title = (!differences.is_empty()).then(|| format!("[{}]", table.name));
+            wrong.extend(title.into_iter().chain(differences));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "resources/counts.toml should have:\n{}\nIf this is meant, change the lines by hand or by \
+         `cargo xtask counts --update`, and say why in CHANGELOG.md.",
+        wrong.join("\n")
+    );
 }
 
 fn find<'a>(document: &'a DocumentMut, name: &str) -> Option<&'a Item> {

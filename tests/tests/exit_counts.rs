@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use tests::counts::Table;
+use tests::counts::{Table, compare};
 use tests::elf::{Elf, Header};
 use tests::vm::Run;
 use tests::{guests, skip_without_kvm};
@@ -74,5 +74,5 @@ fn threads_and_starts_take_as_many_exits_as_recorded() {
     // What runs before main is the C library's, which differs.
     let version = Run::new(&program).args(&["version"]).native().out();
     table.add(&format!("start, to main, glibc {}", version.trim()), exact(&program, &[]) - 1);
-    table.compare();
+    compare([table]);
 }
