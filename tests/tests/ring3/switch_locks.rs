@@ -21,7 +21,10 @@ pub(crate) struct Locked {
 
 impl Locked {
     pub(crate) fn new(pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
-        let s = Switcher::new(needs.len() as u32);
+        Locked::on(Switcher::new(needs.len() as u32), pages, needs)
+    }
+
+    pub(crate) fn on(s: Switcher, pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
         let machine = s.bench.machine.clone();
         let pages = (0..pages).map(|page| machine.map_lock_page(page).unwrap()).collect();
         let mut next = 10;

@@ -30,24 +30,24 @@ const MOST_A_LOCK: usize = 12;
 const MOST_NULL_CALL: usize = 30;
 
 const SLOT: u64 = 5;
-const TAG: u64 = 7;
-const HOME_ROOT: u64 = 0x20_1000;
-const ROOT: u64 = 0x20_2000;
+pub(crate) const TAG: u64 = 7;
+pub(crate) const HOME_ROOT: u64 = 0x20_1000;
+pub(crate) const ROOT: u64 = 0x20_2000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
+pub(crate) enum Way {
     Syscall,
     Trap,
 }
 
 /// A vCPU at home, and an instance 1.
-struct Kernel {
-    processor: Processor,
+pub(crate) struct Kernel {
+    pub(crate) processor: Processor,
     way: Way,
 }
 
 impl Kernel {
-    fn new(way: Way) -> Kernel {
+    pub(crate) fn new(way: Way) -> Kernel {
         let mut p = Processor::new(instructions());
         let page = VCPU_AREAS.raw();
         let at = |field: usize| page + field as u64;
@@ -64,7 +64,7 @@ impl Kernel {
     }
 
     /// Fills in the tables as the VMM does; locks from number `first` on.
-    fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
+    pub(crate) fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
         let p = &mut self.processor;
         let generation = 1000 + vh;
         p.store(PLAIN_GENERATIONS.raw() + vh * 8, generation);
@@ -93,7 +93,7 @@ impl Kernel {
     }
 
     /// Makes a call; the instructions it took and how it ended.
-    fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
+    pub(crate) fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
         let p = &mut self.processor;
         p.set(Register::RAX, u64::from(number));
         p.set(Register::RDI, rdi);
@@ -144,7 +144,7 @@ impl Kernel {
 
     /// Switches to `vh`, which the kernel must serve; the instructions it took.
     #[track_caller]
-    fn switch(&mut self, vh: u64) -> usize {
+    pub(crate) fn switch(&mut self, vh: u64) -> usize {
         let (count, end) = self.call(CALL_VAS_SWITCH, vh);
         let p = &self.processor;
         assert_eq!(end, if self.way == Way::Syscall { End::Sysret } else { End::Iret });
@@ -158,7 +158,7 @@ fn ways() -> TrapWays {
     TrapWays { free: info(14), held: info(15), slow: info(16), given: info(17) }
 }
 
-const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
+pub(crate) const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
 
 #[test]
 fn the_null_call_is_short_in_both_ways() {
