@@ -7,11 +7,13 @@
 mod attaching;
 mod calls;
 mod compute;
+mod gups;
 mod handover;
 mod json;
 mod mapping;
 mod memory;
 mod options;
+mod random;
 mod space;
 mod switching;
 mod threads;
@@ -39,6 +41,9 @@ Usage: payload SUBCOMMAND [OPTIONS]
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
   map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
+  gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
+                                      random updates of 1 to N windows (default 16), N sets each
+  gups-party FILE ...                 started by `gups`: holds one window
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
 Exit status: 0 done, 1 the work failed, 2 wrong arguments.
@@ -126,6 +131,8 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
         "switch" | "attach" | "instances" | "handover" | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
+        "gups" => random_updates(options)?,
+        "gups-party" => return window_party(options).map(|()| None),
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
     };
     Ok(Some(object))
@@ -145,4 +152,35 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
         _ => mapping::run(bytes, count, positional().ok()),
     };
     done.map_err(Failure::Work)
+}
+
+fn small_number(options: &Options, name: &'static str, default: u64) -> Result<u32, Failure> {
+    let number = options.number(name, default).map_err(Failure::Misuse)?;
+    u32::try_from(number).map_err(|_| Failure::Misuse(format!("--{name} is too large: {number}")))
+}
+
+fn random_updates(options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let plan = gups::plan::Plan {
+        windows: small_number(options, "windows", 16)?,
+        from: small_number(options, "from", 1)?,
+        window_bytes: number("bytes", 1 << 20)?,
+        sets: number("count", 100)?,
+        rounds: number("rounds", 3)?,
+        is_small: options.has("small"),
+    };
+    let plan = plan.checked().map_err(Failure::Misuse)?;
+    gups::run(options.positional().map_err(Failure::Misuse)?, &plan).map_err(Failure::Work)
+}
+
+fn window_party(options: &Options) -> Result<(), Failure> {
+    use gups::messages::{Told, Wait, party};
+    let told = Told {
+        windows: small_number(options, "windows", 1)?,
+        window: small_number(options, "window", 0)?,
+        window_bytes: options.number("bytes", 4096).map_err(Failure::Misuse)?,
+        wait: if options.has("polling") { Wait::Polling } else { Wait::Sleeping },
+        is_crowded: options.has("crowded"),
+    };
+    party(options.positional().map_err(Failure::Misuse)?, &told).map_err(Failure::Work)
 }

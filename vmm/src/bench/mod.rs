@@ -8,10 +8,12 @@
 //! - [`report`]: what an experiment gives: figures, plots, checks
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`switch`]: switching between address spaces, handing over a lock
+//! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
 
 #![forbid(unsafe_code)]
 
+pub mod gups;
 pub mod map;
 pub mod payload;
 pub mod report;
