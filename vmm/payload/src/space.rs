@@ -95,10 +95,14 @@ pub(crate) fn make(
     Ok((vid, sids))
 }
 
-/// Deletes what [`make`] made.
+/// Deletes what [`make`] made, and nobody has attached.
 pub(crate) fn unmake(vid: VasId, sids: Vec<SegId>) -> Result<(), String> {
     tell("vas_delete", sys::vas_delete(vid))?;
-    sids.into_iter().try_for_each(|sid| tell("seg_delete", sys::seg_delete(sid)))
+    sids.into_iter().try_for_each(|sid| match sys::seg_delete(sid) {
+        // A volatile one went with the last who had it attached.
+        Err(Errno::ENOENT) => Ok(()),
+        deleted => tell("seg_delete", deleted),
+    })
 }
 
 /// The middle of some samples, the upper one of two; 0 of none.

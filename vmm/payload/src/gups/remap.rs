@@ -53,6 +53,8 @@ impl Remapped {
 
 impl Engine for Remapped {
     fn begin(&mut self, _: u32) -> Result<(), String> {
+        // With one window nothing is mapped anew, so it shall be there.
+        self.go(0)?.touch();
         Ok(())
     }
 

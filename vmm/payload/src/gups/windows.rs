@@ -1,6 +1,7 @@
 //! Windows that are segments: each in an address space of its own, or all at one address and
 //! attached in turn; and the table mapped as a whole, which is what none of this may beat.
 
+use abi::objects::Lifetime;
 use spacejmp::sys::{self, PagePolicy, Right, SegId, VasHandle, VasId};
 
 use super::Engine;
@@ -46,9 +47,12 @@ impl Engine for Flat {
     }
 }
 
+/// Memory only, as what it is compared with: of a file, dirty pages beyond a tenth of memory
+/// would be written back and write-protected all the time.
 fn params(plan: &Plan) -> sys::SegParams {
     let pages = if plan.is_small { PagePolicy::Small4K } else { PagePolicy::Largest };
-    sized(plan.window_bytes, pages)
+    let lifetime = Lifetime::Volatile as u8;
+    sys::SegParams { lifetime, ..sized(plan.window_bytes, pages) }
 }
 
 /// Ours: a window is a segment in a VAS of its own, and reached by a switch. The updates that
@@ -120,7 +124,8 @@ impl Engine for Switched {
 pub(crate) struct Reattached {
     vid: VasId,
     vh: VasHandle,
-    sids: Vec<SegId>,
+    // Each window is attached in a VAS of its own too, so that it outlives its absence.
+    kept: Vec<(VasId, SegId, VasHandle)>,
     words: Words<'static>,
     attached: Option<u32>,
 }
@@ -129,17 +134,17 @@ impl Reattached {
     pub(crate) fn new(plan: &Plan) -> Result<Reattached, String> {
         let (vid, _) = make("windows", 0, &params(plan))?;
         let vh = tell("vas_attach", sys::vas_attach(vid, 0))?;
-        let (mut sids, mut base) = (Vec::new(), 0);
+        let (mut kept, mut base) = (Vec::new(), 0);
         for index in 0..plan.windows {
-            let mut params = params(plan);
-            params.base = base;
-            let sid = tell("seg_alloc", sys::seg_alloc(format!("window-{index}"), &params))?;
+            let params = sys::SegParams { base, ..params(plan) };
+            let (vid, sids) = make(&format!("window-{index}"), 1, &params)?;
+            let vh = tell("vas_attach", sys::vas_attach(vid, sys::attach::POPULATE))?;
             // The first one's place is the place of all.
-            base = tell("seg_stat", sys::seg_stat(sid))?.base;
-            sids.push(sid);
+            base = tell("seg_stat", sys::seg_stat(sids[0]))?.base;
+            kept.push((vid, sids[0], vh));
         }
         let words = Words::in_vas(base, plan.window_bytes)?;
-        let mut new = Reattached { vid, vh, sids, words, attached: None };
+        let mut new = Reattached { vid, vh, kept, words, attached: None };
         for index in 0..plan.windows {
             new.go(index)?;
             new.words.touch();
@@ -152,7 +157,7 @@ impl Reattached {
             return Ok(());
         }
         self.leave()?;
-        let sid = self.sids[window as usize];
+        let (_, sid, _) = self.kept[window as usize];
         tell("seg_attach_local", sys::seg_attach_local(self.vh, sid, Right::Write))?;
         self.attached = Some(window);
         tell("vas_switch", enter(self.vh))
@@ -161,7 +166,7 @@ impl Reattached {
     fn leave(&mut self) -> Result<(), String> {
         tell("vas_switch home", enter(VasHandle::HOME))?;
         if let Some(old) = self.attached.take() {
-            let sid = self.sids[old as usize];
+            let (_, sid, _) = self.kept[old as usize];
             tell("seg_detach_local", sys::seg_detach_local(self.vh, sid))?;
         }
         Ok(())
@@ -170,6 +175,9 @@ impl Reattached {
 
 impl Engine for Reattached {
     fn begin(&mut self, _: u32) -> Result<(), String> {
+        // With one window nothing is attached anew, so it shall be there.
+        self.go(0)?;
+        self.words.touch();
         Ok(())
     }
 
@@ -191,7 +199,11 @@ impl Engine for Reattached {
         }
         self.leave()?;
         tell("vas_detach", sys::vas_detach(self.vh))?;
-        unmake(self.vid, std::mem::take(&mut self.sids))?;
+        unmake(self.vid, Vec::new())?;
+        for (vid, sid, vh) in self.kept.drain(..) {
+            tell("vas_detach", sys::vas_detach(vh))?;
+            unmake(vid, vec![sid])?;
+        }
         Ok(sum)
     }
 }
