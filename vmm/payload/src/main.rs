@@ -6,10 +6,13 @@
 
 mod attaching;
 mod calls;
+mod channel;
 mod compute;
+mod exchange;
 mod gups;
 mod handover;
 mod json;
+mod lines;
 mod mapping;
 mod memory;
 mod options;
@@ -41,9 +44,12 @@ Usage: payload SUBCOMMAND [OPTIONS]
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
   map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
+  tlb [--pages N] [--count N] [--small]
+                                      reading lines of up to N random pages, N times (in a VM)
+  rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
                                       random updates of 1 to N windows (default 16), N sets each
-  gups-party FILE ...                 started by `gups`: holds one window
+  gups-party, rpc-party               started by `gups` and `rpc`: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
 Exit status: 0 done, 1 the work failed, 2 wrong arguments.
@@ -131,6 +137,17 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
         "switch" | "attach" | "instances" | "handover" | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
+        "tlb" => {
+            let (pages, count) = (options.number("pages", 1024), options.number("count", 1000));
+            let (pages, count) = (pages.map_err(Failure::Misuse)?, count.map_err(Failure::Misuse)?);
+            lines::run(pages, count, options.has("small")).map_err(Failure::Work)?
+        }
+        "rpc" => {
+            let count = options.number("count", 100).map_err(Failure::Misuse)?;
+            let kind = options.positional().map_err(Failure::Misuse)?;
+            exchange::run(kind, count).map_err(Failure::Work)?
+        }
+        "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
         "gups" => random_updates(options)?,
         "gups-party" => return window_party(options).map(|()| None),
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),

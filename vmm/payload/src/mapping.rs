@@ -53,6 +53,7 @@ pub(crate) fn memory(bytes: u64) -> Result<OwnedFd, String> {
 }
 
 /// A shared mapping, unmapped when dropped.
+#[derive(Debug)]
 pub(crate) struct Mapping {
     at: *mut core::ffi::c_void,
     bytes: usize,
@@ -135,6 +136,26 @@ impl Mapping {
         let word = unsafe { self.at.cast::<u32>().add(index) };
         // SAFETY: aligned as the mapping is, alive as long as `self`; all use atomics.
         unsafe { std::sync::atomic::AtomicU32::from_ptr(word) }
+    }
+
+    /// Copies `data` to `offset`. Of two parties only one may be there at a time, which words
+    /// beside it see to.
+    #[inline]
+    pub(crate) fn copy_in(&self, offset: usize, data: &[u8]) {
+        assert!(offset <= self.bytes && data.len() <= self.bytes - offset, "it is that large");
+        let to = self.at.cast::<u8>().wrapping_add(offset);
+        // SAFETY: within the mapping (above), to which no references exist but to atomics; who
+        // reads meanwhile is kept away by the caller; `data` is elsewhere.
+        unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) }
+    }
+
+    /// Fills `buffer` from `offset`, as [`Mapping::copy_in`].
+    #[inline]
+    pub(crate) fn copy_out(&self, offset: usize, buffer: &mut [u8]) {
+        assert!(offset <= self.bytes && buffer.len() <= self.bytes - offset, "it is that large");
+        let from = self.at.cast::<u8>().wrapping_add(offset);
+        // SAFETY: as above.
+        unsafe { from.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len()) }
     }
 
     fn write_each_page(&mut self) {

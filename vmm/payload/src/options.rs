@@ -1,8 +1,9 @@
 //! The options after a subcommand: `--name N`, `--quick` and at most one plain argument.
 
 /// Options with a value; anything else that starts with `--` is refused.
-const VALUED: [&str; 9] =
-    ["threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window"];
+const VALUED: [&str; 10] = [
+    "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
+];
 const FLAGS: [&str; 4] = ["quick", "small", "polling", "crowded"];
 
 /// Parsed options of one subcommand.

@@ -40,6 +40,13 @@ pub(crate) fn cycles() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Waits until all that stands before it is done, readings of the counter and of memory.
+#[inline]
+pub(crate) fn fence() {
+    // SAFETY: every x86-64 processor has the instruction; it changes nothing.
+    unsafe { core::arch::x86_64::_mm_lfence() }
+}
+
 /// A word in the VAS region, of whatever is mapped there when it is used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Word(u64);

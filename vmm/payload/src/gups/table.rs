@@ -60,12 +60,40 @@ impl<'a> Words<'a> {
     }
 
     /// Writes to every page of 4 KiB, there and back: all of it is mapped, and for writing,
-    /// afterwards. (One exchange that changes nothing would be compiled into a read.)
+    /// afterwards.
     pub(crate) fn touch(&self) {
-        for page in (0..=self.mask).step_by(512) {
-            self.at(page).fetch_xor(1, Relaxed);
-            self.at(page).fetch_xor(1, Relaxed);
-        }
+        (0..=self.mask).step_by(512).for_each(|page| self.touch_word(page));
+    }
+
+    /// Reads one word.
+    #[inline]
+    pub(crate) fn read(&self, index: u64) -> u64 {
+        self.at(index).load(Relaxed)
+    }
+
+    /// Writes to one word, there and back: an exchange that changes nothing would be compiled
+    /// into a read.
+    pub(crate) fn touch_word(&self, index: u64) {
+        self.at(index).fetch_xor(1, Relaxed);
+        self.at(index).fetch_xor(1, Relaxed);
+    }
+
+    /// Fills `buffer` from the beginning.
+    #[inline]
+    pub(crate) fn copy_out(&self, buffer: &mut [u8]) {
+        assert!(buffer.len() as u64 <= (self.mask + 1) * 8, "no more than there is");
+        let from = std::ptr::with_exposed_provenance::<u8>(self.base);
+        // SAFETY: within the window (above), which is mapped or faults; nobody writes to it
+        // meanwhile, as one party at a time has it; a buffer is never in it.
+        unsafe { from.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len()) }
+    }
+
+    /// Writes `data` at the beginning.
+    pub(crate) fn copy_in(&self, data: &[u8]) {
+        assert!(data.len() as u64 <= (self.mask + 1) * 8, "no more than fits");
+        let to = std::ptr::with_exposed_provenance_mut::<u8>(self.base);
+        // SAFETY: as above.
+        unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) }
     }
 
     /// What it adds to the sum as window `window`.
