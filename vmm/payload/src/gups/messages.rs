@@ -51,8 +51,10 @@ const STOP: u32 = u32::MAX;
 const READY: u32 = 1;
 /// Longest set.
 const MOST: usize = SETS[1];
-/// How long a party looks before it gives way, where there are more of them than processors.
-const SPINS: u32 = 100;
+/// How often a party looks before it gives way: soon where there are more of them than processors,
+/// else only when whoever is waited for has evidently lost his to somebody else.
+const SPINS_CROWDED: u32 = 100;
+const SPINS: u32 = 10_000;
 /// Longest wait for parties to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -76,7 +78,8 @@ impl Slot {
 
     /// Waits until a word is no longer `old` and gives what it is.
     fn changed(&self, word: &AtomicU32, old: u32) -> u32 {
-        let mut spins = 0;
+        let patience = if self.is_crowded { SPINS_CROWDED } else { SPINS };
+        let mut spins = 0_u32;
         loop {
             // Acquire: what was written before the word is read after it.
             let now = word.load(Acquire);
@@ -89,7 +92,7 @@ impl Slot {
                 continue;
             }
             spins += 1;
-            if self.is_crowded && spins % SPINS == 0 {
+            if spins.is_multiple_of(patience) {
                 thread::yield_now();
             } else {
                 std::hint::spin_loop();

@@ -69,16 +69,19 @@ pub(crate) fn part(place: u64, value: u64) -> u64 {
 
 /// Carries out the plan and tells times and the sum. Figures of `n` windows and sets of `b` are
 /// `wN_sB_ns`, median of the rounds, with `_low` and `_high`, and `wN_sB_moves`, how often
-/// another window was drawn than the last.
+/// another window was drawn than the last in a round. `faults` is of all rounds together.
 pub(crate) fn drive(plan: &Plan, engine: &mut impl Engine) -> Result<Object, String> {
     let mut random = Random::new(plan.window_bytes);
     let mut cases: Vec<_> = plan.counts().map(|n| SETS.map(|b| Case::new(n, b))).collect();
+    let mut faulted = Some(0);
     for _ in 0..plan.rounds {
         for both in &mut cases {
             engine.begin(both[0].windows)?;
+            let before = faults();
             for case in both {
                 case.round(plan.sets, &mut random, engine)?;
             }
+            faulted = faulted.zip(faults()).zip(before).map(|((sum, now), then)| sum + now - then);
             engine.end()?;
         }
     }
@@ -87,6 +90,9 @@ pub(crate) fn drive(plan: &Plan, engine: &mut impl Engine) -> Result<Object, Str
         .number("sets", plan.sets)
         .number("rounds", plan.rounds)
         .pattern("sum", engine.sum(plan.windows)?);
+    if let Some(faulted) = faulted {
+        object = object.number("faults", faulted);
+    }
     for mut case in cases.into_iter().flatten() {
         case.ns.sort_unstable();
         let name = format!("w{}_s{}", case.windows, case.set.len());
@@ -97,6 +103,13 @@ pub(crate) fn drive(plan: &Plan, engine: &mut impl Engine) -> Result<Object, Str
             .number(&format!("{name}_moves"), case.moves / plan.rounds);
     }
     Ok(object)
+}
+
+/// Page faults of this process so far; `None` in a VM, whose statistics count them.
+fn faults() -> Option<u64> {
+    let line = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // After the name, which may hold anything, minor faults are the eighth field.
+    line.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 
 struct Case {
@@ -202,6 +215,14 @@ mod tests {
         table.table[7] ^= 0x55;
         table.table.swap(7, 8);
         assert_ne!(table.sum(4).unwrap(), sum);
+    }
+
+    #[test]
+    fn faults_of_this_process_are_counted() {
+        let before = faults().unwrap();
+        let touched: Vec<u8> = vec![1; 64 << 20];
+        assert!(std::hint::black_box(touched).len() > 1);
+        assert!(faults().unwrap() > before);
     }
 
     #[test]
