@@ -50,6 +50,31 @@ fn packed(page: u64, _: u64) -> u64 {
 /// asks the host for large pages there: of a segment in small host pages a shadowing host
 /// would make small ones again.
 pub(crate) fn run(pages: u64, samples: u64, is_small: bool) -> Result<Object, String> {
+    with_lines(pages, is_small, |lines, tagged, untagged| {
+        lines.all(pages, samples, tagged, untagged)
+    })
+}
+
+/// Reads lines of `pages` pages `count` times in one space, and times nothing: for who counts
+/// misses from outside.
+pub(crate) fn only_read(pages: u64, count: u64, is_small: bool) -> Result<Object, String> {
+    with_lines(pages, is_small, |lines, tagged, _| {
+        tell("vas_switch", enter(tagged[0]))?;
+        let mut random = Random::new(pages);
+        for _ in 0..count {
+            let page = u64::from(random.below(pages as u32));
+            black_box(lines.words.read(spread(page, lines.page_words)));
+        }
+        Ok(Object::new("tlb").number("accesses", count))
+    })
+}
+
+/// Makes the pages, two instances with tags and two without, does `work`, and puts all away.
+fn with_lines(
+    pages: u64,
+    is_small: bool,
+    work: impl FnOnce(&Lines, [VasHandle; 2], [VasHandle; 2]) -> Result<Object, String>,
+) -> Result<Object, String> {
     let page_words: u64 = if is_small { 512 } else { 1 << 18 };
     let bytes = pages.next_power_of_two().max(FEWEST) * page_words * 8;
     let params = sys::SegParams {
@@ -75,23 +100,7 @@ pub(crate) fn run(pages: u64, samples: u64, is_small: bool) -> Result<Object, St
         tell("vas_switch", enter(vh))?;
         (0..pages).for_each(|page| lines.words.touch_word(spread(page, page_words)));
     }
-    let empty = Samples::take(samples * MORE, |_| Ok(()), || ())?;
-    let mut object = Object::new("tlb")
-        .number("page_bytes", page_words * 8)
-        .number("samples", samples)
-        .number("empty_millicycles", empty)
-        .number("switch", switch_alone(untagged)?);
-    for count in counts(pages) {
-        let stay = lines.measure(count, samples * MORE, spread, &tagged[..1])?;
-        let close = lines.measure(count, samples * MORE, packed, &tagged[..1])?;
-        let with_tags = lines.measure(count, samples, spread, &tagged)?;
-        let without = lines.measure(count, samples, spread, &untagged)?;
-        for (name, spent) in
-            [("stay", stay), ("packed", close), ("tagged", with_tags), ("untagged", without)]
-        {
-            object = object.number(&format!("p{count}_{name}"), spent.saturating_sub(empty));
-        }
-    }
+    let object = work(&lines, tagged, untagged)?;
     tell("vas_switch home", enter(VasHandle::HOME))?;
     for vh in tagged.into_iter().chain(untagged) {
         tell("vas_detach", sys::vas_detach(vh))?;
@@ -117,6 +126,33 @@ struct Lines {
 }
 
 impl Lines {
+    fn all(
+        &self,
+        pages: u64,
+        samples: u64,
+        tagged: [VasHandle; 2],
+        untagged: [VasHandle; 2],
+    ) -> Result<Object, String> {
+        let empty = Samples::take(samples * MORE, |_| Ok(()), || ())?;
+        let mut object = Object::new("tlb")
+            .number("page_bytes", self.page_words * 8)
+            .number("samples", samples)
+            .number("empty_millicycles", empty)
+            .number("switch", switch_alone(untagged)?);
+        for count in counts(pages) {
+            let stay = self.measure(count, samples * MORE, spread, &tagged[..1])?;
+            let close = self.measure(count, samples * MORE, packed, &tagged[..1])?;
+            let with_tags = self.measure(count, samples, spread, &tagged)?;
+            let without = self.measure(count, samples, spread, &untagged)?;
+            for (name, spent) in
+                [("stay", stay), ("packed", close), ("tagged", with_tags), ("untagged", without)]
+            {
+                object = object.number(&format!("p{count}_{name}"), spent.saturating_sub(empty));
+            }
+        }
+        Ok(object)
+    }
+
     /// Thousandths of a cycle of an access to one of `count` pages, `spaces` entered in turn
     /// before each; of one, only before the first.
     fn measure(

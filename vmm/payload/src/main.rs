@@ -44,7 +44,7 @@ Usage: payload SUBCOMMAND [OPTIONS]
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
   map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
-  tlb [--pages N] [--count N] [--small]
+  tlb [--pages N] [--count N] [--small] [--untimed]
                                       reading lines of up to N random pages, N times (in a VM)
   rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
@@ -140,7 +140,8 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
         "tlb" => {
             let (pages, count) = (options.number("pages", 1024), options.number("count", 1000));
             let (pages, count) = (pages.map_err(Failure::Misuse)?, count.map_err(Failure::Misuse)?);
-            lines::run(pages, count, options.has("small")).map_err(Failure::Work)?
+            let measure = if options.has("untimed") { lines::only_read } else { lines::run };
+            measure(pages, count, options.has("small")).map_err(Failure::Work)?
         }
         "rpc" => {
             let count = options.number("count", 100).map_err(Failure::Misuse)?;

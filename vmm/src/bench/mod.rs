@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod counter;
 pub mod gups;
 pub mod map;
 pub mod payload;

@@ -4,8 +4,11 @@
 //! Accesses are timed one by one, so that the switch is not in them and nothing large has to be
 //! subtracted (`vmm/payload/src/lines.rs` says how); a point is the median over the VMs.
 
+use std::path::Path;
+
 use serde_json::Value;
 
+use super::counter::Misses;
 use super::payload::Unpacked;
 use super::sample::{Place, Runner};
 use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, median, ratio};
@@ -76,7 +79,73 @@ pub fn measure(
             pages.runs.push(runner.run(Place::Vm, &program, args, false)?.answer);
         }
     }
-    Ok(report(&sizes, has_tags))
+    let mut report = report(&sizes, has_tags);
+    progress("counting TLB misses");
+    misses(&mut report, runner, programs, small)?;
+    Ok(report)
+}
+
+/// Accesses of the two runs whose difference is counted.
+const COUNTED: [u64; 2] = [100_000, 1_100_000];
+
+/// Misses of an access to one of `pages` pages of 4 KiB, or why there is no such figure.
+fn misses_each(
+    runner: &Runner,
+    program: &Path,
+    pages: u32,
+) -> Result<Result<f64, String>, BenchError> {
+    let mut counted = [0.0; 2];
+    for (counted, accesses) in counted.iter_mut().zip(COUNTED) {
+        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+        let (pages, accesses) = (pages.to_string(), accesses.to_string());
+        let args = ["tlb", "--pages", &pages, "--count", &accesses, "--small", "--untimed"];
+        let misses = match Misses::start() {
+            Ok(misses) => misses,
+            Err(error) => {
+                return Ok(Err(format!("this host gives us no counter of dTLB misses: {error}")));
+            }
+        };
+        runner.run(Place::Vm, program, &args, false)?;
+        match misses.end() {
+            Ok(count) => *counted = count as f64,
+            Err(error) => return Ok(Err(format!("the counter of dTLB misses failed: {error}"))),
+        }
+    }
+    Ok(Ok((counted[1] - counted[0]) / (COUNTED[1] - COUNTED[0]) as f64))
+}
+
+/// Whether counts can be true: with few pages hardly any access misses, with many pages many do
+/// and none misses more than a few times.
+fn is_plausible(few: f64, many: f64) -> bool {
+    (-0.01..0.1).contains(&few) && (0.2..4.0).contains(&many)
+}
+
+fn misses(
+    report: &mut Report,
+    runner: &Runner,
+    programs: &Unpacked,
+    most: u32,
+) -> Result<(), BenchError> {
+    let program = programs.path("payload");
+    let few = misses_each(runner, &program, FEWEST)?;
+    // No counter for one is no counter for the other.
+    let many = if few.is_ok() { misses_each(runner, &program, most)? } else { few.clone() };
+    let counted = few.and_then(|few| many.map(|many| (few, many)));
+    let counted = counted.and_then(|(few, many)| {
+        if is_plausible(few, many) {
+            Ok((few, many))
+        } else {
+            Err(format!("counted {few:.3} for 16 pages, {many:.3} for {most}: implausible"))
+        }
+    });
+    let what = "dTLB misses of an access, no switch, pages of 4 KiB:";
+    let (few, many, note) = match counted {
+        Ok((few, many)) => (Some(few), Some(many), "counted by the processor".to_owned()),
+        Err(why) => (None, None, why),
+    };
+    report.push("tlb_4k_16_dtlb_misses", few, "misses", format!("{what} 16; {note}"));
+    report.push("tlb_4k_most_dtlb_misses", many, "misses", format!("{what} {most}; {note}"));
+    Ok(())
 }
 
 fn no_tags(has_tags: Option<bool>) -> Option<&'static str> {
@@ -218,6 +287,13 @@ mod tests {
         assert_eq!(pages(&[5, 6, 10, 11, 5]).reach(), Some(32));
         assert_eq!(pages(&[5, 5, 5, 5, 5]).reach(), Some(64));
         assert_eq!(pages(&[]).reach(), None);
+    }
+
+    #[test]
+    fn counts_that_cannot_be_true_are_not_taken_for_misses() {
+        assert!(is_plausible(0.001, 0.6));
+        // A counter that stands still, one that counts everything, and one swapped.
+        assert!(!is_plausible(0.0, 0.0) && !is_plausible(1.0, 1.0) && !is_plausible(0.6, 0.001));
     }
 
     #[test]
