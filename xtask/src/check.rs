@@ -175,7 +175,8 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
 /// linked as a whole would pass them.
 fn release(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&["build", "--release"]))?;
-    let benches = ["run", "switch", "map"].map(|name| ["bench", name, "--quick"]);
+    let benches =
+        ["run", "switch", "map", "tlb", "rpc", "gups"].map(|name| ["bench", name, "--quick"]);
     for arguments in [&["doctor"][..], &["demo"]].into_iter().chain(benches.iter().map(|b| &b[..]))
     {
         let mut command = vec!["run", "--quiet", "--release", "--"];
