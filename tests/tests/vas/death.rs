@@ -97,7 +97,7 @@ fn kill_under_load(rounds: u64) {
 #[test]
 fn a_hundred_vms_killed_at_random_moments_under_load_stop_nobody() {
     skip_without_kvm!();
-    kill_under_load(pace::times(100));
+    kill_under_load(u64::from(pace::times(100)));
 }
 
 #[test]
