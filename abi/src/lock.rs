@@ -65,13 +65,16 @@ pub mod state {
     /// The owner has yet to see that no reader is inside.
     pub const CLAIM: u64 = 1 << 8;
     /// The queue may hold somebody: nobody may pass it by.
-    pub const WAITERS: u64 = 1 << 9;
+    /// The highest bit of the lowest 16: one subtraction gives the lock back and says in the sign
+    /// flag whether somebody waits.
+    pub const WAITERS: u64 = 1 << 15;
     /// An exclusive holder died inside, and nobody has recovered the content.
     pub const INCONSISTENT: u64 = 1 << 10;
-    /// No reader is inside and none may enter on its own: writers need not look for any.
-    pub const NO_READERS: u64 = 1 << 11;
-    /// What keeps a reader from entering on its own.
-    pub const BARS_READERS: u64 = OWNER | CLAIM | WAITERS | INCONSISTENT | NO_READERS;
+    /// Readers may enter on their own: writers must look for them. While it is clear no reader
+    /// is inside, and a lock that nobody holds is 0.
+    pub const READERS: u64 = 1 << 11;
+    /// What a reader looks at. It may enter on its own if of these only [`READERS`] is set.
+    pub const READER_LOOKS_AT: u64 = OWNER | CLAIM | WAITERS | INCONSISTENT | READERS;
 }
 
 const _: () = {
@@ -224,16 +227,13 @@ pub(crate) fn try_acquire_short<W: LockWords>(words: &W, slot: Slot, mode: Mode)
     match mode {
         Mode::Shared => {
             words.fetch_add(slot.lane(), 1);
-            let free = words.load(word::STATE) & state::BARS_READERS == 0;
+            let free = words.load(word::STATE) & state::READER_LOOKS_AT == state::READERS;
             if !free {
                 words.fetch_sub(slot.lane(), 1);
             }
             free
         }
-        Mode::Exclusive => {
-            let held = slot.owner() + state::NO_READERS;
-            words.compare_exchange(word::STATE, state::NO_READERS, held).is_ok()
-        }
+        Mode::Exclusive => words.compare_exchange(word::STATE, 0, slot.owner()).is_ok(),
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) fn try_acquire_short<W: LockWords>(words: &W, slot: Slot, mode: Mode)
 #[inline(never)]
 fn try_among_readers<W: LockWords>(words: &W, slot: Slot) -> bool {
     let claim = slot.owner() | state::CLAIM;
-    if words.compare_exchange(word::STATE, 0, claim).is_err() {
+    if words.compare_exchange(word::STATE, state::READERS, state::READERS | claim).is_err() {
         return false;
     }
     // Read after the claim: a VM raises it before its first reader can announce itself, and

@@ -288,6 +288,61 @@ mod tests {
     }
 
     #[test]
+    fn every_size_and_right_is_written_as_the_manual_has_it_and_splits_into_the_same() {
+        use crate::pte::{PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PS, PTE_U, PTE_W};
+        let frame = 0x1_4000_0000;
+        for size in [PageSize::Small4K, PageSize::Large2M, PageSize::Huge1G] {
+            for (base, upper) in [(0x1000_4000_0000, false), (0xffff_9000_4000_0000, true)] {
+                for bits in 0..8 {
+                    let mut mem = MapMem::default();
+                    let root = mem.alloc_table().unwrap();
+                    let mut tables = PageTable::new(root, &mut mem);
+                    let gva = GuestVirt::literal(base);
+                    tables.map(gva, GuestPhys::literal(frame), size, rights(bits)).unwrap();
+                    let expected = PTE_P
+                        | PTE_A
+                        | PTE_D
+                        | if bits & 1 != 0 { PTE_W } else { 0 }
+                        | if bits & 2 != 0 { 0 } else { PTE_NX }
+                        | if bits & 4 != 0 { PTE_U } else { 0 };
+                    let large = if size == PageSize::Small4K { 0 } else { PTE_PS };
+                    let walk = tables.walk(gva).unwrap();
+                    assert_eq!(walk.level, size.level());
+                    assert_eq!(walk.pte.raw(), frame | expected | large, "{size:?} {bits:03b}");
+                    // What leads there lets everything through, ring 3 in its half only.
+                    let mut table = root;
+                    for level in [Level::Root, Level::Pointer, Level::Directory] {
+                        if level <= size.level() {
+                            break;
+                        }
+                        let pte = mem.read(table, gva.index(level)).unwrap();
+                        let user = if upper { 0 } else { PTE_U };
+                        assert_eq!(pte.raw() & !pte.target().raw(), PTE_P | PTE_W | user);
+                        table = pte.target();
+                    }
+                    // Into the smallest pages: each entry of each table, counted.
+                    let mut tables = PageTable::new(root, &mut mem);
+                    let pages = size.bytes() / PAGE_SIZE;
+                    for page in (0..pages).step_by(if pages > 512 { 511 } else { 1 }) {
+                        let gva = gva.checked_add(page * PAGE_SIZE).unwrap();
+                        tables.table_for(gva, Level::Table).unwrap();
+                        let walk = tables.walk(gva).unwrap();
+                        let target = frame + page * PAGE_SIZE;
+                        assert_eq!((walk.level, walk.pte.raw()), (Level::Table, target | expected));
+                    }
+                    // And joined again by one entry over the table.
+                    tables.map(gva, GuestPhys::literal(frame), size, rights(bits)).unwrap();
+                    let walk = tables.walk(gva).unwrap();
+                    assert_eq!(
+                        (walk.level, walk.pte.raw()),
+                        (size.level(), frame | expected | large)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_table_outside_memory_is_an_error() {
         let mut mem = MapMem::default();
         let root = mem.alloc_table().unwrap();

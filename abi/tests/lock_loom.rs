@@ -251,7 +251,7 @@ fn dying(preemptions: usize, readers_seen: bool, mine: Mode, others: Mode) {
         let most = most.clone();
         runs += check(preemptions, move || {
             let page = Arc::new(Page::new());
-            page.word(word::STATE).store(if readers_seen { 0 } else { state::NO_READERS }, SeqCst);
+            page.word(word::STATE).store(if readers_seen { state::READERS } else { 0 }, SeqCst);
             let mortal = {
                 let page = page.clone();
                 let most = most.clone();

@@ -27,20 +27,17 @@ use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    IST_STACK_BYTES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
-    SWITCH_LIVE, VCPU_CALL_STACK, VCPU_IST_STACKS,
+    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
+    SWITCH_LIVE, VCPU_CALL_STACK,
 };
 use abi::lock::{state, word};
 use abi::objects::MAX_INSTANCES;
-use abi::shared::VcpuPage;
+use abi::shared::{TRAP_TO_PAGE, VcpuPage};
 use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
 use abi::{GuestVirt, PAGE_SIZE};
 
 use crate::locks::{FLUSH, PARTIAL, switch_with_locks};
 
-/// From the frame of a trap, five words without an error code, on the first exception stack
-/// down to the vCPU's page.
-const TRAP_TO_PAGE: i32 = -((VCPU_IST_STACKS + IST_STACK_BYTES - 5 * 8) as i32);
 /// From the top of the call stack, likewise.
 const TOP_TO_PAGE: i32 = -((VCPU_CALL_STACK + PAGE_SIZE) as i32);
 
@@ -58,7 +55,8 @@ global_asm!(
     ".globl sj_sysret_switch, sj_sysret_take, sj_sysret_give",
 
     // In the macros, `page` is how an operand in the vCPU's page begins, `tagged` whether there
-    // may be tags, `back` how to return to the program. RCX and R11 are SYSCALL's; RAX, RDX,
+    // may be tags, `note` how to say that locks are held or that none is, `back` how to return
+    // to the program. RCX and R11 are SYSCALL's; RAX, RDX,
     // RSI, R8, R9, R10 are used.
     //
     // Announced before anything is read that the VMM may change: XCHG is a full barrier
@@ -87,7 +85,7 @@ global_asm!(
     ".endm",
 
     // Announced, no lock is held, and the instance is not plain: takes its locks.
-    ".macro sj_take page, tagged, back",
+    ".macro sj_take page, tagged, note, back",
     "mov rsi, [rdi * 8 + {lock_ranges}]",
     "mov \\page\\(){held}], rsi",
     // Upper half: offset of the references; lower half, ESI: how many.
@@ -99,15 +97,15 @@ global_asm!(
     "mov r10d, [r8 + {ref_slot}]",
     "cmp dword ptr [r8 + {ref_exclusive}], 0",
     "je 12f",
-    "mov eax, {no_readers}",
-    "lea r10, [r10 + {no_readers} + 1]",
+    "xor eax, eax",
+    "inc r10d",
     "lock cmpxchg [r9 + {state}], r10",
     "jne 14f",
     "add r8, {ref_bytes}",
     "dec esi",
     "jnz 10b",
     "11:",
-    "mov qword ptr \\page\\(){plain_limit}], 0",
+    "\\note",
     // The list's end has its root and generation: the range was one load, so all is of a piece.
     "mov r9, [r8 + {end_cr3}]",
     ".if \\tagged",
@@ -124,8 +122,10 @@ global_asm!(
     // A reader announces itself, then looks.
     "12:",
     "lock inc qword ptr [r9 + r10 * 8 + {lanes}]",
-    "test dword ptr [r9 + {state}], {bars_readers}",
-    "jnz 13f",
+    "mov eax, [r9 + {state}]",
+    "and eax, {reader_looks_at}",
+    "cmp eax, {readers}",
+    "jne 13f",
     "add r8, {ref_bytes}",
     "dec esi",
     "jnz 10b",
@@ -141,7 +141,7 @@ global_asm!(
 
     // Locks are held, or the handle is out of range: if the target is a plain instance, goes
     // there and gives the locks back.
-    ".macro sj_give page, tagged, back",
+    ".macro sj_give page, tagged, note, back",
     "mov rsi, \\page\\(){held}]",
     "mov r8, rsi",
     "shr r8, 32",
@@ -179,7 +179,7 @@ global_asm!(
     "jnz 20b",
     "21:",
     "mov qword ptr \\page\\(){held}], 0",
-    "mov qword ptr \\page\\(){plain_limit}], {max_instances}",
+    "\\note",
     "mov rdx, \\page\\(){line}]",
     "mov cr3, r9",
     "mov [rdx + {inside}], rdi",
@@ -237,9 +237,9 @@ global_asm!(
     "sj_sysret_switch:",
     "sysretq",
     "6:",
-    "sj_take \"gs:[\", 1, \"swapgs; sj_sysret_take: sysretq\"",
+    "sj_take \"gs:[\", 1, \"mov qword ptr gs:[{plain_limit}], 0\", \"swapgs; sj_sysret_take: sysretq\"",
     "7:",
-    "sj_give \"gs:[\", 1, \"swapgs; sj_sysret_give: sysretq\"",
+    "sj_give \"gs:[\", 1, \"mov qword ptr gs:[{plain_limit}], {max_instances}\", \"swapgs; sj_sysret_give: sysretq\"",
     // In Rust, on the call stack.
     "4:",
     "xor edx, edx",
@@ -260,12 +260,16 @@ global_asm!(
     "swapgs",
     "jmp sj_leave_call",
 
-    // By UD2: RSP at the frame.
+    // By UD2: RSP at the frame. The vCPU's page says where to begin, so that who holds one lock
+    // begins in code that knows it.
     ".balign 16",
     "sj_switch_trapped:",
-    "add qword ptr [rsp], 2",
-    "cmp rdi, [rsp + {trap_to_page} + {plain_limit}]",
-    "jae 7f",
+    // Behind the UD2, whose place is known: writing half a word is cheaper than adding to one.
+    "mov dword ptr [rsp], {behind_ud2_low}",
+    "jmp qword ptr [rsp + {trap_to_page} + {trap_entry}]",
+    "sj_trap_free:",
+    "cmp rdi, {max_instances}",
+    "jae sj_trap_held",
     "sj_announce \"[rsp + {trap_to_page} + \"",
     // To where we are, too: that is cheaper here than to ask.
     "mov rcx, [rdi * 8 + {plain_roots}]",
@@ -274,16 +278,29 @@ global_asm!(
     "mov [rdx + {inside}], rdi",
     "iretq",
     "6:",
+    "mov rcx, [rdi * 8 + {lock_ways}]",
+    "jrcxz 6f",
+    "jmp rcx",
+    "6:",
     "cmp rdi, r8",
     "je 3f",
-    "sj_take \"[rsp + {trap_to_page} + \", 0, iretq",
-    "7:",
-    "sj_give \"[rsp + {trap_to_page} + \", 0, iretq",
+    "sj_take \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_held\", iretq",
+    "sj_trap_held:",
+    "sj_give \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_free\", iretq",
+    "sj_trap_given:",
+    "mov edx, {flush}",
+    "jmp 5f",
+    "sj_trap_slow:",
     "4:",
     "xor edx, edx",
     "5:",
     "lea rsi, [rsp + {trap_to_page}]",
     "call {switch_with_locks}",
+    "mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_held",
+    "cmp dword ptr [rsp + {trap_to_page} + {held}], 0",
+    "jne 7f",
+    "mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_free",
+    "7:",
     "test rax, rax",
     "jne 8f",
     "3:",
@@ -304,6 +321,9 @@ global_asm!(
     plain_limit = const offset_of!(VcpuPage, plain_limit),
     held = const offset_of!(VcpuPage, held),
     nudge = const offset_of!(VcpuPage, nudge),
+    behind_ud2_low = const (CALL_PAGE_SWITCH_UD2.raw() + 2) as u32 as i32,
+    trap_entry = const offset_of!(VcpuPage, trap_entry),
+    lock_ways = const near(LOCK_WAYS, 0),
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
     live = const near(SWITCH_LIVE, 0),
     announced = const offset_of!(VcpuLine, announced),
@@ -319,8 +339,8 @@ global_asm!(
     end_generation = const near(LOCK_REFS, offset_of!(LockEnd, generation)),
     state = const word::STATE * 8,
     lanes = const word::LANES * 8,
-    no_readers = const state::NO_READERS,
-    bars_readers = const state::BARS_READERS,
+    readers = const state::READERS,
+    reader_looks_at = const state::READER_LOOKS_AT,
     waiters = const state::WAITERS,
     max_instances = const MAX_INSTANCES,
     tag_mask = const CR3_TAG,

@@ -5,8 +5,10 @@
 //! - [`vm`]: running a program in a VM and outside of one
 //! - [`fuzz`]: one fuzz input, judged
 //! - [`pace`]: waiting longer and trying less often on slow machines
+//! - [`counts`]: exact counts, compared with `resources/counts.toml`
 //! - [`guests`]: building the programs; [`elf`]: programs that never were
 
+pub mod counts;
 pub mod elf;
 pub mod fuzz;
 pub mod guests;

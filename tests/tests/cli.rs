@@ -451,7 +451,13 @@ fn what_cannot_be_run_is_refused_with_reason_status_and_help() {
     refused(&[], &write("arm", &arm), 126, &["machine 183", "help:"]);
     refused(&[], &write("short", &program[..program.len() / 2]), 126, &["truncated"]);
     refused(&[], &write("header", &program[..40]), 126, &["ELF header"]);
-    refused(&[], Path::new("/bin/true"), 126, &["dynamically linked", "crt-static", "-static"]);
+    // Its note becomes the name of a loader.
+    let mut dynamic = program.clone();
+    let headers = dynamic[64..].chunks_exact_mut(56).take(program[56].into());
+    let mut notes = headers.filter(|header| header[0] == 4);
+    notes.next().expect("it has a note")[0] = 3;
+    let dynamic = write("dynamic", &dynamic);
+    refused(&[], &dynamic, 126, &["dynamically linked", "crt-static", "-static"]);
 }
 
 #[test]

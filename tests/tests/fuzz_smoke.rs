@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use abi::objects::Right;
 use tests::skip_without_kvm;
-use tests::{fuzz, guests};
+use tests::{fuzz, guests, pace};
 use vmm::process::Outcome;
 use vmm::store::{Mode, Name, SegmentSpec, Store};
 
@@ -26,8 +26,8 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 fn random_system_calls_never_harm_the_vmm() {
     skip_without_kvm!();
     let program = guests::rust("fuzz_calls");
-    let seeds =
-        std::env::var("SPACEJMP_FUZZ_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let asked = std::env::var("SPACEJMP_FUZZ_SEEDS").ok().and_then(|n| n.parse().ok());
+    let seeds = asked.unwrap_or_else(|| pace::times(60).max(8).into());
     let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
     for seed in 0..seeds {
         // About 25 bytes a call.
@@ -46,7 +46,7 @@ fn random_system_calls_never_harm_the_vmm() {
 
 #[test]
 fn random_headers_manifests_and_archives_are_refused_or_sound() {
-    for seed in 0..3000 {
+    for seed in 0..pace::times(3000).into() {
         fuzz::header(&noise(seed, 508));
         fuzz::manifest(&noise(seed, 200));
         fuzz::archive(&noise(seed, 300));

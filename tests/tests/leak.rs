@@ -2,12 +2,15 @@
 //!
 //! In a test program of its own, with one test: other tests' threads and files would count.
 
+use std::process::Command;
 use std::time::Duration;
 
 use tests::skip_without_kvm;
 use tests::vm::Run;
 use tests::{guests, pace};
 use vmm::process::Outcome;
+
+const ARENAS: &str = "MALLOC_ARENA_MAX";
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -49,7 +52,20 @@ fn one_vm(round: usize) {
 #[test]
 fn a_hundred_vms_leave_nothing_behind() {
     skip_without_kvm!();
-    // What is made once and kept: the C library's caches and arenas, thread stacks.
+    // glibc gives threads that allocate at the same time 64 MiB of addresses each, whenever
+    // that happens first, and keeps them. With one arena for all, what grows is ours.
+    if std::env::var_os(ARENAS).is_none() {
+        let again = ["--exact", "a_hundred_vms_leave_nothing_behind", "--nocapture"];
+        let program = std::env::current_exe().expect("this program has a path");
+        let output = Command::new(program).args(again).env(ARENAS, "1").output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let cause = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{cause}");
+        // The test was found under that name and did not only pass by being none.
+        assert!(said.contains("1 passed"), "{said}");
+        return;
+    }
+    // What is made once and kept: the C library's caches, thread stacks.
     (0..12).for_each(one_vm);
     let vms = pace::times(100).max(8) as usize;
     let before = held();

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use abi::objects::{Right, SegRoot};
+use abi::objects::{Lifetime, Right, SegRoot};
 use serde_json::Value;
 use tests::guests::{self, Profile};
 use vmm::store::{Mode, Name, SegmentSpec, Store};
@@ -224,4 +224,152 @@ fn a_damaged_archive_is_one_error_that_names_it_and_what_is_wrong() {
             serde_json::from_str(&ok(&to, &["store", "info", "--json"])).expect("JSON");
         assert_eq!((&list["vases"], &list["segments"]), (&0.into(), &0.into()));
     }
+}
+
+#[test]
+fn content_of_several_files_and_of_volatile_segments_comes_back() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let store = Store::open_or_create(&from).expect("a new store");
+    let vid = store.create_vas(&name("map"), Mode::PRIVATE).expect("made");
+    let kept = SegmentSpec::new(17 << 40);
+    let volatile = SegmentSpec { lifetime: Lifetime::Volatile, ..SegmentSpec::new(9 << 40) };
+    // In each of their files, at its start, in it, and at its end.
+    let places = |spec: &SegmentSpec| {
+        let parts = (0..spec.size_bytes).step_by(8 << 40);
+        let end = |start: u64| (start + (8 << 40)).min(spec.size_bytes) - 8;
+        parts.flat_map(move |start| [start, start + (5 << 30), end(start)]).collect::<Vec<u64>>()
+    };
+    for (text, spec) in [("kept", &kept), ("volatile", &volatile)] {
+        let sid = store.create_segment(&name(text), spec).expect("made");
+        store.attach_segment(vid, sid, Right::Write).expect("attached");
+        let file = store.open_segment(sid).expect("there");
+        for at in places(spec) {
+            let part = file.part(at >> 43).expect("there");
+            let offset = part.offset() + at % (8 << 40);
+            rustix::io::pwrite(part.fd(), &at.to_le_bytes(), offset).expect("written");
+        }
+    }
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    ok(&from, &["vas", "export", "map", file]);
+    ok(&to, &["vas", "import", file]);
+    let copy = Store::open(&to).expect("a store");
+    for (text, spec) in [("kept", &kept), ("volatile", &volatile)] {
+        let sid = copy.find_segment(&name(text)).expect("there");
+        let record = copy.segment(sid).expect("whole");
+        assert_eq!(record.header.lifetime, spec.lifetime, "{text}");
+        assert!(record.stored_bytes < 1 << 20, "{text}: holes stay holes");
+        let file = copy.open_segment(sid).expect("there");
+        for at in places(spec) {
+            let part = file.part(at >> 43).expect("there");
+            let mut found = [0; 8];
+            rustix::io::pread(part.fd(), &mut found[..], part.offset() + at % (8 << 40))
+                .expect("read");
+            assert_eq!(u64::from_le_bytes(found), at, "{text} at {at:#x}");
+        }
+    }
+    ok(&to, &["store", "check"]);
+    for store in [store, copy] {
+        store.delete_vas(vid).expect("deleted");
+        for text in ["kept", "volatile"] {
+            let sid = store.find_segment(&name(text)).expect("there");
+            store.delete_segment(sid).expect("deleted");
+        }
+    }
+}
+
+/// Whether segments are there without a VAS, and whether the check names them all.
+fn orphans(store: &Store, path: &Path) -> usize {
+    let segments = store.list_segments().expect("a list");
+    if !store.list_vases().expect("a list").is_empty() {
+        return 0;
+    }
+    let output = run(path, &["store", "check", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for segment in &segments {
+        let file = path.join("segments").join(segment.name.as_str());
+        let named = report["findings"].as_array().expect("a list").iter().any(|finding| {
+            finding["file"] == file.to_str().expect("ASCII") && finding["field"] == "import"
+        });
+        assert!(named, "{} is not named: {report}", segment.name);
+    }
+    segments.len()
+}
+
+#[test]
+fn what_a_killed_import_leaves_is_named_by_check_and_removed_by_gc() {
+    const SEGMENTS: usize = 60;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let source = Store::open_or_create(&from).expect("a new store");
+    let vid = source.create_vas(&name("map"), Mode::PRIVATE).expect("made");
+    for n in 0..SEGMENTS {
+        let text = format!("s{n}");
+        // Some with parts, which have to go too.
+        let size_bytes = if n % 20 == 0 { 9 << 40 } else { 4096 };
+        let sid = source.create_segment(&name(&text), &SegmentSpec::new(size_bytes));
+        source.attach_segment(vid, sid.expect("made"), Right::Write).expect("attached");
+    }
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    ok(&from, &["vas", "export", "map", file]);
+    let store = Store::open_or_create(&to).expect("a new store");
+    let empty = files(store.path());
+    let (mut in_the_middle, mut round) = (0, 0);
+    while in_the_middle < 3 {
+        round += 1;
+        assert!(round < 200, "no import was killed while it published");
+        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        command.env("SPACEJMP_STORE", &to).args(["vas", "import", file]);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("the command starts");
+        // As soon as something is published: the rest takes many times as long.
+        let published = |store: &Store| fs::read_dir(store.path().join("segments"));
+        while child.try_wait().expect("it can be waited for").is_none() {
+            if published(&store).expect("the folder can be listed").count() > round % SEGMENTS {
+                break;
+            }
+        }
+        // It may have ended just now.
+        let _ = child.kill();
+        child.wait().expect("it can be waited for");
+        in_the_middle += usize::from(orphans(&store, &to) > 0);
+        store.gc().expect("garbage is collected");
+        match store.find_vas(&name("map")) {
+            Ok(vid) => {
+                // It was quicker; then it is whole, with nothing else.
+                let segments = store.vas(vid).expect("whole").segments;
+                assert_eq!(segments.len(), SEGMENTS);
+                store.delete_vas(vid).expect("deleted");
+                segments.iter().for_each(|s| store.delete_segment(s.sid).expect("deleted"));
+            }
+            Err(error) => assert_eq!(error.errno(), abi::Errno::ENOENT, "{error}"),
+        }
+        assert_eq!(files(store.path()), empty, "round {round}");
+    }
+    println!("{in_the_middle} of {round} imports were killed while they published");
+}
+
+#[test]
+fn a_segment_of_a_killed_import_that_somebody_took_to_stays() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("store");
+    let store = Store::open_or_create(&path).expect("a new store");
+    let sid = store.create_segment(&name("taken"), &SegmentSpec::new(4096)).expect("made");
+    let second = path.join("tmp/0123456789abcdef.import");
+    fs::hard_link(path.join("segments/taken"), &second).expect("linked");
+    // A copy of a file is not the file: its segment is not touched for it.
+    store.create_segment(&name("other"), &SegmentSpec::new(4096)).expect("made");
+    let copied = path.join("tmp/copy.import");
+    fs::copy(path.join("segments/other"), &copied).expect("copied");
+    fs::hard_link(&copied, path.join("tmp/link.import")).expect("linked");
+    let vid = store.create_vas(&name("mine"), Mode::PRIVATE).expect("made");
+    store.attach_segment(vid, sid, Right::Write).expect("attached");
+    store.gc().expect("garbage is collected");
+    assert!(!second.exists() && !copied.exists());
+    for text in ["taken", "other"] {
+        store.find_segment(&name(text)).expect("it is there");
+    }
+    ok(&path, &["store", "check"]);
 }

@@ -244,23 +244,24 @@ fn a_thousand_vases_and_ten_thousand_segments_are_listed_within_a_second() {
     let store = Store::open_or_create(&home.store()).expect("a new store");
     let name = |text: String| Name::new(text.as_bytes()).expect("a name");
     let mut sids = Vec::new();
-    for number in 0..10_000_u64 {
+    let (segments, vases) = (pace::times(10_000), pace::times(1000));
+    for number in 0..u64::from(segments) {
         let base = Some(VAS_START.raw() + number * (2 << 20));
         let spec = SegmentSpec { base, ..SegmentSpec::new(4096) };
         sids.push(store.create_segment(&name(format!("segment {number}")), &spec).expect("made"));
     }
-    for number in 0..1000 {
+    for number in 0..vases as usize {
         let vid = store.create_vas(&name(format!("vas {number}")), Mode::PRIVATE).expect("made");
         store.attach_segment(vid, sids[number * 10], Right::Write).expect("attached");
     }
     // The first run builds the command.
     home.ok(&["store", "info"]);
-    for (kind, key, count) in [("seg", "segments", 10_000), ("vas", "vases", 1000)] {
+    for (kind, key, count) in [("seg", "segments", segments), ("vas", "vases", vases)] {
         let since = Instant::now();
         let list = home.json(&[kind, "ls", "--json"]);
         let took = since.elapsed();
         println!("{kind} ls: {count} in {took:?}");
-        assert_eq!(list[key].as_array().expect("a list").len(), count);
+        assert_eq!(list[key].as_array().expect("a list").len(), count as usize);
         assert!(took < pace::limit(Duration::from_secs(1)), "{kind} ls took {took:?}");
     }
 }

@@ -2,6 +2,8 @@
 //! the commands do is in the modules, so that `check` and the commands share it.
 
 mod check;
+mod counts;
+mod defects;
 mod e2e;
 mod machine;
 mod ratchet;
@@ -39,10 +41,24 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Compare what each path costs, in instructions and exits, with resources/counts.toml
+    Counts {
+        /// Write what was measured into the file; what another kind of host has stays
+        #[arg(long)]
+        update: bool,
+    },
     /// Boot an emulated machine, run a command in it, leave with the command's status
     ///
     /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
     Machine(MachineArgs),
+    /// Plant known defects, one at a time, in a copy of the last commit: a test has to catch each
+    Defects {
+        /// Defects to plant; all when none is named
+        names: Vec<String>,
+        /// Print what there is to plant and leave
+        #[arg(long)]
+        list: bool,
+    },
     /// Install and download what the emulated machines need (as `machine` does when needed)
     MachineSetup,
 }
@@ -53,6 +69,8 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check { list: true, .. } => report(Ok(check::list()), 1),
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
+        Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
+        Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::MachineSetup => {
             report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
         }

@@ -12,16 +12,23 @@ use anyhow::{Context, Result, bail};
 /// The target all our programs are built for; `.cargo/config.toml` names it too.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The checkout this xtask was built from.
+/// The checkout this xtask was built from, or a copy of it.
 pub(crate) struct Workspace {
     root: PathBuf,
+    /// Cargo's output folder, where it is not what cargo takes by itself.
+    target: Option<PathBuf>,
 }
 
 impl Workspace {
     /// The workspace that holds the source of this program.
     pub(crate) fn here() -> Self {
         let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self { root: xtask.parent().unwrap_or(xtask).to_path_buf() }
+        Self { root: xtask.parent().unwrap_or(xtask).to_path_buf(), target: None }
+    }
+
+    /// Another checkout, whose cargo builds into `target`.
+    pub(crate) fn at(root: PathBuf, target: PathBuf) -> Self {
+        Self { root, target: Some(target) }
     }
 
     /// The workspace's own folder.
@@ -31,6 +38,9 @@ impl Workspace {
 
     /// Cargo's output folder, which a contributor may have moved.
     pub(crate) fn target(&self) -> PathBuf {
+        if let Some(target) = &self.target {
+            return target.clone();
+        }
         let name = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| OsString::from("target"));
         self.root.join(name)
     }
@@ -49,6 +59,9 @@ impl Workspace {
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(arguments).current_dir(&self.root);
+        if let Some(target) = &self.target {
+            cargo.env("CARGO_TARGET_DIR", target);
+        }
         cargo
     }
 }

@@ -245,8 +245,8 @@ impl<W: LockWords, H: Waiting> Desk<'_, W, H> {
         }
         match (queue.reader, queue.writer) {
             (Some(reader), writer) if self.readers_next(reader, writer.map(|(_, entry)| entry)) => {
-                if seen & state::NO_READERS != 0 {
-                    self.words.fetch_and(word::STATE, !state::NO_READERS);
+                if seen & state::READERS == 0 {
+                    self.words.fetch_or(word::STATE, state::READERS);
                 }
                 self.words.store(word::READERS_TURN, 0);
                 for (index, entry) in self.entries() {

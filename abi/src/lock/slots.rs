@@ -75,7 +75,7 @@ pub fn claim_slot<W: LockWords, H: Waiting>(
         let now = words.load(word::STATE);
         if alone && now & (state::OWNER | state::WAITERS) == 0 {
             // Nobody but this VM could be a reader, and it begins only now.
-            let _ = words.compare_exchange(word::STATE, now, now | state::NO_READERS);
+            let _ = words.compare_exchange(word::STATE, now, now & !state::READERS);
         }
         Some(slot)
     });

@@ -94,7 +94,7 @@ pub fn upgrade<W: LockWords, H: Waiting>(
 
 /// Makes the caller's exclusive hold a shared one; nobody gets in between.
 pub fn downgrade<W: LockWords, H: Waiting>(words: &W, host: &H, slot: Slot, me: LeaseId) {
-    words.fetch_and(word::STATE, !state::NO_READERS);
+    words.fetch_or(word::STATE, state::READERS);
     words.fetch_add(slot.lane(), 1);
     if !release_fast(words, slot, Mode::Exclusive) {
         nudge(words, host, me);

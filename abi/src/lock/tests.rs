@@ -36,7 +36,7 @@ fn snapshot(page: &Page) -> Vec<u64> {
 
 #[test]
 fn readers_share_and_writers_are_alone() {
-    let page = Page::new(0);
+    let page = Page::new(state::READERS);
     for reader in [0, 1, 63, 0] {
         assert!(try_acquire_fast(&page, slot(reader), Mode::Shared));
     }
@@ -54,23 +54,23 @@ fn readers_share_and_writers_are_alone() {
     }
     assert_eq!(snapshot(&page), held, "a failed try changes nothing");
     assert!(release_fast(&page, slot(63), Mode::Exclusive));
-    assert_eq!(page.load(word::STATE), 0);
+    assert_eq!(page.load(word::STATE), state::READERS);
 }
 
 #[test]
 fn a_lock_without_readers_lets_writers_in_and_readers_not() {
-    let page = Page::new(state::NO_READERS);
+    let page = Page::new(0);
     assert!(!try_acquire_fast(&page, slot(3), Mode::Shared));
     assert!(try_acquire_fast(&page, slot(3), Mode::Exclusive));
     assert!(!try_acquire_fast(&page, slot(4), Mode::Exclusive));
     assert!(release_fast(&page, slot(3), Mode::Exclusive));
-    assert_eq!(page.load(word::STATE), state::NO_READERS);
+    assert_eq!(page.load(word::STATE), 0);
 }
 
 #[test]
 fn waiters_and_inconsistency_send_everybody_the_long_way() {
     for flag in [state::WAITERS, state::INCONSISTENT] {
-        for initial in [flag, flag | state::NO_READERS] {
+        for initial in [flag, flag | state::READERS] {
             let page = Page::new(initial);
             for mode in [Mode::Shared, Mode::Exclusive] {
                 assert!(!try_acquire_fast(&page, slot(0), mode));
@@ -83,11 +83,11 @@ fn waiters_and_inconsistency_send_everybody_the_long_way() {
 #[test]
 fn a_release_tells_of_waiters() {
     for mode in [Mode::Shared, Mode::Exclusive] {
-        let page = Page::new(0);
+        let page = Page::new(state::READERS);
         assert!(try_acquire_fast(&page, slot(2), mode));
         page.fetch_or(word::STATE, state::WAITERS);
         assert!(!release_fast(&page, slot(2), mode));
-        assert_eq!(page.load(word::STATE), state::WAITERS);
+        assert_eq!(page.load(word::STATE), state::READERS | state::WAITERS);
     }
 }
 
@@ -113,10 +113,10 @@ fn a_fast_switch_exchanges_all_locks_or_none() {
         let (old, new) = (list(|kind| kind % 3), list(|kind| kind / 3));
         for other in 0..=PAGES {
             let pages: Vec<Page> = (0..PAGES)
-                .map(|page| Page::new(if page % 2 == 0 { 0 } else { state::NO_READERS }))
+                .map(|page| Page::new(if page % 2 == 0 { state::READERS } else { 0 }))
                 .collect();
             for lock in &old {
-                pages[lock.page as usize].fetch_and(word::STATE, !state::NO_READERS);
+                pages[lock.page as usize].fetch_or(word::STATE, state::READERS);
             }
             let words_of = |page: u64| &pages[page as usize];
             assert_ne!(switch_locks_fast(&[], &old, words_of), Fast::Refused);

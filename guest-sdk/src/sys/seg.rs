@@ -80,7 +80,8 @@ pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 }
 
 /// Puts `sid` into the VAS `vid`, for everybody who has it attached or will. Those who are
-/// inside see it at the latest at their next switch.
+/// inside see it at the latest at their next switch; an instance that has the segment, or one in
+/// its place, by [`seg_attach_local`] keeps that.
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`, or no segment the id `sid`.
@@ -114,7 +115,7 @@ pub fn seg_attach_local(vh: VasHandle, sid: SegId, right: Right) -> Result<(), E
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`, or the segment is not in it.
-/// - `EBUSY`: a thread of a live process is inside the VAS.
+/// - `EBUSY`: a thread of a live process is inside the VAS, or waits to come in.
 /// - `EACCES`: the VAS may not be written to.
 /// - store errors ([`super`]).
 pub fn seg_detach(vid: VasId, sid: SegId) -> Result<(), Errno> {
@@ -153,7 +154,7 @@ pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
 ///
 /// # Errors
 /// - `ENOENT`: no segment has the id `sid`.
-/// - `EBUSY`: a live process, perhaps this one, has it attached.
+/// - `EBUSY`: a live process, perhaps this one, has it attached, or a VAS lists it.
 /// - `EACCES`: the segment or the store may not be written to.
 /// - store errors ([`super`]).
 pub fn seg_delete(sid: SegId) -> Result<(), Errno> {

@@ -64,7 +64,8 @@ pub fn hyper_null() -> Result<(), Errno> {
 /// After any error but `EOWNERDEAD` the thread is where it was, with the locks it had.
 ///
 /// - `EBADF`: `vh` is no instance of this process.
-/// - `EINTR`: a signal was handled while the thread waited for a lock.
+/// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks
+///   and waits without limit: it may have given some back, and handles the signal inside.
 /// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some holder died while
 ///   holding one of them, and the content it locked may be half-changed. Repair it, then say so
 ///   with [`super::seg_command::RECOVER`]; until then every switch says this again.

@@ -88,7 +88,7 @@ pub fn vas_attach(vid: VasId, flags: u64) -> Result<VasHandle, Errno> {
 /// # Errors
 /// - `EBADF`: `vh` is no instance of this process.
 /// - `EINVAL`: `vh` is home.
-/// - `EBUSY`: a thread of this process is inside, perhaps the caller.
+/// - `EBUSY`: a thread of this process is inside, perhaps the caller, or waits to come in.
 pub fn vas_detach(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses, and refuses an instance that anybody is in.
     unsafe { call(CALL_VAS_DETACH, [vh.raw()]) }.map(|_| ())

@@ -12,6 +12,8 @@ use abi::Errno;
 use abi::layout::{VAS_END, VAS_START};
 use spacejmp::sys::{self, VasHandle};
 
+use crate::touch::{self, Seen};
+
 /// An aligned word in the VAS region, of whatever is mapped there at the time of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u64);
@@ -52,6 +54,22 @@ impl Place {
     /// Makes it hold `value`.
     pub fn write(self, value: u64) {
         self.word().store(value, Ordering::SeqCst);
+    }
+
+    /// Reads it if it can be read.
+    #[must_use]
+    pub fn look(self) -> Seen {
+        // SAFETY: in the VAS region (`at`), where everybody uses atomics, and an aligned read
+        // is one.
+        unsafe { touch::read(self.0) }
+    }
+
+    /// Writes it if it can be written.
+    #[must_use]
+    pub fn put(self, value: u64) -> Seen {
+        // SAFETY: in the VAS region (`at`), where everybody uses atomics, and an aligned write
+        // is one.
+        unsafe { touch::write(self.0, value) }
     }
 
     /// Adds one in two steps, which only a lock around them makes one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
 use vmm::space::{Backing, FaultOutcome, Prot, Space};
-use vmm::vm::{Exit, Machine, UserRegs, Vcpu, Via};
+use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
 
 /// Where code goes.
 pub(crate) const CODE: u64 = 0x50_0000_0000;
@@ -34,7 +34,12 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Bench {
-        let machine = Machine::new().expect("a VM can be made here");
+        Bench::with_tags(TagShape::AsOffered)
+    }
+
+    /// On processors with these TLB tags, or fewer.
+    pub(crate) fn with_tags(shape: TagShape) -> Bench {
+        let machine = Machine::with_tags(shape).expect("a VM can be made here");
         let vcpu = machine.new_vcpu().expect("and a vCPU");
         let space = Space::new(machine.clone(), 1 << 30);
         let bench = Bench { machine, space, vcpu };
@@ -58,6 +63,15 @@ impl Bench {
         self.space.copy_out(at, code).expect("the code page is writable");
         self.vcpu.regs = marked(at);
         self.vcpu.restore_all();
+    }
+
+    /// Runs something in the code page, so that fetching from it needs no VM exit any more.
+    ///
+    /// For single steps: Bochs 2.7 takes an EPT violation at a fetch for the end of the
+    /// instruction and raises the step's #DB before the instruction has run.
+    pub(crate) fn touch_code(&mut self) {
+        self.load(&[0x0f, 0x0b]);
+        self.run_to(6);
     }
 
     /// Runs to an exit that is not a mere interruption, mapping what may be mapped.

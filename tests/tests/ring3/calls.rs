@@ -1,6 +1,6 @@
 //! Linux's calls and ours: which registers survive, and odd places to make a call from.
 
-use abi::call::{CALL_HYPER_NULL, CALL_NULL};
+use abi::call::{CALL_HYPER_NULL, CALL_NULL, CALL_SEG_ROOT_SET, CALL_VAS_CREATE};
 use abi::{GuestVirt, PAGE_SIZE};
 use tests::skip_without_kvm;
 use vmm::vm::{Exit, UserRegs};
@@ -214,6 +214,7 @@ fn returns_to_addresses_that_are_not_canonical_are_the_programs_fault() {
 fn single_stepping_over_a_call_traps_behind_it_and_not_in_the_kernel() {
     skip_without_kvm!();
     let mut bench = Bench::new();
+    bench.touch_code();
     bench.load(&[&SYSCALL[..], &[0x90, 0x90, 0x0f, 0x0b]].concat());
     bench.vcpu.regs.rflags = FIXED | TRAP_FLAG;
     bench.run_to_syscall();
@@ -287,6 +288,23 @@ fn a_program_cannot_put_code_of_its_own_where_system_calls_go() {
     assert_eq!(below, Ok(()));
     let moved = bench.space.remap(page - 4096, 4096, 8192, false, None);
     assert!(moved.is_err(), "grown over the call page");
+}
+
+#[test]
+fn the_arguments_of_a_hypercall_reach_the_vmm_as_they_are() {
+    skip_without_kvm!();
+    let mut bench = Bench::new();
+    for number in [CALL_HYPER_NULL, CALL_VAS_CREATE, CALL_SEG_ROOT_SET] {
+        bench.load(&[&mov_eax(number)[..], &call_page(), &[0x0f, 0x0b]].concat());
+        let before = bench.vcpu.regs;
+        let exit = bench.run();
+        assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
+        // SYSCALL takes RCX and R11; the return address is on the stack.
+        let without = |regs: &UserRegs| UserRegs { rcx: 0, r11: 0, rip: 0, rflags: 0, ..*regs };
+        let rsp = before.rsp - 8;
+        let expected = UserRegs { rax: number.into(), rsp, ..without(&before) };
+        assert_eq!(without(&bench.vcpu.regs), expected, "{number:#x}");
+    }
 }
 
 #[test]

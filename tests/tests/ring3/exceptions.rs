@@ -222,6 +222,7 @@ fn software_interrupts_raise_an_exception_and_nothing_else() {
 fn single_steps_trap_after_each_instruction() {
     skip_without_kvm!();
     let bench = &mut Bench::new();
+    bench.touch_code();
     bench.load(&[0x90, 0x90, 0x0f, 0x0b]);
     bench.vcpu.regs.rflags = FIXED | TRAP_FLAG;
     for step in 1..=2 {

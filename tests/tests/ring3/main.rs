@@ -4,10 +4,14 @@
 
 mod bench;
 mod calls;
+mod counts;
 mod exceptions;
 mod fences;
 mod kicks;
+mod preserved;
+mod rights;
 mod state;
 mod switch;
 mod switch_locks;
+mod tags;
 mod windows;

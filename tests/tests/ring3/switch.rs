@@ -33,7 +33,10 @@ pub(crate) struct Switcher {
 
 impl Switcher {
     pub(crate) fn new(instances: u32) -> Switcher {
-        let bench = Bench::new();
+        Switcher::on(Bench::new(), instances)
+    }
+
+    pub(crate) fn on(bench: Bench, instances: u32) -> Switcher {
         let machine = &bench.machine;
         machine.start_switching().unwrap();
         let mut entries = Vec::new();

@@ -21,7 +21,10 @@ pub(crate) struct Locked {
 
 impl Locked {
     pub(crate) fn new(pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
-        let s = Switcher::new(needs.len() as u32);
+        Locked::on(Switcher::new(needs.len() as u32), pages, needs)
+    }
+
+    pub(crate) fn on(s: Switcher, pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
         let machine = s.bench.machine.clone();
         let pages = (0..pages).map(|page| machine.map_lock_page(page).unwrap()).collect();
         let mut next = 10;
@@ -43,6 +46,7 @@ impl Locked {
         let locked = Locked { s, pages };
         for page in 0..locked.pages.len() {
             locked.set(page, word::SLOTS_USED, 16);
+            locked.set(page, word::STATE, state::READERS);
         }
         locked
     }
@@ -82,6 +86,8 @@ impl Locked {
 }
 
 const FREE: (u64, u64) = (0, 0);
+/// Of a lock that readers use too, and of one that they do not.
+const FREE_STATES: [u64; 2] = [state::READERS, 0];
 const MINE: (u64, u64) = (OWN_SLOT as u64 + 1, 0);
 const READING: (u64, u64) = (0, 1);
 
@@ -105,11 +111,11 @@ fn locks_are_taken_on_the_way_in_and_given_back_on_the_way_out() {
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
     }
     // Writers only have a shorter way in.
-    l.set(0, word::STATE, state::NO_READERS);
+    l.set(0, word::STATE, 0);
     l.switch(1);
-    assert_eq!((l.lock(0), l.get(0, word::STATE) & state::NO_READERS), (MINE, state::NO_READERS));
+    assert_eq!((l.lock(0), l.get(0, word::STATE) & state::READERS), (MINE, 0));
     l.switch(0);
-    assert_eq!(l.get(0, word::STATE), state::NO_READERS);
+    assert_eq!(l.get(0, word::STATE), 0);
 }
 
 #[test]
@@ -154,13 +160,14 @@ fn a_lock_that_is_not_free_leaves_everything_to_the_vmm_as_it_was() {
     for from in [0, 2] {
         l.switch(from);
         for (page, at, value) in busy {
+            let was = l.get(page, at);
             l.set(page, at, value);
             let before: Vec<_> = (0..4).map(|page| l.lock(page)).collect();
             l.s.refused(1);
             let after: Vec<_> = (0..4).map(|page| l.lock(page)).collect();
             assert_eq!((after, l.held()), (before, u32::from(from != 0)));
             assert_eq!(l.get(page, at), value);
-            l.set(page, at, 0);
+            l.set(page, at, was);
         }
     }
     l.switch(1);
@@ -170,22 +177,68 @@ fn a_lock_that_is_not_free_leaves_everything_to_the_vmm_as_it_was() {
 #[test]
 fn who_waits_for_a_lock_given_back_is_made_known_to_the_vmm() {
     skip_without_kvm!();
-    let mut l = Locked::new(1, &[&[(0, true)]]);
+    for free in FREE_STATES {
+        let mut l = Locked::new(1, &[&[(0, true)]]);
+        l.set(0, word::STATE, free);
+        let machine = l.s.bench.machine.clone();
+        l.switch(1);
+        assert_eq!(machine.take_nudges(0).unwrap(), None);
+        l.set(0, word::STATE, l.get(0, word::STATE) | state::WAITERS);
+        let refs = machine.held_locks(0).unwrap();
+        l.s.bench.load(&[&switch_to(0)[..], &END].concat());
+        let exit = l.s.bench.run();
+        assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
+        // The switch is made.
+        assert_eq!((l.s.current(), l.s.root(), l.held()), (0, machine.home_root(), 0));
+        assert_eq!((l.s.bench.vcpu.regs.rdi, l.lock(0)), (0, FREE));
+        assert_eq!(machine.take_nudges(0).unwrap(), Some(refs));
+        assert_eq!(machine.take_nudges(0).unwrap(), None);
+        l.s.bench.vcpu.regs.rax = 0;
+        l.s.bench.run_to(6);
+    }
+}
+
+#[test]
+fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
+    skip_without_kvm!();
+    let mut l = Locked::new(2, &[&[(0, true)], &[(1, true)], &[]]);
     let machine = l.s.bench.machine.clone();
-    l.switch(1);
-    assert_eq!(machine.take_nudges(0).unwrap(), None);
-    l.set(0, word::STATE, l.get(0, word::STATE) | state::WAITERS);
-    let refs = machine.held_locks(0).unwrap();
-    l.s.bench.load(&[&switch_to(0)[..], &END].concat());
-    let exit = l.s.bench.run();
-    assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
-    // The switch is made.
-    assert_eq!((l.s.current(), l.s.root(), l.held()), (0, machine.home_root(), 0));
-    assert_eq!((l.s.bench.vcpu.regs.rdi, l.lock(0)), (0, FREE));
-    assert_eq!(machine.take_nudges(0).unwrap(), Some(refs));
-    assert_eq!(machine.take_nudges(0).unwrap(), None);
-    l.s.bench.vcpu.regs.rax = 0;
-    l.s.bench.run_to(6);
+    (0..2).for_each(|page| l.set(page, word::STATE, 0));
+    let locks = |l: &Locked| (l.lock(0), l.lock(1), l.held());
+    for _ in 0..3 {
+        l.switch(1);
+        assert_eq!(locks(&l), (MINE, FREE, 1));
+        // To where it is, straight into another VAS with a lock, into one without, home.
+        l.switch(1);
+        assert_eq!(locks(&l), (MINE, FREE, 1));
+        l.switch(2);
+        assert_eq!(locks(&l), (FREE, MINE, 1));
+        l.switch(3);
+        assert_eq!(locks(&l), (FREE, FREE, 0));
+        l.switch(2);
+        l.switch(0);
+        assert_eq!(locks(&l), (FREE, FREE, 0));
+        // A VAS has changed meanwhile: the switch home is the VMM's, and the lock stays held.
+        l.switch(1);
+        let live = machine.live_word().unwrap();
+        machine.set_seen(live.wrapping_add(1)).unwrap();
+        l.s.refused(0);
+        assert_eq!((locks(&l), l.s.current()), ((MINE, FREE, 1), 1));
+        machine.set_seen(live).unwrap();
+        // No such handle, from inside and from home.
+        l.s.refused(77);
+        assert_eq!(locks(&l), (MINE, FREE, 1));
+        l.switch(0);
+        l.s.refused(77);
+        // Another VM's.
+        for taken in [OTHER_SLOT + 1, state::WAITERS, state::INCONSISTENT] {
+            l.set(0, word::STATE, taken);
+            l.s.refused(1);
+            assert_eq!((l.get(0, word::STATE), l.held(), l.s.current()), (taken, 0, 0));
+            l.set(0, word::STATE, 0);
+        }
+    }
+    assert_eq!((l.get(0, word::STATE), l.get(1, word::STATE)), (0, 0));
 }
 
 #[test]
@@ -208,7 +261,7 @@ fn of_many_locks_given_back_all_are_whoever_waits() {
         l.s.bench.vcpu.regs.rax = 0;
         l.s.bench.run_to(6);
         // And the next one is a plain switch again.
-        l.set(waited_for, word::STATE, 0);
+        l.set(waited_for, word::STATE, state::READERS);
         l.switch(1);
         l.switch(0);
     }

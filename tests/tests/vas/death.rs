@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tests::{pace, skip_without_kvm};
+use vmm::store::check_store;
 
 use crate::world::World;
 
@@ -43,37 +44,60 @@ fn a_waiter_that_is_killed_is_in_nobodys_way() {
     world.clean_after_gc();
 }
 
-/// Kills so many VMs at random moments while another one works on the same segments.
+/// Programs under load: of one lock, and of many in crossing orders with direct switches.
+const LOADS: [(&str, &[&str]); 2] =
+    [("vas_counter", &["load", "4", "1000000"]), ("vas_cross", &["cross", "3", "1000000", "7"])];
+
+/// Kills so many VMs at random moments while others work on the same segments.
 fn kill_under_load(rounds: u64) {
     let world = World::new();
-    let mut survivor = world.spawn("vas_counter", &["load", "2", "1000000"]);
+    let mut survivors = [
+        world.spawn("vas_counter", &["load", "1", "1000000"]),
+        world.spawn("vas_cross", &["cross", "2", "1000000", "1"]),
+    ];
+    // They make what they work on; until then there is nothing to disturb.
+    let (store, since) = (world.store(), Instant::now());
+    while store.list_segments().expect("a list").is_empty() {
+        assert!(since.elapsed() < pace::limit(Duration::from_secs(60)), "{}", survivors[0].err());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     // Not a clock's: a failure can be repeated.
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 1..=rounds {
-        let mut victim = world.spawn("vas_counter", &["load", "4", "1000000"]);
+        let (program, args) = LOADS[round as usize % LOADS.len()];
+        let mut victim = world.spawn(program, args);
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         std::thread::sleep(Duration::from_millis(20 + (random >> 33) % 400));
         assert!(!victim.has_ended(), "round {round}: {}{}", victim.out(), victim.err());
         victim.kill();
-        assert!(!survivor.has_ended(), "round {round}: {}{}", survivor.out(), survivor.err());
-        let store = world.store();
-        assert_eq!(store.list_vases().expect("a list").len(), 1, "round {round}");
-        assert_eq!(store.list_segments().expect("a list").len(), 1, "round {round}");
+        for vm in &mut survivors {
+            assert!(!vm.has_ended(), "round {round}: {}{}", vm.out(), vm.err());
+        }
     }
-    survivor.kill();
-    // Nobody hangs, and the segment can be brought back to order.
+    for vm in &mut survivors {
+        vm.kill();
+    }
+    // What is left can be used as it is, or put right.
+    let report = check_store(&world.path()).expect("the store can be looked at");
+    assert!(report.sound(), "{:?}", report.findings);
+    assert_eq!((report.vases, report.segments), (5, 4), "{report:?}");
+    // Nobody hangs, and the segments can be brought back to order.
     let out = world.good("vas_counter", &["load", "4", "10"]);
     assert!(out.starts_with("added 40\n"), "{out}");
     let shown = world.good("vas_counter", &["load", "show"]);
     let value: u64 = shown.trim().strip_prefix("value ").and_then(|n| n.parse().ok()).expect("N");
     assert!(value >= 40, "{shown}");
+    assert_eq!(world.good("vas_cross", &["cross", "check"]), "sound\n");
+    assert!(world.good("vas_cross", &["cross", "2", "50", "3"]).ends_with(" recovered 0\n"));
     world.clean_after_gc();
+    let report = check_store(&world.path()).expect("the store can be looked at");
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
 }
 
 #[test]
 fn a_hundred_vms_killed_at_random_moments_under_load_stop_nobody() {
     skip_without_kvm!();
-    kill_under_load(100);
+    kill_under_load(u64::from(pace::times(100)));
 }
 
 #[test]

@@ -3,17 +3,23 @@
 //!
 //! - [`world`]: a store of its own for each test, and VMs as child processes that can be killed
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
+//! - [`model`]: random calls against a model of the whole
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
+//! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several
+//! - [`watched`]: the command line beside VMs at work
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
 
+mod changes;
 mod damage;
 mod death;
 mod every_program;
+mod model;
 mod persistence;
 mod sdk;
 mod together;
 mod users;
+mod watched;
 mod world;

@@ -4,9 +4,11 @@
 //! command, with its output in files. Whatever a test starts is ended with it.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tests::guests::{self, Profile};
@@ -108,13 +110,24 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    pub(crate) fn start(mut command: Command, what: &str) -> Vm {
+    pub(crate) fn start(command: Command, what: &str) -> Vm {
         let output = tempfile::tempdir().expect("a temporary directory");
-        let file = |name: &str| File::create(output.path().join(name)).expect("a file");
+        let out = File::create(output.path().join("out")).expect("a file");
+        Vm::start_in(output, command, what, Stdio::null(), out.into())
+    }
+
+    fn start_in(
+        output: tempfile::TempDir,
+        mut command: Command,
+        what: &str,
+        stdin: Stdio,
+        stdout: Stdio,
+    ) -> Vm {
+        let err = File::create(output.path().join("err")).expect("a file");
         let child = command
-            .stdin(Stdio::null())
-            .stdout(file("out"))
-            .stderr(file("err"))
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(err)
             .process_group(0)
             .spawn()
             .unwrap_or_else(|err| panic!("cannot start {what}: {err}"));
@@ -127,6 +140,10 @@ impl Vm {
 
     pub(crate) fn err(&self) -> String {
         self.text("err")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn text(&self, name: &str) -> String {
@@ -196,5 +213,67 @@ impl Drop for Vm {
         // Ended already: then there is nobody to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A VM in a process of its own that answers each line with a line; killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Talker {
+    vm: Vm,
+    input: Option<ChildStdin>,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Talker {
+    /// Starts it and waits for its first line.
+    pub(crate) fn start(command: Command, what: &str) -> Talker {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let mut vm = Vm::start_in(folder, command, what, Stdio::piped(), Stdio::piped());
+        let (input, output) = (vm.child.stdin.take(), vm.child.stdout.take());
+        let output = output.expect("it is a pipe");
+        let (send, answers) = mpsc::channel();
+        // Ends with the VM, whose end of the pipe it reads.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let talker = Talker { vm, input, answers };
+        let ready = talker.answers.recv_timeout(pace::limit(LIMIT));
+        assert!(ready.is_ok(), "{what} says nothing: {}", talker.vm.err());
+        talker
+    }
+
+    /// Says a line and waits for the answer.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<String, String> {
+        let told = match &mut self.input {
+            Some(input) => writeln!(input, "{line}").map_err(|error| error.to_string()),
+            None => Err("its input is closed".to_owned()),
+        };
+        let answer = told.and_then(|()| {
+            self.answers.recv_timeout(pace::limit(LIMIT)).map_err(|error| error.to_string())
+        });
+        answer.map_err(|why| format!("no answer to {line:?}: {why}; {}", self.vm.err()))
+    }
+
+    /// What its VMM has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.vm.err()
+    }
+
+    /// Closes its input and waits for its end, which must be a good one.
+    pub(crate) fn end(&mut self) -> Result<(), String> {
+        self.input = None;
+        match self.vm.end() {
+            0 => Ok(()),
+            status => Err(format!("it ended with status {status}: {}", self.vm.err())),
+        }
+    }
+
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(&mut self) {
+        self.vm.kill();
     }
 }

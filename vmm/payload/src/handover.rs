@@ -100,7 +100,7 @@ fn find_or_make(name: &str) -> Result<(VasId, SegId), String> {
 pub(crate) fn by_futex(path: &str, count: u64) -> Result<Object, String> {
     let file = File::options().read(true).write(true).open(path);
     let file = file.map_err(|err| format!("cannot open {path}: {err}"))?;
-    let page = Mapping::new(&file, 4096)?;
+    let page = Mapping::new(&file, 0, 4096)?;
     let (arrived, turn) = (page.word(0), page.word(16));
     let me = arrived.fetch_add(1, SeqCst);
     let began = Instant::now();

@@ -6,12 +6,17 @@
 
 mod attaching;
 mod calls;
+mod channel;
 mod compute;
+mod exchange;
+mod gups;
 mod handover;
 mod json;
+mod lines;
 mod mapping;
 mod memory;
 mod options;
+mod random;
 mod space;
 mod switching;
 mod threads;
@@ -39,6 +44,12 @@ Usage: payload SUBCOMMAND [OPTIONS]
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
   map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
+  tlb [--pages N] [--count N] [--small] [--untimed]
+                                      reading lines of up to N random pages, N times (in a VM)
+  rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
+  gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
+                                      random updates of 1 to N windows (default 16), N sets each
+  gups-party, rpc-party               started by `gups` and `rpc`: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
 Exit status: 0 done, 1 the work failed, 2 wrong arguments.
@@ -126,6 +137,20 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
         "switch" | "attach" | "instances" | "handover" | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
+        "tlb" => {
+            let (pages, count) = (options.number("pages", 1024), options.number("count", 1000));
+            let (pages, count) = (pages.map_err(Failure::Misuse)?, count.map_err(Failure::Misuse)?);
+            let measure = if options.has("untimed") { lines::only_read } else { lines::run };
+            measure(pages, count, options.has("small")).map_err(Failure::Work)?
+        }
+        "rpc" => {
+            let count = options.number("count", 100).map_err(Failure::Misuse)?;
+            let kind = options.positional().map_err(Failure::Misuse)?;
+            exchange::run(kind, count).map_err(Failure::Work)?
+        }
+        "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
+        "gups" => random_updates(options)?,
+        "gups-party" => return window_party(options).map(|()| None),
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
     };
     Ok(Some(object))
@@ -145,4 +170,35 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
         _ => mapping::run(bytes, count, positional().ok()),
     };
     done.map_err(Failure::Work)
+}
+
+fn small_number(options: &Options, name: &'static str, default: u64) -> Result<u32, Failure> {
+    let number = options.number(name, default).map_err(Failure::Misuse)?;
+    u32::try_from(number).map_err(|_| Failure::Misuse(format!("--{name} is too large: {number}")))
+}
+
+fn random_updates(options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let plan = gups::plan::Plan {
+        windows: small_number(options, "windows", 16)?,
+        from: small_number(options, "from", 1)?,
+        window_bytes: number("bytes", 1 << 20)?,
+        sets: number("count", 100)?,
+        rounds: number("rounds", 3)?,
+        is_small: options.has("small"),
+    };
+    let plan = plan.checked().map_err(Failure::Misuse)?;
+    gups::run(options.positional().map_err(Failure::Misuse)?, &plan).map_err(Failure::Work)
+}
+
+fn window_party(options: &Options) -> Result<(), Failure> {
+    use gups::messages::{Told, Wait, party};
+    let told = Told {
+        windows: small_number(options, "windows", 1)?,
+        window: small_number(options, "window", 0)?,
+        window_bytes: options.number("bytes", 4096).map_err(Failure::Misuse)?,
+        wait: if options.has("polling") { Wait::Polling } else { Wait::Sleeping },
+        is_crowded: options.has("crowded"),
+    };
+    party(options.positional().map_err(Failure::Misuse)?, &told).map_err(Failure::Work)
 }

@@ -1,8 +1,10 @@
 //! The options after a subcommand: `--name N`, `--quick` and at most one plain argument.
 
 /// Options with a value; anything else that starts with `--` is refused.
-const VALUED: [&str; 5] = ["threads", "piece", "passes", "bytes", "count"];
-const FLAGS: [&str; 1] = ["quick"];
+const VALUED: [&str; 10] = [
+    "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
+];
+const FLAGS: [&str; 5] = ["quick", "small", "polling", "crowded", "untimed"];
 
 /// Parsed options of one subcommand.
 #[derive(Debug, Default)]

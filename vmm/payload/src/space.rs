@@ -40,6 +40,13 @@ pub(crate) fn cycles() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Waits until all that stands before it is done, readings of the counter and of memory.
+#[inline]
+pub(crate) fn fence() {
+    // SAFETY: every x86-64 processor has the instruction; it changes nothing.
+    unsafe { core::arch::x86_64::_mm_lfence() }
+}
+
 /// A word in the VAS region, of whatever is mapped there when it is used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Word(u64);
@@ -95,10 +102,14 @@ pub(crate) fn make(
     Ok((vid, sids))
 }
 
-/// Deletes what [`make`] made.
+/// Deletes what [`make`] made, and nobody has attached.
 pub(crate) fn unmake(vid: VasId, sids: Vec<SegId>) -> Result<(), String> {
     tell("vas_delete", sys::vas_delete(vid))?;
-    sids.into_iter().try_for_each(|sid| tell("seg_delete", sys::seg_delete(sid)))
+    sids.into_iter().try_for_each(|sid| match sys::seg_delete(sid) {
+        // A volatile one went with the last who had it attached.
+        Err(Errno::ENOENT) => Ok(()),
+        deleted => tell("seg_delete", deleted),
+    })
 }
 
 /// The middle of some samples, the upper one of two; 0 of none.

@@ -6,18 +6,25 @@
 //!
 //! - [`payload`]: the programs that are timed, carried inside this binary
 //! - [`report`]: what an experiment gives: figures, plots, checks
+//! - [`rpc`]: getting bytes another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`switch`]: switching between address spaces, handing over a lock
+//! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
+//! - [`tlb`]: reaching random pages, with and without a switch before
 
 #![forbid(unsafe_code)]
 
+mod counter;
+pub mod gups;
 pub mod map;
 pub mod payload;
 pub mod report;
+pub mod rpc;
 pub mod run;
 pub mod sample;
 pub mod switch;
+pub mod tlb;
 
 pub use report::{Axis, Check, Figure, Origin, Plot, Report, Series};
 

@@ -11,6 +11,8 @@ use crate::vas::VasError;
 
 /// Least that a program can want to know of an object: its id.
 const STAT_MIN_BYTES: u64 = 8;
+/// Least that has to be said of a segment: base and size.
+const PARAMS_MIN_BYTES: u64 = 16;
 /// Most bytes a listing fills at once.
 const LIST_MAX_BYTES: u64 = 1 << 20;
 
@@ -45,6 +47,15 @@ pub fn right(raw: u64) -> Result<Right, VasError> {
 pub fn mode(raw: u64) -> Result<Mode, VasError> {
     let mode = u32::try_from(raw).ok().and_then(Mode::new);
     mode.ok_or(VasError::Invalid { what: "the mode" })
+}
+
+/// Permission bits of something new: the program's umask applies, as to files.
+///
+/// # Errors
+/// As [`mode`].
+pub fn new_mode(ctx: &ThreadCtx<'_>, raw: u64) -> Result<Mode, VasError> {
+    mode(raw)?;
+    mode(ctx.process.files.masked(raw as u32).into())
 }
 
 /// A flag.
@@ -106,14 +117,16 @@ pub fn entries(room: u64, bytes: usize) -> Result<usize, VasError> {
 /// What `seg_alloc` is to make.
 ///
 /// # Errors
-/// `EFAULT`, or `EINVAL` when the caller's structure is shorter than the first version.
+/// `EFAULT`, or `EINVAL` when the caller's structure ends before the size.
 pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, VasError> {
-    let size = size_of::<SegParams>();
-    if len < size as u64 {
+    if len < PARAMS_MIN_BYTES {
         return Err(VasError::Invalid { what: "the length of the parameters" });
     }
+    // What a caller does not know of is 0.
     let mut bytes = [0; size_of::<SegParams>()];
-    ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    let known = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+    let (known, _) = bytes.split_at_mut(known);
+    ctx.process.space.copy_in(gva, known).map_err(VasError::Fault)?;
     let mut words = Words(&bytes);
     let params = SegParams {
         base: words.u64(),

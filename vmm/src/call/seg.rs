@@ -11,7 +11,7 @@ use crate::vas::VasError;
 /// `seg_alloc(name, name_len, params, params_len)`.
 ///
 /// # Errors
-/// `EEXIST`, `EINVAL`, `ENOSPC`, `EACCES`, `EFAULT`.
+/// `EEXIST`, `EINVAL`, `ENOMEM`, `ENOSPC`, `EACCES`, `EFAULT`.
 pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, params, params_len, ..] = *a;
     let name = args::name(ctx, name, len)?;
@@ -20,7 +20,7 @@ pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         base: (params.base != 0).then_some(params.base),
         size_bytes: params.size_bytes,
         reserve_bytes: params.reserve_bytes,
-        mode: args::mode(params.mode.into())?,
+        mode: args::new_mode(ctx, params.mode.into())?,
         lifetime: lifetime(params.lifetime.into())?,
         pages: pages(params.pages.into())?,
         lockable: args::flag(params.lockable.into())?,
@@ -90,7 +90,8 @@ pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_detach_local(vh, sid)`.
 ///
 /// # Errors
-/// `EINVAL` unless it was attached to the instance itself; `EBUSY` while a thread is inside.
+/// `ENOENT` unless it was attached to the instance itself; `EINVAL` for home; `EBADF`; `EBUSY`
+/// while a thread is inside.
 pub fn detach_local(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vh, sid, ..] = *a;
     ctx.process.vases.detach_local(vh, args::sid(sid)?).map(|()| 0)
@@ -127,7 +128,9 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EBUSY` while a live process has it attached or a VAS lists it; `ENOENT`, `EACCES`.
 pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
-    ctx.process.vases.store()?.delete_segment(args::sid(sid)?)?;
+    let sid = args::sid(sid)?;
+    ctx.process.vases.store()?.delete_segment(sid)?;
+    ctx.process.vases.forget(sid);
     Ok(0)
 }
 
@@ -167,7 +170,7 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_grow(sid, bytes)`.
 ///
 /// # Errors
-/// `EINVAL` for less than it has or more than its reserve; `ENOSPC`, `EACCES`.
+/// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`.
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
     ctx.process.vases.store()?.grow_segment(args::sid(sid)?, bytes)?;

@@ -7,17 +7,21 @@ use super::{CallResult, args};
 use crate::process::ThreadCtx;
 use crate::store::{LeaseView, VasRecord};
 use crate::vas::attach::AttachFlags;
-use crate::vas::{VasError, Wait};
+use crate::vas::{Stops, VasError, Wait};
 
 /// `vas_switch` and its kin: the calling thread enters an instance.
 ///
 /// # Errors
-/// `EINVAL` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
-/// `EOWNERDEAD`, *with the thread inside*, when a holder of one of the locks died.
+/// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
+/// `EINTR` when a signal came; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
+/// the locks died.
 pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
-    let process = ctx.process.clone();
-    let stopping = || process.is_stopping();
-    match process.vases.switch(ctx.vcpu, vh, wait, &stopping)? {
+    let (process, thread) = (ctx.process, ctx.thread);
+    let stops = Stops {
+        stopping: &|| process.is_stopping(),
+        interrupted: &|| thread.is_interrupted(process),
+    };
+    match process.vases.switch(ctx.vcpu, vh, wait, stops)? {
         crate::vas::Entered::Consistent => Ok(0),
         crate::vas::Entered::OwnerDied => Err(VasError::Fault(Errno::EOWNERDEAD)),
     }
@@ -29,7 +33,7 @@ pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
 /// `EEXIST`, `EINVAL`, `EACCES`.
 pub fn create(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, mode, ..] = *a;
-    let (name, mode) = (args::name(ctx, name, len)?, args::mode(mode)?);
+    let (name, mode) = (args::name(ctx, name, len)?, args::new_mode(ctx, mode)?);
     Ok(ctx.process.vases.store()?.create_vas(&name, mode)?.raw())
 }
 
@@ -69,7 +73,7 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `vas_detach(vh)`.
 ///
 /// # Errors
-/// `EINVAL`, `EBUSY` while a thread is inside.
+/// `EBADF`, `EINVAL` for home, `EBUSY` while a thread is inside.
 pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vh, ..] = *a;
     ctx.process.vases.detach(vh).map(|()| 0)

@@ -79,6 +79,11 @@ impl SignalActions {
     pub fn is_handled(&self, signal: i32) -> bool {
         self.get(signal).handler > SIG_IGN
     }
+
+    fn is_ignored(&self, signal: i32) -> bool {
+        let handler = self.get(signal).handler;
+        handler == SIG_IGN || (handler == SIG_DFL && ignored_by_default(signal))
+    }
 }
 
 /// A thread's side: mask, alternate stack, signals sent to it alone.
@@ -144,30 +149,32 @@ impl Thread {
     }
 }
 
-impl ThreadCtx<'_> {
-    /// Whether a blocking call should give up: the process ends, or a signal can be taken.
+impl Thread {
+    /// Whether a blocking call of this thread should give up: the process ends, or a signal
+    /// can be taken.
     #[must_use]
-    pub fn is_interrupted(&self) -> bool {
-        self.thread.signals.kicked.store(false, Ordering::Relaxed);
-        self.process.is_stopping() || self.peek_deliverable()
-    }
-
-    fn peek_deliverable(&self) -> bool {
-        let mask = self.thread.signals.mask.load(Ordering::Relaxed);
+    pub fn is_interrupted(&self, process: &Process) -> bool {
+        self.signals.kicked.store(false, Ordering::Relaxed);
+        if process.is_stopping() {
+            return true;
+        }
+        let mask = self.signals.mask.load(Ordering::Relaxed);
         let wanted = |queue: &Mutex<VecDeque<SigInfo>>, flag: &AtomicBool| {
             flag.load(Ordering::Acquire)
                 && locked(queue)
                     .iter()
-                    .any(|i| mask & bit(i.signo) == 0 && !self.is_ignored(i.signo))
+                    .any(|i| mask & bit(i.signo) == 0 && !process.signals.is_ignored(i.signo))
         };
-        let own = &self.thread.signals;
-        let all = &self.process.signals;
+        let (own, all) = (&self.signals, &process.signals);
         wanted(&own.pending, &own.has_pending) || wanted(&all.pending, &all.has_pending)
     }
+}
 
-    fn is_ignored(&self, signal: i32) -> bool {
-        let handler = self.process.signals.get(signal).handler;
-        handler == SIG_IGN || (handler == SIG_DFL && ignored_by_default(signal))
+impl ThreadCtx<'_> {
+    /// As [`Thread::is_interrupted`], for the calling thread.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.thread.is_interrupted(self.process)
     }
 
     /// Takes the first pending signal in `wanted`.
@@ -224,7 +231,7 @@ fn deliver(ctx: &mut ThreadCtx<'_>, mut restart: Option<(u64, u64)>) -> Next {
     loop {
         let mask = ctx.thread.signals.mask.load(Ordering::Relaxed);
         let Some(info) = ctx.take(!mask) else { break };
-        if ctx.is_ignored(info.signo) {
+        if ctx.process.signals.is_ignored(info.signo) {
             continue;
         }
         let action = ctx.process.signals.get(info.signo);

@@ -5,10 +5,11 @@
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
 //! - [`table`]: all threads, their start and their end
 //! - [`supervise`]: what ends a process from outside; the event loop
-//! - [`host_signals`]: signals the host sends to us
+//! - [`host_signals`]: signals the host sends to us; [`cut_files`]: the one we cause ourselves
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;
+pub mod cut_files;
 pub mod host_signals;
 pub mod outcome;
 pub mod remedy;

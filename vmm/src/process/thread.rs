@@ -195,6 +195,9 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
         }
         Exit::Kicked => linux::signal::deliver_pending(ctx),
         Exit::KickedInKernel => Next::Run,
+        Exit::HostFault if ctx.vcpu.is_in_kernel() => {
+            host_failed(ctx, "memory of the guest kernel's is gone")
+        }
         Exit::HostFault => linux::signal::deliver_fault(ctx, Fault::bus(0)),
         // A window was taken away between the translation and the access: the next attempt
         // finds the page tables without it.
@@ -205,7 +208,8 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
         Exit::Shutdown => host_failed(ctx, "the guest processor shut down (triple fault)"),
         Exit::HostGaveUp { reason } => host_failed(ctx, reason),
         Exit::KernelDead { vector, rip, address } => {
-            let text = report::kernel_death(ctx, vector, rip, address);
+            let bug = || report::kernel_death(ctx, vector, rip, address);
+            let text = cut_file(ctx).unwrap_or_else(bug);
             ctx.process.stop(Outcome::HostFailed(text));
             Next::Stop
         }
@@ -227,9 +231,18 @@ fn reason_of(exit: &Exit) -> ExitReason {
 }
 
 fn host_failed(ctx: &ThreadCtx<'_>, reason: &str) -> Next {
-    let text = format!("{reason}; rip {:#x}, rsp {:#x}", ctx.vcpu.regs.rip, ctx.vcpu.regs.rsp);
+    let text = cut_file(ctx).unwrap_or_else(|| {
+        format!("{reason}; rip {:#x}, rsp {:#x}", ctx.vcpu.regs.rip, ctx.vcpu.regs.rsp)
+    });
     ctx.process.stop(Outcome::HostFailed(text));
     Next::Stop
+}
+
+/// What is to blame when the guest kernel cannot go on because a file of the store that it
+/// works in was made shorter.
+fn cut_file(ctx: &ThreadCtx<'_>) -> Option<String> {
+    let path = ctx.process.vases.cut_file()?;
+    Some(format!("{} was cut off while it was in use", path.display()))
 }
 
 /// Page-fault error code (SDM 3A, 4.7).

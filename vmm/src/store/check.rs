@@ -130,6 +130,11 @@ pub fn check_store(path: &Path) -> Result<CheckReport, StoreError> {
     }
     store.check_parts(&seen, &mut report)?;
     store.check_leases(&mut report)?;
+    for (name, _) in store.orphans_of_imports()? {
+        let file = store.segments.path_of(name.as_str());
+        let expected = "one that a VAS lists (`store gc` removes others)";
+        report.warn(file, "import", "a segment of an import that was killed", expected);
+    }
     for name in store.tmp.names()? {
         let held = match store.tmp.find_file(&name.to_string_lossy(), OFlags::RDONLY) {
             Ok(Some(file)) => held_by_another(&file),

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use abi::lock::{state, word};
 use abi::objects::{Lifetime, SegId};
 use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
@@ -39,8 +40,8 @@ impl Drop for Copy<'_> {
 
 impl Store {
     /// A copy under a new name, at the same addresses, with the same permission bits. What
-    /// others write meanwhile may or may not be in it; what a dead writer left is dirty in
-    /// the copy too. A volatile segment's copy is volatile.
+    /// others write meanwhile may or may not be in it; what a dead writer left is dirty or
+    /// inconsistent in the copy too. A volatile segment's copy is volatile.
     ///
     /// # Errors
     /// As [`Store::open_segment`] and [`Store::create_segment`].
@@ -94,6 +95,9 @@ impl Store {
         write_header(&copy.file, &path, header)?;
         // The copy's lock is nobody's, also where the file system has shared the whole file.
         copy.file.write_all_at(&[0; 4096], LOCK_PAGE_OFFSET).map_err(failed)?;
+        if self.is_inconsistent(source)? {
+            mark_inconsistent(&copy.file).map_err(failed)?;
+        }
         set_mode(&copy.file, &path, mode)?;
         copy.file.sync_all().map_err(failed)?;
         Ok(copy)
@@ -147,6 +151,12 @@ impl Store {
             .map_err(|e| self.tmp.error("lock", &copy.name, e))?;
         Ok(copy)
     }
+}
+
+/// Marks a segment whose lock nobody has as left by a holder that died inside.
+pub(super) fn mark_inconsistent(file: &File) -> io::Result<()> {
+    let at = LOCK_PAGE_OFFSET + word::STATE as u64 * 8;
+    file.write_all_at(&state::INCONSISTENT.to_le_bytes(), at)
 }
 
 /// Copies what is not a hole of `from..end` to the same place of another file, whose length

@@ -8,6 +8,7 @@ use abi::addr::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{Lifetime, PagePolicy, SegId, SegRoot};
 
+use super::dir::Linked;
 use super::error::{Object, StoreError};
 use super::header::{BootId, Header, SegmentState};
 use super::live::Kind;
@@ -167,11 +168,43 @@ impl Store {
         header: &Header,
         lock: &Exclusive,
     ) -> Result<(), StoreError> {
+        self.publish_by(header, lock, |name| self.tmp.move_new(file_name, &self.segments, name))
+    }
+
+    /// The same for one of several that belong together: it keeps its name in `tmp/` too,
+    /// until the caller removes that, so that `gc` finds what was published if the caller
+    /// dies before the rest. Returns whether it does; some file systems cannot.
+    pub(super) fn publish_segment_of_many(
+        &self,
+        file_name: &str,
+        header: &Header,
+        lock: &Exclusive,
+    ) -> Result<bool, StoreError> {
+        let mut has_both = true;
+        self.publish_by(header, lock, |name| {
+            match self.tmp.link_new(file_name, &self.segments, name)? {
+                Linked::Done => Ok(true),
+                Linked::Taken => Ok(false),
+                Linked::Unable => {
+                    has_both = false;
+                    self.tmp.move_new(file_name, &self.segments, name)
+                }
+            }
+        })?;
+        Ok(has_both)
+    }
+
+    fn publish_by(
+        &self,
+        header: &Header,
+        lock: &Exclusive,
+        place: impl FnOnce(&str) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         let name = &header.name;
         let mut index = self.segment_index(lock)?;
         // Before the move: an index that is read anew without need does no harm.
         self.bump_objects(Kind::Segment, lock)?;
-        if !self.tmp.move_new(file_name, &self.segments, name.as_str())? {
+        if !place(name.as_str())? {
             return Err(StoreError::Exists(Object::SegmentName(name.clone())));
         }
         index.insert(name, header);

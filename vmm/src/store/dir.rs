@@ -185,6 +185,17 @@ impl Dir {
         Ok(true)
     }
 
+    /// Gives a file a second name in another folder; `Taken` if that is taken, `Unable` where
+    /// the file system has no such thing.
+    pub(super) fn link_new(&self, from: &str, to: &Dir, name: &str) -> Result<Linked, StoreError> {
+        match rfs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(Linked::Done),
+            Err(Errno::EXIST) => Ok(Linked::Taken),
+            Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => Ok(Linked::Unable),
+            Err(error) => Err(to.error("create", name, error)),
+        }
+    }
+
     /// Moves a finished file to its place, over what is there.
     pub(super) fn move_over(&self, from: &str, to: &Dir, name: &str) -> Result<(), StoreError> {
         rfs::renameat(&self.fd, from, &to.fd, name).map_err(|e| to.error("replace", name, e))
@@ -212,6 +223,14 @@ impl Dir {
             Err(error) => Err(self.error("sync", "", error)),
         }
     }
+}
+
+/// What came of [`Dir::link_new`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Linked {
+    Done,
+    Taken,
+    Unable,
 }
 
 /// Reads a whole small file; longer ones are `None`.

@@ -247,7 +247,9 @@ impl StoreError {
             StoreError::BadField { .. } | StoreError::PartMissing { .. } => Errno::EIO,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,
-            StoreError::NoRoom { .. } | StoreError::TooMany(_) => Errno::ENOSPC,
+            // Addresses, not bytes on a disk.
+            StoreError::NoRoom { .. } => Errno::ENOMEM,
+            StoreError::TooMany(_) => Errno::ENOSPC,
             StoreError::Io { source, .. } => match source.raw_os_error() {
                 Some(libc::EPERM) => Errno::EACCES,
                 Some(raw) => Errno::from_raw(raw),

@@ -3,6 +3,7 @@
 //! Nothing depends on this: what it removes already means nothing to anybody.
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 
 use abi::objects::SegId;
 use rustix::fs::{FileType, OFlags};
@@ -12,7 +13,9 @@ use super::dir::{Dir, held_by_another};
 use super::error::StoreError;
 use super::lease_view::lease_id;
 use super::lock::Exclusive;
+use super::name::Name;
 use super::open::Store;
+use super::segment::read_header;
 use super::text::parse_id;
 
 /// How much was collected.
@@ -48,9 +51,59 @@ impl Store {
             self.reap_volatile(&name, &lock);
             report.volatile += u32::from(!there(name.as_str()));
         }
+        let imported = self.collect_imports(&lock)?;
         report.parts = self.collect_parts(&lock)?;
-        report.unfinished = self.collect_unfinished()?;
+        report.unfinished = imported + self.collect_unfinished()?;
         Ok(report)
+    }
+
+    /// Segments whose import was killed before their VAS was made, unless somebody has taken
+    /// to them since.
+    fn collect_imports(&self, lock: &Exclusive) -> Result<u32, StoreError> {
+        let mut count = 0;
+        for (name, sid) in self.orphans_of_imports()? {
+            let Ok(segment) = self.open_named(&name, lock) else { continue };
+            let is_used = self.check_unattached(sid).is_err();
+            if !is_used && self.remove_segment(&segment, lock).is_ok() {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Names and ids of segments that an import has published and that no VAS lists, the
+    /// importer being dead: files with a second name in `tmp/`. That the two are one file is
+    /// looked at here, so that nobody can have somebody else's segment removed by what he
+    /// writes into `tmp/`.
+    pub(super) fn orphans_of_imports(&self) -> Result<Vec<(Name, SegId)>, StoreError> {
+        let mut orphans = Vec::new();
+        for name in self.tmp.names()? {
+            let Some(name) = name.to_str().filter(|name| name.ends_with(".import")) else {
+                continue;
+            };
+            let Ok(Some(file)) = self.tmp.find_file(name, OFlags::RDONLY) else { continue };
+            let Ok(ours) = file.metadata() else { continue };
+            if ours.nlink() < 2 || held_by_another(&file) {
+                continue;
+            }
+            let Ok(header) = read_header(&file, &self.tmp.path_of(name)) else { continue };
+            let there = self.segments.stat(header.name.as_str());
+            let is_same = matches!(there, Ok(Some(stat))
+                if (stat.st_dev, stat.st_ino) == (ours.dev(), ours.ino()));
+            if is_same && !self.may_be_listed(header.sid)? {
+                orphans.push((header.name, header.sid));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Whether a VAS lists the segment; one that cannot be read may.
+    fn may_be_listed(&self, sid: SegId) -> Result<bool, StoreError> {
+        let lists = |name: Name| {
+            let manifest = self.read_manifest(&name);
+            manifest.map_or(true, |m| m.segments.iter().any(|s| s.sid == sid))
+        };
+        Ok(self.names_in(&self.vas)?.into_iter().any(lists))
     }
 
     fn collect_unfinished(&self) -> Result<u32, StoreError> {

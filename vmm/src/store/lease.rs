@@ -161,6 +161,13 @@ impl Lease {
         Ok(SegId::new(entry as u64).zip(Right::from_raw((entry >> 64) as u64)))
     }
 
+    /// Where the file is, if somebody has made it shorter.
+    #[must_use]
+    pub fn path_if_cut(&self) -> Option<PathBuf> {
+        let len_bytes = self.file.metadata().ok()?.len();
+        (len_bytes < LEASE_BYTES).then(|| self.path())
+    }
+
     fn path(&self) -> PathBuf {
         self.vms.path_of(&self.name)
     }

@@ -24,13 +24,15 @@ use super::open::Store;
 use super::segment::io_error;
 use super::text::parse_id;
 
-/// A thread inside a VAS.
+/// A thread inside a VAS, or on its way in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Inside {
     /// The VAS.
     pub vid: VasId,
     /// The program's number of the thread, 0 if not known.
     pub thread: u64,
+    /// It has announced itself and is not inside yet: it may be waiting for a lock.
+    pub entering: bool,
 }
 
 /// A live VM.
@@ -76,7 +78,11 @@ impl Store {
                 program: holder.program,
                 started_ns,
                 vases: lease.vases()?,
-                inside: lease.inside()?,
+                inside: {
+                    let mut threads = lease.inside()?;
+                    threads.retain(|thread| !thread.entering);
+                    threads
+                },
                 segments: lease.segments,
             });
         }
@@ -163,22 +169,23 @@ impl OpenLease {
         Ok(vases)
     }
 
-    /// Threads that are inside a VAS.
+    /// Threads that are inside a VAS, or have announced that they go there: those count, too,
+    /// for whoever wants to take something out of it.
     pub(super) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
         let mut inside = Vec::new();
         for line in self.read(VCPU_LINES_OFFSET, VCPU_LINES_BYTES)?.as_chunks::<64>().0 {
             let thread = word(line, offset_of!(VcpuLine, thread)).unwrap_or_default();
-            // In the middle of a switch a thread counts as inside both.
             let [announced, current] =
                 [offset_of!(VcpuLine, announced), offset_of!(VcpuLine, inside)]
                     .map(|at| word(line, at).unwrap_or_default());
-            for vh in [Some(announced), (current != announced).then_some(current)] {
-                let Some(vh) = vh.filter(|&vh| vh != 0 && vh < u64::from(MAX_INSTANCES)) else {
+            for (vh, entering) in [(current, false), (announced, true)] {
+                let is_second = entering && announced == current;
+                if vh == 0 || vh >= u64::from(MAX_INSTANCES) || is_second {
                     continue;
-                };
+                }
                 let entry = self.read(INSTANCES_OFFSET + vh * 64, 64)?;
                 let vid = word(&entry, offset_of!(InstanceEntry, vid)).and_then(VasId::new);
-                inside.extend(vid.map(|vid| Inside { vid, thread }));
+                inside.extend(vid.map(|vid| Inside { vid, thread, entering }));
             }
         }
         Ok(inside)

@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{Ordering, fence};
 
 use super::error::StoreError;
@@ -41,6 +42,13 @@ impl Store {
     #[must_use]
     pub fn live_fd(&self) -> BorrowedFd<'_> {
         self.live.as_fd()
+    }
+
+    /// Where the file is, if somebody has made it shorter than a page.
+    #[must_use]
+    pub fn live_if_cut(&self) -> Option<PathBuf> {
+        let len_bytes = self.live.metadata().ok()?.len();
+        (len_bytes < LIVE_BYTES).then(|| self.root.path_of("live"))
     }
 
     /// The number of VAS changes so far. What is read of VASes afterwards, under the same

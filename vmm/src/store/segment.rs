@@ -116,6 +116,13 @@ impl SegmentFile {
         (self.main.as_fd(), LOCK_PAGE_OFFSET)
     }
 
+    /// Where the file is, if somebody has cut it so that its lock page is gone.
+    #[must_use]
+    pub fn path_if_cut(&self) -> Option<PathBuf> {
+        let len_bytes = self.main.metadata().ok()?.len();
+        (len_bytes < LOCK_PAGE_OFFSET + PAGE_SIZE).then(|| self.path.clone())
+    }
+
     /// Where the byte at `offset` of the segment lies; `None` beyond its size.
     #[must_use]
     pub fn locate(&self, offset: u64) -> Option<Location> {

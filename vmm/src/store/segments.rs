@@ -1,6 +1,6 @@
 //! Looking segments up, listing, changing and deleting them.
 
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{Lifetime, PagePolicy, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
@@ -154,7 +154,7 @@ impl Store {
     /// [`StoreError::NotOwner`].
     pub fn set_segment_mode(&self, sid: SegId, mode: Mode) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
-        let segment = self.open_by_id(sid, &lock)?;
+        let segment = self.open_present(sid, &lock)?;
         let name = segment.name();
         self.segments.chmod(name.as_str(), mode.of_file()).map_err(|error| match error {
             StoreError::Io { source, .. } if denied(&source) => {
@@ -282,12 +282,26 @@ impl Store {
         self.open_named(&name, lock)
     }
 
-    pub(super) fn open_writable(
+    /// The same, unless it is volatile and went with the last VM that had it.
+    pub(super) fn open_present(
         &self,
         sid: SegId,
         lock: &Exclusive,
     ) -> Result<SegmentFile, StoreError> {
         let segment = self.open_by_id(sid, lock)?;
+        if self.is_gone(segment.header(), lock) {
+            self.reap_volatile(segment.name(), lock);
+            return Err(StoreError::NotFound(Object::Segment(sid)));
+        }
+        Ok(segment)
+    }
+
+    pub(super) fn open_writable(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_present(sid, lock)?;
         match segment.right() {
             Right::Write => Ok(segment),
             Right::Read => Err(write_denied(segment.name())),
@@ -320,10 +334,7 @@ impl Store {
                 stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
             }
         });
-        let mut state = [0; 8];
-        let at = LOCK_PAGE_OFFSET + abi::lock::word::STATE as u64 * 8;
-        segment.file().read_exact_at(&mut state, at).map_err(failed)?;
-        let inconsistent = u64::from_le_bytes(state) & abi::lock::state::INCONSISTENT != 0;
+        let inconsistent = self.is_inconsistent(&segment)?;
         let mut attachers = Vec::new();
         for lease in leases {
             if let Some(right) = lease.right_of(header.sid) {
@@ -344,12 +355,20 @@ impl Store {
         })
     }
 
+    /// Whether a holder of the segment's lock died inside and nobody has recovered it. Whoever
+    /// wants the lock next finds out and sets the mark; until then the dead owner tells.
+    pub(super) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+        let view = segment.lock_view()?;
+        let is_dead = |owner| !self.is_alive(owner);
+        Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
+    }
+
     pub(super) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
         let stat = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
         Ok(Mode::from_stat(stat.mode()))
     }
 
-    fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
+    pub(super) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
         let mut holders = Vec::new();
         for lease in self.live_leases()? {
             if lease.right_of(sid).is_some() {

@@ -145,7 +145,7 @@ impl Store {
     pub fn attach_segment(&self, vid: VasId, sid: SegId, right: Right) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let mut manifest = self.changeable(vid, &lock)?;
-        let segment = self.open_by_id(sid, &lock)?;
+        let segment = self.open_present(sid, &lock)?;
         if right == Right::Write && segment.right() == Right::Read {
             return Err(super::segments::write_denied(segment.name()));
         }
@@ -154,18 +154,25 @@ impl Store {
             return Err(StoreError::TooMany(vas));
         }
         let (base, end) = (segment.header().base, segment.header().reserve_end());
+        if manifest.segments.iter().any(|other| other.sid == sid) {
+            return Err(StoreError::AlreadyAttached { vas, segment: name });
+        }
+        let mut in_the_way = Vec::new();
         {
             let index = self.segment_index(&lock)?;
             for other in &manifest.segments {
-                if other.sid == sid {
-                    return Err(StoreError::AlreadyAttached { vas, segment: name });
-                }
                 // What the caller cannot read is checked by those who attach the VAS.
                 let Some((other_base, other_end)) = index.range(other.sid) else { continue };
                 if base < other_end && other_base < end {
-                    let other = index.name(other.sid).unwrap_or(&other.name).clone();
-                    return Err(StoreError::Overlap { vas, segment: name, other });
+                    let other_name = index.name(other.sid).unwrap_or(&other.name).clone();
+                    in_the_way.push((other.sid, other_name));
                 }
+            }
+        }
+        for (other_sid, other) in in_the_way {
+            // A volatile one may have gone with its last VM, and only be listed still.
+            if !matches!(self.open_present(other_sid, &lock), Err(StoreError::NotFound(_))) {
+                return Err(StoreError::Overlap { vas, segment: name, other });
             }
         }
         manifest.segments.push(VasSegment { sid, right, name });

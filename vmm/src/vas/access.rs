@@ -11,8 +11,9 @@ use std::cell::{Cell, RefCell};
 
 use abi::{Errno, PAGE_SIZE_1G, Right, SegId};
 
+use super::VasError;
 use super::fault::has_address;
-use super::state::Vases;
+use super::state::{State, Vases};
 use crate::space::Access;
 use crate::vm::Vcpu;
 use crate::vm::memory::HostRange;
@@ -64,6 +65,20 @@ impl Vases {
         });
     }
 
+    /// The segment that has an address of the instance the calling thread is in.
+    fn segment_at(&self, state: &mut State, gva: u64) -> Result<Option<(SegId, Right)>, VasError> {
+        let found = state.instances.get(&current()).and_then(|i| i.member_at(gva));
+        let Some((sid, right)) = found.map(|(sid, m)| (sid, m.right)) else { return Ok(None) };
+        Ok(has_address(state, sid, gva)?.then_some((sid, right)))
+    }
+
+    fn look_again(&self, state: &mut State) -> Result<(), VasError> {
+        match state.opened() {
+            Some(store) => self.catch_up(state, &store, current()),
+            None => Ok(()),
+        }
+    }
+
     /// Calls `f` with the host memory of each piece of `len` bytes at `gva`, as far as the
     /// calling thread could access them; returns how many bytes that is. All of it stays
     /// pinned.
@@ -82,12 +97,16 @@ impl Vases {
         let mut at = gva;
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
         while at < end {
-            let found = state.instances.get(&current()).and_then(|i| i.member_at(at));
-            let Some((sid, right)) = found.map(|(sid, m)| (sid, m.right)) else { break };
+            let found = match self.segment_at(state, at).map_err(|e| e.errno())? {
+                Some(found) => Some(found),
+                // The first touch of a segment that somebody has just attached to the VAS.
+                None => {
+                    self.look_again(state).map_err(|e| e.errno())?;
+                    self.segment_at(state, at).map_err(|e| e.errno())?
+                }
+            };
+            let Some((sid, right)) = found else { break };
             if access == Access::Write && right == Right::Read {
-                break;
-            }
-            if !has_address(state, sid, at).map_err(|e| e.errno())? {
                 break;
             }
             self.map_extent(state, sid, at / PAGE_SIZE_1G).map_err(|e| e.errno())?;

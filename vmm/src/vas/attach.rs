@@ -63,6 +63,11 @@ impl Vases {
         let machine = &self.machine;
         let changes = machine.live_word()?;
         let record = store.vas(vid)?;
+        let granted = |right| if flags.has(attach::READ_ONLY) { Right::Read } else { right };
+        // All of them, before the first comes into use: a call that fails changes nothing.
+        for wanted in &record.segments {
+            state.look_at(wanted.sid, granted(wanted.right), store, machine)?;
+        }
         let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
         instance.read_only = flags.has(attach::READ_ONLY);
@@ -71,7 +76,7 @@ impl Vases {
         instance.generation = machine.new_generation();
         state.insert(vh, instance);
         for wanted in &record.segments {
-            let right = if flags.has(attach::READ_ONLY) { Right::Read } else { wanted.right };
+            let right = granted(wanted.right);
             state.use_segment(wanted.sid, right, store, machine)?;
             let Some(range) = state.segments.get(&wanted.sid).map(|s| s.reserve.clone()) else {
                 continue;
@@ -132,6 +137,16 @@ impl Vases {
         Ok(())
     }
 
+    /// Lets go of what was kept of a segment that is deleted: as long as its file is open, the
+    /// host keeps its content.
+    pub fn forget(&self, sid: SegId) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.is_unused(sid) {
+            state.forget_segment(sid, &self.machine);
+        }
+    }
+
     /// The end of the process: everything is given up. `orderly` is whether the program ended
     /// by itself; otherwise what it was writing stays marked dirty.
     pub fn close(&self, orderly: bool) {
@@ -159,11 +174,12 @@ impl Vases {
     /// Switches an instance's tag on or off.
     ///
     /// # Errors
-    /// As [`Vases::detach`].
+    /// [`VasError::NoInstance`], for home too: `vas_ctl` takes ids and handles, and home is
+    /// the handle of nothing that has a tag to change; [`VasError::Inside`].
     pub fn set_tagged(&self, vh: u64, tagged: bool) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (vh, _) = state.instance(vh)?;
+        let (vh, _) = state.instance(vh).map_err(|_| VasError::NoInstance { vh })?;
         self.machine.clear_instance(vh)?;
         let inside = self.is_occupied(vh)?;
         if !inside {

@@ -82,8 +82,8 @@ pub enum VasError {
     /// The lock did not become free in time.
     #[error("a lock did not become free in time")]
     TimedOut,
-    /// The process is ending.
-    #[error("the process is ending")]
+    /// A signal came, or the process is ending.
+    #[error("the thread was interrupted")]
     Stopping,
     /// The program's memory is not accessible.
     #[error("the program's buffer is not accessible")]

@@ -65,7 +65,7 @@ impl Vases {
         execute: bool,
     ) -> Result<FaultOutcome, VasError> {
         if let Some(store) = state.opened() {
-            self.catch_up(state, &store, vh, None)?;
+            self.catch_up(state, &store, vh)?;
         }
         let found = state.instances.get(&vh).and_then(|i| i.member_at(gva));
         let Some((sid, right)) = found.map(|(sid, member)| (sid, member.right)) else {

@@ -12,13 +12,14 @@ use abi::{Right, SegId, VasId};
 use super::VasError;
 use super::instance::Member;
 use super::state::{State, Vases};
-use crate::store::{Store, VasRecord};
+use super::using::Look;
+use crate::store::{Store, VasRecord, VasSegment};
 
 /// A segment that is to join an instance.
 #[derive(Clone, Copy)]
-struct NewMember {
-    sid: SegId,
-    right: Right,
+pub(super) struct NewMember {
+    pub(super) sid: SegId,
+    pub(super) right: Right,
     local: bool,
 }
 
@@ -80,19 +81,18 @@ impl Vases {
         let handles: Vec<u32> =
             state.instances.iter().filter(|(_, i)| i.vid == vid).map(|(&vh, _)| vh).collect();
         for vh in handles {
-            self.catch_up(state, &store, vh, None)?;
+            self.catch_up(state, &store, vh)?;
         }
         Ok(())
     }
 
-    /// Brings an instance up to the store, if the store has changed. `alone` is a vCPU whose
-    /// thread may be inside and will see to its locks itself.
+    /// Brings an instance up to the store, if the store has changed, as far as the threads
+    /// that are inside permit.
     pub(super) fn catch_up(
         &self,
         state: &mut State,
         store: &Store,
         vh: u32,
-        alone: Option<u32>,
     ) -> Result<(), VasError> {
         let changes = self.machine.live_word()?;
         self.close_if_changed(state, changes)?;
@@ -102,16 +102,12 @@ impl Vases {
             return if instance.shown { Ok(()) } else { state.publish(vh, &self.machine) };
         }
         let record = store.vas(instance.vid)?;
-        let complete = self.adopt(state, store, vh, &record, alone)?;
+        let complete = self.adopt(state, store, vh, &record)?;
         if let Some(instance) = state.instances.get_mut(&vh) {
+            // Else it is looked at again at the next switch, which the kernel leaves to us.
             instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
         }
-        state.publish(vh, &self.machine)?;
-        if !complete {
-            // To be looked at again at the next switch, which the kernel must leave to us.
-            self.machine.clear_instance(vh)?;
-        }
-        Ok(())
+        state.publish(vh, &self.machine)
     }
 
     /// When the store has changed, no entry may be used by the kernel before it was looked at.
@@ -135,15 +131,20 @@ impl Vases {
         store: &Store,
         vh: u32,
         record: &VasRecord,
-        alone: Option<u32>,
     ) -> Result<bool, VasError> {
         let Some(instance) = state.instances.get(&vh) else { return Ok(true) };
         let read_only = instance.read_only;
-        let stays = |sid: &SegId| record.segments.iter().any(|wanted| wanted.sid == *sid);
+        // One that was taken out and put in again with another right goes, to join anew.
+        let stays = |sid: &SegId, member: &Member| {
+            record
+                .segments
+                .iter()
+                .any(|wanted| wanted.sid == *sid && granted(wanted, read_only) == member.right)
+        };
         let gone: Vec<SegId> = instance
             .members
             .iter()
-            .filter(|(sid, member)| !member.local && !stays(sid))
+            .filter(|(sid, member)| !member.local && !stays(sid, member))
             .map(|(&sid, _)| sid)
             .collect();
         let mut complete = true;
@@ -159,9 +160,9 @@ impl Vases {
             if state.instances.get(&vh).is_none_or(has) {
                 continue;
             }
-            let right = if read_only { Right::Read } else { wanted.right };
+            let right = granted(wanted, read_only);
             let wanted_member = NewMember { sid: wanted.sid, right, local: false };
-            match self.join(state, store, vh, wanted_member, alone) {
+            match self.join(state, store, vh, wanted_member, None) {
                 Ok(()) => {}
                 Err(VasError::Inside { .. }) => complete = false,
                 Err(error) => {
@@ -177,56 +178,88 @@ impl Vases {
         Ok(complete)
     }
 
-    /// Adds a member.
-    fn join(
+    /// Lockable segments that an instance's VAS has and the instance has not.
+    pub(super) fn lockable_newcomers(
+        &self,
+        state: &mut State,
+        store: &Store,
+        vh: u32,
+    ) -> Result<Vec<NewMember>, VasError> {
+        let Some(instance) = state.instances.get(&vh) else { return Ok(Vec::new()) };
+        let read_only = instance.read_only;
+        let record = store.vas(instance.vid)?;
+        let mut newcomers = Vec::new();
+        for wanted in &record.segments {
+            let right = granted(wanted, read_only);
+            let Ok(look) = state.look_at(wanted.sid, right, store, &self.machine) else {
+                continue;
+            };
+            let Some(instance) = state.instances.get(&vh) else { continue };
+            if look.lockable && overlap(instance.members.iter(), &look.range).is_none() {
+                newcomers.push(NewMember { sid: wanted.sid, right, local: false });
+            }
+        }
+        Ok(newcomers)
+    }
+
+    /// Adds a member. `holder` is a vCPU whose thread may be inside, because it has the lock
+    /// of the newcomer already. If it cannot join, nothing has been done to the segment.
+    pub(super) fn join(
         &self,
         state: &mut State,
         store: &Store,
         vh: u32,
         member: NewMember,
-        alone: Option<u32>,
+        holder: Option<u32>,
     ) -> Result<(), VasError> {
         let machine = &self.machine;
         let NewMember { sid, right, .. } = member;
-        state.use_segment(sid, right, store, machine)?;
-        let result = self.join_used(state, vh, member, alone);
-        if result.is_err() {
-            state.unuse_segment(sid, right, true, machine);
-        }
-        result
-    }
-
-    fn join_used(
-        &self,
-        state: &mut State,
-        vh: u32,
-        NewMember { sid, right, local }: NewMember,
-        alone: Option<u32>,
-    ) -> Result<(), VasError> {
-        let machine = &self.machine;
-        let Some(segment) = state.segments.get(&sid) else { return Ok(()) };
-        let range = segment.reserve.clone();
-        let lockable = segment.is_lockable();
-        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
-        if let Some(other) = overlap(instance.members.iter(), &range) {
+        let look = state.look_at(sid, right, store, machine)?;
+        let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
+        if let Some(other) = overlap(instance.members.iter(), &look.range) {
             return Err(VasError::Overlap { sid, other });
         }
-        if lockable {
+        if look.lockable {
+            let is_waited_for = instance.waiting > 0;
             machine.clear_instance(vh)?;
-            if instance.waiting > 0 || self.is_occupied_but_for(vh, alone)? {
+            if is_waited_for || self.is_occupied_but_for(vh, holder)? {
                 state.publish(vh, machine)?;
                 return Err(VasError::Inside { vh });
             }
         }
+        let joined = state.use_segment(sid, right, store, machine).and_then(|()| {
+            let linked = self.link_member(state, vh, member, &look);
+            if linked.is_err() {
+                state.unuse_segment(sid, right, true, machine);
+            }
+            linked
+        });
+        joined.and(state.publish(vh, machine))
+    }
+
+    /// Puts a segment that is in use in the VM into an instance's tables.
+    fn link_member(
+        &self,
+        state: &mut State,
+        vh: u32,
+        NewMember { sid, right, local }: NewMember,
+        look: &Look,
+    ) -> Result<(), VasError> {
+        let Some(segment) = state.segments.get(&sid) else { return Ok(()) };
+        if segment.is_lockable() && !look.lockable {
+            // Made so by somebody just now: who is inside was not asked for.
+            return Err(VasError::Inside { vh });
+        }
+        let range = segment.reserve.clone();
+        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
         let in_place = instance.has_room_for(&range);
         instance.members.insert(sid, Member { right, local, range });
-        let (segments, frames) = (&mut state.segments, &mut state.frames);
         if in_place {
-            instance.link_segment(sid, segments, frames, machine)?;
+            instance.link_segment(sid, &mut state.segments, &mut state.frames, &self.machine)?;
+            Ok(())
         } else {
-            self.renew(state, vh)?;
+            self.renew(state, vh)
         }
-        state.publish(vh, machine)
     }
 
     /// Takes members away; no thread is inside.
@@ -254,6 +287,11 @@ impl Vases {
         instance.generation = generation;
         state.retire(vh, old, machine)
     }
+}
+
+/// What an instance may do with a segment of its VAS.
+fn granted(wanted: &VasSegment, read_only: bool) -> Right {
+    if read_only { Right::Read } else { wanted.right }
 }
 
 fn overlap<'a>(

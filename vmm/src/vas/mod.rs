@@ -33,4 +33,4 @@ mod using;
 
 pub use error::VasError;
 pub use state::{VasConfig, Vases};
-pub use switching::{Entered, Wait};
+pub use switching::{Entered, Stops, Wait};

@@ -1,6 +1,9 @@
 //! Looking at what is attached: for crash reports and statistics.
 
+use std::path::PathBuf;
+
 use super::state::Vases;
+use crate::store::SegmentFile;
 
 /// Where an address lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +52,19 @@ impl Vases {
             .collect();
         places.sort_by_key(|place| (place.vas.0 != first, place.vas.0));
         places
+    }
+
+    /// A file of the store that the guest kernel works in and that is shorter than it was: the
+    /// count of changes, the lease, the lock page of a segment.
+    #[must_use]
+    pub fn cut_file(&self) -> Option<PathBuf> {
+        let state = self.lock();
+        let (store, lease) = (state.opened()?, state.lease.as_ref()?);
+        let locked = state.segments.values().filter(|segment| segment.lock.is_some());
+        store
+            .live_if_cut()
+            .or_else(|| lease.path_if_cut())
+            .or_else(|| locked.map(|segment| &segment.file).find_map(SegmentFile::path_if_cut))
     }
 
     /// Instances, segments in use, bytes of segments mapped, frames of their page tables.

@@ -230,8 +230,9 @@ impl State {
         Some(instance)
     }
 
-    /// Shows an instance to the kernel as it is now. Its locks must not be held by a thread
-    /// inside, unless they are the same as before.
+    /// Shows an instance to the kernel as it is now, if it is up to the store: else switches to
+    /// it stay the VMM's. Its locks must not be held by a thread inside, unless they are the
+    /// same as before.
     pub(super) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
         let Some(instance) = self.instances.get(&vh) else { return Ok(()) };
         let mut refs: Vec<LockRef> = Vec::new();
@@ -270,8 +271,13 @@ impl State {
             ..InstanceEntry::default()
         };
         instance.lock_list = Some(list);
-        machine.set_instance(vh, &entry, true)?;
-        instance.shown = true;
+        // Counted from where the kernel looks: an instance may have been looked at later.
+        instance.shown = instance.checked_at.wrapping_sub(self.seen).cast_signed() >= 0;
+        if instance.shown {
+            machine.set_instance(vh, &entry, true)?;
+        } else {
+            machine.clear_instance(vh)?;
+        }
         Ok(())
     }
 
@@ -373,5 +379,22 @@ pub(super) fn handle(vh: u64) -> Result<u32, VasError> {
 pub(super) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
     if let Err(error) = result {
         tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_handle_is_given_out_and_then_no_more() {
+        let last = MAX_INSTANCES - 1;
+        let mut state = State { highest: last - 1, ..State::default() };
+        assert_eq!(state.free_handle().unwrap(), last);
+        state.highest = last;
+        let error = state.free_handle().unwrap_err();
+        assert_eq!(error.errno(), abi::Errno::EMFILE);
+        state.free_handles.insert(7);
+        assert_eq!(state.free_handle().unwrap(), 7);
     }
 }

@@ -19,6 +19,7 @@ use abi::{Right, SegId};
 use super::VasError;
 use super::access::{current, set_current};
 use super::lock_page::{LockPage, LockUser};
+use super::members::NewMember;
 use super::state::{State, Vases, warn_if_failed};
 use crate::store::Store;
 use crate::vm::Vcpu;
@@ -40,6 +41,15 @@ pub enum Wait {
     Until(Instant),
     /// As long as it takes.
     Forever,
+}
+
+/// What makes a thread give up waiting.
+#[derive(Clone, Copy)]
+pub struct Stops<'a> {
+    /// The process is ending.
+    pub stopping: &'a dyn Fn() -> bool,
+    /// That, or the thread has a signal to handle.
+    pub interrupted: &'a dyn Fn() -> bool,
 }
 
 /// What a thread found on entering.
@@ -100,14 +110,14 @@ impl Vases {
     ///
     /// # Errors
     /// [`VasError::NoInstance`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
-    /// where it was, with the locks it had. [`VasError::Stopping`]: the process is ending, and
-    /// the thread is at home.
+    /// where it was, with the locks it had. [`VasError::Stopping`]: likewise, if it was a signal;
+    /// if the process is ending, it may be at home.
     pub fn switch(
         &self,
         vcpu: &mut Vcpu,
         vh: u64,
         wait: Wait,
-        stopping: &dyn Fn() -> bool,
+        Stops { stopping, interrupted }: Stops<'_>,
     ) -> Result<Entered, VasError> {
         let here = current();
         if !self.is_active() {
@@ -141,7 +151,13 @@ impl Vases {
             }
             (target, old, new, store)
         };
-        let taken = exchange(&old, &new, wait, &store, stopping, began);
+        // Who waits without limit gives locks back on the way, and could not have them again
+        // without waiting: for a signal he waits on.
+        let stops = match wait {
+            Wait::Forever if !old.0.is_empty() => stopping,
+            _ => interrupted,
+        };
+        let taken = exchange(&old, &new, wait, &store, stops, began);
         let mut guard = self.lock();
         let state = &mut *guard;
         for vh in [here, target] {
@@ -158,7 +174,7 @@ impl Vases {
                 })
             }
             Err(SwitchError { cause, held, .. }) => {
-                if held == Held::Nothing {
+                if held == Held::Nothing && !old.0.is_empty() {
                     self.arrive(state, vcpu, 0)?;
                 } else {
                     self.machine.set_current_instance(vcpu.index(), here)?;
@@ -183,17 +199,51 @@ impl Vases {
     ) -> Result<bool, VasError> {
         let vh = current();
         let began = Instant::now();
-        let (old, new, store) = {
+        let newcomers = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let changes = self.machine.live_word()?;
             let behind = state.instances.get(&vh).is_some_and(|i| i.checked_at != changes);
             let Some(store) = state.opened().filter(|_| behind) else { return Ok(false) };
-            self.catch_up(state, &store, vh, Some(vcpu.index()))?;
-            let (old, new) = (self.held(state, vcpu)?, locks_of(state, vh));
-            if let Some(instance) = state.instances.get_mut(&vh) {
-                instance.waiting += 1;
+            if self.is_occupied_but_for(vh, Some(vcpu.index()))? {
+                return Ok(false);
             }
+            self.lockable_newcomers(state, &store, vh)?
+        };
+        let mut has_changed = false;
+        for newcomer in newcomers {
+            has_changed |= self.bring_in(vcpu, vh, newcomer, began, stopping)?;
+        }
+        Ok(has_changed)
+    }
+
+    /// Takes a newcomer's lock for the thread inside, then lets the newcomer join: in this
+    /// order, so that at no time there is a segment without its lock. Returns whether it has.
+    fn bring_in(
+        &self,
+        vcpu: &mut Vcpu,
+        vh: u32,
+        newcomer: NewMember,
+        began: Instant,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<bool, VasError> {
+        let NewMember { sid, right, .. } = newcomer;
+        let (old, new, store) = {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let Some(store) = state.opened() else { return Ok(false) };
+            let old = self.held(state, vcpu)?;
+            // To be able to reach the lock. Not for writing yet: leaving would call clean
+            // what a dead writer has left.
+            state.use_segment(sid, Right::Read, &store, &self.machine)?;
+            let lock = state.segments.get(&sid).and_then(|segment| segment.lock.clone());
+            let (Some(lock), Some(instance)) = (lock, state.instances.get_mut(&vh)) else {
+                state.unuse_segment(sid, Right::Read, true, &self.machine);
+                return Ok(false);
+            };
+            instance.waiting += 1;
+            let mut new = LockSet(old.0.clone());
+            new.0.insert(sid, (lock_mode(right), lock));
             (old, new, store)
         };
         let wait = began.checked_add(CATCH_UP_WAIT).map_or(Wait::Never, Wait::Until);
@@ -203,12 +253,22 @@ impl Vases {
         if let Some(instance) = state.instances.get_mut(&vh) {
             instance.waiting -= 1;
         }
-        // A dead holder cannot be reported by a touch: it is refused, with the locks held.
-        let clean = matches!(taken, Ok(Acquired::Clean));
-        if taken.is_ok() {
+        let joined = match taken {
+            Ok(Acquired::Clean) => {
+                self.join(state, &store, vh, newcomer, Some(vcpu.index())).is_ok()
+            }
+            // Of a dead holder only a switch can tell: until then the segment stays away.
+            Ok(Acquired::OwnerDied) | Err(_) => false,
+        };
+        if joined {
             self.arrive(state, vcpu, vh)?;
+        } else if taken.is_ok() {
+            // Cannot fail, and does not wait: nothing is taken.
+            let given_back = exchange(&new, &old, Wait::Never, &store, stopping, began);
+            debug_assert!(given_back.is_ok());
         }
-        Ok(clean)
+        state.unuse_segment(sid, Right::Read, true, &self.machine);
+        Ok(joined)
     }
 
     /// Makes `vh` the instance `vcpu` is in; its locks are held.
@@ -302,7 +362,7 @@ impl Vases {
             return Ok(0);
         }
         let (index, _) = state.instance(vh)?;
-        self.catch_up(state, store, index, None)?;
+        self.catch_up(state, store, index)?;
         Ok(index)
     }
 
@@ -387,14 +447,18 @@ impl Vases {
     }
 }
 
+/// How a segment that is mapped with a right is locked.
+fn lock_mode(right: Right) -> Mode {
+    if right == Right::Write { Mode::Exclusive } else { Mode::Shared }
+}
+
 /// What a thread in `vh` must hold.
 fn locks_of(state: &State, vh: u32) -> LockSet {
     let mut set = LockSet::default();
     let Some(instance) = state.instances.get(&vh) else { return set };
     for (&sid, member) in &instance.members {
         let Some(lock) = state.segments.get(&sid).and_then(|s| s.lock.clone()) else { continue };
-        let mode = if member.right == Right::Write { Mode::Exclusive } else { Mode::Shared };
-        set.0.insert(sid, (mode, lock));
+        set.0.insert(sid, (lock_mode(member.right), lock));
     }
     set
 }

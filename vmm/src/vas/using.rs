@@ -2,6 +2,7 @@
 //! its lock, and what is kept for the next time.
 
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 
 use abi::layout::MAX_LOCK_PAGES;
 use abi::{Right, SegId};
@@ -18,7 +19,41 @@ const UNUSED_MAX: usize = 256;
 /// Segments a process can have attached: rows of its lease's table.
 const LEASE_SEGMENTS: u32 = 65536;
 
+/// What has to be known of a segment before it comes into use.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    /// Addresses it may ever have.
+    pub(super) range: Range<u64>,
+    pub(super) lockable: bool,
+}
+
 impl State {
+    /// Looks at a segment as a newcomer would: whether it is there, and whether the user may
+    /// have it with this right *now*. Nothing is changed by it, while coming into use marks a
+    /// segment in ways that cannot all be undone.
+    pub(super) fn look_at(
+        &mut self,
+        sid: SegId,
+        right: Right,
+        store: &Store,
+        machine: &Machine,
+    ) -> Result<Look, VasError> {
+        let file = store.open_segment(sid)?;
+        let header = file.header();
+        // Taking a lock is a write, also to share it.
+        if file.right() < right.max(if header.lockable { Right::Write } else { Right::Read }) {
+            return Err(VasError::ReadOnly { sid });
+        }
+        // What was kept from an earlier attachment may be open with a right that is no longer
+        // the user's, or with less than is the user's now.
+        let is_outdated = |kept: &VmSegment| kept.file.right() != file.right();
+        if self.is_unused(sid) && self.segments.get(&sid).is_some_and(is_outdated) {
+            self.forget_segment(sid, machine);
+        }
+        let range = header.base..header.reserve_end();
+        Ok(Look { range, lockable: header.lockable })
+    }
+
     /// Notes that an instance has a segment: at the first one in the VM, and at the first
     /// writable one, the lease and the segment say so, and a lockable segment's lock comes
     /// into reach.
@@ -40,7 +75,8 @@ impl State {
         }
     }
 
-    fn is_unused(&self, sid: SegId) -> bool {
+    /// Whether the segment is only kept for the next time.
+    pub(super) fn is_unused(&self, sid: SegId) -> bool {
         self.segments.get(&sid).is_some_and(|segment| segment.user_count() == 0)
     }
 

@@ -8,7 +8,7 @@ use abi::layout::{
     IDT_PHYS, IST_STACK_BYTES, KERNEL_BASE, KERNEL_IDT, KERNEL_PHYS, VCPU_AREA_BYTES, VCPU_AREAS,
     VCPU_CALL_STACK, VCPU_IST_STACKS,
 };
-use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, KernelInfo, VCPU_GDT, VCPU_TSS, selector};
+use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, KernelInfo, TrapWays, VCPU_GDT, VCPU_TSS, selector};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PageSize, Rights};
 use kvm_bindings::{kvm_segment, kvm_sregs};
@@ -62,6 +62,7 @@ pub(crate) fn load_kernel(mem: &GuestMem) -> Result<KernelInfo, VmError> {
         data_end: word(7)?,
         epitaph: word(8)?,
         sysrets: [word(9)?, word(10)?, word(11)?, word(12)?, word(13)?],
+        trap_ways: TrapWays { free: word(14)?, held: word(15)?, slow: word(16)?, given: word(17)? },
     };
     if info.magic != KERNEL_MAGIC || info.abi != KERNEL_ABI {
         return Err(bad(format!("magic {:#x}, ABI version {}", info.magic, info.abi)));

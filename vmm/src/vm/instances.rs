@@ -7,17 +7,18 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use abi::layout::{
-    LOCK_PAGES, LOCK_RANGES, LOCK_REFS_BYTES, MAX_LOCK_PAGES, PLAIN_GENERATIONS, PLAIN_ROOTS,
-    PRIVATE_SLOTS,
+    LOCK_PAGES, LOCK_RANGES, LOCK_REFS_BYTES, LOCK_WAYS, MAX_LOCK_PAGES, PLAIN_GENERATIONS,
+    PLAIN_ROOTS, PRIVATE_SLOTS,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::switch::{CR3_KEEP, InstanceEntry, LockEnd, LockRef};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PageSize, Rights};
 
+use super::lock_code;
 use super::machine::Machine;
 use super::memory::MemoryError;
-use super::switching::{ENTRY_BYTES, REF_BYTES, range_word};
+use super::switching::{ENTRY_BYTES, REF_BYTES, loadable, range_word};
 use super::tables::Tables;
 
 /// PML4 slots of the kernel.
@@ -102,12 +103,30 @@ impl Machine {
         // What lets the kernel in comes last: each store is a release.
         if entry.lock_count != 0 {
             let range = range_word(entry.lock_first, entry.lock_count);
-            self.mem.store(self.by_handle(LOCK_RANGES, vh), range)
+            self.mem.store(self.by_handle(LOCK_RANGES, vh), range)?;
+            if entry.lock_count == 1 && self.is_soft_host() {
+                self.write_lock_code(vh, entry)?;
+            }
+            Ok(())
         } else if plain {
             self.mem.store(self.by_handle(PLAIN_ROOTS, vh), entry.cr3)
         } else {
             Ok(())
         }
+    }
+
+    /// Writes the code for an instance with one lock and lets the kernel use it, if the lock is
+    /// exclusive. Code that is used is only ever replaced by the same.
+    fn write_lock_code(&self, vh: u32, entry: &InstanceEntry) -> Result<(), MemoryError> {
+        let first = entry.lock_first;
+        let refs = self.lock_refs(first, 1)?;
+        let Some(lock) = refs.first().filter(|lock| lock.exclusive != 0) else { return Ok(()) };
+        let switching = &self.switching;
+        let at =
+            self.edit_tables_and_pool(|root, tables| switching.lock_code(tables, root, first))?;
+        let (cr3, home) = (loadable(entry.cr3), loadable(self.home_cr3()));
+        self.mem.write(at, &lock_code::write(first, lock, cr3, home, switching.ways()))?;
+        self.mem.store(self.by_handle(LOCK_WAYS, vh), lock_code::address(first))
     }
 
     /// From now on every switch to `vh` is left to the VMM; its root is 0 for those who look.
@@ -119,6 +138,7 @@ impl Machine {
         let at = self.entry(vh)?;
         self.mem.store(self.by_handle(PLAIN_ROOTS, vh), 0)?;
         self.mem.store(self.by_handle(LOCK_RANGES, vh), 0)?;
+        self.mem.store(self.by_handle(LOCK_WAYS, vh), 0)?;
         self.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
         // Between these stores and the loads of the lines: the kernel's XCHG is the other
         // half (abi::switch).

@@ -13,7 +13,9 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::boot;
 use super::call_pages::{CallPages, map_call_pages, trapping_call_code};
+use super::kvm_stats::{KvmStats, KvmStatsError};
 use super::memory::{GuestMem, MemoryError, address_end};
+use super::shape::TagShape;
 use super::switching::Switching;
 use super::tables::{FramePool, Tables};
 use super::vcpu::Vcpu;
@@ -96,6 +98,15 @@ impl Machine {
     /// # Errors
     /// [`VmError`].
     pub fn new() -> Result<Arc<Machine>, VmError> {
+        Machine::with_tags(TagShape::AsOffered)
+    }
+
+    /// As [`Machine::new`], on processors that are told to have no more TLB tags than `shape`
+    /// says: for tests of hosts that one does not have.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub fn with_tags(shape: TagShape) -> Result<Arc<Machine>, VmError> {
         super::kick::install();
         let began = Instant::now();
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
@@ -111,9 +122,10 @@ impl Machine {
                 return Err(VmError::Unsupported { what });
             }
         }
-        let cpuid = kvm
+        let mut cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_call("tell what processors it offers"))?;
+        shape.limit(&mut cpuid);
         let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
         // Intel without unrestricted guest wants three pages for itself. Others refuse or
         // ignore the call: either is fine.
@@ -140,7 +152,8 @@ impl Machine {
         boot::write_idt(&mem, &kernel)?;
         link_private_slots(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
         let call_pages = map_call_pages(&mut pool, root, &mem)?;
-        let switching = Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
+        let switching =
+            Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root, kernel.trap_ways)?;
         let machine = Machine {
             cpuid,
             kernel,
@@ -319,6 +332,20 @@ impl Machine {
     /// Whether the host says that there could be tags.
     pub(crate) fn offers_pcid(&self) -> bool {
         leaf(&self.cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
+    }
+
+    /// Whether vCPUs are told that they have INVPCID. Our kernel has no use for it.
+    #[must_use]
+    pub fn offers_invpcid(&self) -> bool {
+        leaf(&self.cpuid, 7, 0).is_some_and(|l| l.ebx >> 10 & 1 != 0)
+    }
+
+    /// What KVM counts of this VM as a whole.
+    ///
+    /// # Errors
+    /// [`KvmStatsError`]; older KVMs count nothing.
+    pub fn kvm_stats(&self) -> Result<KvmStats, KvmStatsError> {
+        KvmStats::of(&*self.fd)
     }
 
     /// Whether programs may use the instructions that read and write FS and GS base.

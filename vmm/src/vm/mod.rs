@@ -8,6 +8,7 @@
 //! - [`windows`]: pieces of files in guest-physical space, which come and go
 //! - [`switching`]: the tables of the kernel's `vas_switch`; [`instances`]: what is in them
 //!   of instances
+//! - [`shape`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
 //! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
@@ -17,15 +18,20 @@ pub mod exit;
 pub mod host_range;
 pub mod instances;
 pub mod kick;
+pub mod kvm_stats;
+pub mod lock_code;
 pub mod machine;
 pub mod memory;
 pub mod resident;
+pub mod shape;
 pub mod switching;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;
 
 pub use exit::{Exit, Via};
+pub use kvm_stats::{KvmStats, KvmStatsError};
 pub use machine::{Machine, VmError};
 pub use memory::{GuestMem, MemoryError};
+pub use shape::TagShape;
 pub use vcpu::{UserRegs, Vcpu};

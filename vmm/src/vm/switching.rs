@@ -11,6 +11,7 @@
 //! INSTANCES        2 MiB                   likewise
 //! LOCK_REFS        2 MiB                   from the first reference on
 //! LOCK_PAGES       4 KiB each              made one by one
+//! LOCK_CODE        2 MiB each              from the first list of one lock on (`lock_code.rs`)
 //! TAG_TABLES       32 KiB a vCPU           where there is PCID
 //! ```
 //!
@@ -21,15 +22,16 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 
 use abi::layout::{
-    INSTANCES, LOCK_REFS, LOCK_REFS_BYTES, MAX_VCPUS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES,
-    TAG_TABLES, VCPU_LINES,
+    INSTANCES, LOCK_CODE, LOCK_CODE_UNIT, LOCK_REFS, LOCK_REFS_BYTES, MAX_VCPUS, SWITCH_CONTROL,
+    SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
-use abi::shared::VcpuPage;
+use abi::shared::{TrapWays, VcpuPage};
 use abi::switch::{CR3_KEEP, InstanceEntry, LockRef, SwitchControl, VcpuLine};
 use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 
+use super::lock_code;
 use super::machine::Machine;
 use super::memory::{GuestMem, MemoryError};
 use super::tables::Tables;
@@ -39,6 +41,7 @@ pub(crate) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
 pub(crate) const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 const HELD: u64 = offset_of!(VcpuPage, held) as u64;
 const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
+const ENTRY: u64 = offset_of!(VcpuPage, trap_entry) as u64;
 const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 
 /// Where in guest-physical memory the tables of the switch lie.
@@ -48,12 +51,15 @@ pub(crate) struct Switching {
     base: GuestPhys,
     pub(super) instances: GuestPhys,
     next_generation: AtomicU64,
+    ways: TrapWays,
     rest: Mutex<Rest>,
 }
 
 #[derive(Debug, Default)]
 struct Rest {
     lock_refs: Option<GuestPhys>,
+    /// Code of lists, [`LISTS_A_CHUNK`] places in each.
+    lock_code: Vec<Option<GuestPhys>>,
     /// The kernel serves switches.
     started: bool,
     /// Each vCPU's page, by its number.
@@ -62,19 +68,26 @@ struct Rest {
     tags: Vec<Option<GuestPhys>>,
 }
 
+const LISTS_A_CHUNK: u32 = (PAGE_SIZE_2M / LOCK_CODE_UNIT) as u32;
+/// Places in [`LOCK_REFS`].
+const PLACES: u32 = (LOCK_REFS_BYTES / REF_BYTES) as u32;
 const TABLES_A_CHUNK: u32 = (PAGE_SIZE_2M / TAG_TABLE_BYTES) as u32;
 
 impl Switching {
     /// Maps control page, live page, lines and instance table, all zero: every switch is the
     /// VMM's.
-    pub(crate) fn new(tables: &mut Tables<'_>, root: GuestPhys) -> Result<Switching, MemoryError> {
+    pub(crate) fn new(
+        tables: &mut Tables<'_>,
+        root: GuestPhys,
+        ways: TrapWays,
+    ) -> Result<Switching, MemoryError> {
         let base = tables.mem.alloc(2 * PAGE_SIZE_2M)?;
         let instances = base.offset(PAGE_SIZE_2M);
         let mut table = PageTable::new(root, tables);
         table.map(SWITCH_CONTROL, base, PageSize::Large2M, Rights::KERNEL_WRITE)?;
         table.map(INSTANCES, instances, PageSize::Large2M, Rights::KERNEL_WRITE)?;
         let (next_generation, rest) = (AtomicU64::new(1), Mutex::default());
-        Ok(Switching { base, instances, next_generation, rest })
+        Ok(Switching { base, instances, next_generation, ways, rest })
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
@@ -97,6 +110,7 @@ impl Switching {
         rest.started = true;
         for page in rest.vcpu_pages.iter().flatten() {
             mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
+            mem.store(page.offset(ENTRY), self.ways.free)?;
         }
         Ok(())
     }
@@ -116,6 +130,44 @@ impl Switching {
         table.map(LOCK_REFS, gpa, PageSize::Large2M, Rights::KERNEL_WRITE)?;
         rest.lock_refs = Some(gpa);
         Ok(gpa)
+    }
+
+    /// Where the code of the list at `first` lies, mapped by the first who asks. Not resident
+    /// before it is used.
+    pub(super) fn lock_code(
+        &self,
+        tables: &mut Tables<'_>,
+        root: GuestPhys,
+        first: u32,
+    ) -> Result<GuestPhys, MemoryError> {
+        let mut rest = self.rest();
+        let chunk = (first / LISTS_A_CHUNK) as usize;
+        let gpa = match rest.lock_code.get(chunk).copied().flatten() {
+            Some(gpa) => gpa,
+            None => {
+                let gpa = tables.mem.alloc(PAGE_SIZE_2M)?;
+                let gva = GuestVirt::literal(LOCK_CODE.raw() + chunk as u64 * PAGE_SIZE_2M);
+                let mut table = PageTable::new(root, tables);
+                table.map(gva, gpa, PageSize::Large2M, Rights::KERNEL_CODE)?;
+                put(&mut rest.lock_code, chunk, gpa);
+                gpa
+            }
+        };
+        Ok(gpa.offset(u64::from(first % LISTS_A_CHUNK) * LOCK_CODE_UNIT))
+    }
+
+    /// The kernel's places where code of the VMM's goes on.
+    pub(super) fn ways(&self) -> &TrapWays {
+        &self.ways
+    }
+
+    /// First and count of the lock references by which the vCPU of this page holds locks.
+    fn held(&self, mem: &GuestMem, page: GuestPhys) -> Result<(u32, u32), MemoryError> {
+        let entry = mem.load(page.offset(ENTRY))?;
+        match lock_code::list_of(entry, PLACES) {
+            Some(first) => Ok((first, 1)),
+            None => mem.load(page.offset(HELD)).map(range_of),
+        }
     }
 
     /// How many vCPUs there are.
@@ -148,8 +200,10 @@ impl Switching {
             let tags = TAG_TABLES.raw() + u64::from(index) * TAG_TABLE_BYTES;
             mem.store(page.offset(offset_of!(VcpuPage, tags) as u64), tags)?;
         }
+        mem.store(page.offset(ENTRY), self.ways.held)?;
         if rest.started {
             mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
+            mem.store(page.offset(ENTRY), self.ways.free)?;
         }
         put(&mut rest.vcpu_pages, index as usize, page);
         Ok(())
@@ -316,7 +370,7 @@ impl Machine {
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
     pub fn held_locks(&self, vcpu: u32) -> Result<(u32, u32), MemoryError> {
-        self.mem.load(self.vcpu_page(vcpu)?.offset(HELD)).map(range_of)
+        self.switching.held(&self.mem, self.vcpu_page(vcpu)?)
     }
 
     /// Indices of the first references of all lists by which some vCPU holds locks.
@@ -328,7 +382,7 @@ impl Machine {
             self.switching.rest().vcpu_pages.iter().copied().flatten().collect();
         let mut lists = Vec::new();
         for page in pages {
-            let (first, count) = self.mem.load(page.offset(HELD)).map(range_of)?;
+            let (first, count) = self.switching.held(&self.mem, page)?;
             lists.extend((count != 0).then_some(first));
         }
         Ok(lists)
@@ -344,7 +398,9 @@ impl Machine {
         let range = if count == 0 { 0 } else { range_word(first, count) };
         self.mem.store(page.offset(HELD), range)?;
         let plain = count == 0 && self.switching.rest().started;
-        self.mem.store(page.offset(LIMIT), if plain { u64::from(MAX_INSTANCES) } else { 0 })
+        self.mem.store(page.offset(LIMIT), if plain { u64::from(MAX_INSTANCES) } else { 0 })?;
+        let ways = self.switching.ways();
+        self.mem.store(page.offset(ENTRY), if plain { ways.free } else { ways.held })
     }
 
     /// Lock references, as in [`Machine::held_locks`], whose locks the kernel has given back
@@ -376,5 +432,7 @@ const _: () = {
     );
     assert!(MAX_INSTANCES as u64 * ENTRY_BYTES == PAGE_SIZE_2M);
     assert!(LOCK_REFS_BYTES == PAGE_SIZE_2M && LOCK_REFS.raw().is_multiple_of(PAGE_SIZE_2M));
+    assert!(LOCK_CODE.raw().is_multiple_of(PAGE_SIZE_2M));
+    assert!(LOCK_CODE.raw() + PLACES as u64 * LOCK_CODE_UNIT <= TAG_TABLES.raw());
     assert!(TAG_TABLES.raw().is_multiple_of(PAGE_SIZE_2M));
 };

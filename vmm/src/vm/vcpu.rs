@@ -52,7 +52,7 @@ enum Position {
 /// One virtual processor.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
     machine: Arc<Machine>,
     index: u32,
     stacks: GuestPhys,

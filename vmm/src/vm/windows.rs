@@ -92,6 +92,7 @@ pub struct Windows {
     vm: Arc<VmFd>,
     range: std::ops::Range<u64>,
     lowest_slot: u32,
+    slots_end: u32,
     limit_bytes: u64,
     room: Mutex<Room>,
 }
@@ -114,11 +115,19 @@ impl Windows {
         let free = (start < end).then(|| (start, end - start)).into_iter().collect();
         let lowest_slot = memslots.saturating_sub(MAX_WINDOWS.min(memslots / 2));
         let room = Room { free, slots: Vec::new(), next_slot: memslots, mapped_bytes: 0 };
-        Windows { vm, range: start..end, lowest_slot, limit_bytes, room: Mutex::new(room) }
+        let (range, slots_end, room) = (start..end, memslots, Mutex::new(room));
+        Windows { vm, range, lowest_slot, slots_end, limit_bytes, room }
     }
 
     fn room(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Windows there are now, each with a memslot of its own.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let room = self.room();
+        (self.slots_end - room.next_slot) as usize - room.slots.len()
     }
 
     /// Whether `gpa` lies where windows are.

@@ -5,18 +5,20 @@
 
 use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
-    PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
-    VCPU_IST_STACKS, VCPU_LINES,
+    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, LOCK_WAYS,
+    PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS,
+    VCPU_CALL_STACK, VCPU_IST_STACKS, VCPU_LINES,
 };
 use abi::lock::{Fast, LockWords, state, switch_locks_fast, word};
 use abi::objects::MAX_INSTANCES;
-use abi::shared::VcpuPage;
+use abi::shared::{TrapWays, VcpuPage};
 use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
+
+use vmm::vm::lock_code;
 
 use crate::processor::{End, Processor};
 use crate::{info, instructions};
@@ -28,24 +30,24 @@ const MOST_A_LOCK: usize = 12;
 const MOST_NULL_CALL: usize = 30;
 
 const SLOT: u64 = 5;
-const TAG: u64 = 7;
-const HOME_ROOT: u64 = 0x20_1000;
-const ROOT: u64 = 0x20_2000;
+pub(crate) const TAG: u64 = 7;
+pub(crate) const HOME_ROOT: u64 = 0x20_1000;
+pub(crate) const ROOT: u64 = 0x20_2000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
+pub(crate) enum Way {
     Syscall,
     Trap,
 }
 
 /// A vCPU at home, and an instance 1.
-struct Kernel {
-    processor: Processor,
+pub(crate) struct Kernel {
+    pub(crate) processor: Processor,
     way: Way,
 }
 
 impl Kernel {
-    fn new(way: Way) -> Kernel {
+    pub(crate) fn new(way: Way) -> Kernel {
         let mut p = Processor::new(instructions());
         let page = VCPU_AREAS.raw();
         let at = |field: usize| page + field as u64;
@@ -53,6 +55,7 @@ impl Kernel {
         p.store(at(offset_of!(VcpuPage, line)), VCPU_LINES.raw());
         p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
         p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
+        p.store(at(offset_of!(VcpuPage, trap_entry)), ways().free);
         // Numbers that must be equal, not 0.
         p.store(SWITCH_LIVE.raw(), 99);
         p.store(SWITCH_CONTROL.raw(), 99);
@@ -61,7 +64,7 @@ impl Kernel {
     }
 
     /// Fills in the tables as the VMM does; locks from number `first` on.
-    fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
+    pub(crate) fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
         let p = &mut self.processor;
         let generation = 1000 + vh;
         p.store(PLAIN_GENERATIONS.raw() + vh * 8, generation);
@@ -74,15 +77,23 @@ impl Kernel {
             p.store(LOCK_REFS.raw() + index * 16, lock_page);
             p.store(LOCK_REFS.raw() + index * 16 + 8, SLOT | u64::from(exclusive) << 32);
             // A lock that only writers use, or one that readers do.
-            p.store(lock_page, if exclusive { state::NO_READERS } else { 0 });
+            p.store(lock_page, if exclusive { 0 } else { state::READERS });
         }
         let end = LOCK_REFS.raw() + (first + locks.len() as u64) * 16;
         p.store(end, cr3);
         p.store(end + 8, generation);
+        if let ([true], Way::Trap) = (locks, self.way) {
+            let page = LOCK_PAGES.raw() + first * 4096;
+            let lock = LockRef { page, slot: SLOT as u32, exclusive: 1 };
+            let at = lock_code::address(first as u32);
+            let code = lock_code::write(first as u32, &lock, cr3, HOME_ROOT, &ways());
+            p.learn(at, &code);
+            p.store(LOCK_WAYS.raw() + vh * 8, at);
+        }
     }
 
     /// Makes a call; the instructions it took and how it ended.
-    fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
+    pub(crate) fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
         let p = &mut self.processor;
         p.set(Register::RAX, u64::from(number));
         p.set(Register::RDI, rdi);
@@ -133,7 +144,7 @@ impl Kernel {
 
     /// Switches to `vh`, which the kernel must serve; the instructions it took.
     #[track_caller]
-    fn switch(&mut self, vh: u64) -> usize {
+    pub(crate) fn switch(&mut self, vh: u64) -> usize {
         let (count, end) = self.call(CALL_VAS_SWITCH, vh);
         let p = &self.processor;
         assert_eq!(end, if self.way == Way::Syscall { End::Sysret } else { End::Iret });
@@ -143,7 +154,11 @@ impl Kernel {
     }
 }
 
-const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
+fn ways() -> TrapWays {
+    TrapWays { free: info(14), held: info(15), slow: info(16), given: info(17) }
+}
+
+pub(crate) const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
 
 #[test]
 fn the_null_call_is_short_in_both_ways() {
@@ -219,13 +234,20 @@ fn each_free_lock_costs_few_instructions_more() {
                 assert!(count <= most, "{number} {kind} {what}: {count} instructions");
             }
             for lock in 20..20 + number as u64 {
-                let free = if exclusive { state::NO_READERS } else { 0 };
+                let free = if exclusive { 0 } else { state::READERS };
                 assert_eq!(kernel.processor.load(LOCK_PAGES.raw() + lock * 4096), free);
             }
             (taken, given_back)
         });
-        assert!(counts[1].0 - counts[0].0 <= MOST_A_LOCK, "{counts:?}");
-        assert!(counts[1].1 - counts[0].1 <= MOST_A_LOCK, "{counts:?}");
+        // From two on: one alone may have code of its own.
+        assert!(counts[2].0 - counts[1].0 <= 2 * MOST_A_LOCK, "{counts:?}");
+        assert!(counts[2].1 - counts[1].1 <= 2 * MOST_A_LOCK, "{counts:?}");
+        let plain = if way == Way::Trap { 20 } else { 30 };
+        if counts[0].0 - plain <= MOST_A_LOCK {
+            assert!(way == Way::Trap && exclusive && counts[0].1 - plain <= MOST_A_LOCK);
+        } else {
+            assert!(way == Way::Syscall || !exclusive, "one lock has its own code: {counts:?}");
+        }
     }
 }
 
@@ -237,7 +259,7 @@ fn what_is_left_to_the_vmm_is_left_whole() {
         kernel.instance(0, HOME_ROOT, 0, &[]);
         kernel.instance(1, ROOT, 20, &[true, true]);
         // The second lock is another VM's.
-        kernel.processor.store(LOCK_PAGES.raw() + 21 * 4096, state::NO_READERS | 2);
+        kernel.processor.store(LOCK_PAGES.raw() + 21 * 4096, 2);
         for vh in [1, 2, u64::from(MAX_INSTANCES), !0] {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, vh);
             let p = &kernel.processor;
@@ -245,10 +267,61 @@ fn what_is_left_to_the_vmm_is_left_whole() {
             assert_eq!(p.register(Register::RDI), vh);
             assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
             assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [0; 2]);
-            assert_eq!(p.load(LOCK_PAGES.raw() + 20 * 4096), state::NO_READERS);
+            assert_eq!(p.load(LOCK_PAGES.raw() + 20 * 4096), 0);
             assert_eq!(p.cr3, 0);
         }
     }
+}
+
+#[test]
+fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
+    let page = LOCK_PAGES.raw() + 20 * 4096;
+    let lock = [LockRef { page, slot: SLOT as u32, exclusive: 1 }];
+    let mut outcomes = HashMap::new();
+    let free = [0, state::READERS];
+    let taken = [2, 2 | state::READERS, 2 | state::CLAIM, state::WAITERS, state::INCONSISTENT];
+    for (initial, later, changed) in free
+        .into_iter()
+        .chain(taken)
+        .flat_map(|initial| [0, state::WAITERS].map(|later| (initial, later)))
+        .flat_map(|(initial, later)| [false, true].map(|changed| (initial, later, changed)))
+    {
+        let mut kernel = Kernel::new(Way::Trap);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(1, ROOT, 20, &[true]);
+        let model = RefCell::new(HashMap::from([(page, initial)]));
+        kernel.processor.store(page, initial);
+        let words = |page| Words(&model, page);
+        let served = |end: End| !matches!(end, End::Out(_));
+        let expected = switch_locks_fast(&[], &lock, words);
+        let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+        assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
+        assert_eq!(served(end), expected == Fast::Done, "{initial:#x}");
+        if !served(end) {
+            continue;
+        }
+        assert_eq!(kernel.processor.cr3, ROOT);
+        let held = model.borrow()[&page] | later;
+        model.borrow_mut().insert(page, held);
+        kernel.processor.store(page, held);
+        if changed {
+            // The VMM has to look at a VAS first: nothing happens.
+            kernel.processor.store(SWITCH_LIVE.raw(), 100);
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
+            assert!(!served(end));
+            assert_eq!((kernel.processor.load(page), kernel.processor.cr3), (held, ROOT));
+            kernel.processor.store(SWITCH_LIVE.raw(), 99);
+        }
+        let expected = switch_locks_fast(&lock, &[], words);
+        let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
+        *outcomes.entry(format!("{expected:?}")).or_insert(0) += 1;
+        assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
+        assert_eq!(served(end), expected == Fast::Done, "{initial:#x}");
+        assert_eq!(kernel.processor.cr3, HOME_ROOT);
+        let nudge = kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
+        assert_eq!(nudge, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
+    }
+    assert_eq!(outcomes, HashMap::from([("Done".into(), 4), ("DoneNudge".into(), 4)]));
 }
 
 /// A lock page of the processor's memory, for `abi::lock`.
@@ -297,12 +370,12 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
     // What others may have put into a lock that we do not hold.
     let states = [
         0,
-        state::NO_READERS,
+        state::READERS,
         2,
-        2 | state::NO_READERS,
+        2 | state::READERS,
         2 | state::CLAIM,
         state::WAITERS,
-        state::WAITERS | state::NO_READERS,
+        state::WAITERS | state::READERS,
         state::INCONSISTENT,
     ];
     let refs = |modes: &[bool]| -> Vec<LockRef> {

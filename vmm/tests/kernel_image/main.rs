@@ -4,6 +4,10 @@
 
 mod counts;
 mod processor;
+#[expect(unreachable_pub, reason = "also a module of the library `tests`, which needs `vmm`")]
+#[path = "../../../tests/src/counts.rs"]
+mod record;
+mod recorded;
 
 use std::collections::{BTreeMap, HashMap};
 

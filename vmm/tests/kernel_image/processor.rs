@@ -37,6 +37,12 @@ impl Processor {
         Processor { code, ..Processor::default() }
     }
 
+    /// Code that is not the image's.
+    pub(crate) fn learn(&mut self, at: u64, bytes: &[u8]) {
+        let decoder = iced_x86::Decoder::with_ip(64, bytes, at, iced_x86::DecoderOptions::NONE);
+        self.code.extend(decoder.into_iter().map(|i| (i.ip(), i)));
+    }
+
     pub(crate) fn load(&self, address: u64) -> u64 {
         assert_eq!(address % 8, 0, "{address:#x}");
         self.memory.get(&address).copied().unwrap_or(0)
@@ -174,6 +180,7 @@ impl Processor {
                 Mnemonic::Sysretq => return End::Sysret,
                 Mnemonic::Iretq => return End::Iret,
                 Mnemonic::Out => return End::Out(i.immediate(0)),
+                Mnemonic::Jmp if i.op0_kind() != OpKind::NearBranch64 => at = self.read(&i, 0),
                 Mnemonic::Jmp => at = i.near_branch_target(),
                 Mnemonic::Jrcxz => {
                     if self.register(Register::RCX) == 0 {

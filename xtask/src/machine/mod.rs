@@ -44,6 +44,10 @@ pub(crate) enum Kind {
     Amd,
 }
 
+/// All there are.
+#[cfg(test)]
+pub(crate) const KINDS: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Emulator {
     Bochs,

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use vmm::bench::payload::Unpacked;
 use vmm::bench::sample::Runner;
-use vmm::bench::{Size, map, run, switch};
+use vmm::bench::{Size, gups, map, rpc, run, switch, tlb};
 use vmm::exit_code::ExitCode;
 use vmm::host;
 
@@ -36,6 +36,12 @@ enum Name {
     Switch,
     /// Attaching and detaching address spaces, against mapping files
     Map,
+    /// Reaching random pages, with and without a switch before each
+    Tlb,
+    /// Getting bytes another party has, against channels and sockets
+    Rpc,
+    /// Random updates of a table in windows, against remapping and messages
+    Gups,
 }
 
 const EXAMPLES: &str = "\
@@ -64,6 +70,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Name::Run => run::measure(&runner, &programs, size, &mut progress),
         Name::Switch => switch::measure(&runner, &programs, size, has_tags, &mut progress),
         Name::Map => map::measure(&runner, &programs, size, &mut progress),
+        Name::Tlb => tlb::measure(&runner, &programs, size, has_tags, &mut progress),
+        Name::Rpc => rpc::measure(&runner, &programs, size, &mut progress),
+        Name::Gups => gups::measure(&runner, &programs, size, &mut progress),
     };
     if is_watched {
         let _ = write!(io::stderr(), "\r\x1b[K");
@@ -75,6 +84,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             Name::Run => "run",
             Name::Switch => "switch",
             Name::Map => "map",
+            Name::Tlb => "tlb",
+            Name::Rpc => "rpc",
+            Name::Gups => "gups",
         };
         errors::json("print the figures", &report.json(name, args.quick, host))?
     } else {

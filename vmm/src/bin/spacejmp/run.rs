@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
 use vmm::host;
 use vmm::linux::fs::{Grant, take_over_umask};
+use vmm::process::cut_files::report_cut_files;
 use vmm::process::{HostSignals, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
 
@@ -120,6 +121,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.
     let signals = HostSignals::block()
+        .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
+    report_cut_files()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
     let saved = terminal::Saved::now();
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;

@@ -152,9 +152,15 @@ impl Files {
         cwd.clone()
     }
 
-    /// The mode of something new, the umask applied.
+    /// Permission bits of something new, the umask applied.
+    #[must_use]
+    pub fn masked(&self, mode: u32) -> u32 {
+        mode & !self.umask.load(Ordering::Relaxed)
+    }
+
+    /// The mode of a new file, likewise.
     pub(super) fn mode(&self, mode: u32) -> Mode {
-        Mode::from_raw_mode(mode & 0o7777 & !self.umask.load(Ordering::Relaxed))
+        Mode::from_raw_mode(self.masked(mode & 0o7777))
     }
 
     /// Where a path starts.

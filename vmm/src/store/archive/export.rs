@@ -44,7 +44,7 @@ impl Store {
         writer.vas(&manifest, vas.mode).map_err(failed)?;
         let mut exported = Exported::default();
         for segment in &segments {
-            let inconsistent = segment.lock_view()?.inconsistent;
+            let inconsistent = self.is_inconsistent(segment)?;
             let mode = self.mode_of(segment)?;
             writer.segment(segment.header(), mode, inconsistent).map_err(failed)?;
             let data_bytes = write_content(segment, &mut writer, path, progress)?;

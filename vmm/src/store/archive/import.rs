@@ -5,13 +5,12 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use abi::lock::{state, word};
 use abi::objects::{Lifetime, SegId};
 
-use super::super::clone::{Copy, parts_mark};
+use super::super::clone::{Copy, mark_inconsistent, parts_mark};
 use super::super::create::{part_len, set_len, set_mode};
 use super::super::error::{Object, StoreError};
-use super::super::header::{BootId, Header, LOCK_PAGE_OFFSET};
+use super::super::header::{BootId, Header};
 use super::super::lock::Exclusive;
 use super::super::manifest::Manifest;
 use super::super::name::{Mode, Name};
@@ -163,18 +162,14 @@ impl Store {
         set_len(&main.file, &path, main_len(&header))?;
         write_header(&main.file, &path, &header)?;
         if inconsistent {
-            main.file
-                .write_all_at(
-                    &state::INCONSISTENT.to_le_bytes(),
-                    LOCK_PAGE_OFFSET + word::STATE as u64 * 8,
-                )
-                .map_err(|e| io_error("write", &path, e))?;
+            mark_inconsistent(&main.file).map_err(|e| io_error("write", &path, e))?;
         }
         set_mode(&main.file, &path, mode)?;
         Ok(Waiting { main, _mark: mark, parts, header })
     }
 
-    /// Everything appears, or nothing.
+    /// Everything appears, or nothing. If we are killed on the way, `gc` takes away what has
+    /// appeared without its VAS: those segments have a second name in `tmp/`.
     fn publish(
         &self,
         manifest: &Manifest,
@@ -191,9 +186,11 @@ impl Store {
         }
         let mut published = 0;
         let made = waiting
-            .iter()
+            .iter_mut()
             .try_for_each(|segment| {
-                self.publish_segment(&segment.main.name, &segment.header, &lock)?;
+                let (main, header) = (&mut segment.main, &segment.header);
+                // The second name goes with `waiting`, when the VAS lists the segment.
+                main.done = !self.publish_segment_of_many(&main.name, header, &lock)?;
                 published += 1;
                 Ok(())
             })
@@ -203,7 +200,6 @@ impl Store {
             });
         let whole = made.is_ok();
         for segment in waiting.iter_mut().take(published) {
-            segment.main.done = true;
             segment.parts.keep = whole;
             if !whole && let Ok(file) = self.open_named(&segment.header.name, &lock) {
                 let _ = self.remove_segment(&file, &lock);

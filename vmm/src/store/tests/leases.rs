@@ -57,7 +57,8 @@ fn a_lease_tells_what_its_vm_does_until_it_is_dropped() {
     assert_eq!((view.id, view.pid, view.program.as_str()), (lease.id(), 42, "a\nb %"));
     assert_eq!(view.vases, [v, w].into());
     assert_eq!(view.segments, [(x, Right::Read), (y, Right::Write)]);
-    assert_eq!(view.inside, [Inside { vid: v, thread: 7 }, Inside { vid: w, thread: 0 }]);
+    let inside = |vid, thread| Inside { vid, thread, entering: false };
+    assert_eq!(view.inside, [inside(v, 7), inside(w, 0)]);
     assert!(s.is_alive(lease.id()));
     let id = lease.id();
     drop(lease);

@@ -382,7 +382,7 @@ fn main() {
     let shared = Shared::new(window as u64, heap.next_multiple_of(PAGE) as u64);
     // Code runs in the window and the heap; both are far below the stack's place.
     let ends = [window, window + WINDOW * PAGE, heap, heap + (HEAP + 1) * PAGE];
-    touch::prepare(*ends.iter().min().unwrap() as u64, *ends.iter().max().unwrap() as u64);
+    touch::prepare(*ends.iter().min().unwrap() as u64..*ends.iter().max().unwrap() as u64);
     let mut changer = Changer {
         shared: &shared,
         random: Random(seed),

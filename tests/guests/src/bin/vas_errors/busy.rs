@@ -1,6 +1,7 @@
 //! What is in use cannot be taken away; locks that cannot be had; a switch that fails leaves the
 //! thread where it was.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,6 +109,7 @@ fn locked(r: &mut Refusals, plain: VasHandle, plain_sid: SegId) {
     r.found.same("the thread stayed there", sys::vas_current(), Ok(plain));
     go_home();
     r.settle();
+    interrupted(r, plain, vh);
     drop(leave);
     other.join().expect("the other thread ends");
     r.found.same("free again", try_enter(vh), Ok(()));
@@ -133,6 +135,35 @@ fn locked(r: &mut Refusals, plain: VasHandle, plain_sid: SegId) {
     r.need("vas_detach", sys::vas_detach(vh).and_then(|()| sys::vas_detach(read_only)));
     r.need("vas_delete", sys::vas_delete(vid));
     r.need("seg_delete", sys::seg_delete(sid));
+}
+
+/// A signal for a thread that waits for the lock of `taken`: at home, and inside `plain`.
+fn interrupted(r: &mut Refusals, plain: VasHandle, taken: VasHandle) {
+    use std::os::unix::thread::JoinHandleExt;
+    static HANDLED: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn handler(_signal: i32) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the handler does what a handler may.
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as libc::sighandler_t) };
+    let waiter = thread::spawn(move || {
+        let at_home = (enter(taken), sys::vas_current());
+        must("inside another VAS", enter(plain));
+        let inside = (enter(taken), sys::vas_current());
+        go_home();
+        (at_home, inside)
+    });
+    while !waiter.is_finished() {
+        thread::sleep(Duration::from_millis(20));
+        // SAFETY: names a thread that is not joined yet.
+        unsafe { libc::pthread_kill(waiter.as_pthread_t(), libc::SIGUSR1) };
+    }
+    let (at_home, inside) = waiter.join().expect("the other thread ends");
+    r.refused("a signal for one who waits", at_home.0, Errno::EINTR);
+    r.found.same("it stayed at home", at_home.1, Ok(VasHandle::HOME));
+    r.refused("a signal for one who waits inside", inside.0, Errno::EINTR);
+    r.found.same("it stayed there", inside.1, Ok(plain));
+    r.found.check("the handler ran", HANDLED.load(Ordering::Relaxed) >= 2);
 }
 
 /// No new processes, inside a VAS or not.

@@ -7,7 +7,7 @@ use abi::call::{
 };
 use guests::store::sized;
 use spacejmp::CallPage;
-use spacejmp::sys;
+use spacejmp::sys::{self, SegId};
 
 use crate::Refusals;
 
@@ -86,6 +86,11 @@ fn addresses(r: &mut Refusals) {
         fault("seg_alloc", raw(CALL_SEG_ALLOC, [name, 4, at, 32, 0, 0]));
         fault("seg_root_set", raw(CALL_SEG_ROOT_SET, [s, at, 0, 0, 0, 0]));
     }
+    // Lengths that are none: whoever believes one allocates it.
+    for len in [257, 1 << 20, 1 << 60, !0] {
+        let result = raw(CALL_VAS_FIND, [name, len, 0, 0, 0, 0]);
+        r.refused(&format!("a name of {len:#x} bytes"), result, Errno::ENAMETOOLONG);
+    }
     // Kept from the optimiser, which would else know what is in it.
     let constant = std::hint::black_box(&CONSTANT).as_ptr() as u64;
     for (what, at) in unreadable.into_iter().chain([("read-only memory", constant)]) {
@@ -110,6 +115,12 @@ fn addresses(r: &mut Refusals) {
     let short = raw(CALL_SEG_ALLOC, [name, 4, at, 15, 0, 0]);
     r.refused("seg_alloc with half a structure", short, Errno::EINVAL);
     r.found.same("nothing was written", room, [0; 64]);
+    // One that knows only base and size.
+    let made = raw(CALL_SEG_ALLOC, [name, 4, params_at, 16, 0, 0]);
+    let made = r.need("seg_alloc with the first 16 bytes", made);
+    let made = SegId::new(made).expect("an id");
+    r.found.same("the rest is zeros", sys::seg_stat(made).map(|stat| stat.mode), Ok(0));
+    r.need("it goes", sys::seg_delete(made));
     // A caller that knows less gets less.
     let less = raw(CALL_VAS_STAT, [v, at, 8, 0, 0, 0]);
     r.found.same("vas_stat of 8 bytes", (less.is_ok(), room[0], room[1]), (true, v, 0));

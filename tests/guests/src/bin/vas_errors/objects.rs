@@ -100,6 +100,8 @@ fn handles(r: &mut Refusals, sid: SegId) {
     let attached = sys::seg_attach_local(home, sid, Right::Read);
     r.refused("seg_attach_local at home", attached, Errno::EINVAL);
     r.refused("seg_detach_local at home", sys::seg_detach_local(home, sid), Errno::EINVAL);
+    let tagged = sys::vas_ctl(vas_command::SET_INSTANCE_TAGGED, home.raw(), 0);
+    r.refused("SET_INSTANCE_TAGGED of home", tagged, Errno::EBADF);
 }
 
 fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
@@ -124,6 +126,13 @@ fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
     ];
     for (what, params) in bad {
         r.refused(&format!("a segment {what}"), sys::seg_alloc("bad", &params), Errno::EINVAL);
+    }
+    // Two that fill the region, and no place for a third.
+    let half = SegParams { size_bytes: 50 << 40, ..good };
+    let halves = ["half-1", "half-2"].map(|name| r.need(name, sys::seg_alloc(name, &half)));
+    r.refused("a third half", sys::seg_alloc("half-3", &half), Errno::ENOMEM);
+    for sid in halves {
+        r.need("it goes", sys::seg_delete(sid));
     }
     let odd = SegParams { mode: 0o1_0600, ..good };
     r.refused("a segment of an odd mode", sys::seg_alloc("bad", &odd), Errno::EINVAL);

@@ -26,6 +26,10 @@ pub(crate) fn provoke(r: &mut Refusals) {
     let sid = r.need("a segment", sys::seg_alloc("mine", &sized(4096)));
     let other = r.need("another", sys::seg_alloc("mine-too", &sized(4096)));
     r.need("seg_attach", sys::seg_attach(vid, sid, Right::Write));
+    // Attached once: what is kept of that must not count for more than the bits later.
+    let vh = r.need("writable attach while permitted", sys::vas_attach(vid, 0));
+    r.need("vas_detach", sys::vas_detach(vh));
+    segment_bits(r, vid, sid, other);
 
     set(r, vid, sid, 0o400, 0o400);
     r.refused("writable attach", sys::vas_attach(vid, 0), Errno::EACCES);
@@ -43,10 +47,44 @@ pub(crate) fn provoke(r: &mut Refusals) {
     r.refused("seg_sync", sys::seg_sync(sid), Errno::EACCES);
     let root = sys::SegRoot { address: base_of(sid), fingerprint: [0; 2] };
     r.refused("seg_root_set", sys::seg_root_set(sid, &root), Errno::EACCES);
+    let tagged = sys::vas_ctl(vas_command::SET_TAGGED, vid.raw(), 0);
+    r.refused("SET_TAGGED", tagged, Errno::EACCES);
+    for (what, command, arg) in CHANGES {
+        r.refused(what, sys::seg_ctl(sid, command, arg), Errno::EACCES);
+    }
 
     set(r, vid, sid, 0o600, 0o600);
     r.need("all go", sys::vas_delete(vid));
     r.need("all", sys::seg_delete(sid).and_then(|()| sys::seg_delete(other)));
+}
+
+/// Commands that write a segment's header.
+const CHANGES: [(&str, u64, u64); 2] =
+    [("SET_LOCKABLE", seg_command::SET_LOCKABLE, 1), ("SET_PAGES", seg_command::SET_PAGES, 1)];
+
+/// A VAS that may be changed, and a segment that may only be read.
+fn segment_bits(r: &mut Refusals, vid: VasId, inside: SegId, other: SegId) {
+    let vh = r.need("vas_attach", sys::vas_attach(vid, 0));
+    let mode = |r: &mut Refusals, mode: u64| {
+        r.need("a mode", sys::seg_ctl(other, seg_command::SET_MODE, mode));
+    };
+    mode(r, 0o400);
+    let attached = sys::seg_attach(vid, other, Right::Write);
+    r.refused("seg_attach to write what may be read", attached, Errno::EACCES);
+    let local = sys::seg_attach_local(vh, other, Right::Write);
+    r.refused("seg_attach_local to write what may be read", local, Errno::EACCES);
+    r.need("to read", sys::seg_attach_local(vh, other, Right::Read));
+    r.need("and out", sys::seg_detach_local(vh, other));
+    mode(r, 0o600);
+    r.need("lockable", sys::seg_ctl(other, seg_command::SET_LOCKABLE, 1));
+    mode(r, 0o400);
+    // To share a lock is a write, too.
+    let local = sys::seg_attach_local(vh, other, Right::Read);
+    r.refused("seg_attach_local of a lock that may be read", local, Errno::EACCES);
+    mode(r, 0o600);
+    r.need("not lockable", sys::seg_ctl(other, seg_command::SET_LOCKABLE, 0));
+    r.need("vas_detach", sys::vas_detach(vh));
+    r.found.same("the other is in as before", sys::seg_stat(inside).map(|s| s.access), Ok(3));
 }
 
 /// On VASes and segments that belong to somebody else: `secret` (600) and `readable` (644,
@@ -73,6 +111,19 @@ pub(crate) fn provoke_foreign(r: &mut Refusals) {
     r.refused("seg_attach", sys::seg_attach(vid, sid, Right::Read), Errno::EACCES);
     r.refused("seg_detach", sys::seg_detach(vid, sid), Errno::EACCES);
     r.refused("seg_grow", sys::seg_grow(sid, 1 << 20), Errno::EACCES);
+    r.refused("seg_sync", sys::seg_sync(sid), Errno::EACCES);
+    let root = sys::SegRoot { address: base_of(sid), fingerprint: [0; 2] };
+    r.refused("seg_root_set", sys::seg_root_set(sid, &root), Errno::EACCES);
+    for (what, command, arg) in CHANGES {
+        r.refused(what, sys::seg_ctl(sid, command, arg), Errno::EACCES);
+    }
+    let tagged = sys::vas_ctl(vas_command::SET_TAGGED, vid.raw(), 0);
+    r.refused("SET_TAGGED", tagged, Errno::EACCES);
+    // The store's folders are somebody else's.
+    r.refused("vas_create", sys::vas_create("new", 0o600), Errno::EACCES);
+    r.refused("seg_alloc", sys::seg_alloc("new", &sized(4096)), Errno::EACCES);
+    r.refused("vas_clone", sys::vas_clone(vid, "new", 0), Errno::EACCES);
+    r.refused("seg_clone", sys::seg_clone(sid, "new"), Errno::EACCES);
     let mode = sys::vas_ctl(vas_command::SET_MODE, vid.raw(), 0o666);
     r.refused("SET_MODE of the VAS", mode, Errno::EPERM);
     let mode = sys::seg_ctl(sid, seg_command::SET_MODE, 0o666);

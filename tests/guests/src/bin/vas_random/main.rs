@@ -1,6 +1,6 @@
-//! A random sequence of calls, each printed with its result, for a test that has a model of
-//! the system: `vas_random SEED STEPS [lockstep]`. With `lockstep` it waits for a line on standard
-//! input before every step, so that a test can run several VMs against one model.
+//! A random sequence of calls, each printed with its result: `vas_random SEED STEPS [others]`.
+//! With `others`, other VMs do the same in the same store at the same time, and what the
+//! program touches may be somewhere else by then: then it may fault.
 //!
 //! A line is `STEP CALL ARGUMENTS = RESULT`. Ids are 16 hexadecimal digits, handles and other
 //! numbers decimal, rights `r` or `w`, modes octal, names as they are (`a` to `e`; the two name
@@ -13,7 +13,6 @@
 mod state;
 mod steps;
 
-use std::io::BufRead;
 use std::process::ExitCode;
 
 use guests::findings::require_vm;
@@ -23,25 +22,20 @@ fn main() -> ExitCode {
     require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number");
-    let (seed, count, lockstep) = match &args[..] {
-        [seed, count] => (number(seed), number(count), false),
-        [seed, count, word] if word == "lockstep" => (number(seed), number(count), true),
+    let (seed, count, is_alone) = match &args[..] {
+        [seed, count] => (number(seed), number(count), true),
+        [seed, count, word] if word == "others" => (number(seed), number(count), false),
         _ => {
-            eprintln!("usage: vas_random SEED STEPS [lockstep]");
+            eprintln!("usage: vas_random SEED STEPS [others]");
             return ExitCode::from(2);
         }
     };
     for n in 0..state::BASES {
         println!("base {n} {}", state::base(n));
     }
-    let mut state = State::new(seed);
-    let mut input = std::io::stdin().lock();
-    let mut line = String::new();
+    guests::touch::prepare(0..0);
+    let mut state = State::new(seed, is_alone);
     for step in 0..count {
-        line.clear();
-        if lockstep && input.read_line(&mut line).expect("standard input can be read") == 0 {
-            break;
-        }
         println!("{step} {}", steps::step(&mut state));
     }
     guests::place::go_home();

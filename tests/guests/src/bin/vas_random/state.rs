@@ -24,6 +24,8 @@ pub(crate) struct Instance {
 }
 
 pub(crate) struct State {
+    /// No other VM uses the store.
+    pub(crate) is_alone: bool,
     pub(crate) random: Random,
     /// All that were ever seen, the latest last.
     pub(crate) vids: Vec<VasId>,
@@ -36,8 +38,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(seed: u64) -> State {
+    pub(crate) fn new(seed: u64, is_alone: bool) -> State {
         State {
+            is_alone,
             random: Random::new(seed),
             vids: Vec::new(),
             sids: Vec::new(),

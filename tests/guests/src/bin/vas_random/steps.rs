@@ -3,6 +3,7 @@
 use abi::Errno;
 use guests::place::{Place, enter, enter_by_hypercall, try_enter};
 use guests::store::{all_segments, all_vases, segments_of, text};
+use guests::touch::Seen;
 use spacejmp::sys::{self, Right, SegParams, SegRoot, VasHandle, attach};
 
 use crate::state::{BASES, Instance, State, base};
@@ -265,10 +266,15 @@ fn touch(state: &mut State) -> String {
     // Within the least size there is.
     let offset = state.random.below(256) * 4096 + state.random.below(2) * 4088;
     let place = Place::at(base + offset);
-    if right == Right::Write && state.random.below(2) == 0 {
+    let (what, seen) = if right == Right::Write && state.random.below(2) == 0 {
         let value = state.random.below(1_000_000);
-        place.write(value);
-        return format!("write {sid} {offset} {value} = ok");
+        (format!("write {sid} {offset} {value}"), place.put(value))
+    } else {
+        (format!("read {sid} {offset}"), place.look())
+    };
+    match seen {
+        Seen::Value(value) => format!("{what} = {value}"),
+        Seen::NotMapped | Seen::Forbidden if !state.is_alone => format!("{what} = {seen:?}"),
+        odd => panic!("{what} = {odd:?}"),
     }
-    format!("read {sid} {offset} = {}", place.read())
 }

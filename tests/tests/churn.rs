@@ -1,0 +1,67 @@
+//! A program that attaches and detaches for ever takes no more than one that does it a few
+//! times.
+//!
+//! In a test program of its own, with one test: other tests' files would count.
+
+use std::time::Duration;
+
+use tests::vm::{Run, Running};
+use tests::{guests, pace, skip_without_kvm};
+use vmm::process::Outcome;
+use vmm::store::{Mode, Name, Store};
+
+/// What attaching takes of the host and of the VM.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    files: usize,
+    mappings: usize,
+    memslots: usize,
+    instances: usize,
+    segments: usize,
+    mapped_bytes: u64,
+    table_frames: u64,
+}
+
+fn held(vm: &Running) -> Held {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
+    let (instances, segments, mapped_bytes, table_frames) = vm.process.vases.counts();
+    Held {
+        files: std::fs::read_dir("/proc/self/fd").expect("/proc is mounted").count(),
+        mappings: maps.lines().filter(|line| line.contains(" rw-s ")).count(),
+        memslots: vm.process.machine.windows.count(),
+        instances,
+        segments,
+        mapped_bytes,
+        table_frames,
+    }
+}
+
+#[test]
+fn attaching_and_deleting_two_thousand_times_leaves_no_files_and_no_memslots() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("store");
+    let store = Store::open_or_create(&path).expect("the store opens");
+    let go = |name: &str| {
+        let name = Name::new(name.as_bytes()).expect("a name");
+        store.create_vas(&name, Mode::PRIVATE).expect("it is free");
+    };
+    let rounds = pace::times(2000).max(40).to_string();
+    let mut vm = Run::new(guests::rust("vas_churn"))
+        .args(&[&rounds])
+        .store(path)
+        .start()
+        .unwrap_or_else(|err| panic!("{}", tests::vm::all(&err)));
+    vm.wait_for_output("warm");
+    let before = held(&vm);
+    go("go-on");
+    vm.wait_for_output("churned");
+    let after = held(&vm);
+    println!("before {before:?}\nafter  {after:?}");
+    assert_eq!(after, before);
+    // It does see what there is.
+    assert!(before.instances == 1 && before.memslots > 0, "{before:?}");
+    go("end");
+    let ended = vm.wait(pace::limit(Duration::from_secs(60)));
+    assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
+}

@@ -1,0 +1,78 @@
+//! How many exits to the VMM a thread takes, and a program before its `main`, exactly, against
+//! `resources/counts.toml`. Calls, faults and switches are counted on bare vCPUs:
+//! `ring3/counts.rs`.
+//!
+//! Kicks are not counted: how many of them get a vCPU out is a matter of time.
+
+use std::io::Write;
+use std::path::Path;
+
+use tests::counts::{Table, compare};
+use tests::elf::{Elf, Header};
+use tests::vm::Run;
+use tests::{guests, skip_without_kvm};
+use vmm::process::Outcome;
+
+/// Exits of a run that ends with status 0, and whether SYSCALL enters ring 0 here.
+fn exits(program: &Path, args: &[&str]) -> (u64, bool) {
+    let run = Run::new(program).args(args);
+    let running = run.start().unwrap_or_else(|err| panic!("{}", tests::vm::all(&err)));
+    let process = running.process.clone();
+    let ended = running.wait(tests::pace::limit(std::time::Duration::from_secs(60)));
+    assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
+    let exits = process.stats.snapshot().exits;
+    let count = exits.iter().filter(|exit| exit.kind != "kicked").map(|exit| exit.count).sum();
+    (count, !process.machine.is_soft_host())
+}
+
+/// Exits of a run, the same each time.
+#[track_caller]
+fn exact(program: &Path, args: &[&str]) -> u64 {
+    let runs = [(); 3].map(|()| exits(program, args).0);
+    assert_eq!(runs, [runs[0]; 3], "{} {args:?}", program.display());
+    runs[0]
+}
+
+/// `mov eax, exit_group; xor edi, edi; syscall` and nothing else.
+fn smallest() -> tempfile::NamedTempFile {
+    const CODE: [u8; 9] = [0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+    let at = 64 + 56;
+    let text = Header {
+        kind: 1,
+        flags: 5,
+        offset: 0,
+        vaddr: 0x40_0000,
+        file_bytes: 0x1000,
+        mem_bytes: 0x1000,
+    };
+    let elf = Elf {
+        kind: 2,
+        entry: 0x40_0000 + at as u64,
+        headers: vec![text],
+        len: 0x1000,
+        patches: CODE.iter().enumerate().map(|(n, &byte)| (at + n, byte)).collect(),
+    };
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&elf.bytes()).expect("it can be written");
+    file
+}
+
+#[test]
+fn threads_and_starts_take_as_many_exits_as_recorded() {
+    skip_without_kvm!();
+    let program = guests::c("exit_counts");
+    let kind = if exits(&program, &[]).1 { "hardware" } else { "software" };
+    let mut table = Table::new(&format!("exits.{kind}.programs"));
+
+    let (few, many) = (exact(&program, &["threads", "4"]), exact(&program, &["threads", "12"]));
+    assert_eq!((many - few) % 8, 0, "4 threads take {few} exits, 12 take {many}");
+    table.add("thread, from clone to exit", (many - few) / 8);
+
+    // The last exit is exit_group itself.
+    let bare = smallest();
+    table.add("start, to the first instruction", exact(bare.path(), &[]) - 1);
+    // What runs before main is the C library's, which differs.
+    let version = Run::new(&program).args(&["version"]).native().out();
+    table.add(&format!("start, to main, glibc {}", version.trim()), exact(&program, &[]) - 1);
+    compare([table]);
+}

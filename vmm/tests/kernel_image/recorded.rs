@@ -1,0 +1,91 @@
+//! The exact number of instructions of each short way, against `resources/counts.toml`.
+//!
+//! The budgets are in `counts`; here every change shows.
+
+use abi::call::{CALL_HYPER_NULL, CALL_NULL, CALL_VAS_SWITCH};
+use abi::layout::VCPU_AREAS;
+use abi::layout::VCPU_IST_STACKS;
+use abi::switch::CR3_KEEP;
+use iced_x86::Register;
+
+use crate::counts::{HOME_ROOT, Kernel, ROOT, TAG, WAYS, Way};
+use crate::info;
+use crate::processor::End;
+use crate::record::{Table, compare};
+
+/// Taking `number` locks and giving them back, on the second visit: tags are known then.
+fn switch_and_back(way: Way, number: usize, exclusive: bool, tagged: bool) -> (u64, u64) {
+    let keep = |tag: u64| if tagged { CR3_KEEP | tag } else { 0 };
+    let mut kernel = Kernel::new(way);
+    kernel.instance(0, HOME_ROOT | keep(1), 0, &[]);
+    kernel.instance(1, ROOT | keep(TAG), 20, &vec![exclusive; number]);
+    let _first = (kernel.switch(1), kernel.switch(0));
+    let counts = (kernel.switch(1), kernel.switch(0));
+    assert_eq!(kernel.processor.cr3 & CR3_KEEP != 0, tagged);
+    (counts.0 as u64, counts.1 as u64)
+}
+
+/// From an exception's vector to its OUT.
+fn exception(vector: u64, pushes_error: bool) -> u64 {
+    let mut kernel = Kernel::new(Way::Trap);
+    let frame = VCPU_AREAS.raw() + VCPU_IST_STACKS + 1024 - if pushes_error { 48 } else { 40 };
+    let p = &mut kernel.processor;
+    // Anywhere in the program.
+    p.store(frame + if pushes_error { 8 } else { 0 }, 0x40_1000);
+    p.set(Register::RSP, frame);
+    let end = p.run(info(3) + vector * info(4));
+    assert_eq!(end, End::Out(u64::from(abi::call::port::EXCEPTION) + vector));
+    assert_eq!(p.register(Register::RSP) % 1024, 1024 - 48, "the frame, an error code with it");
+    p.count as u64
+}
+
+#[test]
+fn every_short_way_takes_as_many_instructions_as_recorded() {
+    let mut all = Vec::new();
+    for way in WAYS {
+        let tables = [(Way::Syscall, "instructions.syscall"), (Way::Trap, "instructions.trap")];
+        let name = tables.into_iter().find(|(of, _)| *of == way).expect("there are two").1;
+        let mut table = Table::new(name);
+        table.add("null call", Kernel::new(way).call(CALL_NULL, 0).0 as u64);
+        let (count, end) = Kernel::new(way).call(CALL_HYPER_NULL, 0);
+        assert!(matches!(end, End::Out(_)), "a hypercall leaves the kernel: {end:?}");
+        table.add("null hypercall, to the VMM", count as u64);
+        if way == Way::Syscall {
+            let (count, end) = Kernel::new(way).call(39, 0);
+            assert_eq!(end, End::Out(abi::call::port::SYSCALL.into()));
+            table.add("Linux call, to the VMM", count as u64);
+        }
+        table.add("page fault, to the VMM", exception(14, true));
+        table.add("divide error, to the VMM", exception(0, false));
+        table.add("invalid opcode, to the VMM", exception(6, false));
+
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(1, ROOT, 0, &[]);
+        kernel.switch(1);
+        table.add("switch to where it is", kernel.switch(1) as u64);
+        let (_, end) = kernel.call(CALL_VAS_SWITCH, 2);
+        assert!(matches!(end, End::Out(_)));
+        table.add(
+            "switch to an instance that is not there, to the VMM",
+            kernel.processor.count as u64,
+        );
+        // Trapping hosts have no tags.
+        for tagged in if way == Way::Syscall { &[false, true][..] } else { &[false] } {
+            let tag = if *tagged { "tagged " } else { "" };
+            let (there, back) = switch_and_back(way, 0, true, *tagged);
+            assert_eq!(there, back);
+            table.add(&format!("{tag}switch, no locks"), there);
+            for exclusive in [true, false] {
+                for number in [1, 2, 4] {
+                    let kind = if exclusive { "exclusive" } else { "shared" };
+                    let (taken, given_back) = switch_and_back(way, number, exclusive, *tagged);
+                    table.add(&format!("{tag}switch, {number} {kind}, taken"), taken);
+                    table.add(&format!("{tag}switch, {number} {kind}, given back"), given_back);
+                }
+            }
+        }
+        all.push(table);
+    }
+    compare(all);
+}

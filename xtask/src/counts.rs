@@ -1,0 +1,45 @@
+//! `cargo xtask counts`: the tests that measure what each path costs, against
+//! `resources/counts.toml`, or with it rewritten. They run in `check test` too; how they
+//! compare is in `tests/src/counts.rs`.
+
+use anyhow::Result;
+
+use crate::workspace::{Workspace, succeed};
+
+/// `tests::counts::VARIABLE`.
+const VARIABLE: &str = "SPACEJMP_COUNTS";
+
+/// Package, test program and filter of what measures.
+const MEASURING: &[[&str; 3]] = &[
+    ["vmm", "kernel_image", "recorded::"],
+    ["tests", "ring3", "counts::"],
+    ["tests", "exit_counts", "recorded"],
+];
+
+/// Measures on this computer and compares, or with `update` writes. Tables of other kinds of
+/// host stay as they are: those tests fail there with the lines to put in.
+///
+/// # Errors
+/// When something differs, or cannot be measured.
+pub(crate) fn run(workspace: &Workspace, update: bool) -> Result<()> {
+    for [package, program, filter] in MEASURING {
+        let arguments = [
+            "test",
+            "--quiet",
+            "--package",
+            package,
+            "--test",
+            program,
+            "--",
+            filter,
+            "--nocapture",
+        ];
+        let mut cargo = workspace.cargo(&arguments);
+        cargo.env("SPACEJMP_REQUIRE_KVM", "1");
+        if update {
+            cargo.env(VARIABLE, "update");
+        }
+        succeed(&mut cargo)?;
+    }
+    Ok(())
+}

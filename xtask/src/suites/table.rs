@@ -1,0 +1,220 @@
+//! What runs on which emulated machine, and what does not and why: tables. Running them is in
+//! the module above.
+
+use std::time::Duration;
+
+use super::{LeftOut, Part, Suite, Work};
+use crate::machine::{Kind, Memory};
+
+const ALL: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
+const INTEL: &[Kind] = &[Kind::Intel];
+const OTHER_INTEL: &[Kind] = &[Kind::IntelNopcid, Kind::IntelShadow];
+const AMD: &[Kind] = &[Kind::Amd];
+
+/// The first half of the whole suite; the second is every other test program there is, so
+/// that a new one cannot be forgotten. Halves in the time they take, not in their number.
+const FIRST_HALF: &[&str] = &[
+    "commands",
+    "ring3",
+    "shootdown",
+    "vas",
+    "stop",
+    "supervise",
+    "leak",
+    "vmm:vm::,guest::,host::,process::",
+    "doctor",
+];
+
+/// Entry and exceptions, switch and locks, threads, shootdown, persistence.
+const SELECTION: &[&str] = &[
+    "commands",
+    "ring3",
+    "shootdown",
+    "programs:threads,thread_local,hostile",
+    "vas:persistence::,together::,crossing_lock_orders,threads_in_vases",
+];
+
+/// QEMU 7.2 with a thread for each of two processors stops for good, as a whole, in one run of
+/// three of `ring3` (tried; in a loop of interrupts it delivers); with one thread for both,
+/// nothing that kicks gets on.
+const AMD_CPUS: u8 = 1;
+
+/// Longest first: what begins last should be short.
+pub(super) const SUITES: &[Suite] = &[
+    Suite {
+        name: "e2e 1",
+        part: Part::Always,
+        kinds: INTEL,
+        // Two, or no translation could be stale on another one.
+        cpus: 2,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1500),
+        work: Work::Tests(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e 2",
+        part: Part::Always,
+        kinds: INTEL,
+        cpus: 2,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1500),
+        work: Work::AllTestsBut(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e 1",
+        part: Part::OnRequest,
+        kinds: OTHER_INTEL,
+        cpus: 2,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1800),
+        work: Work::Tests(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e 2",
+        part: Part::OnRequest,
+        kinds: OTHER_INTEL,
+        cpus: 2,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1800),
+        work: Work::AllTestsBut(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e 1",
+        part: Part::OnRequest,
+        kinds: AMD,
+        cpus: AMD_CPUS,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1800),
+        work: Work::Tests(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e 2",
+        part: Part::OnRequest,
+        kinds: AMD,
+        cpus: AMD_CPUS,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(1800),
+        work: Work::AllTestsBut(FIRST_HALF),
+    },
+    Suite {
+        name: "e2e selection",
+        part: Part::Always,
+        kinds: OTHER_INTEL,
+        cpus: 2,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(900),
+        work: Work::Tests(SELECTION),
+    },
+    Suite {
+        name: "e2e selection",
+        part: Part::Always,
+        kinds: AMD,
+        cpus: AMD_CPUS,
+        memory: Memory::LARGE,
+        timeout: Duration::from_secs(900),
+        work: Work::Tests(SELECTION),
+    },
+    // Everything else relies on this: a machine has KVM and its CPUs, tells what a command
+    // prints byte for byte, and how it ends.
+    Suite {
+        name: "machine",
+        part: Part::Always,
+        kinds: ALL,
+        cpus: 2,
+        memory: Memory::DEFAULT,
+        timeout: Duration::from_secs(180),
+        work: Work::Command {
+            words: &[
+                "sh",
+                "-c",
+                r#"test -c /dev/kvm && test -x /bin/spacejmp && nproc || exit 1
+                   printf 'error\n' >&2; printf 'odd \000\377\r\003\n\nend'; exit 7"#,
+            ],
+            status: 7,
+            output: b"2\nerror\nodd \0\xff\r\x03\n\nend",
+        },
+    },
+];
+
+const NO_SETPRIV: &str = "needs setpriv of util-linux, which no machine has; permissions are the host kernel's, not KVM's";
+const NO_COMPILER: &str = "needs a C compiler, which no machine has";
+const ONE_CPU: &str = "on the one processor of this machine, no kick meets a vCPU that runs";
+const TEXT: &str = "reads the repository's text, and a hundred megabytes, which no machine has";
+const NO_VM: &str = "makes no VM: it has nothing to do with the host's kind";
+/// Tried with native programs: it has no ICEBP, no alignment checks, no unmasked SSE
+/// exceptions, raises #GP for #SS, and pushes a wrong error code for `INT n` (in a VM a wrong
+/// RIP).
+const QEMU: &str = "QEMU without acceleration does not do this for native programs either";
+
+/// Tried with a native program, which Linux in the machine kills outright.
+const QEMU_FAR: &str =
+    "QEMU without acceleration lets a far return of ring 3 read its stack as ring 0 would";
+
+/// A whole program, or PROGRAM:TEST.
+pub(super) const LEFT_OUT: &[LeftOut] = &[
+    LeftOut { what: "book", kinds: ALL, reason: NO_VM },
+    LeftOut { what: "kernel_image", kinds: ALL, reason: NO_VM },
+    LeftOut { what: "c_header", kinds: ALL, reason: NO_COMPILER },
+    LeftOut {
+        what: "vas:users::permission_bits_are_obeyed_at_every_call",
+        kinds: ALL,
+        reason: NO_SETPRIV,
+    },
+    LeftOut {
+        what: "vas:users::what_belongs_to_somebody_else_is_as_its_bits_say",
+        kinds: ALL,
+        reason: NO_SETPRIV,
+    },
+    LeftOut {
+        what: "ring3:fences::reads_of_kernel_structures_by_sgdt_and_sidt_do_not_open_them",
+        kinds: AMD,
+        reason: QEMU_FAR,
+    },
+    LeftOut { what: "wordindex", kinds: ALL, reason: TEXT },
+    LeftOut {
+        what: "ring3:kicks::ten_thousand_linux_calls_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut {
+        what: "ring3:kicks::ten_thousand_null_calls_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut {
+        what: "ring3:kicks::thousands_of_switches_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut {
+        what: "ring3:kicks::thousands_of_hypercalls_under_a_rain_of_kicks_are_each_made_once",
+        kinds: AMD,
+        reason: ONE_CPU,
+    },
+    LeftOut { what: "ring3:exceptions::icebp_is_a_debug_trap", kinds: AMD, reason: QEMU },
+    LeftOut {
+        what: "programs:a_stack_pointer_that_is_not_canonical_is_a_bus_error",
+        kinds: AMD,
+        reason: QEMU,
+    },
+    LeftOut {
+        what: "ring3:exceptions::unaligned_accesses_raise_alignment_checks_when_asked_for",
+        kinds: AMD,
+        reason: QEMU,
+    },
+    LeftOut {
+        what: "ring3:exceptions::sse_exceptions_arrive_when_unmasked",
+        kinds: AMD,
+        reason: QEMU,
+    },
+    LeftOut {
+        what: "ring3:exceptions::a_stack_address_that_is_not_canonical_is_a_stack_fault",
+        kinds: AMD,
+        reason: QEMU,
+    },
+    LeftOut {
+        what: "ring3:exceptions::software_interrupts_raise_an_exception_and_nothing_else",
+        kinds: AMD,
+        reason: QEMU,
+    },
+];
