@@ -24,13 +24,14 @@ const RECORD: &str = include_str!("../../resources/counts.toml");
 pub struct Table {
     name: String,
     found: Vec<(String, u64)>,
+    left: Vec<String>,
 }
 
 impl Table {
     /// The table `name`, as in `[exits.software]`. Nothing is measured yet.
     #[must_use]
     pub fn new(name: &str) -> Table {
-        Table { name: name.to_owned(), found: Vec::new() }
+        Table { name: name.to_owned(), found: Vec::new(), left: Vec::new() }
     }
 
     /// `path` costs `count`.
@@ -41,6 +42,23 @@ impl Table {
         println!("[{}] {path}: {count}", self.name);
         assert!(self.found.iter().all(|(known, _)| known != path), "{path} is measured twice");
         self.found.push((path.to_owned(), count));
+    }
+
+    /// Measures `path` only if it is recorded, or is to be: of paths that depend on something
+    /// outside the project, whose names begin with `family`, each computer has one. The others'
+    /// lines stay. Returns whether it was measured.
+    pub fn add_own(&mut self, family: &str, path: &str, measure: impl FnOnce() -> u64) -> bool {
+        let document: DocumentMut = RECORD.parse().expect("resources/counts.toml is TOML");
+        let lines = find(&document, &self.name).and_then(Item::as_table_like);
+        let names: Vec<String> =
+            lines.into_iter().flat_map(|lines| lines.iter()).map(|(name, _)| name.into()).collect();
+        let is_ours = updates() || names.iter().any(|name| name == path);
+        let others = names.into_iter().filter(|name| name.starts_with(family) && name != path);
+        self.left.extend(others);
+        if is_ours {
+            self.add(path, measure());
+        }
+        is_ours
     }
 
     /// What there is to change in `file`: a line for each.
@@ -58,7 +76,8 @@ impl Table {
         }
         let lines = table.and_then(Item::as_table_like);
         for (path, _) in lines.into_iter().flat_map(|lines| lines.iter()) {
-            if self.found.iter().all(|(known, _)| known != path) {
+            let is_known = self.found.iter().any(|(known, _)| known == path);
+            if !is_known && !self.left.iter().any(|left| left == path) {
                 wrong.push(format!("\"{path}\": nobody measures it, take the line away"));
             }
         }
@@ -86,7 +105,10 @@ impl Table {
             }
         }
         let lines = table.as_table_like_mut().expect("it is a table");
-        let known = |path: &str| self.found.iter().any(|(found, _)| found == path);
+        let known = |path: &str| {
+            self.found.iter().any(|(found, _)| found == path)
+                || self.left.iter().any(|left| left == path)
+        };
         let stale: Vec<_> =
             lines.iter().map(|(path, _)| path.to_owned()).filter(|path| !known(path)).collect();
         for path in stale {
@@ -110,10 +132,9 @@ impl Table {
 /// With the lines to change when something differs, or is in one place only.
 #[track_caller]
 pub fn compare(tables: impl IntoIterator<Item = Table>) {
-    let update = std::env::var(VARIABLE).is_ok_and(|wish| wish == "update");
     let mut wrong = Vec::new();
     for table in tables {
-        if update {
+        if updates() {
             table.update();
         } else {
             let differences = table.differences(RECORD);
@@ -127,6 +148,10 @@ pub fn compare(tables: impl IntoIterator<Item = Table>) {
          `cargo xtask counts --update`, and say why in CHANGELOG.md.",
         wrong.join("\n")
     );
+}
+
+fn updates() -> bool {
+    std::env::var(VARIABLE).is_ok_and(|wish| wish == "update")
 }
 
 fn find<'a>(document: &'a DocumentMut, name: &str) -> Option<&'a Item> {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use tests::counts::{Table, compare};
 use tests::elf::{Elf, Header};
+use tests::kvm::other_kind_of_host;
 use tests::vm::Run;
 use tests::{guests, skip_without_kvm};
 use vmm::process::Outcome;
@@ -73,6 +74,12 @@ fn threads_and_starts_take_as_many_exits_as_recorded() {
     table.add("start, to the first instruction", exact(bare.path(), &[]) - 1);
     // What runs before main is the C library's, which differs.
     let version = Run::new(&program).args(&["version"]).native().out();
-    table.add(&format!("start, to main, glibc {}", version.trim()), exact(&program, &[]) - 1);
+    let path = format!("start, to main, glibc {}", version.trim());
+    if !table.add_own("start, to main, ", &path, || exact(&program, &[]) - 1) {
+        other_kind_of_host(
+            "threads_and_starts_take_as_many_exits_as_recorded",
+            "resources/counts.toml has no start with this version of the C library",
+        );
+    }
     compare([table]);
 }

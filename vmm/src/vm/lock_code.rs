@@ -159,12 +159,10 @@ impl Code {
         self.put(&[0xe9]).put(&(way.wrapping_sub(next) as u32).to_le_bytes());
     }
 
-    /// UD2 up to `len`: nothing runs into what is not code.
+    /// INT3 up to `len`: nothing runs into what is not code.
     fn pad(&mut self, len: usize) {
         debug_assert!(self.bytes.len() <= len);
-        while self.bytes.len() < len {
-            self.bytes.push(if (len - self.bytes.len()).is_multiple_of(2) { 0x0f } else { 0x0b });
-        }
+        self.bytes.resize(len, 0xcc);
     }
 }
 
@@ -193,7 +191,7 @@ mod tests {
             for start in [0, GIVE] {
                 let bytes = &code[start..];
                 for one in Decoder::with_ip(64, bytes, at + start as u64, DecoderOptions::NONE) {
-                    if one.code() == iced_x86::Code::Ud2 {
+                    if one.code() == iced_x86::Code::Int3 {
                         break;
                     }
                     assert!(!one.is_invalid());

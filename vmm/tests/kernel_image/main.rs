@@ -4,7 +4,11 @@
 
 mod counts;
 mod processor;
-#[expect(unreachable_pub, reason = "also a module of the library `tests`, which needs `vmm`")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "also a module of the library `tests`, which needs `vmm`"
+)]
 #[path = "../../../tests/src/counts.rs"]
 mod record;
 mod recorded;
