@@ -52,6 +52,9 @@
 //!   lie there
 //! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections
 
+// Lifetimes are what this API is about, and markers of variance are what they are.
+#![allow(clippy::needless_lifetimes, clippy::type_complexity)]
+
 // So that the derive macro's paths work in this crate's own tests.
 #[cfg(test)]
 extern crate self as spacejmp;

@@ -164,7 +164,7 @@ impl<V: Brand> Space<V> {
     /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch) say. The
     /// closure has not been called then.
     pub fn enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
-        self.from_home(Wait::Forever, None, f)
+        self.when_home(Wait::Forever, None, f)
     }
 
     /// Goes inside to write, alone; waits for everybody else.
@@ -172,7 +172,7 @@ impl<V: Brand> Space<V> {
     /// # Errors
     /// As [`enter`](Space::enter).
     pub fn enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
-        self.from_home(Wait::Forever, None, f)
+        self.when_home(Wait::Forever, None, f)
     }
 
     /// As [`enter`](Space::enter), but does not wait.
@@ -180,7 +180,7 @@ impl<V: Brand> Space<V> {
     /// # Errors
     /// As [`enter`](Space::enter), and [`Error::Locked`] if somebody is inside to write.
     pub fn try_enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
-        self.from_home(Wait::Never, Some(Duration::ZERO), f)
+        self.when_home(Wait::Never, Some(Duration::ZERO), f)
     }
 
     /// As [`enter_mut`](Space::enter_mut), but does not wait.
@@ -188,7 +188,7 @@ impl<V: Brand> Space<V> {
     /// # Errors
     /// As [`enter`](Space::enter), and [`Error::Locked`] if anybody is inside.
     pub fn try_enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
-        self.from_home(Wait::Never, Some(Duration::ZERO), f)
+        self.when_home(Wait::Never, Some(Duration::ZERO), f)
     }
 
     /// As [`enter`](Space::enter), but waits no longer than `limit`.
@@ -200,7 +200,7 @@ impl<V: Brand> Space<V> {
         limit: Duration,
         f: impl FnOnce(&mut In<V, Read>) -> R,
     ) -> Result<R> {
-        self.from_home(until(limit), Some(limit), f)
+        self.when_home(until(limit), Some(limit), f)
     }
 
     /// As [`enter_mut`](Space::enter_mut), but waits no longer than `limit`.
@@ -212,10 +212,10 @@ impl<V: Brand> Space<V> {
         limit: Duration,
         f: impl FnOnce(&mut In<V, Write>) -> R,
     ) -> Result<R> {
-        self.from_home(until(limit), Some(limit), f)
+        self.when_home(until(limit), Some(limit), f)
     }
 
-    fn from_home<M: Mode, R>(
+    fn when_home<M: Mode, R>(
         &self,
         wait: Wait,
         limit: Option<Duration>,

@@ -88,10 +88,11 @@ impl Repr {
                     let _: TokenStream = inner.parse()?;
                 } else if meta.path.is_ident("C") {
                     c = true;
-                } else if let Some(name) = meta.path.get_ident() {
-                    if name != "transparent" && name != "Rust" {
-                        integer = Some(name.clone());
-                    }
+                } else if let Some(name) = meta.path.get_ident()
+                    && name != "transparent"
+                    && name != "Rust"
+                {
+                    integer = Some(name.clone());
                 }
                 Ok(())
             })?;

@@ -96,7 +96,8 @@ impl InterimHeap {
     /// The thread is inside the space, and `check` found nothing.
     pub(crate) unsafe fn layout_text(&self) -> String {
         // SAFETY: the segment begins here.
-        let (text, bytes) = unsafe { ((*self.header()).text, (*self.header()).text_bytes) };
+        let header = unsafe { &*self.header() };
+        let (text, bytes) = (header.text, header.text_bytes);
         let start: *const u8 = std::ptr::with_exposed_provenance(text as usize);
         // SAFETY: `format` wrote so many bytes there.
         let bytes = unsafe { std::slice::from_raw_parts(start, bytes as usize) };

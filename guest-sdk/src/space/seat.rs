@@ -70,8 +70,8 @@ impl Seat {
             None => Ok(Arrival::Sound),
         };
         let result = match result {
-            // SAFETY: the caller's promise.
             Ok(_) if to.vh != self.vh => {
+                // SAFETY: the caller's promise.
                 unsafe { switch(to.vh, wait) }.inspect_err(|_| to.unlock())
             }
             other => other,

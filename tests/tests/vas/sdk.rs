@@ -13,7 +13,7 @@ fn the_safe_api_does_what_it_says_and_refuses_what_it_must() {
     assert!(out.ends_with("done\n"), "{out}");
     let refusal = "ok: a root of another type is refused:\n\
                    the root object of `chain` is `Option`, not `Option`\n  \
-                   expected: value > i64 (8 bytes, align 8)\n  \
+                   expected: value > i64 (8 bytes, align 8)\n     \
                    found: value > u64 (8 bytes, align 8)\n";
     assert!(out.contains(refusal), "{out}");
     assert!(world.store().list_vases().expect("a list").is_empty(), "a VAS is left");
@@ -71,7 +71,7 @@ fn another_program_with_another_type_is_told_both_and_the_first_difference() {
     let world = World::new();
     let _ = world.good("sdk_holder", &["count", "1", "1"]);
     let expected = "the root object of `shared` is `struct Pair`, not `struct Triple`\n  \
-                    expected: struct Triple (16 bytes, align 8)\n  \
+                    expected: struct Triple (16 bytes, align 8)\n     \
                     found: struct Pair (16 bytes, align 8)\n";
     assert_eq!(world.good("sdk_holder", &["wrong"]), expected);
     world.left_clean();

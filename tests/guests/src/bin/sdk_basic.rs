@@ -191,6 +191,8 @@ fn threads(f: &mut Findings, counter: &Space<Counter>) {
                 for _ in 0..200 {
                     counter.enter_mut(|v| *v.root_mut().0 += 1).expect("inside");
                 }
+                // Who is inside to read waits below: nobody may still want to write then.
+                together.wait();
                 counter
                     .enter(|_| {
                         let now = readers.fetch_add(1, Ordering::SeqCst) + 1;
