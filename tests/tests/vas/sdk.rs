@@ -13,8 +13,8 @@ fn the_safe_api_does_what_it_says_and_refuses_what_it_must() {
     assert!(out.ends_with("done\n"), "{out}");
     let refusal = "ok: a root of another type is refused:\n\
                    the root object of `chain` is `Option`, not `Option`\n  \
-                   expected: value > i64 (8 bytes, align 8)\n     \
-                   found: value > u64 (8 bytes, align 8)\n";
+                   expected: value +0: i64 (8 bytes, align 8)\n     \
+                   found: value +0: u64 (8 bytes, align 8)\n";
     assert!(out.contains(refusal), "{out}");
     assert!(world.store().list_vases().expect("a list").is_empty(), "a VAS is left");
     assert!(world.store().list_segments().expect("a list").is_empty(), "a segment is left");
