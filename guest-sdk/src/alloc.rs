@@ -67,7 +67,7 @@ pub(crate) unsafe trait SpaceHeap {
 /// For collections that take an allocator. It has no values of its own to lose, but is not
 /// `Clone`: a collection that could be cloned without a token would be written without one.
 /// Collections must not reach its users bare: their destructors ask
-/// [`inside`](crate::inside) first.
+/// [`inside`] first.
 pub struct VAlloc<V>(PhantomData<fn() -> V>);
 
 impl<V: Brand> VAlloc<V> {

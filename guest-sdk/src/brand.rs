@@ -13,7 +13,7 @@ use crate::storable::Storable;
 
 /// The type that stands for one VAS, and says what its root object is.
 ///
-/// [`brand!`](crate::brand) declares one. By hand it pays for families of VASes of one shape:
+/// [`brand!`](crate::brand!) declares one. By hand it pays for families of VASes of one shape:
 ///
 /// ```
 /// use spacejmp::Brand;

@@ -45,6 +45,9 @@
 //!
 //! # Floors
 //!
+//! **Not finished.** The heap of a space is an interim one: its layout will change, and spaces made
+//! now will not be readable then. There are no collections yet.
+//!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
 //!   per call. C programs have the same floor in `include/spacejmp.h`.
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them

@@ -1,7 +1,7 @@
 //! `#[derive(Storable)]` of the crate `spacejmp`, which re-exports and documents it.
 //!
-//! - [`input`]: what stands in the source, checked
-//! - [`body`]: the description of fields and variants
+//! - `input`: what stands in the source, checked
+//! - `body`: the description of fields and variants
 
 mod body;
 mod input;
