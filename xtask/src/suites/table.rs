@@ -30,7 +30,7 @@ const SELECTION: &[&str] = &[
     "ring3",
     "shootdown",
     "programs:threads,thread_local,hostile",
-    "vas:persistence::,together::,crossing_lock_orders,threads_in_vases",
+    "vas:persistence::,crossing_lock_orders,threads_in_vases",
 ];
 
 /// QEMU 7.2 with a thread for each of two processors stops for good, as a whole, in one run of
