@@ -134,11 +134,6 @@ const QEMU_FAR: &str =
 /// A whole program, or PROGRAM:TEST.
 pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut { what: "book", kinds: ALL, reason: NO_VM },
-    LeftOut {
-        what: "ring3:counts::every_path_takes_as_many_exits_as_recorded",
-        kinds: ALL,
-        reason: "not the same exits for each page fault there, with two emulators side by side",
-    },
     LeftOut { what: "kernel_image", kinds: ALL, reason: NO_VM },
     LeftOut { what: "c_header", kinds: ALL, reason: NO_COMPILER },
     LeftOut {
