@@ -70,7 +70,7 @@ impl Sizes {
         match size {
             Size::Quick => Sizes { windows: 16, window_bytes: 4 << 20, sets: 60, rounds: 3 },
             Size::Full => {
-                Sizes { windows: 64, window_bytes: window_bytes(64), sets: 1000, rounds: 3 }
+                Sizes { windows: 64, window_bytes: window_bytes(64), sets: 400, rounds: 3 }
             }
         }
     }
