@@ -9,6 +9,7 @@
 //! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
 //! - [`pte`], [`walk`]: page-table entries and the editor of tables
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
+//! - [`heap`]: the heap of a data segment
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
 //! - [`lock`]: the lock of a segment
 //! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of
@@ -20,6 +21,7 @@
 pub mod addr;
 pub mod call;
 pub mod errno;
+pub mod heap;
 pub mod layout;
 pub mod lock;
 pub mod objects;

@@ -6,8 +6,10 @@
 //!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly
 //! - [`sys`]: one function per call
+//! - [`heap`]: memory in a data segment
 
 pub mod call_page;
+pub mod heap;
 pub mod sys;
 
 pub use call_page::{CallPage, NotUnderSpacejmp};

@@ -1,0 +1,1 @@
+//! A walk that believes nothing.
