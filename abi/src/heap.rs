@@ -23,10 +23,11 @@
 //! objects at 32 bytes, and what programs write by mistake mostly hits their own data.
 //!
 //! - [`layout`]: header and descriptors; [`class`](mod@class): size classes
-//! - [`check`](mod@check): a walk that believes nothing
+//! - `check`: a walk that believes nothing (feature `heap-check`)
 //!
 //! The allocator is in `guest-sdk/src/heap`; `docs/src/internals/heap.md` has the bytes.
 
+#[cfg(feature = "heap-check")]
 pub mod check;
 pub mod class;
 pub mod layout;

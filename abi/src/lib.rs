@@ -1,8 +1,8 @@
 //! What two rooms of the house must agree on: numbers, layouts, encodings, and the
 //! algorithms that both the guest kernel and the VMM run.
 //!
-//! 1. No I/O, no allocation, no `unsafe`: everything here can be reasoned about, and run in
-//!    tests on the host, on its own.
+//! 1. No I/O, no allocation (but in `heap::check`, which the kernel leaves out), no `unsafe`:
+//!    everything here can be reasoned about, and run in tests on the host, on its own.
 //! 2. Outside values become types once, in one checked constructor.
 //! 3. A number that two rooms share is written once, here.
 //!
@@ -17,6 +17,9 @@
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+#[cfg(feature = "heap-check")]
+extern crate alloc;
 
 pub mod addr;
 pub mod call;

@@ -19,12 +19,15 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use abi::heap::check::{self, Reader, Subject};
 use abi::heap::class::{self, TABLE_VERSION};
 use abi::heap::layout::{MAX_BYTES, page_offset};
 use abi::heap::{
     AREA_PAGES, CLASSES, Class, HeapHeader, Kind, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc, RUN_BINS,
     VERSION,
 };
+
+pub use abi::heap::check::{Damage, Leak, Leaks, Report};
 
 use memory::Memory;
 
@@ -370,6 +373,42 @@ impl RawHeap {
             page = page.saturating_add(desc.pages.max(1));
         }
         stats
+    }
+}
+
+impl RawHeap {
+    /// Walks through the heap at `base`, in a segment of `size` bytes, believing nothing, and looks
+    /// for blocks that nothing leads to from the objects at `roots` on, unless there are none.
+    ///
+    /// # Errors
+    /// [`HeapError::NotAHeap`].
+    ///
+    /// # Safety
+    /// As [`RawHeap`] says, but that it may be attached read-only, that `size` bytes are mapped, and
+    /// that they may be anything.
+    pub unsafe fn check(base: NonNull<u8>, size: u64, roots: &[u64]) -> Result<Report, HeapError> {
+        let mut reader = Words { base, size };
+        let subject = Subject { base: base.addr().get() as u64, size, roots };
+        check::check(&mut reader, &subject)
+            .ok_or_else(|| HeapError::NotAHeap { found: reader.word(0).unwrap_or(0) })
+    }
+}
+
+/// The words of a segment that is attached.
+struct Words {
+    base: NonNull<u8>,
+    size: u64,
+}
+
+impl Reader for Words {
+    fn word(&mut self, offset: u64) -> Option<u64> {
+        if offset.checked_add(8)? > self.size || !offset.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: within the segment, as was just seen.
+        let place = unsafe { self.base.byte_add(offset as usize) };
+        // SAFETY: mapped, and aligned.
+        Some(unsafe { place.cast().read() })
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn allocate(
     if u64::from(align_pages) > MAX_ALIGN_PAGES {
         return None;
     }
-    let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES)).ok()?;
+    // A block of no bytes may ask for an alignment beyond the classes'.
+    let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
     if pages > MAX_RUN {
         return if align_pages == 1 { allocate_huge(memory, bytes, grow) } else { None };
     }
@@ -76,7 +77,7 @@ pub(super) fn resize(
     if desc.kind() == Some(Kind::Huge) {
         return resize_huge(memory, page, desc.pages, bytes, grow);
     }
-    let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES)).ok()?;
+    let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
     if pages < desc.pages {
         memory.desc(page).pages = pages;
         runs::give(memory, page + pages, desc.pages - pages);

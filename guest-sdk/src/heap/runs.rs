@@ -60,7 +60,8 @@ pub(super) fn take_at(memory: &mut Memory, page: u32, wanted: u32) -> Option<()>
 
 /// Whether a free run begins at `page`, given that one may: nothing lies across it.
 pub(super) fn is_free(memory: &mut Memory, page: u32) -> bool {
-    page % AREA_PAGES != 0 && page < memory.pages() && memory.desc(page).kind() == Some(Kind::Free)
+    let in_area = !page.is_multiple_of(AREA_PAGES) && page < memory.pages();
+    in_area && memory.desc(page).kind() == Some(Kind::Free)
 }
 
 /// The first page of a free run of at least `pages` pages.

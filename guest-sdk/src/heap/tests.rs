@@ -1,11 +1,14 @@
 //! The allocator over ordinary memory, against a model that knows every block.
 
+mod damage;
 mod model;
 mod region;
 
 use std::alloc::Layout;
+use std::fmt::Write;
 
-use abi::heap::{AREA_BYTES, CLASSES, MIN_BYTES, PAGE_BYTES};
+use abi::heap::layout::desc_offset;
+use abi::heap::{AREA_BYTES, AREA_PAGES, CLASSES, MIN_BYTES, PAGE_BYTES};
 use proptest::prelude::*;
 
 use super::{HeapError, RawHeap};
@@ -213,6 +216,35 @@ fn a_span_is_given_back_with_its_last_block_unless_it_is_the_only_one() {
     }
     let spans: u64 = abi::heap::class::SPAN_PAGES.iter().map(|&pages| u64::from(pages)).sum();
     assert_eq!(region.stats(heap).free_page_bytes, before - spans * PAGE_BYTES);
+}
+
+#[test]
+fn the_format_is_the_one_on_record() {
+    let region = Region::new(2 * MIB as u64, 4 * AREA_BYTES);
+    let heap = region.heap();
+    region.set_text(heap, "struct Root { words: u64 }").unwrap();
+    let blocks = [1, 16, 17, 100, 100, 100, 3000, 30_000, 70_000, 70 * MIB, 200_000]
+        .map(|bytes| region.alloc(heap, layout(bytes)).unwrap());
+    for which in [3, 4, 8] {
+        region.free(heap, blocks[which]);
+    }
+    let mut found = String::new();
+    let skipped = |offset: u64| {
+        // The base is another one in each run; a huge block's pages are all alike.
+        offset == 16
+            || (offset >= desc_offset(AREA_PAGES + 8) && offset < desc_offset(AREA_PAGES * 2 - 8))
+    };
+    let places = (0..PAGE_BYTES)
+        .chain(AREA_BYTES..AREA_BYTES + PAGE_BYTES)
+        .chain((1..16).flat_map(|page| page * PAGE_BYTES..page * PAGE_BYTES + 512));
+    for offset in places.step_by(8).filter(|&offset| !skipped(offset)) {
+        let word = region.word(offset);
+        if word != 0 {
+            writeln!(found, "{offset:#09x} {word:#018x}").unwrap();
+        }
+    }
+    let expected = include_str!("tests/format.txt");
+    assert!(found == expected, "another format needs another VERSION; this is:\n{found}");
 }
 
 #[test]

@@ -66,6 +66,24 @@ impl Model {
             Step::Free(_) | Step::Realloc { .. } => {}
         }
         assert_eq!(self.region.stats(self.heap).blocks, self.blocks.len() as u64);
+        if self.seed.is_multiple_of(16) {
+            self.check_all();
+        }
+    }
+
+    /// The walk that believes nothing agrees.
+    fn check_all(&self) {
+        let blocks: Vec<_> = self.blocks.iter().map(|block| block.at).collect();
+        let report = self.region.check(&blocks);
+        assert_eq!(report.damage, []);
+        let stats = self.region.stats(self.heap);
+        assert_eq!(
+            (report.end, report.blocks, report.bytes),
+            (stats.end, stats.blocks, stats.bytes)
+        );
+        if let Some(leaks) = report.leaks {
+            assert_eq!(leaks.blocks, 0, "{leaks:?}");
+        }
     }
 
     fn add(&mut self, at: NonNull<u8>, bytes: usize, align: usize) {
@@ -103,6 +121,7 @@ impl Model {
             self.check(&block, block.bytes);
             self.region.free(self.heap, block.at);
         }
+        self.check_all();
         let stats = self.region.stats(self.heap);
         assert_eq!((stats.blocks, stats.bytes), (0, 0));
         let spans: u64 = abi::heap::class::SPAN_PAGES.iter().map(|&pages| u64::from(pages)).sum();

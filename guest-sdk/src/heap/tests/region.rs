@@ -4,25 +4,30 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-use crate::heap::{BASE_ALIGN, HeapStats, RawHeap};
+use crate::heap::{BASE_ALIGN, HeapStats, RawHeap, Report};
 
 /// A private mapping with a size that grows up to a reserve, full of zeros.
 pub(super) struct Region {
     base: NonNull<u8>,
     size: Cell<u64>,
     reserve: u64,
+    mapping: *mut libc::c_void,
+    bytes: usize,
 }
 
 impl Region {
     pub(super) fn new(size: u64, reserve: u64) -> Region {
-        let layout = Region::layout(reserve);
-        // SAFETY: the size is not 0.
-        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("memory");
-        Region { base, size: Cell::new(size), reserve }
-    }
-
-    fn layout(reserve: u64) -> Layout {
-        Layout::from_size_align(reserve as usize, BASE_ALIGN).unwrap()
+        let bytes = reserve as usize + BASE_ALIGN;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // Not from the allocator: it would write zeros to all of it first.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping takes nobody's memory.
+        let mapping = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        assert_ne!(mapping, libc::MAP_FAILED, "no {bytes} bytes of addresses");
+        let start: *mut u8 = mapping.cast();
+        let base = start.map_addr(|address| address.next_multiple_of(BASE_ALIGN));
+        let base = NonNull::new(base).expect("not at zero");
+        Region { base, size: Cell::new(size), reserve, mapping, bytes }
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {
@@ -52,6 +57,13 @@ impl Region {
     pub(super) fn read(&self, place: NonNull<u8>) -> u8 {
         // SAFETY: `at` gave it, or the heap did.
         unsafe { place.read() }
+    }
+
+    /// The word at an offset.
+    pub(super) fn word(&self, offset: u64) -> u64 {
+        let place = self.at(self.base, offset as usize);
+        // SAFETY: within the region, and tests read no block's padding.
+        unsafe { place.cast().read() }
     }
 
     pub(super) fn fill(&self, place: NonNull<u8>, bytes: usize, value: u8) {
@@ -107,6 +119,13 @@ impl Region {
         unsafe { heap.stats() }
     }
 
+    /// What a check finds, from `roots` on.
+    pub(super) fn check(&self, roots: &[NonNull<u8>]) -> Report {
+        let roots: Vec<_> = roots.iter().map(|root| root.addr().get() as u64).collect();
+        // SAFETY: see `heap`.
+        unsafe { RawHeap::check(self.base, self.size.get(), &roots) }.unwrap()
+    }
+
     pub(super) fn set_text(&self, heap: RawHeap, text: &str) -> Option<()> {
         // SAFETY: see `heap`.
         unsafe { heap.set_text(text, &mut self.grow()) }
@@ -120,7 +139,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: from `alloc_zeroed` with the same layout.
-        unsafe { std::alloc::dealloc(self.base.as_ptr(), Region::layout(self.reserve)) };
+        // SAFETY: the mapping is ours, and tests keep no block for longer.
+        let unmapped = unsafe { libc::munmap(self.mapping, self.bytes) };
+        assert_eq!(unmapped, 0);
     }
 }
