@@ -173,6 +173,17 @@ impl RawHeap {
         Ok(RawHeap { base })
     }
 
+    /// The heap at `base`, of which is known that there is one.
+    ///
+    /// # Safety
+    /// As [`RawHeap`] says; [`create`](RawHeap::create) or [`open`](RawHeap::open) have succeeded
+    /// there.
+    #[inline]
+    #[must_use]
+    pub unsafe fn at(base: NonNull<u8>) -> RawHeap {
+        RawHeap { base }
+    }
+
     /// A block for `layout`; the heap grows by `grow` if it must. `None` if there is no room, or
     /// for an alignment beyond 2 MiB, or beyond 64 KiB for blocks of 62 MiB and more.
     ///

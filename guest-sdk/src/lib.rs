@@ -1,15 +1,93 @@
-//! For programs that run under `spacejmp`: its own calls.
+//! For programs that run under `spacejmp`: address spaces as ordinary, safe Rust.
 //!
-//! So far this crate holds the ground floor: every call, thinly, with the ids, rights and
-//! structures of the `abi` crate. The safe API on top of it does not exist yet. C programs
-//! have the same floor in `include/spacejmp.h`, under the paper's names.
+//! A program opens a [`Space`]: an address space with a name and a root object of a type of its
+//! own. Inside it pointers are pointers; what is written stays, for the next run and for
+//! every other program.
 //!
-//! - [`call_page`]: the way into the guest kernel, and the only assembly
-//! - [`sys`]: one function per call
-//! - [`heap`]: memory in a data segment
+//! ```
+//! use spacejmp::{Space, Storable, VBox};
+//!
+//! #[derive(Storable)]
+//! #[storable(vas = Journal)]
+//! struct Entry {
+//!     day: u32,
+//!     before: Option<VBox<Entry, Journal>>,
+//! }
+//!
+//! spacejmp::brand! { Journal => Option<VBox<Entry, Journal>> }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // In a VM: `Space::<Journal>::options().open_or_create("journal", |_| Ok(None))?`.
+//! let journal = Space::<Journal>::in_memory(1 << 20, |_| Ok(None))?;
+//! journal.enter_mut(|v| {
+//!     let (root, at) = v.root_mut();
+//!     let before = root.take();
+//!     *root = Some(VBox::new(at, Entry { day: 1, before })?);
+//!     Ok::<_, spacejmp::AllocError>(())
+//! })??;
+//! let last = journal.enter(|v| v.root().as_ref().map(|entry| entry.get(v).day))?;
+//! assert_eq!(last, Some(1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Mistakes that do not compile
+//!
+//! | mistake | what would happen | refused by |
+//! |---|---|---|
+//! | follow a pointer outside its VAS | a fault, or other data at that address | [`VBox::get`], [`VPtr::get`] take a token |
+//! | keep a reference after leaving | the same | the token's lifetime ends with the closure |
+//! | use a pointer in another VAS | the same | its brand is another type |
+//! | keep a reference across a switch | the same | [`In::enter`] borrows the token mutably |
+//! | hand the token to another thread | that thread is at home | tokens are not `Send` |
+//! | store a reference, function, trait object, `Rc`, `Vec` | means nothing to the next process | [`Storable`] |
+//! | store a pointer of another VAS | the same | [`Storable`] of that VAS only |
+//!
+//! # Floors
+//!
+//! **Not finished.** There are no collections yet.
+//!
+//! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
+//!   per call. C programs have the same floor in `include/spacejmp.h`.
+//! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
+//! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
+//!   lie there
+//! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections; [`heap`]: where it comes from
 
+// Lifetimes are what this API is about, and markers of variance are what they are.
+#![allow(clippy::needless_lifetimes, clippy::type_complexity)]
+
+// So that the derive macro's paths work in this crate's own tests.
+#[cfg(test)]
+extern crate self as spacejmp;
+
+pub mod alloc;
+mod boxed;
+pub mod brand;
 pub mod call_page;
+pub mod error;
 pub mod heap;
+pub mod layout;
+mod objects;
+mod place;
+mod ptr;
+mod space;
+pub mod storable;
 pub mod sys;
+pub mod token;
 
+pub use alloc::{AllocError, VAlloc};
+pub use boxed::VBox;
+pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
+pub use error::{Error, Result};
+pub use objects::attached::{AttachOptions, Attached};
+pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
+pub use objects::vas::{Vas, VasInfo, VasOptions};
+pub use place::{Inside, inside};
+pub use ptr::VPtr;
+pub use space::{Space, SpaceOptions};
+pub use spacejmp_derive::Storable;
+pub use storable::Storable;
+pub use sys::{Lifetime, PagePolicy, Right};
+pub use token::{At, In, Mode, Read, Write};

@@ -58,6 +58,8 @@ fn report(test: &str, reason: &str) {
     // output of passing tests is not shown.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
     let list = crate::guests::target().join("skipped-tests.txt");
+    // Emulated machines have tests, but no such directory.
+    let _ = std::fs::create_dir_all(crate::guests::target());
     let written = OpenOptions::new()
         .create(true)
         .append(true)

@@ -36,7 +36,7 @@ const JOBS: &[Job] = &[
     Job { name: "release", about: "the optimised build runs, demo and benchmark", run: release },
     Job {
         name: "machines",
-        about: "the end-to-end suite passes on the emulated machine `intel`, a selection on the others",
+        about: "a selection of the end-to-end tests passes on emulated machines",
         run: machines,
     },
 ];
@@ -44,7 +44,7 @@ const JOBS: &[Job] = &[
 /// Jobs that take too long for every change; only run when named.
 const ON_REQUEST: &[Job] = &[Job {
     name: "machines-e2e",
-    about: "the end-to-end suite passes on the other emulated machines, too",
+    about: "the whole end-to-end suite passes there, too",
     run: machines_e2e,
 }];
 

@@ -7,6 +7,7 @@
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
 //! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
+//! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several
 //! - [`watched`]: the command line beside VMs at work
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
@@ -17,6 +18,7 @@ mod death;
 mod every_program;
 mod model;
 mod persistence;
+mod sdk;
 mod together;
 mod users;
 mod watched;

@@ -1,0 +1,106 @@
+//! What the derive macro is given: the attribute, the generic parameters, the representation.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, format_ident, quote};
+use syn::{DeriveInput, GenericParam, Generics, Ident, Type, parse_quote};
+
+/// The address spaces that an implementation is for.
+pub(crate) enum Target {
+    /// All of them, as a parameter of the implementation.
+    Every(Ident),
+    /// One, or a type parameter.
+    Vas(Type),
+}
+
+impl Target {
+    /// As the attribute says.
+    pub(crate) fn of(item: &DeriveInput) -> syn::Result<Target> {
+        let mut vas = None;
+        for attribute in item.attrs.iter().filter(|found| found.path().is_ident("storable")) {
+            attribute.parse_nested_meta(|meta| {
+                if !meta.path.is_ident("vas") {
+                    return Err(meta.error("unknown option: there is only `vas = BRAND`"));
+                }
+                if vas.replace(meta.value()?.parse::<Type>()?).is_some() {
+                    return Err(meta.error("`vas` is given twice"));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(vas.map_or_else(|| Target::Every(format_ident!("__V")), Target::Vas))
+    }
+
+    /// How it is written in the implementation.
+    pub(crate) fn path(&self) -> TokenStream {
+        match self {
+            Target::Every(name) => name.to_token_stream(),
+            Target::Vas(vas) => vas.to_token_stream(),
+        }
+    }
+
+    /// Adds the parameter for every address space, and the bounds of type parameters.
+    pub(crate) fn bound_parameters(&self, generics: &mut Generics) {
+        let vas = self.path();
+        let bounds: Vec<_> = generics
+            .type_params()
+            .filter(|parameter| parameter.ident != vas.to_string())
+            .map(|parameter| {
+                let name = &parameter.ident;
+                quote!(#name: ::spacejmp::Storable<#vas>)
+            })
+            .collect();
+        let clause = generics.make_where_clause();
+        for bound in bounds {
+            clause.predicates.push(parse_quote!(#bound));
+        }
+        if let Target::Every(name) = self {
+            let parameter: GenericParam = parse_quote!(#name: ::spacejmp::Brand);
+            // Behind lifetimes, which must come first (and are refused by `'static` later).
+            let lifetimes = generics.lifetimes().count();
+            generics.params.insert(lifetimes, parameter);
+        }
+    }
+}
+
+/// How the representation attribute lays out an enum with fields.
+pub(crate) enum Repr {
+    /// Nothing is promised.
+    Rust,
+    /// Tag, of C's `int` if no type is given, then a union of the variants' fields.
+    C(Option<Ident>),
+    /// A union of structs that begin with the tag, an integer of this type.
+    Integer(Ident),
+}
+
+impl Repr {
+    /// As the attributes say; packed types are refused.
+    pub(crate) fn of(item: &DeriveInput) -> syn::Result<Repr> {
+        let (mut c, mut integer) = (false, None);
+        for attribute in item.attrs.iter().filter(|found| found.path().is_ident("repr")) {
+            attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("packed") {
+                    return Err(meta.error("a packed type cannot be `Storable`"));
+                }
+                if meta.input.peek(syn::token::Paren) {
+                    // `align(N)`: the size and alignment in the layout show it.
+                    let inner;
+                    syn::parenthesized!(inner in meta.input);
+                    let _: TokenStream = inner.parse()?;
+                } else if meta.path.is_ident("C") {
+                    c = true;
+                } else if let Some(name) = meta.path.get_ident()
+                    && name != "transparent"
+                    && name != "Rust"
+                {
+                    integer = Some(name.clone());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(match (c, integer) {
+            (true, integer) => Repr::C(integer),
+            (false, Some(integer)) => Repr::Integer(integer),
+            (false, None) => Repr::Rust,
+        })
+    }
+}

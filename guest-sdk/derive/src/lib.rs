@@ -1,0 +1,48 @@
+//! `#[derive(Storable)]` of the crate `spacejmp`, which re-exports and documents it.
+//!
+//! - `input`: what stands in the source, checked
+//! - `body`: the description of fields and variants
+
+mod body;
+mod input;
+
+use proc_macro::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, parse_macro_input};
+
+use input::Target;
+
+/// Implements `Storable` for a struct or enum, after checking every field.
+///
+/// A type that holds pointers names their address space: `#[storable(vas = Genome)]`, or
+/// `#[storable(vas = V)]` with a type parameter `V: Brand`. Without it the type may lie in every
+/// address space. Other type parameters must be `Storable` themselves, which the
+/// implementation asks for.
+///
+/// An enum whose variants have fields needs a layout that is promised: `#[repr(u8)]` or another
+/// integer, or `#[repr(C)]`. Unions and packed types are refused.
+#[proc_macro_derive(Storable, attributes(storable))]
+pub fn derive_storable(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
+}
+
+fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
+    let target = Target::of(item)?;
+    let body = body::describe(item, &target)?;
+    let name = &item.ident;
+    let mut generics = item.generics.clone();
+    let vas = target.path();
+    target.bound_parameters(&mut generics);
+    let (_, type_generics, _) = item.generics.split_for_impl();
+    let (impl_generics, _, where_clause) = generics.split_for_impl();
+    Ok(quote! {
+        // SAFETY: every part of the type is `Storable`, which the body checks.
+        #[automatically_derived]
+        unsafe impl #impl_generics ::spacejmp::Storable<#vas> for #name #type_generics #where_clause {
+            fn layout(writer: &mut ::spacejmp::layout::LayoutWriter) {
+                #body
+            }
+        }
+    })
+}

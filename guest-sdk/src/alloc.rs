@@ -1,0 +1,181 @@
+//! Memory of the VAS the thread is in: what owners and collections allocate from.
+//!
+//! The heap itself is in `heap`; here is only the way from a type to it. An allocator has no
+//! token, so this one asks the thread-local place, and refuses where it must not touch anything.
+
+use std::alloc::Layout;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+
+use allocator_api2::alloc::{AllocError as ApiError, Allocator};
+
+use crate::brand::Brand;
+use crate::place::{self, Inside, inside};
+
+/// A space has no room for another `bytes` bytes, and could not grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no room for {bytes} bytes in address space `{brand}`")]
+pub struct AllocError {
+    /// What was asked for.
+    pub bytes: usize,
+    /// The brand of the space.
+    pub brand: &'static str,
+}
+
+impl AllocError {
+    /// The error of a request for `bytes` in `V`.
+    #[must_use]
+    pub fn new<V: Brand>(bytes: usize) -> AllocError {
+        AllocError { bytes, brand: V::NAME }
+    }
+}
+
+/// A heap as the thread-local place knows it.
+///
+/// # Safety
+/// Blocks do not overlap, are as large and aligned as asked for, and stay until freed.
+pub(crate) unsafe trait SpaceHeap {
+    /// A block, or `None` if there is no room. `layout` has a size that is not 0.
+    ///
+    /// # Safety
+    /// The thread is inside the heap's space, writable.
+    unsafe fn allocate(&self, layout: Layout) -> Option<NonNull<u8>>;
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// As `allocate`; the block came from it, or from `reallocate`, with this layout, and is not
+    /// used any more.
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout);
+
+    /// A block of `new` bytes, not 0, with the content of `block`, which is gone if there is one.
+    ///
+    /// # Safety
+    /// As `deallocate`.
+    unsafe fn reallocate(
+        &self,
+        block: NonNull<u8>,
+        layout: Layout,
+        new: usize,
+    ) -> Option<NonNull<u8>>;
+}
+
+/// Allocates in `V`, if the thread is inside and may write; fails otherwise. Freeing without
+/// being inside does nothing.
+///
+/// For collections that take an allocator. It has no values of its own to lose, but is not
+/// `Clone`: a collection that could be cloned without a token would be written without one.
+/// Collections must not reach its users bare: their destructors ask
+/// [`inside`] first.
+pub struct VAlloc<V>(PhantomData<fn() -> V>);
+
+impl<V: Brand> VAlloc<V> {
+    /// The allocator of `V`.
+    #[inline]
+    #[must_use]
+    pub const fn new() -> VAlloc<V> {
+        VAlloc(PhantomData)
+    }
+
+    fn heap() -> Option<NonNull<dyn SpaceHeap>> {
+        if inside::<V>() == Inside::Writable { place::current().heap } else { None }
+    }
+}
+
+impl<V: Brand> Default for VAlloc<V> {
+    fn default() -> VAlloc<V> {
+        VAlloc::new()
+    }
+}
+
+impl<V: Brand> std::fmt::Debug for VAlloc<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "VAlloc<{}>", V::NAME)
+    }
+}
+
+/// What stands for a block of no bytes.
+fn empty(layout: Layout) -> NonNull<[u8]> {
+    let address = NonZeroUsize::new(layout.align()).unwrap_or(NonZeroUsize::MIN);
+    NonNull::slice_from_raw_parts(NonNull::without_provenance(address), 0)
+}
+
+// SAFETY: blocks are those of a `SpaceHeap`, which stay until freed wherever the allocator is
+// moved; a thread elsewhere cannot touch them, but their owners do not let it.
+unsafe impl<V: Brand> Allocator for VAlloc<V> {
+    #[inline]
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, ApiError> {
+        if layout.size() == 0 {
+            return Ok(empty(layout));
+        }
+        let heap = Self::heap().ok_or(ApiError)?;
+        // SAFETY: the place holds the heap of the space the thread is in, and this one is.
+        let heap = unsafe { heap.as_ref() };
+        // SAFETY: `heap()` says that the thread is inside, writable.
+        let block = unsafe { heap.allocate(layout) }.ok_or(ApiError)?;
+        Ok(NonNull::slice_from_raw_parts(block, layout.size()))
+    }
+
+    #[inline]
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        let Some(heap) = Self::heap() else { return };
+        if layout.size() != 0 {
+            // SAFETY: as in `allocate`.
+            let heap = unsafe { heap.as_ref() };
+            // SAFETY: the caller's promise, and as in `allocate`.
+            unsafe { heap.deallocate(block, layout) };
+        }
+    }
+
+    #[inline]
+    unsafe fn grow(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, ApiError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.resize(block, old, new) }
+    }
+
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, ApiError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.resize(block, old, new) }
+    }
+}
+
+impl<V: Brand> VAlloc<V> {
+    /// `grow` and `shrink`.
+    ///
+    /// # Safety
+    /// As theirs.
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, ApiError> {
+        if old.size() != 0 && new.size() != 0 && old.align() == new.align() {
+            let heap = Self::heap().ok_or(ApiError)?;
+            // SAFETY: as in `allocate`.
+            let heap = unsafe { heap.as_ref() };
+            // SAFETY: the caller's promise.
+            let block = unsafe { heap.reallocate(block, old, new.size()) }.ok_or(ApiError)?;
+            return Ok(NonNull::slice_from_raw_parts(block, new.size()));
+        }
+        let fresh = self.allocate(new)?;
+        let bytes = old.size().min(new.size());
+        // SAFETY: both blocks have so many bytes and are different.
+        unsafe { block.copy_to_nonoverlapping(fresh.cast(), bytes) };
+        // SAFETY: the caller's promise.
+        unsafe { self.deallocate(block, old) };
+        Ok(fresh)
+    }
+}

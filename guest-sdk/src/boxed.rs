@@ -1,0 +1,136 @@
+//! `VBox`: owns one value in a VAS.
+
+use std::alloc::Layout;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use allocator_api2::alloc::Allocator;
+
+use crate::alloc::{AllocError, VAlloc};
+use crate::brand::Brand;
+use crate::layout::LayoutWriter;
+use crate::place::{Inside, inside};
+use crate::storable::Storable;
+use crate::token::{At, Mode, Write};
+
+/// Owns a `T` in the heap of `V`: what `Box` is at home.
+///
+/// It may be anywhere, in a local variable too, but its content is only reached with the token of
+/// `V`. Dropped inside `V`, writable, it drops its content and frees the memory; dropped
+/// elsewhere it leaks both, since it must not touch them. `Option<VBox<T, V>>` is as large as an
+/// address.
+///
+/// ```
+/// # use spacejmp::{Space, VBox};
+/// spacejmp::brand! { Numbers => Option<VBox<u64, Numbers>> }
+///
+/// let space = Space::<Numbers>::in_memory(1 << 20, |at| Ok(Some(VBox::new(at, 6)?)))?;
+/// let product = space.enter_mut(|v| {
+///     let (root, at) = v.root_mut();
+///     let number = root.as_mut().map(|number| number.get_mut(at))?;
+///     *number *= 7;
+///     Some(*number)
+/// })?;
+/// assert_eq!(product, Some(42));
+/// # Ok::<_, spacejmp::Error>(())
+/// ```
+#[repr(transparent)]
+pub struct VBox<T, V: Brand> {
+    value: NonNull<T>,
+    _owns: PhantomData<(T, fn() -> V)>,
+}
+
+// SAFETY: it is the only way to its value.
+unsafe impl<T: Send, V: Brand> Send for VBox<T, V> {}
+// SAFETY: shared, it only gives shared references to its value.
+unsafe impl<T: Sync, V: Brand> Sync for VBox<T, V> {}
+
+/// A block in `V`'s heap that holds `value`.
+#[inline]
+pub(crate) fn allocate<T: Storable<V>, V: Brand>(
+    _at: &At<V, Write>,
+    value: T,
+) -> Result<NonNull<T>, AllocError> {
+    let layout = Layout::new::<T>();
+    let block = VAlloc::<V>::new()
+        .allocate(layout)
+        .map_err(|_| AllocError::new::<V>(layout.size()))?
+        .cast::<T>();
+    // SAFETY: the block is fresh, and large and aligned enough.
+    unsafe { block.write(value) };
+    Ok(block)
+}
+
+impl<T: Storable<V>, V: Brand> VBox<T, V> {
+    /// Moves `value` into `V`. The segment grows if it must and can.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; `value` is dropped.
+    #[inline]
+    pub fn new(at: &At<V, Write>, value: T) -> Result<VBox<T, V>, AllocError> {
+        allocate(at, value).map(|value| VBox { value, _owns: PhantomData })
+    }
+
+    /// The value.
+    #[inline]
+    #[must_use]
+    pub fn get<'a, M: Mode>(&'a self, _at: &'a At<V, M>) -> &'a T {
+        // SAFETY: the value is valid until the box is dropped, the witness says that its memory is
+        // mapped, and both are borrowed. Only `get_mut` writes it, with the box borrowed mutably.
+        unsafe { self.value.as_ref() }
+    }
+
+    /// The value, to be changed.
+    #[inline]
+    #[must_use]
+    pub fn get_mut<'a>(&'a mut self, _at: &'a At<V, Write>) -> &'a mut T {
+        // SAFETY: as for `get`; the exclusive borrow of the box keeps everybody else out.
+        unsafe { self.value.as_mut() }
+    }
+
+    /// Takes the value out and frees its memory.
+    #[inline]
+    #[must_use]
+    pub fn into_inner(self, _at: &At<V, Write>) -> T {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: as for `get`; the box is not used again.
+        let value = unsafe { this.value.read() };
+        this.free();
+        value
+    }
+}
+
+impl<T, V: Brand> VBox<T, V> {
+    /// Frees the memory, whose content is gone.
+    fn free(&self) {
+        // SAFETY: the block came from this allocator with this layout, and is used no more.
+        unsafe { VAlloc::<V>::new().deallocate(self.value.cast(), Layout::new::<T>()) };
+    }
+}
+
+impl<T, V: Brand> Drop for VBox<T, V> {
+    #[inline]
+    fn drop(&mut self) {
+        if inside::<V>() != Inside::Writable {
+            return;
+        }
+        // SAFETY: the thread is inside and may write; nobody else has the value.
+        unsafe { self.value.drop_in_place() };
+        self.free();
+    }
+}
+
+impl<T, V: Brand> std::fmt::Debug for VBox<T, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "VBox<{}>({:p})", V::NAME, self.value)
+    }
+}
+
+// SAFETY: the address is one of `V`'s heap, and the box owns what lies there. `drop` checks
+// where the thread is.
+unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VBox<T, V> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("VBox version 1", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}

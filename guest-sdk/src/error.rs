@@ -1,0 +1,153 @@
+//! What can go wrong with objects and spaces; every error names the object.
+
+use std::fmt;
+use std::time::Duration;
+
+use abi::Errno;
+
+use crate::alloc::AllocError;
+use crate::call_page::NotUnderSpacejmp;
+
+/// What kind of object an error is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An address space.
+    Vas,
+    /// A segment.
+    Segment,
+    /// The store as a whole.
+    Store,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Vas => "address space",
+            Kind::Segment => "segment",
+            Kind::Store => "store",
+        })
+    }
+}
+
+/// The error of objects and spaces.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The program runs as a plain process.
+    #[error(transparent)]
+    NotUnderSpacejmp(#[from] NotUnderSpacejmp),
+
+    /// A call failed.
+    #[error("cannot {verb} {kind} `{name}`: {errno}")]
+    Call {
+        /// What was to be done.
+        verb: &'static str,
+        /// To what kind of object.
+        kind: Kind,
+        /// To which one.
+        name: String,
+        /// Why not.
+        errno: Errno,
+    },
+
+    /// A second chain of tokens was asked for: the thread is inside already. From inside,
+    /// [`In::enter`](crate::In::enter) goes on.
+    #[error("cannot enter `{space}`: the thread is inside `{inside}`; use its token's `enter`")]
+    AlreadyInside {
+        /// The space that was to be entered.
+        space: String,
+        /// The brand of where the thread is.
+        inside: &'static str,
+    },
+
+    /// The brand stands for another VAS in this process.
+    #[error("brand `{brand}` stands for address space `{taken_by}` already, not for `{space}`")]
+    BrandTaken {
+        /// The brand.
+        brand: &'static str,
+        /// The VAS it was to be used for.
+        space: String,
+        /// The VAS it stands for.
+        taken_by: String,
+    },
+
+    /// The lock was not to be had at once, or not in time.
+    #[error("`{space}` is locked by others (waited {waited:?})")]
+    Locked {
+        /// The space.
+        space: String,
+        /// How long the caller was willing to wait.
+        waited: Duration,
+    },
+
+    /// Somebody died while writing; the content may be half-changed.
+    #[error("`{space}` is inconsistent: a program died while it was writing; see `Space::recover`")]
+    Inconsistent {
+        /// The space.
+        space: String,
+    },
+
+    /// The data segment has no lock, so nothing keeps writers from readers.
+    #[error("segment `{space}` is not lockable: typed access needs its lock")]
+    NotLockable {
+        /// The space.
+        space: String,
+    },
+
+    /// There is a VAS of that name, but nothing to begin with.
+    #[error("`{space}` has no root object")]
+    NoRoot {
+        /// The space.
+        space: String,
+    },
+
+    /// The root object is of another type, or of the same one in an incompatible build.
+    #[error(
+        "the root object of `{space}` is `{found}`, not `{wanted}`\n  expected: {expected_line}\n     \
+         found: {found_line}"
+    )]
+    WrongRoot {
+        /// The space.
+        space: String,
+        /// The type that was asked for.
+        wanted: String,
+        /// The type that is there.
+        found: String,
+        /// The first line of the layout that differs, as asked for.
+        expected_line: String,
+        /// That line as it is there.
+        found_line: String,
+    },
+
+    /// What is in the segment cannot be a heap.
+    #[error("segment `{space}` holds no heap: {reason}")]
+    Damaged {
+        /// The space.
+        space: String,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// There is no room.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+}
+
+impl Error {
+    /// The number that C programs would see, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::NotUnderSpacejmp(_) => Some(Errno::ENOSYS),
+            Error::Call { errno, .. } => Some(*errno),
+            Error::Locked { waited, .. } if waited.is_zero() => Some(Errno::EAGAIN),
+            Error::Locked { .. } => Some(Errno::ETIMEDOUT),
+            Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
+            Error::Alloc(_) => Some(Errno::ENOMEM),
+            _ => None,
+        }
+    }
+}
+
+/// Shorthand of this crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,278 @@
+//! What a type looks like in memory, as text, and its fingerprint.
+//!
+//! A root object is found by programs that were compiled at other times from other sources.
+//! They compare fingerprints, 128 bits of the text; when those differ, the texts of both
+//! sides say what it is. The text is a tree, one line for each type, field and variant:
+//!
+//! ```text
+//! struct Notes (40 bytes, align 8)
+//!   next +0: u64 (8 bytes, align 8)
+//!   first +8: Option (8 bytes, align 8)
+//!     VBox version 1 (8 bytes, align 8)
+//!       struct Note (16 bytes, align 8)
+//!         text +0: u64 (8 bytes, align 8)
+//!         after +8: Option, as line 3
+//! ```
+//!
+//! A type that occurs again refers to its first line, so recursive types end. Names of fields
+//! and types are part of it (two numbers that change places are another type), names of
+//! modules, crates, brands and lifetimes are not: two programs may each have a copy of the
+//! source.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+
+use crate::brand::Brand;
+use crate::storable::Storable;
+
+/// 128 bits that stand for a layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u64; 2]);
+
+impl Fingerprint {
+    /// Of a text: FNV-1a with 128 bits. It is to notice mistakes, nobody gains by a collision.
+    fn of(text: &str) -> Fingerprint {
+        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = (1 << 88) + 0x13b;
+        let hash =
+            text.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
+        Fingerprint([hash as u64, (hash >> 64) as u64])
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.0[1], self.0[0])
+    }
+}
+
+/// The layout of a type in `V`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeLayout {
+    text: String,
+}
+
+impl TypeLayout {
+    /// The layout of `T`.
+    #[must_use]
+    pub fn of<T: Storable<V>, V: Brand>() -> TypeLayout {
+        let mut writer = LayoutWriter::default();
+        writer.part::<T, V>(format_args!(""));
+        TypeLayout { text: writer.text }
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// In 128 bits.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.text)
+    }
+
+    /// How a type is called whose layout has this text.
+    #[must_use]
+    pub fn name_in(text: &str) -> &str {
+        let line = text.lines().next().unwrap_or_default();
+        line.split(" (").next().unwrap_or(line)
+    }
+
+    /// The first lines that differ, each with the fields that lead to it; empty where one text has
+    /// ended.
+    #[must_use]
+    pub fn first_difference(ours: &str, theirs: &str) -> (String, String) {
+        let mut lines = (ours.lines(), theirs.lines());
+        let mut number = 0;
+        loop {
+            match (lines.0.next(), lines.1.next()) {
+                (None, None) => return (String::new(), String::new()),
+                (a, b) if a == b => number += 1,
+                _ => return (path_to(ours, number), path_to(theirs, number)),
+            }
+        }
+    }
+}
+
+/// Line `number` (from 0) of a layout and the names it is under.
+fn path_to(text: &str, number: usize) -> String {
+    let lines: Vec<&str> = text.lines().take(number.saturating_add(1)).collect();
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let Some(last) = lines.get(number) else { return String::new() };
+    let (mut path, mut under) = (last.trim().to_owned(), depth(last));
+    for line in lines.iter().rev().skip(1) {
+        if depth(line) < under {
+            under = depth(line);
+            let name = line.trim().split([' ', '(']).next().unwrap_or_default();
+            // Lines without a label are the types of the fields above them.
+            if line.contains(" +") {
+                path = format!("{name} > {path}");
+            }
+        }
+    }
+    path
+}
+
+/// Writes down a layout; implementations of [`Storable`] are given one.
+#[derive(Debug, Default)]
+pub struct LayoutWriter {
+    text: String,
+    lines: usize,
+    depth: usize,
+    label: String,
+    seen: HashMap<TypeId, (usize, String)>,
+}
+
+impl LayoutWriter {
+    fn line(&mut self, text: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{:indent$}{text}", "", indent = 2 * self.depth);
+        self.lines += 1;
+    }
+
+    /// Describes the type `T`, which is called `name`; `inner` describes what it consists of.
+    /// To be called exactly once by [`Storable::layout`], with the type itself.
+    pub fn describe<T: 'static>(
+        &mut self,
+        name: impl fmt::Display,
+        inner: impl FnOnce(&mut LayoutWriter),
+    ) {
+        let label = std::mem::take(&mut self.label);
+        let type_id = TypeId::of::<T>();
+        if let Some((line, name)) = self.seen.get(&type_id) {
+            let text = format!("{label}{name}, as line {line}");
+            return self.line(format_args!("{text}"));
+        }
+        self.seen.insert(type_id, (self.lines + 1, name.to_string()));
+        let (size, align) = (size_of::<T>(), align_of::<T>());
+        self.line(format_args!("{label}{name} ({size} bytes, align {align})"));
+        self.depth += 1;
+        inner(self);
+        self.depth -= 1;
+    }
+
+    /// A part of the type that is being described, of type `T`, introduced by `label`.
+    pub fn part<T: Storable<V>, V: Brand>(&mut self, label: fmt::Arguments<'_>) {
+        self.label = label.to_string();
+        T::layout(self);
+    }
+
+    /// A field of the type that is being described.
+    pub fn field<T: Storable<V>, V: Brand>(&mut self, name: &str, offset: usize) {
+        self.part::<T, V>(format_args!("{name} +{offset}: "));
+    }
+
+    /// A variant of the enum that is being described; `inner` describes its fields.
+    pub fn variant(
+        &mut self,
+        name: &str,
+        discriminant: i128,
+        inner: impl FnOnce(&mut LayoutWriter),
+    ) {
+        self.line(format_args!("{name} = {discriminant}"));
+        self.depth += 1;
+        inner(self);
+        self.depth -= 1;
+    }
+}
+
+/// Offsets of a variant's fields, which C's rules give one after another.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct VariantOffsets(usize);
+
+impl VariantOffsets {
+    /// Fields begin at `start` or behind it.
+    #[must_use]
+    pub const fn new(start: usize) -> VariantOffsets {
+        VariantOffsets(start)
+    }
+
+    /// Where the next field, a `T`, lies.
+    #[must_use]
+    pub const fn next<T>(&mut self) -> usize {
+        let offset = self.0.next_multiple_of(align_of::<T>());
+        self.0 = offset + size_of::<T>();
+        offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Storable, VBox, brand};
+
+    brand! { Vas => u8, Other => u8 }
+
+    #[derive(Storable)]
+    #[storable(vas = V)]
+    struct Node<T, V: Brand> {
+        value: T,
+        next: Option<VBox<Node<T, V>, V>>,
+    }
+
+    #[derive(Storable)]
+    #[repr(u8)]
+    #[expect(dead_code, reason = "only its layout matters")]
+    enum Shape {
+        Point,
+        Circle { radius: u32 } = 5,
+        Box(u8, u64),
+    }
+
+    #[derive(Storable)]
+    #[repr(C)]
+    #[expect(dead_code, reason = "only its layout matters")]
+    enum Tagged {
+        Small(u8),
+        Large(u8, u64),
+    }
+
+    #[test]
+    fn a_recursive_type_is_described_once() {
+        let layout = TypeLayout::of::<Node<u32, Vas>, Vas>();
+        let expected = "struct Node (16 bytes, align 8)\n  value +8: u32 (4 bytes, align 4)\n  \
+                        next +0: Option (8 bytes, align 8)\n    VBox version 1 (8 bytes, align 8)\
+                        \n      struct Node, as line 1\n";
+        assert_eq!(layout.text(), expected);
+        assert_eq!(TypeLayout::name_in(layout.text()), "struct Node");
+    }
+
+    #[test]
+    fn brands_are_no_part_of_a_layout() {
+        let of_other = TypeLayout::of::<Node<u32, Other>, Other>();
+        assert_eq!(TypeLayout::of::<Node<u32, Vas>, Vas>(), of_other);
+    }
+
+    #[test]
+    fn variants_lie_where_the_representation_says() {
+        let text = TypeLayout::of::<Shape, Vas>().text().to_owned();
+        let expected = "enum Shape (16 bytes, align 8)\n  Point = 0\n  Circle = 5\n    radius +4: u32 \
+                        (4 bytes, align 4)\n  Box = 6\n    0 +1: u8 (1 bytes, align 1)\n    1 +8: u64 \
+                        (8 bytes, align 8)\n";
+        assert_eq!(text, expected);
+        let text = TypeLayout::of::<Tagged, Vas>().text().to_owned();
+        assert!(text.contains("Small = 0\n    0 +8: u8"), "{text}");
+        assert!(text.contains("1 +16: u64"), "{text}");
+    }
+
+    #[test]
+    fn a_difference_is_told_with_the_fields_that_lead_to_it() {
+        let ours = TypeLayout::of::<(u32, Node<[u32; 2], Vas>), Vas>();
+        let theirs = TypeLayout::of::<(u32, Node<[f32; 2], Vas>), Vas>();
+        assert_ne!(ours.fingerprint(), theirs.fingerprint());
+        let (ours, theirs) = TypeLayout::first_difference(ours.text(), theirs.text());
+        assert_eq!(ours, "1 > value > u32, as line 2");
+        assert_eq!(theirs, "1 > value > f32 (4 bytes, align 4)");
+    }
+
+    #[test]
+    fn the_fingerprint_is_fnv_1a() {
+        // Known answers: the empty text and "a".
+        assert_eq!(Fingerprint::of("").to_string(), "6c62272e07bb014262b821756295c58d");
+        assert_eq!(Fingerprint::of("a").to_string(), "d228cb696f1a8caf78912b704e4a8964");
+    }
+}

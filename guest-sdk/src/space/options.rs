@@ -1,0 +1,300 @@
+//! Opening and making spaces in a VM.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use abi::Errno;
+
+use super::seat::{Access, Wait};
+use super::visit::{Dead, visit};
+use super::vm::VmSpace;
+use super::{Backend, Space, bind, check_home, refusal};
+use crate::alloc::AllocError;
+use crate::boxed;
+use crate::brand::Brand;
+use crate::error::{Error, Result};
+use crate::layout::TypeLayout;
+use crate::objects::segment::Segment;
+use crate::objects::vas::Vas;
+use crate::sys::{Lifetime, PagePolicy, Right, SegRoot, seg_command};
+use crate::token::{At, Read, Write};
+
+/// How a space is made, from [`Space::options`]; opening one that exists needs none of it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SpaceOptions<V> {
+    size: u64,
+    reserve: u64,
+    base: u64,
+    mode: u32,
+    lifetime: Lifetime,
+    pages: PagePolicy,
+    _brand: PhantomData<fn() -> V>,
+}
+
+impl<V: Brand> SpaceOptions<V> {
+    pub(super) fn new() -> SpaceOptions<V> {
+        SpaceOptions {
+            size: 2 << 20,
+            reserve: 1 << 40,
+            base: 0,
+            mode: 0o600,
+            lifetime: Lifetime::Persistent,
+            pages: PagePolicy::Largest,
+            _brand: PhantomData,
+        }
+    }
+
+    /// Bytes to begin with; it takes no room until it is written to. Without it 2 MiB.
+    pub fn size(mut self, bytes: u64) -> SpaceOptions<V> {
+        self.size = bytes;
+        self
+    }
+
+    /// Bytes it may grow to, by itself, as memory is needed. Without it 1 TiB: addresses, not
+    /// memory.
+    pub fn reserve(mut self, bytes: u64) -> SpaceOptions<V> {
+        self.reserve = bytes;
+        self
+    }
+
+    /// The address of its data, a multiple of 2 MiB. Without it: where no other segment of the
+    /// store is, so that a pointer used in the wrong VAS faults.
+    pub fn base(mut self, base: u64) -> SpaceOptions<V> {
+        self.base = base;
+        self
+    }
+
+    /// Permission bits of VAS and segment, as for a file; `umask` applies. Without it `0o600`.
+    pub fn mode(mut self, mode: u32) -> SpaceOptions<V> {
+        self.mode = mode;
+        self
+    }
+
+    /// How long its content lives. Without it: until deleted.
+    pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Which pages map it. Without it: the largest that fit.
+    pub fn pages(mut self, pages: PagePolicy) -> SpaceOptions<V> {
+        self.pages = pages;
+        self
+    }
+
+    /// Makes the space `name`: a VAS and a lockable segment, both of that name, with the root object
+    /// that `init` gives. If `init` fails, or panics, both are deleted again, unless somebody else
+    /// has made a root object meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Call`] with `EEXIST` if there is a VAS or segment of that name; what making them
+    /// can give; [`Error::Alloc`] if `init` says so; [`Error::BrandTaken`];
+    /// [`Error::AlreadyInside`]; [`Error::NotUnderSpacejmp`].
+    pub fn create(
+        &self,
+        name: &str,
+        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+    ) -> Result<Space<V>> {
+        check_home(name)?;
+        let vas = Vas::options().mode(self.mode).create(name)?;
+        let mut undo = Undo { vas: Some(vas.clone()), segment: None };
+        let segment = self.segment().create(name)?;
+        undo.segment = Some(segment.clone());
+        vas.attach_segment(&segment, Right::Write)?;
+        let space = self.with_root(vas, Existing::IsAnError, init)?;
+        undo.keep();
+        Ok(space)
+    }
+
+    /// Opens the space `name`, or makes it if there is none, which several programs may do at
+    /// once: one of them calls `init`. One that died while it was making it is no obstacle.
+    ///
+    /// ```no_run
+    /// use spacejmp::Space;
+    ///
+    /// spacejmp::brand! { Hits => [u64; 16] }
+    ///
+    /// let space = Space::<Hits>::options().open_or_create("hits", |_| Ok([0; 16]))?;
+    /// space.enter_mut(|v| v.root_mut().0[3] += 1)?;
+    /// # Ok::<_, spacejmp::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`create`](SpaceOptions::create) without `EEXIST`, and as [`Space::open`].
+    pub fn open_or_create(
+        &self,
+        name: &str,
+        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+    ) -> Result<Space<V>> {
+        check_home(name)?;
+        match Space::open(name) {
+            Err(Error::NoRoot { .. }) => {}
+            Err(err) if err.errno() == Some(Errno::ENOENT) => {}
+            other => return other,
+        }
+        let vas = Vas::options().mode(self.mode).open_or_create(name)?;
+        let segment = self.segment().open_or_create(name)?;
+        match vas.attach_segment(&segment, Right::Write) {
+            Err(err) if err.errno() != Some(Errno::EEXIST) => return Err(err),
+            _ => {}
+        }
+        self.with_root(vas, Existing::IsWelcome, init)
+    }
+
+    fn segment(&self) -> crate::SegmentOptions {
+        Segment::options(self.size)
+            .reserve(self.reserve.max(self.size))
+            .base(self.base)
+            .mode(self.mode)
+            .lifetime(self.lifetime)
+            .pages(self.pages)
+            .lockable(true)
+    }
+
+    /// The space of `vas` with a root object, which is made under the lock if there is none.
+    fn with_root(
+        &self,
+        vas: Vas,
+        existing: Existing,
+        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+    ) -> Result<Space<V>> {
+        let name = vas.name().to_owned();
+        let vm = VmSpace::new(vas, true)?;
+        bind::<V>(vm.vas.id().raw(), &name)?;
+        let target = vm.target(Access::Exclusive)?;
+        // Whoever died before there was a root has left nothing that matters.
+        // SAFETY: the thread is at home, and `vm` outlives the visit.
+        let made = unsafe {
+            visit::<V, Write, _>(target, Wait::Forever, Dead::Accept, |at| make(&vm, &at, init))
+        };
+        match made.map_err(|refused| refusal(&name, None, refused))?? {
+            Made::Fresh(root) => {
+                Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
+            }
+            Made::Found if existing == Existing::IsWelcome => open(vm),
+            Made::Found => Err(Error::Call {
+                verb: "create",
+                kind: crate::error::Kind::Vas,
+                name,
+                errno: Errno::EEXIST,
+            }),
+        }
+    }
+}
+
+/// What a root object that is there already means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    IsAnError,
+    IsWelcome,
+}
+
+enum Made<T> {
+    Fresh(NonNull<T>),
+    Found,
+}
+
+/// Inside: a heap and a root object, unless there is one.
+fn make<V: Brand>(
+    vm: &VmSpace,
+    at: &At<V, Write>,
+    init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+) -> Result<Made<V::Root>> {
+    if vm.segment.root()?.address != 0 {
+        return Ok(Made::Found);
+    }
+    let layout = TypeLayout::of::<V::Root, V>();
+    let stat = vm.segment.stat()?;
+    // SAFETY: the witness says that the thread is inside; without a root nobody uses anything.
+    let formatted = unsafe { vm.heap.format(stat.size, layout.text()) };
+    formatted.ok_or_else(|| AllocError::new::<V>(layout.text().len()))?;
+    let root = boxed::allocate(at, init(at)?)?;
+    let address = root.expose_provenance().get() as u64;
+    // Last of all: who finds a root finds it complete.
+    vm.segment.set_root(&SegRoot { address, fingerprint: layout.fingerprint().0 })?;
+    if stat.inconsistent {
+        vm.segment.control(seg_command::RECOVER, 0, "recover")?;
+    }
+    Ok(Made::Fresh(root))
+}
+
+/// The space of `vm`, if its root object is a `V::Root`.
+pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
+    let name = vm.vas.name().to_owned();
+    let root = vm.segment.root()?;
+    if root.address == 0 {
+        return Err(Error::NoRoot { space: name });
+    }
+    let layout = TypeLayout::of::<V::Root, V>();
+    if root.fingerprint != layout.fingerprint().0 {
+        return Err(wrong_root::<V>(&vm, &layout)?);
+    }
+    let size = vm.segment.stat()?.size;
+    let root_bytes = size_of::<V::Root>() as u64;
+    let inside = root.address >= vm.base
+        && root.address.checked_add(root_bytes).is_some_and(|end| end <= vm.base + size)
+        && root.address.is_multiple_of(align_of::<V::Root>() as u64);
+    let pointer = std::ptr::with_exposed_provenance_mut(root.address as usize);
+    let (true, Some(root)) = (inside, NonNull::new(pointer)) else {
+        let reason = format!("its root object is at {:#x}", root.address);
+        return Err(Error::Damaged { space: name, reason });
+    };
+    bind::<V>(vm.vas.id().raw(), &name)?;
+    Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
+}
+
+/// The error that says how the root object's type differs.
+fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
+    let space = vm.vas.name().to_owned();
+    let target = vm.target(Access::Shared)?;
+    let read = |_: At<V, Read>| {
+        // SAFETY: the thread is inside.
+        unsafe { vm.heap.check() }?;
+        // SAFETY: the thread is inside, and there is a heap.
+        Ok::<_, String>(unsafe { vm.heap.layout_text() })
+    };
+    // SAFETY: the thread is at home, and `vm` outlives the visit.
+    let text = unsafe { visit(target, Wait::Forever, Dead::Refuse, read) };
+    let text = match text.map_err(|refused| refusal(&space, None, refused))? {
+        Ok(text) => text,
+        Err(reason) => return Ok(Error::Damaged { space, reason }),
+    };
+    let (expected_line, found_line) = TypeLayout::first_difference(layout.text(), &text);
+    Ok(Error::WrongRoot {
+        space,
+        wanted: TypeLayout::name_in(layout.text()).to_owned(),
+        found: TypeLayout::name_in(&text).to_owned(),
+        expected_line,
+        found_line,
+    })
+}
+
+/// Deletes what was made, unless it is kept.
+struct Undo {
+    vas: Option<Vas>,
+    segment: Option<Segment>,
+}
+
+impl Undo {
+    fn keep(mut self) {
+        (self.vas, self.segment) = (None, None);
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        // Somebody may have completed it by `open_or_create`: it is theirs then.
+        let rootless = |segment: &Segment| segment.root().is_ok_and(|root| root.address == 0);
+        if !self.segment.as_ref().is_none_or(rootless) {
+            return;
+        }
+        // Who has it open now keeps it (`EBUSY`); the first error is what counts.
+        if let Some(vas) = self.vas.take() {
+            let _ = vas.delete();
+        }
+        if let Some(segment) = self.segment.take() {
+            let _ = segment.delete();
+        }
+    }
+}

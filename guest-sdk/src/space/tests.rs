@@ -1,0 +1,196 @@
+//! Visits and owners, over plain memory.
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use crate::{AllocError, Error, Inside, Space, Storable, VBox, VPtr, brand, inside};
+
+const ROOM: usize = 1 << 20;
+
+#[test]
+fn what_is_written_inside_is_there_at_the_next_visit() {
+    brand! { Here => [u32; 4] }
+    let space = Space::<Here>::in_memory(ROOM, |_| Ok([0; 4])).unwrap();
+    space.enter_mut(|v| v.root_mut().0[1] = 5).unwrap();
+    assert_eq!(space.enter(|v| *v.root()), Ok([0, 5, 0, 0]));
+}
+
+#[test]
+fn a_box_dropped_inside_frees_and_dropped_elsewhere_leaks() {
+    brand! { Boxes => Option<VBox<u64, Boxes>> }
+    let space = Space::<Boxes>::in_memory(ROOM, |_| Ok(None)).unwrap();
+    let new = || space.enter_mut(|v| VBox::<u64, Boxes>::new(v, 1)).unwrap().unwrap();
+    assert_eq!(space.blocks(), 1);
+    let inner = new();
+    assert_eq!(space.blocks(), 2);
+    space.enter_mut(|_| drop(inner)).unwrap();
+    assert_eq!(space.blocks(), 1);
+    drop(new());
+    assert_eq!(space.blocks(), 2);
+    let another = new();
+    space.enter(|_| drop(another)).unwrap();
+    assert_eq!(space.blocks(), 3);
+    let taken = new();
+    assert_eq!(space.enter_mut(|v| taken.into_inner(v)), Ok(1));
+    assert_eq!(space.blocks(), 3);
+}
+
+#[derive(Storable)]
+#[storable(vas = Lists)]
+struct Item {
+    value: u32,
+    next: Option<VBox<Item, Lists>>,
+}
+
+brand! { Lists => Option<VBox<Item, Lists>> }
+
+#[test]
+fn dropping_a_list_inside_frees_all_of_it() {
+    let space = Space::<Lists>::in_memory(ROOM, |at| {
+        let mut list = None;
+        for value in 0..10 {
+            list = Some(VBox::new(at, Item { value, next: list })?);
+        }
+        Ok(list)
+    })
+    .unwrap();
+    let sum = space.enter(|v| {
+        let mut sum = 0;
+        let mut next = v.root();
+        while let Some(item) = next {
+            sum += item.get(v).value;
+            next = &item.get(v).next;
+        }
+        sum
+    });
+    assert_eq!(sum, Ok(45));
+    assert_eq!(space.blocks(), 11);
+    space.enter_mut(|v| *v.root_mut().0 = None).unwrap();
+    assert_eq!(space.blocks(), 1);
+}
+
+#[test]
+fn pointers_may_form_cycles() {
+    #[derive(Storable)]
+    #[storable(vas = Ring)]
+    struct Node {
+        next: Option<VPtr<Node, Ring>>,
+    }
+    brand! { Ring => Option<VPtr<Node, Ring>> }
+    let space = Space::<Ring>::in_memory(ROOM, |_| Ok(None)).unwrap();
+    let (first, second) = space
+        .enter_mut(|v| {
+            let first = VPtr::new(v, Node { next: None })?;
+            let second = VPtr::new(v, Node { next: Some(first) })?;
+            first.get_mut(v).next = Some(second);
+            *v.root_mut().0 = Some(first);
+            Ok::<_, AllocError>((first, second))
+        })
+        .unwrap()
+        .unwrap();
+    let around = space.enter(|v| first.get(v).next.and_then(|node| node.get(v).next));
+    assert_eq!(around, Ok(Some(first)));
+    assert_ne!(first, second);
+    assert_eq!(size_of_val(&around.unwrap()), 8);
+}
+
+#[test]
+fn a_full_space_refuses_and_stays_usable() {
+    brand! { Small => u8 }
+    let space = Space::<Small>::in_memory(64, |_| Ok(0)).unwrap();
+    let full = space.enter_mut(|v| VBox::<[u8; 100], Small>::new(v, [0; 100]).map(drop));
+    assert_eq!(full, Ok(Err(AllocError { bytes: 100, brand: "Small" })));
+    let error = Error::from(AllocError { bytes: 100, brand: "Small" });
+    assert_eq!(error.to_string(), "no room for 100 bytes in address space `Small`");
+    assert_eq!(space.enter_mut(|v| VBox::<u8, Small>::new(v, 0).map(drop)), Ok(Ok(())));
+}
+
+#[test]
+fn a_thread_has_one_chain_of_tokens() {
+    brand! { Outer => u8, Inner => u8 }
+    let outer = Space::<Outer>::in_memory(ROOM, |_| Ok(1)).unwrap();
+    let inner = Space::<Inner>::in_memory(ROOM, |_| Ok(2)).unwrap();
+    outer
+        .enter(|v| {
+            let refused = inner.enter(|_| ()).unwrap_err();
+            let text = "cannot enter `memory-";
+            assert!(refused.to_string().starts_with(text), "{refused}");
+            assert!(matches!(refused, Error::AlreadyInside { inside: "Outer", .. }));
+
+            let seen = v.enter_mut(&inner, |w| {
+                assert_eq!(
+                    (inside::<Outer>(), inside::<Inner>()),
+                    (Inside::Elsewhere, Inside::Writable)
+                );
+                *w.root()
+            });
+            assert_eq!(seen, Ok(2));
+            assert_eq!(
+                (inside::<Outer>(), inside::<Inner>()),
+                (Inside::ReadOnly, Inside::Elsewhere)
+            );
+            assert_eq!(*v.root(), 1);
+        })
+        .unwrap();
+    assert_eq!(inside::<Outer>(), Inside::Elsewhere);
+}
+
+#[test]
+fn a_panic_inside_leaves() {
+    brand! { Panics => u8, Deeper => u8 }
+    let space = Space::<Panics>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    let deeper = Space::<Deeper>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    let caught = std::panic::catch_unwind(|| {
+        space.enter_mut(|v| v.enter_mut(&deeper, |_| panic!("on purpose"))).map(|_| ())
+    });
+    assert!(caught.is_err());
+    assert_eq!(inside::<Panics>(), Inside::Elsewhere);
+    assert_eq!(space.try_enter_mut(|v| *v.root()), Ok(0));
+    assert_eq!(deeper.try_enter_mut(|v| *v.root()), Ok(0));
+}
+
+#[test]
+fn readers_are_inside_together_and_a_writer_alone() {
+    brand! { Shared => u8 }
+    let space = Space::<Shared>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    let (came, go) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            space.enter(|_| {
+                came.wait();
+                go.wait();
+            })
+        });
+        came.wait();
+        assert_eq!(space.try_enter(|_| ()), Ok(()));
+        let locked = |waited| Err(Error::Locked { space: space.name().to_owned(), waited });
+        assert_eq!(space.try_enter_mut(|_| ()), locked(Duration::ZERO));
+        let limit = Duration::from_millis(5);
+        assert_eq!(space.enter_mut_timeout(limit, |_| ()), locked(limit));
+        go.wait();
+        assert_eq!(reader.join().unwrap(), Ok(()));
+    });
+    assert_eq!(space.try_enter_mut(|_| ()), Ok(()));
+}
+
+#[test]
+fn a_nested_visit_to_the_same_space_gives_the_outer_lock_back_meanwhile() {
+    brand! { Again => u8 }
+    let space = Space::<Again>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    let seen = space.enter(|v| {
+        v.enter_mut(&space, |w| *w.root_mut().0 = 9).unwrap();
+        *v.root()
+    });
+    assert_eq!(seen, Ok(9));
+}
+
+#[test]
+fn a_brand_is_good_for_one_space() {
+    brand! { Once => u8 }
+    let first = Space::<Once>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    let second = Space::<Once>::in_memory(ROOM, |_| Ok(0)).unwrap_err();
+    assert!(second.to_string().contains(first.name()), "{second}");
+    drop(first);
+    // A pointer of the first one may be anywhere.
+    assert!(Space::<Once>::in_memory(ROOM, |_| Ok(0)).is_err());
+}

@@ -1,0 +1,131 @@
+//! What may lie in a VAS: the trait, and its implementations for types of the language and the
+//! standard library.
+//!
+//! Left out on purpose, because another process cannot use them: references and raw pointers,
+//! functions, trait objects, `Box`, `Vec`, `String`, `Rc`, `Arc` and everything else that
+//! allocates at home, handles. Left out because several programs read at once, from memory that
+//! is mapped read-only: `Cell`, `RefCell`, `Mutex`, atomics.
+
+use std::marker::PhantomData;
+use std::num::{NonZero, Wrapping};
+use std::time::Duration;
+
+use crate::brand::Brand;
+use crate::layout::LayoutWriter;
+
+/// Types whose values may lie in the VAS `V`.
+///
+/// Derive it: `#[derive(Storable)]` checks every field.
+///
+/// # Safety
+/// A value of the type, wherever in `V` it lies,
+/// - means the same to every process that is inside `V`: it holds no address but of memory
+///   that `V`'s heap manages and the value owns or shares by the rules of `VBox` and `VPtr`;
+/// - is not changed through a shared reference (no `UnsafeCell`): readers map it read-only;
+/// - does not touch `V` when it is dropped by a thread that is not inside `V`, writable
+///   ([`inside`](crate::inside)).
+///
+/// [`layout`](Storable::layout) describes all that decides whether the bytes mean the same
+/// to another build of another program.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be stored in the address space `{V}`",
+    label = "may not lie in `{V}`",
+    note = "an address space holds what means the same to every process: numbers, `VBox`, `VPtr` \
+            and collections of the same address space, and structs of these with \
+            `#[derive(Storable)]`",
+    note = "instead of `Box`, `Vec`, `String`, `HashMap`, `BTreeMap` use `VBox`, `VVec`, \
+            `VString`, `VHashMap`, `VBTreeMap`; instead of references, `Rc` and `Arc` use `VPtr` \
+            or ids of a `VArena`; instead of functions and trait objects use an enum; instead of \
+            `Cell`, `Mutex` and atomics use `enter_mut`, which is exclusive"
+)]
+pub unsafe trait Storable<V: Brand>: Sized + Send + Sync + 'static {
+    /// Describes the type by one call of [`LayoutWriter::describe`].
+    fn layout(writer: &mut LayoutWriter);
+}
+
+/// Implements the trait for types without inner parts.
+macro_rules! leaves {
+    ($($type:ty),* $(,)?) => {$(
+        // SAFETY: plain bits, without addresses.
+        unsafe impl<V: Brand> Storable<V> for $type {
+            fn layout(writer: &mut LayoutWriter) {
+                writer.describe::<$type>(stringify!($type), |_| {});
+            }
+        }
+    )*};
+}
+
+leaves!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char, ());
+leaves!(Duration);
+
+macro_rules! nonzero {
+    ($($inner:ty),*) => {$(
+        // SAFETY: plain bits, without addresses.
+        unsafe impl<V: Brand> Storable<V> for NonZero<$inner> {
+            fn layout(writer: &mut LayoutWriter) {
+                let name = concat!("NonZero<", stringify!($inner), ">");
+                writer.describe::<NonZero<$inner>>(name, |_| {});
+            }
+        }
+    )*};
+}
+
+nonzero!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
+
+// SAFETY: its content is.
+unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Wrapping<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("Wrapping", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+// SAFETY: no bytes.
+unsafe impl<V: Brand, T: ?Sized + Send + Sync + 'static> Storable<V> for PhantomData<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("PhantomData", |_| {});
+    }
+}
+
+// SAFETY: its elements are.
+unsafe impl<V: Brand, T: Storable<V>, const N: usize> Storable<V> for [T; N] {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>(format_args!("array of {N}"), |writer| {
+            writer.part::<T, V>(format_args!(""));
+        });
+    }
+}
+
+/// The language leaves open where an `Option` keeps its content: size and alignment tell a niche
+/// from a tag, and compilers have not moved either so far. An enum of one's own with
+/// `repr(u8)` has a layout that is promised.
+// SAFETY: its content is.
+unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Option<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("Option", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+macro_rules! tuples {
+    ($($name:ident $index:tt),*) => {
+        // SAFETY: its fields are.
+        unsafe impl<V: Brand, $($name: Storable<V>),*> Storable<V> for ($($name,)*) {
+            fn layout(writer: &mut LayoutWriter) {
+                writer.describe::<Self>("tuple", |writer| {
+                    $(
+                        let offset = std::mem::offset_of!(Self, $index);
+                        writer.field::<$name, V>(stringify!($index), offset);
+                    )*
+                });
+            }
+        }
+    };
+}
+
+tuples!(A 0);
+tuples!(A 0, B 1);
+tuples!(A 0, B 1, C 2);
+tuples!(A 0, B 1, C 2, D 3);
+tuples!(A 0, B 1, C 2, D 3, E 4);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);

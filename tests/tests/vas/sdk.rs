@@ -1,0 +1,78 @@
+//! The safe API in real VMs: one program that checks everything one VM can see, and typed
+//! spaces shared by VMs that write at once, wait, and are killed.
+
+use tests::skip_without_kvm;
+
+use crate::world::World;
+
+#[test]
+fn the_safe_api_does_what_it_says_and_refuses_what_it_must() {
+    skip_without_kvm!();
+    let world = World::new();
+    let out = world.good("sdk_basic", &[]);
+    assert!(out.ends_with("done\n"), "{out}");
+    let refusal = "ok: a root of another type is refused:\n\
+                   the root object of `chain` is `Option`, not `Option`\n  \
+                   expected: value +0: i64 (8 bytes, align 8)\n     \
+                   found: value +0: u64 (8 bytes, align 8)\n";
+    assert!(out.contains(refusal), "{out}");
+    assert!(world.store().list_vases().expect("a list").is_empty(), "a VAS is left");
+    assert!(world.store().list_segments().expect("a list").is_empty(), "a segment is left");
+    world.left_clean();
+}
+
+#[test]
+fn two_vms_count_in_one_space_and_lose_nothing() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut one = world.spawn("sdk_holder", &["count", "2", "500"]);
+    let mut two = world.spawn("sdk_holder", &["count", "3", "500"]);
+    one.ends_well();
+    two.ends_well();
+    assert_eq!(world.good("sdk_holder", &["enter"]), "entered 2500 2500\n");
+    world.left_clean();
+}
+
+#[test]
+fn whoever_would_wait_for_another_vm_is_told() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut holder = world.spawn("sdk_holder", &["hold"]);
+    holder.wait_for("holding");
+    let expected = "`shared` is locked by others (waited 0ns)\n\
+                    `shared` is locked by others (waited 0ns)\n\
+                    `shared` is locked by others (waited 50ms)\n";
+    assert_eq!(world.good("sdk_holder", &["try"]), expected);
+    holder.kill();
+    world.clean_after_gc();
+}
+
+#[test]
+fn a_writer_that_is_killed_leaves_an_inconsistent_space_until_it_is_recovered() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good("sdk_holder", &["count", "1", "10"]), "entered 10 10\n");
+    let mut holder = world.spawn("sdk_holder", &["hold"]);
+    holder.wait_for("holding");
+    holder.kill();
+    let refused = "`shared` is inconsistent: a program died while it was writing; see \
+                   `Space::recover`\n";
+    // Twice: being told leaves nothing behind.
+    assert_eq!(world.good("sdk_holder", &["enter"]), refused);
+    assert_eq!(world.good("sdk_holder", &["enter"]), refused);
+    assert_eq!(world.good("sdk_holder", &["recover"]), "entered 11 11\n");
+    assert_eq!(world.good("sdk_holder", &["enter"]), "entered 11 11\n");
+    world.clean_after_gc();
+}
+
+#[test]
+fn another_program_with_another_type_is_told_both_and_the_first_difference() {
+    skip_without_kvm!();
+    let world = World::new();
+    let _ = world.good("sdk_holder", &["count", "1", "1"]);
+    let expected = "the root object of `shared` is `struct Pair`, not `struct Triple`\n  \
+                    expected: struct Triple (16 bytes, align 8)\n     \
+                    found: struct Pair (16 bytes, align 8)\n";
+    assert_eq!(world.good("sdk_holder", &["wrong"]), expected);
+    world.left_clean();
+}
