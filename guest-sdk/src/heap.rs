@@ -446,6 +446,10 @@ fn size_of_block(desc: &PageDesc) -> usize {
 
 /// Whether the block at `offset` is among its span's free ones.
 fn is_listed_free(memory: &mut Memory, page: u32, offset: u64) -> bool {
+    // Nearly always enough: without its mark a block is not free, or its list is damaged.
+    if abi::heap::next_of_free_word(memory.word(offset)).is_none() {
+        return false;
+    }
     let mut place = memory.desc(page).free;
     // No list is longer than the largest span.
     for _ in 0..=class::MAX_CAPACITY {
