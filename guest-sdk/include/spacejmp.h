@@ -1,16 +1,22 @@
 /* spacejmp.h: SpaceJMP's calls for C and C++ programs that run under `spacejmp`.
  *
- * This file is all a program needs: every function is `static inline`, nothing is linked.
- * C11 or C++11 with GCC or Clang, x86-64 Linux. Numbers, structures and errors are described
- * in docs/src/abi.md, what the calls mean in docs/src/address-spaces.md; the Rust twin is the
- * crate `spacejmp`, module `sys`, whose comments list the errors of each call.
+ * Link with libspacejmp.a (`cargo build -p spacejmp-c --release`):
+ *
+ *     cc -static -I guest-sdk/include program.c -lspacejmp
+ *
+ * C11 or C++11 with GCC or Clang, x86-64 Linux. With SPACEJMP_HEADER_ONLY defined the calls are
+ * `static inline` and nothing is linked, but there is no heap then: which one is the current
+ * one the library knows because every switch goes through it. One program must not mix both.
+ * The book's page c.md is an introduction; abi.md has numbers and structures, address-spaces.md
+ * says what the calls mean.
  *
  *     vasid_t vid = vas_create("v0", 0660);
  *     segid_t sid = seg_alloc("s0", 0, 1ull << 35, 0660);
  *     seg_attach(vid, sid, SEG_WRITE);
  *     vhandle_t vh = vas_attach(vid, 0);
  *     vas_switch(vh);
- *     ... the segment is there, at struct seg_stat's `base`, in every process that switches in
+ *     vas_heap_init(sid);
+ *     char *text = vas_malloc(100);    ... there for every process that switches in
  *     vas_switch(VAS_HOME);
  *
  * Names are the paper's (ASPLOS 2016, figure 3). Where the arguments differ:
@@ -188,6 +194,297 @@ SJ_STATIC_ASSERT(offsetof(struct vas_stat, name) == 24, "vas_stat is part of the
 SJ_STATIC_ASSERT(sizeof(struct vas_attachment) == 16, "vas_attachment is part of the ABI");
 SJ_STATIC_ASSERT(sizeof(struct seg_root) == 24, "seg_root is part of the ABI");
 
+/* ---- the calls ----
+ *
+ * "Fails with" lists what a call can say beside these:
+ *   - names: EINVAL for one that is empty, `.`, `..`, not UTF-8 or has a `/`; ENAMETOOLONG
+ *   - whatever touches the store: EIO for a damaged file, and ENOSPC, EDQUOT, EROFS, EMFILE,
+ *     ENFILE, ENOMEM as the host says
+ *   - ENOSYS, and nothing else, outside a VM
+ */
+
+#ifdef SPACEJMP_HEADER_ONLY
+#define SJ_API static inline
+#else
+#define SJ_API
+#endif
+
+/* Any call by its number; RAX as it comes back: a result, or a negated error number. */
+SJ_API int64_t sj_call(uint32_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
+                       uint64_t a5, uint64_t a6);
+
+/* Into the guest kernel and back: the least that a call costs. Returns 0. */
+SJ_API int sj_null(void);
+
+/* To the VMM and back: the least that a hypercall costs. Returns 0. */
+SJ_API int sj_hyper_null(void);
+
+/* vas_switch: the calling thread enters the instance `vh`, or VAS_HOME; waits for the locks of its
+ * lockable segments (shared where the right is SEG_READ, exclusive where it is SEG_WRITE). Where the
+ * thread is already, nothing happens. Returns 0.
+ * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM. The thread is
+ * where it was, with the locks it had.
+ * EOWNERDEAD: the thread IS inside, with all locks, but a program died while it held one: look
+ * at the content, repair it, then seg_ctl(sid, SEG_CTL_RECOVER, 0). */
+SJ_API int vas_switch(vhandle_t vh);
+
+/* vas_try_switch: as vas_switch without waiting. Fails with EAGAIN, somebody has a lock. */
+SJ_API int vas_try_switch(vhandle_t vh);
+
+/* vas_switch_timeout: as vas_switch; waits no longer than so many nanoseconds for all locks
+ * together. Fails with ETIMEDOUT. */
+SJ_API int vas_switch_timeout(vhandle_t vh, uint64_t nanoseconds);
+
+/* vas_current: returns the instance the calling thread is in, VAS_HOME at home. */
+SJ_API vhandle_t vas_current(void);
+
+/* vas_create: makes an empty VAS with permission bits `mode` (umask applies). It lives until it is
+ * deleted. Returns its id.
+ * Fails with EEXIST; EINVAL, a mode beyond 0777; EACCES, the store may not be written to. */
+SJ_API vasid_t vas_create(const char *name, uint32_t mode);
+
+/* vas_find: returns the id of the VAS `name`. Fails with ENOENT; EACCES, it may not be read. */
+SJ_API vasid_t vas_find(const char *name);
+
+/* vas_clone: makes a VAS `name` with the same segments, which are shared; `flags` is 0. Returns its
+ * id. Fails with ENOENT, no VAS `vid`; EEXIST; EINVAL; EACCES. */
+SJ_API vasid_t vas_clone(vasid_t vid, const char *name, uint64_t flags);
+
+/* vas_attach: makes an instance of the VAS for this process; `flags` are 0 or VAS_ATTACH_... Rights
+ * are checked here and never again. Returns its handle.
+ * Fails with ENOENT, no VAS `vid`, or a segment of it is gone; EINVAL; EACCES; EMFILE, too many
+ * instances; ENOMEM. */
+SJ_API vhandle_t vas_attach(vasid_t vid, uint64_t flags);
+
+/* vas_detach: drops an instance. Returns 0. Fails with EBADF; EINVAL, it is home; EBUSY, a thread
+ * is inside. */
+SJ_API int vas_detach(vhandle_t vh);
+
+/* vas_ctl: a command VAS_CTL_... on `object`, a vasid_t or, where the command says so, a
+ * vhandle_t. Returns 0. Fails with EINVAL; ENOENT; EBADF; EACCES, EPERM, not yours to change; EBUSY,
+ * a thread is inside. */
+SJ_API int vas_ctl(uint64_t cmd, uint64_t object, uint64_t arg);
+
+/* vas_delete: deletes the VAS, not its segments. Returns 0. Fails with ENOENT; EBUSY, a live process
+ * has it attached; EACCES. */
+SJ_API int vas_delete(vasid_t vid);
+
+/* vas_list: fills `buffer` with up to `count` VASes in the order of their names, from number `cursor`
+ * on. Returns how many; 0 is the end. Fails with EINVAL, no room for one; EACCES. */
+SJ_API int64_t vas_list(struct vas_stat *buffer, size_t count, uint64_t cursor);
+
+/* vas_stat: what is known of the VAS. Returns 0. Fails with ENOENT. */
+SJ_API int vas_stat(vasid_t vid, struct vas_stat *stat);
+
+/* vas_segments: as vas_list, the segments of a VAS in the order of their addresses. Fails with
+ * ENOENT; EINVAL; EACCES. */
+SJ_API int64_t vas_segments(vasid_t vid, struct vas_attachment *buffer, size_t count,
+                            uint64_t cursor);
+
+/* seg_alloc_params: makes a segment of zeros as `params` says; it takes no room until it is
+ * written to. Returns its id.
+ * Fails with EEXIST; EINVAL, a parameter that cannot be; ENOMEM, no free addresses; EACCES. */
+SJ_API segid_t seg_alloc_params(const char *name, const struct seg_params *params);
+
+/* seg_alloc: the paper's call: as seg_alloc_params, persistent, with the largest pages, not
+ * lockable, without room to grow. `base` 0: where no segment of the store is. */
+SJ_API segid_t seg_alloc(const char *name, uint64_t base, uint64_t size_bytes, uint32_t mode);
+
+/* seg_find: returns the id of the segment `name`. Fails with ENOENT; EACCES. */
+SJ_API segid_t seg_find(const char *name);
+
+/* seg_clone: copies the segment, at the same addresses, under a new name. Returns the copy's id.
+ * Fails with ENOENT; EEXIST; EACCES. */
+SJ_API segid_t seg_clone(segid_t sid, const char *name);
+
+/* seg_attach: puts the segment into the VAS, with the right SEG_READ or SEG_WRITE, for all who have
+ * it attached. Returns 0. Fails with ENOENT; EEXIST, it overlaps another; EACCES. */
+SJ_API int seg_attach(vasid_t vid, segid_t sid, uint64_t right);
+
+/* seg_attach_local: the same for this process's instance only. Fails with EBADF; EINVAL, home;
+ * ENOENT; EEXIST; EBUSY, it is lockable and a thread is inside; EACCES; ENOMEM. */
+SJ_API int seg_attach_local(vhandle_t vh, segid_t sid, uint64_t right);
+
+/* seg_detach: takes the segment out of the VAS. Returns 0. Fails with ENOENT; EBUSY, a thread is
+ * inside; EACCES. */
+SJ_API int seg_detach(vasid_t vid, segid_t sid);
+
+/* seg_detach_local: undoes seg_attach_local. Fails with EBADF; EINVAL; ENOENT; EBUSY. */
+SJ_API int seg_detach_local(vhandle_t vh, segid_t sid);
+
+/* seg_ctl: a command SEG_CTL_... Returns 0. Fails with EINVAL; ENOENT; EACCES, EPERM, not yours to
+ * change, or RECOVER without the lock; EBUSY; EOPNOTSUPP. */
+SJ_API int seg_ctl(segid_t sid, uint64_t cmd, uint64_t arg);
+
+/* seg_delete: deletes the segment and its content. Returns 0. Fails with ENOENT; EBUSY, a live
+ * process has it attached or a VAS lists it; EACCES. */
+SJ_API int seg_delete(segid_t sid);
+
+/* seg_list: as vas_list, the segments of the store. */
+SJ_API int64_t seg_list(struct seg_stat *buffer, size_t count, uint64_t cursor);
+
+/* seg_stat: what is known of the segment. Returns 0. Fails with ENOENT. */
+SJ_API int seg_stat(segid_t sid, struct seg_stat *stat);
+
+/* seg_grow: grows the segment in place to `bytes`. Returns 0. Fails with ENOENT; EINVAL, it is larger;
+ * EFBIG, its reserve is smaller; EACCES. */
+SJ_API int seg_grow(segid_t sid, uint64_t bytes);
+
+/* seg_sync: returns 0 when all that was written before is on stable storage. Fails with ENOENT;
+ * EACCES. */
+SJ_API int seg_sync(segid_t sid);
+
+/* seg_root_get, seg_root_set: where reading begins, and what lies there. Return 0. Fail with ENOENT;
+ * EINVAL, an address outside the segment; EACCES. See also vas_root and vas_set_root. */
+SJ_API int seg_root_get(segid_t sid, struct seg_root *root);
+SJ_API int seg_root_set(segid_t sid, const struct seg_root *root);
+
+#ifndef SPACEJMP_HEADER_ONLY
+
+/* ---- the heap of a VAS ----
+ *
+ * A segment can hold a heap: memory in pieces, all of whose state lies in the segment, so that the
+ * next program goes on allocating. Rust programs have the same heap. The functions work on the heap
+ * of the VAS that the calling thread is in, which is the first segment of it, in the order of
+ * addresses, that holds one. Whoever allocates or frees must be the only one inside: make the
+ * segment lockable (struct seg_params), or see to it yourself.
+ *
+ * Where to allocate fails with
+ *   EPERM    the thread is at home
+ *   ENOENT   the VAS has no heap: vas_heap_init
+ *   EACCES   the segment is attached for reading only
+ *   EIO      the heap is damaged, or of another version
+ *   ENOMEM   there is no room, and the segment cannot grow
+ */
+
+/* vas_heap_init: makes an empty heap in the segment `sid`, which is in the VAS that the thread
+ * is in; what was in the segment is lost. Returns 0.
+ * Fails with EPERM, at home; ENOENT, the segment is not in this VAS; EACCES, for reading only; EEXIST,
+ * it holds a heap; ENOMEM, it is smaller than 128 KiB and cannot grow. */
+int vas_heap_init(segid_t sid);
+
+/* vas_malloc: returns `size` bytes at a multiple of 16, with any content; NULL and errno if there
+ * are none. vas_malloc(0) gives a pointer that can be freed. */
+void *vas_malloc(size_t size);
+
+/* vas_calloc: the same for `count` objects of `size` bytes, all zeros. */
+void *vas_calloc(size_t count, size_t size);
+
+/* vas_aligned_alloc: the same at a multiple of `alignment`, a power of two up to 2 MiB (EINVAL). */
+void *vas_aligned_alloc(size_t alignment, size_t size);
+
+/* vas_realloc: changes the size of a block, which may move; NULL and errno if that cannot be, and
+ * then the block is as it was. NULL for a block is vas_malloc. A moved block is aligned to 16. */
+void *vas_realloc(void *block, size_t size);
+
+/* vas_free: frees a block of the heap of the VAS that the thread is in. NULL is nothing. What is
+ * no block, or was freed already, ends the program with a message. errno stays. */
+void vas_free(void *block);
+
+/* vas_usable_size: bytes of a block, at least what was asked for; 0 for what is no block. */
+size_t vas_usable_size(const void *block);
+
+/* What is in a heap. */
+struct vas_heap_stat {
+    uint64_t size_bytes;      /* what it has of its segment */
+    uint64_t blocks;          /* allocated */
+    uint64_t allocated_bytes; /* rounding included */
+    uint64_t free_bytes;      /* without growing */
+    uint64_t damages;         /* 0 in a sound heap */
+    uint64_t leaked_blocks;   /* nothing leads to these from the root object, if there is one */
+    uint64_t leaked_bytes;
+};
+
+/* vas_heap_check: walks through the whole heap, believing nothing, and fills `stat`. Returns 0 if
+ * it is sound, 1 if it is damaged. Fails (-1) as above, but reading is enough. */
+int vas_heap_check(struct vas_heap_stat *stat);
+
+/* ---- root objects with a type ----
+ *
+ * A program that finds a root object must know what it is. It says so with a description of the
+ * type; the one that was used to set the root is kept in the heap, and the two must agree. The
+ * description is that of the Rust type with the same `#[repr(C)]` layout, names included, so C
+ * and Rust programs can read each other's:
+ *
+ *     struct note { uint64_t id; char text[24]; struct note *next; };
+ *
+ *     extern const struct sj_type note_type;
+ *     static const struct sj_field note_fields[] = {
+ *         SJ_FIELD(struct note, id, sj_u64),
+ *         SJ_ARRAY(struct note, text, sj_u8, 24),
+ *         SJ_SHARED(struct note, next, note_type),
+ *     };
+ *     const struct sj_type note_type = SJ_STRUCT("Note", struct note, note_fields);
+ *
+ * is the type of
+ *
+ *     #[derive(Storable)]
+ *     #[storable(vas = Notes)]
+ *     #[repr(C)]
+ *     struct Note { id: u64, text: [u8; 24], next: Option<VPtr<Note, Notes>> }
+ *
+ * SJ_OWNED is an `Option<VBox<..>>`: the Rust side frees it with the object.
+ */
+
+struct sj_field;
+
+/* A type. Made by SJ_STRUCT, or one of those below. */
+struct sj_type {
+    const char *name;
+    uint64_t size;
+    uint64_t align;
+    const struct sj_field *fields; /* NULL for a number */
+    uint64_t field_count;
+};
+
+/* A field. */
+struct sj_field {
+    const char *name;
+    uint64_t offset;
+    const struct sj_type *type;
+    uint32_t kind;  /* SJ_KIND_... */
+    uint32_t count; /* of an array */
+};
+
+#define SJ_KIND_PLAIN 0u
+#define SJ_KIND_ARRAY 1u
+#define SJ_KIND_SHARED 2u
+#define SJ_KIND_OWNED 3u
+
+extern const struct sj_type sj_u8, sj_u16, sj_u32, sj_u64, sj_i8, sj_i16, sj_i32, sj_i64, sj_f32,
+    sj_f64;
+
+#define SJ_FIELD(object, field, type) { #field, offsetof(object, field), &type, SJ_KIND_PLAIN, 1 }
+#define SJ_ARRAY(object, field, type, count) \
+    { #field, offsetof(object, field), &type, SJ_KIND_ARRAY, count }
+#define SJ_SHARED(object, field, type) { #field, offsetof(object, field), &type, SJ_KIND_SHARED, 1 }
+#define SJ_OWNED(object, field, type) { #field, offsetof(object, field), &type, SJ_KIND_OWNED, 1 }
+#define SJ_STRUCT(name, object, fields) \
+    { name, sizeof(object), SJ_ALIGNOF(object), fields, sizeof(fields) / sizeof(fields)[0] }
+
+#ifdef __cplusplus
+#define SJ_ALIGNOF(object) alignof(object)
+#else
+#define SJ_ALIGNOF(object) _Alignof(object)
+#endif
+
+/* vas_set_root: makes `root`, an object in the heap of the VAS that the thread is in, the root object
+ * of its segment, of type `type`. NULL takes the root object away. Returns 0.
+ * Fails as allocating does; EINVAL, an object that does not lie in the segment, or a type that
+ * cannot be. */
+int vas_set_root(const void *root, const struct sj_type *type);
+
+/* vas_root: returns the root object of the heap of the VAS that the thread is in; NULL and errno
+ * otherwise. Reading is enough.
+ * Fails as allocating does; ENODATA, no root object was set; EPROTOTYPE, it is of another type. */
+void *vas_root(const struct sj_type *type);
+
+/* vas_type_text: writes the description of a type to `buffer`, with a 0 behind it, cut off if it has
+ * no room; returns its length. It works anywhere. Fails (-1) with EINVAL. */
+int64_t vas_type_text(const struct sj_type *type, char *buffer, size_t size);
+
+#else /* SPACEJMP_HEADER_ONLY */
+
 /* ---- how a call is made ---- */
 
 /* The call page's address, 0 outside a VM. Looked up once in each source file that includes
@@ -215,7 +512,6 @@ static inline uint64_t sj_call_page(void)
 #define SJ_CLOBBERS_512
 #endif
 
-/* Makes any call and gives RAX: a result, or a negated error number. */
 static inline int64_t sj_call(uint32_t number, uint64_t a1, uint64_t a2, uint64_t a3,
                               uint64_t a4, uint64_t a5, uint64_t a6)
 {
@@ -275,26 +571,22 @@ static inline int sj_hyper_null(void)
     return (int)sj_result(sj_call(SJ_CALL_HYPER_NULL, 0, 0, 0, 0, 0, 0));
 }
 
-/* The calling thread enters the instance, or VAS_HOME; waits for locks. */
 static inline int vas_switch(vhandle_t vh)
 {
     return (int)sj_result(sj_call(SJ_CALL_VAS_SWITCH, (uint64_t)vh, 0, 0, 0, 0, 0));
 }
 
-/* As vas_switch; EAGAIN instead of waiting. */
 static inline int vas_try_switch(vhandle_t vh)
 {
     return (int)sj_result(sj_call(SJ_CALL_VAS_TRY_SWITCH, (uint64_t)vh, 0, 0, 0, 0, 0));
 }
 
-/* As vas_switch; ETIMEDOUT after so many nanoseconds of waiting. */
 static inline int vas_switch_timeout(vhandle_t vh, uint64_t nanoseconds)
 {
     return (int)sj_result(
         sj_call(SJ_CALL_VAS_SWITCH_TIMEOUT, (uint64_t)vh, nanoseconds, 0, 0, 0, 0));
 }
 
-/* The instance the calling thread is in. */
 static inline vhandle_t vas_current(void)
 {
     return sj_result(sj_call(SJ_CALL_VAS_CURRENT, 0, 0, 0, 0, 0, 0));
@@ -312,14 +604,12 @@ static inline vasid_t vas_find(const char *name)
     return sj_id(sj_call(SJ_CALL_VAS_FIND, sj_address(name), strlen(name), 0, 0, 0, 0));
 }
 
-/* A new VAS with the same segments; flags 0. */
 static inline vasid_t vas_clone(vasid_t vid, const char *name, uint64_t flags)
 {
     return sj_id(
         sj_call(SJ_CALL_VAS_CLONE, vid, sj_address(name), strlen(name), flags, 0, 0));
 }
 
-/* An instance for this process; flags VAS_ATTACH_... */
 static inline vhandle_t vas_attach(vasid_t vid, uint64_t flags)
 {
     return sj_result(sj_call(SJ_CALL_VAS_ATTACH, vid, flags, 0, 0, 0, 0));
@@ -330,19 +620,16 @@ static inline int vas_detach(vhandle_t vh)
     return (int)sj_result(sj_call(SJ_CALL_VAS_DETACH, (uint64_t)vh, 0, 0, 0, 0, 0));
 }
 
-/* cmd is a VAS_CTL_...; object a vasid_t or, where the command says so, a vhandle_t. */
 static inline int vas_ctl(uint64_t cmd, uint64_t object, uint64_t arg)
 {
     return (int)sj_result(sj_call(SJ_CALL_VAS_CTL, cmd, object, arg, 0, 0, 0));
 }
 
-/* Not the segments in it. */
 static inline int vas_delete(vasid_t vid)
 {
     return (int)sj_result(sj_call(SJ_CALL_VAS_DELETE, vid, 0, 0, 0, 0, 0));
 }
 
-/* How many of `count` were filled, by name, from number `cursor` on. */
 static inline int64_t vas_list(struct vas_stat *buffer, size_t count, uint64_t cursor)
 {
     return sj_result(sj_call(SJ_CALL_VAS_LIST, sj_address(buffer), count * sizeof *buffer, cursor,
@@ -370,7 +657,6 @@ static inline segid_t seg_alloc_params(const char *name, const struct seg_params
                          sizeof *params, 0, 0));
 }
 
-/* The paper's call: persistent, largest pages, not lockable, no room to grow. */
 static inline segid_t seg_alloc(const char *name, uint64_t base, uint64_t size_bytes,
                                 uint32_t mode)
 {
@@ -392,13 +678,11 @@ static inline segid_t seg_clone(segid_t sid, const char *name)
     return sj_id(sj_call(SJ_CALL_SEG_CLONE, sid, sj_address(name), strlen(name), 0, 0, 0));
 }
 
-/* Into the VAS, for all who have it attached; right SEG_READ or SEG_WRITE. */
 static inline int seg_attach(vasid_t vid, segid_t sid, uint64_t right)
 {
     return (int)sj_result(sj_call(SJ_CALL_SEG_ATTACH, vid, sid, right, 0, 0, 0));
 }
 
-/* Into this process's instance only. */
 static inline int seg_attach_local(vhandle_t vh, segid_t sid, uint64_t right)
 {
     return (int)sj_result(
@@ -415,7 +699,6 @@ static inline int seg_detach_local(vhandle_t vh, segid_t sid)
     return (int)sj_result(sj_call(SJ_CALL_SEG_DETACH_LOCAL, (uint64_t)vh, sid, 0, 0, 0, 0));
 }
 
-/* cmd is a SEG_CTL_... */
 static inline int seg_ctl(segid_t sid, uint64_t cmd, uint64_t arg)
 {
     return (int)sj_result(sj_call(SJ_CALL_SEG_CTL, sid, cmd, arg, 0, 0, 0));
@@ -426,7 +709,6 @@ static inline int seg_delete(segid_t sid)
     return (int)sj_result(sj_call(SJ_CALL_SEG_DELETE, sid, 0, 0, 0, 0, 0));
 }
 
-/* How many of `count` were filled, by name, from number `cursor` on. */
 static inline int64_t seg_list(struct seg_stat *buffer, size_t count, uint64_t cursor)
 {
     return sj_result(sj_call(SJ_CALL_SEG_LIST, sj_address(buffer), count * sizeof *buffer, cursor,
@@ -439,13 +721,11 @@ static inline int seg_stat(segid_t sid, struct seg_stat *stat)
         sj_call(SJ_CALL_SEG_STAT, sid, sj_address(stat), sizeof *stat, 0, 0, 0));
 }
 
-/* In place, up to the reserve. */
 static inline int seg_grow(segid_t sid, uint64_t bytes)
 {
     return (int)sj_result(sj_call(SJ_CALL_SEG_GROW, sid, bytes, 0, 0, 0, 0));
 }
 
-/* Returns when what was written is on stable storage. */
 static inline int seg_sync(segid_t sid)
 {
     return (int)sj_result(sj_call(SJ_CALL_SEG_SYNC, sid, 0, 0, 0, 0, 0));
@@ -460,6 +740,8 @@ static inline int seg_root_set(segid_t sid, const struct seg_root *root)
 {
     return (int)sj_result(sj_call(SJ_CALL_SEG_ROOT_SET, sid, sj_address(root), 0, 0, 0, 0));
 }
+
+#endif /* SPACEJMP_HEADER_ONLY */
 
 #ifdef __cplusplus
 }

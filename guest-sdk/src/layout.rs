@@ -32,7 +32,8 @@ pub struct Fingerprint(pub [u64; 2]);
 
 impl Fingerprint {
     /// Of a text: FNV-1a with 128 bits. It is to notice mistakes, nobody gains by a collision.
-    fn of(text: &str) -> Fingerprint {
+    #[must_use]
+    pub fn of(text: &str) -> Fingerprint {
         const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
         const PRIME: u128 = (1 << 88) + 0x13b;
         let hash =

@@ -45,15 +45,14 @@
 //!
 //! # Floors
 //!
-//! **Not finished.** The heap of a space is an interim one: its layout will change, and spaces made
-//! now will not be readable then. There are no collections yet.
+//! **Not finished.** There are no collections yet.
 //!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
 //!   per call. C programs have the same floor in `include/spacejmp.h`.
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections
+//! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections; [`heap`]: where it comes from
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -67,6 +66,7 @@ mod boxed;
 pub mod brand;
 pub mod call_page;
 pub mod error;
+pub mod heap;
 pub mod layout;
 mod objects;
 mod place;

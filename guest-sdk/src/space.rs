@@ -3,10 +3,10 @@
 //! - [`seat`]: the switch; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 
-mod interim_heap;
 mod options;
 mod plain;
 pub(crate) mod seat;
+mod segment_heap;
 #[cfg(test)]
 mod tests;
 mod visit;

@@ -96,8 +96,32 @@ pub fn c_with(name: &str, link: Link) -> PathBuf {
     built.entry(key).or_insert_with(|| compile(name, link)).clone()
 }
 
+/// C programs that are linked with `libspacejmp.a`, and where they are in the workspace.
+const LINKED: [(&str, &str); 4] = [
+    ("figure4", "examples/figure4/figure4.c"),
+    ("heap_calls", "tests/guests/c-linked/heap_calls.c"),
+    ("shelf", "tests/guests/c-linked/shelf.c"),
+    (SHELF_IN_CXX, "tests/guests/c-linked/shelf.c"),
+];
+
+/// The same program by the C++ compiler.
+pub const SHELF_IN_CXX: &str = "shelf-cxx";
+
+/// The path of a C program that is linked with `libspacejmp.a`.
+///
+/// # Panics
+/// If there is none of that name, or it or the library cannot be built.
+pub fn c_linked(name: &str) -> PathBuf {
+    if let Some(path) = prebuilt(&Path::new("c-linked").join(name)) {
+        return path;
+    }
+    static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
+    let mut built = BUILT.get_or_init(Mutex::default).lock().expect("an earlier build failed");
+    built.entry(name.to_owned()).or_insert_with(|| link_c(name)).clone()
+}
+
 /// Builds every program there is and copies it into `folder`, for [`PREBUILT`] to name:
-/// `rust/NAME`, `c/NAME-fixed`, `c/NAME-pie`, and `PACKAGE/NAME` for the other packages.
+/// `rust/NAME`, `c/NAME-fixed`, `c/NAME-pie`, `c-linked/NAME`, and `PACKAGE/NAME` for the other packages.
 /// Returns the paths of the copies.
 ///
 /// # Panics
@@ -118,6 +142,9 @@ pub fn prebuild(folder: &Path) -> Vec<PathBuf> {
         for link in [Link::Fixed, Link::Pie] {
             built.push((Path::new("c").join(link.file_name(name)), compile(name, link)));
         }
+    }
+    for (name, _) in LINKED.into_iter().filter(|(name, _)| *name != SHELF_IN_CXX || has_cxx()) {
+        built.push((Path::new("c-linked").join(name), link_c(name)));
     }
     let copy = |(name, from): &(PathBuf, PathBuf)| {
         let to = folder.join(name);
@@ -192,6 +219,63 @@ fn compile(name: &str, link: Link) -> PathBuf {
     command.arg("-o").arg(&fresh).arg(&source).args(["-pthread", "-lm"]);
     run(&mut command);
     // Programs that run keep the old file; a failed compilation leaves none.
+    fs::rename(&fresh, &path).expect("both are in the folder that is locked");
+    path
+}
+
+/// Whether there is a C++ compiler, or a program that one made.
+#[must_use]
+pub fn has_cxx() -> bool {
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
+    std::env::var_os(PREBUILT)
+        .map(|folder| Path::new(&folder).join("c-linked").join(SHELF_IN_CXX).is_file())
+        .unwrap_or_else(|| Command::new(compiler).arg("--version").output().is_ok())
+}
+
+fn link_c(name: &str) -> PathBuf {
+    let (_, source) = LINKED
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .unwrap_or_else(|| panic!("there is no C program {name}"));
+    let source = workspace().join(source);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args([
+        "build",
+        "--message-format=json-render-diagnostics",
+        "--package",
+        "spacejmp-c",
+    ]);
+    let output = run(&mut command);
+    let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    let library = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message.get("filenames")?.get(0)?.as_str().map(PathBuf::from))
+        .find(|path| path.ends_with("libspacejmp.a"))
+        .expect("cargo says where the library is");
+    let folder = target().join("guests-c-linked");
+    fs::create_dir_all(&folder)
+        .unwrap_or_else(|err| panic!("cannot create {}: {err}", folder.display()));
+    let lock = File::create(folder.join("lock")).expect("the folder was just created");
+    lock.lock().expect("this file system has locks");
+    let path = folder.join(name);
+    let include = workspace().join("guest-sdk/include");
+    let header = include.join("spacejmp.h");
+    if [&source, &library, &header].into_iter().all(|from| is_newer(&path, from)) {
+        return path;
+    }
+    let fresh = path.with_extension("new");
+    let (variable, compiler, language) = match name {
+        SHELF_IN_CXX => ("CXX", "c++", ["-x", "c++", "-std=gnu++17"].as_slice()),
+        _ => ("CC", "cc", ["-std=gnu11"].as_slice()),
+    };
+    let compiler = std::env::var_os(variable).unwrap_or_else(|| OsString::from(compiler));
+    let mut command = Command::new(compiler);
+    command.args(["-Wall", "-Wextra", "-Werror", "-O2", "-g", "-static"]).args(language).arg("-I");
+    // The library is no source, whatever the language.
+    command.arg(&include).arg("-o").arg(&fresh).arg(&source).args(["-x", "none"]).arg(&library);
+    run(&mut command);
     fs::rename(&fresh, &path).expect("both are in the folder that is locked");
     path
 }

@@ -44,7 +44,8 @@ fn compile(
 
 /// Compares every number and layout of the header with `abi`, at compile time.
 fn twin() -> String {
-    let mut source = String::from("#include <spacejmp.h>\n#include <stdio.h>\n");
+    let mut source =
+        String::from("#define SPACEJMP_HEADER_ONLY\n#include <spacejmp.h>\n#include <stdio.h>\n");
     let mut same = |what: &str, value: u64| {
         writeln!(source, "SJ_STATIC_ASSERT({what} == {value:#x}u, \"abi has another {what}\");")
             .expect("a String takes everything");
@@ -163,6 +164,10 @@ fn every_call_has_a_number_and_a_function() {
             line.starts_with("static inline ") && line.contains(&format!(" {function}("))
         });
         assert!(found, "the header has no function {function}");
+        let declared = text
+            .lines()
+            .any(|line| line.starts_with("SJ_API ") && line.contains(&format!(" {function}(")));
+        assert!(declared, "the header does not declare {function}");
     }
 }
 
@@ -174,6 +179,7 @@ fn a_call_spoils_only_what_the_compiler_was_told() {
 #include <sys/auxv.h>
 static unsigned long stand_in_page(unsigned long type);
 #define getauxval stand_in_page
+#define SPACEJMP_HEADER_ONLY
 #include <spacejmp.h>
 #include <stdio.h>
 __asm__(".text\nstand_in:\n"

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use abi::Errno;
 
-use super::interim_heap::InterimHeap;
 use super::seat::{Access, Seat};
+use super::segment_heap::SegmentHeap;
 use super::visit::Target;
 use crate::alloc::SpaceHeap;
 use crate::error::{Error, Kind, Result};
@@ -20,7 +20,7 @@ use std::ptr::NonNull;
 pub(crate) struct VmSpace {
     pub(crate) vas: Vas,
     pub(crate) segment: Segment,
-    pub(crate) heap: InterimHeap,
+    pub(crate) heap: SegmentHeap,
     /// Where the segment begins.
     pub(crate) base: u64,
     right: Right,
@@ -40,7 +40,7 @@ impl VmSpace {
             return Err(Error::NoRoot { space: vas.name().to_owned() });
         };
         let SegmentInfo { base, reserve, .. } = segment.stat()?;
-        let heap = InterimHeap::new(segment.clone(), base, reserve);
+        let heap = SegmentHeap::new(segment.clone(), base, reserve);
         Ok(VmSpace {
             vas,
             segment,

@@ -2,7 +2,7 @@
 //!
 //! What makes an object unusable is an error; what the next program, `gc` or a person puts
 //! right is a warning: a killed writer, a dead holder of a lock, garbage. Content of segments
-//! is the programs' and is not judged.
+//! is the programs' and is not judged, but for the heap of a segment that is checked by itself.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::dir::held_by_another;
 use super::error::StoreError;
 use super::header::SegmentState;
+use super::heap::{self, HeapView};
 use super::lease_view::lease_id;
 use super::lock::SharedLock;
 use super::name::Name;
@@ -63,6 +64,9 @@ pub struct CheckReport {
     pub segments: u32,
     /// Whatever is wrong, in the order of the files.
     pub findings: Vec<Finding>,
+    /// Of one segment: its heap, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heap: Option<HeapView>,
 }
 
 impl CheckReport {
@@ -158,7 +162,7 @@ struct Seen {
 }
 
 impl Store {
-    /// Checks one segment.
+    /// Checks one segment, and the heap in it.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; if the host does not let us look.
@@ -169,7 +173,41 @@ impl Store {
         }
         let mut report = CheckReport::default();
         self.check_one_segment(name.as_str().as_ref(), &mut Seen::default(), &lock, &mut report);
+        // Without the store's lock: a large heap takes time.
+        drop(lock);
+        if report.sound() {
+            self.check_heap(name, &mut report);
+        }
         Ok(report)
+    }
+
+    /// Looks at the heap in a segment, unless somebody may be changing it.
+    fn check_heap(&self, name: &Name, report: &mut CheckReport) {
+        let opened = self.lock_shared().and_then(|lock| self.open_named(name, &lock));
+        let Ok(segment) = opened else { return };
+        let file = segment.path().to_owned();
+        if self.is_written(segment.sid()) {
+            let expected = "used by nobody, so that it can be looked at";
+            return report.warn(file, "heap", "a live program may write to it", expected);
+        }
+        let Some((view, heap)) = heap::look(&segment) else { return };
+        for damage in &heap.damage {
+            let place = format!("heap +{:#x}, {}", damage.offset, damage.field);
+            report.bad(file.clone(), &place, &format!("{:#x}", damage.found), damage.expected);
+        }
+        if let Some(blocks @ 1..) = view.leaked_blocks {
+            let bytes = view.leaked_bytes.unwrap_or(0);
+            let found = format!("{blocks} blocks, {bytes} bytes, that nothing leads to");
+            report.warn(file, "heap", &found, "blocks that the root object leads to");
+        }
+        report.heap = Some(view);
+    }
+
+    /// Whether a live program has the segment writable.
+    fn is_written(&self, sid: SegId) -> bool {
+        let write = Some(abi::objects::Right::Write);
+        self.live_leases()
+            .is_ok_and(|leases| leases.iter().any(|lease| lease.right_of(sid) == write))
     }
 
     /// Checks one VAS and the segments it lists.
@@ -249,11 +287,7 @@ impl Store {
             let expected = "a live program that has it (`store gc` removes it)";
             return report.warn(file, "lifetime", "volatile, and nobody has it", expected);
         }
-        let written = self.live_leases().is_ok_and(|leases| {
-            let write = Some(abi::objects::Right::Write);
-            leases.iter().any(|lease| lease.right_of(header.sid) == write)
-        });
-        if header.state == SegmentState::Dirty && !written {
+        if header.state == SegmentState::Dirty && !self.is_written(header.sid) {
             report.warn(file.clone(), "state", "dirty", "clean: its last writer was killed");
         }
         match segment.lock_view() {

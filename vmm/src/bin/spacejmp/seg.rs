@@ -183,11 +183,14 @@ struct Chmod {
     pages: Option<Pages>,
 }
 
-/// Look for damage in one segment, changing nothing
+/// Look for damage in one segment and its heap, changing nothing
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   spacejmp seg check graph
+
+Of a heap it tells how much is allocated and free, and which blocks nothing leads to
+from the root object. A heap that a program may be writing to is left alone.
 
 Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
 struct Check {

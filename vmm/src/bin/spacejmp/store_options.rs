@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{CheckReport, Mode, Name, Store, StoreError};
+use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError};
 
 use crate::errors::{self, Failure};
 use crate::style::{Colour, Look};
@@ -148,6 +148,9 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
             let word = colour.paint(look, &format!("{word:<8}"));
             let _ = writeln!(text, "{word}{}", errors::one_line(&finding.to_string()));
         }
+        if let Some(heap) = &report.heap {
+            text += &heap_lines(heap);
+        }
         let _ = writeln!(
             text,
             "{} VASes and {} segments looked at: {}",
@@ -158,6 +161,30 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
         text
     })?;
     Ok(if sound { written } else { ExitCode::Program(1) })
+}
+
+/// What is in a segment's heap.
+fn heap_lines(heap: &HeapView) -> String {
+    let mut text = format!(
+        "heap     {} blocks of {} in all, {} free, of {}\n",
+        heap.blocks,
+        size(heap.allocated_bytes),
+        size(heap.free_bytes),
+        size(heap.size_bytes),
+    );
+    if heap.damages > 0 {
+        let _ = writeln!(text, "damages  {}", heap.damages);
+    }
+    let leaks = match (heap.leaked_blocks, heap.leaked_bytes) {
+        (Some(blocks), Some(bytes)) => format!("{blocks} blocks, {}", size(bytes)),
+        _ if heap.damages > 0 => "not looked for: the heap is damaged".to_owned(),
+        _ => "not looked for: there is no root object".to_owned(),
+    };
+    let _ = writeln!(text, "leaks    {leaks}");
+    for leak in &heap.leaks {
+        let _ = writeln!(text, "         {:#x}, {} bytes", leak.address, leak.bytes);
+    }
+    text
 }
 
 #[cfg(test)]

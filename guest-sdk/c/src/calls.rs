@@ -1,0 +1,195 @@
+//! One function for each call, as `spacejmp.h` declares them.
+
+use std::ffi::{c_char, c_int};
+
+use abi::Errno;
+use abi::call::{
+    CALL_HYPER_NULL, CALL_NULL, CALL_SEG_ALLOC, CALL_SEG_ATTACH, CALL_SEG_ATTACH_LOCAL,
+    CALL_SEG_CLONE, CALL_SEG_CTL, CALL_SEG_DELETE, CALL_SEG_DETACH, CALL_SEG_DETACH_LOCAL,
+    CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_ROOT_GET, CALL_SEG_ROOT_SET,
+    CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ATTACH, CALL_VAS_CLONE, CALL_VAS_CREATE, CALL_VAS_CTL,
+    CALL_VAS_CURRENT, CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST,
+    CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT,
+    CALL_VAS_TRY_SWITCH,
+};
+use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
+use sdk::CallPage;
+
+use crate::errors::{id, number, status};
+use crate::here;
+
+/// Makes a call.
+///
+/// # Safety
+/// Addresses among `args` are of memory that the call may read or write, as `spacejmp.h` says of
+/// the function that makes it.
+unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result<u64, Errno> {
+    let mut all = [0; 6];
+    for (to, from) in all.iter_mut().zip(args) {
+        *to = from;
+    }
+    let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
+    // SAFETY: the caller's promise.
+    unsafe { page.call(number, all) }
+}
+
+/// Address and length of a name.
+///
+/// # Safety
+/// `name` is NULL or a string with a 0 at its end.
+unsafe fn text(name: *const c_char) -> [u64; 2] {
+    if name.is_null() {
+        // No name: the call says EINVAL.
+        return [0, 0];
+    }
+    // SAFETY: the caller's promise.
+    [name as u64, unsafe { libc::strlen(name) } as u64]
+}
+
+/// Bytes of so many `T`.
+fn bytes<T>(count: usize) -> u64 {
+    count.saturating_mul(size_of::<T>()) as u64
+}
+
+/// `result` function(arguments) of type = call number [strings among the arguments] [registers].
+macro_rules! calls {
+    ($($result:ident $name:ident($($arg:ident: $type:ty),*) -> $returns:ty
+        = $number:ident [$($text:ident)?] [$($value:expr),*];)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($($arg: $type),*) -> $returns {
+            $(
+                // SAFETY: `spacejmp.h` asks for a string.
+                let $text = unsafe { text($text) };
+            )?
+            // SAFETY: `spacejmp.h` asks for structures that the call may read or write.
+            $result(unsafe { call($number, [$($value),*]) })
+        }
+    )*};
+}
+
+calls! {
+    status sj_null() -> c_int = CALL_NULL [] [];
+    status sj_hyper_null() -> c_int = CALL_HYPER_NULL [] [];
+    number vas_current() -> i64 = CALL_VAS_CURRENT [] [];
+    id vas_create(name: *const c_char, mode: u32) -> u64
+        = CALL_VAS_CREATE [name] [name[0], name[1], mode.into()];
+    id vas_find(name: *const c_char) -> u64 = CALL_VAS_FIND [name] [name[0], name[1]];
+    id vas_clone(vid: u64, name: *const c_char, flags: u64) -> u64
+        = CALL_VAS_CLONE [name] [vid, name[0], name[1], flags];
+    status vas_ctl(cmd: u64, object: u64, arg: u64) -> c_int = CALL_VAS_CTL [] [cmd, object, arg];
+    status vas_delete(vid: u64) -> c_int = CALL_VAS_DELETE [] [vid];
+    number vas_list(buffer: *mut VasStat, count: usize, cursor: u64) -> i64
+        = CALL_VAS_LIST [] [buffer as u64, bytes::<VasStat>(count), cursor];
+    status vas_stat(vid: u64, stat: *mut VasStat) -> c_int
+        = CALL_VAS_STAT [] [vid, stat as u64, bytes::<VasStat>(1)];
+    number vas_segments(vid: u64, buffer: *mut Attachment, count: usize, cursor: u64) -> i64
+        = CALL_VAS_SEGMENTS [] [vid, buffer as u64, bytes::<Attachment>(count), cursor];
+    id seg_alloc_params(name: *const c_char, params: *const SegParams) -> u64
+        = CALL_SEG_ALLOC [name] [name[0], name[1], params as u64, bytes::<SegParams>(1)];
+    id seg_find(name: *const c_char) -> u64 = CALL_SEG_FIND [name] [name[0], name[1]];
+    id seg_clone(sid: u64, name: *const c_char) -> u64
+        = CALL_SEG_CLONE [name] [sid, name[0], name[1]];
+    status seg_attach(vid: u64, sid: u64, right: u64) -> c_int
+        = CALL_SEG_ATTACH [] [vid, sid, right];
+    status seg_detach(vid: u64, sid: u64) -> c_int = CALL_SEG_DETACH [] [vid, sid];
+    status seg_ctl(sid: u64, cmd: u64, arg: u64) -> c_int = CALL_SEG_CTL [] [sid, cmd, arg];
+    status seg_delete(sid: u64) -> c_int = CALL_SEG_DELETE [] [sid];
+    number seg_list(buffer: *mut SegStat, count: usize, cursor: u64) -> i64
+        = CALL_SEG_LIST [] [buffer as u64, bytes::<SegStat>(count), cursor];
+    status seg_stat(sid: u64, stat: *mut SegStat) -> c_int
+        = CALL_SEG_STAT [] [sid, stat as u64, bytes::<SegStat>(1)];
+    status seg_grow(sid: u64, size: u64) -> c_int = CALL_SEG_GROW [] [sid, size];
+    status seg_sync(sid: u64) -> c_int = CALL_SEG_SYNC [] [sid];
+    status seg_root_get(sid: u64, root: *mut SegRoot) -> c_int
+        = CALL_SEG_ROOT_GET [] [sid, root as u64];
+    status seg_root_set(sid: u64, root: *const SegRoot) -> c_int
+        = CALL_SEG_ROOT_SET [] [sid, root as u64];
+}
+
+/// Switching: wherever the thread is then, it is known.
+macro_rules! switches {
+    ($($name:ident($vh:ident $(, $limit:ident)?) = $number:ident;)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($vh: i64 $(, $limit: u64)?) -> c_int {
+            // SAFETY: the call touches no memory by its arguments.
+            let result = unsafe { call($number, [$vh as u64 $(, $limit)?]) };
+            // With the lock of a dead holder the thread is inside, too.
+            if matches!(result, Ok(_) | Err(Errno::EOWNERDEAD)) {
+                here::enter($vh);
+            }
+            status(result)
+        }
+    )*};
+}
+
+switches! {
+    vas_switch(vh) = CALL_VAS_SWITCH;
+    vas_try_switch(vh) = CALL_VAS_TRY_SWITCH;
+    vas_switch_timeout(vh, nanoseconds) = CALL_VAS_SWITCH_TIMEOUT;
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vas_attach(vid: u64, flags: u64) -> i64 {
+    // SAFETY: the call takes no addresses.
+    let result = unsafe { call(CALL_VAS_ATTACH, [vid, flags]) };
+    if let Ok(vh) = result {
+        here::attached(vh as i64, vid, flags);
+    }
+    number(result)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vas_detach(vh: i64) -> c_int {
+    // SAFETY: the call takes no addresses.
+    let result = unsafe { call(CALL_VAS_DETACH, [vh as u64]) };
+    if result.is_ok() {
+        here::detached(vh);
+    }
+    status(result)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn seg_attach_local(vh: i64, sid: u64, right: u64) -> c_int {
+    // SAFETY: the call takes no addresses.
+    let result = unsafe { call(CALL_SEG_ATTACH_LOCAL, [vh as u64, sid, right]) };
+    if result.is_ok() {
+        here::attached_local(vh, sid, right);
+    }
+    status(result)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn seg_detach_local(vh: i64, sid: u64) -> c_int {
+    // SAFETY: the call takes no addresses.
+    let result = unsafe { call(CALL_SEG_DETACH_LOCAL, [vh as u64, sid]) };
+    if result.is_ok() {
+        here::detached_local(vh, sid);
+    }
+    status(result)
+}
+
+/// The paper's call.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn seg_alloc(name: *const c_char, base: u64, size_bytes: u64, mode: u32) -> u64 {
+    let params = SegParams { base, size_bytes, mode, ..SegParams::default() };
+    // SAFETY: the name is the caller's, the structure ours.
+    unsafe { seg_alloc_params(name, &raw const params) }
+}
+
+/// The register of any call, as it comes back.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sj_call(
+    number: u32,
+    a1: u64,
+    a2: u64,
+    a3: u64,
+    a4: u64,
+    a5: u64,
+    a6: u64,
+) -> i64 {
+    // SAFETY: `spacejmp.h` asks for what the call needs.
+    let result = unsafe { call(number, [a1, a2, a3, a4, a5, a6]) };
+    // A switch, perhaps, and perhaps one that is of no account because the thread was there.
+    here::forget();
+    result.map_or_else(|errno| -i64::from(errno.raw()), |value| value as i64)
+}

@@ -1,0 +1,186 @@
+//! Where the calling thread is, and which heap is there.
+//!
+//! Asking the VMM each time would cost more than allocating, so the library's own switches keep a
+//! word for each thread; and what an instance is of, which no call tells, is kept for the process.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use abi::Errno;
+use abi::objects::{Attachment, attach};
+use sdk::heap::{HeapError, RawHeap};
+use sdk::sys::{self, Right, SegId, VasId};
+
+/// The heap of an instance.
+#[derive(Clone, Copy)]
+pub(crate) struct Heap {
+    pub(crate) raw: RawHeap,
+    pub(crate) sid: SegId,
+    pub(crate) base: NonNull<u8>,
+    pub(crate) writable: bool,
+}
+
+/// Where a thread is: an instance, [`UNKNOWN`] after a switch that the library did not see.
+#[derive(Clone, Copy)]
+struct Here {
+    vh: i64,
+    heap: Option<Heap>,
+}
+
+const HOME: i64 = 0;
+const UNKNOWN: i64 = -1;
+
+thread_local! {
+    static HERE: Cell<Here> = const { Cell::new(Here { vh: HOME, heap: None }) };
+}
+
+/// What an instance is of.
+#[derive(Default)]
+struct Instance {
+    vid: u64,
+    read_only: bool,
+    local: Vec<(u64, u64)>,
+}
+
+static INSTANCES: Mutex<Option<HashMap<i64, Instance>>> = Mutex::new(None);
+
+fn instances() -> MutexGuard<'static, Option<HashMap<i64, Instance>>> {
+    // Nothing panics with it held.
+    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread is in `vh` now.
+#[inline]
+pub(crate) fn enter(vh: i64) {
+    HERE.set(Here { vh, heap: None });
+}
+
+/// The thread may be anywhere.
+pub(crate) fn forget() {
+    enter(UNKNOWN);
+}
+
+/// `vh` is an instance of `vid` now.
+pub(crate) fn attached(vh: i64, vid: u64, flags: u64) {
+    let read_only = flags & attach::READ_ONLY != 0;
+    let instance = Instance { vid, read_only, local: Vec::new() };
+    instances().get_or_insert_default().insert(vh, instance);
+}
+
+/// `vh` is no instance any more.
+pub(crate) fn detached(vh: i64) {
+    instances().get_or_insert_default().remove(&vh);
+}
+
+/// `vh` has a segment of its own now.
+pub(crate) fn attached_local(vh: i64, sid: u64, right: u64) {
+    let mut instances = instances();
+    instances.get_or_insert_default().entry(vh).or_default().local.push((sid, right));
+}
+
+/// `vh` does not have it any more.
+pub(crate) fn detached_local(vh: i64, sid: u64) {
+    let mut instances = instances();
+    instances.get_or_insert_default().entry(vh).or_default().local.retain(|it| it.0 != sid);
+    HERE.set(Here { heap: None, ..HERE.get() });
+}
+
+/// The heap of the VAS that the thread is in.
+#[inline]
+pub(crate) fn heap() -> Result<Heap, Errno> {
+    match HERE.get().heap {
+        Some(heap) => Ok(heap),
+        None => find(),
+    }
+}
+
+/// The heap, if it may be written to.
+#[inline]
+pub(crate) fn writable_heap() -> Result<Heap, Errno> {
+    let heap = heap()?;
+    if heap.writable { Ok(heap) } else { Err(Errno::EACCES) }
+}
+
+/// Where the thread is for sure; not home.
+fn inside() -> Result<i64, Errno> {
+    let mut here = HERE.get();
+    if here.vh == UNKNOWN {
+        here.vh = sys::vas_current()?.raw() as i64;
+        HERE.set(here);
+    }
+    if here.vh == HOME {
+        // At home because there is nowhere else?
+        sys::null()?;
+        return Err(Errno::EPERM);
+    }
+    Ok(here.vh)
+}
+
+#[cold]
+fn find() -> Result<Heap, Errno> {
+    let vh = inside()?;
+    for (sid, writable) in segments(vh)? {
+        let stat = sys::seg_stat(sid)?;
+        let Some(base) = address(stat.base) else { continue };
+        // SAFETY: the thread is inside an instance that has the segment, which begins at a
+        // multiple of 2 MiB; the C programmer sees to it that nobody writes to it meanwhile.
+        match unsafe { RawHeap::open(base, stat.size_bytes) } {
+            Ok(raw) => {
+                let heap = Heap { raw, sid, base, writable };
+                HERE.set(Here { vh, heap: Some(heap) });
+                return Ok(heap);
+            }
+            Err(HeapError::NotAHeap { .. } | HeapError::TooSmall { .. }) => {}
+            Err(_) => return Err(Errno::EIO),
+        }
+    }
+    Err(Errno::ENOENT)
+}
+
+/// The heap of this very segment becomes the one that is found here.
+pub(crate) fn found_anew() {
+    HERE.set(Here { heap: None, ..HERE.get() });
+}
+
+/// Whether the segment is in the VAS that the thread is in, and writable there.
+pub(crate) fn is_here(sid: SegId) -> Result<bool, Errno> {
+    let vh = inside()?;
+    let found = segments(vh)?.into_iter().find(|it| it.0 == sid);
+    found.map(|(_, writable)| writable).ok_or(Errno::ENOENT)
+}
+
+/// The segments of an instance in the order of their addresses, and whether they are writable.
+fn segments(vh: i64) -> Result<Vec<(SegId, bool)>, Errno> {
+    let (vid, read_only, mut found) = {
+        let mut instances = instances();
+        let instance = instances.get_or_insert_default().entry(vh).or_default();
+        (instance.vid, instance.read_only, instance.local.clone())
+    };
+    if let Some(vid) = VasId::new(vid) {
+        let mut buffer = [Attachment::default(); 32];
+        let mut cursor = 0;
+        loop {
+            let count = sys::vas_segments(vid, &mut buffer, cursor)?;
+            if count == 0 {
+                break;
+            }
+            found.extend(buffer.iter().take(count).map(|it| (it.sid, it.right)));
+            cursor += count as u64;
+        }
+    }
+    let mut placed = Vec::new();
+    for (sid, right) in found {
+        let sid = SegId::new(sid).ok_or(Errno::EIO)?;
+        let writable = !read_only && right == Right::Write.raw();
+        placed.push((sys::seg_stat(sid)?.base, sid, writable));
+    }
+    placed.sort_by_key(|&(base, ..)| base);
+    Ok(placed.into_iter().map(|(_, sid, writable)| (sid, writable)).collect())
+}
+
+/// A segment's base as a pointer.
+pub(crate) fn address(base: u64) -> Option<NonNull<u8>> {
+    NonNull::new(std::ptr::with_exposed_provenance_mut(base as usize))
+}

@@ -1,0 +1,225 @@
+//! Descriptions of C types, as the text that the crate `spacejmp` gives of the same type in Rust.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char};
+use std::fmt::Write;
+
+use abi::Errno;
+
+/// `struct sj_type`.
+#[repr(C)]
+pub(crate) struct Type {
+    name: *const c_char,
+    size: u64,
+    align: u64,
+    fields: *const Field,
+    field_count: u64,
+}
+
+/// `struct sj_field`.
+#[repr(C)]
+struct Field {
+    name: *const c_char,
+    offset: u64,
+    of: *const Type,
+    kind: u32,
+    count: u32,
+}
+
+// SAFETY: the library's own are constant, and nobody writes to a program's.
+unsafe impl Sync for Type {}
+
+const KIND_PLAIN: u32 = 0;
+const KIND_ARRAY: u32 = 1;
+const KIND_SHARED: u32 = 2;
+const KIND_OWNED: u32 = 3;
+
+/// Deeper and longer ones are mistakes.
+const MAX_DEPTH: usize = 64;
+const MAX_FIELDS: u64 = 4096;
+
+macro_rules! numbers {
+    ($($symbol:ident = $type:ty, $name:literal;)*) => {$(
+        #[unsafe(no_mangle)]
+        static $symbol: Type = Type {
+            name: $name.as_ptr(),
+            size: size_of::<$type>() as u64,
+            align: align_of::<$type>() as u64,
+            fields: std::ptr::null(),
+            field_count: 0,
+        };
+    )*};
+}
+
+mod numbers {
+    use super::Type;
+    numbers! {
+        sj_u8 = u8, c"u8";
+        sj_u16 = u16, c"u16";
+        sj_u32 = u32, c"u32";
+        sj_u64 = u64, c"u64";
+        sj_i8 = i8, c"i8";
+        sj_i16 = i16, c"i16";
+        sj_i32 = i32, c"i32";
+        sj_i64 = i64, c"i64";
+        sj_f32 = f32, c"f32";
+        sj_f64 = f64, c"f64";
+    }
+}
+
+/// Types are the same if they are at the same place; pointers and arrays have none of their own.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+enum Identity {
+    Itself(*const Type),
+    Array(*const Type, u32),
+    Option(*const Type, u32),
+    Pointer(*const Type, u32),
+}
+
+#[derive(Default)]
+struct Writer {
+    text: String,
+    lines: usize,
+    depth: usize,
+    seen: HashMap<Identity, (usize, String)>,
+}
+
+/// The text of a type.
+///
+/// # Safety
+/// It is made of what the macros of `spacejmp.h` make, or NULL.
+pub(crate) unsafe fn text_of(of: *const Type) -> Result<String, Errno> {
+    let mut writer = Writer::default();
+    // SAFETY: the caller's promise.
+    unsafe { writer.itself(of, "") }?;
+    Ok(writer.text)
+}
+
+impl Writer {
+    /// A type's first line; whether what is in it must follow.
+    fn line(&mut self, identity: Identity, label: &str, name: &str, size: u64, align: u64) -> bool {
+        let indent = 2 * self.depth;
+        let again = self.seen.get(&identity);
+        // Writing to a string does not fail.
+        let _ = match again {
+            Some((line, name)) => {
+                writeln!(self.text, "{:indent$}{label}{name}, as line {line}", "")
+            }
+            None => {
+                writeln!(self.text, "{:indent$}{label}{name} ({size} bytes, align {align})", "")
+            }
+        };
+        self.lines += 1;
+        if again.is_some() {
+            return false;
+        }
+        self.seen.insert(identity, (self.lines, name.to_owned()));
+        true
+    }
+
+    /// A type with all that is in it.
+    ///
+    /// # Safety
+    /// As [`text_of`].
+    unsafe fn itself(&mut self, of: *const Type, label: &str) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        let Some(it) = (unsafe { of.as_ref() }) else { return Err(Errno::EINVAL) };
+        // SAFETY: the caller's promise.
+        let mut name = unsafe { string(it.name) }?;
+        if !it.fields.is_null() {
+            name.insert_str(0, "struct ");
+        }
+        if !self.line(Identity::Itself(of), label, &name, it.size, it.align) {
+            return Ok(());
+        }
+        if self.depth >= MAX_DEPTH || it.field_count > MAX_FIELDS {
+            return Err(Errno::EINVAL);
+        }
+        self.depth += 1;
+        for index in 0..if it.fields.is_null() { 0 } else { it.field_count as usize } {
+            // SAFETY: there are so many.
+            let field = unsafe { it.fields.add(index) };
+            // SAFETY: as above.
+            let field = unsafe { &*field };
+            // SAFETY: the caller's promise.
+            unsafe { self.field(field) }?;
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// A field.
+    ///
+    /// # Safety
+    /// As [`text_of`].
+    unsafe fn field(&mut self, field: &Field) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        let name = unsafe { string(field.name) }?;
+        let label = format!("{name} +{}: ", field.offset);
+        let (of, kind) = (field.of, field.kind);
+        // SAFETY: the caller's promise.
+        let Some(it) = (unsafe { of.as_ref() }) else { return Err(Errno::EINVAL) };
+        let pointer = match kind {
+            // SAFETY: the caller's promise.
+            KIND_PLAIN => return unsafe { self.itself(of, &label) },
+            KIND_ARRAY => {
+                let size = it.size.checked_mul(field.count.into()).ok_or(Errno::EINVAL)?;
+                let name = format!("array of {}", field.count);
+                if self.line(Identity::Array(of, field.count), &label, &name, size, it.align) {
+                    self.depth += 1;
+                    // SAFETY: the caller's promise.
+                    unsafe { self.itself(of, "") }?;
+                    self.depth -= 1;
+                }
+                return Ok(());
+            }
+            KIND_SHARED => "VPtr version 1",
+            KIND_OWNED => "VBox version 1",
+            _ => return Err(Errno::EINVAL),
+        };
+        if !self.line(Identity::Option(of, kind), &label, "Option", 8, 8) {
+            return Ok(());
+        }
+        self.depth += 1;
+        if self.line(Identity::Pointer(of, kind), "", pointer, 8, 8) {
+            self.depth += 1;
+            // SAFETY: the caller's promise.
+            unsafe { self.itself(of, "") }?;
+            self.depth -= 1;
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+}
+
+/// A name.
+///
+/// # Safety
+/// It is NULL or a string.
+unsafe fn string(text: *const c_char) -> Result<String, Errno> {
+    if text.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map(str::to_owned).map_err(|_| Errno::EINVAL)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vas_type_text(of: *const Type, buffer: *mut c_char, size: usize) -> i64 {
+    // SAFETY: `spacejmp.h` asks for a description.
+    let text = match unsafe { text_of(of) } {
+        Ok(text) => text,
+        Err(errno) => return crate::errors::number(Err(errno)),
+    };
+    if let Some(room) = size.checked_sub(1) {
+        let count = text.len().min(room);
+        // SAFETY: `spacejmp.h` asks for a buffer of `size` bytes.
+        unsafe { buffer.copy_from_nonoverlapping(text.as_ptr().cast(), count) };
+        // SAFETY: as above; `count` is less than `size`.
+        let end = unsafe { buffer.add(count) };
+        // SAFETY: as above.
+        unsafe { end.write(0) };
+    }
+    text.len() as i64
+}

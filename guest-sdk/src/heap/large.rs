@@ -1,0 +1,204 @@
+//! Large blocks, which are runs of pages, and huge ones, which are runs of areas.
+//!
+//! A huge block begins at page 1 of an area, behind its table, and has all of the areas it
+//! reaches into. What it does not need of the last one are addresses, not memory: nobody touches
+//! them.
+
+use abi::heap::layout::PAGE_BYTES;
+use abi::heap::{AREA_BYTES, AREA_PAGES, Kind, PageDesc, RUN_BINS};
+
+use super::memory::Memory;
+use super::{Grow, mark_bodies, runs};
+
+/// Most pages of a run.
+const MAX_RUN: u32 = AREA_PAGES - 1;
+/// Alignment of segments: blocks cannot be aligned better.
+const MAX_ALIGN_PAGES: u64 = (2 << 20) / PAGE_BYTES;
+
+/// The first page of a block of `bytes` bytes at a multiple of `align`.
+pub(super) fn allocate(
+    memory: &mut Memory,
+    bytes: u64,
+    align: u64,
+    grow: &mut Grow<'_>,
+) -> Option<u32> {
+    let align_pages = u32::try_from(align.div_ceil(PAGE_BYTES)).ok()?;
+    if u64::from(align_pages) > MAX_ALIGN_PAGES {
+        return None;
+    }
+    // A block of no bytes may ask for an alignment beyond the classes'.
+    let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
+    if pages > MAX_RUN {
+        return if align_pages == 1 { allocate_huge(memory, bytes, grow) } else { None };
+    }
+    let spare = align_pages - 1;
+    if pages + spare > MAX_RUN {
+        return None;
+    }
+    let mut page = runs::take(memory, pages + spare, grow)?;
+    if spare != 0 {
+        let aligned = page.next_multiple_of(align_pages);
+        let (before, after) = (aligned - page, spare - (aligned - page));
+        // The block's own page first: what is given back looks at it.
+        describe(memory, Kind::Large, aligned, pages, bytes);
+        if before != 0 {
+            runs::give(memory, page, before);
+        }
+        if after != 0 {
+            runs::give(memory, aligned + pages, after);
+        }
+        page = aligned;
+    } else {
+        describe(memory, Kind::Large, page, pages, bytes);
+    }
+    Some(page)
+}
+
+/// Frees the large or huge block that begins at `page`.
+pub(super) fn free(memory: &mut Memory, page: u32) {
+    let PageDesc { pages, .. } = *memory.desc(page);
+    if memory.desc(page).kind() == Some(Kind::Huge) {
+        release_areas(memory, page / AREA_PAGES, areas_of(pages));
+        let header = memory.header();
+        header.huge = header.huge.saturating_sub(1);
+    } else {
+        runs::give(memory, page, pages);
+    }
+}
+
+/// Changes the size of the large or huge block at `page` where it is, if it can be.
+pub(super) fn resize(
+    memory: &mut Memory,
+    page: u32,
+    bytes: u64,
+    grow: &mut Grow<'_>,
+) -> Option<()> {
+    let desc = *memory.desc(page);
+    if desc.kind() == Some(Kind::Huge) {
+        return resize_huge(memory, page, desc.pages, bytes, grow);
+    }
+    let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
+    if pages < desc.pages {
+        memory.desc(page).pages = pages;
+        runs::give(memory, page + pages, desc.pages - pages);
+    } else if pages > desc.pages {
+        if page % AREA_PAGES + pages > AREA_PAGES {
+            return None;
+        }
+        let (end, more) = (page + desc.pages, pages - desc.pages);
+        if end == memory.pages()
+            || (runs::is_free(memory, end) && end + memory.desc(end).pages == memory.pages())
+        {
+            let wanted = page + pages;
+            if wanted > memory.pages() {
+                runs::extend(memory, wanted, grow)?;
+            }
+        }
+        runs::take_at(memory, end, more)?;
+        memory.desc(page).pages = pages;
+        mark_bodies(memory, page, pages);
+    }
+    memory.desc(page).bytes = bytes;
+    Some(())
+}
+
+fn resize_huge(
+    memory: &mut Memory,
+    page: u32,
+    pages: u32,
+    bytes: u64,
+    grow: &mut Grow<'_>,
+) -> Option<()> {
+    let (first, has, wanted) = (page / AREA_PAGES, areas_of(pages), areas_for(bytes)?);
+    if wanted < has {
+        memory.desc(page).pages = wanted * AREA_PAGES - 1;
+        release_areas(memory, first + wanted, has - wanted);
+    } else if wanted > has {
+        if (first + has) * AREA_PAGES == memory.pages() {
+            runs::extend(memory, (first + wanted).checked_mul(AREA_PAGES)?, grow)?;
+        }
+        if free_areas_at(memory, first + has, wanted - has) < wanted - has {
+            return None;
+        }
+        for area in first + has..first + wanted {
+            runs::remove(memory, area * AREA_PAGES + 1);
+        }
+        memory.desc(page).pages = wanted * AREA_PAGES - 1;
+    }
+    memory.desc(page).bytes = bytes;
+    Some(())
+}
+
+fn allocate_huge(memory: &mut Memory, bytes: u64, grow: &mut Grow<'_>) -> Option<u32> {
+    let areas = areas_for(bytes)?;
+    let first = match find_areas(memory, areas) {
+        Some(first) => first,
+        None => {
+            let end = memory.pages();
+            // The last area counts if it is not full yet and nothing is in it.
+            let last = end / AREA_PAGES * AREA_PAGES;
+            let used = end - last;
+            let empty = used <= 1
+                || (runs::is_free(memory, last + 1) && memory.desc(last + 1).pages == used - 1);
+            let start = if empty { last / AREA_PAGES } else { last / AREA_PAGES + 1 };
+            runs::extend(memory, start.checked_add(areas)?.checked_mul(AREA_PAGES)?, grow)?;
+            find_areas(memory, areas)?
+        }
+    };
+    for area in first..first + areas {
+        runs::remove(memory, area * AREA_PAGES + 1);
+    }
+    let page = first * AREA_PAGES + 1;
+    describe(memory, Kind::Huge, page, areas * AREA_PAGES - 1, bytes);
+    memory.header().huge += 1;
+    Some(page)
+}
+
+/// The first of so many areas in a row that are free as a whole.
+fn find_areas(memory: &mut Memory, areas: u32) -> Option<u32> {
+    let mut page = memory.header().bins[RUN_BINS - 1];
+    let mut left = memory.pages() / AREA_PAGES;
+    while page != 0 && left != 0 {
+        let area = page / AREA_PAGES;
+        if free_areas_at(memory, area, areas) == areas {
+            return Some(area);
+        }
+        page = memory.desc(page).next;
+        left -= 1;
+    }
+    None
+}
+
+/// How many areas from `area` on, at most `limit`, are free as a whole. `area` has a table or is
+/// beyond the end.
+fn free_areas_at(memory: &mut Memory, area: u32, limit: u32) -> u32 {
+    // An area behind a free one has a table: huge blocks lie over tables behind their own area only.
+    (0..limit)
+        .take_while(|free| {
+            let page = (area + free).saturating_mul(AREA_PAGES).saturating_add(1);
+            runs::is_free(memory, page) && memory.desc(page).pages == MAX_RUN
+        })
+        .count() as u32
+}
+
+/// Makes areas free of which nothing but the content of a huge block is left.
+fn release_areas(memory: &mut Memory, first: u32, areas: u32) {
+    for area in first..first + areas {
+        let table = PageDesc { kind: Kind::Table as u8, ..PageDesc::default() };
+        *memory.desc(area * AREA_PAGES) = table;
+        runs::insert(memory, area * AREA_PAGES + 1, MAX_RUN);
+    }
+}
+
+fn describe(memory: &mut Memory, kind: Kind, page: u32, pages: u32, bytes: u64) {
+    *memory.desc(page) = PageDesc { kind: kind as u8, pages, bytes, ..PageDesc::default() };
+    mark_bodies(memory, page, pages);
+}
+
+fn areas_of(pages: u32) -> u32 {
+    (pages + 1) / AREA_PAGES
+}
+
+fn areas_for(bytes: u64) -> Option<u32> {
+    u32::try_from(bytes.checked_add(PAGE_BYTES)?.div_ceil(AREA_BYTES)).ok()
+}

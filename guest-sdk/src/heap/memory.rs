@@ -1,0 +1,95 @@
+//! The heap's memory: header, descriptors, and the first words of free blocks.
+//!
+//! The only place that turns offsets into references. Everything above it is safe code: an
+//! offset or page beyond the heap, as damage may give, reaches nothing else.
+
+use std::ptr::NonNull;
+
+use abi::heap::layout::{desc_offset, page_offset};
+use abi::heap::{HeapHeader, PAGE_BYTES, PageDesc};
+
+/// A heap's memory, ours alone for as long as this lives.
+pub(super) struct Memory {
+    base: NonNull<u8>,
+}
+
+impl Memory {
+    /// The heap at `base`.
+    ///
+    /// # Safety
+    /// From `base` on, 64 KiB-aligned, there is memory for a header and for what `end` in it says,
+    /// readable and writable, that nobody else uses while the result lives, except for the
+    /// content of allocated blocks. No reference into the rest exists.
+    #[inline]
+    pub(super) unsafe fn new(base: NonNull<u8>) -> Memory {
+        Memory { base }
+    }
+
+    #[inline]
+    pub(super) fn header(&mut self) -> &mut HeapHeader {
+        // SAFETY: `new` was promised memory for a header, every bit pattern of which is one, and
+        // the result borrows `self`, so that there is no other reference.
+        unsafe { self.base.cast().as_mut() }
+    }
+
+    /// Pages in the heap.
+    #[inline]
+    pub(super) fn pages(&mut self) -> u32 {
+        (self.header().end / PAGE_BYTES) as u32
+    }
+
+    /// The descriptor of `page`; that of page 0, which is of no block or run, for one beyond the
+    /// end.
+    #[inline]
+    pub(super) fn desc(&mut self, page: u32) -> &mut PageDesc {
+        let page = if page_offset(page) < self.header().end { page } else { 0 };
+        // SAFETY: the table of a page's area lies before the page, so within the heap's end.
+        let desc = unsafe { self.base.byte_add(desc_offset(page) as usize) };
+        // SAFETY: the place is aligned, every bit pattern is a descriptor, and the result borrows
+        // `self`, so that there is no other reference.
+        unsafe { desc.cast().as_mut() }
+    }
+
+    /// Where the word at `offset`, a multiple of 16, is.
+    #[inline]
+    fn word_at(&mut self, offset: u64) -> Option<NonNull<u64>> {
+        if offset >= self.header().end || !offset.is_multiple_of(16) {
+            return None;
+        }
+        // SAFETY: within the heap's end, which is a multiple of 16 too.
+        Some(unsafe { self.base.byte_add(offset as usize) }.cast())
+    }
+
+    /// The first word of the free block at `offset`; 0 if there cannot be a block.
+    #[inline]
+    pub(super) fn word(&mut self, offset: u64) -> u64 {
+        match self.word_at(offset) {
+            // SAFETY: within the heap and aligned; a free block is nobody else's.
+            Some(word) => unsafe { word.read() },
+            None => 0,
+        }
+    }
+
+    /// Sets the first word of the free block at `offset`.
+    #[inline]
+    pub(super) fn set_word(&mut self, offset: u64, value: u64) {
+        if let Some(word) = self.word_at(offset) {
+            // SAFETY: as in `word`.
+            unsafe { word.write(value) };
+        }
+    }
+
+    /// The block at `offset`.
+    #[inline]
+    pub(super) fn block(&mut self, offset: u64) -> NonNull<u8> {
+        debug_assert!(offset < self.header().end);
+        // SAFETY: offsets of blocks lie within the heap.
+        unsafe { self.base.byte_add(offset as usize) }
+    }
+
+    /// The offset of `block`, which need not be one.
+    #[inline]
+    pub(super) fn offset(&self, block: NonNull<u8>) -> u64 {
+        block.addr().get().wrapping_sub(self.base.addr().get()) as u64
+    }
+}

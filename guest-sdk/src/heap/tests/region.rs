@@ -1,0 +1,146 @@
+//! Memory that stands in for a segment.
+
+use std::alloc::Layout;
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use crate::heap::{BASE_ALIGN, HeapStats, RawHeap, Report};
+
+/// A private mapping with a size that grows up to a reserve, full of zeros.
+pub(super) struct Region {
+    base: NonNull<u8>,
+    size: Cell<u64>,
+    reserve: u64,
+    mapping: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl Region {
+    pub(super) fn new(size: u64, reserve: u64) -> Region {
+        let bytes = reserve as usize + BASE_ALIGN;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // Not from the allocator: it would write zeros to all of it first.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping takes nobody's memory.
+        let mapping = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        assert_ne!(mapping, libc::MAP_FAILED, "no {bytes} bytes of addresses");
+        let start: *mut u8 = mapping.cast();
+        let base = start.map_addr(|address| address.next_multiple_of(BASE_ALIGN));
+        let base = NonNull::new(base).expect("not at zero");
+        Region { base, size: Cell::new(size), reserve, mapping, bytes }
+    }
+
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// A new heap in it.
+    pub(super) fn heap(&self) -> RawHeap {
+        // SAFETY: the region is ours and as large as said; so for all below.
+        unsafe { RawHeap::create(self.base, self.size.get()) }.unwrap()
+    }
+
+    /// The heap that is in it.
+    pub(super) fn reopen(&self) -> RawHeap {
+        // SAFETY: see `heap`.
+        unsafe { RawHeap::open(self.base, self.size.get()) }.unwrap()
+    }
+
+    /// A place behind another, within the region.
+    pub(super) fn at(&self, place: NonNull<u8>, offset: usize) -> NonNull<u8> {
+        let end = place.addr().get() - self.base.addr().get() + offset;
+        assert!((end as u64) < self.reserve);
+        // SAFETY: within the region.
+        unsafe { place.byte_add(offset) }
+    }
+
+    pub(super) fn read(&self, place: NonNull<u8>) -> u8 {
+        // SAFETY: `at` gave it, or the heap did.
+        unsafe { place.read() }
+    }
+
+    /// The word at an offset.
+    pub(super) fn word(&self, offset: u64) -> u64 {
+        let place = self.at(self.base, offset as usize);
+        // SAFETY: within the region, and tests read no block's padding.
+        unsafe { place.cast().read() }
+    }
+
+    pub(super) fn fill(&self, place: NonNull<u8>, bytes: usize, value: u8) {
+        self.at(place, bytes - 1);
+        // SAFETY: within the region, as was just seen.
+        unsafe { place.write_bytes(value, bytes) };
+    }
+
+    pub(super) fn grow(&self) -> impl FnMut(u64, u64) -> Option<u64> {
+        |needed, wanted| {
+            assert!(needed <= wanted);
+            if needed > self.reserve {
+                return None;
+            }
+            self.size.set(self.size.get().max(wanted.min(self.reserve)));
+            Some(self.size.get())
+        }
+    }
+
+    pub(super) fn alloc(&self, heap: RawHeap, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: see `heap`.
+        unsafe { heap.alloc(layout, &mut self.grow()) }
+    }
+
+    pub(super) fn free(&self, heap: RawHeap, block: NonNull<u8>) {
+        // SAFETY: see `heap`; tests free what they allocated.
+        unsafe { heap.dealloc(block) }
+    }
+
+    pub(super) fn realloc(
+        &self,
+        heap: RawHeap,
+        block: NonNull<u8>,
+        align: usize,
+        bytes: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: see `heap`.
+        unsafe { heap.realloc(block, align, bytes, &mut self.grow()) }
+    }
+
+    pub(super) fn usable_size(&self, heap: RawHeap, block: NonNull<u8>) -> usize {
+        // SAFETY: see `heap`.
+        unsafe { heap.usable_size(block) }
+    }
+
+    pub(super) fn is_block(&self, heap: RawHeap, block: NonNull<u8>) -> bool {
+        // SAFETY: see `heap`.
+        unsafe { heap.is_block(block) }
+    }
+
+    pub(super) fn stats(&self, heap: RawHeap) -> HeapStats {
+        // SAFETY: see `heap`.
+        unsafe { heap.stats() }
+    }
+
+    /// What a check finds, from `roots` on.
+    pub(super) fn check(&self, roots: &[NonNull<u8>]) -> Report {
+        let roots: Vec<_> = roots.iter().map(|root| root.addr().get() as u64).collect();
+        // SAFETY: see `heap`.
+        unsafe { RawHeap::check(self.base, self.size.get(), &roots) }.unwrap()
+    }
+
+    pub(super) fn set_text(&self, heap: RawHeap, text: &str) -> Option<()> {
+        // SAFETY: see `heap`.
+        unsafe { heap.set_text(text, &mut self.grow()) }
+    }
+
+    pub(super) fn text(&self, heap: RawHeap) -> String {
+        // SAFETY: see `heap`.
+        unsafe { heap.text() }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and tests keep no block for longer.
+        let unmapped = unsafe { libc::munmap(self.mapping, self.bytes) };
+        assert_eq!(unmapped, 0);
+    }
+}

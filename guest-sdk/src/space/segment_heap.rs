@@ -1,0 +1,136 @@
+//! The heap of a space's data segment: [`RawHeap`] at the segment's base, growing the segment.
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::alloc::SpaceHeap;
+use crate::heap::{HeapError, RawHeap};
+use crate::objects::segment::Segment;
+
+/// The heap at the beginning of a segment.
+#[derive(Debug)]
+pub(crate) struct SegmentHeap {
+    segment: Segment,
+    base: u64,
+    reserve: u64,
+    /// Its header was looked at, and is one of a heap that this version knows. Relaxed: the heap
+    /// itself is used under the segment's lock.
+    is_known: AtomicBool,
+}
+
+impl SegmentHeap {
+    pub(crate) fn new(segment: Segment, base: u64, reserve: u64) -> SegmentHeap {
+        SegmentHeap { segment, base, reserve, is_known: AtomicBool::new(false) }
+    }
+
+    fn address(&self) -> NonNull<u8> {
+        let address = std::ptr::with_exposed_provenance_mut(self.base as usize);
+        // Segments lie in the VAS region, which begins at 16 TiB.
+        NonNull::new(address).unwrap_or(NonNull::dangling())
+    }
+
+    /// The heap, once it is known to be one.
+    ///
+    /// # Safety
+    /// The thread is inside the space.
+    #[inline]
+    unsafe fn known(&self) -> Option<RawHeap> {
+        if !self.is_known.load(Ordering::Relaxed) {
+            // SAFETY: the caller's promise.
+            unsafe { self.check() }.ok()?;
+        }
+        // SAFETY: `check` found a heap there.
+        Some(unsafe { RawHeap::at(self.address()) })
+    }
+
+    /// Grows the segment.
+    fn grow(&self) -> impl FnMut(u64, u64) -> Option<u64> {
+        |needed, wanted| {
+            // Somebody else may have grown it, or a person with `seg grow`.
+            let size = self.segment.stat().ok()?.size;
+            if size >= needed {
+                return Some(size);
+            }
+            let size = wanted.min(self.reserve);
+            if size < needed {
+                return None;
+            }
+            self.segment.grow(size).ok()?;
+            Some(size)
+        }
+    }
+
+    /// Makes an empty heap, whatever was there, that remembers `text`.
+    ///
+    /// # Safety
+    /// The thread is inside the space, writable; the segment has `size` bytes, and nobody uses
+    /// what is in it.
+    pub(crate) unsafe fn format(&self, size: u64, text: &str) -> Option<()> {
+        let mut grow = self.grow();
+        let size = size.max(grow(abi::heap::MIN_BYTES, abi::heap::MIN_BYTES)?);
+        // SAFETY: the caller's promise, and segments begin at multiples of 2 MiB.
+        let heap = unsafe { RawHeap::create(self.address(), size) }.ok()?;
+        self.is_known.store(true, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { heap.set_text(text, &mut grow) }
+    }
+
+    /// Whether there is a heap.
+    ///
+    /// # Safety
+    /// The thread is inside the space.
+    #[cold]
+    pub(crate) unsafe fn check(&self) -> Result<(), String> {
+        let size = self.segment.stat().map_err(|err| err.to_string())?.size;
+        // SAFETY: the thread is inside; segments begin at multiples of 2 MiB.
+        unsafe { RawHeap::open(self.address(), size) }.map_err(|err: HeapError| err.to_string())?;
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The text given to `format`.
+    ///
+    /// # Safety
+    /// The thread is inside the space, and `check` found nothing.
+    pub(crate) unsafe fn layout_text(&self) -> String {
+        // SAFETY: the caller's promise.
+        unsafe { self.known() }.map_or_else(String::new, |heap| {
+            // SAFETY: the caller's promise.
+            unsafe { heap.text() }
+        })
+    }
+}
+
+// SAFETY: what `RawHeap` promises of its blocks.
+unsafe impl SpaceHeap for SegmentHeap {
+    #[inline]
+    unsafe fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the thread is inside.
+        let heap = unsafe { self.known() }?;
+        // SAFETY: the thread is inside, writable, so with the lock held exclusively.
+        unsafe { heap.alloc(layout, &mut self.grow()) }
+    }
+
+    #[inline]
+    unsafe fn deallocate(&self, block: NonNull<u8>, _layout: Layout) {
+        // SAFETY: as in `allocate`.
+        if let Some(heap) = unsafe { self.known() } {
+            // SAFETY: as in `allocate`; the block is of this heap.
+            unsafe { heap.dealloc(block) };
+        }
+    }
+
+    #[inline]
+    unsafe fn reallocate(
+        &self,
+        block: NonNull<u8>,
+        layout: Layout,
+        new: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: as in `allocate`.
+        let heap = unsafe { self.known() }?;
+        // SAFETY: as in `deallocate`.
+        unsafe { heap.realloc(block, layout.align(), new, &mut self.grow()) }
+    }
+}
