@@ -68,6 +68,8 @@ pub mod call_page;
 pub mod error;
 pub mod heap;
 pub mod layout;
+#[cfg(doctest)]
+mod mistakes;
 mod objects;
 mod place;
 mod ptr;

@@ -15,7 +15,7 @@ use crate::token::{At, In, Mode, Write};
 /// quick to follow as `&T`.
 ///
 /// What it points to is never freed while the segment exists, which is why copies of it can be
-/// trusted; structures that shrink use `VArena`. Reading takes the token, and writing all of it:
+/// trusted; what is to be freed has one owner, a `VBox`. Reading takes the token, and writing all of it:
 /// while something is written through a `VPtr` nothing else of the VAS is borrowed.
 ///
 /// ```
