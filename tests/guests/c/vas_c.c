@@ -7,6 +7,8 @@
  * Where the paper calls malloc, an address in the segment is used: the heap of a C program
  * is its own. Prints lines that do not vary; exits with 0, 1 when something is wrong, 3
  * outside a VM. */
+/* The calls as inline functions; c-linked has the programs that use the library. */
+#define SPACEJMP_HEADER_ONLY
 #include <spacejmp.h>
 #include <stdio.h>
 #include <string.h>
