@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::create::{part_len, set_len, set_mode};
 use super::error::StoreError;
-use super::header::{BootId, Header, LOCK_PAGE_OFFSET};
+use super::header::{BootId, Header, LOCK_PAGE_OFFSET, SegmentState};
 use super::name::{Mode, Name};
 use super::open::Store;
 use super::segment::{
@@ -40,8 +40,9 @@ impl Drop for Copy<'_> {
 
 impl Store {
     /// A copy under a new name, at the same addresses, with the same permission bits. What
-    /// others write meanwhile may or may not be in it; what a dead writer left is dirty or
-    /// inconsistent in the copy too. A volatile segment's copy is volatile.
+    /// others write meanwhile may or may not be in it: who wants a copy of one moment holds the
+    /// segment's lock. What a dead writer left is dirty or inconsistent in the copy too; that a
+    /// live one has it attached does not make the copy dirty. A volatile segment's copy is volatile.
     ///
     /// # Errors
     /// As [`Store::open_segment`] and [`Store::create_segment`].
@@ -64,6 +65,11 @@ impl Store {
             Lifetime::Volatile => self.boot,
             Lifetime::Persistent => BootId::default(),
         };
+        // Nobody writes the copy, so nobody would ever leave it: a program that copies what it has
+        // attached itself, under the lock, has lost nothing.
+        if self.is_written(sid) {
+            header.state = SegmentState::Clean;
+        }
         let mode = self.mode_of(&source)?;
         let owner = rustix::process::geteuid().as_raw();
         let place = PartPlace::of(self, new_sid, header.lifetime, owner);

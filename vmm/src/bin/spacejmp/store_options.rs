@@ -151,6 +151,9 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
         if let Some(heap) = &report.heap {
             text += &heap_lines(heap);
         }
+        if report.heap_in_use {
+            text += "heap     not looked at: a live program may be writing to it\n";
+        }
         let _ = writeln!(
             text,
             "{} VASes and {} segments looked at: {}",

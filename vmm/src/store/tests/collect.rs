@@ -7,7 +7,7 @@ use abi::Errno;
 use abi::objects::{Lifetime, Right};
 
 use super::super::testing::{TestStore, mode, name, segment, store};
-use super::super::{GcReport, Lease, LeaseInfo, Mode, SegmentSpec};
+use super::super::{CheckReport, GcReport, Lease, LeaseInfo, Mode, SegmentSpec};
 
 fn write(s: &TestStore, sid: abi::objects::SegId, offset: u64, bytes: &[u8]) {
     let file = s.open_segment(sid).unwrap();
@@ -72,6 +72,21 @@ fn a_clone_of_what_a_dead_writer_left_is_dirty_too() {
     drop(lease);
     let clone = s.clone_segment(sid, &name("y")).unwrap();
     assert!(s.segment(clone).unwrap().dirty());
+}
+
+#[test]
+fn a_clone_of_what_a_live_writer_has_is_clean() {
+    let s = store();
+    let sid = segment(&s, "x");
+    let lease = Lease::create(&s, &LeaseInfo { program: "p".into(), pid: 1 }).unwrap();
+    s.join(&mut s.open_segment(sid).unwrap(), &lease, 0, Right::Write).unwrap();
+    let clone = s.clone_segment(sid, &name("y")).unwrap();
+    assert!(!s.segment(clone).unwrap().dirty());
+    assert!(s.check_segment(&name("x")).unwrap().heap_in_use);
+    assert_eq!(
+        s.check_segment(&name("y")).unwrap(),
+        CheckReport { segments: 1, ..CheckReport::default() }
+    );
 }
 
 #[test]
