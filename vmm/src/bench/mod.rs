@@ -11,6 +11,7 @@
 //!   [`compare`]: two of them side by side; [`paper`]: the original's numbers
 //! - [`rpc`]: getting bytes another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
+//! - [`scale`]: switching with ever more of something
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
@@ -25,6 +26,7 @@ pub mod gups;
 pub mod map;
 pub mod markdown;
 pub mod paper;
+mod paths;
 pub mod payload;
 pub mod plot;
 pub mod registry;
@@ -32,6 +34,7 @@ pub mod report;
 pub mod rpc;
 pub mod run;
 pub mod sample;
+pub mod scale;
 pub mod switch;
 pub mod tlb;
 pub mod written;

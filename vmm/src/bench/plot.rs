@@ -55,6 +55,7 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
     let mut chart = ChartBuilder::on(&upper)
         .caption(&plot.title, ("sans-serif", 22))
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(48)
         .y_label_area_size(84)
         .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)

@@ -3,7 +3,7 @@
 
 use super::payload::Unpacked;
 use super::sample::Runner;
-use super::{BenchError, Report, Size, gups, map, rpc, run, switch, tlb};
+use super::{BenchError, Report, Size, gups, map, rpc, run, scale, switch, tlb};
 
 /// What every experiment is given.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,12 @@ pub const ALL: &[Experiment] = &[
         about: "Random updates of a table in windows, against remapping and messages",
         paper: "Figures 8 and 9",
         measure: |b, progress| gups::measure(b.runner, b.programs, b.size, progress),
+    },
+    Experiment {
+        name: "scale",
+        about: "Switching with ever more address spaces, segments and processors",
+        paper: "",
+        measure: scale::measure,
     },
 ];
 

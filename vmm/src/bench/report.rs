@@ -86,7 +86,7 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
     /// Name in `--json`, under `results`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The value; `None` when it cannot be had here.
     pub value: Option<f64>,
     /// What it is measured in; empty for a ratio.
@@ -113,24 +113,24 @@ impl Report {
     /// Adds a figure.
     pub fn push(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         value: impl Into<Option<f64>>,
         unit: &'static str,
         note: impl Into<String>,
     ) {
-        let (value, note) = (value.into(), note.into());
+        let (name, value, note) = (name.into(), value.into(), note.into());
         self.figures.push(Figure { name, value, unit, note, spread_percent: None });
     }
 
     /// Adds the median of samples as a figure, and how far they are spread.
     pub fn push_median(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         samples: &[f64],
         unit: &'static str,
         note: impl Into<String>,
     ) {
-        let (value, note) = (median(samples), note.into());
+        let (name, value, note) = (name.into(), median(samples), note.into());
         let spread_percent = value.and_then(|value| spread_percent(samples, value));
         self.figures.push(Figure { name, value, unit, note, spread_percent });
     }
@@ -149,11 +149,11 @@ impl Report {
         let mut spread = Map::new();
         for figure in &self.figures {
             let value = figure.value.map(|v| (v * 10_000.0).round() / 10_000.0);
-            results.insert(figure.name.into(), value.into());
+            results.insert(figure.name.to_string(), value.into());
             let unit = if figure.unit.is_empty() { "ratio" } else { figure.unit };
-            notes.insert(figure.name.into(), format!("{unit}: {}", figure.note).into());
+            notes.insert(figure.name.to_string(), format!("{unit}: {}", figure.note).into());
             if let Some(percent) = figure.spread_percent {
-                spread.insert(figure.name.into(), ((percent * 100.0).round() / 100.0).into());
+                spread.insert(figure.name.to_string(), ((percent * 100.0).round() / 100.0).into());
             }
         }
         let mut object = Map::new();
