@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::suites::Part;
 use crate::workspace::{Workspace, files, succeed};
-use crate::{ratchet, suites, versions};
+use crate::{ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it shows, how it is done.
 struct Job {
@@ -176,15 +176,22 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
 fn release(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&["build", "--release"]))?;
     let results = workspace.target().join("bench-quick");
-    let results = results.to_string_lossy();
-    // What results compared with themselves say is known: nothing has changed.
-    let bench: &[&str] = &["bench", "all", "--quick", "--out", &results];
-    let compare: &[&str] = &["bench", "compare", &results, &results];
-    for arguments in [&["doctor"][..], &["demo"], bench, compare] {
-        let mut command = vec!["run", "--quiet", "--release", "--"];
-        command.extend(arguments);
-        succeed(&mut workspace.cargo(&command))?;
+    let dir = results.to_string_lossy();
+    let run = |arguments: &[&str]| {
+        let command = [&["run", "--quiet", "--release", "--"], arguments].concat();
+        succeed(&mut workspace.cargo(&command))
+    };
+    run(&["doctor"])?;
+    run(&["demo"])?;
+    run(&["bench", "all", "--quick", "--out", &dir])?;
+    // Counts do not depend on sizes, so a quick run can be held against the committed one. What
+    // each path costs is compared by `test` (resources/counts.toml); this is the whole program.
+    let kind = results::kind(&results.join("results.json"))?;
+    let committed = results::committed(workspace, &kind);
+    if committed.exists() {
+        return run(&["bench", "compare", "--counts", &committed.to_string_lossy(), &dir]);
     }
+    println!("no run of a host of kind {kind} is committed: counts were compared with nothing");
     Ok(())
 }
 

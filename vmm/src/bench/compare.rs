@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::document::{Document, Outcome, Row};
 use super::markdown::number;
@@ -80,10 +81,19 @@ pub fn compare(a: &Document, b: &Document) -> Comparison {
     Comparison { lines, warnings: warnings(a, b) }
 }
 
+/// What tells machines apart and does not change from run to run, as free memory does.
+fn machine(run: &Document) -> Vec<Option<&Value>> {
+    let paths = ["/system/kernel", "/system/cpus", "/system/memory/total_bytes", "/guest_cpu"];
+    paths.iter().map(|path| run.host.pointer(path)).collect()
+}
+
 fn warnings(a: &Document, b: &Document) -> Vec<String> {
     let mut warnings = Vec::new();
-    if a.host != b.host {
-        warnings.push("the hosts differ: only counts and ratios can be compared".to_owned());
+    if a.kind() != b.kind() {
+        let kinds = format!("{} and {}", a.kind(), b.kind());
+        warnings.push(format!("the kinds of host differ, {kinds}: nothing can be compared"));
+    } else if machine(a) != machine(b) {
+        warnings.push("the machines differ: only counts and ratios can be compared".to_owned());
     }
     for (which, document) in [("first", a), ("second", b)] {
         if document.is_quick() {
@@ -128,6 +138,13 @@ fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Line {
 }
 
 impl Comparison {
+    /// Only what is counted: instructions and exits, which small sizes do not change.
+    #[must_use]
+    pub fn counts(mut self) -> Comparison {
+        self.lines.retain(|line| COUNTED.contains(&line.unit.as_str()));
+        self
+    }
+
     /// Counts that have grown.
     pub fn grown(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|line| line.verdict == Verdict::Grown)
@@ -201,6 +218,8 @@ mod tests {
         assert_eq!(compared.grown().count(), 1);
         assert_eq!(compared.lines[0].change_percent, Some(100.0));
         assert!(compared.table().contains("GROWN"));
+        let counts = compared.counts();
+        assert_eq!((counts.lines.len(), counts.grown().count()), (1, 1));
     }
 
     #[test]
@@ -208,10 +227,25 @@ mod tests {
         let a = run(&[1.0], 1.0);
         let mut b = a.clone();
         b.experiments[0].results.shift_remove("start_exits");
-        b.host = "another".into();
+        let host = |kind: &str, kernel: &str, free: u64| {
+            serde_json::json!({
+                "translation": { "kind": kind },
+                "system": { "kernel": kernel, "memory": { "available_bytes": free } },
+            })
+        };
+        let warns = |a: &Document, b: &Document, what: &str| {
+            compare(a, b).warnings.iter().any(|warning| warning.contains(what))
+        };
+        let mut a = a;
+        a.host = host("ept", "6.1", 1);
+        b.host = host("ept", "6.1", 2);
+        assert!(compare(&a, &b).warnings.is_empty(), "free memory is no property of a machine");
+        b.host = host("ept", "6.2", 1);
+        assert!(warns(&a, &b, "machines differ"));
+        b.host = host("npt", "6.1", 1);
+        assert!(warns(&a, &b, "ept and npt"));
         let compared = compare(&a, &b);
         assert_eq!(compared.lines[1].verdict, Verdict::OnlyOne);
-        assert!(compared.warnings.iter().any(|warning| warning.contains("hosts differ")));
         b.experiments[0].bench = "other".into();
         assert_eq!(compare(&a, &b).lines.len(), 5);
     }

@@ -144,6 +144,15 @@ impl Document {
         Ok(Document { version: VERSION, host, experiments: vec![one] })
     }
 
+    /// The kind of host, as `doctor --json` has it: `ept`, `npt`, `shadow`, `software`; `unknown`
+    /// where that could not be found out, or is no such word.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        let kind = self.host.pointer("/translation/kind").and_then(Value::as_str);
+        let is_word = |kind: &&str| kind.bytes().all(|byte| byte.is_ascii_lowercase());
+        kind.filter(|kind| !kind.is_empty()).filter(is_word).unwrap_or("unknown")
+    }
+
     /// Checks that were broken: experiment and check.
     pub fn broken(&self) -> impl Iterator<Item = (&str, &Check)> {
         self.experiments.iter().flat_map(|outcome| {

@@ -11,7 +11,17 @@ use super::{paper, registry};
 /// The whole report. Plots are linked as files beside it.
 #[must_use]
 pub fn report(document: &Document) -> String {
-    let mut text = "# What `spacejmp bench` found\n\n".to_owned();
+    section(document, "# What `spacejmp bench` found", ".")
+}
+
+/// The same as part of a page: under `heading`, which begins with as many `#` as its level has,
+/// and with the plots in the folder `plots`.
+#[must_use]
+pub fn section(document: &Document, heading: &str, plots: &str) -> String {
+    let level = heading.bytes().take_while(|&byte| byte == b'#').count();
+    let below = "#".repeat(level + 1);
+    let plots = if plots == "." { String::new() } else { format!("{plots}/") };
+    let mut text = format!("{heading}\n\n");
     host(&mut text, &document.host);
     if document.is_quick() {
         text += "**With `--quick`: sizes are too small for the figures to be of use.**\n\n";
@@ -25,7 +35,7 @@ pub fn report(document: &Document) -> String {
     text += "A ratio of two figures of one run counts; an absolute time says something about this \
              machine only. *Spread* is how far samples of this run lie from the figure.\n";
     for outcome in &document.experiments {
-        experiment(&mut text, outcome);
+        experiment(&mut text, outcome, &below, &plots);
     }
     text
 }
@@ -56,16 +66,17 @@ fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn experiment(text: &mut String, outcome: &Outcome) {
+fn experiment(text: &mut String, outcome: &Outcome, hashes: &str, plots: &str) {
     let known = registry::find(&outcome.bench);
     let about = known.map_or("", |experiment| experiment.about);
-    let _ = writeln!(text, "\n## `{}`\n\n{about}.", outcome.bench);
+    let _ = writeln!(text, "\n{hashes} `{}`\n\n{about}.", outcome.bench);
     if let Some(paper) = known.map(|experiment| experiment.paper).filter(|paper| !paper.is_empty())
     {
         let _ = writeln!(text, "The paper's {paper}.");
     }
     for plot in outcome.plots.iter().filter(|plot| plot.has_points()) {
-        let _ = writeln!(text, "\n![{}]({}.svg)\n\n{}", cell(&plot.title), plot.name, plot.note);
+        let _ =
+            writeln!(text, "\n![{}]({plots}{}.svg)\n\n{}", cell(&plot.title), plot.name, plot.note);
     }
     let has_paper = outcome.rows().any(|row| paper::beside(row.name).is_some());
     let (head, rule) = if has_paper { (" the paper |", "---|") } else { ("", "") };

@@ -55,6 +55,9 @@ enum Command {
         /// A count may have grown
         #[arg(long)]
         allow_growth: bool,
+        /// Only what is counted, instructions and exits, and no times
+        #[arg(long)]
+        counts: bool,
     },
     /// The report, in Markdown, of results that are there already
     Report {
@@ -86,8 +89,9 @@ fn names() -> clap::builder::PossibleValuesParser {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     match &args.command {
-        Some(Command::Compare { a, b, json, allow_growth }) => {
+        Some(Command::Compare { a, b, json, allow_growth, counts }) => {
             let compared = compare(&read(a)?, &read(b)?);
+            let compared = if *counts { compared.counts() } else { compared };
             let text = match json {
                 true => errors::json("print the comparison", &compared)?,
                 false => compared.table(),
