@@ -53,6 +53,7 @@
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections; [`heap`]: where it comes from
+//! - [`ScopedAlloc`]: what existing code allocates, in a VAS
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -73,6 +74,7 @@ mod mistakes;
 mod objects;
 mod place;
 mod ptr;
+mod scope;
 mod space;
 pub mod storable;
 pub mod sys;
@@ -88,6 +90,7 @@ pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use place::{Inside, inside};
 pub use ptr::VPtr;
+pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;
