@@ -66,6 +66,7 @@ pub mod alloc;
 mod boxed;
 pub mod brand;
 pub mod call_page;
+pub mod collections;
 pub mod error;
 pub mod heap;
 pub mod layout;
