@@ -52,6 +52,7 @@
 //!   lie there
 //! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
 //!   it comes from
+//! - [`ScopedAlloc`]: what existing code allocates, in a VAS
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -73,6 +74,7 @@ mod mistakes;
 mod objects;
 mod place;
 mod ptr;
+mod scope;
 mod space;
 pub mod storable;
 pub mod sys;
@@ -82,13 +84,14 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::{VHashMap, VKey, VString, VVec};
+pub use collections::{VBTreeMap, VHashMap, VKey, VString, VVec};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use place::{Inside, inside};
 pub use ptr::VPtr;
+pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;

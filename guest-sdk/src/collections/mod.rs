@@ -5,6 +5,7 @@
 //! one expects; those that need memory give [`AllocError`](crate::AllocError) instead of ending
 //! the process.
 //!
+//! - `btree`: [`VBTreeMap`], an ordered map
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
@@ -13,6 +14,7 @@
 //! [`VAlloc`](crate::VAlloc) for their memory: growing goes through the space's heap, nothing else
 //! differs from a collection at home.
 
+pub mod btree;
 mod entry;
 mod key;
 mod map;
@@ -24,6 +26,7 @@ mod vec;
 mod within;
 mod words;
 
+pub use btree::VBTreeMap;
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use key::VKey;
 pub use map::VHashMap;
