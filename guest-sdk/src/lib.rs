@@ -45,16 +45,13 @@
 //!
 //! # Floors
 //!
-//! **Not finished.** Of the [`collections`] there is an ordered map.
-//!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
 //!   per call. C programs have the same floor in `include/spacejmp.h`.
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections; [`heap`]: where it comes from
-//! - [`VBTreeMap`]: a collection there; see [`collections`]
-//! - [`ScopedAlloc`]: what existing code allocates, in a VAS
+//! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
+//!   it comes from; [`ScopedAlloc`]: the same for existing code
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -86,7 +83,7 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::VBTreeMap;
+pub use collections::{VBTreeMap, VHashMap, VKey, VString, VVec};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
