@@ -51,8 +51,7 @@
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
-//!   it comes from
-//! - [`ScopedAlloc`]: what existing code allocates, in a VAS
+//!   it comes from; [`ScopedAlloc`]: the same for existing code
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]

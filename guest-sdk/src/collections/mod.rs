@@ -8,9 +8,10 @@
 //! - `btree`: [`VBTreeMap`], an ordered map
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
+//! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
-//! They are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
+//! The others are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
 //! [`VAlloc`](crate::VAlloc) for their memory: growing goes through the space's heap, nothing else
 //! differs from a collection at home.
 

@@ -149,7 +149,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> VacantEntry<'a, K, T, V> {
 }
 
 /// What was found a moment ago: nobody else has the map.
-fn there<T>(found: Option<T>) -> T {
+pub(super) fn there<T>(found: Option<T>) -> T {
     match found {
         Some(found) => found,
         None => panic!("the order of the keys of a map changed while it was used"),

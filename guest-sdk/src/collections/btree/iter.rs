@@ -171,6 +171,15 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Range<'a, K, T, V, M> {
     }
 }
 
+/// An entry with what its key lends.
+#[inline]
+fn lend<'a, K: VKey<V>, T, V: Brand, M: Mode>(
+    at: &'a At<V, M>,
+    entry: Option<(&'a K, &'a T)>,
+) -> Option<(&'a K::Borrowed, &'a T)> {
+    entry.map(|(key, value)| (key.borrowed(at), value))
+}
+
 /// Whether a range ends where it begins, or before.
 fn is_empty<Q: Ord + ?Sized>(range: &impl RangeBounds<Q>) -> bool {
     match (range.start_bound(), range.end_bound()) {
@@ -182,7 +191,7 @@ fn is_empty<Q: Ord + ?Sized>(range: &impl RangeBounds<Q>) -> bool {
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iterator for Range<'a, K, T, V, M> {
-    type Item = (&'a K, &'a T);
+    type Item = (&'a K::Borrowed, &'a T);
 
     fn next(&mut self) -> Option<Self::Item> {
         let (front, back) = self.ends.as_mut()?;
@@ -190,7 +199,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iterator for Range<'a, K
             self.ends = None;
             return None;
         }
-        front.next(self.at)
+        lend(self.at, front.next(self.at))
     }
 
     fn last(mut self) -> Option<Self::Item> {
@@ -205,7 +214,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> DoubleEndedIterator for Rang
             self.ends = None;
             return None;
         }
-        back.back(self.at)
+        lend(self.at, back.back(self.at))
     }
 }
 
@@ -235,13 +244,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iter<'a, K, T, V, M> {
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iterator for Iter<'a, K, T, V, M> {
-    type Item = (&'a K, &'a T);
+    type Item = (&'a K::Borrowed, &'a T);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         let (front, _) = self.range.ends.as_mut()?;
-        front.next(self.range.at)
+        lend(self.range.at, front.next(self.range.at))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -258,7 +267,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> DoubleEndedIterator for Iter
     fn next_back(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         let (_, back) = self.range.ends.as_mut()?;
-        back.back(self.range.at)
+        lend(self.range.at, back.back(self.range.at))
     }
 }
 

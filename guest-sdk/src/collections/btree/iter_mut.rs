@@ -123,20 +123,21 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> IterMut<'a, K, T, V> {
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> Iterator for IterMut<'a, K, T, V> {
-    type Item = (&'a K, &'a mut T);
+    type Item = (&'a K::Borrowed, &'a mut T);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(entry) = self.leaf.next() {
-            return Some(entry);
+        let at = self.at;
+        if let Some((key, value)) = self.leaf.next() {
+            return Some((key.borrowed(at), value));
         }
         loop {
             let level = self.above.last_mut()?;
-            if let Some(entry) = level.entries.next() {
-                if let Some(below) = level.next_child(self.at) {
+            if let Some((key, value)) = level.entries.next() {
+                if let Some(below) = level.next_child(at) {
                     self.descend(below, Bound::Unbounded);
                 }
-                return Some(entry);
+                return Some((key.borrowed(at), value));
             }
             self.above.pop();
         }
@@ -165,17 +166,14 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, R: RangeBounds<K::Borrowed>>
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, R: RangeBounds<K::Borrowed>> Iterator
     for RangeMut<'a, K, T, V, R>
 {
-    type Item = (&'a K, &'a mut T);
+    type Item = (&'a K::Borrowed, &'a mut T);
 
     fn next(&mut self) -> Option<Self::Item> {
         let entries = self.entries.as_mut()?;
-        let entry = entries.next().filter(|(key, _)| {
-            let key = key.borrowed(entries.at);
-            match self.range.end_bound() {
-                Bound::Unbounded => true,
-                Bound::Included(end) => key <= end,
-                Bound::Excluded(end) => key < end,
-            }
+        let entry = entries.next().filter(|&(key, _)| match self.range.end_bound() {
+            Bound::Unbounded => true,
+            Bound::Included(end) => key <= end,
+            Bound::Excluded(end) => key < end,
         });
         if entry.is_none() {
             self.entries = None;

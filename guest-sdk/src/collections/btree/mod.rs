@@ -77,7 +77,7 @@ impl<K, T, V: Brand> VBTreeMap<K, T, V> {
         VBTreeMap { tree: Tree::Empty, len: 0 }
     }
 
-    /// How many entries it has.
+    /// How many entries it has. No token is needed: the number is not in `V`'s heap.
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -95,12 +95,14 @@ impl<K, T, V: Brand> VBTreeMap<K, T, V> {
 impl<K: VKey<V>, T: Storable<V>, V: Brand> VBTreeMap<K, T, V> {
     /// The map, to be read.
     #[inline]
+    #[must_use]
     pub fn at<'a, M: Mode>(&'a self, at: &'a At<V, M>) -> BTreeRef<'a, K, T, V, M> {
         BTreeRef { map: self, at }
     }
 
     /// The map, to be changed.
     #[inline]
+    #[must_use]
     pub fn at_mut<'a>(&'a mut self, at: &'a At<V, Write>) -> BTreeMut<'a, K, T, V> {
         BTreeMut { map: self, at }
     }
@@ -114,7 +116,7 @@ impl<K, T, V: Brand> Default for VBTreeMap<K, T, V> {
 
 impl<K, T, V: Brand> fmt::Debug for VBTreeMap<K, T, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VBTreeMap<{}>({} entries)", V::NAME, self.len)
+        write!(f, "VBTreeMap<{}>(len {})", V::NAME, self.len)
     }
 }
 

@@ -31,7 +31,7 @@ struct Parts<K, T, V: Brand> {
 pub(super) fn retain<K: VKey<V>, T: Storable<V>, V: Brand>(
     at: &At<V, Write>,
     map: &mut VBTreeMap<K, T, V>,
-    mut keep: impl FnMut(&K, &mut T) -> bool,
+    mut keep: impl FnMut(&K::Borrowed, &mut T) -> bool,
 ) {
     // All questions first: if one panics, the map is whole.
     let entries = IterMut::new(at, &mut map.tree, std::ops::Bound::Unbounded);

@@ -9,7 +9,7 @@ use super::node::{Below, CAPACITY, Inner, Leaf, Tree};
 use super::{Entry, VBTreeMap};
 use crate::brand::Brand;
 use crate::token::{At, Mode, Write};
-use crate::{Space, Storable, VBox, brand};
+use crate::{Space, Storable, VBox, VString, brand};
 
 const ROOM: usize = 16 << 20;
 
@@ -382,4 +382,46 @@ VBTreeMap version 1 (24 bytes, align 8)
       value: u64 (8 bytes, align 8)
 ";
     assert_eq!(layout.text(), expected);
+}
+
+brand! { Texts => VBTreeMap<VString<Texts>, u64, Texts> }
+
+#[test]
+fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
+    let space = Space::<Texts>::in_memory(ROOM, |_| Ok(VBTreeMap::new())).unwrap();
+    let before = space.blocks();
+    space
+        .enter_mut(|v| {
+            let (map, at) = v.root_mut();
+            let mut view = map.at_mut(at);
+            for word in "one two three four five six one".split(' ') {
+                let make = || Ok((VString::new(at, word)?, 0));
+                *view.get_or_insert_with(word, make).unwrap() += word.len() as u64;
+            }
+            assert_eq!(view.insert(VString::new(at, "two").unwrap(), 9), Ok(Some(3)));
+            assert_eq!(view.remove("six"), Some(3));
+            *view.reborrow().into_mut("five").unwrap() += 1;
+        })
+        .unwrap();
+    let keys = |v: &At<Texts, crate::Read>, map: &VBTreeMap<VString<Texts>, u64, Texts>| {
+        let range = (Bound::Excluded("four"), Bound::Included("three"));
+        map.at(v).range(range).map(|(key, _)| key.to_owned()).collect::<Vec<_>>()
+    };
+    let read = space.enter(|v| {
+        assert_eq!(
+            format!("{:?}", v.root().at(v)),
+            r#"{"five": 5, "four": 4, "one": 6, "three": 5, "two": 9}"#
+        );
+        assert_eq!(v.root().at(v)["one"], 6);
+        keys(v, v.root())
+    });
+    assert_eq!(read.unwrap(), ["one", "three"]);
+    space
+        .enter_mut(|v| {
+            let (map, at) = v.root_mut();
+            map.at_mut(at).retain(|key, _| key.starts_with('o'));
+            map.at_mut(at).clear();
+        })
+        .unwrap();
+    assert_eq!(space.blocks(), before);
 }

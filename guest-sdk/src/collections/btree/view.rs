@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Bound, Index, RangeBounds};
 
-use super::entry::{Entry, OccupiedEntry, VacantEntry};
+use super::entry::{Entry, OccupiedEntry, VacantEntry, there};
 use super::iter::{Iter, Range};
 use super::iter_mut::{IterMut, RangeMut};
 use super::search::Sought;
@@ -66,13 +66,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> BTreeRef<'a, K, T, V, M>
 
     /// The entry with the least key.
     #[must_use]
-    pub fn first_key_value(self) -> Option<(&'a K, &'a T)> {
+    pub fn first_key_value(self) -> Option<(&'a K::Borrowed, &'a T)> {
         self.iter().next()
     }
 
     /// The entry with the greatest key.
     #[must_use]
-    pub fn last_key_value(self) -> Option<(&'a K, &'a T)> {
+    pub fn last_key_value(self) -> Option<(&'a K::Borrowed, &'a T)> {
         self.iter().next_back()
     }
 
@@ -85,19 +85,18 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> BTreeRef<'a, K, T, V, M>
     /// All keys, in order, from either end.
     pub fn keys(
         self,
-    ) -> impl DoubleEndedIterator<Item = &'a K> + ExactSizeIterator + use<'a, K, T, V, M> {
+    ) -> impl DoubleEndedIterator<Item = &'a K::Borrowed> + ExactSizeIterator + Clone {
         self.iter().map(|(key, _)| key)
     }
 
     /// All values, in the order of their keys, from either end.
-    pub fn values(
-        self,
-    ) -> impl DoubleEndedIterator<Item = &'a T> + ExactSizeIterator + use<'a, K, T, V, M> {
+    pub fn values(self) -> impl DoubleEndedIterator<Item = &'a T> + ExactSizeIterator + Clone {
         self.iter().map(|(_, value)| value)
     }
 
     /// The entries whose keys are in `range`, in order, from either end. There are none in a
-    /// range that ends before it begins.
+    /// range that ends before it begins. Texts are two [`Bound`]s:
+    /// `(Bound::Included("a"), Bound::Unbounded)`.
     #[must_use]
     pub fn range(self, range: impl RangeBounds<K::Borrowed>) -> Range<'a, K, T, V, M> {
         Range::new(self.at, &self.map.tree, &range)
@@ -105,7 +104,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> BTreeRef<'a, K, T, V, M>
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> IntoIterator for BTreeRef<'a, K, T, V, M> {
-    type Item = (&'a K, &'a T);
+    type Item = (&'a K::Borrowed, &'a T);
     type IntoIter = Iter<'a, K, T, V, M>;
 
     fn into_iter(self) -> Iter<'a, K, T, V, M> {
@@ -134,7 +133,7 @@ where
     K::Borrowed: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(key, it)| (key.borrowed(self.at), it))).finish()
+        f.debug_map().entries(*self).finish()
     }
 }
 
@@ -152,9 +151,8 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
         BTreeRef { map: self.map, at: self.at }
     }
 
-    /// The same for a shorter time.
     #[inline]
-    pub fn reborrow(&mut self) -> BTreeMut<'_, K, T, V> {
+    pub(super) fn reborrow(&mut self) -> BTreeMut<'_, K, T, V> {
         BTreeMut { map: self.map, at: self.at }
     }
 
@@ -190,6 +188,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, key: &K::Borrowed) -> Option<&mut T> {
+        self.map.tree.get_mut(self.at, key)
+    }
+
+    /// The value of `key`, to be changed for as long as the view was made for.
+    #[inline]
+    #[must_use]
+    pub fn into_mut(self, key: &K::Borrowed) -> Option<&'a mut T> {
         self.map.tree.get_mut(self.at, key)
     }
 
@@ -248,9 +253,30 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
         }
     }
 
+    /// The value of `key`; `make` makes the entry if there is none. Unlike
+    /// [`entry`](BTreeMut::entry) it needs no key of the map's type where there is an entry.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room, or `make` says so; there is no entry then.
+    ///
+    /// # Panics
+    /// If the key that `make` gives is another one.
+    pub fn get_or_insert_with(
+        &mut self,
+        key: &K::Borrowed,
+        make: impl FnOnce() -> Result<(K, T), AllocError>,
+    ) -> Result<&mut T, AllocError> {
+        if !self.contains_key(key) {
+            let (made, value) = make()?;
+            assert!(made.borrowed(self.at) == key, "the key that was made is another one");
+            return VacantEntry { map: self.reborrow(), key: made }.insert(value);
+        }
+        Ok(there(self.get_mut(key)))
+    }
+
     /// Removes the entries that `keep` does not want; it sees them in order. In memory of the
     /// process it needs room for the other ones, unless there is nothing to remove.
-    pub fn retain(&mut self, keep: impl FnMut(&K, &mut T) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&K::Borrowed, &mut T) -> bool) {
         rebuild::retain(self.at, self.map, keep);
     }
 
@@ -278,7 +304,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> IntoIterator for BTreeMut<'a, K, T, V> {
-    type Item = (&'a K, &'a mut T);
+    type Item = (&'a K::Borrowed, &'a mut T);
     type IntoIter = IterMut<'a, K, T, V>;
 
     fn into_iter(self) -> IterMut<'a, K, T, V> {
