@@ -153,6 +153,7 @@ const QEMU_FAR: &str =
 /// A whole program, or PROGRAM:TEST.
 pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut { what: "book", kinds: ALL, reason: NO_VM },
+    LeftOut { what: "results", kinds: ALL, reason: NO_VM },
     LeftOut { what: "kernel_image", kinds: ALL, reason: NO_VM },
     LeftOut { what: "c_header", kinds: ALL, reason: NO_COMPILER },
     LeftOut {
