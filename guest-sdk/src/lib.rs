@@ -45,14 +45,13 @@
 //!
 //! # Floors
 //!
-//! **Not finished.** There are no collections yet.
-//!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
 //!   per call. C programs have the same floor in `include/spacejmp.h`.
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`]: memory there; [`alloc`]: for collections; [`heap`]: where it comes from
+//! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
+//!   it comes from
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -65,6 +64,7 @@ pub mod alloc;
 mod boxed;
 pub mod brand;
 pub mod call_page;
+pub mod collections;
 pub mod error;
 pub mod heap;
 pub mod layout;
@@ -82,6 +82,7 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
+pub use collections::{VHashMap, VKey, VString, VVec};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};

@@ -30,10 +30,11 @@ use crate::layout::LayoutWriter;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be stored in the address space `{V}`",
     label = "may not lie in `{V}`",
-    note = "an address space holds what means the same to every process: numbers, arrays, `VBox` \
-            and `VPtr` of the same address space, and structs of these with \
+    note = "an address space holds what means the same to every process: numbers, arrays, `VBox`, \
+            `VPtr` and collections of the same address space, and structs of these with \
             `#[derive(Storable)]`",
-    note = "instead of `Box` use `VBox`; instead of references, `Rc` and `Arc` use `VPtr`; instead \
+    note = "instead of `Box`, `Vec`, `String` and `HashMap` use `VBox`, `VVec`, `VString` and \
+            `VHashMap`; instead of references, `Rc` and `Arc` use `VPtr`; instead \
             of functions and trait objects use an enum; instead of `Cell`, `Mutex` and atomics use \
             `enter_mut`, which is exclusive"
 )]

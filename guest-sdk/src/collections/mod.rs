@@ -1,0 +1,32 @@
+//! Collections whose memory is a VAS's: what `Vec`, `String` and the maps are at home.
+//!
+//! Each is an owner that is stored in a root object or another collection, and gives views: one
+//! to read with any token of its VAS, one to change with a writable one. Views have the methods
+//! one expects; those that need memory give [`AllocError`](crate::AllocError) instead of ending
+//! the process.
+//!
+//! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
+//!   be the key of a map
+//! - `within`: iterators that own; `words`: how the crates below lay out their types
+//!
+//! They are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
+//! [`VAlloc`](crate::VAlloc) for their memory: growing goes through the space's heap, nothing else
+//! differs from a collection at home.
+
+mod entry;
+mod key;
+mod map;
+mod map_view;
+mod string;
+#[cfg(test)]
+mod tests;
+mod vec;
+mod within;
+mod words;
+
+pub use entry::{Entry, OccupiedEntry, VacantEntry};
+pub use key::VKey;
+pub use map::VHashMap;
+pub use map_view::{Iter, MapMut, MapRef};
+pub use string::{StringMut, VString};
+pub use vec::{VVec, VecMut};

@@ -1,0 +1,71 @@
+//! What the layouts of the crates' types that we keep in a VAS look like in this build.
+//!
+//! `Vec` and `HashTable` are a few words each, in an order that their crates and the compiler are
+//! free to choose. Another program that was built differently must be refused, not misread:
+//! the order is found out by looking at one with known content, and is part of the layout.
+
+use std::hash::{BuildHasher, Hash};
+
+use allocator_api2::alloc::Global;
+use allocator_api2::vec::Vec;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+/// The words of a value, which consists of `N` words without padding.
+macro_rules! words {
+    ($value:expr, $type:ty, $count:literal) => {{
+        let value: &$type = $value;
+        const { assert!(size_of::<$type>() == $count * size_of::<usize>()) };
+        // SAFETY: it is so large, without padding, and aligned as its pointer is. The pointer's
+        // word is not used as one.
+        unsafe { std::ptr::from_ref(value).cast::<[usize; $count]>().read() }
+    }};
+}
+
+/// The words of a `Vec` in order: `p`ointer, `c`apacity, `l`ength.
+pub(crate) fn of_vec() -> String {
+    let mut vec: Vec<u64, Global> = Vec::with_capacity(7);
+    vec.extend([1, 2, 3]);
+    let capacity = vec.capacity();
+    let words = words!(&vec, Vec<u64, Global>, 3);
+    words
+        .map(|word| if word == capacity { 'c' } else { ['p', 'l'][usize::from(word == 3)] })
+        .iter()
+        .collect()
+}
+
+/// The words of a table in order: `c`ontrol bytes, `m`ask, `g`rowth left, `i`tems.
+pub(crate) fn of_table() -> String {
+    let mut table: HashTable<u64, Global> = HashTable::with_capacity(14);
+    for hash in 0..3 {
+        table.insert_unique(hash, hash, |hash| *hash);
+    }
+    let words = words!(&table, HashTable<u64, Global>, 4);
+    let name = |word| match word {
+        15 => 'm',
+        11 => 'g',
+        3 => 'i',
+        _ => 'c',
+    };
+    words.map(name).iter().collect()
+}
+
+/// The hash of a key: the same in every process.
+#[inline]
+pub(crate) fn hash_of<Q: Hash + ?Sized>(seed: u64, key: &Q) -> u64 {
+    FixedState::with_seed(seed).hash_one(key)
+}
+
+/// Hashes of a few keys, folded: differs when another version of the standard library feeds
+/// hashers differently, or of the hasher's crate computes differently.
+pub(crate) fn of_hashes() -> u64 {
+    let hashes = [
+        hash_of(1, "spacejmp"),
+        hash_of(2, "a text that is longer than one block of the hasher, which has sixteen bytes"),
+        hash_of(3, &7_u64),
+        hash_of(4, &(7_u32, true, 'x')),
+        hash_of(5, &[1_u8, 2, 3]),
+        hash_of(6, &Some(-1_i128)),
+    ];
+    hashes.iter().fold(0, |all, hash| all.rotate_left(7) ^ hash)
+}
