@@ -19,6 +19,7 @@ mod options;
 mod paths;
 mod random;
 mod scaling;
+mod sizes;
 mod space;
 mod switching;
 mod threads;
@@ -46,6 +47,8 @@ Usage: payload SUBCOMMAND [OPTIONS]
   scale KIND [--count N]              switching with up to N `vases`, `segments`, `threads`; their
                                       memory by `memory-vases`, `memory-segments` (in a VM)
   attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
+  attach-sizes, map-sizes [FILE] [--count N] [--bytes N]
+                                      both for 4 KiB, 8 KiB ... N bytes
   instances [--count N]               attaching one VAS N times, for its memory (in a VM)
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
@@ -141,8 +144,8 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             calls::clock(count, threads)
         }
         "paths-party" => return paths::party().map(|()| None).map_err(Failure::Work),
-        "switch" | "paths" | "paths-native" | "scale" | "attach" | "instances" | "handover"
-        | "handover-futex" | "map" => {
+        "switch" | "paths" | "paths-native" | "scale" | "attach" | "attach-sizes" | "map-sizes"
+        | "instances" | "handover" | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
         "tlb" => {
@@ -175,6 +178,8 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
         "paths-native" => paths::native(count),
         "scale" => scaling::run(positional()?, count),
         "attach" => attaching::run(count, bytes),
+        "attach-sizes" => sizes::attached(bytes, count),
+        "map-sizes" => sizes::mapped(bytes, count, positional().ok()),
         "instances" => attaching::instances(count),
         "handover" => handover::by_lock(positional()?, count),
         "handover-futex" => handover::by_futex(positional()?, count),
