@@ -50,8 +50,8 @@
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
-//!   it comes from
+//! - [`VBox`], [`VPtr`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
+//!   [`alloc`]: their way to it; [`heap`]: where it comes from
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -73,6 +73,7 @@ mod mistakes;
 mod objects;
 mod place;
 mod ptr;
+pub mod serial;
 mod space;
 pub mod storable;
 pub mod sys;
