@@ -51,7 +51,8 @@
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`VBox`], [`VPtr`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
-//!   [`alloc`]: their way to it; [`heap`]: where it comes from
+//!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
+//!   existing code
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -73,6 +74,7 @@ mod mistakes;
 mod objects;
 mod place;
 mod ptr;
+mod scope;
 pub mod serial;
 mod space;
 pub mod storable;
@@ -83,13 +85,14 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::{VHashMap, VKey, VString, VVec};
+pub use collections::{VBTreeMap, VHashMap, VKey, VString, VVec};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use place::{Inside, inside};
 pub use ptr::VPtr;
+pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;

@@ -90,3 +90,19 @@ fn collections_are_read_and_changed_by_another_program_in_another_vm() {
     assert!((5_000..20_000).contains(&total), "{filled}");
     world.left_clean();
 }
+
+#[test]
+fn collections_of_std_made_in_a_scope_are_read_and_changed_by_the_next_run() {
+    skip_without_kvm!();
+    let world = World::new();
+    // 1 to 3 digits for the line, 1 to 2 for the word.
+    let filled = "20000 lines, 20102 words, 406890 bytes, 200 with word-42, last \
+                  Some(\"line 19999 of word-99\")\n";
+    assert_eq!(world.good("sdk_scope", &["fill", "20000"]), filled);
+    assert_eq!(world.good("sdk_scope", &["read"]), filled);
+    let out = world.good("sdk_scope", &["drop"]);
+    assert!(out.ends_with("done\n"), "{out}");
+    let left = "10001 lines, 20102 words, 203450 bytes, 200 with word-42, last Some(\"added\")\n";
+    assert_eq!(world.good("sdk_scope", &["read"]), left);
+    world.left_clean();
+}
