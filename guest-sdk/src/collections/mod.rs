@@ -7,6 +7,7 @@
 //!
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
+//! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
@@ -14,6 +15,7 @@
 //! [`VAlloc`](crate::VAlloc) for their memory: growing goes through the space's heap, nothing else
 //! differs from a collection at home.
 
+pub mod arena;
 pub mod btree;
 mod entry;
 mod key;
@@ -26,6 +28,7 @@ mod vec;
 mod within;
 mod words;
 
+pub use arena::{VArena, VId};
 pub use btree::VBTreeMap;
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use key::VKey;
