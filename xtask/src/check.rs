@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::suites::Part;
 use crate::workspace::{Workspace, files, succeed};
-use crate::{ratchet, suites, versions};
+use crate::{ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it shows, how it is done.
 struct Job {
@@ -175,14 +175,23 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
 /// linked as a whole would pass them.
 fn release(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&["build", "--release"]))?;
-    let benches =
-        ["run", "switch", "map", "tlb", "rpc", "gups"].map(|name| ["bench", name, "--quick"]);
-    for arguments in [&["doctor"][..], &["demo"]].into_iter().chain(benches.iter().map(|b| &b[..]))
-    {
-        let mut command = vec!["run", "--quiet", "--release", "--"];
-        command.extend(arguments);
-        succeed(&mut workspace.cargo(&command))?;
+    let results = workspace.target().join("bench-quick");
+    let dir = results.to_string_lossy();
+    let run = |arguments: &[&str]| {
+        let command = [&["run", "--quiet", "--release", "--"], arguments].concat();
+        succeed(&mut workspace.cargo(&command))
+    };
+    run(&["doctor"])?;
+    run(&["demo"])?;
+    run(&["bench", "all", "--quick", "--out", &dir])?;
+    // Counts do not depend on sizes, so a quick run can be held against the committed one. What
+    // each path costs is compared by `test` (resources/counts.toml); this is the whole program.
+    let kind = results::kind(&results.join("results.json"))?;
+    let committed = results::committed(workspace, &kind);
+    if committed.exists() {
+        return run(&["bench", "compare", "--counts", &committed.to_string_lossy(), &dir]);
     }
+    println!("no run of a host of kind {kind} is committed: counts were compared with nothing");
     Ok(())
 }
 

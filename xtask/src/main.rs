@@ -7,6 +7,7 @@ mod defects;
 mod e2e;
 mod machine;
 mod ratchet;
+mod results;
 mod suites;
 mod versions;
 mod workspace;
@@ -47,6 +48,14 @@ enum Command {
         #[arg(long)]
         update: bool,
     },
+    /// Measure everything on this machine, commit run and plots, make the book's page of results
+    ///
+    /// Takes long; on a machine that does nothing else.
+    Results {
+        /// Take the run in this folder of `spacejmp bench all --out` instead of measuring
+        #[arg(long)]
+        from: Option<std::path::PathBuf>,
+    },
     /// Boot an emulated machine, run a command in it, leave with the command's status
     ///
     /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
@@ -71,6 +80,7 @@ fn main() -> ExitCode {
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
         Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
+        Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),
         Command::MachineSetup => {
             report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
         }

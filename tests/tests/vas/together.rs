@@ -19,7 +19,7 @@ fn count_in_two_vms(per_thread: u64) {
     let text = per_thread.to_string();
     let start = || world.spawn("vas_counter", &["shared", "8", &text]);
     let mut vms: [Vm; 2] = [start(), start()];
-    let limit = pace::limit(Duration::from_secs(60) + Duration::from_millis(per_thread * 8));
+    let limit = pace::limit(Duration::from_secs(60) + Duration::from_millis(per_thread * 40));
     while !vms.iter_mut().all(Vm::has_ended) {
         assert!(began.elapsed() < limit, "no end: {vms:?}");
         std::thread::sleep(Duration::from_millis(20));

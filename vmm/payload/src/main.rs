@@ -16,7 +16,9 @@ mod lines;
 mod mapping;
 mod memory;
 mod options;
+mod paths;
 mod random;
+mod scaling;
 mod space;
 mod switching;
 mod threads;
@@ -39,6 +41,10 @@ Usage: payload SUBCOMMAND [OPTIONS]
   syscalls [--count N]                the cheapest system call, N times (default 100000)
   clock [--count N] [--threads N]     reading the clock, and whether it ever goes back
   switch [--count N]                  switching address spaces, N rounds (in a VM)
+  paths [--count N]                   single calls and switches, N of each (in a VM)
+  paths-native [--count N]            the host's calls and process switches
+  scale KIND [--count N]              switching with up to N `vases`, `segments`, `threads`; their
+                                      memory by `memory-vases`, `memory-segments` (in a VM)
   attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
   instances [--count N]               attaching one VAS N times, for its memory (in a VM)
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
@@ -49,7 +55,7 @@ Usage: payload SUBCOMMAND [OPTIONS]
   rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
                                       random updates of 1 to N windows (default 16), N sets each
-  gups-party, rpc-party               started by `gups` and `rpc`: the other parties
+  gups-party, rpc-party, paths-party  started by the others: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
 Exit status: 0 done, 1 the work failed, 2 wrong arguments.
@@ -134,7 +140,9 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             let count = options.number("count", 1_000_000).map_err(Failure::Misuse)?;
             calls::clock(count, threads)
         }
-        "switch" | "attach" | "instances" | "handover" | "handover-futex" | "map" => {
+        "paths-party" => return paths::party().map(|()| None).map_err(Failure::Work),
+        "switch" | "paths" | "paths-native" | "scale" | "attach" | "instances" | "handover"
+        | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
         "tlb" => {
@@ -163,6 +171,9 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
     let positional = || options.positional().map_err(Failure::Misuse);
     let done = match subcommand {
         "switch" => switching::run(count),
+        "paths" => paths::in_vm(count),
+        "paths-native" => paths::native(count),
+        "scale" => scaling::run(positional()?, count),
         "attach" => attaching::run(count, bytes),
         "instances" => attaching::instances(count),
         "handover" => handover::by_lock(positional()?, count),

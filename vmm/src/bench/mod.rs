@@ -5,9 +5,13 @@
 //! is `null` with the reason beside it, never a stand-in.
 //!
 //! - [`payload`]: the programs that are timed, carried inside this binary
+//! - [`registry`]: which experiments there are
 //! - [`report`]: what an experiment gives: figures, plots, checks
+//! - [`document`]: the same as it is kept in files; [`written`], [`markdown`], [`plot`]: the files;
+//!   [`page`]: the book's; [`compare`]: two of them side by side; [`paper`]: the original's numbers
 //! - [`rpc`]: getting bytes another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
+//! - [`scale`]: switching with ever more of something
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
@@ -15,16 +19,26 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
 mod counter;
+pub mod document;
 pub mod gups;
 pub mod map;
+pub mod markdown;
+pub mod page;
+pub mod paper;
+mod paths;
 pub mod payload;
+pub mod plot;
+pub mod registry;
 pub mod report;
 pub mod rpc;
 pub mod run;
 pub mod sample;
+pub mod scale;
 pub mod switch;
 pub mod tlb;
+pub mod written;
 
 pub use report::{Axis, Check, Figure, Origin, Plot, Report, Series};
 

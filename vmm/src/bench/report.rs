@@ -2,11 +2,15 @@
 //!
 //! Only data and its JSON and terminal forms; files (CSV, Markdown, SVG) are written elsewhere.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::median;
+
 /// Whose numbers a curve shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// Measured in this run, ours.
@@ -18,7 +22,7 @@ pub enum Origin {
 }
 
 /// One axis of a plot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Axis {
     /// What is on it, with its unit.
     pub label: String,
@@ -27,7 +31,7 @@ pub struct Axis {
 }
 
 /// One curve.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// What the legend says.
     pub name: String,
@@ -38,10 +42,10 @@ pub struct Series {
 }
 
 /// One plot: what a figure of the paper shows, from this machine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plot {
     /// File name without extension; unique in all experiments.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// One line above it.
     pub title: String,
     /// Across.
@@ -54,30 +58,44 @@ pub struct Plot {
     pub note: String,
 }
 
+impl Plot {
+    /// Whether there is anything to draw.
+    #[must_use]
+    pub fn has_points(&self) -> bool {
+        self.series.iter().any(|series| !series.points.is_empty())
+    }
+}
+
 /// A rule by which the result would have been wrong, and whether it was kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Short name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The rule.
     pub rule: String,
     /// What was found.
     pub found: String,
     /// Whether the rule was kept; a report with a broken rule is not to be used.
     pub is_kept: bool,
+    /// Whether small sizes or a busy machine may break it; otherwise only a wrong result does.
+    #[serde(default)]
+    pub needs_quiet: bool,
 }
 
 /// One figure of a report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
     /// Name in `--json`, under `results`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The value; `None` when it cannot be had here.
     pub value: Option<f64>,
     /// What it is measured in; empty for a ratio.
     pub unit: &'static str,
     /// What was done, or why there is no value.
     pub note: String,
+    /// How far the samples it is the middle of lie from it, in percent: what another run may
+    /// differ by. `None` when it is not the middle of several.
+    pub spread_percent: Option<f64>,
 }
 
 /// The outcome of one experiment.
@@ -95,12 +113,26 @@ impl Report {
     /// Adds a figure.
     pub fn push(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         value: impl Into<Option<f64>>,
         unit: &'static str,
         note: impl Into<String>,
     ) {
-        self.figures.push(Figure { name, value: value.into(), unit, note: note.into() });
+        let (name, value, note) = (name.into(), value.into(), note.into());
+        self.figures.push(Figure { name, value, unit, note, spread_percent: None });
+    }
+
+    /// Adds the median of samples as a figure, and how far they are spread.
+    pub fn push_median(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        samples: &[f64],
+        unit: &'static str,
+        note: impl Into<String>,
+    ) {
+        let (name, value, note) = (name.into(), median(samples), note.into());
+        let spread_percent = value.and_then(|value| spread_percent(samples, value));
+        self.figures.push(Figure { name, value, unit, note, spread_percent });
     }
 
     /// The value of a figure.
@@ -114,11 +146,15 @@ impl Report {
     pub fn json(&self, bench: &str, quick: bool, host: Value) -> Value {
         let mut results = Map::new();
         let mut notes = Map::new();
+        let mut spread = Map::new();
         for figure in &self.figures {
             let value = figure.value.map(|v| (v * 10_000.0).round() / 10_000.0);
-            results.insert(figure.name.into(), value.into());
+            results.insert(figure.name.to_string(), value.into());
             let unit = if figure.unit.is_empty() { "ratio" } else { figure.unit };
-            notes.insert(figure.name.into(), format!("{unit}: {}", figure.note).into());
+            notes.insert(figure.name.to_string(), format!("{unit}: {}", figure.note).into());
+            if let Some(percent) = figure.spread_percent {
+                spread.insert(figure.name.to_string(), ((percent * 100.0).round() / 100.0).into());
+            }
         }
         let mut object = Map::new();
         object.insert("bench".into(), bench.into());
@@ -126,6 +162,9 @@ impl Report {
         object.insert("host".into(), host);
         object.insert("results".into(), results.into());
         object.insert("notes".into(), notes.into());
+        if !spread.is_empty() {
+            object.insert("spread_percent".into(), spread.into());
+        }
         if !self.plots.is_empty() {
             object.insert("plots".into(), serde_json::to_value(&self.plots).unwrap_or_default());
         }
@@ -154,10 +193,28 @@ impl Report {
     }
 }
 
+/// Half the distance between the quarter points of the samples, in percent of `middle`: one odd
+/// sample is not what the next run will show.
+fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let quarter = sorted.len() / 4;
+    let (low, high) = (sorted.get(quarter)?, sorted.get(sorted.len() - 1 - quarter)?);
+    (samples.len() > 1 && middle != 0.0).then(|| (high - low) / 2.0 / middle.abs() * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::ratio;
+
+    #[test]
+    fn the_spread_leaves_out_the_odd_sample() {
+        assert_eq!(spread_percent(&[100.0], 100.0), None);
+        assert_eq!(spread_percent(&[90.0, 110.0], 100.0), Some(10.0));
+        let four = spread_percent(&[100.0, 95.0, 105.0, 9000.0, 98.0], 100.0);
+        assert!(four.is_some_and(|percent| percent < 6.0), "{four:?}");
+    }
 
     #[test]
     fn a_missing_figure_is_null_and_says_why() {

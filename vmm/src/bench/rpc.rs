@@ -8,10 +8,16 @@ use serde_json::Value;
 
 use super::payload::Unpacked;
 use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, ratio};
+use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, paper, ratio};
 
 const SIZES: [u64; 12] =
     [4, 16, 64, 128, 256, 512, 1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];
+/// Curves of figure 7 and what our legend calls them.
+const PAPER: [(&str, &str); 3] = [
+    ("SpaceJMP", "the paper (M2): SpaceJMP"),
+    ("URPC L", "the paper (M2): polled channel, one socket"),
+    ("URPC X", "the paper (M2): polled channel, two sockets"),
+];
 /// Cycles that an exchange of 4 bytes takes at most while both who poll have a processor.
 const SHARED: f64 = 100_000.0;
 
@@ -117,11 +123,11 @@ fn plot(ways: &[Way]) -> Plot {
     let curve =
         |way: &Way| Series { name: way.legend.into(), origin: way.origin, points: points(way) };
     Plot {
-        name: "rpc_cycles",
+        name: "rpc_cycles".into(),
         title: "Getting bytes that another party has".into(),
         x: axis("bytes"),
         y: axis("time-stamp cycles"),
-        series: ways.iter().map(curve).collect(),
+        series: ways.iter().map(curve).chain(paper::curves(paper::FIGURE_7, &PAPER)).collect(),
         note: "A switch costs the same for all sizes, and then the bytes are copied once; over a \
                channel they are copied twice."
             .into(),
@@ -133,7 +139,8 @@ fn checks(report: &mut Report, ways: &[Way]) {
     let is_same = |run: &&Value| run.get("same").and_then(Value::as_bool) == Some(true);
     let same = ways.iter().flat_map(|way| &way.runs).filter(is_same).count();
     report.checks.push(Check {
-        name: "rpc_bytes",
+        name: "rpc_bytes".into(),
+        needs_quiet: false,
         rule: "of every size all bytes arrive as they were, and none beyond".into(),
         found: format!("in {same} of {all} runs"),
         is_kept: same == all,
@@ -141,7 +148,8 @@ fn checks(report: &mut Report, ways: &[Way]) {
     let polled: Vec<_> = ways.iter().filter(|way| way.kind == "polled").collect();
     let slowest = polled.iter().filter_map(|way| way.cycles(4)).max_by(f64::total_cmp);
     report.checks.push(Check {
-        name: "rpc_two_processors",
+        name: "rpc_two_processors".into(),
+        needs_quiet: true,
         rule: format!(
             "4 bytes over a polled channel take less than {SHARED} cycles: otherwise the two who \
              poll shared a processor, and its curve says nothing"
@@ -152,7 +160,8 @@ fn checks(report: &mut Report, ways: &[Way]) {
     let rises = |way: &Way| ratio(way.cycles(SIZES[SIZES.len() - 1]), way.cycles(4));
     let flat: Vec<_> = ways.iter().filter(|way| rises(way).is_none_or(|r| r < 1.0)).collect();
     report.checks.push(Check {
-        name: "rpc_control",
+        name: "rpc_control".into(),
+        needs_quiet: true,
         rule: "256 KiB take longer than 4 bytes, every way".into(),
         found: match &flat[..] {
             [] => "they do".into(),

@@ -228,7 +228,12 @@ impl Bench<'_> {
             let exits = s.stats.get("exits")?.as_array()?;
             Some(exits.iter().filter_map(|e| e.get("count")?.as_f64()).sum())
         });
-        report.push("hello_exits", exits, "", "exits from start to end, so before `main` at most");
+        report.push(
+            "hello_exits",
+            exits,
+            "exits",
+            "exits from start to end, so before `main` at most",
+        );
         let rss = stat("rss_peak_bytes").map(|b| b / MIB);
         let touched = stat("memory_touched_bytes").map(|b| b / MIB);
         let overhead = rss.zip(touched).map(|(rss, touched)| rss - touched);

@@ -5,7 +5,7 @@
 
 use super::payload::Unpacked;
 use super::sample::{Place, Runner, Sample};
-use super::{BenchError, Report, Size, median, ratio};
+use super::{BenchError, Report, Size, median, paths, ratio};
 
 /// Figures of a VAS by how many lockable segments it has, and the program's name of each.
 const LOCKS: [(&str, &str, u64); 5] = [
@@ -38,63 +38,68 @@ pub fn measure(
     }
     let note = format!("median of {runs} VM(s), in each of {rounds} batches of 32");
     switches(&mut report, &samples, &note, has_tags);
+    paths::measure(&mut report, runner, programs, size, has_tags, progress)?;
     progress("handing over a lock");
     handover(&mut report, runner, programs, size)?;
     Ok(report)
 }
 
 fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Option<bool>) {
-    let cycles = |key: &str| {
-        median(&samples.iter().filter_map(|sample| sample.number(key)).collect::<Vec<_>>())
+    let all = |key: &str| -> Vec<f64> {
+        samples.iter().filter_map(|sample| sample.number(key)).collect()
     };
+    let cycles = |key: &str| median(&all(key));
     // Ratios are taken within a VM: machines drift.
     let over = |key: &str, other: &str| {
         let ratios = samples.iter().filter_map(|s| ratio(s.number(key), s.number(other)));
-        median(&ratios.collect::<Vec<_>>())
+        ratios.collect::<Vec<_>>()
     };
     let half = "in and out averaged as one switch each";
-    report.push(
+    report.push_median(
         "switch_over_null",
-        over("locks_0", "null"),
+        &over("locks_0", "null"),
         "",
         format!("a switch without locks / a null call of the guest kernel; {half}; {note}"),
     );
-    report.push(
+    report.push_median(
         "switch_lock_over_null",
-        over("locks_1", "null"),
+        &over("locks_1", "null"),
         "",
         format!("the same with one exclusive lock nobody else wants; {half}"),
     );
-    report.push(
+    report.push_median(
         "switch_hyper_over_null",
-        over("hypercall", "null"),
+        &over("hypercall", "null"),
         "",
         "the same without locks, asked for as a hypercall, which the VMM serves",
     );
     let tagged = match has_tags {
-        Some(true) => {
-            (over("locks_0", "untagged"), "an instance with a TLB tag / without: each flushes")
-        }
+        Some(true) => (
+            median(&over("locks_0", "untagged")),
+            "an instance with a TLB tag / without: each flushes",
+        ),
         Some(false) => (None, "this host offers its guests no PCID, so there are no tags"),
         None => (None, "it could not be found out whether this host offers its guests PCID"),
     };
     report.push("switch_tagged_over_untagged", tagged.0, "", tagged.1);
-    report.push("null_cycles", cycles("null"), "", "cycles of a null call of the guest kernel");
-    report.push("hyper_null_cycles", cycles("hyper_null"), "", "cycles of a null hypercall");
+    let what = "a null call of the guest kernel";
+    report.push_median("null_cycles", &all("null"), "cycles", what);
+    report.push_median("hyper_null_cycles", &all("hyper_null"), "cycles", "a null hypercall");
     for (name, key, locks) in LOCKS {
-        let what = format!("cycles of a switch, {locks} exclusive lock(s); {half}");
-        report.push(name, cycles(key), "", what);
+        let what = format!("a switch, {locks} exclusive lock(s); {half}");
+        report.push_median(name, &all(key), "cycles", what);
     }
     let each = cycles("locks_8").zip(cycles("locks_1")).map(|(eight, one)| (eight - one) / 7.0);
     report.push(
         "switch_lock_each_cycles",
         each,
-        "",
-        "cycles that taking or giving back one lock more adds: (8 locks - 1 lock) / 7",
+        "cycles",
+        "what taking or giving back one lock more adds: (8 locks - 1 lock) / 7",
     );
-    let direct = "cycles of a switch from one VAS straight into another, no locks";
-    report.push("switch_direct_cycles", cycles("direct"), "", direct);
-    report.push("switch_hyper_cycles", cycles("hypercall"), "", "cycles of a switch by hypercall");
+    let direct = "a switch from one VAS straight into another, no locks";
+    report.push_median("switch_direct_cycles", &all("direct"), "cycles", direct);
+    let what = "a switch by hypercall";
+    report.push_median("switch_hyper_cycles", &all("hypercall"), "cycles", what);
 }
 
 fn handover(

@@ -1,10 +1,14 @@
-//! `spacejmp bench`: measurements on this machine.
+//! `spacejmp bench`: measurements on this machine, reports of them, comparisons.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
+use vmm::bench::compare::compare;
+use vmm::bench::document::{Document, Outcome, VERSION};
 use vmm::bench::payload::Unpacked;
+use vmm::bench::registry::{self, Bench, Experiment};
 use vmm::bench::sample::Runner;
-use vmm::bench::{Size, gups, map, rpc, run, switch, tlb};
+use vmm::bench::{Report, Size, markdown, written};
 use vmm::exit_code::ExitCode;
 use vmm::host;
 
@@ -15,82 +19,227 @@ use crate::errors::{self, Failure};
 /// Figures are ratios from one run wherever possible; what this machine cannot show is
 /// `not available`, in JSON null, with the reason.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(override_usage = "spacejmp bench [OPTIONS] NAME...|all\n       \
+    spacejmp bench compare A B\n       spacejmp bench report FILE")]
 pub(crate) struct Args {
-    /// What to measure
-    #[arg(value_enum)]
-    name: Name,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What to measure, or `all`; without a name, lists what there is
+    #[arg(value_name = "NAME", value_parser = names())]
+    names: Vec<String>,
     /// Smaller sizes: seconds instead of minutes, for a first look
     #[arg(long)]
     quick: bool,
     /// Print one JSON object, figures under `results`
     #[arg(long)]
     json: bool,
+    /// Write JSON, CSV, a report in Markdown and plots in SVG into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Name {
-    /// Running an ordinary program in a VM, against running it natively
-    Run,
-    /// Switching between address spaces, with and without locks
-    Switch,
-    /// Attaching and detaching address spaces, against mapping files
-    Map,
-    /// Reaching random pages, with and without a switch before each
-    Tlb,
-    /// Getting bytes another party has, against channels and sockets
-    Rpc,
-    /// Random updates of a table in windows, against remapping and messages
-    Gups,
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Two results side by side, with change and noise
+    ///
+    /// Status 1 when a count of instructions or exits has grown.
+    Compare {
+        /// What `--json` or `--out` gave: a file or a folder
+        a: PathBuf,
+        /// The same, later
+        b: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// A count may have grown
+        #[arg(long)]
+        allow_growth: bool,
+        /// Only what is counted, instructions and exits, and no times
+        #[arg(long)]
+        counts: bool,
+    },
+    /// The report, in Markdown, of results that are there already
+    Report {
+        /// What `--json` or `--out` gave: a file or a folder
+        file: PathBuf,
+        /// Write all files of `--out` into this folder instead
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
+
+const ALL: &str = "all";
 
 const EXAMPLES: &str = "\
 Examples:
+  spacejmp bench                            what there is
   spacejmp bench run --quick
-  spacejmp bench run --json > run.json
-  spacejmp bench switch";
+  spacejmp bench switch map --json > results.json
+  spacejmp bench all --out results          ten minutes; then open results/report.md
+  spacejmp bench compare results newer";
+
+fn names() -> clap::builder::PossibleValuesParser {
+    let all = clap::builder::PossibleValue::new(ALL).help("All of them, one after another");
+    let each = |experiment: &Experiment| {
+        clap::builder::PossibleValue::new(experiment.name).help(experiment.about)
+    };
+    registry::ALL.iter().map(each).chain([all]).collect::<Vec<_>>().into()
+}
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    match &args.command {
+        Some(Command::Compare { a, b, json, allow_growth, counts }) => {
+            let compared = compare(&read(a)?, &read(b)?);
+            let compared = if *counts { compared.counts() } else { compared };
+            let text = match json {
+                true => errors::json("print the comparison", &compared)?,
+                false => compared.table(),
+            };
+            let written = errors::write_all(&mut io::stdout(), text.as_bytes())?;
+            let has_grown = compared.grown().next().is_some() && !allow_growth;
+            Ok(if has_grown { ExitCode::Program(1) } else { written })
+        }
+        Some(Command::Report { file, out: None }) => {
+            errors::write_all(&mut io::stdout(), markdown::report(&read(file)?).as_bytes())
+        }
+        Some(Command::Report { file, out: Some(dir) }) => {
+            let files = written::write(dir, &read(file)?).map_err(cannot_write)?;
+            told(&files)
+        }
+        None if args.names.is_empty() => list(),
+        None => measure(args),
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Document, Failure> {
+    Document::read(path)
+        .map_err(|error| Failure::new("read the results", error, ExitCode::OwnFailure))
+}
+
+fn cannot_write(error: written::WriteError) -> Failure {
+    Failure::new("write the results", error, ExitCode::OwnFailure)
+}
+
+fn told(files: &[PathBuf]) -> Result<ExitCode, Failure> {
+    let lines: String = files.iter().map(|path| format!("{}\n", path.display())).collect();
+    errors::write_all(&mut io::stdout(), lines.as_bytes())
+}
+
+fn list() -> Result<ExitCode, Failure> {
+    let mut text = String::new();
+    for Experiment { name, about, paper, .. } in registry::ALL {
+        let paper = if paper.is_empty() { String::new() } else { format!(" ({paper})") };
+        text += &format!("{name:<8} {about}{paper}\n");
+    }
+    text += &format!("{ALL:<8} All of them\n");
+    errors::write_all(&mut io::stdout(), text.as_bytes())
+}
+
+/// One line on the terminal that says how far it is; nothing where nobody watches.
+struct Bar {
+    is_watched: bool,
+    all: usize,
+    begun: usize,
+}
+
+impl Bar {
+    fn say(&self, name: &str, what: &str) {
+        const WIDTH: usize = 20;
+        if self.is_watched {
+            let full = WIDTH * (self.begun - 1) / self.all.max(1);
+            let bar = format!("{}{}", "#".repeat(full), ".".repeat(WIDTH - full));
+            let (begun, all) = (self.begun, self.all);
+            // Progress is a courtesy: a closed stderr is no reason to stop.
+            let _ = write!(io::stderr(), "\r\x1b[K[{bar}] {begun}/{all} {name}: {what} ...");
+        }
+    }
+
+    fn wipe(&self) {
+        if self.is_watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn measure(args: &Args) -> Result<ExitCode, Failure> {
     let cannot = |error| Failure::new("measure", error, ExitCode::OwnFailure);
+    if let Some(dir) = &args.out {
+        written::prepare(dir).map_err(cannot_write)?;
+    }
+    let is_all = args.names.iter().any(|name| name == ALL);
+    let is_named = |e: &&Experiment| is_all || args.names.iter().any(|name| name == e.name);
+    let chosen: Vec<&Experiment> = registry::ALL.iter().filter(is_named).collect();
     let spacejmp = std::env::current_exe()
         .map_err(|error| Failure::new("find its own binary", error, ExitCode::OwnFailure))?;
     let programs = Unpacked::new().map_err(cannot)?;
     let runner = Runner { spacejmp, dir: programs.dir().to_owned() };
     let size = if args.quick { Size::Quick } else { Size::Full };
-    let is_watched = io::stderr().is_terminal();
-    let mut progress = |what: &str| {
-        if is_watched {
-            // Progress is a courtesy: a closed stderr is no reason to stop.
-            let _ = write!(io::stderr(), "\r\x1b[K{what} ...");
-        }
-    };
     let host = host::probe();
     let has_tags = host.guest_cpu.as_ref().map(|cpu| cpu.pcid);
-    let report = match args.name {
-        Name::Run => run::measure(&runner, &programs, size, &mut progress),
-        Name::Switch => switch::measure(&runner, &programs, size, has_tags, &mut progress),
-        Name::Map => map::measure(&runner, &programs, size, &mut progress),
-        Name::Tlb => tlb::measure(&runner, &programs, size, has_tags, &mut progress),
-        Name::Rpc => rpc::measure(&runner, &programs, size, &mut progress),
-        Name::Gups => gups::measure(&runner, &programs, size, &mut progress),
-    };
-    if is_watched {
-        let _ = write!(io::stderr(), "\r\x1b[K");
+    let bench = Bench { runner: &runner, programs: &programs, size, has_tags };
+    let mut bar = Bar { is_watched: io::stderr().is_terminal(), all: chosen.len(), begun: 0 };
+    let mut reports: Vec<(&Experiment, Report)> = Vec::new();
+    for experiment in chosen {
+        bar.begun += 1;
+        // Experiments must not meet what others have left.
+        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+        let report = (experiment.measure)(&bench, &mut |what| bar.say(experiment.name, what));
+        bar.wipe();
+        reports.push((experiment, report.map_err(cannot)?));
     }
-    let report = report.map_err(cannot)?;
-    let text = if args.json {
-        let host = serde_json::to_value(host).unwrap_or_default();
-        let name = match args.name {
-            Name::Run => "run",
-            Name::Switch => "switch",
-            Name::Map => "map",
-            Name::Tlb => "tlb",
-            Name::Rpc => "rpc",
-            Name::Gups => "gups",
-        };
-        errors::json("print the figures", &report.json(name, args.quick, host))?
-    } else {
-        report.table()
+    let host = serde_json::to_value(host).unwrap_or_default();
+    finish(args, &host, &reports)
+}
+
+/// Prints and writes; status 1 when a check was broken that these sizes must keep.
+fn finish(
+    args: &Args,
+    host: &serde_json::Value,
+    reports: &[(&Experiment, Report)],
+) -> Result<ExitCode, Failure> {
+    let json = |(experiment, report): &(&Experiment, Report), host: &serde_json::Value| {
+        report.json(experiment.name, args.quick, host.clone())
     };
-    errors::write_all(&mut io::stdout(), text.as_bytes())
+    // As if read back: what is written is what was printed.
+    let outcome = |one: &(&Experiment, Report)| -> Result<Outcome, Failure> {
+        serde_json::from_value(json(one, &serde_json::Value::Null))
+            .map_err(|error| Failure::new("print the figures", error, ExitCode::OwnFailure))
+    };
+    let experiments = reports.iter().map(outcome).collect::<Result<_, _>>()?;
+    let document = Document { version: VERSION, host: host.clone(), experiments };
+    let text = match (args.json, reports) {
+        (true, [one]) => errors::json("print the figures", &json(one, host))?,
+        (true, _) => errors::json("print the figures", &document)?,
+        (false, _) => tables(reports),
+    };
+    if let Some(dir) = &args.out {
+        written::write(dir, &document).map_err(cannot_write)?;
+    }
+    let written = errors::write_all(&mut io::stdout(), text.as_bytes())?;
+    let mut is_sound = true;
+    for (bench, check) in document.broken() {
+        // Of small sizes nothing is expected but right results.
+        is_sound &= args.quick && check.needs_quiet;
+        // The figures are there, and whoever reads only those must not miss it.
+        let _ = writeln!(
+            io::stderr(),
+            "spacejmp: {bench}: check {} is broken: {}; found: {}; do not use these figures",
+            check.name,
+            check.rule,
+            check.found
+        );
+    }
+    Ok(if is_sound { written } else { ExitCode::Program(1) })
+}
+
+fn tables(reports: &[(&Experiment, Report)]) -> String {
+    match reports {
+        [(_, report)] => report.table(),
+        many => {
+            let table =
+                |(e, report): &(&Experiment, Report)| format!("{}:\n{}\n", e.name, report.table());
+            many.iter().map(table).collect()
+        }
+    }
 }

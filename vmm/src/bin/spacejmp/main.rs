@@ -11,6 +11,7 @@ mod doctor;
 mod ending;
 mod errors;
 mod log;
+mod new;
 mod run;
 mod run_options;
 mod seg;
@@ -46,6 +47,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    New(new::Args),
     Run(run::Args),
     Vas(vas::Args),
     Seg(seg::Args),
@@ -59,6 +61,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  spacejmp new diary          a project to begin with
   spacejmp run ./hello        run a static program in a VM
   spacejmp vas ls             the address spaces in your store
   spacejmp doctor             can this machine run VMs, and how fast
@@ -87,6 +90,7 @@ fn main() -> process::ExitCode {
 impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Self::New(args) => new::run(&args),
             Self::Run(args) => run::run(args),
             Self::Vas(args) => vas::run(args),
             Self::Seg(args) => seg::run(args),

@@ -1,0 +1,132 @@
+//! Projects made by `spacejmp new` build, run in a VM, and pass their own tests; without network,
+//! with what building this workspace has downloaded.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tests::guests::{self, Profile};
+use tests::skip_without_kvm;
+
+fn spacejmp() -> PathBuf {
+    guests::program("vmm", "spacejmp", Profile::Dev)
+}
+
+/// A folder that stays between runs, so that a project's dependencies are built once.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).expect("cargo has made the folder around it");
+    folder
+}
+
+/// Makes the project `diary` in `folder`, which may hold an older one.
+fn new(folder: &Path, options: &[&str]) -> (PathBuf, Value) {
+    let path = folder.join("diary");
+    if path.exists() {
+        fs::remove_dir_all(&path).expect("it is ours");
+    }
+    let mut command = Command::new(spacejmp());
+    command.current_dir(folder).args(["new", "diary", "--json"]).args(options);
+    let output = succeed(&mut command);
+    (path, serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+#[track_caller]
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|err| panic!("cannot run {command:?}: {err}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    output
+}
+
+/// What the program prints in a VM with a store of its own.
+#[track_caller]
+fn in_vm(store: &Path, program: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(spacejmp());
+    command.args(["run", "--timeout", "120", "--store"]).arg(store).arg(program).args(args);
+    String::from_utf8(succeed(&mut command).stdout).expect("text")
+}
+
+#[test]
+fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_makes_of_it() {
+    skip_without_kvm!();
+    let folder = folder("new-rust");
+    let (path, made) = new(&folder, &[]);
+    let files: Vec<_> = made["files"].as_array().expect("a list").iter().collect();
+    assert!(files.contains(&&Value::from("src/main.rs")), "{made}");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let target = folder.join("target");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(&cargo);
+        // Not the settings of the tests' own build.
+        for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting_of_cargo(key)) {
+            command.env_remove(key);
+        }
+        command.current_dir(&path).env("CARGO_TARGET_DIR", &target).env("SPACEJMP", spacejmp());
+        succeed(command.args(args).args(["--offline", "--quiet"]))
+    };
+    let warned = run(&["build"]).stderr;
+    assert!(warned.is_empty(), "{}", String::from_utf8_lossy(&warned));
+    let program = target.join("x86_64-unknown-linux-gnu/debug/diary");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    assert_eq!(in_vm(store.path(), &program, &["3", "4", "5"]), "run 1: 3 numbers, sum 12\n");
+    assert_eq!(in_vm(store.path(), &program, &["6"]), "run 2: 4 numbers, sum 18\n");
+    let tested = run(&["test"]);
+    let errors = String::from_utf8_lossy(&tested.stderr);
+    assert!(!errors.contains("SKIPPED"), "its test found no VM: {errors}");
+
+    // The tutorial goes on with this project.
+    let tutorial = include_str!("../../docs/src/tutorial.md");
+    let (_, source) = tutorial.split_once("```rust\n").expect("it has one whole program");
+    let (source, _) = source.split_once("```").expect("which ends");
+    fs::write(path.join("src/main.rs"), source).expect("written");
+    run(&["build"]);
+    assert_eq!(in_vm(store.path(), &program, &["add", "to", "be", "or", "not", "to", "be"]), "");
+    assert_eq!(in_vm(store.path(), &program, &["count", "be"]), "be: 2\n");
+    assert_eq!(in_vm(store.path(), &program, &[]), "4 words\n");
+}
+
+/// What cargo tells the programs it runs, tests too, and a flag that would override the project's.
+fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
+    let key = key.to_string_lossy();
+    key.starts_with("CARGO_PKG_") || key == "CARGO_BUILD_TARGET" || key == "RUSTFLAGS"
+}
+
+#[test]
+fn a_c_project_builds_runs_and_passes_its_test() {
+    skip_without_kvm!();
+    // Builds the library, in the profile that the other tests have.
+    guests::c_linked("figure4");
+    let folder = folder("new-c");
+    let (path, _) = new(&folder, &["--c"]);
+    let own = spacejmp();
+    let library = own.parent().expect("cargo's folder").join("libspacejmp.a");
+    assert!(library.is_file(), "cargo puts both into one folder: {}", library.display());
+    let make = |target: &str| {
+        let mut command = Command::new("make");
+        command.current_dir(&path).arg(target).arg("CFLAGS=-std=gnu11 -Wall -Wextra -Werror");
+        command.arg(format!("LIB={}", own.parent().expect("cargo's folder").display()));
+        succeed(command.arg(format!("SPACEJMP={}", own.display())))
+    };
+    make("diary");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 texts\none\n");
+    assert_eq!(in_vm(store.path(), &path.join("diary"), &["two"]), "2 texts\ntwo\none\n");
+    let tested = make("test");
+    assert!(String::from_utf8_lossy(&tested.stdout).contains("texts stay: ok"), "{tested:?}");
+}
+
+#[test]
+fn a_folder_that_exists_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(folder.path().join("mine")).expect("a folder");
+    let mut command = Command::new(spacejmp());
+    let output = command.current_dir(&folder).args(["new", "mine"]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(125));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("exists already") && error.contains("help:"), "{error}");
+    assert_eq!(fs::read_dir(folder.path().join("mine")).expect("a folder").count(), 0);
+}

@@ -1,0 +1,252 @@
+//! Two runs side by side: what changed, and whether that is more than noise.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::document::{Document, Outcome, Row};
+use super::markdown::number;
+
+/// Units of what is counted, not timed: no noise is in it, so every growth is real.
+const COUNTED: [&str; 2] = ["instructions", "exits"];
+
+/// One figure in two runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Line {
+    /// The experiment.
+    pub bench: String,
+    /// The figure.
+    pub figure: String,
+    /// Its unit.
+    pub unit: String,
+    /// In the first run.
+    pub a: Option<f64>,
+    /// In the second.
+    pub b: Option<f64>,
+    /// From the first to the second; `None` where one is missing or the first is 0.
+    pub change_percent: Option<f64>,
+    /// The larger of the two spreads, twice: a change below it may be chance. `None` where
+    /// nothing is known about it.
+    pub noise_percent: Option<f64>,
+    /// What to think of it.
+    pub verdict: Verdict,
+}
+
+/// What to think of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The same, or within the noise.
+    Same,
+    /// More than the noise, or of unknown noise.
+    Changed,
+    /// A count of instructions or exits has grown.
+    Grown,
+    /// In one of the runs only.
+    OnlyOne,
+}
+
+/// All figures of both runs, in the order of the first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The figures.
+    pub lines: Vec<Line>,
+    /// Why the comparison may say little: other hosts, small sizes, broken checks.
+    pub warnings: Vec<String>,
+}
+
+/// Compares run `b` with run `a`.
+#[must_use]
+pub fn compare(a: &Document, b: &Document) -> Comparison {
+    let mut lines = Vec::new();
+    let find = |document: &'_ Document, bench: &str| -> Option<Outcome> {
+        document.experiments.iter().find(|outcome| outcome.bench == bench).cloned()
+    };
+    for first in &a.experiments {
+        let second = find(b, &first.bench);
+        let rows: Vec<Row<'_>> = second.iter().flat_map(Outcome::rows).collect();
+        for row in first.rows() {
+            let other = rows.iter().find(|other| other.name == row.name);
+            lines.push(line(&first.bench, Some(&row), other));
+        }
+        let new = rows.iter().filter(|row| !first.results.contains_key(row.name));
+        lines.extend(new.map(|row| line(&first.bench, None, Some(row))));
+    }
+    for second in &b.experiments {
+        if find(a, &second.bench).is_none() {
+            lines.extend(second.rows().map(|row| line(&second.bench, None, Some(&row))));
+        }
+    }
+    Comparison { lines, warnings: warnings(a, b) }
+}
+
+/// What tells machines apart and does not change from run to run, as free memory does.
+fn machine(run: &Document) -> Vec<Option<&Value>> {
+    let paths = ["/system/kernel", "/system/cpus", "/system/memory/total_bytes", "/guest_cpu"];
+    paths.iter().map(|path| run.host.pointer(path)).collect()
+}
+
+fn warnings(a: &Document, b: &Document) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if a.kind() != b.kind() {
+        let kinds = format!("{} and {}", a.kind(), b.kind());
+        warnings.push(format!("the kinds of host differ, {kinds}: nothing can be compared"));
+    } else if machine(a) != machine(b) {
+        warnings.push("the machines differ: only counts and ratios can be compared".to_owned());
+    }
+    for (which, document) in [("first", a), ("second", b)] {
+        if document.is_quick() {
+            warnings.push(format!("the {which} run has small sizes (--quick)"));
+        }
+        for (bench, check) in document.broken() {
+            warnings.push(format!("the {which} run broke a check of {bench}: {}", check.name));
+        }
+    }
+    warnings
+}
+
+fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Line {
+    let row = b.or(a);
+    let text = |of: fn(&Row<'_>) -> String| row.map(of).unwrap_or_default();
+    let unit = text(|row| row.unit.to_owned());
+    let (first, second) = (a.and_then(|row| row.value), b.and_then(|row| row.value));
+    let both = first.zip(second);
+    let change_percent = both.filter(|(a, _)| *a != 0.0).map(|(a, b)| (b - a) / a.abs() * 100.0);
+    let spread = |row: Option<&Row<'_>>| row.and_then(|row| row.spread_percent);
+    let noise_percent = spread(a).into_iter().chain(spread(b)).reduce(f64::max).map(|p| 2.0 * p);
+    let verdict = match both {
+        None if first.is_none() && second.is_none() => Verdict::Same,
+        None => Verdict::OnlyOne,
+        Some((a, b)) if COUNTED.contains(&unit.as_str()) && b > a => Verdict::Grown,
+        Some((a, b)) if a == b => Verdict::Same,
+        Some(_) => match (change_percent, noise_percent) {
+            (Some(change), Some(noise)) if change.abs() <= noise => Verdict::Same,
+            _ => Verdict::Changed,
+        },
+    };
+    Line {
+        bench: bench.to_owned(),
+        figure: text(|row| row.name.to_owned()),
+        unit,
+        a: first,
+        b: second,
+        change_percent,
+        noise_percent,
+        verdict,
+    }
+}
+
+impl Comparison {
+    /// Only what is counted: instructions and exits, which small sizes do not change.
+    #[must_use]
+    pub fn counts(mut self) -> Comparison {
+        self.lines.retain(|line| COUNTED.contains(&line.unit.as_str()));
+        self
+    }
+
+    /// Counts that have grown.
+    pub fn grown(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.verdict == Verdict::Grown)
+    }
+
+    /// A table for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for warning in &self.warnings {
+            let _ = writeln!(text, "note: {warning}");
+        }
+        let _ = writeln!(
+            text,
+            "{:<8} {:<34} {:>12} {:>12} {:>9} {:>8}",
+            "", "figure", "first", "second", "change", "noise"
+        );
+        for line in &self.lines {
+            let value = |value: Option<f64>| value.map_or("-".to_owned(), number);
+            let change =
+                line.change_percent.map_or("-".to_owned(), |percent| format!("{percent:+.1} %"));
+            let noise = line.noise_percent.map_or("-".to_owned(), |p| format!("{p:.1} %"));
+            let mark = match line.verdict {
+                Verdict::Same => "",
+                Verdict::Changed => "changed",
+                Verdict::Grown => "GROWN",
+                Verdict::OnlyOne => "only one",
+            };
+            let _ = writeln!(
+                text,
+                "{:<8} {:<34} {:>12} {:>12} {change:>9} {noise:>8} {mark}",
+                line.bench,
+                line.figure,
+                value(line.a),
+                value(line.b)
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Report;
+    use super::super::document::VERSION;
+    use super::*;
+
+    fn run(samples: &[f64], exits: f64) -> Document {
+        let mut report = Report::default();
+        report.push_median("t_us", samples, "us", "");
+        report.push("start_exits", exits, "exits", "");
+        report.push("never", None, "", "no PCID");
+        let json = report.json("start", false, serde_json::Value::Null);
+        let outcome = serde_json::from_value(json).expect("our own");
+        Document { version: VERSION, host: serde_json::Value::Null, experiments: vec![outcome] }
+    }
+
+    fn verdicts(a: &Document, b: &Document) -> Vec<Verdict> {
+        compare(a, b).lines.iter().map(|line| line.verdict).collect()
+    }
+
+    #[test]
+    fn a_change_within_the_spread_is_none_and_one_more_exit_is_growth() {
+        use Verdict::{Changed, Grown, Same};
+        let a = run(&[95.0, 100.0, 105.0], 34.0);
+        assert_eq!(verdicts(&a, &a), [Same, Same, Same]);
+        assert_eq!(verdicts(&a, &run(&[104.0, 106.0, 107.0], 33.0)), [Same, Changed, Same]);
+        let worse = run(&[195.0, 200.0, 205.0], 35.0);
+        assert_eq!(verdicts(&a, &worse), [Changed, Grown, Same]);
+        let compared = compare(&a, &worse);
+        assert_eq!(compared.grown().count(), 1);
+        assert_eq!(compared.lines[0].change_percent, Some(100.0));
+        assert!(compared.table().contains("GROWN"));
+        let counts = compared.counts();
+        assert_eq!((counts.lines.len(), counts.grown().count()), (1, 1));
+    }
+
+    #[test]
+    fn what_only_one_run_has_is_shown_and_other_hosts_are_warned_of() {
+        let a = run(&[1.0], 1.0);
+        let mut b = a.clone();
+        b.experiments[0].results.shift_remove("start_exits");
+        let host = |kind: &str, kernel: &str, free: u64| {
+            serde_json::json!({
+                "translation": { "kind": kind },
+                "system": { "kernel": kernel, "memory": { "available_bytes": free } },
+            })
+        };
+        let warns = |a: &Document, b: &Document, what: &str| {
+            compare(a, b).warnings.iter().any(|warning| warning.contains(what))
+        };
+        let mut a = a;
+        a.host = host("ept", "6.1", 1);
+        b.host = host("ept", "6.1", 2);
+        assert!(compare(&a, &b).warnings.is_empty(), "free memory is no property of a machine");
+        b.host = host("ept", "6.2", 1);
+        assert!(warns(&a, &b, "machines differ"));
+        b.host = host("npt", "6.1", 1);
+        assert!(warns(&a, &b, "ept and npt"));
+        let compared = compare(&a, &b);
+        assert_eq!(compared.lines[1].verdict, Verdict::OnlyOne);
+        b.experiments[0].bench = "other".into();
+        assert_eq!(compare(&a, &b).lines.len(), 5);
+    }
+}

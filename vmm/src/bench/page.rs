@@ -1,0 +1,94 @@
+//! The book's page of results: prose by hand, and between two marks what is made of the runs
+//! that are committed in `resources/results`. A test compares the two, `cargo xtask results`
+//! makes both anew.
+
+use super::document::Document;
+use super::markdown;
+
+/// The line before the generated part.
+pub const BEGIN: &str = "<!-- generated from resources/results by `cargo xtask results`: begin -->";
+/// The line after it.
+pub const END: &str = "<!-- generated: end -->";
+
+/// Folder of the plots of a kind of host, from the page.
+#[must_use]
+pub fn plots(kind: &str) -> String {
+    format!("results/{kind}")
+}
+
+/// The page with its generated part made of `runs`, whatever it was before; `None` when the
+/// page does not have both marks, each once and in order.
+#[must_use]
+pub fn page(page: &str, runs: &[Document]) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    if [before, after].iter().any(|part| part.contains(BEGIN) || part.contains(END)) {
+        return None;
+    }
+    Some(format!("{before}{BEGIN}\n\n{}{END}{after}", generated(runs)))
+}
+
+fn generated(runs: &[Document]) -> String {
+    if runs.is_empty() {
+        return "No full run has been committed yet.\n\n".to_owned();
+    }
+    let section = |run: &Document| {
+        let kind = run.kind();
+        let heading = format!("## A full run: {}", in_words(kind));
+        markdown::section(run, &heading, &plots(kind)) + "\n"
+    };
+    runs.iter().map(section).collect()
+}
+
+fn in_words(kind: &str) -> &str {
+    match kind {
+        "ept" => "hardware KVM with EPT",
+        "npt" => "hardware KVM with NPT",
+        "shadow" => "hardware KVM with shadow tables",
+        "software" => "software KVM",
+        _ => "a host of unknown kind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::{VERSION, tests::report};
+    use super::*;
+
+    fn run() -> Document {
+        let json = report().json("tlb", false, serde_json::Value::Null);
+        let host = serde_json::json!({ "translation": { "kind": "software" } });
+        let outcome = serde_json::from_value(json).expect("our own");
+        Document { version: VERSION, host, experiments: vec![outcome] }
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_changes_and_once_made_it_stays() {
+        let template = format!("# Results\n\nBy hand.\n\n{BEGIN}\nold\n{END}\n\nMore by hand.\n");
+        let made = page(&template, &[run()]).expect("both marks are there");
+        assert!(made.starts_with("# Results\n\nBy hand.\n\n") && !made.contains("old"));
+        assert!(made.ends_with(&format!("{END}\n\nMore by hand.\n")));
+        assert!(made.contains("\n## A full run: software KVM\n"), "{made}");
+        assert!(made.contains("\n### `tlb`\n") && made.contains("](results/software/curve.svg)"));
+        assert_eq!(page(&made, &[run()]).as_ref(), Some(&made));
+    }
+
+    #[test]
+    fn without_a_run_the_page_says_so_instead_of_nothing() {
+        let made = page(&format!("{BEGIN}\n{END}\n"), &[]).expect("both marks are there");
+        assert!(made.contains("No full run has been committed yet."));
+    }
+
+    #[test]
+    fn a_page_without_both_marks_in_order_is_not_touched() {
+        for bad in [
+            String::new(),
+            BEGIN.to_owned(),
+            format!("{END}{BEGIN}"),
+            format!("{BEGIN}{BEGIN}{END}"),
+            format!("{BEGIN}{END}{END}"),
+        ] {
+            assert_eq!(page(&bad, &[]), None, "{bad}");
+        }
+    }
+}

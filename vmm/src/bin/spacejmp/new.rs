@@ -1,0 +1,322 @@
+//! `spacejmp new`: a project that builds, runs and has a test.
+//!
+//! The files are in `vmm/templates`, embedded, so the command works wherever it was copied to. The
+//! SDK is not embedded: a project refers to a checkout, by default the one the command was
+//! built from.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use vmm::error::Remedy;
+use vmm::exit_code::ExitCode;
+
+use crate::errors::{self, Failure};
+
+/// Make a project: a small program that keeps its data in an address space, with a test
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp new diary            a Rust project in the new folder `diary`
+  spacejmp new diary --c        the same in C, with a Makefile
+  spacejmp new diary --sdk ../spacejmp
+
+Then `cd diary`; its README.md says how to build, run and test it.")]
+pub(crate) struct Args {
+    /// The new folder; its last part is the project's name: ASCII letters, digits, `-` and `_`
+    path: PathBuf,
+    /// In C instead of Rust
+    #[arg(long)]
+    c: bool,
+    /// The checkout of SpaceJMP to build against
+    ///
+    /// Default: the one this command lies in, or was built from.
+    #[arg(long, value_name = "DIR")]
+    sdk: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A template: where it goes, and its text. `{{name}}` and `{{sdk}}` stand for what they say.
+type Template = (&'static str, &'static str);
+
+const RUST: [Template; 6] = [
+    ("Cargo.toml", include_str!("../../../templates/rust/Cargo.toml.in")),
+    (".cargo/config.toml", include_str!("../../../templates/rust/config.toml")),
+    (".gitignore", "/target\n"),
+    ("README.md", include_str!("../../../templates/rust/README.md")),
+    ("src/main.rs", include_str!("../../../templates/rust/main.rs")),
+    ("tests/in_a_vm.rs", include_str!("../../../templates/rust/in_a_vm.rs")),
+];
+
+const C: [Template; 5] = [
+    ("Makefile", include_str!("../../../templates/c/Makefile")),
+    (".gitignore", "/{{name}}\n/test-store\n"),
+    ("README.md", include_str!("../../../templates/c/README.md")),
+    ("main.c", include_str!("../../../templates/c/main.c")),
+    ("test.sh", include_str!("../../../templates/c/test.sh")),
+];
+
+/// What cargo or the Makefile would take for something else.
+const RESERVED: [&str; 15] = [
+    "alloc",
+    "build",
+    "clean",
+    "core",
+    "deps",
+    "examples",
+    "incremental",
+    "main",
+    "proc_macro",
+    "run",
+    "spacejmp",
+    "std",
+    "target",
+    "test",
+    "test-store",
+];
+
+/// Why no project was made.
+#[derive(Debug, thiserror::Error)]
+enum NewError {
+    #[error("`{0}` is no name for a project: {1}")]
+    Name(String, &'static str),
+    #[error("{0} exists already")]
+    Exists(PathBuf),
+    #[error("{0} is no checkout of SpaceJMP: it has no guest-sdk/Cargo.toml")]
+    NoSdk(PathBuf),
+    #[error("the checkout this command was built from is not where it was")]
+    SdkGone,
+    #[error("the path of the SDK, {0}, has a character that {1} cannot take")]
+    SdkPath(PathBuf, &'static str),
+    #[error("cannot use {path}")]
+    File { path: PathBuf, source: io::Error },
+}
+
+impl Remedy for NewError {
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            NewError::Name(..) => "take ASCII letters, digits, `-` and `_`, a letter first",
+            NewError::Exists(_) => "choose another name; nothing was changed",
+            NewError::NoSdk(_) | NewError::SdkGone => {
+                "say where a checkout of SpaceJMP is: `--sdk DIR`"
+            }
+            NewError::SdkPath(..) => {
+                "make a link to it at a plainer path, and name that: `--sdk DIR`"
+            }
+            NewError::File { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+/// What was made.
+#[derive(Debug, Serialize)]
+struct Project {
+    name: String,
+    path: PathBuf,
+    language: &'static str,
+    sdk: PathBuf,
+    files: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let doing = format!("make project '{}'", args.path.display());
+    let project = make(args)
+        .map_err(|error| Failure::with_remedy(doing.clone(), error, ExitCode::OwnFailure))?;
+    let text = if args.json { errors::json(&doing, &project)? } else { project.text() };
+    errors::write_all(&mut io::stdout(), text.as_bytes())
+}
+
+impl Project {
+    fn text(&self) -> String {
+        let mut text = format!("made {}, a project in {}:\n", self.path.display(), self.language);
+        for file in &self.files {
+            let _ = writeln!(text, "  {file}");
+        }
+        let name = &self.name;
+        let _ = write!(text, "Next:\n  cd {}\n", self.path.display());
+        text += &if self.language == "C" {
+            format!("  make\n  spacejmp run ./{name} hello\n  make test\n")
+        } else {
+            format!(
+                "  cargo build\n  spacejmp run target/x86_64-unknown-linux-gnu/debug/{name} 3 4 5\n  \
+                 cargo test\n"
+            )
+        };
+        text
+    }
+}
+
+/// Everything is decided before anything is written.
+fn make(args: &Args) -> Result<Project, NewError> {
+    let name = project_name(&args.path)?;
+    if fs::symlink_metadata(&args.path).is_ok() {
+        return Err(NewError::Exists(args.path.clone()));
+    }
+    let sdk = find_sdk(args.sdk.as_deref())?;
+    let quoted = if args.c { for_make(&sdk)? } else { for_toml(&sdk.join("guest-sdk"))? };
+    let templates = if args.c { C.as_slice() } else { RUST.as_slice() };
+    let fill = |text: &str| text.replace("{{name}}", &name).replace("{{sdk}}", &quoted);
+    let mut files: Vec<(&str, Vec<u8>)> =
+        templates.iter().map(|(file, text)| (*file, fill(text).into_bytes())).collect();
+    if !args.c {
+        // The versions the SDK is tested with, which also are those that were downloaded for it.
+        let lock = sdk.join("Cargo.lock");
+        let bytes = fs::read(&lock).map_err(|source| NewError::File { path: lock, source })?;
+        files.push(("Cargo.lock", bytes));
+    }
+    write(&args.path, &files)?;
+    Ok(Project {
+        name,
+        path: args.path.clone(),
+        language: if args.c { "C" } else { "Rust" },
+        sdk,
+        files: files.iter().map(|(file, _)| (*file).to_owned()).collect(),
+    })
+}
+
+fn project_name(path: &Path) -> Result<String, NewError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let wrong = if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        "it does not begin with a letter"
+    } else if !name.chars().all(allowed) {
+        "it has other characters than letters, digits, `-` and `_`"
+    } else if name.len() > 64 {
+        "it is longer than 64 characters"
+    } else if RESERVED.contains(&name.as_str()) {
+        "the build takes it for something else"
+    } else {
+        return Ok(name);
+    };
+    Err(NewError::Name(name, wrong))
+}
+
+/// The checkout: as asked for, else the one this command lies in, else the one it was built
+/// from.
+fn find_sdk(asked: Option<&Path>) -> Result<PathBuf, NewError> {
+    let whole = |path: &Path| path.join("guest-sdk/Cargo.toml").is_file();
+    let absolute = |path: &Path| {
+        fs::canonicalize(path).map_err(|source| NewError::File { path: path.to_owned(), source })
+    };
+    if let Some(asked) = asked {
+        let path = absolute(asked)?;
+        return if whole(&path) { Ok(path) } else { Err(NewError::NoSdk(path)) };
+    }
+    let own = std::env::current_exe().ok();
+    let around = own.iter().flat_map(|own| own.ancestors());
+    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let found = around.chain(built_from).find(|path| whole(path)).ok_or(NewError::SdkGone)?;
+    absolute(found)
+}
+
+/// A path as a TOML string: JSON's escapes are among TOML's.
+fn for_toml(path: &Path) -> Result<String, NewError> {
+    let wrong = || NewError::SdkPath(path.to_owned(), "Cargo.toml");
+    let text = path.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(wrong)?;
+    serde_json::to_string(text).map_err(|_| wrong())
+}
+
+/// A path as `make` and the shell below it take it unquoted.
+fn for_make(path: &Path) -> Result<String, NewError> {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@,".contains(c);
+    let text = path.to_str().filter(|text| text.chars().all(plain));
+    text.map(str::to_owned).ok_or_else(|| NewError::SdkPath(path.to_owned(), "make"))
+}
+
+/// Writes a folder that did not exist. If that fails, what was written is taken away again.
+fn write(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), NewError> {
+    let failed = |path: &Path, source: io::Error| NewError::File { path: path.to_owned(), source };
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).map_err(|source| failed(parent, source))?;
+    }
+    fs::create_dir(folder).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => NewError::Exists(folder.to_owned()),
+        _ => failed(folder, source),
+    })?;
+    let written = files.iter().try_for_each(|(file, text)| {
+        let path = folder.join(file);
+        let parent = path.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(|source| failed(parent, source))?;
+        let open = OpenOptions::new().write(true).create_new(true).open(&path);
+        open.and_then(|mut to| to.write_all(text)).map_err(|source| failed(&path, source))
+    });
+    if written.is_err() {
+        // The first error is the one to tell; this folder is ours.
+        let _ = fs::remove_dir_all(folder);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_cargo_make_and_the_store_take() {
+        for good in ["diary", "word-index_2", "some/where/else"] {
+            assert!(project_name(Path::new(good)).is_ok(), "{good}");
+        }
+        for bad in ["", "2fast", "a b", "a/..", "caf\u{e9}", "test", "std", "-x", "a\nb", "a$b"] {
+            assert!(project_name(Path::new(bad)).is_err(), "{bad:?}");
+        }
+        assert!(project_name(Path::new(&"x".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn nothing_is_left_to_fill_in() {
+        let folder = tempfile::tempdir().unwrap();
+        for c in [false, true] {
+            let path = folder.path().join(format!("project{c}"));
+            let project = make(&Args { path: path.clone(), c, sdk: None, json: false }).unwrap();
+            for file in project.files {
+                let text = fs::read_to_string(path.join(&file)).unwrap();
+                assert!(!text.contains("{{") && !text.contains("}}"), "{file}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_exists_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine");
+        fs::create_dir(&path).unwrap();
+        let args = Args { path: path.clone(), c: false, sdk: None, json: false };
+        assert!(matches!(make(&args), Err(NewError::Exists(_))));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+        let args = Args { path: folder.path().join("link"), ..args };
+        assert!(matches!(make(&args), Err(NewError::Exists(_))));
+    }
+
+    #[test]
+    fn a_project_that_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("half");
+        let twice = [("a", Vec::new()), ("a", Vec::new())];
+        assert!(matches!(write(&path, &twice), Err(NewError::File { .. })));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_without_the_sdk_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = find_sdk(Some(folder.path())).unwrap_err();
+        assert!(matches!(error, NewError::NoSdk(_)));
+        assert!(error.remedy().unwrap().contains("--sdk"));
+    }
+
+    #[test]
+    fn paths_that_make_would_misread_are_refused() {
+        assert_eq!(for_make(Path::new("/a/b-1.0")).unwrap(), "/a/b-1.0");
+        for bad in ["/a b", "/a$b", "/a#b", "/a:b", "/a'b", "/a%b"] {
+            assert!(for_make(Path::new(bad)).is_err(), "{bad}");
+        }
+        assert_eq!(for_toml(Path::new("/a \"b\"")).unwrap(), r#""/a \"b\"""#);
+    }
+}

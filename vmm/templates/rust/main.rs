@@ -1,0 +1,102 @@
+//! Remembers every number it was ever given.
+//!
+//! The numbers are a list in an address space, linked by ordinary pointers. Nothing is saved or
+//! loaded: the next run goes on where this one ends.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use spacejmp::{AllocError, At, Mode, Space, Storable, VBox, Write};
+
+spacejmp::brand! {
+    /// The address space as a type, and what everything in it is reached from.
+    Memory => Numbers
+}
+
+/// The root object.
+#[derive(Storable, Default)]
+#[storable(vas = Memory)]
+struct Numbers {
+    runs: u64,
+    latest: Option<VBox<Entry, Memory>>,
+}
+
+/// One number. `VBox` is `Box` for an address space.
+#[derive(Storable)]
+#[storable(vas = Memory)]
+struct Entry {
+    number: u32,
+    before: Option<VBox<Entry, Memory>>,
+}
+
+impl Numbers {
+    /// `at` proves that the thread is inside `Memory` and may write.
+    fn push(&mut self, at: &At<Memory, Write>, number: u32) -> Result<(), AllocError> {
+        // The list is not touched before there is room for one more.
+        let mut entry = VBox::new(at, Entry { number, before: None })?;
+        entry.get_mut(at).before = self.latest.take();
+        self.latest = Some(entry);
+        Ok(())
+    }
+
+    /// All numbers, the latest first.
+    fn iter<'a, M: Mode>(&'a self, at: &'a At<Memory, M>) -> impl Iterator<Item = u32> {
+        let latest = self.latest.as_ref().map(|entry| entry.get(at));
+        std::iter::successors(latest, |entry| Some(entry.before.as_ref()?.get(at)))
+            .map(|entry| entry.number)
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{}: {err}", env!("CARGO_PKG_NAME"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let given = std::env::args().skip(1).map(|arg| arg.parse()).collect::<Result<Vec<u32>, _>>();
+    let given = given.map_err(|err| format!("it takes numbers: {err}"))?;
+
+    let name = env!("CARGO_PKG_NAME");
+    let space = Space::<Memory>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
+
+    // To write: nobody else is inside, on the whole machine.
+    space.enter_mut(|v| {
+        let (numbers, at) = v.root_mut();
+        numbers.runs += 1;
+        given.iter().try_for_each(|number| numbers.push(at, *number))
+    })??;
+
+    // To read: together with everybody else who reads.
+    space.enter(|v| {
+        let numbers = v.root();
+        let sum: u64 = numbers.iter(v).map(u64::from).sum();
+        println!("run {}: {} numbers, sum {sum}", numbers.runs, numbers.iter(v).count());
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A space over plain memory needs no VM.
+    #[test]
+    fn the_latest_number_comes_first() {
+        let init = |_: &At<Memory, Write>| Ok(Numbers::default());
+        let space = Space::<Memory>::in_memory(1 << 20, init).unwrap();
+        space
+            .enter_mut(|v| {
+                let (numbers, at) = v.root_mut();
+                [3, 4, 5].into_iter().try_for_each(|number| numbers.push(at, number))
+            })
+            .unwrap()
+            .unwrap();
+        let all: Vec<_> = space.enter(|v| v.root().iter(v).collect()).unwrap();
+        assert_eq!(all, [5, 4, 3]);
+    }
+}
