@@ -50,8 +50,9 @@
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
-//!   it comes from; [`ScopedAlloc`]: the same for existing code
+//! - [`VBox`], [`VPtr`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
+//!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
+//!   existing code
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -74,6 +75,7 @@ mod objects;
 mod place;
 mod ptr;
 mod scope;
+pub mod serial;
 mod space;
 pub mod storable;
 pub mod sys;

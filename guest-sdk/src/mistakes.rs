@@ -3,7 +3,7 @@
 //! What all of them begin with compiles, and so does each of them without its last step:
 //!
 //! ```
-//! use spacejmp::{In, Space, Storable, VBox, VPtr, Write};
+//! use spacejmp::{In, Space, Storable, VBox, VPtr, VVec, Write};
 //!
 //! #[derive(Storable)]
 //! #[storable(vas = One)]
@@ -14,6 +14,9 @@
 //! spacejmp::brand! { One => Option<VBox<Node, One>>, Two => Option<VPtr<u64, Two>> }
 //!
 //! fn check(one: &Space<One>, two: &Space<Two>, v: &mut In<One, Write>) {
+//!     let mut list = VVec::from_slice(v, &[1_u64]).unwrap();
+//!     let first = list.at(v)[0];
+//!     list.at_mut(v).push(first).unwrap();
 //!     let mut node = VBox::new(v, Node { next: None, number: 1 }).unwrap();
 //!     node.get_mut(v).number = 2;
 //!     let number = one.enter(|v| v.root().as_ref().map(|node| node.get(v).number));
@@ -97,6 +100,35 @@
 //!     let (root, _) = v.root_mut();
 //!     *shared.get_mut(v) = *root;
 //!     *root = 1;
+//! }
+//! ```
+//!
+//! Reading a collection with the token of another VAS, and keeping what may move or be dropped
+//! while it is changed:
+//! ```compile_fail
+//! # use spacejmp::{In, Read, VVec};
+//! # spacejmp::brand! { One => u64, Two => u64 }
+//! fn check(list: &VVec<u64, One>, w: &In<Two, Read>) -> u64 {
+//!     list.at(w)[0]
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{At, VVec, Write};
+//! # spacejmp::brand! { One => u64 }
+//! fn check(list: &mut VVec<u64, One>, at: &At<One, Write>) -> u64 {
+//!     let first = &list.at(at)[0];
+//!     list.at_mut(at).push(1).unwrap();
+//!     *first
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{In, VHashMap, Write};
+//! # spacejmp::brand! { One => VHashMap<u8, u64, One>, Two => u64 }
+//! fn check(v: &mut In<One, Write>, two: &spacejmp::Space<Two>) {
+//!     let (root, at) = v.root_mut();
+//!     let values = root.at_mut(at);
+//!     v.enter(two, |_| ()).unwrap();
+//!     drop(values);
 //! }
 //! ```
 //!

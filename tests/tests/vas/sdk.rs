@@ -78,6 +78,20 @@ fn another_program_with_another_type_is_told_both_and_the_first_difference() {
 }
 
 #[test]
+fn collections_are_read_and_changed_by_another_program_in_another_vm() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good("sdk_fill", &["20000"]), "filled 20000\n");
+    let found = world.good("sdk_find", &["20000"]);
+    assert!(found.ends_with("done\n"), "{found}");
+    // The first program goes on with what the second one left.
+    let filled = world.good("sdk_fill", &["100"]);
+    let total: usize = filled.trim_start_matches("filled ").trim().parse().expect("a number");
+    assert!((5_000..20_000).contains(&total), "{filled}");
+    world.left_clean();
+}
+
+#[test]
 fn collections_of_std_made_in_a_scope_are_read_and_changed_by_the_next_run() {
     skip_without_kvm!();
     let world = World::new();

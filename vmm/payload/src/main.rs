@@ -11,9 +11,11 @@ mod compute;
 mod exchange;
 mod gups;
 mod handover;
+mod heap;
 mod json;
 mod lines;
 mod mapping;
+mod maps;
 mod memory;
 mod options;
 mod paths;
@@ -55,6 +57,10 @@ Usage: payload SUBCOMMAND [OPTIONS]
   rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
                                       random updates of 1 to N windows (default 16), N sets each
+  heap [--count N] [--rounds N]       allocating in a VAS beside malloc, N requests (in a VM)
+  maps [--count N] [--rounds N]       a hash map of N entries in a VAS beside one at home (in a VM)
+  maps-fill NAME [--count N]          making such a map (in a VM)
+  maps-open NAME                      finding it again (in another VM)
   gups-party, rpc-party, paths-party  started by the others: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
@@ -157,6 +163,9 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             exchange::run(kind, count).map_err(Failure::Work)?
         }
         "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
+        "heap" | "maps" | "maps-fill" | "maps-open" => {
+            return collections(subcommand, options).map(Some);
+        }
         "gups" => random_updates(options)?,
         "gups-party" => return window_party(options).map(|()| None),
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
@@ -179,6 +188,20 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
         "handover" => handover::by_lock(positional()?, count),
         "handover-futex" => handover::by_futex(positional()?, count),
         _ => mapping::run(bytes, count, positional().ok()),
+    };
+    done.map_err(Failure::Work)
+}
+
+/// The subcommands about the guest SDK.
+fn collections(subcommand: &str, options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let (count, rounds) = (number("count", 100_000)?, number("rounds", 3)?);
+    let positional = || options.positional().map_err(Failure::Misuse);
+    let done = match subcommand {
+        "heap" => heap::run(count, rounds),
+        "maps" => maps::run(count, rounds),
+        "maps-fill" => maps::fill(positional()?, count),
+        _ => maps::open(positional()?),
     };
     done.map_err(Failure::Work)
 }
