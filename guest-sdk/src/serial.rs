@@ -24,6 +24,8 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
+mod ordered;
+
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -8,6 +8,7 @@
 //! - `btree`: [`VBTreeMap`], an ordered map
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
+//! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
@@ -15,6 +16,7 @@
 //! [`VAlloc`](crate::VAlloc) for their memory: growing goes through the space's heap, nothing else
 //! differs from a collection at home.
 
+pub mod arena;
 pub mod btree;
 mod entry;
 mod key;
@@ -27,6 +29,7 @@ mod vec;
 mod within;
 mod words;
 
+pub use arena::{VArena, VId};
 pub use btree::VBTreeMap;
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use key::VKey;

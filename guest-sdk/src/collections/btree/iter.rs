@@ -274,6 +274,23 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> DoubleEndedIterator for Iter
 impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> ExactSizeIterator for Iter<'_, K, T, V, M> {}
 impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> FusedIterator for Iter<'_, K, T, V, M> {}
 
+/// The entries with their keys as they are stored, in order.
+pub(crate) struct Stored<'a, K, T, V: Brand, M>(pub(super) Iter<'a, K, T, V, M>);
+
+impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iterator for Stored<'a, K, T, V, M> {
+    type Item = (&'a K, &'a T);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.left = self.0.left.checked_sub(1)?;
+        let (front, _) = self.0.range.ends.as_mut()?;
+        front.next(self.0.range.at)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
 impl<K, T, V: Brand, M> Clone for Iter<'_, K, T, V, M> {
     fn clone(&self) -> Self {
         Iter { range: self.range.clone(), left: self.left }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Bound, Index, RangeBounds};
 
 use super::entry::{Entry, OccupiedEntry, VacantEntry, there};
-use super::iter::{Iter, Range};
+use super::iter::{Iter, Range, Stored};
 use super::iter_mut::{IterMut, RangeMut};
 use super::search::Sought;
 use super::{VBTreeMap, rebuild};
@@ -29,6 +29,15 @@ impl<K, T, V: Brand, M> Clone for BTreeRef<'_, K, T, V, M> {
 impl<K, T, V: Brand, M> Copy for BTreeRef<'_, K, T, V, M> {}
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> BTreeRef<'a, K, T, V, M> {
+    pub(crate) fn token(self) -> &'a At<V, M> {
+        self.at
+    }
+
+    /// The entries as they are stored.
+    pub(crate) fn stored(self) -> Stored<'a, K, T, V, M> {
+        Stored(self.iter())
+    }
+
     /// How many entries there are.
     #[inline]
     #[must_use]
