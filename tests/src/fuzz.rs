@@ -169,7 +169,7 @@ impl Heap {
                 desc_offset(u32::from(which) * 4 + u32::from(kind / 64))
                     + u64::from(kind / 4 % 4) * 8
             }
-            _ => (PAGE_BYTES + near * 1024 + u64::from(kind / 4) * 16) % self.size & !7,
+            _ => ((PAGE_BYTES + near * 1024 + u64::from(kind / 4) * 16) % self.size) & !7,
         };
         // The magic stays, or there is nothing to check; small numbers are what tables are made of.
         let value = if kind & 128 == 0 { value } else { value & 0x0000_00ff_00ff_00ff };
