@@ -43,6 +43,8 @@
 //! | store a reference, function, trait object, `Rc`, `Vec` | means nothing to the next process | [`Storable`] |
 //! | store a pointer of another VAS | the same | [`Storable`] of that VAS only |
 //!
+//! Each is a test with the compiler's message: `tests/ui`.
+//!
 //! # Floors
 //!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function

@@ -56,7 +56,9 @@ impl Mode for Write {
 /// of owner and witness allow reading for `'a`, `&'a mut` of the owner and `&'a At<V, Write>`
 /// writing.
 pub struct At<V, M> {
-    _not_send: PhantomData<(fn() -> (V, M), *mut ())>,
+    _of: PhantomData<fn() -> (V, M)>,
+    // As an array, which keeps the standard library's `PhantomData` out of the compiler's message.
+    _not_send: [*mut (); 0],
 }
 
 /// The token of one visit to the VAS `V`: what the closure given to [`crate::Space::enter`]
@@ -76,7 +78,7 @@ impl<V: Brand, M: Mode> At<V, M> {
     /// mutably for the length of a nested visit; every other witness of the thread is so
     /// borrowed.
     pub(crate) unsafe fn new() -> At<V, M> {
-        At { _not_send: PhantomData }
+        At { _of: PhantomData, _not_send: [] }
     }
 }
 

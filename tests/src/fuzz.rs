@@ -1,9 +1,15 @@
 //! What the fuzz targets in `fuzz/` and the smoke tests have in common: one input, judged.
 
+use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::path::Path;
 use std::time::Duration;
 
 use abi::PAGE_SIZE;
+use abi::heap::check::{self, Reader, Subject};
+use abi::heap::class::TABLE_VERSION;
+use abi::heap::layout::desc_offset;
+use abi::heap::{HeapHeader, Kind, MAGIC, PAGE_BYTES, VERSION, bin_of};
 use abi::layout::{MMAP_TOP, PIE_BASE};
 use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
@@ -107,4 +113,96 @@ pub fn archive(bytes: &[u8]) {
     for compressed in [false, true] {
         let _ = store::archive(bytes, compressed);
     }
+}
+
+/// A heap of one area, all of whose words can be set, and how often it was read.
+struct Heap {
+    words: BTreeMap<u64, u64>,
+    size: u64,
+    reads: u64,
+}
+
+impl Reader for Heap {
+    fn word(&mut self, offset: u64) -> Option<u64> {
+        self.reads += 1;
+        assert!(offset.is_multiple_of(8), "{offset:#x}");
+        (offset < self.size).then(|| self.words.get(&offset).copied().unwrap_or(0))
+    }
+}
+
+/// Address of the segment that [`Heap`] is.
+const HEAP_BASE: u64 = 0x3000_0000_0000;
+
+impl Heap {
+    /// A table, one large block of a page, and a run of free pages: it is sound.
+    fn new(pages: u32) -> Heap {
+        let free = pages - 2;
+        let size = u64::from(pages) * PAGE_BYTES;
+        let bin = bin_of(free);
+        let versions = u64::from(VERSION) | u64::from(TABLE_VERSION) << 32;
+        let header = [(0, u64::from_le_bytes(MAGIC)), (8, versions), (16, HEAP_BASE), (24, size)];
+        let mut heap = Heap { words: BTreeMap::from(header), size, reads: 0 };
+        heap.words.insert(64, 1 << bin);
+        let place = offset_of!(HeapHeader, bins) as u64 + bin as u64 * 4;
+        heap.words.insert(place & !7, 2 << ((place & 4) * 8));
+        let mut describe = |page, kind: Kind, back: u64, pages: u32, bytes| {
+            let first = kind as u64 | back << 16 | u64::from(pages) << 32;
+            heap.words.insert(desc_offset(page), first);
+            heap.words.insert(desc_offset(page) + 24, bytes);
+        };
+        describe(0, Kind::Table, 0, 1, 0);
+        describe(1, Kind::Large, 0, 1, 50_000);
+        describe(pages - 1, Kind::Free, u64::from(free - 1), free, 0);
+        describe(2, Kind::Free, 0, free, 0);
+        heap
+    }
+
+    /// Changes one word as ten bytes say: which kind of word, which one, to what.
+    fn change(&mut self, edit: &[u8; 10]) {
+        let [kind, which, value @ ..] = *edit;
+        let value = u64::from_le_bytes(value);
+        let near = u64::from(which);
+        let offset = match kind % 4 {
+            0 => near % (size_of::<HeapHeader>() as u64 / 8) * 8,
+            1 => desc_offset(u32::from(which) / 4) + near % 4 * 8,
+            2 => {
+                desc_offset(u32::from(which) * 4 + u32::from(kind / 64))
+                    + u64::from(kind / 4 % 4) * 8
+            }
+            _ => ((PAGE_BYTES + near * 1024 + u64::from(kind / 4) * 16) % self.size) & !7,
+        };
+        // The magic stays, or there is nothing to check; small numbers are what tables are made of.
+        let value = if kind & 128 == 0 { value } else { value & 0x0000_00ff_00ff_00ff };
+        if offset != 0 {
+            self.words.insert(offset, value);
+        }
+    }
+}
+
+/// The heap check on a sound heap with any words changed. Returns whether it still is sound.
+///
+/// # Panics
+/// When the check reads far more than there is, or contradicts itself.
+pub fn heap(bytes: &[u8]) -> bool {
+    let (choice, edits) = bytes.split_first().unwrap_or((&0, &[]));
+    let mut heap = Heap::new([4, 32, 1024][usize::from(choice % 3)]);
+    for edit in edits.as_chunks().0 {
+        heap.change(edit);
+    }
+    let size = heap.size;
+    let roots = [HEAP_BASE + PAGE_BYTES, HEAP_BASE + u64::from(*choice) * 512];
+    let subject = Subject { base: HEAP_BASE, size, roots: &roots[..usize::from(choice % 2) + 1] };
+    let report = check::check(&mut heap, &subject).expect("the magic is there");
+    assert!(heap.reads <= size, "{} reads in a heap of {size} bytes", heap.reads);
+    assert_eq!(report.damage.is_empty(), report.sound());
+    assert!(report.damage.iter().all(|damage| damage.offset < size), "{report:?}");
+    if report.sound() {
+        assert!(report.bytes + report.free_bytes < size, "{report:?}");
+        assert!(report.blocks * 16 <= report.bytes, "{report:?}");
+        let leaks = report.leaks.as_ref().expect("there are roots");
+        assert!(leaks.blocks <= report.blocks && leaks.bytes <= report.bytes, "{report:?}");
+    } else {
+        assert_eq!(report.leaks, None);
+    }
+    report.sound()
 }

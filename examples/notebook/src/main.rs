@@ -1,0 +1,73 @@
+//! A notebook that keeps what it is told: `notebook add buy milk +home`.
+//!
+//! The notes lie in an address space, as vectors and texts. No file is read, parsed or written: a
+//! program that starts finds them where the last one left them. `notes.rs` is what lies there and
+//! what can be done with it; here are the commands.
+
+mod notes;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use notes::{Note, Notebook, Notes};
+use spacejmp::{In, Read, Space};
+
+const USAGE: &str = "\
+usage, under `spacejmp run`:
+  notebook add TEXT [+TAG]..    write a note
+  notebook list [+TAG]          all notes, or those with the tag
+  notebook find TEXT            notes that hold the text
+  notebook remove NUMBER        forget a note";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("notebook: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
+    match args {
+        ["add", words @ ..] if !words.is_empty() => {
+            let number = open()?.enter_mut(|v| {
+                let (notes, at) = v.root_mut();
+                notes.add(at, words)
+            })??;
+            println!("note {number}");
+        }
+        ["list"] => show(|_, _| true)?,
+        ["list", tag] if tag.starts_with('+') => show(|v, note| note.has_tag(v, tag))?,
+        ["find", text] => show(|v, note| note.text(v).contains(text))?,
+        ["remove", number] => {
+            let number = number.parse().map_err(|_| format!("{number} is not a number"))?;
+            let removed = open()?.enter_mut(|v| {
+                let (notes, at) = v.root_mut();
+                notes.remove(at, number)
+            })?;
+            if !removed {
+                return Err(format!("there is no note {number}").into());
+            }
+        }
+        _ => return Err(USAGE.into()),
+    }
+    Ok(())
+}
+
+/// The notebook; an empty one the first time.
+fn open() -> spacejmp::Result<Space<Notebook>> {
+    Space::options().open_or_create("notebook", |_| Ok(Notes::new()))
+}
+
+/// Prints the notes that are wanted.
+fn show(wanted: impl Fn(&In<Notebook, Read>, &Note) -> bool) -> spacejmp::Result<()> {
+    open()?.enter(|v| {
+        for note in v.root().all(v).iter().filter(|note| wanted(v, note)) {
+            println!("{}", note.line(v));
+        }
+    })
+}
