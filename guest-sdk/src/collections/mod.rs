@@ -5,7 +5,6 @@
 //! one expects; those that need memory give [`AllocError`](crate::AllocError) instead of ending
 //! the process.
 //!
-//! - `btree`: [`VBTreeMap`], an ordered map
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
