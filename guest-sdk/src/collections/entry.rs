@@ -119,15 +119,24 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
     /// [`AllocError`] when there is no room; key and value are dropped.
     #[inline]
     pub fn or_insert(self, value: T) -> Result<&'m mut T, AllocError> {
-        self.or_insert_with(|| Ok(value))
+        self.or_insert_with(|| value)
     }
 
     /// The value, made by `value` if there was none.
     ///
     /// # Errors
+    /// [`AllocError`] when there is no room; key and value are dropped.
+    #[inline]
+    pub fn or_insert_with(self, value: impl FnOnce() -> T) -> Result<&'m mut T, AllocError> {
+        self.or_try_insert_with(|| Ok(value()))
+    }
+
+    /// The value, made by `value`, which needs memory itself, if there was none.
+    ///
+    /// # Errors
     /// [`AllocError`] when there is no room, or `value` says so; there is no entry then.
     #[inline]
-    pub fn or_insert_with(
+    pub fn or_try_insert_with(
         self,
         value: impl FnOnce() -> Result<T, AllocError>,
     ) -> Result<&'m mut T, AllocError> {
@@ -146,7 +155,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
     where
         T: Default,
     {
-        self.or_insert_with(|| Ok(T::default()))
+        self.or_insert_with(T::default)
     }
 
     /// Changes the value if there is one.

@@ -5,7 +5,6 @@
 //! one expects; those that need memory give [`AllocError`](crate::AllocError) instead of ending
 //! the process.
 //!
-//! - `btree`: [`VBTreeMap`], an ordered map
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
 //! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers

@@ -65,7 +65,7 @@ fn run(space: &Space<Model>, steps: Vec<Step>) -> Result<(), AllocError> {
                     Step::Entry(key, value) => {
                         map.entry(key)
                             .and_modify(|old| old.at_mut(at).clear())
-                            .or_insert_with(|| made(value))?;
+                            .or_try_insert_with(|| made(value))?;
                         std.entry(key).and_modify(String::clear).or_insert_with(|| text(value));
                     }
                     Step::Append(key, value) => {
