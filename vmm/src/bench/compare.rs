@@ -99,6 +99,9 @@ fn warnings(a: &Document, b: &Document) -> Vec<String> {
         if document.is_quick() {
             warnings.push(format!("the {which} run has small sizes (--quick)"));
         }
+        for (bench, why) in &document.failed {
+            warnings.push(format!("the {which} run could not carry out {bench}: {why}"));
+        }
         for (bench, check) in document.broken() {
             warnings.push(format!("the {which} run broke a check of {bench}: {}", check.name));
         }
@@ -199,7 +202,12 @@ mod tests {
         report.push("never", None, "", "no PCID");
         let json = report.json("start", false, serde_json::Value::Null);
         let outcome = serde_json::from_value(json).expect("our own");
-        Document { version: VERSION, host: serde_json::Value::Null, experiments: vec![outcome] }
+        Document {
+            version: VERSION,
+            host: serde_json::Value::Null,
+            experiments: vec![outcome],
+            failed: Default::default(),
+        }
     }
 
     fn verdicts(a: &Document, b: &Document) -> Vec<Verdict> {
@@ -246,6 +254,8 @@ mod tests {
         assert!(warns(&a, &b, "ept and npt"));
         let compared = compare(&a, &b);
         assert_eq!(compared.lines[1].verdict, Verdict::OnlyOne);
+        b.failed.insert("gups".into(), "no space".into());
+        assert!(warns(&a, &b, "second run could not carry out gups: no space"));
         b.experiments[0].bench = "other".into();
         assert_eq!(compare(&a, &b).lines.len(), 5);
     }

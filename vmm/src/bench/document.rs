@@ -82,6 +82,9 @@ pub struct Document {
     pub host: Value,
     /// In the order in which they ran.
     pub experiments: Vec<Outcome>,
+    /// Experiments that could not be carried out, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<String, String>,
 }
 
 /// A file with figures cannot be used.
@@ -141,7 +144,7 @@ impl Document {
         }
         let mut one: Outcome = serde_json::from_value(value).map_err(format)?;
         let host = std::mem::take(&mut one.host);
-        Ok(Document { version: VERSION, host, experiments: vec![one] })
+        Ok(Document { version: VERSION, host, experiments: vec![one], failed: BTreeMap::new() })
     }
 
     /// The kind of host, as `doctor --json` has it: `ept`, `npt`, `shadow`, `software`; `unknown`

@@ -32,6 +32,9 @@ pub fn section(document: &Document, heading: &str, plots: &str) -> String {
         let _ =
             writeln!(text, "**Broken checks: {}. Do not use these figures.**\n", broken.join(", "));
     }
+    for (name, why) in &document.failed {
+        let _ = writeln!(text, "**`{name}` could not be carried out:** {}\n", cell(why));
+    }
     text += "A ratio of two figures of one run counts; an absolute time says something about this \
              machine only. *Spread* is how far samples of this run lie from the figure.\n";
     for outcome in &document.experiments {
@@ -132,8 +135,12 @@ mod tests {
     #[test]
     fn the_report_has_figures_what_is_missing_and_why_and_what_was_broken() {
         let outcome = serde_json::from_value(one().json("tlb", true, Value::Null)).expect("ours");
-        let mut document =
-            Document { version: VERSION, host: Value::Null, experiments: vec![outcome] };
+        let mut document = Document {
+            version: VERSION,
+            host: Value::Null,
+            experiments: vec![outcome],
+            failed: Default::default(),
+        };
         let text = report(&document);
         for piece in [
             "--quick",
@@ -148,6 +155,8 @@ mod tests {
         assert!(!text.contains("Broken"));
         document.experiments[0].checks[0].is_kept = false;
         assert!(report(&document).contains("Broken checks: tlb: c"));
+        document.failed.insert("gups".into(), "no space".into());
+        assert!(report(&document).contains("**`gups` could not be carried out:** no space"));
     }
 
     #[test]

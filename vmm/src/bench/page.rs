@@ -20,11 +20,11 @@ pub fn plots(kind: &str) -> String {
 /// page does not have both marks, each once and in order.
 #[must_use]
 pub fn page(page: &str, runs: &[Document]) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    if page.matches(BEGIN).count() != 1 || page.matches(END).count() != 1 {
+    if [BEGIN, END].iter().any(|mark| page.matches(mark).count() != 1) {
         return None;
     }
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}\n\n{}{END}{after}", generated(runs)))
 }
 
@@ -59,7 +59,7 @@ mod tests {
         let json = report().json("tlb", false, serde_json::Value::Null);
         let host = serde_json::json!({ "translation": { "kind": "software" } });
         let outcome = serde_json::from_value(json).expect("our own");
-        Document { version: VERSION, host, experiments: vec![outcome] }
+        Document { version: VERSION, host, experiments: vec![outcome], failed: Default::default() }
     }
 
     #[test]

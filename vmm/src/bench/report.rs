@@ -148,8 +148,7 @@ impl Report {
         let mut notes = Map::new();
         let mut spread = Map::new();
         for figure in &self.figures {
-            let value = figure.value.map(|v| (v * 10_000.0).round() / 10_000.0);
-            results.insert(figure.name.to_string(), value.into());
+            results.insert(figure.name.to_string(), figure.value.map(rounded).into());
             let unit = if figure.unit.is_empty() { "ratio" } else { figure.unit };
             notes.insert(figure.name.to_string(), format!("{unit}: {}", figure.note).into());
             if let Some(percent) = figure.spread_percent {
@@ -193,6 +192,16 @@ impl Report {
     }
 }
 
+/// Without digits that mean nothing: four places, or five digits of a number below 1.
+fn rounded(value: f64) -> f64 {
+    let places = match value.abs() {
+        small if small > 0.0 && small < 1.0 => (4.0 - small.log10().floor()).min(15.0),
+        _ => 4.0,
+    };
+    let by = 10_f64.powf(places);
+    (value * by).round() / by
+}
+
 /// Half the distance between the quarter points of the samples, in percent of `middle`: one odd
 /// sample is not what the next run will show.
 fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
@@ -207,6 +216,14 @@ fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::bench::ratio;
+
+    #[test]
+    fn small_numbers_keep_five_digits_and_large_ones_four_places() {
+        assert_eq!(rounded(0.001_367_894), 0.001_367_9);
+        assert_eq!(rounded(-0.25), -0.25);
+        assert_eq!(rounded(1_234.567_891), 1_234.567_9);
+        assert_eq!(rounded(0.0), 0.0);
+    }
 
     #[test]
     fn the_spread_leaves_out_the_odd_sample() {

@@ -2,27 +2,27 @@
 //!
 //! `results.json`, the whole; `figures.csv`; for each plot `NAME.csv` and `NAME.svg`;
 //! `report.md`. A folder that holds anything else is not written to, so that nothing of the
-//! user's is ever replaced; one of an earlier run is.
+//! user's is ever replaced. One of an earlier run, with the files that run gave and no others,
+//! is emptied first: plots that the new run lacks must not stay beside its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::plot::{self, PlotError};
-use super::{Plot, markdown};
+use super::{Plot, markdown, paper};
 
 const RESULTS: &str = "results.json";
+const FIGURES: &str = "figures.csv";
+const REPORT: &str = "report.md";
 
 /// The files could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// It holds something else.
-    #[error(
-        "{} is not empty and has no {RESULTS} of an earlier run: name another folder",
-        path.display()
-    )]
+    #[error("{} is not what an earlier run left: name another folder", path.display())]
     NotOurs {
-        /// The folder.
+        /// What is in the way.
         path: PathBuf,
     },
     /// The host does not let us.
@@ -44,13 +44,37 @@ pub enum WriteError {
 /// # Errors
 /// [`WriteError`].
 pub fn prepare(dir: &Path) -> Result<(), WriteError> {
+    earlier(dir).map(drop)
+}
+
+/// The files an earlier run has left, the results last; none where there was none. Makes the
+/// folder.
+fn earlier(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
     let failed = |source| WriteError::Write { path: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(failed)?;
-    let is_empty = fs::read_dir(dir).map_err(failed)?.next().is_none();
-    if is_empty || dir.join(RESULTS).is_file() {
-        return Ok(());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        found.push(entry.map_err(failed)?.path());
     }
-    Err(WriteError::NotOurs { path: dir.to_owned() })
+    let results = dir.join(RESULTS);
+    // Of a file that is no result nothing is known, so it is in the way itself.
+    let known: Vec<PathBuf> = match Document::read(&results) {
+        Ok(run) => names(&run).map(|name| dir.join(name)).collect(),
+        Err(_) => Vec::new(),
+    };
+    if let Some(other) = found.iter().find(|path| !known.contains(path)) {
+        return Err(WriteError::NotOurs { path: other.clone() });
+    }
+    // While the results are there, a folder emptied halfway is still known as ours.
+    found.sort_by_key(|path| *path == results);
+    Ok(found)
+}
+
+/// Every file that may be there for a run.
+fn names(run: &Document) -> impl Iterator<Item = String> {
+    let plots = run.experiments.iter().flat_map(|outcome| &outcome.plots);
+    let plots = plots.flat_map(|plot| ["csv", "svg"].map(|end| format!("{}.{end}", plot.name)));
+    [RESULTS, FIGURES, REPORT].map(str::to_owned).into_iter().chain(plots)
 }
 
 /// Writes all files; returns their paths.
@@ -58,13 +82,15 @@ pub fn prepare(dir: &Path) -> Result<(), WriteError> {
 /// # Errors
 /// [`WriteError`]; files written before the error stay.
 pub fn write(dir: &Path, document: &Document) -> Result<Vec<PathBuf>, WriteError> {
-    prepare(dir)?;
+    for path in earlier(dir)? {
+        fs::remove_file(&path).map_err(|source| WriteError::Write { path, source })?;
+    }
     let mut json = serde_json::to_string_pretty(document).unwrap_or_default();
     json.push('\n');
     let mut files = vec![
         (RESULTS.to_owned(), json),
-        ("figures.csv".to_owned(), figures(document)),
-        ("report.md".to_owned(), markdown::report(document)),
+        (FIGURES.to_owned(), figures(document)),
+        (REPORT.to_owned(), markdown::report(document)),
     ];
     for plot in document.experiments.iter().flat_map(|outcome| &outcome.plots) {
         files.push((format!("{}.csv", plot.name), curves(plot)));
@@ -84,7 +110,7 @@ pub fn write(dir: &Path, document: &Document) -> Result<Vec<PathBuf>, WriteError
 }
 
 fn figures(document: &Document) -> String {
-    let mut text = "experiment,figure,value,unit,spread_percent,note\n".to_owned();
+    let mut text = "experiment,figure,value,unit,spread_percent,note,paper\n".to_owned();
     for outcome in &document.experiments {
         for row in outcome.rows() {
             let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
@@ -95,6 +121,7 @@ fn figures(document: &Document) -> String {
                 row.unit.to_owned(),
                 number(row.spread_percent),
                 row.note.to_owned(),
+                paper::beside(row.name).unwrap_or_default().to_owned(),
             ];
             text += &line(&fields);
         }
@@ -129,7 +156,12 @@ mod tests {
     fn document() -> Document {
         let json = report().json("tlb", false, serde_json::Value::Null);
         let outcome: Outcome = serde_json::from_value(json).expect("our own");
-        Document { version: VERSION, host: serde_json::Value::Null, experiments: vec![outcome] }
+        Document {
+            version: VERSION,
+            host: serde_json::Value::Null,
+            experiments: vec![outcome],
+            failed: Default::default(),
+        }
     }
 
     #[test]
@@ -146,17 +178,29 @@ mod tests {
             assert!(files.iter().all(|path| path.is_file()));
         }
         assert_eq!(Document::read(dir.path()).expect("just written"), document());
+        let without = Document { experiments: Vec::new(), ..document() };
+        assert_eq!(write(dir.path(), &without).expect("still ours").len(), 3);
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 3, "no plot is left over");
+        write(dir.path(), &document()).expect("still ours");
         let curves = fs::read_to_string(dir.path().join("curve.csv")).expect("just written");
         assert_eq!(curves, "series,pages,cycles\nours & theirs,16,5\nours & theirs,64,80\n");
     }
 
     #[test]
-    fn a_folder_with_something_else_is_left_alone() {
-        let dir = tempfile::tempdir().expect("a folder");
-        fs::write(dir.path().join("thesis.txt"), "precious").expect("writable");
-        let error = write(dir.path(), &document()).expect_err("not ours").to_string();
-        assert!(error.contains("another folder"), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1);
+    fn a_folder_with_something_else_is_left_alone_even_if_a_run_is_there_too() {
+        for (name, has_run) in [("thesis.txt", false), ("thesis.svg", true), (RESULTS, false)] {
+            let dir = tempfile::tempdir().expect("a folder");
+            if has_run {
+                write(dir.path(), &document()).expect("it is empty");
+            }
+            fs::write(dir.path().join(name), "precious").expect("writable");
+            let before = fs::read_dir(dir.path()).expect("there").count();
+            let error = write(dir.path(), &document()).expect_err("not ours").to_string();
+            assert!(error.contains("another folder") && error.contains(name), "{error}");
+            assert_eq!(fs::read_dir(dir.path()).expect("there").count(), before);
+            let text = fs::read_to_string(dir.path().join(name)).expect("it is still there");
+            assert_eq!(text, "precious");
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ const NO_SETPRIV: &str = "needs setpriv of util-linux, which no machine has; per
 const NO_COMPILER: &str = "needs a C compiler, which no machine has";
 const ONE_CPU: &str = "on the one processor of this machine, no kick meets a vCPU that runs";
 const TEXT: &str = "reads the repository's text, and a hundred megabytes, which no machine has";
+const TIMES: &str = "measures times, of which an emulated machine has none that mean anything";
 const NO_VM: &str = "makes no VM: it has nothing to do with the host's kind";
 /// Tried with native programs: it has no ICEBP, no alignment checks, no unmasked SSE
 /// exceptions, raises #GP for #SS, and pushes a wrong error code for `INT n` (in a VM a wrong
@@ -165,6 +166,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: ALL,
         reason: NO_VM,
     },
+    LeftOut { what: "bench", kinds: ALL, reason: TIMES },
     LeftOut { what: "kernel_image", kinds: ALL, reason: NO_VM },
     LeftOut { what: "c_header", kinds: ALL, reason: NO_COMPILER },
     LeftOut {

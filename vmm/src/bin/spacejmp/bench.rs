@@ -1,5 +1,6 @@
 //! `spacejmp bench`: measurements on this machine, reports of them, comparisons.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -77,7 +78,10 @@ Examples:
   spacejmp bench run --quick
   spacejmp bench switch map --json > results.json
   spacejmp bench all --out results          ten minutes; then open results/report.md
-  spacejmp bench compare results newer";
+  spacejmp bench compare results newer
+
+Exit status: 0 if all was measured and the checks were kept; 1 if a check was broken (the figures
+are not to be used) or, for compare, a count has grown; 125 if something could not be measured.";
 
 fn names() -> clap::builder::PossibleValuesParser {
     let all = clap::builder::PossibleValue::new(ALL).help("All of them, one after another");
@@ -180,23 +184,48 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     let bench = Bench { runner: &runner, programs: &programs, size, has_tags };
     let mut bar = Bar { is_watched: io::stderr().is_terminal(), all: chosen.len(), begun: 0 };
     let mut reports: Vec<(&Experiment, Report)> = Vec::new();
+    let mut failed = BTreeMap::new();
+    let is_alone = chosen.len() == 1;
     for experiment in chosen {
         bar.begun += 1;
         // Experiments must not meet what others have left.
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
         let report = (experiment.measure)(&bench, &mut |what| bar.say(experiment.name, what));
         bar.wipe();
-        reports.push((experiment, report.map_err(cannot)?));
+        match report {
+            Ok(report) => reports.push((experiment, report)),
+            Err(error) if is_alone => return Err(cannot(error)),
+            // What the others give is worth keeping.
+            Err(error) => {
+                failed.insert(experiment.name.to_owned(), causes(&error));
+            }
+        }
     }
     let host = serde_json::to_value(host).unwrap_or_default();
-    finish(args, &host, &reports)
+    let ended = finish(args, &host, &reports, &failed)?;
+    if failed.is_empty() {
+        return Ok(ended);
+    }
+    Err(Failure::new("measure everything", SomeFailed(failed), ExitCode::OwnFailure))
 }
+
+/// An error and what led to it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Experiments that could not be carried out, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; "))]
+struct SomeFailed(BTreeMap<String, String>);
 
 /// Prints and writes; status 1 when a check was broken that these sizes must keep.
 fn finish(
     args: &Args,
     host: &serde_json::Value,
     reports: &[(&Experiment, Report)],
+    failed: &BTreeMap<String, String>,
 ) -> Result<ExitCode, Failure> {
     let json = |(experiment, report): &(&Experiment, Report), host: &serde_json::Value| {
         report.json(experiment.name, args.quick, host.clone())
@@ -206,10 +235,12 @@ fn finish(
         serde_json::from_value(json(one, &serde_json::Value::Null))
             .map_err(|error| Failure::new("print the figures", error, ExitCode::OwnFailure))
     };
-    let experiments = reports.iter().map(outcome).collect::<Result<_, _>>()?;
-    let document = Document { version: VERSION, host: host.clone(), experiments };
+    let experiments: Vec<Outcome> = reports.iter().map(outcome).collect::<Result<_, _>>()?;
+    let failed = failed.clone();
+    let is_several = experiments.len() + failed.len() > 1;
+    let document = Document { version: VERSION, host: host.clone(), experiments, failed };
     let text = match (args.json, reports) {
-        (true, [one]) => errors::json("print the figures", &json(one, host))?,
+        (true, [one]) if !is_several => errors::json("print the figures", &json(one, host))?,
         (true, _) => errors::json("print the figures", &document)?,
         (false, _) => tables(reports),
     };
