@@ -59,6 +59,9 @@ pub(crate) unsafe trait SpaceHeap {
         layout: Layout,
         new: usize,
     ) -> Option<NonNull<u8>>;
+
+    /// Whether a block at this address is this heap's, and not of the process or another heap.
+    fn holds(&self, block: NonNull<u8>) -> bool;
 }
 
 /// Allocates in `V`, if the thread is inside and may write; fails otherwise. Freeing without

@@ -52,8 +52,9 @@
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`], [`collections`]: memory there; [`alloc`]: their way to it; [`heap`]: where
-//!   it comes from
+//! - [`VBox`], [`VPtr`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
+//!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
+//!   existing code
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
@@ -70,9 +71,13 @@ pub mod collections;
 pub mod error;
 pub mod heap;
 pub mod layout;
+#[cfg(doctest)]
+mod mistakes;
 mod objects;
 mod place;
 mod ptr;
+mod scope;
+pub mod serial;
 mod space;
 pub mod storable;
 pub mod sys;
@@ -82,13 +87,14 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::{VHashMap, VKey, VString, VVec};
+pub use collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VString, VVec};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use place::{Inside, inside};
 pub use ptr::VPtr;
+pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;

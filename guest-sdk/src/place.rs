@@ -23,13 +23,34 @@ pub(crate) struct Place {
     pub(crate) writable: bool,
     /// The heap of the VAS, for as long as the thread is inside; `None` at home, read-only.
     pub(crate) heap: Option<NonNull<dyn SpaceHeap>>,
+    /// Whether the global allocator serves from `heap`.
+    pub(crate) scope: Scope,
     /// What has to be gone back to.
     pub(crate) seat: Seat,
 }
 
+/// Of an allocation scope (`scope.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The global allocator serves from the process's own memory.
+    Outside,
+    /// It serves from the VAS, until the thread panics.
+    UntilPanic,
+    /// The same, for a scope that began while the thread was panicking already.
+    Always,
+    /// A heap works: whatever it allocates and frees is the process's.
+    Working,
+}
+
 impl Place {
-    pub(crate) const HOME: Place =
-        Place { brand: None, name: "home", writable: false, heap: None, seat: Seat::HOME };
+    pub(crate) const HOME: Place = Place {
+        brand: None,
+        name: "home",
+        writable: false,
+        heap: None,
+        scope: Scope::Outside,
+        seat: Seat::HOME,
+    };
 }
 
 thread_local! {
@@ -46,6 +67,35 @@ pub(crate) fn current() -> Place {
 #[inline]
 pub(crate) fn set(place: Place) -> Place {
     PLACE.replace(place)
+}
+
+/// Puts back what it changed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    heap: Option<NonNull<dyn SpaceHeap>>,
+    scope: Scope,
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        set(Place { heap: self.heap, scope: self.scope, ..current() });
+    }
+}
+
+/// Until the result is dropped, the global allocator serves as `scope` says. The thread must be
+/// where it is now when that happens.
+#[must_use]
+pub(crate) fn with_scope(scope: Scope) -> Changed {
+    let before = set(Place { scope, ..current() });
+    Changed { heap: before.heap, scope: before.scope }
+}
+
+/// Until the result is dropped, the thread has no heap but its process's. A heap that works asks
+/// for this wherever it may allocate itself: what it needs must not come from itself.
+#[must_use]
+pub(crate) fn without_heap() -> Changed {
+    let before = set(Place { heap: None, scope: Scope::Working, ..current() });
+    Changed { heap: before.heap, scope: before.scope }
 }
 
 /// How the calling thread is inside a VAS.

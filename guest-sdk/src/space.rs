@@ -4,7 +4,7 @@
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 
 mod options;
-mod plain;
+pub(crate) mod plain;
 pub(crate) mod seat;
 mod segment_heap;
 #[cfg(test)]
@@ -24,7 +24,7 @@ use crate::boxed;
 use crate::brand::{self, Bound, Brand};
 use crate::error::{Error, Kind, Result};
 use crate::objects::vas::Vas;
-use crate::place;
+use crate::place::{self, Scope};
 use crate::sys::seg_command;
 use crate::token::{At, In, Mode, Read, Write};
 use plain::Plain;
@@ -237,6 +237,8 @@ impl<V: Brand> Space<V> {
         dead: Dead,
         f: impl FnOnce(&mut In<V, M>) -> R,
     ) -> Result<R> {
+        // What is allocated on the way, and the error, belong to the process.
+        let _paused = place::with_scope(Scope::Outside);
         let target = self.backend.target(access::<M>())?;
         let inside = |at| {
             // SAFETY: the root is what the space was opened or made with.
@@ -306,7 +308,10 @@ fn check_home(space: &str) -> Result<()> {
     let place = place::current();
     match place.brand {
         None => Ok(()),
-        Some(_) => Err(Error::AlreadyInside { space: space.to_owned(), inside: place.name }),
+        Some(_) => {
+            let _paused = place::with_scope(Scope::Outside);
+            Err(Error::AlreadyInside { space: space.to_owned(), inside: place.name })
+        }
     }
 }
 

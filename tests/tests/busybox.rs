@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tests::skip_without_kvm;
 use tests::vm::Run;
+use tests::{pace, skip_without_kvm};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -24,7 +24,7 @@ impl Data {
         let words = ["segment", "vas", "switch", "lock", "store", "tag", "root", "page"];
         let mut text = String::new();
         let mut state = 12345u64;
-        for line in 0..5000 {
+        for line in 0..pace::times(5000).max(500) {
             for _ in 0..7 {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 text += words[(state >> 33) as usize % words.len()];
@@ -33,7 +33,8 @@ impl Data {
             text += &format!("{}\n", line % 97);
         }
         std::fs::write(at("text"), &text).expect("write");
-        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..pace::times(300_000).max(50_000)).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         std::fs::write(at("data"), bytes).expect("write");
         std::fs::create_dir_all(at("tree/a/b")).expect("mkdir");
         for i in 0..40 {

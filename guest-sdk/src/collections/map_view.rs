@@ -40,6 +40,16 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> MapRef<'a, K, T, V, M> {
         MapRef { map, at }
     }
 
+    pub(crate) fn token(self) -> &'a At<V, M> {
+        self.at
+    }
+
+    /// The entries as they are stored.
+    pub(crate) fn stored(self) -> impl ExactSizeIterator<Item = (&'a K, &'a T)> {
+        let entries = self.iter().entries;
+        entries.map(|(key, value)| (key, value))
+    }
+
     /// How many entries there are.
     #[inline]
     #[must_use]

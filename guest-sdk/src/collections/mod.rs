@@ -5,14 +5,19 @@
 //! one expects; those that need memory give [`AllocError`](crate::AllocError) instead of ending
 //! the process.
 //!
+//! - `btree`: [`VBTreeMap`], an ordered map
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
 //!   be the key of a map
+//! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
+//! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
-//! They are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
+//! The others are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
 //! [`VAlloc`](crate::VAlloc) for their memory: growing goes through the space's heap, nothing else
 //! differs from a collection at home.
 
+pub mod arena;
+pub mod btree;
 mod entry;
 mod key;
 mod map;
@@ -24,6 +29,8 @@ mod vec;
 mod within;
 mod words;
 
+pub use arena::{VArena, VId};
+pub use btree::VBTreeMap;
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use key::VKey;
 pub use map::VHashMap;

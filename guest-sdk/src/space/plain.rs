@@ -6,7 +6,7 @@
 //! process. What they cannot show is a pointer used in the wrong place: nothing is ever unmapped.
 
 use std::alloc::Layout;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use abi::Errno;
 
 use super::seat::{Access, Wait};
 use crate::alloc::SpaceHeap;
+use crate::{place, scope};
 
 /// A space's memory.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Plain {
 
 impl Plain {
     pub(crate) fn new(limit: usize) -> Plain {
+        scope::note(scope::PLAIN);
         static IDS: AtomicU64 = AtomicU64::new(1 << 63);
         Plain {
             lock: PlainLock::default(),
@@ -102,6 +104,19 @@ struct Block {
 // them.
 unsafe impl Send for Block {}
 
+/// Addresses of all blocks of all spaces: what an allocator that is given one at home knows it
+/// by. Only looked at where the thread has no heap (`place::without_heap`), since it allocates.
+fn in_spaces() -> MutexGuard<'static, BTreeSet<usize>> {
+    static ADDRESSES: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+    ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a block of this address is one of a space over plain memory.
+pub(crate) fn is_in_a_space(block: NonNull<u8>) -> bool {
+    let _working = place::without_heap();
+    in_spaces().contains(&block.addr().get())
+}
+
 impl PlainHeap {
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,6 +132,7 @@ impl PlainHeap {
 // SAFETY: blocks are the global allocator's.
 unsafe impl SpaceHeap for PlainHeap {
     unsafe fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let _working = place::without_heap();
         let mut blocks = self.blocks();
         if layout.size() > self.limit.saturating_sub(blocks.bytes) {
             return None;
@@ -124,17 +140,20 @@ unsafe impl SpaceHeap for PlainHeap {
         // SAFETY: the size is not 0, as the caller promises.
         let start = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
         blocks.by_address.insert(start.addr().get(), Block { start, layout });
+        in_spaces().insert(start.addr().get());
         blocks.bytes += layout.size();
         Some(start)
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        let _working = place::without_heap();
         {
             let mut blocks = self.blocks();
             let known = blocks.by_address.remove(&block.addr().get());
             assert_eq!(known.map(|known| known.layout), Some(layout), "{block:p} is no such block");
             blocks.bytes -= layout.size();
         }
+        in_spaces().remove(&block.addr().get());
         // SAFETY: it came from the global allocator with this layout.
         unsafe { std::alloc::dealloc(block.as_ptr(), layout) };
     }
@@ -154,11 +173,18 @@ unsafe impl SpaceHeap for PlainHeap {
         unsafe { self.deallocate(block, layout) };
         Some(moved)
     }
+
+    fn holds(&self, block: NonNull<u8>) -> bool {
+        let _working = place::without_heap();
+        self.blocks().by_address.contains_key(&block.addr().get())
+    }
 }
 
 impl Drop for PlainHeap {
     fn drop(&mut self) {
+        let _working = place::without_heap();
         for block in std::mem::take(&mut *self.blocks()).by_address.into_values() {
+            in_spaces().remove(&block.start.addr().get());
             // SAFETY: it came from the global allocator with this layout. Nobody is inside the
             // space, and nobody will be: its brand is bound to it for ever.
             unsafe { std::alloc::dealloc(block.start.as_ptr(), block.layout) };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::alloc::SpaceHeap;
 use crate::heap::{HeapError, RawHeap};
 use crate::objects::segment::Segment;
+use crate::place;
 
 /// The heap at the beginning of a segment.
 #[derive(Debug)]
@@ -47,6 +48,9 @@ impl SegmentHeap {
     /// Grows the segment.
     fn grow(&self) -> impl FnMut(u64, u64) -> Option<u64> {
         |needed, wanted| {
+            // The calls below allocate in the process, whatever scope the thread is in: the heap is
+            // in the middle of something.
+            let _working = place::without_heap();
             // Somebody else may have grown it, or a person with `seg grow`.
             let size = self.segment.stat().ok()?.size;
             if size >= needed {
@@ -82,6 +86,7 @@ impl SegmentHeap {
     /// The thread is inside the space.
     #[cold]
     pub(crate) unsafe fn check(&self) -> Result<(), String> {
+        let _working = place::without_heap();
         let size = self.segment.stat().map_err(|err| err.to_string())?.size;
         // SAFETY: the thread is inside; segments begin at multiples of 2 MiB.
         unsafe { RawHeap::open(self.address(), size) }.map_err(|err: HeapError| err.to_string())?;
@@ -132,5 +137,10 @@ unsafe impl SpaceHeap for SegmentHeap {
         let heap = unsafe { self.known() }?;
         // SAFETY: as in `deallocate`.
         unsafe { heap.realloc(block, layout.align(), new, &mut self.grow()) }
+    }
+
+    #[inline]
+    fn holds(&self, block: NonNull<u8>) -> bool {
+        (block.addr().get() as u64).wrapping_sub(self.base) < self.reserve
     }
 }

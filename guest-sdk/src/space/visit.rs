@@ -8,7 +8,7 @@ use abi::Errno;
 use super::seat::{Access, Arrival, Seat, Wait};
 use crate::alloc::SpaceHeap;
 use crate::brand::Brand;
-use crate::place::{self, Place};
+use crate::place::{self, Place, Scope};
 use crate::token::{At, Mode};
 
 /// Where a visit goes.
@@ -88,6 +88,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         name: V::NAME,
         writable: M::WRITABLE,
         heap: M::WRITABLE.then_some(target.heap),
+        scope: Scope::Outside,
         seat: target.seat,
     });
     // SAFETY: the thread is inside until the guard is dropped, when `f` is done with it.

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::objects::attached::{AttachOptions, Attached};
 use crate::objects::segment::{Segment, SegmentInfo};
 use crate::objects::vas::Vas;
+use crate::scope;
 use crate::sys::Right;
 use std::ptr::NonNull;
 
@@ -39,6 +40,7 @@ impl VmSpace {
             // The one who makes it is not that far, or never came that far.
             return Err(Error::NoRoot { space: vas.name().to_owned() });
         };
+        scope::note(scope::SEGMENTS);
         let SegmentInfo { base, reserve, .. } = segment.stat()?;
         let heap = SegmentHeap::new(segment.clone(), base, reserve);
         Ok(VmSpace {

@@ -4,10 +4,12 @@
 //! - [`place`]: memory in the VAS region, and switching, without `unsafe` in the programs
 //! - [`store`]: setting up a VAS, and looking at all that is in the store
 //! - [`random`]: numbers that depend on a seed only
+//! - [`shelf`]: an index of collections that two programs share
 //! - [`touch`]: accesses that may fault, and are survived
 
 pub mod findings;
 pub mod place;
 pub mod random;
+pub mod shelf;
 pub mod store;
 pub mod touch;

@@ -76,3 +76,33 @@ fn another_program_with_another_type_is_told_both_and_the_first_difference() {
     assert_eq!(world.good("sdk_holder", &["wrong"]), expected);
     world.left_clean();
 }
+
+#[test]
+fn collections_are_read_and_changed_by_another_program_in_another_vm() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good("sdk_fill", &["20000"]), "filled 20000\n");
+    let found = world.good("sdk_find", &["20000"]);
+    assert!(found.ends_with("done\n"), "{found}");
+    // The first program goes on with what the second one left.
+    let filled = world.good("sdk_fill", &["100"]);
+    let total: usize = filled.trim_start_matches("filled ").trim().parse().expect("a number");
+    assert!((5_000..20_000).contains(&total), "{filled}");
+    world.left_clean();
+}
+
+#[test]
+fn collections_of_std_made_in_a_scope_are_read_and_changed_by_the_next_run() {
+    skip_without_kvm!();
+    let world = World::new();
+    // 1 to 3 digits for the line, 1 to 2 for the word.
+    let filled = "20000 lines, 20102 words, 406890 bytes, 200 with word-42, last \
+                  Some(\"line 19999 of word-99\")\n";
+    assert_eq!(world.good("sdk_scope", &["fill", "20000"]), filled);
+    assert_eq!(world.good("sdk_scope", &["read"]), filled);
+    let out = world.good("sdk_scope", &["drop"]);
+    assert!(out.ends_with("done\n"), "{out}");
+    let left = "10001 lines, 20102 words, 203450 bytes, 200 with word-42, last Some(\"added\")\n";
+    assert_eq!(world.good("sdk_scope", &["read"]), left);
+    world.left_clean();
+}

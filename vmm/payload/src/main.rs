@@ -11,14 +11,17 @@ mod compute;
 mod exchange;
 mod gups;
 mod handover;
+mod heap;
 mod json;
 mod lines;
 mod mapping;
+mod maps;
 mod memory;
 mod options;
 mod paths;
 mod random;
 mod scaling;
+mod sizes;
 mod space;
 mod switching;
 mod threads;
@@ -46,6 +49,8 @@ Usage: payload SUBCOMMAND [OPTIONS]
   scale KIND [--count N]              switching with up to N `vases`, `segments`, `threads`; their
                                       memory by `memory-vases`, `memory-segments` (in a VM)
   attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
+  attach-sizes, map-sizes [FILE] [--count N] [--bytes N]
+                                      both for 4 KiB, 8 KiB ... N bytes
   instances [--count N]               attaching one VAS N times, for its memory (in a VM)
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
   handover-futex FILE [--count N]     passing a turn by futex (two native processes)
@@ -55,6 +60,10 @@ Usage: payload SUBCOMMAND [OPTIONS]
   rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
                                       random updates of 1 to N windows (default 16), N sets each
+  heap [--count N] [--rounds N]       allocating in a VAS beside malloc, N requests (in a VM)
+  maps [--count N] [--rounds N]       a hash map of N entries in a VAS beside one at home (in a VM)
+  maps-fill NAME [--count N]          making such a map (in a VM)
+  maps-open NAME                      finding it again (in another VM)
   gups-party, rpc-party, paths-party  started by the others: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
@@ -141,8 +150,8 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             calls::clock(count, threads)
         }
         "paths-party" => return paths::party().map(|()| None).map_err(Failure::Work),
-        "switch" | "paths" | "paths-native" | "scale" | "attach" | "instances" | "handover"
-        | "handover-futex" | "map" => {
+        "switch" | "paths" | "paths-native" | "scale" | "attach" | "attach-sizes" | "map-sizes"
+        | "instances" | "handover" | "handover-futex" | "map" => {
             return spaces(subcommand, options).map(Some);
         }
         "tlb" => {
@@ -157,6 +166,9 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             exchange::run(kind, count).map_err(Failure::Work)?
         }
         "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
+        "heap" | "maps" | "maps-fill" | "maps-open" => {
+            return collections(subcommand, options).map(Some);
+        }
         "gups" => random_updates(options)?,
         "gups-party" => return window_party(options).map(|()| None),
         other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
@@ -175,10 +187,26 @@ fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
         "paths-native" => paths::native(count),
         "scale" => scaling::run(positional()?, count),
         "attach" => attaching::run(count, bytes),
+        "attach-sizes" => sizes::attached(bytes, count),
+        "map-sizes" => sizes::mapped(bytes, count, positional().ok()),
         "instances" => attaching::instances(count),
         "handover" => handover::by_lock(positional()?, count),
         "handover-futex" => handover::by_futex(positional()?, count),
         _ => mapping::run(bytes, count, positional().ok()),
+    };
+    done.map_err(Failure::Work)
+}
+
+/// The subcommands about the guest SDK.
+fn collections(subcommand: &str, options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let (count, rounds) = (number("count", 100_000)?, number("rounds", 3)?);
+    let positional = || options.positional().map_err(Failure::Misuse);
+    let done = match subcommand {
+        "heap" => heap::run(count, rounds),
+        "maps" => maps::run(count, rounds),
+        "maps-fill" => maps::fill(positional()?, count),
+        _ => maps::open(positional()?),
     };
     done.map_err(Failure::Work)
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 
 use super::payload::Unpacked;
 use super::sample::{Place, Runner};
-use super::{BenchError, Report, Size, median, ratio};
+use super::{BenchError, Report, Size, map_sizes, median, ratio};
 
 const GIB: u64 = 1 << 30;
 
@@ -41,8 +41,10 @@ pub fn measure(
         let args = ["map", &path, "--count", "5", "--bytes", &bytes];
         samples.file.push(runner.run(Place::Native, &program, &args, false)?.answer);
     }
-    let _ = std::fs::remove_file(&file);
     let mut report = Report::default();
+    let bytes = if size == Size::Quick { GIB / 4 } else { GIB };
+    map_sizes::measure(&mut report, runner, programs, size, (&file, bytes), progress)?;
+    let _ = std::fs::remove_file(&file);
     let note = format!("median of {runs} VM(s), in each of {rounds}");
     samples.against_mmap(&mut report, &note);
     samples.against_file(&mut report, size);

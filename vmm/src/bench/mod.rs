@@ -24,6 +24,7 @@ mod counter;
 pub mod document;
 pub mod gups;
 pub mod map;
+mod map_sizes;
 pub mod markdown;
 pub mod page;
 pub mod paper;

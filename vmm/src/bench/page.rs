@@ -22,7 +22,7 @@ pub fn plots(kind: &str) -> String {
 pub fn page(page: &str, runs: &[Document]) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    if [before, after].iter().any(|part| part.contains(BEGIN) || part.contains(END)) {
+    if page.matches(BEGIN).count() != 1 || page.matches(END).count() != 1 {
         return None;
     }
     Some(format!("{before}{BEGIN}\n\n{}{END}{after}", generated(runs)))

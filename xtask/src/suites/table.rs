@@ -154,6 +154,17 @@ const QEMU_FAR: &str =
 pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut { what: "book", kinds: ALL, reason: NO_VM },
     LeftOut { what: "results", kinds: ALL, reason: NO_VM },
+    LeftOut { what: "native", kinds: ALL, reason: NO_VM },
+    LeftOut {
+        what: "fuzz_smoke:a_store_with_any_one_byte_changed_is_refused_or_sound",
+        kinds: ALL,
+        reason: NO_VM,
+    },
+    LeftOut {
+        what: "fuzz_smoke:random_headers_manifests_and_archives_are_refused_or_sound",
+        kinds: ALL,
+        reason: NO_VM,
+    },
     LeftOut { what: "kernel_image", kinds: ALL, reason: NO_VM },
     LeftOut { what: "c_header", kinds: ALL, reason: NO_COMPILER },
     LeftOut {

@@ -1,0 +1,44 @@
+//! An index that two programs share, `sdk_fill` and `sdk_find`: collections of collections.
+
+use spacejmp::{Error, Space, Storable, VHashMap, VString, VVec, brand};
+
+/// The root object.
+#[derive(Storable)]
+#[storable(vas = Shelf)]
+pub struct Index {
+    /// Text.
+    pub title: VString<Shelf>,
+    /// On which pages a word stands.
+    pub pages: VHashMap<VString<Shelf>, VVec<u32, Shelf>, Shelf>,
+    /// All pages.
+    pub order: VVec<u32, Shelf>,
+    /// Stored without an entry.
+    pub notes: VHashMap<u32, u64, Shelf>,
+}
+
+brand! {
+    /// The index `shelf`.
+    pub Shelf => Index
+}
+
+/// The index, made empty if there is none.
+///
+/// # Errors
+/// What opening a space says.
+pub fn open() -> Result<Space<Shelf>, Error> {
+    let options = Space::options().size(1 << 20).reserve(256 << 20);
+    options.open_or_create("shelf", |at| {
+        Ok(Index {
+            title: VString::new(at, "empty")?,
+            pages: VHashMap::new(),
+            order: VVec::new(),
+            notes: VHashMap::new(),
+        })
+    })
+}
+
+/// What stands on a page: a quarter of the pages share a word with another one.
+#[must_use]
+pub fn word(page: u32) -> String {
+    format!("word {}", if page.is_multiple_of(4) { page / 8 * 8 } else { page })
+}
