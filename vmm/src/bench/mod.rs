@@ -12,6 +12,7 @@
 //! - [`rpc`]: getting bytes another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`scale`]: switching with ever more of something
+//! - [`sdk`]: heap and collections of the guest SDK, against those at home
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
@@ -37,6 +38,7 @@ pub mod rpc;
 pub mod run;
 pub mod sample;
 pub mod scale;
+pub mod sdk;
 pub mod switch;
 pub mod tlb;
 pub mod written;

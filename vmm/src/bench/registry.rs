@@ -3,7 +3,7 @@
 
 use super::payload::Unpacked;
 use super::sample::Runner;
-use super::{BenchError, Report, Size, gups, map, rpc, run, scale, switch, tlb};
+use super::{BenchError, Report, Size, gups, map, rpc, run, scale, sdk, switch, tlb};
 
 /// What every experiment is given.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,12 @@ pub const ALL: &[Experiment] = &[
         about: "Switching with ever more address spaces, segments and processors",
         paper: "",
         measure: scale::measure,
+    },
+    Experiment {
+        name: "sdk",
+        about: "Heap and collections in an address space, against those at home",
+        paper: "",
+        measure: |b, progress| sdk::measure(b.runner, b.programs, b.size, progress),
     },
 ];
 
