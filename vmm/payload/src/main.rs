@@ -44,7 +44,8 @@ Usage: payload SUBCOMMAND [OPTIONS]
   paths [--count N]                   single calls and switches, N of each (in a VM)
   paths-native [--count N]            the host's calls and process switches
   scale KIND [--count N]              switching with up to N `vases`, `segments`, `threads`; their
-                                      memory by `memory-vases`, `memory-segments` (in a VM)
+                                      memory by `memory-vases`, `memory-segments`; `find` looks
+                                      for one of the former and ends (in a VM)
   attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
   instances [--count N]               attaching one VAS N times, for its memory (in a VM)
   handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)

@@ -12,6 +12,7 @@
 //! - [`rpc`]: getting bytes another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`scale`]: switching with ever more of something
+//! - [`start`]: starting an empty program, beside other ways to isolate one
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
@@ -36,6 +37,7 @@ pub mod rpc;
 pub mod run;
 pub mod sample;
 pub mod scale;
+pub mod start;
 pub mod switch;
 pub mod tlb;
 pub mod written;

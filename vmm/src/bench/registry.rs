@@ -3,7 +3,7 @@
 
 use super::payload::Unpacked;
 use super::sample::Runner;
-use super::{BenchError, Report, Size, gups, map, rpc, run, scale, switch, tlb};
+use super::{BenchError, Report, Size, gups, map, rpc, run, scale, start, switch, tlb};
 
 /// What every experiment is given.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,12 @@ pub const ALL: &[Experiment] = &[
         about: "Switching with ever more address spaces, segments and processors",
         paper: "",
         measure: scale::measure,
+    },
+    Experiment {
+        name: "start",
+        about: "Starting an empty program, against other ways to isolate one",
+        paper: "",
+        measure: start::measure,
     },
 ];
 
