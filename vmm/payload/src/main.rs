@@ -47,7 +47,8 @@ Usage: payload SUBCOMMAND [OPTIONS]
   paths [--count N]                   single calls and switches, N of each (in a VM)
   paths-native [--count N]            the host's calls and process switches
   scale KIND [--count N]              switching with up to N `vases`, `segments`, `threads`; their
-                                      memory by `memory-vases`, `memory-segments` (in a VM)
+                                      memory by `memory-vases`, `memory-segments`; `find` looks
+                                      for one of the former and ends (in a VM)
   attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
   attach-sizes, map-sizes [FILE] [--count N] [--bytes N]
                                       both for 4 KiB, 8 KiB ... N bytes

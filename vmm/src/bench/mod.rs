@@ -13,6 +13,7 @@
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`scale`]: switching with ever more of something
 //! - [`sdk`]: heap and collections of the guest SDK, against those at home
+//! - [`start`]: starting an empty program, beside other ways to isolate one
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`gups`]: random updates in windows of which one is reachable at a time
 //! - [`map`]: attaching and detaching, beside `mmap`
@@ -39,6 +40,7 @@ pub mod run;
 pub mod sample;
 pub mod scale;
 pub mod sdk;
+pub mod start;
 pub mod switch;
 pub mod tlb;
 pub mod written;

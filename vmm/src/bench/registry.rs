@@ -3,7 +3,7 @@
 
 use super::payload::Unpacked;
 use super::sample::Runner;
-use super::{BenchError, Report, Size, gups, map, rpc, run, scale, sdk, switch, tlb};
+use super::{BenchError, Report, Size, gups, map, rpc, run, scale, sdk, start, switch, tlb};
 
 /// What every experiment is given.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +83,12 @@ pub const ALL: &[Experiment] = &[
         about: "Heap and collections in an address space, against those at home",
         paper: "",
         measure: |b, progress| sdk::measure(b.runner, b.programs, b.size, progress),
+    },
+    Experiment {
+        name: "start",
+        about: "Starting an empty program, against other ways to isolate one",
+        paper: "",
+        measure: start::measure,
     },
 ];
 
