@@ -39,7 +39,7 @@ pub enum WriteError {
     Plot(#[from] PlotError),
 }
 
-/// Whether [`write`] would find the folder as it must be: for asking before measuring.
+/// Whether [`write()`] would find the folder as it must be: for asking before measuring.
 ///
 /// # Errors
 /// [`WriteError`].
