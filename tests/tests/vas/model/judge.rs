@@ -209,8 +209,9 @@ impl Model {
             Call::SegClone { sid, name } => {
                 let original = self.segment(sid).map(|one| one.clone());
                 original.and_then(|one| {
-                    // Nobody has had it yet; what is wrong with the original is so with the copy.
-                    let copy = Segment { name, used: false, ..one };
+                    // Nobody has had it yet; what the dead left of the original is so with the copy.
+                    let dirty = one.dirty && !self.has_writer(sid);
+                    let copy = Segment { name, used: false, dirty, ..one };
                     self.make_segment(copy, said)
                 })
             }
