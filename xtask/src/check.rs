@@ -36,7 +36,7 @@ const JOBS: &[Job] = &[
     Job { name: "release", about: "the optimised build runs, demo and benchmark", run: release },
     Job {
         name: "machines",
-        about: "the end-to-end tests pass on emulated Intel, a selection on the other machines",
+        about: "a selection of the end-to-end tests passes on emulated machines",
         run: machines,
     },
 ];

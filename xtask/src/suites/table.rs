@@ -7,8 +7,7 @@ use super::{LeftOut, Part, Suite, Work};
 use crate::machine::{Kind, Memory};
 
 const ALL: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
-const INTEL: &[Kind] = &[Kind::Intel];
-const OTHER_INTEL: &[Kind] = &[Kind::IntelNopcid, Kind::IntelShadow];
+const ALL_INTEL: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow];
 const AMD: &[Kind] = &[Kind::Amd];
 
 /// The first half of the whole suite; the second is every other test program there is, so
@@ -43,26 +42,8 @@ const AMD_CPUS: u8 = 1;
 pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "e2e 1",
-        part: Part::Always,
-        kinds: INTEL,
-        cpus: 2,
-        memory: Memory::LARGE,
-        timeout: Duration::from_secs(1800),
-        work: Work::Tests(FIRST_HALF),
-    },
-    Suite {
-        name: "e2e 2",
-        part: Part::Always,
-        kinds: INTEL,
-        cpus: 2,
-        memory: Memory::LARGE,
-        timeout: Duration::from_secs(1800),
-        work: Work::AllTestsBut(FIRST_HALF),
-    },
-    Suite {
-        name: "e2e 1",
         part: Part::OnRequest,
-        kinds: OTHER_INTEL,
+        kinds: ALL_INTEL,
         cpus: 2,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(1800),
@@ -71,7 +52,7 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "e2e 2",
         part: Part::OnRequest,
-        kinds: OTHER_INTEL,
+        kinds: ALL_INTEL,
         cpus: 2,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(1800),
@@ -98,7 +79,7 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "e2e selection",
         part: Part::Always,
-        kinds: OTHER_INTEL,
+        kinds: ALL_INTEL,
         // Two, or no translation could be stale on another one.
         cpus: 2,
         memory: Memory::LARGE,
