@@ -45,6 +45,7 @@ enum Command {
     /// Two results side by side, with change and noise
     ///
     /// Status 1 when a count of instructions or exits has grown.
+    #[command(after_help = COMPARE_EXAMPLES)]
     Compare {
         /// What `--json` or `--out` gave: a file or a folder
         a: PathBuf,
@@ -61,6 +62,7 @@ enum Command {
         counts: bool,
     },
     /// The report, in Markdown, of results that are there already
+    #[command(after_help = REPORT_EXAMPLES)]
     Report {
         /// What `--json` or `--out` gave: a file or a folder
         file: PathBuf,
@@ -71,6 +73,16 @@ enum Command {
 }
 
 const ALL: &str = "all";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  spacejmp bench compare before after                two folders of --out
+  spacejmp bench compare before.json after.json --json";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  spacejmp bench report results.json > report.md
+  spacejmp bench report results.json --out results   with plots and tables";
 
 const EXAMPLES: &str = "\
 Examples:
