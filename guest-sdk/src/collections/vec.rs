@@ -108,6 +108,25 @@ impl<T: Storable<V>, V: Brand> VVec<T, V> {
         Ok(vec)
     }
 
+    /// As [`collect`](VVec::collect), of values that may fail to be made, as those that need memory
+    /// of their own.
+    ///
+    /// # Errors
+    /// The first one, of the iterator or for want of room; what was taken is dropped.
+    pub fn try_collect(
+        at: &At<V, Write>,
+        values: impl IntoIterator<Item = Result<T, AllocError>>,
+    ) -> Result<VVec<T, V>, AllocError> {
+        let values = values.into_iter();
+        let mut vec = VVec::new();
+        // As for `extend`.
+        let _ = vec.at_mut(at).reserve(values.size_hint().0);
+        for value in values {
+            vec.at_mut(at).push(value?)?;
+        }
+        Ok(vec)
+    }
+
     /// The values.
     #[inline]
     #[must_use]
