@@ -52,7 +52,7 @@
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
-//! - [`VBox`], [`VPtr`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
+//! - [`VBox`], [`VPtr`], [`VSlice`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
 //!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
 //!   existing code
 
@@ -93,7 +93,7 @@ pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use place::{Inside, inside};
-pub use ptr::VPtr;
+pub use ptr::{VPtr, VSlice};
 pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;

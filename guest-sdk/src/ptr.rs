@@ -1,4 +1,7 @@
-//! `VPtr`: a pointer into a VAS that may be copied, for shared and cyclic structures.
+//! `VPtr`: a pointer into a VAS that may be copied, for shared and cyclic structures; in `slice` the
+//! same for many values at once.
+
+mod slice;
 
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -10,6 +13,8 @@ use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, In, Mode, Write};
+
+pub use slice::VSlice;
 
 /// Points to a `T` in `V`, like a plain pointer: it is copied freely, may form cycles, and is as
 /// quick to follow as `&T`.

@@ -75,22 +75,24 @@ fn vms_that_query_at_the_same_time_answer_as_the_native_modes_do() {
 }
 
 #[test]
-fn a_lockable_graph_answers_the_same_read_only_and_with_all_rights() {
+fn a_graph_answers_the_same_read_only_and_with_all_rights_and_is_not_built_twice() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a temporary directory");
     let dir = folder.path();
     let text = dir.join("edges.txt");
     std::fs::write(&text, "0 7\n7 19\n19 5\n").expect("write the edge list");
     let text = text.to_string_lossy();
-    let args = [&text, "--vas", "locked", "--lockable"];
+    let args = [&text, "--vas", "links"];
     let built = run("graph-build", dir, &args).in_vm();
     built.expect(0, "4 nodes, 3 edges\n");
     let ask = |args: &[&str]| answers(&query(dir, args).in_vm());
     let expected = answers(&query(dir, &["--parse", &text]).native());
-    assert_eq!(ask(&["locked"]), expected);
-    assert_eq!(ask(&["locked", "--writable"]), expected);
+    assert_eq!(ask(&["links"]), expected);
+    assert_eq!(ask(&["links", "--writable"]), expected);
     let again = run("graph-build", dir, &args).in_vm();
-    assert!(again.err().contains("locked"), "the name is taken: {again:?}");
+    again.expect(1, "");
+    assert!(again.err().contains("`links`: file exists"), "the name is taken: {again:?}");
+    assert_eq!(ask(&["links"]), expected, "what was there is as it was");
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn native_graph_query_answers_the_same_from_text_and_from_arrays() {
     // The third form needs a VM, and says so.
     let elsewhere = run(&query, &["links", "stats"], b"");
     assert_eq!(elsewhere.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("ENOSYS"), "{elsewhere:?}");
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("spacejmp run"), "{elsewhere:?}");
     assert_eq!(run(&query, &["--load", &text, "stats"], b"").status.code(), Some(1));
     assert_eq!(run(&query, &["--parse", &text, "why"], b"").status.code(), Some(1));
     assert_eq!(run(&query, &[], b"").status.code(), Some(2));

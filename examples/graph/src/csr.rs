@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::edges::EdgeList;
@@ -85,8 +86,21 @@ impl Csr {
         Ok(csr)
     }
 
-    fn span(&self, index: usize) -> &[u32] {
-        &self.targets[self.starts[index] as usize..self.starts[index + 1] as usize]
+    /// The nodes' numbers, ascending.
+    #[must_use]
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Where all edges lead to: positions of nodes.
+    #[must_use]
+    pub fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+
+    /// Which of the targets are each node's, in the order of the nodes.
+    pub fn spans(&self) -> impl Iterator<Item = Range<usize>> {
+        self.starts.windows(2).map(|span| span[0] as usize..span[1] as usize)
     }
 }
 
@@ -147,7 +161,7 @@ impl Adjacency for Csr {
     }
 
     fn for_neighbours(&self, index: usize, mut visit: impl FnMut(usize)) {
-        for &target in self.span(index) {
+        for &target in &self.targets[self.starts[index] as usize..self.starts[index + 1] as usize] {
             visit(target as usize);
         }
     }

@@ -1,14 +1,14 @@
-//! What `graph-build` and `graph-query` share: a directed graph as ordinary pointers in a
-//! segment, and the two usual forms it is compared with.
+//! What `graph-build` and `graph-query` share: a directed graph as ordinary pointers in an
+//! address space, and the two usual forms it is compared with.
 //!
 //! - [`edges`]: parsing an edge list
-//! - [`pointers`]: nodes that point to nodes, built in any memory; used in place
 //! - [`csr`]: arrays of numbers, and the file they are saved in and loaded from
+//! - [`pointers`]: nodes that point to nodes, in an address space; used in place
 //! - [`query`]: questions and answers, the same for both forms
-//! - [`segment`]: putting the pointers into a VAS, and going in to use them
+
+#![forbid(unsafe_code)]
 
 pub mod csr;
 pub mod edges;
 pub mod pointers;
 pub mod query;
-pub mod segment;

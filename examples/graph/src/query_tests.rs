@@ -1,12 +1,18 @@
 //! Both forms give the answers of a simple model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::MaybeUninit;
+use std::sync::LazyLock;
+
+use spacejmp::Space;
 
 use super::*;
 use crate::csr::Csr;
 use crate::edges::EdgeList;
-use crate::pointers::{Graph, build, bytes_needed};
+use crate::pointers::{Inside, Links, fill};
+
+/// One space for all tests: a brand is one space's for as long as the process lives.
+static SPACE: LazyLock<Space<Links>> =
+    LazyLock::new(|| Space::in_memory(1 << 20, |_| Ok(None)).expect("plain memory"));
 
 /// The graph by the simplest means.
 #[derive(Default)]
@@ -69,8 +75,6 @@ fn compare(edges: &[(u32, u32)]) {
     let model = Model::new(edges);
     let text: String = edges.iter().map(|(from, to)| format!("{from} {to}\n")).collect();
     let list = EdgeList::parse(text.as_bytes()).unwrap();
-    let mut memory = vec![MaybeUninit::uninit(); bytes_needed(&list) as usize];
-    let graph = Graph::new(build(&mut memory, &list).unwrap());
     let csr = Csr::new(&list);
     let mut ids: Vec<u32> = model.0.keys().copied().collect();
     ids.extend([0, 2, u32::MAX]);
@@ -79,11 +83,16 @@ fn compare(edges: &[(u32, u32)]) {
         queries.push(Query::Degree(id));
         queries.extend(ids.iter().map(|&to| Query::Reach(id, to)));
     }
-    for query in queries {
-        let expected = model.answer(query);
-        assert_eq!(answer(query, &graph), expected, "pointers, {edges:?}");
-        assert_eq!(answer(query, &csr), expected, "arrays, {edges:?}");
-    }
+    let visited = SPACE.enter_mut(|v| {
+        fill(v, &csr).unwrap();
+        let graph = Inside::new(v).unwrap();
+        for query in queries {
+            let expected = model.answer(query);
+            assert_eq!(answer(query, &graph), expected, "pointers, {edges:?}");
+            assert_eq!(answer(query, &csr), expected, "arrays, {edges:?}");
+        }
+    });
+    visited.unwrap();
 }
 
 #[test]

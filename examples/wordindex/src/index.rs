@@ -1,324 +1,170 @@
-//! The index: interned words, how often each comes, the files it is in and its first
-//! places. It is built once from the chunks' results and only read afterwards.
+//! The index as it is built, in private memory; and what queries need of an index, wherever it
+//! lies.
 
-use crate::scan::FoundFile;
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use arrayvec::ArrayVec;
+use foldhash::fast::FixedState;
+use spacejmp::Storable;
+
+use crate::words::{lower, words};
 
 /// Places kept of each word.
 pub(crate) const PLACES: usize = 5;
 
-/// A number for every distinct word: an open-addressed table over one arena of bytes, so a
-/// word costs its bytes and twelve more, with no allocation of its own.
-#[derive(Default)]
-pub(crate) struct Interner {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
-    /// Word numbers plus one; 0 is free. The length is a power of two.
-    table: Vec<u32>,
-}
-
-impl Interner {
-    /// Distinct words.
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The bytes of a word.
-    pub(crate) fn word(&self, id: u32) -> &[u8] {
-        let id = id as usize;
-        let start = if id == 0 { 0 } else { self.ends[id - 1] };
-        &self.bytes[start as usize..self.ends[id] as usize]
-    }
-
-    /// The number of a word, if it is there.
-    pub(crate) fn get(&self, word: &[u8]) -> Option<u32> {
-        if self.table.is_empty() {
-            return None;
-        }
-        self.table[self.slot(word)].checked_sub(1)
-    }
-
-    /// The number of a word, new or not.
-    pub(crate) fn intern(&mut self, word: &[u8]) -> u32 {
-        if self.len() * 2 >= self.table.len() {
-            self.grow();
-        }
-        let slot = self.slot(word);
-        if self.table[slot] == 0 {
-            self.bytes.extend_from_slice(word);
-            let end = u32::try_from(self.bytes.len()).expect("4 GiB of distinct words");
-            self.ends.push(end);
-            self.table[slot] = self.ends.len() as u32;
-        }
-        self.table[slot] - 1
-    }
-
-    /// Where the word is, or the free slot where it belongs.
-    fn slot(&self, word: &[u8]) -> usize {
-        let mask = self.table.len() - 1;
-        let mut slot = hash(word) as usize & mask;
-        while let Some(id) = self.table[slot].checked_sub(1) {
-            if self.word(id) == word {
-                break;
-            }
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-
-    fn grow(&mut self) {
-        let room = (self.table.len() * 2).max(1024);
-        self.table.clear();
-        self.table.resize(room, 0);
-        for id in 0..self.ends.len() as u32 {
-            let slot = self.slot(self.word(id));
-            self.table[slot] = id + 1;
-        }
-    }
-}
-
-/// Eight bytes at a time, mixed by multiplication: words are short.
-fn hash(word: &[u8]) -> u64 {
-    let mut sum = word.len() as u64;
-    let mut pieces = word.chunks_exact(8);
-    let mut mix = |value: u64| {
-        let wide = u128::from(sum ^ value) * 0x9e37_79b9_7f4a_7c15_u128;
-        sum = (wide >> 64) as u64 ^ wide as u64;
-    };
-    for piece in &mut pieces {
-        mix(u64::from_le_bytes(piece.try_into().expect("pieces have eight bytes")));
-    }
-    let mut rest = [0; 8];
-    rest[..pieces.remainder().len()].copy_from_slice(pieces.remainder());
-    mix(u64::from_le_bytes(rest));
-    sum
-}
-
-/// A word in one chunk of a file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry {
-    /// Number in the interner of the thread that read the chunk.
-    pub(crate) word: u32,
-    pub(crate) count: u32,
-    /// How many of the chunk's `lines` are this entry's; they come in entry order.
-    pub(crate) places: u32,
-}
-
-/// What one thread found in one chunk.
-#[derive(Debug)]
-pub(crate) struct ChunkResult {
-    /// Position among all chunks, in the order of files and then of offsets.
-    pub(crate) number: usize,
-    pub(crate) file: u32,
-    pub(crate) thread: usize,
-    pub(crate) bytes: u64,
-    pub(crate) newlines: u32,
-    /// Whether the chunk has bytes after its last newline.
-    pub(crate) open_line: bool,
-    pub(crate) entries: Vec<Entry>,
-    /// Newlines before each place, counted from the start of the chunk.
-    pub(crate) lines: Vec<u32>,
-}
-
 /// Where a word is: a file's number and a line, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Storable)]
 pub(crate) struct Place {
     pub(crate) file: u32,
     pub(crate) line: u32,
 }
 
-/// Everything queries need.
-pub(crate) struct Index {
-    /// Files that were indexed as text, sorted by path.
-    pub(crate) files: Vec<FoundFile>,
+/// What was indexed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Storable)]
+pub(crate) struct Totals {
+    pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) lines: u64,
     pub(crate) occurrences: u64,
-    words: Interner,
-    counts: Vec<u64>,
-    /// Ends of each word's run in `postings` and in `places`.
-    posting_ends: Vec<usize>,
-    place_ends: Vec<usize>,
-    postings: Vec<u32>,
-    places: Vec<Place>,
+    pub(crate) distinct: u64,
+}
+
+/// What an index says of a word.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Entry<'a> {
+    pub(crate) count: u64,
+    /// The numbers of the files it is in, ascending.
+    pub(crate) files: &'a [u32],
+    /// Its first places, at most [`PLACES`], at most one for a line.
+    pub(crate) places: &'a [Place],
+}
+
+/// What queries need.
+pub(crate) trait Lookup {
+    fn totals(&self) -> Totals;
+
+    /// The path of a file in its own bytes, whether they are UTF-8 or not.
+    fn path(&self, file: u32) -> &[u8];
+
+    /// What is known of a word in lower case.
+    fn find(&self, word: &str) -> Option<Entry<'_>>;
+
+    /// All words, in no order, and how often each comes.
+    fn counts(&self) -> impl Iterator<Item = (&str, u64)>;
+}
+
+/// The words of one chunk of a file.
+#[derive(Default)]
+pub(crate) struct Found {
+    bytes: u64,
+    lines: u32,
+    /// All words one after another: a chunk is made and freed as three blocks.
+    text: String,
+    /// The length of each and what is known of it.
+    words: Vec<(usize, Tally)>,
+}
+
+/// How often a word is in a chunk, and the first lines it is in, counted from 0.
+#[derive(Default)]
+struct Tally {
+    count: u64,
+    lines: ArrayVec<u32, PLACES>,
+}
+
+impl Found {
+    /// Counts the words of whole lines.
+    pub(crate) fn new(text: &[u8]) -> Found {
+        let lower = lower(text);
+        let capacity = text.len() / 64;
+        let mut tallies =
+            HashMap::<&str, Tally, _>::with_capacity_and_hasher(capacity, FixedState::default());
+        for (word, line) in words(&lower) {
+            let tally = tallies.entry(word).or_default();
+            tally.count += 1;
+            if tally.lines.last() != Some(&line) {
+                // What comes after the first few is not kept.
+                let _ = tally.lines.try_push(line);
+            }
+        }
+        let newlines = text.iter().filter(|&&byte| byte == b'\n').count();
+        let is_open = text.last().is_some_and(|&byte| byte != b'\n');
+        let lines = newlines as u32 + u32::from(is_open);
+        let mut found = Found { bytes: text.len() as u64, lines, ..Found::default() };
+        for (word, tally) in tallies {
+            found.text.push_str(word);
+            found.words.push((word.len(), tally));
+        }
+        found
+    }
+}
+
+/// The index in private memory.
+#[derive(Default)]
+pub(crate) struct Index {
+    pub(crate) totals: Totals,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) words: HashMap<Box<str>, Word, FixedState>,
+}
+
+/// One word of the index: [`Entry`] with memory of its own.
+#[derive(Default)]
+pub(crate) struct Word {
+    pub(crate) count: u64,
+    pub(crate) files: Vec<u32>,
+    pub(crate) places: ArrayVec<Place, PLACES>,
 }
 
 impl Index {
-    /// Joins what the threads found. `chunks` must be sorted by number; `interners` are the
-    /// threads'.
-    pub(crate) fn join(
-        files: Vec<FoundFile>,
-        chunks: &[ChunkResult],
-        interners: Vec<Interner>,
-    ) -> Self {
-        // Only words of these chunks: a thread also met words of files since left out.
-        let mut words = Interner::default();
-        let mut translations: Vec<Vec<u32>> =
-            interners.iter().map(|from| vec![u32::MAX; from.len()]).collect();
+    /// Adds a file, which comes after all that are there, with what was found in its chunks.
+    pub(crate) fn add(&mut self, path: PathBuf, chunks: impl IntoIterator<Item = Found>) {
+        let file = self.files.len() as u32;
+        self.files.push(path);
+        let mut before = 0_u32;
         for chunk in chunks {
-            let translation = &mut translations[chunk.thread];
-            for entry in &chunk.entries {
-                let global = &mut translation[entry.word as usize];
-                if *global == u32::MAX {
-                    *global = words.intern(interners[chunk.thread].word(entry.word));
+            let mut rest = chunk.text.as_str();
+            for (len, tally) in chunk.words {
+                let (text, others) = rest.split_at(len);
+                rest = others;
+                let word = match self.words.get_mut(text) {
+                    Some(word) => word,
+                    None => self.words.entry(text.into()).or_default(),
+                };
+                word.count += tally.count;
+                self.totals.occurrences += tally.count;
+                if word.files.last() != Some(&file) {
+                    word.files.push(file);
+                }
+                for line in tally.lines {
+                    let line = before.saturating_add(line).saturating_add(1);
+                    let _ = word.places.try_push(Place { file, line });
                 }
             }
+            self.totals.bytes += chunk.bytes;
+            self.totals.lines += u64::from(chunk.lines);
+            before = before.saturating_add(chunk.lines);
         }
-        drop(interners);
-
-        // First how much each word needs, then, into runs of just that size, the rest.
-        let mut counts = vec![0_u64; words.len()];
-        let mut posting_ends = vec![0_usize; words.len()];
-        let mut place_ends = vec![0_usize; words.len()];
-        let mut last_file = vec![u32::MAX; words.len()];
-        for chunk in chunks {
-            for entry in &chunk.entries {
-                let word = translations[chunk.thread][entry.word as usize] as usize;
-                counts[word] += u64::from(entry.count);
-                posting_ends[word] += usize::from(last_file[word] != chunk.file);
-                last_file[word] = chunk.file;
-                place_ends[word] = PLACES.min(place_ends[word] + entry.places as usize);
-            }
-        }
-        let mut next_posting = start_runs(&mut posting_ends);
-        let mut next_place = start_runs(&mut place_ends);
-        let mut postings = vec![0; posting_ends.last().copied().unwrap_or(0)];
-        let mut places = vec![Place { file: 0, line: 0 }; place_ends.last().copied().unwrap_or(0)];
-
-        last_file.fill(u32::MAX);
-        let (mut bytes, mut lines) = (0, 0);
-        let mut file_so_far = u32::MAX;
-        let mut lines_before = 0_u32;
-        for chunk in chunks {
-            if chunk.file != file_so_far {
-                file_so_far = chunk.file;
-                lines_before = 0;
-            }
-            let mut chunk_lines = chunk.lines.iter();
-            for entry in &chunk.entries {
-                let word = translations[chunk.thread][entry.word as usize] as usize;
-                if last_file[word] != chunk.file {
-                    last_file[word] = chunk.file;
-                    postings[next_posting[word]] = chunk.file;
-                    next_posting[word] += 1;
-                }
-                for line in chunk_lines.by_ref().take(entry.places as usize) {
-                    if next_place[word] < place_ends[word] {
-                        let line = lines_before.saturating_add(*line).saturating_add(1);
-                        places[next_place[word]] = Place { file: chunk.file, line };
-                        next_place[word] += 1;
-                    }
-                }
-            }
-            bytes += chunk.bytes;
-            lines += u64::from(chunk.newlines) + u64::from(chunk.open_line);
-            lines_before = lines_before.saturating_add(chunk.newlines);
-        }
-        let occurrences = counts.iter().sum();
-        Self {
-            files,
-            bytes,
-            lines,
-            occurrences,
-            words,
-            counts,
-            posting_ends,
-            place_ends,
-            postings,
-            places,
-        }
-    }
-
-    /// The number of a word in lower case.
-    pub(crate) fn find(&self, word: &[u8]) -> Option<u32> {
-        self.words.get(word)
-    }
-
-    /// A word's bytes, which are UTF-8.
-    pub(crate) fn word(&self, id: u32) -> &[u8] {
-        self.words.word(id)
-    }
-
-    /// Distinct words.
-    pub(crate) fn distinct(&self) -> usize {
-        self.words.len()
-    }
-
-    /// How often a word comes.
-    pub(crate) fn count(&self, id: u32) -> u64 {
-        self.counts[id as usize]
-    }
-
-    /// The numbers of the files a word is in, ascending.
-    pub(crate) fn files_of(&self, id: u32) -> &[u32] {
-        run(&self.postings, &self.posting_ends, id)
-    }
-
-    /// The first places of a word, at most [`PLACES`], at most one for a line.
-    pub(crate) fn places_of(&self, id: u32) -> &[Place] {
-        run(&self.places, &self.place_ends, id)
-    }
-
-    /// The most frequent words, the alphabetically first of equals first.
-    pub(crate) fn top(&self, limit: usize) -> Vec<u32> {
-        let mut ids: Vec<u32> = (0..self.distinct() as u32).collect();
-        let order = |a: &u32, b: &u32| {
-            self.count(*b).cmp(&self.count(*a)).then_with(|| self.word(*a).cmp(self.word(*b)))
-        };
-        if limit < ids.len() {
-            ids.select_nth_unstable_by(limit, order);
-            ids.truncate(limit);
-        }
-        ids.sort_unstable_by(order);
-        ids
+        self.totals.files = self.files.len() as u64;
+        self.totals.distinct = self.words.len() as u64;
     }
 }
 
-/// Turns lengths into ends of adjacent runs and returns their starts.
-fn start_runs(lengths: &mut [usize]) -> Vec<usize> {
-    let mut end = 0;
-    let starts = lengths.iter_mut().map(|length| {
-        let start = end;
-        end += *length;
-        *length = end;
-        start
-    });
-    starts.collect()
-}
-
-fn run<'a, T>(all: &'a [T], ends: &[usize], id: u32) -> &'a [T] {
-    let id = id as usize;
-    let start = if id == 0 { 0 } else { ends[id - 1] };
-    &all[start..ends[id]]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_keeps_its_number_while_the_table_grows() {
-        let mut interner = Interner::default();
-        assert_eq!(interner.get(b"none"), None);
-        let text = |n: u32| format!("word{n}").into_bytes();
-        for n in 0..5000 {
-            assert_eq!(interner.intern(&text(n)), n);
-        }
-        for n in 0..5000 {
-            assert_eq!(interner.intern(&text(n)), n);
-            assert_eq!(interner.get(&text(n)), Some(n));
-            assert_eq!(interner.word(n), text(n));
-        }
-        assert_eq!(interner.get(b"word5000"), None);
-        assert_eq!(interner.len(), 5000);
+impl Lookup for Index {
+    fn totals(&self) -> Totals {
+        self.totals
     }
 
-    #[test]
-    fn lengths_become_adjacent_runs() {
-        let mut lengths = [2, 0, 3];
-        assert_eq!(start_runs(&mut lengths), [0, 2, 2]);
-        assert_eq!(lengths, [2, 2, 5]);
-        assert_eq!(run(&[1, 2, 3, 4, 5], &lengths, 0), [1, 2]);
-        assert_eq!(run(&[1, 2, 3, 4, 5], &lengths, 1), [0; 0]);
-        assert_eq!(run(&[1, 2, 3, 4, 5], &lengths, 2), [3, 4, 5]);
+    fn path(&self, file: u32) -> &[u8] {
+        self.files[file as usize].as_os_str().as_bytes()
+    }
+
+    fn find(&self, word: &str) -> Option<Entry<'_>> {
+        let Word { count, files, places } = self.words.get(word)?;
+        Some(Entry { count: *count, files, places })
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.words.iter().map(|(text, word)| (&**text, word.count))
     }
 }

@@ -1,35 +1,46 @@
 //! `wordindex`: indexes every word of the text files under a directory with several
-//! threads, then answers queries from standard input.
+//! threads, then answers queries from standard input; keeps the index in an address space, if it
+//! is to be there for the next program.
 //!
 //! An ordinary Rust `std` program: it runs as it is natively and under `spacejmp run`, and
 //! what it prints on standard output depends on the files and the queries only, not on the
 //! number of threads or where it runs. This file reads the arguments and connects the
 //! parts: `scan` finds files, `words` cuts them into words, `build` does that in several
-//! threads, `index` is the result, `query` answers from it.
+//! threads, `index` is the result in private memory and `stored` in an address space, `query`
+//! answers from either.
+
+#![forbid(unsafe_code)]
 
 mod build;
 mod index;
 mod query;
 mod scan;
+mod stored;
 mod words;
 
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::{Context, Result, bail};
 use scan::Selection;
+use spacejmp::{AllocError, Space};
+use stored::{Inside, Shelf, Stored};
 
 const USAGE: &str = "\
 Index every word of the text files under directories, then answer queries from standard
 input, one a line.
 
 Usage: wordindex [OPTIONS] PATH...
+       wordindex [OPTIONS] --vas NAME
 
   PATH         a directory (with everything below it) or a file
+  --vas NAME   keep the index in this address space (under `spacejmp run`), in the place
+               of the one that is there; without a PATH answer from the one that is there
   --threads N  threads that read (default: as many as there are processors)
   --all        files and directories whose name begins with a dot, too
-  --time       say on standard error how long the indexing took
+  --time       say on standard error how long it took until the first query
 
 A word is a run of letters, digits and underscores; upper and lower case are the same.
 Files with a NUL byte near their beginning are not text and are left out; symbolic links
@@ -43,18 +54,20 @@ Queries:
   :quit        the end, as is the end of standard input
 
 Exit status: 0 all was read, 1 something could not be read (named on standard error; the
-rest is indexed), 2 wrong arguments.
+rest is indexed) or the address space not be used, 2 wrong arguments.
 ";
 
 #[derive(Debug)]
 struct Options {
     roots: Vec<PathBuf>,
+    vas: Option<String>,
     threads: usize,
     selection: Selection,
     time: bool,
 }
 
 fn main() -> ExitCode {
+    let start = Instant::now();
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{USAGE}");
@@ -67,51 +80,86 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    match run(&options, start) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("wordindex: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
-    let start = Instant::now();
-    let (files, mut problems) = scan::find(&options.roots, options.selection);
-    let (index, unread) = build::build(files, options.threads);
+/// Whether all could be read.
+fn run(options: &Options, start: Instant) -> Result<bool> {
+    let Options { roots, vas, threads, .. } = options;
+    // Before everything is read for it.
+    let space = match vas {
+        None => None,
+        Some(name) if roots.is_empty() => Some(Space::<Shelf>::open_read_only(name)?),
+        Some(name) => Some(Space::options().open_or_create(name, |_| Ok(Stored::default()))?),
+    };
+    let (files, mut problems) = scan::find(roots, options.selection);
+    let (index, unread) = build::build(&files, *threads);
     problems.extend(unread);
     // Threads meet problems in any order; the reader gets them in the order of the paths.
     problems.sort();
     for problem in &problems {
         eprintln!("wordindex: {problem}");
     }
-    if options.time {
-        eprintln!(
-            "wordindex: {} files, {} bytes in {:.3} s with {} threads",
-            index.files.len(),
-            index.bytes,
-            start.elapsed().as_secs_f64(),
-            options.threads
-        );
+    if options.time && !roots.is_empty() {
+        let (files, bytes) = (index.totals.files, index.totals.bytes);
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("wordindex: {files} files, {bytes} bytes in {seconds:.3} s, {threads} threads");
     }
-
-    match answer_all(&index) {
-        // A reader that has seen enough closes its end: no mistake of ours.
-        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(err) => {
-            eprintln!("wordindex: cannot read queries or write answers: {err}");
-            return ExitCode::from(1);
+    let ready = || {
+        if options.time {
+            eprintln!("wordindex: ready: {:.3} ms", start.elapsed().as_secs_f64() * 1e3);
         }
-        Ok(()) => {}
+    };
+    let Some(space) = space else {
+        ready();
+        answer_all(|line, out| Ok(query::answer(&index, line, out)?))?;
+        // The process ends: to free each word would only take time.
+        std::mem::forget(index);
+        return Ok(problems.is_empty());
+    };
+    if !roots.is_empty() {
+        if index.files.is_empty() && !problems.is_empty() {
+            bail!("nothing could be read: the index in `{}` is what it was", space.name());
+        }
+        space.enter_mut(|v| {
+            let (root, at) = v.root_mut();
+            *root = Stored::new(at, &index)?;
+            Ok::<_, AllocError>(())
+        })??;
+        drop(index);
     }
-    ExitCode::from(u8::from(!problems.is_empty()))
+    ready();
+    // One visit for each query: in between somebody may put a newer index there.
+    answer_all(|line, out| {
+        Ok(space.enter(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
+    })?;
+    Ok(problems.is_empty())
 }
 
 /// Answers queries until `:quit` or the end of standard input; every answer is written
 /// before the next query is waited for.
-fn answer_all(index: &index::Index) -> io::Result<()> {
+fn answer_all(mut answer: impl FnMut(&[u8], &mut Vec<u8>) -> Result<bool>) -> Result<()> {
     let mut queries = io::stdin().lock();
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut line = Vec::new();
+    let (mut line, mut text) = (Vec::new(), Vec::new());
     loop {
         line.clear();
-        if queries.read_until(b'\n', &mut line)? == 0 {
+        if queries.read_until(b'\n', &mut line).context("cannot read queries")? == 0 {
             return Ok(());
         }
-        let done = query::answer(index, &line, &mut out)?;
-        out.flush()?;
+        text.clear();
+        let done = answer(&line, &mut text)?;
+        match io::stdout().write_all(&text) {
+            // A reader that has seen enough closes its end: no mistake of ours.
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other.context("cannot write answers")?,
+        }
         if done {
             return Ok(());
         }
@@ -121,6 +169,7 @@ fn answer_all(index: &index::Index) -> io::Result<()> {
 fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
     let mut options = Options {
         roots: Vec::new(),
+        vas: None,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         selection: Selection::Visible,
         time: false,
@@ -137,6 +186,10 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
                     .filter(|threads| (1..=1024).contains(threads))
                     .ok_or_else(|| format!("bad number of threads {value:?} (1 to 1024)"))?;
             }
+            Some("--vas") if !only_paths => {
+                let name = args.next().and_then(|name| name.into_string().ok());
+                options.vas = Some(name.ok_or("--vas needs a name")?);
+            }
             Some("--all") if !only_paths => options.selection = Selection::All,
             Some("--time") if !only_paths => options.time = true,
             Some("--") if !only_paths => only_paths = true,
@@ -146,8 +199,8 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
             _ => options.roots.push(arg.into()),
         }
     }
-    if options.roots.is_empty() {
-        return Err("no directory or file given".into());
+    if options.roots.is_empty() && options.vas.is_none() {
+        return Err("no directory or file given, and no --vas".into());
     }
     Ok(options)
 }
@@ -166,12 +219,13 @@ mod tests {
         assert_eq!(options.roots, ["a", "b", "--time"].map(PathBuf::from));
         assert_eq!(options.threads, 3);
         assert_eq!(options.selection, Selection::All);
-        assert!(!options.time);
+        assert!(!options.time && options.vas.is_none());
+        assert_eq!(parse_line("--vas books").unwrap().vas.as_deref(), Some("books"));
     }
 
     #[test]
     fn mistakes_are_named() {
-        assert_eq!(parse_line("").unwrap_err(), "no directory or file given");
+        assert_eq!(parse_line("").unwrap_err(), "no directory or file given, and no --vas");
         assert_eq!(parse_line("--thread 3 .").unwrap_err(), "unknown option --thread");
         assert!(parse_line(". --threads 0").unwrap_err().contains("bad number"));
         assert!(parse_line(". --threads").unwrap_err().contains("needs a number"));

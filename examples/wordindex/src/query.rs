@@ -2,17 +2,16 @@
 //! nothing here depends on time, threads or the order of a hash table.
 
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 
-use crate::index::Index;
-use crate::words::Splitter;
+use crate::index::{Entry, Lookup};
+use crate::words::{lower, words};
 
 /// Files listed of an answer to several words.
 const LISTED: usize = 20;
 
 /// Answers the query in `line`; returns whether it asked to end. A line without a word or
 /// a command has no answer.
-pub(crate) fn answer(index: &Index, line: &[u8], out: &mut impl Write) -> io::Result<bool> {
+pub(crate) fn answer(index: &impl Lookup, line: &[u8], out: &mut impl Write) -> io::Result<bool> {
     let line = line.trim_ascii();
     if let Some(command) = line.strip_prefix(b":") {
         let command = String::from_utf8_lossy(command);
@@ -28,54 +27,48 @@ pub(crate) fn answer(index: &Index, line: &[u8], out: &mut impl Write) -> io::Re
         }
         return Ok(false);
     }
-    let mut words: Vec<Vec<u8>> = Vec::new();
-    let mut splitter = Splitter::default();
-    let mut add = |word: &[u8], _| {
-        if !words.iter().any(|known| known == word) {
-            words.push(word.to_vec());
+    let line = lower(line);
+    let mut asked: Vec<&str> = Vec::new();
+    for (word, _) in words(&line) {
+        if !asked.contains(&word) {
+            asked.push(word);
         }
-    };
-    splitter.push(line, &mut add);
-    splitter.finish(&mut add);
-    match words.as_slice() {
+    }
+    match asked.as_slice() {
         [] => {}
         [word] => one_word(index, word, out)?,
-        words => all_words(index, words, out)?,
+        asked => all_words(index, asked, out)?,
     }
     Ok(false)
 }
 
-fn one_word(index: &Index, word: &[u8], out: &mut impl Write) -> io::Result<()> {
-    out.write_all(word)?;
-    let Some(id) = index.find(word) else {
-        return writeln!(out, ": not found");
+fn one_word(index: &impl Lookup, word: &str, out: &mut impl Write) -> io::Result<()> {
+    let Some(Entry { count, files, places }) = index.find(word) else {
+        return writeln!(out, "{word}: not found");
     };
-    let files = index.files_of(id).len();
-    writeln!(out, ": {} in {}", counted(index.count(id), "time"), counted(files as u64, "file"))?;
-    for place in index.places_of(id) {
+    let files = counted(files.len() as u64, "file");
+    writeln!(out, "{word}: {} in {files}", counted(count, "time"))?;
+    for place in places {
         out.write_all(b"  ")?;
-        path(index, place.file, out)?;
+        out.write_all(index.path(place.file))?;
         writeln!(out, ":{}", place.line)?;
     }
     Ok(())
 }
 
-fn all_words(index: &Index, words: &[Vec<u8>], out: &mut impl Write) -> io::Result<()> {
-    let mut lists: Vec<&[u32]> = words
-        .iter()
-        .map(|word| index.find(word).map_or(&[][..], |id| index.files_of(id)))
-        .collect();
+fn all_words(index: &impl Lookup, asked: &[&str], out: &mut impl Write) -> io::Result<()> {
+    let files = |word: &&str| index.find(word).unwrap_or_default().files;
+    let mut lists: Vec<&[u32]> = asked.iter().map(files).collect();
     // The shortest list first: no later one can add to it.
     lists.sort_by_key(|list| list.len());
     let (shortest, others) = lists.split_first().expect("there are words");
     let in_all = |file: &&u32| others.iter().all(|list| list.binary_search(file).is_ok());
     let common: Vec<u32> = shortest.iter().filter(in_all).copied().collect();
 
-    out.write_all(&words.join(&b' '))?;
-    writeln!(out, ": all in {}", counted(common.len() as u64, "file"))?;
+    writeln!(out, "{}: all in {}", asked.join(" "), counted(common.len() as u64, "file"))?;
     for file in common.iter().take(LISTED) {
         out.write_all(b"  ")?;
-        path(index, *file, out)?;
+        out.write_all(index.path(*file))?;
         out.write_all(b"\n")?;
     }
     if common.len() > LISTED {
@@ -84,26 +77,25 @@ fn all_words(index: &Index, words: &[Vec<u8>], out: &mut impl Write) -> io::Resu
     Ok(())
 }
 
-fn top(index: &Index, limit: usize, out: &mut impl Write) -> io::Result<()> {
-    for id in index.top(limit) {
-        write!(out, "{:>10}  ", index.count(id))?;
-        out.write_all(index.word(id))?;
-        out.write_all(b"\n")?;
+/// The most frequent words, the alphabetically first of equals first.
+fn top(index: &impl Lookup, limit: usize, out: &mut impl Write) -> io::Result<()> {
+    let mut all: Vec<(&str, u64)> = index.counts().collect();
+    let order = |a: &(&str, u64), b: &(&str, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
+    if limit < all.len() {
+        all.select_nth_unstable_by(limit, order);
+        all.truncate(limit);
     }
-    Ok(())
+    all.sort_unstable_by(order);
+    all.iter().try_for_each(|(word, count)| writeln!(out, "{count:>10}  {word}"))
 }
 
-fn stats(index: &Index, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "files:          {}", index.files.len())?;
-    writeln!(out, "bytes:          {}", index.bytes)?;
-    writeln!(out, "lines:          {}", index.lines)?;
-    writeln!(out, "words:          {}", index.occurrences)?;
-    writeln!(out, "distinct words: {}", index.distinct())
-}
-
-/// The path's own bytes, whether they are UTF-8 or not.
-fn path(index: &Index, file: u32, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(index.files[file as usize].path.as_os_str().as_bytes())
+fn stats(index: &impl Lookup, out: &mut impl Write) -> io::Result<()> {
+    let totals = index.totals();
+    writeln!(out, "files:          {}", totals.files)?;
+    writeln!(out, "bytes:          {}", totals.bytes)?;
+    writeln!(out, "lines:          {}", totals.lines)?;
+    writeln!(out, "words:          {}", totals.occurrences)?;
+    writeln!(out, "distinct words: {}", totals.distinct)
 }
 
 fn counted(count: u64, what: &str) -> String {
@@ -114,7 +106,8 @@ fn counted(count: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::tests::{TempDir, index_of};
+    use crate::build::tests::{index_of, texts};
+    use crate::index::Index;
 
     fn ask(index: &Index, queries: &str) -> String {
         let mut out = Vec::new();
@@ -129,9 +122,7 @@ mod tests {
 
     #[test]
     fn queries_are_answered_as_the_help_says() {
-        let dir = TempDir::new("query");
-        dir.write("a.txt", b"One two\ntwo, TWO!\nthree");
-        dir.write("b.txt", b"two\nfour\n");
+        let dir = texts(&[("a.txt", b"One two\ntwo, TWO!\nthree"), ("b.txt", b"two\nfour\n")]);
         let index = index_of(&dir, 2);
         let root = dir.path().to_str().unwrap();
         let answers =
@@ -152,10 +143,9 @@ unknown command :tip (:top N, :stats, :quit)\nbye\n";
 
     #[test]
     fn a_long_list_of_files_is_cut() {
-        let dir = TempDir::new("many");
-        for n in 10..35 {
-            dir.write(&format!("f{n}"), b"red green");
-        }
+        let names: Vec<String> = (10..35).map(|n| format!("f{n}")).collect();
+        let files: Vec<_> = names.iter().map(|name| (&**name, &b"red green"[..])).collect();
+        let dir = texts(&files);
         let answers = ask(&index_of(&dir, 3), "green red");
         assert_eq!(answers.lines().count(), 22);
         assert!(answers.ends_with("\n  and 5 more\n"), "{answers}");

@@ -107,33 +107,28 @@ fn tidy(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::tests::TempDir;
-
-    fn names(dir: &TempDir, selection: Selection) -> Vec<String> {
-        let (files, problems) = find(&[dir.path().to_owned()], selection);
-        assert_eq!(problems, []);
-        let relative = |file: &FoundFile| {
-            file.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned()
-        };
-        files.iter().map(relative).collect()
-    }
+    use crate::build::tests::texts;
 
     #[test]
     fn files_come_sorted_and_links_and_hidden_ones_are_left_out() {
-        let dir = TempDir::new("scan");
-        for name in ["b/two", "a/one", "a.txt", ".hidden/x", "b/.y"] {
-            dir.write(name, b"text");
-        }
+        let all = ["b/two", "a/one", "a.txt", ".hidden/x", "b/.y"];
+        let dir = texts(&all.map(|name| (name, &b"text"[..])));
         std::os::unix::fs::symlink("/", dir.path().join("b/link")).unwrap();
-        assert_eq!(names(&dir, Selection::Visible), ["a.txt", "a/one", "b/two"]);
+        let names = |selection| {
+            let (files, problems) = find(&[dir.path().to_owned()], selection);
+            assert_eq!(problems, []);
+            let relative =
+                |file: &FoundFile| file.path.strip_prefix(dir.path()).unwrap().to_owned();
+            files.iter().map(relative).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Selection::Visible), ["a.txt", "a/one", "b/two"].map(PathBuf::from));
         let all = [".hidden/x", "a.txt", "a/one", "b/.y", "b/two"];
-        assert_eq!(names(&dir, Selection::All), all);
+        assert_eq!(names(Selection::All), all.map(PathBuf::from));
     }
 
     #[test]
     fn a_missing_root_is_a_problem_and_the_others_are_listed() {
-        let dir = TempDir::new("missing");
-        dir.write("here", b"text");
+        let dir = texts(&[("here", b"text")]);
         let roots = [dir.path().join("gone"), dir.path().to_owned(), dir.path().join("here")];
         let (files, problems) = find(&roots, Selection::Visible);
         assert_eq!(files.len(), 1, "the file given twice is listed once");

@@ -137,6 +137,26 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
         Ok(map)
     }
 
+    /// As [`collect`](VHashMap::collect), of entries that may fail to be made, as those that need
+    /// memory of their own.
+    ///
+    /// # Errors
+    /// The first one, of the iterator or for want of room; what was taken is dropped.
+    pub fn try_collect(
+        at: &At<V, Write>,
+        entries: impl IntoIterator<Item = Result<(K, T), AllocError>>,
+    ) -> Result<VHashMap<K, T, V>, AllocError> {
+        let entries = entries.into_iter();
+        let mut map = VHashMap::new();
+        // As for `extend`.
+        let _ = map.at_mut(at).reserve(entries.size_hint().0);
+        for entry in entries {
+            let (key, value) = entry?;
+            map.at_mut(at).insert(key, value)?;
+        }
+        Ok(map)
+    }
+
     /// The entries.
     #[inline]
     #[must_use]

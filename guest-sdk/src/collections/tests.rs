@@ -155,6 +155,31 @@ fn a_vector_and_a_string_without_room_say_so_and_keep_what_they_have() {
 }
 
 #[test]
+fn collecting_stops_at_the_first_error_and_frees_what_it_took() {
+    brand! { Taken => VHashMap<VString<Taken>, u32, Taken> }
+    let space = Space::<Taken>::in_memory(ROOM, |_| Ok(VHashMap::new())).unwrap();
+    let collect = |wrong: usize| {
+        space.enter_mut(|v| {
+            let no_room = AllocError::new::<Taken>(7);
+            let text = |n: usize| {
+                if n == wrong { Err(no_room) } else { VString::new(v, &n.to_string()) }
+            };
+            let texts = VVec::try_collect(v, (0..10).map(text))?;
+            let entries = texts.at(v).iter().map(|text| Ok((VString::new(v, text.at(v))?, 1)));
+            let map =
+                VHashMap::try_collect(v, entries.chain([text(wrong + 10).map(|it| (it, 2))]))?;
+            assert_eq!((texts.len(), map.len(), map.at(v)["9"]), (10, 11, 1));
+            *v.root_mut().0 = map;
+            Ok(())
+        })
+    };
+    assert_eq!(collect(3).unwrap(), Err(AllocError::new::<Taken>(7)));
+    assert_eq!(space.blocks(), 1, "the root");
+    collect(10).unwrap().unwrap();
+    assert_eq!(space.blocks(), 1 + 1 + 11, "the root, the table, the keys");
+}
+
+#[test]
 fn values_without_bytes_need_no_memory() {
     brand! { Nothing => (VVec<(), Nothing>, VHashMap<(), (), Nothing>) }
     let space = Space::<Nothing>::in_memory(ROOM, |_| Ok(Default::default())).unwrap();

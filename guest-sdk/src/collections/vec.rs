@@ -8,6 +8,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut, RangeBounds};
+use std::ptr::NonNull;
 
 use allocator_api2::collections::{TryReserveError, TryReserveErrorKind};
 use allocator_api2::vec::Vec;
@@ -18,6 +19,7 @@ use crate::alloc::{AllocError, VAlloc};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::place::{Inside, inside};
+use crate::ptr::VSlice;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
@@ -106,6 +108,25 @@ impl<T: Storable<V>, V: Brand> VVec<T, V> {
         Ok(vec)
     }
 
+    /// As [`collect`](VVec::collect), of values that may fail to be made, as those that need memory
+    /// of their own.
+    ///
+    /// # Errors
+    /// The first one, of the iterator or for want of room; what was taken is dropped.
+    pub fn try_collect(
+        at: &At<V, Write>,
+        values: impl IntoIterator<Item = Result<T, AllocError>>,
+    ) -> Result<VVec<T, V>, AllocError> {
+        let values = values.into_iter();
+        let mut vec = VVec::new();
+        // As for `extend`.
+        let _ = vec.at_mut(at).reserve(values.size_hint().0);
+        for value in values {
+            vec.at_mut(at).push(value?)?;
+        }
+        Ok(vec)
+    }
+
     /// The values.
     #[inline]
     #[must_use]
@@ -132,6 +153,16 @@ impl<T: Storable<V>, V: Brand> VVec<T, V> {
 }
 
 impl<T, V: Brand> VVec<T, V> {
+    /// Gives up the ownership: the values may be pointed to from anywhere, and are never freed
+    /// while the segment exists. They stay where they are.
+    #[must_use]
+    pub fn share(mut self) -> VSlice<T, V> {
+        let mut vec = ManuallyDrop::new(self.take());
+        let first = NonNull::new(vec.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        // SAFETY: they are the vector's values, which nobody reaches or frees without it.
+        unsafe { VSlice::new(first, vec.len()) }
+    }
+
     /// Takes the vector and leaves an empty one, which owns nothing.
     #[inline]
     fn take(&mut self) -> Vec<T, VAlloc<V>> {

@@ -1,6 +1,8 @@
 //! `graph-build`: reads an edge list and leaves the graph as ordinary pointers in a VAS, for
 //! `graph-query` to use in place; or saves it as arrays in a file, for comparison.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,7 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use graph::csr::Csr;
 use graph::edges::EdgeList;
-use graph::segment::{self, Options};
+use graph::pointers;
+use graph::query::Adjacency;
 
 const USAGE: &str = "\
 Read a directed graph from a text with one edge `FROM TO` a line.
@@ -18,7 +21,6 @@ Usage: graph-build FILE [--vas NAME] [--save OUT] [OPTIONS]
   FILE         the edge list; lines that begin with # or % are left out
   --vas NAME   build it in a new VAS of this name (under `spacejmp run`)
   --save OUT   write it to a file as arrays of numbers (anywhere)
-  --lockable   going into the VAS takes a lock: shared to read, exclusive to write
   --mode BITS  permission bits of the VAS and its segment, octal (default: 600)
   --time       say on standard error how long the parts took
 
@@ -30,7 +32,6 @@ struct Arguments {
     file: PathBuf,
     vas: Option<String>,
     save: Option<PathBuf>,
-    is_lockable: bool,
     mode: u32,
     time: bool,
 }
@@ -65,33 +66,34 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         began = Instant::now();
     };
-    let list = EdgeList::read(&arguments.file)
-        .with_context(|| format!("cannot use {}", arguments.file.display()))?;
+    let list = EdgeList::read(&arguments.file);
+    let list = list.with_context(|| format!("cannot use {}", arguments.file.display()))?;
     took("parse");
+    let csr = Csr::new(&list);
+    // The larger form; it is not needed again.
+    drop(list);
+    took("sort");
     if let Some(path) = &arguments.save {
-        let saved = Csr::new(&list).save(path);
-        saved.with_context(|| format!("cannot write {}", path.display()))?;
+        csr.save(path).with_context(|| format!("cannot write {}", path.display()))?;
         took("save");
     }
     if let Some(name) = &arguments.vas {
-        let options = Options { mode: arguments.mode, is_lockable: arguments.is_lockable };
-        segment::store(name, &list, options)?;
+        pointers::store(name, &csr, arguments.mode)?;
         took("build");
     }
-    println!("{} nodes, {} edges", list.ids().len(), list.pairs().len());
+    println!("{} nodes, {} edges", csr.node_count(), csr.edge_count());
     Ok(())
 }
 
 fn parse(args: Vec<String>) -> Result<Arguments, String> {
     let (mut file, mut vas, mut save) = (None, None, None);
-    let (mut is_lockable, mut mode, mut time) = (false, 0o600, false);
+    let (mut mode, mut time) = (0o600, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--vas" => vas = Some(value()?),
             "--save" => save = Some(value()?.into()),
-            "--lockable" => is_lockable = true,
             "--time" => time = true,
             "--mode" => {
                 let text = value()?;
@@ -109,7 +111,7 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
         return Err("nowhere to put the graph: give --vas or --save".to_owned());
     }
     let file = file.ok_or("no edge list given")?;
-    Ok(Arguments { file, vas, save, is_lockable, mode, time })
+    Ok(Arguments { file, vas, save, mode, time })
 }
 
 #[cfg(test)]
@@ -122,8 +124,8 @@ mod tests {
 
     #[test]
     fn arguments_may_come_in_any_order() {
-        let arguments = parse_line("--mode 644 --vas g edges.txt --lockable").unwrap();
-        assert_eq!((arguments.mode, arguments.is_lockable), (0o644, true));
+        let arguments = parse_line("--mode 644 --vas g edges.txt --time").unwrap();
+        assert_eq!((arguments.mode, arguments.time), (0o644, true));
         assert_eq!(arguments.vas.as_deref(), Some("g"));
         assert_eq!(arguments.file, PathBuf::from("edges.txt"));
     }

@@ -1,8 +1,9 @@
 //! `graph-query`: answers questions about a graph that `graph-build` left in a VAS, at once;
 //! or, for comparison, about one it first has to parse or load.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, BufRead, BufWriter, Write};
-use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -10,9 +11,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use graph::csr::Csr;
 use graph::edges::EdgeList;
-use graph::pointers::{self, Graph};
+use graph::pointers::{Inside, Links};
 use graph::query::{Adjacency, Query};
-use graph::segment::{self, Access};
+use spacejmp::{In, Mode, Space};
 
 const USAGE: &str = "\
 Answer questions about a directed graph.
@@ -23,7 +24,7 @@ Usage: graph-query SOURCE [OPTIONS] [QUERY]...
     VAS           the VAS that graph-build made (under `spacejmp run`)
     --parse FILE  the edge list, parsed anew (anywhere)
     --load FILE   what graph-build --save wrote (anywhere)
-  --writable      attach the VAS with all its rights; read-only if not given
+  --writable      go into the VAS to write, alone; with others who read if not given
   --time          say on standard error how long it took until the graph could be used, and
                   how long the answers took
 
@@ -38,7 +39,7 @@ arguments.
 
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
-    Vas { name: String, access: Access },
+    Vas(String),
     Parse(PathBuf),
     Load(PathBuf),
 }
@@ -47,6 +48,7 @@ enum Source {
 struct Arguments {
     source: Source,
     queries: Vec<String>,
+    is_writable: bool,
     time: bool,
 }
 
@@ -77,22 +79,27 @@ fn main() -> ExitCode {
 /// Whether all queries could be read.
 fn run(arguments: &Arguments, began: Instant) -> Result<bool> {
     match &arguments.source {
-        Source::Vas { name, access } => {
-            segment::with_graph(name, *access, |graph| answer_all(graph, arguments, began))?
+        Source::Vas(name) if arguments.is_writable => {
+            Space::open(name)?.enter_mut(|v| answer_inside(v, arguments, began))?
+        }
+        Source::Vas(name) => {
+            Space::open_read_only(name)?.enter(|v| answer_inside(v, arguments, began))?
         }
         Source::Parse(path) => {
-            let list =
-                EdgeList::read(path).with_context(|| format!("cannot use {}", path.display()))?;
-            let mut memory = Vec::<MaybeUninit<u8>>::new();
-            memory.resize(pointers::bytes_needed(&list) as usize, MaybeUninit::uninit());
-            let graph = Graph::new(pointers::build(&mut memory, &list)?);
-            answer_all(&graph, arguments, began)
+            let list = EdgeList::read(path);
+            let list = list.with_context(|| format!("cannot use {}", path.display()))?;
+            answer_all(&Csr::new(&list), arguments, began)
         }
         Source::Load(path) => {
             let csr = Csr::load(path).with_context(|| format!("cannot load {}", path.display()))?;
             answer_all(&csr, arguments, began)
         }
     }
+}
+
+fn answer_inside<M: Mode>(v: &In<Links, M>, arguments: &Arguments, began: Instant) -> Result<bool> {
+    let graph = Inside::new(v).context("the graph is not whole: graph-build did not end yet")?;
+    answer_all(&graph, arguments, began)
 }
 
 fn answer_all(graph: &impl Adjacency, arguments: &Arguments, began: Instant) -> Result<bool> {
@@ -125,8 +132,8 @@ fn answer_all(graph: &impl Adjacency, arguments: &Arguments, began: Instant) -> 
 }
 
 fn parse(args: Vec<String>) -> Result<Arguments, String> {
-    let (mut source, mut queries, mut time) = (None, Vec::new(), false);
-    let mut access = Access::ReadOnly;
+    let (mut source, mut queries) = (None, Vec::new());
+    let (mut is_writable, mut time) = (false, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut path = || {
@@ -139,7 +146,7 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
                 continue;
             }
             "--writable" => {
-                access = Access::AsAttached;
+                is_writable = true;
                 continue;
             }
             "--parse" => Source::Parse(path()?),
@@ -147,7 +154,7 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
             text if text.len() > 1 && text.starts_with('-') => {
                 return Err(format!("unknown option {text}"));
             }
-            _ if source.is_none() => Source::Vas { name: arg, access },
+            _ if source.is_none() => Source::Vas(arg),
             _ => {
                 queries.push(arg);
                 continue;
@@ -157,12 +164,8 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
             return Err("one source is enough: a VAS, --parse or --load".to_owned());
         }
     }
-    let mut source = source.ok_or("no VAS, --parse or --load given")?;
-    // `--writable` may stand behind the name.
-    if let Source::Vas { access: given, .. } = &mut source {
-        *given = access;
-    }
-    Ok(Arguments { source, queries, time })
+    let source = source.ok_or("no VAS, --parse or --load given")?;
+    Ok(Arguments { source, queries, is_writable, time })
 }
 
 #[cfg(test)]
@@ -176,8 +179,7 @@ mod tests {
     #[test]
     fn the_first_word_is_the_vas_and_the_others_are_queries() {
         let arguments = parse_words(&["g", "degree 1", "--writable", "stats"]).unwrap();
-        let source = Source::Vas { name: "g".to_owned(), access: Access::AsAttached };
-        assert_eq!(arguments.source, source);
+        assert_eq!((arguments.source, arguments.is_writable), (Source::Vas("g".to_owned()), true));
         assert_eq!(arguments.queries, ["degree 1", "stats"]);
         let arguments = parse_words(&["--load", "f", "stats"]).unwrap();
         assert_eq!(arguments.source, Source::Load("f".into()));

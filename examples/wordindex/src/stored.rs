@@ -1,0 +1,72 @@
+//! The index in an address space, where the next program finds it as it is.
+
+use spacejmp::{AllocError, At, Mode, Storable, VHashMap, VString, VVec, Write};
+
+use crate::index::{Entry, Index, Lookup, Place, Totals};
+
+spacejmp::brand! {
+    /// The address space of an index, whatever its name.
+    pub(crate) Shelf => Stored
+}
+
+/// The root object.
+#[derive(Default, Storable)]
+#[storable(vas = Shelf)]
+pub(crate) struct Stored {
+    totals: Totals,
+    /// The paths, in bytes that need not be UTF-8.
+    files: VVec<VVec<u8, Shelf>, Shelf>,
+    words: VHashMap<VString<Shelf>, Word, Shelf>,
+}
+
+/// One word.
+#[derive(Storable)]
+#[storable(vas = Shelf)]
+struct Word {
+    count: u64,
+    files: VVec<u32, Shelf>,
+    places: VVec<Place, Shelf>,
+}
+
+impl Stored {
+    /// A copy of an index.
+    pub(crate) fn new(at: &At<Shelf, Write>, index: &Index) -> Result<Stored, AllocError> {
+        let paths =
+            (0..index.files.len()).map(|file| VVec::from_slice(at, index.path(file as u32)));
+        let words = index.words.iter().map(|(text, word)| {
+            let files = VVec::from_slice(at, &word.files)?;
+            let places = VVec::from_slice(at, &word.places)?;
+            Ok((VString::new(at, text)?, Word { count: word.count, files, places }))
+        });
+        Ok(Stored {
+            totals: index.totals,
+            files: VVec::try_collect(at, paths)?,
+            words: VHashMap::try_collect(at, words)?,
+        })
+    }
+}
+
+/// A stored index, and the witness of being where it is.
+pub(crate) struct Inside<'a, M> {
+    pub(crate) index: &'a Stored,
+    pub(crate) at: &'a At<Shelf, M>,
+}
+
+impl<M: Mode> Lookup for Inside<'_, M> {
+    fn totals(&self) -> Totals {
+        self.index.totals
+    }
+
+    fn path(&self, file: u32) -> &[u8] {
+        self.index.files.at(self.at)[file as usize].at(self.at)
+    }
+
+    fn find(&self, word: &str) -> Option<Entry<'_>> {
+        let Word { count, files, places } = self.index.words.at(self.at).get(word)?;
+        Some(Entry { count: *count, files: files.at(self.at), places: places.at(self.at) })
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.index.words.at(self.at).iter().map(|(text, word)| (text, word.count))
+    }
+}
