@@ -131,6 +131,26 @@ fn blocks_larger_than_an_area_lie_over_tables_and_give_them_back() {
 }
 
 #[test]
+fn a_table_that_doubles_again_and_again_is_content_with_the_first_ones_memory() {
+    let region = Region::new(2 * MIB as u64, 40 * AREA_BYTES);
+    let heap = region.heap();
+    let double = || {
+        let mut table = region.alloc(heap, layout(60 * MIB)).unwrap();
+        for doubling in 1..4 {
+            let next = region.alloc(heap, layout((60 * MIB) << doubling)).unwrap();
+            region.free(heap, table);
+            table = next;
+        }
+        region.free(heap, table);
+        region.stats(heap).end
+    };
+    let first = double();
+    // 240 MiB and 480 MiB at a time, what is smaller before them, and tables.
+    assert!(first <= 15 * AREA_BYTES, "{first}");
+    assert_eq!([double(), double()], [first; 2]);
+}
+
+#[test]
 fn the_last_block_grows_in_place_from_one_area_to_many() {
     let region = Region::new(AREA_BYTES, 8 * AREA_BYTES);
     let heap = region.heap();
