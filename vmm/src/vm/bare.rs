@@ -175,18 +175,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_sample_is_filled_and_the_code_comes_to_its_end() {
+    fn every_sample_is_filled_and_loads_take_longer_than_none() {
         let untagged = Cr3Loads::measure(false, 2).expect("KVM runs it").expect("needs no tags");
         for samples in [&untagged.loaded, &untagged.empty] {
             assert_eq!(samples.len(), 2 * SAMPLES as usize);
-            // Nothing takes no time, and none of it took a second.
-            assert!(samples.iter().all(|&cycles| (1..1 << 33).contains(&cycles)), "{samples:?}");
+            // None of it took a second.
+            assert!(samples.iter().all(|&cycles| cycles < 1 << 33), "{samples:?}");
         }
+        let sum = |samples: &[u64]| samples.iter().sum::<u64>();
+        assert!(sum(&untagged.loaded) > sum(&untagged.empty), "{untagged:?}");
     }
 
     #[test]
     fn tags_are_used_where_there_are_any() {
-        let offered = super::super::Machine::new().expect("a VM").has_pcid();
+        let offered = crate::host::probe().guest_cpu.is_some_and(|cpu| cpu.pcid);
         let tagged = Cr3Loads::measure(true, 1).expect("KVM runs it");
         assert_eq!(tagged.is_some(), offered);
     }
