@@ -139,7 +139,8 @@ impl VmSegment {
             // All that the extent may come to have, so that growing changes nothing here.
             bytes: (whole.end - whole.start).min(PART_BYTES - within),
             writable: self.file.right() == Right::Write,
-            dense: machine.windows.is_dense(self.reserve.end - self.reserve.start),
+            // By what it has: what it may come to have is often a reserve of addresses beyond all need.
+            dense: machine.windows.is_dense(self.end - self.reserve.start),
         };
         let window = machine.windows.map(piece)?;
         let extent = Extent { window, origin: whole.start, pins: 0, mapped_at: clock };
