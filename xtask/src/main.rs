@@ -8,6 +8,7 @@ mod e2e;
 mod machine;
 mod ratchet;
 mod results;
+mod revisions;
 mod suites;
 mod versions;
 mod workspace;
@@ -56,6 +57,10 @@ enum Command {
         #[arg(long)]
         from: Option<std::path::PathBuf>,
     },
+    /// Build two revisions, measure both on this machine, print them side by side
+    ///
+    /// Status 1 when a count of instructions or exits has grown.
+    Compare(revisions::CompareArgs),
     /// Boot an emulated machine, run a command in it, leave with the command's status
     ///
     /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),
+        Command::Compare(args) => report(revisions::run(&workspace, &args).map(|()| true), 1),
         Command::MachineSetup => {
             report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
         }
