@@ -1,12 +1,12 @@
 //! The graph as pointers in an address space: nodes that point to nodes.
 //!
 //! ```text
-//!  Graph { nodes, .. } --> [ Node { id, edges }, Node, .. ]   ascending by id
-//!                                         |       ^    ^
-//!                                         +--> [ ptr, ptr, .. ]
+//!  Graph { nodes, .. } --> [ Node { edges }, Node, .. ]   ascending by number
+//!                                     |       ^    ^
+//!                                     +--> [ ptr, ptr, .. ]
 //! ```
 //!
-//! Built once, in two blocks whatever the number of nodes, and used in place by every program
+//! Built once, in three blocks whatever the number of nodes, and used in place by every program
 //! that goes inside.
 
 use spacejmp::{AllocError, In, Mode, Segment, Space, Storable, VPtr, VSlice, VVec, Vas, Write};
@@ -24,6 +24,8 @@ spacejmp::brand! {
 #[storable(vas = Links)]
 pub struct Graph {
     nodes: VSlice<Node, Links>,
+    /// The nodes' numbers, ascending: apart, since a walk does not look at them.
+    ids: VSlice<u32, Links>,
     edge_count: u64,
     /// The first of the nodes with most edges.
     largest: Option<VPtr<Node, Links>>,
@@ -35,7 +37,6 @@ pub struct Graph {
 pub struct Node {
     /// The nodes its edges lead to, in the order of the text.
     edges: VSlice<VPtr<Node, Links>, Links>,
-    id: u32,
 }
 
 /// Makes an address space with a graph. When that fails nothing is left of it.
@@ -59,7 +60,8 @@ pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
 /// # Errors
 /// [`AllocError`] when there is no room.
 pub fn fill(v: &mut In<Links, Write>, csr: &Csr) -> Result<(), AllocError> {
-    let nodes = csr.ids().iter().map(|&id| Node { edges: VSlice::empty(), id });
+    let ids = VVec::from_slice(v, csr.ids())?.share();
+    let nodes = csr.ids().iter().map(|_| Node { edges: VSlice::empty() });
     let nodes = VVec::collect(v, nodes)?.share();
     let edges = csr.targets().iter().map(|&to| nodes.ptr(to as usize));
     let edges = VVec::collect(v, edges)?.share();
@@ -67,7 +69,7 @@ pub fn fill(v: &mut In<Links, Write>, csr: &Csr) -> Result<(), AllocError> {
         node.edges = edges.part(span);
     }
     let largest = csr.largest().map(|index| nodes.ptr(index));
-    *v.root_mut().0 = Some(Graph { nodes, edge_count: csr.edge_count(), largest });
+    *v.root_mut().0 = Some(Graph { nodes, ids, edge_count: csr.edge_count(), largest });
     Ok(())
 }
 
@@ -105,14 +107,15 @@ impl<M: Mode> Adjacency for Inside<'_, M> {
 
     fn find(&self, id: u32) -> Option<usize> {
         // Dense numbers are where they say.
-        match self.nodes().get(id as usize) {
-            Some(node) if node.id == id => Some(id as usize),
-            _ => self.nodes().binary_search_by_key(&id, |node| node.id).ok(),
+        let ids = self.graph.ids.get(self.v);
+        match ids.get(id as usize) {
+            Some(&found) if found == id => Some(id as usize),
+            _ => ids.binary_search(&id).ok(),
         }
     }
 
     fn id(&self, index: usize) -> u32 {
-        self.nodes()[index].id
+        self.graph.ids.get(self.v)[index]
     }
 
     fn degree(&self, index: usize) -> u64 {
