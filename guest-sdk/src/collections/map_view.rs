@@ -355,7 +355,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// [`AllocError`] when there is no room.
     pub fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
         // A table without capacity is not stored.
-        if more == 0 { Ok(()) } else { self.map.with_room(self.at, more).map(|_| ()) }
+        if more == 0 { Ok(()) } else { self.map.make_room(self.at, more) }
     }
 
     /// Inserts what an iterator gives. It may use the same token.
