@@ -64,7 +64,7 @@ pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     at: &'m At<V, Write>,
     key: &K::Borrowed,
 ) -> Slot<'m, K, T, V> {
-    if let Err(error) = map.with_room(at, 1) {
+    if let Err(error) = map.with_room(at) {
         return without_room(map, at, key, error);
     }
     // The seed is chosen by `with_room`, for the first entry.

@@ -171,13 +171,24 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
         MapMut::new(self, at)
     }
 
-    /// The table with room for `more` entries, which are not 0.
+    /// The table with room for another entry.
     #[inline]
     pub(crate) fn with_room(
         &mut self,
         at: &At<V, Write>,
-        more: usize,
     ) -> Result<&mut Table<K, T, V>, AllocError> {
+        // Only this is in the way of every insertion.
+        let has_room = self.table().is_some_and(|table| table.len() < table.capacity());
+        if !has_room {
+            self.make_room(at, 1)?;
+        }
+        self.table_mut().ok_or(AllocError::new::<V>(0))
+    }
+
+    /// Makes room for `more` entries, which are not 0.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn make_room(&mut self, at: &At<V, Write>, more: usize) -> Result<(), AllocError> {
         if self.table.is_none() {
             self.make(more)?;
         }
@@ -185,14 +196,11 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
         match &mut self.table {
             Some(table) => table
                 .try_reserve(more, |(key, _)| words::hash_of(seed, key.borrowed(at)))
-                .map_err(|error| no_room::<V>(&error))
-                .map(|()| &mut **table),
+                .map_err(|error| no_room::<V>(&error)),
             None => Err(AllocError::new::<V>(0)),
         }
     }
 
-    #[cold]
-    #[inline(never)]
     fn make(&mut self, capacity: usize) -> Result<(), AllocError> {
         let mut table = HashTable::new_in(VAlloc::new());
         table.try_reserve(capacity.max(1), |_| 0).map_err(|error| no_room::<V>(&error))?;

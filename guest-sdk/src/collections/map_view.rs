@@ -252,13 +252,41 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// [`AllocError`] when there is no room; `key` and `value` are dropped.
     #[inline]
     pub fn insert(&mut self, key: K, value: T) -> Result<Option<T>, AllocError> {
-        match slot(self.map, self.at, key.borrowed(self.at)) {
-            Slot::Occupied(mut entry) => Ok(Some(std::mem::replace(&mut entry.get_mut().1, value))),
-            Slot::Vacant(entry) => {
+        if let Err(error) = self.map.with_room(self.at) {
+            return self.insert_without_room(&key, value, error);
+        }
+        // Not by `slot`, whose result goes through memory: a tenth of the time of an insertion.
+        let (seed, at) = (self.map.seed(), self.at);
+        let Some(table) = self.map.table_mut() else { return Err(AllocError::new::<V>(0)) };
+        let hash = words::hash_of(seed, key.borrowed(at));
+        let place = table.entry(
+            hash,
+            |(stored, _)| stored.borrowed(at) == key.borrowed(at),
+            |(stored, _)| words::hash_of(seed, stored.borrowed(at)),
+        );
+        match place {
+            hash_table::Entry::Occupied(mut entry) => {
+                Ok(Some(std::mem::replace(&mut entry.get_mut().1, value)))
+            }
+            hash_table::Entry::Vacant(entry) => {
                 entry.insert((key, value));
                 Ok(None)
             }
-            Slot::Full(error) => Err(error),
+        }
+    }
+
+    /// Where the map is full and cannot grow, an entry that is there can still be replaced.
+    #[cold]
+    #[inline(never)]
+    fn insert_without_room(
+        &mut self,
+        key: &K,
+        value: T,
+        error: AllocError,
+    ) -> Result<Option<T>, AllocError> {
+        match self.get_mut(key.borrowed(self.at)) {
+            Some(held) => Ok(Some(std::mem::replace(held, value))),
+            None => Err(error),
         }
     }
 
@@ -355,7 +383,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// [`AllocError`] when there is no room.
     pub fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
         // A table without capacity is not stored.
-        if more == 0 { Ok(()) } else { self.map.with_room(self.at, more).map(|_| ()) }
+        if more == 0 { Ok(()) } else { self.map.make_room(self.at, more) }
     }
 
     /// Inserts what an iterator gives. It may use the same token.
