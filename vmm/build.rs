@@ -19,17 +19,17 @@ fn main() {
     for watched in ["abi/src", "guest-sdk/src", "guest-sdk/derive/src"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    let image = build_kernel(&kernel, &out.join("kernel"));
+    // Debug and release carry the same, and this script runs for each: one folder for both, in the
+    // one that cargo builds `spacejmp` into (`out` is PROFILE/build/vmm-HASH/out there).
+    let target = out.ancestors().nth(4).expect("cargo's folders").join("carried");
+    let image = build_kernel(&kernel, &target.join("kernel"));
     fs::copy(&image, out.join("guest-kernel.elf")).expect("copy the kernel image");
-    for (package, dir, bins) in [
-        ("payload", "vmm/payload", &["payload", "hello"][..]),
-        ("wordindex", "examples/wordindex", &["wordindex"]),
-    ] {
+    for dir in ["vmm/payload", "examples/wordindex"] {
         for watched in ["src", "Cargo.toml"] {
             println!("cargo::rerun-if-changed={}", root.join(dir).join(watched).display());
         }
-        build_programs(&root, package, bins, &out);
     }
+    build_programs(&root, &target.join("programs"), &out);
     list_texts(&root, &out);
 }
 
@@ -62,19 +62,18 @@ fn list_texts(root: &Path, out: &Path) {
 
 /// Builds guest programs as a user would: static, optimised; stripped and compressed to be
 /// carried.
-fn build_programs(root: &Path, package: &str, bins: &[&str], out: &Path) {
-    let target = out.join("programs");
+fn build_programs(root: &Path, target: &Path, out: &Path) {
     let mut cargo = nested_cargo("-Ctarget-feature=+crt-static");
     cargo
-        .args(["build", "--release", "--quiet", "--package", package, "--manifest-path"])
+        .args(["build", "--release", "--quiet", "--bins", "--manifest-path"])
         .arg(root.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
+        .args(["--package", "payload", "--package", "wordindex", "--target-dir"])
+        .arg(target)
         .args(["--target", "x86_64-unknown-linux-gnu"])
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     let status = cargo.status().expect("run cargo for the guest programs");
     assert!(status.success(), "the guest programs do not build: {status}");
-    for bin in bins {
+    for bin in ["payload", "hello", "wordindex"] {
         let built = target.join("x86_64-unknown-linux-gnu/release").join(bin);
         let program = fs::read(built).expect("read a guest program");
         let packed = zstd::encode_all(&program[..], 19).expect("compress a guest program");

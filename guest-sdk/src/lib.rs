@@ -58,6 +58,7 @@
 
 // Lifetimes are what this API is about, and markers of variance are what they are.
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
+#![warn(missing_debug_implementations)]
 
 // So that the derive macro's paths work in this crate's own tests.
 #[cfg(test)]

@@ -16,7 +16,10 @@ use vmm::process::Outcome;
 
 /// Exits of a run that ends with status 0, and whether SYSCALL enters ring 0 here.
 fn exits(program: &Path, args: &[&str]) -> (u64, bool) {
-    let run = Run::new(program).args(args);
+    exits_of(Run::new(program).args(args))
+}
+
+fn exits_of(run: Run) -> (u64, bool) {
     let running = run.start().unwrap_or_else(|err| panic!("{}", tests::vm::all(&err)));
     let process = running.process.clone();
     let ended = running.wait(tests::pace::limit(std::time::Duration::from_secs(60)));
@@ -56,6 +59,27 @@ fn smallest() -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(&elf.bytes()).expect("it can be written");
     file
+}
+
+/// The guest kernel's instructions are counted in `vmm/tests/kernel_image`, for an instance whose
+/// entry names no locks. This is the rest of it: nothing on the way asks the VMM, with whatever
+/// number of segments.
+#[test]
+fn switches_take_no_exits_whether_a_vas_has_one_segment_or_a_hundred() {
+    skip_without_kvm!();
+    let program = guests::rust("vas_switches");
+    let exits = |segments: &str, count: u32| {
+        let store = tempfile::tempdir().expect("a temporary directory");
+        let count = count.to_string();
+        exits_of(Run::new(&program).args(&[segments, &count]).store(store.path().join("s"))).0
+    };
+    let many = tests::pace::times(2000);
+    for segments in ["1", "10", "100"] {
+        // The least of some: what else a run has to do may differ by a wait for another thread.
+        let least = |count| (0..3).map(|_| exits(segments, count)).min();
+        let (few, many) = (least(100), least(100 + many));
+        assert_eq!(few, many, "{segments} segments: exits with 100 switches, and with more");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ const JOBS: &[Job] = &[
     Job { name: "release", about: "the optimised build runs, demo and benchmark", run: release },
     Job {
         name: "machines",
-        about: "a selection of the end-to-end tests passes on emulated machines",
+        about: "the end-to-end tests pass on an emulated machine, a selection on three others",
         run: machines,
     },
 ];
@@ -44,7 +44,7 @@ const JOBS: &[Job] = &[
 /// Jobs that take too long for every change; only run when named.
 const ON_REQUEST: &[Job] = &[Job {
     name: "machines-e2e",
-    about: "the whole end-to-end suite passes there, too",
+    about: "the whole end-to-end suite passes on those three, too",
     run: machines_e2e,
 }];
 

@@ -32,11 +32,15 @@ impl Kit {
     /// # Errors
     /// When something does not build.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        let mut programs = test_programs(workspace, &["--package", "tests", "--tests"])?;
-        // The library's own tests are in it; the command's are not, since they make no VM.
-        let vmm = ["--package", "vmm", "--lib", "--test", "*"];
-        programs.extend(test_programs(workspace, &vmm)?);
-        Self::pack(workspace, programs, true)
+        // All that `cargo test --workspace` builds, for which the job `test` has done it already:
+        // of some packages only, dependencies would have other features, and be built again.
+        let built = built(workspace, &["test", "--no-run", "--workspace"])?;
+        let prebuild = prebuild(&built)?;
+        // Of the command itself there are none: its tests make no VM.
+        let programs = built
+            .into_iter()
+            .filter(|built| built.is_test && matches!(built.package.as_str(), "tests" | "vmm"));
+        Self::pack(workspace, programs, Some(&prebuild))
     }
 
     /// Builds one test program, `lib` for the package's library, and the guests if wanted.
@@ -50,11 +54,20 @@ impl Kit {
         guests: bool,
     ) -> Result<Self> {
         let target: &[&str] = if program == "lib" { &["--lib"] } else { &["--test", program] };
-        let arguments = [&["--package", package], target].concat();
-        Self::pack(workspace, test_programs(workspace, &arguments)?, guests)
+        let arguments = [&["test", "--no-run", "--package", package], target].concat();
+        let programs = built(workspace, &arguments)?.into_iter().filter(|built| built.is_test);
+        let arguments = ["build", "--package", "tests", "--bin", "prebuild"];
+        let prebuild = guests
+            .then(|| built(workspace, &arguments).and_then(|built| prebuild(&built)))
+            .transpose()?;
+        Self::pack(workspace, programs, prebuild.as_deref())
     }
 
-    fn pack(workspace: &Workspace, built: Vec<(String, PathBuf)>, guests: bool) -> Result<Self> {
+    fn pack(
+        workspace: &Workspace,
+        programs: impl Iterator<Item = Built>,
+        prebuild: Option<&Path>,
+    ) -> Result<Self> {
         let folder = workspace.target().join("machines/e2e");
         // Nothing of an earlier state of the source may run.
         if folder.exists() {
@@ -66,21 +79,22 @@ impl Kit {
             fs::create_dir_all(&part)
                 .with_context(|| format!("cannot create {}", part.display()))?;
         }
-        let mut programs = BTreeMap::new();
-        for (name, program) in built {
-            let stripped = folder.join("tests").join(&name);
-            strip(&program, &stripped)?;
-            let former = programs.insert(name.clone(), stripped);
+        let mut stripped = BTreeMap::new();
+        for Built { name, path, .. } in programs {
+            let copy = folder.join("tests").join(&name);
+            strip(&path, &copy)?;
+            let former = stripped.insert(name.clone(), copy);
             ensure!(former.is_none(), "there are two test programs with the name {name}");
         }
-        if guests {
-            let arguments = ["run", "--quiet", "--package", "tests", "--bin", "prebuild", "--"];
-            let mut prebuild = workspace.cargo(&arguments);
-            for program in output_of(prebuild.arg(folder.join("guests")))?.lines() {
+        ensure!(!stripped.is_empty(), "cargo names no test programs");
+        if let Some(prebuild) = prebuild {
+            let mut prebuild = Command::new(prebuild);
+            prebuild.current_dir(workspace.root()).arg(folder.join("guests"));
+            for program in output_of(&mut prebuild)?.lines() {
                 strip(Path::new(program), Path::new(program))?;
             }
         }
-        Ok(Self { folder, programs })
+        Ok(Self { folder, programs: stripped })
     }
 
     /// The names of all test programs.
@@ -128,20 +142,29 @@ pub(crate) fn command(selections: &[String], left_out: &[&str]) -> Vec<String> {
     command
 }
 
-/// Builds the test programs cargo takes `arguments` for: their names and where they are.
-fn test_programs(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
-    let mut cargo = workspace.cargo(&["test", "--quiet", "--no-run"]);
-    cargo.arg("--message-format=json-render-diagnostics").args(arguments);
-    let messages = output_of(&mut cargo)?;
-    let programs: Vec<_> = messages.lines().filter_map(test_program).collect();
-    ensure!(!programs.is_empty(), "cargo names no test programs for {}", arguments.join(" "));
-    Ok(programs)
+/// A program that cargo has built.
+#[derive(Debug, PartialEq)]
+struct Built {
+    /// The folder of its package.
+    package: String,
+    name: String,
+    path: PathBuf,
+    /// It holds tests: an integration test, or `vmm`'s library.
+    is_test: bool,
 }
 
-/// The test program one of cargo's messages tells of.
-fn test_program(message: &str) -> Option<(String, PathBuf)> {
+/// What cargo builds, or has built, for `arguments`.
+fn built(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Built>> {
+    let mut cargo = workspace.cargo(arguments);
+    cargo.args(["--quiet", "--message-format=json-render-diagnostics"]);
+    Ok(output_of(&mut cargo)?.lines().filter_map(program_in).collect())
+}
+
+/// The program one of cargo's messages tells of.
+fn program_in(message: &str) -> Option<Built> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = message.get("executable")?.as_str()?;
+    let manifest = Path::new(message.get("manifest_path")?.as_str()?);
     let target = message.get("target")?;
     let name = target.get("name")?.as_str()?;
     let is = |kind: &str| {
@@ -150,8 +173,20 @@ fn test_program(message: &str) -> Option<(String, PathBuf)> {
             .and_then(|kinds| kinds.as_array())
             .is_some_and(|k| k.iter().any(|k| k == kind))
     };
-    // The package `tests` has a library, too, and no test in it.
-    (is("test") || is("lib") && name == "vmm").then(|| (name.to_owned(), path.into()))
+    Some(Built {
+        package: manifest.parent()?.file_name()?.to_str()?.to_owned(),
+        name: name.to_owned(),
+        path: path.into(),
+        // The package `tests` has a library, too, and no test in it.
+        is_test: is("test") || is("lib") && name == "vmm",
+    })
+}
+
+/// The program that builds guests (`tests/src/bin/prebuild.rs`). Cargo builds it for the tests of
+/// its package.
+fn prebuild(built: &[Built]) -> Result<PathBuf> {
+    let found = built.iter().find(|built| built.package == "tests" && built.name == "prebuild");
+    Ok(found.context("cargo has not built tests/src/bin/prebuild.rs")?.path.clone())
 }
 
 /// Copies a program without what only debuggers want: a machine's files are in its memory.
@@ -164,19 +199,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_messages_about_test_programs_name_one() {
-        let message = |kind: &str, executable: &str| {
+    fn messages_about_programs_name_them_and_say_whether_they_are_tests() {
+        let message = |kind: &str, name: &str, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"stop"}},
-                    "executable":{executable}}}"#
+                r#"{{"reason":"compiler-artifact","manifest_path":"/w/vmm/Cargo.toml",
+                    "target":{{"kind":["{kind}"],"name":"{name}"}},"executable":{executable}}}"#
             )
         };
-        let found = test_program(&message("test", r#""/t/stop-1""#)).expect("a test program");
-        assert_eq!(found, ("stop".to_owned(), PathBuf::from("/t/stop-1")));
-        assert_eq!(test_program(&message("test", "null")), None);
-        assert_eq!(test_program(&message("bin", r#""/t/stop""#)), None);
-        assert_eq!(test_program(&message("lib", r#""/t/stop""#)), None);
-        assert_eq!(test_program("not JSON"), None);
+        let found = program_in(&message("test", "stop", r#""/t/stop-1""#)).expect("a program");
+        let expected = Built {
+            package: "vmm".into(),
+            name: "stop".into(),
+            path: "/t/stop-1".into(),
+            is_test: true,
+        };
+        assert_eq!(found, expected);
+        assert_eq!(program_in(&message("test", "stop", "null")), None);
+        let is_test =
+            |kind, name| program_in(&message(kind, name, r#""/t/x""#)).expect("a program").is_test;
+        assert!(is_test("lib", "vmm"));
+        assert!(!is_test("lib", "tests") && !is_test("bin", "spacejmp"));
+        assert_eq!(program_in("not JSON"), None);
+    }
+
+    #[test]
+    fn guests_are_built_by_the_program_of_that_name() {
+        let of = |package: &str| Built {
+            package: package.into(),
+            name: "prebuild".into(),
+            path: format!("/t/{package}").into(),
+            is_test: false,
+        };
+        assert_eq!(prebuild(&[of("vmm"), of("tests")]).expect("there"), Path::new("/t/tests"));
+        assert!(prebuild(&[of("vmm")]).is_err());
     }
 
     #[test]

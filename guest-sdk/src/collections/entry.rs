@@ -236,23 +236,31 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> VacantEntry<'m, K, T, V> {
     }
 }
 
-impl<K, T, V: Brand> fmt::Debug for Entry<'_, K, T, V> {
+impl<K: VKey<V> + fmt::Debug, T: Storable<V> + fmt::Debug, V: Brand> fmt::Debug
+    for Entry<'_, K, T, V>
+where
+    K::Borrowed: fmt::Debug,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Entry::Occupied(_) => "Occupied",
-            Entry::Vacant(_) => "Vacant",
-        })
+        match self {
+            Entry::Occupied(entry) => f.debug_tuple("Entry").field(entry).finish(),
+            Entry::Vacant(entry) => f.debug_tuple("Entry").field(entry).finish(),
+        }
     }
 }
 
-impl<K, T, V: Brand> fmt::Debug for OccupiedEntry<'_, K, T, V> {
+impl<K: VKey<V>, T: Storable<V> + fmt::Debug, V: Brand> fmt::Debug for OccupiedEntry<'_, K, T, V>
+where
+    K::Borrowed: fmt::Debug,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OccupiedEntry").finish_non_exhaustive()
+        let mut shown = f.debug_struct("OccupiedEntry");
+        shown.field("key", &self.key()).field("value", self.get()).finish()
     }
 }
 
-impl<K, T, V: Brand> fmt::Debug for VacantEntry<'_, K, T, V> {
+impl<K: fmt::Debug, T, V: Brand> fmt::Debug for VacantEntry<'_, K, T, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VacantEntry").finish_non_exhaustive()
+        f.debug_tuple("VacantEntry").field(&self.key).finish()
     }
 }

@@ -173,9 +173,12 @@ impl<K, T, V: Brand, M> Clone for Iter<'_, K, T, V, M> {
     }
 }
 
-impl<K, T, V: Brand, M> fmt::Debug for Iter<'_, K, T, V, M> {
+impl<K: VKey<V>, T: Storable<V> + fmt::Debug, V: Brand, M: Mode> fmt::Debug for Iter<'_, K, T, V, M>
+where
+    K::Borrowed: fmt::Debug,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").finish_non_exhaustive()
+        f.debug_list().entries(self.clone()).finish()
     }
 }
 

@@ -283,3 +283,41 @@ fn the_layout_says_how_the_crates_lay_out_and_hash() {
     let text = TypeLayout::of::<VHashMap<VString<Laid>, u32, Laid>, Laid>().text().to_owned();
     assert_eq!(text, include_str!("tests/layout.txt"), "{text}");
 }
+
+#[test]
+fn iterators_and_entries_show_what_is_in_them() {
+    type Parts = (VBTreeMap<u32, char, Shown>, VHashMap<u32, char, Shown>, VArena<char, Shown>);
+    brand! { Shown => Option<Parts> }
+    let space = Space::<Shown>::in_memory(ROOM, |_| Ok(None)).unwrap();
+    space
+        .enter_mut(|v| {
+            let mut parts = (VBTreeMap::new(), VHashMap::new(), VArena::<char, Shown>::new());
+            let (tree, map, arena) = (&mut parts.0, &mut parts.1, &mut parts.2);
+            let mut tree = tree.at_mut(v);
+            tree.extend([(1, 'a'), (2, 'b'), (3, 'c')])?;
+            let mut walk = tree.as_ref().iter();
+            walk.next();
+            assert_eq!(format!("{walk:?}"), "[(2, 'b'), (3, 'c')]");
+            drop(walk);
+            assert_eq!(format!("{:?}", tree.as_ref().range(..3)), "[(1, 'a'), (2, 'b')]");
+            assert_eq!(
+                format!("{:?}", tree.entry(2)),
+                "Entry(OccupiedEntry { key: 2, value: 'b' })"
+            );
+            assert_eq!(format!("{:?}", tree.entry(9)), "Entry(VacantEntry(9))");
+            let mut map = map.at_mut(v);
+            map.insert(7, 'x')?;
+            assert_eq!(format!("{:?}", map.as_ref().iter()), "[(7, 'x')]");
+            assert_eq!(
+                format!("{:?}", map.entry(7)),
+                "Entry(OccupiedEntry { key: 7, value: 'x' })"
+            );
+            assert_eq!(format!("{:?}", map.entry(8)), "Entry(VacantEntry(8))");
+            let mut arena = arena.at_mut(v);
+            arena.insert('y')?;
+            assert_eq!(format!("{:?}", arena.as_ref().iter()), "[(VId(0.1), 'y')]");
+            Ok::<_, AllocError>(())
+        })
+        .unwrap()
+        .unwrap();
+}

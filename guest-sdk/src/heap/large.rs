@@ -134,13 +134,7 @@ fn allocate_huge(memory: &mut Memory, bytes: u64, grow: &mut Grow<'_>) -> Option
     let first = match find_areas(memory, areas) {
         Some(first) => first,
         None => {
-            let end = memory.pages();
-            // The last area counts if it is not full yet and nothing is in it.
-            let last = end / AREA_PAGES * AREA_PAGES;
-            let used = end - last;
-            let empty = used <= 1
-                || (runs::is_free(memory, last + 1) && memory.desc(last + 1).pages == used - 1);
-            let start = if empty { last / AREA_PAGES } else { last / AREA_PAGES + 1 };
+            let start = end_of_use(memory);
             runs::extend(memory, start.checked_add(areas)?.checked_mul(AREA_PAGES)?, grow)?;
             find_areas(memory, areas)?
         }
@@ -154,19 +148,46 @@ fn allocate_huge(memory: &mut Memory, bytes: u64, grow: &mut Grow<'_>) -> Option
     Some(page)
 }
 
-/// The first of so many areas in a row that are free as a whole.
+/// The first of so many areas in a row that are free as a whole, the lowest there are: what a
+/// growing table leaves behind stays together, and is enough for the next one.
 fn find_areas(memory: &mut Memory, areas: u32) -> Option<u32> {
+    lowest_area(memory, |memory, area| free_areas_at(memory, area, areas) == areas)
+}
+
+/// The area from which on there is nothing; the last one counts although it is not full yet.
+fn end_of_use(memory: &mut Memory) -> u32 {
+    let end = memory.pages();
+    let (last, used) = (end / AREA_PAGES, end % AREA_PAGES);
+    let begins = last * AREA_PAGES + 1;
+    let is_empty =
+        used <= 1 || (runs::is_free(memory, begins) && memory.desc(begins).pages == used - 1);
+    if !is_empty {
+        return last + 1;
+    }
+    let reaches_last = |memory: &mut Memory, area: u32| {
+        let areas = last.saturating_sub(area);
+        free_areas_at(memory, area, areas) == areas
+    };
+    lowest_area(memory, reaches_last).unwrap_or(last)
+}
+
+/// The lowest area that is free as a whole and for which `is_good`.
+fn lowest_area(
+    memory: &mut Memory,
+    mut is_good: impl FnMut(&mut Memory, u32) -> bool,
+) -> Option<u32> {
+    let mut found: Option<u32> = None;
     let mut page = memory.header().bins[RUN_BINS - 1];
     let mut left = memory.pages() / AREA_PAGES;
     while page != 0 && left != 0 {
         let area = page / AREA_PAGES;
-        if free_areas_at(memory, area, areas) == areas {
-            return Some(area);
+        if found.is_none_or(|found| area < found) && is_good(memory, area) {
+            found = Some(area);
         }
         page = memory.desc(page).next;
         left -= 1;
     }
-    None
+    found
 }
 
 /// How many areas from `area` on, at most `limit`, are free as a whole. `area` has a table or is

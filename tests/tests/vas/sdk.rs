@@ -1,6 +1,7 @@
 //! The safe API in real VMs: one program that checks everything one VM can see, and typed
 //! spaces shared by VMs that write at once, wait, and are killed.
 
+use serde_json::json;
 use tests::skip_without_kvm;
 
 use crate::world::World;
@@ -88,6 +89,24 @@ fn collections_are_read_and_changed_by_another_program_in_another_vm() {
     let filled = world.good("sdk_fill", &["100"]);
     let total: usize = filled.trim_start_matches("filled ").trim().parse().expect("a number");
     assert!((5_000..20_000).contains(&total), "{filled}");
+    world.left_clean();
+}
+
+#[test]
+fn an_ordered_map_and_an_arena_are_what_a_model_says_in_every_vm_that_comes() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut before = 0;
+    for after in [4_000, 9_000, 9_000, 15_000] {
+        let out = world.good("sdk_model", &[&before.to_string(), &after.to_string()]);
+        assert!(out.ends_with("done\n"), "{out}");
+        let report = world.json(&["seg", "check", "books"]);
+        assert_eq!(report["findings"], json!([]), "after {after} steps");
+        let heap = &report["heap"];
+        assert!(heap["blocks"].as_u64() > Some(1_000), "{heap}");
+        assert_eq!(heap["leaked_blocks"], 0, "{heap}");
+        before = after;
+    }
     world.left_clean();
 }
 

@@ -1,34 +1,11 @@
 //! `spacejmp vas`, `seg` and `store` while VMs are at work: who has what, who is inside, the lock.
 
-use std::process::{Command, Output};
-
 use serde_json::{Value, json};
-use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
 
 use crate::world::{Vm, World};
 
 impl World {
-    /// Runs the command on this store.
-    fn spacejmp(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
-        command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.path()).args(args);
-        command.output().expect("the command starts")
-    }
-
-    /// What it prints; it has to succeed.
-    #[track_caller]
-    fn says(&self, args: &[&str]) -> String {
-        let output = self.spacejmp(args);
-        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    #[track_caller]
-    fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.says(&[args, &["--json"]].concat())).expect("JSON")
-    }
-
     /// Its one error.
     #[track_caller]
     fn refuses(&self, args: &[&str]) -> String {

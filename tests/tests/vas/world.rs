@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,27 @@ impl World {
     /// A VM in a process of its own.
     pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Vm {
         Vm::start(self.command(program, args), &format!("{program} {args:?}"))
+    }
+
+    /// Runs the command on this store.
+    pub(crate) fn spacejmp(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.path()).args(args);
+        command.output().expect("the command starts")
+    }
+
+    /// What it prints; it has to succeed.
+    #[track_caller]
+    pub(crate) fn says(&self, args: &[&str]) -> String {
+        let output = self.spacejmp(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The same as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.says(&[args, &["--json"]].concat())).expect("JSON")
     }
 
     /// Asserts that the VMs that ended have left nothing, in the store or beside it.

@@ -14,6 +14,7 @@ mod handover;
 mod heap;
 mod json;
 mod lines;
+mod loads;
 mod mapping;
 mod maps;
 mod memory;
@@ -25,6 +26,7 @@ mod sizes;
 mod space;
 mod switching;
 mod threads;
+mod trees;
 
 use std::process::ExitCode;
 
@@ -62,9 +64,13 @@ Usage: payload SUBCOMMAND [OPTIONS]
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
                                       random updates of 1 to N windows (default 16), N sets each
   heap [--count N] [--rounds N]       allocating in a VAS beside malloc, N requests (in a VM)
-  maps [--count N] [--rounds N]       a hash map of N entries in a VAS beside one at home (in a VM)
+  maps [--count N] [--rounds N] [--volatile]
+                                      a hash map of N entries in a VAS beside one at home (in a VM)
   maps-fill NAME [--count N]          making such a map (in a VM)
   maps-open NAME                      finding it again (in another VM)
+  loads-fill FOLDER [--count N]       writing such a map as files of other formats
+  loads-open FILE [--checked]         finding it in one of them
+  trees [--count N] [--rounds N]      the same as maps of ordered maps
   gups-party, rpc-party, paths-party  started by the others: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
@@ -167,7 +173,7 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
             exchange::run(kind, count).map_err(Failure::Work)?
         }
         "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
-        "heap" | "maps" | "maps-fill" | "maps-open" => {
+        "heap" | "maps" | "maps-fill" | "maps-open" | "trees" | "loads-fill" | "loads-open" => {
             return collections(subcommand, options).map(Some);
         }
         "gups" => random_updates(options)?,
@@ -205,7 +211,10 @@ fn collections(subcommand: &str, options: &Options) -> Result<Object, Failure> {
     let positional = || options.positional().map_err(Failure::Misuse);
     let done = match subcommand {
         "heap" => heap::run(count, rounds),
-        "maps" => maps::run(count, rounds),
+        "maps" => maps::run(count, rounds, options.has("volatile")),
+        "loads-fill" => loads::fill(positional()?, count),
+        "loads-open" => loads::open(positional()?, options.has("checked")),
+        "trees" => trees::run(count, rounds),
         "maps-fill" => maps::fill(positional()?, count),
         _ => maps::open(positional()?),
     };

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use foldhash::fast::FixedState;
-use spacejmp::{Error, Space, VHashMap, brand};
+use spacejmp::{Error, Lifetime, Space, VHashMap, brand};
 
 use crate::json::Object;
 use crate::random::Random;
@@ -16,20 +16,31 @@ type Home = hashbrown::HashMap<u64, u64, FixedState>;
 
 brand! { Numbers => VHashMap<u64, u64, Numbers> }
 
+const SEED: u64 = 0x6d61;
+
 /// Keys in the order in which they are inserted, and in the order in which they are looked up.
-struct Keys {
-    inserted: Vec<u64>,
-    found: Vec<u64>,
+pub(crate) struct Keys {
+    pub(crate) inserted: Vec<u64>,
+    pub(crate) found: Vec<u64>,
 }
 
 impl Keys {
-    fn new(count: u64) -> Result<Keys, String> {
+    /// `count` keys, each asked for once on average.
+    ///
+    /// # Errors
+    /// When they cannot be counted in 32 bits.
+    pub(crate) fn new(count: u64) -> Result<Keys, String> {
         let count = u32::try_from(count).map_err(|_| "too many keys")?;
-        let mut random = Random::new(0x6d61);
+        let mut random = Random::new(SEED);
         let inserted: Vec<u64> = (0..count).map(|_| random.next()).collect();
         let found = (0..count).map(|_| inserted[random.below(count) as usize]).collect();
         Ok(Keys { inserted, found })
     }
+}
+
+/// The key that every map has.
+pub(crate) fn first_key() -> u64 {
+    Random::new(SEED).next()
 }
 
 /// Best times of inserting and looking up, nanoseconds, and what the values found add up to.
@@ -86,18 +97,23 @@ fn in_vas(space: &Space<Numbers>, keys: &Keys) -> Result<Times, Error> {
     })?
 }
 
-fn space(name: &str) -> Result<Space<Numbers>, Error> {
-    Space::options().open_or_create(name, |_| Ok(VHashMap::new()))
+fn space(name: &str, lifetime: Lifetime) -> Result<Space<Numbers>, Error> {
+    Space::options().lifetime(lifetime).open_or_create(name, |_| Ok(VHashMap::new()))
 }
 
-/// Inserts and looks up `count` keys `rounds` times in each map, after a round that does not count.
+/// Inserts and looks up `count` keys `rounds` times in each map, after a round that is reported
+/// apart, `fresh`: nobody has touched the memory before. Later ours is the heap's that it had,
+/// while the process gives large blocks back to the system and takes them anew.
+/// The one in the VAS is in a file of the store, or in memory that nobody keeps.
 ///
 /// # Errors
 /// What a call says; when the maps do not hold the same.
-pub(crate) fn run(count: u64, rounds: u64) -> Result<Object, String> {
+pub(crate) fn run(count: u64, rounds: u64, is_volatile: bool) -> Result<Object, String> {
     let keys = Keys::new(count)?;
-    let space = space("maps").map_err(|err| err.to_string())?;
+    let lifetime = if is_volatile { Lifetime::Volatile } else { Lifetime::Persistent };
+    let space = space("maps", lifetime).map_err(|err| err.to_string())?;
     let (mut ours, mut home) = (Times::NONE, Times::NONE);
+    let mut fresh = [0; 2];
     for round in 0..=rounds {
         let (a, b) = (in_vas(&space, &keys).map_err(|err| err.to_string())?, at_home(&keys));
         if a.sum != b.sum {
@@ -105,10 +121,14 @@ pub(crate) fn run(count: u64, rounds: u64) -> Result<Object, String> {
         }
         if round > 0 {
             (ours, home) = (ours.best(a), home.best(b));
+        } else {
+            fresh = [a.insert, b.insert];
         }
     }
     Ok(Object::new("maps")
         .number("entries", count)
+        .number("fresh_ours_ns", fresh[0])
+        .number("fresh_home_ns", fresh[1])
         .number("insert_ours_ns", ours.insert)
         .number("get_ours_ns", ours.get)
         .number("insert_home_ns", home.insert)
@@ -122,8 +142,8 @@ pub(crate) fn run(count: u64, rounds: u64) -> Result<Object, String> {
 /// What a call says.
 pub(crate) fn fill(name: &str, count: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?;
-    let times =
-        space(name).and_then(|space| in_vas(&space, &keys)).map_err(|err| err.to_string())?;
+    let times = space(name, Lifetime::Persistent).and_then(|space| in_vas(&space, &keys));
+    let times = times.map_err(|err| err.to_string())?;
     Ok(Object::new("maps-fill").number("entries", count).number("insert_ours_ns", times.insert))
 }
 
@@ -133,7 +153,7 @@ pub(crate) fn fill(name: &str, count: u64) -> Result<Object, String> {
 /// # Errors
 /// What a call says; when the key is not there.
 pub(crate) fn open(name: &str) -> Result<Object, String> {
-    let key = Random::new(0x6d61).next();
+    let key = first_key();
     let start = Instant::now();
     let space = Space::<Numbers>::open(name).map_err(|err| err.to_string())?;
     let looked = space.enter(|v| {

@@ -4,7 +4,7 @@
 const VALUED: [&str; 10] = [
     "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
 ];
-const FLAGS: [&str; 5] = ["quick", "small", "polling", "crowded", "untimed"];
+const FLAGS: [&str; 7] = ["quick", "small", "polling", "crowded", "untimed", "volatile", "checked"];
 
 /// Parsed options of one subcommand.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! `scale`: what a switch costs while there is more and more of something: attached VASes,
 //! segments in a VAS, processors that switch.
 //!
-//! A figure is the median over batches. Switches go in and home; half of both is one.
+//! A figure is the median over batches, the best of some goes at it: what disturbs a host lasts longer
+//! than a go does. Switches go in and home; half of both is one.
 
 use std::sync::Barrier;
 
@@ -13,11 +14,21 @@ use crate::space::{cycles, enter, make, middle, sized, tell};
 
 /// Switches of a batch.
 const BATCH: u64 = 16;
-/// Batches of a figure.
-const BATCHES: u64 = 100;
+/// Batches of a go.
+const BATCHES: u64 = 40;
+/// Goes at a figure.
+const GOES: u64 = 7;
 
 /// Cycles of one switch, half of in and home, over `vhs` as `choose` says.
 fn switches(vhs: &[VasHandle], mut choose: impl FnMut(usize) -> usize) -> Result<u64, String> {
+    let mut best = u64::MAX;
+    for _ in 0..GOES {
+        best = best.min(go(vhs, &mut choose)?);
+    }
+    Ok(best)
+}
+
+fn go(vhs: &[VasHandle], choose: &mut impl FnMut(usize) -> usize) -> Result<u64, String> {
     let mut samples = Vec::new();
     for batch in 0..=BATCHES {
         let began = cycles();
@@ -87,7 +98,10 @@ pub(crate) fn threads(count: u64) -> Result<Object, String> {
         let vh = tell("vas_attach", sys::vas_attach(vid, 0));
         // Whatever happened: the others wait for all.
         barrier.wait();
-        let spent = switches(&[vh.clone()?], |_| 0);
+        // Not the best: in that the other may have been done already.
+        let goes: Result<Vec<u64>, String> =
+            (0..GOES).map(|_| go(&[vh.clone()?], &mut |_| 0)).collect();
+        let spent = goes.map(middle);
         barrier.wait();
         spent
     };

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::payload::Unpacked;
 use super::sample::{Place, Runner};
 use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size};
+use crate::vm::bare::{self, Cr3Loads};
 
 /// Of the paths: what the program calls them, and what they are.
 const IN_VM: [(&str, &str); 9] = [
@@ -46,6 +47,7 @@ pub(super) fn measure(
     let args = ["paths-native", "--count", count];
     let native = runner.run(Place::Native, &program, &args, false)?.answer;
     add(report, &vm, &native, count, has_tags);
+    cr3_loads(report, size);
     Ok(())
 }
 
@@ -69,13 +71,6 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     report.push("switch_tagged_cycles", tagged, "cycles", note);
     let untagged = "a switch without locks, without a TLB tag";
     report.push("switch_untagged_cycles", of(vm, "untagged", "p50"), "cycles", untagged);
-    report.push(
-        "cr3_load_cycles",
-        None,
-        "cycles",
-        "a load of CR3 alone: only ring 0 can do it, and the guest kernel has no call that does \
-         nothing else; the paper's system call and switch have their rows above",
-    );
     let overhead = "two readings of the counter with nothing between them; subtracted above";
     report.push("timestamp_cycles", number(vm, "overhead"), "cycles", overhead);
     instructions(report);
@@ -125,6 +120,47 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
         found: format!("{exit_over_null:.2} times as long, quantiles in order: {ordered}"),
         is_kept: ordered && exit_over_null > 1.0,
         needs_quiet: true,
+    });
+}
+
+/// A load of CR3 by itself, in a VM that does nothing else; and that it takes time at all.
+fn cr3_loads(report: &mut Report, size: Size) {
+    let goes = if size == Size::Quick { 1 } else { 20 };
+    let mut over_empty = None;
+    for (name, tagged, what) in [
+        ("cr3_load_cycles", false, "a load of CR3 alone, which flushes"),
+        ("cr3_load_tagged_cycles", true, "the same with a TLB tag, nothing flushed"),
+    ] {
+        let middle = |samples: &[u64]| {
+            super::median(&samples.iter().map(|&cycles| cycles as f64).collect::<Vec<_>>())
+        };
+        let (value, note) = match Cr3Loads::measure(tagged, goes) {
+            Ok(Some(cr3)) => {
+                let (loaded, empty) = (middle(&cr3.loaded), middle(&cr3.empty));
+                if !tagged {
+                    over_empty = super::ratio(loaded, empty);
+                }
+                let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(bare::LOADS));
+                let note = format!(
+                    "{what}, by code of ours in ring 0 of a VM of its own; two roots in turns, \
+                     median of {} times {} loads, two readings of the counter subtracted",
+                    cr3.loaded.len(),
+                    bare::LOADS,
+                );
+                (each, note)
+            }
+            Ok(None) => (None, format!("{what}: this host offers its guests no PCID")),
+            Err(error) => (None, format!("{what}: not available: {error}")),
+        };
+        report.push(name, value, "cycles", note);
+    }
+    let found = over_empty.map_or("nothing".to_owned(), |ratio| format!("{ratio:.1} times"));
+    report.checks.push(Check {
+        name: "cr3_loads".into(),
+        rule: format!("{} loads of CR3 take longer than none", bare::LOADS),
+        found,
+        is_kept: over_empty.is_some_and(|ratio| ratio > 1.0),
+        needs_quiet: false,
     });
 }
 

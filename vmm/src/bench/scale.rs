@@ -2,7 +2,7 @@
 //! memory each takes.
 //!
 //! The guest kernel's own work does not grow: tests count its instructions
-//! (`tests/tests/ring3/counts.rs`). What may grow is what the processor and the host do: caches,
+//! (`vmm/tests/kernel_image`). What may grow is what the processor and the host do: caches,
 //! and on hosts without two levels of translation KVM's shadow of each root table.
 
 use serde_json::Value;

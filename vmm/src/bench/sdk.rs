@@ -1,8 +1,9 @@
 //! `bench sdk`: what the guest SDK costs beside what a program does at home.
 //!
 //! - the heap of a VAS beside glibc's `malloc`, in one process, taking turns
-//! - a hash map in a VAS beside the same crate's at home, likewise; and finding a large one and a
-//!   small one again in a new VM
+//! - a hash map in a VAS beside the same crate's at home, likewise; an ordered map beside the
+//!   standard library's
+//! - finding a large map and a small one again in a new VM, beside maps in files of other formats
 
 use super::payload::Unpacked;
 use super::sample::{Place, Runner, Sample};
@@ -21,6 +22,7 @@ pub fn measure(
     let mut report = Report::default();
     heap(runner, programs, size, progress, &mut report)?;
     maps(runner, programs, size, progress, &mut report)?;
+    trees(runner, programs, size, progress, &mut report)?;
     opening(runner, programs, size, progress, &mut report)?;
     Ok(report)
 }
@@ -82,6 +84,15 @@ fn middle(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<
     median(&samples.iter().filter_map(value).collect::<Vec<_>>())
 }
 
+/// What ours took over what the other took, some parts of it summed.
+fn over(sample: &Sample, parts: &[&str]) -> Option<f64> {
+    let sum = |place: &str| {
+        let of = |part: &&str| sample.number(&format!("{part}_{place}_ns"));
+        parts.iter().map(of).sum::<Option<f64>>()
+    };
+    ratio(sum("ours"), sum("home"))
+}
+
 fn maps(
     runner: &Runner,
     programs: &Unpacked,
@@ -91,34 +102,81 @@ fn maps(
 ) -> Result<(), BenchError> {
     let (runs, entries) = if size == Size::Quick { (1, 1_000_000) } else { (3, 10_000_000) };
     let program = programs.path("payload");
-    let mut samples = Vec::new();
-    for run in 1..=runs {
-        progress(&format!("filling hash maps, {run} of {runs}"));
-        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        let args = ["maps", "--count", &entries.to_string(), "--rounds", "3"];
-        samples.push(runner.run(Place::Vm, &program, &args, false)?);
-    }
-    let over = |sample: &Sample, parts: &[&str]| {
-        let sum = |place: &str| {
-            parts
-                .iter()
-                .map(|part| sample.number(&format!("{part}_{place}_ns")))
-                .sum::<Option<f64>>()
-        };
-        ratio(sum("ours"), sum("home"))
+    let mut fill = |flags: &[&str], runs: usize| {
+        let mut samples = Vec::new();
+        for run in 1..=runs {
+            progress(&format!("filling hash maps, {run} of {runs}"));
+            let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+            let count = entries.to_string();
+            let args = [&["maps", "--count", &count, "--rounds", "3"], flags].concat();
+            samples.push(runner.run(Place::Vm, &program, &args, false)?);
+        }
+        Ok::<_, BenchError>(samples)
     };
+    let persistent = fill(&[], runs)?;
+    let volatile = fill(&["--volatile"], 1)?;
+    let how = "both maps in one VM, taking turns";
+    let best = "best of three rounds each after a first one; median of the VMs";
     for (name, parts, what) in [
         ("vhashmap_over_hashbrown", &["insert", "get"][..], "inserting and looking up"),
-        ("vhashmap_insert_over_hashbrown", &["insert"][..], "inserting, from an empty map"),
-        ("vhashmap_get_over_hashbrown", &["get"][..], "looking up what is there, in random order"),
+        ("vhashmap_insert_over_hashbrown", &["insert"][..], "inserting, from an empty map,"),
+        ("vhashmap_get_over_hashbrown", &["get"][..], "looking up, in random order,"),
     ] {
-        let value = middle(&samples, |sample| over(sample, parts));
-        let note = format!(
-            "{what} {entries} entries of 16 bytes, both maps in one VM, taking turns: best of three \
-             rounds each; median of the VMs"
-        );
-        report.push(name, value, "", note);
+        let value = middle(&persistent, |sample| over(sample, parts));
+        let what = format!("{what} {entries} entries of 16 bytes in a file of the store");
+        report.push(name, value, "", format!("{what}, over the same at home: {how}; {best}"));
     }
+    let value = middle(&volatile, |sample| over(sample, &["insert", "get"]));
+    let what = "the same in a volatile segment, which is memory only: one VM";
+    report.push("vhashmap_volatile_over_hashbrown", value, "", what);
+    let value = middle(&persistent, |sample| over(sample, &["fresh"]));
+    let what = "inserting in the first round only, when nobody has touched the memory before: the \
+                host's page cache and new blocks of its disk, over pages without a file";
+    report.push("vhashmap_fresh_over_hashbrown", value, "", what);
+    Ok(())
+}
+
+fn trees(
+    runner: &Runner,
+    programs: &Unpacked,
+    size: Size,
+    progress: &mut dyn FnMut(&str),
+    report: &mut Report,
+) -> Result<(), BenchError> {
+    let runs = if size == Size::Quick { 1 } else { 2 };
+    let program = programs.path("payload");
+    let mut fill = |entries: u32, rounds: u32, runs: usize| {
+        let mut samples = Vec::new();
+        for run in 1..=runs {
+            progress(&format!("filling ordered maps of {entries} entries, {run} of {runs}"));
+            let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+            let (count, rounds) = (entries.to_string(), rounds.to_string());
+            let args = ["trees", "--count", &count, "--rounds", &rounds];
+            samples.push(runner.run(Place::Vm, &program, &args, false)?);
+        }
+        Ok::<_, BenchError>(samples)
+    };
+    let samples = fill(1_000_000, 2, runs)?;
+    let how = "over the standard library's map at home, both in one VM, taking turns; random keys";
+    for (name, parts, what) in [
+        (
+            "vbtree_over_std",
+            &["insert", "get", "walk"][..],
+            "inserting, looking up and walking through",
+        ),
+        ("vbtree_insert_over_std", &["insert"][..], "inserting, from an empty map,"),
+        ("vbtree_get_over_std", &["get"][..], "looking up, in random order,"),
+        ("vbtree_walk_over_std", &["walk"][..], "walking through"),
+    ] {
+        let note = format!(
+            "{what} a million entries of 16 bytes, {how}; best of two rounds each after a first one"
+        );
+        report.push(name, middle(&samples, |sample| over(sample, parts)), "", note);
+    }
+    let large = if size == Size::Quick { None } else { Some(fill(10_000_000, 0, 1)?) };
+    let value = large.and_then(|samples| middle(&samples, |s| over(s, &["insert", "get", "walk"])));
+    let what = "all three with 10 million entries, once, in fresh memory; not with --quick";
+    report.push("vbtree_10m_over_std", value, "", what);
     Ok(())
 }
 
@@ -144,6 +202,7 @@ fn opening(
         larges.push(runner.run(Place::Vm, &program, &["maps-open", "large"], false)?);
     }
     let open = |samples: &[Sample]| middle(samples, |sample| sample.number("open_ns"));
+    let others = other_formats(runner, programs, large, progress)?;
     let note = format!(
         "opening a map of {large} entries in a new VM and the first lookup, over the same with 1000; \
          medians of {runs} VMs each"
@@ -152,5 +211,61 @@ fn opening(
     let micros = |samples: &[Sample]| open(samples).map(|ns| ns / 1000.0);
     report.push("open_1k_us", micros(&smalls), "us", "the smaller of these two");
     report.push("open_10m_us", micros(&larges), "us", "the larger of these two");
+    for Other { figure, what, samples } in others {
+        let note = format!(
+            "{what}, and the first lookup, over opening ours of as many entries in a new VM; both \
+             from the host's page cache; a process of the host, median of three"
+        );
+        report.push(figure, ratio(open(&samples), open(&larges)), "", note);
+    }
     Ok(())
+}
+
+/// Another way to find a map again.
+struct Other {
+    figure: &'static str,
+    what: &'static str,
+    samples: Vec<Sample>,
+}
+
+/// The same map in files: how it is found there, and what that took.
+fn other_formats(
+    runner: &Runner,
+    programs: &Unpacked,
+    entries: u32,
+    progress: &mut dyn FnMut(&str),
+) -> Result<[Other; 3], BenchError> {
+    let program = programs.path("payload");
+    progress("writing the same map in other formats");
+    let folder = runner.dir.display().to_string();
+    let count = entries.to_string();
+    let args = ["loads-fill", &folder, "--count", &count];
+    runner.run(Place::Native, &program, &args, false)?;
+    let [postcard, rkyv] =
+        ["map.postcard", "map.rkyv"].map(|name| runner.dir.join(name).display().to_string());
+    let mut three = |args: &[&str]| {
+        progress(&format!("finding it there: {}", args.join(" ")));
+        let run = |_| runner.run(Place::Native, &program, args, false);
+        (0..3).map(run).collect::<Result<Vec<_>, _>>()
+    };
+    let others = [
+        Other {
+            figure: "load_postcard_over_open_10m",
+            what: "loading it through `serde` from a format like `bincode`'s (`postcard`)",
+            samples: three(&["loads-open", &postcard])?,
+        },
+        Other {
+            figure: "open_rkyv_checked_over_open_10m",
+            what: "mapping an archive of `rkyv` and checking it",
+            samples: three(&["loads-open", &rkyv, "--checked"])?,
+        },
+        Other {
+            figure: "open_rkyv_over_open_10m",
+            what: "mapping an archive of `rkyv` and believing it",
+            samples: three(&["loads-open", &rkyv])?,
+        },
+    ];
+    // They are large, and only this experiment's.
+    let _ = (std::fs::remove_file(postcard), std::fs::remove_file(rkyv));
+    Ok(others)
 }

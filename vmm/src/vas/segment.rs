@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use abi::objects::Lifetime;
-use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right};
+use abi::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Right};
 
 use super::VasError;
 use super::frames::Frames;
@@ -139,13 +139,21 @@ impl VmSegment {
             // All that the extent may come to have, so that growing changes nothing here.
             bytes: (whole.end - whole.start).min(PART_BYTES - within),
             writable: self.file.right() == Right::Write,
-            // By what it has: what it may come to have is often a reserve of addresses beyond all need.
-            dense: machine.windows.is_dense(self.end - self.reserve.start),
+            dense: self.is_dense(machine),
         };
         let window = machine.windows.map(piece)?;
         let extent = Extent { window, origin: whole.start, pins: 0, mapped_at: clock };
         self.extents.insert(gib, extent);
         Ok(())
+    }
+
+    /// Whether huge pages are worth while, by what it has now: a heap's reserve is addresses, of
+    /// which there are far more than it will ever use. One that has not grown yet may stay as
+    /// small as it is, and would take a whole huge page of the disk for its first byte.
+    fn is_dense(&self, machine: &Machine) -> bool {
+        let bytes = self.end - self.reserve.start;
+        let may_grow = self.end < self.reserve.end;
+        (bytes > PAGE_SIZE_2M || !may_grow) && machine.windows.is_dense(bytes)
     }
 
     /// Builds the tables of a gigabyte for `right`; its extent must be mapped.
@@ -158,7 +166,12 @@ impl VmSegment {
     ) -> Result<(), MemoryError> {
         let used = self.span(gib, self.end.next_multiple_of(PAGE_SIZE));
         let policy = self.file.header().pages;
-        let Some(extent) = self.extents.get(&gib) else { return Ok(()) };
+        let is_dense = self.is_dense(machine);
+        let Some(extent) = self.extents.get_mut(&gib) else { return Ok(()) };
+        if is_dense {
+            // It may have been mapped before it grew.
+            extent.window.prefer_huge();
+        }
         let limit = extent.origin + extent.window.bytes();
         let used = used.start..used.end.min(limit);
         let span = PieceSpan { used, gpa: extent.window.gpa(), origin: extent.origin };

@@ -9,9 +9,11 @@
 //! - [`switching`]: the tables of the kernel's `vas_switch`; [`instances`]: what is in them
 //!   of instances
 //! - [`shape`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
+//! - [`bare`]: a VM of a few bytes of code of ours, which times loads of CR3
 //! - `call_pages`: the code through which programs make calls
 //! - [`kick`]: how another thread gets a vCPU out
 
+pub mod bare;
 pub mod boot;
 mod call_pages;
 pub mod exit;

@@ -33,6 +33,8 @@ pub struct Window {
     bytes: u64,
     host: HostRange,
     slot: u32,
+    /// Whether the host was told to prefer huge pages.
+    dense: bool,
 }
 
 // SAFETY: the pointer is an address given to system calls and atomics on it are the only
@@ -58,6 +60,14 @@ impl Window {
         let offset = offset.min(self.bytes);
         let len = bytes.min(self.bytes - offset) as usize;
         HostRange { ptr: self.host.ptr.wrapping_add(offset as usize), len }
+    }
+
+    /// Has the host prefer huge pages for what is touched from now on.
+    pub fn prefer_huge(&mut self) {
+        if !self.dense {
+            advise(self.host, true);
+            self.dense = true;
+        }
     }
 }
 
@@ -184,6 +194,7 @@ impl Windows {
             bytes,
             host,
             slot: memslot.slot,
+            dense: piece.dense,
         })
     }
 
@@ -311,10 +322,19 @@ fn map_shared(piece: &FilePiece<'_>, bytes: u64) -> Result<HostRange, std::io::E
         unmap_host(host);
         return Err(error);
     }
-    let advice = if piece.dense { libc::MADV_HUGEPAGE } else { libc::MADV_RANDOM };
-    // SAFETY: advice on a mapping of ours; hosts without huge pages for files refuse it.
-    unsafe { libc::madvise(ptr, len, advice) };
+    advise(host, piece.dense);
     Ok(host)
+}
+
+/// Tells the host how the mapping will be used.
+fn advise(host: HostRange, dense: bool) {
+    let advice =
+        if dense { [libc::MADV_NORMAL, libc::MADV_HUGEPAGE] } else { [libc::MADV_RANDOM; 2] };
+    for advice in advice {
+        // SAFETY: advice on a mapping of ours, which changes no content; hosts without huge
+        // pages for files refuse it.
+        unsafe { libc::madvise(host.ptr.cast(), host.len, advice) };
+    }
 }
 
 fn unmap_host(host: HostRange) {

@@ -139,6 +139,12 @@ impl<T> Clone for ArenaIter<'_, T> {
     }
 }
 
+impl<T: fmt::Debug> fmt::Debug for ArenaIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
 impl<'a, T: Storable<V>, V: Brand> ArenaMut<'a, T, V> {
     /// The values, to be read for as long as they are not changed.
     #[inline]

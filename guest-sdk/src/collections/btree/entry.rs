@@ -1,5 +1,7 @@
 //! Entries of a map, there or not yet.
 
+use std::fmt;
+
 use super::view::BTreeMut;
 use crate::alloc::AllocError;
 use crate::brand::Brand;
@@ -145,6 +147,32 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> VacantEntry<'a, K, T, V> {
         let (held, before) = map.tree.insert(at, self.key, value)?;
         map.len += usize::from(before.is_none());
         Ok(held)
+    }
+}
+
+impl<K: VKey<V> + fmt::Debug, T: Storable<V> + fmt::Debug, V: Brand> fmt::Debug
+    for Entry<'_, K, T, V>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entry::Occupied(entry) => f.debug_tuple("Entry").field(entry).finish(),
+            Entry::Vacant(entry) => f.debug_tuple("Entry").field(entry).finish(),
+        }
+    }
+}
+
+impl<K: VKey<V> + fmt::Debug, T: Storable<V> + fmt::Debug, V: Brand> fmt::Debug
+    for OccupiedEntry<'_, K, T, V>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("OccupiedEntry");
+        shown.field("key", self.key()).field("value", self.get()).finish()
+    }
+}
+
+impl<K: VKey<V> + fmt::Debug, T: Storable<V>, V: Brand> fmt::Debug for VacantEntry<'_, K, T, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VacantEntry").field(self.key()).finish()
     }
 }
 

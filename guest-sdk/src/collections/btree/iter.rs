@@ -4,6 +4,7 @@
 //! its last. Between two edges next to each other lies exactly one entry, in the leaf or, at its
 //! ends, in a node above, so two walks that meet are at the same edge.
 
+use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::{Bound, RangeBounds};
 
@@ -226,6 +227,16 @@ impl<K, T, V: Brand, M> Clone for Range<'_, K, T, V, M> {
     }
 }
 
+impl<K: VKey<V>, T: Storable<V> + fmt::Debug, V: Brand, M: Mode> fmt::Debug
+    for Range<'_, K, T, V, M>
+where
+    K::Borrowed: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
 /// The entries of a [`VBTreeMap`](super::VBTreeMap), in the order of their keys, from either
 /// end: of [`BTreeRef::iter`](super::BTreeRef::iter).
 pub struct Iter<'a, K, T, V: Brand, M> {
@@ -294,5 +305,14 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iterator for Stored<'a, 
 impl<K, T, V: Brand, M> Clone for Iter<'_, K, T, V, M> {
     fn clone(&self) -> Self {
         Iter { range: self.range.clone(), left: self.left }
+    }
+}
+
+impl<K: VKey<V>, T: Storable<V> + fmt::Debug, V: Brand, M: Mode> fmt::Debug for Iter<'_, K, T, V, M>
+where
+    K::Borrowed: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
     }
 }

@@ -3,6 +3,7 @@
 //! A walk holds what is left of each node on its way: slices that nobody else has. That is what
 //! keeps it free of unsafe code, and what a walk from both ends could not do.
 
+use std::fmt;
 use std::iter::{FusedIterator, Zip};
 use std::ops::{Bound, RangeBounds};
 use std::slice;
@@ -146,6 +147,12 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> Iterator for IterMut<'a, K, T, V>
 
 impl<K: VKey<V>, T: Storable<V>, V: Brand> FusedIterator for IterMut<'_, K, T, V> {}
 
+impl<K, T, V: Brand> fmt::Debug for IterMut<'_, K, T, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IterMut").finish_non_exhaustive()
+    }
+}
+
 /// Some of the entries of a [`VBTreeMap`](super::VBTreeMap), in the order of their keys, values to
 /// change: of [`BTreeMut::range_mut`](super::BTreeMut::range_mut).
 pub struct RangeMut<'a, K, T, V: Brand, R> {
@@ -185,4 +192,10 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, R: RangeBounds<K::Borrowed>> Iter
 impl<K: VKey<V>, T: Storable<V>, V: Brand, R: RangeBounds<K::Borrowed>> FusedIterator
     for RangeMut<'_, K, T, V, R>
 {
+}
+
+impl<K, T, V: Brand, R: fmt::Debug> fmt::Debug for RangeMut<'_, K, T, V, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeMut").field("range", &self.range).finish_non_exhaustive()
+    }
 }

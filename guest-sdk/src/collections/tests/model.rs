@@ -116,11 +116,17 @@ fn run(space: &Space<Model>, steps: Vec<Step>) -> Result<(), AllocError> {
         .unwrap()
 }
 
+/// Miri is slow.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: if cfg!(miri) { 3 } else { usual.cases }, ..usual }
+}
+
 #[test]
 fn a_map_does_what_the_standard_one_does() {
     let space = Space::<Model>::in_memory(1 << 24, |_| Ok(VHashMap::new())).unwrap();
-    let steps = proptest::collection::vec(step(), 0..300);
-    TestRunner::default()
+    let steps = proptest::collection::vec(step(), 0..if cfg!(miri) { 40 } else { 300 });
+    TestRunner::new(config())
         .run(&steps, |steps| {
             run(&space, steps).unwrap();
             prop_assert_eq!(space.blocks(), 1);
@@ -190,8 +196,8 @@ fn run_list(space: &Space<ListModel>, steps: Vec<(u8, u16)>) -> Result<(), Alloc
 #[test]
 fn a_vector_does_what_the_standard_one_does() {
     let space = Space::<ListModel>::in_memory(1 << 24, |_| Ok(VVec::new())).unwrap();
-    let steps = proptest::collection::vec(any::<(u8, u16)>(), 0..60);
-    TestRunner::default()
+    let steps = proptest::collection::vec(any::<(u8, u16)>(), 0..if cfg!(miri) { 20 } else { 60 });
+    TestRunner::new(config())
         .run(&steps, |steps| {
             run_list(&space, steps).unwrap();
             prop_assert_eq!(space.blocks(), 1);

@@ -19,8 +19,10 @@ impl Region {
     pub(super) fn new(size: u64, reserve: u64) -> Region {
         let bytes = reserve as usize + BASE_ALIGN;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // Not from the allocator: it would write zeros to all of it first.
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // Not from the allocator: it would write zeros to all of it first. Miri knows no
+        // further flag, and reserves nothing for a mapping anyway.
+        let lazily = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | lazily;
         // SAFETY: a new mapping takes nobody's memory.
         let mapping = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
         assert_ne!(mapping, libc::MAP_FAILED, "no {bytes} bytes of addresses");

@@ -1,15 +1,16 @@
 //! Memory: vectors that grow, shrink and are freed in patterns, and the raw calls `mmap`,
-//! `mprotect`, `mremap`, `munmap`, `madvise`. Prints "alloc: ..." lines, exits with 0.
+//! `mprotect`, `mremap`, `munmap`, `madvise`. `big_alloc [STEPS]`, 4000 steps of the pattern if not
+//! given. Prints "alloc: ..." lines, exits with 0.
 
 use std::io::Error;
 use std::ptr::null_mut;
 
 const PAGE: usize = 4096;
 
-fn patterns() -> u64 {
+fn patterns(steps: usize) -> u64 {
     let mut live: Vec<Vec<u8>> = Vec::new();
     let (mut state, mut sum) = (1_u64, 0_u64);
-    for step in 0..4000_usize {
+    for step in 0..steps {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let random = (state >> 33) as usize;
         match random % 3 {
@@ -72,7 +73,8 @@ fn raw_calls() {
 }
 
 fn main() {
-    println!("alloc: patterns {}", patterns());
+    let steps = std::env::args().nth(1).map_or(4000, |arg| arg.parse().expect("a number"));
+    println!("alloc: patterns {}", patterns(steps));
     raw_calls();
     println!("alloc: raw calls fine");
     let big = vec![0_u8; 256 << 20];

@@ -65,13 +65,15 @@ fn what_strikes_an_exception_on_its_way_out_has_a_stack_of_its_own() {
         let Exit::KernelDead { vector: Some(found), rip, .. } = exit else {
             panic!("{vector}: {exit:x?}");
         };
-        assert_eq!((found, rip), (vector, left.rip));
+        assert_eq!(found, vector);
+        // KVM may finish the OUT, two bytes, only when the vCPU runs again.
+        assert!([left.rip, left.rip + 2].contains(&rip), "{rip:#x}, left at {:#x}", left.rip);
         let after = stacks(&vcpu);
         for (n, (before, after)) in before.iter().zip(&after).enumerate() {
             assert_eq!(before == after, n + 1 != stack, "vector {vector}, stack {}", n + 1);
         }
         // RIP and RSP of the frame it pushed: those of the kernel on the first stack.
         let frame = &after[stack - 1][IST_STACK_BYTES as usize / 8 - 5..];
-        assert_eq!((frame[0], frame[3]), (left.rip, left.rsp), "{vector}");
+        assert_eq!((frame[0], frame[3]), (rip, left.rsp), "{vector}");
     }
 }

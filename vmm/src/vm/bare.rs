@@ -1,0 +1,195 @@
+//! A vCPU in ring 0 without our kernel and without programs: some bytes of machine code of the
+//! VMM's own that time loads of CR3. Nothing of a guest is ever in such a VM.
+//!
+//! It is here and not in the guest kernel because the kernel would have to offer every program a
+//! call that does nothing but flush the TLB.
+
+use std::sync::Arc;
+
+use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+
+use super::machine::{VmError, kvm_call, leaf};
+use super::memory::GuestMem;
+
+/// Loads between two readings of the time-stamp counter, half of each root.
+pub const LOADS: u32 = 16;
+/// Samples of one go: their page-sized buffer.
+const SAMPLES: u32 = (PAGE_SIZE / 8) as u32;
+/// CR3 bit 63: keep what the TLB has of this tag (SDM 3A, 4.10.4.1).
+const KEEP: u64 = 1 << 63;
+
+const CR0_PE_ET_PG: u64 = 1 | 1 << 4 | 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_PCIDE: u64 = 1 << 17;
+const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
+/// Present and writable; with PS a leaf.
+const TABLE: u64 = 0b11;
+const LARGE: u64 = 1 << 7;
+
+/// What a load of CR3 cost, in cycles of the time-stamp counter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cr3Loads {
+    /// Of each sample, [`LOADS`] loads together, two readings of the counter included.
+    pub loaded: Vec<u64>,
+    /// The same without a load: the readings alone.
+    pub empty: Vec<u64>,
+}
+
+impl Cr3Loads {
+    /// Times loads of two roots in turns. `tagged`: each has a tag and nothing is flushed, which
+    /// needs PCID. `goes`: how often some five hundred samples are taken.
+    ///
+    /// `None` for a tag where KVM offers its guests none.
+    ///
+    /// # Errors
+    /// [`VmError`]; also if the code does not come to its end, which is a fault of KVM or ours.
+    pub fn measure(tagged: bool, goes: u32) -> Result<Option<Cr3Loads>, VmError> {
+        let Some(mut bare) = Bare::new(tagged)? else { return Ok(None) };
+        let (mut loaded, mut empty) = (Vec::new(), Vec::new());
+        // In turns, so that a machine that drifts does so for both.
+        for _ in 0..goes {
+            empty.extend(bare.go(0)?);
+            loaded.extend(bare.go(LOADS)?);
+        }
+        Ok(Some(Cr3Loads { loaded, empty }))
+    }
+}
+
+/// The VM.
+struct Bare {
+    // The memory goes after the vCPU that uses it.
+    vcpu: VcpuFd,
+    mem: GuestMem,
+    start: GuestPhys,
+    roots: [u64; 2],
+}
+
+impl Bare {
+    fn new(tagged: bool) -> Result<Option<Bare>, VmError> {
+        let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm_call("tell what processors it offers"))?;
+        let has_pcid = leaf(&cpuid, 1, 0).is_some_and(|leaf| leaf.ecx & 1 << 17 != 0);
+        if tagged && !has_pcid {
+            return Ok(None);
+        }
+        let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
+        let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
+        let phys_bits = leaf(&cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);
+        let mem = GuestMem::new(fd.clone(), phys_bits)?;
+        let start = mem.alloc(PAGE_SIZE_2M)?;
+        let page = |n: u64| start.offset(n * PAGE_SIZE);
+        // Both roots lead to the same 2 MiB, which lie where they are in physical memory.
+        let index = |shift: u64| (start.raw() >> shift & 511) * 8;
+        for root in [page(0), page(1)] {
+            mem.store(root.offset(index(39)), page(2).raw() | TABLE)?;
+        }
+        mem.store(page(2).offset(index(30)), page(3).raw() | TABLE)?;
+        mem.store(page(3).offset(index(21)), start.raw() | TABLE | LARGE)?;
+        let tag = |n: u64| if tagged { KEEP | n } else { 0 };
+        let roots = [page(0).raw() | tag(1), page(1).raw() | tag(2)];
+
+        let vcpu = fd.create_vcpu(0).map_err(kvm_call("create a vCPU"))?;
+        vcpu.set_cpuid2(&cpuid).map_err(kvm_call("set CPUID"))?;
+        let mut sregs = vcpu.get_sregs().map_err(kvm_call("give system registers"))?;
+        let flags = CR4_PAE | if tagged { CR4_PCIDE } else { 0 };
+        ring0(&mut sregs, page(0), flags);
+        vcpu.set_sregs(&sregs).map_err(kvm_call("set system registers"))?;
+        Ok(Some(Bare { vcpu, mem, start, roots }))
+    }
+
+    /// One buffer full of samples of `loads` loads.
+    fn go(&mut self, loads: u32) -> Result<Vec<u64>, VmError> {
+        let (code, buffer) = (self.start.offset(4 * PAGE_SIZE), self.start.offset(8 * PAGE_SIZE));
+        self.mem.write(code, &timed(loads))?;
+        self.vcpu
+            .set_regs(&kvm_regs {
+                rip: code.raw(),
+                rflags: 2,
+                rbx: buffer.raw(),
+                rdi: self.roots[0],
+                rsi: self.roots[1],
+                r8: u64::from(SAMPLES),
+                ..kvm_regs::default()
+            })
+            .map_err(kvm_call("set registers"))?;
+        loop {
+            match self.vcpu.run() {
+                Ok(VcpuExit::Hlt) => break,
+                Ok(VcpuExit::Intr) => {}
+                Err(error) if error.errno() == libc::EINTR => {}
+                Err(error) => return Err(kvm_call("run a vCPU in ring 0")(error)),
+                Ok(_) => return Err(VmError::Unsupported { what: "loads of CR3 in ring 0" }),
+            }
+        }
+        (0..u64::from(SAMPLES)).map(|n| Ok(self.mem.load(buffer.offset(8 * n))?)).collect()
+    }
+}
+
+/// The code. Loads of CR3 serialise (SDM 3A, 9.3), so one goes before the first reading; fences
+/// would do, too, but KVM's interpreter has none.
+fn timed(loads: u32) -> Vec<u8> {
+    let read: &[u8] = &[0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0];
+    let (load_rdi, load_rsi): (&[u8], &[u8]) = (&[0x0f, 0x22, 0xdf], &[0x0f, 0x22, 0xde]);
+    let mut code = load_rsi.to_vec();
+    // rdtsc; shl rdx, 32; or rax, rdx; mov r9, rax
+    code.extend([read, &[0x49, 0x89, 0xc1]].concat());
+    for n in 0..loads {
+        code.extend(if n % 2 == 0 { load_rdi } else { load_rsi });
+    }
+    // sub rax, r9; mov [rbx], rax; add rbx, 8; dec r8d; jnz to the start; hlt
+    code.extend([read, &[0x4c, 0x29, 0xc8, 0x48, 0x89, 0x03, 0x48, 0x83, 0xc3, 0x08]].concat());
+    code.extend([0x41, 0xff, 0xc8, 0x0f, 0x85]);
+    let back = -(code.len() as i32 + 4);
+    code.extend(back.to_le_bytes());
+    code.push(0xf4);
+    code
+}
+
+/// 64-bit ring 0 with flat segments and no descriptor tables: an exception ends the VM.
+fn ring0(sregs: &mut kvm_sregs, root: GuestPhys, cr4: u64) {
+    let flat = |selector: u16, kind: u8| kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        type_: kind,
+        present: 1,
+        s: 1,
+        g: 1,
+        ..kvm_segment::default()
+    };
+    sregs.cs = kvm_segment { l: 1, ..flat(8, 0xb) };
+    let data = kvm_segment { db: 1, ..flat(16, 3) };
+    (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
+    // A busy 64-bit TSS, which VMX wants (SDM 3C, 27.3.1.2).
+    sregs.tr = kvm_segment { s: 0, g: 0, limit: 0x67, ..flat(24, 0xb) };
+    (sregs.gdt.limit, sregs.idt.limit) = (0, 0);
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0_PE_ET_PG, root.raw(), cr4, EFER_LME_LMA);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_is_filled_and_loads_take_longer_than_none() {
+        let untagged = Cr3Loads::measure(false, 2).expect("KVM runs it").expect("needs no tags");
+        for samples in [&untagged.loaded, &untagged.empty] {
+            assert_eq!(samples.len(), 2 * SAMPLES as usize);
+            // None of it took a second.
+            assert!(samples.iter().all(|&cycles| cycles < 1 << 33), "{samples:?}");
+        }
+        let sum = |samples: &[u64]| samples.iter().sum::<u64>();
+        assert!(sum(&untagged.loaded) > sum(&untagged.empty), "{untagged:?}");
+    }
+
+    #[test]
+    fn tags_are_used_where_there_are_any() {
+        let offered = crate::host::probe().guest_cpu.is_some_and(|cpu| cpu.pcid);
+        let tagged = Cr3Loads::measure(true, 1).expect("KVM runs it");
+        assert_eq!(tagged.is_some(), offered);
+    }
+}
