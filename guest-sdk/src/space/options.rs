@@ -45,8 +45,8 @@ impl<V: Brand> SpaceOptions<V> {
         }
     }
 
-    /// Bytes to begin with; it takes no room until it is written to, and then 2 MiB at a time where
-    /// the host has huge pages for files. Without it 2 MiB.
+    /// Bytes to begin with; it takes no room until it is written to. Without it 2 MiB. What is larger
+    /// takes room by 2 MiB, where the host has huge pages for files.
     pub fn size(mut self, bytes: u64) -> SpaceOptions<V> {
         self.size = bytes;
         self
