@@ -114,8 +114,22 @@ fn a_timeout_ends_programs_that_compute_and_programs_that_block() {
     }
 }
 
+/// Fails at once where signals cannot end anything: what is ignored stays so in all that is started
+/// from here, which `nohup` and `&` in a script begin with.
+#[track_caller]
+fn signals_are_not_ignored() {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process has a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("all kernels");
+    let ignored = u64::from_str_radix(line.trim(), 16).expect("a mask");
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
+        let is_ignored = ignored >> (signal.as_raw() - 1) & 1 != 0;
+        assert!(!is_ignored, "{signal:?} was ignored when the tests were started (nohup? `&`?)");
+    }
+}
+
 #[test]
 fn signals_without_a_handler_end_the_program_with_their_status() {
+    signals_are_not_ignored();
     for (signal, status) in
         [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)]
     {
@@ -129,6 +143,7 @@ fn signals_without_a_handler_end_the_program_with_their_status() {
 
 #[test]
 fn a_handled_signal_reaches_the_program_and_the_second_ends_it() {
+    signals_are_not_ignored();
     let program = guests::c("on_signal");
     let (mut child, mut out) = start(&program, &[]);
     send(&child, Signal::INT);
@@ -154,6 +169,7 @@ fn a_handled_signal_reaches_the_program_and_the_second_ends_it() {
 
 #[test]
 fn a_program_that_waits_for_input_ends_as_promptly_as_any_other() {
+    signals_are_not_ignored();
     for (order, status) in [(None, 124), (Some(Signal::INT), 130)] {
         let timeout = if order.is_none() { "0.3" } else { &limit() };
         let mut child = spacejmp()
@@ -300,6 +316,7 @@ impl Drop for Terminal {
 #[test]
 fn ctrl_c_on_a_terminal_ends_the_program_and_the_terminal_is_as_before() {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    signals_are_not_ignored();
     // The shell outlives Ctrl-C, so that the terminal still has an owner when it is looked at.
     let script = r#"trap : INT; "$1" run --log error --timeout 60 "$2"; echo "status $?"; read x"#;
     let mut terminal = Terminal::start(script, &[&guests::rust("sleeper")]);
