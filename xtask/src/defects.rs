@@ -4,14 +4,14 @@
 //!
 //! A defect is a patch behind a few lines `Field: value`; git-apply(1) skips those.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum as _;
 
+use crate::copy::{Checkout, commit_id, git};
 use crate::e2e::{self, Kit};
 use crate::machine::{Kind, Machine, Memory, Outcome};
 use crate::workspace::{Workspace, output_of};
@@ -51,11 +51,12 @@ pub(crate) fn run(workspace: &Workspace, named: &[String], list: bool) -> Result
         }
         return Ok(true);
     }
-    let copy = Copy::make(workspace)?;
+    let copy = Checkout::named(workspace, "defects")?;
+    copy.move_to(&commit_id(workspace, "HEAD")?)?;
     let mut missed = Vec::new();
     for defect in &defects {
         let begin = Instant::now();
-        copy.plant(defect)?;
+        plant(&copy, defect)?;
         let verdict = defect.verdict(&defect.provoke(workspace, &copy.workspace)?);
         let host = defect.machine.map_or("this computer".to_owned(), |kind| kind.to_string());
         let (test, took) = (&defect.test, begin.elapsed().as_secs());
@@ -99,44 +100,11 @@ fn select(workspace: &Workspace, named: &[String]) -> Result<Vec<Defect>> {
     Ok(all)
 }
 
-/// A checkout of the last commit to plant defects in, with build products of its own: nothing
-/// in the contributor's checkout may ever come from a defective one.
-struct Copy {
-    workspace: Workspace,
-    /// Locked: two runs in one copy would take each other's defects for their own.
-    _lock: File,
-}
-
-impl Copy {
-    fn make(workspace: &Workspace) -> Result<Self> {
-        let folder = workspace.target().join("defects");
-        let tree = folder.join("tree");
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-        let lock = File::create(folder.join("lock")).context("cannot make a lock")?;
-        lock.lock().context("cannot lock the copy")?;
-        if !tree.exists() {
-            let clone = ["clone", "--quiet", "--shared", "--no-checkout"];
-            output_of(Command::new("git").args(clone).arg(workspace.root()).arg(&tree))?;
-        }
-        let head = output_of(&mut git(workspace.root(), &["rev-parse", "HEAD"]))?;
-        // A shared clone sees every commit of the original at once.
-        output_of(&mut git(&tree, &["checkout", "--quiet", "--force", "--detach", head.trim()]))?;
-        Ok(Self { workspace: Workspace::at(tree, folder.join("build")), _lock: lock })
-    }
-
-    /// Takes out what was planted before, and plants this one.
-    fn plant(&self, defect: &Defect) -> Result<()> {
-        let root = self.workspace.root();
-        output_of(&mut git(root, &["checkout", "--quiet", "--force", "HEAD", "--", "."]))?;
-        output_of(git(root, &["apply", "--whitespace=nowarn"]).arg(&defect.patch)).map(drop)
-    }
-}
-
-fn git(root: &Path, arguments: &[&str]) -> Command {
-    let mut git = Command::new("git");
-    git.arg("-C").arg(root).args(arguments);
-    git
+/// Takes out what was planted before, and plants this one.
+fn plant(copy: &Checkout, defect: &Defect) -> Result<()> {
+    let root = copy.workspace.root();
+    output_of(&mut git(root, &["checkout", "--quiet", "--force", "HEAD", "--", "."]))?;
+    output_of(git(root, &["apply", "--whitespace=nowarn"]).arg(&defect.patch)).map(drop)
 }
 
 impl Defect {

@@ -2,6 +2,7 @@
 //! the commands do is in the modules, so that `check` and the commands share it.
 
 mod check;
+mod copy;
 mod counts;
 mod defects;
 mod e2e;

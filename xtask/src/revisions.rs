@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::workspace::{Workspace, output_of, succeed};
+use crate::copy::{Checkout, commit_id};
+use crate::workspace::{Workspace, succeed};
 
 /// What to compare.
 #[derive(clap::Args)]
@@ -39,13 +40,12 @@ struct Revision {
 /// When there is no such revision, something cannot be built or measured, or a count of
 /// instructions or exits has grown.
 pub(crate) fn run(workspace: &Workspace, args: &CompareArgs) -> Result<()> {
-    let folder = workspace.target().join("revisions");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let copy = Checkout::named(workspace, "revisions")?;
     // Nothing is measured before both are built: a processor that has just compiled is a warm one.
-    let old = commit(workspace, &folder, &args.old)?;
+    let old = commit(workspace, &copy, &args.old)?;
     let new = match &args.new {
-        Some(revision) => commit(workspace, &folder, revision)?,
-        None => checkout(workspace, &folder)?,
+        Some(revision) => commit(workspace, &copy, revision)?,
+        None => build(workspace, &copy.folder, "the checkout as it is", "checkout")?,
     };
     for revision in [&old, &new] {
         println!("measuring {}", revision.name);
@@ -62,27 +62,11 @@ pub(crate) fn run(workspace: &Workspace, args: &CompareArgs) -> Result<()> {
     succeed(compare.args(["bench", "compare"]).arg(&old.results).arg(&new.results))
 }
 
-/// A commit, built in a clone that all share, so that what they have in common is built once.
-fn commit(workspace: &Workspace, folder: &Path, revision: &str) -> Result<Revision> {
-    // Asked for as a commit: a branch's name may begin like an option or be a file's, too.
-    let wanted = format!("{revision}^{{commit}}");
-    let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted];
-    let id = output_of(&mut git(workspace.root(), &arguments))
-        .with_context(|| format!("{revision} is no commit of this repository"))?;
-    let id = id.trim();
-    let tree = folder.join("tree");
-    if !tree.exists() {
-        let clone = ["clone", "--quiet", "--shared", "--no-checkout"];
-        output_of(Command::new("git").args(clone).arg(workspace.root()).arg(&tree))?;
-    }
-    output_of(&mut git(&tree, &["checkout", "--quiet", "--force", "--detach", id]))?;
-    let copy = Workspace::at(tree, folder.join("build"));
-    build(&copy, folder, revision, id)
-}
-
-/// The checkout, with what is not committed.
-fn checkout(workspace: &Workspace, folder: &Path) -> Result<Revision> {
-    build(workspace, folder, "the checkout as it is", "checkout")
+/// A commit, built where all are, so that what they have in common is built once.
+fn commit(workspace: &Workspace, copy: &Checkout, revision: &str) -> Result<Revision> {
+    let id = commit_id(workspace, revision)?;
+    copy.move_to(&id)?;
+    build(&copy.workspace, &copy.folder, revision, &id)
 }
 
 fn build(source: &Workspace, folder: &Path, name: &str, id: &str) -> Result<Revision> {
@@ -95,25 +79,4 @@ fn build(source: &Workspace, folder: &Path, name: &str, id: &str) -> Result<Revi
     let built = source.spacejmp();
     fs::copy(&built, &spacejmp).with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(Revision { name: name.to_owned(), spacejmp, results: own.join("results") })
-}
-
-fn git(root: &Path, arguments: &[&str]) -> Command {
-    let mut git = Command::new("git");
-    git.arg("-C").arg(root).args(arguments);
-    git
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_commit_is_an_error_that_names_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["no-such-revision", "--help", "xtask/src/revisions.rs"] {
-            let error = commit(&Workspace::here(), folder.path(), name).err().expect("none");
-            assert!(format!("{error:#}").contains(name), "{error:#}");
-        }
-        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
-    }
 }

@@ -5,6 +5,8 @@
 //!   standard library's
 //! - finding a large map and a small one again in a new VM, beside maps in files of other formats
 
+use std::path::Path;
+
 use super::payload::Unpacked;
 use super::sample::{Place, Runner, Sample};
 use super::{BenchError, Check, Report, Size, median, ratio};
@@ -36,14 +38,8 @@ fn heap(
 ) -> Result<(), BenchError> {
     let (runs, steps) = if size == Size::Quick { (1, "200000") } else { (3, "2000000") };
     let program = programs.path("payload");
-    let mut samples = Vec::new();
-    for run in 1..=runs {
-        progress(&format!("allocating and freeing, {run} of {runs}"));
-        // Segments of one run must not meet those of the next.
-        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        let args = ["heap", "--count", steps, "--rounds", "5"];
-        samples.push(runner.run(Place::Vm, &program, &args, false)?);
-    }
+    let args = ["heap", "--count", steps, "--rounds", "5"];
+    let samples = in_vms(runner, &program, runs, &args, "allocating and freeing", progress)?;
     let over = |sample: &Sample, a: &str, b: &str| ratio(sample.number(a), sample.number(b));
     let middle = |a: &str, b: &str| {
         median(&samples.iter().filter_map(|sample| over(sample, a, b)).collect::<Vec<_>>())
@@ -80,6 +76,23 @@ fn heap(
     Ok(())
 }
 
+/// One VM after another, each with a store of its own: segments of one must not meet the next's.
+fn in_vms(
+    runner: &Runner,
+    program: &Path,
+    runs: usize,
+    args: &[&str],
+    what: &str,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Sample>, BenchError> {
+    let one = |run| {
+        progress(&format!("{what}, {run} of {runs}"));
+        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+        runner.run(Place::Vm, program, args, false)
+    };
+    (1..=runs).map(one).collect()
+}
+
 fn middle(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
     median(&samples.iter().filter_map(value).collect::<Vec<_>>())
 }
@@ -103,15 +116,9 @@ fn maps(
     let (runs, entries) = if size == Size::Quick { (1, 1_000_000) } else { (3, 10_000_000) };
     let program = programs.path("payload");
     let mut fill = |flags: &[&str], runs: usize| {
-        let mut samples = Vec::new();
-        for run in 1..=runs {
-            progress(&format!("filling hash maps, {run} of {runs}"));
-            let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-            let count = entries.to_string();
-            let args = [&["maps", "--count", &count, "--rounds", "3"], flags].concat();
-            samples.push(runner.run(Place::Vm, &program, &args, false)?);
-        }
-        Ok::<_, BenchError>(samples)
+        let count = entries.to_string();
+        let args = [&["maps", "--count", &count, "--rounds", "3"], flags].concat();
+        in_vms(runner, &program, runs, &args, "filling hash maps", progress)
     };
     let persistent = fill(&[], runs)?;
     let volatile = fill(&["--volatile"], 1)?;
@@ -146,15 +153,10 @@ fn trees(
     let runs = if size == Size::Quick { 1 } else { 2 };
     let program = programs.path("payload");
     let mut fill = |entries: u32, rounds: u32, runs: usize| {
-        let mut samples = Vec::new();
-        for run in 1..=runs {
-            progress(&format!("filling ordered maps of {entries} entries, {run} of {runs}"));
-            let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-            let (count, rounds) = (entries.to_string(), rounds.to_string());
-            let args = ["trees", "--count", &count, "--rounds", &rounds];
-            samples.push(runner.run(Place::Vm, &program, &args, false)?);
-        }
-        Ok::<_, BenchError>(samples)
+        let (count, rounds) = (entries.to_string(), rounds.to_string());
+        let args = ["trees", "--count", &count, "--rounds", &rounds];
+        let what = format!("filling ordered maps of {entries} entries");
+        in_vms(runner, &program, runs, &args, &what, progress)
     };
     let samples = fill(1_000_000, 2, runs)?;
     let how = "over the standard library's map at home, both in one VM, taking turns; random keys";

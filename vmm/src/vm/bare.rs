@@ -4,29 +4,24 @@
 //! It is here and not in the guest kernel because the kernel would have to offer every program a
 //! call that does nothing but flush the TLB.
 
-use std::sync::Arc;
-
-use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M};
+use abi::switch::CR3_KEEP;
+use abi::walk::{PageTable, TableMem};
+use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
-use super::machine::{VmError, kvm_call, leaf};
+use super::boot::{CR4_PAE, TSS_LIMIT, flat_segment};
+use super::machine::{CR4_PCIDE, VmError, empty_vm, kvm_call, offers_pcid};
 use super::memory::GuestMem;
+use super::tables::{FramePool, Tables};
 
 /// Loads between two readings of the time-stamp counter, half of each root.
 pub const LOADS: u32 = 16;
 /// Samples of one go: their page-sized buffer.
 const SAMPLES: u32 = (PAGE_SIZE / 8) as u32;
-/// CR3 bit 63: keep what the TLB has of this tag (SDM 3A, 4.10.4.1).
-const KEEP: u64 = 1 << 63;
 
 const CR0_PE_ET_PG: u64 = 1 | 1 << 4 | 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
-const CR4_PCIDE: u64 = 1 << 17;
 const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
-/// Present and writable; with PS a leaf.
-const TABLE: u64 = 0b11;
-const LARGE: u64 = 1 << 7;
 
 /// What a load of CR3 cost, in cycles of the time-stamp counter.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +57,8 @@ struct Bare {
     // The memory goes after the vCPU that uses it.
     vcpu: VcpuFd,
     mem: GuestMem,
-    start: GuestPhys,
+    /// Where the code is, and a page further the buffer.
+    code: GuestPhys,
     roots: [u64; 2],
 }
 
@@ -72,42 +68,41 @@ impl Bare {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_call("tell what processors it offers"))?;
-        let has_pcid = leaf(&cpuid, 1, 0).is_some_and(|leaf| leaf.ecx & 1 << 17 != 0);
-        if tagged && !has_pcid {
+        if tagged && !offers_pcid(&cpuid) {
             return Ok(None);
         }
-        let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
-        let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
-        let phys_bits = leaf(&cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);
-        let mem = GuestMem::new(fd.clone(), phys_bits)?;
-        let start = mem.alloc(PAGE_SIZE_2M)?;
-        let page = |n: u64| start.offset(n * PAGE_SIZE);
-        // Both roots lead to the same 2 MiB, which lie where they are in physical memory.
-        let index = |shift: u64| (start.raw() >> shift & 511) * 8;
-        for root in [page(0), page(1)] {
-            mem.store(root.offset(index(39)), page(2).raw() | TABLE)?;
-        }
-        mem.store(page(2).offset(index(30)), page(3).raw() | TABLE)?;
-        mem.store(page(3).offset(index(21)), start.raw() | TABLE | LARGE)?;
-        let tag = |n: u64| if tagged { KEEP | n } else { 0 };
-        let roots = [page(0).raw() | tag(1), page(1).raw() | tag(2)];
+        let (fd, mem, _) = empty_vm(&kvm, &cpuid)?;
+        let code = mem.alloc(PAGE_SIZE_2M)?;
+        let mut pool = FramePool::default();
+        // Both roots show the code where it lies in physical memory.
+        let mut root = || {
+            let mut tables = Tables { pool: &mut pool, mem: &mem };
+            let root = tables.alloc_table()?;
+            let rights = Rights { write: true, execute: true, user: false };
+            let at = GuestVirt::literal(code.raw());
+            PageTable::new(root, &mut tables).map(at, code, PageSize::Large2M, rights)?;
+            Ok::<_, VmError>(root)
+        };
+        let (first, second) = (root()?, root()?);
+        let tag = |n: u64| if tagged { CR3_KEEP | n } else { 0 };
+        let roots = [first.raw() | tag(1), second.raw() | tag(2)];
 
         let vcpu = fd.create_vcpu(0).map_err(kvm_call("create a vCPU"))?;
         vcpu.set_cpuid2(&cpuid).map_err(kvm_call("set CPUID"))?;
         let mut sregs = vcpu.get_sregs().map_err(kvm_call("give system registers"))?;
         let flags = CR4_PAE | if tagged { CR4_PCIDE } else { 0 };
-        ring0(&mut sregs, page(0), flags);
+        ring0(&mut sregs, first, flags);
         vcpu.set_sregs(&sregs).map_err(kvm_call("set system registers"))?;
-        Ok(Some(Bare { vcpu, mem, start, roots }))
+        Ok(Some(Bare { vcpu, mem, code, roots }))
     }
 
     /// One buffer full of samples of `loads` loads.
     fn go(&mut self, loads: u32) -> Result<Vec<u64>, VmError> {
-        let (code, buffer) = (self.start.offset(4 * PAGE_SIZE), self.start.offset(8 * PAGE_SIZE));
-        self.mem.write(code, &timed(loads))?;
+        let buffer = self.code.offset(PAGE_SIZE);
+        self.mem.write(self.code, &timed(loads))?;
         self.vcpu
             .set_regs(&kvm_regs {
-                rip: code.raw(),
+                rip: self.code.raw(),
                 rflags: 2,
                 rbx: buffer.raw(),
                 rdi: self.roots[0],
@@ -151,21 +146,12 @@ fn timed(loads: u32) -> Vec<u8> {
 
 /// 64-bit ring 0 with flat segments and no descriptor tables: an exception ends the VM.
 fn ring0(sregs: &mut kvm_sregs, root: GuestPhys, cr4: u64) {
-    let flat = |selector: u16, kind: u8| kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector,
-        type_: kind,
-        present: 1,
-        s: 1,
-        g: 1,
-        ..kvm_segment::default()
-    };
-    sregs.cs = kvm_segment { l: 1, ..flat(8, 0xb) };
-    let data = kvm_segment { db: 1, ..flat(16, 3) };
+    sregs.cs = kvm_segment { l: 1, db: 0, ..flat_segment(8, 11) };
+    let data = flat_segment(16, 3);
     (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
     // A busy 64-bit TSS, which VMX wants (SDM 3C, 27.3.1.2).
-    sregs.tr = kvm_segment { s: 0, g: 0, limit: 0x67, ..flat(24, 0xb) };
+    let tss = flat_segment(24, 11);
+    sregs.tr = kvm_segment { s: 0, g: 0, db: 0, limit: TSS_LIMIT as u32, ..tss };
     (sregs.gdt.limit, sregs.idt.limit) = (0, 0);
     (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0_PE_ET_PG, root.raw(), cr4, EFER_LME_LMA);
 }

@@ -21,7 +21,7 @@ use super::tables::{FramePool, Tables};
 use super::vcpu::Vcpu;
 use super::windows::Windows;
 
-const CR4_PCIDE: u64 = 1 << 17;
+pub(super) const CR4_PCIDE: u64 = 1 << 17;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -126,12 +126,7 @@ impl Machine {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_call("tell what processors it offers"))?;
         shape.limit(&mut cpuid);
-        let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
-        // Intel without unrestricted guest wants three pages for itself. Others refuse or
-        // ignore the call: either is fine.
-        let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
-        let phys_bits = leaf(&cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);
-        let mem = GuestMem::new(fd.clone(), phys_bits)?;
+        let (fd, mem, phys_bits) = empty_vm(&kvm, &cpuid)?;
         mem.add_kvm_time(began.elapsed());
         // XSAVE areas are what signal frames carry; KVM_GET_XSAVE holds 4096 bytes of them,
         // which all components but AMX's tiles fit in.
@@ -331,7 +326,7 @@ impl Machine {
 
     /// Whether the host says that there could be tags.
     pub(crate) fn offers_pcid(&self) -> bool {
-        leaf(&self.cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
+        offers_pcid(&self.cpuid)
     }
 
     /// Whether vCPUs are told that they have INVPCID. Our kernel has no use for it.
@@ -371,6 +366,22 @@ fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), Me
         tables.write(root, slot, Pte::table(pdpt, true))?;
     }
     Ok(())
+}
+
+/// Whether KVM offers TLB tags.
+pub(super) fn offers_pcid(cpuid: &CpuId) -> bool {
+    leaf(cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
+}
+
+/// A VM with nothing in it, its memory, and how many bits an address there has.
+pub(super) fn empty_vm(kvm: &Kvm, cpuid: &CpuId) -> Result<(Arc<VmFd>, GuestMem, u8), VmError> {
+    let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
+    // Intel without unrestricted guest wants three pages for itself. Others refuse or
+    // ignore the call: either is fine.
+    let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
+    let phys_bits = leaf(cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);
+    let mem = GuestMem::new(fd.clone(), phys_bits)?;
+    Ok((fd, mem, phys_bits))
 }
 
 /// A CPUID leaf of what KVM offers.

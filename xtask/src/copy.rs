@@ -1,0 +1,84 @@
+//! Checkouts of commits beside the contributor's own, with build products of their own: to change,
+//! or to build what the checkout is not at. What is done in them is the callers'.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::{Workspace, output_of};
+
+/// A checkout in the target folder, which stays for the next time.
+pub(crate) struct Checkout {
+    /// It, built into a folder of its own: nothing in the contributor's comes from here.
+    pub(crate) workspace: Workspace,
+    /// The folder around it, which is its user's.
+    pub(crate) folder: PathBuf,
+    /// Locked: two at work in one checkout would take each other's files for their own.
+    _lock: File,
+}
+
+impl Checkout {
+    /// The one of a name, at whatever commit it was last; waits while another has it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn named(workspace: &Workspace, name: &str) -> Result<Self> {
+        let folder = workspace.target().join(name);
+        let tree = folder.join("tree");
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let lock = File::create(folder.join("lock")).context("cannot make a lock")?;
+        lock.lock().context("cannot lock the copy")?;
+        if !tree.exists() {
+            let clone = ["clone", "--quiet", "--shared", "--no-checkout"];
+            output_of(Command::new("git").args(clone).arg(workspace.root()).arg(&tree))?;
+        }
+        let workspace = Workspace::at(tree, folder.join("build"));
+        Ok(Self { workspace, folder, _lock: lock })
+    }
+
+    /// Takes the files of a commit; a shared clone sees every one of the original at once.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub(crate) fn move_to(&self, id: &str) -> Result<()> {
+        let arguments = ["checkout", "--quiet", "--force", "--detach", id];
+        output_of(&mut git(self.workspace.root(), &arguments)).map(drop)
+    }
+}
+
+/// The id of a commit of the contributor's repository.
+///
+/// # Errors
+/// When there is none of that name; the text has it.
+pub(crate) fn commit_id(workspace: &Workspace, revision: &str) -> Result<String> {
+    // Asked for as a commit: a branch's name may begin like an option or be a file's, too.
+    let wanted = format!("{revision}^{{commit}}");
+    let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted];
+    let id = output_of(&mut git(workspace.root(), &arguments))
+        .with_context(|| format!("{revision} is no commit of this repository"))?;
+    Ok(id.trim().to_owned())
+}
+
+/// git in a folder.
+pub(crate) fn git(root: &Path, arguments: &[&str]) -> Command {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(root).args(arguments);
+    git
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_commit_is_an_error_that_names_it() {
+        for name in ["no-such-revision", "--help", "xtask/src/copy.rs"] {
+            let error = commit_id(&Workspace::here(), name).expect_err("none");
+            assert!(format!("{error:#}").contains(name), "{error:#}");
+        }
+        assert_eq!(commit_id(&Workspace::here(), "HEAD").expect("there is one").len(), 40);
+    }
+}
