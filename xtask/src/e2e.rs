@@ -39,7 +39,7 @@ impl Kit {
         // Of the command itself there are none: its tests make no VM.
         let programs = built
             .into_iter()
-            .filter(|built| built.is_test && matches!(built.package.as_str(), "tests" | "vmm"));
+            .filter(|built| built.is_test() && matches!(built.package.as_str(), "tests" | "vmm"));
         Self::pack(workspace, programs, Some(&prebuild))
     }
 
@@ -55,7 +55,7 @@ impl Kit {
     ) -> Result<Self> {
         let target: &[&str] = if program == "lib" { &["--lib"] } else { &["--test", program] };
         let arguments = [&["test", "--no-run", "--package", package], target].concat();
-        let programs = built(workspace, &arguments)?.into_iter().filter(|built| built.is_test);
+        let programs = built(workspace, &arguments)?.into_iter().filter(Built::is_test);
         let arguments = ["build", "--package", "tests", "--bin", "prebuild"];
         let prebuild = guests
             .then(|| built(workspace, &arguments).and_then(|built| prebuild(&built)))
@@ -149,8 +149,24 @@ struct Built {
     package: String,
     name: String,
     path: PathBuf,
-    /// It holds tests: an integration test, or `vmm`'s library.
-    is_test: bool,
+    kind: BuiltKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BuiltKind {
+    /// What the package is for.
+    Program,
+    /// An integration test, or `vmm`'s library: tests for machines.
+    Tests,
+    /// The tests inside a program, which has the same name as the program itself, and comes
+    /// before or after it, as the builds happen to end.
+    OwnTests,
+}
+
+impl Built {
+    fn is_test(&self) -> bool {
+        self.kind == BuiltKind::Tests
+    }
 }
 
 /// What cargo builds, or has built, for `arguments`.
@@ -167,25 +183,27 @@ fn program_in(message: &str) -> Option<Built> {
     let manifest = Path::new(message.get("manifest_path")?.as_str()?);
     let target = message.get("target")?;
     let name = target.get("name")?.as_str()?;
-    let is = |kind: &str| {
-        target
-            .get("kind")
-            .and_then(|kinds| kinds.as_array())
-            .is_some_and(|k| k.iter().any(|k| k == kind))
+    let kinds = target.get("kind")?.as_array()?;
+    let is = |kind: &str| kinds.iter().any(|k| k == kind);
+    let kind = if !message.get("profile")?.get("test")?.as_bool()? {
+        BuiltKind::Program
+    // The package `tests` has a library, too, and no test in it.
+    } else if is("test") || is("lib") && name == "vmm" {
+        BuiltKind::Tests
+    } else {
+        BuiltKind::OwnTests
     };
-    Some(Built {
-        package: manifest.parent()?.file_name()?.to_str()?.to_owned(),
-        name: name.to_owned(),
-        path: path.into(),
-        // The package `tests` has a library, too, and no test in it.
-        is_test: is("test") || is("lib") && name == "vmm",
-    })
+    let package = manifest.parent()?.file_name()?.to_str()?.to_owned();
+    Some(Built { package, name: name.to_owned(), path: path.into(), kind })
 }
 
 /// The program that builds guests (`tests/src/bin/prebuild.rs`). Cargo builds it for the tests of
 /// its package.
 fn prebuild(built: &[Built]) -> Result<PathBuf> {
-    let found = built.iter().find(|built| built.package == "tests" && built.name == "prebuild");
+    let is_it = |built: &&Built| {
+        built.kind == BuiltKind::Program && built.package == "tests" && built.name == "prebuild"
+    };
+    let found = built.iter().find(is_it);
     Ok(found.context("cargo has not built tests/src/bin/prebuild.rs")?.path.clone())
 }
 
@@ -200,38 +218,50 @@ mod tests {
 
     #[test]
     fn messages_about_programs_name_them_and_say_whether_they_are_tests() {
-        let message = |kind: &str, name: &str, executable: &str| {
+        let message = |kind: &str, name: &str, test: bool, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","manifest_path":"/w/vmm/Cargo.toml",
-                    "target":{{"kind":["{kind}"],"name":"{name}"}},"executable":{executable}}}"#
+                    "target":{{"kind":["{kind}"],"name":"{name}"}},"profile":{{"test":{test}}},
+                    "executable":{executable}}}"#
             )
         };
-        let found = program_in(&message("test", "stop", r#""/t/stop-1""#)).expect("a program");
+        let stop = message("test", "stop", true, r#""/t/stop-1""#);
+        let found = program_in(&stop).expect("a program");
         let expected = Built {
             package: "vmm".into(),
             name: "stop".into(),
             path: "/t/stop-1".into(),
-            is_test: true,
+            kind: BuiltKind::Tests,
         };
         assert_eq!(found, expected);
-        assert_eq!(program_in(&message("test", "stop", "null")), None);
-        let is_test =
-            |kind, name| program_in(&message(kind, name, r#""/t/x""#)).expect("a program").is_test;
-        assert!(is_test("lib", "vmm"));
-        assert!(!is_test("lib", "tests") && !is_test("bin", "spacejmp"));
+        assert_eq!(program_in(&message("test", "stop", true, "null")), None);
+        let kind = |kind, name, test| {
+            program_in(&message(kind, name, test, r#""/t/x""#)).expect("a program").kind
+        };
+        assert_eq!(kind("lib", "vmm", true), BuiltKind::Tests);
+        assert_eq!(kind("lib", "tests", true), BuiltKind::OwnTests);
+        assert_eq!(kind("bin", "spacejmp", true), BuiltKind::OwnTests);
+        assert_eq!(kind("bin", "spacejmp", false), BuiltKind::Program);
         assert_eq!(program_in("not JSON"), None);
     }
 
     #[test]
     fn guests_are_built_by_the_program_of_that_name() {
-        let of = |package: &str| Built {
+        let of = |package: &str, kind| Built {
             package: package.into(),
             name: "prebuild".into(),
-            path: format!("/t/{package}").into(),
-            is_test: false,
+            path: format!("/t/{package}-{kind:?}").into(),
+            kind,
         };
-        assert_eq!(prebuild(&[of("vmm"), of("tests")]).expect("there"), Path::new("/t/tests"));
-        assert!(prebuild(&[of("vmm")]).is_err());
+        let other = || of("vmm", BuiltKind::Program);
+        let own_tests = || of("tests", BuiltKind::OwnTests);
+        let expected = Path::new("/t/tests-Program");
+        // Cargo names them as they get ready, in either order.
+        let built = [other(), own_tests(), of("tests", BuiltKind::Program)];
+        assert_eq!(prebuild(&built).expect("there"), expected);
+        let built = [of("tests", BuiltKind::Program), own_tests()];
+        assert_eq!(prebuild(&built).expect("there"), expected);
+        assert!(prebuild(&[other(), own_tests()]).is_err());
     }
 
     #[test]
