@@ -21,7 +21,7 @@ use rkyv::ser::writer::IoWriter;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::json::Object;
-use crate::maps::{Keys, first_key};
+use crate::turns::Keys;
 
 /// The standard library's map, which is the same table as `maps` has at home, with the same hasher.
 /// Its seed is another one for each map, as every program's is that does not ask for trouble:
@@ -98,7 +98,7 @@ pub(crate) fn fill(folder: &str, count: u64) -> Result<Object, String> {
 /// # Errors
 /// What a file or a format says; when the key is not there.
 pub(crate) fn open(file: &str, is_checked: bool) -> Result<Object, String> {
-    let (key, path) = (first_key(), Path::new(file));
+    let (key, path) = (Keys::first(), Path::new(file));
     let say = |err: &dyn std::fmt::Display| format!("{file}: {err}");
     let start = Instant::now();
     // What was found is dropped after the clock has stopped: programs keep it.

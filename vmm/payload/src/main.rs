@@ -27,6 +27,7 @@ mod space;
 mod switching;
 mod threads;
 mod trees;
+mod turns;
 
 use std::process::ExitCode;
 
