@@ -57,7 +57,7 @@ pub struct SegmentInfo {
 }
 
 impl SegmentInfo {
-    fn new(stat: &SegStat) -> Option<SegmentInfo> {
+    pub(crate) fn new(stat: &SegStat) -> Option<SegmentInfo> {
         Some(SegmentInfo {
             id: SegId::new(stat.sid)?,
             name: name(&stat.name),
@@ -152,8 +152,8 @@ impl Segment {
         Ok(Segment { id, name: name.to_owned() })
     }
 
-    pub(crate) fn from_stat(id: SegId, stat: &SegStat) -> Segment {
-        Segment { id, name: name(&stat.name) }
+    pub(crate) fn from_info(info: SegmentInfo) -> Segment {
+        Segment { id: info.id, name: info.name }
     }
 
     /// All segments of the store, in the order of their names.

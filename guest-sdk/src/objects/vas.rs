@@ -3,7 +3,7 @@
 use abi::Errno;
 
 use super::attached::{AttachOptions, Attached};
-use super::segment::Segment;
+use super::segment::{Segment, SegmentInfo};
 use super::{access, all, failed, name};
 use crate::error::{Kind, Result};
 use crate::sys::{self, Attachment, EMPTY_VAS_STAT, Right, SegId, VasId, VasStat, vas_command};
@@ -169,19 +169,25 @@ impl Vas {
     /// # Errors
     /// As [`vas_segments`](sys::vas_segments) and [`seg_stat`](sys::seg_stat).
     pub fn segments(&self) -> Result<Vec<(Segment, Right)>> {
+        let found = self.segment_infos()?;
+        Ok(found.into_iter().map(|(info, right)| (Segment::from_info(info), right)).collect())
+    }
+
+    /// As [`Vas::segments`], with all that is known of them.
+    pub(crate) fn segment_infos(&self) -> Result<Vec<(SegmentInfo, Right)>> {
         let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(self.id, buffer, cursor);
         let found = all(Attachment::default(), list).map_err(self.failed("list segments of"))?;
-        let mut segments = Vec::new();
+        let mut infos = Vec::new();
         for attachment in found {
             let (id, right) = (SegId::new(attachment.sid), Right::from_raw(attachment.right));
             let (Some(id), Some(right)) = (id, right) else { continue };
             match sys::seg_stat(id) {
-                Ok(stat) => segments.push((Segment::from_stat(id, &stat), right)),
+                Ok(stat) => infos.extend(SegmentInfo::new(&stat).map(|info| (info, right))),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(self.failed("list segments of")(errno)),
             }
         }
-        Ok(segments)
+        Ok(infos)
     }
 
     /// Puts a segment into the VAS, for everybody who has it attached or will.

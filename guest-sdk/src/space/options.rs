@@ -231,10 +231,7 @@ pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
     if root.fingerprint != layout.fingerprint().0 {
         return Err(wrong_root::<V>(&vm, &layout)?);
     }
-    let size = vm.segment.stat()?.size;
-    let root_bytes = size_of::<V::Root>() as u64;
-    let inside = root.address >= vm.base
-        && root.address.checked_add(root_bytes).is_some_and(|end| end <= vm.base + size)
+    let inside = vm.holds(root.address, size_of::<V::Root>() as u64)?
         && root.address.is_multiple_of(align_of::<V::Root>() as u64);
     let pointer = std::ptr::with_exposed_provenance_mut(root.address as usize);
     let (true, Some(root)) = (inside, NonNull::new(pointer)) else {

@@ -24,6 +24,8 @@ pub(crate) struct VmSpace {
     pub(crate) heap: SegmentHeap,
     /// Where the segment begins.
     pub(crate) base: u64,
+    /// Its size when it was found; segments grow, and never shrink.
+    size_at_first: u64,
     right: Right,
     may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
@@ -34,25 +36,37 @@ pub(crate) struct VmSpace {
 impl VmSpace {
     /// The VAS `vas` with the segment of the same name, which must be in it.
     pub(crate) fn new(vas: Vas, may_write: bool) -> Result<VmSpace> {
-        let segments = vas.segments()?;
-        let Some((segment, right)) = segments.into_iter().find(|(it, _)| it.name() == vas.name())
-        else {
+        let segments = vas.segment_infos()?;
+        let Some((info, right)) = segments.into_iter().find(|(it, _)| it.name == vas.name()) else {
             // The one who makes it is not that far, or never came that far.
             return Err(Error::NoRoot { space: vas.name().to_owned() });
         };
         scope::note(scope::SEGMENTS);
-        let SegmentInfo { base, reserve, .. } = segment.stat()?;
+        let SegmentInfo { base, reserve, size, .. } = info;
+        let segment = Segment::from_info(info);
         let heap = SegmentHeap::new(segment.clone(), base, reserve);
         Ok(VmSpace {
             vas,
             segment,
             heap,
             base,
+            size_at_first: size,
             right,
             may_write,
             shared: OnceLock::new(),
             exclusive: OnceLock::new(),
         })
+    }
+
+    /// Whether `bytes` bytes from `address` on are inside the segment.
+    ///
+    /// # Errors
+    /// As [`Segment::stat`], which is asked only if the segment was too small at first.
+    pub(crate) fn holds(&self, address: u64, bytes: u64) -> Result<bool> {
+        let Some(end) = address.checked_add(bytes) else { return Ok(false) };
+        let reaches = |size| end <= self.base + size;
+        Ok(address >= self.base
+            && (reaches(self.size_at_first) || reaches(self.segment.stat()?.size)))
     }
 
     /// Where to go for such access.
