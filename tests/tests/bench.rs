@@ -68,12 +68,19 @@ fn a_count_that_grew_fails_a_comparison_unless_it_is_allowed_to_and_a_time_does_
         row("hello_exits").contains("GROWN") && row("hello_exits").contains("+2.9 %"),
         "{table}"
     );
-    assert!(row("hello_ms").contains("changed"), "{table}");
+    assert!(row("hello_ms").ends_with('?'), "nothing is known of its noise: {table}");
     assert_eq!(compare(&before, &after, &["--allow-growth"]).status.code(), Some(0));
     assert_eq!(compare(&after, &before, &[]).status.code(), Some(0), "fewer exits are no growth");
     assert_eq!(compare(&after, &after, &[]).status.code(), Some(0));
     let counts = text(&compare(&before, &after, &["--counts"]).stdout);
     assert!(counts.contains("hello_exits") && !counts.contains("hello_ms"), "{counts}");
+    let runs = [path(&before), path(&after)].repeat(3);
+    let table = text(&bench(&[&["compare"], &runs[..]].concat()).stdout);
+    let row = table.lines().find(|line| line.contains("hello_ms")).unwrap_or_default();
+    assert!(row.contains("0.0 % changed"), "three runs have told the same: {table}");
+    let odd = bench(&["compare", path(&before), path(&after), path(&before)]);
+    assert_eq!(odd.status.code(), Some(125));
+    assert!(text(&odd.stderr).contains("3 runs are not pairs"), "{}", text(&odd.stderr));
     let json = compare(&before, &after, &["--json"]);
     assert_eq!(json.status.code(), Some(1));
     let json: Value = serde_json::from_slice(&json.stdout).expect("one JSON object");

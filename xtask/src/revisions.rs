@@ -23,6 +23,9 @@ pub(crate) struct CompareArgs {
     /// The sizes the figures are defined for, instead of small ones
     #[arg(long)]
     full: bool,
+    /// How often each is measured, in turns; once tells no noise of ratios
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
 }
 
 /// One of the two, built.
@@ -30,11 +33,11 @@ struct Revision {
     /// For people.
     name: String,
     spacejmp: PathBuf,
-    /// Where its run is left.
-    results: PathBuf,
+    /// Where its runs are left.
+    folder: PathBuf,
 }
 
-/// Builds both, measures one after the other, prints them side by side.
+/// Builds both, measures them in turns, prints them side by side.
 ///
 /// # Errors
 /// When there is no such revision, something cannot be built or measured, or a count of
@@ -47,19 +50,25 @@ pub(crate) fn run(workspace: &Workspace, args: &CompareArgs) -> Result<()> {
         Some(revision) => commit(workspace, &copy, revision)?,
         None => build(workspace, &copy.folder, "the checkout as it is", "checkout")?,
     };
-    for revision in [&old, &new] {
-        println!("measuring {}", revision.name);
-        let mut bench = Command::new(&revision.spacejmp);
-        bench.arg("bench").args(&args.benches).arg("--out").arg(&revision.results);
-        if !args.full {
-            bench.arg("--quick");
-        }
-        succeed(bench.stdout(std::process::Stdio::null()))?;
-    }
-    println!("first: {}; second: {}", old.name, new.name);
     // The newer one knows all figures of the older, and perhaps more.
     let mut compare = Command::new(&new.spacejmp);
-    succeed(compare.args(["bench", "compare"]).arg(&old.results).arg(&new.results))
+    compare.args(["bench", "compare"]);
+    // In turns: a machine that gets slower gets slower for both.
+    for round in 1..=args.rounds {
+        for revision in [&old, &new] {
+            println!("measuring {}, {round} of {}", revision.name, args.rounds);
+            let results = revision.folder.join(format!("results-{round}"));
+            let mut bench = Command::new(&revision.spacejmp);
+            bench.arg("bench").args(&args.benches).arg("--out").arg(&results);
+            if !args.full {
+                bench.arg("--quick");
+            }
+            succeed(bench.stdout(std::process::Stdio::null()))?;
+            compare.arg(results);
+        }
+    }
+    println!("first: {}; second: {}", old.name, new.name);
+    succeed(&mut compare)
 }
 
 /// A commit, built where all are, so that what they have in common is built once.
@@ -78,5 +87,5 @@ fn build(source: &Workspace, folder: &Path, name: &str, id: &str) -> Result<Revi
     let spacejmp = own.join("spacejmp");
     let built = source.spacejmp();
     fs::copy(&built, &spacejmp).with_context(|| format!("cannot copy {}", built.display()))?;
-    Ok(Revision { name: name.to_owned(), spacejmp, results: own.join("results") })
+    Ok(Revision { name: name.to_owned(), spacejmp, folder: own })
 }

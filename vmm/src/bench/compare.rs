@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::document::{Document, Outcome, Row};
 use super::markdown::number;
+use super::merged::merged;
 
 /// Units of what is counted, not timed: no noise is in it, so every growth is real.
 const COUNTED: [&str; 2] = ["instructions", "exits"];
@@ -39,8 +40,10 @@ pub struct Line {
 pub enum Verdict {
     /// The same, or within the noise.
     Same,
-    /// More than the noise, or of unknown noise.
+    /// More than the noise.
     Changed,
+    /// Another value, and nothing is known about the noise.
+    Unsure,
     /// A count of instructions or exits has grown.
     Grown,
     /// In one of the runs only.
@@ -56,9 +59,18 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
-/// Compares run `b` with run `a`.
+/// Compares the later runs `b` with `a`, one or several each; nothing if there are none.
 #[must_use]
-pub fn compare(a: &Document, b: &Document) -> Comparison {
+pub fn compare(a: &[Document], b: &[Document]) -> Comparison {
+    let (Some(first), Some(second)) = (merged(a), merged(b)) else {
+        return Comparison { lines: Vec::new(), warnings: Vec::new() };
+    };
+    let mut warnings: Vec<String> = machines(&first, a.iter().chain(b)).into_iter().collect();
+    warnings.extend(faults("first", &first).chain(faults("second", &second)));
+    Comparison { lines: lines(&first, &second), warnings }
+}
+
+fn lines(a: &Document, b: &Document) -> Vec<Line> {
     let mut lines = Vec::new();
     let find = |document: &'_ Document, bench: &str| -> Option<Outcome> {
         document.experiments.iter().find(|outcome| outcome.bench == bench).cloned()
@@ -78,7 +90,7 @@ pub fn compare(a: &Document, b: &Document) -> Comparison {
             lines.extend(second.rows().map(|row| line(&second.bench, None, Some(&row))));
         }
     }
-    Comparison { lines, warnings: warnings(a, b) }
+    lines
 }
 
 /// What tells machines apart and does not change from run to run, as free memory does.
@@ -87,26 +99,27 @@ fn machine(run: &Document) -> Vec<Option<&Value>> {
     paths.iter().map(|path| run.host.pointer(path)).collect()
 }
 
-fn warnings(a: &Document, b: &Document) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if a.kind() != b.kind() {
-        let kinds = format!("{} and {}", a.kind(), b.kind());
-        warnings.push(format!("the kinds of host differ, {kinds}: nothing can be compared"));
-    } else if machine(a) != machine(b) {
-        warnings.push("the machines differ: only counts and ratios can be compared".to_owned());
-    }
-    for (which, document) in [("first", a), ("second", b)] {
-        if document.is_quick() {
-            warnings.push(format!("the {which} run has small sizes (--quick)"));
+/// Whether `runs` are not all of the machine of `one`.
+fn machines<'a>(one: &Document, mut runs: impl Iterator<Item = &'a Document>) -> Option<String> {
+    let other = runs.find(|run| run.kind() != one.kind() || machine(run) != machine(one))?;
+    Some(match (one.kind(), other.kind()) {
+        (a, b) if a != b => {
+            format!("the kinds of host differ, {a} and {b}: nothing can be compared")
         }
-        for (bench, why) in &document.failed {
-            warnings.push(format!("the {which} run could not carry out {bench}: {why}"));
-        }
-        for (bench, check) in document.broken() {
-            warnings.push(format!("the {which} run broke a check of {bench}: {}", check.name));
-        }
-    }
-    warnings
+        _ => "the machines differ: only counts and ratios can be compared".to_owned(),
+    })
+}
+
+/// Why one of the two may say little, by the name of its column.
+fn faults(column: &str, document: &Document) -> impl Iterator<Item = String> {
+    let quick = document.is_quick().then(|| format!("{column}: small sizes (--quick)"));
+    let failed = document.failed.iter();
+    let failed = failed.map(move |(bench, why)| format!("{column}: no figures of {bench}: {why}"));
+    let broken = document.broken();
+    let broken = broken.map(move |(bench, check)| {
+        format!("{column}: a check of {bench} was broken: {}", check.name)
+    });
+    quick.into_iter().chain(failed).chain(broken)
 }
 
 fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Line {
@@ -123,9 +136,12 @@ fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Line {
         None => Verdict::OnlyOne,
         Some((a, b)) if COUNTED.contains(&unit.as_str()) && b > a => Verdict::Grown,
         Some((a, b)) if a == b => Verdict::Same,
+        // A count has no noise.
+        Some(_) if COUNTED.contains(&unit.as_str()) => Verdict::Changed,
         Some(_) => match (change_percent, noise_percent) {
             (Some(change), Some(noise)) if change.abs() <= noise => Verdict::Same,
-            _ => Verdict::Changed,
+            (_, Some(_)) => Verdict::Changed,
+            (_, None) => Verdict::Unsure,
         },
     };
     Line {
@@ -173,6 +189,7 @@ impl Comparison {
             let mark = match line.verdict {
                 Verdict::Same => "",
                 Verdict::Changed => "changed",
+                Verdict::Unsure => "?",
                 Verdict::Grown => "GROWN",
                 Verdict::OnlyOne => "only one",
             };
@@ -211,6 +228,7 @@ mod tests {
     }
 
     fn verdicts(a: &Document, b: &Document) -> Vec<Verdict> {
+        let (a, b) = (std::slice::from_ref(a), std::slice::from_ref(b));
         compare(a, b).lines.iter().map(|line| line.verdict).collect()
     }
 
@@ -222,12 +240,34 @@ mod tests {
         assert_eq!(verdicts(&a, &run(&[104.0, 106.0, 107.0], 33.0)), [Same, Changed, Same]);
         let worse = run(&[195.0, 200.0, 205.0], 35.0);
         assert_eq!(verdicts(&a, &worse), [Changed, Grown, Same]);
-        let compared = compare(&a, &worse);
+        let compared = compare(&[a], &[worse]);
         assert_eq!(compared.grown().count(), 1);
         assert_eq!(compared.lines[0].change_percent, Some(100.0));
         assert!(compared.table().contains("GROWN"));
         let counts = compared.counts();
         assert_eq!((counts.lines.len(), counts.grown().count()), (1, 1));
+    }
+
+    #[test]
+    fn of_a_ratio_only_several_runs_tell_a_change_from_noise() {
+        let run = |value: f64| {
+            let mut report = Report::default();
+            report.push("x_over_y", value, "", "");
+            let json = report.json("start", false, serde_json::Value::Null);
+            Document {
+                version: VERSION,
+                host: serde_json::Value::Null,
+                experiments: vec![serde_json::from_value(json).expect("our own")],
+                failed: Default::default(),
+            }
+        };
+        let runs = |values: [f64; 3]| values.map(run);
+        let verdict = |a: &[Document], b: &[Document]| compare(a, b).lines[0].verdict;
+        assert_eq!(verdict(&[run(1.0)], &[run(1.1)]), Verdict::Unsure);
+        let (old, new) = (runs([1.0, 1.1, 0.9]), runs([1.1, 1.0, 1.2]));
+        assert_eq!(verdict(&old, &new), Verdict::Same);
+        assert_eq!(verdict(&old, &runs([2.0, 2.1, 2.2])), Verdict::Changed);
+        assert!(compare(&[], &old).lines.is_empty());
     }
 
     #[test]
@@ -242,21 +282,22 @@ mod tests {
             })
         };
         let warns = |a: &Document, b: &Document, what: &str| {
-            compare(a, b).warnings.iter().any(|warning| warning.contains(what))
+            let compared = compare(&[a.clone(), a.clone()], std::slice::from_ref(b));
+            compared.warnings.iter().any(|warning| warning.contains(what))
         };
         let mut a = a;
         a.host = host("ept", "6.1", 1);
         b.host = host("ept", "6.1", 2);
-        assert!(compare(&a, &b).warnings.is_empty(), "free memory is no property of a machine");
+        assert!(!warns(&a, &b, ""), "free memory is no property of a machine");
         b.host = host("ept", "6.2", 1);
         assert!(warns(&a, &b, "machines differ"));
         b.host = host("npt", "6.1", 1);
         assert!(warns(&a, &b, "ept and npt"));
-        let compared = compare(&a, &b);
+        let compared = compare(std::slice::from_ref(&a), std::slice::from_ref(&b));
         assert_eq!(compared.lines[1].verdict, Verdict::OnlyOne);
         b.failed.insert("gups".into(), "no space".into());
-        assert!(warns(&a, &b, "second run could not carry out gups: no space"));
+        assert!(warns(&a, &b, "second: no figures of gups: no space"));
         b.experiments[0].bench = "other".into();
-        assert_eq!(compare(&a, &b).lines.len(), 5);
+        assert_eq!(compare(&[a], &[b]).lines.len(), 5);
     }
 }

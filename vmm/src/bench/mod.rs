@@ -8,7 +8,8 @@
 //! - [`registry`]: which experiments there are
 //! - [`report`]: what an experiment gives: figures, plots, checks
 //! - [`document`]: the same as it is kept in files; [`written`], [`markdown`], [`plot`]: the files;
-//!   [`page`]: the book's; [`compare`]: two of them side by side; [`paper`]: the original's numbers
+//!   [`page`]: the book's; [`compare`]: two of them side by side, each perhaps of several
+//!   ([`merged`]); [`paper`]: the original's numbers
 //! - [`rpc`]: getting bytes another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
 //! - [`scale`]: switching with ever more of something
@@ -28,6 +29,7 @@ pub mod gups;
 pub mod map;
 mod map_sizes;
 pub mod markdown;
+pub mod merged;
 pub mod page;
 pub mod paper;
 mod paths;

@@ -204,7 +204,7 @@ fn rounded(value: f64) -> f64 {
 
 /// Half the distance between the quarter points of the samples, in percent of `middle`: one odd
 /// sample is not what the next run will show.
-fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
+pub(super) fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let quarter = sorted.len() / 4;

@@ -22,7 +22,7 @@ use crate::errors::{self, Failure};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 #[command(override_usage = "spacejmp bench [OPTIONS] NAME...|all\n       \
-    spacejmp bench compare A B\n       spacejmp bench report FILE")]
+    spacejmp bench compare A B [A B]...\n       spacejmp bench report FILE")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -44,13 +44,15 @@ pub(crate) struct Args {
 enum Command {
     /// Two results side by side, with change and noise
     ///
-    /// Status 1 when a count of instructions or exits has grown.
+    /// A single run of each knows the noise of some figures only, and of no ratio. With several
+    /// pairs of runs, best taken in turns, figures are the middle of their side's runs, and noise is
+    /// what those differ by. Status 1 when a count of instructions or exits has grown.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare {
-        /// What `--json` or `--out` gave: a file or a folder
-        a: PathBuf,
-        /// The same, later
-        b: PathBuf,
+        /// What `--json` or `--out` gave, a file or a folder: one of the first side, one of the
+        /// second, and so on
+        #[arg(value_name = "RUN", required = true, num_args = 2..)]
+        runs: Vec<PathBuf>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -77,7 +79,8 @@ const ALL: &str = "all";
 const COMPARE_EXAMPLES: &str = "\
 Examples:
   spacejmp bench compare before after                two folders of --out
-  spacejmp bench compare before.json after.json --json";
+  spacejmp bench compare before.json after.json --json
+  spacejmp bench compare old1 new1 old2 new2 old3 new3    three runs of each";
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
@@ -105,8 +108,19 @@ fn names() -> clap::builder::PossibleValuesParser {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     match &args.command {
-        Some(Command::Compare { a, b, json, allow_growth, counts }) => {
-            let compared = compare(&read(a)?, &read(b)?);
+        Some(Command::Compare { runs, json, allow_growth, counts }) => {
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            for pair in runs.chunks(2) {
+                let [a, b] = pair else {
+                    let failure =
+                        Failure::new("compare", NoPairs(runs.len()), ExitCode::OwnFailure);
+                    let remedy = "name one of the first side, one of the second, and so on";
+                    return Err(failure.help(Some(remedy.to_owned())));
+                };
+                first.push(read(a)?);
+                second.push(read(b)?);
+            }
+            let compared = compare(&first, &second);
             let compared = if *counts { compared.counts() } else { compared };
             let text = match json {
                 true => errors::json("print the comparison", &compared)?,
@@ -226,6 +240,11 @@ fn causes(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+/// A run without its counterpart.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} runs are not pairs")]
+struct NoPairs(usize);
 
 /// Experiments that could not be carried out, and why.
 #[derive(Debug, thiserror::Error)]
