@@ -46,12 +46,11 @@ pub(crate) fn run(workspace: &Workspace, args: &CompareArgs) -> Result<()> {
     let copy = Checkout::named(workspace, "revisions")?;
     // Nothing is measured before both are built: a processor that has just compiled is a warm one.
     let old = commit(workspace, &copy, &args.old)?;
-    let new = match &args.new {
-        Some(revision) => commit(workspace, &copy, revision)?,
-        None => build(workspace, &copy.folder, "the checkout as it is", "checkout")?,
-    };
-    // The newer one knows all figures of the older, and perhaps more.
-    let mut compare = Command::new(&new.spacejmp);
+    let new = args.new.as_ref().map(|revision| commit(workspace, &copy, revision)).transpose()?;
+    // Our own puts them side by side in any case: it knows how for several runs.
+    let own = build(workspace, &copy.folder, "the checkout as it is", "checkout")?;
+    let mut compare = Command::new(&own.spacejmp);
+    let new = new.unwrap_or(own);
     compare.args(["bench", "compare"]);
     // In turns: a machine that gets slower gets slower for both.
     for round in 1..=args.rounds {
