@@ -209,7 +209,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::super::Report;
-    use super::super::document::VERSION;
+    use super::super::document::tests as document;
     use super::*;
 
     fn run(samples: &[f64], exits: f64) -> Document {
@@ -217,14 +217,7 @@ mod tests {
         report.push_median("t_us", samples, "us", "");
         report.push("start_exits", exits, "exits", "");
         report.push("never", None, "", "no PCID");
-        let json = report.json("start", false, serde_json::Value::Null);
-        let outcome = serde_json::from_value(json).expect("our own");
-        Document {
-            version: VERSION,
-            host: serde_json::Value::Null,
-            experiments: vec![outcome],
-            failed: Default::default(),
-        }
+        document::run(&report)
     }
 
     fn verdicts(a: &Document, b: &Document) -> Vec<Verdict> {
@@ -253,13 +246,7 @@ mod tests {
         let run = |value: f64| {
             let mut report = Report::default();
             report.push("x_over_y", value, "", "");
-            let json = report.json("start", false, serde_json::Value::Null);
-            Document {
-                version: VERSION,
-                host: serde_json::Value::Null,
-                experiments: vec![serde_json::from_value(json).expect("our own")],
-                failed: Default::default(),
-            }
+            document::run(&report)
         };
         let runs = |values: [f64; 3]| values.map(run);
         let verdict = |a: &[Document], b: &[Document]| compare(a, b).lines[0].verdict;

@@ -201,6 +201,17 @@ pub(super) mod tests {
         report
     }
 
+    /// A run of the experiment `start` that gave `report`, on a host of which nothing is known.
+    pub(crate) fn run(report: &Report) -> Document {
+        let json = report.json("start", false, Value::Null);
+        Document {
+            version: VERSION,
+            host: Value::Null,
+            experiments: vec![serde_json::from_value(json).expect("our own")],
+            failed: BTreeMap::new(),
+        }
+    }
+
     #[test]
     fn what_one_experiment_prints_is_read_back_with_everything() {
         let text = report().json("tlb", true, Value::from("h")).to_string();

@@ -63,7 +63,7 @@ fn join(known: &mut Outcome, other: &Outcome) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::document::VERSION;
+    use super::super::document::tests as document;
     use super::super::{Check, Report};
     use super::*;
 
@@ -79,13 +79,7 @@ mod tests {
             is_kept,
             needs_quiet: false,
         });
-        let json = report.json("start", false, serde_json::Value::Null);
-        Document {
-            version: VERSION,
-            host: serde_json::Value::Null,
-            experiments: vec![serde_json::from_value(json).expect("our own")],
-            failed: Default::default(),
-        }
+        document::run(&report)
     }
 
     fn rows(document: &Document) -> Vec<(Option<f64>, Option<f64>)> {
