@@ -10,6 +10,7 @@
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
 //! - [`space`]: the program's own address space; [`guest`]: what a program starts with
+//! - [`user_memory`]: a program's memory as its system calls reach it
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
@@ -26,5 +27,6 @@ pub mod process;
 pub mod report;
 pub mod space;
 pub mod store;
+pub mod user_memory;
 pub mod vas;
 pub mod vm;

@@ -79,7 +79,7 @@ pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
         return Err(VasError::Fault(Errno::ENAMETOOLONG));
     }
     let mut bytes = vec![0; len as usize];
-    ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    ctx.user().copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
     Ok(Name::new(&bytes).map_err(StoreError::from)?)
 }
 
@@ -88,7 +88,7 @@ pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
 /// # Errors
 /// `EFAULT`.
 pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> {
-    ctx.process.space.copy_out(gva, bytes).map_err(VasError::Fault)
+    ctx.user().copy_out(gva, bytes).map_err(VasError::Fault)
 }
 
 /// As much of `bytes` as the caller's buffer of `room` bytes takes.
@@ -126,7 +126,7 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
     let mut bytes = [0; size_of::<SegParams>()];
     let known = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
     let (known, _) = bytes.split_at_mut(known);
-    ctx.process.space.copy_in(gva, known).map_err(VasError::Fault)?;
+    ctx.user().copy_in(gva, known).map_err(VasError::Fault)?;
     let mut words = Words(&bytes);
     let params = SegParams {
         base: words.u64(),
@@ -150,7 +150,7 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
 /// `EFAULT`.
 pub fn seg_root(ctx: &ThreadCtx<'_>, gva: u64) -> Result<SegRoot, VasError> {
     let mut bytes = [0; size_of::<SegRoot>()];
-    ctx.process.space.copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    ctx.user().copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
     let mut words = Words(&bytes);
     Ok(SegRoot { address: words.u64(), fingerprint: [words.u64(), words.u64()] })
 }

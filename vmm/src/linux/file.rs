@@ -23,7 +23,7 @@ fn files<'a>(ctx: &'a ThreadCtx<'_>) -> &'a Files {
 }
 
 fn path(ctx: &ThreadCtx<'_>, at: u64) -> Result<Vec<u8>, Errno> {
-    ctx.process.space.read_path(at)
+    ctx.user().read_path(at)
 }
 
 fn done(result: Result<(), Errno>) -> CallResult {
@@ -118,9 +118,9 @@ pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         return value(files(ctx).fcntl(a[0] as i32, command, a[2])?);
     }
     let mut lock = [0; FLOCK_LEN];
-    ctx.process.space.copy_in(a[2], &mut lock)?;
+    ctx.user().copy_in(a[2], &mut lock)?;
     let lock = waiting(ctx, || files(ctx).fcntl_lock(a[0] as i32, command, &lock))?;
-    done(ctx.process.space.copy_out(a[2], &lock))
+    done(ctx.user().copy_out(a[2], &lock))
 }
 
 pub(super) fn flock(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
@@ -133,7 +133,7 @@ pub(super) fn pipe2(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&read.to_le_bytes());
     bytes[4..].copy_from_slice(&write.to_le_bytes());
-    let copied = ctx.process.space.copy_out(a[0], &bytes);
+    let copied = ctx.user().copy_out(a[0], &bytes);
     if copied.is_err() {
         files(ctx).close(read)?;
         files(ctx).close(write)?;
@@ -151,7 +151,7 @@ pub(super) fn memfd_create(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 fn stat_to(ctx: &ThreadCtx<'_>, dir: i32, at: u64, to: u64, flags: u32) -> CallResult {
     let stat = files(ctx).newfstatat(dir, &path(ctx, at)?, flags)?;
-    done(ctx.process.space.copy_out(to, &stat.encode()))
+    done(ctx.user().copy_out(to, &stat.encode()))
 }
 
 pub(super) fn stat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
@@ -164,7 +164,7 @@ pub(super) fn lstat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 pub(super) fn fstat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let stat = files(ctx).fstat(a[0] as i32)?;
-    done(ctx.process.space.copy_out(a[1], &stat.encode()))
+    done(ctx.user().copy_out(a[1], &stat.encode()))
 }
 
 pub(super) fn newfstatat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
@@ -174,17 +174,17 @@ pub(super) fn newfstatat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 pub(super) fn statx(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let path = path(ctx, a[1])?;
     let bytes = files(ctx).statx(a[0] as i32, &path, a[2] as u32, a[3] as u32)?;
-    done(ctx.process.space.copy_out(a[4], &bytes))
+    done(ctx.user().copy_out(a[4], &bytes))
 }
 
 pub(super) fn statfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let bytes = files(ctx).statfs(&path(ctx, a[0])?)?;
-    done(ctx.process.space.copy_out(a[1], &bytes))
+    done(ctx.user().copy_out(a[1], &bytes))
 }
 
 pub(super) fn fstatfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let bytes = files(ctx).fstatfs(a[0] as i32)?;
-    done(ctx.process.space.copy_out(a[1], &bytes))
+    done(ctx.user().copy_out(a[1], &bytes))
 }
 
 pub(super) fn access(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
@@ -206,12 +206,12 @@ pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     // Judged first: entries read from the directory would be lost on a bad pointer.
     let room = a[2].min(DIRENTS_MAX);
     let access = crate::space::Access::Write;
-    if room > 0 && !ctx.process.space.is_accessible(a[1], room, access) {
+    if room > 0 && !ctx.user().is_accessible(a[1], room, access) {
         files(ctx).get(a[0] as i32)?;
         return Err(Errno::EFAULT.into());
     }
     let bytes = files(ctx).getdents64(a[0] as i32, room as usize)?;
-    ctx.process.space.copy_out(a[1], &bytes)?;
+    ctx.user().copy_out(a[1], &bytes)?;
     value(bytes.len() as u64)
 }
 
@@ -220,7 +220,7 @@ fn readlink_to(ctx: &ThreadCtx<'_>, dir: i32, at: u64, to: u64, room: u64) -> Ca
         return Err(Errno::EINVAL.into());
     }
     let text = files(ctx).readlinkat(dir, &path(ctx, at)?, room.min(4096) as usize)?;
-    ctx.process.space.copy_out(to, &text)?;
+    ctx.user().copy_out(to, &text)?;
     value(text.len() as u64)
 }
 
@@ -336,12 +336,12 @@ pub(super) fn fadvise64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 /// An offset passed by pointer, where one is.
 fn offset(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<u64>, Errno> {
-    if at == 0 { Ok(None) } else { ctx.process.space.read_u64(at).map(Some) }
+    if at == 0 { Ok(None) } else { ctx.user().read_u64(at).map(Some) }
 }
 
 fn write_offset(ctx: &ThreadCtx<'_>, at: u64, offset: Option<u64>) -> Result<(), Errno> {
     match offset {
-        Some(offset) => ctx.process.space.copy_out(at, &offset.to_le_bytes()),
+        Some(offset) => ctx.user().copy_out(at, &offset.to_le_bytes()),
         None => Ok(()),
     }
 }
@@ -415,7 +415,7 @@ pub(super) fn getcwd(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     if path.len() as u64 > a[1] {
         return Err(Errno::ERANGE.into());
     }
-    ctx.process.space.copy_out(a[0], &path)?;
+    ctx.user().copy_out(a[0], &path)?;
     value(path.len() as u64)
 }
 
@@ -461,7 +461,7 @@ fn times(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<Times>, Errno> {
         return Ok(None);
     }
     let mut bytes = [0; TIMES_LEN];
-    ctx.process.space.copy_in(at, &mut bytes)?;
+    ctx.user().copy_in(at, &mut bytes)?;
     Ok(Some(parse_times(&bytes)))
 }
 

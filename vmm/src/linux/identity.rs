@@ -19,7 +19,7 @@ pub(super) fn gid(_ctx: &ThreadCtx<'_>) -> CallResult {
 
 fn write_three(ctx: &ThreadCtx<'_>, a: &[u64; 6], id: u32) -> CallResult {
     for at in a.iter().take(3) {
-        ctx.process.space.copy_out(*at, &id.to_le_bytes())?;
+        ctx.user().copy_out(*at, &id.to_le_bytes())?;
     }
     value(0)
 }
@@ -49,7 +49,7 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     for (slot, text) in bytes.chunks_exact_mut(65).zip(fields) {
         slot.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
     }
-    ctx.process.space.copy_out(a[0], &bytes)?;
+    ctx.user().copy_out(a[0], &bytes)?;
     value(0)
 }
 
@@ -68,7 +68,7 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let threads = ctx.process.threads.counts().0 as u16;
     bytes[80..82].copy_from_slice(&threads.to_le_bytes());
     bytes[104..108].copy_from_slice(&1u32.to_le_bytes());
-    space.copy_out(a[0], &bytes)?;
+    ctx.user().copy_out(a[0], &bytes)?;
     value(0)
 }
 
@@ -79,7 +79,7 @@ pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let mut done = 0;
-    for range in ctx.process.space.ranges(at, len.min(32 << 20), Access::Write)? {
+    for range in ctx.user().ranges(at, len.min(32 << 20), Access::Write)? {
         // SAFETY: the range is guest memory (see `HostRange`), which may change at any time.
         let got = unsafe { libc::syscall(libc::SYS_getrandom, range.ptr, range.len, flags as u32) };
         match got {
@@ -99,7 +99,7 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             let mut name = [0; 16];
             let len = (0..16).take_while(|&i| {
                 let mut byte = [0];
-                let ok = ctx.process.space.copy_in(a[1].wrapping_add(i), &mut byte).is_ok();
+                let ok = ctx.user().copy_in(a[1].wrapping_add(i), &mut byte).is_ok();
                 if ok && byte[0] != 0 {
                     name[i as usize] = byte[0];
                 }
@@ -114,7 +114,7 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             for (slot, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
                 *slot = byte;
             }
-            ctx.process.space.copy_out(a[1], &name)?;
+            ctx.user().copy_out(a[1], &name)?;
             value(0)
         }
         libc::PR_GET_DUMPABLE => value(1),
@@ -143,7 +143,7 @@ fn limit(ctx: &ThreadCtx<'_>, resource: u64) -> Option<[u64; 2]> {
 fn write_limit(ctx: &ThreadCtx<'_>, resource: u64, at: u64) -> CallResult {
     let pair = limit(ctx, resource).ok_or(Errno::EINVAL)?;
     let bytes: Vec<u8> = pair.iter().flat_map(|w| w.to_le_bytes()).collect();
-    ctx.process.space.copy_out(at, &bytes)?;
+    ctx.user().copy_out(at, &bytes)?;
     value(0)
 }
 
@@ -154,7 +154,7 @@ pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::ESRCH.into());
     }
     if new != 0 {
-        ctx.process.space.copy_in(new, &mut [0; 16])?;
+        ctx.user().copy_in(new, &mut [0; 16])?;
     }
     if old != 0 {
         return write_limit(ctx, resource, old);
@@ -173,7 +173,7 @@ pub(super) fn getcpu(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let words = [ctx.vcpu.index(), 0];
     for (at, word) in a.iter().zip(words) {
         if *at != 0 {
-            ctx.process.space.copy_out(*at, &word.to_le_bytes())?;
+            ctx.user().copy_out(*at, &word.to_le_bytes())?;
         }
     }
     value(0)
@@ -181,7 +181,7 @@ pub(super) fn getcpu(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `sched_getparam(2)`: ordinary scheduling, priority 0.
 pub(super) fn sched_getparam(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    ctx.process.space.copy_out(a[1], &[0; 4])?;
+    ctx.user().copy_out(a[1], &[0; 4])?;
     value(0)
 }
 

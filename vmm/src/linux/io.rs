@@ -60,7 +60,7 @@ fn add_buffer(
     len: u64,
     access: Access,
 ) -> Result<u64, Errno> {
-    let ranges = match ctx.process.space.ranges(at, len, access) {
+    let ranges = match ctx.user().ranges(at, len, access) {
         // Whether the buffer is looked at is for the host to say: a read at the end of a file
         // succeeds, a write to /dev/null too. Addresses beyond the lower half fail at once.
         Err(Errno::EFAULT)
@@ -98,7 +98,7 @@ fn buffers(
         return Err(Errno::EINVAL);
     }
     let mut bytes = vec![0; count as usize * 16];
-    ctx.process.space.copy_in(array, &mut bytes)?;
+    ctx.user().copy_in(array, &mut bytes)?;
     let word = |w: &[u8]| w.try_into().map_or(0, u64::from_le_bytes);
     let pairs: Vec<(u64, u64)> = bytes
         .chunks_exact(16)
@@ -312,7 +312,7 @@ fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant
         return Err(Errno::EINVAL.into());
     }
     let mut bytes = vec![0; count as usize * 8];
-    ctx.process.space.copy_in(at, &mut bytes)?;
+    ctx.user().copy_in(at, &mut bytes)?;
     let watches: Vec<Watch> = bytes
         .as_chunks::<8>()
         .0
@@ -328,7 +328,7 @@ fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant
         slot[6] = low;
         slot[7] = high;
     }
-    ctx.process.space.copy_out(at, &bytes)?;
+    ctx.user().copy_out(at, &bytes)?;
     value(happened.iter().filter(|&&e| e != 0).count() as u64)
 }
 
@@ -358,8 +358,7 @@ pub(super) fn select(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let deadline = match a[4] {
         0 => None,
         at => {
-            let (sec, usec) =
-                (ctx.process.space.read_u64(at)?, ctx.process.space.read_u64(at.wrapping_add(8))?);
+            let (sec, usec) = (ctx.user().read_u64(at)?, ctx.user().read_u64(at.wrapping_add(8))?);
             if sec > i64::MAX as u64 || usec >= 1_000_000 {
                 return Err(Errno::EINVAL.into());
             }
@@ -372,7 +371,7 @@ pub(super) fn select(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `pselect6(2)`.
 pub(super) fn pselect6(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let deadline = deadline_at(ctx, a[4])?;
-    let mask = if a[5] == 0 { 0 } else { ctx.process.space.read_u64(a[5])? };
+    let mask = if a[5] == 0 { 0 } else { ctx.user().read_u64(a[5])? };
     super::signal::with_mask(ctx, mask, |ctx| select_until(ctx, a, deadline))
 }
 
@@ -392,7 +391,7 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
             continue;
         }
         let mut set = vec![0u8; bytes];
-        ctx.process.space.copy_in(at, &mut set)?;
+        ctx.user().copy_in(at, &mut set)?;
         for fd in 0..count as usize {
             if set.get(fd / 8).is_some_and(|byte| byte >> (fd % 8) & 1 != 0) {
                 ctx.process.files.get(fd as i32)?;
@@ -422,7 +421,7 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
                 total += 1;
             }
         }
-        ctx.process.space.copy_out(at, &set)?;
+        ctx.user().copy_out(at, &set)?;
     }
     value(total)
 }
@@ -443,13 +442,13 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             to_terminal(ctx, &file, request, arg, TERMIOS_BYTES)
         }
         libc::TIOCGPGRP | libc::TIOCGSID if file.kind() == Kind::Terminal => {
-            ctx.process.space.copy_out(arg, &crate::process::table::PID.to_le_bytes())?;
+            ctx.user().copy_out(arg, &crate::process::table::PID.to_le_bytes())?;
             value(0)
         }
         libc::TIOCSPGRP if file.kind() == Kind::Terminal => value(0),
         libc::FIONREAD => from_host(ctx, &file, request, arg, 4),
         libc::FIONBIO => {
-            let on = ctx.process.space.read_u32(arg)? != 0;
+            let on = ctx.user().read_u32(arg)? != 0;
             let old = files.fcntl(fd as i32, libc::F_GETFL, 0)?;
             let bit = libc::O_NONBLOCK as u64;
             let new = if on { old | bit } else { old & !bit };
@@ -490,7 +489,7 @@ fn from_host(
     if done < 0 {
         return Err(last_errno().into());
     }
-    ctx.process.space.copy_out(arg, buffer.get(..bytes).unwrap_or_default())?;
+    ctx.user().copy_out(arg, buffer.get(..bytes).unwrap_or_default())?;
     value(0)
 }
 
@@ -505,7 +504,7 @@ fn to_terminal(
         return Err(Errno::ENOTTY.into());
     }
     let mut buffer = [0u8; 64];
-    ctx.process.space.copy_in(arg, buffer.get_mut(..bytes).unwrap_or_default())?;
+    ctx.user().copy_in(arg, buffer.get_mut(..bytes).unwrap_or_default())?;
     // SAFETY: the requests passed here read at most 60 bytes at the pointer.
     let done =
         unsafe { libc::ioctl(file.host_fd().as_raw_fd(), request as libc::Ioctl, buffer.as_ptr()) };

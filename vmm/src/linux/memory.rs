@@ -175,7 +175,7 @@ pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if len > 0 && (!ctx.process.space.covers(start, len) || pages > 1 << 24) {
         return Err(Errno::ENOMEM.into());
     }
-    ctx.process.space.copy_out(vector, &vec![1; pages as usize])?;
+    ctx.user().copy_out(vector, &vec![1; pages as usize])?;
     value(0)
 }
 

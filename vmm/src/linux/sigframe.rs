@@ -132,9 +132,9 @@ pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
     bytes.extend_from_slice(&spec.restorer.to_le_bytes());
     bytes.extend_from_slice(&ucontext(&ctx.vcpu.regs, spec, fp));
     bytes.extend_from_slice(&spec.info.head_bytes());
-    let space = &ctx.process.space;
-    space.copy_out(fp, &xstate)?;
-    space.copy_out(frame, &bytes)?;
+    let user = ctx.user();
+    user.copy_out(fp, &xstate)?;
+    user.copy_out(frame, &bytes)?;
 
     let regs = &mut ctx.vcpu.regs;
     regs.rip = spec.handler;
@@ -199,7 +199,7 @@ fn ucontext(regs: &UserRegs, spec: &FrameSpec, fp: u64) -> Vec<u8> {
 pub fn pop(ctx: &mut ThreadCtx<'_>) -> Result<(u64, AltStack), Errno> {
     let uc = ctx.vcpu.regs.rsp;
     let mut bytes = [0; UCONTEXT_BYTES as usize];
-    ctx.process.space.copy_in(uc, &mut bytes)?;
+    ctx.user().copy_in(uc, &mut bytes)?;
     let mut words = [0u64; UCONTEXT_BYTES as usize / 8];
     for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = u64::from_le_bytes(piece.try_into().unwrap_or_default());
@@ -238,13 +238,13 @@ pub fn pop(ctx: &mut ThreadCtx<'_>) -> Result<(u64, AltStack), Errno> {
 fn read_fpu(ctx: &ThreadCtx<'_>, fp: u64) -> Result<kvm_xsave, Errno> {
     let machine = ctx.vcpu.machine();
     let mut legacy = [0; XSTATE_HEADER];
-    ctx.process.space.copy_in(fp, &mut legacy)?;
+    ctx.user().copy_in(fp, &mut legacy)?;
     let magic = legacy.get(SW_BYTES..SW_BYTES + 4);
     let extended = magic == Some(&FP_XSTATE_MAGIC1.to_le_bytes()[..]) && machine.xcr0() > 1;
     let mut bytes = vec![0; 4096];
     if extended {
         let len = machine.xstate_bytes().min(4096) - 4;
-        ctx.process.space.copy_in(fp, bytes.get_mut(..len).unwrap_or_default())?;
+        ctx.user().copy_in(fp, bytes.get_mut(..len).unwrap_or_default())?;
         // Only components this VM has; the rest of the header must be zero.
         let header = bytes.get_mut(XSTATE_HEADER..XSTATE_HEADER + 64).unwrap_or_default();
         let mut bits = [0; 8];

@@ -330,7 +330,7 @@ pub(super) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
     }
     let before = ctx.process.signals.get(signal);
     if new != 0 {
-        let word = |i: u64| ctx.process.space.read_u64(new.wrapping_add(i * 8));
+        let word = |i: u64| ctx.user().read_u64(new.wrapping_add(i * 8));
         let action =
             Action { handler: word(0)?, flags: word(1)?, restorer: word(2)?, mask: word(3)? };
         if let Some(slot) = locked(&ctx.process.signals.actions).get_mut((signal - 1) as usize) {
@@ -340,7 +340,7 @@ pub(super) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
     if old != 0 {
         let words = [before.handler, before.flags, before.restorer, before.mask];
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        ctx.process.space.copy_out(old, &bytes)?;
+        ctx.user().copy_out(old, &bytes)?;
     }
     value(0)
 }
@@ -353,7 +353,7 @@ pub(super) fn rt_sigprocmask(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResul
     }
     let before = ctx.thread.signals.mask.load(Ordering::Relaxed);
     if new != 0 {
-        let set = ctx.process.space.read_u64(new)?;
+        let set = ctx.user().read_u64(new)?;
         let mask = match how as i32 {
             libc::SIG_BLOCK => before | set,
             libc::SIG_UNBLOCK => before & !set,
@@ -363,7 +363,7 @@ pub(super) fn rt_sigprocmask(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResul
         ctx.thread.signals.mask.store(mask & !unblockable(), Ordering::Relaxed);
     }
     if old != 0 {
-        ctx.process.space.copy_out(old, &before.to_le_bytes())?;
+        ctx.user().copy_out(old, &before.to_le_bytes())?;
     }
     value(0)
 }
@@ -390,7 +390,7 @@ pub(super) fn rt_sigpending(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult
     };
     let pending = set(&ctx.thread.signals.pending) | set(&ctx.process.signals.pending);
     let mask = ctx.thread.signals.mask.load(Ordering::Relaxed);
-    ctx.process.space.copy_out(a[0], &(pending & mask).to_le_bytes())?;
+    ctx.user().copy_out(a[0], &(pending & mask).to_le_bytes())?;
     value(0)
 }
 
@@ -413,7 +413,7 @@ pub(super) fn rt_sigsuspend(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult
     if a[1] != 8 {
         return Err(Errno::EINVAL.into());
     }
-    let wanted = ctx.process.space.read_u64(a[0])? & !unblockable();
+    let wanted = ctx.user().read_u64(a[0])? & !unblockable();
     let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
     sleep_until_signal(ctx);
     ctx.thread.signals.set_suspended(before);
@@ -438,7 +438,7 @@ pub(super) fn with_mask(
     if mask_at == 0 {
         return wait(ctx);
     }
-    let wanted = ctx.process.space.read_u64(mask_at)? & !unblockable();
+    let wanted = ctx.user().read_u64(mask_at)? & !unblockable();
     let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
     let result = wait(ctx);
     if result == Err(Fail::Errno(Errno::EINTR)) {
@@ -462,7 +462,7 @@ pub(super) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     if set_bytes != 8 {
         return Err(Errno::EINVAL.into());
     }
-    let wanted = ctx.process.space.read_u64(set)?;
+    let wanted = ctx.user().read_u64(set)?;
     let deadline = match timeout {
         0 => None,
         at => {
@@ -474,7 +474,7 @@ pub(super) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     loop {
         if let Some(info) = ctx.take(wanted) {
             if info_at != 0 {
-                ctx.process.space.copy_out(info_at, &info.head_bytes())?;
+                ctx.user().copy_out(info_at, &info.head_bytes())?;
             }
             return value(info.signo as u64);
         }
@@ -494,10 +494,10 @@ pub(super) fn sigaltstack(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let current = *locked(&ctx.thread.signals.alt);
     let on_it = current.holds(ctx.vcpu.regs.rsp);
     if new != 0 {
-        let space = &ctx.process.space;
-        let base = space.read_u64(new)?;
-        let flags = space.read_u32(new.wrapping_add(8))?;
-        let size = space.read_u64(new.wrapping_add(16))?;
+        let user = ctx.user();
+        let base = user.read_u64(new)?;
+        let flags = user.read_u32(new.wrapping_add(8))?;
+        let size = user.read_u64(new.wrapping_add(16))?;
         if on_it {
             return Err(Errno::EPERM.into());
         }
@@ -516,7 +516,7 @@ pub(super) fn sigaltstack(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         };
         let words = [current.base, u64::from(flags), current.size];
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        ctx.process.space.copy_out(old, &bytes)?;
+        ctx.user().copy_out(old, &bytes)?;
     }
     value(0)
 }

@@ -42,7 +42,7 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if a[1] < FIRST_VERSION_BYTES || a[1] > 4096 {
         return Err(Errno::EINVAL.into());
     }
-    let word = |i: u64| ctx.process.space.read_u64(a[0].wrapping_add(i * 8));
+    let word = |i: u64| ctx.user().read_u64(a[0].wrapping_add(i * 8));
     let (stack, stack_bytes) = (word(5)?, word(6)?);
     let args = CloneArgs {
         flags: word(0)?,
@@ -106,10 +106,10 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     // Linux, too, starts the thread when its number cannot be written.
     let tid_bytes = tid.to_le_bytes();
     if args.flags & CLONE_PARENT_SETTID != 0 {
-        let _ = ctx.process.space.copy_out(args.parent_tid, &tid_bytes);
+        let _ = ctx.user().copy_out(args.parent_tid, &tid_bytes);
     }
     if args.flags & CLONE_CHILD_SETTID != 0 {
-        let _ = ctx.process.space.copy_out(args.child_tid, &tid_bytes);
+        let _ = ctx.user().copy_out(args.child_tid, &tid_bytes);
     }
     thread::spawn(ctx.process, child, vcpu).map_err(|_| Errno::EAGAIN)?;
     value(tid as u64)
@@ -133,7 +133,7 @@ pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub(crate) fn on_exit(process: &Arc<Process>, thread: &Thread) {
     release_robust(process, thread);
     let word = thread.clear_child_tid.load(Ordering::Relaxed);
-    if word != 0 && process.space.copy_out(word, &[0; 4]).is_ok() {
+    if word != 0 && process.user().copy_out(word, &[0; 4]).is_ok() {
         let _ = wake(process, word, 1);
     }
 }
@@ -149,24 +149,24 @@ fn release_robust(process: &Arc<Process>, thread: &Thread) {
     if head == 0 {
         return;
     }
-    let space = &process.space;
-    let Ok(offset) = space.read_u64(head.wrapping_add(8)) else { return };
-    let mut entry = space.read_u64(head).unwrap_or(head);
+    let user = process.user();
+    let Ok(offset) = user.read_u64(head.wrapping_add(8)) else { return };
+    let mut entry = user.read_u64(head).unwrap_or(head);
     for _ in 0..ROBUST_LIMIT {
         if entry & !1 == head {
             break;
         }
         let word = (entry & !1).wrapping_add(offset);
-        if let Ok(old) = space.read_u32(word)
+        if let Ok(old) = user.read_u32(word)
             && old & FUTEX_TID_MASK == thread.tid as u32
         {
             let died = (old & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-            let _ = space.copy_out(word, &died.to_le_bytes());
+            let _ = user.copy_out(word, &died.to_le_bytes());
             if old & FUTEX_WAITERS != 0 {
                 let _ = wake(process, word, 1);
             }
         }
-        let Ok(next) = space.read_u64(entry & !1) else { break };
+        let Ok(next) = user.read_u64(entry & !1) else { break };
         entry = next;
     }
 }
@@ -209,7 +209,7 @@ pub(super) fn sched_getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallRe
             *byte |= 1 << (cpu % 8);
         }
     }
-    ctx.process.space.copy_out(at, &mask)?;
+    ctx.user().copy_out(at, &mask)?;
     value(bytes as u64)
 }
 
@@ -227,8 +227,8 @@ pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     match a[0] {
         ARCH_SET_FS => ctx.vcpu.set_fs_base(base(a[1])?),
         ARCH_SET_GS => ctx.vcpu.set_gs_base(base(a[1])?),
-        ARCH_GET_FS => ctx.process.space.copy_out(a[1], &ctx.vcpu.fs_base().to_le_bytes())?,
-        ARCH_GET_GS => ctx.process.space.copy_out(a[1], &ctx.vcpu.gs_base().to_le_bytes())?,
+        ARCH_GET_FS => ctx.user().copy_out(a[1], &ctx.vcpu.fs_base().to_le_bytes())?,
+        ARCH_GET_GS => ctx.user().copy_out(a[1], &ctx.vcpu.gs_base().to_le_bytes())?,
         _ => return Err(Errno::EINVAL.into()),
     }
     value(0)
@@ -236,7 +236,7 @@ pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// Wakes up to `count` waiters of the futex word at `gva`.
 fn wake(process: &Arc<Process>, gva: u64, count: u32) -> Result<u64, Errno> {
-    let word = process.space.futex_word(gva)?;
+    let word = process.user().futex_word(gva)?;
     // SAFETY: FUTEX_WAKE reads no memory; the address only names the futex. Both private and
     // shared waiters of this VM's threads wait in this host process.
     let woken =
@@ -253,11 +253,11 @@ fn wake(process: &Arc<Process>, gva: u64, count: u32) -> Result<u64, Errno> {
 pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [gva, op, val, timeout, gva2, val3] = *a;
     let command = op as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
-    let space = &ctx.process.space;
-    let word = space.futex_word(gva)?;
+    let user = ctx.user();
+    let word = user.futex_word(gva)?;
     let word2 = match command {
         libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
-            space.futex_word(gva2)?.ptr
+            user.futex_word(gva2)?.ptr
         }
         _ => std::ptr::null_mut(),
     };

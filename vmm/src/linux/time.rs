@@ -10,7 +10,7 @@ use crate::process::ThreadCtx;
 /// A `struct timespec` from the program.
 pub(super) fn read_timespec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::timespec, Errno> {
     let mut bytes = [0; 16];
-    ctx.process.space.copy_in(at, &mut bytes)?;
+    ctx.user().copy_in(at, &mut bytes)?;
     let [sec, nsec] = halves(&bytes);
     if sec < 0 || !(0..1_000_000_000).contains(&nsec) {
         return Err(Errno::EINVAL);
@@ -32,7 +32,7 @@ fn write_pair(ctx: &ThreadCtx<'_>, at: u64, first: i64, second: i64) -> Result<(
     for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
         slot.copy_from_slice(&word.to_le_bytes());
     }
-    ctx.process.space.copy_out(at, &bytes)
+    ctx.user().copy_out(at, &bytes)
 }
 
 /// Clocks that mean the same inside and outside. CPU-time clocks are the VMM process's,
@@ -156,7 +156,7 @@ pub(super) fn gettimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
         write_pair(ctx, a[0], ts.tv_sec, ts.tv_nsec / 1000)?;
     }
     if a[1] != 0 {
-        ctx.process.space.copy_out(a[1], &[0; 8])?;
+        ctx.user().copy_out(a[1], &[0; 8])?;
     }
     value(0)
 }
@@ -166,7 +166,7 @@ pub(super) fn time(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     note_hint(ctx, a);
     let sec = now(libc::CLOCK_REALTIME)?.tv_sec;
     if a[0] != 0 {
-        ctx.process.space.copy_out(a[0], &sec.to_le_bytes())?;
+        ctx.user().copy_out(a[0], &sec.to_le_bytes())?;
     }
     value(sec as u64)
 }
@@ -199,7 +199,7 @@ pub(super) fn getrusage(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let usage = match a[0] as i32 {
         who @ (libc::RUSAGE_SELF | libc::RUSAGE_THREAD) => usage(who)?,
         libc::RUSAGE_CHILDREN => {
-            ctx.process.space.copy_out(a[1], &[0; 144])?;
+            ctx.user().copy_out(a[1], &[0; 144])?;
             return value(0);
         }
         _ => return Err(Errno::EINVAL.into()),
@@ -225,6 +225,6 @@ pub(super) fn getrusage(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         usage.ru_nivcsw,
     ];
     let bytes: Vec<u8> = times.iter().flat_map(|w| w.to_le_bytes()).collect();
-    ctx.process.space.copy_out(a[1], &bytes)?;
+    ctx.user().copy_out(a[1], &bytes)?;
     value(0)
 }

@@ -39,6 +39,7 @@ use crate::linux::fs::Files;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::{Phase, Stats};
 use crate::space::Space;
+use crate::user_memory::UserMemory;
 use crate::vas::Vases;
 use crate::vm::Machine;
 
@@ -87,6 +88,12 @@ pub(crate) struct Executable {
 }
 
 impl Process {
+    /// Its memory as the calling thread, one of the program's, sees it.
+    #[must_use]
+    pub fn user(&self) -> UserMemory<'_> {
+        UserMemory::new(self)
+    }
+
     /// Whether the process is coming to its end; threads leave at their next exit.
     #[must_use]
     pub fn is_stopping(&self) -> bool {

@@ -14,6 +14,7 @@ use crate::linux::signal::ThreadSignals;
 use crate::report;
 use crate::report::stats::{ExitReason, FaultKind};
 use crate::space::FaultOutcome;
+use crate::user_memory::UserMemory;
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
 
@@ -81,6 +82,14 @@ pub struct ThreadCtx<'a> {
     pub thread: &'a Arc<Thread>,
     /// Its processor; `vcpu.regs` are the program's registers.
     pub vcpu: &'a mut Vcpu,
+}
+
+impl<'a> ThreadCtx<'a> {
+    /// The program's memory as this thread sees it.
+    #[must_use]
+    pub fn user(&self) -> UserMemory<'a> {
+        self.process.user()
+    }
 }
 
 /// What a thread does next.

@@ -217,7 +217,7 @@ fn code_bytes(ctx: &ThreadCtx<'_>, rip: u64) -> String {
     let mut bytes = [0; CODE_BYTES];
     for len in (1..=CODE_BYTES).rev() {
         let Some(piece) = bytes.get_mut(..len) else { continue };
-        if ctx.process.space.copy_in(rip, piece).is_ok() {
+        if ctx.user().copy_in(rip, piece).is_ok() {
             let hex: Vec<String> = piece.iter().map(|byte| format!("{byte:02x}")).collect();
             return hex.join(" ");
         }
@@ -228,7 +228,7 @@ fn code_bytes(ctx: &ThreadCtx<'_>, rip: u64) -> String {
 /// Return addresses found by following frame pointers, each in a known function. A program
 /// built without frame pointers has anything in RBP: then the list is short or empty.
 fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
-    let space = &ctx.process.space;
+    let user = ctx.user();
     let regs = &ctx.vcpu.regs;
     let mut found = Vec::new();
     let mut add = |address: u64| {
@@ -242,7 +242,7 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
     };
     // A call to nowhere has pushed its return address and nothing else yet.
     if symbols.locate(regs.rip).is_none()
-        && let Ok(address) = space.read_u64(regs.rsp)
+        && let Ok(address) = user.read_u64(regs.rsp)
     {
         add(address);
     }
@@ -252,8 +252,7 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
         if frame < lowest || !frame.is_multiple_of(8) {
             break;
         }
-        let (Ok(next), Ok(address)) =
-            (space.read_u64(frame), space.read_u64(frame.wrapping_add(8)))
+        let (Ok(next), Ok(address)) = (user.read_u64(frame), user.read_u64(frame.wrapping_add(8)))
         else {
             break;
         };
