@@ -97,12 +97,13 @@ impl Vases {
     /// Drops an instance.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], or [`VasError::Inside`] while a thread is inside.
+    /// [`VasError::NoInstance`], or [`VasError::Inside`] while a thread is inside or a system
+    /// call uses memory it found there.
     pub fn detach(&self, vh: u64) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (vh, instance) = state.instance(vh)?;
-        if instance.waiting > 0 {
+        if instance.is_held() {
             return Err(VasError::Inside { vh });
         }
         // Closed first, then looked into: a switch announces itself, then reads the entry.
