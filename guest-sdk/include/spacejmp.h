@@ -107,6 +107,8 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define VAS_ATTACH_READ_ONLY 1u
 #define VAS_ATTACH_NO_TAG 2u
 #define VAS_ATTACH_POPULATE 4u
+#define VAS_ATTACH_OWNED 8u /* the Rust library's: vas_detach is EBUSY */
+#define VAS_ATTACH_PINNED 16u /* the segments stay; ESTALE at the switch when the VAS lost one */
 
 /* Commands of vas_ctl. */
 #define VAS_CTL_SET_MODE 1u

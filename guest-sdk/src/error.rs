@@ -71,6 +71,53 @@ pub enum Error {
         taken_by: String,
     },
 
+    /// The brand stands for this VAS with another data segment, which was taken out since:
+    /// pointers into that one may still be in use. Another process, or another brand, can open it.
+    #[error(
+        "`{space}` has another data segment than when this process first opened it as `{brand}`; \
+         open it in a new process"
+    )]
+    Replaced {
+        /// The brand.
+        brand: &'static str,
+        /// The space.
+        space: String,
+    },
+
+    /// An `init` with this brand failed, or panicked, and left memory allocated: pointers to it
+    /// may still be in use, so no other memory may be given out under the brand. Another
+    /// process, or another brand, can make or open the space.
+    #[error(
+        "an `init` with brand `{brand}` failed in this process and left memory behind, so the brand \
+         cannot be used for `{space}`; open it in a new process"
+    )]
+    BrandSpent {
+        /// The brand.
+        brand: &'static str,
+        /// The space.
+        space: String,
+    },
+
+    /// The VAS no longer has the segments it had when this [`Space`](crate::Space) attached it,
+    /// or has them with other rights.
+    #[error("the segments of `{space}` have been changed since it was opened; open it again")]
+    Changed {
+        /// The space.
+        space: String,
+    },
+
+    /// A thread of this process is inside a space whose segments are at the same addresses, and
+    /// stays: references it may have given to other threads would point to something else.
+    #[error(
+        "cannot enter `{space}`: a thread of this process is inside another space at the same \
+         addresses, and did not leave within {} seconds",
+        crate::space::PATIENCE.as_secs()
+    )]
+    SameAddresses {
+        /// The space that was to be entered.
+        space: String,
+    },
+
     /// The lock was not to be had at once, or not in time.
     #[error("`{space}` is locked by others (waited {waited:?})")]
     Locked {
@@ -143,6 +190,8 @@ impl Error {
             Error::Locked { waited, .. } if waited.is_zero() => Some(Errno::EAGAIN),
             Error::Locked { .. } => Some(Errno::ETIMEDOUT),
             Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
+            Error::Changed { .. } => Some(Errno::ESTALE),
+            Error::SameAddresses { .. } => Some(Errno::EDEADLK),
             Error::Alloc(_) => Some(Errno::ENOMEM),
             _ => None,
         }

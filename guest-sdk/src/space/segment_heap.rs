@@ -139,6 +139,13 @@ unsafe impl SpaceHeap for SegmentHeap {
         unsafe { heap.realloc(block, layout.align(), new, &mut self.grow()) }
     }
 
+    unsafe fn blocks(&self) -> u64 {
+        // SAFETY: as in `allocate`.
+        let Some(heap) = (unsafe { self.known() }) else { return 0 };
+        // SAFETY: as in `allocate`.
+        unsafe { heap.stats() }.blocks
+    }
+
     #[inline]
     fn holds(&self, block: NonNull<u8>) -> bool {
         (block.addr().get() as u64).wrapping_sub(self.base) < self.reserve

@@ -7,7 +7,7 @@
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed
 //! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
-//! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several
+//! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`watched`]: the command line beside VMs at work
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
@@ -19,6 +19,7 @@ mod every_program;
 mod model;
 mod persistence;
 mod sdk;
+mod sound;
 mod together;
 mod users;
 mod watched;

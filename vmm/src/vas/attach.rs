@@ -1,6 +1,6 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
-use abi::objects::attach;
+use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
@@ -22,6 +22,22 @@ impl AttachFlags {
 
     fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
+    }
+}
+
+/// Flags of `vas_detach`, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DetachFlags(u64);
+
+impl DetachFlags {
+    /// `None` for unknown bits.
+    #[must_use]
+    pub fn new(raw: u64) -> Option<DetachFlags> {
+        (raw & !detach::OWNED == 0).then_some(DetachFlags(raw))
+    }
+
+    fn by_owner(self) -> bool {
+        self.0 & detach::OWNED != 0
     }
 }
 
@@ -71,6 +87,8 @@ impl Vases {
         let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
         instance.read_only = flags.has(attach::READ_ONLY);
+        instance.owned = flags.has(attach::OWNED);
+        instance.pinned = flags.has(attach::PINNED);
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
         instance.checked_at = changes;
         instance.generation = machine.new_generation();
@@ -97,12 +115,18 @@ impl Vases {
     /// Drops an instance.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], or [`VasError::Inside`] while a thread is inside or a system
-    /// call uses memory it found there.
-    pub fn detach(&self, vh: u64) -> Result<(), VasError> {
+    /// [`VasError::NoInstance`]; [`VasError::Owned`] if it has an owner, who is not the caller;
+    /// [`VasError::Invalid`] if the caller is the owner of something else;
+    /// [`VasError::Inside`] while a thread is inside or a system call uses memory it found there.
+    pub fn detach(&self, vh: u64, flags: DetachFlags) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (vh, instance) = state.instance(vh)?;
+        match (instance.owned, flags.by_owner()) {
+            (true, false) => return Err(VasError::Owned { vh }),
+            (false, true) => return Err(VasError::Invalid { what: "the flag of an owner" }),
+            _ => {}
+        }
         if instance.is_held() {
             return Err(VasError::Inside { vh });
         }

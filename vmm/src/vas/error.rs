@@ -29,6 +29,24 @@ pub enum VasError {
         /// The handle.
         vh: u32,
     },
+    /// Somebody else's instance.
+    #[error("instance {vh} belongs to another part of the program")]
+    Owned {
+        /// The handle.
+        vh: u32,
+    },
+    /// A pinned instance keeps the segments it was made with.
+    #[error("instance {vh} is pinned: it keeps the segments it was made with")]
+    Pinned {
+        /// The handle.
+        vh: u32,
+    },
+    /// A pinned instance whose VAS has changed.
+    #[error("the segments of pinned instance {vh} are not in its VAS any more as they were")]
+    Changed {
+        /// The handle.
+        vh: u32,
+    },
     /// Home cannot be detached or changed.
     #[error("home is not an instance of a VAS")]
     Home,
@@ -100,7 +118,10 @@ impl VasError {
             VasError::NoInstance { .. } => Errno::EBADF,
             VasError::Home | VasError::Invalid { .. } => Errno::EINVAL,
             VasError::NotMember { .. } => Errno::ENOENT,
-            VasError::Inside { .. } => Errno::EBUSY,
+            VasError::Inside { .. } | VasError::Owned { .. } | VasError::Pinned { .. } => {
+                Errno::EBUSY
+            }
+            VasError::Changed { .. } => Errno::ESTALE,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,
             VasError::ReadOnly { .. } => Errno::EACCES,

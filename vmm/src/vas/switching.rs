@@ -110,7 +110,7 @@ impl Vases {
     /// Brings the thread that runs `vcpu` into instance `vh`.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
+    /// [`VasError::NoInstance`], [`VasError::Changed`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
     /// where it was, with the locks it had. [`VasError::Stopping`]: likewise, if it was a signal;
     /// if the process is ending, it may be at home.
     pub fn switch(
@@ -355,7 +355,10 @@ impl Vases {
         }
         let (index, _) = state.instance(vh)?;
         self.catch_up(state, store, index)?;
-        Ok(index)
+        match state.instances.get(&index) {
+            Some(instance) if instance.stale => Err(VasError::Changed { vh: index }),
+            _ => Ok(index),
+        }
     }
 
     /// What an instance's entry says for CR3.

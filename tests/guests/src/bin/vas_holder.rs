@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use abi::Errno;
 use guests::findings::{Findings, must, require_vm};
-use guests::place::{Place, enter, enter_within, go_home, try_enter};
+use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, find_or_make, sized};
-use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
+use spacejmp::sys::{self, SegId, VasHandle, attach};
 
 fn main() -> ExitCode {
     require_vm();
@@ -108,10 +108,10 @@ fn recovers(vh: VasHandle, sid: SegId) -> ExitCode {
         found.same("the segment says inconsistent", inconsistent(sid), Ok(1));
         go_home();
     }
-    let early = sys::seg_ctl(sid, seg_command::RECOVER, 0);
+    let early = recover(sid);
     found.refused("recovering without the lock", early, Errno::EPERM);
     found.refused("once more", enter(vh), Errno::EOWNERDEAD);
-    found.need("RECOVER", sys::seg_ctl(sid, seg_command::RECOVER, 0));
+    found.need("RECOVER", recover(sid));
     found.same("the segment says consistent", inconsistent(sid), Ok(0));
     go_home();
     found.same("and a switch does not complain", enter(vh), Ok(()));
