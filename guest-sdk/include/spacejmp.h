@@ -226,7 +226,7 @@ SJ_API int sj_hyper_null(void);
  * thread is already, nothing happens. Returns 0.
  * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM. The thread is
  * where it was, with the locks it had.
- * EOWNERDEAD: the thread IS inside, with all locks, but a program died while it held one: look
+ * EOWNERDEAD: the thread IS inside, with all locks, but a writer died, or ended inside: look
  * at the content, repair it, then seg_ctl(sid, SEG_CTL_RECOVER, 0). */
 SJ_API int vas_switch(vhandle_t vh);
 
