@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use abi::lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
 };
-use abi::{Right, SegId};
+use abi::{LeaseId, Right, SegId};
 
 use super::VasError;
 use super::access::{current, set_current};
 use super::lock_page::{LockPage, LockUser};
 use super::members::NewMember;
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Lease, Store};
 use crate::vm::Vcpu;
 
 /// How long a switch in the kernel that fails can take, and how often that is waited for: a
@@ -329,6 +329,17 @@ impl Vases {
             held.0.insert(sid, (mode, lock));
         }
         Ok(held)
+    }
+
+    /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds.
+    pub(super) fn lease_and_locks(
+        &self,
+        vcpu: &Vcpu,
+    ) -> Result<(Option<LeaseId>, Vec<SegId>), VasError> {
+        let state = self.lock();
+        let lease = state.lease.as_ref().map(Lease::id);
+        let held = if self.is_active() { self.held(&state, vcpu)? } else { LockSet::default() };
+        Ok((lease, held.0.into_keys().collect()))
     }
 
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
