@@ -1,7 +1,7 @@
 //! Calls on VASes and instances.
 
+use abi::VasId;
 use abi::objects::{Attachment, VasStat, vas_ctl};
-use abi::{Errno, VasId};
 
 use super::{CallResult, args};
 use crate::process::ThreadCtx;
@@ -23,7 +23,7 @@ pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
     };
     match process.vases.switch(ctx.vcpu, vh, wait, stops)? {
         crate::vas::Entered::Consistent => Ok(0),
-        crate::vas::Entered::OwnerDied => Err(VasError::Fault(Errno::EOWNERDEAD)),
+        crate::vas::Entered::OwnerDied => Err(VasError::OwnerDied),
     }
 }
 

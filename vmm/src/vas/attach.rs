@@ -7,7 +7,7 @@ use abi::{Right, SegId, VasId};
 use super::VasError;
 use super::instance::{Instance, Member};
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Object, Store, StoreError, VasRecord, VasSegment};
 
 /// Flags of `vas_attach`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +38,16 @@ impl DetachFlags {
 
     fn by_owner(self) -> bool {
         self.0 & detach::OWNED != 0
+    }
+}
+
+/// Names a listed segment that is not there; the VAS itself is.
+fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
+    match error {
+        VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
+            VasError::Store(StoreError::lost(vas, wanted, sid))
+        }
+        other => other,
     }
 }
 
@@ -82,7 +92,8 @@ impl Vases {
         let granted = |right| if flags.has(attach::READ_ONLY) { Right::Read } else { right };
         // All of them, before the first comes into use: a call that fails changes nothing.
         for wanted in &record.segments {
-            state.look_at(wanted.sid, granted(wanted.right), store, machine)?;
+            let look = state.look_at(wanted.sid, granted(wanted.right), store, machine);
+            look.map_err(|error| lost(error, &record, wanted))?;
         }
         let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;

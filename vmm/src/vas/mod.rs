@@ -10,6 +10,7 @@
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
 //! - `fault`: touching, and eviction under pressure; [`access`]: memory that system calls use
 //! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
+//! - [`content`]: holding locks for a copy of what is not attached
 //! - [`report`]: looking at all this, for crash reports
 //!
 //! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod attach;
+pub mod content;
 pub mod error;
 mod fault;
 mod frames;

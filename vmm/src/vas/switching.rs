@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use abi::lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
 };
-use abi::{Right, SegId};
+use abi::{LeaseId, Right, SegId};
 
 use super::HOME;
 use super::VasError;
@@ -22,7 +22,7 @@ use super::instance::{Hold, Instance};
 use super::lock_page::{LockPage, LockUser};
 use super::members::NewMember;
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Lease, Store};
 use crate::vm::Vcpu;
 
 /// How long a switch in the kernel that fails can take, and how often that is waited for: a
@@ -323,6 +323,17 @@ impl Vases {
         Ok(held)
     }
 
+    /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds.
+    pub(super) fn lease_and_locks(
+        &self,
+        vcpu: &Vcpu,
+    ) -> Result<(Option<LeaseId>, Vec<SegId>), VasError> {
+        let state = self.lock();
+        let lease = state.lease.as_ref().map(Lease::id);
+        let held = if self.is_active() { self.held(&state, vcpu)? } else { LockSet::default() };
+        Ok((lease, held.0.into_keys().collect()))
+    }
+
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
     /// has been kept from serving switches there: one that has just tried in vain may count as
     /// inside for some instructions more, and is waited for.
@@ -404,7 +415,8 @@ impl Vases {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(store) = state.opened() else { return };
-        let went = self.give_back(state, vcpu, &store).and_then(|()| self.arrive(state, vcpu, HOME));
+        let went =
+            self.give_back(state, vcpu, &store).and_then(|()| self.arrive(state, vcpu, HOME));
         warn_if_failed("bring a thread home", went);
         // Whatever failed: the next thread on this vCPU begins at home.
         vcpu.set_instance(HOME);
