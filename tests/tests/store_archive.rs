@@ -171,7 +171,7 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
         match import(&changed) {
             Err(error) => {
                 refused += 1;
-                assert!(error.to_string().starts_with("damaged: "), "byte {at}: {error}");
+                assert!(error.to_string().contains("damaged"), "byte {at}: {error}");
             }
             // Bits that zstd ignores: then everything is as it was.
             Ok(imported) => {
@@ -222,15 +222,21 @@ fn a_damaged_archive_is_one_error_that_names_it_and_what_is_wrong() {
         .open(&archive)
         .and_then(|to| to.write_all_at(&[whole[whole.len() / 2] ^ 1], whole.len() as u64 / 2))
         .expect("written");
-    for bytes in [None, Some(&b"no archive at all"[..]), Some(&b""[..]), Some(&whole[..50])] {
+    let kinds = [
+        (None, "is damaged: found"),
+        (Some(&b"no archive at all"[..]), "is not an archive"),
+        (Some(&b""[..]), "is not an archive"),
+        (Some(&whole[..50]), "ends in the middle"),
+    ];
+    for (bytes, what) in kinds {
         if let Some(bytes) = bytes {
             fs::write(&archive, bytes).expect("written");
         }
         let output = run(&to, &["vas", "import", file]);
         assert_eq!(output.status.code(), Some(125));
         let error = String::from_utf8(output.stderr).expect("text");
-        let named = format!("1: {file}: ");
-        assert!(error.contains(&named) && error.contains("is damaged: found"), "{error}");
+        let (_, cause) = error.split_once("  1: ").expect("a cause");
+        assert!(cause.contains(file) && cause.contains(what), "{error}");
         let list: Value =
             serde_json::from_str(&ok(&to, &["store", "info", "--json"])).expect("JSON");
         assert_eq!((&list["vases"], &list["segments"]), (&0.into(), &0.into()));
