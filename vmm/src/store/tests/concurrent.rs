@@ -1,7 +1,7 @@
 //! Many at once, and many of them.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use abi::Errno;
 use abi::objects::Right;
