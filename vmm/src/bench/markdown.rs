@@ -56,9 +56,11 @@ fn host(text: &mut String, host: &Value) {
 }
 
 /// What of `doctor --json` is told.
-const HOST: [(&str, &str); 6] = [
+const HOST: [(&str, &str); 8] = [
     ("kind", "/summary"),
     ("kernel", "/system/kernel"),
+    ("processor's vendor", "/system/processor/vendor"),
+    ("processor", "/system/processor/model"),
     ("processors", "/system/cpus/usable"),
     ("memory, bytes", "/system/memory/total_bytes"),
     ("rate of the time-stamp counter, kHz", "/kvm/tsc_khz"),

@@ -1,7 +1,7 @@
 //! Calls on segments.
 
+use abi::Right;
 use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
-use abi::{Errno, Right};
 
 use super::{CallResult, args};
 use crate::process::ThreadCtx;
@@ -41,11 +41,13 @@ pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_clone(sid, name, name_len)`.
 ///
 /// # Errors
-/// As `seg_alloc`; `ENOENT`.
+/// As `seg_alloc`; `ENOENT`; `EBUSY` when others can write what has no lock; `EINTR`;
+/// `ETIMEDOUT` for a thread that holds other locks.
 pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, name, len, ..] = *a;
     let (sid, name) = (args::sid(sid)?, args::name(ctx, name, len)?);
-    Ok(ctx.process.vases.granted()?.clone_segment(sid, &name)?.raw())
+    let stopping = || ctx.thread.is_interrupted(ctx.process);
+    Ok(ctx.process.vases.clone_segment(ctx.vcpu, sid, &name, &stopping)?.raw())
 }
 
 /// `seg_attach(vid, sid, right)`.
@@ -118,7 +120,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             store.check_segment(sid, Right::Write)?;
             let record = store.segment(sid)?;
             if lifetime(arg)? != record.header.lifetime {
-                return Err(VasError::Fault(Errno::EOPNOTSUPP));
+                return Err(VasError::LifetimeFixed { sid });
             }
         }
         _ => return Err(VasError::Invalid { what: "the command" }),

@@ -8,7 +8,7 @@
 use super::capability::Need;
 use super::probe::HostReport;
 use super::problem::Problem;
-use super::system::HugePool;
+use super::system::{HugePool, Processor};
 use super::translation::TranslationKind;
 use crate::error::Remedy;
 
@@ -237,10 +237,17 @@ fn machine(report: &HostReport) -> Vec<Check> {
         None => "whether the time-stamp counter is stable is not available",
     };
     vec![
+        Check::of(true, "processor", processor(&system.processor)),
         Check::of(true, "CPUs", cpus),
         Check::of(true, "kernel", system.kernel.as_deref().unwrap_or(UNKNOWN)),
         Check::of(system.clock.tsc_stable == Some(true), "clock", format!("{source}; {stable}")),
     ]
+}
+
+fn processor(processor: &Processor) -> String {
+    let known = |part: &Option<String>| part.as_deref().unwrap_or(UNKNOWN).to_owned();
+    let Processor { vendor, model, signature } = processor;
+    format!("{}, {} ({})", known(vendor), known(model), known(signature))
 }
 
 fn pool(pool: &HugePool) -> String {

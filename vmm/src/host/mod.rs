@@ -23,7 +23,7 @@ pub use capability::{Capability, Need, SyncRegs};
 pub use checks::{Check, Level, checks, summary};
 pub use probe::{GuestCpu, HostReport, KvmReport, probe};
 pub use problem::{NoDevice, Problem};
-pub use system::{Clock, Cpus, HugePages, HugePool, Memory, System};
+pub use system::{Clock, Cpus, HugePages, HugePool, Memory, Processor, System};
 pub use translation::{Translation, TranslationKind};
 
 use files::Files;

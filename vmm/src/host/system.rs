@@ -10,7 +10,9 @@ use super::files::Files;
 pub struct System {
     /// Kernel release, as `uname -r`.
     pub kernel: Option<String>,
-    /// Processors.
+    /// What the processors are.
+    pub processor: Processor,
+    /// How many there are.
     pub cpus: Cpus,
     /// Memory.
     pub memory: Memory,
@@ -18,6 +20,18 @@ pub struct System {
     pub huge_pages: HugePages,
     /// Time.
     pub clock: Clock,
+}
+
+/// Which processor this is, as the kernel shows it: below a hypervisor, as that shows it. Hosts
+/// of one kind differ in details by it, and so do figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Processor {
+    /// `GenuineIntel`, `AuthenticAMD`, ...
+    pub vendor: Option<String>,
+    /// Its name, such as `Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz`.
+    pub model: Option<String>,
+    /// Family, model and stepping, such as `25.1.1`.
+    pub signature: Option<String>,
 }
 
 /// How many processors there are.
@@ -78,6 +92,7 @@ pub struct Clock {
 pub(crate) fn read(files: &Files) -> System {
     System {
         kernel: files.text("/proc/sys/kernel/osrelease"),
+        processor: processor(files),
         cpus: Cpus {
             online: files.text("/sys/devices/system/cpu/online").and_then(|list| count(&list)),
             usable: std::thread::available_parallelism().ok().map(|count| count.get() as u64),
@@ -85,6 +100,22 @@ pub(crate) fn read(files: &Files) -> System {
         memory: memory(files),
         huge_pages: huge_pages(files),
         clock: clock(files),
+    }
+}
+
+fn processor(files: &Files) -> Processor {
+    let info = files.text("/proc/cpuinfo");
+    let field = |name: &str| {
+        let mut fields = info.as_deref()?.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(key, _)| key.trim_end() == name)?;
+        Some(value.trim().to_owned())
+    };
+    let signature = [field("cpu family"), field("model"), field("stepping")];
+    let signature: Option<Vec<String>> = signature.into_iter().collect();
+    Processor {
+        vendor: field("vendor_id"),
+        model: field("model name"),
+        signature: signature.map(|parts| parts.join(".")),
     }
 }
 
@@ -167,6 +198,11 @@ mod tests {
         let clocks = "/sys/devices/system/clocksource/clocksource0";
         let (_guard, files) = host(&[
             ("/proc/sys/kernel/osrelease", "6.1.0\n"),
+            (
+                "/proc/cpuinfo",
+                "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 1\n\
+                 model name\t: AMD EPYC: 3rd\nstepping\t: 2\n\nprocessor\t: 1\nmodel\t\t: 9\n",
+            ),
             ("/proc/meminfo", "MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:   1024 kB\n"),
             ("/proc/self/cgroup", "1:cpu:/x\n0::/job\n"),
             ("/sys/fs/cgroup/job/memory.max", "4096\n"),
@@ -178,6 +214,9 @@ mod tests {
         ]);
         let system = read(&files);
         assert_eq!(system.kernel.as_deref(), Some("6.1.0"));
+        assert_eq!(system.processor.vendor.as_deref(), Some("AuthenticAMD"));
+        assert_eq!(system.processor.model.as_deref(), Some("AMD EPYC: 3rd"));
+        assert_eq!(system.processor.signature.as_deref(), Some("25.1.2"));
         assert_eq!(system.memory.total_bytes, Some(2 << 20));
         assert_eq!(system.memory.available_bytes, Some(1 << 20));
         assert_eq!(system.memory.cgroup_limit_bytes, Some(4096));

@@ -36,7 +36,7 @@ impl Store {
     /// changes the store while holding this.
     ///
     /// # Errors
-    /// If the host does not let us lock; [`StoreError::Locked`] when somebody else has it all
+    /// If the host does not let us lock; [`StoreError::LockHeld`] when somebody else has it all
     /// the time.
     pub fn lock_shared(&self) -> Result<SharedLock, StoreError> {
         Ok(SharedLock { _file: self.flock(FlockOperation::NonBlockingLockShared)? })

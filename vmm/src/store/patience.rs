@@ -74,7 +74,7 @@ impl Patience {
                 Err(error) => return Err(io_error("lock", path, error.into())),
             }
             if self.is_over(began) {
-                return Err(StoreError::Locked { file: path.to_owned(), holder: holder(file) });
+                return Err(StoreError::LockHeld { file: path.to_owned(), holder: holder(file) });
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MOST);
@@ -147,13 +147,13 @@ mod tests {
         let store = Store::open(s.path()).unwrap().with_patience(patience);
         let error = store.list_vases().unwrap_err();
         assert_eq!(error.errno(), Errno::ETIMEDOUT);
-        let StoreError::Locked { file, holder } = error else { panic!("{error}") };
+        let StoreError::LockHeld { file, holder } = error else { panic!("{error}") };
         assert_eq!(file, s.path().join("lock"));
         assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         rustix::fs::flock(&stranger, FlockOperation::LockShared).unwrap();
         store.list_vases().unwrap();
         let made = store.create_vas(&name("v"), Mode::PRIVATE);
-        assert!(matches!(made, Err(StoreError::Locked { .. })));
+        assert!(matches!(made, Err(StoreError::LockHeld { .. })));
         drop(stranger);
         store.create_vas(&name("v"), Mode::PRIVATE).unwrap();
     }
@@ -169,7 +169,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| store.list_vases().map(drop));
             patience.ends_in(Duration::from_millis(10));
-            assert!(matches!(waiting.join().unwrap(), Err(StoreError::Locked { .. })));
+            assert!(matches!(waiting.join().unwrap(), Err(StoreError::LockHeld { .. })));
         });
         assert!(began.elapsed() < Duration::from_secs(600));
     }

@@ -123,20 +123,20 @@ impl Granted {
     /// [`Store::create_segment`].
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, VasError> {
         self.grants.check_makes_segments(name)?;
-        let sid = self.store.create_segment(name, spec).map_err(|e| self.taken(name, e))?;
+        let sid = self.store.create_segment(name, spec).map_err(|e| self.taken(name, e.into()))?;
         self.grants.adopt([sid]);
         Ok(sid)
     }
 
     /// A name that a segment has which was not granted: its existence is no business of the
     /// program's.
-    fn taken(&self, name: &Name, error: StoreError) -> VasError {
-        if let StoreError::Exists(_) = error
+    fn taken(&self, name: &Name, error: VasError) -> VasError {
+        if let VasError::Store(StoreError::Exists(_)) = error
             && let Err(error @ VasError::NotGranted { .. }) = self.find_segment(name)
         {
             return error;
         }
-        error.into()
+        error
     }
 
     /// [`Store::find_segment`].
@@ -151,11 +151,16 @@ impl Granted {
         Ok(sid)
     }
 
-    /// [`Store::clone_segment`].
-    pub fn clone_segment(&self, sid: SegId, name: &Name) -> Result<SegId, VasError> {
+    /// Makes a copy of a segment by `copy`; `name` is the copy's.
+    pub(super) fn clone_segment(
+        &self,
+        sid: SegId,
+        name: &Name,
+        copy: impl FnOnce(&Store) -> Result<SegId, VasError>,
+    ) -> Result<SegId, VasError> {
         self.check_segment(sid, Right::Read)?;
         self.grants.check_makes_segments(name)?;
-        let sid = self.store.clone_segment(sid, name).map_err(|e| self.taken(name, e))?;
+        let sid = copy(&self.store).map_err(|error| self.taken(name, error))?;
         self.grants.adopt([sid]);
         Ok(sid)
     }

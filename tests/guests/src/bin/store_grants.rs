@@ -44,7 +44,6 @@ fn main() -> ExitCode {
 fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
     let mine = found.need("find what is granted", sys::vas_find("mine"));
     let vh = found.need("attach it", sys::vas_attach(mine, attach::READ_ONLY));
-    let root = SegRoot::default();
     let sized = sized(4096);
     let unit = |result: Result<VasId, Errno>| result.map(drop);
     let seg = |result: Result<SegId, Errno>| result.map(drop);
@@ -69,7 +68,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         (call::CALL_SEG_GROW, sys::seg_grow(sid, 8192)),
         (call::CALL_SEG_SYNC, sys::seg_sync(sid)),
         (call::CALL_SEG_ROOT_GET, sys::seg_root_get(sid).map(drop)),
-        (call::CALL_SEG_ROOT_SET, sys::seg_root_set(sid, &root)),
+        (call::CALL_SEG_ROOT_SET, root_set(sid)),
         (call::CALL_SEG_DETACH, sys::seg_detach(vid, sid)),
     ];
     for right in [Right::Read, Right::Write] {
@@ -114,6 +113,11 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
     found.need("detach it", sys::vas_detach(vh));
 }
 
+fn root_set(sid: SegId) -> Result<(), Errno> {
+    // SAFETY: takes the root object away, if anything; nobody reads one here.
+    unsafe { sys::seg_root_set(sid, &SegRoot::default()) }
+}
+
 fn lists(found: &mut Findings) {
     let vases = found.need("vas_list", all_vases());
     let names: Vec<String> = vases.iter().map(|stat| text(&stat.name)).collect();
@@ -149,7 +153,7 @@ fn read_only(found: &mut Findings) {
     found.refused("seg_grow", sys::seg_grow(sid, 1 << 20), away);
     found.refused("seg_delete", sys::seg_delete(sid), away);
     found.refused("seg_ctl", sys::seg_ctl(sid, seg_ctl::SET_MODE, 0o600), away);
-    found.refused("seg_root_set", sys::seg_root_set(sid, &SegRoot::default()), away);
+    found.refused("seg_root_set", root_set(sid), away);
     found.refused("into another VAS", sys::seg_attach(mine, sid, Right::Read), away);
     found.refused("the VAS cloned", sys::vas_clone(vid, "new", 0), away);
     found.need("seg_root_get", sys::seg_root_get(sid));

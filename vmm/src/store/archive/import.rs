@@ -20,7 +20,7 @@ use super::super::segment::{
     DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
 };
 use super::export::runs;
-use super::piece::{Piece, Reader};
+use super::piece::{Piece, Reader, decompress};
 use super::{Imported, Progress, Survey};
 
 /// A segment read whole, but not yet in the store. Dropping it leaves nothing.
@@ -54,8 +54,7 @@ impl Drop for Parts {
 /// # Errors
 /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Io`].
 pub fn survey_archive(from: &mut dyn Read, path: &Path) -> Result<Survey, StoreError> {
-    let decoder = zstd::Decoder::new(from).map_err(|e| io_error("read", path, e))?;
-    let mut reader = Reader::new(decoder, path)?;
+    let mut reader = Reader::new(decompress(from, path)?, path)?;
     let Piece::Vas(manifest, _) = reader.next()? else {
         return Err(reader.bad("kind of a piece", "another", "a VAS at first"));
     };
@@ -95,8 +94,7 @@ impl Store {
         umask: u32,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Imported, StoreError> {
-        let decoder = zstd::Decoder::new(from).map_err(|e| io_error("read", path, e))?;
-        let mut reader = Reader::new(decoder, path)?;
+        let mut reader = Reader::new(decompress(from, path)?, path)?;
         let (mut manifest, mode) = match reader.next()? {
             Piece::Vas(manifest, mode) => (manifest, mode.without(umask)),
             _ => return Err(reader.bad("kind of a piece", "another", "a VAS at first")),
