@@ -162,7 +162,7 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
     let store = Store::open_or_create(&folder.path().join("to")).expect("a new store");
     let empty = files(store.path());
     let import =
-        |bytes: &[u8]| store.import_vas(&mut &*bytes, "damaged".as_ref(), None, &mut |_| {});
+        |bytes: &[u8]| store.import_vas(&mut &*bytes, "damaged".as_ref(), None, 0o022, &mut |_| {});
     let (mut refused, mut harmless) = (0, 0);
     let step = (archive.len() / 300).max(1);
     for at in (0..archive.len()).step_by(step) {
@@ -389,4 +389,40 @@ fn a_segment_of_a_killed_import_that_somebody_took_to_stays() {
         store.find_segment(&name(text)).expect("it is there");
     }
     ok(&path, &["store", "check"]);
+}
+
+#[test]
+fn an_import_says_what_it_writes_before_and_heeds_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let store = source(&from);
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    let (vid, mode) = (store.find_vas(&name("map")).expect("there"), Mode::new(0o666));
+    store.set_vas_mode(vid, mode.expect("a mode")).expect("changed");
+    let sid = store.find_segment(&name("big")).expect("there");
+    store.set_segment_mode(sid, mode.expect("a mode")).expect("changed");
+    ok(&from, &["vas", "export", "map", file]);
+    // The whole command line but for the umask.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask 026; exec \"$@\"", "sh"]).env("SPACEJMP_STORE", &to);
+    shell.arg(guests::program("vmm", "spacejmp", Profile::Dev)).args(["vas", "import", file]);
+    let output = shell.output().expect("the command starts");
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert!(told.starts_with("importing VAS 'map': 2 segments with "), "{told}");
+    assert!(told.contains("1.0 TiB of addresses") || told.contains("1 TiB of addresses"), "{told}");
+    let mode =
+        |path: &str| fs::metadata(to.join(path)).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode("segments/big"), mode("segments/small")), (0o640, 0o640));
+    assert_eq!((mode("vas/map"), mode("vas/map/manifest")), (0o750, 0o640));
+    // It is said before anything is done, so also when it cannot be done.
+    let refused = run(&to, &["vas", "import", file]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert_eq!(String::from_utf8(refused.stdout).expect("text"), told);
+    fs::write(&archive, "no archive").expect("written");
+    let damaged = run(&folder.path().join("third"), &["vas", "import", file]);
+    assert!(!damaged.status.success() && damaged.stdout.is_empty());
+    assert!(!folder.path().join("third").exists(), "no store is made for nothing");
 }
