@@ -73,6 +73,12 @@ pub(super) struct Instance {
     pub(super) name: String,
     /// Every segment read-only.
     pub(super) read_only: bool,
+    /// Detached by its owner only.
+    pub(super) owned: bool,
+    /// Keeps the segments it was made with.
+    pub(super) pinned: bool,
+    /// Pinned, and the VAS no longer has all of its segments as they were.
+    pub(super) stale: bool,
     pub(super) tagged: bool,
     pub(super) members: BTreeMap<SegId, Member>,
     pub(super) root: GuestPhys,
@@ -112,6 +118,9 @@ impl Instance {
             vid,
             name,
             read_only: false,
+            owned: false,
+            pinned: false,
+            stale: false,
             tagged: false,
             members: BTreeMap::new(),
             root: new_root(frames, machine)?,
