@@ -10,6 +10,8 @@ use super::time::{last_errno, read_timespec};
 use super::{CallResult, Done, Fail, value};
 use crate::process::thread::{self, Thread};
 use crate::process::{Outcome, Process, ThreadCtx};
+use crate::user_memory::{FutexWord, UserMemory};
+use crate::vas;
 
 /// The flags every thread library sets: one memory, one file table, one process.
 const THREAD_FLAGS: u64 = (libc::CLONE_VM
@@ -132,9 +134,11 @@ pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// word that `pthread_join` waits on.
 pub(crate) fn on_exit(process: &Arc<Process>, thread: &Thread) {
     release_robust(process, thread);
+    // The thread has gone home: what it had in a segment is no longer its.
+    let user = process.user_in(vas::HOME);
     let word = thread.clear_child_tid.load(Ordering::Relaxed);
-    if word != 0 && process.user().copy_out(word, &[0; 4]).is_ok() {
-        let _ = wake(process, word, 1);
+    if word != 0 && user.copy_out(word, &[0; 4]).is_ok() {
+        let _ = wake(&user, word, 1);
     }
 }
 
@@ -149,7 +153,7 @@ fn release_robust(process: &Arc<Process>, thread: &Thread) {
     if head == 0 {
         return;
     }
-    let user = process.user();
+    let user = process.user_in(vas::HOME);
     let Ok(offset) = user.read_u64(head.wrapping_add(8)) else { return };
     let mut entry = user.read_u64(head).unwrap_or(head);
     for _ in 0..ROBUST_LIMIT {
@@ -163,7 +167,7 @@ fn release_robust(process: &Arc<Process>, thread: &Thread) {
             let died = (old & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
             let _ = user.copy_out(word, &died.to_le_bytes());
             if old & FUTEX_WAITERS != 0 {
-                let _ = wake(process, word, 1);
+                let _ = wake(&user, word, 1);
             }
         }
         let Ok(next) = user.read_u64(entry & !1) else { break };
@@ -235,16 +239,16 @@ pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 }
 
 /// Wakes up to `count` waiters of the futex word at `gva`.
-fn wake(process: &Arc<Process>, gva: u64, count: u32) -> Result<u64, Errno> {
-    let word = process.user().futex_word(gva)?;
+fn wake(user: &UserMemory<'_>, gva: u64, count: u32) -> Result<u64, Errno> {
+    let word = user.futex_word(gva)?;
     // SAFETY: FUTEX_WAKE reads no memory; the address only names the futex. Both private and
     // shared waiters of this VM's threads wait in this host process.
     let woken =
-        unsafe { libc::syscall(libc::SYS_futex, word.ptr, libc::FUTEX_WAKE, count, 0, 0, 0) };
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0) };
     // A waiter that asked for a private futex hashes differently: wake those too.
     let private = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: as above.
-    let more = unsafe { libc::syscall(libc::SYS_futex, word.ptr, private, count, 0, 0, 0) };
+    let more = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), private, count, 0, 0, 0) };
     Ok((woken.max(0) + more.max(0)) as u64)
 }
 
@@ -257,9 +261,9 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let word = user.futex_word(gva)?;
     let word2 = match command {
         libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
-            user.futex_word(gva2)?.ptr
+            Some(user.futex_word(gva2)?)
         }
-        _ => std::ptr::null_mut(),
+        _ => None,
     };
     match command {
         libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
@@ -267,23 +271,25 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
                 0 => None,
                 at => Some(read_timespec(ctx, at)?),
             };
-            wait(ctx, word.ptr, op as i32, val as u32, deadline, val3 as u32)
+            wait(ctx, &word, op as i32, val as u32, deadline, val3 as u32)
         }
         libc::FUTEX_WAKE
         | libc::FUTEX_WAKE_BITSET
         | libc::FUTEX_REQUEUE
         | libc::FUTEX_CMP_REQUEUE
         | libc::FUTEX_WAKE_OP => {
-            // SAFETY: both words are guest memory that stays mapped in this process; the
-            // fourth argument is a count for these commands, not a pointer.
+            let second = word2.as_ref().map_or(std::ptr::null_mut(), FutexWord::as_ptr);
+            // SAFETY: both words are guest memory, mapped as long as `word` and `word2` are kept,
+            // to the end of this function; the fourth argument is a count for these commands,
+            // not a pointer.
             let done = unsafe {
                 libc::syscall(
                     libc::SYS_futex,
-                    word.ptr,
+                    word.as_ptr(),
                     op as i32,
                     val as u32,
                     timeout as u32 as usize,
-                    word2,
+                    second,
                     val3 as u32,
                 )
             };
@@ -295,7 +301,7 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 fn wait(
     ctx: &mut ThreadCtx<'_>,
-    word: *mut u8,
+    word: &FutexWord<'_>,
     op: i32,
     expected: u32,
     timeout: Option<libc::timespec>,
@@ -305,8 +311,10 @@ fn wait(
         return Err(Fail::Restart);
     }
     let timeout_ptr = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the word is guest memory that stays mapped; the timeout outlives the call.
-    let done = unsafe { libc::syscall(libc::SYS_futex, word, op, expected, timeout_ptr, 0, bits) };
+    let at = word.as_ptr();
+    // SAFETY: the word is guest memory, mapped as long as `word`, which outlives the call, as
+    // the timeout does.
+    let done = unsafe { libc::syscall(libc::SYS_futex, at, op, expected, timeout_ptr, 0, bits) };
     match last_errno() {
         _ if done == 0 => value(0),
         // A relative timeout would start over: let the library, which knows, decide.

@@ -85,10 +85,10 @@ pub struct ThreadCtx<'a> {
 }
 
 impl<'a> ThreadCtx<'a> {
-    /// The program's memory as this thread sees it.
+    /// The program's memory as this thread sees it, from the instance it is in.
     #[must_use]
     pub fn user(&self) -> UserMemory<'a> {
-        self.process.user()
+        self.process.user_in(self.vcpu.instance())
     }
 }
 
@@ -172,11 +172,15 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         if ctx.process.is_stopping() {
             return Next::Stop;
         }
-        ctx.process.vases.release_pins();
         let entered = Instant::now();
+        let withheld = ctx.process.machine.mem.withheld();
         let exit = ctx.vcpu.run();
         ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
+            // KVM found no page where another thread was just changing rights: once more.
+            Ok(Exit::HostFault) if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {
+                Next::Run
+            }
             Ok(exit) => {
                 ctx.process.vases.note_exit(ctx.vcpu);
                 handle(ctx, exit)

@@ -117,7 +117,7 @@ impl Vases {
     /// # Errors
     /// [`VasError::NoInstance`]; [`VasError::Owned`] if it has an owner, who is not the caller;
     /// [`VasError::Invalid`] if the caller is the owner of something else;
-    /// [`VasError::Inside`] while a thread is inside.
+    /// [`VasError::Inside`] while a thread is inside or a system call uses memory it found there.
     pub fn detach(&self, vh: u64, flags: DetachFlags) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -127,7 +127,7 @@ impl Vases {
             (false, true) => return Err(VasError::Invalid { what: "the flag of an owner" }),
             _ => {}
         }
-        if instance.waiting > 0 {
+        if instance.is_held() {
             return Err(VasError::Inside { vh });
         }
         // Closed first, then looked into: a switch announces itself, then reads the entry.

@@ -122,7 +122,7 @@ impl LockPage {
         let (fd, offset) = file.lock_page();
         machine.mem.map_file(gpa, PAGE_SIZE, fd, offset, FileMapping::Shared)?;
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
-        let words = Words(range.ptr.cast_const().cast());
+        let words = Words(range.as_ptr().cast_const().cast());
         let host = Host { words, store, stopping: &|| false, began: Instant::now() };
         let slot = lock::claim_slot(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;

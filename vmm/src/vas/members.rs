@@ -57,7 +57,7 @@ impl Vases {
             return Err(VasError::NotMember { sid });
         }
         self.machine.clear_instance(vh)?;
-        if instance.waiting > 0 || self.is_occupied(vh)? {
+        if instance.is_held() || self.is_occupied(vh)? {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
@@ -176,7 +176,7 @@ impl Vases {
             .collect();
         let mut complete = true;
         if !gone.is_empty() {
-            if !self.is_occupied(vh)? && instance.waiting == 0 {
+            if !instance.is_held() && !self.is_occupied(vh)? {
                 self.part(state, vh, &gone)?;
             } else {
                 complete = false;
@@ -249,9 +249,9 @@ impl Vases {
             return Err(VasError::Overlap { sid, other });
         }
         if look.lockable {
-            let is_waited_for = instance.waiting > 0;
+            let is_held = instance.is_held();
             machine.clear_instance(vh)?;
-            if is_waited_for || self.is_occupied_but_for(vh, holder)? {
+            if is_held || self.is_occupied_but_for(vh, holder)? {
                 state.publish(vh, machine)?;
                 return Err(VasError::Inside { vh });
             }

@@ -66,6 +66,7 @@ pub struct Vcpu {
     bases_changed: bool,
     /// What the next entry loads into CR3, if not what is there.
     new_cr3: Option<u64>,
+    instance: u32,
     lstar: u64,
     /// Exits so far.
     pub exits: u64,
@@ -105,6 +106,7 @@ impl Vcpu {
             gs_base: 0,
             bases_changed: true,
             new_cr3: None,
+            instance: 0,
             lstar: 0,
             exits: 0,
             machine,
@@ -210,6 +212,19 @@ impl Vcpu {
         self.machine.switching.forget_tag(&self.machine.mem, self.index, cr3)?;
         self.new_cr3 = Some(cr3);
         Ok(())
+    }
+
+    /// Handle of the instance its thread is in, as noted at the last exit or by a switch of the
+    /// VMM's: 0 for home. Noted from words that the guest can write, so it may be any number; what
+    /// it means is looked up in the VMM's own list.
+    #[must_use]
+    pub fn instance(&self) -> u32 {
+        self.instance
+    }
+
+    /// Notes it.
+    pub(crate) fn set_instance(&mut self, vh: u32) {
+        self.instance = vh;
     }
 
     /// Whether it was stopped in the middle of the kernel ([`Exit::KickedInKernel`]).
