@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use abi::Errno;
+use abi::{Errno, SegId};
 
 use crate::alloc::AllocError;
 use crate::call_page::NotUnderSpacejmp;
@@ -38,7 +38,7 @@ pub enum Error {
     NotUnderSpacejmp(#[from] NotUnderSpacejmp),
 
     /// A call failed.
-    #[error("cannot {verb} {kind} `{name}`: {errno}")]
+    #[error("cannot {verb} {kind} `{name}`: {errno}{}", explain(*errno))]
     Call {
         /// What was to be done.
         verb: &'static str,
@@ -141,6 +141,19 @@ pub enum Error {
         space: String,
     },
 
+    /// The VAS lists a segment whose file is not in the store any more. Nothing was made in its
+    /// stead.
+    #[error(
+        "segment {sid} of address space `{space}` is not in the store: restore its file, or give it \
+         up with `spacejmp vas detach {space} {sid}`"
+    )]
+    SegmentLost {
+        /// The space.
+        space: String,
+        /// The segment's id.
+        sid: SegId,
+    },
+
     /// There is a VAS of that name, but nothing to begin with.
     #[error("`{space}` has no root object")]
     NoRoot {
@@ -166,8 +179,8 @@ pub enum Error {
         found_line: String,
     },
 
-    /// What is in the segment cannot be a heap.
-    #[error("segment `{space}` holds no heap: {reason}")]
+    /// What is in the segment is no heap that this program can use.
+    #[error("segment `{space}` holds no heap that this program can use: {reason}")]
     Damaged {
         /// The space.
         space: String,
@@ -178,6 +191,21 @@ pub enum Error {
     /// There is no room.
     #[error(transparent)]
     Alloc(#[from] AllocError),
+}
+
+/// What the number means for an object of a store, where Linux's words do not say it.
+fn explain(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EUCLEAN => " (its file is damaged; `spacejmp store check` says where)",
+        Errno::ENODATA => {
+            " (its file is shorter than it must be, or a part of it is missing; `spacejmp store \
+             check` says what to do)"
+        }
+        Errno::EOPNOTSUPP => " (made by a newer spacejmp, or for another machine; it is whole)",
+        Errno::EOWNERDEAD => " (a program died while it was writing)",
+        Errno::EIO => " (the host could not read or write its file)",
+        _ => "",
+    }
 }
 
 impl Error {
@@ -192,6 +220,7 @@ impl Error {
             Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
             Error::Changed { .. } => Some(Errno::ESTALE),
             Error::SameAddresses { .. } => Some(Errno::EDEADLK),
+            Error::SegmentLost { .. } => Some(Errno::ENODATA),
             Error::Alloc(_) => Some(Errno::ENOMEM),
             _ => None,
         }

@@ -254,13 +254,17 @@ impl<V: Brand> Space<V> {
         let _paused = place::with_scope(Scope::Outside);
         let target = self.backend.target(access::<M>())?;
         let inside = |at| {
+            if M::WRITABLE {
+                // SAFETY: the thread is inside, writable.
+                unsafe { self.backend.check_heap(&self.name) }?;
+            }
             // SAFETY: the root is what the space was opened or made with.
             let mut token = unsafe { In::new(at, self.root) };
-            f(&mut token)
+            Ok(f(&mut token))
         };
         // SAFETY: the caller's promise; the space outlives the visit.
         unsafe { visit(target, wait, dead, inside) }
-            .map_err(|refused| refusal(&self.name, limit, refused))
+            .map_err(|refused| refusal(&self.name, limit, refused))?
     }
 }
 
@@ -310,6 +314,20 @@ impl Backend {
             }
             Backend::Vm(vm) => vm.target(access),
         }
+    }
+}
+
+impl Backend {
+    /// Whether this program can allocate there: looked at once, before the first visit that may,
+    /// so that the error says why instead of being one of memory.
+    ///
+    /// # Safety
+    /// The thread is inside the space, writable.
+    unsafe fn check_heap(&self, space: &str) -> Result<()> {
+        let Backend::Vm(vm) = self else { return Ok(()) };
+        // SAFETY: the caller's promise.
+        unsafe { vm.heap.ensure_known() }
+            .map_err(|reason| Error::Damaged { space: space.to_owned(), reason })
     }
 }
 

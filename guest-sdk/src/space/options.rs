@@ -133,7 +133,11 @@ impl<V: Brand> SpaceOptions<V> {
         check_home(name)?;
         match Space::open(name) {
             Err(Error::NoRoot { .. }) => {}
-            Err(err) if err.errno() == Some(Errno::ENOENT) => {}
+            // Volatile content goes with its last user, and the VAS stays.
+            Err(Error::SegmentLost { .. }) if self.lifetime == Lifetime::Volatile => {}
+            // No such VAS, and nothing else: whatever else is missing is not to be made anew.
+            Err(Error::Call { verb: "find", kind: crate::error::Kind::Vas, errno, .. })
+                if errno == Errno::ENOENT => {}
             other => return other,
         }
         let vas = Vas::options().mode(self.mode).open_or_create(name)?;

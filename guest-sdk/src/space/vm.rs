@@ -43,10 +43,14 @@ struct Instance {
 impl VmSpace {
     /// The VAS `vas` with the segment of the same name, which must be in it.
     pub(crate) fn new(vas: Vas, may_write: bool) -> Result<VmSpace> {
-        let segments = vas.segment_infos()?;
+        let (segments, missing) = vas.segment_infos()?;
         let Some((info, _)) = segments.into_iter().find(|(it, _)| it.name == vas.name()) else {
-            // The one who makes it is not that far, or never came that far.
-            return Err(Error::NoRoot { space: vas.name().to_owned() });
+            let space = vas.name().to_owned();
+            return Err(match missing.first() {
+                Some(&sid) => Error::SegmentLost { space, sid },
+                // Whoever makes it is not that far, or never came that far.
+                None => Error::NoRoot { space },
+            });
         };
         scope::note(scope::SEGMENTS);
         let SegmentInfo { base, reserve, size, .. } = info;
@@ -112,7 +116,7 @@ impl VmSpace {
             Access::Exclusive => return Err(no_right()),
         };
         let attached = self.vas.attach(&options)?;
-        let segments = self.vas.segment_infos()?;
+        let (segments, _) = self.vas.segment_infos()?;
         let data = segments.iter().find(|(info, _)| info.id == self.segment.id());
         let Some((info, right)) = data else { return Err(Error::Changed { space: space() }) };
         if access == Access::Exclusive && *right != Right::Write {

@@ -4,7 +4,7 @@
 //! - [`world`]: a store of its own for each test, and VMs as child processes that can be killed
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
 //! - [`model`]: random calls against a model of the whole
-//! - [`together`]: two VMs at once; [`death`]: VMs that are killed
+//! - [`together`]: two VMs at once; [`death`]: VMs that are killed; [`ends`]: that end inside
 //! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
@@ -15,6 +15,7 @@
 mod changes;
 mod damage;
 mod death;
+mod ends;
 mod every_program;
 mod model;
 mod persistence;

@@ -147,9 +147,7 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
-    let left = catch_unwind(AssertUnwindSafe(|| {
-        process.vases.leave(&mut vcpu, process.was_ended());
-    }));
+    let left = catch_unwind(AssertUnwindSafe(|| process.vases.leave(&mut vcpu)));
     if left.is_err() {
         let text = "the VMM panicked while a thread left its VAS: a bug in spacejmp";
         process.stop(Outcome::HostFailed(text.to_owned()));
@@ -170,6 +168,7 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
     loop {
         if ctx.process.is_stopping() {
+            finish_in_kernel(ctx.vcpu);
             return Next::Stop;
         }
         let entered = Instant::now();
@@ -192,6 +191,21 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         };
         if next != Next::Run {
             return next;
+        }
+    }
+}
+
+/// How often a vCPU of a process that ends is entered to get it out of the guest kernel. The
+/// kernel needs microseconds, and kicks come every millisecond; a kernel that the program has
+/// taken over may never come out.
+const ROUNDS_IN_KERNEL: u32 = 256;
+
+/// Lets a vCPU that was kicked in the middle of the kernel finish there: it may be in the
+/// middle of a switch, where it holds other locks than it has noted.
+fn finish_in_kernel(vcpu: &mut Vcpu) {
+    for _ in 0..ROUNDS_IN_KERNEL {
+        if !vcpu.is_in_kernel() || vcpu.run().is_err() {
+            return;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
+use std::time::Duration;
+
 use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
@@ -7,7 +9,12 @@ use abi::{Right, SegId, VasId};
 use super::VasError;
 use super::instance::{Instance, Member};
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Object, Store, StoreError, VasRecord, VasSegment};
+
+/// How long the end of a process may wait for the store's lock in all: segments are marked
+/// clean only by a program that ended by itself.
+const ORDERLY_END: Duration = Duration::from_secs(10);
+const OTHER_END: Duration = Duration::from_secs(2);
 
 /// Flags of `vas_attach`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,15 +48,28 @@ impl DetachFlags {
     }
 }
 
+/// Names a listed segment that is not there; the VAS itself is.
+fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
+    match error {
+        VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
+            VasError::Store(StoreError::lost(vas, wanted, sid))
+        }
+        other => other,
+    }
+}
+
 impl Vases {
     /// Makes an instance of a VAS for this process.
     ///
     /// # Errors
-    /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached.
+    /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached. A VAS granted
+    /// for reading can only be attached read-only.
     pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let store = self.open(state)?;
+        let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
+        state.grants.check_vas(&store, vid, wanted)?;
         let vh = state.free_handle()?;
         // The intention is in the lease before the look at the store: who deletes the VAS
         // looks at leases with the store locked.
@@ -82,7 +102,8 @@ impl Vases {
         let granted = |right| if flags.has(attach::READ_ONLY) { Right::Read } else { right };
         // All of them, before the first comes into use: a call that fails changes nothing.
         for wanted in &record.segments {
-            state.look_at(wanted.sid, granted(wanted.right), store, machine)?;
+            let look = state.look_at(wanted.sid, granted(wanted.right), store, machine);
+            look.map_err(|error| lost(error, &record, wanted))?;
         }
         let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
@@ -178,6 +199,7 @@ impl Vases {
         if !self.is_active() {
             return;
         }
+        self.stop_waiting(if orderly { ORDERLY_END } else { OTHER_END });
         let mut guard = self.lock();
         let state = &mut *guard;
         let handles: Vec<u32> = state.instances.keys().copied().collect();

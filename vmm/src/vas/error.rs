@@ -1,8 +1,9 @@
 //! What can go wrong with address spaces and segments, and what the program is told.
 
-use abi::{Errno, SegId};
+use abi::{Errno, Right, SegId};
 
-use crate::store::StoreError;
+use crate::error::Remedy;
+use crate::store::{Object, StoreError};
 use crate::vm::{MemoryError, VmError};
 
 /// A call on a VAS or segment failed; nothing was changed.
@@ -76,6 +77,14 @@ pub enum VasError {
         /// The segment.
         sid: SegId,
     },
+    /// The user has not granted it to the program.
+    #[error("the program was not granted {object} to {verb}: see `--vas`", verb = verb(*right))]
+    NotGranted {
+        /// What was to be used.
+        object: Object,
+        /// How.
+        right: Right,
+    },
     /// An argument means nothing.
     #[error("{what} is invalid")]
     Invalid {
@@ -104,8 +113,55 @@ pub enum VasError {
     #[error("the thread was interrupted")]
     Stopping,
     /// The program's memory is not accessible.
-    #[error("the program's buffer is not accessible")]
-    Fault(Errno),
+    #[error("{len} bytes of the program's memory at {gva:#x} are not accessible")]
+    Buffer {
+        /// Where it begins.
+        gva: u64,
+        /// Its length.
+        len: u64,
+        /// Why: `EFAULT`, or what mapping it met.
+        errno: Errno,
+    },
+    /// A number that no object has.
+    #[error("there is no {kind} {raw:#x}")]
+    NoSuchId {
+        /// Of what.
+        kind: &'static str,
+        /// The number.
+        raw: u64,
+    },
+    /// Longer than any name.
+    #[error("a name of {bytes} bytes is longer than any object's")]
+    NameTooLong {
+        /// Its length.
+        bytes: u64,
+    },
+    /// A segment lives as long as was decided when it was made.
+    #[error("the lifetime of segment {sid} cannot be changed")]
+    LifetimeFixed {
+        /// The segment.
+        sid: SegId,
+    },
+    /// The thread is inside, with all locks; one of them was a dead holder's.
+    #[error("a holder of one of the locks died inside")]
+    OwnerDied,
+}
+
+impl Remedy for VasError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            VasError::Store(error) => error.remedy(),
+            VasError::Full { .. } => Some("try again when fewer programs use it".into()),
+            _ => None,
+        }
+    }
+}
+
+fn verb(right: Right) -> &'static str {
+    match right {
+        Right::Read => "read",
+        Right::Write => "change",
+    }
 }
 
 impl VasError {
@@ -124,13 +180,17 @@ impl VasError {
             VasError::Changed { .. } => Errno::ESTALE,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,
-            VasError::ReadOnly { .. } => Errno::EACCES,
+            VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,
             VasError::Full { .. } => Errno::ENOSPC,
             VasError::NotLocked { .. } => Errno::EPERM,
             VasError::WouldBlock => Errno::EAGAIN,
             VasError::TimedOut => Errno::ETIMEDOUT,
             VasError::Stopping => Errno::EINTR,
-            VasError::Fault(errno) => *errno,
+            VasError::Buffer { errno, .. } => *errno,
+            VasError::NoSuchId { .. } => Errno::ENOENT,
+            VasError::NameTooLong { .. } => Errno::ENAMETOOLONG,
+            VasError::LifetimeFixed { .. } => Errno::EOPNOTSUPP,
+            VasError::OwnerDied => Errno::EOWNERDEAD,
         }
     }
 }

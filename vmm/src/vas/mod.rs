@@ -5,11 +5,13 @@
 //!
 //! - [`error`]: what can go wrong, and the errno of each
 //! - `state`: everything behind one mutex; `rooms`: numbers that are handed out
+//! - [`grants`]: what of the store the program may use; [`granted`]: the store as calls get it
 //! - [`attach`]: instances come and go; `members`: which segments an instance has, and keeping
 //!   up with the store; `using`: segments come into use in the VM and go out of it
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
 //! - `fault`: touching, and eviction under pressure; [`access`]: memory that system calls use
 //! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
+//! - [`content`]: holding locks for a copy of what is not attached
 //! - [`report`]: looking at all this, for crash reports
 //!
 //! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
@@ -17,9 +19,12 @@
 
 pub mod access;
 pub mod attach;
+pub mod content;
 pub mod error;
 mod fault;
 mod frames;
+pub mod granted;
+pub mod grants;
 mod instance;
 mod lock_page;
 mod members;
@@ -32,6 +37,8 @@ mod switching;
 mod using;
 
 pub use error::VasError;
+pub use granted::Granted;
+pub use grants::{VasGrant, VasGrants};
 pub use state::{VasConfig, Vases};
 pub use switching::{Entered, Stops, Wait};
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use abi::lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
 };
-use abi::{Right, SegId};
+use abi::{LeaseId, Right, SegId};
 
 use super::HOME;
 use super::VasError;
@@ -22,7 +22,7 @@ use super::instance::{Hold, Instance};
 use super::lock_page::{LockPage, LockUser};
 use super::members::NewMember;
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Lease, Store};
 use crate::vm::Vcpu;
 
 /// How long a switch in the kernel that fails can take, and how often that is waited for: a
@@ -323,6 +323,17 @@ impl Vases {
         Ok(held)
     }
 
+    /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds.
+    pub(super) fn lease_and_locks(
+        &self,
+        vcpu: &Vcpu,
+    ) -> Result<(Option<LeaseId>, Vec<SegId>), VasError> {
+        let state = self.lock();
+        let lease = state.lease.as_ref().map(Lease::id);
+        let held = if self.is_active() { self.held(&state, vcpu)? } else { LockSet::default() };
+        Ok((lease, held.0.into_keys().collect()))
+    }
+
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
     /// has been kept from serving switches there: one that has just tried in vain may count as
     /// inside for some instructions more, and is waited for.
@@ -393,10 +404,11 @@ impl Vases {
         self.lock().reload.clone()
     }
 
-    /// The thread that runs `vcpu` ends: its locks are given back and it goes home. `died` is
-    /// whether something else than the program ended it: then what it held exclusively may be
-    /// half changed, and is marked so.
-    pub fn leave(&self, vcpu: &mut Vcpu, died: bool) {
+    /// The thread that runs `vcpu` ends: its locks are given back and it goes home. What it held
+    /// exclusively may be half changed, and is marked so, whatever ended it: a program that
+    /// returns from `main` while one of its threads writes has asked that thread no more than one
+    /// that is killed.
+    pub fn leave(&self, vcpu: &mut Vcpu) {
         if !self.is_active() {
             return;
         }
@@ -404,23 +416,23 @@ impl Vases {
         let state = &mut *guard;
         let Some(store) = state.opened() else { return };
         let went =
-            self.give_back(state, vcpu, died, &store).and_then(|()| self.arrive(state, vcpu, HOME));
+            self.give_back(state, vcpu, &store).and_then(|()| self.arrive(state, vcpu, HOME));
         warn_if_failed("bring a thread home", went);
         // Whatever failed: the next thread on this vCPU begins at home.
         vcpu.set_instance(HOME);
     }
 
-    fn give_back(
-        &self,
-        state: &State,
-        vcpu: &Vcpu,
-        died: bool,
-        store: &Arc<Store>,
-    ) -> Result<(), VasError> {
+    fn give_back(&self, state: &State, vcpu: &Vcpu, store: &Arc<Store>) -> Result<(), VasError> {
         let stopping = || false;
         self.serve_nudges(state, vcpu, store, &stopping)?;
+        // In the middle of a switch the vCPU's page may name locks that are not yet or no
+        // longer held, and giving one of those back would take it from another thread. What it
+        // does hold is wiped with the VM's slot (`close`), as after a kill.
+        if vcpu.is_in_kernel() {
+            return Ok(());
+        }
         for (mode, lock) in self.held(state, vcpu)?.0.into_values() {
-            if died && mode == Mode::Exclusive {
+            if mode == Mode::Exclusive {
                 lock.mark_inconsistent();
             }
             lock.user(store, &stopping, Instant::now()).release(mode);

@@ -443,6 +443,8 @@ impl Vcpu {
     }
 
     fn kernel_exit(&mut self, raw: Raw, address: u64) -> Exit {
+        // Unless one of the ways out below says otherwise.
+        self.position = Position::Kernel;
         match raw {
             Raw::Out(port::SYSCALL) => {
                 self.position = Position::BehindSyscall;
@@ -465,10 +467,7 @@ impl Vcpu {
                 self.exception((at - port::EXCEPTION) as u8, address)
             }
             Raw::Out(port::PANIC) => self.kernel_dead(None, address),
-            Raw::Interrupted => {
-                self.position = Position::Kernel;
-                Exit::KickedInKernel
-            }
+            Raw::Interrupted => Exit::KickedInKernel,
             Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
             Raw::Shutdown => Exit::Shutdown,
             Raw::Emulation => Exit::HostGaveUp { reason: "internal error of KVM's emulator" },
@@ -477,6 +476,7 @@ impl Vcpu {
             // program's stack pointer is not canonical. The gate holds our code only, so it
             // has done what it does.
             Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
+                self.position = Position::Ring3;
                 self.after_syscall();
                 self.restore_all = true;
                 Exit::Syscall(Via::Gate)
@@ -502,6 +502,7 @@ impl Vcpu {
         self.regs.rip = frame.rip;
         self.regs.rflags = frame.rflags;
         self.regs.rsp = frame.rsp;
+        self.position = Position::Ring3;
         self.restore_all = true;
     }
 

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{Name, Progress, Store, StoreError};
+use vmm::linux::fs::take_over_umask;
+use vmm::store::{Name, Progress, Store, StoreError, survey_archive};
+use vmm::vas::{VasError, content};
 
 use crate::errors::Failure;
-use crate::store_options::{failed, print, size};
+use crate::store_options::{failed, print, size, waiting_note};
 
 /// How often a person wants to hear of it.
 const TICK: Duration = Duration::from_millis(200);
@@ -22,8 +24,10 @@ pub(crate) fn export(
     name: &Name,
     file: &Path,
     force: bool,
+    timeout: Option<Duration>,
 ) -> Result<ExitCode, Failure> {
     let doing = || format!("export VAS '{name}'");
+    let vas_failed = |error: VasError| Failure::with_remedy(doing(), error, ExitCode::OwnFailure);
     let vid = store.find_vas(name).map_err(failed(doing()))?;
     let mut meter = Meter::new();
     if file == Path::new("-") {
@@ -35,9 +39,9 @@ pub(crate) fn export(
         }
         let mut to = BufWriter::new(stdout.lock());
         let path = Path::new("standard output");
-        store
-            .export_vas(vid, &mut to, path, &mut |now| meter.tell(now))
-            .map_err(failed(doing()))?;
+        let mut tell = |now: &Progress| meter.tell(now);
+        content::export_vas(store, vid, &mut to, path, timeout, &waiting_note(), &mut tell)
+            .map_err(vas_failed)?;
         return Ok(ExitCode::Program(0));
     }
     let io_failed =
@@ -48,16 +52,18 @@ pub(crate) fn export(
         return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
     }
     let part = Part(beside(file));
-    let mut write = || {
+    let mut write = || -> Result<(), VasError> {
         let made = File::options().write(true).create_new(true).open(&part.0);
         let made = made.map_err(|e| io_failed("create", &part.0, e))?;
         let mut to = BufWriter::new(made);
-        store.export_vas(vid, &mut to, file, &mut |now| meter.tell(now))?;
+        let mut tell = |now: &Progress| meter.tell(now);
+        content::export_vas(store, vid, &mut to, file, timeout, &waiting_note(), &mut tell)?;
         let made = to.into_inner().map_err(|e| io_failed("write", file, e.into_error()))?;
         made.sync_all().map_err(|e| io_failed("write", file, e))?;
-        fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))
+        fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))?;
+        Ok(())
     };
-    write().map_err(failed(doing()))?;
+    write().map_err(vas_failed)?;
     Ok(ExitCode::Program(0))
 }
 
@@ -91,14 +97,19 @@ pub(crate) fn import(
         })?;
         (Box::new(BufReader::new(opened)), file)
     };
+    if !json && file != Path::new("-") {
+        announce(file)?;
+    }
     let store = store()?;
-    let imported = store.import_vas(&mut from, path, as_name, &mut |now| meter.tell(now)).map_err(
-        |error| {
+    let umask = own_umask();
+    let imported = store
+        .import_vas(&mut from, path, as_name, umask, &mut |now| meter.tell(now))
+        .map_err(|error| {
             let taken = matches!(error, StoreError::Exists(_)) && as_name.is_none();
             let failure = failed(doing())(error);
-            if taken { failure.help(Some("choose a name with --as NAME".into())) } else { failure }
-        },
-    )?;
+            let help = "choose a name with --as NAME";
+            if taken { failure.help(Some(help.into())) } else { failure }
+        })?;
     drop(meter);
     if !json {
         return Ok(ExitCode::Program(0));
@@ -114,6 +125,36 @@ pub(crate) fn import(
         data_bytes: imported.data_bytes,
     };
     print(true, &shown, |_| String::new())
+}
+
+/// Says what is about to be written. An archive that can be read only once, a pipe, cannot be
+/// looked through before.
+fn announce(file: &Path) -> Result<(), Failure> {
+    let doing = || format!("import {}", file.display());
+    let failed_to_read =
+        |source| failed(doing())(StoreError::Io { doing: "read", path: file.to_owned(), source });
+    let opened = File::open(file).map_err(failed_to_read)?;
+    if !opened.metadata().map_err(failed_to_read)?.is_file() {
+        return Ok(());
+    }
+    let found = survey_archive(&mut BufReader::new(opened), file).map_err(failed(doing()))?;
+    let noun = if found.segments == 1 { "segment" } else { "segments" };
+    let text = format!(
+        "importing VAS '{}': {} {noun} with {} of content in {} of addresses\n",
+        crate::errors::one_line(&found.name.to_string()),
+        found.segments,
+        size(found.data_bytes),
+        size(found.size_bytes)
+    );
+    crate::errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
+}
+
+/// The process's umask, which the host tells only in exchange for another one. No other thread
+/// of this command makes files.
+fn own_umask() -> u32 {
+    let umask = take_over_umask();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    umask
 }
 
 /// A file that goes unless it was renamed.
