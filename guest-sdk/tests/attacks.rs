@@ -149,7 +149,6 @@ fn a_leaked_view_changes_nothing() {
             let mut view = root.at_mut(at);
             std::mem::forget(view.drain(10..20));
             assert!(view.len() <= 100 && view.iter().all(|plain| plain.0 < 100));
-            std::mem::forget(view);
             root.at_mut(at).push(Plain(7, 1)).unwrap();
         })
         .unwrap();
