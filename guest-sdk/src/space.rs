@@ -41,6 +41,11 @@ pub use options::SpaceOptions;
 /// A thread at home goes inside with the `enter` methods, which call a closure with a token
 /// and leave again when it returns, returns early, or panics. The shared ones exclude writers, the
 /// ones with `mut` everybody else: threads, and other programs on the machine.
+///
+/// Spaces whose segments are at the same addresses, as a segment and its clone are, are visited by the
+/// threads of a process one after another: while a thread is inside one, no other thread goes inside
+/// another, and waits for that as for a lock; without a limit of its own no longer than ten
+/// seconds ([`Error::SameAddresses`]).
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
@@ -75,8 +80,9 @@ impl<V: Brand> Space<V> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::AlreadyInside`],
-    /// [`Error::Alloc`] if `init` says so or there is no room for the root object.
+    /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::BrandSpent`],
+    /// [`Error::AlreadyInside`], [`Error::Alloc`] if `init` says so or there is no room for the root
+    /// object.
     pub fn in_memory(
         limit: usize,
         init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
@@ -111,6 +117,8 @@ impl<V: Brand> Space<V> {
     /// - [`Error::NoRoot`]: nobody has made a root object in a segment of the same name.
     /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
     /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
+    /// - [`Error::Replaced`]: it used it for this one, which had another data segment.
+    /// - [`Error::BrandSpent`]: an `init` with it failed and left memory behind.
     /// - [`Error::Damaged`]: what is there cannot be a space.
     /// - [`Error::AlreadyInside`], [`Error::NotUnderSpacejmp`].
     pub fn open(name: &str) -> Result<Space<V>> {
@@ -164,7 +172,8 @@ impl<V: Brand> Space<V> {
     /// Goes inside to read, together with others who read; waits for those who write.
     ///
     /// # Errors
-    /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Call`] with what
+    /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Changed`];
+    /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with what
     /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch) say. The
     /// closure has not been called then.
     pub fn enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
