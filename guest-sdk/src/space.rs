@@ -39,6 +39,12 @@ pub use options::SpaceOptions;
 /// A thread at home goes inside with the `enter` methods, which call a closure with a token
 /// and leave again when it returns, returns early, or panics. The shared ones exclude writers, the
 /// ones with `mut` everybody else: threads, and other programs on the machine.
+///
+/// A change that is broken off is never taken for a whole one. If the closure of a visit to write
+/// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called,
+/// somebody kills it), the space is inconsistent: every visit fails with [`Error::Inconsistent`]
+/// until somebody has called [`recover`](Space::recover). A panic that is caught inside, and an error
+/// that the closure returns, are the closure's own affair.
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
@@ -125,7 +131,7 @@ impl<V: Brand> Space<V> {
         options::open(VmSpace::new(Vas::find(name)?, false)?)
     }
 
-    /// Goes inside although somebody died while writing, calls `repair` with what is there, and
+    /// Goes inside although somebody did not finish writing, calls `repair` with what is there, and
     /// declares it consistent.
     ///
     /// # Errors
@@ -141,7 +147,10 @@ impl<V: Brand> Space<V> {
         let repaired = |v: &mut In<V, Write>| {
             let result = repair(v);
             match &self.backend {
-                Backend::Plain(_) => Ok(result),
+                Backend::Plain(plain) => {
+                    plain.lock.set_inconsistent(false);
+                    Ok(result)
+                }
                 Backend::Vm(vm) => {
                     vm.segment.control(seg_command::RECOVER, 0, "recover").map(|()| result)
                 }
@@ -293,7 +302,7 @@ impl Backend {
                 let lock = NonNull::from(&plain.lock);
                 let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
                 let vh = place::current().seat.vh;
-                Ok(Target { seat: Seat { vh, plain: Some((lock, access)) }, heap })
+                Ok(Target { seat: Seat { vh, plain: Some((lock, access)) }, heap, sid: None })
             }
             Backend::Vm(vm) => vm.target(access),
         }

@@ -65,14 +65,15 @@ impl Seat {
         let result = match to.plain {
             Some((lock, access)) => {
                 // SAFETY: it outlives the stay.
-                unsafe { lock.as_ref() }.lock(access, wait).map(|()| Arrival::Sound)
+                unsafe { lock.as_ref() }.lock(access, wait)
             }
             None => Ok(Arrival::Sound),
         };
         let result = match result {
-            Ok(_) if to.vh != self.vh => {
+            Ok(arrival) if to.vh != self.vh => {
                 // SAFETY: the caller's promise.
-                unsafe { switch(to.vh, wait) }.inspect_err(|_| to.unlock())
+                let switched = unsafe { switch(to.vh, wait) }.inspect_err(|_| to.unlock());
+                switched.map(|other| if arrival == Arrival::Sound { other } else { arrival })
             }
             other => other,
         };

@@ -84,7 +84,7 @@ impl VmSpace {
             }
         };
         let heap: NonNull<dyn SpaceHeap> = NonNull::from(&self.heap);
-        Ok(Target { seat: Seat { vh, plain: None }, heap })
+        Ok(Target { seat: Seat { vh, plain: None }, heap, sid: Some(self.segment.id()) })
     }
 
     #[cold]

@@ -111,6 +111,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_LOCKABLE => store.set_lockable(sid, args::flag(arg)?)?,
         seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
         seg_ctl::RECOVER => vases.recover(ctx.vcpu, sid)?,
+        seg_ctl::MARK_INCONSISTENT => vases.mark_inconsistent(ctx.vcpu, sid)?,
         seg_ctl::SET_LIFETIME => {
             let record = store.segment(sid)?;
             if lifetime(arg)? != record.header.lifetime {

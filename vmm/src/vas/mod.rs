@@ -9,7 +9,8 @@
 //!   up with the store; `using`: segments come into use in the VM and go out of it
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
 //! - `fault`: touching, and eviction under pressure; [`access`]: the VMM's own way to the memory
-//! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
+//! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks;
+//!   `drain`: no new visits, because the process is about to end
 //! - [`report`]: looking at all this, for crash reports
 //!
 //! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod attach;
+mod drain;
 pub mod error;
 mod fault;
 mod frames;

@@ -93,6 +93,8 @@ enum End {
     Returns,
     /// The thread goes home first.
     Home,
+    /// The thread goes home after a while, prints `left`, and waits for its end.
+    Slow,
     /// The thread aborts.
     Abort,
     /// The thread writes to where nothing is.
@@ -108,6 +110,7 @@ impl End {
             "thread" => End::Thread,
             "returns" => End::Returns,
             "home" => End::Home,
+            "slow" => End::Slow,
             "abort" => End::Abort,
             "fault" => End::Fault,
             _ => return None,
@@ -184,6 +187,18 @@ extern "C" fn work(visit: *mut libc::c_void) -> *mut libc::c_void {
             let _ = Place::at(word.address() + (1 << 30)).read();
         }
         End::Home => go_home(),
+        End::Slow => {
+            // In steps: also a call that is interrupted goes on.
+            for _ in 0..50 {
+                thread::sleep(Duration::from_millis(10));
+                word.write(word.read().wrapping_add(2));
+            }
+            go_home();
+            println!("left");
+            // One more would be one too many: it has to wait for the end outside.
+            let _ = enter(vh);
+            println!("again");
+        }
         End::Returns => {}
     }
     std::ptr::null_mut()
@@ -238,11 +253,17 @@ fn recovers(vh: VasHandle, sid: SegId) -> ExitCode {
     }
     let early = sys::seg_ctl(sid, seg_command::RECOVER, 0);
     found.refused("recovering without the lock", early, Errno::EPERM);
+    let mark = || sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0);
+    found.refused("marking without the lock", mark(), Errno::EPERM);
     found.refused("once more", enter(vh), Errno::EOWNERDEAD);
     found.need("RECOVER", sys::seg_ctl(sid, seg_command::RECOVER, 0));
     found.same("the segment says consistent", inconsistent(sid), Ok(0));
     go_home();
     found.same("and a switch does not complain", enter(vh), Ok(()));
+    found.need("MARK_INCONSISTENT", mark());
+    go_home();
+    found.refused("what is marked is reported like a death", enter(vh), Errno::EOWNERDEAD);
+    found.need("RECOVER again", sys::seg_ctl(sid, seg_command::RECOVER, 0));
     go_home();
     found.end()
 }
