@@ -11,6 +11,7 @@
 //! none. Lines `ok: ...`.
 //! `vas_holder NAME end:HOW`: a thread enters to write, or as HOW says, prints `inside`, and then
 //! it, or the whole program, ends without leaving; see [`End`]. Status 0 where there is a choice.
+//! `vas_holder NAME fill`: writes to one page after another of 64 MiB; `filled` at the end.
 //! With `ends:HOW` the segment is volatile: for `vas_holder NAME waits`, which is `wait` with such a
 //! one, attached before a line of input is awaited.
 
@@ -25,6 +26,9 @@ use guests::place::{Place, enter, enter_within, go_home, try_enter};
 use guests::store::{base_of, find_or_make, sized};
 use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
 
+/// What `fill` fills.
+const FILL_BYTES: u64 = 64 << 20;
+
 fn main() -> ExitCode {
     require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
         eprintln!("usage: vas_holder NAME write|read|wait|try|recover|end:HOW|ends:HOW");
         return ExitCode::from(2);
     };
-    let mut params = sized(4096);
+    let mut params = sized(if mode == "fill" { FILL_BYTES } else { 4096 });
     params.lockable = 1;
     if mode.starts_with("ends:") || mode == "waits" {
         params.lifetime = sys::Lifetime::Volatile as u8;
@@ -67,6 +71,14 @@ fn main() -> ExitCode {
             }
             go_home();
             println!("left");
+            ExitCode::SUCCESS
+        }
+        "fill" => {
+            must("vas_switch", enter(vh));
+            for offset in (0..FILL_BYTES).step_by(4096) {
+                Place::at(word.address() + offset).write(1);
+            }
+            println!("filled");
             ExitCode::SUCCESS
         }
         "try" => tries(vh),
