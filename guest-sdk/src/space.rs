@@ -46,6 +46,12 @@ pub use options::SpaceOptions;
 /// threads of a process one after another: while a thread is inside one, no other thread goes inside
 /// another, and waits for that as for a lock; without a limit of its own no longer than ten
 /// seconds ([`Error::SameAddresses`]).
+///
+/// A change that is broken off is never taken for a whole one. If the closure of a visit to write
+/// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called,
+/// somebody kills it), the space is inconsistent: every visit fails with [`Error::Inconsistent`]
+/// until somebody has called [`recover`](Space::recover). A panic that is caught inside, and an error
+/// that the closure returns, are the closure's own affair.
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
@@ -136,7 +142,7 @@ impl<V: Brand> Space<V> {
         options::open(VmSpace::new(Vas::find(name)?, false)?)
     }
 
-    /// Goes inside although somebody died while writing, calls `repair` with what is there, and
+    /// Goes inside although somebody did not finish writing, calls `repair` with what is there, and
     /// declares it consistent.
     ///
     /// # Errors
@@ -152,7 +158,10 @@ impl<V: Brand> Space<V> {
         let repaired = |v: &mut In<V, Write>| {
             let result = repair(v);
             match &self.backend {
-                Backend::Plain(_) => Ok(result),
+                Backend::Plain(plain) => {
+                    plain.lock.set_inconsistent(false);
+                    Ok(result)
+                }
                 Backend::Vm(vm) => {
                     // SAFETY: `repair` has made it valid, as the caller promises.
                     unsafe { vm.segment.recover() }.map(|()| result)
@@ -310,7 +319,11 @@ impl Backend {
                 let lock = NonNull::from(&plain.lock);
                 let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
                 let vh = place::current().seat.vh;
-                Ok(Target { seat: Seat { vh, plain: Some((lock, access)), ground: None }, heap })
+                Ok(Target {
+                    seat: Seat { vh, plain: Some((lock, access)), ground: None },
+                    heap,
+                    sid: None,
+                })
             }
             Backend::Vm(vm) => vm.target(access),
         }

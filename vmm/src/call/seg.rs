@@ -116,6 +116,10 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             store.check_segment(sid, Right::Write)?;
             vases.recover(ctx.vcpu, sid)?;
         }
+        seg_ctl::MARK_INCONSISTENT => {
+            store.check_segment(sid, Right::Write)?;
+            vases.mark_inconsistent(ctx.vcpu, sid)?;
+        }
         seg_ctl::SET_LIFETIME => {
             store.check_segment(sid, Right::Write)?;
             let record = store.segment(sid)?;

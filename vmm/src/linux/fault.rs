@@ -38,11 +38,19 @@ impl Fault {
     #[must_use]
     pub fn bus(address: u64) -> Fault {
         let info = SigInfo { signo: libc::SIGBUS, code: 2, value: address };
-        let what = match address {
-            0 => "it used a mapped file beyond its end".to_owned(),
-            at => format!("it used {at:#x}, beyond the end of the mapped file"),
-        };
+        let what = format!("it used {address:#x}, beyond the end of the mapped file");
         Fault { info, trap: TrapInfo { trapno: 14, error: 4, address }, what }
+    }
+
+    /// An access for which the host has no memory, because of `cause`; `address` is 0 if it could
+    /// not be found out.
+    #[must_use]
+    pub fn unbacked(address: u64, cause: &str) -> Fault {
+        let what = match address {
+            0 => format!("it used memory that the host cannot give: {cause}"),
+            at => format!("it used {at:#x}, which the host cannot give: {cause}"),
+        };
+        Fault { what, ..Fault::bus(address) }
     }
 
     /// Something the VMM saw before the processor did.

@@ -10,6 +10,7 @@
 pub mod fault;
 pub mod file;
 pub mod fs;
+pub(crate) mod host_fault;
 pub mod identity;
 pub mod io;
 pub mod memory;
@@ -88,7 +89,12 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
         Ok(Done::Registers) => {}
         Ok(Done::ThreadExit) => return Next::ThreadEnds,
         Ok(Done::Stop) => return Next::Stop,
-        Err(Fail::Errno(errno)) => ctx.vcpu.regs.rax = errno.as_result(),
+        Err(Fail::Errno(errno)) => {
+            if errno == Errno::EFBIG {
+                signal::file_too_large(ctx);
+            }
+            ctx.vcpu.regs.rax = errno.as_result();
+        }
         Err(Fail::Restart) => {
             ctx.vcpu.regs.rax = Errno::EINTR.as_result();
             return signal::deliver_after_interruption(ctx, number, SYSCALL_BYTES);

@@ -572,6 +572,16 @@ pub fn broken_pipe(ctx: &ThreadCtx<'_>) {
     enqueue(&own.pending, &own.has_pending, info);
 }
 
+/// The signal that a file grown beyond `RLIMIT_FSIZE` brings along; not one that the file system is
+/// too small for, so only where there is such a limit.
+pub fn file_too_large(ctx: &ThreadCtx<'_>) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    if limit.current.is_some() {
+        let own = &ctx.thread.signals;
+        enqueue(&own.pending, &own.has_pending, from_program(libc::SIGXFSZ, SI_USER));
+    }
+}
+
 impl ThreadSignals {
     fn suspended_mask(&self) -> Option<u64> {
         let mut slot = locked(&self.suspended);

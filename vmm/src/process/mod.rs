@@ -126,6 +126,20 @@ impl Process {
         self.threads.notify();
     }
 
+    /// Settles that the process ends with `outcome`, unless it has ended already, but lets threads
+    /// that are inside a VAS to write go on until they have left; no other thread begins to.
+    /// [`Process::stop`] ends it then, or before. Returns whether there is anybody to wait for.
+    pub fn stop_writing(&self, outcome: Outcome) -> bool {
+        {
+            let mut slot = self.outcome.lock().unwrap_or_else(|poison| poison.into_inner());
+            slot.get_or_insert(outcome);
+        }
+        self.vases.drain();
+        // Who waits for a lock looks up.
+        self.threads.kick_all();
+        !self.vases.is_drained()
+    }
+
     /// Switches the vDSO's clock on, if it is not: `hint` is the time-stamp counter as ring 3
     /// read it just before the call being served, `vcpu_tsc` reads that vCPU's as KVM shows it.
     pub fn start_clock(&self, hint: u64, vcpu_tsc: impl Fn() -> Option<u64>) {

@@ -28,6 +28,11 @@ use crate::linux::signal;
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a person who presses Ctrl-C twice means it.
 const INSIST: Duration = Duration::from_secs(2);
+/// How long threads that are inside a VAS to write may take to leave it when the process is told
+/// to end. A change that is not finished then counts as unfinished.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often they are looked at meanwhile.
+const GRACE_LOOK: Duration = Duration::from_millis(5);
 /// `si_code` of signals the kernel sends, as a terminal's Ctrl-C.
 const SI_KERNEL: i32 = 0x80;
 
@@ -83,6 +88,15 @@ const ATTENTION: u32 = 0;
 const TIMEOUT: u32 = 1;
 const SIGNALS: u32 = 2;
 const SECOND: u32 = 3;
+const LOOK: u32 = 4;
+
+/// A process that was told to end, and whose threads are still writing.
+struct Ending {
+    outcome: Outcome,
+    /// When it ends whatever they do.
+    limit: Instant,
+    look: TimerFd,
+}
 
 /// The subscriber behind all sources.
 struct Supervisor<'a> {
@@ -92,6 +106,7 @@ struct Supervisor<'a> {
     second: Option<TimerFd>,
     /// When each kind of signal was last handed to the program.
     handed: Vec<(i32, Instant)>,
+    ending: Option<Ending>,
     failed: Option<event_manager::Error>,
 }
 
@@ -112,6 +127,7 @@ impl<'a> Supervisor<'a> {
             signals: options.signals,
             second: None,
             handed: Vec::new(),
+            ending: None,
             failed: None,
         })
     }
@@ -130,13 +146,37 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn on_signal(&mut self, number: i32) {
+    /// Ends the process when nobody writes any more, at once if nobody does. Told so again, it
+    /// ends at once.
+    fn end(&mut self, outcome: Outcome, ops: &mut EventOps<'_>) {
+        if self.ending.is_some() || !self.process.stop_writing(outcome.clone()) {
+            return self.process.stop(outcome);
+        }
+        let Ok(mut look) = TimerFd::new() else { return self.process.stop(outcome) };
+        if look.reset(GRACE_LOOK, Some(GRACE_LOOK)).is_err()
+            || ops.add(Events::with_data(&look, LOOK, EventSet::IN)).is_err()
+        {
+            return self.process.stop(outcome);
+        }
+        self.ending = Some(Ending { outcome, limit: Instant::now() + GRACE, look });
+    }
+
+    fn look(&mut self) {
+        let Some(ending) = &mut self.ending else { return };
+        let _ = ending.look.wait();
+        if self.process.vases.is_drained() || Instant::now() >= ending.limit {
+            self.process.stop(ending.outcome.clone());
+        }
+    }
+
+    fn on_signal(&mut self, number: i32, ops: &mut EventOps<'_>) {
         let handled = number != libc::SIGQUIT && self.process.signals.is_handled(number);
         let now = Instant::now();
         let last = self.handed.iter().find(|(signal, _)| *signal == number).map(|(_, at)| *at);
         match judge(number, handled, last.map(|at| now.duration_since(at))) {
             Verdict::Ignore => {}
-            Verdict::End => self.process.stop(Outcome::Interrupted { signal: number as u8 }),
+            Verdict::End => self.end(Outcome::Interrupted { signal: number as u8 }, ops),
+            Verdict::EndNow => self.process.stop(Outcome::Interrupted { signal: number as u8 }),
             Verdict::HandOver => {
                 self.handed.retain(|(signal, _)| *signal != number);
                 self.handed.push((number, now));
@@ -150,7 +190,9 @@ impl<'a> Supervisor<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     HandOver,
+    /// Threads that are writing may finish first.
     End,
+    EndNow,
     Ignore,
 }
 
@@ -160,8 +202,10 @@ fn judge(number: i32, handled: bool, since_last: Option<Duration>) -> Verdict {
     match (number, handled) {
         (libc::SIGWINCH, true) => Verdict::HandOver,
         (libc::SIGWINCH, false) => Verdict::Ignore,
+        (libc::SIGQUIT, _) => Verdict::EndNow,
         (_, true) if since_last.is_none_or(|time| time > INSIST) => Verdict::HandOver,
-        _ => Verdict::End,
+        (_, true) => Verdict::EndNow,
+        (_, false) => Verdict::End,
     }
 }
 
@@ -193,11 +237,15 @@ impl MutEventSubscriber for Supervisor<'_> {
                 if let Some(timer) = &mut self.timeout {
                     let _ = timer.wait();
                 }
-                self.process.stop(Outcome::TimedOut);
+                // Somebody who has said so already has given it its time.
+                if self.ending.is_none() {
+                    self.end(Outcome::TimedOut, ops);
+                }
             }
+            LOOK => self.look(),
             SIGNALS => {
                 while let Some(number) = self.signals.and_then(HostSignals::next) {
-                    self.on_signal(number);
+                    self.on_signal(number, ops);
                 }
             }
             _ => {
@@ -219,16 +267,17 @@ mod tests {
 
     #[test]
     fn an_unhandled_signal_ends_the_program_at_once() {
-        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             assert_eq!(judge(number, false, None), Verdict::End);
         }
+        assert_eq!(judge(libc::SIGQUIT, false, None), Verdict::EndNow);
     }
 
     #[test]
     fn a_handled_signal_reaches_the_program_unless_the_sender_insists() {
         for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             assert_eq!(judge(number, true, None), Verdict::HandOver);
-            assert_eq!(judge(number, true, JUST_NOW), Verdict::End);
+            assert_eq!(judge(number, true, JUST_NOW), Verdict::EndNow);
             assert_eq!(judge(number, true, LONG_AGO), Verdict::HandOver);
         }
     }

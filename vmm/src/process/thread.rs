@@ -225,7 +225,7 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
         Exit::HostFault if ctx.vcpu.is_in_kernel() => {
             host_failed(ctx, "memory of the guest kernel's is gone")
         }
-        Exit::HostFault => linux::signal::deliver_fault(ctx, Fault::bus(0)),
+        Exit::HostFault => linux::signal::deliver_fault(ctx, linux::host_fault::of(ctx)),
         // A window was taken away between the translation and the access: the next attempt
         // finds the page tables without it.
         Exit::Forbidden { at, .. } if ctx.process.machine.windows.contains(at) => Next::Run,

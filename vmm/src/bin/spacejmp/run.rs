@@ -111,7 +111,8 @@ Examples:
 fn long_help() -> String {
     format!(
         "{EXAMPLES}\n\nCtrl-C and SIGTERM go to the program's own handler if it has one; without \
-         one, or the second\ntime within 2 seconds, they end it at once.\n\n{}",
+         one, they end it,\nand the second time within 2 seconds at once. A thread that is writing in a \
+         VAS may leave it\nfirst, for 2 seconds.\n\n{}",
         exit_code::HELP
     )
 }
