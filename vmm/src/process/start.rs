@@ -106,6 +106,7 @@ impl Process {
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
+        files.charge_to(machine.mem.ledger().clone());
         let vas_config = VasConfig { store: config.store.clone(), program: name.clone() };
         let vases = Arc::new(Vases::new(machine.clone(), vas_config));
         let loaded = elf::load(&space, &file, &image).map_err(bad)?;

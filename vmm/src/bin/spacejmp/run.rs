@@ -40,9 +40,10 @@ pub(crate) struct Args {
     /// directory ($XDG_DATA_HOME or ~/.local/share).
     #[arg(long, value_name = "DIR", env = "SPACEJMP_STORE")]
     store: Option<PathBuf>,
-    /// Memory the program may use: a number with K, M, G or T
+    /// Memory the program may hold of the host's: a number with K, M, G or T
     ///
-    /// Nothing is taken before the program touches it. Default: half of the host's memory, or
+    /// Counts what it touches, its page tables, its files in memory (/dev/shm too) and volatile
+    /// segments. Nothing is taken before the program touches it. Default: half of the host's memory, or
     /// what is available now or allowed to this cgroup if that is less. At least 16M.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
@@ -136,6 +137,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         // The times first: looking at the memory is no part of the run.
         let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
         report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();
+        report.stats.memory_limit_bytes = Some(process.machine.mem.ledger().limit_bytes());
+        report.stats.memory = process.machine.mem.ledger().report();
         report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;
     }

@@ -8,6 +8,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use super::files::Files;
 use super::host;
+use super::memory_dir::HowToOpen;
 use super::namespace::PROC_SUPER_MAGIC;
 use super::open_file::{Kind, OpenFile, Origin};
 use super::resolve::{Found, HostAt, Step};
@@ -54,6 +55,10 @@ impl Files {
         let mode = if creates { self.mode(mode) } else { Mode::empty() };
         let exclusive = flags.contains(OFlags::CREATE | OFlags::EXCL);
         let follow = !flags.contains(OFlags::NOFOLLOW) && !exclusive;
+        if let Some(at) = self.memory(dirfd, path)? {
+            let file = at.open(&HowToOpen { flags, mode }, self.ledger())?;
+            return self.table.insert(Arc::new(file), cloexec, 0);
+        }
         let found = self
             .namespace
             .lookup(&base, path, follow, |at, follow| open_entry(at, follow, flags, mode))?;

@@ -5,6 +5,7 @@
 mod descriptors;
 mod directories;
 mod escapes;
+mod memory;
 mod parity;
 mod random;
 mod read_only;
