@@ -3,6 +3,7 @@
 //! A host may be set to use huge pages wherever it can. Then a touched page takes 2 MiB, which
 //! the run's memory limit would know nothing of: so they are forbidden at first, and allowed
 //! where all of it is charged.
+#![forbid(unsafe_code)]
 
 use abi::GuestPhys;
 
@@ -50,10 +51,11 @@ impl GuestMem {
     /// # Errors
     /// [`MemoryError::NotMemory`].
     pub fn collapse(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        let range = self.host_range(gpa, len as usize)?;
         for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
-            // SAFETY: the range belongs to a bank; neither advice changes its content.
-            unsafe { libc::madvise(range.as_ptr().cast(), range.len(), advice) };
+            match self.advise("make huge pages of", gpa, len, advice) {
+                Ok(()) | Err(MemoryError::Host { .. }) => {}
+                error => return error,
+            }
         }
         Ok(())
     }
