@@ -14,8 +14,9 @@ use super::encode::LinuxStat;
 use super::files::Files;
 use super::host;
 use super::memory_dir::MemoryFile;
+use super::namespace::Tty;
 use super::open_file::{Kind, OpenFile, Origin};
-use super::tree::{Leaf, NodeId};
+use super::tree::{Device, Leaf, NodeId};
 use crate::vm::FileCharge;
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
@@ -49,6 +50,7 @@ impl Files {
             return Err(Errno::ENOTDIR);
         }
         match leaf {
+            Leaf::Device(Device::Tty) if self.namespace.tty == Tty::Withheld => Err(Errno::ENXIO),
             Leaf::Device(device) => {
                 let keep = OFlags::RWMODE | OFlags::NONBLOCK | OFlags::PATH | OFlags::APPEND;
                 let safe = (flags & keep) | OFlags::CLOEXEC | OFlags::NOCTTY;
