@@ -69,7 +69,7 @@ fn open_at(ctx: Ctx<'_, '_>, dir: i32, at: u64, flags: i32, mode: u32) -> CallRe
 /// The VM's memory as `/proc/meminfo` shows it, the lines programs look for.
 fn meminfo(ctx: &ThreadCtx<'_>) -> String {
     let total = ctx.process.space.limit_bytes() / 1024;
-    let free = total.saturating_sub(ctx.process.space.present_bytes() / 1024);
+    let free = total.saturating_sub(ctx.process.space.held_bytes() / 1024);
     let huge = abi::PAGE_SIZE_2M / 1024;
     format!(
         "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n\

@@ -60,7 +60,7 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::system::sysinfo();
     let space = &ctx.process.space;
     let total = space.limit_bytes();
-    let free = total.saturating_sub(space.present_bytes());
+    let free = total.saturating_sub(space.held_bytes());
     let mut bytes = [0u8; 112];
     let loads = host.loads;
     let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];

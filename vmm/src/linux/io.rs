@@ -17,6 +17,7 @@ use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 use crate::space::Access;
 use crate::user_memory::Pinned;
+use crate::vm::PendingWrite;
 
 /// The number of the host's call that moves data: the newest form of `readv` or `writev`.
 type VectorIo = libc::c_long;
@@ -150,14 +151,27 @@ fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer<'_>) -> Cal
         // -1 means the file's own offset, which is moved on, also for pipes and terminals.
         let at = offset.unwrap_or(-1);
         let withheld = ctx.process.machine.mem.withheld();
-        // SAFETY: each range is guest memory that stays mapped in this process as long as `buffers`,
-        // to the end of this function, or the first page, which never is; no Rust reference
-        // points there. The kernel checks everything else.
-        let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, 0) };
-        if moved >= 0 {
-            return value(moved as u64);
-        }
-        match last_errno() {
+        let moving = |at: i64| {
+            // SAFETY: each range is guest memory that stays mapped in this process as long as
+            // `buffers`, to the end of this function, or the first page, which never is; no Rust
+            // reference points there. The kernel checks everything else.
+            let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, 0) };
+            u64::try_from(moved).map_err(|_| last_errno())
+        };
+        let moved = match file.memory() {
+            Some(memory) if access == Access::Read => {
+                let bytes = buffers.iov.iter().map(|piece| piece.iov_len as u64).sum();
+                let write = PendingWrite { offset: offset.map(i64::cast_unsigned), bytes };
+                let moving = |at: Option<u64>| moving(at.map_or(-1, u64::cast_signed));
+                memory.charge.write(file.host_fd(), write, moving).map_err(|_| Errno::ENOSPC)?
+            }
+            _ => moving(at),
+        };
+        let errno = match moved {
+            Ok(moved) => return value(moved),
+            Err(errno) => errno,
+        };
+        match errno {
             Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
             Errno::EINTR => {}
             // Another thread was just changing rights of the memory.

@@ -1,7 +1,5 @@
 //! Memory calls: `brk`, `mmap` and their kin, on top of [`crate::space::Space`].
 
-use std::sync::Arc;
-
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::fs::Kind;
@@ -101,9 +99,11 @@ fn file_backing(
         (true, true) => FileMapping::Shared,
         (true, false) => FileMapping::SharedReadOnly,
     };
-    let host = file.host_fd().try_clone_to_owned();
-    let host = host.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(Backing::File { file: Arc::new(host.into()), offset, kind })
+    let charge = file.memory().map(|memory| memory.charge.clone());
+    if let Some(charge) = &charge {
+        charge.map(file.host_fd()).map_err(|_| Errno::ENOMEM)?;
+    }
+    Ok(Backing::File { file: file.for_mapping()?, offset, kind, charge })
 }
 
 /// `munmap(2)`.

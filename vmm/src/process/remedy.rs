@@ -88,6 +88,7 @@ impl Remedy for MemoryError {
                 by_errno(source)
             }
             MemoryError::Memslot { source, .. } => Problem::CreateVm(source.errno()).remedy(),
+            MemoryError::OverLimit(_) => Some("give the program more memory (`--memory`)".into()),
             MemoryError::Exhausted { .. } | MemoryError::NotMemory { .. } => None,
         }
     }

@@ -109,6 +109,7 @@ impl Process {
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
+        files.charge_to(machine.mem.ledger().clone());
         let vas_config = VasConfig {
             store: config.store.clone(),
             grants: config.vases.clone(),

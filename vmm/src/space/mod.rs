@@ -2,6 +2,7 @@
 //!
 //! - [`vma`]: which addresses are in use and for what (pure, no memory behind it)
 //! - [`private`]: the memory behind them: slots, chunks, page tables
+//! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`map`]: making, changing and ending areas; [`heap`]: `brk`; [`remap`]: `mremap`
 //! - [`fault`]: page faults; [`join`]: small pages that become a large one
 //! - [`access`]: the VMM's own way to the region
@@ -10,8 +11,10 @@
 //! VAS instances and segments have rooms of their own and link this region's tables.
 
 pub mod access;
+mod charge;
 pub mod fault;
 pub mod heap;
+mod held;
 pub mod inspect;
 pub mod join;
 pub mod map;

@@ -200,6 +200,9 @@ impl Files {
         if len < 0 {
             return Err(Errno::EINVAL);
         }
+        if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
+            return at.truncate(len.cast_unsigned());
+        }
         let base = self.base(libc::AT_FDCWD, path)?;
         self.namespace
             .lookup(&base, path, true, |at, follow| {
@@ -230,6 +233,6 @@ impl Files {
         let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
         file.check_not_path()?;
         file.can_write().map_err(|_| Errno::EINVAL)?;
-        rustix::fs::ftruncate(file.host_fd(), len).map_err(host)
+        file.resize_within(len, || rustix::fs::ftruncate(file.host_fd(), len).map_err(host))
     }
 }

@@ -49,7 +49,17 @@ impl Files {
         };
         file.can_write()?;
         let mode = FallocateFlags::from_bits_retain(mode);
-        rustix::fs::fallocate(file.host_fd(), mode, offset, len).map_err(host)
+        if mode.contains(FallocateFlags::KEEP_SIZE)
+            && !mode.contains(FallocateFlags::PUNCH_HOLE)
+            && file.memory().is_some()
+        {
+            // Storage beyond a mapped file's end could not be charged by its length.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let stored = if mode.contains(FallocateFlags::PUNCH_HOLE) { 0 } else { len };
+        file.grow_within(stored, || {
+            rustix::fs::fallocate(file.host_fd(), mode, offset, len).map_err(host)
+        })
     }
 
     /// `fsync`.
@@ -155,8 +165,10 @@ impl Files {
         from.can_read()?;
         to.can_write()?;
         let len = len.min(MOVE_MAX);
-        rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
-            .map_err(host)
+        to.grow_within(from.at_most(len), || {
+            rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
+                .map_err(host)
+        })
     }
 
     /// `sendfile`: bytes sent. An offset given is advanced in place. May wait as long as
@@ -175,7 +187,9 @@ impl Files {
         from.can_read()?;
         to.can_write()?;
         let len = len.min(MOVE_MAX);
-        rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
+        to.grow_within(from.at_most(len), || {
+            rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
+        })
     }
 
     /// `flock`. Waiting ends with `EINTR` at a signal.

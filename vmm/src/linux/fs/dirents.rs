@@ -38,7 +38,7 @@ impl Files {
 
     fn list(&self, file: &OpenFile, id: NodeId, room: usize) -> Result<Vec<u8>, Errno> {
         let node = self.namespace.tree.node(id);
-        let mut entries: Vec<(u64, FileType, Vec<u8>)> = vec![
+        let mut entries = vec![
             (id.ino(), FileType::Directory, b".".to_vec()),
             (node.parent.ino(), FileType::Directory, b"..".to_vec()),
         ];
@@ -59,15 +59,25 @@ impl Files {
         }
         let mut out = Vec::new();
         let mut position = file.position.load(Ordering::Relaxed);
-        let skip = usize::try_from(position).unwrap_or(usize::MAX);
-        for (ino, kind, name) in entries.into_iter().skip(skip) {
-            if !dirent(&mut out, room, ino, position + 1, dtype(kind), &name) {
+        let fixed = entries.len() as u64;
+        let mut all: Vec<(u64, u64, FileType, Vec<u8>)> = (1..)
+            .zip(entries)
+            .map(|(cookie, (ino, kind, name))| (cookie, ino, kind, name))
+            .collect();
+        if let Mount::Memory(dir) = &node.mount {
+            // These come and go: each keeps its place, so that none is skipped when one goes.
+            let files = dir.list().into_iter();
+            all.extend(files.map(|f| (fixed + f.cookie, f.ino, FileType::RegularFile, f.name)));
+        }
+        let begin = position;
+        for (cookie, ino, kind, name) in all.into_iter().filter(|one| one.0 > begin) {
+            if !dirent(&mut out, room, ino, cookie, dtype(kind), &name) {
                 if out.is_empty() {
                     return Err(Errno::EINVAL);
                 }
                 break;
             }
-            position += 1;
+            position = cookie;
         }
         file.position.store(position, Ordering::Relaxed);
         Ok(out)

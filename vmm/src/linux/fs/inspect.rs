@@ -7,6 +7,7 @@ use super::encode::{self, LinuxStat};
 use super::files::{Files, Subject};
 use super::host;
 use super::open::pin;
+use super::open_file::OpenFile;
 use super::resolve::{Found, Step};
 use super::tree::Leaf;
 
@@ -24,10 +25,19 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn fstat(&self, fd: i32) -> Result<LinuxStat, Errno> {
-        let file = self.get(fd)?;
+        self.stat_of(&*self.get(fd)?)
+    }
+
+    fn stat_of(&self, file: &OpenFile) -> Result<LinuxStat, Errno> {
         match file.node() {
             Some(id) => Ok(self.node_stat(id)),
-            None => Ok(rustix::fs::fstat(file.host_fd()).map_err(host)?.into()),
+            None => {
+                let mut stat: LinuxStat = rustix::fs::fstat(file.host_fd()).map_err(host)?.into();
+                if let Some(links) = file.memory().and_then(|memory| memory.links()) {
+                    stat.nlink = links;
+                }
+                Ok(stat)
+            }
         }
     }
 
@@ -41,7 +51,7 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let (base, path) = match self.subject(dirfd, path, flags)? {
-            Subject::Open(_) => return self.fstat(dirfd),
+            Subject::Open(file) => return self.stat_of(&file),
             Subject::Path(base, path) => (base, path),
         };
         let follow = flags & NOFOLLOW == 0;
@@ -79,7 +89,11 @@ impl Files {
                     return Ok(self.node_stat(id).encode_statx());
                 }
                 let x = rustix::fs::statx(file.host_fd(), "", AtFlags::EMPTY_PATH, mask);
-                return Ok(encode::statx(&x.map_err(host)?));
+                let mut x = x.map_err(host)?;
+                if let Some(links) = file.memory().and_then(|memory| memory.links()) {
+                    x.stx_nlink = links as u32;
+                }
+                return Ok(encode::statx(&x));
             }
             Subject::Path(base, path) => (base, path),
         };
@@ -110,8 +124,13 @@ impl Files {
     /// # Errors
     /// Those of the way there.
     pub fn statfs(&self, path: &[u8]) -> Result<[u8; 120], Errno> {
+        if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
+            at.pin()?;
+            return Ok(self.memory_statfs());
+        }
         let base = self.base(libc::AT_FDCWD, path)?;
         match self.namespace.lookup(&base, path, true, pin)? {
+            Found::Node(id) if self.namespace.tree.memory(id).is_some() => Ok(self.memory_statfs()),
             Found::Host(fd) => Ok(encode::statfs(&rustix::fs::fstatfs(fd).map_err(host)?)),
             Found::Node(_) | Found::Leaf(_) => Ok(synthetic_statfs()),
             Found::Absent => Err(Errno::ENOENT),
@@ -124,11 +143,19 @@ impl Files {
     /// `EBADF`.
     pub fn fstatfs(&self, fd: i32) -> Result<[u8; 120], Errno> {
         let file = self.get(fd)?;
-        if file.node().is_some() {
-            return Ok(synthetic_statfs());
+        if let Some(id) = file.node() {
+            let memory = self.namespace.tree.memory(id).is_some();
+            return Ok(if memory { self.memory_statfs() } else { synthetic_statfs() });
         }
         let statfs = rustix::fs::fstatfs(file.host_fd()).map_err(host)?;
         Ok(encode::statfs(&statfs))
+    }
+
+    /// A file system in memory, as large as the run's memory.
+    fn memory_statfs(&self) -> [u8; 120] {
+        let total = self.ledger().limit_bytes() / 4096;
+        let free = total.saturating_sub(self.ledger().total() / 4096);
+        encode::statfs_of([TMPFS_MAGIC, 4096, total, free, free, 0, 0, 0, 255, 4096, 0])
     }
 
     /// `faccessat2`; `access` with `AT_FDCWD` and no flags.
@@ -176,6 +203,7 @@ impl Files {
         })?;
         match found {
             Found::Host(()) => Ok(()),
+            Found::Node(id) if self.namespace.tree.memory(id).is_some() => Ok(()),
             Found::Node(_) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
             Found::Node(_) => Ok(()),
             Found::Leaf(Leaf::Device(device)) => {

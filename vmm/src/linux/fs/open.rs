@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::attr::permissions;
 use super::files::Files;
 use super::host;
+use super::memory_dir::HowToOpen;
 use super::namespace::PROC_SUPER_MAGIC;
 use super::off_limits::{Change, OffLimits};
 use super::open_file::{Kind, OpenFile, Origin};
@@ -57,6 +58,10 @@ impl Files {
         let mode = if creates { self.mode(mode) } else { Mode::empty() };
         let exclusive = flags.contains(OFlags::CREATE | OFlags::EXCL);
         let follow = !flags.contains(OFlags::NOFOLLOW) && !exclusive;
+        if let Some(at) = self.memory(dirfd, path)? {
+            let file = at.open(&HowToOpen { flags, mode }, self.ledger())?;
+            return self.table.insert(Arc::new(file), cloexec, 0);
+        }
         let off_limits = &self.namespace.off_limits;
         let found = self.namespace.lookup(&base, path, follow, |at, follow| {
             if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::TMPFILE) {

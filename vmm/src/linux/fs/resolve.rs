@@ -15,6 +15,7 @@ use abi::Errno;
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
 
+use super::memory_dir::MemoryAt;
 use super::namespace::Namespace;
 use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
 use super::{PATH_MAX, confined, host};
@@ -56,6 +57,8 @@ pub(super) enum Target {
     Host(HostAt),
     Node(NodeId),
     Leaf(Leaf),
+    /// A name in a directory in memory, which never is a link.
+    Memory(MemoryAt),
     /// No such entry, in a directory where none can be made.
     Absent,
 }
@@ -152,6 +155,22 @@ impl Namespace {
         self.resolve_text(base, path)
     }
 
+    /// The place in a directory in memory that a path through the tree alone names.
+    pub(super) fn memory(&self, base: &Base, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
+        check(path)?;
+        let (parts, slash) = components(path);
+        let start = match base {
+            _ if path.starts_with(b"/") => NodeId::ROOT,
+            Base::Node(id) => *id,
+            Base::Host(..) => return Ok(None),
+        };
+        match self.through_tree(start, &parts, slash) {
+            Ok(Way::End(Target::Memory(at))) => Ok(Some(at)),
+            // Errors are for the call itself to find, in its own order.
+            _ => Ok(None),
+        }
+    }
+
     /// Resolves without the limits that hold for a program's own paths.
     pub(super) fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
         let target = match self.resolve_anywhere(base, path) {
@@ -228,6 +247,14 @@ impl Namespace {
                         return Ok(Way::End(Target::Leaf(leaf)));
                     }
                     Some(Child::Leaf(_)) => return Err(Errno::ENOTDIR),
+                    None if let Some(dir) = self.tree.memory(at) => {
+                        let there = MemoryAt { dir: dir.clone(), name: name.to_vec() };
+                        return match (after.is_empty() && !slash, there.exists()) {
+                            (true, _) => Ok(Way::End(Target::Memory(there))),
+                            (false, true) => Err(Errno::ENOTDIR),
+                            (false, false) => Err(Errno::ENOENT),
+                        };
+                    }
                     None if after.is_empty() => return Ok(Way::End(Target::Absent)),
                     None => return Err(Errno::ENOENT),
                 },
@@ -292,7 +319,8 @@ impl Namespace {
                 }
                 Target::Leaf(leaf) => return Ok(Found::Leaf(leaf)),
                 Target::Node(id) => return Ok(Found::Node(id)),
-                Target::Absent => return Ok(Found::Absent),
+                // Calls look for these themselves (`Files::memory`); a link leads to none.
+                Target::Memory(_) | Target::Absent => return Ok(Found::Absent),
                 Target::Host(at) => at,
             };
             if let Step::Done(done) = operation(&at, follow || at.slash())? {

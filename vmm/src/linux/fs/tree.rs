@@ -1,5 +1,5 @@
 //! The part of the guest's tree that exists only in our heads: where grants hang, the
-//! directories above them, `/dev` and `/proc/self/exe`.
+//! directories above them, `/dev` with `/dev/shm`, and `/proc/self/exe`.
 //!
 //! A tree is built once and never changes, so a [`NodeId`] stays good for ever. Nothing
 //! here touches the host.
@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use abi::Errno;
 use cap_std::fs::Dir;
+
+use super::memory_dir::MemoryDir;
 
 /// A granted directory, opened.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(super) enum Mount {
     Grant(Arc<GrantRoot>),
     /// `/dev/fd`: the open descriptors.
     Descriptors,
+    /// `/dev/shm`: files in memory, unless a grant takes the place.
+    Memory(Arc<MemoryDir>),
 }
 
 /// A host device every program may use.
@@ -139,6 +143,8 @@ impl Tree {
         }
         let fds = tree.child_or_new(dev, b"fd");
         tree.node_mut(fds).mount = Mount::Descriptors;
+        let shm = tree.child_or_new(dev, b"shm");
+        tree.node_mut(shm).mount = Mount::Memory(Arc::default());
         let proc = tree.child_or_new(NodeId::ROOT, b"proc");
         let this = tree.child_or_new(proc, b"self");
         tree.add_leaf(this, "exe", Leaf::Exe);
@@ -163,7 +169,7 @@ impl Tree {
     /// Returns whether the place was free.
     pub(super) fn hang(&mut self, grant: Arc<GrantRoot>) -> bool {
         let node = self.node_mut(grant.node);
-        let free = matches!(node.mount, Mount::Synthetic | Mount::Through);
+        let free = matches!(node.mount, Mount::Synthetic | Mount::Through | Mount::Memory(_));
         if free {
             node.mount = Mount::Grant(grant);
         }
@@ -191,6 +197,14 @@ impl Tree {
         node.children.get(name).copied()
     }
 
+    /// The directory in memory that hangs at a node.
+    pub(super) fn memory(&self, id: NodeId) -> Option<&Arc<MemoryDir>> {
+        match &self.node(id).mount {
+            Mount::Memory(dir) => Some(dir),
+            _ => None,
+        }
+    }
+
     /// Whether something of ours lies inside the grant, so that its host directory alone
     /// does not decide what a path in it means.
     pub(super) fn has_overlay(&self, grant: &GrantRoot) -> bool {
@@ -204,7 +218,7 @@ impl Tree {
         let above = self.node(parent);
         let mount = match above.mount {
             Mount::Grant(_) | Mount::Through => Mount::Through,
-            Mount::Synthetic | Mount::Descriptors => Mount::Synthetic,
+            Mount::Synthetic | Mount::Descriptors | Mount::Memory(_) => Mount::Synthetic,
         };
         let mut path = above.path.clone();
         path.push(b'/');
