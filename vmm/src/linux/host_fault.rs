@@ -34,8 +34,8 @@ fn is_disk_full(ctx: &ThreadCtx<'_>) -> bool {
         let stat = rustix::fs::statvfs(path).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     };
-    let store = ctx.process.vases.store().ok();
-    store.and_then(|store| free(store.path())).is_some_and(|free| free < FULL_BELOW_BYTES)
+    let store = ctx.process.vases.store_path();
+    store.and_then(|path| free(&path)).is_some_and(|free| free < FULL_BELOW_BYTES)
 }
 
 fn touched(ctx: &ThreadCtx<'_>) -> Option<u64> {

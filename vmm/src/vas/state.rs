@@ -147,6 +147,12 @@ impl Vases {
         Ok(Granted { store, grants: state.grants.clone() })
     }
 
+    /// Where the store is, if the program has used it.
+    #[must_use]
+    pub fn store_path(&self) -> Option<PathBuf> {
+        Some(self.lock().opened()?.path().to_owned())
+    }
+
     /// The process is coming to its end: nobody waits for the store's lock beyond `rest`. Takes
     /// no lock of ours: who waits may have it.
     pub fn stop_waiting(&self, rest: Duration) {
