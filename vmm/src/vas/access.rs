@@ -49,6 +49,24 @@ impl Vases {
         }
     }
 
+    /// Runs `f` as if the calling thread were in instance `vh`.
+    pub fn as_if_in<T>(&self, vh: u32, f: impl FnOnce() -> T) -> T {
+        let before = CURRENT.replace(vh);
+        let done = f();
+        CURRENT.set(before);
+        done
+    }
+
+    /// The instances that have a segment at an address, and which.
+    #[must_use]
+    pub fn instances_at(&self, gva: u64) -> Vec<(u32, SegId)> {
+        let state = self.lock();
+        let at = |(&vh, instance): (&u32, &super::instance::Instance)| {
+            instance.member_at(gva).map(|(sid, _)| (vh, sid))
+        };
+        state.instances.iter().filter_map(at).collect()
+    }
+
     /// Lets go of what system calls of this thread have pinned. To be called before it enters
     /// the guest.
     pub fn release_pins(&self) {

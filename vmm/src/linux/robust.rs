@@ -1,0 +1,137 @@
+//! Robust futexes: what a thread held when it ended is marked, so that the next one learns.
+//!
+//! A thread keeps a list of the locks it holds in its own memory (`set_robust_list`); Linux
+//! walks it when the thread ends, however it ends. So does the VMM, for locks in private
+//! memory, in files that others map, and in segments. Everything in the list is the program's
+//! and can be anything.
+
+use abi::layout::is_of_segments;
+use abi::{Errno, SegId};
+
+use super::{CallResult, futex, value};
+use crate::process::{Process, Thread, ThreadCtx};
+use crate::user_memory::UserMemory;
+
+/// Most entries of a list that are looked at (Linux's ROBUST_LIST_LIMIT).
+const LIMIT: usize = 2048;
+const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
+/// Bytes of `struct robust_list_head`.
+const HEAD_BYTES: u64 = 24;
+/// In a pointer to an entry: the lock is a priority-inheritance one.
+const PI: u64 = 1;
+
+/// `set_robust_list(2)`.
+pub(super) fn set_robust_list(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    if a[1] != HEAD_BYTES {
+        return Err(Errno::EINVAL.into());
+    }
+    ctx.thread.robust_list.store(a[0], std::sync::atomic::Ordering::Relaxed);
+    value(0)
+}
+
+/// `get_robust_list(2)`: of the program's own threads.
+pub(super) fn get_robust_list(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [tid, head_at, len_at, ..] = *a;
+    let thread = match tid as i32 {
+        0 => ctx.thread.clone(),
+        tid => ctx.process.threads.get(tid).ok_or(Errno::ESRCH)?,
+    };
+    let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
+    ctx.user().copy_out(len_at, &HEAD_BYTES.to_le_bytes())?;
+    ctx.user().copy_out(head_at, &head.to_le_bytes())?;
+    value(0)
+}
+
+/// Whether an entry is the one the thread was about to add or to remove.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Listed,
+    Pending,
+}
+
+/// Marks what `thread`, which the calling host thread runs, still holds. To be called while it
+/// is in the address space it ended in.
+pub(crate) fn release(process: &Process, thread: &Thread) {
+    let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
+    if head != 0 {
+        // An error ends the walk, as on Linux: the list is the program's.
+        let _ = Walk { process, tid: thread.tid.cast_unsigned() }.run(head);
+    }
+}
+
+struct Walk<'a> {
+    process: &'a Process,
+    tid: u32,
+}
+
+impl<'a> Walk<'a> {
+    fn user(&self) -> UserMemory<'a> {
+        self.process.user()
+    }
+
+    fn run(&self, head: u64) -> Result<(), Errno> {
+        let mut entry = self.user().read_u64(head)?;
+        let offset = self.user().read_u64(head.wrapping_add(8))?;
+        let pending = self.user().read_u64(head.wrapping_add(16))?;
+        for _ in 0..LIMIT {
+            if entry & !PI == head {
+                break;
+            }
+            let at = entry & !PI;
+            let word = at.wrapping_add(offset);
+            let next = self.in_its_space(word, || {
+                let next = self.user().read_u64(at);
+                if at != pending & !PI {
+                    self.let_go(word, entry & PI, Entry::Listed)?;
+                }
+                next
+            })?;
+            entry = next;
+        }
+        if pending != 0 {
+            let word = (pending & !PI).wrapping_add(offset);
+            self.in_its_space(word, || self.let_go(word, pending & PI, Entry::Pending))?;
+        }
+        Ok(())
+    }
+
+    fn is_held(&self, word: u64) -> bool {
+        self.user().read_u32(word).is_ok_and(|old| old & FUTEX_TID_MASK == self.tid)
+    }
+
+    /// Runs `f` where the lock is. A thread can take one in a segment and leave the VAS with
+    /// it; the list then has an address of another instance. Among those that have a segment
+    /// there, the thread's number in the word tells which, unless two segments say so.
+    fn in_its_space<T>(&self, word: u64, f: impl FnOnce() -> T) -> T {
+        if !is_of_segments(word) || self.is_held(word) {
+            return f();
+        }
+        let vases = &self.process.vases;
+        let mut found: Vec<(u32, SegId)> = Vec::new();
+        for (vh, sid) in vases.instances_at(word) {
+            let known = found.iter().any(|(_, other)| *other == sid);
+            if !known && vases.as_if_in(vh, || self.is_held(word)) {
+                found.push((vh, sid));
+            }
+        }
+        match found.as_slice() {
+            [(vh, _)] => vases.as_if_in(*vh, f),
+            _ => f(),
+        }
+    }
+
+    fn let_go(&self, word: u64, pi: u64, entry: Entry) -> Result<(), Errno> {
+        if !word.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        let old = self.user().read_u32(word)?;
+        if old & FUTEX_TID_MASK == self.tid {
+            return futex::mark_owner_died(self.user(), word);
+        }
+        // It had let the lock go and not yet woken the next one.
+        if entry == Entry::Pending && pi == 0 && old == 0 {
+            futex::wake(self.user(), word, 1);
+        }
+        Ok(())
+    }
+}
