@@ -78,6 +78,7 @@ errno_table! {
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "connection timed out";
     ESTALE = 116, "stale file handle";
+    EUCLEAN = 117, "structure needs cleaning";
     EDQUOT = 122, "disk quota exceeded";
     EOWNERDEAD = 130, "owner died";
     ENOTRECOVERABLE = 131, "state not recoverable";

@@ -7,7 +7,8 @@
 //!                       PIE_BASE        position-independent programs, then their heap
 //!                       MMAP_TOP        mmap grows down from here
 //!                       STACK_TOP       the first thread's stack grows down from here
-//!                       VDSO_BASE       clock page, vDSO image
+//!                       VDSO_BASE       vDSO image
+//!                       CLOCK_PAGE      what the vDSO reads
 //!                       CALL_PAGE       entry to SpaceJMP's own calls
 //!                       GATE_PAGE       system-call gate (software KVM only), then its trap page
 //!   0x1000_0000_0000  VAS region, slots 32-255: segments, different in every VAS
@@ -65,7 +66,10 @@ pub const CALL_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 4 * PAGE
 pub const CALL_PAGE_UD2: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() + 8);
 /// The UD2 of `vas_switch`, whatever is in RAX.
 pub const CALL_PAGE_SWITCH_UD2: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() + 11);
-/// Clock page and vDSO image; 16 pages are set aside.
+/// The page of clock words, which the VMM stores into and the vDSO reads. Like the pages above it
+/// it is out of a program's reach: `mmap` and its kin refuse the address.
+pub const CLOCK_PAGE: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() - PAGE_SIZE);
+/// The vDSO image; 16 pages are set aside.
 pub const VDSO_BASE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 32 * PAGE_SIZE);
 /// One past the first thread's stack.
 pub const STACK_TOP: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE_2M);
@@ -146,6 +150,7 @@ const _: () = {
     assert!(PRIVATE_END.raw() == (PRIVATE_SLOTS.end as u64) << 39);
     assert!(VAS_END.raw() < (VAS_SLOTS.end as u64) << 39);
     assert!(VDSO_BASE.raw() > STACK_TOP.raw());
+    assert!(VDSO_BASE.raw() + 16 * PAGE_SIZE <= CLOCK_PAGE.raw());
     assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
     assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());

@@ -105,8 +105,22 @@ pub mod attach {
     pub const NO_TAG: u64 = 1 << 1;
     /// Page tables for the whole of every segment are built now.
     pub const POPULATE: u64 = 1 << 2;
+    /// The instance belongs to one part of the program: `vas_detach` of it needs
+    /// [`detach::OWNED`](super::detach::OWNED), and is `EBUSY` without it.
+    pub const OWNED: u64 = 1 << 3;
+    /// The instance keeps the segments it was made with. When the VAS does not list one of them
+    /// any more, or with another right, switching to the instance is `ESTALE`; what the VAS gets
+    /// later does not join, and nothing is attached to the instance itself (`EBUSY`).
+    pub const PINNED: u64 = 1 << 4;
     /// All flags.
-    pub const ALL: u64 = READ_ONLY | NO_TAG | POPULATE;
+    pub const ALL: u64 = READ_ONLY | NO_TAG | POPULATE | OWNED | PINNED;
+}
+
+/// Flags of `vas_detach`.
+pub mod detach {
+    /// The caller owns the instance: needed for, and only allowed of, one that was attached with
+    /// [`attach::OWNED`](super::attach::OWNED).
+    pub const OWNED: u64 = 1 << 0;
 }
 
 /// Commands of `vas_ctl(cmd, object, arg)`.

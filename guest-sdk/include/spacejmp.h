@@ -107,6 +107,8 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define VAS_ATTACH_READ_ONLY 1u
 #define VAS_ATTACH_NO_TAG 2u
 #define VAS_ATTACH_POPULATE 4u
+#define VAS_ATTACH_OWNED 8u /* the Rust library's: vas_detach is EBUSY */
+#define VAS_ATTACH_PINNED 16u /* the segments stay; ESTALE at the switch when the VAS lost one */
 
 /* Commands of vas_ctl. */
 #define VAS_CTL_SET_MODE 1u
@@ -224,7 +226,7 @@ SJ_API int sj_hyper_null(void);
  * thread is already, nothing happens. Returns 0.
  * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM. The thread is
  * where it was, with the locks it had.
- * EOWNERDEAD: the thread IS inside, with all locks, but a program died while it held one: look
+ * EOWNERDEAD: the thread IS inside, with all locks, but a writer died, or ended inside: look
  * at the content, repair it, then seg_ctl(sid, SEG_CTL_RECOVER, 0). */
 SJ_API int vas_switch(vhandle_t vh);
 

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use allocator_api2::alloc::{AllocError as ApiError, Allocator};
 
-use crate::brand::Brand;
+use crate::brand::{Brand, Invariant};
 use crate::place::{self, Inside, inside};
 
 /// A space has no room for another `bytes` bytes, and could not grow.
@@ -60,6 +60,12 @@ pub(crate) unsafe trait SpaceHeap {
         new: usize,
     ) -> Option<NonNull<u8>>;
 
+    /// How many blocks there are that are not freed.
+    ///
+    /// # Safety
+    /// As `allocate`.
+    unsafe fn blocks(&self) -> u64;
+
     /// Whether a block at this address is this heap's, and not of the process or another heap.
     fn holds(&self, block: NonNull<u8>) -> bool;
 }
@@ -70,25 +76,32 @@ pub(crate) unsafe trait SpaceHeap {
 /// For collections that take an allocator. It has no values of its own to lose, but is not
 /// `Clone`: a collection that could be cloned without a token would be written without one.
 /// Collections must not reach its users bare: their destructors ask
-/// [`inside`] first.
-pub struct VAlloc<V>(PhantomData<fn() -> V>);
+/// [`inside`] first. That is why making one is `unsafe`: a `Vec` with it would be read, and dropped,
+/// wherever the thread is.
+pub struct VAlloc<V>(Invariant<V>);
 
 impl<V: Brand> VAlloc<V> {
     /// The allocator of `V`.
+    ///
+    /// # Safety
+    /// Its blocks are only valid while the thread is inside `V`, which is less than
+    /// [`Allocator`] promises: whoever holds them reads them with a borrow of a witness, writes and
+    /// frees them with one that is writable, and does neither elsewhere.
     #[inline]
     #[must_use]
-    pub const fn new() -> VAlloc<V> {
+    pub const unsafe fn new() -> VAlloc<V> {
+        VAlloc(PhantomData)
+    }
+
+    /// The same for owners of this crate, all of which ask for a witness and whose destructors ask
+    /// [`inside`].
+    #[inline]
+    pub(crate) const fn of_owner() -> VAlloc<V> {
         VAlloc(PhantomData)
     }
 
     fn heap() -> Option<NonNull<dyn SpaceHeap>> {
         if inside::<V>() == Inside::Writable { place::current().heap } else { None }
-    }
-}
-
-impl<V: Brand> Default for VAlloc<V> {
-    fn default() -> VAlloc<V> {
-        VAlloc::new()
     }
 }
 

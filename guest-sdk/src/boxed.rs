@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use allocator_api2::alloc::Allocator;
 
 use crate::alloc::{AllocError, VAlloc};
-use crate::brand::Brand;
+use crate::brand::{Brand, Invariant};
 use crate::layout::LayoutWriter;
 use crate::place::{Inside, inside};
 use crate::storable::Storable;
@@ -38,7 +38,7 @@ use crate::token::{At, Mode, Write};
 #[repr(transparent)]
 pub struct VBox<T, V: Brand> {
     value: NonNull<T>,
-    _owns: PhantomData<(T, fn() -> V)>,
+    _owns: PhantomData<(T, Invariant<V>)>,
 }
 
 // SAFETY: it is the only way to its value.
@@ -53,10 +53,28 @@ pub(crate) fn allocate<T: Storable<V>, V: Brand>(
     value: T,
 ) -> Result<NonNull<T>, AllocError> {
     let layout = Layout::new::<T>();
-    let block = VAlloc::<V>::new()
+    let block = VAlloc::<V>::of_owner()
         .allocate(layout)
         .map_err(|_| AllocError::new::<V>(layout.size()))?
         .cast::<T>();
+    // SAFETY: the block is fresh, and large and aligned enough.
+    unsafe { block.write(value) };
+    Ok(block)
+}
+
+/// A block that holds a root object: one of at least a byte, so that a root without size has an
+/// address in `V` as well.
+pub(crate) fn allocate_root<V: Brand>(
+    at: &At<V, Write>,
+    value: V::Root,
+) -> Result<NonNull<V::Root>, AllocError> {
+    if size_of::<V::Root>() != 0 {
+        return allocate(at, value);
+    }
+    let no_room = |_| AllocError::new::<V>(1);
+    let layout =
+        Layout::from_size_align(1, align_of::<V::Root>()).map_err(|_| AllocError::new::<V>(1))?;
+    let block = VAlloc::<V>::of_owner().allocate(layout).map_err(no_room)?.cast::<V::Root>();
     // SAFETY: the block is fresh, and large and aligned enough.
     unsafe { block.write(value) };
     Ok(block)
@@ -105,7 +123,7 @@ impl<T, V: Brand> VBox<T, V> {
     /// Frees the memory, whose content is gone.
     fn free(&self) {
         // SAFETY: the block came from this allocator with this layout, and is used no more.
-        unsafe { VAlloc::<V>::new().deallocate(self.value.cast(), Layout::new::<T>()) };
+        unsafe { VAlloc::<V>::of_owner().deallocate(self.value.cast(), Layout::new::<T>()) };
     }
 }
 

@@ -1,13 +1,16 @@
 //! Brands: one Rust type for each VAS, so that pointers into two of them are different types.
 //!
 //! A brand is never made; it only stands in types such as `VBox<T, Genome>`. What ties it to a
-//! VAS is a table of this process: the first space that is opened with a brand takes it, and it
-//! stays taken until the process ends. It cannot be given back, because pointers into the
-//! first VAS may still be anywhere.
+//! VAS, and to the data segment it has, is a table of this process: the first space that is opened
+//! with a brand takes it, and it stays taken until the process ends. It cannot be given back,
+//! because pointers into the first VAS may still be anywhere. Making a space only claims it, until
+//! there is a root object: an `init` that fails and leaves nothing behind has made no pointers that
+//! outlive it.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::storable::Storable;
 
@@ -56,40 +59,159 @@ macro_rules! brand {
     };
 }
 
-/// Which VAS a brand stands for.
+/// What ties a type to `T` and to nothing else: neither a subtype of `T` nor a supertype will do.
+/// Two brands of a family can be subtypes of each other (`for<'a> fn(&'a u8)` and `fn(&'static u8)`
+/// as its parameter) and stand for different VASes all the same.
+pub(crate) type Invariant<T> = PhantomData<fn(T) -> T>;
+
+/// Which VAS a brand stands for, and which segment of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bound {
     /// The VAS's id, or one with the highest bit set for a space over plain memory.
     pub(crate) vid: u64,
+    /// The data segment's id: a VAS can be given another one, at the same address. 0 for plain
+    /// memory.
+    pub(crate) sid: u64,
     /// The VAS's name.
     pub(crate) name: String,
 }
 
-static BOUND: Mutex<BTreeMap<TypeId, Bound>> = Mutex::new(BTreeMap::new());
+/// Why a brand cannot be used for a VAS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// It stands for this one.
+    Taken(Bound),
+    /// It stands for this VAS, which had another data segment then.
+    Replaced,
+    /// Pointers with it may exist into memory that nobody keeps for them.
+    Spent,
+}
 
-/// Ties `V` to a VAS for the rest of the process's life; nothing happens if it is tied to it
-/// already. Gives the VAS that has it if that is another one.
-pub(crate) fn bind<V: Brand>(bound: Bound) -> Result<(), Bound> {
-    let mut table = BOUND.lock().unwrap_or_else(PoisonError::into_inner);
-    let taken = table.entry(TypeId::of::<V>()).or_insert_with(|| bound.clone());
-    if taken.vid == bound.vid { Ok(()) } else { Err(taken.clone()) }
+/// How firmly a brand is tied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tie {
+    /// As long as there are claims: no pointer with the brand exists.
+    Tentative,
+    /// For good.
+    Kept,
+    /// For good, and to nothing that can be opened.
+    Spent,
+}
+
+#[derive(Debug)]
+struct Entry {
+    bound: Bound,
+    tie: Tie,
+    claims: usize,
+}
+
+static TABLE: Mutex<BTreeMap<TypeId, Entry>> = Mutex::new(BTreeMap::new());
+
+fn table() -> MutexGuard<'static, BTreeMap<TypeId, Entry>> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A brand tied to a VAS for as long as this lives, or for good once it is kept.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    brand: TypeId,
+}
+
+/// Ties `V` to a VAS.
+///
+/// # Errors
+/// It is tied to something else.
+pub(crate) fn claim<V: Brand>(bound: Bound) -> Result<Claim, Conflict> {
+    let mut table = table();
+    let brand = TypeId::of::<V>();
+    let fresh = || Entry { bound: bound.clone(), tie: Tie::Tentative, claims: 0 };
+    let entry = table.entry(brand).or_insert_with(fresh);
+    match (&entry.bound, entry.tie) {
+        (_, Tie::Spent) => return Err(Conflict::Spent),
+        (of, _) if of.vid != bound.vid => return Err(Conflict::Taken(of.clone())),
+        (of, _) if of.sid != bound.sid => return Err(Conflict::Replaced),
+        _ => {}
+    }
+    entry.claims += 1;
+    Ok(Claim { brand })
+}
+
+impl Claim {
+    /// From now on pointers with the brand may be anywhere: it stays tied for good.
+    pub(crate) fn keep(self) {
+        self.tie(Tie::Kept);
+    }
+
+    /// Pointers with the brand may be anywhere, and what they point to is given up.
+    pub(crate) fn spend(&self) {
+        self.tie(Tie::Spent);
+    }
+
+    /// Whether another claim was spent meanwhile.
+    pub(crate) fn is_spent(&self) -> bool {
+        table().get(&self.brand).is_some_and(|entry| entry.tie == Tie::Spent)
+    }
+
+    fn tie(&self, tie: Tie) {
+        if let Some(entry) = table().get_mut(&self.brand)
+            && entry.tie != Tie::Spent
+        {
+            entry.tie = tie;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut table = table();
+        if let Some(entry) = table.get_mut(&self.brand) {
+            entry.claims -= 1;
+            if entry.claims == 0 && entry.tie == Tie::Tentative {
+                table.remove(&self.brand);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    brand! { First => u8, Second => u8 }
+    brand! { First => u8, Second => u8, Third => u8, Fourth => u8 }
 
-    fn vas(vid: u64) -> Bound {
-        Bound { vid, name: format!("vas-{vid}") }
+    fn vas(vid: u64, sid: u64) -> Bound {
+        Bound { vid, sid, name: format!("vas-{vid}") }
+    }
+
+    fn conflict<V: Brand>(bound: Bound) -> Option<Conflict> {
+        claim::<V>(bound).err()
     }
 
     #[test]
-    fn a_brand_stays_with_the_first_vas_it_was_used_for() {
-        assert_eq!(bind::<First>(vas(1)), Ok(()));
-        assert_eq!(bind::<First>(vas(1)), Ok(()));
-        assert_eq!(bind::<First>(vas(2)), Err(vas(1)));
-        assert_eq!(bind::<Second>(vas(2)), Ok(()));
+    fn a_brand_stays_with_the_first_vas_it_was_kept_for() {
+        claim::<First>(vas(1, 5)).unwrap().keep();
+        assert_eq!(conflict::<First>(vas(1, 5)), None);
+        assert_eq!(conflict::<First>(vas(2, 5)), Some(Conflict::Taken(vas(1, 5))));
+        assert_eq!(conflict::<Second>(vas(2, 5)), None);
+    }
+
+    #[test]
+    fn a_brand_does_not_move_to_a_segment_that_takes_the_place_of_another() {
+        claim::<Third>(vas(1, 5)).unwrap().keep();
+        assert_eq!(conflict::<Third>(vas(1, 6)), Some(Conflict::Replaced));
+    }
+
+    #[test]
+    fn a_claim_that_is_not_kept_leaves_the_brand_free_and_a_spent_one_does_not() {
+        let (one, another) = (claim::<Fourth>(vas(1, 5)).unwrap(), claim::<Fourth>(vas(1, 5)));
+        drop(one);
+        assert_eq!(conflict::<Fourth>(vas(2, 5)), Some(Conflict::Taken(vas(1, 5))));
+        drop(another);
+        let claimed = claim::<Fourth>(vas(2, 5)).unwrap();
+        claimed.spend();
+        assert!(claimed.is_spent());
+        claimed.keep();
+        assert_eq!(conflict::<Fourth>(vas(2, 5)), Some(Conflict::Spent));
+        assert_eq!(conflict::<Fourth>(vas(3, 5)), Some(Conflict::Spent));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use abi::Errno;
+use abi::{Errno, SegId};
 
 use crate::alloc::AllocError;
 use crate::call_page::NotUnderSpacejmp;
@@ -38,7 +38,7 @@ pub enum Error {
     NotUnderSpacejmp(#[from] NotUnderSpacejmp),
 
     /// A call failed.
-    #[error("cannot {verb} {kind} `{name}`: {errno}")]
+    #[error("cannot {verb} {kind} `{name}`: {errno}{}", explain(*errno))]
     Call {
         /// What was to be done.
         verb: &'static str,
@@ -71,6 +71,53 @@ pub enum Error {
         taken_by: String,
     },
 
+    /// The brand stands for this VAS with another data segment, which was taken out since:
+    /// pointers into that one may still be in use. Another process, or another brand, can open it.
+    #[error(
+        "`{space}` has another data segment than when this process first opened it as `{brand}`; \
+         open it in a new process"
+    )]
+    Replaced {
+        /// The brand.
+        brand: &'static str,
+        /// The space.
+        space: String,
+    },
+
+    /// An `init` with this brand failed, or panicked, and left memory allocated: pointers to it
+    /// may still be in use, so no other memory may be given out under the brand. Another
+    /// process, or another brand, can make or open the space.
+    #[error(
+        "an `init` with brand `{brand}` failed in this process and left memory behind, so the brand \
+         cannot be used for `{space}`; open it in a new process"
+    )]
+    BrandSpent {
+        /// The brand.
+        brand: &'static str,
+        /// The space.
+        space: String,
+    },
+
+    /// The VAS no longer has the segments it had when this [`Space`](crate::Space) attached it,
+    /// or has them with other rights.
+    #[error("the segments of `{space}` have been changed since it was opened; open it again")]
+    Changed {
+        /// The space.
+        space: String,
+    },
+
+    /// A thread of this process is inside a space whose segments are at the same addresses, and
+    /// stays: references it may have given to other threads would point to something else.
+    #[error(
+        "cannot enter `{space}`: a thread of this process is inside another space at the same \
+         addresses, and did not leave within {} seconds",
+        crate::space::PATIENCE.as_secs()
+    )]
+    SameAddresses {
+        /// The space that was to be entered.
+        space: String,
+    },
+
     /// The lock was not to be had at once, or not in time.
     #[error("`{space}` is locked by others (waited {waited:?})")]
     Locked {
@@ -92,6 +139,19 @@ pub enum Error {
     NotLockable {
         /// The space.
         space: String,
+    },
+
+    /// The VAS lists a segment whose file is not in the store any more. Nothing was made in its
+    /// stead.
+    #[error(
+        "segment {sid} of address space `{space}` is not in the store: restore its file, or give it \
+         up with `spacejmp vas detach {space} {sid}`"
+    )]
+    SegmentLost {
+        /// The space.
+        space: String,
+        /// The segment's id.
+        sid: SegId,
     },
 
     /// There is a VAS of that name, but nothing to begin with.
@@ -119,8 +179,8 @@ pub enum Error {
         found_line: String,
     },
 
-    /// What is in the segment cannot be a heap.
-    #[error("segment `{space}` holds no heap: {reason}")]
+    /// What is in the segment is no heap that this program can use.
+    #[error("segment `{space}` holds no heap that this program can use: {reason}")]
     Damaged {
         /// The space.
         space: String,
@@ -133,6 +193,21 @@ pub enum Error {
     Alloc(#[from] AllocError),
 }
 
+/// What the number means for an object of a store, where Linux's words do not say it.
+fn explain(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EUCLEAN => " (its file is damaged; `spacejmp store check` says where)",
+        Errno::ENODATA => {
+            " (its file is shorter than it must be, or a part of it is missing; `spacejmp store \
+             check` says what to do)"
+        }
+        Errno::EOPNOTSUPP => " (made by a newer spacejmp, or for another machine; it is whole)",
+        Errno::EOWNERDEAD => " (a program died while it was writing)",
+        Errno::EIO => " (the host could not read or write its file)",
+        _ => "",
+    }
+}
+
 impl Error {
     /// The number that C programs would see, where there is one.
     #[must_use]
@@ -143,6 +218,9 @@ impl Error {
             Error::Locked { waited, .. } if waited.is_zero() => Some(Errno::EAGAIN),
             Error::Locked { .. } => Some(Errno::ETIMEDOUT),
             Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
+            Error::Changed { .. } => Some(Errno::ESTALE),
+            Error::SameAddresses { .. } => Some(Errno::EDEADLK),
+            Error::SegmentLost { .. } => Some(Errno::ENODATA),
             Error::Alloc(_) => Some(Errno::ENOMEM),
             _ => None,
         }

@@ -49,7 +49,9 @@ pub enum HeapError {
         found: u64,
     },
     /// Made by another version of this library.
-    #[error("the heap has format {found}, this program knows format {known}")]
+    #[error(
+        "the heap has format {found}, made by another version of spacejmp; this program knows format {known}"
+    )]
     Version {
         /// The heap's.
         found: u32,

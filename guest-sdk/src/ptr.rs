@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use crate::alloc::AllocError;
 use crate::boxed;
-use crate::brand::Brand;
+use crate::brand::{Brand, Invariant};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, In, Mode, Write};
@@ -49,7 +49,7 @@ pub use slice::VSlice;
 #[repr(transparent)]
 pub struct VPtr<T, V: Brand> {
     value: NonNull<T>,
-    _points: PhantomData<(*const T, fn() -> V)>,
+    _points: PhantomData<(*mut T, Invariant<V>)>,
 }
 
 // SAFETY: any thread with a token may read the value, and with an exclusive one write and

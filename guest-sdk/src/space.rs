@@ -3,6 +3,8 @@
 //! - [`seat`]: the switch; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 
+pub(crate) mod ground;
+mod init;
 mod options;
 pub(crate) mod plain;
 pub(crate) mod seat;
@@ -21,17 +23,17 @@ use abi::Errno;
 
 use crate::alloc::{AllocError, SpaceHeap};
 use crate::boxed;
-use crate::brand::{self, Bound, Brand};
+use crate::brand::{self, Bound, Brand, Claim, Conflict, Invariant};
 use crate::error::{Error, Kind, Result};
 use crate::objects::vas::Vas;
 use crate::place::{self, Scope};
-use crate::sys::seg_command;
 use crate::token::{At, In, Mode, Read, Write};
 use plain::Plain;
 use seat::{Access, Seat, Wait};
 use visit::{Dead, Refused, Target, access, visit};
 use vm::VmSpace;
 
+pub(crate) use ground::PATIENCE;
 pub use options::SpaceOptions;
 
 /// A VAS whose root object is a `V::Root`.
@@ -43,7 +45,7 @@ pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
     root: NonNull<V::Root>,
-    _brand: PhantomData<fn() -> V>,
+    _brand: Invariant<V>,
 }
 
 #[derive(Debug)]
@@ -79,19 +81,20 @@ impl<V: Brand> Space<V> {
         limit: usize,
         init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
     ) -> Result<Space<V>> {
+        check_home("memory")?;
         let plain = Box::new(Plain::new(limit));
         let name = format!("memory-{:x}", plain.id & !(1 << 63));
-        bind::<V>(plain.id, &name)?;
+        let claim = claim::<V>(plain.id, 0, &name)?;
         let backend = Backend::Plain(plain);
         let target = backend.target(Access::Exclusive)?;
-        check_home(&name)?;
         // SAFETY: the thread is at home; the backend outlives the visit.
         let root = unsafe {
             visit::<V, Write, _>(target, Wait::Forever, Dead::Refuse, |at| {
-                boxed::allocate(&at, init(&at)?)
+                init::watched(&claim, || boxed::allocate_root(&at, init(&at)?))
             })
         };
         let root = root.map_err(|refused| refusal(&name, None, refused))??;
+        claim.keep();
         Ok(Space { name, backend, root, _brand: PhantomData })
     }
 
@@ -143,7 +146,8 @@ impl<V: Brand> Space<V> {
             match &self.backend {
                 Backend::Plain(_) => Ok(result),
                 Backend::Vm(vm) => {
-                    vm.segment.control(seg_command::RECOVER, 0, "recover").map(|()| result)
+                    // SAFETY: `repair` has made it valid, as the caller promises.
+                    unsafe { vm.segment.recover() }.map(|()| result)
                 }
             }
         };
@@ -241,13 +245,17 @@ impl<V: Brand> Space<V> {
         let _paused = place::with_scope(Scope::Outside);
         let target = self.backend.target(access::<M>())?;
         let inside = |at| {
+            if M::WRITABLE {
+                // SAFETY: the thread is inside, writable.
+                unsafe { self.backend.check_heap(&self.name) }?;
+            }
             // SAFETY: the root is what the space was opened or made with.
             let mut token = unsafe { In::new(at, self.root) };
-            f(&mut token)
+            Ok(f(&mut token))
         };
         // SAFETY: the caller's promise; the space outlives the visit.
         unsafe { visit(target, wait, dead, inside) }
-            .map_err(|refused| refusal(&self.name, limit, refused))
+            .map_err(|refused| refusal(&self.name, limit, refused))?
     }
 }
 
@@ -293,10 +301,24 @@ impl Backend {
                 let lock = NonNull::from(&plain.lock);
                 let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
                 let vh = place::current().seat.vh;
-                Ok(Target { seat: Seat { vh, plain: Some((lock, access)) }, heap })
+                Ok(Target { seat: Seat { vh, plain: Some((lock, access)), ground: None }, heap })
             }
             Backend::Vm(vm) => vm.target(access),
         }
+    }
+}
+
+impl Backend {
+    /// Whether this program can allocate there: looked at once, before the first visit that may,
+    /// so that the error says why instead of being one of memory.
+    ///
+    /// # Safety
+    /// The thread is inside the space, writable.
+    unsafe fn check_heap(&self, space: &str) -> Result<()> {
+        let Backend::Vm(vm) = self else { return Ok(()) };
+        // SAFETY: the caller's promise.
+        unsafe { vm.heap.ensure_known() }
+            .map_err(|reason| Error::Damaged { space: space.to_owned(), reason })
     }
 }
 
@@ -315,11 +337,12 @@ fn check_home(space: &str) -> Result<()> {
     }
 }
 
-fn bind<V: Brand>(vid: u64, name: &str) -> Result<()> {
-    brand::bind::<V>(Bound { vid, name: name.to_owned() }).map_err(|taken| Error::BrandTaken {
-        brand: V::NAME,
-        space: name.to_owned(),
-        taken_by: taken.name,
+fn claim<V: Brand>(vid: u64, sid: u64, name: &str) -> Result<Claim> {
+    let (brand, space) = (V::NAME, name.to_owned());
+    brand::claim::<V>(Bound { vid, sid, name: space.clone() }).map_err(|conflict| match conflict {
+        Conflict::Taken(of) => Error::BrandTaken { brand, space, taken_by: of.name },
+        Conflict::Replaced => Error::Replaced { brand, space },
+        Conflict::Spent => Error::BrandSpent { brand, space },
     })
 }
 
@@ -327,6 +350,8 @@ fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
     let space = name.to_owned();
     match (refused, limit) {
         (Refused::OwnerDead, _) => Error::Inconsistent { space },
+        (Refused::Switch(Errno::ESTALE), _) => Error::Changed { space },
+        (Refused::Switch(Errno::EDEADLK), _) => Error::SameAddresses { space },
         (Refused::Switch(Errno::EAGAIN | Errno::ETIMEDOUT), Some(waited)) => {
             Error::Locked { space, waited }
         }

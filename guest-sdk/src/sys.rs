@@ -18,6 +18,12 @@
 //!   read or change the store's files. The VMM's log names the file.
 //!
 //! A call that fails has changed nothing, except where its documentation says otherwise.
+//!
+//! # Which are `unsafe`
+//! Those that move the thread, and those by which one says what content is:
+//! [`seg_root_set`] and [`seg_recover`]. The others cannot make the safe types lie: instances that
+//! a [`Space`](crate::Space) or an [`Attached`](crate::Attached) uses are its own (`EBUSY` for
+//! [`vas_detach`]), and a space notices when the segments of its VAS are changed.
 
 mod seg;
 mod switch;
@@ -34,12 +40,13 @@ pub use abi::objects::{
 };
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
-    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_root_get, seg_root_set,
-    seg_stat, seg_sync,
+    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_recover, seg_root_get,
+    seg_root_set, seg_stat, seg_sync,
 };
 pub use switch::{
     VasHandle, hyper_null, null, vas_current, vas_switch, vas_switch_timeout, vas_try_switch,
 };
+pub(crate) use vas::vas_detach_owned;
 pub use vas::{
     EMPTY_VAS_STAT, vas_attach, vas_clone, vas_create, vas_ctl, vas_delete, vas_detach, vas_find,
     vas_list, vas_segments, vas_stat,
@@ -87,7 +94,8 @@ mod tests {
         missing(seg_alloc("a", &SegParams::default()).map(|_| ()));
         missing(seg_stat(sid).map(|_| ()));
         missing(seg_attach_local(vh, sid, Right::Read));
-        missing(seg_root_set(sid, &SegRoot::default()));
+        // SAFETY: there is no segment.
+        missing(unsafe { seg_root_set(sid, &SegRoot::default()) });
         // SAFETY: there is nothing to switch to.
         missing(unsafe { vas_switch(vh) });
     }

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use crate::brand::Brand;
+use crate::brand::{Brand, Invariant};
 
 mod sealed {
     pub trait Sealed {}
@@ -56,7 +56,7 @@ impl Mode for Write {
 /// of owner and witness allow reading for `'a`, `&'a mut` of the owner and `&'a At<V, Write>`
 /// writing.
 pub struct At<V, M> {
-    _of: PhantomData<fn() -> (V, M)>,
+    _of: PhantomData<(Invariant<V>, Invariant<M>)>,
     // As an array, which keeps the standard library's `PhantomData` out of the compiler's message.
     _not_send: [*mut (); 0],
 }

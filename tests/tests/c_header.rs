@@ -58,6 +58,8 @@ fn twin() -> String {
     same("VAS_ATTACH_READ_ONLY", attach::READ_ONLY);
     same("VAS_ATTACH_NO_TAG", attach::NO_TAG);
     same("VAS_ATTACH_POPULATE", attach::POPULATE);
+    same("VAS_ATTACH_OWNED", attach::OWNED);
+    same("VAS_ATTACH_PINNED", attach::PINNED);
     same("VAS_CTL_SET_MODE", vas_ctl::SET_MODE);
     same("VAS_CTL_SET_TAGGED", vas_ctl::SET_TAGGED);
     same("VAS_CTL_SET_INSTANCE_TAGGED", vas_ctl::SET_INSTANCE_TAGGED);

@@ -77,7 +77,16 @@ fn a_store_with_any_one_byte_changed_is_refused_or_sound() {
     let vid = store.create_vas(&name("v"), Mode::PRIVATE).expect("made");
     store.attach_segment(vid, sid, Right::Write).expect("attached");
     let mut archive = Vec::new();
-    store.export_vas(vid, &mut archive, "archive".as_ref(), &mut |_| {}).expect("exported");
+    vmm::vas::content::export_vas(
+        &store,
+        vid,
+        &mut archive,
+        "archive".as_ref(),
+        None,
+        &|| false,
+        &mut |_| {},
+    )
+    .expect("exported");
     let read = |path: &str| std::fs::read(store.path().join(path)).expect("it is there");
     let manifest = read("vas/v/manifest");
     let lines = manifest.split_inclusive(|byte| *byte == b'\n').skip(1);

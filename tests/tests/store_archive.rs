@@ -11,6 +11,7 @@ use abi::objects::{Lifetime, Right, SegRoot};
 use serde_json::Value;
 use tests::guests::{self, Profile};
 use vmm::store::{Mode, Name, SegmentSpec, Store};
+use vmm::vas::content::export_vas;
 
 fn run<S: AsRef<OsStr>>(store: &Path, args: &[S]) -> Output {
     let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
@@ -156,7 +157,8 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
     let original = source(&folder.path().join("from"));
     let vid = original.find_vas(&name("map")).expect("there");
     let mut archive = Vec::new();
-    original.export_vas(vid, &mut archive, "x".as_ref(), &mut |_| {}).expect("exported");
+    export_vas(&original, vid, &mut archive, "x".as_ref(), None, &|| false, &mut |_| {})
+        .expect("exported");
     let store = Store::open_or_create(&folder.path().join("to")).expect("a new store");
     let empty = files(store.path());
     let import =
@@ -175,7 +177,16 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
             Ok(imported) => {
                 harmless += 1;
                 let mut again = Vec::new();
-                store.export_vas(imported.vid, &mut again, "x".as_ref(), &mut |_| {}).expect("ok");
+                export_vas(
+                    &store,
+                    imported.vid,
+                    &mut again,
+                    "x".as_ref(),
+                    None,
+                    &|| false,
+                    &mut |_| {},
+                )
+                .expect("ok");
                 assert_eq!(again, archive, "byte {at}");
                 store.delete_vas(imported.vid).expect("deleted");
                 for (_, sid) in imported.segments {

@@ -4,38 +4,125 @@
 //! is in: below the VAS region it is the private region's, above it belongs to whatever that
 //! instance has attached there. [`UserMemory`] is that pair, made by `ThreadCtx::user`; a call
 //! that takes a pointer goes through it and through nothing else.
+//!
+//! Memory that the host kernel is to read or write is given out as [`Pinned`]: the addresses are
+//! to be had only from it, and it keeps them what they are until it is dropped.
 
-use abi::Errno;
+use abi::layout::is_of_segments;
+use abi::{Errno, PAGE_SIZE};
 
 use crate::process::Process;
+use crate::space::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
 use crate::space::{Access, Space};
+use crate::vas::Vases;
+use crate::vas::access::Pins;
 use crate::vm::memory::HostRange;
+
+/// Longest path Linux accepts, its terminating NUL included.
+const PATH_MAX: usize = 4096;
 
 /// The memory of a process, seen from one of its instances.
 #[derive(Clone, Copy, Debug)]
 pub struct UserMemory<'a> {
     private: &'a Space,
+    vases: &'a Vases,
+    vh: u32,
+}
+
+/// Memory of the program's that a system call may use until this is dropped.
+#[derive(Debug)]
+#[must_use = "the addresses may be used only as long as this is kept"]
+pub struct Pinned<'a>(Parts<'a>);
+
+#[derive(Debug)]
+enum Parts<'a> {
+    /// Banks stay mapped as long as the process.
+    Private(Vec<HostRange<'a>>),
+    Segments(Pins),
+}
+
+impl Pinned<'_> {
+    /// The pieces, in the order of the program's addresses.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<HostRange<'_>> {
+        match &self.0 {
+            Parts::Private(ranges) => ranges.clone(),
+            Parts::Segments(pins) => pins.ranges().iter().map(|pin| pin.range()).collect(),
+        }
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match &self.0 {
+            Parts::Private(ranges) => ranges.iter().map(|range| range.len() as u64).sum(),
+            Parts::Segments(pins) => pins.bytes(),
+        }
+    }
+}
+
+/// An aligned 32-bit word, for a host futex on it, until this is dropped.
+#[derive(Debug)]
+pub struct FutexWord<'a>(Pinned<'a>);
+
+impl FutexWord<'_> {
+    /// Its host address.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u32 {
+        self.0.ranges().first().map_or(std::ptr::null_mut(), |range| range.as_ptr().cast())
+    }
 }
 
 impl<'a> UserMemory<'a> {
-    /// The memory of `process`, seen from where the calling thread is.
+    /// The memory of `process`, seen from its instance `vh`. What is there is looked up at each
+    /// use: a handle of nothing has no segments.
     #[must_use]
-    pub fn new(process: &'a Process) -> UserMemory<'a> {
-        UserMemory { private: &process.space }
+    pub fn new(process: &'a Process, vh: u32) -> UserMemory<'a> {
+        UserMemory { private: &process.space, vases: &process.vases, vh }
+    }
+
+    /// Calls `f` with each piece of the memory, up to the first byte that is not accessible;
+    /// returns how many bytes come before it.
+    fn pieces(
+        &self,
+        gva: u64,
+        len: u64,
+        access: Access,
+        f: &mut PieceFn<'_>,
+    ) -> Result<u64, Errno> {
+        if !is_of_segments(gva) {
+            return self.private.pieces(gva, len, access, f);
+        }
+        let pins = self.vases.pin(self.vh, gva, len, access)?;
+        for pin in pins.ranges() {
+            f(pin.range(), Backed::File)?;
+        }
+        Ok(pins.bytes())
     }
 
     /// The host ranges behind `len` bytes at `gva`, as far as the program could access them.
     ///
     /// # Errors
     /// `EFAULT` when not even the first byte is accessible (and `len` is not 0).
-    pub fn ranges(&self, gva: u64, len: u64, access: Access) -> Result<Vec<HostRange>, Errno> {
-        self.private.ranges(gva, len, access)
+    pub fn ranges(&self, gva: u64, len: u64, access: Access) -> Result<Pinned<'a>, Errno> {
+        let parts = if is_of_segments(gva) {
+            Parts::Segments(self.vases.pin(self.vh, gva, len, access)?)
+        } else {
+            let mut ranges = Vec::new();
+            self.private.pieces(gva, len, access, |range, _| {
+                ranges.push(range);
+                Ok(())
+            })?;
+            Parts::Private(ranges)
+        };
+        let pinned = Pinned(parts);
+        if pinned.bytes() == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(pinned) }
     }
 
     /// Whether the program could access all `len` bytes at `gva` that way.
     #[must_use]
     pub fn is_accessible(&self, gva: u64, len: u64, access: Access) -> bool {
-        self.private.is_accessible(gva, len, access)
+        self.pieces(gva, len, access, &mut |_, _| Ok(())) == Ok(len)
     }
 
     /// Copies the program's memory out, all or nothing.
@@ -43,7 +130,8 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
-        self.private.copy_in(gva, buf)
+        let len = buf.len() as u64;
+        copy_pieces_in(buf, |f| self.pieces(gva, len, Access::Read, f))
     }
 
     /// Copies into the program's memory. On an error some bytes may have been written, as
@@ -52,7 +140,7 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
-        self.private.copy_out(gva, buf)
+        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, Access::Write, f))
     }
 
     /// A little-endian word.
@@ -60,7 +148,9 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn read_u64(&self, gva: u64) -> Result<u64, Errno> {
-        self.private.read_u64(gva)
+        let mut bytes = [0; 8];
+        self.copy_in(gva, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     /// A little-endian half word.
@@ -68,7 +158,9 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn read_u32(&self, gva: u64) -> Result<u32, Errno> {
-        self.private.read_u32(gva)
+        let mut bytes = [0; 4];
+        self.copy_in(gva, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
     }
 
     /// A path: the bytes before the first NUL.
@@ -76,14 +168,32 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`, or `ENAMETOOLONG` when no NUL comes within 4096 bytes.
     pub fn read_path(&self, gva: u64) -> Result<Vec<u8>, Errno> {
-        self.private.read_path(gva)
+        let mut path = Vec::new();
+        let mut at = gva;
+        while path.len() < PATH_MAX {
+            // To the end of the page: the next one may be out of bounds.
+            let room = (PAGE_SIZE - at % PAGE_SIZE).min((PATH_MAX - path.len()) as u64);
+            let mut piece = vec![0; (room as usize).min(256)];
+            self.copy_in(at, &mut piece)?;
+            if let Some(nul) = piece.iter().position(|&b| b == 0) {
+                piece.truncate(nul);
+                path.extend_from_slice(&piece);
+                return Ok(path);
+            }
+            at = at.checked_add(piece.len() as u64).ok_or(Errno::EFAULT)?;
+            path.extend_from_slice(&piece);
+        }
+        Err(Errno::ENAMETOOLONG)
     }
 
-    /// The host address of an aligned 32-bit word, for a host futex on it.
+    /// An aligned 32-bit word, for a host futex on it that accesses it that way.
     ///
     /// # Errors
     /// `EINVAL` when unaligned, `EFAULT` when not accessible.
-    pub fn futex_word(&self, gva: u64) -> Result<HostRange, Errno> {
-        self.private.futex_word(gva)
+    pub fn futex_word(&self, gva: u64, access: Access) -> Result<FutexWord<'a>, Errno> {
+        if !gva.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        self.ranges(gva, 4, access).map(FutexWord)
     }
 }

@@ -25,14 +25,17 @@ unsafe extern "C" fn vas_set_root(root: *const c_void, of: *const Type) -> c_int
 unsafe fn set(address: u64, of: *const Type) -> Result<(), Errno> {
     let heap = here::writable_heap()?;
     if address == 0 {
-        return sys::seg_root_set(heap.sid, &SegRoot::default());
+        // SAFETY: it says that nothing is there; what the program makes of it is its own affair.
+        return unsafe { sys::seg_root_set(heap.sid, &SegRoot::default()) };
     }
     // SAFETY: the caller's promise.
     let text = unsafe { text_of(of) }?;
     // SAFETY: the thread is inside, and the C programmer sees to it that nobody else is.
     unsafe { heap.raw.set_text(&text, &mut crate::heap::grow(heap.sid)) }.ok_or(Errno::ENOMEM)?;
     // Last of all: who finds a root finds it complete.
-    sys::seg_root_set(heap.sid, &SegRoot { address, fingerprint: Fingerprint::of(&text).0 })
+    let root = SegRoot { address, fingerprint: Fingerprint::of(&text).0 };
+    // SAFETY: `spacejmp.h` asks for the address of an object that the type describes.
+    unsafe { sys::seg_root_set(heap.sid, &root) }
 }
 
 #[unsafe(no_mangle)]

@@ -202,7 +202,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
     }
 
     fn make(&mut self, capacity: usize) -> Result<(), AllocError> {
-        let mut table = HashTable::new_in(VAlloc::new());
+        let mut table = HashTable::new_in(VAlloc::of_owner());
         table.try_reserve(capacity.max(1), |_| 0).map_err(|error| no_room::<V>(&error))?;
         self.seed = RandomState::new().hash_one(0);
         self.table = Some(ManuallyDrop::new(table));

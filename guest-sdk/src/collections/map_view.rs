@@ -11,7 +11,7 @@ use super::key::VKey;
 use super::map::VHashMap;
 use super::within::Within;
 use super::words;
-use crate::alloc::AllocError;
+use crate::alloc::{AllocError, VAlloc};
 use crate::brand::Brand;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -366,7 +366,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// [`clear`](MapMut::clear) keeps it.
     pub fn drain(&mut self) -> impl ExactSizeIterator<Item = (K, T)> + FusedIterator {
         let table =
-            self.map.take().unwrap_or_else(|| hashbrown::HashTable::new_in(Default::default()));
+            self.map.take().unwrap_or_else(|| hashbrown::HashTable::new_in(VAlloc::of_owner()));
         Within::new(table.into_iter(), self.at)
     }
 

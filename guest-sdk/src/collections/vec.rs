@@ -67,7 +67,7 @@ impl<T, V: Brand> VVec<T, V> {
     #[inline]
     #[must_use]
     pub const fn new() -> VVec<T, V> {
-        VVec { inner: ManuallyDrop::new(Vec::new_in(VAlloc::new())) }
+        VVec { inner: ManuallyDrop::new(Vec::new_in(VAlloc::of_owner())) }
     }
 }
 
@@ -166,7 +166,7 @@ impl<T, V: Brand> VVec<T, V> {
     /// Takes the vector and leaves an empty one, which owns nothing.
     #[inline]
     fn take(&mut self) -> Vec<T, VAlloc<V>> {
-        std::mem::replace(&mut *self.inner, Vec::new_in(VAlloc::new()))
+        std::mem::replace(&mut *self.inner, Vec::new_in(VAlloc::of_owner()))
     }
 
     /// How many values there are. No token is needed: the number is not in `V`'s heap.

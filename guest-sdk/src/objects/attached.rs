@@ -33,8 +33,15 @@ impl AttachOptions {
         AttachOptions { flags: self.flags | attach::POPULATE }
     }
 
+    /// With the segments that the VAS has now, for good: when it loses one, or has it with another
+    /// right, a switch into the instance is `ESTALE`.
+    pub(crate) fn pinned(self) -> AttachOptions {
+        AttachOptions { flags: self.flags | attach::PINNED }
+    }
+
+    /// Its number is given out again when it is detached, so only its owner may do that.
     pub(crate) fn flags(self) -> u64 {
-        self.flags
+        self.flags | attach::OWNED
     }
 }
 
@@ -54,7 +61,7 @@ impl Attached {
         Attached { vh, name }
     }
 
-    /// The handle, for as long as this lives.
+    /// The handle, for as long as this lives: nobody else can detach it.
     #[must_use]
     pub fn handle(&self) -> VasHandle {
         self.vh
@@ -93,15 +100,15 @@ impl Attached {
     /// As [`vas_detach`](sys::vas_detach): `EBUSY` while a thread is inside. It stays attached
     /// until the process ends then.
     pub fn detach(self) -> Result<()> {
-        let this = std::mem::ManuallyDrop::new(self);
-        let name = this.name.clone();
-        sys::vas_detach(this.vh).map_err(failed("detach", Kind::Vas, name))
+        let mut this = std::mem::ManuallyDrop::new(self);
+        let name = std::mem::take(&mut this.name);
+        sys::vas_detach_owned(this.vh).map_err(failed("detach", Kind::Vas, name))
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
         // With a thread inside (`EBUSY`) it stays, as documented. Nothing else can go wrong.
-        let _ = sys::vas_detach(self.vh);
+        let _ = sys::vas_detach_owned(self.vh);
     }
 }

@@ -252,12 +252,23 @@ impl Segment {
         self.control(seg_command::SET_PAGES, pages as u64, "set the pages of")
     }
 
-    pub(crate) fn control(&self, command: u64, argument: u64, verb: &'static str) -> Result<()> {
+    fn control(&self, command: u64, argument: u64, verb: &'static str) -> Result<()> {
         sys::seg_ctl(self.id, command, argument).map_err(self.failed(verb))
     }
 
-    pub(crate) fn set_root(&self, root: &SegRoot) -> Result<()> {
-        sys::seg_root_set(self.id, root).map_err(self.failed("set the root of"))
+    /// # Safety
+    /// As [`seg_root_set`](sys::seg_root_set).
+    pub(crate) unsafe fn set_root(&self, root: &SegRoot) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let set = unsafe { sys::seg_root_set(self.id, root) };
+        set.map_err(self.failed("set the root of"))
+    }
+
+    /// # Safety
+    /// As [`seg_recover`](sys::seg_recover).
+    pub(crate) unsafe fn recover(&self) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { sys::seg_recover(self.id) }.map_err(self.failed("recover"))
     }
 
     fn failed(&self, verb: &'static str) -> impl FnOnce(Errno) -> Error {

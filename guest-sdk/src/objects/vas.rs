@@ -169,25 +169,26 @@ impl Vas {
     /// # Errors
     /// As [`vas_segments`](sys::vas_segments) and [`seg_stat`](sys::seg_stat).
     pub fn segments(&self) -> Result<Vec<(Segment, Right)>> {
-        let found = self.segment_infos()?;
+        let (found, _) = self.segment_infos()?;
         Ok(found.into_iter().map(|(info, right)| (Segment::from_info(info), right)).collect())
     }
 
-    /// As [`Vas::segments`], with all that is known of them.
-    pub(crate) fn segment_infos(&self) -> Result<Vec<(SegmentInfo, Right)>> {
+    /// As [`Vas::segments`], with all that is known of them, and which are not in the store: lost,
+    /// or volatile and gone with their last user.
+    pub(crate) fn segment_infos(&self) -> Result<(Vec<(SegmentInfo, Right)>, Vec<SegId>)> {
         let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(self.id, buffer, cursor);
         let found = all(Attachment::default(), list).map_err(self.failed("list segments of"))?;
-        let mut infos = Vec::new();
+        let (mut infos, mut missing) = (Vec::new(), Vec::new());
         for attachment in found {
             let (id, right) = (SegId::new(attachment.sid), Right::from_raw(attachment.right));
             let (Some(id), Some(right)) = (id, right) else { continue };
             match sys::seg_stat(id) {
                 Ok(stat) => infos.extend(SegmentInfo::new(&stat).map(|info| (info, right))),
-                Err(Errno::ENOENT) => {}
+                Err(Errno::ENOENT) => missing.push(id),
                 Err(errno) => return Err(self.failed("list segments of")(errno)),
             }
         }
-        Ok(infos)
+        Ok((infos, missing))
     }
 
     /// Puts a segment into the VAS, for everybody who has it attached or will.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::VPtr;
-use crate::brand::Brand;
+use crate::brand::{Brand, Invariant};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{In, Mode, Write};
@@ -49,7 +49,7 @@ use crate::token::{In, Mode, Write};
 pub struct VSlice<T, V: Brand> {
     first: NonNull<T>,
     len: usize,
-    _points: PhantomData<(*const T, fn() -> V)>,
+    _points: PhantomData<(*mut T, Invariant<V>)>,
 }
 
 // SAFETY: as for `VPtr`, which it is to each of its values.

@@ -8,15 +8,15 @@ use abi::Errno;
 use super::seat::{Access, Wait};
 use super::visit::{Dead, visit};
 use super::vm::VmSpace;
-use super::{Backend, Space, bind, check_home, refusal};
+use super::{Backend, Space, check_home, claim, init, refusal};
 use crate::alloc::AllocError;
 use crate::boxed;
-use crate::brand::Brand;
+use crate::brand::{Brand, Claim, Invariant};
 use crate::error::{Error, Result};
 use crate::layout::TypeLayout;
 use crate::objects::segment::Segment;
 use crate::objects::vas::Vas;
-use crate::sys::{Lifetime, PagePolicy, Right, SegRoot, seg_command};
+use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
 use crate::token::{At, Read, Write};
 
 /// How a space is made, from [`Space::options`]; opening one that exists needs none of it.
@@ -29,7 +29,7 @@ pub struct SpaceOptions<V> {
     mode: u32,
     lifetime: Lifetime,
     pages: PagePolicy,
-    _brand: PhantomData<fn() -> V>,
+    _brand: Invariant<V>,
 }
 
 impl<V: Brand> SpaceOptions<V> {
@@ -131,7 +131,11 @@ impl<V: Brand> SpaceOptions<V> {
         check_home(name)?;
         match Space::open(name) {
             Err(Error::NoRoot { .. }) => {}
-            Err(err) if err.errno() == Some(Errno::ENOENT) => {}
+            // Volatile content goes with its last user, and the VAS stays.
+            Err(Error::SegmentLost { .. }) if self.lifetime == Lifetime::Volatile => {}
+            // No such VAS, and nothing else: whatever else is missing is not to be made anew.
+            Err(Error::Call { verb: "find", kind: crate::error::Kind::Vas, errno, .. })
+                if errno == Errno::ENOENT => {}
             other => return other,
         }
         let vas = Vas::options().mode(self.mode).open_or_create(name)?;
@@ -162,15 +166,18 @@ impl<V: Brand> SpaceOptions<V> {
     ) -> Result<Space<V>> {
         let name = vas.name().to_owned();
         let vm = VmSpace::new(vas, true)?;
-        bind::<V>(vm.vas.id().raw(), &name)?;
+        let claim = claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?;
         let target = vm.target(Access::Exclusive)?;
         // Whoever died before there was a root has left nothing that matters.
         // SAFETY: the thread is at home, and `vm` outlives the visit.
         let made = unsafe {
-            visit::<V, Write, _>(target, Wait::Forever, Dead::Accept, |at| make(&vm, &at, init))
+            visit::<V, Write, _>(target, Wait::Forever, Dead::Accept, |at| {
+                make(&vm, &at, &claim, init)
+            })
         };
         match made.map_err(|refused| refusal(&name, None, refused))?? {
             Made::Fresh(root) => {
+                claim.keep();
                 Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
             }
             Made::Found if existing == Existing::IsWelcome => open(vm),
@@ -200,8 +207,12 @@ enum Made<T> {
 fn make<V: Brand>(
     vm: &VmSpace,
     at: &At<V, Write>,
+    claim: &Claim,
     init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
 ) -> Result<Made<V::Root>> {
+    if claim.is_spent() {
+        return Err(Error::BrandSpent { brand: V::NAME, space: vm.vas.name().to_owned() });
+    }
     if vm.segment.root()?.address != 0 {
         return Ok(Made::Found);
     }
@@ -210,13 +221,19 @@ fn make<V: Brand>(
     // SAFETY: the witness says that the thread is inside; without a root nobody uses anything.
     let formatted = unsafe { vm.heap.format(stat.size, layout.text()) };
     formatted.ok_or_else(|| AllocError::new::<V>(layout.text().len()))?;
-    let root = boxed::allocate(at, init(at)?)?;
-    let address = root.expose_provenance().get() as u64;
-    // Last of all: who finds a root finds it complete.
-    vm.segment.set_root(&SegRoot { address, fingerprint: layout.fingerprint().0 })?;
-    if stat.inconsistent {
-        vm.segment.control(seg_command::RECOVER, 0, "recover")?;
-    }
+    let root = init::watched(claim, || {
+        let root = boxed::allocate_root(at, init(at)?)?;
+        if stat.inconsistent {
+            // SAFETY: the heap is fresh, and the root object is valid.
+            unsafe { vm.segment.recover() }?;
+        }
+        let address = root.expose_provenance().get() as u64;
+        let record = SegRoot { address, fingerprint: layout.fingerprint().0 };
+        // Last of all: who finds a root finds it complete.
+        // SAFETY: there lies a valid object of this layout, in a heap that `format` has made.
+        unsafe { vm.segment.set_root(&record) }?;
+        Ok::<_, Error>(root)
+    })?;
     Ok(Made::Fresh(root))
 }
 
@@ -238,7 +255,7 @@ pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
         let reason = format!("its root object is at {:#x}", root.address);
         return Err(Error::Damaged { space: name, reason });
     };
-    bind::<V>(vm.vas.id().raw(), &name)?;
+    claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?.keep();
     Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
 }
 

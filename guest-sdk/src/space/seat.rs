@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use abi::Errno;
 
+use super::ground::Ground;
 use super::plain::PlainLock;
 use crate::sys::{VasHandle, vas_switch, vas_switch_timeout, vas_try_switch};
 
@@ -14,13 +15,15 @@ pub(crate) enum Wait {
     Forever,
     Never,
     Until(Instant),
+    /// Forever, to where the thread must go back to.
+    Return,
 }
 
 impl Wait {
     /// What is left of it; `None` for no limit.
     pub(crate) fn remaining(self) -> Option<Duration> {
         match self {
-            Wait::Forever => None,
+            Wait::Forever | Wait::Return => None,
             Wait::Never => Some(Duration::ZERO),
             Wait::Until(end) => Some(end.saturating_duration_since(Instant::now())),
         }
@@ -34,6 +37,8 @@ pub(crate) struct Seat {
     pub(crate) vh: VasHandle,
     /// The lock of plain memory that it holds besides.
     pub(crate) plain: Option<(NonNull<PlainLock>, Access)>,
+    /// The addresses that it counts as inside of.
+    pub(crate) ground: Option<NonNull<Ground>>,
 }
 
 /// Shared or exclusive.
@@ -53,33 +58,40 @@ pub(crate) enum Arrival {
 }
 
 impl Seat {
-    pub(crate) const HOME: Seat = Seat { vh: VasHandle::HOME, plain: None };
+    pub(crate) const HOME: Seat = Seat { vh: VasHandle::HOME, plain: None, ground: None };
 
     /// Moves the calling thread from `self` to `to`. After an error it is where it was.
     ///
     /// # Safety
     /// The thread is at `self`, and no reference into what is there is used until it is back. Locks
-    /// of plain memory outlive its stay.
+    /// of plain memory and grounds outlive its stay.
     pub(crate) unsafe fn go(self, to: Seat, wait: Wait) -> Result<Arrival, Errno> {
         self.unlock();
-        let result = match to.plain {
-            Some((lock, access)) => {
-                // SAFETY: it outlives the stay.
-                unsafe { lock.as_ref() }.lock(access, wait).map(|()| Arrival::Sound)
-            }
-            None => Ok(Arrival::Sound),
-        };
-        let result = match result {
-            Ok(_) if to.vh != self.vh => {
+        let result = match to.lock(wait) {
+            Ok(()) if to.vh != self.vh => {
                 // SAFETY: the caller's promise.
                 unsafe { switch(to.vh, wait) }.inspect_err(|_| to.unlock())
             }
-            other => other,
+            other => other.map(|()| Arrival::Sound),
         };
         if result.is_err() {
-            self.relock();
+            // To where the thread is still, locking does not fail.
+            let _ = self.lock(Wait::Return);
         }
         result
+    }
+
+    /// What the SDK itself keeps of a place, before the switch.
+    fn lock(self, wait: Wait) -> Result<(), Errno> {
+        if let Some((lock, access)) = self.plain {
+            // SAFETY: it outlives the stay.
+            unsafe { lock.as_ref() }.lock(access, wait)?;
+        }
+        if let Some(ground) = self.ground {
+            // SAFETY: it outlives the stay.
+            unsafe { ground.as_ref() }.enter(wait)?;
+        }
+        Ok(())
     }
 
     fn unlock(self) {
@@ -87,12 +99,9 @@ impl Seat {
             // SAFETY: it outlives the stay.
             unsafe { lock.as_ref() }.unlock(access);
         }
-    }
-
-    fn relock(self) {
-        if let Some((lock, access)) = self.plain {
-            // SAFETY: it outlives the stay. Without a limit locking does not fail.
-            let _ = unsafe { lock.as_ref() }.lock(access, Wait::Forever);
+        if let Some(ground) = self.ground {
+            // SAFETY: it outlives the stay.
+            unsafe { ground.as_ref() }.leave();
         }
     }
 }
@@ -105,7 +114,7 @@ unsafe fn switch(vh: VasHandle, wait: Wait) -> Result<Arrival, Errno> {
     loop {
         let result = match wait {
             // SAFETY: the caller's promise.
-            Wait::Forever => unsafe { vas_switch(vh) },
+            Wait::Forever | Wait::Return => unsafe { vas_switch(vh) },
             // SAFETY: the caller's promise.
             Wait::Never => unsafe { vas_try_switch(vh) },
             Wait::Until(_) => {

@@ -37,12 +37,23 @@ impl SegmentHeap {
     /// The thread is inside the space.
     #[inline]
     unsafe fn known(&self) -> Option<RawHeap> {
-        if !self.is_known.load(Ordering::Relaxed) {
-            // SAFETY: the caller's promise.
-            unsafe { self.check() }.ok()?;
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.ensure_known() }.ok()?;
         // SAFETY: `check` found a heap there.
         Some(unsafe { RawHeap::at(self.address()) })
+    }
+
+    /// Looks at the heap unless it was looked at before.
+    ///
+    /// # Safety
+    /// The thread is inside the space.
+    #[inline]
+    pub(crate) unsafe fn ensure_known(&self) -> Result<(), String> {
+        if self.is_known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.check() }
     }
 
     /// Grows the segment.
@@ -137,6 +148,13 @@ unsafe impl SpaceHeap for SegmentHeap {
         let heap = unsafe { self.known() }?;
         // SAFETY: as in `deallocate`.
         unsafe { heap.realloc(block, layout.align(), new, &mut self.grow()) }
+    }
+
+    unsafe fn blocks(&self) -> u64 {
+        // SAFETY: as in `allocate`.
+        let Some(heap) = (unsafe { self.known() }) else { return 0 };
+        // SAFETY: as in `allocate`.
+        unsafe { heap.stats() }.blocks
     }
 
     #[inline]

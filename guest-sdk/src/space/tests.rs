@@ -1,5 +1,6 @@
 //! Visits and owners, over plain memory.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -193,4 +194,71 @@ fn a_brand_is_good_for_one_space() {
     drop(first);
     // A pointer of the first one may be anywhere.
     assert!(Space::<Once>::in_memory(ROOM, |_| Ok(0)).is_err());
+}
+
+/// A brand of the test's own for each way an `init` can go.
+macro_rules! brands {
+    ($($name:ident),*) => { crate::brand! { $($name => Option<VBox<u64, $name>>),* } };
+}
+
+brands!(CleanFailure, CleanPanic, Stashed, StashedInPanic);
+
+fn no_room<V: crate::Brand>() -> AllocError {
+    AllocError::new::<V>(1)
+}
+
+#[test]
+fn an_init_that_fails_and_leaves_nothing_behind_can_be_tried_again() {
+    let failed = Space::<CleanFailure>::in_memory(1 << 20, |at| {
+        let _dropped = VBox::new(at, 1)?;
+        Err(no_room::<CleanFailure>())
+    });
+    assert!(matches!(failed, Err(Error::Alloc(_))), "{failed:?}");
+    assert!(Space::<CleanFailure>::in_memory(1 << 20, |_| Ok(None)).is_ok());
+
+    let panicked = catch_unwind(|| {
+        Space::<CleanPanic>::in_memory(1 << 20, |at| {
+            let _dropped = VBox::new(at, 1)?;
+            panic!("on purpose")
+        })
+    });
+    assert!(panicked.is_err());
+    assert!(Space::<CleanPanic>::in_memory(1 << 20, |_| Ok(None)).is_ok());
+}
+
+#[test]
+fn an_init_that_fails_and_leaves_a_pointer_behind_spends_the_brand() {
+    let mut stash = None;
+    let failed = Space::<Stashed>::in_memory(1 << 20, |at| {
+        stash = Some(VPtr::<[usize; 3], Stashed>::new(at, [7; 3])?);
+        Err(no_room::<Stashed>())
+    });
+    assert!(matches!(failed, Err(Error::Alloc(_))), "{failed:?}");
+    let again = Space::<Stashed>::in_memory(1 << 20, |_| Ok(None));
+    assert!(matches!(again, Err(Error::BrandSpent { .. })), "{again:?}, with {stash:?}");
+
+    let mut stash = None;
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        Space::<StashedInPanic>::in_memory(1 << 20, |at| {
+            stash = Some(VBox::<u64, StashedInPanic>::new(at, 7)?);
+            panic!("on purpose")
+        })
+    }));
+    assert!(panicked.is_err() && stash.is_some());
+    let again = Space::<StashedInPanic>::in_memory(1 << 20, |_| Ok(None));
+    assert!(matches!(again, Err(Error::BrandSpent { .. })), "{again:?}");
+}
+
+#[test]
+fn a_root_of_no_size_and_one_of_large_alignment_have_an_address() {
+    #[derive(Debug, PartialEq, Clone, Copy, crate::Storable)]
+    #[repr(align(4096))]
+    struct Aligned;
+    crate::brand! { Nothing => (), Much => Aligned }
+    let nothing = Space::<Nothing>::in_memory(1 << 20, |_| Ok(())).unwrap();
+    assert_eq!(nothing.enter(|v| *v.root()), Ok(()));
+    assert_eq!(nothing.blocks(), 1);
+    let much = Space::<Much>::in_memory(1 << 20, |_| Ok(Aligned)).unwrap();
+    let address = much.enter(|v| (&raw const *v.root()).addr()).unwrap();
+    assert!(address.is_multiple_of(4096) && address != 0);
 }

@@ -46,7 +46,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         place::set(self.before);
         // SAFETY: the token of the visit is gone, and with it every borrow of what is left.
-        let back = unsafe { self.seat.go(self.before.seat, Wait::Forever) };
+        let back = unsafe { self.seat.go(self.before.seat, Wait::Return) };
         if back != Ok(Arrival::Sound) {
             lost(self.before, back);
         }

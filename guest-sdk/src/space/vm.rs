@@ -1,9 +1,11 @@
 //! Spaces in a VM: the VAS, its data segment, and two instances, one to read and one to write.
 
-use std::sync::OnceLock;
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 
+use super::ground::{Ground, Plot};
 use super::seat::{Access, Seat};
 use super::segment_heap::SegmentHeap;
 use super::visit::Target;
@@ -14,7 +16,6 @@ use crate::objects::segment::{Segment, SegmentInfo};
 use crate::objects::vas::Vas;
 use crate::scope;
 use crate::sys::Right;
-use std::ptr::NonNull;
 
 /// A VAS with its data segment.
 #[derive(Debug)]
@@ -26,20 +27,30 @@ pub(crate) struct VmSpace {
     pub(crate) base: u64,
     /// Its size when it was found; segments grow, and never shrink.
     size_at_first: u64,
-    right: Right,
     may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
-    shared: OnceLock<Attached>,
-    exclusive: OnceLock<Attached>,
+    shared: OnceLock<Instance>,
+    exclusive: OnceLock<Instance>,
+}
+
+/// The VAS attached one way.
+#[derive(Debug)]
+struct Instance {
+    attached: Attached,
+    ground: Arc<Ground>,
 }
 
 impl VmSpace {
     /// The VAS `vas` with the segment of the same name, which must be in it.
     pub(crate) fn new(vas: Vas, may_write: bool) -> Result<VmSpace> {
-        let segments = vas.segment_infos()?;
-        let Some((info, right)) = segments.into_iter().find(|(it, _)| it.name == vas.name()) else {
-            // The one who makes it is not that far, or never came that far.
-            return Err(Error::NoRoot { space: vas.name().to_owned() });
+        let (segments, missing) = vas.segment_infos()?;
+        let Some((info, _)) = segments.into_iter().find(|(it, _)| it.name == vas.name()) else {
+            let space = vas.name().to_owned();
+            return Err(match missing.first() {
+                Some(&sid) => Error::SegmentLost { space, sid },
+                // Whoever makes it is not that far, or never came that far.
+                None => Error::NoRoot { space },
+            });
         };
         scope::note(scope::SEGMENTS);
         let SegmentInfo { base, reserve, size, .. } = info;
@@ -51,7 +62,6 @@ impl VmSpace {
             heap,
             base,
             size_at_first: size,
-            right,
             may_write,
             shared: OnceLock::new(),
             exclusive: OnceLock::new(),
@@ -71,43 +81,54 @@ impl VmSpace {
 
     /// Where to go for such access.
     pub(crate) fn target(&self, access: Access) -> Result<Target> {
-        let attached = match access {
+        let place = match access {
             Access::Shared => &self.shared,
             Access::Exclusive => &self.exclusive,
         };
-        let vh = match attached.get() {
-            Some(attached) => attached.handle(),
+        let instance = match place.get() {
+            Some(instance) => instance,
             None => {
                 let fresh = self.attach(access)?;
                 // Another thread may have been quicker: its instance is as good, and ours goes.
-                attached.get_or_init(|| fresh).handle()
+                place.get_or_init(|| fresh)
             }
         };
         let heap: NonNull<dyn SpaceHeap> = NonNull::from(&self.heap);
-        Ok(Target { seat: Seat { vh, plain: None }, heap })
+        let ground = Some(NonNull::from(&*instance.ground));
+        Ok(Target { seat: Seat { vh: instance.attached.handle(), plain: None, ground }, heap })
     }
 
+    /// What the instance has is looked at when there is one: it is pinned, so that a switch into it
+    /// fails as soon as the VAS has anything else than what is seen here.
     #[cold]
-    fn attach(&self, access: Access) -> Result<Attached> {
+    fn attach(&self, access: Access) -> Result<Instance> {
+        let space = || self.vas.name().to_owned();
+        let no_right = || Error::Call {
+            verb: "write to",
+            kind: Kind::Vas,
+            name: space(),
+            errno: Errno::EACCES,
+        };
+        let options = AttachOptions::new().pinned();
         let options = match access {
-            Access::Shared => AttachOptions::new().read_only(),
-            Access::Exclusive if self.may_write && self.right == Right::Write => {
-                AttachOptions::new()
-            }
-            Access::Exclusive => {
-                return Err(Error::Call {
-                    verb: "write to",
-                    kind: Kind::Vas,
-                    name: self.vas.name().to_owned(),
-                    errno: Errno::EACCES,
-                });
-            }
+            Access::Shared => options.read_only(),
+            Access::Exclusive if self.may_write => options,
+            Access::Exclusive => return Err(no_right()),
         };
         let attached = self.vas.attach(&options)?;
-        // Looked at while it is attached, when it cannot be changed any more.
-        if !self.segment.stat()?.lockable {
-            return Err(Error::NotLockable { space: self.vas.name().to_owned() });
+        let (segments, _) = self.vas.segment_infos()?;
+        let data = segments.iter().find(|(info, _)| info.id == self.segment.id());
+        let Some((info, right)) = data else { return Err(Error::Changed { space: space() }) };
+        if access == Access::Exclusive && *right != Right::Write {
+            return Err(no_right());
         }
-        Ok(attached)
+        if !info.lockable {
+            return Err(Error::NotLockable { space: space() });
+        }
+        let plots = segments.iter().map(|(info, _)| Plot {
+            sid: info.id.raw(),
+            addresses: info.base..info.base.saturating_add(info.reserve),
+        });
+        Ok(Instance { attached, ground: Ground::new(plots.collect()) })
     }
 }

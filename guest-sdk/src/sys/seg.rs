@@ -6,7 +6,7 @@ use abi::call::{
     CALL_SEG_DELETE, CALL_SEG_DETACH, CALL_SEG_DETACH_LOCAL, CALL_SEG_FIND, CALL_SEG_GROW,
     CALL_SEG_LIST, CALL_SEG_ROOT_GET, CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC,
 };
-use abi::objects::{Right, SegId, SegParams, SegRoot, SegStat, VasId};
+use abi::objects::{Right, SegId, SegParams, SegRoot, SegStat, VasId, seg_ctl as seg_command};
 
 use super::switch::VasHandle;
 use super::{bytes, call};
@@ -135,19 +135,38 @@ pub fn seg_detach_local(vh: VasHandle, sid: SegId) -> Result<(), Errno> {
     unsafe { call(CALL_SEG_DETACH_LOCAL, [vh.raw(), sid.raw()]) }.map(|_| ())
 }
 
-/// Carries out one of the commands of [`super::seg_command`] on `sid`.
+/// Carries out one of the commands of [`super::seg_command`] on `sid`, except `RECOVER`, which is
+/// [`seg_recover`].
 ///
 /// # Errors
 /// - `EINVAL`: unknown `cmd`, or an `arg` it does not take.
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EACCES`, `EPERM`: the segment may not be changed; its mode only by its owner.
 /// - `EBUSY`: `SET_LOCKABLE` while the segment is attached anywhere.
-/// - `EPERM`: `RECOVER` by a thread that does not hold the lock exclusively.
+/// - `EPERM`: `RECOVER`, which has a function of its own.
 /// - `EOPNOTSUPP`: `SET_LIFETIME` from volatile to persistent or back.
 /// - store errors ([`super`]).
 pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
+    if cmd == seg_command::RECOVER {
+        return Err(Errno::EPERM);
+    }
     // SAFETY: no command takes addresses or takes memory away.
     unsafe { call(CALL_SEG_CTL, [sid.raw(), cmd, arg]) }.map(|_| ())
+}
+
+/// Declares the content of `sid` consistent after a holder of its lock died: the command
+/// `RECOVER` of `seg_ctl`.
+///
+/// # Errors
+/// - `ENOENT`: no segment has the id `sid`.
+/// - `EPERM`: the calling thread does not hold the lock exclusively.
+/// - store errors ([`super`]).
+///
+/// # Safety
+/// The content is what a [`Space`](crate::Space) takes it for: nobody is warned after this.
+pub unsafe fn seg_recover(sid: SegId) -> Result<(), Errno> {
+    // SAFETY: the call takes no addresses; the rest is the caller's promise.
+    unsafe { call(CALL_SEG_CTL, [sid.raw(), seg_command::RECOVER, 0]) }.map(|_| ())
 }
 
 /// Deletes the segment and its content.
@@ -225,14 +244,20 @@ pub fn seg_root_get(sid: SegId) -> Result<SegRoot, Errno> {
     unsafe { call(CALL_SEG_ROOT_GET, [sid.raw(), &raw mut root as u64]) }.map(|_| root)
 }
 
-/// Sets the segment's root object.
+/// Sets the segment's root object: says what lies at an address.
 ///
 /// # Errors
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EINVAL`: an address that is not 0 and not within the segment's size.
 /// - `EACCES`: the segment may not be written to.
 /// - store errors ([`super`]).
-pub fn seg_root_set(sid: SegId, root: &SegRoot) -> Result<(), Errno> {
-    // SAFETY: the call reads the structure, which outlives it.
+///
+/// # Safety
+/// Whoever opens the segment as a [`Space`](crate::Space) believes it: at the address lies a valid
+/// object of the type whose fingerprint is given, in a heap of this library. A root with another
+/// fingerprint, or with address 0, is none, but a process that has the space open does not look
+/// again; and where there is no root the next `open_or_create` makes the heap anew.
+pub unsafe fn seg_root_set(sid: SegId, root: &SegRoot) -> Result<(), Errno> {
+    // SAFETY: the call reads the structure, which outlives it; the rest is the caller's promise.
     unsafe { call(CALL_SEG_ROOT_SET, [sid.raw(), &raw const *root as u64]) }.map(|_| ())
 }

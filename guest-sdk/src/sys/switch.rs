@@ -66,8 +66,9 @@ pub fn hyper_null() -> Result<(), Errno> {
 /// - `EBADF`: `vh` is no instance of this process.
 /// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks
 ///   and waits without limit: it may have given some back, and handles the signal inside.
-/// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some holder died while
-///   holding one of them, and the content it locked may be half-changed. Repair it, then say so
+/// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some thread ended while it
+///   held one of them exclusively (its program was killed, `main` returned, it called `exit`), and
+///   the content it locked may be half-changed. Repair it, then say so
 ///   with [`super::seg_command::RECOVER`]; until then every switch says this again.
 /// - `ENOMEM`: no memory for page tables.
 /// - store errors, when the VAS changed since the last look at it.

@@ -5,7 +5,7 @@ use abi::call::{
     CALL_VAS_ATTACH, CALL_VAS_CLONE, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_DELETE,
     CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS, CALL_VAS_STAT,
 };
-use abi::objects::{Attachment, VasId, VasStat};
+use abi::objects::{Attachment, VasId, VasStat, detach};
 
 use super::switch::VasHandle;
 use super::{bytes, call};
@@ -88,10 +88,21 @@ pub fn vas_attach(vid: VasId, flags: u64) -> Result<VasHandle, Errno> {
 /// # Errors
 /// - `EBADF`: `vh` is no instance of this process.
 /// - `EINVAL`: `vh` is home.
-/// - `EBUSY`: a thread of this process is inside, perhaps the caller, or waits to come in.
+/// - `EBUSY`: a thread of this process is inside, perhaps the caller, or waits to come in; or
+///   the instance was attached with [`super::attach::OWNED`], as those of
+///   [`Attached`](crate::Attached) and [`Space`](crate::Space) are.
 pub fn vas_detach(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses, and refuses an instance that anybody is in.
     unsafe { call(CALL_VAS_DETACH, [vh.raw()]) }.map(|_| ())
+}
+
+/// Drops an instance that was attached with [`OWNED`](super::attach::OWNED), which only its owner does.
+///
+/// # Errors
+/// As [`vas_detach`]; `EINVAL`: it has no owner.
+pub(crate) fn vas_detach_owned(vh: VasHandle) -> Result<(), Errno> {
+    // SAFETY: as in `vas_detach`.
+    unsafe { call(CALL_VAS_DETACH, [vh.raw(), detach::OWNED]) }.map(|_| ())
 }
 
 /// Carries out one of the commands of [`super::vas_command`] on `object`, a VAS's id or, for

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use abi::Errno;
 use abi::layout::{VAS_END, VAS_START};
-use spacejmp::sys::{self, VasHandle};
+use spacejmp::sys::{self, SegId, SegRoot, VasHandle};
 
 use crate::touch::{self, Seen};
 
@@ -124,4 +124,22 @@ pub fn enter_by_hypercall(vh: VasHandle) -> Result<(), Errno> {
 #[track_caller]
 pub fn go_home() {
     assert_eq!(enter(VasHandle::HOME), Ok(()), "there is no way home");
+}
+
+/// Says where a segment's root object is.
+///
+/// # Errors
+/// As [`sys::seg_root_set`].
+pub fn set_root(sid: SegId, root: &SegRoot) -> Result<(), Errno> {
+    // SAFETY: no program here opens as a `Space` what it has made by raw calls.
+    unsafe { sys::seg_root_set(sid, root) }
+}
+
+/// Declares a segment consistent.
+///
+/// # Errors
+/// As [`sys::seg_recover`].
+pub fn recover(sid: SegId) -> Result<(), Errno> {
+    // SAFETY: as for `set_root`.
+    unsafe { sys::seg_recover(sid) }
 }

@@ -4,10 +4,10 @@
 //! - [`world`]: a store of its own for each test, and VMs as child processes that can be killed
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
 //! - [`model`]: random calls against a model of the whole
-//! - [`together`]: two VMs at once; [`death`]: VMs that are killed
+//! - [`together`]: two VMs at once; [`death`]: VMs that are killed; [`ends`]: that end inside
 //! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
-//! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several
+//! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`watched`]: the command line beside VMs at work
 //!
 //! One call at a time, and the files of the store, are tested beside their code in `vmm`.
@@ -15,10 +15,12 @@
 mod changes;
 mod damage;
 mod death;
+mod ends;
 mod every_program;
 mod model;
 mod persistence;
 mod sdk;
+mod sound;
 mod together;
 mod users;
 mod watched;

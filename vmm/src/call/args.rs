@@ -3,7 +3,7 @@
 //! Every value is the program's and may be anything.
 
 use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
-use abi::{Errno, Right, SegId, VasId};
+use abi::{Right, SegId, VasId};
 
 use crate::process::ThreadCtx;
 use crate::store::{Mode, Name, StoreError};
@@ -21,7 +21,7 @@ const LIST_MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// `ENOENT`: no VAS has such an id.
 pub fn vid(raw: u64) -> Result<VasId, VasError> {
-    VasId::new(raw).ok_or(VasError::Fault(Errno::ENOENT))
+    VasId::new(raw).ok_or(VasError::NoSuchId { kind: "VAS", raw })
 }
 
 /// A segment id.
@@ -29,7 +29,7 @@ pub fn vid(raw: u64) -> Result<VasId, VasError> {
 /// # Errors
 /// `ENOENT`: no segment has such an id.
 pub fn sid(raw: u64) -> Result<SegId, VasError> {
-    SegId::new(raw).ok_or(VasError::Fault(Errno::ENOENT))
+    SegId::new(raw).ok_or(VasError::NoSuchId { kind: "segment", raw })
 }
 
 /// An attachment's right.
@@ -76,11 +76,21 @@ pub fn flag(raw: u64) -> Result<bool, VasError> {
 /// `EFAULT`, `ENAMETOOLONG`, or `EINVAL` for what is no name.
 pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
     if len > NAME_MAX_BYTES as u64 {
-        return Err(VasError::Fault(Errno::ENAMETOOLONG));
+        return Err(VasError::NameTooLong { bytes: len });
     }
     let mut bytes = vec![0; len as usize];
-    ctx.user().copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    get(ctx, gva, &mut bytes)?;
     Ok(Name::new(&bytes).map_err(StoreError::from)?)
+}
+
+/// Reads the program's memory.
+///
+/// # Errors
+/// `EFAULT`.
+fn get(ctx: &ThreadCtx<'_>, gva: u64, bytes: &mut [u8]) -> Result<(), VasError> {
+    let len = bytes.len() as u64;
+    let failed = |errno| VasError::Buffer { gva, len, errno };
+    ctx.user().copy_in(gva, bytes).map_err(failed)
 }
 
 /// Writes into the program's memory.
@@ -88,7 +98,8 @@ pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
 /// # Errors
 /// `EFAULT`.
 pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> {
-    ctx.user().copy_out(gva, bytes).map_err(VasError::Fault)
+    let failed = |errno| VasError::Buffer { gva, len: bytes.len() as u64, errno };
+    ctx.user().copy_out(gva, bytes).map_err(failed)
 }
 
 /// As much of `bytes` as the caller's buffer of `room` bytes takes.
@@ -126,7 +137,7 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
     let mut bytes = [0; size_of::<SegParams>()];
     let known = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
     let (known, _) = bytes.split_at_mut(known);
-    ctx.user().copy_in(gva, known).map_err(VasError::Fault)?;
+    get(ctx, gva, known)?;
     let mut words = Words(&bytes);
     let params = SegParams {
         base: words.u64(),
@@ -150,7 +161,7 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
 /// `EFAULT`.
 pub fn seg_root(ctx: &ThreadCtx<'_>, gva: u64) -> Result<SegRoot, VasError> {
     let mut bytes = [0; size_of::<SegRoot>()];
-    ctx.user().copy_in(gva, &mut bytes).map_err(VasError::Fault)?;
+    get(ctx, gva, &mut bytes)?;
     let mut words = Words(&bytes);
     Ok(SegRoot { address: words.u64(), fingerprint: [words.u64(), words.u64()] })
 }

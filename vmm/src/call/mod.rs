@@ -56,7 +56,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
             let deadline = Instant::now().checked_add(Duration::from_nanos(second));
             vas::switch(ctx, first, deadline.map_or(Wait::Forever, Wait::Until))
         }
-        number::CALL_VAS_CURRENT => Ok(u64::from(crate::vas::access::current())),
+        number::CALL_VAS_CURRENT => Ok(u64::from(ctx.vcpu.instance())),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
         number::CALL_VAS_FIND => vas::find(ctx, a),
         number::CALL_VAS_CLONE => vas::clone(ctx, a),

@@ -1,6 +1,5 @@
 //! Calls on segments.
 
-use abi::Errno;
 use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
 
 use super::{CallResult, args};
@@ -41,11 +40,13 @@ pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_clone(sid, name, name_len)`.
 ///
 /// # Errors
-/// As `seg_alloc`; `ENOENT`.
+/// As `seg_alloc`; `ENOENT`; `EBUSY` when others can write what has no lock; `EINTR`;
+/// `ETIMEDOUT` for a thread that holds other locks.
 pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, name, len, ..] = *a;
     let (sid, name) = (args::sid(sid)?, args::name(ctx, name, len)?);
-    Ok(ctx.process.vases.store()?.clone_segment(sid, &name)?.raw())
+    let stopping = || ctx.thread.is_interrupted(ctx.process);
+    Ok(ctx.process.vases.clone_segment(ctx.vcpu, sid, &name, &stopping)?.raw())
 }
 
 /// `seg_attach(vid, sid, right)`.
@@ -114,7 +115,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_LIFETIME => {
             let record = store.segment(sid)?;
             if lifetime(arg)? != record.header.lifetime {
-                return Err(VasError::Fault(Errno::EOPNOTSUPP));
+                return Err(VasError::LifetimeFixed { sid });
             }
         }
         _ => return Err(VasError::Invalid { what: "the command" }),

@@ -1,12 +1,12 @@
 //! Calls on VASes and instances.
 
+use abi::VasId;
 use abi::objects::{Attachment, VasStat, vas_ctl};
-use abi::{Errno, VasId};
 
 use super::{CallResult, args};
 use crate::process::{Survivor, ThreadCtx};
 use crate::store::{LeaseView, VasRecord};
-use crate::vas::attach::AttachFlags;
+use crate::vas::attach::{AttachFlags, DetachFlags};
 use crate::vas::{Stops, VasError, Wait};
 
 /// `vas_switch` and its kin: the calling thread enters an instance.
@@ -23,7 +23,7 @@ pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
     };
     match process.vases.switch(ctx.vcpu, vh, wait, stops)? {
         crate::vas::Entered::Consistent => Ok(0),
-        crate::vas::Entered::OwnerDied => Err(VasError::Fault(Errno::EOWNERDEAD)),
+        crate::vas::Entered::OwnerDied => Err(VasError::OwnerDied),
     }
 }
 
@@ -73,13 +73,15 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     Ok(u64::from(vh))
 }
 
-/// `vas_detach(vh)`.
+/// `vas_detach(vh, flags)`.
 ///
 /// # Errors
-/// `EBADF`, `EINVAL` for home, `EBUSY` while a thread is inside.
+/// `EBADF`; `EINVAL` for home, unknown flags, and an owner's flag where there is none; `EBUSY`
+/// while a thread is inside, or if the instance has an owner and the caller is not.
 pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [vh, ..] = *a;
-    ctx.process.vases.detach(vh).map(|()| 0)
+    let [vh, flags, ..] = *a;
+    let flags = DetachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
+    ctx.process.vases.detach(vh, flags).map(|()| 0)
 }
 
 /// `vas_ctl(cmd, object, arg)`.

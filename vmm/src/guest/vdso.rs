@@ -1,8 +1,8 @@
 //! The vDSO: the clock, read by the program itself without leaving the guest.
 //!
 //! ```text
-//!  VDSO_BASE              clock page: parameters under a sequence lock; the VMM writes it
-//!  VDSO_BASE + 4096       ELF image: headers, symbols, code; AT_SYSINFO_EHDR points here
+//!  VDSO_BASE    ELF image: headers, symbols, code; AT_SYSINFO_EHDR points here
+//!  CLOCK_PAGE   parameters under a sequence lock; the VMM writes it
 //! ```
 //!
 //! Put together here: the ELF shared object that run-time libraries look into, with a dynamic
@@ -12,13 +12,15 @@
 //! either. The code is `vdso_code.rs`, what it reads `clock_page.rs`.
 
 use abi::PAGE_SIZE;
+use abi::layout::{CLOCK_PAGE, VDSO_BASE};
 
 use super::vdso_code::{NAMES, code, entries};
 
-/// Pages before the image: the clock page.
-pub const DATA_PAGES: u64 = 1;
+/// The clock page lies at this distance from the image's start: among the VMM's own pages, where
+/// nothing the program maps or unmaps can come to lie.
+pub(crate) const CLOCK_PAGE_AT: u64 = CLOCK_PAGE.raw() - VDSO_BASE.raw();
 
-/// The code stands at this offset of the image; the image starts a page above the clock page.
+/// The code stands at this offset of the image.
 pub(crate) const CODE_AT: u64 = 0x400;
 
 const SONAME: &str = "linux-vdso.so.1";

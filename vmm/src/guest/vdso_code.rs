@@ -1,7 +1,7 @@
 //! The vDSO's machine code: integer-only, position-independent, leaf functions.
 //!
 //! Assembled into our own read-only data, never run there; `vdso.rs` copies it behind an ELF
-//! header. It reads the clock page a fixed distance below itself (layout: `clock_page.rs`).
+//! header. It reads the clock page a fixed distance above itself (layout: `clock_page.rs`).
 //!
 //! Contract of the exported functions: System V calling convention; they clobber RAX, RCX,
 //! RDX, RDI, R8 to R11 and flags, use no vector register and, but for one return address, no
@@ -11,7 +11,7 @@ use std::arch::global_asm;
 
 use super::clock::HINT_MAGIC;
 use super::clock_page::word;
-use super::vdso::CODE_AT;
+use super::vdso::{CLOCK_PAGE_AT, CODE_AT};
 
 /// Clocks the page serves, a bit each: REALTIME, MONOTONIC, MONOTONIC_RAW, both COARSE,
 /// BOOTTIME, TAI.
@@ -47,7 +47,7 @@ global_asm!(
     // Clock EDI (below 12), now: seconds into RDX, nanoseconds into R8, carry clear; or carry
     // set when the system call has to be made. Clobbers RAX, RCX, R9, R10; keeps R11.
     "sj_vdso_now:",
-    "lea r8, [rip + sj_vdso_code - {page_below}]",
+    "lea r8, [rip + sj_vdso_code + {clock_page}]",
     "2:",
     "mov r9d, [r8 + {sequence}]",
     "test r9d, 1",
@@ -213,7 +213,7 @@ global_asm!(
     ".quad sj_vdso_clock_getres - sj_vdso_code",
     ".quad sj_vdso_getcpu - sj_vdso_code",
     ".text",
-    page_below = const abi::PAGE_SIZE + CODE_AT,
+    clock_page = const CLOCK_PAGE_AT - CODE_AT,
     sequence = const word::SEQUENCE * 8,
     mode = const word::MODE * 8,
     base_tsc = const word::BASE_TSC * 8,
@@ -241,7 +241,8 @@ unsafe extern "C" {
     static sj_vdso_entries: [u64; NAMES.len()];
 }
 
-/// The code, to be placed one page and [`CODE_AT`] above the clock page's start.
+/// The code, to be placed at [`CODE_AT`] of an image that lies [`CLOCK_PAGE_AT`] below the clock
+/// page.
 pub(crate) fn code() -> &'static [u8] {
     let start = &raw const sj_vdso_code;
     let end = &raw const sj_vdso_code_end;

@@ -10,10 +10,12 @@ use super::clock::tests::publish_for_test;
 use super::clock::{ClockWords, GuestClock, host_tsc, host_tsc_is_stable};
 use super::clock_page::tests::SERVED;
 use super::clock_page::{Ahead, ClockPage, NS, PAGE_WORDS, Slope, Truth, word};
-use super::vdso::{CODE_AT, image};
+use super::vdso::{CLOCK_PAGE_AT, CODE_AT, image};
 use super::vdso_code::entries;
 
 const PAGE: usize = PAGE_SIZE as usize;
+/// From the image to the clock page.
+const DISTANCE: usize = CLOCK_PAGE_AT as usize;
 /// All clocks but the alarm clocks, which not every machine has.
 const ALWAYS_THERE: [usize; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 11];
 
@@ -59,7 +61,7 @@ impl ClockWords for Late<'_> {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        for (at, len) in [(self.program, 2 * PAGE), (self.writer, PAGE)] {
+        for (at, len) in [(self.program, DISTANCE + PAGE), (self.writer, PAGE)] {
             // SAFETY: mapped in `new`, used by nobody any more.
             let status = unsafe { libc::munmap(at.cast(), len) };
             assert_eq!(status, 0);
@@ -83,8 +85,11 @@ impl Mapped {
         file.write_all(&image()).unwrap();
         let (r, x) = (libc::PROT_READ, libc::PROT_EXEC);
         let (shared, fd) = (libc::MAP_SHARED, file.as_raw_fd());
-        let program = map(std::ptr::null_mut(), 2 * PAGE, r | x, shared, fd, 0);
-        map(program, PAGE, r, shared | libc::MAP_FIXED, fd, 0);
+        let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let program = map(std::ptr::null_mut(), DISTANCE + PAGE, 0, nothing, -1, 0);
+        let fixed = shared | libc::MAP_FIXED;
+        map(program, PAGE, r | x, fixed, fd, PAGE as i64);
+        map(program.wrapping_add(DISTANCE), PAGE, r, fixed, fd, 0);
         let writer = map(std::ptr::null_mut(), PAGE, r | libc::PROT_WRITE, shared, fd, 0);
         Mapped { program, writer }
     }
@@ -95,7 +100,7 @@ impl Mapped {
 
     fn function(&self, index: usize) -> *mut u8 {
         // SAFETY: within the image.
-        unsafe { self.program.add(PAGE + (CODE_AT + entries()[index]) as usize) }
+        unsafe { self.program.add((CODE_AT + entries()[index]) as usize) }
     }
 
     fn pair_call(&self, index: usize, first: u64, second: u64) -> i64 {

@@ -12,7 +12,7 @@ use super::time::{add, last_errno, now, read_timespec};
 use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 use crate::space::Access;
-use crate::user_memory::UserMemory;
+use crate::user_memory::{FutexWord, UserMemory};
 
 /// `FUTEX_LOCK_PI2`: as `FUTEX_LOCK_PI`, by the monotonic clock.
 const FUTEX_LOCK_PI2: i32 = 13;
@@ -21,31 +21,35 @@ const SLICE: Duration = Duration::from_millis(20);
 
 /// The arguments of the host's call.
 #[derive(Clone, Copy)]
-struct HostFutex {
-    word: *mut u8,
+struct HostFutex<'a> {
+    word: &'a FutexWord<'a>,
     op: i32,
     val: u32,
     /// A count for the commands that have no time limit.
     val2: u32,
-    word2: *mut u8,
+    word2: Option<&'a FutexWord<'a>>,
     val3: u32,
 }
 
-impl HostFutex {
+impl HostFutex<'_> {
+    fn second(&self) -> *mut u32 {
+        self.word2.map_or(std::ptr::null_mut(), FutexWord::as_ptr)
+    }
+
     /// One without a time limit.
     fn call(self) -> Result<u64, Errno> {
-        // SAFETY: both words are guest memory that stays mapped in this process, or null where
-        // the command has one word; the kernel checks every access. `val2` is no pointer for
-        // commands without a time limit.
+        // SAFETY: both words are guest memory, mapped as long as what `self` refers to is kept, or
+        // null where the command has one word; the kernel checks every access. `val2` is no
+        // pointer for commands without a time limit.
         let done = unsafe {
             let val2 = self.val2 as usize;
             libc::syscall(
                 libc::SYS_futex,
-                self.word,
+                self.word.as_ptr(),
                 self.op,
                 self.val,
                 val2,
-                self.word2,
+                self.second(),
                 self.val3,
             )
         };
@@ -59,11 +63,11 @@ impl HostFutex {
         let done = unsafe {
             libc::syscall(
                 libc::SYS_futex,
-                self.word,
+                self.word.as_ptr(),
                 self.op,
                 self.val,
                 deadline,
-                self.word2,
+                self.second(),
                 self.val3,
             )
         };
@@ -71,24 +75,13 @@ impl HostFutex {
     }
 }
 
-/// The host address of an aligned 32-bit word that the program may access that way: what the
-/// host's call writes, the program must be allowed to write.
-fn word_at(user: UserMemory<'_>, gva: u64, access: Access) -> Result<*mut u8, Errno> {
-    if !gva.is_multiple_of(4) {
-        return Err(Errno::EINVAL);
-    }
-    let range = user.ranges(gva, 4, access)?.first().copied().ok_or(Errno::EFAULT)?;
-    Ok(range.ptr)
-}
-
 /// Wakes up to `count` waiters of the word at `gva`, if that is one.
 pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
-    let Ok(word) = word_at(user, gva, Access::Read) else { return };
+    let Ok(word) = user.futex_word(gva, Access::Read) else { return };
     // A waiter that asked for a private futex hashes differently: both kinds are woken.
     for op in [libc::FUTEX_WAKE, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG] {
-        let null = std::ptr::null_mut();
         // Nobody waiting is no error.
-        let _ = HostFutex { word, op, val: count, val2: 0, word2: null, val3: 0 }.call();
+        let _ = HostFutex { word: &word, op, val: count, val2: 0, word2: None, val3: 0 }.call();
     }
 }
 
@@ -102,13 +95,13 @@ pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
 pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errno> {
     const OP_SET_SHIFTED: u32 = 8;
     const OWNER_DIED_BIT: u32 = 30;
-    let word = word_at(user, gva, Access::Write)?;
+    let word = user.futex_word(gva, Access::Write)?;
     let done = HostFutex {
-        word,
+        word: &word,
         op: libc::FUTEX_WAKE_OP,
         val: i32::MAX.cast_unsigned(),
         val2: 0,
-        word2: word,
+        word2: Some(&word),
         val3: OP_SET_SHIFTED << 28 | OWNER_DIED_BIT << 12,
     };
     match done.call() {
@@ -146,16 +139,18 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let waits = has_clock || [libc::FUTEX_WAIT, libc::FUTEX_LOCK_PI].contains(&command);
     let limit = if waits && val2 != 0 { Some(read_timespec(ctx, val2)?) } else { None };
     let user = ctx.user();
+    // What the host's call writes, the program must be allowed to write.
+    let word = user.futex_word(gva, access)?;
     let word2 = match access2 {
-        Some(access) => word_at(user, gva2, access)?,
-        None => std::ptr::null_mut(),
+        Some(access) => Some(user.futex_word(gva2, access)?),
+        None => None,
     };
     let call = HostFutex {
-        word: word_at(user, gva, access)?,
+        word: &word,
         op,
         val: val as u32,
         val2: val2 as u32,
-        word2,
+        word2: word2.as_ref(),
         val3: val3 as u32,
     };
     match command {
@@ -178,7 +173,11 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
-fn wait(ctx: &mut ThreadCtx<'_>, call: HostFutex, deadline: Option<libc::timespec>) -> CallResult {
+fn wait(
+    ctx: &mut ThreadCtx<'_>,
+    call: HostFutex<'_>,
+    deadline: Option<libc::timespec>,
+) -> CallResult {
     loop {
         if ctx.is_interrupted() {
             // A wait with a time limit is the library's to resume, as on Linux.
@@ -204,7 +203,7 @@ fn wait(ctx: &mut ThreadCtx<'_>, call: HostFutex, deadline: Option<libc::timespe
 /// returns `EAGAIN`, as it does on Linux after a signal.
 fn wait_in_slices(
     ctx: &mut ThreadCtx<'_>,
-    call: HostFutex,
+    call: HostFutex<'_>,
     clock: libc::clockid_t,
     limit: Option<libc::timespec>,
 ) -> CallResult {

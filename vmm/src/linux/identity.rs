@@ -79,9 +79,12 @@ pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let mut done = 0;
-    for range in ctx.user().ranges(at, len.min(32 << 20), Access::Write)? {
-        // SAFETY: the range is guest memory (see `HostRange`), which may change at any time.
-        let got = unsafe { libc::syscall(libc::SYS_getrandom, range.ptr, range.len, flags as u32) };
+    let buffer = ctx.user().ranges(at, len.min(32 << 20), Access::Write)?;
+    for range in buffer.ranges() {
+        let (at, len) = (range.as_ptr(), range.len());
+        // SAFETY: guest memory, which may change at any time and stays mapped as long as
+        // `buffer`.
+        let got = unsafe { libc::syscall(libc::SYS_getrandom, at, len, flags as u32) };
         match got {
             n if n >= 0 => done += n as u64,
             _ if done > 0 => break,

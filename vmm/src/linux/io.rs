@@ -16,6 +16,7 @@ use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 use crate::space::Access;
+use crate::user_memory::Pinned;
 
 /// The number of the host's call that moves data: the newest form of `readv` or `writev`.
 type VectorIo = libc::c_long;
@@ -24,9 +25,17 @@ type VectorIo = libc::c_long;
 const MAX_BYTES: u64 = 0x7fff_f000;
 const IOV_MAX: u64 = 1024;
 
-/// A buffer of the program, and the direction data takes.
-struct Transfer {
+/// The program's buffers as the host kernel takes them.
+#[derive(Default)]
+struct Buffers<'a> {
     iov: Vec<libc::iovec>,
+    /// Keeps what `iov` names where it is.
+    pins: Vec<Pinned<'a>>,
+}
+
+/// Buffers of the program, and the direction data takes.
+struct Transfer<'a> {
+    buffers: Buffers<'a>,
     access: Access,
     offset: Option<i64>,
 }
@@ -41,26 +50,27 @@ fn open_file(ctx: &ThreadCtx<'_>, fd: u64, access: Access) -> Result<Arc<OpenFil
     Ok(file)
 }
 
-fn one_buffer(
-    ctx: &ThreadCtx<'_>,
+fn one_buffer<'a>(
+    ctx: &ThreadCtx<'a>,
     at: u64,
     len: u64,
     access: Access,
-) -> Result<Vec<libc::iovec>, Errno> {
-    let mut iov = Vec::new();
-    add_buffer(ctx, &mut iov, at, len.min(MAX_BYTES), access)?;
-    Ok(iov)
+) -> Result<Buffers<'a>, Errno> {
+    let mut buffers = Buffers::default();
+    add_buffer(ctx, &mut buffers, at, len.min(MAX_BYTES), access)?;
+    Ok(buffers)
 }
 
 /// Adds the host ranges behind a buffer; returns how many bytes they hold.
-fn add_buffer(
-    ctx: &ThreadCtx<'_>,
-    iov: &mut Vec<libc::iovec>,
+fn add_buffer<'a>(
+    ctx: &ThreadCtx<'a>,
+    buffers: &mut Buffers<'a>,
     at: u64,
     len: u64,
     access: Access,
 ) -> Result<u64, Errno> {
-    let ranges = match ctx.user().ranges(at, len, access) {
+    let iov = &mut buffers.iov;
+    let pinned = match ctx.user().ranges(at, len, access) {
         // Whether the buffer is looked at is for the host to say: a read at the end of a file
         // succeeds, a write to /dev/null too. Addresses beyond the lower half fail at once.
         Err(Errno::EFAULT)
@@ -69,13 +79,11 @@ fn add_buffer(
             iov.push(unreachable_buffer(len));
             return Ok(0);
         }
-        ranges => ranges?,
+        pinned => pinned?,
     };
-    let mut bytes = 0;
-    for range in ranges {
-        bytes += range.len as u64;
-        iov.push(libc::iovec { iov_base: range.ptr.cast(), iov_len: range.len });
-    }
+    iov.extend(pinned.ranges().iter().map(|range| range.iovec()));
+    let bytes = pinned.bytes();
+    buffers.pins.push(pinned);
     Ok(bytes)
 }
 
@@ -88,12 +96,12 @@ fn unreachable_buffer(len: u64) -> libc::iovec {
 
 /// The buffers of an `iovec` array. The first inaccessible one ends the list, unless it is
 /// the very first: then the call fails, as on Linux.
-fn buffers(
-    ctx: &ThreadCtx<'_>,
+fn buffers<'a>(
+    ctx: &ThreadCtx<'a>,
     array: u64,
     count: u64,
     access: Access,
-) -> Result<Vec<libc::iovec>, Errno> {
+) -> Result<Buffers<'a>, Errno> {
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
     }
@@ -110,39 +118,41 @@ fn buffers(
     if pairs.iter().any(|&(_, len)| len > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
-    let mut iov = Vec::new();
+    let mut buffers = Buffers::default();
     let mut room = MAX_BYTES;
     for (base, len) in pairs {
         let len = len.min(room);
         if len == 0 {
             continue;
         }
-        match add_buffer(ctx, &mut iov, base, len, access) {
+        match add_buffer(ctx, &mut buffers, base, len, access) {
             Ok(got) if got == len => room -= len,
             Ok(_) => break,
-            Err(errno) if iov.is_empty() => return Err(errno),
+            Err(errno) if buffers.iov.is_empty() => return Err(errno),
             Err(_) => break,
         }
     }
-    Ok(iov)
+    Ok(buffers)
 }
 
-fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer) -> CallResult {
-    let Transfer { mut iov, access, offset } = transfer;
-    iov.truncate(IOV_MAX as usize);
+fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer<'_>) -> CallResult {
+    let Transfer { mut buffers, access, offset } = transfer;
+    buffers.iov.truncate(IOV_MAX as usize);
     let fd = file.host_fd().as_raw_fd();
     let events = if access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
     loop {
         if file.may_block() {
             wait_for(ctx, file, events)?;
         }
-        let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
+        let (base, count) = (buffers.iov.as_ptr(), buffers.iov.len() as libc::c_int);
         let (read, write): (VectorIo, VectorIo) = (libc::SYS_preadv2, libc::SYS_pwritev2);
         let call = if access == Access::Write { read } else { write };
         // -1 means the file's own offset, which is moved on, also for pipes and terminals.
         let at = offset.unwrap_or(-1);
-        // SAFETY: each range is guest memory that stays mapped in this process (see
-        // `HostRange`); no Rust reference points there. The kernel checks everything else.
+        let withheld = ctx.process.machine.mem.withheld();
+        // SAFETY: each range is guest memory that stays mapped in this process as long as `buffers`,
+        // to the end of this function, or the first page, which never is; no Rust reference
+        // points there. The kernel checks everything else.
         let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, 0) };
         if moved >= 0 {
             return value(moved as u64);
@@ -150,6 +160,8 @@ fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer) -> CallRes
         match last_errno() {
             Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
             Errno::EINTR => {}
+            // Another thread was just changing rights of the memory.
+            Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
             // Somebody else took what there was.
             Errno::EAGAIN if !file.nonblocking() => {}
             Errno::EPIPE => {
@@ -184,8 +196,8 @@ fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, offset: Option<i64>
     if offset.is_some_and(|at| at < 0) {
         return Err(Errno::EINVAL.into());
     }
-    let iov = one_buffer(ctx, a[1], a[2], access)?;
-    transfer(ctx, &file, Transfer { iov, access, offset })
+    let buffers = one_buffer(ctx, a[1], a[2], access)?;
+    transfer(ctx, &file, Transfer { buffers, access, offset })
 }
 
 fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, offset: Option<i64>) -> CallResult {
@@ -193,8 +205,8 @@ fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, offset: Option<i6
     if offset.is_some_and(|at| at < 0) {
         return Err(Errno::EINVAL.into());
     }
-    let iov = buffers(ctx, a[1], a[2], access)?;
-    transfer(ctx, &file, Transfer { iov, access, offset })
+    let buffers = buffers(ctx, a[1], a[2], access)?;
+    transfer(ctx, &file, Transfer { buffers, access, offset })
 }
 
 /// `read(2)`.

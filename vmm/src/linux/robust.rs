@@ -49,88 +49,86 @@ enum Entry {
     Pending,
 }
 
-/// Marks what `thread`, which the calling host thread runs, still holds. To be called while it
-/// is in the address space it ended in.
-pub(crate) fn release(process: &Process, thread: &Thread) {
+/// Marks what `thread`, which has ended in instance `vh`, still holds. For locks with priority
+/// inheritance that somebody waits for, the host kernel does the rest when the host thread ends.
+pub(crate) fn release(process: &Process, thread: &Thread, vh: u32) {
     let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
     if head != 0 {
         // An error ends the walk, as on Linux: the list is the program's.
-        let _ = Walk { process, tid: thread.tid.cast_unsigned() }.run(head);
+        let _ = Walk { process, vh, tid: thread.tid.cast_unsigned() }.run(head);
     }
 }
 
 struct Walk<'a> {
     process: &'a Process,
+    /// The instance the thread ended in.
+    vh: u32,
     tid: u32,
 }
 
 impl<'a> Walk<'a> {
-    fn user(&self) -> UserMemory<'a> {
-        self.process.user()
-    }
-
     fn run(&self, head: u64) -> Result<(), Errno> {
-        let mut entry = self.user().read_u64(head)?;
-        let offset = self.user().read_u64(head.wrapping_add(8))?;
-        let pending = self.user().read_u64(head.wrapping_add(16))?;
+        let user = self.process.user_in(self.vh);
+        let mut entry = user.read_u64(head)?;
+        let offset = user.read_u64(head.wrapping_add(8))?;
+        let pending = user.read_u64(head.wrapping_add(16))?;
         for _ in 0..LIMIT {
             if entry & !PI == head {
                 break;
             }
             let at = entry & !PI;
             let word = at.wrapping_add(offset);
-            let next = self.in_its_space(word, || {
-                let next = self.user().read_u64(at);
-                if at != pending & !PI {
-                    self.let_go(word, entry & PI, Entry::Listed)?;
-                }
-                next
-            })?;
-            entry = next;
+            let user = self.where_held(word);
+            // Before the lock is the next owner's, who may take the entry away.
+            let next = user.read_u64(at);
+            if at != pending & !PI {
+                self.let_go(user, word, entry & PI, Entry::Listed)?;
+            }
+            entry = next?;
         }
         if pending != 0 {
             let word = (pending & !PI).wrapping_add(offset);
-            self.in_its_space(word, || self.let_go(word, pending & PI, Entry::Pending))?;
+            self.let_go(self.where_held(word), word, pending & PI, Entry::Pending)?;
         }
         Ok(())
     }
 
-    fn is_held(&self, word: u64) -> bool {
-        self.user().read_u32(word).is_ok_and(|old| old & FUTEX_TID_MASK == self.tid)
+    fn is_held(&self, user: UserMemory<'_>, word: u64) -> bool {
+        user.read_u32(word).is_ok_and(|old| old & FUTEX_TID_MASK == self.tid)
     }
 
-    /// Runs `f` where the lock is. A thread can take one in a segment and leave the VAS with
+    /// The memory that the lock is in. A thread can take one in a segment and leave the VAS with
     /// it; the list then has an address of another instance. Among those that have a segment
     /// there, the thread's number in the word tells which, unless two segments say so.
-    fn in_its_space<T>(&self, word: u64, f: impl FnOnce() -> T) -> T {
-        if !is_of_segments(word) || self.is_held(word) {
-            return f();
+    fn where_held(&self, word: u64) -> UserMemory<'a> {
+        let here = self.process.user_in(self.vh);
+        if !is_of_segments(word) || self.is_held(here, word) {
+            return here;
         }
-        let vases = &self.process.vases;
         let mut found: Vec<(u32, SegId)> = Vec::new();
-        for (vh, sid) in vases.instances_at(word) {
+        for (vh, sid) in self.process.vases.instances_at(word) {
             let known = found.iter().any(|(_, other)| *other == sid);
-            if !known && vases.as_if_in(vh, || self.is_held(word)) {
+            if !known && self.is_held(self.process.user_in(vh), word) {
                 found.push((vh, sid));
             }
         }
         match found.as_slice() {
-            [(vh, _)] => vases.as_if_in(*vh, f),
-            _ => f(),
+            [(vh, _)] => self.process.user_in(*vh),
+            _ => here,
         }
     }
 
-    fn let_go(&self, word: u64, pi: u64, entry: Entry) -> Result<(), Errno> {
+    fn let_go(&self, user: UserMemory<'_>, word: u64, pi: u64, entry: Entry) -> Result<(), Errno> {
         if !word.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
-        let old = self.user().read_u32(word)?;
+        let old = user.read_u32(word)?;
         if old & FUTEX_TID_MASK == self.tid {
-            return futex::mark_owner_died(self.user(), word);
+            return futex::mark_owner_died(user, word);
         }
         // It had let the lock go and not yet woken the next one.
         if entry == Entry::Pending && pi == 0 && old == 0 {
-            futex::wake(self.user(), word, 1);
+            futex::wake(user, word, 1);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use abi::{Errno, GuestVirt, PAGE_SIZE};
 use super::{CallResult, Done, futex, value};
 use crate::process::thread::{Prepared, Thread};
 use crate::process::{Outcome, Process, ThreadCtx};
+use crate::vas;
 
 /// The flags every thread library sets: one memory, one file table, one process.
 const THREAD_FLAGS: u64 = (libc::CLONE_VM
@@ -189,9 +190,11 @@ pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// What Linux does last when a thread ends: clears and wakes the word that `pthread_join`
 /// waits on.
 pub(crate) fn on_exit(process: &Arc<Process>, thread: &Thread) {
+    // The thread has gone home: what it had in a segment is no longer its.
+    let user = process.user_in(vas::HOME);
     let word = thread.clear_child_tid.load(Ordering::Relaxed);
-    if word != 0 && process.user().copy_out(word, &[0; 4]).is_ok() {
-        futex::wake(process.user(), word, 1);
+    if word != 0 && user.copy_out(word, &[0; 4]).is_ok() {
+        futex::wake(user, word, 1);
     }
 }
 

@@ -27,8 +27,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
 use std::time::Instant;
 
-use abi::GuestPhys;
-
 pub use config::RunConfig;
 pub use host_signals::HostSignals;
 pub use outcome::Outcome;
@@ -72,7 +70,6 @@ pub struct Process {
     pub files: Files,
     /// The clock its vDSO reads.
     pub clock: Mutex<GuestClock>,
-    clock_page: GuestPhys,
     /// What lets its locks go when the VMM is killed.
     pub survivor: Survivor,
     /// Counters.
@@ -103,10 +100,10 @@ pub(crate) struct Executable {
 }
 
 impl Process {
-    /// Its memory as the calling thread, one of the program's, sees it.
+    /// Its memory as a thread in instance `vh` sees it ([`crate::vas::HOME`], or a handle).
     #[must_use]
-    pub fn user(&self) -> UserMemory<'_> {
-        UserMemory::new(self)
+    pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
+        UserMemory::new(self, vh)
     }
 
     /// Its number: the first thread's, and so that of the host thread which called
@@ -161,7 +158,7 @@ impl Process {
     /// read it just before the call being served, `vcpu_tsc` reads that vCPU's as KVM shows it.
     pub fn start_clock(&self, hint: u64, vcpu_tsc: impl Fn() -> Option<u64>) {
         let mut clock = self.clock.lock().unwrap_or_else(|poison| poison.into_inner());
-        // The page was mapped at the start and is never given back: storing cannot fail.
+        // The page is the machine's, where no mapping of the program's reaches: storing cannot fail.
         if let Ok(true) = clock.start(hint, vcpu_tsc, &self.clock_words()) {
             drop(clock);
             self.call_every_second(Process::refresh_clock);
@@ -176,7 +173,7 @@ impl Process {
     }
 
     fn clock_words(&self) -> GuestWords<'_> {
-        GuestWords { mem: &self.machine.mem, page: self.clock_page }
+        GuestWords { mem: &self.machine.mem, page: self.machine.clock_page() }
     }
 
     /// Runs the program's first thread on the calling thread, and the event loop beside it,

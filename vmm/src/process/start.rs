@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
-use abi::{Errno, GuestPhys, PAGE_SIZE};
+use abi::{Errno, PAGE_SIZE};
 use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
@@ -105,12 +105,11 @@ impl Process {
         let space = Space::new(machine.clone(), config.memory_bytes);
         let vas_config = VasConfig { store: config.store.clone(), program: name.clone() };
         let vases = Arc::new(Vases::new(machine.clone(), vas_config));
-        space.set_vases(vases.clone());
         let loaded = elf::load(&space, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.
         space.set_heap(loaded.end + PAGE_SIZE);
 
-        let clock_page = map_vdso(&space).map_err(StartError::Vdso)?;
+        map_vdso(&space).map_err(StartError::Vdso)?;
 
         let exec_path = config.program.as_os_str().as_bytes().to_vec();
         let mut args = vec![exec_path.clone()];
@@ -138,7 +137,6 @@ impl Process {
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
             clock: Mutex::new(GuestClock::new(tsc_khz)),
-            clock_page,
             signals: SignalActions::default(),
             timers: Timers::default(),
             survivor: Survivor::default(),
@@ -160,18 +158,14 @@ impl Process {
     }
 }
 
-/// Maps clock page and vDSO image; returns where the clock page lies.
-fn map_vdso(space: &Space) -> Result<GuestPhys, Errno> {
+/// Maps the vDSO's image; the page it reads is there already.
+fn map_vdso(space: &Space) -> Result<(), Errno> {
     let image = vdso::image();
-    let data = VDSO_BASE.raw();
-    let code = data + vdso::DATA_PAGES * PAGE_SIZE;
+    let code = VDSO_BASE.raw();
     let read_execute = Prot::from_bits(5).unwrap_or_default();
-    let anonymous = || Backing::Anonymous;
-    space.map_at(data, vdso::DATA_PAGES * PAGE_SIZE, Prot::READ, anonymous(), "clock page")?;
-    space.map_at(code, image.len() as u64, Prot::READ_WRITE, anonymous(), "vdso")?;
+    space.map_at(code, image.len() as u64, Prot::READ_WRITE, Backing::Anonymous, "vdso")?;
     space.copy_out(code, &image)?;
-    space.protect(code, image.len() as u64, read_execute)?;
-    space.phys(data).ok_or(Errno::ENOMEM)
+    space.protect(code, image.len() as u64, read_execute)
 }
 
 /// The program's absolute path, which is what `/proc/self/exe` says; it need not be inside a
@@ -209,7 +203,7 @@ fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> 
         (aux::HWCAP2, hwcap2),
         // The frame of sigframe.rs: registers, information, red zone, XSAVE area, alignment.
         (aux::MINSIGSTKSZ, 440 + 128 + 64 + machine.xstate_bytes() as u64),
-        (aux::SYSINFO_EHDR, VDSO_BASE.raw() + vdso::DATA_PAGES * PAGE_SIZE),
+        (aux::SYSINFO_EHDR, VDSO_BASE.raw()),
         (abi::call::AT_SPACEJMP, CALL_PAGE.raw()),
     ]
 }

@@ -162,7 +162,7 @@ impl Task<'_> {
                 true => self.process.machine.current_instance(thread.vcpu()).unwrap_or(0),
                 false => 0,
             };
-            self.process.vases.as_if_in(vh, || robust::release(self.process, &thread));
+            robust::release(self.process, &thread, vh);
         }
     }
 }

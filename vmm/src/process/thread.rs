@@ -82,10 +82,10 @@ pub struct ThreadCtx<'a> {
 }
 
 impl<'a> ThreadCtx<'a> {
-    /// The program's memory as this thread sees it.
+    /// The program's memory as this thread sees it, from the instance it is in.
     #[must_use]
     pub fn user(&self) -> UserMemory<'a> {
-        self.process.user()
+        self.process.user_in(self.vcpu.instance())
     }
 }
 
@@ -169,9 +169,8 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     });
     let left = catch_unwind(AssertUnwindSafe(|| {
         // However it ends, and still in its VAS.
-        linux::robust::release(process, thread);
-        process.vases.release_pins();
-        process.vases.leave(&mut vcpu, process.was_ended());
+        linux::robust::release(process, thread, vcpu.instance());
+        process.vases.leave(&mut vcpu);
     }));
     if left.is_err() {
         let text = "the VMM panicked while a thread left its VAS: a bug in spacejmp";
@@ -181,7 +180,6 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     drop(armed);
     if next == Next::ThreadEnds {
         linux::thread::on_exit(process, thread);
-        process.vases.release_pins();
     }
     process.stats.thread_ended();
     let last = process.threads.remove(thread.tid, Some(vcpu));
@@ -195,13 +193,18 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
     loop {
         if ctx.process.is_stopping() {
+            finish_in_kernel(ctx.vcpu);
             return Next::Stop;
         }
-        ctx.process.vases.release_pins();
         let entered = Instant::now();
+        let withheld = ctx.process.machine.mem.withheld();
         let exit = ctx.vcpu.run();
         ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
+            // KVM found no page where another thread was just changing rights: once more.
+            Ok(Exit::HostFault) if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {
+                Next::Run
+            }
             Ok(exit) => {
                 ctx.process.vases.note_exit(ctx.vcpu);
                 handle(ctx, exit)
@@ -213,6 +216,21 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         };
         if next != Next::Run {
             return next;
+        }
+    }
+}
+
+/// How often a vCPU of a process that ends is entered to get it out of the guest kernel. The
+/// kernel needs microseconds, and kicks come every millisecond; a kernel that the program has
+/// taken over may never come out.
+const ROUNDS_IN_KERNEL: u32 = 256;
+
+/// Lets a vCPU that was kicked in the middle of the kernel finish there: it may be in the
+/// middle of a switch, where it holds other locks than it has noted.
+fn finish_in_kernel(vcpu: &mut Vcpu) {
+    for _ in 0..ROUNDS_IN_KERNEL {
+        if !vcpu.is_in_kernel() || vcpu.run().is_err() {
+            return;
         }
     }
 }

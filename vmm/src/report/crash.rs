@@ -40,7 +40,7 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let address =
         (fault.trap.trapno == PAGE_FAULT && !is_unknown(fault)).then_some(fault.trap.address);
     let vases = &ctx.process.vases;
-    let here = crate::vas::access::current();
+    let here = ctx.vcpu.instance();
     let of_segments = address.filter(|&address| is_of_segments(address));
     let places = of_segments.map_or_else(Vec::new, |address| vases.places(address, here));
     let around = address

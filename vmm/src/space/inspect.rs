@@ -4,9 +4,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use abi::GuestPhys;
-
-use super::private::{SLOT, Space};
+use super::private::Space;
 use super::vma::{Backing, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
@@ -67,14 +65,6 @@ impl Space {
             );
         }
         text
-    }
-
-    /// The guest-physical address behind `gva`, for the VMM's own pages in the space.
-    #[must_use]
-    pub fn phys(&self, gva: u64) -> Option<GuestPhys> {
-        let inner = self.lock();
-        inner.areas.find(gva)?;
-        inner.slots.get(&(gva / SLOT)).map(|slot| slot.chunk.offset(gva % SLOT))
     }
 
     /// What lies at and around `gva`.

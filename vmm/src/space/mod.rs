@@ -4,7 +4,7 @@
 //! - [`private`]: the memory behind them: slots, chunks, page tables
 //! - [`map`]: making, changing and ending areas; [`heap`]: `brk`; [`remap`]: `mremap`
 //! - [`fault`]: page faults; [`join`]: small pages that become a large one
-//! - [`access`]: the VMM's own way to a program's memory, for system calls
+//! - [`access`]: the VMM's own way to the region
 //! - [`inspect`]: looking at areas, for reports
 //!
 //! VAS instances and segments have rooms of their own and link this region's tables.

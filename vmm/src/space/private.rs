@@ -18,15 +18,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use abi::layout::{CALL_PAGE, PRIVATE_START};
+use abi::layout::{CLOCK_PAGE, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
 use super::vma::{Backing, Vma, VmaMap, page_up};
-use crate::vas::Vases;
 use crate::vm::Machine;
-use crate::vm::memory::{FileMapping, GuestMem, MemoryError};
+use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 
 /// Areas up to this size are mapped at once.
 pub(super) const EAGER_BYTES: u64 = 8 << 20;
@@ -55,7 +54,6 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub struct Space {
     pub(super) machine: Arc<Machine>,
-    vases: OnceLock<Arc<Vases>>,
     inner: Mutex<Inner>,
 }
 
@@ -73,10 +71,10 @@ pub(super) struct Inner {
     pub(super) ahead_slots: u64,
 }
 
-/// One past what a program may map. Above lie call page and gate, where code of ours must
-/// stay: a host that emulates SYSCALL runs the gate in ring 0 when the program's stack
-/// pointer is not canonical.
-pub(super) const PROGRAM_END: GuestVirt = CALL_PAGE;
+/// One past what a program may map. Above lie the clock page, into which the VMM stores by itself,
+/// and call page and gate, where code of ours must stay: a host that emulates SYSCALL runs the
+/// gate in ring 0 when the program's stack pointer is not canonical.
+pub(super) const PROGRAM_END: GuestVirt = CLOCK_PAGE;
 /// Bytes of a slot.
 pub(super) const SLOT: u64 = PAGE_SIZE_2M;
 
@@ -95,16 +93,7 @@ impl Space {
             next_fault: 0,
             ahead_slots: 1,
         };
-        Space { machine, vases: OnceLock::new(), inner: Mutex::new(inner) }
-    }
-
-    /// Makes addresses in the VAS region mean what they mean in these. Once.
-    pub fn set_vases(&self, vases: Arc<Vases>) {
-        let _ = self.vases.set(vases);
-    }
-
-    pub(super) fn vases(&self) -> Option<&Vases> {
-        self.vases.get().map(|vases| &**vases)
+        Space { machine, inner: Mutex::new(inner) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -137,7 +126,7 @@ impl Space {
                 continue;
             }
             let next_bound = inner.slots.range(slot..end).next().map_or(end, |(&s, _)| s);
-            let mut chunk = self.mem().alloc((next_bound - slot) * SLOT)?;
+            let mut chunk = self.mem().alloc_for(Owner::Program, (next_bound - slot) * SLOT)?;
             for slot in slot..next_bound {
                 let fresh = Slot {
                     chunk,

@@ -97,6 +97,18 @@ impl CheckReport {
             StoreError::BadField { file, field, found, expected } => {
                 self.bad(file, field, &found, &expected);
             }
+            StoreError::Short { file, found_bytes, expected_bytes } => {
+                let expected = format!(
+                    "{expected_bytes} or more: an interrupted growth, which \
+                     `truncate --size={expected_bytes}` ends, or an incomplete copy"
+                );
+                self.bad(file, "length", &found_bytes.to_string(), &expected);
+            }
+            StoreError::Newer { file, field, found, known } => {
+                let expected = format!("{known}: made by a newer spacejmp, and whole");
+                self.bad(file, field, &found, &expected);
+            }
+            StoreError::NotA { file, kind, found } => self.bad(file, "start", &found, kind),
             StoreError::PartMissing { file, index, .. } => {
                 self.bad(file, "part", "nothing", &format!("part {index} of the segment"));
             }
@@ -339,7 +351,18 @@ impl Store {
             match self.segment_name(segment.sid, lock) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    report.bad(file.clone(), "segment", &found, "a usable segment of this store");
+                    let why = self.open_by_id(segment.sid, lock).err();
+                    let expected = match why {
+                        None | Some(StoreError::NotFound(_)) => format!(
+                            "a segment of this store: restore segments/{} from a backup, or give \
+                             it up with `spacejmp vas detach {name} {}` (the content of a \
+                             volatile one is gone with its last user)",
+                            escape(segment.name.as_str()),
+                            segment.sid
+                        ),
+                        Some(error) => format!("a usable segment, but {error}"),
+                    };
+                    report.bad(file.clone(), "segment", &found, &expected);
                 }
                 Err(error) => report.failed(file.clone(), error),
             }

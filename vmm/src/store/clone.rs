@@ -40,8 +40,8 @@ impl Drop for Copy<'_> {
 
 impl Store {
     /// A copy under a new name, at the same addresses, with the same permission bits. What
-    /// others write meanwhile may or may not be in it: who wants a copy of one moment holds the
-    /// segment's lock. What a dead writer left is dirty or inconsistent in the copy too; that a
+    /// others write meanwhile may or may not be in it: whoever wants a copy of one moment holds the
+    /// segment's lock (`vas::content`). What a dead writer left is dirty or inconsistent in the copy too; that a
     /// live one has it attached does not make the copy dirty. A volatile segment's copy is volatile.
     ///
     /// # Errors

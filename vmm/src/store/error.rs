@@ -11,6 +11,7 @@ use abi::Errno;
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
 use super::name::{Name, NameError};
+use super::record::{VasRecord, VasSegment};
 use crate::error::Remedy;
 
 /// What an error is about.
@@ -55,6 +56,8 @@ pub enum Busy {
     Attached(Vec<Holder>),
     /// A thread of a live VM is inside.
     Inside(Holder),
+    /// Live VMs can write it, and it has no lock that would keep them out.
+    Written(Vec<Holder>),
     /// VASes list it.
     Listed(Vec<Name>),
 }
@@ -62,13 +65,9 @@ pub enum Busy {
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Busy::Attached(holders) => {
-                f.write_str("attached by")?;
-                for (i, h) in holders.iter().enumerate() {
-                    let comma = if i == 0 { "" } else { "," };
-                    write!(f, "{comma} process {} ({})", h.pid, h.program)?;
-                }
-                Ok(())
+            Busy::Attached(holders) => write!(f, "attached by{}", list(holders)),
+            Busy::Written(holders) => {
+                write!(f, "it cannot be locked, and can be written by{}", list(holders))
             }
             Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
             Busy::Listed(names) => {
@@ -80,6 +79,11 @@ impl fmt::Display for Busy {
             }
         }
     }
+}
+
+fn list(holders: &[Holder]) -> String {
+    let each = holders.iter().map(|h| format!(" process {} ({})", h.pid, h.program));
+    each.collect::<Vec<_>>().join(",")
 }
 
 /// Why something could not be done with a store. After an error nothing has changed, except
@@ -126,6 +130,14 @@ pub enum StoreError {
         /// By whom.
         why: Busy,
     },
+    /// Its lock was not free in time.
+    #[error("segment '{segment}' is locked by {by}")]
+    Locked {
+        /// The segment.
+        segment: Name,
+        /// Who holds it, as far as that can be told.
+        by: String,
+    },
     /// Two segments of one VAS cannot share addresses.
     #[error("segment '{segment}' overlaps segment '{other}' of VAS '{vas}'")]
     Overlap {
@@ -152,7 +164,75 @@ pub enum StoreError {
         /// The segment.
         segment: SegId,
     },
-    /// A file was damaged, or is from another version of the format.
+    /// A later version of the format: the file is whole.
+    #[error("{} was made by a newer spacejmp: its {field} is {found}, and this one knows {known}", file.display())]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// What tells the version.
+        field: &'static str,
+        /// What it holds.
+        found: String,
+        /// The newest that can be used here.
+        known: String,
+    },
+    /// For another kind of processor: the file is whole.
+    #[error("{} holds memory of another processor architecture (number {found})", file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// The architecture's number.
+        found: u32,
+    },
+    /// A file of another kind altogether.
+    #[error("{} is not {kind}: it begins with {found}", file.display())]
+    NotA {
+        /// The file.
+        file: PathBuf,
+        /// What it was taken for, with its article.
+        kind: &'static str,
+        /// Its first bytes.
+        found: String,
+    },
+    /// The file ends before its content does. What is there is as it was stored.
+    #[error("{} is shorter than it must be: {found_bytes} bytes of {expected_bytes}", file.display())]
+    Short {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        found_bytes: u64,
+        /// The length that its header promises.
+        expected_bytes: u64,
+    },
+    /// An archive that was not written or copied to its end.
+    #[error("archive {} ends in the middle of {within}", file.display())]
+    Truncated {
+        /// The archive.
+        file: PathBuf,
+        /// What its end would have been part of.
+        within: &'static str,
+    },
+    /// A VAS lists a segment whose file is not in the store.
+    #[error("VAS '{vas}' lists segment '{segment}' ({sid}), whose file is not in the store")]
+    Lost {
+        /// The VAS.
+        vas: Name,
+        /// The segment's name when it was attached.
+        segment: Name,
+        /// Its id.
+        sid: SegId,
+    },
+    /// Several segments that a VAS lists have this name.
+    #[error("VAS '{vas}' lists several segments '{segment}': {sids}")]
+    Ambiguous {
+        /// The VAS.
+        vas: Name,
+        /// The name.
+        segment: Name,
+        /// Their ids.
+        sids: String,
+    },
+    /// A file does not say what it must.
     #[error("{}: {field} is damaged: found {found}, expected {expected}", file.display())]
     BadField {
         /// The file.
@@ -229,6 +309,11 @@ const fn right_text(right: Right) -> &'static str {
 }
 
 impl StoreError {
+    /// The error of a segment that a VAS lists and that is not in the store.
+    pub(crate) fn lost(vas: &VasRecord, listed: &VasSegment, sid: SegId) -> StoreError {
+        StoreError::Lost { vas: vas.name.clone(), segment: listed.name.clone(), sid }
+    }
+
     /// The error number a program sees.
     #[must_use]
     pub fn errno(&self) -> Errno {
@@ -244,7 +329,15 @@ impl StoreError {
             StoreError::Denied { .. } | StoreError::Copy { .. } => Errno::EACCES,
             StoreError::NotOwner(_) => Errno::EPERM,
             StoreError::Busy { .. } => Errno::EBUSY,
-            StoreError::BadField { .. } | StoreError::PartMissing { .. } => Errno::EIO,
+            StoreError::Locked { .. } => Errno::ETIMEDOUT,
+            // As ext4 and XFS say of what is damaged; EIO is the host's own failure.
+            StoreError::BadField { .. } | StoreError::NotA { .. } => Errno::EUCLEAN,
+            StoreError::Short { .. }
+            | StoreError::Truncated { .. }
+            | StoreError::PartMissing { .. }
+            | StoreError::Lost { .. } => Errno::ENODATA,
+            StoreError::Newer { .. } | StoreError::Foreign { .. } => Errno::EOPNOTSUPP,
+            StoreError::Ambiguous { .. } => Errno::EINVAL,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,
             // Addresses, not bytes on a disk.
@@ -279,9 +372,37 @@ impl Remedy for StoreError {
                 let name = names.first()?;
                 Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))
             }
+            StoreError::Locked { .. } => {
+                Some("try again when it is free, or wait longer with --timeout".into())
+            }
             StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
-            StoreError::BadField { .. } => {
-                Some("restore the file from a backup, or delete it; others are unaffected".into())
+            StoreError::BadField { .. } => Some(
+                "keep a copy of the file, whose other content may be whole, and restore it from a \
+                 backup or archive; other objects are unaffected"
+                    .into(),
+            ),
+            StoreError::Newer { .. } => {
+                Some("use that version of spacejmp or a later one; the file is whole".into())
+            }
+            StoreError::Foreign { .. } => {
+                Some("use it on such a machine; the file is whole".into())
+            }
+            StoreError::NotA { kind, .. } => Some(format!("name {kind}, or restore the file from a backup")),
+            StoreError::Short { file, expected_bytes, .. } => Some(format!(
+                "an interrupted growth or an incomplete copy leaves it so. After a growth nothing \
+                 that was stored is missing, and `truncate --size={expected_bytes} {}` makes it \
+                 usable (what is added reads as zeros); otherwise copy it again",
+                file.display()
+            )),
+            StoreError::Truncated { .. } => {
+                Some("export or copy it again; nothing was changed in the store".into())
+            }
+            StoreError::Lost { vas, sid, segment } => Some(format!(
+                "restore segments/{segment} from a backup, or give it up with `spacejmp vas detach \
+                 {vas} {sid}`"
+            )),
+            StoreError::Ambiguous { vas, .. } => {
+                Some(format!("name one by its id: `spacejmp vas detach {vas} ID`"))
             }
             StoreError::Overlap { .. } => {
                 Some("put it into another VAS, or make it anew with another base".into())

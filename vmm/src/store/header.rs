@@ -15,6 +15,7 @@ use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot
 use super::error::StoreError;
 use super::name::Name;
 use super::segment::PART_BYTES;
+use super::text::show_bytes;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 512;
@@ -192,6 +193,14 @@ impl Header {
         raw.0
     }
 
+    /// The id in a header that cannot be used: of another version, or damaged elsewhere. Every
+    /// version has magic, version, architecture, features and id where this one has them.
+    pub(super) fn sid_in(bytes: &[u8; HEADER_BYTES]) -> Option<SegId> {
+        let raw = Raw(*bytes);
+        let has_magic = raw.slice(MAGIC) == MAGIC_VALUE;
+        has_magic.then(|| SegId::new(u64::from_le_bytes(raw.get(SID)))).flatten()
+    }
+
     /// Checks every field.
     pub(super) fn decode(bytes: &[u8; HEADER_BYTES], file: &Path) -> Result<Header, StoreError> {
         let raw = Checked { raw: Raw(*bytes), file };
@@ -303,21 +312,40 @@ impl Checked<'_> {
     }
 
     fn check_format(&self) -> Result<(), StoreError> {
+        let file = || self.file.to_owned();
         if self.raw.slice(MAGIC) != MAGIC_VALUE {
-            let found = format!("{:02x?}", self.raw.slice(MAGIC));
-            return Err(self.bad(MAGIC, found, format!("{MAGIC_VALUE:02x?}")));
+            let found = show_bytes(self.raw.slice(MAGIC));
+            return Err(StoreError::NotA { file: file(), kind: "a segment", found });
         }
-        for (field, expected) in [(VERSION, VERSION_VALUE), (ARCH, ARCH_X86_64)] {
-            let found = u32::from_le_bytes(self.raw.get(field));
-            if found != expected {
-                return Err(self.bad(field, found.to_string(), expected.to_string()));
+        // Damage and a later version are told apart by the checksum, which every version has at
+        // the same place.
+        let is_whole = u32::from_le_bytes(self.raw.get(CHECKSUM)) == self.raw.sum();
+        let version = u32::from_le_bytes(self.raw.get(VERSION));
+        if version != VERSION_VALUE {
+            let (found, known) = (version.to_string(), VERSION_VALUE.to_string());
+            if version > VERSION_VALUE && is_whole {
+                return Err(StoreError::Newer { file: file(), field: VERSION.name, found, known });
             }
+            return Err(self.bad(VERSION, found, known));
         }
-        for (field, expected) in [(INCOMPAT, 0), (PART, PART_BYTES)] {
-            let found = self.u64(field);
-            if found != expected {
-                return Err(self.bad(field, format!("{found:#x}"), format!("{expected:#x}")));
+        let arch = u32::from_le_bytes(self.raw.get(ARCH));
+        if arch != ARCH_X86_64 {
+            if is_whole {
+                return Err(StoreError::Foreign { file: file(), found: arch });
             }
+            return Err(self.bad(ARCH, arch.to_string(), ARCH_X86_64.to_string()));
+        }
+        let features = self.u64(INCOMPAT);
+        if features != 0 {
+            let (found, known) = (format!("{features:#x}"), "0x0".to_owned());
+            if is_whole {
+                return Err(StoreError::Newer { file: file(), field: INCOMPAT.name, found, known });
+            }
+            return Err(self.bad(INCOMPAT, found, known));
+        }
+        let part = self.u64(PART);
+        if part != PART_BYTES {
+            return Err(self.bad(PART, format!("{part:#x}"), format!("{PART_BYTES:#x}")));
         }
         Ok(())
     }

@@ -70,9 +70,19 @@ pub(super) fn look(segment: &SegmentFile) -> Option<(HeapView, Report)> {
     Some((HeapView::of(&report, header.base), report))
 }
 
-/// Pages kept in memory: neighbouring descriptors and words are read together, and lists lead to
-/// and fro between few of them.
-const CACHED: usize = 128;
+/// Pages kept whatever memory the host has: neighbouring descriptors and words are read together,
+/// and lists lead to and fro between few of them.
+const LEAST_CACHED: u64 = (64 << 20) / PAGE_BYTES;
+
+/// Pages to keep of a segment: all of them, so that each is read once however its pointers lead to
+/// and fro, unless that would take more than a quarter of the memory that is free. A mapping of the
+/// file would leave this to the host, but whoever may shorten the file could then end us with
+/// SIGBUS.
+fn pages_to_cache(size_bytes: u64) -> usize {
+    let available = crate::host::memory().available_bytes.unwrap_or_default();
+    let most = (available / 4 / PAGE_BYTES).max(LEAST_CACHED);
+    usize::try_from(size_bytes.div_ceil(PAGE_BYTES).clamp(1, most)).unwrap_or(1)
+}
 
 /// The content of a segment, page by page.
 struct Content<'a> {
@@ -81,13 +91,15 @@ struct Content<'a> {
     parts: Vec<Option<PartFile>>,
     /// By page number: which page, and its bytes.
     cache: Vec<Option<(u64, Box<[u8]>)>>,
+    /// How often the host was asked for a page.
+    reads: u64,
 }
 
 impl<'a> Content<'a> {
     fn of(segment: &'a SegmentFile) -> Content<'a> {
         let mut cache = Vec::new();
-        cache.resize_with(CACHED, || None);
-        Content { segment, parts: Vec::new(), cache }
+        cache.resize_with(pages_to_cache(segment.header().size_bytes), || None);
+        Content { segment, parts: Vec::new(), cache, reads: 0 }
     }
 
     fn part(&mut self, index: u64) -> Option<&PartFile> {
@@ -98,6 +110,7 @@ impl<'a> Content<'a> {
     }
 
     fn read(&mut self, page: u64, bytes: &mut [u8]) -> Option<()> {
+        self.reads += 1;
         let start = page * PAGE_BYTES;
         // No page lies in two parts: these are multiples of a page.
         let location = self.segment.locate(start)?;
@@ -125,19 +138,50 @@ impl Reader for Content<'_> {
             return None;
         }
         let page = offset / PAGE_BYTES;
-        let slot = (page % CACHED as u64) as usize;
-        let kept = self.cache.get_mut(slot)?.take().filter(|(kept, _)| *kept == page);
-        let bytes = match kept {
-            Some((_, bytes)) => bytes,
-            None => {
-                let mut bytes = vec![0; PAGE_BYTES as usize].into_boxed_slice();
-                self.read(page, &mut bytes)?;
-                bytes
-            }
-        };
+        let slot = (page % self.cache.len() as u64) as usize;
+        if self.cache.get(slot)?.as_ref().is_none_or(|(kept, _)| *kept != page) {
+            let mut bytes = vec![0; PAGE_BYTES as usize].into_boxed_slice();
+            self.read(page, &mut bytes)?;
+            *self.cache.get_mut(slot)? = Some((page, bytes));
+        }
+        let (_, bytes) = self.cache.get(slot)?.as_ref()?;
         let within = (offset % PAGE_BYTES) as usize;
-        let word = bytes.get(within..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
-        *self.cache.get_mut(slot)? = Some((page, bytes));
-        word
+        bytes.get(within..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::heap::check::Reader;
+    use abi::objects::Lifetime;
+
+    use super::super::testing::{name, store};
+    use super::super::{Mode, SegmentSpec};
+    use super::{Content, PAGE_BYTES};
+
+    #[test]
+    fn however_pointers_lead_to_and_fro_each_page_is_read_once() {
+        let s = store();
+        let size_bytes = 8 << 20;
+        let spec = SegmentSpec {
+            base: None,
+            size_bytes,
+            reserve_bytes: 0,
+            mode: Mode::PRIVATE,
+            lifetime: Lifetime::Persistent,
+            pages: abi::objects::PagePolicy::Large2M,
+            lockable: true,
+        };
+        let sid = s.create_segment(&name("x"), &spec).unwrap();
+        let segment = s.open_segment(sid).unwrap();
+        let mut content = Content::of(&segment);
+        let words = size_bytes / 8;
+        let mut at = 1_u64;
+        for _ in 0..4 * words {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            assert_eq!(content.word((at >> 33) % words * 8), Some(0));
+        }
+        assert!(content.reads <= size_bytes / PAGE_BYTES, "{} reads", content.reads);
+        assert_eq!(content.word(size_bytes), None);
     }
 }

@@ -74,11 +74,11 @@ impl Store {
         };
         let len_bytes = live.metadata().map_err(|e| root.error("look at", "live", e))?.len();
         if len_bytes < LIVE_BYTES {
-            return Err(StoreError::BadField {
-                file: root.path_of("live"),
-                field: "length",
-                found: len_bytes.to_string(),
-                expected: LIVE_BYTES.to_string(),
+            let file = root.path_of("live");
+            return Err(StoreError::Short {
+                file,
+                found_bytes: len_bytes,
+                expected_bytes: LIVE_BYTES,
             });
         }
         Ok(Store {
@@ -164,7 +164,15 @@ fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
     let mut lines = text.lines();
     let version = lines.next().unwrap_or_default();
     if version != FORMAT {
-        return Err(bad("version", version, FORMAT));
+        return Err(match super::text::later(version, "spacejmp store ") {
+            Some(found) => StoreError::Newer {
+                file: root.path_of("format"),
+                field: "version",
+                found: found.to_string(),
+                known: "1".into(),
+            },
+            None => bad("version", version, FORMAT),
+        });
     }
     let line = lines.next().unwrap_or_default();
     line.strip_prefix("id ")

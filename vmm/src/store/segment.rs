@@ -163,6 +163,11 @@ impl SegmentFile {
         }
     }
 
+    /// The host's error about the segment's file.
+    pub(crate) fn error(&self, doing: &'static str, source: std::io::Error) -> StoreError {
+        io_error(doing, &self.path, source)
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.main
     }
@@ -286,11 +291,10 @@ pub(super) fn main_len(header: &Header) -> u64 {
 fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> {
     let found = file.metadata().map_err(|e| io_error("look at", path, e))?.len();
     if found < at_least {
-        return Err(StoreError::BadField {
+        return Err(StoreError::Short {
             file: path.to_owned(),
-            field: "length",
-            found: found.to_string(),
-            expected: format!("{at_least} or more"),
+            found_bytes: found,
+            expected_bytes: at_least,
         });
     }
     Ok(())
@@ -302,6 +306,10 @@ pub(super) fn io_error(doing: &'static str, path: &Path, source: std::io::Error)
 
 /// Reads and checks a header. Not torn only under the store's lock.
 pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
+    Header::decode(&header_bytes(file, path)?, path)
+}
+
+pub(super) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], StoreError> {
     let mut bytes = [0; HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => StoreError::BadField {
@@ -312,7 +320,7 @@ pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError
         },
         _ => io_error("read", path, e),
     })?;
-    Header::decode(&bytes, path)
+    Ok(bytes)
 }
 
 pub(super) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use abi::objects::{Lifetime, PagePolicy, Right, SegId, SegRoot};
+use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
 
 use super::create::{make_parts, part_len, round_size, set_len};
@@ -14,7 +14,9 @@ use super::lock::{Exclusive, Locked};
 use super::name::{Mode, Name};
 use super::open::{Store, denied};
 use super::record::{Access, SegmentEntry, SegmentRecord};
-use super::segment::{SegmentFile, first_part, io_error, main_len, read_header, write_header};
+use super::segment::{
+    SegmentFile, first_part, header_bytes, io_error, main_len, read_header, write_header,
+};
 
 impl Store {
     /// The id of the segment with this name. A copied file gets its own name and id now, if
@@ -277,9 +279,23 @@ impl Store {
         sid: SegId,
         lock: &impl Locked,
     ) -> Result<SegmentFile, StoreError> {
-        let not_found = || StoreError::NotFound(Object::Segment(sid));
-        let name = self.segment_name(sid, lock)?.ok_or_else(not_found)?;
-        self.open_named(&name, lock)
+        match self.segment_name(sid, lock)? {
+            Some(name) => self.open_named(&name, lock),
+            None => Err(self.why_missing(sid, lock)),
+        }
+    }
+
+    /// Why no usable segment has this id: a file that bears it cannot be used, or there is none.
+    fn why_missing(&self, sid: SegId, lock: &impl Locked) -> StoreError {
+        let bears_it = |name: &Name| {
+            let file = self.segments.open_file(name.as_str(), OFlags::RDONLY).ok()?;
+            let bytes = header_bytes(&file, self.segments.path()).ok()?;
+            (Header::sid_in(&bytes) == Some(sid)).then_some(())
+        };
+        let names = self.names_in(&self.segments).unwrap_or_default();
+        let file = names.iter().find(|name| bears_it(name).is_some());
+        file.and_then(|name| self.open_named(name, lock).err())
+            .unwrap_or(StoreError::NotFound(Object::Segment(sid)))
     }
 
     /// The same, unless it is volatile and went with the last VM that had it.
@@ -379,6 +395,36 @@ impl Store {
             return Ok(());
         }
         Err(StoreError::Busy { object: Object::Segment(sid), why: Busy::Attached(holders) })
+    }
+
+    /// Whether nobody but the VM with the lease `mine` can write a segment just now.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] with those who can.
+    pub(crate) fn check_unwritten(
+        &self,
+        sid: SegId,
+        mine: Option<LeaseId>,
+    ) -> Result<(), StoreError> {
+        let leases = self.live_leases_but(mine)?;
+        let writers = leases.iter().filter(|lease| lease.right_of(sid) == Some(Right::Write));
+        let holders: Vec<_> = writers.map(OpenLease::holder).collect();
+        if holders.is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Busy { object: Object::Segment(sid), why: Busy::Written(holders) })
+    }
+
+    /// The error of a lock that was not free in time, with whoever holds it.
+    pub(crate) fn locked(&self, segment: &SegmentFile) -> StoreError {
+        let owner = segment.lock_view().ok().and_then(|view| view.owner_lease());
+        let leases = self.live_leases().unwrap_or_default();
+        let holder = leases.iter().find(|lease| Some(lease.id()) == owner).map(OpenLease::holder);
+        let by = holder.map_or_else(
+            || "a program that waits or is about to leave".to_owned(),
+            |holder| format!("process {} ({})", holder.pid, holder.program),
+        );
+        StoreError::Locked { segment: segment.name().clone(), by }
     }
 
     /// Removes the files. First the one with the header: parts without it are only garbage.

@@ -47,6 +47,17 @@ pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The version in the first line of a text file, if it is later than 1.
+pub(super) fn later(line: &str, start: &str) -> Option<u32> {
+    line.strip_prefix(start)?.parse().ok().filter(|version| *version > 1)
+}
+
+/// How a file begins, for messages.
+pub(super) fn show_bytes(bytes: &[u8]) -> String {
+    let first = bytes.get(..16).unwrap_or(bytes);
+    if first.is_empty() { "nothing".into() } else { format!("\"{}\"", first.escape_ascii()) }
+}
+
 /// Writes a text file line by line.
 pub(super) struct Writer(String);
 
@@ -81,13 +92,30 @@ impl<'a> Reader<'a> {
             found,
             expected,
         };
+        let start = format!("spacejmp {kind} ");
+        if !bytes.starts_with(start.as_bytes()) {
+            let kind = match kind {
+                "vas" => "a VAS's manifest",
+                _ => "the lease of a VM",
+            };
+            let found = show_bytes(bytes);
+            return Err(StoreError::NotA { file: PathBuf::from(path), kind, found });
+        }
         let text = std::str::from_utf8(bytes).map_err(|e| {
             bad("text", format!("a bad byte at {}", e.valid_up_to()), "UTF-8".into())
         })?;
         let first = text.lines().next().unwrap_or_default();
         let version = format!("spacejmp {kind} 1");
         if first != version {
-            return Err(bad("version", shorten(first), version));
+            return Err(match later(first, &start) {
+                Some(found) => StoreError::Newer {
+                    file: PathBuf::from(path),
+                    field: "version",
+                    found: found.to_string(),
+                    known: "1".into(),
+                },
+                None => bad("version", shorten(first), version),
+            });
         }
         let body = text.strip_suffix('\n').unwrap_or_default();
         let (body, last) = body.rsplit_once('\n').unwrap_or((body, ""));

@@ -179,6 +179,37 @@ impl Store {
         self.replace_manifest(&manifest, &lock)
     }
 
+    /// Which of a VAS's segments a person means by `text`: one listed under that name, one whose
+    /// file has it now, or one with that id.
+    ///
+    /// # Errors
+    /// [`StoreError::Ambiguous`] when it is the name of several, as of one whose file was lost and
+    /// of another that was made in its stead; [`StoreError::NotFound`].
+    pub fn listed_segment(&self, vid: VasId, text: &Name) -> Result<SegId, StoreError> {
+        let lock = self.lock_shared()?;
+        let vas = self.vas_by_id(vid, &lock)?;
+        let mut meant = Vec::new();
+        for listed in &vas.segments {
+            let now = self.segment_name(listed.sid, &lock)?;
+            if now.as_ref().unwrap_or(&listed.name) == text {
+                meant.push(listed.sid);
+            }
+        }
+        if meant.is_empty() {
+            let id = super::text::parse_id(text.as_str()).and_then(SegId::new);
+            meant.extend(id.filter(|id| vas.segments.iter().any(|listed| listed.sid == *id)));
+        }
+        match *meant {
+            [sid] => Ok(sid),
+            [] => Err(StoreError::NotFound(Object::SegmentName(text.clone()))),
+            _ => Err(StoreError::Ambiguous {
+                vas: vas.name,
+                segment: text.clone(),
+                sids: meant.iter().map(SegId::to_string).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
     /// Takes a segment out of a VAS, for all its attachers.
     ///
     /// # Errors

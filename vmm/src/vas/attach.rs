@@ -1,13 +1,13 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
-use abi::objects::attach;
+use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
 use super::VasError;
 use super::instance::{Instance, Member};
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Object, Store, StoreError, VasRecord, VasSegment};
 
 /// Flags of `vas_attach`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,32 @@ impl AttachFlags {
 
     fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
+    }
+}
+
+/// Flags of `vas_detach`, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DetachFlags(u64);
+
+impl DetachFlags {
+    /// `None` for unknown bits.
+    #[must_use]
+    pub fn new(raw: u64) -> Option<DetachFlags> {
+        (raw & !detach::OWNED == 0).then_some(DetachFlags(raw))
+    }
+
+    fn by_owner(self) -> bool {
+        self.0 & detach::OWNED != 0
+    }
+}
+
+/// Names a listed segment that is not there; the VAS itself is.
+fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
+    match error {
+        VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
+            VasError::Store(StoreError::lost(vas, wanted, sid))
+        }
+        other => other,
     }
 }
 
@@ -66,11 +92,14 @@ impl Vases {
         let granted = |right| if flags.has(attach::READ_ONLY) { Right::Read } else { right };
         // All of them, before the first comes into use: a call that fails changes nothing.
         for wanted in &record.segments {
-            state.look_at(wanted.sid, granted(wanted.right), store, machine)?;
+            let look = state.look_at(wanted.sid, granted(wanted.right), store, machine);
+            look.map_err(|error| lost(error, &record, wanted))?;
         }
         let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
         instance.read_only = flags.has(attach::READ_ONLY);
+        instance.owned = flags.has(attach::OWNED);
+        instance.pinned = flags.has(attach::PINNED);
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
         instance.checked_at = changes;
         instance.generation = machine.new_generation();
@@ -97,12 +126,19 @@ impl Vases {
     /// Drops an instance.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], or [`VasError::Inside`] while a thread is inside.
-    pub fn detach(&self, vh: u64) -> Result<(), VasError> {
+    /// [`VasError::NoInstance`]; [`VasError::Owned`] if it has an owner, who is not the caller;
+    /// [`VasError::Invalid`] if the caller is the owner of something else;
+    /// [`VasError::Inside`] while a thread is inside or a system call uses memory it found there.
+    pub fn detach(&self, vh: u64, flags: DetachFlags) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (vh, instance) = state.instance(vh)?;
-        if instance.waiting > 0 {
+        match (instance.owned, flags.by_owner()) {
+            (true, false) => return Err(VasError::Owned { vh }),
+            (false, true) => return Err(VasError::Invalid { what: "the flag of an owner" }),
+            _ => {}
+        }
+        if instance.is_held() {
             return Err(VasError::Inside { vh });
         }
         // Closed first, then looked into: a switch announces itself, then reads the entry.

@@ -2,6 +2,7 @@
 
 use abi::{Errno, SegId};
 
+use crate::error::Remedy;
 use crate::store::StoreError;
 use crate::vm::{MemoryError, VmError};
 
@@ -26,6 +27,24 @@ pub enum VasError {
     /// A thread of the process is inside.
     #[error("a thread is inside instance {vh}")]
     Inside {
+        /// The handle.
+        vh: u32,
+    },
+    /// Somebody else's instance.
+    #[error("instance {vh} belongs to another part of the program")]
+    Owned {
+        /// The handle.
+        vh: u32,
+    },
+    /// A pinned instance keeps the segments it was made with.
+    #[error("instance {vh} is pinned: it keeps the segments it was made with")]
+    Pinned {
+        /// The handle.
+        vh: u32,
+    },
+    /// A pinned instance whose VAS has changed.
+    #[error("the segments of pinned instance {vh} are not in its VAS any more as they were")]
+    Changed {
         /// The handle.
         vh: u32,
     },
@@ -86,8 +105,48 @@ pub enum VasError {
     #[error("the thread was interrupted")]
     Stopping,
     /// The program's memory is not accessible.
-    #[error("the program's buffer is not accessible")]
-    Fault(Errno),
+    #[error("{len} bytes of the program's memory at {gva:#x} are not accessible")]
+    Buffer {
+        /// Where it begins.
+        gva: u64,
+        /// Its length.
+        len: u64,
+        /// Why: `EFAULT`, or what mapping it met.
+        errno: Errno,
+    },
+    /// A number that no object has.
+    #[error("there is no {kind} {raw:#x}")]
+    NoSuchId {
+        /// Of what.
+        kind: &'static str,
+        /// The number.
+        raw: u64,
+    },
+    /// Longer than any name.
+    #[error("a name of {bytes} bytes is longer than any object's")]
+    NameTooLong {
+        /// Its length.
+        bytes: u64,
+    },
+    /// A segment lives as long as was decided when it was made.
+    #[error("the lifetime of segment {sid} cannot be changed")]
+    LifetimeFixed {
+        /// The segment.
+        sid: SegId,
+    },
+    /// The thread is inside, with all locks; one of them was a dead holder's.
+    #[error("a holder of one of the locks died inside")]
+    OwnerDied,
+}
+
+impl Remedy for VasError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            VasError::Store(error) => error.remedy(),
+            VasError::Full { .. } => Some("try again when fewer programs use it".into()),
+            _ => None,
+        }
+    }
 }
 
 impl VasError {
@@ -100,7 +159,10 @@ impl VasError {
             VasError::NoInstance { .. } => Errno::EBADF,
             VasError::Home | VasError::Invalid { .. } => Errno::EINVAL,
             VasError::NotMember { .. } => Errno::ENOENT,
-            VasError::Inside { .. } => Errno::EBUSY,
+            VasError::Inside { .. } | VasError::Owned { .. } | VasError::Pinned { .. } => {
+                Errno::EBUSY
+            }
+            VasError::Changed { .. } => Errno::ESTALE,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,
             VasError::ReadOnly { .. } => Errno::EACCES,
@@ -109,7 +171,11 @@ impl VasError {
             VasError::WouldBlock => Errno::EAGAIN,
             VasError::TimedOut => Errno::ETIMEDOUT,
             VasError::Stopping => Errno::EINTR,
-            VasError::Fault(errno) => *errno,
+            VasError::Buffer { errno, .. } => *errno,
+            VasError::NoSuchId { .. } => Errno::ENOENT,
+            VasError::NameTooLong { .. } => Errno::ENAMETOOLONG,
+            VasError::LifetimeFixed { .. } => Errno::EOPNOTSUPP,
+            VasError::OwnerDied => Errno::EOWNERDEAD,
         }
     }
 }

@@ -35,8 +35,8 @@ impl Vases {
     }
 
     fn try_fault(&self, vcpu: &mut Vcpu, gva: u64, write: bool, execute: bool) -> FaultOutcome {
-        let vh = super::access::current();
-        if vh == 0 || !self.is_active() {
+        let vh = vcpu.instance();
+        if vh == super::HOME || !self.is_active() {
             return FaultOutcome::Unmapped;
         }
         let mut guard = self.lock();

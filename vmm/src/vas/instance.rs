@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use abi::layout::VAS_SLOTS;
 use abi::switch::LockRef;
@@ -54,6 +55,17 @@ struct OwnTables {
     directories: BTreeMap<u64, GuestPhys>,
 }
 
+#[derive(Debug, Default)]
+struct InUse;
+
+/// A thread's share of an instance: of one whose memory a system call is using, or to which it may
+/// come from a switch that waits.
+///
+/// What the lease and the guest's own memory say of who is inside may be anything. This is in
+/// memory of the VMM's, is made with the state locked, and goes by itself.
+#[derive(Debug)]
+pub(super) struct Hold(#[expect(dead_code, reason = "it is there to be counted")] Arc<InUse>);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -61,6 +73,12 @@ pub(super) struct Instance {
     pub(super) name: String,
     /// Every segment read-only.
     pub(super) read_only: bool,
+    /// Detached by its owner only.
+    pub(super) owned: bool,
+    /// Keeps the segments it was made with.
+    pub(super) pinned: bool,
+    /// Pinned, and the VAS no longer has all of its segments as they were.
+    pub(super) stale: bool,
     pub(super) tagged: bool,
     pub(super) members: BTreeMap<SegId, Member>,
     pub(super) root: GuestPhys,
@@ -71,8 +89,7 @@ pub(super) struct Instance {
     pub(super) checked_at: u64,
     /// The kernel may enter it: its entry is filled in.
     pub(super) shown: bool,
-    /// Threads about to come back here from a switch that waits.
-    pub(super) waiting: u32,
+    in_use: Arc<InUse>,
     /// Where its lock references lie, and how many.
     pub(super) locks: Range<u32>,
     /// What lies there.
@@ -101,6 +118,9 @@ impl Instance {
             vid,
             name,
             read_only: false,
+            owned: false,
+            pinned: false,
+            stale: false,
             tagged: false,
             members: BTreeMap::new(),
             root: new_root(frames, machine)?,
@@ -108,11 +128,26 @@ impl Instance {
             generation: 0,
             checked_at: 0,
             shown: false,
-            waiting: 0,
+            in_use: Arc::default(),
             locks: 0..0,
             lock_list: None,
             own: OwnTables::default(),
         })
+    }
+
+    /// Keeps the instance, and what it has, from being taken apart as long as the result.
+    pub(super) fn hold(&self) -> Hold {
+        Hold(self.in_use.clone())
+    }
+
+    /// How many shares are held. None comes while the caller has the state; one may go.
+    pub(super) fn holds(&self) -> usize {
+        Arc::strong_count(&self.in_use) - 1
+    }
+
+    /// Whether somebody holds it.
+    pub(super) fn is_held(&self) -> bool {
+        self.holds() > 0
     }
 
     /// The member that has `gva`.

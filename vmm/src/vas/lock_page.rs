@@ -40,14 +40,20 @@ unsafe impl Sync for Words {}
 impl AtomicWords for Words {
     fn word(&self, index: usize) -> &AtomicU64 {
         let at = self.0.wrapping_add(index % WORDS);
-        // SAFETY: a page of 512 aligned words in a bank of guest memory, which stays mapped as
-        // long as the machine, and the machine as long as whoever has a `LockPage`. Everybody
-        // uses atomics on it.
+        // SAFETY: a page of 512 aligned words that stays mapped as long as these `Words` are used:
+        // in a bank of guest memory, with the machine, which lives as long as whoever has a
+        // `LockPage`; else with `content.rs`'s mapping. Everybody uses atomics on it.
         unsafe { &*at }
     }
 }
 
 impl Words {
+    /// The words of a lock page mapped at `page`. Whoever maps it keeps it mapped as long as they
+    /// are used: with the machine, or with the hold of `content.rs`.
+    pub(super) fn at(page: *const AtomicU64) -> Words {
+        Words(page)
+    }
+
     /// The half of a word that futexes look at.
     fn low_half(&self, index: usize) -> *const AtomicU32 {
         std::ptr::from_ref(self.word(index)).cast()
@@ -61,6 +67,17 @@ pub(super) struct Host<'a> {
     store: &'a Store,
     stopping: &'a dyn Fn() -> bool,
     began: Instant,
+}
+
+impl<'a> Host<'a> {
+    pub(super) fn new(
+        words: Words,
+        store: &'a Store,
+        stopping: &'a dyn Fn() -> bool,
+        began: Instant,
+    ) -> Host<'a> {
+        Host { words, store, stopping, began }
+    }
 }
 
 impl Waiting for Host<'_> {
@@ -122,7 +139,7 @@ impl LockPage {
         let (fd, offset) = file.lock_page();
         machine.mem.map_file(gpa, PAGE_SIZE, fd, offset, FileMapping::Shared)?;
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
-        let words = Words(range.ptr.cast_const().cast());
+        let words = Words(range.as_ptr().cast_const().cast());
         let host = Host { words, store, stopping: &|| false, began: Instant::now() };
         let slot = lock::claim_slot(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;

@@ -27,13 +27,16 @@ impl Vases {
     /// Attaches a segment to this process's instance only.
     ///
     /// # Errors
-    /// [`VasError::Overlap`], [`VasError::ReadOnly`], [`VasError::Inside`] for a lockable
+    /// [`VasError::Pinned`], [`VasError::Overlap`], [`VasError::ReadOnly`], [`VasError::Inside`] for a lockable
     /// segment while a thread is inside; then nothing has changed.
     pub fn attach_local(&self, vh: u64, sid: SegId, right: Right) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let store = self.open(state)?;
         let (vh, instance) = state.instance(vh)?;
+        if instance.pinned {
+            return Err(VasError::Pinned { vh });
+        }
         let right = if instance.read_only { Right::Read } else { right };
         if instance.members.contains_key(&sid) {
             return Err(VasError::Overlap { sid, other: sid });
@@ -54,7 +57,7 @@ impl Vases {
             return Err(VasError::NotMember { sid });
         }
         self.machine.clear_instance(vh)?;
-        if instance.waiting > 0 || self.is_occupied(vh)? {
+        if instance.is_held() || self.is_occupied(vh)? {
             state.publish(vh, &self.machine)?;
             return Err(VasError::Inside { vh });
         }
@@ -102,10 +105,34 @@ impl Vases {
             return if instance.shown { Ok(()) } else { state.publish(vh, &self.machine) };
         }
         let record = store.vas(instance.vid)?;
+        if instance.pinned {
+            return self.look_at_pinned(state, vh, &record, changes);
+        }
         let complete = self.adopt(state, store, vh, &record)?;
         if let Some(instance) = state.instances.get_mut(&vh) {
             // Else it is looked at again at the next switch, which the kernel leaves to us.
             instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
+        }
+        state.publish(vh, &self.machine)
+    }
+
+    /// A pinned instance gains and loses nothing: it can be entered as long as `record` has what
+    /// it has. Else its entry stays closed, so that a switch comes to the VMM and is told.
+    fn look_at_pinned(
+        &self,
+        state: &mut State,
+        vh: u32,
+        record: &VasRecord,
+        changes: u64,
+    ) -> Result<(), VasError> {
+        if let Some(instance) = state.instances.get_mut(&vh) {
+            let read_only = instance.read_only;
+            let is_kept = |(sid, member): (&SegId, &Member)| {
+                let wanted = record.segments.iter().find(|wanted| wanted.sid == *sid);
+                wanted.is_some_and(|wanted| granted(wanted, read_only) == member.right)
+            };
+            instance.stale = !instance.members.iter().all(is_kept);
+            instance.checked_at = if instance.stale { changes.wrapping_sub(1) } else { changes };
         }
         state.publish(vh, &self.machine)
     }
@@ -149,7 +176,7 @@ impl Vases {
             .collect();
         let mut complete = true;
         if !gone.is_empty() {
-            if !self.is_occupied(vh)? && instance.waiting == 0 {
+            if !instance.is_held() && !self.is_occupied(vh)? {
                 self.part(state, vh, &gone)?;
             } else {
                 complete = false;
@@ -185,7 +212,9 @@ impl Vases {
         store: &Store,
         vh: u32,
     ) -> Result<Vec<NewMember>, VasError> {
-        let Some(instance) = state.instances.get(&vh) else { return Ok(Vec::new()) };
+        let Some(instance) = state.instances.get(&vh).filter(|instance| !instance.pinned) else {
+            return Ok(Vec::new());
+        };
         let read_only = instance.read_only;
         let record = store.vas(instance.vid)?;
         let mut newcomers = Vec::new();
@@ -220,9 +249,9 @@ impl Vases {
             return Err(VasError::Overlap { sid, other });
         }
         if look.lockable {
-            let is_waited_for = instance.waiting > 0;
+            let is_held = instance.is_held();
             machine.clear_instance(vh)?;
-            if is_waited_for || self.is_occupied_but_for(vh, holder)? {
+            if is_held || self.is_occupied_but_for(vh, holder)? {
                 state.publish(vh, machine)?;
                 return Err(VasError::Inside { vh });
             }

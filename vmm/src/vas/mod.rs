@@ -8,8 +8,9 @@
 //! - [`attach`]: instances come and go; `members`: which segments an instance has, and keeping
 //!   up with the store; `using`: segments come into use in the VM and go out of it
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
-//! - `fault`: touching, and eviction under pressure; [`access`]: the VMM's own way to the memory
+//! - `fault`: touching, and eviction under pressure; [`access`]: memory that system calls use
 //! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
+//! - [`content`]: holding locks for a copy of what is not attached
 //! - [`report`]: looking at all this, for crash reports
 //!
 //! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod attach;
+pub mod content;
 pub mod error;
 mod fault;
 mod frames;
@@ -34,3 +36,6 @@ mod using;
 pub use error::VasError;
 pub use state::{VasConfig, Vases};
 pub use switching::{Entered, Stops, Wait};
+
+/// The handle of the process's own address space, which is there from the start.
+pub const HOME: u32 = 0;

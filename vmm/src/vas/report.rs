@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::instance::Instance;
 use super::state::Vases;
 use crate::store::SegmentFile;
 
@@ -65,6 +66,12 @@ impl Vases {
             .live_if_cut()
             .or_else(|| lease.path_if_cut())
             .or_else(|| locked.map(|segment| &segment.file).find_map(SegmentFile::path_if_cut))
+    }
+
+    /// Shares of instances that system calls and waiting switches hold now.
+    #[must_use]
+    pub fn holds(&self) -> usize {
+        self.lock().instances.values().map(Instance::holds).sum()
     }
 
     /// Instances, segments in use, bytes of segments mapped, frames of their page tables.

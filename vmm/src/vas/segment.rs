@@ -16,8 +16,7 @@ use super::frames::Frames;
 use super::lock_page::LockPage;
 use super::subtree::{PieceSpan, Subtree};
 use crate::store::{PART_BYTES, SegmentFile};
-use crate::vm::memory::HostRange;
-use crate::vm::windows::{FilePiece, Window};
+use crate::vm::windows::{FilePiece, PinnedRange, Window};
 use crate::vm::{Machine, MemoryError};
 
 /// A mapped extent.
@@ -26,8 +25,6 @@ struct Extent {
     window: Window,
     /// Address of the window's first byte.
     origin: u64,
-    /// Threads whose system calls use the memory right now.
-    pins: u32,
     /// When it was mapped, counted in extents.
     mapped_at: u64,
 }
@@ -142,7 +139,7 @@ impl VmSegment {
             dense: self.is_dense(machine),
         };
         let window = machine.windows.map(piece)?;
-        let extent = Extent { window, origin: whole.start, pins: 0, mapped_at: clock };
+        let extent = Extent { window, origin: whole.start, mapped_at: clock };
         self.extents.insert(gib, extent);
         Ok(())
     }
@@ -178,9 +175,12 @@ impl VmSegment {
         self.subtree_mut(right).fill(gib, &span, policy, frames, machine)
     }
 
-    /// Mapped extents that nobody has pinned: when mapped, and which gigabyte.
+    /// Mapped extents that no system call is using: when mapped, and which gigabyte.
     pub(super) fn evictable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.extents.iter().filter(|(_, e)| e.pins == 0).map(|(&gib, e)| (e.mapped_at, gib))
+        self.extents
+            .iter()
+            .filter(|(_, e)| !e.window.is_pinned())
+            .map(|(&gib, e)| (e.mapped_at, gib))
     }
 
     /// Unlinks the extent of a gigabyte from this segment's tables and hands out its window,
@@ -204,20 +204,11 @@ impl VmSegment {
     }
 
     /// The host memory behind `bytes` at `gva`, cut off where the extent or the segment ends,
-    /// and the gigabyte to unpin later; the extent must be mapped.
-    pub(super) fn pin(&mut self, gva: u64, bytes: u64) -> Option<(HostRange, u64)> {
-        let gib = gva / PAGE_SIZE_1G;
-        let end = self.end;
-        let extent = self.extents.get_mut(&gib)?;
-        extent.pins += 1;
-        Some((extent.window.host(gva - extent.origin, bytes.min(end.saturating_sub(gva))), gib))
-    }
-
-    /// Undoes [`VmSegment::pin`].
-    pub(super) fn unpin(&mut self, gib: u64) {
-        if let Some(extent) = self.extents.get_mut(&gib) {
-            extent.pins = extent.pins.saturating_sub(1);
-        }
+    /// which stays as long as the result; `None` unless the extent is mapped.
+    pub(super) fn pin(&self, gva: u64, bytes: u64) -> Option<PinnedRange> {
+        let extent = self.extents.get(&(gva / PAGE_SIZE_1G))?;
+        let bytes = bytes.min(self.end.saturating_sub(gva));
+        Some(extent.window.pin(gva.checked_sub(extent.origin)?, bytes))
     }
 
     /// Bytes of it that are mapped into the VM.

@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 use abi::lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
 };
-use abi::{Right, SegId};
+use abi::{LeaseId, Right, SegId};
 
+use super::HOME;
 use super::VasError;
-use super::access::{current, set_current};
+use super::instance::{Hold, Instance};
 use super::lock_page::{LockPage, LockUser};
 use super::members::NewMember;
 use super::state::{State, Vases, warn_if_failed};
-use crate::store::Store;
+use crate::store::{Lease, Store};
 use crate::vm::Vcpu;
 
 /// How long a switch in the kernel that fails can take, and how often that is waited for: a
@@ -109,7 +110,7 @@ impl Vases {
     /// Brings the thread that runs `vcpu` into instance `vh`.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
+    /// [`VasError::NoInstance`], [`VasError::Changed`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
     /// where it was, with the locks it had. [`VasError::Stopping`]: likewise, if it was a signal;
     /// if the process is ending, it may be at home.
     pub fn switch(
@@ -119,7 +120,7 @@ impl Vases {
         wait: Wait,
         Stops { stopping, interrupted }: Stops<'_>,
     ) -> Result<Entered, VasError> {
-        let here = current();
+        let here = vcpu.instance();
         if !self.is_active() {
             return if vh == 0 {
                 Ok(Entered::Consistent)
@@ -128,7 +129,7 @@ impl Vases {
             };
         }
         let began = Instant::now();
-        let (target, old, new, store) = {
+        let (target, old, new, store, held) = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let Some(store) = state.opened() else { return Err(VasError::NoInstance { vh }) };
@@ -144,12 +145,9 @@ impl Vases {
                 self.arrive(state, vcpu, target)?;
                 return Ok(Entered::Consistent);
             }
-            for vh in [here, target] {
-                if let Some(instance) = state.instances.get_mut(&vh) {
-                    instance.waiting += 1;
-                }
-            }
-            (target, old, new, store)
+            let both = [here, target].into_iter().filter_map(|vh| state.instances.get(&vh));
+            let held: Vec<Hold> = both.map(Instance::hold).collect();
+            (target, old, new, store, held)
         };
         // Who waits without limit gives locks back on the way, and could not have them again
         // without waiting: for a signal he waits on.
@@ -160,11 +158,7 @@ impl Vases {
         let taken = exchange(&old, &new, wait, &store, stops, began);
         let mut guard = self.lock();
         let state = &mut *guard;
-        for vh in [here, target] {
-            if let Some(instance) = state.instances.get_mut(&vh) {
-                instance.waiting -= 1;
-            }
-        }
+        drop(held);
         match taken {
             Ok(verdict) => {
                 self.arrive(state, vcpu, target)?;
@@ -197,7 +191,7 @@ impl Vases {
         vcpu: &mut Vcpu,
         stopping: &dyn Fn() -> bool,
     ) -> Result<bool, VasError> {
-        let vh = current();
+        let vh = vcpu.instance();
         let began = Instant::now();
         let newcomers = {
             let mut guard = self.lock();
@@ -228,7 +222,7 @@ impl Vases {
         stopping: &dyn Fn() -> bool,
     ) -> Result<bool, VasError> {
         let NewMember { sid, right, .. } = newcomer;
-        let (old, new, store) = {
+        let (old, new, store, held) = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let Some(store) = state.opened() else { return Ok(false) };
@@ -237,22 +231,20 @@ impl Vases {
             // what a dead writer has left.
             state.use_segment(sid, Right::Read, &store, &self.machine)?;
             let lock = state.segments.get(&sid).and_then(|segment| segment.lock.clone());
-            let (Some(lock), Some(instance)) = (lock, state.instances.get_mut(&vh)) else {
+            let (Some(lock), Some(instance)) = (lock, state.instances.get(&vh)) else {
                 state.unuse_segment(sid, Right::Read, true, &self.machine);
                 return Ok(false);
             };
-            instance.waiting += 1;
+            let held = instance.hold();
             let mut new = LockSet(old.0.clone());
             new.0.insert(sid, (lock_mode(right), lock));
-            (old, new, store)
+            (old, new, store, held)
         };
         let wait = began.checked_add(CATCH_UP_WAIT).map_or(Wait::Never, Wait::Until);
         let taken = exchange(&old, &new, wait, &store, stopping, began);
         let mut guard = self.lock();
         let state = &mut *guard;
-        if let Some(instance) = state.instances.get_mut(&vh) {
-            instance.waiting -= 1;
-        }
+        drop(held);
         let joined = match taken {
             Ok(Acquired::Clean) => {
                 self.join(state, &store, vh, newcomer, Some(vcpu.index())).is_ok()
@@ -263,9 +255,9 @@ impl Vases {
         if joined {
             self.arrive(state, vcpu, vh)?;
         } else if taken.is_ok() {
-            // Cannot fail, and does not wait: nothing is taken.
-            let given_back = exchange(&new, &old, Wait::Never, &store, stopping, began);
-            debug_assert!(given_back.is_ok());
+            // Nothing is taken, so nothing is waited for. It fails only if the kernel's words
+            // of what is held were lies; then what is held is the kernel's business.
+            let _ = exchange(&new, &old, Wait::Never, &store, stopping, began);
         }
         state.unuse_segment(sid, Right::Read, true, &self.machine);
         Ok(joined)
@@ -283,7 +275,7 @@ impl Vases {
         self.machine.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
         self.machine.set_current_instance(vcpu.index(), vh)?;
         state.reloaded(vcpu.index());
-        set_current(vh);
+        vcpu.set_instance(vh);
         Ok(())
     }
 
@@ -331,6 +323,17 @@ impl Vases {
         Ok(held)
     }
 
+    /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds.
+    pub(super) fn lease_and_locks(
+        &self,
+        vcpu: &Vcpu,
+    ) -> Result<(Option<LeaseId>, Vec<SegId>), VasError> {
+        let state = self.lock();
+        let lease = state.lease.as_ref().map(Lease::id);
+        let held = if self.is_active() { self.held(&state, vcpu)? } else { LockSet::default() };
+        Ok((lease, held.0.into_keys().collect()))
+    }
+
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
     /// has been kept from serving switches there: one that has just tried in vain may count as
     /// inside for some instructions more, and is waited for.
@@ -363,7 +366,10 @@ impl Vases {
         }
         let (index, _) = state.instance(vh)?;
         self.catch_up(state, store, index)?;
-        Ok(index)
+        match state.instances.get(&index) {
+            Some(instance) if instance.stale => Err(VasError::Changed { vh: index }),
+            _ => Ok(index),
+        }
     }
 
     /// What an instance's entry says for CR3.
@@ -398,10 +404,11 @@ impl Vases {
         self.lock().reload.clone()
     }
 
-    /// The thread that runs `vcpu` ends: its locks are given back and it goes home. `died` is
-    /// whether something else than the program ended it: then what it held exclusively may be
-    /// half changed, and is marked so.
-    pub fn leave(&self, vcpu: &mut Vcpu, died: bool) {
+    /// The thread that runs `vcpu` ends: its locks are given back and it goes home. What it held
+    /// exclusively may be half changed, and is marked so, whatever ended it: a program that
+    /// returns from `main` while one of its threads writes has asked that thread no more than one
+    /// that is killed.
+    pub fn leave(&self, vcpu: &mut Vcpu) {
         if !self.is_active() {
             return;
         }
@@ -409,21 +416,23 @@ impl Vases {
         let state = &mut *guard;
         let Some(store) = state.opened() else { return };
         let went =
-            self.give_back(state, vcpu, died, &store).and_then(|()| self.arrive(state, vcpu, 0));
+            self.give_back(state, vcpu, &store).and_then(|()| self.arrive(state, vcpu, HOME));
         warn_if_failed("bring a thread home", went);
+        // Whatever failed: the next thread on this vCPU begins at home.
+        vcpu.set_instance(HOME);
     }
 
-    fn give_back(
-        &self,
-        state: &State,
-        vcpu: &Vcpu,
-        died: bool,
-        store: &Arc<Store>,
-    ) -> Result<(), VasError> {
+    fn give_back(&self, state: &State, vcpu: &Vcpu, store: &Arc<Store>) -> Result<(), VasError> {
         let stopping = || false;
         self.serve_nudges(state, vcpu, store, &stopping)?;
+        // In the middle of a switch the vCPU's page may name locks that are not yet or no
+        // longer held, and giving one of those back would take it from another thread. What it
+        // does hold is wiped with the VM's slot (`close`), as after a kill.
+        if vcpu.is_in_kernel() {
+            return Ok(());
+        }
         for (mode, lock) in self.held(state, vcpu)?.0.into_values() {
-            if died && mode == Mode::Exclusive {
+            if mode == Mode::Exclusive {
                 lock.mark_inconsistent();
             }
             lock.user(store, &stopping, Instant::now()).release(mode);

@@ -1,17 +1,18 @@
-//! The pages of code through which a program makes calls: call page and gate.
+//! The VMM's own pages in a program's reach: the code through which it makes calls (call page and
+//! gate), and the clock's words.
 //!
 //! Which of them is used, and with what in it, depends on the host and is decided in
 //! `machine.rs`; `abi::layout` says where they lie.
 
 use abi::call::CALL_VAS_SWITCH;
-use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
+use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, CLOCK_PAGE};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, PAGE_SIZE, PageSize, Rights};
 
 use super::memory::{GuestMem, MemoryError};
 use super::tables::{FramePool, Tables};
 
-/// Maps the pages through which programs make calls; see `abi::layout`.
+/// Maps them; see `abi::layout`.
 pub(crate) fn map_call_pages(
     pool: &mut FramePool,
     machine_root: GuestPhys,
@@ -20,6 +21,7 @@ pub(crate) fn map_call_pages(
     let mut tables = Tables { pool, mem };
     let call = tables.alloc_table()?;
     let gate = tables.alloc_table()?;
+    let clock = tables.alloc_table()?;
     // SYSCALL; RET, then INT3 to the end.
     mem.write(call, &page_of(&[0x0f, 0x05, 0xc3]))?;
     // MOV [RIP + distance to the trap page], AL; UD2 is never reached.
@@ -29,8 +31,11 @@ pub(crate) fn map_call_pages(
     store.extend_from_slice(&[0x0f, 0x0b]);
     mem.write(gate, &page_of(&store))?;
     let code = Rights { write: false, execute: true, user: true };
-    PageTable::new(machine_root, &mut tables).map(CALL_PAGE, call, PageSize::Small4K, code)?;
-    Ok(CallPages { call, gate })
+    let words = Rights { write: false, execute: false, user: true };
+    let mut table = PageTable::new(machine_root, &mut tables);
+    table.map(CALL_PAGE, call, PageSize::Small4K, code)?;
+    table.map(CLOCK_PAGE, clock, PageSize::Small4K, words)?;
+    Ok(CallPages { call, gate, clock })
 }
 
 fn page_of(code: &[u8]) -> Vec<u8> {
@@ -53,9 +58,10 @@ pub(crate) fn trapping_call_code() -> Vec<u8> {
     code
 }
 
-/// Frames of the call page and of the gate.
+/// Frames of the call page, of the gate and of the clock's words.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallPages {
     pub(crate) call: GuestPhys,
     pub(crate) gate: GuestPhys,
+    pub(crate) clock: GuestPhys,
 }

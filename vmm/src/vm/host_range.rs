@@ -3,15 +3,19 @@
 //! No Rust reference is ever made to such memory: a guest may write it at any time, and a file
 //! that lies over it may be cut off.
 
+use std::marker::PhantomData;
+
 /// A range of this process's memory that backs guest memory, for the host kernel to read or
-/// write. It stays mapped as long as the [`super::GuestMem`] it came from; what lies in it may
-/// change at any time.
+/// write. What lies in it may change at any time.
+///
+/// Whoever makes one says what keeps it mapped; `'a` is the borrow of that: the memory of the
+/// VM ([`super::GuestMem`]), whose banks are mapped as long as it lives, or the mapping of a
+/// window, which a pin keeps ([`super::windows::PinnedRange`]).
 #[derive(Clone, Copy, Debug)]
-pub struct HostRange {
-    /// First byte.
-    pub ptr: *mut u8,
-    /// Bytes.
-    pub len: usize,
+pub struct HostRange<'a> {
+    ptr: *mut u8,
+    len: usize,
+    mapped: PhantomData<&'a ()>,
 }
 
 /// Guest memory over which a file lies could not be copied: a page beyond the file's end, or
@@ -20,8 +24,37 @@ pub struct HostRange {
 #[error("the host cannot provide the memory")]
 pub struct NotThere;
 
-impl HostRange {
-    fn iovec(self) -> libc::iovec {
+impl HostRange<'_> {
+    /// `len` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// They are mapped in this process for the lifetime given, whatever lies in them, and no
+    /// Rust reference is ever made to them.
+    pub(super) unsafe fn new(ptr: *mut u8, len: usize) -> Self {
+        HostRange { ptr, len, mapped: PhantomData }
+    }
+
+    /// Its address, for a system call. What the call may do there must end with the borrow.
+    #[must_use]
+    pub fn as_ptr(self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// As a vector of system calls has it.
+    #[must_use]
+    pub fn iovec(self) -> libc::iovec {
         libc::iovec { iov_base: self.ptr.cast(), iov_len: self.len }
     }
 
@@ -33,8 +66,8 @@ impl HostRange {
         if buf.len() != self.len {
             return Err(NotThere);
         }
-        // SAFETY: the range is mapped memory of a bank, as long as `buf`; nothing of ours
-        // refers to it, and what the guest writes meanwhile is the guest's race.
+        // SAFETY: the range is mapped (`new`) and as long as `buf`; nothing of ours refers to it,
+        // and what the guest writes meanwhile is the guest's race.
         unsafe { std::ptr::copy_nonoverlapping(self.ptr, buf.as_mut_ptr(), self.len) };
         Ok(())
     }

@@ -216,6 +216,12 @@ impl Machine {
         leaf(&self.cpuid, 0x8000_0001, 0).is_some_and(|l| l.edx >> 26 & 1 != 0)
     }
 
+    /// Where the words of the program's clock lie.
+    #[must_use]
+    pub fn clock_page(&self) -> GuestPhys {
+        self.call_pages.clock
+    }
+
     /// 4 KiB frames that hold page tables.
     #[must_use]
     pub fn table_frames(&self) -> u64 {

@@ -12,6 +12,12 @@
 //! added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
 //! bookkeeping for each GiB of memslot.
 //!
+//! There are two kinds of banks ([`Owner`]). Files are laid over the program's as it likes, and
+//! an access of ours to such a page can fail with a signal. What the VMM loads and stores by itself,
+//! page tables before all, lies in banks of its own, and [`GuestMem::load`], [`GuestMem::store`],
+//! [`GuestMem::read`] and [`GuestMem::write`] reach no others: tables that a guest has bent lead to
+//! an error.
+//!
 //! Nothing here hands out a Rust reference to guest memory: it is copied, or given to the
 //! host kernel as a raw range.
 
@@ -30,6 +36,7 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
+use super::host_pages::{self, host_move, host_protect, reserve_aligned};
 pub use super::host_range::{HostRange, NotThere};
 
 /// What can go wrong with guest memory.
@@ -88,20 +95,45 @@ const FIRST_BANK_BYTES: u64 = 32 << 20;
 const LARGEST_BANK_BYTES: u64 = 1 << 30;
 
 struct Growth {
+    own: Free,
+    programs: Free,
+    /// End of the newest bank of all.
+    end: u64,
+    slots: u32,
+}
+
+/// What can be handed out of the newest bank of a kind.
+struct Free {
     /// Next guest-physical address to hand out.
     next: u64,
-    /// End of the newest bank.
-    bank_end: u64,
+    /// End of the bank.
+    end: u64,
     /// Size the next bank has at least.
     bank_bytes: u64,
-    slots: u32,
+}
+
+impl Free {
+    const NOTHING: Free = Free { next: 0, end: 0, bank_bytes: FIRST_BANK_BYTES };
+}
+
+/// Whose a piece of guest memory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The VMM's: tables, the kernel. No file of the program's ever lies over it.
+    Vmm,
+    /// The program's: private memory, and files it maps.
+    Program,
 }
 
 /// The memory of one VM.
 pub struct GuestMem {
     vm: Arc<VmFd>,
     banks: GuestMemoryAtomic<GuestMemoryMmap>,
+    /// Those of `banks` that are the VMM's.
+    own: GuestMemoryAtomic<GuestMemoryMmap>,
     growth: Mutex<Growth>,
+    /// See [`Withheld`].
+    withheld: AtomicU64,
     end: u64,
     handed_out: AtomicU64,
     kvm_nanos: AtomicU64,
@@ -122,12 +154,14 @@ impl GuestMem {
         let mem = GuestMem {
             vm,
             banks: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            own: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             growth: Mutex::new(Growth {
-                next: 0,
-                bank_end: 0,
-                bank_bytes: FIRST_BANK_BYTES,
+                own: Free::NOTHING,
+                programs: Free::NOTHING,
+                end: 0,
                 slots: 0,
             }),
+            withheld: AtomicU64::new(0),
             // The rest is for windows (windows.rs).
             end: address_end(phys_bits) / 4,
             handed_out: AtomicU64::new(0),
@@ -136,38 +170,51 @@ impl GuestMem {
         Ok(mem)
     }
 
-    /// Takes `bytes`, rounded up to 2 MiB chunks, contiguous in guest-physical space and in
-    /// this process. The memory reads as zero and is not resident yet.
+    /// Takes `bytes` for the VMM, rounded up to 2 MiB chunks, contiguous in guest-physical space
+    /// and in this process. The memory reads as zero and is not resident yet.
     ///
     /// # Errors
     /// [`MemoryError::Exhausted`], or the host refuses another bank.
     pub fn alloc(&self, bytes: u64) -> Result<GuestPhys, MemoryError> {
+        self.alloc_for(Owner::Vmm, bytes)
+    }
+
+    /// The same for either.
+    ///
+    /// # Errors
+    /// As [`GuestMem::alloc`].
+    pub fn alloc_for(&self, owner: Owner, bytes: u64) -> Result<GuestPhys, MemoryError> {
         let exhausted = MemoryError::Exhausted { limit_bytes: self.end };
         let len = match bytes.checked_next_multiple_of(PAGE_SIZE_2M) {
             Some(len) if len <= self.end => len,
             _ => return Err(exhausted),
         };
         let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
-        if growth.next + len > growth.bank_end {
-            let bank_len = growth.bank_bytes.max(len.next_multiple_of(FIRST_BANK_BYTES));
+        let growth = &mut *growth;
+        let free = match owner {
+            Owner::Vmm => &mut growth.own,
+            Owner::Program => &mut growth.programs,
+        };
+        if free.next + len > free.end {
+            let bank_len = free.bank_bytes.max(len.next_multiple_of(FIRST_BANK_BYTES));
             // Never next to the bank before: what is contiguous in guest-physical space must be
             // so in this process too, since ranges of it are handed to the host kernel whole.
-            let gap = if growth.bank_end == 0 { 0 } else { PAGE_SIZE_2M };
-            let mut start = growth.bank_end + gap;
+            let gap = if growth.end == 0 { 0 } else { PAGE_SIZE_2M };
+            let mut start = growth.end + gap;
             if start < PHYS_HOLE.end && start + bank_len > PHYS_HOLE.start {
                 start = PHYS_HOLE.end;
             }
             if start + bank_len > self.end {
                 return Err(exhausted);
             }
-            self.add_bank(GuestPhys::literal(start), bank_len, growth.slots)?;
+            self.add_bank(owner, GuestPhys::literal(start), bank_len, growth.slots)?;
             growth.slots += 1;
-            growth.next = start;
-            growth.bank_end = start + bank_len;
-            growth.bank_bytes = (growth.bank_bytes * 2).min(LARGEST_BANK_BYTES);
+            growth.end = start + bank_len;
+            let bank_bytes = (free.bank_bytes * 2).min(LARGEST_BANK_BYTES);
+            *free = Free { next: start, end: growth.end, bank_bytes };
         }
-        let gpa = GuestPhys::literal(growth.next);
-        growth.next += len;
+        let gpa = GuestPhys::literal(free.next);
+        free.next += len;
         self.handed_out.fetch_add(len, Ordering::Relaxed);
         Ok(gpa)
     }
@@ -190,7 +237,13 @@ impl GuestMem {
         Duration::from_nanos(self.kvm_nanos.load(Ordering::Relaxed))
     }
 
-    fn add_bank(&self, gpa: GuestPhys, len: u64, slot: u32) -> Result<(), MemoryError> {
+    fn add_bank(
+        &self,
+        owner: Owner,
+        gpa: GuestPhys,
+        len: u64,
+        slot: u32,
+    ) -> Result<(), MemoryError> {
         let reserve = |source| MemoryError::Reserve { len_bytes: len, source };
         let ptr = reserve_aligned(len as usize).map_err(reserve)?;
         // SAFETY: `ptr` is a fresh mapping of `len` bytes that lives as long as the process
@@ -206,6 +259,7 @@ impl GuestMem {
         let Some(region) = GuestRegionMmap::new(region, GuestAddress(gpa.raw())) else {
             return Err(full);
         };
+        let region = Arc::new(region);
         let memslot = kvm_userspace_memory_region {
             slot,
             flags: 0,
@@ -217,12 +271,11 @@ impl GuestMem {
         // after the VM's file descriptor is gone.
         unsafe { self.vm.set_user_memory_region(memslot) }
             .map_err(|source| MemoryError::Memslot { gpa, len_bytes: len, source })?;
-        let grown = self.banks.memory().insert_region(Arc::new(region)).map_err(|_| full)?;
-        match self.banks.lock() {
-            Ok(guard) => guard.replace(grown),
-            Err(poison) => poison.into_inner().replace(grown),
+        if owner == Owner::Vmm {
+            insert(&self.own, region.clone()).ok_or(full)?;
         }
-        Ok(())
+        let full = MemoryError::Exhausted { limit_bytes: self.end };
+        insert(&self.banks, region).ok_or(full)
     }
 
     /// The current banks as rust-vmm's memory type, for loaders.
@@ -241,48 +294,48 @@ impl GuestMem {
         MemoryError::NotMemory { gpa, len_bytes: len as u64 }
     }
 
-    /// Copies guest memory out.
+    /// Copies out of memory of the VMM's.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`].
+    /// [`MemoryError::NotMemory`], for the program's, too.
     pub fn read(&self, gpa: GuestPhys, buf: &mut [u8]) -> Result<(), MemoryError> {
         let len = buf.len();
-        self.banks
+        self.own
             .memory()
             .read_slice(buf, GuestAddress(gpa.raw()))
             .map_err(|_| Self::not_memory(gpa, len))
     }
 
-    /// Copies into guest memory.
+    /// Copies into memory of the VMM's.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`].
+    /// [`MemoryError::NotMemory`], for the program's, too.
     pub fn write(&self, gpa: GuestPhys, buf: &[u8]) -> Result<(), MemoryError> {
-        self.banks
+        self.own
             .memory()
             .write_slice(buf, GuestAddress(gpa.raw()))
             .map_err(|_| Self::not_memory(gpa, buf.len()))
     }
 
-    /// One aligned 64-bit load.
+    /// One aligned 64-bit load from memory of the VMM's.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`].
+    /// [`MemoryError::NotMemory`], for the program's, too.
     pub fn load(&self, gpa: GuestPhys) -> Result<u64, MemoryError> {
         // Relaxed would do for the walker; Acquire also orders seqlock-like readers.
-        self.banks
+        self.own
             .memory()
             .load(GuestAddress(gpa.raw()), Ordering::Acquire)
             .map_err(|_| Self::not_memory(gpa, 8))
     }
 
-    /// One aligned 64-bit store, seen by a walking vCPU whole or not at all.
+    /// One aligned 64-bit store to memory of the VMM's, seen by a walking vCPU whole or not at all.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`].
+    /// [`MemoryError::NotMemory`], for the program's, too.
     pub fn store(&self, gpa: GuestPhys, value: u64) -> Result<(), MemoryError> {
         // Release: a table that this entry makes reachable is complete before it.
-        self.banks
+        self.own
             .memory()
             .store(value, GuestAddress(gpa.raw()), Ordering::Release)
             .map_err(|_| Self::not_memory(gpa, 8))
@@ -292,12 +345,14 @@ impl GuestMem {
     ///
     /// # Errors
     /// [`MemoryError::NotMemory`].
-    pub fn host_range(&self, gpa: GuestPhys, len: usize) -> Result<HostRange, MemoryError> {
-        self.banks
-            .memory()
+    pub fn host_range(&self, gpa: GuestPhys, len: usize) -> Result<HostRange<'_>, MemoryError> {
+        let banks = self.banks.memory();
+        let slice = banks
             .get_slice(GuestAddress(gpa.raw()), len)
-            .map(|slice| HostRange { ptr: slice.ptr_guard_mut().as_ptr(), len })
-            .map_err(|_| Self::not_memory(gpa, len))
+            .map_err(|_| Self::not_memory(gpa, len))?;
+        // SAFETY: a bank is mapped from `add_bank` to the `Drop` of `self`, which the result
+        // borrows; what is laid over it in between replaces pages and leaves no hole.
+        Ok(unsafe { HostRange::new(slice.ptr_guard_mut().as_ptr(), len) })
     }
 
     fn advise(
@@ -310,7 +365,7 @@ impl GuestMem {
         let range = self.host_range(gpa, len as usize)?;
         // SAFETY: the range belongs to a bank; every advice used here keeps it mapped and
         // readable, and the content is the guest's.
-        let done = unsafe { libc::madvise(range.ptr.cast(), range.len, advice) };
+        let done = unsafe { libc::madvise(range.as_ptr().cast(), range.len(), advice) };
         if done == 0 {
             return Ok(());
         }
@@ -342,7 +397,7 @@ impl GuestMem {
         let range = self.host_range(gpa, len as usize)?;
         for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
             // SAFETY: the range belongs to a bank; neither advice changes its content.
-            unsafe { libc::madvise(range.ptr.cast(), range.len, advice) };
+            unsafe { libc::madvise(range.as_ptr().cast(), range.len(), advice) };
         }
         Ok(())
     }
@@ -360,23 +415,31 @@ impl GuestMem {
     /// Makes every vCPU forget its translations of the range, whose content stays.
     ///
     /// A changed host protection sends KVM's MMU notifier through the range: it drops the
-    /// second-level (or shadow) entries and flushes the vCPUs' TLBs before this returns.
-    /// Adding and removing the execute right changes no access of ours, unlike the write
-    /// right: another thread of the VMM may be copying right now.
+    /// second-level (or shadow) entries and flushes the vCPUs' TLBs before this returns. The
+    /// right taken away for a moment and given back is one that no access of ours needs, and no
+    /// mapping is writable and executable even for that moment (docs/src/internals/memory.md
+    /// has what was tried).
     ///
     /// # Errors
     /// [`MemoryError::Host`].
     pub fn forget_translations(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
-        let (r, rw, x) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE, libc::PROT_EXEC);
-        // A file from a noexec mount refuses the execute right, one opened read-only the
-        // write right: each pair ends with the rights the mapping had.
-        for pair in [[rw | x, rw], [r, rw], [r | x, r], [libc::PROT_NONE, r]] {
-            let [first, last] = pair;
-            if host_protect(range, last).is_err() || host_protect(range, first).is_err() {
+        let (r, w, x) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
+        // Memory that can be written can be read on x86, whatever the host's books say. A file
+        // opened read-only refuses the write right, one from a noexec mount the execute right:
+        // each pair ends with the rights the mapping had.
+        for (less, rights) in [(w, r | w), (r | x, r), (libc::PROT_NONE, r)] {
+            if host_protect(range, rights).is_err() {
                 continue;
             }
-            return host_protect(range, last).map_err(|source| MemoryError::Host {
+            self.withheld.fetch_add(Withheld::BEGUN, Ordering::SeqCst);
+            let changed = host_protect(range, less);
+            let restored = host_protect(range, rights);
+            self.withheld.fetch_add(Withheld::ENDED, Ordering::SeqCst);
+            if changed.is_err() && restored.is_ok() {
+                continue;
+            }
+            return restored.map_err(|source| MemoryError::Host {
                 action: "flush translations of",
                 gpa,
                 len_bytes: len,
@@ -385,6 +448,13 @@ impl GuestMem {
         }
         let source = std::io::Error::last_os_error();
         Err(MemoryError::Host { action: "flush translations of", gpa, len_bytes: len, source })
+    }
+
+    /// The moments so far in which some mapping had less than its rights. An access that failed
+    /// may have met one, and is to be made again then.
+    #[must_use]
+    pub fn withheld(&self) -> Withheld {
+        Withheld(self.withheld.load(Ordering::SeqCst))
     }
 
     /// Moves the pages of an anonymous range elsewhere, leaving zeroes behind. No vCPU keeps a
@@ -407,8 +477,8 @@ impl GuestMem {
                 }
                 Err(_) => {
                     let mut bytes = vec![0; piece as usize];
-                    self.read(from.offset(done), &mut bytes)?;
-                    self.write(to.offset(done), &bytes)?;
+                    let copied = source.read(&mut bytes).and_then(|()| dest.write(&bytes));
+                    copied.map_err(|_| Self::not_memory(from, piece as usize))?;
                     self.discard(from.offset(done), piece)?;
                     done += piece;
                 }
@@ -421,7 +491,8 @@ impl GuestMem {
     /// private. `writable` is the host's right for a shared mapping.
     ///
     /// # Errors
-    /// [`MemoryError::Host`], with the range unchanged.
+    /// [`MemoryError::Host`], with the range unchanged or, on hosts that took its pages away
+    /// before they refused, empty.
     pub fn map_file(
         &self,
         gpa: GuestPhys,
@@ -460,23 +531,28 @@ impl GuestMem {
         offset: u64,
     ) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
-        // SAFETY: the range belongs to a bank, so replacing its pages replaces guest memory
-        // and nothing else; no Rust reference points there.
-        let at = unsafe {
-            libc::mmap(
-                range.ptr.cast(),
-                range.len,
-                prot,
-                flags | libc::MAP_FIXED,
-                fd,
-                offset as libc::off_t,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            let source = std::io::Error::last_os_error();
-            return Err(MemoryError::Host { action, gpa, len_bytes: len, source });
-        }
-        Ok(())
+        host_pages::lay(range, prot, flags, fd, offset).map_err(|source| MemoryError::Host {
+            action,
+            gpa,
+            len_bytes: len,
+            source,
+        })
+    }
+}
+
+/// Moments in which some mapping has less than its rights: how many there are now, in the lower
+/// half, and how many there were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Withheld(u64);
+
+impl Withheld {
+    const BEGUN: u64 = 1;
+    const ENDED: u64 = (1 << 32) - 1;
+
+    /// Whether an access that began at `before` and failed by now may have met such a moment.
+    #[must_use]
+    pub fn may_have_hit(self, before: Withheld) -> bool {
+        self != before || self.0 & u64::from(u32::MAX) != 0
     }
 }
 
@@ -504,72 +580,17 @@ impl Drop for GuestMem {
     }
 }
 
-/// Moves pages in two steps. The first, to a place of the host's choice, may fail for a range
-/// that is not one mapping, and changes nothing then. The second moves one whole mapping:
-/// with the target fixed at once, hosts before Linux 6.17 would unmap the target first and
-/// then fail, leaving a hole in a bank.
-fn host_move(source: HostRange, dest: HostRange) -> Result<(), std::io::Error> {
-    let keep = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
-    // SAFETY: the source belongs to a bank and stays mapped, reading as zero.
-    let parked = unsafe { libc::mremap(source.ptr.cast(), source.len, source.len, keep) };
-    if parked == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
+fn insert(banks: &GuestMemoryAtomic<GuestMemoryMmap>, region: Arc<GuestRegionMmap>) -> Option<()> {
+    let grown = banks.memory().insert_region(region).ok()?;
+    match banks.lock() {
+        Ok(guard) => guard.replace(grown),
+        Err(poison) => poison.into_inner().replace(grown),
     }
-    let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: the parked mapping is ours alone; the target belongs to a bank, whose old pages
-    // are replaced. No Rust reference points to either.
-    let moved = unsafe { libc::mremap(parked, source.len, dest.len, fixed, dest.ptr) };
-    if moved != libc::MAP_FAILED {
-        return Ok(());
-    }
-    // The target is as it was, or gone and to be mapped again; the content is still parked.
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-    let rw = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: as above: the target is part of a bank.
-    let mapped = unsafe { libc::mmap(dest.ptr.cast(), dest.len, rw, flags, -1, 0) };
-    if mapped != libc::MAP_FAILED {
-        // SAFETY: both ranges are mapped, of the same length, and disjoint.
-        unsafe { std::ptr::copy_nonoverlapping(parked.cast::<u8>(), dest.ptr, dest.len) };
-    }
-    // SAFETY: the parked mapping is ours alone.
-    unsafe { libc::munmap(parked, source.len) };
-    if mapped == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    Some(())
 }
 
 /// End of the guest-physical space we use: one bit less than the processor has, since hosts
 /// keep addresses for themselves at the top (AMD's encryption bit, KVM's own uses).
 pub(super) fn address_end(phys_bits: u8) -> u64 {
     1 << u32::from(phys_bits.clamp(36, 52) - 1)
-}
-
-fn host_protect(range: HostRange, prot: libc::c_int) -> Result<(), std::io::Error> {
-    // SAFETY: the range belongs to a bank. At worst another thread of ours meets a fault in
-    // the one case without access, which only file-laid pages see, and those are accessed
-    // through calls that report faults.
-    if unsafe { libc::mprotect(range.ptr.cast(), range.len, prot) } == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
-}
-
-/// Reserves `len` bytes aligned to 2 MiB, so that huge pages of host and guest coincide.
-pub(super) fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::Error> {
-    let align = PAGE_SIZE_2M as usize;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping wherever the host likes.
-    let raw = unsafe { libc::mmap(std::ptr::null_mut(), len + align, prot, flags, -1, 0) };
-    if raw == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
-    }
-    let head = (raw as usize).next_multiple_of(align) - raw as usize;
-    let start = raw.wrapping_byte_add(head);
-    if head > 0 {
-        // SAFETY: the part before the aligned start, just mapped, is ours alone.
-        unsafe { libc::munmap(raw, head) };
-    }
-    // SAFETY: likewise the part behind the aligned end.
-    unsafe { libc::munmap(start.wrapping_byte_add(len), align - head) };
-    Ok(start)
 }

@@ -1,22 +1,26 @@
 //! The virtual machine: KVM handles, guest memory, page-table frames, vCPUs.
 //!
-//! - [`memory`]: guest-physical memory; [`host_range`]: it as this process has it; [`resident`]: how much of it the host really holds;
+//! - [`memory`]: guest-physical memory; [`host_range`]: it as this process has it; `host_pages`:
+//!   what the host does with its pages; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
-//! - [`windows`]: pieces of files in guest-physical space, which come and go
+//! - [`windows`]: pieces of files in guest-physical space, which come and go;
+//!   `host_mapping`: the memory behind one, and when it is unmapped
 //! - [`switching`]: the tables of the kernel's `vas_switch`; [`instances`]: what is in them
 //!   of instances
 //! - [`shape`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
 //! - [`bare`]: a VM of a few bytes of code of ours, which times loads of CR3
-//! - `call_pages`: the code through which programs make calls
+//! - `call_pages`: the code through which programs make calls, and the clock page
 //! - [`kick`]: how another thread gets a vCPU out
 
 pub mod bare;
 pub mod boot;
 mod call_pages;
 pub mod exit;
+mod host_mapping;
+mod host_pages;
 pub mod host_range;
 pub mod instances;
 pub mod kick;

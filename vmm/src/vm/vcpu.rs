@@ -66,6 +66,7 @@ pub struct Vcpu {
     bases_changed: bool,
     /// What the next entry loads into CR3, if not what is there.
     new_cr3: Option<u64>,
+    instance: u32,
     lstar: u64,
     /// Exits so far.
     pub exits: u64,
@@ -105,6 +106,7 @@ impl Vcpu {
             gs_base: 0,
             bases_changed: true,
             new_cr3: None,
+            instance: 0,
             lstar: 0,
             exits: 0,
             machine,
@@ -210,6 +212,19 @@ impl Vcpu {
         self.machine.switching.forget_tag(&self.machine.mem, self.index, cr3)?;
         self.new_cr3 = Some(cr3);
         Ok(())
+    }
+
+    /// Handle of the instance its thread is in, as noted at the last exit or by a switch of the
+    /// VMM's: 0 for home. Noted from words that the guest can write, so it may be any number; what
+    /// it means is looked up in the VMM's own list.
+    #[must_use]
+    pub fn instance(&self) -> u32 {
+        self.instance
+    }
+
+    /// Notes it.
+    pub(crate) fn set_instance(&mut self, vh: u32) {
+        self.instance = vh;
     }
 
     /// Whether it was stopped in the middle of the kernel ([`Exit::KickedInKernel`]).
@@ -428,6 +443,8 @@ impl Vcpu {
     }
 
     fn kernel_exit(&mut self, raw: Raw, address: u64) -> Exit {
+        // Unless one of the ways out below says otherwise.
+        self.position = Position::Kernel;
         match raw {
             Raw::Out(port::SYSCALL) => {
                 self.position = Position::BehindSyscall;
@@ -450,10 +467,7 @@ impl Vcpu {
                 self.exception((at - port::EXCEPTION) as u8, address)
             }
             Raw::Out(port::PANIC) => self.kernel_dead(None, address),
-            Raw::Interrupted => {
-                self.position = Position::Kernel;
-                Exit::KickedInKernel
-            }
+            Raw::Interrupted => Exit::KickedInKernel,
             Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
             Raw::Shutdown => Exit::Shutdown,
             Raw::Emulation => Exit::HostGaveUp { reason: "internal error of KVM's emulator" },
@@ -462,6 +476,7 @@ impl Vcpu {
             // program's stack pointer is not canonical. The gate holds our code only, so it
             // has done what it does.
             Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
+                self.position = Position::Ring3;
                 self.after_syscall();
                 self.restore_all = true;
                 Exit::Syscall(Via::Gate)
@@ -487,6 +502,7 @@ impl Vcpu {
         self.regs.rip = frame.rip;
         self.regs.rflags = frame.rflags;
         self.regs.rsp = frame.rsp;
+        self.position = Position::Ring3;
         self.restore_all = true;
     }
 

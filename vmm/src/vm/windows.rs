@@ -17,35 +17,32 @@
 //! (docs/src/internals/vas.md).
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::KVM_MEM_READONLY;
 use kvm_ioctls::VmFd;
 
-use super::memory::{HostRange, MemoryError, reserve_aligned};
+use super::host_mapping::{HostMapping, Memslot};
+use super::host_range::HostRange;
+use super::memory::MemoryError;
 
 /// A piece of a file in guest-physical space. Given back by [`Windows::unmap`].
 #[derive(Debug)]
 pub struct Window {
-    gpa: GuestPhys,
+    place: Place,
     bytes: u64,
-    host: HostRange,
-    slot: u32,
+    slot: Memslot,
     /// Whether the host was told to prefer huge pages.
     dense: bool,
 }
-
-// SAFETY: the pointer is an address given to system calls and atomics on it are the only
-// accesses; it belongs to no thread.
-unsafe impl Send for Window {}
 
 impl Window {
     /// Where it begins.
     #[must_use]
     pub fn gpa(&self) -> GuestPhys {
-        self.gpa
+        GuestPhys::literal(self.place.gpa)
     }
 
     /// Its length.
@@ -54,20 +51,60 @@ impl Window {
         self.bytes
     }
 
-    /// The host memory behind `bytes` at `offset`, cut off at the window's end.
+    /// The host memory behind `bytes` at `offset`, cut off at the window's end, to be given to
+    /// system calls: it stays mapped as long as the result, whatever becomes of the window.
     #[must_use]
-    pub fn host(&self, offset: u64, bytes: u64) -> HostRange {
+    pub fn pin(&self, offset: u64, bytes: u64) -> PinnedRange {
         let offset = offset.min(self.bytes);
         let len = bytes.min(self.bytes - offset) as usize;
-        HostRange { ptr: self.host.ptr.wrapping_add(offset as usize), len }
+        PinnedRange { host: self.slot.host().clone(), offset: offset as usize, len }
+    }
+
+    /// Whether some of it is pinned. A pin may go at any time; none comes while the caller keeps
+    /// others from the window.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        Arc::strong_count(self.slot.host()) > 1
     }
 
     /// Has the host prefer huge pages for what is touched from now on.
     pub fn prefer_huge(&mut self) {
         if !self.dense {
-            advise(self.host, true);
+            self.slot.host().advise(true);
             self.dense = true;
         }
+    }
+}
+
+/// A part of a window that system calls may use: a share of the window's mapping.
+///
+/// The window may be taken from the guest meanwhile, and what is written then goes to the file:
+/// the mapping is unmapped by whoever lets go of it last, so that the addresses never come to
+/// mean anything else.
+#[derive(Debug)]
+pub struct PinnedRange {
+    host: Arc<HostMapping>,
+    offset: usize,
+    len: usize,
+}
+
+impl PinnedRange {
+    /// The addresses, for as long as the pin.
+    #[must_use]
+    pub fn range(&self) -> HostRange<'_> {
+        self.host.range(self.offset, self.len)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
@@ -168,44 +205,31 @@ impl Windows {
     pub fn map(&self, piece: FilePiece<'_>) -> Result<Window, MemoryError> {
         let bytes = piece.bytes.max(1).next_multiple_of(PAGE_SIZE);
         let place = self.take(bytes)?;
-        let host = match map_shared(&piece, bytes) {
+        let host = match HostMapping::of_file(&piece, bytes as usize) {
             Ok(host) => host,
             Err(source) => {
                 self.give_back(place, bytes);
                 return Err(MemoryError::Reserve { len_bytes: bytes, source });
             }
         };
-        let memslot = kvm_userspace_memory_region {
-            slot: place.slot,
-            flags: if piece.writable { 0 } else { KVM_MEM_READONLY },
-            guest_phys_addr: place.gpa,
-            memory_size: bytes,
-            userspace_addr: host.ptr as u64,
-        };
-        // SAFETY: the range is a fresh mapping of ours, unmapped only after its slot.
-        if let Err(source) = unsafe { self.vm.set_user_memory_region(memslot) } {
-            unmap_host(host);
-            self.give_back(place, bytes);
-            let gpa = GuestPhys::literal(memslot.guest_phys_addr);
-            return Err(MemoryError::Memslot { gpa, len_bytes: bytes, source });
+        host.advise(piece.dense);
+        let flags = if piece.writable { 0 } else { KVM_MEM_READONLY };
+        match Memslot::new(&self.vm, place.slot, place.gpa, flags, host) {
+            Ok(slot) => Ok(Window { place, bytes, slot, dense: piece.dense }),
+            Err(source) => {
+                let gpa = GuestPhys::literal(place.gpa);
+                self.give_back(place, bytes);
+                Err(MemoryError::Memslot { gpa, len_bytes: bytes, source })
+            }
         }
-        Ok(Window {
-            gpa: GuestPhys::literal(memslot.guest_phys_addr),
-            bytes,
-            host,
-            slot: memslot.slot,
-            dense: piece.dense,
-        })
     }
 
     /// Takes windows away. Entries of guest page tables that lead there must be gone already.
     /// When it returns, no vCPU has any translation made before the call.
     pub fn unmap(&self, windows: Vec<Window>) {
-        for window in windows {
-            self.delete_slot(window.slot);
-            unmap_host(window.host);
-            let place = Place { gpa: window.gpa.raw(), slot: window.slot };
-            self.give_back(place, window.bytes);
+        for Window { place, bytes, slot, .. } in windows {
+            drop(slot);
+            self.give_back(place, bytes);
         }
     }
 
@@ -216,36 +240,19 @@ impl Windows {
     /// [`MemoryError`] when the host has no page or KVM no slot to give: nothing is forgotten.
     pub fn forget_everything(&self) -> Result<(), MemoryError> {
         let place = self.take(PAGE_SIZE)?;
-        let host = match reserve_aligned(PAGE_SIZE as usize) {
-            Ok(ptr) => HostRange { ptr: ptr.cast(), len: PAGE_SIZE as usize },
-            Err(source) => {
-                self.give_back(place, PAGE_SIZE);
-                return Err(MemoryError::Reserve { len_bytes: PAGE_SIZE, source });
-            }
-        };
-        let gpa = GuestPhys::literal(place.gpa);
-        let memslot = kvm_userspace_memory_region {
-            slot: place.slot,
-            flags: 0,
-            guest_phys_addr: place.gpa,
-            memory_size: PAGE_SIZE,
-            userspace_addr: host.ptr as u64,
-        };
-        // SAFETY: a fresh page of ours, unmapped only after its slot.
-        let made = unsafe { self.vm.set_user_memory_region(memslot) };
-        if made.is_ok() {
-            self.delete_slot(place.slot);
-        }
-        unmap_host(host);
+        let (gpa, number) = (place.gpa, place.slot);
+        let host = HostMapping::anonymous(PAGE_SIZE as usize)
+            .map_err(|source| MemoryError::Reserve { len_bytes: PAGE_SIZE, source });
+        let made = host.and_then(|host| {
+            Memslot::new(&self.vm, number, gpa, 0, host).map_err(|source| {
+                let gpa = GuestPhys::literal(gpa);
+                MemoryError::Memslot { gpa, len_bytes: PAGE_SIZE, source }
+            })
+        });
+        // Taking it away is what makes everything forgotten.
+        let made = made.map(drop);
         self.give_back(place, PAGE_SIZE);
-        made.map_err(|source| MemoryError::Memslot { gpa, len_bytes: PAGE_SIZE, source })
-    }
-
-    fn delete_slot(&self, slot: u32) {
-        let memslot = kvm_userspace_memory_region { slot, ..Default::default() };
-        // SAFETY: a slot of size 0 is taken away, which reaches no memory. KVM refuses only
-        // slots that do not exist, and this one does.
-        let _ = unsafe { self.vm.set_user_memory_region(memslot) };
+        made
     }
 
     fn take(&self, bytes: u64) -> Result<Place, MemoryError> {
@@ -301,43 +308,8 @@ impl Windows {
     }
 }
 
+#[derive(Debug)]
 struct Place {
     gpa: u64,
     slot: u32,
-}
-
-/// Maps the piece shared at an address aligned to 2 MiB.
-fn map_shared(piece: &FilePiece<'_>, bytes: u64) -> Result<HostRange, std::io::Error> {
-    let len = bytes as usize;
-    let ptr = reserve_aligned(len)?;
-    let prot = libc::PROT_READ | if piece.writable { libc::PROT_WRITE } else { 0 };
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
-    // SAFETY: replaces the reservation just made, which is ours alone.
-    let at = unsafe {
-        libc::mmap(ptr, len, prot, flags, piece.file.as_raw_fd(), piece.offset as libc::off_t)
-    };
-    let host = HostRange { ptr: ptr.cast(), len };
-    if at == libc::MAP_FAILED {
-        let error = std::io::Error::last_os_error();
-        unmap_host(host);
-        return Err(error);
-    }
-    advise(host, piece.dense);
-    Ok(host)
-}
-
-/// Tells the host how the mapping will be used.
-fn advise(host: HostRange, dense: bool) {
-    let advice =
-        if dense { [libc::MADV_NORMAL, libc::MADV_HUGEPAGE] } else { [libc::MADV_RANDOM; 2] };
-    for advice in advice {
-        // SAFETY: advice on a mapping of ours, which changes no content; hosts without huge
-        // pages for files refuse it.
-        unsafe { libc::madvise(host.ptr.cast(), host.len, advice) };
-    }
-}
-
-fn unmap_host(host: HostRange) {
-    // SAFETY: a mapping made here, whose memslot is gone; no Rust reference points there.
-    unsafe { libc::munmap(host.ptr.cast(), host.len) };
 }

@@ -7,6 +7,10 @@
 //! `sdk_holder enter`: prints `entered A B`, or the error.
 //! `sdk_holder try`: prints the errors of a try and of a limit of 50 ms.
 //! `sdk_holder recover`: makes the second number like the first, then as `enter`.
+//! `sdk_holder fill MILLISECONDS`: in the space `filled`, visit after visit makes all words of a
+//! large root the same new number; prints `filling` after the first.
+//! `sdk_holder reopen`: prints how many words `filled` has, or the error of opening it or of going
+//! inside to write.
 //! `sdk_holder wrong`: opens it as another type and prints the error.
 
 use std::process::ExitCode;
@@ -27,7 +31,10 @@ struct Triple {
     third: u32,
 }
 
-brand! { Shared => Pair, Wrong => Triple }
+/// Words of the large root: 1 MiB, so that a copy takes its time.
+const FILLED: usize = 1 << 17;
+
+brand! { Shared => Pair, Wrong => Triple, Filled => [u64; FILLED] }
 
 fn open() -> Result<Space<Shared>, Error> {
     Space::options().open_or_create("shared", |_| Ok(Pair { first: 0, second: 0 }))
@@ -100,11 +107,33 @@ fn run(args: &[&str]) -> Result<(), Error> {
             unsafe { space.recover(mend) }?;
             show(&space);
         }
+        ["fill", milliseconds] => {
+            let limit = Duration::from_millis(milliseconds.parse().expect("a number"));
+            let space = Space::<Filled>::options().open_or_create("filled", |_| Ok([0; FILLED]))?;
+            let began = std::time::Instant::now();
+            let mut round = 0;
+            while began.elapsed() < limit {
+                round += 1;
+                space.enter_mut(|v| v.root_mut().0.fill(round))?;
+                if round == 1 {
+                    println!("filling");
+                }
+            }
+        }
+        ["reopen"] => {
+            let space = Space::<Filled>::options().open_or_create("filled", |_| Ok([0; FILLED]));
+            match space.and_then(|space| space.enter_mut(|v| v.root().len())) {
+                Ok(words) => println!("{words} words"),
+                Err(error) => println!("{error}"),
+            }
+        }
         ["wrong"] => match Space::<Wrong>::open("shared") {
             Ok(_) => println!("opened"),
             Err(error) => println!("{error}"),
         },
-        _ => panic!("usage: sdk_holder count THREADS N | hold | enter | try | recover | wrong"),
+        _ => panic!(
+            "usage: sdk_holder count THREADS N | hold | enter | try | recover | fill MS | reopen | wrong"
+        ),
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use abi::Errno;
 use abi::layout::{VAS_END, VAS_START};
 use guests::findings::Findings;
-use guests::place::{Place, enter, enter_by_hypercall, go_home, try_enter};
+use guests::place::{Place, enter, enter_by_hypercall, go_home, set_root, try_enter};
 use guests::store::{all_segments, all_vases, segments_of, sized, text};
 use spacejmp::sys::{self, Attachment, Right, SegId, SegRoot, VasHandle, VasId, attach};
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
     let root = SegRoot { address: base + 64, fingerprint: [7, 8] };
     found.same("no root object at first", sys::seg_root_get(sid), Ok(SegRoot::default()));
-    found.need("seg_root_set", sys::seg_root_set(sid, &root));
+    found.need("seg_root_set", set_root(sid, &root));
     found.same("seg_root_get gives it back", sys::seg_root_get(sid), Ok(root));
     found.need("seg_sync", sys::seg_sync(sid));
 

@@ -11,9 +11,9 @@ use std::thread;
 
 use abi::Errno;
 use guests::findings::{must, require_vm};
-use guests::place::{Place, enter, go_home};
+use guests::place::{Place, enter, go_home, recover};
 use guests::store::{base_of, find_or_make, sized};
-use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
+use spacejmp::sys::{self, SegId, VasHandle, attach};
 
 fn main() -> ExitCode {
     require_vm();
@@ -69,7 +69,7 @@ fn enter_whatever_happened(vh: VasHandle, sid: SegId, recovered: &AtomicU64) {
     match enter(vh) {
         Err(Errno::EOWNERDEAD) => {
             assert_eq!(sys::vas_current(), Ok(vh), "EOWNERDEAD, but not inside");
-            must("RECOVER", sys::seg_ctl(sid, seg_command::RECOVER, 0));
+            must("RECOVER", recover(sid));
             recovered.fetch_add(1, Ordering::Relaxed);
         }
         entered => must("vas_switch", entered),

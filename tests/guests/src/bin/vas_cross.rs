@@ -16,10 +16,10 @@ use std::thread;
 
 use abi::Errno;
 use guests::findings::{must, require_vm};
-use guests::place::{Place, enter, go_home};
+use guests::place::{Place, enter, go_home, recover};
 use guests::random::Random;
 use guests::store::{base_of, sized};
-use spacejmp::sys::{self, Right, SegId, VasHandle, seg_command};
+use spacejmp::sys::{self, Right, SegId, VasHandle};
 
 const SEGMENTS: usize = 3;
 /// For each VAS its segments and rights.
@@ -144,7 +144,7 @@ impl Visitor<'_> {
                     continue;
                 }
                 seconds[segment].write(firsts[segment].read());
-                must("RECOVER", sys::seg_ctl(sids[segment], seg_command::RECOVER, 0));
+                must("RECOVER", recover(sids[segment]));
                 RECOVERED.fetch_add(1, Ordering::Relaxed);
             }
         } else {

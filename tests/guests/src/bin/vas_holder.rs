@@ -9,29 +9,38 @@
 //! of 50 ms as `timeout: ...`; status 0.
 //! `vas_holder NAME recover`: expects a dead holder; twice EOWNERDEAD, then RECOVER, then
 //! none. Lines `ok: ...`.
+//! `vas_holder NAME end:HOW`: a thread enters to write, or as HOW says, prints `inside`, and then
+//! it, or the whole program, ends without leaving; see [`End`]. Status 0 where there is a choice.
+//! With `ends:HOW` the segment is volatile: for `vas_holder NAME waits`, which is `wait` with such a
+//! one, attached before a line of input is awaited.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
 use guests::findings::{Findings, must, require_vm};
-use guests::place::{Place, enter, enter_within, go_home, try_enter};
+use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, find_or_make, sized};
-use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
+use spacejmp::sys::{self, SegId, VasHandle, attach};
 
 fn main() -> ExitCode {
     require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, mode] = &args[..] else {
-        eprintln!("usage: vas_holder NAME write|read|wait|try|recover");
+        eprintln!("usage: vas_holder NAME write|read|wait|try|recover|end:HOW|ends:HOW");
         return ExitCode::from(2);
     };
     let mut params = sized(4096);
     params.lockable = 1;
+    if mode.starts_with("ends:") || mode == "waits" {
+        params.lifetime = sys::Lifetime::Volatile as u8;
+    }
     let (vid, sid) = find_or_make(name, &params);
     let word = Place::at(base_of(sid));
-    let flags = if mode == "read" { attach::READ_ONLY } else { 0 };
+    let reads = mode == "read" || mode.ends_with("reader");
+    let flags = if reads { attach::READ_ONLY } else { 0 };
     let vh = must("vas_attach", sys::vas_attach(vid, flags));
     match mode.as_str() {
         "write" => {
@@ -44,8 +53,13 @@ fn main() -> ExitCode {
             must("vas_switch", entered(enter(vh)));
             hold("read")
         }
-        "wait" => {
+        "wait" | "waits" => {
             println!("waiting");
+            if mode == "waits" {
+                // Attached: whoever is to be waited for may come now.
+                let mut line = String::new();
+                std::io::stdin().read_line(&mut line).expect("standard input");
+            }
             match enter(vh) {
                 Ok(()) => println!("entered"),
                 Err(Errno::EOWNERDEAD) => println!("entered after a death"),
@@ -57,8 +71,122 @@ fn main() -> ExitCode {
         }
         "try" => tries(vh),
         "recover" => recovers(vh, sid),
-        _ => panic!("there is no mode {mode:?}"),
+        _ => match mode.split_once(':').and_then(|(_, how)| End::named(how)) {
+            Some(end) => end.come(vh, word),
+            None => panic!("there is no mode {mode:?}"),
+        },
     }
+}
+
+/// Ways to end inside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// `main` returns, at home, while the thread writes.
+    MainReturns,
+    /// The thread calls `exit`.
+    Exit,
+    /// `main` does, at home, while the thread reads.
+    Reader,
+    /// The thread calls the system's `exit`: it ends, the program goes on and enters.
+    Thread,
+    /// The thread's start routine returns.
+    Returns,
+    /// The thread goes home first.
+    Home,
+    /// The thread aborts.
+    Abort,
+    /// The thread writes to where nothing is.
+    Fault,
+}
+
+impl End {
+    fn named(how: &str) -> Option<End> {
+        Some(match how {
+            "main" => End::MainReturns,
+            "exit" => End::Exit,
+            "reader" => End::Reader,
+            "thread" => End::Thread,
+            "returns" => End::Returns,
+            "home" => End::Home,
+            "abort" => End::Abort,
+            "fault" => End::Fault,
+            _ => return None,
+        })
+    }
+
+    fn come(self, vh: VasHandle, word: Place) -> ExitCode {
+        let visit = Box::new(Visit { end: self, vh, word });
+        let thread = start(visit);
+        match self {
+            End::MainReturns | End::Reader => {
+                while !INSIDE.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            _ => join(thread),
+        }
+        if matches!(self, End::Thread | End::Returns) {
+            println!("then: {:?}", enter(vh));
+            go_home();
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// What the thread is told.
+struct Visit {
+    end: End,
+    vh: VasHandle,
+    word: Place,
+}
+
+static INSIDE: AtomicBool = AtomicBool::new(false);
+
+/// Not Rust's threads: those must not end but by returning.
+fn start(visit: Box<Visit>) -> libc::pthread_t {
+    let mut thread = 0;
+    let argument = Box::into_raw(visit).cast();
+    // SAFETY: the routine takes what it is given, a `Visit` that is its own.
+    let failed = unsafe { libc::pthread_create(&mut thread, std::ptr::null(), work, argument) };
+    assert_eq!(failed, 0, "pthread_create");
+    thread
+}
+
+fn join(thread: libc::pthread_t) {
+    // SAFETY: the thread was made by `start` and is joined once.
+    let failed = unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+    assert_eq!(failed, 0, "pthread_join");
+}
+
+extern "C" fn work(visit: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: `start` has made a box of it for this thread alone.
+    let visit = unsafe { Box::from_raw(visit.cast::<Visit>()) };
+    let Visit { end, vh, word } = *visit;
+    must("vas_switch", enter(vh));
+    if end == End::Reader {
+        let _ = word.read();
+    } else {
+        word.write(word.read() | 1);
+    }
+    println!("inside");
+    INSIDE.store(true, Ordering::SeqCst);
+    match end {
+        End::MainReturns | End::Reader => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
+        End::Exit => std::process::exit(0),
+        // SAFETY: nothing of this thread's is used any more.
+        End::Thread => unsafe {
+            libc::syscall(libc::SYS_exit, 0);
+        },
+        End::Abort => std::process::abort(),
+        End::Fault => {
+            let _ = Place::at(word.address() + (1 << 30)).read();
+        }
+        End::Home => go_home(),
+        End::Returns => {}
+    }
+    std::ptr::null_mut()
 }
 
 /// Whether the thread is inside: it is after `EOWNERDEAD` too.
@@ -108,10 +236,10 @@ fn recovers(vh: VasHandle, sid: SegId) -> ExitCode {
         found.same("the segment says inconsistent", inconsistent(sid), Ok(1));
         go_home();
     }
-    let early = sys::seg_ctl(sid, seg_command::RECOVER, 0);
+    let early = recover(sid);
     found.refused("recovering without the lock", early, Errno::EPERM);
     found.refused("once more", enter(vh), Errno::EOWNERDEAD);
-    found.need("RECOVER", sys::seg_ctl(sid, seg_command::RECOVER, 0));
+    found.need("RECOVER", recover(sid));
     found.same("the segment says consistent", inconsistent(sid), Ok(0));
     go_home();
     found.same("and a switch does not complain", enter(vh), Ok(()));

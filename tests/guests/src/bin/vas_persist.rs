@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 
 use guests::findings::{must, require_vm};
-use guests::place::{Place, enter, go_home};
+use guests::place::{Place, enter, go_home, set_root};
 use guests::random::mix;
 use guests::store::sized;
 use spacejmp::sys::{self, Right, SegRoot, attach};
@@ -67,7 +67,7 @@ fn make(name: &str) {
     must("seg_attach", sys::seg_attach(vid, sid, Right::Write));
     let base = must("seg_stat", sys::seg_stat(sid)).base;
     let root = SegRoot { address: base, fingerprint: FINGERPRINT };
-    must("seg_root_set", sys::seg_root_set(sid, &root));
+    must("seg_root_set", set_root(sid, &root));
 }
 
 /// The root's address, after making sure that it is ours.

@@ -190,9 +190,11 @@ impl Model {
         gone.iter().for_each(|sid| drop(self.segments.remove(sid)));
     }
 
-    /// The VM's program ends by itself: locks are released, and what it wrote is clean.
+    /// The VM's program ends by itself: locks are released, and what it wrote is clean. What its
+    /// threads hold exclusively at that moment is as inconsistent as after a kill: nobody asked
+    /// them whether they were done.
     pub(super) fn exit(&mut self, vm: usize) {
-        self.vms[vm].threads.fill(0);
+        self.holders_end(vm);
         let handles: Vec<u64> = self.vms[vm].instances.keys().copied().collect();
         handles.into_iter().for_each(|vh| self.drop_instance(vm, vh));
     }
@@ -200,6 +202,13 @@ impl Model {
     /// The VM is killed: what its threads held exclusively is inconsistent, and what it could
     /// write stays dirty.
     pub(super) fn kill(&mut self, vm: usize) {
+        self.holders_end(vm);
+        self.vms[vm].instances.clear();
+        self.reap();
+    }
+
+    /// A VM's threads end where they are.
+    fn holders_end(&mut self, vm: usize) {
         for thread in 0..self.vms[vm].threads.len() {
             for (sid, right) in self.held(vm, thread) {
                 let segment = self.segments.get_mut(&sid).filter(|_| right == WRITE);
@@ -207,7 +216,5 @@ impl Model {
             }
         }
         self.vms[vm].threads.fill(0);
-        self.vms[vm].instances.clear();
-        self.reap();
     }
 }

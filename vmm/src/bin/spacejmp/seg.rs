@@ -1,18 +1,21 @@
 //! `spacejmp seg`: the segments of a store.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use abi::objects::{LeaseId, Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{LeaseView, Mode, Name, SegmentSpec, Store};
+use vmm::vas::content;
 
 use crate::errors::Failure;
+use crate::run_options::parse_timeout;
 use crate::store_list::{SEGMENT_HEADING, row, segment_entry};
 use crate::store_options::{
     StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size, print, print_check,
-    table,
+    table, waiting_note,
 };
 use crate::store_show::Segment;
 
@@ -135,13 +138,19 @@ struct Rm {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  spacejmp seg clone graph graph-before")]
+  spacejmp seg clone graph graph-before
+  spacejmp seg clone graph graph-before --timeout 10
+
+Programs that write are kept out while the copy is made, so that it holds one moment.")]
 struct Clone {
     #[arg(value_parser = name_parser())]
     name: Name,
     /// The copy's name
     #[arg(value_parser = name_parser())]
     new: Name,
+    /// Give up when programs that write have not left after so long; without it, wait for them
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -310,9 +319,10 @@ fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {
 }
 
 fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
-    let sid = find(store, &args.name)
-        .and_then(|sid| store.clone_segment(sid, &args.new))
-        .map_err(failed(format!("copy segment '{}' to '{}'", args.name, args.new)))?;
+    let doing = || format!("copy segment '{}' to '{}'", args.name, args.new);
+    let sid = find(store, &args.name).map_err(failed(doing()))?;
+    let copied = content::clone_segment(store, sid, &args.new, args.timeout, &waiting_note());
+    let sid = copied.map_err(|e| Failure::with_remedy(doing(), e, ExitCode::OwnFailure))?;
     made(store, sid, args.json)
 }
 

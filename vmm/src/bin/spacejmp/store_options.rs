@@ -2,11 +2,13 @@
 //!
 //! Commands that only look open a store that must exist; only `create` and `import` make one.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Serialize;
@@ -48,6 +50,19 @@ impl StoreArgs {
 /// For `map_err`: what could not be done.
 pub(crate) fn failed(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Failure {
     move |error| Failure::with_remedy(doing, error, ExitCode::OwnFailure)
+}
+
+/// For whoever waits for locks: says so after a second, on a terminal, and never stops by itself.
+pub(crate) fn waiting_note() -> impl Fn() -> bool {
+    let began = Instant::now();
+    let said = Cell::new(!io::stderr().is_terminal());
+    move || {
+        if !said.get() && began.elapsed() > Duration::from_secs(1) {
+            said.set(true);
+            eprintln!("spacejmp: waiting until programs that write have left; Ctrl-C gives up");
+        }
+        false
+    }
 }
 
 /// A name on the command line.

@@ -1,6 +1,7 @@
 //! `spacejmp vas`: the address spaces of a store.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
@@ -9,6 +10,7 @@ use vmm::exit_code::ExitCode;
 use vmm::store::{Mode, Name, Store};
 
 use crate::errors::Failure;
+use crate::run_options::parse_timeout;
 use crate::seg::live;
 use crate::store_list::{VAS_HEADING, row, vas_entry};
 use crate::store_options::{StoreArgs, failed, name_parser, parse_mode, print, print_check, table};
@@ -134,11 +136,16 @@ struct Attach {
 /// Take a segment out of a VAS, for all who use it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+A segment whose file is gone is named as the VAS lists it, or by the id that `vas show` and \
+`vas check` print.
+
 Examples:
-  spacejmp vas detach genome reads")]
+  spacejmp vas detach genome reads
+  spacejmp vas detach genome 0123456789abcdef")]
 struct Detach {
     #[arg(value_parser = name_parser())]
     vas: Name,
+    /// Name or id
     #[arg(value_parser = name_parser())]
     segment: Name,
 }
@@ -180,7 +187,10 @@ struct Check {
 #[command(after_help = "\
 Examples:
   spacejmp vas export genome genome.vas
-  spacejmp vas export genome - | ssh host spacejmp vas import -")]
+  spacejmp vas export genome genome.vas --timeout 10
+  spacejmp vas export genome - | ssh host spacejmp vas import -
+
+Programs that write are kept out while the archive is written, so that it holds one moment.")]
 struct Export {
     #[arg(value_parser = name_parser())]
     name: Name,
@@ -189,6 +199,9 @@ struct Export {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
+    /// Give up when programs that write have not left after so long; without it, wait for them
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
 }
 
 /// Make a VAS with its segments from an exported file
@@ -275,7 +288,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             print_check(args.json, &report)
         }
         Command::Export(args) => {
-            vas_archive::export(&store.open()?, &args.name, &args.file, args.force)
+            vas_archive::export(&store.open()?, &args.name, &args.file, args.force, args.timeout)
         }
         Command::Import(args) => {
             let name = args.as_name.as_ref();
@@ -305,21 +318,10 @@ fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
     })
 }
 
-/// By the segment's name, or, when its file is gone, by the name in the VAS's own list.
 fn detach(store: &Store, args: &Detach) -> Result<(), Failure> {
     let detach = || {
         let vid = store.find_vas(&args.vas)?;
-        let sid = match store.find_segment(&args.segment) {
-            Ok(sid) => sid,
-            Err(error) => {
-                let listed = store.vas(vid)?.segments;
-                match listed.iter().find(|segment| segment.name == args.segment) {
-                    Some(segment) => segment.sid,
-                    None => return Err(error),
-                }
-            }
-        };
-        store.detach_segment(vid, sid)
+        store.detach_segment(vid, store.listed_segment(vid, &args.segment)?)
     };
     let doing = format!("take segment '{}' out of VAS '{}'", args.segment, args.vas);
     detach().map_err(failed(doing))

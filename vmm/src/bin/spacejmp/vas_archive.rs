@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{Name, Progress, Store, StoreError};
+use vmm::vas::{VasError, content};
 
 use crate::errors::Failure;
-use crate::store_options::{failed, print, size};
+use crate::store_options::{failed, print, size, waiting_note};
 
 /// How often a person wants to hear of it.
 const TICK: Duration = Duration::from_millis(200);
@@ -22,8 +23,10 @@ pub(crate) fn export(
     name: &Name,
     file: &Path,
     force: bool,
+    timeout: Option<Duration>,
 ) -> Result<ExitCode, Failure> {
     let doing = || format!("export VAS '{name}'");
+    let vas_failed = |error: VasError| Failure::with_remedy(doing(), error, ExitCode::OwnFailure);
     let vid = store.find_vas(name).map_err(failed(doing()))?;
     let mut meter = Meter::new();
     if file == Path::new("-") {
@@ -35,9 +38,9 @@ pub(crate) fn export(
         }
         let mut to = BufWriter::new(stdout.lock());
         let path = Path::new("standard output");
-        store
-            .export_vas(vid, &mut to, path, &mut |now| meter.tell(now))
-            .map_err(failed(doing()))?;
+        let mut tell = |now: &Progress| meter.tell(now);
+        content::export_vas(store, vid, &mut to, path, timeout, &waiting_note(), &mut tell)
+            .map_err(vas_failed)?;
         return Ok(ExitCode::Program(0));
     }
     let io_failed =
@@ -48,16 +51,18 @@ pub(crate) fn export(
         return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
     }
     let part = Part(beside(file));
-    let mut write = || {
+    let mut write = || -> Result<(), VasError> {
         let made = File::options().write(true).create_new(true).open(&part.0);
         let made = made.map_err(|e| io_failed("create", &part.0, e))?;
         let mut to = BufWriter::new(made);
-        store.export_vas(vid, &mut to, file, &mut |now| meter.tell(now))?;
+        let mut tell = |now: &Progress| meter.tell(now);
+        content::export_vas(store, vid, &mut to, file, timeout, &waiting_note(), &mut tell)?;
         let made = to.into_inner().map_err(|e| io_failed("write", file, e.into_error()))?;
         made.sync_all().map_err(|e| io_failed("write", file, e))?;
-        fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))
+        fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))?;
+        Ok(())
     };
-    write().map_err(failed(doing()))?;
+    write().map_err(vas_failed)?;
     Ok(ExitCode::Program(0))
 }
 

@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use abi::addr::PAGE_SIZE;
-use abi::objects::VasId;
 
 use super::super::clone::next_data;
 use super::super::error::StoreError;
+use super::super::header::SegmentState;
 use super::super::manifest::Manifest;
 use super::super::open::Store;
+use super::super::record::{VasRecord, VasSegment};
 use super::super::segment::{PART_BYTES, SegmentFile, io_error};
 use super::piece::{CHUNK_BYTES, Writer};
 use super::{Exported, Progress};
@@ -19,34 +20,49 @@ use super::{Exported, Progress};
 const LEVEL: i32 = 3;
 
 impl Store {
-    /// Writes a VAS and all its segments as one archive; `path` is for messages. Without the
-    /// store's lock: what programs write meanwhile may or may not be in it, and the segments
-    /// they write are dirty in it.
+    /// All segments a VAS lists.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] and [`StoreError::Denied`] for the VAS and each segment;
+    /// [`StoreError::Lost`] for one that is not there, and as [`Store::open_segment`].
+    pub fn open_listed(&self, vas: &VasRecord) -> Result<Vec<SegmentFile>, StoreError> {
+        let open = |listed: &VasSegment| match self.open_segment(listed.sid) {
+            Err(StoreError::NotFound(_)) => Err(StoreError::lost(vas, listed, listed.sid)),
+            opened => opened,
+        };
+        vas.segments.iter().map(open).collect()
+    }
+
+    /// Writes a VAS and all its segments, opened already, as one archive; `path` is for messages.
+    /// Without the store's lock and the segments': whoever wants an archive of one moment holds
+    /// those (`vas::content`). A segment that a live VM has writable is then clean in it.
+    ///
+    /// # Errors
     /// [`StoreError::Io`]. What was written until then is no whole archive.
     pub fn export_vas(
         &self,
-        vid: VasId,
+        vas: VasRecord,
+        segments: &[SegmentFile],
         to: &mut dyn Write,
         path: &Path,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Exported, StoreError> {
         let failed = |e| io_error("write", path, e);
-        let vas = self.vas(vid)?;
-        let opened = vas.segments.iter().map(|segment| self.open_segment(segment.sid));
-        let segments = opened.collect::<Result<Vec<_>, _>>()?;
         let mut encoder = zstd::Encoder::new(to, LEVEL).map_err(failed)?;
         encoder.include_checksum(true).map_err(failed)?;
         let mut writer = Writer::new(encoder).map_err(failed)?;
-        let manifest = Manifest { vid, name: vas.name, tagged: vas.tagged, segments: vas.segments };
-        writer.vas(&manifest, vas.mode).map_err(failed)?;
+        let VasRecord { vid, name, mode, tagged, segments: listed, .. } = vas;
+        let manifest = Manifest { vid, name, tagged, segments: listed };
+        writer.vas(&manifest, mode).map_err(failed)?;
         let mut exported = Exported::default();
-        for segment in &segments {
+        for segment in segments {
             let inconsistent = self.is_inconsistent(segment)?;
             let mode = self.mode_of(segment)?;
-            writer.segment(segment.header(), mode, inconsistent).map_err(failed)?;
+            let mut header = segment.header().clone();
+            // As in a copy: nobody writes the archive, so nobody would ever leave it.
+            if self.is_written(segment.sid()) {
+                header.state = SegmentState::Clean;
+            }
+            writer.segment(&header, mode, inconsistent).map_err(failed)?;
             let data_bytes = write_content(segment, &mut writer, path, progress)?;
             writer.end(data_bytes).map_err(failed)?;
             exported.segments += 1;

@@ -20,7 +20,7 @@ use super::super::segment::{
     DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
 };
 use super::export::runs;
-use super::piece::{Piece, Reader};
+use super::piece::{Piece, Reader, decompress};
 use super::{Imported, Progress};
 
 /// A segment read whole, but not yet in the store. Dropping it leaves nothing.
@@ -63,8 +63,7 @@ impl Store {
         as_name: Option<&Name>,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Imported, StoreError> {
-        let decoder = zstd::Decoder::new(from).map_err(|e| io_error("read", path, e))?;
-        let mut reader = Reader::new(decoder, path)?;
+        let mut reader = Reader::new(decompress(from, path)?, path)?;
         let (mut manifest, mode) = match reader.next()? {
             Piece::Vas(manifest, mode) => (manifest, mode),
             _ => return Err(reader.bad("kind of a piece", "another", "a VAS at first")),

@@ -114,10 +114,19 @@ impl<'a, R: Read> Reader<'a, R> {
     /// Checks how the archive begins.
     pub(super) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
         let mut reader = Reader { from, path, number: 0 };
-        let start = reader.bytes::<16>("start")?;
-        if start != *START {
-            let found = super::super::text::shorten(&String::from_utf8_lossy(&start));
-            return Err(reader.bad("start", found, "an archive of version 1"));
+        let start = reader.bytes::<16>("its start")?;
+        let (kind, version) = start.split_at(8);
+        let (known_kind, known) = START.split_at(8);
+        if kind != known_kind {
+            return Err(not_an_archive(path, &start));
+        }
+        if version != known {
+            let (found, known) = (word(version, 0).to_string(), word(known, 0).to_string());
+            let file = path.to_owned();
+            return Err(match word(version, 0) {
+                0 => reader.bad("version", found, known),
+                _ => StoreError::Newer { file, field: "version", found, known },
+            });
         }
         Ok(reader)
     }
@@ -134,13 +143,17 @@ impl<'a, R: Read> Reader<'a, R> {
 
     fn failed(&self, field: &'static str, error: io::Error) -> StoreError {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => self.bad(field, "the end of the file", "more"),
+            io::ErrorKind::UnexpectedEof => self.truncated(field),
             // What zstd says of bytes that are not its.
             io::ErrorKind::Other | io::ErrorKind::InvalidData => {
                 self.bad("compression", error, "a whole zstd stream")
             }
             _ => io_error("read", self.path, error),
         }
+    }
+
+    fn truncated(&self, within: &'static str) -> StoreError {
+        StoreError::Truncated { file: self.path.to_owned(), within }
     }
 
     fn bytes<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], StoreError> {
@@ -151,7 +164,7 @@ impl<'a, R: Read> Reader<'a, R> {
 
     /// The next piece, whose checksum is right.
     pub(super) fn next(&mut self) -> Result<Piece, StoreError> {
-        let head = self.bytes::<HEAD_BYTES>("piece")?;
+        let head = self.bytes::<HEAD_BYTES>("a piece")?;
         let [kind, len] = [0, 8].map(|at| word(&head, at));
         let (kind, least, most) = match kind {
             1 => (Kind::Vas, 4, 4 + MAX_BYTES),
@@ -169,9 +182,9 @@ impl<'a, R: Read> Reader<'a, R> {
         (&mut self.from)
             .take(len)
             .read_to_end(&mut payload)
-            .map_err(|e| self.failed("piece", e))?;
+            .map_err(|e| self.failed("a piece", e))?;
         if payload.len() as u64 != len {
-            return Err(self.bad("piece", "the end of the file", "more"));
+            return Err(self.truncated("a piece"));
         }
         let found = u32::from_le_bytes(self.bytes::<4>("checksum of a piece")?);
         let expected = sum(self.number, &[&head, &payload]);
@@ -226,6 +239,31 @@ impl<'a, R: Read> Reader<'a, R> {
             Err(error) => Err(self.failed("length", error)),
         }
     }
+}
+
+/// What every zstd frame begins with (RFC 8878, 3.1.1).
+const ZSTD_MAGIC: &[u8; 4] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+/// Uncompresses what is an archive at first sight.
+///
+/// # Errors
+/// [`StoreError::NotA`] for anything else.
+pub(super) fn decompress<'a, 'f: 'a>(
+    mut from: &'a mut (dyn Read + 'f),
+    path: &Path,
+) -> Result<impl Read + 'a, StoreError> {
+    let mut start = Vec::new();
+    (&mut from).take(16).read_to_end(&mut start).map_err(|e| io_error("read", path, e))?;
+    if !start.starts_with(ZSTD_MAGIC) {
+        return Err(not_an_archive(path, &start));
+    }
+    let whole = io::Cursor::new(start).chain(from);
+    zstd::Decoder::new(whole).map_err(|e| io_error("read", path, e))
+}
+
+fn not_an_archive(path: &Path, start: &[u8]) -> StoreError {
+    let found = super::super::text::show_bytes(start);
+    StoreError::NotA { file: path.to_owned(), kind: "an archive of spacejmp", found }
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {

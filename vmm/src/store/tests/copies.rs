@@ -100,7 +100,7 @@ fn a_large_segment_of_which_only_the_first_file_was_copied_says_so() {
     assert!(file.part(0).is_ok());
     let error = file.part(1).unwrap_err();
     assert!(matches!(error, StoreError::PartMissing { index: 1, .. }), "{error}");
-    assert_eq!(error.errno(), Errno::EIO);
+    assert_eq!(error.errno(), Errno::ENODATA);
 }
 
 #[test]

@@ -48,12 +48,16 @@ fn forged(change: impl FnOnce(&mut [u8])) -> [u8; HEADER_BYTES] {
 }
 
 fn damaged_field(error: &StoreError) -> &'static str {
-    assert_eq!(error.errno(), Errno::EIO);
     match error {
         StoreError::BadField { field, file, .. } => {
+            assert_eq!(error.errno(), Errno::EUCLEAN);
             assert!(error.to_string().contains(&file.display().to_string()), "{error}");
             field
         }
+        StoreError::NotA { .. } => "magic",
+        StoreError::Newer { field, .. } => field,
+        StoreError::Foreign { .. } => "arch",
+        StoreError::Short { .. } => "length",
         other => panic!("{other}"),
     }
 }
@@ -236,7 +240,7 @@ fn a_manifest_with_an_impossible_line_names_it_even_under_a_right_checksum() {
     let good = manifest().encode();
     let table = [
         ("version", "spacejmp vas 1", "spacejmp vas 2"),
-        ("version", "spacejmp vas 1", ""),
+        ("magic", "spacejmp vas 1", ""),
         ("vid", "vid 0000000000c0ffee", "vid 0000000000000000"),
         ("vid", "vid 0000000000c0ffee", "vid c0ffee"),
         ("vid", "vid 0000000000c0ffee", "vi 0000000000c0ffee"),
@@ -287,7 +291,7 @@ fn a_damaged_object_is_listed_as_damaged_and_harms_no_other() {
     fs::write(s.path().join("vas/file"), "").unwrap();
     fs::create_dir(s.path().join("vas/empty")).unwrap();
     assert_eq!(damaged_field(&s.find_segment(&name("bad")).unwrap_err()), "size");
-    assert_eq!(s.open_segment(bad).unwrap_err().errno(), Errno::ENOENT);
+    assert_eq!(damaged_field(&s.open_segment(bad).unwrap_err()), "size");
     assert_eq!(damaged_field(&s.find_segment(&name("empty")).unwrap_err()), "length");
     assert_eq!(damaged_field(&s.find_segment(&name("folder")).unwrap_err()), "type");
     assert_eq!(damaged_field(&s.find_segment(&name("link")).unwrap_err()), "type");
@@ -342,4 +346,68 @@ fn a_damaged_store_is_not_opened() {
     Store::open(s.path()).unwrap();
     fs::File::create(s.path().join("live")).unwrap();
     assert_eq!(damaged_field(&Store::open(s.path()).unwrap_err()), "length");
+}
+
+/// What is told about each kind of file that cannot be used, and what to do about it.
+#[test]
+fn what_is_whole_is_never_called_damaged_and_deleting_is_never_advised() {
+    use crate::error::Remedy;
+    let s = store();
+    let sid = segment(&s, "x");
+    let file = s.path().join("segments/x");
+    let good = fs::read(&file).unwrap();
+    let with_header = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        let sum = crc32fast::hash(&bytes[..508]);
+        bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+        fs::write(&file, bytes).unwrap();
+        s.open_segment(sid).unwrap_err()
+    };
+    let archive =
+        |bytes: &[u8]| s.import_vas(&mut &*bytes, Path::new("a"), None, &mut |_| {}).unwrap_err();
+    let packed = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    let manifest = |text: &str| Manifest::decode(text.as_bytes(), Path::new("m")).unwrap_err();
+    let whole = packed(b"SJMPVAS\n\x01\0\0\0\0\0\0\0");
+    let table = [
+        (with_header(&|raw| raw[8] = 2), "made by a newer spacejmp", "is whole"),
+        (with_header(&|raw| raw[24] = 1), "made by a newer spacejmp", "is whole"),
+        (with_header(&|raw| raw[12] = 9), "another processor architecture", "is whole"),
+        (manifest("spacejmp vas 2\nx\n"), "made by a newer spacejmp", "is whole"),
+        (manifest("root:x:0:0\n"), "is not a VAS's manifest", "backup"),
+        (archive(b"root:x:0:0:root:/root:/bin/bash\n"), "is not an archive", "name an archive"),
+        (archive(&packed(b"root:x:0:0:root:/root:/bin/bash\n")), "is not an archive", "name an"),
+        (archive(b""), "is not an archive", "name an archive"),
+        (archive(&packed(b"SJMPVAS\n\x02\0\0\0\0\0\0\0")), "made by a newer", "is whole"),
+        (archive(&whole), "ends in the middle", "copy it again"),
+        (archive(&whole[..whole.len() - 3]), "ends in the middle", "copy it again"),
+        (
+            {
+                fs::write(&file, &good[..good.len() - 4096]).unwrap();
+                s.open_segment(sid).unwrap_err()
+            },
+            "is shorter than it must be",
+            "nothing that was stored is missing",
+        ),
+        (
+            {
+                let mut bytes = good.clone();
+                bytes[130] = 7;
+                fs::write(&file, bytes).unwrap();
+                s.open_segment(sid).unwrap_err()
+            },
+            "is damaged",
+            "backup",
+        ),
+    ];
+    for (error, text, remedy) in table {
+        let told = error.to_string();
+        let advice = error.remedy().unwrap_or_default();
+        assert!(told.contains(text), "{told}, not: {text}");
+        assert!(advice.contains(remedy), "{told}: {advice}, not: {remedy}");
+        assert!(!advice.contains("delete"), "{told}: {advice}");
+        assert_eq!(told.contains("damaged"), text.contains("damaged"), "{told}");
+    }
+    fs::write(&file, good).unwrap();
+    s.open_segment(sid).unwrap();
 }

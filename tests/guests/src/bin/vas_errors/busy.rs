@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use abi::Errno;
 use guests::findings::must;
-use guests::place::{Place, enter, enter_within, go_home, try_enter};
+use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, sized};
 use spacejmp::sys::{self, Right, SegId, VasHandle, VasId, attach, seg_command, vas_command};
 
@@ -100,7 +100,7 @@ fn locked(r: &mut Refusals, plain: VasHandle, plain_sid: SegId) {
     r.refused("vas_switch_timeout", enter_within(vh, limit), Errno::ETIMEDOUT);
     r.found.check("not before its time", began.elapsed() >= limit);
     r.refused("no time at all", enter_within(vh, Duration::ZERO), Errno::ETIMEDOUT);
-    let recovered = sys::seg_ctl(sid, seg_command::RECOVER, 0);
+    let recovered = recover(sid);
     r.refused("RECOVER of another's lock", recovered, Errno::EPERM);
     // From inside another space: the thread stays there, and can use it.
     r.need("inside another VAS", enter(plain));
@@ -119,7 +119,7 @@ fn locked(r: &mut Refusals, plain: VasHandle, plain_sid: SegId) {
     r.refused("vas_try_switch to write, with a reader", try_enter(vh), Errno::EAGAIN);
     r.found.same("readers do not keep readers out", try_enter(read_only), Ok(()));
     r.settle();
-    let recovered = sys::seg_ctl(sid, seg_command::RECOVER, 0);
+    let recovered = recover(sid);
     r.refused("RECOVER with a shared lock", recovered, Errno::EPERM);
     // To write while another reads: fails, and the shared lock is still held.
     r.refused("vas_try_switch from read to write", try_enter(vh), Errno::EAGAIN);

@@ -7,7 +7,7 @@ use abi::call::{
     CALL_VAS_STAT,
 };
 use abi::layout::{VAS_END, VAS_START};
-use guests::place::{enter, enter_by_hypercall, try_enter};
+use guests::place::{enter, enter_by_hypercall, recover, set_root, try_enter};
 use guests::store::sized;
 use spacejmp::CallPage;
 use spacejmp::sys::{
@@ -77,7 +77,7 @@ fn ids(r: &mut Refusals, vid: VasId, sid: SegId) {
     r.refused("seg_sync of a VAS", sys::seg_sync(not_sid), Errno::ENOENT);
     r.refused("seg_root_get of a VAS", sys::seg_root_get(not_sid), Errno::ENOENT);
     let root = SegRoot::default();
-    r.refused("seg_root_set of a VAS", sys::seg_root_set(not_sid, &root), Errno::ENOENT);
+    r.refused("seg_root_set of a VAS", set_root(not_sid, &root), Errno::ENOENT);
     r.refused("seg_detach of what is not in", sys::seg_detach(vid, sid), Errno::ENOENT);
 }
 
@@ -151,7 +151,7 @@ fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
     let base = sys::seg_stat(sid).map_or(0, |stat| stat.base);
     for address in [1, base - 1, base + (4 << 20), u64::MAX] {
         let root = SegRoot { address, ..SegRoot::default() };
-        r.refused("a root object elsewhere", sys::seg_root_set(sid, &root), Errno::EINVAL);
+        r.refused("a root object elsewhere", set_root(sid, &root), Errno::EINVAL);
     }
 }
 
@@ -181,7 +181,7 @@ fn commands(r: &mut Refusals, vid: VasId, sid: SegId) {
     }
     let volatile = sys::seg_ctl(sid, seg_ctl::SET_LIFETIME, Lifetime::Volatile as u64);
     r.refused("from persistent to volatile", volatile, Errno::EOPNOTSUPP);
-    let recovered = sys::seg_ctl(sid, seg_ctl::RECOVER, 0);
+    let recovered = recover(sid);
     r.refused("RECOVER without the lock", recovered, Errno::EPERM);
 }
 

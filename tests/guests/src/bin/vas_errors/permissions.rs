@@ -1,7 +1,7 @@
 //! Permission bits, for a user who is subject to them.
 
 use abi::Errno;
-use guests::place::{Place, enter, go_home};
+use guests::place::{Place, enter, go_home, set_root};
 use guests::store::{base_of, sized};
 use spacejmp::sys::{self, Right, SegId, VasId, attach, seg_command, vas_command};
 
@@ -46,7 +46,7 @@ pub(crate) fn provoke(r: &mut Refusals) {
     r.refused("seg_grow", sys::seg_grow(sid, 8192), Errno::EACCES);
     r.refused("seg_sync", sys::seg_sync(sid), Errno::EACCES);
     let root = sys::SegRoot { address: base_of(sid), fingerprint: [0; 2] };
-    r.refused("seg_root_set", sys::seg_root_set(sid, &root), Errno::EACCES);
+    r.refused("seg_root_set", set_root(sid, &root), Errno::EACCES);
     let tagged = sys::vas_ctl(vas_command::SET_TAGGED, vid.raw(), 0);
     r.refused("SET_TAGGED", tagged, Errno::EACCES);
     for (what, command, arg) in CHANGES {
@@ -113,7 +113,7 @@ pub(crate) fn provoke_foreign(r: &mut Refusals) {
     r.refused("seg_grow", sys::seg_grow(sid, 1 << 20), Errno::EACCES);
     r.refused("seg_sync", sys::seg_sync(sid), Errno::EACCES);
     let root = sys::SegRoot { address: base_of(sid), fingerprint: [0; 2] };
-    r.refused("seg_root_set", sys::seg_root_set(sid, &root), Errno::EACCES);
+    r.refused("seg_root_set", set_root(sid, &root), Errno::EACCES);
     for (what, command, arg) in CHANGES {
         r.refused(what, sys::seg_ctl(sid, command, arg), Errno::EACCES);
     }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use abi::Errno;
-use guests::place::{Place, enter, enter_by_hypercall, enter_within, try_enter};
+use guests::place::{Place, enter, enter_by_hypercall, enter_within, recover, set_root, try_enter};
 use guests::store::{all_segments, all_vases, segments_of, text};
 use guests::touch::Seen;
 use spacejmp::sys::{self, Right, SegId, SegParams, SegRoot, SegStat, VasHandle, VasId, VasStat};
@@ -99,7 +99,14 @@ fn segment(call: &str, words: &mut Words<'_>) -> Told {
         "seg_attach_local" => done(sys::seg_attach_local(words.vh(), words.sid(), words.right())),
         "seg_detach" => done(sys::seg_detach(words.vid(), words.sid())),
         "seg_detach_local" => done(sys::seg_detach_local(words.vh(), words.sid())),
-        "seg_ctl" => done(sys::seg_ctl(words.sid(), words.number(), words.number())),
+        "seg_ctl" => {
+            let (sid, command) = (words.sid(), words.number());
+            let argument = words.number();
+            done(match command {
+                sys::seg_command::RECOVER => recover(sid),
+                command => sys::seg_ctl(sid, command, argument),
+            })
+        }
         "seg_delete" => done(sys::seg_delete(words.sid())),
         "seg_stat" => sys::seg_stat(words.sid()).map(|stat| seg_stat(&stat)),
         "seg_list" => all_segments().map(|all| joined(all.iter().map(seg_stat))),
@@ -112,7 +119,7 @@ fn segment(call: &str, words: &mut Words<'_>) -> Told {
             let sid = words.sid();
             let address = words.number();
             let root = SegRoot { address, fingerprint: [words.number(), words.number()] };
-            done(sys::seg_root_set(sid, &root))
+            done(set_root(sid, &root))
         }
         _ => panic!("no call {call:?}"),
     }

@@ -1,7 +1,7 @@
 //! One random step: the call, its arguments and its result as text.
 
 use abi::Errno;
-use guests::place::{Place, enter, enter_by_hypercall, try_enter};
+use guests::place::{Place, enter, enter_by_hypercall, set_root, try_enter};
 use guests::store::{all_segments, all_vases, segments_of, text};
 use guests::touch::Seen;
 use spacejmp::sys::{self, Right, SegParams, SegRoot, VasHandle, attach};
@@ -238,7 +238,7 @@ fn root(state: &mut State) -> String {
     let address = base(state.random.below(BASES)) + state.random.below(3) * (1 << 20);
     let mark = state.random.below(1000);
     let root = SegRoot { address, fingerprint: [mark, 0] };
-    let result = shown_ok(sys::seg_root_set(sid, &root));
+    let result = shown_ok(set_root(sid, &root));
     format!("seg_root_set {sid} {address} {mark} = {result}")
 }
 

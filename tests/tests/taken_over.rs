@@ -1,0 +1,213 @@
+//! What a guest can say and map does not reach the VMM's own memory.
+//!
+//! A guest kernel that has been taken over, and a lease that somebody else has written, may say
+//! anything of who is where and what is held. What the VMM's own memory rests on is in the VMM.
+//!
+//! The test does what such a kernel could: it writes the words while the program runs. One test
+//! for each decision that reads them; `docs/src/internals/vas.md` lists these.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use abi::layout::{LOCK_REFS, LOCK_REFS_BYTES, VCPU_AREA_BYTES, VCPU_AREAS};
+use abi::shared::VcpuPage;
+use abi::switch::VcpuLine;
+use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, Pte};
+use tempfile::TempDir;
+use tests::vm::{Ended, Run, Running};
+use tests::{guests, pace, skip_without_kvm};
+use vmm::process::Outcome;
+use vmm::store::VCPU_LINES_OFFSET;
+
+/// A running program, and the folder it looks into for steps that are done.
+struct Lies {
+    vm: Running,
+    steps: TempDir,
+    store: PathBuf,
+}
+
+impl Lies {
+    fn start(what: &str) -> Lies {
+        let steps = tempfile::tempdir().expect("a temporary directory");
+        fs::write(steps.path().join("read-only"), [0; PAGE_SIZE as usize]).expect("it is ours");
+        let store = steps.path().join("store");
+        let path = steps.path().to_str().expect("temporary names are ASCII").to_owned();
+        let program =
+            Run::new(guests::rust("vas_lies")).args(&[what, &path]).dir(format!("{path}:ro"));
+        let vm = program.store(&store).start();
+        Lies { vm: vm.unwrap_or_else(|err| panic!("{}", tests::vm::all(&err))), steps, store }
+    }
+
+    fn wait_for(&mut self, ready: &str) {
+        self.vm.wait_for_output(&format!("{ready}\n"));
+    }
+
+    fn done(&self, step: &str) {
+        File::create(self.steps.path().join(step)).expect("the folder is ours");
+    }
+
+    /// The program's lease, to be written as anybody may who can write the store.
+    fn lease(&self) -> File {
+        let vms = fs::read_dir(self.store.join("vms")).expect("the store is there");
+        let lease = vms.map(|entry| entry.expect("it can be read").path()).next();
+        OpenOptions::new().write(true).open(lease.expect("there is a lease")).expect("it is ours")
+    }
+
+    /// Says in the lease that `vcpu` is in instance `vh` and about to go nowhere else.
+    fn say_inside(&self, vcpu: u64, vh: u64) {
+        let line = VcpuLine { announced: vh, inside: vh, ..VcpuLine::default() };
+        let words: Vec<u8> =
+            [line.announced, line.inside].iter().flat_map(|w| w.to_le_bytes()).collect();
+        let at = VCPU_LINES_OFFSET + vcpu * size_of::<VcpuLine>() as u64;
+        self.lease().write_all_at(&words, at).expect("the lease can be written");
+    }
+
+    /// Waits until system calls and switches hold `count` shares of instances.
+    fn wait_for_holds(&self, count: usize) {
+        while self.vm.process.vases.holds() < count {
+            assert!(!self.vm.process.is_stopping(), "it has ended: {:?}", self.vm);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Where the guest's tables say that `gva` lies.
+    fn phys(&self, gva: u64) -> GuestPhys {
+        let gva = GuestVirt::new(gva).expect("an address");
+        let walk = self.vm.process.machine.edit_tables(|tables| tables.walk(gva)).expect("tables");
+        walk.translation(gva).unwrap_or_else(|| panic!("{gva} is not mapped"))
+    }
+
+    fn store(&self, gpa: GuestPhys, word: u64) {
+        self.vm.process.machine.mem.store(gpa, word).expect("it is guest memory");
+    }
+
+    fn ends(self) -> Ended {
+        self.vm.wait(pace::limit(Duration::from_secs(120)))
+    }
+}
+
+/// Asserts that all was well, `lines` of output among the rest.
+#[track_caller]
+fn expect_done(ended: &Ended, lines: &[&str]) {
+    assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
+    assert!(ended.out().ends_with("done\n"), "{ended:?}");
+    for line in lines {
+        assert!(ended.out().contains(line), "no {line:?}: {ended:?}");
+    }
+}
+
+/// `detach`, `seg_detach` and eviction ask who is inside. The lease says nobody.
+#[test]
+fn memory_that_a_system_call_uses_stays_whatever_the_lease_says() {
+    skip_without_kvm!();
+    let mut lies = Lies::start("pinned");
+    lies.wait_for("inside");
+    lies.wait_for_holds(4);
+    (0..64).for_each(|vcpu| lies.say_inside(vcpu, 0));
+    lies.done("inside");
+    let ended = lies.ends();
+    expect_done(&ended, &["ok: vas_detach while system calls use it: EBUSY\n"]);
+}
+
+/// A switch that waits keeps the instance the thread may fall back to, by the lease's word.
+#[test]
+fn a_switch_that_waits_gives_back_only_what_it_took() {
+    skip_without_kvm!();
+    let mut lies = Lies::start("waiting");
+    lies.wait_for("lie");
+    lies.say_inside(1, 2);
+    lies.done("lie");
+    lies.wait_for_holds(1);
+    lies.done("waits");
+    expect_done(&lies.ends(), &["handle 2\n"]);
+}
+
+/// A pointer's meaning depends on where its thread is.
+#[test]
+fn a_lie_about_the_place_reaches_nothing_but_what_is_attached() {
+    skip_without_kvm!();
+    let mut lies = Lies::start("places");
+    for (step, vh) in [
+        ("in-the-instance", 1),
+        ("in-77", 77),
+        ("in-all-ones", u64::MAX),
+        ("in-too-many-bits", 1 << 31 | 1),
+        ("at-home", 0),
+    ] {
+        lies.wait_for(step);
+        lies.say_inside(0, vh);
+        lies.done(step);
+    }
+    expect_done(&lies.ends(), &[]);
+}
+
+/// Which locks a thread holds, and whom to wake, is in the vCPU's page and in lists of references.
+#[test]
+fn words_about_held_locks_may_say_anything() {
+    skip_without_kvm!();
+    for word in [u64::MAX, 1 << 32 | u64::from(u32::MAX), 16 << 32 | 4096, 8 << 32 | 2] {
+        let mut lies = Lies::start("held");
+        lies.wait_for("lie");
+        let refs = lies.phys(LOCK_REFS.raw());
+        for at in (0..LOCK_REFS_BYTES).step_by(8) {
+            lies.store(refs.offset(at), !word ^ at);
+        }
+        let page = lies.phys(VCPU_AREAS.raw() + VCPU_AREA_BYTES);
+        for field in [std::mem::offset_of!(VcpuPage, held), std::mem::offset_of!(VcpuPage, nudge)] {
+            lies.store(page.offset(field as u64), word);
+        }
+        lies.done("lie");
+        let ended = lies.ends();
+        // The kernel may die of what it reads; the VMM does not.
+        let is_panic = |text: &String| text.contains("panicked");
+        let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));
+        assert!(!panicked && ended.outcome != Outcome::TimedOut, "{word:#x}: {ended:?}");
+    }
+}
+
+/// The VMM's own stores into page tables go where the tables above them say.
+#[test]
+fn tables_that_lead_to_a_read_only_file_do_not_kill_the_vmm() {
+    skip_without_kvm!();
+    let mut lies = Lies::start("tables");
+    lies.wait_for("bend");
+    let file = file_address(lies.steps.path(), &lies.vm);
+    let page = lies.phys(file);
+    let bent = GuestVirt::new(0x600_0000_0000).expect("an address");
+    let machine = &lies.vm.process.machine;
+    let directory = machine.edit_tables(|tables| tables.table_for(bent, Level::Directory));
+    let entry = directory.expect("tables").offset(bent.index(Level::Directory) as u64 * 8);
+    lies.store(entry, Pte::table(page, true).raw());
+    lies.done("bend");
+    expect_done(&lies.ends(), &["munmap is served"]);
+}
+
+/// No kernel is needed for this: the program maps over what it finds below its vDSO.
+#[test]
+fn nothing_a_program_maps_lies_where_the_vmm_stores_the_clock() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("file");
+    fs::write(&file, [0; 5 * PAGE_SIZE as usize]).expect("it is ours");
+    let [folder, file] = [folder.path(), &file].map(|path| path.to_str().expect("ASCII"));
+    std::thread::scope(|scope| {
+        for what in ["cut", "read-only", "unmap"] {
+            for pages in ["1", "4"] {
+                let run = Run::new(guests::c("clock_page")).args(&[what, pages, file]).dir(folder);
+                scope.spawn(move || run.same_as_native());
+            }
+        }
+    });
+}
+
+/// Where the program has mapped the file: the areas say it, without asking the program.
+fn file_address(folder: &Path, vm: &Running) -> u64 {
+    let maps = vm.process.space.maps();
+    let line = maps.lines().find(|line| line.contains(" r--s ")).unwrap_or_else(|| {
+        panic!("no read-only file of {} in {maps}", folder.display());
+    });
+    let (start, _) = line.split_once('-').expect("a range");
+    u64::from_str_radix(start, 16).expect("a number")
+}

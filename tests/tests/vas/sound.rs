@@ -1,0 +1,62 @@
+//! Attacks of safe code on the typed API, in VMs: what each is refused with is said in the guest
+//! program (`sdk_attacks`); here it runs, and leaves the store in order.
+
+use tests::skip_without_kvm;
+use vmm::process::Outcome;
+
+use crate::world::World;
+
+/// The attack finds everything refused, and the lines say so.
+fn is_refused(attack: &str) {
+    let world = World::new();
+    let out = world.good("sdk_attacks", &[attack]);
+    assert!(out.ends_with("done\n"), "{attack}: {out}");
+    world.left_clean();
+}
+
+#[test]
+fn an_init_that_fails_gives_no_pointer_into_what_is_made_later() {
+    skip_without_kvm!();
+    is_refused("stash");
+    is_refused("retry");
+}
+
+#[test]
+fn a_brand_does_not_follow_a_name_to_another_segment() {
+    skip_without_kvm!();
+    is_refused("replace");
+}
+
+#[test]
+fn a_space_whose_segments_are_changed_is_not_entered() {
+    skip_without_kvm!();
+    is_refused("take-out");
+    is_refused("lower");
+}
+
+#[test]
+fn raw_calls_do_not_reach_the_instances_of_safe_types() {
+    skip_without_kvm!();
+    is_refused("handles");
+}
+
+#[test]
+fn threads_do_not_go_into_two_spaces_at_the_same_addresses() {
+    skip_without_kvm!();
+    is_refused("threads");
+}
+
+#[test]
+fn a_reference_that_is_used_at_home_faults() {
+    skip_without_kvm!();
+    let world = World::new();
+    let ended = world.run("sdk_attacks", &["fault"]).in_vm();
+    let Outcome::Killed { signal: 11, .. } = ended.outcome else { panic!("{ended:?}") };
+    assert_eq!(ended.out(), "a fault is next\n");
+}
+
+#[test]
+fn a_root_object_may_be_of_no_size() {
+    skip_without_kvm!();
+    is_refused("nothing");
+}

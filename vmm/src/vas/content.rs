@@ -1,0 +1,251 @@
+//! Holding the locks of segments for reading without having them attached: for copies and
+//! archives, which must not be torn by a program that writes meanwhile.
+//!
+//! Whoever holds a lock must have a lease, by which others see whether it is alive; one is made
+//! for the time of the hold. The locks are those that switches take (`abi::lock`), so that a
+//! writer inside is waited for and one that comes later waits.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use abi::lock::{self, AcquireError, Acquired, Mode, Patience, Slot};
+use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
+
+use super::VasError;
+use super::lock_page::{Host, Words};
+use super::state::Vases;
+use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
+use crate::vm::Vcpu;
+
+/// The locks of some segments, held shared. Dropping it gives them back.
+#[derive(Debug)]
+pub struct ContentHold<'a> {
+    store: &'a Store,
+    held: Vec<Held>,
+    /// Of those without a lock: nobody had them writable when the hold began.
+    unlocked: Vec<SegId>,
+    lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+struct Held {
+    page: Mapped,
+    slot: Slot,
+}
+
+/// A lock page, mapped for this hold alone.
+#[derive(Debug)]
+struct Mapped(NonNull<AtomicU64>);
+
+impl Mapped {
+    fn of(file: &SegmentFile) -> Result<Mapped, StoreError> {
+        let (fd, offset) = file.lock_page();
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh shared mapping of one page, wherever the host puts it.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                PAGE_SIZE as usize,
+                prot,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                offset as libc::off_t,
+            )
+        };
+        match NonNull::new(at.cast()).filter(|_| at != libc::MAP_FAILED) {
+            Some(at) => Ok(Mapped(at)),
+            None => Err(file.error("map the lock of", std::io::Error::last_os_error())),
+        }
+    }
+
+    fn words(&self) -> Words {
+        Words::at(self.0.as_ptr())
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the page mapped by `of`; `Words` of it live no longer than the hold does.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE_SIZE as usize) };
+    }
+}
+
+/// Holds the locks of `segments` shared, in the order of their ids. What cannot be locked, since
+/// it has no lock or the user may not write it, must not be open for writing anywhere.
+/// `mine` is the lease of a VM that asks about what its own threads have without a lock.
+///
+/// # Errors
+/// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when
+/// somebody has a segment writable that cannot be locked; [`VasError::Stopping`].
+pub fn hold_content<'a>(
+    store: &'a Store,
+    segments: &[SegmentFile],
+    mine: Option<LeaseId>,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<ContentHold<'a>, VasError> {
+    let mut hold = ContentHold { store, held: Vec::new(), unlocked: Vec::new(), lease: None };
+    let mut sorted: Vec<&SegmentFile> = segments.iter().collect();
+    sorted.sort_by_key(|segment| segment.sid());
+    let began = Instant::now();
+    for segment in sorted {
+        if segment.header().lockable && segment.right() == Right::Write {
+            hold.lock(segment, limit, began, stopping)?;
+        } else {
+            store.check_unwritten(segment.sid(), mine)?;
+            hold.unlocked.push(segment.sid());
+        }
+    }
+    Ok(hold)
+}
+
+impl ContentHold<'_> {
+    /// To be asked when the copy is made.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when somebody has attached a segment without a lock for writing
+    /// meanwhile: the copy may be torn.
+    pub fn check(&self, mine: Option<LeaseId>) -> Result<(), StoreError> {
+        self.unlocked.iter().try_for_each(|&sid| self.store.check_unwritten(sid, mine))
+    }
+
+    fn lock(
+        &mut self,
+        segment: &SegmentFile,
+        limit: Option<Duration>,
+        began: Instant,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<(), VasError> {
+        let lease = match &self.lease {
+            Some(lease) => lease.id(),
+            None => {
+                let program = "spacejmp, copying a segment".to_owned();
+                let info = LeaseInfo { program, pid: std::process::id() };
+                self.lease.insert(Lease::create(self.store, &info)?).id()
+            }
+        };
+        let page = Mapped::of(segment)?;
+        let words = page.words();
+        let host = Host::new(words, self.store, stopping, began);
+        let slot = lock::claim_slot(&words, &host, lease)
+            .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
+        let patience =
+            limit.map_or(Patience::Forever, |limit| Patience::Until(limit.as_nanos() as u64));
+        match lock::acquire(&words, &host, slot, lease, Mode::Shared, patience) {
+            // What a dead writer has left stays marked, in the copy too.
+            Ok(Acquired::Clean | Acquired::OwnerDied) => {
+                self.held.push(Held { page, slot });
+                Ok(())
+            }
+            Err(error) => {
+                lock::free_slot(&words, &host, slot, lease);
+                Err(match error {
+                    AcquireError::Stopped => VasError::Stopping,
+                    AcquireError::WouldBlock | AcquireError::TimedOut => {
+                        self.store.locked(segment).into()
+                    }
+                })
+            }
+        }
+    }
+}
+
+impl Drop for ContentHold<'_> {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
+        for Held { page, slot } in self.held.drain(..).rev() {
+            let words = page.words();
+            let host = Host::new(words, self.store, &|| false, Instant::now());
+            lock::release(&words, &host, slot, lease, Mode::Shared);
+            lock::free_slot(&words, &host, slot, lease);
+        }
+    }
+}
+
+/// How long a thread that is inside somewhere may wait for the lock of what it copies: it keeps
+/// the locks it has meanwhile, and two that do this to each other would wait for ever.
+const INSIDE_WAIT: Duration = Duration::from_secs(10);
+
+/// Copies a segment as it is between two visits of writers ([`Store::clone_segment`]).
+///
+/// # Errors
+/// As [`hold_content`], and what copying gives; then there is no copy.
+pub fn clone_segment(
+    store: &Store,
+    sid: SegId,
+    name: &Name,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<SegId, VasError> {
+    let source = [store.open_segment(sid)?];
+    let hold = hold_content(store, &source, None, limit, stopping)?;
+    copy(store, sid, name, &hold, None)
+}
+
+fn copy(
+    store: &Store,
+    sid: SegId,
+    name: &Name,
+    hold: &ContentHold<'_>,
+    mine: Option<LeaseId>,
+) -> Result<SegId, VasError> {
+    let made = store.clone_segment(sid, name)?;
+    if let Err(error) = hold.check(mine) {
+        store.delete_segment(made)?;
+        return Err(error.into());
+    }
+    Ok(made)
+}
+
+/// Writes a VAS and all its segments as one archive, as they are between two visits of writers
+/// ([`Store::export_vas`]).
+///
+/// # Errors
+/// As [`hold_content`], and what writing gives; then what was written is no whole archive.
+pub fn export_vas(
+    store: &Store,
+    vid: VasId,
+    to: &mut dyn Write,
+    path: &Path,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Exported, VasError> {
+    let vas = store.vas(vid)?;
+    let mut segments = store.open_listed(&vas)?;
+    let hold = hold_content(store, &segments, None, limit, stopping)?;
+    // Those who were waited for may have grown them.
+    segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
+    let exported = store.export_vas(vas, &segments, to, path, progress)?;
+    hold.check(None)?;
+    Ok(exported)
+}
+
+impl Vases {
+    /// `seg_clone`: as [`clone_segment`], for a thread of the program, which may hold the lock
+    /// itself.
+    ///
+    /// # Errors
+    /// As [`clone_segment`].
+    pub fn clone_segment(
+        &self,
+        vcpu: &Vcpu,
+        sid: SegId,
+        name: &Name,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<SegId, VasError> {
+        let store = self.store()?;
+        let (mine, held) = self.lease_and_locks(vcpu)?;
+        if held.contains(&sid) {
+            return Ok(store.clone_segment(sid, name)?);
+        }
+        let limit = (!held.is_empty()).then_some(INSIDE_WAIT);
+        let source = [store.open_segment(sid)?];
+        let hold = hold_content(&store, &source, mine, limit, stopping)?;
+        copy(&store, sid, name, &hold, mine)
+    }
+}

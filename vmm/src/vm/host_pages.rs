@@ -1,0 +1,111 @@
+//! What the host is asked to do with the pages of a bank: protect, replace, move.
+//!
+//! Each leaves the range mapped, whatever it returns: KVM reaches it by a memslot that names its
+//! addresses, and a hole would come to be something else of this process.
+
+use abi::PAGE_SIZE_2M;
+
+use super::host_range::HostRange;
+
+/// Sets the host's rights of the range.
+pub(super) fn host_protect(range: HostRange<'_>, prot: libc::c_int) -> Result<(), std::io::Error> {
+    // SAFETY: the range belongs to a bank. At worst another thread of ours, or a vCPU, meets a
+    // fault, which is reported to it by an error of the call it is in (`GuestMem::withheld`).
+    if unsafe { libc::mprotect(range.as_ptr().cast(), range.len(), prot) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// Replaces the pages of the range by a mapping of `fd` from `offset`, or by fresh memory.
+pub(super) fn lay(
+    range: HostRange<'_>,
+    prot: libc::c_int,
+    flags: libc::c_int,
+    fd: libc::c_int,
+    offset: u64,
+) -> Result<(), std::io::Error> {
+    let (at, len) = (range.as_ptr().cast(), range.len());
+    let offset = libc::off_t::try_from(offset).map_err(std::io::Error::other)?;
+    // SAFETY: the range belongs to a bank, so replacing its pages replaces guest memory and
+    // nothing else; no Rust reference points there.
+    let laid = unsafe { libc::mmap(at, len, prot, flags | libc::MAP_FIXED, fd, offset) };
+    if laid != libc::MAP_FAILED {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    // Hosts before Linux 6.12 have unmapped the range already when the file says no (a sealed
+    // memfd does). Where they have not, the page is there and this changes nothing.
+    if is_mapped(range) {
+        return Err(error);
+    }
+    fill(range);
+    Err(error)
+}
+
+/// Whether all of the range is mapped.
+fn is_mapped(range: HostRange<'_>) -> bool {
+    // SAFETY: a request that changes nothing; a hole is an error.
+    unsafe { libc::msync(range.as_ptr().cast(), range.len(), libc::MS_ASYNC) == 0 }
+}
+
+/// Puts fresh memory into a hole.
+fn fill(range: HostRange<'_>) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let rw = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the range is part of a bank.
+    let mapped = unsafe { libc::mmap(range.as_ptr().cast(), range.len(), rw, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        // The guest can reach these addresses, and the next mapping of ours may get them.
+        std::process::abort();
+    }
+}
+
+/// Moves pages in two steps. The first, to a place of the host's choice, may fail for a range
+/// that is not one mapping, and changes nothing then. The second moves one whole mapping:
+/// with the target fixed at once, hosts before Linux 6.17 would unmap the target first and
+/// then fail, leaving a hole in a bank.
+pub(super) fn host_move(source: HostRange<'_>, dest: HostRange<'_>) -> Result<(), std::io::Error> {
+    let keep = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    // SAFETY: the source belongs to a bank and stays mapped, reading as zero.
+    let parked = unsafe { libc::mremap(source.as_ptr().cast(), source.len(), source.len(), keep) };
+    if parked == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the parked mapping is ours alone; the target belongs to a bank, whose old pages
+    // are replaced. No Rust reference points to either.
+    let moved = unsafe { libc::mremap(parked, source.len(), dest.len(), fixed, dest.as_ptr()) };
+    if moved != libc::MAP_FAILED {
+        return Ok(());
+    }
+    // The target is as it was, or gone and to be mapped again; the content is still parked.
+    fill(dest);
+    // SAFETY: both ranges are mapped, of the same length, and disjoint.
+    unsafe { std::ptr::copy_nonoverlapping(parked.cast::<u8>(), dest.as_ptr(), dest.len()) };
+    // SAFETY: the parked mapping is ours alone.
+    unsafe { libc::munmap(parked, source.len()) };
+    Ok(())
+}
+
+/// Reserves `len` bytes aligned to 2 MiB, so that huge pages of host and guest coincide.
+pub(super) fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::Error> {
+    let align = PAGE_SIZE_2M as usize;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping wherever the host likes.
+    let raw = unsafe { libc::mmap(std::ptr::null_mut(), len + align, prot, flags, -1, 0) };
+    if raw == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    let head = (raw as usize).next_multiple_of(align) - raw as usize;
+    let start = raw.wrapping_byte_add(head);
+    if head > 0 {
+        // SAFETY: the part before the aligned start, just mapped, is ours alone.
+        unsafe { libc::munmap(raw, head) };
+    }
+    // SAFETY: likewise the part behind the aligned end.
+    unsafe { libc::munmap(start.wrapping_byte_add(len), align - head) };
+    Ok(start)
+}
