@@ -200,8 +200,9 @@ SJ_STATIC_ASSERT(sizeof(struct seg_root) == 24, "seg_root is part of the ABI");
  *
  * "Fails with" lists what a call can say beside these:
  *   - names: EINVAL for one that is empty, `.`, `..`, not UTF-8 or has a `/`; ENAMETOOLONG
- *   - whatever touches the store: EIO for a damaged file, and ENOSPC, EDQUOT, EROFS, EMFILE,
- *     ENFILE, ENOMEM as the host says
+ *   - whatever touches the store: EUCLEAN for a damaged file, ENODATA for one that is too short,
+ *     EOPNOTSUPP for one that a newer spacejmp or another architecture made, and EIO, ENOSPC,
+ *     EDQUOT, EROFS, EMFILE, ENFILE, ENOMEM as the host says
  *   - ENOSYS, and nothing else, outside a VM
  */
 
@@ -296,7 +297,8 @@ SJ_API segid_t seg_alloc(const char *name, uint64_t base, uint64_t size_bytes, u
 SJ_API segid_t seg_find(const char *name);
 
 /* seg_clone: copies the segment, at the same addresses, under a new name. Returns the copy's id.
- * Fails with ENOENT; EEXIST; EACCES. */
+ * Waits for the segment's lock, shared, unless the thread holds it: the copy is of one moment.
+ * Fails with ENOENT; EEXIST; EACCES; EBUSY; EINTR; ETIMEDOUT. */
 SJ_API segid_t seg_clone(segid_t sid, const char *name);
 
 /* seg_attach: puts the segment into the VAS, with the right SEG_READ or SEG_WRITE, for all who have
@@ -355,7 +357,8 @@ SJ_API int seg_root_set(segid_t sid, const struct seg_root *root);
  *   EPERM    the thread is at home
  *   ENOENT   the VAS has no heap: vas_heap_init
  *   EACCES   the segment is attached for reading only
- *   EIO      the heap is damaged, or of another version
+ *   EUCLEAN  the heap is damaged
+ *   EOPNOTSUPP  the heap is of another version
  *   ENOMEM   there is no room, and the segment cannot grow
  */
 

@@ -13,9 +13,10 @@
 //!
 //! - *name errors*: `EINVAL` for a name that is empty, `.`, `..`, not UTF-8, or holds `/` or
 //!   NUL; `ENAMETOOLONG` for one longer than [`NAME_MAX_BYTES`].
-//! - *store errors*: `EIO` when a file of the store is damaged or cannot be read, `ENOSPC`,
-//!   `EDQUOT`, `EROFS`, `EMFILE`, `ENFILE` and `ENOMEM` as the host says, when it was asked to
-//!   read or change the store's files. The VMM's log names the file.
+//! - *store errors*: `EUCLEAN` when a file of the store is damaged, `ENODATA` when it is shorter
+//!   than it must be or a part is missing, `EOPNOTSUPP` when a newer spacejmp or another
+//!   architecture made it; `EIO`, `ENOSPC`, `EDQUOT`, `EROFS`, `EMFILE`, `ENFILE` and `ENOMEM` as
+//!   the host says, when it was asked to read or change the store's files. The VMM's log names the file.
 //!
 //! A call that fails has changed nothing, except where its documentation says otherwise.
 //!

@@ -10,7 +10,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::pace;
+use vmm::linux::fs::Tty;
 use vmm::process::{Outcome, Process, RunConfig, StartError};
+use vmm::vas::VasGrants;
 
 /// What a run gets unless it asks for something else. Generous: other tests and other
 /// sessions share the machine, and a hang is what the limit is for.
@@ -28,6 +30,7 @@ pub struct Run {
     grants: Vec<String>,
     timeout: Duration,
     store: Option<PathBuf>,
+    vases: Vec<String>,
 }
 
 /// How a program ended, in a VM or natively.
@@ -103,6 +106,7 @@ impl Run {
             grants: Vec::new(),
             timeout: pace::limit(TIMEOUT),
             store: None,
+            vases: Vec::new(),
         }
     }
 
@@ -117,6 +121,13 @@ impl Run {
     #[must_use]
     pub fn store(mut self, path: impl Into<PathBuf>) -> Run {
         self.store = Some(path.into());
+        self
+    }
+
+    /// With this VAS of the store and no others but those likewise granted, written as for `--vas`.
+    #[must_use]
+    pub fn vas(mut self, grant: impl Into<String>) -> Run {
+        self.vases.push(grant.into());
         self
     }
 
@@ -165,6 +176,10 @@ impl Run {
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             cwd: None,
             store: self.store.clone(),
+            vases: VasGrants::of(
+                self.vases.iter().map(|vas| vas.parse().expect("a grant")).collect(),
+            ),
+            tty: Tty::Withheld,
             umask: 0o022,
             stdio,
         }

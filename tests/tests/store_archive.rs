@@ -162,7 +162,7 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
     let store = Store::open_or_create(&folder.path().join("to")).expect("a new store");
     let empty = files(store.path());
     let import =
-        |bytes: &[u8]| store.import_vas(&mut &*bytes, "damaged".as_ref(), None, &mut |_| {});
+        |bytes: &[u8]| store.import_vas(&mut &*bytes, "damaged".as_ref(), None, 0o022, &mut |_| {});
     let (mut refused, mut harmless) = (0, 0);
     let step = (archive.len() / 300).max(1);
     for at in (0..archive.len()).step_by(step) {
@@ -171,7 +171,7 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
         match import(&changed) {
             Err(error) => {
                 refused += 1;
-                assert!(error.to_string().starts_with("damaged: "), "byte {at}: {error}");
+                assert!(error.to_string().contains("damaged"), "byte {at}: {error}");
             }
             // Bits that zstd ignores: then everything is as it was.
             Ok(imported) => {
@@ -222,15 +222,21 @@ fn a_damaged_archive_is_one_error_that_names_it_and_what_is_wrong() {
         .open(&archive)
         .and_then(|to| to.write_all_at(&[whole[whole.len() / 2] ^ 1], whole.len() as u64 / 2))
         .expect("written");
-    for bytes in [None, Some(&b"no archive at all"[..]), Some(&b""[..]), Some(&whole[..50])] {
+    let kinds = [
+        (None, "is damaged: found"),
+        (Some(&b"no archive at all"[..]), "is not an archive"),
+        (Some(&b""[..]), "is not an archive"),
+        (Some(&whole[..50]), "ends in the middle"),
+    ];
+    for (bytes, what) in kinds {
         if let Some(bytes) = bytes {
             fs::write(&archive, bytes).expect("written");
         }
         let output = run(&to, &["vas", "import", file]);
         assert_eq!(output.status.code(), Some(125));
         let error = String::from_utf8(output.stderr).expect("text");
-        let named = format!("1: {file}: ");
-        assert!(error.contains(&named) && error.contains("is damaged: found"), "{error}");
+        let (_, cause) = error.split_once("  1: ").expect("a cause");
+        assert!(cause.contains(file) && cause.contains(what), "{error}");
         let list: Value =
             serde_json::from_str(&ok(&to, &["store", "info", "--json"])).expect("JSON");
         assert_eq!((&list["vases"], &list["segments"]), (&0.into(), &0.into()));
@@ -383,4 +389,40 @@ fn a_segment_of_a_killed_import_that_somebody_took_to_stays() {
         store.find_segment(&name(text)).expect("it is there");
     }
     ok(&path, &["store", "check"]);
+}
+
+#[test]
+fn an_import_says_what_it_writes_before_and_heeds_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let store = source(&from);
+    let archive = folder.path().join("map.vas");
+    let file = archive.to_str().expect("ASCII");
+    let (vid, mode) = (store.find_vas(&name("map")).expect("there"), Mode::new(0o666));
+    store.set_vas_mode(vid, mode.expect("a mode")).expect("changed");
+    let sid = store.find_segment(&name("big")).expect("there");
+    store.set_segment_mode(sid, mode.expect("a mode")).expect("changed");
+    ok(&from, &["vas", "export", "map", file]);
+    // The whole command line but for the umask.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask 026; exec \"$@\"", "sh"]).env("SPACEJMP_STORE", &to);
+    shell.arg(guests::program("vmm", "spacejmp", Profile::Dev)).args(["vas", "import", file]);
+    let output = shell.output().expect("the command starts");
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert!(told.starts_with("importing VAS 'map': 2 segments with "), "{told}");
+    assert!(told.contains("1.0 TiB of addresses") || told.contains("1 TiB of addresses"), "{told}");
+    let mode =
+        |path: &str| fs::metadata(to.join(path)).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode("segments/big"), mode("segments/small")), (0o640, 0o640));
+    assert_eq!((mode("vas/map"), mode("vas/map/manifest")), (0o750, 0o640));
+    // It is said before anything is done, so also when it cannot be done.
+    let refused = run(&to, &["vas", "import", file]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert_eq!(String::from_utf8(refused.stdout).expect("text"), told);
+    fs::write(&archive, "no archive").expect("written");
+    let damaged = run(&folder.path().join("third"), &["vas", "import", file]);
+    assert!(!damaged.status.success() && damaged.stdout.is_empty());
+    assert!(!folder.path().join("third").exists(), "no store is made for nothing");
 }

@@ -73,7 +73,7 @@ fn copies_and_archives_made_while_a_program_writes_are_of_one_moment() {
                 .expect("exported");
             let vas = format!("archive{round}");
             store
-                .import_vas(&mut &*archive, file, Some(&name(&vas)), &mut |_| {})
+                .import_vas(&mut &*archive, file, Some(&name(&vas)), 0, &mut |_| {})
                 .expect("imported");
             seen.insert(assert_whole(&root(&store, &format!("{vas}.filled")), &vas));
         }

@@ -133,7 +133,8 @@ fn find() -> Result<Heap, Errno> {
                 return Ok(heap);
             }
             Err(HeapError::NotAHeap { .. } | HeapError::TooSmall { .. }) => {}
-            Err(_) => return Err(Errno::EIO),
+            Err(HeapError::Version { .. }) => return Err(Errno::EOPNOTSUPP),
+            Err(_) => return Err(Errno::EUCLEAN),
         }
     }
     Err(Errno::ENOENT)

@@ -187,7 +187,8 @@ impl Segment {
         SegmentInfo::new(&stat).ok_or_else(|| self.failed("look at")(Errno::EIO))
     }
 
-    /// A copy of its content under a new name, at the same address.
+    /// A copy of its content under a new name, at the same address, as it is between two visits of
+    /// writers, for which the call waits. By a thread that is inside to write, as it is now.
     ///
     /// # Errors
     /// As [`seg_clone`](sys::seg_clone).

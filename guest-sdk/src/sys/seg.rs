@@ -65,13 +65,17 @@ pub fn seg_find(name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 }
 
 /// A copy of `sid` under a new name, at the same base, with the same size, root object and
-/// policies; its id. Holes are not copied, and nothing is where the file system can share.
-/// What others write meanwhile may or may not be in it: lock the segment first.
+/// policies; its id. Holes are not copied, and nothing is where the file system can share. The
+/// copy is of one moment between two visits of writers: the call takes the segment's lock, shared,
+/// unless the calling thread holds it.
 ///
 /// # Errors
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EEXIST`: there is a segment of that name.
 /// - `EACCES`: the segment may not be read, or the store not be written to.
+/// - `EBUSY`: the segment has no lock, and another program can write it.
+/// - `EINTR`: a signal came while the lock was waited for.
+/// - `ETIMEDOUT`: the thread holds other locks, and this one was not free within ten seconds.
 /// - name errors, store errors ([`super`]).
 pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
     let [at, len] = bytes(name.as_ref());

@@ -265,17 +265,27 @@ fn calls_do_not_need_a_stack() {
 }
 
 #[test]
-fn a_program_cannot_put_code_of_its_own_where_system_calls_go() {
+fn a_program_cannot_put_memory_of_its_own_where_the_vmms_pages_are() {
     skip_without_kvm!();
     let bench = Bench::new();
     let end = abi::layout::PRIVATE_END.raw();
-    let page = abi::layout::CALL_PAGE.raw();
+    let call_page = abi::layout::CALL_PAGE.raw();
+    // The lowest of them.
+    let page = abi::layout::CLOCK_PAGE.raw();
     let prot = vmm::space::Prot::from_bits(7).unwrap();
     let map = |at: u64, len: u64| {
         bench.space.map_at(at, len, prot, vmm::space::Backing::Anonymous, "test")
     };
-    for (at, len) in [(page, 4096), (page, end - page), (page - 4096, 8192), (end - 4096, 4096)] {
+    for (at, len) in [
+        (page, 4096),
+        (call_page, 4096),
+        (page, end - page),
+        (page - 4096, 8192),
+        (end - 4096, 4096),
+    ] {
         assert!(map(at, len).is_err(), "{at:#x}");
+        assert!(bench.space.unmap(at, len).is_err(), "{at:#x}");
+        assert!(bench.space.protect(at, len, prot).is_err(), "{at:#x}");
     }
     assert_eq!(
         bench
@@ -287,7 +297,7 @@ fn a_program_cannot_put_code_of_its_own_where_system_calls_go() {
     let below = map(page - 4096, 4096);
     assert_eq!(below, Ok(()));
     let moved = bench.space.remap(page - 4096, 4096, 8192, false, None);
-    assert!(moved.is_err(), "grown over the call page");
+    assert!(moved.is_err(), "grown over the clock page");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn what_a_killed_writer_left_is_shown_until_it_is_recovered() {
     };
     assert_eq!(fields(&world.json(&["seg", "check", "one"])), ["lock", "state"]);
     // Its lease is left, too.
-    assert_eq!(fields(&world.json(&["store", "check"])), ["flock", "lock", "state"]);
+    assert_eq!(fields(&world.json(&["store", "check"])), ["liveness", "lock", "state"]);
     world.says(&["store", "gc"]);
     assert_eq!(fields(&world.json(&["store", "check"])), ["lock", "state"]);
 

@@ -1,5 +1,6 @@
 //! Calls on segments.
 
+use abi::Right;
 use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
 
 use super::{CallResult, args};
@@ -24,7 +25,7 @@ pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         pages: pages(params.pages.into())?,
         lockable: args::flag(params.lockable.into())?,
     };
-    Ok(ctx.process.vases.store()?.create_segment(&name, &spec)?.raw())
+    Ok(ctx.process.vases.granted()?.create_segment(&name, &spec)?.raw())
 }
 
 /// `seg_find(name, name_len)`.
@@ -34,7 +35,7 @@ pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, ..] = *a;
     let name = args::name(ctx, name, len)?;
-    Ok(ctx.process.vases.store()?.find_segment(&name)?.raw())
+    Ok(ctx.process.vases.granted()?.find_segment(&name)?.raw())
 }
 
 /// `seg_clone(sid, name, name_len)`.
@@ -57,7 +58,7 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, sid, right, ..] = *a;
     let (vid, sid, right) = (args::vid(vid)?, args::sid(sid)?, args::right(right)?);
     let vases = &ctx.process.vases;
-    vases.store()?.attach_segment(vid, sid, right)?;
+    vases.granted()?.attach_segment(vid, sid, right)?;
     vases.refresh(vid)?;
     kick_stale(ctx);
     Ok(0)
@@ -82,7 +83,7 @@ pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, sid, ..] = *a;
     let (vid, sid) = (args::vid(vid)?, args::sid(sid)?);
     let vases = &ctx.process.vases;
-    vases.store()?.detach_segment(vid, sid)?;
+    vases.granted()?.detach_segment(vid, sid)?;
     vases.refresh(vid)?;
     kick_stale(ctx);
     Ok(0)
@@ -106,13 +107,17 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, cmd, arg, ..] = *a;
     let sid = args::sid(sid)?;
     let vases = &ctx.process.vases;
-    let store = vases.store()?;
+    let store = vases.granted()?;
     match cmd {
         seg_ctl::SET_MODE => store.set_segment_mode(sid, args::mode(arg)?)?,
         seg_ctl::SET_LOCKABLE => store.set_lockable(sid, args::flag(arg)?)?,
         seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
-        seg_ctl::RECOVER => vases.recover(ctx.vcpu, sid)?,
+        seg_ctl::RECOVER => {
+            store.check_segment(sid, Right::Write)?;
+            vases.recover(ctx.vcpu, sid)?;
+        }
         seg_ctl::SET_LIFETIME => {
+            store.check_segment(sid, Right::Write)?;
             let record = store.segment(sid)?;
             if lifetime(arg)? != record.header.lifetime {
                 return Err(VasError::LifetimeFixed { sid });
@@ -130,7 +135,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
     let sid = args::sid(sid)?;
-    ctx.process.vases.store()?.delete_segment(sid)?;
+    ctx.process.vases.granted()?.delete_segment(sid)?;
     ctx.process.vases.forget(sid);
     Ok(0)
 }
@@ -141,13 +146,12 @@ pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EFAULT`.
 pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [buffer, room, cursor, ..] = *a;
-    let store = ctx.process.vases.store()?;
+    let store = ctx.process.vases.granted()?;
     let all = store.list_segments()?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    let readable = all.iter().filter_map(|entry| entry.record.as_ref().ok());
-    for record in readable.skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
+    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
         bytes.extend(args::seg_stat_bytes(&stat_of(record)));
         count += 1;
     }
@@ -161,7 +165,7 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ENOENT`, `EFAULT`.
 pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, room, ..] = *a;
-    let store = ctx.process.vases.store()?;
+    let store = ctx.process.vases.granted()?;
     let record = store.segment(args::sid(sid)?)?;
     let bytes = args::seg_stat_bytes(&stat_of(&record));
     args::put_up_to(ctx, buffer, room, &bytes)?;
@@ -174,7 +178,7 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`.
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
-    ctx.process.vases.store()?.grow_segment(args::sid(sid)?, bytes)?;
+    ctx.process.vases.granted()?.grow_segment(args::sid(sid)?, bytes)?;
     Ok(0)
 }
 
@@ -184,9 +188,7 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EIO` when the host could not store everything.
 pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
-    let store = ctx.process.vases.store()?;
-    let file = store.open_segment(args::sid(sid)?)?;
-    store.sync(&file)?;
+    ctx.process.vases.granted()?.sync(args::sid(sid)?)?;
     Ok(0)
 }
 
@@ -196,7 +198,7 @@ pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ENOENT`, `EFAULT`.
 pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, ..] = *a;
-    let root = ctx.process.vases.store()?.root_get(args::sid(sid)?)?;
+    let root = ctx.process.vases.granted()?.root_get(args::sid(sid)?)?;
     args::put(ctx, buffer, &args::seg_root_bytes(&root))?;
     Ok(0)
 }
@@ -208,7 +210,7 @@ pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, ..] = *a;
     let root = args::seg_root(ctx, buffer)?;
-    ctx.process.vases.store()?.root_set(args::sid(sid)?, root)?;
+    ctx.process.vases.granted()?.root_set(args::sid(sid)?, root)?;
     Ok(0)
 }
 

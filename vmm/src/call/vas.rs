@@ -34,7 +34,7 @@ pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
 pub fn create(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, mode, ..] = *a;
     let (name, mode) = (args::name(ctx, name, len)?, args::new_mode(ctx, mode)?);
-    Ok(ctx.process.vases.store()?.create_vas(&name, mode)?.raw())
+    Ok(ctx.process.vases.granted()?.create_vas(&name, mode)?.raw())
 }
 
 /// `vas_find(name, name_len)`.
@@ -44,7 +44,7 @@ pub fn create(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, ..] = *a;
     let name = args::name(ctx, name, len)?;
-    Ok(ctx.process.vases.store()?.find_vas(&name)?.raw())
+    Ok(ctx.process.vases.granted()?.find_vas(&name)?.raw())
 }
 
 /// `vas_clone(vid, name, name_len, flags)`.
@@ -57,7 +57,7 @@ pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(VasError::Invalid { what: "a flag" });
     }
     let (vid, name) = (args::vid(vid)?, args::name(ctx, name, len)?);
-    Ok(ctx.process.vases.store()?.clone_vas(vid, &name)?.raw())
+    Ok(ctx.process.vases.granted()?.clone_vas(vid, &name)?.raw())
 }
 
 /// `vas_attach(vid, flags)`.
@@ -93,10 +93,10 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let vases = &ctx.process.vases;
     match cmd {
         vas_ctl::SET_MODE => {
-            vases.store()?.set_vas_mode(args::vid(object)?, args::mode(arg)?)?;
+            vases.granted()?.set_vas_mode(args::vid(object)?, args::mode(arg)?)?;
         }
         vas_ctl::SET_TAGGED => {
-            vases.store()?.set_vas_tagged(args::vid(object)?, args::flag(arg)?)?;
+            vases.granted()?.set_vas_tagged(args::vid(object)?, args::flag(arg)?)?;
         }
         vas_ctl::SET_INSTANCE_TAGGED => vases.set_tagged(object, args::flag(arg)?)?,
         _ => return Err(VasError::Invalid { what: "the command" }),
@@ -110,7 +110,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EBUSY` while a live process has it attached; `ENOENT`, `EACCES`.
 pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, ..] = *a;
-    ctx.process.vases.store()?.delete_vas(args::vid(vid)?)?;
+    ctx.process.vases.granted()?.delete_vas(args::vid(vid)?)?;
     Ok(0)
 }
 
@@ -120,14 +120,13 @@ pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EFAULT`.
 pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [buffer, room, cursor, ..] = *a;
-    let store = ctx.process.vases.store()?;
+    let store = ctx.process.vases.granted()?;
     let all = store.list_vases()?;
     let leases = store.leases()?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    let readable = all.iter().filter_map(|entry| entry.record.as_ref().ok());
-    for record in readable.skip(skip).take(args::entries(room, size_of::<VasStat>())?) {
+    for record in all.iter().skip(skip).take(args::entries(room, size_of::<VasStat>())?) {
         bytes.extend(args::vas_stat_bytes(&stat_of(record, attachers(&leases, record.vid))));
         count += 1;
     }
@@ -142,7 +141,7 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, buffer, room, ..] = *a;
     let vid = args::vid(vid)?;
-    let store = ctx.process.vases.store()?;
+    let store = ctx.process.vases.granted()?;
     let record = store.vas(vid)?;
     let stat = stat_of(&record, attachers(&store.leases()?, vid));
     args::put_up_to(ctx, buffer, room, &args::vas_stat_bytes(&stat))?;
@@ -155,9 +154,9 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ENOENT`, `EFAULT`.
 pub fn segments(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, buffer, room, cursor, ..] = *a;
-    let store = ctx.process.vases.store()?;
+    let store = ctx.process.vases.granted()?;
     let mut record = store.vas(args::vid(vid)?)?;
-    let base = |sid| store.open_segment(sid).map_or(u64::MAX, |file| file.header().base);
+    let base = |sid| store.base_of(sid).unwrap_or(u64::MAX);
     record.segments.sort_by_cached_key(|segment| base(segment.sid));
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let room = args::entries(room, size_of::<Attachment>())?;

@@ -1,5 +1,7 @@
 //! Who and where the program is: users, host name, limits, randomness.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use abi::Errno;
 
 use super::time::last_errno;
@@ -188,10 +190,66 @@ pub(super) fn sched_getparam(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResul
     value(0)
 }
 
-/// `membarrier(2)`: passed to the host, whose threads the vCPUs are. A vCPU that runs guest
-/// code is a running host thread, so the host's barrier reaches it too.
+/// Set once the VMM has registered for private expedited barriers, and for those that also
+/// serialise instruction fetch. The host counts them for the process, and so do we.
+static REGISTERED: AtomicU32 = AtomicU32::new(0);
+
+/// Commands of `membarrier(2)`, as `linux/membarrier.h` numbers them.
+mod barrier {
+    pub(super) const QUERY: u32 = 0;
+    pub(super) const GLOBAL: u32 = 1;
+    pub(super) const GLOBAL_EXPEDITED: u32 = 1 << 1;
+    pub(super) const REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
+    pub(super) const PRIVATE: u32 = 1 << 3;
+    pub(super) const REGISTER_PRIVATE: u32 = 1 << 4;
+    pub(super) const SYNC_CORE: u32 = 1 << 5;
+    pub(super) const REGISTER_SYNC_CORE: u32 = 1 << 6;
+    pub(super) const OFFERED: u32 = PRIVATE | REGISTER_PRIVATE | SYNC_CORE | REGISTER_SYNC_CORE;
+}
+
+/// `membarrier(2)`, for the threads of the program: they are threads of the VMM's process, and a
+/// vCPU that runs guest code is a running host thread, so the host's private barrier reaches
+/// all of them.
+///
+/// The global commands would make the host interrupt every processor, or wait for every program,
+/// at the guest's pleasure. They get the private barrier, which is what they promise as far as
+/// the program's own threads go; `QUERY` does not offer them.
+///
+/// # Errors
+/// `EINVAL` for other commands and any flag, `EPERM` without registration.
 pub(super) fn membarrier(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let (command, flags) = (a[0] as u32, a[1] as u32);
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    match command {
+        barrier::QUERY => {
+            let offered = host_barrier(barrier::QUERY)? as u32 & barrier::OFFERED;
+            value(u64::from(offered))
+        }
+        barrier::REGISTER_GLOBAL_EXPEDITED => value(0),
+        barrier::GLOBAL | barrier::GLOBAL_EXPEDITED => {
+            host_barrier(barrier::REGISTER_PRIVATE)?;
+            value(host_barrier(barrier::PRIVATE)?)
+        }
+        barrier::REGISTER_PRIVATE | barrier::REGISTER_SYNC_CORE => {
+            let done = host_barrier(command)?;
+            REGISTERED.fetch_or(command, Ordering::Relaxed);
+            value(done)
+        }
+        barrier::PRIVATE | barrier::SYNC_CORE => {
+            // The registration's bit is the one above the command's.
+            if REGISTERED.load(Ordering::Relaxed) & command << 1 == 0 {
+                return Err(Errno::EPERM.into());
+            }
+            value(host_barrier(command)?)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn host_barrier(command: u32) -> Result<u64, Errno> {
     // SAFETY: takes no pointers.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, a[0] as i32, a[1] as u32, 0) };
-    if done < 0 { Err(last_errno().into()) } else { value(done as u64) }
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+    if done < 0 { Err(last_errno()) } else { Ok(done as u64) }
 }

@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::linux::fs::Grant;
+use crate::linux::fs::{Grant, Tty};
+use crate::vas::VasGrants;
 
 /// Everything that decides how a program runs.
 #[derive(Debug)]
@@ -23,6 +24,10 @@ pub struct RunConfig {
     pub cwd: Option<PathBuf>,
     /// The store its address spaces are in; `None` for the user's own.
     pub store: Option<PathBuf>,
+    /// What of the store it may use.
+    pub vases: VasGrants,
+    /// Whether it may open `/dev/tty`.
+    pub tty: Tty,
     /// Its umask.
     pub umask: u32,
     /// Standard input, output and error.

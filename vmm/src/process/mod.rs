@@ -25,7 +25,7 @@ mod timer_events;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use config::RunConfig;
 pub use host_signals::HostSignals;
@@ -46,6 +46,9 @@ use crate::space::Space;
 use crate::user_memory::UserMemory;
 use crate::vas::Vases;
 use crate::vm::{Machine, Vcpu, kick};
+
+/// How long a thread that waits for the store's lock may go on when the process is to end.
+const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(500);
 
 /// A program in its VM.
 #[derive(Debug)]
@@ -150,6 +153,7 @@ impl Process {
             }
         }
         self.stopping.store(true, Ordering::Release);
+        self.vases.stop_waiting(LOCK_PATIENCE_AT_END);
         self.threads.kick_all();
         self.threads.notify();
     }

@@ -8,7 +8,7 @@ use crate::error::Remedy;
 use crate::exit_code::ExitCode;
 use crate::guest::elf::ElfError;
 use crate::host::{self, Problem};
-use crate::linux::fs::FilesError;
+use crate::linux::fs::{FilesError, NamespaceError};
 use crate::vm::{MemoryError, VmError};
 
 impl StartError {
@@ -50,6 +50,12 @@ impl Remedy for StartError {
                 "give a directory the program can see: --cwd takes a path inside, --dir grants one"
                     .into(),
             ),
+            StartError::Namespace(NamespaceError::Store { .. }) => {
+                Some("grant another directory; for a store of its own give --store DIR".into())
+            }
+            StartError::Files(FilesError::Store { .. }) => {
+                Some("redirect it elsewhere; `spacejmp vas export` copies what a store has".into())
+            }
             StartError::Files(_) | StartError::Namespace(_) => None,
             StartError::Stack(_) | StartError::Vdso(_) => {
                 Some("give the VM more with --memory".into())

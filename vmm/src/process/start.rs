@@ -17,11 +17,12 @@ use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
-use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, default_cwd};
+use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::linux::signal::SignalActions;
 use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
 use crate::space::{Backing, Prot, Space};
+use crate::store::Store;
 use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
@@ -89,7 +90,9 @@ impl Process {
         let image = elf::parse(&cache).map_err(bad)?;
 
         let seen = seen_path(&config);
-        let namespace = Namespace::new(&config.grants, Some(&seen))?;
+        let stores = config.store.clone().into_iter().chain(Store::usual_paths());
+        let namespace = Namespace::new(&config.grants, Some(&seen), OffLimits::stores(stores))?
+            .with_tty(config.tty);
         let cwd = config.cwd.clone().unwrap_or_else(|| {
             let host = std::env::current_dir().unwrap_or_default();
             default_cwd(&config.grants, &host)
@@ -103,7 +106,12 @@ impl Process {
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
-        let vas_config = VasConfig { store: config.store.clone(), program: name.clone() };
+        let vas_config = VasConfig {
+            store: config.store.clone(),
+            grants: config.vases.clone(),
+            umask: config.umask,
+            program: name.clone(),
+        };
         let vases = Arc::new(Vases::new(machine.clone(), vas_config));
         let loaded = elf::load(&space, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.

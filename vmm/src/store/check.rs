@@ -17,6 +17,7 @@ use super::error::StoreError;
 use super::header::SegmentState;
 use super::heap::{self, HeapView};
 use super::lease_view::lease_id;
+use super::liveness;
 use super::lock::SharedLock;
 use super::name::Name;
 use super::open::Store;
@@ -405,9 +406,9 @@ impl Store {
                 continue;
             };
             if let Ok(Some(lease)) = self.vms.find_file(name, OFlags::RDONLY)
-                && !held_by_another(&lease)
+                && !liveness::is_alive(&lease)
             {
-                report.warn(file, "flock", "none", "a live VM's (`store gc` removes others)");
+                report.warn(file, "liveness", "none", "a live VM's (`store gc` removes others)");
             }
         }
         Ok(())

@@ -111,10 +111,11 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens or makes a file for all who may use the store, as far as the umask permits.
-    pub(super) fn shared_file(&self, name: &str) -> Result<File, StoreError> {
+    /// Opens or makes a file for all who may use the store, as far as the process's own umask
+    /// and this one permit.
+    pub(super) fn shared_file(&self, name: &str, umask: u32) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE;
-        let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o666))
+        let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o666 & !umask))
             .map_err(|e| self.error("create", name, e))?;
         Ok(File::from(fd))
     }

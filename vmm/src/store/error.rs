@@ -289,6 +289,14 @@ pub enum StoreError {
         /// Where it should be.
         file: PathBuf,
     },
+    /// Somebody else holds the store's lock all the time.
+    #[error("{} is held by {holder}", file.display())]
+    LockHeld {
+        /// The file that the lock is on.
+        file: PathBuf,
+        /// Who, as far as the host tells.
+        holder: String,
+    },
     /// The host failed.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -343,6 +351,7 @@ impl StoreError {
             // Addresses, not bytes on a disk.
             StoreError::NoRoom { .. } => Errno::ENOMEM,
             StoreError::TooMany(_) => Errno::ENOSPC,
+            StoreError::LockHeld { .. } => Errno::ETIMEDOUT,
             StoreError::Io { source, .. } => match source.raw_os_error() {
                 Some(libc::EPERM) => Errno::EACCES,
                 Some(raw) => Errno::from_raw(raw),
@@ -407,6 +416,10 @@ impl Remedy for StoreError {
             StoreError::Overlap { .. } => {
                 Some("put it into another VAS, or make it anew with another base".into())
             }
+            StoreError::LockHeld { .. } => Some(
+                "end that process, or wait for it; whoever can read the file can hold its lock"
+                    .into(),
+            ),
             StoreError::NoRoom { .. } => Some("give a base, or a smaller reserve".into()),
             StoreError::Copy { .. } => {
                 Some("let someone who may write it use it once: it then gets its own id".into())

@@ -12,6 +12,7 @@ use super::clone::parts_mark;
 use super::dir::{Dir, held_by_another};
 use super::error::StoreError;
 use super::lease_view::lease_id;
+use super::liveness;
 use super::lock::Exclusive;
 use super::name::Name;
 use super::open::Store;
@@ -42,7 +43,7 @@ impl Store {
         for name in self.vms.names()? {
             let Some((name, _)) = lease_id(&name) else { continue };
             let Ok(Some(file)) = self.vms.find_file(name, OFlags::RDONLY) else { continue };
-            if !held_by_another(&file) && self.vms.remove_file(name).is_ok() {
+            if !liveness::is_alive(&file) && self.vms.remove_file(name).is_ok() {
                 report.leases += 1;
             }
         }

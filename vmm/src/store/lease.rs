@@ -1,15 +1,16 @@
-//! The lease of a live VM: a file it holds an flock on.
+//! The lease of a live VM: a file it holds a write lock on (`liveness`).
 //!
 //! ```text
-//! 0x00_0000  text: who it is                                4 KiB, zero-filled
+//! 0x00_0000  text: who it is                                4088 bytes, zero-filled
+//! 0x00_0ff8  1: alive as long as there is a write lock; 0: an flock
 //! 0x01_0000  abi::switch::VcpuLine by vCPU                  64 KiB  written by the guest kernel
 //! 0x20_0000  abi::switch::InstanceEntry by handle           2 MiB   written by the VMM
 //! 0x40_0000  attached segments: sid u64, right u64 (1, 3)   1 MiB   written here; sid 0: free
 //! ```
 //!
-//! The file is sparse. It comes into `vms/` by a rename with the flock already held, so that
+//! The file is sparse. It comes into `vms/` by a rename with the locks already held, so that
 //! nobody ever sees a live VM's lease without; a dead VM's lease stays until `gc` removes it,
-//! and is nobody's from the moment the kernel drops the flock.
+//! and is nobody's from the moment the kernel drops the locks.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,6 +26,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, Mode};
 use super::create::now_ns;
 use super::dir::Dir;
 use super::error::StoreError;
+use super::liveness;
 use super::open::{Store, random_id};
 use super::segment::io_error;
 use super::text::{Reader, Writer, escape, parse_id, unescape};
@@ -175,13 +177,15 @@ impl Lease {
     fn fill(&self, info: &LeaseInfo, path: &std::path::Path) -> Result<(), StoreError> {
         rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| io_error("lock", path, e.into()))?;
-        // Whoever may use the store must be able to see who is alive.
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
-            .map_err(|e| io_error("change the mode of", path, e.into()))?;
         self.file
             .set_len(LEASE_BYTES)
             .and_then(|()| self.file.write_all_at(encode(self.id, info).as_bytes(), 0))
+            .and_then(|()| liveness::begin(&self.file))
             .map_err(|e| io_error("write", path, e))?;
+        // Whoever may use the store must be able to see who is alive, but nobody else may have
+        // a lock on it that counts: until here nobody could.
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
+            .map_err(|e| io_error("change the mode of", path, e.into()))?;
         self.reserve(0, VCPU_LINES_OFFSET + VCPU_LINES_BYTES)
     }
 }

@@ -14,12 +14,12 @@ use abi::objects::{LeaseId, Right, SegId, VasId};
 use abi::switch::{InstanceEntry, VcpuLine};
 use rustix::fs::{OFlags, SeekFrom};
 
-use super::dir::held_by_another;
 use super::error::{Holder, StoreError};
 use super::lease::{
     INSTANCES_BYTES, INSTANCES_OFFSET, LEASE_BYTES, SEGMENT_BYTES, SEGMENTS_OFFSET, TEXT_BYTES,
     VCPU_LINES_BYTES, VCPU_LINES_OFFSET, decode,
 };
+use super::liveness;
 use super::open::Store;
 use super::segment::io_error;
 use super::text::parse_id;
@@ -93,7 +93,7 @@ impl Store {
     #[must_use]
     pub fn is_alive(&self, lease: LeaseId) -> bool {
         match self.vms.find_file(&lease.to_string(), OFlags::RDONLY) {
-            Ok(Some(file)) => held_by_another(&file),
+            Ok(Some(file)) => liveness::is_alive(&file),
             Ok(None) => false,
             // To call a live VM dead would be the worse mistake.
             Err(_) => true,
@@ -117,7 +117,7 @@ impl Store {
             }
             // Gone since it was listed, or nothing a VM has made.
             let Ok(Some(file)) = self.vms.find_file(name, OFlags::RDONLY) else { continue };
-            if !held_by_another(&file) {
+            if !liveness::is_alive(&file) {
                 continue;
             }
             let mut lease =

@@ -60,6 +60,15 @@ impl Store {
         self.live_word(CHANGES)
     }
 
+    /// A number of two parts that is another one whenever a VAS has been made, changed or
+    /// deleted by a call since. What is read after it was taken is at least as new.
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn vas_stamp(&self) -> Result<(u64, u64), StoreError> {
+        Ok((self.live_word(CHANGES)?, self.live_word(Kind::Vas.count())?))
+    }
+
     /// Makes every VM look at its VASes again at its threads' next switch.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 //! An flock belongs to an open file description. Each acquisition opens the file anew, so
 //! that threads of one process exclude each other exactly as processes do, and the kernel
 //! lets go when the holder dies. Shared locks nest; taking the exclusive lock while holding
-//! a shared one waits forever, which is why only this room can take it.
+//! a shared one waits in vain, which is why only this room can take it. How long anybody
+//! waits is `patience`'s business.
 
 use std::fs::File;
 
@@ -35,20 +36,19 @@ impl Store {
     /// changes the store while holding this.
     ///
     /// # Errors
-    /// If the host does not let us lock.
+    /// If the host does not let us lock; [`StoreError::LockHeld`] when somebody else has it all
+    /// the time.
     pub fn lock_shared(&self) -> Result<SharedLock, StoreError> {
-        Ok(SharedLock { _file: self.flock(FlockOperation::LockShared)? })
+        Ok(SharedLock { _file: self.flock(FlockOperation::NonBlockingLockShared)? })
     }
 
     pub(super) fn lock_exclusive(&self) -> Result<Exclusive, StoreError> {
-        Ok(Exclusive { _file: self.flock(FlockOperation::LockExclusive)? })
+        Ok(Exclusive { _file: self.flock(FlockOperation::NonBlockingLockExclusive)? })
     }
 
     fn flock(&self, operation: FlockOperation) -> Result<File, StoreError> {
         let file = self.root.open_file("lock", OFlags::RDONLY)?;
-        // The VMM interrupts its threads with signals all the time.
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
-            .map_err(|e| self.root.error("lock", "lock", e))?;
+        self.patience.lock(&file, &self.root.path_of("lock"), operation)?;
         Ok(file)
     }
 }

@@ -16,7 +16,8 @@
 //! 2. Whatever looks at more than one file holds the store's lock, shared or exclusive; the
 //!    kernel drops it when a process dies, and no half-made object is ever visible.
 //! 3. The host kernel judges permissions; nobody here reads mode bits to decide.
-//! 4. A VM is alive as long as it holds the flock on its lease, and not a moment longer.
+//! 4. A VM is alive as long as it holds the write lock on its lease, and not a moment longer.
+//! 5. Nobody waits for ever for what a stranger can hold.
 //!
 //! Mapping files into a VM is the VMM's business, and so is what the lock words in a
 //! segment's lock page mean: here a segment is descriptors and offsets. `docs/src/store.md`
@@ -42,11 +43,14 @@ mod index;
 mod lease;
 mod lease_view;
 mod live;
+mod liveness;
 mod lock;
 mod lock_view;
 mod manifest;
 mod name;
 mod open;
+mod patience;
+mod private;
 mod record;
 mod segment;
 mod segments;
@@ -57,7 +61,7 @@ mod tests;
 mod text;
 mod vas;
 
-pub use archive::{Exported, Imported, Progress};
+pub use archive::{Exported, Imported, Progress, Survey, survey_archive};
 pub use check::{CheckReport, Finding, Severity, check_store};
 pub use create::SegmentSpec;
 pub use error::{Busy, Holder, Object, StoreError};
@@ -68,6 +72,9 @@ pub use lease::{INSTANCES_OFFSET, Lease, LeaseInfo, SEGMENTS_OFFSET, VCPU_LINES_
 pub use lease_view::{Inside, LeaseView};
 pub use lock::SharedLock;
 pub use name::{Mode, Name, NameError};
+pub(crate) use open::FOLDERS;
 pub use open::Store;
+pub use patience::Patience;
+pub use private::PrivateStore;
 pub use record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecord, VasSegment};
 pub use segment::{DATA_OFFSET, Location, PART_BYTES, PartFile, SegmentFile};

@@ -107,6 +107,11 @@ impl Mode {
         self.0
     }
 
+    /// Without the bits of a umask.
+    pub(super) const fn without(self, umask: u32) -> Mode {
+        Mode(self.0 & !umask)
+    }
+
     /// For a file; objects are not programs, so execute bits are dropped.
     pub(super) const fn of_file(self) -> u32 {
         self.0 & 0o666

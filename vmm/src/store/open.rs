@@ -1,8 +1,9 @@
 //! Finding, making and opening a store.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -13,10 +14,12 @@ use super::error::StoreError;
 use super::header::BootId;
 use super::index::{SegmentIndex, VasIndex};
 use super::live::LIVE_BYTES;
+use super::patience::Patience;
 use super::text::parse_id;
 
 const FORMAT: &str = "spacejmp store 1";
-const FOLDERS: [&str; 5] = ["tmp", "vas", "segments", "parts", "vms"];
+/// Folders of every store.
+pub(crate) const FOLDERS: [&str; 5] = ["tmp", "vas", "segments", "parts", "vms"];
 const FILES: [&str; 3] = ["format", "lock", "live"];
 
 /// An open store. All methods may be called from any thread.
@@ -36,6 +39,7 @@ pub struct Store {
     pub(super) shm: Option<Arc<Dir>>,
     pub(super) boot: BootId,
     pub(super) vms: Arc<Dir>,
+    pub(super) patience: Arc<Patience>,
     pub(super) segment_index: Mutex<SegmentIndex>,
     pub(super) vas_index: Mutex<VasIndex>,
 }
@@ -48,6 +52,15 @@ impl Store {
     /// If none of the variables is set.
     pub fn default_path() -> Result<PathBuf, StoreError> {
         default_path(|name| std::env::var_os(name))
+    }
+
+    /// Where this user's stores are unless an option says otherwise, the variable
+    /// `SPACEJMP_STORE` heeded and not.
+    #[must_use]
+    pub fn usual_paths() -> Vec<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name);
+        let without = |name: &str| variable(name).filter(|_| name != "SPACEJMP_STORE");
+        [default_path(variable), default_path(without)].into_iter().flatten().collect()
     }
 
     /// Opens an existing store.
@@ -88,9 +101,10 @@ impl Store {
             vas: root.sub("vas")?,
             segments: root.sub("segments")?,
             parts: Arc::new(root.sub("parts")?),
-            shm: Dir::open(Path::new("/dev/shm")).ok().map(Arc::new),
+            shm: shm_for(path),
             boot: BootId::current(),
             vms: Arc::new(root.sub("vms")?),
+            patience: Arc::default(),
             root,
             segment_index: Mutex::default(),
             vas_index: Mutex::default(),
@@ -104,19 +118,44 @@ impl Store {
     /// # Errors
     /// As [`Store::open`]; a folder with other things in it is refused.
     pub fn open_or_create(path: &Path) -> Result<Store, StoreError> {
+        Store::open_or_create_with(path, Arc::default(), 0)
+    }
+
+    /// As [`Store::open_or_create`], with another patience for the lock, and without the
+    /// permission bits of `umask` on what is made. That is for a process whose own umask is the
+    /// program's no longer (`linux::fs::take_over_umask`).
+    ///
+    /// # Errors
+    /// As [`Store::open_or_create`].
+    pub fn open_or_create_with(
+        path: &Path,
+        patience: Arc<Patience>,
+        umask: u32,
+    ) -> Result<Store, StoreError> {
+        Self::open_or_make(path, &patience, umask).map(|store| store.with_patience(patience))
+    }
+
+    fn open_or_make(path: &Path, patience: &Patience, umask: u32) -> Result<Store, StoreError> {
         match Store::open(path) {
             Err(StoreError::NotAStore { .. }) => {}
             other => return other,
         }
         let failed = |source| StoreError::Io { doing: "create", path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(failed)?;
+        let mut folders = DirBuilder::new();
+        folders.recursive(true).mode(0o777 & !umask).create(path).map_err(failed)?;
         let root = Dir::open(path).map_err(failed)?;
         if root.names()?.iter().any(is_foreign) {
             let why = "the folder holds other things; a store wants a folder of its own";
             return Err(StoreError::NotAStore { path: path.to_owned(), why });
         }
-        create_in(&root)?;
+        create_in(&root, patience, umask)?;
         Store::open(path)
+    }
+
+    /// The same store, its lock waited for with another patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Arc<Patience>) -> Store {
+        Store { patience, ..self }
     }
 
     /// The folder.
@@ -142,6 +181,14 @@ fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, 
         .filter(|path| path.is_absolute())
         .or_else(|| Some(set("HOME")?.join(".local/share")));
     Ok(data.ok_or(StoreError::NoPlace)?.join("spacejmp"))
+}
+
+/// Where volatile content goes; that of a private store stays with it, to go with it.
+fn shm_for(path: &Path) -> Option<Arc<Dir>> {
+    if Store::is_private(path) {
+        return None;
+    }
+    Dir::open(Path::new("/dev/shm")).ok().map(Arc::new)
 }
 
 fn is_foreign(name: &OsString) -> bool {
@@ -182,26 +229,25 @@ fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
 }
 
 /// Makes everything; the file `format`, which makes it a store, last.
-fn create_in(root: &Dir) -> Result<(), StoreError> {
-    let lock = root.shared_file("lock")?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))
-        .map_err(|e| root.error("lock", "lock", e))?;
+fn create_in(root: &Dir, patience: &Patience, umask: u32) -> Result<(), StoreError> {
+    let lock = root.shared_file("lock", umask)?;
+    patience.lock(&lock, &root.path_of("lock"), FlockOperation::NonBlockingLockExclusive)?;
     if root.find_file("format", OFlags::RDONLY)?.is_some() {
         return Ok(());
     }
     for folder in FOLDERS {
         if root.stat(folder)?.is_none() {
-            root.new_folder(folder, 0o777)?;
+            root.new_folder(folder, 0o777 & !umask)?;
         }
     }
-    let live = root.shared_file("live")?;
+    let live = root.shared_file("live", umask)?;
     live.set_len(LIVE_BYTES).map_err(|e| root.error("write", "live", e))?;
     let tmp = root.sub("tmp")?;
     // A crash may have left one.
     if tmp.stat("format")?.is_some() {
         tmp.remove_file("format")?;
     }
-    let mut format = tmp.shared_file("format")?;
+    let mut format = tmp.shared_file("format", umask)?;
     let id = random_id()?;
     write!(format, "{FORMAT}\nid {id:016x}\n")
         .and_then(|()| format.sync_all())

@@ -64,6 +64,15 @@ impl Store {
         self.vas_by_id(vid, &self.lock_shared()?)
     }
 
+    /// What the VAS with this name is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
+    pub fn vas_named(&self, name: &Name) -> Result<VasRecord, StoreError> {
+        let _lock = self.lock_shared()?;
+        self.vas_record(name)
+    }
+
     /// All VASes by name, the damaged and the unreadable too.
     ///
     /// # Errors

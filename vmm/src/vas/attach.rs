@@ -1,5 +1,7 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
+use std::time::Duration;
+
 use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
@@ -8,6 +10,11 @@ use super::VasError;
 use super::instance::{Instance, Member};
 use super::state::{State, Vases, warn_if_failed};
 use crate::store::{Object, Store, StoreError, VasRecord, VasSegment};
+
+/// How long the end of a process may wait for the store's lock in all: segments are marked
+/// clean only by a program that ended by itself.
+const ORDERLY_END: Duration = Duration::from_secs(10);
+const OTHER_END: Duration = Duration::from_secs(2);
 
 /// Flags of `vas_attach`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,11 +62,14 @@ impl Vases {
     /// Makes an instance of a VAS for this process.
     ///
     /// # Errors
-    /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached.
+    /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached. A VAS granted
+    /// for reading can only be attached read-only.
     pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let store = self.open(state)?;
+        let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
+        state.grants.check_vas(&store, vid, wanted)?;
         let vh = state.free_handle()?;
         // The intention is in the lease before the look at the store: who deletes the VAS
         // looks at leases with the store locked.
@@ -189,6 +199,7 @@ impl Vases {
         if !self.is_active() {
             return;
         }
+        self.stop_waiting(if orderly { ORDERLY_END } else { OTHER_END });
         let mut guard = self.lock();
         let state = &mut *guard;
         let handles: Vec<u32> = state.instances.keys().copied().collect();

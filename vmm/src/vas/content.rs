@@ -238,14 +238,15 @@ impl Vases {
         name: &Name,
         stopping: &dyn Fn() -> bool,
     ) -> Result<SegId, VasError> {
-        let store = self.store()?;
         let (mine, held) = self.lease_and_locks(vcpu)?;
-        if held.contains(&sid) {
-            return Ok(store.clone_segment(sid, name)?);
-        }
-        let limit = (!held.is_empty()).then_some(INSIDE_WAIT);
-        let source = [store.open_segment(sid)?];
-        let hold = hold_content(&store, &source, mine, limit, stopping)?;
-        copy(&store, sid, name, &hold, mine)
+        self.granted()?.clone_segment(sid, name, |store| {
+            if held.contains(&sid) {
+                return Ok(store.clone_segment(sid, name)?);
+            }
+            let limit = (!held.is_empty()).then_some(INSIDE_WAIT);
+            let source = [store.open_segment(sid)?];
+            let hold = hold_content(store, &source, mine, limit, stopping)?;
+            copy(store, sid, name, &hold, mine)
+        })
     }
 }

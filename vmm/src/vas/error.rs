@@ -1,9 +1,9 @@
 //! What can go wrong with address spaces and segments, and what the program is told.
 
-use abi::{Errno, SegId};
+use abi::{Errno, Right, SegId};
 
 use crate::error::Remedy;
-use crate::store::StoreError;
+use crate::store::{Object, StoreError};
 use crate::vm::{MemoryError, VmError};
 
 /// A call on a VAS or segment failed; nothing was changed.
@@ -77,6 +77,14 @@ pub enum VasError {
         /// The segment.
         sid: SegId,
     },
+    /// The user has not granted it to the program.
+    #[error("the program was not granted {object} to {verb}: see `--vas`", verb = verb(*right))]
+    NotGranted {
+        /// What was to be used.
+        object: Object,
+        /// How.
+        right: Right,
+    },
     /// An argument means nothing.
     #[error("{what} is invalid")]
     Invalid {
@@ -149,6 +157,13 @@ impl Remedy for VasError {
     }
 }
 
+fn verb(right: Right) -> &'static str {
+    match right {
+        Right::Read => "read",
+        Right::Write => "change",
+    }
+}
+
 impl VasError {
     /// What the program gets.
     #[must_use]
@@ -165,7 +180,7 @@ impl VasError {
             VasError::Changed { .. } => Errno::ESTALE,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,
-            VasError::ReadOnly { .. } => Errno::EACCES,
+            VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,
             VasError::Full { .. } => Errno::ENOSPC,
             VasError::NotLocked { .. } => Errno::EPERM,
             VasError::WouldBlock => Errno::EAGAIN,

@@ -5,6 +5,7 @@
 //!
 //! - [`error`]: what can go wrong, and the errno of each
 //! - `state`: everything behind one mutex; `rooms`: numbers that are handed out
+//! - [`grants`]: what of the store the program may use; [`granted`]: the store as calls get it
 //! - [`attach`]: instances come and go; `members`: which segments an instance has, and keeping
 //!   up with the store; `using`: segments come into use in the VM and go out of it
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
@@ -22,6 +23,8 @@ pub mod content;
 pub mod error;
 mod fault;
 mod frames;
+pub mod granted;
+pub mod grants;
 mod instance;
 mod lock_page;
 mod members;
@@ -34,6 +37,8 @@ mod switching;
 mod using;
 
 pub use error::VasError;
+pub use granted::Granted;
+pub use grants::{VasGrant, VasGrants};
 pub use state::{VasConfig, Vases};
 pub use switching::{Entered, Stops, Wait};
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use abi::layout::LOCK_REFS_BYTES;
 use abi::objects::MAX_INSTANCES;
@@ -13,9 +14,11 @@ use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 
 use super::VasError;
 use super::frames::Frames;
+use super::granted::Granted;
+use super::grants::{Grants, VasGrants};
 use super::instance::{Instance, LockList, Segments};
 use super::rooms::Rooms;
-use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Store, VCPU_LINES_OFFSET};
+use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_LINES_OFFSET};
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
 
@@ -29,6 +32,10 @@ const FIRST_TAG: u64 = 2;
 pub struct VasConfig {
     /// The store's directory; the user's own if `None`.
     pub store: Option<PathBuf>,
+    /// What of it the program may use.
+    pub grants: VasGrants,
+    /// Permission bits that a store made for it does not get.
+    pub umask: u32,
     /// What leases call the process.
     pub program: String,
 }
@@ -38,6 +45,8 @@ pub struct VasConfig {
 pub struct Vases {
     pub(super) machine: Arc<Machine>,
     config: VasConfig,
+    /// How long threads wait for the store's lock.
+    patience: Arc<Patience>,
     /// Some instance was attached once: exits have to look.
     active: AtomicBool,
     state: Mutex<State>,
@@ -57,6 +66,7 @@ pub(super) struct Retired {
 pub(super) struct State {
     pub(super) store: Option<Arc<Store>>,
     pub(super) lease: Option<Lease>,
+    pub(super) grants: Arc<Grants>,
     pub(super) segments: Segments,
     /// Segments without users, oldest first.
     pub(super) unused: VecDeque<SegId>,
@@ -92,10 +102,12 @@ impl Vases {
     #[must_use]
     pub fn new(machine: Arc<Machine>, config: VasConfig) -> Vases {
         let active = AtomicBool::new(false);
-        let state = State::default();
+        let grants = Arc::new(Grants::new(config.grants.clone()));
+        let state = State { grants, ..State::default() };
+        let patience = Arc::default();
         let reload_waits = state.reload_waits.clone();
         let (state, threads) = (Mutex::new(state), Mutex::default());
-        Vases { machine, config, active, state, reload_waits, threads }
+        Vases { machine, config, patience, active, state, reload_waits, threads }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,17 +134,25 @@ impl Vases {
         self.active.load(Ordering::Acquire)
     }
 
-    /// The store, made if it does not exist.
+    /// What the program may use of the store, which is made if it does not exist.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn store(&self) -> Result<Arc<Store>, VasError> {
-        self.lock().open_store(&self.config)
+    pub fn granted(&self) -> Result<Granted, VasError> {
+        let mut state = self.lock();
+        let store = state.open_store(&self.config, &self.patience)?;
+        Ok(Granted { store, grants: state.grants.clone() })
+    }
+
+    /// The process is coming to its end: nobody waits for the store's lock beyond `rest`. Takes
+    /// no lock of ours: who waits may have it.
+    pub fn stop_waiting(&self, rest: Duration) {
+        self.patience.ends_in(rest);
     }
 
     /// Store and lease of a process that attaches something.
     pub(super) fn open(&self, state: &mut State) -> Result<Arc<Store>, VasError> {
-        let store = state.open_store(&self.config)?;
+        let store = state.open_store(&self.config, &self.patience)?;
         if state.lease.is_none() {
             let program = self.config.program.clone();
             let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
@@ -164,7 +184,11 @@ impl Vases {
 }
 
 impl State {
-    fn open_store(&mut self, config: &VasConfig) -> Result<Arc<Store>, VasError> {
+    fn open_store(
+        &mut self,
+        config: &VasConfig,
+        patience: &Arc<Patience>,
+    ) -> Result<Arc<Store>, VasError> {
         if let Some(store) = &self.store {
             return Ok(store.clone());
         }
@@ -172,7 +196,7 @@ impl State {
             Some(path) => path.clone(),
             None => Store::default_path()?,
         };
-        let store = Arc::new(Store::open_or_create(&path)?);
+        let store = Arc::new(Store::open_or_create_with(&path, patience.clone(), config.umask)?);
         self.store = Some(store.clone());
         Ok(store)
     }

@@ -39,6 +39,7 @@ impl State {
         machine: &Machine,
     ) -> Result<Look, VasError> {
         let file = store.open_segment(sid)?;
+        self.grants.check_segment(store, sid, right)?;
         let header = file.header();
         // Taking a lock is a write, also to share it.
         if file.right() < right.max(if header.lockable { Right::Write } else { Right::Read }) {

@@ -27,7 +27,9 @@ pub(super) fn lay(
     offset: u64,
 ) -> Result<(), std::io::Error> {
     let (at, len) = (range.as_ptr().cast(), range.len());
-    let offset = libc::off_t::try_from(offset).map_err(std::io::Error::other)?;
+    // What Linux says of offsets no file can have.
+    let overflow = |_| std::io::Error::from_raw_os_error(libc::EOVERFLOW);
+    let offset = libc::off_t::try_from(offset).map_err(overflow)?;
     // SAFETY: the range belongs to a bank, so replacing its pages replaces guest memory and
     // nothing else; no Rust reference points there.
     let laid = unsafe { libc::mmap(at, len, prot, flags | libc::MAP_FIXED, fd, offset) };

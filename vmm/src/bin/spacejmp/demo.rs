@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use vmm::bench::payload::Unpacked;
 use vmm::exit_code::ExitCode;
 use vmm::host;
-use vmm::linux::fs::{Access, Grant, take_over_umask};
+use vmm::linux::fs::{Access, Grant, Tty, take_over_umask};
 use vmm::process::{Outcome, Process, RunConfig, Supervise};
 use vmm::report::stats::StatsReport;
+use vmm::vas::VasGrants;
 
 use crate::errors::{self, Failure};
 use crate::start_error::start_failure;
@@ -122,6 +123,8 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
         }],
         cwd: None,
         store: None,
+        vases: VasGrants::All,
+        tty: Tty::Withheld,
         umask: take_over_umask(),
         stdio: [
             OwnedFd::from(input),

@@ -2,14 +2,18 @@
 //!
 //! `--log` takes a level, or levels by module: `info` or `warn,vmm::host=debug`. The
 //! filter is `tracing-subscriber`'s simple one; its regular-expression filter would add 0.7 MiB
-//! to this command (measured). Lines have no time unless `--log-time` asks for it, so that
+//! to this command (measured). A program can cause warnings as often as it likes: of each kind
+//! only so many are printed, and how many were left out (`allow`). Lines have no time unless `--log-time` asks for it, so that
 //! two runs can be compared.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -109,7 +113,21 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let (look, level) = level(*event.metadata().level());
+        let metadata = event.metadata();
+        let (look, level) = level(*metadata.level());
+        // Whoever asks for details gets them all.
+        let left_out = if *metadata.level() >= Level::DEBUG {
+            0
+        } else {
+            match limits().allow(metadata.callsite(), Instant::now()) {
+                Some(left_out) => left_out,
+                None => return Ok(()),
+            }
+        };
+        if left_out > 0 {
+            let level = self.colour.paint(look, level);
+            writeln!(writer, "spacejmp: {level} {}", left_out_text(left_out))?;
+        }
         if let Some(start) = self.start {
             write!(writer, "[{:>10.6}] ", start.elapsed().as_secs_f64())?;
         }
@@ -120,6 +138,64 @@ where
         }
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
+    }
+}
+
+/// So many lines of one kind are printed at once, and one more for each `REFILL` that passes.
+const BURST: u32 = 10;
+const REFILL: Duration = Duration::from_secs(1);
+
+/// Lines of one kind: those from one place in the code.
+struct Kind {
+    tokens: u32,
+    filled: Instant,
+    left_out: u64,
+}
+
+/// What was printed and left out, by kind.
+#[derive(Default)]
+struct Limits(HashMap<Identifier, Kind>);
+
+impl Limits {
+    /// Whether a line of this kind may be printed now, and then how many were left out before
+    /// it.
+    fn allow(&mut self, kind: Identifier, now: Instant) -> Option<u64> {
+        let kind = self.0.entry(kind).or_insert(Kind { tokens: BURST, filled: now, left_out: 0 });
+        let passed = now.saturating_duration_since(kind.filled).as_secs() / REFILL.as_secs();
+        if passed > 0 {
+            kind.filled = now;
+            kind.tokens = BURST.min(kind.tokens.saturating_add(passed.min(BURST.into()) as u32));
+        }
+        if kind.tokens == 0 {
+            kind.left_out += 1;
+            return None;
+        }
+        kind.tokens -= 1;
+        Some(std::mem::take(&mut kind.left_out))
+    }
+
+    fn take_left_out(&mut self) -> u64 {
+        self.0.values_mut().map(|kind| std::mem::take(&mut kind.left_out)).sum()
+    }
+}
+
+fn limits() -> impl std::ops::DerefMut<Target = Limits> {
+    static LIMITS: std::sync::LazyLock<Mutex<Limits>> = std::sync::LazyLock::new(Mutex::default);
+    LIMITS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn left_out_text(count: u64) -> String {
+    let lines = if count == 1 { "line like it was" } else { "lines like these were" };
+    format!("{count} more {lines} left out")
+}
+
+/// Says how many lines were left out and not accounted for yet: at the end of a run.
+pub(crate) fn tell_left_out() {
+    let count = limits().take_left_out();
+    if count > 0 {
+        let text = format!("spacejmp: warning: {}\n", left_out_text(count));
+        // When stderr is gone nobody is left to tell.
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
     }
 }
 
@@ -135,7 +211,7 @@ fn level(level: Level) -> (Look, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Filter, Level};
+    use super::{BURST, Duration, Filter, Instant, Level, Limits};
 
     fn enables(filter: &str, target: &str, level: Level) -> bool {
         filter.parse::<Filter>().unwrap().0.would_enable(target, &level)
@@ -154,6 +230,29 @@ mod tests {
         assert!(enables("warn, vmm::host=debug", "vmm::host::probe", Level::DEBUG));
         assert!(!enables("warn,vmm::host=debug", "vmm::report", Level::INFO));
         assert!(enables("warn,vmm::host=debug", "vmm::report", Level::WARN));
+    }
+
+    #[test]
+    fn lines_of_one_kind_are_limited_and_those_left_out_are_counted() {
+        use tracing::Callsite;
+        let kinds = [
+            tracing::callsite!(name: "a", kind: tracing::metadata::Kind::EVENT, fields:),
+            tracing::callsite!(name: "b", kind: tracing::metadata::Kind::EVENT, fields:),
+        ];
+        let [one, other] = kinds.map(|kind| kind.metadata().callsite());
+        let (mut limits, now) = (Limits::default(), Instant::now());
+        for _ in 0..BURST {
+            assert_eq!(limits.allow(one.clone(), now), Some(0));
+        }
+        for _ in 0..1000 {
+            assert_eq!(limits.allow(one.clone(), now), None);
+        }
+        assert_eq!(limits.allow(other.clone(), now), Some(0), "another kind has its own");
+        let later = now + Duration::from_secs(2);
+        assert_eq!(limits.allow(one.clone(), later), Some(1000));
+        assert_eq!(limits.allow(one.clone(), later), Some(0));
+        assert_eq!(limits.allow(one, later), None);
+        assert_eq!((limits.take_left_out(), limits.take_left_out()), (1, 0));
     }
 
     #[test]

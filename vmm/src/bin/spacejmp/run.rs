@@ -10,13 +10,16 @@ use std::time::Duration;
 use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
 use vmm::host;
-use vmm::linux::fs::{Grant, take_over_umask};
+use vmm::linux::fs::{Grant, Tty, take_over_umask};
 use vmm::process::cut_files::report_cut_files;
 use vmm::process::{HostSignals, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
+use vmm::store::PrivateStore;
+use vmm::vas::{VasGrant, VasGrants};
 
 use crate::ending;
 use crate::errors::{self, Failure};
+use crate::log;
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
 };
@@ -26,7 +29,9 @@ use crate::terminal;
 /// Run a program in a virtual machine of its own
 ///
 /// The program is an ordinary static ELF executable for Linux on x86-64. Its input, output
-/// and exit status are its own; of the host it sees nothing but what the options grant.
+/// and exit status are its own; of the host it sees nothing but what the options grant, and the
+/// user's store: unless told otherwise by --no-store, --vas or --store it may use, change and
+/// delete every address space and segment that the user may.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...",
@@ -36,10 +41,19 @@ use crate::terminal;
 pub(crate) struct Args {
     /// The directory where address spaces and segments are kept
     ///
-    /// Made at the program's first call that needs it. Default: spacejmp in the user's data
-    /// directory ($XDG_DATA_HOME or ~/.local/share).
-    #[arg(long, value_name = "DIR", env = "SPACEJMP_STORE")]
+    /// Made at the program's first call that needs it. Default: the variable SPACEJMP_STORE, else
+    /// spacejmp in the user's data directory ($XDG_DATA_HOME or ~/.local/share).
+    #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Give the program an empty store of its own, of which nothing is kept
+    #[arg(long, conflicts_with_all = ["store", "vas"])]
+    no_store: bool,
+    /// Let the program use only this address space of the store and the segments in it
+    ///
+    /// It may make, change and delete it; with :ro, only read it. Repeatable. Others it can
+    /// neither list nor use. A segment that several list has the least of their rights.
+    #[arg(long, value_name = "NAME[:ro]")]
+    vas: Vec<VasGrant>,
     /// Memory the program may use: a number with K, M, G or T
     ///
     /// Nothing is taken before the program touches it. Default: half of the host's memory, or
@@ -49,6 +63,9 @@ pub(crate) struct Args {
     /// Give the program a directory of the host, optionally under another name or read-only
     #[arg(long, value_name = "HOST[:GUEST][:ro]")]
     dir: Vec<String>,
+    /// Give the program the terminal by the name /dev/tty, as for reading a password
+    #[arg(long)]
+    tty: bool,
     /// Set an environment variable, or pass the host's
     ///
     /// Without this option the program gets HOME, LANG, LC_*, NO_COLOR, PATH,
@@ -86,6 +103,8 @@ const EXAMPLES: &str = "\
 Examples:
   spacejmp run ./hello
   spacejmp run --memory 256M --timeout 2.5 ./server --port 1
+  spacejmp run --no-store ./untrusted
+  spacejmp run --vas genome:ro --vas results ./align
   spacejmp run --env GREETING=hello --env EDITOR ./hello
   spacejmp run --stats=json --stats-to stats.json ./hello";
 
@@ -107,6 +126,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         (format, _) => format,
     };
     let memory_bytes = args.memory.unwrap_or_else(|| default_memory(&host::memory()));
+    // Dropped, and so removed, at whatever way out.
+    let private = args
+        .no_store
+        .then(PrivateStore::create)
+        .transpose()
+        .map_err(|error| Failure::with_remedy("make a store", error, ExitCode::OwnFailure))?;
+    let tty = if args.tty { Tty::Granted } else { Tty::Withheld };
     let config = RunConfig {
         program: program.clone(),
         args: command.map(OsString::into_encoded_bytes).collect(),
@@ -114,7 +140,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         memory_bytes,
         grants,
         cwd: args.cwd,
-        store: args.store,
+        store: private.as_ref().map(|store| store.path().to_owned()).or(args.store),
+        vases: VasGrants::of(args.vas),
+        tty,
         umask: take_over_umask(),
         stdio: stdio()?,
     };
@@ -124,7 +152,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
     report_cut_files()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
-    let saved = terminal::Saved::now();
+    let saved = terminal::Saved::now(tty);
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
     let options = Supervise { timeout: args.timeout, signals: Some(&signals) };
     let outcome = process.run_to_end(options);
@@ -141,6 +169,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     // The kernel frees a VM at our exit anyway; taking it apart first would only take longer.
     std::mem::forget(process);
+    log::tell_left_out();
     Ok(code)
 }
 
@@ -212,6 +241,16 @@ mod tests {
         assert_eq!(parse(&["--stats=json", "./x"]).unwrap().stats, Some(StatsFormat::Json));
         assert!(parse(&["--stats=xml", "./x"]).is_err());
         assert!(parse(&["--stats"]).is_err(), "a program is needed");
+    }
+
+    #[test]
+    fn a_store_of_ones_own_excludes_all_that_names_another() {
+        assert!(parse(&["--no-store", "x"]).unwrap().no_store);
+        assert!(parse(&["--no-store", "--store", "/s", "x"]).is_err());
+        assert!(parse(&["--no-store", "--vas", "v", "x"]).is_err());
+        let args = parse(&["--store", "/s", "--vas", "v:ro", "--vas", "w", "x"]).unwrap();
+        assert_eq!(args.vas.len(), 2);
+        assert!(parse(&["--vas", "a/b", "x"]).is_err());
     }
 
     #[test]

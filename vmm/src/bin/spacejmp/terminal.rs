@@ -4,27 +4,36 @@
 //! back; natively the next shell prompt suffers. Here the settings are saved before the
 //! program starts and put back when it is gone, on every way out of `run`, panics included.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use vmm::linux::fs::Tty;
 
-/// The settings of the terminals behind our standard streams; dropping it restores them.
+/// The settings of the terminals behind our standard streams, and of `/dev/tty` if the program
+/// has it; dropping it restores them.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     stdin: Option<(Termios, OFlags)>,
     stdout: Option<(Termios, OFlags)>,
     stderr: Option<(Termios, OFlags)>,
+    tty: Option<(File, (Termios, OFlags))>,
 }
 
 impl Saved {
     /// Notes the settings; streams that are no terminals have none.
-    pub(crate) fn now() -> Self {
+    pub(crate) fn now(tty: Tty) -> Self {
+        let tty = match tty {
+            Tty::Granted => File::options().read(true).write(true).open("/dev/tty").ok(),
+            Tty::Withheld => None,
+        };
         Self {
             stdin: settings(io::stdin().as_fd()),
             stdout: settings(io::stdout().as_fd()),
             stderr: settings(io::stderr().as_fd()),
+            tty: tty.and_then(|tty| settings(tty.as_fd()).map(|saved| (tty, saved))),
         }
     }
 }
@@ -34,6 +43,9 @@ impl Drop for Saved {
         restore(io::stdin().as_fd(), self.stdin.take());
         restore(io::stdout().as_fd(), self.stdout.take());
         restore(io::stderr().as_fd(), self.stderr.take());
+        if let Some((tty, saved)) = self.tty.take() {
+            restore(tty.as_fd(), Some(saved));
+        }
     }
 }
 

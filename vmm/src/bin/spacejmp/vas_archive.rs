@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{Name, Progress, Store, StoreError};
+use vmm::linux::fs::take_over_umask;
+use vmm::store::{Name, Progress, Store, StoreError, survey_archive};
 use vmm::vas::{VasError, content};
 
 use crate::errors::Failure;
@@ -96,14 +97,19 @@ pub(crate) fn import(
         })?;
         (Box::new(BufReader::new(opened)), file)
     };
+    if !json && file != Path::new("-") {
+        announce(file)?;
+    }
     let store = store()?;
-    let imported = store.import_vas(&mut from, path, as_name, &mut |now| meter.tell(now)).map_err(
-        |error| {
+    let umask = own_umask();
+    let imported = store
+        .import_vas(&mut from, path, as_name, umask, &mut |now| meter.tell(now))
+        .map_err(|error| {
             let taken = matches!(error, StoreError::Exists(_)) && as_name.is_none();
             let failure = failed(doing())(error);
-            if taken { failure.help(Some("choose a name with --as NAME".into())) } else { failure }
-        },
-    )?;
+            let help = "choose a name with --as NAME";
+            if taken { failure.help(Some(help.into())) } else { failure }
+        })?;
     drop(meter);
     if !json {
         return Ok(ExitCode::Program(0));
@@ -119,6 +125,36 @@ pub(crate) fn import(
         data_bytes: imported.data_bytes,
     };
     print(true, &shown, |_| String::new())
+}
+
+/// Says what is about to be written. An archive that can be read only once, a pipe, cannot be
+/// looked through before.
+fn announce(file: &Path) -> Result<(), Failure> {
+    let doing = || format!("import {}", file.display());
+    let failed_to_read =
+        |source| failed(doing())(StoreError::Io { doing: "read", path: file.to_owned(), source });
+    let opened = File::open(file).map_err(failed_to_read)?;
+    if !opened.metadata().map_err(failed_to_read)?.is_file() {
+        return Ok(());
+    }
+    let found = survey_archive(&mut BufReader::new(opened), file).map_err(failed(doing()))?;
+    let noun = if found.segments == 1 { "segment" } else { "segments" };
+    let text = format!(
+        "importing VAS '{}': {} {noun} with {} of content in {} of addresses\n",
+        crate::errors::one_line(&found.name.to_string()),
+        found.segments,
+        size(found.data_bytes),
+        size(found.size_bytes)
+    );
+    crate::errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
+}
+
+/// The process's umask, which the host tells only in exchange for another one. No other thread
+/// of this command makes files.
+fn own_umask() -> u32 {
+    let umask = take_over_umask();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    umask
 }
 
 /// A file that goes unless it was renamed.

@@ -24,33 +24,50 @@ fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
     ((uid != u32::MAX).then(|| Uid::from_raw(uid)), (gid != u32::MAX).then(|| Gid::from_raw(gid)))
 }
 
+/// Permission bits as a program may set them. A file that is set-user-ID or set-group-ID runs
+/// with the rights of the user who granted the directory, for everybody on the host: no program
+/// in a VM makes one. Refused, not masked: the program would believe that it has what it asked
+/// for.
+///
+/// # Errors
+/// `EPERM`.
+pub(super) fn permissions(mode: u32) -> Result<u32, Errno> {
+    match mode & 0o7777 {
+        mode if mode & (libc::S_ISUID | libc::S_ISGID) != 0 => Err(Errno::EPERM),
+        mode => Ok(mode),
+    }
+}
+
 impl Files {
     /// `fchmod`.
     ///
     /// # Errors
-    /// `EBADF`, also for `O_PATH`; `EROFS`; `EPERM` for a file that is in no grant.
+    /// `EBADF`, also for `O_PATH`; `EROFS`; `EPERM` for a file that is in no grant, and for
+    /// set-ID bits.
     pub fn fchmod(&self, fd: i32, mode: u32) -> Result<(), Errno> {
         let file = self.get(fd)?;
         file.check_not_path()?;
         file.check_attributes()?;
-        rustix::fs::fchmod(file.host_fd(), Mode::from_raw_mode(mode & 0o7777)).map_err(host)
+        rustix::fs::fchmod(file.host_fd(), Mode::from_raw_mode(permissions(mode)?)).map_err(host)
     }
 
     /// `fchmodat2`; `chmod` and `fchmodat` without flags.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a link itself, `EROFS`, `EINVAL` for unknown flags.
+    /// `EOPNOTSUPP` for a link itself, `EROFS`, `EINVAL` for unknown flags, `EPERM` for set-ID
+    /// bits.
     pub fn fchmodat2(&self, dirfd: i32, path: &[u8], mode: u32, flags: u32) -> Result<(), Errno> {
         if flags & !(EMPTY_PATH | NOFOLLOW) != 0 {
             return Err(Errno::EINVAL);
         }
-        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let bits = permissions(mode);
         let (base, path) = match self.subject(dirfd, path, flags)? {
             Subject::Open(file) => {
                 file.check_attributes()?;
                 if file.kind() == Kind::Link {
                     return Err(Errno::EOPNOTSUPP);
                 }
+                let mode = Mode::from_raw_mode(bits?);
                 return rustix::fs::chmod(by_number(file.host_fd()), mode).map_err(host);
             }
             Subject::Path(base, path) => (base, path),
@@ -66,6 +83,7 @@ impl Files {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
                     return Err(Errno::EOPNOTSUPP);
                 }
+                let mode = Mode::from_raw_mode(bits?);
                 rustix::fs::chmod(by_number(fd.as_fd()), mode).map_err(host)?;
                 Ok(Step::Done(()))
             })?

@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use abi::Errno;
 use rustix::fs::{AtFlags, CWD, FileType};
 
-use super::attr::by_number;
+use super::attr::{by_number, permissions};
 use super::files::{Files, Subject};
 use super::host;
 use super::inspect::EMPTY_PATH;
+use super::off_limits::Change;
 use super::open_file::Origin;
 use super::resolve::{HostAt, Last, Step, Target};
 use super::tree::GrantRoot;
@@ -36,6 +37,8 @@ impl Files {
                     return Err(Errno::ENOENT);
                 }
                 at.grant.check_writable()?;
+                let change = if directory { Change::MakeDirectory } else { Change::Other };
+                self.namespace.off_limits.check_change(&at, change)?;
                 Ok(at)
             }
             Last::Dot | Last::DotDot | Last::Root => Err(Errno::EEXIST),
@@ -45,16 +48,17 @@ impl Files {
     /// `mkdirat`; `mkdir` with `AT_FDCWD`.
     ///
     /// # Errors
-    /// `EEXIST`, `EROFS` and those of the way there.
+    /// `EEXIST`, `EROFS` and those of the way there; `EPERM` for set-ID bits.
     pub fn mkdirat(&self, dirfd: i32, path: &[u8], mode: u32) -> Result<(), Errno> {
         let at = self.new_entry(dirfd, path, true)?;
-        rustix::fs::mkdirat(at.dir(), at.name(), self.mode(mode)).map_err(host)
+        let mode = self.mode(permissions(mode)?);
+        rustix::fs::mkdirat(at.dir(), at.name(), mode).map_err(host)
     }
 
     /// `mknodat` for FIFOs, sockets' names and regular files.
     ///
     /// # Errors
-    /// `EPERM` for a device, `EINVAL` for another type, `EEXIST`, `EROFS`.
+    /// `EPERM` for a device and for set-ID bits, `EINVAL` for another type, `EEXIST`, `EROFS`.
     pub fn mknodat(&self, dirfd: i32, path: &[u8], mode: u32) -> Result<(), Errno> {
         let kind = match mode & libc::S_IFMT {
             0 | libc::S_IFREG => FileType::RegularFile,
@@ -64,7 +68,8 @@ impl Files {
             _ => return Err(Errno::EINVAL),
         };
         let at = self.new_entry(dirfd, path, false)?;
-        rustix::fs::mknodat(at.dir(), at.name(), kind, self.mode(mode), 0).map_err(host)
+        let mode = self.mode(permissions(mode)?);
+        rustix::fs::mknodat(at.dir(), at.name(), kind, mode, 0).map_err(host)
     }
 
     /// `symlinkat`. The text may be anything: it is judged when it is followed.

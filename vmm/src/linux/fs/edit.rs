@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, RenameFlags};
 use super::create::same_grant;
 use super::files::Files;
 use super::host;
+use super::off_limits::Change;
 use super::resolve::{HostAt, Last, Target};
 
 impl Files {
@@ -33,6 +34,7 @@ impl Files {
             Last::Root => return Err(Errno::EBUSY),
         }
         at.grant.check_writable()?;
+        self.namespace.off_limits.check_change(&at, Change::Other)?;
         if at.slash() && !directory {
             return Err(if is_directory(&at)? { Errno::EISDIR } else { Errno::ENOTDIR });
         }
@@ -76,6 +78,9 @@ impl Files {
             return Err(if keep { Errno::EEXIST } else { Errno::EBUSY });
         }
         old.grant.check_writable()?;
+        for at in [&old, &new] {
+            self.namespace.off_limits.check_change(at, Change::Other)?;
+        }
         // The slashes are ours to judge, in the host kernel's order: it gets the bare names.
         if old.slash() || new.slash() {
             let old_is_directory = is_directory(&old)?;

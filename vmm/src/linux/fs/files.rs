@@ -30,6 +30,14 @@ pub enum FilesError {
         #[source]
         source: Errno,
     },
+    /// A standard descriptor is a file of a store.
+    #[error("standard descriptor {fd} is a file of the store {}, which programs reach by its own calls", store.display())]
+    Store {
+        /// 0, 1 or 2.
+        fd: u32,
+        /// The store.
+        store: PathBuf,
+    },
     /// A standard descriptor cannot be used.
     #[error("cannot use standard descriptor {fd}")]
     Standard {
@@ -74,6 +82,9 @@ impl Files {
     ) -> Result<Files, FilesError> {
         let mut files = Vec::new();
         for (fd, owned) in (0..).zip(standard) {
+            if let Some(store) = namespace.off_limits.store_of(&owned) {
+                return Err(FilesError::Store { fd, store });
+            }
             let file = OpenFile::new(owned, Origin::Shared)
                 .map_err(|source| FilesError::Standard { fd, source })?;
             files.push(file);

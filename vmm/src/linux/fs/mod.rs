@@ -13,6 +13,8 @@
 //! to something outside therefore usually gives `ENOENT`; what `cap-std` itself refuses as
 //! an escape (a rename at the wrong moment) gives `EXDEV`.
 //!
+//! Files of the store give `EACCES` whatever path leads to them: see `off_limits`.
+//!
 //! The host's umask applies to what is created, after the program's own: see
 //! [`take_over_umask`].
 
@@ -33,6 +35,7 @@ mod files;
 mod grant;
 mod inspect;
 mod namespace;
+mod off_limits;
 mod open;
 mod open_file;
 mod pseudo;
@@ -48,7 +51,8 @@ pub use descriptor::FLOCK_LEN;
 pub use encode::{LinuxStat, TIMES_LEN, Times, parse_times};
 pub use files::{Files, FilesError, default_cwd, take_over_umask};
 pub use grant::{Access, Grant, GrantError};
-pub use namespace::{Namespace, NamespaceError};
+pub use namespace::{Namespace, NamespaceError, Tty};
+pub use off_limits::OffLimits;
 pub use open_file::{Kind, OpenFile};
 pub use table::DEFAULT_NOFILE;
 

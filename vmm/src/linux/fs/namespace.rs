@@ -11,6 +11,7 @@ use cap_std::fs::Dir;
 use thiserror::Error;
 
 use super::grant::{Access, Grant};
+use super::off_limits::OffLimits;
 use super::tree::{GrantRoot, Tree};
 
 /// The host's procfs shows this very process (its memory, its descriptors): no grant may
@@ -23,6 +24,19 @@ pub struct Namespace {
     pub(super) tree: Tree,
     /// The program's own guest path, for `/proc/self/exe`.
     pub(super) exe: Option<Vec<u8>>,
+    pub(super) off_limits: OffLimits,
+    pub(super) tty: Tty,
+}
+
+/// Whether a program has the terminal that its user sits at, by the name `/dev/tty`. Standard
+/// streams that are terminals are given one by one and have nothing to do with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tty {
+    /// Opening it gives `ENXIO`, as to a process without a controlling terminal.
+    #[default]
+    Withheld,
+    /// It is the host's.
+    Granted,
 }
 
 /// Why the grants make no name space.
@@ -43,6 +57,14 @@ pub enum NamespaceError {
         /// The directory.
         host: PathBuf,
     },
+    /// A granted directory is a store or lies in one.
+    #[error("cannot grant {}: it belongs to the store {}, which programs reach by its own calls", host.display(), store.display())]
+    Store {
+        /// The directory.
+        host: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
     /// Two grants claim one guest path, or one is at or below something built in.
     #[error("guest path {} is already taken", guest.display())]
     Taken {
@@ -61,7 +83,11 @@ impl Namespace {
     ///
     /// # Errors
     /// Names the grant that cannot be opened or hung.
-    pub fn new(grants: &[Grant], exe: Option<&Path>) -> Result<Namespace, NamespaceError> {
+    pub fn new(
+        grants: &[Grant],
+        exe: Option<&Path>,
+        off_limits: OffLimits,
+    ) -> Result<Namespace, NamespaceError> {
         let mut tree = Tree::new();
         // Outer ones first: what lies between an outer and an inner one depends on it.
         let mut ordered: Vec<&Grant> = grants.iter().collect();
@@ -74,6 +100,9 @@ impl Namespace {
             if statfs.f_type as i64 == PROC_SUPER_MAGIC {
                 return Err(NamespaceError::Procfs { host: grant.host.clone() });
             }
+            if let Some(store) = off_limits.store_around(&dir) {
+                return Err(NamespaceError::Store { host: grant.host.clone(), store });
+            }
             let node = tree.make(grant.guest.as_os_str().as_bytes()).ok_or_else(taken)?;
             let root = Arc::new(GrantRoot {
                 node,
@@ -84,6 +113,13 @@ impl Namespace {
                 return Err(taken());
             }
         }
-        Ok(Namespace { tree, exe: exe.map(|path| path.as_os_str().as_bytes().to_vec()) })
+        let exe = exe.map(|path| path.as_os_str().as_bytes().to_vec());
+        Ok(Namespace { tree, exe, off_limits, tty: Tty::default() })
+    }
+
+    /// The same with another say on `/dev/tty`.
+    #[must_use]
+    pub fn with_tty(self, tty: Tty) -> Namespace {
+        Namespace { tty, ..self }
     }
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use abi::Errno;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::attr::permissions;
 use super::files::Files;
 use super::host;
 use super::namespace::PROC_SUPER_MAGIC;
+use super::off_limits::{Change, OffLimits};
 use super::open_file::{Kind, OpenFile, Origin};
 use super::resolve::{Found, HostAt, Step};
 
@@ -40,7 +42,8 @@ impl Files {
     /// creating give `EROFS`, devices and FIFOs included.
     ///
     /// # Errors
-    /// Linux's own; `EACCES` for a file on a procfs that happens to lie inside a grant.
+    /// Linux's own; `EACCES` for a file on a procfs that happens to lie inside a grant; `EPERM`
+    /// for a new file with set-ID bits.
     pub fn openat(&self, dirfd: i32, path: &[u8], flags: i32, mode: u32) -> Result<i32, Errno> {
         let cloexec = flags & libc::O_CLOEXEC != 0;
         let mut flags = OFlags::from_bits_retain(flags.cast_unsigned()) & PASSED;
@@ -54,9 +57,13 @@ impl Files {
         let mode = if creates { self.mode(mode) } else { Mode::empty() };
         let exclusive = flags.contains(OFlags::CREATE | OFlags::EXCL);
         let follow = !flags.contains(OFlags::NOFOLLOW) && !exclusive;
-        let found = self
-            .namespace
-            .lookup(&base, path, follow, |at, follow| open_entry(at, follow, flags, mode))?;
+        let off_limits = &self.namespace.off_limits;
+        let found = self.namespace.lookup(&base, path, follow, |at, follow| {
+            if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::TMPFILE) {
+                off_limits.check_change(at, Change::Other)?;
+            }
+            open_entry(at, follow, flags, mode, off_limits)
+        })?;
         let file = match found {
             Found::Host(file) => Arc::new(file),
             Found::Node(id) => self.open_node(id, flags)?,
@@ -86,6 +93,7 @@ fn open_entry(
     follow: bool,
     flags: OFlags,
     mode: Mode,
+    off_limits: &OffLimits,
 ) -> Result<Step<OpenFile>, Errno> {
     let mut flags = flags;
     if at.slash() {
@@ -99,6 +107,9 @@ fn open_entry(
     {
         return Ok(step);
     }
+    if permissions(mode.as_raw_mode()).is_err() {
+        refuse_set_id(at, &mut flags)?;
+    }
     let mut safe = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     if !flags.contains(OFlags::PATH) {
         safe |= OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -111,12 +122,28 @@ fn open_entry(
         }
         Err(error) => return Err(host(error)),
     };
+    off_limits.check_opened(&fd)?;
     let file = OpenFile::new(fd, Origin::Grant(at.grant.clone()))?;
     if follow && file.kind() == Kind::Link {
         return Ok(Step::Link);
     }
     settle(&file, flags)?;
     Ok(Step::Done(file))
+}
+
+/// What is opened with set-ID bits must be there already: then they mean nothing.
+fn refuse_set_id(at: &HostAt, flags: &mut OFlags) -> Result<(), Errno> {
+    match at.stat() {
+        _ if flags.contains(OFlags::TMPFILE) => Err(Errno::EPERM),
+        Ok(_) if flags.contains(OFlags::EXCL) => Err(Errno::EEXIST),
+        Ok(_) => {
+            // Without the flag the host cannot create it even if it just went.
+            flags.remove(OFlags::CREATE);
+            Ok(())
+        }
+        Err(Errno::ENOENT) => Err(Errno::EPERM),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// In a read-only grant, takes the flags that would change nothing there, and says what the

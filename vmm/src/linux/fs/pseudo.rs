@@ -13,8 +13,9 @@ use rustix::pipe::PipeFlags;
 use super::encode::LinuxStat;
 use super::files::Files;
 use super::host;
+use super::namespace::Tty;
 use super::open_file::{OpenFile, Origin};
-use super::tree::{Leaf, NodeId};
+use super::tree::{Device, Leaf, NodeId};
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
 /// the host kernel gives out, which start at 1.
@@ -46,6 +47,7 @@ impl Files {
             return Err(Errno::ENOTDIR);
         }
         match leaf {
+            Leaf::Device(Device::Tty) if self.namespace.tty == Tty::Withheld => Err(Errno::ENXIO),
             Leaf::Device(device) => {
                 let keep = OFlags::RWMODE | OFlags::NONBLOCK | OFlags::PATH | OFlags::APPEND;
                 let safe = (flags & keep) | OFlags::CLOEXEC | OFlags::NOCTTY;

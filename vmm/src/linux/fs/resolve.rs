@@ -154,6 +154,38 @@ impl Namespace {
 
     /// Resolves without the limits that hold for a program's own paths.
     pub(super) fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
+        let target = match self.resolve_anywhere(base, path) {
+            Err(_) if self.leads_off_limits(base, path) => return Err(Errno::EACCES),
+            result => result?,
+        };
+        if let Target::Host(at) = &target {
+            self.off_limits.check(at)?;
+        }
+        Ok(target)
+    }
+
+    /// Whether a path that cannot be resolved fails beyond the edge of a store: what is or is
+    /// not there is not told.
+    fn leads_off_limits(&self, base: &Base, path: &[u8]) -> bool {
+        if self.off_limits.is_none() {
+            return false;
+        }
+        let start: &[u8] = if path.starts_with(b"/") { b"/" } else { b"" };
+        let (parts, _) = components(path);
+        for count in (1..parts.len()).rev() {
+            let way = parts.get(..count).unwrap_or_default().join(&b'/');
+            match self.resolve_anywhere(base, &[start, &way, b"/."].concat()) {
+                Ok(Target::Host(at)) => return self.off_limits.check(&at).is_err(),
+                Ok(_) => return false,
+                // Shorter ones lead further.
+                Err(_) => {}
+            }
+        }
+        false
+    }
+
+    /// Resolves without a look at what is off limits.
+    fn resolve_anywhere(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
         let (parts, slash) = components(path);
         let root = Base::Node(NodeId::ROOT);
         let start = if path.starts_with(b"/") { &root } else { base };

@@ -21,7 +21,7 @@ use super::super::segment::{
 };
 use super::export::runs;
 use super::piece::{Piece, Reader, decompress};
-use super::{Imported, Progress};
+use super::{Imported, Progress, Survey};
 
 /// A segment read whole, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {
@@ -48,10 +48,40 @@ impl Drop for Parts {
     }
 }
 
+/// Reads an archive and says what importing it would write; `path` is for messages. Checks all
+/// that can be checked without a store.
+///
+/// # Errors
+/// [`StoreError::BadField`] for a damaged archive, [`StoreError::Io`].
+pub fn survey_archive(from: &mut dyn Read, path: &Path) -> Result<Survey, StoreError> {
+    let mut reader = Reader::new(decompress(from, path)?, path)?;
+    let Piece::Vas(manifest, _) = reader.next()? else {
+        return Err(reader.bad("kind of a piece", "another", "a VAS at first"));
+    };
+    let mut survey = Survey { name: manifest.name, segments: 0, data_bytes: 0, size_bytes: 0 };
+    loop {
+        match reader.next()? {
+            Piece::Segment { header, .. } => {
+                survey.segments += 1;
+                survey.size_bytes = survey.size_bytes.saturating_add(header.size_bytes);
+            }
+            Piece::Data(_, bytes) => survey.data_bytes += bytes.len() as u64,
+            Piece::End(_) => {}
+            Piece::Done(_) => break,
+            Piece::Vas(..) => {
+                return Err(reader.bad("kind of a piece", "a second VAS", "a segment"));
+            }
+        }
+    }
+    reader.finish()?;
+    Ok(survey)
+}
+
 impl Store {
     /// Makes a VAS and its segments from an archive; `path` is for messages. Bases stay; ids
     /// stay where they are free here. With `as_name` the VAS gets this name, and a segment
-    /// whose name is taken becomes `NAME.SEGMENT`.
+    /// whose name is taken becomes `NAME.SEGMENT`. Permission bits are the archive's without
+    /// those of `umask`.
     ///
     /// # Errors
     /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Exists`] for names that
@@ -61,11 +91,12 @@ impl Store {
         from: &mut dyn Read,
         path: &Path,
         as_name: Option<&Name>,
+        umask: u32,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Imported, StoreError> {
         let mut reader = Reader::new(decompress(from, path)?, path)?;
         let (mut manifest, mode) = match reader.next()? {
-            Piece::Vas(manifest, mode) => (manifest, mode),
+            Piece::Vas(manifest, mode) => (manifest, mode.without(umask)),
             _ => return Err(reader.bad("kind of a piece", "another", "a VAS at first")),
         };
         if let Some(name) = as_name {
@@ -77,7 +108,8 @@ impl Store {
         for listed in &mut manifest.segments {
             match reader.next()? {
                 Piece::Segment { header, mode, inconsistent } if header.sid == listed.sid => {
-                    let segment = self.begin(*header, mode, inconsistent, as_name)?;
+                    let segment =
+                        self.begin(*header, mode.without(umask), inconsistent, as_name)?;
                     data_bytes += fill(&segment, &mut reader, progress)?;
                     listed.sid = segment.header.sid;
                     listed.name = segment.header.name.clone();

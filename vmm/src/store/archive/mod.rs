@@ -21,6 +21,7 @@ use abi::objects::{SegId, VasId};
 
 use super::name::Name;
 
+pub use import::survey_archive;
 pub(super) use piece::read_any;
 
 /// How far an export or import is.
@@ -41,6 +42,19 @@ pub struct Exported {
     pub segments: u32,
     /// Bytes that were not zero, uncompressed.
     pub data_bytes: u64,
+}
+
+/// What an archive holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// The name of its VAS.
+    pub name: Name,
+    /// Segments.
+    pub segments: u32,
+    /// Bytes that are not zero, uncompressed: what importing writes.
+    pub data_bytes: u64,
+    /// Bytes of addresses.
+    pub size_bytes: u64,
 }
 
 /// What was imported.

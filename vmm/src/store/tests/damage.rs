@@ -364,8 +364,9 @@ fn what_is_whole_is_never_called_damaged_and_deleting_is_never_advised() {
         fs::write(&file, bytes).unwrap();
         s.open_segment(sid).unwrap_err()
     };
-    let archive =
-        |bytes: &[u8]| s.import_vas(&mut &*bytes, Path::new("a"), None, &mut |_| {}).unwrap_err();
+    let archive = |bytes: &[u8]| {
+        s.import_vas(&mut &*bytes, Path::new("a"), None, 0, &mut |_| {}).unwrap_err()
+    };
     let packed = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     let manifest = |text: &str| Manifest::decode(text.as_bytes(), Path::new("m")).unwrap_err();
     let whole = packed(b"SJMPVAS\n\x01\0\0\0\0\0\0\0");

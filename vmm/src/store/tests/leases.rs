@@ -148,6 +148,61 @@ fn child_holds_a_lease() {
 }
 
 #[test]
+fn who_can_only_read_a_lease_cannot_keep_its_vm_alive() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use rustix::fs::{FlockOperation, flock};
+    let s = store();
+    let x = segment(&s, "x");
+    let lease = lease(&s, "p");
+    lease.set_segment(0, Some((x, Right::Write))).unwrap();
+    // What a VM that was killed leaves: the file without its locks.
+    let dead = LeaseId::new(0xdead).unwrap();
+    let file = |id: LeaseId| s.path().join("vms").join(id.to_string());
+    std::fs::copy(file(lease.id()), file(dead)).unwrap();
+    for id in [lease.id(), dead] {
+        let reader = std::fs::File::open(file(id)).unwrap();
+        let queued = std::fs::File::open(file(id)).unwrap();
+        let lock = |kind: i32| libc::flock {
+            l_type: kind as i16,
+            l_whence: 0,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        let _ = flock(&reader, FlockOperation::NonBlockingLockExclusive);
+        let _ = flock(&queued, FlockOperation::NonBlockingLockShared);
+        let _ = fcntl(&reader, FcntlArg::F_OFD_SETLK(&lock(libc::F_RDLCK)));
+        assert!(fcntl(&reader, FcntlArg::F_OFD_SETLK(&lock(libc::F_WRLCK))).is_err());
+        assert_eq!(s.is_alive(id), id == lease.id());
+        if id == dead {
+            assert_eq!(s.leases().unwrap().len(), 1);
+            assert_eq!(s.gc().unwrap().leases, 1, "with the locks still there");
+        }
+    }
+    assert_eq!(s.delete_segment(x).unwrap_err().errno(), Errno::EBUSY);
+    drop(lease);
+    s.delete_segment(x).unwrap();
+}
+
+#[test]
+fn a_lease_of_an_earlier_version_lives_by_its_flock() {
+    use std::os::unix::fs::FileExt;
+    let s = store();
+    let lease = lease(&s, "p");
+    let id = LeaseId::new(0xe1).unwrap();
+    let file = |id: LeaseId| s.path().join("vms").join(id.to_string());
+    std::fs::copy(file(lease.id()), file(id)).unwrap();
+    let old = std::fs::File::options().read(true).write(true).open(file(id)).unwrap();
+    old.write_all_at(&[0; 8], 0xff8).unwrap();
+    assert!(!s.is_alive(id));
+    rustix::fs::flock(&old, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert!(s.is_alive(id));
+    // And it sees ours alive.
+    let ours = std::fs::File::open(file(lease.id())).unwrap();
+    assert!(rustix::fs::flock(&ours, rustix::fs::FlockOperation::NonBlockingLockShared).is_err());
+}
+
+#[test]
 fn a_killed_vm_is_dead_at_once_and_leaves_its_segment_dirty() {
     use std::io::{BufRead, BufReader};
     let s = store();

@@ -8,7 +8,7 @@ mod tables;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 

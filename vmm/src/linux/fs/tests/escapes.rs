@@ -197,8 +197,11 @@ fn a_procfs_below_a_grant_is_not_opened() {
     }
     let w = World::new();
     assert_eq!(w.open("/proc/self/mem", 0), Err(Errno::ENOENT));
-    let refused =
-        super::Namespace::new(&[grant("/proc/self".as_ref(), "/p", Access::ReadOnly)], None);
+    let refused = super::Namespace::new(
+        &[grant("/proc/self".as_ref(), "/p", Access::ReadOnly)],
+        None,
+        super::OffLimits::none(),
+    );
     assert!(matches!(refused, Err(super::super::NamespaceError::Procfs { .. })));
 }
 

@@ -5,9 +5,11 @@
 mod descriptors;
 mod directories;
 mod escapes;
+mod off_limits;
 mod parity;
 mod random;
 mod read_only;
+mod set_id;
 mod tree;
 
 use std::os::fd::OwnedFd;
@@ -17,7 +19,7 @@ use std::sync::Once;
 use abi::Errno;
 use tempfile::TempDir;
 
-use super::{Access, Files, Grant, Namespace, take_over_umask};
+use super::{Access, Files, Grant, Namespace, OffLimits, take_over_umask};
 
 const CWD: i32 = libc::AT_FDCWD;
 
@@ -36,12 +38,16 @@ fn null() -> OwnedFd {
 }
 
 fn files(grants: &[Grant], cwd: &str) -> Files {
+    files_without(grants, cwd, OffLimits::none())
+}
+
+fn files_without(grants: &[Grant], cwd: &str, off_limits: OffLimits) -> Files {
     // Once for the whole process; every test wants it zero.
     static UMASK: Once = Once::new();
     UMASK.call_once(|| {
         take_over_umask();
     });
-    let namespace = Namespace::new(grants, Some(Path::new("/w/program"))).unwrap();
+    let namespace = Namespace::new(grants, Some(Path::new("/w/program")), off_limits).unwrap();
     Files::new(namespace, [null(), null(), null()], Path::new(cwd), 0o022).unwrap()
 }
 

@@ -3,7 +3,7 @@
 use abi::Errno;
 
 use super::super::{Access, Files, FilesError, Grant, GrantError, Namespace, NamespaceError};
-use super::{CWD, World, files, grant, null, open, read};
+use super::{CWD, OffLimits, World, files, grant, null, open, read};
 
 fn names(files: &Files, path: &str) -> Vec<String> {
     let fd = open(files, path, libc::O_DIRECTORY).unwrap();
@@ -141,13 +141,19 @@ fn bad_sets_of_grants_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let twice =
         [grant(dir.path(), "/x", Access::ReadWrite), grant(dir.path(), "/x", Access::ReadOnly)];
-    let error = Namespace::new(&twice, None).unwrap_err();
+    let error = Namespace::new(&twice, None, OffLimits::none()).unwrap_err();
     assert!(matches!(error, NamespaceError::Taken { .. }), "{error}");
     let below = [grant(dir.path(), "/dev/null/x", Access::ReadWrite)];
-    assert!(matches!(Namespace::new(&below, None), Err(NamespaceError::Taken { .. })));
+    assert!(matches!(
+        Namespace::new(&below, None, OffLimits::none()),
+        Err(NamespaceError::Taken { .. })
+    ));
     let missing = [grant(&dir.path().join("none"), "/x", Access::ReadWrite)];
-    assert!(matches!(Namespace::new(&missing, None), Err(NamespaceError::Open { .. })));
-    let namespace = Namespace::new(&[], None).unwrap();
+    assert!(matches!(
+        Namespace::new(&missing, None, OffLimits::none()),
+        Err(NamespaceError::Open { .. })
+    ));
+    let namespace = Namespace::new(&[], None, OffLimits::none()).unwrap();
     let standard = [null(), null(), null()];
     let error = Files::new(namespace, standard, "/x".as_ref(), 0).unwrap_err();
     assert!(matches!(error, FilesError::Cwd { source: Errno::ENOENT, .. }), "{error}");
