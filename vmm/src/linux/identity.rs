@@ -155,7 +155,7 @@ fn write_limit(ctx: &ThreadCtx<'_>, resource: u64, at: u64) -> CallResult {
 /// `prlimit64(2)`: limits can be read; setting them is accepted and changes nothing.
 pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [pid, resource, new, old, ..] = *a;
-    if pid != 0 && pid != crate::process::table::PID as u64 {
+    if pid != 0 && pid != ctx.process.pid() as u64 {
         return Err(Errno::ESRCH.into());
     }
     if new != 0 {

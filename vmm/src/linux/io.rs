@@ -373,10 +373,34 @@ fn deadline_at(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<Instant>, Errno> {
     Ok(Instant::now().checked_add(Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)))
 }
 
+/// What a time limit's second word counts.
+enum Unit {
+    Micros,
+    Nanos,
+}
+
+/// Leaves at `at` what remains of a wait, as Linux does however the wait ends. Whether that
+/// can be stored is no matter to it.
+fn write_remaining(ctx: &ThreadCtx<'_>, at: u64, deadline: Option<Instant>, unit: Unit) {
+    let Some(deadline) = deadline else { return };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let fraction = match unit {
+        Unit::Micros => left.subsec_micros(),
+        Unit::Nanos => left.subsec_nanos(),
+    };
+    let words = [left.as_secs(), u64::from(fraction)];
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let _ = ctx.user().copy_out(at, &bytes);
+}
+
 /// `ppoll(2)`.
 pub(super) fn ppoll(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let deadline = deadline_at(ctx, a[2])?;
-    super::signal::with_mask(ctx, a[3], |ctx| poll_until(ctx, a[0], a[1], deadline))
+    super::signal::with_mask(ctx, a[3], |ctx| {
+        let result = poll_until(ctx, a[0], a[1], deadline);
+        write_remaining(ctx, a[2], deadline, Unit::Nanos);
+        result
+    })
 }
 
 /// `select(2)`.
@@ -391,14 +415,20 @@ pub(super) fn select(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             Instant::now().checked_add(Duration::new(sec, usec as u32 * 1000))
         }
     };
-    select_until(ctx, a, deadline)
+    let result = select_until(ctx, a, deadline);
+    write_remaining(ctx, a[4], deadline, Unit::Micros);
+    result
 }
 
 /// `pselect6(2)`.
 pub(super) fn pselect6(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let deadline = deadline_at(ctx, a[4])?;
     let mask = if a[5] == 0 { 0 } else { ctx.user().read_u64(a[5])? };
-    super::signal::with_mask(ctx, mask, |ctx| select_until(ctx, a, deadline))
+    super::signal::with_mask(ctx, mask, |ctx| {
+        let result = select_until(ctx, a, deadline);
+        write_remaining(ctx, a[4], deadline, Unit::Nanos);
+        result
+    })
 }
 
 /// Largest `fd_set` looked at: the descriptor limit.
@@ -467,11 +497,19 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         libc::TCSETS | libc::TCSETSW | libc::TCSETSF => {
             to_terminal(ctx, &file, request, arg, TERMIOS_BYTES)
         }
-        libc::TIOCGPGRP | libc::TIOCGSID if file.kind() == Kind::Terminal => {
-            ctx.user().copy_out(arg, &crate::process::table::PID.to_le_bytes())?;
+        // The program's group and session are the host's.
+        libc::TIOCGPGRP | libc::TIOCGSID => from_terminal(ctx, &file, request, arg, 4),
+        libc::TIOCSPGRP if file.kind() == Kind::Terminal => {
+            let group = ctx.user().read_u32(arg)?.cast_signed();
+            let own = rustix::process::getpgrp();
+            // Another one would give the terminal to a program that did not ask for it.
+            if group != own.as_raw_nonzero().get() {
+                return Err(Errno::EPERM.into());
+            }
+            rustix::termios::tcsetpgrp(file.host_fd(), own)
+                .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
             value(0)
         }
-        libc::TIOCSPGRP if file.kind() == Kind::Terminal => value(0),
         libc::FIONREAD => from_host(ctx, &file, request, arg, 4),
         libc::FIONBIO => {
             let on = ctx.user().read_u32(arg)? != 0;

@@ -4,7 +4,7 @@ use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::fs::Kind;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::process::{Survivor, ThreadCtx};
 use crate::space::{Backing, Prot};
 use crate::vm::memory::FileMapping;
 
@@ -48,6 +48,10 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         Backing::Anonymous => "mapping",
         Backing::File { .. } => "mapped file",
     };
+    if shared && flags & MAP_ANONYMOUS == 0 {
+        // Others may come to wait for locks in it.
+        Survivor::make(ctx.process);
+    }
     let space = &ctx.process.space;
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
         if !addr.is_multiple_of(PAGE_SIZE) {

@@ -10,15 +10,20 @@
 pub mod fault;
 pub mod file;
 pub mod fs;
+pub mod futex;
 pub(crate) mod host_fault;
+pub mod host_timer;
 pub mod identity;
 pub mod io;
 pub mod memory;
 pub mod names;
+pub mod pid;
+pub mod robust;
 pub mod sigframe;
 pub mod signal;
 pub mod thread;
 pub mod time;
+pub mod timer;
 
 use std::time::Instant;
 
@@ -26,6 +31,7 @@ use abi::Errno;
 
 use crate::process::thread::Next;
 use crate::process::{Outcome, ThreadCtx};
+use signal::{Again, Interrupted};
 
 /// What a call did, when it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +54,8 @@ pub enum Fail {
     /// A signal came while the call was blocked: it is made again unless a handler without
     /// `SA_RESTART` runs first.
     Restart,
+    /// As `Restart`, whatever handler runs: a lock is not to be given up for a signal.
+    RestartAlways,
 }
 
 impl From<Errno> for Fail {
@@ -95,9 +103,14 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
             }
             ctx.vcpu.regs.rax = errno.as_result();
         }
-        Err(Fail::Restart) => {
+        Err(fail @ (Fail::Restart | Fail::RestartAlways)) => {
+            let again = match fail {
+                Fail::RestartAlways => Again::Always,
+                _ => Again::UnlessHandled,
+            };
             ctx.vcpu.regs.rax = Errno::EINTR.as_result();
-            return signal::deliver_after_interruption(ctx, number, SYSCALL_BYTES);
+            let call = Interrupted { number, bytes: SYSCALL_BYTES, again };
+            return signal::deliver_after_interruption(ctx, call);
         }
     }
     signal::deliver_pending(ctx)
@@ -121,10 +134,10 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_exit => thread::exit(ctx, a),
         libc::SYS_exit_group => thread::exit_group(ctx, a),
         libc::SYS_set_tid_address => thread::set_tid_address(ctx, a),
-        libc::SYS_set_robust_list => thread::set_robust_list(ctx, a),
-        libc::SYS_get_robust_list => Err(Errno::EPERM.into()),
+        libc::SYS_set_robust_list => robust::set_robust_list(ctx, a),
+        libc::SYS_get_robust_list => robust::get_robust_list(ctx, a),
         libc::SYS_gettid => value(ctx.thread.tid as u64),
-        libc::SYS_futex => thread::futex(ctx, a),
+        libc::SYS_futex => futex::futex(ctx, a),
         libc::SYS_sched_yield => thread::sched_yield(ctx, a),
         libc::SYS_sched_getaffinity => thread::sched_getaffinity(ctx, a),
         libc::SYS_sched_setaffinity => value(0),
@@ -144,6 +157,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sigaltstack => signal::sigaltstack(ctx, a),
         libc::SYS_pause => signal::pause(ctx, a),
         libc::SYS_kill => signal::kill(ctx, a),
+        libc::SYS_rt_sigqueueinfo => signal::rt_sigqueueinfo(ctx, a),
+        libc::SYS_rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo(ctx, a),
         libc::SYS_tkill => signal::tkill(ctx, a),
         libc::SYS_tgkill => signal::tgkill(ctx, a),
 
@@ -153,16 +168,28 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_nanosleep => time::nanosleep(ctx, a),
         libc::SYS_gettimeofday => time::gettimeofday(ctx, a),
         libc::SYS_time => time::time(ctx, a),
+        libc::SYS_clock_settime => time::clock_settime(ctx, a),
+        libc::SYS_settimeofday => time::settimeofday(ctx, a),
+        libc::SYS_adjtimex => time::adjtimex(ctx, a),
+        libc::SYS_clock_adjtime => time::clock_adjtime(ctx, a),
+        libc::SYS_alarm => timer::alarm(ctx, a),
+        libc::SYS_setitimer => timer::setitimer(ctx, a),
+        libc::SYS_getitimer => timer::getitimer(ctx, a),
+        libc::SYS_timer_create => timer::timer_create(ctx, a),
+        libc::SYS_timer_settime => timer::timer_settime(ctx, a),
+        libc::SYS_timer_gettime => timer::timer_gettime(ctx, a),
+        libc::SYS_timer_getoverrun => timer::timer_getoverrun(ctx, a),
+        libc::SYS_timer_delete => timer::timer_delete(ctx, a),
         libc::SYS_times => time::times(ctx, a),
         libc::SYS_getrusage => time::getrusage(ctx, a),
 
-        libc::SYS_getpid => value(crate::process::table::PID as u64),
-        libc::SYS_getppid => value(1),
-        libc::SYS_getpgrp | libc::SYS_getpgid | libc::SYS_getsid => {
-            value(crate::process::table::PID as u64)
-        }
-        libc::SYS_setpgid => value(0),
-        libc::SYS_setsid => Err(Errno::EPERM.into()),
+        libc::SYS_getpid => value(ctx.process.pid() as u64),
+        libc::SYS_getppid => pid::getppid(ctx, a),
+        libc::SYS_getpgrp => pid::getpgrp(ctx, a),
+        libc::SYS_getpgid => pid::getpgid(ctx, a),
+        libc::SYS_getsid => pid::getsid(ctx, a),
+        libc::SYS_setpgid => pid::setpgid(ctx, a),
+        libc::SYS_setsid => pid::setsid(ctx, a),
         libc::SYS_getuid | libc::SYS_geteuid => identity::uid(ctx),
         libc::SYS_getgid | libc::SYS_getegid => identity::gid(ctx),
         libc::SYS_getresuid => identity::getresuid(ctx, a),

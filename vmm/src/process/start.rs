@@ -1,9 +1,9 @@
-//! From an executable file to a first thread ready to run.
+//! From an executable file to a first vCPU ready to run.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -12,14 +12,14 @@ use abi::{Errno, PAGE_SIZE};
 use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
-use super::thread::{self, Thread};
-use super::{Executable, Process, ThreadTable};
+use super::{Executable, Process, Survivor, ThreadTable};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
 use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
-use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::linux::signal::SignalActions;
+use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
 use crate::space::{Backing, Prot, Space};
 use crate::store::Store;
@@ -69,13 +69,10 @@ pub enum StartError {
     /// The host has no file descriptor for the event loop.
     #[error("cannot make an event descriptor")]
     Events(#[source] std::io::Error),
-    /// The host has no thread to give.
-    #[error("cannot start a host thread for the first vCPU")]
-    Thread(#[source] std::io::Error),
 }
 
 impl Process {
-    /// Makes a VM, loads the program and starts its first thread.
+    /// Makes a VM and loads the program, which runs from [`Process::run_to_end`] on.
     ///
     /// # Errors
     /// [`StartError`].
@@ -150,10 +147,15 @@ impl Process {
             files,
             clock: Mutex::new(GuestClock::new(tsc_khz)),
             signals: SignalActions::default(),
+            timers: Timers::default(),
+            survivor: Survivor::default(),
             started,
             program,
             stats,
             executable: Executable { file, bias: loaded.bias, end: loaded.end },
+            pid: OnceLock::new(),
+            first: Mutex::new(Some(vcpu)),
+            first_status: AtomicU8::new(0),
             stopping: AtomicBool::new(false),
             outcome: Mutex::new(None),
             running_since: Instant::now(),
@@ -161,11 +163,6 @@ impl Process {
             second_tasks: Mutex::default(),
         });
         process.stats.kvm_setup(process.machine.mem.kvm_time());
-        let first = Thread::new(process.threads.new_tid(), ThreadSignals::default());
-        first.set_name(
-            process.program.short.as_bytes().get(..15).unwrap_or(process.program.short.as_bytes()),
-        );
-        thread::spawn(&process, first, vcpu).map_err(StartError::Thread)?;
         Ok(process)
     }
 }

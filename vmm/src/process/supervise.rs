@@ -1,9 +1,9 @@
 //! The event loop of a running process: what happens to it from outside the guest.
 //!
-//! It runs on the thread that calls [`Process::run_to_end`], beside the vCPU threads, and
+//! It runs on a thread of its own beside the vCPU threads, and
 //! sleeps in one `epoll_wait`. Sources: attention from our own threads (the last one has left,
-//! the process is stopping, somebody was kicked), the time limit, signals from the host, and
-//! a tick once a second while something wants it. A control socket will be one more.
+//! the process is stopping, somebody was kicked), the time limit, signals from the host,
+//! timers of the program, and a tick once a second while something wants it. A control socket will be one more.
 //!
 //! It is also the one place that repeats kicks. A kick is a signal; a thread that was just
 //! about to block in a host call misses it. So while any thread has not looked up, all that
@@ -14,6 +14,7 @@
 //! does not ask for, the next lines of a shell script or of the user's shell among them, and
 //! would make `poll` and terminal modes lie.
 
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -21,9 +22,10 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::host_signals::HostSignals;
 use super::table::Hearing;
+use super::timer_events::TimerEvents;
 use super::{Outcome, Process};
-use crate::linux::sigframe::SigInfo;
 use crate::linux::signal;
+use crate::linux::signal::info::{SI_KERNEL, SigInfo};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a person who presses Ctrl-C twice means it.
@@ -33,8 +35,6 @@ const INSIST: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(2);
 /// How often they are looked at meanwhile.
 const GRACE_LOOK: Duration = Duration::from_millis(5);
-/// `si_code` of signals the kernel sends, as a terminal's Ctrl-C.
-const SI_KERNEL: i32 = 0x80;
 
 /// What ends a process from outside.
 #[derive(Debug, Default, Clone, Copy)]
@@ -56,10 +56,16 @@ pub(super) enum LoopError {
     },
     #[error("cannot make a timer")]
     Timer(#[source] vmm_sys_util::errno::Error),
+    #[error("cannot listen to timers")]
+    TimerEvents(#[source] std::io::Error),
 }
 
-/// Serves events until no thread of `process` is left.
-pub(super) fn until_empty(process: &Process, options: Supervise<'_>) -> Result<(), LoopError> {
+/// Serves events until no thread of `process` is left; says on `ready` when it has begun.
+pub(super) fn until_empty(
+    process: &Process,
+    options: Supervise<'_>,
+    ready: SyncSender<()>,
+) -> Result<(), LoopError> {
     let failed = |action| move |source| LoopError::Events { action, source };
     let mut manager = EventManager::new_with_capacity(8).map_err(failed("wait for events"))?;
     let id = manager.add_subscriber(Supervisor::new(process, options)?);
@@ -69,6 +75,9 @@ pub(super) fn until_empty(process: &Process, options: Supervise<'_>) -> Result<(
     {
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
+    process.timers.serve_by(super::thread::gettid());
+    // Whoever waits for it may have gone.
+    let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
         let timeout_ms = match process.threads.hearing(process.is_stopping()) {
@@ -88,7 +97,8 @@ const ATTENTION: u32 = 0;
 const TIMEOUT: u32 = 1;
 const SIGNALS: u32 = 2;
 const SECOND: u32 = 3;
-const LOOK: u32 = 4;
+const TIMERS: u32 = 4;
+const LOOK: u32 = 5;
 
 /// A process that was told to end, and whose threads are still writing.
 struct Ending {
@@ -103,6 +113,7 @@ struct Supervisor<'a> {
     process: &'a Process,
     timeout: Option<TimerFd>,
     signals: Option<&'a HostSignals>,
+    timers: TimerEvents,
     second: Option<TimerFd>,
     /// When each kind of signal was last handed to the program.
     handed: Vec<(i32, Instant)>,
@@ -125,6 +136,7 @@ impl<'a> Supervisor<'a> {
             process,
             timeout,
             signals: options.signals,
+            timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
             second: None,
             handed: Vec::new(),
             ending: None,
@@ -180,8 +192,9 @@ impl<'a> Supervisor<'a> {
             Verdict::HandOver => {
                 self.handed.retain(|(signal, _)| *signal != number);
                 self.handed.push((number, now));
-                let info = SigInfo { signo: number, code: SI_KERNEL, value: 0 };
-                signal::send_to_process(self.process, info);
+                let info = SigInfo::new(number, SI_KERNEL, 0);
+                // An ordinary signal carries nothing that could be lost.
+                let _ = signal::send_to_process(self.process, info);
             }
         }
     }
@@ -217,6 +230,7 @@ impl MutEventSubscriber for Supervisor<'_> {
             }
         };
         watch(Events::with_data(self.process.threads.attention(), ATTENTION, EventSet::IN));
+        watch(Events::with_data(&self.timers, TIMERS, EventSet::IN));
         if let Some(timer) = &self.timeout {
             watch(Events::with_data(timer, TIMEOUT, EventSet::IN));
         }
@@ -243,6 +257,9 @@ impl MutEventSubscriber for Supervisor<'_> {
                 }
             }
             LOOK => self.look(),
+            TIMERS => self.timers.read(|word, overruns| {
+                crate::linux::timer::expired(self.process, word, overruns);
+            }),
             SIGNALS => {
                 while let Some(number) = self.signals.and_then(HostSignals::next) {
                     self.on_signal(number, ops);
