@@ -116,7 +116,7 @@ impl VmSpace {
             Access::Exclusive => return Err(no_right()),
         };
         let attached = self.vas.attach(&options)?;
-        let segments = self.vas.segment_infos()?;
+        let (segments, _) = self.vas.segment_infos()?;
         let data = segments.iter().find(|(info, _)| info.id == self.segment.id());
         let Some((info, right)) = data else { return Err(Error::Changed { space: space() }) };
         if access == Access::Exclusive && *right != Right::Write {

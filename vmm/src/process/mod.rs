@@ -34,6 +34,8 @@ pub use thread::{Thread, ThreadCtx};
 
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::linux::fs::Files;
+use crate::linux::limits::Limits;
+use crate::linux::prctl::Settings;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::{Phase, Stats};
 use crate::space::Space;
@@ -60,6 +62,10 @@ pub struct Process {
     pub program: config::ProgramName,
     /// Its files.
     pub files: Files,
+    /// Its resource limits.
+    pub limits: Limits,
+    /// What it has been told about itself by `prctl`.
+    pub settings: Settings,
     /// The clock its vDSO reads.
     pub clock: Mutex<GuestClock>,
     /// Counters.

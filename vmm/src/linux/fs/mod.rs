@@ -50,7 +50,7 @@ pub use files::{Files, FilesError, default_cwd, take_over_umask};
 pub use grant::{Access, Grant, GrantError};
 pub use namespace::{Namespace, NamespaceError};
 pub use open_file::{Kind, OpenFile};
-pub use table::DEFAULT_NOFILE;
+pub use table::{DEFAULT_NOFILE, NOFILE_MAX};
 
 use abi::Errno;
 

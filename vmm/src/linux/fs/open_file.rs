@@ -4,8 +4,8 @@
 //! and locks are the host kernel's business; descriptors made by `dup` share it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 use cap_std::fs::Dir;
@@ -74,7 +74,15 @@ pub struct OpenFile {
     nonblocking: AtomicBool,
     /// Where a synthetic directory is read next.
     pub(super) position: AtomicU64,
+    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
+    given: OFlags,
+    /// The host descriptor that mappings of it share.
+    mapped: OnceLock<Arc<std::fs::File>>,
 }
+
+/// Flags of the host that say how we opened a path, not how the program did.
+const OURS: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(OFlags::from_bits_retain(libc::O_ASYNC as u32));
 
 impl OpenFile {
     /// Takes a host descriptor. Its access mode and flags are read from the host.
@@ -98,6 +106,8 @@ impl OpenFile {
             path_only,
             nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
+            mapped: OnceLock::new(),
         })
     }
 
@@ -114,6 +124,8 @@ impl OpenFile {
             path_only,
             nonblocking: AtomicBool::new(false),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
+            mapped: OnceLock::new(),
         })
     }
 
@@ -197,7 +209,36 @@ impl OpenFile {
         }
         let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
         flags.set(OFlags::NONBLOCK, self.nonblocking());
+        if let Origin::Grant(_) = self.origin {
+            flags = (flags - OURS) | self.given;
+        }
         Ok(flags)
+    }
+
+    /// Remembers the flags that the program opened it with.
+    pub(super) fn note_flags(&mut self, given: OFlags) {
+        self.given = given & OURS;
+    }
+
+    /// The file for a mapping. All mappings of one description have the same, so that
+    /// neighbours are known to belong together, and take one host descriptor.
+    ///
+    /// # Errors
+    /// The host's, when it has no descriptor to give.
+    pub fn for_mapping(&self) -> Result<Arc<std::fs::File>, Errno> {
+        if let Some(file) = self.mapped.get() {
+            return Ok(file.clone());
+        }
+        let file = self.host_fd().try_clone_to_owned();
+        let file = file.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(self.mapped.get_or_init(|| Arc::new(file.into())).clone())
+    }
+
+    /// Whether it is `/dev/zero`.
+    #[must_use]
+    pub fn is_zero_device(&self) -> bool {
+        rustix::fs::fstat(self.host_fd())
+            .is_ok_and(|stat| self.kind == Kind::Memory && rustix::fs::minor(stat.st_rdev) == 5)
     }
 
     /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
@@ -243,7 +284,7 @@ impl OpenFile {
 
     /// # Errors
     /// `EBADF` for an `O_PATH` description.
-    pub(super) fn check_not_path(&self) -> Result<(), Errno> {
+    pub(crate) fn check_not_path(&self) -> Result<(), Errno> {
         if self.path_only { Err(Errno::EBADF) } else { Ok(()) }
     }
 
