@@ -7,6 +7,7 @@
 //!
 //! Every argument is the guest's: nothing here may panic on any value.
 
+pub mod credentials;
 pub mod fault;
 pub mod file;
 pub mod fs;
@@ -15,15 +16,20 @@ pub(crate) mod host_fault;
 pub mod host_timer;
 pub mod identity;
 pub mod io;
+pub mod limits;
 pub mod memory;
 pub mod names;
+pub mod net;
 pub mod pid;
+pub mod prctl;
 pub mod robust;
+pub mod sched;
 pub mod sigframe;
 pub mod signal;
 pub mod thread;
 pub mod time;
 pub mod timer;
+pub mod transfer;
 
 use std::time::Instant;
 
@@ -127,7 +133,15 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_madvise => memory::madvise(ctx, a),
         libc::SYS_mincore => memory::mincore(ctx, a),
         libc::SYS_msync => memory::msync(ctx, a),
-        libc::SYS_mlock | libc::SYS_munlock | libc::SYS_mlock2 => value(0),
+        libc::SYS_mlock => memory::mlock(ctx, &[a[0], a[1], 0, 0, 0, 0]),
+        libc::SYS_mlock2 => memory::mlock(ctx, a),
+        libc::SYS_munlock => memory::munlock(ctx, a),
+        libc::SYS_munlockall => value(0),
+        libc::SYS_mlockall => memory::mlockall(a),
+        libc::SYS_get_mempolicy | libc::SYS_set_mempolicy | libc::SYS_mbind => {
+            Err(Errno::ENOSYS.into())
+        }
+        libc::SYS_migrate_pages | libc::SYS_move_pages => Err(Errno::ENOSYS.into()),
 
         libc::SYS_clone => thread::clone(ctx, a),
         libc::SYS_clone3 => thread::clone3(ctx, a),
@@ -139,8 +153,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_gettid => value(ctx.thread.tid as u64),
         libc::SYS_futex => futex::futex(ctx, a),
         libc::SYS_sched_yield => thread::sched_yield(ctx, a),
-        libc::SYS_sched_getaffinity => thread::sched_getaffinity(ctx, a),
-        libc::SYS_sched_setaffinity => value(0),
+        libc::SYS_sched_getaffinity => sched::getaffinity(ctx, a),
+        libc::SYS_sched_setaffinity => sched::setaffinity(ctx, a),
         libc::SYS_rseq => Err(Errno::ENOSYS.into()),
         libc::SYS_arch_prctl => thread::arch_prctl(ctx, a),
         libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
@@ -190,26 +204,46 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_getsid => pid::getsid(ctx, a),
         libc::SYS_setpgid => pid::setpgid(ctx, a),
         libc::SYS_setsid => pid::setsid(ctx, a),
-        libc::SYS_getuid | libc::SYS_geteuid => identity::uid(ctx),
-        libc::SYS_getgid | libc::SYS_getegid => identity::gid(ctx),
-        libc::SYS_getresuid => identity::getresuid(ctx, a),
-        libc::SYS_getresgid => identity::getresgid(ctx, a),
-        libc::SYS_getgroups => value(0),
+        libc::SYS_getuid | libc::SYS_geteuid => credentials::getuid(),
+        libc::SYS_getgid | libc::SYS_getegid => credentials::getgid(),
+        libc::SYS_getresuid => credentials::getresuid(ctx, a),
+        libc::SYS_getresgid => credentials::getresgid(ctx, a),
+        libc::SYS_setuid => credentials::setuid(a),
+        libc::SYS_setgid => credentials::setgid(a),
+        libc::SYS_setreuid => credentials::set_uids(a, 2),
+        libc::SYS_setregid => credentials::set_gids(a, 2),
+        libc::SYS_setresuid => credentials::set_uids(a, 3),
+        libc::SYS_setresgid => credentials::set_gids(a, 3),
+        // They never fail: the answer is the id as it was, and is.
+        libc::SYS_setfsuid => credentials::getuid(),
+        libc::SYS_setfsgid => credentials::getgid(),
+        libc::SYS_getgroups => credentials::getgroups(a),
+        libc::SYS_setgroups => Err(Errno::EPERM.into()),
+        libc::SYS_capget => credentials::capget(ctx, a),
+        libc::SYS_capset => credentials::capset(ctx, a),
         libc::SYS_uname => identity::uname(ctx, a),
         libc::SYS_sysinfo => identity::sysinfo(ctx, a),
         libc::SYS_getrandom => identity::getrandom(ctx, a),
-        libc::SYS_prctl => identity::prctl(ctx, a),
-        libc::SYS_prlimit64 => identity::prlimit64(ctx, a),
-        libc::SYS_getrlimit => identity::getrlimit(ctx, a),
-        libc::SYS_setrlimit => value(0),
-        libc::SYS_getcpu => identity::getcpu(ctx, a),
-        libc::SYS_getpriority => value(20),
-        libc::SYS_setpriority => value(0),
-        libc::SYS_sched_getparam => identity::sched_getparam(ctx, a),
-        libc::SYS_sched_getscheduler => value(0),
-        libc::SYS_sched_setscheduler => value(0),
+        libc::SYS_prctl => prctl::prctl(ctx, a),
+        libc::SYS_personality => prctl::personality(ctx, a),
+        libc::SYS_prlimit64 => limits::prlimit64(ctx, a),
+        libc::SYS_getrlimit => limits::getrlimit(ctx, a),
+        libc::SYS_setrlimit => limits::setrlimit(ctx, a),
+        libc::SYS_getcpu => sched::getcpu(ctx, a),
+        libc::SYS_getpriority => sched::getpriority(ctx, a),
+        libc::SYS_setpriority => sched::setpriority(ctx, a),
+        libc::SYS_ioprio_get => sched::ioprio_get(ctx, a),
+        libc::SYS_ioprio_set => sched::ioprio_set(ctx, a),
+        libc::SYS_sched_getparam => sched::getparam(ctx, a),
+        libc::SYS_sched_setparam => sched::setparam(ctx, a),
+        libc::SYS_sched_getscheduler => sched::getscheduler(ctx, a),
+        libc::SYS_sched_setscheduler => sched::setscheduler(ctx, a),
+        libc::SYS_sched_getattr => sched::getattr(ctx, a),
+        libc::SYS_sched_setattr => sched::setattr(ctx, a),
+        libc::SYS_sched_get_priority_min => sched::get_priority_min(a),
+        libc::SYS_sched_get_priority_max => sched::get_priority_max(a),
+        libc::SYS_sched_rr_get_interval => sched::rr_get_interval(ctx, a),
         libc::SYS_membarrier => identity::membarrier(ctx, a),
-        libc::SYS_personality => value(0),
 
         _ => file_call(ctx, number, a),
     }
@@ -218,14 +252,16 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 /// The calls on files and descriptors.
 fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
-        libc::SYS_read => io::read(ctx, a),
-        libc::SYS_write => io::write(ctx, a),
-        libc::SYS_readv => io::readv(ctx, a),
-        libc::SYS_writev => io::writev(ctx, a),
-        libc::SYS_pread64 => io::pread(ctx, a),
-        libc::SYS_pwrite64 => io::pwrite(ctx, a),
-        libc::SYS_preadv | libc::SYS_preadv2 => io::preadv(ctx, a),
-        libc::SYS_pwritev | libc::SYS_pwritev2 => io::pwritev(ctx, a),
+        libc::SYS_read => transfer::read(ctx, a),
+        libc::SYS_write => transfer::write(ctx, a),
+        libc::SYS_readv => transfer::readv(ctx, a),
+        libc::SYS_writev => transfer::writev(ctx, a),
+        libc::SYS_pread64 => transfer::pread(ctx, a),
+        libc::SYS_pwrite64 => transfer::pwrite(ctx, a),
+        libc::SYS_preadv => transfer::preadv(ctx, a),
+        libc::SYS_preadv2 => transfer::preadv2(ctx, a),
+        libc::SYS_pwritev => transfer::pwritev(ctx, a),
+        libc::SYS_pwritev2 => transfer::pwritev2(ctx, a),
         libc::SYS_poll => io::poll(ctx, a),
         libc::SYS_ppoll => io::ppoll(ctx, a),
         libc::SYS_select => io::select(ctx, a),
@@ -287,7 +323,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_syncfs => file::syncfs(ctx, a),
         libc::SYS_sync_file_range => file::sync_file_range(ctx, a),
         libc::SYS_fadvise64 => file::fadvise64(ctx, a),
-        libc::SYS_readahead => value(0),
+        libc::SYS_readahead => file::readahead(ctx, a),
         libc::SYS_copy_file_range => file::copy_file_range(ctx, a),
         libc::SYS_sendfile => file::sendfile(ctx, a),
         libc::SYS_splice => file::splice(ctx, a),
@@ -307,6 +343,43 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_utimensat => file::utimensat(ctx, a),
         libc::SYS_utimes => file::utimes(ctx, a),
         libc::SYS_socket | libc::SYS_socketpair => Err(Errno::from_raw(libc::EAFNOSUPPORT).into()),
+        libc::SYS_getpeername
+        | libc::SYS_getsockname
+        | libc::SYS_bind
+        | libc::SYS_connect
+        | libc::SYS_listen
+        | libc::SYS_accept
+        | libc::SYS_shutdown
+        | libc::SYS_getsockopt
+        | libc::SYS_setsockopt
+        | libc::SYS_sendto
+        | libc::SYS_recvfrom
+        | libc::SYS_sendmsg
+        | libc::SYS_recvmsg
+        | libc::SYS_sendmmsg
+        | libc::SYS_recvmmsg => net::on_descriptor(ctx, a[0]),
+        libc::SYS_accept4 => net::accept4(ctx, a),
+        _ => privileged(ctx, number),
+    }
+}
+
+/// What only a privilege allows: the program has none.
+fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
+    match i64::try_from(number).unwrap_or(-1) {
+        libc::SYS_acct
+        | libc::SYS_chroot
+        | libc::SYS_delete_module
+        | libc::SYS_finit_module
+        | libc::SYS_init_module
+        | libc::SYS_ioperm
+        | libc::SYS_iopl
+        | libc::SYS_kexec_load
+        | libc::SYS_pivot_root
+        | libc::SYS_reboot
+        | libc::SYS_swapoff
+        | libc::SYS_swapon
+        | libc::SYS_syslog
+        | libc::SYS_vhangup => Err(Errno::EPERM.into()),
         _ => unserved(ctx, number),
     }
 }
@@ -314,12 +387,31 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
         match names::name(number) {
+            Some(name) if PROBES.contains(&(number as i64)) => {
+                tracing::debug!("Linux call {name} ({number}) is not served: ENOSYS");
+            }
             Some(name) => tracing::warn!("Linux call {name} ({number}) is not served: ENOSYS"),
             None => tracing::warn!("there is no Linux call {number}: ENOSYS"),
         }
     }
     Err(Errno::ENOSYS.into())
 }
+
+/// Calls that run-time libraries try and do without: their absence is no news to anybody.
+const PROBES: [i64; 12] = [
+    libc::SYS_add_key,
+    libc::SYS_futex_waitv,
+    libc::SYS_io_uring_setup,
+    libc::SYS_keyctl,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_memfd_secret,
+    libc::SYS_openat2,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_open,
+    libc::SYS_process_vm_readv,
+    libc::SYS_seccomp,
+    libc::SYS_userfaultfd,
+];
 
 /// Ends the process.
 ///

@@ -210,27 +210,6 @@ pub(super) fn sched_yield(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult
     value(0)
 }
 
-/// `sched_getaffinity(2)`: as many processors as the host lets the VMM use, numbered from 0.
-pub(super) fn sched_getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [_, len, at, ..] = *a;
-    // The affinity alone, as Linux: a quota of the cgroup is not in it, and finding one would
-    // cost every start a tenth of a millisecond.
-    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-    let cpus = cpus.clamp(1, 1024);
-    let bytes = cpus.div_ceil(64) * 8;
-    if (len as usize) < bytes || len % 8 != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    let mut mask = vec![0u8; bytes];
-    for cpu in 0..cpus {
-        if let Some(byte) = mask.get_mut(cpu / 8) {
-            *byte |= 1 << (cpu % 8);
-        }
-    }
-    ctx.user().copy_out(at, &mask)?;
-    value(bytes as u64)
-}
-
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;

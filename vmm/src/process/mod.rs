@@ -39,6 +39,8 @@ pub use thread::{Thread, ThreadCtx};
 
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::linux::fs::Files;
+use crate::linux::limits::Limits;
+use crate::linux::prctl::Settings;
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
@@ -71,6 +73,10 @@ pub struct Process {
     pub program: config::ProgramName,
     /// Its files.
     pub files: Files,
+    /// Its resource limits.
+    pub limits: Limits,
+    /// What it has been told about itself by `prctl`.
+    pub settings: Settings,
     /// The clock its vDSO reads.
     pub clock: Mutex<GuestClock>,
     /// What lets its locks go when the VMM is killed.

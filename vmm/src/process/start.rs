@@ -18,6 +18,8 @@ use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
 use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
+use crate::linux::limits::Limits;
+use crate::linux::prctl::Settings;
 use crate::linux::signal::SignalActions;
 use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
@@ -98,6 +100,9 @@ impl Process {
             default_cwd(&config.grants, &host)
         });
         let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+        let limits = Limits::new();
+        let nofile = limits.soft(libc::RLIMIT_NOFILE);
+        files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
 
         let mut lap = stats.laps();
         let machine = Machine::new()?;
@@ -145,6 +150,8 @@ impl Process {
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
+            limits,
+            settings: Settings::default(),
             clock: Mutex::new(GuestClock::new(tsc_khz)),
             signals: SignalActions::default(),
             timers: Timers::default(),

@@ -17,8 +17,10 @@ use super::vma::{Backing, Prot, Vma, page_up};
 const LARGE_HEAP_BYTES: u64 = 1 << 20;
 
 impl Space {
-    /// Says where the heap begins; nothing is mapped yet.
+    /// Says after which address the heap begins, on a page of its own as on Linux; nothing is
+    /// mapped yet.
     pub fn set_heap(&self, start: u64) {
+        let start = page_up(start).unwrap_or(start);
         let mut inner = self.lock();
         inner.heap_start = start;
         inner.heap_end = start;

@@ -229,7 +229,7 @@ impl VmaMap {
         let alike = lower.end == at
             && lower.prot == upper.prot
             && lower.label == upper.label
-            && matches!((&lower.backing, &upper.backing), (Backing::Anonymous, Backing::Anonymous));
+            && continues(lower, upper, at - start);
         if alike
             && let Some(upper) = self.map.remove(&at)
             && let Some(lower) = self.map.get_mut(&start)
@@ -268,6 +268,18 @@ impl VmaMap {
     /// All areas, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (Range<u64>, &Vma)> {
         self.map.iter().map(|(&start, vma)| (start..vma.end, vma))
+    }
+}
+
+/// Whether `upper` goes on where `lower`, `len` bytes long, ends: the same open file, as Linux.
+fn continues(lower: &Vma, upper: &Vma, len: u64) -> bool {
+    match (&lower.backing, &upper.backing) {
+        (Backing::Anonymous, Backing::Anonymous) => true,
+        (
+            Backing::File { file: a, offset: from, kind: a_kind, .. },
+            Backing::File { file: b, offset: to, kind: b_kind, .. },
+        ) => Arc::ptr_eq(a, b) && a_kind == b_kind && from.checked_add(len) == Some(*to),
+        _ => false,
     }
 }
 

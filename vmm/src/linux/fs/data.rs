@@ -11,9 +11,6 @@ use super::files::Files;
 use super::host;
 use super::open_file::{Kind, OpenFile};
 
-/// Linux moves at most this much in one call (`MAX_RW_COUNT`).
-const MOVE_MAX: usize = 0x7fff_f000;
-
 impl Files {
     /// `lseek`: the new offset.
     ///
@@ -145,6 +142,23 @@ impl Files {
         rustix::fs::fadvise(file.host_fd(), offset.cast_unsigned(), len, advice).map_err(host)
     }
 
+    /// `readahead`: the host is asked to read.
+    ///
+    /// # Errors
+    /// `EBADF` if not open for reading, `EINVAL` for something without a page cache.
+    pub fn readahead(&self, fd: i32, offset: i64, len: u64) -> Result<(), Errno> {
+        let file = self.get(fd)?;
+        match file.can_read() {
+            Ok(()) | Err(Errno::EISDIR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let len = i64::try_from(len).map_err(|_| Errno::EINVAL)?;
+        if file.kind() != Kind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        self.fadvise64(fd, offset, len, libc::POSIX_FADV_WILLNEED)
+    }
+
     /// `copy_file_range`: bytes copied. Offsets given are advanced in place.
     ///
     /// # Errors
@@ -162,9 +176,9 @@ impl Files {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }
-        from.can_read()?;
-        to.can_write()?;
-        let len = len.min(MOVE_MAX);
+        from.check_not_path()?;
+        to.check_not_path()?;
+        // Rights, kinds and lengths are the host's to judge: its descriptors are the program's.
         to.grow_within(from.at_most(len), || {
             rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
                 .map_err(host)
@@ -184,9 +198,8 @@ impl Files {
         len: usize,
     ) -> Result<usize, Errno> {
         let (to, from) = (self.get(to)?, self.get(from)?);
-        from.can_read()?;
-        to.can_write()?;
-        let len = len.min(MOVE_MAX);
+        from.check_not_path()?;
+        to.check_not_path()?;
         to.grow_within(from.at_most(len), || {
             rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
         })

@@ -46,7 +46,8 @@ impl Files {
     /// # Errors
     /// `EINVAL` for unknown flags; those of the way there.
     pub fn newfstatat(&self, dirfd: i32, path: &[u8], flags: u32) -> Result<LinuxStat, Errno> {
-        let known = EMPTY_PATH | NOFOLLOW | libc::AT_NO_AUTOMOUNT.cast_unsigned();
+        let sync = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+        let known = EMPTY_PATH | NOFOLLOW | (libc::AT_NO_AUTOMOUNT | sync).cast_unsigned();
         if flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
@@ -221,6 +222,9 @@ impl Files {
     pub fn readlinkat(&self, dirfd: i32, path: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
         if room == 0 {
             return Err(Errno::EINVAL);
+        }
+        if path.is_empty() && dirfd == libc::AT_FDCWD {
+            return Err(Errno::ENOENT);
         }
         // An empty path means the descriptor itself, without a flag saying so.
         let mut text = match self.subject(dirfd, path, EMPTY_PATH)? {

@@ -56,7 +56,7 @@ pub use memory_dir::MemoryFile;
 pub use namespace::{Namespace, NamespaceError, Tty};
 pub use off_limits::OffLimits;
 pub use open_file::{Kind, OpenFile};
-pub use table::DEFAULT_NOFILE;
+pub use table::{DEFAULT_NOFILE, NOFILE_MAX};
 
 use abi::Errno;
 

@@ -47,7 +47,8 @@ impl Files {
     /// for a new file with set-ID bits.
     pub fn openat(&self, dirfd: i32, path: &[u8], flags: i32, mode: u32) -> Result<i32, Errno> {
         let cloexec = flags & libc::O_CLOEXEC != 0;
-        let mut flags = OFlags::from_bits_retain(flags.cast_unsigned()) & PASSED;
+        let given = OFlags::from_bits_retain(flags.cast_unsigned());
+        let mut flags = given & PASSED;
         if flags.contains(OFlags::PATH) {
             flags &= PATH_ONLY;
         }
@@ -70,7 +71,12 @@ impl Files {
             open_entry(at, follow, flags, mode, off_limits)
         })?;
         let file = match found {
-            Found::Host(file) => Arc::new(file),
+            Found::Host(mut file) => {
+                // O_ASYNC does nothing when a file is opened, on Linux too, but is remembered.
+                let kept = if flags.contains(OFlags::PATH) { flags } else { given };
+                file.note_flags(kept);
+                Arc::new(file)
+            }
             Found::Node(id) => self.open_node(id, flags)?,
             Found::Leaf(leaf) => self.open_leaf(leaf, flags)?,
             Found::Absent if flags.contains(OFlags::CREATE) => return Err(Errno::EROFS),

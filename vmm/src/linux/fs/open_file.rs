@@ -83,7 +83,13 @@ pub struct OpenFile {
     mapped: OnceLock<Arc<File>>,
     /// Where a synthetic directory is read next.
     pub(super) position: AtomicU64,
+    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
+    given: OFlags,
 }
+
+/// Flags of the host that say how we opened a path, not how the program did.
+const OURS: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(OFlags::from_bits_retain(libc::O_ASYNC as u32));
 
 impl OpenFile {
     /// Takes a host descriptor. Its access mode and flags are read from the host.
@@ -109,6 +115,7 @@ impl OpenFile {
             memory: None,
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
         })
     }
 
@@ -127,6 +134,7 @@ impl OpenFile {
             memory: None,
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
         })
     }
 
@@ -284,7 +292,22 @@ impl OpenFile {
         }
         let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
         flags.set(OFlags::NONBLOCK, self.nonblocking());
+        if let Origin::Grant(_) = self.origin {
+            flags = (flags - OURS) | self.given;
+        }
         Ok(flags)
+    }
+
+    /// Remembers the flags that the program opened it with.
+    pub(super) fn note_flags(&mut self, given: OFlags) {
+        self.given = given & OURS;
+    }
+
+    /// Whether it is `/dev/zero`.
+    #[must_use]
+    pub fn is_zero_device(&self) -> bool {
+        rustix::fs::fstat(self.host_fd())
+            .is_ok_and(|stat| self.kind == Kind::Memory && rustix::fs::minor(stat.st_rdev) == 5)
     }
 
     /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
@@ -330,7 +353,7 @@ impl OpenFile {
 
     /// # Errors
     /// `EBADF` for an `O_PATH` description.
-    pub(super) fn check_not_path(&self) -> Result<(), Errno> {
+    pub(crate) fn check_not_path(&self) -> Result<(), Errno> {
         if self.path_only { Err(Errno::EBADF) } else { Ok(()) }
     }
 
