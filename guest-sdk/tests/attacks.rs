@@ -53,44 +53,49 @@ fn a_brand_is_not_given_to_new_memory_when_its_space_is_gone() {
     drop(owner);
 }
 
-brand! { Unwound => VVec<VBox<u64, Unwound>, Unwound>, Beside => u64 }
+type Boxes<V> = VVec<VBox<u64, V>, V>;
 
-/// Does with a space whatever may be done while something unwinds.
-struct Meddler<'a>(&'a Space<Unwound>, Option<VBox<u64, Unwound>>);
+brand! { Unwound => Boxes<Unwound>, Nested => Boxes<Nested>, Beside => u64 }
 
-impl Drop for Meddler<'_> {
+/// Does with a space whatever may be done while something unwinds: nothing is to be had of it.
+struct Meddler<'a, V: Brand<Root = Boxes<V>>>(&'a Space<V>, Option<VBox<u64, V>>);
+
+impl<V: Brand<Root = Boxes<V>>> Drop for Meddler<'_, V> {
     fn drop(&mut self) {
-        let again = self.0.enter_mut(|v| v.root().len());
-        assert_eq!(again.is_err(), inside::<Unwound>() != Inside::Elsewhere);
+        assert!(self.0.enter_mut(|v| v.root().len()).is_err());
         drop(self.1.take());
     }
 }
 
+/// A visit to write that panics, and another one inside it if `nested`.
+fn unwinds<V: Brand<Root = Boxes<V>>>(beside: &Space<Beside>, nested: bool) {
+    let space = Space::<V>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
+    let thrown = catch_unwind(AssertUnwindSafe(|| {
+        space.enter_mut(|v| {
+            let _meddler = Meddler(&space, VBox::new(v, 1).ok());
+            let (root, at) = v.root_mut();
+            root.at_mut(at).push(VBox::new(at, 5).unwrap()).unwrap();
+            if nested {
+                let _ = v.enter_mut(beside, |w| {
+                    *w.root_mut().0 += 1;
+                    panic!("in the other one");
+                });
+            }
+            panic!("in this one");
+        })
+    }));
+    assert!(thrown.is_err());
+    assert_eq!(inside::<V>(), Inside::Elsewhere);
+    let (again, look) = (space.enter_mut(|_| ()), space.enter(|_| ()));
+    assert!(matches!(again, Err(Error::Inconsistent { .. })), "{again:?}");
+    assert!(matches!(look, Err(Error::Inconsistent { .. })), "{look:?}");
+}
+
 #[test]
-fn a_panic_leaves_the_space_in_order_whatever_destructors_do() {
-    let space = Space::<Unwound>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
+fn what_a_panic_broke_off_is_out_of_reach_whatever_destructors_do() {
     let beside = Space::<Beside>::in_memory(ROOM, |_| Ok(0)).unwrap();
-    for nested in [false, true] {
-        let thrown = catch_unwind(AssertUnwindSafe(|| {
-            space.enter_mut(|v| {
-                let _meddler = Meddler(&space, VBox::new(v, 1).ok());
-                let (root, at) = v.root_mut();
-                root.at_mut(at).push(VBox::new(at, 5).unwrap()).unwrap();
-                if nested {
-                    let _ = v.enter_mut(&beside, |w| {
-                        *w.root_mut().0 += 1;
-                        panic!("in the other one");
-                    });
-                }
-                panic!("in this one");
-            })
-        }));
-        assert!(thrown.is_err());
-        assert_eq!(inside::<Unwound>(), Inside::Elsewhere);
-        drop(Meddler(&space, None));
-    }
-    let values = space.enter(|v| v.root().at(v).iter().map(|b| *b.get(v)).collect::<Vec<_>>());
-    assert_eq!(values, Ok(vec![5, 5]));
+    unwinds::<Unwound>(&beside, false);
+    unwinds::<Nested>(&beside, true);
 }
 
 brand! { Everywhere => Option<VBox<u64, Everywhere>> }

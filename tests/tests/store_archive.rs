@@ -222,6 +222,7 @@ fn a_damaged_archive_is_one_error_that_names_it_and_what_is_wrong() {
         .open(&archive)
         .and_then(|to| to.write_all_at(&[whole[whole.len() / 2] ^ 1], whole.len() as u64 / 2))
         .expect("written");
+    Store::open_or_create(&to).expect("a new store");
     let kinds = [
         (None, "is damaged: found"),
         (Some(&b"no archive at all"[..]), "is not an archive"),

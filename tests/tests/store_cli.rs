@@ -353,7 +353,7 @@ fn every_damaged_field_is_one_error_and_other_objects_are_unaffected() {
     let manifest = home.store().join("vas/bad/manifest");
     let text = fs::read_to_string(&manifest).expect("text");
     let lines: Vec<&str> = text.lines().collect();
-    let fields = ["version", "vid", "name", "tagged", "segment"];
+    let fields = ["start", "vid", "name", "tagged", "segment"];
     for (index, field) in fields.iter().enumerate() {
         let mut changed: Vec<String> = lines[..5].iter().map(|line| (*line).to_owned()).collect();
         let key = changed[index].split(' ').next().expect("a key").to_owned();
@@ -385,7 +385,14 @@ fn every_damaged_field_is_one_error_and_other_objects_are_unaffected() {
 fn damaged(home: &Home, kind: &str, file: &Path, field: &str) {
     let file = file.to_str().expect("ASCII");
     let error = home.refused(&[kind, "show", "bad"]);
-    assert!(error.contains(&format!("{file}: {field} is damaged")), "{field}: {error}");
+    let told = match field {
+        "magic" => "is not a segment".to_owned(),
+        "start" => "is not a VAS's manifest".to_owned(),
+        "length" if error.contains("is shorter") => "is shorter than it must be".to_owned(),
+        field => format!("{field} is damaged"),
+    };
+    assert!(error.contains(file) && error.contains(&told), "{field}: {error}");
+    let field = if field == "magic" { "start" } else { field };
     let output = home.run(&["store", "check", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{field}: {output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -210,7 +210,10 @@ impl Store {
         }
         match *meant {
             [sid] => Ok(sid),
-            [] => Err(StoreError::NotFound(Object::SegmentName(text.clone()))),
+            [] => Err(match self.open_named(text, &lock) {
+                Ok(segment) => StoreError::NotAttached { vas: vas.name, segment: segment.sid() },
+                Err(error) => error,
+            }),
             _ => Err(StoreError::Ambiguous {
                 vas: vas.name,
                 segment: text.clone(),

@@ -84,10 +84,12 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         seg_ctl::SET_LOCKABLE,
         seg_ctl::SET_PAGES,
         seg_ctl::SET_LIFETIME,
-        seg_ctl::RECOVER,
+        seg_ctl::MARK_INCONSISTENT,
     ] {
         attempts.push((call::CALL_SEG_CTL, sys::seg_ctl(sid, command, 0)));
     }
+    // SAFETY: the content is looked at by nobody, whatever is said of it.
+    attempts.push((call::CALL_SEG_CTL, unsafe { sys::seg_recover(sid) }));
     // Of handles, not of objects; or lists, which have a test of their own.
     let others = [
         call::CALL_NULL,

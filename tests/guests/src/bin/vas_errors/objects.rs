@@ -12,7 +12,7 @@ use guests::store::sized;
 use spacejmp::CallPage;
 use spacejmp::sys::{
     self, Attachment, EMPTY_SEG_STAT, EMPTY_VAS_STAT, Right, SegId, SegParams, SegRoot, VasHandle,
-    VasId, seg_command, vas_command,
+    VasId, attach, seg_command, vas_command,
 };
 
 use crate::Refusals;
@@ -137,7 +137,7 @@ fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
     let odd = SegParams { mode: 0o1_0600, ..good };
     r.refused("a segment of an odd mode", sys::seg_alloc("bad", &odd), Errno::EINVAL);
     r.refused("a VAS of an odd mode", sys::vas_create("bad", 0o1_0600), Errno::EINVAL);
-    for flags in [8, 1 << 63] {
+    for flags in [attach::ALL + 1, 1 << 63] {
         r.refused("vas_attach with a flag", sys::vas_attach(vid, flags), Errno::EINVAL);
         r.refused("vas_clone with a flag", sys::vas_clone(vid, "bad", flags), Errno::EINVAL);
     }
