@@ -170,8 +170,7 @@ unsafe extern "C" fn vas_heap_check(stat: *mut HeapStat) -> c_int {
         let root = sys::seg_root_get(heap.sid)?.address;
         let roots: &[u64] = if root == 0 { &[] } else { &[root] };
         // SAFETY: the thread is inside, and the segment has so many bytes.
-        unsafe { RawHeap::check(heap.base, segment.size_bytes, roots) }
-            .map_err(|_| Errno::EUCLEAN)
+        unsafe { RawHeap::check(heap.base, segment.size_bytes, roots) }.map_err(|_| Errno::EUCLEAN)
     });
     let report = match report {
         Ok(report) => report,

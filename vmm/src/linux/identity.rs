@@ -6,7 +6,7 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
-use crate::process::ThreadCtx;
+use crate::process::{Process, ThreadCtx};
 use crate::space::Access;
 
 /// `getuid(2)`, `geteuid(2)`: the user who runs the VMM.
@@ -131,14 +131,28 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
+/// The processes above one, as it sees them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parents {
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
+}
+
+/// What `getppid`, `getpgrp` and `getsid` say.
+pub(super) fn parents(_process: &Process) -> Parents {
+    let pid = crate::process::table::PID;
+    Parents { parent: 1, group: pid, session: pid }
+}
+
 /// The limits that mean something here; anything else is unlimited.
-fn limit(ctx: &ThreadCtx<'_>, resource: u64) -> Option<[u64; 2]> {
+pub(super) fn limit(process: &Process, resource: u64) -> Option<[u64; 2]> {
     let infinity = u64::MAX;
     match resource as u32 {
         libc::RLIMIT_STACK => Some([abi::layout::STACK_BYTES, infinity]),
         libc::RLIMIT_NOFILE => Some([1024, 1024]),
         libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => Some([infinity, infinity]),
-        libc::RLIMIT_NPROC => Some([u64::from(ctx.vcpu.machine().max_vcpus()); 2]),
+        libc::RLIMIT_NPROC => Some([u64::from(process.machine.max_vcpus()); 2]),
         libc::RLIMIT_CORE => Some([0, 0]),
         0..16 => Some([infinity, infinity]),
         _ => None,
@@ -146,7 +160,7 @@ fn limit(ctx: &ThreadCtx<'_>, resource: u64) -> Option<[u64; 2]> {
 }
 
 fn write_limit(ctx: &ThreadCtx<'_>, resource: u64, at: u64) -> CallResult {
-    let pair = limit(ctx, resource).ok_or(Errno::EINVAL)?;
+    let pair = limit(ctx.process, resource).ok_or(Errno::EINVAL)?;
     let bytes: Vec<u8> = pair.iter().flat_map(|w| w.to_le_bytes()).collect();
     ctx.user().copy_out(at, &bytes)?;
     value(0)
@@ -164,7 +178,7 @@ pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if old != 0 {
         return write_limit(ctx, resource, old);
     }
-    limit(ctx, resource).ok_or(Errno::EINVAL)?;
+    limit(ctx.process, resource).ok_or(Errno::EINVAL)?;
     value(0)
 }
 

@@ -140,6 +140,9 @@ fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer<'_>) -> Cal
     buffers.iov.truncate(IOV_MAX as usize);
     let fd = file.host_fd().as_raw_fd();
     let events = if access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
+    if file.kind() == Kind::Pseudo && access == Access::Write && offset == Some(0) {
+        ctx.process.files.tell_anew(file)?;
+    }
     loop {
         if file.may_block() {
             wait_for(ctx, file, events)?;
@@ -155,6 +158,9 @@ fn transfer(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: Transfer<'_>) -> Cal
         // points there. The kernel checks everything else.
         let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, 0) };
         if moved >= 0 {
+            if file.kind() == Kind::Pseudo && access == Access::Read {
+                ctx.process.files.take_written(file, offset, moved as usize)?;
+            }
             return value(moved as u64);
         }
         match last_errno() {

@@ -7,6 +7,7 @@ use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 use super::fs::Kind;
 use super::{CallResult, value};
 use crate::process::ThreadCtx;
+use crate::space::inspect::SHARED_LABEL;
 use crate::space::{Backing, Prot};
 use crate::vm::memory::FileMapping;
 
@@ -46,6 +47,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         file_backing(ctx, fd as i32, offset, shared, prot)?
     };
     let label = match &backing {
+        Backing::Anonymous if shared => SHARED_LABEL,
         Backing::Anonymous if flags & MAP_NORESERVE != 0 => "mapping (not reserved)",
         Backing::Anonymous => "mapping",
         Backing::File { .. } => "mapped file",
@@ -85,16 +87,22 @@ fn file_backing(
     prot: Prot,
 ) -> Result<Backing, Errno> {
     let file = ctx.process.files.get(fd)?;
-    match file.kind() {
-        Kind::Regular => {}
-        // /dev/zero is anonymous memory by another name; other devices are not mapped.
-        Kind::Memory => return Ok(Backing::Anonymous),
-        _ => return Err(Errno::ENODEV),
+    if file.path_only() {
+        return Err(Errno::EBADF);
     }
-    file.can_read().map_err(|_| Errno::EACCES)?;
+    // A directory was opened for reading, too.
+    if file.can_read() == Err(Errno::EBADF) {
+        return Err(Errno::EACCES);
+    }
     let may_write = file.can_write().is_ok();
     if shared && prot.can_write() && !may_write {
         return Err(Errno::EACCES);
+    }
+    match file.kind() {
+        Kind::Regular => {}
+        // Anonymous memory by another name. Other devices are not mapped.
+        Kind::Memory if file.is_zero_device() => return Ok(Backing::Anonymous),
+        _ => return Err(Errno::ENODEV),
     }
     let kind = match (shared, may_write) {
         (false, _) => FileMapping::Private,

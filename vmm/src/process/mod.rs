@@ -34,6 +34,7 @@ pub use thread::{Thread, ThreadCtx};
 
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::linux::fs::Files;
+use crate::linux::proc::Facts;
 use crate::linux::signal::SignalActions;
 use crate::report::stats::{Phase, Stats};
 use crate::space::Space;
@@ -67,6 +68,9 @@ pub struct Process {
     pub clock: Mutex<GuestClock>,
     /// Counters.
     pub stats: Stats,
+    /// What `/proc` tells of it and does not change.
+    pub(crate) facts: Facts,
+    tsc_khz: Option<u32>,
     /// Its file, for reports.
     pub(crate) executable: Executable,
     stopping: AtomicBool,
@@ -92,6 +96,11 @@ impl Process {
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
         UserMemory::new(self, vh)
+    }
+
+    /// How fast the time-stamp counter counts, if the host says.
+    pub(crate) fn tsc_khz(&self) -> Option<u32> {
+        self.tsc_khz
     }
 
     /// Whether the process is coming to its end; threads leave at their next exit.

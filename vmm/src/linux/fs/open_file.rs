@@ -13,7 +13,7 @@ use rustix::fs::{FileType, OFlags};
 
 use super::host;
 use super::resolve::Base;
-use super::tree::{GrantRoot, NodeId};
+use super::tree::{GrantRoot, NodeId, Text};
 
 /// What kind of file a description refers to, as far as serving calls depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub enum Kind {
     EventFd,
     /// A symbolic link itself, opened with `O_PATH`.
     Link,
+    /// A file whose content is made when it is opened: most of `/proc`.
+    Pseudo,
     /// Something without a file type.
     Other,
 }
@@ -60,6 +62,8 @@ enum Handle {
     Dir(Arc<Dir>),
     /// The descriptor is a placeholder opened with `O_PATH`, good for nothing.
     Node(NodeId, OwnedFd),
+    /// A memory file with the content, which nothing but our own functions changes.
+    Text(Text, OwnedFd),
 }
 
 /// An open file description.
@@ -117,12 +121,50 @@ impl OpenFile {
         })
     }
 
+    /// An open file with a content of our making. `fd` is a memory file with it.
+    pub(super) fn pseudo(text: Text, fd: OwnedFd, flags: OFlags) -> OpenFile {
+        let path_only = flags.contains(OFlags::PATH);
+        let mode = flags & OFlags::RWMODE;
+        OpenFile {
+            handle: Handle::Text(text, fd),
+            kind: Kind::Pseudo,
+            origin: Origin::Shared,
+            read: !path_only && mode != OFlags::WRONLY,
+            write: !path_only && mode != OFlags::RDONLY,
+            path_only,
+            nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            position: AtomicU64::new(0),
+        }
+    }
+
+    /// What an open file of that kind tells of.
+    pub(super) fn text(&self) -> Option<Text> {
+        match self.handle {
+            Handle::Text(text, _) => Some(text),
+            Handle::Fd(_) | Handle::Dir(_) | Handle::Node(..) => None,
+        }
+    }
+
+    /// Whether it is in our own tree, and so without anything on the host behind it.
+    pub(super) fn is_synthetic(&self) -> bool {
+        matches!(self.handle, Handle::Node(..) | Handle::Text(..))
+    }
+
+    /// The access mode it was opened with.
+    pub(super) fn mode(&self) -> OFlags {
+        match (self.read, self.write) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            _ => OFlags::RDONLY,
+        }
+    }
+
     /// The host descriptor, for data transfer, `poll` and `mmap`. For a synthetic directory
     /// it is a placeholder on which every such call fails with `EBADF`.
     #[must_use]
     pub fn host_fd(&self) -> BorrowedFd<'_> {
         match &self.handle {
-            Handle::Fd(fd) | Handle::Node(_, fd) => fd.as_fd(),
+            Handle::Fd(fd) | Handle::Node(_, fd) | Handle::Text(_, fd) => fd.as_fd(),
             Handle::Dir(dir) => dir.as_fd(),
         }
     }
@@ -153,6 +195,15 @@ impl OpenFile {
         self.kind
     }
 
+    /// Whether it is `/dev/zero`, which is anonymous memory to whoever maps it.
+    #[must_use]
+    pub fn is_zero_device(&self) -> bool {
+        let zero = |stat: rustix::fs::Stat| {
+            (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 5)
+        };
+        self.kind == Kind::Memory && rustix::fs::fstat(self.host_fd()).is_ok_and(zero)
+    }
+
     /// Whether a read or write may have to wait for somebody else, for as long as they like:
     /// the caller should wait in a way that can be interrupted. Independent of
     /// [`OpenFile::nonblocking`].
@@ -169,6 +220,7 @@ impl OpenFile {
             | Kind::Directory
             | Kind::SyntheticDirectory
             | Kind::Memory
+            | Kind::Pseudo
             | Kind::Link => false,
         }
     }
@@ -195,6 +247,12 @@ impl OpenFile {
             let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
             return Ok(path | OFlags::DIRECTORY);
         }
+        if let Handle::Text(..) = self.handle {
+            let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
+            let mut flags = path | self.mode();
+            flags.set(OFlags::NONBLOCK, self.nonblocking());
+            return Ok(flags);
+        }
         let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
         flags.set(OFlags::NONBLOCK, self.nonblocking());
         Ok(flags)
@@ -211,7 +269,7 @@ impl OpenFile {
                 (wanted & settable) | (now & OFlags::NONBLOCK)
             }
         };
-        if !matches!(self.handle, Handle::Node(..)) {
+        if !self.is_synthetic() {
             rustix::fs::fcntl_setfl(self.host_fd(), flags).map_err(host)?;
         }
         self.mark_nonblocking(wanted.contains(OFlags::NONBLOCK));
@@ -237,7 +295,7 @@ impl OpenFile {
     pub(super) fn node(&self) -> Option<NodeId> {
         match self.handle {
             Handle::Node(id, _) => Some(id),
-            Handle::Fd(_) | Handle::Dir(_) => None,
+            Handle::Fd(_) | Handle::Dir(_) | Handle::Text(..) => None,
         }
     }
 

@@ -10,7 +10,7 @@ use super::open_file::OpenFile;
 pub const DEFAULT_NOFILE: u32 = 1024;
 
 /// The most a limit can be raised to, Linux's usual hard limit on a table.
-const NOFILE_MAX: u32 = 1 << 20;
+pub const NOFILE_MAX: u32 = 1 << 20;
 
 #[derive(Clone, Debug)]
 struct Slot {
