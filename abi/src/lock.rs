@@ -48,6 +48,9 @@ pub mod word {
     pub const READERS_TURN: usize = 4;
     /// One past the last word of the queue that may be in use, counted from its first.
     pub const QUEUE_USED: usize = 5;
+    /// Writers that have looked for readers since [`super::state::READERS`] was set, on the short
+    /// way. Written by the exclusive holder only.
+    pub const LOOKED: usize = 6;
     /// Readers inside, by slot.
     pub const LANES: usize = 8;
     /// Leases of the VMs that own the slots.
@@ -84,6 +87,12 @@ const _: () = {
     assert!(word::QUEUE == word::LEASES + SLOTS);
     assert!(SLOTS < 0xff);
 };
+
+/// So many writers look for readers before one of them clears [`state::READERS`]. A writer that
+/// looks costs some forty instructions more; a reader that finds the bit clear has to take the
+/// long way, out of the guest, which is some ten times that. So where both take turns one reader
+/// in so many does, and where readers have gone for good it is over after so many writers.
+pub const LOOKS: u64 = 16;
 
 /// Access to the 512 words of a lock page.
 ///
@@ -248,8 +257,17 @@ fn try_among_readers<W: LockWords>(words: &W, slot: Slot) -> bool {
     // that reader either comes to see the claim or is seen here.
     let used = words.load(word::SLOTS_USED).min(SLOTS as u64) as usize;
     let free = (0..used).all(|slot| words.load(word::LANES + slot) == 0);
-    words.fetch_sub(word::STATE, if free { state::CLAIM } else { claim });
+    words.fetch_sub(word::STATE, if free { entered(words) } else { claim });
     free
+}
+
+/// Alone inside: what is to be taken from the state to be the owner only. At every [`LOOKS`]th time
+/// [`state::READERS`], too: nobody else clears it while there is an owner.
+fn entered<W: LockWords>(words: &W) -> u64 {
+    let looked = words.load(word::LOOKED).wrapping_add(1);
+    let is_last = looked >= LOOKS;
+    words.store(word::LOOKED, if is_last { 0 } else { looked });
+    if is_last { state::CLAIM | state::READERS } else { state::CLAIM }
 }
 
 /// Gives the lock back; it is given back whatever the answer. On `false` somebody waits: the

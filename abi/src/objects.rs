@@ -146,6 +146,9 @@ pub mod seg_ctl {
     pub const RECOVER: u64 = 4;
     /// `(Lifetime)`: from volatile to persistent or back is `ENOTSUP`.
     pub const SET_LIFETIME: u64 = 5;
+    /// `()`: the caller, who must hold the lock exclusively, declares the content inconsistent, as
+    /// if it had died: it leaves in the middle of a change.
+    pub const MARK_INCONSISTENT: u64 = 6;
 }
 
 /// Which pages map a segment: at most this size, as far as alignment allows.

@@ -5,7 +5,7 @@
 
 use abi::LeaseId;
 use abi::lock::{
-    Acquired, LockWords, Mode, Patience, Slot, Waiting, acquire, release, state, word,
+    Acquired, LOOKS, LockWords, Mode, Patience, Slot, Waiting, acquire, release, state, word,
 };
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence};
 use loom::sync::{Arc, Condvar, Mutex};
@@ -13,7 +13,7 @@ use std::cell::Cell;
 
 const VMS: usize = 3;
 const QUEUE: usize = 3;
-const HEAD: usize = word::QUEUE_USED + 1;
+const HEAD: usize = word::LOOKED + 1;
 
 /// The words that the models use; all others are 0, as nobody has a reason to change them.
 struct Page {
@@ -140,9 +140,9 @@ impl LockWords for Vm {
     }
     fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
         self.step();
-        if index == word::STATE && (delta == state::CLAIM || delta & 0xff == self.number as u64 + 1)
-        {
-            self.alone.set(delta == state::CLAIM);
+        let enters = delta & state::CLAIM != 0 && delta & state::OWNER == 0;
+        if index == word::STATE && (enters || delta & state::OWNER == self.number as u64 + 1) {
+            self.alone.set(enters);
         }
         self.page.word(index).fetch_sub(delta, SeqCst)
     }
@@ -207,9 +207,34 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> u64 {
     runs.load(std::sync::atomic::Ordering::Relaxed)
 }
 
+/// What readers have left before the model begins.
+#[derive(Clone, Copy, Debug)]
+enum Readers {
+    /// None has been there.
+    None,
+    /// Some have, and the next writer on the short way looks for them for the last time.
+    LastLook,
+}
+
+impl Readers {
+    fn have_been(self, page: &Page) {
+        if let Readers::LastLook = self {
+            page.word(word::STATE).store(state::READERS, SeqCst);
+            page.word(word::LOOKED).store(LOOKS - 1, SeqCst);
+        }
+    }
+}
+
 fn living(preemptions: usize, modes: &'static [Mode]) {
+    for readers in [Readers::None, Readers::LastLook] {
+        living_after(readers, preemptions, modes);
+    }
+}
+
+fn living_after(readers: Readers, preemptions: usize, modes: &'static [Mode]) {
     let runs = check(preemptions, move || {
         let page = Arc::new(Page::new());
+        readers.have_been(&page);
         let others: Vec<_> = (1..modes.len())
             .map(|vm| {
                 let page = page.clone();
@@ -223,7 +248,7 @@ fn living(preemptions: usize, modes: &'static [Mode]) {
         assert_eq!(page.word(word::STATE).load(SeqCst) & state::OWNER, 0);
         assert!((0..VMS).all(|vm| page.word(word::LANES + vm).load(SeqCst) == 0));
     });
-    println!("{modes:?}: {runs} interleavings");
+    println!("{readers:?}, {modes:?}: {runs} interleavings");
     assert!(runs > 100, "loom found {runs} interleavings only");
 }
 

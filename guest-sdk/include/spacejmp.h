@@ -121,6 +121,7 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define SEG_CTL_SET_PAGES 3u
 #define SEG_CTL_RECOVER 4u
 #define SEG_CTL_SET_LIFETIME 5u
+#define SEG_CTL_MARK_INCONSISTENT 6u
 
 /* Page policies. */
 #define SEG_PAGES_LARGEST 0u
@@ -317,7 +318,7 @@ SJ_API int seg_detach(vasid_t vid, segid_t sid);
 SJ_API int seg_detach_local(vhandle_t vh, segid_t sid);
 
 /* seg_ctl: a command SEG_CTL_... Returns 0. Fails with EINVAL; ENOENT; EACCES, EPERM, not yours to
- * change, or RECOVER without the lock; EBUSY; EOPNOTSUPP. */
+ * change, or RECOVER or MARK_INCONSISTENT without the exclusive lock; EBUSY; EOPNOTSUPP. */
 SJ_API int seg_ctl(segid_t sid, uint64_t cmd, uint64_t arg);
 
 /* seg_delete: deletes the segment and its content. Returns 0. Fails with ENOENT; EBUSY, a live

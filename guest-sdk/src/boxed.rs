@@ -148,6 +148,8 @@ impl<T, V: Brand> std::fmt::Debug for VBox<T, V> {
 // SAFETY: the address is one of `V`'s heap, and the box owns what lies there. `drop` checks
 // where the thread is.
 unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VBox<T, V> {
+    const HAS_ONE_NICHE: bool = true;
+
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VBox version 1", |writer| writer.part::<T, V>(format_args!("")));
     }

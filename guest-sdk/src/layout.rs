@@ -166,6 +166,28 @@ impl LayoutWriter {
         self.part::<T, V>(format_args!("{name} +{offset}: "));
     }
 
+    /// A field whose type is found out by the way to it.
+    #[doc(hidden)]
+    pub fn field_of<S, T: Storable<V>, V: Brand>(
+        &mut self,
+        name: &str,
+        offset: usize,
+        _way: fn(&S) -> &T,
+    ) {
+        self.field::<T, V>(name, offset);
+    }
+
+    /// The same of a variant's field.
+    #[doc(hidden)]
+    pub fn field_of_variant<S, T: Storable<V>, V: Brand>(
+        &mut self,
+        name: &str,
+        offsets: &mut VariantOffsets,
+        _way: fn(&S) -> Option<&T>,
+    ) {
+        self.field::<T, V>(name, offsets.next::<T>());
+    }
+
     /// A variant of the enum that is being described; `inner` describes its fields.
     pub fn variant(
         &mut self,
@@ -178,6 +200,13 @@ impl LayoutWriter {
         inner(self);
         self.depth -= 1;
     }
+}
+
+/// The alignment of the field that a way leads to.
+#[doc(hidden)]
+#[must_use]
+pub fn align_of_field<S, T>(_way: fn(&S) -> Option<&T>) -> usize {
+    align_of::<T>()
 }
 
 /// Offsets of a variant's fields, which C's rules give one after another.
@@ -258,6 +287,64 @@ mod tests {
         let text = TypeLayout::of::<Tagged, Vas>().text().to_owned();
         assert!(text.contains("Small = 0\n    0 +8: u8"), "{text}");
         assert!(text.contains("1 +16: u64"), "{text}");
+    }
+
+    #[expect(non_upper_case_globals, reason = "names that a derive might have taken for its own")]
+    mod names {
+        use super::*;
+
+        const writer: u8 = 1;
+        const start: u8 = 2;
+        const offset: u8 = 3;
+        const it: u8 = 4;
+        const D_First: u8 = writer + start + offset + it;
+
+        #[derive(Storable)]
+        pub(super) struct Generic<__V>(__V);
+
+        #[derive(Storable)]
+        #[repr(u8)]
+        #[expect(dead_code, reason = "only its layout matters")]
+        pub(super) enum Numbered {
+            First { offset: u8 } = D_First,
+            Second(u16),
+        }
+
+        #[derive(Storable)]
+        pub(super) enum Plain {
+            First = -3,
+            Second,
+            Third = D_First as isize,
+        }
+    }
+
+    #[test]
+    fn a_derive_takes_no_name_from_the_user() {
+        let text = TypeLayout::of::<names::Generic<u8>, Vas>().text().to_owned();
+        assert!(text.contains("0 +0: u8"), "{text}");
+        let text = TypeLayout::of::<names::Numbered, Vas>().text().to_owned();
+        assert!(text.contains("First = 10\n    offset +1: u8"), "{text}");
+        assert!(text.contains("Second = 11\n    0 +2: u16"), "{text}");
+        let text = TypeLayout::of::<names::Plain, Vas>().text().to_owned();
+        assert!(text.contains("First = -3\n  Second = -2\n  Third = 10\n"), "{text}");
+    }
+
+    #[test]
+    fn an_option_whose_none_a_compiler_may_write_in_several_ways_names_the_compiler() {
+        let first = |text: &TypeLayout| TypeLayout::name_in(text.text()).to_owned();
+        for compiler_s_choice in [
+            TypeLayout::of::<Option<bool>, Vas>(),
+            TypeLayout::of::<Option<(u8, Option<char>)>, Vas>(),
+        ] {
+            assert!(first(&compiler_s_choice).starts_with("Option with a niche of rustc "));
+        }
+        for promised in [
+            TypeLayout::of::<Option<u8>, Vas>(),
+            TypeLayout::of::<Option<std::num::NonZero<u8>>, Vas>(),
+            TypeLayout::of::<Option<VBox<u8, Vas>>, Vas>(),
+        ] {
+            assert_eq!(first(&promised), "Option");
+        }
     }
 
     #[test]

@@ -43,7 +43,9 @@
 //! | store a reference, function, trait object, `Rc`, `Vec` | means nothing to the next process | [`Storable`] |
 //! | store a pointer of another VAS | the same | [`Storable`] of that VAS only |
 //!
-//! Each is a test with the compiler's message: `tests/ui`.
+//! Each is a test with the compiler's message: `tests/ui`. What is left is a plain reference in the
+//! hands of a scoped thread, which is somewhere else: it faults there, and reaches no other data.
+//! The book's page "What safe code can and cannot do" lists the attacks that were tried.
 //!
 //! # Floors
 //!

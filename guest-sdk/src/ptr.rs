@@ -134,6 +134,8 @@ impl<T, V: Brand> std::fmt::Debug for VPtr<T, V> {
 // SAFETY: the address is one of `V`'s heap, of a value that is never freed; `VPtr` has the rules
 // of sharing in its methods.
 unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VPtr<T, V> {
+    const HAS_ONE_NICHE: bool = true;
+
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VPtr version 1", |writer| writer.part::<T, V>(format_args!("")));
     }

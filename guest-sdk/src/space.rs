@@ -41,6 +41,17 @@ pub use options::SpaceOptions;
 /// A thread at home goes inside with the `enter` methods, which call a closure with a token
 /// and leave again when it returns, returns early, or panics. The shared ones exclude writers, the
 /// ones with `mut` everybody else: threads, and other programs on the machine.
+///
+/// Spaces whose segments are at the same addresses, as a segment and its clone are, are visited by the
+/// threads of a process one after another: while a thread is inside one, no other thread goes inside
+/// another, and waits for that as for a lock; without a limit of its own no longer than ten
+/// seconds ([`Error::SameAddresses`]).
+///
+/// A change that is broken off is never taken for a whole one. If the closure of a visit to write
+/// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called,
+/// somebody kills it), the space is inconsistent: every visit fails with [`Error::Inconsistent`]
+/// until somebody has called [`recover`](Space::recover). A panic that is caught inside, and an error
+/// that the closure returns, are the closure's own affair.
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
@@ -75,8 +86,9 @@ impl<V: Brand> Space<V> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::AlreadyInside`],
-    /// [`Error::Alloc`] if `init` says so or there is no room for the root object.
+    /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::BrandSpent`],
+    /// [`Error::AlreadyInside`], [`Error::Alloc`] if `init` says so or there is no room for the root
+    /// object.
     pub fn in_memory(
         limit: usize,
         init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
@@ -111,6 +123,8 @@ impl<V: Brand> Space<V> {
     /// - [`Error::NoRoot`]: nobody has made a root object in a segment of the same name.
     /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
     /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
+    /// - [`Error::Replaced`]: it used it for this one, which had another data segment.
+    /// - [`Error::BrandSpent`]: an `init` with it failed and left memory behind.
     /// - [`Error::Damaged`]: what is there cannot be a space.
     /// - [`Error::AlreadyInside`], [`Error::NotUnderSpacejmp`].
     pub fn open(name: &str) -> Result<Space<V>> {
@@ -128,7 +142,7 @@ impl<V: Brand> Space<V> {
         options::open(VmSpace::new(Vas::find(name)?, false)?)
     }
 
-    /// Goes inside although somebody died while writing, calls `repair` with what is there, and
+    /// Goes inside although somebody did not finish writing, calls `repair` with what is there, and
     /// declares it consistent.
     ///
     /// # Errors
@@ -144,7 +158,10 @@ impl<V: Brand> Space<V> {
         let repaired = |v: &mut In<V, Write>| {
             let result = repair(v);
             match &self.backend {
-                Backend::Plain(_) => Ok(result),
+                Backend::Plain(plain) => {
+                    plain.lock.set_inconsistent(false);
+                    Ok(result)
+                }
                 Backend::Vm(vm) => {
                     // SAFETY: `repair` has made it valid, as the caller promises.
                     unsafe { vm.segment.recover() }.map(|()| result)
@@ -164,7 +181,8 @@ impl<V: Brand> Space<V> {
     /// Goes inside to read, together with others who read; waits for those who write.
     ///
     /// # Errors
-    /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Call`] with what
+    /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Changed`];
+    /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with what
     /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch) say. The
     /// closure has not been called then.
     pub fn enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
@@ -301,7 +319,11 @@ impl Backend {
                 let lock = NonNull::from(&plain.lock);
                 let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
                 let vh = place::current().seat.vh;
-                Ok(Target { seat: Seat { vh, plain: Some((lock, access)), ground: None }, heap })
+                Ok(Target {
+                    seat: Seat { vh, plain: Some((lock, access)), ground: None },
+                    heap,
+                    sid: None,
+                })
             }
             Backend::Vm(vm) => vm.target(access),
         }

@@ -39,6 +39,11 @@ use crate::layout::LayoutWriter;
             `enter_mut`, which is exclusive"
 )]
 pub unsafe trait Storable<V: Brand>: Sized + Send + Sync + 'static {
+    /// Whether the type has exactly one value that is none, so that a compiler has no choice of how
+    /// to write `None` of it where that takes no room.
+    #[doc(hidden)]
+    const HAS_ONE_NICHE: bool = false;
+
     /// Describes the type by one call of [`LayoutWriter::describe`].
     fn layout(writer: &mut LayoutWriter);
 }
@@ -62,6 +67,8 @@ macro_rules! nonzero {
     ($($inner:ty),*) => {$(
         // SAFETY: plain bits, without addresses.
         unsafe impl<V: Brand> Storable<V> for NonZero<$inner> {
+            const HAS_ONE_NICHE: bool = true;
+
             fn layout(writer: &mut LayoutWriter) {
                 let name = concat!("NonZero<", stringify!($inner), ">");
                 writer.describe::<NonZero<$inner>>(name, |_| {});
@@ -96,12 +103,18 @@ unsafe impl<V: Brand, T: Storable<V>, const N: usize> Storable<V> for [T; N] {
 }
 
 /// The language leaves open where an `Option` keeps its content: size and alignment tell a niche
-/// from a tag, and compilers have not moved either so far. An enum of one's own with
-/// `repr(u8)` has a layout that is promised.
+/// from a tag, and compilers have not moved either so far. Which values of a niche stand for `None`
+/// they have changed: where there is a choice, the layout names the compiler, and another one is
+/// refused. An enum of one's own with `repr(u8)` has a layout that is promised.
 // SAFETY: its content is.
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Option<T> {
     fn layout(writer: &mut LayoutWriter) {
-        writer.describe::<Self>("Option", |writer| writer.part::<T, V>(format_args!("")));
+        let in_niche = size_of::<Option<T>>() == size_of::<T>();
+        let name = match in_niche && !T::HAS_ONE_NICHE {
+            true => concat!("Option with a niche of ", env!("SPACEJMP_COMPILER")),
+            false => "Option",
+        };
+        writer.describe::<Self>(name, |writer| writer.part::<T, V>(format_args!("")));
     }
 }
 

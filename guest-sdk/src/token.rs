@@ -7,7 +7,9 @@
 //! of the witness [`At`]; both are parts of one `&mut In`. Shared data ([`crate::VPtr`]) are
 //! written with the whole `&mut In`, so nothing else of the VAS is borrowed meanwhile.
 //!
-//! Tokens are neither `Send` nor `Sync`: another thread is somewhere else.
+//! Tokens are neither `Send` nor `Sync`: another thread is somewhere else. Plain references that were
+//! borrowed with one are both, and no type can forbid it: `space/ground.rs` sees to it that they
+//! reach nothing else in other threads.
 
 use std::marker::PhantomData;
 use std::ops::Deref;

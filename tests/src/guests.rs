@@ -209,7 +209,11 @@ fn compile(name: &str, link: Link) -> PathBuf {
     };
     let path = folder.join(link.file_name(name));
     let include = workspace().join("guest-sdk/include");
-    if is_newer(&path, &source) && is_newer(&path, &include.join("spacejmp.h")) {
+    let own = workspace().join("tests/guests/include");
+    let headers = fs::read_dir(&own).unwrap_or_else(|err| panic!("{}: {err}", own.display()));
+    let mut headers = headers.map(|entry| entry.expect("a listed folder has entries").path());
+    let is_fresh = is_newer(&path, &source) && is_newer(&path, &include.join("spacejmp.h"));
+    if is_fresh && headers.all(|header| is_newer(&path, &header)) {
         return path;
     }
     let fresh = path.with_extension("new");

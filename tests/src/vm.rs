@@ -186,6 +186,16 @@ impl Run {
         }
     }
 
+    /// Makes a VM with the program in it, which runs once somebody calls
+    /// `Process::run_to_end`. Its files are thrown away.
+    ///
+    /// # Errors
+    /// Whatever the VMM says.
+    pub fn prepare(&self) -> Result<Arc<Process>, StartError> {
+        let file = || OwnedFd::from(file_with(b""));
+        Process::start(self.config([OwnedFd::from(file_with(&self.stdin)), file(), file()]))
+    }
+
     /// Starts it in a VM, or says why that is not possible.
     ///
     /// # Errors
@@ -196,7 +206,13 @@ impl Run {
         let same = |file: &File| OwnedFd::from(file.try_clone().expect("a file can be cloned"));
         let began = Instant::now();
         let process = Process::start(self.config([same(&stdin), same(&stdout), same(&stderr)]))?;
-        Ok(Running { process, stdout, stderr, began })
+        let (done, ended) = mpsc::channel();
+        let runner = process.clone();
+        let runner = std::thread::spawn(move || {
+            // Nobody listens to a run whose end nobody waits for.
+            let _ = done.send(runner.wait());
+        });
+        Ok(Running { process, stdout, stderr, began, ended, runner })
     }
 
     /// Runs it in a VM to its end.
@@ -272,6 +288,8 @@ pub struct Running {
     stdout: File,
     stderr: File,
     began: Instant,
+    ended: mpsc::Receiver<Outcome>,
+    runner: std::thread::JoinHandle<()>,
 }
 
 impl Running {
@@ -297,20 +315,14 @@ impl Running {
     #[must_use]
     pub fn wait(mut self, timeout: Duration) -> Ended {
         const GRACE: Duration = Duration::from_secs(60);
-        let (done, waited) = mpsc::channel();
-        let process = self.process.clone();
-        let waiter = std::thread::spawn(move || {
-            let outcome = process.wait();
-            let _ = done.send(outcome);
-        });
-        let outcome = waited.recv_timeout(timeout).or_else(|_| {
+        let outcome = self.ended.recv_timeout(timeout).or_else(|_| {
             self.process.stop(Outcome::TimedOut);
-            waited.recv_timeout(pace::limit(GRACE))
+            self.ended.recv_timeout(pace::limit(GRACE))
         });
         let Ok(outcome) = outcome else {
             panic!("the VM hangs: not ended {GRACE:?} after it was stopped");
         };
-        waiter.join().expect("waiting does not panic");
+        self.runner.join().expect("waiting does not panic");
         Ended {
             outcome,
             elapsed: self.began.elapsed(),

@@ -67,6 +67,7 @@ fn twin() -> String {
     same("SEG_CTL_SET_LOCKABLE", seg_ctl::SET_LOCKABLE);
     same("SEG_CTL_SET_PAGES", seg_ctl::SET_PAGES);
     same("SEG_CTL_RECOVER", seg_ctl::RECOVER);
+    same("SEG_CTL_MARK_INCONSISTENT", seg_ctl::MARK_INCONSISTENT);
     same("SEG_CTL_SET_LIFETIME", seg_ctl::SET_LIFETIME);
     same("SEG_READ", abi::Right::Read.raw());
     same("SEG_WRITE", abi::Right::Write.raw());

@@ -1,4 +1,4 @@
-//! The event loop of a running process, through the library. Needs /dev/kvm.
+//! The event loop of a process process, through the library. Needs /dev/kvm.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -19,26 +19,25 @@ fn supervise(seconds: f64) -> Supervise<'static> {
 #[test]
 fn a_time_limit_of_nothing_ends_a_program_at_once() {
     for name in ["spin", "sleeper"] {
-        let running = Run::new(guests::rust(name)).start().expect("it starts");
+        let process = Run::new(guests::rust(name)).prepare().expect("it starts");
         let since = Instant::now();
-        assert_eq!(running.process.run_to_end(supervise(0.0)), Outcome::TimedOut);
+        assert_eq!(process.run_to_end(supervise(0.0)), Outcome::TimedOut);
         assert!(since.elapsed() < slack(), "{name}: {:?}", since.elapsed());
     }
 }
 
 #[test]
 fn the_first_reason_to_end_is_the_one_that_is_told() {
-    let running = Run::new(guests::rust("sleeper")).start().expect("it starts");
-    running.process.stop(Outcome::Interrupted { signal: 2 });
-    running.process.stop(Outcome::Exited(0));
-    let outcome = running.process.run_to_end(supervise(0.0));
+    let process = Run::new(guests::rust("sleeper")).prepare().expect("it starts");
+    process.stop(Outcome::Interrupted { signal: 2 });
+    process.stop(Outcome::Exited(0));
+    let outcome = process.run_to_end(supervise(0.0));
     assert_eq!(outcome, Outcome::Interrupted { signal: 2 });
 }
 
 #[test]
 fn stopping_from_another_thread_wakes_the_loop() {
-    let running = Run::new(guests::rust("spin")).start().expect("it starts");
-    let process = running.process.clone();
+    let process = Run::new(guests::rust("spin")).prepare().expect("it starts");
     let since = Instant::now();
     let outcome = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -54,8 +53,7 @@ fn stopping_from_another_thread_wakes_the_loop() {
 #[test]
 fn a_task_asked_for_while_the_loop_runs_is_called_every_second() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
-    let running = Run::new(guests::rust("sleeper")).start().expect("it starts");
-    let process = running.process.clone();
+    let process = Run::new(guests::rust("sleeper")).prepare().expect("it starts");
     let since = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {

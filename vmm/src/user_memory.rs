@@ -186,14 +186,14 @@ impl<'a> UserMemory<'a> {
         Err(Errno::ENAMETOOLONG)
     }
 
-    /// An aligned 32-bit word, for a host futex on it.
+    /// An aligned 32-bit word, for a host futex on it that accesses it that way.
     ///
     /// # Errors
     /// `EINVAL` when unaligned, `EFAULT` when not accessible.
-    pub fn futex_word(&self, gva: u64) -> Result<FutexWord<'a>, Errno> {
+    pub fn futex_word(&self, gva: u64, access: Access) -> Result<FutexWord<'a>, Errno> {
         if !gva.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
-        self.ranges(gva, 4, Access::Read).map(FutexWord)
+        self.ranges(gva, 4, access).map(FutexWord)
     }
 }

@@ -1,21 +1,56 @@
-//! The description of a type's fields and variants. Each field is asserted to be `Storable` by
-//! the call that describes it, in the function's body and not in a bound: a recursive type would
-//! be a condition of itself there, and the compiler's message would not point at the field.
+//! The description of a type's fields and variants.
+//!
+//! No type of a field is written down here: an attribute macro that stands behind the derive changes
+//! the type after it was read, and a macro in the place of a type may give another one each time it
+//! is expanded. What is described is what the compiler finds in the value: each field is reached by
+//! a pattern that names all fields, in a function that nobody calls, and its type is taken from
+//! there, without anything that could convert it. That the type is `Storable` is asserted by the
+//! call that describes it, in the function's body and not in a bound: a recursive type would be a
+//! condition of itself there, and the compiler's message would not point at the field.
+//!
+//! Names that are introduced begin with `__spacejmp`, so that they are no constant of the user's.
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DataEnum, DeriveInput, Field, Fields, Index, Variant};
+use syn::{Data, DataEnum, DeriveInput, Field, Fields, Ident, Index, Variant};
 
 use crate::input::{Repr, Target};
 
-/// The body of `Storable::layout`.
+/// The names of what the description uses.
+struct Names {
+    writer: Ident,
+    it: Ident,
+    offsets: Ident,
+    start: Ident,
+    number: Ident,
+}
+
+impl Names {
+    fn new() -> Names {
+        Names {
+            writer: name("writer"),
+            it: name("it"),
+            offsets: name("offsets"),
+            start: name("start"),
+            number: name("number"),
+        }
+    }
+}
+
+/// A name that is introduced.
+pub(crate) fn name(name: &str) -> Ident {
+    Ident::new(&format!("__spacejmp_{name}"), Span::mixed_site())
+}
+
+/// The body of `Storable::layout`, whose argument is called `__spacejmp_writer`.
 pub(crate) fn describe(item: &DeriveInput, target: &Target) -> syn::Result<TokenStream> {
     let repr = Repr::of(item)?;
     let vas = target.path();
+    let names = Names::new();
     let (kind, parts) = match &item.data {
-        Data::Struct(data) => ("struct", struct_fields(&data.fields, &vas)),
-        Data::Enum(data) => ("enum", variants(data, &repr, &vas)?),
+        Data::Struct(data) => ("struct", struct_fields(&data.fields, &vas, &names)),
+        Data::Enum(data) => ("enum", variants(data, &repr, &vas, &names)?),
         Data::Union(_) => {
             let message = "a union cannot be `Storable`: nothing says which field is valid; use \
                            an enum with #[repr(u8)]";
@@ -23,9 +58,10 @@ pub(crate) fn describe(item: &DeriveInput, target: &Target) -> syn::Result<Token
         }
     };
     let name = format!("{kind} {}", item.ident);
+    let writer = &names.writer;
     Ok(quote! {
-        writer.describe::<Self>(#name, |writer| {
-            let _ = &writer;
+        #writer.describe::<Self>(#name, |#writer| {
+            let _ = &#writer;
             #parts
         });
     })
@@ -39,17 +75,38 @@ fn label(index: usize, field: &Field) -> (TokenStream, String) {
     }
 }
 
-fn struct_fields(fields: &Fields, vas: &TokenStream) -> TokenStream {
-    let calls = fields.iter().enumerate().map(|(index, field)| {
-        let (member, name) = label(index, field);
-        let ty = &field.ty;
-        let offset = quote!(::core::mem::offset_of!(Self, #member));
-        quote_spanned!(ty.span()=> writer.field::<#ty, #vas>(#name, #offset);)
+/// `{ a: _, b: it, c: _ }`: a pattern of all fields, with a name for one of them.
+fn pattern(fields: &Fields, wanted: Option<usize>, it: &Ident) -> TokenStream {
+    let parts = fields.iter().enumerate().map(|(index, field)| {
+        let (member, _) = label(index, field);
+        if Some(index) == wanted { quote!(#member: #it) } else { quote!(#member: _) }
     });
-    quote!(#(#calls)*)
+    quote!({ #(#parts),* })
 }
 
-fn variants(data: &DataEnum, repr: &Repr, vas: &TokenStream) -> syn::Result<TokenStream> {
+fn struct_fields(fields: &Fields, vas: &TokenStream, names: &Names) -> TokenStream {
+    let Names { writer, it, .. } = names;
+    let calls = fields.iter().enumerate().map(|(index, field)| {
+        let (member, name) = label(index, field);
+        let pattern = pattern(fields, Some(index), it);
+        let of = quote_spanned!(field.ty.span()=> |Self #pattern: &Self| #it);
+        let offset = quote!(::core::mem::offset_of!(Self, #member));
+        quote_spanned!(field.ty.span()=> #writer.field_of::<Self, _, #vas>(#name, #offset, #of);)
+    });
+    // For a struct without fields, too: behind the derive it may have some.
+    let pattern = pattern(fields, None, it);
+    quote! {
+        let _ = |Self #pattern: &Self| ();
+        #(#calls)*
+    }
+}
+
+fn variants(
+    data: &DataEnum,
+    repr: &Repr,
+    vas: &TokenStream,
+    names: &Names,
+) -> syn::Result<TokenStream> {
     let with_fields = data.variants.iter().find(|variant| !variant.fields.is_empty());
     if let (Repr::Rust, Some(variant)) = (repr, with_fields) {
         let message = "an enum whose variants have fields needs a layout that is promised to be \
@@ -57,68 +114,84 @@ fn variants(data: &DataEnum, repr: &Repr, vas: &TokenStream) -> syn::Result<Toke
         return Err(syn::Error::new(variant.ident.span(), message));
     }
     let tag = match repr {
-        Repr::Integer(integer) | Repr::C(Some(integer)) => quote!(#integer),
+        Repr::Integer(integer) | Repr::C(Some(integer)) => quote!(::core::primitive::#integer),
         Repr::C(None) => quote!(::core::ffi::c_int),
-        Repr::Rust => quote!(isize),
+        Repr::Rust => quote!(::core::primitive::isize),
     };
-    let start = payload_start(data, repr, &tag);
+    let Names { start, it, number, .. } = names;
+    let first = payload_start(data, repr, &tag, names);
+    // Without fields the compiler tells the numbers itself.
+    let is_plain = data.variants.iter().all(|variant| matches!(variant.fields, Fields::Unit));
     let mut calls = Vec::new();
-    let mut previous = None;
+    let mut value = quote!(0);
     for variant in &data.variants {
-        let number = format_ident!("D_{}", variant.ident);
-        let value = match (&variant.discriminant, previous) {
-            (Some((_, value)), _) => quote!(#value),
-            (None, None) => quote!(0),
-            (None, Some(previous)) => quote!(#previous + 1),
-        };
-        calls.push(one_variant(variant, &number, &tag, &value, vas));
-        previous = Some(number);
+        if let Some((_, given)) = &variant.discriminant {
+            value = quote!(#given);
+        }
+        let name = &variant.ident;
+        calls.push(if is_plain {
+            quote!(let #number = Self::#name as ::core::primitive::i128;)
+        } else {
+            quote!(let #number: #tag = #value;)
+        });
+        calls.push(one_variant(variant, vas, names));
+        value = quote!(#number + 1);
     }
+    let all = data.variants.iter().map(|variant| {
+        let (name, pattern) = (&variant.ident, pattern(&variant.fields, None, it));
+        quote!(Self::#name #pattern => ())
+    });
     Ok(quote! {
+        let _ = |#it: &Self| match *#it { #(#all),* };
         #[allow(unused_variables)]
-        let start: usize = #start;
+        let #start: ::core::primitive::usize = #first;
         #(#calls)*
     })
 }
 
+/// A function that nobody calls, from the enum to one of its fields.
+fn way_to(variant: &Variant, index: usize, it: &Ident) -> TokenStream {
+    let (name, pattern) = (&variant.ident, pattern(&variant.fields, Some(index), it));
+    quote! {
+        |#it: &Self| match #it {
+            Self::#name #pattern => ::core::option::Option::Some(#it),
+            #[allow(unreachable_patterns)]
+            _ => ::core::option::Option::None,
+        }
+    }
+}
+
 /// Where the fields of variants begin: behind the tag, with `repr(C)` aligned for all of them.
-fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream) -> TokenStream {
-    let types = data.variants.iter().flat_map(|variant| &variant.fields).map(|field| &field.ty);
+fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream, names: &Names) -> TokenStream {
+    let ways = data.variants.iter().flat_map(|variant| {
+        (0..variant.fields.len()).map(|index| way_to(variant, index, &names.it))
+    });
     match repr {
-        Repr::C(_) => quote! {{
-            let mut align = 1;
-            #(if ::core::mem::align_of::<#types>() > align {
-                align = ::core::mem::align_of::<#types>();
-            })*
-            ::core::mem::size_of::<#tag>().next_multiple_of(align)
-        }},
+        Repr::C(_) => quote! {
+            ::core::mem::size_of::<#tag>()
+                .next_multiple_of([1, #(::spacejmp::layout::align_of_field(#ways)),*]
+                .into_iter().fold(1, ::core::cmp::Ord::max))
+        },
         Repr::Rust | Repr::Integer(_) => quote!(::core::mem::size_of::<#tag>()),
     }
 }
 
-fn one_variant(
-    variant: &Variant,
-    number: &proc_macro2::Ident,
-    tag: &TokenStream,
-    value: &TokenStream,
-    vas: &TokenStream,
-) -> TokenStream {
+fn one_variant(variant: &Variant, vas: &TokenStream, names: &Names) -> TokenStream {
     let name = variant.ident.to_string();
+    let Names { writer, it, offsets, start, number } = names;
     let fields = variant.fields.iter().enumerate().map(|(index, field)| {
         let (_, name) = label(index, field);
-        let ty = &field.ty;
-        quote_spanned! {ty.span()=>
-            let offset = offsets.next::<#ty>();
-            writer.field::<#ty, #vas>(#name, offset);
+        let way = way_to(variant, index, it);
+        let of = quote_spanned!(field.ty.span()=> #way);
+        quote_spanned! {field.ty.span()=>
+            #writer.field_of_variant::<Self, _, #vas>(#name, &mut #offsets, #of);
         }
     });
     quote! {
-        #[allow(non_upper_case_globals)]
-        const #number: #tag = #value;
-        writer.variant(#name, #number as i128, |writer| {
-            let _ = &writer;
+        #writer.variant(#name, #number as ::core::primitive::i128, |#writer| {
+            let _ = &#writer;
             #[allow(unused_variables, unused_mut)]
-            let mut offsets = ::spacejmp::layout::VariantOffsets::new(start);
+            let mut #offsets = ::spacejmp::layout::VariantOffsets::new(#start);
             #(#fields)*
         });
     }

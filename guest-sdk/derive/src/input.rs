@@ -1,6 +1,6 @@
 //! What the derive macro is given: the attribute, the generic parameters, the representation.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::{DeriveInput, GenericParam, Generics, Ident, Type, parse_quote};
 
@@ -27,7 +27,7 @@ impl Target {
                 Ok(())
             })?;
         }
-        Ok(vas.map_or_else(|| Target::Every(format_ident!("__V")), Target::Vas))
+        Ok(vas.map_or_else(|| Target::Every(unused_name(item)), Target::Vas))
     }
 
     /// How it is written in the implementation.
@@ -60,6 +60,24 @@ impl Target {
             generics.params.insert(lifetimes, parameter);
         }
     }
+}
+
+/// A name for a type parameter that does not stand anywhere in the item: the parameter would hide
+/// what the user means by it.
+fn unused_name(item: &DeriveInput) -> Ident {
+    let mut name = String::from("__V");
+    while stands_in(item.to_token_stream(), &name) {
+        name.push('_');
+    }
+    format_ident!("{name}")
+}
+
+fn stands_in(tokens: TokenStream, name: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == name,
+        TokenTree::Group(group) => stands_in(group.stream(), name),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
 }
 
 /// How the representation attribute lays out an enum with fields.

@@ -21,6 +21,15 @@ use input::Target;
 ///
 /// An enum whose variants have fields needs a layout that is promised: `#[repr(u8)]` or another
 /// integer, or `#[repr(C)]`. Unions and packed types are refused.
+///
+/// **Deriving `Storable` makes every field public** to all programs that may write to the address
+/// space, as deriving `Deserialize` does to whoever writes the text: another program with a type of
+/// the same layout sets fields that are private here. What `unsafe` code relies on must not be such
+/// a field.
+///
+/// Fields are described as the compiler has them, whatever an attribute macro behind the derive, or a
+/// macro in the place of a type, has made of them. The representation and the numbers of variants
+/// that have fields are those that stand behind the derive: a macro must not change these.
 #[proc_macro_derive(Storable, attributes(storable))]
 pub fn derive_storable(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
@@ -29,6 +38,7 @@ pub fn derive_storable(item: TokenStream) -> TokenStream {
 
 fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let target = Target::of(item)?;
+    let writer = body::name("writer");
     let body = body::describe(item, &target)?;
     let name = &item.ident;
     let mut generics = item.generics.clone();
@@ -40,7 +50,7 @@ fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         // SAFETY: every part of the type is `Storable`, which the body checks.
         #[automatically_derived]
         unsafe impl #impl_generics ::spacejmp::Storable<#vas> for #name #type_generics #where_clause {
-            fn layout(writer: &mut ::spacejmp::layout::LayoutWriter) {
+            fn layout(#writer: &mut ::spacejmp::layout::LayoutWriter) {
                 #body
             }
         }

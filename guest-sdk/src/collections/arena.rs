@@ -203,6 +203,8 @@ impl<T: 'static, V: Brand> VKey<V> for VId<T> {
 
 // SAFETY: two numbers.
 unsafe impl<T: 'static, V: Brand> Storable<V> for VId<T> {
+    const HAS_ONE_NICHE: bool = true;
+
     /// Of what it names, the arena's layout tells.
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VId version 1", |_| {});

@@ -201,6 +201,8 @@ impl<V: Brand> fmt::Debug for VString<V> {
 
 // SAFETY: its bytes are.
 unsafe impl<V: Brand> Storable<V> for VString<V> {
+    const HAS_ONE_NICHE: bool = true;
+
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VString version 1", |writer| {
             writer.part::<VVec<u8, V>, V>(format_args!(""));

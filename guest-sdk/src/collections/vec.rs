@@ -420,6 +420,8 @@ impl<T, V: Brand> fmt::Debug for VVec<T, V> {
 // SAFETY: its memory is `V`'s and owned by it, or it has none; `drop` checks where the thread
 // is. An empty vector's address is that of no memory, and never used.
 unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VVec<T, V> {
+    const HAS_ONE_NICHE: bool = true;
+
     fn layout(writer: &mut LayoutWriter) {
         let name = format_args!("VVec version 1, words {}", words::of_vec()).to_string();
         writer.describe::<Self>(name, |writer| writer.part::<T, V>(format_args!("")));

@@ -170,6 +170,8 @@ impl<T, V: Brand> std::fmt::Debug for VSlice<T, V> {
 // SAFETY: the address is one of `V`'s heap, of values that are never freed; `VSlice` has the
 // rules of sharing in its methods. An empty slice's address is never used.
 unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VSlice<T, V> {
+    const HAS_ONE_NICHE: bool = true;
+
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VSlice version 1", |writer| writer.part::<T, V>(format_args!("")));
     }

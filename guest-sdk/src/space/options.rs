@@ -60,7 +60,8 @@ impl<V: Brand> SpaceOptions<V> {
     }
 
     /// The address of its data, a multiple of 2 MiB. Without it: where no other segment of the
-    /// store is, so that a pointer used in the wrong VAS faults.
+    /// store is, so that a pointer used in the wrong VAS faults, and spaces are not in each other's
+    /// way ([`Error::SameAddresses`]).
     pub fn base(mut self, base: u64) -> SpaceOptions<V> {
         self.base = base;
         self
@@ -86,12 +87,13 @@ impl<V: Brand> SpaceOptions<V> {
 
     /// Makes the space `name`: a VAS and a lockable segment, both of that name, with the root object
     /// that `init` gives. If `init` fails, or panics, both are deleted again, unless somebody else
-    /// has made a root object meanwhile.
+    /// has made a root object meanwhile. If it has left memory allocated by then, a `VPtr` that it
+    /// made or an owner that it gave to its caller, the brand is not used again in this process.
     ///
     /// # Errors
     /// [`Error::Call`] with `EEXIST` if there is a VAS or segment of that name; what making them
     /// can give; [`Error::Alloc`] if `init` says so; [`Error::BrandTaken`];
-    /// [`Error::AlreadyInside`]; [`Error::NotUnderSpacejmp`].
+    /// [`Error::BrandSpent`]; [`Error::AlreadyInside`]; [`Error::NotUnderSpacejmp`].
     pub fn create(
         &self,
         name: &str,

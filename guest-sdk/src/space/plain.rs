@@ -8,12 +8,12 @@
 use std::alloc::Layout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use abi::Errno;
 
-use super::seat::{Access, Wait};
+use super::seat::{Access, Arrival, Wait};
 use crate::alloc::SpaceHeap;
 use crate::{place, scope};
 
@@ -45,10 +45,24 @@ pub(crate) struct PlainLock {
     /// Readers inside; -1 for a writer.
     inside: Mutex<isize>,
     left: Condvar,
+    /// A writer has left in the middle of a change, and nobody has recovered the content.
+    inconsistent: AtomicBool,
 }
 
 impl PlainLock {
-    pub(crate) fn lock(&self, access: Access, wait: Wait) -> Result<(), Errno> {
+    pub(crate) fn lock(&self, access: Access, wait: Wait) -> Result<Arrival, Errno> {
+        self.wait(access, wait)?;
+        // Relaxed, here and below: written and read with the lock held.
+        let inconsistent = self.inconsistent.load(Ordering::Relaxed);
+        Ok(if inconsistent { Arrival::OwnerDead } else { Arrival::Sound })
+    }
+
+    /// Declares the content consistent, or not. The caller holds the lock exclusively.
+    pub(crate) fn set_inconsistent(&self, inconsistent: bool) {
+        self.inconsistent.store(inconsistent, Ordering::Relaxed);
+    }
+
+    fn wait(&self, access: Access, wait: Wait) -> Result<(), Errno> {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match (access, *inside) {

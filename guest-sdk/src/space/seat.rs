@@ -68,11 +68,12 @@ impl Seat {
     pub(crate) unsafe fn go(self, to: Seat, wait: Wait) -> Result<Arrival, Errno> {
         self.unlock();
         let result = match to.lock(wait) {
-            Ok(()) if to.vh != self.vh => {
+            Ok(arrival) if to.vh != self.vh => {
                 // SAFETY: the caller's promise.
-                unsafe { switch(to.vh, wait) }.inspect_err(|_| to.unlock())
+                let switched = unsafe { switch(to.vh, wait) }.inspect_err(|_| to.unlock());
+                switched.map(|other| if arrival == Arrival::Sound { other } else { arrival })
             }
-            other => other.map(|()| Arrival::Sound),
+            other => other,
         };
         if result.is_err() {
             // To where the thread is still, locking does not fail.
@@ -82,16 +83,17 @@ impl Seat {
     }
 
     /// What the SDK itself keeps of a place, before the switch.
-    fn lock(self, wait: Wait) -> Result<(), Errno> {
+    fn lock(self, wait: Wait) -> Result<Arrival, Errno> {
+        let mut arrival = Arrival::Sound;
         if let Some((lock, access)) = self.plain {
             // SAFETY: it outlives the stay.
-            unsafe { lock.as_ref() }.lock(access, wait)?;
+            arrival = unsafe { lock.as_ref() }.lock(access, wait)?;
         }
         if let Some(ground) = self.ground {
             // SAFETY: it outlives the stay.
             unsafe { ground.as_ref() }.enter(wait)?;
         }
-        Ok(())
+        Ok(arrival)
     }
 
     fn unlock(self) {

@@ -137,8 +137,8 @@ fn a_thread_has_one_chain_of_tokens() {
 }
 
 #[test]
-fn a_panic_inside_leaves() {
-    brand! { Panics => u8, Deeper => u8 }
+fn a_panic_inside_leaves_and_what_was_being_written_counts_as_unfinished() {
+    brand! { Panics => u8, Deeper => u8, Read => u8 }
     let space = Space::<Panics>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let deeper = Space::<Deeper>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let caught = std::panic::catch_unwind(|| {
@@ -146,8 +146,30 @@ fn a_panic_inside_leaves() {
     });
     assert!(caught.is_err());
     assert_eq!(inside::<Panics>(), Inside::Elsewhere);
+    for space in [&space.try_enter_mut(|_| ()), &deeper.try_enter(|_| ())] {
+        assert!(matches!(space, Err(Error::Inconsistent { .. })), "{space:?}");
+    }
+    // SAFETY: the root objects are numbers, any of which is valid.
+    unsafe { space.recover(|_| ()) }.unwrap();
     assert_eq!(space.try_enter_mut(|v| *v.root()), Ok(0));
-    assert_eq!(deeper.try_enter_mut(|v| *v.root()), Ok(0));
+    // SAFETY: as above.
+    unsafe { deeper.recover(|_| ()) }.unwrap();
+    assert_eq!(deeper.try_enter(|v| *v.root()), Ok(0));
+
+    let read = Space::<Read>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    let caught = std::panic::catch_unwind(|| read.enter(|_| panic!("on purpose")));
+    assert!(caught.is_err());
+    assert_eq!(read.try_enter_mut(|v| *v.root()), Ok(0), "a reader changes nothing");
+    let caught = read.enter_mut(|_| std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+    assert_eq!(caught, Ok(true));
+    assert_eq!(
+        read.try_enter_mut(|v| *v.root()),
+        Ok(0),
+        "what is caught inside breaks nothing off"
+    );
+    let refused: Result<Result<(), u8>, _> = read.enter_mut(|_| Err(1));
+    assert_eq!(refused, Ok(Err(1)));
+    assert_eq!(read.try_enter_mut(|v| *v.root()), Ok(0), "an error is a way to return");
 }
 
 #[test]

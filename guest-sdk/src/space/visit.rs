@@ -9,6 +9,7 @@ use super::seat::{Access, Arrival, Seat, Wait};
 use crate::alloc::SpaceHeap;
 use crate::brand::Brand;
 use crate::place::{self, Place, Scope};
+use crate::sys::{SegId, seg_command, seg_ctl};
 use crate::token::{At, Mode};
 
 /// Where a visit goes.
@@ -16,6 +17,25 @@ use crate::token::{At, Mode};
 pub(crate) struct Target {
     pub(crate) seat: Seat,
     pub(crate) heap: NonNull<dyn SpaceHeap>,
+    /// The segment that holds the content; `None` in plain memory.
+    pub(crate) sid: Option<SegId>,
+}
+
+impl Target {
+    /// Says of the content, which the thread holds exclusively, that a change of it was broken off.
+    #[cold]
+    fn mark_inconsistent(&self) {
+        if let Some((lock, Access::Exclusive)) = self.seat.plain {
+            // SAFETY: it outlives the visit.
+            unsafe { lock.as_ref() }.set_inconsistent(true);
+        }
+        let marked = self.sid.map_or(Ok(()), |sid| seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
+        if let Err(errno) = marked {
+            // The end of the process inside says it, too.
+            eprintln!("spacejmp: a broken change cannot be marked: {errno}; the process ends");
+            std::process::abort()
+        }
+    }
 }
 
 /// What to do about a holder of the lock that died.
@@ -36,17 +56,30 @@ pub(crate) enum Refused {
     OwnerDead,
 }
 
+/// How a visit has left the content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// As whoever wrote it wants it to be, or as it was.
+    Whole,
+    /// In the middle of a change.
+    Changing,
+}
+
 /// Goes back when it is dropped.
 struct Guard {
     before: Place,
-    seat: Seat,
+    target: Target,
+    content: Content,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         place::set(self.before);
+        if self.content == Content::Changing {
+            self.target.mark_inconsistent();
+        }
         // SAFETY: the token of the visit is gone, and with it every borrow of what is left.
-        let back = unsafe { self.seat.go(self.before.seat, Wait::Return) };
+        let back = unsafe { self.target.seat.go(self.before.seat, Wait::Return) };
         if back != Ok(Arrival::Sound) {
             lost(self.before, back);
         }
@@ -65,7 +98,8 @@ fn lost(place: Place, back: Result<Arrival, Errno>) -> ! {
     std::process::abort()
 }
 
-/// Goes to `target`, calls `f` with a witness, and goes back.
+/// Goes to `target`, calls `f` with a witness, and goes back. If `f` panics in a visit to write, the
+/// content is inconsistent afterwards.
 ///
 /// # Safety
 /// Whatever token the thread has is borrowed mutably until this returns. The target is
@@ -79,7 +113,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     let before = place::current();
     // SAFETY: no reference into where the thread is can be used while the token is borrowed.
     let arrival = unsafe { before.seat.go(target.seat, wait) }.map_err(Refused::Switch)?;
-    let guard = Guard { before, seat: target.seat };
+    let mut guard = Guard { before, target, content: Content::Whole };
     if arrival == Arrival::OwnerDead && dead == Dead::Refuse {
         return Err(Refused::OwnerDead);
     }
@@ -91,8 +125,11 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         scope: Scope::Outside,
         seat: target.seat,
     });
+    // Until `f` returns, by itself: what unwinds through here has not finished what it began.
+    guard.content = if M::WRITABLE { Content::Changing } else { Content::Whole };
     // SAFETY: the thread is inside until the guard is dropped, when `f` is done with it.
     let result = f(unsafe { At::new() });
+    guard.content = Content::Whole;
     drop(guard);
     Ok(result)
 }

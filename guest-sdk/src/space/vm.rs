@@ -95,7 +95,8 @@ impl VmSpace {
         };
         let heap: NonNull<dyn SpaceHeap> = NonNull::from(&self.heap);
         let ground = Some(NonNull::from(&*instance.ground));
-        Ok(Target { seat: Seat { vh: instance.attached.handle(), plain: None, ground }, heap })
+        let seat = Seat { vh: instance.attached.handle(), plain: None, ground };
+        Ok(Target { seat, heap, sid: Some(self.segment.id()) })
     }
 
     /// What the instance has is looked at when there is one: it is pinned, so that a switch into it

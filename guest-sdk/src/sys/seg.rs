@@ -147,7 +147,8 @@ pub fn seg_detach_local(vh: VasHandle, sid: SegId) -> Result<(), Errno> {
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EACCES`, `EPERM`: the segment may not be changed; its mode only by its owner.
 /// - `EBUSY`: `SET_LOCKABLE` while the segment is attached anywhere.
-/// - `EPERM`: `RECOVER`, which has a function of its own.
+/// - `EPERM`: `RECOVER`, which has a function of its own; `MARK_INCONSISTENT` by a thread that does
+///   not hold the lock exclusively.
 /// - `EOPNOTSUPP`: `SET_LIFETIME` from volatile to persistent or back.
 /// - store errors ([`super`]).
 pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {

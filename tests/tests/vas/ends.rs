@@ -1,10 +1,15 @@
 //! Programs and threads that end inside a VAS without having left it. Whoever was writing may have
 //! left half a change: that must never look like a whole one, whatever the end is called.
 
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
 use vmm::process::Outcome;
 
-use crate::world::{Talker, World};
+use crate::world::{Talker, Vm, World};
 
 /// What `vas_holder` does when it finds the segment as `expected`.
 fn comes_after(world: &World, expected: &str) {
@@ -74,4 +79,85 @@ fn another_vm_that_shares_a_volatile_segment_is_told_too() {
     assert_eq!(other.ask("go").as_deref(), Ok("entered after a death"));
     other.end().expect("it ends well");
     world.left_clean();
+}
+
+/// The statuses of a program that a signal or a time limit ends.
+const INTERRUPTED: i32 = 130;
+const TERMINATED: i32 = 143;
+const TIMED_OUT: i32 = 124;
+
+/// A VM with a time limit.
+fn limited(world: &World, seconds: &str, program: &str, args: &[&str]) -> Vm {
+    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    command.args(["run", "--timeout", seconds, "--store"]).arg(world.path());
+    command.arg(guests::rust(program)).args(args);
+    Vm::start(command, program)
+}
+
+#[test]
+fn a_writer_may_finish_before_a_signal_ends_its_program_and_none_begins_meanwhile() {
+    skip_without_kvm!();
+    for (signal, status) in [(Signal::INT, INTERRUPTED), (Signal::TERM, TERMINATED)] {
+        let world = World::new();
+        let mut writer = world.spawn("vas_holder", &["one", "end:slow"]);
+        writer.wait_for("inside");
+        writer.signal(signal);
+        assert_eq!(writer.end(), status, "{}", writer.err());
+        assert_eq!(writer.out(), "inside\nleft\n");
+        comes_after(&world, "entered");
+        world.left_clean();
+    }
+}
+
+#[test]
+fn a_writer_may_finish_before_a_time_limit_ends_its_program() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut writer = limited(&world, "0.25", "vas_holder", &["one", "end:slow"]);
+    assert_eq!(writer.end(), TIMED_OUT, "{}", writer.err());
+    // A slow machine has not come that far.
+    assert!(["", "inside\nleft\n"].contains(&writer.out().as_str()), "{}", writer.out());
+    comes_after(&world, "entered");
+    world.left_clean();
+}
+
+#[test]
+fn a_writer_that_does_not_finish_is_cut_short_and_its_change_counts_as_unfinished() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut stubborn = world.spawn("vas_holder", &["one", "write"]);
+    stubborn.wait_for("holding write");
+    stubborn.signal(Signal::INT);
+    assert_eq!(stubborn.end(), INTERRUPTED, "{}", stubborn.err());
+    comes_after(&world, "entered after a death");
+    assert!(world.good("vas_holder", &["one", "recover"]).ends_with("done\n"));
+
+    // Who says it twice does not want to wait.
+    let mut stubborn = world.spawn("vas_holder", &["one", "write"]);
+    stubborn.wait_for("holding write");
+    stubborn.signal(Signal::INT);
+    std::thread::sleep(Duration::from_millis(50));
+    stubborn.signal(Signal::INT);
+    assert_eq!(stubborn.end(), INTERRUPTED, "{}", stubborn.err());
+    comes_after(&world, "entered after a death");
+    assert!(world.good("vas_holder", &["one", "recover"]).ends_with("done\n"));
+    world.clean_after_gc();
+}
+
+#[test]
+fn programs_that_go_in_and_out_all_the_time_are_ended_between_two_visits() {
+    skip_without_kvm!();
+    let world = World::new();
+    for round in 0..6 {
+        let limit = format!("0.{}", 40 + 3 * round);
+        let mut busy = limited(&world, &limit, "vas_counter", &["often", "4", "100000000"]);
+        assert_eq!(busy.end(), TIMED_OUT, "{}", busy.err());
+        if world.store().list_segments().expect("a list").is_empty() {
+            println!("round {round}: too slow to begin in {limit} s");
+            continue;
+        }
+        let shown = world.json(&["seg", "show", "often"]);
+        assert_eq!(shown["inconsistent"], false, "round {round}: {shown}");
+    }
+    world.clean_after_gc();
 }

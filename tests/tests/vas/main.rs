@@ -5,6 +5,7 @@
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
 //! - [`model`]: random calls against a model of the whole
 //! - [`together`]: two VMs at once; [`death`]: VMs that are killed; [`ends`]: that end inside
+//! - [`full`]: limits of files and disks
 //! - [`changes`]: what one VM does to a VAS, seen by another
 //! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
@@ -17,6 +18,7 @@ mod damage;
 mod death;
 mod ends;
 mod every_program;
+mod full;
 mod model;
 mod persistence;
 mod sdk;

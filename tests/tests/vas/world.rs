@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tests::guests::{self, Profile};
 use tests::pace;
 use tests::vm::Run;
@@ -189,6 +190,11 @@ impl Vm {
             assert!(began.elapsed() < pace::limit(LIMIT), "no {text:?} from {}", self.what);
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it lives");
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -31,6 +31,13 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
         made.push((vid, sids));
     }
     let (plain, other) = (handles[0], tell("vas_attach", sys::vas_attach(made[0].0, 0))?);
+    // The last with one lock of its own: what readers leave behind shows in no other figure.
+    let mut params = sized(4096, PagePolicy::Largest);
+    params.lockable = 1;
+    let (vid, sids) = make("turns", 1, &params)?;
+    let writes = tell("vas_attach", sys::vas_attach(vid, 0))?;
+    let reads = tell("vas_attach", sys::vas_attach(vid, attach::READ_ONLY))?;
+    made.push((vid, sids));
     let untagged = tell("vas_attach", sys::vas_attach(made[0].0, attach::NO_TAG))?;
 
     let mut null = Vec::new();
@@ -38,6 +45,8 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
     let mut by_hypercall = Vec::new();
     let mut direct = Vec::new();
     let mut without_tag = Vec::new();
+    let mut turns = Vec::new();
+    let mut after_a_reader = Vec::new();
     let mut by_locks = [const { Vec::new() }; LOCKS.len()];
     // The first round warms up and is left out.
     for round in 0..=rounds {
@@ -51,6 +60,17 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
             note(samples, in_and_out(vh)?);
         }
         note(&mut without_tag, in_and_out(untagged)?);
+        let in_turns = || {
+            for vh in [reads, writes] {
+                tell("vas_switch", enter(vh))?;
+                go_home()?;
+            }
+            Ok(())
+        };
+        note(&mut turns, batch(in_turns)? / 4);
+        // A batch of writers to get used to it, and one that counts.
+        in_and_out(writes)?;
+        note(&mut after_a_reader, in_and_out(writes)?);
         let there_and_back = || {
             tell("vas_switch", enter(plain))?;
             tell("vas_switch", enter(other))
@@ -68,7 +88,7 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
         }
     }
 
-    for vh in handles.into_iter().chain([other, untagged]) {
+    for vh in handles.into_iter().chain([other, untagged, writes, reads]) {
         tell("vas_detach", sys::vas_detach(vh))?;
     }
     for (vid, sids) in made {
@@ -80,7 +100,9 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
         .number("hyper_null", middle(hyper_null))
         .number("hypercall", middle(by_hypercall))
         .number("direct", middle(direct))
-        .number("untagged", middle(without_tag));
+        .number("untagged", middle(without_tag))
+        .number("turns", middle(turns))
+        .number("after_a_reader", middle(after_a_reader));
     for ((_, name), samples) in LOCKS.iter().zip(by_locks) {
         object = object.number(name, middle(samples));
     }

@@ -73,6 +73,18 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "",
         "the same without locks, asked for as a hypercall, which the VMM serves",
     );
+    report.push_median(
+        "switch_after_reader_over_lock",
+        &over("after_a_reader", "locks_1"),
+        "",
+        "one exclusive lock that readers have used, 32 visits to write ago / one that none ever has",
+    );
+    report.push_median(
+        "switch_turns_over_lock",
+        &over("turns", "locks_1"),
+        "",
+        "visits to read and to write in turns, averaged as one switch / one exclusive lock",
+    );
     let tagged = match has_tags {
         Some(true) => (
             median(&over("locks_0", "untagged")),

@@ -116,6 +116,10 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             store.check_segment(sid, Right::Write)?;
             vases.recover(ctx.vcpu, sid)?;
         }
+        seg_ctl::MARK_INCONSISTENT => {
+            store.check_segment(sid, Right::Write)?;
+            vases.mark_inconsistent(ctx.vcpu, sid)?;
+        }
         seg_ctl::SET_LIFETIME => {
             store.check_segment(sid, Right::Write)?;
             let record = store.segment(sid)?;
@@ -175,10 +179,13 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_grow(sid, bytes)`.
 ///
 /// # Errors
-/// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`.
+/// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`; `ENOMEM`
+/// for a volatile one that would be more than the program's memory.
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
-    ctx.process.vases.granted()?.grow_segment(args::sid(sid)?, bytes)?;
+    let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    vases.check_growth(sid, bytes)?;
+    vases.granted()?.grow_segment(sid, bytes)?;
     Ok(0)
 }
 

@@ -4,7 +4,7 @@ use abi::VasId;
 use abi::objects::{Attachment, VasStat, vas_ctl};
 
 use super::{CallResult, args};
-use crate::process::ThreadCtx;
+use crate::process::{Survivor, ThreadCtx};
 use crate::store::{LeaseView, VasRecord};
 use crate::vas::attach::{AttachFlags, DetachFlags};
 use crate::vas::{Stops, VasError, Wait};
@@ -67,7 +67,10 @@ pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, flags, ..] = *a;
     let flags = AttachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
-    Ok(u64::from(ctx.process.vases.attach(args::vid(vid)?, flags)?))
+    let vh = ctx.process.vases.attach(args::vid(vid)?, flags)?;
+    // Others may come to wait for locks in its segments.
+    Survivor::make(ctx.process);
+    Ok(u64::from(vh))
 }
 
 /// `vas_detach(vh, flags)`.

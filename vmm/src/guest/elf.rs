@@ -307,7 +307,7 @@ fn load_segment(space: &Space, file: &Arc<File>, segment: &Segment, at: u64) -> 
     if segment.file_bytes > 0 {
         let offset = segment.offset - lead;
         let kind = FileMapping::Private;
-        let backing = Backing::File { file: file.clone(), offset, kind };
+        let backing = Backing::File { file: file.clone(), offset, kind, charge: None };
         space.map_at(start, file_pages_end - start, segment.prot, backing, label)?;
         // The rest of the last file page belongs to the zeroed part.
         if segment.prot.can_write() && file_pages_end > file_end {

@@ -2,10 +2,9 @@
 //!
 //! How it reaches a handler is `signal.rs`'s.
 
-use super::sigframe::{SigInfo, TrapInfo};
+use super::sigframe::TrapInfo;
+use super::signal::info::{SI_KERNEL, SigInfo};
 use crate::report::stats::FaultKind;
-
-const SI_KERNEL: i32 = 0x80;
 
 /// A fault of the program: a signal for the thread that made it.
 #[derive(Clone, Debug)]
@@ -30,25 +29,33 @@ impl Fault {
         };
         let why = if mapped { "which does not allow it" } else { "where nothing is mapped" };
         let what = format!("it {verb} {address:#x}, {why}");
-        let info = SigInfo { signo: libc::SIGSEGV, code, value: address };
+        let info = SigInfo::new(libc::SIGSEGV, code, address);
         Fault { info, trap: TrapInfo { trapno: 14, error, address }, what }
     }
 
     /// An access beyond the end of a mapped file.
     #[must_use]
     pub fn bus(address: u64) -> Fault {
-        let info = SigInfo { signo: libc::SIGBUS, code: 2, value: address };
-        let what = match address {
-            0 => "it used a mapped file beyond its end".to_owned(),
-            at => format!("it used {at:#x}, beyond the end of the mapped file"),
-        };
+        let info = SigInfo::new(libc::SIGBUS, 2, address);
+        let what = format!("it used {address:#x}, beyond the end of the mapped file");
         Fault { info, trap: TrapInfo { trapno: 14, error: 4, address }, what }
+    }
+
+    /// An access for which the host has no memory, because of `cause`; `address` is 0 if it could
+    /// not be found out.
+    #[must_use]
+    pub fn unbacked(address: u64, cause: &str) -> Fault {
+        let what = match address {
+            0 => format!("it used memory that the host cannot give: {cause}"),
+            at => format!("it used {at:#x}, which the host cannot give: {cause}"),
+        };
+        Fault { what, ..Fault::bus(address) }
     }
 
     /// Something the VMM saw before the processor did.
     #[must_use]
     pub fn forbidden(what: &str, at: u64) -> Fault {
-        let info = SigInfo { signo: libc::SIGSEGV, code: SI_KERNEL, value: 0 };
+        let info = SigInfo::new(libc::SIGSEGV, SI_KERNEL, 0);
         Fault {
             info,
             trap: TrapInfo { trapno: 13, ..TrapInfo::default() },
@@ -76,7 +83,7 @@ impl Fault {
             17 => (libc::SIGBUS, 1, "an access was not aligned"),
             _ => (libc::SIGSEGV, SI_KERNEL, "it raised an exception no program should"),
         };
-        let info = SigInfo { signo, code, value: 0 };
+        let info = SigInfo::new(signo, code, 0);
         let trap = TrapInfo { trapno: u64::from(vector), error, address: 0 };
         Fault { info, trap, what: what.to_owned() }
     }

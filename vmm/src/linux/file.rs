@@ -5,7 +5,7 @@
 
 use abi::Errno;
 
-use super::fs::{FLOCK_LEN, Files, TIMES_LEN, Times, parse_times};
+use super::fs::{FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, parse_times};
 use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 
@@ -85,6 +85,10 @@ pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let mut lock = [0; FLOCK_LEN];
     ctx.user().copy_in(a[2], &mut lock)?;
     let lock = waiting(ctx, || files(ctx).fcntl_lock(a[0] as i32, command, &lock))?;
+    // Setting one only reads the structure, which may lie in read-only memory.
+    if !matches!(command, libc::F_GETLK | libc::F_OFD_GETLK) {
+        return value(0);
+    }
     done(ctx.user().copy_out(a[2], &lock))
 }
 
@@ -169,13 +173,19 @@ const DIRENTS_MAX: u64 = 256 << 10;
 
 pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     // Judged first: entries read from the directory would be lost on a bad pointer.
-    let room = a[2].min(DIRENTS_MAX);
-    let access = crate::space::Access::Write;
-    if room > 0 && !ctx.user().is_accessible(a[1], room, access) {
-        files(ctx).get(a[0] as i32)?;
-        return Err(Errno::EFAULT.into());
-    }
-    let bytes = files(ctx).getdents64(a[0] as i32, room as usize)?;
+    let wanted = u64::try_from(a[2] as i32).map_err(|_| Errno::EINVAL)?.min(DIRENTS_MAX);
+    let ranges = ctx.user().ranges(a[1], wanted, crate::space::Access::Write);
+    let room = match ranges {
+        Ok(pinned) => pinned.bytes(),
+        Err(errno) => {
+            files(ctx).get(a[0] as i32)?.check_not_path()?;
+            return Err(errno.into());
+        }
+    };
+    let bytes = files(ctx).getdents64(a[0] as i32, room as usize).map_err(|errno| {
+        // Not even one entry fits into what is the program's of the buffer.
+        if errno == Errno::EINVAL && room < wanted { Errno::EFAULT } else { errno }
+    })?;
     ctx.user().copy_out(a[1], &bytes)?;
     value(bytes.len() as u64)
 }
@@ -295,6 +305,10 @@ pub(super) fn sync_file_range(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(files(ctx).sync_file_range(a[0] as i32, a[1] as i64, a[2] as i64, a[3] as u32))
 }
 
+pub(super) fn readahead(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    done(files(ctx).readahead(a[0] as i32, a[1] as i64, a[2]))
+}
+
 pub(super) fn fadvise64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(files(ctx).fadvise64(a[0] as i32, a[1] as i64, a[2] as i64, a[3] as i32))
 }
@@ -345,8 +359,12 @@ pub(super) fn sendfile(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 /// `splice(2)`: moves data between a pipe and something else inside the host kernel.
 pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let (from, to) = (files(ctx).get(a[0] as i32)?, files(ctx).get(a[2] as i32)?);
-    from.can_read()?;
-    to.can_write()?;
+    from.check_not_path()?;
+    to.check_not_path()?;
+    let is_pipe = |file: &OpenFile| file.kind() == Kind::Pipe;
+    if (is_pipe(&from) && a[1] != 0) || (is_pipe(&to) && a[3] != 0) {
+        return Err(Errno::ESPIPE.into());
+    }
     let (mut from_at, mut to_at) = (offset(ctx, a[1])?, offset(ctx, a[3])?);
     let flags = rustix::pipe::SpliceFlags::from_bits_retain(a[5] as u32);
     let moved = waiting(ctx, || {
@@ -431,7 +449,11 @@ fn times(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<Times>, Errno> {
 }
 
 pub(super) fn utimensat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let path = if a[1] == 0 { None } else { Some(path(ctx, a[1])?) };
+    let path = match (a[1], a[0] as i32) {
+        (0, CWD) => return Err(Errno::EFAULT.into()),
+        (0, _) => None,
+        (at, _) => Some(path(ctx, at)?),
+    };
     let times = times(ctx, a[2])?;
     done(files(ctx).utimensat(a[0] as i32, path.as_deref(), times, a[3] as u32))
 }

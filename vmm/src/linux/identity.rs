@@ -1,4 +1,4 @@
-//! Who and where the program is: users, host name, limits, randomness.
+//! Where the program is: host name, memory, randomness.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,35 +6,8 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
-use crate::process::{Process, ThreadCtx};
+use crate::process::ThreadCtx;
 use crate::space::Access;
-
-/// `getuid(2)`, `geteuid(2)`: the user who runs the VMM.
-pub(super) fn uid(_ctx: &ThreadCtx<'_>) -> CallResult {
-    value(u64::from(rustix::process::geteuid().as_raw()))
-}
-
-/// `getgid(2)`, `getegid(2)`.
-pub(super) fn gid(_ctx: &ThreadCtx<'_>) -> CallResult {
-    value(u64::from(rustix::process::getegid().as_raw()))
-}
-
-fn write_three(ctx: &ThreadCtx<'_>, a: &[u64; 6], id: u32) -> CallResult {
-    for at in a.iter().take(3) {
-        ctx.user().copy_out(*at, &id.to_le_bytes())?;
-    }
-    value(0)
-}
-
-/// `getresuid(2)`.
-pub(super) fn getresuid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_three(ctx, a, rustix::process::geteuid().as_raw())
-}
-
-/// `getresgid(2)`.
-pub(super) fn getresgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_three(ctx, a, rustix::process::getegid().as_raw())
-}
 
 /// `uname(2)`: the host's kernel release, since its calls are what the program gets.
 pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
@@ -60,7 +33,7 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::system::sysinfo();
     let space = &ctx.process.space;
     let total = space.limit_bytes();
-    let free = total.saturating_sub(space.present_bytes());
+    let free = total.saturating_sub(space.held_bytes());
     let mut bytes = [0u8; 112];
     let loads = host.loads;
     let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];
@@ -77,6 +50,8 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `getrandom(2)`: the host's, straight into the program's memory.
 pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [at, len, flags, ..] = *a;
+    // Linux takes an int.
+    let flags = u64::from(flags as u32);
     if flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -95,113 +70,6 @@ pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         }
     }
     value(done)
-}
-
-/// `prctl(2)`, the parts run-time libraries use.
-pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    match a[0] as i32 {
-        libc::PR_SET_NAME => {
-            let mut name = [0; 16];
-            let len = (0..16).take_while(|&i| {
-                let mut byte = [0];
-                let ok = ctx.user().copy_in(a[1].wrapping_add(i), &mut byte).is_ok();
-                if ok && byte[0] != 0 {
-                    name[i as usize] = byte[0];
-                }
-                ok && byte[0] != 0
-            });
-            let len = len.count().min(15);
-            ctx.thread.set_name(&name[..len]);
-            value(0)
-        }
-        libc::PR_GET_NAME => {
-            let mut name = [0; 16];
-            for (slot, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
-                *slot = byte;
-            }
-            ctx.user().copy_out(a[1], &name)?;
-            value(0)
-        }
-        libc::PR_GET_DUMPABLE => value(1),
-        libc::PR_SET_DUMPABLE | libc::PR_SET_PDEATHSIG | libc::PR_SET_NO_NEW_PRIVS => value(0),
-        libc::PR_GET_NO_NEW_PRIVS => value(1),
-        // Naming an anonymous mapping: nobody reads the name.
-        libc::PR_SET_VMA => value(0),
-        _ => Err(Errno::EINVAL.into()),
-    }
-}
-
-/// The processes above one, as it sees them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parents {
-    pub(super) parent: i32,
-    pub(super) group: i32,
-    pub(super) session: i32,
-}
-
-/// What `getppid`, `getpgrp` and `getsid` say.
-pub(super) fn parents(_process: &Process) -> Parents {
-    let pid = crate::process::table::PID;
-    Parents { parent: 1, group: pid, session: pid }
-}
-
-/// The limits that mean something here; anything else is unlimited.
-pub(super) fn limit(process: &Process, resource: u64) -> Option<[u64; 2]> {
-    let infinity = u64::MAX;
-    match resource as u32 {
-        libc::RLIMIT_STACK => Some([abi::layout::STACK_BYTES, infinity]),
-        libc::RLIMIT_NOFILE => Some([1024, 1024]),
-        libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => Some([infinity, infinity]),
-        libc::RLIMIT_NPROC => Some([u64::from(process.machine.max_vcpus()); 2]),
-        libc::RLIMIT_CORE => Some([0, 0]),
-        0..16 => Some([infinity, infinity]),
-        _ => None,
-    }
-}
-
-fn write_limit(ctx: &ThreadCtx<'_>, resource: u64, at: u64) -> CallResult {
-    let pair = limit(ctx.process, resource).ok_or(Errno::EINVAL)?;
-    let bytes: Vec<u8> = pair.iter().flat_map(|w| w.to_le_bytes()).collect();
-    ctx.user().copy_out(at, &bytes)?;
-    value(0)
-}
-
-/// `prlimit64(2)`: limits can be read; setting them is accepted and changes nothing.
-pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [pid, resource, new, old, ..] = *a;
-    if pid != 0 && pid != crate::process::table::PID as u64 {
-        return Err(Errno::ESRCH.into());
-    }
-    if new != 0 {
-        ctx.user().copy_in(new, &mut [0; 16])?;
-    }
-    if old != 0 {
-        return write_limit(ctx, resource, old);
-    }
-    limit(ctx.process, resource).ok_or(Errno::EINVAL)?;
-    value(0)
-}
-
-/// `getrlimit(2)`.
-pub(super) fn getrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_limit(ctx, a[0], a[1])
-}
-
-/// `getcpu(2)`: the vCPU's number.
-pub(super) fn getcpu(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let words = [ctx.vcpu.index(), 0];
-    for (at, word) in a.iter().zip(words) {
-        if *at != 0 {
-            ctx.user().copy_out(*at, &word.to_le_bytes())?;
-        }
-    }
-    value(0)
-}
-
-/// `sched_getparam(2)`: ordinary scheduling, priority 0.
-pub(super) fn sched_getparam(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    ctx.user().copy_out(a[1], &[0; 4])?;
-    value(0)
 }
 
 /// Set once the VMM has registered for private expedited barriers, and for those that also

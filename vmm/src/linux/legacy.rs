@@ -36,19 +36,6 @@ pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(bytes.len() as u64)
 }
 
-/// `readahead(2)`: advice to the host, which is what it is there, too.
-pub(super) fn readahead(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let files = &ctx.process.files;
-    let file = files.get(a[0] as i32)?;
-    file.can_read().map_err(|e| if e == Errno::EISDIR { Errno::EINVAL } else { e })?;
-    if file.kind() != super::fs::Kind::Regular {
-        return Err(Errno::EINVAL.into());
-    }
-    let len = i64::try_from(a[2]).unwrap_or(i64::MAX);
-    files.fadvise64(a[0] as i32, a[1] as i64, len, libc::POSIX_FADV_WILLNEED)?;
-    value(0)
-}
-
 /// `sync(2)`: of what the program could have changed, not of the whole host.
 pub(super) fn sync(ctx: Ctx<'_, '_>, _: Args<'_>) -> CallResult {
     ctx.process.files.sync();

@@ -2,64 +2,112 @@
 
 use std::sync::Arc;
 
+use abi::addr::LOWER_HALF_END;
+use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
-use super::fs::Kind;
+use super::fs::{Kind, OpenFile};
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::process::{Survivor, ThreadCtx};
 use crate::space::inspect::SHARED_LABEL;
-use crate::space::{Backing, Prot};
+use crate::space::{Backing, Piece, PieceBacking, Prot, page_up};
 use crate::vm::memory::FileMapping;
 
 /// `brk(2)`.
 pub(super) fn brk(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    value(ctx.process.space.set_heap_end(a[0]))
+    let space = &ctx.process.space;
+    let now = space.set_heap_end(0);
+    let more = a[0].saturating_sub(now);
+    if more > 0 && check_limits(ctx, more, Prot::READ_WRITE, false).is_err() {
+        return value(now);
+    }
+    value(space.set_heap_end(a[0]))
 }
 
 const MAP_SHARED: u64 = libc::MAP_SHARED as u64;
 const MAP_PRIVATE: u64 = libc::MAP_PRIVATE as u64;
+const MAP_SHARED_VALIDATE: u64 = libc::MAP_SHARED_VALIDATE as u64;
+const MAP_TYPE: u64 = 0xf;
 const MAP_FIXED: u64 = libc::MAP_FIXED as u64;
 const MAP_FIXED_NOREPLACE: u64 = libc::MAP_FIXED_NOREPLACE as u64;
 const MAP_ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
 const MAP_NORESERVE: u64 = libc::MAP_NORESERVE as u64;
 const MAP_GROWSDOWN: u64 = libc::MAP_GROWSDOWN as u64;
 const MAP_HUGETLB: u64 = libc::MAP_HUGETLB as u64;
+const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
+const MAP_32BIT: u64 = libc::MAP_32BIT as u64;
+
+/// What `MAP_SHARED_VALIDATE` knows, from the time before there was anything to validate:
+/// flags beyond these (`MAP_SYNC`) are a file system's to offer, and none does.
+const VALIDATED: u64 = MAP_SHARED_VALIDATE
+    | MAP_FIXED
+    | MAP_GROWSDOWN
+    | MAP_NORESERVE
+    | MAP_LOCKED
+    | MAP_32BIT
+    | MAP_HUGETLB
+    | (libc::MAP_DENYWRITE | libc::MAP_EXECUTABLE | libc::MAP_POPULATE) as u64
+    | (libc::MAP_NONBLOCK | libc::MAP_STACK) as u64
+    // MAP_ABOVE4G, and the sizes of huge pages.
+    | 0x80
+    | 0x1f << libc::MAP_HUGE_SHIFT;
 
 /// `mmap(2)`.
 pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [addr, len, prot, flags, fd, offset] = *a;
+    // Linux, too, ignores other bits of the protection here.
     let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
-    let kind = flags & 0xf;
-    let shared = kind == MAP_SHARED || kind == libc::MAP_SHARED_VALIDATE as u64;
-    if (!shared && kind != MAP_PRIVATE) || len == 0 || !offset.is_multiple_of(PAGE_SIZE) {
+    if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
-    if flags & MAP_GROWSDOWN != 0 {
+    let anonymous = flags & MAP_ANONYMOUS != 0;
+    let file = if anonymous { None } else { Some(mapped_file(ctx, fd as i32)?) };
+    if len == 0 || (flags & MAP_HUGETLB != 0 && !is_good_huge(flags, len, offset)) {
+        return Err(Errno::EINVAL.into());
+    }
+    let len = page_up(len).ok_or(Errno::ENOMEM)?;
+    if file.is_some()
+        && (offset / PAGE_SIZE).checked_add(len / PAGE_SIZE).is_none_or(|end| end > MAX_FILE_PAGES)
+    {
+        return Err(Errno::EOVERFLOW.into());
+    }
+    let fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
+    if fixed {
+        check_place(ctx, addr, len, flags)?;
+    }
+    let kind = flags & MAP_TYPE;
+    let shared = kind == MAP_SHARED || (kind == MAP_SHARED_VALIDATE && !anonymous);
+    if !shared && kind != MAP_PRIVATE {
+        return Err(Errno::EINVAL.into());
+    }
+    if kind == MAP_SHARED_VALIDATE && flags & !VALIDATED != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    if flags & MAP_HUGETLB != 0 && !is_good_huge(flags, len, offset) {
-        return Err(Errno::EINVAL.into());
-    }
-    let backing = if flags & MAP_ANONYMOUS != 0 {
+    let backing = match file {
         // Shared anonymous memory would be shared with children; there are none.
-        Backing::Anonymous
-    } else {
-        file_backing(ctx, fd as i32, offset, shared, prot)?
+        None => Backing::Anonymous,
+        Some(file) => file_backing(&file, offset, len, shared, prot)?,
     };
+    if flags & MAP_GROWSDOWN != 0 {
+        let ordinary = anonymous && !shared;
+        return Err(if ordinary { Errno::EOPNOTSUPP } else { Errno::EINVAL }.into());
+    }
+    if flags & MAP_LOCKED != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    check_limits(ctx, len, prot, shared)?;
     let label = match &backing {
         Backing::Anonymous if shared => SHARED_LABEL,
         Backing::Anonymous if flags & MAP_NORESERVE != 0 => "mapping (not reserved)",
         Backing::Anonymous => "mapping",
         Backing::File { .. } => "mapped file",
     };
+    if shared && flags & MAP_ANONYMOUS == 0 {
+        // Others may come to wait for locks in it.
+        Survivor::make(ctx.process);
+    }
     let space = &ctx.process.space;
-    if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
-        if !addr.is_multiple_of(PAGE_SIZE) {
-            return Err(Errno::EINVAL.into());
-        }
-        if flags & MAP_FIXED_NOREPLACE != 0 && !space.is_free(addr, len) {
-            return Err(Errno::EEXIST.into());
-        }
+    if fixed {
         // Outside the private region there is no room to give, as Linux says for addresses
         // above its own limit.
         space
@@ -67,7 +115,51 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             .map_err(|e| if e == Errno::EINVAL { Errno::ENOMEM } else { e })?;
         return value(addr);
     }
-    value(space.map_anywhere(addr, len, prot, backing, label)?)
+    if flags & MAP_32BIT == 0 {
+        return value(space.map_anywhere(addr, len, prot, backing, label)?);
+    }
+    let low = space.find_low_room(len).ok_or(Errno::ENOMEM)?;
+    let at = space.map_anywhere(low, len, prot, backing, label)?;
+    if at != low {
+        // Another thread was quicker.
+        space.unmap(at, len)?;
+        return Err(Errno::ENOMEM.into());
+    }
+    value(at)
+}
+
+/// One past the last page a file can have: offsets are signed.
+const MAX_FILE_PAGES: u64 = 1 << (63 - 12);
+/// One past the last address of a program on Linux.
+const TASK_END: u64 = LOWER_HALF_END - PAGE_SIZE;
+
+fn check_place(ctx: &ThreadCtx<'_>, addr: u64, len: u64, flags: u64) -> Result<(), Errno> {
+    if len > TASK_END || addr > TASK_END - len {
+        return Err(Errno::ENOMEM);
+    }
+    if !addr.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    let taken = || !ctx.process.space.pieces_of(addr, len).pieces.is_empty();
+    if flags & MAP_FIXED_NOREPLACE != 0 && taken() {
+        return Err(Errno::EEXIST);
+    }
+    Ok(())
+}
+
+/// `RLIMIT_AS` and `RLIMIT_DATA`, when the program has set one.
+fn check_limits(ctx: &ThreadCtx<'_>, len: u64, prot: Prot, shared: bool) -> Result<(), Errno> {
+    let limits = &ctx.process.limits;
+    let (all, data) = (limits.soft(libc::RLIMIT_AS), limits.soft(libc::RLIMIT_DATA));
+    if all == u64::MAX && data == u64::MAX {
+        return Ok(());
+    }
+    let (mapped, writable) = ctx.process.space.mapped_bytes();
+    let is_data = prot.can_write() && !shared;
+    if mapped.saturating_add(len) > all || (is_data && writable.saturating_add(len) > data) {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
 }
 
 /// Huge pages on request are ordinary memory here: areas of 2 MiB and more start on a 2 MiB
@@ -79,29 +171,38 @@ fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
     anonymous && (size_log2 == 0 || size_log2 == 21) && len.is_multiple_of(PAGE_SIZE_2M)
 }
 
+/// The open file that a mapping is asked of.
+fn mapped_file(ctx: &ThreadCtx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    let file = ctx.process.files.get(fd)?;
+    file.check_not_path()?;
+    Ok(file)
+}
+
 fn file_backing(
-    ctx: &ThreadCtx<'_>,
-    fd: i32,
+    file: &OpenFile,
     offset: u64,
+    len: u64,
     shared: bool,
     prot: Prot,
 ) -> Result<Backing, Errno> {
-    let file = ctx.process.files.get(fd)?;
-    if file.path_only() {
-        return Err(Errno::EBADF);
-    }
-    // A directory was opened for reading, too.
-    if file.can_read() == Err(Errno::EBADF) {
-        return Err(Errno::EACCES);
-    }
     let may_write = file.can_write().is_ok();
     if shared && prot.can_write() && !may_write {
         return Err(Errno::EACCES);
     }
+    match file.can_read() {
+        Ok(()) | Err(Errno::EISDIR) => {}
+        Err(_) => return Err(Errno::EACCES),
+    }
     match file.kind() {
         Kind::Regular => {}
-        // Anonymous memory by another name. Other devices are not mapped.
-        Kind::Memory if file.is_zero_device() => return Ok(Backing::Anonymous),
+        // Anonymous memory by another name, but that a shared mapping of one opened for
+        // reading is never to be written.
+        Kind::Memory if file.is_zero_device() => {
+            if !shared || may_write {
+                return Ok(Backing::Anonymous);
+            }
+            return read_only_zeroes(len);
+        }
         _ => return Err(Errno::ENODEV),
     }
     let kind = match (shared, may_write) {
@@ -109,24 +210,68 @@ fn file_backing(
         (true, true) => FileMapping::Shared,
         (true, false) => FileMapping::SharedReadOnly,
     };
-    let host = file.host_fd().try_clone_to_owned();
-    let host = host.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(Backing::File { file: Arc::new(host.into()), offset, kind })
+    let charge = file.memory().map(|memory| memory.charge.clone());
+    if let Some(charge) = &charge {
+        charge.map(file.host_fd()).map_err(|_| Errno::ENOMEM)?;
+    }
+    Ok(Backing::File { file: file.for_mapping()?, offset, kind, charge })
 }
 
-/// `munmap(2)`.
+fn read_only_zeroes(len: u64) -> Result<Backing, Errno> {
+    let host = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let zeroes = rustix::fs::memfd_create("zeroes", flags).map_err(host)?;
+    rustix::fs::ftruncate(&zeroes, len).map_err(host)?;
+    let file = Arc::new(std::fs::File::from(zeroes));
+    // Nobody can write it: it stores nothing.
+    Ok(Backing::File { file, offset: 0, kind: FileMapping::SharedReadOnly, charge: None })
+}
+
+/// `munmap(2)`. What lies below the private region is not mapped, and that is fine.
 pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    ctx.process.space.unmap(a[0], a[1])?;
+    let [start, len, ..] = *a;
+    if !start.is_multiple_of(PAGE_SIZE) || len > TASK_END || start > TASK_END - len || len == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let end = start + page_up(len).ok_or(Errno::EINVAL)?;
+    let from = start.max(PRIVATE_START.raw());
+    if from < end {
+        ctx.process.space.unmap(from, end - from)?;
+    }
     value(0)
 }
 
-/// `mprotect(2)`.
+/// `PROT_SEM`: no processor of this kind needs it, and Linux takes it.
+const PROT_SEM: u64 = 8;
+
+/// `mprotect(2)`: changes what comes before the first hole, or before the first file that may
+/// not be written, and then fails.
 pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if !a[0].is_multiple_of(PAGE_SIZE) {
+    let [start, len, prot, ..] = *a;
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
-    let prot = Prot::from_bits(a[2]).ok_or(Errno::EINVAL)?;
-    ctx.process.space.protect(a[0], a[1], prot)?;
+    if len == 0 {
+        return value(0);
+    }
+    let end = page_up(len).and_then(|len| start.checked_add(len)).ok_or(Errno::ENOMEM)?;
+    let prot = Prot::from_bits(prot & !PROT_SEM).ok_or(Errno::EINVAL)?;
+    let space = &ctx.process.space;
+    let found = space.pieces_of(start, len);
+    let mut until = found.first_hole(start);
+    let mut verdict = if until < end { Err(Errno::ENOMEM) } else { Ok(()) };
+    let refuses = |piece: &&Piece| matches!(piece.backing, PieceBacking::ReadOnlyFile);
+    if prot.can_write()
+        && let Some(piece) = found.pieces.iter().find(refuses)
+        && piece.range.start < until
+    {
+        until = piece.range.start;
+        verdict = Err(Errno::EACCES);
+    }
+    if until > start {
+        space.protect(start, until - start, prot)?;
+    }
+    verdict?;
     value(0)
 }
 
@@ -136,62 +281,198 @@ pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let may_move = flags & libc::MREMAP_MAYMOVE as u64 != 0;
     let is_fixed = flags & libc::MREMAP_FIXED as u64 != 0;
     let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
-    if flags & !known != 0 || (is_fixed && !may_move) || old_len == 0 {
+    let aligned = start.is_multiple_of(PAGE_SIZE);
+    if flags & !known != 0 || (is_fixed && !may_move) || !aligned {
         return Err(Errno::EINVAL.into());
     }
+    let new_len = page_up(new_len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
+    let old_len = page_up(old_len).ok_or(Errno::EINVAL)?;
+    if is_fixed {
+        let end = new_start.checked_add(new_len).filter(|&end| end <= TASK_END);
+        let overlaps =
+            end.is_none_or(|end| new_start < start.saturating_add(old_len) && start < end);
+        if !new_start.is_multiple_of(PAGE_SIZE) || overlaps {
+            return Err(Errno::EINVAL.into());
+        }
+    }
+    let space = &ctx.process.space;
+    if !space.covers(start, PAGE_SIZE) {
+        return Err(Errno::EFAULT.into());
+    }
+    if old_len == 0 {
+        // A second mapping of the same shared memory, long out of use.
+        return Err(Errno::EINVAL.into());
+    }
+    if start.checked_add(old_len).is_none() {
+        return Err(Errno::EFAULT.into());
+    }
+    if new_len > old_len {
+        let of = space.pieces_of(start, PAGE_SIZE);
+        let shared = |piece: &Piece| matches!(piece.backing, PieceBacking::SharedFile(..));
+        let prot = of.pieces.first().map_or(Prot::NONE, |piece| piece.prot);
+        check_limits(ctx, new_len - old_len, prot, of.pieces.first().is_some_and(shared))?;
+    }
     let fixed = is_fixed.then_some(new_start);
-    value(ctx.process.space.remap(start, old_len, new_len, may_move, fixed)?)
+    value(space.remap(start, old_len, new_len, may_move, fixed)?)
 }
 
 /// `madvise(2)`. Advice that only concerns speed is taken and mostly ignored.
 pub(super) fn madvise(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, advice, ..] = *a;
-    if !start.is_multiple_of(PAGE_SIZE) {
+    let advice = advice as i32;
+    if !is_known(advice) || !start.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let len = page_up(len).ok_or(Errno::EINVAL)?;
+    if start.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
     }
     if len == 0 {
         return value(0);
     }
-    match advice as i32 {
-        libc::MADV_DONTNEED | libc::MADV_FREE => ctx.process.space.drop_pages(start, len)?,
-        libc::MADV_HUGEPAGE => ctx.process.space.advise_huge(start, len),
-        libc::MADV_NORMAL
-        | libc::MADV_RANDOM
-        | libc::MADV_SEQUENTIAL
-        | libc::MADV_WILLNEED
-        | libc::MADV_NOHUGEPAGE
-        | libc::MADV_DONTDUMP
-        | libc::MADV_DODUMP
-        | libc::MADV_DONTFORK
-        | libc::MADV_DOFORK
-        | libc::MADV_MERGEABLE
-        | libc::MADV_UNMERGEABLE
-        | libc::MADV_COLD
-        | libc::MADV_PAGEOUT => {}
-        _ => return Err(Errno::EINVAL.into()),
+    let found = ctx.process.space.pieces_of(start, len);
+    for piece in &found.pieces {
+        advise(ctx, piece, advice)?;
     }
+    found.check_whole()?;
     value(0)
 }
 
-/// `mincore(2)`: whatever is mapped counts as resident.
+fn is_known(advice: i32) -> bool {
+    matches!(
+        advice,
+        libc::MADV_NORMAL
+            | libc::MADV_RANDOM
+            | libc::MADV_SEQUENTIAL
+            | libc::MADV_WILLNEED
+            | libc::MADV_DONTNEED
+            | libc::MADV_FREE
+            | libc::MADV_REMOVE
+            | libc::MADV_DONTFORK
+            | libc::MADV_DOFORK
+            | libc::MADV_MERGEABLE
+            | libc::MADV_UNMERGEABLE
+            | libc::MADV_HUGEPAGE
+            | libc::MADV_NOHUGEPAGE
+            | libc::MADV_DONTDUMP
+            | libc::MADV_DODUMP
+            | libc::MADV_WIPEONFORK
+            | libc::MADV_KEEPONFORK
+            | libc::MADV_COLD
+            | libc::MADV_PAGEOUT
+            | libc::MADV_DONTNEED_LOCKED
+    )
+}
+
+fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> {
+    let space = &ctx.process.space;
+    let (start, len) = (piece.range.start, piece.range.end - piece.range.start);
+    let anonymous = matches!(piece.backing, PieceBacking::Anonymous);
+    match advice {
+        libc::MADV_FREE | libc::MADV_WIPEONFORK if !anonymous => Err(Errno::EINVAL),
+        libc::MADV_DONTNEED | libc::MADV_DONTNEED_LOCKED | libc::MADV_FREE => {
+            space.drop_pages(start, len)
+        }
+        libc::MADV_REMOVE => remove(piece),
+        libc::MADV_HUGEPAGE => {
+            space.advise_huge(start, len);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `MADV_REMOVE`: makes a hole in the file.
+fn remove(piece: &Piece) -> Result<(), Errno> {
+    match &piece.backing {
+        PieceBacking::Anonymous => Err(Errno::EINVAL),
+        PieceBacking::SharedFile(file, offset) if piece.prot.can_write() => {
+            let flags =
+                rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+            let len = piece.range.end - piece.range.start;
+            rustix::fs::fallocate(file, flags, *offset, len)
+                .map_err(|e| Errno::from_raw(e.raw_os_error()))
+        }
+        _ => Err(Errno::EACCES),
+    }
+}
+
+/// `mincore(2)`: whatever is mapped counts as resident. What comes before a hole is told.
 pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, vector, ..] = *a;
     if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
-    let pages = len.div_ceil(PAGE_SIZE);
-    if len > 0 && (!ctx.process.space.covers(start, len) || pages > 1 << 24) {
+    let Some(len) = page_up(len).filter(|&len| len <= TASK_END && start <= TASK_END - len) else {
         return Err(Errno::ENOMEM.into());
+    };
+    let found = ctx.process.space.pieces_of(start, len);
+    let pages = (found.first_hole(start) - start).min(len) / PAGE_SIZE;
+    const STEP: u64 = 1 << 16;
+    for done in (0..pages).step_by(STEP as usize) {
+        let now = STEP.min(pages - done) as usize;
+        ctx.user().copy_out(vector.wrapping_add(done), &vec![1; now])?;
     }
-    ctx.user().copy_out(vector, &vec![1; pages as usize])?;
-    value(0)
+    if pages < len / PAGE_SIZE { Err(Errno::ENOMEM.into()) } else { value(0) }
 }
 
 /// `msync(2)`: shared file mappings are the host's page cache; ask the host to write it.
 pub(super) fn msync(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if !a[0].is_multiple_of(PAGE_SIZE) {
+    let [start, len, flags, ..] = *a;
+    let (asynchronous, synchronous) = (libc::MS_ASYNC as u32, libc::MS_SYNC as u32);
+    let flags = flags as u32;
+    let known = asynchronous | synchronous | libc::MS_INVALIDATE as u32;
+    let both = asynchronous | synchronous;
+    if flags & !known != 0 || flags & both == both || !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
-    ctx.process.space.sync_files(a[0], a[1])?;
+    let len = page_up(len).ok_or(Errno::ENOMEM)?;
+    if start.checked_add(len).is_none() {
+        return Err(Errno::ENOMEM.into());
+    }
+    if len == 0 {
+        return value(0);
+    }
+    let found = ctx.process.space.pieces_of(start, len);
+    if flags & synchronous != 0 {
+        for piece in &found.pieces {
+            ctx.process.space.sync_files(piece.range.start, piece.range.end - piece.range.start)?;
+        }
+    }
+    found.check_whole()?;
     value(0)
+}
+
+/// The whole pages of a range that a call on locking names.
+fn check_lockable(ctx: &ThreadCtx<'_>, start: u64, len: u64) -> Result<(), Errno> {
+    let offset = start % PAGE_SIZE;
+    let len = len.checked_add(offset).and_then(page_up).ok_or(Errno::ENOMEM)?;
+    let start = start - offset;
+    // Linux takes a length that wraps to nothing for nothing.
+    if start.checked_add(len).is_none() {
+        return Err(Errno::EINVAL);
+    }
+    if len == 0 { Ok(()) } else { ctx.process.space.pieces_of(start, len).check_whole() }
+}
+
+/// `mlock(2)`, `mlock2(2)`: refused as for a user whose limit is 0 (`RLIMIT_MEMLOCK` says so),
+/// after the arguments were looked at.
+pub(super) fn mlock(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let on_fault = u64::from(libc::MLOCK_ONFAULT);
+    let known = a[2] & 0xffff_ffff & !on_fault == 0;
+    Err(if known { Errno::EPERM } else { Errno::EINVAL }.into())
+}
+
+/// `munlock(2)`: nothing is locked.
+pub(super) fn munlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    check_lockable(ctx, a[0], a[1])?;
+    value(0)
+}
+
+/// `mlockall(2)`: as `mlock`.
+pub(super) fn mlockall(a: &[u64; 6]) -> CallResult {
+    let flags = a[0] as i32;
+    let known = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    let is_good = flags != 0 && flags & !known == 0 && flags != libc::MCL_ONFAULT;
+    Err(if is_good { Errno::EPERM } else { Errno::EINVAL }.into())
 }

@@ -7,19 +7,31 @@
 //!
 //! Every argument is the guest's: nothing here may panic on any value.
 
+pub mod credentials;
 pub mod fault;
 pub mod file;
 pub mod fs;
+pub mod futex;
+pub(crate) mod host_fault;
+pub mod host_timer;
 pub mod identity;
 pub mod io;
 mod legacy;
+pub mod limits;
 pub mod memory;
 pub mod names;
+pub mod net;
+pub mod pid;
+pub mod prctl;
 pub mod proc;
+pub mod robust;
+pub mod sched;
 pub mod sigframe;
 pub mod signal;
 pub mod thread;
 pub mod time;
+pub mod timer;
+pub mod transfer;
 mod xattr;
 
 use std::time::Instant;
@@ -28,6 +40,7 @@ use abi::Errno;
 
 use crate::process::thread::Next;
 use crate::process::{Outcome, ThreadCtx};
+use signal::{Again, Interrupted};
 
 /// What a call did, when it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +63,8 @@ pub enum Fail {
     /// A signal came while the call was blocked: it is made again unless a handler without
     /// `SA_RESTART` runs first.
     Restart,
+    /// As `Restart`, whatever handler runs: a lock is not to be given up for a signal.
+    RestartAlways,
 }
 
 impl From<Errno> for Fail {
@@ -91,10 +106,20 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
         Ok(Done::Registers) => {}
         Ok(Done::ThreadExit) => return Next::ThreadEnds,
         Ok(Done::Stop) => return Next::Stop,
-        Err(Fail::Errno(errno)) => ctx.vcpu.regs.rax = errno.as_result(),
-        Err(Fail::Restart) => {
+        Err(Fail::Errno(errno)) => {
+            if errno == Errno::EFBIG {
+                signal::file_too_large(ctx);
+            }
+            ctx.vcpu.regs.rax = errno.as_result();
+        }
+        Err(fail @ (Fail::Restart | Fail::RestartAlways)) => {
+            let again = match fail {
+                Fail::RestartAlways => Again::Always,
+                _ => Again::UnlessHandled,
+            };
             ctx.vcpu.regs.rax = Errno::EINTR.as_result();
-            return signal::deliver_after_interruption(ctx, number, SYSCALL_BYTES);
+            let call = Interrupted { number, bytes: SYSCALL_BYTES, again };
+            return signal::deliver_after_interruption(ctx, call);
         }
     }
     signal::deliver_pending(ctx)
@@ -111,20 +136,28 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_madvise => memory::madvise(ctx, a),
         libc::SYS_mincore => memory::mincore(ctx, a),
         libc::SYS_msync => memory::msync(ctx, a),
-        libc::SYS_mlock | libc::SYS_munlock | libc::SYS_mlock2 => value(0),
+        libc::SYS_mlock => memory::mlock(ctx, &[a[0], a[1], 0, 0, 0, 0]),
+        libc::SYS_mlock2 => memory::mlock(ctx, a),
+        libc::SYS_munlock => memory::munlock(ctx, a),
+        libc::SYS_munlockall => value(0),
+        libc::SYS_mlockall => memory::mlockall(a),
+        libc::SYS_get_mempolicy | libc::SYS_set_mempolicy | libc::SYS_mbind => {
+            Err(Errno::ENOSYS.into())
+        }
+        libc::SYS_migrate_pages | libc::SYS_move_pages => Err(Errno::ENOSYS.into()),
 
         libc::SYS_clone => thread::clone(ctx, a),
         libc::SYS_clone3 => thread::clone3(ctx, a),
         libc::SYS_exit => thread::exit(ctx, a),
         libc::SYS_exit_group => thread::exit_group(ctx, a),
         libc::SYS_set_tid_address => thread::set_tid_address(ctx, a),
-        libc::SYS_set_robust_list => thread::set_robust_list(ctx, a),
-        libc::SYS_get_robust_list => Err(Errno::EPERM.into()),
+        libc::SYS_set_robust_list => robust::set_robust_list(ctx, a),
+        libc::SYS_get_robust_list => robust::get_robust_list(ctx, a),
         libc::SYS_gettid => value(ctx.thread.tid as u64),
-        libc::SYS_futex => thread::futex(ctx, a),
+        libc::SYS_futex => futex::futex(ctx, a),
         libc::SYS_sched_yield => thread::sched_yield(ctx, a),
-        libc::SYS_sched_getaffinity => thread::sched_getaffinity(ctx, a),
-        libc::SYS_sched_setaffinity => value(0),
+        libc::SYS_sched_getaffinity => sched::getaffinity(ctx, a),
+        libc::SYS_sched_setaffinity => sched::setaffinity(ctx, a),
         libc::SYS_rseq => Err(Errno::ENOSYS.into()),
         libc::SYS_arch_prctl => thread::arch_prctl(ctx, a),
         libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
@@ -141,6 +174,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sigaltstack => signal::sigaltstack(ctx, a),
         libc::SYS_pause => signal::pause(ctx, a),
         libc::SYS_kill => signal::kill(ctx, a),
+        libc::SYS_rt_sigqueueinfo => signal::rt_sigqueueinfo(ctx, a),
+        libc::SYS_rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo(ctx, a),
         libc::SYS_tkill => signal::tkill(ctx, a),
         libc::SYS_tgkill => signal::tgkill(ctx, a),
 
@@ -150,36 +185,68 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_nanosleep => time::nanosleep(ctx, a),
         libc::SYS_gettimeofday => time::gettimeofday(ctx, a),
         libc::SYS_time => time::time(ctx, a),
+        libc::SYS_clock_settime => time::clock_settime(ctx, a),
+        libc::SYS_settimeofday => time::settimeofday(ctx, a),
+        libc::SYS_adjtimex => time::adjtimex(ctx, a),
+        libc::SYS_clock_adjtime => time::clock_adjtime(ctx, a),
+        libc::SYS_alarm => timer::alarm(ctx, a),
+        libc::SYS_setitimer => timer::setitimer(ctx, a),
+        libc::SYS_getitimer => timer::getitimer(ctx, a),
+        libc::SYS_timer_create => timer::timer_create(ctx, a),
+        libc::SYS_timer_settime => timer::timer_settime(ctx, a),
+        libc::SYS_timer_gettime => timer::timer_gettime(ctx, a),
+        libc::SYS_timer_getoverrun => timer::timer_getoverrun(ctx, a),
+        libc::SYS_timer_delete => timer::timer_delete(ctx, a),
         libc::SYS_times => time::times(ctx, a),
         libc::SYS_getrusage => time::getrusage(ctx, a),
 
-        libc::SYS_getpid => value(crate::process::table::PID as u64),
-        libc::SYS_getppid => value(1),
-        libc::SYS_getpgrp | libc::SYS_getpgid | libc::SYS_getsid => {
-            value(crate::process::table::PID as u64)
-        }
-        libc::SYS_setpgid => value(0),
-        libc::SYS_setsid => Err(Errno::EPERM.into()),
-        libc::SYS_getuid | libc::SYS_geteuid => identity::uid(ctx),
-        libc::SYS_getgid | libc::SYS_getegid => identity::gid(ctx),
-        libc::SYS_getresuid => identity::getresuid(ctx, a),
-        libc::SYS_getresgid => identity::getresgid(ctx, a),
-        libc::SYS_getgroups => value(0),
+        libc::SYS_getpid => value(ctx.process.pid() as u64),
+        libc::SYS_getppid => pid::getppid(ctx, a),
+        libc::SYS_getpgrp => pid::getpgrp(ctx, a),
+        libc::SYS_getpgid => pid::getpgid(ctx, a),
+        libc::SYS_getsid => pid::getsid(ctx, a),
+        libc::SYS_setpgid => pid::setpgid(ctx, a),
+        libc::SYS_setsid => pid::setsid(ctx, a),
+        libc::SYS_getuid | libc::SYS_geteuid => credentials::getuid(),
+        libc::SYS_getgid | libc::SYS_getegid => credentials::getgid(),
+        libc::SYS_getresuid => credentials::getresuid(ctx, a),
+        libc::SYS_getresgid => credentials::getresgid(ctx, a),
+        libc::SYS_setuid => credentials::setuid(a),
+        libc::SYS_setgid => credentials::setgid(a),
+        libc::SYS_setreuid => credentials::set_uids(a, 2),
+        libc::SYS_setregid => credentials::set_gids(a, 2),
+        libc::SYS_setresuid => credentials::set_uids(a, 3),
+        libc::SYS_setresgid => credentials::set_gids(a, 3),
+        // They never fail: the answer is the id as it was, and is.
+        libc::SYS_setfsuid => credentials::getuid(),
+        libc::SYS_setfsgid => credentials::getgid(),
+        libc::SYS_getgroups => credentials::getgroups(a),
+        libc::SYS_setgroups => Err(Errno::EPERM.into()),
+        libc::SYS_capget => credentials::capget(ctx, a),
+        libc::SYS_capset => credentials::capset(ctx, a),
         libc::SYS_uname => identity::uname(ctx, a),
         libc::SYS_sysinfo => identity::sysinfo(ctx, a),
         libc::SYS_getrandom => identity::getrandom(ctx, a),
-        libc::SYS_prctl => identity::prctl(ctx, a),
-        libc::SYS_prlimit64 => identity::prlimit64(ctx, a),
-        libc::SYS_getrlimit => identity::getrlimit(ctx, a),
-        libc::SYS_setrlimit => value(0),
-        libc::SYS_getcpu => identity::getcpu(ctx, a),
-        libc::SYS_getpriority => value(20),
-        libc::SYS_setpriority => value(0),
-        libc::SYS_sched_getparam => identity::sched_getparam(ctx, a),
-        libc::SYS_sched_getscheduler => value(0),
-        libc::SYS_sched_setscheduler => value(0),
+        libc::SYS_prctl => prctl::prctl(ctx, a),
+        libc::SYS_personality => prctl::personality(ctx, a),
+        libc::SYS_prlimit64 => limits::prlimit64(ctx, a),
+        libc::SYS_getrlimit => limits::getrlimit(ctx, a),
+        libc::SYS_setrlimit => limits::setrlimit(ctx, a),
+        libc::SYS_getcpu => sched::getcpu(ctx, a),
+        libc::SYS_getpriority => sched::getpriority(ctx, a),
+        libc::SYS_setpriority => sched::setpriority(ctx, a),
+        libc::SYS_ioprio_get => sched::ioprio_get(ctx, a),
+        libc::SYS_ioprio_set => sched::ioprio_set(ctx, a),
+        libc::SYS_sched_getparam => sched::getparam(ctx, a),
+        libc::SYS_sched_setparam => sched::setparam(ctx, a),
+        libc::SYS_sched_getscheduler => sched::getscheduler(ctx, a),
+        libc::SYS_sched_setscheduler => sched::setscheduler(ctx, a),
+        libc::SYS_sched_getattr => sched::getattr(ctx, a),
+        libc::SYS_sched_setattr => sched::setattr(ctx, a),
+        libc::SYS_sched_get_priority_min => sched::get_priority_min(a),
+        libc::SYS_sched_get_priority_max => sched::get_priority_max(a),
+        libc::SYS_sched_rr_get_interval => sched::rr_get_interval(ctx, a),
         libc::SYS_membarrier => identity::membarrier(ctx, a),
-        libc::SYS_personality => value(0),
 
         _ => file_call(ctx, number, a),
     }
@@ -188,14 +255,16 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 /// The calls on files and descriptors.
 fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
-        libc::SYS_read => io::read(ctx, a),
-        libc::SYS_write => io::write(ctx, a),
-        libc::SYS_readv => io::readv(ctx, a),
-        libc::SYS_writev => io::writev(ctx, a),
-        libc::SYS_pread64 => io::pread(ctx, a),
-        libc::SYS_pwrite64 => io::pwrite(ctx, a),
-        libc::SYS_preadv | libc::SYS_preadv2 => io::preadv(ctx, a),
-        libc::SYS_pwritev | libc::SYS_pwritev2 => io::pwritev(ctx, a),
+        libc::SYS_read => transfer::read(ctx, a),
+        libc::SYS_write => transfer::write(ctx, a),
+        libc::SYS_readv => transfer::readv(ctx, a),
+        libc::SYS_writev => transfer::writev(ctx, a),
+        libc::SYS_pread64 => transfer::pread(ctx, a),
+        libc::SYS_pwrite64 => transfer::pwrite(ctx, a),
+        libc::SYS_preadv => transfer::preadv(ctx, a),
+        libc::SYS_preadv2 => transfer::preadv2(ctx, a),
+        libc::SYS_pwritev => transfer::pwritev(ctx, a),
+        libc::SYS_pwritev2 => transfer::pwritev2(ctx, a),
         libc::SYS_poll => io::poll(ctx, a),
         libc::SYS_ppoll => io::ppoll(ctx, a),
         libc::SYS_select => io::select(ctx, a),
@@ -258,7 +327,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_syncfs => file::syncfs(ctx, a),
         libc::SYS_sync_file_range => file::sync_file_range(ctx, a),
         libc::SYS_fadvise64 => file::fadvise64(ctx, a),
-        libc::SYS_readahead => legacy::readahead(ctx, a),
+        libc::SYS_readahead => file::readahead(ctx, a),
         libc::SYS_copy_file_range => file::copy_file_range(ctx, a),
         libc::SYS_sendfile => file::sendfile(ctx, a),
         libc::SYS_splice => file::splice(ctx, a),
@@ -298,6 +367,43 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_name_to_handle_at => Err(Errno::EOPNOTSUPP.into()),
         libc::SYS_open_by_handle_at => Err(Errno::EPERM.into()),
         libc::SYS_socket | libc::SYS_socketpair => Err(Errno::from_raw(libc::EAFNOSUPPORT).into()),
+        libc::SYS_getpeername
+        | libc::SYS_getsockname
+        | libc::SYS_bind
+        | libc::SYS_connect
+        | libc::SYS_listen
+        | libc::SYS_accept
+        | libc::SYS_shutdown
+        | libc::SYS_getsockopt
+        | libc::SYS_setsockopt
+        | libc::SYS_sendto
+        | libc::SYS_recvfrom
+        | libc::SYS_sendmsg
+        | libc::SYS_recvmsg
+        | libc::SYS_sendmmsg
+        | libc::SYS_recvmmsg => net::on_descriptor(ctx, a[0]),
+        libc::SYS_accept4 => net::accept4(ctx, a),
+        _ => privileged(ctx, number),
+    }
+}
+
+/// What only a privilege allows: the program has none.
+fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
+    match i64::try_from(number).unwrap_or(-1) {
+        libc::SYS_acct
+        | libc::SYS_chroot
+        | libc::SYS_delete_module
+        | libc::SYS_finit_module
+        | libc::SYS_init_module
+        | libc::SYS_ioperm
+        | libc::SYS_iopl
+        | libc::SYS_kexec_load
+        | libc::SYS_pivot_root
+        | libc::SYS_reboot
+        | libc::SYS_swapoff
+        | libc::SYS_swapon
+        | libc::SYS_syslog
+        | libc::SYS_vhangup => Err(Errno::EPERM.into()),
         _ => unserved(ctx, number),
     }
 }
@@ -305,12 +411,31 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
         match names::name(number) {
+            Some(name) if PROBES.contains(&(number as i64)) => {
+                tracing::debug!("Linux call {name} ({number}) is not served: ENOSYS");
+            }
             Some(name) => tracing::warn!("Linux call {name} ({number}) is not served: ENOSYS"),
             None => tracing::warn!("there is no Linux call {number}: ENOSYS"),
         }
     }
     Err(Errno::ENOSYS.into())
 }
+
+/// Calls that run-time libraries try and do without: their absence is no news to anybody.
+const PROBES: [i64; 12] = [
+    libc::SYS_add_key,
+    libc::SYS_futex_waitv,
+    libc::SYS_io_uring_setup,
+    libc::SYS_keyctl,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_memfd_secret,
+    libc::SYS_openat2,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_open,
+    libc::SYS_process_vm_readv,
+    libc::SYS_seccomp,
+    libc::SYS_userfaultfd,
+];
 
 /// Ends the process.
 ///

@@ -14,12 +14,13 @@
 use abi::Errno;
 use kvm_bindings::kvm_xsave;
 
+use super::signal::AltStack;
+use super::signal::info::{SIGINFO_BYTES, SigInfo};
 use crate::process::ThreadCtx;
 use crate::vm::vcpu::{FIXED_FLAGS, USER_FLAGS, UserRegs};
 
 const UCONTEXT_BYTES: u64 = 304;
-const SIGINFO_BYTES: u64 = 128;
-const FRAME_BYTES: u64 = 8 + UCONTEXT_BYTES + SIGINFO_BYTES;
+const FRAME_BYTES: u64 = 8 + UCONTEXT_BYTES + SIGINFO_BYTES as u64;
 const RED_ZONE: u64 = 128;
 /// The FPU state is in XSAVE form; SS is saved and restored.
 const UC_FLAGS: u64 = 1 | 2 | 4;
@@ -28,29 +29,6 @@ const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
 /// Where Linux's software bytes lie in the legacy area.
 const SW_BYTES: usize = 464;
 const XSTATE_HEADER: usize = 512;
-
-/// `siginfo_t`, as bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SigInfo {
-    /// Signal number.
-    pub signo: i32,
-    /// Why: `SI_USER`, `SEGV_MAPERR`, ...
-    pub code: i32,
-    /// First word of the union: address of a fault, or sender's pid and uid.
-    pub value: u64,
-}
-
-impl SigInfo {
-    /// As `siginfo_t`.
-    #[must_use]
-    pub fn head_bytes(&self) -> [u8; SIGINFO_BYTES as usize] {
-        let mut bytes = [0; SIGINFO_BYTES as usize];
-        bytes[..4].copy_from_slice(&self.signo.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.value.to_le_bytes());
-        bytes
-    }
-}
 
 /// What a fault adds to the saved context.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,25 +39,6 @@ pub struct TrapInfo {
     pub error: u64,
     /// CR2.
     pub address: u64,
-}
-
-/// The alternate stack and where to put the frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AltStack {
-    /// Lowest address.
-    pub base: u64,
-    /// `SS_*`.
-    pub flags: u32,
-    /// Bytes.
-    pub size: u64,
-}
-
-impl AltStack {
-    /// Whether `rsp` is on it.
-    #[must_use]
-    pub fn holds(&self, rsp: u64) -> bool {
-        self.size != 0 && rsp > self.base && rsp - self.base <= self.size
-    }
 }
 
 /// What it takes to build a frame.
@@ -115,16 +74,17 @@ pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
 
     let rsp = ctx.vcpu.regs.rsp;
     let alt = spec.alt;
-    let top = if spec.on_alt_stack && alt.size != 0 && !alt.holds(rsp) {
-        alt.base.wrapping_add(alt.size)
-    } else {
-        rsp.wrapping_sub(RED_ZONE)
+    let nested = alt.is_in_use(rsp);
+    let entering = spec.on_alt_stack && alt.size != 0 && !nested;
+    let top = match entering {
+        true => alt.base.wrapping_add(alt.size),
+        false => rsp.wrapping_sub(RED_ZONE),
     };
     let fp = top.wrapping_sub(xstate.len() as u64) & !63;
     // At the handler's first instruction the stack is as after a CALL: RSP + 8 aligned.
     let frame = (fp.wrapping_sub(FRAME_BYTES) & !15).wrapping_sub(8);
     // A frame that leaves the alternate stack at its low end overflowed it.
-    if alt.holds(rsp) && !alt.holds(frame) && spec.on_alt_stack {
+    if (nested || entering) && !alt.holds(frame) {
         return Err(Errno::EFAULT);
     }
 
@@ -191,19 +151,45 @@ fn ucontext(regs: &UserRegs, spec: &FrameSpec, fp: u64) -> Vec<u8> {
     bytes
 }
 
-/// Reads the frame that `rt_sigreturn` finds at RSP and restores what it holds. Returns the
-/// signal mask and the alternate stack of the frame.
+/// A frame as it lay on the program's stack: anything can stand in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame([u64; UCONTEXT_BYTES as usize / 8]);
+
+impl Frame {
+    /// The signal mask to come back to.
+    #[must_use]
+    pub fn mask(&self) -> u64 {
+        self.0[37]
+    }
+
+    /// The alternate stack to come back to.
+    #[must_use]
+    pub fn alt(&self) -> AltStack {
+        AltStack { base: self.0[2], flags: self.0[3] as u32, size: self.0[4] }
+    }
+}
+
+/// Reads the frame that `rt_sigreturn` finds at RSP.
 ///
 /// # Errors
-/// `EFAULT` when the frame is not readable or holds an impossible FPU state or code segment.
-pub fn pop(ctx: &mut ThreadCtx<'_>) -> Result<(u64, AltStack), Errno> {
-    let uc = ctx.vcpu.regs.rsp;
+/// `EFAULT` when it is not readable.
+pub fn read(ctx: &ThreadCtx<'_>) -> Result<Frame, Errno> {
     let mut bytes = [0; UCONTEXT_BYTES as usize];
-    ctx.user().copy_in(uc, &mut bytes)?;
+    ctx.user().copy_in(ctx.vcpu.regs.rsp, &mut bytes)?;
     let mut words = [0u64; UCONTEXT_BYTES as usize / 8];
     for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = u64::from_le_bytes(piece.try_into().unwrap_or_default());
     }
+    Ok(Frame(words))
+}
+
+/// Restores the registers and the FPU state of a frame.
+///
+/// # Errors
+/// `EFAULT` when the FPU state is not readable or impossible, or the code segment is; the
+/// general registers are as before then.
+pub fn restore(ctx: &mut ThreadCtx<'_>, frame: &Frame) -> Result<(), Errno> {
+    let words = &frame.0;
     // Another code segment cannot be returned to: Linux's IRETQ would fault.
     if words[23] as u16 != abi::shared::selector::USER_CODE {
         return Err(Errno::EFAULT);
@@ -232,7 +218,7 @@ pub fn pop(ctx: &mut ThreadCtx<'_>) -> Result<(u64, AltStack), Errno> {
         rflags: (words[22] & USER_FLAGS) | FIXED_FLAGS,
     };
     ctx.vcpu.restore_all();
-    Ok((words[37], AltStack { base: words[2], flags: words[3] as u32, size: words[4] }))
+    Ok(())
 }
 
 fn read_fpu(ctx: &ThreadCtx<'_>, fp: u64) -> Result<kvm_xsave, Errno> {

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use abi::addr::LOWER_HALF_END;
-use abi::{Errno, GuestVirt};
+use abi::{Errno, GuestVirt, PAGE_SIZE};
 
-use super::time::{last_errno, read_timespec};
-use super::{CallResult, Done, Fail, value};
-use crate::process::thread::{self, Thread};
+use super::{CallResult, Done, futex, value};
+use crate::process::thread::{Prepared, Thread};
 use crate::process::{Outcome, Process, ThreadCtx};
-use crate::user_memory::{FutexWord, UserMemory};
 use crate::vas;
 
 /// The flags every thread library sets: one memory, one file table, one process.
@@ -23,6 +21,27 @@ const CLONE_SETTLS: u64 = libc::CLONE_SETTLS as u64;
 const CLONE_PARENT_SETTID: u64 = libc::CLONE_PARENT_SETTID as u64;
 const CLONE_CHILD_SETTID: u64 = libc::CLONE_CHILD_SETTID as u64;
 const CLONE_CHILD_CLEARTID: u64 = libc::CLONE_CHILD_CLEARTID as u64;
+
+/// Flags that change nothing for a thread here: nobody traces it, and what they share with the
+/// caller is shared by all threads anyway.
+const IDLE_FLAGS: u64 =
+    (libc::CLONE_SYSVSEM | libc::CLONE_PTRACE | libc::CLONE_UNTRACED | libc::CLONE_PARENT) as u64
+        | CLONE_IO
+        | CLONE_DETACHED;
+/// Bit 31: the C library's constant is negative.
+const CLONE_IO: u64 = 0x8000_0000;
+/// Without meaning for a long time; `clone3` refuses it.
+const CLONE_DETACHED: u64 = 0x0040_0000;
+/// New name spaces that take a privilege and that a thread could otherwise have.
+const PRIVILEGED_FLAGS: u64 =
+    (libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP) as u64;
+const ALL_FLAGS: u64 = THREAD_FLAGS
+    | IDLE_FLAGS
+    | PRIVILEGED_FLAGS
+    | CLONE_SETTLS
+    | CLONE_PARENT_SETTID
+    | CLONE_CHILD_SETTID
+    | CLONE_CHILD_CLEARTID;
 
 struct CloneArgs {
     flags: u64,
@@ -40,19 +59,44 @@ pub(super) fn clone(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `clone3(2)`.
 pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    const FIRST_VERSION_BYTES: u64 = 64;
-    if a[1] < FIRST_VERSION_BYTES || a[1] > 4096 {
+    const FIRST_VERSION_BYTES: usize = 64;
+    const WORDS: usize = 11;
+    let bytes = usize::try_from(a[1]).unwrap_or(usize::MAX);
+    if bytes > PAGE_SIZE as usize {
+        return Err(Errno::from_raw(libc::E2BIG).into());
+    }
+    if bytes < FIRST_VERSION_BYTES {
         return Err(Errno::EINVAL.into());
     }
-    let word = |i: u64| ctx.user().read_u64(a[0].wrapping_add(i * 8));
-    let (stack, stack_bytes) = (word(5)?, word(6)?);
-    let args = CloneArgs {
-        flags: word(0)?,
-        child_tid: word(2)?,
-        parent_tid: word(3)?,
-        stack_top: stack.wrapping_add(stack_bytes),
-        tls: word(7)?,
-    };
+    let mut given = vec![0; bytes.max(WORDS * 8)];
+    ctx.user().copy_in(a[0], given.get_mut(..bytes).unwrap_or_default())?;
+    // What a newer Linux would understand must not be ignored.
+    if given.iter().skip(WORDS * 8).any(|byte| *byte != 0) {
+        return Err(Errno::from_raw(libc::E2BIG).into());
+    }
+    let mut words = [0; WORDS];
+    for (word, piece) in words.iter_mut().zip(given.chunks_exact(8)) {
+        *word = u64::from_le_bytes(piece.try_into().unwrap_or_default());
+    }
+    let [flags, _, child_tid, parent_tid, exit_signal, stack, stack_bytes, tls, set_tid, tids, _] =
+        words;
+    if flags & THREAD_FLAGS != THREAD_FLAGS {
+        return no_processes(ctx, libc::SYS_clone3 as u64);
+    }
+    let half_a_stack = (stack == 0) != (stack_bytes == 0);
+    if flags & CLONE_DETACHED != 0
+        || exit_signal != 0
+        || half_a_stack
+        || (set_tid == 0) != (tids == 0)
+    {
+        return Err(Errno::EINVAL.into());
+    }
+    // Choosing a number takes a privilege.
+    if tids != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    let args =
+        CloneArgs { flags, child_tid, parent_tid, stack_top: stack.wrapping_add(stack_bytes), tls };
     start(ctx, &args)
 }
 
@@ -72,6 +116,12 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     if args.flags & THREAD_FLAGS != THREAD_FLAGS {
         return no_processes(ctx, libc::SYS_clone as u64);
     }
+    if args.flags & !ALL_FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if args.flags & PRIVILEGED_FLAGS != 0 {
+        return Err(Errno::EPERM.into());
+    }
     if args.tls >= LOWER_HALF_END && args.flags & CLONE_SETTLS != 0 {
         return Err(Errno::EPERM.into());
     }
@@ -82,6 +132,10 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     let gs_base = GuestVirt::new(ctx.vcpu.gs_base()).map_err(|_| Errno::EPERM)?;
     // The child continues with the parent's x87 and SSE control words, as on Linux.
     let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EAGAIN)?;
+    let host = Prepared::new(ctx.process).map_err(|error| {
+        tracing::warn!(%error, "cannot start another host thread");
+        Errno::EAGAIN
+    })?;
     let mut vcpu = match threads.idle_vcpu() {
         Some(vcpu) => vcpu,
         None => ctx.vcpu.machine().new_vcpu().map_err(|e| {
@@ -97,9 +151,12 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     vcpu.restore_all();
     vcpu.set_fs_base(fs_base);
     vcpu.set_gs_base(gs_base);
-    vcpu.set_fpu_state(&fpu).map_err(|_| Errno::EAGAIN)?;
+    if vcpu.set_fpu_state(&fpu).is_err() {
+        threads.keep_vcpu(vcpu);
+        return Err(Errno::EAGAIN.into());
+    }
 
-    let tid = threads.new_tid();
+    let tid = host.tid();
     let child = Thread::new(tid, ctx.thread.signals.for_child());
     child.set_name(&ctx.thread.name());
     if args.flags & CLONE_CHILD_CLEARTID != 0 {
@@ -113,14 +170,14 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     if args.flags & CLONE_CHILD_SETTID != 0 {
         let _ = ctx.user().copy_out(args.child_tid, &tid_bytes);
     }
-    thread::spawn(ctx.process, child, vcpu).map_err(|_| Errno::EAGAIN)?;
+    host.run(ctx.process, child, vcpu);
     value(tid as u64)
 }
 
 /// `exit(2)`: the calling thread.
 pub(super) fn exit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if ctx.process.threads.counts().0 == 1 {
-        return exit_group(ctx, a);
+    if ctx.thread.tid == ctx.process.pid() {
+        ctx.process.set_first_status(a[0] as u8);
     }
     Ok(Done::ThreadExit)
 }
@@ -130,48 +187,14 @@ pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     super::stop(ctx, Outcome::Exited(a[0] as u8))
 }
 
-/// What Linux does when a thread ends: marks robust futexes it held, clears and wakes the
-/// word that `pthread_join` waits on.
+/// What Linux does last when a thread ends: clears and wakes the word that `pthread_join`
+/// waits on.
 pub(crate) fn on_exit(process: &Arc<Process>, thread: &Thread) {
-    release_robust(process, thread);
     // The thread has gone home: what it had in a segment is no longer its.
     let user = process.user_in(vas::HOME);
     let word = thread.clear_child_tid.load(Ordering::Relaxed);
     if word != 0 && user.copy_out(word, &[0; 4]).is_ok() {
-        let _ = wake(&user, word, 1);
-    }
-}
-
-/// Most entries of a robust list that are looked at (Linux's ROBUST_LIST_LIMIT).
-const ROBUST_LIMIT: usize = 2048;
-const FUTEX_WAITERS: u32 = 0x8000_0000;
-const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
-const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
-
-fn release_robust(process: &Arc<Process>, thread: &Thread) {
-    let head = thread.robust_list.load(Ordering::Relaxed);
-    if head == 0 {
-        return;
-    }
-    let user = process.user_in(vas::HOME);
-    let Ok(offset) = user.read_u64(head.wrapping_add(8)) else { return };
-    let mut entry = user.read_u64(head).unwrap_or(head);
-    for _ in 0..ROBUST_LIMIT {
-        if entry & !1 == head {
-            break;
-        }
-        let word = (entry & !1).wrapping_add(offset);
-        if let Ok(old) = user.read_u32(word)
-            && old & FUTEX_TID_MASK == thread.tid as u32
-        {
-            let died = (old & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-            let _ = user.copy_out(word, &died.to_le_bytes());
-            if old & FUTEX_WAITERS != 0 {
-                let _ = wake(&user, word, 1);
-            }
-        }
-        let Ok(next) = user.read_u64(entry & !1) else { break };
-        entry = next;
+        futex::wake(user, word, 1);
     }
 }
 
@@ -181,40 +204,10 @@ pub(super) fn set_tid_address(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     value(ctx.thread.tid as u64)
 }
 
-/// `set_robust_list(2)`.
-pub(super) fn set_robust_list(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if a[1] != 24 {
-        return Err(Errno::EINVAL.into());
-    }
-    ctx.thread.robust_list.store(a[0], Ordering::Relaxed);
-    value(0)
-}
-
 /// `sched_yield(2)`.
 pub(super) fn sched_yield(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     std::thread::yield_now();
     value(0)
-}
-
-/// `sched_getaffinity(2)`: as many processors as the host lets the VMM use, numbered from 0.
-pub(super) fn sched_getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [_, len, at, ..] = *a;
-    // The affinity alone, as Linux: a quota of the cgroup is not in it, and finding one would
-    // cost every start a tenth of a millisecond.
-    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-    let cpus = cpus.clamp(1, 1024);
-    let bytes = cpus.div_ceil(64) * 8;
-    if (len as usize) < bytes || len % 8 != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    let mut mask = vec![0u8; bytes];
-    for cpu in 0..cpus {
-        if let Some(byte) = mask.get_mut(cpu / 8) {
-            *byte |= 1 << (cpu % 8);
-        }
-    }
-    ctx.user().copy_out(at, &mask)?;
-    value(bytes as u64)
 }
 
 const ARCH_SET_GS: u64 = 0x1001;
@@ -236,89 +229,4 @@ pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     }
     value(0)
-}
-
-/// Wakes up to `count` waiters of the futex word at `gva`.
-fn wake(user: &UserMemory<'_>, gva: u64, count: u32) -> Result<u64, Errno> {
-    let word = user.futex_word(gva)?;
-    // SAFETY: FUTEX_WAKE reads no memory; the address only names the futex. Both private and
-    // shared waiters of this VM's threads wait in this host process.
-    let woken =
-        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0) };
-    // A waiter that asked for a private futex hashes differently: wake those too.
-    let private = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: as above.
-    let more = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), private, count, 0, 0, 0) };
-    Ok((woken.max(0) + more.max(0)) as u64)
-}
-
-/// `futex(2)`: the host's futexes on the memory behind the word. A waiting thread is a
-/// waiting host thread. Priority inheritance is not offered.
-pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [gva, op, val, timeout, gva2, val3] = *a;
-    let command = op as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
-    let user = ctx.user();
-    let word = user.futex_word(gva)?;
-    let word2 = match command {
-        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
-            Some(user.futex_word(gva2)?)
-        }
-        _ => None,
-    };
-    match command {
-        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
-            let deadline = match timeout {
-                0 => None,
-                at => Some(read_timespec(ctx, at)?),
-            };
-            wait(ctx, &word, op as i32, val as u32, deadline, val3 as u32)
-        }
-        libc::FUTEX_WAKE
-        | libc::FUTEX_WAKE_BITSET
-        | libc::FUTEX_REQUEUE
-        | libc::FUTEX_CMP_REQUEUE
-        | libc::FUTEX_WAKE_OP => {
-            let second = word2.as_ref().map_or(std::ptr::null_mut(), FutexWord::as_ptr);
-            // SAFETY: both words are guest memory, mapped as long as `word` and `word2` are kept,
-            // to the end of this function; the fourth argument is a count for these commands,
-            // not a pointer.
-            let done = unsafe {
-                libc::syscall(
-                    libc::SYS_futex,
-                    word.as_ptr(),
-                    op as i32,
-                    val as u32,
-                    timeout as u32 as usize,
-                    second,
-                    val3 as u32,
-                )
-            };
-            if done < 0 { Err(last_errno().into()) } else { value(done as u64) }
-        }
-        _ => Err(Errno::ENOSYS.into()),
-    }
-}
-
-fn wait(
-    ctx: &mut ThreadCtx<'_>,
-    word: &FutexWord<'_>,
-    op: i32,
-    expected: u32,
-    timeout: Option<libc::timespec>,
-    bits: u32,
-) -> CallResult {
-    if ctx.is_interrupted() {
-        return Err(Fail::Restart);
-    }
-    let timeout_ptr = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    let at = word.as_ptr();
-    // SAFETY: the word is guest memory, mapped as long as `word`, which outlives the call, as
-    // the timeout does.
-    let done = unsafe { libc::syscall(libc::SYS_futex, at, op, expected, timeout_ptr, 0, bits) };
-    match last_errno() {
-        _ if done == 0 => value(0),
-        // A relative timeout would start over: let the library, which knows, decide.
-        Errno::EINTR if timeout.is_none() => Err(Fail::Restart),
-        errno => Err(errno.into()),
-    }
 }

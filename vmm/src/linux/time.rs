@@ -35,16 +35,38 @@ fn write_pair(ctx: &ThreadCtx<'_>, at: u64, first: i64, second: i64) -> Result<(
     ctx.user().copy_out(at, &bytes)
 }
 
-/// Clocks that mean the same inside and outside. CPU-time clocks are the VMM process's,
-/// which runs nothing but this program; clocks of other processes and threads are refused.
-fn host_clock(id: u64) -> Result<libc::clockid_t, Errno> {
+/// The host's clock for one of the program's. The VMM runs nothing but this program, and its
+/// threads are the program's threads, so CPU-time clocks mean the same too. Those of other
+/// processes, and clocks that are descriptors, are refused.
+pub(super) fn host_clock(ctx: &ThreadCtx<'_>, id: u64) -> Result<libc::clockid_t, Errno> {
+    /// In a CPU-time clock's number: it is a thread's.
+    const PER_THREAD: i32 = 4;
+    const DESCRIPTOR: i32 = 3;
+    let id = id as libc::clockid_t;
     match id {
-        0..=9 | 11 => Ok(id as libc::clockid_t),
-        _ => Err(Errno::EINVAL),
+        0..=9 | 11 => return Ok(id),
+        0.. => return Err(Errno::EINVAL),
+        _ => {}
     }
+    let (owner, kind) = (!(id >> 3), id & 7);
+    if kind & DESCRIPTOR == DESCRIPTOR {
+        return Err(Errno::EINVAL);
+    }
+    if kind & PER_THREAD != 0 {
+        let known = owner == 0 || ctx.process.threads.get(owner).is_some();
+        return if known { Ok(id) } else { Err(Errno::EINVAL) };
+    }
+    // As the calling process's, whatever its number.
+    let known = owner == 0 || owner == ctx.process.pid();
+    if known { Ok(process_clock(kind)) } else { Err(Errno::EINVAL) }
 }
 
-fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {
+/// The CPU-time clock of the calling process: 0 all of it, 1 its time in user mode.
+pub(super) const fn process_clock(kind: i32) -> libc::clockid_t {
+    !0 << 3 | kind
+}
+
+pub(super) fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes the structure it is given.
     if unsafe { libc::clock_gettime(clock, &mut ts) } == 0 { Ok(ts) } else { Err(last_errno()) }
@@ -65,7 +87,7 @@ fn note_hint(ctx: &ThreadCtx<'_>, a: &[u64; 6]) {
 /// `clock_gettime(2)`.
 pub(super) fn clock_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     note_hint(ctx, a);
-    let ts = now(host_clock(a[0])?)?;
+    let ts = now(host_clock(ctx, a[0])?)?;
     write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
     value(0)
 }
@@ -74,7 +96,7 @@ pub(super) fn clock_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult
 pub(super) fn clock_getres(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes the structure it is given.
-    if unsafe { libc::clock_getres(host_clock(a[0])?, &mut ts) } != 0 {
+    if unsafe { libc::clock_getres(host_clock(ctx, a[0])?, &mut ts) } != 0 {
         return Err(last_errno().into());
     }
     if a[1] != 0 {
@@ -85,7 +107,14 @@ pub(super) fn clock_getres(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
 
 /// `clock_nanosleep(2)`.
 pub(super) fn clock_nanosleep(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let clock = host_clock(a[0])?;
+    let clock = host_clock(ctx, a[0])?;
+    match clock {
+        libc::CLOCK_THREAD_CPUTIME_ID
+        | libc::CLOCK_MONOTONIC_RAW
+        | libc::CLOCK_REALTIME_COARSE
+        | libc::CLOCK_MONOTONIC_COARSE => return Err(Errno::EOPNOTSUPP.into()),
+        _ => {}
+    }
     sleep(ctx, clock, a[1] as i32, a[2], a[3])
 }
 
@@ -103,6 +132,9 @@ fn sleep(
 ) -> CallResult {
     let ts = read_timespec(ctx, request)?;
     let absolute = flags & libc::TIMER_ABSTIME != 0;
+    // A time span does not change when somebody sets the clock.
+    let is_span = !absolute && clock == libc::CLOCK_REALTIME;
+    let clock = if is_span { libc::CLOCK_MONOTONIC } else { clock };
     let deadline = if absolute { ts } else { add(now(clock)?, ts) };
     loop {
         if ctx.is_interrupted() {
@@ -126,7 +158,7 @@ fn sleep(
     }
 }
 
-fn add(a: libc::timespec, b: libc::timespec) -> libc::timespec {
+pub(super) fn add(a: libc::timespec, b: libc::timespec) -> libc::timespec {
     let nsec = a.tv_nsec + b.tv_nsec;
     libc::timespec {
         tv_sec: a.tv_sec.saturating_add(b.tv_sec).saturating_add(nsec / 1_000_000_000),
@@ -169,6 +201,62 @@ pub(super) fn time(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         ctx.user().copy_out(a[0], &sec.to_le_bytes())?;
     }
     value(sec as u64)
+}
+
+/// `clock_settime(2)`: the host's clock is not the program's to set, whoever runs it.
+pub(super) fn clock_settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    match host_clock(ctx, a[0])? {
+        libc::CLOCK_REALTIME => {}
+        // CPU times by their own numbers; the others cannot be set at all.
+        ..0 => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    read_timespec(ctx, a[1])?;
+    Err(Errno::EPERM.into())
+}
+
+/// `settimeofday(2)`.
+pub(super) fn settimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    if a[0] != 0 {
+        let mut bytes = [0; 16];
+        ctx.user().copy_in(a[0], &mut bytes)?;
+        let [sec, usec] = halves(&bytes);
+        if sec < 0 || !(0..1_000_000).contains(&usec) {
+            return Err(Errno::EINVAL.into());
+        }
+    }
+    if a[1] != 0 {
+        ctx.user().copy_in(a[1], &mut [0; 8])?;
+    }
+    Err(Errno::EPERM.into())
+}
+
+/// Bytes of `struct timex`.
+const TIMEX_BYTES: usize = size_of::<libc::timex>();
+
+/// `adjtimex(2)`: read only.
+pub(super) fn adjtimex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    if ctx.user().read_u32(a[0])? != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    let mut timex = std::mem::MaybeUninit::<libc::timex>::zeroed();
+    // SAFETY: zeroes ask for nothing to be changed; writes the structure it is given.
+    let state = unsafe { libc::syscall(libc::SYS_adjtimex, timex.as_mut_ptr()) };
+    if state < 0 {
+        return Err(last_errno().into());
+    }
+    let bytes: *const [u8; TIMEX_BYTES] = timex.as_ptr().cast();
+    // SAFETY: zeroed, padding included, then filled; any bytes are valid as such.
+    ctx.user().copy_out(a[0], unsafe { &*bytes })?;
+    value(state.cast_unsigned())
+}
+
+/// `clock_adjtime(2)`: read only, and the one clock there is for it.
+pub(super) fn clock_adjtime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    match host_clock(ctx, a[0])? {
+        libc::CLOCK_REALTIME => adjtimex(ctx, &[a[1], 0, 0, 0, 0, 0]),
+        _ => Err(Errno::EOPNOTSUPP.into()),
+    }
 }
 
 fn usage(who: i32) -> Result<libc::rusage, Errno> {

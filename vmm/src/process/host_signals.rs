@@ -24,7 +24,7 @@ pub struct HostSignals {
 
 impl HostSignals {
     /// Blocks the signals and opens the descriptor. Call it before [`super::Process::start`],
-    /// on the thread that will call [`super::Process::run_to_end`].
+    /// on the thread that will call [`super::Process::run_to_end`]: those it starts inherit it.
     ///
     /// # Errors
     /// The host has no descriptor to give.
@@ -32,13 +32,7 @@ impl HostSignals {
         let wanted: Vec<_> = SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)).collect();
         let set = vmm_sys_util::signal::create_sigset(&wanted)
             .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
-        // SAFETY: reads the set; the descriptor it returns is ours alone.
-        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, owned by nobody else.
-        let file = unsafe { File::from_raw_fd(fd) };
+        let file = open(&set)?;
         let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
         // SAFETY: reads one set and writes the other.
         let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, before.as_mut_ptr()) };
@@ -71,6 +65,17 @@ impl Drop for HostSignals {
         // SAFETY: reads the set this thread had before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
+}
+
+/// A descriptor from which the signals in `set` are read.
+pub(super) fn open(set: &libc::sigset_t) -> io::Result<File> {
+    // SAFETY: reads the set; the descriptor it returns is ours alone.
+    let fd = unsafe { libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, owned by nobody else.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 fn is_ignored(signal: libc::c_int) -> bool {

@@ -60,7 +60,7 @@ impl Remedy for StartError {
             StartError::Stack(_) | StartError::Vdso(_) => {
                 Some("give the VM more with --memory".into())
             }
-            StartError::Events(source) | StartError::Thread(source) => by_errno(source),
+            StartError::Events(source) => by_errno(source),
         }
     }
 }
@@ -88,6 +88,7 @@ impl Remedy for MemoryError {
                 by_errno(source)
             }
             MemoryError::Memslot { source, .. } => Problem::CreateVm(source.errno()).remedy(),
+            MemoryError::OverLimit(_) => Some("give the program more memory (`--memory`)".into()),
             MemoryError::Exhausted { .. } | MemoryError::NotMemory { .. } => None,
         }
     }

@@ -1,9 +1,9 @@
-//! From an executable file to a first thread ready to run.
+//! From an executable file to a first vCPU ready to run.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
@@ -12,15 +12,17 @@ use abi::{Errno, PAGE_SIZE};
 use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
-use super::thread::{self, Thread};
-use super::{Executable, Process, ThreadTable};
+use super::{Executable, Process, Survivor, ThreadTable};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
 use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
+use crate::linux::limits::Limits;
+use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
-use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::linux::signal::SignalActions;
+use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
 use crate::space::{Backing, Prot, Space};
 use crate::store::Store;
@@ -70,13 +72,10 @@ pub enum StartError {
     /// The host has no file descriptor for the event loop.
     #[error("cannot make an event descriptor")]
     Events(#[source] std::io::Error),
-    /// The host has no thread to give.
-    #[error("cannot start a host thread for the first vCPU")]
-    Thread(#[source] std::io::Error),
 }
 
 impl Process {
-    /// Makes a VM, loads the program and starts its first thread.
+    /// Makes a VM and loads the program, which runs from [`Process::run_to_end`] on.
     ///
     /// # Errors
     /// [`StartError`].
@@ -103,6 +102,9 @@ impl Process {
             default_cwd(&config.grants, &host)
         });
         let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+        let limits = Limits::new();
+        let nofile = limits.soft(libc::RLIMIT_NOFILE);
+        files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
         for (fd, owned) in config.inherited {
             files.give(fd, owned)?;
         }
@@ -114,6 +116,7 @@ impl Process {
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let space = Space::new(machine.clone(), config.memory_bytes);
+        files.charge_to(machine.mem.ledger().clone());
         let vas_config = VasConfig {
             store: config.store.clone(),
             grants: config.vases.clone(),
@@ -153,14 +156,21 @@ impl Process {
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
+            limits,
+            settings: Settings::default(),
             clock: Mutex::new(GuestClock::new(tsc_khz)),
             signals: SignalActions::default(),
+            timers: Timers::default(),
+            survivor: Survivor::default(),
             started,
             program,
             stats,
             facts: Facts::new(built),
             tsc_khz,
             executable: Executable { file, bias: loaded.bias, end: loaded.end },
+            pid: OnceLock::new(),
+            first: Mutex::new(Some(vcpu)),
+            first_status: AtomicU8::new(0),
             stopping: AtomicBool::new(false),
             outcome: Mutex::new(None),
             running_since: Instant::now(),
@@ -170,11 +180,6 @@ impl Process {
         let view: Weak<Process> = Arc::downgrade(&process);
         process.files.set_view(view);
         process.stats.kvm_setup(process.machine.mem.kvm_time());
-        let first = Thread::new(process.threads.new_tid(), ThreadSignals::default());
-        first.set_name(
-            process.program.short.as_bytes().get(..15).unwrap_or(process.program.short.as_bytes()),
-        );
-        thread::spawn(&process, first, vcpu).map_err(StartError::Thread)?;
         Ok(process)
     }
 }

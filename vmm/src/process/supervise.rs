@@ -1,9 +1,9 @@
 //! The event loop of a running process: what happens to it from outside the guest.
 //!
-//! It runs on the thread that calls [`Process::run_to_end`], beside the vCPU threads, and
+//! It runs on a thread of its own beside the vCPU threads, and
 //! sleeps in one `epoll_wait`. Sources: attention from our own threads (the last one has left,
-//! the process is stopping, somebody was kicked), the time limit, signals from the host, and
-//! a tick once a second while something wants it. A control socket will be one more.
+//! the process is stopping, somebody was kicked), the time limit, signals from the host,
+//! timers of the program, and a tick once a second while something wants it. A control socket will be one more.
 //!
 //! It is also the one place that repeats kicks. A kick is a signal; a thread that was just
 //! about to block in a host call misses it. So while any thread has not looked up, all that
@@ -14,6 +14,7 @@
 //! does not ask for, the next lines of a shell script or of the user's shell among them, and
 //! would make `poll` and terminal modes lie.
 
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -21,15 +22,19 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::host_signals::HostSignals;
 use super::table::Hearing;
+use super::timer_events::TimerEvents;
 use super::{Outcome, Process};
-use crate::linux::sigframe::SigInfo;
 use crate::linux::signal;
+use crate::linux::signal::info::{SI_KERNEL, SigInfo};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a person who presses Ctrl-C twice means it.
 const INSIST: Duration = Duration::from_secs(2);
-/// `si_code` of signals the kernel sends, as a terminal's Ctrl-C.
-const SI_KERNEL: i32 = 0x80;
+/// How long threads that are inside a VAS to write may take to leave it when the process is told
+/// to end. A change that is not finished then counts as unfinished.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often they are looked at meanwhile.
+const GRACE_LOOK: Duration = Duration::from_millis(5);
 
 /// What ends a process from outside.
 #[derive(Debug, Default, Clone, Copy)]
@@ -51,10 +56,16 @@ pub(super) enum LoopError {
     },
     #[error("cannot make a timer")]
     Timer(#[source] vmm_sys_util::errno::Error),
+    #[error("cannot listen to timers")]
+    TimerEvents(#[source] std::io::Error),
 }
 
-/// Serves events until no thread of `process` is left.
-pub(super) fn until_empty(process: &Process, options: Supervise<'_>) -> Result<(), LoopError> {
+/// Serves events until no thread of `process` is left; says on `ready` when it has begun.
+pub(super) fn until_empty(
+    process: &Process,
+    options: Supervise<'_>,
+    ready: SyncSender<()>,
+) -> Result<(), LoopError> {
     let failed = |action| move |source| LoopError::Events { action, source };
     let mut manager = EventManager::new_with_capacity(8).map_err(failed("wait for events"))?;
     let id = manager.add_subscriber(Supervisor::new(process, options)?);
@@ -64,6 +75,9 @@ pub(super) fn until_empty(process: &Process, options: Supervise<'_>) -> Result<(
     {
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
+    process.timers.serve_by(super::thread::gettid());
+    // Whoever waits for it may have gone.
+    let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
         let timeout_ms = match process.threads.hearing(process.is_stopping()) {
@@ -83,15 +97,27 @@ const ATTENTION: u32 = 0;
 const TIMEOUT: u32 = 1;
 const SIGNALS: u32 = 2;
 const SECOND: u32 = 3;
+const TIMERS: u32 = 4;
+const LOOK: u32 = 5;
+
+/// A process that was told to end, and whose threads are still writing.
+struct Ending {
+    outcome: Outcome,
+    /// When it ends whatever they do.
+    limit: Instant,
+    look: TimerFd,
+}
 
 /// The subscriber behind all sources.
 struct Supervisor<'a> {
     process: &'a Process,
     timeout: Option<TimerFd>,
     signals: Option<&'a HostSignals>,
+    timers: TimerEvents,
     second: Option<TimerFd>,
     /// When each kind of signal was last handed to the program.
     handed: Vec<(i32, Instant)>,
+    ending: Option<Ending>,
     failed: Option<event_manager::Error>,
 }
 
@@ -110,8 +136,10 @@ impl<'a> Supervisor<'a> {
             process,
             timeout,
             signals: options.signals,
+            timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
             second: None,
             handed: Vec::new(),
+            ending: None,
             failed: None,
         })
     }
@@ -130,18 +158,43 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn on_signal(&mut self, number: i32) {
+    /// Ends the process when nobody writes any more, at once if nobody does. Told so again, it
+    /// ends at once.
+    fn end(&mut self, outcome: Outcome, ops: &mut EventOps<'_>) {
+        if self.ending.is_some() || !self.process.stop_writing(outcome.clone()) {
+            return self.process.stop(outcome);
+        }
+        let Ok(mut look) = TimerFd::new() else { return self.process.stop(outcome) };
+        if look.reset(GRACE_LOOK, Some(GRACE_LOOK)).is_err()
+            || ops.add(Events::with_data(&look, LOOK, EventSet::IN)).is_err()
+        {
+            return self.process.stop(outcome);
+        }
+        self.ending = Some(Ending { outcome, limit: Instant::now() + GRACE, look });
+    }
+
+    fn look(&mut self) {
+        let Some(ending) = &mut self.ending else { return };
+        let _ = ending.look.wait();
+        if self.process.vases.is_drained() || Instant::now() >= ending.limit {
+            self.process.stop(ending.outcome.clone());
+        }
+    }
+
+    fn on_signal(&mut self, number: i32, ops: &mut EventOps<'_>) {
         let handled = number != libc::SIGQUIT && self.process.signals.is_handled(number);
         let now = Instant::now();
         let last = self.handed.iter().find(|(signal, _)| *signal == number).map(|(_, at)| *at);
         match judge(number, handled, last.map(|at| now.duration_since(at))) {
             Verdict::Ignore => {}
-            Verdict::End => self.process.stop(Outcome::Interrupted { signal: number as u8 }),
+            Verdict::End => self.end(Outcome::Interrupted { signal: number as u8 }, ops),
+            Verdict::EndNow => self.process.stop(Outcome::Interrupted { signal: number as u8 }),
             Verdict::HandOver => {
                 self.handed.retain(|(signal, _)| *signal != number);
                 self.handed.push((number, now));
-                let info = SigInfo { signo: number, code: SI_KERNEL, value: 0 };
-                signal::send_to_process(self.process, info);
+                let info = SigInfo::new(number, SI_KERNEL, 0);
+                // An ordinary signal carries nothing that could be lost.
+                let _ = signal::send_to_process(self.process, info);
             }
         }
     }
@@ -150,7 +203,9 @@ impl<'a> Supervisor<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     HandOver,
+    /// Threads that are writing may finish first.
     End,
+    EndNow,
     Ignore,
 }
 
@@ -160,8 +215,10 @@ fn judge(number: i32, handled: bool, since_last: Option<Duration>) -> Verdict {
     match (number, handled) {
         (libc::SIGWINCH, true) => Verdict::HandOver,
         (libc::SIGWINCH, false) => Verdict::Ignore,
+        (libc::SIGQUIT, _) => Verdict::EndNow,
         (_, true) if since_last.is_none_or(|time| time > INSIST) => Verdict::HandOver,
-        _ => Verdict::End,
+        (_, true) => Verdict::EndNow,
+        (_, false) => Verdict::End,
     }
 }
 
@@ -173,6 +230,7 @@ impl MutEventSubscriber for Supervisor<'_> {
             }
         };
         watch(Events::with_data(self.process.threads.attention(), ATTENTION, EventSet::IN));
+        watch(Events::with_data(&self.timers, TIMERS, EventSet::IN));
         if let Some(timer) = &self.timeout {
             watch(Events::with_data(timer, TIMEOUT, EventSet::IN));
         }
@@ -193,11 +251,18 @@ impl MutEventSubscriber for Supervisor<'_> {
                 if let Some(timer) = &mut self.timeout {
                     let _ = timer.wait();
                 }
-                self.process.stop(Outcome::TimedOut);
+                // Somebody who has said so already has given it its time.
+                if self.ending.is_none() {
+                    self.end(Outcome::TimedOut, ops);
+                }
             }
+            LOOK => self.look(),
+            TIMERS => self.timers.read(|word, overruns| {
+                crate::linux::timer::expired(self.process, word, overruns);
+            }),
             SIGNALS => {
                 while let Some(number) = self.signals.and_then(HostSignals::next) {
-                    self.on_signal(number);
+                    self.on_signal(number, ops);
                 }
             }
             _ => {
@@ -219,16 +284,17 @@ mod tests {
 
     #[test]
     fn an_unhandled_signal_ends_the_program_at_once() {
-        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             assert_eq!(judge(number, false, None), Verdict::End);
         }
+        assert_eq!(judge(libc::SIGQUIT, false, None), Verdict::EndNow);
     }
 
     #[test]
     fn a_handled_signal_reaches_the_program_unless_the_sender_insists() {
         for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             assert_eq!(judge(number, true, None), Verdict::HandOver);
-            assert_eq!(judge(number, true, JUST_NOW), Verdict::End);
+            assert_eq!(judge(number, true, JUST_NOW), Verdict::EndNow);
             assert_eq!(judge(number, true, LONG_AGO), Verdict::HandOver);
         }
     }

@@ -1,7 +1,6 @@
 //! All threads of a process: numbers, start, end.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -16,7 +15,6 @@ pub struct ThreadTable {
     inner: Mutex<Inner>,
     /// Written when the event loop (`supervise.rs`) should look at the table.
     attention: EventFd,
-    next_tid: AtomicI32,
 }
 
 /// Whether the threads have answered the kicks they were sent.
@@ -38,12 +36,8 @@ struct Inner {
     started: u64,
     peak: usize,
     exits: u64,
-    host: HashMap<i32, std::thread::JoinHandle<()>>,
+    host: Vec<std::thread::JoinHandle<()>>,
 }
-
-/// The process's number as it sees it. There is one process in a VM; 1 would make programs
-/// believe they are init.
-pub const PID: i32 = 1000;
 
 impl ThreadTable {
     /// A table without threads.
@@ -54,7 +48,6 @@ impl ThreadTable {
         Ok(ThreadTable {
             inner: Mutex::default(),
             attention: EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?,
-            next_tid: AtomicI32::new(PID),
         })
     }
 
@@ -62,16 +55,15 @@ impl ThreadTable {
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// A number no thread had yet.
-    #[must_use]
-    pub fn new_tid(&self) -> i32 {
-        self.next_tid.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// A vCPU left by an ended thread.
     #[must_use]
     pub fn idle_vcpu(&self) -> Option<Vcpu> {
         self.lock().idle.pop()
+    }
+
+    /// Keeps a vCPU that no thread came to run.
+    pub fn keep_vcpu(&self, vcpu: Vcpu) {
+        self.lock().idle.push(vcpu);
     }
 
     /// Registers a thread that is about to run.
@@ -83,10 +75,10 @@ impl ThreadTable {
     }
 
     /// Keeps the host thread's handle, so that the end of the process can wait for it.
-    pub fn keep_handle(&self, tid: i32, handle: std::thread::JoinHandle<()>) {
+    pub fn keep_handle(&self, handle: std::thread::JoinHandle<()>) {
         let mut inner = self.lock();
-        inner.host.retain(|_, h| !h.is_finished());
-        inner.host.insert(tid, handle);
+        inner.host.retain(|h| !h.is_finished());
+        inner.host.push(handle);
     }
 
     /// Unregisters an ended thread and keeps its vCPU. Returns whether it was the last.
@@ -125,14 +117,14 @@ impl ThreadTable {
     /// Gets every thread out of the guest or out of a blocking host call, once.
     pub fn kick_all(&self) {
         for thread in self.lock().live.values() {
-            kick::kick(thread.host_tid());
+            kick::kick(thread.tid);
         }
     }
 
     /// Kicks `thread`; the event loop repeats it until the thread has looked at its signals.
     pub fn kick_until_heard(&self, thread: &Thread) {
         thread.mark_kicked();
-        kick::kick(thread.host_tid());
+        kick::kick(thread.tid);
         self.notify();
     }
 
@@ -152,13 +144,13 @@ impl ThreadTable {
     pub fn kick_deaf(&self, stopping: bool) {
         let inner = self.lock();
         for thread in inner.live.values().filter(|t| stopping || t.signals.is_kicked()) {
-            kick::kick(thread.host_tid());
+            kick::kick(thread.tid);
         }
     }
 
     /// Waits for the host threads of ended threads, which are about to end themselves.
     pub fn join_ended(&self) {
-        let handles: Vec<_> = self.lock().host.drain().map(|(_, handle)| handle).collect();
+        let handles = std::mem::take(&mut self.lock().host);
         for handle in handles {
             // Its panic was turned into an outcome where it happened.
             let _ = handle.join();

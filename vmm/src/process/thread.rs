@@ -1,7 +1,12 @@
 //! One thread of the program: a vCPU, run by a host thread of its own.
+//!
+//! The program's thread has the host thread's number. So what names an owner by it, in memory
+//! or files that several VMs and native programs share, means the same to all of them and to
+//! the host kernel.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -21,9 +26,8 @@ use crate::vm::vcpu::Vcpu;
 /// What other threads may know of a thread.
 #[derive(Debug)]
 pub struct Thread {
-    /// Its number as the program sees it.
+    /// Its number: the one of the host thread that runs it.
     pub tid: i32,
-    host_tid: AtomicI32,
     vcpu: AtomicU32,
     /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
     pub clear_child_tid: AtomicU64,
@@ -40,7 +44,6 @@ impl Thread {
     pub fn new(tid: i32, signals: ThreadSignals) -> Arc<Thread> {
         Arc::new(Thread {
             tid,
-            host_tid: AtomicI32::new(0),
             vcpu: AtomicU32::new(u32::MAX),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
@@ -64,12 +67,6 @@ impl Thread {
     #[must_use]
     pub fn vcpu(&self) -> u32 {
         self.vcpu.load(Ordering::Relaxed)
-    }
-
-    /// The host thread that runs it, 0 before it has started.
-    #[must_use]
-    pub fn host_tid(&self) -> i32 {
-        self.host_tid.load(Ordering::Relaxed)
     }
 }
 
@@ -103,38 +100,61 @@ pub enum Next {
     Stop,
 }
 
-/// Starts the host thread that runs `thread` on `vcpu`.
+/// A host thread that waits to be told which of the program's threads it runs. Dropped, it
+/// ends.
 ///
-/// # Errors
-/// The host has no more threads to give.
-pub fn spawn(
-    process: &Arc<Process>,
-    thread: Arc<Thread>,
-    vcpu: Vcpu,
-) -> Result<(), std::io::Error> {
-    let process = process.clone();
-    process.threads.add(thread.clone());
-    let tid = thread.tid;
-    let owner = process.clone();
-    let spawned = std::thread::Builder::new()
-        .name(format!("vcpu-{}", vcpu.index()))
-        .stack_size(256 << 10)
-        .spawn(move || run(&process, &thread, vcpu));
-    match spawned {
-        Ok(handle) => {
-            owner.threads.keep_handle(tid, handle);
-            Ok(())
-        }
-        Err(e) => {
-            owner.threads.remove(tid, None);
-            Err(e)
-        }
+/// It exists before the program's thread does because that has its number, which has to lie
+/// in the program's memory before the first instruction.
+#[derive(Debug)]
+pub struct Prepared {
+    tid: i32,
+    go: SyncSender<(Arc<Thread>, Vcpu)>,
+}
+
+impl Prepared {
+    /// Starts a host thread.
+    ///
+    /// # Errors
+    /// The host has no more threads to give.
+    pub fn new(process: &Arc<Process>) -> std::io::Result<Prepared> {
+        let (tell, told) = mpsc::sync_channel(1);
+        let (go, start) = mpsc::sync_channel(1);
+        let owner = process.clone();
+        let handle = std::thread::Builder::new().name("vcpu".to_owned()).stack_size(256 << 10);
+        let handle = handle.spawn(move || {
+            // Nobody waits for the number when the process is gone; nobody starts it then.
+            let _ = tell.send(gettid());
+            if let Ok((thread, vcpu)) = start.recv() {
+                run(&owner, &thread, vcpu);
+            }
+        })?;
+        process.threads.keep_handle(handle);
+        let tid = told.recv().map_err(std::io::Error::other)?;
+        Ok(Prepared { tid, go })
+    }
+
+    /// The number of the thread it will run.
+    #[must_use]
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Has it run `thread`, whose number must be its own, on `vcpu`.
+    pub fn run(self, process: &Process, thread: Arc<Thread>, vcpu: Vcpu) {
+        debug_assert_eq!(thread.tid, self.tid);
+        process.threads.add(thread.clone());
+        // There is room for one, and the other side waits for it.
+        let _ = self.go.send((thread, vcpu));
     }
 }
 
-fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
-    let host_tid = rustix::thread::gettid().as_raw_nonzero().get();
-    thread.host_tid.store(host_tid, Ordering::Relaxed);
+/// The calling host thread's number.
+pub(super) fn gettid() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+/// Runs `thread`, which is in the table and has the calling host thread's number, to its end.
+pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     thread.vcpu.store(vcpu.index(), Ordering::Relaxed);
     process.vases.note_thread(vcpu.index(), Some(thread.tid));
     process.stats.thread_started();
@@ -147,7 +167,11 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
-    let left = catch_unwind(AssertUnwindSafe(|| process.vases.leave(&mut vcpu)));
+    let left = catch_unwind(AssertUnwindSafe(|| {
+        // However it ends, and still in its VAS.
+        linux::robust::release(process, thread, vcpu.instance());
+        process.vases.leave(&mut vcpu);
+    }));
     if left.is_err() {
         let text = "the VMM panicked while a thread left its VAS: a bug in spacejmp";
         process.stop(Outcome::HostFailed(text.to_owned()));
@@ -160,8 +184,9 @@ fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
     process.stats.thread_ended();
     let last = process.threads.remove(thread.tid, Some(vcpu));
     if last && !process.is_stopping() {
-        // The last thread left with `exit` rather than `exit_group`: status 0, as Linux.
-        process.stop(Outcome::Exited(0));
+        // The last thread left with `exit` rather than `exit_group`: the status is the first
+        // thread's, as on Linux.
+        process.stop(Outcome::Exited(process.first_status()));
     }
 }
 
@@ -225,7 +250,7 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
         Exit::HostFault if ctx.vcpu.is_in_kernel() => {
             host_failed(ctx, "memory of the guest kernel's is gone")
         }
-        Exit::HostFault => linux::signal::deliver_fault(ctx, Fault::bus(0)),
+        Exit::HostFault => linux::signal::deliver_fault(ctx, linux::host_fault::of(ctx)),
         // A window was taken away between the translation and the access: the next attempt
         // finds the page tables without it.
         Exit::Forbidden { at, .. } if ctx.process.machine.windows.contains(at) => Next::Run,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::linux::names;
+use crate::vm::ledger::HeldReport;
 
 /// One line per variant: the enum, its JSON and table name, and its slot in the counters.
 macro_rules! kinds {
@@ -209,6 +210,8 @@ impl Stats {
             wall_ns: nanos(self.start.elapsed()),
             guest_ns: self.guest_nanos.load(Relaxed),
             memory_touched_bytes: None,
+            memory_limit_bytes: None,
+            memory: Vec::new(),
             rss_peak_bytes: None,
             kvm_setup_ns: self.kvm_setup_nanos.load(Relaxed),
             phases: self.phases(),
@@ -277,6 +280,10 @@ pub struct StatsReport {
     pub guest_ns: u64,
     /// Guest memory resident at the end, filled in by who looks; `None` when it was not to be had.
     pub memory_touched_bytes: Option<u64>,
+    /// What the program may hold of the host's memory, filled in likewise.
+    pub memory_limit_bytes: Option<u64>,
+    /// What it holds at the end, and has held at most, by kind; likewise.
+    pub memory: Vec<HeldReport>,
     /// Most memory the VMM ever had resident, guest memory included; likewise.
     pub rss_peak_bytes: Option<u64>,
     /// Time spent in KVM calls before the program's first instruction.

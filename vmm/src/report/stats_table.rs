@@ -27,6 +27,13 @@ impl fmt::Display for StatsReport {
             Some(mib) => writeln!(f, "{:<20} {mib:>8} MiB", "memory touched")?,
             None => writeln!(f, "{:<20} not available", "memory touched")?,
         }
+        if let Some(limit) = self.memory_limit_bytes {
+            writeln!(f, "{:<20} {:>8} MiB", "memory limit", limit >> 20)?;
+        }
+        for held in self.memory.iter().filter(|held| held.peak_bytes > 0) {
+            let [now, peak] = [held.bytes, held.peak_bytes].map(|bytes| bytes.div_ceil(1 << 10));
+            writeln!(f, "  {:<18} {now:>8} KiB  at most {peak} KiB", held.kind)?;
+        }
         let (started, peak) = (self.threads_started, self.threads_peak);
         writeln!(f, "{:<20} {started:>12}  at most {peak} at once", "threads")?;
         section(f, "exits", &self.exits)?;

@@ -109,7 +109,7 @@ impl Space {
             good = vma.end.min(end);
         }
         if good > gva {
-            self.host_runs(&mut inner, gva..good, |gpa, bytes, has_file| {
+            self.host_runs(&mut inner, gva..good, access, |gpa, bytes, has_file| {
                 let range = self.mem().host_range(gpa, bytes as usize);
                 let backed = if has_file { Backed::File } else { Backed::Memory };
                 f(range.map_err(|_| Errno::EFAULT)?, backed)

@@ -9,6 +9,7 @@ use std::ops::Range;
 use abi::Errno;
 use abi::layout::MMAP_TOP;
 
+use super::charge::check_area_count;
 use super::private::{EAGER_BYTES, Inner, SLOT, Space};
 use super::vma::{Backing, Prot, Vma, page_up};
 
@@ -16,8 +17,10 @@ use super::vma::{Backing, Prot, Vma, page_up};
 const LARGE_HEAP_BYTES: u64 = 1 << 20;
 
 impl Space {
-    /// Says where the heap begins; nothing is mapped yet.
+    /// Says after which address the heap begins, on a page of its own as on Linux; nothing is
+    /// mapped yet.
     pub fn set_heap(&self, start: u64) {
+        let start = page_up(start).unwrap_or(start);
         let mut inner = self.lock();
         inner.heap_start = start;
         inner.heap_end = start;
@@ -27,7 +30,10 @@ impl Space {
     /// `brk`: moves the heap's end to `end` if that is possible, and returns where it is.
     #[must_use]
     pub fn set_heap_end(&self, end: u64) -> u64 {
-        let mut inner = self.lock();
+        self.edit(|inner| self.move_heap_end(inner, end))
+    }
+
+    fn move_heap_end(&self, inner: &mut Inner, end: u64) -> u64 {
         let (start, old_end) = (inner.heap_start, inner.heap_end);
         let (Some(old_top), Some(new_top)) = (page_up(old_end), page_up(end)) else {
             return old_end;
@@ -36,9 +42,9 @@ impl Space {
             return old_end;
         }
         let moved = if new_top < old_top {
-            self.shrink_heap(&mut inner, new_top..old_top)
+            self.shrink_heap(inner, new_top..old_top)
         } else if new_top > old_top {
-            self.grow_heap(&mut inner, old_top..new_top)
+            self.grow_heap(inner, old_top..new_top)
         } else {
             Ok(())
         };
@@ -53,6 +59,7 @@ impl Space {
             return Err(Errno::ENOMEM);
         }
         let backing = Backing::Anonymous;
+        check_area_count(inner, &range)?;
         self.check_limit(inner, &range, Prot::READ_WRITE, &backing)?;
         let heap_bytes = range.end - inner.heap_start;
         let vma = Vma { end: range.end, prot: Prot::READ_WRITE, backing, label: "heap" };
@@ -109,8 +116,7 @@ impl Space {
         if range.is_empty() {
             return Ok(());
         }
-        let removed = self.restrict(inner, range.clone(), None)?;
-        inner.present_pages = inner.present_pages.saturating_sub(removed);
+        self.restrict(inner, range.clone(), None)?;
         self.drop_content(inner, range, &Backing::Anonymous)
     }
 }

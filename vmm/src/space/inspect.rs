@@ -87,7 +87,7 @@ impl Space {
         let inner = self.lock();
         let mapping = |(range, vma): (Range<u64>, &Vma)| {
             let (sharing, file) = match &vma.backing {
-                Backing::File { file, offset, kind } => {
+                Backing::File { file, offset, kind, .. } => {
                     let private = matches!(kind, FileMapping::Private);
                     let sharing = if private { Sharing::Private } else { Sharing::Shared };
                     (sharing, Some((file.clone(), *offset)))

@@ -4,24 +4,28 @@ use std::ops::Range;
 
 use abi::Pte;
 
-use super::private::{Inner, Mapped, SLOT, Slot, Space};
+use super::held::SLOT_PAGES;
+use super::private::{Inner, Mapped, SLOT, Space};
 use super::vma::{Backing, Vma};
-use crate::vm::MemoryError;
 
 impl Space {
     /// A reservation that is opened step by step, as an allocator does: once the slot before
     /// is one large page, this one will be too, so the host may back it with one from the
     /// start. Not for the first slot, or every small reservation would cost 2 MiB.
-    pub(super) fn expect_growth(&self, inner: &Inner, opened: &Range<u64>) {
+    pub(super) fn expect_growth(&self, inner: &mut Inner, opened: &Range<u64>) {
         let index = opened.start / SLOT;
         let slot_range = index * SLOT..(index + 1) * SLOT;
         let follows_large =
             inner.slots.get(&index.wrapping_sub(1)).is_some_and(|s| s.mapped == Mapped::Large);
-        let fresh = inner.slots.get(&index).is_none_or(|s| s.mapped == Mapped::Nothing);
-        if follows_large && fresh && Self::is_plain(inner, slot_range.clone()) {
-            let _ = Self::each_run(inner, slot_range, |run, gpa| {
-                self.mem().allow_huge(gpa, run.end - run.start)
-            });
+        if !follows_large || !Self::is_plain(inner, slot_range) {
+            return;
+        }
+        if let Some(slot) = inner.slots.get_mut(&index)
+            && slot.mapped == Mapped::Nothing
+            && self.hold(slot, 0..SLOT_PAGES).is_ok()
+        {
+            // Best effort: small pages are as good.
+            let _ = self.make_huge(slot);
         }
     }
 
@@ -50,14 +54,13 @@ impl Space {
             return;
         }
         let chunk = slot.chunk;
-        // All 512 are present, or will be at their first touch: count them all.
-        let Ok(present) = self.count_present(slot) else { return };
-        if inner.present_pages + 512 - present > inner.limit_pages {
+        // All 512 are present, or will be at their first touch: charge them all.
+        if self.hold(slot, 0..SLOT_PAGES).is_err() {
             return;
         }
         let _ = self.mem().collapse(chunk, SLOT);
+        slot.huge = true;
         if self.set_large(slot, slot_range.start, rights).is_ok() {
-            inner.present_pages += 512 - present;
             // A processor may still have the way to the old table cached (SDM 3A, 4.10.3) and
             // KVM flushes only where it has something to drop. An emptied table can mislead
             // nobody: the fault it gives makes the processor forget the way (4.10.4.1), and a
@@ -67,15 +70,5 @@ impl Space {
             }
             let _ = self.mem().forget_translations(chunk, SLOT);
         }
-    }
-
-    pub(super) fn count_present(&self, slot: &Slot) -> Result<u64, MemoryError> {
-        let Mapped::Table(table) = slot.mapped else { return Ok(0) };
-        let mut present = 0;
-        for index in 0..512 {
-            let entry = Pte::from_raw(self.mem().load(table.offset(index * 8))?);
-            present += u64::from(entry.is_present());
-        }
-        Ok(present)
     }
 }

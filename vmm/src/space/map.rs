@@ -9,6 +9,8 @@ use std::sync::Arc;
 use abi::layout::{MMAP_TOP, PRIVATE_START};
 use abi::{Errno, PAGE_SIZE};
 
+use super::charge::check_area_count;
+use super::held::SLOT_PAGES;
 use super::private::{EAGER_BYTES, Inner, Mapped, SLOT, Space, checked_range, errno_of};
 use super::vma::{Backing, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
@@ -28,11 +30,13 @@ impl Space {
         label: &'static str,
     ) -> Result<(), Errno> {
         let range = checked_range(start, len)?;
-        let mut inner = self.lock();
-        self.check_limit(&inner, &range, prot, &backing)?;
-        self.trim_heap(&mut inner, &range)?;
-        self.unmap_locked(&mut inner, range.clone())?;
-        self.insert(&mut inner, range, Vma { end: 0, prot, backing, label })
+        self.edit(|inner| {
+            check_area_count(inner, &range)?;
+            self.check_limit(inner, &range, prot, &backing)?;
+            self.trim_heap(inner, &range)?;
+            self.unmap_locked(inner, range.clone())?;
+            self.insert(inner, range, Vma { end: 0, prot, backing, label })
+        })
     }
 
     /// Maps `len` bytes where there is room, at `hint` if that is free.
@@ -48,19 +52,21 @@ impl Space {
         label: &'static str,
     ) -> Result<u64, Errno> {
         let len = page_up(len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
-        let mut inner = self.lock();
-        let hinted = checked_range(hint & !(PAGE_SIZE - 1), len)
-            .ok()
-            .filter(|range| hint != 0 && inner.areas.is_free(range.clone()));
-        let start = match hinted {
-            Some(range) => range.start,
-            None => inner.find_room(len).ok_or(Errno::ENOMEM)?,
-        };
-        let range = start..start + len;
-        self.check_limit(&inner, &range, prot, &backing)?;
-        self.trim_heap(&mut inner, &range)?;
-        self.insert(&mut inner, range, Vma { end: 0, prot, backing, label })?;
-        Ok(start)
+        self.edit(|inner| {
+            let hinted = checked_range(hint & !(PAGE_SIZE - 1), len)
+                .ok()
+                .filter(|range| hint != 0 && inner.areas.is_free(range.clone()));
+            let start = match hinted {
+                Some(range) => range.start,
+                None => inner.find_room(len).ok_or(Errno::ENOMEM)?,
+            };
+            let range = start..start + len;
+            check_area_count(inner, &range)?;
+            self.check_limit(inner, &range, prot, &backing)?;
+            self.trim_heap(inner, &range)?;
+            self.insert(inner, range, Vma { end: 0, prot, backing, label })?;
+            Ok(start)
+        })
     }
 
     /// Whether nothing is mapped in the range (for `MAP_FIXED_NOREPLACE`).
@@ -84,12 +90,8 @@ impl Space {
         prot: Prot,
         backing: &Backing,
     ) -> Result<(), Errno> {
-        let pages = (range.end - range.start) / PAGE_SIZE;
         let counted = prot.can_write() && matches!(backing, Backing::Anonymous);
-        if counted && inner.present_pages.saturating_add(pages) > inner.limit_pages {
-            return Err(Errno::ENOMEM);
-        }
-        Ok(())
+        if counted { self.check_room_for(inner, range) } else { Ok(()) }
     }
 
     pub(super) fn insert(
@@ -99,7 +101,7 @@ impl Space {
         mut vma: Vma,
     ) -> Result<(), Errno> {
         vma.end = range.end;
-        if let Backing::File { file, offset, kind } = &vma.backing {
+        if let Backing::File { file, offset, kind, .. } = &vma.backing {
             self.lay_file(inner, range.clone(), file, *offset, *kind)?;
         }
         let eager = range.end - range.start <= EAGER_BYTES;
@@ -125,8 +127,7 @@ impl Space {
             }
         }
         for (piece, vma) in inner.areas.remove(range) {
-            let removed = self.restrict(inner, piece.clone(), None)?;
-            inner.present_pages = inner.present_pages.saturating_sub(removed);
+            self.restrict(inner, piece.clone(), None)?;
             self.drop_content(inner, piece, &vma.backing)?;
         }
         Ok(())
@@ -138,7 +139,14 @@ impl Space {
     /// `EINVAL` for an impossible range, `ENOMEM` when a split needs memory there is not.
     pub fn unmap(&self, start: u64, len: u64) -> Result<(), Errno> {
         let range = checked_range(start, len)?;
-        self.unmap_locked(&mut self.lock(), range)
+        self.edit(|inner| {
+            // Only a hole in the middle of an area makes one more.
+            let middle = inner.areas.find(range.start);
+            if middle.is_some_and(|(start, vma)| start < range.start && range.end < vma.end) {
+                check_area_count(inner, &range)?;
+            }
+            self.unmap_locked(inner, range)
+        })
     }
 
     /// `mprotect`.
@@ -151,8 +159,15 @@ impl Space {
             return Ok(());
         }
         let range = checked_range(start, len).map_err(|_| Errno::ENOMEM)?;
-        let mut guard = self.lock();
-        let inner = &mut *guard;
+        self.edit(|inner| self.protect_locked(inner, range, prot))
+    }
+
+    fn protect_locked(
+        &self,
+        inner: &mut Inner,
+        range: Range<u64>,
+        prot: Prot,
+    ) -> Result<(), Errno> {
         if !inner.areas.covers(range.clone()) {
             return Err(Errno::ENOMEM);
         }
@@ -162,6 +177,15 @@ impl Space {
         if prot.can_write() && inner.areas.overlapping(range.clone()).any(|(_, v)| read_only(v)) {
             return Err(Errno::EACCES);
         }
+        check_area_count(inner, &range)?;
+        let opened = |(_, vma): &(Range<u64>, &Vma)| {
+            !vma.prot.can_write() && matches!(vma.backing, Backing::Anonymous)
+        };
+        if prot.can_write() {
+            for (piece, _) in inner.areas.overlapping(range.clone()).filter(opened) {
+                self.check_room_for(inner, &piece)?;
+            }
+        }
         let reduces = inner.areas.overlapping(range.clone()).any(|(_, vma)| {
             match (vma.prot.rights(), prot.rights()) {
                 (None, _) => false,
@@ -169,8 +193,7 @@ impl Space {
                 (Some(_), None) => true,
             }
         });
-        let removed = self.restrict(inner, range.clone(), prot.rights())?;
-        inner.present_pages = inner.present_pages.saturating_sub(removed);
+        self.restrict(inner, range.clone(), prot.rights())?;
         inner.areas.protect(range.clone(), prot);
         if reduces {
             // Area by area: memory and a file have host rights of their own, which the flush
@@ -201,16 +224,26 @@ impl Space {
     /// `ENOMEM` when part of the range is not mapped.
     pub fn drop_pages(&self, start: u64, len: u64) -> Result<(), Errno> {
         let range = checked_range(start, len)?;
-        let inner = self.lock();
-        for (piece, vma) in inner.areas.overlapping(range.clone()) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let pieces: Vec<_> =
+            inner.areas.overlapping(range.clone()).map(|(r, v)| (r, v.clone())).collect();
+        for (piece, vma) in pieces {
             match &vma.backing {
-                Backing::Anonymous => self.drop_content(&inner, piece, &vma.backing)?,
+                Backing::Anonymous if vma.prot == Prot::NONE => {
+                    self.drop_content(inner, piece, &vma.backing)?;
+                }
+                // The program gets these pages again by touching them, unseen: they stay held.
+                Backing::Anonymous => Self::each_run(inner, piece, |run, gpa| {
+                    self.mem().discard(gpa, run.end - run.start)
+                })
+                .map_err(|e| errno_of(&e))?,
                 // A private copy goes back to the file's content; a shared page is the file.
-                Backing::File { file, offset, kind: kind @ FileMapping::Private } => {
+                Backing::File { file, offset, kind: kind @ FileMapping::Private, .. } => {
                     use std::os::fd::AsFd;
                     let area = inner.areas.find(piece.start).map_or(piece.start, |(s, _)| s);
                     let at = offset + (piece.start - area);
-                    Self::each_run(&inner, piece.clone(), |run, gpa| {
+                    Self::each_run(inner, piece.clone(), |run, gpa| {
                         let at = at + (run.start - piece.start);
                         self.mem().map_file(gpa, run.end - run.start, file.as_fd(), at, *kind)
                     })
@@ -251,10 +284,16 @@ impl Space {
     /// Lets the host use huge pages for the range (`MADV_HUGEPAGE`).
     pub fn advise_huge(&self, start: u64, len: u64) {
         let Ok(range) = checked_range(start, len) else { return };
-        let inner = self.lock();
-        let _ = Self::each_run(&inner, range, |run, gpa| {
-            self.mem().allow_huge(gpa, run.end - run.start)
-        });
+        let mut inner = self.lock();
+        for index in range.start.div_ceil(SLOT)..range.end / SLOT {
+            if Self::is_plain(&inner, index * SLOT..(index + 1) * SLOT)
+                && let Some(slot) = inner.slots.get_mut(&index)
+                && self.hold(slot, 0..SLOT_PAGES).is_ok()
+            {
+                // Advice: small pages are as good.
+                let _ = self.make_huge(slot);
+            }
+        }
     }
 }
 

@@ -2,16 +2,21 @@
 //!
 //! - [`vma`]: which addresses are in use and for what (pure, no memory behind it)
 //! - [`private`]: the memory behind them: slots, chunks, page tables
+//! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`map`]: making, changing and ending areas; [`heap`]: `brk`; [`remap`]: `mremap`
 //! - [`fault`]: page faults; [`join`]: small pages that become a large one
 //! - [`access`]: the VMM's own way to the region
+//! - [`holes`]: what calls find that take a range with holes in it
 //! - [`inspect`]: looking at areas, for reports
 //!
 //! VAS instances and segments have rooms of their own and link this region's tables.
 
 pub mod access;
+mod charge;
 pub mod fault;
 pub mod heap;
+mod held;
+pub mod holes;
 pub mod inspect;
 pub mod join;
 pub mod map;
@@ -21,5 +26,6 @@ pub mod vma;
 
 pub use access::Access;
 pub use fault::FaultOutcome;
+pub use holes::{Piece, PieceBacking, Pieces};
 pub use private::Space;
-pub use vma::{Backing, Prot, Vma, VmaMap};
+pub use vma::{Backing, Prot, Vma, VmaMap, page_up};

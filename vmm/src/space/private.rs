@@ -23,9 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::layout::{CLOCK_PAGE, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
+use super::access::Access;
+use super::held::{AREA_RECORD_BYTES, HeldPages, SLOT_PAGES};
 use super::vma::{Backing, Vma, VmaMap, page_up};
-use crate::vm::Machine;
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
+use crate::vm::{Machine, MemoryKind};
 
 /// Areas up to this size are mapped at once.
 pub(super) const EAGER_BYTES: u64 = 8 << 20;
@@ -48,7 +50,14 @@ pub(super) struct Slot {
     pub(super) rights: Option<Rights>,
     /// Some page of the chunk is, or was, laid over by a file.
     pub(super) has_file: bool,
+    /// Which of its pages are charged.
+    pub(super) held: HeldPages,
+    /// Whether the host may back the chunk with a huge page: only while all of it is held.
+    pub(super) huge: bool,
 }
+
+/// What the VMM's own memory is charged with for a slot: the record, and its share of the map.
+pub(super) const SLOT_RECORD_BYTES: u64 = 192;
 
 /// The process's own space.
 #[derive(Debug)]
@@ -61,8 +70,8 @@ pub struct Space {
 pub(super) struct Inner {
     pub(super) areas: VmaMap,
     pub(super) slots: BTreeMap<u64, Slot>,
-    pub(super) present_pages: u64,
-    pub(super) limit_pages: u64,
+    /// Areas that are charged as records.
+    pub(super) noted_areas: usize,
     pub(super) heap_start: u64,
     pub(super) heap_end: u64,
     /// Up to here, beyond the heap's last page, pages are present in advance.
@@ -79,20 +88,21 @@ pub(super) const PROGRAM_END: GuestVirt = CLOCK_PAGE;
 pub(super) const SLOT: u64 = PAGE_SIZE_2M;
 
 impl Space {
-    /// An empty space that may map `limit_bytes` of memory at one time.
+    /// An empty space. From now on `limit_bytes` of the host's memory may be held for it and
+    /// all that the machine's ledger counts.
     #[must_use]
     pub fn new(machine: Arc<Machine>, limit_bytes: u64) -> Space {
         let inner = Inner {
             areas: VmaMap::default(),
             slots: BTreeMap::new(),
-            present_pages: 0,
-            limit_pages: limit_bytes / PAGE_SIZE,
+            noted_areas: 0,
             heap_start: 0,
             heap_end: 0,
             heap_ahead: 0,
             next_fault: 0,
             ahead_slots: 1,
         };
+        machine.mem.ledger().begin(limit_bytes);
         Space { machine, inner: Mutex::new(inner) }
     }
 
@@ -104,16 +114,30 @@ impl Space {
         &self.machine.mem
     }
 
-    /// Bytes mapped for the program now.
+    /// Bytes held of the host's memory now, for this space and all else that counts.
     #[must_use]
-    pub fn present_bytes(&self) -> u64 {
-        self.lock().present_pages * PAGE_SIZE
+    pub fn held_bytes(&self) -> u64 {
+        self.mem().ledger().total()
     }
 
-    /// Bytes that may be mapped at one time.
+    /// Bytes that may be held at one time.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
-        self.lock().limit_pages * PAGE_SIZE
+        self.mem().ledger().limit_bytes()
+    }
+
+    /// Runs an edit of the areas, and charges what their records take afterwards.
+    pub(super) fn edit<R>(&self, edit: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.lock();
+        let result = edit(&mut inner);
+        let (ledger, now) = (self.mem().ledger(), inner.areas.len());
+        let bytes = |areas: usize| areas as u64 * AREA_RECORD_BYTES;
+        match inner.noted_areas {
+            before if before < now => ledger.note(MemoryKind::Records, bytes(now - before)),
+            before => ledger.release(MemoryKind::Records, bytes(before - now)),
+        }
+        inner.noted_areas = now;
+        result
     }
 
     /// Gives every slot of `range` a chunk; contiguous where the slots are new.
@@ -126,7 +150,12 @@ impl Space {
                 continue;
             }
             let next_bound = inner.slots.range(slot..end).next().map_or(end, |(&s, _)| s);
-            let mut chunk = self.mem().alloc_for(Owner::Program, (next_bound - slot) * SLOT)?;
+            let slots = next_bound - slot;
+            self.mem().ledger().charge(MemoryKind::Records, slots * SLOT_RECORD_BYTES)?;
+            let mut chunk =
+                self.mem().alloc_for(Owner::Program, slots * SLOT).inspect_err(|_| {
+                    self.mem().ledger().release(MemoryKind::Records, slots * SLOT_RECORD_BYTES);
+                })?;
             for slot in slot..next_bound {
                 let fresh = Slot {
                     chunk,
@@ -134,6 +163,8 @@ impl Space {
                     table: None,
                     rights: None,
                     has_file: false,
+                    held: HeldPages::default(),
+                    huge: false,
                 };
                 inner.slots.insert(slot, fresh);
                 chunk = chunk.offset(SLOT);
@@ -213,7 +244,6 @@ impl Space {
         let Some(rights) = vma.prot.rights() else { return Ok(()) };
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
         let anonymous = matches!(vma.backing, Backing::Anonymous);
-        let mut huge: Option<Range<u64>> = None;
         for index in range.start / SLOT..range.end.div_ceil(SLOT) {
             let slot_range = index * SLOT..(index + 1) * SLOT;
             let piece = slot_range.start.max(range.start)..slot_range.end.min(range.end);
@@ -221,23 +251,20 @@ impl Space {
             let whole = piece == slot_range;
             match slot.mapped {
                 Mapped::Nothing | Mapped::Large if whole && anonymous && !slot.has_file => {
-                    let added = if slot.mapped == Mapped::Large { 0 } else { 512 };
-                    if inner.present_pages + added > inner.limit_pages {
+                    self.hold(slot, 0..SLOT_PAGES)?;
+                    self.set_large(slot, slot_range.start, rights)?;
+                    self.make_huge(slot).map_err(|e| errno_of(&e))?;
+                }
+                _ if vma.backing.is_counted() => {
+                    // As much as there is memory for.
+                    let held = self.hold_some(slot, &piece);
+                    self.set_small(slot, held.clone(), rights)?;
+                    if held != piece {
                         return Err(Errno::ENOMEM);
                     }
-                    self.set_large(slot, slot_range.start, rights)?;
-                    huge = Some(huge.map_or(piece.start, |h| h.start)..piece.end);
-                    inner.present_pages += added;
                 }
-                _ => {
-                    let limit = inner.limit_pages;
-                    self.set_small(slot, piece, rights, &mut inner.present_pages, limit)?;
-                }
+                _ => self.set_small(slot, piece, rights)?,
             }
-        }
-        if let Some(huge) = huge {
-            Self::each_run(inner, huge, |run, gpa| self.mem().allow_huge(gpa, run.end - run.start))
-                .map_err(|e| errno_of(&e))?;
         }
         Ok(())
     }
@@ -292,26 +319,18 @@ impl Space {
         Ok(())
     }
 
-    /// Makes small pages present and counts them in `present`, also those before the one
-    /// that is refused because of `limit`.
-    pub(super) fn set_small(
-        &self,
-        slot: &mut Slot,
-        piece: Range<u64>,
-        rights: Rights,
-        present: &mut u64,
-        limit: u64,
-    ) -> Result<(), Errno> {
+    /// Makes small pages present, which are held if they count at all.
+    fn set_small(&self, slot: &mut Slot, piece: Range<u64>, rights: Rights) -> Result<(), Errno> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        if slot.table.is_none() {
+            let room = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
+            room.map_err(|_| Errno::ENOMEM)?;
+        }
         let table = self.table(slot, piece.start)?;
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
             let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-            let old = Pte::from_raw(self.mem().load(entry).map_err(|e| errno_of(&e))?);
-            if !old.is_present() {
-                if *present >= limit {
-                    return Err(Errno::ENOMEM);
-                }
-                *present += 1;
-            }
             let pte = Pte::leaf(slot.chunk.offset(at % SLOT), rights, false);
             self.mem().store(entry, pte.raw()).map_err(|e| errno_of(&e))?;
         }
@@ -319,14 +338,13 @@ impl Space {
     }
 
     /// Takes the rights of `range` down to `rights` (or nothing) wherever pages are present.
-    /// Returns the pages that are no longer present. The flush is the caller's.
+    /// The pages stay held, and the flush is the caller's.
     pub(super) fn restrict(
         &self,
         inner: &mut Inner,
         range: Range<u64>,
         rights: Option<Rights>,
-    ) -> Result<u64, Errno> {
-        let mut removed = 0;
+    ) -> Result<(), Errno> {
         for (&index, slot) in inner.slots.range_mut(range.start / SLOT..range.end.div_ceil(SLOT)) {
             let slot_range = index * SLOT..(index + 1) * SLOT;
             let piece = slot_range.start.max(range.start)..slot_range.end.min(range.end);
@@ -341,7 +359,6 @@ impl Space {
                         .edit_tables(|t| t.clear(gva, Level::Directory))
                         .map_err(|e| errno_of(&e))?;
                     slot.mapped = Mapped::Nothing;
-                    removed += 512;
                 }
                 _ => {
                     let table = self.table(slot, slot_range.start)?;
@@ -355,38 +372,43 @@ impl Space {
                             Some(rights) => Pte::leaf(slot.chunk.offset(at % SLOT), rights, false),
                             None => Pte::EMPTY,
                         };
-                        removed += u64::from(rights.is_none());
                         self.mem().store(entry, new.raw()).map_err(|e| errno_of(&e))?;
                     }
                 }
             }
         }
-        Ok(removed)
+        Ok(())
     }
 
-    /// Drops content, and with it every translation a vCPU still has of it.
+    /// Drops the content of pages that are not accessible any more, and with it every
+    /// translation a vCPU still has of them; they are no longer held.
     pub(super) fn drop_content(
         &self,
-        inner: &Inner,
+        inner: &mut Inner,
         range: Range<u64>,
         backing: &Backing,
     ) -> Result<(), Errno> {
-        Self::each_run(inner, range, |run, gpa| match backing {
+        Self::each_run(inner, range.clone(), |run, gpa| match backing {
             Backing::Anonymous => self.mem().discard(gpa, run.end - run.start),
             Backing::File { .. } => self.mem().unmap_file(gpa, run.end - run.start),
         })
+        .and_then(|()| self.release(inner, range))
         .map_err(|e| errno_of(&e))
     }
 
     /// The host memory behind `range`, whose areas the caller has checked; binds what was
-    /// never touched.
+    /// never touched, and charges it when it is to be written.
     pub(super) fn host_runs(
         &self,
         inner: &mut Inner,
         range: Range<u64>,
+        access: Access,
         mut f: impl FnMut(GuestPhys, u64, bool) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
+        if access == Access::Write {
+            self.hold_range(inner, range.clone())?;
+        }
         let first = range.start / SLOT;
         let has_file =
             inner.slots.range(first..range.end.div_ceil(SLOT)).any(|(_, slot)| slot.has_file);

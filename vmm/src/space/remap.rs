@@ -3,8 +3,11 @@
 //! A slot's chunk never moves, so a mapping moves by moving the *pages* behind it from one
 //! chunk to another, which the host does without a copy.
 
+use std::ops::Range;
+
 use abi::Errno;
 
+use super::charge::check_area_count;
 use super::private::{Inner, PROGRAM_END, Space, checked_range, errno_of};
 use super::vma::{Backing, page_up};
 use crate::vm::memory::FileMapping;
@@ -26,8 +29,19 @@ impl Space {
         let old_len = page_up(old_len).ok_or(Errno::EINVAL)?;
         let new_len = page_up(new_len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
         let old = checked_range(start, old_len)?;
-        let mut guard = self.lock();
-        let inner = &mut *guard;
+        self.edit(|inner| self.remap_locked(inner, old, new_len, may_move, fixed))
+    }
+
+    fn remap_locked(
+        &self,
+        inner: &mut Inner,
+        old: Range<u64>,
+        new_len: u64,
+        may_move: bool,
+        fixed: Option<u64>,
+    ) -> Result<u64, Errno> {
+        let (start, old_len) = (old.start, old.end - old.start);
+        check_area_count(inner, &old)?;
         let (area, vma) = inner.areas.find(start).ok_or(Errno::EFAULT)?;
         if vma.end < old.end {
             return Err(Errno::EFAULT);
@@ -108,6 +122,8 @@ impl Space {
                 moved
             })
         })
-        .map_err(|e| errno_of(&e))
+        .map_err(|e| errno_of(&e))?;
+        self.move_held(inner, from, to, len);
+        Ok(())
     }
 }

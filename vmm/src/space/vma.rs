@@ -83,7 +83,22 @@ pub enum Backing {
         offset: u64,
         /// Whether writes reach the file, and whether they may.
         kind: crate::vm::memory::FileMapping,
+        /// Of a file that only memory holds: charged as long as it is mapped.
+        charge: Option<Arc<crate::vm::FileCharge>>,
     },
+}
+
+impl Backing {
+    /// Whether its pages count as the program's once they are touched: all but those that the
+    /// host can drop and read again from a file. A private mapping's may be copies.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        use crate::vm::memory::FileMapping;
+        match self {
+            Backing::Anonymous | Backing::File { kind: FileMapping::Private, .. } => true,
+            Backing::File { .. } => false,
+        }
+    }
 }
 
 /// One area.
@@ -117,6 +132,25 @@ pub struct VmaMap {
 }
 
 impl VmaMap {
+    /// How many areas there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// How many more areas there are once the ends of `range` are boundaries.
+    #[must_use]
+    pub fn splits(&self, range: &Range<u64>) -> usize {
+        let inside = |at: u64| self.find(at).is_some_and(|(start, _)| start != at);
+        usize::from(inside(range.start)) + usize::from(inside(range.end))
+    }
+
     /// The area that holds `at`, with its start.
     #[must_use]
     pub fn find(&self, at: u64) -> Option<(u64, &Vma)> {
@@ -195,7 +229,7 @@ impl VmaMap {
         let alike = lower.end == at
             && lower.prot == upper.prot
             && lower.label == upper.label
-            && matches!((&lower.backing, &upper.backing), (Backing::Anonymous, Backing::Anonymous));
+            && continues(lower, upper, at - start);
         if alike
             && let Some(upper) = self.map.remove(&at)
             && let Some(lower) = self.map.get_mut(&start)
@@ -234,6 +268,18 @@ impl VmaMap {
     /// All areas, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (Range<u64>, &Vma)> {
         self.map.iter().map(|(&start, vma)| (start..vma.end, vma))
+    }
+}
+
+/// Whether `upper` goes on where `lower`, `len` bytes long, ends: the same open file, as Linux.
+fn continues(lower: &Vma, upper: &Vma, len: u64) -> bool {
+    match (&lower.backing, &upper.backing) {
+        (Backing::Anonymous, Backing::Anonymous) => true,
+        (
+            Backing::File { file: a, offset: from, kind: a_kind, .. },
+            Backing::File { file: b, offset: to, kind: b_kind, .. },
+        ) => Arc::ptr_eq(a, b) && a_kind == b_kind && from.checked_add(len) == Some(*to),
+        _ => false,
     }
 }
 
@@ -320,7 +366,7 @@ mod tests {
         let file = Arc::new(File::open("/dev/null").unwrap());
         let mut map = VmaMap::default();
         let kind = crate::vm::memory::FileMapping::Private;
-        let backing = Backing::File { file, offset: 0x7000, kind };
+        let backing = Backing::File { file, offset: 0x7000, kind, charge: None };
         map.insert(0x10000, Vma { end: 0x14000, prot: Prot::READ, backing, label: "" });
         map.remove(0x11000..0x12000);
         let Some((start, Vma { backing: Backing::File { offset, .. }, .. })) = map.find(0x13fff)

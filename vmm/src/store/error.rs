@@ -430,7 +430,11 @@ impl Remedy for StoreError {
             StoreError::Io { source, .. } => match source.raw_os_error()? {
                 libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
                 libc::ENOSPC | libc::EDQUOT => Some("free space on the store's disk".into()),
-                libc::EFBIG => Some("use a file system that allows files of 8 TiB".into()),
+                libc::EFBIG => Some(
+                    "raise the limit of file sizes (`ulimit -f`), or use a file system that allows \
+                     files of 8 TiB"
+                        .into(),
+                ),
                 _ => None,
             },
             _ => None,

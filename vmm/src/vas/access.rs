@@ -55,6 +55,16 @@ impl Vases {
         }
     }
 
+    /// The instances that have a segment at an address, and which.
+    #[must_use]
+    pub fn instances_at(&self, gva: u64) -> Vec<(u32, SegId)> {
+        let state = self.lock();
+        let at = |(&vh, instance): (&u32, &super::instance::Instance)| {
+            instance.member_at(gva).map(|(sid, _)| (vh, sid))
+        };
+        state.instances.iter().filter_map(at).collect()
+    }
+
     /// The segment that has an address of instance `vh`.
     fn segment_at(
         &self,

@@ -193,6 +193,16 @@ impl Vases {
         }
     }
 
+    /// Whether a segment that this VM has could have that size: of a volatile one, the content is
+    /// memory, and counts.
+    ///
+    /// # Errors
+    /// [`MemoryError::OverLimit`].
+    pub fn check_growth(&self, sid: SegId, size_bytes: u64) -> Result<(), VasError> {
+        let state = self.lock();
+        Ok(state.segments.get(&sid).map_or(Ok(()), |segment| segment.check_growth(size_bytes))?)
+    }
+
     /// The end of the process: everything is given up. `orderly` is whether the program ended
     /// by itself; otherwise what it was writing stays marked dirty.
     pub fn close(&self, orderly: bool) {

@@ -178,6 +178,6 @@ pub(super) fn has_address(state: &mut State, sid: SegId, gva: u64) -> Result<boo
         return Ok(true);
     }
     store.refresh(&mut segment.file)?;
-    segment.set_size(segment.file.header().size_bytes);
+    segment.set_size(segment.file.header().size_bytes)?;
     Ok(gva < segment.end.next_multiple_of(PAGE_SIZE))
 }

@@ -7,7 +7,7 @@
 
 use abi::{GuestPhys, PAGE_SIZE};
 
-use crate::vm::{Machine, MemoryError};
+use crate::vm::{Machine, MemoryError, MemoryKind};
 
 /// Parked frames that make it worth to have everything forgotten: 4 MiB of tables.
 const PARKED_MAX: usize = 1024;
@@ -32,7 +32,11 @@ impl Frames {
                 machine.mem.write(frame, &[0; PAGE_SIZE as usize])?;
                 frame
             }
-            None => machine.table_frame()?,
+            None => {
+                // The pool only notes what it hands out.
+                machine.mem.ledger().check(MemoryKind::Tables, PAGE_SIZE)?;
+                machine.table_frame()?
+            }
         };
         self.used += 1;
         Ok(frame)

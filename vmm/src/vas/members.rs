@@ -147,7 +147,9 @@ impl Vases {
             self.machine.clear_instance(vh)?;
         }
         state.seen = changes;
-        self.machine.set_seen(changes)?;
+        if !self.is_draining() {
+            self.machine.set_seen(changes)?;
+        }
         Ok(())
     }
 

@@ -10,7 +10,8 @@
 //!   up with the store; `using`: segments come into use in the VM and go out of it
 //! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
 //! - `fault`: touching, and eviction under pressure; [`access`]: memory that system calls use
-//! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks
+//! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks;
+//!   `drain`: no new visits, because the process is about to end
 //! - [`content`]: holding locks for a copy of what is not attached
 //! - [`report`]: looking at all this, for crash reports
 //!
@@ -20,6 +21,7 @@
 pub mod access;
 pub mod attach;
 pub mod content;
+mod drain;
 pub mod error;
 mod fault;
 mod frames;

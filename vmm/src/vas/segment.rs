@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use abi::objects::Lifetime;
 use abi::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Right};
@@ -17,7 +18,7 @@ use super::lock_page::LockPage;
 use super::subtree::{PieceSpan, Subtree};
 use crate::store::{PART_BYTES, SegmentFile};
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
-use crate::vm::{Machine, MemoryError};
+use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 
 /// A mapped extent.
 #[derive(Debug)]
@@ -47,14 +48,47 @@ pub(super) struct VmSegment {
     extents: BTreeMap<u64, Extent>,
     read: Subtree,
     write: Subtree,
+    charge: VolatileCharge,
+}
+
+/// What a volatile segment is charged with while this VM has it: all of its size, since its
+/// pages are touched unseen. Each VM that has it is charged.
+#[derive(Debug)]
+struct VolatileCharge {
+    ledger: Arc<MemoryLedger>,
+    bytes: u64,
+}
+
+impl VolatileCharge {
+    fn set(&mut self, bytes: u64) -> Result<(), MemoryError> {
+        if bytes > self.bytes {
+            self.ledger.charge(MemoryKind::Volatile, bytes - self.bytes)?;
+        } else {
+            self.ledger.release(MemoryKind::Volatile, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for VolatileCharge {
+    fn drop(&mut self) {
+        self.ledger.release(MemoryKind::Volatile, self.bytes);
+    }
 }
 
 impl VmSegment {
     /// The segment in `file`, nothing of it mapped.
-    pub(super) fn new(file: SegmentFile) -> VmSegment {
+    ///
+    /// # Errors
+    /// [`MemoryError::OverLimit`]: the content of a volatile segment is memory, and counts.
+    pub(super) fn new(
+        file: SegmentFile,
+        ledger: &Arc<MemoryLedger>,
+    ) -> Result<VmSegment, MemoryError> {
         let header = file.header();
         let base = header.base;
-        VmSegment {
+        let mut segment = VmSegment {
             name: file.name().as_str().to_owned(),
             reserve: base..base.saturating_add(header.reserve_bytes),
             end: base.saturating_add(header.size_bytes),
@@ -64,8 +98,11 @@ impl VmSegment {
             extents: BTreeMap::new(),
             read: Subtree::new(false),
             write: Subtree::new(true),
+            charge: VolatileCharge { ledger: ledger.clone(), bytes: 0 },
             file,
-        }
+        };
+        segment.set_size(segment.file.header().size_bytes)?;
+        Ok(segment)
     }
 
     pub(super) fn is_volatile(&self) -> bool {
@@ -97,9 +134,28 @@ impl VmSegment {
         }
     }
 
-    /// Takes over a size another VM has given it.
-    pub(super) fn set_size(&mut self, size_bytes: u64) {
+    /// Takes over a size that this or another VM has given it.
+    ///
+    /// # Errors
+    /// [`MemoryError::OverLimit`], with the size unchanged.
+    pub(super) fn set_size(&mut self, size_bytes: u64) -> Result<(), MemoryError> {
+        if self.is_volatile() {
+            self.charge.set(size_bytes)?;
+        }
         self.end = self.reserve.start.saturating_add(size_bytes).min(self.reserve.end);
+        Ok(())
+    }
+
+    /// Whether it could have that size and be charged for it.
+    ///
+    /// # Errors
+    /// [`MemoryError::OverLimit`].
+    pub(super) fn check_growth(&self, size_bytes: u64) -> Result<(), MemoryError> {
+        if self.is_volatile() {
+            let more = size_bytes.saturating_sub(self.charge.bytes);
+            self.charge.ledger.check(MemoryKind::Volatile, more)?;
+        }
+        Ok(())
     }
 
     /// Whether the extent of a gigabyte is mapped.

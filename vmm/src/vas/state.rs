@@ -51,8 +51,10 @@ pub struct Vases {
     active: AtomicBool,
     state: Mutex<State>,
     pub(super) reload_waits: Arc<AtomicBool>,
+    /// See `drain.rs`.
+    pub(super) draining: AtomicBool,
     /// The program's thread on each vCPU that runs one.
-    threads: Mutex<BTreeMap<u32, i32>>,
+    pub(super) threads: Mutex<BTreeMap<u32, i32>>,
 }
 
 /// Tables of an instance that were replaced while vCPUs were running on them.
@@ -107,7 +109,8 @@ impl Vases {
         let patience = Arc::default();
         let reload_waits = state.reload_waits.clone();
         let (state, threads) = (Mutex::new(state), Mutex::default());
-        Vases { machine, config, patience, active, state, reload_waits, threads }
+        let draining = AtomicBool::new(false);
+        Vases { machine, config, patience, active, state, reload_waits, draining, threads }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -142,6 +145,12 @@ impl Vases {
         let mut state = self.lock();
         let store = state.open_store(&self.config, &self.patience)?;
         Ok(Granted { store, grants: state.grants.clone() })
+    }
+
+    /// Where the store is, if the program has used it.
+    #[must_use]
+    pub fn store_path(&self) -> Option<PathBuf> {
+        Some(self.lock().opened()?.path().to_owned())
     }
 
     /// The process is coming to its end: nobody waits for the store's lock beyond `rest`. Takes

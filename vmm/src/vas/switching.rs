@@ -64,7 +64,7 @@ pub enum Entered {
 
 /// Locks by segment, each with how it is or is to be held.
 #[derive(Default)]
-struct LockSet(BTreeMap<SegId, (Mode, LockPage)>);
+pub(super) struct LockSet(pub(super) BTreeMap<SegId, (Mode, LockPage)>);
 
 impl LockSet {
     fn needs(&self) -> Vec<LockNeed> {
@@ -145,6 +145,11 @@ impl Vases {
                 self.arrive(state, vcpu, target)?;
                 return Ok(Entered::Consistent);
             }
+            if self.is_kept_out(&old, &new) {
+                self.machine.set_current_instance(vcpu.index(), here)?;
+                drop(guard);
+                return Err(self.park(stopping));
+            }
             let both = [here, target].into_iter().filter_map(|vh| state.instances.get(&vh));
             let held: Vec<Hold> = both.map(Instance::hold).collect();
             (target, old, new, store, held)
@@ -155,7 +160,8 @@ impl Vases {
             Wait::Forever if !old.0.is_empty() => stopping,
             _ => interrupted,
         };
-        let taken = exchange(&old, &new, wait, &store, stops, began);
+        let stops = || stops() || self.is_kept_out(&old, &new);
+        let taken = exchange(&old, &new, wait, &store, &stops, began);
         let mut guard = self.lock();
         let state = &mut *guard;
         drop(held);
@@ -172,6 +178,10 @@ impl Vases {
                     self.arrive(state, vcpu, 0)?;
                 } else {
                     self.machine.set_current_instance(vcpu.index(), here)?;
+                }
+                drop(guard);
+                if cause == AcquireError::Stopped && self.is_kept_out(&old, &new) {
+                    return Err(self.park(stopping));
                 }
                 Err(match cause {
                     AcquireError::WouldBlock => VasError::WouldBlock,
@@ -451,6 +461,27 @@ impl Vases {
         let state = self.lock();
         match self.held(&state, vcpu)?.0.get(&sid) {
             Some((Mode::Exclusive, lock)) if lock.recover() => Ok(()),
+            _ => Err(VasError::NotLocked { sid }),
+        }
+    }
+}
+
+impl Vases {
+    /// Declares a segment's content inconsistent: the calling thread leaves in the middle of a
+    /// change.
+    ///
+    /// # Errors
+    /// [`VasError::NotLocked`] unless the calling thread holds the lock exclusively.
+    pub fn mark_inconsistent(&self, vcpu: &Vcpu, sid: SegId) -> Result<(), VasError> {
+        if !self.is_active() {
+            return Err(VasError::NotLocked { sid });
+        }
+        let state = self.lock();
+        match self.held(&state, vcpu)?.0.get(&sid) {
+            Some((Mode::Exclusive, lock)) => {
+                lock.mark_inconsistent();
+                Ok(())
+            }
             _ => Err(VasError::NotLocked { sid }),
         }
     }

@@ -89,11 +89,16 @@ impl State {
         machine: &Machine,
     ) -> Result<(), VasError> {
         if let Entry::Vacant(place) = self.segments.entry(sid) {
-            place.insert(VmSegment::new(store.open_segment(sid)?));
+            place.insert(VmSegment::new(store.open_segment(sid)?, machine.mem.ledger())?);
         }
         let joined = self.join_open(sid, right, store, machine);
         if joined.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
-            self.unused.push_back(sid);
+            // A volatile one is charged as long as the VM has it.
+            if self.segments.get(&sid).is_some_and(VmSegment::is_volatile) {
+                self.forget_segment(sid, machine);
+            } else {
+                self.unused.push_back(sid);
+            }
         }
         joined
     }
@@ -128,7 +133,12 @@ impl State {
                 return Err(error.into());
             }
             segment.lease_index = Some(row);
-            segment.set_size(segment.file.header().size_bytes);
+            if let Err(error) = segment.set_size(segment.file.header().size_bytes) {
+                if had.is_none() {
+                    self.leave_segment(sid);
+                }
+                return Err(error.into());
+            }
         }
         if segment.is_lockable() && segment.lock.is_none() {
             let locked = self.map_lock(sid, store, machine);

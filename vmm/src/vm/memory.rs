@@ -36,8 +36,10 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
+use super::host_maps::HostMaps;
 use super::host_pages::{self, host_move, host_protect, reserve_aligned};
 pub use super::host_range::{HostRange, NotThere};
+use super::ledger::{MemoryLedger, OverLimit};
 
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,9 @@ pub enum MemoryError {
         /// End of the address space.
         limit_bytes: u64,
     },
+    /// The run's own limit.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The range is not guest memory.
     #[error("guest-physical {gpa} (+{len_bytes} bytes) is not memory")]
     NotMemory {
@@ -129,6 +134,8 @@ pub enum Owner {
 pub struct GuestMem {
     vm: Arc<VmFd>,
     banks: GuestMemoryAtomic<GuestMemoryMmap>,
+    ledger: Arc<MemoryLedger>,
+    pub(super) maps: HostMaps,
     /// Those of `banks` that are the VMM's.
     own: GuestMemoryAtomic<GuestMemoryMmap>,
     growth: Mutex<Growth>,
@@ -154,6 +161,8 @@ impl GuestMem {
         let mem = GuestMem {
             vm,
             banks: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            ledger: Arc::default(),
+            maps: HostMaps::of_this_host(),
             own: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             growth: Mutex::new(Growth {
                 own: Free::NOTHING,
@@ -168,6 +177,12 @@ impl GuestMem {
             kvm_nanos: AtomicU64::new(0),
         };
         Ok(mem)
+    }
+
+    /// What is held of the host's memory for this VM's program.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<MemoryLedger> {
+        &self.ledger
     }
 
     /// Takes `bytes` for the VMM, rounded up to 2 MiB chunks, contiguous in guest-physical space
@@ -275,7 +290,8 @@ impl GuestMem {
             insert(&self.own, region.clone()).ok_or(full)?;
         }
         let full = MemoryError::Exhausted { limit_bytes: self.end };
-        insert(&self.banks, region).ok_or(full)
+        insert(&self.banks, region).ok_or(full)?;
+        self.forbid_huge(gpa, len)
     }
 
     /// The current banks as rust-vmm's memory type, for loaders.
@@ -355,7 +371,7 @@ impl GuestMem {
         Ok(unsafe { HostRange::new(slice.ptr_guard_mut().as_ptr(), len) })
     }
 
-    fn advise(
+    pub(super) fn advise(
         &self,
         action: &'static str,
         gpa: GuestPhys,
@@ -371,35 +387,6 @@ impl GuestMem {
         }
         let source = std::io::Error::last_os_error();
         Err(MemoryError::Host { action, gpa, len_bytes: len, source })
-    }
-
-    /// Lets the host back the range with huge pages.
-    ///
-    /// # Errors
-    /// [`MemoryError::Host`]; a host without huge pages is not an error.
-    pub fn allow_huge(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        match self.advise("allow huge pages for", gpa, len, libc::MADV_HUGEPAGE) {
-            Err(MemoryError::Host { source, .. })
-                if source.raw_os_error() == Some(libc::EINVAL) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    /// Asks the host to replace small pages already there by huge ones, now. A host that
-    /// cannot does nothing.
-    ///
-    /// # Errors
-    /// [`MemoryError::NotMemory`].
-    pub fn collapse(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        let range = self.host_range(gpa, len as usize)?;
-        for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
-            // SAFETY: the range belongs to a bank; neither advice changes its content.
-            unsafe { libc::madvise(range.as_ptr().cast(), range.len(), advice) };
-        }
-        Ok(())
     }
 
     /// Drops the content of an anonymous range: it reads as zero afterwards, no vCPU can
@@ -469,7 +456,11 @@ impl GuestMem {
             piece = piece.min(len - done);
             let source = self.host_range(from.offset(done), piece as usize)?;
             let dest = self.host_range(to.offset(done), piece as usize)?;
-            match host_move(source, dest) {
+            let moved = match self.maps.has_room() {
+                true => host_move(source, dest),
+                false => Err(std::io::Error::from_raw_os_error(libc::ENOMEM)),
+            };
+            match moved {
                 Ok(()) => done += piece,
                 // The range spans host mappings that differ in their advice: take less.
                 Err(_) if piece > PAGE_SIZE_2M => {
@@ -506,7 +497,12 @@ impl GuestMem {
             FileMapping::Shared => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED),
             FileMapping::SharedReadOnly => (libc::PROT_READ, libc::MAP_SHARED),
         };
-        self.remap("map a file over", gpa, len, prot, flags, file.as_raw_fd(), offset)
+        let action = "map a file over";
+        if !self.maps.has_room() {
+            let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
+            return Err(MemoryError::Host { action, gpa, len_bytes: len, source });
+        }
+        self.remap(action, gpa, len, prot, flags, file.as_raw_fd(), offset)
     }
 
     /// Puts fresh zeroed memory where a file was laid.
@@ -516,7 +512,9 @@ impl GuestMem {
     pub fn unmap_file(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        self.remap("unmap the file over", gpa, len, prot, flags, -1, 0)
+        self.remap("unmap the file over", gpa, len, prot, flags, -1, 0)?;
+        // As the bank around it has been told; so the host can join them again, too.
+        self.forbid_huge(gpa, len)
     }
 
     #[expect(clippy::too_many_arguments, reason = "mirrors mmap(2)")]

@@ -1,8 +1,11 @@
 //! The virtual machine: KVM handles, guest memory, page-table frames, vCPUs.
 //!
 //! - [`memory`]: guest-physical memory; [`host_range`]: it as this process has it; `host_pages`:
-//!   what the host does with its pages; [`resident`]: how much of it the host really holds;
+//!   what the host does with its pages; `huge_pages`: where those are allowed; `host_maps`: the
+//!   host's limit on mappings; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in
+//! - [`ledger`]: what a run holds of the host's memory, against `--memory`; [`file_charge`]: what
+//!   a file in memory is charged with
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - [`boot`]: kernel image, descriptor tables, a vCPU's first registers
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
@@ -19,12 +22,16 @@ pub mod bare;
 pub mod boot;
 mod call_pages;
 pub mod exit;
+pub mod file_charge;
 mod host_mapping;
+mod host_maps;
 mod host_pages;
 pub mod host_range;
+mod huge_pages;
 pub mod instances;
 pub mod kick;
 pub mod kvm_stats;
+pub mod ledger;
 pub mod lock_code;
 pub mod machine;
 pub mod memory;
@@ -36,7 +43,9 @@ pub mod vcpu;
 pub mod windows;
 
 pub use exit::{Exit, Via};
+pub use file_charge::{FileCharge, PendingWrite};
 pub use kvm_stats::{KvmStats, KvmStatsError};
+pub use ledger::{MemoryKind, MemoryLedger, OverLimit};
 pub use machine::{Machine, VmError};
 pub use memory::{GuestMem, MemoryError};
 pub use shape::TagShape;

@@ -308,6 +308,18 @@ impl Machine {
         Ok(self.mem.load(inside)? as u32)
     }
 
+    /// Whether a vCPU may be in the middle of a switch.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn is_switching(&self, vcpu: u32) -> Result<bool, MemoryError> {
+        fence(Ordering::SeqCst);
+        let line = self.line(vcpu)?;
+        let announced = self.mem.load(line.offset(offset_of!(VcpuLine, announced) as u64))?;
+        let inside = self.mem.load(line.offset(offset_of!(VcpuLine, inside) as u64))?;
+        Ok(announced != inside)
+    }
+
     /// Announces, for a vCPU that is out of the guest, that it is about to enter `vh`; it
     /// counts as inside both until [`Machine::set_current_instance`] says where it is. What
     /// is read of the instance or of the live word afterwards is read after the announcement.

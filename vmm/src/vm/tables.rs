@@ -6,6 +6,7 @@
 use abi::walk::TableMem;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M, Pte};
 
+use super::ledger::MemoryKind;
 use super::memory::{GuestMem, MemoryError};
 
 /// A source of zeroed 4 KiB frames.
@@ -17,7 +18,8 @@ pub struct FramePool {
 }
 
 impl FramePool {
-    /// One zeroed frame.
+    /// One zeroed frame. It is noted in the ledger, and not refused by it: whoever takes rights
+    /// away needs a table to do it, at the limit too. Who wants more memory asks first.
     ///
     /// # Errors
     /// As [`GuestMem::alloc`].
@@ -30,6 +32,7 @@ impl FramePool {
         let gpa = GuestPhys::literal(self.next);
         self.next += PAGE_SIZE;
         self.frames += 1;
+        mem.ledger().note(MemoryKind::Tables, PAGE_SIZE);
         Ok(gpa)
     }
 

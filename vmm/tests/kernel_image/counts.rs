@@ -9,7 +9,7 @@ use abi::layout::{
     PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS,
     VCPU_CALL_STACK, VCPU_IST_STACKS, VCPU_LINES,
 };
-use abi::lock::{Fast, LockWords, state, switch_locks_fast, word};
+use abi::lock::{Fast, LOOKS, LockWords, state, switch_locks_fast, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TrapWays, VcpuPage};
 use abi::switch::{CR3_KEEP, LockRef};
@@ -405,6 +405,8 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             for (lock, word) in [first, second].into_iter().enumerate() {
                 set(&mut kernel, lock, word::STATE, word);
                 set(&mut kernel, lock, word::SLOTS_USED, 8);
+                // The second one's next writer clears the readers' mark.
+                set(&mut kernel, lock, word::LOOKED, lock as u64 * (LOOKS - 1));
                 set(&mut kernel, lock, word::LANES + 6, (readers >> lock & 1) as u64);
             }
             let same = |kernel: &Kernel| {

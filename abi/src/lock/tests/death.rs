@@ -174,7 +174,7 @@ impl LockWords for Mortal<'_> {
     fn fetch_sub(&self, index: usize, delta: u64) -> u64 {
         self.step();
         if index == word::STATE && self.is_owner() {
-            self.inside.set(delta == state::CLAIM);
+            self.inside.set(delta & state::OWNER == 0);
         }
         self.page.fetch_sub(index, delta)
     }
@@ -227,10 +227,12 @@ fn die_everywhere(
     rest: impl Fn(&World),
 ) {
     let mut verdicts = [0, 0];
-    for readers_seen in [false, true] {
+    // The last: the next writer on the short way clears the readers' mark.
+    for (readers_seen, looked) in [(false, 0), (true, 0), (true, LOOKS - 1)] {
         for accesses in 0.. {
             assert!(accesses < 100_000, "{name} does not end");
             let world = World::new(readers_seen);
+            world.page.store(word::LOOKED, looked);
             let (inside, inconsistent) = prepare(&world);
             let mortal = Mortal {
                 page: &world.page,
@@ -251,7 +253,7 @@ fn die_everywhere(
             survivors_go_on(
                 &world,
                 inconsistent,
-                &format!("{name}, {readers_seen}, death at access {accesses}"),
+                &format!("{name}, {readers_seen}, {looked}, death at access {accesses}"),
             );
             if finished {
                 break;

@@ -136,7 +136,9 @@ unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for VBTreeMap<K, T
 unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for Inner<K, T, V> {
     fn layout(writer: &mut LayoutWriter) {
         let below = offset_of!(Inner<K, T, V>, below);
-        writer.describe::<Self>(format_args!("nodes with children at {below}"), |writer| {
+        let children = node::array_layout::<crate::VBox<Leaf<K, T>, V>>().0;
+        let name = format!("nodes with children at {below} and {children} in their array");
+        writer.describe::<Self>(name, |writer| {
             writer.part::<Leaf<K, T>, V>(format_args!(""));
         });
     }
@@ -146,7 +148,12 @@ unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for Inner<K, T, V>
 unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for Leaf<K, T> {
     fn layout(writer: &mut LayoutWriter) {
         let (length, values) = (node::CAPACITY, offset_of!(Leaf<K, T>, values));
-        let name = format_args!("leaves of {length} entries, values at {values}");
+        let arrays = [node::array_layout::<K>(), node::array_layout::<T>()];
+        let name = format!(
+            "leaves of {length} entries, keys at {} in their array, values at {values} and {} in \
+             theirs, lengths of {} bytes",
+            arrays[0].0, arrays[1].0, arrays[0].1
+        );
         writer.describe::<Self>(name, |writer| {
             writer.part::<K, V>(format_args!("key: "));
             writer.part::<T, V>(format_args!("value: "));

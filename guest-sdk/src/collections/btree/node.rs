@@ -101,6 +101,14 @@ impl<K, T> Leaf<K, T> {
     }
 }
 
+/// Where an array's values begin, and how large its length is: its crate promises neither. The
+/// length comes first or last, and is all that there is besides.
+pub(super) fn array_layout<E>() -> (usize, usize) {
+    let array = ArrayVec::<E, CAPACITY>::new();
+    let begin = array.as_ptr().addr() - std::ptr::from_ref(&array).addr();
+    (begin, size_of::<ArrayVec<(), CAPACITY>>())
+}
+
 /// What the two kinds of nodes have in common; a leaf's children are none.
 pub(super) trait Node<K: VKey<V>, T: Storable<V>, V: Brand>: Storable<V> {
     /// An empty node whose children will be of the same kind.

@@ -376,8 +376,8 @@ fn its_layout_names_its_nodes_and_what_is_in_them() {
     let expected = "\
 VBTreeMap version 1 (24 bytes, align 8)
   len +16: usize (8 bytes, align 8)
-  nodes with children at 144 (256 bytes, align 8)
-    leaves of 11 entries, values at 48 (144 bytes, align 8)
+  nodes with children at 144 and 8 in their array (256 bytes, align 8)
+    leaves of 11 entries, keys at 4 in their array, values at 48 and 8 in theirs, lengths of 4 bytes (144 bytes, align 8)
       key: u32 (4 bytes, align 4)
       value: u64 (8 bytes, align 8)
 ";

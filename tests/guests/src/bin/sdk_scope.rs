@@ -149,6 +149,8 @@ fn look() -> ExitCode {
         library.enter_mut(|v| scope(v, |_| std::panic::panic_any("at home ".repeat(3))))
     }));
     drop(std::panic::take_hook());
+    // SAFETY: what panicked had changed nothing.
+    f.same("what it changed is put right", unsafe { library.recover(|_| ()) }, Ok(()));
     let text = caught.expect_err("it panics").downcast::<String>().expect("a text");
     f.same("the text of a panic comes home", text.as_str(), "at home at home at home ");
     f.check("and so does the allocator", !of_space(&vec![1_u8; 5000]));

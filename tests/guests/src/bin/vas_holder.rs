@@ -11,6 +11,7 @@
 //! none. Lines `ok: ...`.
 //! `vas_holder NAME end:HOW`: a thread enters to write, or as HOW says, prints `inside`, and then
 //! it, or the whole program, ends without leaving; see [`End`]. Status 0 where there is a choice.
+//! `vas_holder NAME fill`: writes to one page after another of 64 MiB; `filled` at the end.
 //! With `ends:HOW` the segment is volatile: for `vas_holder NAME waits`, which is `wait` with such a
 //! one, attached before a line of input is awaited.
 
@@ -25,6 +26,9 @@ use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, find_or_make, sized};
 use spacejmp::sys::{self, SegId, VasHandle, attach};
 
+/// What `fill` fills.
+const FILL_BYTES: u64 = 64 << 20;
+
 fn main() -> ExitCode {
     require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
         eprintln!("usage: vas_holder NAME write|read|wait|try|recover|end:HOW|ends:HOW");
         return ExitCode::from(2);
     };
-    let mut params = sized(4096);
+    let mut params = sized(if mode == "fill" { FILL_BYTES } else { 4096 });
     params.lockable = 1;
     if mode.starts_with("ends:") || mode == "waits" {
         params.lifetime = sys::Lifetime::Volatile as u8;
@@ -69,6 +73,14 @@ fn main() -> ExitCode {
             println!("left");
             ExitCode::SUCCESS
         }
+        "fill" => {
+            must("vas_switch", enter(vh));
+            for offset in (0..FILL_BYTES).step_by(4096) {
+                Place::at(word.address() + offset).write(1);
+            }
+            println!("filled");
+            ExitCode::SUCCESS
+        }
         "try" => tries(vh),
         "recover" => recovers(vh, sid),
         _ => match mode.split_once(':').and_then(|(_, how)| End::named(how)) {
@@ -93,6 +105,8 @@ enum End {
     Returns,
     /// The thread goes home first.
     Home,
+    /// The thread goes home after a while, prints `left`, and waits for its end.
+    Slow,
     /// The thread aborts.
     Abort,
     /// The thread writes to where nothing is.
@@ -108,6 +122,7 @@ impl End {
             "thread" => End::Thread,
             "returns" => End::Returns,
             "home" => End::Home,
+            "slow" => End::Slow,
             "abort" => End::Abort,
             "fault" => End::Fault,
             _ => return None,
@@ -184,6 +199,18 @@ extern "C" fn work(visit: *mut libc::c_void) -> *mut libc::c_void {
             let _ = Place::at(word.address() + (1 << 30)).read();
         }
         End::Home => go_home(),
+        End::Slow => {
+            // In steps: also a call that is interrupted goes on.
+            for _ in 0..50 {
+                thread::sleep(Duration::from_millis(10));
+                word.write(word.read().wrapping_add(2));
+            }
+            go_home();
+            println!("left");
+            // One more would be one too many: it has to wait for the end outside.
+            let _ = enter(vh);
+            println!("again");
+        }
         End::Returns => {}
     }
     std::ptr::null_mut()
@@ -238,11 +265,17 @@ fn recovers(vh: VasHandle, sid: SegId) -> ExitCode {
     }
     let early = recover(sid);
     found.refused("recovering without the lock", early, Errno::EPERM);
+    let mark = || sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0);
+    found.refused("marking without the lock", mark(), Errno::EPERM);
     found.refused("once more", enter(vh), Errno::EOWNERDEAD);
     found.need("RECOVER", recover(sid));
     found.same("the segment says consistent", inconsistent(sid), Ok(0));
     go_home();
     found.same("and a switch does not complain", enter(vh), Ok(()));
+    found.need("MARK_INCONSISTENT", mark());
+    go_home();
+    found.refused("what is marked is reported like a death", enter(vh), Errno::EOWNERDEAD);
+    found.need("RECOVER again", sys::seg_ctl(sid, seg_command::RECOVER, 0));
     go_home();
     found.end()
 }

@@ -55,9 +55,10 @@ pub(crate) struct Args {
     /// neither list nor use. A segment that several list has the least of their rights.
     #[arg(long, value_name = "NAME[:ro]")]
     vas: Vec<VasGrant>,
-    /// Memory the program may use: a number with K, M, G or T
+    /// Memory the program may hold of the host's: a number with K, M, G or T
     ///
-    /// Nothing is taken before the program touches it. Default: half of the host's memory, or
+    /// Counts what it touches, its page tables, its files in memory (/dev/shm too) and volatile
+    /// segments. Nothing is taken before the program touches it. Default: half of the host's memory, or
     /// what is available now or allowed to this cgroup if that is less. At least 16M.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
@@ -118,7 +119,8 @@ Examples:
 fn long_help() -> String {
     format!(
         "{EXAMPLES}\n\nCtrl-C and SIGTERM go to the program's own handler if it has one; without \
-         one, or the second\ntime within 2 seconds, they end it at once.\n\n{}",
+         one, they end it,\nand the second time within 2 seconds at once. A thread that is writing in a \
+         VAS may leave it\nfirst, for 2 seconds.\n\n{}",
         exit_code::HELP
     )
 }
@@ -174,6 +176,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         // The times first: looking at the memory is no part of the run.
         let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
         report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();
+        report.stats.memory_limit_bytes = Some(process.machine.mem.ledger().limit_bytes());
+        report.stats.memory = process.machine.mem.ledger().report();
         report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;
     }

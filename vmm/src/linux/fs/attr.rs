@@ -197,6 +197,9 @@ impl Files {
         if len < 0 {
             return Err(Errno::EINVAL);
         }
+        if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
+            return at.truncate(len.cast_unsigned());
+        }
         let (base, path) = match self.subject(libc::AT_FDCWD, path, 0)? {
             Subject::Open(file) => {
                 file.check_attributes()?;
@@ -204,8 +207,10 @@ impl Files {
                     return Err(Errno::EINVAL);
                 }
                 let name = by_number(file.host_fd());
-                return nix::unistd::truncate(name.as_str(), len)
-                    .map_err(|error| Errno::from_raw(error as i32));
+                return file.resize_within(len.cast_unsigned(), || {
+                    nix::unistd::truncate(name.as_str(), len)
+                        .map_err(|error| Errno::from_raw(error as i32))
+                });
             }
             Subject::Path(base, path) => (base, path),
         };
@@ -237,6 +242,6 @@ impl Files {
         let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
         file.check_not_path()?;
         file.can_write().map_err(|_| Errno::EINVAL)?;
-        rustix::fs::ftruncate(file.host_fd(), len).map_err(host)
+        file.resize_within(len, || rustix::fs::ftruncate(file.host_fd(), len).map_err(host))
     }
 }

@@ -25,6 +25,9 @@ impl Files {
         let at = match self.resolve(&base, path)? {
             Target::Host(at) => at,
             Target::Node(_) | Target::Leaf(_) => return Err(Errno::EEXIST),
+            // Only regular files come to be there, and those by `open`.
+            Target::Memory(at) if at.exists() => return Err(Errno::EEXIST),
+            Target::Memory(_) => return Err(Errno::EPERM),
             Target::Absent => return Err(Errno::EROFS),
         };
         match at.last {
@@ -97,6 +100,11 @@ impl Files {
         let follow = libc::AT_SYMLINK_FOLLOW.cast_unsigned();
         if flags & !(EMPTY_PATH | follow) != 0 {
             return Err(Errno::EINVAL);
+        }
+        match (self.memory(old_dirfd, old)?, self.memory(new_dirfd, new)?) {
+            (Some(old), Some(new)) => return old.link(&new),
+            (Some(_), None) | (None, Some(_)) => return Err(Errno::EXDEV),
+            (None, None) => {}
         }
         // `linkat` alone follows only when told to.
         let empty = flags & EMPTY_PATH;

@@ -11,9 +11,6 @@ use super::files::Files;
 use super::host;
 use super::open_file::{Kind, OpenFile};
 
-/// Linux moves at most this much in one call (`MAX_RW_COUNT`).
-const MOVE_MAX: usize = 0x7fff_f000;
-
 impl Files {
     /// `lseek`: the new offset.
     ///
@@ -52,7 +49,17 @@ impl Files {
         };
         file.can_write()?;
         let mode = FallocateFlags::from_bits_retain(mode);
-        rustix::fs::fallocate(file.host_fd(), mode, offset, len).map_err(host)
+        if mode.contains(FallocateFlags::KEEP_SIZE)
+            && !mode.contains(FallocateFlags::PUNCH_HOLE)
+            && file.memory().is_some()
+        {
+            // Storage beyond a mapped file's end could not be charged by its length.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let stored = if mode.contains(FallocateFlags::PUNCH_HOLE) { 0 } else { len };
+        file.grow_within(stored, || {
+            rustix::fs::fallocate(file.host_fd(), mode, offset, len).map_err(host)
+        })
     }
 
     /// `fsync`.
@@ -161,6 +168,23 @@ impl Files {
         rustix::fs::fadvise(file.host_fd(), offset.cast_unsigned(), len, advice).map_err(host)
     }
 
+    /// `readahead`: the host is asked to read.
+    ///
+    /// # Errors
+    /// `EBADF` if not open for reading, `EINVAL` for something without a page cache.
+    pub fn readahead(&self, fd: i32, offset: i64, len: u64) -> Result<(), Errno> {
+        let file = self.get(fd)?;
+        match file.can_read() {
+            Ok(()) | Err(Errno::EISDIR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let len = i64::try_from(len).map_err(|_| Errno::EINVAL)?;
+        if file.kind() != Kind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        self.fadvise64(fd, offset, len, libc::POSIX_FADV_WILLNEED)
+    }
+
     /// `copy_file_range`: bytes copied. Offsets given are advanced in place.
     ///
     /// # Errors
@@ -178,11 +202,13 @@ impl Files {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }
-        from.can_read()?;
-        to.can_write()?;
-        let len = len.min(MOVE_MAX);
-        rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
-            .map_err(host)
+        from.check_not_path()?;
+        to.check_not_path()?;
+        // Rights, kinds and lengths are the host's to judge: its descriptors are the program's.
+        to.grow_within(from.at_most(len), || {
+            rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
+                .map_err(host)
+        })
     }
 
     /// `sendfile`: bytes sent. An offset given is advanced in place. May wait as long as
@@ -198,10 +224,11 @@ impl Files {
         len: usize,
     ) -> Result<usize, Errno> {
         let (to, from) = (self.get(to)?, self.get(from)?);
-        from.can_read()?;
-        to.can_write()?;
-        let len = len.min(MOVE_MAX);
-        rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
+        from.check_not_path()?;
+        to.check_not_path()?;
+        to.grow_within(from.at_most(len), || {
+            rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
+        })
     }
 
     /// `flock`. Waiting ends with `EINTR` at a signal.

@@ -7,6 +7,10 @@ use rustix::fs::{OFlags, SealFlags};
 use super::files::Files;
 use super::host;
 
+/// A pipe's size beyond which Linux does not even round.
+const MAX_PIPE_BYTES: u32 = 1 << 31;
+const F_GETSIG: i32 = 11;
+
 /// Bytes of `struct flock`.
 pub const FLOCK_LEN: usize = 32;
 
@@ -97,10 +101,14 @@ impl Files {
                 file.set_flags(OFlags::from_bits_retain(number))?;
                 Ok(0)
             }
+            // Signals on arrival and leases cannot be asked for: nobody owns, none is held.
+            libc::F_GETOWN | F_GETSIG => Ok(0),
+            libc::F_GETLEASE => Ok(u64::from(libc::F_UNLCK.cast_unsigned())),
             libc::F_GETPIPE_SZ => {
                 let size = rustix::pipe::fcntl_getpipe_size(file.host_fd());
                 size.map(|size| size as u64).map_err(host)
             }
+            libc::F_SETPIPE_SZ if number > MAX_PIPE_BYTES => Err(Errno::EINVAL),
             libc::F_SETPIPE_SZ => {
                 let size = rustix::pipe::fcntl_setpipe_size(file.host_fd(), number as usize);
                 size.map(|size| size as u64).map_err(host)

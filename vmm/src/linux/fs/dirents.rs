@@ -80,7 +80,7 @@ impl Files {
             let name = number.to_string();
             directory(NUMBERED + u64::from(number.unsigned_abs()), id.ino(), name.as_bytes())
         };
-        match namespace.tree.node(id).mount {
+        match &namespace.tree.node(id).mount {
             Mount::Descriptors => {
                 let open = self.table.open().into_iter();
                 entries.extend(open.map(|fd| leaf(fd, Leaf::Link(Link::Descriptor(fd)))));
@@ -95,6 +95,12 @@ impl Files {
                 tids.sort_unstable();
                 entries.extend(tids.into_iter().map(|tid| numbered(tid, NodeId::task(tid))));
             }
+            Mount::Memory(dir) => entries.extend(dir.list().into_iter().map(|file| Entry {
+                next: NUMBERED + file.cookie,
+                ino: file.ino,
+                kind: FileType::RegularFile,
+                name: file.name,
+            })),
             Mount::Synthetic | Mount::Through | Mount::Grant(_) => {}
         }
         entries

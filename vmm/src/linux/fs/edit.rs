@@ -23,6 +23,8 @@ impl Files {
         let base = self.base(dirfd, path)?;
         let at = match self.resolve(&base, path)? {
             Target::Host(at) => at,
+            Target::Memory(_) if directory => return Err(Errno::ENOTDIR),
+            Target::Memory(at) => return at.unlink(),
             Target::Node(_) | Target::Leaf(_) => return Err(Errno::EROFS),
             Target::Absent => return Err(Errno::ENOENT),
         };
@@ -66,6 +68,9 @@ impl Files {
         let new = self.resolve(&self.base(new_dirfd, new)?, new)?;
         let (old, new) = match (old, new) {
             (Target::Host(old), Target::Host(new)) => (old, new),
+            (Target::Memory(old), Target::Memory(new)) => return old.rename(&new, flags),
+            (Target::Absent, Target::Memory(_)) => return Err(Errno::ENOENT),
+            (Target::Memory(_), _) | (_, Target::Memory(_)) => return Err(Errno::EXDEV),
             (Target::Host(_), _) | (_, Target::Host(_)) => return Err(Errno::EXDEV),
             (Target::Absent, _) => return Err(Errno::ENOENT),
             _ => return Err(Errno::EROFS),

@@ -5,19 +5,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use abi::Errno;
 use rustix::fs::Mode;
 use thiserror::Error;
 
 use super::grant::Grant;
+use super::memory_dir::MemoryAt;
 use super::namespace::{Mount, Namespace};
 use super::open_file::{OpenFile, Origin};
 use super::resolve::{Base, Found, Target, check};
 use super::table::Table;
 use super::tree::{Leaf, Link, NodeId};
 use super::view::View;
+use crate::vm::MemoryLedger;
 
 /// Why a program's files cannot be set up.
 #[derive(Debug, Error)]
@@ -70,6 +72,7 @@ pub struct Files {
     pub(super) table: Table,
     cwd: RwLock<Base>,
     umask: AtomicU32,
+    ledger: OnceLock<Arc<MemoryLedger>>,
 }
 
 /// What a directory descriptor and a path, or an empty one, designate.
@@ -104,6 +107,7 @@ impl Files {
             table: Table::new(files),
             cwd: RwLock::new(Base::Node(NodeId::ROOT)),
             umask: AtomicU32::new(umask & 0o777),
+            ledger: OnceLock::new(),
         };
         let path = cwd.as_os_str().as_bytes();
         match files.chdir(path) {
@@ -238,6 +242,9 @@ impl Files {
         path: &'p [u8],
         flags: u32,
     ) -> Result<Subject<'p>, Errno> {
+        if let Some(at) = self.memory(dirfd, path)? {
+            return Ok(Subject::Open(Arc::new(at.pin()?)));
+        }
         if !path.is_empty() || flags & libc::AT_EMPTY_PATH.cast_unsigned() == 0 {
             let base = self.base(dirfd, path)?;
             let follow = flags & libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() == 0;
@@ -276,6 +283,30 @@ impl Files {
         self.get(fd).map_err(|_| Errno::ENOENT)
     }
 
+    /// The place in a directory in memory that a path names, if it names one.
+    ///
+    /// # Errors
+    /// Those of the way there.
+    pub(super) fn memory(&self, dirfd: i32, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        match self.base(dirfd, path)? {
+            base @ Base::Node(_) => self.memory_at(&base, path),
+            Base::Host(..) => Ok(None),
+        }
+    }
+
+    /// What files in memory are charged to.
+    pub(super) fn ledger(&self) -> &Arc<MemoryLedger> {
+        self.ledger.get_or_init(Arc::default)
+    }
+
+    /// From now on files in memory are charged to `ledger`. Once, before the program runs.
+    pub fn charge_to(&self, ledger: Arc<MemoryLedger>) {
+        let _ = self.ledger.set(ledger);
+    }
+
     /// Opens the way to a directory.
     fn directory(&self, base: &Base, path: &[u8]) -> Result<Base, Errno> {
         check(path)?;
@@ -289,7 +320,7 @@ impl Files {
             }
             Target::Node(id) => Ok(Base::Node(id)),
             Target::Leaf(_) => Err(Errno::ENOTDIR),
-            Target::Absent => Err(Errno::ENOENT),
+            Target::Memory(_) | Target::Absent => Err(Errno::ENOENT),
         }
     }
 }

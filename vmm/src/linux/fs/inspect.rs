@@ -40,7 +40,13 @@ impl Files {
         match (file.node(), file.text()) {
             (Some(id), _) => Ok(self.node_stat(id)),
             (_, Some(text)) => Ok(text_stat(text)),
-            (None, None) => Ok(rustix::fs::fstat(file.host_fd()).map_err(host)?.into()),
+            (None, None) => {
+                let mut stat: LinuxStat = rustix::fs::fstat(file.host_fd()).map_err(host)?.into();
+                if let Some(links) = file.memory().and_then(|memory| memory.links()) {
+                    stat.nlink = links;
+                }
+                Ok(stat)
+            }
         }
     }
 
@@ -49,7 +55,8 @@ impl Files {
     /// # Errors
     /// `EINVAL` for unknown flags; those of the way there.
     pub fn newfstatat(&self, dirfd: i32, path: &[u8], flags: u32) -> Result<LinuxStat, Errno> {
-        let known = EMPTY_PATH | NOFOLLOW | libc::AT_NO_AUTOMOUNT.cast_unsigned();
+        let sync = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+        let known = EMPTY_PATH | NOFOLLOW | (libc::AT_NO_AUTOMOUNT | sync).cast_unsigned();
         if flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
@@ -91,7 +98,11 @@ impl Files {
                     return Ok(self.stat_open(&file)?.encode_statx());
                 }
                 let x = rustix::fs::statx(file.host_fd(), "", AtFlags::EMPTY_PATH, mask);
-                return Ok(encode::statx(&x.map_err(host)?));
+                let mut x = x.map_err(host)?;
+                if let Some(links) = file.memory().and_then(|memory| memory.links()) {
+                    x.stx_nlink = links as u32;
+                }
+                return Ok(encode::statx(&x));
             }
             Subject::Path(base, path) => (base, path),
         };
@@ -122,6 +133,10 @@ impl Files {
     /// # Errors
     /// Those of the way there.
     pub fn statfs(&self, path: &[u8]) -> Result<[u8; 120], Errno> {
+        if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
+            at.pin()?;
+            return Ok(self.memory_statfs());
+        }
         let base = self.base(libc::AT_FDCWD, path)?;
         match self.lookup(&base, path, true, pin)? {
             Found::Host(fd) => Ok(encode::statfs(&rustix::fs::fstatfs(fd).map_err(host)?)),
@@ -156,7 +171,17 @@ impl Files {
     }
 
     fn synthetic_statfs(&self, id: NodeId) -> [u8; 120] {
+        if self.namespace.tree.memory(id).is_some() {
+            return self.memory_statfs();
+        }
         pseudo_statfs(magic_at(&self.namespace.path(id)))
+    }
+
+    /// A file system in memory, as large as the run's memory.
+    fn memory_statfs(&self) -> [u8; 120] {
+        let total = self.ledger().limit_bytes() / 4096;
+        let free = total.saturating_sub(self.ledger().total() / 4096);
+        encode::statfs_of([TMPFS_MAGIC, 4096, total, free, free, 0, 0, 0, 255, 4096, 0])
     }
 
     /// `faccessat2`; `access` with `AT_FDCWD` and no flags.
@@ -172,6 +197,7 @@ impl Files {
         let (base, path) = match self.subject(dirfd, path, flags)? {
             Subject::Open(file) => {
                 return match (file.node(), file.text()) {
+                    (Some(id), _) if self.namespace.tree.memory(id).is_some() => Ok(()),
                     (Some(_), _) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
                     (Some(_), _) => Ok(()),
                     (_, Some(text)) => text_access(text, wanted),
@@ -205,6 +231,7 @@ impl Files {
         })?;
         match found {
             Found::Host(()) => Ok(()),
+            Found::Node(id) if self.namespace.tree.memory(id).is_some() => Ok(()),
             Found::Node(_) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
             Found::Node(_) => Ok(()),
             Found::Leaf(Leaf::Device(device)) => {
@@ -231,13 +258,18 @@ impl Files {
         if room == 0 {
             return Err(Errno::EINVAL);
         }
+        if path.is_empty() && dirfd == libc::AT_FDCWD {
+            return Err(Errno::ENOENT);
+        }
         // An empty path means the descriptor itself, without a flag saying so.
         let mut text = match self.subject(dirfd, path, EMPTY_PATH | NOFOLLOW)? {
             Subject::Open(file) if file.kind() == super::Kind::Link => {
                 let text = rustix::fs::readlinkat(file.host_fd(), "", Vec::new());
                 text.map_err(host)?.into_bytes()
             }
-            Subject::Open(_) => return Err(Errno::ENOENT),
+            Subject::Open(_) if path.is_empty() => return Err(Errno::ENOENT),
+            // A file in memory.
+            Subject::Open(_) => return Err(Errno::EINVAL),
             Subject::Path(base, path) => {
                 let found = self.lookup(&base, path, false, |at, follow| {
                     if follow && let Step::Link = at.stat_step(true)? {

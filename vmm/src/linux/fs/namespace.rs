@@ -200,7 +200,10 @@ impl Namespace {
                 let tid = i32::try_from(number(name)?).ok()?;
                 self.tids().contains(&tid).then(|| Child::Dir(NodeId::task(tid)))
             }
-            tree::Mount::Synthetic | tree::Mount::Through | tree::Mount::Grant(_) => None,
+            tree::Mount::Synthetic
+            | tree::Mount::Through
+            | tree::Mount::Grant(_)
+            | tree::Mount::Memory(_) => None,
         }
     }
 
@@ -222,9 +225,11 @@ impl Namespace {
 
     pub(super) fn mounts(&self) -> Vec<Mount> {
         let device = |dev| (rustix::fs::major(dev), rustix::fs::minor(dev));
+        let writable: &[&[u8]] = &[b"/dev/shm", b"/proc", b"/sys"];
         let own = [
             (b"/".as_slice(), TMPFS_MAGIC),
             (b"/dev", TMPFS_MAGIC),
+            (b"/dev/shm", TMPFS_MAGIC),
             (b"/proc", PROC_MAGIC),
             (b"/sys", SYSFS_MAGIC),
         ];
@@ -232,7 +237,7 @@ impl Namespace {
             path: path.to_vec(),
             magic,
             device: device(SYNTHETIC_DEV),
-            read_only: magic == TMPFS_MAGIC,
+            read_only: !writable.contains(&path),
             granted: false,
         });
         let granted = self.tree.grants().filter_map(|grant| {

@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::attr::permissions;
 use super::files::Files;
 use super::host;
+use super::memory_dir::HowToOpen;
 use super::namespace::PROC_SUPER_MAGIC;
 use super::off_limits::{Change, OffLimits};
 use super::open_file::{Kind, OpenFile, Origin};
@@ -46,7 +47,8 @@ impl Files {
     /// for a new file with set-ID bits.
     pub fn openat(&self, dirfd: i32, path: &[u8], flags: i32, mode: u32) -> Result<i32, Errno> {
         let cloexec = flags & libc::O_CLOEXEC != 0;
-        let mut flags = OFlags::from_bits_retain(flags.cast_unsigned()) & PASSED;
+        let given = OFlags::from_bits_retain(flags.cast_unsigned());
+        let mut flags = given & PASSED;
         if flags.contains(OFlags::PATH) {
             flags &= PATH_ONLY;
         }
@@ -57,6 +59,10 @@ impl Files {
         let mode = if creates { self.mode(mode) } else { Mode::empty() };
         let exclusive = flags.contains(OFlags::CREATE | OFlags::EXCL);
         let follow = !flags.contains(OFlags::NOFOLLOW) && !exclusive;
+        if let Some(at) = self.memory(dirfd, path)? {
+            let file = at.open(&HowToOpen { flags, mode }, self.ledger())?;
+            return self.table.insert(Arc::new(file), cloexec, 0);
+        }
         let off_limits = &self.namespace.off_limits;
         let found = self.lookup(&base, path, follow, |at, follow| {
             if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::TMPFILE) {
@@ -65,7 +71,12 @@ impl Files {
             open_entry(at, follow, flags, mode, off_limits)
         })?;
         let file = match found {
-            Found::Host(file) => Arc::new(file),
+            Found::Host(mut file) => {
+                // O_ASYNC does nothing when a file is opened, on Linux too, but is remembered.
+                let kept = if flags.contains(OFlags::PATH) { flags } else { given };
+                file.note_flags(kept);
+                Arc::new(file)
+            }
             Found::Node(id) => self.open_node(id, flags)?,
             Found::Leaf(leaf) => self.open_leaf(leaf, flags)?,
             Found::Absent if flags.contains(OFlags::CREATE) => return Err(Errno::EROFS),

@@ -3,17 +3,22 @@
 //! Each description of the guest is exactly one of the host, so that offsets, `O_APPEND`
 //! and locks are the host kernel's business; descriptors made by `dup` share it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags};
 
 use super::host;
+use super::memory_dir::MemoryFile;
 use super::resolve::Base;
 use super::tree::{GrantRoot, NodeId, Text};
+
+/// Host descriptors that mappings leave to the VMM, to the store and to `open`.
+const SPARE_DESCRIPTORS: u64 = 64;
 
 /// What kind of file a description refers to, as far as serving calls depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +81,19 @@ pub struct OpenFile {
     write: bool,
     path_only: bool,
     nonblocking: AtomicBool,
+    /// Of a file that only memory holds.
+    memory: Option<Arc<MemoryFile>>,
+    /// What mappings of the file share.
+    mapped: OnceLock<Arc<File>>,
     /// Where a synthetic directory is read next.
     pub(super) position: AtomicU64,
+    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
+    given: OFlags,
 }
+
+/// Flags of the host that say how we opened a path, not how the program did.
+const OURS: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(OFlags::from_bits_retain(libc::O_ASYNC as u32));
 
 impl OpenFile {
     /// Takes a host descriptor. Its access mode and flags are read from the host.
@@ -101,7 +116,10 @@ impl OpenFile {
             write: !path_only && (mode == OFlags::WRONLY || mode == OFlags::RDWR),
             path_only,
             nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            memory: None,
+            mapped: OnceLock::new(),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
         })
     }
 
@@ -117,7 +135,10 @@ impl OpenFile {
             write: false,
             path_only,
             nonblocking: AtomicBool::new(false),
+            memory: None,
+            mapped: OnceLock::new(),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
         })
     }
 
@@ -133,7 +154,10 @@ impl OpenFile {
             write: !path_only && mode != OFlags::RDONLY,
             path_only,
             nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            memory: None,
+            mapped: OnceLock::new(),
             position: AtomicU64::new(0),
+            given: OFlags::empty(),
         }
     }
 
@@ -157,6 +181,80 @@ impl OpenFile {
             (false, true) => OFlags::WRONLY,
             _ => OFlags::RDONLY,
         }
+    }
+
+    /// The same, known as a file that only memory holds.
+    pub(super) fn in_memory(self, memory: Arc<MemoryFile>) -> OpenFile {
+        OpenFile { memory: Some(memory), ..self }
+    }
+
+    /// What is remembered of a file that only memory holds.
+    pub(crate) fn memory(&self) -> Option<&Arc<MemoryFile>> {
+        self.memory.as_ref()
+    }
+
+    /// The file for a mapping. All mappings made through this description share one host
+    /// descriptor, which stays open when the program closes its own.
+    ///
+    /// # Errors
+    /// `ENOMEM` when so few descriptors are left that the VMM may come to need them.
+    pub(crate) fn for_mapping(&self) -> Result<Arc<File>, Errno> {
+        if let Some(file) = self.mapped.get() {
+            return Ok(file.clone());
+        }
+        let own = self.host_fd().try_clone_to_owned().map_err(|_| Errno::ENOMEM)?;
+        // The host gives the lowest free number, so it says how many are in use.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let used = u64::from(own.as_raw_fd().unsigned_abs());
+        if limit.is_some_and(|limit| used.saturating_add(SPARE_DESCRIPTORS) > limit) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(self.mapped.get_or_init(|| Arc::new(File::from(own))).clone())
+    }
+
+    /// Runs `call`, which may store so many bytes more in the file.
+    ///
+    /// # Errors
+    /// `ENOSPC` at the run's memory limit, and those of the call.
+    pub(super) fn grow_within<R>(
+        &self,
+        bytes: u64,
+        call: impl FnOnce() -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
+        match &self.memory {
+            None => call(),
+            Some(memory) => {
+                let done = memory.charge.grow(self.host_fd(), bytes, call);
+                done.map_err(|_| Errno::ENOSPC)?
+            }
+        }
+    }
+
+    /// Runs `call`, which gives the file that length.
+    ///
+    /// # Errors
+    /// As [`OpenFile::grow_within`].
+    pub(super) fn resize_within<R>(
+        &self,
+        len: u64,
+        call: impl FnOnce() -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
+        match &self.memory {
+            None => call(),
+            Some(memory) => {
+                let done = memory.charge.resize(self.host_fd(), len, call);
+                done.map_err(|_| Errno::ENOSPC)?
+            }
+        }
+    }
+
+    /// How much of `len` bytes can come from here: not more than a regular file has.
+    pub(super) fn at_most(&self, len: usize) -> u64 {
+        let size = match self.kind {
+            Kind::Regular => rustix::fs::fstat(self.host_fd()).map_or(0, |s| s.st_size),
+            _ => i64::MAX,
+        };
+        (len as u64).min(size.cast_unsigned())
     }
 
     /// The host descriptor, for data transfer, `poll` and `mmap`. For a synthetic directory
@@ -255,7 +353,15 @@ impl OpenFile {
         }
         let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
         flags.set(OFlags::NONBLOCK, self.nonblocking());
+        if let Origin::Grant(_) = self.origin {
+            flags = (flags - OURS) | self.given;
+        }
         Ok(flags)
+    }
+
+    /// Remembers the flags that the program opened it with.
+    pub(super) fn note_flags(&mut self, given: OFlags) {
+        self.given = given & OURS;
     }
 
     /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
@@ -301,7 +407,7 @@ impl OpenFile {
 
     /// # Errors
     /// `EBADF` for an `O_PATH` description.
-    pub(super) fn check_not_path(&self) -> Result<(), Errno> {
+    pub(crate) fn check_not_path(&self) -> Result<(), Errno> {
         if self.path_only { Err(Errno::EBADF) } else { Ok(()) }
     }
 
@@ -344,7 +450,6 @@ fn kind_of(fd: BorrowedFd<'_>) -> Result<Kind, Errno> {
 
 /// The kind of a descriptor without a file type, which only its name tells.
 fn anonymous(fd: BorrowedFd<'_>) -> Kind {
-    use std::os::fd::AsRawFd;
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     match std::fs::read_link(link) {
         Ok(name) if name.as_os_str() == "anon_inode:[eventfd]" => Kind::EventFd,

@@ -14,11 +14,13 @@ use super::attr::by_number;
 use super::encode::LinuxStat;
 use super::files::Files;
 use super::host;
+use super::memory_dir::MemoryFile;
 use super::namespace::Tty;
 use super::open::settle;
 use super::open_file::{Kind, OpenFile, Origin};
 use super::tree::{Device, Leaf, Link, NodeId, Text};
 use crate::linux::proc;
+use crate::vm::FileCharge;
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
 /// the host kernel gives out, which start at 1.
@@ -28,7 +30,8 @@ impl Files {
     pub(super) fn open_node(&self, id: NodeId, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
         let path_only = flags.contains(OFlags::PATH);
         if flags.contains(OFlags::TMPFILE) {
-            return Err(Errno::EROFS);
+            let memory = self.namespace.tree.memory(id).is_some();
+            return Err(if memory { Errno::EOPNOTSUPP } else { Errno::EROFS });
         }
         if flags.contains(OFlags::CREATE | OFlags::EXCL) {
             return Err(Errno::EEXIST);
@@ -121,9 +124,15 @@ impl Files {
             safe |= OFlags::NOCTTY | OFlags::NONBLOCK;
         }
         let name = by_number(file.host_fd());
-        let fd = rustix::fs::open(name, safe, Mode::empty()).map_err(host)?;
+        let open = || rustix::fs::open(name, safe, Mode::empty()).map_err(host);
+        let cut = flags.contains(OFlags::TRUNC) && !path_only;
+        let fd = if cut { file.resize_within(0, open)? } else { open()? };
         self.namespace.off_limits.check_opened(&fd)?;
-        let again = OpenFile::new(fd, file.origin.clone())?;
+        let mut again = OpenFile::new(fd, file.origin.clone())?;
+        if let Some(memory) = file.memory() {
+            again = again.in_memory(memory.clone());
+        }
+        again.note_flags(flags);
         settle(&again, flags)?;
         Ok(Arc::new(again))
     }
@@ -268,11 +277,12 @@ impl Files {
 
     /// The attributes of a synthetic directory: owned by root, never changing.
     pub(super) fn node_stat(&self, id: NodeId) -> LinuxStat {
+        let memory = self.namespace.tree.memory(id).is_some();
         LinuxStat {
             dev: SYNTHETIC_DEV,
             ino: id.ino(),
             nlink: 2,
-            mode: 0o040_555,
+            mode: if memory { 0o041_777 } else { 0o040_555 },
             blksize: 4096,
             ..LinuxStat::default()
         }
@@ -351,10 +361,16 @@ impl Files {
     /// `memfd_create`.
     ///
     /// # Errors
-    /// `EINVAL` for a name that is too long or flags the host does not know; `EMFILE`.
+    /// `EINVAL` for a name that is too long or flags the host does not know; `ENOSYS` for huge
+    /// pages on request; `EMFILE`.
     pub fn memfd_create(&self, name: &[u8], flags: u32) -> Result<i32, Errno> {
         let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let host_flags = MemfdFlags::from_bits_retain(flags) | MemfdFlags::CLOEXEC;
+        if flags & libc::MFD_HUGETLB != 0 {
+            // The host's pool of huge pages is not the run's to take from. What a kernel
+            // without hugetlbfs says.
+            return Err(Errno::ENOSYS);
+        }
         let fd = rustix::fs::memfd_create(&name, host_flags).map_err(host)?;
         self.own(fd, flags & libc::MFD_CLOEXEC != 0)
     }
@@ -365,7 +381,12 @@ impl Files {
     /// # Errors
     /// `EMFILE`.
     pub fn own(&self, fd: OwnedFd, cloexec: bool) -> Result<i32, Errno> {
-        let file = OpenFile::new(fd, Origin::Own)?;
+        let mut file = OpenFile::new(fd, Origin::Own)?;
+        if file.kind() == Kind::Regular {
+            // It is in no directory: memory holds it, and nothing else.
+            let charge = FileCharge::new(self.ledger().clone(), file.host_fd());
+            file = file.in_memory(Arc::new(MemoryFile::nameless(charge)));
+        }
         self.table.insert(Arc::new(file), cloexec, 0)
     }
 }

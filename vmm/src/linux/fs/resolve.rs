@@ -16,6 +16,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::files::Files;
+use super::memory_dir::{MemoryAt, MemoryDir};
 use super::namespace::Namespace;
 use super::tree::{Child, GrantRoot, Leaf, Link, Mount, NodeId};
 use super::{PATH_MAX, confined, host};
@@ -57,6 +58,8 @@ pub(super) enum Target {
     Host(HostAt),
     Node(NodeId),
     Leaf(Leaf),
+    /// A name in a directory in memory, which never is a link.
+    Memory(MemoryAt),
     /// No such entry, in a directory where none can be made.
     Absent,
 }
@@ -227,6 +230,37 @@ impl Namespace {
         self.walk(start, &parts, slash)
     }
 
+    /// Where a path goes that keeps to the tree: to a name in a directory in memory, or into a
+    /// link of ours. `None` for all others, which are looked up in full.
+    fn within_tree(&self, base: &Base, path: &[u8]) -> Option<Resolved> {
+        let (parts, slash) = components(path);
+        let mut at = match base {
+            _ if path.starts_with(b"/") => NodeId::ROOT,
+            Base::Node(id) => *id,
+            Base::Host(..) => return None,
+        };
+        let mut rest = parts.as_slice();
+        while let Some((name, after)) = rest.split_first() {
+            match *name {
+                b"." => {}
+                b".." => at = self.tree.parent(at),
+                name => match self.child(at, name) {
+                    Some(Child::Dir(id)) => at = id,
+                    Some(Child::Leaf(Leaf::Link(link))) => {
+                        return Some(Resolved::through(link, after, slash));
+                    }
+                    Some(Child::Leaf(_)) => return None,
+                    None => {
+                        let end = after.is_empty() && !slash && name.len() <= 255;
+                        return self.tree.memory(at).and_then(|dir| in_memory(dir, name, end).ok());
+                    }
+                },
+            }
+            rest = after;
+        }
+        None
+    }
+
     /// Walks the synthetic part of the tree up to its end or to the first grant.
     fn through_tree<'p>(
         &self,
@@ -254,6 +288,10 @@ impl Namespace {
                         return Ok(Way::End(Resolved::through(link, after, slash)));
                     }
                     Some(Child::Leaf(_)) => return Err(Errno::ENOTDIR),
+                    None if let Some(dir) = self.tree.memory(at) => {
+                        let end = after.is_empty() && !slash;
+                        return Ok(Way::End(in_memory(dir, name, end)?));
+                    }
                     None if after.is_empty() => return Ok(Way::End(Resolved::At(Target::Absent))),
                     None => return Err(Errno::ENOENT),
                 },
@@ -326,6 +364,32 @@ impl Files {
         Err(Errno::ELOOP)
     }
 
+    /// The place in a directory in memory that a path through the tree alone names.
+    ///
+    /// # Errors
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`. Others are for the call itself to find, in its
+    /// own order.
+    pub(super) fn memory_at(&self, base: &Base, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
+        check(path)?;
+        let mut way = self.namespace.within_tree(base, path);
+        for _ in 0..=MAX_LINKS {
+            let (link, rest) = match way {
+                Some(Resolved::At(Target::Memory(at))) => return Ok(Some(at)),
+                Some(Resolved::Through(link, rest)) => (link, rest),
+                _ => return Ok(None),
+            };
+            way = match self.leads(link) {
+                Ok(Leads::Path(text)) => {
+                    let text = [text.as_slice(), b"/", &rest].concat();
+                    self.namespace.within_tree(&Base::Node(NodeId::ROOT), &text)
+                }
+                Ok(Leads::Directory(base)) => self.namespace.within_tree(&base, &rest),
+                Ok(Leads::File) | Err(_) => return Ok(None),
+            };
+        }
+        Ok(None)
+    }
+
     fn leads(&self, link: Link) -> Result<Leads, Errno> {
         Ok(match link {
             Link::Root => Leads::Directory(Base::Node(NodeId::ROOT)),
@@ -374,7 +438,8 @@ impl Files {
                 }
                 Target::Leaf(leaf) => return Ok(Found::Leaf(leaf)),
                 Target::Node(id) => return Ok(Found::Node(id)),
-                Target::Absent => return Ok(Found::Absent),
+                // Calls look for these themselves (`Files::memory`); a link leads to none.
+                Target::Memory(_) | Target::Absent => return Ok(Found::Absent),
                 Target::Host(at) => at,
             };
             if let Step::Done(done) = operation(&at, follow || at.slash())? {
@@ -393,6 +458,16 @@ impl Files {
             };
         }
         Err(Errno::ELOOP)
+    }
+}
+
+/// A name in a directory in memory; only where it is the `end` of a path can it be a file.
+pub(super) fn in_memory(dir: &Arc<MemoryDir>, name: &[u8], end: bool) -> Result<Resolved, Errno> {
+    let there = MemoryAt { dir: dir.clone(), name: name.to_vec() };
+    match (end, there.exists()) {
+        (true, _) => Ok(Resolved::At(Target::Memory(there))),
+        (false, true) => Err(Errno::ENOTDIR),
+        (false, false) => Err(Errno::ENOENT),
     }
 }
 

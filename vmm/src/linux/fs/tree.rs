@@ -1,5 +1,5 @@
 //! The part of the guest's tree that exists only in our heads: where grants hang, the
-//! directories above them, `/dev`, `/proc` and `/sys`.
+//! directories above them, `/dev` with `/dev/shm`, `/proc` and `/sys`.
 //!
 //! A tree is built once and never changes, so a [`NodeId`] stays good for ever. Directories
 //! that come and go with a process or a thread are one node each, a template; whose directory
@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use abi::Errno;
 use cap_std::fs::Dir;
+
+use super::memory_dir::MemoryDir;
 
 /// A granted directory, opened.
 #[derive(Debug)]
@@ -88,6 +90,8 @@ pub(super) enum Mount {
     Descriptors,
     /// `/proc/self/fdinfo`: a file on each of them.
     DescriptorInfo,
+    /// `/dev/shm`: files in memory, unless a grant takes the place.
+    Memory(Arc<MemoryDir>),
 }
 
 /// A host device every program may use.
@@ -242,6 +246,8 @@ impl Tree {
             self.add_leaf(dev, name.as_bytes(), Leaf::Link(Link::Standard(fd)));
         }
         self.add_leaf(dev, b"fd", Leaf::Link(Link::DevFd));
+        let shm = self.child_or_new(dev, b"shm");
+        self.node_mut(shm).mount = Mount::Memory(Arc::default());
     }
 
     /// Puts a leaf at an absolute path, with the directories above it.
@@ -286,7 +292,7 @@ impl Tree {
     /// Returns whether the place was free.
     pub(super) fn hang(&mut self, grant: Arc<GrantRoot>) -> bool {
         let node = self.node_mut(grant.node);
-        let free = matches!(node.mount, Mount::Synthetic | Mount::Through);
+        let free = matches!(node.mount, Mount::Synthetic | Mount::Through | Mount::Memory(_));
         if free {
             let whole = grant.node == NodeId::ROOT;
             node.mount = Mount::Grant(grant);
@@ -352,6 +358,14 @@ impl Tree {
             Mount::Grant(grant) => Some(grant),
             _ => None,
         })
+    }
+
+    /// The directory in memory that hangs at a node.
+    pub(super) fn memory(&self, id: NodeId) -> Option<&Arc<MemoryDir>> {
+        match &self.node(id).mount {
+            Mount::Memory(dir) => Some(dir),
+            _ => None,
+        }
     }
 
     /// Whether something of ours lies inside the grant, so that its host directory alone

@@ -17,7 +17,7 @@ use abi::Errno;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 
 use super::namespace::Namespace;
-use super::resolve::{Base, HostAt, Last, MAX_LINKS, Resolved, Target, components};
+use super::resolve::{Base, HostAt, Last, MAX_LINKS, Resolved, Target, components, in_memory};
 use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
 use super::{confined, host};
 
@@ -106,6 +106,11 @@ impl Namespace {
                             Last::Dot
                         }
                         (None, None) if name.len() > 255 => return Err(Errno::ENAMETOOLONG),
+                        (None, None)
+                            if let Some(dir) = here.node.and_then(|id| self.tree.memory(id)) =>
+                        {
+                            return in_memory(dir, name, end && !slash);
+                        }
                         (None, None) if end => return Ok(Resolved::At(Target::Absent)),
                         (None, None) => return Err(Errno::ENOENT),
                     }

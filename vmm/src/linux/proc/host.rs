@@ -14,7 +14,7 @@ pub(super) struct Stat(Vec<String>);
 impl Stat {
     /// Of one of our threads.
     pub(super) fn of_thread(thread: &Thread) -> Stat {
-        Stat::parse(&read(&format!("task/{}/stat", thread.host_tid())))
+        Stat::parse(&read(&format!("task/{}/stat", thread.tid)))
     }
 
     /// Of all of them together: the program's, and the little that the event loop does.
@@ -59,7 +59,7 @@ fn numbers<const N: usize>(text: &str, names: [&str; N]) -> [u64; N] {
 
 /// How often a thread gave up its processor, and lost it.
 pub(super) fn context_switches(thread: &Thread) -> [u64; 2] {
-    let text = read(&format!("task/{}/status", thread.host_tid()));
+    let text = read(&format!("task/{}/status", thread.tid));
     numbers(&text, ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"])
 }
 
@@ -70,7 +70,7 @@ pub(super) const IO: [&str; 7] =
 /// What this process has read and written: the program's, beside little of ours.
 pub(super) fn io(thread: Option<&Thread>) -> [u64; 7] {
     let text = match thread {
-        Some(thread) => read(&format!("task/{}/io", thread.host_tid())),
+        Some(thread) => read(&format!("task/{}/io", thread.tid)),
         None => read("io"),
     };
     numbers(&text, IO)
@@ -78,7 +78,7 @@ pub(super) fn io(thread: Option<&Thread>) -> [u64; 7] {
 
 /// Time on a processor, time waiting for one, and turns, of one of our threads.
 pub(super) fn schedstat(thread: &Thread) -> [u64; 3] {
-    let text = read(&format!("task/{}/schedstat", thread.host_tid()));
+    let text = read(&format!("task/{}/schedstat", thread.tid));
     let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
     [(); 3].map(|()| numbers.next().unwrap_or(0))
 }

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use super::host::Stat;
 use super::{Content, Subject, cpu_flags, pid};
+use crate::linux::sched;
 use crate::vm::machine::leaf;
 
 /// The processors a program may use, by number.
 pub(super) fn cpus() -> Vec<usize> {
     // As `sched_getaffinity` numbers them.
-    let count = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-    (0..count.clamp(1, 1024)).collect()
+    (0..sched::processors().len()).collect()
 }
 
 /// As the kernel writes a set of processors: `0-3,8`.
@@ -110,7 +110,7 @@ pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
 pub(super) fn meminfo(of: &Subject<'_>) -> Content {
     let space = &of.process.space;
     let total = space.limit_bytes() / 1024;
-    let used = space.present_bytes() / 1024;
+    let used = space.held_bytes() / 1024;
     let free = total.saturating_sub(used);
     let huge = abi::PAGE_SIZE_2M / 1024;
     // There are no caches, no swap and no pool of huge pages in a VM; what a program has

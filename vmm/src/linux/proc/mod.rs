@@ -181,8 +181,8 @@ impl Facts {
 }
 
 /// The process's number as it sees it.
-fn pid(_process: &Process) -> i32 {
-    crate::process::table::PID
+fn pid(process: &Process) -> i32 {
+    process.pid()
 }
 
 impl Process {
@@ -207,9 +207,7 @@ impl View for Process {
 
     fn caller(&self) -> i32 {
         let host = rustix::thread::gettid().as_raw_nonzero().get();
-        let threads = self.threads.all();
-        let caller = threads.iter().find(|thread| thread.host_tid() == host);
-        caller.map_or_else(|| pid(self), |thread| thread.tid)
+        self.threads.get(host).map_or_else(|| pid(self), |thread| thread.tid)
     }
 
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {

@@ -10,7 +10,7 @@ use abi::PAGE_SIZE;
 use super::host::{self, Stat};
 use super::maps::Usage;
 use super::{Content, Subject, pid};
-use crate::linux::identity;
+use crate::linux::{limits, pid as pids};
 
 /// What is always zero here.
 pub(super) fn zero(_: &Subject<'_>) -> Content {
@@ -101,7 +101,7 @@ pub(super) fn stat(of: &Subject<'_>) -> Content {
     let [_, pending, blocked, ignored, caught] = signals(of);
     let facts = &process.facts;
     let code = usage.code.clone();
-    let ids = identity::parents(process);
+    let ids = pids::parents();
     let n = |field| host.number(field);
     let mut text = format!("{} (", of.tid).into_bytes();
     text.extend(name(of));
@@ -161,7 +161,7 @@ pub(super) fn statm(of: &Subject<'_>) -> Content {
 
 pub(super) fn status(of: &Subject<'_>) -> Content {
     let process = of.process;
-    let ids = identity::parents(process);
+    let ids = pids::parents();
     let pid = pid(process);
     let state = match state(of) {
         'R' => "R (running)",
@@ -228,8 +228,7 @@ fn put_memory(text: &mut String, usage: &Usage) {
 }
 
 fn put_signals(text: &mut String, of: &Subject<'_>) {
-    let [limit, _] =
-        identity::limit(of.process, u64::from(libc::RLIMIT_SIGPENDING)).unwrap_or([u64::MAX; 2]);
+    let [limit, _] = limits::limit(of.process, libc::RLIMIT_SIGPENDING).unwrap_or([u64::MAX; 2]);
     let [pending, shared, blocked, ignored, caught] = signals(of);
     let queued = (pending.count_ones() + shared.count_ones()).to_string();
     let limit = limit.to_string();
@@ -297,7 +296,7 @@ pub(super) fn limits(of: &Subject<'_>) -> Content {
         limit => limit.to_string(),
     };
     for (name, number, unit) in LIMITS {
-        let [soft, hard] = identity::limit(of.process, number.into()).unwrap_or([u64::MAX; 2]);
+        let [soft, hard] = limits::limit(of.process, number).unwrap_or([u64::MAX; 2]);
         let (soft, hard) = (shown(soft), shown(hard));
         let _ = writeln!(text, "{name:<25} {soft:<20} {hard:<20} {unit:<10}");
     }

@@ -13,9 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use abi::Errno;
-use abi::objects::{Lifetime, seg_ctl};
+use abi::objects::Lifetime;
 use guests::findings::{Findings, must};
-use guests::place::{enter, enter_by_hypercall, go_home};
+use guests::place::{enter, enter_by_hypercall, go_home, recover};
 use guests::store::{base_of, sized};
 use spacejmp::sys::{self, Right, SegId, SegParams, VasHandle, VasId};
 
@@ -211,7 +211,7 @@ fn held(found: &mut Findings, steps: &Steps) {
         must("vas_switch", enter(vh));
         Steps(path).wait("lie");
         // What these give is the lie's; that they return is what counts.
-        let _ = sys::seg_ctl(sid, seg_ctl::RECOVER, 0);
+        let _ = recover(sid);
         let _ = enter_by_hypercall(VasHandle::HOME);
         let _ = sys::vas_current();
     });

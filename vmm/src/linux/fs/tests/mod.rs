@@ -5,6 +5,7 @@
 mod descriptors;
 mod directories;
 mod escapes;
+mod memory;
 mod off_limits;
 mod parity;
 mod proc;

@@ -1,0 +1,21 @@
+//! Tells the crate which compiler builds it: where the language leaves a layout open, only what the
+//! same compiler has built may share data.
+//!
+//! A build script is also what lets `links` in `Cargo.toml` stand: of a crate with it there is one in
+//! a program. Two versions of this crate would have a table of brands each, and with them two brands
+//! for one type.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=RUSTC");
+    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Command::new(&compiler).arg("--version").output();
+    let said = said.unwrap_or_else(|error| panic!("cannot run {}: {error}", compiler.display()));
+    let text = String::from_utf8_lossy(&said.stdout);
+    // `rustc 1.95.0 (59807616e 2026-04-14)`: the name and the number.
+    let name = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    assert!(name.starts_with("rustc "), "{} --version says {text:?}", compiler.display());
+    println!("cargo::rustc-env=SPACEJMP_COMPILER={name}");
+}

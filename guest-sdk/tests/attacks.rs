@@ -1,0 +1,175 @@
+//! Attacks of safe code on spaces over plain memory, where a pointer that outlives its memory is a
+//! use after free: worth most under AddressSanitizer (`cargo xtask check asan`). Those that need a VM
+//! are in `tests/guests/src/bin/sdk_attacks.rs`, those that must not compile in `ui`.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use spacejmp::{
+    AllocError, Brand, Error, Inside, Space, Storable, VBox, VPtr, VVec, brand, inside,
+};
+
+const ROOM: usize = 1 << 20;
+
+/// Brands by a type parameter, of which the first is a subtype of the second.
+struct Family<T>(PhantomData<T>);
+
+impl<T: 'static> Brand for Family<T> {
+    type Root = Option<VBox<u64, Self>>;
+    const NAME: &'static str = "Family";
+}
+
+type Sub = Family<for<'a> fn(&'a u8)>;
+type Super = Family<fn(&'static u8)>;
+
+#[test]
+fn brands_that_are_subtypes_of_each_other_are_two_brands() {
+    let one = Space::<Sub>::in_memory(ROOM, |at| Ok(Some(VBox::new(at, 1)?))).unwrap();
+    let two = Space::<Super>::in_memory(ROOM, |at| Ok(Some(VBox::new(at, 2)?))).unwrap();
+    one.enter(|_| assert_eq!(inside::<Super>(), Inside::Elsewhere)).unwrap();
+    let stash = two.enter_mut(|v| v.root_mut().0.take()).unwrap();
+    // Dropped inside the other, it must not go to that one's heap.
+    one.enter_mut(|_| drop(stash)).unwrap();
+    assert_eq!(two.enter(|v| v.root().is_none()), Ok(true));
+}
+
+brand! { Gone => Option<VBox<u64, Gone>> }
+
+#[test]
+fn a_brand_is_not_given_to_new_memory_when_its_space_is_gone() {
+    let space = Space::<Gone>::in_memory(ROOM, |_| Ok(None)).unwrap();
+    let (owner, shared) = space
+        .enter_mut(|v| Ok::<_, AllocError>((VBox::<u64, Gone>::new(v, 7)?, VPtr::new(v, 8_u64)?)))
+        .unwrap()
+        .unwrap();
+    drop(space);
+    let again = Space::<Gone>::in_memory(ROOM, |_| Ok(None));
+    assert!(matches!(again, Err(Error::BrandTaken { .. })), "{again:?}, {shared:?}");
+    // Its memory is gone; it is not touched.
+    drop(owner);
+}
+
+brand! { Unwound => VVec<VBox<u64, Unwound>, Unwound>, Beside => u64 }
+
+/// Does with a space whatever may be done while something unwinds.
+struct Meddler<'a>(&'a Space<Unwound>, Option<VBox<u64, Unwound>>);
+
+impl Drop for Meddler<'_> {
+    fn drop(&mut self) {
+        let again = self.0.enter_mut(|v| v.root().len());
+        assert_eq!(again.is_err(), inside::<Unwound>() != Inside::Elsewhere);
+        drop(self.1.take());
+    }
+}
+
+#[test]
+fn a_panic_leaves_the_space_in_order_whatever_destructors_do() {
+    let space = Space::<Unwound>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
+    let beside = Space::<Beside>::in_memory(ROOM, |_| Ok(0)).unwrap();
+    for nested in [false, true] {
+        let thrown = catch_unwind(AssertUnwindSafe(|| {
+            space.enter_mut(|v| {
+                let _meddler = Meddler(&space, VBox::new(v, 1).ok());
+                let (root, at) = v.root_mut();
+                root.at_mut(at).push(VBox::new(at, 5).unwrap()).unwrap();
+                if nested {
+                    let _ = v.enter_mut(&beside, |w| {
+                        *w.root_mut().0 += 1;
+                        panic!("in the other one");
+                    });
+                }
+                panic!("in this one");
+            })
+        }));
+        assert!(thrown.is_err());
+        assert_eq!(inside::<Unwound>(), Inside::Elsewhere);
+        drop(Meddler(&space, None));
+    }
+    let values = space.enter(|v| v.root().at(v).iter().map(|b| *b.get(v)).collect::<Vec<_>>());
+    assert_eq!(values, Ok(vec![5, 5]));
+}
+
+brand! { Everywhere => Option<VBox<u64, Everywhere>> }
+
+static SHARED: LazyLock<Space<Everywhere>> =
+    LazyLock::new(|| Space::in_memory(ROOM, |_| Ok(None)).expect("a space"));
+
+thread_local! {
+    static KEPT: RefCell<Option<VBox<u64, Everywhere>>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn owners_in_statics_and_thread_locals_are_only_followed_inside() {
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            scope.spawn(move || {
+                let made = SHARED.enter_mut(|v| VBox::<u64, Everywhere>::new(v, number).unwrap());
+                KEPT.set(made.ok());
+                SHARED.enter(|_| ()).unwrap();
+                let read = SHARED
+                    .enter(|v| KEPT.with_borrow(|kept| kept.as_ref().map(|kept| *kept.get(v))));
+                assert_eq!(read, Ok(Some(number)));
+                // Dropped with the thread, at home: it leaks.
+            });
+        }
+    });
+}
+
+#[test]
+fn a_space_is_kept_by_who_is_inside() {
+    brand! { Counted => [u64; 2] }
+    let space = Arc::new(Space::<Counted>::in_memory(ROOM, |_| Ok([3, 4])).unwrap());
+    let (one, two) = (space.clone(), space);
+    let read = std::thread::spawn(move || one.enter(|v| *v.root())).join().unwrap();
+    let last = two.clone();
+    let inside = two.enter(|v| {
+        drop(last);
+        *v.root()
+    });
+    assert_eq!((read, inside), (Ok([3, 4]), Ok([3, 4])));
+}
+
+#[test]
+fn a_leaked_view_changes_nothing() {
+    // With padding.
+    #[derive(Storable)]
+    struct Plain(u32, u8);
+    brand! { Leaky => VVec<Plain, Leaky> }
+    let space = Space::<Leaky>::in_memory(ROOM, |at| {
+        VVec::collect(at, (0..100).map(|number| Plain(number, 1)))
+    })
+    .unwrap();
+    space
+        .enter_mut(|v| {
+            let (root, at) = v.root_mut();
+            let mut view = root.at_mut(at);
+            std::mem::forget(view.drain(10..20));
+            assert!(view.len() <= 100 && view.iter().all(|plain| plain.0 < 100));
+            root.at_mut(at).push(Plain(7, 1)).unwrap();
+        })
+        .unwrap();
+    assert_eq!(space.enter(|v| v.root().at(v).last().map(|plain| plain.0)), Ok(Some(7)));
+}
+
+#[test]
+fn sizes_beyond_all_measure_are_errors() {
+    brand! { Huge => VVec<[u64; 64], Huge> }
+    let space = Space::<Huge>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
+    space
+        .enter_mut(|v| {
+            let (root, at) = v.root_mut();
+            let mut view = root.at_mut(at);
+            for count in [usize::MAX, usize::MAX / 512, isize::MAX as usize / 512 + 1, ROOM] {
+                view.reserve(count).unwrap_err();
+                view.reserve_exact(count).unwrap_err();
+                view.resize(count, [0; 64]).unwrap_err();
+            }
+            assert!(view.is_empty());
+            VVec::<[u64; 64], Huge>::with_capacity(at, usize::MAX).unwrap_err();
+        })
+        .unwrap();
+}

@@ -1,0 +1,140 @@
+//! Users, groups and capabilities.
+//!
+//! The program is the user who runs the VMM, with all of its ids the same and no capability:
+//! what only a capability allows is refused, whoever runs it. Setting an id to what it is
+//! succeeds, as it does for everybody on Linux.
+
+use abi::Errno;
+
+use super::{CallResult, value};
+use crate::process::ThreadCtx;
+
+/// All bits set: "leave it as it is", where a call has several ids.
+const UNCHANGED: u32 = u32::MAX;
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// `getuid(2)`, `geteuid(2)`.
+pub(super) fn getuid() -> CallResult {
+    value(u64::from(uid()))
+}
+
+/// `getgid(2)`, `getegid(2)`.
+pub(super) fn getgid() -> CallResult {
+    value(u64::from(gid()))
+}
+
+fn write_three(ctx: &ThreadCtx<'_>, a: &[u64; 6], id: u32) -> CallResult {
+    for at in a.iter().take(3) {
+        ctx.user().copy_out(*at, &id.to_le_bytes())?;
+    }
+    value(0)
+}
+
+/// `getresuid(2)`.
+pub(super) fn getresuid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    write_three(ctx, a, uid())
+}
+
+/// `getresgid(2)`.
+pub(super) fn getresgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    write_three(ctx, a, gid())
+}
+
+/// Sets the first `count` arguments, each of which may say "unchanged".
+fn set_several(a: &[u64; 6], count: usize, own: u32) -> CallResult {
+    let known = a.iter().take(count).all(|&id| id as u32 == own || id as u32 == UNCHANGED);
+    if known { value(0) } else { Err(Errno::EPERM.into()) }
+}
+
+fn set_one(a: &[u64; 6], own: u32) -> CallResult {
+    match a[0] as u32 {
+        UNCHANGED => Err(Errno::EINVAL.into()),
+        id if id == own => value(0),
+        _ => Err(Errno::EPERM.into()),
+    }
+}
+
+/// `setuid(2)`.
+pub(super) fn setuid(a: &[u64; 6]) -> CallResult {
+    set_one(a, uid())
+}
+
+/// `setgid(2)`.
+pub(super) fn setgid(a: &[u64; 6]) -> CallResult {
+    set_one(a, gid())
+}
+
+/// `setreuid(2)` and `setresuid(2)`, with 2 and 3 ids.
+pub(super) fn set_uids(a: &[u64; 6], count: usize) -> CallResult {
+    set_several(a, count, uid())
+}
+
+/// `setregid(2)` and `setresgid(2)`, with 2 and 3 ids.
+pub(super) fn set_gids(a: &[u64; 6], count: usize) -> CallResult {
+    set_several(a, count, gid())
+}
+
+/// `getgroups(2)`: none.
+pub(super) fn getgroups(a: &[u64; 6]) -> CallResult {
+    if (a[0] as i32) < 0 { Err(Errno::EINVAL.into()) } else { value(0) }
+}
+
+/// Version 3 of the structures of `capget`, the current one, and those before.
+const CAPABILITY_V3: u32 = 0x2008_0522;
+const CAPABILITY_V2: u32 = 0x2007_1026;
+const CAPABILITY_V1: u32 = 0x1998_0330;
+
+/// How many words of data a header means. One that is unknown is given the version to use.
+fn data_words(ctx: &ThreadCtx<'_>, header: u64) -> Result<Option<usize>, Errno> {
+    match ctx.user().read_u32(header)? {
+        CAPABILITY_V1 => Ok(Some(3)),
+        CAPABILITY_V2 | CAPABILITY_V3 => Ok(Some(6)),
+        _ => {
+            ctx.user().copy_out(header, &CAPABILITY_V3.to_le_bytes())?;
+            Ok(None)
+        }
+    }
+}
+
+/// `capget(2)`: none.
+pub(super) fn capget(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [header, data, ..] = *a;
+    let Some(words) = data_words(ctx, header)? else {
+        // Without room for an answer, only the version was asked.
+        return if data == 0 { value(0) } else { Err(Errno::EINVAL.into()) };
+    };
+    let pid = ctx.user().read_u32(header.wrapping_add(4))?.cast_signed();
+    if pid < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if pid != 0 && ctx.process.threads.get(pid).is_none() {
+        return Err(Errno::ESRCH.into());
+    }
+    if data != 0 {
+        ctx.user().copy_out(data, &vec![0; words * 4])?;
+    }
+    value(0)
+}
+
+/// `capset(2)`: to none.
+pub(super) fn capset(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [header, data, ..] = *a;
+    let words = data_words(ctx, header)?.ok_or(Errno::EINVAL)?;
+    let pid = ctx.user().read_u32(header.wrapping_add(4))?.cast_signed();
+    if pid != 0 && pid != ctx.thread.tid {
+        return Err(Errno::EPERM.into());
+    }
+    let mut wanted = vec![0; words * 4];
+    ctx.user().copy_in(data, &mut wanted)?;
+    if wanted.iter().any(|&byte| byte != 0) {
+        return Err(Errno::EPERM.into());
+    }
+    value(0)
+}

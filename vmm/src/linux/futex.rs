@@ -1,0 +1,226 @@
+//! Futexes: the host's, on the memory behind the program's word.
+//!
+//! A thread of the program that waits is a host thread that waits. It has that thread's number
+//! too, so the host kernel's priority-inheritance futexes, whose words hold their owner's
+//! number, work as they are, across VMs and with native programs.
+
+use std::time::Duration;
+
+use abi::Errno;
+
+use super::time::{add, last_errno, now, read_timespec};
+use super::{CallResult, Fail, value};
+use crate::process::ThreadCtx;
+use crate::space::Access;
+use crate::user_memory::{FutexWord, UserMemory};
+
+/// `FUTEX_LOCK_PI2`: as `FUTEX_LOCK_PI`, by the monotonic clock.
+const FUTEX_LOCK_PI2: i32 = 13;
+/// How long a thread waits in one host call where a kick does not end the call.
+const SLICE: Duration = Duration::from_millis(20);
+
+/// The arguments of the host's call.
+#[derive(Clone, Copy)]
+struct HostFutex<'a> {
+    word: &'a FutexWord<'a>,
+    op: i32,
+    val: u32,
+    /// A count for the commands that have no time limit.
+    val2: u32,
+    word2: Option<&'a FutexWord<'a>>,
+    val3: u32,
+}
+
+impl HostFutex<'_> {
+    fn second(&self) -> *mut u32 {
+        self.word2.map_or(std::ptr::null_mut(), FutexWord::as_ptr)
+    }
+
+    /// One without a time limit.
+    fn call(self) -> Result<u64, Errno> {
+        // SAFETY: both words are guest memory, mapped as long as what `self` refers to is kept, or
+        // null where the command has one word; the kernel checks every access. `val2` is no
+        // pointer for commands without a time limit.
+        let done = unsafe {
+            let val2 = self.val2 as usize;
+            libc::syscall(
+                libc::SYS_futex,
+                self.word.as_ptr(),
+                self.op,
+                self.val,
+                val2,
+                self.second(),
+                self.val3,
+            )
+        };
+        if done < 0 { Err(last_errno()) } else { Ok(done.cast_unsigned()) }
+    }
+
+    /// One with a time limit, absolute by the command's clock.
+    fn wait(self, deadline: Option<libc::timespec>) -> Result<u64, Errno> {
+        let deadline = deadline.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: as for `call`; the time outlives the call.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.word.as_ptr(),
+                self.op,
+                self.val,
+                deadline,
+                self.second(),
+                self.val3,
+            )
+        };
+        if done < 0 { Err(last_errno()) } else { Ok(done.cast_unsigned()) }
+    }
+}
+
+/// Wakes up to `count` waiters of the word at `gva`, if that is one.
+pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
+    let Ok(word) = user.futex_word(gva, Access::Read) else { return };
+    // A waiter that asked for a private futex hashes differently: both kinds are woken.
+    for op in [libc::FUTEX_WAKE, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG] {
+        // Nobody waiting is no error.
+        let _ = HostFutex { word: &word, op, val: count, val2: 0, word2: None, val3: 0 }.call();
+    }
+}
+
+/// Stores `FUTEX_OWNER_DIED` into the word at `gva` and wakes who waits for it.
+///
+/// The host kernel makes the store (`FUTEX_WAKE_OP`): an atomic of ours would be a SIGBUS of
+/// this process where a file was cut off. The bit that says somebody waits is lost by it, so
+/// all are woken: whoever does not get the lock sets it again. Waiters for a
+/// priority-inheritance lock are in the kernel's own list; they get it when the host thread
+/// that owns it, which the calling one is, ends.
+pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errno> {
+    const OP_SET_SHIFTED: u32 = 8;
+    const OWNER_DIED_BIT: u32 = 30;
+    let word = user.futex_word(gva, Access::Write)?;
+    let done = HostFutex {
+        word: &word,
+        op: libc::FUTEX_WAKE_OP,
+        val: i32::MAX.cast_unsigned(),
+        val2: 0,
+        word2: Some(&word),
+        val3: OP_SET_SHIFTED << 28 | OWNER_DIED_BIT << 12,
+    };
+    match done.call() {
+        // EINVAL comes after the store: those who wait do so for a priority-inheritance lock.
+        Ok(_) | Err(Errno::EINVAL) => {}
+        Err(errno) => return Err(errno),
+    }
+    wake(user, gva, i32::MAX.cast_unsigned());
+    Ok(())
+}
+
+/// `futex(2)`: the host's futexes on the memory behind the words.
+pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [gva, op, val, val2, gva2, val3] = *a;
+    let op = op as i32;
+    let command = op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
+    let is_realtime = op & libc::FUTEX_CLOCK_REALTIME != 0;
+    let (access, access2) = match command {
+        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => (Access::Read, None),
+        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => (Access::Read, None),
+        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE => (Access::Read, Some(Access::Read)),
+        libc::FUTEX_WAKE_OP | libc::FUTEX_CMP_REQUEUE_PI | libc::FUTEX_WAIT_REQUEUE_PI => {
+            (Access::Read, Some(Access::Write))
+        }
+        libc::FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | libc::FUTEX_TRYLOCK_PI | libc::FUTEX_UNLOCK_PI => {
+            (Access::Write, None)
+        }
+        _ => return Err(Errno::ENOSYS.into()),
+    };
+    let has_clock =
+        [libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAIT_REQUEUE_PI, FUTEX_LOCK_PI2].contains(&command);
+    if is_realtime && !has_clock {
+        return Err(Errno::ENOSYS.into());
+    }
+    let waits = has_clock || [libc::FUTEX_WAIT, libc::FUTEX_LOCK_PI].contains(&command);
+    let limit = if waits && val2 != 0 { Some(read_timespec(ctx, val2)?) } else { None };
+    let user = ctx.user();
+    // What the host's call writes, the program must be allowed to write.
+    let word = user.futex_word(gva, access)?;
+    let word2 = match access2 {
+        Some(access) => Some(user.futex_word(gva2, access)?),
+        None => None,
+    };
+    let call = HostFutex {
+        word: &word,
+        op,
+        val: val as u32,
+        val2: val2 as u32,
+        word2: word2.as_ref(),
+        val3: val3 as u32,
+    };
+    match command {
+        libc::FUTEX_WAIT => {
+            // As an absolute time: a wait that goes on after a kick must not start over.
+            let deadline = match limit {
+                Some(limit) => Some(add(now(libc::CLOCK_MONOTONIC)?, limit)),
+                None => None,
+            };
+            let op = libc::FUTEX_WAIT_BITSET | (op & libc::FUTEX_PRIVATE_FLAG);
+            wait(ctx, HostFutex { op, val3: !0, ..call }, deadline)
+        }
+        libc::FUTEX_WAIT_BITSET => wait(ctx, call, limit),
+        libc::FUTEX_LOCK_PI => wait_in_slices(ctx, call, libc::CLOCK_REALTIME, limit),
+        FUTEX_LOCK_PI2 | libc::FUTEX_WAIT_REQUEUE_PI => {
+            let clock = if is_realtime { libc::CLOCK_REALTIME } else { libc::CLOCK_MONOTONIC };
+            wait_in_slices(ctx, call, clock, limit)
+        }
+        _ => value(call.call()?),
+    }
+}
+
+fn wait(
+    ctx: &mut ThreadCtx<'_>,
+    call: HostFutex<'_>,
+    deadline: Option<libc::timespec>,
+) -> CallResult {
+    loop {
+        if ctx.is_interrupted() {
+            // A wait with a time limit is the library's to resume, as on Linux.
+            return Err(match deadline {
+                Some(_) => Fail::Errno(Errno::EINTR),
+                None => Fail::Restart,
+            });
+        }
+        match call.wait(deadline) {
+            Ok(done) => return value(done),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Waits for a priority-inheritance lock. The host kernel resumes these calls after any signal
+/// by itself, so that a kick would not be heard: the thread looks up now and then. A signal's
+/// handler runs, and then the call is made again, whatever the handler's flags.
+///
+/// `FUTEX_WAIT_REQUEUE_PI` can be moved to the lock and run out of its slice there. Made again
+/// it finds the first word changed, which is what its users do before they have it moved, and
+/// returns `EAGAIN`, as it does on Linux after a signal.
+fn wait_in_slices(
+    ctx: &mut ThreadCtx<'_>,
+    call: HostFutex<'_>,
+    clock: libc::clockid_t,
+    limit: Option<libc::timespec>,
+) -> CallResult {
+    let slice =
+        libc::timespec { tv_sec: 0, tv_nsec: libc::c_long::from(SLICE.subsec_nanos() as i32) };
+    let key = |time: &libc::timespec| (time.tv_sec, time.tv_nsec);
+    loop {
+        if ctx.is_interrupted() {
+            return Err(Fail::RestartAlways);
+        }
+        let slice_end = add(now(clock)?, slice);
+        let last = limit.filter(|limit| key(limit) <= key(&slice_end));
+        match call.wait(Some(last.unwrap_or(slice_end))) {
+            Ok(done) => return value(done),
+            Err(Errno::ETIMEDOUT) if last.is_none() => {}
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `prctl` and `personality`: small settings of a thread or of the process.
+//!
+//! A setting is served when it has its effect, or when its effect could only show in what does
+//! not exist here (core files, `exec`, children). Every other one is refused as by a kernel that
+//! does not have it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use abi::{Errno, PAGE_SIZE};
+
+use super::time::last_errno;
+use super::{CallResult, value};
+use crate::process::ThreadCtx;
+
+/// What a process has been told about itself.
+#[derive(Debug, Default)]
+pub struct Settings {
+    not_dumpable: AtomicBool,
+    keeps_capabilities: AtomicBool,
+    no_new_privileges: AtomicBool,
+    child_subreaper: AtomicBool,
+    personality: AtomicU32,
+}
+
+/// The last capability there is: bits above it do not name one.
+const LAST_CAPABILITY: u64 = 40;
+
+fn is_zero(args: &[u64]) -> Result<(), Errno> {
+    if args.iter().all(|&arg| arg == 0) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// A setting that is 0 or 1.
+fn flag(arg: u64) -> Result<bool, Errno> {
+    match arg {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn put(setting: &AtomicBool, on: bool) -> CallResult {
+    setting.store(on, Ordering::Relaxed);
+    value(0)
+}
+
+fn get(setting: &AtomicBool) -> CallResult {
+    value(u64::from(setting.load(Ordering::Relaxed)))
+}
+
+/// `prctl(2)`.
+pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let settings = &ctx.process.settings;
+    match a[0] as i32 {
+        libc::PR_SET_NAME => set_name(ctx, a[1]),
+        libc::PR_GET_NAME => get_name(ctx, a[1]),
+        libc::PR_SET_DUMPABLE => put(&settings.not_dumpable, !flag(a[1])?),
+        libc::PR_GET_DUMPABLE => value(u64::from(!settings.not_dumpable.load(Ordering::Relaxed))),
+        libc::PR_SET_KEEPCAPS => put(&settings.keeps_capabilities, flag(a[1])?),
+        libc::PR_GET_KEEPCAPS => get(&settings.keeps_capabilities),
+        libc::PR_SET_NO_NEW_PRIVS => {
+            is_zero(&a[2..5])?;
+            if a[1] != 1 {
+                return Err(Errno::EINVAL.into());
+            }
+            put(&settings.no_new_privileges, true)
+        }
+        libc::PR_GET_NO_NEW_PRIVS => {
+            is_zero(&a[1..5])?;
+            get(&settings.no_new_privileges)
+        }
+        libc::PR_SET_CHILD_SUBREAPER => put(&settings.child_subreaper, a[1] != 0),
+        libc::PR_GET_CHILD_SUBREAPER => {
+            let on = u32::from(settings.child_subreaper.load(Ordering::Relaxed));
+            ctx.user().copy_out(a[1], &on.to_le_bytes())?;
+            value(0)
+        }
+        // No signal is ever sent for the end of a parent that is not seen.
+        libc::PR_SET_PDEATHSIG => {
+            is_zero(&a[1..2]).map(|()| super::Done::Value(0)).map_err(Into::into)
+        }
+        libc::PR_GET_PDEATHSIG => {
+            ctx.user().copy_out(a[1], &[0; 4])?;
+            value(0)
+        }
+        libc::PR_SET_TIMERSLACK | libc::PR_GET_TIMERSLACK => timer_slack(a),
+        libc::PR_GET_TIMING | libc::PR_GET_SECUREBITS | libc::PR_GET_SECCOMP => value(0),
+        libc::PR_SET_TIMING => {
+            is_zero(&a[1..2]).map(|()| super::Done::Value(0)).map_err(Into::into)
+        }
+        libc::PR_GET_THP_DISABLE => {
+            is_zero(&a[1..5])?;
+            value(0)
+        }
+        libc::PR_GET_TSC => {
+            ctx.user().copy_out(a[1], &1u32.to_le_bytes())?;
+            value(0)
+        }
+        libc::PR_CAPBSET_READ if a[1] <= LAST_CAPABILITY => value(0),
+        libc::PR_CAPBSET_DROP => Err(Errno::EPERM.into()),
+        libc::PR_GET_TID_ADDRESS => {
+            let at = ctx.thread.clear_child_tid.load(Ordering::Relaxed);
+            ctx.user().copy_out(a[1], &at.to_le_bytes())?;
+            value(0)
+        }
+        libc::PR_SET_VMA => name_mapping(ctx, a),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn set_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
+    let mut name = Vec::new();
+    while name.len() < 15 {
+        let mut byte = [0];
+        ctx.user().copy_in(at.wrapping_add(name.len() as u64), &mut byte)?;
+        if byte[0] == 0 {
+            break;
+        }
+        name.push(byte[0]);
+    }
+    ctx.thread.set_name(&name);
+    value(0)
+}
+
+fn get_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
+    let mut name = [0; 16];
+    for (slot, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
+        *slot = byte;
+    }
+    ctx.user().copy_out(at, &name)?;
+    value(0)
+}
+
+/// The slack of the calling thread is that of the host thread it is.
+fn timer_slack(a: &[u64; 6]) -> CallResult {
+    // SAFETY: these options take numbers.
+    let done = unsafe { libc::prctl(a[0] as i32, a[1]) };
+    if done < 0 { Err(last_errno().into()) } else { value(done as u64) }
+}
+
+/// Most bytes of a mapping's name, its NUL included.
+const MAPPING_NAME_BYTES: u64 = 80;
+
+/// `PR_SET_VMA`: a name for anonymous memory. It is checked; nobody reads it.
+fn name_mapping(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [_, option, start, len, name, _] = *a;
+    if option != libc::PR_SET_VMA_ANON_NAME as u64 {
+        return Err(Errno::EINVAL.into());
+    }
+    if name != 0 {
+        check_mapping_name(ctx, name)?;
+    }
+    if !start.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
+    if len == 0 {
+        return value(0);
+    }
+    if start.checked_add(len).is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    if ctx.process.space.covers(start, len) { value(0) } else { Err(Errno::ENOMEM.into()) }
+}
+
+fn check_mapping_name(ctx: &ThreadCtx<'_>, name: u64) -> Result<(), Errno> {
+    for at in 0..MAPPING_NAME_BYTES {
+        let mut byte = [0];
+        ctx.user().copy_in(name.wrapping_add(at), &mut byte)?;
+        match byte[0] {
+            0 => return Ok(()),
+            b'\\' | b'`' | b'$' | b'[' | b']' => return Err(Errno::EINVAL),
+            b' '..=b'~' => {}
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    Err(Errno::EINVAL)
+}
+
+/// Asks `personality` without changing it.
+const QUERY: u32 = u32::MAX;
+/// What shows only in a program that is started afterwards: no randomisation, where `mmap`
+/// begins, a page at 0.
+const AT_NEXT_EXEC: u32 = 0x0004_0000 | 0x0020_0000 | 0x0010_0000;
+
+/// `personality(2)`: what was before.
+pub(super) fn personality(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let personality = &ctx.process.settings.personality;
+    match a[0] as u32 {
+        QUERY => value(u64::from(personality.load(Ordering::Relaxed))),
+        new if new & !AT_NEXT_EXEC == 0 => {
+            value(u64::from(personality.swap(new, Ordering::Relaxed)))
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}

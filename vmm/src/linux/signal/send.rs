@@ -1,0 +1,180 @@
+//! Sending signals: `kill` and its kin, which reach this program and nothing else.
+
+use abi::Errno;
+
+use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
+use super::{bit, signal_number};
+use crate::linux::{CallResult, value};
+use crate::process::{Process, Thread, ThreadCtx};
+
+/// Signals that may be pending at one time, for a thread or for the process: the host's limit
+/// for the user, as for a program of his.
+fn pending_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Sigpending).current.unwrap_or(u64::MAX)
+}
+
+impl Thread {
+    /// Whether `signal` stays pending here although it is ignored: somebody may want to see it
+    /// later.
+    fn blocks(&self, signal: i32) -> bool {
+        self.signals.mask() & bit(signal) != 0
+    }
+
+    fn can_take(&self, signal: i32) -> bool {
+        (!self.signals.mask() | self.signals.awaited()) & bit(signal) != 0
+    }
+}
+
+/// Sends `info` to one thread.
+///
+/// # Errors
+/// `EAGAIN` when too many signals are pending.
+pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Result<(), Errno> {
+    if process.signals.is_ignored(info.signo) && !thread.blocks(info.signo) {
+        return Ok(());
+    }
+    thread.signals.pending.push(info, pending_limit())?;
+    process.threads.kick_until_heard(thread);
+    Ok(())
+}
+
+/// Sends `info` to the process: any thread that does not block it takes it.
+///
+/// # Errors
+/// `EAGAIN` when too many signals are pending.
+pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
+    let threads = process.threads.all();
+    let is_blocked = threads.iter().any(|thread| thread.blocks(info.signo));
+    if process.signals.is_ignored(info.signo) && !is_blocked {
+        return Ok(());
+    }
+    process.signals.pending.push(info, pending_limit())?;
+    if let Some(thread) = threads.iter().find(|thread| thread.can_take(info.signo)) {
+        process.threads.kick_until_heard(thread);
+    }
+    Ok(())
+}
+
+fn from_program(ctx: &ThreadCtx<'_>, signal: i32, code: i32) -> SigInfo {
+    let uid = u64::from(rustix::process::getuid().as_raw());
+    let pid = u64::from(ctx.process.pid().cast_unsigned());
+    SigInfo::new(signal, code, pid | uid << 32)
+}
+
+/// A signal's number, or `None` for 0, which only asks whether one could be sent.
+fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
+    if raw as i32 == 0 { Ok(None) } else { signal_number(raw).map(Some) }
+}
+
+/// `kill(2)`: the program is all there is to send to. `-1` means all others, and a process
+/// group holds nobody else that it may know of.
+pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let (pid, signal) = (a[0] as i32, signal_or_probe(a[1])?);
+    let group = rustix::process::getpgrp().as_raw_nonzero().get();
+    if pid != ctx.process.pid() && pid != 0 && pid != -group {
+        return Err(Errno::ESRCH.into());
+    }
+    if let Some(signal) = signal {
+        send_to_process(ctx.process, from_program(ctx, signal, SI_USER))?;
+    }
+    value(0)
+}
+
+fn send_to_tid(ctx: &ThreadCtx<'_>, tid: i32, info: Option<SigInfo>) -> CallResult {
+    let thread = ctx.process.threads.get(tid).ok_or(Errno::ESRCH)?;
+    if let Some(info) = info {
+        send_to_thread(ctx.process, &thread, info)?;
+    }
+    value(0)
+}
+
+fn tkill_info(ctx: &ThreadCtx<'_>, signal: u64) -> Result<Option<SigInfo>, Errno> {
+    Ok(signal_or_probe(signal)?.map(|signal| from_program(ctx, signal, SI_TKILL)))
+}
+
+/// `tkill(2)`.
+pub(in crate::linux) fn tkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    if a[0] as i32 <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    send_to_tid(ctx, a[0] as i32, tkill_info(ctx, a[1])?)
+}
+
+/// `tgkill(2)`.
+pub(in crate::linux) fn tgkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let (pid, tid) = (a[0] as i32, a[1] as i32);
+    if pid <= 0 || tid <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let info = tkill_info(ctx, a[2])?;
+    if pid != ctx.process.pid() {
+        return Err(Errno::ESRCH.into());
+    }
+    send_to_tid(ctx, tid, info)
+}
+
+/// The `siginfo_t` at `at`, for a signal to `target`, a number of `own`'s kind.
+fn queued_info(
+    ctx: &ThreadCtx<'_>,
+    at: u64,
+    signal: u64,
+    [target, own]: [i32; 2],
+) -> Result<Option<SigInfo>, Errno> {
+    let mut bytes = [0; SIGINFO_BYTES];
+    ctx.user().copy_in(at, &mut bytes)?;
+    let info = SigInfo::from_bytes(signal as i32, &bytes);
+    if info.is_too_big(&bytes) {
+        return Err(Errno::from_raw(libc::E2BIG));
+    }
+    // Nobody may pretend to another that the kernel, or `tkill`, sent it.
+    if (info.code >= 0 || info.code == SI_TKILL) && target != own {
+        return Err(Errno::EPERM);
+    }
+    Ok(signal_or_probe(signal)?.map(|_| info))
+}
+
+/// `rt_sigqueueinfo(2)`.
+pub(in crate::linux) fn rt_sigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let (target, own) = (a[0] as i32, ctx.process.pid());
+    let info = queued_info(ctx, a[2], a[1], [target, own])?;
+    // A thread's number means its process.
+    if target != own && ctx.process.threads.get(target).is_none() {
+        return Err(Errno::ESRCH.into());
+    }
+    if let Some(info) = info {
+        send_to_process(ctx.process, info)?;
+    }
+    value(0)
+}
+
+/// `rt_tgsigqueueinfo(2)`.
+pub(in crate::linux) fn rt_tgsigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let (pid, tid) = (a[0] as i32, a[1] as i32);
+    let info = queued_info(ctx, a[3], a[2], [tid, ctx.thread.tid]);
+    if pid <= 0 || tid <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let info = info?;
+    if pid != ctx.process.pid() {
+        return Err(Errno::ESRCH.into());
+    }
+    send_to_tid(ctx, tid, info)
+}
+
+/// The signal a write into a pipe without readers brings along.
+pub fn broken_pipe(ctx: &ThreadCtx<'_>) {
+    let info = from_program(ctx, libc::SIGPIPE, SI_USER);
+    // It carries nothing that could be lost.
+    let _ = ctx.thread.signals.pending.push(info, u64::MAX);
+}
+
+/// The signal that a file grown beyond `RLIMIT_FSIZE` brings along; not one that the file system is
+/// too small for, so only where there is such a limit.
+pub fn file_too_large(ctx: &ThreadCtx<'_>) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    if limit.current.is_some() {
+        let info = from_program(ctx, libc::SIGXFSZ, SI_USER);
+        // It carries nothing that could be lost.
+        let _ = ctx.thread.signals.pending.push(info, u64::MAX);
+    }
+}

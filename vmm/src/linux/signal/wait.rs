@@ -1,0 +1,130 @@
+//! Calls that wait for a signal, or for something else with another signal mask.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use abi::Errno;
+
+use super::{deliver_pending, unblockable};
+use crate::linux::time::read_timespec;
+use crate::linux::{CallResult, Done, Fail, value};
+use crate::process::ThreadCtx;
+use crate::process::thread::Next;
+
+/// Sleeps until the thread is kicked or `deadline` comes. A kick between the caller's look at
+/// its signals and the sleep is not lost: the event loop repeats it until the thread looks.
+fn sleep(deadline: Option<Instant>) {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let time = deadline.map_or(LONGEST, |d| d.saturating_duration_since(Instant::now()));
+    let time = time.min(LONGEST);
+    let time = rustix::time::Timespec {
+        tv_sec: time.as_secs().cast_signed(),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    };
+    // Ends early by a kick, which is what it is for.
+    let _ = rustix::thread::nanosleep(&time);
+}
+
+fn sleep_until_signal(ctx: &ThreadCtx<'_>) {
+    while !ctx.is_interrupted() {
+        sleep(None);
+    }
+}
+
+/// `pause(2)`.
+pub(in crate::linux) fn pause(ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
+    sleep_until_signal(ctx);
+    Err(Errno::EINTR.into())
+}
+
+/// `rt_sigsuspend(2)`.
+pub(in crate::linux) fn rt_sigsuspend(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    if a[1] != 8 {
+        return Err(Errno::EINVAL.into());
+    }
+    let wanted = ctx.user().read_u64(a[0])? & !unblockable();
+    let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
+    sleep_until_signal(ctx);
+    finish_with_mask(ctx, before)
+}
+
+/// Has the signal that ended a wait delivered. The handler's frame carries the mask from
+/// before the wait, which `rt_sigreturn` restores; without a handler it comes back here.
+fn finish_with_mask(ctx: &mut ThreadCtx<'_>, before: u64) -> CallResult {
+    ctx.thread.signals.set_suspended(before);
+    ctx.vcpu.regs.rax = Errno::EINTR.as_result();
+    if deliver_pending(ctx) == Next::Stop {
+        return Ok(Done::Stop);
+    }
+    if ctx.thread.signals.suspended_mask().is_some() {
+        ctx.thread.signals.mask.store(before, Ordering::Relaxed);
+    }
+    Ok(Done::Registers)
+}
+
+/// Runs `wait` with the signal mask at `mask_at` (0: as it is), as `ppoll` and `pselect6`
+/// do. A handler that ends the wait returns to the old mask.
+pub(in crate::linux) fn with_mask(
+    ctx: &mut ThreadCtx<'_>,
+    mask_at: u64,
+    wait: impl FnOnce(&mut ThreadCtx<'_>) -> CallResult,
+) -> CallResult {
+    if mask_at == 0 {
+        return wait(ctx);
+    }
+    let wanted = ctx.user().read_u64(mask_at)? & !unblockable();
+    let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
+    let result = wait(ctx);
+    if result == Err(Fail::Errno(Errno::EINTR)) {
+        return finish_with_mask(ctx, before);
+    }
+    ctx.thread.signals.mask.store(before, Ordering::Relaxed);
+    result
+}
+
+/// `rt_sigtimedwait(2)`.
+pub(in crate::linux) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [set, info_at, timeout, set_bytes, ..] = *a;
+    if set_bytes != 8 {
+        return Err(Errno::EINVAL.into());
+    }
+    let wanted = ctx.user().read_u64(set)? & !unblockable();
+    let deadline = match timeout {
+        0 => None,
+        at => {
+            let ts = read_timespec(ctx, at)?;
+            let wait = Duration::new(ts.tv_sec.cast_unsigned(), ts.tv_nsec as u32);
+            Instant::now().checked_add(wait)
+        }
+    };
+    // Senders look here: what is waited for is given to a thread that waits.
+    ctx.thread.signals.awaited.store(wanted, Ordering::Release);
+    let result = wait_for(ctx, wanted, deadline);
+    ctx.thread.signals.awaited.store(0, Ordering::Release);
+    let info = result?;
+    if info_at != 0 {
+        ctx.user().copy_out(info_at, &info.head_bytes())?;
+    }
+    value(info.signo as u64)
+}
+
+fn wait_for(
+    ctx: &ThreadCtx<'_>,
+    wanted: u64,
+    deadline: Option<Instant>,
+) -> Result<super::SigInfo, Fail> {
+    loop {
+        // Clears the mark of a kick, so that one which comes after the look is repeated.
+        let interrupted = ctx.is_interrupted();
+        if let Some(info) = ctx.take(wanted) {
+            return Ok(info);
+        }
+        if interrupted {
+            return Err(Errno::EINTR.into());
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Errno::EAGAIN.into());
+        }
+        sleep(deadline);
+    }
+}

@@ -1,0 +1,376 @@
+//! Data transfer: `read`, `write` and their kin.
+//!
+//! The host kernel reads and writes guest memory directly: a buffer becomes the host ranges
+//! behind it, and one call moves the data without a copy of ours. Where the program's memory
+//! ends, the host gets memory that is never mapped in its place: how much is moved before a bad
+//! pointer, and whether it is looked at at all, is for the host kernel to say, file by file.
+//! A thread that may have to wait does so in the host's `poll`, which a kick interrupts.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use abi::addr::LOWER_HALF_END;
+use abi::{Errno, PAGE_SIZE};
+
+use super::fs::{Kind, MemoryFile, OpenFile};
+use super::time::last_errno;
+use super::{CallResult, Fail, value};
+use crate::process::ThreadCtx;
+use crate::space::Access;
+use crate::user_memory::Pinned;
+use crate::vm::PendingWrite;
+
+/// Most bytes one call moves (Linux's MAX_RW_COUNT).
+const MAX_BYTES: u64 = 0x7fff_f000;
+const IOV_MAX: u64 = 1024;
+
+/// Flags of `preadv2` with which waiting for the file first changes nothing. With the others
+/// the host is asked at once: it refuses them on whatever may block, or must not wait
+/// (`RWF_NOWAIT`).
+const RWF_MAY_WAIT: i32 = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_APPEND;
+const RWF_NOAPPEND: i32 = 0x20;
+const RWF_NOSIGNAL: i32 = 0x100;
+
+/// Which of Linux's ways to pass an offset a call has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The file's own offset, which moves on.
+    Current,
+    /// An offset of the call's.
+    Given(i64),
+}
+
+/// The program's buffers as the host kernel takes them.
+#[derive(Default)]
+struct Buffers<'a> {
+    iov: Vec<libc::iovec>,
+    /// Keeps what `iov` names where it is.
+    pins: Vec<Pinned<'a>>,
+    /// Where the program has the first byte.
+    base: u64,
+}
+
+/// What a call moves, and how.
+struct Transfer<'a> {
+    buffers: Buffers<'a>,
+    access: Access,
+    at: At,
+    flags: i32,
+}
+
+fn open_file(ctx: &ThreadCtx<'_>, fd: u64, access: Access, at: At) -> Result<Arc<OpenFile>, Errno> {
+    if matches!(at, At::Given(offset) if offset < 0) {
+        return Err(Errno::EINVAL);
+    }
+    let file = ctx.process.files.get(fd as i32)?;
+    file.check_not_path()?;
+    // Linux asks for an offset before it asks for the right.
+    let stream = matches!(file.kind(), Kind::Pipe | Kind::Socket | Kind::EventFd);
+    if stream && at != At::Current {
+        return Err(Errno::ESPIPE);
+    }
+    // Data read from a file is written to memory.
+    match access {
+        Access::Write => file.can_read()?,
+        Access::Read => file.can_write()?,
+    }
+    Ok(file)
+}
+
+/// Whether the program may name this range at all (Linux's `access_ok`).
+fn check_range(base: u64, len: u64) -> Result<(), Errno> {
+    match base.checked_add(len) {
+        Some(end) if end <= LOWER_HALF_END - PAGE_SIZE => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Adds the host ranges behind a buffer, with unreachable memory for what the program could
+/// not access itself.
+fn add_buffer<'a>(
+    ctx: &ThreadCtx<'a>,
+    buffers: &mut Buffers<'a>,
+    base: u64,
+    len: u64,
+    access: Access,
+) -> Result<(), Errno> {
+    if buffers.iov.is_empty() {
+        buffers.base = base;
+    }
+    let iov = &mut buffers.iov;
+    let mut missing = len;
+    match ctx.user().ranges(base, len, access) {
+        Err(Errno::EFAULT) => {}
+        pinned => {
+            let pinned = pinned?;
+            missing -= pinned.bytes().min(len);
+            iov.extend(pinned.ranges().iter().map(|range| range.iovec()));
+            buffers.pins.push(pinned);
+        }
+    }
+    // This process's first page, which is never mapped: the host kernel finds what it would
+    // find at the program's bad pointer. Only a file that takes whatever it is given
+    // (`/dev/null`) gets past the first of these.
+    while missing > 0 && (iov.len() as u64) < IOV_MAX {
+        let len = missing.min(PAGE_SIZE - 16);
+        let base = std::ptr::without_provenance_mut(16);
+        iov.push(libc::iovec { iov_base: base, iov_len: len as usize });
+        missing -= len;
+    }
+    Ok(())
+}
+
+/// The buffers of an `iovec` array.
+fn buffers<'a>(
+    ctx: &ThreadCtx<'a>,
+    array: u64,
+    count: u64,
+    access: Access,
+) -> Result<Buffers<'a>, Errno> {
+    // Linux takes an unsigned int, whatever the prototype says.
+    let count = u64::from(count as u32);
+    if count > IOV_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut bytes = vec![0; count as usize * 16];
+    ctx.user().copy_in(array, &mut bytes)?;
+    let word = |w: &[u8]| w.try_into().map_or(0, u64::from_le_bytes);
+    let parts: Vec<(u64, u64)> = bytes
+        .chunks_exact(16)
+        .map(|pair| {
+            let (base, len) = pair.split_at(8);
+            (word(base), word(len))
+        })
+        .collect();
+    // In Linux's order: all lengths, then all places.
+    if parts.iter().any(|&(_, len)| len > i64::MAX as u64) {
+        return Err(Errno::EINVAL);
+    }
+    for &(base, len) in &parts {
+        check_range(base, len)?;
+    }
+    let mut buffers = Buffers::default();
+    let mut room = MAX_BYTES;
+    for (base, len) in parts {
+        let len = len.min(room);
+        room -= len;
+        if len > 0 {
+            add_buffer(ctx, &mut buffers, base, len, access)?;
+        }
+    }
+    Ok(buffers)
+}
+
+/// Whether the host answers without the file being ready.
+fn answers_at_once(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> bool {
+    let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();
+    if bytes == 0 || transfer.flags & !(RWF_MAY_WAIT | RWF_NOSIGNAL) != 0 {
+        return true;
+    }
+    // Arguments that an event counter refuses: it looks at them before it waits.
+    file.kind() == Kind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
+}
+
+/// Whether all bits of the number to add are set: no counter takes that.
+fn is_reserved_count(ctx: &ThreadCtx<'_>, transfer: &Transfer<'_>) -> bool {
+    transfer.access == Access::Read && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
+}
+
+fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -> CallResult {
+    transfer.buffers.iov.truncate(IOV_MAX as usize);
+    let fd = file.host_fd().as_raw_fd();
+    let events = if transfer.access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
+    // A file of `/proc` tells of now when its beginning is read.
+    if file.kind() == Kind::Pseudo
+        && transfer.access == Access::Write
+        && transfer.at == At::Given(0)
+    {
+        ctx.process.files.tell_anew(file)?;
+    }
+    let waits = file.may_block() && !answers_at_once(ctx, file, &transfer);
+    loop {
+        if waits {
+            wait_for(ctx, file, events)?;
+        }
+        let iov = &transfer.buffers.iov;
+        let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
+        let call = match transfer.access {
+            Access::Write => libc::SYS_preadv2,
+            Access::Read => libc::SYS_pwritev2,
+        };
+        // -1 means the file's own offset, which is moved on, also for pipes and terminals.
+        let at = match transfer.at {
+            At::Current => -1,
+            At::Given(offset) => offset,
+        };
+        let withheld = ctx.process.machine.mem.withheld();
+        let moving = |at: i64| {
+            // SAFETY: each range is guest memory that stays mapped in this process as long as
+            // `transfer`, to the end of this function, or the first page, which never is; no Rust
+            // reference points there. The kernel checks everything else.
+            let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, transfer.flags) };
+            u64::try_from(moved).map_err(|_| last_errno())
+        };
+        let moved = match file.memory() {
+            Some(memory) if transfer.access == Access::Read => {
+                write_to_memory(file, memory, &transfer, at, moving)?
+            }
+            _ => moving(at),
+        };
+        let errno = match moved {
+            Ok(moved) => {
+                if file.kind() == Kind::Pseudo && transfer.access == Access::Read {
+                    let offset = (at >= 0).then_some(at);
+                    ctx.process.files.take_written(file, offset, moved as usize)?;
+                }
+                return value(moved);
+            }
+            Err(errno) => errno,
+        };
+        match errno {
+            Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
+            Errno::EINTR => {}
+            // Another thread was just changing rights of the memory.
+            Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
+            // Somebody else took what there was.
+            Errno::EAGAIN if waits && !file.nonblocking() => {}
+            Errno::EPIPE => {
+                if transfer.flags & RWF_NOSIGNAL == 0 {
+                    super::signal::broken_pipe(ctx);
+                }
+                return Err(Errno::EPIPE.into());
+            }
+            errno => return Err(errno.into()),
+        }
+    }
+}
+
+/// Writes to a file that only memory holds, within the program's limit.
+fn write_to_memory(
+    file: &OpenFile,
+    memory: &MemoryFile,
+    transfer: &Transfer<'_>,
+    at: i64,
+    moving: impl FnOnce(i64) -> Result<u64, Errno>,
+) -> Result<Result<u64, Errno>, Errno> {
+    let bytes = transfer.buffers.iov.iter().map(|piece| piece.iov_len as u64).sum();
+    let fd = file.host_fd();
+    let done = if transfer.flags & RWF_NOAPPEND != 0 {
+        // Where it would write depends on a flag of the description that another thread may change.
+        return Err(Errno::EOPNOTSUPP);
+    } else if transfer.flags & libc::RWF_APPEND != 0 {
+        memory.charge.grow(fd, bytes, || moving(at))
+    } else {
+        let write = PendingWrite { offset: u64::try_from(at).ok(), bytes };
+        memory.charge.write(fd, write, |at| moving(at.map_or(-1, u64::cast_signed)))
+    };
+    done.map_err(|_| Errno::ENOSPC)
+}
+
+/// Waits until `file` is ready, if the program did not ask not to wait.
+fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
+    let mut poll = libc::pollfd { fd: file.host_fd().as_raw_fd(), events, revents: 0 };
+    let timeout = if file.nonblocking() { 0 } else { -1 };
+    loop {
+        if ctx.is_interrupted() {
+            return Err(Fail::Restart);
+        }
+        // SAFETY: one pollfd, which outlives the call.
+        match unsafe { libc::poll(&mut poll, 1, timeout) } {
+            0 => return Err(Errno::EAGAIN.into()),
+            n if n > 0 => return Ok(()),
+            _ if last_errno() == Errno::EINTR => {}
+            _ => return Err(last_errno().into()),
+        }
+    }
+}
+
+/// A call with one buffer.
+fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At) -> CallResult {
+    let file = open_file(ctx, a[0], access, at)?;
+    check_range(a[1], a[2])?;
+    if a[2] == 0 {
+        return move_nothing(&file, access, at);
+    }
+    let mut buffers = Buffers::default();
+    add_buffer(ctx, &mut buffers, a[1], a[2].min(MAX_BYTES), access)?;
+    move_data(ctx, &file, Transfer { buffers, access, at, flags: 0 })
+}
+
+/// A transfer of no bytes, which the vector calls would answer without asking the file: some
+/// have something to say (an event counter: `EINVAL`). None waits.
+fn move_nothing(file: &OpenFile, access: Access, at: At) -> CallResult {
+    let none: &mut [u8] = &mut [];
+    let fd = file.host_fd();
+    let moved = match (access, at) {
+        (Access::Write, At::Current) => rustix::io::read(fd, none),
+        (Access::Read, At::Current) => rustix::io::write(fd, none),
+        (Access::Write, At::Given(at)) => rustix::io::pread(fd, none, at as u64),
+        (Access::Read, At::Given(at)) => rustix::io::pwrite(fd, none, at as u64),
+    };
+    value(moved.map_err(|e| Errno::from_raw(e.raw_os_error()))? as u64)
+}
+
+fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At, flags: u64) -> CallResult {
+    let file = open_file(ctx, a[0], access, at)?;
+    let buffers = buffers(ctx, a[1], a[2], access)?;
+    move_data(ctx, &file, Transfer { buffers, access, at, flags: flags as i32 })
+}
+
+/// `read(2)`.
+pub(super) fn read(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    simple(ctx, a, Access::Write, At::Current)
+}
+
+/// `write(2)`.
+pub(super) fn write(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    simple(ctx, a, Access::Read, At::Current)
+}
+
+/// `pread64(2)`.
+pub(super) fn pread(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    simple(ctx, a, Access::Write, At::Given(a[3] as i64))
+}
+
+/// `pwrite64(2)`.
+pub(super) fn pwrite(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    simple(ctx, a, Access::Read, At::Given(a[3] as i64))
+}
+
+/// `readv(2)`.
+pub(super) fn readv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    vectored(ctx, a, Access::Write, At::Current, 0)
+}
+
+/// `writev(2)`.
+pub(super) fn writev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    vectored(ctx, a, Access::Read, At::Current, 0)
+}
+
+/// `preadv(2)`.
+pub(super) fn preadv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    vectored(ctx, a, Access::Write, At::Given(a[3] as i64), 0)
+}
+
+/// `pwritev(2)`.
+pub(super) fn pwritev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    vectored(ctx, a, Access::Read, At::Given(a[3] as i64), 0)
+}
+
+/// Offset -1 of the newest forms means the file's own.
+fn offset_or_current(a: &[u64; 6]) -> At {
+    match a[3] as i64 {
+        -1 => At::Current,
+        offset => At::Given(offset),
+    }
+}
+
+/// `preadv2(2)`: flags are the host's.
+pub(super) fn preadv2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    vectored(ctx, a, Access::Write, offset_or_current(a), a[5])
+}
+
+/// `pwritev2(2)`: flags are the host's.
+pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    vectored(ctx, a, Access::Read, offset_or_current(a), a[5])
+}

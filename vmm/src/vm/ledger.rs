@@ -1,0 +1,241 @@
+//! What a run holds of the host's memory, by kind, against one limit (`--memory`).
+//!
+//! Whoever takes memory on the program's behalf charges it here first, and gives it back here
+//! when the host has it again. A charge that would exceed the limit is refused and takes
+//! nothing. What the VM itself needs before the program is a constant, and not counted.
+//!
+//! All decisions rest on numbers kept here, never on page tables: those lie in guest memory.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What memory is held for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Pages of the program's own address space: touched, made present, or written by a call,
+    /// and not given back since, whatever access the program has to them now.
+    Private,
+    /// Page tables.
+    Tables,
+    /// The VMM's records of the program's areas and of the places they lie in.
+    Records,
+    /// Files in memory: `memfd_create` and `/dev/shm`.
+    Files,
+    /// Volatile segments.
+    Volatile,
+}
+
+impl MemoryKind {
+    /// Every kind, in the order of the report.
+    pub const ALL: [MemoryKind; 5] = [
+        MemoryKind::Private,
+        MemoryKind::Tables,
+        MemoryKind::Records,
+        MemoryKind::Files,
+        MemoryKind::Volatile,
+    ];
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryKind::Private => "private",
+            MemoryKind::Tables => "tables",
+            MemoryKind::Records => "records",
+            MemoryKind::Files => "files",
+            MemoryKind::Volatile => "volatile",
+        }
+    }
+}
+
+/// A charge was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes of {} memory are over the limit of {limit_bytes} bytes", kind.name())]
+pub struct OverLimit {
+    /// What it was for.
+    pub kind: MemoryKind,
+    /// How much was wanted.
+    pub bytes: u64,
+    /// The limit.
+    pub limit_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    now: AtomicU64,
+    peak: AtomicU64,
+}
+
+/// What is held of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct HeldReport {
+    /// [`MemoryKind::name`].
+    pub kind: &'static str,
+    /// Bytes held now.
+    pub bytes: u64,
+    /// The most held at one time.
+    pub peak_bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct MemoryLedger {
+    limit: AtomicU64,
+    total: Account,
+    kinds: [Account; MemoryKind::ALL.len()],
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        MemoryLedger {
+            limit: AtomicU64::new(u64::MAX),
+            total: Account::default(),
+            kinds: Default::default(),
+        }
+    }
+}
+
+impl MemoryLedger {
+    /// From now on `limit_bytes` may be held. What the VM has taken for itself so far is
+    /// forgotten: it is the same for every program.
+    pub fn begin(&self, limit_bytes: u64) {
+        for account in self.kinds.iter().chain([&self.total]) {
+            account.now.store(0, Relaxed);
+            account.peak.store(0, Relaxed);
+        }
+        self.limit.store(limit_bytes, Relaxed);
+    }
+
+    /// Takes `bytes` for `kind`.
+    ///
+    /// # Errors
+    /// [`OverLimit`]: nothing is taken.
+    pub fn charge(&self, kind: MemoryKind, bytes: u64) -> Result<(), OverLimit> {
+        let limit_bytes = self.limit.load(Relaxed);
+        let fits = |now: u64| now.checked_add(bytes).filter(|&sum| sum <= limit_bytes);
+        let Ok(before) = self.total.now.fetch_update(Relaxed, Relaxed, fits) else {
+            return Err(OverLimit { kind, bytes, limit_bytes });
+        };
+        self.total.peak.fetch_max(before + bytes, Relaxed);
+        self.kinds[kind as usize].add(bytes);
+        Ok(())
+    }
+
+    /// Whether a charge of `bytes` would be accepted now. A promise of nothing.
+    ///
+    /// # Errors
+    /// [`OverLimit`].
+    pub fn check(&self, kind: MemoryKind, bytes: u64) -> Result<(), OverLimit> {
+        let (now, limit_bytes) = (self.total.now.load(Relaxed), self.limit.load(Relaxed));
+        match now.checked_add(bytes) {
+            Some(sum) if sum <= limit_bytes => Ok(()),
+            _ => Err(OverLimit { kind, bytes, limit_bytes }),
+        }
+    }
+
+    /// Notes `bytes` that are taken already, be they over the limit: small things that come
+    /// with something charged, and what the host turned out to hold.
+    pub fn note(&self, kind: MemoryKind, bytes: u64) {
+        self.total.add(bytes);
+        self.kinds[kind as usize].add(bytes);
+    }
+
+    /// Gives back `bytes` of `kind`, which the host has again.
+    pub fn release(&self, kind: MemoryKind, bytes: u64) {
+        self.total.subtract(bytes);
+        self.kinds[kind as usize].subtract(bytes);
+    }
+
+    /// Bytes held of `kind`.
+    #[must_use]
+    pub fn held(&self, kind: MemoryKind) -> u64 {
+        self.kinds[kind as usize].now.load(Relaxed)
+    }
+
+    /// Bytes held in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.now.load(Relaxed)
+    }
+
+    /// The limit.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit.load(Relaxed)
+    }
+
+    /// What is held, by kind.
+    #[must_use]
+    pub fn report(&self) -> Vec<HeldReport> {
+        let report = |kind: MemoryKind| {
+            let account = &self.kinds[kind as usize];
+            let (bytes, peak_bytes) = (account.now.load(Relaxed), account.peak.load(Relaxed));
+            HeldReport { kind: kind.name(), bytes, peak_bytes }
+        };
+        MemoryKind::ALL.map(report).to_vec()
+    }
+}
+
+impl Account {
+    fn add(&self, bytes: u64) {
+        let before = self.now.fetch_add(bytes, Relaxed);
+        self.peak.fetch_max(before.saturating_add(bytes), Relaxed);
+    }
+
+    /// Never below nothing: what was taken before [`MemoryLedger::begin`] may be given back
+    /// after it.
+    fn subtract(&self, bytes: u64) {
+        let less = |now: u64| Some(now.saturating_sub(bytes));
+        let _ = self.now.fetch_update(Relaxed, Relaxed, less);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MemoryKind, MemoryLedger};
+
+    #[test]
+    fn kinds_share_one_limit_and_a_refused_charge_takes_nothing() {
+        let ledger = MemoryLedger::default();
+        ledger.begin(100);
+        ledger.charge(MemoryKind::Private, 60).unwrap();
+        ledger.charge(MemoryKind::Files, 40).unwrap();
+        let refused = ledger.charge(MemoryKind::Tables, 1).unwrap_err();
+        assert_eq!(
+            (refused.kind, refused.bytes, refused.limit_bytes),
+            (MemoryKind::Tables, 1, 100)
+        );
+        assert!(ledger.charge(MemoryKind::Private, u64::MAX).is_err());
+        ledger.release(MemoryKind::Private, 10);
+        ledger.charge(MemoryKind::Tables, 10).unwrap();
+        assert_eq!(ledger.total(), 100);
+        assert_eq!(MemoryKind::ALL.map(|kind| ledger.held(kind)), [50, 10, 0, 40, 0]);
+        let private = ledger.report()[0];
+        assert_eq!((private.kind, private.bytes, private.peak_bytes), ("private", 50, 60));
+    }
+
+    #[test]
+    fn what_is_noted_counts_against_later_charges() {
+        let ledger = MemoryLedger::default();
+        ledger.begin(10);
+        ledger.note(MemoryKind::Records, 11);
+        assert!(ledger.check(MemoryKind::Private, 0).is_err());
+        assert!(ledger.charge(MemoryKind::Private, 0).is_err());
+        ledger.release(MemoryKind::Records, 5);
+        assert!(ledger.check(MemoryKind::Private, 4).is_ok());
+        assert!(ledger.check(MemoryKind::Private, 5).is_err());
+    }
+
+    #[test]
+    fn threads_that_charge_at_once_never_pass_the_limit() {
+        let ledger = MemoryLedger::default();
+        ledger.begin(1000);
+        let taken: u64 = std::thread::scope(|scope| {
+            let taker =
+                || (0..1000).filter(|_| ledger.charge(MemoryKind::Files, 1).is_ok()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap() as u64).sum()
+        });
+        assert_eq!((taken, ledger.total()), (1000, 1000));
+    }
+}
