@@ -146,10 +146,13 @@ impl Files {
             return Err(Errno::EACCES);
         }
         let memfd = rustix::fs::memfd_create("proc", MemfdFlags::CLOEXEC).map_err(host)?;
+        let charge = FileCharge::new(self.ledger().clone(), memfd.as_fd());
+        let memory = Arc::new(MemoryFile::nameless(charge));
+        let file = OpenFile::pseudo(text, memfd, flags).in_memory(memory);
         if !path_only {
-            self.fill(memfd.as_fd(), text)?;
+            self.fill(&file, text)?;
         }
-        Ok(Arc::new(OpenFile::pseudo(text, memfd, flags)))
+        Ok(Arc::new(file))
     }
 
     /// Brings the content of a file of our making up to date: for a read of its beginning, which
@@ -158,11 +161,14 @@ impl Files {
     /// # Errors
     /// What opening it would say now.
     pub fn tell_anew(&self, file: &OpenFile) -> Result<(), Errno> {
-        file.text().map_or(Ok(()), |text| self.fill(file.host_fd(), text))
+        file.text().map_or(Ok(()), |text| self.fill(file, text))
     }
 
     /// Makes the memory file hold what there is to tell now; its offset stays.
-    pub(super) fn fill(&self, memfd: BorrowedFd<'_>, text: Text) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// `ENOMEM` at the run's memory limit; what the file itself says.
+    fn fill(&self, file: &OpenFile, text: Text) -> Result<(), Errno> {
         let content = match text {
             Text::Row(row, tid) => {
                 let view = self.namespace.view().ok_or(Errno::ENOENT)?;
@@ -170,12 +176,18 @@ impl Files {
             }
             Text::DescriptorInfo(fd) => self.descriptor_info(fd)?,
         };
-        rustix::fs::ftruncate(memfd, content.len() as u64).map_err(host)?;
-        let mut done = 0;
-        while let Some(rest) = content.get(done..).filter(|rest| !rest.is_empty()) {
-            done += rustix::io::pwrite(memfd, rest, done as u64).map_err(host)?;
-        }
-        Ok(())
+        let memfd = file.host_fd();
+        let store = || {
+            rustix::fs::ftruncate(memfd, content.len() as u64).map_err(host)?;
+            let mut done = 0;
+            while let Some(rest) = content.get(done..).filter(|rest| !rest.is_empty()) {
+                done += rustix::io::pwrite(memfd, rest, done as u64).map_err(host)?;
+            }
+            Ok(())
+        };
+        // To the program it is no file with room in it.
+        let full = |errno| if errno == Errno::ENOSPC { Errno::ENOMEM } else { errno };
+        file.grow_within(content.len() as u64, store).map_err(full)
     }
 
     /// Takes the `len` bytes that the program has just written to a file of our making, at
@@ -205,7 +217,7 @@ impl Files {
             }
             Text::DescriptorInfo(_) => Err(Errno::EINVAL),
         };
-        self.fill(file.host_fd(), text)?;
+        self.fill(file, text)?;
         taken
     }
 

@@ -3,11 +3,12 @@
 
 use std::sync::{Arc, Weak};
 
-use abi::Errno;
+use abi::{Errno, PAGE_SIZE};
 
 use super::super::{Access, Files, View};
 use super::tree::names;
 use super::{CWD, World, files, files_with, grant, namespace, open, program, read};
+use crate::vm::MemoryLedger;
 
 /// A process of two threads, whose files say which one they are about.
 #[derive(Debug)]
@@ -254,4 +255,22 @@ fn a_listing_misses_nothing_when_descriptors_are_closed_meanwhile() {
     for fd in open {
         assert!(seen.contains(&fd), "{fd} in {seen:?}");
     }
+}
+
+#[test]
+fn what_an_open_file_says_is_charged_until_it_is_closed() {
+    let w = World::new();
+    let _view = viewed(&w.files);
+    let ledger = Arc::new(MemoryLedger::default());
+    ledger.begin(16 * PAGE_SIZE);
+    w.files.charge_to(ledger.clone());
+    let open = || open(&w.files, "/proc/self/status", libc::O_RDONLY);
+    let opened: Vec<i32> = (0..17).map_while(|_| open().ok()).collect();
+    assert_eq!(open(), Err(Errno::ENOMEM));
+    assert_eq!(ledger.total(), opened.len() as u64 * PAGE_SIZE);
+    assert!(opened.len() > 8, "{opened:?}");
+    for fd in opened {
+        w.files.close(fd).unwrap();
+    }
+    assert_eq!(ledger.total(), 0);
 }
