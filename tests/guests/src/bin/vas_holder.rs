@@ -24,7 +24,7 @@ use abi::Errno;
 use guests::findings::{Findings, must, require_vm};
 use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, find_or_make, sized};
-use spacejmp::sys::{self, SegId, VasHandle, attach};
+use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
 
 /// What `fill` fills.
 const FILL_BYTES: u64 = 64 << 20;
@@ -275,7 +275,7 @@ fn recovers(vh: VasHandle, sid: SegId) -> ExitCode {
     found.need("MARK_INCONSISTENT", mark());
     go_home();
     found.refused("what is marked is reported like a death", enter(vh), Errno::EOWNERDEAD);
-    found.need("RECOVER again", sys::seg_ctl(sid, seg_command::RECOVER, 0));
+    found.need("RECOVER again", recover(sid));
     go_home();
     found.end()
 }
