@@ -182,6 +182,7 @@ impl Run {
             tty: Tty::Withheld,
             umask: 0o022,
             stdio,
+            inherited: Vec::new(),
         }
     }
 

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tests::vm::{Ended, Run, Running};
 use tests::{guests, pace, skip_without_kvm};
 use vmm::process::Outcome;
+use vmm::space::inspect::{Count, Mapping, Sharing};
 use vmm::store::VCPU_LINES_OFFSET;
 
 /// A running program, and the folder it looks into for steps that are done.
@@ -204,10 +205,14 @@ fn nothing_a_program_maps_lies_where_the_vmm_stores_the_clock() {
 
 /// Where the program has mapped the file: the areas say it, without asking the program.
 fn file_address(folder: &Path, vm: &Running) -> u64 {
-    let maps = vm.process.space.maps();
-    let line = maps.lines().find(|line| line.contains(" r--s ")).unwrap_or_else(|| {
-        panic!("no read-only file of {} in {maps}", folder.display());
+    let mappings = vm.process.space.mappings(Count::Nothing);
+    let shared = |mapping: &&Mapping| {
+        let read_only = mapping.prot.can_read() && !mapping.prot.can_write();
+        mapping.sharing == Sharing::Shared && mapping.file.is_some() && read_only
+    };
+    let file = mappings.iter().find(shared);
+    let file = file.unwrap_or_else(|| {
+        panic!("no read-only file of {} in {mappings:#?}", folder.display());
     });
-    let (start, _) = line.split_once('-').expect("a range");
-    u64::from_str_radix(start, 16).expect("a number")
+    file.range.start
 }

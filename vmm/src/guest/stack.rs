@@ -8,6 +8,8 @@
 //!  RSP ->      argument count                    (16-byte aligned, System V ABI 3.4.1)
 //! ```
 
+use std::ops::Range;
+
 use abi::Errno;
 use abi::layout::{STACK_BYTES, STACK_TOP};
 
@@ -53,12 +55,25 @@ pub struct StackContents<'a> {
     pub random: [u8; 16],
 }
 
-/// Maps the stack and fills it. Returns the first stack pointer.
+/// Where things lie on a stack that has been built.
+#[derive(Debug)]
+pub struct Built {
+    /// The first stack pointer.
+    pub rsp: u64,
+    /// The arguments' strings, one behind the other.
+    pub args: Range<u64>,
+    /// The environment's, behind them.
+    pub env: Range<u64>,
+    /// The auxiliary vector as it lies there, its end included.
+    pub auxv: Vec<u64>,
+}
+
+/// Maps the stack and fills it.
 ///
 /// # Errors
 /// `E2BIG` when arguments and environment need more than a quarter of the stack (Linux's
 /// rule), or the space's error.
-pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<u64, Errno> {
+pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<Built, Errno> {
     let prot = if exec { Prot::from_bits(7) } else { Some(Prot::READ_WRITE) };
     let start = STACK_TOP.raw() - STACK_BYTES;
     space.map_at(start, STACK_BYTES, prot.unwrap_or_default(), Backing::Anonymous, "stack")?;
@@ -66,8 +81,13 @@ pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<
     let mut image = Image { base: STACK_TOP.raw(), strings: Vec::new() };
     image.push(&[0; 8]);
     let exec_path = image.push_str(contents.exec_path);
-    let env: Vec<u64> = contents.env.iter().map(|s| image.push_str(s)).collect();
-    let args: Vec<u64> = contents.args.iter().map(|s| image.push_str(s)).collect();
+    // Ascending in memory, arguments before environment, as on Linux: programs that write
+    // over their arguments to show what they do rely on it.
+    let strings_end = image.low();
+    let env = image.push_all(contents.env);
+    let args_end = image.low();
+    let args = image.push_all(contents.args);
+    let args_start = image.low();
     let random = image.push(&contents.random);
 
     let mut words = vec![args.len() as u64];
@@ -75,12 +95,11 @@ pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<
     words.push(0);
     words.extend(env);
     words.push(0);
-    for &(key, value) in &contents.aux {
-        words.extend([key, value]);
-    }
-    words.extend([aux::RANDOM, random, aux::EXECFN, exec_path, aux::NULL, 0]);
+    let mut auxv: Vec<u64> = contents.aux.iter().flat_map(|&(key, value)| [key, value]).collect();
+    auxv.extend([aux::RANDOM, random, aux::EXECFN, exec_path, aux::NULL, 0]);
+    words.extend(&auxv);
 
-    let low = image.base - image.strings.len() as u64;
+    let low = image.low();
     let rsp = low.checked_sub(words.len() as u64 * 8).ok_or(Errno::E2BIG)? & !15;
     if STACK_TOP.raw() - rsp > STACK_BYTES / 4 {
         return Err(Errno::E2BIG);
@@ -89,7 +108,7 @@ pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<
     space.copy_out(rsp, &bytes)?;
     image.strings.reverse();
     space.copy_out(low, &image.strings)?;
-    Ok(rsp)
+    Ok(Built { rsp, args: args_start..args_end, env: args_end..strings_end, auxv })
 }
 
 /// Bytes below `base`, collected from high to low and so in reverse.
@@ -99,9 +118,21 @@ struct Image {
 }
 
 impl Image {
+    /// Where the lowest byte lies.
+    fn low(&self) -> u64 {
+        self.base - self.strings.len() as u64
+    }
+
+    /// The addresses of the strings, the first of which comes to lie lowest.
+    fn push_all(&mut self, strings: &[Vec<u8>]) -> Vec<u64> {
+        let mut at: Vec<u64> = strings.iter().rev().map(|s| self.push_str(s)).collect();
+        at.reverse();
+        at
+    }
+
     fn push(&mut self, bytes: &[u8]) -> u64 {
         self.strings.extend(bytes.iter().rev());
-        self.base - self.strings.len() as u64
+        self.low()
     }
 
     fn push_str(&mut self, text: &[u8]) -> u64 {

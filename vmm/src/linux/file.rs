@@ -3,8 +3,6 @@
 //! Each function decodes one call. Older calls are the newer ones with a default, as in
 //! Linux itself. Data transfer is in `io.rs`.
 
-use std::io::Write;
-
 use abi::Errno;
 
 use super::fs::{FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, parse_times};
@@ -56,40 +54,7 @@ pub(super) fn openat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 }
 
 fn open_at(ctx: Ctx<'_, '_>, dir: i32, at: u64, flags: i32, mode: u32) -> CallResult {
-    let path = path(ctx, at)?;
-    match path.as_slice() {
-        // Run-time libraries find the bounds of the first thread's stack here.
-        b"/proc/self/maps" => fd(open_text(ctx, flags, &ctx.process.space.maps())),
-        // Allocators ask here for the size of huge pages.
-        b"/proc/meminfo" => fd(open_text(ctx, flags, &meminfo(ctx))),
-        _ => fd(files(ctx).openat(dir, &path, flags, mode)),
-    }
-}
-
-/// The VM's memory as `/proc/meminfo` shows it, the lines programs look for.
-fn meminfo(ctx: &ThreadCtx<'_>) -> String {
-    let total = ctx.process.space.limit_bytes() / 1024;
-    let free = total.saturating_sub(ctx.process.space.held_bytes() / 1024);
-    let huge = abi::PAGE_SIZE_2M / 1024;
-    format!(
-        "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n\
-         SwapTotal:             0 kB\nSwapFree:              0 kB\nHugepagesize:   {huge:8} kB\n"
-    )
-}
-
-/// A file of the VMM's own making: a snapshot, opened for reading.
-fn open_text(ctx: &ThreadCtx<'_>, flags: i32, text: &str) -> Result<i32, Errno> {
-    if flags & libc::O_ACCMODE != libc::O_RDONLY {
-        return Err(Errno::EACCES);
-    }
-    let io = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-    let memfd = rustix::fs::memfd_create("text", rustix::fs::MemfdFlags::CLOEXEC)
-        .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-    let mut file = std::fs::File::from(memfd);
-    file.write_all(text.as_bytes()).map_err(io)?;
-    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))
-        .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-    files(ctx).own(file.into(), flags & libc::O_CLOEXEC != 0)
+    fd(files(ctx).openat(dir, &path(ctx, at)?, flags, mode))
 }
 
 pub(super) fn close(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {

@@ -10,7 +10,7 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::process::{Process, ThreadCtx};
 
 const INFINITY: u64 = u64::MAX;
 const RESOURCES: usize = 16;
@@ -109,11 +109,11 @@ fn descriptors() -> Pair {
 }
 
 /// The limit of a resource as the program sees it.
-fn limit(ctx: &ThreadCtx<'_>, resource: u32) -> Result<Pair, Errno> {
+pub(super) fn limit(process: &Process, resource: u32) -> Result<Pair, Errno> {
     match (resource, keeper(resource)) {
-        (libc::RLIMIT_NPROC, _) => Ok([u64::from(ctx.vcpu.machine().max_vcpus()); 2]),
+        (libc::RLIMIT_NPROC, _) => Ok([u64::from(process.machine.max_vcpus()); 2]),
         (0..16, Keeper::Host) => host_limit(resource, None),
-        _ => ctx.process.limits.get(resource).ok_or(Errno::EINVAL),
+        _ => process.limits.get(resource).ok_or(Errno::EINVAL),
     }
 }
 
@@ -127,7 +127,7 @@ fn host_limit(resource: u32, new: Option<Pair>) -> Result<Pair, Errno> {
 }
 
 fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno> {
-    let old = limit(ctx, resource)?;
+    let old = limit(ctx.process, resource)?;
     let [soft, hard] = new;
     if soft > hard {
         return Err(Errno::EINVAL);
@@ -168,7 +168,7 @@ pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if pid as i32 != 0 && ctx.process.threads.get(pid as i32).is_none() {
         return Err(Errno::ESRCH.into());
     }
-    let before = limit(ctx, resource as u32)?;
+    let before = limit(ctx.process, resource as u32)?;
     if let Some(new) = new {
         set_limit(ctx, resource as u32, new)?;
     }
@@ -180,7 +180,7 @@ pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `getrlimit(2)`.
 pub(super) fn getrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_pair(ctx, a[1], limit(ctx, a[0] as u32)?)?;
+    write_pair(ctx, a[1], limit(ctx.process, a[0] as u32)?)?;
     value(0)
 }
 

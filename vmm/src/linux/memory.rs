@@ -9,6 +9,7 @@ use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 use super::fs::{Kind, OpenFile};
 use super::{CallResult, value};
 use crate::process::{Survivor, ThreadCtx};
+use crate::space::inspect::SHARED_LABEL;
 use crate::space::{Backing, Piece, PieceBacking, Prot, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -96,6 +97,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     check_limits(ctx, len, prot, shared)?;
     let label = match &backing {
+        Backing::Anonymous if shared => SHARED_LABEL,
         Backing::Anonymous if flags & MAP_NORESERVE != 0 => "mapping (not reserved)",
         Backing::Anonymous => "mapping",
         Backing::File { .. } => "mapped file",

@@ -16,12 +16,14 @@ pub(crate) mod host_fault;
 pub mod host_timer;
 pub mod identity;
 pub mod io;
+mod legacy;
 pub mod limits;
 pub mod memory;
 pub mod names;
 pub mod net;
 pub mod pid;
 pub mod prctl;
+pub mod proc;
 pub mod robust;
 pub mod sched;
 pub mod sigframe;
@@ -30,6 +32,7 @@ pub mod thread;
 pub mod time;
 pub mod timer;
 pub mod transfer;
+mod xattr;
 
 use std::time::Instant;
 
@@ -294,6 +297,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_access => file::access(ctx, a),
         libc::SYS_faccessat => file::faccessat(ctx, a),
         libc::SYS_faccessat2 => file::faccessat2(ctx, a),
+        libc::SYS_getdents => legacy::getdents(ctx, a),
         libc::SYS_getdents64 => file::getdents64(ctx, a),
         libc::SYS_readlink => file::readlink(ctx, a),
         libc::SYS_readlinkat => file::readlinkat(ctx, a),
@@ -319,7 +323,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_fallocate => file::fallocate(ctx, a),
         libc::SYS_fsync => file::fsync(ctx, a),
         libc::SYS_fdatasync => file::fdatasync(ctx, a),
-        libc::SYS_sync => value(0),
+        libc::SYS_sync => legacy::sync(ctx, a),
         libc::SYS_syncfs => file::syncfs(ctx, a),
         libc::SYS_sync_file_range => file::sync_file_range(ctx, a),
         libc::SYS_fadvise64 => file::fadvise64(ctx, a),
@@ -340,8 +344,28 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_lchown => file::lchown(ctx, a),
         libc::SYS_fchown => file::fchown(ctx, a),
         libc::SYS_fchownat => file::fchownat(ctx, a),
+        libc::SYS_utime => legacy::utime(ctx, a),
+        libc::SYS_futimesat => legacy::futimesat(ctx, a),
         libc::SYS_utimensat => file::utimensat(ctx, a),
         libc::SYS_utimes => file::utimes(ctx, a),
+
+        libc::SYS_getxattr => xattr::get(ctx, a, xattr::Form::Follow),
+        libc::SYS_lgetxattr => xattr::get(ctx, a, xattr::Form::NoFollow),
+        libc::SYS_fgetxattr => xattr::get(ctx, a, xattr::Form::Descriptor),
+        libc::SYS_setxattr => xattr::set(ctx, a, xattr::Form::Follow),
+        libc::SYS_lsetxattr => xattr::set(ctx, a, xattr::Form::NoFollow),
+        libc::SYS_fsetxattr => xattr::set(ctx, a, xattr::Form::Descriptor),
+        libc::SYS_listxattr => xattr::list(ctx, a, xattr::Form::Follow),
+        libc::SYS_llistxattr => xattr::list(ctx, a, xattr::Form::NoFollow),
+        libc::SYS_flistxattr => xattr::list(ctx, a, xattr::Form::Descriptor),
+        libc::SYS_removexattr => xattr::remove(ctx, a, xattr::Form::Follow),
+        libc::SYS_lremovexattr => xattr::remove(ctx, a, xattr::Form::NoFollow),
+        libc::SYS_fremovexattr => xattr::remove(ctx, a, xattr::Form::Descriptor),
+        libc::SYS_sysfs => legacy::sysfs(ctx, a),
+        libc::SYS_ustat => legacy::ustat(ctx, a),
+        libc::SYS_sethostname | libc::SYS_setdomainname => Err(Errno::EPERM.into()),
+        libc::SYS_name_to_handle_at => Err(Errno::EOPNOTSUPP.into()),
+        libc::SYS_open_by_handle_at => Err(Errno::EPERM.into()),
         libc::SYS_socket | libc::SYS_socketpair => Err(Errno::from_raw(libc::EAFNOSUPPORT).into()),
         libc::SYS_getpeername
         | libc::SYS_getsockname

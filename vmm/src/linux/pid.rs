@@ -25,6 +25,24 @@ fn own(ctx: &ThreadCtx<'_>, pid: u64) -> Result<(), Errno> {
     }
 }
 
+/// The processes above one, as it sees them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parents {
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
+}
+
+/// What `getppid`, `getpgrp` and `getsid` say.
+pub(super) fn parents() -> Parents {
+    let raw = |pid: Option<Pid>| pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+    Parents {
+        parent: raw(rustix::process::getppid()),
+        group: raw(Some(rustix::process::getpgrp())),
+        session: raw(rustix::process::getsid(None).ok()),
+    }
+}
+
 /// `getppid(2)`: whoever started the VMM.
 pub(super) fn getppid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     // No parent: it is outside of the PID name space, and 0 to Linux.

@@ -17,7 +17,7 @@ use crate::process::ThreadCtx;
 const MAX_CPUS: usize = 8192;
 
 /// The host's numbers of the processors the VMM may use; the program's numbers are indices.
-fn processors() -> &'static [usize] {
+pub(super) fn processors() -> &'static [usize] {
     static CPUS: OnceLock<Vec<usize>> = OnceLock::new();
     CPUS.get_or_init(|| {
         // The affinity alone, as Linux: a quota of the cgroup is not in it, and finding one

@@ -180,6 +180,13 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     transfer.buffers.iov.truncate(IOV_MAX as usize);
     let fd = file.host_fd().as_raw_fd();
     let events = if transfer.access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
+    // A file of `/proc` tells of now when its beginning is read.
+    if file.kind() == Kind::Pseudo
+        && transfer.access == Access::Write
+        && transfer.at == At::Given(0)
+    {
+        ctx.process.files.tell_anew(file)?;
+    }
     let waits = file.may_block() && !answers_at_once(ctx, file, &transfer);
     loop {
         if waits {
@@ -211,7 +218,13 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             _ => moving(at),
         };
         let errno = match moved {
-            Ok(moved) => return value(moved),
+            Ok(moved) => {
+                if file.kind() == Kind::Pseudo && transfer.access == Access::Read {
+                    let offset = (at >= 0).then_some(at);
+                    ctx.process.files.take_written(file, offset, moved as usize)?;
+                }
+                return value(moved);
+            }
             Err(errno) => errno,
         };
         match errno {

@@ -32,6 +32,8 @@ pub struct RunConfig {
     pub umask: u32,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
+    /// Further descriptors, by the numbers the program gets them under.
+    pub inherited: Vec<(i32, OwnedFd)>,
 }
 
 /// The program's name in its various forms.

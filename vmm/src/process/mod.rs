@@ -41,6 +41,7 @@ use crate::guest::clock::{GuestClock, GuestWords};
 use crate::linux::fs::Files;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
+use crate::linux::proc::Facts;
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
@@ -83,6 +84,9 @@ pub struct Process {
     pub survivor: Survivor,
     /// Counters.
     pub stats: Stats,
+    /// What `/proc` tells of it and does not change.
+    pub(crate) facts: Facts,
+    tsc_khz: Option<u32>,
     /// Its file, for reports.
     pub(crate) executable: Executable,
     /// Its number, from when its first thread runs.
@@ -113,6 +117,11 @@ impl Process {
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
         UserMemory::new(self, vh)
+    }
+
+    /// How fast the time-stamp counter counts, if the host says.
+    pub(crate) fn tsc_khz(&self) -> Option<u32> {
+        self.tsc_khz
     }
 
     /// Its number: the first thread's, and so that of the host thread which called

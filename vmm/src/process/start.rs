@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
@@ -20,6 +20,7 @@ use crate::guest::vdso;
 use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
+use crate::linux::proc::Facts;
 use crate::linux::signal::SignalActions;
 use crate::linux::timer::Timers;
 use crate::report::stats::{Phase, Stats};
@@ -94,7 +95,8 @@ impl Process {
         let seen = seen_path(&config);
         let stores = config.store.clone().into_iter().chain(Store::usual_paths());
         let namespace = Namespace::new(&config.grants, Some(&seen), OffLimits::stores(stores))?
-            .with_tty(config.tty);
+            .with_tty(config.tty)
+            .with_executable(file.clone());
         let cwd = config.cwd.clone().unwrap_or_else(|| {
             let host = std::env::current_dir().unwrap_or_default();
             default_cwd(&config.grants, &host)
@@ -103,6 +105,9 @@ impl Process {
         let limits = Limits::new();
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
+        for (fd, owned) in config.inherited {
+            files.give(fd, owned)?;
+        }
 
         let mut lap = stats.laps();
         let machine = Machine::new()?;
@@ -137,8 +142,9 @@ impl Process {
             aux: auxiliary_vector(&machine, &loaded),
             random,
         };
-        let rsp = stack::build(&space, &contents, loaded.exec_stack).map_err(StartError::Stack)?;
-        vcpu.regs = UserRegs { rip: loaded.entry, rsp, ..UserRegs::default() };
+        let built = stack::build(&space, &contents, loaded.exec_stack);
+        let built = built.map_err(StartError::Stack)?;
+        vcpu.regs = UserRegs { rip: loaded.entry, rsp: built.rsp, ..UserRegs::default() };
         vcpu.restore_all();
         lap.ends(Phase::Load);
 
@@ -159,6 +165,8 @@ impl Process {
             started,
             program,
             stats,
+            facts: Facts::new(built),
+            tsc_khz,
             executable: Executable { file, bias: loaded.bias, end: loaded.end },
             pid: OnceLock::new(),
             first: Mutex::new(Some(vcpu)),
@@ -169,6 +177,8 @@ impl Process {
             stopped: OnceLock::new(),
             second_tasks: Mutex::default(),
         });
+        let view: Weak<Process> = Arc::downgrade(&process);
+        process.files.set_view(view);
         process.stats.kvm_setup(process.machine.mem.kvm_time());
         Ok(process)
     }

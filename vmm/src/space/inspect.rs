@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::private::Space;
+use abi::{PAGE_SIZE, Pte};
+
+use super::private::{Inner, Mapped, SLOT, Space};
 use super::vma::{Backing, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
@@ -37,34 +41,102 @@ pub struct Surroundings {
     pub above: Option<Area>,
 }
 
+/// What a shared mapping without a file is labelled. It is the same memory as a private one,
+/// there being no other process to share it with, but it says what it was asked to be.
+pub const SHARED_LABEL: &str = "shared mapping";
+
+/// Whether what is written in an area reaches others: a file, for example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// It does not.
+    Private,
+    /// It does, or was meant to.
+    Shared,
+}
+
+/// What to find out about each area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Nothing that costs time.
+    Nothing,
+    /// How much of it is present.
+    Present,
+}
+
+/// An area with what lies behind it.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// Where it lies.
+    pub range: Range<u64>,
+    /// What the program may do there.
+    pub prot: Prot,
+    /// What it is for.
+    pub label: &'static str,
+    /// Whether it is shared.
+    pub sharing: Sharing,
+    /// Its file, and the offset of its first byte there.
+    pub file: Option<(Arc<File>, u64)>,
+    /// Bytes present, if they were to be counted.
+    pub present_bytes: u64,
+}
+
 impl Space {
-    /// The areas in the format of `/proc/self/maps`.
+    /// All areas, ascending, for `/proc/self/maps` and its kin.
     #[must_use]
-    pub fn maps(&self) -> String {
-        use std::fmt::Write;
+    pub fn mappings(&self, count: Count) -> Vec<Mapping> {
         let inner = self.lock();
-        let mut text = String::new();
-        for (range, vma) in inner.areas.iter() {
-            let (share, offset) = match &vma.backing {
-                Backing::File { offset, kind: FileMapping::Private, .. } => ('p', *offset),
-                Backing::File { offset, .. } => ('s', *offset),
-                Backing::Anonymous => ('p', 0),
+        let mapping = |(range, vma): (Range<u64>, &Vma)| {
+            let (sharing, file) = match &vma.backing {
+                Backing::File { file, offset, kind, .. } => {
+                    let private = matches!(kind, FileMapping::Private);
+                    let sharing = if private { Sharing::Private } else { Sharing::Shared };
+                    (sharing, Some((file.clone(), *offset)))
+                }
+                Backing::Anonymous if vma.label == SHARED_LABEL => (Sharing::Shared, None),
+                Backing::Anonymous => (Sharing::Private, None),
             };
-            let name = match vma.label {
-                "stack" => "[stack]",
-                "heap" => "[heap]",
-                "vdso" => "[vdso]",
-                _ => "",
+            let present_bytes = match count {
+                Count::Nothing => 0,
+                Count::Present => self.present_in(&inner, range.clone()),
             };
-            let (start, end) = (range.start, range.end);
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                text,
-                "{start:08x}-{end:08x} {}{share} {offset:08x} 00:00 0 {name:>27}",
-                vma.prot
-            );
+            Mapping { range, prot: vma.prot, label: vma.label, sharing, file, present_bytes }
+        };
+        inner.areas.iter().map(mapping).collect()
+    }
+
+    /// Bytes of a range that the page tables have present.
+    fn present_in(&self, inner: &Inner, range: Range<u64>) -> u64 {
+        let mut bytes = 0;
+        for (&index, slot) in inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT)) {
+            let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
+            match slot.mapped {
+                Mapped::Nothing => {}
+                Mapped::Large => bytes += piece.end - piece.start,
+                Mapped::Table(table) => {
+                    let present = |at: &u64| {
+                        let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
+                        self.mem().load(entry).is_ok_and(|pte| Pte::from_raw(pte).is_present())
+                    };
+                    let pages = (piece.start..piece.end).step_by(PAGE_SIZE as usize);
+                    bytes += pages.filter(present).count() as u64 * PAGE_SIZE;
+                }
+            }
         }
-        text
+        bytes
+    }
+
+    /// Bytes of page tables of the region's slots.
+    #[must_use]
+    pub fn table_bytes(&self) -> u64 {
+        let inner = self.lock();
+        let tables = inner.slots.values().filter(|slot| slot.table.is_some()).count();
+        tables as u64 * PAGE_SIZE
+    }
+
+    /// Where the heap of `brk` begins.
+    #[must_use]
+    pub fn heap_start(&self) -> u64 {
+        self.lock().heap_start
     }
 
     /// What lies at and around `gva`.

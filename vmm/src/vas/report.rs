@@ -1,6 +1,9 @@
 //! Looking at what is attached: for crash reports and statistics.
 
+use std::ops::Range;
 use std::path::PathBuf;
+
+use abi::Right;
 
 use super::instance::Instance;
 use super::state::Vases;
@@ -19,7 +22,40 @@ pub struct Place {
     pub beyond_end: bool,
 }
 
+/// A segment as one instance has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attached {
+    /// Its addresses, as far as it has content.
+    pub range: Range<u64>,
+    /// Whether the instance may write it.
+    pub writable: bool,
+    /// Its name.
+    pub name: String,
+    /// Bytes of it that are mapped in this VM.
+    pub mapped_bytes: u64,
+}
+
 impl Vases {
+    /// The segments of instance `vh`, by address.
+    #[must_use]
+    pub fn attached(&self, vh: u32) -> Vec<Attached> {
+        let state = self.lock();
+        let Some(instance) = state.instances.get(&vh) else { return Vec::new() };
+        let members = instance.members.iter().filter_map(|(sid, member)| {
+            let segment = state.segments.get(sid)?;
+            let range = member.range.start..segment.end.min(member.range.end);
+            Some(Attached {
+                mapped_bytes: segment.mapped_bytes().min(range.end - range.start),
+                range,
+                writable: member.right != Right::Read,
+                name: segment.name.clone(),
+            })
+        });
+        let mut attached: Vec<Attached> = members.collect();
+        attached.sort_by_key(|segment| segment.range.start);
+        attached
+    }
+
     /// Name of the VAS of instance `vh`; `home` for 0.
     #[must_use]
     pub fn name_of(&self, vh: u32) -> String {

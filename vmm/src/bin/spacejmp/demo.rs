@@ -131,6 +131,7 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
             OwnedFd::from(output.try_clone().map_err(own)?),
             OwnedFd::from(file("complaints").map_err(own)?),
         ],
+        inherited: Vec::new(),
     };
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
     let options = Supervise { timeout: Some(LIMIT), signals: None };

@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod ending;
 mod errors;
+mod inherited;
 mod log;
 mod new;
 mod run;

@@ -19,6 +19,7 @@ use vmm::vas::{VasGrant, VasGrants};
 
 use crate::ending;
 use crate::errors::{self, Failure};
+use crate::inherited;
 use crate::log;
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
@@ -64,6 +65,12 @@ pub(crate) struct Args {
     /// Give the program a directory of the host, optionally under another name or read-only
     #[arg(long, value_name = "HOST[:GUEST][:ro]")]
     dir: Vec<String>,
+    /// Give the program an open descriptor of the shell's, by its number
+    ///
+    /// One that an argument of the program names as /dev/fd/N, as the shell does for
+    /// <(command), is given without being asked for.
+    #[arg(long, value_name = "N", value_parser = inherited::parse)]
+    fd: Vec<i32>,
     /// Give the program the terminal by the name /dev/tty, as for reading a password
     #[arg(long)]
     tty: bool,
@@ -119,6 +126,8 @@ fn long_help() -> String {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    // Before anything else is opened.
+    let inherited = inherited::take(&args.fd, args.command.get(1..).unwrap_or_default())?;
     let mut command = args.command.iter().cloned();
     let program = PathBuf::from(command.next().unwrap_or_default());
     let grants = grants(&args, &program)?;
@@ -147,6 +156,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         tty,
         umask: take_over_umask(),
         stdio: stdio()?,
+        inherited,
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.

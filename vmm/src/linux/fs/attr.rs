@@ -73,21 +73,20 @@ impl Files {
             Subject::Path(base, path) => (base, path),
         };
         let follow = flags & NOFOLLOW == 0;
-        self.namespace
-            .lookup(&base, path, follow, |at, follow| {
-                let Step::Done(fd) = pin(at, follow)? else {
-                    return Ok(Step::Link);
-                };
-                at.grant.check_writable()?;
-                let stat = rustix::fs::fstat(&fd).map_err(host)?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                    return Err(Errno::EOPNOTSUPP);
-                }
-                let mode = Mode::from_raw_mode(bits?);
-                rustix::fs::chmod(by_number(fd.as_fd()), mode).map_err(host)?;
-                Ok(Step::Done(()))
-            })?
-            .host_or_read_only()
+        self.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(fd) = pin(at, follow)? else {
+                return Ok(Step::Link);
+            };
+            at.grant.check_writable()?;
+            let stat = rustix::fs::fstat(&fd).map_err(host)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let mode = Mode::from_raw_mode(bits?);
+            rustix::fs::chmod(by_number(fd.as_fd()), mode).map_err(host)?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
     }
 
     /// `fchown`; all ones leaves an id as it is.
@@ -127,17 +126,16 @@ impl Files {
             Subject::Path(base, path) => (base, path),
         };
         let follow = flags & NOFOLLOW == 0;
-        self.namespace
-            .lookup(&base, path, follow, |at, follow| {
-                let Step::Done(_) = at.stat_step(follow)? else {
-                    return Ok(Step::Link);
-                };
-                at.grant.check_writable()?;
-                let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-                rustix::fs::chownat(at.dir(), at.name(), uid, gid, nofollow).map_err(host)?;
-                Ok(Step::Done(()))
-            })?
-            .host_or_read_only()
+        self.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(_) = at.stat_step(follow)? else {
+                return Ok(Step::Link);
+            };
+            at.grant.check_writable()?;
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(at.dir(), at.name(), uid, gid, nofollow).map_err(host)?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
     }
 
     /// `utimensat`. Without a path, the descriptor's own times; without `times`, now.
@@ -179,17 +177,16 @@ impl Files {
             Subject::Path(base, path) => (base, path),
         };
         let follow = flags & NOFOLLOW == 0;
-        self.namespace
-            .lookup(&base, path, follow, |at, follow| {
-                let Step::Done(_) = at.stat_step(follow)? else {
-                    return Ok(Step::Link);
-                };
-                at.grant.check_writable()?;
-                let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-                rustix::fs::utimensat(at.dir(), at.name(), &times, nofollow).map_err(host)?;
-                Ok(Step::Done(()))
-            })?
-            .host_or_read_only()
+        self.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(_) = at.stat_step(follow)? else {
+                return Ok(Step::Link);
+            };
+            at.grant.check_writable()?;
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(at.dir(), at.name(), &times, nofollow).map_err(host)?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
     }
 
     /// `truncate`.
@@ -203,25 +200,37 @@ impl Files {
         if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
             return at.truncate(len.cast_unsigned());
         }
-        let base = self.base(libc::AT_FDCWD, path)?;
-        self.namespace
-            .lookup(&base, path, true, |at, follow| {
-                let Step::Done(fd) = pin(at, follow)? else {
-                    return Ok(Step::Link);
-                };
-                let stat = rustix::fs::fstat(&fd).map_err(host)?;
-                match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::RegularFile => {}
-                    FileType::Directory => return Err(Errno::EISDIR),
-                    _ => return Err(Errno::EINVAL),
+        let (base, path) = match self.subject(libc::AT_FDCWD, path, 0)? {
+            Subject::Open(file) => {
+                file.check_attributes()?;
+                if file.kind() != Kind::Regular {
+                    return Err(Errno::EINVAL);
                 }
-                at.grant.check_writable()?;
-                let name = by_number(fd.as_fd());
-                nix::unistd::truncate(name.as_str(), len)
-                    .map_err(|error| Errno::from_raw(error as i32))?;
-                Ok(Step::Done(()))
-            })?
-            .host_or_read_only()
+                let name = by_number(file.host_fd());
+                return file.resize_within(len.cast_unsigned(), || {
+                    nix::unistd::truncate(name.as_str(), len)
+                        .map_err(|error| Errno::from_raw(error as i32))
+                });
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        self.lookup(&base, path, true, |at, follow| {
+            let Step::Done(fd) = pin(at, follow)? else {
+                return Ok(Step::Link);
+            };
+            let stat = rustix::fs::fstat(&fd).map_err(host)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => {}
+                FileType::Directory => return Err(Errno::EISDIR),
+                _ => return Err(Errno::EINVAL),
+            }
+            at.grant.check_writable()?;
+            let name = by_number(fd.as_fd());
+            nix::unistd::truncate(name.as_str(), len)
+                .map_err(|error| Errno::from_raw(error as i32))?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
     }
 
     /// `ftruncate`.

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType};
 use super::attr::{by_number, permissions};
 use super::files::{Files, Subject};
 use super::host;
-use super::inspect::EMPTY_PATH;
+use super::inspect::{EMPTY_PATH, NOFOLLOW};
 use super::off_limits::Change;
 use super::open_file::Origin;
 use super::resolve::{HostAt, Last, Step, Target};
@@ -22,7 +22,7 @@ impl Files {
     /// `EEXIST`, `EROFS`, `ENOENT` for a slash after the name of something else.
     fn new_entry(&self, dirfd: i32, path: &[u8], directory: bool) -> Result<HostAt, Errno> {
         let base = self.base(dirfd, path)?;
-        let at = match self.namespace.resolve(&base, path)? {
+        let at = match self.resolve(&base, path)? {
             Target::Host(at) => at,
             Target::Node(_) | Target::Leaf(_) => return Err(Errno::EEXIST),
             // Only regular files come to be there, and those by `open`.
@@ -106,7 +106,10 @@ impl Files {
             (Some(_), None) | (None, Some(_)) => return Err(Errno::EXDEV),
             (None, None) => {}
         }
-        let (base, old) = match self.subject(old_dirfd, old, flags)? {
+        // `linkat` alone follows only when told to.
+        let empty = flags & EMPTY_PATH;
+        let of = if flags & follow != 0 { empty } else { empty | NOFOLLOW };
+        let (base, old) = match self.subject(old_dirfd, old, of)? {
             Subject::Open(file) => {
                 let at = self.new_entry(new_dirfd, new, false)?;
                 let Origin::Grant(grant) = &file.origin else {
@@ -121,7 +124,7 @@ impl Files {
             }
             Subject::Path(base, old) => (base, old),
         };
-        let found = self.namespace.lookup(&base, old, flags & follow != 0, |at, follow| {
+        let found = self.lookup(&base, old, flags & follow != 0, |at, follow| {
             Ok(match at.stat_step(follow)? {
                 Step::Done(_) => Step::Done(at.clone()),
                 Step::Link => Step::Link,

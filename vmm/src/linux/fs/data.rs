@@ -32,6 +32,9 @@ impl Files {
             libc::SEEK_HOLE => SeekFrom::Hole(unsigned.map_err(negative(Errno::ENXIO))?),
             _ => return Err(Errno::EINVAL),
         };
+        if (offset, whence) == (0, libc::SEEK_SET) {
+            self.tell_anew(&file)?;
+        }
         rustix::fs::seek(file.host_fd(), to).map_err(host)
     }
 
@@ -113,6 +116,29 @@ impl Files {
             Some(_) => Ok(()),
             None => rustix::fs::syncfs(file.host_fd()).map_err(host),
         }
+    }
+
+    /// `sync`: every file system that the program may write to. What goes wrong is not told,
+    /// as on Linux.
+    pub fn sync(&self) {
+        for grant in self.namespace.tree.grants().filter(|grant| !grant.read_only) {
+            // The grant is open without access, which `syncfs` does not take.
+            if let Ok(dir) = grant.dir.open_dir(".") {
+                let _ = rustix::fs::syncfs(dir);
+            }
+        }
+    }
+
+    /// Free blocks and inodes of the granted file system with a device number, in the form the
+    /// old calls have it.
+    #[must_use]
+    pub fn room_on(&self, device: u32) -> Option<(u64, u64)> {
+        let grants = self.namespace.tree.grants();
+        let on = |grant: &&std::sync::Arc<super::tree::GrantRoot>| {
+            rustix::fs::fstat(&*grant.dir).is_ok_and(|stat| old_device(stat.st_dev) == device)
+        };
+        let statfs = rustix::fs::fstatfs(&*grants.into_iter().find(on)?.dir).ok()?;
+        Some((statfs.f_bfree, statfs.f_ffree))
     }
 
     /// `fadvise64`.
@@ -229,6 +255,12 @@ impl Files {
 }
 
 /// A synthetic directory's offset counts its entries; it has no end to seek from.
+/// A device number as 32 bits (`new_encode_dev`).
+fn old_device(device: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    minor & 0xff | major << 8 | (minor & !0xff) << 12
+}
+
 fn seek_synthetic(file: &OpenFile, offset: i64, whence: i32) -> Result<u64, Errno> {
     let now = file.position.load(Ordering::Relaxed).cast_signed();
     let to = match whence {

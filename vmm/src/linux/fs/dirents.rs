@@ -12,7 +12,7 @@ use super::host;
 use super::open_file::{Kind, OpenFile};
 use super::pseudo::leaf_ino;
 use super::resolve::Base;
-use super::tree::{Child, Leaf, Mount, NodeId};
+use super::tree::{Child, Leaf, Link, Mount, NodeId, Text};
 
 /// The most one call returns: what the C libraries ask for is at most this.
 const ROOM_MAX: usize = 64 << 10;
@@ -37,50 +37,92 @@ impl Files {
     }
 
     fn list(&self, file: &OpenFile, id: NodeId, room: usize) -> Result<Vec<u8>, Errno> {
-        let node = self.namespace.tree.node(id);
-        let mut entries = vec![
-            (id.ino(), FileType::Directory, b".".to_vec()),
-            (node.parent.ino(), FileType::Directory, b"..".to_vec()),
-        ];
-        if let Mount::Descriptors = node.mount {
-            for fd in self.table.open() {
-                let leaf = Leaf::Descriptor(fd);
-                let name = fd.to_string().into_bytes();
-                entries.push((leaf_ino(leaf), FileType::Symlink, name));
-            }
-        }
-        for (name, child) in &node.children {
-            let (ino, kind) = match child {
-                Child::Dir(id) => (id.ino(), FileType::Directory),
-                Child::Leaf(leaf @ Leaf::Device(_)) => (leaf_ino(*leaf), FileType::CharacterDevice),
-                Child::Leaf(leaf) => (leaf_ino(*leaf), FileType::Symlink),
-            };
-            entries.push((ino, kind, name.clone()));
-        }
         let mut out = Vec::new();
-        let mut position = file.position.load(Ordering::Relaxed);
-        let fixed = entries.len() as u64;
-        let mut all: Vec<(u64, u64, FileType, Vec<u8>)> = (1..)
-            .zip(entries)
-            .map(|(cookie, (ino, kind, name))| (cookie, ino, kind, name))
-            .collect();
-        if let Mount::Memory(dir) = &node.mount {
-            // These come and go: each keeps its place, so that none is skipped when one goes.
-            let files = dir.list().into_iter();
-            all.extend(files.map(|f| (fixed + f.cookie, f.ino, FileType::RegularFile, f.name)));
-        }
-        let begin = position;
-        for (cookie, ino, kind, name) in all.into_iter().filter(|one| one.0 > begin) {
-            if !dirent(&mut out, room, ino, cookie, dtype(kind), &name) {
+        let position = file.position.load(Ordering::Relaxed);
+        for entry in self.entries(id).into_iter().filter(|entry| entry.next > position) {
+            if !dirent(&mut out, room, entry.ino, entry.next, dtype(entry.kind), &entry.name) {
                 if out.is_empty() {
                     return Err(Errno::EINVAL);
                 }
                 break;
             }
-            position = cookie;
+            file.position.store(entry.next, Ordering::Relaxed);
         }
-        file.position.store(position, Ordering::Relaxed);
         Ok(out)
+    }
+
+    /// All entries, ascending by position. What comes and goes has its number for a
+    /// position: a program that closes the descriptors it reads of misses none.
+    fn entries(&self, id: NodeId) -> Vec<Entry> {
+        let namespace = &self.namespace;
+        let directory = |next, ino, name: &[u8]| Entry {
+            next,
+            ino,
+            kind: FileType::Directory,
+            name: name.to_vec(),
+        };
+        let parent = namespace.tree.parent(id);
+        let mut entries = vec![directory(1, id.ino(), b"."), directory(2, parent.ino(), b"..")];
+        for (next, (name, child)) in (3..).zip(namespace.tree.children(id)) {
+            let (ino, kind) = match child {
+                Child::Dir(id) => (id.ino(), FileType::Directory),
+                Child::Leaf(leaf) => (leaf_ino(leaf), leaf_kind(leaf)),
+            };
+            entries.push(Entry { next, ino, kind, name: name.to_vec() });
+        }
+        let leaf = |number: u32, leaf| Entry {
+            next: NUMBERED + u64::from(number),
+            ino: leaf_ino(leaf),
+            kind: leaf_kind(leaf),
+            name: number.to_string().into_bytes(),
+        };
+        let numbered = |number: i32, id: NodeId| {
+            let name = number.to_string();
+            directory(NUMBERED + u64::from(number.unsigned_abs()), id.ino(), name.as_bytes())
+        };
+        match &namespace.tree.node(id).mount {
+            Mount::Descriptors => {
+                let open = self.table.open().into_iter();
+                entries.extend(open.map(|fd| leaf(fd, Leaf::Link(Link::Descriptor(fd)))));
+            }
+            Mount::DescriptorInfo => {
+                let open = self.table.open().into_iter();
+                entries.extend(open.map(|fd| leaf(fd, Leaf::Text(Text::DescriptorInfo(fd)))));
+            }
+            Mount::Processes => entries.push(numbered(namespace.pid(), NodeId::PROCESS)),
+            Mount::Tasks => {
+                let mut tids = namespace.tids();
+                tids.sort_unstable();
+                entries.extend(tids.into_iter().map(|tid| numbered(tid, NodeId::task(tid))));
+            }
+            Mount::Memory(dir) => entries.extend(dir.list().into_iter().map(|file| Entry {
+                next: NUMBERED + file.cookie,
+                ino: file.ino,
+                kind: FileType::RegularFile,
+                name: file.name,
+            })),
+            Mount::Synthetic | Mount::Through | Mount::Grant(_) => {}
+        }
+        entries
+    }
+}
+
+/// Positions of entries that are numbers begin here, beyond those of all others.
+const NUMBERED: u64 = 1 << 20;
+
+struct Entry {
+    /// The position behind it.
+    next: u64,
+    ino: u64,
+    kind: FileType,
+    name: Vec<u8>,
+}
+
+fn leaf_kind(leaf: Leaf) -> FileType {
+    match leaf {
+        Leaf::Device(_) => FileType::CharacterDevice,
+        Leaf::Link(_) => FileType::Symlink,
+        Leaf::Text(_) | Leaf::Program => FileType::RegularFile,
     }
 }
 

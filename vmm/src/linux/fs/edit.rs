@@ -21,7 +21,7 @@ impl Files {
         }
         let directory = flags & removedir != 0;
         let base = self.base(dirfd, path)?;
-        let at = match self.namespace.resolve(&base, path)? {
+        let at = match self.resolve(&base, path)? {
             Target::Host(at) => at,
             Target::Memory(_) if directory => return Err(Errno::ENOTDIR),
             Target::Memory(at) => return at.unlink(),
@@ -64,8 +64,8 @@ impl Files {
         if !known.contains(flags) || (exchange && keep) {
             return Err(Errno::EINVAL);
         }
-        let old = self.namespace.resolve(&self.base(old_dirfd, old)?, old)?;
-        let new = self.namespace.resolve(&self.base(new_dirfd, new)?, new)?;
+        let old = self.resolve(&self.base(old_dirfd, old)?, old)?;
+        let new = self.resolve(&self.base(new_dirfd, new)?, new)?;
         let (old, new) = match (old, new) {
             (Target::Host(old), Target::Host(new)) => (old, new),
             (Target::Memory(old), Target::Memory(new)) => return old.rename(&new, flags),

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use abi::Errno;
 use rustix::fs::Mode;
@@ -13,11 +13,12 @@ use thiserror::Error;
 
 use super::grant::Grant;
 use super::memory_dir::MemoryAt;
-use super::namespace::Namespace;
+use super::namespace::{Mount, Namespace};
 use super::open_file::{OpenFile, Origin};
 use super::resolve::{Base, Found, Target, check};
 use super::table::Table;
-use super::tree::NodeId;
+use super::tree::{Leaf, Link, NodeId};
+use super::view::View;
 use crate::vm::MemoryLedger;
 
 /// Why a program's files cannot be set up.
@@ -32,10 +33,19 @@ pub enum FilesError {
         #[source]
         source: Errno,
     },
-    /// A standard descriptor is a file of a store.
-    #[error("standard descriptor {fd} is a file of the store {}, which programs reach by its own calls", store.display())]
+    /// A descriptor to be passed on cannot be used.
+    #[error("cannot give the program descriptor {fd}")]
+    Inherited {
+        /// Its number.
+        fd: i32,
+        /// What is wrong with it.
+        #[source]
+        source: Errno,
+    },
+    /// A descriptor to be passed on is a file of a store.
+    #[error("descriptor {fd} is a file of the store {}, which programs reach by its own calls", store.display())]
     Store {
-        /// 0, 1 or 2.
+        /// Its number.
         fd: u32,
         /// The store.
         store: PathBuf,
@@ -106,6 +116,20 @@ impl Files {
         }
     }
 
+    /// Gives the program a descriptor of ours under a number: one that was inherited.
+    ///
+    /// # Errors
+    /// For a number that a program cannot have, a file of a store, and a descriptor that cannot
+    /// be examined.
+    pub fn give(&self, fd: i32, owned: OwnedFd) -> Result<(), FilesError> {
+        if let Some(store) = self.namespace.off_limits.store_of(&owned) {
+            return Err(FilesError::Store { fd: fd.unsigned_abs(), store });
+        }
+        let cannot = |source| FilesError::Inherited { fd, source };
+        let file = OpenFile::new(owned, Origin::Shared).map_err(cannot)?;
+        self.table.replace(fd, Arc::new(file), false).map_err(cannot)
+    }
+
     /// The open file of a descriptor.
     ///
     /// # Errors
@@ -142,9 +166,26 @@ impl Files {
     pub fn getcwd(&self) -> Result<Vec<u8>, Errno> {
         match self.cwd() {
             Base::Node(NodeId::ROOT) => Ok(b"/".to_vec()),
-            Base::Node(id) => Ok(self.namespace.tree.node(id).path.clone()),
+            Base::Node(id) => Ok(self.namespace.path(id)),
             Base::Host(grant, dir) => self.namespace.path_of(&grant, &dir),
         }
+    }
+
+    /// Says what the synthetic files tell of. Once; before that they cannot be opened.
+    pub fn set_view(&self, view: Weak<dyn View>) {
+        self.namespace.set_view(view);
+    }
+
+    /// The highest descriptor in use.
+    #[must_use]
+    pub fn highest_descriptor(&self) -> Option<u32> {
+        self.table.open().last().copied()
+    }
+
+    /// The name space as a list of mounts: the tree's own, and the grants by path.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<Mount> {
+        self.namespace.mounts()
     }
 
     /// `umask`: sets the new mask and returns the old.
@@ -192,7 +233,9 @@ impl Files {
         }
     }
 
-    /// What a call with `AT_EMPTY_PATH` among its `flags` acts on.
+    /// What a call with `AT_EMPTY_PATH` among its `flags` acts on, or one with a path that
+    /// ends at an entry of `/proc/self/fd` and follows it, as it does without
+    /// `AT_SYMLINK_NOFOLLOW`: the file of a descriptor need not have any other name.
     pub(super) fn subject<'p>(
         &self,
         dirfd: i32,
@@ -203,12 +246,41 @@ impl Files {
             return Ok(Subject::Open(Arc::new(at.pin()?)));
         }
         if !path.is_empty() || flags & libc::AT_EMPTY_PATH.cast_unsigned() == 0 {
-            return Ok(Subject::Path(self.base(dirfd, path)?, path));
+            let base = self.base(dirfd, path)?;
+            let follow = flags & libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() == 0;
+            let ours = path.starts_with(b"/proc/") || path.starts_with(b"/dev/");
+            if follow
+                && ours
+                && let Some(file) = self.named_descriptor(&base, path)
+            {
+                return Ok(Subject::Open(file));
+            }
+            return Ok(Subject::Path(base, path));
         }
         if dirfd == libc::AT_FDCWD {
             return Ok(Subject::Path(self.cwd(), b"."));
         }
         Ok(Subject::Open(self.get(dirfd)?))
+    }
+
+    /// The open file that a path into our own tree stands for, directories excepted: those
+    /// have a place.
+    fn named_descriptor(&self, base: &Base, path: &[u8]) -> Option<Arc<OpenFile>> {
+        // Beyond the tree nothing is looked up.
+        let found = self.lookup::<()>(base, path, true, |_, _| Err(Errno::ENOENT)).ok()?;
+        match found {
+            Found::Leaf(Leaf::Link(Link::Descriptor(fd))) => self.descriptor(fd).ok(),
+            _ => None,
+        }
+    }
+
+    /// The open file that an entry of `/proc/self/fd` stands for.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub(super) fn descriptor(&self, fd: u32) -> Result<Arc<OpenFile>, Errno> {
+        let fd = i32::try_from(fd).map_err(|_| Errno::ENOENT)?;
+        self.get(fd).map_err(|_| Errno::ENOENT)
     }
 
     /// The place in a directory in memory that a path names, if it names one.
@@ -220,7 +292,7 @@ impl Files {
             return Ok(None);
         }
         match self.base(dirfd, path)? {
-            base @ Base::Node(_) => self.namespace.memory(&base, path),
+            base @ Base::Node(_) => self.memory_at(&base, path),
             Base::Host(..) => Ok(None),
         }
     }
@@ -240,7 +312,7 @@ impl Files {
         check(path)?;
         // With a dot after it, it is a directory, links followed, or an error.
         let path = [path, b"/."].concat();
-        match self.namespace.resolve_text(base, &path)? {
+        match self.resolve_text(base, &path)? {
             Target::Host(at) => {
                 // The entry is the directory itself; searching it needs the right to.
                 at.stat()?;

@@ -1,21 +1,28 @@
 //! Calls that look and change nothing: `stat` and its kin, `statfs`, `access`, `readlink`.
 
+use std::os::fd::AsFd;
+
 use abi::Errno;
 use rustix::fs::{Access, AtFlags, FileType, StatxFlags};
 
+use super::attr::by_number;
 use super::encode::{self, LinuxStat};
 use super::files::{Files, Subject};
 use super::host;
 use super::open::pin;
 use super::open_file::OpenFile;
+use super::pseudo::text_stat;
 use super::resolve::{Found, Step};
-use super::tree::Leaf;
+use super::tree::{Leaf, Link, NodeId, Text};
+use crate::linux::proc;
 
 pub(super) const EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 pub(super) const NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW.cast_unsigned();
 
-/// File system type shown for synthetic directories.
-const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// File system types shown for our own tree (`include/uapi/linux/magic.h`).
+pub(super) const TMPFS_MAGIC: u64 = 0x0102_1994;
+pub(super) const PROC_MAGIC: u64 = 0x9fa0;
+pub(super) const SYSFS_MAGIC: u64 = 0x6265_6572;
 /// `ST_RDONLY | ST_VALID` of `statfs`.
 const READ_ONLY_FLAGS: u64 = 0x21;
 
@@ -25,13 +32,15 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn fstat(&self, fd: i32) -> Result<LinuxStat, Errno> {
-        self.stat_of(&*self.get(fd)?)
+        self.stat_open(&*self.get(fd)?)
     }
 
-    fn stat_of(&self, file: &OpenFile) -> Result<LinuxStat, Errno> {
-        match file.node() {
-            Some(id) => Ok(self.node_stat(id)),
-            None => {
+    /// The attributes of an open file.
+    pub(super) fn stat_open(&self, file: &OpenFile) -> Result<LinuxStat, Errno> {
+        match (file.node(), file.text()) {
+            (Some(id), _) => Ok(self.node_stat(id)),
+            (_, Some(text)) => Ok(text_stat(text)),
+            (None, None) => {
                 let mut stat: LinuxStat = rustix::fs::fstat(file.host_fd()).map_err(host)?.into();
                 if let Some(links) = file.memory().and_then(|memory| memory.links()) {
                     stat.nlink = links;
@@ -52,16 +61,15 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let (base, path) = match self.subject(dirfd, path, flags)? {
-            Subject::Open(file) => return self.stat_of(&file),
+            Subject::Open(file) => return self.stat_open(&file),
             Subject::Path(base, path) => (base, path),
         };
         let follow = flags & NOFOLLOW == 0;
-        let found =
-            self.namespace.lookup(&base, path, follow, |at, follow| at.stat_step(follow))?;
+        let found = self.lookup(&base, path, follow, |at, follow| at.stat_step(follow))?;
         match found {
             Found::Host(stat) => Ok(stat.into()),
             Found::Node(id) => Ok(self.node_stat(id)),
-            Found::Leaf(leaf) => self.leaf_stat(leaf),
+            Found::Leaf(leaf) => self.leaf_stat(leaf, follow),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -86,8 +94,8 @@ impl Files {
         let mask = StatxFlags::from_bits_retain(mask);
         let (base, path) = match self.subject(dirfd, path, flags)? {
             Subject::Open(file) => {
-                if let Some(id) = file.node() {
-                    return Ok(self.node_stat(id).encode_statx());
+                if file.is_synthetic() {
+                    return Ok(self.stat_open(&file)?.encode_statx());
                 }
                 let x = rustix::fs::statx(file.host_fd(), "", AtFlags::EMPTY_PATH, mask);
                 let mut x = x.map_err(host)?;
@@ -99,7 +107,7 @@ impl Files {
             Subject::Path(base, path) => (base, path),
         };
         let at_flags = AtFlags::from_bits_retain(flags & !EMPTY_PATH | NOFOLLOW);
-        let found = self.namespace.lookup(&base, path, flags & NOFOLLOW == 0, |at, follow| {
+        let found = self.lookup(&base, path, flags & NOFOLLOW == 0, |at, follow| {
             // Whether to follow depends on the type, which the caller may not want.
             let mask = mask | StatxFlags::TYPE;
             let x = rustix::fs::statx(at.dir(), at.name(), at_flags, mask).map_err(host)?;
@@ -115,7 +123,7 @@ impl Files {
         match found {
             Found::Host(bytes) => Ok(bytes),
             Found::Node(id) => Ok(self.node_stat(id).encode_statx()),
-            Found::Leaf(leaf) => Ok(self.leaf_stat(leaf)?.encode_statx()),
+            Found::Leaf(leaf) => Ok(self.leaf_stat(leaf, flags & NOFOLLOW == 0)?.encode_statx()),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -130,10 +138,18 @@ impl Files {
             return Ok(self.memory_statfs());
         }
         let base = self.base(libc::AT_FDCWD, path)?;
-        match self.namespace.lookup(&base, path, true, pin)? {
-            Found::Node(id) if self.namespace.tree.memory(id).is_some() => Ok(self.memory_statfs()),
+        match self.lookup(&base, path, true, pin)? {
             Found::Host(fd) => Ok(encode::statfs(&rustix::fs::fstatfs(fd).map_err(host)?)),
-            Found::Node(_) | Found::Leaf(_) => Ok(synthetic_statfs()),
+            Found::Node(id) => Ok(self.synthetic_statfs(id)),
+            Found::Leaf(Leaf::Link(Link::Descriptor(fd))) => {
+                self.statfs_open(&*self.descriptor(fd)?)
+            }
+            Found::Leaf(Leaf::Link(Link::Exe) | Leaf::Program) => {
+                let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
+                Ok(encode::statfs(&rustix::fs::fstatfs(file).map_err(host)?))
+            }
+            Found::Leaf(Leaf::Text(text)) => Ok(pseudo_statfs(text_magic(text))),
+            Found::Leaf(Leaf::Link(_) | Leaf::Device(_)) => Ok(pseudo_statfs(TMPFS_MAGIC)),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -143,13 +159,22 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn fstatfs(&self, fd: i32) -> Result<[u8; 120], Errno> {
-        let file = self.get(fd)?;
-        if let Some(id) = file.node() {
-            let memory = self.namespace.tree.memory(id).is_some();
-            return Ok(if memory { self.memory_statfs() } else { synthetic_statfs() });
+        self.statfs_open(&*self.get(fd)?)
+    }
+
+    fn statfs_open(&self, file: &OpenFile) -> Result<[u8; 120], Errno> {
+        match (file.node(), file.text()) {
+            (Some(id), _) => Ok(self.synthetic_statfs(id)),
+            (_, Some(text)) => Ok(pseudo_statfs(text_magic(text))),
+            (None, None) => Ok(encode::statfs(&rustix::fs::fstatfs(file.host_fd()).map_err(host)?)),
         }
-        let statfs = rustix::fs::fstatfs(file.host_fd()).map_err(host)?;
-        Ok(encode::statfs(&statfs))
+    }
+
+    fn synthetic_statfs(&self, id: NodeId) -> [u8; 120] {
+        if self.namespace.tree.memory(id).is_some() {
+            return self.memory_statfs();
+        }
+        pseudo_statfs(magic_at(&self.namespace.path(id)))
     }
 
     /// A file system in memory, as large as the run's memory.
@@ -171,16 +196,18 @@ impl Files {
         let wanted = Access::from_bits_retain(mode);
         let (base, path) = match self.subject(dirfd, path, flags)? {
             Subject::Open(file) => {
-                return match file.node() {
-                    Some(_) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
-                    Some(_) => Ok(()),
-                    None => {
+                return match (file.node(), file.text()) {
+                    (Some(id), _) if self.namespace.tree.memory(id).is_some() => Ok(()),
+                    (Some(_), _) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
+                    (Some(_), _) => Ok(()),
+                    (_, Some(text)) => text_access(text, wanted),
+                    (None, None) => {
                         if wanted.contains(Access::WRITE_OK)
                             && let super::open_file::Origin::Grant(grant) = &file.origin
                         {
                             grant.check_writable()?;
                         }
-                        let name = super::attr::by_number(file.host_fd());
+                        let name = by_number(file.host_fd());
                         rustix::fs::access(name, wanted).map_err(host)
                     }
                 };
@@ -191,7 +218,7 @@ impl Files {
         // there, and a link's own permissions say nothing about what is behind it.
         let at_flags = AtFlags::from_bits_retain(flags & effective | NOFOLLOW);
         let follow = flags & NOFOLLOW == 0;
-        let found = self.namespace.lookup(&base, path, follow, |at, follow| {
+        let found = self.lookup(&base, path, follow, |at, follow| {
             let Step::Done(stat) = at.stat_step(follow)? else {
                 return Ok(Step::Link);
             };
@@ -210,7 +237,15 @@ impl Files {
             Found::Leaf(Leaf::Device(device)) => {
                 rustix::fs::access(device.host_path(), wanted).map_err(host)
             }
-            Found::Leaf(leaf) => self.leaf_stat(leaf).map(|_| ()),
+            Found::Leaf(Leaf::Text(text)) => text_access(text, wanted),
+            Found::Leaf(Leaf::Program | Leaf::Link(Link::Exe)) if follow => {
+                let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
+                if wanted.contains(Access::WRITE_OK) {
+                    return Err(Errno::ETXTBSY);
+                }
+                rustix::fs::access(by_number(file.as_fd()), wanted).map_err(host)
+            }
+            Found::Leaf(leaf) => self.leaf_stat(leaf, follow).map(|_| ()),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -227,14 +262,16 @@ impl Files {
             return Err(Errno::ENOENT);
         }
         // An empty path means the descriptor itself, without a flag saying so.
-        let mut text = match self.subject(dirfd, path, EMPTY_PATH)? {
+        let mut text = match self.subject(dirfd, path, EMPTY_PATH | NOFOLLOW)? {
             Subject::Open(file) if file.kind() == super::Kind::Link => {
                 let text = rustix::fs::readlinkat(file.host_fd(), "", Vec::new());
                 text.map_err(host)?.into_bytes()
             }
-            Subject::Open(_) => return Err(Errno::ENOENT),
+            Subject::Open(_) if path.is_empty() => return Err(Errno::ENOENT),
+            // A file in memory.
+            Subject::Open(_) => return Err(Errno::EINVAL),
             Subject::Path(base, path) => {
-                let found = self.namespace.lookup(&base, path, false, |at, follow| {
+                let found = self.lookup(&base, path, false, |at, follow| {
                     if follow && let Step::Link = at.stat_step(true)? {
                         return Ok(Step::Link);
                     }
@@ -243,7 +280,7 @@ impl Files {
                 })?;
                 match found {
                     Found::Host(text) => text,
-                    Found::Leaf(Leaf::Exe) => self.namespace.exe.clone().ok_or(Errno::ENOENT)?,
+                    Found::Leaf(Leaf::Link(link)) => self.link_text(link)?,
                     Found::Node(_) | Found::Leaf(_) => return Err(Errno::EINVAL),
                     Found::Absent => return Err(Errno::ENOENT),
                 }
@@ -254,6 +291,32 @@ impl Files {
     }
 }
 
-fn synthetic_statfs() -> [u8; 120] {
-    encode::statfs_of([TMPFS_MAGIC, 4096, 0, 0, 0, 0, 0, 0, 255, 4096, READ_ONLY_FLAGS])
+/// The file system that programs expect at a place of our tree.
+fn magic_at(path: &[u8]) -> u64 {
+    match path {
+        _ if path.starts_with(b"/proc") => PROC_MAGIC,
+        _ if path.starts_with(b"/sys") => SYSFS_MAGIC,
+        _ => TMPFS_MAGIC,
+    }
+}
+
+fn text_magic(text: Text) -> u64 {
+    match text {
+        Text::Row(row, _) => magic_at(proc::path(row).as_bytes()),
+        Text::DescriptorInfo(_) => PROC_MAGIC,
+    }
+}
+
+/// Whether a file of our own lets itself be accessed that way, which depends on its mode
+/// alone: the user who runs the VMM owns it.
+fn text_access(text: Text, wanted: Access) -> Result<(), Errno> {
+    let mode = text_stat(text).mode;
+    let refused = (wanted.contains(Access::WRITE_OK) && mode & 0o200 == 0)
+        || wanted.contains(Access::EXEC_OK);
+    if refused { Err(Errno::EACCES) } else { Ok(()) }
+}
+
+fn pseudo_statfs(magic: u64) -> [u8; 120] {
+    let flags = if magic == TMPFS_MAGIC { READ_ONLY_FLAGS } else { READ_ONLY_FLAGS & !1 };
+    encode::statfs_of([magic, 4096, 0, 0, 0, 0, 0, 0, 255, 4096, flags])
 }

@@ -43,7 +43,9 @@ mod pseudo;
 mod resolve;
 mod table;
 mod tree;
+mod view;
 mod walk;
+mod xattr;
 
 #[cfg(test)]
 mod tests;
@@ -53,10 +55,12 @@ pub use encode::{LinuxStat, TIMES_LEN, Times, parse_times};
 pub use files::{Files, FilesError, default_cwd, take_over_umask};
 pub use grant::{Access, Grant, GrantError};
 pub use memory_dir::MemoryFile;
-pub use namespace::{Namespace, NamespaceError, Tty};
+pub use namespace::{Mount, Namespace, NamespaceError, Tty};
 pub use off_limits::OffLimits;
 pub use open_file::{Kind, OpenFile};
 pub use table::{DEFAULT_NOFILE, NOFILE_MAX};
+pub use view::View;
+pub use xattr::{XATTR_MAX, XattrOf};
 
 use abi::Errno;
 

@@ -64,7 +64,7 @@ impl Files {
             return self.table.insert(Arc::new(file), cloexec, 0);
         }
         let off_limits = &self.namespace.off_limits;
-        let found = self.namespace.lookup(&base, path, follow, |at, follow| {
+        let found = self.lookup(&base, path, follow, |at, follow| {
             if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::TMPFILE) {
                 off_limits.check_change(at, Change::Other)?;
             }
@@ -193,7 +193,7 @@ fn refuse_changes(
 }
 
 /// What is left to do once a file of a grant is open.
-fn settle(file: &OpenFile, flags: OFlags) -> Result<(), Errno> {
+pub(super) fn settle(file: &OpenFile, flags: OFlags) -> Result<(), Errno> {
     if file.path_only() {
         return Ok(());
     }

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, OFlags};
 use super::host;
 use super::memory_dir::MemoryFile;
 use super::resolve::Base;
-use super::tree::{GrantRoot, NodeId};
+use super::tree::{GrantRoot, NodeId, Text};
 
 /// Host descriptors that mappings leave to the VMM, to the store and to `open`.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -43,6 +43,8 @@ pub enum Kind {
     EventFd,
     /// A symbolic link itself, opened with `O_PATH`.
     Link,
+    /// A file whose content is made when it is opened: most of `/proc`.
+    Pseudo,
     /// Something without a file type.
     Other,
 }
@@ -65,6 +67,8 @@ enum Handle {
     Dir(Arc<Dir>),
     /// The descriptor is a placeholder opened with `O_PATH`, good for nothing.
     Node(NodeId, OwnedFd),
+    /// A memory file with the content, which nothing but our own functions changes.
+    Text(Text, OwnedFd),
 }
 
 /// An open file description.
@@ -136,6 +140,47 @@ impl OpenFile {
             position: AtomicU64::new(0),
             given: OFlags::empty(),
         })
+    }
+
+    /// An open file with a content of our making. `fd` is a memory file with it.
+    pub(super) fn pseudo(text: Text, fd: OwnedFd, flags: OFlags) -> OpenFile {
+        let path_only = flags.contains(OFlags::PATH);
+        let mode = flags & OFlags::RWMODE;
+        OpenFile {
+            handle: Handle::Text(text, fd),
+            kind: Kind::Pseudo,
+            origin: Origin::Shared,
+            read: !path_only && mode != OFlags::WRONLY,
+            write: !path_only && mode != OFlags::RDONLY,
+            path_only,
+            nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            memory: None,
+            mapped: OnceLock::new(),
+            position: AtomicU64::new(0),
+            given: OFlags::empty(),
+        }
+    }
+
+    /// What an open file of that kind tells of.
+    pub(super) fn text(&self) -> Option<Text> {
+        match self.handle {
+            Handle::Text(text, _) => Some(text),
+            Handle::Fd(_) | Handle::Dir(_) | Handle::Node(..) => None,
+        }
+    }
+
+    /// Whether it is in our own tree, and so without anything on the host behind it.
+    pub(super) fn is_synthetic(&self) -> bool {
+        matches!(self.handle, Handle::Node(..) | Handle::Text(..))
+    }
+
+    /// The access mode it was opened with.
+    pub(super) fn mode(&self) -> OFlags {
+        match (self.read, self.write) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            _ => OFlags::RDONLY,
+        }
     }
 
     /// The same, known as a file that only memory holds.
@@ -217,7 +262,7 @@ impl OpenFile {
     #[must_use]
     pub fn host_fd(&self) -> BorrowedFd<'_> {
         match &self.handle {
-            Handle::Fd(fd) | Handle::Node(_, fd) => fd.as_fd(),
+            Handle::Fd(fd) | Handle::Node(_, fd) | Handle::Text(_, fd) => fd.as_fd(),
             Handle::Dir(dir) => dir.as_fd(),
         }
     }
@@ -248,6 +293,15 @@ impl OpenFile {
         self.kind
     }
 
+    /// Whether it is `/dev/zero`, which is anonymous memory to whoever maps it.
+    #[must_use]
+    pub fn is_zero_device(&self) -> bool {
+        let zero = |stat: rustix::fs::Stat| {
+            (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 5)
+        };
+        self.kind == Kind::Memory && rustix::fs::fstat(self.host_fd()).is_ok_and(zero)
+    }
+
     /// Whether a read or write may have to wait for somebody else, for as long as they like:
     /// the caller should wait in a way that can be interrupted. Independent of
     /// [`OpenFile::nonblocking`].
@@ -264,6 +318,7 @@ impl OpenFile {
             | Kind::Directory
             | Kind::SyntheticDirectory
             | Kind::Memory
+            | Kind::Pseudo
             | Kind::Link => false,
         }
     }
@@ -290,6 +345,12 @@ impl OpenFile {
             let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
             return Ok(path | OFlags::DIRECTORY);
         }
+        if let Handle::Text(..) = self.handle {
+            let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
+            let mut flags = path | self.mode();
+            flags.set(OFlags::NONBLOCK, self.nonblocking());
+            return Ok(flags);
+        }
         let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
         flags.set(OFlags::NONBLOCK, self.nonblocking());
         if let Origin::Grant(_) = self.origin {
@@ -303,13 +364,6 @@ impl OpenFile {
         self.given = given & OURS;
     }
 
-    /// Whether it is `/dev/zero`.
-    #[must_use]
-    pub fn is_zero_device(&self) -> bool {
-        rustix::fs::fstat(self.host_fd())
-            .is_ok_and(|stat| self.kind == Kind::Memory && rustix::fs::minor(stat.st_rdev) == 5)
-    }
-
     /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
     pub(super) fn set_flags(&self, wanted: OFlags) -> Result<(), Errno> {
         let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
@@ -321,7 +375,7 @@ impl OpenFile {
                 (wanted & settable) | (now & OFlags::NONBLOCK)
             }
         };
-        if !matches!(self.handle, Handle::Node(..)) {
+        if !self.is_synthetic() {
             rustix::fs::fcntl_setfl(self.host_fd(), flags).map_err(host)?;
         }
         self.mark_nonblocking(wanted.contains(OFlags::NONBLOCK));
@@ -347,7 +401,7 @@ impl OpenFile {
     pub(super) fn node(&self) -> Option<NodeId> {
         match self.handle {
             Handle::Node(id, _) => Some(id),
-            Handle::Fd(_) | Handle::Dir(_) => None,
+            Handle::Fd(_) | Handle::Dir(_) | Handle::Text(..) => None,
         }
     }
 

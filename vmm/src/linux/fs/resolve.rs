@@ -3,7 +3,7 @@
 //! The usual path lies inside one grant and is resolved by a single `cap-std` call
 //! ([`Namespace::within`]). What that call refuses to judge (a `..` that climbs out of the
 //! directory it started from, an absolute link) goes to the slower walk in `walk`.
-//! A last component is never followed here: [`Namespace::lookup`] does that, one link at a
+//! A last component is never followed here: [`Files::lookup`] does that, one link at a
 //! time, for calls that want it.
 
 use std::ffi::OsStr;
@@ -15,9 +15,10 @@ use abi::Errno;
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::memory_dir::MemoryAt;
+use super::files::Files;
+use super::memory_dir::{MemoryAt, MemoryDir};
 use super::namespace::Namespace;
-use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
+use super::tree::{Child, GrantRoot, Leaf, Link, Mount, NodeId};
 use super::{PATH_MAX, confined, host};
 
 /// Linux follows this many links in one path and then gives `ELOOP`.
@@ -61,6 +62,37 @@ pub(super) enum Target {
     Memory(MemoryAt),
     /// No such entry, in a directory where none can be made.
     Absent,
+}
+
+/// How far the name space alone can follow a path.
+#[derive(Clone, Debug)]
+pub(super) enum Resolved {
+    At(Target),
+    /// Into a link of ours: what it leads to may be the process's affair. The rest of the path
+    /// goes on from there.
+    Through(Link, Vec<u8>),
+}
+
+impl Resolved {
+    /// The path goes through `link` and on by `rest`, which may be empty if a slash is all
+    /// that follows.
+    pub(super) fn through(link: Link, rest: &[&[u8]], slash: bool) -> Resolved {
+        let mut text = if rest.is_empty() { b".".to_vec() } else { rest.join(&b'/') };
+        if slash && !rest.is_empty() {
+            text.push(b'/');
+        }
+        Resolved::Through(link, text)
+    }
+}
+
+/// Where a link of ours leads.
+enum Leads {
+    /// To a path, from the root.
+    Path(Vec<u8>),
+    /// To a directory, by whatever name.
+    Directory(Base),
+    /// To something that is no directory and need not have a name.
+    File,
 }
 
 /// What an operation on one entry says.
@@ -146,41 +178,16 @@ pub(super) fn check(path: &[u8]) -> Result<(), Errno> {
 }
 
 impl Namespace {
-    /// The entry a path names, its last component not followed.
-    ///
-    /// # Errors
-    /// `ENOENT` for an empty path, `ENAMETOOLONG`, and Linux's errors of the way there.
-    pub(super) fn resolve(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
-        check(path)?;
-        self.resolve_text(base, path)
-    }
-
-    /// The place in a directory in memory that a path through the tree alone names.
-    pub(super) fn memory(&self, base: &Base, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
-        check(path)?;
-        let (parts, slash) = components(path);
-        let start = match base {
-            _ if path.starts_with(b"/") => NodeId::ROOT,
-            Base::Node(id) => *id,
-            Base::Host(..) => return Ok(None),
-        };
-        match self.through_tree(start, &parts, slash) {
-            Ok(Way::End(Target::Memory(at))) => Ok(Some(at)),
-            // Errors are for the call itself to find, in its own order.
-            _ => Ok(None),
-        }
-    }
-
-    /// Resolves without the limits that hold for a program's own paths.
-    pub(super) fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
-        let target = match self.resolve_anywhere(base, path) {
+    /// Resolves as far as the name space can alone.
+    fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Resolved, Errno> {
+        let resolved = match self.resolve_anywhere(base, path) {
             Err(_) if self.leads_off_limits(base, path) => return Err(Errno::EACCES),
             result => result?,
         };
-        if let Target::Host(at) = &target {
+        if let Resolved::At(Target::Host(at)) = &resolved {
             self.off_limits.check(at)?;
         }
-        Ok(target)
+        Ok(resolved)
     }
 
     /// Whether a path that cannot be resolved fails beyond the edge of a store: what is or is
@@ -194,7 +201,7 @@ impl Namespace {
         for count in (1..parts.len()).rev() {
             let way = parts.get(..count).unwrap_or_default().join(&b'/');
             match self.resolve_anywhere(base, &[start, &way, b"/."].concat()) {
-                Ok(Target::Host(at)) => return self.off_limits.check(&at).is_err(),
+                Ok(Resolved::At(Target::Host(at))) => return self.off_limits.check(&at).is_err(),
                 Ok(_) => return false,
                 // Shorter ones lead further.
                 Err(_) => {}
@@ -204,23 +211,54 @@ impl Namespace {
     }
 
     /// Resolves without a look at what is off limits.
-    fn resolve_anywhere(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
+    fn resolve_anywhere(&self, base: &Base, path: &[u8]) -> Result<Resolved, Errno> {
         let (parts, slash) = components(path);
         let root = Base::Node(NodeId::ROOT);
         let start = if path.starts_with(b"/") { &root } else { base };
         let (grant, dir, rest) = match start {
             Base::Host(grant, dir) => (grant.clone(), dir.clone(), parts.as_slice()),
             Base::Node(id) => match self.through_tree(*id, &parts, slash)? {
-                Way::End(target) => return Ok(target),
+                Way::End(end) => return Ok(end),
                 Way::Grant(grant, rest) => (grant.clone(), grant.dir.clone(), rest),
             },
         };
         if !self.tree.has_overlay(&grant)
             && let Some(at) = self.within(&grant, &dir, rest, slash)?
         {
-            return Ok(Target::Host(at));
+            return Ok(Resolved::At(Target::Host(at)));
         }
         self.walk(start, &parts, slash)
+    }
+
+    /// Where a path goes that keeps to the tree: to a name in a directory in memory, or into a
+    /// link of ours. `None` for all others, which are looked up in full.
+    fn within_tree(&self, base: &Base, path: &[u8]) -> Option<Resolved> {
+        let (parts, slash) = components(path);
+        let mut at = match base {
+            _ if path.starts_with(b"/") => NodeId::ROOT,
+            Base::Node(id) => *id,
+            Base::Host(..) => return None,
+        };
+        let mut rest = parts.as_slice();
+        while let Some((name, after)) = rest.split_first() {
+            match *name {
+                b"." => {}
+                b".." => at = self.tree.parent(at),
+                name => match self.child(at, name) {
+                    Some(Child::Dir(id)) => at = id,
+                    Some(Child::Leaf(Leaf::Link(link))) => {
+                        return Some(Resolved::through(link, after, slash));
+                    }
+                    Some(Child::Leaf(_)) => return None,
+                    None => {
+                        let end = after.is_empty() && !slash && name.len() <= 255;
+                        return self.tree.memory(at).and_then(|dir| in_memory(dir, name, end).ok());
+                    }
+                },
+            }
+            rest = after;
+        }
+        None
     }
 
     /// Walks the synthetic part of the tree up to its end or to the first grant.
@@ -235,27 +273,26 @@ impl Namespace {
                 return Ok(Way::Grant(grant.clone(), rest));
             }
             let Some((name, after)) = rest.split_first() else {
-                return Ok(Way::End(Target::Node(at)));
+                return Ok(Way::End(Resolved::At(Target::Node(at))));
             };
             match *name {
                 b"." => {}
-                b".." => at = self.tree.node(at).parent,
+                b".." => at = self.tree.parent(at),
                 name if name.len() > 255 => return Err(Errno::ENAMETOOLONG),
-                name => match self.tree.child(at, name) {
+                name => match self.child(at, name) {
                     Some(Child::Dir(id)) => at = id,
                     Some(Child::Leaf(leaf)) if after.is_empty() && !slash => {
-                        return Ok(Way::End(Target::Leaf(leaf)));
+                        return Ok(Way::End(Resolved::At(Target::Leaf(leaf))));
+                    }
+                    Some(Child::Leaf(Leaf::Link(link))) => {
+                        return Ok(Way::End(Resolved::through(link, after, slash)));
                     }
                     Some(Child::Leaf(_)) => return Err(Errno::ENOTDIR),
                     None if let Some(dir) = self.tree.memory(at) => {
-                        let there = MemoryAt { dir: dir.clone(), name: name.to_vec() };
-                        return match (after.is_empty() && !slash, there.exists()) {
-                            (true, _) => Ok(Way::End(Target::Memory(there))),
-                            (false, true) => Err(Errno::ENOTDIR),
-                            (false, false) => Err(Errno::ENOENT),
-                        };
+                        let end = after.is_empty() && !slash;
+                        return Ok(Way::End(in_memory(dir, name, end)?));
                     }
-                    None if after.is_empty() => return Ok(Way::End(Target::Absent)),
+                    None if after.is_empty() => return Ok(Way::End(Resolved::At(Target::Absent))),
                     None => return Err(Errno::ENOENT),
                 },
             }
@@ -295,10 +332,84 @@ impl Namespace {
         let grant = grant.clone();
         Ok(Some(HostAt { grant, dir, last }))
     }
+}
+
+impl Files {
+    /// The entry a path names, its last component not followed.
+    ///
+    /// # Errors
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`, and Linux's errors of the way there.
+    pub(super) fn resolve(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
+        check(path)?;
+        self.resolve_text(base, path)
+    }
+
+    /// Resolves without the limits that hold for a program's own paths.
+    pub(super) fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
+        let mut resolved = self.namespace.resolve_text(base, path)?;
+        for _ in 0..=MAX_LINKS {
+            let (link, rest) = match resolved {
+                Resolved::At(target) => return Ok(target),
+                Resolved::Through(link, rest) => (link, rest),
+            };
+            resolved = match self.leads(link)? {
+                Leads::Path(text) => {
+                    let text = [text.as_slice(), b"/", &rest].concat();
+                    self.namespace.resolve_text(&Base::Node(NodeId::ROOT), &text)?
+                }
+                Leads::Directory(base) => self.namespace.resolve_text(&base, &rest)?,
+                Leads::File => return Err(Errno::ENOTDIR),
+            };
+        }
+        Err(Errno::ELOOP)
+    }
+
+    /// The place in a directory in memory that a path through the tree alone names.
+    ///
+    /// # Errors
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`. Others are for the call itself to find, in its
+    /// own order.
+    pub(super) fn memory_at(&self, base: &Base, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
+        check(path)?;
+        let mut way = self.namespace.within_tree(base, path);
+        for _ in 0..=MAX_LINKS {
+            let (link, rest) = match way {
+                Some(Resolved::At(Target::Memory(at))) => return Ok(Some(at)),
+                Some(Resolved::Through(link, rest)) => (link, rest),
+                _ => return Ok(None),
+            };
+            way = match self.leads(link) {
+                Ok(Leads::Path(text)) => {
+                    let text = [text.as_slice(), b"/", &rest].concat();
+                    self.namespace.within_tree(&Base::Node(NodeId::ROOT), &text)
+                }
+                Ok(Leads::Directory(base)) => self.namespace.within_tree(&base, &rest),
+                Ok(Leads::File) | Err(_) => return Ok(None),
+            };
+        }
+        Ok(None)
+    }
+
+    fn leads(&self, link: Link) -> Result<Leads, Errno> {
+        Ok(match link {
+            Link::Root => Leads::Directory(Base::Node(NodeId::ROOT)),
+            Link::Cwd => Leads::Directory(self.cwd()),
+            Link::Exe => Leads::File,
+            Link::Descriptor(fd) => match self.descriptor(fd)?.base() {
+                Ok(base) => Leads::Directory(base),
+                Err(_) => Leads::File,
+            },
+            Link::ProcSelf | Link::ThreadSelf | Link::Mounts => {
+                Leads::Path([b"/proc/".as_slice(), &self.link_text(link)?].concat())
+            }
+            Link::DevFd | Link::Standard(_) => Leads::Path(self.link_text(link)?),
+        })
+    }
 
     /// Runs `operation` on the entry a path names, following links at its end as long as
     /// the operation asks for it. The operation is told whether links are to be followed:
-    /// `follow`, or a slash at the end of the path.
+    /// `follow`, or a slash at the end of the path. A link of ours to something without a
+    /// name is what is found then.
     ///
     /// # Errors
     /// Those of resolution and of the operation; `ELOOP` after too many links.
@@ -312,9 +423,17 @@ impl Namespace {
         let mut target = self.resolve(base, path)?;
         for _ in 0..=MAX_LINKS {
             let at = match target {
-                Target::Leaf(Leaf::Exe) if follow => {
-                    let exe = self.exe.as_deref().ok_or(Errno::ENOENT)?;
-                    target = self.resolve_text(&Base::Node(NodeId::ROOT), exe)?;
+                Target::Leaf(Leaf::Link(link)) if follow => {
+                    target = match self.leads(link)? {
+                        Leads::Path(text) => self.resolve_text(&Base::Node(NodeId::ROOT), &text)?,
+                        Leads::Directory(Base::Node(id)) => Target::Node(id),
+                        Leads::Directory(Base::Host(grant, dir)) => {
+                            let at = HostAt { grant, dir, last: Last::Dot };
+                            self.namespace.off_limits.check(&at)?;
+                            Target::Host(at)
+                        }
+                        Leads::File => return Ok(Found::Leaf(Leaf::Link(link))),
+                    };
                     continue;
                 }
                 Target::Leaf(leaf) => return Ok(Found::Leaf(leaf)),
@@ -342,9 +461,19 @@ impl Namespace {
     }
 }
 
+/// A name in a directory in memory; only where it is the `end` of a path can it be a file.
+pub(super) fn in_memory(dir: &Arc<MemoryDir>, name: &[u8], end: bool) -> Result<Resolved, Errno> {
+    let there = MemoryAt { dir: dir.clone(), name: name.to_vec() };
+    match (end, there.exists()) {
+        (true, _) => Ok(Resolved::At(Target::Memory(there))),
+        (false, true) => Err(Errno::ENOTDIR),
+        (false, false) => Err(Errno::ENOENT),
+    }
+}
+
 /// How far the synthetic tree leads.
 enum Way<'p> {
-    End(Target),
+    End(Resolved),
     /// Into a grant, with these components left.
     Grant(Arc<GrantRoot>, &'p [&'p [u8]]),
 }

@@ -1,8 +1,10 @@
 //! The part of the guest's tree that exists only in our heads: where grants hang, the
-//! directories above them, `/dev` with `/dev/shm`, and `/proc/self/exe`.
+//! directories above them, `/dev` with `/dev/shm`, `/proc` and `/sys`.
 //!
-//! A tree is built once and never changes, so a [`NodeId`] stays good for ever. Nothing
-//! here touches the host.
+//! A tree is built once and never changes, so a [`NodeId`] stays good for ever. Directories
+//! that come and go with a process or a thread are one node each, a template; whose directory
+//! it is stands in the id. What they are called, and whether they are there, is the business
+//! of `namespace`. Nothing here touches the host.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,14 +34,41 @@ impl GrantRoot {
 
 /// A directory of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(u32);
+pub(super) struct NodeId {
+    index: u32,
+    /// Whose it is, for a directory at or below `task/TID`; else 0.
+    tid: i32,
+}
 
 impl NodeId {
-    pub(super) const ROOT: NodeId = NodeId(0);
+    pub(super) const ROOT: NodeId = NodeId::at(0);
+    /// The directory of the process in `/proc`.
+    pub(super) const PROCESS: NodeId = NodeId::at(1);
+    /// The template of a thread's directory.
+    const TASK: NodeId = NodeId::at(2);
+
+    const fn at(index: u32) -> NodeId {
+        NodeId { index, tid: 0 }
+    }
+
+    /// The directory of a thread.
+    pub(super) fn task(tid: i32) -> NodeId {
+        NodeId { tid, ..NodeId::TASK }
+    }
+
+    /// Whether it is the directory of a thread, and not one below it.
+    pub(super) fn is_task(self) -> bool {
+        self.index == NodeId::TASK.index
+    }
+
+    /// The thread whose directory it is or lies in.
+    pub(super) fn thread(self) -> Option<i32> {
+        (self.tid != 0).then_some(self.tid)
+    }
 
     /// The inode number shown to the program; never zero, which would mean "deleted".
     pub(super) fn ino(self) -> u64 {
-        u64::from(self.0) + 1
+        (u64::from(self.tid.unsigned_abs()) << 16) | (u64::from(self.index) + 1)
     }
 }
 
@@ -53,8 +82,14 @@ pub(super) enum Mount {
     Through,
     /// A granted directory, with our children on top.
     Grant(Arc<GrantRoot>),
-    /// `/dev/fd`: the open descriptors.
+    /// `/proc`: its children, and the directory of the process.
+    Processes,
+    /// `/proc/self/task`: the threads.
+    Tasks,
+    /// `/proc/self/fd`: the open descriptors.
     Descriptors,
+    /// `/proc/self/fdinfo`: a file on each of them.
+    DescriptorInfo,
     /// `/dev/shm`: files in memory, unless a grant takes the place.
     Memory(Arc<MemoryDir>),
 }
@@ -87,10 +122,43 @@ impl Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaf {
     Device(Device),
-    /// `/proc/self/exe`.
+    Link(Link),
+    Text(Text),
+    /// The program's own file at its own path, where no grant shows it.
+    Program,
+}
+
+/// A symbolic link of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// `/proc/self/exe`: the program's file, whether or not its path leads anywhere.
     Exe,
-    /// `/dev/stdin`, `/dev/fd/7`: whatever that descriptor refers to.
+    /// `/proc/self/cwd`.
+    Cwd,
+    /// `/proc/self/root`.
+    Root,
+    /// `/proc/self/fd/7`: whatever that descriptor refers to.
     Descriptor(u32),
+    /// `/proc/self`.
+    ProcSelf,
+    /// `/proc/thread-self`.
+    ThreadSelf,
+    /// `/proc/mounts`.
+    Mounts,
+    /// `/dev/fd`.
+    DevFd,
+    /// `/dev/stdin` and its like.
+    Standard(u32),
+}
+
+/// A file whose content is made when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    /// A row of the table of such files, and the thread it is to tell of where it lies in a
+    /// thread's directory.
+    Row(u16, Option<i32>),
+    /// `fdinfo` of a descriptor.
+    DescriptorInfo(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,10 +169,10 @@ pub(super) enum Child {
 
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) parent: NodeId,
-    /// The absolute guest path; empty for the root.
-    pub(super) path: Vec<u8>,
-    pub(super) children: BTreeMap<Vec<u8>, Child>,
+    parent: u32,
+    /// Its name in its parent; of templates, nothing.
+    pub(super) name: Vec<u8>,
+    children: BTreeMap<Vec<u8>, Child>,
     pub(super) mount: Mount,
 }
 
@@ -116,18 +184,54 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// The tree without grants.
-    pub(super) fn new() -> Tree {
-        let mut tree = Tree {
-            root: Node {
-                parent: NodeId::ROOT,
-                path: Vec::new(),
-                children: BTreeMap::new(),
-                mount: Mount::Synthetic,
-            },
-            others: Vec::new(),
+    /// The tree without grants. `files` are the paths of the files whose content is made
+    /// when they are opened; where one has `#` for a component, it is a file of the process
+    /// and of each of its threads.
+    pub(super) fn new(files: impl Iterator<Item = &'static str>) -> Tree {
+        let root = Node {
+            parent: NodeId::ROOT.index,
+            name: Vec::new(),
+            children: BTreeMap::new(),
+            mount: Mount::Synthetic,
         };
-        let dev = tree.child_or_new(NodeId::ROOT, b"dev");
+        let mut tree = Tree { root, others: Vec::new() };
+        // In the order of the constants above. Their parents are set right away.
+        let process = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
+        let task = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
+        let proc = tree.child_or_new(NodeId::ROOT, b"proc");
+        tree.node_mut(proc).mount = Mount::Processes;
+        tree.node_mut(process).parent = proc.index;
+        let tasks = tree.child_or_new(process, b"task");
+        tree.node_mut(tasks).mount = Mount::Tasks;
+        tree.node_mut(task).parent = tasks.index;
+        for of in [process, task] {
+            let fds = tree.child_or_new(of, b"fd");
+            tree.node_mut(fds).mount = Mount::Descriptors;
+            let infos = tree.child_or_new(of, b"fdinfo");
+            tree.node_mut(infos).mount = Mount::DescriptorInfo;
+            for (name, link) in [("exe", Link::Exe), ("cwd", Link::Cwd), ("root", Link::Root)] {
+                tree.add_leaf(of, name.as_bytes(), Leaf::Link(link));
+            }
+        }
+        tree.add_leaf(proc, b"self", Leaf::Link(Link::ProcSelf));
+        tree.add_leaf(proc, b"thread-self", Leaf::Link(Link::ThreadSelf));
+        tree.add_leaf(proc, b"mounts", Leaf::Link(Link::Mounts));
+        for (row, path) in (0..).zip(files) {
+            let leaf = Leaf::Text(Text::Row(row, None));
+            match path.strip_prefix("/proc/#/") {
+                Some(name) => {
+                    tree.add_leaf(process, name.as_bytes(), leaf);
+                    tree.add_leaf(task, name.as_bytes(), leaf);
+                }
+                None => tree.add_at(path.as_bytes(), leaf),
+            }
+        }
+        tree.add_devices();
+        tree
+    }
+
+    fn add_devices(&mut self) {
+        let dev = self.child_or_new(NodeId::ROOT, b"dev");
         for (name, device) in [
             ("null", Device::Null),
             ("zero", Device::Zero),
@@ -136,19 +240,38 @@ impl Tree {
             ("urandom", Device::Urandom),
             ("tty", Device::Tty),
         ] {
-            tree.add_leaf(dev, name, Leaf::Device(device));
+            self.add_leaf(dev, name.as_bytes(), Leaf::Device(device));
         }
         for (fd, name) in (0..).zip(["stdin", "stdout", "stderr"]) {
-            tree.add_leaf(dev, name, Leaf::Descriptor(fd));
+            self.add_leaf(dev, name.as_bytes(), Leaf::Link(Link::Standard(fd)));
         }
-        let fds = tree.child_or_new(dev, b"fd");
-        tree.node_mut(fds).mount = Mount::Descriptors;
-        let shm = tree.child_or_new(dev, b"shm");
-        tree.node_mut(shm).mount = Mount::Memory(Arc::default());
-        let proc = tree.child_or_new(NodeId::ROOT, b"proc");
-        let this = tree.child_or_new(proc, b"self");
-        tree.add_leaf(this, "exe", Leaf::Exe);
-        tree
+        self.add_leaf(dev, b"fd", Leaf::Link(Link::DevFd));
+        let shm = self.child_or_new(dev, b"shm");
+        self.node_mut(shm).mount = Mount::Memory(Arc::default());
+    }
+
+    /// Puts a leaf at an absolute path, with the directories above it.
+    fn add_at(&mut self, path: &[u8], leaf: Leaf) {
+        let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let (above, name) = path.split_at(slash);
+        if let Some(above) = self.make(above) {
+            self.add_leaf(above, name.strip_prefix(b"/").unwrap_or(name), leaf);
+        }
+    }
+
+    /// Puts the program's own file at its path, unless a grant, or something that is there
+    /// already, decides what is found on the way.
+    pub(super) fn add_program(&mut self, path: &[u8]) {
+        let mut at = NodeId::ROOT;
+        for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            let free = matches!(self.node(at).mount, Mount::Synthetic);
+            match self.child(at, name) {
+                _ if !free => return,
+                Some(Child::Dir(id)) => at = id,
+                Some(Child::Leaf(_)) => return,
+                None => return self.add_at(path, Leaf::Program),
+            }
+        }
     }
 
     /// The node of an absolute guest path, made with the nodes above it where missing.
@@ -171,30 +294,70 @@ impl Tree {
         let node = self.node_mut(grant.node);
         let free = matches!(node.mount, Mount::Synthetic | Mount::Through | Mount::Memory(_));
         if free {
+            let whole = grant.node == NodeId::ROOT;
             node.mount = Mount::Grant(grant);
+            if whole && let Some(Child::Dir(sys)) = self.child(NodeId::ROOT, b"sys") {
+                self.show_through(sys);
+            }
         }
         free
+    }
+
+    /// What was granted shows below our own files. For `/sys` alone: it tells of hardware, of
+    /// which a program that is granted all of the host is to see what there is.
+    fn show_through(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        if let Mount::Synthetic = node.mount {
+            node.mount = Mount::Through;
+        }
+        let below: Vec<Child> = node.children.values().copied().collect();
+        for child in below {
+            if let Child::Dir(id) = child {
+                self.show_through(id);
+            }
+        }
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node {
         // Ids come from this tree only, and no node is ever removed; the root stands in
         // for the impossible, so that nothing here can panic.
-        id.0.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.root)
+        id.index
+            .checked_sub(1)
+            .and_then(|index| self.others.get(index as usize))
+            .unwrap_or(&self.root)
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        id.0.checked_sub(1)
+        id.index
+            .checked_sub(1)
             .and_then(|index| self.others.get_mut(index as usize))
             .unwrap_or(&mut self.root)
     }
 
-    /// The child of that name, `.` and `..` excepted.
+    /// The fixed child of that name, `.` and `..` excepted.
     pub(super) fn child(&self, id: NodeId, name: &[u8]) -> Option<Child> {
-        let node = self.node(id);
-        if let Mount::Descriptors = node.mount {
-            return descriptor(name).map(|fd| Child::Leaf(Leaf::Descriptor(fd)));
-        }
-        node.children.get(name).copied()
+        self.node(id).children.get(name).map(|child| child.of(id))
+    }
+
+    /// All fixed children, by name.
+    pub(super) fn children(&self, id: NodeId) -> impl Iterator<Item = (&[u8], Child)> {
+        let children = self.node(id).children.iter();
+        children.map(move |(name, child)| (name.as_slice(), child.of(id)))
+    }
+
+    /// The directory above.
+    pub(super) fn parent(&self, id: NodeId) -> NodeId {
+        let tid = if id.is_task() { 0 } else { id.tid };
+        NodeId { index: self.node(id).parent, tid }
+    }
+
+    /// The granted directories.
+    pub(super) fn grants(&self) -> impl Iterator<Item = &Arc<GrantRoot>> {
+        let nodes = std::iter::once(&self.root).chain(&self.others);
+        nodes.filter_map(|node| match &node.mount {
+            Mount::Grant(grant) => Some(grant),
+            _ => None,
+        })
     }
 
     /// The directory in memory that hangs at a node.
@@ -215,30 +378,44 @@ impl Tree {
         if let Some(Child::Dir(id)) = self.child(parent, name) {
             return id;
         }
-        let above = self.node(parent);
-        let mount = match above.mount {
+        let mount = match self.node(parent).mount {
             Mount::Grant(_) | Mount::Through => Mount::Through,
-            Mount::Synthetic | Mount::Descriptors | Mount::Memory(_) => Mount::Synthetic,
+            _ => Mount::Synthetic,
         };
-        let mut path = above.path.clone();
-        path.push(b'/');
-        path.extend_from_slice(name);
-        self.others.push(Node { parent, path, children: BTreeMap::new(), mount });
-        let id = NodeId(u32::try_from(self.others.len()).unwrap_or(0));
-        let children = &mut self.node_mut(parent).children;
-        children.insert(name.to_vec(), Child::Dir(id));
+        let id = self.add(parent, name, mount);
+        self.node_mut(parent).children.insert(name.to_vec(), Child::Dir(id));
         id
     }
 
-    fn add_leaf(&mut self, parent: NodeId, name: &str, leaf: Leaf) {
-        let children = &mut self.node_mut(parent).children;
-        children.insert(name.as_bytes().to_vec(), Child::Leaf(leaf));
+    /// A new node that is nobody's child yet.
+    fn add(&mut self, parent: NodeId, name: &[u8], mount: Mount) -> NodeId {
+        let name = name.to_vec();
+        self.others.push(Node { parent: parent.index, name, children: BTreeMap::new(), mount });
+        NodeId::at(u32::try_from(self.others.len()).unwrap_or(0))
+    }
+
+    fn add_leaf(&mut self, parent: NodeId, name: &[u8], leaf: Leaf) {
+        self.node_mut(parent).children.insert(name.to_vec(), Child::Leaf(leaf));
     }
 }
 
-/// The descriptor a name in `/dev/fd` stands for: decimal without sign or leading zeros.
-fn descriptor(name: &[u8]) -> Option<u32> {
+impl Child {
+    /// As seen in the directory `parent`: a thread's children are that thread's.
+    fn of(self, parent: NodeId) -> Child {
+        match self {
+            Child::Dir(id) => Child::Dir(NodeId { tid: parent.tid, ..id }),
+            Child::Leaf(Leaf::Text(Text::Row(row, _))) => {
+                Child::Leaf(Leaf::Text(Text::Row(row, parent.thread())))
+            }
+            other => other,
+        }
+    }
+}
+
+/// The number a name in `/proc` or `/proc/self/fd` stands for: decimal without sign or leading
+/// zeros.
+pub(super) fn number(name: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(name).ok()?;
-    let fd: u32 = text.parse().ok()?;
-    (fd.to_string() == text).then_some(fd)
+    let number: u32 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }

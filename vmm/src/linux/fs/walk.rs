@@ -17,8 +17,8 @@ use abi::Errno;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 
 use super::namespace::Namespace;
-use super::resolve::{Base, HostAt, Last, MAX_LINKS, Target, components};
-use super::tree::{Child, GrantRoot, Mount, NodeId};
+use super::resolve::{Base, HostAt, Last, MAX_LINKS, Resolved, Target, components, in_memory};
+use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
 use super::{confined, host};
 
 /// One directory the walk came through.
@@ -37,7 +37,12 @@ enum Down {
 
 impl Namespace {
     /// Resolves `parts` from `start`; the last component is not followed.
-    pub(super) fn walk(&self, start: &Base, parts: &[&[u8]], slash: bool) -> Result<Target, Errno> {
+    pub(super) fn walk(
+        &self,
+        start: &Base,
+        parts: &[&[u8]],
+        slash: bool,
+    ) -> Result<Resolved, Errno> {
         let mut stack = self.stack_of(start)?;
         let mut todo: VecDeque<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
         let mut links = 0;
@@ -54,10 +59,14 @@ impl Namespace {
                 }
                 name => {
                     let here = stack.last().ok_or(Errno::EIO)?;
-                    let child = here.node.and_then(|id| self.tree.child(id, name));
+                    let child = here.node.and_then(|id| self.child(id, name));
                     let next = match child {
                         Some(Child::Leaf(leaf)) if end && !slash => {
-                            return Ok(Target::Leaf(leaf));
+                            return Ok(Resolved::At(Target::Leaf(leaf)));
+                        }
+                        Some(Child::Leaf(Leaf::Link(link))) => {
+                            let rest: Vec<&[u8]> = todo.iter().map(Vec::as_slice).collect();
+                            return Ok(Resolved::through(link, &rest, slash));
                         }
                         Some(Child::Leaf(_)) => return Err(Errno::ENOTDIR),
                         Some(Child::Dir(id)) => Some(self.enter(here, id, name)?),
@@ -69,11 +78,11 @@ impl Namespace {
                             Last::Root
                         }
                         (None, Some((grant, dir))) if end => {
-                            return Ok(Target::Host(HostAt {
+                            return Ok(Resolved::At(Target::Host(HostAt {
                                 grant: grant.clone(),
                                 dir: dir.clone(),
                                 last: Last::Name { name: part, slash },
-                            }));
+                            })));
                         }
                         (None, Some((grant, dir))) => {
                             match down(dir, name)? {
@@ -97,17 +106,22 @@ impl Namespace {
                             Last::Dot
                         }
                         (None, None) if name.len() > 255 => return Err(Errno::ENAMETOOLONG),
-                        (None, None) if end => return Ok(Target::Absent),
+                        (None, None)
+                            if let Some(dir) = here.node.and_then(|id| self.tree.memory(id)) =>
+                        {
+                            return in_memory(dir, name, end && !slash);
+                        }
+                        (None, None) if end => return Ok(Resolved::At(Target::Absent)),
                         (None, None) => return Err(Errno::ENOENT),
                     }
                 }
             };
         }
         let here = stack.pop().ok_or(Errno::EIO)?;
-        Ok(match here {
+        Ok(Resolved::At(match here {
             Position { host: Some((grant, dir)), .. } => Target::Host(HostAt { grant, dir, last }),
             Position { node, .. } => Target::Node(node.unwrap_or(NodeId::ROOT)),
-        })
+        }))
     }
 
     /// The position of a child node of the tree, seen from `here`.
@@ -134,12 +148,12 @@ impl Namespace {
         };
         let mut stack = vec![Position { node: Some(NodeId::ROOT), host: root }];
         let path = match base {
-            Base::Node(id) => self.tree.node(*id).path.clone(),
+            Base::Node(id) => self.path(*id),
             Base::Host(grant, dir) => self.path_of(grant, dir)?,
         };
         for name in components(&path).0 {
             let here = stack.last().ok_or(Errno::EIO)?;
-            let child = here.node.and_then(|id| self.tree.child(id, name));
+            let child = here.node.and_then(|id| self.child(id, name));
             let next = match (child, &here.host) {
                 (Some(Child::Dir(id)), _) => self.enter(here, id, name)?,
                 (None, Some((grant, dir))) => match down(dir, name)? {
@@ -186,7 +200,7 @@ impl Namespace {
                 return Err(Errno::ENOENT);
             }
         }
-        let mut out = self.tree.node(grant.node).path.clone();
+        let mut out = self.path(grant.node);
         for name in rest {
             out.push(b'/');
             out.extend_from_slice(name);
@@ -225,7 +239,7 @@ fn same(a: &Dir, b: &Dir) -> Result<bool, Errno> {
 }
 
 /// The host path of an open directory, as the host kernel names it now.
-fn host_path(dir: &Dir) -> Result<Vec<u8>, Errno> {
+pub(super) fn host_path(dir: &Dir) -> Result<Vec<u8>, Errno> {
     let link = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
     let text = std::fs::read_link(link).map_err(|error: io::Error| confined(&error))?;
     Ok(text.into_os_string().into_vec())

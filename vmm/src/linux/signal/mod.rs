@@ -99,6 +99,27 @@ impl SignalActions {
         self.get(signal).handler > SIG_IGN
     }
 
+    fn set_of(&self, wanted: impl Fn(u64) -> bool) -> u64 {
+        let actions = *locked(&self.actions);
+        let signals = (1..).zip(actions).filter(|(_, action)| wanted(action.handler));
+        signals.fold(0, |set, (signal, _)| set | bit(signal))
+    }
+
+    /// The signals with a handler.
+    pub(super) fn handled_set(&self) -> u64 {
+        self.set_of(|handler| handler > SIG_IGN)
+    }
+
+    /// The signals the program ignores.
+    pub(super) fn ignored_set(&self) -> u64 {
+        self.set_of(|handler| handler == SIG_IGN)
+    }
+
+    /// The signals pending for the process as a whole.
+    pub(super) fn pending_set(&self) -> u64 {
+        self.pending.set()
+    }
+
     fn is_ignored(&self, signal: i32) -> bool {
         let handler = self.get(signal).handler;
         handler == SIG_IGN || (handler == SIG_DFL && ignored_by_default(signal))
@@ -132,8 +153,14 @@ impl ThreadSignals {
         self.kicked.load(Ordering::Relaxed)
     }
 
-    fn mask(&self) -> u64 {
+    /// The signals it blocks.
+    pub(super) fn mask(&self) -> u64 {
         self.mask.load(Ordering::Relaxed)
+    }
+
+    /// The signals pending for it alone.
+    pub(super) fn pending_set(&self) -> u64 {
+        self.pending.set()
     }
 
     fn awaited(&self) -> u64 {

@@ -149,3 +149,50 @@ fn what_is_stored_is_charged_until_the_last_name_and_descriptor_are_gone() {
     assert_eq!(files.sendfile(to, from, None, len), Ok(2 * PAGE_SIZE as usize));
     assert_eq!(ledger.total(), 4 * PAGE_SIZE);
 }
+
+#[test]
+fn a_file_opened_once_more_by_its_descriptor_is_charged_as_before() {
+    let files = files(&[], "/");
+    let ledger = Arc::new(MemoryLedger::default());
+    ledger.begin(8 * PAGE_SIZE);
+    files.charge_to(ledger.clone());
+    let nameless = files.memfd_create(b"x", 0).unwrap();
+    let named = open(&files, "/dev/shm/a", NEW).unwrap();
+    for fd in [nameless, named] {
+        let again = open(&files, &format!("/proc/self/fd/{fd}"), libc::O_RDWR).unwrap();
+        assert_eq!(files.fallocate(again, 0, 0, 9 * PAGE_SIZE as i64), Err(Errno::ENOSPC));
+        files.fallocate(again, 0, 0, 4 * PAGE_SIZE as i64).unwrap();
+        files.close(fd).unwrap();
+        assert_eq!(ledger.total(), 4 * PAGE_SIZE);
+        let cut = format!("/proc/self/fd/{again}");
+        let cut = open(&files, &cut, libc::O_RDWR | libc::O_TRUNC).unwrap();
+        assert_eq!(ledger.total(), 0);
+        files.close(cut).unwrap();
+        files.close(again).unwrap();
+    }
+}
+
+#[test]
+fn the_directory_is_the_runs_own_by_every_way_that_leads_there() {
+    let host = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(host.path().join("dev/shm")).unwrap();
+    for grants in [vec![], vec![grant(host.path(), "/", Access::ReadWrite)]] {
+        let files = files(&grants, "/");
+        create(&files, "/dev/shm/a", "one");
+        let dir = open(&files, "/dev/shm", libc::O_DIRECTORY).unwrap();
+        let by_descriptor = format!("/dev/fd/{dir}/a");
+        let ways = ["/dev/../dev/shm/./a", "/proc/self/root/dev/shm/a", by_descriptor.as_str()];
+        for way in ways {
+            assert_eq!(read(&files, way).unwrap(), "one", "{way}");
+            assert_eq!(files.readlinkat(CWD, way.as_bytes(), 100), Err(Errno::EINVAL), "{way}");
+            assert_eq!(links(&files, way), 1, "{way}");
+        }
+        create(&files, "/proc/self/root/dev/shm/b", "two");
+        assert_eq!(read(&files, "/dev/shm/b").unwrap(), "two");
+        rename(&files, "/dev/shm/b", &by_descriptor, 0).unwrap();
+        assert_eq!(read(&files, "/dev/shm/a").unwrap(), "two");
+        files.unlinkat(dir, b"a", 0).unwrap();
+        assert_eq!(names(&files, dir), [".", ".."]);
+        assert_eq!(std::fs::read_dir(host.path().join("dev/shm")).unwrap().count(), 0);
+    }
+}

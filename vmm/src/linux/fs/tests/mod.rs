@@ -8,14 +8,18 @@ mod escapes;
 mod memory;
 mod off_limits;
 mod parity;
+mod proc;
 mod random;
 mod read_only;
 mod set_id;
 mod tree;
+mod xattr;
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use abi::Errno;
 use tempfile::TempDir;
@@ -38,24 +42,40 @@ fn null() -> OwnedFd {
     std::fs::File::options().read(true).write(true).open("/dev/null").unwrap().into()
 }
 
+fn namespace(grants: &[Grant]) -> Namespace {
+    Namespace::new(grants, Some(Path::new("/w/program")), OffLimits::none()).unwrap()
+}
+
+/// What `/proc/self/exe` is a link to.
+fn program() -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"the program").unwrap();
+    file
+}
+
 fn files(grants: &[Grant], cwd: &str) -> Files {
-    files_without(grants, cwd, OffLimits::none())
+    files_with(namespace(grants), cwd)
 }
 
 fn files_without(grants: &[Grant], cwd: &str, off_limits: OffLimits) -> Files {
+    let namespace = Namespace::new(grants, Some(Path::new("/w/program")), off_limits).unwrap();
+    files_with(namespace, cwd)
+}
+
+fn files_with(namespace: Namespace, cwd: &str) -> Files {
     // Once for the whole process; every test wants it zero.
     static UMASK: Once = Once::new();
     UMASK.call_once(|| {
         take_over_umask();
     });
-    let namespace = Namespace::new(grants, Some(Path::new("/w/program")), off_limits).unwrap();
     Files::new(namespace, [null(), null(), null()], Path::new(cwd), 0o022).unwrap()
 }
 
 impl World {
     fn with(access: Access) -> World {
         let host = tempfile::tempdir().unwrap();
-        let files = files(&[grant(host.path(), "/w", access)], "/w");
+        let grants = [grant(host.path(), "/w", access)];
+        let files = files_with(namespace(&grants).with_executable(Arc::new(program())), "/w");
         World { host, files }
     }
 

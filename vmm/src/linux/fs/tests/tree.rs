@@ -5,7 +5,7 @@ use abi::Errno;
 use super::super::{Access, Files, FilesError, Grant, GrantError, Namespace, NamespaceError};
 use super::{CWD, OffLimits, World, files, grant, null, open, read};
 
-fn names(files: &Files, path: &str) -> Vec<String> {
+pub(super) fn names(files: &Files, path: &str) -> Vec<String> {
     let fd = open(files, path, libc::O_DIRECTORY).unwrap();
     let mut bytes = files.getdents64(fd, 4096).unwrap();
     files.close(fd).unwrap();
@@ -58,7 +58,7 @@ fn the_root_lists_what_leads_to_the_grants_and_nothing_else() {
         grant(dir.path(), "/a/d", Access::ReadOnly),
     ];
     let files = files(&grants, "/");
-    assert_eq!(names(&files, "/"), [".", "..", "a", "dev", "proc"]);
+    assert_eq!(names(&files, "/"), [".", "..", "a", "dev", "proc", "sys"]);
     assert_eq!(names(&files, "a"), [".", "..", "b", "d"]);
     assert_eq!(names(&files, "a/b/c/.."), [".", "..", "c"]);
     assert_eq!(names(&files, "a/d"), [".", "..", "f"]);
@@ -173,8 +173,11 @@ fn devices_and_the_programs_own_path_are_there() {
     let exe = "/proc/self/exe";
     assert_eq!(w.files.readlinkat(CWD, exe.as_bytes(), 4).unwrap(), b"/w/p");
     assert_eq!(stat(exe, 0x100).unwrap().mode & libc::S_IFMT, libc::S_IFLNK);
-    assert_eq!(stat(exe, 0).unwrap().size, 3);
-    assert_eq!(read(&w.files, exe).unwrap(), "elf");
+    // The program that runs, whatever lies at its path by now.
+    assert_eq!(stat(exe, 0).unwrap().size, 11);
+    assert_eq!(read(&w.files, exe).unwrap(), "the program");
+    assert_eq!(read(&w.files, "/w/program").unwrap(), "elf");
+    assert_eq!(w.open(exe, libc::O_RDWR), Err(Errno::ETXTBSY));
     assert_eq!(names(&w.files, "/dev/fd"), [".", "..", "0", "1", "2", "3"]);
     assert_eq!(stat("/dev/fd/77", 0), Err(Errno::ENOENT));
     assert_eq!(stat("/dev/fd/01", 0), Err(Errno::ENOENT));

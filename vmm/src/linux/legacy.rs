@@ -1,0 +1,121 @@
+//! File calls that newer ones have replaced, and some that only look: all in terms of the
+//! functions that serve the newer ones.
+
+use abi::Errno;
+
+use super::fs::Times;
+use super::{CallResult, value};
+use crate::process::ThreadCtx;
+
+type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
+type Args<'a> = &'a [u64; 6];
+
+/// More than this at a time is not worth the buffer.
+const ROOM_MAX: u64 = 64 << 10;
+
+/// `getdents(2)`: the records of `getdents64`, whose type is in the last byte and not before
+/// the name. Both kinds have the same length.
+pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    let room = u64::from(a[2] as u32).min(ROOM_MAX);
+    let write = crate::space::Access::Write;
+    if room > 0 && !ctx.user().is_accessible(a[1], room, write) {
+        ctx.process.files.get(a[0] as i32)?;
+        return Err(Errno::EFAULT.into());
+    }
+    let mut bytes = ctx.process.files.getdents64(a[0] as i32, room as usize)?;
+    let mut rest = bytes.as_mut_slice();
+    while let Some(&[low, high]) = rest.get(16..18) {
+        let len = usize::from(u16::from_le_bytes([low, high]));
+        let Some((record, after)) = rest.split_at_mut_checked(len) else { break };
+        if let Some(tail) = record.get_mut(18..) {
+            tail.rotate_left(1);
+        }
+        rest = after;
+    }
+    ctx.user().copy_out(a[1], &bytes)?;
+    value(bytes.len() as u64)
+}
+
+/// `sync(2)`: of what the program could have changed, not of the whole host.
+pub(super) fn sync(ctx: Ctx<'_, '_>, _: Args<'_>) -> CallResult {
+    ctx.process.files.sync();
+    value(0)
+}
+
+/// Access and modification time, if `at` points to any: pairs of words that `nanoseconds`
+/// scales the second one of.
+fn times(
+    ctx: &ThreadCtx<'_>,
+    at: u64,
+    words: [u64; 4],
+    nanoseconds: fn(i64) -> Option<i64>,
+) -> Result<Option<Times>, Errno> {
+    if at == 0 {
+        return Ok(None);
+    }
+    let word = |index: u64| match index {
+        u64::MAX => Ok(0),
+        index => ctx.user().read_u64(at + index * 8).map(u64::cast_signed),
+    };
+    let [a_sec, a_part, m_sec, m_part] = words;
+    let mut times = super::fs::parse_times(&[0; super::fs::TIMES_LEN]);
+    times.last_access.tv_sec = word(a_sec)?;
+    times.last_access.tv_nsec = nanoseconds(word(a_part)?).ok_or(Errno::EINVAL)?;
+    times.last_modification.tv_sec = word(m_sec)?;
+    times.last_modification.tv_nsec = nanoseconds(word(m_part)?).ok_or(Errno::EINVAL)?;
+    Ok(Some(times))
+}
+
+/// `utime(2)`: whole seconds.
+pub(super) fn utime(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    let times = times(ctx, a[1], [0, u64::MAX, 1, u64::MAX], Some)?;
+    let path = ctx.user().read_path(a[0])?;
+    ctx.process.files.utimensat(libc::AT_FDCWD, Some(&path), times, 0)?;
+    value(0)
+}
+
+/// `futimesat(2)`: microseconds, and a descriptor's own times without a path.
+pub(super) fn futimesat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    let micro = |part: i64| (0..1_000_000).contains(&part).then(|| part * 1000);
+    let times = times(ctx, a[2], [0, 1, 2, 3], micro)?;
+    let path = if a[1] == 0 { None } else { Some(ctx.user().read_path(a[1])?) };
+    ctx.process.files.utimensat(a[0] as i32, path.as_deref(), times, 0)?;
+    value(0)
+}
+
+/// The file systems `sysfs(2)` numbers, in the order of `/proc/filesystems`.
+const FILE_SYSTEMS: [&str; 4] = ["sysfs", "tmpfs", "proc", "devtmpfs"];
+
+/// `sysfs(2)`: names and numbers of file systems.
+pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    match a[0] as i32 {
+        1 => {
+            let name = ctx.user().read_path(a[1])?;
+            let known = FILE_SYSTEMS.iter().position(|known| known.as_bytes() == name);
+            value(known.ok_or(Errno::EINVAL)? as u64)
+        }
+        2 => {
+            let index = a[1] as u32 as usize;
+            let name = FILE_SYSTEMS.get(index).ok_or(Errno::EINVAL)?;
+            ctx.user().copy_out(a[2], &[name.as_bytes(), &[0]].concat())?;
+            value(0)
+        }
+        3 => value(FILE_SYSTEMS.len() as u64),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `ustat(2)`: the free room of the file system with a device number.
+pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    let (blocks, files) = ctx.process.files.room_on(a[0] as u32).ok_or(Errno::EINVAL)?;
+    // Free blocks, padding, free inodes; the names have never been filled.
+    let mut bytes = [0; 32];
+    for (slot, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
+        *slot = byte;
+    }
+    for (slot, byte) in bytes.iter_mut().skip(8).zip(files.to_le_bytes()) {
+        *slot = byte;
+    }
+    ctx.user().copy_out(a[1], &bytes)?;
+    value(0)
+}

@@ -1,0 +1,250 @@
+//! What the files of `/proc` and `/sys` say: one table from path to the function that writes
+//! the content, when the file is opened.
+//!
+//! A file tells of the VM, of the program and of its threads: nothing of the host's `/proc` is
+//! passed through. What only the host can know (how much processor time a thread has had) is
+//! asked of it about the VMM's own threads, and read as numbers.
+//!
+//! Where the files hang, and how they are opened, listed and read, is `linux::fs`'s.
+//!
+//! - `task`: a process or a thread: `status`, `stat` and most others
+//! - `maps`: its memory; `mounts`: its name space
+//! - `machine`: processors, memory, time; `tunables`: `/proc/sys` and `/sys`
+//! - `host`: numbers from the host's files on our own threads
+
+mod cpu_flags;
+mod host;
+mod machine;
+mod maps;
+mod mounts;
+mod task;
+mod tunables;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use abi::Errno;
+
+use super::fs::View;
+use crate::process::{Process, Thread};
+
+/// What a file tells of.
+#[derive(Debug)]
+struct Subject<'a> {
+    process: &'a Process,
+    /// The thread: the one whose directory the file lies in, or the process's first.
+    tid: i32,
+    /// That thread, while it lives: the first one may have ended before the others.
+    thread: Option<Arc<Thread>>,
+    /// Whether the file lies in the directory of the thread, not in that of the process.
+    alone: bool,
+}
+
+type Content = Result<Vec<u8>, Errno>;
+type Make = fn(&Subject<'_>) -> Content;
+
+/// One file.
+struct Row {
+    path: &'static str,
+    mode: u32,
+    make: Make,
+}
+
+const fn row(path: &'static str, make: Make) -> Row {
+    Row { path, mode: 0o444, make }
+}
+
+/// One that only its owner may read.
+const fn own(path: &'static str, make: Make) -> Row {
+    Row { path, mode: 0o400, make }
+}
+
+/// All of them; `#` is the process or a thread. Ascending in each folder, as they are listed.
+const ROWS: &[Row] = &[
+    own("/proc/#/auxv", task::auxv),
+    row("/proc/#/cgroup", task::cgroup),
+    row("/proc/#/cmdline", task::cmdline),
+    Row { path: COMM, mode: 0o644, make: task::comm },
+    row("/proc/#/coredump_filter", task::coredump_filter),
+    own("/proc/#/environ", task::environ),
+    own("/proc/#/io", task::io),
+    row("/proc/#/limits", task::limits),
+    row("/proc/#/loginuid", task::loginuid),
+    row("/proc/#/maps", maps::maps),
+    row("/proc/#/mountinfo", mounts::mountinfo),
+    row("/proc/#/mounts", mounts::mounts),
+    row("/proc/#/oom_adj", task::zero),
+    row("/proc/#/oom_score", task::zero),
+    row("/proc/#/oom_score_adj", task::zero),
+    own("/proc/#/personality", task::personality),
+    row("/proc/#/schedstat", task::schedstat),
+    row("/proc/#/sessionid", task::loginuid),
+    row("/proc/#/smaps", maps::smaps),
+    row("/proc/#/smaps_rollup", maps::smaps_rollup),
+    row("/proc/#/stat", task::stat),
+    row("/proc/#/statm", task::statm),
+    row("/proc/#/status", task::status),
+    row("/proc/#/wchan", task::wchan),
+    row("/proc/cmdline", machine::cmdline),
+    row("/proc/cpuinfo", machine::cpuinfo),
+    row("/proc/filesystems", machine::filesystems),
+    row("/proc/loadavg", machine::loadavg),
+    row("/proc/meminfo", machine::meminfo),
+    row("/proc/stat", machine::stat),
+    row("/proc/swaps", machine::swaps),
+    row("/proc/sys/fs/file-max", tunables::file_max),
+    row("/proc/sys/fs/nr_open", tunables::nr_open),
+    row("/proc/sys/fs/pipe-max-size", tunables::pipe_max_size),
+    row("/proc/sys/kernel/cap_last_cap", tunables::cap_last_cap),
+    row("/proc/sys/kernel/domainname", tunables::domainname),
+    row("/proc/sys/kernel/hostname", tunables::hostname),
+    row("/proc/sys/kernel/ngroups_max", tunables::ngroups_max),
+    row("/proc/sys/kernel/osrelease", tunables::osrelease),
+    row("/proc/sys/kernel/ostype", tunables::ostype),
+    row("/proc/sys/kernel/overflowgid", tunables::overflow_id),
+    row("/proc/sys/kernel/overflowuid", tunables::overflow_id),
+    row("/proc/sys/kernel/pid_max", tunables::pid_max),
+    row("/proc/sys/kernel/random/boot_id", tunables::boot_id),
+    row("/proc/sys/kernel/random/entropy_avail", tunables::entropy_avail),
+    row("/proc/sys/kernel/random/poolsize", tunables::entropy_avail),
+    row("/proc/sys/kernel/random/uuid", tunables::uuid),
+    row("/proc/sys/kernel/randomize_va_space", task::zero),
+    row("/proc/sys/kernel/tainted", task::zero),
+    row("/proc/sys/kernel/threads-max", tunables::threads_max),
+    row("/proc/sys/kernel/version", tunables::version),
+    row("/proc/sys/vm/max_map_count", tunables::max_map_count),
+    row("/proc/sys/vm/mmap_min_addr", tunables::mmap_min_addr),
+    row("/proc/sys/vm/nr_hugepages", task::zero),
+    row("/proc/sys/vm/overcommit_memory", task::zero),
+    row("/proc/sys/vm/overcommit_ratio", tunables::overcommit_ratio),
+    row("/proc/sys/vm/swappiness", task::zero),
+    row("/proc/uptime", machine::uptime),
+    row("/proc/version", machine::version),
+    row("/sys/devices/system/cpu/kernel_max", machine::cpu_max),
+    row("/sys/devices/system/cpu/offline", tunables::nothing),
+    row("/sys/devices/system/cpu/online", machine::cpu_list),
+    row("/sys/devices/system/cpu/possible", machine::cpu_list),
+    row("/sys/devices/system/cpu/present", machine::cpu_list),
+    row("/sys/devices/system/node/online", task::zero),
+    row("/sys/devices/system/node/possible", task::zero),
+    row("/sys/kernel/mm/transparent_hugepage/enabled", tunables::huge_enabled),
+    row("/sys/kernel/mm/transparent_hugepage/defrag", tunables::huge_defrag),
+    row("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", tunables::huge_size),
+];
+
+/// The one file that can be written: a thread's name.
+const COMM: &str = "/proc/#/comm";
+
+/// The paths of all files, in the order of their rows.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.path)
+}
+
+/// The path in a row; empty for a row that there is not.
+#[must_use]
+pub fn path(row: u16) -> &'static str {
+    ROWS.get(usize::from(row)).map_or("", |row| row.path)
+}
+
+/// The permissions in a row.
+#[must_use]
+pub fn mode(row: u16) -> u32 {
+    ROWS.get(usize::from(row)).map_or(0, |row| row.mode)
+}
+
+/// What some files tell of a process, and what is known when it starts.
+#[derive(Debug)]
+pub struct Facts {
+    /// Where its arguments lie in its memory.
+    pub args: Range<u64>,
+    /// Where its environment lies.
+    pub env: Range<u64>,
+    /// Its first stack pointer.
+    pub stack: u64,
+    /// Its auxiliary vector.
+    pub auxv: Vec<u8>,
+    /// The processors it may use.
+    pub cpus: Vec<usize>,
+    /// When it was started: hundredths of a second since the host was.
+    pub start_ticks: u64,
+}
+
+impl Facts {
+    /// What is known of a process that starts now.
+    #[must_use]
+    pub fn new(stack: crate::guest::stack::Built) -> Facts {
+        let crate::guest::stack::Built { rsp, args, env, auxv } = stack;
+        let auxv = auxv.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let cpus = machine::cpus();
+        Facts { args, env, stack: rsp, auxv, cpus, start_ticks: machine::uptime_ticks() }
+    }
+}
+
+/// The process's number as it sees it.
+fn pid(process: &Process) -> i32 {
+    process.pid()
+}
+
+impl Process {
+    fn subject(&self, tid: Option<i32>) -> Result<Subject<'_>, Errno> {
+        let (number, alone) = (tid.unwrap_or_else(|| pid(self)), tid.is_some());
+        let thread = self.threads.get(number);
+        if alone && thread.is_none() {
+            return Err(Errno::ESRCH);
+        }
+        Ok(Subject { process: self, tid: number, thread, alone })
+    }
+}
+
+impl View for Process {
+    fn pid(&self) -> i32 {
+        pid(self)
+    }
+
+    fn tids(&self) -> Vec<i32> {
+        self.threads.all().iter().map(|thread| thread.tid).collect()
+    }
+
+    fn caller(&self) -> i32 {
+        let host = rustix::thread::gettid().as_raw_nonzero().get();
+        self.threads.get(host).map_or_else(|| pid(self), |thread| thread.tid)
+    }
+
+    fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {
+        let row = ROWS.get(row).ok_or(Errno::ENOENT)?;
+        (row.make)(&self.subject(tid)?)
+    }
+
+    fn take(&self, row: usize, tid: Option<i32>, bytes: &[u8]) -> Result<(), Errno> {
+        let row = ROWS.get(row).ok_or(Errno::ENOENT)?;
+        if row.path != COMM {
+            return Err(Errno::EINVAL);
+        }
+        let subject = self.subject(tid)?;
+        let thread = subject.thread.ok_or(Errno::ESRCH)?;
+        let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        thread.set_name(name.get(..15).unwrap_or(name));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ROWS;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_file_has_a_path_of_its_own_in_our_part_of_the_tree() {
+        let paths: BTreeSet<&str> = ROWS.iter().map(|row| row.path).collect();
+        assert_eq!(paths.len(), ROWS.len());
+        for path in &paths {
+            assert!(path.starts_with("/proc/") || path.starts_with("/sys/"), "{path}");
+            assert!(!path.ends_with('/') && !path.contains("//"), "{path}");
+            let inside = |other: &&&str| other.starts_with(&format!("{path}/"));
+            assert_eq!(paths.iter().find(inside), None, "{path} is a file and a folder");
+        }
+        for row in ROWS {
+            assert!(row.mode & 0o222 == 0 || row.path == super::COMM, "{}", row.path);
+        }
+    }
+}
