@@ -364,10 +364,10 @@ fn every_damaged_field_is_one_error_and_other_objects_are_unaffected() {
         let mut raw = lines.clone();
         raw[index] = &changed[index];
         fs::write(&manifest, raw.join("\n") + "\n").expect("written");
-        damaged(&home, "vas", &manifest, if index == 0 { "version" } else { "checksum" });
+        damaged(&home, "vas", &manifest, if index == 0 { "start" } else { "checksum" });
     }
     for (bytes, field) in
-        [("", "version"), (&text[..text.len() - 1], "checksum"), (&text[..40], "checksum")]
+        [("", "start"), (&text[..text.len() - 1], "checksum"), (&text[..40], "checksum")]
     {
         fs::write(&manifest, bytes).expect("written");
         damaged(&home, "vas", &manifest, field);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use abi::layout::{INSTANCES, LOCK_REFS, MAX_VCPUS};
 use abi::objects::{LeaseId, Right, SegId};
 use abi::switch::VcpuLine;
-use rustix::fs::{FallocateFlags, FlockOperation, Mode};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
 use super::create::now_ns;
 use super::dir::Dir;
@@ -73,6 +73,10 @@ pub struct LeaseInfo {
 pub struct Lease {
     id: LeaseId,
     file: File,
+    /// Opened once more: a mapping keeps its open file description, and with it a lock on it, as
+    /// long as any process has the memory. The survivor of a killed VMM has it for a moment more
+    /// (`process::survivor`), and must not make a dead VM count as alive.
+    to_map: File,
     vms: Arc<Dir>,
     name: String,
 }
@@ -92,7 +96,8 @@ impl Lease {
         };
         let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
         let file = store.tmp.new_file(&tmp_name)?;
-        let lease = Lease { id, file, vms: Arc::clone(&store.vms), name };
+        let to_map = store.tmp.open_file(&tmp_name, OFlags::RDWR)?;
+        let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name };
         let made = lease.fill(info, &store.tmp.path_of(&tmp_name)).and_then(|()| {
             match store.tmp.move_new(&tmp_name, &store.vms, &lease.name)? {
                 true => Ok(()),
@@ -115,7 +120,7 @@ impl Lease {
     /// The file, for mapping lines and instances.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.to_map.as_fd()
     }
 
     /// Reserves disk space for `len_bytes` from `offset` on, which are going to be written

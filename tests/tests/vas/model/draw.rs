@@ -186,6 +186,10 @@ impl Draw<'_> {
             20 => Call::VasSegments { vid: self.vid(0) },
             21..27 => Call::SegAlloc { name: self.name(2), params: self.params() },
             27 => Call::SegFind { name: self.name(0) },
+            // One that would wait for a lock, as for one held by a thread that waits for us, never comes.
+            28 if self.model.clone_would_wait(self.vm, self.thread, self.sid(0)) => {
+                Call::SegStat { sid: self.sid(0) }
+            }
             28 => Call::SegClone { sid: self.sid(0), name: self.name(1) },
             29..37 => Call::SegAttach { vid: self.vid(0), sid: self.sid(1), right: self.right(2) },
             37..41 => {

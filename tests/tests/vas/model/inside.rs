@@ -52,6 +52,12 @@ impl Model {
             .any(|(sid, right)| self.in_the_way(vm, thread, sid, right))
     }
 
+    /// Whether a thread that copies a segment would have to wait for its lock.
+    pub(super) fn clone_would_wait(&self, vm: usize, thread: usize, sid: u64) -> bool {
+        let has_it = self.held(vm, thread).contains_key(&sid);
+        !has_it && self.in_the_way(vm, thread, sid, READ)
+    }
+
     /// Locks that a thread going to an instance does not have yet, or not so strongly.
     fn new_locks(&self, vm: usize, thread: usize, vh: u64) -> Vec<(u64, u64)> {
         let held = self.held(vm, thread);

@@ -209,6 +209,10 @@ impl Model {
             Call::SegClone { sid, name } => {
                 let original = self.segment(sid).map(|one| one.clone());
                 original.and_then(|one| {
+                    // Without a lock, nobody else may be able to write it meanwhile.
+                    if !one.lockable && self.has_other_writer(vm, sid) {
+                        return Err(Errno::EBUSY);
+                    }
                     // Nobody has had it yet; what the dead left of the original is so with the copy.
                     let dirty = one.dirty && !self.has_writer(sid);
                     let copy = Segment { name, used: false, dirty, ..one };

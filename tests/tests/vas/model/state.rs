@@ -138,6 +138,11 @@ impl Model {
         (0..self.vms.len()).any(|vm| self.attached(vm, sid) == Some(WRITE))
     }
 
+    /// Whether a VM other than `vm` has a segment attached for writing.
+    pub(super) fn has_other_writer(&self, vm: usize, sid: u64) -> bool {
+        (0..self.vms.len()).any(|other| other != vm && self.attached(other, sid) == Some(WRITE))
+    }
+
     /// Whether a thread of the VM other than `but` is inside an instance.
     pub(super) fn occupied(&self, vm: usize, vh: u64, but: Option<usize>) -> bool {
         let threads = self.vms[vm].threads.iter().enumerate();
