@@ -282,8 +282,7 @@ fn deliver(ctx: &mut ThreadCtx<'_>, mut interrupted: Option<Interrupted>) -> Nex
     if ctx.process.is_stopping() {
         return Next::Stop;
     }
-    loop {
-        let Some(info) = ctx.take(!ctx.thread.signals.mask()) else { break };
+    while let Some(info) = ctx.take(!ctx.thread.signals.mask()) {
         if ctx.process.signals.is_ignored(info.signo) {
             continue;
         }
