@@ -162,6 +162,8 @@ const NO_CARGO: &str = "needs cargo, which no machine has";
 const ONE_CPU: &str = "on the one processor of this machine, no kick meets a vCPU that runs";
 const TEXT: &str = "reads the repository's text, and a hundred megabytes, which no machine has";
 const TIMES: &str = "measures times, of which an emulated machine has none that mean anything";
+/// Eleven thousand calls, /proc, processes, timers and limits, natively and in a VM.
+const HOST: &str = "compares what the host kernel answers natively and in a VM at length: it does not depend on the kind of KVM, and an emulator takes hours";
 const NO_VM: &str = "makes no VM: it has nothing to do with the host's kind";
 /// Tried with native programs: it has no ICEBP, no alignment checks, no unmasked SSE
 /// exceptions, raises #GP for #SS, and pushes a wrong error code for `INT n` (in a VM a wrong
@@ -218,6 +220,10 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: AMD,
         reason: QEMU_FAR,
     },
+    LeftOut { what: "calls", kinds: ALL, reason: HOST },
+    LeftOut { what: "procfs", kinds: ALL, reason: HOST },
+    LeftOut { what: "process", kinds: ALL, reason: HOST },
+    LeftOut { what: "memory_limit", kinds: ALL, reason: HOST },
     LeftOut { what: "wordindex", kinds: ALL, reason: TEXT },
     LeftOut {
         what: "ring3:kicks::ten_thousand_linux_calls_under_a_rain_of_kicks_are_each_made_once",
