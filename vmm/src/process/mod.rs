@@ -6,8 +6,8 @@
 //! - [`table`]: all threads, their start and their end
 //! - [`supervise`]: what ends a process from outside; the event loop
 //! - [`host_signals`]: signals the host sends to us; [`cut_files`]: the one we cause ourselves
-//! - [`timer_events`]: the program's timers, as the event loop hears of them
-//! - [`survivor`]: what is left to do when this process is killed
+//! - `timer_events`: the program's timers, as the event loop hears of them
+//! - `survivor`: what is left to do when this process is killed
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;

@@ -197,7 +197,7 @@ impl Vases {
     /// memory, and counts.
     ///
     /// # Errors
-    /// [`MemoryError::OverLimit`].
+    /// `MemoryError::OverLimit`.
     pub fn check_growth(&self, sid: SegId, size_bytes: u64) -> Result<(), VasError> {
         let state = self.lock();
         Ok(state.segments.get(&sid).map_or(Ok(()), |segment| segment.check_growth(size_bytes))?)
