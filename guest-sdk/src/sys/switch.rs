@@ -64,6 +64,7 @@ pub fn hyper_null() -> Result<(), Errno> {
 /// After any error but `EOWNERDEAD` the thread is where it was, with the locks it had.
 ///
 /// - `EBADF`: `vh` is no instance of this process.
+/// - `ESTALE`: `vh` was attached with `PINNED`, and the VAS no longer has its segments as they were.
 /// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks
 ///   and waits without limit: it may have given some back, and handles the signal inside.
 /// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some thread ended while it
