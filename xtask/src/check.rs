@@ -194,10 +194,7 @@ fn release(workspace: &Workspace) -> Result<()> {
     let kind = results::kind(&results.join("results.json"))?;
     let committed = results::committed(workspace, &kind);
     if committed.exists() {
-        // A start takes 36 exits where the committed run has 34. Growth is shown, and allowed until
-        // the next full run is committed; `exit_counts` holds the rest.
-        let committed = committed.to_string_lossy();
-        return run(&["bench", "compare", "--counts", "--allow-growth", &committed, &dir]);
+        return run(&["bench", "compare", "--counts", &committed.to_string_lossy(), &dir]);
     }
     println!("no run of a host of kind {kind} is committed: counts were compared with nothing");
     Ok(())
