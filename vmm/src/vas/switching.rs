@@ -166,6 +166,14 @@ impl Vases {
         let state = &mut *guard;
         drop(held);
         match taken {
+            // The locks came free because the process ends: who waited for them does not begin
+            // any more, and has changed nothing. One that came from writing has.
+            Ok(_) if stopping() && !old.writes() => {
+                let none = LockSet::default();
+                let _ = exchange(&new, &none, Wait::Never, &store, &|| false, began);
+                self.arrive(state, vcpu, HOME)?;
+                Err(VasError::Stopping)
+            }
             Ok(verdict) => {
                 self.arrive(state, vcpu, target)?;
                 Ok(match verdict {
