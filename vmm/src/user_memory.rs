@@ -13,7 +13,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use crate::process::Process;
 use crate::space::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
-use crate::space::{Access, Space};
+use crate::space::{Access, PrivatePins, Space};
 use crate::vas::Vases;
 use crate::vas::access::Pins;
 use crate::vm::memory::HostRange;
@@ -36,8 +36,7 @@ pub struct Pinned<'a>(Parts<'a>);
 
 #[derive(Debug)]
 enum Parts<'a> {
-    /// Banks stay mapped as long as the process.
-    Private(Vec<HostRange<'a>>),
+    Private(PrivatePins<'a>),
     Segments(Pins),
 }
 
@@ -46,7 +45,7 @@ impl Pinned<'_> {
     #[must_use]
     pub fn ranges(&self) -> Vec<HostRange<'_>> {
         match &self.0 {
-            Parts::Private(ranges) => ranges.clone(),
+            Parts::Private(pins) => pins.ranges().to_vec(),
             Parts::Segments(pins) => pins.ranges().iter().map(|pin| pin.range()).collect(),
         }
     }
@@ -55,7 +54,7 @@ impl Pinned<'_> {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match &self.0 {
-            Parts::Private(ranges) => ranges.iter().map(|range| range.len() as u64).sum(),
+            Parts::Private(pins) => pins.bytes(),
             Parts::Segments(pins) => pins.bytes(),
         }
     }
@@ -108,12 +107,7 @@ impl<'a> UserMemory<'a> {
         let parts = if is_of_segments(gva) {
             Parts::Segments(self.vases.pin(self.vh, gva, len, access)?)
         } else {
-            let mut ranges = Vec::new();
-            self.private.pieces(gva, len, access, |range, _| {
-                ranges.push(range);
-                Ok(())
-            })?;
-            Parts::Private(ranges)
+            Parts::Private(self.private.pin(gva, len, access)?)
         };
         let pinned = Pinned(parts);
         if pinned.bytes() == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(pinned) }

@@ -85,7 +85,7 @@ impl Space {
     /// overcommit heuristic does; inaccessible reservations and file mappings are free.
     pub(super) fn check_limit(
         &self,
-        inner: &Inner,
+        inner: &mut Inner,
         range: &Range<u64>,
         prot: Prot,
         backing: &Backing,
@@ -182,7 +182,9 @@ impl Space {
             !vma.prot.can_write() && matches!(vma.backing, Backing::Anonymous)
         };
         if prot.can_write() {
-            for (piece, _) in inner.areas.overlapping(range.clone()).filter(opened) {
+            let pieces = inner.areas.overlapping(range.clone()).filter(opened);
+            let pieces: Vec<Range<u64>> = pieces.map(|(piece, _)| piece).collect();
+            for piece in pieces {
                 self.check_room_for(inner, &piece)?;
             }
         }

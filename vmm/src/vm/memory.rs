@@ -5,11 +5,11 @@
 //! host             one anonymous mapping a bank, 2 MiB-aligned, reserved but not resident
 //! ```
 //!
-//! Memory is handed out in 2 MiB chunks, in ascending order, and never taken back: a chunk
-//! stays with the piece of guest-virtual space it was first given to, and only its *content*
-//! is dropped (`discard`). Guest-physical space is plentiful, and a frame that never moves
-//! cannot be reached through a stale translation (docs/src/internals/memory.md). Banks are
-//! added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
+//! Memory is handed out in 2 MiB chunks. One that is in use stays with the piece of guest-virtual
+//! space it was given to, and only its *content* is dropped (`discard`): a frame that does not
+//! move cannot be reached through a stale translation (docs/src/internals/memory.md). The program's
+//! come back when every translation is forgotten (`give_back`); the VMM's never do. Banks stay, and
+//! are added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
 //! bookkeeping for each GiB of memslot.
 //!
 //! There are two kinds of banks ([`Owner`]). Files are laid over the program's as it likes, and
@@ -36,10 +36,12 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
+use super::extents::Extents;
 use super::host_maps::HostMaps;
 use super::host_pages::{self, host_move, host_protect, reserve_aligned};
 pub use super::host_range::{HostRange, NotThere};
 use super::ledger::{MemoryLedger, OverLimit};
+pub use super::withheld::Withheld;
 
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,8 @@ const LARGEST_BANK_BYTES: u64 = 1 << 30;
 struct Growth {
     own: Free,
     programs: Free,
+    /// The program's that it no longer uses. Banks do not touch, so no range spans two.
+    given_back: Extents,
     /// End of the newest bank of all.
     end: u64,
     slots: u32,
@@ -167,6 +171,7 @@ impl GuestMem {
             growth: Mutex::new(Growth {
                 own: Free::NOTHING,
                 programs: Free::NOTHING,
+                given_back: Extents::default(),
                 end: 0,
                 slots: 0,
             }),
@@ -206,6 +211,12 @@ impl GuestMem {
         };
         let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
         let growth = &mut *growth;
+        if owner == Owner::Program
+            && let Some(gpa) = growth.given_back.take(len, PAGE_SIZE_2M)
+        {
+            self.handed_out.fetch_add(len, Ordering::Relaxed);
+            return Ok(GuestPhys::literal(gpa));
+        }
         let free = match owner {
             Owner::Vmm => &mut growth.own,
             Owner::Program => &mut growth.programs,
@@ -232,6 +243,14 @@ impl GuestMem {
         free.next += len;
         self.handed_out.fetch_add(len, Ordering::Relaxed);
         Ok(gpa)
+    }
+
+    /// Takes back chunks of the program's, which read as zero and which no vCPU and no call of the
+    /// host's can reach.
+    pub fn give_back(&self, gpa: GuestPhys, len: u64) {
+        let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
+        growth.given_back.give_back(gpa.raw(), len);
+        self.handed_out.fetch_sub(len, Ordering::Relaxed);
     }
 
     /// Runs a KVM set-up call on the clock of [`GuestMem::kvm_time`].
@@ -300,7 +319,7 @@ impl GuestMem {
         self.banks.memory().into_inner()
     }
 
-    /// Bytes of guest-physical space handed out so far.
+    /// Bytes of guest-physical space handed out and not given back.
     #[must_use]
     pub fn handed_out_bytes(&self) -> u64 {
         self.handed_out.load(Ordering::Relaxed)
@@ -535,22 +554,6 @@ impl GuestMem {
             len_bytes: len,
             source,
         })
-    }
-}
-
-/// Moments in which some mapping has less than its rights: how many there are now, in the lower
-/// half, and how many there were.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Withheld(u64);
-
-impl Withheld {
-    const BEGUN: u64 = 1;
-    const ENDED: u64 = (1 << 32) - 1;
-
-    /// Whether an access that began at `before` and failed by now may have met such a moment.
-    #[must_use]
-    pub fn may_have_hit(self, before: Withheld) -> bool {
-        self != before || self.0 & u64::from(u32::MAX) != 0
     }
 }
 
