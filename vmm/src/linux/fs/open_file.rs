@@ -14,6 +14,7 @@ use rustix::fs::{FileType, OFlags};
 
 use super::host;
 use super::memory_dir::MemoryFile;
+use super::owner::Owner;
 use super::resolve::Base;
 use super::tree::{GrantRoot, NodeId, Text};
 
@@ -89,11 +90,12 @@ pub struct OpenFile {
     pub(super) position: AtomicU64,
     /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
     given: OFlags,
+    pub(super) owner: Owner,
 }
 
 /// Flags of the host that say how we opened a path, not how the program did.
-const OURS: OFlags =
-    OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(OFlags::from_bits_retain(libc::O_ASYNC as u32));
+const OURS: OFlags = OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(O_ASYNC);
+const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
 
 impl OpenFile {
     /// Takes a host descriptor. Its access mode and flags are read from the host.
@@ -120,6 +122,7 @@ impl OpenFile {
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
+            owner: Owner::default(),
         })
     }
 
@@ -139,6 +142,7 @@ impl OpenFile {
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
+            owner: Owner::default(),
         })
     }
 
@@ -158,6 +162,7 @@ impl OpenFile {
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
+            owner: Owner::default(),
         }
     }
 
@@ -367,7 +372,12 @@ impl OpenFile {
     /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
     pub(super) fn set_flags(&self, wanted: OFlags) -> Result<(), Errno> {
         let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
-        // Not O_ASYNC: its signal would go to the monitor, not to the program.
+        // The signal of O_ASYNC would go to the VMM, not to the program. Files that never send
+        // one do not keep the flag on Linux, either.
+        let sends = matches!(self.kind, Kind::Pipe | Kind::Terminal | Kind::Socket);
+        if sends && wanted.contains(O_ASYNC) {
+            return Err(Errno::EINVAL);
+        }
         let flags = match self.origin {
             Origin::Grant(_) | Origin::Own => wanted & (settable | OFlags::NONBLOCK),
             Origin::Shared => {
