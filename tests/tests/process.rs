@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tests::guests::{self, Profile};
 use tests::vm::Run;
-use tests::{pace, skip_without_kvm};
+use tests::{kvm, pace, skip_without_kvm};
 use vmm::process::Outcome;
 
 #[test]
@@ -62,6 +62,47 @@ fn owners(folder: &Path, args: &[&str]) -> Command {
     command.arg("--timeout").arg(pace::limit(Duration::from_secs(60)).as_secs().to_string());
     command.arg(guests::c("owners")).args(args);
     command
+}
+
+/// What `owners` prints of the numbers above it, with `before` in front of the command.
+fn numbers_under(before: &[&str], native: bool) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let inner = if native {
+        let mut command = Command::new(guests::c("owners"));
+        command.arg("outside");
+        command
+    } else {
+        owners(folder.path(), &["outside"])
+    };
+    let mut command = Command::new(before[0]);
+    command.args(&before[1..]).arg(inner.get_program()).args(inner.get_args());
+    ended(command)
+}
+
+#[test]
+fn a_group_and_a_session_outside_of_the_pid_namespace_are_0() {
+    skip_without_kvm!();
+    let ways: [&[&str]; 4] = [
+        // The first process of a namespace, and one that it starts; leaders in turn.
+        &["unshare", "--pid", "--fork", "--mount-proc"],
+        &["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "sh"],
+        &["unshare", "--pid", "--fork", "--mount-proc", "setsid", "--wait"],
+        &["setsid", "--wait"],
+    ];
+    for before in ways {
+        let natively = numbers_under(before, true);
+        if !natively.status.success() {
+            let test = "a_group_and_a_session_outside_of_the_pid_namespace_are_0";
+            kvm::skip(test, &format!("{before:?} does not work here: {natively:?}"));
+            continue;
+        }
+        let in_vm = numbers_under(before, false);
+        assert!(in_vm.status.success(), "{before:?}: {in_vm:?}");
+        if before[0] == "unshare" {
+            let print = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(print(&in_vm), print(&natively), "{before:?}");
+        }
+    }
 }
 
 fn ended(mut command: Command) -> Output {

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -71,7 +72,7 @@ static void numbers(void)
     sender = 0;
     raise(SIGUSR1);
     printf("si_pid: %d\n", sender == pid);
-    printf("parent: %d\n", getppid() > 1);
+    printf("parent: %d\n", getppid() != pid);
     printf("group: %d %d session: %d\n", getpgrp() == getpgid(0), getpgrp() == getpgid(pid),
            getsid(0) == getsid(pid));
     printf("same group: %ld\n", e(setpgid(0, getpgrp())));
@@ -99,6 +100,24 @@ static void alone(void)
     printf("of others: %ld %ld %ld\n", e(getpgid(1)), e(getsid(1)), e(setpgid(1, 0)));
     printf("into another group: %ld\n", e(setpgid(0, 1)));
     printf("group: %d, I: %d, %d\n", kill(0, 0), kill(-getpgrp(), 0), kill(pid, 0));
+}
+
+/* With the leader of group and session outside of the PID namespace, or a leader itself. */
+static void outside(void)
+{
+    pid_t pid = getpid();
+    printf("%d %d %d %d %d %d\n", pid, getppid(), getpgrp(), getpgid(0), getsid(0), getsid(pid));
+    int fields[6] = {0};
+    FILE *stat = fopen("/proc/self/stat", "r");
+    if (fscanf(stat, "%d %*s %*c %d %d %d", &fields[0], &fields[1], &fields[2], &fields[3]) != 4)
+        puts("unreadable");
+    fclose(stat);
+    printf("%d %d %d %d\n", fields[0], fields[1], fields[2], fields[3]);
+    printf("%ld %ld %ld\n", e(kill(0, 0)), e(kill(pid, 0)), e(setpriority(PRIO_PGRP, 0, 5)));
+    printf("%ld\n", e(setpgid(0, getpgrp())));
+    printf("%d %d\n", getpgrp(), getsid(0));
+    printf("%ld\n", e(setsid()));
+    printf("%ld %d %d\n", e(setpgid(0, 0)), getpgrp(), getsid(0));
 }
 
 static pthread_mutex_t *shared(void)
@@ -337,6 +356,8 @@ int main(int argc, char **argv)
         return numbers(), 0;
     if (!strcmp(what, "alone"))
         return alone(), 0;
+    if (!strcmp(what, "outside"))
+        return outside(), 0;
     if (!strcmp(what, "pi"))
         return pi(), 0;
     if (!strcmp(what, "requeue"))

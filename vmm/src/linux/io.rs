@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
+use rustix::process::Pid;
 
 use super::fs::{Kind, OpenFile};
 use super::time::{last_errno, read_timespec};
@@ -249,9 +250,10 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         libc::TIOCGPGRP | libc::TIOCGSID => from_terminal(ctx, &file, request, arg, 4),
         libc::TIOCSPGRP if file.kind() == Kind::Terminal => {
             let group = ctx.user().read_u32(arg)?.cast_signed();
-            let own = rustix::process::getpgrp();
+            // The group of a leader outside of the PID namespace has no number to name it by.
+            let own = Pid::from_raw(crate::host::process_group()).ok_or(Errno::ESRCH)?;
             // Another one would give the terminal to a program that did not ask for it.
-            if group != own.as_raw_nonzero().get() {
+            if group != own.as_raw_pid() {
                 return Err(Errno::EPERM.into());
             }
             rustix::termios::tcsetpgrp(file.host_fd(), own)

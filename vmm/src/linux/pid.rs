@@ -1,4 +1,5 @@
 //! Process numbers, groups and sessions: the host's, since the VMM's process is the program's.
+//! 0 is a number, too: of a parent, a group or a session outside of the PID namespace.
 //!
 //! Of other processes the program knows none: they are not there (`ESRCH`).
 
@@ -6,10 +7,15 @@ use abi::Errno;
 use rustix::process::Pid;
 
 use super::{CallResult, value};
+use crate::host::{process_group, session};
 use crate::process::ThreadCtx;
 
-fn number(pid: Pid) -> CallResult {
-    value(u64::from(pid.as_raw_nonzero().get().cast_unsigned()))
+fn number(pid: i32) -> CallResult {
+    value(u64::from(pid.cast_unsigned()))
+}
+
+fn parent() -> i32 {
+    Pid::as_raw(rustix::process::getppid())
 }
 
 fn host(errno: rustix::io::Errno) -> Errno {
@@ -35,35 +41,29 @@ pub(super) struct Parents {
 
 /// What `getppid`, `getpgrp` and `getsid` say.
 pub(super) fn parents() -> Parents {
-    let raw = |pid: Option<Pid>| pid.map_or(0, |pid| pid.as_raw_nonzero().get());
-    Parents {
-        parent: raw(rustix::process::getppid()),
-        group: raw(Some(rustix::process::getpgrp())),
-        session: raw(rustix::process::getsid(None).ok()),
-    }
+    Parents { parent: parent(), group: process_group(), session: session() }
 }
 
 /// `getppid(2)`: whoever started the VMM.
 pub(super) fn getppid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
-    // No parent: it is outside of the PID name space, and 0 to Linux.
-    rustix::process::getppid().map_or_else(|| value(0), number)
+    number(parent())
 }
 
 /// `getpgrp(2)`.
 pub(super) fn getpgrp(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
-    number(rustix::process::getpgrp())
+    number(process_group())
 }
 
 /// `getpgid(2)`.
 pub(super) fn getpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     own(ctx, a[0])?;
-    number(rustix::process::getpgrp())
+    number(process_group())
 }
 
 /// `getsid(2)`.
 pub(super) fn getsid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     own(ctx, a[0])?;
-    number(rustix::process::getsid(None).map_err(host)?)
+    number(session())
 }
 
 /// `setpgid(2)`: into a group of its own, or the one it is in. It is told of no other.
@@ -73,7 +73,7 @@ pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     own(ctx, a[0])?;
-    let now = rustix::process::getpgrp().as_raw_nonzero().get();
+    let now = process_group();
     if group != 0 && group != ctx.process.pid() && group != now {
         return Err(Errno::EPERM.into());
     }
@@ -84,5 +84,5 @@ pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `setsid(2)`.
 pub(super) fn setsid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
-    number(rustix::process::setsid().map_err(host)?)
+    number(rustix::process::setsid().map_err(host)?.as_raw_pid())
 }

@@ -270,7 +270,7 @@ fn concerned(ctx: &ThreadCtx<'_>, who: &Who, which: u64, id: u64) -> Result<Vec<
         return Ok(vec![host_thread(ctx, id)?]);
     }
     let is_us = if which == who.group {
-        own == 0 || ctx.process.threads.get(own).is_some()
+        own == 0 || own == crate::host::process_group() || ctx.process.threads.get(own).is_some()
     } else if which == who.user {
         own == 0 || own == rustix::process::getuid().as_raw().cast_signed()
     } else {

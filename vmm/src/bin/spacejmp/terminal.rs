@@ -9,7 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use vmm::host::process_group;
 use vmm::linux::fs::Tty;
 
 /// The settings of the terminals behind our standard streams, and of `/dev/tty` if the program
@@ -53,11 +55,22 @@ fn settings(stream: BorrowedFd<'_>) -> Option<(Termios, OFlags)> {
     Some((tcgetattr(stream).ok()?, fcntl_getfl(stream).ok()?))
 }
 
+/// The foreground group of a terminal, 0 if it is outside of our PID namespace: then a group of
+/// ours that is outside, too, is taken for the same one.
+fn foreground(stream: BorrowedFd<'_>) -> Option<i32> {
+    match tcgetpgrp(stream) {
+        Ok(group) => Some(group.as_raw_pid()),
+        // What `rustix` makes of the kernel's 0.
+        Err(Errno::OPNOTSUPP) => Some(0),
+        Err(_) => None,
+    }
+}
+
 /// Puts back what differs. In the background the terminal is somebody else's: changing it
 /// then would disturb them, and stop us with SIGTTOU.
 fn restore(stream: BorrowedFd<'_>, saved: Option<(Termios, OFlags)>) {
     let Some((termios, flags)) = saved else { return };
-    if tcgetpgrp(stream).ok() != Some(rustix::process::getpgrp()) {
+    if foreground(stream) != Some(process_group()) {
         return;
     }
     // A terminal that is gone needs no settings: errors are of no interest.

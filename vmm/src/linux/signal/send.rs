@@ -69,7 +69,7 @@ fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
 /// group holds nobody else that it may know of.
 pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let (pid, signal) = (a[0] as i32, signal_or_probe(a[1])?);
-    let group = rustix::process::getpgrp().as_raw_nonzero().get();
+    let group = crate::host::process_group();
     if pid != ctx.process.pid() && pid != 0 && pid != -group {
         return Err(Errno::ESRCH.into());
     }

@@ -3,7 +3,7 @@
 //! `probe` asks, `device` opens `/dev/kvm` and says why it could not, `capability` is the
 //! table of KVM capabilities, `kvm` the
 //! calls `kvm-ioctls` lacks, `translation` concludes how guest addresses are translated,
-//! `system` reads the host's memory and clock settings, `remedy` turns a problem into
+//! `group` asks for the process group and session, `system` reads the host's memory and clock settings, `remedy` turns a problem into
 //! advice, `checks` turns a report into lines for people.
 //!
 //! Nothing here is guessed: what cannot be determined is `None`, printed "not available".
@@ -11,7 +11,9 @@
 mod capability;
 mod checks;
 mod device;
+pub mod error;
 mod files;
+mod group;
 mod kvm;
 mod probe;
 mod problem;
@@ -21,6 +23,7 @@ mod translation;
 
 pub use capability::{Capability, Need, SyncRegs};
 pub use checks::{Check, Level, checks, summary};
+pub use group::{process_group, session};
 pub use probe::{GuestCpu, HostReport, KvmReport, probe};
 pub use problem::{NoDevice, Problem};
 pub use system::{Clock, Cpus, HugePages, HugePool, Memory, Processor, System};
