@@ -15,7 +15,7 @@ use abi::{Errno, GuestVirt, PAGE_SIZE};
 use model::{FILE_PAGES, Model, Page, Source, at};
 use proptest::prelude::*;
 use tests::{pace, skip_without_kvm};
-use vmm::space::{Backing, FaultOutcome, Prot, Space};
+use vmm::space::{Backing, Destination, FaultOutcome, Prot, Source as MoveSource, Space};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
@@ -247,7 +247,12 @@ impl Twins {
         exact: bool,
     ) {
         let may_move = may_move || fixed.is_some();
-        let done = self.space.remap(at(page), at(old), at(new), may_move, fixed.map(at));
+        let destination = match fixed {
+            Some(page) => Destination::At(at(page)),
+            None if may_move => Destination::Anywhere,
+            None => Destination::Stay,
+        };
+        let done = self.space.remap(at(page), at(old), at(new), destination, MoveSource::Unmap);
         match done {
             Ok(to) => {
                 let to = to / PAGE_SIZE;
@@ -265,11 +270,9 @@ impl Twins {
             }
             Err(errno) => {
                 let overlaps = fixed.is_some_and(|to| to < page + old && page < to + new);
-                let source = self.model.pages.get(&page).map(|page| page.source);
-                let can_move = may_move && !matches!(source, Some(Source::Private(..)));
                 if exact && self.model.is_one_mapping(page, old) && !overlaps {
                     let stays = fixed.is_none() && new <= old;
-                    assert!(!can_move && !stays, "{op:?} failed with {errno}");
+                    assert!(!may_move && !stays, "{op:?} failed with {errno}");
                 }
                 // The target of a fixed move may be unmapped before the rest fails.
                 let emptied = fixed.filter(|_| !overlaps);

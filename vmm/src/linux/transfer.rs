@@ -13,7 +13,7 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
-use super::fs::{Kind, MemoryFile, OpenFile};
+use super::fs::{Kind, MemoryFile, OpenFile, WriteAt};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
@@ -226,6 +226,9 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     {
         ctx.process.files.tell_anew(file)?;
     }
+    if transfer.access == Access::Read {
+        limit_size(ctx, file, &mut transfer)?;
+    }
     let mut attempt = first_attempt(ctx, file, &transfer);
     loop {
         if attempt == Attempt::AfterWaiting {
@@ -264,6 +267,30 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             errno => return Err(errno.into()),
         }
     }
+}
+
+/// Cuts a write off where the file may not grow further (`RLIMIT_FSIZE`).
+fn limit_size(
+    ctx: &ThreadCtx<'_>,
+    file: &OpenFile,
+    transfer: &mut Transfer<'_>,
+) -> Result<(), Errno> {
+    let at = match transfer.at {
+        _ if transfer.flags & libc::RWF_APPEND != 0 => WriteAt::End,
+        At::Current => WriteAt::Current,
+        At::Given(at) => WriteAt::Offset(at.cast_unsigned()),
+    };
+    let iov = &mut transfer.buffers.iov;
+    let wanted = iov.iter().map(|part| part.iov_len as u64).sum();
+    let mut room = ctx.process.files.writable_bytes(file, at, wanted)?;
+    if room < wanted {
+        for part in iov.iter_mut() {
+            part.iov_len = part.iov_len.min(room as usize);
+            room -= part.iov_len as u64;
+        }
+        iov.retain(|part| part.iov_len > 0);
+    }
+    Ok(())
 }
 
 /// Has the host move the data once. The outer error is the VMM's own.

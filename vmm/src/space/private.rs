@@ -21,14 +21,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use abi::layout::{CLOCK_PAGE, PRIVATE_START};
+use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
 use super::access::Access;
 use super::held::{AREA_RECORD_BYTES, HeldPages, SLOT_PAGES};
 use super::pins::PinList;
 use super::recycle::Recycling;
-use super::vma::{Backing, Vma, VmaMap, page_up};
+use super::vma::{Backing, MemoryLock, Vma, VmaMap, page_up};
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 use crate::vm::{Machine, MemoryKind};
 
@@ -83,6 +83,10 @@ pub(super) struct Inner {
     pub(super) heap_ahead: u64,
     pub(super) next_fault: u64,
     pub(super) ahead_slots: u64,
+    /// `mmap` without an address searches downward from here.
+    pub(super) mmap_top: u64,
+    /// How areas that are made from now on are locked (`MCL_FUTURE`).
+    pub(super) lock_new: MemoryLock,
 }
 
 /// One past what a program may map. Above lie the clock page, into which the VMM stores by itself,
@@ -107,6 +111,8 @@ impl Space {
             heap_ahead: 0,
             next_fault: 0,
             ahead_slots: 1,
+            mmap_top: MMAP_TOP.raw(),
+            lock_new: MemoryLock::Unlocked,
         };
         machine.mem.ledger().begin(limit_bytes);
         Space { machine, pins: PinList::default(), inner: Mutex::new(inner) }
@@ -271,6 +277,7 @@ impl Space {
     ) -> Result<(), Errno> {
         let Some(rights) = vma.prot.rights() else { return Ok(()) };
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
+        let all = range.clone();
         let anonymous = matches!(vma.backing, Backing::Anonymous);
         for index in range.start / SLOT..range.end.div_ceil(SLOT) {
             let slot_range = index * SLOT..(index + 1) * SLOT;
@@ -293,6 +300,10 @@ impl Space {
                 }
                 _ => self.set_small(slot, piece, rights)?,
             }
+        }
+        if vma.lock != MemoryLock::Unlocked {
+            // As on Linux, what the host refuses here is no reason for a fault to fail.
+            let _ = self.lock_host(inner, all, vma.lock);
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ use vm_memory::{
 
 use super::extents::Extents;
 use super::host_maps::HostMaps;
-use super::host_pages::{self, host_move, host_protect, reserve_aligned};
+use super::host_pages::{self, host_protect, reserve_aligned};
 pub use super::host_range::{HostRange, NotThere};
 use super::ledger::{MemoryLedger, OverLimit};
 pub use super::withheld::Withheld;
@@ -325,7 +325,7 @@ impl GuestMem {
         self.handed_out.load(Ordering::Relaxed)
     }
 
-    fn not_memory(gpa: GuestPhys, len: usize) -> MemoryError {
+    pub(super) fn not_memory(gpa: GuestPhys, len: usize) -> MemoryError {
         MemoryError::NotMemory { gpa, len_bytes: len as u64 }
     }
 
@@ -415,7 +415,17 @@ impl GuestMem {
     /// # Errors
     /// [`MemoryError::Host`].
     pub fn discard(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        self.advise("discard", gpa, len, libc::MADV_DONTNEED)
+        let discard = || self.advise("discard", gpa, len, libc::MADV_DONTNEED);
+        match discard() {
+            // What is locked is not dropped.
+            Err(MemoryError::Host { source, .. })
+                if source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                self.unlock(gpa, len)?;
+                discard()
+            }
+            done => done,
+        }
     }
 
     /// Makes every vCPU forget its translations of the range, whose content stays.
@@ -461,40 +471,6 @@ impl GuestMem {
     #[must_use]
     pub fn withheld(&self) -> Withheld {
         Withheld(self.withheld.load(Ordering::SeqCst))
-    }
-
-    /// Moves the pages of an anonymous range elsewhere, leaving zeroes behind. No vCPU keeps a
-    /// translation of either range.
-    ///
-    /// # Errors
-    /// [`MemoryError::NotMemory`]; what the host cannot move is copied.
-    pub fn move_pages(&self, from: GuestPhys, to: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        let mut piece = len;
-        let mut done = 0;
-        while done < len {
-            piece = piece.min(len - done);
-            let source = self.host_range(from.offset(done), piece as usize)?;
-            let dest = self.host_range(to.offset(done), piece as usize)?;
-            let moved = match self.maps.has_room() {
-                true => host_move(source, dest),
-                false => Err(std::io::Error::from_raw_os_error(libc::ENOMEM)),
-            };
-            match moved {
-                Ok(()) => done += piece,
-                // The range spans host mappings that differ in their advice: take less.
-                Err(_) if piece > PAGE_SIZE_2M => {
-                    piece = (piece / 2).next_multiple_of(PAGE_SIZE_2M);
-                }
-                Err(_) => {
-                    let mut bytes = vec![0; piece as usize];
-                    let copied = source.read(&mut bytes).and_then(|()| dest.write(&bytes));
-                    copied.map_err(|_| Self::not_memory(from, piece as usize))?;
-                    self.discard(from.offset(done), piece)?;
-                    done += piece;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Lays `file` from `offset` over the range: shared, so that writes reach the file, or
