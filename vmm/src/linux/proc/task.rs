@@ -22,8 +22,8 @@ pub(super) fn loginuid(_: &Subject<'_>) -> Content {
     Ok(u32::MAX.to_string().into_bytes())
 }
 
-pub(super) fn personality(_: &Subject<'_>) -> Content {
-    Ok(b"00000000\n".to_vec())
+pub(super) fn personality(of: &Subject<'_>) -> Content {
+    Ok(format!("{:08x}\n", of.process.settings.personality()).into_bytes())
 }
 
 pub(super) fn wchan(_: &Subject<'_>) -> Content {
