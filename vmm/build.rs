@@ -73,12 +73,19 @@ fn build_programs(root: &Path, target: &Path, out: &Path) {
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     let status = cargo.status().expect("run cargo for the guest programs");
     assert!(status.success(), "the guest programs do not build: {status}");
+    let built = target.join("x86_64-unknown-linux-gnu/release");
+    let mut all = Vec::new();
+    let mut code = String::from("const PROGRAMS: &[(&str, usize)] = &[\n");
     for bin in ["payload", "hello", "wordindex"] {
-        let built = target.join("x86_64-unknown-linux-gnu/release").join(bin);
-        let program = fs::read(built).expect("read a guest program");
-        let packed = zstd::encode_all(&program[..], 19).expect("compress a guest program");
-        fs::write(out.join(format!("{bin}.zst")), packed).expect("write a guest program");
+        let program = fs::read(built.join(bin)).expect("read a guest program");
+        code += &format!("    ({bin:?}, {}),\n", program.len());
+        all.extend(program);
     }
+    code += "];\n";
+    fs::write(out.join("programs.rs"), code).expect("write the list of guest programs");
+    // As one: most of each is the same two libraries, so that three cost little more than one.
+    let packed = zstd::encode_all(&all[..], 19).expect("compress the guest programs");
+    fs::write(out.join("programs.zst"), packed).expect("write the guest programs");
 }
 
 /// A cargo of its own. What the outer cargo (or clippy) set for its own crates must not reach

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use crate::alloc::SpaceHeap;
 use crate::brand::Brand;
 use crate::space::seat::Seat;
+use crate::sys::SegId;
 
 /// A place a thread can be in.
 #[derive(Clone, Copy)]
@@ -67,6 +68,14 @@ pub(crate) fn current() -> Place {
 #[inline]
 pub(crate) fn set(place: Place) -> Place {
     PLACE.replace(place)
+}
+
+/// Whether the calling thread may be in the middle of changing `segment`: it is inside a space to
+/// write that has it. Whoever visits another space from there has lent its token, and is in the
+/// middle of nothing.
+pub(crate) fn is_writing(segment: SegId) -> bool {
+    let here = current();
+    here.writable && here.seat.has(segment)
 }
 
 /// Puts back what it changed when it is dropped.

@@ -5,7 +5,7 @@
 //! 1. Nothing a guest does, no register value, file or page table, may panic us, reach memory
 //!    outside its VM or a file it was not granted.
 //! 2. The guest kernel holds what must be fast; everything else is here, in safe Rust.
-//! 3. `unsafe` lives in a few modules: `vm`, `host::kvm`, the lock words of `vas`, and the Linux
+//! 3. `unsafe` lives in a few modules: `vm`, the lock words of `vas`, and the Linux
 //!    calls that hand guest memory to the host kernel.
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
@@ -18,15 +18,15 @@
 
 pub mod bench;
 pub mod call;
-pub mod error;
 pub mod exit_code;
 pub mod guest;
-pub mod host;
 pub mod linux;
 pub mod process;
 pub mod report;
 pub mod space;
-pub mod store;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;
+
+pub use spacejmp_host::{self as host, error};
+pub use spacejmp_store as store;

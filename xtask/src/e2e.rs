@@ -27,7 +27,7 @@ pub(crate) struct Kit {
 }
 
 impl Kit {
-    /// Builds the test programs of the packages `tests` and `vmm`, and the guests.
+    /// Builds the test programs of the packages `tests`, `vmm` and `spacejmp-host`, and the guests.
     ///
     /// # Errors
     /// When something does not build.
@@ -36,10 +36,10 @@ impl Kit {
         // of some packages only, dependencies would have other features, and be built again.
         let built = built(workspace, &["test", "--no-run", "--workspace"])?;
         let prebuild = prebuild(&built)?;
-        // Of the command itself there are none: its tests make no VM.
-        let programs = built
-            .into_iter()
-            .filter(|built| built.is_test() && matches!(built.package.as_str(), "tests" | "vmm"));
+        // Of the command itself there are none: its tests make no VM, nor do the store's.
+        let programs = built.into_iter().filter(|built| {
+            built.is_test() && matches!(built.package.as_str(), "tests" | "vmm" | "host")
+        });
         Self::pack(workspace, programs, Some(&prebuild))
     }
 
@@ -188,7 +188,7 @@ fn program_in(message: &str) -> Option<Built> {
     let kind = if !message.get("profile")?.get("test")?.as_bool()? {
         BuiltKind::Program
     // The package `tests` has a library, too, and no test in it.
-    } else if is("test") || is("lib") && name == "vmm" {
+    } else if is("test") || is("lib") && matches!(name, "vmm" | "spacejmp_host") {
         BuiltKind::Tests
     } else {
         BuiltKind::OwnTests
@@ -239,6 +239,7 @@ mod tests {
             program_in(&message(kind, name, test, r#""/t/x""#)).expect("a program").kind
         };
         assert_eq!(kind("lib", "vmm", true), BuiltKind::Tests);
+        assert_eq!(kind("lib", "spacejmp_host", true), BuiltKind::Tests);
         assert_eq!(kind("lib", "tests", true), BuiltKind::OwnTests);
         assert_eq!(kind("bin", "spacejmp", true), BuiltKind::OwnTests);
         assert_eq!(kind("bin", "spacejmp", false), BuiltKind::Program);

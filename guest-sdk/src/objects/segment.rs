@@ -188,10 +188,11 @@ impl Segment {
     }
 
     /// A copy of its content under a new name, at the same address, as it is between two visits of
-    /// writers, for which the call waits. By a thread that is inside to write, as it is now.
+    /// writers, for which the call waits.
     ///
     /// # Errors
-    /// As [`seg_clone`](sys::seg_clone).
+    /// As [`seg_clone`](sys::seg_clone): `EDEADLK` by a thread that is inside to write, which may be
+    /// in the middle of a change; leave first.
     pub fn clone_as(&self, name: &str) -> Result<Segment> {
         let id = sys::seg_clone(self.id, name).map_err(self.failed("clone"))?;
         Ok(Segment { id, name: name.to_owned() })

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 
 use super::seat::Wait;
+use crate::sys::SegId;
 
 /// How long a visit that waits as long as it takes waits for threads inside another space at the
 /// same addresses: one of them may be waiting for this thread.
@@ -73,6 +74,11 @@ impl Ground {
         }
         grounds.push(Arc::downgrade(&new));
         new
+    }
+
+    /// Whether the instance has the segment.
+    pub(crate) fn has(&self, segment: SegId) -> bool {
+        self.plots.iter().any(|plot| plot.sid == segment.raw())
     }
 
     fn clashes(&self, other: &Ground) -> bool {

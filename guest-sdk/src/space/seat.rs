@@ -7,7 +7,7 @@ use abi::Errno;
 
 use super::ground::Ground;
 use super::plain::PlainLock;
-use crate::sys::{VasHandle, vas_switch, vas_switch_timeout, vas_try_switch};
+use crate::sys::{SegId, VasHandle, vas_switch, vas_switch_timeout, vas_try_switch};
 
 /// How long to wait for locks.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,12 @@ pub(crate) enum Arrival {
 
 impl Seat {
     pub(crate) const HOME: Seat = Seat { vh: VasHandle::HOME, plain: None, ground: None };
+
+    /// Whether the instance that the calling thread, which is here, is in has the segment.
+    pub(crate) fn has(self, segment: SegId) -> bool {
+        // SAFETY: it outlives the stay.
+        self.ground.is_some_and(|ground| unsafe { ground.as_ref() }.has(segment))
+    }
 
     /// Moves the calling thread from `self` to `to`. After an error it is where it was.
     ///

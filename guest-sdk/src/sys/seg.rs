@@ -10,6 +10,7 @@ use abi::objects::{Right, SegId, SegParams, SegRoot, SegStat, VasId, seg_ctl as 
 
 use super::switch::VasHandle;
 use super::{bytes, call};
+use crate::place;
 
 /// What a [`SegStat`] is before a call fills it.
 pub const EMPTY_SEG_STAT: SegStat = SegStat {
@@ -67,9 +68,13 @@ pub fn seg_find(name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 /// A copy of `sid` under a new name, at the same base, with the same size, root object and
 /// policies; its id. Holes are not copied, and nothing is where the file system can share. The
 /// copy is of one moment between two visits of writers: the call takes the segment's lock, shared,
-/// unless the calling thread holds it.
+/// unless the calling thread holds it. To a thread that switched inside by
+/// [`vas_switch`](super::vas_switch) and holds it to write, that moment is now; a visit to write by
+/// [`Space`](crate::Space) is refused a copy of what it may change, since the call may come from the
+/// middle of a change: from a comparison in a sort, which has a value in two places.
 ///
 /// # Errors
+/// - `EDEADLK`: the thread is inside a [`Space`](crate::Space) to write that has the segment.
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EEXIST`: there is a segment of that name.
 /// - `EACCES`: the segment may not be read, or the store not be written to.
@@ -78,6 +83,9 @@ pub fn seg_find(name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 /// - `ETIMEDOUT`: the thread holds other locks, and this one was not free within ten seconds.
 /// - name errors, store errors ([`super`]).
 pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
+    if place::is_writing(sid) {
+        return Err(Errno::EDEADLK);
+    }
     let [at, len] = bytes(name.as_ref());
     // SAFETY: the call reads the name, which outlives it.
     unsafe { call(CALL_SEG_CLONE, [sid.raw(), at, len]) }.and_then(id)

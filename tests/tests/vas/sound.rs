@@ -56,6 +56,12 @@ fn a_reference_that_is_used_at_home_faults() {
 }
 
 #[test]
+fn a_segment_is_not_copied_in_the_middle_of_a_change() {
+    skip_without_kvm!();
+    is_refused("copy");
+}
+
+#[test]
 fn a_root_object_may_be_of_no_size() {
     skip_without_kvm!();
     is_refused("nothing");

@@ -10,14 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::BenchError;
 
-macro_rules! program {
-    ($name:literal) => {
-        ($name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".zst")).as_slice())
-    };
-}
+// Each program's name and length, in the order in which they follow one another in `PACKED`.
+include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
-const PROGRAMS: [(&str, &[u8]); 3] =
-    [program!("hello"), program!("payload"), program!("wordindex")];
+static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/programs.zst"));
 
 /// A directory with the programs in it, removed when dropped.
 #[derive(Debug)]
@@ -36,12 +32,15 @@ impl Unpacked {
         // Not `create_dir_all`: a directory somebody else put there is not ours to use.
         fs::create_dir(&dir).map_err(fail)?;
         let unpacked = Unpacked { dir: dir.clone() };
-        for (name, bytes) in PROGRAMS {
-            let path = unpacked.path(name);
+        let all = zstd::decode_all(PACKED).map_err(fail)?;
+        let mut rest = all.as_slice();
+        for &(name, len) in PROGRAMS {
+            let cut = || fail(std::io::ErrorKind::UnexpectedEof.into());
+            let (program, after) = rest.split_at_checked(len).ok_or_else(cut)?;
+            rest = after;
             let mut options = fs::OpenOptions::new();
-            let file = options.write(true).create_new(true).mode(0o755).open(path);
-            let write = |mut file: fs::File| file.write_all(&zstd::decode_all(bytes)?);
-            file.and_then(write).map_err(fail)?;
+            let file = options.write(true).create_new(true).mode(0o755).open(unpacked.path(name));
+            file.and_then(|mut file| file.write_all(program)).map_err(fail)?;
         }
         Ok(unpacked)
     }

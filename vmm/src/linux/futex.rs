@@ -173,6 +173,12 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
+/// Waits, in the host from the start.
+///
+/// Looking at the word for a while first would save the sleep of a waiter whose turn comes soon.
+/// It would save no exit, since the waiter has left the guest before it can look from here, and
+/// when it arrives its turn has come or is far away: `docs/src/internals/kernel-entry.md` has the
+/// figures. The guest kernel cannot look at all; it has no map of the program's memory.
 fn wait(
     ctx: &mut ThreadCtx<'_>,
     call: HostFutex<'_>,

@@ -205,6 +205,11 @@ pub(super) fn set_tid_address(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
 }
 
 /// `sched_yield(2)`.
+///
+/// Always the host's, also for a program with one thread. It gives way to whatever else the host
+/// wants to run there: other VMs that share a segment with this one, and whose step the program may
+/// be waiting for. Answered in the guest, a loop around it would keep the processor to the end of
+/// its time slice, and with `SCHED_FIFO`, which has none, for ever.
 pub(super) fn sched_yield(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     std::thread::yield_now();
     value(0)

@@ -4,7 +4,8 @@
 //! behind it, and one call moves the data without a copy of ours. Where the program's memory
 //! ends, the host gets memory that is never mapped in its place: how much is moved before a bad
 //! pointer, and whether it is looked at at all, is for the host kernel to say, file by file.
-//! A thread that may have to wait does so in the host's `poll`, which a kick interrupts.
+//! A thread that may have to wait does so in the host's `poll`, which a kick interrupts. A pipe is
+//! tried first without waiting, which saves that call whenever there is data, or room.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -38,6 +39,27 @@ enum At {
     Current,
     /// An offset of the call's.
     Given(i64),
+}
+
+impl At {
+    /// The offset the call gave.
+    fn given(self) -> Option<i64> {
+        match self {
+            At::Current => None,
+            At::Given(offset) => Some(offset),
+        }
+    }
+}
+
+/// How an attempt to move data meets a file that is not ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// It does not wait (`RWF_NOWAIT`) and fails with `EAGAIN`.
+    AtOnce,
+    /// It waits for the file first.
+    AfterWaiting,
+    /// The host answers, whatever the file's state.
+    Plain,
 }
 
 /// The program's buffers as the host kernel takes them.
@@ -176,9 +198,26 @@ fn is_reserved_count(ctx: &ThreadCtx<'_>, transfer: &Transfer<'_>) -> bool {
     transfer.access == Access::Read && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
 }
 
+/// How the first attempt is made.
+///
+/// At once only where that moves what a call that waits moves: all there is of a pipe's data, or
+/// all of what is written to it. The host writes up to `PIPE_BUF` bytes as a whole or not at all;
+/// of more it would write a part. The program's own flags keep their meaning.
+fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> Attempt {
+    if !file.may_block() || answers_at_once(ctx, file, transfer) {
+        return Attempt::Plain;
+    }
+    let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();
+    let is_whole = transfer.access == Access::Write || bytes <= libc::PIPE_BUF;
+    if file.answers_without_waiting() && is_whole && transfer.flags == 0 {
+        Attempt::AtOnce
+    } else {
+        Attempt::AfterWaiting
+    }
+}
+
 fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -> CallResult {
     transfer.buffers.iov.truncate(IOV_MAX as usize);
-    let fd = file.host_fd().as_raw_fd();
     let events = if transfer.access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
     // A file of `/proc` tells of now when its beginning is read.
     if file.kind() == Kind::Pseudo
@@ -187,40 +226,16 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     {
         ctx.process.files.tell_anew(file)?;
     }
-    let waits = file.may_block() && !answers_at_once(ctx, file, &transfer);
+    let mut attempt = first_attempt(ctx, file, &transfer);
     loop {
-        if waits {
+        if attempt == Attempt::AfterWaiting {
             wait_for(ctx, file, events)?;
         }
-        let iov = &transfer.buffers.iov;
-        let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
-        let call = match transfer.access {
-            Access::Write => libc::SYS_preadv2,
-            Access::Read => libc::SYS_pwritev2,
-        };
-        // -1 means the file's own offset, which is moved on, also for pipes and terminals.
-        let at = match transfer.at {
-            At::Current => -1,
-            At::Given(offset) => offset,
-        };
         let withheld = ctx.process.machine.mem.withheld();
-        let moving = |at: i64| {
-            // SAFETY: each range is guest memory that stays mapped in this process as long as
-            // `transfer`, to the end of this function, or the first page, which never is; no Rust
-            // reference points there. The kernel checks everything else.
-            let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, transfer.flags) };
-            u64::try_from(moved).map_err(|_| last_errno())
-        };
-        let moved = match file.memory() {
-            Some(memory) if transfer.access == Access::Read => {
-                write_to_memory(file, memory, &transfer, at, moving)?
-            }
-            _ => moving(at),
-        };
-        let errno = match moved {
+        let errno = match make_attempt(file, &transfer, attempt)? {
             Ok(moved) => {
                 if file.kind() == Kind::Pseudo && transfer.access == Access::Read {
-                    let offset = (at >= 0).then_some(at);
+                    let offset = transfer.at.given();
                     ctx.process.files.take_written(file, offset, moved as usize)?;
                 }
                 return value(moved);
@@ -232,8 +247,14 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             Errno::EINTR => {}
             // Another thread was just changing rights of the memory.
             Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
-            // Somebody else took what there was.
-            Errno::EAGAIN if waits && !file.nonblocking() => {}
+            Errno::EOPNOTSUPP if attempt == Attempt::AtOnce => {
+                file.note_no_answer_without_waiting();
+                attempt = Attempt::AfterWaiting;
+            }
+            // Not ready yet, or somebody else took what there was.
+            Errno::EAGAIN if attempt != Attempt::Plain && !file.nonblocking() => {
+                attempt = Attempt::AfterWaiting;
+            }
             Errno::EPIPE => {
                 if transfer.flags & RWF_NOSIGNAL == 0 {
                     super::signal::broken_pipe(ctx);
@@ -242,6 +263,40 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             }
             errno => return Err(errno.into()),
         }
+    }
+}
+
+/// Has the host move the data once. The outer error is the VMM's own.
+fn make_attempt(
+    file: &OpenFile,
+    transfer: &Transfer<'_>,
+    attempt: Attempt,
+) -> Result<Result<u64, Errno>, Errno> {
+    let fd = file.host_fd().as_raw_fd();
+    let iov = &transfer.buffers.iov;
+    let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
+    let call = match transfer.access {
+        Access::Write => libc::SYS_preadv2,
+        Access::Read => libc::SYS_pwritev2,
+    };
+    let flags = match attempt {
+        Attempt::AtOnce => transfer.flags | libc::RWF_NOWAIT,
+        Attempt::AfterWaiting | Attempt::Plain => transfer.flags,
+    };
+    // -1 means the file's own offset, which is moved on, also for pipes and terminals.
+    let at = transfer.at.given().unwrap_or(-1);
+    let moving = |at: i64| {
+        // SAFETY: each range is guest memory that stays mapped in this process as long as
+        // `transfer`, to the end of this function, or the first page, which never is; no Rust
+        // reference points there. The kernel checks everything else.
+        let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, flags) };
+        u64::try_from(moved).map_err(|_| last_errno())
+    };
+    match file.memory() {
+        Some(memory) if transfer.access == Access::Read => {
+            write_to_memory(file, memory, transfer, at, moving)
+        }
+        _ => Ok(moving(at)),
     }
 }
 

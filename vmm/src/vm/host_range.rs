@@ -3,7 +3,27 @@
 //! No Rust reference is ever made to such memory: a guest may write it at any time, and a file
 //! that lies over it may be cut off.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
+
+thread_local! {
+    /// The number by which the host kernel knows the process whose memory this is; 0 while the
+    /// thread has not asked. Each call of the program's with a path needs it.
+    ///
+    /// One for each thread because this memory can outlive the process: the survivor
+    /// (`process::survivor`) goes on in it under another number, with the thread-local memory of a
+    /// thread that copies nothing itself.
+    static OWN_NUMBER: Cell<i32> = const { Cell::new(0) };
+}
+
+fn own_number() -> i32 {
+    OWN_NUMBER.with(|known| {
+        if known.get() == 0 {
+            known.set(rustix::process::getpid().as_raw_nonzero().get());
+        }
+        known.get()
+    })
+}
 
 /// A range of this process's memory that backs guest memory, for the host kernel to read or
 /// write. What lies in it may change at any time.
@@ -92,7 +112,7 @@ impl HostRange<'_> {
     /// [`NotThere`].
     pub fn read_faultable(self, buf: &mut [u8]) -> Result<(), NotThere> {
         let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let own = own_number();
         // SAFETY: `local` is `buf`; the host kernel checks the range.
         let done = unsafe { libc::process_vm_readv(own, &local, 1, &self.iovec(), 1, 0) };
         if done == buf.len() as isize { Ok(()) } else { Err(NotThere) }
@@ -104,7 +124,7 @@ impl HostRange<'_> {
     /// [`NotThere`].
     pub fn write_faultable(self, buf: &[u8]) -> Result<(), NotThere> {
         let local = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
-        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let own = own_number();
         // SAFETY: `local` is only read; the host kernel checks the range.
         let done = unsafe { libc::process_vm_writev(own, &local, 1, &self.iovec(), 1, 0) };
         if done == buf.len() as isize { Ok(()) } else { Err(NotThere) }

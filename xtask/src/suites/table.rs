@@ -14,13 +14,14 @@ const AMD: &[Kind] = &[Kind::Amd];
 /// The whole suite is this and every other test program there is, so that a new one cannot be
 /// forgotten. Parts in the time they take, not in their number.
 const FIRST_PART: &[&str] =
-    &["commands", "vas", "ring3", "shootdown", "vmm:vm::,guest::,host::,process::"];
+    &["commands", "vas", "ring3", "shootdown", "vmm:vm::,guest::,process::", "spacejmp_host"];
 
 /// The first part where it is divided once more: what is about several processors, and the rest.
 const SEVERAL_CPUS: &[&str] = &[
     "ring3",
     "shootdown",
-    "vmm:vm::,guest::,host::,process::",
+    "vmm:vm::,guest::,process::",
+    "spacejmp_host",
     "programs:threads,thread_local",
     "vas:crossing_lock_orders,threads_in_vases,death::",
 ];

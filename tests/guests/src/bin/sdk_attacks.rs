@@ -12,7 +12,8 @@ use abi::Errno;
 use guests::findings::{Findings, require_vm};
 use spacejmp::sys::{self, seg_command};
 use spacejmp::{
-    AllocError, AttachOptions, Brand, Error, Right, Segment, Space, VBox, VPtr, VString, Vas, brand,
+    AllocError, At, AttachOptions, Brand, Error, Right, Segment, Space, VBox, VPtr, VString, VVec,
+    Vas, Write, brand,
 };
 
 brand! {
@@ -20,6 +21,7 @@ brand! {
     Two => [u64; 2],
     Text => Option<VString<Text>>,
     Nothing => (),
+    List => VVec<VBox<u64, List>, List>,
 }
 
 /// Where the segments of an attack lie that is about addresses.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         "handles" => handles(&mut found),
         "threads" => threads(&mut found),
         "fault" => fault(),
+        "copy" => copy(&mut found),
         "nothing" => nothing(&mut found),
         _ => found.fail("arguments", "there is no such attack"),
     }
@@ -171,6 +174,33 @@ fn handles(found: &mut Findings) {
 
     let recovered = sys::seg_ctl(segment.id(), seg_command::RECOVER, 0);
     found.refused("nobody declares content sound", recovered, Errno::EPERM);
+}
+
+/// A segment is copied from the middle of a change: from a comparison of a sort, which has a box in
+/// two places, by a typed call and by a raw one.
+fn copy(found: &mut Findings) {
+    let boxes = |at: &At<List, Write>| VVec::try_collect(at, (0..300).map(|n| VBox::new(at, n)));
+    let list = Space::<List>::options().open_or_create("list", boxes).expect("a space");
+    let (_, segment) = parts("list");
+    let mut tried = Vec::new();
+    let sorted = list.enter_mut(|v| {
+        let (root, at) = v.root_mut();
+        root.at_mut(at).sort_unstable_by(|one, other| {
+            let name = format!("copy-{}", tried.len());
+            let raw = sys::seg_clone(segment.id(), &name).err();
+            let typed = segment.clone_as(&name).err().and_then(|error| error.errno());
+            tried.push([raw, typed]);
+            (*other.get(at) % 7).cmp(&(*one.get(at) % 7))
+        });
+    });
+    found.same("sorted", sorted, Ok(()));
+    let refused = tried.iter().all(|tried| *tried == [Some(Errno::EDEADLK); 2]);
+    found.check("no copy in the middle", refused && !tried.is_empty());
+    found.same("of what is only read", list.enter(|_| segment.clone_as("read").is_ok()), Ok(true));
+    drop(make::<One>("other", [1, 1]));
+    let (_, other) = parts("other");
+    found.same("of others", list.enter_mut(|_| other.clone_as("others").is_ok()), Ok(true));
+    found.same("and afterwards", segment.clone_as("whole").map(|_| ()), Ok(()));
 }
 
 /// A scoped thread takes a reference along into another space at the same addresses.

@@ -11,7 +11,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use thiserror::Error;
 
-use super::grant::{Access, Grant};
+use super::grant::Grant;
 use super::inspect::{PROC_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC};
 use super::off_limits::OffLimits;
 use super::pseudo::SYNTHETIC_DEV;
@@ -128,11 +128,7 @@ impl Namespace {
                 return Err(NamespaceError::Store { host: grant.host.clone(), store });
             }
             let node = tree.make(grant.guest.as_os_str().as_bytes()).ok_or_else(taken)?;
-            let root = Arc::new(GrantRoot {
-                node,
-                dir: Arc::new(dir),
-                read_only: grant.access == Access::ReadOnly,
-            });
+            let root = Arc::new(GrantRoot::new(node, dir, grant.access));
             if !tree.hang(root) {
                 return Err(taken());
             }

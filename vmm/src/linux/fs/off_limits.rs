@@ -19,7 +19,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,6 +44,25 @@ struct FileId {
 impl From<&Stat> for FileId {
     fn from(stat: &Stat) -> FileId {
         FileId { dev: stat.st_dev, ino: stat.st_ino }
+    }
+}
+
+/// A directory and the two above it, as far as the user may search there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around {
+    own: FileId,
+    above: [Option<FileId>; 2],
+}
+
+impl Around {
+    pub(super) fn of(dir: BorrowedFd<'_>) -> Result<Around, Errno> {
+        let own = FileId::from(&rustix::fs::fstat(dir).map_err(super::host)?);
+        // Where the user may not search, the call itself is going to fail.
+        let above = |name| {
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+            stat.ok().map(|stat| FileId::from(&stat))
+        };
+        Ok(Around { own, above: ["..", "../.."].map(above) })
     }
 }
 
@@ -92,52 +111,39 @@ impl OffLimits {
 
     /// The stores as they are now.
     fn look(&self) -> MutexGuard<'_, Vec<Place>> {
-        // Of a panic elsewhere at worst one place is half looked at, and is looked at again.
-        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stores = self.last_seen();
         stores.iter_mut().for_each(Place::refresh);
         stores
     }
 
-    /// Refuses an entry that is a store's, and everything in a store's folders.
+    /// The stores as they were when somebody looked last.
+    fn last_seen(&self) -> MutexGuard<'_, Vec<Place>> {
+        // Of a panic elsewhere at worst one place is half looked at, and is looked at again.
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses an entry that is a store's, and everything in a store's folders. What it has found
+    /// out about the entry, for the call to use.
     ///
     /// # Errors
     /// `EACCES`.
-    pub(super) fn check(&self, at: &HostAt) -> Result<(), Errno> {
+    pub(super) fn check(&self, at: &HostAt) -> Result<Option<Result<Stat, Errno>>, Errno> {
         if self.none {
-            return Ok(());
+            return Ok(None);
         }
         let stores = self.look();
-        let dir = self.check_directory(at, &stores)?;
-        let Last::Name { name, .. } = &at.last else { return Ok(()) };
+        let dir = check_directory(at, &stores)?;
+        let Last::Name { name, .. } = &at.last else { return Ok(None) };
         if stores.iter().any(|place| place.is_own_entry(dir, name))
             || (Some(dir) == self.shm && name.starts_with(SHM_PREFIX))
         {
             return Err(Errno::EACCES);
         }
-        match at.stat() {
-            Ok(stat) => self.check_file(&stat, &stores),
-            Err(_) => Ok(()),
+        let seen = at.stat();
+        if let Ok(stat) = &seen {
+            self.check_file(stat, &stores)?;
         }
-    }
-
-    /// Whether the directory that has the entry is in a store; which one it is.
-    fn check_directory(&self, at: &HostAt, stores: &[Place]) -> Result<FileId, Errno> {
-        let own = rustix::fs::fstat(at.dir()).map_err(super::host)?;
-        let own = FileId::from(&own);
-        let forbidden = |id: &FileId| stores.iter().any(|place| place.folders.contains(id));
-        if forbidden(&own) {
-            return Err(Errno::EACCES);
-        }
-        for above in ["..", "../.."] {
-            // Where the user may not search, the call itself is going to fail.
-            let Ok(stat) = rustix::fs::statat(at.dir(), above, AtFlags::SYMLINK_NOFOLLOW) else {
-                break;
-            };
-            if forbidden(&FileId::from(&stat)) {
-                return Err(Errno::EACCES);
-            }
-        }
-        Ok(own)
+        Ok(Some(seen))
     }
 
     fn check_file(&self, stat: &Stat, stores: &[Place]) -> Result<(), Errno> {
@@ -158,17 +164,28 @@ impl OffLimits {
             || stores.iter().any(|place| place.has_file(id))
     }
 
-    /// Refuses what was opened although it is a store's: a name may have come to mean another
-    /// file since [`OffLimits::check`] looked.
+    /// Refuses what was opened although it is a store's.
     ///
     /// # Errors
     /// `EACCES`.
-    pub(super) fn check_opened(&self, fd: impl AsFd) -> Result<(), Errno> {
+    pub(super) fn check_opened(&self, stat: &Stat) -> Result<(), Errno> {
         if self.none {
             return Ok(());
         }
-        let stat = rustix::fs::fstat(fd).map_err(super::host)?;
-        self.check_file(&stat, &self.look())
+        self.check_file(stat, &self.look())
+    }
+
+    /// The same right behind [`OffLimits::check`], since when the name may have come to mean
+    /// another file. The stores are not looked for again: what has become a store's since was none
+    /// when the call began.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    pub(super) fn check_opened_by_name(&self, stat: &Stat) -> Result<(), Errno> {
+        if self.none {
+            return Ok(());
+        }
+        self.check_file(stat, &self.last_seen())
     }
 
     /// Refuses a change of an entry on the way to a store.
@@ -182,7 +199,7 @@ impl OffLimits {
             return Ok(());
         }
         let stores = self.look();
-        let dir = FileId::from(&rustix::fs::fstat(at.dir()).map_err(super::host)?);
+        let dir = at.around()?.own;
         match stores.iter().any(|place| place.has_entry(dir, name)) {
             true => Err(Errno::EACCES),
             false => Ok(()),
@@ -218,6 +235,16 @@ impl OffLimits {
         let stores = self.look();
         let place = stores.iter().find(|p| p.folders.contains(&id) || p.has_file(id))?;
         Some(place.path.clone())
+    }
+}
+
+/// Whether the directory that has the entry is in a store; which one it is.
+fn check_directory(at: &HostAt, stores: &[Place]) -> Result<FileId, Errno> {
+    let Around { own, above } = at.around()?;
+    let forbidden = |id: &FileId| stores.iter().any(|place| place.folders.contains(id));
+    match forbidden(&own) || above.iter().flatten().any(forbidden) {
+        true => Err(Errno::EACCES),
+        false => Ok(own),
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::Errno;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::attr::permissions;
 use super::files::Files;
@@ -133,12 +133,13 @@ fn open_entry(
         }
         Err(error) => return Err(host(error)),
     };
-    off_limits.check_opened(&fd)?;
-    let file = OpenFile::new(fd, Origin::Grant(at.grant.clone()))?;
+    let stat = rustix::fs::fstat(&fd).map_err(host)?;
+    off_limits.check_opened_by_name(&stat)?;
+    let file = OpenFile::of(fd, Origin::Grant(at.grant.clone()), safe, &stat);
     if follow && file.kind() == Kind::Link {
         return Ok(Step::Link);
     }
-    settle(&file, flags)?;
+    settle(&file, flags, &stat)?;
     Ok(Step::Done(file))
 }
 
@@ -192,20 +193,25 @@ fn refuse_changes(
     }
 }
 
-/// What is left to do once a file of a grant is open.
-pub(super) fn settle(file: &OpenFile, flags: OFlags) -> Result<(), Errno> {
+/// What `F_SETFL` sets, and clears where it is not given. Not `O_ASYNC`, which no file of ours has.
+const KEPT_BY_SETFL: OFlags = OFlags::APPEND.union(OFlags::DIRECT).union(OFlags::NOATIME);
+
+/// What is left to do once a file of a grant is open with `flags` and `O_NONBLOCK`.
+pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), Errno> {
     if file.path_only() {
         return Ok(());
     }
-    if matches!(file.kind(), Kind::Regular | Kind::Directory | Kind::Other) {
+    // Only file systems without a device, whose number Linux makes up, have the major number 0:
+    // procfs is one of them.
+    let has_device = rustix::fs::major(stat.st_dev) != 0;
+    if !has_device && matches!(file.kind(), Kind::Regular | Kind::Directory | Kind::Other) {
         let statfs = rustix::fs::fstatfs(file.host_fd()).map_err(host)?;
         if statfs.f_type as i64 == PROC_SUPER_MAGIC {
             return Err(Errno::EACCES);
         }
     }
     if !flags.contains(OFlags::NONBLOCK) {
-        let now = rustix::fs::fcntl_getfl(file.host_fd()).map_err(host)?;
-        rustix::fs::fcntl_setfl(file.host_fd(), now - OFlags::NONBLOCK).map_err(host)?;
+        rustix::fs::fcntl_setfl(file.host_fd(), flags & KEPT_BY_SETFL).map_err(host)?;
         file.mark_nonblocking(false);
     }
     Ok(())

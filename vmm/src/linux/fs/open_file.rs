@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 use cap_std::fs::Dir;
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, Stat};
 
 use super::host;
 use super::memory_dir::MemoryFile;
@@ -81,6 +81,8 @@ pub struct OpenFile {
     write: bool,
     path_only: bool,
     nonblocking: AtomicBool,
+    /// A pipe of which the host is not known to refuse `RWF_NOWAIT`.
+    knows_nowait: AtomicBool,
     /// Of a file that only memory holds.
     memory: Option<Arc<MemoryFile>>,
     /// What mappings of the file share.
@@ -99,7 +101,13 @@ impl OpenFile {
     /// Takes a host descriptor. Its access mode and flags are read from the host.
     pub(super) fn new(fd: OwnedFd, origin: Origin) -> Result<OpenFile, Errno> {
         let flags = rustix::fs::fcntl_getfl(&fd).map_err(host)?;
-        let kind = kind_of(fd.as_fd())?;
+        let stat = rustix::fs::fstat(&fd).map_err(host)?;
+        Ok(OpenFile::of(fd, origin, flags, &stat))
+    }
+
+    /// Takes a host descriptor whose flags are known, and what `fstat` says of it.
+    pub(super) fn of(fd: OwnedFd, origin: Origin, flags: OFlags, stat: &Stat) -> OpenFile {
+        let kind = kind_of(fd.as_fd(), stat);
         let handle = match (kind, &origin) {
             (Kind::Directory, Origin::Grant(_)) => {
                 Handle::Dir(Arc::new(Dir::from_std_file(std::fs::File::from(fd))))
@@ -108,7 +116,7 @@ impl OpenFile {
         };
         let mode = flags & OFlags::RWMODE;
         let path_only = flags.contains(OFlags::PATH);
-        Ok(OpenFile {
+        OpenFile {
             handle,
             kind,
             origin,
@@ -116,11 +124,12 @@ impl OpenFile {
             write: !path_only && (mode == OFlags::WRONLY || mode == OFlags::RDWR),
             path_only,
             nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            knows_nowait: AtomicBool::new(kind == Kind::Pipe),
             memory: None,
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
-        })
+        }
     }
 
     /// An open synthetic directory.
@@ -135,6 +144,7 @@ impl OpenFile {
             write: false,
             path_only,
             nonblocking: AtomicBool::new(false),
+            knows_nowait: AtomicBool::new(false),
             memory: None,
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
@@ -154,6 +164,7 @@ impl OpenFile {
             write: !path_only && mode != OFlags::RDONLY,
             path_only,
             nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
+            knows_nowait: AtomicBool::new(false),
             memory: None,
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
@@ -333,6 +344,17 @@ impl OpenFile {
         self.nonblocking.load(Ordering::Relaxed)
     }
 
+    /// Whether a transfer of it may be tried with `RWF_NOWAIT`: a pipe, unless the host has said
+    /// that it does not know the flag there (kernels before 6.4).
+    pub(crate) fn answers_without_waiting(&self) -> bool {
+        self.knows_nowait.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the host refused the flag.
+    pub(crate) fn note_no_answer_without_waiting(&self) {
+        self.knows_nowait.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the description was opened with `O_PATH`.
     #[must_use]
     pub fn path_only(&self) -> bool {
@@ -426,9 +448,8 @@ impl OpenFile {
     }
 }
 
-fn kind_of(fd: BorrowedFd<'_>) -> Result<Kind, Errno> {
-    let stat = rustix::fs::fstat(fd).map_err(host)?;
-    Ok(match FileType::from_raw_mode(stat.st_mode) {
+fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> Kind {
+    match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::Regular,
         FileType::Directory => Kind::Directory,
         FileType::Symlink => Kind::Link,
@@ -445,7 +466,7 @@ fn kind_of(fd: BorrowedFd<'_>) -> Result<Kind, Errno> {
             }
         }
         _ => anonymous(fd),
-    })
+    }
 }
 
 /// The kind of a descriptor without a file type, which only its name tells.

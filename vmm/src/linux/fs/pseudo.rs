@@ -127,13 +127,14 @@ impl Files {
         let open = || rustix::fs::open(name, safe, Mode::empty()).map_err(host);
         let cut = flags.contains(OFlags::TRUNC) && !path_only;
         let fd = if cut { file.resize_within(0, open)? } else { open()? };
-        self.namespace.off_limits.check_opened(&fd)?;
-        let mut again = OpenFile::new(fd, file.origin.clone())?;
+        let stat = rustix::fs::fstat(&fd).map_err(host)?;
+        self.namespace.off_limits.check_opened(&stat)?;
+        let mut again = OpenFile::of(fd, file.origin.clone(), safe, &stat);
         if let Some(memory) = file.memory() {
             again = again.in_memory(memory.clone());
         }
         again.note_flags(flags);
-        settle(&again, flags)?;
+        settle(&again, flags, &stat)?;
         Ok(Arc::new(again))
     }
 

@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use super::files::Files;
 use super::memory_dir::{MemoryAt, MemoryDir};
 use super::namespace::Namespace;
+use super::off_limits::Around;
 use super::tree::{Child, GrantRoot, Leaf, Link, Mount, NodeId};
 use super::{PATH_MAX, confined, host};
 
@@ -50,6 +51,8 @@ pub(super) struct HostAt {
     pub(super) grant: Arc<GrantRoot>,
     pub(super) dir: Arc<Dir>,
     pub(super) last: Last,
+    /// What the host said of the entry when it was checked for being off limits.
+    seen: Option<Result<Stat, Errno>>,
 }
 
 /// What a path leads to.
@@ -111,6 +114,20 @@ pub(super) enum Found<T> {
 }
 
 impl HostAt {
+    pub(super) fn new(grant: Arc<GrantRoot>, dir: Arc<Dir>, last: Last) -> HostAt {
+        HostAt { grant, dir, last, seen: None }
+    }
+
+    /// The directory's identity and that of the two above it.
+    pub(super) fn around(&self) -> Result<Around, Errno> {
+        // A grant's own directory stays where it is: the program cannot move it into a store, and
+        // whoever can need not.
+        match Arc::ptr_eq(&self.dir, &self.grant.dir) {
+            true => self.grant.around(),
+            false => Around::of(self.dir()),
+        }
+    }
+
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
@@ -135,9 +152,10 @@ impl HostAt {
     }
 
     /// The entry's attributes, or a request to follow it. A slash after something that is
-    /// not a directory gives `ENOTDIR`.
+    /// not a directory gives `ENOTDIR`. They are as of the check a moment ago, if there was one:
+    /// within this call.
     pub(super) fn stat_step(&self, follow: bool) -> Result<Step<Stat>, Errno> {
-        let stat = self.stat()?;
+        let stat = self.seen.unwrap_or_else(|| self.stat())?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if follow && kind == FileType::Symlink {
             return Ok(Step::Link);
@@ -180,12 +198,12 @@ pub(super) fn check(path: &[u8]) -> Result<(), Errno> {
 impl Namespace {
     /// Resolves as far as the name space can alone.
     fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Resolved, Errno> {
-        let resolved = match self.resolve_anywhere(base, path) {
+        let mut resolved = match self.resolve_anywhere(base, path) {
             Err(_) if self.leads_off_limits(base, path) => return Err(Errno::EACCES),
             result => result?,
         };
-        if let Resolved::At(Target::Host(at)) = &resolved {
-            self.off_limits.check(at)?;
+        if let Resolved::At(Target::Host(at)) = &mut resolved {
+            at.seen = self.off_limits.check(at)?;
         }
         Ok(resolved)
     }
@@ -330,7 +348,7 @@ impl Namespace {
             }
         };
         let grant = grant.clone();
-        Ok(Some(HostAt { grant, dir, last }))
+        Ok(Some(HostAt::new(grant, dir, last)))
     }
 }
 
@@ -428,7 +446,7 @@ impl Files {
                         Leads::Path(text) => self.resolve_text(&Base::Node(NodeId::ROOT), &text)?,
                         Leads::Directory(Base::Node(id)) => Target::Node(id),
                         Leads::Directory(Base::Host(grant, dir)) => {
-                            let at = HostAt { grant, dir, last: Last::Dot };
+                            let at = HostAt::new(grant, dir, Last::Dot);
                             self.namespace.off_limits.check(&at)?;
                             Target::Host(at)
                         }
@@ -454,7 +472,7 @@ impl Files {
                     self.resolve_text(&here, &text)?
                 }
                 // Replaced by something else in the meantime: look again.
-                None => Target::Host(at),
+                None => Target::Host(HostAt { seen: None, ..at }),
             };
         }
         Err(Errno::ELOOP)

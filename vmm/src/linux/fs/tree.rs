@@ -7,12 +7,15 @@
 //! of `namespace`. Nothing here touches the host.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 use cap_std::fs::Dir;
 
+use super::grant::Access;
 use super::memory_dir::MemoryDir;
+use super::off_limits::Around;
 
 /// A granted directory, opened.
 #[derive(Debug)]
@@ -22,9 +25,23 @@ pub(super) struct GrantRoot {
     /// The directory itself, opened with `O_PATH`.
     pub(super) dir: Arc<Dir>,
     pub(super) read_only: bool,
+    around: OnceLock<Around>,
 }
 
 impl GrantRoot {
+    pub(super) fn new(node: NodeId, dir: Dir, access: Access) -> GrantRoot {
+        let read_only = access == Access::ReadOnly;
+        GrantRoot { node, dir: Arc::new(dir), read_only, around: OnceLock::new() }
+    }
+
+    /// The directory's identity and that of the two above it, as of the first use.
+    pub(super) fn around(&self) -> Result<Around, Errno> {
+        match self.around.get() {
+            Some(around) => Ok(*around),
+            None => Around::of(self.dir.as_fd()).map(|now| *self.around.get_or_init(|| now)),
+        }
+    }
+
     /// # Errors
     /// `EROFS` if the grant is read-only.
     pub(super) fn check_writable(&self) -> Result<(), Errno> {

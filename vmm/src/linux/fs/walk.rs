@@ -78,11 +78,11 @@ impl Namespace {
                             Last::Root
                         }
                         (None, Some((grant, dir))) if end => {
-                            return Ok(Resolved::At(Target::Host(HostAt {
-                                grant: grant.clone(),
-                                dir: dir.clone(),
-                                last: Last::Name { name: part, slash },
-                            })));
+                            return Ok(Resolved::At(Target::Host(HostAt::new(
+                                grant.clone(),
+                                dir.clone(),
+                                Last::Name { name: part, slash },
+                            ))));
                         }
                         (None, Some((grant, dir))) => {
                             match down(dir, name)? {
@@ -119,7 +119,9 @@ impl Namespace {
         }
         let here = stack.pop().ok_or(Errno::EIO)?;
         Ok(Resolved::At(match here {
-            Position { host: Some((grant, dir)), .. } => Target::Host(HostAt { grant, dir, last }),
+            Position { host: Some((grant, dir)), .. } => {
+                Target::Host(HostAt::new(grant, dir, last))
+            }
             Position { node, .. } => Target::Node(node.unwrap_or(NodeId::ROOT)),
         }))
     }

@@ -401,11 +401,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Busy`] with those who can.
-    pub(crate) fn check_unwritten(
-        &self,
-        sid: SegId,
-        mine: Option<LeaseId>,
-    ) -> Result<(), StoreError> {
+    pub fn check_unwritten(&self, sid: SegId, mine: Option<LeaseId>) -> Result<(), StoreError> {
         let leases = self.live_leases_but(mine)?;
         let writers = leases.iter().filter(|lease| lease.right_of(sid) == Some(Right::Write));
         let holders: Vec<_> = writers.map(OpenLease::holder).collect();
@@ -416,7 +412,7 @@ impl Store {
     }
 
     /// The error of a lock that was not free in time, with whoever holds it.
-    pub(crate) fn locked(&self, segment: &SegmentFile) -> StoreError {
+    pub fn locked(&self, segment: &SegmentFile) -> StoreError {
         let owner = segment.lock_view().ok().and_then(|view| view.owner_lease());
         let leases = self.live_leases().unwrap_or_default();
         let holder = leases.iter().find(|lease| Some(lease.id()) == owner).map(OpenLease::holder);

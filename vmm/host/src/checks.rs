@@ -278,7 +278,7 @@ fn size(bytes: Option<u64>) -> String {
 mod tests {
     use super::super::probe::testing::report;
     use super::{Level, Problem, checks, size, summary};
-    use crate::host::NoDevice;
+    use crate::NoDevice;
 
     const EPT: &[(&str, &str)] = &[("/sys/module/kvm_intel/parameters/ept", "Y")];
     const SOFTWARE: &[(&str, &str)] = &[("/sys/module/kvm/version", "1")];

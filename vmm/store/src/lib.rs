@@ -72,7 +72,7 @@ pub use lease::{INSTANCES_OFFSET, Lease, LeaseInfo, SEGMENTS_OFFSET, VCPU_LINES_
 pub use lease_view::{Inside, LeaseView};
 pub use lock::SharedLock;
 pub use name::{Mode, Name, NameError};
-pub(crate) use open::FOLDERS;
+pub use open::FOLDERS;
 pub use open::Store;
 pub use patience::Patience;
 pub use private::PrivateStore;

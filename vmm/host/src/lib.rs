@@ -11,6 +11,7 @@
 mod capability;
 mod checks;
 mod device;
+pub mod error;
 mod files;
 mod group;
 mod kvm;

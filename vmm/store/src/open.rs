@@ -18,8 +18,8 @@ use super::patience::Patience;
 use super::text::parse_id;
 
 const FORMAT: &str = "spacejmp store 1";
-/// Folders of every store.
-pub(crate) const FOLDERS: [&str; 5] = ["tmp", "vas", "segments", "parts", "vms"];
+/// The folders of a store.
+pub const FOLDERS: [&str; 5] = ["tmp", "vas", "segments", "parts", "vms"];
 const FILES: [&str; 3] = ["format", "lock", "live"];
 
 /// An open store. All methods may be called from any thread.

@@ -79,7 +79,7 @@ const LEAST_CACHED: u64 = (64 << 20) / PAGE_BYTES;
 /// file would leave this to the host, but whoever may shorten the file could then end us with
 /// SIGBUS.
 fn pages_to_cache(size_bytes: u64) -> usize {
-    let available = crate::host::memory().available_bytes.unwrap_or_default();
+    let available = spacejmp_host::memory().available_bytes.unwrap_or_default();
     let most = (available / 4 / PAGE_BYTES).max(LEAST_CACHED);
     usize::try_from(size_bytes.div_ceil(PAGE_BYTES).clamp(1, most)).unwrap_or(1)
 }

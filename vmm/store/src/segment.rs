@@ -164,7 +164,7 @@ impl SegmentFile {
     }
 
     /// The host's error about the segment's file.
-    pub(crate) fn error(&self, doing: &'static str, source: std::io::Error) -> StoreError {
+    pub fn error(&self, doing: &'static str, source: std::io::Error) -> StoreError {
         io_error(doing, &self.path, source)
     }
 

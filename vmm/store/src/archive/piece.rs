@@ -272,7 +272,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Reads any bytes as an archive, uncompressed or not, and drops what it holds: for fuzzing.
-pub(in crate::store) fn read_any(bytes: &[u8], compressed: bool) -> Result<u64, StoreError> {
+pub(crate) fn read_any(bytes: &[u8], compressed: bool) -> Result<u64, StoreError> {
     let path = Path::new("archive");
     if compressed {
         let decoder = zstd::Decoder::new(bytes).map_err(|e| io_error("read", path, e))?;

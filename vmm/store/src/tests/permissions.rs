@@ -46,7 +46,7 @@ fn as_nobody(store: &Store, test: &str) {
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let output = Command::new(&program)
-        .args(["--exact", &format!("store::tests::permissions::{test}")])
+        .args(["--exact", &format!("tests::permissions::{test}")])
         .env(PATH, store.path())
         .current_dir("/")
         .uid(NOBODY)

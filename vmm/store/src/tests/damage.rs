@@ -351,7 +351,7 @@ fn a_damaged_store_is_not_opened() {
 /// What is told about each kind of file that cannot be used, and what to do about it.
 #[test]
 fn what_is_whole_is_never_called_damaged_and_deleting_is_never_advised() {
-    use crate::error::Remedy;
+    use spacejmp_host::error::Remedy;
     let s = store();
     let sid = segment(&s, "x");
     let file = s.path().join("segments/x");

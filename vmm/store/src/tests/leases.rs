@@ -208,7 +208,7 @@ fn a_killed_vm_is_dead_at_once_and_leaves_its_segment_dirty() {
     let s = store();
     let x = segment(&s, "x");
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "store::tests::leases::child_holds_a_lease"])
+        .args(["--exact", "--nocapture", "tests::leases::child_holds_a_lease"])
         .env("SPACEJMP_TEST_LEASE_OF", s.path())
         .stdout(Stdio::piped())
         .spawn()

@@ -12,7 +12,7 @@ use abi::objects::{LeaseId, Right, SegId, VasId};
 
 use super::name::{Name, NameError};
 use super::record::{VasRecord, VasSegment};
-use crate::error::Remedy;
+use spacejmp_host::error::Remedy;
 
 /// What an error is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -318,7 +318,7 @@ const fn right_text(right: Right) -> &'static str {
 
 impl StoreError {
     /// The error of a segment that a VAS lists and that is not in the store.
-    pub(crate) fn lost(vas: &VasRecord, listed: &VasSegment, sid: SegId) -> StoreError {
+    pub fn lost(vas: &VasRecord, listed: &VasSegment, sid: SegId) -> StoreError {
         StoreError::Lost { vas: vas.name.clone(), segment: listed.name.clone(), sid }
     }
 

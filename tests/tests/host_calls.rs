@@ -1,0 +1,221 @@
+//! How many calls the VMM makes of the host kernel for one of the program's, exactly, against
+//! `resources/counts.toml`: each costs as much as the program's own call did on Linux.
+//!
+//! `spacejmp` is traced as `strace` does it. What counts is what the program's thread does between two
+//! calls of the program's that are like no others; other threads of the VMM serve no calls.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::unistd::Pid;
+use rustix::process::{WaitOptions, WaitStatus};
+use tests::counts::{Table, compare};
+use tests::guests::{self, Profile};
+use tests::kvm::other_kind_of_host;
+use tests::skip_without_kvm;
+use tests::vm::Run;
+
+/// How often each call is made, in a short run and in a long one.
+const FEW: u64 = 16;
+const MANY: u64 = 48;
+
+/// Calls by their number.
+type Calls = BTreeMap<u64, u64>;
+
+/// The call before and behind those that count.
+const MARK: u64 = libc::SYS_getpriority as u64;
+
+/// A thread that is traced.
+#[derive(Default)]
+struct Thread {
+    is_inside: bool,
+    marks: u32,
+    /// Between the marks.
+    calls: Calls,
+}
+
+impl Thread {
+    fn calls(&mut self, number: u64) {
+        match (number, self.marks) {
+            (MARK, _) => self.marks += 1,
+            (_, 1) => *self.calls.entry(number).or_default() += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Follows every thread of `process` to its end, and counts the calls of the one that runs the
+/// program's.
+fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
+    let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE;
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it has threads");
+    for task in tasks {
+        let name = task.expect("an entry").file_name();
+        let tid = Pid::from_raw(name.to_str().and_then(|tid| tid.parse().ok()).expect("a number"));
+        ptrace::seize(tid, options)?;
+        ptrace::interrupt(tid)?;
+    }
+    // The byte that it waits for, and all that it reads after that.
+    stdin.write_all(&[b'x'; 1 + MANY as usize]).expect("it reads");
+    drop(stdin);
+    // Of a call there are two stops, at its beginning and at its end.
+    let mut threads: BTreeMap<Pid, Thread> = BTreeMap::new();
+    loop {
+        let (tid, status) = next_stop()?;
+        if let (true, Some(status)) = (tid == process, status.exit_status()) {
+            assert_eq!(status, 0, "how spacejmp ended");
+            let marked = threads.into_values().find(|thread| thread.marks == 2);
+            return Ok(marked.expect("the program's thread makes the call twice").calls);
+        }
+        let signal = match status.stopping_signal() {
+            // An end: other threads go on.
+            None if tid != process => continue,
+            None => panic!("spacejmp was ended: {status:?}"),
+            Some(SYSCALL_STOP) => {
+                let thread = threads.entry(tid).or_default();
+                thread.is_inside = !thread.is_inside;
+                if thread.is_inside {
+                    thread.calls(ptrace::getregs(tid)?.orig_rax);
+                }
+                0
+            }
+            // The stop that was asked for, and new threads.
+            Some(_) if status.as_raw() >> 16 != 0 => 0,
+            Some(signal) => signal,
+        };
+        match go_on(tid, signal) {
+            // Ended in the meantime.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// How a stop at a system call looks, with `PTRACE_O_TRACESYSGOOD`.
+const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
+
+/// Waits for a thread that is traced by this one: others of this program wait for their own.
+fn next_stop() -> Result<(Pid, WaitStatus), Errno> {
+    let which = WaitOptions::from_bits_retain((libc::__WALL | libc::__WNOTHREAD).cast_unsigned());
+    let next = rustix::process::wait(which).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let (pid, status) = next.expect("it waits");
+    Ok((Pid::from_raw(pid.as_raw_nonzero().get()), status))
+}
+
+/// Lets a thread go on to its next call, or to the end of this one, with a signal if not 0. Kicks
+/// are real-time signals, which `nix` has no name for.
+fn go_on(tid: Pid, signal: i32) -> Result<(), Errno> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    let signal = libc::c_long::from(signal);
+    // SAFETY: this request reads and writes no memory of this process.
+    let done = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, tid.as_raw(), none, signal) };
+    Errno::result(done).map(drop)
+}
+
+/// What a run makes of the host that makes `what` so many times.
+fn calls(folder: &Path, what: &str, count: u64) -> Calls {
+    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    // One store, which the host looks for once.
+    command.env_clear().env("SPACEJMP_STORE", folder.join("store"));
+    command.args(["run", "--log", "error", "--timeout", "120", "--cwd", "/granted", "--dir"]);
+    command.arg(format!("{}:/granted", folder.join("granted").display()));
+    command.arg(guests::c("host_calls")).args([what, &count.to_string()]);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("spacejmp starts");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it writes");
+    assert_eq!(line, "ready\n");
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let mut counted = trace(pid, child.stdin.take().expect("piped")).expect("it can be traced");
+    // The VMM's own locks: whether the thread meets another one there is a matter of time.
+    if !what.starts_with("futex") {
+        counted.remove(&(libc::SYS_futex as u64));
+    }
+    // Without optimisation Rust's library asks whether a descriptor is open before it closes it.
+    if cfg!(debug_assertions) {
+        let close = counted.get(&(libc::SYS_close as u64)).copied().unwrap_or(0);
+        let asked = counted.entry(libc::SYS_fcntl as u64).or_default();
+        *asked = asked.checked_sub(close).unwrap_or(*asked);
+    }
+    counted
+}
+
+/// Calls of the host for one `what`, if it is the same number for each.
+fn each(folder: &Path, what: &str) -> u64 {
+    let sum = |calls: &Calls| calls.values().sum::<u64>();
+    // The least of some, for what happens now and then.
+    let least = |count| {
+        let tries = (0..6).map(|_| calls(folder, what, count));
+        tries.min_by_key(sum).expect("some")
+    };
+    let (few, many) = (least(FEW), least(MANY));
+    let more = sum(&many).checked_sub(sum(&few)).expect("more is more");
+    println!("{what}: {FEW} times {few:?}, {MANY} times {many:?}");
+    assert_eq!(more % (MANY - FEW), 0, "{what}: {few:?} for {FEW}, {many:?} for {MANY}");
+    more / (MANY - FEW)
+}
+
+/// Whether the host moves data from a pipe without waiting when asked to.
+fn pipes_know_nowait() -> bool {
+    let (read, write) = rustix::pipe::pipe().expect("a pipe");
+    rustix::io::write(&write, b"x").expect("there is room");
+    let mut byte = [0];
+    let mut buffers = [rustix::io::IoSliceMut::new(&mut byte)];
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    rustix::io::preadv2(&read, &mut buffers, u64::MAX, flags).is_ok()
+}
+
+/// A folder with a store and with files to be granted.
+fn prepare(folder: &Path) {
+    vmm::store::Store::open_or_create(&folder.join("store")).expect("a store");
+    std::fs::create_dir_all(folder.join("granted/below")).expect("a folder");
+    for file in ["granted/file", "granted/below/file"] {
+        std::fs::write(folder.join(file), "x").expect("a file");
+    }
+}
+
+#[test]
+fn a_call_takes_as_many_calls_of_the_host_as_recorded() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    prepare(folder.path());
+    let each = |what| each(folder.path(), what);
+    let mut table = Table::new("host-calls");
+    let mut add_own = |family: &str, path: &str, what| {
+        if !table.add_own(family, path, || each(what)) {
+            other_kind_of_host(
+                "a_call_takes_as_many_calls_of_the_host_as_recorded",
+                &format!("resources/counts.toml does not have {path}"),
+            );
+        }
+    };
+    let host = if pipes_know_nowait() { "" } else { ", Linux before 6.4" };
+    add_own("read, of a pipe", &format!("read, of a pipe{host}"), "read");
+    add_own("write, to a pipe", &format!("write, to a pipe{host}"), "write");
+    let device = std::fs::metadata(folder.path()).expect("it is there").dev();
+    let disk = if rustix::fs::major(device) == 0 { " without a device" } else { "" };
+    add_own("open and close, on a disk", &format!("open and close, on a disk{disk}"), "open");
+    let in_memory = tempfile::tempdir_in("/dev/shm").expect("Linux has it");
+    prepare(in_memory.path());
+    table.add("open and close, in memory", self::each(in_memory.path(), "open"));
+    table.add("stat", each("stat"));
+    table.add("stat, a directory further down", each("stat-below"));
+    table.add("sched_yield", each("yield"));
+    table.add("futex, wake", each("futex-wake"));
+    table.add("futex, wait for what has changed", each("futex-wait"));
+    compare([table]);
+}
+
+/// What saves calls changes nothing: who finds a pipe full or empty still waits for it, or not.
+#[test]
+fn a_pipe_that_is_not_ready_is_waited_for_as_on_linux() {
+    skip_without_kvm!();
+    let ended = Run::new(guests::c("pipe_waits")).same_as_native();
+    assert!(ended.out().ends_with("read that nobody writes: 0 \n"), "{ended:?}");
+}
