@@ -359,18 +359,20 @@ pub(super) fn copy_file_range(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(copied as u64)
 }
 
+/// Sends the signal that goes with `EPIPE`.
+fn or_broken_pipe(ctx: Ctx<'_, '_>, moved: Result<usize, Fail>) -> Result<usize, Fail> {
+    if moved == Err(Fail::Errno(Errno::EPIPE)) {
+        super::signal::broken_pipe(ctx);
+    }
+    moved
+}
+
 pub(super) fn sendfile(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let mut from = offset(ctx, a[2])?;
     let sent = waiting(ctx, || {
         files(ctx).sendfile(a[0] as i32, a[1] as i32, from.as_mut(), a[3] as usize)
     });
-    let sent = match sent {
-        Err(Fail::Errno(Errno::EPIPE)) => {
-            super::signal::broken_pipe(ctx);
-            return Err(Errno::EPIPE.into());
-        }
-        other => other?,
-    };
+    let sent = or_broken_pipe(ctx, sent)?;
     write_offset(ctx, a[2], from)?;
     value(sent as u64)
 }
@@ -393,20 +395,39 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         rustix::pipe::splice(from, from_at.as_mut(), to, to_at.as_mut(), len, flags)
             .map_err(|e| Errno::from_raw(e.raw_os_error()))
     });
-    let moved = match moved {
-        Err(Fail::Errno(Errno::EPIPE)) => {
-            super::signal::broken_pipe(ctx);
-            return Err(Errno::EPIPE.into());
-        }
-        other => other?,
-    };
+    let moved = or_broken_pipe(ctx, moved)?;
     write_offset(ctx, a[1], from_at)?;
     write_offset(ctx, a[3], to_at)?;
     value(moved as u64)
 }
 
+/// `tee(2)`: what one pipe holds, once more into another.
+pub(super) fn tee(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    let flags = rustix::pipe::SpliceFlags::from_bits_retain(a[3] as u32);
+    if !rustix::pipe::SpliceFlags::all().contains(flags) {
+        return Err(Errno::EINVAL.into());
+    }
+    if a[2] == 0 {
+        return value(0);
+    }
+    let (from, to) = (files(ctx).get(a[0] as i32)?, files(ctx).get(a[1] as i32)?);
+    from.check_not_path()?;
+    to.check_not_path()?;
+    let copied = waiting(ctx, || {
+        rustix::pipe::tee(from.host_fd(), to.host_fd(), a[2] as usize, flags)
+            .map_err(|e| Errno::from_raw(e.raw_os_error()))
+    });
+    value(or_broken_pipe(ctx, copied)? as u64)
+}
+
 pub(super) fn chdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(files(ctx).chdir(&path(ctx, a[0])?))
+}
+
+/// `chroot(2)`: takes a privilege, which Linux asks for once it has found the directory.
+pub(super) fn chroot(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
+    files(ctx).check_directory(&path(ctx, a[0])?)?;
+    Err(Errno::EPERM.into())
 }
 
 pub(super) fn fchdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {

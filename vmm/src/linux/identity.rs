@@ -12,10 +12,14 @@ use crate::space::Access;
 /// `uname(2)`: the host's kernel release, since its calls are what the program gets.
 pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::system::uname();
+    let mut release = host.release().to_string_lossy().into_owned();
+    if ctx.process.settings.has_old_release() {
+        release = old_release(&release);
+    }
     let fields: [&[u8]; 6] = [
         b"Linux",
         host.nodename().to_bytes(),
-        host.release().to_bytes(),
+        release.as_bytes(),
         b"spacejmp",
         b"x86_64",
         b"(none)",
@@ -26,6 +30,23 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     ctx.user().copy_out(a[0], &bytes)?;
     value(0)
+}
+
+/// A release as programs want it that know no other than 2.6 (`override_release` of Linux 4 and
+/// later): the second number and 60 becomes the third.
+fn old_release(release: &str) -> String {
+    let digits = |part: &str| {
+        part.chars()
+            .map_while(|c| c.to_digit(10))
+            .fold(0u32, |n, d| n.saturating_mul(10).saturating_add(d))
+    };
+    let second = release.split('.').nth(1).map_or(0, digits);
+    let numbers = release.char_indices().scan(0, |dots, (at, c)| {
+        *dots += u32::from(c == '.');
+        ((c == '.' && *dots < 3) || c.is_ascii_digit()).then_some(at + 1)
+    });
+    let rest = release.get(numbers.last().unwrap_or(0)..).unwrap_or_default();
+    format!("2.6.{}{rest}", second.saturating_add(60))
 }
 
 /// `sysinfo(2)`: the VM's memory, the host's load and uptime.
@@ -134,4 +155,18 @@ fn host_barrier(command: u32) -> Result<u64, Errno> {
     // SAFETY: takes no pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
     if done < 0 { Err(last_errno()) } else { Ok(done as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::old_release;
+
+    #[test]
+    fn an_old_release_keeps_what_follows_the_numbers() {
+        assert_eq!(old_release("6.18.44-fc-v595"), "2.6.78-fc-v595");
+        assert_eq!(old_release("5.15.0"), "2.6.75");
+        assert_eq!(old_release("6.1.2.3-x"), "2.6.61.3-x");
+        assert_eq!(old_release("6.19-rc1"), "2.6.79-rc1");
+        assert_eq!(old_release(""), "2.6.60");
+    }
 }

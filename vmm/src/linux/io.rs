@@ -126,7 +126,9 @@ enum Unit {
 /// Leaves at `at` what remains of a wait, as Linux does however the wait ends. Whether that
 /// can be stored is no matter to it.
 fn write_remaining(ctx: &ThreadCtx<'_>, at: u64, deadline: Option<Instant>, unit: Unit) {
-    let Some(deadline) = deadline else { return };
+    let Some(deadline) = deadline.filter(|_| !ctx.process.settings.keeps_timeouts()) else {
+        return;
+    };
     let left = deadline.saturating_duration_since(Instant::now());
     let fraction = match unit {
         Unit::Micros => left.subsec_micros(),
@@ -234,6 +236,37 @@ const WINSIZE_BYTES: usize = 8;
 /// The size of a file, directory or link.
 const FIOQSIZE: libc::Ioctl = 0x5460;
 
+/// Bits of entropy.
+const RNDGETENTCNT: libc::Ioctl = 0x8004_5200;
+const FICLONE: libc::Ioctl = 0x4004_9409;
+const FICLONERANGE: libc::Ioctl = 0x4020_940d;
+
+/// `FICLONE`, `FICLONERANGE`: the host's file system shares the blocks, or says that it cannot.
+/// Both files are open, for what the host asks of them.
+fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> CallResult {
+    let whole_file = request as libc::Ioctl == FICLONE;
+    let mut range = [0; 4];
+    let from = if whole_file {
+        arg as i32
+    } else {
+        for (at, word) in range.iter_mut().enumerate() {
+            *word = ctx.user().read_u64(arg.wrapping_add(at as u64 * 8))?;
+        }
+        range[0] as i32
+    };
+    let from = ctx.process.files.get(from)?;
+    from.check_not_path()?;
+    if whole_file {
+        rustix::fs::ioctl_ficlone(to.host_fd(), from.host_fd())
+            .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+        return value(0);
+    }
+    range[0] = from.host_fd().as_raw_fd() as u64;
+    // SAFETY: reads the four words at the pointer.
+    let done = unsafe { libc::ioctl(to.host_fd().as_raw_fd(), FICLONERANGE, range.as_ptr()) };
+    if done < 0 { Err(last_errno().into()) } else { value(0) }
+}
+
 /// `ioctl(2)`: terminals, and the few requests every descriptor knows.
 pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [fd, request, arg, ..] = *a;
@@ -261,6 +294,8 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             value(0)
         }
         FIOQSIZE => from_host(ctx, &file, request, arg, 8),
+        RNDGETENTCNT if file.kind() == Kind::Memory => from_host(ctx, &file, request, arg, 4),
+        FICLONE | FICLONERANGE => clone_file(ctx, &file, request, arg),
         libc::FIONREAD => from_host(ctx, &file, request, arg, 4),
         libc::FIONBIO => {
             let on = ctx.user().read_u32(arg)? != 0;

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod file;
 pub mod fs;
 pub mod futex;
+mod futex_waitv;
 pub(crate) mod host_fault;
 pub mod host_timer;
 pub mod identity;
@@ -156,6 +157,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_get_robust_list => robust::get_robust_list(ctx, a),
         libc::SYS_gettid => value(ctx.thread.tid as u64),
         libc::SYS_futex => futex::futex(ctx, a),
+        libc::SYS_futex_waitv => futex_waitv::futex_waitv(ctx, a),
         libc::SYS_sched_yield => thread::sched_yield(ctx, a),
         libc::SYS_sched_getaffinity => sched::getaffinity(ctx, a),
         libc::SYS_sched_setaffinity => sched::setaffinity(ctx, a),
@@ -164,7 +166,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
             thread::no_processes(ctx, number)
         }
-        libc::SYS_wait4 | libc::SYS_waitid => Err(Errno::ECHILD.into()),
+        libc::SYS_wait4 => pid::wait4(a),
+        libc::SYS_waitid => pid::waitid(ctx, a),
 
         libc::SYS_rt_sigaction => signal::rt_sigaction(ctx, a),
         libc::SYS_rt_sigprocmask => signal::rt_sigprocmask(ctx, a),
@@ -266,6 +269,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_preadv2 => transfer::preadv2(ctx, a),
         libc::SYS_pwritev => transfer::pwritev(ctx, a),
         libc::SYS_pwritev2 => transfer::pwritev2(ctx, a),
+        libc::SYS_vmsplice => transfer::vmsplice(ctx, a),
         libc::SYS_poll => io::poll(ctx, a),
         libc::SYS_ppoll => io::ppoll(ctx, a),
         libc::SYS_select => io::select(ctx, a),
@@ -332,8 +336,10 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_copy_file_range => file::copy_file_range(ctx, a),
         libc::SYS_sendfile => file::sendfile(ctx, a),
         libc::SYS_splice => file::splice(ctx, a),
+        libc::SYS_tee => file::tee(ctx, a),
 
         libc::SYS_chdir => file::chdir(ctx, a),
+        libc::SYS_chroot => file::chroot(ctx, a),
         libc::SYS_fchdir => file::fchdir(ctx, a),
         libc::SYS_getcwd => file::getcwd(ctx, a),
         libc::SYS_umask => file::umask(ctx, a),
@@ -392,7 +398,6 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
         libc::SYS_acct
-        | libc::SYS_chroot
         | libc::SYS_delete_module
         | libc::SYS_finit_module
         | libc::SYS_init_module
@@ -423,9 +428,8 @@ fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
 }
 
 /// Calls that run-time libraries try and do without: their absence is no news to anybody.
-const PROBES: [i64; 12] = [
+const PROBES: [i64; 11] = [
     libc::SYS_add_key,
-    libc::SYS_futex_waitv,
     libc::SYS_io_uring_setup,
     libc::SYS_keyctl,
     libc::SYS_landlock_create_ruleset,

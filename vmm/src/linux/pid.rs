@@ -86,3 +86,47 @@ pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub(super) fn setsid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     number(rustix::process::setsid().map_err(host)?.as_raw_pid())
 }
+
+/// Which children a wait means; there are none of any kind.
+const KINDS_OF_CHILDREN: u32 = (libc::__WNOTHREAD | libc::__WCLONE | libc::__WALL) as u32;
+
+/// `wait4(2)`: nobody to wait for, once the arguments are good.
+pub(super) fn wait4(a: &[u64; 6]) -> CallResult {
+    let (pid, options) = (a[0] as i32, a[2] as u32);
+    let known = (libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) as u32 | KINDS_OF_CHILDREN;
+    if options & !known != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Err(if pid == i32::MIN { Errno::ESRCH } else { Errno::ECHILD }.into())
+}
+
+/// `waitid(2)`: likewise. Linux says that nothing happened, whatever the error, and does not
+/// touch the padding.
+pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let verdict = nobody(a);
+    let info = a[2];
+    if info != 0 {
+        // Signal, error, code; process, user, status.
+        ctx.user().copy_out(info, &[0; 12])?;
+        ctx.user().copy_out(info.wrapping_add(16), &[0; 12])?;
+    }
+    Err(verdict.into())
+}
+
+/// Why `waitid` finds no child.
+fn nobody(a: &[u64; 6]) -> Errno {
+    let (which, id, options) = (a[0] as u32, a[1] as i32, a[3] as u32);
+    let events = (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) as u32;
+    let known = events | (libc::WNOHANG | libc::WNOWAIT) as u32 | KINDS_OF_CHILDREN;
+    if options & !known != 0 || options & events == 0 {
+        return Errno::EINVAL;
+    }
+    match which {
+        libc::P_ALL => Errno::ECHILD,
+        libc::P_PID if id > 0 => Errno::ECHILD,
+        libc::P_PGID if id >= 0 => Errno::ECHILD,
+        // No descriptor stands for a process.
+        libc::P_PIDFD if id >= 0 => Errno::EBADF,
+        _ => Errno::EINVAL,
+    }
+}

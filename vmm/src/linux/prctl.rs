@@ -23,11 +23,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What `personality` was told.
-    pub(super) fn personality(&self) -> u32 {
-        self.personality.load(Ordering::Relaxed)
-    }
-
     /// Whether `PR_SET_NO_NEW_PRIVS` was asked for.
     pub(super) fn no_new_privileges(&self) -> bool {
         self.no_new_privileges.load(Ordering::Relaxed)
@@ -108,13 +103,31 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             value(0)
         }
         libc::PR_CAPBSET_READ if a[1] <= LAST_CAPABILITY => value(0),
-        libc::PR_CAPBSET_DROP => Err(Errno::EPERM.into()),
+        libc::PR_CAPBSET_DROP | libc::PR_SET_SECUREBITS => Err(Errno::EPERM.into()),
+        libc::PR_CAP_AMBIENT => ambient(a),
         libc::PR_GET_TID_ADDRESS => {
             let at = ctx.thread.clear_child_tid.load(Ordering::Relaxed);
             ctx.user().copy_out(a[1], &at.to_le_bytes())?;
             value(0)
         }
         libc::PR_SET_VMA => name_mapping(ctx, a),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `PR_CAP_AMBIENT`: there is none, and none that could be added.
+fn ambient(a: &[u64; 6]) -> CallResult {
+    if a[1] == libc::PR_CAP_AMBIENT_CLEAR_ALL as u64 {
+        is_zero(&a[2..5])?;
+        return value(0);
+    }
+    is_zero(&a[3..5])?;
+    if a[2] > LAST_CAPABILITY {
+        return Err(Errno::EINVAL.into());
+    }
+    match a[1] as libc::c_int {
+        libc::PR_CAP_AMBIENT_IS_SET | libc::PR_CAP_AMBIENT_LOWER => value(0),
+        libc::PR_CAP_AMBIENT_RAISE => Err(Errno::EPERM.into()),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -193,13 +206,37 @@ const QUERY: u32 = u32::MAX;
 /// What shows only in a program that is started afterwards: no randomisation, where `mmap`
 /// begins, a page at 0.
 const AT_NEXT_EXEC: u32 = 0x0004_0000 | 0x0020_0000 | 0x0010_0000;
+/// `uname` tells a release 2.6.
+const UNAME26: u32 = 0x0002_0000;
+/// `select` and its kin leave the time limit as it was.
+const STICKY_TIMEOUTS: u32 = 0x0400_0000;
+
+impl Settings {
+    /// What `personality` was last set to.
+    #[must_use]
+    pub fn personality(&self) -> u32 {
+        self.personality.load(Ordering::Relaxed)
+    }
+
+    /// Whether `uname` is to tell a release 2.6.
+    #[must_use]
+    pub fn has_old_release(&self) -> bool {
+        self.personality() & UNAME26 != 0
+    }
+
+    /// Whether what remains of a wait is not told.
+    #[must_use]
+    pub fn keeps_timeouts(&self) -> bool {
+        self.personality() & STICKY_TIMEOUTS != 0
+    }
+}
 
 /// `personality(2)`: what was before.
 pub(super) fn personality(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let personality = &ctx.process.settings.personality;
     match a[0] as u32 {
         QUERY => value(u64::from(personality.load(Ordering::Relaxed))),
-        new if new & !AT_NEXT_EXEC == 0 => {
+        new if new & !(AT_NEXT_EXEC | UNAME26 | STICKY_TIMEOUTS) == 0 => {
             value(u64::from(personality.swap(new, Ordering::Relaxed)))
         }
         _ => Err(Errno::EINVAL.into()),

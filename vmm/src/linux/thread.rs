@@ -222,8 +222,10 @@ const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
+const ARCH_GET_CPUID: u64 = 0x1011;
+const ARCH_SET_CPUID: u64 = 0x1012;
 
-/// `arch_prctl(2)`: the thread pointer.
+/// `arch_prctl(2)`: the thread pointer, and that CPUID is not intercepted.
 pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let base = |raw: u64| match GuestVirt::new(raw) {
         Ok(base) if raw < LOWER_HALF_END => Ok(base),
@@ -234,6 +236,9 @@ pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         ARCH_SET_GS => ctx.vcpu.set_gs_base(base(a[1])?),
         ARCH_GET_FS => ctx.user().copy_out(a[1], &ctx.vcpu.fs_base().to_le_bytes())?,
         ARCH_GET_GS => ctx.user().copy_out(a[1], &ctx.vcpu.gs_base().to_le_bytes())?,
+        ARCH_GET_CPUID => return value(1),
+        // As a processor that cannot make CPUID fault.
+        ARCH_SET_CPUID => return Err(Errno::from_raw(libc::ENODEV).into()),
         _ => return Err(Errno::EINVAL.into()),
     }
     value(0)

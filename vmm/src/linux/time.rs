@@ -84,10 +84,20 @@ fn note_hint(ctx: &ThreadCtx<'_>, a: &[u64; 6]) {
     }
 }
 
+/// The vDSO tells coarse clocks to the nanosecond. The host's coarse value is of the last timer
+/// interrupt: a program that asks both ways would see time go back.
+fn as_the_vdso_tells_it(clock: libc::clockid_t) -> libc::clockid_t {
+    match clock {
+        libc::CLOCK_REALTIME_COARSE => libc::CLOCK_REALTIME,
+        libc::CLOCK_MONOTONIC_COARSE => libc::CLOCK_MONOTONIC,
+        other => other,
+    }
+}
+
 /// `clock_gettime(2)`.
 pub(super) fn clock_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     note_hint(ctx, a);
-    let ts = now(host_clock(ctx, a[0])?)?;
+    let ts = now(as_the_vdso_tells_it(host_clock(ctx, a[0])?))?;
     write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
     value(0)
 }
@@ -234,13 +244,32 @@ pub(super) fn settimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
 /// Bytes of `struct timex`.
 const TIMEX_BYTES: usize = size_of::<libc::timex>();
 
+/// Bits of the modes of `adjtimex`. The first makes it the old `adjtime`, the second goes with
+/// that alone, the third makes that one read only.
+const ADJ_ADJTIME: u32 = 0x8000;
+const ADJ_OFFSET_SINGLESHOT: u32 = 1;
+const ADJ_OFFSET_READONLY: u32 = 0x2000;
+/// Reads what remains of an `adjtime`.
+const READ_REMAINDER: u32 = ADJ_ADJTIME | ADJ_OFFSET_READONLY | ADJ_OFFSET_SINGLESHOT;
+
+/// The modes of `adjtimex` that only read.
+fn reading_modes(modes: u32) -> Result<u32, Errno> {
+    match modes {
+        0 | READ_REMAINDER => Ok(modes),
+        _ if modes & ADJ_ADJTIME != 0 && modes & ADJ_OFFSET_SINGLESHOT == 0 => Err(Errno::EINVAL),
+        _ => Err(Errno::EPERM),
+    }
+}
+
 /// `adjtimex(2)`: read only.
 pub(super) fn adjtimex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    if ctx.user().read_u32(a[0])? != 0 {
-        return Err(Errno::EPERM.into());
-    }
+    let mut before = [0; TIMEX_BYTES];
+    ctx.user().copy_in(a[0], &mut before)?;
+    let modes = reading_modes(ctx.user().read_u32(a[0])?)?;
     let mut timex = std::mem::MaybeUninit::<libc::timex>::zeroed();
-    // SAFETY: zeroes ask for nothing to be changed; writes the structure it is given.
+    // SAFETY: zeroed, which is a valid structure of integers.
+    unsafe { timex.assume_init_mut() }.modes = modes;
+    // SAFETY: the modes ask for nothing to be changed; writes the structure it is given.
     let state = unsafe { libc::syscall(libc::SYS_adjtimex, timex.as_mut_ptr()) };
     if state < 0 {
         return Err(last_errno().into());

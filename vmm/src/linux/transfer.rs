@@ -349,10 +349,27 @@ fn write_to_memory(
     done.map_err(|_| Errno::ENOSPC)
 }
 
+/// How long to wait for a file that is not ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    None,
+    Endless,
+}
+
 /// Waits until `file` is ready, if the program did not ask not to wait.
 fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
+    let patience = if file.nonblocking() { Patience::None } else { Patience::Endless };
+    wait_with(ctx, file, events, patience)
+}
+
+fn wait_with(
+    ctx: &ThreadCtx<'_>,
+    file: &OpenFile,
+    events: i16,
+    patience: Patience,
+) -> Result<(), Fail> {
     let mut poll = libc::pollfd { fd: file.host_fd().as_raw_fd(), events, revents: 0 };
-    let timeout = if file.nonblocking() { 0 } else { -1 };
+    let timeout = if patience == Patience::None { 0 } else { -1 };
     loop {
         if ctx.is_interrupted() {
             return Err(Fail::Restart);
@@ -455,4 +472,55 @@ pub(super) fn preadv2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `pwritev2(2)`: flags are the host's.
 pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     vectored(ctx, a, Access::Read, offset_or_current(a), a[5])
+}
+
+/// All flags of `splice` and its kin: that a page may be moved, that more follows and that it is
+/// a gift are hints.
+const SPLICE_FLAGS: u32 =
+    libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
+
+/// `vmsplice(2)`: as much as there is room for, or as there is, and not all or nothing as
+/// `writev`. Bytes are copied: pages that the host's pipe held would be used again by the program
+/// while somebody else still reads them.
+pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let flags = a[3] as u32;
+    if flags & !SPLICE_FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = ctx.process.files.get(a[0] as i32)?;
+    file.check_not_path()?;
+    let (access, events) = match file.can_write() {
+        Ok(()) => (Access::Read, libc::POLLOUT),
+        Err(_) => (Access::Write, libc::POLLIN),
+    };
+    if buffers(ctx, a[1], a[2], access)?.iov.is_empty() {
+        return value(0);
+    }
+    if file.kind() != Kind::Pipe {
+        return Err(Errno::EBADF.into());
+    }
+    // Only the call's own flag counts, not the pipe's.
+    let waits = flags & libc::SPLICE_F_NONBLOCK == 0;
+    loop {
+        wait_with(ctx, &file, events, if waits { Patience::Endless } else { Patience::None })?;
+        let transfer = |flags| {
+            let buffers = buffers(ctx, a[1], a[2], access)?;
+            Ok::<_, Errno>(Transfer { buffers, access, at: At::Current, flags })
+        };
+        let mut moved = move_data(ctx, &file, transfer(libc::RWF_NOWAIT)?);
+        if moved == Err(Fail::Errno(Errno::EOPNOTSUPP)) {
+            // Linux before 6.5: what a ready pipe takes or gives in any case.
+            let mut least = transfer(0)?;
+            least.buffers.iov.truncate(1);
+            for part in &mut least.buffers.iov {
+                part.iov_len = part.iov_len.min(libc::PIPE_BUF);
+            }
+            moved = move_data(ctx, &file, least);
+        }
+        match moved {
+            // Somebody else was quicker.
+            Err(Fail::Errno(Errno::EAGAIN)) if waits => {}
+            moved => return moved,
+        }
+    }
 }

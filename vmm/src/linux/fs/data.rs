@@ -134,10 +134,13 @@ impl Files {
         }
     }
 
-    /// Free blocks and inodes of the granted file system with a device number, in the form the
-    /// old calls have it.
+    /// Free blocks and inodes of the file system with a device number, in the form the old calls
+    /// have it: of a granted one, or of what is the guest's own, where nothing is free.
     #[must_use]
     pub fn room_on(&self, device: u32) -> Option<(u64, u64)> {
+        if device == old_device(super::pseudo::SYNTHETIC_DEV) {
+            return Some((0, 0));
+        }
         let grants = self.namespace.tree.grants();
         let on = |grant: &&std::sync::Arc<super::tree::GrantRoot>| {
             rustix::fs::fstat(&*grant.dir).is_ok_and(|stat| old_device(stat.st_dev) == device)
@@ -262,13 +265,13 @@ impl Files {
     }
 }
 
-/// A synthetic directory's offset counts its entries; it has no end to seek from.
 /// A device number as 32 bits (`new_encode_dev`).
 fn old_device(device: u64) -> u32 {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     minor & 0xff | major << 8 | (minor & !0xff) << 12
 }
 
+/// A synthetic directory's offset counts its entries; it has no end to seek from.
 fn seek_synthetic(file: &OpenFile, offset: i64, whence: i32) -> Result<u64, Errno> {
     let now = file.position.load(Ordering::Relaxed).cast_signed();
     let to = match whence {

@@ -150,6 +150,14 @@ impl Files {
         Ok(())
     }
 
+    /// Whether a path leads to a directory that the program may search.
+    ///
+    /// # Errors
+    /// As [`Files::chdir`].
+    pub fn check_directory(&self, path: &[u8]) -> Result<(), Errno> {
+        self.directory(&self.base(libc::AT_FDCWD, path)?, path).map(drop)
+    }
+
     /// `fchdir`.
     ///
     /// # Errors

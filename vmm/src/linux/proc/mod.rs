@@ -95,6 +95,8 @@ const ROWS: &[Row] = &[
     row("/proc/sys/fs/file-max", tunables::file_max),
     row("/proc/sys/fs/nr_open", tunables::nr_open),
     row("/proc/sys/fs/pipe-max-size", tunables::pipe_max_size),
+    row("/proc/sys/fs/pipe-user-pages-hard", tunables::pipe_user_pages_hard),
+    row("/proc/sys/fs/pipe-user-pages-soft", tunables::pipe_user_pages_soft),
     row("/proc/sys/kernel/cap_last_cap", tunables::cap_last_cap),
     row("/proc/sys/kernel/domainname", tunables::domainname),
     row("/proc/sys/kernel/hostname", tunables::hostname),

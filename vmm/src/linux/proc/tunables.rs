@@ -20,10 +20,22 @@ pub(super) fn nr_open(_: &Subject<'_>) -> Content {
     line(NOFILE_MAX)
 }
 
-/// The host's, because the pipes are.
+/// The host's, because the pipes are; or what Linux begins with.
+fn of_pipes(path: &str, first: u64) -> Content {
+    let host = std::fs::read_to_string(path).unwrap_or_default();
+    line(host.trim().parse::<u64>().unwrap_or(first))
+}
+
 pub(super) fn pipe_max_size(_: &Subject<'_>) -> Content {
-    let host = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap_or_default();
-    line(host.trim().parse::<u64>().unwrap_or(1 << 20))
+    of_pipes("/proc/sys/fs/pipe-max-size", 1 << 20)
+}
+
+pub(super) fn pipe_user_pages_hard(_: &Subject<'_>) -> Content {
+    of_pipes("/proc/sys/fs/pipe-user-pages-hard", 0)
+}
+
+pub(super) fn pipe_user_pages_soft(_: &Subject<'_>) -> Content {
+    of_pipes("/proc/sys/fs/pipe-user-pages-soft", 16384)
 }
 
 /// `CAP_CHECKPOINT_RESTORE`, the last one there is.
