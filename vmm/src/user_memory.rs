@@ -44,9 +44,23 @@ impl Pinned<'_> {
     /// The pieces, in the order of the program's addresses.
     #[must_use]
     pub fn ranges(&self) -> Vec<HostRange<'_>> {
+        let mut ranges = Vec::new();
+        self.each(|range| ranges.push(range));
+        ranges
+    }
+
+    /// Shows each piece, in that order.
+    pub fn each<'s>(&'s self, mut f: impl FnMut(HostRange<'s>)) {
         match &self.0 {
-            Parts::Private(pins) => pins.ranges().to_vec(),
-            Parts::Segments(pins) => pins.ranges().iter().map(|pin| pin.range()).collect(),
+            Parts::Private(pins) => pins.ranges().iter().for_each(|range| f(*range)),
+            Parts::Segments(pins) => pins.ranges().iter().for_each(|pin| f(pin.range())),
+        }
+    }
+
+    fn first(&self) -> Option<HostRange<'_>> {
+        match &self.0 {
+            Parts::Private(pins) => pins.ranges().first().copied(),
+            Parts::Segments(pins) => pins.ranges().first().map(|pin| pin.range()),
         }
     }
 
@@ -68,7 +82,7 @@ impl FutexWord<'_> {
     /// Its host address.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u32 {
-        self.0.ranges().first().map_or(std::ptr::null_mut(), |range| range.as_ptr().cast())
+        self.0.first().map_or(std::ptr::null_mut(), |range| range.as_ptr().cast())
     }
 }
 

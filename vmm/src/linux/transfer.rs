@@ -126,7 +126,7 @@ fn add_buffer<'a>(
         pinned => {
             let pinned = pinned?;
             missing -= pinned.bytes().min(len);
-            iov.extend(pinned.ranges().iter().map(|range| range.iovec()));
+            pinned.each(|range| iov.push(range.iovec()));
             buffers.pins.push(pinned);
         }
     }
@@ -314,7 +314,7 @@ fn make_attempt(
     let at = transfer.at.given().unwrap_or(-1);
     let moving = |at: i64| {
         // SAFETY: each range is guest memory that stays mapped in this process as long as
-        // `transfer`, to the end of this function, or the first page, which never is; no Rust
+        // `transfer`, which outlives this call, or the first page, which never is; no Rust
         // reference points there. The kernel checks everything else.
         let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, flags) };
         u64::try_from(moved).map_err(|_| last_errno())

@@ -93,9 +93,9 @@ impl Space {
         gva: u64,
         len: u64,
         access: Access,
-        mut f: impl FnMut(HostRange<'_>, Backed) -> Result<(), Errno>,
+        f: impl FnMut(HostRange<'_>, Backed) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
-        self.pieces_locked(&mut self.lock(), gva, len, access, |range, backed| f(range, backed))
+        self.pieces_locked(&mut self.lock(), gva, len, access, f)
     }
 
     /// The same for who has the region locked, and pins what is to be kept.

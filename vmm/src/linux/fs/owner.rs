@@ -82,10 +82,10 @@ impl Files {
     }
 
     fn set_owner(&self, file: &OpenFile, id: i32) -> Result<u64, Errno> {
-        let who = match id {
-            i32::MIN => return Err(Errno::EINVAL),
-            ..0 => [F_OWNER_PGRP, -id],
-            _ => [F_OWNER_PID, id],
+        let who = if id < 0 {
+            [F_OWNER_PGRP, id.checked_neg().ok_or(Errno::EINVAL)?]
+        } else {
+            [F_OWNER_PID, id]
         };
         self.check_owner(who)?;
         file.owner.change(|state| state.who = who);
