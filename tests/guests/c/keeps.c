@@ -195,6 +195,11 @@ static void locks(void)
     munlockall();
     later = mmap(0, 3 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     printf("then no longer: %ld\n", locked());
+    later = mmap(0, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    printf("without access: %s", said(mlock(later, 2 * PAGE)));
+    printf(" %ld", locked());
+    printf(", on fault: %s", said(syscall(SYS_mlock2, later + 2 * PAGE, PAGE, MLOCK_ONFAULT)));
+    printf(" %ld\n", locked());
 }
 
 /* Over the limit: only for those without the privilege to ignore it. */

@@ -21,8 +21,8 @@ impl Space {
     /// `mlock` and `munlock` of whole pages, up to the first hole.
     ///
     /// # Errors
-    /// `ENOMEM` when that makes more than `limit_bytes`, for a hole, and at the run's memory
-    /// limit; what the host says.
+    /// `ENOMEM` when that makes more than `limit_bytes`, for a hole, for an area without
+    /// access, and at the run's memory limit; what the host says.
     pub fn set_lock(
         &self,
         range: Range<u64>,
@@ -47,7 +47,12 @@ impl Space {
             if until > range.start {
                 let found = range.start..until;
                 check_area_count(inner, &found)?;
-                self.lock_areas(inner, found, lock)?;
+                self.lock_areas(inner, found.clone(), lock)?;
+                let shut = |(_, vma): (_, &Vma)| vma.prot == Prot::NONE;
+                if lock == MemoryLock::Locked && inner.areas.overlapping(found).any(shut) {
+                    // Marked, but there is no way to its pages.
+                    return Err(Errno::ENOMEM);
+                }
             }
             if until < range.end { Err(Errno::ENOMEM) } else { Ok(()) }
         })

@@ -109,12 +109,11 @@ impl Files {
     /// Whether the program may name this owner: itself, its threads, its process group.
     fn check_owner(&self, [kind, id]: OwnerEx) -> Result<(), Errno> {
         let view = self.namespace.view();
-        let group = || rustix::process::getpgrp().as_raw_nonzero().get();
         let known = match kind {
             F_OWNER_TID | F_OWNER_PID | F_OWNER_PGRP if id == 0 => true,
             F_OWNER_TID => view.is_some_and(|view| view.tids().contains(&id)),
             F_OWNER_PID => view.is_some_and(|view| view.pid() == id),
-            F_OWNER_PGRP => group() == id,
+            F_OWNER_PGRP => crate::host::process_group() == id,
             _ => return Err(Errno::EINVAL),
         };
         if known { Ok(()) } else { Err(Errno::ESRCH) }

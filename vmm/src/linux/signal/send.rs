@@ -68,20 +68,25 @@ fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
 /// `kill(2)`: the program is all there is to send to. `-1` means all others, and a process
 /// group holds nobody else that it may know of.
 pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let (pid, signal) = (a[0] as i32, signal_or_probe(a[1])?);
+    let pid = a[0] as i32;
     let group = crate::host::process_group();
     if pid != ctx.process.pid() && pid != 0 && pid != -group {
         return Err(Errno::ESRCH.into());
     }
-    if let Some(signal) = signal {
+    if let Some(signal) = signal_or_probe(a[1])? {
         send_to_process(ctx.process, from_program(ctx, signal, SI_USER))?;
     }
     value(0)
 }
 
-fn send_to_tid(ctx: &ThreadCtx<'_>, tid: i32, info: Option<SigInfo>) -> CallResult {
+/// Whether there is such a thread comes before whether there is such a signal.
+fn send_to_tid(
+    ctx: &ThreadCtx<'_>,
+    tid: i32,
+    info: impl FnOnce() -> Result<Option<SigInfo>, Errno>,
+) -> CallResult {
     let thread = ctx.process.threads.get(tid).ok_or(Errno::ESRCH)?;
-    if let Some(info) = info {
+    if let Some(info) = info()? {
         send_to_thread(ctx.process, &thread, info)?;
     }
     value(0)
@@ -96,7 +101,7 @@ pub(in crate::linux) fn tkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     if a[0] as i32 <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    send_to_tid(ctx, a[0] as i32, tkill_info(ctx, a[1])?)
+    send_to_tid(ctx, a[0] as i32, || tkill_info(ctx, a[1]))
 }
 
 /// `tgkill(2)`.
@@ -105,20 +110,20 @@ pub(in crate::linux) fn tgkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallRes
     if pid <= 0 || tid <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    let info = tkill_info(ctx, a[2])?;
     if pid != ctx.process.pid() {
         return Err(Errno::ESRCH.into());
     }
-    send_to_tid(ctx, tid, info)
+    send_to_tid(ctx, tid, || tkill_info(ctx, a[2]))
 }
 
-/// The `siginfo_t` at `at`, for a signal to `target`, a number of `own`'s kind.
+/// The `siginfo_t` at `at`, for a signal to `target`, a number of `own`'s kind. Whether there is
+/// such a signal is not looked at yet.
 fn queued_info(
     ctx: &ThreadCtx<'_>,
     at: u64,
     signal: u64,
     [target, own]: [i32; 2],
-) -> Result<Option<SigInfo>, Errno> {
+) -> Result<SigInfo, Errno> {
     let mut bytes = [0; SIGINFO_BYTES];
     ctx.user().copy_in(at, &mut bytes)?;
     let info = SigInfo::from_bytes(signal as i32, &bytes);
@@ -129,7 +134,7 @@ fn queued_info(
     if (info.code >= 0 || info.code == SI_TKILL) && target != own {
         return Err(Errno::EPERM);
     }
-    Ok(signal_or_probe(signal)?.map(|_| info))
+    Ok(info)
 }
 
 /// `rt_sigqueueinfo(2)`.
@@ -140,7 +145,7 @@ pub(in crate::linux) fn rt_sigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
     if target != own && ctx.process.threads.get(target).is_none() {
         return Err(Errno::ESRCH.into());
     }
-    if let Some(info) = info {
+    if signal_or_probe(a[1])?.is_some() {
         send_to_process(ctx.process, info)?;
     }
     value(0)
@@ -157,7 +162,7 @@ pub(in crate::linux) fn rt_tgsigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6])
     if pid != ctx.process.pid() {
         return Err(Errno::ESRCH.into());
     }
-    send_to_tid(ctx, tid, info)
+    send_to_tid(ctx, tid, || Ok(signal_or_probe(a[2])?.map(|_| info)))
 }
 
 /// The signal a write into a pipe without readers brings along.
