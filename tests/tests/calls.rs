@@ -67,7 +67,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("madvise 3=0x19", "MADV_COLLAPSE"),
     ("madvise:a hole's advice 3=0x1", "POPULATE and COLLAPSE"),
     ("madvise:a file's advice 3=0x1", "POPULATE and COLLAPSE"),
-    ("mincore", "whatever is mapped counts as resident"),
+    ("mincore", "a file's pages count as resident"),
     ("mlock", "nothing can be locked"),
     ("mremap:left mapped", "MREMAP_DONTUNMAP is not served"),
     ("mremap:a shared file 2=0", "no second mapping of the same memory"),

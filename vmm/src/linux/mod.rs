@@ -165,8 +165,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
             thread::no_processes(ctx, number)
         }
-        libc::SYS_wait4 => pid::wait4(a),
-        libc::SYS_waitid => pid::waitid(ctx, a),
+        libc::SYS_wait4 => Err(pid::wait4(a).into()),
+        libc::SYS_waitid => Err(pid::waitid(ctx, a).into()),
 
         libc::SYS_rt_sigaction => signal::rt_sigaction(ctx, a),
         libc::SYS_rt_sigprocmask => signal::rt_sigprocmask(ctx, a),
@@ -338,7 +338,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_tee => file::tee(ctx, a),
 
         libc::SYS_chdir => file::chdir(ctx, a),
-        libc::SYS_chroot => file::chroot(ctx, a),
+        libc::SYS_chroot => Err(file::chroot(ctx, a).into()),
         libc::SYS_fchdir => file::fchdir(ctx, a),
         libc::SYS_getcwd => file::getcwd(ctx, a),
         libc::SYS_umask => file::umask(ctx, a),

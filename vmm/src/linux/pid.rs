@@ -91,26 +91,28 @@ pub(super) fn setsid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
 const KINDS_OF_CHILDREN: u32 = (libc::__WNOTHREAD | libc::__WCLONE | libc::__WALL) as u32;
 
 /// `wait4(2)`: nobody to wait for, once the arguments are good.
-pub(super) fn wait4(a: &[u64; 6]) -> CallResult {
+pub(super) fn wait4(a: &[u64; 6]) -> Errno {
     let (pid, options) = (a[0] as i32, a[2] as u32);
     let known = (libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) as u32 | KINDS_OF_CHILDREN;
-    if options & !known != 0 {
-        return Err(Errno::EINVAL.into());
+    match pid {
+        _ if options & !known != 0 => Errno::EINVAL,
+        i32::MIN => Errno::ESRCH,
+        _ => Errno::ECHILD,
     }
-    Err(if pid == i32::MIN { Errno::ESRCH } else { Errno::ECHILD }.into())
 }
 
 /// `waitid(2)`: likewise. Linux says that nothing happened, whatever the error, and does not
 /// touch the padding.
-pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let verdict = nobody(a);
-    let info = a[2];
-    if info != 0 {
-        // Signal, error, code; process, user, status.
-        ctx.user().copy_out(info, &[0; 12])?;
-        ctx.user().copy_out(info.wrapping_add(16), &[0; 12])?;
-    }
-    Err(verdict.into())
+pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Errno {
+    let (info, user) = (a[2], ctx.user());
+    // Signal, error, code; process, user, status.
+    let told = match info {
+        0 => Ok(()),
+        _ => user
+            .copy_out(info, &[0; 12])
+            .and_then(|()| user.copy_out(info.wrapping_add(16), &[0; 12])),
+    };
+    told.err().unwrap_or_else(|| nobody(a))
 }
 
 /// Why `waitid` finds no child.
