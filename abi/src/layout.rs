@@ -73,7 +73,7 @@ pub const CLOCK_PAGE: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() - PAGE_SIZE
 pub const VDSO_BASE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 32 * PAGE_SIZE);
 /// One past the first thread's stack.
 pub const STACK_TOP: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE_2M);
-/// Most the first thread's stack may grow to (Linux's default RLIMIT_STACK).
+/// Linux's default limit of the first thread's stack (RLIMIT_STACK).
 pub const STACK_BYTES: u64 = 8 << 20;
 /// `mmap` without an address searches downward from here; a guard lies above.
 pub const MMAP_TOP: GuestVirt = GuestVirt::literal(STACK_TOP.raw() - 64 * PAGE_SIZE_2M);

@@ -1,9 +1,10 @@
 //! The page-table walker and editor, generic over how a table entry is touched.
 //!
 //! The VMM runs it on guest memory; tests run it on a plain map. It never frees or moves a
-//! table: a table, once linked, stays bound to its place for the life of the VM. That rule
-//! is what makes edits from outside the guest safe on a host that shadows the guest's tables
-//! (docs/src/internals/memory.md), and it costs 4 KiB per 2 MiB ever mapped in small pages.
+//! table: a table, once linked, stays bound to its place. That rule is what makes edits from
+//! outside the guest safe on a host that shadows the guest's tables
+//! (docs/src/internals/memory.md). Who wants a table back unlinks it and has every vCPU forget
+//! everything before it is anything else.
 
 use crate::addr::{GuestPhys, GuestVirt, Level, PageSize};
 use crate::pte::{Pte, Rights};

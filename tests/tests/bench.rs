@@ -48,7 +48,7 @@ fn without_a_name_every_experiment_is_listed_and_a_wrong_one_is_answered_with_al
     assert_eq!(list.status.code(), Some(0));
     let wrong = bench(&["swich"]);
     assert_eq!(wrong.status.code(), Some(125));
-    for name in vmm::bench::registry::ALL.iter().map(|one| one.name).chain(["all"]) {
+    for name in vmm::bench::experiments::ALL.iter().map(|one| one.subject.name).chain(["all"]) {
         assert!(text(&list.stdout).lines().any(|line| line.starts_with(name)), "{name}");
         assert!(text(&wrong.stderr).contains(name), "{name}");
     }

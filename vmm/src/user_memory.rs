@@ -13,7 +13,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use crate::process::Process;
 use crate::space::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
-use crate::space::{Access, Space};
+use crate::space::{Access, PrivatePins, Space};
 use crate::vas::Vases;
 use crate::vas::access::Pins;
 use crate::vm::memory::HostRange;
@@ -36,8 +36,7 @@ pub struct Pinned<'a>(Parts<'a>);
 
 #[derive(Debug)]
 enum Parts<'a> {
-    /// Banks stay mapped as long as the process.
-    Private(Vec<HostRange<'a>>),
+    Private(PrivatePins<'a>),
     Segments(Pins),
 }
 
@@ -45,9 +44,23 @@ impl Pinned<'_> {
     /// The pieces, in the order of the program's addresses.
     #[must_use]
     pub fn ranges(&self) -> Vec<HostRange<'_>> {
+        let mut ranges = Vec::new();
+        self.each(|range| ranges.push(range));
+        ranges
+    }
+
+    /// Shows each piece, in that order.
+    pub fn each<'s>(&'s self, mut f: impl FnMut(HostRange<'s>)) {
         match &self.0 {
-            Parts::Private(ranges) => ranges.clone(),
-            Parts::Segments(pins) => pins.ranges().iter().map(|pin| pin.range()).collect(),
+            Parts::Private(pins) => pins.ranges().iter().for_each(|range| f(*range)),
+            Parts::Segments(pins) => pins.ranges().iter().for_each(|pin| f(pin.range())),
+        }
+    }
+
+    fn first(&self) -> Option<HostRange<'_>> {
+        match &self.0 {
+            Parts::Private(pins) => pins.ranges().first().copied(),
+            Parts::Segments(pins) => pins.ranges().first().map(|pin| pin.range()),
         }
     }
 
@@ -55,7 +68,7 @@ impl Pinned<'_> {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match &self.0 {
-            Parts::Private(ranges) => ranges.iter().map(|range| range.len() as u64).sum(),
+            Parts::Private(pins) => pins.bytes(),
             Parts::Segments(pins) => pins.bytes(),
         }
     }
@@ -69,7 +82,7 @@ impl FutexWord<'_> {
     /// Its host address.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u32 {
-        self.0.ranges().first().map_or(std::ptr::null_mut(), |range| range.as_ptr().cast())
+        self.0.first().map_or(std::ptr::null_mut(), |range| range.as_ptr().cast())
     }
 }
 
@@ -108,12 +121,7 @@ impl<'a> UserMemory<'a> {
         let parts = if is_of_segments(gva) {
             Parts::Segments(self.vases.pin(self.vh, gva, len, access)?)
         } else {
-            let mut ranges = Vec::new();
-            self.private.pieces(gva, len, access, |range, _| {
-                ranges.push(range);
-                Ok(())
-            })?;
-            Parts::Private(ranges)
+            Parts::Private(self.private.pin(gva, len, access)?)
         };
         let pinned = Pinned(parts);
         if pinned.bytes() == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(pinned) }

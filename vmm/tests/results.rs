@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use vmm::bench::document::Document;
-use vmm::bench::{page, plot, registry};
+use vmm::bench::experiments;
+use vmm::bench::report::document::Document;
+use vmm::bench::report::{page, plot};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -69,9 +70,10 @@ fn a_committed_run_is_full_complete_sound_and_named_after_its_kind_of_host() {
         assert!(!run.is_quick(), "{name}: sizes are too small for the figures to be of use");
         let broken: Vec<_> = run.broken().map(|(bench, check)| (bench, &check.name)).collect();
         assert!(broken.is_empty(), "{name}: broken checks: {broken:?}");
-        for experiment in registry::ALL {
-            let is_there = run.experiments.iter().any(|outcome| outcome.bench == experiment.name);
-            assert!(is_there, "{name} has no {}", experiment.name);
+        for experiment in experiments::ALL {
+            let is_there =
+                run.experiments.iter().any(|outcome| outcome.bench == experiment.subject.name);
+            assert!(is_there, "{name} has no {}", experiment.subject.name);
         }
     }
 }

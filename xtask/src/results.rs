@@ -1,5 +1,5 @@
 //! `cargo xtask results`: measures everything on this machine with the release build and makes
-//! the book's page of it. What the page looks like is in `vmm/src/bench/page.rs`; the test that
+//! the book's page of it. What the page looks like is in `vmm/src/bench/report/page.rs`; the test that
 //! compares page and runs writes it here, so that there is one way to make it.
 
 use std::fs;

@@ -159,24 +159,68 @@ static void regrown(void)
     stopped("regrown", 0, n);
 }
 
-/* Volatile segments, attached and touched. */
-static void segments(void)
+/* Segments, attached and touched; those that are kept are left again before the next. */
+static void segments(const char *way, int lifetime)
 {
     vasid_t vid = vas_create("limit", 0600);
     vhandle_t vh = vas_attach(vid, 0);
     for (unsigned long n = 0; n < 4 * limit; n += 8) {
         char name[32];
         snprintf(name, sizeof name, "limit-%lu", n);
-        struct seg_params params = {.size_bytes = 8 * MIB, .mode = 0600, .lifetime = SEG_VOLATILE};
+        struct seg_params params = {.size_bytes = 8 * MIB, .mode = 0600, .lifetime = lifetime};
         segid_t sid = seg_alloc_params(name, &params);
         struct seg_stat stat;
         if (!sid || seg_stat(sid, &stat) || seg_attach_local(vh, sid, SEG_WRITE))
-            stopped("segments", errno, n);
+            stopped(way, errno, n);
         vas_switch(vh);
         touch((char *)(uintptr_t)stat.base, 8 * MIB);
         vas_switch(0);
+        if (lifetime == SEG_PERSISTENT && seg_detach_local(vh, sid))
+            stopped("detach", errno, n);
     }
-    stopped("segments", 0, 4 * limit);
+    stopped(way, 0, 4 * limit);
+}
+
+/* Copies of a segment that nobody attaches. */
+static void clones(void)
+{
+    struct seg_params params = {.size_bytes = 8 * MIB, .mode = 0600};
+    segid_t sid = seg_alloc_params("original", &params);
+    vasid_t vid = vas_create("limit", 0600);
+    struct seg_stat stat;
+    if (!sid || seg_attach(vid, sid, SEG_WRITE) || seg_stat(sid, &stat))
+        stopped("clones", errno, 0);
+    vas_switch(vas_attach(vid, 0));
+    touch((char *)(uintptr_t)stat.base, 8 * MIB);
+    vas_switch(0);
+    for (unsigned long n = 8; n < 4 * limit; n += 8) {
+        char name[32];
+        snprintf(name, sizeof name, "clone-%lu", n);
+        if (!seg_clone(sid, name))
+            stopped("clones", errno, n);
+    }
+    stopped("clones", 0, 4 * limit);
+}
+
+/* Segments that are filled and deleted again. */
+static void deleted(void)
+{
+    vasid_t vid = vas_create("limit", 0600);
+    vhandle_t vh = vas_attach(vid, 0);
+    for (unsigned long n = 0; n < 4 * limit; n += 8) {
+        struct seg_params params = {.size_bytes = 4 * MIB, .reserve_bytes = 8 * MIB, .mode = 0600};
+        segid_t sid = seg_alloc_params("again", &params);
+        struct seg_stat stat;
+        if (!sid || seg_grow(sid, 8 * MIB) || seg_stat(sid, &stat) ||
+            seg_attach_local(vh, sid, SEG_WRITE))
+            stopped("deleted", errno, n);
+        vas_switch(vh);
+        touch((char *)(uintptr_t)stat.base, 8 * MIB);
+        vas_switch(0);
+        if (seg_detach_local(vh, sid) || seg_delete(sid))
+            stopped("deleted", errno, n);
+    }
+    stopped("deleted", 0, 4 * limit);
 }
 
 /* A page at ever new addresses, given back at once. */
@@ -252,7 +296,13 @@ int main(int argc, char **argv)
     if (!strcmp(way, "regrown"))
         regrown();
     if (!strcmp(way, "segments"))
-        segments();
+        segments(way, SEG_VOLATILE);
+    if (!strcmp(way, "kept-segments"))
+        segments(way, SEG_PERSISTENT);
+    if (!strcmp(way, "clones"))
+        clones();
+    if (!strcmp(way, "deleted"))
+        deleted();
     if (!strcmp(way, "addresses"))
         addresses(argc > 3 ? strtoul(argv[3], 0, 10) : 20000);
     if (!strcmp(way, "areas"))

@@ -296,7 +296,8 @@ fn a_program_cannot_put_memory_of_its_own_where_the_vmms_pages_are() {
     );
     let below = map(page - 4096, 4096);
     assert_eq!(below, Ok(()));
-    let moved = bench.space.remap(page - 4096, 4096, 8192, false, None);
+    let (stay, unmap) = (vmm::space::Destination::Stay, vmm::space::Source::Unmap);
+    let moved = bench.space.remap(page - 4096, 4096, 8192, stay, unmap);
     assert!(moved.is_err(), "grown over the clock page");
 }
 

@@ -11,9 +11,9 @@
 use std::ops::Range;
 
 use abi::Errno;
-use abi::layout::{STACK_BYTES, STACK_TOP};
+use abi::layout::STACK_TOP;
 
-use crate::space::{Backing, Prot, Space};
+use crate::space::{Prot, Space, stack};
 
 /// Entries of the auxiliary vector (`getauxval(3)`).
 pub mod aux {
@@ -68,15 +68,18 @@ pub struct Built {
     pub auxv: Vec<u64>,
 }
 
-/// Maps the stack and fills it.
+/// Maps the stack, which may grow to `limit` bytes (`RLIMIT_STACK`), and fills it.
 ///
 /// # Errors
-/// `E2BIG` when arguments and environment need more than a quarter of the stack (Linux's
-/// rule), or the space's error.
-pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<Built, Errno> {
+/// `E2BIG` when arguments and environment need more than Linux's part of the stack, or the space's error.
+pub fn build(
+    space: &Space,
+    contents: &StackContents<'_>,
+    exec: bool,
+    limit: u64,
+) -> Result<Built, Errno> {
     let prot = if exec { Prot::from_bits(7) } else { Some(Prot::READ_WRITE) };
-    let start = STACK_TOP.raw() - STACK_BYTES;
-    space.map_at(start, STACK_BYTES, prot.unwrap_or_default(), Backing::Anonymous, "stack")?;
+    space.map_stack(limit, prot.unwrap_or_default())?;
 
     let mut image = Image { base: STACK_TOP.raw(), strings: Vec::new() };
     image.push(&[0; 8]);
@@ -101,7 +104,7 @@ pub fn build(space: &Space, contents: &StackContents<'_>, exec: bool) -> Result<
 
     let low = image.low();
     let rsp = low.checked_sub(words.len() as u64 * 8).ok_or(Errno::E2BIG)? & !15;
-    if STACK_TOP.raw() - rsp > STACK_BYTES / 4 {
+    if STACK_TOP.raw() - rsp > stack::argument_bytes(limit) {
         return Err(Errno::E2BIG);
     }
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();

@@ -5,7 +5,10 @@
 
 use abi::Errno;
 
-use super::fs::{FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, parse_times};
+use super::fs::{
+    F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, WriteAt,
+    parse_times,
+};
 use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 
@@ -79,6 +82,9 @@ pub(super) fn dup3(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let command = a[1] as i32;
+    if matches!(command, F_SETOWN_EX | F_GETOWN_EX) {
+        return owner(ctx, a[0] as i32, command, a[2]);
+    }
     if !Files::is_lock_command(command) {
         return value(files(ctx).fcntl(a[0] as i32, command, a[2])?);
     }
@@ -90,6 +96,19 @@ pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         return value(0);
     }
     done(ctx.user().copy_out(a[2], &lock))
+}
+
+/// `fcntl` with a `struct f_owner_ex`: two numbers of 32 bits.
+fn owner(ctx: &ThreadCtx<'_>, fd: i32, command: i32, at: u64) -> CallResult {
+    if command == F_GETOWN_EX {
+        let [kind, id] = files(ctx).fcntl_owner(fd, None)?.map(i32::to_le_bytes);
+        return done(ctx.user().copy_out(at, &[kind, id].concat()));
+    }
+    files(ctx).get(fd)?.check_not_path()?;
+    let mut bytes = [[0; 4]; 2];
+    ctx.user().copy_in(at, bytes.as_flattened_mut())?;
+    files(ctx).fcntl_owner(fd, Some(bytes.map(i32::from_le_bytes)))?;
+    value(0)
 }
 
 pub(super) fn flock(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
@@ -369,9 +388,11 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     }
     let (mut from_at, mut to_at) = (offset(ctx, a[1])?, offset(ctx, a[3])?);
     let flags = rustix::pipe::SpliceFlags::from_bits_retain(a[5] as u32);
+    let place = to_at.map_or(WriteAt::Current, WriteAt::Offset);
+    let len = files(ctx).writable_bytes(&to, place, a[4])? as usize;
     let moved = waiting(ctx, || {
         let (from, to) = (from.host_fd(), to.host_fd());
-        rustix::pipe::splice(from, from_at.as_mut(), to, to_at.as_mut(), a[4] as usize, flags)
+        rustix::pipe::splice(from, from_at.as_mut(), to, to_at.as_mut(), len, flags)
             .map_err(|e| Errno::from_raw(e.raw_os_error()))
     });
     let moved = or_broken_pipe(ctx, moved)?;

@@ -1,8 +1,8 @@
 //! Resource limits: the program's own, kept here.
 //!
-//! A limit that can be set is enforced, by us or by the host, or means nothing in a VM. The
-//! others can be read and not changed (`EPERM`): to accept them would promise what nobody keeps.
-//! They are not the VMM's own limits, which its store and its descriptors live by.
+//! Each is kept, by us or by the host, or there is nothing in a VM that it could limit (core files,
+//! message queues). They are not the VMM's own limits, which its store and its descriptors live by:
+//! a program that allows itself no large file must not keep a segment from growing.
 
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
@@ -21,50 +21,26 @@ pub type Pair = [u64; 2];
 /// Descriptors the VMM needs for itself, besides one a vCPU, which Linux would not count.
 const OWN_DESCRIPTORS: u64 = 256;
 
-/// Who keeps a limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keeper {
-    /// The VMM, or it means nothing here.
-    Us,
-    /// The host, for the threads of the VMM.
-    Host,
-    /// Nobody: it cannot be changed.
-    Nobody,
-}
-
-fn keeper(resource: u32) -> Keeper {
-    match resource {
-        libc::RLIMIT_NOFILE | libc::RLIMIT_AS | libc::RLIMIT_DATA => Keeper::Us,
-        // Core files are never written, the stack is mapped as a whole at the start and its
-        // limit is what thread libraries read, and Linux itself ignores the other two.
-        libc::RLIMIT_CORE | libc::RLIMIT_STACK | libc::RLIMIT_RSS | libc::RLIMIT_LOCKS => {
-            Keeper::Us
-        }
-        libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO | libc::RLIMIT_RTTIME => Keeper::Host,
-        _ => Keeper::Nobody,
-    }
-}
-
 /// The limits of a process.
 #[derive(Debug)]
 pub struct Limits(Mutex<[Pair; RESOURCES]>);
 
 impl Limits {
-    /// What a program starts with. The VMM's own limit of descriptors is raised as far as it
-    /// may be, so that the program gets all of what it is told.
+    /// What a program starts with: what the VMM was started with, where that means something to
+    /// it. The VMM's own limit of descriptors is raised as far as it may be, so that the program
+    /// gets all of what it is told.
     #[must_use]
     pub fn new() -> Limits {
-        let mut all = [[INFINITY; 2]; RESOURCES];
-        let mut put = |resource: u32, pair: Pair| {
-            if let Some(slot) = all.get_mut(resource as usize) {
-                *slot = pair;
+        let mut all = *at_first();
+        for (slot, resource) in all.iter_mut().zip(0..) {
+            match resource {
+                // What the VMM maps and allocates would be counted there, and the program is
+                // counted here.
+                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *slot = [INFINITY; 2],
+                libc::RLIMIT_NOFILE => *slot = descriptors(*slot),
+                _ => {}
             }
-        };
-        put(libc::RLIMIT_NOFILE, descriptors());
-        put(libc::RLIMIT_STACK, [abi::layout::STACK_BYTES, INFINITY]);
-        put(libc::RLIMIT_CORE, [0, 0]);
-        // Nothing can be locked: what the host swaps is its own affair.
-        put(libc::RLIMIT_MEMLOCK, [0, 0]);
+        }
         Limits(Mutex::new(all))
     }
 
@@ -83,6 +59,13 @@ impl Limits {
     pub fn soft(&self, resource: u32) -> u64 {
         self.get(resource).map_or(INFINITY, |[soft, _]| soft)
     }
+
+    /// No more processes and threads than there can be vCPUs.
+    pub fn limit_threads(&self, most: u64) {
+        if let Some(slot) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
+            *slot = slot.map(|limit| limit.min(most));
+        }
+    }
 }
 
 impl Default for Limits {
@@ -91,30 +74,49 @@ impl Default for Limits {
     }
 }
 
+/// The limits this process was started with: a second VM in it finds some of them changed.
+fn at_first() -> &'static [Pair; RESOURCES] {
+    static AT_FIRST: OnceLock<[Pair; RESOURCES]> = OnceLock::new();
+    AT_FIRST.get_or_init(|| {
+        let mut all = [[INFINITY; 2]; RESOURCES];
+        for (slot, resource) in all.iter_mut().zip(0..) {
+            *slot = host_limit(resource, None).unwrap_or(*slot);
+        }
+        all
+    })
+}
+
 /// The host's limit of descriptors as the user set it, as far as it can be kept.
-fn descriptors() -> Pair {
-    static AT_FIRST: OnceLock<Pair> = OnceLock::new();
-    // A second VM in this process finds the soft limit raised.
-    *AT_FIRST.get_or_init(|| {
+fn descriptors([soft, hard]: Pair) -> Pair {
+    static USABLE: OnceLock<Pair> = OnceLock::new();
+    *USABLE.get_or_init(|| {
         let most = u64::from(super::fs::NOFILE_MAX);
-        let host = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let soft = host.current.unwrap_or(most);
-        let hard = host.maximum.unwrap_or(most);
-        let raised = rustix::process::Rlimit { current: Some(hard), maximum: host.maximum };
-        let is_raised = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
-        let usable = if is_raised.is_ok() { hard } else { soft };
+        let usable = if raise(libc::RLIMIT_NOFILE, hard).is_ok() { hard } else { soft };
         let usable = usable.saturating_sub(OWN_DESCRIPTORS).clamp(1, most);
         [soft.min(usable), usable]
     })
 }
 
+/// Raises a soft limit of the VMM's, if it is less.
+fn raise(resource: u32, to: u64) -> Result<(), Errno> {
+    match host_limit(resource, None)? {
+        [soft, hard] if soft < to => host_limit(resource, Some([to.min(hard), hard])).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the host keeps a limit: these are of the scheduler, which has the program's threads as
+/// the VMM's.
+fn is_of_host(resource: u32) -> bool {
+    matches!(resource, libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO | libc::RLIMIT_RTTIME)
+}
+
 /// The limit of a resource as the program sees it.
 pub(super) fn limit(process: &Process, resource: u32) -> Result<Pair, Errno> {
-    match (resource, keeper(resource)) {
-        (libc::RLIMIT_NPROC, _) => Ok([u64::from(process.machine.max_vcpus()); 2]),
-        (0..16, Keeper::Host) => host_limit(resource, None),
-        _ => process.limits.get(resource).ok_or(Errno::EINVAL),
+    if is_of_host(resource) {
+        return host_limit(resource, None);
     }
+    process.limits.get(resource).ok_or(Errno::EINVAL)
 }
 
 /// Reads, or sets, a limit of the VMM's own.
@@ -127,7 +129,8 @@ fn host_limit(resource: u32, new: Option<Pair>) -> Result<Pair, Errno> {
 }
 
 fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno> {
-    let old = limit(ctx.process, resource)?;
+    let process = ctx.process;
+    let old = limit(process, resource)?;
     let [soft, hard] = new;
     if soft > hard {
         return Err(Errno::EINVAL);
@@ -135,18 +138,37 @@ fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno>
     if new == old {
         return Ok(());
     }
-    match keeper(resource) {
-        Keeper::Host => host_limit(resource, Some(new)).map(drop),
-        Keeper::Us if hard <= old[1] => {
-            if let Some(slot) = ctx.process.limits.lock().get_mut(resource as usize) {
-                *slot = new;
-            }
-            if resource == libc::RLIMIT_NOFILE {
-                ctx.process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX));
-            }
-            Ok(())
-        }
-        Keeper::Us | Keeper::Nobody => Err(Errno::EPERM),
+    if is_of_host(resource) {
+        return host_limit(resource, Some(new)).map(drop);
+    }
+    if hard > old[1] {
+        return Err(Errno::EPERM);
+    }
+    // Kept here, but the host has a limit of its own on what the VMM does for the program.
+    if matches!(resource, libc::RLIMIT_FSIZE | libc::RLIMIT_MEMLOCK) {
+        raise(resource, soft)?;
+    }
+    if let Some(slot) = process.limits.lock().get_mut(resource as usize) {
+        *slot = new;
+    }
+    match resource {
+        libc::RLIMIT_NOFILE => process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX)),
+        libc::RLIMIT_FSIZE => process.files.set_max_size(soft),
+        libc::RLIMIT_CPU => process.timers.limit_cpu(new)?,
+        libc::RLIMIT_STACK => process.space.grow_stack(soft),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// How much the program may lock (`RLIMIT_MEMLOCK`).
+///
+/// # Errors
+/// `EPERM` when that is nothing.
+pub(super) fn lockable(process: &Process) -> Result<u64, Errno> {
+    match process.limits.soft(libc::RLIMIT_MEMLOCK) {
+        0 => Err(Errno::EPERM),
+        limit => Ok(limit),
     }
 }
 

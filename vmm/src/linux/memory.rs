@@ -7,10 +7,10 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::fs::{Kind, OpenFile};
-use super::{CallResult, value};
+use super::{CallResult, limits, value};
 use crate::process::{Survivor, ThreadCtx};
 use crate::space::inspect::SHARED_LABEL;
-use crate::space::{Backing, Piece, PieceBacking, Prot, page_up};
+use crate::space::{Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up};
 use crate::vm::memory::FileMapping;
 
 /// `brk(2)`.
@@ -18,7 +18,10 @@ pub(super) fn brk(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let space = &ctx.process.space;
     let now = space.set_heap_end(0);
     let more = a[0].saturating_sub(now);
-    if more > 0 && check_limits(ctx, more, Prot::READ_WRITE, false).is_err() {
+    let lockable = ctx.process.limits.soft(libc::RLIMIT_MEMLOCK);
+    let may_grow = check_limits(ctx, more, Prot::READ_WRITE, false)
+        .and_then(|()| space.check_lock(MemoryLock::Unlocked, more, lockable));
+    if more > 0 && may_grow.is_err() {
         return value(now);
     }
     value(space.set_heap_end(a[0]))
@@ -92,9 +95,12 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         let ordinary = anonymous && !shared;
         return Err(if ordinary { Errno::EOPNOTSUPP } else { Errno::EINVAL }.into());
     }
-    if flags & MAP_LOCKED != 0 {
-        return Err(Errno::EPERM.into());
+    let lock = if flags & MAP_LOCKED != 0 { MemoryLock::Locked } else { MemoryLock::Unlocked };
+    if lock == MemoryLock::Locked {
+        limits::lockable(ctx.process)?;
     }
+    let lockable = ctx.process.limits.soft(libc::RLIMIT_MEMLOCK);
+    ctx.process.space.check_lock(lock, len, lockable)?;
     check_limits(ctx, len, prot, shared)?;
     let label = match &backing {
         Backing::Anonymous if shared => SHARED_LABEL,
@@ -113,10 +119,10 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         space
             .map_at(addr, len, prot, backing, label)
             .map_err(|e| if e == Errno::EINVAL { Errno::ENOMEM } else { e })?;
-        return value(addr);
+        return locked(ctx, addr, len, lock);
     }
     if flags & MAP_32BIT == 0 {
-        return value(space.map_anywhere(addr, len, prot, backing, label)?);
+        return locked(ctx, space.map_anywhere(addr, len, prot, backing, label)?, len, lock);
     }
     let low = space.find_low_room(len).ok_or(Errno::ENOMEM)?;
     let at = space.map_anywhere(low, len, prot, backing, label)?;
@@ -124,6 +130,15 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         // Another thread was quicker.
         space.unmap(at, len)?;
         return Err(Errno::ENOMEM.into());
+    }
+    locked(ctx, at, len, lock)
+}
+
+/// Locks a new mapping, if it was to be. As on Linux the mapping is there even if its pages could
+/// not be had.
+fn locked(ctx: &ThreadCtx<'_>, at: u64, len: u64, lock: MemoryLock) -> CallResult {
+    if lock == MemoryLock::Locked {
+        let _ = ctx.process.space.set_lock(at..at + len, lock, u64::MAX);
     }
     value(at)
 }
@@ -278,16 +293,20 @@ pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `mremap(2)`.
 pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, old_len, new_len, flags, new_start, _] = *a;
-    let may_move = flags & libc::MREMAP_MAYMOVE as u64 != 0;
-    let is_fixed = flags & libc::MREMAP_FIXED as u64 != 0;
-    let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+    let [may_move, is_fixed, keeps] =
+        [libc::MREMAP_MAYMOVE, libc::MREMAP_FIXED, libc::MREMAP_DONTUNMAP]
+            .map(|flag| flags & flag as u64 != 0);
+    let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP) as u64;
     let aligned = start.is_multiple_of(PAGE_SIZE);
-    if flags & !known != 0 || (is_fixed && !may_move) || !aligned {
+    if flags & !known != 0 || ((is_fixed || keeps) && !may_move) || !aligned {
         return Err(Errno::EINVAL.into());
     }
     let new_len = page_up(new_len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
     let old_len = page_up(old_len).ok_or(Errno::EINVAL)?;
-    if is_fixed {
+    if keeps && old_len != new_len {
+        return Err(Errno::EINVAL.into());
+    }
+    if is_fixed || keeps {
         let end = new_start.checked_add(new_len).filter(|&end| end <= TASK_END);
         let overlaps =
             end.is_none_or(|end| new_start < start.saturating_add(old_len) && start < end);
@@ -296,24 +315,31 @@ pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         }
     }
     let space = &ctx.process.space;
-    if !space.covers(start, PAGE_SIZE) {
-        return Err(Errno::EFAULT.into());
-    }
-    if old_len == 0 {
-        // A second mapping of the same shared memory, long out of use.
-        return Err(Errno::EINVAL.into());
-    }
-    if start.checked_add(old_len).is_none() {
+    if !space.covers(start, PAGE_SIZE) || start.checked_add(old_len).is_none() {
         return Err(Errno::EFAULT.into());
     }
     if new_len > old_len {
-        let of = space.pieces_of(start, PAGE_SIZE);
-        let shared = |piece: &Piece| matches!(piece.backing, PieceBacking::SharedFile(..));
-        let prot = of.pieces.first().map_or(Prot::NONE, |piece| piece.prot);
-        check_limits(ctx, new_len - old_len, prot, of.pieces.first().is_some_and(shared))?;
+        check_growth(ctx, start, new_len - old_len)?;
     }
-    let fixed = is_fixed.then_some(new_start);
-    value(space.remap(start, old_len, new_len, may_move, fixed)?)
+    let destination = match (may_move, is_fixed) {
+        (_, true) => Destination::At(new_start),
+        (true, false) => Destination::Anywhere,
+        (false, false) => Destination::Stay,
+    };
+    let source = if keeps { Source::Keep { hint: new_start } } else { Source::Unmap };
+    value(space.remap(start, old_len, new_len, destination, source)?)
+}
+
+/// Whether the mapping at `start` may become so much larger, as far as limits go.
+fn check_growth(ctx: &ThreadCtx<'_>, start: u64, more: u64) -> Result<(), Errno> {
+    let of = ctx.process.space.pieces_of(start, PAGE_SIZE);
+    let Some(piece) = of.pieces.first() else { return Err(Errno::EFAULT) };
+    if piece.lock != MemoryLock::Unlocked {
+        let lockable = ctx.process.limits.soft(libc::RLIMIT_MEMLOCK);
+        ctx.process.space.check_lock(piece.lock, more, lockable)?;
+    }
+    let is_shared = matches!(piece.backing, PieceBacking::SharedFile(..));
+    check_limits(ctx, more, piece.prot, is_shared)
 }
 
 /// `madvise(2)`. Advice that only concerns speed is taken and mostly ignored.
@@ -368,7 +394,18 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
     let space = &ctx.process.space;
     let (start, len) = (piece.range.start, piece.range.end - piece.range.start);
     let anonymous = matches!(piece.backing, PieceBacking::Anonymous);
+    let is_locked = piece.lock != MemoryLock::Unlocked;
     match advice {
+        // What is locked is not to go.
+        libc::MADV_DONTNEED
+        | libc::MADV_FREE
+        | libc::MADV_REMOVE
+        | libc::MADV_COLD
+        | libc::MADV_PAGEOUT
+            if is_locked =>
+        {
+            Err(Errno::EINVAL)
+        }
         libc::MADV_FREE | libc::MADV_WIPEONFORK if !anonymous => Err(Errno::EINVAL),
         libc::MADV_DONTNEED | libc::MADV_DONTNEED_LOCKED | libc::MADV_FREE => {
             space.drop_pages(start, len)
@@ -436,6 +473,10 @@ pub(super) fn msync(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return value(0);
     }
     let found = ctx.process.space.pieces_of(start, len);
+    let is_locked = |piece: &Piece| piece.lock != MemoryLock::Unlocked;
+    if flags & libc::MS_INVALIDATE as u32 != 0 && found.pieces.iter().any(is_locked) {
+        return Err(Errno::EBUSY.into());
+    }
     if flags & synchronous != 0 {
         for piece in &found.pieces {
             ctx.process.space.sync_files(piece.range.start, piece.range.end - piece.range.start)?;
@@ -443,38 +484,4 @@ pub(super) fn msync(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     found.check_whole()?;
     value(0)
-}
-
-/// The whole pages of a range that a call on locking names.
-fn check_lockable(ctx: &ThreadCtx<'_>, start: u64, len: u64) -> Result<(), Errno> {
-    let offset = start % PAGE_SIZE;
-    let len = len.checked_add(offset).and_then(page_up).ok_or(Errno::ENOMEM)?;
-    let start = start - offset;
-    // Linux takes a length that wraps to nothing for nothing.
-    if start.checked_add(len).is_none() {
-        return Err(Errno::EINVAL);
-    }
-    if len == 0 { Ok(()) } else { ctx.process.space.pieces_of(start, len).check_whole() }
-}
-
-/// `mlock(2)`, `mlock2(2)`: refused as for a user whose limit is 0 (`RLIMIT_MEMLOCK` says so),
-/// after the arguments were looked at.
-pub(super) fn mlock(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let on_fault = u64::from(libc::MLOCK_ONFAULT);
-    let known = a[2] & 0xffff_ffff & !on_fault == 0;
-    Err(if known { Errno::EPERM } else { Errno::EINVAL }.into())
-}
-
-/// `munlock(2)`: nothing is locked.
-pub(super) fn munlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    check_lockable(ctx, a[0], a[1])?;
-    value(0)
-}
-
-/// `mlockall(2)`: as `mlock`.
-pub(super) fn mlockall(a: &[u64; 6]) -> CallResult {
-    let flags = a[0] as i32;
-    let known = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
-    let is_good = flags != 0 && flags & !known == 0 && flags != libc::MCL_ONFAULT;
-    Err(if is_good { Errno::EPERM } else { Errno::EINVAL }.into())
 }

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod io;
 mod legacy;
 pub mod limits;
+mod lock;
 pub mod memory;
 pub mod names;
 pub mod net;
@@ -137,11 +138,11 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_madvise => memory::madvise(ctx, a),
         libc::SYS_mincore => memory::mincore(ctx, a),
         libc::SYS_msync => memory::msync(ctx, a),
-        libc::SYS_mlock => memory::mlock(ctx, &[a[0], a[1], 0, 0, 0, 0]),
-        libc::SYS_mlock2 => memory::mlock(ctx, a),
-        libc::SYS_munlock => memory::munlock(ctx, a),
-        libc::SYS_munlockall => value(0),
-        libc::SYS_mlockall => memory::mlockall(a),
+        libc::SYS_mlock => lock::mlock(ctx, &[a[0], a[1], 0, 0, 0, 0]),
+        libc::SYS_mlock2 => lock::mlock(ctx, a),
+        libc::SYS_munlock => lock::munlock(ctx, a),
+        libc::SYS_munlockall => lock::munlockall(ctx),
+        libc::SYS_mlockall => lock::mlockall(ctx, a),
         libc::SYS_get_mempolicy | libc::SYS_set_mempolicy | libc::SYS_mbind => {
             Err(Errno::ENOSYS.into())
         }

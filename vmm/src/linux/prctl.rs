@@ -22,6 +22,13 @@ pub struct Settings {
     personality: AtomicU32,
 }
 
+impl Settings {
+    /// Whether `PR_SET_NO_NEW_PRIVS` was asked for.
+    pub(super) fn no_new_privileges(&self) -> bool {
+        self.no_new_privileges.load(Ordering::Relaxed)
+    }
+}
+
 /// The last capability there is: bits above it do not name one.
 const LAST_CAPABILITY: u64 = 40;
 

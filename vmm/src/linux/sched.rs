@@ -69,6 +69,16 @@ fn host_thread_not_negative(ctx: &ThreadCtx<'_>, tid: u64) -> Result<i32, Errno>
     if (tid as i32) < 0 { Err(Errno::EINVAL) } else { host_thread(ctx, tid) }
 }
 
+/// The processors that a thread may run on, by the program's numbers.
+///
+/// # Errors
+/// `ESRCH`.
+pub(super) fn allowed(tid: i32) -> Result<Vec<usize>, Errno> {
+    let host = host_affinity(tid)?;
+    let cpus = processors().iter().enumerate();
+    Ok(cpus.filter(|&(_, &cpu)| has_bit(&host, cpu)).map(|(number, _)| number).collect())
+}
+
 /// `sched_getaffinity(2)`.
 pub(super) fn getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let (room, at) = (a[1] as u32 as usize, a[2]);
@@ -77,12 +87,9 @@ pub(super) fn getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if room < bytes || !room.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
-    let host = host_affinity(host_thread(ctx, a[0])?)?;
     let mut mask = vec![0; bytes];
-    for (cpu, &host_cpu) in cpus.iter().enumerate() {
-        if has_bit(&host, host_cpu) {
-            set_bit(&mut mask, cpu);
-        }
+    for cpu in allowed(host_thread(ctx, a[0])?)? {
+        set_bit(&mut mask, cpu);
     }
     ctx.user().copy_out(at, &mask)?;
     value(bytes as u64)

@@ -126,6 +126,9 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
         return Err(Errno::EPERM.into());
     }
     let threads = &ctx.process.threads;
+    if threads.counts().0 as u64 >= ctx.process.limits.soft(libc::RLIMIT_NPROC) {
+        return Err(Errno::EAGAIN.into());
+    }
     // Everything that can fail comes before a vCPU is taken: one taken and not used is lost.
     let tls = if args.flags & CLONE_SETTLS != 0 { args.tls } else { ctx.vcpu.fs_base() };
     let fs_base = GuestVirt::new(tls).map_err(|_| Errno::EPERM)?;

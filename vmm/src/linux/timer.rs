@@ -12,7 +12,7 @@ use abi::Errno;
 use super::host_timer::{HostTimer, Tell};
 use super::signal::info::{SI_KERNEL, SI_TIMER, SigInfo};
 use super::signal::{self, send_to_process, send_to_thread};
-use super::time::{host_clock, process_clock};
+use super::time::{host_clock, now, process_clock};
 use super::{CallResult, value};
 use crate::process::{Process, ThreadCtx};
 
@@ -20,6 +20,8 @@ use crate::process::{Process, ThreadCtx};
 const MOST_OVERRUNS: u32 = i32::MAX as u32;
 /// In the word a timer expires with: it is an interval timer, and which.
 const INTERVAL: u64 = 1 << 32;
+/// In that word: CPU time has reached a limit.
+const CPU_LIMIT: u64 = 1 << 33;
 
 /// The timers of a process.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ struct Inner {
     next: i32,
     /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
     intervals: [Option<HostTimer>; 3],
+    /// From the soft limit of CPU time on, once for each second more, and the hard limit.
+    cpu_limit: Option<(HostTimer, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,34 @@ impl Timers {
         }
     }
 
+    /// Watches `RLIMIT_CPU`, seconds of the VMM's CPU time: from the soft limit on SIGXCPU comes
+    /// once a second, at the hard limit SIGKILL.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the user has too many timers.
+    pub(crate) fn limit_cpu(&self, [soft, hard]: [u64; 2]) -> Result<(), Errno> {
+        let mut inner = self.lock();
+        if soft == u64::MAX {
+            inner.cpu_limit = None;
+            return Ok(());
+        }
+        let timer = HostTimer::new(process_clock(0), self.tell(CPU_LIMIT))?;
+        // No time at all would be no timer; Linux takes a second for it, too.
+        let first = i64::try_from(soft.max(1)).unwrap_or(i64::MAX);
+        let at = |tv_sec| libc::timespec { tv_sec, tv_nsec: 0 };
+        let times = libc::itimerspec { it_interval: at(1), it_value: at(first) };
+        timer.set(libc::TIMER_ABSTIME, &times)?;
+        inner.cpu_limit = Some((timer, hard));
+        Ok(())
+    }
+
+    /// The signal for a limit of CPU time that has been reached.
+    fn cpu_signal(&self) -> i32 {
+        let hard = self.lock().cpu_limit.as_ref().map_or(u64::MAX, |(_, hard)| *hard);
+        let used = now(process_clock(0)).map_or(0, |time| time.tv_sec.unsigned_abs());
+        if used >= hard { libc::SIGKILL } else { libc::SIGXCPU }
+    }
+
     /// Ends all timers: nobody is there any more to be told.
     pub(crate) fn clear(&self) {
         *self.lock() = Inner::default();
@@ -86,6 +118,11 @@ impl Timers {
 
 /// A timer of the host has expired, and `overruns` times more since it was last heard of.
 pub(crate) fn expired(process: &Process, word: u64, overruns: u32) {
+    if word & CPU_LIMIT != 0 {
+        let signo = process.timers.cpu_signal();
+        let _ = send_to_process(process, SigInfo::new(signo, SI_KERNEL, 0));
+        return;
+    }
     if word & INTERVAL != 0 {
         let signo = match (word & !INTERVAL) as i32 {
             libc::ITIMER_REAL => libc::SIGALRM,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
-use super::fs::{Kind, MemoryFile, OpenFile};
+use super::fs::{Kind, MemoryFile, OpenFile, WriteAt};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
@@ -126,7 +126,7 @@ fn add_buffer<'a>(
         pinned => {
             let pinned = pinned?;
             missing -= pinned.bytes().min(len);
-            iov.extend(pinned.ranges().iter().map(|range| range.iovec()));
+            pinned.each(|range| iov.push(range.iovec()));
             buffers.pins.push(pinned);
         }
     }
@@ -226,6 +226,9 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     {
         ctx.process.files.tell_anew(file)?;
     }
+    if transfer.access == Access::Read {
+        limit_size(ctx, file, &mut transfer)?;
+    }
     let mut attempt = first_attempt(ctx, file, &transfer);
     loop {
         if attempt == Attempt::AfterWaiting {
@@ -266,6 +269,30 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     }
 }
 
+/// Cuts a write off where the file may not grow further (`RLIMIT_FSIZE`).
+fn limit_size(
+    ctx: &ThreadCtx<'_>,
+    file: &OpenFile,
+    transfer: &mut Transfer<'_>,
+) -> Result<(), Errno> {
+    let at = match transfer.at {
+        _ if transfer.flags & libc::RWF_APPEND != 0 => WriteAt::End,
+        At::Current => WriteAt::Current,
+        At::Given(at) => WriteAt::Offset(at.cast_unsigned()),
+    };
+    let iov = &mut transfer.buffers.iov;
+    let wanted = iov.iter().map(|part| part.iov_len as u64).sum();
+    let mut room = ctx.process.files.writable_bytes(file, at, wanted)?;
+    if room < wanted {
+        for part in iov.iter_mut() {
+            part.iov_len = part.iov_len.min(room as usize);
+            room -= part.iov_len as u64;
+        }
+        iov.retain(|part| part.iov_len > 0);
+    }
+    Ok(())
+}
+
 /// Has the host move the data once. The outer error is the VMM's own.
 fn make_attempt(
     file: &OpenFile,
@@ -287,7 +314,7 @@ fn make_attempt(
     let at = transfer.at.given().unwrap_or(-1);
     let moving = |at: i64| {
         // SAFETY: each range is guest memory that stays mapped in this process as long as
-        // `transfer`, to the end of this function, or the first page, which never is; no Rust
+        // `transfer`, which outlives this call, or the first page, which never is; no Rust
         // reference points there. The kernel checks everything else.
         let moved = unsafe { libc::syscall(call, fd, base, count, at, 0, flags) };
         u64::try_from(moved).map_err(|_| last_errno())

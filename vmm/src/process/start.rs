@@ -105,6 +105,7 @@ impl Process {
         let limits = Limits::new();
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
+        files.set_max_size(limits.soft(libc::RLIMIT_FSIZE));
         for (fd, owned) in config.inherited {
             files.give(fd, owned)?;
         }
@@ -112,6 +113,7 @@ impl Process {
         let mut lap = stats.laps();
         let machine = Machine::new()?;
         lap.ends(Phase::Machine);
+        limits.limit_threads(u64::from(machine.max_vcpus()));
         let mut vcpu = machine.new_vcpu()?;
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
@@ -142,7 +144,8 @@ impl Process {
             aux: auxiliary_vector(&machine, &loaded),
             random,
         };
-        let built = stack::build(&space, &contents, loaded.exec_stack);
+        let stack_limit = limits.soft(libc::RLIMIT_STACK);
+        let built = stack::build(&space, &contents, loaded.exec_stack, stack_limit);
         let built = built.map_err(StartError::Stack)?;
         vcpu.regs = UserRegs { rip: loaded.entry, rsp: built.rsp, ..UserRegs::default() };
         vcpu.restore_all();

@@ -76,6 +76,10 @@ pub(super) fn until_empty(
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
     process.timers.serve_by(super::thread::gettid());
+    let cpu = process.limits.get(libc::RLIMIT_CPU).unwrap_or([u64::MAX; 2]);
+    if let Err(errno) = process.timers.limit_cpu(cpu) {
+        tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");
+    }
     // Whoever waits for it may have gone.
     let _ = ready.send(());
     let mut kicked = Instant::now();

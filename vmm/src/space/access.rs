@@ -2,17 +2,17 @@
 //!
 //! An address is checked against the areas (never against page tables: a page that would fault
 //! in is as good as present), then its bytes are copied, or turned into raw ranges that the host
-//! kernel reads and writes. Another thread of the program may unmap or replace the range
-//! meanwhile. What it gives up is a chunk's *content*: the chunk, and the bank it lies in, stay
-//! mapped as long as the machine, and a file laid over or taken away replaces pages in one step
-//! of the host's. So the bytes go to memory of the VM that no longer means anything, which is the
-//! program's race, and to nothing else.
+//! kernel reads and writes, pinned (`pins.rs`). Another thread of the program may unmap or replace
+//! the range meanwhile. What it gives up is a chunk's *content*: the bank it lies in stays mapped
+//! as long as the machine, the chunk is given to no other addresses while it is pinned, and a file
+//! laid over or taken away replaces pages in one step of the host's. So the bytes go to memory of
+//! the VM that no longer means anything, which is the program's race, and to nothing else.
 //!
 //! A system call's pointer may lie in a segment too: see [`crate::user_memory`].
 
 use abi::Errno;
 
-use super::private::Space;
+use super::private::{Inner, Space};
 use crate::vm::memory::HostRange;
 
 /// What the VMM wants to do with the memory.
@@ -82,20 +82,35 @@ pub(crate) fn copy_pieces_out(
 pub(crate) type PieceFn<'f> = dyn FnMut(HostRange<'_>, Backed) -> Result<(), Errno> + 'f;
 
 impl Space {
-    /// Calls `f` with each piece of `len` bytes at `gva`. Stops at the first byte the program
-    /// itself could not access that way; returns how many bytes came before it.
+    /// Calls `f` with each piece of `len` bytes at `gva`, which is that only as long as `f` runs.
+    /// Stops at the first byte the program itself could not access that way; returns how many
+    /// bytes came before it.
     ///
     /// # Errors
     /// `EFAULT` for a range beyond the addresses there are, and whatever `f` returns.
-    pub(crate) fn pieces<'a>(
+    pub(crate) fn pieces(
+        &self,
+        gva: u64,
+        len: u64,
+        access: Access,
+        f: impl FnMut(HostRange<'_>, Backed) -> Result<(), Errno>,
+    ) -> Result<u64, Errno> {
+        self.pieces_locked(&mut self.lock(), gva, len, access, f)
+    }
+
+    /// The same for who has the region locked, and pins what is to be kept.
+    ///
+    /// # Errors
+    /// As [`Space::pieces`].
+    pub(super) fn pieces_locked<'a>(
         &'a self,
+        inner: &mut Inner,
         gva: u64,
         len: u64,
         access: Access,
         mut f: impl FnMut(HostRange<'a>, Backed) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
-        let mut inner = self.lock();
         let mut good = gva;
         while good < end {
             let Some((_, vma)) = inner.areas.find(good) else { break };
@@ -109,7 +124,7 @@ impl Space {
             good = vma.end.min(end);
         }
         if good > gva {
-            self.host_runs(&mut inner, gva..good, access, |gpa, bytes, has_file| {
+            self.host_runs(inner, gva..good, access, |gpa, bytes, has_file| {
                 let range = self.mem().host_range(gpa, bytes as usize);
                 let backed = if has_file { Backed::File } else { Backed::Memory };
                 f(range.map_err(|_| Errno::EFAULT)?, backed)

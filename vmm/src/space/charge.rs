@@ -134,7 +134,18 @@ impl Space {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub(super) fn check_room_for(&self, inner: &Inner, range: &Range<u64>) -> Result<(), Errno> {
+    pub(super) fn check_room_for(
+        &self,
+        inner: &mut Inner,
+        range: &Range<u64>,
+    ) -> Result<(), Errno> {
+        match self.check_room_now(inner, range) {
+            Err(_) if self.recycle(inner, range) => self.check_room_now(inner, range),
+            checked => checked,
+        }
+    }
+
+    fn check_room_now(&self, inner: &Inner, range: &Range<u64>) -> Result<(), Errno> {
         let held = inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT));
         let held: u64 =
             held.map(|(&index, slot)| slot.held.count(pages_of(&part(index, range)))).sum();

@@ -59,7 +59,11 @@ impl Space {
         }
         // Memory is short: just the page itself.
         let page = gva & !(PAGE_SIZE - 1);
-        match self.populate(inner, page..page + PAGE_SIZE, &vma) {
+        let page = page..page + PAGE_SIZE;
+        match self.populate(inner, page.clone(), &vma) {
+            Err(_) if self.recycle(inner, &page) && self.populate(inner, page, &vma).is_ok() => {
+                FaultOutcome::Resolved
+            }
             Ok(()) => FaultOutcome::Resolved,
             Err(_) => FaultOutcome::OutOfMemory,
         }

@@ -7,7 +7,6 @@
 use std::ops::Range;
 
 use abi::Errno;
-use abi::layout::MMAP_TOP;
 
 use super::charge::check_area_count;
 use super::private::{EAGER_BYTES, Inner, SLOT, Space};
@@ -38,7 +37,7 @@ impl Space {
         let (Some(old_top), Some(new_top)) = (page_up(old_end), page_up(end)) else {
             return old_end;
         };
-        if end < start || new_top > MMAP_TOP.raw() {
+        if end < start || new_top > inner.mmap_top {
             return old_end;
         }
         let moved = if new_top < old_top {
@@ -62,7 +61,8 @@ impl Space {
         check_area_count(inner, &range)?;
         self.check_limit(inner, &range, Prot::READ_WRITE, &backing)?;
         let heap_bytes = range.end - inner.heap_start;
-        let vma = Vma { end: range.end, prot: Prot::READ_WRITE, backing, label: "heap" };
+        let (prot, lock) = (Prot::READ_WRITE, inner.lock_new);
+        let vma = Vma { end: range.end, prot, backing, label: "heap", lock };
         inner.areas.insert(range.start, vma.clone());
         // `brk` comes in small steps. Past the first megabyte whole slots are made present at
         // once, beyond the heap's end too: large pages, and no work for the next steps. What
@@ -73,7 +73,7 @@ impl Space {
             && range.end > inner.heap_ahead
             && ahead - range.end.max(inner.heap_ahead) <= EAGER_BYTES
             && inner.areas.is_free(all_ahead)
-            && ahead < MMAP_TOP.raw()
+            && ahead < inner.mmap_top
         {
             let from = range.start.max(inner.heap_ahead);
             let bytes = ahead - from;

@@ -11,7 +11,7 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::private::{PROGRAM_END, SLOT, Space};
-use super::vma::{Backing, Prot, Vma, page_up};
+use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
 /// One area, as far as a range covers it.
@@ -23,6 +23,8 @@ pub struct Piece {
     pub prot: Prot,
     /// What it is.
     pub backing: PieceBacking,
+    /// Whether its pages are locked.
+    pub lock: MemoryLock,
 }
 
 /// What a piece is, as calls tell the kinds apart.
@@ -150,5 +152,5 @@ fn piece(area: u64, range: Range<u64>, vma: &Vma) -> Piece {
             FileMapping::SharedReadOnly => PieceBacking::ReadOnlyFile,
         },
     };
-    Piece { range, prot: vma.prot, backing }
+    Piece { range, prot: vma.prot, backing, lock: vma.lock }
 }

@@ -6,13 +6,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use abi::layout::{MMAP_TOP, PRIVATE_START};
+use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
 use super::held::SLOT_PAGES;
 use super::private::{EAGER_BYTES, Inner, Mapped, SLOT, Space, checked_range, errno_of};
-use super::vma::{Backing, Prot, Vma, page_up};
+use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
 impl Space {
@@ -35,7 +35,8 @@ impl Space {
             self.check_limit(inner, &range, prot, &backing)?;
             self.trim_heap(inner, &range)?;
             self.unmap_locked(inner, range.clone())?;
-            self.insert(inner, range, Vma { end: 0, prot, backing, label })
+            let lock = inner.lock_new;
+            self.insert(inner, range, Vma { end: 0, prot, backing, label, lock })
         })
     }
 
@@ -64,7 +65,8 @@ impl Space {
             check_area_count(inner, &range)?;
             self.check_limit(inner, &range, prot, &backing)?;
             self.trim_heap(inner, &range)?;
-            self.insert(inner, range, Vma { end: 0, prot, backing, label })?;
+            let lock = inner.lock_new;
+            self.insert(inner, range, Vma { end: 0, prot, backing, label, lock })?;
             Ok(start)
         })
     }
@@ -85,7 +87,7 @@ impl Space {
     /// overcommit heuristic does; inaccessible reservations and file mappings are free.
     pub(super) fn check_limit(
         &self,
-        inner: &Inner,
+        inner: &mut Inner,
         range: &Range<u64>,
         prot: Prot,
         backing: &Backing,
@@ -104,7 +106,7 @@ impl Space {
         if let Backing::File { file, offset, kind, .. } = &vma.backing {
             self.lay_file(inner, range.clone(), file, *offset, *kind)?;
         }
-        let eager = range.end - range.start <= EAGER_BYTES;
+        let eager = range.end - range.start <= EAGER_BYTES || vma.lock == MemoryLock::Locked;
         inner.areas.insert(range.start, vma.clone());
         if eager && vma.prot != Prot::NONE {
             // Best effort: what does not fit now is left to the first touch.
@@ -182,7 +184,9 @@ impl Space {
             !vma.prot.can_write() && matches!(vma.backing, Backing::Anonymous)
         };
         if prot.can_write() {
-            for (piece, _) in inner.areas.overlapping(range.clone()).filter(opened) {
+            let pieces = inner.areas.overlapping(range.clone()).filter(opened);
+            let pieces: Vec<Range<u64>> = pieces.map(|(piece, _)| piece).collect();
+            for piece in pieces {
                 self.check_room_for(inner, &piece)?;
             }
         }
@@ -231,10 +235,10 @@ impl Space {
         for (piece, vma) in pieces {
             match &vma.backing {
                 Backing::Anonymous if vma.prot == Prot::NONE => {
-                    self.drop_content(inner, piece, &vma.backing)?;
+                    self.drop_content(inner, piece.clone(), &vma.backing)?;
                 }
                 // The program gets these pages again by touching them, unseen: they stay held.
-                Backing::Anonymous => Self::each_run(inner, piece, |run, gpa| {
+                Backing::Anonymous => Self::each_run(inner, piece.clone(), |run, gpa| {
                     self.mem().discard(gpa, run.end - run.start)
                 })
                 .map_err(|e| errno_of(&e))?,
@@ -250,6 +254,10 @@ impl Space {
                     .map_err(|e| errno_of(&e))?;
                 }
                 Backing::File { .. } => {}
+            }
+            if vma.lock != MemoryLock::Unlocked {
+                // What is touched again stays again.
+                self.lock_host(inner, piece, MemoryLock::OnFault)?;
             }
         }
         if inner.areas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
@@ -302,6 +310,6 @@ impl Inner {
     /// they can be mapped with large pages.
     pub(super) fn find_room(&self, len: u64) -> Option<u64> {
         let align = if len >= SLOT { SLOT } else { PAGE_SIZE };
-        self.areas.find_free(len, align, PRIVATE_START.raw(), MMAP_TOP.raw())
+        self.areas.find_free(len, align, PRIVATE_START.raw(), self.mmap_top)
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! - [`vma`]: which addresses are in use and for what (pure, no memory behind it)
 //! - [`private`]: the memory behind them: slots, chunks, page tables
+//! - `recycle`: places given to other addresses; `pins`: what must not be, because a call uses it
 //! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`map`]: making, changing and ending areas; [`heap`]: `brk`; [`remap`]: `mremap`
 //! - [`fault`]: page faults; [`join`]: small pages that become a large one
+//! - [`lock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
 //! - [`access`]: the VMM's own way to the region
 //! - [`holes`]: what calls find that take a range with holes in it
 //! - [`inspect`]: looking at areas, for reports
@@ -19,13 +21,19 @@ mod held;
 pub mod holes;
 pub mod inspect;
 pub mod join;
+pub mod lock;
 pub mod map;
+mod pins;
 pub mod private;
+mod recycle;
 pub mod remap;
+pub mod stack;
 pub mod vma;
 
 pub use access::Access;
 pub use fault::FaultOutcome;
 pub use holes::{Piece, PieceBacking, Pieces};
+pub(crate) use pins::PrivatePins;
 pub use private::Space;
-pub use vma::{Backing, Prot, Vma, VmaMap, page_up};
+pub use remap::{Destination, Source};
+pub use vma::{Backing, MemoryLock, Prot, Vma, VmaMap, page_up};

@@ -1,11 +1,12 @@
 //! The memory behind the private region: chunks, page tables, faults.
 //!
 //! The region is cut into 2 MiB slots. A slot that is used gets a 2 MiB chunk of guest
-//! memory, once and for ever: the page at offset *o* of the slot is always the page at
-//! offset *o* of its chunk. So there is no frame allocator, a translation can be stale in its
-//! rights but never in its target, and moving, freeing or file-backing memory is an operation
-//! on the *host's* mapping of the chunk, of which KVM learns by itself
-//! (docs/src/internals/memory.md has the argument in full).
+//! memory, and keeps it as long as any vCPU may remember it: the page at offset *o* of the slot
+//! is always the page at offset *o* of its chunk. So there is no frame allocator, a translation
+//! can be stale in its rights but never in its target, and moving, freeing or file-backing memory
+//! is an operation on the *host's* mapping of the chunk, of which KVM learns by itself
+//! (docs/src/internals/memory.md has the argument in full). Chunks of slots that are in no use
+//! any more are recycled many at a time (`recycle.rs`).
 //!
 //! ```text
 //!  slot (2 MiB of guest-virtual)  ->  chunk (guest-physical)  ->  host range
@@ -20,12 +21,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use abi::layout::{CLOCK_PAGE, PRIVATE_START};
+use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
 use super::access::Access;
 use super::held::{AREA_RECORD_BYTES, HeldPages, SLOT_PAGES};
-use super::vma::{Backing, Vma, VmaMap, page_up};
+use super::pins::PinList;
+use super::recycle::Recycling;
+use super::vma::{Backing, MemoryLock, Vma, VmaMap, page_up};
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 use crate::vm::{Machine, MemoryKind};
 
@@ -63,6 +66,7 @@ pub(super) const SLOT_RECORD_BYTES: u64 = 192;
 #[derive(Debug)]
 pub struct Space {
     pub(super) machine: Arc<Machine>,
+    pub(super) pins: PinList,
     inner: Mutex<Inner>,
 }
 
@@ -70,6 +74,7 @@ pub struct Space {
 pub(super) struct Inner {
     pub(super) areas: VmaMap,
     pub(super) slots: BTreeMap<u64, Slot>,
+    pub(super) recycling: Recycling,
     /// Areas that are charged as records.
     pub(super) noted_areas: usize,
     pub(super) heap_start: u64,
@@ -78,6 +83,10 @@ pub(super) struct Inner {
     pub(super) heap_ahead: u64,
     pub(super) next_fault: u64,
     pub(super) ahead_slots: u64,
+    /// `mmap` without an address searches downward from here.
+    pub(super) mmap_top: u64,
+    /// How areas that are made from now on are locked (`MCL_FUTURE`).
+    pub(super) lock_new: MemoryLock,
 }
 
 /// One past what a program may map. Above lie the clock page, into which the VMM stores by itself,
@@ -95,15 +104,18 @@ impl Space {
         let inner = Inner {
             areas: VmaMap::default(),
             slots: BTreeMap::new(),
+            recycling: Recycling::default(),
             noted_areas: 0,
             heap_start: 0,
             heap_end: 0,
             heap_ahead: 0,
             next_fault: 0,
             ahead_slots: 1,
+            mmap_top: MMAP_TOP.raw(),
+            lock_new: MemoryLock::Unlocked,
         };
         machine.mem.ledger().begin(limit_bytes);
-        Space { machine, inner: Mutex::new(inner) }
+        Space { machine, pins: PinList::default(), inner: Mutex::new(inner) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -149,13 +161,14 @@ impl Space {
                 slot += 1;
                 continue;
             }
+            self.recycle_when_worth_it(inner, &range);
             let next_bound = inner.slots.range(slot..end).next().map_or(end, |(&s, _)| s);
-            let slots = next_bound - slot;
-            self.mem().ledger().charge(MemoryKind::Records, slots * SLOT_RECORD_BYTES)?;
-            let mut chunk =
-                self.mem().alloc_for(Owner::Program, slots * SLOT).inspect_err(|_| {
-                    self.mem().ledger().release(MemoryKind::Records, slots * SLOT_RECORD_BYTES);
-                })?;
+            let (mut chunk, slots) = match self.chunks(next_bound - slot) {
+                // What the program has freed may be what is missing.
+                Err(_) if self.recycle(inner, &range) => self.chunks(next_bound - slot)?,
+                chunks => chunks?,
+            };
+            let next_bound = slot + slots;
             for slot in slot..next_bound {
                 let fresh = Slot {
                     chunk,
@@ -169,9 +182,29 @@ impl Space {
                 inner.slots.insert(slot, fresh);
                 chunk = chunk.offset(SLOT);
             }
+            self.make_directories(inner, slot..next_bound)?;
             slot = next_bound;
         }
         Ok(())
+    }
+
+    /// Chunks for `slots` slots or, where the addresses are used up but for small pieces, for
+    /// fewer, and their records.
+    fn chunks(&self, mut slots: u64) -> Result<(GuestPhys, u64), MemoryError> {
+        loop {
+            let records = slots * SLOT_RECORD_BYTES;
+            self.mem().ledger().charge(MemoryKind::Records, records)?;
+            match self.mem().alloc_for(Owner::Program, slots * SLOT) {
+                Ok(chunk) => return Ok((chunk, slots)),
+                Err(error) => {
+                    self.mem().ledger().release(MemoryKind::Records, records);
+                    if slots == 1 || !matches!(error, MemoryError::Exhausted { .. }) {
+                        return Err(error);
+                    }
+                    slots = slots.div_ceil(2);
+                }
+            }
+        }
     }
 
     /// Calls `f` with each maximal run of `range` that is contiguous in guest-physical space.
@@ -230,6 +263,7 @@ impl Space {
             let _ = Self::each_run(inner, range.start..laid, |run, gpa| {
                 self.mem().unmap_file(gpa, run.end - run.start)
             });
+            inner.mark_idle(&range);
         }
         result
     }
@@ -243,6 +277,7 @@ impl Space {
     ) -> Result<(), Errno> {
         let Some(rights) = vma.prot.rights() else { return Ok(()) };
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
+        let all = range.clone();
         let anonymous = matches!(vma.backing, Backing::Anonymous);
         for index in range.start / SLOT..range.end.div_ceil(SLOT) {
             let slot_range = index * SLOT..(index + 1) * SLOT;
@@ -265,6 +300,10 @@ impl Space {
                 }
                 _ => self.set_small(slot, piece, rights)?,
             }
+        }
+        if vma.lock != MemoryLock::Unlocked {
+            // As on Linux, what the host refuses here is no reason for a fault to fail.
+            let _ = self.lock_host(inner, all, vma.lock);
         }
         Ok(())
     }
@@ -392,8 +431,10 @@ impl Space {
             Backing::Anonymous => self.mem().discard(gpa, run.end - run.start),
             Backing::File { .. } => self.mem().unmap_file(gpa, run.end - run.start),
         })
-        .and_then(|()| self.release(inner, range))
-        .map_err(|e| errno_of(&e))
+        .and_then(|()| self.release(inner, range.clone()))
+        .map_err(|e| errno_of(&e))?;
+        inner.mark_idle(&range);
+        Ok(())
     }
 
     /// The host memory behind `range`, whose areas the caller has checked; binds what was

@@ -101,6 +101,18 @@ impl Backing {
     }
 }
 
+/// Whether an area's pages have to stay in the host's memory (`mlock(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MemoryLock {
+    /// They need not.
+    #[default]
+    Unlocked,
+    /// All of them are there and stay.
+    Locked,
+    /// Those that have been touched stay.
+    OnFault,
+}
+
 /// One area.
 #[derive(Clone, Debug)]
 pub struct Vma {
@@ -112,11 +124,13 @@ pub struct Vma {
     pub backing: Backing,
     /// What it is for, as a report would say.
     pub label: &'static str,
+    /// Whether its pages are locked.
+    pub lock: MemoryLock,
 }
 
 impl Vma {
     /// The same area from `by` bytes further on.
-    fn advanced(&self, by: u64) -> Vma {
+    pub(super) fn advanced(&self, by: u64) -> Vma {
         let mut vma = self.clone();
         if let Backing::File { offset, .. } = &mut vma.backing {
             *offset += by;
@@ -229,6 +243,7 @@ impl VmaMap {
         let alike = lower.end == at
             && lower.prot == upper.prot
             && lower.label == upper.label
+            && lower.lock == upper.lock
             && continues(lower, upper, at - start);
         if alike
             && let Some(upper) = self.map.remove(&at)
@@ -242,6 +257,14 @@ impl VmaMap {
     pub fn protect(&mut self, range: Range<u64>, prot: Prot) {
         for (piece, mut vma) in self.remove(range) {
             vma.prot = prot;
+            self.insert(piece.start, vma);
+        }
+    }
+
+    /// Locks or unlocks everything in `range`.
+    pub fn set_lock(&mut self, range: Range<u64>, lock: MemoryLock) {
+        for (piece, mut vma) in self.remove(range) {
+            vma.lock = lock;
             self.insert(piece.start, vma);
         }
     }
@@ -328,7 +351,7 @@ mod tests {
                         let range = a * PAGE_SIZE..(a + n) * PAGE_SIZE;
                         map.remove(range.clone());
                         map.insert(range.start, Vma { end: range.end, prot: Prot(p),
-                            backing: Backing::Anonymous, label: "" });
+                            backing: Backing::Anonymous, label: "", lock: MemoryLock::Unlocked });
                         for i in a..a + n { model[i as usize] = Some(p); }
                     }
                     Op::Remove(a, n) => {
@@ -367,7 +390,8 @@ mod tests {
         let mut map = VmaMap::default();
         let kind = crate::vm::memory::FileMapping::Private;
         let backing = Backing::File { file, offset: 0x7000, kind, charge: None };
-        map.insert(0x10000, Vma { end: 0x14000, prot: Prot::READ, backing, label: "" });
+        let lock = MemoryLock::Unlocked;
+        map.insert(0x10000, Vma { end: 0x14000, prot: Prot::READ, backing, label: "", lock });
         map.remove(0x11000..0x12000);
         let Some((start, Vma { backing: Backing::File { offset, .. }, .. })) = map.find(0x13fff)
         else {

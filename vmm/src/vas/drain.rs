@@ -85,7 +85,7 @@ impl Vases {
 
 impl LockSet {
     /// Whether one of the locks is exclusive.
-    fn writes(&self) -> bool {
+    pub(super) fn writes(&self) -> bool {
         self.0.values().any(|(mode, _)| *mode == Mode::Exclusive)
     }
 }

@@ -16,6 +16,7 @@ use abi::{Right, SegId, VasId};
 
 use super::VasError;
 use super::grants::Grants;
+use super::store_charge::{StoreCharge, segment_bytes};
 use crate::store::{
     Access, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store, StoreError, VasRecord,
 };
@@ -25,6 +26,7 @@ use crate::store::{
 pub struct Granted {
     pub(super) store: Arc<Store>,
     pub(super) grants: Arc<Grants>,
+    pub(super) charge: Arc<StoreCharge>,
 }
 
 /// What the host permits, and not more than what was granted.
@@ -49,7 +51,7 @@ impl Granted {
     /// [`Store::create_vas`].
     pub fn create_vas(&self, name: &Name, mode: Mode) -> Result<VasId, VasError> {
         self.grants.check_name(name, Right::Write)?;
-        Ok(self.store.create_vas(name, mode)?)
+        self.charge.vas_made(|| Ok(self.store.create_vas(name, mode)?))
     }
 
     /// [`Store::find_vas`].
@@ -67,7 +69,7 @@ impl Granted {
                 self.check_segment(segment.sid, Right::Write)?;
             }
         }
-        Ok(self.store.clone_vas(vid, name)?)
+        self.charge.vas_made(|| Ok(self.store.clone_vas(vid, name)?))
     }
 
     /// [`Store::set_vas_mode`].
@@ -93,6 +95,7 @@ impl Granted {
             }
         }
         self.store.delete_vas(vid)?;
+        self.charge.deleted(vid.raw());
         self.grants.adopt(own);
         Ok(())
     }
@@ -123,9 +126,19 @@ impl Granted {
     /// [`Store::create_segment`].
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, VasError> {
         self.grants.check_makes_segments(name)?;
-        let sid = self.store.create_segment(name, spec).map_err(|e| self.taken(name, e.into()))?;
+        let sid = self.charge.segment_made(
+            || Ok(segment_bytes(spec.lifetime, spec.size_bytes)),
+            || self.store.create_segment(name, spec).map_err(|e| self.taken(name, e.into())),
+        )?;
         self.grants.adopt([sid]);
         Ok(sid)
+    }
+
+    /// What a segment takes of a private store, with the size it has or is to have.
+    fn bytes_of(&self, sid: SegId, size_bytes: Option<u64>) -> Result<u64, VasError> {
+        let segment = self.store.open_segment(sid)?;
+        let header = segment.header();
+        Ok(segment_bytes(header.lifetime, size_bytes.unwrap_or(header.size_bytes)))
     }
 
     /// A name that a segment has which was not granted: its existence is no business of the
@@ -160,7 +173,10 @@ impl Granted {
     ) -> Result<SegId, VasError> {
         self.check_segment(sid, Right::Read)?;
         self.grants.check_makes_segments(name)?;
-        let sid = copy(&self.store).map_err(|error| self.taken(name, error))?;
+        let sid = self.charge.segment_made(
+            || self.bytes_of(sid, None),
+            || copy(&self.store).map_err(|error| self.taken(name, error)),
+        )?;
         self.grants.adopt([sid]);
         Ok(sid)
     }
@@ -202,7 +218,9 @@ impl Granted {
     /// [`Store::delete_segment`].
     pub fn delete_segment(&self, sid: SegId) -> Result<(), VasError> {
         self.check_segment(sid, Right::Write)?;
-        Ok(self.store.delete_segment(sid)?)
+        self.store.delete_segment(sid)?;
+        self.charge.deleted(sid.raw());
+        Ok(())
     }
 
     /// The readable ones of [`Store::list_segments`].
@@ -235,7 +253,11 @@ impl Granted {
     /// [`Store::grow_segment`].
     pub fn grow_segment(&self, sid: SegId, size_bytes: u64) -> Result<(), VasError> {
         self.check_segment(sid, Right::Write)?;
-        Ok(self.store.grow_segment(sid, size_bytes)?)
+        self.charge.segment_grown(
+            sid,
+            || self.bytes_of(sid, Some(size_bytes)),
+            || Ok(self.store.grow_segment(sid, size_bytes)?),
+        )
     }
 
     /// [`Store::sync`].

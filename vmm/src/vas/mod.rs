@@ -34,6 +34,7 @@ pub mod report;
 mod rooms;
 mod segment;
 mod state;
+mod store_charge;
 mod subtree;
 mod switching;
 mod using;

@@ -18,6 +18,7 @@ use super::granted::Granted;
 use super::grants::{Grants, VasGrants};
 use super::instance::{Instance, LockList, Segments};
 use super::rooms::Rooms;
+use super::store_charge::StoreCharge;
 use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_LINES_OFFSET};
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
@@ -69,6 +70,7 @@ pub(super) struct State {
     pub(super) store: Option<Arc<Store>>,
     pub(super) lease: Option<Lease>,
     pub(super) grants: Arc<Grants>,
+    charge: Arc<StoreCharge>,
     pub(super) segments: Segments,
     /// Segments without users, oldest first.
     pub(super) unused: VecDeque<SegId>,
@@ -105,7 +107,9 @@ impl Vases {
     pub fn new(machine: Arc<Machine>, config: VasConfig) -> Vases {
         let active = AtomicBool::new(false);
         let grants = Arc::new(Grants::new(config.grants.clone()));
-        let state = State { grants, ..State::default() };
+        let is_private = config.store.as_deref().is_some_and(Store::is_private);
+        let charge = Arc::new(StoreCharge::new(is_private.then(|| machine.mem.ledger().clone())));
+        let state = State { grants, charge, ..State::default() };
         let patience = Arc::default();
         let reload_waits = state.reload_waits.clone();
         let (state, threads) = (Mutex::new(state), Mutex::default());
@@ -144,7 +148,7 @@ impl Vases {
     pub fn granted(&self) -> Result<Granted, VasError> {
         let mut state = self.lock();
         let store = state.open_store(&self.config, &self.patience)?;
-        Ok(Granted { store, grants: state.grants.clone() })
+        Ok(Granted { store, grants: state.grants.clone(), charge: state.charge.clone() })
     }
 
     /// Where the store is, if the program has used it.

@@ -166,6 +166,7 @@ impl Vases {
         let state = &mut *guard;
         drop(held);
         match taken {
+            Ok(_) if stopping() && !old.writes() => Err(self.turn_back(state, vcpu, &new, &store)?),
             Ok(verdict) => {
                 self.arrive(state, vcpu, target)?;
                 Ok(match verdict {
@@ -190,6 +191,22 @@ impl Vases {
                 })
             }
         }
+    }
+
+    /// The locks came free because the process ends: a thread that waited for them does not begin
+    /// any more, and has changed nothing. (One that came from writing has.) It goes home.
+    fn turn_back(
+        &self,
+        state: &mut State,
+        vcpu: &mut Vcpu,
+        taken: &LockSet,
+        store: &Store,
+    ) -> Result<VasError, VasError> {
+        let none = LockSet::default();
+        // Nothing is taken, so nothing is waited for.
+        let _ = exchange(taken, &none, Wait::Never, store, &|| false, Instant::now());
+        self.arrive(state, vcpu, HOME)?;
+        Ok(VasError::Stopping)
     }
 
     /// A lockable segment that was attached to the VAS while the thread was inside appears only

@@ -3,7 +3,7 @@
 //! Each leaves the range mapped, whatever it returns: KVM reaches it by a memslot that names its
 //! addresses, and a hole would come to be something else of this process.
 
-use abi::PAGE_SIZE_2M;
+use abi::{PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::host_range::HostRange;
 
@@ -88,11 +88,53 @@ pub(super) fn host_move(source: HostRange<'_>, dest: HostRange<'_>) -> Result<()
     }
     // The target is as it was, or gone and to be mapped again; the content is still parked.
     fill(dest);
-    // SAFETY: both ranges are mapped, of the same length, and disjoint.
-    unsafe { std::ptr::copy_nonoverlapping(parked.cast::<u8>(), dest.as_ptr(), dest.len()) };
+    // SAFETY: mapped, as long as the source, and ours alone until the end of this function.
+    let content = unsafe { HostRange::new(parked.cast(), source.len()) };
+    copy_pages(content, dest);
     // SAFETY: the parked mapping is ours alone.
     unsafe { libc::munmap(parked, source.len()) };
     Ok(())
+}
+
+/// Copies page by page, but for pages behind the end of a file, which have nothing in them.
+pub(super) fn copy_pages(source: HostRange<'_>, dest: HostRange<'_>) {
+    let mut page = [0; PAGE_SIZE as usize];
+    for at in (0..source.len()).step_by(page.len()) {
+        let there = source.part(at, page.len()).read_faultable(&mut page);
+        // A destination that is not there either is behind the end of the same file.
+        let _ = there.and_then(|()| dest.part(at, page.len()).write_faultable(&page));
+    }
+}
+
+/// How much of a range is to be kept in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostLock {
+    /// All, now.
+    Whole,
+    /// What is touched.
+    OnFault,
+}
+
+/// Locks the range.
+pub(super) fn lock(range: HostRange<'_>, how: HostLock) -> Result<(), std::io::Error> {
+    let flags = match how {
+        HostLock::Whole => 0,
+        HostLock::OnFault => libc::MLOCK_ONFAULT,
+    };
+    // SAFETY: changes no content; pages that come in are what the guest would find there.
+    match unsafe { libc::syscall(libc::SYS_mlock2, range.as_ptr(), range.len(), flags) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Undoes [`lock`].
+pub(super) fn unlock(range: HostRange<'_>) -> Result<(), std::io::Error> {
+    // SAFETY: changes no content.
+    match unsafe { libc::munlock(range.as_ptr().cast(), range.len()) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// Reserves `len` bytes aligned to 2 MiB, so that huge pages of host and guest coincide.

@@ -54,6 +54,12 @@ impl HostRange<'_> {
         HostRange { ptr, len, mapped: PhantomData }
     }
 
+    /// `len` bytes of it from `at` on, cut off where it ends.
+    pub(super) fn part(self, at: usize, len: usize) -> Self {
+        let at = at.min(self.len);
+        HostRange { ptr: self.ptr.wrapping_add(at), len: len.min(self.len - at), ..self }
+    }
+
     /// Its address, for a system call. What the call may do there must end with the borrow.
     #[must_use]
     pub fn as_ptr(self) -> *mut u8 {

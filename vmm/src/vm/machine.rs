@@ -202,12 +202,17 @@ impl Machine {
         self.edit_tables(|tables| tables.table_for(gva, Level::Table))
     }
 
-    /// A zeroed frame for a table outside the home space; never taken back.
+    /// A zeroed frame for a table outside the home space.
     ///
     /// # Errors
     /// When memory is out.
     pub fn table_frame(&self) -> Result<GuestPhys, MemoryError> {
         self.pool().frame(&self.mem)
+    }
+
+    /// Takes back frames of tables: see [`FramePool::give_back`].
+    pub(crate) fn give_back_frames(&self, frames: Vec<GuestPhys>) {
+        self.pool().give_back(&self.mem, frames);
     }
 
     /// Whether the processors offered can map a gigabyte by one entry.

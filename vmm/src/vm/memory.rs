@@ -5,11 +5,11 @@
 //! host             one anonymous mapping a bank, 2 MiB-aligned, reserved but not resident
 //! ```
 //!
-//! Memory is handed out in 2 MiB chunks, in ascending order, and never taken back: a chunk
-//! stays with the piece of guest-virtual space it was first given to, and only its *content*
-//! is dropped (`discard`). Guest-physical space is plentiful, and a frame that never moves
-//! cannot be reached through a stale translation (docs/src/internals/memory.md). Banks are
-//! added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
+//! Memory is handed out in 2 MiB chunks. One that is in use stays with the piece of guest-virtual
+//! space it was given to, and only its *content* is dropped (`discard`): a frame that does not
+//! move cannot be reached through a stale translation (docs/src/internals/memory.md). The program's
+//! come back when every translation is forgotten (`give_back`); the VMM's never do. Banks stay, and
+//! are added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
 //! bookkeeping for each GiB of memslot.
 //!
 //! There are two kinds of banks ([`Owner`]). Files are laid over the program's as it likes, and
@@ -36,10 +36,12 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
+use super::extents::Extents;
 use super::host_maps::HostMaps;
-use super::host_pages::{self, host_move, host_protect, reserve_aligned};
+use super::host_pages::{self, host_protect, reserve_aligned};
 pub use super::host_range::{HostRange, NotThere};
 use super::ledger::{MemoryLedger, OverLimit};
+pub use super::withheld::Withheld;
 
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,8 @@ const LARGEST_BANK_BYTES: u64 = 1 << 30;
 struct Growth {
     own: Free,
     programs: Free,
+    /// The program's that it no longer uses. Banks do not touch, so no range spans two.
+    given_back: Extents,
     /// End of the newest bank of all.
     end: u64,
     slots: u32,
@@ -167,6 +171,7 @@ impl GuestMem {
             growth: Mutex::new(Growth {
                 own: Free::NOTHING,
                 programs: Free::NOTHING,
+                given_back: Extents::default(),
                 end: 0,
                 slots: 0,
             }),
@@ -206,6 +211,12 @@ impl GuestMem {
         };
         let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
         let growth = &mut *growth;
+        if owner == Owner::Program
+            && let Some(gpa) = growth.given_back.take(len, PAGE_SIZE_2M)
+        {
+            self.handed_out.fetch_add(len, Ordering::Relaxed);
+            return Ok(GuestPhys::literal(gpa));
+        }
         let free = match owner {
             Owner::Vmm => &mut growth.own,
             Owner::Program => &mut growth.programs,
@@ -232,6 +243,14 @@ impl GuestMem {
         free.next += len;
         self.handed_out.fetch_add(len, Ordering::Relaxed);
         Ok(gpa)
+    }
+
+    /// Takes back chunks of the program's, which read as zero and which no vCPU and no call of the
+    /// host's can reach.
+    pub fn give_back(&self, gpa: GuestPhys, len: u64) {
+        let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
+        growth.given_back.give_back(gpa.raw(), len);
+        self.handed_out.fetch_sub(len, Ordering::Relaxed);
     }
 
     /// Runs a KVM set-up call on the clock of [`GuestMem::kvm_time`].
@@ -300,13 +319,13 @@ impl GuestMem {
         self.banks.memory().into_inner()
     }
 
-    /// Bytes of guest-physical space handed out so far.
+    /// Bytes of guest-physical space handed out and not given back.
     #[must_use]
     pub fn handed_out_bytes(&self) -> u64 {
         self.handed_out.load(Ordering::Relaxed)
     }
 
-    fn not_memory(gpa: GuestPhys, len: usize) -> MemoryError {
+    pub(super) fn not_memory(gpa: GuestPhys, len: usize) -> MemoryError {
         MemoryError::NotMemory { gpa, len_bytes: len as u64 }
     }
 
@@ -396,7 +415,17 @@ impl GuestMem {
     /// # Errors
     /// [`MemoryError::Host`].
     pub fn discard(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        self.advise("discard", gpa, len, libc::MADV_DONTNEED)
+        let discard = || self.advise("discard", gpa, len, libc::MADV_DONTNEED);
+        match discard() {
+            // What is locked is not dropped.
+            Err(MemoryError::Host { source, .. })
+                if source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                self.unlock(gpa, len)?;
+                discard()
+            }
+            done => done,
+        }
     }
 
     /// Makes every vCPU forget its translations of the range, whose content stays.
@@ -442,40 +471,6 @@ impl GuestMem {
     #[must_use]
     pub fn withheld(&self) -> Withheld {
         Withheld(self.withheld.load(Ordering::SeqCst))
-    }
-
-    /// Moves the pages of an anonymous range elsewhere, leaving zeroes behind. No vCPU keeps a
-    /// translation of either range.
-    ///
-    /// # Errors
-    /// [`MemoryError::NotMemory`]; what the host cannot move is copied.
-    pub fn move_pages(&self, from: GuestPhys, to: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        let mut piece = len;
-        let mut done = 0;
-        while done < len {
-            piece = piece.min(len - done);
-            let source = self.host_range(from.offset(done), piece as usize)?;
-            let dest = self.host_range(to.offset(done), piece as usize)?;
-            let moved = match self.maps.has_room() {
-                true => host_move(source, dest),
-                false => Err(std::io::Error::from_raw_os_error(libc::ENOMEM)),
-            };
-            match moved {
-                Ok(()) => done += piece,
-                // The range spans host mappings that differ in their advice: take less.
-                Err(_) if piece > PAGE_SIZE_2M => {
-                    piece = (piece / 2).next_multiple_of(PAGE_SIZE_2M);
-                }
-                Err(_) => {
-                    let mut bytes = vec![0; piece as usize];
-                    let copied = source.read(&mut bytes).and_then(|()| dest.write(&bytes));
-                    copied.map_err(|_| Self::not_memory(from, piece as usize))?;
-                    self.discard(from.offset(done), piece)?;
-                    done += piece;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Lays `file` from `offset` over the range: shared, so that writes reach the file, or
@@ -535,22 +530,6 @@ impl GuestMem {
             len_bytes: len,
             source,
         })
-    }
-}
-
-/// Moments in which some mapping has less than its rights: how many there are now, in the lower
-/// half, and how many there were.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Withheld(u64);
-
-impl Withheld {
-    const BEGUN: u64 = 1;
-    const ENDED: u64 = (1 << 32) - 1;
-
-    /// Whether an access that began at `before` and failed by now may have met such a moment.
-    #[must_use]
-    pub fn may_have_hit(self, before: Withheld) -> bool {
-        self != before || self.0 & u64::from(u32::MAX) != 0
     }
 }
 

@@ -3,7 +3,8 @@
 //! - [`memory`]: guest-physical memory; [`host_range`]: it as this process has it; `host_pages`:
 //!   what the host does with its pages; `huge_pages`: where those are allowed; `host_maps`: the
 //!   host's limit on mappings; [`resident`]: how much of it the host really holds;
-//!   [`tables`]: the frames that page tables live in
+//!   [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses; `withheld`:
+//!   moments without access
 //! - [`ledger`]: what a run holds of the host's memory, against `--memory`; [`file_charge`]: what
 //!   a file in memory is charged with
 //! - [`machine`]: one VM and what its vCPUs have in common
@@ -22,6 +23,7 @@ pub mod bare;
 pub mod boot;
 mod call_pages;
 pub mod exit;
+mod extents;
 pub mod file_charge;
 mod host_mapping;
 mod host_maps;
@@ -33,19 +35,23 @@ pub mod kick;
 pub mod kvm_stats;
 pub mod ledger;
 pub mod lock_code;
+pub mod locking;
 pub mod machine;
 pub mod memory;
+mod page_moves;
 pub mod resident;
 pub mod shape;
 pub mod switching;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;
+mod withheld;
 
 pub use exit::{Exit, Via};
 pub use file_charge::{FileCharge, PendingWrite};
 pub use kvm_stats::{KvmStats, KvmStatsError};
 pub use ledger::{MemoryKind, MemoryLedger, OverLimit};
+pub use locking::HostLock;
 pub use machine::{Machine, VmError};
 pub use memory::{GuestMem, MemoryError};
 pub use shape::TagShape;

@@ -1,7 +1,7 @@
 //! The frames that page tables live in.
 //!
-//! Taken from guest memory 2 MiB at a time and handed out 4 KiB at a time. Never freed: see
-//! `abi::walk` for why a table stays where it was first linked.
+//! Taken from guest memory 2 MiB at a time and handed out 4 KiB at a time. They come back only when
+//! nobody can remember them as tables: see `abi::walk` for why a table stays where it was linked.
 
 use abi::walk::TableMem;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M, Pte};
@@ -14,6 +14,8 @@ use super::memory::{GuestMem, MemoryError};
 pub struct FramePool {
     next: u64,
     end: u64,
+    /// Given back: zero, and not resident.
+    free: Vec<GuestPhys>,
     frames: u64,
 }
 
@@ -24,6 +26,16 @@ impl FramePool {
     /// # Errors
     /// As [`GuestMem::alloc`].
     pub fn frame(&mut self, mem: &GuestMem) -> Result<GuestPhys, MemoryError> {
+        let gpa = match self.free.pop() {
+            Some(frame) => frame,
+            None => self.fresh(mem)?,
+        };
+        self.frames += 1;
+        mem.ledger().note(MemoryKind::Tables, PAGE_SIZE);
+        Ok(gpa)
+    }
+
+    fn fresh(&mut self, mem: &GuestMem) -> Result<GuestPhys, MemoryError> {
         if self.next == self.end {
             let chunk = mem.alloc(PAGE_SIZE_2M)?.raw();
             self.next = chunk;
@@ -31,12 +43,26 @@ impl FramePool {
         }
         let gpa = GuestPhys::literal(self.next);
         self.next += PAGE_SIZE;
-        self.frames += 1;
-        mem.ledger().note(MemoryKind::Tables, PAGE_SIZE);
         Ok(gpa)
     }
 
-    /// Frames handed out so far.
+    /// Takes back frames that were tables, that no table links to, and that no vCPU remembers
+    /// (`Windows::forget_everything` after the last link went). The host has their memory again.
+    pub fn give_back(&mut self, mem: &GuestMem, mut frames: Vec<GuestPhys>) {
+        frames.sort_unstable();
+        // Those that lie side by side at once; what the host will not empty is not used again.
+        for run in frames.chunk_by(|a, b| a.raw() + PAGE_SIZE == b.raw()) {
+            let Some(&first) = run.first() else { continue };
+            let bytes = run.len() as u64 * PAGE_SIZE;
+            if mem.discard(first, bytes).is_ok() {
+                mem.ledger().release(MemoryKind::Tables, bytes);
+                self.frames -= run.len() as u64;
+                self.free.extend(run.iter().rev());
+            }
+        }
+    }
+
+    /// Frames handed out and not given back.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.frames

@@ -1,7 +1,7 @@
 //! Guest-physical windows: pieces of files mapped into guest-physical space, each behind a
 //! memslot of its own, that come and go.
 //!
-//! Private memory (`memory.rs`) is handed out for ever. Segments can be larger than the
+//! Private memory (`memory.rs`) lies in banks that stay. Segments can be larger than the
 //! guest-physical space and than this process's own, so their pieces are mapped when they are
 //! touched and taken away again under pressure.
 //!
@@ -16,7 +16,6 @@
 //! on every kind of host, no frame that was a page table can be remembered as one
 //! (docs/src/internals/vas.md).
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -24,6 +23,7 @@ use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
 use kvm_bindings::KVM_MEM_READONLY;
 use kvm_ioctls::VmFd;
 
+use super::extents::Extents;
 use super::host_mapping::{HostMapping, Memslot};
 use super::host_range::HostRange;
 use super::memory::MemoryError;
@@ -126,8 +126,7 @@ pub struct FilePiece<'a> {
 
 #[derive(Debug)]
 struct Room {
-    /// Free ranges of guest-physical space: start to length.
-    free: BTreeMap<u64, u64>,
+    free: Extents,
     slots: Vec<u32>,
     next_slot: u32,
     mapped_bytes: u64,
@@ -159,7 +158,8 @@ impl Windows {
     ) -> Windows {
         let start = range.start.next_multiple_of(PAGE_SIZE_1G);
         let end = range.end / PAGE_SIZE_1G * PAGE_SIZE_1G;
-        let free = (start < end).then(|| (start, end - start)).into_iter().collect();
+        let mut free = Extents::default();
+        free.give_back(start, end.saturating_sub(start));
         let lowest_slot = memslots.saturating_sub(MAX_WINDOWS.min(memslots / 2));
         let room = Room { free, slots: Vec::new(), next_slot: memslots, mapped_bytes: 0 };
         let (range, slots_end, room) = (start..end, memslots, Mutex::new(room));
@@ -263,46 +263,24 @@ impl Windows {
         }
         let align = if bytes >= PAGE_SIZE_1G { PAGE_SIZE_1G } else { PAGE_SIZE_2M };
         let taken = bytes.next_multiple_of(PAGE_SIZE_2M);
-        let fits = |(&start, &len): (&u64, &u64)| {
-            let at = start.next_multiple_of(align);
-            (at + taken <= start + len).then_some((start, len, at))
-        };
-        let Some((start, len, at)) = room.free.iter().find_map(fits) else {
+        if room.slots.is_empty() && room.next_slot <= self.lowest_slot {
             return Err(exhausted);
-        };
+        }
+        let Some(at) = room.free.take(taken, align) else { return Err(exhausted) };
         let slot = match room.slots.pop() {
             Some(slot) => slot,
-            None if room.next_slot > self.lowest_slot => {
+            None => {
                 room.next_slot -= 1;
                 room.next_slot
             }
-            None => return Err(exhausted),
         };
-        room.free.remove(&start);
-        for (from, to) in [(start, at), (at + taken, start + len)] {
-            if from < to {
-                room.free.insert(from, to - from);
-            }
-        }
         room.mapped_bytes += bytes;
         Ok(Place { gpa: at, slot })
     }
 
     fn give_back(&self, place: Place, bytes: u64) {
         let mut room = self.room();
-        let mut start = place.gpa;
-        let mut len = bytes.next_multiple_of(PAGE_SIZE_2M);
-        if let Some(after) = room.free.remove(&(start + len)) {
-            len += after;
-        }
-        if let Some((&before, &before_len)) = room.free.range(..start).next_back()
-            && before + before_len == start
-        {
-            room.free.remove(&before);
-            start = before;
-            len += before_len;
-        }
-        room.free.insert(start, len);
+        room.free.give_back(place.gpa, bytes.next_multiple_of(PAGE_SIZE_2M));
         room.slots.push(place.slot);
         room.mapped_bytes -= bytes;
     }

@@ -77,8 +77,9 @@ impl Drop for PrivateStore {
 }
 
 impl Store {
-    /// Whether the store is a private one: all of it is in its own folder.
-    pub(super) fn is_private(path: &Path) -> bool {
+    /// Whether the store at `path` is a private one: all of it is in its own folder.
+    #[must_use]
+    pub fn is_private(path: &Path) -> bool {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         name.is_some_and(|name| name.starts_with(PREFIX))
     }

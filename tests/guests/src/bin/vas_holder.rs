@@ -11,6 +11,8 @@
 //! none. Lines `ok: ...`.
 //! `vas_holder NAME end:HOW`: a thread enters to write, or as HOW says, prints `inside`, and then
 //! it, or the whole program, ends without leaving; see [`End`]. Status 0 where there is a choice.
+//! `vas_holder NAME waited`: eight threads wait to write, and the one inside to read ends the
+//! program. Prints `inside`.
 //! `vas_holder NAME fill`: writes to one page after another of 64 MiB; `filled` at the end.
 //! With `ends:HOW` the segment is volatile: for `vas_holder NAME waits`, which is `wait` with such a
 //! one, attached before a line of input is awaited.
@@ -24,7 +26,7 @@ use abi::Errno;
 use guests::findings::{Findings, must, require_vm};
 use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, find_or_make, sized};
-use spacejmp::sys::{self, SegId, VasHandle, attach, seg_command};
+use spacejmp::sys::{self, SegId, VasHandle, VasId, attach, seg_command};
 
 /// What `fill` fills.
 const FILL_BYTES: u64 = 64 << 20;
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     require_vm();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, mode] = &args[..] else {
-        eprintln!("usage: vas_holder NAME write|read|wait|try|recover|end:HOW|ends:HOW");
+        eprintln!("usage: vas_holder NAME write|read|wait|waited|try|recover|end:HOW|ends:HOW");
         return ExitCode::from(2);
     };
     let mut params = sized(if mode == "fill" { FILL_BYTES } else { 4096 });
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
             println!("filled");
             ExitCode::SUCCESS
         }
+        "waited" => waited(vid, vh),
         "try" => tries(vh),
         "recover" => recovers(vh, sid),
         _ => match mode.split_once(':').and_then(|(_, how)| End::named(how)) {
@@ -214,6 +217,24 @@ extern "C" fn work(visit: *mut libc::c_void) -> *mut libc::c_void {
         End::Returns => {}
     }
     std::ptr::null_mut()
+}
+
+fn waited(vid: VasId, vh: VasHandle) -> ExitCode {
+    let reads = must("vas_attach", sys::vas_attach(vid, attach::READ_ONLY));
+    for _ in 0..8 {
+        thread::spawn(move || {
+            while !INSIDE.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let _ = enter(vh);
+        });
+    }
+    must("vas_switch", entered(enter(reads)));
+    INSIDE.store(true, Ordering::SeqCst);
+    // For the others to come as far as they can: nothing depends on it but what is tried.
+    thread::sleep(Duration::from_millis(200));
+    println!("inside");
+    std::process::exit(0)
 }
 
 /// Whether the thread is inside: it is after `EOWNERDEAD` too.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use vmm::bench::compare::compare;
-use vmm::bench::document::{Document, Outcome, VERSION};
+use vmm::bench::Size;
+use vmm::bench::experiments::{self, Bench, Experiment};
 use vmm::bench::payload::Unpacked;
-use vmm::bench::registry::{self, Bench, Experiment};
+use vmm::bench::report::compare::compare;
+use vmm::bench::report::document::{Document, Outcome, VERSION};
+use vmm::bench::report::subjects::Subject;
+use vmm::bench::report::{Report, markdown, output};
 use vmm::bench::sample::Runner;
-use vmm::bench::{Report, Size, markdown, written};
 use vmm::exit_code::ExitCode;
 use vmm::host;
 
@@ -101,9 +103,9 @@ are not to be used) or, for compare, a count has grown; 125 if something could n
 fn names() -> clap::builder::PossibleValuesParser {
     let all = clap::builder::PossibleValue::new(ALL).help("All of them, one after another");
     let each = |experiment: &Experiment| {
-        clap::builder::PossibleValue::new(experiment.name).help(experiment.about)
+        clap::builder::PossibleValue::new(experiment.subject.name).help(experiment.subject.about)
     };
-    registry::ALL.iter().map(each).chain([all]).collect::<Vec<_>>().into()
+    experiments::ALL.iter().map(each).chain([all]).collect::<Vec<_>>().into()
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -134,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             errors::write_all(&mut io::stdout(), markdown::report(&read(file)?).as_bytes())
         }
         Some(Command::Report { file, out: Some(dir) }) => {
-            let files = written::write(dir, &read(file)?).map_err(cannot_write)?;
+            let files = output::write(dir, &read(file)?).map_err(cannot_write)?;
             told(&files)
         }
         None if args.names.is_empty() => list(),
@@ -147,7 +149,7 @@ fn read(path: &std::path::Path) -> Result<Document, Failure> {
         .map_err(|error| Failure::new("read the results", error, ExitCode::OwnFailure))
 }
 
-fn cannot_write(error: written::WriteError) -> Failure {
+fn cannot_write(error: output::WriteError) -> Failure {
     Failure::new("write the results", error, ExitCode::OwnFailure)
 }
 
@@ -158,7 +160,7 @@ fn told(files: &[PathBuf]) -> Result<ExitCode, Failure> {
 
 fn list() -> Result<ExitCode, Failure> {
     let mut text = String::new();
-    for Experiment { name, about, paper, .. } in registry::ALL {
+    for Subject { name, about, paper } in experiments::ALL.iter().map(|one| one.subject) {
         let paper = if paper.is_empty() { String::new() } else { format!(" ({paper})") };
         text += &format!("{name:<8} {about}{paper}\n");
     }
@@ -195,11 +197,11 @@ impl Bar {
 fn measure(args: &Args) -> Result<ExitCode, Failure> {
     let cannot = |error| Failure::new("measure", error, ExitCode::OwnFailure);
     if let Some(dir) = &args.out {
-        written::prepare(dir).map_err(cannot_write)?;
+        output::prepare(dir).map_err(cannot_write)?;
     }
     let is_all = args.names.iter().any(|name| name == ALL);
-    let is_named = |e: &&Experiment| is_all || args.names.iter().any(|name| name == e.name);
-    let chosen: Vec<&Experiment> = registry::ALL.iter().filter(is_named).collect();
+    let is_named = |e: &&Experiment| is_all || args.names.iter().any(|name| name == e.subject.name);
+    let chosen: Vec<&Experiment> = experiments::ALL.iter().filter(is_named).collect();
     let spacejmp = std::env::current_exe()
         .map_err(|error| Failure::new("find its own binary", error, ExitCode::OwnFailure))?;
     let programs = Unpacked::new().map_err(cannot)?;
@@ -216,14 +218,15 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
         bar.begun += 1;
         // Experiments must not meet what others have left.
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        let report = (experiment.measure)(&bench, &mut |what| bar.say(experiment.name, what));
+        let report =
+            (experiment.measure)(&bench, &mut |what| bar.say(experiment.subject.name, what));
         bar.wipe();
         match report {
             Ok(report) => reports.push((experiment, report)),
             Err(error) if is_alone => return Err(cannot(error)),
             // What the others give is worth keeping.
             Err(error) => {
-                failed.insert(experiment.name.to_owned(), causes(&error));
+                failed.insert(experiment.subject.name.to_owned(), causes(&error));
             }
         }
     }
@@ -259,7 +262,7 @@ fn finish(
     failed: &BTreeMap<String, String>,
 ) -> Result<ExitCode, Failure> {
     let json = |(experiment, report): &(&Experiment, Report), host: &serde_json::Value| {
-        report.json(experiment.name, args.quick, host.clone())
+        report.json(experiment.subject.name, args.quick, host.clone())
     };
     // As if read back: what is written is what was printed.
     let outcome = |one: &(&Experiment, Report)| -> Result<Outcome, Failure> {
@@ -276,7 +279,7 @@ fn finish(
         (false, _) => tables(reports),
     };
     if let Some(dir) = &args.out {
-        written::write(dir, &document).map_err(cannot_write)?;
+        output::write(dir, &document).map_err(cannot_write)?;
     }
     let written = errors::write_all(&mut io::stdout(), text.as_bytes())?;
     let mut is_sound = true;
@@ -299,8 +302,9 @@ fn tables(reports: &[(&Experiment, Report)]) -> String {
     match reports {
         [(_, report)] => report.table(),
         many => {
-            let table =
-                |(e, report): &(&Experiment, Report)| format!("{}:\n{}\n", e.name, report.table());
+            let table = |(e, report): &(&Experiment, Report)| {
+                format!("{}:\n{}\n", e.subject.name, report.table())
+            };
             many.iter().map(table).collect()
         }
     }

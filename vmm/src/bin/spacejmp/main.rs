@@ -77,6 +77,8 @@ fn main() -> process::ExitCode {
     // A file beyond `ulimit -f` is an error of the call that would make it so: of the command, or of
     // the program, which gets the signal from us. Fails only if it is blocked already.
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXFSZ);
+    // Likewise of CPU time, `ulimit -t`.
+    let _ = vmm_sys_util::signal::block_signal(libc::SIGXCPU);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error).into(),

@@ -198,6 +198,7 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
+            self.check_new_size(at.size()?, len.cast_unsigned())?;
             return at.truncate(len.cast_unsigned());
         }
         let (base, path) = match self.subject(libc::AT_FDCWD, path, 0)? {
@@ -206,6 +207,7 @@ impl Files {
                 if file.kind() != Kind::Regular {
                     return Err(Errno::EINVAL);
                 }
+                self.check_new_size_of(&file, len.cast_unsigned())?;
                 let name = by_number(file.host_fd());
                 return file.resize_within(len.cast_unsigned(), || {
                     nix::unistd::truncate(name.as_str(), len)
@@ -225,6 +227,7 @@ impl Files {
                 _ => return Err(Errno::EINVAL),
             }
             at.grant.check_writable()?;
+            self.check_new_size(stat.st_size.cast_unsigned(), len.cast_unsigned())?;
             let name = by_number(fd.as_fd());
             nix::unistd::truncate(name.as_str(), len)
                 .map_err(|error| Errno::from_raw(error as i32))?;
@@ -242,6 +245,7 @@ impl Files {
         let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
         file.check_not_path()?;
         file.can_write().map_err(|_| Errno::EINVAL)?;
+        self.check_new_size_of(&file, len)?;
         file.resize_within(len, || rustix::fs::ftruncate(file.host_fd(), len).map_err(host))
     }
 }

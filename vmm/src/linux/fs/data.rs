@@ -10,6 +10,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use super::files::Files;
 use super::host;
 use super::open_file::{Kind, OpenFile};
+use super::size_limit::WriteAt;
 
 impl Files {
     /// `lseek`: the new offset.
@@ -55,6 +56,10 @@ impl Files {
         {
             // Storage beyond a mapped file's end could not be charged by its length.
             return Err(Errno::EOPNOTSUPP);
+        }
+        if !mode.contains(FallocateFlags::KEEP_SIZE) {
+            let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+            self.check_new_size_of(&file, end)?;
         }
         let stored = if mode.contains(FallocateFlags::PUNCH_HOLE) { 0 } else { len };
         file.grow_within(stored, || {
@@ -207,6 +212,8 @@ impl Files {
         }
         from.check_not_path()?;
         to.check_not_path()?;
+        let at = to_offset.as_deref().map_or(WriteAt::Current, |at| WriteAt::Offset(*at));
+        let len = self.writable_bytes(&to, at, len as u64)? as usize;
         // Rights, kinds and lengths are the host's to judge: its descriptors are the program's.
         to.grow_within(from.at_most(len), || {
             rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
@@ -229,6 +236,7 @@ impl Files {
         let (to, from) = (self.get(to)?, self.get(from)?);
         from.check_not_path()?;
         to.check_not_path()?;
+        let len = self.writable_bytes(&to, WriteAt::Current, len as u64)? as usize;
         to.grow_within(from.at_most(len), || {
             rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
         })

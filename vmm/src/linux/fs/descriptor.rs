@@ -9,7 +9,6 @@ use super::host;
 
 /// A pipe's size beyond which Linux does not even round.
 const MAX_PIPE_BYTES: u32 = 1 << 31;
-const F_GETSIG: i32 = 11;
 
 /// Bytes of `struct flock`.
 pub const FLOCK_LEN: usize = 32;
@@ -74,7 +73,7 @@ impl Files {
     /// `fcntl`, but for the commands that take a lock: see [`Files::is_lock_command`].
     ///
     /// # Errors
-    /// `EINVAL` for commands not served (signals on arrival, leases, notification).
+    /// `EINVAL` for commands not served (leases, notification).
     pub fn fcntl(&self, fd: i32, command: i32, argument: u64) -> Result<u64, Errno> {
         let file = self.get(fd)?;
         // `fcntl` takes an int where it takes a number.
@@ -101,8 +100,7 @@ impl Files {
                 file.set_flags(OFlags::from_bits_retain(number))?;
                 Ok(0)
             }
-            // Signals on arrival and leases cannot be asked for: nobody owns, none is held.
-            libc::F_GETOWN | F_GETSIG => Ok(0),
+            // Leases cannot be asked for: none is held.
             libc::F_GETLEASE => Ok(u64::from(libc::F_UNLCK.cast_unsigned())),
             libc::F_GETPIPE_SZ => {
                 let size = rustix::pipe::fcntl_getpipe_size(file.host_fd());
@@ -122,7 +120,7 @@ impl Files {
                 rustix::fs::fcntl_add_seals(file.host_fd(), seals).map_err(host)?;
                 Ok(0)
             }
-            _ => Err(Errno::EINVAL),
+            _ => self.fcntl_on_owner(&file, command, number).unwrap_or(Err(Errno::EINVAL)),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use abi::Errno;
@@ -72,6 +72,7 @@ pub struct Files {
     pub(super) table: Table,
     cwd: RwLock<Base>,
     umask: AtomicU32,
+    pub(super) max_size: AtomicU64,
     ledger: OnceLock<Arc<MemoryLedger>>,
 }
 
@@ -106,6 +107,7 @@ impl Files {
             namespace,
             table: Table::new(files),
             cwd: RwLock::new(Base::Node(NodeId::ROOT)),
+            max_size: AtomicU64::new(u64::MAX),
             umask: AtomicU32::new(umask & 0o777),
             ledger: OnceLock::new(),
         };

@@ -148,8 +148,8 @@ impl Files {
                 let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
                 Ok(encode::statfs(&rustix::fs::fstatfs(file).map_err(host)?))
             }
-            Found::Leaf(Leaf::Text(text)) => Ok(pseudo_statfs(text_magic(text))),
-            Found::Leaf(Leaf::Link(_) | Leaf::Device(_)) => Ok(pseudo_statfs(TMPFS_MAGIC)),
+            Found::Leaf(Leaf::Text(text)) => Ok(self.own_statfs(text_magic(text))),
+            Found::Leaf(Leaf::Link(_) | Leaf::Device(_)) => Ok(self.own_statfs(TMPFS_MAGIC)),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -165,7 +165,7 @@ impl Files {
     fn statfs_open(&self, file: &OpenFile) -> Result<[u8; 120], Errno> {
         match (file.node(), file.text()) {
             (Some(id), _) => Ok(self.synthetic_statfs(id)),
-            (_, Some(text)) => Ok(pseudo_statfs(text_magic(text))),
+            (_, Some(text)) => Ok(self.own_statfs(text_magic(text))),
             (None, None) => Ok(encode::statfs(&rustix::fs::fstatfs(file.host_fd()).map_err(host)?)),
         }
     }
@@ -174,7 +174,17 @@ impl Files {
         if self.namespace.tree.memory(id).is_some() {
             return self.memory_statfs();
         }
-        pseudo_statfs(magic_at(&self.namespace.path(id)))
+        self.own_statfs(magic_at(&self.namespace.path(id)))
+    }
+
+    /// Our own files: as procfs and sysfs are, without blocks; elsewhere full to the last block,
+    /// one for each directory, as read-only images are. Programs divide by the number of blocks.
+    fn own_statfs(&self, magic: u64) -> [u8; 120] {
+        let (used, flags) = match magic {
+            TMPFS_MAGIC => (self.namespace.tree.directories(), READ_ONLY_FLAGS),
+            _ => (0, READ_ONLY_FLAGS & !1),
+        };
+        encode::statfs_of([magic, 4096, used, 0, 0, used, 0, 0, 255, 4096, flags])
     }
 
     /// A file system in memory, as large as the run's memory.
@@ -314,9 +324,4 @@ fn text_access(text: Text, wanted: Access) -> Result<(), Errno> {
     let refused = (wanted.contains(Access::WRITE_OK) && mode & 0o200 == 0)
         || wanted.contains(Access::EXEC_OK);
     if refused { Err(Errno::EACCES) } else { Ok(()) }
-}
-
-fn pseudo_statfs(magic: u64) -> [u8; 120] {
-    let flags = if magic == TMPFS_MAGIC { READ_ONLY_FLAGS } else { READ_ONLY_FLAGS & !1 };
-    encode::statfs_of([magic, 4096, 0, 0, 0, 0, 0, 0, 255, 4096, flags])
 }

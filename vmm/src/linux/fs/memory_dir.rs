@@ -177,6 +177,16 @@ impl MemoryAt {
         again(&file, OFlags::PATH)
     }
 
+    /// How large it is.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub(super) fn size(&self) -> Result<u64, Errno> {
+        let file = self.dir.lock().get(&self.name)?;
+        let open = again(&file, OFlags::RDONLY)?;
+        Ok(rustix::fs::fstat(open.host_fd()).map_err(host)?.st_size.cast_unsigned())
+    }
+
     /// `truncate`.
     ///
     /// # Errors

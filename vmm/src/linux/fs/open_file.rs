@@ -14,6 +14,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 
 use super::host;
 use super::memory_dir::MemoryFile;
+use super::owner::Owner;
 use super::resolve::Base;
 use super::tree::{GrantRoot, NodeId, Text};
 
@@ -91,11 +92,12 @@ pub struct OpenFile {
     pub(super) position: AtomicU64,
     /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
     given: OFlags,
+    pub(super) owner: Owner,
 }
 
 /// Flags of the host that say how we opened a path, not how the program did.
-const OURS: OFlags =
-    OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(OFlags::from_bits_retain(libc::O_ASYNC as u32));
+const OURS: OFlags = OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(O_ASYNC);
+const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
 
 impl OpenFile {
     /// Takes a host descriptor. Its access mode and flags are read from the host.
@@ -129,6 +131,7 @@ impl OpenFile {
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
+            owner: Owner::default(),
         }
     }
 
@@ -149,6 +152,7 @@ impl OpenFile {
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
+            owner: Owner::default(),
         })
     }
 
@@ -169,6 +173,7 @@ impl OpenFile {
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
             given: OFlags::empty(),
+            owner: Owner::default(),
         }
     }
 
@@ -389,7 +394,12 @@ impl OpenFile {
     /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
     pub(super) fn set_flags(&self, wanted: OFlags) -> Result<(), Errno> {
         let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
-        // Not O_ASYNC: its signal would go to the monitor, not to the program.
+        // The signal of O_ASYNC would go to the VMM, not to the program. Files that never send
+        // one do not keep the flag on Linux, either.
+        let sends = matches!(self.kind, Kind::Pipe | Kind::Terminal | Kind::Socket);
+        if sends && wanted.contains(O_ASYNC) {
+            return Err(Errno::EINVAL);
+        }
         let flags = match self.origin {
             Origin::Grant(_) | Origin::Own => wanted & (settable | OFlags::NONBLOCK),
             Origin::Shared => {

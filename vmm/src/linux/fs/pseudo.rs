@@ -102,7 +102,9 @@ impl Files {
         let writes = mode != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
         match &file.origin {
             Origin::Grant(grant) if writes && !path_only => grant.check_writable()?,
-            Origin::Shared if !path_only => {
+            // A pipe is the same channel from whichever end: what matters is who may open it, and
+            // that its own permissions say, as on Linux.
+            Origin::Shared if !path_only && file.kind() != Kind::Pipe => {
                 let short = (reads && file.can_read() == Err(Errno::EBADF))
                     || (writes && file.can_write().is_err());
                 if short {

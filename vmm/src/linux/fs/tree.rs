@@ -335,6 +335,11 @@ impl Tree {
         }
     }
 
+    /// How many directories there are, templates included.
+    pub(super) fn directories(&self) -> u64 {
+        1 + self.others.len() as u64
+    }
+
     pub(super) fn node(&self, id: NodeId) -> &Node {
         // Ids come from this tree only, and no node is ever removed; the root stands in
         // for the impossible, so that nothing here can panic.

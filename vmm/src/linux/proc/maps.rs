@@ -27,6 +27,7 @@ pub(super) struct Usage {
     pub(super) shared_resident: u64,
     pub(super) data_bytes: u64,
     pub(super) stack_bytes: u64,
+    pub(super) locked: u64,
     pub(super) tables: u64,
     pub(super) code: Range<u64>,
     pub(super) data: Range<u64>,
@@ -59,6 +60,7 @@ impl Usage {
                 _ => {}
             }
         }
+        usage.locked = process.space.locked_bytes();
         usage.heap_start = process.space.heap_start();
         usage.tables = process.space.table_bytes();
         // The highest marks are not kept. What the host remembers of this process's memory

@@ -10,7 +10,7 @@ use abi::PAGE_SIZE;
 use super::host::{self, Stat};
 use super::maps::Usage;
 use super::{Content, Subject, pid};
-use crate::linux::{limits, pid as pids};
+use crate::linux::{limits, pid as pids, sched};
 
 /// What is always zero here.
 pub(super) fn zero(_: &Subject<'_>) -> Content {
@@ -207,7 +207,7 @@ fn put_memory(text: &mut String, usage: &Usage) {
     let rows = [
         ("VmPeak", usage.peak),
         ("VmSize", usage.size),
-        ("VmLck", 0),
+        ("VmLck", usage.locked),
         ("VmPin", 0),
         ("VmHWM", usage.resident_peak),
         ("VmRSS", usage.resident),
@@ -241,12 +241,14 @@ fn put_signals(text: &mut String, of: &Subject<'_>) {
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         let _ = writeln!(text, "{name}:\t{:016x}", 0);
     }
-    let _ = writeln!(text, "NoNewPrivs:\t1\nSeccomp:\t0\nSeccomp_filters:\t0");
+    let no_new = u32::from(of.process.settings.no_new_privileges());
+    let _ = writeln!(text, "NoNewPrivs:\t{no_new}\nSeccomp:\t0\nSeccomp_filters:\t0");
 }
 
 fn put_processors(text: &mut String, of: &Subject<'_>) {
-    let mask = super::machine::cpu_mask(&of.process.facts.cpus);
-    let list = super::machine::list(&of.process.facts.cpus);
+    let tid = of.thread.as_ref().map_or(of.tid, |thread| thread.tid);
+    let cpus = sched::allowed(tid).unwrap_or_else(|_| of.process.facts.cpus.clone());
+    let (mask, list) = (super::machine::cpu_mask(&cpus), super::machine::list(&cpus));
     let [voluntary, involuntary] =
         of.thread.as_ref().map_or([0; 2], |thread| host::context_switches(thread));
     let _ = write!(

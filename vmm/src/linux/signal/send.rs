@@ -7,10 +7,9 @@ use super::{bit, signal_number};
 use crate::linux::{CallResult, value};
 use crate::process::{Process, Thread, ThreadCtx};
 
-/// Signals that may be pending at one time, for a thread or for the process: the host's limit
-/// for the user, as for a program of his.
-fn pending_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Sigpending).current.unwrap_or(u64::MAX)
+/// Signals that may be pending at one time, for a thread or for the process.
+fn pending_limit(process: &Process) -> u64 {
+    process.limits.soft(libc::RLIMIT_SIGPENDING)
 }
 
 impl Thread {
@@ -33,7 +32,7 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
     if process.signals.is_ignored(info.signo) && !thread.blocks(info.signo) {
         return Ok(());
     }
-    thread.signals.pending.push(info, pending_limit())?;
+    thread.signals.pending.push(info, pending_limit(process))?;
     process.threads.kick_until_heard(thread);
     Ok(())
 }
@@ -48,7 +47,7 @@ pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
     if process.signals.is_ignored(info.signo) && !is_blocked {
         return Ok(());
     }
-    process.signals.pending.push(info, pending_limit())?;
+    process.signals.pending.push(info, pending_limit(process))?;
     if let Some(thread) = threads.iter().find(|thread| thread.can_take(info.signo)) {
         process.threads.kick_until_heard(thread);
     }
@@ -171,8 +170,7 @@ pub fn broken_pipe(ctx: &ThreadCtx<'_>) {
 /// The signal that a file grown beyond `RLIMIT_FSIZE` brings along; not one that the file system is
 /// too small for, so only where there is such a limit.
 pub fn file_too_large(ctx: &ThreadCtx<'_>) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
-    if limit.current.is_some() {
+    if ctx.process.limits.soft(libc::RLIMIT_FSIZE) != u64::MAX {
         let info = from_program(ctx, libc::SIGXFSZ, SI_USER);
         // It carries nothing that could be lost.
         let _ = ctx.thread.signals.pending.push(info, u64::MAX);

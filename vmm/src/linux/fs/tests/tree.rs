@@ -84,6 +84,23 @@ fn the_root_lists_what_leads_to_the_grants_and_nothing_else() {
 }
 
 #[test]
+fn our_own_directories_are_a_full_file_system_and_proc_is_one_without_blocks() {
+    let files = files(&[], "/");
+    // Blocks, free ones, available ones, files, free ones: the words from the third on.
+    let sizes = |path: &str| -> Vec<u64> {
+        let bytes = files.statfs(path.as_bytes()).unwrap();
+        let words = bytes[16..56].chunks_exact(8);
+        words.map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
+    };
+    for path in ["/", "/dev", "/dev/null"] {
+        let [blocks, 0, 0, nodes, 0] = sizes(path)[..] else { panic!("{path}: {:?}", sizes(path)) };
+        assert!(blocks > 0 && nodes > 0, "{path}");
+    }
+    assert_eq!(sizes("/proc"), [0; 5]);
+    assert_eq!(sizes("/proc/self/status"), [0; 5]);
+}
+
+#[test]
 fn a_grant_inside_another_hides_what_is_there() {
     let outer = tempfile::tempdir().unwrap();
     let inner = tempfile::tempdir().unwrap();

@@ -3,9 +3,12 @@
 //! Everything but the hand-over is timed by one program in one VM, in turns, by the processor's
 //! time-stamp counter; figures in cycles belong to the machine, ratios to us.
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner, Sample};
-use super::{BenchError, Report, Size, median, paths, ratio};
+use super::paths;
+use crate::bench::payload::Unpacked;
+use crate::bench::report::Report;
+use crate::bench::sample::{Place, Runner, Sample};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 
 /// Figures of a VAS by how many lockable segments it has, and the program's name of each.
 const LOCKS: [(&str, &str, u64); 5] = [

@@ -1,15 +1,15 @@
-//! Several runs of the same as one, for comparisons: the middle of each figure, and how far the
+//! Several runs of the same as one, for comparisons: the median of each figure, and how far the
 //! runs are apart in it, which is the noise that a single run cannot know of a ratio.
 //!
 //! What comes out is for comparing only: it has no curves, and notes of the first run.
 
 use super::document::{Document, Outcome};
-use super::median;
-use super::report::spread_percent;
+use super::spread_percent;
+use crate::bench::stats::median;
 
-/// The middle of `runs`; of none, none. What is wrong with one of them is wrong with all.
+/// The median of `runs`; of none, none. What is wrong with one of them is wrong with all.
 #[must_use]
-pub fn merged(runs: &[Document]) -> Option<Document> {
+pub fn aggregate(runs: &[Document]) -> Option<Document> {
     let mut all = runs.first()?.clone();
     for run in &runs[1..] {
         for outcome in &run.experiments {
@@ -87,8 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_the_middle_of_the_runs_and_noise_is_what_is_between_them() {
-        let all = merged(&[run(1.0, true), run(1.2, true), run(0.8, true)]).expect("three runs");
+    fn figures_are_the_median_of_the_runs_and_noise_is_what_is_between_them() {
+        let all = aggregate(&[run(1.0, true), run(1.2, true), run(0.8, true)]).expect("three runs");
         let [ratio, exits, ms] = rows(&all)[..] else { panic!("{all:?}") };
         assert_eq!(ratio.0, Some(1.0));
         assert!(ratio.1.is_some_and(|percent| (percent - 20.0).abs() < 1e-6), "{ratio:?}");
@@ -99,22 +99,22 @@ mod tests {
     #[test]
     fn one_run_stays_what_it_is_and_a_missing_value_is_not_counted() {
         let one = run(1.0, true);
-        assert_eq!(merged(std::slice::from_ref(&one)), Some(one.clone()));
-        assert_eq!(merged(&[]), None);
-        let some = merged(&[run(None, true), run(3.0, true)]).expect("two runs");
+        assert_eq!(aggregate(std::slice::from_ref(&one)), Some(one.clone()));
+        assert_eq!(aggregate(&[]), None);
+        let some = aggregate(&[run(None, true), run(3.0, true)]).expect("two runs");
         assert_eq!(rows(&some)[0], (Some(3.0), None));
     }
 
     #[test]
     fn a_check_that_one_run_broke_is_broken() {
         for runs in [[true, false, true], [false, true, true]] {
-            let all = merged(&runs.map(|is_kept| run(1.0, is_kept))).expect("three runs");
+            let all = aggregate(&runs.map(|is_kept| run(1.0, is_kept))).expect("three runs");
             assert_eq!(all.broken().count(), 1);
         }
         let mut other = run(1.0, true);
         other.experiments[0].bench = "other".into();
         other.failed.insert("gups".into(), "no space".into());
-        let all = merged(&[run(1.0, true), other]).expect("two runs");
+        let all = aggregate(&[run(1.0, true), other]).expect("two runs");
         assert_eq!((all.experiments.len(), all.failed.len()), (2, 1));
     }
 }

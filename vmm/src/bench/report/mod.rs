@@ -1,13 +1,29 @@
 //! What an experiment gives: figures, curves, and the checks that could have proved it wrong.
 //!
-//! Only data and its JSON and terminal forms; files (CSV, Markdown, SVG) are written elsewhere.
+//! Here are the data and their JSON and terminal forms. Below it:
+//!
+//! - [`subjects`]: what each experiment is about
+//! - [`document`]: what is kept in files; [`output`], [`markdown`], [`plot`]: the files;
+//!   [`page`]: the book's page
+//! - [`compare`]: two runs side by side, each perhaps of several ([`aggregate`])
+//! - [`paper`]: the original's numbers
+
+pub mod aggregate;
+pub mod compare;
+pub mod document;
+pub mod markdown;
+pub mod output;
+pub mod page;
+pub mod paper;
+pub mod plot;
+pub mod subjects;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::median;
+use super::stats::median;
 
 /// Whose numbers a curve shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +109,8 @@ pub struct Figure {
     pub unit: &'static str,
     /// What was done, or why there is no value.
     pub note: String,
-    /// How far the samples it is the middle of lie from it, in percent: what another run may
-    /// differ by. `None` when it is not the middle of several.
+    /// How far the samples it is the median of lie from it, in percent: what another run may
+    /// differ by. `None` when it is not the median of several.
     pub spread_percent: Option<f64>,
 }
 
@@ -202,9 +218,9 @@ fn rounded(value: f64) -> f64 {
     (value * by).round() / by
 }
 
-/// Half the distance between the quarter points of the samples, in percent of `middle`: one odd
+/// Half the distance between the quarter points of the samples, in percent of `median`: one odd
 /// sample is not what the next run will show.
-pub(super) fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
+fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let quarter = sorted.len() / 4;
@@ -215,7 +231,7 @@ pub(super) fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::ratio;
+    use crate::bench::stats::ratio;
 
     #[test]
     fn small_numbers_keep_five_digits_and_large_ones_four_places() {

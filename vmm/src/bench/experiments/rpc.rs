@@ -6,9 +6,11 @@
 
 use serde_json::Value;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, paper, ratio};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Axis, Check, Origin, Plot, Report, Series, paper};
+use crate::bench::sample::{Place, Runner};
+use crate::bench::stats::ratio;
+use crate::bench::{BenchError, Size};
 
 const SIZES: [u64; 12] =
     [4, 16, 64, 128, 256, 512, 1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];

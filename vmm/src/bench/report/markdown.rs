@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::document::{Document, Outcome};
-use super::{paper, registry};
+use super::{paper, subjects};
 
 /// The whole report. Plots are linked as files beside it.
 #[must_use]
@@ -72,11 +72,10 @@ fn shown(value: &Value) -> String {
 }
 
 fn experiment(text: &mut String, outcome: &Outcome, hashes: &str, plots: &str) {
-    let known = registry::find(&outcome.bench);
-    let about = known.map_or("", |experiment| experiment.about);
+    let known = subjects::find(&outcome.bench);
+    let about = known.map_or("", |subject| subject.about);
     let _ = writeln!(text, "\n{hashes} `{}`\n\n{about}.", outcome.bench);
-    if let Some(paper) = known.map(|experiment| experiment.paper).filter(|paper| !paper.is_empty())
-    {
+    if let Some(paper) = known.map(|subject| subject.paper).filter(|paper| !paper.is_empty()) {
         let _ = writeln!(text, "The paper's {paper}.");
     }
     for plot in outcome.plots.iter().filter(|plot| plot.has_points()) {

@@ -6,9 +6,12 @@
 
 use std::io::Write;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner};
-use super::{BenchError, Report, Size, map_sizes, median, ratio};
+use super::map_sizes;
+use crate::bench::payload::Unpacked;
+use crate::bench::report::Report;
+use crate::bench::sample::{Place, Runner};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 
 const GIB: u64 = 1 << 30;
 

@@ -7,9 +7,11 @@
 
 use std::path::Path;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner, Sample};
-use super::{BenchError, Check, Report, Size, median, ratio};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Check, Report};
+use crate::bench::sample::{Place, Runner, Sample};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 
 /// Runs the experiment; `progress` is told what is being done.
 ///

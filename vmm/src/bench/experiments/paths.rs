@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Axis, Check, Origin, Plot, Report, Series};
+use crate::bench::sample::{Place, Runner};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 use crate::vm::bare::{self, Cr3Loads};
 
 /// Of the paths: what the program calls them, and what they are.
@@ -29,7 +31,7 @@ const QUANTILES: [(&str, &str); 3] = [("median", "p50"), ("p99", "p99"), ("p99_9
 const LOCKS: [u32; 5] = [0, 1, 2, 4, 8];
 
 /// What tests have counted: `cargo xtask counts`.
-const COUNTS: &str = include_str!("../../../resources/counts.toml");
+const COUNTS: &str = include_str!("../../../../resources/counts.toml");
 
 /// Adds the figures, a plot and a check.
 pub(super) fn measure(
@@ -110,8 +112,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
         let [p50, p99, p999] = QUANTILES.map(|(_, key)| of(vm, path, key));
         p50.is_some() && p50 <= p99 && p99 <= p999
     });
-    let exit_over_null =
-        super::ratio(of(vm, "exit", "p50"), of(vm, "null", "p50")).unwrap_or_default();
+    let exit_over_null = ratio(of(vm, "exit", "p50"), of(vm, "null", "p50")).unwrap_or_default();
     report.checks.push(Check {
         name: "switch_paths".into(),
         rule: "a way to the VMM and back takes longer than one to the guest kernel, and no \
@@ -132,13 +133,13 @@ fn cr3_loads(report: &mut Report, size: Size) {
         ("cr3_load_tagged_cycles", true, "the same with a TLB tag, nothing flushed"),
     ] {
         let middle = |samples: &[u64]| {
-            super::median(&samples.iter().map(|&cycles| cycles as f64).collect::<Vec<_>>())
+            median(&samples.iter().map(|&cycles| cycles as f64).collect::<Vec<_>>())
         };
         let (value, note) = match Cr3Loads::measure(tagged, goes) {
             Ok(Some(cr3)) => {
                 let (loaded, empty) = (middle(&cr3.loaded), middle(&cr3.empty));
                 if !tagged {
-                    over_empty = super::ratio(loaded, empty);
+                    over_empty = ratio(loaded, empty);
                 }
                 let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(bare::LOADS));
                 let note = format!(

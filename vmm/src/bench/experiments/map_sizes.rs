@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Origin, Plot, Report, Series, Size, paper};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Axis, Origin, Plot, Report, Series, paper};
+use crate::bench::sample::{Place, Runner};
+use crate::bench::{BenchError, Size};
 
 /// What was measured: who mapped, what its legend is, what it is called going and coming.
 struct Curve {

@@ -173,8 +173,8 @@ impl Document {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::{Axis, Origin, Report, Series};
     use super::*;
-    use crate::bench::{Axis, Origin, Report, Series};
 
     /// A small report, as an experiment gives it.
     pub(crate) fn report() -> Report {

@@ -4,9 +4,11 @@
 
 use std::io::Write;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner, Sample};
-use super::{BenchError, Report, Size, median, ratio};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::Report;
+use crate::bench::sample::{Place, Runner, Sample};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 
 const MIB: f64 = 1024.0 * 1024.0;
 

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::aggregate::aggregate;
 use super::document::{Document, Outcome, Row};
 use super::markdown::number;
-use super::merged::merged;
 
 /// Units of what is counted, not timed: no noise is in it, so every growth is real.
 const COUNTED: [&str; 2] = ["instructions", "exits"];
@@ -62,7 +62,7 @@ pub struct Comparison {
 /// Compares the later runs `b` with `a`, one or several each; nothing if there are none.
 #[must_use]
 pub fn compare(a: &[Document], b: &[Document]) -> Comparison {
-    let (Some(first), Some(second)) = (merged(a), merged(b)) else {
+    let (Some(first), Some(second)) = (aggregate(a), aggregate(b)) else {
         return Comparison { lines: Vec::new(), warnings: Vec::new() };
     };
     let mut warnings: Vec<String> = machines(&first, a.iter().chain(b)).into_iter().collect();

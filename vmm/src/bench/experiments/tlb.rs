@@ -9,9 +9,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::counter::Misses;
-use super::payload::Unpacked;
-use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, median, paper, ratio};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Axis, Check, Origin, Plot, Report, Series, paper};
+use crate::bench::sample::{Place, Runner};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 
 /// Curves of figure 6 and what our legend calls them.
 const PAPER: [(&str, &str); 3] = [

@@ -7,10 +7,12 @@
 
 use serde_json::Value;
 
-use super::payload::Unpacked;
-use super::registry::{Bench, Progress};
-use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, ratio};
+use super::{Bench, Progress};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Axis, Check, Origin, Plot, Report, Series};
+use crate::bench::sample::{Place, Runner};
+use crate::bench::stats::ratio;
+use crate::bench::{BenchError, Size};
 
 /// Runs the experiment.
 ///
@@ -55,7 +57,7 @@ fn one(
     kind: &str,
     count: u64,
     stats: bool,
-) -> Result<super::sample::Sample, BenchError> {
+) -> Result<crate::bench::sample::Sample, BenchError> {
     let count = count.to_string();
     let args = ["scale", kind, "--count", &count];
     runner.run(Place::Vm, &programs.path("payload"), &args, stats)

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::registry::{Bench, Progress};
-use super::sample::{Place, Sample};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, median, ratio};
+use super::{Bench, Progress};
+use crate::bench::report::{Axis, Check, Origin, Plot, Report, Series};
+use crate::bench::sample::{Place, Sample};
+use crate::bench::stats::{median, ratio};
+use crate::bench::{BenchError, Size};
 
 /// A way that has not ended its first program after this is not waited for.
 const PATIENCE: Duration = Duration::from_secs(20);

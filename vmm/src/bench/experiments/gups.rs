@@ -8,9 +8,11 @@ use std::collections::btree_map::Entry;
 
 use serde_json::Value;
 
-use super::payload::Unpacked;
-use super::sample::{Place, Runner};
-use super::{Axis, BenchError, Check, Origin, Plot, Report, Series, Size, paper, ratio};
+use crate::bench::payload::Unpacked;
+use crate::bench::report::{Axis, Check, Origin, Plot, Report, Series, paper};
+use crate::bench::sample::{Place, Runner};
+use crate::bench::stats::ratio;
+use crate::bench::{BenchError, Size};
 
 /// Numbers of updates in a set.
 const SETS: [u32; 2] = [16, 64];

@@ -1,0 +1,181 @@
+//! What a program sets about itself holds, and is read back: memory that moves or is locked,
+//! limits, the size of its stack, owners of descriptors.
+//!
+//! One program, `guests/c/keeps.c`, by topics. The command runs it, under a shell that sets its
+//! own limits first, and the same shell runs it natively; only what the privileges of the user who
+//! runs the tests would change is compared with what Linux says to one without any.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tests::guests::{self, Profile};
+use tests::{pace, skip_without_kvm};
+
+/// Runs a topic after `shell`, as a shell writes it; `before` goes before the program.
+fn run(shell: &str, before: &[&str], folder: &Path, topic: &[&str]) -> Output {
+    let dir = folder.join(if before.is_empty() { "native" } else { "vm" });
+    std::fs::create_dir_all(&dir).expect("a directory can be made");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{shell} exec \"$@\""), "sh"]);
+    if !before.is_empty() {
+        command.arg(guests::program("vmm", "spacejmp", Profile::Dev)).args(before);
+        command.arg("--dir").arg(&dir).arg("--store").arg(folder.join("store"));
+    }
+    command.arg(guests::c("keeps")).arg(topic[0]).arg(&dir).args(&topic[1..]);
+    command.output().expect("a shell starts")
+}
+
+fn in_vm(shell: &str, topic: &[&str]) -> (String, i32) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let timeout = pace::limit(std::time::Duration::from_secs(100)).as_secs().to_string();
+    let before = ["run", "--log", "error", "--timeout", &timeout];
+    let done = run(shell, &before, folder.path(), topic);
+    let status = done.status.code().unwrap_or_else(|| panic!("the VMM was killed: {done:?}"));
+    (String::from_utf8_lossy(&done.stdout).into_owned(), status)
+}
+
+#[track_caller]
+fn same_as_native(shell: &str, topic: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let native = run(shell, &[], folder.path(), topic);
+    let status = native.status.code().or(native.status.signal().map(|signal| 128 + signal));
+    let native = (String::from_utf8_lossy(&native.stdout).into_owned(), status.unwrap_or(-1));
+    let vm = in_vm(shell, topic);
+    assert_eq!(vm, native, "in a VM, and natively");
+    vm.0
+}
+
+#[test]
+fn a_private_file_mapping_moves_with_its_copies_and_leaves_the_file_behind() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["moves"]);
+    assert!(said.contains("its beginning: XcdefYhi"), "{said}");
+}
+
+#[test]
+fn locked_memory_is_counted_and_not_dropped() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["locks"]);
+    assert!(said.contains("what came before it: 64"), "{said}");
+}
+
+#[test]
+fn no_more_is_locked_than_the_limit_allows() {
+    skip_without_kvm!();
+    let expected = "\
+        too much: ENOMEM, enough: ok, once more: ok, more: ENOMEM, mapped: EAGAIN, grown: EAGAIN, \
+        all: ENOMEM\n\
+        what comes: ok, small: ok, large: EAGAIN\n\
+        nothing: EPERM EPERM EPERM\n";
+    assert_eq!(in_vm("", &["over"]), (expected.to_owned(), 0));
+}
+
+#[test]
+fn locked_pages_of_a_program_are_locked_on_the_host() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let mut child = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+        .args(["run", "--log", "error", "--timeout", "300", "--store"])
+        .arg(folder.path().join("store"))
+        .arg("--dir")
+        .arg(folder.path())
+        .arg(guests::c("keeps"))
+        .arg("hold")
+        .arg(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let status = format!("/proc/{}/status", child.id());
+    let locked_kib = || {
+        let text = std::fs::read_to_string(&status).expect("it still runs");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line");
+        line.trim_end_matches("kB").trim().parse::<u64>().expect("a number")
+    };
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut line = || lines.next().expect("a line comes").expect("it is text");
+    assert_eq!(line(), "locked: ok");
+    assert_eq!(locked_kib(), 160);
+    stdin.write_all(b"\n").expect("it reads");
+    assert_eq!(line(), "less");
+    assert_eq!(locked_kib(), 40);
+    drop(stdin);
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_kept_whichever_call_makes_one_grow() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["sizes"]);
+    assert!(said.contains("write: -1 EFBIG, signals 1"), "{said}");
+}
+
+#[test]
+fn processor_time_beyond_the_limit_is_a_signal_and_then_the_end() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["time"]);
+    assert!(said.ends_with("signals: 1\n"), "{said}");
+}
+
+#[test]
+fn a_limit_of_processor_time_from_the_shell_is_told_to_the_program() {
+    skip_without_kvm!();
+    let (_, status) = in_vm("ulimit -S -t 1;", &["burn"]);
+    assert_eq!(status, 128 + libc::SIGXCPU);
+}
+
+#[test]
+fn a_limit_on_threads_is_kept() {
+    skip_without_kvm!();
+    let expected = "limit: ok, now 4 5\nthread: ok\nthread: ok\nthread: ok\nthread: EAGAIN\n\
+                    higher: EPERM\n";
+    assert_eq!(in_vm("", &["threads"]), (expected.to_owned(), 0));
+}
+
+#[test]
+fn every_limit_can_be_lowered_and_is_read_back() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["kept"]);
+    assert_eq!(said.matches(": ok 1 ok EINVAL\n").count(), 16, "{said}");
+}
+
+#[test]
+fn the_main_stack_is_as_large_as_the_shell_says() {
+    skip_without_kvm!();
+    for (kib, bytes) in [("1024", "900000"), ("8192", "8000000"), ("65536", "60000000")] {
+        same_as_native(&format!("ulimit -s {kib};"), &["stack", bytes]);
+    }
+    let said = same_as_native("ulimit -s unlimited;", &["stack", "200000000"]);
+    assert_eq!(said, "limit -1, used\n");
+    let (said, status) = in_vm("ulimit -s 1024;", &["stack", "2000000"]);
+    assert_eq!((said.as_str(), status), ("limit 1048576", 128 + libc::SIGSEGV));
+}
+
+#[test]
+fn a_stack_grows_to_a_limit_raised_later() {
+    skip_without_kvm!();
+    same_as_native("ulimit -S -s 8192;", &["raise"]);
+}
+
+#[test]
+fn owners_and_signals_of_descriptors_are_kept() {
+    skip_without_kvm!();
+    same_as_native("", &["owners"]);
+}
+
+#[test]
+fn what_proc_says_of_privileges_processors_and_personality_is_what_was_set() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["status"]);
+    assert!(said.contains("NoNewPrivs:\t0\nNoNewPrivs:\t1\n"), "{said}");
+}
+
+#[test]
+fn a_pipe_on_standard_output_can_be_opened_again_by_its_number() {
+    skip_without_kvm!();
+    let said = same_as_native("", &["pipe"]);
+    assert_eq!(said, "to read: ok, to write: ok\n");
+}

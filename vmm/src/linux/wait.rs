@@ -1,0 +1,59 @@
+//! `wait4` and `waitid`: there are no children, which is said once the arguments are good.
+#![forbid(unsafe_code)]
+
+use abi::Errno;
+use abi::addr::LOWER_HALF_END;
+
+use super::{CallResult, Fail};
+use crate::process::ThreadCtx;
+
+/// What both calls take beside their own: which kinds of child are meant.
+const KINDS: u32 = (libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE).cast_unsigned();
+const WAIT4: u32 = (libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) as u32 | KINDS;
+/// What `waitid` can wait for: at least one of them.
+const EVENTS: u32 = (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) as u32;
+const WAITID: u32 = EVENTS | (libc::WNOHANG | libc::WNOWAIT) as u32 | KINDS;
+
+/// `wait4(2)`.
+pub(super) fn wait4(a: &[u64; 6]) -> CallResult {
+    let errno = match a[0] as i32 {
+        _ if a[2] as u32 & !WAIT4 != 0 => Errno::EINVAL,
+        i32::MIN => Errno::ESRCH,
+        _ => Errno::ECHILD,
+    };
+    Err(errno.into())
+}
+
+/// `waitid(2)`.
+pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [kind, id, info, options, ..] = *a;
+    let (id, options) = (id as i32, options as u32);
+    let errno = match kind as u32 {
+        _ if options & !WAITID != 0 || options & EVENTS == 0 => Errno::EINVAL,
+        libc::P_ALL => Errno::ECHILD,
+        libc::P_PID if id > 0 => Errno::ECHILD,
+        libc::P_PGID if id >= 0 => Errno::ECHILD,
+        // There is no descriptor of a process.
+        libc::P_PIDFD if id >= 0 => Errno::EBADF,
+        _ => Errno::EINVAL,
+    };
+    if info != 0 {
+        put_nothing(ctx, info)?;
+    }
+    Err(errno.into())
+}
+
+/// Linux fills the structure in, whatever the call says: with zeroes when it found nobody.
+fn put_nothing(ctx: &ThreadCtx<'_>, at: u64) -> Result<(), Fail> {
+    /// Bytes of a `siginfo_t`, and of it the fields of a child: signal, error, code; then number,
+    /// user and status.
+    const INFO_BYTES: u64 = 128;
+    const PARTS: [(u64, usize); 2] = [(0, 12), (16, 12)];
+    if at.checked_add(INFO_BYTES).is_none_or(|end| end > LOWER_HALF_END) {
+        return Err(Errno::EFAULT.into());
+    }
+    for (offset, bytes) in PARTS {
+        ctx.user().copy_out(at.wrapping_add(offset), &vec![0; bytes])?;
+    }
+    Ok(())
+}

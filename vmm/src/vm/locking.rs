@@ -1,0 +1,40 @@
+//! Guest memory that has to stay in the host's (`mlock`).
+#![forbid(unsafe_code)]
+
+use abi::GuestPhys;
+
+use super::host_pages;
+use super::memory::{GuestMem, MemoryError};
+
+pub use super::host_pages::HostLock;
+
+impl GuestMem {
+    /// Keeps the range in the host's memory, as far as the host lets the user who runs us:
+    /// all of it, which is read or made first, or with `OnFault` what has been touched.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`]: `ENOMEM` or `EAGAIN` at the host's limit, and for pages that cannot
+    /// be had.
+    pub fn lock(&self, gpa: GuestPhys, len: u64, how: HostLock) -> Result<(), MemoryError> {
+        let range = self.host_range(gpa, len as usize)?;
+        let locked = match self.maps.has_room() {
+            true => host_pages::lock(range, how),
+            false => Err(std::io::Error::from_raw_os_error(libc::ENOMEM)),
+        };
+        locked.map_err(|source| MemoryError::Host { action: "lock", gpa, len_bytes: len, source })
+    }
+
+    /// Undoes [`GuestMem::lock`].
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`].
+    pub fn unlock(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
+        let unlocked = host_pages::unlock(self.host_range(gpa, len as usize)?);
+        unlocked.map_err(|source| MemoryError::Host {
+            action: "unlock",
+            gpa,
+            len_bytes: len,
+            source,
+        })
+    }
+}
