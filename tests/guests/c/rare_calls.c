@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
@@ -126,6 +127,26 @@ static void files(void)
         snprintf(path, sizeof path, "/proc/sys/fs/pipe-user-pages-%s", limits[i]);
         FILE *file = fopen(path, "r");
         printf("pages of pipes: %s", file && fgets(text, sizeof text, file) ? text : "none\n");
+    }
+}
+
+static void residence(void)
+{
+    /* Larger than whatever is made present together, and in the middle of nothing. */
+    enum { PAGES = 1024 };
+    static unsigned char resident[PAGES];
+    char *all = mmap(0, 4 * PAGES * 4096L, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *middle = (char *)(((uintptr_t)all + PAGES * 4096L) & -(PAGES * 4096L));
+    const char *const when[] = { "untouched", "touched" };
+    for (int i = 0; i < 2; i++) {
+        if (i == 1)
+            memset(middle, 1, PAGES * 4096L);
+        memset(resident, 0xff, sizeof resident);
+        printf("%s: %s", when[i], said(mincore(middle, PAGES * 4096L, resident)));
+        int count = 0;
+        for (int page = 0; page < PAGES; page++)
+            count += resident[page];
+        printf(", %d resident\n", count);
     }
 }
 
@@ -261,6 +282,7 @@ int main(int argc, char **argv)
     clocks();
     files();
     more_than_room();
+    residence();
     waits();
     return 0;
 }

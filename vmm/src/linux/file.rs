@@ -425,9 +425,9 @@ pub(super) fn chdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 }
 
 /// `chroot(2)`: takes a privilege, which Linux asks for once it has found the directory.
-pub(super) fn chroot(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    files(ctx).check_directory(&path(ctx, a[0])?)?;
-    Err(Errno::EPERM.into())
+pub(super) fn chroot(ctx: Ctx<'_, '_>, a: Args<'_>) -> Errno {
+    let found = path(ctx, a[0]).and_then(|path| files(ctx).check_directory(&path));
+    found.err().unwrap_or(Errno::EPERM)
 }
 
 pub(super) fn fchdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {

@@ -434,7 +434,8 @@ fn remove(piece: &Piece) -> Result<(), Errno> {
     }
 }
 
-/// `mincore(2)`: whatever is mapped counts as resident. What comes before a hole is told.
+/// `mincore(2)`: what may have been touched, and whatever is a file's, counts as resident. What
+/// comes before a hole is told.
 pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, vector, ..] = *a;
     if !start.is_multiple_of(PAGE_SIZE) {
@@ -448,7 +449,8 @@ pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     const STEP: u64 = 1 << 16;
     for done in (0..pages).step_by(STEP as usize) {
         let now = STEP.min(pages - done) as usize;
-        ctx.user().copy_out(vector.wrapping_add(done), &vec![1; now])?;
+        let resident = ctx.process.space.resident_pages(start + done * PAGE_SIZE, now);
+        ctx.user().copy_out(vector.wrapping_add(done), &resident)?;
     }
     if pages < len / PAGE_SIZE { Err(Errno::ENOMEM.into()) } else { value(0) }
 }

@@ -340,7 +340,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_tee => file::tee(ctx, a),
 
         libc::SYS_chdir => file::chdir(ctx, a),
-        libc::SYS_chroot => file::chroot(ctx, a),
+        libc::SYS_chroot => Err(file::chroot(ctx, a).into()),
         libc::SYS_fchdir => file::fchdir(ctx, a),
         libc::SYS_getcwd => file::getcwd(ctx, a),
         libc::SYS_umask => file::umask(ctx, a),

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use abi::Errno;
 use abi::layout::PRIVATE_START;
+use abi::{Errno, PAGE_SIZE};
 
-use super::private::{PROGRAM_END, Space};
+use super::private::{PROGRAM_END, SLOT, Space};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -91,6 +91,29 @@ impl Space {
             if piece.range.start == at { piece.range.end } else { u64::MAX }
         }) != end;
         Pieces { pieces, has_holes }
+    }
+
+    /// Whether each of `pages` pages at `start` is resident: memory of the program's own where it
+    /// may have been touched, a file's pages always. What is not mapped is not.
+    #[must_use]
+    pub fn resident_pages(&self, start: u64, pages: usize) -> Vec<u8> {
+        let mut resident = vec![0; pages];
+        let end = start.saturating_add((pages as u64).saturating_mul(PAGE_SIZE));
+        let inner = self.lock();
+        for (range, vma) in inner.areas.overlapping(start..end) {
+            let is_anonymous = matches!(vma.backing, Backing::Anonymous);
+            for at in range.step_by(PAGE_SIZE as usize) {
+                let page = (at % SLOT / PAGE_SIZE) as usize;
+                let is_held = || {
+                    let slot = inner.slots.get(&(at / SLOT));
+                    slot.is_some_and(|slot| slot.held.has_all(page..page + 1))
+                };
+                if let Some(byte) = resident.get_mut(((at - start) / PAGE_SIZE) as usize) {
+                    *byte = u8::from(!is_anonymous || is_held());
+                }
+            }
+        }
+        resident
     }
 
     /// Room for `len` bytes in the second gigabyte, for `MAP_32BIT`.
