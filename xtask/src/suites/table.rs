@@ -225,6 +225,9 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut { what: "procfs", kinds: ALL, reason: HOST },
     LeftOut { what: "process", kinds: ALL, reason: HOST },
     LeftOut { what: "memory_limit", kinds: ALL, reason: HOST },
+    LeftOut { what: "keeps", kinds: ALL, reason: HOST },
+    LeftOut { what: "rare_calls", kinds: ALL, reason: HOST },
+    LeftOut { what: "host_calls", kinds: ALL, reason: HOST },
     LeftOut { what: "wordindex", kinds: ALL, reason: TEXT },
     LeftOut {
         what: "ring3:kicks::ten_thousand_linux_calls_under_a_rain_of_kicks_are_each_made_once",
