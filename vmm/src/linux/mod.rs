@@ -167,8 +167,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
             thread::no_processes(ctx, number)
         }
-        libc::SYS_wait4 => wait::wait4(a),
-        libc::SYS_waitid => wait::waitid(ctx, a),
+        libc::SYS_wait4 => Err(wait::wait4(a).into()),
+        libc::SYS_waitid => Err(wait::waitid(ctx, a).into()),
 
         libc::SYS_rt_sigaction => signal::rt_sigaction(ctx, a),
         libc::SYS_rt_sigprocmask => signal::rt_sigprocmask(ctx, a),

@@ -4,7 +4,6 @@
 use abi::Errno;
 use abi::addr::LOWER_HALF_END;
 
-use super::{CallResult, Fail};
 use crate::process::ThreadCtx;
 
 /// What both calls take beside their own: which kinds of child are meant.
@@ -15,17 +14,16 @@ const EVENTS: u32 = (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) as u32;
 const WAITID: u32 = EVENTS | (libc::WNOHANG | libc::WNOWAIT) as u32 | KINDS;
 
 /// `wait4(2)`.
-pub(super) fn wait4(a: &[u64; 6]) -> CallResult {
-    let errno = match a[0] as i32 {
+pub(super) fn wait4(a: &[u64; 6]) -> Errno {
+    match a[0] as i32 {
         _ if a[2] as u32 & !WAIT4 != 0 => Errno::EINVAL,
         i32::MIN => Errno::ESRCH,
         _ => Errno::ECHILD,
-    };
-    Err(errno.into())
+    }
 }
 
 /// `waitid(2)`.
-pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Errno {
     let [kind, id, info, options, ..] = *a;
     let (id, options) = (id as i32, options as u32);
     let errno = match kind as u32 {
@@ -37,20 +35,20 @@ pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         libc::P_PIDFD if id >= 0 => Errno::EBADF,
         _ => Errno::EINVAL,
     };
-    if info != 0 {
-        put_nothing(ctx, info)?;
+    match info {
+        0 => errno,
+        _ => put_nothing(ctx, info).err().unwrap_or(errno),
     }
-    Err(errno.into())
 }
 
 /// Linux fills the structure in, whatever the call says: with zeroes when it found nobody.
-fn put_nothing(ctx: &ThreadCtx<'_>, at: u64) -> Result<(), Fail> {
+fn put_nothing(ctx: &ThreadCtx<'_>, at: u64) -> Result<(), Errno> {
     /// Bytes of a `siginfo_t`, and of it the fields of a child: signal, error, code; then number,
     /// user and status.
     const INFO_BYTES: u64 = 128;
     const PARTS: [(u64, usize); 2] = [(0, 12), (16, 12)];
     if at.checked_add(INFO_BYTES).is_none_or(|end| end > LOWER_HALF_END) {
-        return Err(Errno::EFAULT.into());
+        return Err(Errno::EFAULT);
     }
     for (offset, bytes) in PARTS {
         ctx.user().copy_out(at.wrapping_add(offset), &vec![0; bytes])?;
