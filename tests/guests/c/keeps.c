@@ -139,6 +139,19 @@ static long locked(void)
     return field("/proc/self/status", "VmLck:");
 }
 
+/* By area, and all together. */
+static void locked_by_area(void)
+{
+    char line[200];
+    long sum = 0;
+    FILE *smaps = fopen("/proc/self/smaps", "r");
+    while (smaps && fgets(line, sizeof line, smaps))
+        if (!strncmp(line, "Locked:", 7))
+            sum += strtol(line + 7, 0, 10);
+    fclose(smaps);
+    printf("by area: %ld, together: %ld\n", sum, field("/proc/self/smaps_rollup", "Locked:"));
+}
+
 static void locks(void)
 {
     struct rlimit limit = { 64 * PAGE, 64 * PAGE };
@@ -148,6 +161,7 @@ static void locks(void)
     printf(" %ld\n", locked());
     printf("again: %s", said(mlock(all, 4 * PAGE)));
     printf(" %ld\n", locked());
+    locked_by_area();
     printf("on fault: %s", said(syscall(SYS_mlock2, all + 20 * PAGE, 4 * PAGE, MLOCK_ONFAULT)));
     printf(" %ld\n", locked());
     printf("bad flag: %s\n", said(syscall(SYS_mlock2, all, PAGE, 2)));

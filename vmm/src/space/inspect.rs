@@ -9,7 +9,7 @@ use std::sync::Arc;
 use abi::{PAGE_SIZE, Pte};
 
 use super::private::{Inner, Mapped, SLOT, Space};
-use super::vma::{Backing, Prot, Vma};
+use super::vma::{Backing, MemoryLock, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
 /// An area as a report shows it.
@@ -78,6 +78,8 @@ pub struct Mapping {
     pub file: Option<(Arc<File>, u64)>,
     /// Bytes present, if they were to be counted.
     pub present_bytes: u64,
+    /// How much of them is locked (`mlock(2)`).
+    pub locked_bytes: u64,
 }
 
 impl Space {
@@ -99,7 +101,12 @@ impl Space {
                 Count::Nothing => 0,
                 Count::Present => self.present_in(&inner, range.clone()),
             };
-            Mapping { range, prot: vma.prot, label: vma.label, sharing, file, present_bytes }
+            let locked_bytes = match vma.lock {
+                MemoryLock::Unlocked => 0,
+                MemoryLock::Locked | MemoryLock::OnFault => present_bytes,
+            };
+            let (prot, label) = (vma.prot, vma.label);
+            Mapping { range, prot, label, sharing, file, present_bytes, locked_bytes }
         };
         inner.areas.iter().map(mapping).collect()
     }

@@ -108,6 +108,7 @@ fn segments(process: &Process, thread: Option<&Thread>) -> Vec<Shown> {
             inode: 0,
             name: format!("[segment:{}]", segment.name).into_bytes(),
             present_bytes: segment.mapped_bytes,
+            locked_bytes: 0,
             is_file: true,
             range: segment.range,
         })
@@ -124,6 +125,7 @@ struct Shown {
     inode: u64,
     name: Vec<u8>,
     present_bytes: u64,
+    locked_bytes: u64,
     is_file: bool,
 }
 
@@ -161,6 +163,7 @@ impl Shown {
             inode,
             name,
             present_bytes: mapping.present_bytes,
+            locked_bytes: mapping.locked_bytes,
             is_file,
         }
     }
@@ -237,7 +240,7 @@ fn put_sizes(text: &mut Vec<u8>, size: Option<u64>, of: &Shown) {
         ("Private_Hugetlb", 0),
         ("Swap", 0),
         ("SwapPss", 0),
-        ("Locked", 0),
+        ("Locked", of.locked_bytes),
     ]);
     for (name, bytes) in rows {
         let name = format!("{name}:");
@@ -268,7 +271,9 @@ pub(super) fn smaps_rollup(of: &Subject<'_>) -> Content {
     let head = format!("{start:08x}-{end:08x} ---p 00000000 00:00 0 ");
     text.extend(format!("{head:<73}[rollup]\n").bytes());
     let sum = |kind: fn(&Shown) -> bool| {
-        all.iter().filter(|shown| kind(shown)).map(|shown| shown.present_bytes).sum()
+        all.iter().filter(|shown| kind(shown)).fold((0, 0), |(present, locked), shown| {
+            (present + shown.present_bytes, locked + shown.locked_bytes)
+        })
     };
     // Each kind as one area, and then line by line.
     let kinds = [
@@ -277,7 +282,7 @@ pub(super) fn smaps_rollup(of: &Subject<'_>) -> Content {
         ('p', false, sum(|shown| shown.shared == 'p' && !shown.is_file)),
     ];
     let mut columns: Vec<(String, u64)> = Vec::new();
-    for (shared, is_file, present_bytes) in kinds {
+    for (shared, is_file, (present_bytes, locked_bytes)) in kinds {
         let kind = Shown {
             range: 0..0,
             rights: String::new(),
@@ -287,6 +292,7 @@ pub(super) fn smaps_rollup(of: &Subject<'_>) -> Content {
             inode: 0,
             name: Vec::new(),
             present_bytes,
+            locked_bytes,
             is_file,
         };
         let mut lines = Vec::new();
