@@ -202,6 +202,16 @@ mod tests {
     }
 
     #[test]
+    fn every_defect_can_still_be_planted() {
+        let here = Workspace::here();
+        for defect in select(&here, &[]).expect("the folder can be read") {
+            let mut apply = git(here.root(), &["apply", "--check"]);
+            let planted = output_of(apply.arg(&defect.patch));
+            assert!(planted.is_ok(), "{}: {planted:?}", defect.name);
+        }
+    }
+
+    #[test]
     fn only_the_named_test_failing_as_it_should_is_a_catch() {
         let defect = defect();
         let caught = defect.verdict("test a::b ... FAILED\nleft: r9 is 0\n").expect("caught");
