@@ -105,6 +105,8 @@ calls! {
     CALL_SEG_ROOT_GET = 0x2d, "seg_root_get";
     /// `(sid, buffer)`: sets the root object from a `SegRoot`.
     CALL_SEG_ROOT_SET = 0x2e, "seg_root_set";
+    /// `(sid, offset, bytes)`: storage for a range, so that writing to it needs no more.
+    CALL_SEG_RESERVE = 0x2f, "seg_reserve";
 }
 
 /// Ports of the kernel's one `OUT` (design section 5): the port says why it left.

@@ -89,6 +89,7 @@ extern "C" {
 #define SJ_CALL_SEG_SYNC 0x534a002cu
 #define SJ_CALL_SEG_ROOT_GET 0x534a002du
 #define SJ_CALL_SEG_ROOT_SET 0x534a002eu
+#define SJ_CALL_SEG_RESERVE 0x534a002fu
 
 /* ---- types and constants: abi/src/objects.rs ---- */
 
@@ -334,6 +335,11 @@ SJ_API int seg_stat(segid_t sid, struct seg_stat *stat);
 /* seg_grow: grows the segment in place to `bytes`. Returns 0. Fails with ENOENT; EINVAL, it is larger;
  * EFBIG, its reserve is smaller; EACCES. */
 SJ_API int seg_grow(segid_t sid, uint64_t bytes);
+
+/* seg_reserve: has storage set aside for `bytes` bytes at `offset`, so that a full disk is an error
+ * here and not SIGBUS when they are touched. Returns 0. Fails with ENOENT; EINVAL, no bytes or not
+ * all of the segment's; ENOSPC; EACCES, not yours to write; store errors. */
+SJ_API int seg_reserve(segid_t sid, uint64_t offset, uint64_t bytes);
 
 /* seg_sync: returns 0 when all that was written before is on stable storage. Fails with ENOENT;
  * EACCES. */
@@ -730,6 +736,11 @@ static inline int seg_stat(segid_t sid, struct seg_stat *stat)
 static inline int seg_grow(segid_t sid, uint64_t bytes)
 {
     return (int)sj_result(sj_call(SJ_CALL_SEG_GROW, sid, bytes, 0, 0, 0, 0));
+}
+
+static inline int seg_reserve(segid_t sid, uint64_t offset, uint64_t bytes)
+{
+    return (int)sj_result(sj_call(SJ_CALL_SEG_RESERVE, sid, offset, bytes, 0, 0, 0));
 }
 
 static inline int seg_sync(segid_t sid)

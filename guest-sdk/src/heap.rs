@@ -31,9 +31,33 @@ pub use abi::heap::check::{Damage, Leak, Leaks, Report};
 
 use memory::Memory;
 
-/// Makes the segment larger: at least the first number of bytes, better the second; says how
-/// large it is now, or `None` if it cannot.
-pub type Grow<'a> = dyn FnMut(u64, u64) -> Option<u64> + 'a;
+/// How a heap gets more of its segment. A closure that does the first is one whose bytes need no
+/// storage.
+pub trait Growth {
+    /// Makes the segment larger: at least the first number of bytes, better the second; says how
+    /// large it is now, or `None` if it cannot.
+    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64>;
+
+    /// Sees to it that the bytes between two offsets can be written, `None` if they cannot: a
+    /// segment's pages have storage only when they are touched, and then there may be none.
+    fn reserve(&mut self, from: u64, to: u64) -> Option<()>;
+}
+
+impl<F: FnMut(u64, u64) -> Option<u64>> Growth for F {
+    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
+        self(needed, wanted)
+    }
+
+    fn reserve(&mut self, _from: u64, _to: u64) -> Option<()> {
+        Some(())
+    }
+}
+
+/// [`Growth`] as calls take it.
+pub type Grow<'a> = dyn Growth + 'a;
+
+/// How much of a segment a new heap has: its growth reserves the rest step by step.
+pub const FIRST_BYTES: u64 = 2 << 20;
 
 /// What bases of heaps are multiples of, as segments' are.
 pub const BASE_ALIGN: usize = 2 << 20;
@@ -280,7 +304,14 @@ impl RawHeap {
         let mut memory = unsafe { Memory::new(self.base) };
         let offset = memory.offset(block);
         let (page, _) = home_of(&mut memory, offset);
-        size_of_block(memory.desc(page))
+        let desc = memory.desc(page);
+        match desc.kind() {
+            // The rest of its last area is not reserved.
+            Some(Kind::Huge) => {
+                (desc.bytes.next_multiple_of(PAGE_BYTES) as usize).min(size_of_block(desc))
+            }
+            _ => size_of_block(desc),
+        }
     }
 
     /// Whether `address` is that of an allocated block, as far as that can be told without looking

@@ -98,8 +98,9 @@ pub fn c_with(name: &str, link: Link) -> PathBuf {
 }
 
 /// C programs that are linked with `libspacejmp.a`, and where they are in the workspace.
-const LINKED: [(&str, &str); 4] = [
+const LINKED: [(&str, &str); 5] = [
     ("figure4", "examples/figure4/figure4.c"),
+    ("full_disk", "tests/guests/c-linked/full_disk.c"),
     ("heap_calls", "tests/guests/c-linked/heap_calls.c"),
     ("shelf", "tests/guests/c-linked/shelf.c"),
     (SHELF_IN_CXX, "tests/guests/c-linked/shelf.c"),

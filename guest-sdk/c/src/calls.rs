@@ -6,11 +6,11 @@ use abi::Errno;
 use abi::call::{
     CALL_HYPER_NULL, CALL_NULL, CALL_SEG_ALLOC, CALL_SEG_ATTACH, CALL_SEG_ATTACH_LOCAL,
     CALL_SEG_CLONE, CALL_SEG_CTL, CALL_SEG_DELETE, CALL_SEG_DETACH, CALL_SEG_DETACH_LOCAL,
-    CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_ROOT_GET, CALL_SEG_ROOT_SET,
-    CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ATTACH, CALL_VAS_CLONE, CALL_VAS_CREATE, CALL_VAS_CTL,
-    CALL_VAS_CURRENT, CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST,
-    CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT,
-    CALL_VAS_TRY_SWITCH,
+    CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_RESERVE, CALL_SEG_ROOT_GET,
+    CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ATTACH, CALL_VAS_CLONE,
+    CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT, CALL_VAS_DELETE, CALL_VAS_DETACH,
+    CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH,
+    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_TRY_SWITCH,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
 use sdk::CallPage;
@@ -99,6 +99,8 @@ calls! {
     status seg_stat(sid: u64, stat: *mut SegStat) -> c_int
         = CALL_SEG_STAT [] [sid, stat as u64, bytes::<SegStat>(1)];
     status seg_grow(sid: u64, size: u64) -> c_int = CALL_SEG_GROW [] [sid, size];
+    status seg_reserve(sid: u64, offset: u64, size: u64) -> c_int
+        = CALL_SEG_RESERVE [] [sid, offset, size];
     status seg_sync(sid: u64) -> c_int = CALL_SEG_SYNC [] [sid];
     status seg_root_get(sid: u64, root: *mut SegRoot) -> c_int
         = CALL_SEG_ROOT_GET [] [sid, root as u64];

@@ -7,7 +7,7 @@ use std::ptr::{self, NonNull};
 
 use abi::Errno;
 use abi::heap::MIN_BYTES;
-use sdk::heap::{HeapError, RawHeap};
+use sdk::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use sdk::sys::{self, SegId};
 
 use crate::errors::{get, pointer, set, set_raw, status};
@@ -17,10 +17,25 @@ use crate::here::{self, Heap};
 const ALIGN: usize = 16;
 const MAX_ALIGN: usize = 2 << 20;
 
-/// Grows the segment of a heap.
-pub(crate) fn grow(sid: SegId) -> impl FnMut(u64, u64) -> Option<u64> {
-    move |needed, wanted| {
-        let stat = sys::seg_stat(sid).ok()?;
+/// Grows the segment of a heap, and knows why it did not.
+pub(crate) struct Grower {
+    sid: SegId,
+    error: Errno,
+}
+
+impl Grower {
+    pub(crate) fn of(sid: SegId) -> Grower {
+        Grower { sid, error: Errno::ENOMEM }
+    }
+
+    fn done<T>(&mut self, result: Result<T, Errno>) -> Option<T> {
+        result.map_err(|error| self.error = error).ok()
+    }
+}
+
+impl Growth for Grower {
+    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
+        let stat = self.done(sys::seg_stat(self.sid))?;
         if stat.size_bytes >= needed {
             return Some(stat.size_bytes);
         }
@@ -28,16 +43,25 @@ pub(crate) fn grow(sid: SegId) -> impl FnMut(u64, u64) -> Option<u64> {
         if size < needed {
             return None;
         }
-        sys::seg_grow(sid, size).ok()?;
+        self.done(sys::seg_grow(self.sid, size))?;
         Some(size)
+    }
+
+    fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
+        match sys::seg_reserve(self.sid, from, to.saturating_sub(from)) {
+            // An older VMM does not have the call.
+            Err(Errno::ENOSYS) => Some(()),
+            reserved => self.done(reserved),
+        }
     }
 }
 
 fn allocate(heap: Heap, size: usize, align: usize) -> Result<*mut c_void, Errno> {
     let layout = Layout::from_size_align(size, align).map_err(|_| Errno::ENOMEM)?;
+    let mut grower = Grower::of(heap.sid);
     // SAFETY: the thread is inside, and the C programmer sees to it that nobody else is.
-    let block = unsafe { heap.raw.alloc(layout, &mut grow(heap.sid)) };
-    block.map(|block| block.as_ptr().cast()).ok_or(Errno::ENOMEM)
+    let block = unsafe { heap.raw.alloc(layout, &mut grower) };
+    block.map(|block| block.as_ptr().cast()).ok_or(grower.error)
 }
 
 #[unsafe(no_mangle)]
@@ -74,9 +98,10 @@ unsafe extern "C" fn vas_realloc(block: *mut c_void, size: usize) -> *mut c_void
     let Some(old) = NonNull::new(block.cast()) else { return vas_malloc(size) };
     pointer(here::writable_heap().and_then(|heap| {
         must_be_block("vas_realloc", heap, old);
+        let mut grower = Grower::of(heap.sid);
         // SAFETY: the thread is inside, alone; it is a block.
-        let moved = unsafe { heap.raw.realloc(old, ALIGN, size, &mut grow(heap.sid)) };
-        moved.map(|moved| moved.as_ptr().cast()).ok_or(Errno::ENOMEM)
+        let moved = unsafe { heap.raw.realloc(old, ALIGN, size, &mut grower) };
+        moved.map(|moved| moved.as_ptr().cast()).ok_or(grower.error)
     }))
 }
 
@@ -144,7 +169,9 @@ fn init(sid: u64) -> Result<(), Errno> {
         Err(HeapError::NotAHeap { .. } | HeapError::TooSmall { .. }) => {}
         _ => return Err(Errno::EEXIST),
     }
-    let size = grow(sid)(MIN_BYTES, MIN_BYTES).ok_or(Errno::ENOMEM)?;
+    let mut grower = Grower::of(sid);
+    let size = grower.grow(MIN_BYTES, MIN_BYTES).ok_or(grower.error)?.min(FIRST_BYTES);
+    grower.reserve(0, size).ok_or(grower.error)?;
     // SAFETY: as above, writable, and nobody uses what is in it: `spacejmp.h` says that it is lost.
     unsafe { RawHeap::create(base, size) }.map_err(|_| Errno::ENOMEM)?;
     here::found_anew();

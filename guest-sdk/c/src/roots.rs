@@ -31,7 +31,8 @@ unsafe fn set(address: u64, of: *const Type) -> Result<(), Errno> {
     // SAFETY: the caller's promise.
     let text = unsafe { text_of(of) }?;
     // SAFETY: the thread is inside, and the C programmer sees to it that nobody else is.
-    unsafe { heap.raw.set_text(&text, &mut crate::heap::grow(heap.sid)) }.ok_or(Errno::ENOMEM)?;
+    unsafe { heap.raw.set_text(&text, &mut crate::heap::Grower::of(heap.sid)) }
+        .ok_or(Errno::ENOMEM)?;
     // Last of all: who finds a root finds it complete.
     let root = SegRoot { address, fingerprint: Fingerprint::of(&text).0 };
     // SAFETY: `spacejmp.h` asks for the address of an object that the type describes.

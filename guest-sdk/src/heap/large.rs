@@ -2,7 +2,7 @@
 //!
 //! A huge block begins at page 1 of an area, behind its table, and has all of the areas it
 //! reaches into. What it does not need of the last one are addresses, not memory: nobody touches
-//! them.
+//! them, and they are not reserved. An area that it leaves so behind says it (`runs::ensure_stored`).
 
 use abi::heap::layout::PAGE_BYTES;
 use abi::heap::{AREA_BYTES, AREA_PAGES, Kind, PageDesc, RUN_BINS};
@@ -56,9 +56,10 @@ pub(super) fn allocate(
 
 /// Frees the large or huge block that begins at `page`.
 pub(super) fn free(memory: &mut Memory, page: u32) {
-    let PageDesc { pages, .. } = *memory.desc(page);
+    let PageDesc { pages, bytes, .. } = *memory.desc(page);
     if memory.desc(page).kind() == Some(Kind::Huge) {
-        release_areas(memory, page / AREA_PAGES, areas_of(pages));
+        let (first, areas) = (page / AREA_PAGES, areas_of(pages));
+        release_areas(memory, first, areas, storage_end(first, areas, bytes));
         let header = memory.header();
         header.huge = header.huge.saturating_sub(1);
     } else {
@@ -75,7 +76,7 @@ pub(super) fn resize(
 ) -> Option<()> {
     let desc = *memory.desc(page);
     if desc.kind() == Some(Kind::Huge) {
-        return resize_huge(memory, page, desc.pages, bytes, grow);
+        return resize_huge(memory, page, desc, bytes, grow);
     }
     let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
     if pages < desc.pages {
@@ -94,6 +95,7 @@ pub(super) fn resize(
                 runs::extend(memory, wanted, grow)?;
             }
         }
+        runs::ensure_stored(memory, page, grow)?;
         runs::take_at(memory, end, more)?;
         memory.desc(page).pages = pages;
         mark_bodies(memory, page, pages);
@@ -105,25 +107,30 @@ pub(super) fn resize(
 fn resize_huge(
     memory: &mut Memory,
     page: u32,
-    pages: u32,
+    desc: PageDesc,
     bytes: u64,
     grow: &mut Grow<'_>,
 ) -> Option<()> {
-    let (first, has, wanted) = (page / AREA_PAGES, areas_of(pages), areas_for(bytes)?);
+    let (first, has, wanted) = (page / AREA_PAGES, areas_of(desc.pages), areas_for(bytes)?);
+    let stored = storage_end(first, has, desc.bytes);
     if wanted < has {
         memory.desc(page).pages = wanted * AREA_PAGES - 1;
-        release_areas(memory, first + wanted, has - wanted);
+        release_areas(memory, first + wanted, has - wanted, stored);
     } else if wanted > has {
         if (first + has) * AREA_PAGES == memory.pages() {
-            runs::extend(memory, (first + wanted).checked_mul(AREA_PAGES)?, grow)?;
+            let end = (first + wanted).checked_mul(AREA_PAGES)?;
+            runs::extend_areas(memory, end, storage_end(first, wanted, bytes), grow)?;
         }
         if free_areas_at(memory, first + has, wanted - has) < wanted - has {
             return None;
         }
+        grow.reserve(stored, storage_end(first, wanted, bytes))?;
         for area in first + has..first + wanted {
             runs::remove(memory, area * AREA_PAGES + 1);
         }
         memory.desc(page).pages = wanted * AREA_PAGES - 1;
+    } else if storage_end(first, has, bytes) > stored {
+        grow.reserve(stored, storage_end(first, has, bytes))?;
     }
     memory.desc(page).bytes = bytes;
     Some(())
@@ -135,10 +142,12 @@ fn allocate_huge(memory: &mut Memory, bytes: u64, grow: &mut Grow<'_>) -> Option
         Some(first) => first,
         None => {
             let start = end_of_use(memory);
-            runs::extend(memory, start.checked_add(areas)?.checked_mul(AREA_PAGES)?, grow)?;
+            let end = start.checked_add(areas)?.checked_mul(AREA_PAGES)?;
+            runs::extend_areas(memory, end, storage_end(start, areas, bytes), grow)?;
             find_areas(memory, areas)?
         }
     };
+    grow.reserve(area_start(first), storage_end(first, areas, bytes))?;
     for area in first..first + areas {
         runs::remove(memory, area * AREA_PAGES + 1);
     }
@@ -202,10 +211,12 @@ fn free_areas_at(memory: &mut Memory, area: u32, limit: u32) -> u32 {
         .count() as u32
 }
 
-/// Makes areas free of which nothing but the content of a huge block is left.
-fn release_areas(memory: &mut Memory, first: u32, areas: u32) {
+/// Makes areas free of which nothing but the content of a huge block is left, with storage up to
+/// the offset `stored`.
+fn release_areas(memory: &mut Memory, first: u32, areas: u32, stored: u64) {
     for area in first..first + areas {
-        let table = PageDesc { kind: Kind::Table as u8, ..PageDesc::default() };
+        let bytes = if stored < area_start(area + 1) { stored.max(area_start(area)) } else { 0 };
+        let table = PageDesc { kind: Kind::Table as u8, bytes, ..PageDesc::default() };
         *memory.desc(area * AREA_PAGES) = table;
         runs::insert(memory, area * AREA_PAGES + 1, MAX_RUN);
     }
@@ -214,6 +225,18 @@ fn release_areas(memory: &mut Memory, first: u32, areas: u32) {
 fn describe(memory: &mut Memory, kind: Kind, page: u32, pages: u32, bytes: u64) {
     *memory.desc(page) = PageDesc { kind: kind as u8, pages, bytes, ..PageDesc::default() };
     mark_bodies(memory, page, pages);
+}
+
+fn area_start(area: u32) -> u64 {
+    u64::from(area) * AREA_BYTES
+}
+
+/// Up to where a huge block of `bytes` bytes in so many areas from `first` on is reserved: its last
+/// page, and the place of a table in the last area.
+fn storage_end(first: u32, areas: u32, bytes: u64) -> u64 {
+    let end = area_start(first).saturating_add(PAGE_BYTES).saturating_add(bytes);
+    let table_end = area_start(first + areas.saturating_sub(1)) + PAGE_BYTES;
+    end.checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX).max(table_end)
 }
 
 fn areas_of(pages: u32) -> u32 {

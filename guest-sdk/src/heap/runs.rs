@@ -25,11 +25,25 @@ pub(super) fn take(memory: &mut Memory, pages: u32, grow: &mut Grow<'_>) -> Opti
             find(memory, pages)?
         }
     };
+    ensure_stored(memory, page, grow)?;
     let length = remove(memory, page);
     if length > pages {
         insert(memory, page + pages, length - pages);
     }
     Some(page)
+}
+
+/// Has all of the area of `page` reserved, if a huge block has left it without. Where an area's
+/// storage ends is in the descriptor of its table: 0 for an area that has all of it.
+pub(super) fn ensure_stored(memory: &mut Memory, page: u32, grow: &mut Grow<'_>) -> Option<()> {
+    let table = page / AREA_PAGES * AREA_PAGES;
+    let from = memory.desc(table).bytes;
+    if from != 0 {
+        let end = memory.pages().min(table.saturating_add(AREA_PAGES));
+        grow.reserve(from, u64::from(end) * PAGE_BYTES)?;
+        memory.desc(table).bytes = 0;
+    }
+    Some(())
 }
 
 /// Frees `pages` pages from `page` on, all of one area.
@@ -140,14 +154,43 @@ pub(super) fn extend(memory: &mut Memory, end: u32, grow: &mut Grow<'_>) -> Opti
     let step = (old / 8).clamp(STEP_PAGES, AREA_PAGES);
     let wanted = end.max(old + step).next_multiple_of(STEP_PAGES).min(MAX_PAGES);
     let bytes = |pages: u32| u64::from(pages) * PAGE_BYTES;
-    let size = grow(bytes(end), bytes(wanted))?;
+    let size = grow.grow(bytes(end), bytes(wanted))?;
     if size < bytes(end) {
         return None;
     }
     // The segment may have grown by more than we asked for: the rest is for another time.
-    let new = u32::try_from(size / PAGE_BYTES).unwrap_or(u32::MAX).min(wanted);
+    let mut new = u32::try_from(size / PAGE_BYTES).unwrap_or(u32::MAX).min(wanted);
+    if grow.reserve(bytes(old), bytes(new)).is_none() {
+        // What is needed may fit where a step does not.
+        new = end;
+        grow.reserve(bytes(old), bytes(new))?;
+    }
     memory.header().end = bytes(new);
     adopt(memory, old, new);
+    Some(())
+}
+
+/// Grows the heap to `end` pages, whole areas, of which the bytes up to `used` are reserved: those
+/// of a huge block. It reaches into the last area, so the table there is among them.
+pub(super) fn extend_areas(
+    memory: &mut Memory,
+    end: u32,
+    used: u64,
+    grow: &mut Grow<'_>,
+) -> Option<()> {
+    let bytes = |pages: u32| u64::from(pages) * PAGE_BYTES;
+    let old = memory.pages();
+    if bytes(end) > MAX_BYTES || grow.grow(bytes(end), bytes(end))? < bytes(end) {
+        return None;
+    }
+    if bytes(old) < used {
+        grow.reserve(bytes(old), used)?;
+    }
+    memory.header().end = bytes(end);
+    adopt(memory, old, end);
+    if used < bytes(end) {
+        memory.desc(end - AREA_PAGES).bytes = used;
+    }
     Some(())
 }
 

@@ -11,7 +11,7 @@ use abi::heap::layout::desc_offset;
 use abi::heap::{AREA_BYTES, AREA_PAGES, CLASSES, MIN_BYTES, PAGE_BYTES};
 use proptest::prelude::*;
 
-use super::{HeapError, RawHeap};
+use super::{Growth, HeapError, RawHeap};
 use model::{Model, Step};
 use region::Region;
 
@@ -105,6 +105,53 @@ fn a_heap_grows_to_the_reserve_and_then_says_no() {
     // All but the table page.
     assert_eq!(blocks, (4 * MIB - PAGE_BYTES as usize) / 4096);
     assert_eq!(region.stats(heap).end, 4 * MIB as u64);
+}
+
+/// Nothing here is touched that is not reserved: `Region` would not have it.
+#[test]
+fn a_heap_on_a_full_disk_says_no_and_goes_on_with_what_it_has() {
+    let region = Region::on_disk(MIN_BYTES, 1 << 30, 6 * MIB as u64);
+    let heap = region.heap();
+    let mut blocks = Vec::new();
+    while let Some(block) = region.alloc(heap, layout(MIB)) {
+        region.fill(block, MIB, 7);
+        blocks.push(block);
+    }
+    // The table's page is missing of the sixth.
+    assert_eq!(blocks.len(), 5);
+    assert!(region.stats(heap).end <= 6 * MIB as u64);
+    assert_eq!(region.realloc(heap, blocks[4], 16, 3 * MIB), None);
+    region.free(heap, blocks.pop().unwrap());
+    let again = region.alloc(heap, layout(MIB)).unwrap();
+    region.fill(again, MIB, 8);
+    // What is left is less than a step, and enough for a small block.
+    let small = region.alloc(heap, layout(100)).unwrap();
+    region.fill(small, 100, 9);
+}
+
+#[test]
+fn a_huge_block_reserves_what_it_has_and_its_areas_are_whole_for_the_next() {
+    let region = Region::on_disk(MIN_BYTES, 10 * AREA_BYTES, 141 * MIB as u64);
+    let heap = region.heap();
+    let huge = region.alloc(heap, layout(100 * MIB)).unwrap();
+    region.fill(huge, 100 * MIB, 1);
+    // The page of tables, and not the rest of the last area.
+    let stored = region.stored_bytes();
+    assert!(stored <= 101 * MIB as u64, "{stored}");
+    assert_eq!(region.realloc(heap, huge, 16, 110 * MIB), Some(huge));
+    region.fill(huge, 110 * MIB, 2);
+    assert!((9 * MIB as u64..11 * MIB as u64).contains(&(region.stored_bytes() - stored)));
+    assert_eq!(region.realloc(heap, huge, 16, 160 * MIB), None);
+    assert_eq!(region.realloc(heap, huge, 16, 70 * MIB), Some(huge));
+    region.free(heap, huge);
+    // Blocks of a few pages have all of the areas, as far as the disk reaches.
+    let mut mebibytes = 0;
+    while let Some(block) = region.alloc(heap, layout(MIB)) {
+        region.fill(block, MIB, 3);
+        mebibytes += 1;
+    }
+    assert!(region.stored_bytes() <= 141 * MIB as u64);
+    assert!(mebibytes >= 126, "{mebibytes}");
 }
 
 #[test]
@@ -271,6 +318,7 @@ fn the_format_is_the_one_on_record() {
 #[test]
 fn opening_names_what_is_wrong() {
     let region = Region::new(2 * MIB as u64, 2 * MIB as u64);
+    region.grow().reserve(0, MIN_BYTES).expect("there is a disk");
     let size = 2 * MIB as u64;
     let open = |size| {
         // SAFETY: the region is ours, and large enough.

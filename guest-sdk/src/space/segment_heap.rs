@@ -4,8 +4,10 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use abi::Errno;
+
 use crate::alloc::SpaceHeap;
-use crate::heap::{HeapError, RawHeap};
+use crate::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use crate::objects::segment::Segment;
 use crate::place;
 
@@ -56,24 +58,9 @@ impl SegmentHeap {
         unsafe { self.check() }
     }
 
-    /// Grows the segment.
-    fn grow(&self) -> impl FnMut(u64, u64) -> Option<u64> {
-        |needed, wanted| {
-            // The calls below allocate in the process, whatever scope the thread is in: the heap is
-            // in the middle of something.
-            let _working = place::without_heap();
-            // Somebody else may have grown it, or a person with `seg grow`.
-            let size = self.segment.stat().ok()?.size;
-            if size >= needed {
-                return Some(size);
-            }
-            let size = wanted.min(self.reserve);
-            if size < needed {
-                return None;
-            }
-            self.segment.grow(size).ok()?;
-            Some(size)
-        }
+    /// What the heap grows by.
+    fn grow(&self) -> SegmentGrowth<'_> {
+        SegmentGrowth(self)
     }
 
     /// Makes an empty heap, whatever was there, that remembers `text`.
@@ -83,7 +70,9 @@ impl SegmentHeap {
     /// what is in it.
     pub(crate) unsafe fn format(&self, size: u64, text: &str) -> Option<()> {
         let mut grow = self.grow();
-        let size = size.max(grow(abi::heap::MIN_BYTES, abi::heap::MIN_BYTES)?);
+        let size = size.max(grow.grow(abi::heap::MIN_BYTES, abi::heap::MIN_BYTES)?);
+        let size = size.min(FIRST_BYTES);
+        grow.reserve(0, size)?;
         // SAFETY: the caller's promise, and segments begin at multiples of 2 MiB.
         let heap = unsafe { RawHeap::create(self.address(), size) }.ok()?;
         self.is_known.store(true, Ordering::Relaxed);
@@ -115,6 +104,37 @@ impl SegmentHeap {
             // SAFETY: the caller's promise.
             unsafe { heap.text() }
         })
+    }
+}
+
+struct SegmentGrowth<'a>(&'a SegmentHeap);
+
+impl Growth for SegmentGrowth<'_> {
+    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
+        // The calls below allocate in the process, whatever scope the thread is in: the heap is
+        // in the middle of something.
+        let _working = place::without_heap();
+        let SegmentHeap { segment, reserve, .. } = self.0;
+        // Somebody else may have grown it, or a person with `seg grow`.
+        let size = segment.stat().ok()?.size;
+        if size >= needed {
+            return Some(size);
+        }
+        let size = wanted.min(*reserve);
+        if size < needed {
+            return None;
+        }
+        segment.grow(size).ok()?;
+        Some(size)
+    }
+
+    fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
+        let _working = place::without_heap();
+        match crate::sys::seg_reserve(self.0.segment.id(), from, to.saturating_sub(from)) {
+            // An older VMM does not have the call.
+            Ok(()) | Err(Errno::ENOSYS) => Some(()),
+            Err(_) => None,
+        }
     }
 }
 

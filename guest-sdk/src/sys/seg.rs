@@ -4,7 +4,8 @@ use abi::Errno;
 use abi::call::{
     CALL_SEG_ALLOC, CALL_SEG_ATTACH, CALL_SEG_ATTACH_LOCAL, CALL_SEG_CLONE, CALL_SEG_CTL,
     CALL_SEG_DELETE, CALL_SEG_DETACH, CALL_SEG_DETACH_LOCAL, CALL_SEG_FIND, CALL_SEG_GROW,
-    CALL_SEG_LIST, CALL_SEG_ROOT_GET, CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC,
+    CALL_SEG_LIST, CALL_SEG_RESERVE, CALL_SEG_ROOT_GET, CALL_SEG_ROOT_SET, CALL_SEG_STAT,
+    CALL_SEG_SYNC,
 };
 use abi::objects::{Right, SegId, SegParams, SegRoot, SegStat, VasId, seg_ctl as seg_command};
 
@@ -231,6 +232,20 @@ pub fn seg_stat(sid: SegId) -> Result<SegStat, Errno> {
 pub fn seg_grow(sid: SegId, bytes: u64) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses; what it maps lay unmapped.
     unsafe { call(CALL_SEG_GROW, [sid.raw(), bytes]) }.map(|_| ())
+}
+
+/// Has storage set aside for `bytes` bytes at `offset` of the segment, so that a full disk is an
+/// error here and not a bus error when they are touched. What is there stays as it is.
+///
+/// # Errors
+/// - `ENOENT`: no segment has the id `sid`.
+/// - `EINVAL`: `bytes` is 0, or the range is not all of the segment's.
+/// - `ENOSPC`: there is not so much; some may have been set aside.
+/// - `EACCES`: the segment may not be written to.
+/// - store errors ([`super`]).
+pub fn seg_reserve(sid: SegId, offset: u64, bytes: u64) -> Result<(), Errno> {
+    // SAFETY: the call takes no addresses, and changes no content.
+    unsafe { call(CALL_SEG_RESERVE, [sid.raw(), offset, bytes]) }.map(|_| ())
 }
 
 /// Returns when everything written to the segment before is on stable storage. A volatile

@@ -115,6 +115,7 @@ static void rest(void)
     good("root", seg_root_set(sid, &root) == 0 && seg_root_get(sid, &got) == 0 &&
                      got.address == root.address && got.fingerprint[1] == 2);
     good("seg_grow", seg_grow(sid, 4 << 20) == 0 && seg_sync(sid) == 0);
+    good("seg_reserve", seg_reserve(sid, 1 << 20, 1 << 20) == 0);
     good("seg_ctl", seg_ctl(sid, SEG_CTL_SET_LOCKABLE, 0) == 0);
     good("vas_ctl", vas_ctl(VAS_CTL_SET_MODE, vid, 0640) == 0);
     struct vas_stat vas;

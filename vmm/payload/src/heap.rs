@@ -55,7 +55,7 @@ impl Source for Ours {
     #[inline]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
         // SAFETY: this thread is inside, and the only one.
-        let block = unsafe { self.0.alloc(layout, &mut |_, _| None) };
+        let block = unsafe { self.0.alloc(layout, &mut |_: u64, _: u64| None) };
         block.map_or(std::ptr::null_mut(), NonNull::as_ptr)
     }
 

@@ -82,6 +82,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_SEG_SYNC => seg::sync(ctx, a),
         number::CALL_SEG_ROOT_GET => seg::root_get(ctx, a),
         number::CALL_SEG_ROOT_SET => seg::root_set(ctx, a),
+        number::CALL_SEG_RESERVE => seg::reserve(ctx, a),
         _ => return None,
     })
 }

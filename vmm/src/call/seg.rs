@@ -189,6 +189,17 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     Ok(0)
 }
 
+/// `seg_reserve(sid, offset, bytes)`.
+///
+/// # Errors
+/// `EINVAL` for no bytes, and for a range that is not all of the segment's; `ENOSPC`, `EACCES`,
+/// `ENOENT`.
+pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [sid, offset, bytes, ..] = *a;
+    ctx.process.vases.granted()?.reserve_segment(args::sid(sid)?, offset, bytes)?;
+    Ok(0)
+}
+
 /// `seg_sync(sid)`.
 ///
 /// # Errors

@@ -260,6 +260,12 @@ impl Granted {
         )
     }
 
+    /// [`Store::reserve_segment`].
+    pub fn reserve_segment(&self, sid: SegId, offset: u64, bytes: u64) -> Result<(), VasError> {
+        self.check_segment(sid, Right::Write)?;
+        Ok(self.store.reserve_segment(sid, offset, bytes)?)
+    }
+
     /// [`Store::sync`].
     pub fn sync(&self, sid: SegId) -> Result<(), VasError> {
         self.check_segment(sid, Right::Write)?;

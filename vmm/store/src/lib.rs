@@ -52,6 +52,7 @@ mod open;
 mod patience;
 mod private;
 mod record;
+mod reserve;
 mod segment;
 mod segments;
 #[cfg(test)]

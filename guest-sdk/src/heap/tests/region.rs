@@ -1,24 +1,37 @@
-//! Memory that stands in for a segment.
+//! Memory that stands in for a segment on a disk: what is not reserved cannot be touched.
 
 use std::alloc::Layout;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use crate::heap::{BASE_ALIGN, HeapStats, RawHeap, Report};
+use abi::heap::PAGE_BYTES;
+
+use crate::heap::{BASE_ALIGN, Growth, HeapStats, RawHeap, Report};
 
 /// A private mapping with a size that grows up to a reserve, full of zeros.
 pub(super) struct Region {
     base: NonNull<u8>,
     size: Cell<u64>,
     reserve: u64,
+    /// Pages that are reserved, and how many there may be.
+    stored: RefCell<BTreeSet<u64>>,
+    disk_pages: usize,
     mapping: *mut libc::c_void,
     bytes: usize,
 }
 
 impl Region {
     pub(super) fn new(size: u64, reserve: u64) -> Region {
+        Region::on_disk(size, reserve, u64::MAX)
+    }
+
+    /// On a disk with room for so many bytes.
+    pub(super) fn on_disk(size: u64, reserve: u64, disk: u64) -> Region {
         let bytes = reserve as usize + BASE_ALIGN;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let readable = libc::PROT_READ | libc::PROT_WRITE;
+        // Miri knows no other protection, nor how to change it.
+        let protection = if cfg!(miri) { readable } else { libc::PROT_NONE };
         // Not from the allocator: it would write zeros to all of it first. Miri knows no
         // further flag, and reserves nothing for a mapping anyway.
         let lazily = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
@@ -29,7 +42,8 @@ impl Region {
         let start: *mut u8 = mapping.cast();
         let base = start.map_addr(|address| address.next_multiple_of(BASE_ALIGN));
         let base = NonNull::new(base).expect("not at zero");
-        Region { base, size: Cell::new(size), reserve, mapping, bytes }
+        let (stored, disk_pages) = (RefCell::default(), (disk / PAGE_BYTES) as usize);
+        Region { base, size: Cell::new(size), reserve, stored, disk_pages, mapping, bytes }
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {
@@ -38,6 +52,7 @@ impl Region {
 
     /// A new heap in it.
     pub(super) fn heap(&self) -> RawHeap {
+        self.grow().reserve(0, self.size.get()).expect("a disk for the beginning");
         // SAFETY: the region is ours and as large as said; so for all below.
         unsafe { RawHeap::create(self.base, self.size.get()) }.unwrap()
     }
@@ -74,15 +89,13 @@ impl Region {
         unsafe { place.write_bytes(value, bytes) };
     }
 
-    pub(super) fn grow(&self) -> impl FnMut(u64, u64) -> Option<u64> {
-        |needed, wanted| {
-            assert!(needed <= wanted);
-            if needed > self.reserve {
-                return None;
-            }
-            self.size.set(self.size.get().max(wanted.min(self.reserve)));
-            Some(self.size.get())
-        }
+    pub(super) fn grow(&self) -> RegionGrowth<'_> {
+        RegionGrowth(self)
+    }
+
+    /// Bytes that are reserved.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stored.borrow().len() as u64 * PAGE_BYTES
     }
 
     pub(super) fn alloc(&self, heap: RawHeap, layout: Layout) -> Option<NonNull<u8>> {
@@ -144,5 +157,40 @@ impl Drop for Region {
         // SAFETY: the mapping is ours, and tests keep no block for longer.
         let unmapped = unsafe { libc::munmap(self.mapping, self.bytes) };
         assert_eq!(unmapped, 0);
+    }
+}
+
+/// What a heap in a region grows by.
+pub(super) struct RegionGrowth<'a>(&'a Region);
+
+impl Growth for RegionGrowth<'_> {
+    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
+        assert!(needed <= wanted);
+        let region = self.0;
+        if needed > region.reserve {
+            return None;
+        }
+        region.size.set(region.size.get().max(wanted.min(region.reserve)));
+        Some(region.size.get())
+    }
+
+    fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
+        let region = self.0;
+        assert!(from < to && to <= region.size.get(), "{from:#x} to {to:#x}");
+        let pages = from / PAGE_BYTES..to.div_ceil(PAGE_BYTES);
+        let mut stored = region.stored.borrow_mut();
+        let missing = pages.clone().filter(|page| !stored.contains(page)).count();
+        if stored.len() + missing > region.disk_pages {
+            return None;
+        }
+        stored.extend(pages);
+        if !cfg!(miri) {
+            let start = region.at(region.base, from as usize).as_ptr();
+            let rights = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: within the mapping, which is ours.
+            let done = unsafe { libc::mprotect(start.cast(), (to - from) as usize, rights) };
+            assert_eq!(done, 0, "{from:#x} to {to:#x}");
+        }
+        Some(())
     }
 }

@@ -66,6 +66,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         (call::CALL_SEG_DELETE, sys::seg_delete(sid)),
         (call::CALL_SEG_STAT, sys::seg_stat(sid).map(drop)),
         (call::CALL_SEG_GROW, sys::seg_grow(sid, 8192)),
+        (call::CALL_SEG_RESERVE, sys::seg_reserve(sid, 0, 4096)),
         (call::CALL_SEG_SYNC, sys::seg_sync(sid)),
         (call::CALL_SEG_ROOT_GET, sys::seg_root_get(sid).map(drop)),
         (call::CALL_SEG_ROOT_SET, root_set(sid)),

@@ -74,6 +74,7 @@ fn ids(r: &mut Refusals, vid: VasId, sid: SegId) {
     r.refused("seg_ctl", sys::seg_ctl(not_sid, seg_command::SET_MODE, 0o600), Errno::ENOENT);
     r.refused("seg_clone of a VAS", sys::seg_clone(not_sid, "x"), Errno::ENOENT);
     r.refused("seg_grow of a VAS", sys::seg_grow(not_sid, 1 << 30), Errno::ENOENT);
+    r.refused("seg_reserve of a VAS", sys::seg_reserve(not_sid, 0, 1), Errno::ENOENT);
     r.refused("seg_sync of a VAS", sys::seg_sync(not_sid), Errno::ENOENT);
     r.refused("seg_root_get of a VAS", sys::seg_root_get(not_sid), Errno::ENOENT);
     let root = SegRoot::default();
@@ -148,6 +149,10 @@ fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
     r.refused("shrinking", sys::seg_grow(sid, 4096), Errno::EINVAL);
     r.refused("growing beyond the reserve", sys::seg_grow(sid, 8 << 20), Errno::EFBIG);
     r.refused("growing beyond all", sys::seg_grow(sid, u64::MAX), Errno::EFBIG);
+    for (offset, bytes) in [(0, 0), (0, 1 << 40), (1 << 40, 1), (u64::MAX, 2)] {
+        let reserved = sys::seg_reserve(sid, offset, bytes);
+        r.refused(&format!("reserving {bytes:#x} at {offset:#x}"), reserved, Errno::EINVAL);
+    }
     let base = sys::seg_stat(sid).map_or(0, |stat| stat.base);
     for address in [1, base - 1, base + (4 << 20), u64::MAX] {
         let root = SegRoot { address, ..SegRoot::default() };

@@ -44,6 +44,7 @@ pub(crate) fn provoke(r: &mut Refusals) {
     r.refused("vas_delete", sys::vas_delete(vid), Errno::EACCES);
     r.refused("seg_delete", sys::seg_delete(sid), Errno::EACCES);
     r.refused("seg_grow", sys::seg_grow(sid, 8192), Errno::EACCES);
+    r.refused("seg_reserve", sys::seg_reserve(sid, 0, 4096), Errno::EACCES);
     r.refused("seg_sync", sys::seg_sync(sid), Errno::EACCES);
     let root = sys::SegRoot { address: base_of(sid), fingerprint: [0; 2] };
     r.refused("seg_root_set", set_root(sid, &root), Errno::EACCES);
@@ -111,6 +112,7 @@ pub(crate) fn provoke_foreign(r: &mut Refusals) {
     r.refused("seg_attach", sys::seg_attach(vid, sid, Right::Read), Errno::EACCES);
     r.refused("seg_detach", sys::seg_detach(vid, sid), Errno::EACCES);
     r.refused("seg_grow", sys::seg_grow(sid, 1 << 20), Errno::EACCES);
+    r.refused("seg_reserve", sys::seg_reserve(sid, 0, 4096), Errno::EACCES);
     r.refused("seg_sync", sys::seg_sync(sid), Errno::EACCES);
     let root = sys::SegRoot { address: base_of(sid), fingerprint: [0; 2] };
     r.refused("seg_root_set", set_root(sid, &root), Errno::EACCES);

@@ -1,0 +1,43 @@
+//! A store on a disk that fills up: heaps say no when they grow, and not their programs by SIGBUS.
+
+use std::process::{Command, Output};
+
+use tests::guests::{self, Profile};
+use tests::{kvm, skip_without_kvm};
+
+/// Runs a program with its store on a file system of 12 MiB; `None`, and said so, where none can be
+/// mounted.
+fn on_a_small_disk(test: &str, program: &std::path::Path, args: &[&str]) -> Option<Output> {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let small = |command: &Command| {
+        let mut private = Command::new("unshare");
+        private.args(["--mount", "sh", "-c"]);
+        private.arg("mount -t tmpfs -o size=12m tmpfs \"$0\" && exec \"$@\"").arg(folder.path());
+        private.arg(command.get_program()).args(command.get_args());
+        private.output()
+    };
+    let possible = small(&Command::new("true"));
+    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
+        kvm::skip(test, &format!("cannot mount a small file system: {possible:?}"));
+        return None;
+    }
+    let mut run = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    run.args(["run", "--timeout", "100", "--store"]).arg(folder.path().join("store"));
+    run.arg(program).args(args);
+    Some(small(&run).expect("it starts"))
+}
+
+#[test]
+fn a_heap_on_a_full_disk_gives_no_memory_instead_of_a_bus_error() {
+    skip_without_kvm!();
+    let test = "a_heap_on_a_full_disk_gives_no_memory_instead_of_a_bus_error";
+    for step in ["1024", "60", "1"] {
+        let program = guests::c_linked("full_disk");
+        let Some(output) = on_a_small_disk(test, &program, &[step]) else { return };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{step} KiB: {output:?}");
+        let kib: Option<u64> = said.split_whitespace().nth(2).and_then(|kib| kib.parse().ok());
+        assert!(said.ends_with("No space left on device\n"), "{step} KiB: {said}");
+        assert!(kib.is_some_and(|kib| (7000..12_288).contains(&kib)), "{step} KiB: {said}");
+    }
+}
