@@ -24,6 +24,9 @@ impl Store {
     pub fn reserve_segment(&self, sid: SegId, offset: u64, bytes: u64) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
+        // A segment does not get smaller, and one that is deleted meanwhile stays while it is open:
+        // nobody waits for the disk with us.
+        drop(lock);
         let size_bytes = segment.header().size_bytes;
         let end = offset.checked_add(bytes).filter(|&end| bytes > 0 && end <= size_bytes);
         let Some(end) = end else {
@@ -46,13 +49,27 @@ impl Store {
     }
 }
 
+/// How much is asked for at a time, and the least that it comes down to when signals interrupt it:
+/// some file systems undo what they had done, and would never be done with much.
+const PIECE_BYTES: u64 = 64 << 20;
+const LEAST_BYTES: u64 = 1 << 20;
+
 /// By the file system or, where it cannot, by a look at how much it has left.
-fn reserve(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<(), Errno> {
-    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => has_room(file, bytes),
-        Err(Errno::INTR) => reserve(file, offset, bytes),
-        done => done,
+fn reserve(file: BorrowedFd<'_>, mut offset: u64, mut bytes: u64) -> Result<(), Errno> {
+    let mut piece = PIECE_BYTES;
+    while bytes > 0 {
+        let now = bytes.min(piece);
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, now) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return has_room(file, bytes),
+            Err(Errno::INTR) => piece = (piece / 2).max(LEAST_BYTES),
+            done => {
+                done?;
+                offset += now;
+                bytes -= now;
+            }
+        }
     }
+    Ok(())
 }
 
 /// Whether the file system has so much left. A promise of nothing: others may take it.
