@@ -158,7 +158,8 @@ pub(super) const SUITES: &[Suite] = &[
 ];
 
 const NO_SETPRIV: &str = "needs setpriv of util-linux, which no machine has; permissions are the host kernel's, not KVM's";
-const DISK: &str = "fills a disk: its errors are the host kernel's and do not depend on the kind of KVM";
+const DISK: &str =
+    "fills a disk: its errors are the host kernel's and do not depend on the kind of KVM";
 const NO_COMPILER: &str = "needs a C compiler, which no machine has";
 const NO_CARGO: &str = "needs cargo, which no machine has";
 const ONE_CPU: &str = "on the one processor of this machine, no kick meets a vCPU that runs";
