@@ -235,13 +235,17 @@ mod tests {
     #[test]
     fn this_test_finds_itself_in_its_own_executable() {
         let file = std::fs::read("/proc/self/exe").unwrap();
-        // The test executable is position-independent: it was loaded where the first
-        // mapping with its name begins.
+        let here = super::readable as fn(&[u8]) -> String as usize as u64;
+        // The test executable is position-independent: it was loaded where the mapping of its
+        // first byte begins, the nearest one before us. Other tests map the file, too.
         let path = std::env::current_exe().unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let first = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
-        let base = u64::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
-        let here = super::readable as fn(&[u8]) -> String as usize as u64;
+        let of_us = |line: &&str| {
+            line.ends_with(path.to_str().unwrap()) && line.split(' ').nth(2) == Some("00000000")
+        };
+        let start = |line: &str| u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+        let starts = maps.lines().filter(of_us).map(start);
+        let base = starts.filter(|&start| start <= here).max().unwrap();
         assert_eq!(locate(&*file, here - base).unwrap().name, "vmm::report::symbols::readable");
     }
 
