@@ -176,10 +176,20 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     succeed(&mut cargo)
 }
 
+/// What a user copies to another machine and starts often.
+const BINARY_MAX_BYTES: u64 = 8 << 20;
+
 /// What users run: tests use the other profile, and what only goes wrong when optimised and
 /// linked as a whole would pass them.
 fn release(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&["build", "--release"]))?;
+    let binary = workspace.spacejmp();
+    let bytes = fs::metadata(&binary)?.len();
+    ensure!(
+        bytes <= BINARY_MAX_BYTES,
+        "{} has {bytes} bytes: the limit is 8 MiB",
+        binary.display()
+    );
     let results = workspace.target().join("bench-quick");
     let dir = results.to_string_lossy();
     let run = |arguments: &[&str]| {
