@@ -6,6 +6,7 @@
 //! - [`fuzz`]: one fuzz input, judged
 //! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
+//! - [`small_disk`]: a disk that is soon full
 //! - [`guests`]: building the programs; [`elf`]: programs that never were
 
 pub mod counts;
@@ -14,4 +15,5 @@ pub mod fuzz;
 pub mod guests;
 pub mod kvm;
 pub mod pace;
+pub mod small_disk;
 pub mod vm;

@@ -3,28 +3,16 @@
 use std::process::{Command, Output};
 
 use tests::guests::{self, Profile};
-use tests::{kvm, skip_without_kvm};
+use tests::{skip_without_kvm, small_disk};
 
 /// Runs a program with its store on a file system of 12 MiB; `None`, and said so, where none can be
 /// mounted.
 fn on_a_small_disk(test: &str, program: &std::path::Path, args: &[&str]) -> Option<Output> {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let small = |command: &Command| {
-        let mut private = Command::new("unshare");
-        private.args(["--mount", "sh", "-c"]);
-        private.arg("mount -t tmpfs -o size=12m tmpfs \"$0\" && exec \"$@\"").arg(folder.path());
-        private.arg(command.get_program()).args(command.get_args());
-        private.output()
-    };
-    let possible = small(&Command::new("true"));
-    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
-        kvm::skip(test, &format!("cannot mount a small file system: {possible:?}"));
-        return None;
-    }
     let mut run = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
     run.args(["run", "--timeout", "100", "--store"]).arg(folder.path().join("store"));
     run.arg(program).args(args);
-    Some(small(&run).expect("it starts"))
+    small_disk::run(test, folder.path(), &run)
 }
 
 #[test]

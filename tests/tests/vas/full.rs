@@ -4,8 +4,8 @@
 use std::process::{Command, Output};
 
 use tests::guests::{self, Profile};
-use tests::kvm;
 use tests::skip_without_kvm;
+use tests::small_disk;
 use tests::vm::Run;
 
 use crate::world::{World, names};
@@ -74,22 +74,10 @@ fn a_program_that_meets_a_full_disk_is_told_the_address_and_that_it_is_full() {
     skip_without_kvm!();
     let test = "full::a_program_that_meets_a_full_disk_is_told_the_address_and_that_it_is_full";
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let small = |command: &Command| {
-        let mut private = Command::new("unshare");
-        private.args(["--mount", "sh", "-c"]);
-        private.arg("mount -t tmpfs -o size=12m tmpfs \"$0\" && exec \"$@\"").arg(folder.path());
-        private.arg(command.get_program()).args(command.get_args());
-        private.output()
-    };
-    let possible = small(&Command::new("true"));
-    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
-        kvm::skip(test, &format!("cannot mount a small file system: {possible:?}"));
-        return;
-    }
     let mut run = spacejmp();
     run.args(["run", "--store"]).arg(folder.path().join("store"));
     run.arg(guests::rust("vas_holder")).args(["one", "fill"]);
-    let output = small(&run).expect("it starts");
+    let Some(output) = small_disk::run(test, folder.path(), &run) else { return };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(128 + libc::SIGBUS), "{output:?}");
     assert!(said.contains("which the host cannot give: the disk of the store is full"), "{said}");

@@ -19,8 +19,8 @@ pub mod identity;
 pub mod io;
 mod legacy;
 pub mod limits;
-mod lock;
 pub mod memory;
+mod mlock;
 pub mod names;
 pub mod net;
 pub mod pid;
@@ -139,11 +139,11 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_madvise => memory::madvise(ctx, a),
         libc::SYS_mincore => memory::mincore(ctx, a),
         libc::SYS_msync => memory::msync(ctx, a),
-        libc::SYS_mlock => lock::mlock(ctx, &[a[0], a[1], 0, 0, 0, 0]),
-        libc::SYS_mlock2 => lock::mlock(ctx, a),
-        libc::SYS_munlock => lock::munlock(ctx, a),
-        libc::SYS_munlockall => lock::munlockall(ctx),
-        libc::SYS_mlockall => lock::mlockall(ctx, a),
+        libc::SYS_mlock => mlock::mlock(ctx, &[a[0], a[1], 0, 0, 0, 0]),
+        libc::SYS_mlock2 => mlock::mlock(ctx, a),
+        libc::SYS_munlock => mlock::munlock(ctx, a),
+        libc::SYS_munlockall => mlock::munlockall(ctx),
+        libc::SYS_mlockall => mlock::mlockall(ctx, a),
         libc::SYS_get_mempolicy | libc::SYS_set_mempolicy | libc::SYS_mbind => {
             Err(Errno::ENOSYS.into())
         }

@@ -6,7 +6,7 @@
 //! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`map`]: making, changing and ending areas; [`heap`]: `brk`; [`remap`]: `mremap`
 //! - [`fault`]: page faults; [`join`]: small pages that become a large one
-//! - [`lock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
+//! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
 //! - [`access`]: the VMM's own way to the region
 //! - [`holes`]: what calls find that take a range with holes in it
 //! - [`inspect`]: looking at areas, for reports
@@ -21,8 +21,8 @@ mod held;
 pub mod holes;
 pub mod inspect;
 pub mod join;
-pub mod lock;
 pub mod map;
+pub mod mlock;
 mod pins;
 pub mod private;
 mod recycle;

@@ -4,7 +4,7 @@
 //!   what the host does with its pages; `huge_pages`: where those are allowed; `host_maps`: the
 //!   host's limit on mappings; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses; `withheld`:
-//!   moments without access
+//!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay
 //! - [`ledger`]: what a run holds of the host's memory, against `--memory`; [`file_charge`]: what
 //!   a file in memory is charged with
 //! - [`machine`]: one VM and what its vCPUs have in common
@@ -35,9 +35,9 @@ pub mod kick;
 pub mod kvm_stats;
 pub mod ledger;
 pub mod lock_code;
-pub mod locking;
 pub mod machine;
 pub mod memory;
+pub mod mlock;
 mod page_moves;
 pub mod resident;
 pub mod shape;
@@ -51,8 +51,8 @@ pub use exit::{Exit, Via};
 pub use file_charge::{FileCharge, PendingWrite};
 pub use kvm_stats::{KvmStats, KvmStatsError};
 pub use ledger::{MemoryKind, MemoryLedger, OverLimit};
-pub use locking::HostLock;
 pub use machine::{Machine, VmError};
 pub use memory::{GuestMem, MemoryError};
+pub use mlock::HostLock;
 pub use shape::TagShape;
 pub use vcpu::{UserRegs, Vcpu};
