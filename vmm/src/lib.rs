@@ -20,6 +20,7 @@ pub mod bench;
 pub mod call;
 pub mod exit_code;
 pub mod guest;
+pub mod kernel;
 pub mod linux;
 pub mod process;
 pub mod report;
