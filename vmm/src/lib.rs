@@ -9,7 +9,7 @@
 //!    calls that hand guest memory to the host kernel.
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
-//! - [`space`]: the program's own address space; [`guest`]: what a program starts with
+//! - [`private`]: the program's own address space; [`guest`]: what a program starts with
 //! - [`user_memory`]: a program's memory as its system calls reach it
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
@@ -22,9 +22,9 @@ pub mod exit_code;
 pub mod guest;
 pub mod kernel;
 pub mod linux;
+pub mod private;
 pub mod process;
 pub mod report;
-pub mod space;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;

@@ -16,8 +16,8 @@ use abi::{Errno, PAGE_SIZE};
 use super::fs::{Kind, MemoryFile, OpenFile, WriteAt};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
+use crate::private::Access;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::Pinned;
 use crate::vm::PendingWrite;
 
