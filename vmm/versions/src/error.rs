@@ -1,0 +1,52 @@
+//! What can go wrong with the files of a versioned segment.
+
+use std::io;
+
+use crate::page::VersionNumber;
+
+/// An error about one file of a versioned segment.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum VersionsError {
+    /// The host could not read, write or sync it.
+    #[error("cannot {action} {file}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file's name in the segment's folder.
+        file: String,
+        /// The host's error.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what its name says, or what was written durably is not there.
+    #[error("{file} is damaged: {what}")]
+    Damaged {
+        /// The file's name in the segment's folder.
+        file: String,
+        /// What was found instead of what.
+        what: String,
+    },
+    /// A commit has more pages than a log may hold.
+    #[error("a commit of {pages} pages does not fit into a log of {limit}")]
+    TooLarge {
+        /// Pages of the commit.
+        pages: u64,
+        /// Pages that a log may hold.
+        limit: u64,
+    },
+    /// A write or sync failed before; what was not durable then has to be settled first.
+    #[error("the log has failed behind version {durable}; it must be renewed")]
+    Failed {
+        /// The newest version that is durable.
+        durable: VersionNumber,
+    },
+    /// The root record holds no more.
+    #[error("there are too many logs; a checkpoint makes place")]
+    TooManyLogs,
+    /// All numbers are used.
+    #[error("version {0} is the last there can be")]
+    LastVersion(VersionNumber),
+}
+
+pub(crate) type Result<T> = std::result::Result<T, VersionsError>;

@@ -1,0 +1,57 @@
+//! Bringing the home file up to date, so that logs can go.
+
+use std::io::IoSlice;
+
+use super::{HOME_FILE_NAME, Segment, failed};
+use crate::disk::{File, Folder};
+use crate::error::Result;
+use crate::page::VersionNumber;
+use crate::root::Root;
+
+impl<D: Folder> Segment<D> {
+    /// Applies to the home file what is durable and not newer than `oldest_used`, the oldest version
+    /// that anybody may look at; logs that are then of no use go. A reader of an older version would
+    /// see pages of a newer one.
+    ///
+    /// # Errors
+    /// The host's. Nothing is lost: what was not finished is done again by the next.
+    pub fn checkpoint(&mut self, oldest_used: VersionNumber) -> Result<()> {
+        self.sync()?;
+        if self.current().after < self.appended() && oldest_used >= self.appended() {
+            self.begin_log()?;
+        }
+        // A log goes as a whole, when the one behind it begins at a version that all have reached.
+        let going = self.logs.windows(2).take_while(|pair| pair[1].after <= oldest_used).count();
+        if going == 0 {
+            return Ok(());
+        }
+        let applied = self.logs[going].after;
+        self.oldest = self.oldest.max(oldest_used);
+        self.apply(applied)?;
+        let logs = self.root.logs[going..].to_vec();
+        self.store_root(Root { applied, logs, ..self.root.clone() })?;
+        self.placed.retain(|_, placed| {
+            placed.retain(|placed| placed.version > applied);
+            !placed.is_empty()
+        });
+        self.facts.retain(|version, _| *version >= applied);
+        for log in self.logs.drain(..going) {
+            // The root record does not name it any more: should this fail, the next opening does it.
+            let _ = self.folder.remove(&log.id.file_name());
+        }
+        Ok(())
+    }
+
+    /// Writes each page's newest content up to `applied` to its place.
+    fn apply(&self, applied: VersionNumber) -> Result<()> {
+        for (page, placed) in &self.placed {
+            let is_older = placed.first().is_some_and(|first| first.version <= applied);
+            let Some(offset) = page.offset().filter(|_| is_older) else { continue };
+            let content = self.read(*page, applied)?;
+            self.home
+                .write_at(&[IoSlice::new(&content)], offset)
+                .map_err(|source| failed("write", HOME_FILE_NAME, source))?;
+        }
+        self.home.sync().map_err(|source| failed("sync", HOME_FILE_NAME, source))
+    }
+}

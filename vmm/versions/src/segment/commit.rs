@@ -1,0 +1,217 @@
+//! Appending versions to the log, and making them durable.
+
+use std::io::IoSlice;
+
+use super::{Commit, OpenLog, Segment, failed};
+use crate::checksum::Checksum;
+use crate::disk::{File, Folder};
+use crate::error::{Result, VersionsError};
+use crate::log::header::{LogHeader, LogId};
+use crate::log::record::{RecordHead, record_bytes};
+use crate::log::scan::{self, Found, Position};
+use crate::page::{PAGE_BYTES, VersionNumber};
+use crate::root::{LOGS_MAX, Root};
+
+impl<D: Folder> Segment<D> {
+    /// Appends a version. It is not durable before [`Segment::sync`]; a killed process leaves it.
+    ///
+    /// # Errors
+    /// The host's, a commit that no log holds, a log that has failed. Nothing has changed then: the
+    /// commit can be tried again.
+    pub fn append(&mut self, commit: &Commit<'_>) -> Result<VersionNumber> {
+        let pages = commit.pages.len() as u64;
+        let limit = self.limits.log_bytes - PAGE_BYTES as u64;
+        let too_large = VersionsError::TooLarge { pages, limit: limit / PAGE_BYTES as u64 };
+        let bytes = record_bytes(pages).filter(|bytes| *bytes <= limit).ok_or(too_large)?;
+        let version = self.end.version;
+        let version = version.next().ok_or(VersionsError::LastVersion(version))?;
+        self.check_failed()?;
+        if self.end.offset + bytes > self.limits.log_bytes {
+            self.next_log()?;
+        }
+        self.prepare(self.end.offset + bytes)?;
+        let sums = commit.pages.iter().map(|(page, content)| (*page, Checksum::of(&content[..])));
+        let head = RecordHead { version, facts: commit.facts.clone(), pages: sums.collect() };
+        let (encoded, checksum) = head.encode(self.end.chain);
+        let content = commit.pages.iter().map(|(_, content)| IoSlice::new(&content[..]));
+        let pieces: Vec<_> = [IoSlice::new(&encoded)].into_iter().chain(content).collect();
+        let log = self.current();
+        let id = log.id;
+        if let Err(source) = log.file.write_at(&pieces, self.end.offset) {
+            // It may be whole all the same, and recovery would take a version that was refused.
+            self.has_failed = true;
+            return Err(failed("write", &id.file_name(), source));
+        }
+        let content = self.end.offset + encoded.len() as u64;
+        self.note(id, &Found { head, content, checksum });
+        self.end = Position { offset: self.end.offset + bytes, version, chain: checksum };
+        Ok(version)
+    }
+
+    /// Makes all that was appended durable; returns the newest version that is.
+    ///
+    /// # Errors
+    /// The host's; then nothing more is appended before [`Segment::renew`].
+    pub fn sync(&mut self) -> Result<VersionNumber> {
+        self.check_failed()?;
+        if self.durable != self.end {
+            let log = self.current();
+            let (id, synced) = (log.id, log.file.sync());
+            if let Err(source) = synced {
+                self.has_failed = true;
+                return Err(failed("sync", &id.file_name(), source));
+            }
+            self.durable = self.end;
+        }
+        Ok(self.durable.version)
+    }
+
+    /// Goes on after a failure. Versions up to `kept` that were not durable are read back, verified
+    /// and written to a new log; what is behind it, and what can't be read, is lost. Returns the
+    /// newest version, which is durable.
+    ///
+    /// # Errors
+    /// The host's; nothing has changed then.
+    pub fn renew(&mut self, kept: VersionNumber) -> Result<VersionNumber> {
+        let mut saved = Vec::new();
+        let mut position = self.durable;
+        let (id, file) = (self.current().id, &self.current().file);
+        while position.version < kept {
+            // What cannot be read is lost, whatever the reason.
+            let Ok(Some((found, behind))) = scan::next(file, &id.file_name(), position) else {
+                break;
+            };
+            let mut content = vec![[0; PAGE_BYTES]; found.head.pages.len()];
+            let places = found.places().map(|(_, offset)| offset);
+            let read =
+                content.iter_mut().zip(places).all(|(page, at)| file.read_at(page, at).is_ok());
+            if !read {
+                break;
+            }
+            saved.push((found.head, content));
+            position = behind;
+        }
+        // The file's end is not to be relied on: go back to where it was durable.
+        let end = self.end;
+        self.end = self.durable;
+        if let Err(error) = self.begin_log() {
+            self.end = end;
+            return Err(error);
+        }
+        self.forget_behind(self.durable.version);
+        self.has_failed = false;
+        for (head, content) in saved {
+            let pages = head
+                .pages
+                .iter()
+                .zip(&content)
+                .map(|((page, _), page_content)| (*page, page_content));
+            self.append(&Commit { facts: head.facts, pages: pages.collect() })?;
+        }
+        self.sync()
+    }
+
+    /// Closes the log and begins another.
+    pub(super) fn next_log(&mut self) -> Result<()> {
+        // The next log says that it follows this one's end: that has to be there.
+        self.sync()?;
+        self.begin_log()
+    }
+
+    /// Makes the log that follows `end`, which must be durable, and writes to it from now on.
+    pub(super) fn begin_log(&mut self) -> Result<()> {
+        let after = self.end.version;
+        // Behind every number a file may still have: that of a failed attempt, too.
+        let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
+        let last = names.iter().filter_map(|name| LogId::of_file_name(name)).max();
+        let id = LogId(last.max(self.root.logs.iter().max().copied()).map_or(1, |last| last.0 + 1));
+        let facts = self.facts.get(&after).cloned().unwrap_or_default();
+        // A log without records makes place for this one, which then follows what that one did.
+        let empty = self.logs.last().filter(|log| log.after == after);
+        let (follows, empty) = match empty {
+            Some(log) => (log.follows, Some(log.id)),
+            None => (self.end.chain, None),
+        };
+        let chain = follows;
+        let header =
+            LogHeader { id, segment: self.root.segment, salt: salt(), after, chain, facts };
+        let (page, chain) = header.encode();
+        let name = id.file_name();
+        let file = self.folder.create(&name).map_err(|source| failed("create", &name, source))?;
+        let prepared = self.limits.ahead_bytes.max(PAGE_BYTES as u64).min(self.limits.log_bytes);
+        let begun = fill(&file, 0, prepared)
+            .and_then(|()| file.write_at(&[IoSlice::new(&page)], 0))
+            .and_then(|()| file.sync())
+            .and_then(|()| self.folder.sync());
+        if let Err(source) = begun {
+            // Nothing names it yet.
+            let _ = self.folder.remove(&name);
+            return Err(failed("prepare", &name, source));
+        }
+        let kept = self.root.logs.iter().copied().filter(|log| Some(*log) != empty);
+        let logs: Vec<_> = kept.chain([id]).collect();
+        if logs.len() > LOGS_MAX {
+            let _ = self.folder.remove(&name);
+            return Err(VersionsError::TooManyLogs);
+        }
+        self.store_root(Root { logs, ..self.root.clone() })?;
+        if let Some(empty) = empty {
+            self.logs.pop();
+            // Should this fail, the next opening does it.
+            let _ = self.folder.remove(&empty.file_name());
+        }
+        self.logs.push(OpenLog { id, file, after, follows, prepared });
+        self.end = Position::first(&header, chain);
+        self.durable = self.end;
+        Ok(())
+    }
+
+    /// Replaces the root record. If that fails, either may count: nothing is appended to a log that
+    /// the new one closes, and nothing removed that it names.
+    pub(super) fn store_root(&mut self, mut root: Root) -> Result<()> {
+        root.counter = self.root.counter + 1;
+        if let Err(error) = root.store(&self.root_file) {
+            self.has_failed = true;
+            return Err(error);
+        }
+        self.root = root;
+        Ok(())
+    }
+
+    fn check_failed(&self) -> Result<()> {
+        let durable = self.durable.version;
+        if self.has_failed { Err(VersionsError::Failed { durable }) } else { Ok(()) }
+    }
+
+    /// Gives the log its blocks up to `end`, so that a full disk shows before a record is begun.
+    fn prepare(&mut self, end: u64) -> Result<()> {
+        let (limits, log) = (self.limits, self.logs.last_mut().expect("there is a log"));
+        if end <= log.prepared {
+            return Ok(());
+        }
+        let ahead = end.next_multiple_of(limits.ahead_bytes.max(PAGE_BYTES as u64));
+        let until = ahead.min(limits.log_bytes).max(end);
+        let filled = fill(&log.file, log.prepared, until);
+        filled.map_err(|source| failed("prepare", &log.id.file_name(), source))?;
+        log.prepared = until;
+        Ok(())
+    }
+}
+
+/// Writes zeros. Whole, or the file's end is where it will be tried again.
+fn fill<F: File>(file: &F, from: u64, until: u64) -> std::io::Result<()> {
+    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < until {
+        let bytes = (until - at).min(ZEROS.len() as u64);
+        file.write_at(&[IoSlice::new(&ZEROS[..bytes as usize])], at)?;
+        at += bytes;
+    }
+    Ok(())
+}
+
+/// Different for each log, on each machine.
+fn salt() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

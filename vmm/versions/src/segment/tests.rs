@@ -1,0 +1,86 @@
+//! What can be told without a crash.
+
+use super::*;
+use crate::disk::host::HostFolder;
+use crate::disk::simulated::Disk;
+
+const SMALL: Limits = Limits { log_bytes: 20 * PAGE_BYTES as u64, ahead_bytes: PAGE_BYTES as u64 };
+
+fn page(byte: u8) -> Page {
+    [byte; PAGE_BYTES]
+}
+
+fn commit<D: Folder>(segment: &mut Segment<D>, pages: &[(u64, u8)]) -> VersionNumber {
+    let contents: Vec<_> = pages.iter().map(|(at, byte)| (PageIndex(*at), page(*byte))).collect();
+    let pages = contents.iter().map(|(at, content)| (*at, content)).collect();
+    segment.append(&Commit { pages, ..Commit::default() }).expect("appended")
+}
+
+fn first_byte<D: Folder>(segment: &Segment<D>, at: u64, version: VersionNumber) -> u8 {
+    segment.read(PageIndex(at), version).expect("read")[0]
+}
+
+#[test]
+fn each_version_keeps_its_pages_while_it_is_used() {
+    let mut segment =
+        Segment::create(Disk::default(), 1, VersionFacts::default(), SMALL).expect("made");
+    let one = commit(&mut segment, &[(0, 1), (5, 1)]);
+    let two = commit(&mut segment, &[(5, 2)]);
+    segment.sync().expect("synced");
+    for use_it in [one, two] {
+        segment.checkpoint(use_it).expect("applied");
+        assert_eq!((first_byte(&segment, 0, two), first_byte(&segment, 5, two)), (1, 2));
+        assert_eq!(first_byte(&segment, 9, two), 0);
+        if use_it == one {
+            assert_eq!(first_byte(&segment, 5, one), 1);
+        }
+    }
+    assert_eq!(segment.oldest(), two);
+}
+
+#[test]
+fn a_commit_is_one_write_and_one_sync_once_the_log_is_prepared() {
+    use crate::disk::simulated::Done;
+    let disk = Disk::default();
+    let mut segment =
+        Segment::create(disk.clone(), 1, VersionFacts::default(), Limits::default()).expect("made");
+    let _ = disk.take();
+    commit(&mut segment, &[(3, 1), (4, 2)]);
+    segment.sync().expect("synced");
+    let (_, journal) = disk.take();
+    let [Done::Write(_, _, bytes), Done::Sync(_)] = &journal[..] else { panic!("{journal:?}") };
+    assert_eq!(bytes.len(), 3 * PAGE_BYTES);
+}
+
+#[test]
+fn a_segment_on_the_host_is_there_when_it_is_opened_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || HostFolder::open(folder.path()).expect("opened");
+    let mut segment = Segment::create(open(), 1, VersionFacts::default(), SMALL).expect("made");
+    for round in 1..=50 {
+        commit(&mut segment, &[(u64::from(round) % 7, round), (100, round)]);
+    }
+    let last = segment.sync().expect("synced");
+    drop(segment);
+    let mut segment = Segment::open(open(), SMALL).expect("opened again");
+    assert_eq!(segment.durable(), last);
+    assert_eq!((first_byte(&segment, 1, last), first_byte(&segment, 100, last)), (50, 50));
+    segment.checkpoint(last).expect("applied");
+    assert_eq!((first_byte(&segment, 1, last), first_byte(&segment, 100, last)), (50, 50));
+    let names = HostFolder::open(folder.path()).and_then(|folder| folder.names()).expect("listed");
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn a_commit_larger_than_a_log_is_refused_and_changes_nothing() {
+    let mut segment =
+        Segment::create(Disk::default(), 1, VersionFacts::default(), SMALL).expect("made");
+    let content = page(1);
+    let pages = (0..20).map(|at| (PageIndex(at), &content)).collect();
+    let refused = segment.append(&Commit { pages, ..Commit::default() });
+    assert!(
+        matches!(refused, Err(VersionsError::TooLarge { pages: 20, limit: 19 })),
+        "{refused:?}"
+    );
+    assert_eq!(commit(&mut segment, &[(0, 1)]), VersionNumber(1));
+}
