@@ -22,6 +22,7 @@ pub mod bench;
 pub mod call;
 pub mod exit_code;
 pub mod guest;
+pub mod kernel;
 pub mod linux;
 pub mod private;
 pub mod process;
