@@ -9,6 +9,7 @@
 //!    calls that hand guest memory to the host kernel.
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
+//! - [`files`]: the host's files as far as a program may reach them
 //! - [`private`]: the program's own address space; [`guest`]: what a program starts with
 //! - [`user_memory`]: a program's memory as its faults and system calls reach it; [`access`]: in
 //!   which ways
@@ -31,5 +32,6 @@ pub mod user_memory;
 pub mod vas;
 pub mod vm;
 
+pub use spacejmp_files as files;
 pub use spacejmp_host::{self as host, error};
 pub use spacejmp_store as store;

@@ -1,15 +1,15 @@
-//! File calls: registers and guest memory on one side, [`super::fs::Files`] on the other.
+//! File calls: registers and guest memory on one side, [`crate::files::Files`] on the other.
 //!
 //! Each function decodes one call. Older calls are the newer ones with a default, as in
 //! Linux itself. Data transfer is in `io.rs`.
 
 use abi::Errno;
 
-use super::fs::{
+use super::{CallResult, Fail, value};
+use crate::files::{
     F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, WriteAt,
     parse_times,
 };
-use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 
 /// `AT_FDCWD`, for calls without a directory.

@@ -13,13 +13,12 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
-use super::fs::{Kind, MemoryFile, OpenFile, WriteAt};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
+use crate::files::{Kind, MemoryFile, OpenFile, PendingWrite, WriteAt};
 use crate::process::ThreadCtx;
 use crate::user_memory::Pinned;
-use crate::vm::PendingWrite;
 
 /// Most bytes one call moves (Linux's MAX_RW_COUNT).
 const MAX_BYTES: u64 = 0x7fff_f000;

@@ -95,7 +95,7 @@ pub enum Backing {
         /// Whether writes reach the file, and whether they may.
         kind: crate::vm::memory::FileMapping,
         /// Of a file that only memory holds: charged as long as it is mapped.
-        charge: Option<Arc<crate::vm::FileCharge>>,
+        charge: Option<Arc<crate::files::FileCharge>>,
     },
 }
 

@@ -37,8 +37,8 @@ use table::Hearing;
 pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
+use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
-use crate::linux::fs::Files;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
