@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use abi::lock::Mode;
+use seg_lock::Mode;
 
 use super::VasError;
 use super::state::Vases;
