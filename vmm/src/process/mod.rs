@@ -47,7 +47,7 @@ use crate::linux::timer::Timers;
 use crate::private::PrivateRegion;
 use crate::report::stats::{Phase, Stats};
 use crate::user_memory::UserMemory;
-use crate::vas::Vases;
+use crate::vas::{Release, Vases};
 use crate::vm::{Machine, Vcpu, kick};
 
 /// How long a thread that waits for the store's lock may go on when the process is to end.
@@ -228,7 +228,8 @@ impl Process {
         self.threads.join_ended();
         self.timers.clear();
         self.survivor.end();
-        self.vases.close(!self.was_ended());
+        let was_ended = self.was_ended();
+        self.vases.close(if was_ended { Release::Abandoned } else { Release::Orderly });
         if let Some(stopped) = self.stopped.get() {
             self.stats.phase(Phase::End, stopped.elapsed());
         }

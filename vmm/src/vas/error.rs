@@ -194,3 +194,10 @@ impl VasError {
         }
     }
 }
+
+/// For what cannot be told to anybody: the log says it.
+pub(crate) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
+    }
+}

@@ -4,7 +4,6 @@
 //! the guest kernel sees at a fixed address; the VMM uses the same page through its own
 //! mapping of that guest memory. The algorithm is `seg_lock`'s.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use crate::vm::memory::FileMapping;
 /// The lock of a segment that the VM has attached.
 #[derive(Clone, Debug)]
 pub(crate) struct LockPage {
-    index: u32,
+    number: u32,
     gpa: GuestPhys,
     words: Words,
     slot: Slot,
@@ -126,10 +125,10 @@ impl Waiting for Host<'_> {
 }
 
 impl LockPage {
-    /// Lays the lock page of `file` over `gpa`, the page of number `index`, and gets the VM a
+    /// Lays the lock page of `file` over `gpa`, the page of number `number`, and gets the VM a
     /// slot in it.
     pub(crate) fn map(
-        index: u32,
+        number: u32,
         gpa: GuestPhys,
         file: &SegmentFile,
         lease: LeaseId,
@@ -143,25 +142,25 @@ impl LockPage {
         let host = Host { words, store, stopping: &|| false, began: Instant::now() };
         let slot = seg_lock::claim_slot(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        Ok(LockPage { index, gpa, words, slot, lease })
+        Ok(LockPage { number, gpa, words, slot, lease })
     }
 
-    pub(crate) fn index(&self) -> u32 {
-        self.index
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// What the kernel needs to know.
     pub(crate) fn reference(&self, exclusive: bool) -> LockRef {
         LockRef {
-            page: LOCK_PAGES.raw() + u64::from(self.index) * PAGE_SIZE,
+            page: LOCK_PAGES.raw() + u64::from(self.number) * PAGE_SIZE,
             slot: self.slot.raw(),
             exclusive: u32::from(exclusive),
         }
     }
 
     /// Number of the lock page a reference names.
-    pub(crate) fn index_of(reference: u64) -> u32 {
-        (reference.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
+    pub(crate) fn number_of(reference: &LockRef) -> u32 {
+        (reference.page.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
     }
 
     fn host<'a>(
@@ -194,7 +193,7 @@ impl LockPage {
     }
 
     /// Gives the VM's slot back and takes the page from guest memory.
-    pub(crate) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
+    pub(crate) fn give_up(self, store: &Store, machine: &Machine) -> Result<(), VasError> {
         let host = self.host(store, &|| false, Instant::now());
         seg_lock::free_slot(&self.words, &host, self.slot, self.lease);
         machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;

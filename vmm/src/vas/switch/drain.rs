@@ -10,11 +10,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use seg_lock::Mode;
-
+use super::locks::LockSet;
 use crate::vas::VasError;
 use crate::vas::state::Vases;
-use crate::vas::switch::LockSet;
 
 /// What `seen` is then: the live word counts changes of VASes and does not come that far.
 const NEVER: u64 = !0;
@@ -31,7 +29,7 @@ impl Vases {
         }
         let guard = self.lock();
         self.draining.store(true, Ordering::SeqCst);
-        crate::vas::state::warn_if_failed(
+        crate::vas::error::warn_if_failed(
             "keep the kernel from switching",
             self.machine.set_seen(NEVER),
         );
@@ -80,12 +78,5 @@ impl Vases {
             std::thread::sleep(PARKED);
         }
         VasError::Stopping
-    }
-}
-
-impl LockSet {
-    /// Whether one of the locks is exclusive.
-    pub(crate) fn writes(&self) -> bool {
-        self.0.values().any(|(mode, _)| *mode == Mode::Exclusive)
     }
 }

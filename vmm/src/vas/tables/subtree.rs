@@ -6,7 +6,7 @@
 //!                              -> 2 MiB pages, page tables of 4 KiB pages
 //! ```
 //!
-//! A piece is built when its extent is mapped (extent.rs) and goes when that goes. Entries
+//! A piece is built when its extent is mapped (`residency::segment`) and goes when that goes. Entries
 //! only ever turn from absent to present while a piece lives.
 
 use std::collections::BTreeMap;
@@ -15,11 +15,8 @@ use std::ops::Range;
 use abi::objects::PagePolicy;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Rights};
 
-use crate::vas::tables::frames::Frames;
-use crate::vm::{Machine, MemoryError};
-
-/// 512 GiB: what one entry of a root table covers.
-pub(crate) const SLOT_BYTES: u64 = 512 << 30;
+use super::TableFrames;
+use crate::vm::MemoryError;
 
 /// Where a piece's memory is and which addresses of it the segment has.
 #[derive(Clone, Debug)]
@@ -37,9 +34,37 @@ struct Piece {
     /// What a page-directory-pointer table holds for the gigabyte.
     entry: Pte,
     directory: Option<GuestPhys>,
-    tables: BTreeMap<usize, GuestPhys>,
+    /// Of 4 KiB pages, by number of the 2 MiB of addresses.
+    tables: BTreeMap<u64, GuestPhys>,
     /// Up to here all pages are present.
     filled: u64,
+}
+
+impl Piece {
+    /// The table of the 2 MiB of addresses number `index`, with `leaves` from page `first` on.
+    fn table(
+        &mut self,
+        index: u64,
+        first: u64,
+        leaves: &[Pte],
+        frames: &mut TableFrames,
+    ) -> Result<GuestPhys, MemoryError> {
+        if let Some(&table) = self.tables.get(&index) {
+            // Linked already: entry by entry, each whole for a vCPU that walks.
+            for (index, leaf) in (first..).zip(leaves) {
+                frames.set(table, index, *leaf)?;
+            }
+            return Ok(table);
+        }
+        let table = frames.alloc()?;
+        frames.fill(table, first, leaves)?;
+        self.tables.insert(index, table);
+        Ok(table)
+    }
+
+    fn into_frames(self) -> impl Iterator<Item = GuestPhys> {
+        self.directory.into_iter().chain(self.tables.into_values())
+    }
 }
 
 /// See the module.
@@ -62,15 +87,14 @@ impl Subtree {
     pub(crate) fn pdpt(
         &mut self,
         slot: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<GuestPhys, MemoryError> {
         if let Some(&pdpt) = self.pdpts.get(&slot) {
             return Ok(pdpt);
         }
-        let pdpt = frames.alloc(machine)?;
+        let pdpt = frames.alloc()?;
         for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
-            machine.mem.store(pdpt.offset(gib % 512 * 8), piece.entry.raw())?;
+            frames.set(pdpt, *gib, piece.entry)?;
         }
         self.pdpts.insert(slot, pdpt);
         Ok(pdpt)
@@ -97,8 +121,7 @@ impl Subtree {
         gib: u64,
         span: &PieceSpan,
         policy: PagePolicy,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if self.is_filled(gib, span.used.end) {
             return Ok(());
@@ -108,17 +131,18 @@ impl Subtree {
         let fresh = !self.pieces.contains_key(&gib);
         if fresh
             && policy == PagePolicy::Largest
-            && machine.has_gigabyte_pages()
+            && frames.machine().has_gigabyte_pages()
             && span.used == whole
             && gpa_of(whole.start).raw().is_multiple_of(PAGE_SIZE_1G)
         {
             let entry = Pte::leaf(gpa_of(whole.start), self.rights, true);
             let piece =
                 Piece { entry, directory: None, tables: BTreeMap::new(), filled: whole.end };
-            return self.publish(gib, piece, machine);
+            self.pieces.insert(gib, piece);
+            return self.link(gib, entry, frames);
         }
         if fresh {
-            let directory = frames.alloc(machine)?;
+            let directory = frames.alloc()?;
             let entry = Pte::table(directory, true);
             let piece = Piece {
                 entry,
@@ -129,80 +153,44 @@ impl Subtree {
             self.pieces.insert(gib, piece);
         }
         let rights = self.rights;
-        let Some(piece) = self.pieces.get_mut(&gib) else { return Ok(()) };
-        let Some(directory) = piece.directory else { return Ok(()) };
-        let mut entries = [0_u64; 512];
-        let mut touched: Option<Range<usize>> = None;
+        let piece = self.pieces.get_mut(&gib).expect("it was there or has just been made");
+        let directory = piece.directory.expect("a gigabyte page is filled from the start");
+        let mut entries = Vec::new();
+        let first = piece.filled / PAGE_SIZE_2M;
         let mut at = piece.filled;
         while at < span.used.end {
             let start = at / PAGE_SIZE_2M * PAGE_SIZE_2M;
             let end = (start + PAGE_SIZE_2M).min(span.used.end);
-            let index = (start / PAGE_SIZE_2M % 512) as usize;
-            let large = policy != PagePolicy::Small4K
+            let index = start / PAGE_SIZE_2M;
+            let is_large = policy != PagePolicy::Small4K
                 && at == start
                 && end - start == PAGE_SIZE_2M
                 && !piece.tables.contains_key(&index);
-            let entry = if large {
+            entries.push(if is_large {
                 Pte::leaf(gpa_of(start), rights, true)
             } else {
                 let leaves = leaves(at..end, &gpa_of, rights);
-                let first = at / PAGE_SIZE % 512;
-                let table = match piece.tables.get(&index) {
-                    // Linked already: entry by entry, each whole for a vCPU that walks.
-                    Some(&table) => {
-                        for (index, leaf) in (first..).zip(&leaves) {
-                            machine.mem.store(table.offset(index * 8), leaf.raw())?;
-                        }
-                        table
-                    }
-                    None => {
-                        let table = frames.alloc(machine)?;
-                        let bytes: Vec<u8> =
-                            leaves.iter().flat_map(|leaf| leaf.raw().to_le_bytes()).collect();
-                        machine.mem.write(table.offset(first * 8), &bytes)?;
-                        piece.tables.insert(index, table);
-                        table
-                    }
-                };
+                let table = piece.table(index, at / PAGE_SIZE, &leaves, frames)?;
                 Pte::table(table, true)
-            };
-            if let Some(slot) = entries.get_mut(index) {
-                *slot = entry.raw();
-            }
-            touched = Some(touched.map_or(index..index + 1, |t| t.start..index + 1));
+            });
             at = end;
         }
-        if let Some(touched) = touched {
-            let bytes: Vec<u8> = entries
-                .get(touched.clone())
-                .unwrap_or_default()
-                .iter()
-                .flat_map(|entry| entry.to_le_bytes())
-                .collect();
-            if fresh {
-                // Not linked anywhere yet: in one copy.
-                machine.mem.write(directory.offset(touched.start as u64 * 8), &bytes)?;
-            } else {
-                for index in touched {
-                    let entry = entries.get(index).copied().unwrap_or(0);
-                    machine.mem.store(directory.offset(index as u64 * 8), entry)?;
-                }
+        if fresh {
+            frames.fill(directory, first, &entries)?;
+        } else {
+            for (index, entry) in (first..).zip(entries) {
+                frames.set(directory, index, entry)?;
             }
         }
         piece.filled = span.used.end;
         let entry = piece.entry;
-        self.link(gib, entry, machine)
+        self.link(gib, entry, frames)
     }
 
-    fn publish(&mut self, gib: u64, piece: Piece, machine: &Machine) -> Result<(), MemoryError> {
-        let entry = piece.entry;
-        self.pieces.insert(gib, piece);
-        self.link(gib, entry, machine)
-    }
-
-    fn link(&self, gib: u64, entry: Pte, machine: &Machine) -> Result<(), MemoryError> {
+    fn link(&self, gib: u64, entry: Pte, frames: &TableFrames) -> Result<(), MemoryError> {
         match self.pdpts.get(&(gib / 512)) {
-            Some(pdpt) => machine.mem.store(pdpt.offset(gib % 512 * 8), entry.raw()),
+            Some(&pdpt) => frames.set(pdpt, gib, entry),
+            // No instance has linked the slot yet.
             None => Ok(()),
         }
     }
@@ -212,30 +200,21 @@ impl Subtree {
     pub(crate) fn drop_piece(
         &mut self,
         gib: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if let Some(piece) = self.pieces.remove(&gib) {
-            self.link(gib, Pte::EMPTY, machine)?;
-            piece
-                .directory
-                .into_iter()
-                .chain(piece.tables.into_values())
-                .for_each(|f| frames.park(f));
+            self.link(gib, Pte::EMPTY, frames)?;
+            frames.park(piece.into_frames());
         }
         Ok(())
     }
 
     /// Gives every table back. No instance may link to any.
-    pub(crate) fn dissolve(self, frames: &mut Frames) {
+    pub(crate) fn dissolve(self, frames: &mut TableFrames) {
         for piece in self.pieces.into_values() {
-            piece
-                .directory
-                .into_iter()
-                .chain(piece.tables.into_values())
-                .for_each(|f| frames.park(f));
+            frames.park(piece.into_frames());
         }
-        self.pdpts.into_values().for_each(|pdpt| frames.park(pdpt));
+        frames.park(self.pdpts.into_values());
     }
 }
 
