@@ -90,7 +90,7 @@ fn at_first() -> &'static [Pair; RESOURCES] {
 fn descriptors([soft, hard]: Pair) -> Pair {
     static USABLE: OnceLock<Pair> = OnceLock::new();
     *USABLE.get_or_init(|| {
-        let most = u64::from(super::fs::NOFILE_MAX);
+        let most = u64::from(crate::files::NOFILE_MAX);
         let usable = if raise(libc::RLIMIT_NOFILE, hard).is_ok() { hard } else { soft };
         let usable = usable.saturating_sub(OWN_DESCRIPTORS).clamp(1, most);
         [soft.min(usable), usable]

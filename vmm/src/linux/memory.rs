@@ -6,8 +6,8 @@ use abi::addr::LOWER_HALF_END;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
-use super::fs::{Kind, OpenFile};
 use super::{CallResult, limits, value};
+use crate::files::{Kind, OpenFile};
 use crate::private::inspect::SHARED_LABEL;
 use crate::private::{
     Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up,

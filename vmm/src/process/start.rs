@@ -13,19 +13,19 @@ use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
 use super::{Executable, Process, Survivor, ThreadTable};
+use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
-use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
-use crate::linux::proc::Facts;
+use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
 use crate::linux::timer::Timers;
 use crate::private::{Backing, PrivateRegion, Prot};
 use crate::report::stats::{Phase, Stats};
-use crate::store::Store;
+use crate::store::{FOLDERS, Store};
 use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
@@ -94,7 +94,8 @@ impl Process {
 
         let seen = seen_path(&config);
         let stores = config.store.clone().into_iter().chain(Store::usual_paths());
-        let namespace = Namespace::new(&config.grants, Some(&seen), OffLimits::stores(stores))?
+        let off_limits = OffLimits::stores(stores, &FOLDERS);
+        let namespace = Namespace::new(&config.grants, Some(&seen), off_limits, text_files())?
             .with_tty(config.tty)
             .with_executable(file.clone());
         let cwd = config.cwd.clone().unwrap_or_else(|| {

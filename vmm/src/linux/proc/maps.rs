@@ -88,7 +88,7 @@ fn mappings(of: &Subject<'_>, count: Count) -> Vec<Shown> {
 /// The thread whose view of the segments it is: the process's own file tells of where the
 /// thread is that opens it.
 fn asking(of: &Subject<'_>) -> Option<std::sync::Arc<Thread>> {
-    use crate::linux::fs::View;
+    use crate::files::View;
     if of.alone { of.thread.clone() } else { of.process.threads.get(of.process.caller()) }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! The host has such a limit, too, but one for the whole process: the VMM writes the store under
 //! it. So the program's is kept here, call by call, before the host is asked.
-#![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering;
 
@@ -15,7 +14,7 @@ use super::open_file::{Kind, OpenFile};
 
 /// Where in a file something is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum WriteAt {
+pub enum WriteAt {
     /// Where the description stands, or at its end with `O_APPEND`.
     Current,
     /// There, or at the end with `O_APPEND`, as Linux has it.
@@ -34,12 +33,7 @@ impl Files {
     ///
     /// # Errors
     /// `EFBIG` when not even one.
-    pub(crate) fn writable_bytes(
-        &self,
-        file: &OpenFile,
-        at: WriteAt,
-        len: u64,
-    ) -> Result<u64, Errno> {
+    pub fn writable_bytes(&self, file: &OpenFile, at: WriteAt, len: u64) -> Result<u64, Errno> {
         let limit = self.max_size.load(Ordering::Relaxed);
         if limit == u64::MAX || file.kind() != Kind::Regular || len == 0 {
             return Ok(len);

@@ -15,9 +15,9 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, Mode, OFlags, RenameFlags};
 
 use super::attr::by_number;
+use super::charge::{FileCharge, MemoryAccount};
 use super::host;
 use super::open_file::{OpenFile, Origin};
-use crate::vm::{FileCharge, MemoryLedger};
 
 /// Most names in the directory: each may be a file, which costs the VMM a descriptor.
 const NAMES_MAX: usize = 1024;
@@ -26,7 +26,7 @@ const NAMES_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct MemoryFile {
     /// What it is charged with.
-    pub(crate) charge: Arc<FileCharge>,
+    pub charge: Arc<FileCharge>,
     /// The file in a directory; none for one that never had a name.
     named: Option<OwnedFd>,
     links: AtomicU64,
@@ -141,7 +141,7 @@ impl MemoryAt {
     pub(super) fn open(
         &self,
         how: &HowToOpen,
-        ledger: &Arc<MemoryLedger>,
+        account: &Arc<dyn MemoryAccount>,
     ) -> Result<OpenFile, Errno> {
         let flags = how.flags;
         let mut entries = self.dir.lock();
@@ -159,7 +159,7 @@ impl MemoryAt {
             return Err(Errno::ENOENT);
         }
         let fd = rustix::fs::memfd_create("shm", MemfdFlags::CLOEXEC).map_err(host)?;
-        let charge = Arc::new(FileCharge::new(ledger.clone(), fd.as_fd()));
+        let charge = Arc::new(FileCharge::new(account.clone(), fd.as_fd()));
         let file = Arc::new(MemoryFile { charge, named: Some(fd), links: AtomicU64::new(0) });
         // Opened first: the mode may not even let its maker open it.
         let open = again(&file, flags)?;

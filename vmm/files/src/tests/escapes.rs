@@ -201,6 +201,7 @@ fn a_procfs_below_a_grant_is_not_opened() {
         &[grant("/proc/self".as_ref(), "/p", Access::ReadOnly)],
         None,
         super::OffLimits::none(),
+        super::TEXTS.to_vec(),
     );
     assert!(matches!(refused, Err(super::super::NamespaceError::Procfs { .. })));
 }

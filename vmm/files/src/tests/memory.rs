@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use abi::{Errno, PAGE_SIZE};
 
+use super::super::Access;
 use super::{CWD, Files, World, files, grant, open, read};
-use crate::linux::fs::Access;
-use crate::vm::{MemoryKind, MemoryLedger};
+use crate::charge::{FilesOnly, MemoryAccount};
 
 const NEW: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
 
@@ -122,24 +122,23 @@ fn a_listing_shows_each_file_once_while_they_are_removed() {
 #[test]
 fn what_is_stored_is_charged_until_the_last_name_and_descriptor_are_gone() {
     let files = files(&[], "/");
-    let ledger = Arc::new(MemoryLedger::default());
-    ledger.begin(8 * PAGE_SIZE);
-    files.charge_to(ledger.clone());
+    let account = Arc::new(FilesOnly::limited_to(8 * PAGE_SIZE));
+    files.charge_to(account.clone());
     let fd = open(&files, "/dev/shm/a", NEW).unwrap();
     files.fallocate(fd, 0, 0, 4 * PAGE_SIZE as i64).unwrap();
-    assert_eq!(ledger.held(MemoryKind::Files), 4 * PAGE_SIZE);
+    assert_eq!(account.used_bytes(), 4 * PAGE_SIZE);
     assert_eq!(files.fallocate(fd, 0, 0, 9 * PAGE_SIZE as i64), Err(Errno::ENOSPC));
     let keep = libc::FALLOC_FL_KEEP_SIZE as u32;
     assert_eq!(files.fallocate(fd, keep, 0, PAGE_SIZE as i64), Err(Errno::EOPNOTSUPP));
     link(&files, "/dev/shm/a", "/dev/shm/b").unwrap();
     files.unlinkat(CWD, b"/dev/shm/a", 0).unwrap();
     files.close(fd).unwrap();
-    assert_eq!(ledger.total(), 4 * PAGE_SIZE);
+    assert_eq!(account.used_bytes(), 4 * PAGE_SIZE);
     let fd = open(&files, "/dev/shm/b", libc::O_RDWR).unwrap();
     files.unlinkat(CWD, b"/dev/shm/b", 0).unwrap();
-    assert_eq!(ledger.total(), 4 * PAGE_SIZE);
+    assert_eq!(account.used_bytes(), 4 * PAGE_SIZE);
     files.close(fd).unwrap();
-    assert_eq!(ledger.total(), 0);
+    assert_eq!(account.used_bytes(), 0);
     // A copy is charged before it is made.
     let (from, to) = (files.memfd_create(b"x", 0).unwrap(), files.memfd_create(b"y", 0).unwrap());
     files.fallocate(from, 0, 0, 4 * PAGE_SIZE as i64).unwrap();
@@ -147,15 +146,14 @@ fn what_is_stored_is_charged_until_the_last_name_and_descriptor_are_gone() {
     assert_eq!(files.sendfile(to, from, None, len), Err(Errno::ENOSPC));
     files.ftruncate(from, 2 * PAGE_SIZE as i64).unwrap();
     assert_eq!(files.sendfile(to, from, None, len), Ok(2 * PAGE_SIZE as usize));
-    assert_eq!(ledger.total(), 4 * PAGE_SIZE);
+    assert_eq!(account.used_bytes(), 4 * PAGE_SIZE);
 }
 
 #[test]
 fn a_file_opened_once_more_by_its_descriptor_is_charged_as_before() {
     let files = files(&[], "/");
-    let ledger = Arc::new(MemoryLedger::default());
-    ledger.begin(8 * PAGE_SIZE);
-    files.charge_to(ledger.clone());
+    let account = Arc::new(FilesOnly::limited_to(8 * PAGE_SIZE));
+    files.charge_to(account.clone());
     let nameless = files.memfd_create(b"x", 0).unwrap();
     let named = open(&files, "/dev/shm/a", NEW).unwrap();
     for fd in [nameless, named] {
@@ -163,10 +161,10 @@ fn a_file_opened_once_more_by_its_descriptor_is_charged_as_before() {
         assert_eq!(files.fallocate(again, 0, 0, 9 * PAGE_SIZE as i64), Err(Errno::ENOSPC));
         files.fallocate(again, 0, 0, 4 * PAGE_SIZE as i64).unwrap();
         files.close(fd).unwrap();
-        assert_eq!(ledger.total(), 4 * PAGE_SIZE);
+        assert_eq!(account.used_bytes(), 4 * PAGE_SIZE);
         let cut = format!("/proc/self/fd/{again}");
         let cut = open(&files, &cut, libc::O_RDWR | libc::O_TRUNC).unwrap();
-        assert_eq!(ledger.total(), 0);
+        assert_eq!(account.used_bytes(), 0);
         files.close(cut).unwrap();
         files.close(again).unwrap();
     }

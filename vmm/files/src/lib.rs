@@ -25,6 +25,7 @@
 )]
 
 mod attr;
+mod charge;
 mod create;
 mod data;
 mod descriptor;
@@ -52,6 +53,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+pub use charge::{FileCharge, MemoryAccount, OverLimit, PendingWrite};
 pub use descriptor::FLOCK_LEN;
 pub use encode::{LinuxStat, TIMES_LEN, Times, parse_times};
 pub use files::{Files, FilesError, default_cwd, take_over_umask};
@@ -61,9 +63,9 @@ pub use namespace::{Mount, Namespace, NamespaceError, Tty};
 pub use off_limits::OffLimits;
 pub use open_file::{Kind, OpenFile};
 pub use owner::{F_GETOWN_EX, F_SETOWN_EX, OwnerEx};
-pub(crate) use size_limit::WriteAt;
+pub use size_limit::WriteAt;
 pub use table::{DEFAULT_NOFILE, NOFILE_MAX};
-pub use view::View;
+pub use view::{TextFile, View};
 pub use xattr::{XATTR_MAX, XattrOf};
 
 use abi::Errno;

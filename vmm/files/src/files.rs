@@ -11,6 +11,7 @@ use abi::Errno;
 use rustix::fs::Mode;
 use thiserror::Error;
 
+use super::charge::{FilesOnly, MemoryAccount};
 use super::grant::Grant;
 use super::memory_dir::MemoryAt;
 use super::namespace::{Mount, Namespace};
@@ -19,7 +20,6 @@ use super::resolve::{Base, Found, Target, check};
 use super::table::Table;
 use super::tree::{Leaf, Link, NodeId};
 use super::view::View;
-use crate::vm::MemoryLedger;
 
 /// Why a program's files cannot be set up.
 #[derive(Debug, Error)]
@@ -73,7 +73,7 @@ pub struct Files {
     cwd: RwLock<Base>,
     umask: AtomicU32,
     pub(super) max_size: AtomicU64,
-    ledger: OnceLock<Arc<MemoryLedger>>,
+    account: OnceLock<Arc<dyn MemoryAccount>>,
 }
 
 /// What a directory descriptor and a path, or an empty one, designate.
@@ -109,7 +109,7 @@ impl Files {
             cwd: RwLock::new(Base::Node(NodeId::ROOT)),
             max_size: AtomicU64::new(u64::MAX),
             umask: AtomicU32::new(umask & 0o777),
-            ledger: OnceLock::new(),
+            account: OnceLock::new(),
         };
         let path = cwd.as_os_str().as_bytes();
         match files.chdir(path) {
@@ -308,13 +308,13 @@ impl Files {
     }
 
     /// What files in memory are charged to.
-    pub(super) fn ledger(&self) -> &Arc<MemoryLedger> {
-        self.ledger.get_or_init(Arc::default)
+    pub(super) fn account(&self) -> &Arc<dyn MemoryAccount> {
+        self.account.get_or_init(|| Arc::new(FilesOnly::limited_to(u64::MAX)))
     }
 
-    /// From now on files in memory are charged to `ledger`. Once, before the program runs.
-    pub fn charge_to(&self, ledger: Arc<MemoryLedger>) {
-        let _ = self.ledger.set(ledger);
+    /// From now on files in memory are charged to `account`. Once, before the program runs.
+    pub fn charge_to(&self, account: Arc<dyn MemoryAccount>) {
+        let _ = self.account.set(account);
     }
 
     /// Opens the way to a directory.

@@ -24,9 +24,20 @@ use std::sync::{Arc, Once};
 use abi::Errno;
 use tempfile::TempDir;
 
-use super::{Access, Files, Grant, Namespace, OffLimits, take_over_umask};
+use super::{Access, Files, Grant, Namespace, OffLimits, TextFile, take_over_umask};
 
 const CWD: i32 = libc::AT_FDCWD;
+
+/// Files like those a process has: of itself and its threads, of the machine, and one that can be
+/// written.
+const TEXTS: &[TextFile] = &[
+    TextFile { path: "/proc/#/comm", mode: 0o644 },
+    TextFile { path: "/proc/#/status", mode: 0o444 },
+    TextFile { path: "/proc/cpuinfo", mode: 0o444 },
+    TextFile { path: "/proc/sys/kernel/ostype", mode: 0o444 },
+    TextFile { path: "/proc/uptime", mode: 0o444 },
+    TextFile { path: "/sys/devices/system/cpu/online", mode: 0o444 },
+];
 
 /// A host directory, and a program's files with it granted at `/w`, its current directory.
 struct World {
@@ -43,7 +54,8 @@ fn null() -> OwnedFd {
 }
 
 fn namespace(grants: &[Grant]) -> Namespace {
-    Namespace::new(grants, Some(Path::new("/w/program")), OffLimits::none()).unwrap()
+    Namespace::new(grants, Some(Path::new("/w/program")), OffLimits::none(), TEXTS.to_vec())
+        .unwrap()
 }
 
 /// What `/proc/self/exe` is a link to.
@@ -58,7 +70,8 @@ fn files(grants: &[Grant], cwd: &str) -> Files {
 }
 
 fn files_without(grants: &[Grant], cwd: &str, off_limits: OffLimits) -> Files {
-    let namespace = Namespace::new(grants, Some(Path::new("/w/program")), off_limits).unwrap();
+    let namespace =
+        Namespace::new(grants, Some(Path::new("/w/program")), off_limits, TEXTS.to_vec()).unwrap();
     files_with(namespace, cwd)
 }
 

@@ -113,7 +113,7 @@ impl Files {
             F_OWNER_TID | F_OWNER_PID | F_OWNER_PGRP if id == 0 => true,
             F_OWNER_TID => view.is_some_and(|view| view.tids().contains(&id)),
             F_OWNER_PID => view.is_some_and(|view| view.pid() == id),
-            F_OWNER_PGRP => crate::host::process_group() == id,
+            F_OWNER_PGRP => view.is_some_and(|view| view.process_group() == id),
             _ => return Err(Errno::EINVAL),
         };
         if known { Ok(()) } else { Err(Errno::ESRCH) }

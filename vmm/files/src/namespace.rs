@@ -16,9 +16,8 @@ use super::inspect::{PROC_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC};
 use super::off_limits::OffLimits;
 use super::pseudo::SYNTHETIC_DEV;
 use super::tree::{self, Child, GrantRoot, Leaf, Link, NodeId, Text, Tree, number};
-use super::view::View;
+use super::view::{TextFile, View};
 use super::walk::host_path;
-use crate::linux::proc;
 
 /// The host's procfs shows this very process (its memory, its descriptors): no grant may
 /// lead into it.
@@ -32,6 +31,7 @@ pub struct Namespace {
     pub(super) exe: Option<Vec<u8>>,
     /// Its file, which `/proc/self/exe` leads to.
     pub(super) exe_file: Option<Arc<File>>,
+    texts: Vec<TextFile>,
     view: OnceLock<Weak<dyn View>>,
     pub(super) off_limits: OffLimits,
     pub(super) tty: Tty,
@@ -99,7 +99,8 @@ pub enum NamespaceError {
 
 impl Namespace {
     /// Opens the granted directories and builds the tree. `exe` is what `/proc/self/exe`
-    /// reads as; without it that entry gives `ENOENT`.
+    /// reads as; without it that entry gives `ENOENT`. `texts` are the files whose content a
+    /// [`View`] makes.
     ///
     /// A grant may lie inside another one: as with a mount, it hides what the outer one has
     /// there, but it is listed by the outer directory only if that has an entry of its name.
@@ -111,8 +112,9 @@ impl Namespace {
         grants: &[Grant],
         exe: Option<&Path>,
         off_limits: OffLimits,
+        texts: Vec<TextFile>,
     ) -> Result<Namespace, NamespaceError> {
-        let mut tree = Tree::new(proc::paths());
+        let mut tree = Tree::new(texts.iter().map(|text| text.path));
         // Outer ones first: what lies between an outer and an inner one depends on it.
         let mut ordered: Vec<&Grant> = grants.iter().collect();
         ordered.sort_by_key(|grant| grant.guest.components().count());
@@ -135,7 +137,7 @@ impl Namespace {
         }
         let exe = exe.map(|path| path.as_os_str().as_bytes().to_vec());
         let view = OnceLock::new();
-        Ok(Namespace { tree, exe, exe_file: None, view, off_limits, tty: Tty::default() })
+        Ok(Namespace { tree, exe, exe_file: None, texts, view, off_limits, tty: Tty::default() })
     }
 
     /// The same with another say on `/dev/tty`.
@@ -160,6 +162,11 @@ impl Namespace {
     pub fn set_view(&self, view: Weak<dyn View>) {
         // A second one is never set: a process is started once.
         let _ = self.view.set(view);
+    }
+
+    /// A row of the table of such files; of one that is not there, a file that nobody may open.
+    pub(super) fn text_file(&self, row: u16) -> TextFile {
+        self.texts.get(usize::from(row)).copied().unwrap_or_default()
     }
 
     pub(super) fn view(&self) -> Option<Arc<dyn View>> {

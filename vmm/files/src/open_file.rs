@@ -205,7 +205,7 @@ impl OpenFile {
     }
 
     /// What is remembered of a file that only memory holds.
-    pub(crate) fn memory(&self) -> Option<&Arc<MemoryFile>> {
+    pub fn memory(&self) -> Option<&Arc<MemoryFile>> {
         self.memory.as_ref()
     }
 
@@ -214,7 +214,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// `ENOMEM` when so few descriptors are left that the VMM may come to need them.
-    pub(crate) fn for_mapping(&self) -> Result<Arc<File>, Errno> {
+    pub fn for_mapping(&self) -> Result<Arc<File>, Errno> {
         if let Some(file) = self.mapped.get() {
             return Ok(file.clone());
         }
@@ -351,12 +351,12 @@ impl OpenFile {
 
     /// Whether a transfer of it may be tried with `RWF_NOWAIT`: a pipe, unless the host has said
     /// that it does not know the flag there (kernels before 6.4).
-    pub(crate) fn answers_without_waiting(&self) -> bool {
+    pub fn answers_without_waiting(&self) -> bool {
         self.knows_nowait.load(Ordering::Relaxed)
     }
 
     /// Notes that the host refused the flag.
-    pub(crate) fn note_no_answer_without_waiting(&self) {
+    pub fn note_no_answer_without_waiting(&self) {
         self.knows_nowait.store(false, Ordering::Relaxed);
     }
 
@@ -439,7 +439,7 @@ impl OpenFile {
 
     /// # Errors
     /// `EBADF` for an `O_PATH` description.
-    pub(crate) fn check_not_path(&self) -> Result<(), Errno> {
+    pub fn check_not_path(&self) -> Result<(), Errno> {
         if self.path_only { Err(Errno::EBADF) } else { Ok(()) }
     }
 

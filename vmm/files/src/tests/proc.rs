@@ -7,8 +7,8 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::super::{Access, Files, View};
 use super::tree::names;
-use super::{CWD, World, files, files_with, grant, namespace, open, program, read};
-use crate::vm::MemoryLedger;
+use super::{CWD, TEXTS, World, files, files_with, grant, namespace, open, program, read};
+use crate::charge::{FilesOnly, MemoryAccount};
 
 /// A process of two threads, whose files say which one they are about.
 #[derive(Debug)]
@@ -27,8 +27,12 @@ impl View for Two {
         71
     }
 
+    fn process_group(&self) -> i32 {
+        60
+    }
+
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {
-        let path = crate::linux::proc::path(row as u16);
+        let path = TEXTS[row].path;
         Ok(format!("{path} {tid:?}").into_bytes())
     }
 
@@ -261,16 +265,15 @@ fn a_listing_misses_nothing_when_descriptors_are_closed_meanwhile() {
 fn what_an_open_file_says_is_charged_until_it_is_closed() {
     let w = World::new();
     let _view = viewed(&w.files);
-    let ledger = Arc::new(MemoryLedger::default());
-    ledger.begin(16 * PAGE_SIZE);
-    w.files.charge_to(ledger.clone());
+    let account = Arc::new(FilesOnly::limited_to(16 * PAGE_SIZE));
+    w.files.charge_to(account.clone());
     let open = || open(&w.files, "/proc/self/status", libc::O_RDONLY);
     let opened: Vec<i32> = (0..17).map_while(|_| open().ok()).collect();
     assert_eq!(open(), Err(Errno::ENOMEM));
-    assert_eq!(ledger.total(), opened.len() as u64 * PAGE_SIZE);
+    assert_eq!(account.used_bytes(), opened.len() as u64 * PAGE_SIZE);
     assert!(opened.len() > 8, "{opened:?}");
     for fd in opened {
         w.files.close(fd).unwrap();
     }
-    assert_eq!(ledger.total(), 0);
+    assert_eq!(account.used_bytes(), 0);
 }

@@ -158,19 +158,19 @@ fn bad_sets_of_grants_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let twice =
         [grant(dir.path(), "/x", Access::ReadWrite), grant(dir.path(), "/x", Access::ReadOnly)];
-    let error = Namespace::new(&twice, None, OffLimits::none()).unwrap_err();
+    let error = Namespace::new(&twice, None, OffLimits::none(), super::TEXTS.to_vec()).unwrap_err();
     assert!(matches!(error, NamespaceError::Taken { .. }), "{error}");
     let below = [grant(dir.path(), "/dev/null/x", Access::ReadWrite)];
     assert!(matches!(
-        Namespace::new(&below, None, OffLimits::none()),
+        Namespace::new(&below, None, OffLimits::none(), super::TEXTS.to_vec()),
         Err(NamespaceError::Taken { .. })
     ));
     let missing = [grant(&dir.path().join("none"), "/x", Access::ReadWrite)];
     assert!(matches!(
-        Namespace::new(&missing, None, OffLimits::none()),
+        Namespace::new(&missing, None, OffLimits::none(), super::TEXTS.to_vec()),
         Err(NamespaceError::Open { .. })
     ));
-    let namespace = Namespace::new(&[], None, OffLimits::none()).unwrap();
+    let namespace = Namespace::new(&[], None, OffLimits::none(), super::TEXTS.to_vec()).unwrap();
     let standard = [null(), null(), null()];
     let error = Files::new(namespace, standard, "/x".as_ref(), 0).unwrap_err();
     assert!(matches!(error, FilesError::Cwd { source: Errno::ENOENT, .. }), "{error}");

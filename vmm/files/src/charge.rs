@@ -10,15 +10,77 @@
 //!   mapped, unless all of it could be held.
 //!
 //! All changes of one file go one after the other. No address space, and no names: what the
-//! program calls such a file is `linux::fs`'s.
+//! program calls such a file is in `memory_dir`.
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::PAGE_SIZE;
 use rustix::fs::{OFlags, SeekFrom};
 
-use super::ledger::{MemoryKind, MemoryLedger, OverLimit};
+/// Memory that files are a part of, and its limit: the run's.
+pub trait MemoryAccount: fmt::Debug + Send + Sync {
+    /// Takes bytes for files.
+    ///
+    /// # Errors
+    /// [`OverLimit`]: nothing is taken.
+    fn charge(&self, bytes: u64) -> Result<(), OverLimit>;
+
+    /// Notes bytes that files turned out to hold, be they over the limit.
+    fn note(&self, bytes: u64);
+
+    /// Gives back bytes of files.
+    fn release(&self, bytes: u64);
+
+    /// Bytes held, by files and everything else.
+    fn used_bytes(&self) -> u64;
+
+    /// How many may be held.
+    fn limit_bytes(&self) -> u64;
+}
+
+/// A file would hold more memory than the run may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a file in memory would exceed the limit")]
+pub struct OverLimit;
+
+/// An account of files alone, without a limit unless it is given one.
+#[derive(Debug)]
+pub(super) struct FilesOnly {
+    held: AtomicU64,
+    limit_bytes: u64,
+}
+
+impl FilesOnly {
+    pub(super) const fn limited_to(limit_bytes: u64) -> FilesOnly {
+        FilesOnly { held: AtomicU64::new(0), limit_bytes }
+    }
+}
+
+impl MemoryAccount for FilesOnly {
+    fn charge(&self, bytes: u64) -> Result<(), OverLimit> {
+        let fits = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= self.limit_bytes);
+        self.held.fetch_update(Relaxed, Relaxed, fits).map_or(Err(OverLimit), |_| Ok(()))
+    }
+
+    fn note(&self, bytes: u64) {
+        self.held.fetch_add(bytes, Relaxed);
+    }
+
+    fn release(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -30,7 +92,7 @@ struct State {
 /// of it has let go of this.
 #[derive(Debug)]
 pub struct FileCharge {
-    ledger: Arc<MemoryLedger>,
+    account: Arc<dyn MemoryAccount>,
     state: Mutex<State>,
 }
 
@@ -61,8 +123,8 @@ fn anywhere(bytes: u64) -> u64 {
 impl FileCharge {
     /// The charge of a file that the VMM or the host has just made.
     #[must_use]
-    pub fn new(ledger: Arc<MemoryLedger>, file: BorrowedFd<'_>) -> FileCharge {
-        let charge = FileCharge { ledger, state: Mutex::default() };
+    pub fn new(account: Arc<dyn MemoryAccount>, file: BorrowedFd<'_>) -> FileCharge {
+        let charge = FileCharge { account, state: Mutex::default() };
         charge.settle(&mut charge.lock(), file);
         charge
     }
@@ -76,9 +138,9 @@ impl FileCharge {
         let (size, stored) = size_of(file);
         let now = if state.mapped { pages(size).max(stored) } else { stored };
         if now > state.charged {
-            self.ledger.note(MemoryKind::Files, now - state.charged);
+            self.account.note(now - state.charged);
         } else {
-            self.ledger.release(MemoryKind::Files, state.charged - now);
+            self.account.release(state.charged - now);
         }
         state.charged = now;
     }
@@ -92,7 +154,7 @@ impl FileCharge {
         call: impl FnOnce() -> R,
     ) -> Result<R, OverLimit> {
         if bound > state.charged {
-            self.ledger.charge(MemoryKind::Files, bound - state.charged)?;
+            self.account.charge(bound - state.charged)?;
             state.charged = bound;
         }
         let result = call();
@@ -190,7 +252,7 @@ impl FileCharge {
 impl Drop for FileCharge {
     fn drop(&mut self) {
         let charged = self.lock().charged;
-        self.ledger.release(MemoryKind::Files, charged);
+        self.account.release(charged);
     }
 }
 
@@ -205,13 +267,12 @@ mod tests {
 
     const LIMIT: u64 = 64 * PAGE_SIZE;
 
-    fn file() -> (Arc<MemoryLedger>, FileCharge, File) {
-        let ledger = Arc::new(MemoryLedger::default());
-        ledger.begin(LIMIT);
+    fn file() -> (Arc<FilesOnly>, FileCharge, File) {
+        let account = Arc::new(FilesOnly::limited_to(LIMIT));
         let file: File =
             rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap().into();
-        let charge = FileCharge::new(ledger.clone(), file.as_fd());
-        (ledger, charge, file)
+        let charge = FileCharge::new(account.clone(), file.as_fd());
+        (account, charge, file)
     }
 
     fn write(charge: &FileCharge, file: &File, offset: Option<u64>, pages: u64) -> bool {
@@ -223,51 +284,51 @@ mod tests {
 
     #[test]
     fn a_sparse_file_is_charged_with_what_is_stored_until_it_is_mapped() {
-        let (ledger, charge, file) = file();
+        let (account, charge, file) = file();
         charge.resize(file.as_fd(), 1 << 40, || file.set_len(1 << 40)).unwrap().unwrap();
-        assert_eq!(ledger.total(), 0);
+        assert_eq!(account.used_bytes(), 0);
         assert!(write(&charge, &file, Some(1 << 39), 3));
-        assert_eq!(ledger.total(), 3 * PAGE_SIZE);
+        assert_eq!(account.used_bytes(), 3 * PAGE_SIZE);
         assert!(charge.map(file.as_fd()).is_err());
-        assert_eq!(ledger.total(), 3 * PAGE_SIZE);
+        assert_eq!(account.used_bytes(), 3 * PAGE_SIZE);
         drop(charge);
-        assert_eq!(ledger.total(), 0);
+        assert_eq!(account.used_bytes(), 0);
     }
 
     #[test]
     fn writes_stop_at_the_limit_and_what_is_stored_can_be_written_again() {
-        let (ledger, charge, mut file) = file();
+        let (account, charge, mut file) = file();
         let written = (0..1000).take_while(|_| write(&charge, &file, None, 1)).count() as u64;
         // One page more than the data may be needed where it is not aligned.
         assert!((60..=64).contains(&written), "{written} pages of 64");
         assert_eq!(file.stream_position().unwrap(), written * PAGE_SIZE);
-        assert_eq!(ledger.total(), written * PAGE_SIZE);
+        assert_eq!(account.used_bytes(), written * PAGE_SIZE);
         assert!(write(&charge, &file, Some(0), written), "overwriting takes nothing");
         file.seek(SeekFrom::Start(PAGE_SIZE)).unwrap();
         assert!(write(&charge, &file, None, 2), "nor at the file's own offset");
         assert_eq!(file.stream_position().unwrap(), 3 * PAGE_SIZE);
         charge.resize(file.as_fd(), 0, || file.set_len(0)).unwrap().unwrap();
-        assert_eq!(ledger.total(), 0);
+        assert_eq!(account.used_bytes(), 0);
     }
 
     #[test]
     fn a_mapped_file_is_charged_with_its_length_however_it_gets_it() {
-        let (ledger, charge, file) = file();
+        let (account, charge, file) = file();
         let resize = |pages: u64| {
             let len = pages * PAGE_SIZE;
             charge.resize(file.as_fd(), len, || file.set_len(len)).map(|done| done.unwrap())
         };
         resize(10).unwrap();
         charge.map(file.as_fd()).unwrap();
-        assert_eq!(ledger.total(), 10 * PAGE_SIZE);
+        assert_eq!(account.used_bytes(), 10 * PAGE_SIZE);
         assert!(resize(65).is_err());
         assert_eq!(file.metadata().unwrap().len(), 10 * PAGE_SIZE);
         resize(64).unwrap();
-        assert_eq!(ledger.total(), LIMIT);
+        assert_eq!(account.used_bytes(), LIMIT);
         assert!(write(&charge, &file, Some(60 * PAGE_SIZE), 4), "inside");
         assert!(!write(&charge, &file, Some(60 * PAGE_SIZE), 5), "beyond");
         resize(1).unwrap();
-        assert_eq!(ledger.total(), PAGE_SIZE);
+        assert_eq!(account.used_bytes(), PAGE_SIZE);
         assert!(charge.grow(file.as_fd(), LIMIT, || ()).is_err());
     }
 }

@@ -74,7 +74,9 @@ fn the_terminal_is_there_by_name_only_if_it_was_granted() {
     let host = tempfile::tempdir().unwrap();
     let files = |tty| {
         let grants = [grant(host.path(), "/w", Access::ReadWrite)];
-        let namespace = Namespace::new(&grants, None, OffLimits::none()).unwrap().with_tty(tty);
+        let namespace = Namespace::new(&grants, None, OffLimits::none(), super::TEXTS.to_vec())
+            .unwrap()
+            .with_tty(tty);
         Files::new(namespace, [null(), null(), null()], "/w".as_ref(), 0).unwrap()
     };
     let open_tty = |tty| open(&files(tty), "/dev/tty", libc::O_RDWR).map(drop);

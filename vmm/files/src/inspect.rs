@@ -11,10 +11,8 @@ use super::files::{Files, Subject};
 use super::host;
 use super::open::pin;
 use super::open_file::OpenFile;
-use super::pseudo::text_stat;
 use super::resolve::{Found, Step};
 use super::tree::{Leaf, Link, NodeId, Text};
-use crate::linux::proc;
 
 pub(super) const EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 pub(super) const NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW.cast_unsigned();
@@ -39,7 +37,7 @@ impl Files {
     pub(super) fn stat_open(&self, file: &OpenFile) -> Result<LinuxStat, Errno> {
         match (file.node(), file.text()) {
             (Some(id), _) => Ok(self.node_stat(id)),
-            (_, Some(text)) => Ok(text_stat(text)),
+            (_, Some(text)) => Ok(self.text_stat(text)),
             (None, None) => {
                 let mut stat: LinuxStat = rustix::fs::fstat(file.host_fd()).map_err(host)?.into();
                 if let Some(links) = file.memory().and_then(|memory| memory.links()) {
@@ -148,7 +146,7 @@ impl Files {
                 let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
                 Ok(encode::statfs(&rustix::fs::fstatfs(file).map_err(host)?))
             }
-            Found::Leaf(Leaf::Text(text)) => Ok(self.own_statfs(text_magic(text))),
+            Found::Leaf(Leaf::Text(text)) => Ok(self.own_statfs(self.text_magic(text))),
             Found::Leaf(Leaf::Link(_) | Leaf::Device(_)) => Ok(self.own_statfs(TMPFS_MAGIC)),
             Found::Absent => Err(Errno::ENOENT),
         }
@@ -165,7 +163,7 @@ impl Files {
     fn statfs_open(&self, file: &OpenFile) -> Result<[u8; 120], Errno> {
         match (file.node(), file.text()) {
             (Some(id), _) => Ok(self.synthetic_statfs(id)),
-            (_, Some(text)) => Ok(self.own_statfs(text_magic(text))),
+            (_, Some(text)) => Ok(self.own_statfs(self.text_magic(text))),
             (None, None) => Ok(encode::statfs(&rustix::fs::fstatfs(file.host_fd()).map_err(host)?)),
         }
     }
@@ -189,8 +187,8 @@ impl Files {
 
     /// A file system in memory, as large as the run's memory.
     fn memory_statfs(&self) -> [u8; 120] {
-        let total = self.ledger().limit_bytes() / 4096;
-        let free = total.saturating_sub(self.ledger().total() / 4096);
+        let total = self.account().limit_bytes() / 4096;
+        let free = total.saturating_sub(self.account().used_bytes() / 4096);
         encode::statfs_of([TMPFS_MAGIC, 4096, total, free, free, 0, 0, 0, 255, 4096, 0])
     }
 
@@ -210,7 +208,7 @@ impl Files {
                     (Some(id), _) if self.namespace.tree.memory(id).is_some() => Ok(()),
                     (Some(_), _) if wanted.contains(Access::WRITE_OK) => Err(Errno::EROFS),
                     (Some(_), _) => Ok(()),
-                    (_, Some(text)) => text_access(text, wanted),
+                    (_, Some(text)) => self.text_access(text, wanted),
                     (None, None) => {
                         if wanted.contains(Access::WRITE_OK)
                             && let super::open_file::Origin::Grant(grant) = &file.origin
@@ -247,7 +245,7 @@ impl Files {
             Found::Leaf(Leaf::Device(device)) => {
                 rustix::fs::access(device.host_path(), wanted).map_err(host)
             }
-            Found::Leaf(Leaf::Text(text)) => text_access(text, wanted),
+            Found::Leaf(Leaf::Text(text)) => self.text_access(text, wanted),
             Found::Leaf(Leaf::Program | Leaf::Link(Link::Exe)) if follow => {
                 let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
                 if wanted.contains(Access::WRITE_OK) {
@@ -299,6 +297,22 @@ impl Files {
         text.truncate(room);
         Ok(text)
     }
+
+    fn text_magic(&self, text: Text) -> u64 {
+        match text {
+            Text::Row(row, _) => magic_at(self.namespace.text_file(row).path.as_bytes()),
+            Text::DescriptorInfo(_) => PROC_MAGIC,
+        }
+    }
+
+    /// Whether a file of our own lets itself be accessed that way, which depends on its mode
+    /// alone: the user who runs the VMM owns it.
+    fn text_access(&self, text: Text, wanted: Access) -> Result<(), Errno> {
+        let mode = self.text_stat(text).mode;
+        let refused = (wanted.contains(Access::WRITE_OK) && mode & 0o200 == 0)
+            || wanted.contains(Access::EXEC_OK);
+        if refused { Err(Errno::EACCES) } else { Ok(()) }
+    }
 }
 
 /// The file system that programs expect at a place of our tree.
@@ -308,20 +322,4 @@ fn magic_at(path: &[u8]) -> u64 {
         _ if path.starts_with(b"/sys") => SYSFS_MAGIC,
         _ => TMPFS_MAGIC,
     }
-}
-
-fn text_magic(text: Text) -> u64 {
-    match text {
-        Text::Row(row, _) => magic_at(proc::path(row).as_bytes()),
-        Text::DescriptorInfo(_) => PROC_MAGIC,
-    }
-}
-
-/// Whether a file of our own lets itself be accessed that way, which depends on its mode
-/// alone: the user who runs the VMM owns it.
-fn text_access(text: Text, wanted: Access) -> Result<(), Errno> {
-    let mode = text_stat(text).mode;
-    let refused = (wanted.contains(Access::WRITE_OK) && mode & 0o200 == 0)
-        || wanted.contains(Access::EXEC_OK);
-    if refused { Err(Errno::EACCES) } else { Ok(()) }
 }

@@ -60,7 +60,7 @@ impl Files {
         let exclusive = flags.contains(OFlags::CREATE | OFlags::EXCL);
         let follow = !flags.contains(OFlags::NOFOLLOW) && !exclusive;
         if let Some(at) = self.memory(dirfd, path)? {
-            let file = at.open(&HowToOpen { flags, mode }, self.ledger())?;
+            let file = at.open(&HowToOpen { flags, mode }, self.account())?;
             return self.table.insert(Arc::new(file), cloexec, 0);
         }
         let off_limits = &self.namespace.off_limits;

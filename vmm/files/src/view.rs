@@ -5,6 +5,16 @@ use std::fmt;
 
 use abi::Errno;
 
+/// A file whose content is made when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextFile {
+    /// Where it lies: below `/proc` or `/sys`. `#` for a component is the process and each of its
+    /// threads.
+    pub path: &'static str,
+    /// Its permissions.
+    pub mode: u32,
+}
+
 /// The process whose `/proc` it is.
 pub trait View: fmt::Debug + Send + Sync {
     /// Its number.
@@ -16,8 +26,13 @@ pub trait View: fmt::Debug + Send + Sync {
     /// The thread that makes the call being served.
     fn caller(&self) -> i32;
 
-    /// The content of the file in a row of `linux::proc`'s table, for one thread or for the
-    /// process.
+    /// The process group it is in, or 0 for one outside of the PID namespace.
+    fn process_group(&self) -> i32;
+
+    /// The content of the file in a row of the table that [`Namespace::new`] was given, for one
+    /// thread or for the process.
+    ///
+    /// [`Namespace::new`]: super::Namespace::new
     ///
     /// # Errors
     /// `ESRCH` for a thread that has ended, or what the host said when it was asked.

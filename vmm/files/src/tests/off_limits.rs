@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::super::{Files, FilesError, Namespace, NamespaceError};
 use super::{Access, CWD, OffLimits, files_without, grant, null, open, read};
-use crate::store::{Name, SegmentSpec, Store};
+use spacejmp_store::{FOLDERS, Name, SegmentSpec, Store};
 
 const AWAY: Errno = Errno::EACCES;
 
@@ -23,7 +23,7 @@ fn store_in(host: &Path) -> PathBuf {
 }
 
 fn files_of(host: &Path) -> Files {
-    let off_limits = OffLimits::stores([store_in(host)]);
+    let off_limits = OffLimits::stores([store_in(host)], &FOLDERS);
     files_without(&[grant(host, "/w", Access::ReadWrite)], "/w", off_limits)
 }
 
@@ -31,7 +31,7 @@ fn home() -> Home {
     let host = tempfile::tempdir().unwrap();
     let store = Store::open_or_create(&store_in(host.path())).unwrap();
     store.create_segment(&name("seg"), &SegmentSpec::new(4096)).unwrap();
-    store.create_vas(&name("space"), crate::store::Mode::PRIVATE).unwrap();
+    store.create_vas(&name("space"), spacejmp_store::Mode::PRIVATE).unwrap();
     let files = files_of(host.path());
     Home { host, files }
 }
@@ -229,8 +229,13 @@ fn a_grant_that_is_the_store_or_in_it_is_refused_by_any_name() {
         host.join("soft/vms"),
     ] {
         for access in [Access::ReadOnly, Access::ReadWrite] {
-            let off_limits = OffLimits::stores([store_in(host)]);
-            let result = Namespace::new(&[grant(&dir, "/s", access)], None, off_limits);
+            let off_limits = OffLimits::stores([store_in(host)], &FOLDERS);
+            let result = Namespace::new(
+                &[grant(&dir, "/s", access)],
+                None,
+                off_limits,
+                super::TEXTS.to_vec(),
+            );
             assert!(matches!(result, Err(NamespaceError::Store { .. })), "{}", dir.display());
         }
     }
@@ -241,8 +246,8 @@ fn a_standard_stream_is_no_way_into_the_store() {
     let h = home();
     let path = store_in(h.host.path()).join("segments/seg");
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
-    let off_limits = OffLimits::stores([store_in(h.host.path())]);
-    let namespace = Namespace::new(&[], None, off_limits).unwrap();
+    let off_limits = OffLimits::stores([store_in(h.host.path())], &FOLDERS);
+    let namespace = Namespace::new(&[], None, off_limits, super::TEXTS.to_vec()).unwrap();
     let result = Files::new(namespace, [null(), file.into(), null()], Path::new("/"), 0);
     assert!(matches!(result, Err(FilesError::Store { fd: 1, .. })));
 }
@@ -255,7 +260,7 @@ fn content_of_volatile_segments_is_off_limits_where_the_host_keeps_it() {
     let file = tempfile::Builder::new().prefix("spacejmp-").tempfile_in("/dev/shm").unwrap();
     let link = folder.path().join("link");
     std::fs::hard_link(file.path(), &link).unwrap();
-    let off_limits = OffLimits::stores([folder.path().join("no-store")]);
+    let off_limits = OffLimits::stores([folder.path().join("no-store")], &FOLDERS);
     let files =
         files_without(&[grant("/dev/shm".as_ref(), "/s", Access::ReadWrite)], "/s", off_limits);
     for path in [file.path(), &link] {

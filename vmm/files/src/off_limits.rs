@@ -28,7 +28,6 @@ use abi::Errno;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use super::resolve::{HostAt, Last, MAX_LINKS};
-use crate::store::FOLDERS;
 
 /// Where the content of volatile segments is, and how its files' names begin.
 const SHM: &str = "/dev/shm";
@@ -90,14 +89,18 @@ impl OffLimits {
         OffLimits { none: true, ..OffLimits::default() }
     }
 
-    /// The stores at these paths, whether they exist yet or not.
+    /// The stores at these paths, whether they exist yet or not, and the names of the folders that
+    /// a store has.
     #[must_use]
-    pub fn stores(paths: impl IntoIterator<Item = PathBuf>) -> OffLimits {
+    pub fn stores(
+        paths: impl IntoIterator<Item = PathBuf>,
+        folder_names: &'static [&'static str],
+    ) -> OffLimits {
         let mut stores: Vec<Place> = Vec::new();
         for path in paths {
             let path = std::path::absolute(&path).unwrap_or(path);
             if !stores.iter().any(|place| place.path == path) {
-                stores.push(Place::new(path));
+                stores.push(Place::new(path, folder_names));
             }
         }
         let shm = rustix::fs::stat(SHM).ok().map(|stat| FileId::from(&stat));
@@ -263,6 +266,8 @@ struct Entry {
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
+    /// The names of the folders in every store.
+    folder_names: &'static [&'static str],
     /// The store's folder, if it is there.
     root: Option<FileId>,
     /// It and the folders in it.
@@ -275,9 +280,10 @@ struct Place {
 }
 
 impl Place {
-    fn new(path: PathBuf) -> Place {
+    fn new(path: PathBuf, folder_names: &'static [&'static str]) -> Place {
         Place {
             path,
+            folder_names,
             root: None,
             folders: HashSet::new(),
             way: Vec::new(),
@@ -289,7 +295,7 @@ impl Place {
     /// Looks again if anything is not as it was. What was a store's once stays off limits.
     fn refresh(&mut self) {
         let now = rustix::fs::stat(&self.path).ok().map(|stat| FileId::from(&stat));
-        let is_complete = self.folders.len() > FOLDERS.len();
+        let is_complete = self.folders.len() > self.folder_names.len();
         let changed = match (now, &self.missing) {
             (Some(_), _) => now != self.root || !is_complete,
             (None, Some((dir, name))) => {
@@ -304,7 +310,7 @@ impl Place {
         self.trace();
         let Some(root) = now else { return };
         self.folders.insert(root);
-        for folder in FOLDERS {
+        for folder in self.folder_names {
             let stat = rustix::fs::statat(CWD, self.path.join(folder), AtFlags::SYMLINK_NOFOLLOW);
             self.folders.extend(stat.ok().map(|stat| FileId::from(&stat)));
         }
@@ -364,7 +370,7 @@ impl Place {
         }
         let has = |path: &Path| folder_has(path, id, |_| true);
         has(&self.path)
-            || FOLDERS.iter().any(|folder| has(&self.path.join(folder)))
+            || self.folder_names.iter().any(|folder| has(&self.path.join(folder)))
             || std::fs::read_dir(self.path.join("vas"))
                 .is_ok_and(|vases| vases.flatten().any(|vas| has(&vas.path())))
     }

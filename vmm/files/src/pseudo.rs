@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::attr::by_number;
+use super::charge::FileCharge;
 use super::encode::LinuxStat;
 use super::files::Files;
 use super::host;
@@ -19,8 +20,6 @@ use super::namespace::Tty;
 use super::open::settle;
 use super::open_file::{Kind, OpenFile, Origin};
 use super::tree::{Device, Leaf, Link, NodeId, Text};
-use crate::linux::proc;
-use crate::vm::FileCharge;
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
 /// the host kernel gives out, which start at 1.
@@ -142,14 +141,14 @@ impl Files {
 
     /// Opens a file of our making: a snapshot, taken now.
     fn open_text(&self, text: Text, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
-        let mode = text_stat(text).mode;
+        let mode = self.text_stat(text).mode;
         let path_only = flags.contains(OFlags::PATH);
         let writes = flags & OFlags::RWMODE != OFlags::RDONLY;
         if writes && !path_only && mode & 0o200 == 0 {
             return Err(Errno::EACCES);
         }
         let memfd = rustix::fs::memfd_create("proc", MemfdFlags::CLOEXEC).map_err(host)?;
-        let charge = FileCharge::new(self.ledger().clone(), memfd.as_fd());
+        let charge = FileCharge::new(self.account().clone(), memfd.as_fd());
         let memory = Arc::new(MemoryFile::nameless(charge));
         let file = OpenFile::pseudo(text, memfd, flags).in_memory(memory);
         if !path_only {
@@ -275,7 +274,7 @@ impl Files {
                     None => NodeId::PROCESS,
                 };
                 let of = String::from_utf8_lossy(&self.namespace.path(of)).into_owned();
-                Ok(proc::path(row).replace("/proc/#", &of).into_bytes())
+                Ok(self.namespace.text_file(row).path.replace("/proc/#", &of).into_bytes())
             }
             (None, None) => self.name_of_host(file.host_fd()),
         }
@@ -315,7 +314,7 @@ impl Files {
                 if let Text::DescriptorInfo(fd) = text {
                     self.descriptor(fd)?;
                 }
-                Ok(text_stat(text))
+                Ok(self.text_stat(text))
             }
             Leaf::Link(Link::Descriptor(fd)) => {
                 let file = self.descriptor(fd)?;
@@ -330,6 +329,31 @@ impl Files {
             Leaf::Program => self.program_stat(),
             Leaf::Link(Link::Exe) if follow => self.program_stat(),
             Leaf::Link(_) => Ok(link_stat(leaf)),
+        }
+    }
+
+    /// The attributes of a file of our making: without a length, as in Linux's `/proc`, because
+    /// the content is made later.
+    pub(super) fn text_stat(&self, text: Text) -> LinuxStat {
+        let mode = match text {
+            Text::Row(row, _) => self.namespace.text_file(row).mode,
+            Text::DescriptorInfo(_) => 0o400,
+        };
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let now = (now.tv_sec, now.tv_nsec.unsigned_abs());
+        LinuxStat {
+            dev: SYNTHETIC_DEV,
+            ino: leaf_ino(Leaf::Text(text)),
+            nlink: 1,
+            mode: 0o100_000 | mode,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            // What stdio reads at a time. Linux says 1024; each read is an exit here.
+            blksize: 4096,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            ..LinuxStat::default()
         }
     }
 
@@ -399,7 +423,7 @@ impl Files {
         let mut file = OpenFile::new(fd, Origin::Own)?;
         if file.kind() == Kind::Regular {
             // It is in no directory: memory holds it, and nothing else.
-            let charge = FileCharge::new(self.ledger().clone(), file.host_fd());
+            let charge = FileCharge::new(self.account().clone(), file.host_fd());
             file = file.in_memory(Arc::new(MemoryFile::nameless(charge)));
         }
         self.table.insert(Arc::new(file), cloexec, 0)
@@ -413,31 +437,6 @@ fn link_stat(leaf: Leaf) -> LinuxStat {
         nlink: 1,
         mode: 0o120_777,
         blksize: 4096,
-        ..LinuxStat::default()
-    }
-}
-
-/// The attributes of a file of our making: without a length, as in Linux's `/proc`, because
-/// the content is made later.
-pub(super) fn text_stat(text: Text) -> LinuxStat {
-    let mode = match text {
-        Text::Row(row, _) => proc::mode(row),
-        Text::DescriptorInfo(_) => 0o400,
-    };
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let now = (now.tv_sec, now.tv_nsec.unsigned_abs());
-    LinuxStat {
-        dev: SYNTHETIC_DEV,
-        ino: leaf_ino(Leaf::Text(text)),
-        nlink: 1,
-        mode: 0o100_000 | mode,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        // What stdio reads at a time. Linux says 1024; each read is an exit here.
-        blksize: 4096,
-        atime: now,
-        mtime: now,
-        ctime: now,
         ..LinuxStat::default()
     }
 }
