@@ -8,7 +8,8 @@
 //! 3. `unsafe` lives in a few modules: `vm`, the lock words of `vas`, and the Linux
 //!    calls that hand guest memory to the host kernel.
 //!
-//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
+//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs; [`kernel`]: what the
+//!   guest kernel needs of us
 //! - [`space`]: the program's own address space; [`guest`]: what a program starts with
 //! - [`user_memory`]: a program's memory as its system calls reach it
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept

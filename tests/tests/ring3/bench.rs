@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
+use vmm::kernel::Kernel;
 use vmm::space::{Backing, FaultOutcome, Prot, Space};
 use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
 
@@ -27,6 +28,7 @@ pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// One vCPU in a space of its own.
 pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
     pub(crate) space: Space,
     pub(crate) vcpu: Vcpu,
@@ -39,10 +41,11 @@ impl Bench {
 
     /// On processors with these TLB tags, or fewer.
     pub(crate) fn with_tags(shape: TagShape) -> Bench {
-        let machine = Machine::with_tags(shape).expect("a VM can be made here");
-        let vcpu = machine.new_vcpu().expect("and a vCPU");
+        let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
+        let machine = kernel.machine().clone();
+        let vcpu = kernel.new_vcpu().expect("and a vCPU");
         let space = Space::new(machine.clone(), 1 << 30);
-        let bench = Bench { machine, space, vcpu };
+        let bench = Bench { kernel, machine, space, vcpu };
         bench.map(CODE, 0x4000, 7);
         bench.map(DATA, DATA_PAGES * 4096, 3);
         bench.map(STACK - 0x1000, 0x1000, 3);

@@ -8,6 +8,7 @@
 //! - [`ledger`]: what a run holds of the host's memory, against `--memory`; [`file_charge`]: what
 //!   a file in memory is charged with
 //! - [`machine`]: one VM and what its vCPUs have in common
+//! - `registers`: a vCPU's first ones
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
 //! - [`windows`]: pieces of files in guest-physical space, which come and go;
 //!   `host_mapping`: the memory behind one, and when it is unmapped
@@ -31,6 +32,7 @@ pub mod machine;
 pub mod memory;
 pub mod mlock;
 mod page_moves;
+pub(crate) mod registers;
 pub mod resident;
 pub mod shape;
 pub mod tables;
