@@ -8,7 +8,8 @@
 //! 3. `unsafe` lives in a few modules: `vm`, the lock words of `vas`, and the Linux
 //!    calls that hand guest memory to the host kernel.
 //!
-//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
+//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs; [`kernel`]: what the
+//!   guest kernel needs of us
 //! - [`files`]: the host's files as far as a program may reach them
 //! - [`private`]: the program's own address space; [`guest`]: what a program starts with
 //! - [`user_memory`]: a program's memory as its faults and system calls reach it; [`access`]: in

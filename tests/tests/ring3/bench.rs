@@ -5,6 +5,7 @@ use std::sync::Arc;
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
 use vmm::access::{FaultCause, FaultOutcome};
+use vmm::kernel::Kernel;
 use vmm::private::{Backing, PrivateRegion, Prot};
 use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
 
@@ -28,6 +29,7 @@ pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// One vCPU with a private region of its own.
 pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
     pub(crate) private: PrivateRegion,
     pub(crate) vcpu: Vcpu,
@@ -40,10 +42,11 @@ impl Bench {
 
     /// On processors with these TLB tags, or fewer.
     pub(crate) fn with_tags(shape: TagShape) -> Bench {
-        let machine = Machine::with_tags(shape).expect("a VM can be made here");
-        let vcpu = machine.new_vcpu().expect("and a vCPU");
+        let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
+        let machine = kernel.machine().clone();
+        let vcpu = kernel.new_vcpu().expect("and a vCPU");
         let private = PrivateRegion::new(machine.clone(), 1 << 30);
-        let bench = Bench { machine, private, vcpu };
+        let bench = Bench { kernel, machine, private, vcpu };
         bench.map(CODE, 0x4000, 7);
         bench.map(DATA, DATA_PAGES * 4096, 3);
         bench.map(STACK - 0x1000, 0x1000, 3);

@@ -34,7 +34,7 @@ fn no_kernel_page_can_be_read_written_or_executed_by_a_program() {
     skip_without_kvm!();
     let mut bench = Bench::new();
     // More vCPUs, more areas.
-    let _second = bench.machine.new_vcpu().unwrap();
+    let _second = bench.kernel.new_vcpu().unwrap();
     let pages = kernel_pages(&bench);
     assert!(pages.len() > 8, "image, IDT and two vCPU areas: {pages:x?}");
     for (page, user) in pages {

@@ -188,7 +188,7 @@ fn thousands_of_switches_under_a_rain_of_kicks_are_each_made_once() {
     // Without locks, with two, with one of them, without, home. Each time [rbp] must be what
     // the instance has there.
     let locked = Locked::new(2, &[&[], &[(0, true), (1, false)], &[(0, true)]]);
-    let machine = locked.s.bench.machine.clone();
+    let switch = locked.s.bench.kernel.switch.clone();
     let rbp = [&[0x48, 0xbd][..], &PLACE.to_le_bytes()].concat();
     let mut middle = rbp;
     for vh in [1, 2, 3, 1] {
@@ -201,8 +201,8 @@ fn thousands_of_switches_under_a_rain_of_kicks_are_each_made_once() {
     middle.extend(switch_to(0));
     middle.extend([&[0x48, 0xbf][..], &marked(0).rdi.to_le_bytes()].concat());
     rain_on(|| locked.s.bench, middle, u64::from(pace::times(3000)), |_| false);
-    assert_eq!(machine.held_locks(0).unwrap().1, 0);
-    assert_eq!(machine.vcpus_in(0).unwrap(), [0]);
+    assert_eq!(switch.held_locks(0).unwrap().1, 0);
+    assert_eq!(switch.vcpus_in(0).unwrap(), [0]);
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn fill(
 fn own_root(bench: &mut Bench) -> GuestPhys {
     let root = frame(bench);
     bench.machine.fill_root(root).unwrap();
-    bench.vcpu.switch_root(root.raw()).unwrap();
+    bench.kernel.switch.switch_root(&mut bench.vcpu, root.raw()).unwrap();
     root
 }
 

@@ -38,7 +38,8 @@ impl Switcher {
 
     pub(crate) fn on(bench: Bench, instances: u32) -> Switcher {
         let machine = &bench.machine;
-        machine.start_switching().unwrap();
+        let switch = &bench.kernel.switch;
+        switch.start_switching().unwrap();
         let mut entries = Vec::new();
         let user = Rights { write: true, execute: false, user: true };
         for vh in 1..=instances {
@@ -52,16 +53,16 @@ impl Switcher {
                 .unwrap();
             let tag = if machine.has_pcid() { CR3_KEEP | u64::from(vh + 1) } else { 0 };
             let cr3 = root.raw() | tag;
-            let generation = machine.new_generation();
+            let generation = switch.new_generation();
             let entry = InstanceEntry { cr3, generation, ..InstanceEntry::default() };
-            machine.set_instance(vh, &entry, true).unwrap();
+            switch.set_instance(vh, &entry, true).unwrap();
             entries.push(entry);
         }
         Switcher { bench, entries }
     }
 
     pub(crate) fn current(&self) -> u32 {
-        self.bench.machine.current_instance(self.bench.vcpu.index()).unwrap()
+        self.bench.kernel.switch.current_instance(self.bench.vcpu.index()).unwrap()
     }
 
     pub(crate) fn root(&self) -> GuestPhys {
@@ -86,7 +87,7 @@ impl Switcher {
         assert_eq!(kept(&self.bench.vcpu.regs), kept(&at_call), "{vh:#x}");
         assert_eq!((self.current(), self.root()), (before, root), "{vh:#x}");
         let only = [self.bench.vcpu.index()];
-        assert_eq!(self.bench.machine.vcpus_in(before).unwrap(), only, "{vh:#x}");
+        assert_eq!(self.bench.kernel.switch.vcpus_in(before).unwrap(), only, "{vh:#x}");
         self.bench.vcpu.regs.rax = 0x77;
         self.bench.run_to(6);
         assert_eq!(self.bench.vcpu.regs.rax, 0x77);
@@ -148,8 +149,8 @@ fn a_switch_keeps_what_a_callee_keeps_and_shows_in_the_line() {
         assert_eq!(callee(&after), callee(&before));
         assert_eq!(frame.rflags & 0x400, 0x400, "the direction flag: {:#x}", frame.rflags);
         assert_eq!(s.current(), vh);
-        assert_eq!(s.bench.machine.vcpus_in(vh).unwrap(), [0]);
-        assert_eq!(s.bench.machine.vcpus_in(1 - vh).unwrap(), [0_u32; 0]);
+        assert_eq!(s.bench.kernel.switch.vcpus_in(vh).unwrap(), [0]);
+        assert_eq!(s.bench.kernel.switch.vcpus_in(1 - vh).unwrap(), [0_u32; 0]);
     }
 }
 
@@ -158,23 +159,24 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     skip_without_kvm!();
     let mut s = Switcher::new(2);
     let machine = s.bench.machine.clone();
+    let switch = s.bench.kernel.switch.clone();
     for wild in [3, 4, 32768, 1 << 26, 1 << 58, (1 << 58) + 1, 1 << 63, !0, !0 << 32] {
         s.refused(wild);
     }
     // Not attached: no roots.
-    machine.clear_instance(2).unwrap();
+    switch.clear_instance(2).unwrap();
     s.refused(2);
     // The VMM wants to see who goes there.
-    machine.set_instance(2, &s.entries[1], false).unwrap();
+    switch.set_instance(2, &s.entries[1], false).unwrap();
     s.refused(2);
-    machine.set_instance(2, &s.entries[1], true).unwrap();
+    switch.set_instance(2, &s.entries[1], true).unwrap();
     // A VAS has changed since the VMM looked.
-    let live = machine.live_page();
+    let live = switch.changes_page();
     machine.mem.store(live, 7).unwrap();
     for vh in [0, 1, 2] {
         s.refused(vh);
     }
-    machine.set_seen(7).unwrap();
+    switch.set_seen(7).unwrap();
     // And with all of this put right it goes.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;
@@ -207,12 +209,12 @@ fn the_vmm_can_switch_a_vcpu_and_the_kernel_goes_on_from_there() {
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
         assert_eq!(s.bench.vcpu.regs.rax, u64::from(hyper));
         let index = s.bench.vcpu.index();
-        s.bench.machine.announce_instance(index, 1).unwrap();
-        assert_eq!(s.bench.machine.vcpus_in(0).unwrap(), [0]);
-        assert_eq!(s.bench.machine.vcpus_in(1).unwrap(), [0]);
-        s.bench.vcpu.switch_root(s.entries[0].cr3).unwrap();
-        s.bench.machine.set_current_instance(index, 1).unwrap();
-        assert_eq!(s.bench.machine.vcpus_in(0).unwrap(), [0_u32; 0]);
+        s.bench.kernel.switch.announce_instance(index, 1).unwrap();
+        assert_eq!(s.bench.kernel.switch.vcpus_in(0).unwrap(), [0]);
+        assert_eq!(s.bench.kernel.switch.vcpus_in(1).unwrap(), [0]);
+        s.bench.kernel.switch.switch_root(&mut s.bench.vcpu, s.entries[0].cr3).unwrap();
+        s.bench.kernel.switch.set_current_instance(index, 1).unwrap();
+        assert_eq!(s.bench.kernel.switch.vcpus_in(0).unwrap(), [0_u32; 0]);
         if round == 2 {
             s.bench.vcpu.restore_all();
         }

@@ -39,6 +39,7 @@ pub use thread::{Thread, ThreadCtx};
 
 use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
+use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
@@ -58,6 +59,8 @@ const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(500);
 pub struct Process {
     /// The VM.
     pub machine: Arc<Machine>,
+    /// The guest kernel in it.
+    pub kernel: Kernel,
     /// Its own address space.
     pub private: PrivateRegion,
     /// What it has attached.
@@ -206,7 +209,7 @@ impl Process {
     }
 
     fn clock_words(&self) -> GuestWords<'_> {
-        GuestWords { mem: &self.machine.mem, page: self.machine.clock_page() }
+        GuestWords { mem: &self.machine.mem, page: self.kernel.clock_page() }
     }
 
     /// Runs the program's first thread on the calling thread, and the event loop beside it,
