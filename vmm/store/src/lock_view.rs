@@ -60,7 +60,7 @@ mod tests {
         };
         put(word::STATE, 3 | state::INCONSISTENT);
         put(word::LEASES + 2, 0x77);
-        put(word::LANES + 5, 4);
+        put(word::READER_COUNTS + 5, 4);
         let view = file.lock_view().unwrap();
         assert_eq!(view.owner_lease().map(|lease| lease.raw()), Some(0x77));
         assert!(view.inconsistent && !view.entering);

@@ -1,21 +1,20 @@
 //! The exchange of locks in a switch as the guest kernel does it: all at once or not at all.
 //!
-//! Whatever has to be waited for is left to the VMM, whose exchange is in `switching`.
+//! Whatever has to be waited for is left to the VMM, whose exchange is in `switch`.
 
-use crate::{
-    LockWords, Mode, Slot, give_back, release_fast, state, try_acquire_fast, try_acquire_short,
-};
+use crate::page::{LockWords, Member, Mode, state};
+use crate::uncontended::{give_back, release_fast, try_acquire_fast, try_acquire_short};
 use abi::switch::LockRef;
 
 /// What became of [`switch_locks_fast`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fast {
+pub enum FastSwitch {
     /// The thread holds the new locks and nothing else.
     Done,
-    /// As `Done`, and somebody waits for a lock given back: the VMM must nudge it soon.
-    DoneNudge,
-    /// The thread holds its old locks, as before. The VMM must do the switch, and nudge the
-    /// locks of both lists, whose waiters may have been kept out meanwhile.
+    /// As `Done`, and somebody waits for a lock given back: the VMM must wake the waiters soon.
+    DoneWithWaiters,
+    /// The thread holds its old locks, as before. The VMM must do the switch, and wake the
+    /// waiters of the locks of both lists, which may have been kept out meanwhile.
     Refused,
 }
 
@@ -29,7 +28,7 @@ fn mode_of(lock: &LockRef) -> Mode {
 /// Both lists are sorted by `page`, each page once. `words_of` gives the words of a page. A
 /// lock that is in both lists in different modes is left to the VMM.
 #[inline(always)]
-pub fn switch_locks_fast<W, F>(old: &[LockRef], new: &[LockRef], words_of: F) -> Fast
+pub fn switch_locks_fast<W, F>(old: &[LockRef], new: &[LockRef], words_of: F) -> FastSwitch
 where
     W: LockWords,
     F: Fn(u64) -> W + Copy,
@@ -39,31 +38,35 @@ where
         return exchange(old, new, words_of);
     }
     for lock in new {
-        if !try_acquire_short(&words_of(lock.page), Slot::of(lock), mode_of(lock)) {
+        if !try_acquire_short(&words_of(lock.page), Member::of(lock), mode_of(lock)) {
             return finish_taking(new, lock.page, words_of);
         }
     }
     let mut seen = 0;
     for lock in old {
-        seen |= give_back(&words_of(lock.page), Slot::of(lock), mode_of(lock));
+        seen |= give_back(&words_of(lock.page), Member::of(lock), mode_of(lock));
     }
-    if seen & state::WAITERS == 0 { Fast::Done } else { Fast::DoneNudge }
+    if seen & state::WAITERS == 0 { FastSwitch::Done } else { FastSwitch::DoneWithWaiters }
 }
 
 /// Takes the locks of `new` from `page` on, or gives back those before it.
 #[cold]
 #[inline(never)]
-fn finish_taking<W: LockWords, F: Fn(u64) -> W>(new: &[LockRef], page: u64, words_of: F) -> Fast {
+fn finish_taking<W: LockWords, F: Fn(u64) -> W>(
+    new: &[LockRef],
+    page: u64,
+    words_of: F,
+) -> FastSwitch {
     let first = new.iter().take_while(|lock| lock.page != page).count();
     let take =
-        |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
+        |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
     let refused = new.iter().enumerate().skip(first).find(|(_, lock)| !take(lock));
-    let Some((taken, _)) = refused else { return Fast::Done };
+    let Some((taken, _)) = refused else { return FastSwitch::Done };
     for lock in new.iter().take(taken) {
-        // Whatever it says: after a refusal the VMM nudges.
-        release_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
+        // Whatever it says: after a refusal the VMM wakes the waiters.
+        release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
     }
-    Fast::Refused
+    FastSwitch::Refused
 }
 
 /// Calls `each` for those of the first `count` entries of `list` whose lock `other` does not
@@ -93,19 +96,23 @@ fn walk(
 }
 
 #[inline(never)]
-fn exchange<W: LockWords, F: Fn(u64) -> W>(old: &[LockRef], new: &[LockRef], words_of: F) -> Fast {
+fn exchange<W: LockWords, F: Fn(u64) -> W>(
+    old: &[LockRef],
+    new: &[LockRef],
+    words_of: F,
+) -> FastSwitch {
     let take =
-        |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
+        |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
     let mut quiet = true;
     let mut release = |lock: &LockRef| {
-        quiet &= release_fast(&words_of(lock.page), Slot::of(lock), mode_of(lock));
+        quiet &= release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
         true
     };
     // The second walks go where the first went, and `release` never says no.
     if let Err(taken) = walk(new, new.len(), old, take) {
         let _ = walk(new, taken, old, release);
-        return Fast::Refused;
+        return FastSwitch::Refused;
     }
     let _ = walk(old, old.len(), new, &mut release);
-    if quiet { Fast::Done } else { Fast::DoneNudge }
+    if quiet { FastSwitch::Done } else { FastSwitch::DoneWithWaiters }
 }

@@ -1,10 +1,11 @@
 //! Which locks a switch keeps, gives back and takes, and in which order, when some have to be
-//! waited for. Pure: how a lock is taken is the caller's. The kernel's way is `switching_fast`.
+//! waited for. Pure: how a lock is taken is the caller's. The kernel's way is `switch_fast`.
 //!
-//! No deadlock: who waits without limit for a segment's lock holds only locks of segments with
-//! smaller ids. Who waits with a limit holds what it likes, and gives up in the end.
+//! No deadlock: a thread that waits without limit for a segment's lock holds only locks of segments
+//! with smaller ids. One that waits with a limit holds what it likes, and gives up in the end.
 
-use crate::{AcquireError, Acquired, Mode, Patience};
+use crate::page::Mode;
+use crate::waiter::{AcquireError, Acquired, Patience};
 use abi::SegId;
 
 /// One lock an address space needs.
@@ -37,7 +38,7 @@ pub trait LockOps {
 /// What a thread holds after a switch of locks has failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
-    /// The old locks, without having let go of any meanwhile.
+    /// The old locks, without having released any meanwhile.
     Old,
     /// None: it was stopped while it waited without limit.
     Nothing,
@@ -46,7 +47,7 @@ pub enum Held {
 /// A switch of locks failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SwitchError {
-    /// The lock that was not to be had.
+    /// The lock that could not be acquired.
     pub sid: SegId,
     /// Why.
     pub cause: AcquireError,
@@ -87,13 +88,13 @@ fn step(old: &[LockNeed], need: LockNeed) -> Step {
 /// Exchanges the locks in `old`, which the thread holds, for those in `new`. Both are sorted by
 /// segment, each segment once. Locks in both in the same mode stay held, except as below.
 ///
-/// With [`Patience::Try`] and [`Patience::Until`] nothing is let go of before all is taken.
+/// With [`Patience::Try`] and [`Patience::Until`] nothing is released before all is taken.
 /// With [`Patience::Forever`] the same is tried first; if that would mean waiting, all that
 /// `new` does not need is given back, then everything from the lock in question on, and then
 /// locks are taken in order. Returns [`Acquired::OwnerDied`] if one of the locks taken said so.
 ///
 /// # Errors
-/// The first lock that was not to be had, and what the thread holds now. With
+/// The first lock that could not be acquired, and what the thread holds now. With
 /// [`Patience::Forever`] only [`AcquireError::Stopped`].
 pub fn switch_locks<O: LockOps>(
     old: &[LockNeed],
@@ -129,7 +130,7 @@ pub fn switch_locks<O: LockOps>(
             }
         }
     }
-    // Nothing can fail any more. Only now is anything let go of.
+    // Nothing can fail any more. Only now is anything released.
     for &lock in old {
         match find(new, lock.sid).map(|need| need.mode) {
             None => ops.release(lock),
