@@ -12,13 +12,13 @@ use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot};
 
-use super::error::StoreError;
-use super::name::Name;
-use super::segment::PART_BYTES;
-use super::text::show_bytes;
+use crate::format::error::StoreError;
+use crate::format::name::Name;
+use crate::format::text::show_bytes;
+use crate::objects::segment::PART_BYTES;
 
 /// Bytes of the header.
-pub(super) const HEADER_BYTES: usize = 512;
+pub(crate) const HEADER_BYTES: usize = 512;
 /// Where the page of lock words lies in a segment file.
 pub const LOCK_PAGE_OFFSET: u64 = PAGE_SIZE;
 
@@ -29,17 +29,17 @@ const ARCH_X86_64: u32 = 1;
 
 /// One field of the layout.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) offset: usize,
-    pub(super) bytes: usize,
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
 }
 
 macro_rules! fields {
     ($($ident:ident = $offset:literal, $bytes:literal, $name:literal;)*) => {
         $(const $ident: Field = Field { name: $name, offset: $offset, bytes: $bytes };)*
         /// All fields in the order of their offsets.
-        pub(super) const FIELDS: &[Field] = &[$($ident),*];
+        pub(crate) const FIELDS: &[Field] = &[$($ident),*];
     };
 }
 
@@ -161,7 +161,7 @@ impl Header {
         self.size_bytes.div_ceil(PART_BYTES)
     }
 
-    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut raw = Raw([0; HEADER_BYTES]);
         raw.put(MAGIC, MAGIC_VALUE);
         raw.put(VERSION, &VERSION_VALUE.to_le_bytes());
@@ -195,14 +195,14 @@ impl Header {
 
     /// The id in a header that cannot be used: of another version, or damaged elsewhere. Every
     /// version has magic, version, architecture, features and id where this one has them.
-    pub(super) fn sid_in(bytes: &[u8; HEADER_BYTES]) -> Option<SegId> {
+    pub(crate) fn sid_in(bytes: &[u8; HEADER_BYTES]) -> Option<SegId> {
         let raw = Raw(*bytes);
         let has_magic = raw.slice(MAGIC) == MAGIC_VALUE;
         has_magic.then(|| SegId::new(u64::from_le_bytes(raw.get(SID)))).flatten()
     }
 
     /// Checks every field.
-    pub(super) fn decode(bytes: &[u8; HEADER_BYTES], file: &Path) -> Result<Header, StoreError> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], file: &Path) -> Result<Header, StoreError> {
         let raw = Checked { raw: Raw(*bytes), file };
         raw.check_format()?;
         let base = raw.base()?;

@@ -21,12 +21,12 @@ use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
 use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::OFlags;
 
-use super::dir::Dir;
-use super::error::StoreError;
-use super::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
-use super::lock::SharedLock;
-use super::name::Name;
-use super::open::Store;
+use crate::format::error::StoreError;
+use crate::format::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
+use crate::format::name::Name;
+use crate::objects::dir::Dir;
+use crate::objects::lock::SharedLock;
+use crate::objects::open::Store;
 
 /// Where content begins in a segment's own file.
 pub const DATA_OFFSET: u64 = PAGE_SIZE_2M;
@@ -168,26 +168,26 @@ impl SegmentFile {
         io_error(doing, &self.path, source)
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.main
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn place(&self) -> &PartPlace {
+    pub(crate) fn place(&self) -> &PartPlace {
         &self.place
     }
 
-    pub(super) fn set_header(&mut self, header: Header) {
+    pub(crate) fn set_header(&mut self, header: Header) {
         self.header = header;
     }
 }
 
 /// Where the files of a segment's further parts are.
 #[derive(Clone, Debug)]
-pub(super) struct PartPlace {
+pub(crate) struct PartPlace {
     /// Folder and file name up to the part's number; the first is where new ones go.
     candidates: Vec<(Arc<Dir>, String)>,
     /// Whose parts must be, where strangers can put files.
@@ -195,7 +195,7 @@ pub(super) struct PartPlace {
 }
 
 impl PartPlace {
-    pub(super) fn of(store: &Store, sid: SegId, lifetime: Lifetime, owner: u32) -> PartPlace {
+    pub(crate) fn of(store: &Store, sid: SegId, lifetime: Lifetime, owner: u32) -> PartPlace {
         let parts = (Arc::clone(&store.parts), format!("{sid}."));
         let mut candidates = vec![parts];
         if let (Lifetime::Volatile, Some(shm)) = (lifetime, &store.shm) {
@@ -205,7 +205,7 @@ impl PartPlace {
         PartPlace { candidates, owner }
     }
 
-    pub(super) fn open(
+    pub(crate) fn open(
         &self,
         segment: &Name,
         index: u64,
@@ -242,7 +242,7 @@ impl PartPlace {
     }
 
     /// Makes a part's file, empty.
-    pub(super) fn create(&self, index: u64) -> Result<(File, PathBuf), StoreError> {
+    pub(crate) fn create(&self, index: u64) -> Result<(File, PathBuf), StoreError> {
         let mut last = None;
         for (dir, stem) in &self.candidates {
             let name = format!("{stem}{index}");
@@ -255,7 +255,7 @@ impl PartPlace {
     }
 
     /// Removes the files of parts `first..end`, as far as they are there.
-    pub(super) fn remove(&self, first: u64, end: u64) {
+    pub(crate) fn remove(&self, first: u64, end: u64) {
         for (dir, stem) in &self.candidates {
             for index in first..end {
                 let _ = dir.remove_file(&format!("{stem}{index}"));
@@ -263,7 +263,7 @@ impl PartPlace {
         }
     }
 
-    pub(super) fn each(&self, first: u64, end: u64, mut f: impl FnMut(&Dir, &str)) {
+    pub(crate) fn each(&self, first: u64, end: u64, mut f: impl FnMut(&Dir, &str)) {
         for (dir, stem) in &self.candidates {
             for index in first..end {
                 f(dir, &format!("{stem}{index}"));
@@ -273,7 +273,7 @@ impl PartPlace {
 }
 
 /// The first part that is not in the segment's own file.
-pub(super) fn first_part(lifetime: Lifetime) -> u64 {
+pub(crate) fn first_part(lifetime: Lifetime) -> u64 {
     match lifetime {
         Lifetime::Persistent => 1,
         Lifetime::Volatile => 0,
@@ -281,7 +281,7 @@ pub(super) fn first_part(lifetime: Lifetime) -> u64 {
 }
 
 /// How long the segment's own file must be.
-pub(super) fn main_len(header: &Header) -> u64 {
+pub(crate) fn main_len(header: &Header) -> u64 {
     match header.lifetime {
         Lifetime::Persistent => DATA_OFFSET + header.size_bytes.min(PART_BYTES),
         Lifetime::Volatile => LOCK_PAGE_OFFSET + PAGE_SIZE,
@@ -300,16 +300,16 @@ fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> 
     Ok(())
 }
 
-pub(super) fn io_error(doing: &'static str, path: &Path, source: std::io::Error) -> StoreError {
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: std::io::Error) -> StoreError {
     StoreError::Io { doing, path: path.to_owned(), source }
 }
 
 /// Reads and checks a header. Not torn only under the store's lock.
-pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
+pub(crate) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
     Header::decode(&header_bytes(file, path)?, path)
 }
 
-pub(super) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], StoreError> {
+pub(crate) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], StoreError> {
     let mut bytes = [0; HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => StoreError::BadField {
@@ -323,7 +323,7 @@ pub(super) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES
     Ok(bytes)
 }
 
-pub(super) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {
+pub(crate) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {
     file.write_all_at(&header.encode(), 0).map_err(|e| io_error("write", path, e))
 }
 
@@ -341,7 +341,7 @@ impl Store {
     }
 
     /// An opened segment file and its checked header, as a [`SegmentFile`].
-    pub(super) fn segment_file(
+    pub(crate) fn segment_file(
         &self,
         name: &Name,
         file: File,

@@ -23,32 +23,32 @@ use abi::objects::{LeaseId, Right, SegId};
 use abi::switch::VcpuLine;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
-use super::create::now_ns;
-use super::dir::Dir;
-use super::error::StoreError;
-use super::liveness;
-use super::open::{Store, random_id};
-use super::segment::io_error;
-use super::text::{Reader, Writer, escape, parse_id, unescape};
+use crate::format::error::StoreError;
+use crate::format::text::{Reader, Writer, escape, parse_id, unescape};
+use crate::objects::create::now_ns;
+use crate::objects::dir::Dir;
+use crate::objects::liveness;
+use crate::objects::open::{Store, random_id};
+use crate::objects::segment::io_error;
 
 /// Where the lines of vCPUs begin.
 pub const VCPU_LINES_OFFSET: u64 = 0x1_0000;
 /// Bytes of all lines.
-pub(super) const VCPU_LINES_BYTES: u64 = MAX_VCPUS as u64 * size_of::<VcpuLine>() as u64;
+pub(crate) const VCPU_LINES_BYTES: u64 = MAX_VCPUS as u64 * size_of::<VcpuLine>() as u64;
 /// Where the table of instances begins.
 pub const INSTANCES_OFFSET: u64 = 0x20_0000;
 /// Bytes of the table of instances.
-pub(super) const INSTANCES_BYTES: u64 = LOCK_REFS.raw() - INSTANCES.raw();
+pub(crate) const INSTANCES_BYTES: u64 = LOCK_REFS.raw() - INSTANCES.raw();
 /// Where the table of attached segments begins.
 pub const SEGMENTS_OFFSET: u64 = 0x40_0000;
 /// Entries of the table of attached segments.
-pub(super) const MAX_SEGMENTS: u32 = 65536;
+pub(crate) const MAX_SEGMENTS: u32 = 65536;
 /// Bytes of one entry: id and right.
-pub(super) const SEGMENT_BYTES: u64 = 16;
+pub(crate) const SEGMENT_BYTES: u64 = 16;
 /// Bytes of the file.
-pub(super) const LEASE_BYTES: u64 = SEGMENTS_OFFSET + MAX_SEGMENTS as u64 * SEGMENT_BYTES;
+pub(crate) const LEASE_BYTES: u64 = SEGMENTS_OFFSET + MAX_SEGMENTS as u64 * SEGMENT_BYTES;
 /// Bytes of the text.
-pub(super) const TEXT_BYTES: usize = 4096;
+pub(crate) const TEXT_BYTES: usize = 4096;
 /// Longest program name kept: three times that still fits the text.
 const PROGRAM_BYTES: usize = 1024;
 
@@ -159,7 +159,7 @@ impl Lease {
     }
 
     /// What [`Lease::set_segment`] last said for an index.
-    pub(super) fn segment(&self, index: u32) -> Result<Option<(SegId, Right)>, StoreError> {
+    pub(crate) fn segment(&self, index: u32) -> Result<Option<(SegId, Right)>, StoreError> {
         let mut entry = [0; SEGMENT_BYTES as usize];
         self.file
             .read_exact_at(&mut entry, SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES)
@@ -216,7 +216,7 @@ fn encode(id: LeaseId, info: &LeaseInfo) -> String {
 }
 
 /// Reads what `encode` wrote: who it is, and since when (nanoseconds since 1970).
-pub(super) fn decode(
+pub(crate) fn decode(
     bytes: &[u8],
     id: LeaseId,
     path: &std::path::Path,

@@ -12,10 +12,10 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::error::StoreError;
+use crate::format::error::StoreError;
 
 /// Control characters and `%` as `%xx`, so that a name is always one line.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_ascii_control() || c == '%' {
@@ -32,7 +32,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// The bytes `escape` was given; `None` for a `%` without two hexadecimal digits.
-pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -48,29 +48,29 @@ pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The version in the first line of a text file, if it is later than 1.
-pub(super) fn later(line: &str, start: &str) -> Option<u32> {
+pub(crate) fn later(line: &str, start: &str) -> Option<u32> {
     line.strip_prefix(start)?.parse().ok().filter(|version| *version > 1)
 }
 
 /// How a file begins, for messages.
-pub(super) fn show_bytes(bytes: &[u8]) -> String {
+pub(crate) fn show_bytes(bytes: &[u8]) -> String {
     let first = bytes.get(..16).unwrap_or(bytes);
     if first.is_empty() { "nothing".into() } else { format!("\"{}\"", first.escape_ascii()) }
 }
 
 /// Writes a text file line by line.
-pub(super) struct Writer(String);
+pub(crate) struct Writer(String);
 
 impl Writer {
-    pub(super) fn new(kind: &str) -> Writer {
+    pub(crate) fn new(kind: &str) -> Writer {
         Writer(format!("spacejmp {kind} 1\n"))
     }
 
-    pub(super) fn line(&mut self, key: &str, value: impl std::fmt::Display) {
+    pub(crate) fn line(&mut self, key: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{key} {value}");
     }
 
-    pub(super) fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         let sum = crc32fast::hash(self.0.as_bytes());
         self.line("checksum", format_args!("{sum:08x}"));
         self.0
@@ -78,14 +78,14 @@ impl Writer {
 }
 
 /// Reads what [`Writer`] wrote, line by line, in its order.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     path: &'a Path,
     lines: std::iter::Peekable<std::str::Lines<'a>>,
 }
 
 impl<'a> Reader<'a> {
     /// Checks version and checksum.
-    pub(super) fn new(path: &'a Path, bytes: &'a [u8], kind: &str) -> Result<Self, StoreError> {
+    pub(crate) fn new(path: &'a Path, bytes: &'a [u8], kind: &str) -> Result<Self, StoreError> {
         let bad = |field, found: String, expected: String| StoreError::BadField {
             file: PathBuf::from(path),
             field,
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         Ok(Reader { path, lines: lines.peekable() })
     }
 
-    pub(super) fn bad(&self, field: &'static str, found: &str, expected: &str) -> StoreError {
+    pub(crate) fn bad(&self, field: &'static str, found: &str, expected: &str) -> StoreError {
         StoreError::BadField {
             file: self.path.to_owned(),
             field,
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of the next line, which must have this key.
-    pub(super) fn value(&mut self, key: &'static str) -> Result<&'a str, StoreError> {
+    pub(crate) fn value(&mut self, key: &'static str) -> Result<&'a str, StoreError> {
         let line = self.lines.next().unwrap_or_default();
         match line.split_once(' ') {
             Some((found, value)) if found == key => Ok(value),
@@ -153,14 +153,14 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Reader::value`], if the next line has this key.
-    pub(super) fn optional(&mut self, key: &str) -> Option<&'a str> {
+    pub(crate) fn optional(&mut self, key: &str) -> Option<&'a str> {
         let value = self.lines.peek()?.strip_prefix(key)?.strip_prefix(' ')?;
         self.lines.next();
         Some(value)
     }
 
     /// There must be no more lines.
-    pub(super) fn end(mut self) -> Result<(), StoreError> {
+    pub(crate) fn end(mut self) -> Result<(), StoreError> {
         match self.lines.next() {
             Some(line) => Err(self.bad("line", line, "the end")),
             None => Ok(()),
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Foreign text for a message: bounded, without control characters.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(60).collect();
     if short.len() < text.len() {
         short.push_str("...");
@@ -178,7 +178,7 @@ pub(super) fn shorten(text: &str) -> String {
 }
 
 /// 16 lower-case hexadecimal digits.
-pub(super) fn parse_id(text: &str) -> Option<u64> {
+pub(crate) fn parse_id(text: &str) -> Option<u64> {
     let plain = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     plain.then(|| u64::from_str_radix(text, 16).ok())?
 }

@@ -12,17 +12,17 @@ use abi::objects::{Lifetime, SegId, VasId};
 use rustix::fs::OFlags;
 use serde::Serialize;
 
-use super::dir::held_by_another;
-use super::error::StoreError;
-use super::header::SegmentState;
-use super::heap::{self, HeapView};
-use super::lease_view::lease_id;
-use super::liveness;
-use super::lock::SharedLock;
-use super::name::Name;
-use super::open::Store;
-use super::segment::{SegmentFile, first_part};
-use super::text::{escape, parse_id};
+use crate::format::error::StoreError;
+use crate::format::header::SegmentState;
+use crate::format::name::Name;
+use crate::format::text::{escape, parse_id};
+use crate::inspect::heap::{self, HeapView};
+use crate::objects::dir::held_by_another;
+use crate::objects::lease_view::lease_id;
+use crate::objects::liveness;
+use crate::objects::lock::SharedLock;
+use crate::objects::open::Store;
+use crate::objects::segment::{SegmentFile, first_part};
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -219,7 +219,7 @@ impl Store {
     }
 
     /// Whether a live program has the segment writable.
-    pub(super) fn is_written(&self, sid: SegId) -> bool {
+    pub(crate) fn is_written(&self, sid: SegId) -> bool {
         let write = Some(abi::objects::Right::Write);
         self.live_leases()
             .is_ok_and(|leases| leases.iter().any(|lease| lease.right_of(sid) == write))

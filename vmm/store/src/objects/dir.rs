@@ -17,10 +17,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::error::StoreError;
+use crate::format::error::StoreError;
 
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
 }
@@ -29,14 +29,14 @@ const SAFE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 
 impl Dir {
     /// A folder anywhere; links in the path are followed, for the user chose it.
-    pub(super) fn open(path: &Path) -> io::Result<Dir> {
+    pub(crate) fn open(path: &Path) -> io::Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rfs::openat(CWD, path, flags, Mode::empty())?;
         Ok(Dir { fd, path: path.to_owned() })
     }
 
     /// A folder in this one.
-    pub(super) fn sub(&self, name: &str) -> Result<Dir, StoreError> {
+    pub(crate) fn sub(&self, name: &str) -> Result<Dir, StoreError> {
         let flags = SAFE | OFlags::RDONLY | OFlags::DIRECTORY;
         match rfs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Dir { fd, path: self.path.join(name) }),
@@ -47,15 +47,15 @@ impl Dir {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    pub(super) fn error(
+    pub(crate) fn error(
         &self,
         doing: &'static str,
         name: &str,
@@ -74,7 +74,7 @@ impl Dir {
     }
 
     /// Opens an existing regular file.
-    pub(super) fn open_file(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
+    pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
         // O_NONBLOCK: a FIFO without a writer must not block before its type is known.
         const EXPECTED: &str = "a regular file";
         let flags = flags | SAFE | OFlags::NONBLOCK;
@@ -93,7 +93,7 @@ impl Dir {
     }
 
     /// As [`Dir::open_file`], `None` if there is none.
-    pub(super) fn find_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
+    pub(crate) fn find_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
         match self.open_file(name, flags) {
             Ok(file) => Ok(Some(file)),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -104,7 +104,7 @@ impl Dir {
     }
 
     /// Makes a file that must not exist, for reading and writing by this user only.
-    pub(super) fn new_file(&self, name: &str) -> Result<File, StoreError> {
+    pub(crate) fn new_file(&self, name: &str) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
             .map_err(|e| self.error("create", name, e))?;
@@ -113,20 +113,20 @@ impl Dir {
 
     /// Opens or makes a file for all who may use the store, as far as the process's own umask
     /// and this one permit.
-    pub(super) fn shared_file(&self, name: &str, umask: u32) -> Result<File, StoreError> {
+    pub(crate) fn shared_file(&self, name: &str, umask: u32) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE;
         let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o666 & !umask))
             .map_err(|e| self.error("create", name, e))?;
         Ok(File::from(fd))
     }
 
-    pub(super) fn new_folder(&self, name: &str, mode: u32) -> Result<(), StoreError> {
+    pub(crate) fn new_folder(&self, name: &str, mode: u32) -> Result<(), StoreError> {
         rfs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
             .map_err(|e| self.error("create", name, e))
     }
 
     /// What the name stands for, itself if it is a link; `None` for nothing.
-    pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
+    pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
         match rfs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -134,17 +134,17 @@ impl Dir {
         }
     }
 
-    pub(super) fn stat_self(&self) -> Result<Stat, StoreError> {
+    pub(crate) fn stat_self(&self) -> Result<Stat, StoreError> {
         rfs::fstat(&self.fd).map_err(|e| self.error("look at", "", e))
     }
 
     /// Whether the host would let us write it.
-    pub(super) fn writable(&self, name: &str) -> bool {
+    pub(crate) fn writable(&self, name: &str) -> bool {
         rfs::accessat(&self.fd, name, Access::WRITE_OK, AtFlags::empty()).is_ok()
     }
 
     /// Changes permission bits of what is there, not of what a link points to.
-    pub(super) fn chmod(&self, name: &str, mode: u32) -> Result<(), StoreError> {
+    pub(crate) fn chmod(&self, name: &str, mode: u32) -> Result<(), StoreError> {
         let failed = |e: Errno| self.error("change the mode of", name, e);
         let fd = rfs::openat(&self.fd, name, SAFE | OFlags::PATH, Mode::empty()).map_err(failed)?;
         let stat = rfs::fstat(&fd).map_err(failed)?;
@@ -157,7 +157,7 @@ impl Dir {
     }
 
     /// Names in the folder, sorted, without `.` and `..`.
-    pub(super) fn names(&self) -> Result<Vec<OsString>, StoreError> {
+    pub(crate) fn names(&self) -> Result<Vec<OsString>, StoreError> {
         let failed = |e: Errno| self.error("list", "", e);
         let mut names = Vec::new();
         for entry in rfs::Dir::read_from(&self.fd).map_err(failed)? {
@@ -171,7 +171,7 @@ impl Dir {
     }
 
     /// Moves a finished thing to its place; `false` if the name is taken.
-    pub(super) fn move_new(&self, from: &str, to: &Dir, name: &str) -> Result<bool, StoreError> {
+    pub(crate) fn move_new(&self, from: &str, to: &Dir, name: &str) -> Result<bool, StoreError> {
         match rfs::renameat_with(&self.fd, from, &to.fd, name, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Ok(false),
@@ -188,7 +188,7 @@ impl Dir {
 
     /// Gives a file a second name in another folder; `Taken` if that is taken, `Unable` where
     /// the file system has no such thing.
-    pub(super) fn link_new(&self, from: &str, to: &Dir, name: &str) -> Result<Linked, StoreError> {
+    pub(crate) fn link_new(&self, from: &str, to: &Dir, name: &str) -> Result<Linked, StoreError> {
         match rfs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(Linked::Done),
             Err(Errno::EXIST) => Ok(Linked::Taken),
@@ -198,16 +198,16 @@ impl Dir {
     }
 
     /// Moves a finished file to its place, over what is there.
-    pub(super) fn move_over(&self, from: &str, to: &Dir, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn move_over(&self, from: &str, to: &Dir, name: &str) -> Result<(), StoreError> {
         rfs::renameat(&self.fd, from, &to.fd, name).map_err(|e| to.error("replace", name, e))
     }
 
-    pub(super) fn remove_file(&self, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn remove_file(&self, name: &str) -> Result<(), StoreError> {
         rfs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|e| self.error("remove", name, e))
     }
 
     /// Removes a folder and the files in it, but no folders below: the store makes none.
-    pub(super) fn remove_folder(&self, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn remove_folder(&self, name: &str) -> Result<(), StoreError> {
         let folder = self.sub(name)?;
         for inner in folder.names()? {
             rfs::unlinkat(&folder.fd, &inner, AtFlags::empty())
@@ -217,7 +217,7 @@ impl Dir {
     }
 
     /// Names that were created, moved or removed stay so after a power failure.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
         match rfs::fsync(&self.fd) {
             // Some file systems cannot sync a folder; then their names are as safe as can be.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
@@ -228,14 +228,14 @@ impl Dir {
 
 /// What came of [`Dir::link_new`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Linked {
+pub(crate) enum Linked {
     Done,
     Taken,
     Unable,
 }
 
 /// Reads a whole small file; longer ones are `None`.
-pub(super) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     let len_bytes = file.metadata()?.len();
     if len_bytes > most_bytes {
         return Ok(None);
@@ -255,7 +255,7 @@ pub(super) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Ve
 }
 
 /// Whether somebody else holds an flock on the file: its maker is alive.
-pub(super) fn held_by_another(file: impl AsFd) -> bool {
+pub(crate) fn held_by_another(file: impl AsFd) -> bool {
     // Shared, so that two who look at once do not take each other for the holder.
     match rfs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {

@@ -10,8 +10,8 @@ use std::fs::File;
 
 use rustix::fs::{FlockOperation, OFlags};
 
-use super::error::StoreError;
-use super::open::Store;
+use crate::format::error::StoreError;
+use crate::objects::open::Store;
 
 /// While it lives, nothing in the store is created, changed or deleted.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct SharedLock {
 /// While it lives, nobody else looks at the store. Functions that change it ask for a
 /// reference as proof.
 #[derive(Debug)]
-pub(super) struct Exclusive {
+pub(crate) struct Exclusive {
     _file: File,
 }
 
 /// Either lock: enough to look.
-pub(super) trait Locked {}
+pub(crate) trait Locked {}
 impl Locked for SharedLock {}
 impl Locked for Exclusive {}
 
@@ -42,7 +42,7 @@ impl Store {
         Ok(SharedLock { _file: self.flock(FlockOperation::NonBlockingLockShared)? })
     }
 
-    pub(super) fn lock_exclusive(&self) -> Result<Exclusive, StoreError> {
+    pub(crate) fn lock_exclusive(&self) -> Result<Exclusive, StoreError> {
         Ok(Exclusive { _file: self.flock(FlockOperation::NonBlockingLockExclusive)? })
     }
 

@@ -5,16 +5,16 @@ use std::os::unix::fs::MetadataExt;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
 
-use super::create::{make_parts, part_len, round_size, set_len};
-use super::error::{Busy, Object, StoreError};
-use super::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
-use super::lease_view::OpenLease;
-use super::live::Kind;
-use super::lock::{Exclusive, Locked};
-use super::name::{Mode, Name};
-use super::open::{Store, denied};
-use super::record::{Access, SegmentEntry, SegmentRecord};
-use super::segment::{
+use crate::format::error::{Busy, Object, StoreError};
+use crate::format::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
+use crate::format::name::{Mode, Name};
+use crate::format::record::{Access, SegmentEntry, SegmentRecord};
+use crate::objects::create::{make_parts, part_len, round_size, set_len};
+use crate::objects::lease_view::OpenLease;
+use crate::objects::live::Kind;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::open::{Store, denied};
+use crate::objects::segment::{
     SegmentFile, first_part, header_bytes, io_error, main_len, read_header, write_header,
 };
 
@@ -243,13 +243,13 @@ impl Store {
     }
 }
 
-pub(super) fn write_denied(name: &Name) -> StoreError {
+pub(crate) fn write_denied(name: &Name) -> StoreError {
     StoreError::Denied { object: Object::SegmentName(name.clone()), right: Right::Write }
 }
 
 /// For the rest of this room, with the lock in hand.
 impl Store {
-    pub(super) fn open_named(
+    pub(crate) fn open_named(
         &self,
         name: &Name,
         _lock: &impl Locked,
@@ -274,7 +274,7 @@ impl Store {
         self.segment_file(name, file, header, right)
     }
 
-    pub(super) fn open_by_id(
+    pub(crate) fn open_by_id(
         &self,
         sid: SegId,
         lock: &impl Locked,
@@ -299,7 +299,7 @@ impl Store {
     }
 
     /// The same, unless it is volatile and went with the last VM that had it.
-    pub(super) fn open_present(
+    pub(crate) fn open_present(
         &self,
         sid: SegId,
         lock: &Exclusive,
@@ -312,7 +312,7 @@ impl Store {
         Ok(segment)
     }
 
-    pub(super) fn open_writable(
+    pub(crate) fn open_writable(
         &self,
         sid: SegId,
         lock: &Exclusive,
@@ -324,7 +324,7 @@ impl Store {
         }
     }
 
-    pub(super) fn change_header(
+    pub(crate) fn change_header(
         &self,
         segment: &SegmentFile,
         _lock: &Exclusive,
@@ -373,18 +373,18 @@ impl Store {
 
     /// Whether a holder of the segment's lock died inside and nobody has recovered it. Whoever
     /// wants the lock next finds out and sets the mark; until then the dead owner tells.
-    pub(super) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+    pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
         let view = segment.lock_view()?;
         let is_dead = |owner| !self.is_alive(owner);
         Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
     }
 
-    pub(super) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
+    pub(crate) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
         let stat = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
         Ok(Mode::from_stat(stat.mode()))
     }
 
-    pub(super) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
+    pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
         let mut holders = Vec::new();
         for lease in self.live_leases()? {
             if lease.right_of(sid).is_some() {
@@ -424,7 +424,7 @@ impl Store {
     }
 
     /// Removes the files. First the one with the header: parts without it are only garbage.
-    pub(super) fn remove_segment(
+    pub(crate) fn remove_segment(
         &self,
         segment: &SegmentFile,
         lock: &Exclusive,

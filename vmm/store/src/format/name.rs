@@ -8,7 +8,7 @@ use std::fmt;
 use abi::Errno;
 use abi::objects::NAME_MAX_BYTES;
 
-use super::text::escape;
+use crate::format::text::escape;
 
 /// Name of a VAS or a segment: 1 to 255 bytes of UTF-8, not `.` or `..`, without `/` and NUL.
 ///
@@ -108,21 +108,21 @@ impl Mode {
     }
 
     /// Without the bits of a umask.
-    pub(super) const fn without(self, umask: u32) -> Mode {
+    pub(crate) const fn without(self, umask: u32) -> Mode {
         Mode(self.0 & !umask)
     }
 
     /// For a file; objects are not programs, so execute bits are dropped.
-    pub(super) const fn of_file(self) -> u32 {
+    pub(crate) const fn of_file(self) -> u32 {
         self.0 & 0o666
     }
 
     /// For the folder of a VAS: whoever may read may also pass through.
-    pub(super) const fn of_folder(self) -> u32 {
+    pub(crate) const fn of_folder(self) -> u32 {
         self.of_file() | ((self.0 & 0o444) >> 2)
     }
 
-    pub(super) const fn from_stat(st_mode: u32) -> Mode {
+    pub(crate) const fn from_stat(st_mode: u32) -> Mode {
         Mode(st_mode & 0o666)
     }
 }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use super::error::StoreError;
-use super::segment::io_error;
+use crate::format::error::StoreError;
+use crate::objects::segment::io_error;
 
 /// What the store does under its lock takes milliseconds; collecting garbage and checking
 /// thousands of objects, seconds.
@@ -58,7 +58,7 @@ impl Patience {
     }
 
     /// Takes an flock; `operation` is one that does not block.
-    pub(super) fn lock(
+    pub(crate) fn lock(
         &self,
         file: &File,
         path: &Path,
@@ -133,9 +133,9 @@ mod tests {
     use abi::Errno;
     use rustix::fs::FlockOperation;
 
-    use super::super::testing::{name, store};
-    use super::super::{Mode, Store, StoreError};
     use super::{Patience, holder_in};
+    use crate::testing::{name, store};
+    use crate::{Mode, Store, StoreError};
 
     #[test]
     fn a_stranger_who_holds_the_lock_is_named_and_not_waited_for_long() {

@@ -10,8 +10,8 @@ use abi::SegId;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::segment::PART_BYTES;
-use super::{Store, StoreError};
+use crate::objects::segment::PART_BYTES;
+use crate::{Store, StoreError};
 
 impl Store {
     /// Has the host set storage aside for `bytes` bytes at `offset` of a segment. What is there
@@ -80,9 +80,9 @@ fn has_room(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{name, store};
-    use super::super::{SegmentSpec, Store};
     use super::has_room;
+    use crate::testing::{name, store};
+    use crate::{SegmentSpec, Store};
     use abi::{Errno, SegId};
 
     fn stored(store: &Store, sid: SegId) -> u64 {

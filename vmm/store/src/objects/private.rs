@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::error::StoreError;
-use super::open::{Store, random_id};
-use super::segment::io_error;
+use crate::format::error::StoreError;
+use crate::objects::open::{Store, random_id};
+use crate::objects::segment::io_error;
 
 /// How the folders' names begin. In `/dev/shm`, names that begin with `spacejmp-` are out of
 /// reach for programs (`spacejmp_files::OffLimits`).
@@ -112,9 +112,9 @@ fn collect(place: &Path) {
 mod tests {
     use abi::objects::Lifetime;
 
-    use super::super::testing::name;
-    use super::super::{SegmentSpec, Store};
     use super::{PREFIX, PrivateStore};
+    use crate::testing::name;
+    use crate::{SegmentSpec, Store};
 
     #[test]
     fn nothing_is_left_of_it_volatile_content_included() {

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{FlockOperation, OFlags};
 
-use super::dir::{Dir, read_bounded};
-use super::error::StoreError;
-use super::header::BootId;
-use super::index::{SegmentIndex, VasIndex};
-use super::live::LIVE_BYTES;
-use super::patience::Patience;
-use super::text::parse_id;
+use crate::format::error::StoreError;
+use crate::format::header::BootId;
+use crate::format::text::parse_id;
+use crate::objects::dir::{Dir, read_bounded};
+use crate::objects::index::{SegmentIndex, VasIndex};
+use crate::objects::live::LIVE_BYTES;
+use crate::objects::patience::Patience;
 
 const FORMAT: &str = "spacejmp store 1";
 /// The folders of a store.
@@ -29,19 +29,19 @@ const FILES: [&str; 3] = ["format", "lock", "live"];
 #[derive(Debug)]
 pub struct Store {
     id: u64,
-    pub(super) root: Dir,
-    pub(super) live: File,
-    pub(super) tmp: Dir,
-    pub(super) vas: Dir,
-    pub(super) segments: Dir,
-    pub(super) parts: Arc<Dir>,
+    pub(crate) root: Dir,
+    pub(crate) live: File,
+    pub(crate) tmp: Dir,
+    pub(crate) vas: Dir,
+    pub(crate) segments: Dir,
+    pub(crate) parts: Arc<Dir>,
     /// Where volatile content goes, if the host has it.
-    pub(super) shm: Option<Arc<Dir>>,
-    pub(super) boot: BootId,
-    pub(super) vms: Arc<Dir>,
-    pub(super) patience: Arc<Patience>,
-    pub(super) segment_index: Mutex<SegmentIndex>,
-    pub(super) vas_index: Mutex<VasIndex>,
+    pub(crate) shm: Option<Arc<Dir>>,
+    pub(crate) boot: BootId,
+    pub(crate) vms: Arc<Dir>,
+    pub(crate) patience: Arc<Patience>,
+    pub(crate) segment_index: Mutex<SegmentIndex>,
+    pub(crate) vas_index: Mutex<VasIndex>,
 }
 
 impl Store {
@@ -195,7 +195,7 @@ fn is_foreign(name: &OsString) -> bool {
     !FOLDERS.iter().chain(&FILES).any(|ours| name == *ours)
 }
 
-pub(super) fn denied(error: &io::Error) -> bool {
+pub(crate) fn denied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
@@ -205,13 +205,13 @@ fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
     let bad = |field, found: &str, expected: &str| StoreError::BadField {
         file: root.path_of("format"),
         field,
-        found: super::text::shorten(found),
+        found: crate::format::text::shorten(found),
         expected: expected.into(),
     };
     let mut lines = text.lines();
     let version = lines.next().unwrap_or_default();
     if version != FORMAT {
-        return Err(match super::text::later(version, "spacejmp store ") {
+        return Err(match crate::format::text::later(version, "spacejmp store ") {
             Some(found) => StoreError::Newer {
                 file: root.path_of("format"),
                 field: "version",
@@ -257,7 +257,7 @@ fn create_in(root: &Dir, patience: &Patience, umask: u32) -> Result<(), StoreErr
 }
 
 /// A random positive number.
-pub(super) fn random_id() -> Result<u64, StoreError> {
+pub(crate) fn random_id() -> Result<u64, StoreError> {
     let mut bytes = [0; 8];
     loop {
         let got = rustix::io::retry_on_intr(|| {

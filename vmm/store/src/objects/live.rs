@@ -11,18 +11,18 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{Ordering, fence};
 
-use super::error::StoreError;
-use super::lock::{Exclusive, Locked, SharedLock};
-use super::open::Store;
+use crate::format::error::StoreError;
+use crate::objects::lock::{Exclusive, Locked, SharedLock};
+use crate::objects::open::Store;
 
 /// Bytes of the file: a page, so that it can be mapped.
-pub(super) const LIVE_BYTES: u64 = 4096;
+pub(crate) const LIVE_BYTES: u64 = 4096;
 /// Offset of the count of VAS changes.
 const CHANGES: u64 = 0;
 
 /// What can be made and deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Segment,
     Vas,
 }
@@ -77,18 +77,18 @@ impl Store {
         self.bump_changes(&self.lock_exclusive()?)
     }
 
-    pub(super) fn bump_changes(&self, _lock: &Exclusive) -> Result<(), StoreError> {
+    pub(crate) fn bump_changes(&self, _lock: &Exclusive) -> Result<(), StoreError> {
         self.add_one(CHANGES)?;
         // After the count is written and before the caller looks who is inside.
         fence(Ordering::SeqCst);
         Ok(())
     }
 
-    pub(super) fn objects(&self, kind: Kind, _lock: &impl Locked) -> Result<u64, StoreError> {
+    pub(crate) fn objects(&self, kind: Kind, _lock: &impl Locked) -> Result<u64, StoreError> {
         self.live_word(kind.count())
     }
 
-    pub(super) fn bump_objects(&self, kind: Kind, _lock: &Exclusive) -> Result<(), StoreError> {
+    pub(crate) fn bump_objects(&self, kind: Kind, _lock: &Exclusive) -> Result<(), StoreError> {
         self.add_one(kind.count())
     }
 

@@ -8,16 +8,16 @@ use std::io::{self, Write};
 use abi::objects::{Right, SegId, VasId};
 use rustix::fs::{Gid, OFlags, Uid};
 
-use super::create::set_mode;
-use super::dir::{Dir, read_bounded};
-use super::error::{Busy, Object, StoreError};
-use super::live::Kind;
-use super::lock::{Exclusive, Locked};
-use super::manifest::{MAX_BYTES, MAX_SEGMENTS, Manifest};
-use super::name::{Mode, Name};
-use super::open::{Store, denied, random_id};
-use super::record::{Access, VasEntry, VasRecord, VasSegment};
-use super::segment::io_error;
+use crate::format::error::{Busy, Object, StoreError};
+use crate::format::manifest::{MAX_BYTES, MAX_SEGMENTS, Manifest};
+use crate::format::name::{Mode, Name};
+use crate::format::record::{Access, VasEntry, VasRecord, VasSegment};
+use crate::objects::create::set_mode;
+use crate::objects::dir::{Dir, read_bounded};
+use crate::objects::live::Kind;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::open::{Store, denied, random_id};
+use crate::objects::segment::io_error;
 
 const MANIFEST: &str = "manifest";
 
@@ -156,7 +156,7 @@ impl Store {
         let mut manifest = self.changeable(vid, &lock)?;
         let segment = self.open_present(sid, &lock)?;
         if right == Right::Write && segment.right() == Right::Read {
-            return Err(super::segments::write_denied(segment.name()));
+            return Err(crate::objects::segments::write_denied(segment.name()));
         }
         let (vas, name) = (manifest.name.clone(), segment.name().clone());
         if manifest.segments.len() >= MAX_SEGMENTS {
@@ -205,7 +205,7 @@ impl Store {
             }
         }
         if meant.is_empty() {
-            let id = super::text::parse_id(text.as_str()).and_then(SegId::new);
+            let id = crate::format::text::parse_id(text.as_str()).and_then(SegId::new);
             meant.extend(id.filter(|id| vas.segments.iter().any(|listed| listed.sid == *id)));
         }
         match *meant {
@@ -252,7 +252,7 @@ fn write_denied(name: &Name) -> StoreError {
 
 /// For the rest of this room, with the lock in hand.
 impl Store {
-    pub(super) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
+    pub(crate) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
         let explain = |error| match error {
             StoreError::Io { source, .. } if denied(&source) => {
                 StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read }
@@ -310,7 +310,7 @@ impl Store {
     }
 
     /// Names of the VASes that list a segment, as far as the caller may read them.
-    pub(super) fn vases_listing(&self, sid: SegId) -> Result<Vec<Name>, StoreError> {
+    pub(crate) fn vases_listing(&self, sid: SegId) -> Result<Vec<Name>, StoreError> {
         let lists = |name: &Name| {
             self.read_manifest(name).is_ok_and(|m| m.segments.iter().any(|s| s.sid == sid))
         };
@@ -318,7 +318,7 @@ impl Store {
     }
 
     /// With the id `wanted` if that is free.
-    pub(super) fn make_vas(
+    pub(crate) fn make_vas(
         &self,
         name: &Name,
         mode: Mode,

@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::dir::held_by_another;
+use crate::objects::dir::held_by_another;
 
 /// Where the word is: behind the text, which ends with a zero long before.
 const RULE_OFFSET: u64 = 0xff8;
@@ -37,7 +37,7 @@ fn whole_file(kind: i32) -> libc::flock {
 }
 
 /// Takes the lock on a new lease and notes that it counts; nobody else knows the file yet.
-pub(super) fn begin(lease: &File) -> io::Result<()> {
+pub(crate) fn begin(lease: &File) -> io::Result<()> {
     match fcntl(lease, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => lease.write_all_at(&WRITE_LOCK.to_le_bytes(), RULE_OFFSET),
         // The file system cannot: the flock has to do.
@@ -49,7 +49,7 @@ pub(super) fn begin(lease: &File) -> io::Result<()> {
 }
 
 /// Whether the VM that made a lease is alive; the file may be open for reading only.
-pub(super) fn is_alive(lease: &File) -> bool {
+pub(crate) fn is_alive(lease: &File) -> bool {
     let mut rule = [0; 8];
     let read = lease.read_exact_at(&mut rule, RULE_OFFSET);
     if read.is_err() || u64::from_le_bytes(rule) != WRITE_LOCK {

@@ -6,7 +6,7 @@ use seg_heap::PAGE_BYTES;
 use seg_heap::check::{self, Reader, Report, Subject};
 use serde::Serialize;
 
-use super::segment::{PART_BYTES, PartFile, SegmentFile};
+use crate::objects::segment::{PART_BYTES, PartFile, SegmentFile};
 
 /// A block that nothing leads to from the root object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -59,7 +59,7 @@ impl HeapView {
 }
 
 /// Walks the heap of `segment`, if one lies there.
-pub(super) fn look(segment: &SegmentFile) -> Option<(HeapView, Report)> {
+pub(crate) fn look(segment: &SegmentFile) -> Option<(HeapView, Report)> {
     let header = segment.header();
     let roots: &[u64] = match &header.root.address {
         0 => &[],
@@ -155,9 +155,9 @@ mod tests {
     use abi::objects::Lifetime;
     use seg_heap::check::Reader;
 
-    use super::super::testing::{name, store};
-    use super::super::{Mode, SegmentSpec};
     use super::{Content, PAGE_BYTES};
+    use crate::testing::{name, store};
+    use crate::{Mode, SegmentSpec};
 
     #[test]
     fn however_pointers_lead_to_and_fro_each_page_is_read_once() {

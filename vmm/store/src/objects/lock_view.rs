@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicU64;
 
 use seg_lock::{AtomicWords, LockView, WORDS, inspect};
 
-use super::error::StoreError;
-use super::header::LOCK_PAGE_OFFSET;
-use super::segment::{SegmentFile, io_error};
+use crate::format::error::StoreError;
+use crate::format::header::LOCK_PAGE_OFFSET;
+use crate::objects::segment::{SegmentFile, io_error};
 
 /// Words of nobody else's.
 struct Copied(Vec<AtomicU64>);
@@ -45,8 +45,8 @@ mod tests {
 
     use seg_lock::{state, word};
 
-    use super::super::testing::{segment, store};
     use super::LOCK_PAGE_OFFSET;
+    use crate::testing::{segment, store};
 
     #[test]
     fn a_page_shows_owner_readers_and_what_is_wrong() {

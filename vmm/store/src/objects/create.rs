@@ -8,14 +8,16 @@ use abi::addr::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{Lifetime, PagePolicy, SegId, SegRoot};
 
-use super::dir::Linked;
-use super::error::{Object, StoreError};
-use super::header::{BootId, Header, SegmentState};
-use super::live::Kind;
-use super::lock::Exclusive;
-use super::name::{Mode, Name};
-use super::open::{Store, random_id};
-use super::segment::{PART_BYTES, PartPlace, first_part, io_error, main_len, write_header};
+use crate::format::error::{Object, StoreError};
+use crate::format::header::{BootId, Header, SegmentState};
+use crate::format::name::{Mode, Name};
+use crate::objects::dir::Linked;
+use crate::objects::live::Kind;
+use crate::objects::lock::Exclusive;
+use crate::objects::open::{Store, random_id};
+use crate::objects::segment::{
+    PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
+};
 
 /// What a segment is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +72,7 @@ impl SegmentSpec {
 }
 
 /// A size in whole pages.
-pub(super) fn round_size(bytes: u64, most: u64) -> Result<u64, StoreError> {
+pub(crate) fn round_size(bytes: u64, most: u64) -> Result<u64, StoreError> {
     bytes.checked_next_multiple_of(PAGE_SIZE).filter(|size| (1..=most).contains(size)).ok_or_else(
         || StoreError::Invalid {
             what: "the size",
@@ -162,7 +164,7 @@ impl Store {
     }
 
     /// Moves a finished segment to its name. The caller has seen that the name is free.
-    pub(super) fn publish_segment(
+    pub(crate) fn publish_segment(
         &self,
         file_name: &str,
         header: &Header,
@@ -174,7 +176,7 @@ impl Store {
     /// The same for one of several that belong together: it keeps its name in `tmp/` too,
     /// until the caller removes that, so that `gc` finds what was published if the caller
     /// dies before the rest. Returns whether it does; some file systems cannot.
-    pub(super) fn publish_segment_of_many(
+    pub(crate) fn publish_segment_of_many(
         &self,
         file_name: &str,
         header: &Header,
@@ -213,7 +215,7 @@ impl Store {
     }
 
     /// A name that a volatile segment of dead programs has is free once that is gone.
-    pub(super) fn check_segment_name_free(
+    pub(crate) fn check_segment_name_free(
         &self,
         name: &Name,
         lock: &Exclusive,
@@ -225,7 +227,7 @@ impl Store {
         }
     }
 
-    pub(super) fn new_sid(&self, lock: &Exclusive) -> Result<SegId, StoreError> {
+    pub(crate) fn new_sid(&self, lock: &Exclusive) -> Result<SegId, StoreError> {
         let index = self.segment_index(lock)?;
         loop {
             let sid = SegId::new(random_id()?).filter(|sid| index.name(*sid).is_none());
@@ -246,7 +248,7 @@ impl Store {
 }
 
 /// Makes or lengthens the files from part `first` on.
-pub(super) fn make_parts(
+pub(crate) fn make_parts(
     place: &PartPlace,
     first: u64,
     size_bytes: u64,
@@ -261,20 +263,20 @@ pub(super) fn make_parts(
 }
 
 /// Bytes of one part of a segment of this size.
-pub(super) fn part_len(size_bytes: u64, index: u64) -> u64 {
+pub(crate) fn part_len(size_bytes: u64, index: u64) -> u64 {
     size_bytes.saturating_sub(index.saturating_mul(PART_BYTES)).min(PART_BYTES)
 }
 
-pub(super) fn set_len(file: &File, path: &Path, len_bytes: u64) -> Result<(), StoreError> {
+pub(crate) fn set_len(file: &File, path: &Path, len_bytes: u64) -> Result<(), StoreError> {
     file.set_len(len_bytes).map_err(|e| io_error("set the length of", path, e))
 }
 
-pub(super) fn set_mode(file: &File, path: &Path, mode: Mode) -> Result<(), StoreError> {
+pub(crate) fn set_mode(file: &File, path: &Path, mode: Mode) -> Result<(), StoreError> {
     rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode.of_file()))
         .map_err(|e| io_error("change the mode of", path, e.into()))
 }
 
-pub(super) fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,9 +2,9 @@
 
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
-use super::error::StoreError;
-use super::header::{Header, SegmentState};
-use super::name::{Mode, Name};
+use crate::format::error::StoreError;
+use crate::format::header::{Header, SegmentState};
+use crate::format::name::{Mode, Name};
 
 /// What the host lets the calling user do with an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

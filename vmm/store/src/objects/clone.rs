@@ -12,22 +12,22 @@ use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
 use seg_lock::{state, word};
 
-use super::create::{part_len, set_len, set_mode};
-use super::error::StoreError;
-use super::header::{BootId, Header, LOCK_PAGE_OFFSET, SegmentState};
-use super::name::{Mode, Name};
-use super::open::Store;
-use super::segment::{
+use crate::format::error::StoreError;
+use crate::format::header::{BootId, Header, LOCK_PAGE_OFFSET, SegmentState};
+use crate::format::name::{Mode, Name};
+use crate::objects::create::{part_len, set_len, set_mode};
+use crate::objects::open::Store;
+use crate::objects::segment::{
     DATA_OFFSET, PartPlace, SegmentFile, first_part, io_error, main_len, write_header,
 };
 
 /// A file being copied, in `tmp/` until it is finished.
-pub(super) struct Copy<'a> {
-    pub(super) store: &'a Store,
-    pub(super) name: String,
-    pub(super) file: File,
+pub(crate) struct Copy<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) name: String,
+    pub(crate) file: File,
     /// It has left `tmp/`.
-    pub(super) done: bool,
+    pub(crate) done: bool,
 }
 
 impl Drop for Copy<'_> {
@@ -58,7 +58,7 @@ impl Store {
             name: name.clone(),
             lease: None,
             used: false,
-            created_ns: super::create::now_ns(),
+            created_ns: crate::objects::create::now_ns(),
             ..source.header().clone()
         };
         header.boot = match header.lifetime {
@@ -148,7 +148,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn new_copy(&self, name: String) -> Result<Copy<'_>, StoreError> {
+    pub(crate) fn new_copy(&self, name: String) -> Result<Copy<'_>, StoreError> {
         // `gc` must not see it before it is held.
         let _lock = self.lock_shared()?;
         let file = self.tmp.new_file(&name)?;
@@ -160,7 +160,7 @@ impl Store {
 }
 
 /// Marks a segment whose lock nobody has as left by a holder that died inside.
-pub(super) fn mark_inconsistent(file: &File) -> io::Result<()> {
+pub(crate) fn mark_inconsistent(file: &File) -> io::Result<()> {
     let at = LOCK_PAGE_OFFSET + word::STATE as u64 * 8;
     file.write_all_at(&state::INCONSISTENT.to_le_bytes(), at)
 }
@@ -181,7 +181,7 @@ fn copy_sparse(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
 }
 
 /// The next range before `end` that may be something else than zeros.
-pub(super) fn next_data(from: &File, at: u64, end: u64) -> Option<(u64, u64)> {
+pub(crate) fn next_data(from: &File, at: u64, end: u64) -> Option<(u64, u64)> {
     if at >= end {
         return None;
     }
@@ -229,7 +229,7 @@ fn copy_by_hand(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> 
 }
 
 /// Whether somebody copies into the parts of this segment now.
-pub(super) fn parts_mark(sid: SegId) -> String {
+pub(crate) fn parts_mark(sid: SegId) -> String {
     format!("{sid}.parts")
 }
 

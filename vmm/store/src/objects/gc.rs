@@ -8,16 +8,16 @@ use std::os::unix::fs::MetadataExt;
 use abi::objects::SegId;
 use rustix::fs::{FileType, OFlags};
 
-use super::clone::parts_mark;
-use super::dir::{Dir, held_by_another};
-use super::error::StoreError;
-use super::lease_view::lease_id;
-use super::liveness;
-use super::lock::Exclusive;
-use super::name::Name;
-use super::open::Store;
-use super::segment::read_header;
-use super::text::parse_id;
+use crate::format::error::StoreError;
+use crate::format::name::Name;
+use crate::format::text::parse_id;
+use crate::objects::clone::parts_mark;
+use crate::objects::dir::{Dir, held_by_another};
+use crate::objects::lease_view::lease_id;
+use crate::objects::liveness;
+use crate::objects::lock::Exclusive;
+use crate::objects::open::Store;
+use crate::objects::segment::read_header;
 
 /// How much was collected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,7 +76,7 @@ impl Store {
     /// importer being dead: files with a second name in `tmp/`. That the two are one file is
     /// looked at here, so that nobody can have somebody else's segment removed by what he
     /// writes into `tmp/`.
-    pub(super) fn orphans_of_imports(&self) -> Result<Vec<(Name, SegId)>, StoreError> {
+    pub(crate) fn orphans_of_imports(&self) -> Result<Vec<(Name, SegId)>, StoreError> {
         let mut orphans = Vec::new();
         for name in self.tmp.names()? {
             let Some(name) = name.to_str().filter(|name| name.ends_with(".import")) else {

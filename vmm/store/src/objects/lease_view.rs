@@ -14,15 +14,15 @@ use abi::objects::{LeaseId, Right, SegId, VasId};
 use abi::switch::{InstanceEntry, VcpuLine};
 use rustix::fs::{OFlags, SeekFrom};
 
-use super::error::{Holder, StoreError};
-use super::lease::{
+use crate::format::error::{Holder, StoreError};
+use crate::format::text::parse_id;
+use crate::objects::lease::{
     INSTANCES_BYTES, INSTANCES_OFFSET, LEASE_BYTES, SEGMENT_BYTES, SEGMENTS_OFFSET, TEXT_BYTES,
     VCPU_LINES_BYTES, VCPU_LINES_OFFSET, decode,
 };
-use super::liveness;
-use super::open::Store;
-use super::segment::io_error;
-use super::text::parse_id;
+use crate::objects::liveness;
+use crate::objects::open::Store;
+use crate::objects::segment::io_error;
 
 /// A thread inside a VAS, or on its way in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +56,7 @@ pub struct LeaseView {
 
 /// A live VM's lease, open.
 #[derive(Debug)]
-pub(super) struct OpenLease {
+pub(crate) struct OpenLease {
     id: LeaseId,
     file: File,
     path: PathBuf,
@@ -100,12 +100,12 @@ impl Store {
         }
     }
 
-    pub(super) fn live_leases(&self) -> Result<Vec<OpenLease>, StoreError> {
+    pub(crate) fn live_leases(&self) -> Result<Vec<OpenLease>, StoreError> {
         self.live_leases_but(None)
     }
 
     /// The leases of live VMs without that of the one who asks, if it is one.
-    pub(super) fn live_leases_but(
+    pub(crate) fn live_leases_but(
         &self,
         own: Option<LeaseId>,
     ) -> Result<Vec<OpenLease>, StoreError> {
@@ -130,22 +130,22 @@ impl Store {
 }
 
 /// The id that a file in `vms/` is the lease of.
-pub(super) fn lease_id(name: &std::ffi::OsStr) -> Option<(&str, LeaseId)> {
+pub(crate) fn lease_id(name: &std::ffi::OsStr) -> Option<(&str, LeaseId)> {
     let name = name.to_str()?;
     Some((name, LeaseId::new(parse_id(name)?)?))
 }
 
 impl OpenLease {
-    pub(super) fn id(&self) -> LeaseId {
+    pub(crate) fn id(&self) -> LeaseId {
         self.id
     }
 
     /// What the VM may do with a segment, if it has it attached.
-    pub(super) fn right_of(&self, sid: SegId) -> Option<Right> {
+    pub(crate) fn right_of(&self, sid: SegId) -> Option<Right> {
         self.segments.iter().filter(|(other, _)| *other == sid).map(|(_, right)| *right).max()
     }
 
-    pub(super) fn holder(&self) -> Holder {
+    pub(crate) fn holder(&self) -> Holder {
         self.info().0
     }
 
@@ -160,7 +160,7 @@ impl OpenLease {
     }
 
     /// VASes the VM has instances of.
-    pub(super) fn vases(&self) -> Result<BTreeSet<VasId>, StoreError> {
+    pub(crate) fn vases(&self) -> Result<BTreeSet<VasId>, StoreError> {
         let mut vases = BTreeSet::new();
         let table = self.read_data(INSTANCES_OFFSET, INSTANCES_BYTES)?;
         for entry in table.iter().flat_map(|run| run.as_chunks::<64>().0) {
@@ -171,7 +171,7 @@ impl OpenLease {
 
     /// Threads that are inside a VAS, or have announced that they go there: those count, too,
     /// for whoever wants to take something out of it.
-    pub(super) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
+    pub(crate) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
         let mut inside = Vec::new();
         for line in self.read(VCPU_LINES_OFFSET, VCPU_LINES_BYTES)?.as_chunks::<64>().0 {
             let thread = word(line, offset_of!(VcpuLine, thread)).unwrap_or_default();

@@ -8,14 +8,14 @@ use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{LeaseId, Lifetime, Right, SegId};
 
-use super::error::{Object, StoreError};
-use super::header::{Header, SegmentState};
-use super::lease::Lease;
-use super::lock::{Exclusive, Locked};
-use super::name::Name;
-use super::open::Store;
-use super::segment::{SegmentFile, io_error, read_header};
-use super::segments::write_denied;
+use crate::format::error::{Object, StoreError};
+use crate::format::header::{Header, SegmentState};
+use crate::format::name::Name;
+use crate::objects::lease::Lease;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::open::Store;
+use crate::objects::segment::{SegmentFile, io_error, read_header};
+use crate::objects::segments::write_denied;
 
 impl Store {
     /// This VM has the segment attached from now on, recorded at `index` of its lease; with
@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// Whether a volatile segment's memory is nobody's any more.
-    pub(super) fn is_gone(&self, header: &Header, _lock: &impl Locked) -> bool {
+    pub(crate) fn is_gone(&self, header: &Header, _lock: &impl Locked) -> bool {
         if !self.is_gone_unattached(header) {
             return false;
         }
@@ -169,12 +169,12 @@ impl Store {
     }
 
     /// The same for a segment that no live VM has attached.
-    pub(super) fn is_gone_unattached(&self, header: &Header) -> bool {
+    pub(crate) fn is_gone_unattached(&self, header: &Header) -> bool {
         header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot)
     }
 
     /// Removes a volatile segment that is gone; what cannot be removed stays and is gone still.
-    pub(super) fn reap_volatile(&self, name: &Name, lock: &Exclusive) {
+    pub(crate) fn reap_volatile(&self, name: &Name, lock: &Exclusive) {
         if let Ok(segment) = self.open_named(name, lock)
             && self.is_gone(segment.header(), lock)
         {

@@ -13,15 +13,15 @@ use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{SegId, VasId};
 use rustix::fs::OFlags;
 
-use super::dir::Dir;
-use super::error::StoreError;
-use super::header::Header;
-use super::live::Kind;
-use super::lock::{Exclusive, Locked};
-use super::manifest::Manifest;
-use super::name::Name;
-use super::open::Store;
-use super::segment::read_header;
+use crate::format::error::StoreError;
+use crate::format::header::Header;
+use crate::format::manifest::Manifest;
+use crate::format::name::Name;
+use crate::objects::dir::Dir;
+use crate::objects::live::Kind;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::open::Store;
+use crate::objects::segment::read_header;
 
 /// When a folder was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +60,7 @@ struct Place {
 
 /// The readable, undamaged segments.
 #[derive(Debug, Default)]
-pub(super) struct SegmentIndex {
+pub(crate) struct SegmentIndex {
     stamp: Option<Stamp>,
     by_id: HashMap<SegId, Place>,
     by_address: BTreeSet<(u64, u64, SegId, Name)>,
@@ -69,7 +69,7 @@ pub(super) struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    pub(super) fn insert(&mut self, name: &Name, header: &Header) {
+    pub(crate) fn insert(&mut self, name: &Name, header: &Header) {
         let place = Place {
             name: name.clone(),
             base: header.base,
@@ -85,25 +85,25 @@ impl SegmentIndex {
         }
     }
 
-    pub(super) fn remove(&mut self, name: &Name, header: &Header) {
+    pub(crate) fn remove(&mut self, name: &Name, header: &Header) {
         self.by_address.remove(&(header.base, header.reserve_end(), header.sid, name.clone()));
         if self.by_id.get(&header.sid).is_some_and(|place| place.name == *name) {
             self.by_id.remove(&header.sid);
         }
     }
 
-    pub(super) fn name(&self, sid: SegId) -> Option<&Name> {
+    pub(crate) fn name(&self, sid: SegId) -> Option<&Name> {
         Some(&self.by_id.get(&sid)?.name)
     }
 
     /// Addresses the segment may use, and its name.
-    pub(super) fn range(&self, sid: SegId) -> Option<(u64, u64)> {
+    pub(crate) fn range(&self, sid: SegId) -> Option<(u64, u64)> {
         let place = self.by_id.get(&sid)?;
         Some((place.base, place.end))
     }
 
     /// The lowest multiple of `align` where `bytes` overlap no segment.
-    pub(super) fn free_base(&self, bytes: u64, align: u64) -> Option<u64> {
+    pub(crate) fn free_base(&self, bytes: u64, align: u64) -> Option<u64> {
         let mut candidate = VAS_START.raw().checked_next_multiple_of(align)?;
         for (base, end, ..) in &self.by_address {
             if candidate.checked_add(bytes)? <= *base {
@@ -117,7 +117,7 @@ impl SegmentIndex {
     }
 
     /// After an own change under the exclusive lock, which the index already contains.
-    pub(super) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
+    pub(crate) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
         // What the index says of an id with two files is right only when just read.
         self.stamp = Stamp::of(store, Kind::Segment, lock).ok().filter(|_| !self.copies);
     }
@@ -140,7 +140,7 @@ impl SegmentIndex {
 
 /// The readable, undamaged VASes.
 #[derive(Debug, Default)]
-pub(super) struct VasIndex {
+pub(crate) struct VasIndex {
     stamp: Option<Stamp>,
     /// The flag: the folder bears the name in its manifest.
     by_id: HashMap<VasId, (Name, bool)>,
@@ -148,19 +148,19 @@ pub(super) struct VasIndex {
 
 impl VasIndex {
     /// After an own change under the exclusive lock, which the index already contains.
-    pub(super) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
+    pub(crate) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
         self.stamp = Stamp::of(store, Kind::Vas, lock).ok();
     }
 
-    pub(super) fn has(&self, vid: VasId) -> bool {
+    pub(crate) fn has(&self, vid: VasId) -> bool {
         self.by_id.contains_key(&vid)
     }
 
-    pub(super) fn remove(&mut self, vid: VasId) {
+    pub(crate) fn remove(&mut self, vid: VasId) {
         self.by_id.remove(&vid);
     }
 
-    pub(super) fn insert(&mut self, name: &Name, manifest: &Manifest) {
+    pub(crate) fn insert(&mut self, name: &Name, manifest: &Manifest) {
         let own_name = manifest.name == *name;
         match self.by_id.get(&manifest.vid) {
             Some((_, known)) if *known || !own_name => {}
@@ -183,13 +183,13 @@ impl VasIndex {
 
 impl Store {
     /// Names in a folder that can be objects' names. Others are strangers' files.
-    pub(super) fn names_in(&self, dir: &Dir) -> Result<Vec<Name>, StoreError> {
+    pub(crate) fn names_in(&self, dir: &Dir) -> Result<Vec<Name>, StoreError> {
         use std::os::unix::ffi::OsStrExt;
         Ok(dir.names()?.iter().filter_map(|name| Name::new(name.as_bytes()).ok()).collect())
     }
 
     /// The index of segments, as new as the lock.
-    pub(super) fn segment_index(
+    pub(crate) fn segment_index(
         &self,
         lock: &impl Locked,
     ) -> Result<MutexGuard<'_, SegmentIndex>, StoreError> {
@@ -201,7 +201,7 @@ impl Store {
     }
 
     /// Name of the segment's file, which is looked for again before it is called missing.
-    pub(super) fn segment_name(
+    pub(crate) fn segment_name(
         &self,
         sid: SegId,
         lock: &impl Locked,
@@ -226,7 +226,7 @@ impl Store {
     }
 
     /// The index of VASes, as new as the lock.
-    pub(super) fn vas_index(
+    pub(crate) fn vas_index(
         &self,
         lock: &impl Locked,
     ) -> Result<MutexGuard<'_, VasIndex>, StoreError> {
@@ -238,7 +238,7 @@ impl Store {
     }
 
     /// Name of the VAS's folder, which is looked for again before it is called missing.
-    pub(super) fn vas_name(
+    pub(crate) fn vas_name(
         &self,
         vid: VasId,
         lock: &impl Locked,

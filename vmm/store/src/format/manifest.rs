@@ -18,27 +18,27 @@ use std::path::Path;
 
 use abi::objects::{Right, SegId, VasId};
 
-use super::error::StoreError;
-use super::name::Name;
-use super::record::VasSegment;
-use super::text::{Reader, Writer, escape, parse_id, unescape};
+use crate::format::error::StoreError;
+use crate::format::name::Name;
+use crate::format::record::VasSegment;
+use crate::format::text::{Reader, Writer, escape, parse_id, unescape};
 
 /// Most segments of one VAS: as many as a lease can list.
-pub(super) const MAX_SEGMENTS: usize = 65536;
+pub(crate) const MAX_SEGMENTS: usize = 65536;
 /// Longest manifest: every name byte escaped to three.
-pub(super) const MAX_BYTES: u64 = MAX_SEGMENTS as u64 * 1024;
+pub(crate) const MAX_BYTES: u64 = MAX_SEGMENTS as u64 * 1024;
 
 /// What a manifest says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Manifest {
-    pub(super) vid: VasId,
-    pub(super) name: Name,
-    pub(super) tagged: bool,
-    pub(super) segments: Vec<VasSegment>,
+pub(crate) struct Manifest {
+    pub(crate) vid: VasId,
+    pub(crate) name: Name,
+    pub(crate) tagged: bool,
+    pub(crate) segments: Vec<VasSegment>,
 }
 
 impl Manifest {
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = Writer::new("vas");
         text.line("vid", self.vid);
         text.line("name", &self.name);
@@ -54,7 +54,7 @@ impl Manifest {
         text.finish()
     }
 
-    pub(super) fn decode(bytes: &[u8], file: &Path) -> Result<Manifest, StoreError> {
+    pub(crate) fn decode(bytes: &[u8], file: &Path) -> Result<Manifest, StoreError> {
         let mut text = Reader::new(file, bytes, "vas")?;
         let vid = text.value("vid")?;
         let vid = parse_id(vid)

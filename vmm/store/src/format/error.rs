@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use abi::Errno;
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
-use super::name::{Name, NameError};
-use super::record::{VasRecord, VasSegment};
+use crate::format::name::{Name, NameError};
+use crate::format::record::{VasRecord, VasSegment};
 use spacejmp_host::error::Remedy;
 
 /// What an error is about.
