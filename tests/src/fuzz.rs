@@ -9,8 +9,8 @@ use abi::PAGE_SIZE;
 use abi::layout::{MMAP_TOP, PIE_BASE};
 use seg_heap::check::{self, Reader, Subject};
 use seg_heap::class::TABLE_VERSION;
-use seg_heap::layout::desc_offset;
-use seg_heap::{HeapHeader, Kind, MAGIC, PAGE_BYTES, VERSION, bin_of};
+use seg_heap::desc_offset;
+use seg_heap::{HeapHeader, MAGIC, PAGE_BYTES, PageKind, VERSION, bin_of};
 use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
 use vmm::store::fuzz as store;
@@ -145,15 +145,15 @@ impl Heap {
         heap.words.insert(64, 1 << bin);
         let place = offset_of!(HeapHeader, bins) as u64 + bin as u64 * 4;
         heap.words.insert(place & !7, 2 << ((place & 4) * 8));
-        let mut describe = |page, kind: Kind, back: u64, pages: u32, bytes| {
+        let mut describe = |page, kind: PageKind, back: u64, pages: u32, bytes| {
             let first = kind as u64 | back << 16 | u64::from(pages) << 32;
             heap.words.insert(desc_offset(page), first);
             heap.words.insert(desc_offset(page) + 24, bytes);
         };
-        describe(0, Kind::Table, 0, 1, 0);
-        describe(1, Kind::Large, 0, 1, 50_000);
-        describe(pages - 1, Kind::Free, u64::from(free - 1), free, 0);
-        describe(2, Kind::Free, 0, free, 0);
+        describe(0, PageKind::Table, 0, 1, 0);
+        describe(1, PageKind::Large, 0, 1, 50_000);
+        describe(pages - 1, PageKind::Free, u64::from(free - 1), free, 0);
+        describe(2, PageKind::Free, 0, free, 0);
         heap
     }
 

@@ -45,7 +45,7 @@ impl Locked {
         }
         let locked = Locked { s, pages };
         for page in 0..locked.pages.len() {
-            locked.set(page, word::SLOTS_USED, 16);
+            locked.set(page, word::MEMBERS_USED, 16);
             locked.set(page, word::STATE, state::READERS);
         }
         locked
@@ -62,7 +62,7 @@ impl Locked {
     /// Owner and this VM's readers of a lock.
     fn lock(&self, page: usize) -> (u64, u64) {
         let owner = self.get(page, word::STATE) & (state::OWNER | state::CLAIM);
-        (owner, self.get(page, word::LANES + OWN_SLOT as usize))
+        (owner, self.get(page, word::READER_COUNTS + OWN_SLOT as usize))
     }
 
     /// Switches in the kernel and reads what is at the place all instances have.
@@ -149,7 +149,7 @@ fn a_lock_that_is_not_free_leaves_everything_to_the_vmm_as_it_was() {
     skip_without_kvm!();
     let needs: [&[(u32, bool)]; 2] = [&[(0, true), (1, false), (2, true)], &[(3, true)]];
     let mut l = Locked::new(4, &needs);
-    let other_reads = word::LANES + OTHER_SLOT as usize;
+    let other_reads = word::READER_COUNTS + OTHER_SLOT as usize;
     let busy = [
         (2, word::STATE, OTHER_SLOT + 1),
         (1, word::STATE, OTHER_SLOT + 1),
