@@ -10,7 +10,7 @@
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
 //! - [`files`]: the host's files as far as a program may reach them
-//! - [`space`]: the program's own address space; [`guest`]: what a program starts with
+//! - [`private`]: the program's own address space; [`guest`]: what a program starts with
 //! - [`user_memory`]: a program's memory as its system calls reach it
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
@@ -21,10 +21,11 @@ pub mod bench;
 pub mod call;
 pub mod exit_code;
 pub mod guest;
+pub mod kernel;
 pub mod linux;
+pub mod private;
 pub mod process;
 pub mod report;
-pub mod space;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;

@@ -11,9 +11,9 @@
 use abi::layout::is_of_segments;
 use abi::{Errno, PAGE_SIZE};
 
+use crate::private::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
+use crate::private::{Access, PrivatePins, PrivateRegion};
 use crate::process::Process;
-use crate::space::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
-use crate::space::{Access, PrivatePins, Space};
 use crate::vas::Vases;
 use crate::vas::access::Pins;
 use crate::vm::memory::HostRange;
@@ -24,7 +24,7 @@ const PATH_MAX: usize = 4096;
 /// The memory of a process, seen from one of its instances.
 #[derive(Clone, Copy, Debug)]
 pub struct UserMemory<'a> {
-    private: &'a Space,
+    private: &'a PrivateRegion,
     vases: &'a Vases,
     vh: u32,
 }
@@ -91,7 +91,7 @@ impl<'a> UserMemory<'a> {
     /// use: a handle of nothing has no segments.
     #[must_use]
     pub fn new(process: &'a Process, vh: u32) -> UserMemory<'a> {
-        UserMemory { private: &process.space, vases: &process.vases, vh }
+        UserMemory { private: &process.private, vases: &process.vases, vh }
     }
 
     /// Calls `f` with each piece of the memory, up to the first byte that is not accessible;

@@ -10,8 +10,8 @@ use abi::Errno;
 
 use super::time::{add, last_errno, now, read_timespec};
 use super::{CallResult, Fail, value};
+use crate::private::Access;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::{FutexWord, UserMemory};
 
 /// `FUTEX_LOCK_PI2`: as `FUTEX_LOCK_PI`, by the monotonic clock.

@@ -7,8 +7,8 @@ use abi::Errno;
 
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
+use crate::private::Access;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::FutexWord;
 
 /// Most futexes in one call.

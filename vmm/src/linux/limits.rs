@@ -155,7 +155,7 @@ fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno>
         libc::RLIMIT_NOFILE => process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX)),
         libc::RLIMIT_FSIZE => process.files.set_max_size(soft),
         libc::RLIMIT_CPU => process.timers.limit_cpu(new)?,
-        libc::RLIMIT_STACK => process.space.grow_stack(soft),
+        libc::RLIMIT_STACK => process.private.grow_stack(soft),
         _ => {}
     }
     Ok(())

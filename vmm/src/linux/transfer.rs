@@ -16,8 +16,8 @@ use abi::{Errno, PAGE_SIZE};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::files::{Kind, MemoryFile, OpenFile, PendingWrite, WriteAt};
+use crate::private::Access;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::Pinned;
 
 /// Most bytes one call moves (Linux's MAX_RW_COUNT).

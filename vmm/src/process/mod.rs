@@ -44,8 +44,8 @@ use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::timer::Timers;
+use crate::private::PrivateRegion;
 use crate::report::stats::{Phase, Stats};
-use crate::space::Space;
 use crate::user_memory::UserMemory;
 use crate::vas::Vases;
 use crate::vm::{Machine, Vcpu, kick};
@@ -59,7 +59,7 @@ pub struct Process {
     /// The VM.
     pub machine: Arc<Machine>,
     /// Its own address space.
-    pub space: Space,
+    pub private: PrivateRegion,
     /// What it has attached.
     pub vases: Arc<Vases>,
     /// Its threads.

@@ -16,9 +16,9 @@ use super::{Outcome, Process};
 use crate::linux;
 use crate::linux::fault::Fault;
 use crate::linux::signal::ThreadSignals;
+use crate::private::FaultOutcome;
 use crate::report;
 use crate::report::stats::{ExitReason, FaultKind};
-use crate::space::FaultOutcome;
 use crate::user_memory::UserMemory;
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
@@ -308,7 +308,7 @@ fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
         let process = ctx.process;
         process.vases.fault(ctx.vcpu, address, write, fetch, &|| process.is_stopping())
     } else {
-        ctx.process.space.fault(address, write, fetch)
+        ctx.process.private.fault(address, write, fetch)
     };
     let mapped = outcome == FaultOutcome::Resolved;
     let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
@@ -316,7 +316,7 @@ fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     match outcome {
         FaultOutcome::Resolved => linux::signal::deliver_pending(ctx),
         FaultOutcome::OutOfMemory => {
-            let limit_bytes = ctx.process.space.limit_bytes();
+            let limit_bytes = ctx.process.private.limit_bytes();
             ctx.process.stop(Outcome::OutOfMemory { limit_bytes });
             Next::Stop
         }

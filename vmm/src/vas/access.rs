@@ -15,7 +15,7 @@ use super::VasError;
 use super::fault::has_address;
 use super::instance::Hold;
 use super::state::{State, Vases};
-use crate::space::Access;
+use crate::private::Access;
 use crate::vm::Vcpu;
 use crate::vm::windows::PinnedRange;
 

@@ -4,7 +4,7 @@ use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 
 use super::VasError;
 use super::state::{State, Vases};
-use crate::space::FaultOutcome;
+use crate::private::FaultOutcome;
 use crate::vm::{MemoryError, Vcpu};
 
 /// Extents taken away at once: each time costs every vCPU its translations.

@@ -414,7 +414,9 @@ impl Vases {
             return;
         }
         let root = self.root_of(state, vh);
-        if crate::vm::switching::loadable(root) != vcpu.cr3() && vcpu.switch_root(root).is_err() {
+        if crate::kernel::switch_tables::loadable(root) != vcpu.cr3()
+            && vcpu.switch_root(root).is_err()
+        {
             return;
         }
         state.reloaded(vcpu.index());

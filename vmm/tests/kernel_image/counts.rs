@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
 
-use vmm::vm::lock_code;
+use vmm::kernel::lock_code;
 
 use crate::processor::{End, Processor};
 use crate::{info, instructions};

@@ -1,7 +1,9 @@
 //! A bare vCPU, from its making to its first call. More is in `tests/tests/ring3`.
 
-use super::*;
-use abi::layout::{CALL_PAGE_UD2, IST_STACK_BYTES};
+use abi::layout::{CALL_PAGE, CALL_PAGE_UD2, IST_STACK_BYTES};
+
+use crate::vm::vcpu::Position;
+use crate::vm::{Exit, Machine, UserRegs, Vcpu};
 
 #[test]
 fn the_host_shows_its_kind_and_calls_go_through() {
@@ -29,7 +31,8 @@ fn the_host_shows_its_kind_and_calls_go_through() {
 fn stacks(vcpu: &Vcpu) -> [Vec<u64>; 4] {
     let words = IST_STACK_BYTES / 8;
     [0, 1, 2, 3].map(|stack| {
-        let word = |n| vcpu.machine.mem.load(vcpu.stacks.offset((stack * words + n) * 8)).unwrap();
+        let word =
+            |n| vcpu.machine().mem.load(vcpu.stacks.offset((stack * words + n) * 8)).unwrap();
         (0..words).map(word).collect()
     })
 }

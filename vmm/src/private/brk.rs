@@ -9,13 +9,13 @@ use std::ops::Range;
 use abi::Errno;
 
 use super::charge::check_area_count;
-use super::private::{EAGER_BYTES, Inner, SLOT, Space};
+use super::region::{EAGER_BYTES, Inner, PrivateRegion, SLOT};
 use super::vma::{Backing, Prot, Vma, page_up};
 
 /// From this size on, a heap grows in large pages.
 const LARGE_HEAP_BYTES: u64 = 1 << 20;
 
-impl Space {
+impl PrivateRegion {
     /// Says after which address the heap begins, on a page of its own as on Linux; nothing is
     /// mapped yet.
     pub fn set_heap(&self, start: u64) {

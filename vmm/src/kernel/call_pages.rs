@@ -9,8 +9,8 @@ use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, CLOCK_PAGE};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, PAGE_SIZE, PageSize, Rights};
 
-use super::memory::{GuestMem, MemoryError};
-use super::tables::{FramePool, Tables};
+use crate::vm::memory::{GuestMem, MemoryError};
+use crate::vm::tables::{FramePool, Tables};
 
 /// Maps them; see `abi::layout`.
 pub(crate) fn map_call_pages(

@@ -10,7 +10,7 @@ use abi::Errno;
 
 use super::charge::check_area_count;
 use super::inspect::SHARED_LABEL;
-use super::private::{Inner, PROGRAM_END, Space, checked_range, errno_of};
+use super::region::{Inner, PROGRAM_END, PrivateRegion, checked_range, errno_of};
 use super::vma::{Backing, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -56,7 +56,7 @@ impl Content {
     }
 }
 
-impl Space {
+impl PrivateRegion {
     /// `mremap`: changes the size of the mapping at `start`, or moves it. The content moves with
     /// it, without a copy where the host can. An old length of 0 maps a shared file once more.
     ///

@@ -15,9 +15,9 @@ use kvm_bindings::{kvm_segment, kvm_sregs};
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::Elf;
 
-use super::machine::{Machine, VmError};
-use super::memory::{GuestMem, MemoryError};
-use super::tables::Tables;
+use crate::vm::machine::{Machine, VmError};
+use crate::vm::memory::{GuestMem, MemoryError};
+use crate::vm::tables::Tables;
 
 static KERNEL_ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-kernel.elf"));
 
@@ -26,7 +26,7 @@ pub(crate) const XCR0_KEEP: u64 = 0b10_1110_0111;
 
 /// PE, MP, ET, NE, WP, AM (or a program's AC flag would mean nothing), PG.
 const CR0: u64 = (1 << 0) | (1 << 1) | (1 << 4) | (1 << 5) | (1 << 16) | (1 << 18) | (1 << 31);
-pub(super) const CR4_PAE: u64 = 1 << 5;
+pub(crate) const CR4_PAE: u64 = 1 << 5;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 const CR4_FSGSBASE: u64 = 1 << 16;
@@ -157,7 +157,7 @@ fn write_gdt(mem: &GuestMem, gdt: GuestPhys, tss: u64) -> Result<(), MemoryError
     mem.store(entry(selector::TSS).offset(8), tss >> 32)
 }
 
-pub(super) const TSS_LIMIT: u64 = 0x67;
+pub(crate) const TSS_LIMIT: u64 = 0x67;
 
 /// Only the exception stacks are used: ring 0 is entered by SYSCALL, which changes no stack,
 /// or through a gate with an IST entry. The I/O bitmap lies beyond the limit: no port is
@@ -187,7 +187,7 @@ pub(crate) fn user_segments() -> (kvm_segment, kvm_segment) {
 }
 
 /// All of memory.
-pub(super) fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
+pub(crate) fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: 0xffff_ffff,

@@ -1,11 +1,11 @@
-//! Ever new addresses at the level of `Space`: places and tables come back, and not too early.
+//! Ever new addresses in a `PrivateRegion`: blocks and tables come back, and not too early.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use abi::{GuestVirt, PAGE_SIZE, PAGE_SIZE_2M};
 use tests::{pace, skip_without_kvm};
-use vmm::space::{Backing, FaultOutcome, Prot, Space};
+use vmm::private::{Backing, FaultOutcome, PrivateRegion, Prot};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
@@ -15,7 +15,7 @@ const SPAN: u64 = 7 << 20;
 
 struct Twins {
     machine: Arc<Machine>,
-    space: Space,
+    private: PrivateRegion,
 }
 
 /// What is held: of the ledger, of guest-physical space, and of frames of tables.
@@ -29,16 +29,16 @@ struct Held {
 impl Twins {
     fn new(limit_bytes: u64) -> Twins {
         let machine = Machine::new().expect("a VM can be made here");
-        Twins { space: Space::new(machine.clone(), limit_bytes), machine }
+        Twins { private: PrivateRegion::new(machine.clone(), limit_bytes), machine }
     }
 
     fn map(&self, at: u64, pages: u64, backing: Backing) {
-        let mapped = self.space.map_at(at, pages * PAGE_SIZE, Prot::READ_WRITE, backing, "test");
+        let mapped = self.private.map_at(at, pages * PAGE_SIZE, Prot::READ_WRITE, backing, "test");
         assert_eq!(mapped, Ok(()), "at {at:#x}");
     }
 
     fn unmap(&self, at: u64, pages: u64) {
-        assert_eq!(self.space.unmap(at, pages * PAGE_SIZE), Ok(()), "at {at:#x}");
+        assert_eq!(self.private.unmap(at, pages * PAGE_SIZE), Ok(()), "at {at:#x}");
     }
 
     /// The guest-physical place of a page, if it is present.
@@ -64,7 +64,7 @@ fn cycles(stride: u64, times: u64) {
     let cycle = |n: u64| {
         let at = BASE + n * stride % SPAN * PAGE_SIZE_2M;
         twins.map(at, 1, Backing::Anonymous);
-        assert_eq!(twins.space.fault(at, true, false), FaultOutcome::Resolved, "cycle {n}");
+        assert_eq!(twins.private.fault(at, true, false), FaultOutcome::Resolved, "cycle {n}");
         twins.unmap(at, 1);
     };
     (0..1000).for_each(cycle);
@@ -112,7 +112,7 @@ fn what_is_idle_comes_back_before_anybody_is_refused() {
     let at = BASE + 2048 * PAGE_SIZE_2M;
     twins.map(at, pages, Backing::Anonymous);
     for page in 0..pages {
-        let outcome = twins.space.fault(at + page * PAGE_SIZE, true, false);
+        let outcome = twins.private.fault(at + page * PAGE_SIZE, true, false);
         assert_eq!(outcome, FaultOutcome::Resolved, "page {page} of {pages}");
     }
 }
@@ -130,20 +130,20 @@ fn a_place_that_is_in_use_in_part_stays() {
     skip_without_kvm!();
     let twins = Twins::new(16 << 20);
     let heap = BASE + (4000 << 21) + PAGE_SIZE;
-    twins.space.set_heap(heap);
-    assert_eq!(twins.space.set_heap_end(heap + (3 << 20)), heap + (3 << 20));
+    twins.private.set_heap(heap);
+    assert_eq!(twins.private.set_heap_end(heap + (3 << 20)), heap + (3 << 20));
     twins.map(BASE, 3, Backing::Anonymous);
-    assert_eq!(twins.space.copy_out(BASE, b"content"), Ok(()));
+    assert_eq!(twins.private.copy_out(BASE, b"content"), Ok(()));
     let ends = [BASE, heap, heap + (3 << 20) - PAGE_SIZE];
     let places = ends.map(|at| twins.place(at));
     assert!(places.iter().all(Option::is_some), "{places:?}");
     // A page of its slot is freed, and the heap shrinks within its slot.
     twins.unmap(BASE + PAGE_SIZE, 1);
-    assert_eq!(twins.space.set_heap_end(heap + (3 << 20) - 1), heap + (3 << 20) - 1);
+    assert_eq!(twins.private.set_heap_end(heap + (3 << 20) - 1), heap + (3 << 20) - 1);
     have_recycled(&twins, 1);
     assert_eq!(ends.map(|at| twins.place(at)), places);
     let mut bytes = [0; 7];
-    assert_eq!(twins.space.copy_in(BASE, &mut bytes), Ok(()));
+    assert_eq!(twins.private.copy_in(BASE, &mut bytes), Ok(()));
     assert_eq!(&bytes, b"content");
 }
 
@@ -160,16 +160,16 @@ fn a_place_where_a_file_lay_is_zero_for_the_next() {
             let backing = Backing::File { file: file.clone(), offset: 0, kind, charge: None };
             twins.map(BASE + n * PAGE_SIZE_2M, 3, backing);
             let at = BASE + n * PAGE_SIZE_2M;
-            assert_eq!(twins.space.copy_out(at + 8, &n.to_le_bytes()), Ok(()));
+            assert_eq!(twins.private.copy_out(at + 8, &n.to_le_bytes()), Ok(()));
             twins.unmap(at, 3);
         }
         for n in 300..600 {
             let at = BASE + n * PAGE_SIZE_2M;
             twins.map(at, 3, Backing::Anonymous);
             let mut bytes = [1; 3 * PAGE_SIZE as usize];
-            assert_eq!(twins.space.copy_in(at, &mut bytes), Ok(()));
+            assert_eq!(twins.private.copy_in(at, &mut bytes), Ok(()));
             assert!(bytes.iter().all(|&byte| byte == 0), "place {n}");
-            assert_eq!(twins.space.copy_out(at, &[7; 3 * PAGE_SIZE as usize]), Ok(()));
+            assert_eq!(twins.private.copy_out(at, &[7; 3 * PAGE_SIZE as usize]), Ok(()));
             twins.unmap(at, 3);
         }
     }

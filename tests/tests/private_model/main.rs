@@ -1,4 +1,4 @@
-//! `Space` against a page-by-page model, with random operations.
+//! `PrivateRegion` against a page-by-page model, with random operations.
 //!
 //! After each operation every page is looked up in the page tables, and what they say is
 //! compared with the model: rights equal, content (read through the guest-physical address)
@@ -15,7 +15,7 @@ use abi::{Errno, GuestVirt, PAGE_SIZE};
 use model::{FILE_PAGES, Model, Page, Source, at};
 use proptest::prelude::*;
 use tests::{pace, skip_without_kvm};
-use vmm::space::{Backing, Destination, FaultOutcome, Prot, Source as MoveSource, Space};
+use vmm::private::{Backing, Destination, FaultOutcome, PrivateRegion, Prot, Source as MoveSource};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
@@ -106,10 +106,10 @@ fn op() -> impl Strategy<Value = Op> {
 /// region's, and the kernel's.
 const PRIVATE_TABLES: u64 = 40;
 
-/// A space, its model, and the file both use.
+/// A region, its model, and the file both use.
 struct Twins {
     machine: Arc<Machine>,
-    space: Space,
+    private: PrivateRegion,
     model: Model,
     file: Arc<File>,
     limit_pages: u64,
@@ -122,8 +122,8 @@ fn stamp_of(file_page: u64) -> [u64; 2] {
 impl Twins {
     fn new(limit_pages: u64) -> Twins {
         let machine = Machine::new().expect("a VM can be made here");
-        let space = Space::new(machine.clone(), limit_pages * PAGE_SIZE);
-        space.set_heap(at(HEAP));
+        let private = PrivateRegion::new(machine.clone(), limit_pages * PAGE_SIZE);
+        private.set_heap(at(HEAP));
         let file = tempfile::tempfile().expect("a temporary file");
         let model = Model {
             file: (0..FILE_PAGES).map(stamp_of).collect(),
@@ -136,7 +136,7 @@ impl Twins {
             file.write_all_at(&first.to_le_bytes(), at(page)).expect("it can be written");
             file.write_all_at(&last.to_le_bytes(), at(page) + PAGE_SIZE - 8).expect("likewise");
         }
-        Twins { machine, space, model, file: Arc::new(file), limit_pages }
+        Twins { machine, private, model, file: Arc::new(file), limit_pages }
     }
 
     fn backing(&self, kind: Kind, file_page: u64) -> Backing {
@@ -155,7 +155,7 @@ impl Twins {
         match *op {
             Op::MapAt { page, count, prot, kind, file_page } => {
                 let prot = if kind == Kind::SharedReadOnly { prot & !2 } else { prot };
-                let done = self.space.map_at(
+                let done = self.private.map_at(
                     at(page),
                     at(count),
                     bits(prot),
@@ -172,7 +172,7 @@ impl Twins {
             Op::MapAnywhere { count, prot, kind, file_page } => {
                 let prot = if kind == Kind::SharedReadOnly { prot & !2 } else { prot };
                 let backing = self.backing(kind, file_page);
-                match self.space.map_anywhere(0, at(count), bits(prot), backing, "test") {
+                match self.private.map_anywhere(0, at(count), bits(prot), backing, "test") {
                     Ok(start) => {
                         let page = start / PAGE_SIZE;
                         assert!(self.model.is_free(page, count), "{op:?} gave used {start:#x}");
@@ -182,7 +182,7 @@ impl Twins {
                 }
             }
             Op::Unmap { page, count } => {
-                assert_eq!(self.space.unmap(at(page), at(count)), Ok(()), "{op:?}");
+                assert_eq!(self.private.unmap(at(page), at(count)), Ok(()), "{op:?}");
                 self.model.unmap(page, count);
             }
             Op::Protect { page, count, prot } => self.protect(op, page, count, prot, exact),
@@ -193,7 +193,7 @@ impl Twins {
             Op::Drop { page, count } => {
                 let expected =
                     if self.model.covered(page, count) { Ok(()) } else { Err(Errno::ENOMEM) };
-                assert_eq!(self.space.drop_pages(at(page), at(count)), expected, "{op:?}");
+                assert_eq!(self.private.drop_pages(at(page), at(count)), expected, "{op:?}");
                 self.model.drop_pages(page, count);
             }
             Op::Write { page, count, stamp } => self.write(op, page, count, stamp, exact),
@@ -204,7 +204,7 @@ impl Twins {
                 });
                 let mut bytes = vec![0; at(count) as usize];
                 let expected = if good { Ok(()) } else { Err(Errno::EFAULT) };
-                assert_eq!(self.space.copy_in(at(page), &mut bytes), expected, "{op:?}");
+                assert_eq!(self.private.copy_in(at(page), &mut bytes), expected, "{op:?}");
                 for (n, piece) in bytes.chunks(PAGE_SIZE as usize).enumerate().filter(|_| good) {
                     let expected = self.model.words(&self.model.pages[&(page + n as u64)]);
                     assert_eq!(Some(ends(piece)), expected, "{op:?}, page {n}");
@@ -228,7 +228,7 @@ impl Twins {
         } else {
             Ok(())
         };
-        let done = self.space.protect(at(page), at(count), bits(prot));
+        let done = self.private.protect(at(page), at(count), bits(prot));
         if done == Err(Errno::ENOMEM) && !exact && prot & 2 != 0 {
             return;
         }
@@ -252,7 +252,7 @@ impl Twins {
             None if may_move => Destination::Anywhere,
             None => Destination::Stay,
         };
-        let done = self.space.remap(at(page), at(old), at(new), destination, MoveSource::Unmap);
+        let done = self.private.remap(at(page), at(old), at(new), destination, MoveSource::Unmap);
         match done {
             Ok(to) => {
                 let to = to / PAGE_SIZE;
@@ -277,7 +277,7 @@ impl Twins {
                 // The target of a fixed move may be unmapped before the rest fails.
                 let emptied = fixed.filter(|_| !overlaps);
                 if let Some(to) = emptied
-                    && (to..to + new).all(|page| !self.space.covers(at(page), PAGE_SIZE))
+                    && (to..to + new).all(|page| !self.private.covers(at(page), PAGE_SIZE))
                 {
                     self.model.unmap(to, new);
                 }
@@ -290,7 +290,7 @@ impl Twins {
         let (old_top, new_top) = (old.div_ceil(PAGE_SIZE), end.div_ceil(PAGE_SIZE));
         let grows = new_top > old_top;
         let possible = !grows || self.model.is_free(old_top, new_top - old_top);
-        let now = self.space.set_heap_end(end);
+        let now = self.private.set_heap_end(end);
         if now != end {
             assert_eq!(now, old, "{op:?} stopped half-way");
             assert!(!possible || !exact, "{op:?} was possible");
@@ -320,7 +320,7 @@ impl Twins {
         let expected = if all_good { Ok(()) } else { Err(Errno::EFAULT) };
         // A failing write may write some: keep to what is known.
         if all_good || !writable(page) {
-            let done = self.space.copy_out(at(page), &bytes);
+            let done = self.private.copy_out(at(page), &bytes);
             if done == Err(Errno::ENOMEM) && !exact {
                 return;
             }
@@ -342,7 +342,7 @@ impl Twins {
             Some(p) if self.model.words(p).is_none() => FaultOutcome::BeyondFile,
             Some(_) => FaultOutcome::Resolved,
         };
-        let outcome = self.space.fault(at(page) + 0x123, write, execute);
+        let outcome = self.private.fault(at(page) + 0x123, write, execute);
         if outcome == FaultOutcome::OutOfMemory && !exact {
             return;
         }
@@ -406,7 +406,7 @@ impl Twins {
     fn check_content(&self) {
         for (&page, model) in self.model.pages.iter().filter(|(_, model)| model.prot != 0) {
             let mut bytes = vec![0; PAGE_SIZE as usize];
-            let found = self.space.copy_in(at(page), &mut bytes).ok().map(|()| ends(&bytes));
+            let found = self.private.copy_in(at(page), &mut bytes).ok().map(|()| ends(&bytes));
             assert_eq!(found, self.model.words(model), "content of {:#x}", at(page));
         }
         for (n, words) in self.model.file.iter().enumerate() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use abi::{PAGE_SIZE, Pte};
 
-use super::private::{Inner, Mapped, SLOT, Space};
+use super::region::{Inner, Mapped, PrivateRegion, SLOT};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
@@ -82,7 +82,7 @@ pub struct Mapping {
     pub locked_bytes: u64,
 }
 
-impl Space {
+impl PrivateRegion {
     /// All areas, ascending, for `/proc/self/maps` and its kin.
     #[must_use]
     pub fn mappings(&self, count: Count) -> Vec<Mapping> {

@@ -32,9 +32,9 @@ use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 
 use super::lock_code;
-use super::machine::Machine;
-use super::memory::{GuestMem, MemoryError};
-use super::tables::Tables;
+use crate::vm::machine::Machine;
+use crate::vm::memory::{GuestMem, MemoryError};
+use crate::vm::tables::Tables;
 
 const LINE_BYTES: u64 = size_of::<VcpuLine>() as u64;
 pub(crate) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
@@ -49,7 +49,7 @@ const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 pub(crate) struct Switching {
     /// What [`SWITCH_CONTROL`] maps.
     base: GuestPhys,
-    pub(super) instances: GuestPhys,
+    pub(crate) instances: GuestPhys,
     next_generation: AtomicU64,
     ways: TrapWays,
     rest: Mutex<Rest>,
@@ -95,17 +95,17 @@ impl Switching {
     }
 
     /// The place of something that is mapped with the control page.
-    pub(super) fn at(&self, gva: GuestVirt) -> GuestPhys {
+    pub(crate) fn at(&self, gva: GuestVirt) -> GuestPhys {
         self.base.offset(gva.raw() - SWITCH_CONTROL.raw())
     }
 
     /// See [`Machine::new_generation`].
-    pub(super) fn new_generation(&self) -> u64 {
+    pub(crate) fn new_generation(&self) -> u64 {
         self.next_generation.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Lets the kernel serve switches, of all vCPUs there are and will be.
-    pub(super) fn start(&self, mem: &GuestMem) -> Result<(), MemoryError> {
+    pub(crate) fn start(&self, mem: &GuestMem) -> Result<(), MemoryError> {
         let mut rest = self.rest();
         rest.started = true;
         for page in rest.vcpu_pages.iter().flatten() {
@@ -116,7 +116,7 @@ impl Switching {
     }
 
     /// Where the lists of locks lie; mapped by the first who asks, who holds the tables' lock.
-    pub(super) fn lock_refs(
+    pub(crate) fn lock_refs(
         &self,
         tables: &mut Tables<'_>,
         root: GuestPhys,
@@ -134,7 +134,7 @@ impl Switching {
 
     /// Where the code of the list at `first` lies, mapped by the first who asks. Not resident
     /// before it is used.
-    pub(super) fn lock_code(
+    pub(crate) fn lock_code(
         &self,
         tables: &mut Tables<'_>,
         root: GuestPhys,
@@ -157,7 +157,7 @@ impl Switching {
     }
 
     /// The kernel's places where code of the VMM's goes on.
-    pub(super) fn ways(&self) -> &TrapWays {
+    pub(crate) fn ways(&self) -> &TrapWays {
         &self.ways
     }
 

@@ -9,7 +9,7 @@
 use abi::layout::{MMAP_TOP, PRIVATE_START, STACK_BYTES, STACK_TOP};
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
-use super::private::{EAGER_BYTES, Space};
+use super::region::{EAGER_BYTES, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
 
 /// What the area is labelled.
@@ -36,7 +36,7 @@ pub fn argument_bytes(limit: u64) -> u64 {
     (limit / 4).clamp(128 << 10, STACK_BYTES / 4 * 3)
 }
 
-impl Space {
+impl PrivateRegion {
     /// Maps the stack for a limit.
     ///
     /// # Errors

@@ -62,9 +62,9 @@ pub(super) struct Slot {
 /// What the VMM's own memory is charged with for a slot: the record, and its share of the map.
 pub(super) const SLOT_RECORD_BYTES: u64 = 192;
 
-/// The process's own space.
+/// The private region of a process.
 #[derive(Debug)]
-pub struct Space {
+pub struct PrivateRegion {
     pub(super) machine: Arc<Machine>,
     pub(super) pins: PinList,
     inner: Mutex<Inner>,
@@ -96,11 +96,11 @@ pub(super) const PROGRAM_END: GuestVirt = CLOCK_PAGE;
 /// Bytes of a slot.
 pub(super) const SLOT: u64 = PAGE_SIZE_2M;
 
-impl Space {
-    /// An empty space. From now on `limit_bytes` of the host's memory may be held for it and
+impl PrivateRegion {
+    /// An empty region. From now on `limit_bytes` of the host's memory may be held for it and
     /// all that the machine's ledger counts.
     #[must_use]
-    pub fn new(machine: Arc<Machine>, limit_bytes: u64) -> Space {
+    pub fn new(machine: Arc<Machine>, limit_bytes: u64) -> PrivateRegion {
         let inner = Inner {
             areas: VmaMap::default(),
             slots: BTreeMap::new(),
@@ -115,7 +115,7 @@ impl Space {
             lock_new: MemoryLock::Unlocked,
         };
         machine.mem.ledger().begin(limit_bytes);
-        Space { machine, pins: PinList::default(), inner: Mutex::new(inner) }
+        PrivateRegion { machine, pins: PinList::default(), inner: Mutex::new(inner) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -126,7 +126,7 @@ impl Space {
         &self.machine.mem
     }
 
-    /// Bytes held of the host's memory now, for this space and all else that counts.
+    /// Bytes held of the host's memory now, for this region and all else that counts.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.mem().ledger().total()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
-use super::private::{PROGRAM_END, SLOT, Space};
+use super::region::{PROGRAM_END, PrivateRegion, SLOT};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -70,7 +70,7 @@ impl Pieces {
     }
 }
 
-impl Space {
+impl PrivateRegion {
     /// What is mapped in the pages that hold `len` bytes at `start`, a page's address.
     #[must_use]
     pub fn pieces_of(&self, start: u64, len: u64) -> Pieces {

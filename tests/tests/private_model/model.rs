@@ -1,4 +1,4 @@
-//! What a space should hold, page by page, and nothing about how.
+//! What a region should hold, page by page, and nothing about how.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(crate) struct Page {
 /// Words at both ends of a file's page; `None` beyond its end.
 pub(crate) type FileModel = Vec<[u64; 2]>;
 
-/// The whole space.
+/// The whole region.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) pages: BTreeMap<u64, Page>,

@@ -12,7 +12,7 @@
 
 use abi::Errno;
 
-use super::private::{Inner, Space};
+use super::region::{Inner, PrivateRegion};
 use crate::vm::memory::HostRange;
 
 /// What the VMM wants to do with the memory.
@@ -81,7 +81,7 @@ pub(crate) fn copy_pieces_out(
 /// What is done with each piece.
 pub(crate) type PieceFn<'f> = dyn FnMut(HostRange<'_>, Backed) -> Result<(), Errno> + 'f;
 
-impl Space {
+impl PrivateRegion {
     /// Calls `f` with each piece of `len` bytes at `gva`, which is that only as long as `f` runs.
     /// Stops at the first byte the program itself could not access that way; returns how many
     /// bytes came before it.
@@ -101,7 +101,7 @@ impl Space {
     /// The same for who has the region locked, and pins what is to be kept.
     ///
     /// # Errors
-    /// As [`Space::pieces`].
+    /// As [`PrivateRegion::pieces`].
     pub(super) fn pieces_locked<'a>(
         &'a self,
         inner: &mut Inner,

@@ -2,7 +2,7 @@
 
 use abi::PAGE_SIZE;
 
-use super::private::{SLOT, Space};
+use super::region::{PrivateRegion, SLOT};
 use super::vma::Backing;
 
 /// Most slots mapped ahead of a sequence of faults.
@@ -23,7 +23,7 @@ pub enum FaultOutcome {
     OutOfMemory,
 }
 
-impl Space {
+impl PrivateRegion {
     /// Resolves a page fault at `gva`, or says why not.
     #[must_use]
     pub fn fault(&self, gva: u64, write: bool, execute: bool) -> FaultOutcome {

@@ -16,10 +16,10 @@ use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PageSize, Rights};
 
 use super::lock_code;
-use super::machine::Machine;
-use super::memory::MemoryError;
-use super::switching::{ENTRY_BYTES, REF_BYTES, loadable, range_word};
-use super::tables::Tables;
+use super::switch_tables::{ENTRY_BYTES, REF_BYTES, loadable, range_word};
+use crate::vm::machine::Machine;
+use crate::vm::memory::MemoryError;
+use crate::vm::tables::Tables;
 
 /// PML4 slots of the kernel.
 const KERNEL_SLOTS: std::ops::Range<usize> = 256..512;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use abi::Pte;
 
 use super::held::SLOT_PAGES;
-use super::private::{Inner, Mapped, SLOT, Space};
+use super::region::{Inner, Mapped, PrivateRegion, SLOT};
 use super::vma::{Backing, Vma};
 
-impl Space {
+impl PrivateRegion {
     /// A reservation that is opened step by step, as an allocator does: once the slot before
     /// is one large page, this one will be too, so the host may back it with one from the
     /// start. Not for the first slot, or every small reservation would cost 2 MiB.

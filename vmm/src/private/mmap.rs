@@ -11,11 +11,11 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
 use super::held::SLOT_PAGES;
-use super::private::{EAGER_BYTES, Inner, Mapped, SLOT, Space, checked_range, errno_of};
+use super::region::{EAGER_BYTES, Inner, Mapped, PrivateRegion, SLOT, checked_range, errno_of};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
-impl Space {
+impl PrivateRegion {
     /// Maps `len` bytes at exactly `start`, replacing what is there.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Space {
     /// Maps `len` bytes where there is room, at `hint` if that is free.
     ///
     /// # Errors
-    /// As [`Space::map_at`]; `ENOMEM` when there is no room.
+    /// As [`PrivateRegion::map_at`]; `ENOMEM` when there is no room.
     pub fn map_anywhere(
         &self,
         hint: u64,

@@ -19,7 +19,7 @@ use abi::walk::TableMem;
 use abi::{GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G};
 
 use super::held::SLOT_PAGES;
-use super::private::{Inner, Mapped, SLOT, SLOT_RECORD_BYTES, Space, virt};
+use super::region::{Inner, Mapped, PrivateRegion, SLOT, SLOT_RECORD_BYTES, virt};
 use super::vma::page_up;
 use crate::vm::{MemoryError, MemoryKind};
 
@@ -55,7 +55,7 @@ impl Inner {
         let range = index * SLOT..(index + 1) * SLOT;
         let top = page_up(self.heap_end).unwrap_or(self.heap_end);
         let is_ahead = top < self.heap_ahead && range.start < self.heap_ahead && top < range.end;
-        let is_empty = |slot: &super::private::Slot| {
+        let is_empty = |slot: &super::region::Slot| {
             slot.mapped != Mapped::Large && slot.held.count(0..SLOT_PAGES) == 0
         };
         index != LAST_SLOT
@@ -65,7 +65,7 @@ impl Inner {
     }
 }
 
-impl Space {
+impl PrivateRegion {
     /// Recycles if enough has gathered, but not the slots of `keep`, which are about to be used.
     pub(super) fn recycle_when_worth_it(&self, inner: &mut Inner, keep: &Range<u64>) {
         let gathered = inner.recycling.idle.len() as u64;

@@ -1,7 +1,7 @@
 //! Which addresses are in use and for what: a map of non-overlapping areas.
 //!
 //! Pure bookkeeping in page-aligned byte addresses, checked against a page-by-page model.
-//! The memory behind an area is `private.rs`'s.
+//! The memory behind an area is `region.rs`'s.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 use abi::Errno;
 
 use super::access::Access;
-use super::private::{SLOT, Space};
+use super::region::{PrivateRegion, SLOT};
 use crate::vm::memory::HostRange;
 
 /// Runs of slots that are pinned, and how often each.
@@ -72,11 +72,11 @@ impl Drop for PrivatePins<'_> {
     }
 }
 
-impl Space {
+impl PrivateRegion {
     /// Pins what of `len` bytes at `gva` the program could access.
     ///
     /// # Errors
-    /// As [`Space::pieces`].
+    /// As [`PrivateRegion::pieces`].
     pub(crate) fn pin(&self, gva: u64, len: u64, access: Access) -> Result<PrivatePins<'_>, Errno> {
         let mut inner = self.lock();
         let mut ranges = Vec::new();

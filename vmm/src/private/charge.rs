@@ -10,7 +10,7 @@ use std::ops::Range;
 use abi::{Errno, PAGE_SIZE};
 
 use super::held::{MAX_AREAS, SLOT_PAGES};
-use super::private::{EAGER_BYTES, Inner, SLOT, SLOT_RECORD_BYTES, Slot, Space};
+use super::region::{EAGER_BYTES, Inner, PrivateRegion, SLOT, SLOT_RECORD_BYTES, Slot};
 use crate::vm::{MemoryError, MemoryKind};
 
 /// Which pages of its slot a range within one slot is.
@@ -35,7 +35,7 @@ pub(super) fn check_area_count(inner: &Inner, range: &Range<u64>) -> Result<(), 
     if after > MAX_AREAS { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 
-impl Space {
+impl PrivateRegion {
     /// Charges those of `pages` that are not held yet: all of them or none.
     ///
     /// # Errors

@@ -12,12 +12,12 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
-use super::private::{Inner, PROGRAM_END, SLOT, Space, errno_of};
+use super::region::{Inner, PROGRAM_END, PrivateRegion, SLOT, errno_of};
 use super::stack::LABEL as STACK;
 use super::vma::{MemoryLock, Prot, Vma};
 use crate::vm::HostLock;
 
-impl Space {
+impl PrivateRegion {
     /// `mlock` and `munlock` of whole pages, up to the first hole.
     ///
     /// # Errors
