@@ -11,12 +11,14 @@
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
 //! - [`files`]: the host's files as far as a program may reach them
 //! - [`private`]: the program's own address space; [`guest`]: what a program starts with
-//! - [`user_memory`]: a program's memory as its system calls reach it
+//! - [`user_memory`]: a program's memory as its faults and system calls reach it; [`access`]: in
+//!   which ways
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
 //! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
 
+pub mod access;
 pub mod bench;
 pub mod call;
 pub mod exit_code;

@@ -15,7 +15,8 @@ use abi::{Errno, GuestVirt, PAGE_SIZE};
 use model::{FILE_PAGES, Model, Page, Source, at};
 use proptest::prelude::*;
 use tests::{pace, skip_without_kvm};
-use vmm::private::{Backing, Destination, FaultOutcome, PrivateRegion, Prot, Source as MoveSource};
+use vmm::access::{FaultCause, FaultOutcome, MemoryAccess};
+use vmm::private::{Backing, Destination, PrivateRegion, Prot, Source as MoveSource};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
@@ -45,7 +46,7 @@ enum Op {
     Drop { page: u64, count: u64 },
     Write { page: u64, count: u64, stamp: u64 },
     Read { page: u64, count: u64 },
-    Fault { page: u64, write: bool, execute: bool },
+    Fault { page: u64, cause: FaultCause },
     Truncate { pages: u64 },
 }
 
@@ -96,8 +97,12 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (page_in_window(), count(), 1..u64::MAX / 2)
             .prop_map(|(page, count, stamp)| Op::Write { page, count, stamp }),
         1 => (page_in_window(), count()).prop_map(|(page, count)| Op::Read { page, count }),
-        2 => (page_in_window(), any::<bool>(), any::<bool>())
-            .prop_map(|(page, write, execute)| Op::Fault { page, write, execute }),
+        2 => (page_in_window(), prop_oneof![
+                Just(FaultCause::Data(MemoryAccess::Read)),
+                Just(FaultCause::Data(MemoryAccess::Write)),
+                Just(FaultCause::Fetch),
+            ])
+            .prop_map(|(page, cause)| Op::Fault { page, cause }),
         1 => (0..FILE_PAGES + 50).prop_map(|pages| Op::Truncate { pages }),
     ]
 }
@@ -210,7 +215,7 @@ impl Twins {
                     assert_eq!(Some(ends(piece)), expected, "{op:?}, page {n}");
                 }
             }
-            Op::Fault { page, write, execute } => self.fault(op, page, write, execute, exact),
+            Op::Fault { page, cause } => self.fault(op, page, cause, exact),
             Op::Truncate { pages } => {
                 self.file.set_len(at(pages)).expect("a file can be given a length");
                 self.model.truncate(pages);
@@ -333,16 +338,19 @@ impl Twins {
         }
     }
 
-    fn fault(&mut self, op: &Op, page: u64, write: bool, execute: bool, exact: bool) {
+    fn fault(&mut self, op: &Op, page: u64, cause: FaultCause, exact: bool) {
+        let needed = match cause {
+            FaultCause::Data(MemoryAccess::Read) => 7,
+            FaultCause::Data(MemoryAccess::Write) => 2,
+            FaultCause::Fetch => 4,
+        };
         let expected = match self.model.pages.get(&page) {
             None => FaultOutcome::Unmapped,
-            Some(p) if p.prot == 0 || write && p.prot & 2 == 0 || execute && p.prot & 4 == 0 => {
-                FaultOutcome::Forbidden
-            }
+            Some(p) if p.prot & needed == 0 => FaultOutcome::Forbidden,
             Some(p) if self.model.words(p).is_none() => FaultOutcome::BeyondFile,
             Some(_) => FaultOutcome::Resolved,
         };
-        let outcome = self.private.fault(at(page) + 0x123, write, execute);
+        let outcome = self.private.fault(at(page) + 0x123, cause);
         if outcome == FaultOutcome::OutOfMemory && !exact {
             return;
         }

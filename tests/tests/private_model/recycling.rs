@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use abi::{GuestVirt, PAGE_SIZE, PAGE_SIZE_2M};
 use tests::{pace, skip_without_kvm};
-use vmm::private::{Backing, FaultOutcome, PrivateRegion, Prot};
+use vmm::access::{FaultCause, FaultOutcome, MemoryAccess};
+use vmm::private::{Backing, PrivateRegion, Prot};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
 const BASE: u64 = 1 << 40;
 /// Slots in 14 TiB.
 const SPAN: u64 = 7 << 20;
+
+const WRITE: FaultCause = FaultCause::Data(MemoryAccess::Write);
 
 struct Twins {
     machine: Arc<Machine>,
@@ -64,7 +67,7 @@ fn cycles(stride: u64, times: u64) {
     let cycle = |n: u64| {
         let at = BASE + n * stride % SPAN * PAGE_SIZE_2M;
         twins.map(at, 1, Backing::Anonymous);
-        assert_eq!(twins.private.fault(at, true, false), FaultOutcome::Resolved, "cycle {n}");
+        assert_eq!(twins.private.fault(at, WRITE), FaultOutcome::Resolved, "cycle {n}");
         twins.unmap(at, 1);
     };
     (0..1000).for_each(cycle);
@@ -112,7 +115,7 @@ fn what_is_idle_comes_back_before_anybody_is_refused() {
     let at = BASE + 2048 * PAGE_SIZE_2M;
     twins.map(at, pages, Backing::Anonymous);
     for page in 0..pages {
-        let outcome = twins.private.fault(at + page * PAGE_SIZE, true, false);
+        let outcome = twins.private.fault(at + page * PAGE_SIZE, WRITE);
         assert_eq!(outcome, FaultOutcome::Resolved, "page {page} of {pages}");
     }
 }

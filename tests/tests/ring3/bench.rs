@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
-use vmm::private::{Backing, FaultOutcome, PrivateRegion, Prot};
+use vmm::access::{FaultCause, FaultOutcome};
+use vmm::private::{Backing, PrivateRegion, Prot};
 use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
 
 /// Where code goes.
@@ -80,7 +81,7 @@ impl Bench {
             match self.vcpu.run().expect("KVM runs the vCPU") {
                 Exit::Kicked | Exit::KickedInKernel => {}
                 Exit::Exception { vector: 14, frame, address }
-                    if self.private.fault(address, frame.error & 2 != 0, frame.error & 16 != 0)
+                    if self.private.fault(address, FaultCause::of(frame.error))
                         == FaultOutcome::Resolved => {}
                 exit => return exit,
             }

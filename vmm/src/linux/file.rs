@@ -193,7 +193,7 @@ const DIRENTS_MAX: u64 = 256 << 10;
 pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     // Judged first: entries read from the directory would be lost on a bad pointer.
     let wanted = u64::try_from(a[2] as i32).map_err(|_| Errno::EINVAL)?.min(DIRENTS_MAX);
-    let ranges = ctx.user().ranges(a[1], wanted, crate::private::Access::Write);
+    let ranges = ctx.user().ranges(a[1], wanted, crate::access::MemoryAccess::Write);
     let room = match ranges {
         Ok(pinned) => pinned.bytes(),
         Err(errno) => {

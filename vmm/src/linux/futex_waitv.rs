@@ -7,7 +7,7 @@ use abi::Errno;
 
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
-use crate::private::Access;
+use crate::access::MemoryAccess;
 use crate::process::ThreadCtx;
 use crate::user_memory::FutexWord;
 
@@ -77,7 +77,7 @@ pub(super) fn futex_waitv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let user = ctx.user();
     let words: Vec<FutexWord<'_>> = waiters
         .iter()
-        .map(|waiter| user.futex_word(waiter.address, Access::Read))
+        .map(|waiter| user.futex_word(waiter.address, MemoryAccess::Read))
         .collect::<Result<_, _>>()?;
     let host: Vec<HostWaiter> = waiters
         .iter()

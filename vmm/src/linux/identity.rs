@@ -6,7 +6,7 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
-use crate::private::Access;
+use crate::access::MemoryAccess;
 use crate::process::ThreadCtx;
 
 /// `uname(2)`: the host's kernel release, since its calls are what the program gets.
@@ -77,7 +77,7 @@ pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let mut done = 0;
-    let buffer = ctx.user().ranges(at, len.min(32 << 20), Access::Write)?;
+    let buffer = ctx.user().ranges(at, len.min(32 << 20), MemoryAccess::Write)?;
     for range in buffer.ranges() {
         let (at, len) = (range.as_ptr(), range.len());
         // SAFETY: guest memory, which may change at any time and stays mapped as long as

@@ -17,7 +17,7 @@ const ROOM_MAX: u64 = 64 << 10;
 /// the name. Both kinds have the same length.
 pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let room = u64::from(a[2] as u32).min(ROOM_MAX);
-    let write = crate::private::Access::Write;
+    let write = crate::access::MemoryAccess::Write;
     if room > 0 && !ctx.user().is_accessible(a[1], room, write) {
         ctx.process.files.get(a[0] as i32)?;
         return Err(Errno::EFAULT.into());

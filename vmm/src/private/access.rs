@@ -13,16 +13,8 @@
 use abi::Errno;
 
 use super::region::{Inner, PrivateRegion};
+use crate::access::MemoryAccess;
 use crate::vm::memory::HostRange;
-
-/// What the VMM wants to do with the memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Read it.
-    Read,
-    /// Write it.
-    Write,
-}
 
 /// How a piece of memory can be copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +84,7 @@ impl PrivateRegion {
         &self,
         gva: u64,
         len: u64,
-        access: Access,
+        access: MemoryAccess,
         f: impl FnMut(HostRange<'_>, Backed) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         self.pieces_locked(&mut self.lock(), gva, len, access, f)
@@ -107,18 +99,14 @@ impl PrivateRegion {
         inner: &mut Inner,
         gva: u64,
         len: u64,
-        access: Access,
+        access: MemoryAccess,
         mut f: impl FnMut(HostRange<'a>, Backed) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
         let mut good = gva;
         while good < end {
             let Some((_, vma)) = inner.areas.find(good) else { break };
-            let allowed = match access {
-                Access::Read => vma.prot.can_read(),
-                Access::Write => vma.prot.can_write(),
-            };
-            if !allowed {
+            if !vma.prot.allows(access) {
                 break;
             }
             good = vma.end.min(end);
@@ -139,7 +127,7 @@ impl PrivateRegion {
     /// `EFAULT`.
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let len = buf.len() as u64;
-        copy_pieces_in(buf, |f| self.pieces(gva, len, Access::Read, f))
+        copy_pieces_in(buf, |f| self.pieces(gva, len, MemoryAccess::Read, f))
     }
 
     /// Copies into the private region. On an error some bytes may have been written, as Linux
@@ -148,6 +136,6 @@ impl PrivateRegion {
     /// # Errors
     /// `EFAULT`.
     pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
-        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, Access::Write, f))
+        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, MemoryAccess::Write, f))
     }
 }

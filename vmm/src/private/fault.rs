@@ -4,36 +4,23 @@ use abi::PAGE_SIZE;
 
 use super::region::{PrivateRegion, SLOT};
 use super::vma::Backing;
+use crate::access::{FaultCause, FaultOutcome};
 
 /// Most slots mapped ahead of a sequence of faults.
 const MAX_AHEAD_SLOTS: u64 = 32;
 
-/// How the processor's page fault was dealt with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultOutcome {
-    /// The page is there now; go on.
-    Resolved,
-    /// No area holds the address (SEGV_MAPERR).
-    Unmapped,
-    /// The area does not allow the access (SEGV_ACCERR).
-    Forbidden,
-    /// The page lies beyond the end of the mapped file (BUS_ADRERR).
-    BeyondFile,
-    /// The VM's memory is used up.
-    OutOfMemory,
-}
-
 impl PrivateRegion {
     /// Resolves a page fault at `gva`, or says why not.
     #[must_use]
-    pub fn fault(&self, gva: u64, write: bool, execute: bool) -> FaultOutcome {
+    pub fn fault(&self, gva: u64, cause: FaultCause) -> FaultOutcome {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some((start, vma)) = inner.areas.find(gva) else { return FaultOutcome::Unmapped };
         let vma = vma.clone();
-        let allowed = vma.prot.can_read()
-            && (!write || vma.prot.can_write())
-            && (!execute || vma.prot.can_execute());
+        let allowed = match cause {
+            FaultCause::Data(access) => vma.prot.allows(access),
+            FaultCause::Fetch => vma.prot.can_execute(),
+        };
         if !allowed {
             return FaultOutcome::Forbidden;
         }

@@ -30,8 +30,6 @@ pub mod region;
 pub mod stack;
 pub mod vma;
 
-pub use access::Access;
-pub use fault::FaultOutcome;
 pub use holes::{Piece, PieceBacking, Pieces};
 pub use mremap::{Destination, Source};
 pub(crate) use pins::PrivatePins;

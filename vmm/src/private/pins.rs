@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use abi::Errno;
 
-use super::access::Access;
 use super::region::{PrivateRegion, SLOT};
+use crate::access::MemoryAccess;
 use crate::vm::memory::HostRange;
 
 /// Runs of slots that are pinned, and how often each.
@@ -77,7 +77,12 @@ impl PrivateRegion {
     ///
     /// # Errors
     /// As [`PrivateRegion::pieces`].
-    pub(crate) fn pin(&self, gva: u64, len: u64, access: Access) -> Result<PrivatePins<'_>, Errno> {
+    pub(crate) fn pin(
+        &self,
+        gva: u64,
+        len: u64,
+        access: MemoryAccess,
+    ) -> Result<PrivatePins<'_>, Errno> {
         let mut inner = self.lock();
         let mut ranges = Vec::new();
         let good = self.pieces_locked(&mut inner, gva, len, access, |range, _| {

@@ -24,11 +24,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
 use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
 
-use super::access::Access;
 use super::held::{AREA_RECORD_BYTES, HeldPages, SLOT_PAGES};
 use super::pins::PinList;
 use super::recycle::Recycling;
 use super::vma::{Backing, MemoryLock, Vma, VmaMap, page_up};
+use crate::access::MemoryAccess;
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 use crate::vm::{Machine, MemoryKind};
 
@@ -443,11 +443,11 @@ impl PrivateRegion {
         &self,
         inner: &mut Inner,
         range: Range<u64>,
-        access: Access,
+        access: MemoryAccess,
         mut f: impl FnMut(GuestPhys, u64, bool) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
-        if access == Access::Write {
+        if access == MemoryAccess::Write {
             self.hold_range(inner, range.clone())?;
         }
         let first = range.start / SLOT;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use abi::{PAGE_SIZE, Rights};
 
+use crate::access::MemoryAccess;
+
 /// What a program may do with an area: read, write, execute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Prot(u8);
@@ -44,6 +46,15 @@ impl Prot {
     #[must_use]
     pub fn can_write(self) -> bool {
         self.0 & 2 != 0
+    }
+
+    /// Whether its data can be accessed that way.
+    #[must_use]
+    pub fn allows(self, access: MemoryAccess) -> bool {
+        match access {
+            MemoryAccess::Read => self.can_read(),
+            MemoryAccess::Write => self.can_write(),
+        }
     }
 
     /// Whether instructions can be fetched.

@@ -116,7 +116,7 @@ impl Process {
     /// Its memory as a thread in instance `vh` sees it ([`crate::vas::HOME`], or a handle).
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
-        UserMemory::new(self, vh)
+        UserMemory::new(&self.private, &self.vases, vh)
     }
 
     /// How fast the time-stamp counter counts, if the host says.

@@ -12,10 +12,10 @@
 use abi::{Errno, PAGE_SIZE_1G, Right, SegId};
 
 use super::VasError;
-use super::fault::has_address;
+use super::fault::{allows, has_address};
 use super::instance::Hold;
 use super::state::{State, Vases};
-use crate::private::Access;
+use crate::access::MemoryAccess;
 use crate::vm::Vcpu;
 use crate::vm::windows::PinnedRange;
 
@@ -90,7 +90,7 @@ impl Vases {
     /// # Errors
     /// `EFAULT` for a range beyond the addresses there are; `ENOMEM` when something cannot be
     /// mapped.
-    pub fn pin(&self, vh: u32, gva: u64, len: u64, access: Access) -> Result<Pins, Errno> {
+    pub fn pin(&self, vh: u32, gva: u64, len: u64, access: MemoryAccess) -> Result<Pins, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -106,7 +106,7 @@ impl Vases {
                 }
             };
             let Some((sid, right)) = found else { break };
-            if access == Access::Write && right == Right::Read {
+            if !allows(right, access) {
                 break;
             }
             self.map_extent(state, sid, at / PAGE_SIZE_1G).map_err(|e| e.errno())?;

@@ -4,28 +4,29 @@ use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 
 use super::VasError;
 use super::state::{State, Vases};
-use crate::private::FaultOutcome;
+use crate::access::{FaultCause, FaultOutcome, MemoryAccess};
 use crate::vm::{MemoryError, Vcpu};
 
 /// Extents taken away at once: each time costs every vCPU its translations.
 const EVICT_MOST: usize = 64;
 
 impl Vases {
-    /// Resolves a page fault of `vcpu` at `gva`, which lies in the VAS region, or says why not.
+    /// Resolves a page fault of `vcpu` in instance `vh` at `gva`, which lies in the VAS region,
+    /// or says why not.
     pub fn fault(
         &self,
         vcpu: &mut Vcpu,
+        vh: u32,
         gva: u64,
-        write: bool,
-        execute: bool,
+        cause: FaultCause,
         stopping: &dyn Fn() -> bool,
     ) -> FaultOutcome {
-        let outcome = self.try_fault(vcpu, gva, write, execute);
+        let outcome = self.try_fault(vcpu, vh, gva, cause);
         if outcome != FaultOutcome::Unmapped || !self.is_active() {
             return outcome;
         }
-        match self.catch_up_inside(vcpu, stopping) {
-            Ok(true) => self.try_fault(vcpu, gva, write, execute),
+        match self.catch_up_inside(vcpu, vh, stopping) {
+            Ok(true) => self.try_fault(vcpu, vh, gva, cause),
             Ok(false) => outcome,
             Err(error) => {
                 tracing::warn!("cannot look at a VAS: {}", crate::error::chain(&error));
@@ -34,13 +35,12 @@ impl Vases {
         }
     }
 
-    fn try_fault(&self, vcpu: &mut Vcpu, gva: u64, write: bool, execute: bool) -> FaultOutcome {
-        let vh = vcpu.instance();
+    fn try_fault(&self, vcpu: &mut Vcpu, vh: u32, gva: u64, cause: FaultCause) -> FaultOutcome {
         if vh == super::HOME || !self.is_active() {
             return FaultOutcome::Unmapped;
         }
         let mut guard = self.lock();
-        let outcome = match self.touch(&mut guard, vh, gva, write || execute, execute) {
+        let outcome = match self.touch(&mut guard, vh, gva, cause) {
             Ok(outcome) => outcome,
             Err(VasError::Memory(error)) => {
                 tracing::warn!("cannot map {gva:#x}: {}", crate::error::chain(&error));
@@ -61,8 +61,7 @@ impl Vases {
         state: &mut State,
         vh: u32,
         gva: u64,
-        write: bool,
-        execute: bool,
+        cause: FaultCause,
     ) -> Result<FaultOutcome, VasError> {
         if let Some(store) = state.opened() {
             self.catch_up(state, &store, vh)?;
@@ -71,7 +70,12 @@ impl Vases {
         let Some((sid, right)) = found.map(|(sid, member)| (sid, member.right)) else {
             return Ok(FaultOutcome::Unmapped);
         };
-        if execute || (write && right == Right::Read) {
+        let allowed = match cause {
+            FaultCause::Data(access) => allows(right, access),
+            // Segments hold data only.
+            FaultCause::Fetch => false,
+        };
+        if !allowed {
             return Ok(FaultOutcome::Forbidden);
         }
         if !has_address(state, sid, gva)? {
@@ -166,6 +170,11 @@ impl Vases {
         }
         Ok(count)
     }
+}
+
+/// Whether a segment that is mapped with a right can be accessed that way.
+pub(super) fn allows(right: Right, access: MemoryAccess) -> bool {
+    access == MemoryAccess::Read || right == Right::Write
 }
 
 /// Whether the segment has `gva` now; another VM may have grown it.

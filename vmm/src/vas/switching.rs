@@ -216,9 +216,9 @@ impl Vases {
     pub(super) fn catch_up_inside(
         &self,
         vcpu: &mut Vcpu,
+        vh: u32,
         stopping: &dyn Fn() -> bool,
     ) -> Result<bool, VasError> {
-        let vh = vcpu.instance();
         let began = Instant::now();
         let newcomers = {
             let mut guard = self.lock();
