@@ -15,8 +15,8 @@ use abi::layout::{KERNEL_BASE, KERNEL_PHYS, is_of_segments};
 use super::signals::signal_name;
 use super::{spaces, symbols};
 use crate::linux::fault::Fault;
+use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};
-use crate::process::ThreadCtx;
 use crate::vm::{Machine, UserRegs};
 
 /// Programs larger than this are reported without symbols, to be quick and small.
