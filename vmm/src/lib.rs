@@ -17,7 +17,8 @@
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
-//! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
+//! - [`stats`]: what a run did, counted; [`report`]: that in words, and crash reports
+//! - [`mod@bench`]: measurements; [`error`], [`exit_code`]
 
 pub mod access;
 pub mod bench;
@@ -29,6 +30,7 @@ pub mod linux;
 pub mod private;
 pub mod process;
 pub mod report;
+pub mod stats;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;

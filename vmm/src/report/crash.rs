@@ -16,8 +16,8 @@ use super::signals::signal_name;
 use super::{spaces, symbols};
 use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
+use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};
-use crate::process::ThreadCtx;
 use crate::vm::UserRegs;
 
 /// Programs larger than this are reported without symbols, to be quick and small.
