@@ -113,7 +113,7 @@ fn a_c_project_builds_runs_and_passes_its_test() {
     };
     make("diary");
     let store = tempfile::tempdir().expect("a temporary directory");
-    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 texts\none\n");
+    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 text\none\n");
     assert_eq!(in_vm(store.path(), &path.join("diary"), &["two"]), "2 texts\ntwo\none\n");
     let tested = make("test");
     assert!(String::from_utf8_lossy(&tested.stdout).contains("texts stay: ok"), "{tested:?}");
