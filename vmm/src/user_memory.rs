@@ -15,8 +15,8 @@ use abi::{Errno, PAGE_SIZE};
 use crate::access::{FaultCause, FaultOutcome, MemoryAccess};
 use crate::private::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
 use crate::private::{PrivatePins, PrivateRegion};
-use crate::vas::Vases;
-use crate::vas::access::Pins;
+
+use crate::vas::{Pins, Vases};
 use crate::vm::Vcpu;
 use crate::vm::memory::HostRange;
 

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use abi::lock::{self, AcquireError, Acquired, Mode, Patience, Slot};
 use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
 
-use super::VasError;
-use super::lock_page::{Host, Words};
-use super::state::Vases;
 use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
+use crate::vas::VasError;
+use crate::vas::residency::lock_page::{Host, Words};
+use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
 /// The locks of some segments, held shared. Dropping it gives them back.

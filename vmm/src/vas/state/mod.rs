@@ -12,14 +12,14 @@ use abi::objects::MAX_INSTANCES;
 use abi::switch::{CR3_KEEP, CR3_TAG, InstanceEntry, LockRef};
 use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 
-use super::VasError;
-use super::frames::Frames;
-use super::granted::Granted;
-use super::grants::{Grants, VasGrants};
-use super::instance::{Instance, LockList, Segments};
-use super::rooms::Rooms;
-use super::store_charge::StoreCharge;
 use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_LINES_OFFSET};
+use crate::vas::VasError;
+use crate::vas::granted::Granted;
+use crate::vas::granted::charge::StoreCharge;
+use crate::vas::granted::grants::{Grants, VasGrants};
+use crate::vas::range_allocator::RangeAllocator;
+use crate::vas::tables::frames::Frames;
+use crate::vas::tables::instance::{Instance, LockList, Segments};
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
 
@@ -44,61 +44,61 @@ pub struct VasConfig {
 /// The address spaces of a process.
 #[derive(Debug)]
 pub struct Vases {
-    pub(super) machine: Arc<Machine>,
+    pub(crate) machine: Arc<Machine>,
     config: VasConfig,
     /// How long threads wait for the store's lock.
     patience: Arc<Patience>,
     /// Some instance was attached once: exits have to look.
     active: AtomicBool,
     state: Mutex<State>,
-    pub(super) reload_waits: Arc<AtomicBool>,
+    pub(crate) reload_waits: Arc<AtomicBool>,
     /// See `drain.rs`.
-    pub(super) draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
     /// The program's thread on each vCPU that runs one.
-    pub(super) threads: Mutex<BTreeMap<u32, i32>>,
+    pub(crate) threads: Mutex<BTreeMap<u32, i32>>,
 }
 
 /// Tables of an instance that were replaced while vCPUs were running on them.
 #[derive(Debug)]
-pub(super) struct Retired {
+pub(crate) struct Retired {
     frames: Vec<GuestPhys>,
     vcpus: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) store: Option<Arc<Store>>,
-    pub(super) lease: Option<Lease>,
-    pub(super) grants: Arc<Grants>,
+pub(crate) struct State {
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) grants: Arc<Grants>,
     charge: Arc<StoreCharge>,
-    pub(super) segments: Segments,
+    pub(crate) segments: Segments,
     /// Segments without users, oldest first.
-    pub(super) unused: VecDeque<SegId>,
-    pub(super) instances: BTreeMap<u32, Instance>,
-    pub(super) frames: Frames,
-    pub(super) retired: Vec<Retired>,
+    pub(crate) unused: VecDeque<SegId>,
+    pub(crate) instances: BTreeMap<u32, Instance>,
+    pub(crate) frames: Frames,
+    pub(crate) retired: Vec<Retired>,
     /// vCPUs that must load their instance's root anew.
-    pub(super) reload: Vec<u32>,
+    pub(crate) reload: Vec<u32>,
     /// Whether there are any, for threads that look without taking the mutex.
-    pub(super) reload_waits: Arc<AtomicBool>,
+    pub(crate) reload_waits: Arc<AtomicBool>,
     /// Counts mapped extents.
-    pub(super) clock: u64,
+    pub(crate) clock: u64,
     /// The store's counter of changes as far as the kernel may rely on it.
-    pub(super) seen: u64,
+    pub(crate) seen: u64,
     /// Handles below the highest ever used that are free.
     free_handles: BTreeSet<u32>,
     highest: u32,
     /// Of the instance table in the lease.
     reserved_bytes: u64,
     /// Which segment's lock lies at which number.
-    pub(super) locked_by_page: BTreeMap<u32, SegId>,
+    pub(crate) locked_by_page: BTreeMap<u32, SegId>,
     /// Guest memory set aside for lock pages, by number.
-    pub(super) lock_memory: BTreeMap<u32, GuestPhys>,
-    lock_refs: Rooms,
+    pub(crate) lock_memory: BTreeMap<u32, GuestPhys>,
+    lock_refs: RangeAllocator,
     /// Lists of locks that no instance has any more.
     stale_lists: Vec<(u32, Range<u32>)>,
-    pub(super) lock_pages: Rooms,
-    pub(super) lease_rows: Rooms,
+    pub(crate) lock_pages: RangeAllocator,
+    pub(crate) lease_rows: RangeAllocator,
 }
 
 impl Vases {
@@ -117,7 +117,7 @@ impl Vases {
         Vases { machine, config, patience, active, state, reload_waits, draining, threads }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
@@ -164,7 +164,7 @@ impl Vases {
     }
 
     /// Store and lease of a process that attaches something.
-    pub(super) fn open(&self, state: &mut State) -> Result<Arc<Store>, VasError> {
+    pub(crate) fn open(&self, state: &mut State) -> Result<Arc<Store>, VasError> {
         let store = state.open_store(&self.config, &self.patience)?;
         if state.lease.is_none() {
             let program = self.config.program.clone();
@@ -214,23 +214,23 @@ impl State {
         Ok(store)
     }
 
-    pub(super) fn opened(&self) -> Option<Arc<Store>> {
+    pub(crate) fn opened(&self) -> Option<Arc<Store>> {
         self.store.clone()
     }
 
     /// Drops the lease: the process holds nothing any more.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.lease = None;
     }
 
     /// The instance behind a program's handle.
-    pub(super) fn instance(&self, vh: u64) -> Result<(u32, &Instance), VasError> {
+    pub(crate) fn instance(&self, vh: u64) -> Result<(u32, &Instance), VasError> {
         let index = handle(vh)?;
         self.instances.get(&index).map(|i| (index, i)).ok_or(VasError::NoInstance { vh })
     }
 
     /// The lowest free handle.
-    pub(super) fn free_handle(&self) -> Result<u32, VasError> {
+    pub(crate) fn free_handle(&self) -> Result<u32, VasError> {
         let limit = MAX_INSTANCES - 1;
         let fresh = self.highest + 1;
         match self.free_handles.first() {
@@ -242,7 +242,7 @@ impl State {
 
     /// Sets disk space aside for a handle's entry: the guest kernel's memory must not meet a
     /// full disk.
-    pub(super) fn reserve_entry(&mut self, vh: u32) -> Result<(), VasError> {
+    pub(crate) fn reserve_entry(&mut self, vh: u32) -> Result<(), VasError> {
         let needed = (u64::from(vh) + 1) * size_of::<InstanceEntry>() as u64;
         let Some(lease) = self.lease.as_ref().filter(|_| needed > self.reserved_bytes) else {
             return Ok(());
@@ -254,14 +254,14 @@ impl State {
     }
 
     /// Gives a free handle to an instance.
-    pub(super) fn insert(&mut self, vh: u32, instance: Instance) {
+    pub(crate) fn insert(&mut self, vh: u32, instance: Instance) {
         self.free_handles.remove(&vh);
         self.highest = self.highest.max(vh);
         self.instances.insert(vh, instance);
     }
 
     /// Takes an instance away and frees its handle.
-    pub(super) fn remove(&mut self, vh: u32) -> Option<Instance> {
+    pub(crate) fn remove(&mut self, vh: u32) -> Option<Instance> {
         let instance = self.instances.remove(&vh)?;
         self.free_handles.insert(vh);
         Some(instance)
@@ -270,7 +270,7 @@ impl State {
     /// Shows an instance to the kernel as it is now, if it is up to the store: else switches to
     /// it stay the VMM's. Its locks must not be held by a thread inside, unless they are the
     /// same as before.
-    pub(super) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
+    pub(crate) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
         let Some(instance) = self.instances.get(&vh) else { return Ok(()) };
         let mut refs: Vec<LockRef> = Vec::new();
         for (sid, member) in &instance.members {
@@ -330,7 +330,7 @@ impl State {
         // One place more for the list's end; place 0 is not usable.
         let first = self
             .lock_refs
-            .take(count + 1, limit)
+            .allocate(count + 1, limit)
             .ok_or(VasError::Full { what: "references to locks" })?
             + 1;
         machine.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
@@ -349,14 +349,14 @@ impl State {
             if used {
                 self.stale_lists.push((vh, list));
             } else {
-                self.lock_refs.give_back(list.start - 1);
+                self.lock_refs.free(list.start - 1);
             }
         }
         Ok(())
     }
 
     /// Takes an instance's entry away; no thread is inside.
-    pub(super) fn unpublish(
+    pub(crate) fn unpublish(
         &mut self,
         vh: u32,
         instance: &Instance,
@@ -370,7 +370,7 @@ impl State {
     }
 
     /// Puts aside tables that instance `vh` has replaced, until no vCPU runs on them.
-    pub(super) fn retire(
+    pub(crate) fn retire(
         &mut self,
         vh: u32,
         frames: Vec<GuestPhys>,
@@ -389,7 +389,7 @@ impl State {
     }
 
     /// Notes that a vCPU has a root that is current.
-    pub(super) fn reloaded(&mut self, vcpu: u32) {
+    pub(crate) fn reloaded(&mut self, vcpu: u32) {
         self.reload.retain(|&waiting| waiting != vcpu);
         self.reload_waits.store(!self.reload.is_empty(), Ordering::Release);
         for retired in &mut self.retired {
@@ -404,7 +404,7 @@ impl State {
 }
 
 /// A handle as the program gives it.
-pub(super) fn handle(vh: u64) -> Result<u32, VasError> {
+pub(crate) fn handle(vh: u64) -> Result<u32, VasError> {
     match u32::try_from(vh) {
         Ok(0) => Err(VasError::Home),
         Ok(index) if index < MAX_INSTANCES => Ok(index),
@@ -413,7 +413,7 @@ pub(super) fn handle(vh: u64) -> Result<u32, VasError> {
 }
 
 /// For what cannot be told to anybody: the log says it.
-pub(super) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
+pub(crate) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
     if let Err(error) = result {
         tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
     }

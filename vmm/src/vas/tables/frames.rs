@@ -14,7 +14,7 @@ const PARKED_MAX: usize = 1024;
 
 /// The frames of one VM's address spaces.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     free: Vec<GuestPhys>,
     parked: Vec<GuestPhys>,
     used: u64,
@@ -22,7 +22,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// A zeroed frame.
-    pub(super) fn alloc(&mut self, machine: &Machine) -> Result<GuestPhys, MemoryError> {
+    pub(crate) fn alloc(&mut self, machine: &Machine) -> Result<GuestPhys, MemoryError> {
         if self.free.is_empty() && self.parked.len() >= PARKED_MAX {
             machine.windows.forget_everything()?;
             self.all_is_forgotten();
@@ -43,18 +43,18 @@ impl Frames {
     }
 
     /// Takes back a frame that no table links to any more and no vCPU has as its root.
-    pub(super) fn park(&mut self, frame: GuestPhys) {
+    pub(crate) fn park(&mut self, frame: GuestPhys) {
         self.used -= 1;
         self.parked.push(frame);
     }
 
     /// To be called when no vCPU has a translation from before the last [`Frames::park`].
-    pub(super) fn all_is_forgotten(&mut self) {
+    pub(crate) fn all_is_forgotten(&mut self) {
         self.free.append(&mut self.parked);
     }
 
     /// Frames in use as tables.
-    pub(super) fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.used
     }
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use abi::lock::Mode;
 
-use super::VasError;
-use super::state::Vases;
-use super::switching::LockSet;
+use crate::vas::VasError;
+use crate::vas::state::Vases;
+use crate::vas::switch::LockSet;
 
 /// What `seen` is then: the live word counts changes of VASes and does not come that far.
 const NEVER: u64 = !0;
@@ -31,7 +31,7 @@ impl Vases {
         }
         let guard = self.lock();
         self.draining.store(true, Ordering::SeqCst);
-        super::state::warn_if_failed(
+        crate::vas::state::warn_if_failed(
             "keep the kernel from switching",
             self.machine.set_seen(NEVER),
         );
@@ -39,7 +39,7 @@ impl Vases {
     }
 
     /// Whether [`Vases::drain`] was called.
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
@@ -70,12 +70,12 @@ impl Vases {
     }
 
     /// Whether a thread that holds `old` may not go to where it needs `new`.
-    pub(super) fn is_kept_out(&self, old: &LockSet, new: &LockSet) -> bool {
+    pub(crate) fn is_kept_out(&self, old: &LockSet, new: &LockSet) -> bool {
         self.is_draining() && !old.writes() && new.writes()
     }
 
     /// Keeps the calling thread until the process has ended.
-    pub(super) fn park(&self, stopping: &dyn Fn() -> bool) -> VasError {
+    pub(crate) fn park(&self, stopping: &dyn Fn() -> bool) -> VasError {
         while !stopping() {
             std::thread::sleep(PARKED);
         }
@@ -85,7 +85,7 @@ impl Vases {
 
 impl LockSet {
     /// Whether one of the locks is exclusive.
-    pub(super) fn writes(&self) -> bool {
+    pub(crate) fn writes(&self) -> bool {
         self.0.values().any(|(mode, _)| *mode == Mode::Exclusive)
     }
 }

@@ -2,9 +2,9 @@
 
 use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 
-use super::VasError;
-use super::state::{State, Vases};
 use crate::access::{FaultCause, FaultOutcome, MemoryAccess};
+use crate::vas::VasError;
+use crate::vas::state::{State, Vases};
 use crate::vm::{MemoryError, Vcpu};
 
 /// Extents taken away at once: each time costs every vCPU its translations.
@@ -36,7 +36,7 @@ impl Vases {
     }
 
     fn try_fault(&self, vcpu: &mut Vcpu, vh: u32, gva: u64, cause: FaultCause) -> FaultOutcome {
-        if vh == super::HOME || !self.is_active() {
+        if vh == crate::vas::HOME || !self.is_active() {
             return FaultOutcome::Unmapped;
         }
         let mut guard = self.lock();
@@ -104,7 +104,7 @@ impl Vases {
     }
 
     /// Builds everything of an instance that is not yet linked.
-    pub(super) fn populate(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
+    pub(crate) fn populate(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
         let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
         let members: Vec<(SegId, Right)> =
             instance.members.iter().map(|(&sid, m)| (sid, m.right)).collect();
@@ -122,7 +122,7 @@ impl Vases {
     }
 
     /// Maps the extent of a gigabyte, making room if there is none.
-    pub(super) fn map_extent(
+    pub(crate) fn map_extent(
         &self,
         state: &mut State,
         sid: SegId,
@@ -173,12 +173,12 @@ impl Vases {
 }
 
 /// Whether a segment that is mapped with a right can be accessed that way.
-pub(super) fn allows(right: Right, access: MemoryAccess) -> bool {
+pub(crate) fn allows(right: Right, access: MemoryAccess) -> bool {
     access == MemoryAccess::Read || right == Right::Write
 }
 
 /// Whether the segment has `gva` now; another VM may have grown it.
-pub(super) fn has_address(state: &mut State, sid: SegId, gva: u64) -> Result<bool, VasError> {
+pub(crate) fn has_address(state: &mut State, sid: SegId, gva: u64) -> Result<bool, VasError> {
     let store = state.opened();
     let (Some(segment), Some(store)) = (state.segments.get_mut(&sid), store) else {
         return Ok(false);

@@ -15,21 +15,21 @@ use std::ops::Range;
 use abi::objects::PagePolicy;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Rights};
 
-use super::frames::Frames;
+use crate::vas::tables::frames::Frames;
 use crate::vm::{Machine, MemoryError};
 
 /// 512 GiB: what one entry of a root table covers.
-pub(super) const SLOT_BYTES: u64 = 512 << 30;
+pub(crate) const SLOT_BYTES: u64 = 512 << 30;
 
 /// Where a piece's memory is and which addresses of it the segment has.
 #[derive(Clone, Debug)]
-pub(super) struct PieceSpan {
+pub(crate) struct PieceSpan {
     /// The addresses, within one aligned gigabyte, that may be mapped now.
-    pub(super) used: Range<u64>,
+    pub(crate) used: Range<u64>,
     /// Guest-physical address that belongs to `origin`.
-    pub(super) gpa: GuestPhys,
+    pub(crate) gpa: GuestPhys,
     /// First address of the window.
-    pub(super) origin: u64,
+    pub(crate) origin: u64,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Piece {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Subtree {
+pub(crate) struct Subtree {
     rights: Rights,
     /// By number of the 512 GiB slot.
     pdpts: BTreeMap<u64, GuestPhys>,
@@ -53,13 +53,13 @@ pub(super) struct Subtree {
 }
 
 impl Subtree {
-    pub(super) fn new(write: bool) -> Subtree {
+    pub(crate) fn new(write: bool) -> Subtree {
         let rights = Rights { write, execute: false, user: true };
         Subtree { rights, pdpts: BTreeMap::new(), pieces: BTreeMap::new() }
     }
 
     /// The page-directory-pointer table of a 512 GiB slot, made if missing.
-    pub(super) fn pdpt(
+    pub(crate) fn pdpt(
         &mut self,
         slot: u64,
         frames: &mut Frames,
@@ -77,22 +77,22 @@ impl Subtree {
     }
 
     /// The entry for a gigabyte, if its piece is built.
-    pub(super) fn entry(&self, gib: u64) -> Option<Pte> {
+    pub(crate) fn entry(&self, gib: u64) -> Option<Pte> {
         self.pieces.get(&gib).map(|piece| piece.entry)
     }
 
     /// The page directory of a gigabyte, unless it is one large page or not built.
-    pub(super) fn directory(&self, gib: u64) -> Option<GuestPhys> {
+    pub(crate) fn directory(&self, gib: u64) -> Option<GuestPhys> {
         self.pieces.get(&gib).and_then(|piece| piece.directory)
     }
 
     /// Whether everything up to `end` in the gigabyte is mapped.
-    pub(super) fn is_filled(&self, gib: u64, end: u64) -> bool {
+    pub(crate) fn is_filled(&self, gib: u64, end: u64) -> bool {
         self.pieces.get(&gib).is_some_and(|piece| piece.filled >= end)
     }
 
     /// Builds the piece of a gigabyte, or extends it up to the end of `span.used`.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &mut self,
         gib: u64,
         span: &PieceSpan,
@@ -209,7 +209,7 @@ impl Subtree {
 
     /// Unlinks the piece of a gigabyte and parks its tables. Its window must go before any
     /// of them is used again, and with it every memory of them.
-    pub(super) fn drop_piece(
+    pub(crate) fn drop_piece(
         &mut self,
         gib: u64,
         frames: &mut Frames,
@@ -227,7 +227,7 @@ impl Subtree {
     }
 
     /// Gives every table back. No instance may link to any.
-    pub(super) fn dissolve(self, frames: &mut Frames) {
+    pub(crate) fn dissolve(self, frames: &mut Frames) {
         for piece in self.pieces.into_values() {
             piece
                 .directory

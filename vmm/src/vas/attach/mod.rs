@@ -6,10 +6,10 @@ use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
-use super::VasError;
-use super::instance::{Instance, Member};
-use super::state::{State, Vases, warn_if_failed};
 use crate::store::{Object, Store, StoreError, VasRecord, VasSegment};
+use crate::vas::VasError;
+use crate::vas::state::{State, Vases, warn_if_failed};
+use crate::vas::tables::instance::{Instance, Member};
 
 /// How long the end of a process may wait for the store's lock in all: segments are marked
 /// clean only by a program that ended by itself.

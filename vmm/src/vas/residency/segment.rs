@@ -12,11 +12,11 @@ use std::sync::Arc;
 use abi::objects::Lifetime;
 use abi::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Right};
 
-use super::VasError;
-use super::frames::Frames;
-use super::lock_page::LockPage;
-use super::subtree::{PieceSpan, Subtree};
 use crate::store::{PART_BYTES, SegmentFile};
+use crate::vas::VasError;
+use crate::vas::residency::lock_page::LockPage;
+use crate::vas::tables::frames::Frames;
+use crate::vas::tables::subtree::{PieceSpan, Subtree};
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
 use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 
@@ -32,19 +32,19 @@ struct Extent {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct VmSegment {
-    pub(super) file: SegmentFile,
-    pub(super) name: String,
+pub(crate) struct VmSegment {
+    pub(crate) file: SegmentFile,
+    pub(crate) name: String,
     /// Addresses it may ever have.
-    pub(super) reserve: Range<u64>,
+    pub(crate) reserve: Range<u64>,
     /// One past the last address it has now.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Instances that have it, by right.
-    pub(super) users: BTreeMap<Right, u32>,
+    pub(crate) users: BTreeMap<Right, u32>,
     /// Its place in the lease's table while it has users.
-    pub(super) lease_index: Option<u32>,
+    pub(crate) lease_index: Option<u32>,
     /// Its lock, while it has users and is lockable.
-    pub(super) lock: Option<LockPage>,
+    pub(crate) lock: Option<LockPage>,
     extents: BTreeMap<u64, Extent>,
     read: Subtree,
     write: Subtree,
@@ -82,7 +82,7 @@ impl VmSegment {
     ///
     /// # Errors
     /// [`MemoryError::OverLimit`]: the content of a volatile segment is memory, and counts.
-    pub(super) fn new(
+    pub(crate) fn new(
         file: SegmentFile,
         ledger: &Arc<MemoryLedger>,
     ) -> Result<VmSegment, MemoryError> {
@@ -105,21 +105,21 @@ impl VmSegment {
         Ok(segment)
     }
 
-    pub(super) fn is_volatile(&self) -> bool {
+    pub(crate) fn is_volatile(&self) -> bool {
         self.file.header().lifetime == Lifetime::Volatile
     }
 
-    pub(super) fn is_lockable(&self) -> bool {
+    pub(crate) fn is_lockable(&self) -> bool {
         self.file.header().lockable
     }
 
     /// Instances that have it.
-    pub(super) fn user_count(&self) -> u32 {
+    pub(crate) fn user_count(&self) -> u32 {
         self.users.values().sum()
     }
 
     /// The tables for `right`.
-    pub(super) fn subtree(&self, right: Right) -> &Subtree {
+    pub(crate) fn subtree(&self, right: Right) -> &Subtree {
         match right {
             Right::Read => &self.read,
             Right::Write => &self.write,
@@ -127,7 +127,7 @@ impl VmSegment {
     }
 
     /// The tables for `right`, to be built on.
-    pub(super) fn subtree_mut(&mut self, right: Right) -> &mut Subtree {
+    pub(crate) fn subtree_mut(&mut self, right: Right) -> &mut Subtree {
         match right {
             Right::Read => &mut self.read,
             Right::Write => &mut self.write,
@@ -138,7 +138,7 @@ impl VmSegment {
     ///
     /// # Errors
     /// [`MemoryError::OverLimit`], with the size unchanged.
-    pub(super) fn set_size(&mut self, size_bytes: u64) -> Result<(), MemoryError> {
+    pub(crate) fn set_size(&mut self, size_bytes: u64) -> Result<(), MemoryError> {
         if self.is_volatile() {
             self.charge.set(size_bytes)?;
         }
@@ -150,7 +150,7 @@ impl VmSegment {
     ///
     /// # Errors
     /// [`MemoryError::OverLimit`].
-    pub(super) fn check_growth(&self, size_bytes: u64) -> Result<(), MemoryError> {
+    pub(crate) fn check_growth(&self, size_bytes: u64) -> Result<(), MemoryError> {
         if self.is_volatile() {
             let more = size_bytes.saturating_sub(self.charge.bytes);
             self.charge.ledger.check(MemoryKind::Volatile, more)?;
@@ -159,7 +159,7 @@ impl VmSegment {
     }
 
     /// Whether the extent of a gigabyte is mapped.
-    pub(super) fn is_mapped(&self, gib: u64) -> bool {
+    pub(crate) fn is_mapped(&self, gib: u64) -> bool {
         self.extents.contains_key(&gib)
     }
 
@@ -173,7 +173,7 @@ impl VmSegment {
     ///
     /// # Errors
     /// [`MemoryError::Exhausted`]: evict something and try again.
-    pub(super) fn map_extent(
+    pub(crate) fn map_extent(
         &mut self,
         gib: u64,
         clock: u64,
@@ -210,7 +210,7 @@ impl VmSegment {
     }
 
     /// Builds the tables of a gigabyte for `right`; its extent must be mapped.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &mut self,
         gib: u64,
         right: Right,
@@ -232,7 +232,7 @@ impl VmSegment {
     }
 
     /// Mapped extents that no system call is using: when mapped, and which gigabyte.
-    pub(super) fn evictable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn evictable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.extents
             .iter()
             .filter(|(_, e)| !e.window.is_pinned())
@@ -241,7 +241,7 @@ impl VmSegment {
 
     /// Unlinks the extent of a gigabyte from this segment's tables and hands out its window,
     /// which must be taken away before the frames are used again.
-    pub(super) fn unmap_extent(
+    pub(crate) fn unmap_extent(
         &mut self,
         gib: u64,
         frames: &mut Frames,
@@ -253,7 +253,7 @@ impl VmSegment {
     }
 
     /// Gives back all tables and hands out all windows; no instance may have the segment.
-    pub(super) fn dissolve(self, frames: &mut Frames) -> (SegmentFile, Vec<Window>) {
+    pub(crate) fn dissolve(self, frames: &mut Frames) -> (SegmentFile, Vec<Window>) {
         self.read.dissolve(frames);
         self.write.dissolve(frames);
         (self.file, self.extents.into_values().map(|extent| extent.window).collect())
@@ -261,14 +261,14 @@ impl VmSegment {
 
     /// The host memory behind `bytes` at `gva`, cut off where the extent or the segment ends,
     /// which stays as long as the result; `None` unless the extent is mapped.
-    pub(super) fn pin(&self, gva: u64, bytes: u64) -> Option<PinnedRange> {
+    pub(crate) fn pin(&self, gva: u64, bytes: u64) -> Option<PinnedRange> {
         let extent = self.extents.get(&(gva / PAGE_SIZE_1G))?;
         let bytes = bytes.min(self.end.saturating_sub(gva));
         Some(extent.window.pin(gva.checked_sub(extent.origin)?, bytes))
     }
 
     /// Bytes of it that are mapped into the VM.
-    pub(super) fn mapped_bytes(&self) -> u64 {
+    pub(crate) fn mapped_bytes(&self) -> u64 {
         self.extents.values().map(|extent| extent.window.bytes()).sum()
     }
 }

@@ -13,14 +13,14 @@ use abi::lock::{self, AtomicWords, Slot, WORDS, Waiting};
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
 
-use super::VasError;
 use crate::store::{SegmentFile, Store};
+use crate::vas::VasError;
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
 
 /// The lock of a segment that the VM has attached.
 #[derive(Clone, Debug)]
-pub(super) struct LockPage {
+pub(crate) struct LockPage {
     index: u32,
     gpa: GuestPhys,
     words: Words,
@@ -30,7 +30,7 @@ pub(super) struct LockPage {
 
 /// A mapped lock page.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Words(*const AtomicU64);
+pub(crate) struct Words(*const AtomicU64);
 
 // SAFETY: all access is by atomics; the address belongs to no thread.
 unsafe impl Send for Words {}
@@ -50,7 +50,7 @@ impl AtomicWords for Words {
 impl Words {
     /// The words of a lock page mapped at `page`. Whoever maps it keeps it mapped as long as they
     /// are used: with the machine, or with the hold of `content.rs`.
-    pub(super) fn at(page: *const AtomicU64) -> Words {
+    pub(crate) fn at(page: *const AtomicU64) -> Words {
         Words(page)
     }
 
@@ -62,7 +62,7 @@ impl Words {
 
 /// How a thread of the VMM waits for a lock: in a host futex on the page, which threads of
 /// every VM that maps it share.
-pub(super) struct Host<'a> {
+pub(crate) struct Host<'a> {
     words: Words,
     store: &'a Store,
     stopping: &'a dyn Fn() -> bool,
@@ -70,7 +70,7 @@ pub(super) struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         words: Words,
         store: &'a Store,
         stopping: &'a dyn Fn() -> bool,
@@ -128,7 +128,7 @@ impl Waiting for Host<'_> {
 impl LockPage {
     /// Lays the lock page of `file` over `gpa`, the page of number `index`, and gets the VM a
     /// slot in it.
-    pub(super) fn map(
+    pub(crate) fn map(
         index: u32,
         gpa: GuestPhys,
         file: &SegmentFile,
@@ -146,12 +146,12 @@ impl LockPage {
         Ok(LockPage { index, gpa, words, slot, lease })
     }
 
-    pub(super) fn index(&self) -> u32 {
+    pub(crate) fn index(&self) -> u32 {
         self.index
     }
 
     /// What the kernel needs to know.
-    pub(super) fn reference(&self, exclusive: bool) -> LockRef {
+    pub(crate) fn reference(&self, exclusive: bool) -> LockRef {
         LockRef {
             page: LOCK_PAGES.raw() + u64::from(self.index) * PAGE_SIZE,
             slot: self.slot.raw(),
@@ -160,7 +160,7 @@ impl LockPage {
     }
 
     /// Number of the lock page a reference names.
-    pub(super) fn index_of(reference: u64) -> u32 {
+    pub(crate) fn index_of(reference: u64) -> u32 {
         (reference.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
     }
 
@@ -174,7 +174,7 @@ impl LockPage {
     }
 
     /// The lock, to be used by the calling thread.
-    pub(super) fn user<'a>(
+    pub(crate) fn user<'a>(
         &'a self,
         store: &'a Store,
         stopping: &'a dyn Fn() -> bool,
@@ -184,17 +184,17 @@ impl LockPage {
     }
 
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
-    pub(super) fn recover(&self) -> bool {
+    pub(crate) fn recover(&self) -> bool {
         lock::recover(&self.words, self.slot)
     }
 
     /// Declares the content inconsistent.
-    pub(super) fn mark_inconsistent(&self) {
+    pub(crate) fn mark_inconsistent(&self) {
         lock::mark_inconsistent(&self.words);
     }
 
     /// Gives the VM's slot back and takes the page from guest memory.
-    pub(super) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
+    pub(crate) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
         let host = self.host(store, &|| false, Instant::now());
         lock::free_slot(&self.words, &host, self.slot, self.lease);
         machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;
@@ -203,13 +203,13 @@ impl LockPage {
 }
 
 /// One lock and the thread that uses it.
-pub(super) struct LockUser<'a> {
+pub(crate) struct LockUser<'a> {
     page: &'a LockPage,
     host: Host<'a>,
 }
 
 impl LockUser<'_> {
-    pub(super) fn acquire(
+    pub(crate) fn acquire(
         &self,
         mode: lock::Mode,
         patience: lock::Patience,
@@ -218,12 +218,12 @@ impl LockUser<'_> {
         lock::acquire(&page.words, &self.host, page.slot, page.lease, mode, patience)
     }
 
-    pub(super) fn release(&self, mode: lock::Mode) {
+    pub(crate) fn release(&self, mode: lock::Mode) {
         let page = self.page;
         lock::release(&page.words, &self.host, page.slot, page.lease, mode);
     }
 
-    pub(super) fn upgrade(
+    pub(crate) fn upgrade(
         &self,
         patience: lock::Patience,
     ) -> Result<lock::Acquired, lock::AcquireError> {
@@ -231,12 +231,12 @@ impl LockUser<'_> {
         lock::upgrade(&page.words, &self.host, page.slot, page.lease, patience)
     }
 
-    pub(super) fn downgrade(&self) {
+    pub(crate) fn downgrade(&self) {
         let page = self.page;
         lock::downgrade(&page.words, &self.host, page.slot, page.lease);
     }
 
-    pub(super) fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         lock::nudge(&self.page.words, &self.host, self.page.lease);
     }
 }

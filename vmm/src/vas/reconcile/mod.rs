@@ -9,17 +9,17 @@ use std::ops::Range;
 
 use abi::{Right, SegId, VasId};
 
-use super::VasError;
-use super::instance::Member;
-use super::state::{State, Vases};
-use super::using::Look;
 use crate::store::{Store, VasRecord, VasSegment};
+use crate::vas::VasError;
+use crate::vas::residency::Look;
+use crate::vas::state::{State, Vases};
+use crate::vas::tables::instance::Member;
 
 /// A segment that is to join an instance.
 #[derive(Clone, Copy)]
-pub(super) struct NewMember {
-    pub(super) sid: SegId,
-    pub(super) right: Right,
+pub(crate) struct NewMember {
+    pub(crate) sid: SegId,
+    pub(crate) right: Right,
     local: bool,
 }
 
@@ -91,7 +91,7 @@ impl Vases {
 
     /// Brings an instance up to the store, if the store has changed, as far as the threads
     /// that are inside permit.
-    pub(super) fn catch_up(
+    pub(crate) fn catch_up(
         &self,
         state: &mut State,
         store: &Store,
@@ -185,7 +185,8 @@ impl Vases {
             }
         }
         for wanted in &record.segments {
-            let has = |i: &super::instance::Instance| i.members.contains_key(&wanted.sid);
+            let has =
+                |i: &crate::vas::tables::instance::Instance| i.members.contains_key(&wanted.sid);
             if state.instances.get(&vh).is_none_or(has) {
                 continue;
             }
@@ -208,7 +209,7 @@ impl Vases {
     }
 
     /// Lockable segments that an instance's VAS has and the instance has not.
-    pub(super) fn lockable_newcomers(
+    pub(crate) fn lockable_newcomers(
         &self,
         state: &mut State,
         store: &Store,
@@ -235,7 +236,7 @@ impl Vases {
 
     /// Adds a member. `holder` is a vCPU whose thread may be inside, because it has the lock
     /// of the newcomer already. If it cannot join, nothing has been done to the segment.
-    pub(super) fn join(
+    pub(crate) fn join(
         &self,
         state: &mut State,
         store: &Store,

@@ -1,17 +1,22 @@
 //! Segments come into use in the VM and go out of it again: the lease, the mark in the segment,
 //! its lock, and what is kept for the next time.
 
+mod fault;
+pub(crate) mod lock_page;
+pub(crate) mod pins;
+pub(crate) mod segment;
+
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 use abi::layout::MAX_LOCK_PAGES;
 use abi::{Right, SegId};
 
-use super::VasError;
-use super::lock_page::LockPage;
-use super::segment::VmSegment;
-use super::state::{State, warn_if_failed};
 use crate::store::{Store, StoreError};
+use crate::vas::VasError;
+use crate::vas::residency::lock_page::LockPage;
+use crate::vas::residency::segment::VmSegment;
+use crate::vas::state::{State, warn_if_failed};
 use crate::vm::Machine;
 
 /// Segments kept with their tables after the last instance has given them up.
@@ -21,17 +26,17 @@ const LEASE_SEGMENTS: u32 = 65536;
 
 /// What has to be known of a segment before it comes into use.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// Addresses it may ever have.
-    pub(super) range: Range<u64>,
-    pub(super) lockable: bool,
+    pub(crate) range: Range<u64>,
+    pub(crate) lockable: bool,
 }
 
 impl State {
     /// Looks at a segment as a newcomer would: whether it is there, and whether the user may
     /// have it with this right *now*. Nothing is changed by it, while coming into use marks a
     /// segment in ways that cannot all be undone.
-    pub(super) fn look_at(
+    pub(crate) fn look_at(
         &mut self,
         sid: SegId,
         right: Right,
@@ -58,7 +63,7 @@ impl State {
     /// Notes that an instance has a segment: at the first one in the VM, and at the first
     /// writable one, the lease and the segment say so, and a lockable segment's lock comes
     /// into reach.
-    pub(super) fn use_segment(
+    pub(crate) fn use_segment(
         &mut self,
         sid: SegId,
         right: Right,
@@ -77,7 +82,7 @@ impl State {
     }
 
     /// Whether the segment is only kept for the next time.
-    pub(super) fn is_unused(&self, sid: SegId) -> bool {
+    pub(crate) fn is_unused(&self, sid: SegId) -> bool {
         self.segments.get(&sid).is_some_and(|segment| segment.user_count() == 0)
     }
 
@@ -123,12 +128,12 @@ impl State {
                 Some(row) => row,
                 None => self
                     .lease_rows
-                    .take(1, LEASE_SEGMENTS)
+                    .allocate(1, LEASE_SEGMENTS)
                     .ok_or(VasError::Full { what: "segments in a process" })?,
             };
             if let Err(error) = store.join(&mut segment.file, lease, row, right) {
                 if segment.lease_index.is_none() {
-                    self.lease_rows.give_back(row);
+                    self.lease_rows.free(row);
                 }
                 return Err(error.into());
             }
@@ -163,8 +168,10 @@ impl State {
         if segment.file.right() == Right::Read {
             return Err(VasError::ReadOnly { sid });
         }
-        let index =
-            self.lock_pages.take(1, MAX_LOCK_PAGES).ok_or(VasError::Full { what: "lock pages" })?;
+        let index = self
+            .lock_pages
+            .allocate(1, MAX_LOCK_PAGES)
+            .ok_or(VasError::Full { what: "lock pages" })?;
         let memory = match self.lock_memory.get(&index) {
             Some(&gpa) => Ok(gpa),
             None => machine.map_lock_page(index).map_err(VasError::from),
@@ -180,7 +187,7 @@ impl State {
                 Ok(())
             }
             Err(error) => {
-                self.lock_pages.give_back(index);
+                self.lock_pages.free(index);
                 Err(error)
             }
         }
@@ -193,13 +200,13 @@ impl State {
         if let (Some(store), Some(lease)) = (&self.store, &self.lease) {
             warn_if_failed("leave a segment", store.leave(&segment.file, lease, row));
         }
-        self.lease_rows.give_back(row);
+        self.lease_rows.free(row);
     }
 
     /// Undoes [`State::use_segment`]. Of a segment that nobody in the VM has any more, tables
     /// and windows are kept for the next attach, until there is pressure. Unless `orderly`,
     /// what was being written stays marked dirty.
-    pub(super) fn unuse_segment(
+    pub(crate) fn unuse_segment(
         &mut self,
         sid: SegId,
         right: Right,
@@ -229,7 +236,7 @@ impl State {
         }
         if let Some(lock) = segment.lock.take() {
             let index = lock.index();
-            self.lock_pages.give_back(index);
+            self.lock_pages.free(index);
             self.locked_by_page.remove(&index);
             warn_if_failed("give up a lock", lock.give_up(&store, machine));
         }
@@ -250,7 +257,7 @@ impl State {
     }
 
     /// Drops all the VM has of a segment that no instance has.
-    pub(super) fn forget_segment(&mut self, sid: SegId, machine: &Machine) {
+    pub(crate) fn forget_segment(&mut self, sid: SegId, machine: &Machine) {
         self.unused.retain(|&unused| unused != sid);
         let Some(segment) = self.segments.remove(&sid) else { return };
         let (_, windows) = segment.dissolve(&mut self.frames);

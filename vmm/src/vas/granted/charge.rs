@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::objects::Lifetime;
 use abi::{PAGE_SIZE, SegId, VasId};
 
-use super::VasError;
+use crate::vas::VasError;
 use crate::vm::{MemoryError, MemoryKind, MemoryLedger};
 
 /// Header and lock page of a segment, or the files of a VAS, with what the host keeps of them.
@@ -20,13 +20,13 @@ const OBJECT_BYTES: u64 = 4 * PAGE_SIZE;
 
 /// What the objects of a private store are charged with; nothing in another store.
 #[derive(Debug, Default)]
-pub(super) struct StoreCharge {
+pub(crate) struct StoreCharge {
     ledger: Option<Arc<MemoryLedger>>,
     objects: Mutex<BTreeMap<u64, u64>>,
 }
 
 /// What a segment of this size takes of a private store.
-pub(super) fn segment_bytes(lifetime: Lifetime, size_bytes: u64) -> u64 {
+pub(crate) fn segment_bytes(lifetime: Lifetime, size_bytes: u64) -> u64 {
     match lifetime {
         Lifetime::Persistent => OBJECT_BYTES.saturating_add(size_bytes),
         Lifetime::Volatile => OBJECT_BYTES,
@@ -35,7 +35,7 @@ pub(super) fn segment_bytes(lifetime: Lifetime, size_bytes: u64) -> u64 {
 
 impl StoreCharge {
     /// With a ledger for a private store.
-    pub(super) fn new(ledger: Option<Arc<MemoryLedger>>) -> StoreCharge {
+    pub(crate) fn new(ledger: Option<Arc<MemoryLedger>>) -> StoreCharge {
         StoreCharge { ledger, objects: Mutex::default() }
     }
 
@@ -68,7 +68,7 @@ impl StoreCharge {
     }
 
     /// See [`StoreCharge::made`].
-    pub(super) fn vas_made(
+    pub(crate) fn vas_made(
         &self,
         make: impl FnOnce() -> Result<VasId, VasError>,
     ) -> Result<VasId, VasError> {
@@ -76,7 +76,7 @@ impl StoreCharge {
     }
 
     /// See [`StoreCharge::made`]; `bytes` as [`segment_bytes`] has it.
-    pub(super) fn segment_made(
+    pub(crate) fn segment_made(
         &self,
         bytes: impl FnOnce() -> Result<u64, VasError>,
         make: impl FnOnce() -> Result<SegId, VasError>,
@@ -89,7 +89,7 @@ impl StoreCharge {
     ///
     /// # Errors
     /// As [`StoreCharge::made`].
-    pub(super) fn segment_grown(
+    pub(crate) fn segment_grown(
         &self,
         sid: SegId,
         bytes: impl FnOnce() -> Result<u64, VasError>,
@@ -112,7 +112,7 @@ impl StoreCharge {
     }
 
     /// The object with this number is gone.
-    pub(super) fn deleted(&self, raw: u64) {
+    pub(crate) fn deleted(&self, raw: u64) {
         let bytes = self.objects().remove(&raw);
         if let (Some(ledger), Some(bytes)) = (&self.ledger, bytes) {
             ledger.release(MemoryKind::Files, bytes);

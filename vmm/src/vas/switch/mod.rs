@@ -6,6 +6,8 @@
 //! thread that waits for a lock does so without any lock of the VMM's own; the instance it may
 //! fall back to and the one it is going to are kept from being detached meanwhile.
 
+mod drain;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,13 +18,13 @@ use abi::lock::{
 };
 use abi::{LeaseId, Right, SegId};
 
-use super::HOME;
-use super::VasError;
-use super::instance::{Hold, Instance};
-use super::lock_page::{LockPage, LockUser};
-use super::members::NewMember;
-use super::state::{State, Vases, warn_if_failed};
 use crate::store::{Lease, Store};
+use crate::vas::HOME;
+use crate::vas::VasError;
+use crate::vas::reconcile::NewMember;
+use crate::vas::residency::lock_page::{LockPage, LockUser};
+use crate::vas::state::{State, Vases, warn_if_failed};
+use crate::vas::tables::instance::{Hold, Instance};
 use crate::vm::Vcpu;
 
 /// How long a switch in the kernel that fails can take, and how often that is waited for: a
@@ -64,7 +66,7 @@ pub enum Entered {
 
 /// Locks by segment, each with how it is or is to be held.
 #[derive(Default)]
-pub(super) struct LockSet(pub(super) BTreeMap<SegId, (Mode, LockPage)>);
+pub(crate) struct LockSet(pub(crate) BTreeMap<SegId, (Mode, LockPage)>);
 
 impl LockSet {
     fn needs(&self) -> Vec<LockNeed> {
@@ -213,7 +215,7 @@ impl Vases {
     /// when its lock is taken. If the thread is alone inside, this is done now, in addition to
     /// the locks it has: it keeps those, and so gives up after a while. Returns whether
     /// something has changed.
-    pub(super) fn catch_up_inside(
+    pub(crate) fn catch_up_inside(
         &self,
         vcpu: &mut Vcpu,
         vh: u32,
@@ -351,7 +353,7 @@ impl Vases {
     }
 
     /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds.
-    pub(super) fn lease_and_locks(
+    pub(crate) fn lease_and_locks(
         &self,
         vcpu: &Vcpu,
     ) -> Result<(Option<LeaseId>, Vec<SegId>), VasError> {
@@ -364,12 +366,12 @@ impl Vases {
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
     /// has been kept from serving switches there: one that has just tried in vain may count as
     /// inside for some instructions more, and is waited for.
-    pub(super) fn is_occupied(&self, vh: u32) -> Result<bool, VasError> {
+    pub(crate) fn is_occupied(&self, vh: u32) -> Result<bool, VasError> {
         self.is_occupied_but_for(vh, None)
     }
 
     /// The same, not counting one vCPU.
-    pub(super) fn is_occupied_but_for(&self, vh: u32, vcpu: Option<u32>) -> Result<bool, VasError> {
+    pub(crate) fn is_occupied_but_for(&self, vh: u32, vcpu: Option<u32>) -> Result<bool, VasError> {
         for _ in 0..IN_PASSING_TRIES {
             let mut vcpus = self.machine.vcpus_in(vh)?;
             vcpus.retain(|&inside| Some(inside) != vcpu);
@@ -408,7 +410,7 @@ impl Vases {
     }
 
     /// Puts the vCPU on the root its instance has now.
-    pub(super) fn follow_root(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) {
+    pub(crate) fn follow_root(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) {
         // The kernel may be loading a root itself; the vCPU stays on the list for later.
         if vcpu.is_in_kernel() {
             return;
@@ -423,7 +425,7 @@ impl Vases {
     }
 
     /// Whether the vCPU must load its root anew.
-    pub(super) fn wants_reload(&self, vcpu: u32) -> bool {
+    pub(crate) fn wants_reload(&self, vcpu: u32) -> bool {
         self.reload_waits.load(Ordering::Acquire) && self.lock().reload.contains(&vcpu)
     }
 

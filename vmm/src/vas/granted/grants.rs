@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use abi::{Right, SegId, VasId};
 
-use super::VasError;
 use crate::store::{Name, NameError, Object, Store};
+use crate::vas::VasError;
 
 /// One `--vas`: a VAS and what may be done to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ type Rights = HashMap<SegId, Right>;
 
 /// The grants of a process that runs.
 #[derive(Debug, Default)]
-pub(super) struct Grants {
+pub(crate) struct Grants {
     vases: VasGrants,
     /// Segments that are the program's own.
     own: Mutex<HashSet<SegId>>,
@@ -79,31 +79,31 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    pub(super) fn new(vases: VasGrants) -> Grants {
+    pub(crate) fn new(vases: VasGrants) -> Grants {
         Grants { vases, ..Grants::default() }
     }
 
     /// Whether nothing is held back.
-    pub(super) fn is_all(&self) -> bool {
+    pub(crate) fn is_all(&self) -> bool {
         self.vases == VasGrants::All
     }
 
     /// The right on a VAS, existing or not.
-    pub(super) fn on_name(&self, name: &Name) -> Option<Right> {
+    pub(crate) fn on_name(&self, name: &Name) -> Option<Right> {
         match &self.vases {
             VasGrants::All => Some(Right::Write),
             VasGrants::Only(only) => only.get(name).copied(),
         }
     }
 
-    pub(super) fn check_name(&self, name: &Name, right: Right) -> Result<(), VasError> {
+    pub(crate) fn check_name(&self, name: &Name, right: Right) -> Result<(), VasError> {
         match self.on_name(name) {
             Some(granted) if granted >= right => Ok(()),
             _ => Err(VasError::NotGranted { object: Object::VasName(name.clone()), right }),
         }
     }
 
-    pub(super) fn check_vas(
+    pub(crate) fn check_vas(
         &self,
         store: &Store,
         vid: VasId,
@@ -119,7 +119,7 @@ impl Grants {
     }
 
     /// Whether the program may make segments: it needs a VAS to put them in.
-    pub(super) fn check_makes_segments(&self, name: &Name) -> Result<(), VasError> {
+    pub(crate) fn check_makes_segments(&self, name: &Name) -> Result<(), VasError> {
         match &self.vases {
             VasGrants::Only(only) if only.values().all(|right| *right == Right::Read) => {
                 let object = Object::SegmentName(name.clone());
@@ -130,7 +130,7 @@ impl Grants {
     }
 
     /// The right on a segment.
-    pub(super) fn on_segment(&self, store: &Store, sid: SegId) -> Result<Option<Right>, VasError> {
+    pub(crate) fn on_segment(&self, store: &Store, sid: SegId) -> Result<Option<Right>, VasError> {
         if self.is_all() {
             return Ok(Some(Right::Write));
         }
@@ -140,7 +140,7 @@ impl Grants {
         Ok(self.own().contains(&sid).then_some(Right::Write))
     }
 
-    pub(super) fn check_segment(
+    pub(crate) fn check_segment(
         &self,
         store: &Store,
         sid: SegId,
@@ -153,7 +153,7 @@ impl Grants {
     }
 
     /// The program has made these, or taken them out of a VAS that it may change.
-    pub(super) fn adopt(&self, sids: impl IntoIterator<Item = SegId>) {
+    pub(crate) fn adopt(&self, sids: impl IntoIterator<Item = SegId>) {
         if !self.is_all() {
             self.own().extend(sids);
         }

@@ -9,24 +9,27 @@
 //! the segment: otherwise what was granted for reading today would be writable tomorrow, when
 //! only the VAS it was put into is granted.
 
+pub(crate) mod charge;
+pub mod grants;
+
 use std::sync::Arc;
 
 use abi::objects::{PagePolicy, SegRoot};
 use abi::{Right, SegId, VasId};
 
-use super::VasError;
-use super::grants::Grants;
-use super::store_charge::{StoreCharge, segment_bytes};
 use crate::store::{
     Access, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store, StoreError, VasRecord,
 };
+use crate::vas::VasError;
+use crate::vas::granted::charge::{StoreCharge, segment_bytes};
+use crate::vas::granted::grants::Grants;
 
 /// The store of a process, as far as it was granted.
 #[derive(Debug)]
 pub struct Granted {
-    pub(super) store: Arc<Store>,
-    pub(super) grants: Arc<Grants>,
-    pub(super) charge: Arc<StoreCharge>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) charge: Arc<StoreCharge>,
 }
 
 /// What the host permits, and not more than what was granted.
@@ -165,7 +168,7 @@ impl Granted {
     }
 
     /// Makes a copy of a segment by `copy`; `name` is the copy's.
-    pub(super) fn clone_segment(
+    pub(crate) fn clone_segment(
         &self,
         sid: SegId,
         name: &Name,

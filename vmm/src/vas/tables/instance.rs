@@ -22,31 +22,31 @@ use abi::layout::VAS_SLOTS;
 use abi::switch::LockRef;
 use abi::{GuestPhys, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Right, SegId, VasId};
 
-use super::frames::Frames;
-use super::segment::VmSegment;
-use super::subtree::SLOT_BYTES;
+use crate::vas::residency::segment::VmSegment;
+use crate::vas::tables::frames::Frames;
+use crate::vas::tables::subtree::SLOT_BYTES;
 use crate::vm::{Machine, MemoryError};
 
 /// What the kernel needs to switch to an instance with locks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct LockList {
-    pub(super) refs: Vec<LockRef>,
-    pub(super) cr3: u64,
-    pub(super) generation: u64,
+pub(crate) struct LockList {
+    pub(crate) refs: Vec<LockRef>,
+    pub(crate) cr3: u64,
+    pub(crate) generation: u64,
 }
 
 /// One segment of an instance.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) right: Right,
+pub(crate) struct Member {
+    pub(crate) right: Right,
     /// Attached to this instance only, not to the VAS.
-    pub(super) local: bool,
+    pub(crate) local: bool,
     /// Its addresses.
-    pub(super) range: Range<u64>,
+    pub(crate) range: Range<u64>,
 }
 
 /// Segments of a VM by id.
-pub(super) type Segments = BTreeMap<SegId, VmSegment>;
+pub(crate) type Segments = BTreeMap<SegId, VmSegment>;
 
 /// Tables of the instance's own.
 #[derive(Debug, Default)]
@@ -64,36 +64,36 @@ struct InUse;
 /// What the lease and the guest's own memory say of who is inside may be anything. This is in
 /// memory of the VMM's, is made with the state locked, and goes by itself.
 #[derive(Debug)]
-pub(super) struct Hold(#[expect(dead_code, reason = "it is there to be counted")] Arc<InUse>);
+pub(crate) struct Hold(#[expect(dead_code, reason = "it is there to be counted")] Arc<InUse>);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Instance {
-    pub(super) vid: VasId,
-    pub(super) name: String,
+pub(crate) struct Instance {
+    pub(crate) vid: VasId,
+    pub(crate) name: String,
     /// Every segment read-only.
-    pub(super) read_only: bool,
+    pub(crate) read_only: bool,
     /// Detached by its owner only.
-    pub(super) owned: bool,
+    pub(crate) owned: bool,
     /// Keeps the segments it was made with.
-    pub(super) pinned: bool,
+    pub(crate) pinned: bool,
     /// Pinned, and the VAS no longer has all of its segments as they were.
-    pub(super) stale: bool,
-    pub(super) tagged: bool,
-    pub(super) members: BTreeMap<SegId, Member>,
-    pub(super) root: GuestPhys,
+    pub(crate) stale: bool,
+    pub(crate) tagged: bool,
+    pub(crate) members: BTreeMap<SegId, Member>,
+    pub(crate) root: GuestPhys,
     /// What its entry says for CR3.
-    pub(super) cr3: u64,
-    pub(super) generation: u64,
+    pub(crate) cr3: u64,
+    pub(crate) generation: u64,
     /// The store's counter of changes when the VAS was last looked at.
-    pub(super) checked_at: u64,
+    pub(crate) checked_at: u64,
     /// The kernel may enter it: its entry is filled in.
-    pub(super) shown: bool,
+    pub(crate) shown: bool,
     in_use: Arc<InUse>,
     /// Where its lock references lie, and how many.
-    pub(super) locks: Range<u32>,
+    pub(crate) locks: Range<u32>,
     /// What lies there.
-    pub(super) lock_list: Option<LockList>,
+    pub(crate) lock_list: Option<LockList>,
     own: OwnTables,
 }
 
@@ -108,7 +108,7 @@ fn touches(range: &Range<u64>, start: u64, bytes: u64) -> bool {
 
 impl Instance {
     /// An instance without segments.
-    pub(super) fn new(
+    pub(crate) fn new(
         vid: VasId,
         name: String,
         frames: &mut Frames,
@@ -136,22 +136,22 @@ impl Instance {
     }
 
     /// Keeps the instance, and what it has, from being taken apart as long as the result.
-    pub(super) fn hold(&self) -> Hold {
+    pub(crate) fn hold(&self) -> Hold {
         Hold(self.in_use.clone())
     }
 
     /// How many shares are held. None comes while the caller has the state; one may go.
-    pub(super) fn holds(&self) -> usize {
+    pub(crate) fn holds(&self) -> usize {
         Arc::strong_count(&self.in_use) - 1
     }
 
     /// Whether somebody holds it.
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.holds() > 0
     }
 
     /// The member that has `gva`.
-    pub(super) fn member_at(&self, gva: u64) -> Option<(SegId, &Member)> {
+    pub(crate) fn member_at(&self, gva: u64) -> Option<(SegId, &Member)> {
         let has = |(&sid, member): (&SegId, _)| (sid, member);
         self.members
             .iter()
@@ -170,7 +170,7 @@ impl Instance {
     }
 
     /// Whether the tables as they are can take `range` in without replacing an entry.
-    pub(super) fn has_room_for(&self, range: &Range<u64>) -> bool {
+    pub(crate) fn has_room_for(&self, range: &Range<u64>) -> bool {
         let slots = range.start / SLOT_BYTES..range.end.div_ceil(SLOT_BYTES);
         slots.into_iter().all(|slot| {
             self.in_slot(slot) == 0
@@ -182,7 +182,7 @@ impl Instance {
     }
 
     /// Links everything that is built of all members.
-    pub(super) fn link_all(
+    pub(crate) fn link_all(
         &mut self,
         segments: &mut Segments,
         frames: &mut Frames,
@@ -196,7 +196,7 @@ impl Instance {
     }
 
     /// Links what is built of one member.
-    pub(super) fn link_segment(
+    pub(crate) fn link_segment(
         &mut self,
         sid: SegId,
         segments: &mut Segments,
@@ -224,7 +224,7 @@ impl Instance {
 
     /// Links the piece of one gigabyte, if it is built, where the instance has tables of its
     /// own; elsewhere the segment's table is linked already.
-    pub(super) fn link_gib(
+    pub(crate) fn link_gib(
         &mut self,
         sid: SegId,
         right: Right,
@@ -281,7 +281,7 @@ impl Instance {
     }
 
     /// Unlinks a gigabyte from tables of the instance's own, because its extent goes.
-    pub(super) fn unlink_gib(
+    pub(crate) fn unlink_gib(
         &mut self,
         gib: u64,
         frames: &mut Frames,
@@ -298,7 +298,7 @@ impl Instance {
 
     /// Builds all tables of the instance's own anew. Returns the old ones, which must be parked
     /// when no vCPU has the old root any more.
-    pub(super) fn rebuild(
+    pub(crate) fn rebuild(
         &mut self,
         segments: &mut Segments,
         frames: &mut Frames,
@@ -312,7 +312,7 @@ impl Instance {
     }
 
     /// All frames of the instance's own, when it goes.
-    pub(super) fn into_frames(self) -> Vec<GuestPhys> {
+    pub(crate) fn into_frames(self) -> Vec<GuestPhys> {
         let own = self.own;
         own.pdpts.into_values().chain(own.directories.into_values()).chain([self.root]).collect()
     }

@@ -11,11 +11,11 @@
 
 use abi::{Errno, PAGE_SIZE_1G, Right, SegId};
 
-use super::VasError;
-use super::fault::{allows, has_address};
-use super::instance::Hold;
-use super::state::{State, Vases};
 use crate::access::MemoryAccess;
+use crate::vas::VasError;
+use crate::vas::residency::fault::{allows, has_address};
+use crate::vas::state::{State, Vases};
+use crate::vas::tables::instance::Hold;
 use crate::vm::Vcpu;
 use crate::vm::windows::PinnedRange;
 
@@ -47,7 +47,7 @@ impl Vases {
         if !self.is_active() {
             return;
         }
-        let vh = self.machine.current_instance(vcpu.index()).unwrap_or(super::HOME);
+        let vh = self.machine.current_instance(vcpu.index()).unwrap_or(crate::vas::HOME);
         vcpu.set_instance(vh);
         if self.wants_reload(vcpu.index()) {
             let mut state = self.lock();
@@ -59,7 +59,7 @@ impl Vases {
     #[must_use]
     pub fn instances_at(&self, gva: u64) -> Vec<(u32, SegId)> {
         let state = self.lock();
-        let at = |(&vh, instance): (&u32, &super::instance::Instance)| {
+        let at = |(&vh, instance): (&u32, &crate::vas::tables::instance::Instance)| {
             instance.member_at(gva).map(|(sid, _)| (vh, sid))
         };
         state.instances.iter().filter_map(at).collect()
@@ -113,7 +113,8 @@ impl Vases {
             let pinned = state.segments.get(&sid).and_then(|s| s.pin(at, end - at));
             let Some(range) = pinned.filter(|range| !range.is_empty()) else { break };
             if pins.ranges.is_empty() {
-                pins._instance = state.instances.get(&vh).map(super::instance::Instance::hold);
+                pins._instance =
+                    state.instances.get(&vh).map(crate::vas::tables::instance::Instance::hold);
             }
             at += range.len() as u64;
             pins.ranges.push(range);
