@@ -31,7 +31,7 @@ static void make_thread(void)
                      : "rcx", "r11", "memory", "cc");
     if (result < 0)
         _exit(9);
-    /* Cleared when the thread has ended. */
+    /* Cleared when the thread ends. */
     while (atomic_load(&child) != 0)
         __builtin_ia32_pause();
 }

@@ -8,7 +8,7 @@
 
 static int exits;
 
-/* Only what a handler may call: the signal can come before pause(). */
+/* Only async-signal-safe calls: the signal can come before pause(). */
 static void handler(int signal)
 {
     char text[] = "caught 00\n";

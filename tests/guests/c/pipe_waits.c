@@ -29,7 +29,7 @@ static void nonblocking(int on)
         fcntl(ends[end], F_SETFL, on ? O_NONBLOCK : 0);
 }
 
-/* Leaves it full, or empty. */
+/* Leaves the pipe full, or empty. */
 static ssize_t fill(void)
 {
     ssize_t sum = 0, n;

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     waiting(&mut f, &counter);
     growth(&mut f);
     refusals(&mut f);
-    // Last, because nobody can be inside after it.
+    // Last, because no thread can be inside after it.
     panics(&mut f, &chain, &counter);
     drop((chain, counter));
     for name in ["chain", "counter", "big", "unlocked"] {
@@ -198,7 +198,7 @@ fn threads(f: &mut Findings, counter: &Space<Counter>) {
                 for _ in 0..200 {
                     counter.enter_mut(|v| *v.root_mut().0 += 1).expect("inside");
                 }
-                // Who is inside to read waits below: nobody may still want to write then.
+                // The reader inside waits below: by then no thread may still want to write.
                 together.wait();
                 counter
                     .enter(|_| {
