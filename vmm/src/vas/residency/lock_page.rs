@@ -2,16 +2,16 @@
 //!
 //! The lock page of an attached lockable segment is laid over a page of guest memory, which
 //! the guest kernel sees at a fixed address; the VMM uses the same page through its own
-//! mapping of that guest memory. The algorithm is `abi::lock`'s.
+//! mapping of that guest memory. The algorithm is `seg_lock`'s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use abi::layout::LOCK_PAGES;
-use abi::lock::{self, AtomicWords, Slot, WORDS, Waiting};
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
+use seg_lock::{AtomicWords, Slot, WORDS, Waiting};
 
 use crate::store::{SegmentFile, Store};
 use crate::vas::VasError;
@@ -141,7 +141,7 @@ impl LockPage {
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
         let words = Words(range.as_ptr().cast_const().cast());
         let host = Host { words, store, stopping: &|| false, began: Instant::now() };
-        let slot = lock::claim_slot(&words, &host, lease)
+        let slot = seg_lock::claim_slot(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
         Ok(LockPage { index, gpa, words, slot, lease })
     }
@@ -185,18 +185,18 @@ impl LockPage {
 
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
     pub(crate) fn recover(&self) -> bool {
-        lock::recover(&self.words, self.slot)
+        seg_lock::recover(&self.words, self.slot)
     }
 
     /// Declares the content inconsistent.
     pub(crate) fn mark_inconsistent(&self) {
-        lock::mark_inconsistent(&self.words);
+        seg_lock::mark_inconsistent(&self.words);
     }
 
     /// Gives the VM's slot back and takes the page from guest memory.
     pub(crate) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
         let host = self.host(store, &|| false, Instant::now());
-        lock::free_slot(&self.words, &host, self.slot, self.lease);
+        seg_lock::free_slot(&self.words, &host, self.slot, self.lease);
         machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;
         Ok(())
     }
@@ -211,32 +211,32 @@ pub(crate) struct LockUser<'a> {
 impl LockUser<'_> {
     pub(crate) fn acquire(
         &self,
-        mode: lock::Mode,
-        patience: lock::Patience,
-    ) -> Result<lock::Acquired, lock::AcquireError> {
+        mode: seg_lock::Mode,
+        patience: seg_lock::Patience,
+    ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
         let page = self.page;
-        lock::acquire(&page.words, &self.host, page.slot, page.lease, mode, patience)
+        seg_lock::acquire(&page.words, &self.host, page.slot, page.lease, mode, patience)
     }
 
-    pub(crate) fn release(&self, mode: lock::Mode) {
+    pub(crate) fn release(&self, mode: seg_lock::Mode) {
         let page = self.page;
-        lock::release(&page.words, &self.host, page.slot, page.lease, mode);
+        seg_lock::release(&page.words, &self.host, page.slot, page.lease, mode);
     }
 
     pub(crate) fn upgrade(
         &self,
-        patience: lock::Patience,
-    ) -> Result<lock::Acquired, lock::AcquireError> {
+        patience: seg_lock::Patience,
+    ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
         let page = self.page;
-        lock::upgrade(&page.words, &self.host, page.slot, page.lease, patience)
+        seg_lock::upgrade(&page.words, &self.host, page.slot, page.lease, patience)
     }
 
     pub(crate) fn downgrade(&self) {
         let page = self.page;
-        lock::downgrade(&page.words, &self.host, page.slot, page.lease);
+        seg_lock::downgrade(&page.words, &self.host, page.slot, page.lease);
     }
 
     pub(crate) fn nudge(&self) {
-        lock::nudge(&self.page.words, &self.host, self.page.lease);
+        seg_lock::nudge(&self.page.words, &self.host, self.page.lease);
     }
 }

@@ -280,7 +280,7 @@ impl State {
             };
             refs.push(lock.reference(member.right == Right::Write));
         }
-        // The kernel compares by page (abi::lock).
+        // The kernel compares by page (seg_lock).
         refs.sort_unstable_by_key(|lock| lock.page);
         let mut cr3 = instance.root.raw();
         if instance.tagged && machine.has_pcid() {

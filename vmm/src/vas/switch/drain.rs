@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use abi::lock::Mode;
+use seg_lock::Mode;
 
 use crate::vas::VasError;
 use crate::vas::state::Vases;

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use abi::lock::{
+use abi::{LeaseId, Right, SegId};
+use seg_lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
 };
-use abi::{LeaseId, Right, SegId};
 
 use crate::store::{Lease, Store};
 use crate::vas::HOME;

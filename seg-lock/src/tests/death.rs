@@ -1,9 +1,9 @@
 //! A VM dies at every single access to the page that it makes, whatever it is doing; a survivor
 //! then gets the lock with the right verdict and finds nothing left behind.
 
-use super::super::queue::{Desk, Entry, Want};
 use super::*;
-use crate::LeaseId;
+use crate::queue::{Desk, Entry, Want};
+use abi::LeaseId;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -4,8 +4,8 @@
 //! No deadlock: who waits without limit for a segment's lock holds only locks of segments with
 //! smaller ids. Who waits with a limit holds what it likes, and gives up in the end.
 
-use super::{AcquireError, Acquired, Mode, Patience};
-use crate::SegId;
+use crate::{AcquireError, Acquired, Mode, Patience};
+use abi::SegId;
 
 /// One lock an address space needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,19 +18,19 @@ pub struct LockNeed {
 
 /// How the locks of segments are taken and given back, for the thread that switches.
 pub trait LockOps {
-    /// [`super::acquire`].
+    /// [`crate::acquire`].
     ///
     /// # Errors
     /// As there.
     fn acquire(&self, need: LockNeed, patience: Patience) -> Result<Acquired, AcquireError>;
-    /// [`super::release`].
+    /// [`crate::release`].
     fn release(&self, need: LockNeed);
-    /// [`super::upgrade`].
+    /// [`crate::upgrade`].
     ///
     /// # Errors
     /// As there.
     fn upgrade(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError>;
-    /// [`super::downgrade`].
+    /// [`crate::downgrade`].
     fn downgrade(&self, sid: SegId);
 }
 

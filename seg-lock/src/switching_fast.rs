@@ -2,10 +2,10 @@
 //!
 //! Whatever has to be waited for is left to the VMM, whose exchange is in `switching`.
 
-use super::{
+use crate::{
     LockWords, Mode, Slot, give_back, release_fast, state, try_acquire_fast, try_acquire_short,
 };
-use crate::switch::LockRef;
+use abi::switch::LockRef;
 
 /// What became of [`switch_locks_fast`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,9 +2,9 @@
 //!
 //! Also everything that looks at or changes a page as a whole. Waiting is not here.
 
-use super::queue::{Desk, Entry, NoMutex, Waiting, Want};
-use super::{LockWords, SLOTS, Slot, WORDS, state, word};
-use crate::LeaseId;
+use crate::queue::{Desk, Entry, NoMutex, Waiting, Want};
+use crate::{LockWords, SLOTS, Slot, WORDS, state, word};
+use abi::LeaseId;
 
 /// Why a VM got no slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

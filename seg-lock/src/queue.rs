@@ -5,8 +5,8 @@
 //! time, and what it writes are single words that are right on their own, so a VM that dies in
 //! the middle leaves nothing to undo. Who waits for what, and how long, is `slow`'s.
 
-use super::{LockWords, SLOTS, Slot, slots, state, word};
-use crate::LeaseId;
+use crate::{LockWords, SLOTS, Slot, slots, state, word};
+use abi::LeaseId;
 
 /// What the lock needs from its host.
 pub trait Waiting {

@@ -1,7 +1,7 @@
 //! The VMM's exchange of locks: what is held afterwards, and what is held while waiting.
 
 use super::*;
-use crate::SegId;
+use abi::SegId;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -12,6 +12,9 @@
 //!    give it permissions, and wipe its facts once it is dead.
 //! 2. Every single write leaves a page from which anybody can go on.
 
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -81,7 +84,7 @@ pub mod state {
 }
 
 const _: () = {
-    assert!(WORDS * 8 == crate::PAGE_SIZE as usize);
+    assert!(WORDS * 8 == abi::PAGE_SIZE as usize);
     assert!(word::LANES.is_multiple_of(8), "lanes share no cache line with the state");
     assert!(word::LEASES == word::LANES + SLOTS);
     assert!(word::QUEUE == word::LEASES + SLOTS);
@@ -186,9 +189,9 @@ impl Slot {
         Slot(raw & (SLOTS as u32 - 1))
     }
 
-    /// The slot of a [`crate::switch::LockRef`], which is trusted as its page's address is.
+    /// The slot of a [`abi::switch::LockRef`], which is trusted as its page's address is.
     #[inline(always)]
-    pub(crate) const fn of(lock: &crate::switch::LockRef) -> Slot {
+    pub(crate) const fn of(lock: &abi::switch::LockRef) -> Slot {
         Slot(lock.slot)
     }
 

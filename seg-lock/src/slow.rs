@@ -2,11 +2,11 @@
 //!
 //! What may go when is decided in `queue`; which locks a switch takes in `switching`.
 
-use super::queue::{
+use crate::queue::{
     Desk, Entry, FIRST_LOOK_NS, GRACE_NS, LOOK_NS, NoMutex, RESTLESS_ROUNDS, Waiting, Want,
 };
-use super::{LockWords, Mode, Slot, release_fast, state, try_acquire_fast, word};
-use crate::LeaseId;
+use crate::{LockWords, Mode, Slot, release_fast, state, try_acquire_fast, word};
+use abi::LeaseId;
 
 /// How long to wait for a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +52,7 @@ impl core::fmt::Display for AcquireError {
 
 impl core::error::Error for AcquireError {}
 
-/// Takes the lock, waiting in order of arrival. `slot` is what [`super::claim_slot`] gave the
+/// Takes the lock, waiting in order of arrival. `slot` is what [`crate::claim_slot`] gave the
 /// VM, whose lease is `me`. Locks have no memory of threads: one that takes a lock it holds
 /// waits for itself.
 ///

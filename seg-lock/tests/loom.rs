@@ -4,11 +4,11 @@
 //! a lost wake is a deadlock that loom reports. Where a VM dies, sleeps end by time.
 
 use abi::LeaseId;
-use abi::lock::{
-    Acquired, LOOKS, LockWords, Mode, Patience, Slot, Waiting, acquire, release, state, word,
-};
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence};
 use loom::sync::{Arc, Condvar, Mutex};
+use seg_lock::{
+    Acquired, LOOKS, LockWords, Mode, Patience, Slot, Waiting, acquire, release, state, word,
+};
 use std::cell::Cell;
 
 const VMS: usize = 3;

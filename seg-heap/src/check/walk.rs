@@ -1,12 +1,12 @@
 //! What must hold in a heap.
 
-use super::super::class::{CLASSES, Class, GRANULE, TABLE_VERSION};
-use super::super::layout::{
+use super::bits::Bits;
+use super::{Reader, Report, Subject, desc, header};
+use crate::class::{CLASSES, Class, GRANULE, TABLE_VERSION};
+use crate::layout::{
     AREA_PAGES, HeapHeader, Kind, MAX_BYTES, MIN_BYTES, PAGE_BYTES, PageDesc, RUN_BINS, VERSION,
     bin_of, desc_offset, next_of_free_word, page_offset,
 };
-use super::bits::Bits;
-use super::{Reader, Report, Subject, desc, header};
 use alloc::vec::Vec;
 use core::mem::offset_of;
 

@@ -5,7 +5,7 @@
 
 use core::mem::offset_of;
 
-use super::class::CLASSES;
+use crate::class::CLASSES;
 
 /// What a heap begins with.
 pub const MAGIC: [u8; 8] = *b"SJMPHEAP";

@@ -1,9 +1,9 @@
 //! Order, time-outs, stopping, and pages full of nonsense.
 
-use super::super::queue::{Entry, Want};
-use super::super::slow;
 use super::death::{Event, World, lease};
 use super::*;
+use crate::queue::{Entry, Want};
+use crate::slow;
 use proptest::prelude::*;
 
 /// Lets a queued thread go on from where [`World::queue`] left it.

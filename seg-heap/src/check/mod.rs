@@ -6,8 +6,7 @@
 //! number that looks like an address keeps a block from being reported, never the other way round.
 //!
 //! Work and memory are bounded by what is in the heap's tables, so a hostile file costs time in
-//! proportion to its size. The kernel has no use for any of this: feature `heap-check`, which needs
-//! an allocator.
+//! proportion to its size.
 //!
 //! - `walk`: what must hold; `trace`: leaks; `bits`: sets of blocks
 
@@ -18,7 +17,7 @@ mod walk;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::layout::{HeapHeader, MAGIC, MIN_BYTES, PageDesc};
+use crate::layout::{HeapHeader, MAGIC, MIN_BYTES, PageDesc};
 
 /// Most damages and most leaks that a report has; all are counted.
 pub const MAX_LISTED: usize = 32;
@@ -144,7 +143,7 @@ fn half(reader: &mut impl Reader, offset: u64) -> Option<u32> {
 
 /// The descriptor of `page`.
 fn desc(reader: &mut impl Reader, page: u32) -> Option<PageDesc> {
-    let offset = super::layout::desc_offset(page);
+    let offset = crate::layout::desc_offset(page);
     let [a, b, c, d] = [
         reader.word(offset)?,
         reader.word(offset + 8)?,

@@ -23,11 +23,15 @@
 //! objects at 32 bytes, and what programs write by mistake mostly hits their own data.
 //!
 //! - [`layout`]: header and descriptors; [`class`](mod@class): size classes
-//! - `check`: a walk that believes nothing (feature `heap-check`)
+//! - [`check`](mod@check): a walk that trusts nothing
 //!
 //! The allocator is in `guest-sdk/src/heap`; `docs/src/internals/heap.md` has the bytes.
 
-#[cfg(feature = "heap-check")]
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
 pub mod check;
 pub mod class;
 pub mod layout;

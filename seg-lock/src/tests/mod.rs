@@ -6,7 +6,7 @@ mod queueing;
 mod switches;
 
 use super::*;
-use crate::switch::LockRef;
+use abi::switch::LockRef;
 use std::sync::atomic::AtomicU64;
 
 pub(crate) struct Page(Vec<AtomicU64>);

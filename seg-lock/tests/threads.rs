@@ -2,7 +2,7 @@
 //! shares one, counts under the lock, and nobody starves.
 
 use abi::LeaseId;
-use abi::lock::{
+use seg_lock::{
     Acquired, AtomicWords, LockWords, Mode, Patience, Waiting, acquire, claim_slot, release, reset,
     word,
 };
@@ -70,7 +70,7 @@ impl Waiting for Host<'_> {
 }
 
 fn page() -> Page {
-    let page = Page((0..abi::lock::WORDS).map(|_| AtomicU64::new(0)).collect());
+    let page = Page((0..seg_lock::WORDS).map(|_| AtomicU64::new(0)).collect());
     reset(&page);
     page
 }
@@ -114,7 +114,7 @@ fn no_increment_is_lost_among_writers_and_readers_of_two_vms() {
     println!("{} sleeps ended by time in {:?}", host.overslept.load(Relaxed), host.start.elapsed());
     assert_eq!(page.load(word::MUTEX), 0);
     // Nobody is left in the queue, and nobody inside.
-    let view = abi::lock::inspect(&page);
+    let view = seg_lock::inspect(&page);
     assert_eq!((view.owner, view.waiting_exclusive, view.waiting_shared), (None, 0, 0));
     assert!(view.readers.iter().all(|&readers| readers == 0));
 }

@@ -1,10 +1,10 @@
 //! Leaks: allocated blocks that no word leads to, from the root objects on.
 
-use super::super::class::{Class, GRANULE};
-use super::super::layout::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, page_offset};
 use super::bits::Bits;
 use super::walk::Found;
 use super::{Leak, Leaks, MAX_LISTED, Reader, Subject, desc};
+use crate::class::{Class, GRANULE};
+use crate::layout::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, page_offset};
 use alloc::vec::Vec;
 
 /// Blocks that nothing leads to, in a heap without damage; `None` if it cannot be read.
