@@ -1,5 +1,5 @@
 //! `spacejmp bench` as its users see it: the list, the files it leaves, comparisons and their
-//! exit statuses. What is measured is of no interest here. Only the last test makes VMs.
+//! exit statuses. The measured values do not matter here. Only the last test creates VMs.
 
 use std::fs;
 use std::path::Path;

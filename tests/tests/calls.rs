@@ -1,9 +1,9 @@
-//! Every served Linux call, argument by argument, as the host's own kernel answers it.
+//! Every served Linux call, argument by argument, compared with the host's own kernel.
 //!
-//! `call_table` (tests/guests/c) makes each call with good arguments and then with one at a time
-//! gone wrong. It runs natively and in a VM, in directories that are alike; the lines it prints
-//! have to be the same, but for those that [`DIFFERENT`] lists with the reason, which
-//! `docs/src/limits.md` or `docs/src/linux-calls.md` gives too.
+//! `call_table` (tests/guests/c) makes each call with valid arguments and then with one at a time
+//! invalid. It runs natively and in a VM, in identical directories; the lines it prints
+//! must be the same, except for those that [`DIFFERENT`] lists with the reason, which
+//! `docs/src/limits.md` or `docs/src/linux-calls.md` gives, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ use vmm::process::Outcome;
 
 const DISPATCH: &str = include_str!("../../vmm/src/linux/mod.rs");
 
-/// Whether a difference is there on every host.
+/// Whether a difference occurs on every host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Differs {
-    /// It is: an excuse for a line that does not differ is wrong.
+    /// It does: an exception for a line that does not differ is an error.
     Always,
-    /// It depends on the host's kernel, on its configuration, or on who runs the tests.
+    /// It depends on the host's kernel, on its configuration, or on the user who runs the tests.
     ByHost,
 }
 use Differs::{Always, ByHost};
 
-/// How a line of the table begins (or, with `$`, what it is), and why what it says may differ.
+/// How a line of the table begins (or, with `$`, the whole line), and why it may differ.
 const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("connect 2=", ByHost, "newer kernels look at the address first"),
     ("connect 3=", ByHost, "the same"),
@@ -251,7 +251,7 @@ const NOT_IN_THE_TABLE: &[(&str, &str)] = &[
     ("open_by_handle_at", "privileged"),
 ];
 
-/// The calls' results, by what was called.
+/// The results by call.
 fn lines(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.split_once(" -> ")).collect()
 }
@@ -267,7 +267,7 @@ fn is_excused(case: &str) -> bool {
     DIFFERENT.iter().any(|(pattern, ..)| excuses(pattern, case))
 }
 
-/// Excuses for lines that do not differ, or that are not there.
+/// Exceptions for lines that do not differ, or do not exist.
 fn stale<'a>(first: &str, native: &BTreeMap<&'a str, &str>, differing: &[&'a str]) -> Vec<String> {
     let mut stale = Vec::new();
     for (pattern, kind, _) in DIFFERENT.iter().filter(|(pattern, ..)| pattern.starts_with(first)) {
