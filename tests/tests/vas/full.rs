@@ -1,5 +1,5 @@
-//! Limits of files and disks: a call that meets one fails, and a program that touches memory for
-//! which there is none is told the address and the cause.
+//! Limits of files and disks: a call that reaches one fails, and a program that touches memory
+//! without storage is told the address and the cause.
 
 use std::process::{Command, Output};
 
@@ -10,7 +10,7 @@ use tests::vm::Run;
 
 use crate::world::{World, names};
 
-/// `command` in a shell that has done `first`.
+/// `command` in a shell that has executed `first`.
 fn after(first: &str, command: &Command) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{first} && exec \"$@\""), "sh"]);
