@@ -78,7 +78,7 @@ impl Table {
         for (path, _) in lines.into_iter().flat_map(|lines| lines.iter()) {
             let is_known = self.found.iter().any(|(known, _)| known == path);
             if !is_known && !self.left.iter().any(|left| left == path) {
-                wrong.push(format!("\"{path}\": nobody measures it, take the line away"));
+                wrong.push(format!("\"{path}\": no test measures it, remove the line"));
             }
         }
         wrong
@@ -87,7 +87,7 @@ impl Table {
     fn update(&self) {
         // Tests of one program run side by side.
         static ONE: Mutex<()> = Mutex::new(());
-        let _one = ONE.lock().expect("nobody fails while updating");
+        let _one = ONE.lock().expect("no test fails while updating");
         let path = file();
         let text = std::fs::read_to_string(&path).expect("the file is in the source tree");
         let updated = self.updated(&text);
@@ -181,7 +181,7 @@ mod tests {
         let wrong = measured(&[("null call", 4), ("new", 7)]).differences(FILE);
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].starts_with("\"null call\" = 4 ") && wrong[0].contains("not 3"));
-        assert!(wrong[1].starts_with("\"new\" = 7 ") && wrong[2].starts_with("\"old\": nobody"));
+        assert!(wrong[1].starts_with("\"new\" = 7 ") && wrong[2].starts_with("\"old\": no test"));
         assert_eq!(Table::new("nowhere").differences(FILE), [""; 0]);
     }
 

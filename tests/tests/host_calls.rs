@@ -219,5 +219,5 @@ fn a_call_takes_as_many_calls_of_the_host_as_recorded() {
 fn a_pipe_that_is_not_ready_is_waited_for_as_on_linux() {
     skip_without_kvm!();
     let ended = Run::new(guests::c("pipe_waits")).same_as_native();
-    assert!(ended.out().ends_with("read that nobody writes: 0 \n"), "{ended:?}");
+    assert!(ended.out().ends_with("read without a writer: 0 \n"), "{ended:?}");
 }

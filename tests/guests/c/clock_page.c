@@ -1,7 +1,7 @@
 /* Maps something else where a vDSO has its data, after the clock was used, and runs on: the first
-   argument says what ("cut": a memfd that is cut off; "read-only": a file opened for reading;
+   argument says what ("cut": a memfd that is truncated; "read-only": a file opened for reading;
    "unmap": nothing), the second how many pages, the third a file to read. Everything after it is
-   by system calls: natively the vDSO is not to be called any more. */
+   by system calls: natively the vDSO must not be called any more. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>

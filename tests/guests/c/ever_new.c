@@ -228,7 +228,7 @@ static void blocked(void)
     pthread_join(thread, NULL);
     for (unsigned long n = 1000; n < 1700; n++)
         if (place(n)[0] != 1 || place(n)[1] || place(n)[511])
-            fail("somebody else's bytes", n);
+            fail("another thread's bytes", n);
     printf("blocked ok: %ld\n", done);
 }
 

@@ -1,5 +1,5 @@
 /* Handles SIGINT and SIGTERM: prints "ready", then "caught N" for each signal N that comes.
-   With "exit" it ends with status 3 after the first one, otherwise it goes on for ever. */
+   With "exit" it ends with status 3 after the first one, otherwise it never ends. */
 
 #include <signal.h>
 #include <stdio.h>

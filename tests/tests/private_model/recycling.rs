@@ -178,5 +178,5 @@ fn a_place_where_a_file_lay_is_zero_for_the_next() {
     }
     let mut expected = [0x5a; 3 * PAGE_SIZE as usize];
     expected[8..16].copy_from_slice(&299_u64.to_le_bytes());
-    assert!(std::fs::read(&path).expect("it is there") == expected, "nobody else wrote to it");
+    assert!(std::fs::read(&path).expect("it is there") == expected, "nothing else wrote to it");
 }

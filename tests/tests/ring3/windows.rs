@@ -134,5 +134,5 @@ fn memory_that_is_contiguous_for_the_guest_is_so_for_the_host() {
         }
         last = next;
     }
-    assert!(gaps >= 2, "200 chunks do not fit into two banks");
+    assert!(gaps >= 2, "200 blocks do not fit into two memory regions");
 }

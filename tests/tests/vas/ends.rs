@@ -87,7 +87,7 @@ fn another_vm_that_shares_a_volatile_segment_is_told_too() {
     skip_without_kvm!();
     let world = World::new();
     let command = world.command("vas_holder", &["one", "waits"]);
-    let mut other = Talker::start(command, "the one who waits");
+    let mut other = Talker::start(command, "the waiting VM");
     assert_eq!(world.good("vas_holder", &["one", "ends:main"]), "inside\n");
     assert_eq!(other.ask("go").as_deref(), Ok("entered after a death"));
     other.end().expect("it ends well");

@@ -65,7 +65,7 @@ fn who_touches_what_a_file_has_not_is_told_the_address() {
     run.in_vm().expect(
         0,
         "behind the end: the address is right\nfar behind it: the address is right\n\
-         cut off: the address is right\nthere again: no signal\n",
+         truncated: the address is right\nthere again: no signal\n",
     );
 }
 

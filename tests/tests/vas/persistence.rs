@@ -116,7 +116,7 @@ fn a_volatile_segment_goes_with_the_last_vm_that_has_it() {
     second.kill();
     store.gc().expect("garbage is collected");
     assert!(store.find_segment(&name("brief")).is_err(), "there after the last VM has gone");
-    store.delete_vas(vid).expect("nobody has it");
+    store.delete_vas(vid).expect("no VM has it attached");
     // And when the last one ends normally.
     make();
     world.good("vas_counter", &["brief", "2", "10"]);

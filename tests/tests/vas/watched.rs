@@ -122,7 +122,7 @@ fn what_a_killed_writer_left_is_shown_until_it_is_recovered() {
     assert_eq!((&segment["dirty"], &segment["inconsistent"]), (&json!(true), &json!(true)));
     assert_eq!(segment["attached"], json!([]), "the dead are not attached");
     assert_eq!(segment["inside"], json!([]), "nor inside");
-    assert_eq!(segment["lock"]["state"], "exclusive", "nobody has come yet: {segment}");
+    assert_eq!(segment["lock"]["state"], "exclusive", "no VM has come yet: {segment}");
     assert_eq!(segment["lock"]["owner"]["pid"], Value::Null);
     let text = world.says(&["seg", "show", "one"]);
     assert!(text.contains("which is dead: the next to come gets it"), "{text}");

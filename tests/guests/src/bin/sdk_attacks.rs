@@ -173,7 +173,7 @@ fn handles(found: &mut Findings) {
     found.same("its drop takes no other", sys::vas_detach(fresh), Ok(()));
 
     let recovered = sys::seg_ctl(segment.id(), seg_command::RECOVER, 0);
-    found.refused("nobody declares content sound", recovered, Errno::EPERM);
+    found.refused("a raw call cannot declare content sound", recovered, Errno::EPERM);
 }
 
 /// A segment is copied in the middle of a change: in a comparison during a sort, which has a box in

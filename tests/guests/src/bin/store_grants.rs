@@ -112,7 +112,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
             found.refused(&format!("{name} on what is not granted"), *result, Errno::EACCES);
         }
     }
-    found.refused("a segment's name nobody has", sys::seg_find("nothing"), Errno::ENOENT);
+    found.refused("a segment's name that is free", sys::seg_find("nothing"), Errno::ENOENT);
     found.need("detach it", sys::vas_detach(vh));
 }
 

@@ -153,12 +153,12 @@ impl Visitor<'_> {
         for &(segment, right) in VASES[vas] {
             let (first, second) = (firsts[segment], seconds[segment]);
             if right == Right::Write {
-                assert_eq!(first.read(), second.read(), "segment {segment}: somebody else wrote");
+                assert_eq!(first.read(), second.read(), "segment {segment}: another thread wrote");
                 first.increment_unlocked();
                 second.increment_unlocked();
-                assert_eq!(first.read(), second.read(), "segment {segment}: somebody else writes");
+                assert_eq!(first.read(), second.read(), "segment {segment}: another thread writes");
             } else if !self.doubtful.contains(&segment) {
-                assert_eq!(first.read(), second.read(), "segment {segment}: somebody writes");
+                assert_eq!(first.read(), second.read(), "segment {segment}: another thread writes");
             }
         }
     }

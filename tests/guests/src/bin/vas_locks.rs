@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         }
     });
     println!("switches {}", threads * switches);
-    found.same("no two were inside who must not be", VIOLATIONS.load(Ordering::SeqCst), 0);
+    found.same("no two were inside that must not be", VIOLATIONS.load(Ordering::SeqCst), 0);
     let vh = vhs[3];
     must("vas_switch", enter(vh));
     for (word, writes) in words.iter().zip(&WRITES) {

@@ -159,9 +159,9 @@ fn interrupted(r: &mut Refusals, plain: VasHandle, taken: VasHandle) {
         unsafe { libc::pthread_kill(waiter.as_pthread_t(), libc::SIGUSR1) };
     }
     let (at_home, inside) = waiter.join().expect("the other thread ends");
-    r.refused("a signal for one who waits", at_home.0, Errno::EINTR);
+    r.refused("a signal for a waiting thread", at_home.0, Errno::EINTR);
     r.found.same("it stayed at home", at_home.1, Ok(VasHandle::HOME));
-    r.refused("a signal for one who waits inside", inside.0, Errno::EINTR);
+    r.refused("a signal for a waiting thread inside", inside.0, Errno::EINTR);
     r.found.same("it stayed there", inside.1, Ok(plain));
     r.found.check("the handler ran", HANDLED.load(Ordering::Relaxed) >= 2);
 }

@@ -10,7 +10,7 @@ use crate::Refusals;
 fn assert_not_root() {
     // SAFETY: reads a number.
     let user = unsafe { libc::geteuid() };
-    assert_ne!(user, 0, "permission bits do not stop root: run as somebody else");
+    assert_ne!(user, 0, "permission bits do not stop root: run as another user");
 }
 
 fn set(r: &mut Refusals, vid: VasId, sid: SegId, vas_mode: u64, segment_mode: u64) {
