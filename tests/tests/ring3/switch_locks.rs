@@ -1,4 +1,4 @@
-//! `vas_switch` between instances whose segments are locked, as far as the kernel does it.
+//! `vas_switch` between instances whose segments are locked: the part that the kernel does.
 
 use abi::GuestPhys;
 use abi::layout::{LOCK_PAGES, MAX_LOCK_PAGES};
@@ -65,7 +65,7 @@ impl Locked {
         (owner, self.get(page, word::READER_COUNTS + OWN_SLOT as usize))
     }
 
-    /// Switches in the kernel and reads what is at the place all instances have.
+    /// Switches in the kernel and reads the word at the address that all instances have.
     #[track_caller]
     fn switch(&mut self, vh: u32) {
         let code = [&switch_to(vh)[..], &read_place(12), &END].concat();
@@ -106,7 +106,7 @@ fn locks_are_taken_on_the_way_in_and_given_back_on_the_way_out() {
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
         l.switch(2);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (READING, MINE, 2));
-        // Without locks, not by way of home.
+        // Without locks, not via home.
         l.switch(3);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
     }
@@ -209,7 +209,7 @@ fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
     for _ in 0..3 {
         l.switch(1);
         assert_eq!(locks(&l), (MINE, FREE, 1));
-        // To where it is, straight into another VAS with a lock, into one without, home.
+        // To the current VAS, directly into another VAS with a lock, into one without, home.
         l.switch(1);
         assert_eq!(locks(&l), (MINE, FREE, 1));
         l.switch(2);
@@ -219,14 +219,14 @@ fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
         l.switch(2);
         l.switch(0);
         assert_eq!(locks(&l), (FREE, FREE, 0));
-        // A VAS has changed meanwhile: the switch home is the VMM's, and the lock stays held.
+        // A VAS has changed in the meantime: the VMM switches home, and the lock stays held.
         l.switch(1);
         let live = switch.changes().unwrap();
         switch.set_seen(live.wrapping_add(1)).unwrap();
         l.s.refused(0);
         assert_eq!((locks(&l), l.s.current()), ((MINE, FREE, 1), 1));
         switch.set_seen(live).unwrap();
-        // No such handle, from inside and from home.
+        // An invalid handle, from inside and from home.
         l.s.refused(77);
         assert_eq!(locks(&l), (MINE, FREE, 1));
         l.switch(0);
