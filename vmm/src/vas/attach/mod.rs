@@ -80,14 +80,14 @@ impl Vases {
         // looks at leases with the store locked.
         handles.reserve_entry(vh, &opened.lease)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
-        self.machine.set_instance(vh, &intent, false)?;
+        self.switch.set_instance(vh, &intent, false)?;
         match self.attach_announced(state, &opened, vh, vid, flags) {
             Ok(()) => Ok(vh),
             Err(error) => {
                 if let Some(instance) = state.instances.remove(vh) {
                     self.drop_instance(state, vh, instance, Release::Orderly)?;
                 }
-                self.machine.erase_instance(vh)?;
+                self.switch.erase_instance(vh)?;
                 Err(error)
             }
         }
@@ -101,8 +101,8 @@ impl Vases {
         vid: VasId,
         flags: AttachFlags,
     ) -> Result<(), VasError> {
-        let machine = &self.machine;
-        let changes = machine.live_word()?;
+        let switch = &self.switch;
+        let changes = switch.changes()?;
         let record = opened.store.vas(vid)?;
         let traits = Traits {
             read_only: flags.has(attach::READ_ONLY),
@@ -118,7 +118,7 @@ impl Vases {
         let mut instance = Instance::new(vid, name, traits, &mut state.tables)?;
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
         instance.freshness = Freshness::Current { at: changes };
-        instance.generation = machine.new_generation();
+        instance.generation = switch.new_generation();
         state.instances.insert(vh, instance);
         for wanted in &record.segments {
             let right = traits.right_on(wanted);
@@ -134,7 +134,7 @@ impl Vases {
         for wanted in &record.segments {
             instance.link(wanted.sid, &mut state.residency, &mut state.tables)?;
         }
-        state.publish(vh, machine)
+        state.publish(vh, switch)
     }
 
     /// Drops an instance.
@@ -167,7 +167,7 @@ impl Vases {
         how: Release,
     ) -> Result<(), VasError> {
         let opened = state.attached();
-        state.unpublish(vh, &instance, &self.machine)?;
+        state.unpublish(vh, &instance, &self.switch)?;
         let Instance { members, tables, linked, .. } = instance;
         // Every vCPU is elsewhere: the frames can be parked at once.
         state.tables.park(tables.into_frames());
@@ -226,7 +226,7 @@ impl Vases {
         self.hide_unoccupied(state, vh, None)?;
         let instance = state.instances.known_mut(vh);
         instance.tagged = tagged;
-        instance.generation = self.machine.new_generation();
-        state.publish(vh, &self.machine)
+        instance.generation = self.switch.new_generation();
+        state.publish(vh, &self.switch)
     }
 }

@@ -34,7 +34,7 @@ impl Vases {
         let newcomers = {
             let mut guard = self.lock();
             let state = &mut *guard;
-            let changes = self.machine.live_word()?;
+            let changes = self.switch.changes()?;
             let instance = state.instances.get(vh);
             if instance.is_none_or(|instance| instance.freshness.is_current(changes))
                 || self.is_occupied(vh, Some(vcpu.index()))?

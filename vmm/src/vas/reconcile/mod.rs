@@ -81,12 +81,12 @@ impl Vases {
     /// Brings an instance up to the store, if the store has changed, as far as the threads
     /// that are inside permit.
     pub(crate) fn reconcile(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
-        let changes = self.machine.live_word()?;
+        let changes = self.switch.changes()?;
         self.hide_all_if_changed(state, changes)?;
         let instance = state.instances.known(vh);
         if instance.freshness.is_current(changes) {
             // Attached after the change, but hidden with the others when it was noticed.
-            return if instance.shown.open { Ok(()) } else { state.publish(vh, &self.machine) };
+            return if instance.shown.open { Ok(()) } else { state.publish(vh, &self.switch) };
         }
         let is_pinned = instance.traits.pinned;
         let opened = state.attached();
@@ -102,7 +102,7 @@ impl Vases {
             (false, true) => Freshness::Stale,
             (false, false) => Freshness::Incomplete,
         };
-        state.publish(vh, &self.machine)
+        state.publish(vh, &self.switch)
     }
 
     /// When the store has changed, no entry may be used by the kernel before it was looked at.
@@ -112,11 +112,11 @@ impl Vases {
         }
         for (vh, instance) in state.instances.iter_mut() {
             instance.shown.open = false;
-            self.machine.clear_instance(vh)?;
+            self.switch.clear_instance(vh)?;
         }
         state.seen = changes;
         if !self.is_draining() {
-            self.machine.set_seen(changes)?;
+            self.switch.set_seen(changes)?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Vases {
         }
         let acquired = state.residency.acquire(sid, right, opened, &mut state.tables);
         let added = acquired.and_then(|()| self.link_member(state, opened, vh, member, &probe));
-        added.and(state.publish(vh, &self.machine))
+        added.and(state.publish(vh, &self.switch))
     }
 
     /// Makes a segment that is in use in the VM a member, or releases it.
@@ -241,7 +241,7 @@ impl Vases {
             removed.into_iter().for_each(|(sid, member)| members.insert(sid, member));
             return Err(error);
         }
-        let published = state.publish(vh, &self.machine);
+        let published = state.publish(vh, &self.switch);
         let linked = std::mem::take(&mut state.instances.known_mut(vh).linked);
         let removed = removed.into_iter().map(|(sid, member)| (sid, member.right));
         for (sid, right) in removed.chain(linked) {
@@ -253,11 +253,11 @@ impl Vases {
     /// Gives an instance a new root and generation.
     fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
         // First of all, so that nobody comes in by the old root who is not seen to be inside.
-        self.machine.clear_instance(vh)?;
-        let vcpus = self.machine.vcpus_in(vh)?;
+        self.switch.clear_instance(vh)?;
+        let vcpus = self.switch.vcpus_in(vh)?;
         let instance = state.instances.known_mut(vh);
         let old = instance.rebuild(&mut state.residency, &mut state.tables)?;
-        instance.generation = self.machine.new_generation();
+        instance.generation = self.switch.new_generation();
         state.tables.retire(old, vcpus);
         Ok(())
     }
@@ -274,9 +274,9 @@ impl Vases {
         but_for: Option<u32>,
     ) -> Result<(), VasError> {
         // Closed first, then looked into: a switch announces itself, then reads the entry.
-        self.machine.clear_instance(vh)?;
+        self.switch.clear_instance(vh)?;
         if self.is_occupied(vh, but_for)? {
-            state.publish(vh, &self.machine)?;
+            state.publish(vh, &self.switch)?;
             return Err(VasError::Inside { vh });
         }
         Ok(())

@@ -17,6 +17,7 @@ pub(crate) mod segment;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
 use abi::switch::LockRef;
 use abi::{Right, SegId};
@@ -24,6 +25,7 @@ use abi::{Right, SegId};
 use self::lock_numbers::LockNumbers;
 use self::lock_page::LockPage;
 use self::segment::VmSegment;
+use crate::kernel::SwitchTables;
 use crate::store::{Store, StoreError};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
@@ -31,7 +33,6 @@ use crate::vas::granted::grants::Grants;
 use crate::vas::opened::Opened;
 use crate::vas::range_allocator::RangeAllocator;
 use crate::vas::tables::TableFrames;
-use crate::vm::Machine;
 
 /// Segments kept with their tables after the last instance has released them.
 const UNUSED_MAX: usize = 256;
@@ -56,7 +57,7 @@ pub enum Release {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Residency {
     segments: BTreeMap<SegId, VmSegment>,
     /// Segments that no instance has, those released first in front.
@@ -68,6 +69,17 @@ pub(crate) struct Residency {
 }
 
 impl Residency {
+    /// No segments.
+    pub(crate) fn new(switch: Arc<SwitchTables>) -> Residency {
+        Residency {
+            segments: BTreeMap::new(),
+            unused: VecDeque::new(),
+            clock: 0,
+            lease_rows: RangeAllocator::default(),
+            locks: LockNumbers::new(switch),
+        }
+    }
+
     /// A segment, if this VM has it.
     pub(crate) fn get(&self, sid: SegId) -> Option<&VmSegment> {
         self.segments.get(&sid)
@@ -164,20 +176,14 @@ impl Residency {
             let file = opened.store.open_segment(sid)?;
             vacant.insert(VmSegment::new(file, frames.machine().mem.ledger())?);
         }
-        let acquired = self.add_user(sid, right, opened, frames.machine());
+        let acquired = self.add_user(sid, right, opened);
         if acquired.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
             self.keep_unused(sid, frames);
         }
         acquired
     }
 
-    fn add_user(
-        &mut self,
-        sid: SegId,
-        right: Right,
-        opened: &Opened,
-        machine: &Machine,
-    ) -> Result<(), VasError> {
+    fn add_user(&mut self, sid: SegId, right: Right, opened: &Opened) -> Result<(), VasError> {
         let segment = self.of_member(sid);
         if right == Right::Write && segment.file.right() == Right::Read {
             return Err(VasError::ReadOnly { sid });
@@ -186,7 +192,7 @@ impl Residency {
         if had < Some(right) {
             self.join_lease(sid, right, opened)?;
         }
-        if let Err(error) = self.prepare(sid, opened, machine) {
+        if let Err(error) = self.prepare(sid, opened) {
             if had.is_none() {
                 self.leave_lease(sid, opened);
             }
@@ -198,7 +204,7 @@ impl Residency {
     }
 
     /// Size and lock of a segment that the lease names.
-    fn prepare(&mut self, sid: SegId, opened: &Opened, machine: &Machine) -> Result<(), VasError> {
+    fn prepare(&mut self, sid: SegId, opened: &Opened) -> Result<(), VasError> {
         let segment = self.segments.get_mut(&sid).expect("the caller has it");
         segment.set_size(segment.file.header().size_bytes)?;
         if segment.is_lockable() && segment.lock.is_none() {
@@ -206,7 +212,7 @@ impl Residency {
             if segment.file.right() == Right::Read {
                 return Err(VasError::ReadOnly { sid });
             }
-            segment.lock = Some(self.locks.map(&segment.file, opened, machine)?);
+            segment.lock = Some(self.locks.map(&segment.file, opened)?);
         }
         Ok(())
     }
@@ -274,8 +280,7 @@ impl Residency {
         let segment = self.of_member_mut(sid);
         let is_volatile = segment.is_volatile();
         if let Some(lock) = segment.lock.take() {
-            let unmapped = self.locks.unmap(lock, &opened.store, frames.machine());
-            warn_if_failed("give up a lock", unmapped);
+            warn_if_failed("give up a lock", self.locks.unmap(lock, &opened.store));
         }
         if how == Release::Orderly || is_volatile {
             self.leave_lease(sid, opened);

@@ -7,9 +7,9 @@ use abi::layout::LOCK_REFS_BYTES;
 use abi::switch::LockRef;
 
 use super::instances::LockList;
+use crate::kernel::SwitchTables;
 use crate::vas::VasError;
 use crate::vas::range_allocator::RangeAllocator;
-use crate::vm::Machine;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -24,18 +24,18 @@ impl LockLists {
     pub(crate) fn write(
         &mut self,
         list: &LockList,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<Range<u32>, VasError> {
         let count = list.refs.len() as u32;
         if count == 0 {
             return Ok(0..0);
         }
-        self.sweep(machine)?;
+        self.sweep(switch)?;
         let limit = (LOCK_REFS_BYTES / size_of::<LockRef>() as u64) as u32 - 1;
         let full = VasError::Full { what: "references to locks" };
         // One place more for the list's end; place 0 is not usable.
         let first = self.places.allocate(count + 1, limit).ok_or(full)? + 1;
-        machine.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
+        switch.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
         Ok(first..first + count)
     }
 
@@ -48,13 +48,13 @@ impl LockLists {
 
     /// Frees the places of lists that were replaced, unless a vCPU still holds locks by them, or is
     /// inside the instance and may be looking at its list.
-    fn sweep(&mut self, machine: &Machine) -> Result<(), VasError> {
+    fn sweep(&mut self, switch: &SwitchTables) -> Result<(), VasError> {
         if self.replaced.is_empty() {
             return Ok(());
         }
-        let held = machine.all_held_locks()?;
+        let held = switch.all_held_locks()?;
         for (vh, list) in std::mem::take(&mut self.replaced) {
-            if held.contains(&list.start) || !machine.vcpus_in(vh)?.is_empty() {
+            if held.contains(&list.start) || !switch.vcpus_in(vh)?.is_empty() {
                 self.replaced.push((vh, list));
             } else {
                 self.places.free(list.start - 1);

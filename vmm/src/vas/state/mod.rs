@@ -20,6 +20,7 @@ use abi::{PAGE_SIZE, Right, SegId};
 
 use self::instances::Instances;
 use self::lock_lists::LockLists;
+use crate::kernel::{Kernel, SwitchTables};
 use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_LINES_OFFSET};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
@@ -48,7 +49,9 @@ pub struct VasConfig {
 /// The address spaces of a process.
 #[derive(Debug)]
 pub struct Vases {
-    pub(crate) machine: Arc<Machine>,
+    machine: Arc<Machine>,
+    /// What the guest kernel reads of instances, and writes of threads.
+    pub(crate) switch: Arc<SwitchTables>,
     config: VasConfig,
     /// How long threads wait for the store's lock.
     patience: Arc<Patience>,
@@ -80,7 +83,8 @@ pub(crate) struct State {
 impl Vases {
     /// Nothing attached; store and lease are opened when they are needed.
     #[must_use]
-    pub fn new(machine: Arc<Machine>, config: VasConfig) -> Vases {
+    pub fn new(kernel: &Kernel, config: VasConfig) -> Vases {
+        let (machine, switch) = (kernel.machine().clone(), kernel.switch.clone());
         let active = AtomicBool::new(false);
         let grants = Arc::new(Grants::new(config.grants.clone()));
         let is_private = config.store.as_deref().is_some_and(Store::is_private);
@@ -91,7 +95,7 @@ impl Vases {
             grants,
             charge,
             instances: Instances::default(),
-            residency: Residency::default(),
+            residency: Residency::new(switch.clone()),
             tables: TableFrames::new(machine.clone()),
             lock_lists: LockLists::default(),
             seen: 0,
@@ -100,7 +104,7 @@ impl Vases {
         let reload_waits = state.tables.reload_waits();
         let (state, threads) = (Mutex::new(state), Mutex::default());
         let draining = AtomicBool::new(false);
-        Vases { machine, config, patience, active, state, reload_waits, draining, threads }
+        Vases { machine, switch, config, patience, active, state, reload_waits, draining, threads }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,7 +120,7 @@ impl Vases {
         };
         if self.is_active() {
             let number = thread.map_or(0, |thread| thread as u64);
-            warn_if_failed("note a thread", self.machine.set_line_thread(vcpu, number));
+            warn_if_failed("note a thread", self.switch.set_vcpu_thread(vcpu, number));
         }
     }
 
@@ -158,12 +162,12 @@ impl Vases {
         let program = self.config.program.clone();
         let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
         self.share_tables(&lease, &store)?;
-        state.seen = self.machine.live_word()?;
-        self.machine.set_seen(state.seen)?;
-        self.machine.start_switching()?;
+        state.seen = self.switch.changes()?;
+        self.switch.set_seen(state.seen)?;
+        self.switch.start_switching()?;
         let threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
         for (&vcpu, &thread) in &*threads {
-            self.machine.set_line_thread(vcpu, thread as u64)?;
+            self.switch.set_vcpu_thread(vcpu, thread as u64)?;
         }
         let opened = Arc::new(Opened { store, lease });
         state.opened = Some(opened.clone());
@@ -173,13 +177,13 @@ impl Vases {
 
     /// Lays the lease's tables and the store's counter over what the kernel reads.
     fn share_tables(&self, lease: &Lease, store: &Store) -> Result<(), VasError> {
-        let machine = &self.machine;
+        let (machine, switch) = (&self.machine, &self.switch);
         let shared = FileMapping::Shared;
-        let (lines, bytes) = machine.vcpu_lines();
+        let (lines, bytes) = switch.vcpu_statuses();
         machine.mem.map_file(lines, bytes, lease.fd(), VCPU_LINES_OFFSET, shared)?;
-        let (table, bytes) = machine.instance_table();
+        let (table, bytes) = switch.instance_table();
         machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
-        machine.mem.map_file(machine.live_page(), PAGE_SIZE, store.live_fd(), 0, shared)?;
+        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.live_fd(), 0, shared)?;
         Ok(())
     }
 }

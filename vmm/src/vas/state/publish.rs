@@ -6,8 +6,8 @@ use abi::switch::{CR3_KEEP, CR3_TAG, InstanceEntry, LockRef};
 
 use super::State;
 use super::instances::{Instance, LockList};
+use crate::kernel::SwitchTables;
 use crate::vas::VasError;
-use crate::vm::Machine;
 
 /// Tag of home; instances share the others.
 const FIRST_TAG: u64 = 2;
@@ -16,11 +16,11 @@ impl State {
     /// Shows an instance to the kernel as it is now, if it is up to the store: else switches to
     /// it stay the VMM's. Its locks must not be held by a thread inside, unless they are the
     /// same as before.
-    pub(crate) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
-        let list = self.lock_list(vh, machine);
+    pub(crate) fn publish(&mut self, vh: u32, switch: &SwitchTables) -> Result<(), VasError> {
+        let list = self.lock_list(vh, switch);
         let instance = self.instances.known_mut(vh);
         if instance.shown.list.as_ref() != Some(&list) {
-            let places = self.lock_lists.write(&list, machine)?;
+            let places = self.lock_lists.write(&list, switch)?;
             self.lock_lists.replace(vh, std::mem::replace(&mut instance.shown.locks, places));
         }
         let shown = &mut instance.shown;
@@ -36,16 +36,16 @@ impl State {
                 ..InstanceEntry::default()
             };
             shown.list = Some(list);
-            machine.set_instance(vh, &entry, true)?;
+            switch.set_instance(vh, &entry, true)?;
         } else {
             shown.list = Some(list);
-            machine.clear_instance(vh)?;
+            switch.clear_instance(vh)?;
         }
         Ok(())
     }
 
     /// What a thread in an instance holds, with the root it gets.
-    fn lock_list(&self, vh: u32, machine: &Machine) -> LockList {
+    fn lock_list(&self, vh: u32, switch: &SwitchTables) -> LockList {
         let instance = self.instances.known(vh);
         let references = instance.members.iter().filter_map(|(sid, member)| {
             let lock = self.residency.of_member(sid).lock.as_ref()?;
@@ -55,7 +55,7 @@ impl State {
         // The kernel compares by page (seg_lock).
         refs.sort_unstable_by_key(|lock| lock.page);
         let mut cr3 = instance.tables.root().raw();
-        if instance.tagged && machine.has_pcid() {
+        if instance.tagged && switch.machine().has_pcid() {
             cr3 |= CR3_KEEP | (FIRST_TAG + u64::from(vh) % (CR3_TAG + 1 - FIRST_TAG));
         }
         LockList { refs, cr3, generation: instance.generation }
@@ -66,9 +66,9 @@ impl State {
         &mut self,
         vh: u32,
         instance: &Instance,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<(), VasError> {
-        machine.erase_instance(vh)?;
+        switch.erase_instance(vh)?;
         self.lock_lists.replace(vh, instance.shown.locks.clone());
         Ok(())
     }

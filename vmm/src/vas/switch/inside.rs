@@ -20,7 +20,7 @@ impl Vases {
         if !self.is_active() {
             return;
         }
-        let vh = self.machine.current_instance(vcpu.index()).unwrap_or(HOME);
+        let vh = self.switch.current_instance(vcpu.index()).unwrap_or(HOME);
         vcpu.set_instance(vh);
         if self.wants_reload(vcpu.index()) {
             let mut state = self.lock();
@@ -40,10 +40,10 @@ impl Vases {
         // In the middle of the kernel it is a thread of a process that ends, and that enters
         // the guest no more.
         if !vcpu.is_in_kernel() {
-            vcpu.switch_root(root)?;
+            self.switch.switch_root(vcpu, root)?;
         }
-        self.machine.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
-        self.machine.set_current_instance(vcpu.index(), vh)?;
+        self.switch.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
+        self.switch.set_current_instance(vcpu.index(), vh)?;
         state.tables.reloaded(vcpu.index());
         vcpu.set_instance(vh);
         Ok(())
@@ -54,13 +54,13 @@ impl Vases {
     /// inside for some instructions more, and is waited for. Of one vCPU it is not asked.
     pub(crate) fn is_occupied(&self, vh: u32, but_for: Option<u32>) -> Result<bool, VasError> {
         for _ in 0..IN_PASSING_TRIES {
-            let mut vcpus = self.machine.vcpus_in(vh)?;
+            let mut vcpus = self.switch.vcpus_in(vh)?;
             vcpus.retain(|&inside| Some(inside) != but_for);
             if vcpus.is_empty() {
                 return Ok(false);
             }
             for vcpu in vcpus {
-                if self.machine.current_instance(vcpu)? == vh {
+                if self.switch.current_instance(vcpu)? == vh {
                     return Ok(true);
                 }
             }
@@ -73,7 +73,7 @@ impl Vases {
     fn root_of(&self, state: &State, vh: u32) -> u64 {
         match state.instances.get(vh) {
             Some(instance) => instance.shown.cr3,
-            None => self.machine.home_cr3(),
+            None => self.switch.home_cr3(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Vases {
         }
         let root = self.root_of(state, vh);
         if crate::kernel::switch_tables::loadable(root) != vcpu.cr3()
-            && vcpu.switch_root(root).is_err()
+            && self.switch.switch_root(vcpu, root).is_err()
         {
             return;
         }

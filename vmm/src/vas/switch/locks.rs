@@ -86,9 +86,11 @@ impl Vases {
         store: &Store,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), VasError> {
-        let Some((first, count)) = self.machine.take_nudges(vcpu.index())? else { return Ok(()) };
+        let Some((first, count)) = self.switch.take_waited_for(vcpu.index())? else {
+            return Ok(());
+        };
         let began = Instant::now();
-        for reference in self.machine.lock_refs(first, count)? {
+        for reference in self.switch.lock_refs(first, count)? {
             if let Some((_, lock)) = state.residency.locked_by(&reference) {
                 lock.user(store, stopping, began).nudge();
             }
@@ -98,9 +100,9 @@ impl Vases {
 
     /// What the thread that runs `vcpu` holds, as the kernel has noted it.
     pub(crate) fn held(&self, state: &State, vcpu: &Vcpu) -> Result<LockSet, VasError> {
-        let (first, count) = self.machine.held_locks(vcpu.index())?;
+        let (first, count) = self.switch.held_locks(vcpu.index())?;
         let mut held = LockSet::default();
-        for reference in self.machine.lock_refs(first, count)? {
+        for reference in self.switch.lock_refs(first, count)? {
             let mode = if reference.exclusive == 0 { Mode::Shared } else { Mode::Exclusive };
             if let Some((sid, lock)) = state.residency.locked_by(&reference) {
                 held.insert(sid, mode, lock.clone());

@@ -83,7 +83,7 @@ impl Vases {
                 return Ok(Entered::Consistent);
             }
             let target = self.look_up(state, vh)?;
-            self.machine.announce_instance(vcpu.index(), target)?;
+            self.switch.announce_instance(vcpu.index(), target)?;
             let old = self.held(state, vcpu)?;
             let new = locks_of(state, target);
             if old.is_empty() && new.is_empty() {
@@ -91,7 +91,7 @@ impl Vases {
                 return Ok(Entered::Consistent);
             }
             if self.is_kept_out(&old, &new) {
-                self.machine.set_current_instance(vcpu.index(), here)?;
+                self.switch.set_current_instance(vcpu.index(), here)?;
                 drop(guard);
                 return Err(self.park(stopping));
             }
@@ -123,7 +123,7 @@ impl Vases {
                 if held == Held::Nothing && !old.is_empty() {
                     self.arrive(state, vcpu, 0)?;
                 } else {
-                    self.machine.set_current_instance(vcpu.index(), here)?;
+                    self.switch.set_current_instance(vcpu.index(), here)?;
                 }
                 drop(guard);
                 if cause == AcquireError::Stopped && self.is_kept_out(&old, &new) {
