@@ -99,9 +99,9 @@ impl Vases {
         let mut locked = state.residency.iter().filter(|(_, segment)| segment.lock.is_some());
         opened
             .store
-            .live_if_cut()
-            .or_else(|| opened.lease.path_if_cut())
-            .or_else(|| locked.find_map(|(_, segment)| segment.file.path_if_cut()))
+            .counters_if_truncated()
+            .or_else(|| opened.lease.path_if_truncated())
+            .or_else(|| locked.find_map(|(_, segment)| segment.file.path_if_truncated()))
     }
 
     /// Shares of instances that system calls and waiting switches hold now.
