@@ -6,7 +6,7 @@
 //! Mapping the page, sleeping and finding out who is alive are the VMM's and not here.
 //!
 //! - `page`: places and bits of the words; `entry`: a word of the queue; `host`: what the host gives
-//! - `uncontended`: in and out without waiting; `waiter`: with
+//! - `uncontended`: in and out without waiting; `waiter`: with; `outcome`: what comes of it
 //! - `queue`: whose turn it is; `reap`: what dead VMs left; `members`: VMs that come and leave
 //! - `switch`, `switch_fast`: the locks of one address space for those of another
 //!
@@ -23,6 +23,7 @@ mod entry;
 mod host;
 mod inspect;
 mod members;
+mod outcome;
 mod page;
 mod queue;
 mod reap;
@@ -34,13 +35,12 @@ mod waiter;
 pub use host::Waiting;
 pub use inspect::{LockView, inspect};
 pub use members::{JoinError, join, leave, mark_inconsistent, recover, reset};
+pub use outcome::LockOutcome;
 pub use page::{AtomicWords, LockWords, MAX_MEMBERS, Member, Mode, WORDS, state, word};
-pub use switch::{Held, LockNeed, LockOps, SwitchError, switch_locks};
+pub use switch::{Held, LockNeed, LockOps, Switched, switch_locks};
 pub use switch_fast::{FastSwitch, switch_locks_fast};
 pub use uncontended::{SCANS_PER_CLEAR, release_fast, try_acquire_fast};
-pub use waiter::{
-    AcquireError, Acquired, Patience, acquire, downgrade, release, upgrade, wake_waiters,
-};
+pub use waiter::{Patience, acquire, downgrade, release, upgrade, wake_waiters};
 
 #[cfg(test)]
 mod tests;

@@ -10,15 +10,16 @@ pub mod args;
 pub mod seg;
 pub mod vas;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
+use seg_lock::Patience;
 
 use crate::linux::Next;
 use crate::linux::signal;
 use crate::linux::task::ThreadCtx;
-use crate::vas::{VasError, Wait};
+use crate::vas::{VasError, at_most};
 
 /// What a call gives.
 pub type CallResult = Result<u64, VasError>;
@@ -50,11 +51,10 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
     let [first, second, ..] = *a;
     Some(match number {
         number::CALL_NULL | number::CALL_HYPER_NULL => Ok(0),
-        number::CALL_VAS_SWITCH => vas::switch(ctx, first, Wait::Forever),
-        number::CALL_VAS_TRY_SWITCH => vas::switch(ctx, first, Wait::Never),
+        number::CALL_VAS_SWITCH => vas::switch(ctx, first, Patience::Forever),
+        number::CALL_VAS_TRY_SWITCH => vas::switch(ctx, first, Patience::Try),
         number::CALL_VAS_SWITCH_TIMEOUT => {
-            let deadline = Instant::now().checked_add(Duration::from_nanos(second));
-            vas::switch(ctx, first, deadline.map_or(Wait::Forever, Wait::Until))
+            vas::switch(ctx, first, at_most(Duration::from_nanos(second)))
         }
         number::CALL_VAS_CURRENT => Ok(u64::from(ctx.vcpu.instance())),
         number::CALL_VAS_CREATE => vas::create(ctx, a),

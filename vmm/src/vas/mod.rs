@@ -33,9 +33,10 @@ pub use error::VasError;
 pub use granted::Granted;
 pub use granted::grants::{VasGrant, VasGrants};
 pub use residency::Release;
+pub use residency::lock_page::at_most;
 pub use residency::pins::Pins;
 pub use state::{VasConfig, Vases};
-pub use switch::{Entered, Stops, Wait};
+pub use switch::Stops;
 
 /// The handle of the process's own address space, which is there from the start.
 pub const HOME: u32 = 0;

@@ -4,17 +4,17 @@
 //! If the thread that touches it is alone inside, that is done now, in addition to the locks it
 //! has: it keeps those, and so gives up after a while.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use abi::{Right, SegId};
-use seg_lock::Acquired;
+use seg_lock::{LockOutcome, Patience};
 
 use super::NewMember;
 use crate::vas::VasError;
 use crate::vas::opened::Opened;
 use crate::vas::residency::Release;
+use crate::vas::residency::lock_page::at_most;
 use crate::vas::state::{State, Vases};
-use crate::vas::switch::Wait;
 use crate::vas::switch::locks::{exchange, lock_mode};
 use crate::vm::Vcpu;
 
@@ -30,7 +30,7 @@ impl Vases {
         vh: u32,
         stopping: &dyn Fn() -> bool,
     ) -> Result<bool, VasError> {
-        let began = Instant::now();
+        let patience = at_most(LATE_WAIT);
         let newcomers = {
             let mut guard = self.lock();
             let state = &mut *guard;
@@ -45,7 +45,7 @@ impl Vases {
         };
         let mut has_changed = false;
         for newcomer in newcomers {
-            has_changed |= self.attach_one_late(vcpu, vh, newcomer, began, stopping)?;
+            has_changed |= self.attach_one_late(vcpu, vh, newcomer, patience, stopping)?;
         }
         Ok(has_changed)
     }
@@ -57,7 +57,7 @@ impl Vases {
         vcpu: &mut Vcpu,
         vh: u32,
         newcomer: NewMember,
-        began: Instant,
+        patience: Patience,
         stopping: &dyn Fn() -> bool,
     ) -> Result<bool, VasError> {
         let NewMember { sid, right, .. } = newcomer;
@@ -79,26 +79,25 @@ impl Vases {
             new.insert(sid, lock_mode(right), lock);
             (old, new, opened.store.clone(), hold)
         };
-        let wait = began.checked_add(LATE_WAIT).map_or(Wait::Never, Wait::Until);
-        let taken = exchange(&old, &new, wait, &store, stopping, began);
+        let taken = exchange(&old, &new, patience, &store, stopping).outcome;
         let mut guard = self.lock();
         let state = &mut *guard;
         let opened = state.attached();
         // With it, the instance could not be hidden from others.
         drop(hold);
         let has_joined = match taken {
-            Ok(Acquired::Clean) => {
+            LockOutcome::Acquired => {
                 self.add_member(state, &opened, vh, newcomer, Some(vcpu.index())).is_ok()
             }
             // Of a dead holder only a switch can tell: until then the segment stays away.
-            Ok(Acquired::OwnerDied) | Err(_) => false,
+            _ => false,
         };
         if has_joined {
             self.arrive(state, vcpu, vh)?;
-        } else if taken.is_ok() {
+        } else if taken.is_held() {
             // Nothing is taken, so nothing is waited for. It fails only if the kernel's words
             // of what is held were lies; then what is held is the kernel's business.
-            let _ = exchange(&new, &old, Wait::Never, &store, stopping, began);
+            let _ = exchange(&new, &old, Patience::Try, &store, stopping);
         }
         state.release_reader(sid, &opened);
         Ok(has_joined)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use abi::layout::LOCK_PAGES;
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
-use seg_lock::{AtomicWords, Member, WORDS, Waiting};
+use seg_lock::{AtomicWords, LockOutcome, Member, Patience, WORDS, Waiting};
 
 use crate::store::{SegmentFile, Store};
 use crate::vas::VasError;
@@ -59,23 +59,29 @@ impl Words {
     }
 }
 
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Waits for a lock that long, from now on.
+#[must_use]
+pub fn at_most(limit: Duration) -> Patience {
+    let limit = u64::try_from(limit.as_nanos()).ok().and_then(|ns| monotonic_ns().checked_add(ns));
+    limit.map_or(Patience::Forever, Patience::Until)
+}
+
 /// How a thread of the VMM waits for a lock: in a host futex on the page, which threads of
 /// every VM that maps it share.
 pub(crate) struct Host<'a> {
     words: Words,
     store: &'a Store,
     stopping: &'a dyn Fn() -> bool,
-    began: Instant,
 }
 
 impl<'a> Host<'a> {
-    pub(crate) fn new(
-        words: Words,
-        store: &'a Store,
-        stopping: &'a dyn Fn() -> bool,
-        began: Instant,
-    ) -> Host<'a> {
-        Host { words, store, stopping, began }
+    pub(crate) fn new(words: Words, store: &'a Store, stopping: &'a dyn Fn() -> bool) -> Host<'a> {
+        Host { words, store, stopping }
     }
 }
 
@@ -120,7 +126,7 @@ impl Waiting for Host<'_> {
     }
 
     fn now_ns(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
+        monotonic_ns()
     }
 }
 
@@ -139,7 +145,7 @@ impl LockPage {
         machine.mem.map_file(gpa, PAGE_SIZE, fd, offset, FileMapping::Shared)?;
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
         let words = Words(range.as_ptr().cast_const().cast());
-        let host = Host { words, store, stopping: &|| false, began: Instant::now() };
+        let host = Host { words, store, stopping: &|| false };
         let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
         Ok(LockPage { number, gpa, words, member, lease })
@@ -163,13 +169,8 @@ impl LockPage {
         (reference.page.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
     }
 
-    fn host<'a>(
-        &self,
-        store: &'a Store,
-        stopping: &'a dyn Fn() -> bool,
-        began: Instant,
-    ) -> Host<'a> {
-        Host { words: self.words, store, stopping, began }
+    fn host<'a>(&self, store: &'a Store, stopping: &'a dyn Fn() -> bool) -> Host<'a> {
+        Host { words: self.words, store, stopping }
     }
 
     /// The lock, to be used by the calling thread.
@@ -177,9 +178,8 @@ impl LockPage {
         &'a self,
         store: &'a Store,
         stopping: &'a dyn Fn() -> bool,
-        began: Instant,
     ) -> LockUser<'a> {
-        LockUser { page: self, host: self.host(store, stopping, began) }
+        LockUser { page: self, host: self.host(store, stopping) }
     }
 
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
@@ -194,7 +194,7 @@ impl LockPage {
 
     /// Ends the VM's membership and takes the page from guest memory.
     pub(crate) fn give_up(self, store: &Store, machine: &Machine) -> Result<(), VasError> {
-        let host = self.host(store, &|| false, Instant::now());
+        let host = self.host(store, &|| false);
         seg_lock::leave(&self.words, &host, self.member, self.lease);
         machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;
         Ok(())
@@ -208,11 +208,7 @@ pub(crate) struct LockUser<'a> {
 }
 
 impl LockUser<'_> {
-    pub(crate) fn acquire(
-        &self,
-        mode: seg_lock::Mode,
-        patience: seg_lock::Patience,
-    ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
+    pub(crate) fn acquire(&self, mode: seg_lock::Mode, patience: Patience) -> LockOutcome {
         let page = self.page;
         seg_lock::acquire(&page.words, &self.host, page.member, page.lease, mode, patience)
     }
@@ -222,10 +218,7 @@ impl LockUser<'_> {
         seg_lock::release(&page.words, &self.host, page.member, page.lease, mode);
     }
 
-    pub(crate) fn upgrade(
-        &self,
-        patience: seg_lock::Patience,
-    ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
+    pub(crate) fn upgrade(&self, patience: Patience) -> LockOutcome {
         let page = self.page;
         seg_lock::upgrade(&page.words, &self.host, page.member, page.lease, patience)
     }
@@ -235,7 +228,7 @@ impl LockUser<'_> {
         seg_lock::downgrade(&page.words, &self.host, page.member, page.lease);
     }
 
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn wake_waiters(&self) {
         seg_lock::wake_waiters(&self.page.words, &self.host, self.page.lease);
     }
 }

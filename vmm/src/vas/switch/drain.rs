@@ -10,7 +10,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use seg_lock::LockOutcome;
+
 use super::locks::LockSet;
+
 use crate::vas::VasError;
 use crate::vas::state::Vases;
 
@@ -73,10 +76,10 @@ impl Vases {
     }
 
     /// Keeps the calling thread until the process has ended.
-    pub(crate) fn park(&self, stopping: &dyn Fn() -> bool) -> VasError {
+    pub(crate) fn park(&self, stopping: &dyn Fn() -> bool) -> LockOutcome {
         while !stopping() {
             std::thread::sleep(PARKED);
         }
-        VasError::Stopping
+        LockOutcome::Interrupted
     }
 }

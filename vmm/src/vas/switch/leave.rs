@@ -1,7 +1,5 @@
 //! A thread ends: it goes home, and its locks are given back.
 
-use std::time::Instant;
-
 use seg_lock::Mode;
 
 use crate::store::Store;
@@ -32,7 +30,7 @@ impl Vases {
 
     fn give_back(&self, state: &State, vcpu: &Vcpu, store: &Store) -> Result<(), VasError> {
         let stopping = || false;
-        self.serve_nudges(state, vcpu, store, &stopping)?;
+        self.wake_waiters(state, vcpu, store, &stopping)?;
         // In the middle of a switch the vCPU's page may name locks that are not yet or no
         // longer held, and giving one of those back would take it from another thread. What it
         // does hold is wiped with the VM's slot (`close`), as after a kill.
@@ -43,7 +41,7 @@ impl Vases {
             if mode == Mode::Exclusive {
                 lock.mark_inconsistent();
             }
-            lock.user(store, &stopping, Instant::now()).release(mode);
+            lock.user(store, &stopping).release(mode);
         }
         Ok(())
     }

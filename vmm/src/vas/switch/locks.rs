@@ -2,14 +2,10 @@
 //! another.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use abi::{LeaseId, Right, SegId};
-use seg_lock::{
-    AcquireError, Acquired, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
-};
+use seg_lock::{LockNeed, LockOps, LockOutcome, Mode, Patience, Switched, switch_locks};
 
-use super::Wait;
 use crate::store::Store;
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::{LockPage, LockUser};
@@ -48,27 +44,26 @@ struct Ops<'a> {
     pages: BTreeMap<SegId, &'a LockPage>,
     store: &'a Store,
     stopping: &'a dyn Fn() -> bool,
-    began: Instant,
 }
 
 impl Ops<'_> {
     fn user(&self, sid: SegId) -> Option<LockUser<'_>> {
-        self.pages.get(&sid).map(|page| page.user(self.store, self.stopping, self.began))
+        self.pages.get(&sid).map(|page| page.user(self.store, self.stopping))
     }
 }
 
 impl LockOps for Ops<'_> {
-    fn acquire(&self, need: LockNeed, patience: Patience) -> Result<Acquired, AcquireError> {
+    fn acquire(&self, need: LockNeed, patience: Patience) -> LockOutcome {
         self.user(need.sid)
-            .map_or(Err(AcquireError::WouldBlock), |u| u.acquire(need.mode, patience))
+            .map_or(LockOutcome::WouldBlock, |user| user.acquire(need.mode, patience))
     }
     fn release(&self, need: LockNeed) {
         if let Some(user) = self.user(need.sid) {
             user.release(need.mode);
         }
     }
-    fn upgrade(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError> {
-        self.user(sid).map_or(Err(AcquireError::WouldBlock), |user| user.upgrade(patience))
+    fn upgrade(&self, sid: SegId, patience: Patience) -> LockOutcome {
+        self.user(sid).map_or(LockOutcome::WouldBlock, |user| user.upgrade(patience))
     }
     fn downgrade(&self, sid: SegId) {
         if let Some(user) = self.user(sid) {
@@ -79,7 +74,7 @@ impl LockOps for Ops<'_> {
 
 impl Vases {
     /// Wakes those who waited for locks that the kernel has given back for this vCPU.
-    pub(crate) fn serve_nudges(
+    pub(crate) fn wake_waiters(
         &self,
         state: &State,
         vcpu: &Vcpu,
@@ -89,10 +84,9 @@ impl Vases {
         let Some((first, count)) = self.switch.take_waited_for(vcpu.index())? else {
             return Ok(());
         };
-        let began = Instant::now();
         for reference in self.switch.lock_refs(first, count)? {
             if let Some((_, lock)) = state.residency.locked_by(&reference) {
-                lock.user(store, stopping, began).nudge();
+                lock.user(store, stopping).wake_waiters();
             }
         }
         Ok(())
@@ -174,19 +168,11 @@ pub(crate) fn locks_of(state: &State, vh: u32) -> LockSet {
 pub(crate) fn exchange(
     old: &LockSet,
     new: &LockSet,
-    wait: Wait,
+    patience: Patience,
     store: &Store,
     stopping: &dyn Fn() -> bool,
-    began: Instant,
-) -> Result<Acquired, SwitchError> {
-    let patience = match wait {
-        Wait::Never => Patience::Try,
-        Wait::Forever => Patience::Forever,
-        Wait::Until(deadline) => {
-            Patience::Until(deadline.saturating_duration_since(began).as_nanos() as u64)
-        }
-    };
+) -> Switched {
     let pages = old.0.iter().chain(&new.0).map(|(&sid, (_, page))| (sid, page)).collect();
-    let ops = Ops { pages, store, stopping, began };
+    let ops = Ops { pages, store, stopping };
     switch_locks(&old.needs(), &new.needs(), &ops, patience)
 }

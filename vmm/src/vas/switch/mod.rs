@@ -11,27 +11,13 @@ mod inside;
 mod leave;
 pub(crate) mod locks;
 
-use std::time::Instant;
-
-use seg_lock::{AcquireError, Acquired, Held, SwitchError};
+use seg_lock::{Held, LockOutcome, Patience};
 
 use self::locks::{LockSet, exchange, locks_of};
-use crate::store::Store;
 use crate::vas::state::instances::{Freshness, Hold, Instance};
 use crate::vas::state::{State, Vases};
 use crate::vas::{HOME, VasError};
 use crate::vm::Vcpu;
-
-/// How long a switch may wait for locks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wait {
-    /// Not at all.
-    Never,
-    /// Up to a moment.
-    Until(Instant),
-    /// As long as it takes.
-    Forever,
-}
 
 /// What makes a thread give up waiting.
 #[derive(Clone, Copy)]
@@ -42,45 +28,32 @@ pub struct Stops<'a> {
     pub interrupted: &'a dyn Fn() -> bool,
 }
 
-/// What a thread found on entering.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Entered {
-    /// Nothing to remark.
-    Consistent,
-    /// A holder of one of the locks died, and nobody has recovered the content.
-    OwnerDied,
-}
-
 impl Vases {
-    /// Brings the thread that runs `vcpu` into instance `vh`.
+    /// Brings the thread that runs `vcpu` into instance `vh`, as far as `patience` goes. If a lock
+    /// could not be acquired, the thread is where it was, with the locks it had; only if the process
+    /// is ending, it may be at home.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`], [`VasError::Changed`], [`VasError::WouldBlock`], [`VasError::TimedOut`]: the thread is
-    /// where it was, with the locks it had. [`VasError::Stopping`]: likewise, if it was a signal;
-    /// if the process is ending, it may be at home.
+    /// [`VasError::NoInstance`], [`VasError::Changed`]: likewise, the thread is where it was.
     pub fn switch(
         &self,
         vcpu: &mut Vcpu,
         vh: u64,
-        wait: Wait,
+        patience: Patience,
         Stops { stopping, interrupted }: Stops<'_>,
-    ) -> Result<Entered, VasError> {
+    ) -> Result<LockOutcome, VasError> {
         let here = vcpu.instance();
         if !self.is_active() {
-            return if vh == 0 {
-                Ok(Entered::Consistent)
-            } else {
-                Err(VasError::NoInstance { vh })
-            };
+            let nowhere = VasError::NoInstance { vh };
+            return if vh == 0 { Ok(LockOutcome::Acquired) } else { Err(nowhere) };
         }
-        let began = Instant::now();
         let (target, old, new, store, held) = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let store = state.attached().store.clone();
-            self.serve_nudges(state, vcpu, &store, stopping)?;
+            self.wake_waiters(state, vcpu, &store, stopping)?;
             if vh == u64::from(here) {
-                return Ok(Entered::Consistent);
+                return Ok(LockOutcome::Acquired);
             }
             let target = self.look_up(state, vh)?;
             self.switch.announce_instance(vcpu.index(), target)?;
@@ -88,70 +61,48 @@ impl Vases {
             let new = locks_of(state, target);
             if old.is_empty() && new.is_empty() {
                 self.arrive(state, vcpu, target)?;
-                return Ok(Entered::Consistent);
+                return Ok(LockOutcome::Acquired);
             }
             if self.is_kept_out(&old, &new) {
                 self.switch.set_current_instance(vcpu.index(), here)?;
                 drop(guard);
-                return Err(self.park(stopping));
+                return Ok(self.park(stopping));
             }
             let both = [here, target].into_iter().filter_map(|vh| state.instances.get(vh));
             let held: Vec<Hold> = both.map(Instance::hold).collect();
             (target, old, new, store, held)
         };
-        // Who waits without limit gives locks back on the way, and could not have them again
-        // without waiting: for a signal he waits on.
-        let stops = match wait {
-            Wait::Forever if !old.is_empty() => stopping,
+        // A thread that waits without limit releases locks on the way, and could not have them
+        // again without waiting: for a signal it waits on.
+        let stops = match patience {
+            Patience::Forever if !old.is_empty() => stopping,
             _ => interrupted,
         };
         let stops = || stops() || self.is_kept_out(&old, &new);
-        let taken = exchange(&old, &new, wait, &store, &stops, began);
+        let switched = exchange(&old, &new, patience, &store, &stops);
         let mut guard = self.lock();
         let state = &mut *guard;
         drop(held);
-        match taken {
-            Ok(_) if stopping() && !old.writes() => Err(self.turn_back(state, vcpu, &new, &store)?),
-            Ok(verdict) => {
-                self.arrive(state, vcpu, target)?;
-                Ok(match verdict {
-                    Acquired::Clean => Entered::Consistent,
-                    Acquired::OwnerDied => Entered::OwnerDied,
-                })
+        match switched.held {
+            Held::New if stopping() && !old.writes() => {
+                // The locks came free because the process ends: a thread that waited for them does
+                // not begin any more, and has changed nothing. (One that came from writing has.)
+                // Nothing is taken, so nothing is waited for.
+                let _ = exchange(&new, &LockSet::default(), Patience::Try, &store, &|| false);
+                self.arrive(state, vcpu, HOME)?;
+                return Ok(LockOutcome::Interrupted);
             }
-            Err(SwitchError { cause, held, .. }) => {
-                if held == Held::Nothing && !old.is_empty() {
-                    self.arrive(state, vcpu, 0)?;
-                } else {
-                    self.switch.set_current_instance(vcpu.index(), here)?;
-                }
-                drop(guard);
-                if cause == AcquireError::Stopped && self.is_kept_out(&old, &new) {
-                    return Err(self.park(stopping));
-                }
-                Err(match cause {
-                    AcquireError::WouldBlock => VasError::WouldBlock,
-                    AcquireError::TimedOut => VasError::TimedOut,
-                    AcquireError::Stopped => VasError::Stopping,
-                })
+            Held::New => self.arrive(state, vcpu, target)?,
+            Held::Nothing if !old.is_empty() => self.arrive(state, vcpu, HOME)?,
+            Held::Nothing | Held::Old => {
+                self.switch.set_current_instance(vcpu.index(), here)?;
             }
         }
-    }
-
-    /// The locks came free because the process ends: a thread that waited for them does not begin
-    /// any more, and has changed nothing. (One that came from writing has.) It goes home.
-    fn turn_back(
-        &self,
-        state: &mut State,
-        vcpu: &mut Vcpu,
-        taken: &LockSet,
-        store: &Store,
-    ) -> Result<VasError, VasError> {
-        let none = LockSet::default();
-        // Nothing is taken, so nothing is waited for.
-        let _ = exchange(taken, &none, Wait::Never, store, &|| false, Instant::now());
-        self.arrive(state, vcpu, HOME)?;
-        Ok(VasError::Stopping)
+        drop(guard);
+        if switched.outcome == LockOutcome::Interrupted && self.is_kept_out(&old, &new) {
+            return Ok(self.park(stopping));
+        }
+        Ok(switched.outcome)
     }
 
     /// The instance behind a handle, home included, brought up to the store.
