@@ -24,10 +24,11 @@ fn main() {
     let target = out.ancestors().nth(4).expect("cargo's folders").join("carried");
     let image = build_kernel(&kernel, &target.join("kernel"));
     fs::copy(&image, out.join("guest-kernel.elf")).expect("copy the kernel image");
-    for dir in ["vmm/payload", "examples/wordindex"] {
-        for watched in ["src", "Cargo.toml"] {
-            println!("cargo::rerun-if-changed={}", root.join(dir).join(watched).display());
-        }
+    for watched in ["src", "Cargo.toml"] {
+        println!(
+            "cargo::rerun-if-changed={}",
+            root.join("examples/wordindex").join(watched).display()
+        );
     }
     build_programs(&root, &target.join("programs"), &out);
     list_texts(&root, &out);
@@ -67,7 +68,7 @@ fn build_programs(root: &Path, target: &Path, out: &Path) {
     cargo
         .args(["build", "--release", "--quiet", "--bins", "--manifest-path"])
         .arg(root.join("Cargo.toml"))
-        .args(["--package", "payload", "--package", "wordindex", "--target-dir"])
+        .args(["--package", "wordindex", "--target-dir"])
         .arg(target)
         .args(["--target", "x86_64-unknown-linux-gnu"])
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
@@ -76,18 +77,7 @@ fn build_programs(root: &Path, target: &Path, out: &Path) {
     let status = cargo.status().expect("run cargo for the guest programs");
     assert!(status.success(), "the guest programs do not build: {status}");
     let built = target.join("x86_64-unknown-linux-gnu/release");
-    let mut all = Vec::new();
-    let mut code = String::from("const PROGRAMS: &[(&str, usize)] = &[\n");
-    for bin in ["payload", "hello", "wordindex"] {
-        let program = fs::read(built.join(bin)).expect("read a guest program");
-        code += &format!("    ({bin:?}, {}),\n", program.len());
-        all.extend(program);
-    }
-    code += "];\n";
-    fs::write(out.join("programs.rs"), code).expect("write the list of guest programs");
-    // As one: most of each is the same two libraries, so that three cost little more than one.
-    let packed = zstd::encode_all(&all[..], 19).expect("compress the guest programs");
-    fs::write(out.join("programs.zst"), packed).expect("write the guest programs");
+    fs::copy(built.join("wordindex"), out.join("wordindex")).expect("copy the guest program");
 }
 
 /// A cargo of its own. What the outer cargo (or clippy) set for its own crates must not reach

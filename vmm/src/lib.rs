@@ -14,10 +14,11 @@
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
-//! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
+//! - [`report`]: statistics and crash reports; [`cli`]: what the commands have in common; [`error`],
+//!   [`exit_code`]
 
-pub mod bench;
 pub mod call;
+pub mod cli;
 pub mod exit_code;
 pub mod guest;
 pub mod linux;
