@@ -9,25 +9,30 @@
 //!    calls that hand guest memory to the host kernel.
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
-//! - [`space`]: the program's own address space; [`guest`]: what a program starts with
-//! - [`user_memory`]: a program's memory as its system calls reach it
+//! - [`files`]: the host's files as far as a program may reach them
+//! - [`private`]: the program's own address space; [`guest`]: what a program starts with
+//! - [`user_memory`]: a program's memory as its faults and system calls reach it; [`access`]: in
+//!   which ways
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
 //! - [`report`]: statistics and crash reports; [`cli`]: what the commands have in common; [`error`],
 //!   [`exit_code`]
 
+pub mod access;
 pub mod call;
 pub mod cli;
 pub mod exit_code;
 pub mod guest;
+pub mod kernel;
 pub mod linux;
+pub mod private;
 pub mod process;
 pub mod report;
-pub mod space;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;
 
+pub use spacejmp_files as files;
 pub use spacejmp_host::{self as host, error};
 pub use spacejmp_store as store;

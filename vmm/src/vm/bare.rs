@@ -10,10 +10,10 @@ use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
-use super::boot::{CR4_PAE, TSS_LIMIT, flat_segment};
 use super::machine::{CR4_PCIDE, VmError, empty_vm, kvm_call, offers_pcid};
 use super::memory::GuestMem;
 use super::tables::{FramePool, Tables};
+use crate::kernel::boot::{CR4_PAE, TSS_LIMIT, flat_segment};
 
 /// Loads between two readings of the time-stamp counter, half of each root.
 pub const LOADS: u32 = 16;

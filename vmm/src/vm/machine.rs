@@ -11,17 +11,17 @@ use abi::{GuestPhys, GuestVirt, Level, PageSize, Pte, Rights};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use super::boot;
-use super::call_pages::{CallPages, map_call_pages, trapping_call_code};
 use super::kvm_stats::{KvmStats, KvmStatsError};
 use super::memory::{GuestMem, MemoryError, address_end};
 use super::shape::TagShape;
-use super::switching::Switching;
 use super::tables::{FramePool, Tables};
 use super::vcpu::Vcpu;
 use super::windows::Windows;
+use crate::kernel::boot;
+use crate::kernel::call_pages::{CallPages, map_call_pages, trapping_call_code};
+use crate::kernel::switch_tables::Switching;
 
-pub(super) const CR4_PCIDE: u64 = 1 << 17;
+pub(crate) const CR4_PCIDE: u64 = 1 << 17;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]

@@ -17,12 +17,12 @@ use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 
-use super::boot::{self, VcpuArea};
 use super::exit::{Exit, Via};
 use super::kick::Armed;
 use super::machine::{Machine, VmError, kvm_call};
 use super::memory::MemoryError;
-use super::switching::loadable;
+use crate::kernel::boot::{self, VcpuArea};
+use crate::kernel::switch_tables::loadable;
 
 /// The registers of ring 3: general ones, instruction pointer, flags.
 pub type UserRegs = kvm_regs;
@@ -40,7 +40,7 @@ const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 const SFMASK: u64 = 0x100 | 0x200 | 0x400 | 0x3000 | 0x4000 | 0x4_0000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Position {
+pub(crate) enum Position {
     /// Ring 3, or to be put there.
     Ring3,
     /// Ring 0, at the `OUT` behind which SYSRET returns to RCX.
@@ -52,11 +52,11 @@ enum Position {
 /// One virtual processor.
 #[derive(Debug)]
 pub struct Vcpu {
-    pub(super) fd: VcpuFd,
+    pub(crate) fd: VcpuFd,
     machine: Arc<Machine>,
     index: u32,
-    stacks: GuestPhys,
-    position: Position,
+    pub(crate) stacks: GuestPhys,
+    pub(crate) position: Position,
     /// The program's registers while the vCPU is out.
     pub regs: UserRegs,
     /// All of `regs` must reach the program, RCX and R11 included.
@@ -608,6 +608,3 @@ enum Raw {
     Emulation,
     Odd(&'static str),
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use vmm::exit_code::ExitCode;
+use vmm::files::{Access, Grant, Tty, take_over_umask};
 use vmm::host;
-use vmm::linux::fs::{Access, Grant, Tty, take_over_umask};
 use vmm::process::{Outcome, Process, RunConfig, Supervise};
 use vmm::report::stats::StatsReport;
 use vmm::vas::VasGrants;
