@@ -21,11 +21,11 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use seg_heap::check::{self, Reader, Subject};
 use seg_heap::class::{self, TABLE_VERSION};
-use seg_heap::layout::{MAX_BYTES, page_offset};
 use seg_heap::{
-    AREA_PAGES, CLASSES, Class, HeapHeader, Kind, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc, RUN_BINS,
-    VERSION,
+    AREA_PAGES, CLASSES, Class, HeapHeader, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc, PageKind,
+    RUN_BINS, VERSION,
 };
+use seg_heap::{MAX_BYTES, page_offset};
 
 pub use seg_heap::check::{Damage, Leak, Leaks, Report};
 
@@ -243,8 +243,8 @@ impl RawHeap {
         let offset = memory.offset(block);
         let (page, kind) = home_of(&mut memory, offset);
         match kind {
-            Some(Kind::Small) => spans::free(&mut memory, page, offset),
-            Some(Kind::Large | Kind::Huge) => {
+            Some(PageKind::Small) => spans::free(&mut memory, page, offset),
+            Some(PageKind::Large | PageKind::Huge) => {
                 while_busy(&mut memory, |memory| large::free(memory, page));
             }
             _ => debug_assert!(false, "{block:p} is no block"),
@@ -270,10 +270,10 @@ impl RawHeap {
         let (page, kind) = home_of(&mut memory, offset);
         let class = Class::of_aligned(bytes, align);
         match kind {
-            Some(Kind::Small) if class.map(Class::raw) == Some(memory.desc(page).class) => {
+            Some(PageKind::Small) if class.map(Class::raw) == Some(memory.desc(page).class) => {
                 return Some(block);
             }
-            Some(Kind::Large | Kind::Huge) if class.is_none() => {
+            Some(PageKind::Large | PageKind::Huge) if class.is_none() => {
                 let resized = while_busy(&mut memory, |memory| {
                     large::resize(memory, page, bytes as u64, grow)
                 });
@@ -307,7 +307,7 @@ impl RawHeap {
         let desc = memory.desc(page);
         match desc.kind() {
             // The rest of its last area is not reserved.
-            Some(Kind::Huge) => {
+            Some(PageKind::Huge) => {
                 (desc.bytes.next_multiple_of(PAGE_BYTES) as usize).min(size_of_block(desc))
             }
             _ => size_of_block(desc),
@@ -331,8 +331,8 @@ impl RawHeap {
         let desc = *memory.desc(page);
         let within = offset.wrapping_sub(page_offset(page));
         match (kind, Class::from_raw(desc.class)) {
-            (Some(Kind::Large | Kind::Huge), _) => within == 0,
-            (Some(Kind::Small), Some(class)) => {
+            (Some(PageKind::Large | PageKind::Huge), _) => within == 0,
+            (Some(PageKind::Small), Some(class)) => {
                 within.is_multiple_of(class.size() as u64)
                     && within / (class.size() as u64) < u64::from(desc.fresh)
                     && !is_listed_free(&mut memory, page, offset)
@@ -400,15 +400,15 @@ impl RawHeap {
         while page < end {
             let desc = *memory.desc(page);
             match desc.kind() {
-                Some(Kind::Small) => {
+                Some(PageKind::Small) => {
                     stats.blocks += u64::from(desc.used);
                     stats.bytes += u64::from(desc.used) * size_of_block(&desc) as u64;
                 }
-                Some(Kind::Large | Kind::Huge) => {
+                Some(PageKind::Large | PageKind::Huge) => {
                     stats.blocks += 1;
                     stats.bytes += size_of_block(&desc) as u64;
                 }
-                Some(Kind::Free) => stats.free_page_bytes += u64::from(desc.pages) * PAGE_BYTES,
+                Some(PageKind::Free) => stats.free_page_bytes += u64::from(desc.pages) * PAGE_BYTES,
                 _ => {
                     page += 1;
                     continue;
@@ -458,11 +458,11 @@ impl Reader for Words {
 
 /// First page and kind of what `offset` lies in.
 #[inline]
-fn home_of(memory: &mut Memory, offset: u64) -> (u32, Option<Kind>) {
+fn home_of(memory: &mut Memory, offset: u64) -> (u32, Option<PageKind>) {
     let page = u32::try_from(offset / PAGE_BYTES).unwrap_or(u32::MAX);
     let desc = memory.desc(page);
     let (kind, back) = (desc.kind(), u32::from(desc.back));
-    if kind != Some(Kind::Body) {
+    if kind != Some(PageKind::Body) {
         return (page, kind);
     }
     let page = page.wrapping_sub(back);
@@ -472,7 +472,7 @@ fn home_of(memory: &mut Memory, offset: u64) -> (u32, Option<Kind>) {
 /// Bytes of a block that `desc` describes, or of each one in its span.
 fn size_of_block(desc: &PageDesc) -> usize {
     match (desc.kind(), Class::from_raw(desc.class)) {
-        (Some(Kind::Small), Some(class)) => class.size(),
+        (Some(PageKind::Small), Some(class)) => class.size(),
         _ => (u64::from(desc.pages) * PAGE_BYTES) as usize,
     }
 }
@@ -507,7 +507,7 @@ fn mark_bodies(memory: &mut Memory, page: u32, pages: u32) {
     let end = (page + pages).min((page + 1).next_multiple_of(AREA_PAGES));
     for body in page + 1..end {
         let back = (body - page) as u16;
-        *memory.desc(body) = PageDesc { kind: Kind::Body as u8, back, ..PageDesc::default() };
+        *memory.desc(body) = PageDesc { kind: PageKind::Body as u8, back, ..PageDesc::default() };
     }
 }
 

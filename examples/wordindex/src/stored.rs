@@ -1,4 +1,4 @@
-//! The index in an address space, where the next program finds it as it is.
+//! The index in an address space, where the next program can use it in place.
 
 use std::io;
 
@@ -50,7 +50,7 @@ impl Stored {
     }
 }
 
-/// A stored index, and the witness of being where it is.
+/// A stored index, and the witness that the thread is inside.
 struct Inside<'a, M> {
     index: &'a Stored,
     at: &'a At<Shelf, M>,

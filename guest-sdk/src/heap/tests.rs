@@ -8,7 +8,7 @@ use std::alloc::Layout;
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use seg_heap::layout::desc_offset;
+use seg_heap::desc_offset;
 use seg_heap::{AREA_BYTES, AREA_PAGES, CLASSES, MIN_BYTES, PAGE_BYTES};
 
 use super::{Growth, HeapError, RawHeap};

@@ -31,7 +31,7 @@ const QUANTILES: [(&str, &str); 3] = [("median", "p50"), ("p99", "p99"), ("p99_9
 const LOCKS: [u32; 5] = [0, 1, 2, 4, 8];
 
 /// What tests have counted: `cargo xtask counts`.
-const COUNTS: &str = include_str!("../../../../resources/counts.toml");
+const COUNTS: &str = include_str!("../../data/counts.toml");
 
 /// Adds the figures, a plot and a check.
 pub(super) fn measure(

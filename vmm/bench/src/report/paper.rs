@@ -6,16 +6,16 @@
 use super::{Origin, Series};
 
 /// Figure 1: mapping and unmapping.
-pub const FIGURE_1: &str = include_str!("../../../../resources/paper/figure-1.csv");
+pub const FIGURE_1: &str = include_str!("../../data/paper/figure-1.csv");
 /// Figure 6: reaching random pages.
-pub const FIGURE_6: &str = include_str!("../../../../resources/paper/figure-6.csv");
+pub const FIGURE_6: &str = include_str!("../../data/paper/figure-6.csv");
 /// Figure 7: getting bytes.
-pub const FIGURE_7: &str = include_str!("../../../../resources/paper/figure-7.csv");
+pub const FIGURE_7: &str = include_str!("../../data/paper/figure-7.csv");
 /// Figure 8, sets of 16.
-pub const FIGURE_8_16: &str = include_str!("../../../../resources/paper/figure-8-sets-of-16.csv");
+pub const FIGURE_8_16: &str = include_str!("../../data/paper/figure-8-sets-of-16.csv");
 /// Figure 8, sets of 64.
-pub const FIGURE_8_64: &str = include_str!("../../../../resources/paper/figure-8-sets-of-64.csv");
-const FIGURES: &str = include_str!("../../../../resources/paper/figures.csv");
+pub const FIGURE_8_64: &str = include_str!("../../data/paper/figure-8-sets-of-64.csv");
+const FIGURES: &str = include_str!("../../data/paper/figures.csv");
 
 /// Some curves of a figure: `names` are those in the file and in our legend. Points at zero are
 /// left out, since axes are logarithmic.

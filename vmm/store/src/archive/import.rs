@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use abi::objects::{Lifetime, SegId};
 
-use super::super::clone::{Copy, mark_inconsistent, parts_mark};
-use super::super::create::{part_len, set_len, set_mode};
-use super::super::error::{Object, StoreError};
-use super::super::header::{BootId, Header};
-use super::super::lock::Exclusive;
-use super::super::manifest::Manifest;
-use super::super::name::{Mode, Name};
-use super::super::open::{Store, random_id};
-use super::super::record::VasSegment;
-use super::super::segment::{
-    DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
-};
 use super::export::runs;
 use super::piece::{Piece, Reader, decompress};
 use super::{Imported, Progress, Survey};
+use crate::format::error::{Object, StoreError};
+use crate::format::header::{BootId, Header};
+use crate::format::manifest::Manifest;
+use crate::format::name::{Mode, Name};
+use crate::format::record::VasSegment;
+use crate::objects::clone::{Copy, mark_inconsistent, parts_mark};
+use crate::objects::create::{part_len, set_len, set_mode};
+use crate::objects::lock::Exclusive;
+use crate::objects::open::{Store, random_id};
+use crate::objects::segment::{
+    DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
+};
 
 /// A segment read whole, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {

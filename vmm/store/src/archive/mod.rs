@@ -19,10 +19,10 @@ mod piece;
 
 use abi::objects::{SegId, VasId};
 
-use super::name::Name;
+use crate::format::name::Name;
 
 pub use import::survey_archive;
-pub(super) use piece::read_any;
+pub(crate) use piece::read_any;
 
 /// How far an export or import is.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,8 +7,8 @@ use abi::addr::{PAGE_SIZE_1G, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{Lifetime, PagePolicy, Right, SegId, SegRoot, VasId};
 
-use super::super::testing::{mode, name, segment, store};
-use super::super::{
+use crate::testing::{mode, name, segment, store};
+use crate::{
     Access, Busy, DATA_OFFSET, Mode, PART_BYTES, SegmentSpec, SegmentState, Store, StoreError,
 };
 

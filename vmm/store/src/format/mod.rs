@@ -1,0 +1,9 @@
+//! The bytes on disk: header, manifest, lease and the text they are written in; names; and every
+//! error. Nothing here opens a file or knows of a store.
+
+pub(crate) mod error;
+pub(crate) mod header;
+pub(crate) mod manifest;
+pub(crate) mod name;
+pub(crate) mod record;
+pub(crate) mod text;
