@@ -1,5 +1,5 @@
 //! `spacejmp bench` as its users see it: the list, the files it leaves, comparisons and their
-//! exit statuses. What is measured is of no interest here. Only the last test makes VMs.
+//! exit statuses. The measured values do not matter here. Only the last test creates VMs.
 
 use std::fs;
 use std::path::Path;
@@ -77,7 +77,7 @@ fn a_count_that_grew_fails_a_comparison_unless_it_is_allowed_to_and_a_time_does_
     let runs = [path(&before), path(&after)].repeat(3);
     let table = text(&bench(&[&["compare"], &runs[..]].concat()).stdout);
     let row = table.lines().find(|line| line.contains("hello_ms")).unwrap_or_default();
-    assert!(row.contains("0.0 % changed"), "three runs have told the same: {table}");
+    assert!(row.contains("0.0 % changed"), "three runs agree: {table}");
     let odd = bench(&["compare", path(&before), path(&after), path(&before)]);
     assert_eq!(odd.status.code(), Some(125));
     assert!(text(&odd.stderr).contains("3 runs are not pairs"), "{}", text(&odd.stderr));

@@ -1,6 +1,6 @@
-//! `spacejmp bench start`, small: that it ends, keeps the checks that no load may break, and gives for
-//! every other way to isolate a program a time or the reason why there is none. How long anything
-//! takes is of no interest here.
+//! `spacejmp bench start`, small: that it ends, passes the checks that no load may break, and gives
+//! for every other way to isolate a program a time or the reason why there is none. How long
+//! anything takes does not matter here.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Every guest program runs natively and does what its documentation says: what the same
-//! program does in a VM is compared with this.
+//! Every guest program runs natively and does what its documentation says: other tests compare its
+//! behaviour in a VM with this.
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;

@@ -1,5 +1,5 @@
-//! The book's page of results is made of the runs in `resources/results`, and of nothing else:
-//! no figure in its generated part can be typed in or go stale. With `SPACEJMP_RESULTS=update`
+//! The book's page of results is generated from the runs in `resources/results` and nothing else:
+//! no figure in its generated part can be typed in or become outdated. With `SPACEJMP_RESULTS=update`
 //! (set by `cargo xtask results`) page and plots are written instead of compared.
 
 use std::fs;

@@ -1,5 +1,5 @@
-//! Where things are in this workspace, and running its tools. Nothing about what is checked
-//! or booted: every module of xtask asks here instead of building paths of its own.
+//! Paths in this workspace, and running its tools. Nothing about what is checked
+//! or booted: every module of xtask uses this one instead of building paths of its own.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The target all our programs are built for; `.cargo/config.toml` names it too.
+/// The target all our programs are built for; `.cargo/config.toml` names it, too.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The checkout this xtask was built from, or a copy of it.
@@ -66,7 +66,7 @@ impl Workspace {
     }
 }
 
-/// All files below `root`, in no certain order, but not what cargo or a tool made: nothing in
+/// All files below `root`, in no particular order, except what cargo or a tool made: nothing in
 /// folders named `target`, nothing hidden. Symbolic links are not followed.
 ///
 /// # Errors
@@ -109,7 +109,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 /// Runs `command` quietly and returns what it printed on stdout.
 ///
 /// # Errors
-/// As [`succeed`]; the text ends with what the command said on stderr.
+/// As [`succeed`]; the text ends with what the command printed on stderr.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let line = line_of(command);
     let output = command.output().with_context(|| format!("cannot start `{line}`"))?;

@@ -1,5 +1,5 @@
-//! The index as it is built, in private memory; and what queries need of an index, wherever it
-//! lies.
+//! The index as it is built, in private memory; and the interface that queries need, wherever the
+//! index lies.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use spacejmp::Storable;
 
 use crate::words::{lower, words};
 
-/// Places kept of each word.
+/// Occurrences kept of each word.
 pub(crate) const PLACES: usize = 5;
 
 /// Where a word is: a file's number and a line, counted from 1.
@@ -31,7 +31,7 @@ pub(crate) struct Totals {
     pub(crate) distinct: u64,
 }
 
-/// What an index says of a word.
+/// What an index knows about a word.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Entry<'a> {
     pub(crate) count: u64,
@@ -41,17 +41,17 @@ pub(crate) struct Entry<'a> {
     pub(crate) places: &'a [Place],
 }
 
-/// What queries need.
+/// The interface that queries need.
 pub(crate) trait Lookup {
     fn totals(&self) -> Totals;
 
     /// The path of a file in its own bytes, whether they are UTF-8 or not.
     fn path(&self, file: u32) -> &[u8];
 
-    /// What is known of a word in lower case.
+    /// What is known about a word in lower case.
     fn find(&self, word: &str) -> Option<Entry<'_>>;
 
-    /// All words, in no order, and how often each comes.
+    /// All words, in no particular order, and how often each occurs.
     fn counts(&self) -> impl Iterator<Item = (&str, u64)>;
 }
 
@@ -60,13 +60,13 @@ pub(crate) trait Lookup {
 pub(crate) struct Found {
     bytes: u64,
     lines: u32,
-    /// All words one after another: a chunk is made and freed as three blocks.
+    /// All words one after another: a chunk is allocated and freed as three blocks.
     text: String,
-    /// The length of each and what is known of it.
+    /// The length of each word and what is known about it.
     words: Vec<(usize, Tally)>,
 }
 
-/// How often a word is in a chunk, and the first lines it is in, counted from 0.
+/// How often a word occurs in a chunk, and the first lines that contain it, counted from 0.
 #[derive(Default)]
 struct Tally {
     count: u64,
@@ -84,7 +84,7 @@ impl Found {
             let tally = tallies.entry(word).or_default();
             tally.count += 1;
             if tally.lines.last() != Some(&line) {
-                // What comes after the first few is not kept.
+                // Only the first few are kept.
                 let _ = tally.lines.try_push(line);
             }
         }
@@ -117,7 +117,7 @@ pub(crate) struct Word {
 }
 
 impl Index {
-    /// Adds a file, which comes after all that are there, with what was found in its chunks.
+    /// Adds a file, which comes after all those added before, with what was found in its chunks.
     pub(crate) fn add(&mut self, path: PathBuf, chunks: impl IntoIterator<Item = Found>) {
         let file = self.files.len() as u32;
         self.files.push(path);

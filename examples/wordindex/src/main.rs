@@ -1,11 +1,11 @@
 //! `wordindex`: indexes every word of the text files under a directory with several
-//! threads, then answers queries from standard input; keeps the index in an address space, if it
-//! is to be there for the next program.
+//! threads, then answers queries from standard input; with `--vas` keeps the index in an address
+//! space for the next program.
 //!
-//! An ordinary Rust `std` program: it runs as it is natively and under `spacejmp run`, and
-//! what it prints on standard output depends on the files and the queries only, not on the
+//! An ordinary Rust `std` program: it runs unchanged natively and under `spacejmp run`, and
+//! what it prints on standard output depends only on the files and the queries, not on the
 //! number of threads or where it runs. This file reads the arguments and connects the
-//! parts: `scan` finds files, `words` cuts them into words, `build` does that in several
+//! parts: `scan` finds files, `words` splits them into words, `build` does that in several
 //! threads, `index` is the result in private memory and `stored` in an address space, `query`
 //! answers from either.
 
@@ -90,10 +90,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all could be read.
+/// Whether all files could be read.
 fn run(options: &Options, start: Instant) -> Result<bool> {
     let Options { roots, vas, threads, .. } = options;
-    // Before everything is read for it.
+    // Checked before all files are read.
     let space = match vas {
         None => None,
         Some(name) if roots.is_empty() => Some(Space::<Shelf>::open_read_only(name)?),
@@ -120,7 +120,7 @@ fn run(options: &Options, start: Instant) -> Result<bool> {
     let Some(space) = space else {
         ready();
         answer_all(|line, out| Ok(query::answer(&index, line, out)?))?;
-        // The process ends: to free each word would only take time.
+        // The process ends: freeing each word would only take time.
         std::mem::forget(index);
         return Ok(problems.is_empty());
     };
@@ -136,7 +136,7 @@ fn run(options: &Options, start: Instant) -> Result<bool> {
         drop(index);
     }
     ready();
-    // One visit for each query: in between somebody may put a newer index there.
+    // One visit per query: in between another program may store a newer index.
     answer_all(|line, out| {
         Ok(space.enter(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
     })?;
@@ -144,7 +144,7 @@ fn run(options: &Options, start: Instant) -> Result<bool> {
 }
 
 /// Answers queries until `:quit` or the end of standard input; every answer is written
-/// before the next query is waited for.
+/// before the next query is read.
 fn answer_all(mut answer: impl FnMut(&[u8], &mut Vec<u8>) -> Result<bool>) -> Result<()> {
     let mut queries = io::stdin().lock();
     let (mut line, mut text) = (Vec::new(), Vec::new());
@@ -156,7 +156,7 @@ fn answer_all(mut answer: impl FnMut(&[u8], &mut Vec<u8>) -> Result<bool>) -> Re
         text.clear();
         let done = answer(&line, &mut text)?;
         match io::stdout().write_all(&text) {
-            // A reader that has seen enough closes its end: no mistake of ours.
+            // A reader that has seen enough closes its end: not an error.
             Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             other => other.context("cannot write answers")?,
         }

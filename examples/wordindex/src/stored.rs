@@ -1,4 +1,4 @@
-//! The index in an address space, where the next program finds it as it is.
+//! The index in an address space, where the next program can use it in place.
 
 use spacejmp::{AllocError, At, Mode, Storable, VHashMap, VString, VVec, Write};
 
@@ -46,7 +46,7 @@ impl Stored {
     }
 }
 
-/// A stored index, and the witness of being where it is.
+/// A stored index, and the witness that the thread is inside.
 pub(crate) struct Inside<'a, M> {
     pub(crate) index: &'a Stored,
     pub(crate) at: &'a At<Shelf, M>,

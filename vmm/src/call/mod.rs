@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
 
+use crate::linux::Next;
 use crate::linux::signal;
-use crate::process::ThreadCtx;
-use crate::process::thread::Next;
+use crate::linux::task::ThreadCtx;
 use crate::vas::{VasError, Wait};
 
 /// What a call gives.

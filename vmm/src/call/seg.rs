@@ -4,7 +4,7 @@ use abi::Right;
 use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
 
 use super::{CallResult, args};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::store::{SegmentRecord, SegmentSpec};
 use crate::vas::VasError;
 

@@ -4,7 +4,8 @@ use abi::VasId;
 use abi::objects::{Attachment, VasStat, vas_ctl};
 
 use super::{CallResult, args};
-use crate::process::{Survivor, ThreadCtx};
+use crate::linux::survivor::Survivor;
+use crate::linux::task::ThreadCtx;
 use crate::store::{LeaseView, VasRecord};
 use crate::vas::attach::{AttachFlags, DetachFlags};
 use crate::vas::{Stops, VasError, Wait};

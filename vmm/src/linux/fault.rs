@@ -4,7 +4,7 @@
 
 use super::sigframe::TrapInfo;
 use super::signal::info::{SI_KERNEL, SigInfo};
-use crate::report::stats::FaultKind;
+use crate::stats::FaultKind;
 
 /// A fault of the program: a signal for the thread that made it.
 #[derive(Clone, Debug)]

@@ -20,7 +20,6 @@ mod legacy;
 pub mod limits;
 pub mod memory;
 mod mlock;
-pub mod names;
 pub mod net;
 pub mod pid;
 pub mod prctl;
@@ -29,6 +28,8 @@ pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub mod survivor;
+pub mod task;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -40,9 +41,19 @@ use std::time::Instant;
 
 use abi::Errno;
 
-use crate::process::thread::Next;
-use crate::process::{Outcome, ThreadCtx};
 use signal::{Again, Interrupted};
+use task::{Outcome, ThreadCtx};
+
+/// What a thread does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Enter the guest again.
+    Run,
+    /// This thread has ended.
+    ThreadEnds,
+    /// The process has ended.
+    Stop,
+}
 
 /// What a call did, when it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -416,7 +427,7 @@ fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
-        match names::name(number) {
+        match crate::stats::names::name(number) {
             Some(name) if PROBES.contains(&(number as i64)) => {
                 tracing::debug!("Linux call {name} ({number}) is not served: ENOSYS");
             }

@@ -7,8 +7,7 @@ use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
 use super::{CallResult, Done, futex, value};
-use crate::process::thread::{Prepared, Thread};
-use crate::process::{Outcome, Process, ThreadCtx};
+use crate::linux::task::{Outcome, Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
 
 /// The flags every thread library sets: one memory, one file table, one process.
@@ -141,7 +140,7 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     })?;
     let mut vcpu = match threads.idle_vcpu() {
         Some(vcpu) => vcpu,
-        None => ctx.vcpu.machine().new_vcpu().map_err(|e| {
+        None => ctx.process.kernel.new_vcpu().map_err(|e| {
             tracing::warn!(error = %crate::error::chain(&e), "cannot make another vCPU");
             Errno::EAGAIN
         })?,

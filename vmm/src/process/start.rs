@@ -3,28 +3,30 @@
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
 use object::ReadCache;
 
-use super::config::{ProgramName, RunConfig};
-use super::{Executable, Process, Survivor, ThreadTable};
+use super::config::RunConfig;
+use super::thread;
 use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
+use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
+use crate::linux::survivor::Survivor;
+use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable};
 use crate::linux::timer::Timers;
 use crate::private::{Backing, PrivateRegion, Prot};
-use crate::report::stats::{Phase, Stats};
+use crate::stats::{Phase, Stats};
 use crate::store::{FOLDERS, Store};
 use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
@@ -112,10 +114,11 @@ impl Process {
         }
 
         let mut lap = stats.laps();
-        let machine = Machine::new()?;
+        let kernel = Kernel::load()?;
+        let machine = kernel.machine().clone();
         lap.ends(Phase::Machine);
         limits.limit_threads(u64::from(machine.max_vcpus()));
-        let mut vcpu = machine.new_vcpu()?;
+        let mut vcpu = kernel.new_vcpu()?;
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let private = PrivateRegion::new(machine.clone(), config.memory_bytes);
@@ -126,7 +129,7 @@ impl Process {
             umask: config.umask,
             program: name.clone(),
         };
-        let vases = Arc::new(Vases::new(machine.clone(), vas_config));
+        let vases = Arc::new(Vases::new(&kernel, vas_config));
         let loaded = elf::load(&private, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.
         private.set_heap(loaded.end + PAGE_SIZE);
@@ -156,6 +159,7 @@ impl Process {
         let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
         let process = Arc::new(Process {
             machine,
+            kernel,
             private,
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
@@ -172,13 +176,8 @@ impl Process {
             facts: Facts::new(built),
             tsc_khz,
             executable: Executable { file, bias: loaded.bias, end: loaded.end },
-            pid: OnceLock::new(),
-            first: Mutex::new(Some(vcpu)),
-            first_status: AtomicU8::new(0),
-            stopping: AtomicBool::new(false),
-            outcome: Mutex::new(None),
-            running_since: Instant::now(),
-            stopped: OnceLock::new(),
+            run_thread: thread::run,
+            life: Life::new(vcpu),
             second_tasks: Mutex::default(),
         });
         let view: Weak<Process> = Arc::downgrade(&process);

@@ -1,159 +1,23 @@
-//! One thread of the program: a vCPU, run by a host thread of its own.
+//! The run loop: one thread of the program is one vCPU, run by a host thread of its own.
 //!
-//! The program's thread has the host thread's number. So what names an owner by it, in memory
-//! or files that several VMs and native programs share, means the same to all of them and to
-//! the host kernel.
+//! It decides who serves each exit, and goes on until the thread or the process ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Outcome, Process};
 use crate::access::{FaultCause, FaultOutcome};
-use crate::linux;
 use crate::linux::fault::Fault;
-use crate::linux::signal::ThreadSignals;
+use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
+use crate::linux::{self, Next};
 use crate::report;
-use crate::report::stats::{ExitReason, FaultKind};
-use crate::user_memory::UserMemory;
+use crate::stats::{ExitReason, FaultKind};
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
 
-/// What other threads may know of a thread.
-#[derive(Debug)]
-pub struct Thread {
-    /// Its number: the one of the host thread that runs it.
-    pub tid: i32,
-    vcpu: AtomicU32,
-    /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
-    pub clear_child_tid: AtomicU64,
-    /// Head of its robust futex list, 0 if none.
-    pub robust_list: AtomicU64,
-    /// Its signal mask, alternate stack and pending signals.
-    pub signals: ThreadSignals,
-    name: Mutex<Vec<u8>>,
-}
-
-impl Thread {
-    /// A thread not yet running.
-    #[must_use]
-    pub fn new(tid: i32, signals: ThreadSignals) -> Arc<Thread> {
-        Arc::new(Thread {
-            tid,
-            vcpu: AtomicU32::new(u32::MAX),
-            clear_child_tid: AtomicU64::new(0),
-            robust_list: AtomicU64::new(0),
-            signals,
-            name: Mutex::default(),
-        })
-    }
-
-    /// Its name (`PR_SET_NAME`), at most 15 bytes.
-    #[must_use]
-    pub fn name(&self) -> Vec<u8> {
-        self.name.lock().unwrap_or_else(|poison| poison.into_inner()).clone()
-    }
-
-    /// Sets its name.
-    pub fn set_name(&self, name: &[u8]) {
-        *self.name.lock().unwrap_or_else(|poison| poison.into_inner()) = name.to_vec();
-    }
-
-    /// Number of the vCPU it runs on; no vCPU's before it has started.
-    #[must_use]
-    pub fn vcpu(&self) -> u32 {
-        self.vcpu.load(Ordering::Relaxed)
-    }
-}
-
-/// A thread as it looks at itself while it is out of the guest.
-#[derive(Debug)]
-pub struct ThreadCtx<'a> {
-    /// The process.
-    pub process: &'a Arc<Process>,
-    /// The thread.
-    pub thread: &'a Arc<Thread>,
-    /// Its processor; `vcpu.regs` are the program's registers.
-    pub vcpu: &'a mut Vcpu,
-}
-
-impl<'a> ThreadCtx<'a> {
-    /// The program's memory as this thread sees it, from the instance it is in.
-    #[must_use]
-    pub fn user(&self) -> UserMemory<'a> {
-        self.process.user_in(self.vcpu.instance())
-    }
-}
-
-/// What a thread does next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
-    /// Enter the guest again.
-    Run,
-    /// This thread has ended.
-    ThreadEnds,
-    /// The process has ended.
-    Stop,
-}
-
-/// A host thread that waits to be told which of the program's threads it runs. Dropped, it
-/// ends.
-///
-/// It exists before the program's thread does because that has its number, which has to lie
-/// in the program's memory before the first instruction.
-#[derive(Debug)]
-pub struct Prepared {
-    tid: i32,
-    go: SyncSender<(Arc<Thread>, Vcpu)>,
-}
-
-impl Prepared {
-    /// Starts a host thread.
-    ///
-    /// # Errors
-    /// The host has no more threads to give.
-    pub fn new(process: &Arc<Process>) -> std::io::Result<Prepared> {
-        let (tell, told) = mpsc::sync_channel(1);
-        let (go, start) = mpsc::sync_channel(1);
-        let owner = process.clone();
-        let handle = std::thread::Builder::new().name("vcpu".to_owned()).stack_size(256 << 10);
-        let handle = handle.spawn(move || {
-            // Nobody waits for the number when the process is gone; nobody starts it then.
-            let _ = tell.send(gettid());
-            if let Ok((thread, vcpu)) = start.recv() {
-                run(&owner, &thread, vcpu);
-            }
-        })?;
-        process.threads.keep_handle(handle);
-        let tid = told.recv().map_err(std::io::Error::other)?;
-        Ok(Prepared { tid, go })
-    }
-
-    /// The number of the thread it will run.
-    #[must_use]
-    pub fn tid(&self) -> i32 {
-        self.tid
-    }
-
-    /// Has it run `thread`, whose number must be its own, on `vcpu`.
-    pub fn run(self, process: &Process, thread: Arc<Thread>, vcpu: Vcpu) {
-        debug_assert_eq!(thread.tid, self.tid);
-        process.threads.add(thread.clone());
-        // There is room for one, and the other side waits for it.
-        let _ = self.go.send((thread, vcpu));
-    }
-}
-
-/// The calling host thread's number.
-pub(super) fn gettid() -> i32 {
-    rustix::thread::gettid().as_raw_nonzero().get()
-}
-
 /// Runs `thread`, which is in the table and has the calling host thread's number, to its end.
 pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) {
-    thread.vcpu.store(vcpu.index(), Ordering::Relaxed);
+    thread.set_vcpu(vcpu.index());
     process.vases.note_thread(vcpu.index(), Some(thread.tid));
     process.stats.thread_started();
     let armed = vcpu.arm();

@@ -2,7 +2,7 @@
 //!
 //! What a file descriptor of KVM holds is laid out by a header in it: every offset and length
 //! is checked before it is used, and a file that contradicts itself is an error. Histograms are
-//! left out. Our own counters of exits to the VMM are in `report::stats`; these here count all
+//! left out. Our own counters of exits to the VMM are in `stats`; these here count all
 //! exits, also those that KVM serves itself, which is what shows that something causes none.
 
 use std::collections::BTreeMap;
@@ -164,7 +164,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{DESC_BYTES, HEADER_BYTES, KvmStats, KvmStatsError, ReadAt};
-    use crate::vm::Machine;
+    use crate::kernel::Kernel;
     use proptest::prelude::*;
     use std::io;
 
@@ -249,8 +249,8 @@ mod tests {
             eprintln!("SKIPPED: there is no /dev/kvm");
             return;
         }
-        let machine = Machine::new().unwrap();
-        let vcpu = machine.new_vcpu().unwrap();
+        let kernel = Kernel::load().unwrap();
+        let vcpu = kernel.new_vcpu().unwrap();
         match vcpu.kvm_stats() {
             // The probe of the host's kind was one at least.
             Ok(stats) => assert!(stats.read().unwrap()["exits"] > 0),

@@ -14,7 +14,7 @@ use vmm::exit_code::ExitCode;
 use vmm::files::{Access, Grant, Tty, take_over_umask};
 use vmm::host;
 use vmm::process::{Outcome, Process, RunConfig, Supervise};
-use vmm::report::stats::StatsReport;
+use vmm::stats::StatsReport;
 use vmm::vas::VasGrants;
 
 use crate::errors::{self, Failure};

@@ -4,8 +4,8 @@ use abi::Errno;
 
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
 use super::{bit, signal_number};
+use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::linux::{CallResult, value};
-use crate::process::{Process, Thread, ThreadCtx};
 
 /// Signals that may be pending at one time, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {

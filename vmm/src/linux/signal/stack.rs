@@ -3,8 +3,8 @@
 use abi::Errno;
 
 use super::locked;
+use crate::linux::task::ThreadCtx;
 use crate::linux::{CallResult, value};
-use crate::process::ThreadCtx;
 
 const SS_ONSTACK: u32 = libc::SS_ONSTACK as u32;
 const SS_DISABLE: u32 = libc::SS_DISABLE as u32;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 
 use super::{deliver_pending, unblockable};
+use crate::linux::Next;
+use crate::linux::task::ThreadCtx;
 use crate::linux::time::read_timespec;
 use crate::linux::{CallResult, Done, Fail, value};
-use crate::process::ThreadCtx;
-use crate::process::thread::Next;
 
 /// Sleeps until the thread is kicked or `deadline` comes. A kick between the caller's look at
 /// its signals and the sleep is not lost: the event loop repeats it until the thread looks.

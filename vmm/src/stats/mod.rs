@@ -9,12 +9,13 @@
 //! The guest chooses the call numbers: anything outside the table is counted in one slot.
 #![forbid(unsafe_code)]
 
+pub mod names;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::linux::names;
 use crate::vm::ledger::HeldReport;
 
 /// One line per variant: the enum, its JSON and table name, and its slot in the counters.

@@ -22,8 +22,8 @@ use std::thread::JoinHandle;
 
 use rustix::pipe::PipeFlags;
 
-use super::Process;
-use crate::linux::robust;
+use super::robust;
+use super::task::Process;
 
 /// How long the survivor works at most.
 const PATIENCE_SECONDS: u32 = 5;
@@ -65,7 +65,7 @@ impl Survivor {
     }
 
     /// Has it end, and waits for that.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         // Release pairs with the survivor's look, which comes after the end of its pipe.
         self.is_done.store(true, Ordering::Release);
         let state = std::mem::replace(&mut *self.lock(), State::Gone);
@@ -159,7 +159,7 @@ impl Task<'_> {
         limit_time();
         for thread in self.process.threads.all() {
             let vh = match self.process.vases.is_active() {
-                true => self.process.machine.current_instance(thread.vcpu()).unwrap_or(0),
+                true => self.process.kernel.switch.current_instance(thread.vcpu()).unwrap_or(0),
                 false => 0,
             };
             robust::release(self.process, &thread, vh);
