@@ -18,11 +18,11 @@
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
 //! - [`stats`]: what a run did, counted; [`report`]: that in words, and crash reports
-//! - [`mod@bench`]: measurements; [`error`], [`exit_code`]
+//! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
 
 pub mod access;
-pub mod bench;
 pub mod call;
+pub mod cli;
 pub mod exit_code;
 pub mod guest;
 pub mod kernel;

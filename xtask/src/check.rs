@@ -195,6 +195,7 @@ fn release(workspace: &Workspace) -> Result<()> {
         "{} has {bytes} bytes: the limit is 8 MiB",
         binary.display()
     );
+    workspace.build_bench()?;
     let results = workspace.target().join("bench-quick");
     let dir = results.to_string_lossy();
     let run = |arguments: &[&str]| {

@@ -1,5 +1,5 @@
 //! `cargo xtask results`: measures everything on this machine with the release build and makes
-//! the book's page of it. The page's layout is in `vmm/src/bench/report/page.rs`; the test that
+//! the book's page of it. The page's layout is in `vmm/bench/src/report/page.rs`; the test that
 //! compares page and runs writes it here, so that there is one way to make it.
 
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::workspace::{Workspace, succeed};
 
-/// `vmm/tests/results.rs`.
+/// `vmm/bench/tests/results.rs`.
 const VARIABLE: &str = "SPACEJMP_RESULTS";
 
 /// The committed run of a kind of host.
@@ -55,14 +55,14 @@ pub(crate) fn run(workspace: &Workspace, from: Option<PathBuf>) -> Result<()> {
     if plots.exists() {
         fs::remove_dir_all(&plots).with_context(|| format!("cannot clear {}", plots.display()))?;
     }
-    let arguments = ["test", "--quiet", "--package", "vmm", "--test", "results"];
+    let arguments = ["test", "--quiet", "--package", "spacejmp-bench", "--test", "results"];
     succeed(workspace.cargo(&arguments).env(VARIABLE, "update"))?;
     println!("written: {}, {}, docs/src/results.md", path.display(), plots.display());
     Ok(())
 }
 
 fn measure(workspace: &Workspace) -> Result<PathBuf> {
-    succeed(&mut workspace.cargo(&["build", "--release", "--package", "vmm"]))?;
+    workspace.build_bench()?;
     let dir = workspace.target().join("results");
     let mut command = std::process::Command::new(workspace.spacejmp());
     succeed(command.args(["bench", "all", "--out"]).arg(&dir))?;

@@ -79,12 +79,13 @@ fn commit(workspace: &Workspace, copy: &Checkout, revision: &str) -> Result<Revi
 
 fn build(source: &Workspace, folder: &Path, name: &str, id: &str) -> Result<Revision> {
     println!("building {name}");
-    succeed(&mut source.cargo(&["build", "--release", "--quiet", "--package", "vmm"]))?;
+    source.build_bench()?;
     // Named by its commit, since the next one is built in the same place.
     let own = folder.join(id);
     fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
-    let spacejmp = own.join("spacejmp");
-    let built = source.spacejmp();
-    fs::copy(&built, &spacejmp).with_context(|| format!("cannot copy {}", built.display()))?;
-    Ok(Revision { name: name.to_owned(), spacejmp, folder: own })
+    for built in source.bench_programs() {
+        let copy = own.join(built.file_name().context("a program has a name")?);
+        fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
+    }
+    Ok(Revision { name: name.to_owned(), spacejmp: own.join("spacejmp"), folder: own })
 }

@@ -4,6 +4,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +12,9 @@ use anyhow::{Context, Result, bail};
 
 /// The target all our programs are built for; `.cargo/config.toml` names it, too.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The programs of `spacejmp bench`.
+const BENCH: &[&str] = &["spacejmp-bench", "spacejmp-bench-hello", "spacejmp-bench-payload"];
 
 /// The checkout this xtask was built from, or a copy of it.
 pub(crate) struct Workspace {
@@ -48,6 +52,31 @@ impl Workspace {
     /// The static `spacejmp` of the release build, whether or not it has been built.
     pub(crate) fn spacejmp(&self) -> PathBuf {
         self.target().join(TARGET).join("release/spacejmp")
+    }
+
+    /// Makes the release build of `spacejmp` and, where this revision has it apart, of the program
+    /// that `spacejmp bench` is handed to.
+    ///
+    /// # Errors
+    /// When one does not build.
+    pub(crate) fn build_bench(&self) -> Result<()> {
+        let mut cargo = self.cargo(&["build", "--release", "--quiet", "--package", "vmm"]);
+        if self.has_bench() {
+            cargo.args(["--package", "spacejmp-bench"]);
+        }
+        succeed(&mut cargo)
+    }
+
+    /// What [`Workspace::build_bench`] makes, all in one folder.
+    pub(crate) fn bench_programs(&self) -> Vec<PathBuf> {
+        let beside = if self.has_bench() { BENCH } else { &[] };
+        let beside = beside.iter().map(|name| self.spacejmp().with_file_name(name));
+        iter::once(self.spacejmp()).chain(beside).collect()
+    }
+
+    /// Older revisions have the benchmarks in `spacejmp` itself.
+    fn has_bench(&self) -> bool {
+        self.file("vmm/bench").is_dir()
     }
 
     /// A file of the source, by its path in the checkout.

@@ -2,12 +2,9 @@
 //! index lies.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-
-use arrayvec::ArrayVec;
-use foldhash::fast::FixedState;
-use spacejmp::Storable;
 
 use crate::words::{lower, words};
 
@@ -15,14 +12,16 @@ use crate::words::{lower, words};
 pub(crate) const PLACES: usize = 5;
 
 /// Where a word is: a file's number and a line, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Storable)]
+#[cfg_attr(feature = "vas", derive(spacejmp::Storable))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) file: u32,
     pub(crate) line: u32,
 }
 
 /// What was indexed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Storable)]
+#[cfg_attr(feature = "vas", derive(spacejmp::Storable))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
@@ -55,6 +54,30 @@ pub(crate) trait Lookup {
     fn counts(&self) -> impl Iterator<Item = (&str, u64)>;
 }
 
+/// The first [`PLACES`] of what is pushed; the others are not kept. As a slice, those kept.
+#[derive(Default)]
+pub(crate) struct First<T> {
+    kept: [T; PLACES],
+    len: usize,
+}
+
+impl<T> First<T> {
+    fn push(&mut self, item: T) {
+        if let Some(free) = self.kept.get_mut(self.len) {
+            *free = item;
+            self.len += 1;
+        }
+    }
+}
+
+impl<T> Deref for First<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.kept[..self.len]
+    }
+}
+
 /// The words of one chunk of a file.
 #[derive(Default)]
 pub(crate) struct Found {
@@ -70,7 +93,7 @@ pub(crate) struct Found {
 #[derive(Default)]
 struct Tally {
     count: u64,
-    lines: ArrayVec<u32, PLACES>,
+    lines: First<u32>,
 }
 
 impl Found {
@@ -78,14 +101,12 @@ impl Found {
     pub(crate) fn new(text: &[u8]) -> Found {
         let lower = lower(text);
         let capacity = text.len() / 64;
-        let mut tallies =
-            HashMap::<&str, Tally, _>::with_capacity_and_hasher(capacity, FixedState::default());
+        let mut tallies = HashMap::<&str, Tally>::with_capacity(capacity);
         for (word, line) in words(&lower) {
             let tally = tallies.entry(word).or_default();
             tally.count += 1;
             if tally.lines.last() != Some(&line) {
-                // Only the first few are kept.
-                let _ = tally.lines.try_push(line);
+                tally.lines.push(line);
             }
         }
         let newlines = text.iter().filter(|&&byte| byte == b'\n').count();
@@ -105,7 +126,7 @@ impl Found {
 pub(crate) struct Index {
     pub(crate) totals: Totals,
     pub(crate) files: Vec<PathBuf>,
-    pub(crate) words: HashMap<Box<str>, Word, FixedState>,
+    pub(crate) words: HashMap<Box<str>, Word>,
 }
 
 /// One word of the index: [`Entry`] with memory of its own.
@@ -113,7 +134,7 @@ pub(crate) struct Index {
 pub(crate) struct Word {
     pub(crate) count: u64,
     pub(crate) files: Vec<u32>,
-    pub(crate) places: ArrayVec<Place, PLACES>,
+    pub(crate) places: First<Place>,
 }
 
 impl Index {
@@ -136,9 +157,9 @@ impl Index {
                 if word.files.last() != Some(&file) {
                     word.files.push(file);
                 }
-                for line in tally.lines {
+                for &line in &*tally.lines {
                     let line = before.saturating_add(line).saturating_add(1);
-                    let _ = word.places.try_push(Place { file, line });
+                    word.places.push(Place { file, line });
                 }
             }
             self.totals.bytes += chunk.bytes;
