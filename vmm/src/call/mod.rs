@@ -1,5 +1,6 @@
 //! SpaceJMP's own calls, as far as the VMM serves them.
 //!
+//! - here: the table, and `vas_switch`, the call that is made most
 //! - [`vas`], [`seg`]: one function per call; each takes the calling thread and the six
 //!   argument registers and returns what RAX gets
 //! - [`args`]: names, ids and structures in the program's memory
@@ -14,12 +15,12 @@ use std::time::Duration;
 
 use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
-use seg_lock::Patience;
+use seg_lock::{LockOutcome, Patience};
 
 use crate::linux::Next;
 use crate::linux::signal;
 use crate::linux::task::ThreadCtx;
-use crate::vas::{VasError, at_most};
+use crate::vas::{Stops, VasError, at_most};
 
 /// What a call gives.
 pub type CallResult = Result<u64, VasError>;
@@ -51,10 +52,10 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
     let [first, second, ..] = *a;
     Some(match number {
         number::CALL_NULL | number::CALL_HYPER_NULL => Ok(0),
-        number::CALL_VAS_SWITCH => vas::switch(ctx, first, Patience::Forever),
-        number::CALL_VAS_TRY_SWITCH => vas::switch(ctx, first, Patience::Try),
+        number::CALL_VAS_SWITCH => switch(ctx, first, Patience::Forever),
+        number::CALL_VAS_TRY_SWITCH => switch(ctx, first, Patience::Try),
         number::CALL_VAS_SWITCH_TIMEOUT => {
-            vas::switch(ctx, first, at_most(Duration::from_nanos(second)))
+            switch(ctx, first, at_most(Duration::from_nanos(second)))
         }
         number::CALL_VAS_CURRENT => Ok(u64::from(ctx.vcpu.instance())),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
@@ -85,4 +86,22 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_SEG_RESERVE => seg::reserve(ctx, a),
         _ => return None,
     })
+}
+
+/// `vas_switch` and its kin: the calling thread enters an instance.
+///
+/// # Errors
+/// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `patience`;
+/// `EINTR` when a signal came; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
+/// the locks died.
+fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, patience: Patience) -> CallResult {
+    let (process, thread) = (ctx.process, ctx.thread);
+    let stops = Stops {
+        stopping: &|| process.is_stopping(),
+        interrupted: &|| thread.is_interrupted(process),
+    };
+    match process.vases.switch(ctx.vcpu, vh, patience, stops)? {
+        LockOutcome::Acquired => Ok(0),
+        outcome => Err(VasError::Lock(outcome)),
+    }
 }

@@ -1,5 +1,5 @@
-//! Which instance a thread is in, and with which root: arriving there, leaving the guest, and who is
-//! inside.
+//! Who is inside an instance, and on which root: what is asked when a thread leaves the guest, and
+//! before an instance is changed.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,27 +28,6 @@ impl Vases {
         }
     }
 
-    /// Makes `vh` the instance `vcpu` is in; its locks are held.
-    pub(crate) fn arrive(
-        &self,
-        state: &mut State,
-        vcpu: &mut Vcpu,
-        vh: u32,
-    ) -> Result<(), VasError> {
-        let locks = state.instances.get(vh).map_or(0..0, |instance| instance.shown.locks.clone());
-        let root = self.root_of(state, vh);
-        // In the middle of the kernel it is a thread of a process that ends, and that enters
-        // the guest no more.
-        if !vcpu.is_in_kernel() {
-            self.switch.switch_root(vcpu, root)?;
-        }
-        self.switch.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
-        self.switch.set_current_instance(vcpu.index(), vh)?;
-        state.tables.reloaded(vcpu.index());
-        vcpu.set_instance(vh);
-        Ok(())
-    }
-
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel
     /// has been kept from serving switches there: one that has just tried in vain may count as
     /// inside for some instructions more, and is waited for. Of one vCPU it is not asked.
@@ -70,7 +49,7 @@ impl Vases {
     }
 
     /// What an instance's entry says for CR3.
-    fn root_of(&self, state: &State, vh: u32) -> u64 {
+    pub(crate) fn root_of(&self, state: &State, vh: u32) -> u64 {
         match state.instances.get(vh) {
             Some(instance) => instance.shown.cr3,
             None => self.switch.home_cr3(),

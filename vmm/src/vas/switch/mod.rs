@@ -105,6 +105,27 @@ impl Vases {
         Ok(switched.outcome)
     }
 
+    /// Makes `vh` the instance `vcpu` is in; its locks are held.
+    pub(crate) fn arrive(
+        &self,
+        state: &mut State,
+        vcpu: &mut Vcpu,
+        vh: u32,
+    ) -> Result<(), VasError> {
+        let locks = state.instances.get(vh).map_or(0..0, |instance| instance.shown.locks.clone());
+        let root = self.root_of(state, vh);
+        // In the middle of the kernel it is a thread of a process that ends, and that enters
+        // the guest no more.
+        if !vcpu.is_in_kernel() {
+            self.switch.switch_root(vcpu, root)?;
+        }
+        self.switch.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
+        self.switch.set_current_instance(vcpu.index(), vh)?;
+        state.tables.reloaded(vcpu.index());
+        vcpu.set_instance(vh);
+        Ok(())
+    }
+
     /// The instance behind a handle, home included, brought up to the store.
     fn look_up(&self, state: &mut State, vh: u64) -> Result<u32, VasError> {
         if vh == 0 {
