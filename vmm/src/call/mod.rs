@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
 
-use crate::linux::Next;
-use crate::linux::signal;
 use crate::linux::task::ThreadCtx;
 use crate::vas::{VasError, Wait};
 
@@ -24,7 +22,7 @@ use crate::vas::{VasError, Wait};
 pub type CallResult = Result<u64, VasError>;
 
 /// Serves the call in the registers of `ctx`.
-pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
+pub fn serve(ctx: &mut ThreadCtx<'_>) {
     let regs = &ctx.vcpu.regs;
     let raw = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
@@ -42,7 +40,6 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         None => Errno::ENOSYS.as_result(),
     };
-    signal::deliver_pending(ctx)
 }
 
 /// The table: number to function.

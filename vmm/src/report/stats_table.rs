@@ -91,8 +91,8 @@ fn time(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::stats::{CallReport, Count, StatsReport};
     use super::{CALLS_SHOWN, time};
+    use crate::stats::{CallReport, Count, StatsReport};
 
     fn call(number: u64, ns: u64, served: bool) -> CallReport {
         let name = crate::stats::names::name(number);
