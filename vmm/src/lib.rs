@@ -8,7 +8,8 @@
 //! 3. `unsafe` lives in a few modules: `vm`, the lock words of `vas`, and the Linux
 //!    calls that hand guest memory to the host kernel.
 //!
-//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs
+//! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs; [`kernel`]: what the
+//!   guest kernel needs of us
 //! - [`files`]: the host's files as far as a program may reach them
 //! - [`private`]: the program's own address space; [`guest`]: what a program starts with
 //! - [`user_memory`]: a program's memory as its faults and system calls reach it; [`access`]: in
@@ -17,11 +18,11 @@
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
 //! - [`stats`]: what a run did, counted; [`report`]: that in words, and crash reports
-//! - [`mod@bench`]: measurements; [`error`], [`exit_code`]
+//! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
 
 pub mod access;
-pub mod bench;
 pub mod call;
+pub mod cli;
 pub mod exit_code;
 pub mod guest;
 pub mod kernel;

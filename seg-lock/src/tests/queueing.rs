@@ -2,8 +2,8 @@
 
 use super::death::{Event, World, lease};
 use super::*;
-use crate::queue::{Entry, Want};
-use crate::slow;
+use crate::entry::{Entry, Want};
+use crate::waiter;
 use proptest::prelude::*;
 
 /// Lets a queued thread go on from where [`World::queue`] left it.
@@ -14,15 +14,15 @@ pub(super) fn enter(
     index: usize,
     entry: Entry,
 ) -> Result<Acquired, AcquireError> {
-    slow::resume(world.desk(vm), slot(vm), want, index, entry)
+    waiter::resume(world.queue_mutex(vm), member(vm), want, index, entry)
 }
 
 fn wait_and_enter(world: &World, vm: u32, want: Want, index: usize, entry: Entry) {
     assert_eq!(enter(world, vm, want, index, entry), Ok(Acquired::Clean));
 }
 
-pub(super) fn may_go(world: &World, (index, entry): (usize, Entry)) -> bool {
-    world.page.load(index) == entry.allowed().raw()
+pub(super) fn is_granted(world: &World, (index, entry): (usize, Entry)) -> bool {
+    world.page.load(index) == entry.granted().raw()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn writers_go_in_order_and_waiting_readers_after_the_next_writer() {
     world.take(0, Mode::Exclusive);
     let wants = [Want::Exclusive, Want::Exclusive, Want::Shared, Want::Exclusive, Want::Shared];
     let queued = wants.map(|want| world.queue(1, want));
-    let going = || queued.map(|place| may_go(&world, place));
+    let going = || queued.map(|place| is_granted(&world, place));
     assert_eq!(going(), [false; 5]);
     world.give(0, Mode::Exclusive);
     assert_eq!(going(), [true, false, false, false, false]);
@@ -43,14 +43,14 @@ fn writers_go_in_order_and_waiting_readers_after_the_next_writer() {
     let late = world.queue(2, Want::Shared);
     go_in(2);
     go_in(4);
-    assert!(!may_go(&world, late), "a reader that comes later does not pass the writer");
+    assert!(!is_granted(&world, late), "a reader that comes later does not pass the writer");
     world.give(1, Mode::Shared);
     assert_eq!(going(), [false; 5]);
     world.give(1, Mode::Shared);
     assert_eq!(going(), [false, true, false, false, false]);
     go_in(1);
     world.give(1, Mode::Exclusive);
-    assert!(may_go(&world, late));
+    assert!(is_granted(&world, late));
     wait_and_enter(&world, 2, Want::Shared, late.0, late.1);
     world.give(2, Mode::Shared);
     go_in(3);
@@ -94,13 +94,13 @@ fn an_upgrade_waits_for_other_readers_only() {
     world.take(0, Mode::Shared);
     let writer = world.queue(2, Want::Exclusive);
     let upgrade_of =
-        |vm: u32, patience| upgrade(&world.page, &world, slot(vm), lease(vm), patience);
+        |vm: u32, patience| upgrade(&world.page, &world, member(vm), lease(vm), patience);
     assert_eq!(
         upgrade_of(0, Patience::Try),
         Ok(Acquired::Clean),
         "ahead of writers, who wait for it"
     );
-    downgrade(&world.page, &world, slot(0), lease(0));
+    downgrade(&world.page, &world, member(0), lease(0));
     world.give(0, Mode::Shared);
     wait_and_enter(&world, 2, Want::Exclusive, writer.0, writer.1);
     world.give(2, Mode::Exclusive);
@@ -114,17 +114,17 @@ fn an_upgrade_waits_for_other_readers_only() {
 }
 
 #[test]
-fn slots_run_out_and_those_of_the_dead_come_back() {
+fn members_run_out_and_those_of_the_dead_come_back() {
     let world = World::new(true);
-    for number in 3..SLOTS as u32 {
-        assert_eq!(claim_slot(&world.page, &world, lease(number)), Ok(slot(number)));
+    for number in 3..MAX_MEMBERS as u32 {
+        assert_eq!(join(&world.page, &world, lease(number)), Ok(member(number)));
     }
-    assert_eq!(claim_slot(&world.page, &world, lease(7)), Ok(slot(7)), "once is enough");
-    assert_eq!(claim_slot(&world.page, &world, lease(99)), Err(ClaimError::NoSlot));
+    assert_eq!(join(&world.page, &world, lease(7)), Ok(member(7)), "once is enough");
+    assert_eq!(join(&world.page, &world, lease(99)), Err(JoinError::Full));
     world.take(40, Mode::Shared);
-    assert!(!try_acquire_fast(&world.page, slot(0), Mode::Exclusive), "no reader is overlooked");
+    assert!(!try_acquire_fast(&world.page, member(0), Mode::Exclusive), "no reader is overlooked");
     world.dead.borrow_mut().push(lease(40));
-    assert_eq!(claim_slot(&world.page, &world, lease(99)), Ok(slot(40)));
+    assert_eq!(join(&world.page, &world, lease(99)), Ok(member(40)));
     world.take(0, Mode::Exclusive);
 }
 
@@ -153,11 +153,11 @@ fn a_reset_keeps_what_is_known_of_the_content() {
     assert!(snapshot(&world.page).iter().all(|&word| word == 0));
     let world = World::new(false);
     world.take(1, Mode::Exclusive);
-    assert!(!recover(&world.page, slot(0)), "only the holder says so");
+    assert!(!recover(&world.page, member(0)), "only the holder says so");
     assert!(reset(&world.page) && reset(&world.page));
-    claim_slot(&world.page, &world, lease(0)).unwrap();
+    join(&world.page, &world, lease(0)).unwrap();
     assert_eq!(world.try_take(0, Mode::Exclusive, Patience::Try), Ok(Acquired::OwnerDied));
-    assert!(recover(&world.page, slot(0)));
+    assert!(recover(&world.page, member(0)));
     mark_inconsistent(&world.page);
     world.give(0, Mode::Exclusive);
     assert_eq!(world.try_take(0, Mode::Shared, Patience::Try), Ok(Acquired::OwnerDied));
@@ -190,7 +190,7 @@ proptest! {
         }
         let _ = inspect(&world.page);
         let start = world.now.get();
-        let _ = claim_slot(&world.page, &world, lease(5));
+        let _ = join(&world.page, &world, lease(5));
         prop_assert!(world.now.get() <= start + 11_000_000_000);
     }
 }

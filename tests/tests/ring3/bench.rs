@@ -5,6 +5,7 @@ use std::sync::Arc;
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
 use vmm::access::{FaultCause, FaultOutcome};
+use vmm::kernel::Kernel;
 use vmm::private::{Backing, PrivateRegion, Prot};
 use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
 
@@ -28,6 +29,7 @@ pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// One vCPU with a private region of its own.
 pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
     pub(crate) private: PrivateRegion,
     pub(crate) vcpu: Vcpu,
@@ -40,10 +42,11 @@ impl Bench {
 
     /// On processors with these TLB tags, or fewer.
     pub(crate) fn with_tags(shape: TagShape) -> Bench {
-        let machine = Machine::with_tags(shape).expect("a VM can be made here");
-        let vcpu = machine.new_vcpu().expect("and a vCPU");
+        let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
+        let machine = kernel.machine().clone();
+        let vcpu = kernel.new_vcpu().expect("and a vCPU");
         let private = PrivateRegion::new(machine.clone(), 1 << 30);
-        let bench = Bench { machine, private, vcpu };
+        let bench = Bench { kernel, machine, private, vcpu };
         bench.map(CODE, 0x4000, 7);
         bench.map(DATA, DATA_PAGES * 4096, 3);
         bench.map(STACK - 0x1000, 0x1000, 3);
@@ -66,7 +69,7 @@ impl Bench {
         self.vcpu.restore_all();
     }
 
-    /// Runs something in the code page, so that fetching from it needs no VM exit any more.
+    /// Runs something in the code page, so that fetching from it causes no further VM exit.
     ///
     /// For single steps: Bochs 2.7 takes an EPT violation at a fetch for the end of the
     /// instruction and raises the step's #DB before the instruction has run.
@@ -75,7 +78,7 @@ impl Bench {
         self.run_to(6);
     }
 
-    /// Runs to an exit that is not a mere interruption, mapping what may be mapped.
+    /// Runs to an exit that is not just an interruption, mapping what may be mapped.
     pub(crate) fn run(&mut self) -> Exit {
         for _ in 0..10_000 {
             match self.vcpu.run().expect("KVM runs the vCPU") {
@@ -109,7 +112,7 @@ impl Bench {
 /// A different value in each register, RIP at `rip`.
 pub(crate) fn marked(rip: u64) -> UserRegs {
     UserRegs {
-        // Stands for a Linux call, when it is taken for a number: those are below our own.
+        // Taken for a call's number it is one of Linux's: those are below our own.
         rax: 0x1234_5678,
         rbx: 0xaaaa_0002_0000_0002,
         rcx: 0xaaaa_0003_0000_0003,
@@ -153,7 +156,7 @@ pub(crate) fn mov_rax(value: u64) -> Vec<u8> {
     code
 }
 
-/// Where a call through the call page goes on; the switch has a UD2 of its own.
+/// Where a call through the call page continues; the switch has a UD2 of its own.
 pub(crate) fn behind_call(machine: &Machine, switch: bool) -> u64 {
     let instruction = match (machine.is_soft_host(), switch) {
         (false, _) => CALL_PAGE,

@@ -1,21 +1,22 @@
-//! TLB tags on a real vCPU, for each shape of CPUID: PCID with INVPCID, PCID alone, neither.
+//! TLB tags on a real vCPU, for each PCID policy: PCID with INVPCID, PCID alone, neither.
 //!
-//! The rule and its exhaustive model are in `abi/src/tag.rs`. Here: CR3 holds the tag it
-//! should, and no program reads through a translation that was taken away, be it after a tag
-//! has passed to another instance, after an edit while the vCPU was elsewhere, or after one
-//! under its feet. Emulated processors flush on every load, so that a missing flush of another
+//! The rule and its exhaustive model are in `abi/src/tag.rs`. Here: CR3 holds the right tag,
+//! and no program reads through a translation that was removed, be it after a tag
+//! has passed to another instance, after an edit while the vCPU was elsewhere, or after an edit
+//! while it was inside. Emulated processors flush on every load, so a missing flush of another
 //! tag shows on real ones only.
 
 use abi::switch::{CR3_KEEP, InstanceEntry};
 use abi::{GuestPhys, GuestVirt, PageSize, Rights};
 use tests::kvm::other_kind_of_host;
 use tests::skip_without_kvm;
+use vmm::kernel::Kernel;
 use vmm::vm::{Exit, Machine, TagShape, Vcpu};
 
 use crate::bench::{Bench, CODE};
 use crate::switch::{END, PLACE, Switcher, read_place, switch_to};
 
-/// Benches of all shapes this host can have; says so when it has only one.
+/// Benches of all PCID policies that this host can have; reports it when there is only one.
 fn each_shape(test: &str, check: impl Fn(&str, Bench)) {
     let offered = Bench::new().machine.has_pcid();
     if !offered {
@@ -38,7 +39,7 @@ fn root_with(machine: &Machine, mark: u64) -> GuestPhys {
     root
 }
 
-/// Lets [`PLACE`] be a fresh page that begins with `mark`.
+/// Maps a fresh page that begins with `mark` at [`PLACE`].
 fn point(machine: &Machine, root: GuestPhys, mark: u64) {
     let page = machine.mem.alloc(abi::PAGE_SIZE_2M).unwrap();
     machine.mem.store(page, mark).unwrap();
@@ -49,10 +50,10 @@ fn point(machine: &Machine, root: GuestPhys, mark: u64) {
         .unwrap();
 }
 
-/// Root `root` under `tag`, if there are tags, with a generation nothing has had.
-fn entry(machine: &Machine, root: GuestPhys, tag: u64) -> InstanceEntry {
-    let cr3 = root.raw() | if machine.has_pcid() { tag | CR3_KEEP } else { 0 };
-    let generation = machine.new_generation();
+/// Root `root` under `tag`, if there are tags, with a new generation.
+fn entry(kernel: &Kernel, root: GuestPhys, tag: u64) -> InstanceEntry {
+    let cr3 = root.raw() | if kernel.machine().has_pcid() { tag | CR3_KEEP } else { 0 };
+    let generation = kernel.switch.new_generation();
     InstanceEntry { cr3, generation, ..InstanceEntry::default() }
 }
 
@@ -100,9 +101,10 @@ fn a_tag_that_two_instances_share_never_mixes_them() {
     each_shape("a_tag_that_two_instances_share_never_mixes_them", |shape, bench| {
         let mut s = Switcher::on(bench, 0);
         let machine = s.bench.machine.clone();
+        let switch = s.bench.kernel.switch.clone();
         for vh in [1, 2] {
             let root = root_with(&machine, 0x1111 * u64::from(vh));
-            machine.set_instance(vh, &entry(&machine, root, 9), true).unwrap();
+            switch.set_instance(vh, &entry(&s.bench.kernel, root, 9), true).unwrap();
         }
         let code = [
             &switch_to(1)[..],
@@ -129,8 +131,9 @@ fn what_changed_while_the_vcpu_was_elsewhere_is_read_anew() {
     each_shape("what_changed_while_the_vcpu_was_elsewhere_is_read_anew", |shape, bench| {
         let mut s = Switcher::on(bench, 0);
         let machine = s.bench.machine.clone();
+        let switch = s.bench.kernel.switch.clone();
         let root = root_with(&machine, 1);
-        machine.set_instance(1, &entry(&machine, root, 9), true).unwrap();
+        switch.set_instance(1, &entry(&s.bench.kernel, root, 9), true).unwrap();
         let visit = [&switch_to(1)[..], &read_place(12), &switch_to(0)].concat();
         for mark in 1..20 {
             // Twice: the second visit may keep what the first has cached.
@@ -138,9 +141,9 @@ fn what_changed_while_the_vcpu_was_elsewhere_is_read_anew() {
             assert_eq!(run(&mut s.bench, &visit)[0], mark, "{shape}");
             // A new root under the same tag: hosts that shadow tables do not see the VMM
             // change one that they know (docs/src/internals/memory.md).
-            machine.clear_instance(1).unwrap();
+            switch.clear_instance(1).unwrap();
             let root = root_with(&machine, mark + 1);
-            machine.set_instance(1, &entry(&machine, root, 9), true).unwrap();
+            switch.set_instance(1, &entry(&s.bench.kernel, root, 9), true).unwrap();
         }
     });
 }
@@ -168,23 +171,24 @@ fn an_edit_under_a_live_instance_reaches_the_vcpu_inside_and_the_one_outside() {
     each_shape(test, |shape, bench| {
         let mut s = Switcher::on(bench, 0);
         let machine = s.bench.machine.clone();
-        let mut other = machine.new_vcpu().unwrap();
+        let switch = s.bench.kernel.switch.clone();
+        let mut other = s.bench.kernel.new_vcpu().unwrap();
         let root = root_with(&machine, 1);
-        machine.set_instance(1, &entry(&machine, root, 9), true).unwrap();
+        switch.set_instance(1, &entry(&s.bench.kernel, root, 9), true).unwrap();
         let visit = [&switch_to(1)[..], &read_place(12), &switch_to(0)].concat();
         assert_eq!(run(&mut s.bench, &visit)[0], 1, "{shape}");
         let enter = [&switch_to(1)[..], &read_place(12)].concat();
         assert_eq!(run_on(&s.bench, &mut other, &enter), 1, "{shape}");
         for mark in 2..10 {
-            assert_eq!(machine.vcpus_in(1).unwrap(), [other.index()], "{shape}");
+            assert_eq!(switch.vcpus_in(1).unwrap(), [other.index()], "{shape}");
             // As the VMM does: a new root under the same tag.
-            machine.clear_instance(1).unwrap();
-            let fresh = entry(&machine, root_with(&machine, mark), 9);
-            machine.set_instance(1, &fresh, true).unwrap();
-            other.switch_root(fresh.cr3).unwrap();
+            switch.clear_instance(1).unwrap();
+            let fresh = entry(&s.bench.kernel, root_with(&machine, mark), 9);
+            switch.set_instance(1, &fresh, true).unwrap();
+            switch.switch_root(&mut other, fresh.cr3).unwrap();
             assert_eq!(run_on(&s.bench, &mut other, &read_place(12)), mark, "{shape}: inside");
             assert_eq!(run(&mut s.bench, &visit)[0], mark, "{shape}: outside");
-            // And by the kernel's own way out and in.
+            // And by the kernel's own switch home and back.
             let again = [switch_to(0), enter.clone()].concat();
             assert_eq!(run_on(&s.bench, &mut other, &again), mark, "{shape}: again");
         }

@@ -18,7 +18,7 @@ use abi::shared::{TRAP_TO_PAGE, TrapWays, VcpuPage};
 use abi::switch::{LockRef, SwitchControl, VcpuLine};
 use seg_lock::{state, word};
 
-use super::switch_tables::range_word;
+use super::lock_lists::range_word;
 
 /// Bytes of the code of one lock.
 pub const LEN: usize = 2 * LOCK_CODE_UNIT as usize;

@@ -2,16 +2,17 @@
 
 use abi::layout::{CALL_PAGE, CALL_PAGE_UD2, IST_STACK_BYTES};
 
+use super::Kernel;
 use crate::vm::vcpu::Position;
-use crate::vm::{Exit, Machine, UserRegs, Vcpu};
+use crate::vm::{Exit, UserRegs, Vcpu};
 
 #[test]
 fn the_host_shows_its_kind_and_calls_go_through() {
     let t = std::time::Instant::now();
-    let machine = Machine::new().unwrap();
+    let kernel = Kernel::load().unwrap();
     eprintln!("machine {:?}", t.elapsed());
-    let mut vcpu = machine.new_vcpu().unwrap();
-    eprintln!("vcpu {:?} soft {}", t.elapsed(), machine.is_soft_host());
+    let mut vcpu = kernel.new_vcpu().unwrap();
+    eprintln!("vcpu {:?} soft {}", t.elapsed(), kernel.machine().is_soft_host());
     vcpu.regs = UserRegs {
         rip: CALL_PAGE.raw(),
         rax: u64::from(abi::call::CALL_HYPER_NULL),
@@ -22,7 +23,7 @@ fn the_host_shows_its_kind_and_calls_go_through() {
     vcpu.restore_all();
     let exit = vcpu.run().unwrap();
     assert!(matches!(exit, Exit::Call(_)), "{exit:?}");
-    let way_in = if machine.is_soft_host() { CALL_PAGE_UD2 } else { CALL_PAGE };
+    let way_in = if kernel.machine().is_soft_host() { CALL_PAGE_UD2 } else { CALL_PAGE };
     assert_eq!((vcpu.regs.rbx, vcpu.regs.rsp, vcpu.regs.rip), (7, 0x1234, way_in.raw() + 2));
     eprintln!("done {:?}", t.elapsed());
 }
@@ -41,8 +42,8 @@ fn stacks(vcpu: &Vcpu) -> [Vec<u64>; 4] {
 fn what_strikes_an_exception_on_its_way_out_has_a_stack_of_its_own() {
     // Double fault, NMI, machine check; numbers of stacks as in the IDT.
     for (vector, stack) in [(8_u8, 2_usize), (2, 3), (18, 4)] {
-        let machine = Machine::new().unwrap();
-        let mut vcpu = machine.new_vcpu().unwrap();
+        let kernel = Kernel::load().unwrap();
+        let mut vcpu = kernel.new_vcpu().unwrap();
         // Behind the call page's code stand breakpoints.
         let breakpoint = CALL_PAGE.raw() + 32;
         vcpu.regs = UserRegs { rip: breakpoint, rsp: 0x1234, ..UserRegs::default() };

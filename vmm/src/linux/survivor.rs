@@ -159,7 +159,7 @@ impl Task<'_> {
         limit_time();
         for thread in self.process.threads.all() {
             let vh = match self.process.vases.is_active() {
-                true => self.process.machine.current_instance(thread.vcpu()).unwrap_or(0),
+                true => self.process.kernel.switch.current_instance(thread.vcpu()).unwrap_or(0),
                 false => 0,
             };
             robust::release(self.process, &thread, vh);

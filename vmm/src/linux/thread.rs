@@ -140,7 +140,7 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     })?;
     let mut vcpu = match threads.idle_vcpu() {
         Some(vcpu) => vcpu,
-        None => ctx.vcpu.machine().new_vcpu().map_err(|e| {
+        None => ctx.process.kernel.new_vcpu().map_err(|e| {
             tracing::warn!(error = %crate::error::chain(&e), "cannot make another vCPU");
             Errno::EAGAIN
         })?,

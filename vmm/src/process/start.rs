@@ -17,6 +17,7 @@ use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
+use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
@@ -113,10 +114,11 @@ impl Process {
         }
 
         let mut lap = stats.laps();
-        let machine = Machine::new()?;
+        let kernel = Kernel::load()?;
+        let machine = kernel.machine().clone();
         lap.ends(Phase::Machine);
         limits.limit_threads(u64::from(machine.max_vcpus()));
-        let mut vcpu = machine.new_vcpu()?;
+        let mut vcpu = kernel.new_vcpu()?;
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let private = PrivateRegion::new(machine.clone(), config.memory_bytes);
@@ -127,7 +129,7 @@ impl Process {
             umask: config.umask,
             program: name.clone(),
         };
-        let vases = Arc::new(Vases::new(machine.clone(), vas_config));
+        let vases = Arc::new(Vases::new(&kernel, vas_config));
         let loaded = elf::load(&private, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.
         private.set_heap(loaded.end + PAGE_SIZE);
@@ -157,6 +159,7 @@ impl Process {
         let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
         let process = Arc::new(Process {
             machine,
+            kernel,
             private,
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,

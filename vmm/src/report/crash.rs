@@ -10,15 +10,16 @@ use std::fmt::Write;
 use std::fs::File;
 
 use abi::PAGE_SIZE;
-use abi::layout::{KERNEL_BASE, KERNEL_PHYS, is_of_segments};
+use abi::layout::{KERNEL_BASE, is_of_segments};
 
 use super::signals::signal_name;
 use super::{spaces, symbols};
+use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
 use crate::linux::signal::{Fatal, FatalCause};
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};
-use crate::vm::{Machine, UserRegs};
+use crate::vm::UserRegs;
 
 /// Programs larger than this are reported without symbols, to be quick and small.
 const FILE_MAX: u64 = 512 << 20;
@@ -112,14 +113,13 @@ fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
 /// The guest kernel's last words. The program is not to blame: this is a bug of ours.
 #[must_use]
 pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: u64) -> String {
-    let machine = &ctx.process.machine;
     let offset = rip.wrapping_sub(KERNEL_BASE.raw());
     let mut text = match vector {
         Some(vector) => format!("the guest kernel raised exception {vector}"),
         None => "the guest kernel panicked".to_owned(),
     };
     text += " (a bug in spacejmp)\n";
-    if let Some(words) = epitaph(machine) {
+    if let Some(words) = epitaph(&ctx.process.kernel) {
         line(&mut text, "it said", &words);
     }
     line(&mut text, "at", &format!("{rip:#x} (image + {offset:#x}), CR2 {address:#x}"));
@@ -130,9 +130,8 @@ pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: 
 
 /// Text the kernel left in its memory. Its length is checked: whatever killed the kernel may
 /// have written there too.
-fn epitaph(machine: &Machine) -> Option<String> {
-    let at = machine.kernel.epitaph.checked_sub(KERNEL_BASE.raw())?;
-    let at = KERNEL_PHYS.offset(at);
+fn epitaph(kernel: &Kernel) -> Option<String> {
+    let (machine, at) = (kernel.machine(), kernel.epitaph()?);
     let room = size_of::<abi::shared::Epitaph>() - 8;
     let len = usize::try_from(machine.mem.load(at).ok()?).ok()?.min(room);
     let mut bytes = vec![0; len];

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
-use seg_lock::{AcquireError, Acquired, Mode, Patience, Slot};
+use seg_lock::{AcquireError, Acquired, Member, Mode, Patience};
 
 use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
 use crate::vas::VasError;
@@ -34,7 +34,7 @@ pub struct ContentHold<'a> {
 #[derive(Debug)]
 struct Held {
     page: Mapped,
-    slot: Slot,
+    member: Member,
 }
 
 /// A lock page, mapped for this hold alone.
@@ -131,18 +131,18 @@ impl ContentHold<'_> {
         let page = Mapped::of(segment)?;
         let words = page.words();
         let host = Host::new(words, self.store, stopping, began);
-        let slot = seg_lock::claim_slot(&words, &host, lease)
+        let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
         let patience =
             limit.map_or(Patience::Forever, |limit| Patience::Until(limit.as_nanos() as u64));
-        match seg_lock::acquire(&words, &host, slot, lease, Mode::Shared, patience) {
+        match seg_lock::acquire(&words, &host, member, lease, Mode::Shared, patience) {
             // What a dead writer has left stays marked, in the copy too.
             Ok(Acquired::Clean | Acquired::OwnerDied) => {
-                self.held.push(Held { page, slot });
+                self.held.push(Held { page, member });
                 Ok(())
             }
             Err(error) => {
-                seg_lock::free_slot(&words, &host, slot, lease);
+                seg_lock::leave(&words, &host, member, lease);
                 Err(match error {
                     AcquireError::Stopped => VasError::Stopping,
                     AcquireError::WouldBlock | AcquireError::TimedOut => {
@@ -157,11 +157,11 @@ impl ContentHold<'_> {
 impl Drop for ContentHold<'_> {
     fn drop(&mut self) {
         let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
-        for Held { page, slot } in self.held.drain(..).rev() {
+        for Held { page, member } in self.held.drain(..).rev() {
             let words = page.words();
             let host = Host::new(words, self.store, &|| false, Instant::now());
-            seg_lock::release(&words, &host, slot, lease, Mode::Shared);
-            seg_lock::free_slot(&words, &host, slot, lease);
+            seg_lock::release(&words, &host, member, lease, Mode::Shared);
+            seg_lock::leave(&words, &host, member, lease);
         }
     }
 }

@@ -12,8 +12,8 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 use super::machine::{CR4_PCIDE, VmError, empty_vm, kvm_call, offers_pcid};
 use super::memory::GuestMem;
+use super::registers::{CR4_PAE, TSS_LIMIT, flat_segment};
 use super::tables::{FramePool, Tables};
-use crate::kernel::boot::{CR4_PAE, TSS_LIMIT, flat_segment};
 
 /// Loads between two readings of the time-stamp counter, half of each root.
 pub const LOADS: u32 = 16;

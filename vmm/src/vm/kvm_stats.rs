@@ -164,7 +164,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{DESC_BYTES, HEADER_BYTES, KvmStats, KvmStatsError, ReadAt};
-    use crate::vm::Machine;
+    use crate::kernel::Kernel;
     use proptest::prelude::*;
     use std::io;
 
@@ -249,8 +249,8 @@ mod tests {
             eprintln!("SKIPPED: there is no /dev/kvm");
             return;
         }
-        let machine = Machine::new().unwrap();
-        let vcpu = machine.new_vcpu().unwrap();
+        let kernel = Kernel::load().unwrap();
+        let vcpu = kernel.new_vcpu().unwrap();
         match vcpu.kvm_stats() {
             // The probe of the host's kind was one at least.
             Ok(stats) => assert!(stats.read().unwrap()["exits"] > 0),

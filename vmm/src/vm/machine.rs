@@ -1,27 +1,26 @@
 //! One VM, and what its vCPUs have in common.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use abi::layout::{GATE_PAGE, GATE_TRAP_PAGE, MAX_VCPUS, PRIVATE_SLOTS, TRAP_PHYS};
-use abi::shared::KernelInfo;
+use abi::layout::{MAX_VCPUS, PRIVATE_SLOTS};
 use abi::walk::{PageTable, TableMem};
-use abi::{GuestPhys, GuestVirt, Level, PageSize, Pte, Rights};
+use abi::{GuestPhys, GuestVirt, Level, Pte};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::kvm_stats::{KvmStats, KvmStatsError};
 use super::memory::{GuestMem, MemoryError, address_end};
+use super::registers::XCR0_KEEP;
 use super::shape::TagShape;
 use super::tables::{FramePool, Tables};
-use super::vcpu::Vcpu;
 use super::windows::Windows;
-use crate::kernel::boot;
-use crate::kernel::call_pages::{CallPages, map_call_pages, trapping_call_code};
-use crate::kernel::switch_tables::Switching;
 
 pub(crate) const CR4_PCIDE: u64 = 1 << 17;
+
+/// PML4 slots of the kernel.
+const KERNEL_SLOTS: std::ops::Range<usize> = 256..512;
 
 /// A VM could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -72,28 +71,23 @@ pub struct Machine {
     // vCPUs hold an `Arc<Machine>`; the memory goes last.
     pub(crate) fd: Arc<VmFd>,
     pub(crate) cpuid: CpuId,
-    pub(crate) kernel: KernelInfo,
-    pub(crate) root: GuestPhys,
+    root: GuestPhys,
     pub(crate) xcr0: u64,
-    /// Where SYSCALL jumps: the kernel, or the gate once the host has shown itself.
-    lstar: AtomicU64,
     soft_host: AtomicBool,
     /// CR4 bits that keep ring 0 away from ring 3's pages, and PCIDE; 0 until the host's kind
     /// is known.
     protection: AtomicU64,
-    next_vcpu: AtomicU32,
     max_vcpus: u32,
     pool: Mutex<FramePool>,
-    call_pages: CallPages,
     /// Pieces of segments in guest-physical space. Before `mem`: the VM goes last.
     pub windows: Windows,
-    pub(crate) switching: Switching,
     /// Guest memory.
     pub mem: GuestMem,
 }
 
 impl Machine {
-    /// Creates a VM with the kernel loaded and no vCPU yet.
+    /// Creates a VM with nothing in its memory and no vCPU yet. What it takes to run a program
+    /// there is `kernel`'s.
     ///
     /// # Errors
     /// [`VmError`].
@@ -131,7 +125,7 @@ impl Machine {
         // XSAVE areas are what signal frames carry; KVM_GET_XSAVE holds 4096 bytes of them,
         // which all components but AMX's tiles fit in.
         let offered = leaf(&cpuid, 0xd, 0).map_or(3, |l| u64::from(l.eax));
-        let xcr0 = (offered & boot::XCR0_KEEP) | 1;
+        let xcr0 = (offered & XCR0_KEEP) | 1;
         let end = address_end(phys_bits);
         let memslots = kvm.get_nr_memslots() as u32;
         let windows = Windows::new(fd.clone(), end / 4..end, memslots, window_limit());
@@ -141,28 +135,17 @@ impl Machine {
             system = GuestPhys::literal(0);
         }
         debug_assert_eq!(system.raw(), 0);
-        let kernel = boot::load_kernel(&mem)?;
         let root = pool.frame(&mem)?;
-        boot::map_kernel(&mut Tables { pool: &mut pool, mem: &mem }, root, &kernel)?;
-        boot::write_idt(&mem, &kernel)?;
         link_private_slots(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
-        let call_pages = map_call_pages(&mut pool, root, &mem)?;
-        let switching =
-            Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root, kernel.trap_ways)?;
         let machine = Machine {
             cpuid,
-            kernel,
             root,
             xcr0,
-            lstar: AtomicU64::new(kernel.syscall_entry),
             soft_host: AtomicBool::new(false),
             protection: AtomicU64::new(0),
-            next_vcpu: AtomicU32::new(0),
             max_vcpus: (kvm.get_max_vcpus() as u32).min(MAX_VCPUS),
             pool: Mutex::new(pool),
-            call_pages,
             windows,
-            switching,
             mem,
             fd,
         };
@@ -184,6 +167,18 @@ impl Machine {
         self.edit_tables_and_pool(|home, tables| edit(&mut PageTable::new(home, tables)))
     }
 
+    /// Runs `edit` on the tables below `root`, under the same lock as the home space's.
+    ///
+    /// # Errors
+    /// Whatever `edit` returns.
+    pub fn edit_tables_of<R, E>(
+        &self,
+        root: GuestPhys,
+        edit: impl FnOnce(&mut PageTable<'_, Tables<'_>>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.edit_tables_and_pool(|_, tables| edit(&mut PageTable::new(root, tables)))
+    }
+
     /// Runs `edit` with home's root and the frames and memory of tables, under the lock of
     /// all editors.
     pub(crate) fn edit_tables_and_pool<R>(
@@ -194,6 +189,12 @@ impl Machine {
         edit(self.root, &mut Tables { pool: &mut pool, mem: &self.mem })
     }
 
+    /// Home's root table.
+    #[must_use]
+    pub fn home_root(&self) -> GuestPhys {
+        self.root
+    }
+
     /// The page table (level 1) that covers `gva`, made if missing.
     ///
     /// # Errors
@@ -202,6 +203,14 @@ impl Machine {
         self.edit_tables(|tables| tables.table_for(gva, Level::Table))
     }
 
+    /// Makes the zeroed frame `root` a root table with home's private region and the kernel, and
+    /// an empty VAS region.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn fill_root(&self, root: GuestPhys) -> Result<(), MemoryError> {
+        self.edit_tables_and_pool(|home, tables| link_common(tables, home, root))
+    }
     /// A zeroed frame for a table outside the home space.
     ///
     /// # Errors
@@ -221,46 +230,10 @@ impl Machine {
         leaf(&self.cpuid, 0x8000_0001, 0).is_some_and(|l| l.edx >> 26 & 1 != 0)
     }
 
-    /// Where the words of the program's clock lie.
-    #[must_use]
-    pub fn clock_page(&self) -> GuestPhys {
-        self.call_pages.clock
-    }
-
     /// 4 KiB frames that hold page tables.
     #[must_use]
     pub fn table_frames(&self) -> u64 {
         self.pool().frames()
-    }
-
-    /// A new vCPU, ready to enter ring 3 once it is given registers.
-    ///
-    /// # Errors
-    /// [`VmError::VcpuLimit`] or a KVM error.
-    pub fn new_vcpu(self: &Arc<Self>) -> Result<Vcpu, VmError> {
-        let index = self.next_vcpu.fetch_add(1, Ordering::Relaxed);
-        if index >= self.max_vcpus {
-            self.next_vcpu.fetch_sub(1, Ordering::Relaxed);
-            return Err(VmError::VcpuLimit { limit: self.max_vcpus });
-        }
-        let area = self.edit_tables_and_pool(|root, tables| {
-            let area = boot::make_vcpu_area(tables, root, index)?;
-            self.switching.add_vcpu(tables, root, index, area.data, self.offers_pcid())?;
-            Ok::<_, MemoryError>(area)
-        })?;
-        self.mem.on_kvm_clock(|| {
-            let mut vcpu = Vcpu::new(self.clone(), index, &area)?;
-            if index == 0 {
-                vcpu.probe_host()?;
-            }
-            Ok(vcpu)
-        })
-    }
-
-    /// Where LSTAR points now.
-    #[must_use]
-    pub fn lstar(&self) -> u64 {
-        self.lstar.load(Ordering::Relaxed)
     }
 
     /// Whether this host's SYSCALL was seen not to enter ring 0.
@@ -288,20 +261,10 @@ impl Machine {
         self.protection.load(Ordering::Relaxed)
     }
 
-    /// This host's SYSCALL stays in ring 3: from now on it goes through the gate page, and
-    /// SpaceJMP calls through UD2, the cheapest trap there.
-    pub(crate) fn use_gate(&self) -> Result<(), MemoryError> {
-        let code = Rights { write: false, execute: true, user: true };
-        let trap = Rights { write: true, execute: false, user: true };
-        self.edit_tables(|tables| {
-            tables.map(GATE_PAGE, self.call_pages.gate, PageSize::Small4K, code)?;
-            tables.map(GATE_TRAP_PAGE, TRAP_PHYS, PageSize::Small4K, trap)
-        })?;
-        self.mem.write(self.call_pages.call, &trapping_call_code())?;
+    /// This host's SYSCALL stays in ring 3.
+    pub(crate) fn note_soft_host(&self) {
         // Relaxed: read by threads started later, which synchronises.
         self.soft_host.store(true, Ordering::Relaxed);
-        self.lstar.store(GATE_PAGE.raw(), Ordering::Relaxed);
-        Ok(())
     }
 
     /// Extended state components programs may use.
@@ -375,6 +338,22 @@ fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), Me
     for slot in PRIVATE_SLOTS {
         let pdpt = tables.alloc_table()?;
         tables.write(root, slot, Pte::table(pdpt, true))?;
+    }
+    Ok(())
+}
+
+/// Both halves that all roots share are tables that exist from the start: what is mapped in
+/// them later is at once visible everywhere.
+fn link_common(
+    tables: &mut Tables<'_>,
+    home: GuestPhys,
+    root: GuestPhys,
+) -> Result<(), MemoryError> {
+    for slot in PRIVATE_SLOTS.chain(KERNEL_SLOTS) {
+        let pte = tables.read(home, slot)?;
+        if pte.is_present() {
+            tables.write(root, slot, pte)?;
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay
 //! - [`ledger`]: what a run holds of the host's memory, against `--memory`
 //! - [`machine`]: one VM and what its vCPUs have in common
+//! - `registers`: a vCPU's first ones
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
 //! - [`windows`]: pieces of files in guest-physical space, which come and go;
 //!   `host_mapping`: the memory behind one, and when it is unmapped
@@ -29,6 +30,7 @@ pub mod machine;
 pub mod memory;
 pub mod mlock;
 mod page_moves;
+pub(crate) mod registers;
 pub mod resident;
 pub mod shape;
 pub mod tables;

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU8;
 use abi::addr::LOWER_HALF_END;
 use abi::call::port;
 use abi::layout::{CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS};
-use abi::shared::{ExceptionFrame, selector};
+use abi::shared::{ExceptionFrame, KernelInfo, selector};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
@@ -20,9 +20,7 @@ use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use super::exit::{Exit, Via};
 use super::kick::Armed;
 use super::machine::{Machine, VmError, kvm_call};
-use super::memory::MemoryError;
-use crate::kernel::boot::{self, VcpuArea};
-use crate::kernel::switch_tables::loadable;
+use super::registers::{self, VcpuArea};
 
 /// The registers of ring 3: general ones, instruction pointer, flags.
 pub type UserRegs = kvm_regs;
@@ -67,13 +65,18 @@ pub struct Vcpu {
     /// What the next entry loads into CR3, if not what is there.
     new_cr3: Option<u64>,
     instance: u32,
-    lstar: u64,
+    kernel: KernelInfo,
     /// Exits so far.
     pub exits: u64,
 }
 
 impl Vcpu {
-    pub(crate) fn new(machine: Arc<Machine>, index: u32, area: &VcpuArea) -> Result<Vcpu, VmError> {
+    pub(crate) fn new(
+        machine: Arc<Machine>,
+        index: u32,
+        area: &VcpuArea,
+        kernel: &KernelInfo,
+    ) -> Result<Vcpu, VmError> {
         let fd = machine.fd.create_vcpu(u64::from(index)).map_err(kvm_call("create a vCPU"))?;
         let mut cpuid = machine.cpuid.clone();
         for leaf in cpuid.as_mut_slice() {
@@ -86,7 +89,7 @@ impl Vcpu {
         fd.set_cpuid2(&cpuid).map_err(kvm_call("set CPUID"))?;
         let old = fd.get_sregs().map_err(kvm_call("read system registers"))?;
         let xsave = machine.xcr0 > 1;
-        let sregs = boot::first_sregs(&old, area, &machine);
+        let sregs = registers::first_sregs(&old, area, &machine);
         fd.set_sregs(&sregs).map_err(kvm_call("set system registers"))?;
         if xsave {
             let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
@@ -107,11 +110,12 @@ impl Vcpu {
             bases_changed: true,
             new_cr3: None,
             instance: 0,
-            lstar: 0,
+            kernel: *kernel,
             exits: 0,
             machine,
         };
-        let lstar = vcpu.machine.lstar();
+        let soft = vcpu.machine.is_soft_host();
+        let lstar = if soft { GATE_PAGE.raw() } else { kernel.syscall_entry };
         vcpu.set_msrs(&[
             (
                 MSR_STAR,
@@ -121,7 +125,6 @@ impl Vcpu {
             (MSR_KERNEL_GS_BASE, area.base.raw()),
             (MSR_LSTAR, lstar),
         ])?;
-        vcpu.lstar = lstar;
         vcpu.fd.set_sync_valid_reg(SyncReg::Register);
         vcpu.fd.set_sync_valid_reg(SyncReg::SystemRegister);
         vcpu.fd.sync_regs_mut().sregs = sregs;
@@ -193,8 +196,7 @@ impl Vcpu {
         self.new_cr3.unwrap_or(self.fd.sync_regs().sregs.cr3)
     }
 
-    /// Makes the next entry load `cr3`, a root as an instance entry holds it. The lines, the
-    /// held locks and everything else of a switch are the caller's.
+    /// Makes the next entry load `cr3`.
     ///
     /// A root or tag other than the one in CR3 is loaded with an empty TLB: KVM throws away
     /// what it and the processor remember of this vCPU when user space changes CR3. The same
@@ -202,16 +204,9 @@ impl Vcpu {
     ///
     /// Not in the middle of the kernel ([`Exit::KickedInKernel`]): that may be loading CR3
     /// itself.
-    ///
-    /// # Errors
-    /// [`MemoryError`], and nothing has changed.
-    pub fn switch_root(&mut self, cr3: u64) -> Result<(), MemoryError> {
+    pub(crate) fn load_root(&mut self, cr3: u64) {
         debug_assert_ne!(self.position, Position::Kernel);
-        let cr3 = loadable(cr3);
-        // What the TLB will hold for the tag is then of a generation nobody has noted.
-        self.machine.switching.forget_tag(&self.machine.mem, self.index, cr3)?;
         self.new_cr3 = Some(cr3);
-        Ok(())
     }
 
     /// Handle of the instance its thread is in, as noted at the last exit or by a switch of the
@@ -371,7 +366,7 @@ impl Vcpu {
         }
         let mut sregs_dirty = false;
         if direct && !was_ring3 {
-            let (code, data) = boot::user_segments();
+            let (code, data) = registers::user_segments();
             sync.sregs.cs = code;
             sync.sregs.ss = data;
             sregs_dirty = true;
@@ -513,7 +508,7 @@ impl Vcpu {
         if frame.cs & 3 != 3 {
             // SYSRET to an impossible address faults in ring 0 (SDM 2B, SYSRET): the
             // program's fault, reported where it wanted to go.
-            if !self.machine.kernel.sysrets.contains(&frame.rip) {
+            if !self.kernel.sysrets.contains(&frame.rip) {
                 self.regs.rip = frame.rip;
                 return self.kernel_dead(Some(vector), address);
             }
@@ -554,7 +549,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// The host behaves like neither kind, or its memory is out.
-    pub(crate) fn probe_host(&mut self) -> Result<(), VmError> {
+    pub(crate) fn probe_host(&mut self) -> Result<SyscallTarget, VmError> {
         self.regs = UserRegs {
             rip: CALL_PAGE.raw(),
             rax: u64::from(abi::call::CALL_HYPER_NULL),
@@ -566,16 +561,12 @@ impl Vcpu {
         self.restore_all = true;
         self.position = Position::Ring3;
         match exit {
-            Exit::Call(Via::Kernel) => {
-                self.machine.protect_kernel();
-                Ok(())
-            }
+            Exit::Call(Via::Kernel) => Ok(SyscallTarget::Ring0),
             // User, present, instruction fetch: SYSCALL jumped to LSTAR and stayed in ring 3.
             Exit::Exception { vector: 14, frame, .. }
-                if frame.rip == self.machine.kernel.syscall_entry && frame.error == 0x15 =>
+                if frame.rip == self.kernel.syscall_entry && frame.error == 0x15 =>
             {
-                self.machine.use_gate()?;
-                self.follow_lstar()
+                Ok(SyscallTarget::Ring3)
             }
             other => {
                 tracing::error!(?other, "unexpected answer to the host probe");
@@ -584,15 +575,19 @@ impl Vcpu {
         }
     }
 
-    /// Brings LSTAR up to what the machine has found out.
-    fn follow_lstar(&mut self) -> Result<(), VmError> {
-        let lstar = self.machine.lstar();
-        if lstar != self.lstar {
-            self.set_msrs(&[(MSR_LSTAR, lstar)])?;
-            self.lstar = lstar;
-        }
-        Ok(())
+    /// Lets SYSCALL jump to `address` from now on.
+    pub(crate) fn set_syscall_target(&mut self, address: u64) -> Result<(), VmError> {
+        self.set_msrs(&[(MSR_LSTAR, address)])
     }
+}
+
+/// Which ring SYSCALL ends in on this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SyscallTarget {
+    /// 0, as the processor's manual says.
+    Ring0,
+    /// 3: KVM without hardware support emulates it so.
+    Ring3,
 }
 
 /// KVM's exit, stripped of borrowed data.

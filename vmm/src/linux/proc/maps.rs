@@ -97,7 +97,7 @@ fn segments(process: &Process, thread: Option<&Thread>) -> Vec<Shown> {
     if !process.vases.is_active() {
         return Vec::new();
     }
-    let vh = process.machine.current_instance(thread.vcpu()).unwrap_or(0);
+    let vh = process.kernel.switch.current_instance(thread.vcpu()).unwrap_or(0);
     let attached = process.vases.attached(vh).into_iter();
     attached
         .map(|segment| Shown {

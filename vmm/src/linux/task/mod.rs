@@ -29,6 +29,7 @@ use super::survivor::Survivor;
 use super::timer::Timers;
 use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
+use crate::kernel::Kernel;
 use crate::private::PrivateRegion;
 use crate::stats::{Phase, Stats};
 use crate::user_memory::UserMemory;
@@ -43,6 +44,8 @@ const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(500);
 pub struct Process {
     /// The VM.
     pub machine: Arc<Machine>,
+    /// The guest kernel in it.
+    pub kernel: Kernel,
     /// Its own address space.
     pub private: PrivateRegion,
     /// What it has attached.
@@ -248,7 +251,7 @@ impl Process {
     }
 
     fn clock_words(&self) -> GuestWords<'_> {
-        GuestWords { mem: &self.machine.mem, page: self.machine.clock_page() }
+        GuestWords { mem: &self.machine.mem, page: self.kernel.clock_page() }
     }
 
     /// Has `task` called about once a second from the event loop, from now to the end, along

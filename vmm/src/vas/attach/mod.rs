@@ -52,7 +52,7 @@ impl DetachFlags {
 fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
     match error {
         VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
-            VasError::Store(StoreError::lost(vas, wanted, sid))
+            VasError::Store(vas.lost(wanted, sid))
         }
         other => other,
     }
@@ -75,14 +75,14 @@ impl Vases {
         // looks at leases with the store locked.
         state.reserve_entry(vh)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
-        self.machine.set_instance(vh, &intent, false)?;
+        self.switch.set_instance(vh, &intent, false)?;
         match self.attach_announced(state, &store, vh, vid, flags) {
             Ok(()) => Ok(vh),
             Err(error) => {
                 if let Some(instance) = state.remove(vh) {
                     self.drop_instance(state, vh, instance, true)?;
                 }
-                self.machine.erase_instance(vh)?;
+                self.switch.erase_instance(vh)?;
                 Err(error)
             }
         }
@@ -96,8 +96,8 @@ impl Vases {
         vid: VasId,
         flags: AttachFlags,
     ) -> Result<(), VasError> {
-        let machine = &self.machine;
-        let changes = machine.live_word()?;
+        let (machine, switch) = (&self.machine, &self.switch);
+        let changes = switch.changes()?;
         let record = store.vas(vid)?;
         let granted = |right| if flags.has(attach::READ_ONLY) { Right::Read } else { right };
         // All of them, before the first comes into use: a call that fails changes nothing.
@@ -112,11 +112,11 @@ impl Vases {
         instance.pinned = flags.has(attach::PINNED);
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
         instance.checked_at = changes;
-        instance.generation = machine.new_generation();
+        instance.generation = switch.new_generation();
         state.insert(vh, instance);
         for wanted in &record.segments {
             let right = granted(wanted.right);
-            state.use_segment(wanted.sid, right, store, machine)?;
+            state.use_segment(wanted.sid, right, store, switch)?;
             let Some(range) = state.segments.get(&wanted.sid).map(|s| s.reserve.clone()) else {
                 continue;
             };
@@ -130,7 +130,7 @@ impl Vases {
         if let Some(instance) = state.instances.get_mut(&vh) {
             instance.link_all(&mut state.segments, &mut state.frames, machine)?;
         }
-        state.publish(vh, machine)
+        state.publish(vh, switch)
     }
 
     /// Drops an instance.
@@ -152,9 +152,9 @@ impl Vases {
             return Err(VasError::Inside { vh });
         }
         // Closed first, then looked into: a switch announces itself, then reads the entry.
-        self.machine.clear_instance(vh)?;
+        self.switch.clear_instance(vh)?;
         if self.is_occupied(vh)? {
-            state.publish(vh, &self.machine)?;
+            state.publish(vh, &self.switch)?;
             return Err(VasError::Inside { vh });
         }
         if let Some(instance) = state.remove(vh) {
@@ -170,7 +170,7 @@ impl Vases {
         instance: Instance,
         orderly: bool,
     ) -> Result<(), VasError> {
-        state.unpublish(vh, &instance, &self.machine)?;
+        state.unpublish(vh, &instance, &self.switch)?;
         let members: Vec<(SegId, Right)> =
             instance.members.iter().map(|(&sid, member)| (sid, member.right)).collect();
         // Every vCPU is elsewhere: the frames can be parked at once.
@@ -237,16 +237,16 @@ impl Vases {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (vh, _) = state.instance(vh).map_err(|_| VasError::NoInstance { vh })?;
-        self.machine.clear_instance(vh)?;
+        self.switch.clear_instance(vh)?;
         let inside = self.is_occupied(vh)?;
         if !inside {
-            let generation = self.machine.new_generation();
+            let generation = self.switch.new_generation();
             if let Some(instance) = state.instances.get_mut(&vh) {
                 instance.tagged = tagged;
                 instance.generation = generation;
             }
         }
-        warn_if_failed("publish an instance", state.publish(vh, &self.machine));
+        warn_if_failed("publish an instance", state.publish(vh, &self.switch));
         if inside { Err(VasError::Inside { vh }) } else { Ok(()) }
     }
 }

@@ -56,9 +56,9 @@ impl Vases {
         if !instance.members.get(&sid).is_some_and(|member| member.local) {
             return Err(VasError::NotMember { sid });
         }
-        self.machine.clear_instance(vh)?;
+        self.switch.clear_instance(vh)?;
         if instance.is_held() || self.is_occupied(vh)? {
-            state.publish(vh, &self.machine)?;
+            state.publish(vh, &self.switch)?;
             return Err(VasError::Inside { vh });
         }
         self.part(state, vh, &[sid])?;
@@ -66,7 +66,7 @@ impl Vases {
         if let Some(instance) = state.instances.get_mut(&vh) {
             instance.checked_at = instance.checked_at.wrapping_sub(1);
         }
-        self.machine.clear_instance(vh)?;
+        self.switch.clear_instance(vh)?;
         Ok(())
     }
 
@@ -97,12 +97,12 @@ impl Vases {
         store: &Store,
         vh: u32,
     ) -> Result<(), VasError> {
-        let changes = self.machine.live_word()?;
+        let changes = self.switch.changes()?;
         self.close_if_changed(state, changes)?;
         let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
         if instance.checked_at == changes {
             // Attached after the change, but hidden with the others when it was noticed.
-            return if instance.shown { Ok(()) } else { state.publish(vh, &self.machine) };
+            return if instance.shown { Ok(()) } else { state.publish(vh, &self.switch) };
         }
         let record = store.vas(instance.vid)?;
         if instance.pinned {
@@ -113,7 +113,7 @@ impl Vases {
             // Else it is looked at again at the next switch, which the kernel leaves to us.
             instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
         }
-        state.publish(vh, &self.machine)
+        state.publish(vh, &self.switch)
     }
 
     /// A pinned instance gains and loses nothing: it can be entered as long as `record` has what
@@ -134,7 +134,7 @@ impl Vases {
             instance.stale = !instance.members.iter().all(is_kept);
             instance.checked_at = if instance.stale { changes.wrapping_sub(1) } else { changes };
         }
-        state.publish(vh, &self.machine)
+        state.publish(vh, &self.switch)
     }
 
     /// When the store has changed, no entry may be used by the kernel before it was looked at.
@@ -144,11 +144,11 @@ impl Vases {
         }
         for (&vh, instance) in &mut state.instances {
             instance.shown = false;
-            self.machine.clear_instance(vh)?;
+            self.switch.clear_instance(vh)?;
         }
         state.seen = changes;
         if !self.is_draining() {
-            self.machine.set_seen(changes)?;
+            self.switch.set_seen(changes)?;
         }
         Ok(())
     }
@@ -253,20 +253,20 @@ impl Vases {
         }
         if look.lockable {
             let is_held = instance.is_held();
-            machine.clear_instance(vh)?;
+            self.switch.clear_instance(vh)?;
             if is_held || self.is_occupied_but_for(vh, holder)? {
-                state.publish(vh, machine)?;
+                state.publish(vh, &self.switch)?;
                 return Err(VasError::Inside { vh });
             }
         }
-        let joined = state.use_segment(sid, right, store, machine).and_then(|()| {
+        let joined = state.use_segment(sid, right, store, &self.switch).and_then(|()| {
             let linked = self.link_member(state, vh, member, &look);
             if linked.is_err() {
                 state.unuse_segment(sid, right, true, machine);
             }
             linked
         });
-        joined.and(state.publish(vh, machine))
+        joined.and(state.publish(vh, &self.switch))
     }
 
     /// Puts a segment that is in use in the VM into an instance's tables.
@@ -303,7 +303,7 @@ impl Vases {
             }
         }
         self.renew(state, vh)?;
-        state.publish(vh, &self.machine)?;
+        state.publish(vh, &self.switch)?;
         for (sid, right) in rights {
             state.unuse_segment(sid, right, true, &self.machine);
         }
@@ -313,11 +313,11 @@ impl Vases {
     /// Gives an instance a new root and generation.
     fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
         let machine = &self.machine;
-        let generation = self.machine.new_generation();
+        let generation = self.switch.new_generation();
         let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
         let old = instance.rebuild(&mut state.segments, &mut state.frames, machine)?;
         instance.generation = generation;
-        state.retire(vh, old, machine)
+        state.retire(vh, old, &self.switch)
     }
 }
 

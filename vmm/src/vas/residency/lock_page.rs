@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use abi::layout::LOCK_PAGES;
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
-use seg_lock::{AtomicWords, Slot, WORDS, Waiting};
+use seg_lock::{AtomicWords, Member, WORDS, Waiting};
 
 use crate::store::{SegmentFile, Store};
 use crate::vas::VasError;
@@ -24,7 +24,7 @@ pub(crate) struct LockPage {
     index: u32,
     gpa: GuestPhys,
     words: Words,
-    slot: Slot,
+    member: Member,
     lease: LeaseId,
 }
 
@@ -126,8 +126,7 @@ impl Waiting for Host<'_> {
 }
 
 impl LockPage {
-    /// Lays the lock page of `file` over `gpa`, the page of number `index`, and gets the VM a
-    /// slot in it.
+    /// Maps the lock page of `file` over `gpa`, the page of number `index`, and makes the VM a member.
     pub(crate) fn map(
         index: u32,
         gpa: GuestPhys,
@@ -141,9 +140,9 @@ impl LockPage {
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
         let words = Words(range.as_ptr().cast_const().cast());
         let host = Host { words, store, stopping: &|| false, began: Instant::now() };
-        let slot = seg_lock::claim_slot(&words, &host, lease)
+        let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        Ok(LockPage { index, gpa, words, slot, lease })
+        Ok(LockPage { index, gpa, words, member, lease })
     }
 
     pub(crate) fn index(&self) -> u32 {
@@ -154,7 +153,7 @@ impl LockPage {
     pub(crate) fn reference(&self, exclusive: bool) -> LockRef {
         LockRef {
             page: LOCK_PAGES.raw() + u64::from(self.index) * PAGE_SIZE,
-            slot: self.slot.raw(),
+            slot: self.member.raw(),
             exclusive: u32::from(exclusive),
         }
     }
@@ -185,7 +184,7 @@ impl LockPage {
 
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
     pub(crate) fn recover(&self) -> bool {
-        seg_lock::recover(&self.words, self.slot)
+        seg_lock::recover(&self.words, self.member)
     }
 
     /// Declares the content inconsistent.
@@ -193,10 +192,10 @@ impl LockPage {
         seg_lock::mark_inconsistent(&self.words);
     }
 
-    /// Gives the VM's slot back and takes the page from guest memory.
+    /// Ends the VM's membership and takes the page from guest memory.
     pub(crate) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
         let host = self.host(store, &|| false, Instant::now());
-        seg_lock::free_slot(&self.words, &host, self.slot, self.lease);
+        seg_lock::leave(&self.words, &host, self.member, self.lease);
         machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;
         Ok(())
     }
@@ -215,12 +214,12 @@ impl LockUser<'_> {
         patience: seg_lock::Patience,
     ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
         let page = self.page;
-        seg_lock::acquire(&page.words, &self.host, page.slot, page.lease, mode, patience)
+        seg_lock::acquire(&page.words, &self.host, page.member, page.lease, mode, patience)
     }
 
     pub(crate) fn release(&self, mode: seg_lock::Mode) {
         let page = self.page;
-        seg_lock::release(&page.words, &self.host, page.slot, page.lease, mode);
+        seg_lock::release(&page.words, &self.host, page.member, page.lease, mode);
     }
 
     pub(crate) fn upgrade(
@@ -228,15 +227,15 @@ impl LockUser<'_> {
         patience: seg_lock::Patience,
     ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
         let page = self.page;
-        seg_lock::upgrade(&page.words, &self.host, page.slot, page.lease, patience)
+        seg_lock::upgrade(&page.words, &self.host, page.member, page.lease, patience)
     }
 
     pub(crate) fn downgrade(&self) {
         let page = self.page;
-        seg_lock::downgrade(&page.words, &self.host, page.slot, page.lease);
+        seg_lock::downgrade(&page.words, &self.host, page.member, page.lease);
     }
 
     pub(crate) fn nudge(&self) {
-        seg_lock::nudge(&self.page.words, &self.host, self.page.lease);
+        seg_lock::wake_waiters(&self.page.words, &self.host, self.page.lease);
     }
 }

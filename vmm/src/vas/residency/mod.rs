@@ -12,6 +12,7 @@ use std::ops::Range;
 use abi::layout::MAX_LOCK_PAGES;
 use abi::{Right, SegId};
 
+use crate::kernel::SwitchTables;
 use crate::store::{Store, StoreError};
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::LockPage;
@@ -68,14 +69,14 @@ impl State {
         sid: SegId,
         right: Right,
         store: &Store,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<(), VasError> {
         let kept = self.segments.contains_key(&sid);
-        match self.join(sid, right, store, machine) {
+        match self.join(sid, right, store, switch) {
             // What was kept from an earlier attachment may be a deleted segment's.
             Err(VasError::Store(StoreError::NotFound(_))) if kept && self.is_unused(sid) => {
-                self.forget_segment(sid, machine);
-                self.join(sid, right, store, machine)
+                self.forget_segment(sid, switch.machine());
+                self.join(sid, right, store, switch)
             }
             joined => joined,
         }
@@ -91,16 +92,16 @@ impl State {
         sid: SegId,
         right: Right,
         store: &Store,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<(), VasError> {
         if let Entry::Vacant(place) = self.segments.entry(sid) {
-            place.insert(VmSegment::new(store.open_segment(sid)?, machine.mem.ledger())?);
+            place.insert(VmSegment::new(store.open_segment(sid)?, switch.machine().mem.ledger())?);
         }
-        let joined = self.join_open(sid, right, store, machine);
+        let joined = self.join_open(sid, right, store, switch);
         if joined.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
             // A volatile one is charged as long as the VM has it.
             if self.segments.get(&sid).is_some_and(VmSegment::is_volatile) {
-                self.forget_segment(sid, machine);
+                self.forget_segment(sid, switch.machine());
             } else {
                 self.unused.push_back(sid);
             }
@@ -113,7 +114,7 @@ impl State {
         sid: SegId,
         right: Right,
         store: &Store,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<(), VasError> {
         let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
         else {
@@ -146,7 +147,7 @@ impl State {
             }
         }
         if segment.is_lockable() && segment.lock.is_none() {
-            let locked = self.map_lock(sid, store, machine);
+            let locked = self.map_lock(sid, store, switch);
             if locked.is_err() && had.is_none() {
                 self.leave_segment(sid);
             }
@@ -159,7 +160,12 @@ impl State {
         Ok(())
     }
 
-    fn map_lock(&mut self, sid: SegId, store: &Store, machine: &Machine) -> Result<(), VasError> {
+    fn map_lock(
+        &mut self,
+        sid: SegId,
+        store: &Store,
+        switch: &SwitchTables,
+    ) -> Result<(), VasError> {
         let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
         else {
             return Ok(());
@@ -174,11 +180,11 @@ impl State {
             .ok_or(VasError::Full { what: "lock pages" })?;
         let memory = match self.lock_memory.get(&index) {
             Some(&gpa) => Ok(gpa),
-            None => machine.map_lock_page(index).map_err(VasError::from),
+            None => switch.map_lock_page(index).map_err(VasError::from),
         };
         let mapped = memory.and_then(|gpa| {
             self.lock_memory.insert(index, gpa);
-            LockPage::map(index, gpa, &segment.file, lease.id(), store, machine)
+            LockPage::map(index, gpa, &segment.file, lease.id(), store, switch.machine())
         });
         match mapped {
             Ok(lock) => {

@@ -47,7 +47,7 @@ impl Vases {
         if !self.is_active() {
             return;
         }
-        let vh = self.machine.current_instance(vcpu.index()).unwrap_or(crate::vas::HOME);
+        let vh = self.switch.current_instance(vcpu.index()).unwrap_or(crate::vas::HOME);
         vcpu.set_instance(vh);
         if self.wants_reload(vcpu.index()) {
             let mut state = self.lock();

@@ -12,6 +12,7 @@ use abi::objects::MAX_INSTANCES;
 use abi::switch::{CR3_KEEP, CR3_TAG, InstanceEntry, LockRef};
 use abi::{GuestPhys, PAGE_SIZE, Right, SegId};
 
+use crate::kernel::{Kernel, SwitchTables};
 use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_LINES_OFFSET};
 use crate::vas::VasError;
 use crate::vas::granted::Granted;
@@ -45,6 +46,7 @@ pub struct VasConfig {
 #[derive(Debug)]
 pub struct Vases {
     pub(crate) machine: Arc<Machine>,
+    pub(crate) switch: Arc<SwitchTables>,
     config: VasConfig,
     /// How long threads wait for the store's lock.
     patience: Arc<Patience>,
@@ -104,7 +106,8 @@ pub(crate) struct State {
 impl Vases {
     /// Nothing attached; store and lease are opened when they are needed.
     #[must_use]
-    pub fn new(machine: Arc<Machine>, config: VasConfig) -> Vases {
+    pub fn new(kernel: &Kernel, config: VasConfig) -> Vases {
+        let (machine, switch) = (kernel.machine().clone(), kernel.switch.clone());
         let active = AtomicBool::new(false);
         let grants = Arc::new(Grants::new(config.grants.clone()));
         let is_private = config.store.as_deref().is_some_and(Store::is_private);
@@ -114,7 +117,7 @@ impl Vases {
         let reload_waits = state.reload_waits.clone();
         let (state, threads) = (Mutex::new(state), Mutex::default());
         let draining = AtomicBool::new(false);
-        Vases { machine, config, patience, active, state, reload_waits, draining, threads }
+        Vases { machine, switch, config, patience, active, state, reload_waits, draining, threads }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -130,7 +133,7 @@ impl Vases {
         };
         if self.is_active() {
             let number = thread.map_or(0, |thread| thread as u64);
-            warn_if_failed("note a thread", self.machine.set_line_thread(vcpu, number));
+            warn_if_failed("note a thread", self.switch.set_vcpu_thread(vcpu, number));
         }
     }
 
@@ -170,13 +173,13 @@ impl Vases {
             let program = self.config.program.clone();
             let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
             self.share_tables(&lease, &store)?;
-            state.seen = self.machine.live_word()?;
-            self.machine.set_seen(state.seen)?;
-            self.machine.start_switching()?;
+            state.seen = self.switch.changes()?;
+            self.switch.set_seen(state.seen)?;
+            self.switch.start_switching()?;
             state.lease = Some(lease);
             let threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
             for (&vcpu, &thread) in &*threads {
-                self.machine.set_line_thread(vcpu, thread as u64)?;
+                self.switch.set_vcpu_thread(vcpu, thread as u64)?;
             }
             self.active.store(true, Ordering::Release);
         }
@@ -185,13 +188,13 @@ impl Vases {
 
     /// Lays the lease's tables and the store's counter over what the kernel reads.
     fn share_tables(&self, lease: &Lease, store: &Store) -> Result<(), VasError> {
-        let machine = &self.machine;
+        let (machine, switch) = (&self.machine, &self.switch);
         let shared = FileMapping::Shared;
-        let (lines, bytes) = machine.vcpu_lines();
+        let (lines, bytes) = switch.vcpu_statuses();
         machine.mem.map_file(lines, bytes, lease.fd(), VCPU_LINES_OFFSET, shared)?;
-        let (table, bytes) = machine.instance_table();
+        let (table, bytes) = switch.instance_table();
         machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
-        machine.mem.map_file(machine.live_page(), PAGE_SIZE, store.live_fd(), 0, shared)?;
+        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.counters_fd(), 0, shared)?;
         Ok(())
     }
 }
@@ -270,7 +273,7 @@ impl State {
     /// Shows an instance to the kernel as it is now, if it is up to the store: else switches to
     /// it stay the VMM's. Its locks must not be held by a thread inside, unless they are the
     /// same as before.
-    pub(crate) fn publish(&mut self, vh: u32, machine: &Machine) -> Result<(), VasError> {
+    pub(crate) fn publish(&mut self, vh: u32, switch: &SwitchTables) -> Result<(), VasError> {
         let Some(instance) = self.instances.get(&vh) else { return Ok(()) };
         let mut refs: Vec<LockRef> = Vec::new();
         for (sid, member) in &instance.members {
@@ -283,7 +286,7 @@ impl State {
         // The kernel compares by page (seg_lock).
         refs.sort_unstable_by_key(|lock| lock.page);
         let mut cr3 = instance.root.raw();
-        if instance.tagged && machine.has_pcid() {
+        if instance.tagged && switch.machine().has_pcid() {
             cr3 |= CR3_KEEP | (FIRST_TAG + u64::from(vh) % (CR3_TAG + 1 - FIRST_TAG));
         }
         let generation = instance.generation;
@@ -291,7 +294,7 @@ impl State {
         let locks = if instance.lock_list.as_ref() == Some(&list) {
             instance.locks.clone()
         } else {
-            self.write_list(&list, machine)?
+            self.write_list(&list, switch)?
         };
         let Some(instance) = self.instances.get_mut(&vh) else { return Ok(()) };
         if instance.locks != locks {
@@ -311,21 +314,25 @@ impl State {
         // Counted from where the kernel looks: an instance may have been looked at later.
         instance.shown = instance.checked_at.wrapping_sub(self.seen).cast_signed() >= 0;
         if instance.shown {
-            machine.set_instance(vh, &entry, true)?;
+            switch.set_instance(vh, &entry, true)?;
         } else {
-            machine.clear_instance(vh)?;
+            switch.clear_instance(vh)?;
         }
         Ok(())
     }
 
     /// Writes a list of locks where none has been, or none is used any more: nothing for a
     /// plain instance.
-    fn write_list(&mut self, list: &LockList, machine: &Machine) -> Result<Range<u32>, VasError> {
+    fn write_list(
+        &mut self,
+        list: &LockList,
+        switch: &SwitchTables,
+    ) -> Result<Range<u32>, VasError> {
         let count = list.refs.len() as u32;
         if count == 0 {
             return Ok(0..0);
         }
-        self.sweep_lists(machine)?;
+        self.sweep_lists(switch)?;
         let limit = (LOCK_REFS_BYTES / 16) as u32 - 1;
         // One place more for the list's end; place 0 is not usable.
         let first = self
@@ -333,19 +340,19 @@ impl State {
             .allocate(count + 1, limit)
             .ok_or(VasError::Full { what: "references to locks" })?
             + 1;
-        machine.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
+        switch.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
         Ok(first..first + count)
     }
 
     /// Frees the places of lists that no entry names any more, unless a vCPU still holds locks
     /// by them, or is inside the instance and may be looking at its list.
-    fn sweep_lists(&mut self, machine: &Machine) -> Result<(), VasError> {
+    fn sweep_lists(&mut self, switch: &SwitchTables) -> Result<(), VasError> {
         if self.stale_lists.is_empty() {
             return Ok(());
         }
-        let held = machine.all_held_locks()?;
+        let held = switch.all_held_locks()?;
         for (vh, list) in std::mem::take(&mut self.stale_lists) {
-            let used = held.contains(&list.start) || !machine.vcpus_in(vh)?.is_empty();
+            let used = held.contains(&list.start) || !switch.vcpus_in(vh)?.is_empty();
             if used {
                 self.stale_lists.push((vh, list));
             } else {
@@ -360,9 +367,9 @@ impl State {
         &mut self,
         vh: u32,
         instance: &Instance,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<(), VasError> {
-        machine.erase_instance(vh)?;
+        switch.erase_instance(vh)?;
         if !instance.locks.is_empty() {
             self.stale_lists.push((vh, instance.locks.clone()));
         }
@@ -374,9 +381,9 @@ impl State {
         &mut self,
         vh: u32,
         frames: Vec<GuestPhys>,
-        machine: &Machine,
+        switch: &SwitchTables,
     ) -> Result<(), VasError> {
-        let vcpus = machine.vcpus_in(vh)?;
+        let vcpus = switch.vcpus_in(vh)?;
         if vcpus.is_empty() {
             frames.into_iter().for_each(|frame| self.frames.park(frame));
             return Ok(());

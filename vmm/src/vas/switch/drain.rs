@@ -33,7 +33,7 @@ impl Vases {
         self.draining.store(true, Ordering::SeqCst);
         crate::vas::state::warn_if_failed(
             "keep the kernel from switching",
-            self.machine.set_seen(NEVER),
+            self.switch.set_seen(NEVER),
         );
         drop(guard);
     }
@@ -62,11 +62,11 @@ impl Vases {
     }
 
     fn may_write(&self, vcpu: u32) -> Result<bool, VasError> {
-        if self.machine.is_switching(vcpu)? {
+        if self.switch.is_switching(vcpu)? {
             return Ok(true);
         }
-        let (first, count) = self.machine.held_locks(vcpu)?;
-        Ok(self.machine.lock_refs(first, count)?.iter().any(|lock| lock.exclusive != 0))
+        let (first, count) = self.switch.held_locks(vcpu)?;
+        Ok(self.switch.lock_refs(first, count)?.iter().any(|lock| lock.exclusive != 0))
     }
 
     /// Whether a thread that holds `old` may not go to where it needs `new`.

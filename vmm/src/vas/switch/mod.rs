@@ -18,6 +18,7 @@ use seg_lock::{
     AcquireError, Acquired, Held, LockNeed, LockOps, Mode, Patience, SwitchError, switch_locks,
 };
 
+use crate::kernel::switch_tables::loadable;
 use crate::store::{Lease, Store};
 use crate::vas::HOME;
 use crate::vas::VasError;
@@ -140,7 +141,7 @@ impl Vases {
                 return Ok(Entered::Consistent);
             }
             let target = self.look_up(state, &store, vh)?;
-            self.machine.announce_instance(vcpu.index(), target)?;
+            self.switch.announce_instance(vcpu.index(), target)?;
             let old = self.held(state, vcpu)?;
             let new = locks_of(state, target);
             if old.0.is_empty() && new.0.is_empty() {
@@ -148,7 +149,7 @@ impl Vases {
                 return Ok(Entered::Consistent);
             }
             if self.is_kept_out(&old, &new) {
-                self.machine.set_current_instance(vcpu.index(), here)?;
+                self.switch.set_current_instance(vcpu.index(), here)?;
                 drop(guard);
                 return Err(self.park(stopping));
             }
@@ -180,7 +181,7 @@ impl Vases {
                 if held == Held::Nothing && !old.0.is_empty() {
                     self.arrive(state, vcpu, 0)?;
                 } else {
-                    self.machine.set_current_instance(vcpu.index(), here)?;
+                    self.switch.set_current_instance(vcpu.index(), here)?;
                 }
                 drop(guard);
                 if cause == AcquireError::Stopped && self.is_kept_out(&old, &new) {
@@ -225,7 +226,7 @@ impl Vases {
         let newcomers = {
             let mut guard = self.lock();
             let state = &mut *guard;
-            let changes = self.machine.live_word()?;
+            let changes = self.switch.changes()?;
             let behind = state.instances.get(&vh).is_some_and(|i| i.checked_at != changes);
             let Some(store) = state.opened().filter(|_| behind) else { return Ok(false) };
             if self.is_occupied_but_for(vh, Some(vcpu.index()))? {
@@ -258,7 +259,7 @@ impl Vases {
             let old = self.held(state, vcpu)?;
             // To be able to reach the lock. Not for writing yet: leaving would call clean
             // what a dead writer has left.
-            state.use_segment(sid, Right::Read, &store, &self.machine)?;
+            state.use_segment(sid, Right::Read, &store, &self.switch)?;
             let lock = state.segments.get(&sid).and_then(|segment| segment.lock.clone());
             let (Some(lock), Some(instance)) = (lock, state.instances.get(&vh)) else {
                 state.unuse_segment(sid, Right::Read, true, &self.machine);
@@ -299,10 +300,10 @@ impl Vases {
         // In the middle of the kernel it is a thread of a process that ends, and that enters
         // the guest no more.
         if !vcpu.is_in_kernel() {
-            vcpu.switch_root(root)?;
+            self.switch.switch_root(vcpu, root)?;
         }
-        self.machine.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
-        self.machine.set_current_instance(vcpu.index(), vh)?;
+        self.switch.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
+        self.switch.set_current_instance(vcpu.index(), vh)?;
         state.reloaded(vcpu.index());
         vcpu.set_instance(vh);
         Ok(())
@@ -316,7 +317,9 @@ impl Vases {
         store: &Store,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), VasError> {
-        let Some((first, count)) = self.machine.take_nudges(vcpu.index())? else { return Ok(()) };
+        let Some((first, count)) = self.switch.take_waited_for(vcpu.index())? else {
+            return Ok(());
+        };
         let began = Instant::now();
         for page in self.pages(state, first, count)? {
             page.user(store, stopping, began).nudge();
@@ -326,7 +329,7 @@ impl Vases {
 
     /// The lock pages that references `first` and following name.
     fn pages(&self, state: &State, first: u32, count: u32) -> Result<Vec<LockPage>, VasError> {
-        let refs = self.machine.lock_refs(first, count)?;
+        let refs = self.switch.lock_refs(first, count)?;
         Ok(refs
             .iter()
             .filter_map(|reference| {
@@ -338,9 +341,9 @@ impl Vases {
 
     /// What the thread that runs `vcpu` holds.
     fn held(&self, state: &State, vcpu: &Vcpu) -> Result<LockSet, VasError> {
-        let (first, count) = self.machine.held_locks(vcpu.index())?;
+        let (first, count) = self.switch.held_locks(vcpu.index())?;
         let mut held = LockSet::default();
-        for reference in self.machine.lock_refs(first, count)? {
+        for reference in self.switch.lock_refs(first, count)? {
             let index = LockPage::index_of(reference.page);
             let Some(&sid) = state.locked_by_page.get(&index) else { continue };
             let Some(lock) = state.segments.get(&sid).and_then(|s| s.lock.clone()) else {
@@ -373,13 +376,13 @@ impl Vases {
     /// The same, not counting one vCPU.
     pub(crate) fn is_occupied_but_for(&self, vh: u32, vcpu: Option<u32>) -> Result<bool, VasError> {
         for _ in 0..IN_PASSING_TRIES {
-            let mut vcpus = self.machine.vcpus_in(vh)?;
+            let mut vcpus = self.switch.vcpus_in(vh)?;
             vcpus.retain(|&inside| Some(inside) != vcpu);
             if vcpus.is_empty() {
                 return Ok(false);
             }
             for vcpu in vcpus {
-                if self.machine.current_instance(vcpu)? == vh {
+                if self.switch.current_instance(vcpu)? == vh {
                     return Ok(true);
                 }
             }
@@ -405,7 +408,7 @@ impl Vases {
     fn root_of(&self, state: &State, vh: u32) -> u64 {
         match state.instances.get(&vh) {
             Some(instance) => instance.cr3,
-            None => self.machine.home_cr3(),
+            None => self.switch.home_cr3(),
         }
     }
 
@@ -416,9 +419,7 @@ impl Vases {
             return;
         }
         let root = self.root_of(state, vh);
-        if crate::kernel::switch_tables::loadable(root) != vcpu.cr3()
-            && vcpu.switch_root(root).is_err()
-        {
+        if loadable(root) != vcpu.cr3() && self.switch.switch_root(vcpu, root).is_err() {
             return;
         }
         state.reloaded(vcpu.index());

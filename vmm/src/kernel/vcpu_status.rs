@@ -1,0 +1,101 @@
+//! Which instance each vCPU is in, or about to enter: the status entries of vCPUs.
+//!
+//! They lie in the VM's lease file once that is mapped over them, where other VMMs and the command
+//! line read who is inside a VAS. How the two words of an entry are used is `abi::switch`'s.
+
+use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
+
+use abi::GuestPhys;
+use abi::layout::{MAX_VCPUS, VCPU_LINES};
+use abi::switch::VcpuLine;
+
+use super::switch_tables::{STATUS_BYTES, SwitchTables};
+use crate::vm::memory::MemoryError;
+
+impl SwitchTables {
+    fn status(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
+        let at = self.at(VCPU_LINES).offset(u64::from(vcpu) * STATUS_BYTES);
+        if vcpu < MAX_VCPUS {
+            Ok(at)
+        } else {
+            Err(MemoryError::NotMemory { gpa: at, len_bytes: STATUS_BYTES })
+        }
+    }
+
+    /// The instance vCPU `vcpu` is in, when it is out of the guest or in ring 3. In the middle
+    /// of a switch: where it still is.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn current_instance(&self, vcpu: u32) -> Result<u32, MemoryError> {
+        let inside = self.status(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
+        Ok(self.machine.mem.load(inside)? as u32)
+    }
+
+    /// Whether a vCPU may be in the middle of a switch.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn is_switching(&self, vcpu: u32) -> Result<bool, MemoryError> {
+        fence(Ordering::SeqCst);
+        let status = self.status(vcpu)?;
+        let announced =
+            self.machine.mem.load(status.offset(offset_of!(VcpuLine, announced) as u64))?;
+        let inside = self.machine.mem.load(status.offset(offset_of!(VcpuLine, inside) as u64))?;
+        Ok(announced != inside)
+    }
+
+    /// Announces, for a vCPU that is out of the guest, that it is about to enter `vh`; it
+    /// counts as inside both until [`SwitchTables::set_current_instance`] says where it is. What
+    /// is read of the instance or of the count of changes afterwards is read after the announcement.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn announce_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
+        let announced = self.status(vcpu)?.offset(offset_of!(VcpuLine, announced) as u64);
+        self.machine.mem.store(announced, u64::from(vh))?;
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Says that a vCPU, which is out of the guest, is in `vh` and nowhere else.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_current_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
+        self.announce_instance(vcpu, vh)?;
+        let inside = self.status(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
+        self.machine.mem.store(inside, u64::from(vh))
+    }
+
+    /// Writes into a vCPU's status entry which thread of the program it runs, for those who look.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_vcpu_thread(&self, vcpu: u32, thread: u64) -> Result<(), MemoryError> {
+        self.machine
+            .mem
+            .store(self.status(vcpu)?.offset(offset_of!(VcpuLine, thread) as u64), thread)
+    }
+
+    /// vCPUs that are in `vh` or just trying to get there. After [`SwitchTables::clear_instance`]
+    /// a vCPU that tried in vain may be named here for some instructions more.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn vcpus_in(&self, vh: u32) -> Result<Vec<u32>, MemoryError> {
+        fence(Ordering::SeqCst);
+        let mut found = Vec::new();
+        for vcpu in 0..self.vcpus() {
+            let status = self.status(vcpu)?;
+            let word = |field: usize| self.machine.mem.load(status.offset(field as u64));
+            let words =
+                [word(offset_of!(VcpuLine, announced))?, word(offset_of!(VcpuLine, inside))?];
+            if words.contains(&u64::from(vh)) {
+                found.push(vcpu);
+            }
+        }
+        Ok(found)
+    }
+}
