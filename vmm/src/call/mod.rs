@@ -17,8 +17,6 @@ use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
 use seg_lock::{LockOutcome, Patience};
 
-use crate::linux::Next;
-use crate::linux::signal;
 use crate::linux::task::ThreadCtx;
 use crate::vas::{Stops, VasError, at_most};
 
@@ -26,7 +24,7 @@ use crate::vas::{Stops, VasError, at_most};
 pub type CallResult = Result<u64, VasError>;
 
 /// Serves the call in the registers of `ctx`.
-pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
+pub fn serve(ctx: &mut ThreadCtx<'_>) {
     let regs = &ctx.vcpu.regs;
     let raw = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
@@ -44,7 +42,6 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         None => Errno::ENOSYS.as_result(),
     };
-    signal::deliver_pending(ctx)
 }
 
 /// The table: number to function.
