@@ -98,10 +98,9 @@ impl Vases {
         let state = self.lock();
         let (store, lease) = (state.opened()?, state.lease.as_ref()?);
         let locked = state.segments.values().filter(|segment| segment.lock.is_some());
-        store
-            .live_if_cut()
-            .or_else(|| lease.path_if_cut())
-            .or_else(|| locked.map(|segment| &segment.file).find_map(SegmentFile::path_if_cut))
+        store.counters_if_truncated().or_else(|| lease.path_if_truncated()).or_else(|| {
+            locked.map(|segment| &segment.file).find_map(SegmentFile::path_if_truncated)
+        })
     }
 
     /// Shares of instances that system calls and waiting switches hold now.

@@ -52,7 +52,7 @@ impl DetachFlags {
 fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
     match error {
         VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
-            VasError::Store(StoreError::lost(vas, wanted, sid))
+            VasError::Store(vas.lost(wanted, sid))
         }
         other => other,
     }

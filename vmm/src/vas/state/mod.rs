@@ -194,7 +194,7 @@ impl Vases {
         machine.mem.map_file(lines, bytes, lease.fd(), VCPU_LINES_OFFSET, shared)?;
         let (table, bytes) = switch.instance_table();
         machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
-        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.live_fd(), 0, shared)?;
+        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.counters_fd(), 0, shared)?;
         Ok(())
     }
 }

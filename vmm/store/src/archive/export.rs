@@ -6,15 +6,16 @@ use std::path::Path;
 
 use abi::addr::PAGE_SIZE;
 
-use super::piece::{CHUNK_BYTES, Writer};
-use super::{Exported, Progress};
-use crate::format::error::StoreError;
+use crate::archive::outcome::{Exported, Progress};
+use crate::archive::piece::{CHUNK_BYTES, Writer};
+use crate::format::error::{StoreError, io_error};
+use crate::format::extent::PART_BYTES;
 use crate::format::header::SegmentState;
 use crate::format::manifest::Manifest;
 use crate::format::record::{VasRecord, VasSegment};
 use crate::objects::clone::next_data;
-use crate::objects::open::Store;
-use crate::objects::segment::{PART_BYTES, SegmentFile, io_error};
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
 
 /// Quick; what compresses at all here is mostly zeros and repetition.
 const LEVEL: i32 = 3;
@@ -26,7 +27,7 @@ impl Store {
     /// [`StoreError::Lost`] for one that is not there, and as [`Store::open_segment`].
     pub fn open_listed(&self, vas: &VasRecord) -> Result<Vec<SegmentFile>, StoreError> {
         let open = |listed: &VasSegment| match self.open_segment(listed.sid) {
-            Err(StoreError::NotFound(_)) => Err(StoreError::lost(vas, listed, listed.sid)),
+            Err(StoreError::NotFound(_)) => Err(vas.lost(listed, listed.sid)),
             opened => opened,
         };
         vas.segments.iter().map(open).collect()

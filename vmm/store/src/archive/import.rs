@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 
 use abi::objects::{Lifetime, SegId};
 
-use super::export::runs;
-use super::piece::{Piece, Reader, decompress};
-use super::{Imported, Progress, Survey};
-use crate::format::error::{Object, StoreError};
-use crate::format::header::{BootId, Header};
+use crate::archive::export::runs;
+use crate::archive::outcome::{Imported, Progress, Survey};
+use crate::archive::piece::{Piece, Reader, decompress};
+use crate::format::error::{Object, StoreError, io_error};
+use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
+use crate::format::header::{BootId, Header, write_header};
 use crate::format::manifest::Manifest;
 use crate::format::name::{Mode, Name};
 use crate::format::record::VasSegment;
-use crate::objects::clone::{Copy, mark_inconsistent, parts_mark};
-use crate::objects::create::{part_len, set_len, set_mode};
+use crate::objects::clone::{Unfinished, mark_inconsistent, parts_mark};
+use crate::objects::create::{set_len, set_mode};
+use crate::objects::fresh::random_id;
 use crate::objects::lock::Exclusive;
-use crate::objects::open::{Store, random_id};
-use crate::objects::segment::{
-    DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
-};
+use crate::objects::segment::PartPlace;
+use crate::objects::store::Store;
 
 /// A segment read whole, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {
-    main: Copy<'a>,
+    main: Unfinished<'a>,
     /// Tells `gc` that somebody is at work on the parts.
-    _mark: Option<Copy<'a>>,
+    _mark: Option<Unfinished<'a>>,
     parts: Parts,
     header: Header,
 }
@@ -190,7 +190,7 @@ impl Store {
             }
         }
         let path = self.tmp.path_of(&main.name);
-        set_len(&main.file, &path, main_len(&header))?;
+        set_len(&main.file, &path, header.main_len())?;
         write_header(&main.file, &path, &header)?;
         if inconsistent {
             mark_inconsistent(&main.file).map_err(|e| io_error("write", &path, e))?;

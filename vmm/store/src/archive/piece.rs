@@ -9,11 +9,11 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::format::error::StoreError;
+use crate::format::error::{StoreError, io_error};
+use crate::format::escape::show_bytes;
 use crate::format::header::{HEADER_BYTES, Header};
 use crate::format::manifest::{MAX_BYTES, Manifest};
 use crate::format::name::Mode;
-use crate::objects::segment::io_error;
 
 /// What an archive begins with, version included.
 pub(crate) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
@@ -262,7 +262,7 @@ pub(crate) fn decompress<'a, 'f: 'a>(
 }
 
 fn not_an_archive(path: &Path, start: &[u8]) -> StoreError {
-    let found = crate::format::text::show_bytes(start);
+    let found = show_bytes(start);
     StoreError::NotA { file: path.to_owned(), kind: "an archive of spacejmp", found }
 }
 

@@ -5,14 +5,14 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use abi::Errno;
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
-use crate::format::name::{Name, NameError};
-use crate::format::record::{VasRecord, VasSegment};
 use spacejmp_host::error::Remedy;
+
+use crate::format::name::{Name, NameError};
 
 /// What an error is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -317,11 +317,6 @@ const fn right_text(right: Right) -> &'static str {
 }
 
 impl StoreError {
-    /// The error of a segment that a VAS lists and that is not in the store.
-    pub fn lost(vas: &VasRecord, listed: &VasSegment, sid: SegId) -> StoreError {
-        StoreError::Lost { vas: vas.name.clone(), segment: listed.name.clone(), sid }
-    }
-
     /// The error number a program sees.
     #[must_use]
     pub fn errno(&self) -> Errno {
@@ -440,4 +435,9 @@ impl Remedy for StoreError {
             _ => None,
         }
     }
+}
+
+/// What the host said when something was done with a file.
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { doing, path: path.to_owned(), source }
 }

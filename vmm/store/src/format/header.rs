@@ -6,22 +6,21 @@
 //! `FIELDS` is the one table of the layout: `docs/src/store.md` repeats it, and a test
 //! compares them.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot};
 
-use crate::format::error::StoreError;
+use crate::format::error::{StoreError, io_error};
+use crate::format::escape::show_bytes;
+use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
 use crate::format::name::Name;
-use crate::format::text::show_bytes;
-use crate::objects::segment::PART_BYTES;
 
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 512;
-/// Where the page of lock words lies in a segment file.
-pub const LOCK_PAGE_OFFSET: u64 = PAGE_SIZE;
-
 const MAGIC_VALUE: &[u8; 8] = b"SJMPSEG\n";
 const VERSION_VALUE: u32 = 1;
 /// Content is x86-64 memory: little-endian, 64-bit pointers of 48 bits.
@@ -161,6 +160,14 @@ impl Header {
         self.size_bytes.div_ceil(PART_BYTES)
     }
 
+    /// How long the segment's own file must be.
+    pub(crate) fn main_len(&self) -> u64 {
+        match self.lifetime {
+            Lifetime::Persistent => DATA_OFFSET + self.size_bytes.min(PART_BYTES),
+            Lifetime::Volatile => LOCK_PAGE_OFFSET + PAGE_SIZE,
+        }
+    }
+
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut raw = Raw([0; HEADER_BYTES]);
         raw.put(MAGIC, MAGIC_VALUE);
@@ -243,6 +250,29 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// Reads and checks a header. Not torn only under the store's lock.
+pub(crate) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
+    Header::decode(&header_bytes(file, path)?, path)
+}
+
+pub(crate) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], StoreError> {
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => StoreError::BadField {
+            file: path.to_owned(),
+            field: "length",
+            found: "less than a header".into(),
+            expected: format!("{HEADER_BYTES} or more"),
+        },
+        _ => io_error("read", path, e),
+    })?;
+    Ok(bytes)
+}
+
+pub(crate) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {
+    file.write_all_at(&header.encode(), 0).map_err(|e| io_error("write", path, e))
 }
 
 /// The bytes, addressed by field.

@@ -19,9 +19,10 @@ use std::path::Path;
 use abi::objects::{Right, SegId, VasId};
 
 use crate::format::error::StoreError;
+use crate::format::escape::{escape, parse_id, unescape};
 use crate::format::name::Name;
 use crate::format::record::VasSegment;
-use crate::format::text::{Reader, Writer, escape, parse_id, unescape};
+use crate::format::text::{Reader, Writer};
 
 /// Most segments of one VAS: as many as a lease can list.
 pub(crate) const MAX_SEGMENTS: usize = 65536;

@@ -8,7 +8,7 @@ use std::fmt;
 use abi::Errno;
 use abi::objects::NAME_MAX_BYTES;
 
-use crate::format::text::escape;
+use crate::format::escape::escape;
 
 /// Name of a VAS or a segment: 1 to 255 bytes of UTF-8, not `.` or `..`, without `/` and NUL.
 ///

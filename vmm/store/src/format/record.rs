@@ -64,6 +64,14 @@ pub struct VasRecord {
     pub access: Access,
 }
 
+impl VasRecord {
+    /// The error of a segment that this VAS lists and that is not in the store.
+    #[must_use]
+    pub fn lost(&self, listed: &VasSegment, sid: SegId) -> StoreError {
+        StoreError::Lost { vas: self.name.clone(), segment: listed.name.clone(), sid }
+    }
+}
+
 /// A segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SegmentRecord {

@@ -13,16 +13,18 @@ use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::format::error::StoreError;
+use crate::format::escape::{escape, parse_id};
+use crate::format::extent::first_part;
 use crate::format::header::SegmentState;
 use crate::format::name::Name;
-use crate::format::text::{escape, parse_id};
-use crate::inspect::heap::{self, HeapView};
+use crate::inspect::heap;
+use crate::inspect::heap::HeapView;
 use crate::objects::dir::held_by_another;
-use crate::objects::lease_view::lease_id;
+use crate::objects::leases::lease_id;
 use crate::objects::liveness;
 use crate::objects::lock::SharedLock;
-use crate::objects::open::Store;
-use crate::objects::segment::{SegmentFile, first_part};
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -216,13 +218,6 @@ impl Store {
             report.warn(file, "heap", &found, "blocks that the root object leads to");
         }
         report.heap = Some(view);
-    }
-
-    /// Whether a live program has the segment writable.
-    pub(crate) fn is_written(&self, sid: SegId) -> bool {
-        let write = Some(abi::objects::Right::Write);
-        self.live_leases()
-            .is_ok_and(|leases| leases.iter().any(|lease| lease.right_of(sid) == write))
     }
 
     /// Checks one VAS and the segments it lists.

@@ -6,7 +6,8 @@ use seg_heap::PAGE_BYTES;
 use seg_heap::check::{self, Reader, Report, Subject};
 use serde::Serialize;
 
-use crate::objects::segment::{PART_BYTES, PartFile, SegmentFile};
+use crate::format::extent::PART_BYTES;
+use crate::objects::segment::{PartFile, SegmentFile};
 
 /// A block that nothing leads to from the root object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

@@ -2,3 +2,5 @@
 
 pub(crate) mod check;
 pub(crate) mod heap;
+pub(crate) mod lease_view;
+pub(crate) mod listing;

@@ -8,14 +8,13 @@ use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{LeaseId, Lifetime, Right, SegId};
 
-use crate::format::error::{Object, StoreError};
-use crate::format::header::{Header, SegmentState};
-use crate::format::name::Name;
+use crate::format::error::{Object, StoreError, io_error};
+use crate::format::header::{Header, SegmentState, read_header};
 use crate::objects::lease::Lease;
 use crate::objects::lock::{Exclusive, Locked};
-use crate::objects::open::Store;
-use crate::objects::segment::{SegmentFile, io_error, read_header};
-use crate::objects::segments::write_denied;
+use crate::objects::open::segment_write_denied;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
 
 impl Store {
     /// This VM has the segment attached from now on, recorded at `index` of its lease; with
@@ -33,7 +32,7 @@ impl Store {
         right: Right,
     ) -> Result<(), StoreError> {
         if right == Right::Write && segment.right() == Right::Read {
-            return Err(write_denied(segment.name()));
+            return Err(segment_write_denied(segment.name()));
         }
         let first_use = segment.header().lifetime == Lifetime::Volatile;
         if segment.right() == Right::Write && (right == Right::Write || first_use) {
@@ -88,7 +87,7 @@ impl Store {
     /// [`StoreError::Denied`] if it is open for reading.
     pub fn mark_dirty(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
         if segment.right() == Right::Read {
-            return Err(write_denied(segment.name()));
+            return Err(segment_write_denied(segment.name()));
         }
         let lock = self.lock_exclusive()?;
         self.change_header(segment, &lock, |header| {
@@ -104,7 +103,7 @@ impl Store {
     /// [`StoreError::Denied`] if it is open for reading.
     pub fn mark_clean(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
         if segment.right() == Right::Read {
-            return Err(write_denied(segment.name()));
+            return Err(segment_write_denied(segment.name()));
         }
         self.make_clean(segment, lease, &self.lock_exclusive()?)
     }
@@ -155,30 +154,6 @@ impl Store {
         match self.segments.stat(segment.name().as_str())? {
             Some(stat) if (stat.st_dev, stat.st_ino) == (ours.dev(), ours.ino()) => Ok(()),
             _ => Err(StoreError::NotFound(Object::Segment(segment.sid()))),
-        }
-    }
-
-    /// Whether a volatile segment's memory is nobody's any more.
-    pub(crate) fn is_gone(&self, header: &Header, _lock: &impl Locked) -> bool {
-        if !self.is_gone_unattached(header) {
-            return false;
-        }
-        // If nobody can tell who has it, somebody may.
-        self.live_leases()
-            .is_ok_and(|leases| leases.iter().all(|l| l.right_of(header.sid).is_none()))
-    }
-
-    /// The same for a segment that no live VM has attached.
-    pub(crate) fn is_gone_unattached(&self, header: &Header) -> bool {
-        header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot)
-    }
-
-    /// Removes a volatile segment that is gone; what cannot be removed stays and is gone still.
-    pub(crate) fn reap_volatile(&self, name: &Name, lock: &Exclusive) {
-        if let Ok(segment) = self.open_named(name, lock)
-            && self.is_gone(segment.header(), lock)
-        {
-            let _ = self.remove_segment(&segment, lock);
         }
     }
 }

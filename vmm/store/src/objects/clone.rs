@@ -12,17 +12,17 @@ use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
 use seg_lock::{state, word};
 
-use crate::format::error::StoreError;
-use crate::format::header::{BootId, Header, LOCK_PAGE_OFFSET, SegmentState};
+use crate::format::error::{StoreError, io_error};
+use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, first_part, part_len};
+use crate::format::header::{BootId, Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
-use crate::objects::create::{part_len, set_len, set_mode};
-use crate::objects::open::Store;
-use crate::objects::segment::{
-    DATA_OFFSET, PartPlace, SegmentFile, first_part, io_error, main_len, write_header,
-};
+use crate::objects::create::{set_len, set_mode};
+use crate::objects::fresh::now_ns;
+use crate::objects::segment::{PartPlace, SegmentFile};
+use crate::objects::store::Store;
 
 /// A file being copied, in `tmp/` until it is finished.
-pub(crate) struct Copy<'a> {
+pub(crate) struct Unfinished<'a> {
     pub(crate) store: &'a Store,
     pub(crate) name: String,
     pub(crate) file: File,
@@ -30,7 +30,7 @@ pub(crate) struct Copy<'a> {
     pub(crate) done: bool,
 }
 
-impl Drop for Copy<'_> {
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.done {
             let _ = self.store.tmp.remove_file(&self.name);
@@ -58,7 +58,7 @@ impl Store {
             name: name.clone(),
             lease: None,
             used: false,
-            created_ns: crate::objects::create::now_ns(),
+            created_ns: now_ns(),
             ..source.header().clone()
         };
         header.boot = match header.lifetime {
@@ -89,13 +89,13 @@ impl Store {
         source: &SegmentFile,
         header: &Header,
         mode: Mode,
-    ) -> Result<Copy<'_>, StoreError> {
+    ) -> Result<Unfinished<'_>, StoreError> {
         let copy = self.new_copy(format!("{}.clone", header.sid))?;
         let path = self.tmp.path_of(&copy.name);
         let failed = |e| io_error("copy to", &path, e);
-        set_len(&copy.file, &path, main_len(header))?;
+        set_len(&copy.file, &path, header.main_len())?;
         if header.lifetime == Lifetime::Persistent {
-            let end = main_len(header);
+            let end = header.main_len();
             copy_sparse(source.file(), &copy.file, DATA_OFFSET, end).map_err(failed)?;
         }
         write_header(&copy.file, &path, header)?;
@@ -118,7 +118,7 @@ impl Store {
         mode: Mode,
         place: &PartPlace,
         first: u64,
-    ) -> Result<Copy<'_>, StoreError> {
+    ) -> Result<Unfinished<'_>, StoreError> {
         let mark = self.new_copy(parts_mark(header.sid))?;
         for index in first..header.parts() {
             let part = source.part(index)?;
@@ -137,8 +137,8 @@ impl Store {
 
     fn publish_copy(
         &self,
-        mut main: Copy<'_>,
-        _parts: Copy<'_>,
+        mut main: Unfinished<'_>,
+        _parts: Unfinished<'_>,
         header: &Header,
     ) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
@@ -148,11 +148,11 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn new_copy(&self, name: String) -> Result<Copy<'_>, StoreError> {
+    pub(crate) fn new_copy(&self, name: String) -> Result<Unfinished<'_>, StoreError> {
         // `gc` must not see it before it is held.
         let _lock = self.lock_shared()?;
         let file = self.tmp.new_file(&name)?;
-        let copy = Copy { store: self, name, file, done: false };
+        let copy = Unfinished { store: self, name, file, done: false };
         rustix::fs::flock(&copy.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| self.tmp.error("lock", &copy.name, e))?;
         Ok(copy)

@@ -2,22 +2,21 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use abi::addr::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{Lifetime, PagePolicy, SegId, SegRoot};
 
-use crate::format::error::{Object, StoreError};
-use crate::format::header::{BootId, Header, SegmentState};
+use crate::format::counters::Counted;
+use crate::format::error::{Object, StoreError, io_error};
+use crate::format::extent::{PART_BYTES, first_part, part_len};
+use crate::format::header::{BootId, Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::dir::Linked;
-use crate::objects::live::Kind;
+use crate::objects::fresh::{now_ns, random_id};
 use crate::objects::lock::Exclusive;
-use crate::objects::open::{Store, random_id};
-use crate::objects::segment::{
-    PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
-};
+use crate::objects::segment::PartPlace;
+use crate::objects::store::Store;
 
 /// What a segment is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,7 +156,7 @@ impl Store {
         let path = self.tmp.path_of(file_name);
         let main = self.tmp.new_file(file_name)?;
         write_header(&main, &path, header)?;
-        set_len(&main, &path, main_len(header))?;
+        set_len(&main, &path, header.main_len())?;
         set_mode(&main, &path, mode)?;
         main.sync_all().map_err(|e| io_error("sync", &path, e))?;
         make_parts(place, first_part(header.lifetime), header.size_bytes, mode)
@@ -205,12 +204,12 @@ impl Store {
         let name = &header.name;
         let mut index = self.segment_index(lock)?;
         // Before the move: an index that is read anew without need does no harm.
-        self.bump_objects(Kind::Segment, lock)?;
+        self.bump_objects(Counted::Segment, lock)?;
         if !place(name.as_str())? {
             return Err(StoreError::Exists(Object::SegmentName(name.clone())));
         }
         index.insert(name, header);
-        index.restamp(self, lock);
+        index.restamp(self.stamp(Counted::Segment, lock).ok());
         self.segments.sync()
     }
 
@@ -262,11 +261,6 @@ pub(crate) fn make_parts(
     Ok(())
 }
 
-/// Bytes of one part of a segment of this size.
-pub(crate) fn part_len(size_bytes: u64, index: u64) -> u64 {
-    size_bytes.saturating_sub(index.saturating_mul(PART_BYTES)).min(PART_BYTES)
-}
-
 pub(crate) fn set_len(file: &File, path: &Path, len_bytes: u64) -> Result<(), StoreError> {
     file.set_len(len_bytes).map_err(|e| io_error("set the length of", path, e))
 }
@@ -274,9 +268,4 @@ pub(crate) fn set_len(file: &File, path: &Path, len_bytes: u64) -> Result<(), St
 pub(crate) fn set_mode(file: &File, path: &Path, mode: Mode) -> Result<(), StoreError> {
     rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode.of_file()))
         .map_err(|e| io_error("change the mode of", path, e.into()))
-}
-
-pub(crate) fn now_ns() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

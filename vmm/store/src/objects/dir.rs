@@ -266,3 +266,8 @@ pub(crate) fn held_by_another(file: impl AsFd) -> bool {
         Err(_) => true,
     }
 }
+
+/// Whether the host refused it.
+pub(crate) fn denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}

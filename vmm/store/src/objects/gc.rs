@@ -9,15 +9,15 @@ use abi::objects::SegId;
 use rustix::fs::{FileType, OFlags};
 
 use crate::format::error::StoreError;
+use crate::format::escape::parse_id;
+use crate::format::header::read_header;
 use crate::format::name::Name;
-use crate::format::text::parse_id;
 use crate::objects::clone::parts_mark;
 use crate::objects::dir::{Dir, held_by_another};
-use crate::objects::lease_view::lease_id;
+use crate::objects::leases::lease_id;
 use crate::objects::liveness;
 use crate::objects::lock::Exclusive;
-use crate::objects::open::Store;
-use crate::objects::segment::read_header;
+use crate::objects::store::Store;
 
 /// How much was collected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,48 +1,28 @@
 //! Ids to names, and who occupies which addresses.
 //!
-//! The files are the truth; an index only says where to look, and a hit is checked against
-//! the file. It is read anew when the store's count of objects or the folder's time stamp has
-//! changed, so that also files copied in by hand are found. A time stamp younger than a tick
-//! of the host's clock proves nothing, so a miss reads the folder again if it is that young.
+//! The files are the truth; an index only says where to look (`lookup` fills it, and checks a hit
+//! against the file).
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{SegId, VasId};
-use rustix::fs::OFlags;
 
-use crate::format::error::StoreError;
 use crate::format::header::Header;
 use crate::format::manifest::Manifest;
 use crate::format::name::Name;
-use crate::objects::dir::Dir;
-use crate::objects::live::Kind;
-use crate::objects::lock::{Exclusive, Locked};
-use crate::objects::open::Store;
-use crate::objects::segment::read_header;
 
 /// When a folder was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
-    objects: u64,
-    changed: Duration,
+pub(crate) struct Stamp {
+    pub(crate) objects: u64,
+    pub(crate) changed: Duration,
 }
 
 impl Stamp {
-    fn of(store: &Store, kind: Kind, lock: &impl Locked) -> Result<Stamp, StoreError> {
-        let stat = match kind {
-            Kind::Segment => store.segments.stat_self()?,
-            Kind::Vas => store.vas.stat_self()?,
-        };
-        let seconds = u64::try_from(stat.st_mtime).unwrap_or_default();
-        let changed = Duration::new(seconds, u32::try_from(stat.st_mtime_nsec).unwrap_or_default());
-        Ok(Stamp { objects: store.objects(kind, lock)?, changed })
-    }
-
     /// Whether a change after the stamp would surely have given another one.
-    fn settled(self) -> bool {
+    pub(crate) fn settled(self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.checked_sub(self.changed).is_some_and(|age| age > Duration::from_secs(1))
     }
@@ -50,7 +30,7 @@ impl Stamp {
 
 /// What the index knows of a segment.
 #[derive(Clone, Debug)]
-struct Place {
+struct Indexed {
     name: Name,
     base: u64,
     end: u64,
@@ -62,7 +42,7 @@ struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct SegmentIndex {
     stamp: Option<Stamp>,
-    by_id: HashMap<SegId, Place>,
+    by_id: HashMap<SegId, Indexed>,
     by_address: BTreeSet<(u64, u64, SegId, Name)>,
     /// Two files had the same id.
     copies: bool,
@@ -70,7 +50,7 @@ pub(crate) struct SegmentIndex {
 
 impl SegmentIndex {
     pub(crate) fn insert(&mut self, name: &Name, header: &Header) {
-        let place = Place {
+        let place = Indexed {
             name: name.clone(),
             base: header.base,
             end: header.reserve_end(),
@@ -117,24 +97,18 @@ impl SegmentIndex {
     }
 
     /// After an own change under the exclusive lock, which the index already contains.
-    pub(crate) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
+    pub(crate) fn restamp(&mut self, stamp: Option<Stamp>) {
         // What the index says of an id with two files is right only when just read.
-        self.stamp = Stamp::of(store, Kind::Segment, lock).ok().filter(|_| !self.copies);
+        self.stamp = stamp.filter(|_| !self.copies);
     }
 
-    fn fill(&mut self, store: &Store, lock: &impl Locked) -> Result<(), StoreError> {
-        let stamp = Stamp::of(store, Kind::Segment, lock)?;
-        *self = SegmentIndex::default();
-        for name in store.names_in(&store.segments)? {
-            let Ok(file) = store.segments.open_file(name.as_str(), OFlags::RDONLY) else {
-                continue;
-            };
-            if let Ok(header) = read_header(&file, store.segments.path()) {
-                self.insert(&name, &header);
-            }
-        }
+    /// After the folder was read.
+    pub(crate) fn restamp_read(&mut self, stamp: Stamp) {
         self.stamp = Some(stamp);
-        Ok(())
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
     }
 }
 
@@ -148,8 +122,17 @@ pub(crate) struct VasIndex {
 
 impl VasIndex {
     /// After an own change under the exclusive lock, which the index already contains.
-    pub(crate) fn restamp(&mut self, store: &Store, lock: &Exclusive) {
-        self.stamp = Stamp::of(store, Kind::Vas, lock).ok();
+    pub(crate) fn restamp(&mut self, stamp: Option<Stamp>) {
+        self.stamp = stamp;
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// Name of the VAS's folder.
+    pub(crate) fn name(&self, vid: VasId) -> Option<&Name> {
+        Some(&self.by_id.get(&vid)?.0)
     }
 
     pub(crate) fn has(&self, vid: VasId) -> bool {
@@ -166,92 +149,5 @@ impl VasIndex {
             Some((_, known)) if *known || !own_name => {}
             _ => drop(self.by_id.insert(manifest.vid, (name.clone(), own_name))),
         }
-    }
-
-    fn fill(&mut self, store: &Store, lock: &impl Locked) -> Result<(), StoreError> {
-        let stamp = Stamp::of(store, Kind::Vas, lock)?;
-        self.by_id.clear();
-        for name in store.names_in(&store.vas)? {
-            if let Ok(manifest) = store.read_manifest(&name) {
-                self.insert(&name, &manifest);
-            }
-        }
-        self.stamp = Some(stamp);
-        Ok(())
-    }
-}
-
-impl Store {
-    /// Names in a folder that can be objects' names. Others are strangers' files.
-    pub(crate) fn names_in(&self, dir: &Dir) -> Result<Vec<Name>, StoreError> {
-        use std::os::unix::ffi::OsStrExt;
-        Ok(dir.names()?.iter().filter_map(|name| Name::new(name.as_bytes()).ok()).collect())
-    }
-
-    /// The index of segments, as new as the lock.
-    pub(crate) fn segment_index(
-        &self,
-        lock: &impl Locked,
-    ) -> Result<MutexGuard<'_, SegmentIndex>, StoreError> {
-        let mut index = self.segment_index.lock().unwrap_or_else(PoisonError::into_inner);
-        if index.stamp != Some(Stamp::of(self, Kind::Segment, lock)?) {
-            index.fill(self, lock)?;
-        }
-        Ok(index)
-    }
-
-    /// Name of the segment's file, which is looked for again before it is called missing.
-    pub(crate) fn segment_name(
-        &self,
-        sid: SegId,
-        lock: &impl Locked,
-    ) -> Result<Option<Name>, StoreError> {
-        let mut index = self.segment_index(lock)?;
-        if let Some(name) = index.name(sid) {
-            if self.segment_is(name, sid) {
-                return Ok(Some(name.clone()));
-            }
-        } else if index.stamp.is_some_and(Stamp::settled) {
-            return Ok(None);
-        }
-        index.fill(self, lock)?;
-        Ok(index.name(sid).cloned())
-    }
-
-    fn segment_is(&self, name: &Name, sid: SegId) -> bool {
-        self.segments
-            .open_file(name.as_str(), OFlags::RDONLY)
-            .and_then(|file| read_header(&file, self.segments.path()))
-            .is_ok_and(|header| header.sid == sid)
-    }
-
-    /// The index of VASes, as new as the lock.
-    pub(crate) fn vas_index(
-        &self,
-        lock: &impl Locked,
-    ) -> Result<MutexGuard<'_, VasIndex>, StoreError> {
-        let mut index = self.vas_index.lock().unwrap_or_else(PoisonError::into_inner);
-        if index.stamp != Some(Stamp::of(self, Kind::Vas, lock)?) {
-            index.fill(self, lock)?;
-        }
-        Ok(index)
-    }
-
-    /// Name of the VAS's folder, which is looked for again before it is called missing.
-    pub(crate) fn vas_name(
-        &self,
-        vid: VasId,
-        lock: &impl Locked,
-    ) -> Result<Option<Name>, StoreError> {
-        let mut index = self.vas_index(lock)?;
-        match index.by_id.get(&vid) {
-            Some((name, _)) if self.read_manifest(name).is_ok_and(|m| m.vid == vid) => {
-                return Ok(Some(name.clone()));
-            }
-            None if index.stamp.is_some_and(Stamp::settled) => return Ok(None),
-            _ => {}
-        }
-        index.fill(self, lock)?;
-        Ok(index.by_id.get(&vid).map(|(name, _)| name.clone()))
     }
 }

@@ -1,16 +1,8 @@
-//! The lease of a live VM: a file it holds a write lock on (`liveness`).
+//! The lease of this VM: a file that it holds a write lock on (`liveness`).
 //!
-//! ```text
-//! 0x00_0000  text: who it is                                4088 bytes, zero-filled
-//! 0x00_0ff8  1: alive as long as there is a write lock; 0: an flock
-//! 0x01_0000  abi::switch::VcpuLine by vCPU                  64 KiB  written by the guest kernel
-//! 0x20_0000  abi::switch::InstanceEntry by handle           2 MiB   written by the VMM
-//! 0x40_0000  attached segments: sid u64, right u64 (1, 3)   1 MiB   written here; sid 0: free
-//! ```
-//!
-//! The file is sparse. It comes into `vms/` by a rename with the locks already held, so that
-//! nobody ever sees a live VM's lease without; a dead VM's lease stays until `gc` removes it,
-//! and is nobody's from the moment the kernel drops the locks.
+//! It comes into `vms/` by a rename with the locks already held, so that nobody ever sees a live
+//! VM's lease without; a dead VM's lease stays until `gc` removes it, and is nobody's from the
+//! moment the kernel drops the locks. Its bytes are in `format::lease`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,55 +10,18 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use abi::layout::{INSTANCES, LOCK_REFS, MAX_VCPUS};
 use abi::objects::{LeaseId, Right, SegId};
-use abi::switch::VcpuLine;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
-use crate::format::error::StoreError;
-use crate::format::text::{Reader, Writer, escape, parse_id, unescape};
-use crate::objects::create::now_ns;
-use crate::objects::dir::Dir;
-use crate::objects::liveness;
-use crate::objects::open::{Store, random_id};
-use crate::objects::segment::io_error;
-
-/// Where the lines of vCPUs begin.
-pub const VCPU_LINES_OFFSET: u64 = 0x1_0000;
-/// Bytes of all lines.
-pub(crate) const VCPU_LINES_BYTES: u64 = MAX_VCPUS as u64 * size_of::<VcpuLine>() as u64;
-/// Where the table of instances begins.
-pub const INSTANCES_OFFSET: u64 = 0x20_0000;
-/// Bytes of the table of instances.
-pub(crate) const INSTANCES_BYTES: u64 = LOCK_REFS.raw() - INSTANCES.raw();
-/// Where the table of attached segments begins.
-pub const SEGMENTS_OFFSET: u64 = 0x40_0000;
-/// Entries of the table of attached segments.
-pub(crate) const MAX_SEGMENTS: u32 = 65536;
-/// Bytes of one entry: id and right.
-pub(crate) const SEGMENT_BYTES: u64 = 16;
-/// Bytes of the file.
-pub(crate) const LEASE_BYTES: u64 = SEGMENTS_OFFSET + MAX_SEGMENTS as u64 * SEGMENT_BYTES;
-/// Bytes of the text.
-pub(crate) const TEXT_BYTES: usize = 4096;
-/// Longest program name kept: three times that still fits the text.
-const PROGRAM_BYTES: usize = 1024;
-
-const _: () = {
-    // The format on disk: change it only with a new version, and docs/src/store.md with it.
-    assert!(VCPU_LINES_OFFSET + VCPU_LINES_BYTES <= INSTANCES_OFFSET);
-    assert!(INSTANCES_OFFSET + INSTANCES_BYTES == SEGMENTS_OFFSET);
-    assert!(LEASE_BYTES == 0x50_0000);
+use crate::format::error::{StoreError, io_error};
+use crate::format::lease::{
+    LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET, VCPU_LINES_BYTES,
+    VCPU_LINES_OFFSET, encode,
 };
-
-/// What others see of a VM.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LeaseInfo {
-    /// What it runs; the first 1024 bytes are kept.
-    pub program: String,
-    /// Its process.
-    pub pid: u32,
-}
+use crate::objects::dir::Dir;
+use crate::objects::fresh::{now_ns, random_id};
+use crate::objects::liveness;
+use crate::objects::store::Store;
 
 /// The lease of this VM. Dropping it ends the VM as far as the store is concerned.
 #[derive(Debug)]
@@ -170,7 +125,7 @@ impl Lease {
 
     /// Where the file is, if somebody has made it shorter.
     #[must_use]
-    pub fn path_if_cut(&self) -> Option<PathBuf> {
+    pub fn path_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.file.metadata().ok()?.len();
         (len_bytes < LEASE_BYTES).then(|| self.path())
     }
@@ -184,7 +139,7 @@ impl Lease {
             .map_err(|e| io_error("lock", path, e.into()))?;
         self.file
             .set_len(LEASE_BYTES)
-            .and_then(|()| self.file.write_all_at(encode(self.id, info).as_bytes(), 0))
+            .and_then(|()| self.file.write_all_at(encode(self.id, info, now_ns()).as_bytes(), 0))
             .and_then(|()| liveness::begin(&self.file))
             .map_err(|e| io_error("write", path, e))?;
         // Whoever may use the store must be able to see who is alive, but nobody else may have
@@ -200,41 +155,4 @@ impl Drop for Lease {
         // If it fails, the lease is dead all the same once the file is closed.
         let _ = self.vms.remove_file(&self.name);
     }
-}
-
-fn encode(id: LeaseId, info: &LeaseInfo) -> String {
-    let mut text = Writer::new("vm");
-    text.line("id", id);
-    text.line("pid", info.pid);
-    text.line("started", now_ns());
-    let mut end = info.program.len().min(PROGRAM_BYTES);
-    while !info.program.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.line("program", escape(info.program.get(..end).unwrap_or_default()));
-    text.finish()
-}
-
-/// Reads what `encode` wrote: who it is, and since when (nanoseconds since 1970).
-pub(crate) fn decode(
-    bytes: &[u8],
-    id: LeaseId,
-    path: &std::path::Path,
-) -> Result<(LeaseInfo, u64), StoreError> {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let mut text = Reader::new(path, bytes.get(..end).unwrap_or_default(), "vm")?;
-    let found = text.value("id")?;
-    if parse_id(found) != Some(id.raw()) {
-        return Err(text.bad("id", found, "the file's name"));
-    }
-    let pid = text.value("pid")?;
-    let pid = pid.parse().map_err(|_| text.bad("pid", pid, "a number"))?;
-    let started = text.value("started")?;
-    let started_ns = started.parse().map_err(|_| text.bad("started", started, "a number"))?;
-    let program = text.value("program")?;
-    let program = unescape(program)
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| text.bad("program", program, "escaped text"))?;
-    text.end()?;
-    Ok((LeaseInfo { program, pid }, started_ns))
 }

@@ -11,7 +11,7 @@ use std::fs::File;
 use rustix::fs::{FlockOperation, OFlags};
 
 use crate::format::error::StoreError;
-use crate::objects::open::Store;
+use crate::objects::store::Store;
 
 /// While it lives, nothing in the store is created, changed or deleted.
 #[derive(Debug)]

@@ -1,276 +1,192 @@
-//! Finding, making and opening a store.
+//! Opening a segment by its name or id. A volatile one that nobody has any more is removed on the
+//! way, and is not found.
 
-use std::ffi::OsString;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{FlockOperation, OFlags};
+use abi::objects::{Lifetime, Right, SegId};
+use rustix::fs::OFlags;
 
-use crate::format::error::StoreError;
-use crate::format::header::BootId;
-use crate::format::text::parse_id;
-use crate::objects::dir::{Dir, read_bounded};
-use crate::objects::index::{SegmentIndex, VasIndex};
-use crate::objects::live::LIVE_BYTES;
-use crate::objects::patience::Patience;
+use crate::format::counters::Counted;
+use crate::format::error::{Busy, Object, StoreError, io_error};
+use crate::format::extent::first_part;
+use crate::format::header::{Header, header_bytes, read_header};
+use crate::format::name::{Mode, Name};
+use crate::objects::dir::denied;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
 
-const FORMAT: &str = "spacejmp store 1";
-/// The folders of a store.
-pub const FOLDERS: [&str; 5] = ["tmp", "vas", "segments", "parts", "vms"];
-const FILES: [&str; 3] = ["format", "lock", "live"];
-
-/// An open store. All methods may be called from any thread.
-///
-/// Nothing is remembered that would have to be right: ids and names are looked up in the
-/// files, and what is cached is checked against them.
-#[derive(Debug)]
-pub struct Store {
-    id: u64,
-    pub(crate) root: Dir,
-    pub(crate) live: File,
-    pub(crate) tmp: Dir,
-    pub(crate) vas: Dir,
-    pub(crate) segments: Dir,
-    pub(crate) parts: Arc<Dir>,
-    /// Where volatile content goes, if the host has it.
-    pub(crate) shm: Option<Arc<Dir>>,
-    pub(crate) boot: BootId,
-    pub(crate) vms: Arc<Dir>,
-    pub(crate) patience: Arc<Patience>,
-    pub(crate) segment_index: Mutex<SegmentIndex>,
-    pub(crate) vas_index: Mutex<VasIndex>,
+pub(crate) fn segment_write_denied(name: &Name) -> StoreError {
+    StoreError::Denied { object: Object::SegmentName(name.clone()), right: Right::Write }
 }
 
 impl Store {
-    /// Where the user's store is if nobody says otherwise: `$SPACEJMP_STORE`, else
-    /// `$XDG_DATA_HOME/spacejmp`, else `~/.local/share/spacejmp`.
+    /// Opens a segment for writing, or for reading if that is all the caller may.
     ///
     /// # Errors
-    /// If none of the variables is set.
-    pub fn default_path() -> Result<PathBuf, StoreError> {
-        default_path(|name| std::env::var_os(name))
-    }
-
-    /// Where this user's stores are unless an option says otherwise, the variable
-    /// `SPACEJMP_STORE` heeded and not.
-    #[must_use]
-    pub fn usual_paths() -> Vec<PathBuf> {
-        let variable = |name: &str| std::env::var_os(name);
-        let without = |name: &str| variable(name).filter(|_| name != "SPACEJMP_STORE");
-        [default_path(variable), default_path(without)].into_iter().flatten().collect()
-    }
-
-    /// Opens an existing store.
-    ///
-    /// # Errors
-    /// If there is none, it is from another version, or the host does not permit it.
-    pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let not_a_store = |why| StoreError::NotAStore { path: path.to_owned(), why };
-        let root = Dir::open(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => not_a_store("there is nothing"),
-            io::ErrorKind::NotADirectory => not_a_store("it is not a folder"),
-            _ => StoreError::Io { doing: "open", path: path.to_owned(), source },
-        })?;
-        let format = root
-            .find_file("format", OFlags::RDONLY)?
-            .ok_or_else(|| not_a_store("it has no file `format`"))?;
-        let id = read_format(&root, &format)?;
-        let live = match root.open_file("live", OFlags::RDWR) {
-            // Enough to use VASes; the store's lock keeps everything else consistent.
-            Err(StoreError::Io { source, .. }) if denied(&source) => {
-                root.open_file("live", OFlags::RDONLY)?
+    /// [`StoreError::NotFound`], [`StoreError::Denied`] if not even reading is permitted,
+    /// [`StoreError::BadField`] for a damaged or shortened file.
+    pub fn open_segment(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
+        let gone = {
+            let lock = self.lock_shared()?;
+            let segment = self.open_by_id(sid, &lock)?;
+            if !self.is_gone(segment.header(), &lock) {
+                return Ok(segment);
             }
-            other => other?,
+            segment.name().clone()
         };
-        let len_bytes = live.metadata().map_err(|e| root.error("look at", "live", e))?.len();
-        if len_bytes < LIVE_BYTES {
-            let file = root.path_of("live");
-            return Err(StoreError::Short {
-                file,
-                found_bytes: len_bytes,
-                expected_bytes: LIVE_BYTES,
-            });
-        }
-        Ok(Store {
-            id,
-            live,
-            tmp: root.sub("tmp")?,
-            vas: root.sub("vas")?,
-            segments: root.sub("segments")?,
-            parts: Arc::new(root.sub("parts")?),
-            shm: shm_for(path),
-            boot: BootId::current(),
-            vms: Arc::new(root.sub("vms")?),
-            patience: Arc::default(),
-            root,
-            segment_index: Mutex::default(),
-            vas_index: Mutex::default(),
-        })
+        self.reap_volatile(&gone, &self.lock_exclusive()?);
+        Err(StoreError::NotFound(Object::Segment(sid)))
     }
 
-    /// Opens a store, after making it in a folder that is empty or does not exist.
-    ///
-    /// Safe to call from many processes at once. The new folders are as the umask wants them.
-    ///
-    /// # Errors
-    /// As [`Store::open`]; a folder with other things in it is refused.
-    pub fn open_or_create(path: &Path) -> Result<Store, StoreError> {
-        Store::open_or_create_with(path, Arc::default(), 0)
+    pub(crate) fn open_named(
+        &self,
+        name: &Name,
+        _lock: &impl Locked,
+    ) -> Result<SegmentFile, StoreError> {
+        let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));
+        let open = |flags| self.segments.find_file(name.as_str(), flags);
+        let (file, right) = match open(OFlags::RDWR) {
+            Err(StoreError::Io { source, .. }) if denied(&source) => {
+                let file = open(OFlags::RDONLY).map_err(|error| match error {
+                    StoreError::Io { source, .. } if denied(&source) => StoreError::Denied {
+                        object: Object::SegmentName(name.clone()),
+                        right: Right::Read,
+                    },
+                    other => other,
+                })?;
+                (file, Right::Read)
+            }
+            other => (other?, Right::Write),
+        };
+        let file = file.ok_or_else(not_found)?;
+        let header = read_header(&file, &self.segments.path_of(name.as_str()))?;
+        self.segment_file(name, file, header, right)
     }
 
-    /// As [`Store::open_or_create`], with another patience for the lock, and without the
-    /// permission bits of `umask` on what is made. That is for a process whose own umask is the
-    /// program's no longer (`spacejmp_files::take_over_umask`).
-    ///
-    /// # Errors
-    /// As [`Store::open_or_create`].
-    pub fn open_or_create_with(
-        path: &Path,
-        patience: Arc<Patience>,
-        umask: u32,
-    ) -> Result<Store, StoreError> {
-        Self::open_or_make(path, &patience, umask).map(|store| store.with_patience(patience))
-    }
-
-    fn open_or_make(path: &Path, patience: &Patience, umask: u32) -> Result<Store, StoreError> {
-        match Store::open(path) {
-            Err(StoreError::NotAStore { .. }) => {}
-            other => return other,
-        }
-        let failed = |source| StoreError::Io { doing: "create", path: path.to_owned(), source };
-        let mut folders = DirBuilder::new();
-        folders.recursive(true).mode(0o777 & !umask).create(path).map_err(failed)?;
-        let root = Dir::open(path).map_err(failed)?;
-        if root.names()?.iter().any(is_foreign) {
-            let why = "the folder holds other things; a store wants a folder of its own";
-            return Err(StoreError::NotAStore { path: path.to_owned(), why });
-        }
-        create_in(&root, patience, umask)?;
-        Store::open(path)
-    }
-
-    /// The same store, its lock waited for with another patience.
-    #[must_use]
-    pub fn with_patience(self, patience: Arc<Patience>) -> Store {
-        Store { patience, ..self }
-    }
-
-    /// The folder.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.root.path()
-    }
-
-    /// The store's own number, never the same for two stores.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-}
-
-fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, StoreError> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = set("SPACEJMP_STORE") {
-        return Ok(path);
-    }
-    // The XDG base directory specification has relative paths ignored.
-    let data = set("XDG_DATA_HOME")
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(set("HOME")?.join(".local/share")));
-    Ok(data.ok_or(StoreError::NoPlace)?.join("spacejmp"))
-}
-
-/// Where volatile content goes; that of a private store stays with it, to go with it.
-fn shm_for(path: &Path) -> Option<Arc<Dir>> {
-    if Store::is_private(path) {
-        return None;
-    }
-    Dir::open(Path::new("/dev/shm")).ok().map(Arc::new)
-}
-
-fn is_foreign(name: &OsString) -> bool {
-    !FOLDERS.iter().chain(&FILES).any(|ours| name == *ours)
-}
-
-pub(crate) fn denied(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
-}
-
-fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
-    let bytes = read_bounded(file, 4096).map_err(|e| root.error("read", "format", e))?;
-    let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
-    let bad = |field, found: &str, expected: &str| StoreError::BadField {
-        file: root.path_of("format"),
-        field,
-        found: crate::format::text::shorten(found),
-        expected: expected.into(),
-    };
-    let mut lines = text.lines();
-    let version = lines.next().unwrap_or_default();
-    if version != FORMAT {
-        return Err(match crate::format::text::later(version, "spacejmp store ") {
-            Some(found) => StoreError::Newer {
-                file: root.path_of("format"),
-                field: "version",
-                found: found.to_string(),
-                known: "1".into(),
-            },
-            None => bad("version", version, FORMAT),
-        });
-    }
-    let line = lines.next().unwrap_or_default();
-    line.strip_prefix("id ")
-        .and_then(parse_id)
-        .filter(|_| text.ends_with('\n') && lines.next().is_none())
-        .ok_or_else(|| bad("id", line, "`id` and 16 hexadecimal digits"))
-}
-
-/// Makes everything; the file `format`, which makes it a store, last.
-fn create_in(root: &Dir, patience: &Patience, umask: u32) -> Result<(), StoreError> {
-    let lock = root.shared_file("lock", umask)?;
-    patience.lock(&lock, &root.path_of("lock"), FlockOperation::NonBlockingLockExclusive)?;
-    if root.find_file("format", OFlags::RDONLY)?.is_some() {
-        return Ok(());
-    }
-    for folder in FOLDERS {
-        if root.stat(folder)?.is_none() {
-            root.new_folder(folder, 0o777 & !umask)?;
+    pub(crate) fn open_by_id(
+        &self,
+        sid: SegId,
+        lock: &impl Locked,
+    ) -> Result<SegmentFile, StoreError> {
+        match self.segment_name(sid, lock)? {
+            Some(name) => self.open_named(&name, lock),
+            None => Err(self.why_missing(sid, lock)),
         }
     }
-    let live = root.shared_file("live", umask)?;
-    live.set_len(LIVE_BYTES).map_err(|e| root.error("write", "live", e))?;
-    let tmp = root.sub("tmp")?;
-    // A crash may have left one.
-    if tmp.stat("format")?.is_some() {
-        tmp.remove_file("format")?;
-    }
-    let mut format = tmp.shared_file("format", umask)?;
-    let id = random_id()?;
-    write!(format, "{FORMAT}\nid {id:016x}\n")
-        .and_then(|()| format.sync_all())
-        .map_err(|e| tmp.error("write", "format", e))?;
-    tmp.move_over("format", root, "format")?;
-    root.sync()
-}
 
-/// A random positive number.
-pub(crate) fn random_id() -> Result<u64, StoreError> {
-    let mut bytes = [0; 8];
-    loop {
-        let got = rustix::io::retry_on_intr(|| {
-            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        })
-        .map_err(|e| StoreError::Io {
-            doing: "read",
-            path: "getrandom".into(),
-            source: e.into(),
+    /// Why no usable segment has this id: a file that bears it cannot be used, or there is none.
+    fn why_missing(&self, sid: SegId, lock: &impl Locked) -> StoreError {
+        let bears_it = |name: &Name| {
+            let file = self.segments.open_file(name.as_str(), OFlags::RDONLY).ok()?;
+            let bytes = header_bytes(&file, self.segments.path()).ok()?;
+            (Header::sid_in(&bytes) == Some(sid)).then_some(())
+        };
+        let names = self.names_in(&self.segments).unwrap_or_default();
+        let file = names.iter().find(|name| bears_it(name).is_some());
+        file.and_then(|name| self.open_named(name, lock).err())
+            .unwrap_or(StoreError::NotFound(Object::Segment(sid)))
+    }
+
+    /// The same, unless it is volatile and went with the last VM that had it.
+    pub(crate) fn open_present(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_by_id(sid, lock)?;
+        if self.is_gone(segment.header(), lock) {
+            self.reap_volatile(segment.name(), lock);
+            return Err(StoreError::NotFound(Object::Segment(sid)));
+        }
+        Ok(segment)
+    }
+
+    pub(crate) fn open_writable(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_present(sid, lock)?;
+        match segment.right() {
+            Right::Write => Ok(segment),
+            Right::Read => Err(segment_write_denied(segment.name())),
+        }
+    }
+
+    /// Whether a holder of the segment's lock died inside and nobody has recovered it. Whoever
+    /// wants the lock next finds out and sets the mark; until then the dead owner tells.
+    pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+        let view = segment.lock_view()?;
+        let is_dead = |owner| !self.is_alive(owner);
+        Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
+    }
+
+    pub(crate) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
+        let stat = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
+        Ok(Mode::from_stat(stat.mode()))
+    }
+
+    pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
+        let mut holders = Vec::new();
+        for lease in self.live_leases()? {
+            if lease.right_of(sid).is_some() {
+                holders.push(lease.holder());
+            }
+        }
+        if holders.is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Busy { object: Object::Segment(sid), why: Busy::Attached(holders) })
+    }
+
+    /// Removes the files. First the one with the header: parts without it are only garbage.
+    pub(crate) fn remove_segment(
+        &self,
+        segment: &SegmentFile,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let (name, header) = (segment.name(), segment.header());
+        let mut index = self.segment_index(lock)?;
+        self.bump_objects(Counted::Segment, lock)?;
+        self.segments.remove_file(name.as_str()).map_err(|error| match error {
+            StoreError::Io { source, .. } if denied(&source) => segment_write_denied(name),
+            other => other,
         })?;
-        let id = u64::from_le_bytes(bytes) >> 1;
-        if got == bytes.len() && id != 0 {
-            return Ok(id);
+        segment.place().remove(first_part(header.lifetime), header.parts());
+        index.remove(name, header);
+        index.restamp(self.stamp(Counted::Segment, lock).ok());
+        self.segments.sync()
+    }
+
+    /// Whether a volatile segment's memory is nobody's any more.
+    pub(crate) fn is_gone(&self, header: &Header, _lock: &impl Locked) -> bool {
+        if !self.is_gone_unattached(header) {
+            return false;
         }
+        // If nobody can tell who has it, somebody may.
+        self.live_leases()
+            .is_ok_and(|leases| leases.iter().all(|l| l.right_of(header.sid).is_none()))
+    }
+
+    /// The same for a segment that no live VM has attached.
+    pub(crate) fn is_gone_unattached(&self, header: &Header) -> bool {
+        header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot)
+    }
+
+    /// Removes a volatile segment that is gone; what cannot be removed stays and is gone still.
+    pub(crate) fn reap_volatile(&self, name: &Name, lock: &Exclusive) {
+        if let Ok(segment) = self.open_named(name, lock)
+            && self.is_gone(segment.header(), lock)
+        {
+            let _ = self.remove_segment(&segment, lock);
+        }
+    }
+
+    /// Whether a live program has the segment writable.
+    pub(crate) fn is_written(&self, sid: SegId) -> bool {
+        let write = Some(abi::objects::Right::Write);
+        self.live_leases()
+            .is_ok_and(|leases| leases.iter().any(|lease| lease.right_of(sid) == write))
     }
 }

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use crate::format::error::StoreError;
-use crate::objects::segment::io_error;
+use crate::format::error::{StoreError, io_error};
 
 /// What the store does under its lock takes milliseconds; collecting garbage and checking
 /// thousands of objects, seconds.

@@ -12,13 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use crate::format::error::StoreError;
-use crate::objects::open::{Store, random_id};
-use crate::objects::segment::io_error;
-
-/// How the folders' names begin. In `/dev/shm`, names that begin with `spacejmp-` are out of
-/// reach for programs (`spacejmp_files::OffLimits`).
-const PREFIX: &str = "spacejmp-run-";
+use crate::format::error::{StoreError, io_error};
+use crate::objects::fresh::random_id;
+use crate::objects::store::{PRIVATE_PREFIX, Store};
 
 /// The folder; dropping it removes it and all in it.
 #[derive(Debug)]
@@ -44,7 +40,7 @@ impl PrivateStore {
     fn create_in(place: &Path) -> Result<PrivateStore, StoreError> {
         collect(place);
         loop {
-            let path = place.join(format!("{PREFIX}{:016x}", random_id()?));
+            let path = place.join(format!("{}{:016x}", PRIVATE_PREFIX, random_id()?));
             let failed = |e| io_error("create", &path, e);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
@@ -76,15 +72,6 @@ impl Drop for PrivateStore {
     }
 }
 
-impl Store {
-    /// Whether the store at `path` is a private one: all of it is in its own folder.
-    #[must_use]
-    pub fn is_private(path: &Path) -> bool {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.is_some_and(|name| name.starts_with(PREFIX))
-    }
-}
-
 fn is_still(path: &Path, folder: &File) -> bool {
     let (Ok(there), Ok(ours)) = (std::fs::symlink_metadata(path), folder.metadata()) else {
         return false;
@@ -112,7 +99,7 @@ fn collect(place: &Path) {
 mod tests {
     use abi::objects::Lifetime;
 
-    use super::{PREFIX, PrivateStore};
+    use super::{PRIVATE_PREFIX, PrivateStore};
     use crate::testing::name;
     use crate::{SegmentSpec, Store};
 
@@ -139,7 +126,7 @@ mod tests {
     fn the_next_one_collects_what_the_killed_left_and_nothing_else() {
         let place = tempfile::tempdir().unwrap();
         let alive = PrivateStore::create_in(place.path()).unwrap();
-        let dead = place.path().join(format!("{PREFIX}dead"));
+        let dead = place.path().join(format!("{PRIVATE_PREFIX}dead"));
         Store::open_or_create(&dead).unwrap();
         let other = place.path().join("spacejmp-else");
         std::fs::create_dir(&other).unwrap();

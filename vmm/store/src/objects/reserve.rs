@@ -10,8 +10,9 @@ use abi::SegId;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use crate::objects::segment::PART_BYTES;
-use crate::{Store, StoreError};
+use crate::format::error::StoreError;
+use crate::format::extent::PART_BYTES;
+use crate::objects::store::Store;
 
 impl Store {
     /// Has the host set storage aside for `bytes` bytes at `offset` of a segment. What is there

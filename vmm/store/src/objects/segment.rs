@@ -1,37 +1,22 @@
-//! An open segment: where each byte of its content lies in which file.
-//!
-//! ```text
-//! persistent   segments/NAME     0 header | 4096 lock page | 2 MiB content, up to 8 TiB
-//!              parts/SID.1       content from 8 TiB on, up to 8 TiB; then SID.2 ...
-//! volatile     segments/NAME     0 header | 4096 lock page
-//!              /dev/shm/spacejmp-STOREID-SID.0   content, up to 8 TiB; then .1 ...
-//! ```
-//!
-//! Content begins at 2 MiB so that the host can map it with large pages; 8 TiB is well below
-//! the largest file of common file systems (ext4: 16 TiB), and the same everywhere, so that
-//! files can be copied between them.
+//! An open segment: its files, and where each byte of its content lies in them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
+use abi::addr::PAGE_SIZE;
 use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::OFlags;
 
-use crate::format::error::StoreError;
-use crate::format::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
+use crate::format::error::{StoreError, io_error};
+use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
+use crate::format::header::{Header, read_header};
 use crate::format::name::Name;
 use crate::objects::dir::Dir;
 use crate::objects::lock::SharedLock;
-use crate::objects::open::Store;
-
-/// Where content begins in a segment's own file.
-pub const DATA_OFFSET: u64 = PAGE_SIZE_2M;
-/// Most content of one file.
-pub const PART_BYTES: u64 = 8 << 40;
+use crate::objects::store::Store;
 
 /// One file with content of a segment.
 #[derive(Clone, Debug)]
@@ -118,7 +103,7 @@ impl SegmentFile {
 
     /// Where the file is, if somebody has cut it so that its lock page is gone.
     #[must_use]
-    pub fn path_if_cut(&self) -> Option<PathBuf> {
+    pub fn path_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.main.metadata().ok()?.len();
         (len_bytes < LOCK_PAGE_OFFSET + PAGE_SIZE).then(|| self.path.clone())
     }
@@ -272,22 +257,6 @@ impl PartPlace {
     }
 }
 
-/// The first part that is not in the segment's own file.
-pub(crate) fn first_part(lifetime: Lifetime) -> u64 {
-    match lifetime {
-        Lifetime::Persistent => 1,
-        Lifetime::Volatile => 0,
-    }
-}
-
-/// How long the segment's own file must be.
-pub(crate) fn main_len(header: &Header) -> u64 {
-    match header.lifetime {
-        Lifetime::Persistent => DATA_OFFSET + header.size_bytes.min(PART_BYTES),
-        Lifetime::Volatile => LOCK_PAGE_OFFSET + PAGE_SIZE,
-    }
-}
-
 fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> {
     let found = file.metadata().map_err(|e| io_error("look at", path, e))?.len();
     if found < at_least {
@@ -300,33 +269,6 @@ fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> 
     Ok(())
 }
 
-pub(crate) fn io_error(doing: &'static str, path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io { doing, path: path.to_owned(), source }
-}
-
-/// Reads and checks a header. Not torn only under the store's lock.
-pub(crate) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
-    Header::decode(&header_bytes(file, path)?, path)
-}
-
-pub(crate) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], StoreError> {
-    let mut bytes = [0; HEADER_BYTES];
-    file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => StoreError::BadField {
-            file: path.to_owned(),
-            field: "length",
-            found: "less than a header".into(),
-            expected: format!("{HEADER_BYTES} or more"),
-        },
-        _ => io_error("read", path, e),
-    })?;
-    Ok(bytes)
-}
-
-pub(crate) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {
-    file.write_all_at(&header.encode(), 0).map_err(|e| io_error("write", path, e))
-}
-
 impl Store {
     /// Reads the header again: the segment may have grown.
     ///
@@ -335,7 +277,7 @@ impl Store {
     pub fn refresh(&self, segment: &mut SegmentFile) -> Result<(), StoreError> {
         let _lock: SharedLock = self.lock_shared()?;
         let header = read_header(&segment.main, &segment.path)?;
-        check_len(&segment.main, &segment.path, main_len(&header))?;
+        check_len(&segment.main, &segment.path, header.main_len())?;
         segment.header = header;
         Ok(())
     }
@@ -349,7 +291,7 @@ impl Store {
         right: Right,
     ) -> Result<SegmentFile, StoreError> {
         let path = self.segments.path_of(name.as_str());
-        check_len(&file, &path, main_len(&header))?;
+        check_len(&file, &path, header.main_len())?;
         let owner = file.metadata().map_err(|e| io_error("look at", &path, e))?.uid();
         let place = PartPlace::of(self, header.sid, header.lifetime, owner);
         Ok(SegmentFile { main: Arc::new(file), path, name: name.clone(), header, right, place })

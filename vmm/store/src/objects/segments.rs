@@ -1,22 +1,19 @@
 //! Looking segments up, listing, changing and deleting them.
 
-use std::os::unix::fs::MetadataExt;
-
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot};
-use rustix::fs::OFlags;
 
-use crate::format::error::{Busy, Object, StoreError};
-use crate::format::header::{HEADER_BYTES, Header, LOCK_PAGE_OFFSET};
+use crate::format::counters::Counted;
+use crate::format::error::{Busy, Object, StoreError, io_error};
+use crate::format::extent::{LOCK_PAGE_OFFSET, first_part, part_len};
+use crate::format::header::{HEADER_BYTES, Header, read_header, write_header};
 use crate::format::name::{Mode, Name};
-use crate::format::record::{Access, SegmentEntry, SegmentRecord};
-use crate::objects::create::{make_parts, part_len, round_size, set_len};
-use crate::objects::lease_view::OpenLease;
-use crate::objects::live::Kind;
-use crate::objects::lock::{Exclusive, Locked};
-use crate::objects::open::{Store, denied};
-use crate::objects::segment::{
-    SegmentFile, first_part, header_bytes, io_error, main_len, read_header, write_header,
-};
+use crate::objects::create::{make_parts, round_size, set_len};
+use crate::objects::dir::denied;
+use crate::objects::leases::OpenLease;
+use crate::objects::lock::Exclusive;
+use crate::objects::open::segment_write_denied;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
 
 impl Store {
     /// The id of the segment with this name. A copied file gets its own name and id now, if
@@ -36,56 +33,6 @@ impl Store {
         self.reap_volatile(name, &lock);
         let segment = self.open_named(name, &lock)?;
         self.adopt(segment, &lock)
-    }
-
-    /// What there is to know about a segment.
-    ///
-    /// # Errors
-    /// As [`Store::open_segment`].
-    pub fn segment(&self, sid: SegId) -> Result<SegmentRecord, StoreError> {
-        let segment = self.open_segment(sid)?;
-        let lock = self.lock_shared()?;
-        let leases = self.live_leases()?;
-        let name = segment.name().clone();
-        self.segment_record(&name, &leases, &lock)
-    }
-
-    /// Opens a segment for writing, or for reading if that is all the caller may.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Denied`] if not even reading is permitted,
-    /// [`StoreError::BadField`] for a damaged or shortened file.
-    pub fn open_segment(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
-        let gone = {
-            let lock = self.lock_shared()?;
-            let segment = self.open_by_id(sid, &lock)?;
-            if !self.is_gone(segment.header(), &lock) {
-                return Ok(segment);
-            }
-            segment.name().clone()
-        };
-        self.reap_volatile(&gone, &self.lock_exclusive()?);
-        Err(StoreError::NotFound(Object::Segment(sid)))
-    }
-
-    /// All segments by name, the damaged and the unreadable too.
-    ///
-    /// # Errors
-    /// If the host fails.
-    pub fn list_segments(&self) -> Result<Vec<SegmentEntry>, StoreError> {
-        let lock = self.lock_shared()?;
-        let leases = self.live_leases()?;
-        let mut entries = Vec::new();
-        for name in self.names_in(&self.segments)? {
-            let record = self.segment_record(&name, &leases, &lock);
-            let gone = record.as_ref().is_ok_and(|record| {
-                record.attachers.is_empty() && self.is_gone_unattached(&record.header)
-            });
-            if !gone {
-                entries.push(SegmentEntry { name, record });
-            }
-        }
-        Ok(entries)
     }
 
     /// Deletes a segment and its content.
@@ -134,7 +81,7 @@ impl Store {
         let old_parts = header.parts();
         header.size_bytes = size_bytes;
         // Files first: a header never promises what is not there.
-        set_len(segment.file(), segment.path(), main_len(&header))?;
+        set_len(segment.file(), segment.path(), header.main_len())?;
         let first = first_part(header.lifetime);
         if let Some(last) = old_parts.checked_sub(1).filter(|last| *last >= first) {
             let (file, path) = segment.place().open(segment.name(), last, Right::Write)?;
@@ -229,7 +176,7 @@ impl Store {
     /// [`StoreError::Denied`] when it is open for reading; what the host says.
     pub fn sync(&self, segment: &SegmentFile) -> Result<(), StoreError> {
         if segment.right() == Right::Read {
-            return Err(write_denied(segment.name()));
+            return Err(segment_write_denied(segment.name()));
         }
         segment.file().sync_all().map_err(|e| io_error("sync", segment.path(), e))?;
         if segment.header().lifetime == Lifetime::Volatile {
@@ -243,87 +190,8 @@ impl Store {
     }
 }
 
-pub(crate) fn write_denied(name: &Name) -> StoreError {
-    StoreError::Denied { object: Object::SegmentName(name.clone()), right: Right::Write }
-}
-
-/// For the rest of this room, with the lock in hand.
+/// For the rest of this crate, with the lock in hand.
 impl Store {
-    pub(crate) fn open_named(
-        &self,
-        name: &Name,
-        _lock: &impl Locked,
-    ) -> Result<SegmentFile, StoreError> {
-        let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));
-        let open = |flags| self.segments.find_file(name.as_str(), flags);
-        let (file, right) = match open(OFlags::RDWR) {
-            Err(StoreError::Io { source, .. }) if denied(&source) => {
-                let file = open(OFlags::RDONLY).map_err(|error| match error {
-                    StoreError::Io { source, .. } if denied(&source) => StoreError::Denied {
-                        object: Object::SegmentName(name.clone()),
-                        right: Right::Read,
-                    },
-                    other => other,
-                })?;
-                (file, Right::Read)
-            }
-            other => (other?, Right::Write),
-        };
-        let file = file.ok_or_else(not_found)?;
-        let header = read_header(&file, &self.segments.path_of(name.as_str()))?;
-        self.segment_file(name, file, header, right)
-    }
-
-    pub(crate) fn open_by_id(
-        &self,
-        sid: SegId,
-        lock: &impl Locked,
-    ) -> Result<SegmentFile, StoreError> {
-        match self.segment_name(sid, lock)? {
-            Some(name) => self.open_named(&name, lock),
-            None => Err(self.why_missing(sid, lock)),
-        }
-    }
-
-    /// Why no usable segment has this id: a file that bears it cannot be used, or there is none.
-    fn why_missing(&self, sid: SegId, lock: &impl Locked) -> StoreError {
-        let bears_it = |name: &Name| {
-            let file = self.segments.open_file(name.as_str(), OFlags::RDONLY).ok()?;
-            let bytes = header_bytes(&file, self.segments.path()).ok()?;
-            (Header::sid_in(&bytes) == Some(sid)).then_some(())
-        };
-        let names = self.names_in(&self.segments).unwrap_or_default();
-        let file = names.iter().find(|name| bears_it(name).is_some());
-        file.and_then(|name| self.open_named(name, lock).err())
-            .unwrap_or(StoreError::NotFound(Object::Segment(sid)))
-    }
-
-    /// The same, unless it is volatile and went with the last VM that had it.
-    pub(crate) fn open_present(
-        &self,
-        sid: SegId,
-        lock: &Exclusive,
-    ) -> Result<SegmentFile, StoreError> {
-        let segment = self.open_by_id(sid, lock)?;
-        if self.is_gone(segment.header(), lock) {
-            self.reap_volatile(segment.name(), lock);
-            return Err(StoreError::NotFound(Object::Segment(sid)));
-        }
-        Ok(segment)
-    }
-
-    pub(crate) fn open_writable(
-        &self,
-        sid: SegId,
-        lock: &Exclusive,
-    ) -> Result<SegmentFile, StoreError> {
-        let segment = self.open_present(sid, lock)?;
-        match segment.right() {
-            Right::Write => Ok(segment),
-            Right::Read => Err(write_denied(segment.name())),
-        }
-    }
-
     pub(crate) fn change_header(
         &self,
         segment: &SegmentFile,
@@ -333,68 +201,6 @@ impl Store {
         let mut header = read_header(segment.file(), segment.path())?;
         change(&mut header);
         write_header(segment.file(), segment.path(), &header)
-    }
-
-    fn segment_record(
-        &self,
-        name: &Name,
-        leases: &[OpenLease],
-        lock: &impl Locked,
-    ) -> Result<SegmentRecord, StoreError> {
-        let segment = self.open_named(name, lock)?;
-        let failed = |e| io_error("look at", segment.path(), e);
-        let header = segment.header().clone();
-        let mut stored_bytes = segment.file().metadata().map_err(failed)?.blocks() * 512;
-        segment.place().each(first_part(header.lifetime), header.parts(), |dir, part| {
-            if let Ok(Some(stat)) = dir.stat(part) {
-                stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-            }
-        });
-        let inconsistent = self.is_inconsistent(&segment)?;
-        let mut attachers = Vec::new();
-        for lease in leases {
-            if let Some(right) = lease.right_of(header.sid) {
-                attachers.push((lease.id(), right));
-            }
-        }
-        Ok(SegmentRecord {
-            name: name.clone(),
-            mode: self.mode_of(&segment)?,
-            stored_bytes,
-            access: match segment.right() {
-                Right::Read => Access::Read,
-                Right::Write => Access::Write,
-            },
-            attachers,
-            inconsistent,
-            header,
-        })
-    }
-
-    /// Whether a holder of the segment's lock died inside and nobody has recovered it. Whoever
-    /// wants the lock next finds out and sets the mark; until then the dead owner tells.
-    pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
-        let view = segment.lock_view()?;
-        let is_dead = |owner| !self.is_alive(owner);
-        Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
-    }
-
-    pub(crate) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
-        let stat = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
-        Ok(Mode::from_stat(stat.mode()))
-    }
-
-    pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
-        let mut holders = Vec::new();
-        for lease in self.live_leases()? {
-            if lease.right_of(sid).is_some() {
-                holders.push(lease.holder());
-            }
-        }
-        if holders.is_empty() {
-            return Ok(());
-        }
-        Err(StoreError::Busy { object: Object::Segment(sid), why: Busy::Attached(holders) })
     }
 
     /// Whether nobody but the VM with the lease `mine` can write a segment just now.
@@ -423,25 +229,6 @@ impl Store {
         StoreError::Locked { segment: segment.name().clone(), by }
     }
 
-    /// Removes the files. First the one with the header: parts without it are only garbage.
-    pub(crate) fn remove_segment(
-        &self,
-        segment: &SegmentFile,
-        lock: &Exclusive,
-    ) -> Result<(), StoreError> {
-        let (name, header) = (segment.name(), segment.header());
-        let mut index = self.segment_index(lock)?;
-        self.bump_objects(Kind::Segment, lock)?;
-        self.segments.remove_file(name.as_str()).map_err(|error| match error {
-            StoreError::Io { source, .. } if denied(&source) => write_denied(name),
-            other => other,
-        })?;
-        segment.place().remove(first_part(header.lifetime), header.parts());
-        index.remove(name, header);
-        index.restamp(self, lock);
-        self.segments.sync()
-    }
-
     /// A copied or renamed file gets its own name, and its own id if the original is here.
     fn adopt(&self, segment: SegmentFile, lock: &Exclusive) -> Result<SegId, StoreError> {
         let name = segment.name();
@@ -466,7 +253,7 @@ impl Store {
                 .map_err(|e| io_error("write", segment.path(), e))?;
         }
         let sid = header.sid;
-        self.bump_objects(Kind::Segment, lock)?;
+        self.bump_objects(Counted::Segment, lock)?;
         write_header(segment.file(), segment.path(), &header)?;
         Ok(sid)
     }

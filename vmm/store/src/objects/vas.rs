@@ -8,18 +8,19 @@ use std::io::{self, Write};
 use abi::objects::{Right, SegId, VasId};
 use rustix::fs::{Gid, OFlags, Uid};
 
-use crate::format::error::{Busy, Object, StoreError};
-use crate::format::manifest::{MAX_BYTES, MAX_SEGMENTS, Manifest};
+use crate::format::counters::Counted;
+use crate::format::error::{Busy, Object, StoreError, io_error};
+use crate::format::escape::parse_id;
+use crate::format::manifest::{MAX_SEGMENTS, Manifest};
 use crate::format::name::{Mode, Name};
-use crate::format::record::{Access, VasEntry, VasRecord, VasSegment};
+use crate::format::record::{Access, VasRecord, VasSegment};
 use crate::objects::create::set_mode;
-use crate::objects::dir::{Dir, read_bounded};
-use crate::objects::live::Kind;
+use crate::objects::dir::{Dir, denied};
+use crate::objects::fresh::random_id;
 use crate::objects::lock::{Exclusive, Locked};
-use crate::objects::open::{Store, denied, random_id};
-use crate::objects::segment::io_error;
-
-const MANIFEST: &str = "manifest";
+use crate::objects::lookup::MANIFEST;
+use crate::objects::open::segment_write_denied;
+use crate::objects::store::Store;
 
 impl Store {
     /// Makes an empty VAS.
@@ -73,16 +74,6 @@ impl Store {
         self.vas_record(name)
     }
 
-    /// All VASes by name, the damaged and the unreadable too.
-    ///
-    /// # Errors
-    /// If the host fails.
-    pub fn list_vases(&self) -> Result<Vec<VasEntry>, StoreError> {
-        let _lock = self.lock_shared()?;
-        let names = self.names_in(&self.vas)?.into_iter();
-        Ok(names.map(|name| VasEntry { record: self.vas_record(&name), name }).collect())
-    }
-
     /// Deletes a VAS, not its segments.
     ///
     /// # Errors
@@ -102,13 +93,13 @@ impl Store {
             let object = Object::VasName(vas.name);
             return Err(StoreError::Busy { object, why: Busy::Attached(holders) });
         }
-        self.bump_objects(Kind::Vas, &lock)?;
+        self.bump_objects(Counted::Vas, &lock)?;
         let dead = format!("{vid}.deleted");
         if !self.vas.move_new(vas.name.as_str(), &self.tmp, &dead)? {
             return Err(self.tmp.error("create", &dead, io::ErrorKind::AlreadyExists));
         }
         index.remove(vid);
-        index.restamp(self, &lock);
+        index.restamp(self.stamp(Counted::Vas, &lock).ok());
         self.bump_changes(&lock)?;
         self.vas.sync()?;
         // It has left the store already; what cannot be removed now is garbage for `gc`.
@@ -156,7 +147,7 @@ impl Store {
         let mut manifest = self.changeable(vid, &lock)?;
         let segment = self.open_present(sid, &lock)?;
         if right == Right::Write && segment.right() == Right::Read {
-            return Err(crate::objects::segments::write_denied(segment.name()));
+            return Err(segment_write_denied(segment.name()));
         }
         let (vas, name) = (manifest.name.clone(), segment.name().clone());
         if manifest.segments.len() >= MAX_SEGMENTS {
@@ -205,7 +196,7 @@ impl Store {
             }
         }
         if meant.is_empty() {
-            let id = crate::format::text::parse_id(text.as_str()).and_then(SegId::new);
+            let id = parse_id(text.as_str()).and_then(SegId::new);
             meant.extend(id.filter(|id| vas.segments.iter().any(|listed| listed.sid == *id)));
         }
         match *meant {
@@ -250,32 +241,9 @@ fn write_denied(name: &Name) -> StoreError {
     StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Write }
 }
 
-/// For the rest of this room, with the lock in hand.
+/// For the rest of this crate, with the lock in hand.
 impl Store {
-    pub(crate) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
-        let explain = |error| match error {
-            StoreError::Io { source, .. } if denied(&source) => {
-                StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read }
-            }
-            other => other,
-        };
-        if self.vas.stat(name.as_str())?.is_none() {
-            return Err(StoreError::NotFound(Object::VasName(name.clone())));
-        }
-        let folder = self.vas.sub(name.as_str()).map_err(explain)?;
-        let file = folder.open_file(MANIFEST, OFlags::RDONLY).map_err(explain)?;
-        let path = folder.path_of(MANIFEST);
-        let bytes = read_bounded(&file, MAX_BYTES).map_err(|e| io_error("read", &path, e))?;
-        let bytes = bytes.ok_or_else(|| StoreError::BadField {
-            file: path.clone(),
-            field: "length",
-            found: format!("more than {MAX_BYTES}"),
-            expected: format!("{MAX_BYTES} or less"),
-        })?;
-        Manifest::decode(&bytes, &path)
-    }
-
-    fn vas_record(&self, name: &Name) -> Result<VasRecord, StoreError> {
+    pub(crate) fn vas_record(&self, name: &Name) -> Result<VasRecord, StoreError> {
         let manifest = self.read_manifest(name)?;
         let stat = self.vas.stat(name.as_str())?;
         let mode = stat.map_or(Mode::PRIVATE, |stat| Mode::from_stat(stat.st_mode));
@@ -307,14 +275,6 @@ impl Store {
     fn changeable(&self, vid: VasId, lock: &Exclusive) -> Result<Manifest, StoreError> {
         let vas = self.writable_vas(vid, lock)?;
         Ok(Manifest { vid, name: vas.name, tagged: vas.tagged, segments: vas.segments })
-    }
-
-    /// Names of the VASes that list a segment, as far as the caller may read them.
-    pub(crate) fn vases_listing(&self, sid: SegId) -> Result<Vec<Name>, StoreError> {
-        let lists = |name: &Name| {
-            self.read_manifest(name).is_ok_and(|m| m.segments.iter().any(|s| s.sid == sid))
-        };
-        Ok(self.names_in(&self.vas)?.into_iter().filter(lists).collect())
     }
 
     /// With the id `wanted` if that is free.
@@ -349,7 +309,7 @@ impl Store {
             .tmp
             .sub(&tmp_name)
             .and_then(|folder| write_new(&folder, MANIFEST, &manifest, mode))
-            .and_then(|()| self.bump_objects(Kind::Vas, lock))
+            .and_then(|()| self.bump_objects(Counted::Vas, lock))
             .and_then(|()| self.tmp.move_new(&tmp_name, &self.vas, name.as_str()))
             .and_then(|moved| if moved { Ok(()) } else { Err(exists()) });
         if let Err(error) = made {
@@ -357,7 +317,7 @@ impl Store {
             return Err(error);
         }
         index.insert(name, &manifest);
-        index.restamp(self, lock);
+        index.restamp(self.stamp(Counted::Vas, lock).ok());
         self.vas.chmod(name.as_str(), mode.of_folder())?;
         self.vas.sync()?;
         Ok(vid)
@@ -411,7 +371,7 @@ impl Store {
                 }
             };
         }
-        self.bump_objects(Kind::Vas, lock)?;
+        self.bump_objects(Counted::Vas, lock)?;
         self.replace_manifest(&manifest, lock)?;
         Ok(manifest.vid)
     }

@@ -86,7 +86,7 @@ fn fill(s: &Store, count: u64) {
             Header { sid, base: header.base + (i << 30), name: name.clone(), ..header.clone() };
         let path = s.path().join("segments").join(name.as_str());
         let file = std::fs::File::create(&path).unwrap();
-        crate::objects::segment::write_header(&file, &path, &header).unwrap();
+        crate::format::header::write_header(&file, &path, &header).unwrap();
         file.set_len(DATA_OFFSET + header.size_bytes).unwrap();
     }
 }

@@ -288,7 +288,7 @@ fn running_vms_see_every_change_of_a_vas_as_a_new_count() {
         assert!(changes() > before, "step {i}");
     }
     let mut word = [0; 8];
-    let live = std::fs::File::from(s.live_fd().try_clone_to_owned().unwrap());
+    let live = std::fs::File::from(s.counters_fd().try_clone_to_owned().unwrap());
     live.read_exact_at(&mut word, 0).unwrap();
     assert_eq!(u64::from_le_bytes(word), changes());
 }

@@ -83,9 +83,9 @@ fn one_of_an_earlier_boot_is_gone() {
     volatile(&s, "x");
     let path = s.path().join("segments/x");
     let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
-    let mut header = crate::objects::segment::read_header(&file, &path).unwrap();
+    let mut header = crate::format::header::read_header(&file, &path).unwrap();
     header.boot.0[0] ^= 1;
-    crate::objects::segment::write_header(&file, &path, &header).unwrap();
+    crate::format::header::write_header(&file, &path, &header).unwrap();
     assert_eq!(s.find_segment(&name("x")).unwrap_err().errno(), Errno::ENOENT);
     assert_eq!(shm_files(&s), 0);
 }

@@ -282,7 +282,7 @@ fn a_key_that_is_made_is_the_one_that_was_asked_for() {
 fn the_layout_says_how_the_crates_lay_out_and_hash() {
     brand! { Laid => VHashMap<VString<Laid>, u32, Laid> }
     let text = TypeLayout::of::<VHashMap<VString<Laid>, u32, Laid>, Laid>().text().to_owned();
-    assert_eq!(text, include_str!("tests/layout.txt"), "{text}");
+    assert_eq!(text, include_str!("layout.txt"), "{text}");
 }
 
 #[test]

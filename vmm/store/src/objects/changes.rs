@@ -1,54 +1,32 @@
-//! The `live` file: counters that tell running VMs that the store has changed.
+//! The change counters, which tell running VMs that the store has changed.
 //!
-//! Word 0 counts changes of VASes. It is bumped before a change begins and again when it is
-//! done, both under the exclusive lock. Guest kernels map the page and compare the word at
-//! each switch; see `abi::switch` for how that and the announcement in the VM's line ensure
-//! that one side sees the other. Words 1 and 2 count segments and VASes made and deleted;
-//! they tell a process whether its index of the store is still right.
+//! The count of VAS changes is bumped before a change begins and again when it is done, both under
+//! the exclusive lock. Guest kernels map the page and compare the word at each switch; see
+//! `abi::switch` for how that and the announcement in the VM's line ensure that one side sees the
+//! other. The counts of objects tell a process whether its index of the store is still right.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::format::counters::{CHANGES, COUNTERS_BYTES, Counted};
 use crate::format::error::StoreError;
 use crate::objects::lock::{Exclusive, Locked, SharedLock};
-use crate::objects::open::Store;
-
-/// Bytes of the file: a page, so that it can be mapped.
-pub(crate) const LIVE_BYTES: u64 = 4096;
-/// Offset of the count of VAS changes.
-const CHANGES: u64 = 0;
-
-/// What can be made and deleted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    Segment,
-    Vas,
-}
-
-impl Kind {
-    /// Offset of its count.
-    const fn count(self) -> u64 {
-        match self {
-            Kind::Segment => 8,
-            Kind::Vas => 16,
-        }
-    }
-}
+use crate::objects::store::Store;
 
 impl Store {
     /// The file whose first word counts changes of VASes, for mapping.
     #[must_use]
-    pub fn live_fd(&self) -> BorrowedFd<'_> {
-        self.live.as_fd()
+    pub fn counters_fd(&self) -> BorrowedFd<'_> {
+        self.counters.as_fd()
     }
 
     /// Where the file is, if somebody has made it shorter than a page.
     #[must_use]
-    pub fn live_if_cut(&self) -> Option<PathBuf> {
-        let len_bytes = self.live.metadata().ok()?.len();
-        (len_bytes < LIVE_BYTES).then(|| self.root.path_of("live"))
+    pub fn counters_if_truncated(&self) -> Option<PathBuf> {
+        let len_bytes = self.counters.metadata().ok()?.len();
+        (len_bytes < COUNTERS_BYTES).then(|| self.root.path_of("live"))
     }
 
     /// The number of VAS changes so far. What is read of VASes afterwards, under the same
@@ -57,7 +35,7 @@ impl Store {
     /// # Errors
     /// If the host fails.
     pub fn changes(&self, _lock: &SharedLock) -> Result<u64, StoreError> {
-        self.live_word(CHANGES)
+        self.counter(CHANGES)
     }
 
     /// A number of two parts that is another one whenever a VAS has been made, changed or
@@ -66,7 +44,7 @@ impl Store {
     /// # Errors
     /// If the host fails.
     pub fn vas_stamp(&self) -> Result<(u64, u64), StoreError> {
-        Ok((self.live_word(CHANGES)?, self.live_word(Kind::Vas.count())?))
+        Ok((self.counter(CHANGES)?, self.counter(Counted::Vas.offset())?))
     }
 
     /// Makes every VM look at its VASes again at its threads' next switch.
@@ -84,24 +62,24 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn objects(&self, kind: Kind, _lock: &impl Locked) -> Result<u64, StoreError> {
-        self.live_word(kind.count())
+    pub(crate) fn objects(&self, kind: Counted, _lock: &impl Locked) -> Result<u64, StoreError> {
+        self.counter(kind.offset())
     }
 
-    pub(crate) fn bump_objects(&self, kind: Kind, _lock: &Exclusive) -> Result<(), StoreError> {
-        self.add_one(kind.count())
+    pub(crate) fn bump_objects(&self, kind: Counted, _lock: &Exclusive) -> Result<(), StoreError> {
+        self.add_one(kind.offset())
     }
 
     fn add_one(&self, offset: u64) -> Result<(), StoreError> {
-        let next = self.live_word(offset)?.wrapping_add(1);
-        self.live
+        let next = self.counter(offset)?.wrapping_add(1);
+        self.counters
             .write_all_at(&next.to_le_bytes(), offset)
             .map_err(|e| self.root.error("write", "live", e))
     }
 
-    fn live_word(&self, offset: u64) -> Result<u64, StoreError> {
+    fn counter(&self, offset: u64) -> Result<u64, StoreError> {
         let mut word = [0; 8];
-        self.live
+        self.counters
             .read_exact_at(&mut word, offset)
             .map_err(|e| self.root.error("read", "live", e))?;
         Ok(u64::from_le_bytes(word))

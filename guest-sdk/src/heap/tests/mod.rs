@@ -311,7 +311,7 @@ fn the_format_is_the_one_on_record() {
             writeln!(found, "{offset:#09x} {word:#018x}").unwrap();
         }
     }
-    let expected = include_str!("tests/format.txt");
+    let expected = include_str!("format.txt");
     assert!(found == expected, "another format needs another VERSION; this is:\n{found}");
 }
 

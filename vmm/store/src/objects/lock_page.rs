@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicU64;
 
 use seg_lock::{AtomicWords, LockView, WORDS, inspect};
 
-use crate::format::error::StoreError;
-use crate::format::header::LOCK_PAGE_OFFSET;
-use crate::objects::segment::{SegmentFile, io_error};
+use crate::format::error::{StoreError, io_error};
+use crate::format::extent::LOCK_PAGE_OFFSET;
+use crate::objects::segment::SegmentFile;
 
 /// Words of nobody else's.
 struct Copied(Vec<AtomicU64>);

@@ -1,7 +1,7 @@
-//! Looking at the leases of others: who is alive, what they have attached, who is inside.
+//! The leases of live VMs: who is alive, what they have attached, who is inside.
 //!
-//! Lines and instances change while we look; each word is read by itself and believed only
-//! as far as it makes sense.
+//! Lines and instances change while we look; each word is read by itself and used only as far as it
+//! makes sense.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,15 +14,14 @@ use abi::objects::{LeaseId, Right, SegId, VasId};
 use abi::switch::{InstanceEntry, VcpuLine};
 use rustix::fs::{OFlags, SeekFrom};
 
-use crate::format::error::{Holder, StoreError};
-use crate::format::text::parse_id;
-use crate::objects::lease::{
+use crate::format::error::{Holder, StoreError, io_error};
+use crate::format::escape::parse_id;
+use crate::format::lease::{
     INSTANCES_BYTES, INSTANCES_OFFSET, LEASE_BYTES, SEGMENT_BYTES, SEGMENTS_OFFSET, TEXT_BYTES,
     VCPU_LINES_BYTES, VCPU_LINES_OFFSET, decode,
 };
 use crate::objects::liveness;
-use crate::objects::open::Store;
-use crate::objects::segment::io_error;
+use crate::objects::store::Store;
 
 /// A thread inside a VAS, or on its way in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,25 +34,6 @@ pub struct Inside {
     pub entering: bool,
 }
 
-/// A live VM.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LeaseView {
-    /// Its lease.
-    pub id: LeaseId,
-    /// Its process.
-    pub pid: u32,
-    /// What it runs.
-    pub program: String,
-    /// When it started, in nanoseconds since 1970.
-    pub started_ns: u64,
-    /// VASes it has attached.
-    pub vases: BTreeSet<VasId>,
-    /// Segments it has attached.
-    pub segments: Vec<(SegId, Right)>,
-    /// Its threads inside VASes.
-    pub inside: Vec<Inside>,
-}
-
 /// A live VM's lease, open.
 #[derive(Debug)]
 pub(crate) struct OpenLease {
@@ -64,31 +44,6 @@ pub(crate) struct OpenLease {
 }
 
 impl Store {
-    /// All live VMs.
-    ///
-    /// # Errors
-    /// If the host fails.
-    pub fn leases(&self) -> Result<Vec<LeaseView>, StoreError> {
-        let mut views = Vec::new();
-        for lease in self.live_leases()? {
-            let (holder, started_ns) = lease.info();
-            views.push(LeaseView {
-                id: lease.id,
-                pid: holder.pid,
-                program: holder.program,
-                started_ns,
-                vases: lease.vases()?,
-                inside: {
-                    let mut threads = lease.inside()?;
-                    threads.retain(|thread| !thread.entering);
-                    threads
-                },
-                segments: lease.segments,
-            });
-        }
-        Ok(views)
-    }
-
     /// Whether the VM with this lease lives. Takes no lock of the store, and may be asked often.
     #[must_use]
     pub fn is_alive(&self, lease: LeaseId) -> bool {
@@ -145,12 +100,17 @@ impl OpenLease {
         self.segments.iter().filter(|(other, _)| *other == sid).map(|(_, right)| *right).max()
     }
 
+    /// Segments the VM has attached.
+    pub(crate) fn segments(&self) -> &[(SegId, Right)] {
+        &self.segments
+    }
+
     pub(crate) fn holder(&self) -> Holder {
         self.info().0
     }
 
     /// A damaged text does not make a VM less alive.
-    fn info(&self) -> (Holder, u64) {
+    pub(crate) fn info(&self) -> (Holder, u64) {
         let info = self.read(0, TEXT_BYTES as u64).and_then(|b| decode(&b, self.id, &self.path));
         let (program, pid, started_ns) = match info {
             Ok((info, started_ns)) => (info.program, info.pid, started_ns),
