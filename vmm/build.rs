@@ -16,7 +16,9 @@ fn main() {
     for watched in ["src", "kernel.ld", "flags", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", kernel.join(watched).display());
     }
-    for watched in ["abi/src", "guest-sdk/src", "guest-sdk/derive/src"] {
+    for watched in
+        ["abi/src", "seg-lock/src", "seg-heap/src", "guest-sdk/src", "guest-sdk/derive/src"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     // Debug and release carry the same, and this script runs for each: one folder for both, in the

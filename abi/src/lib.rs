@@ -1,7 +1,6 @@
-//! What two rooms of the house must agree on: numbers, layouts, encodings, and the
-//! algorithms that both the guest kernel and the VMM run.
+//! What two rooms of the house must agree on: numbers, layouts, encodings.
 //!
-//! 1. No I/O, no allocation (but in `heap::check`, which the kernel leaves out), no `unsafe`:
+//! 1. No I/O, no allocation, no `unsafe`:
 //!    everything here can be reasoned about, and run in tests on the host, on its own.
 //! 2. Outside values become types once, in one checked constructor.
 //! 3. A number that two rooms share is written once, here.
@@ -9,24 +8,17 @@
 //! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
 //! - [`pte`], [`walk`]: page-table entries and the editor of tables
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
-//! - [`heap`]: the heap of a data segment
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
-//! - [`lock`]: the lock of a segment
 //! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of
 //!   `vas_switch`; [`tag`]: when the TLB may be kept
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "heap-check")]
-extern crate alloc;
-
 pub mod addr;
 pub mod call;
 pub mod errno;
-pub mod heap;
 pub mod layout;
-pub mod lock;
 pub mod objects;
 pub mod pte;
 pub mod shared;

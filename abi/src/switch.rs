@@ -7,7 +7,7 @@
 //!  VcpuLine[vCPU]     the VM's lease file    announced, inside: handles
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
-//!  lock page          the segment's file     see lock.rs
+//!  lock page          the segment's file     see `seg-lock`
 //! ```
 //!
 //! What lies in the lease file can be read by other VMMs and by the command line, which is how

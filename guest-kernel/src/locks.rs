@@ -12,7 +12,7 @@ use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
     LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE,
 };
-use abi::lock::{AtomicWords, Fast, switch_locks_fast};
+use seg_lock::{AtomicWords, Fast, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};

@@ -18,7 +18,7 @@
 //!    comes out of a compare. There are two versions of each way, because such hosts have no
 //!    tags, and on the others a needless flush costs more than some instructions.
 //!
-//! The algorithm of the locks is `abi::lock`'s; here are its two shortest ways, `acquire` and
+//! The algorithm of the locks is `seg_lock`'s; here are its two shortest ways, `acquire` and
 //! `release` of a lock nobody else wants, once more in assembly. `vmm/tests/kernel_image`
 //! counts the instructions of all ways, `tests/ring3/switch_locks.rs` runs them.
 
@@ -30,7 +30,7 @@ use abi::layout::{
     CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS,
     SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK,
 };
-use abi::lock::{state, word};
+use seg_lock::{state, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
 use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};

@@ -1,6 +1,6 @@
 //! The heap of a data segment: allocating in it.
 //!
-//! Layout and format are in `abi::heap`; the book's page on it is `internals/heap.md`. Whoever uses
+//! Layout and format are in `seg_heap`; the book's page on it is `internals/heap.md`. Whoever uses
 //! a heap holds the segment's lock exclusively, so nothing here is atomic, and a call costs as
 //! little as the process's own `malloc` does.
 //!
@@ -19,15 +19,15 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use abi::heap::check::{self, Reader, Subject};
-use abi::heap::class::{self, TABLE_VERSION};
-use abi::heap::layout::{MAX_BYTES, page_offset};
-use abi::heap::{
+use seg_heap::check::{self, Reader, Subject};
+use seg_heap::class::{self, TABLE_VERSION};
+use seg_heap::layout::{MAX_BYTES, page_offset};
+use seg_heap::{
     AREA_PAGES, CLASSES, Class, HeapHeader, Kind, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc, RUN_BINS,
     VERSION,
 };
 
-pub use abi::heap::check::{Damage, Leak, Leaks, Report};
+pub use seg_heap::check::{Damage, Leak, Leaks, Report};
 
 use memory::Memory;
 
@@ -480,7 +480,7 @@ fn size_of_block(desc: &PageDesc) -> usize {
 /// Whether the block at `offset` is among its span's free ones.
 fn is_listed_free(memory: &mut Memory, page: u32, offset: u64) -> bool {
     // Nearly always enough: without its mark a block is not free, or its list is damaged.
-    if abi::heap::next_of_free_word(memory.word(offset)).is_none() {
+    if seg_heap::next_of_free_word(memory.word(offset)).is_none() {
         return false;
     }
     let mut place = memory.desc(page).free;
@@ -493,7 +493,7 @@ fn is_listed_free(memory: &mut Memory, page: u32, offset: u64) -> bool {
         if free == offset {
             return true;
         }
-        match abi::heap::next_of_free_word(memory.word(free)) {
+        match seg_heap::next_of_free_word(memory.word(free)) {
             Some(next) => place = next,
             None => return false,
         }

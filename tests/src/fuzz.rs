@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use abi::PAGE_SIZE;
-use abi::heap::check::{self, Reader, Subject};
-use abi::heap::class::TABLE_VERSION;
-use abi::heap::layout::desc_offset;
-use abi::heap::{HeapHeader, Kind, MAGIC, PAGE_BYTES, VERSION, bin_of};
 use abi::layout::{MMAP_TOP, PIE_BASE};
+use seg_heap::check::{self, Reader, Subject};
+use seg_heap::class::TABLE_VERSION;
+use seg_heap::layout::desc_offset;
+use seg_heap::{HeapHeader, Kind, MAGIC, PAGE_BYTES, VERSION, bin_of};
 use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
 use vmm::store::fuzz as store;

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::pace;
-use vmm::linux::fs::Tty;
+use vmm::files::Tty;
 use vmm::process::{Outcome, Process, RunConfig, StartError};
 use vmm::vas::VasGrants;
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tests::elf::{Elf, Header, content};
 use tests::{guests, pace, skip_without_kvm};
 use vmm::guest::elf::{self, Image};
-use vmm::space::Space;
+use vmm::private::PrivateRegion;
 use vmm::vm::Machine;
 
 /// What must hold of any image that was accepted.
@@ -148,14 +148,14 @@ fn load(elf: &Elf) -> bool {
     file.write_all(&bytes).expect("it can be written");
     let file: Arc<File> = Arc::new(file);
     let machine = Machine::new().expect("a VM can be made here");
-    let space = Space::new(machine, 1 << 28);
-    let Ok(loaded) = elf::load(&space, &file, &image) else { return false };
+    let private = PrivateRegion::new(machine, 1 << 28);
+    let Ok(loaded) = elf::load(&private, &file, &image) else { return false };
     for s in &image.segments {
         if !s.prot.can_read() {
             continue;
         }
         let mut found = vec![0; s.mem_bytes as usize];
-        space.copy_in(loaded.bias + s.vaddr, &mut found).expect("the segment is readable");
+        private.copy_in(loaded.bias + s.vaddr, &mut found).expect("the segment is readable");
         let (data, rest) = found.split_at(s.file_bytes as usize);
         assert_eq!(data, &bytes[s.offset as usize..][..data.len()], "{s:x?}");
         // Behind a read-only segment's data lies what follows in the file, as on Linux: only

@@ -18,8 +18,8 @@ use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, Pte};
 use tempfile::TempDir;
 use tests::vm::{Ended, Run, Running};
 use tests::{guests, pace, skip_without_kvm};
+use vmm::private::inspect::{Count, Mapping, Sharing};
 use vmm::process::Outcome;
-use vmm::space::inspect::{Count, Mapping, Sharing};
 use vmm::store::VCPU_LINES_OFFSET;
 
 /// A running program, and the folder it looks into for steps that are done.
@@ -205,7 +205,7 @@ fn nothing_a_program_maps_lies_where_the_vmm_stores_the_clock() {
 
 /// Where the program has mapped the file: the areas say it, without asking the program.
 fn file_address(folder: &Path, vm: &Running) -> u64 {
-    let mappings = vm.process.space.mappings(Count::Nothing);
+    let mappings = vm.process.private.mappings(Count::Nothing);
     let shared = |mapping: &&Mapping| {
         let read_only = mapping.prot.can_read() && !mapping.prot.can_write();
         mapping.sharing == Sharing::Shared && mapping.file.is_some() && read_only

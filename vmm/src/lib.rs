@@ -10,25 +10,29 @@
 //!
 //! - [`host`]: what this machine offers; [`vm`]: KVM, guest memory, vCPUs; [`kernel`]: what the
 //!   guest kernel needs of us
-//! - [`space`]: the program's own address space; [`guest`]: what a program starts with
-//! - [`user_memory`]: a program's memory as its system calls reach it
+//! - [`files`]: the host's files as far as a program may reach them
+//! - [`private`]: the program's own address space; [`guest`]: what a program starts with
+//! - [`user_memory`]: a program's memory as its faults and system calls reach it; [`access`]: in
+//!   which ways
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
 //! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
 
+pub mod access;
 pub mod bench;
 pub mod call;
 pub mod exit_code;
 pub mod guest;
 pub mod kernel;
 pub mod linux;
+pub mod private;
 pub mod process;
 pub mod report;
-pub mod space;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;
 
+pub use spacejmp_files as files;
 pub use spacejmp_host::{self as host, error};
 pub use spacejmp_store as store;

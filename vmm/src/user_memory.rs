@@ -1,9 +1,10 @@
-//! The program's memory as one of its threads sees it, for system calls.
+//! The program's memory as one of its threads sees it, for page faults and system calls.
 //!
 //! A pointer from a register means something only together with the instance the calling thread
 //! is in: below the VAS region it is the private region's, above it belongs to whatever that
-//! instance has attached there. [`UserMemory`] is that pair, made by `ThreadCtx::user`; a call
-//! that takes a pointer goes through it and through nothing else.
+//! instance has attached there. [`UserMemory`] is both with that instance, made by
+//! `ThreadCtx::user`; a call that takes a pointer goes through it and through nothing else.
+//! `private` and `vas` do not know of each other: this module is above both.
 //!
 //! Memory that the host kernel is to read or write is given out as [`Pinned`]: the addresses are
 //! to be had only from it, and it keeps them what they are until it is dropped.
@@ -11,11 +12,12 @@
 use abi::layout::is_of_segments;
 use abi::{Errno, PAGE_SIZE};
 
-use crate::process::Process;
-use crate::space::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
-use crate::space::{Access, PrivatePins, Space};
-use crate::vas::Vases;
-use crate::vas::access::Pins;
+use crate::access::{FaultCause, FaultOutcome, MemoryAccess};
+use crate::private::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
+use crate::private::{PrivatePins, PrivateRegion};
+
+use crate::vas::{Pins, Vases};
+use crate::vm::Vcpu;
 use crate::vm::memory::HostRange;
 
 /// Longest path Linux accepts, its terminating NUL included.
@@ -24,7 +26,7 @@ const PATH_MAX: usize = 4096;
 /// The memory of a process, seen from one of its instances.
 #[derive(Clone, Copy, Debug)]
 pub struct UserMemory<'a> {
-    private: &'a Space,
+    private: &'a PrivateRegion,
     vases: &'a Vases,
     vh: u32,
 }
@@ -87,11 +89,27 @@ impl FutexWord<'_> {
 }
 
 impl<'a> UserMemory<'a> {
-    /// The memory of `process`, seen from its instance `vh`. What is there is looked up at each
+    /// The memory of a process, seen from its instance `vh`. What is there is looked up at each
     /// use: a handle of nothing has no segments.
     #[must_use]
-    pub fn new(process: &'a Process, vh: u32) -> UserMemory<'a> {
-        UserMemory { private: &process.space, vases: &process.vases, vh }
+    pub fn new(private: &'a PrivateRegion, vases: &'a Vases, vh: u32) -> UserMemory<'a> {
+        UserMemory { private, vases, vh }
+    }
+
+    /// Resolves a page fault at `gva`, or says why not. `vcpu` is the calling thread's: it may
+    /// have to load a new root.
+    pub fn fault(
+        &self,
+        vcpu: &mut Vcpu,
+        gva: u64,
+        cause: FaultCause,
+        stopping: &dyn Fn() -> bool,
+    ) -> FaultOutcome {
+        if is_of_segments(gva) {
+            self.vases.fault(vcpu, self.vh, gva, cause, stopping)
+        } else {
+            self.private.fault(gva, cause)
+        }
     }
 
     /// Calls `f` with each piece of the memory, up to the first byte that is not accessible;
@@ -100,7 +118,7 @@ impl<'a> UserMemory<'a> {
         &self,
         gva: u64,
         len: u64,
-        access: Access,
+        access: MemoryAccess,
         f: &mut PieceFn<'_>,
     ) -> Result<u64, Errno> {
         if !is_of_segments(gva) {
@@ -117,7 +135,7 @@ impl<'a> UserMemory<'a> {
     ///
     /// # Errors
     /// `EFAULT` when not even the first byte is accessible (and `len` is not 0).
-    pub fn ranges(&self, gva: u64, len: u64, access: Access) -> Result<Pinned<'a>, Errno> {
+    pub fn ranges(&self, gva: u64, len: u64, access: MemoryAccess) -> Result<Pinned<'a>, Errno> {
         let parts = if is_of_segments(gva) {
             Parts::Segments(self.vases.pin(self.vh, gva, len, access)?)
         } else {
@@ -129,7 +147,7 @@ impl<'a> UserMemory<'a> {
 
     /// Whether the program could access all `len` bytes at `gva` that way.
     #[must_use]
-    pub fn is_accessible(&self, gva: u64, len: u64, access: Access) -> bool {
+    pub fn is_accessible(&self, gva: u64, len: u64, access: MemoryAccess) -> bool {
         self.pieces(gva, len, access, &mut |_, _| Ok(())) == Ok(len)
     }
 
@@ -139,7 +157,7 @@ impl<'a> UserMemory<'a> {
     /// `EFAULT`.
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let len = buf.len() as u64;
-        copy_pieces_in(buf, |f| self.pieces(gva, len, Access::Read, f))
+        copy_pieces_in(buf, |f| self.pieces(gva, len, MemoryAccess::Read, f))
     }
 
     /// Copies into the program's memory. On an error some bytes may have been written, as
@@ -148,7 +166,7 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
-        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, Access::Write, f))
+        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, MemoryAccess::Write, f))
     }
 
     /// A little-endian word.
@@ -198,7 +216,7 @@ impl<'a> UserMemory<'a> {
     ///
     /// # Errors
     /// `EINVAL` when unaligned, `EFAULT` when not accessible.
-    pub fn futex_word(&self, gva: u64, access: Access) -> Result<FutexWord<'a>, Errno> {
+    pub fn futex_word(&self, gva: u64, access: MemoryAccess) -> Result<FutexWord<'a>, Errno> {
         if !gva.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::suites::Part;
 use crate::workspace::{Workspace, files, succeed};
-use crate::{ratchet, results, suites, versions};
+use crate::{layers, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it shows, how it is done.
 struct Job {
@@ -29,6 +29,11 @@ const JOBS: &[Job] = &[
         name: "unsafe",
         about: "`unsafe` is where it may be, no more of it",
         run: ratchet::check,
+    },
+    Job {
+        name: "layers",
+        about: "imports go down, as xtask/layers.txt has it",
+        run: layers::check,
     },
     Job { name: "one-version", about: "each rust-vmm crate is there once", run: versions::check },
     Job { name: "docs", about: "the documentation of all crates has no broken link", run: docs },

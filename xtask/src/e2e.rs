@@ -36,7 +36,7 @@ impl Kit {
         // of some packages only, dependencies would have other features, and be built again.
         let built = built(workspace, &["test", "--no-run", "--workspace"])?;
         let prebuild = prebuild(&built)?;
-        // Of the command itself there are none: its tests make no VM, nor do the store's.
+        // Of the command itself there are none: its tests make no VM, nor do those of files and store.
         let programs = built.into_iter().filter(|built| {
             built.is_test() && matches!(built.package.as_str(), "tests" | "vmm" | "host")
         });

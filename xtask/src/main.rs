@@ -6,6 +6,7 @@ mod copy;
 mod counts;
 mod defects;
 mod e2e;
+mod layers;
 mod machine;
 mod ratchet;
 mod results;

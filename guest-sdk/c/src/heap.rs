@@ -6,9 +6,9 @@ use std::io::Write;
 use std::ptr::{self, NonNull};
 
 use abi::Errno;
-use abi::heap::MIN_BYTES;
 use sdk::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use sdk::sys::{self, SegId};
+use seg_heap::MIN_BYTES;
 
 use crate::errors::{get, pointer, set, set_raw, status};
 use crate::here::{self, Heap};

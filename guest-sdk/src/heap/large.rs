@@ -4,8 +4,8 @@
 //! reaches into. What it does not need of the last one are addresses, not memory: nobody touches
 //! them, and they are not reserved. An area that it leaves so behind says it (`runs::ensure_stored`).
 
-use abi::heap::layout::PAGE_BYTES;
-use abi::heap::{AREA_BYTES, AREA_PAGES, Kind, PageDesc, RUN_BINS};
+use seg_heap::layout::PAGE_BYTES;
+use seg_heap::{AREA_BYTES, AREA_PAGES, Kind, PageDesc, RUN_BINS};
 
 use super::memory::Memory;
 use super::{Grow, mark_bodies, runs};

@@ -5,8 +5,8 @@
 
 use std::ptr::NonNull;
 
-use abi::heap::layout::{desc_offset, page_offset};
-use abi::heap::{HeapHeader, PAGE_BYTES, PageDesc};
+use seg_heap::layout::{desc_offset, page_offset};
+use seg_heap::{HeapHeader, PAGE_BYTES, PageDesc};
 
 /// A heap's memory, ours alone for as long as this lives.
 pub(super) struct Memory {

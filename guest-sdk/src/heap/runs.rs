@@ -3,8 +3,8 @@
 //! A run never leaves its area. Its first and its last page are marked, so that whoever frees the
 //! pages beside it finds its length without looking for it.
 
-use abi::heap::layout::MAX_BYTES;
-use abi::heap::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, bin_of};
+use seg_heap::layout::MAX_BYTES;
+use seg_heap::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, bin_of};
 
 use super::Grow;
 use super::memory::Memory;

@@ -3,9 +3,9 @@
 //! Freed blocks go out again first, while they are still in the cache; the others follow in the
 //! order of their addresses, so that memory is touched no sooner than it is needed.
 
-use abi::heap::class::GRANULE;
-use abi::heap::layout::page_offset;
-use abi::heap::{Class, Kind, PageDesc, free_word, next_of_free_word};
+use seg_heap::class::GRANULE;
+use seg_heap::layout::page_offset;
+use seg_heap::{Class, Kind, PageDesc, free_word, next_of_free_word};
 
 use super::memory::Memory;
 use super::{Grow, runs};

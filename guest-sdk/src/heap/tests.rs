@@ -7,9 +7,9 @@ mod region;
 use std::alloc::Layout;
 use std::fmt::Write;
 
-use abi::heap::layout::desc_offset;
-use abi::heap::{AREA_BYTES, AREA_PAGES, CLASSES, MIN_BYTES, PAGE_BYTES};
 use proptest::prelude::*;
+use seg_heap::layout::desc_offset;
+use seg_heap::{AREA_BYTES, AREA_PAGES, CLASSES, MIN_BYTES, PAGE_BYTES};
 
 use super::{Growth, HeapError, RawHeap};
 use model::{Model, Step};
@@ -274,15 +274,15 @@ fn a_span_is_given_back_with_its_last_block_unless_it_is_the_only_one() {
     let heap = region.heap();
     let before = region.stats(heap).free_page_bytes;
     for class in 0..CLASSES {
-        let bytes = abi::heap::class::SIZES[class] as usize;
-        let count = usize::from(abi::heap::class::CAPACITIES[class]) + 1;
+        let bytes = seg_heap::class::SIZES[class] as usize;
+        let count = usize::from(seg_heap::class::CAPACITIES[class]) + 1;
         let blocks: Vec<_> =
             (0..count).map(|_| region.alloc(heap, layout(bytes)).unwrap()).collect();
         for block in blocks {
             region.free(heap, block);
         }
     }
-    let spans: u64 = abi::heap::class::SPAN_PAGES.iter().map(|&pages| u64::from(pages)).sum();
+    let spans: u64 = seg_heap::class::SPAN_PAGES.iter().map(|&pages| u64::from(pages)).sum();
     assert_eq!(region.stats(heap).free_page_bytes, before - spans * PAGE_BYTES);
 }
 

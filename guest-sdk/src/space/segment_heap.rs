@@ -70,7 +70,7 @@ impl SegmentHeap {
     /// what is in it.
     pub(crate) unsafe fn format(&self, size: u64, text: &str) -> Option<()> {
         let mut grow = self.grow();
-        let size = size.max(grow.grow(abi::heap::MIN_BYTES, abi::heap::MIN_BYTES)?);
+        let size = size.max(grow.grow(seg_heap::MIN_BYTES, seg_heap::MIN_BYTES)?);
         let size = size.min(FIRST_BYTES);
         grow.reserve(0, size)?;
         // SAFETY: the caller's promise, and segments begin at multiples of 2 MiB.

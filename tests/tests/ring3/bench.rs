@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
+use vmm::access::{FaultCause, FaultOutcome};
 use vmm::kernel::Kernel;
-use vmm::space::{Backing, FaultOutcome, Prot, Space};
+use vmm::private::{Backing, PrivateRegion, Prot};
 use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
 
 /// Where code goes.
@@ -26,11 +27,11 @@ pub(crate) const TRAP_FLAG: u64 = 0x100;
 
 pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// One vCPU in a space of its own.
+/// One vCPU with a private region of its own.
 pub(crate) struct Bench {
     pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
-    pub(crate) space: Space,
+    pub(crate) private: PrivateRegion,
     pub(crate) vcpu: Vcpu,
 }
 
@@ -44,8 +45,8 @@ impl Bench {
         let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
         let machine = kernel.machine().clone();
         let vcpu = kernel.new_vcpu().expect("and a vCPU");
-        let space = Space::new(machine.clone(), 1 << 30);
-        let bench = Bench { kernel, machine, space, vcpu };
+        let private = PrivateRegion::new(machine.clone(), 1 << 30);
+        let bench = Bench { kernel, machine, private, vcpu };
         bench.map(CODE, 0x4000, 7);
         bench.map(DATA, DATA_PAGES * 4096, 3);
         bench.map(STACK - 0x1000, 0x1000, 3);
@@ -54,7 +55,7 @@ impl Bench {
 
     pub(crate) fn map(&self, at: u64, len: u64, prot: u64) {
         let prot = Prot::from_bits(prot).expect("three bits");
-        self.space.map_at(at, len, prot, Backing::Anonymous, "test").expect("there is room");
+        self.private.map_at(at, len, prot, Backing::Anonymous, "test").expect("there is room");
     }
 
     /// Places `code` and makes it the next to run, with tell-tale values in all registers.
@@ -63,7 +64,7 @@ impl Bench {
     }
 
     pub(crate) fn load_at(&mut self, at: u64, code: &[u8]) {
-        self.space.copy_out(at, code).expect("the code page is writable");
+        self.private.copy_out(at, code).expect("the code page is writable");
         self.vcpu.regs = marked(at);
         self.vcpu.restore_all();
     }
@@ -83,7 +84,7 @@ impl Bench {
             match self.vcpu.run().expect("KVM runs the vCPU") {
                 Exit::Kicked | Exit::KickedInKernel => {}
                 Exit::Exception { vector: 14, frame, address }
-                    if self.space.fault(address, frame.error & 2 != 0, frame.error & 16 != 0)
+                    if self.private.fault(address, FaultCause::of(frame.error))
                         == FaultOutcome::Resolved => {}
                 exit => return exit,
             }

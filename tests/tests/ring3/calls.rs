@@ -182,9 +182,9 @@ fn a_call_from_the_last_page_of_the_lower_half_cannot_be_made() {
     skip_without_kvm!();
     let bench = Bench::new();
     let last = (1 << 47) - PAGE_SIZE;
-    let prot = vmm::space::Prot::from_bits(7).unwrap();
-    let backing = vmm::space::Backing::Anonymous;
-    assert!(bench.space.map_at(last, PAGE_SIZE, prot, backing, "test").is_err());
+    let prot = vmm::private::Prot::from_bits(7).unwrap();
+    let backing = vmm::private::Backing::Anonymous;
+    assert!(bench.private.map_at(last, PAGE_SIZE, prot, backing, "test").is_err());
 }
 
 #[test]
@@ -272,9 +272,9 @@ fn a_program_cannot_put_memory_of_its_own_where_the_vmms_pages_are() {
     let call_page = abi::layout::CALL_PAGE.raw();
     // The lowest of them.
     let page = abi::layout::CLOCK_PAGE.raw();
-    let prot = vmm::space::Prot::from_bits(7).unwrap();
+    let prot = vmm::private::Prot::from_bits(7).unwrap();
     let map = |at: u64, len: u64| {
-        bench.space.map_at(at, len, prot, vmm::space::Backing::Anonymous, "test")
+        bench.private.map_at(at, len, prot, vmm::private::Backing::Anonymous, "test")
     };
     for (at, len) in [
         (page, 4096),
@@ -284,20 +284,20 @@ fn a_program_cannot_put_memory_of_its_own_where_the_vmms_pages_are() {
         (end - 4096, 4096),
     ] {
         assert!(map(at, len).is_err(), "{at:#x}");
-        assert!(bench.space.unmap(at, len).is_err(), "{at:#x}");
-        assert!(bench.space.protect(at, len, prot).is_err(), "{at:#x}");
+        assert!(bench.private.unmap(at, len).is_err(), "{at:#x}");
+        assert!(bench.private.protect(at, len, prot).is_err(), "{at:#x}");
     }
     assert_eq!(
         bench
-            .space
-            .map_anywhere(page, 4096, prot, vmm::space::Backing::Anonymous, "test")
+            .private
+            .map_anywhere(page, 4096, prot, vmm::private::Backing::Anonymous, "test")
             .map(|at| at < page),
         Ok(true)
     );
     let below = map(page - 4096, 4096);
     assert_eq!(below, Ok(()));
-    let (stay, unmap) = (vmm::space::Destination::Stay, vmm::space::Source::Unmap);
-    let moved = bench.space.remap(page - 4096, 4096, 8192, stay, unmap);
+    let (stay, unmap) = (vmm::private::Destination::Stay, vmm::private::Source::Unmap);
+    let moved = bench.private.remap(page - 4096, 4096, 8192, stay, unmap);
     assert!(moved.is_err(), "grown over the clock page");
 }
 

@@ -9,7 +9,7 @@ use abi::call::{CALL_HYPER_NULL, CALL_NULL};
 use tests::counts::{Table, compare};
 use tests::kvm::other_kind_of_host;
 use tests::skip_without_kvm;
-use vmm::space::FaultOutcome;
+use vmm::access::{FaultCause, FaultOutcome};
 use vmm::vm::{Exit, TagShape};
 
 use crate::bench::{Bench, CODE, NOWHERE, SYSCALL, call_page, mov_eax};
@@ -77,7 +77,7 @@ fn run_to_end(bench: &mut Bench, rounds: u32, body: &[u8]) -> u64 {
             Exit::Syscall(_) | Exit::Call(_) => bench.vcpu.regs.rax = 0,
             Exit::Exception { vector: 6, frame, .. } if frame.rip == end => break,
             Exit::Exception { vector: 14, frame, address }
-                if bench.space.fault(address, frame.error & 2 != 0, frame.error & 16 != 0)
+                if bench.private.fault(address, FaultCause::of(frame.error))
                     == FaultOutcome::Resolved => {}
             other => panic!("{other:x?}"),
         }

@@ -240,7 +240,7 @@ fn single_steps_trap_after_each_instruction() {
     // popf sets it itself.
     bench.load(&[0x9d, 0x90, 0x90, 0x0f, 0x0b]);
     bench.vcpu.regs.rsp = STACK - 8;
-    bench.space.copy_out(STACK - 8, &(FIXED | TRAP_FLAG).to_le_bytes()).unwrap();
+    bench.private.copy_out(STACK - 8, &(FIXED | TRAP_FLAG).to_le_bytes()).unwrap();
     let (frame, _) = bench.run_to(1);
     assert_eq!(frame.rip, CODE + 2);
 }
@@ -271,7 +271,7 @@ fn x87_exceptions_arrive_when_unmasked() {
     skip_without_kvm!();
     let bench = &mut Bench::new();
     // x87: unmask division by zero, 1 / 0, and the next x87 instruction faults.
-    bench.space.copy_out(DATA, &0x037b_u16.to_le_bytes()).unwrap();
+    bench.private.copy_out(DATA, &0x037b_u16.to_le_bytes()).unwrap();
     let code = [0xdb, 0xe3, 0xd9, 0x2b, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0x9b];
     bench.load(&code);
     bench.vcpu.regs.rbx = DATA;
@@ -284,8 +284,8 @@ fn sse_exceptions_arrive_when_unmasked() {
     skip_without_kvm!();
     // SSE: unmask division by zero; divss faults itself.
     let bench = &mut Bench::new();
-    bench.space.copy_out(DATA, &0x1d80_u32.to_le_bytes()).unwrap();
-    bench.space.copy_out(DATA + 16, &1.0_f32.to_le_bytes()).unwrap();
+    bench.private.copy_out(DATA, &0x1d80_u32.to_le_bytes()).unwrap();
+    bench.private.copy_out(DATA + 16, &1.0_f32.to_le_bytes()).unwrap();
     // ldmxcsr [rbx]; movss xmm0, [rbx+16]; xorps xmm1, xmm1; divss xmm0, xmm1
     let code =
         [0x0f, 0xae, 0x13, 0xf3, 0x0f, 0x10, 0x43, 0x10, 0x0f, 0x57, 0xc9, 0xf3, 0x0f, 0x5e, 0xc1];

@@ -203,7 +203,7 @@ fn reads_of_kernel_structures_by_sgdt_and_sidt_do_not_open_them() {
     let words = [CODE, 0x08, 0x202, STACK, 0x10];
     let bytes: Vec<u8> = words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
     for code in [&[0x48, 0xcb][..], &[0x48, 0xcf]] {
-        bench.space.copy_out(stack, &bytes).unwrap();
+        bench.private.copy_out(stack, &bytes).unwrap();
         bench.load(code);
         bench.vcpu.regs.rsp = stack;
         let exit = bench.run();

@@ -140,9 +140,8 @@ fn rain_on(
                     }
                     Exit::Exception { vector: 6, frame, .. } => break frame,
                     Exit::Exception { vector: 14, frame, address } => {
-                        use vmm::space::FaultOutcome::Resolved;
-                        let outcome =
-                            bench.space.fault(address, frame.error & 2 != 0, frame.error & 16 != 0);
+                        use vmm::access::{FaultCause, FaultOutcome::Resolved};
+                        let outcome = bench.private.fault(address, FaultCause::of(frame.error));
                         assert_eq!(outcome, Resolved, "{frame:x?} {address:#x}");
                     }
                     exit if served(&exit) => {

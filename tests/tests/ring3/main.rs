@@ -1,6 +1,7 @@
 //! What ring 3 can and cannot do, tried with a few bytes of machine code on a bare vCPU.
 //!
-//! No program, no Linux calls, no run loop: [`vmm::vm::Vcpu`] and [`vmm::space::Space`] alone.
+//! No program, no Linux calls, no run loop: only [`vmm::vm::Vcpu`] and
+//! [`vmm::private::PrivateRegion`].
 
 mod bench;
 mod calls;

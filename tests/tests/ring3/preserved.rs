@@ -123,8 +123,8 @@ fn preserved(
     let mut input: Vec<u8> = (0..0x200_u32).map(|n| (n * 7 + n / 32 + 3) as u8).collect();
     input.extend_from_slice(&MXCSR.to_le_bytes());
     input.extend_from_slice(&X87_CONTROL.to_le_bytes());
-    bench.space.copy_out(DATA, &input).unwrap();
-    bench.space.copy_out(OUT, &[0; 0x230]).unwrap();
+    bench.private.copy_out(DATA, &input).unwrap();
+    bench.private.copy_out(OUT, &[0; 0x230]).unwrap();
     let code = [&load(avx)[..], middle, &store(avx)].concat();
     let end = CODE + code.len() as u64 - 2;
     bench.load(&code);
@@ -149,7 +149,7 @@ fn preserved(
     assert_eq!(bases, (FS_BASE, GS_BASE), "{path}: bases of FS and GS");
     let expected = expected(avx, &input);
     let mut found = vec![0; expected.len()];
-    bench.space.copy_in(OUT, &mut found).unwrap();
+    bench.private.copy_in(OUT, &mut found).unwrap();
     assert_eq!(found[..0x200], expected[..0x200], "{path}: vector registers");
     assert_eq!(found[0x200..0x206], expected[0x200..0x206], "{path}: MXCSR and x87 control");
     assert_eq!(found[0x206..], expected[0x206..], "{path}: x87 stack");

@@ -1,14 +1,14 @@
 //! What the host's translation lets ring 3 do, against the bits of the tables, counted through
 //! all combinations; accessed and dirty bits; large pages split and joined under a program.
 //!
-//! That the tables hold what they should after any operation is `space_model`'s, without a
+//! That the tables hold what they should after any operation is `private_model`'s, without a
 //! vCPU. Here a vCPU goes through them.
 
 use abi::layout::VAS_START;
 use abi::pte::{PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PS, PTE_U, PTE_W};
 use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M};
 use tests::skip_without_kvm;
-use vmm::space::Prot;
+use vmm::private::Prot;
 use vmm::vm::Exit;
 
 use crate::bench::{Bench, NOWHERE};
@@ -182,11 +182,11 @@ fn a_large_page_split_and_joined_keeps_its_content_and_forbids_exactly_one_page(
     };
     let protect = |bench: &Bench, page: u64, prot: u64| {
         let prot = Prot::from_bits(prot).expect("three bits");
-        bench.space.protect(NOWHERE + page * PAGE_SIZE, PAGE_SIZE, prot).unwrap();
+        bench.private.protect(NOWHERE + page * PAGE_SIZE, PAGE_SIZE, prot).unwrap();
     };
     let pages = [0, 1, 2, 254, 255, 256, 510, 511];
     for &page in &pages {
-        bench.space.copy_out(NOWHERE + page * PAGE_SIZE, &(0x1000 + page).to_le_bytes()).unwrap();
+        bench.private.copy_out(NOWHERE + page * PAGE_SIZE, &(0x1000 + page).to_le_bytes()).unwrap();
         assert_eq!(access(&mut bench, READ, NOWHERE + page * PAGE_SIZE), None);
     }
     assert_eq!(level(&bench), Level::Directory, "one large page");

@@ -49,7 +49,7 @@ fn survives(middle: &[u8], between: impl FnMut(&mut Bench, &Exit)) {
 
 /// As [`survives`], on a bench of the caller's.
 fn survives_on(bench: &mut Bench, middle: &[u8], mut between: impl FnMut(&mut Bench, &Exit)) {
-    bench.space.copy_out(DATA, &pattern()).unwrap();
+    bench.private.copy_out(DATA, &pattern()).unwrap();
     let code = [&load_state()[..], middle, &store_state()].concat();
     let end = CODE + code.len() as u64 - 2;
     bench.load(&code);
@@ -64,7 +64,7 @@ fn survives_on(bench: &mut Bench, middle: &[u8], mut between: impl FnMut(&mut Be
         between(bench, &exit);
     }
     let mut found = vec![0; 256 + 32];
-    bench.space.copy_in(DATA + 0x1000, &mut found).unwrap();
+    bench.private.copy_in(DATA + 0x1000, &mut found).unwrap();
     assert_eq!(&found[..256], pattern(), "XMM registers");
     // pi and 1 as the x87 writes them (SDM 1, table 4-3).
     let pi = [0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda, 0x0f, 0xc9, 0x00, 0x40];
@@ -145,7 +145,7 @@ fn upper_halves_of_avx_registers_survive() {
         bench.run_to(6);
         return;
     }
-    bench.space.copy_out(DATA, &pattern()).unwrap();
+    bench.private.copy_out(DATA, &pattern()).unwrap();
     // vmovups ymm7, [rbx]; syscall; call page; vmovups [rbp], ymm7; ud2
     let code = [
         &[0xc5, 0xfc, 0x10, 0x3b][..],
@@ -159,7 +159,7 @@ fn upper_halves_of_avx_registers_survive() {
     bench.run_to_syscall();
     bench.run_to(6);
     let mut found = [0; 32];
-    bench.space.copy_in(DATA + 0x1000, &mut found).unwrap();
+    bench.private.copy_in(DATA + 0x1000, &mut found).unwrap();
     assert_eq!(found, pattern()[..32]);
 }
 

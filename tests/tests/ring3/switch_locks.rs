@@ -2,8 +2,8 @@
 
 use abi::GuestPhys;
 use abi::layout::{LOCK_PAGES, MAX_LOCK_PAGES};
-use abi::lock::{state, word};
 use abi::switch::{InstanceEntry, LockRef};
+use seg_lock::{state, word};
 use tests::skip_without_kvm;
 use vmm::vm::Exit;
 

@@ -150,7 +150,7 @@ fn what_changed_while_the_vcpu_was_elsewhere_is_read_anew() {
 
 /// Runs `code` on a vCPU other than the bench's.
 fn run_on(bench: &Bench, vcpu: &mut Vcpu, code: &[u8]) -> u64 {
-    bench.space.copy_out(CODE, &[code, &END].concat()).unwrap();
+    bench.private.copy_out(CODE, &[code, &END].concat()).unwrap();
     vcpu.regs = crate::bench::marked(CODE);
     vcpu.regs.rbx = PLACE;
     vcpu.restore_all();

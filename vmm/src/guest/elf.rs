@@ -14,7 +14,7 @@ use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
 
-use crate::space::{Backing, Prot, Space};
+use crate::private::{Backing, PrivateRegion, Prot};
 use crate::vm::memory::FileMapping;
 
 /// A file that cannot be run, and why.
@@ -267,11 +267,11 @@ fn check_order(segments: &[Segment]) -> Result<(), ElfError> {
     Ok(())
 }
 
-/// Maps `image` of `file` into `space`.
+/// Maps `image` of `file` into `private`.
 ///
 /// # Errors
 /// [`ElfError::NoRoom`], or an address below the lowest a program may use.
-pub fn load(space: &Space, file: &Arc<File>, image: &Image) -> Result<Loaded, ElfError> {
+pub fn load(private: &PrivateRegion, file: &Arc<File>, image: &Image) -> Result<Loaded, ElfError> {
     let bias = if image.position_independent { PIE_BASE.raw() } else { 0 };
     let mut end = 0;
     for segment in &image.segments {
@@ -280,7 +280,7 @@ pub fn load(space: &Space, file: &Arc<File>, image: &Image) -> Result<Loaded, El
             let found = format!("{at:#x}, below {:#x}", PRIVATE_START.raw());
             return Err(ElfError::BadField { field: "segment address", found });
         }
-        load_segment(space, file, segment, at).map_err(|source| ElfError::NoRoom {
+        load_segment(private, file, segment, at).map_err(|source| ElfError::NoRoom {
             at,
             len_bytes: segment.mem_bytes,
             source,
@@ -297,7 +297,12 @@ pub fn load(space: &Space, file: &Arc<File>, image: &Image) -> Result<Loaded, El
     })
 }
 
-fn load_segment(space: &Space, file: &Arc<File>, segment: &Segment, at: u64) -> Result<(), Errno> {
+fn load_segment(
+    private: &PrivateRegion,
+    file: &Arc<File>,
+    segment: &Segment,
+    at: u64,
+) -> Result<(), Errno> {
     let lead = at % PAGE_SIZE;
     let start = at - lead;
     let file_end = at + segment.file_bytes;
@@ -308,16 +313,16 @@ fn load_segment(space: &Space, file: &Arc<File>, segment: &Segment, at: u64) -> 
         let offset = segment.offset - lead;
         let kind = FileMapping::Private;
         let backing = Backing::File { file: file.clone(), offset, kind, charge: None };
-        space.map_at(start, file_pages_end - start, segment.prot, backing, label)?;
+        private.map_at(start, file_pages_end - start, segment.prot, backing, label)?;
         // The rest of the last file page belongs to the zeroed part.
         if segment.prot.can_write() && file_pages_end > file_end {
             let zeroes = vec![0; (file_pages_end - file_end) as usize];
-            space.copy_out(file_end, &zeroes)?;
+            private.copy_out(file_end, &zeroes)?;
         }
     }
     let bss = if segment.file_bytes > 0 { file_pages_end } else { start };
     if end > bss {
-        space.map_at(bss, end - bss, segment.prot, Backing::Anonymous, label)?;
+        private.map_at(bss, end - bss, segment.prot, Backing::Anonymous, label)?;
     }
     Ok(())
 }

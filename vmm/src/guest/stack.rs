@@ -13,7 +13,7 @@ use std::ops::Range;
 use abi::Errno;
 use abi::layout::STACK_TOP;
 
-use crate::space::{Prot, Space, stack};
+use crate::private::{PrivateRegion, Prot, stack};
 
 /// Entries of the auxiliary vector (`getauxval(3)`).
 pub mod aux {
@@ -71,15 +71,15 @@ pub struct Built {
 /// Maps the stack, which may grow to `limit` bytes (`RLIMIT_STACK`), and fills it.
 ///
 /// # Errors
-/// `E2BIG` when arguments and environment need more than Linux's part of the stack, or the space's error.
+/// `E2BIG` when arguments and environment need more than Linux's part of the stack, or the region's error.
 pub fn build(
-    space: &Space,
+    private: &PrivateRegion,
     contents: &StackContents<'_>,
     exec: bool,
     limit: u64,
 ) -> Result<Built, Errno> {
     let prot = if exec { Prot::from_bits(7) } else { Some(Prot::READ_WRITE) };
-    space.map_stack(limit, prot.unwrap_or_default())?;
+    private.map_stack(limit, prot.unwrap_or_default())?;
 
     let mut image = Image { base: STACK_TOP.raw(), strings: Vec::new() };
     image.push(&[0; 8]);
@@ -108,9 +108,9 @@ pub fn build(
         return Err(Errno::E2BIG);
     }
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    space.copy_out(rsp, &bytes)?;
+    private.copy_out(rsp, &bytes)?;
     image.strings.reverse();
-    space.copy_out(low, &image.strings)?;
+    private.copy_out(low, &image.strings)?;
     Ok(Built { rsp, args: args_start..args_end, env: args_end..strings_end, auxv })
 }
 

@@ -14,9 +14,9 @@
 use std::mem::offset_of;
 
 use abi::layout::{LOCK_CODE, LOCK_CODE_UNIT, SWITCH_CONTROL, SWITCH_LIVE};
-use abi::lock::{state, word};
 use abi::shared::{TRAP_TO_PAGE, TrapWays, VcpuPage};
 use abi::switch::{LockRef, SwitchControl, VcpuLine};
+use seg_lock::{state, word};
 
 use super::lock_lists::range_word;
 

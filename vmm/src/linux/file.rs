@@ -1,15 +1,15 @@
-//! File calls: registers and guest memory on one side, [`super::fs::Files`] on the other.
+//! File calls: registers and guest memory on one side, [`crate::files::Files`] on the other.
 //!
 //! Each function decodes one call. Older calls are the newer ones with a default, as in
 //! Linux itself. Data transfer is in `io.rs`.
 
 use abi::Errno;
 
-use super::fs::{
+use super::{CallResult, Fail, value};
+use crate::files::{
     F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, WriteAt,
     parse_times,
 };
-use super::{CallResult, Fail, value};
 use crate::process::ThreadCtx;
 
 /// `AT_FDCWD`, for calls without a directory.
@@ -193,7 +193,7 @@ const DIRENTS_MAX: u64 = 256 << 10;
 pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     // Judged first: entries read from the directory would be lost on a bad pointer.
     let wanted = u64::try_from(a[2] as i32).map_err(|_| Errno::EINVAL)?.min(DIRENTS_MAX);
-    let ranges = ctx.user().ranges(a[1], wanted, crate::space::Access::Write);
+    let ranges = ctx.user().ranges(a[1], wanted, crate::access::MemoryAccess::Write);
     let room = match ranges {
         Ok(pinned) => pinned.bytes(),
         Err(errno) => {

@@ -10,8 +10,8 @@ use abi::Errno;
 
 use super::time::{add, last_errno, now, read_timespec};
 use super::{CallResult, Fail, value};
+use crate::access::MemoryAccess;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::{FutexWord, UserMemory};
 
 /// `FUTEX_LOCK_PI2`: as `FUTEX_LOCK_PI`, by the monotonic clock.
@@ -77,7 +77,7 @@ impl HostFutex<'_> {
 
 /// Wakes up to `count` waiters of the word at `gva`, if that is one.
 pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
-    let Ok(word) = user.futex_word(gva, Access::Read) else { return };
+    let Ok(word) = user.futex_word(gva, MemoryAccess::Read) else { return };
     // A waiter that asked for a private futex hashes differently: both kinds are woken.
     for op in [libc::FUTEX_WAKE, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG] {
         // Nobody waiting is no error.
@@ -95,7 +95,7 @@ pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
 pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errno> {
     const OP_SET_SHIFTED: u32 = 8;
     const OWNER_DIED_BIT: u32 = 30;
-    let word = user.futex_word(gva, Access::Write)?;
+    let word = user.futex_word(gva, MemoryAccess::Write)?;
     let done = HostFutex {
         word: &word,
         op: libc::FUTEX_WAKE_OP,
@@ -120,14 +120,16 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let command = op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     let is_realtime = op & libc::FUTEX_CLOCK_REALTIME != 0;
     let (access, access2) = match command {
-        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => (Access::Read, None),
-        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => (Access::Read, None),
-        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE => (Access::Read, Some(Access::Read)),
+        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => (MemoryAccess::Read, None),
+        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => (MemoryAccess::Read, None),
+        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE => {
+            (MemoryAccess::Read, Some(MemoryAccess::Read))
+        }
         libc::FUTEX_WAKE_OP | libc::FUTEX_CMP_REQUEUE_PI | libc::FUTEX_WAIT_REQUEUE_PI => {
-            (Access::Read, Some(Access::Write))
+            (MemoryAccess::Read, Some(MemoryAccess::Write))
         }
         libc::FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | libc::FUTEX_TRYLOCK_PI | libc::FUTEX_UNLOCK_PI => {
-            (Access::Write, None)
+            (MemoryAccess::Write, None)
         }
         _ => return Err(Errno::ENOSYS.into()),
     };

@@ -7,8 +7,8 @@ use abi::Errno;
 
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
+use crate::access::MemoryAccess;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::FutexWord;
 
 /// Most futexes in one call.
@@ -77,7 +77,7 @@ pub(super) fn futex_waitv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let user = ctx.user();
     let words: Vec<FutexWord<'_>> = waiters
         .iter()
-        .map(|waiter| user.futex_word(waiter.address, Access::Read))
+        .map(|waiter| user.futex_word(waiter.address, MemoryAccess::Read))
         .collect::<Result<_, _>>()?;
     let host: Vec<HostWaiter> = waiters
         .iter()

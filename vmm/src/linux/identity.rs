@@ -6,8 +6,8 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
+use crate::access::MemoryAccess;
 use crate::process::ThreadCtx;
-use crate::space::Access;
 
 /// `uname(2)`: the host's kernel release, since its calls are what the program gets.
 pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
@@ -52,9 +52,9 @@ fn old_release(release: &str) -> String {
 /// `sysinfo(2)`: the VM's memory, the host's load and uptime.
 pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::system::sysinfo();
-    let space = &ctx.process.space;
-    let total = space.limit_bytes();
-    let free = total.saturating_sub(space.held_bytes());
+    let private = &ctx.process.private;
+    let total = private.limit_bytes();
+    let free = total.saturating_sub(private.held_bytes());
     let mut bytes = [0u8; 112];
     let loads = host.loads;
     let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];
@@ -77,7 +77,7 @@ pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let mut done = 0;
-    let buffer = ctx.user().ranges(at, len.min(32 << 20), Access::Write)?;
+    let buffer = ctx.user().ranges(at, len.min(32 << 20), MemoryAccess::Write)?;
     for range in buffer.ranges() {
         let (at, len) = (range.as_ptr(), range.len());
         // SAFETY: guest memory, which may change at any time and stays mapped as long as

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use rustix::process::Pid;
 
-use super::fs::{Kind, OpenFile};
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
+use crate::files::{Kind, OpenFile};
 use crate::process::ThreadCtx;
 
 /// One descriptor to wait for.

@@ -3,8 +3,8 @@
 
 use abi::Errno;
 
-use super::fs::Times;
 use super::{CallResult, value};
+use crate::files::Times;
 use crate::process::ThreadCtx;
 
 type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
@@ -17,7 +17,7 @@ const ROOM_MAX: u64 = 64 << 10;
 /// the name. Both kinds have the same length.
 pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let room = u64::from(a[2] as u32).min(ROOM_MAX);
-    let write = crate::space::Access::Write;
+    let write = crate::access::MemoryAccess::Write;
     if room > 0 && !ctx.user().is_accessible(a[1], room, write) {
         ctx.process.files.get(a[0] as i32)?;
         return Err(Errno::EFAULT.into());
@@ -58,7 +58,7 @@ fn times(
         index => ctx.user().read_u64(at + index * 8).map(u64::cast_signed),
     };
     let [a_sec, a_part, m_sec, m_part] = words;
-    let mut times = super::fs::parse_times(&[0; super::fs::TIMES_LEN]);
+    let mut times = crate::files::parse_times(&[0; crate::files::TIMES_LEN]);
     times.last_access.tv_sec = word(a_sec)?;
     times.last_access.tv_nsec = nanoseconds(word(a_part)?).ok_or(Errno::EINVAL)?;
     times.last_modification.tv_sec = word(m_sec)?;

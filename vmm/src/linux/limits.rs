@@ -90,7 +90,7 @@ fn at_first() -> &'static [Pair; RESOURCES] {
 fn descriptors([soft, hard]: Pair) -> Pair {
     static USABLE: OnceLock<Pair> = OnceLock::new();
     *USABLE.get_or_init(|| {
-        let most = u64::from(super::fs::NOFILE_MAX);
+        let most = u64::from(crate::files::NOFILE_MAX);
         let usable = if raise(libc::RLIMIT_NOFILE, hard).is_ok() { hard } else { soft };
         let usable = usable.saturating_sub(OWN_DESCRIPTORS).clamp(1, most);
         [soft.min(usable), usable]
@@ -155,7 +155,7 @@ fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno>
         libc::RLIMIT_NOFILE => process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX)),
         libc::RLIMIT_FSIZE => process.files.set_max_size(soft),
         libc::RLIMIT_CPU => process.timers.limit_cpu(new)?,
-        libc::RLIMIT_STACK => process.space.grow_stack(soft),
+        libc::RLIMIT_STACK => process.private.grow_stack(soft),
         _ => {}
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Memory calls: `brk`, `mmap` and their kin, on top of [`crate::space::Space`].
+//! Memory calls: `brk`, `mmap` and their kin, on top of [`crate::private::PrivateRegion`].
 
 use std::sync::Arc;
 
@@ -6,25 +6,27 @@ use abi::addr::LOWER_HALF_END;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
-use super::fs::{Kind, OpenFile};
 use super::{CallResult, limits, value};
+use crate::files::{Kind, OpenFile};
+use crate::private::inspect::SHARED_LABEL;
+use crate::private::{
+    Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up,
+};
 use crate::process::{Survivor, ThreadCtx};
-use crate::space::inspect::SHARED_LABEL;
-use crate::space::{Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up};
 use crate::vm::memory::FileMapping;
 
 /// `brk(2)`.
 pub(super) fn brk(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let space = &ctx.process.space;
-    let now = space.set_heap_end(0);
+    let private = &ctx.process.private;
+    let now = private.set_heap_end(0);
     let more = a[0].saturating_sub(now);
     let lockable = ctx.process.limits.soft(libc::RLIMIT_MEMLOCK);
     let may_grow = check_limits(ctx, more, Prot::READ_WRITE, false)
-        .and_then(|()| space.check_lock(MemoryLock::Unlocked, more, lockable));
+        .and_then(|()| private.check_lock(MemoryLock::Unlocked, more, lockable));
     if more > 0 && may_grow.is_err() {
         return value(now);
     }
-    value(space.set_heap_end(a[0]))
+    value(private.set_heap_end(a[0]))
 }
 
 const MAP_SHARED: u64 = libc::MAP_SHARED as u64;
@@ -100,7 +102,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         limits::lockable(ctx.process)?;
     }
     let lockable = ctx.process.limits.soft(libc::RLIMIT_MEMLOCK);
-    ctx.process.space.check_lock(lock, len, lockable)?;
+    ctx.process.private.check_lock(lock, len, lockable)?;
     check_limits(ctx, len, prot, shared)?;
     let label = match &backing {
         Backing::Anonymous if shared => SHARED_LABEL,
@@ -112,23 +114,23 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         // Others may come to wait for locks in it.
         Survivor::make(ctx.process);
     }
-    let space = &ctx.process.space;
+    let private = &ctx.process.private;
     if fixed {
         // Outside the private region there is no room to give, as Linux says for addresses
         // above its own limit.
-        space
+        private
             .map_at(addr, len, prot, backing, label)
             .map_err(|e| if e == Errno::EINVAL { Errno::ENOMEM } else { e })?;
         return locked(ctx, addr, len, lock);
     }
     if flags & MAP_32BIT == 0 {
-        return locked(ctx, space.map_anywhere(addr, len, prot, backing, label)?, len, lock);
+        return locked(ctx, private.map_anywhere(addr, len, prot, backing, label)?, len, lock);
     }
-    let low = space.find_low_room(len).ok_or(Errno::ENOMEM)?;
-    let at = space.map_anywhere(low, len, prot, backing, label)?;
+    let low = private.find_low_room(len).ok_or(Errno::ENOMEM)?;
+    let at = private.map_anywhere(low, len, prot, backing, label)?;
     if at != low {
         // Another thread was quicker.
-        space.unmap(at, len)?;
+        private.unmap(at, len)?;
         return Err(Errno::ENOMEM.into());
     }
     locked(ctx, at, len, lock)
@@ -138,7 +140,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// not be had.
 fn locked(ctx: &ThreadCtx<'_>, at: u64, len: u64, lock: MemoryLock) -> CallResult {
     if lock == MemoryLock::Locked {
-        let _ = ctx.process.space.set_lock(at..at + len, lock, u64::MAX);
+        let _ = ctx.process.private.set_lock(at..at + len, lock, u64::MAX);
     }
     value(at)
 }
@@ -155,7 +157,7 @@ fn check_place(ctx: &ThreadCtx<'_>, addr: u64, len: u64, flags: u64) -> Result<(
     if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
-    let taken = || !ctx.process.space.pieces_of(addr, len).pieces.is_empty();
+    let taken = || !ctx.process.private.pieces_of(addr, len).pieces.is_empty();
     if flags & MAP_FIXED_NOREPLACE != 0 && taken() {
         return Err(Errno::EEXIST);
     }
@@ -169,7 +171,7 @@ fn check_limits(ctx: &ThreadCtx<'_>, len: u64, prot: Prot, shared: bool) -> Resu
     if all == u64::MAX && data == u64::MAX {
         return Ok(());
     }
-    let (mapped, writable) = ctx.process.space.mapped_bytes();
+    let (mapped, writable) = ctx.process.private.mapped_bytes();
     let is_data = prot.can_write() && !shared;
     if mapped.saturating_add(len) > all || (is_data && writable.saturating_add(len) > data) {
         return Err(Errno::ENOMEM);
@@ -251,7 +253,7 @@ pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let end = start + page_up(len).ok_or(Errno::EINVAL)?;
     let from = start.max(PRIVATE_START.raw());
     if from < end {
-        ctx.process.space.unmap(from, end - from)?;
+        ctx.process.private.unmap(from, end - from)?;
     }
     value(0)
 }
@@ -271,8 +273,8 @@ pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let end = page_up(len).and_then(|len| start.checked_add(len)).ok_or(Errno::ENOMEM)?;
     let prot = Prot::from_bits(prot & !PROT_SEM).ok_or(Errno::EINVAL)?;
-    let space = &ctx.process.space;
-    let found = space.pieces_of(start, len);
+    let private = &ctx.process.private;
+    let found = private.pieces_of(start, len);
     let mut until = found.first_hole(start);
     let mut verdict = if until < end { Err(Errno::ENOMEM) } else { Ok(()) };
     let refuses = |piece: &&Piece| matches!(piece.backing, PieceBacking::ReadOnlyFile);
@@ -284,7 +286,7 @@ pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         verdict = Err(Errno::EACCES);
     }
     if until > start {
-        space.protect(start, until - start, prot)?;
+        private.protect(start, until - start, prot)?;
     }
     verdict?;
     value(0)
@@ -314,8 +316,8 @@ pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             return Err(Errno::EINVAL.into());
         }
     }
-    let space = &ctx.process.space;
-    if !space.covers(start, PAGE_SIZE) || start.checked_add(old_len).is_none() {
+    let private = &ctx.process.private;
+    if !private.covers(start, PAGE_SIZE) || start.checked_add(old_len).is_none() {
         return Err(Errno::EFAULT.into());
     }
     if new_len > old_len {
@@ -327,16 +329,16 @@ pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         (false, false) => Destination::Stay,
     };
     let source = if keeps { Source::Keep { hint: new_start } } else { Source::Unmap };
-    value(space.remap(start, old_len, new_len, destination, source)?)
+    value(private.remap(start, old_len, new_len, destination, source)?)
 }
 
 /// Whether the mapping at `start` may become so much larger, as far as limits go.
 fn check_growth(ctx: &ThreadCtx<'_>, start: u64, more: u64) -> Result<(), Errno> {
-    let of = ctx.process.space.pieces_of(start, PAGE_SIZE);
+    let of = ctx.process.private.pieces_of(start, PAGE_SIZE);
     let Some(piece) = of.pieces.first() else { return Err(Errno::EFAULT) };
     if piece.lock != MemoryLock::Unlocked {
         let lockable = ctx.process.limits.soft(libc::RLIMIT_MEMLOCK);
-        ctx.process.space.check_lock(piece.lock, more, lockable)?;
+        ctx.process.private.check_lock(piece.lock, more, lockable)?;
     }
     let is_shared = matches!(piece.backing, PieceBacking::SharedFile(..));
     check_limits(ctx, more, piece.prot, is_shared)
@@ -356,7 +358,7 @@ pub(super) fn madvise(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if len == 0 {
         return value(0);
     }
-    let found = ctx.process.space.pieces_of(start, len);
+    let found = ctx.process.private.pieces_of(start, len);
     for piece in &found.pieces {
         advise(ctx, piece, advice)?;
     }
@@ -391,7 +393,7 @@ fn is_known(advice: i32) -> bool {
 }
 
 fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> {
-    let space = &ctx.process.space;
+    let private = &ctx.process.private;
     let (start, len) = (piece.range.start, piece.range.end - piece.range.start);
     let anonymous = matches!(piece.backing, PieceBacking::Anonymous);
     let is_locked = piece.lock != MemoryLock::Unlocked;
@@ -408,11 +410,11 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
         }
         libc::MADV_FREE | libc::MADV_WIPEONFORK if !anonymous => Err(Errno::EINVAL),
         libc::MADV_DONTNEED | libc::MADV_DONTNEED_LOCKED | libc::MADV_FREE => {
-            space.drop_pages(start, len)
+            private.drop_pages(start, len)
         }
         libc::MADV_REMOVE => remove(piece),
         libc::MADV_HUGEPAGE => {
-            space.advise_huge(start, len);
+            private.advise_huge(start, len);
             Ok(())
         }
         _ => Ok(()),
@@ -444,12 +446,12 @@ pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let Some(len) = page_up(len).filter(|&len| len <= TASK_END && start <= TASK_END - len) else {
         return Err(Errno::ENOMEM.into());
     };
-    let found = ctx.process.space.pieces_of(start, len);
+    let found = ctx.process.private.pieces_of(start, len);
     let pages = (found.first_hole(start) - start).min(len) / PAGE_SIZE;
     const STEP: u64 = 1 << 16;
     for done in (0..pages).step_by(STEP as usize) {
         let now = STEP.min(pages - done) as usize;
-        let resident = ctx.process.space.resident_pages(start + done * PAGE_SIZE, now);
+        let resident = ctx.process.private.resident_pages(start + done * PAGE_SIZE, now);
         ctx.user().copy_out(vector.wrapping_add(done), &resident)?;
     }
     if pages < len / PAGE_SIZE { Err(Errno::ENOMEM.into()) } else { value(0) }
@@ -472,14 +474,16 @@ pub(super) fn msync(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if len == 0 {
         return value(0);
     }
-    let found = ctx.process.space.pieces_of(start, len);
+    let found = ctx.process.private.pieces_of(start, len);
     let is_locked = |piece: &Piece| piece.lock != MemoryLock::Unlocked;
     if flags & libc::MS_INVALIDATE as u32 != 0 && found.pieces.iter().any(is_locked) {
         return Err(Errno::EBUSY.into());
     }
     if flags & synchronous != 0 {
         for piece in &found.pieces {
-            ctx.process.space.sync_files(piece.range.start, piece.range.end - piece.range.start)?;
+            ctx.process
+                .private
+                .sync_files(piece.range.start, piece.range.end - piece.range.start)?;
         }
     }
     found.check_whole()?;

@@ -10,8 +10,8 @@ use std::ops::Range;
 use abi::{Errno, PAGE_SIZE};
 
 use super::{CallResult, limits, value};
+use crate::private::{MemoryLock, page_up};
 use crate::process::ThreadCtx;
-use crate::space::{MemoryLock, page_up};
 
 /// The whole pages of a range.
 fn pages(start: u64, len: u64) -> Result<Range<u64>, Errno> {
@@ -40,7 +40,7 @@ pub(super) fn mlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let range = pages(start, len)?;
     if !range.is_empty() {
-        ctx.process.space.set_lock(range, lock, limit)?;
+        ctx.process.private.set_lock(range, lock, limit)?;
     }
     value(0)
 }
@@ -49,7 +49,7 @@ pub(super) fn mlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub(super) fn munlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let range = pages(a[0], a[1])?;
     if !range.is_empty() {
-        ctx.process.space.set_lock(range, MemoryLock::Unlocked, 0)?;
+        ctx.process.private.set_lock(range, MemoryLock::Unlocked, 0)?;
     }
     value(0)
 }
@@ -68,13 +68,13 @@ pub(super) fn mlockall(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     };
     let now = (flags & libc::MCL_CURRENT != 0).then_some(how);
     let new = if flags & libc::MCL_FUTURE != 0 { how } else { MemoryLock::Unlocked };
-    ctx.process.space.lock_all(now, new, limit)?;
+    ctx.process.private.lock_all(now, new, limit)?;
     value(0)
 }
 
 /// `munlockall(2)`.
 pub(super) fn munlockall(ctx: &mut ThreadCtx<'_>) -> CallResult {
-    let space = &ctx.process.space;
-    space.lock_all(Some(MemoryLock::Unlocked), MemoryLock::Unlocked, u64::MAX)?;
+    let private = &ctx.process.private;
+    private.lock_all(Some(MemoryLock::Unlocked), MemoryLock::Unlocked, u64::MAX)?;
     value(0)
 }

@@ -10,7 +10,6 @@
 pub mod credentials;
 pub mod fault;
 pub mod file;
-pub mod fs;
 pub mod futex;
 mod futex_waitv;
 pub(crate) mod host_fault;

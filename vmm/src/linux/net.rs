@@ -3,8 +3,8 @@
 
 use abi::Errno;
 
-use super::fs::Kind;
 use super::{CallResult, Fail};
+use crate::files::Kind;
 use crate::process::ThreadCtx;
 
 fn refusal(ctx: &ThreadCtx<'_>, fd: u64) -> Fail {

@@ -184,7 +184,7 @@ fn name_mapping(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if start.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
     }
-    if ctx.process.space.covers(start, len) { value(0) } else { Err(Errno::ENOMEM.into()) }
+    if ctx.process.private.covers(start, len) { value(0) } else { Err(Errno::ENOMEM.into()) }
 }
 
 fn check_mapping_name(ctx: &ThreadCtx<'_>, name: u64) -> Result<(), Errno> {

@@ -13,13 +13,12 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
-use super::fs::{Kind, MemoryFile, OpenFile, WriteAt};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
+use crate::access::MemoryAccess;
+use crate::files::{Kind, MemoryFile, OpenFile, PendingWrite, WriteAt};
 use crate::process::ThreadCtx;
-use crate::space::Access;
 use crate::user_memory::Pinned;
-use crate::vm::PendingWrite;
 
 /// Most bytes one call moves (Linux's MAX_RW_COUNT).
 const MAX_BYTES: u64 = 0x7fff_f000;
@@ -75,12 +74,17 @@ struct Buffers<'a> {
 /// What a call moves, and how.
 struct Transfer<'a> {
     buffers: Buffers<'a>,
-    access: Access,
+    access: MemoryAccess,
     at: At,
     flags: i32,
 }
 
-fn open_file(ctx: &ThreadCtx<'_>, fd: u64, access: Access, at: At) -> Result<Arc<OpenFile>, Errno> {
+fn open_file(
+    ctx: &ThreadCtx<'_>,
+    fd: u64,
+    access: MemoryAccess,
+    at: At,
+) -> Result<Arc<OpenFile>, Errno> {
     if matches!(at, At::Given(offset) if offset < 0) {
         return Err(Errno::EINVAL);
     }
@@ -93,8 +97,8 @@ fn open_file(ctx: &ThreadCtx<'_>, fd: u64, access: Access, at: At) -> Result<Arc
     }
     // Data read from a file is written to memory.
     match access {
-        Access::Write => file.can_read()?,
-        Access::Read => file.can_write()?,
+        MemoryAccess::Write => file.can_read()?,
+        MemoryAccess::Read => file.can_write()?,
     }
     Ok(file)
 }
@@ -114,7 +118,7 @@ fn add_buffer<'a>(
     buffers: &mut Buffers<'a>,
     base: u64,
     len: u64,
-    access: Access,
+    access: MemoryAccess,
 ) -> Result<(), Errno> {
     if buffers.iov.is_empty() {
         buffers.base = base;
@@ -147,7 +151,7 @@ fn buffers<'a>(
     ctx: &ThreadCtx<'a>,
     array: u64,
     count: u64,
-    access: Access,
+    access: MemoryAccess,
 ) -> Result<Buffers<'a>, Errno> {
     // Linux takes an unsigned int, whatever the prototype says.
     let count = u64::from(count as u32);
@@ -195,7 +199,8 @@ fn answers_at_once(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>
 
 /// Whether all bits of the number to add are set: no counter takes that.
 fn is_reserved_count(ctx: &ThreadCtx<'_>, transfer: &Transfer<'_>) -> bool {
-    transfer.access == Access::Read && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
+    transfer.access == MemoryAccess::Read
+        && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
 }
 
 /// How the first attempt is made.
@@ -208,7 +213,7 @@ fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) 
         return Attempt::Plain;
     }
     let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();
-    let is_whole = transfer.access == Access::Write || bytes <= libc::PIPE_BUF;
+    let is_whole = transfer.access == MemoryAccess::Write || bytes <= libc::PIPE_BUF;
     if file.answers_without_waiting() && is_whole && transfer.flags == 0 {
         Attempt::AtOnce
     } else {
@@ -218,15 +223,15 @@ fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) 
 
 fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -> CallResult {
     transfer.buffers.iov.truncate(IOV_MAX as usize);
-    let events = if transfer.access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
+    let events = if transfer.access == MemoryAccess::Write { libc::POLLIN } else { libc::POLLOUT };
     // A file of `/proc` tells of now when its beginning is read.
     if file.kind() == Kind::Pseudo
-        && transfer.access == Access::Write
+        && transfer.access == MemoryAccess::Write
         && transfer.at == At::Given(0)
     {
         ctx.process.files.tell_anew(file)?;
     }
-    if transfer.access == Access::Read {
+    if transfer.access == MemoryAccess::Read {
         limit_size(ctx, file, &mut transfer)?;
     }
     let mut attempt = first_attempt(ctx, file, &transfer);
@@ -237,7 +242,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
         let withheld = ctx.process.machine.mem.withheld();
         let errno = match make_attempt(file, &transfer, attempt)? {
             Ok(moved) => {
-                if file.kind() == Kind::Pseudo && transfer.access == Access::Read {
+                if file.kind() == Kind::Pseudo && transfer.access == MemoryAccess::Read {
                     let offset = transfer.at.given();
                     ctx.process.files.take_written(file, offset, moved as usize)?;
                 }
@@ -303,8 +308,8 @@ fn make_attempt(
     let iov = &transfer.buffers.iov;
     let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
     let call = match transfer.access {
-        Access::Write => libc::SYS_preadv2,
-        Access::Read => libc::SYS_pwritev2,
+        MemoryAccess::Write => libc::SYS_preadv2,
+        MemoryAccess::Read => libc::SYS_pwritev2,
     };
     let flags = match attempt {
         Attempt::AtOnce => transfer.flags | libc::RWF_NOWAIT,
@@ -320,7 +325,7 @@ fn make_attempt(
         u64::try_from(moved).map_err(|_| last_errno())
     };
     match file.memory() {
-        Some(memory) if transfer.access == Access::Read => {
+        Some(memory) if transfer.access == MemoryAccess::Read => {
             write_to_memory(file, memory, transfer, at, moving)
         }
         _ => Ok(moving(at)),
@@ -385,7 +390,7 @@ fn wait_with(
 }
 
 /// A call with one buffer.
-fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At) -> CallResult {
+fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: MemoryAccess, at: At) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     check_range(a[1], a[2])?;
     if a[2] == 0 {
@@ -398,19 +403,25 @@ fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At) -> CallResu
 
 /// A transfer of no bytes, which the vector calls would answer without asking the file: some
 /// have something to say (an event counter: `EINVAL`). None waits.
-fn move_nothing(file: &OpenFile, access: Access, at: At) -> CallResult {
+fn move_nothing(file: &OpenFile, access: MemoryAccess, at: At) -> CallResult {
     let none: &mut [u8] = &mut [];
     let fd = file.host_fd();
     let moved = match (access, at) {
-        (Access::Write, At::Current) => rustix::io::read(fd, none),
-        (Access::Read, At::Current) => rustix::io::write(fd, none),
-        (Access::Write, At::Given(at)) => rustix::io::pread(fd, none, at as u64),
-        (Access::Read, At::Given(at)) => rustix::io::pwrite(fd, none, at as u64),
+        (MemoryAccess::Write, At::Current) => rustix::io::read(fd, none),
+        (MemoryAccess::Read, At::Current) => rustix::io::write(fd, none),
+        (MemoryAccess::Write, At::Given(at)) => rustix::io::pread(fd, none, at as u64),
+        (MemoryAccess::Read, At::Given(at)) => rustix::io::pwrite(fd, none, at as u64),
     };
     value(moved.map_err(|e| Errno::from_raw(e.raw_os_error()))? as u64)
 }
 
-fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At, flags: u64) -> CallResult {
+fn vectored(
+    ctx: &ThreadCtx<'_>,
+    a: &[u64; 6],
+    access: MemoryAccess,
+    at: At,
+    flags: u64,
+) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     let buffers = buffers(ctx, a[1], a[2], access)?;
     move_data(ctx, &file, Transfer { buffers, access, at, flags: flags as i32 })
@@ -418,42 +429,42 @@ fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At, flags: u6
 
 /// `read(2)`.
 pub(super) fn read(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Write, At::Current)
+    simple(ctx, a, MemoryAccess::Write, At::Current)
 }
 
 /// `write(2)`.
 pub(super) fn write(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Read, At::Current)
+    simple(ctx, a, MemoryAccess::Read, At::Current)
 }
 
 /// `pread64(2)`.
 pub(super) fn pread(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Write, At::Given(a[3] as i64))
+    simple(ctx, a, MemoryAccess::Write, At::Given(a[3] as i64))
 }
 
 /// `pwrite64(2)`.
 pub(super) fn pwrite(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Read, At::Given(a[3] as i64))
+    simple(ctx, a, MemoryAccess::Read, At::Given(a[3] as i64))
 }
 
 /// `readv(2)`.
 pub(super) fn readv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Write, At::Current, 0)
+    vectored(ctx, a, MemoryAccess::Write, At::Current, 0)
 }
 
 /// `writev(2)`.
 pub(super) fn writev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Read, At::Current, 0)
+    vectored(ctx, a, MemoryAccess::Read, At::Current, 0)
 }
 
 /// `preadv(2)`.
 pub(super) fn preadv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Write, At::Given(a[3] as i64), 0)
+    vectored(ctx, a, MemoryAccess::Write, At::Given(a[3] as i64), 0)
 }
 
 /// `pwritev(2)`.
 pub(super) fn pwritev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Read, At::Given(a[3] as i64), 0)
+    vectored(ctx, a, MemoryAccess::Read, At::Given(a[3] as i64), 0)
 }
 
 /// Offset -1 of the newest forms means the file's own.
@@ -466,12 +477,12 @@ fn offset_or_current(a: &[u64; 6]) -> At {
 
 /// `preadv2(2)`: flags are the host's.
 pub(super) fn preadv2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Write, offset_or_current(a), a[5])
+    vectored(ctx, a, MemoryAccess::Write, offset_or_current(a), a[5])
 }
 
 /// `pwritev2(2)`: flags are the host's.
 pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Read, offset_or_current(a), a[5])
+    vectored(ctx, a, MemoryAccess::Read, offset_or_current(a), a[5])
 }
 
 /// All flags of `splice` and its kin: that a page may be moved, that more follows and that it is
@@ -490,8 +501,8 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let file = ctx.process.files.get(a[0] as i32)?;
     file.check_not_path()?;
     let (access, events) = match file.can_write() {
-        Ok(()) => (Access::Read, libc::POLLOUT),
-        Err(_) => (Access::Write, libc::POLLIN),
+        Ok(()) => (MemoryAccess::Read, libc::POLLOUT),
+        Err(_) => (MemoryAccess::Write, libc::POLLIN),
     };
     if buffers(ctx, a[1], a[2], access)?.iov.is_empty() {
         return value(0);

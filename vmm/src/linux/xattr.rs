@@ -1,10 +1,10 @@
 //! The calls on extended attributes: registers and guest memory on one side,
-//! [`super::fs::Files`] on the other. Which attributes there are is decided there.
+//! [`crate::files::Files`] on the other. Which attributes there are is decided there.
 
 use abi::Errno;
 
-use super::fs::{XATTR_MAX, XattrOf};
 use super::{CallResult, value};
+use crate::files::{XATTR_MAX, XattrOf};
 use crate::process::ThreadCtx;
 
 type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;

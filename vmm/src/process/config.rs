@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::linux::fs::{Grant, Tty};
+use crate::files::{Grant, Tty};
 use crate::vas::VasGrants;
 
 /// Everything that decides how a program runs.

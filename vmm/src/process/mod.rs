@@ -37,16 +37,16 @@ use table::Hearing;
 pub use table::ThreadTable;
 pub use thread::{Thread, ThreadCtx};
 
+use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::kernel::Kernel;
-use crate::linux::fs::Files;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::timer::Timers;
+use crate::private::PrivateRegion;
 use crate::report::stats::{Phase, Stats};
-use crate::space::Space;
 use crate::user_memory::UserMemory;
 use crate::vas::Vases;
 use crate::vm::{Machine, Vcpu, kick};
@@ -62,7 +62,7 @@ pub struct Process {
     /// The guest kernel in it.
     pub kernel: Kernel,
     /// Its own address space.
-    pub space: Space,
+    pub private: PrivateRegion,
     /// What it has attached.
     pub vases: Arc<Vases>,
     /// Its threads.
@@ -119,7 +119,7 @@ impl Process {
     /// Its memory as a thread in instance `vh` sees it ([`crate::vas::HOME`], or a handle).
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
-        UserMemory::new(self, vh)
+        UserMemory::new(&self.private, &self.vases, vh)
     }
 
     /// How fast the time-stamp counter counts, if the host says.

@@ -6,9 +6,9 @@ use std::io;
 use super::StartError;
 use crate::error::Remedy;
 use crate::exit_code::ExitCode;
+use crate::files::{FilesError, NamespaceError};
 use crate::guest::elf::ElfError;
 use crate::host::{self, Problem};
-use crate::linux::fs::{FilesError, NamespaceError};
 use crate::vm::{MemoryError, VmError};
 
 impl StartError {

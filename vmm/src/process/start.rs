@@ -13,20 +13,20 @@ use object::ReadCache;
 
 use super::config::{ProgramName, RunConfig};
 use super::{Executable, Process, Survivor, ThreadTable};
+use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
 use crate::kernel::Kernel;
-use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
-use crate::linux::proc::Facts;
+use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
 use crate::linux::timer::Timers;
+use crate::private::{Backing, PrivateRegion, Prot};
 use crate::report::stats::{Phase, Stats};
-use crate::space::{Backing, Prot, Space};
-use crate::store::Store;
+use crate::store::{FOLDERS, Store};
 use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
@@ -95,7 +95,8 @@ impl Process {
 
         let seen = seen_path(&config);
         let stores = config.store.clone().into_iter().chain(Store::usual_paths());
-        let namespace = Namespace::new(&config.grants, Some(&seen), OffLimits::stores(stores))?
+        let off_limits = OffLimits::stores(stores, &FOLDERS);
+        let namespace = Namespace::new(&config.grants, Some(&seen), off_limits, text_files())?
             .with_tty(config.tty)
             .with_executable(file.clone());
         let cwd = config.cwd.clone().unwrap_or_else(|| {
@@ -119,7 +120,7 @@ impl Process {
         let mut vcpu = kernel.new_vcpu()?;
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
-        let space = Space::new(machine.clone(), config.memory_bytes);
+        let private = PrivateRegion::new(machine.clone(), config.memory_bytes);
         files.charge_to(machine.mem.ledger().clone());
         let vas_config = VasConfig {
             store: config.store.clone(),
@@ -128,11 +129,11 @@ impl Process {
             program: name.clone(),
         };
         let vases = Arc::new(Vases::new(&kernel, vas_config));
-        let loaded = elf::load(&space, &file, &image).map_err(bad)?;
+        let loaded = elf::load(&private, &file, &image).map_err(bad)?;
         // A page between program and heap, so that running off the one does not hit the other.
-        space.set_heap(loaded.end + PAGE_SIZE);
+        private.set_heap(loaded.end + PAGE_SIZE);
 
-        map_vdso(&space).map_err(StartError::Vdso)?;
+        map_vdso(&private).map_err(StartError::Vdso)?;
 
         let exec_path = config.program.as_os_str().as_bytes().to_vec();
         let mut args = vec![exec_path.clone()];
@@ -147,7 +148,7 @@ impl Process {
             random,
         };
         let stack_limit = limits.soft(libc::RLIMIT_STACK);
-        let built = stack::build(&space, &contents, loaded.exec_stack, stack_limit);
+        let built = stack::build(&private, &contents, loaded.exec_stack, stack_limit);
         let built = built.map_err(StartError::Stack)?;
         vcpu.regs = UserRegs { rip: loaded.entry, rsp: built.rsp, ..UserRegs::default() };
         vcpu.restore_all();
@@ -158,7 +159,7 @@ impl Process {
         let process = Arc::new(Process {
             machine,
             kernel,
-            space,
+            private,
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
@@ -191,13 +192,13 @@ impl Process {
 }
 
 /// Maps the vDSO's image; the page it reads is there already.
-fn map_vdso(space: &Space) -> Result<(), Errno> {
+fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     let image = vdso::image();
     let code = VDSO_BASE.raw();
     let read_execute = Prot::from_bits(5).unwrap_or_default();
-    space.map_at(code, image.len() as u64, Prot::READ_WRITE, Backing::Anonymous, "vdso")?;
-    space.copy_out(code, &image)?;
-    space.protect(code, image.len() as u64, read_execute)
+    private.map_at(code, image.len() as u64, Prot::READ_WRITE, Backing::Anonymous, "vdso")?;
+    private.copy_out(code, &image)?;
+    private.protect(code, image.len() as u64, read_execute)
 }
 
 /// The program's absolute path, which is what `/proc/self/exe` says; it need not be inside a

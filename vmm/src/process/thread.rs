@@ -10,15 +10,13 @@ use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use abi::layout;
-
 use super::{Outcome, Process};
+use crate::access::{FaultCause, FaultOutcome};
 use crate::linux;
 use crate::linux::fault::Fault;
 use crate::linux::signal::ThreadSignals;
 use crate::report;
 use crate::report::stats::{ExitReason, FaultKind};
-use crate::space::FaultOutcome;
 use crate::user_memory::UserMemory;
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
@@ -297,26 +295,16 @@ fn cut_file(ctx: &ThreadCtx<'_>) -> Option<String> {
     Some(format!("{} was cut off while it was in use", path.display()))
 }
 
-/// Page-fault error code (SDM 3A, 4.7).
-const ERROR_WRITE: u64 = 1 << 1;
-const ERROR_FETCH: u64 = 1 << 4;
-
 fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
-    let write = error & ERROR_WRITE != 0;
-    let fetch = error & ERROR_FETCH != 0;
-    let outcome = if layout::is_of_segments(address) {
-        let process = ctx.process;
-        process.vases.fault(ctx.vcpu, address, write, fetch, &|| process.is_stopping())
-    } else {
-        ctx.process.space.fault(address, write, fetch)
-    };
+    let (user, process) = (ctx.user(), ctx.process);
+    let outcome = user.fault(ctx.vcpu, address, FaultCause::of(error), &|| process.is_stopping());
     let mapped = outcome == FaultOutcome::Resolved;
     let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
     ctx.process.stats.fault(kind);
     match outcome {
         FaultOutcome::Resolved => linux::signal::deliver_pending(ctx),
         FaultOutcome::OutOfMemory => {
-            let limit_bytes = ctx.process.space.limit_bytes();
+            let limit_bytes = ctx.process.private.limit_bytes();
             ctx.process.stop(Outcome::OutOfMemory { limit_bytes });
             Next::Stop
         }

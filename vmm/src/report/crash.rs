@@ -16,8 +16,8 @@ use super::signals::signal_name;
 use super::{spaces, symbols};
 use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
+use crate::private::inspect::{Area, Surroundings};
 use crate::process::ThreadCtx;
-use crate::space::inspect::{Area, Surroundings};
 use crate::vm::UserRegs;
 
 /// Programs larger than this are reported without symbols, to be quick and small.
@@ -37,7 +37,7 @@ const PAGE_FAULT: u64 = 14;
 pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let mut text = heading(ctx, &fault.what);
     let regs = &ctx.vcpu.regs;
-    let space = &ctx.process.space;
+    let private = &ctx.process.private;
     let address =
         (fault.trap.trapno == PAGE_FAULT && !is_unknown(fault)).then_some(fault.trap.address);
     let vases = &ctx.process.vases;
@@ -46,7 +46,7 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let places = of_segments.map_or_else(Vec::new, |address| vases.places(address, here));
     let around = address
         .filter(|_| of_segments.is_none())
-        .map(|address| (address, space.surroundings(address)));
+        .map(|address| (address, private.surroundings(address)));
     let cause = spaces::likely_cause(here, &places).or_else(|| {
         around.as_ref().and_then(|(address, around)| likely_cause(*address, around, regs.rsp))
     });
@@ -76,8 +76,8 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
         let value = spaces::describe(here, &name, address, &places);
         line(&mut text, "address", &printable(value.as_bytes(), 400));
     }
-    memory(&mut text, "rip", regs.rip, &space.surroundings(regs.rip));
-    memory(&mut text, "rsp", regs.rsp, &space.surroundings(regs.rsp));
+    memory(&mut text, "rip", regs.rip, &private.surroundings(regs.rip));
+    memory(&mut text, "rsp", regs.rsp, &private.surroundings(regs.rsp));
     status(&mut text, fault.info.signo);
     text
 }
@@ -92,7 +92,7 @@ pub fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
     line(&mut text, "thread", &thread(ctx));
     line(&mut text, "at", &Symbols::of(ctx).place(ctx.vcpu.regs.rip));
     registers(&mut text, &ctx.vcpu.regs);
-    memory(&mut text, "rsp", rsp, &ctx.process.space.surroundings(rsp));
+    memory(&mut text, "rsp", rsp, &ctx.process.private.surroundings(rsp));
     status(&mut text, libc::SIGSEGV);
     text
 }
@@ -304,7 +304,7 @@ fn printable(bytes: &[u8], max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Area, Surroundings, likely_cause, memory, printable, registers};
-    use crate::space::Prot;
+    use crate::private::Prot;
     use crate::vm::UserRegs;
 
     fn area(start: u64, end: u64, prot: Prot, label: &'static str) -> Option<Area> {

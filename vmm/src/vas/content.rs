@@ -2,7 +2,7 @@
 //! archives, which must not be torn by a program that writes meanwhile.
 //!
 //! Whoever holds a lock must have a lease, by which others see whether it is alive; one is made
-//! for the time of the hold. The locks are those that switches take (`abi::lock`), so that a
+//! for the time of the hold. The locks are those that switches take (`seg_lock`), so that a
 //! writer inside is waited for and one that comes later waits.
 
 use std::io::Write;
@@ -12,13 +12,13 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use abi::lock::{self, AcquireError, Acquired, Mode, Patience, Slot};
 use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
+use seg_lock::{AcquireError, Acquired, Mode, Patience, Slot};
 
-use super::VasError;
-use super::lock_page::{Host, Words};
-use super::state::Vases;
 use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
+use crate::vas::VasError;
+use crate::vas::residency::lock_page::{Host, Words};
+use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
 /// The locks of some segments, held shared. Dropping it gives them back.
@@ -131,18 +131,18 @@ impl ContentHold<'_> {
         let page = Mapped::of(segment)?;
         let words = page.words();
         let host = Host::new(words, self.store, stopping, began);
-        let slot = lock::claim_slot(&words, &host, lease)
+        let slot = seg_lock::claim_slot(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
         let patience =
             limit.map_or(Patience::Forever, |limit| Patience::Until(limit.as_nanos() as u64));
-        match lock::acquire(&words, &host, slot, lease, Mode::Shared, patience) {
+        match seg_lock::acquire(&words, &host, slot, lease, Mode::Shared, patience) {
             // What a dead writer has left stays marked, in the copy too.
             Ok(Acquired::Clean | Acquired::OwnerDied) => {
                 self.held.push(Held { page, slot });
                 Ok(())
             }
             Err(error) => {
-                lock::free_slot(&words, &host, slot, lease);
+                seg_lock::free_slot(&words, &host, slot, lease);
                 Err(match error {
                     AcquireError::Stopped => VasError::Stopping,
                     AcquireError::WouldBlock | AcquireError::TimedOut => {
@@ -160,8 +160,8 @@ impl Drop for ContentHold<'_> {
         for Held { page, slot } in self.held.drain(..).rev() {
             let words = page.words();
             let host = Host::new(words, self.store, &|| false, Instant::now());
-            lock::release(&words, &host, slot, lease, Mode::Shared);
-            lock::free_slot(&words, &host, slot, lease);
+            seg_lock::release(&words, &host, slot, lease, Mode::Shared);
+            seg_lock::free_slot(&words, &host, slot, lease);
         }
     }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use abi::Right;
 
-use super::instance::Instance;
-use super::state::Vases;
 use crate::store::SegmentFile;
+use crate::vas::state::Vases;
+use crate::vas::tables::instance::Instance;
 
 /// Where an address lies.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -176,6 +176,28 @@ impl MemoryLedger {
     }
 }
 
+impl crate::files::MemoryAccount for MemoryLedger {
+    fn charge(&self, bytes: u64) -> Result<(), crate::files::OverLimit> {
+        self.charge(MemoryKind::Files, bytes).map_err(|_| crate::files::OverLimit)
+    }
+
+    fn note(&self, bytes: u64) {
+        self.note(MemoryKind::Files, bytes);
+    }
+
+    fn release(&self, bytes: u64) {
+        self.release(MemoryKind::Files, bytes);
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.total()
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.limit_bytes()
+    }
+}
+
 impl Account {
     fn add(&self, bytes: u64) {
         let before = self.now.fetch_add(bytes, Relaxed);

@@ -5,8 +5,7 @@
 //!   host's limit on mappings; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses; `withheld`:
 //!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay
-//! - [`ledger`]: what a run holds of the host's memory, against `--memory`; [`file_charge`]: what
-//!   a file in memory is charged with
+//! - [`ledger`]: what a run holds of the host's memory, against `--memory`
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - `registers`: a vCPU's first ones
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
@@ -19,7 +18,6 @@
 pub mod bare;
 pub mod exit;
 mod extents;
-pub mod file_charge;
 mod host_mapping;
 mod host_maps;
 mod host_pages;
@@ -41,7 +39,6 @@ pub mod windows;
 mod withheld;
 
 pub use exit::{Exit, Via};
-pub use file_charge::{FileCharge, PendingWrite};
 pub use kvm_stats::{KvmStats, KvmStatsError};
 pub use ledger::{MemoryKind, MemoryLedger, OverLimit};
 pub use machine::{Machine, VmError};

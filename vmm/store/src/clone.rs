@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use abi::lock::{state, word};
 use abi::objects::{Lifetime, SegId};
 use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
+use seg_lock::{state, word};
 
 use super::create::{part_len, set_len, set_mode};
 use super::error::StoreError;

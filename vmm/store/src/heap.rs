@@ -2,8 +2,8 @@
 //!
 //! A program that has the segment writable may be changing it meanwhile, so then it is left alone.
 
-use abi::heap::PAGE_BYTES;
-use abi::heap::check::{self, Reader, Report, Subject};
+use seg_heap::PAGE_BYTES;
+use seg_heap::check::{self, Reader, Report, Subject};
 use serde::Serialize;
 
 use super::segment::{PART_BYTES, PartFile, SegmentFile};
@@ -152,8 +152,8 @@ impl Reader for Content<'_> {
 
 #[cfg(test)]
 mod tests {
-    use abi::heap::check::Reader;
     use abi::objects::Lifetime;
+    use seg_heap::check::Reader;
 
     use super::super::testing::{name, store};
     use super::super::{Mode, SegmentSpec};

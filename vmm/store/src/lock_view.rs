@@ -6,7 +6,7 @@
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
 
-use abi::lock::{AtomicWords, LockView, WORDS, inspect};
+use seg_lock::{AtomicWords, LockView, WORDS, inspect};
 
 use super::error::StoreError;
 use super::header::LOCK_PAGE_OFFSET;
@@ -43,7 +43,7 @@ impl SegmentFile {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use abi::lock::{state, word};
+    use seg_lock::{state, word};
 
     use super::super::testing::{segment, store};
     use super::LOCK_PAGE_OFFSET;

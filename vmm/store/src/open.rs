@@ -123,7 +123,7 @@ impl Store {
 
     /// As [`Store::open_or_create`], with another patience for the lock, and without the
     /// permission bits of `umask` on what is made. That is for a process whose own umask is the
-    /// program's no longer (`linux::fs::take_over_umask`).
+    /// program's no longer (`spacejmp_files::take_over_umask`).
     ///
     /// # Errors
     /// As [`Store::open_or_create`].

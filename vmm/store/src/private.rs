@@ -17,7 +17,7 @@ use super::open::{Store, random_id};
 use super::segment::io_error;
 
 /// How the folders' names begin. In `/dev/shm`, names that begin with `spacejmp-` are out of
-/// reach for programs (`linux::fs::off_limits`).
+/// reach for programs (`spacejmp_files::OffLimits`).
 const PREFIX: &str = "spacejmp-run-";
 
 /// The folder; dropping it removes it and all in it.

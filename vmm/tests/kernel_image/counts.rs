@@ -9,11 +9,11 @@ use abi::layout::{
     PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS,
     VCPU_CALL_STACK, VCPU_IST_STACKS, VCPU_LINES,
 };
-use abi::lock::{Fast, LOOKS, LockWords, state, switch_locks_fast, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TrapWays, VcpuPage};
 use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
+use seg_lock::{Fast, LOOKS, LockWords, state, switch_locks_fast, word};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
@@ -324,7 +324,7 @@ fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
     assert_eq!(outcomes, HashMap::from([("Done".into(), 4), ("DoneNudge".into(), 4)]));
 }
 
-/// A lock page of the processor's memory, for `abi::lock`.
+/// A lock page of the processor's memory, for `seg_lock`.
 struct Words<'a>(&'a RefCell<HashMap<u64, u64>>, u64);
 
 impl Words<'_> {

@@ -3,9 +3,9 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use abi::heap::layout::{desc_offset, page_offset};
-use abi::heap::{AREA_BYTES, AREA_PAGES, PAGE_BYTES};
 use proptest::prelude::*;
+use seg_heap::layout::{desc_offset, page_offset};
+use seg_heap::{AREA_BYTES, AREA_PAGES, PAGE_BYTES};
 
 use super::region::Region;
 use crate::heap::RawHeap;

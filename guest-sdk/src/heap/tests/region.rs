@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use abi::heap::PAGE_BYTES;
+use seg_heap::PAGE_BYTES;
 
 use crate::heap::{BASE_ALIGN, Growth, HeapStats, RawHeap, Report};
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use vmm::bench::payload::Unpacked;
 use vmm::exit_code::ExitCode;
+use vmm::files::{Access, Grant, Tty, take_over_umask};
 use vmm::host;
-use vmm::linux::fs::{Access, Grant, Tty, take_over_umask};
 use vmm::process::{Outcome, Process, RunConfig, Supervise};
 use vmm::report::stats::StatsReport;
 use vmm::vas::VasGrants;

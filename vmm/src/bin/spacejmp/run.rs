@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
+use vmm::files::{Grant, Tty, take_over_umask};
 use vmm::host;
-use vmm::linux::fs::{Grant, Tty, take_over_umask};
 use vmm::process::cut_files::report_cut_files;
 use vmm::process::{HostSignals, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use abi::lock::LockView;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, VasId};
+use seg_lock::LockView;
 use serde::Serialize;
 use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord};
 

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use vmm::files::Tty;
 use vmm::host::process_group;
-use vmm::linux::fs::Tty;
 
 /// The settings of the terminals behind our standard streams, and of `/dev/tty` if the program
 /// has it; dropping it restores them.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::linux::fs::take_over_umask;
+use vmm::files::take_over_umask;
 use vmm::store::{Name, Progress, Store, StoreError, survey_archive};
 use vmm::vas::{VasError, content};
 

@@ -108,9 +108,9 @@ pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
 }
 
 pub(super) fn meminfo(of: &Subject<'_>) -> Content {
-    let space = &of.process.space;
-    let total = space.limit_bytes() / 1024;
-    let used = space.held_bytes() / 1024;
+    let private = &of.process.private;
+    let total = private.limit_bytes() / 1024;
+    let used = private.held_bytes() / 1024;
     let free = total.saturating_sub(used);
     let huge = abi::PAGE_SIZE_2M / 1024;
     // There are no caches, no swap and no pool of huge pages in a VM; what a program has
@@ -145,7 +145,7 @@ pub(super) fn meminfo(of: &Subject<'_>) -> Content {
         ("SReclaimable", 0),
         ("SUnreclaim", 0),
         ("KernelStack", 0),
-        ("PageTables", space.table_bytes() / 1024),
+        ("PageTables", private.table_bytes() / 1024),
         ("CommitLimit", total),
         ("Committed_AS", used),
         ("VmallocTotal", 0),

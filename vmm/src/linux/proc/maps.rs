@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use super::{Content, Subject};
+use crate::private::inspect::{Count, Mapping, Sharing};
 use crate::process::{Process, Thread};
-use crate::space::inspect::{Count, Mapping, Sharing};
 
 /// Sums of a process's memory, in bytes.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Usage {
             let start = if whole.is_empty() { range.start } else { whole.start.min(range.start) };
             *whole = start..whole.end.max(range.end);
         };
-        for mapping in process.space.mappings(Count::Present) {
+        for mapping in process.private.mappings(Count::Present) {
             let bytes = mapping.range.end - mapping.range.start;
             usage.size += bytes;
             usage.resident += mapping.present_bytes;
@@ -60,9 +60,9 @@ impl Usage {
                 _ => {}
             }
         }
-        usage.locked = process.space.locked_bytes();
-        usage.heap_start = process.space.heap_start();
-        usage.tables = process.space.table_bytes();
+        usage.locked = process.private.locked_bytes();
+        usage.heap_start = process.private.heap_start();
+        usage.tables = process.private.table_bytes();
         // The highest marks are not kept. What the host remembers of this process's memory
         // has the VMM in it, as `getrusage` has.
         let most = crate::host::rss_peak_bytes().unwrap_or(0);
@@ -76,7 +76,7 @@ impl Usage {
 fn mappings(of: &Subject<'_>, count: Count) -> Vec<Shown> {
     let process = of.process;
     let mut shown: Vec<Shown> = process
-        .space
+        .private
         .mappings(count)
         .into_iter()
         .map(|mapping| Shown::area(process, mapping))
@@ -88,7 +88,7 @@ fn mappings(of: &Subject<'_>, count: Count) -> Vec<Shown> {
 /// The thread whose view of the segments it is: the process's own file tells of where the
 /// thread is that opens it.
 fn asking(of: &Subject<'_>) -> Option<std::sync::Arc<Thread>> {
-    use crate::linux::fs::View;
+    use crate::files::View;
     if of.alone { of.thread.clone() } else { of.process.threads.get(of.process.caller()) }
 }
 

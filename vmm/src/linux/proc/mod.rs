@@ -5,7 +5,7 @@
 //! passed through. What only the host can know (how much processor time a thread has had) is
 //! asked of it about the VMM's own threads, and read as numbers.
 //!
-//! Where the files hang, and how they are opened, listed and read, is `linux::fs`'s.
+//! Where the files hang, and how they are opened, listed and read, is `files`'s.
 //!
 //! - `task`: a process or a thread: `status`, `stat` and most others
 //! - `maps`: its memory; `mounts`: its name space
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use abi::Errno;
 
-use super::fs::View;
+use crate::files::{TextFile, View};
 use crate::process::{Process, Thread};
 
 /// What a file tells of.
@@ -137,21 +137,10 @@ const ROWS: &[Row] = &[
 /// The one file that can be written: a thread's name.
 const COMM: &str = "/proc/#/comm";
 
-/// The paths of all files, in the order of their rows.
-pub fn paths() -> impl Iterator<Item = &'static str> {
-    ROWS.iter().map(|row| row.path)
-}
-
-/// The path in a row; empty for a row that there is not.
+/// The files, in the order of their rows: what the name space has to know of them.
 #[must_use]
-pub fn path(row: u16) -> &'static str {
-    ROWS.get(usize::from(row)).map_or("", |row| row.path)
-}
-
-/// The permissions in a row.
-#[must_use]
-pub fn mode(row: u16) -> u32 {
-    ROWS.get(usize::from(row)).map_or(0, |row| row.mode)
+pub fn text_files() -> Vec<TextFile> {
+    ROWS.iter().map(|row| TextFile { path: row.path, mode: row.mode }).collect()
 }
 
 /// What some files tell of a process, and what is known when it starts.
@@ -210,6 +199,10 @@ impl View for Process {
     fn caller(&self) -> i32 {
         let host = rustix::thread::gettid().as_raw_nonzero().get();
         self.threads.get(host).map_or_else(|| pid(self), |thread| thread.tid)
+    }
+
+    fn process_group(&self) -> i32 {
+        crate::host::process_group()
     }
 
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Content, Subject};
-use crate::linux::fs::Mount;
+use crate::files::Mount;
 
 /// As the kernel writes a path in these files: what would split a field as an octal escape.
 fn escaped(path: &[u8]) -> String {

@@ -42,7 +42,7 @@ pub(super) fn coredump_filter(_: &Subject<'_>) -> Content {
 /// A stretch of the program's memory, as it is now: programs change their arguments to be seen.
 fn memory(of: &Subject<'_>, range: std::ops::Range<u64>) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
-    match of.process.space.copy_in(range.start, &mut bytes) {
+    match of.process.private.copy_in(range.start, &mut bytes) {
         Ok(()) => bytes,
         // As on Linux when the memory is gone: an empty file.
         Err(_) => Vec::new(),

@@ -2,7 +2,7 @@
 //! inside. What has no meaning in a VM has the value that says so.
 
 use super::{Content, Subject};
-use crate::linux::fs::NOFILE_MAX;
+use crate::files::NOFILE_MAX;
 
 fn line(text: impl std::fmt::Display) -> Content {
     Ok(format!("{text}\n").into_bytes())

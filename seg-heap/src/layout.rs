@@ -1,0 +1,232 @@
+//! Header and page descriptors, byte by byte.
+//!
+//! Pages are named by their number in the heap, the areas' table pages included; 0 is the first
+//! table, of no span or run, so a link of 0 leads nowhere.
+
+use core::mem::offset_of;
+
+use crate::class::CLASSES;
+
+/// What a heap begins with.
+pub const MAGIC: [u8; 8] = *b"SJMPHEAP";
+/// Version of the layout.
+pub const VERSION: u32 = 1;
+
+/// Bytes of a page.
+pub const PAGE_BYTES: u64 = 64 << 10;
+/// Pages of an area.
+pub const AREA_PAGES: u32 = 1024;
+/// Bytes of an area.
+pub const AREA_BYTES: u64 = PAGE_BYTES * AREA_PAGES as u64;
+/// Where an area's descriptors begin.
+pub const TABLE_OFFSET: u64 = 32 << 10;
+/// The smallest heap: a table and one page.
+pub const MIN_BYTES: u64 = 2 * PAGE_BYTES;
+/// The largest: pages have 32-bit numbers, and no segment is as large.
+pub const MAX_BYTES: u64 = 1 << 47;
+
+/// Bins of free runs, by length.
+pub const RUN_BINS: usize = 53;
+/// Longest run with a bin for its own length.
+const EXACT_BINS: u32 = 32;
+
+/// The bin of free runs of `pages` pages: one for each length up to 32, then four to a doubling,
+/// and the last for areas that are free as a whole.
+#[inline]
+#[must_use]
+pub const fn bin_of(pages: u32) -> usize {
+    if pages <= EXACT_BINS {
+        return pages.saturating_sub(1) as usize;
+    }
+    if pages >= AREA_PAGES - 1 {
+        return RUN_BINS - 1;
+    }
+    let doubling = pages.ilog2();
+    let quarter = (pages >> (doubling - 2)) & 3;
+    (EXACT_BINS + (doubling - 5) * 4 + quarter) as usize
+}
+
+/// Upper bits of a free block's first word: no address, and nothing that data is likely to be.
+/// A free block without them has been written to by somebody who no longer owned it.
+pub const FREE_MARK: u64 = 0xf4ee_b10c_0000_0000;
+const NEXT_MASK: u64 = 0xffff_ffff;
+
+/// The first word of a free block: `next` is the place of the next one in the span, as in
+/// [`PageDesc::free`].
+#[inline]
+#[must_use]
+pub const fn free_word(next: u16) -> u64 {
+    FREE_MARK | next as u64
+}
+
+/// What [`free_word`] made, if it did.
+#[inline]
+#[must_use]
+pub const fn next_of_free_word(word: u64) -> Option<u16> {
+    let next = word & NEXT_MASK;
+    if word & !NEXT_MASK == FREE_MARK && next <= u16::MAX as u64 { Some(next as u16) } else { None }
+}
+
+/// What a heap begins with.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeapHeader {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`].
+    pub version: u32,
+    /// Version of the size classes.
+    pub classes: u32,
+    /// Address of the segment: pointers in it are good only there.
+    pub base: u64,
+    /// Bytes that the heap has, a multiple of [`PAGE_BYTES`]; the segment may be larger.
+    pub end: u64,
+    /// 1 while runs of pages change; a program that died then has left a damaged heap.
+    pub busy: u64,
+    /// Offset of the text that describes the root object's type, in a block; 0 for none.
+    pub text: u64,
+    /// Bytes of it.
+    pub text_bytes: u64,
+    /// Huge blocks.
+    pub huge: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Bit for each bin of free runs: something is in it.
+    pub bins_used: u64,
+    /// First free run of each bin, 0 for none.
+    pub bins: [u32; RUN_BINS],
+    /// By class: first span with room, 0 for none.
+    pub partial: [u32; CLASSES],
+}
+
+/// What a page is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Never described.
+    Unknown = 0,
+    /// An area's table.
+    Table = 1,
+    /// First or last of a free run.
+    Free = 2,
+    /// First of a span of small blocks.
+    Small = 3,
+    /// First of a large block.
+    Large = 4,
+    /// First of a huge block.
+    Huge = 5,
+    /// Another page of a span or block.
+    Body = 6,
+}
+
+impl Kind {
+    /// From its number.
+    #[inline]
+    #[must_use]
+    pub const fn from_raw(raw: u8) -> Option<Kind> {
+        Some(match raw {
+            0 => Kind::Unknown,
+            1 => Kind::Table,
+            2 => Kind::Free,
+            3 => Kind::Small,
+            4 => Kind::Large,
+            5 => Kind::Huge,
+            6 => Kind::Body,
+            _ => return None,
+        })
+    }
+}
+
+/// A page's descriptor. Fields without a meaning for its kind hold anything.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PageDesc {
+    /// [`Kind`].
+    pub kind: u8,
+    /// Small: the class.
+    pub class: u8,
+    /// Body, and the last of a free run: pages back to the first.
+    pub back: u16,
+    /// First of anything: how many pages it is; of a huge block, the later tables' places included.
+    pub pages: u32,
+    /// Small: blocks that are allocated.
+    pub used: u16,
+    /// Small: blocks that ever were; the others follow them.
+    pub fresh: u16,
+    /// Small: place of the first free block among these, in 16 bytes from the span's start,
+    /// plus one; 0 for none.
+    pub free: u16,
+    /// Small: 1 if it is in its class's list, as it is if it has room.
+    pub listed: u16,
+    /// Small with room, first of a free run: the one before in its list.
+    pub prev: u32,
+    /// The same: the one after.
+    pub next: u32,
+    /// Large, huge: bytes asked for.
+    pub bytes: u64,
+}
+
+impl PageDesc {
+    /// Its kind, if it has one that exists.
+    #[inline]
+    #[must_use]
+    pub const fn kind(&self) -> Option<Kind> {
+        Kind::from_raw(self.kind)
+    }
+}
+
+/// Where page `page` begins, from the heap's start.
+#[inline]
+#[must_use]
+pub const fn page_offset(page: u32) -> u64 {
+    page as u64 * PAGE_BYTES
+}
+
+/// Where the descriptor of `page` is, from the heap's start.
+#[inline]
+#[must_use]
+pub const fn desc_offset(page: u32) -> u64 {
+    let area = (page / AREA_PAGES) as u64;
+    area * AREA_BYTES + TABLE_OFFSET + (page % AREA_PAGES) as u64 * size_of::<PageDesc>() as u64
+}
+
+const _: () = {
+    // The format on disk: change it only with a new VERSION, and docs/src/internals/heap.md.
+    assert!(size_of::<PageDesc>() == 32);
+    assert!(offset_of!(PageDesc, pages) == 4);
+    assert!(offset_of!(PageDesc, free) == 12);
+    assert!(offset_of!(PageDesc, prev) == 16);
+    assert!(offset_of!(PageDesc, bytes) == 24);
+    assert!(TABLE_OFFSET + AREA_PAGES as u64 * 32 == PAGE_BYTES);
+    assert!(offset_of!(HeapHeader, base) == 16);
+    assert!(offset_of!(HeapHeader, busy) == 32);
+    assert!(offset_of!(HeapHeader, huge) == 56);
+    assert!(offset_of!(HeapHeader, bins_used) == 64);
+    assert!(offset_of!(HeapHeader, bins) == 72);
+    assert!(offset_of!(HeapHeader, partial) == 284);
+    assert!(size_of::<HeapHeader>() == 448);
+    assert!(RUN_BINS <= 64 && bin_of(AREA_PAGES - 2) == RUN_BINS - 2);
+    assert!(MAX_BYTES / PAGE_BYTES <= u32::MAX as u64);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_runs_are_in_later_bins_and_all_bins_are_used() {
+        let bins: Vec<_> = (1..AREA_PAGES).map(bin_of).collect();
+        assert!(bins.is_sorted());
+        let mut distinct = bins.clone();
+        distinct.dedup();
+        assert_eq!(distinct, (0..RUN_BINS).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn free_words_are_told_from_data() {
+        assert_eq!(next_of_free_word(free_word(u16::MAX)), Some(u16::MAX));
+        for word in [0, 1, u64::MAX, 0x2000_0000_1000, FREE_MARK | 1 << 16, FREE_MARK ^ 1 << 63] {
+            assert_eq!(next_of_free_word(word), None, "{word:#x}");
+        }
+    }
+}

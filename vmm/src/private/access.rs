@@ -1,0 +1,141 @@
+//! The VMM's own way to the private region.
+//!
+//! An address is checked against the areas (never against page tables: a page that would fault
+//! in is as good as present), then its bytes are copied, or turned into raw ranges that the host
+//! kernel reads and writes, pinned (`pins.rs`). Another thread of the program may unmap or replace
+//! the range meanwhile. What it gives up is a chunk's *content*: the bank it lies in stays mapped
+//! as long as the machine, the chunk is given to no other addresses while it is pinned, and a file
+//! laid over or taken away replaces pages in one step of the host's. So the bytes go to memory of
+//! the VM that no longer means anything, which is the program's race, and to nothing else.
+//!
+//! A system call's pointer may lie in a segment too: see [`crate::user_memory`].
+
+use abi::Errno;
+
+use super::region::{Inner, PrivateRegion};
+use crate::access::MemoryAccess;
+use crate::vm::memory::HostRange;
+
+/// How a piece of memory can be copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Backed {
+    /// By memory alone.
+    Memory,
+    /// Perhaps by a file, which may be cut off: only by calls that report faults.
+    File,
+}
+
+/// Copies memory into `buf` as `pieces` shows it piece by piece, all or nothing.
+///
+/// # Errors
+/// `EFAULT`, and those of `pieces`.
+pub(crate) fn copy_pieces_in(
+    buf: &mut [u8],
+    pieces: impl FnOnce(&mut PieceFn<'_>) -> Result<u64, Errno>,
+) -> Result<(), Errno> {
+    let len = buf.len() as u64;
+    let mut rest = buf;
+    let good = pieces(&mut |range, backed| {
+        let (now, later) =
+            std::mem::take(&mut rest).split_at_mut_checked(range.len()).ok_or(Errno::EFAULT)?;
+        rest = later;
+        let copied = match backed {
+            Backed::File => range.read_faultable(now),
+            Backed::Memory => range.read(now),
+        };
+        copied.map_err(|_| Errno::EFAULT)
+    })?;
+    if good == len { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Copies `buf` into memory as `pieces` shows it. On an error some bytes may have been written.
+///
+/// # Errors
+/// `EFAULT`, and those of `pieces`.
+pub(crate) fn copy_pieces_out(
+    buf: &[u8],
+    pieces: impl FnOnce(&mut PieceFn<'_>) -> Result<u64, Errno>,
+) -> Result<(), Errno> {
+    let len = buf.len() as u64;
+    let mut rest = buf;
+    let good = pieces(&mut |range, backed| {
+        let (now, later) = rest.split_at_checked(range.len()).ok_or(Errno::EFAULT)?;
+        rest = later;
+        let copied = match backed {
+            Backed::File => range.write_faultable(now),
+            Backed::Memory => range.write(now),
+        };
+        copied.map_err(|_| Errno::EFAULT)
+    })?;
+    if good == len { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// What is done with each piece.
+pub(crate) type PieceFn<'f> = dyn FnMut(HostRange<'_>, Backed) -> Result<(), Errno> + 'f;
+
+impl PrivateRegion {
+    /// Calls `f` with each piece of `len` bytes at `gva`, which is that only as long as `f` runs.
+    /// Stops at the first byte the program itself could not access that way; returns how many
+    /// bytes came before it.
+    ///
+    /// # Errors
+    /// `EFAULT` for a range beyond the addresses there are, and whatever `f` returns.
+    pub(crate) fn pieces(
+        &self,
+        gva: u64,
+        len: u64,
+        access: MemoryAccess,
+        f: impl FnMut(HostRange<'_>, Backed) -> Result<(), Errno>,
+    ) -> Result<u64, Errno> {
+        self.pieces_locked(&mut self.lock(), gva, len, access, f)
+    }
+
+    /// The same for who has the region locked, and pins what is to be kept.
+    ///
+    /// # Errors
+    /// As [`PrivateRegion::pieces`].
+    pub(super) fn pieces_locked<'a>(
+        &'a self,
+        inner: &mut Inner,
+        gva: u64,
+        len: u64,
+        access: MemoryAccess,
+        mut f: impl FnMut(HostRange<'a>, Backed) -> Result<(), Errno>,
+    ) -> Result<u64, Errno> {
+        let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
+        let mut good = gva;
+        while good < end {
+            let Some((_, vma)) = inner.areas.find(good) else { break };
+            if !vma.prot.allows(access) {
+                break;
+            }
+            good = vma.end.min(end);
+        }
+        if good > gva {
+            self.host_runs(inner, gva..good, access, |gpa, bytes, has_file| {
+                let range = self.mem().host_range(gpa, bytes as usize);
+                let backed = if has_file { Backed::File } else { Backed::Memory };
+                f(range.map_err(|_| Errno::EFAULT)?, backed)
+            })?;
+        }
+        Ok(good - gva)
+    }
+
+    /// Copies the private region's memory out, all or nothing.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        let len = buf.len() as u64;
+        copy_pieces_in(buf, |f| self.pieces(gva, len, MemoryAccess::Read, f))
+    }
+
+    /// Copies into the private region. On an error some bytes may have been written, as Linux
+    /// does.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
+        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, MemoryAccess::Write, f))
+    }
+}

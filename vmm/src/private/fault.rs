@@ -1,0 +1,58 @@
+//! Page faults of the program: which are its right, and what is made present for them.
+
+use abi::PAGE_SIZE;
+
+use super::region::{PrivateRegion, SLOT};
+use super::vma::Backing;
+use crate::access::{FaultCause, FaultOutcome};
+
+/// Most slots mapped ahead of a sequence of faults.
+const MAX_AHEAD_SLOTS: u64 = 32;
+
+impl PrivateRegion {
+    /// Resolves a page fault at `gva`, or says why not.
+    #[must_use]
+    pub fn fault(&self, gva: u64, cause: FaultCause) -> FaultOutcome {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some((start, vma)) = inner.areas.find(gva) else { return FaultOutcome::Unmapped };
+        let vma = vma.clone();
+        let allowed = match cause {
+            FaultCause::Data(access) => vma.prot.allows(access),
+            FaultCause::Fetch => vma.prot.can_execute(),
+        };
+        if !allowed {
+            return FaultOutcome::Forbidden;
+        }
+        let mut end = vma.end;
+        if let Backing::File { file, offset, .. } = &vma.backing {
+            let size = file.metadata().map_or(0, |m| m.len());
+            let bytes = size.saturating_sub(*offset).next_multiple_of(PAGE_SIZE);
+            end = end.min(start.saturating_add(bytes));
+            if gva >= end {
+                return FaultOutcome::BeyondFile;
+            }
+        }
+        let first = gva / SLOT * SLOT;
+        inner.ahead_slots = if first == inner.next_fault {
+            (inner.ahead_slots * 2).min(MAX_AHEAD_SLOTS)
+        } else {
+            1
+        };
+        let wanted = first.max(start)..(first + inner.ahead_slots * SLOT).min(end);
+        inner.next_fault = wanted.end;
+        if self.populate(inner, wanted, &vma).is_ok() {
+            return FaultOutcome::Resolved;
+        }
+        // Memory is short: just the page itself.
+        let page = gva & !(PAGE_SIZE - 1);
+        let page = page..page + PAGE_SIZE;
+        match self.populate(inner, page.clone(), &vma) {
+            Err(_) if self.recycle(inner, &page) && self.populate(inner, page, &vma).is_ok() => {
+                FaultOutcome::Resolved
+            }
+            Ok(()) => FaultOutcome::Resolved,
+            Err(_) => FaultOutcome::OutOfMemory,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Ranges with holes: what calls that take any range of addresses find there.
+//!
+//! Linux works through such a range area by area, and many of its calls go on behind a hole and
+//! say `ENOMEM` in the end. What they do to an area is in the modules beside this one.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use abi::layout::PRIVATE_START;
+use abi::{Errno, PAGE_SIZE};
+
+use super::region::{PROGRAM_END, PrivateRegion, SLOT};
+use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
+use crate::vm::memory::FileMapping;
+
+/// One area, as far as a range covers it.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Where it lies.
+    pub range: Range<u64>,
+    /// What the program may do there.
+    pub prot: Prot,
+    /// What it is.
+    pub backing: PieceBacking,
+    /// Whether its pages are locked.
+    pub lock: MemoryLock,
+}
+
+/// What a piece is, as calls tell the kinds apart.
+#[derive(Clone, Debug)]
+pub enum PieceBacking {
+    /// Memory of the VM.
+    Anonymous,
+    /// Copies of a file's pages.
+    PrivateFile,
+    /// A file, from this offset on.
+    SharedFile(Arc<File>, u64),
+    /// A file that may not be written through the mapping.
+    ReadOnlyFile,
+}
+
+/// The pieces of a range, and whether they are all of it.
+#[derive(Clone, Debug)]
+pub struct Pieces {
+    /// Ascending, without overlap.
+    pub pieces: Vec<Piece>,
+    /// Whether some of the range is not mapped.
+    pub has_holes: bool,
+}
+
+impl Pieces {
+    /// `ENOMEM` if there are holes: what a call says that went on behind them.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn check_whole(&self) -> Result<(), Errno> {
+        if self.has_holes { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// How far the pieces reach from the range's start on without a hole.
+    #[must_use]
+    pub fn first_hole(&self, start: u64) -> u64 {
+        self.pieces.iter().fold(
+            start,
+            |at, piece| {
+                if piece.range.start == at { piece.range.end } else { at }
+            },
+        )
+    }
+}
+
+impl PrivateRegion {
+    /// What is mapped in the pages that hold `len` bytes at `start`, a page's address.
+    #[must_use]
+    pub fn pieces_of(&self, start: u64, len: u64) -> Pieces {
+        let end = page_up(len).and_then(|len| start.checked_add(len));
+        let end = end.unwrap_or(u64::MAX);
+        let within = start.max(PRIVATE_START.raw())..end.min(PROGRAM_END.raw());
+        if within.is_empty() {
+            return Pieces { pieces: Vec::new(), has_holes: true };
+        }
+        let inner = self.lock();
+        let area_start = |at| inner.areas.find(at).map_or(at, |(start, _)| start);
+        let pieces: Vec<_> = inner
+            .areas
+            .overlapping(within)
+            .map(|(range, vma)| piece(area_start(range.start), range, vma))
+            .collect();
+        let has_holes = pieces.iter().fold(start, |at, piece| {
+            if piece.range.start == at { piece.range.end } else { u64::MAX }
+        }) != end;
+        Pieces { pieces, has_holes }
+    }
+
+    /// Whether each of `pages` pages at `start` is resident: memory of the program's own where it
+    /// may have been touched, a file's pages always. What is not mapped is not.
+    #[must_use]
+    pub fn resident_pages(&self, start: u64, pages: usize) -> Vec<u8> {
+        let mut resident = vec![0; pages];
+        let end = start.saturating_add((pages as u64).saturating_mul(PAGE_SIZE));
+        let inner = self.lock();
+        for (range, vma) in inner.areas.overlapping(start..end) {
+            let is_anonymous = matches!(vma.backing, Backing::Anonymous);
+            for at in range.step_by(PAGE_SIZE as usize) {
+                let page = (at % SLOT / PAGE_SIZE) as usize;
+                let is_held = || {
+                    let slot = inner.slots.get(&(at / SLOT));
+                    slot.is_some_and(|slot| slot.held.has_all(page..page + 1))
+                };
+                if let Some(byte) = resident.get_mut(((at - start) / PAGE_SIZE) as usize) {
+                    *byte = u8::from(!is_anonymous || is_held());
+                }
+            }
+        }
+        resident
+    }
+
+    /// Room for `len` bytes in the second gigabyte, for `MAP_32BIT`.
+    #[must_use]
+    pub fn find_low_room(&self, len: u64) -> Option<u64> {
+        const LOW: Range<u64> = 0x4000_0000..0x8000_0000;
+        let len = page_up(len)?;
+        self.lock().areas.find_free(len, abi::PAGE_SIZE, LOW.start, LOW.end)
+    }
+
+    /// Bytes of all areas, for `RLIMIT_AS`; of those that are the program's own to write, for
+    /// `RLIMIT_DATA`.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> (u64, u64) {
+        let inner = self.lock();
+        inner.areas.iter().fold((0, 0), |(all, data), (range, vma)| {
+            let bytes = range.end - range.start;
+            let shared = matches!(
+                vma.backing,
+                Backing::File { kind: FileMapping::Shared | FileMapping::SharedReadOnly, .. }
+            );
+            let counted = vma.prot.can_write() && !shared;
+            (all + bytes, data + if counted { bytes } else { 0 })
+        })
+    }
+}
+
+fn piece(area: u64, range: Range<u64>, vma: &Vma) -> Piece {
+    let backing = match &vma.backing {
+        Backing::Anonymous => PieceBacking::Anonymous,
+        Backing::File { file, offset, kind, .. } => match kind {
+            FileMapping::Private => PieceBacking::PrivateFile,
+            FileMapping::Shared => {
+                PieceBacking::SharedFile(file.clone(), offset + (range.start - area))
+            }
+            FileMapping::SharedReadOnly => PieceBacking::ReadOnlyFile,
+        },
+    };
+    Piece { range, prot: vma.prot, backing, lock: vma.lock }
+}

@@ -1,0 +1,166 @@
+//! Looking at a program's areas without changing them, for reports and `/proc/self/maps`.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use abi::{PAGE_SIZE, Pte};
+
+use super::region::{Inner, Mapped, PrivateRegion, SLOT};
+use super::vma::{Backing, MemoryLock, Prot, Vma};
+use crate::vm::memory::FileMapping;
+
+/// An area as a report shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Area {
+    /// Where it lies.
+    pub range: Range<u64>,
+    /// What the program may do there.
+    pub prot: Prot,
+    /// What it is for.
+    pub label: &'static str,
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Range { start, end } = self.range;
+        write!(f, "{start:#x}-{end:#x} {} {}", self.prot, self.label)
+    }
+}
+
+/// An address and what lies around it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The nearest area that ends at or below the address.
+    pub below: Option<Area>,
+    /// The area that holds it.
+    pub at: Option<Area>,
+    /// The nearest area that begins above it.
+    pub above: Option<Area>,
+}
+
+/// What a shared mapping without a file is labelled. It is the same memory as a private one,
+/// there being no other process to share it with, but it says what it was asked to be.
+pub const SHARED_LABEL: &str = "shared mapping";
+
+/// Whether what is written in an area reaches others: a file, for example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// It does not.
+    Private,
+    /// It does, or was meant to.
+    Shared,
+}
+
+/// What to find out about each area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Nothing that costs time.
+    Nothing,
+    /// How much of it is present.
+    Present,
+}
+
+/// An area with what lies behind it.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// Where it lies.
+    pub range: Range<u64>,
+    /// What the program may do there.
+    pub prot: Prot,
+    /// What it is for.
+    pub label: &'static str,
+    /// Whether it is shared.
+    pub sharing: Sharing,
+    /// Its file, and the offset of its first byte there.
+    pub file: Option<(Arc<File>, u64)>,
+    /// Bytes present, if they were to be counted.
+    pub present_bytes: u64,
+    /// How much of them is locked (`mlock(2)`).
+    pub locked_bytes: u64,
+}
+
+impl PrivateRegion {
+    /// All areas, ascending, for `/proc/self/maps` and its kin.
+    #[must_use]
+    pub fn mappings(&self, count: Count) -> Vec<Mapping> {
+        let inner = self.lock();
+        let mapping = |(range, vma): (Range<u64>, &Vma)| {
+            let (sharing, file) = match &vma.backing {
+                Backing::File { file, offset, kind, .. } => {
+                    let private = matches!(kind, FileMapping::Private);
+                    let sharing = if private { Sharing::Private } else { Sharing::Shared };
+                    (sharing, Some((file.clone(), *offset)))
+                }
+                Backing::Anonymous if vma.label == SHARED_LABEL => (Sharing::Shared, None),
+                Backing::Anonymous => (Sharing::Private, None),
+            };
+            let present_bytes = match count {
+                Count::Nothing => 0,
+                Count::Present => self.present_in(&inner, range.clone()),
+            };
+            let locked_bytes = match vma.lock {
+                MemoryLock::Unlocked => 0,
+                MemoryLock::Locked | MemoryLock::OnFault => present_bytes,
+            };
+            let (prot, label) = (vma.prot, vma.label);
+            Mapping { range, prot, label, sharing, file, present_bytes, locked_bytes }
+        };
+        inner.areas.iter().map(mapping).collect()
+    }
+
+    /// Bytes of a range that the page tables have present.
+    fn present_in(&self, inner: &Inner, range: Range<u64>) -> u64 {
+        let mut bytes = 0;
+        for (&index, slot) in inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT)) {
+            let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
+            match slot.mapped {
+                Mapped::Nothing => {}
+                Mapped::Large => bytes += piece.end - piece.start,
+                Mapped::Table(table) => {
+                    let present = |at: &u64| {
+                        let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
+                        self.mem().load(entry).is_ok_and(|pte| Pte::from_raw(pte).is_present())
+                    };
+                    let pages = (piece.start..piece.end).step_by(PAGE_SIZE as usize);
+                    bytes += pages.filter(present).count() as u64 * PAGE_SIZE;
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Bytes of page tables of the region's slots.
+    #[must_use]
+    pub fn table_bytes(&self) -> u64 {
+        let inner = self.lock();
+        let tables = inner.slots.values().filter(|slot| slot.table.is_some()).count();
+        tables as u64 * PAGE_SIZE
+    }
+
+    /// Where the heap of `brk` begins.
+    #[must_use]
+    pub fn heap_start(&self) -> u64 {
+        self.lock().heap_start
+    }
+
+    /// What lies at and around `gva`.
+    #[must_use]
+    pub fn surroundings(&self, gva: u64) -> Surroundings {
+        let mut around = Surroundings::default();
+        let area = |range: Range<u64>, vma: &Vma| Area { range, prot: vma.prot, label: vma.label };
+        for (range, vma) in self.lock().areas.iter() {
+            if range.end <= gva {
+                around.below = Some(area(range, vma));
+            } else if range.start <= gva {
+                around.at = Some(area(range, vma));
+            } else {
+                around.above = Some(area(range, vma));
+                break;
+            }
+        }
+        around
+    }
+}

@@ -1,0 +1,180 @@
+//! Locked memory: which areas are, how much that is, and what the host is told.
+//!
+//! A lock is a property of an area, as on Linux, and the host's own lock on the pages behind it:
+//! they stay in the host's memory, not only in the VM's. Where an area has no access, or is to be
+//! locked as it is touched, the host is told so for what is there; what comes later is locked when
+//! it is made present.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use abi::layout::PRIVATE_START;
+use abi::{Errno, PAGE_SIZE};
+
+use super::charge::check_area_count;
+use super::region::{Inner, PROGRAM_END, PrivateRegion, SLOT, errno_of};
+use super::stack::LABEL as STACK;
+use super::vma::{MemoryLock, Prot, Vma};
+use crate::vm::HostLock;
+
+impl PrivateRegion {
+    /// `mlock` and `munlock` of whole pages, up to the first hole.
+    ///
+    /// # Errors
+    /// `ENOMEM` when that makes more than `limit_bytes`, for a hole, for an area without
+    /// access, and at the run's memory limit; what the host says.
+    pub fn set_lock(
+        &self,
+        range: Range<u64>,
+        lock: MemoryLock,
+        limit_bytes: u64,
+    ) -> Result<(), Errno> {
+        self.edit(|inner| {
+            let within = range.start.max(PRIVATE_START.raw())..range.end.min(PROGRAM_END.raw());
+            if lock != MemoryLock::Unlocked {
+                let already = locked_in(inner, within.clone());
+                let all = (range.end - range.start).saturating_add(all_locked(inner));
+                if all - already > limit_bytes {
+                    return Err(Errno::ENOMEM);
+                }
+            }
+            let mut until = range.start;
+            if !within.is_empty() {
+                for (piece, _) in inner.areas.overlapping(within) {
+                    until = if piece.start == until { piece.end } else { break };
+                }
+            }
+            if until > range.start {
+                let found = range.start..until;
+                check_area_count(inner, &found)?;
+                self.lock_areas(inner, found.clone(), lock)?;
+                let shut = |(_, vma): (_, &Vma)| vma.prot == Prot::NONE;
+                if lock == MemoryLock::Locked && inner.areas.overlapping(found).any(shut) {
+                    // Marked, but there is no way to its pages.
+                    return Err(Errno::ENOMEM);
+                }
+            }
+            if until < range.end { Err(Errno::ENOMEM) } else { Ok(()) }
+        })
+    }
+
+    /// `mlockall`: areas made from now on are locked as `new` says, and those there are as `now`.
+    ///
+    /// # Errors
+    /// `ENOMEM` when all there is makes more than `limit_bytes`; `ENOMEM` at the run's memory
+    /// limit.
+    pub fn lock_all(
+        &self,
+        now: Option<MemoryLock>,
+        new: MemoryLock,
+        limit_bytes: u64,
+    ) -> Result<(), Errno> {
+        self.edit(|inner| {
+            let all: u64 = inner.areas.iter().map(|(range, vma)| bytes_of(inner, range, vma)).sum();
+            if now.is_some() && all > limit_bytes {
+                return Err(Errno::ENOMEM);
+            }
+            inner.lock_new = new;
+            let Some(lock) = now else { return Ok(()) };
+            let areas: Vec<_> = inner.areas.iter().map(|(range, vma)| (range, vma.label)).collect();
+            let mut result = Ok(());
+            for (range, label) in areas {
+                // What the stack has not grown to yet is not there to be locked.
+                let grows = label == STACK && lock == MemoryLock::Locked;
+                let lock = if grows { MemoryLock::OnFault } else { lock };
+                // The host's own refusals are ignored, as Linux ignores them here.
+                if self.lock_areas(inner, range, lock) == Err(Errno::ENOMEM) {
+                    result = Err(Errno::ENOMEM);
+                }
+            }
+            result
+        })
+    }
+
+    /// Bytes that are locked.
+    #[must_use]
+    pub fn locked_bytes(&self) -> u64 {
+        all_locked(&self.lock())
+    }
+
+    /// Whether `len` bytes more may be mapped or grown into, if they are to be locked: by `asked`,
+    /// or because all is that is made.
+    ///
+    /// # Errors
+    /// `EAGAIN`.
+    pub fn check_lock(&self, asked: MemoryLock, len: u64, limit_bytes: u64) -> Result<(), Errno> {
+        let inner = self.lock();
+        let is_locked = asked != MemoryLock::Unlocked || inner.lock_new != MemoryLock::Unlocked;
+        let over = len.saturating_add(all_locked(&inner)) > limit_bytes;
+        if is_locked && over { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+
+    fn lock_areas(
+        &self,
+        inner: &mut Inner,
+        range: Range<u64>,
+        lock: MemoryLock,
+    ) -> Result<(), Errno> {
+        inner.areas.set_lock(range.clone(), lock);
+        if lock == MemoryLock::Unlocked {
+            return Self::each_run(inner, range, |run, gpa| {
+                self.mem().unlock(gpa, run.end - run.start)
+            })
+            .map_err(|e| errno_of(&e));
+        }
+        let pieces: Vec<_> =
+            inner.areas.overlapping(range).map(|(range, vma)| (range, vma.clone())).collect();
+        for (piece, vma) in pieces {
+            if lock == MemoryLock::Locked && vma.prot != Prot::NONE {
+                self.populate(inner, piece.clone(), &vma)?;
+                self.lock_host(inner, piece, lock)?;
+            } else {
+                self.lock_host(inner, piece, MemoryLock::OnFault)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the host of the lock of what is there of `range`.
+    pub(super) fn lock_host(
+        &self,
+        inner: &Inner,
+        range: Range<u64>,
+        lock: MemoryLock,
+    ) -> Result<(), Errno> {
+        let how = match lock {
+            MemoryLock::Unlocked => return Ok(()),
+            MemoryLock::Locked => HostLock::Whole,
+            MemoryLock::OnFault => HostLock::OnFault,
+        };
+        Self::each_run(inner, range, |run, gpa| self.mem().lock(gpa, run.end - run.start, how))
+            .map_err(|e| errno_of(&e))
+    }
+}
+
+/// What an area counts for: of the stack, what it has grown to.
+fn bytes_of(inner: &Inner, range: Range<u64>, vma: &Vma) -> u64 {
+    if vma.label != STACK {
+        return range.end - range.start;
+    }
+    let slots = inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT));
+    let held = slots.map(|(&index, slot)| {
+        let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
+        let first = (piece.start % SLOT / PAGE_SIZE) as usize;
+        slot.held.count(first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize)
+    });
+    held.sum::<u64>() * PAGE_SIZE
+}
+
+fn locked_in(inner: &Inner, range: Range<u64>) -> u64 {
+    if range.is_empty() {
+        return 0;
+    }
+    let areas = inner.areas.overlapping(range);
+    let locked = areas.filter(|(_, vma)| vma.lock != MemoryLock::Unlocked);
+    locked.map(|(range, vma)| bytes_of(inner, range, vma)).sum()
+}
+
+fn all_locked(inner: &Inner) -> u64 {
+    locked_in(inner, PRIVATE_START.raw()..PROGRAM_END.raw())
+}

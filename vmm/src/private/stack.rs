@@ -1,0 +1,85 @@
+//! The first thread's stack: one area below a fixed end, as large as its limit lets it grow.
+//!
+//! It is mapped as a whole and takes memory as it is touched. Linux extends the area itself, fault
+//! by fault; here a fault, a system call's buffer and a crash report ask the same areas, and the
+//! stack is in them from the start. So what it may grow to is not refused for being more than
+//! `--memory` has: most programs touch little of it.
+#![forbid(unsafe_code)]
+
+use abi::layout::{MMAP_TOP, PRIVATE_START, STACK_BYTES, STACK_TOP};
+use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
+
+use super::region::{EAGER_BYTES, PrivateRegion};
+use super::vma::{Backing, MemoryLock, Prot, Vma};
+
+/// What the area is labelled.
+pub const LABEL: &str = "stack";
+
+/// The smallest there is: arguments and environment may take 128 KiB whatever the limit
+/// (execve(2)), and the program needs some, too.
+const MIN_BYTES: u64 = 256 << 10;
+/// What an unlimited stack gets, and one that is limited to more.
+const MAX_BYTES: u64 = 1 << 30;
+/// What stays free below it, as Linux leaves (`stack_guard_gap`).
+const GUARD_BYTES: u64 = 256 * PAGE_SIZE;
+
+/// How large a stack is for a limit (`RLIMIT_STACK`).
+#[must_use]
+pub fn bytes_for(limit: u64) -> u64 {
+    (limit & !(PAGE_SIZE - 1)).clamp(MIN_BYTES, MAX_BYTES)
+}
+
+/// Bytes that arguments and environment may take: a quarter of the limit, but no more than three
+/// quarters of the usual one, and always 128 KiB (execve(2)).
+#[must_use]
+pub fn argument_bytes(limit: u64) -> u64 {
+    (limit / 4).clamp(128 << 10, STACK_BYTES / 4 * 3)
+}
+
+impl PrivateRegion {
+    /// Maps the stack for a limit.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn map_stack(&self, limit: u64, prot: Prot) -> Result<(), Errno> {
+        let bytes = bytes_for(limit);
+        let range = STACK_TOP.raw() - bytes..STACK_TOP.raw();
+        self.edit(|inner| {
+            let top = (range.start - GUARD_BYTES) & !(PAGE_SIZE_2M - 1);
+            inner.mmap_top = MMAP_TOP.raw().min(top);
+            let lock = MemoryLock::Unlocked;
+            let vma = Vma { end: range.end, prot, backing: Backing::Anonymous, label: LABEL, lock };
+            self.insert(inner, range.clone(), vma.clone())?;
+            if bytes > EAGER_BYTES {
+                // Its end is used at once.
+                let _ = self.populate(inner, range.end - PAGE_SIZE_2M..range.end, &vma);
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets the stack grow to a new limit, as far as there is room below it. What there is of it
+    /// stays, as on Linux.
+    pub fn grow_stack(&self, limit: u64) {
+        let bytes = bytes_for(limit);
+        self.edit(|inner| {
+            let Some((start, vma)) = inner.areas.find(STACK_TOP.raw() - 1) else { return };
+            if vma.label != LABEL {
+                return;
+            }
+            let vma = vma.clone();
+            let below = inner.areas.overlapping(PRIVATE_START.raw()..start).last();
+            let free = below.map_or(PRIVATE_START.raw(), |(range, _)| range.end);
+            let lowest = free.max(page_of_heap(inner.heap_ahead)) + GUARD_BYTES;
+            let wanted = (STACK_TOP.raw() - bytes).max(lowest);
+            if wanted < start {
+                // Without pages: there is nothing yet that could fail.
+                inner.areas.insert(wanted, Vma { end: start, ..vma });
+            }
+        });
+    }
+}
+
+fn page_of_heap(end: u64) -> u64 {
+    end.next_multiple_of(PAGE_SIZE)
+}
