@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use abi::layout::VAS_SLOTS;
 use abi::switch::LockRef;
-use abi::{GuestPhys, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Right, SegId, VasId};
+use abi::{Entry, GuestPhys, Level, PAGE_SIZE_1G, PAGE_SIZE_2M, Right, SegId, Table, VasId};
 
 use crate::vas::residency::segment::VmSegment;
 use crate::vas::tables::frames::Frames;
@@ -210,7 +210,7 @@ impl Instance {
             if alone {
                 let Some(segment) = segments.get_mut(&sid) else { continue };
                 let pdpt = segment.subtree_mut(member.right).pdpt(slot, frames, machine)?;
-                self.store_root(slot, Pte::table(pdpt, true), machine)?;
+                self.link_root(slot, pdpt, machine)?;
                 continue;
             }
             let first = slot * 512;
@@ -242,24 +242,24 @@ impl Instance {
             None => {
                 let pdpt = frames.alloc(machine)?;
                 self.own.pdpts.insert(slot, pdpt);
-                self.store_root(slot, Pte::table(pdpt, true), machine)?;
+                self.link_root(slot, pdpt, machine)?;
                 pdpt
             }
         };
+        let pdpt = Table::new(pdpt, Level::Pointer);
         let Some(subtree) = segments.get(&sid).map(|segment| segment.subtree(right)) else {
             return Ok(());
         };
         let Some(entry) = subtree.entry(gib) else { return Ok(()) };
         if self.in_gib(gib) == 1 && !self.own.directories.contains_key(&gib) {
-            return machine.mem.store(pdpt.offset(gib % 512 * 8), entry.raw());
+            return pdpt.set(&machine.mem, gib * PAGE_SIZE_1G, entry);
         }
         let directory = match self.own.directories.get(&gib) {
             Some(&directory) => directory,
             None => {
                 let directory = frames.alloc(machine)?;
                 self.own.directories.insert(gib, directory);
-                let entry = Pte::table(directory, true);
-                machine.mem.store(pdpt.offset(gib % 512 * 8), entry.raw())?;
+                pdpt.set(&machine.mem, gib * PAGE_SIZE_1G, Entry::Table(directory))?;
                 directory
             }
         };
@@ -270,14 +270,8 @@ impl Instance {
         };
         let from = range.start.max(gib * PAGE_SIZE_1G) / PAGE_SIZE_2M;
         let to = range.end.min((gib + 1) * PAGE_SIZE_1G).div_ceil(PAGE_SIZE_2M);
-        for index in from..to {
-            let offset = index % 512 * 8;
-            let entry = machine.mem.load(theirs.offset(offset))?;
-            if entry != 0 {
-                machine.mem.store(directory.offset(offset), entry)?;
-            }
-        }
-        Ok(())
+        let directory = Table::new(directory, Level::Directory);
+        (from..to).try_for_each(|n| directory.copy_from(&machine.mem, theirs, n * PAGE_SIZE_2M))
     }
 
     /// Unlinks a gigabyte from tables of the instance's own, because its extent goes.
@@ -287,8 +281,9 @@ impl Instance {
         frames: &mut Frames,
         machine: &Machine,
     ) -> Result<(), MemoryError> {
-        if let Some(pdpt) = self.own.pdpts.get(&(gib / 512)) {
-            machine.mem.store(pdpt.offset(gib % 512 * 8), 0)?;
+        if let Some(&pdpt) = self.own.pdpts.get(&(gib / 512)) {
+            let pdpt = Table::new(pdpt, Level::Pointer);
+            pdpt.set(&machine.mem, gib * PAGE_SIZE_1G, Entry::Empty)?;
         }
         if let Some(directory) = self.own.directories.remove(&gib) {
             frames.park(directory);
@@ -317,9 +312,10 @@ impl Instance {
         own.pdpts.into_values().chain(own.directories.into_values()).chain([self.root]).collect()
     }
 
-    fn store_root(&self, slot: u64, entry: Pte, machine: &Machine) -> Result<(), MemoryError> {
+    fn link_root(&self, slot: u64, pdpt: GuestPhys, machine: &Machine) -> Result<(), MemoryError> {
         debug_assert!(VAS_SLOTS.contains(&(slot as usize)));
-        machine.mem.store(self.root.offset(slot % 512 * 8), entry.raw())
+        let root = Table::new(self.root, Level::Root);
+        root.set(&machine.mem, slot * SLOT_BYTES, Entry::Table(pdpt))
     }
 }
 

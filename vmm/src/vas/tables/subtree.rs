@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use abi::objects::PagePolicy;
-use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Rights};
+use abi::{Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Rights, Table};
 
 use crate::vas::tables::frames::Frames;
 use crate::vm::{Machine, MemoryError};
@@ -35,7 +35,7 @@ pub(crate) struct PieceSpan {
 #[derive(Debug)]
 struct Piece {
     /// What a page-directory-pointer table holds for the gigabyte.
-    entry: Pte,
+    entry: Entry,
     directory: Option<GuestPhys>,
     tables: BTreeMap<usize, GuestPhys>,
     /// Up to here all pages are present.
@@ -70,14 +70,15 @@ impl Subtree {
         }
         let pdpt = frames.alloc(machine)?;
         for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
-            machine.mem.store(pdpt.offset(gib % 512 * 8), piece.entry.raw())?;
+            let pdpt = Table::new(pdpt, Level::Pointer);
+            pdpt.set(&machine.mem, gib * PAGE_SIZE_1G, piece.entry)?;
         }
         self.pdpts.insert(slot, pdpt);
         Ok(pdpt)
     }
 
     /// The entry for a gigabyte, if its piece is built.
-    pub(crate) fn entry(&self, gib: u64) -> Option<Pte> {
+    pub(crate) fn entry(&self, gib: u64) -> Option<Entry> {
         self.pieces.get(&gib).map(|piece| piece.entry)
     }
 
@@ -112,14 +113,14 @@ impl Subtree {
             && span.used == whole
             && gpa_of(whole.start).raw().is_multiple_of(PAGE_SIZE_1G)
         {
-            let entry = Pte::leaf(gpa_of(whole.start), self.rights, true);
+            let entry = Entry::Page(gpa_of(whole.start), self.rights);
             let piece =
                 Piece { entry, directory: None, tables: BTreeMap::new(), filled: whole.end };
             return self.publish(gib, piece, machine);
         }
         if fresh {
             let directory = frames.alloc(machine)?;
-            let entry = Pte::table(directory, true);
+            let entry = Entry::Table(directory);
             let piece = Piece {
                 entry,
                 directory: Some(directory),
@@ -131,8 +132,8 @@ impl Subtree {
         let rights = self.rights;
         let Some(piece) = self.pieces.get_mut(&gib) else { return Ok(()) };
         let Some(directory) = piece.directory else { return Ok(()) };
-        let mut entries = [0_u64; 512];
-        let mut touched: Option<Range<usize>> = None;
+        let mut entries = Vec::new();
+        let first = piece.filled / PAGE_SIZE_2M * PAGE_SIZE_2M;
         let mut at = piece.filled;
         while at < span.used.end {
             let start = at / PAGE_SIZE_2M * PAGE_SIZE_2M;
@@ -143,50 +144,37 @@ impl Subtree {
                 && end - start == PAGE_SIZE_2M
                 && !piece.tables.contains_key(&index);
             let entry = if large {
-                Pte::leaf(gpa_of(start), rights, true)
+                Entry::Page(gpa_of(start), rights)
             } else {
-                let leaves = leaves(at..end, &gpa_of, rights);
-                let first = at / PAGE_SIZE % 512;
+                let pages = (at..end).step_by(PAGE_SIZE as usize);
+                let mut pages = pages.map(|at| (at, Entry::Page(gpa_of(at), rights)));
                 let table = match piece.tables.get(&index) {
                     // Linked already: entry by entry, each whole for a vCPU that walks.
                     Some(&table) => {
-                        for (index, leaf) in (first..).zip(&leaves) {
-                            machine.mem.store(table.offset(index * 8), leaf.raw())?;
-                        }
+                        let small = Table::new(table, Level::Table);
+                        pages.try_for_each(|(at, page)| small.set(&machine.mem, at, page))?;
                         table
                     }
                     None => {
                         let table = frames.alloc(machine)?;
-                        let bytes: Vec<u8> =
-                            leaves.iter().flat_map(|leaf| leaf.raw().to_le_bytes()).collect();
-                        machine.mem.write(table.offset(first * 8), &bytes)?;
+                        let small = Table::new(table, Level::Table);
+                        small.fill(&machine.mem, at, pages.map(|(_, page)| page))?;
                         piece.tables.insert(index, table);
                         table
                     }
                 };
-                Pte::table(table, true)
+                Entry::Table(table)
             };
-            if let Some(slot) = entries.get_mut(index) {
-                *slot = entry.raw();
-            }
-            touched = Some(touched.map_or(index..index + 1, |t| t.start..index + 1));
+            entries.push(entry);
             at = end;
         }
-        if let Some(touched) = touched {
-            let bytes: Vec<u8> = entries
-                .get(touched.clone())
-                .unwrap_or_default()
-                .iter()
-                .flat_map(|entry| entry.to_le_bytes())
-                .collect();
-            if fresh {
-                // Not linked anywhere yet: in one copy.
-                machine.mem.write(directory.offset(touched.start as u64 * 8), &bytes)?;
-            } else {
-                for index in touched {
-                    let entry = entries.get(index).copied().unwrap_or(0);
-                    machine.mem.store(directory.offset(index as u64 * 8), entry)?;
-                }
+        let directory = Table::new(directory, Level::Directory);
+        if fresh {
+            // Not linked anywhere yet: in one copy.
+            directory.fill(&machine.mem, first, entries)?;
+        } else {
+            for (address, entry) in (first..).step_by(PAGE_SIZE_2M as usize).zip(entries) {
+                directory.set(&machine.mem, address, entry)?;
             }
         }
         piece.filled = span.used.end;
@@ -200,9 +188,11 @@ impl Subtree {
         self.link(gib, entry, machine)
     }
 
-    fn link(&self, gib: u64, entry: Pte, machine: &Machine) -> Result<(), MemoryError> {
+    fn link(&self, gib: u64, entry: Entry, machine: &Machine) -> Result<(), MemoryError> {
         match self.pdpts.get(&(gib / 512)) {
-            Some(pdpt) => machine.mem.store(pdpt.offset(gib % 512 * 8), entry.raw()),
+            Some(&pdpt) => {
+                Table::new(pdpt, Level::Pointer).set(&machine.mem, gib * PAGE_SIZE_1G, entry)
+            }
             None => Ok(()),
         }
     }
@@ -216,7 +206,7 @@ impl Subtree {
         machine: &Machine,
     ) -> Result<(), MemoryError> {
         if let Some(piece) = self.pieces.remove(&gib) {
-            self.link(gib, Pte::EMPTY, machine)?;
+            self.link(gib, Entry::Empty, machine)?;
             piece
                 .directory
                 .into_iter()
@@ -237,10 +227,4 @@ impl Subtree {
         }
         self.pdpts.into_values().for_each(|pdpt| frames.park(pdpt));
     }
-}
-
-/// Entries for the pages of `range`.
-fn leaves(range: Range<u64>, gpa_of: &impl Fn(u64) -> GuestPhys, rights: Rights) -> Vec<Pte> {
-    let pages = range.step_by(PAGE_SIZE as usize);
-    pages.map(|at| Pte::leaf(gpa_of(at), rights, false)).collect()
 }
