@@ -11,9 +11,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use abi::{GuestPhys, PAGE_SIZE, Pte};
+use abi::{GuestPhys, PAGE_SIZE};
 
-use crate::vm::{Machine, MemoryError, MemoryKind};
+use crate::vm::{GuestMem, Machine, MemoryError, MemoryKind};
 
 /// Parked frames that make it worth to have everything forgotten: 4 MiB of tables.
 const PARKED_MAX: usize = 1024;
@@ -96,25 +96,9 @@ impl TableFrames {
         self.used
     }
 
-    /// Writes one entry of a table, whole for a vCPU that walks it.
-    pub(crate) fn set(&self, table: GuestPhys, index: u64, entry: Pte) -> Result<(), MemoryError> {
-        self.machine.mem.store(table.offset(index % 512 * 8), entry.raw())
-    }
-
-    /// One entry of a table.
-    pub(crate) fn get(&self, table: GuestPhys, index: u64) -> Result<Pte, MemoryError> {
-        Ok(Pte::from_raw(self.machine.mem.load(table.offset(index % 512 * 8))?))
-    }
-
-    /// Writes entries from `first` on in one copy, for a table that is linked nowhere yet.
-    pub(crate) fn fill(
-        &self,
-        table: GuestPhys,
-        first: u64,
-        entries: &[Pte],
-    ) -> Result<(), MemoryError> {
-        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.raw().to_le_bytes()).collect();
-        self.machine.mem.write(table.offset(first % 512 * 8), &bytes)
+    /// The memory that all tables lie in.
+    pub(crate) fn mem(&self) -> &GuestMem {
+        &self.machine.mem
     }
 
     /// Puts aside tables that were replaced, until none of `vcpus` runs on them.

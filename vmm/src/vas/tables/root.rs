@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use abi::layout::VAS_SLOTS;
-use abi::{GuestPhys, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte};
+use abi::{Entry, GuestPhys, Level, PAGE_SIZE_1G, PAGE_SIZE_2M, Table};
 
 use super::{Member, Members, SLOT_BYTES, Subtree, TableFrames};
 use crate::vm::MemoryError;
@@ -113,7 +113,8 @@ impl InstanceTables {
         frames: &TableFrames,
     ) -> Result<(), MemoryError> {
         debug_assert!(VAS_SLOTS.contains(&(slot as usize)));
-        frames.set(self.root, slot, Pte::table(pdpt, true))
+        let root = Table::new(self.root, Level::Root);
+        root.set(frames.mem(), slot * SLOT_BYTES, Entry::Table(pdpt))
     }
 
     /// Links the piece of one gigabyte, if it is built, where the instance has tables of its
@@ -139,17 +140,18 @@ impl InstanceTables {
                 pdpt
             }
         };
+        let pdpt = Table::new(pdpt, Level::Pointer);
         // Not built: a fault builds it, and comes here again.
         let Some(entry) = subtree.entry(gib) else { return Ok(()) };
         if members.in_gib(gib) == 1 && !self.directories.contains_key(&gib) {
-            return frames.set(pdpt, gib, entry);
+            return pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, entry);
         }
         let directory = match self.directories.get(&gib) {
             Some(&directory) => directory,
             None => {
                 let directory = frames.alloc()?;
                 self.directories.insert(gib, directory);
-                frames.set(pdpt, gib, Pte::table(directory, true))?;
+                pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, Entry::Table(directory))?;
                 directory
             }
         };
@@ -159,13 +161,8 @@ impl InstanceTables {
         // Bases are 2 MiB-aligned: segments never share an entry of a directory.
         let from = member.range.start.max(gib * PAGE_SIZE_1G) / PAGE_SIZE_2M;
         let to = member.range.end.min((gib + 1) * PAGE_SIZE_1G).div_ceil(PAGE_SIZE_2M);
-        for index in from..to {
-            let entry = frames.get(theirs, index)?;
-            if entry.is_present() {
-                frames.set(directory, index, entry)?;
-            }
-        }
-        Ok(())
+        let directory = Table::new(directory, Level::Directory);
+        (from..to).try_for_each(|n| directory.copy_from(frames.mem(), theirs, n * PAGE_SIZE_2M))
     }
 
     /// Unlinks a gigabyte from tables of the instance's own, because its extent goes.
@@ -175,7 +172,8 @@ impl InstanceTables {
         frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if let Some(&pdpt) = self.pdpts.get(&(gib / 512)) {
-            frames.set(pdpt, gib, Pte::EMPTY)?;
+            let pdpt = Table::new(pdpt, Level::Pointer);
+            pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, Entry::Empty)?;
         }
         frames.park(self.directories.remove(&gib));
         Ok(())

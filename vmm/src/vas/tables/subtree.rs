@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use abi::objects::PagePolicy;
-use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Rights};
+use abi::{Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Rights, Table};
 
 use super::TableFrames;
 use crate::vm::MemoryError;
@@ -32,7 +32,7 @@ pub(crate) struct PieceSpan {
 #[derive(Debug)]
 struct Piece {
     /// What a page-directory-pointer table holds for the gigabyte.
-    entry: Pte,
+    entry: Entry,
     directory: Option<GuestPhys>,
     /// Of 4 KiB pages, by number of the 2 MiB of addresses.
     tables: BTreeMap<u64, GuestPhys>,
@@ -41,23 +41,23 @@ struct Piece {
 }
 
 impl Piece {
-    /// The table of the 2 MiB of addresses number `index`, with `leaves` from page `first` on.
+    /// The table of the 2 MiB of addresses that `pages` lie in, with an entry for each of them.
     fn table(
         &mut self,
-        index: u64,
-        first: u64,
-        leaves: &[Pte],
+        pages: Range<u64>,
+        entry: impl Fn(u64) -> Entry,
         frames: &mut TableFrames,
     ) -> Result<GuestPhys, MemoryError> {
+        let (index, first) = (pages.start / PAGE_SIZE_2M, pages.start);
+        let mut pages = pages.step_by(PAGE_SIZE as usize);
         if let Some(&table) = self.tables.get(&index) {
             // Linked already: entry by entry, each whole for a vCPU that walks.
-            for (index, leaf) in (first..).zip(leaves) {
-                frames.set(table, index, *leaf)?;
-            }
+            let linked = Table::new(table, Level::Table);
+            pages.try_for_each(|at| linked.set(frames.mem(), at, entry(at)))?;
             return Ok(table);
         }
         let table = frames.alloc()?;
-        frames.fill(table, first, leaves)?;
+        Table::new(table, Level::Table).fill(frames.mem(), first, pages.map(entry))?;
         self.tables.insert(index, table);
         Ok(table)
     }
@@ -94,14 +94,15 @@ impl Subtree {
         }
         let pdpt = frames.alloc()?;
         for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
-            frames.set(pdpt, *gib, piece.entry)?;
+            let pdpt = Table::new(pdpt, Level::Pointer);
+            pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, piece.entry)?;
         }
         self.pdpts.insert(slot, pdpt);
         Ok(pdpt)
     }
 
     /// The entry for a gigabyte, if its piece is built.
-    pub(crate) fn entry(&self, gib: u64) -> Option<Pte> {
+    pub(crate) fn entry(&self, gib: u64) -> Option<Entry> {
         self.pieces.get(&gib).map(|piece| piece.entry)
     }
 
@@ -135,7 +136,7 @@ impl Subtree {
             && span.used == whole
             && gpa_of(whole.start).raw().is_multiple_of(PAGE_SIZE_1G)
         {
-            let entry = Pte::leaf(gpa_of(whole.start), self.rights, true);
+            let entry = Entry::Page(gpa_of(whole.start), self.rights);
             let piece =
                 Piece { entry, directory: None, tables: BTreeMap::new(), filled: whole.end };
             self.pieces.insert(gib, piece);
@@ -143,7 +144,7 @@ impl Subtree {
         }
         if fresh {
             let directory = frames.alloc()?;
-            let entry = Pte::table(directory, true);
+            let entry = Entry::Table(directory);
             let piece = Piece {
                 entry,
                 directory: Some(directory),
@@ -156,30 +157,30 @@ impl Subtree {
         let piece = self.pieces.get_mut(&gib).expect("it was there or has just been made");
         let directory = piece.directory.expect("a gigabyte page is filled from the start");
         let mut entries = Vec::new();
-        let first = piece.filled / PAGE_SIZE_2M;
+        let first = piece.filled / PAGE_SIZE_2M * PAGE_SIZE_2M;
         let mut at = piece.filled;
         while at < span.used.end {
             let start = at / PAGE_SIZE_2M * PAGE_SIZE_2M;
             let end = (start + PAGE_SIZE_2M).min(span.used.end);
-            let index = start / PAGE_SIZE_2M;
             let is_large = policy != PagePolicy::Small4K
                 && at == start
                 && end - start == PAGE_SIZE_2M
-                && !piece.tables.contains_key(&index);
+                && !piece.tables.contains_key(&(start / PAGE_SIZE_2M));
+            let page = |at| Entry::Page(gpa_of(at), rights);
             entries.push(if is_large {
-                Pte::leaf(gpa_of(start), rights, true)
+                page(start)
             } else {
-                let leaves = leaves(at..end, &gpa_of, rights);
-                let table = piece.table(index, at / PAGE_SIZE, &leaves, frames)?;
-                Pte::table(table, true)
+                Entry::Table(piece.table(at..end, page, frames)?)
             });
             at = end;
         }
+        let directory = Table::new(directory, Level::Directory);
         if fresh {
-            frames.fill(directory, first, &entries)?;
+            // Not linked anywhere yet: in one copy.
+            directory.fill(frames.mem(), first, entries)?;
         } else {
-            for (index, entry) in (first..).zip(entries) {
-                frames.set(directory, index, entry)?;
+            for (address, entry) in (first..).step_by(PAGE_SIZE_2M as usize).zip(entries) {
+                directory.set(frames.mem(), address, entry)?;
             }
         }
         piece.filled = span.used.end;
@@ -187,9 +188,11 @@ impl Subtree {
         self.link(gib, entry, frames)
     }
 
-    fn link(&self, gib: u64, entry: Pte, frames: &TableFrames) -> Result<(), MemoryError> {
+    fn link(&self, gib: u64, entry: Entry, frames: &TableFrames) -> Result<(), MemoryError> {
         match self.pdpts.get(&(gib / 512)) {
-            Some(&pdpt) => frames.set(pdpt, gib, entry),
+            Some(&pdpt) => {
+                Table::new(pdpt, Level::Pointer).set(frames.mem(), gib * PAGE_SIZE_1G, entry)
+            }
             // No instance has linked the slot yet.
             None => Ok(()),
         }
@@ -203,7 +206,7 @@ impl Subtree {
         frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if let Some(piece) = self.pieces.remove(&gib) {
-            self.link(gib, Pte::EMPTY, frames)?;
+            self.link(gib, Entry::Empty, frames)?;
             frames.park(piece.into_frames());
         }
         Ok(())
@@ -216,10 +219,4 @@ impl Subtree {
         }
         frames.park(self.pdpts.into_values());
     }
-}
-
-/// Entries for the pages of `range`.
-fn leaves(range: Range<u64>, gpa_of: &impl Fn(u64) -> GuestPhys, rights: Rights) -> Vec<Pte> {
-    let pages = range.step_by(PAGE_SIZE as usize);
-    pages.map(|at| Pte::leaf(gpa_of(at), rights, false)).collect()
 }
