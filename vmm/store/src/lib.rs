@@ -39,6 +39,7 @@ mod testing;
 mod tests;
 
 pub use archive::{Exported, Imported, Progress, Survey, survey_archive};
+pub use format::counted::counted;
 pub use format::error::{Busy, Holder, Object, StoreError};
 pub use format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
 pub use format::header::{BootId, Header, SegmentState};

@@ -10,6 +10,7 @@ use abi::objects::{Lifetime, SegId};
 use crate::archive::export::runs;
 use crate::archive::outcome::{Imported, Progress, Survey};
 use crate::archive::piece::{Piece, Reader, decompress};
+use crate::format::counted::counted;
 use crate::format::error::{Object, StoreError, io_error};
 use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
 use crate::format::header::{BootId, Header, write_header};
@@ -281,7 +282,7 @@ fn fill<R: Read>(
             }
             Piece::End(count) if count == total => return Ok(total),
             Piece::End(count) => {
-                return Err(reader.bad("content of a segment", format!("{total} bytes"), count));
+                return Err(reader.bad("content of a segment", counted(total, "byte"), count));
             }
             _ => return Err(reader.bad("kind of a piece", "another", "content or its end")),
         }

@@ -12,6 +12,7 @@ use abi::objects::{LeaseId, Right, SegId, VasId};
 
 use spacejmp_host::error::Remedy;
 
+use crate::format::counted::counted;
 use crate::format::name::{Name, NameError};
 
 /// What an error is about.
@@ -195,7 +196,7 @@ pub enum StoreError {
         found: String,
     },
     /// The file ends before its content does. What is there is as it was stored.
-    #[error("{} is shorter than it must be: {found_bytes} bytes of {expected_bytes}", file.display())]
+    #[error("{} is shorter than it must be: it has {} of {expected_bytes}", file.display(), counted(*found_bytes, "byte"))]
     Short {
         /// The file.
         file: PathBuf,
@@ -255,7 +256,7 @@ pub enum StoreError {
         expected: String,
     },
     /// More than the segment's reserve.
-    #[error("segment '{segment}' can grow to {reserve_bytes} bytes, not to {wanted_bytes}")]
+    #[error("segment '{segment}' can grow to {}, not to {wanted_bytes}", counted(*reserve_bytes, "byte"))]
     BeyondReserve {
         /// The segment.
         segment: Name,
@@ -265,7 +266,7 @@ pub enum StoreError {
         wanted_bytes: u64,
     },
     /// Every address is used by some segment.
-    #[error("no {reserve_bytes} bytes of addresses are free of other segments")]
+    #[error("no range of {} is free of other segments", counted(*reserve_bytes, "byte"))]
     NoRoom {
         /// What was asked for.
         reserve_bytes: u64,

@@ -12,6 +12,7 @@ use abi::objects::{Lifetime, SegId, VasId};
 use rustix::fs::OFlags;
 use serde::Serialize;
 
+use crate::format::counted::counted;
 use crate::format::error::StoreError;
 use crate::format::escape::{escape, parse_id};
 use crate::format::extent::first_part;
@@ -214,7 +215,8 @@ impl Store {
         }
         if let Some(blocks @ 1..) = view.leaked_blocks {
             let bytes = view.leaked_bytes.unwrap_or(0);
-            let found = format!("{blocks} blocks, {bytes} bytes, that nothing leads to");
+            let (blocks, bytes) = (counted(blocks, "block"), counted(bytes, "byte"));
+            let found = format!("{blocks}, {bytes}, that nothing leads to");
             report.warn(file, "heap", &found, "blocks that the root object leads to");
         }
         report.heap = Some(view);
