@@ -21,13 +21,13 @@ use crate::objects::clone::{Unfinished, mark_inconsistent, parts_mark};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::random_id;
 use crate::objects::lock::Exclusive;
-use crate::objects::segment::PartPlace;
+use crate::objects::segment::PartFiles;
 use crate::objects::store::Store;
 
 /// A segment read whole, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {
     main: Unfinished<'a>,
-    /// Tells `gc` that somebody is at work on the parts.
+    /// Tells `gc` that the parts are in use.
     _mark: Option<Unfinished<'a>>,
     parts: Parts,
     header: Header,
@@ -35,7 +35,7 @@ struct Waiting<'a> {
 
 /// Files of further parts, which lie in their place already.
 struct Parts {
-    place: PartPlace,
+    place: PartFiles,
     made: Vec<(u64, File, PathBuf)>,
     keep: bool,
 }
@@ -43,7 +43,7 @@ struct Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         if !self.keep {
-            // Only ours: one that was there belongs to somebody else.
+            // Only ours: one that was there is another process's.
             self.made.iter().for_each(|(index, ..)| self.place.remove(*index, *index + 1));
         }
     }
@@ -180,7 +180,7 @@ impl Store {
         let mark = has_parts.then(|| self.new_copy(parts_mark(header.sid))).transpose()?;
         let main = self.new_copy(format!("{:016x}.import", random_id()?))?;
         let owner = rustix::process::geteuid().as_raw();
-        let place = PartPlace::of(self, header.sid, header.lifetime, owner);
+        let place = PartFiles::of(self, header.sid, header.lifetime, owner);
         let mut parts = Parts { place, made: Vec::new(), keep: false };
         for index in first_part(header.lifetime)..header.parts() {
             let (file, path) = parts.place.create(index)?;
