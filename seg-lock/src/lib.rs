@@ -3,7 +3,7 @@
 //! A lock page lies in the segment's file and is mapped by every VM that attaches the segment.
 //! The guest kernel takes and gives back uncontended locks (`uncontended`, `switch_fast`); the VMM
 //! does the rest. All of it works on [`LockWords`], so that kernel, VMM and tests run the same code.
-//! Mapping the page, sleeping and finding out who is alive are the VMM's and not here.
+//! Mapping the page, sleeping and finding out which VMs are alive are the VMM's and not here.
 //!
 //! - `page`: places and bits of the words; `entry`: a word of the queue; `host`: what the host gives
 //! - `uncontended`: in and out without waiting; `waiter`: with; `outcome`: what comes of it
@@ -14,7 +14,7 @@
 //!
 //! 1. A VM writes only its own facts: its count of readers, its ownership, its place in the queue.
 //!    Others give it permissions, and wipe its facts once it is dead.
-//! 2. Every single write leaves a page from which anybody can go on.
+//! 2. Every single write leaves a page from which any VM can go on.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

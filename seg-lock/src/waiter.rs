@@ -47,7 +47,7 @@ pub fn acquire<W: LockWords, H: Waiting>(
 
 /// Makes the caller's shared hold an exclusive one without releasing it. Two threads that
 /// try this at the same time wait for each other: never with [`Patience::Forever`] while
-/// somebody else may do the same. If it is not acquired, the shared hold remains.
+/// another thread may do the same. If it is not acquired, the shared hold remains.
 pub fn upgrade<W: LockWords, H: Waiting>(
     words: &W,
     host: &H,
@@ -59,7 +59,7 @@ pub fn upgrade<W: LockWords, H: Waiting>(
         .acquire()
 }
 
-/// Makes the caller's exclusive hold a shared one; nobody gets in between.
+/// Makes the caller's exclusive hold a shared one; no thread gets in between.
 pub fn downgrade<W: LockWords, H: Waiting>(words: &W, host: &H, member: Member, me: LeaseId) {
     words.fetch_or(word::STATE, state::READERS);
     words.fetch_add(member.reader_count(), 1);
@@ -82,7 +82,7 @@ pub fn release<W: LockWords, H: Waiting>(
 }
 
 /// Grants the lock to the threads whose turn it is, after a release or a failed try by the fast
-/// functions. Costs one load if nobody waits. Does nothing if the queue's mutex is not free in a
+/// functions. Costs one load if no thread waits. Does nothing if the queue's mutex is not free in a
 /// tenth of a second or the thread is stopped; the waiters then look for themselves.
 pub fn wake_waiters<W: LockWords, H: Waiting>(words: &W, host: &H, me: LeaseId) {
     if words.load(word::STATE) & state::WAITERS != 0 {
@@ -111,7 +111,7 @@ pub(crate) fn resume<W: LockWords, H: Waiting>(
         Ok(Progress::Granted(index, entry)) => {
             waiter.enter(index, entry).expect("the page is undamaged")
         }
-        Ok(Progress::Waits(..) | Progress::Again) => unreachable!("nobody took it from the queue"),
+        Ok(Progress::Waits(..) | Progress::Again) => unreachable!("nothing took it from the queue"),
         Err(gave_up) => gave_up,
     }
 }
@@ -192,7 +192,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
 
     /// Joins the queue and grants the lock to those whose turn it is, perhaps this thread.
     fn enqueue(&self) -> Result<Progress, LockOutcome> {
-        // Finding out who is alive is expensive; a thread that will sleep anyway does it then.
+        // Finding out which VMs are alive is expensive; a thread that will sleep anyway does it then.
         let reaps = match self.patience {
             Patience::Try => true,
             Patience::Until(deadline) => {
@@ -264,7 +264,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
                 host.wait(index, entry.raw() as u32, left.min(patience - since));
                 continue;
             }
-            // Nobody has woken this thread for long: is everybody it waits for alive?
+            // Not woken for long: are the VMs that it waits for alive?
             match self.queue.with(self.mutex_limit(), reap_and_dispatch) {
                 Ok(()) | Err(MutexError::TimedOut) => {}
                 Err(MutexError::Stopped) => {

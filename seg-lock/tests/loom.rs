@@ -16,7 +16,7 @@ const VMS: usize = 3;
 const QUEUE: usize = 3;
 const HEAD: usize = word::SCANS + 1;
 
-/// The words that the models use; all others are 0, as nobody has a reason to change them.
+/// The words that the models use; all others are 0, as nothing has a reason to change them.
 struct Page {
     words: Vec<AtomicU64>,
     sleep: Mutex<()>,
@@ -129,7 +129,7 @@ impl LockWords for Vm {
         let done = self.page.word(index).compare_exchange(old, new, SeqCst, SeqCst);
         let owner = self.number as u64 + 1;
         let takes_state = index == word::STATE && new & (state::OWNER | state::CLAIM) == owner;
-        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 for who may go.
+        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 once the lock is granted.
         let leaves_queue = index >= word::QUEUE && new == 0 && old & 3 == 2 && old & 12 != 0;
         if done.is_ok() && (takes_state || leaves_queue) {
             self.alone.set(true);

@@ -188,7 +188,7 @@ impl LockWords for Mortal<'_> {
     }
 }
 
-/// Somebody gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
+/// A survivor gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
 /// on which the short ways work.
 fn survivors_go_on(world: &World, inconsistent: bool, case: &str) {
     let verdict = if inconsistent { LockOutcome::OwnerDied } else { LockOutcome::Acquired };
@@ -337,7 +337,7 @@ fn death_while_handing_over() {
                 let goes = |&(_, _, place): &(u32, Want, (usize, Entry))| {
                     super::queueing::is_granted(world, place)
                 };
-                let next = waiting.iter().position(goes).expect("somebody may go");
+                let next = waiting.iter().position(goes).expect("the lock is granted to one");
                 let (vm, want, (index, entry)) = waiting.remove(next);
                 assert!(super::queueing::enter(world, vm, want, index, entry).is_held());
                 world.give(vm, if want == Want::Shared { Mode::Shared } else { Mode::Exclusive });

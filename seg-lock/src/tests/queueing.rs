@@ -92,7 +92,7 @@ fn an_upgrade_waits_for_other_readers_only() {
     assert_eq!(
         upgrade_of(0, Patience::Try),
         LockOutcome::Acquired,
-        "ahead of writers, who wait for it"
+        "ahead of writers, which wait for it"
     );
     downgrade(&world.page, &world, member(0), lease(0));
     world.give(0, Mode::Shared);
