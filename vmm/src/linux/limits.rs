@@ -32,12 +32,12 @@ impl Limits {
     #[must_use]
     pub fn new() -> Limits {
         let mut all = *at_first();
-        for (slot, resource) in all.iter_mut().zip(0..) {
+        for (pair, resource) in all.iter_mut().zip(0..) {
             match resource {
                 // What the VMM maps and allocates would be counted there, and the program is
                 // counted here.
-                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *slot = [INFINITY; 2],
-                libc::RLIMIT_NOFILE => *slot = descriptors(*slot),
+                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *pair = [INFINITY; 2],
+                libc::RLIMIT_NOFILE => *pair = descriptors(*pair),
                 _ => {}
             }
         }
@@ -62,8 +62,8 @@ impl Limits {
 
     /// No more processes and threads than there can be vCPUs.
     pub fn limit_threads(&self, most: u64) {
-        if let Some(slot) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
-            *slot = slot.map(|limit| limit.min(most));
+        if let Some(pair) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
+            *pair = pair.map(|limit| limit.min(most));
         }
     }
 }
@@ -79,8 +79,8 @@ fn at_first() -> &'static [Pair; RESOURCES] {
     static AT_FIRST: OnceLock<[Pair; RESOURCES]> = OnceLock::new();
     AT_FIRST.get_or_init(|| {
         let mut all = [[INFINITY; 2]; RESOURCES];
-        for (slot, resource) in all.iter_mut().zip(0..) {
-            *slot = host_limit(resource, None).unwrap_or(*slot);
+        for (pair, resource) in all.iter_mut().zip(0..) {
+            *pair = host_limit(resource, None).unwrap_or(*pair);
         }
         all
     })
@@ -148,8 +148,8 @@ fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno>
     if matches!(resource, libc::RLIMIT_FSIZE | libc::RLIMIT_MEMLOCK) {
         raise(resource, soft)?;
     }
-    if let Some(slot) = process.limits.lock().get_mut(resource as usize) {
-        *slot = new;
+    if let Some(pair) = process.limits.lock().get_mut(resource as usize) {
+        *pair = new;
     }
     match resource {
         libc::RLIMIT_NOFILE => process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX)),

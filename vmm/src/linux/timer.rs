@@ -116,7 +116,7 @@ impl Timers {
     }
 }
 
-/// A timer of the host has expired, and `overruns` times more since it was last heard of.
+/// A timer of the host has expired, and `overruns` times more since it last expired here.
 pub(crate) fn expired(process: &Process, word: u64, overruns: u32) {
     if word & CPU_LIMIT != 0 {
         let signo = process.timers.cpu_signal();
@@ -291,12 +291,12 @@ fn set_interval(
     let clock = interval_clock(which)?;
     let timers = &ctx.process.timers;
     let mut inner = timers.lock();
-    let slot = inner.intervals.get_mut(which as usize).ok_or(Errno::EINVAL)?;
-    let timer = match slot {
+    let interval = inner.intervals.get_mut(which as usize).ok_or(Errno::EINVAL)?;
+    let timer = match interval {
         Some(timer) => timer,
         None => {
             let tell = timers.tell(INTERVAL | u64::from(which.cast_unsigned()));
-            slot.insert(HostTimer::new(clock, tell)?)
+            interval.insert(HostTimer::new(clock, tell)?)
         }
     };
     timer.set(0, new)
