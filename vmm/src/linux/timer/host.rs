@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use abi::Errno;
 
-use super::time::last_errno;
+use crate::linux::time::last_errno;
 
 /// The signal timers expire with: blocked in the one thread it is sent to, seen by no other.
 #[must_use]
