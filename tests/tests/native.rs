@@ -220,10 +220,9 @@ fn native_payload_prints_one_json_object() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![0; 100_000]).unwrap();
     let read = ["read", file.path().to_str().unwrap(), "--piece", "64K", "--passes", "2"];
-    let lines: [&[&str]; 5] = [
+    let lines: [&[&str]; 4] = [
         &read,
         &["touch", "--bytes", "64M"],
-        &["threads", "8"],
         &["syscalls", "--count", "1000"],
         &["clock", "--count", "1000", "--threads", "2"],
     ];

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::suites::Part;
 use crate::workspace::{Workspace, files, succeed};
-use crate::{layers, ratchet, results, suites, versions};
+use crate::{layers, packages, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it checks, the function that does it.
 struct Job {
@@ -36,6 +36,16 @@ const JOBS: &[Job] = &[
         run: layers::check,
     },
     Job { name: "one-version", about: "each rust-vmm crate is there once", run: versions::check },
+    Job {
+        name: "crates",
+        about: "the command compiles the recorded number of crates",
+        run: packages::count,
+    },
+    Job {
+        name: "packages",
+        about: "the crates build as packages, outside of the checkout",
+        run: packages::check,
+    },
     Job { name: "docs", about: "the documentation of all crates has no broken link", run: docs },
     Job { name: "test", about: "all tests pass on this computer's KVM", run: test },
     Job {

@@ -8,6 +8,7 @@ mod defects;
 mod e2e;
 mod layers;
 mod machine;
+mod packages;
 mod ratchet;
 mod results;
 mod revisions;

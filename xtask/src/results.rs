@@ -1,5 +1,5 @@
 //! `cargo xtask results`: measures everything on this machine with the release build and makes
-//! the book's page of it. The page's layout is in `vmm/bench/src/report/page.rs`; the test that
+//! the book's page of it. The page's layout is in `vmm/bench/tests/results/page.rs`; the test that
 //! compares page and runs writes it here, so that there is one way to make it.
 
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::workspace::{Workspace, succeed};
 
-/// `vmm/bench/tests/results.rs`.
+/// `vmm/bench/tests/results`.
 const VARIABLE: &str = "SPACEJMP_RESULTS";
 
 /// The committed run of a kind of host.

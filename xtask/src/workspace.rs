@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// The target all our programs are built for; `.cargo/config.toml` names it, too.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The programs of `spacejmp bench`.
 const BENCH: &[&str] = &["spacejmp-bench", "spacejmp-bench-hello", "spacejmp-bench-payload"];

@@ -1,5 +1,5 @@
-//! Measurements a user can repeat: `spacejmp bench`. A crate of its own, so that who runs programs
-//! need not build what these are compared with.
+//! Measurements a user can repeat: `spacejmp bench`. A crate of its own, so that a
+//! user who only runs programs need not build what these are compared with.
 //!
 //! Each experiment runs ours and the alternative in one go, alternating, and reports ratios:
 //! absolute times belong to a machine, ratios to us. A figure that cannot be had on this host

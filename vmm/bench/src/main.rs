@@ -233,7 +233,7 @@ fn finish(
     for (bench, check) in document.broken() {
         // Of small sizes nothing is expected but right results.
         is_sound &= args.quick && check.needs_quiet;
-        // The figures are there, and whoever reads only those must not miss it.
+        // The figures are there, and a reader of those alone must not miss it.
         let _ = writeln!(
             io::stderr(),
             "spacejmp: {bench}: check {} is broken: {}; found: {}; do not use these figures",

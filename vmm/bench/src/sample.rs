@@ -11,7 +11,7 @@ use vmm::report::run::monotonic_ns;
 
 /// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Environment {
     /// As a process of the host.
     Native,
     /// Under `spacejmp run`.
@@ -62,7 +62,7 @@ impl Runner {
     /// [`BenchError`] when it cannot be started or fails.
     pub fn run(
         &self,
-        place: Place,
+        place: Environment,
         program: &Path,
         args: &[&str],
         stats: bool,
@@ -78,7 +78,7 @@ impl Runner {
         let span_ns = (started_ns, monotonic_ns());
         let answer = answer(what, &output)?;
         let stats = match (place, stats) {
-            (Place::Vm, true) => std::fs::read_to_string(&stats_file)
+            (Environment::Vm, true) => std::fs::read_to_string(&stats_file)
                 .ok()
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or(Value::Null),
@@ -93,7 +93,7 @@ impl Runner {
     /// [`BenchError`] when one cannot be started or fails.
     pub fn pair(
         &self,
-        place: Place,
+        place: Environment,
         program: &Path,
         args: &[&str],
     ) -> Result<[Value; 2], BenchError> {
@@ -119,14 +119,14 @@ impl Runner {
 
     fn command(
         &self,
-        place: Place,
+        place: Environment,
         program: &Path,
         args: &[&str],
         stats_file: Option<&PathBuf>,
     ) -> Command {
         let mut command = match place {
-            Place::Native => Command::new(program),
-            Place::Vm => {
+            Environment::Native => Command::new(program),
+            Environment::Vm => {
                 let mut command = Command::new(&self.spacejmp);
                 command.arg("run").arg("--dir").arg(&self.dir);
                 if let Some(file) = stats_file {

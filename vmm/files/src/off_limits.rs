@@ -181,7 +181,7 @@ impl OffLimits {
         if self.none {
             return Ok(());
         }
-        self.check_file(stat, &*self.look()?)
+        self.check_file(stat, &self.look()?)
     }
 
     /// The same right behind [`OffLimits::check`], since when the name may have come to mean

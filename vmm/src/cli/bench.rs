@@ -1,6 +1,6 @@
 //! The command line of `spacejmp bench`. Carried out by another program, [`PROGRAM`], which lies
-//! beside `spacejmp` and is given its arguments as they are: who only runs programs needs neither
-//! the benchmarks nor what they are compared with.
+//! beside `spacejmp` and is given its arguments as they are: a user who only runs programs needs
+//! neither the benchmarks nor what they are compared with.
 
 use std::path::PathBuf;
 

@@ -136,7 +136,7 @@ where
             write!(writer, "[{:>10.6}] ", start.elapsed().as_secs_f64())?;
         }
         write!(writer, "spacejmp: {} ", self.colour.paint(look, level))?;
-        // The module says little to a user and much to whoever asked for details.
+        // The module says little to a user and much to one that asked for details.
         if *event.metadata().level() >= Level::DEBUG {
             write!(writer, "{} ", self.colour.paint(Look::Dim, event.metadata().target()))?;
         }
@@ -150,7 +150,7 @@ const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(1);
 
 /// Lines of one kind: those from one place in the code.
-struct Kind {
+struct Rate {
     tokens: u32,
     filled: Instant,
     left_out: u64,
@@ -158,13 +158,13 @@ struct Kind {
 
 /// What was printed and left out, by kind.
 #[derive(Default)]
-struct Limits(HashMap<Identifier, Kind>);
+struct Limits(HashMap<Identifier, Rate>);
 
 impl Limits {
     /// Whether a line of this kind may be printed now, and then how many were left out before
     /// it.
     fn allow(&mut self, kind: Identifier, now: Instant) -> Option<u64> {
-        let kind = self.0.entry(kind).or_insert(Kind { tokens: BURST, filled: now, left_out: 0 });
+        let kind = self.0.entry(kind).or_insert(Rate { tokens: BURST, filled: now, left_out: 0 });
         let passed = now.saturating_duration_since(kind.filled).as_secs() / REFILL.as_secs();
         if passed > 0 {
             kind.filled = now;

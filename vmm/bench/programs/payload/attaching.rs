@@ -9,7 +9,7 @@ use std::time::Instant;
 use spacejmp::sys::{self, PagePolicy, SegId, VasHandle, VasId, attach};
 
 use crate::json::Object;
-use crate::space::{Word, enter, make, middle, sized, tell, unmake};
+use crate::space::{Word, enter, make, median, sized, tell, unmake};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -52,8 +52,8 @@ impl Timed {
     fn end(self, object: Object, name: &str) -> Result<Object, String> {
         unmake(self.vid, self.sids)?;
         Ok(object
-            .number(&format!("attach_{name}"), middle(self.attach))
-            .number(&format!("detach_{name}"), middle(self.detach)))
+            .number(&format!("attach_{name}"), median(self.attach))
+            .number(&format!("detach_{name}"), median(self.detach)))
     }
 }
 
@@ -87,8 +87,8 @@ pub(crate) fn run(rounds: u64, large: u64) -> Result<Object, String> {
     }
     tell("vas_detach", sys::vas_detach(kept))?;
     object = object
-        .number("attach_1g_shared", middle(shared.attach))
-        .number("detach_1g_shared", middle(shared.detach));
+        .number("attach_1g_shared", median(shared.attach))
+        .number("detach_1g_shared", median(shared.detach));
     for (name, vas) in timed {
         object = vas.end(object, name)?;
     }
@@ -131,10 +131,10 @@ fn first(mut object: Object) -> Result<Object, String> {
         unmake(vid, sids)?;
     }
     object = object
-        .number("attach_1g_first", middle(small))
-        .number("detach_1g_first", middle(small_detach))
-        .number("touch_1g_first", middle(entered))
-        .number("attach_1g_first_largest", middle(largest));
+        .number("attach_1g_first", median(small))
+        .number("detach_1g_first", median(small_detach))
+        .number("touch_1g_first", median(entered))
+        .number("attach_1g_first_largest", median(largest));
     Ok(object)
 }
 
@@ -153,9 +153,9 @@ fn made_and_deleted(object: Object, rounds: u64) -> Result<Object, String> {
         delete.push(began.elapsed().as_nanos() as u64);
     }
     Ok(object
-        .number("create", middle(create))
-        .number("find", middle(find))
-        .number("delete", middle(delete)))
+        .number("create", median(create))
+        .number("find", median(find))
+        .number("delete", median(delete)))
 }
 
 /// Attaches one VAS `count` times and ends without detaching: what is resident then tells how

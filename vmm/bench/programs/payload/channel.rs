@@ -15,7 +15,7 @@ const SLOT_BYTES: usize = 4096;
 const HEADER: usize = 8;
 /// Bytes of a piece.
 const PIECE: usize = SLOT_BYTES - HEADER;
-/// Looks at a word before giving way: who is waited for may not be running.
+/// Reads of a word before yielding: the party waited for may not be running.
 const SPINS: u32 = 10_000;
 
 /// Bytes of memory that a channel takes, all zero at the beginning.

@@ -1,4 +1,4 @@
-//! `rpc`: getting bytes that somebody else has: by going there, by asking over a polled channel,
+//! `rpc`: getting bytes that another party has: by going there, by asking over a polled channel,
 //! by asking over a UNIX socket.
 //!
 //! Each exchange is timed by itself in time-stamp cycles and the median given; sizes take turns,
@@ -19,7 +19,7 @@ use crate::gups::table::Words;
 use crate::json::Object;
 use crate::mapping::Mapping;
 use crate::random::Random;
-use crate::space::{cycles, enter, make, middle, sized, tell, unmake};
+use crate::space::{cycles, enter, make, median, sized, tell, unmake};
 
 /// Sizes, as in the paper's figure.
 const SIZES: [usize; 12] =
@@ -72,7 +72,7 @@ fn measure(
     }
     let mut object = Object::new("rpc").number("count", count).truth("same", true);
     for (size, samples) in SIZES.into_iter().zip(samples) {
-        object = object.number(&format!("b{size}"), middle(samples));
+        object = object.number(&format!("b{size}"), median(samples));
     }
     Ok(object)
 }

@@ -1,4 +1,4 @@
-//! `handover` and `handover-futex`: how long it takes to pass a turn to somebody who sleeps.
+//! `handover` and `handover-futex`: how long it takes to pass a turn to a party that sleeps.
 //!
 //! Two parties, each a process of its own, are started with the same name or file. Each in turn
 //! holds what the other waits for, long enough that the other sleeps; notes the time; lets
@@ -18,7 +18,7 @@ use spacejmp::sys::{self, PagePolicy, Right, SegId, VasHandle, VasId};
 
 use crate::json::Object;
 use crate::mapping::Mapping;
-use crate::space::{Word, enter, middle, sized, tell};
+use crate::space::{Word, enter, median, sized, tell};
 
 /// Longest wait for the other party to start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ pub(crate) fn by_lock(name: &str, count: u64) -> Result<Object, String> {
     Ok(Object::new("handover")
         .number("count", count)
         .number("handovers", waits.len() as u64)
-        .number("ns_per_handover", middle(waits)))
+        .number("ns_per_handover", median(waits)))
 }
 
 fn find_or_make(name: &str) -> Result<(VasId, SegId), String> {
@@ -135,5 +135,5 @@ pub(crate) fn by_futex(path: &str, count: u64) -> Result<Object, String> {
     Ok(Object::new("handover-futex")
         .number("count", count)
         .number("handovers", waits.len() as u64)
-        .number("ns_per_handover", middle(waits)))
+        .number("ns_per_handover", median(waits)))
 }

@@ -18,7 +18,7 @@ use crate::gups::table::Words;
 use crate::json::Object;
 use crate::mapping::Mapping;
 use crate::random::Random;
-use crate::space::{cycles, enter, fence, make, middle, sized, tell, unmake};
+use crate::space::{cycles, enter, fence, make, median, sized, tell, unmake};
 
 /// Fewest pages.
 const FEWEST: u64 = 16;
@@ -55,7 +55,7 @@ pub(crate) fn run(pages: u64, samples: u64, is_small: bool) -> Result<Object, St
     })
 }
 
-/// Reads lines of `pages` pages `count` times in one space, and times nothing: for who counts
+/// Reads lines of `pages` pages `count` times in one space, and times nothing: for a run that counts
 /// misses from outside.
 pub(crate) fn only_read(pages: u64, count: u64, is_small: bool) -> Result<Object, String> {
     with_lines(pages, is_small, |lines, tagged, _| {
@@ -117,7 +117,7 @@ fn switch_alone(pair: [VasHandle; 2]) -> Result<u64, String> {
         tell("vas_switch", enter(pair[turn % 2]))?;
         spent.push(cycles() - began);
     }
-    Ok(middle(spent))
+    Ok(median(spent))
 }
 
 struct Lines {

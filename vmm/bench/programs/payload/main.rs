@@ -25,7 +25,6 @@ mod scaling;
 mod sizes;
 mod space;
 mod switching;
-mod threads;
 mod trees;
 mod turns;
 
@@ -43,7 +42,6 @@ Usage: payload SUBCOMMAND [OPTIONS]
   compute [--threads N] [--quick]     sort, hash, HashMap, BTreeMap; every thread all of it
   read FILE [--piece N] [--passes K]  read FILE in pieces of N bytes (default 1M), K times
   touch --bytes N                     touch every page of N bytes, twice
-  threads N                           N threads with mutexes, condvars and channels
   syscalls [--count N]                the cheapest system call, N times (default 100000)
   clock [--count N] [--threads N]     reading the clock, and whether it ever goes back
   switch [--count N]                  switching address spaces, N rounds (in a VM)
@@ -141,13 +139,6 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
         "touch" => {
             let bytes = options.number("bytes", 1 << 30).map_err(Failure::Misuse)?;
             memory::touch(bytes as usize).map_err(Failure::Work)?
-        }
-        "threads" => {
-            let count = options.positional().map_err(Failure::Misuse)?;
-            match count.parse() {
-                Ok(count @ 1..=10_000) => threads::run(count),
-                _ => return Err(Failure::Misuse(format!("bad number of threads {count:?}"))),
-            }
         }
         "syscalls" => {
             let count = options.number("count", 100_000).map_err(Failure::Misuse)?;

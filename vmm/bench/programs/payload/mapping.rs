@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::json::Object;
-use crate::space::middle;
+use crate::space::median;
 
 /// Maps `bytes` of a warm memfd, or of `file` if there is one, `rounds` times. Only whole
 /// pages of 2 MiB in a file of that alignment can be mapped huge; `huge` says how many bytes were.
@@ -40,8 +40,8 @@ pub(crate) fn run(bytes: u64, rounds: u64, file: Option<&str>) -> Result<Object,
         .number("bytes", bytes)
         .number("rounds", rounds)
         .number("huge", huge)
-        .number("map", middle(map))
-        .number("unmap", middle(unmap)))
+        .number("map", median(map))
+        .number("unmap", median(unmap)))
 }
 
 /// A file that is memory only, of `bytes` zeros.

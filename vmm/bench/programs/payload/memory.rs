@@ -52,7 +52,7 @@ pub(crate) fn read(path: &str, piece: usize, passes: u64) -> io::Result<Object> 
 /// then again.
 ///
 /// # Errors
-/// When the memory is not to be had.
+/// When the memory is not available.
 pub(crate) fn touch(bytes: usize) -> Result<Object, String> {
     let start = Instant::now();
     let mut memory: Vec<u8> = Vec::new();

@@ -49,7 +49,7 @@ fn timed(work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
     Ok(ended.saturating_sub(began))
 }
 
-/// What two readings with nothing between them cost: the middle of many.
+/// What two readings with nothing between them cost: the median of many.
 fn overhead() -> Result<u64, String> {
     let mut spread = Spread::new()?;
     for _ in 0..10_000 {

@@ -10,7 +10,7 @@ use spacejmp::sys::{self, PagePolicy, SegId, VasHandle, VasId};
 
 use crate::json::Object;
 use crate::random::Random;
-use crate::space::{cycles, enter, make, middle, sized, tell};
+use crate::space::{cycles, enter, make, median, sized, tell};
 
 /// Switches of a batch.
 const BATCH: u64 = 16;
@@ -42,7 +42,7 @@ fn go(vhs: &[VasHandle], choose: &mut impl FnMut(usize) -> usize) -> Result<u64,
             samples.push((cycles() - began) / BATCH / 2);
         }
     }
-    Ok(middle(samples))
+    Ok(median(samples))
 }
 
 fn steps(most: u64) -> impl Iterator<Item = u64> {
@@ -101,7 +101,7 @@ pub(crate) fn threads(count: u64) -> Result<Object, String> {
         // Not the best: in that the other may have been done already.
         let goes: Result<Vec<u64>, String> =
             (0..GOES).map(|_| go(&[vh.clone()?], &mut |_| 0)).collect();
-        let spent = goes.map(middle);
+        let spent = goes.map(median);
         barrier.wait();
         spent
     };

@@ -11,7 +11,7 @@ use spacejmp::sys::{self, PagePolicy, attach};
 
 use crate::json::Object;
 use crate::mapping::{Mapping, memory};
-use crate::space::{make, middle, sized, tell, unmake};
+use crate::space::{make, median, sized, tell, unmake};
 
 /// Smallest size.
 const LEAST: u64 = 4096;
@@ -44,8 +44,8 @@ pub(crate) fn attached(most: u64, rounds: u64) -> Result<Object, String> {
             for (name, spent) in [
                 ("first", first.0),
                 ("first_gone", first.1),
-                ("kept", middle(attached)),
-                ("kept_gone", middle(detached)),
+                ("kept", median(attached)),
+                ("kept_gone", median(detached)),
             ] {
                 object = object.number(&format!("{pages}_{size}_{name}"), spent);
             }
@@ -86,8 +86,8 @@ pub(crate) fn mapped(most: u64, rounds: u64, file: Option<&str>) -> Result<Objec
             unmap.push(began.elapsed().as_nanos() as u64);
         }
         object = object
-            .number(&format!("{size}_map"), middle(map))
-            .number(&format!("{size}_unmap"), middle(unmap));
+            .number(&format!("{size}_map"), median(map))
+            .number(&format!("{size}_unmap"), median(unmap));
     }
     Ok(object)
 }

@@ -106,14 +106,14 @@ pub(crate) fn make(
 pub(crate) fn unmake(vid: VasId, sids: Vec<SegId>) -> Result<(), String> {
     tell("vas_delete", sys::vas_delete(vid))?;
     sids.into_iter().try_for_each(|sid| match sys::seg_delete(sid) {
-        // A volatile one went with the last who had it attached.
+        // A volatile one went with the last process that had it attached.
         Err(Errno::ENOENT) => Ok(()),
         deleted => tell("seg_delete", deleted),
     })
 }
 
-/// The middle of some samples, the upper one of two; 0 of none.
-pub(crate) fn middle(mut samples: Vec<u64>) -> u64 {
+/// The median of some samples, the upper one of two; 0 of none.
+pub(crate) fn median(mut samples: Vec<u64>) -> u64 {
     samples.sort_unstable();
     samples.get(samples.len() / 2).copied().unwrap_or(0)
 }

@@ -7,7 +7,7 @@
 use spacejmp::sys::{self, PagePolicy, VasHandle, attach};
 
 use crate::json::Object;
-use crate::space::{cycles, enter, enter_by_hypercall, make, middle, sized, tell, unmake};
+use crate::space::{cycles, enter, enter_by_hypercall, make, median, sized, tell, unmake};
 
 /// Calls of a batch.
 const BATCH: u64 = 32;
@@ -96,15 +96,15 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
     }
     let mut object = Object::new("switch")
         .number("rounds", rounds)
-        .number("null", middle(null))
-        .number("hyper_null", middle(hyper_null))
-        .number("hypercall", middle(by_hypercall))
-        .number("direct", middle(direct))
-        .number("untagged", middle(without_tag))
-        .number("turns", middle(turns))
-        .number("after_a_reader", middle(after_a_reader));
+        .number("null", median(null))
+        .number("hyper_null", median(hyper_null))
+        .number("hypercall", median(by_hypercall))
+        .number("direct", median(direct))
+        .number("untagged", median(without_tag))
+        .number("turns", median(turns))
+        .number("after_a_reader", median(after_a_reader));
     for ((_, name), samples) in LOCKS.iter().zip(by_locks) {
-        object = object.number(name, middle(samples));
+        object = object.number(name, median(samples));
     }
     Ok(object)
 }

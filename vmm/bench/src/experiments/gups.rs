@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::programs::Programs;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series, paper};
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::stats::ratio;
 use crate::{BenchError, Size};
 
@@ -24,11 +24,11 @@ const PAPER: [(&str, &str); 2] = [
 /// Number of windows the headline figures are for.
 const HEADLINE: u32 = 16;
 
-/// A way of reaching a window.
-struct Way {
+/// A variant of reaching a window.
+struct Variant {
     /// What the payload calls it.
     kind: &'static str,
-    place: Place,
+    place: Environment,
     origin: Origin,
     legend: &'static str,
     /// Sets in a round, of hundredths of the largest number: ways differ by a factor of a
@@ -36,32 +36,32 @@ struct Way {
     share: u64,
 }
 
-const fn way(
+const fn variant(
     kind: &'static str,
-    place: Place,
+    place: Environment,
     origin: Origin,
     share: u64,
     legend: &'static str,
-) -> Way {
-    Way { kind, place, origin, legend, share }
+) -> Variant {
+    Variant { kind, place, origin, legend, share }
 }
 
+use Environment::{Native, Vm};
 use Origin::{Alternative, Ours};
-use Place::{Native, Vm};
 
-const WAYS: [Way; 12] = [
-    way("switch", Vm, Ours, 100, "SpaceJMP: a switch"),
-    way("attach", Vm, Ours, 15, "segment attached anew"),
-    way("remap", Vm, Alternative, 5, "in the VM: mmap, pages at first touch"),
-    way("remap-populate", Vm, Alternative, 5, "in the VM: mmap, populated"),
-    way("polled", Vm, Alternative, 20, "in the VM: messages, polling"),
-    way("blocking", Vm, Alternative, 20, "in the VM: messages, sleeping"),
-    way("flat", Vm, Alternative, 100, "in the VM: all mapped at once"),
-    way("remap", Native, Alternative, 20, "natively: mmap, pages at first touch"),
-    way("remap-populate", Native, Alternative, 3, "natively: mmap, populated"),
-    way("polled-processes", Native, Alternative, 40, "natively: messages, polling"),
-    way("blocking-processes", Native, Alternative, 40, "natively: messages, sleeping"),
-    way("flat", Native, Alternative, 100, "natively: all mapped at once"),
+const VARIANTS: [Variant; 12] = [
+    variant("switch", Vm, Ours, 100, "SpaceJMP: a switch"),
+    variant("attach", Vm, Ours, 15, "segment attached anew"),
+    variant("remap", Vm, Alternative, 5, "in the VM: mmap, pages at first touch"),
+    variant("remap-populate", Vm, Alternative, 5, "in the VM: mmap, populated"),
+    variant("polled", Vm, Alternative, 20, "in the VM: messages, polling"),
+    variant("blocking", Vm, Alternative, 20, "in the VM: messages, sleeping"),
+    variant("flat", Vm, Alternative, 100, "in the VM: all mapped at once"),
+    variant("remap", Native, Alternative, 20, "natively: mmap, pages at first touch"),
+    variant("remap-populate", Native, Alternative, 3, "natively: mmap, populated"),
+    variant("polled-processes", Native, Alternative, 40, "natively: messages, polling"),
+    variant("blocking-processes", Native, Alternative, 40, "natively: messages, sleeping"),
+    variant("flat", Native, Alternative, 100, "natively: all mapped at once"),
 ];
 
 /// Sizes of a run.
@@ -82,13 +82,13 @@ impl Sizes {
         }
     }
 
-    fn sets(&self, way: &Way) -> u64 {
-        (self.sets * way.share / 100).max(5)
+    fn sets(&self, variant: &Variant) -> u64 {
+        (self.sets * variant.share / 100).max(5)
     }
 }
 
 /// The largest window up to 256 MiB with which all take no more than a third of the memory that
-/// is available now: a way may need them twice, and the machine is not ours alone.
+/// is available now: a variant may need them twice, and the machine is not ours alone.
 fn window_bytes(windows: u64) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -111,10 +111,10 @@ pub fn measure(
     let mut measured = Vec::new();
     // What plain runs with everything mapped give, by the number of sets.
     let mut plain: BTreeMap<u64, Ran> = BTreeMap::new();
-    for way in &WAYS {
-        progress(&format!("random updates, {}", way.legend));
-        let sets = sizes.sets(way);
-        let ran = run(runner, programs, way.kind, way.place, &sizes, sets)?;
+    for variant in &VARIANTS {
+        progress(&format!("random updates, {}", variant.legend));
+        let sets = sizes.sets(variant);
+        let ran = run(runner, programs, variant.kind, variant.place, &sizes, sets)?;
         let plain = match plain.entry(sets) {
             Entry::Occupied(known) => known.get().clone(),
             Entry::Vacant(place) => {
@@ -122,7 +122,7 @@ pub fn measure(
             }
         };
         measured.push(Measured {
-            way,
+            variant,
             sets,
             answer: ran.answer,
             faults: ran.faults,
@@ -136,7 +136,7 @@ fn run(
     runner: &Runner,
     programs: &Programs,
     kind: &str,
-    place: Place,
+    place: Environment,
     sizes: &Sizes,
     sets: u64,
 ) -> Result<Ran, BenchError> {
@@ -164,9 +164,9 @@ struct Ran {
     faults: Option<f64>,
 }
 
-/// What a way gave, and a plain run of the same sets.
+/// What a variant gave, and a plain run of the same sets.
 struct Measured<'a> {
-    way: &'a Way,
+    variant: &'a Variant,
     sets: u64,
     answer: Value,
     faults: Option<f64>,
@@ -214,8 +214,12 @@ fn report(measured: &[Measured<'_>], sizes: &Sizes) -> Report {
     report
 }
 
-fn find<'a>(measured: &'a [Measured<'a>], kind: &str, place: Place) -> Option<&'a Measured<'a>> {
-    measured.iter().find(|m| m.way.kind == kind && m.way.place == place)
+fn find<'a>(
+    measured: &'a [Measured<'a>],
+    kind: &str,
+    place: Environment,
+) -> Option<&'a Measured<'a>> {
+    measured.iter().find(|m| m.variant.kind == kind && m.variant.place == place)
 }
 
 fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
@@ -268,13 +272,13 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
         ("gups_remap_populate_faults_per_move", "remap-populate", Vm),
         ("gups_remap_native_faults_per_move", "remap", Native),
     ] {
-        let way = find(measured, kind, place);
+        let variant = find(measured, kind, place);
         let note = format!(
             "page faults for a change of window, {}{}",
-            way.map_or(kind, |way| way.way.legend),
+            variant.map_or(kind, |variant| variant.variant.legend),
             if place == Vm { ", answered by the VMM; first touches included" } else { "" }
         );
-        report.push(name, way.and_then(|way| way.faults(sizes)), "faults", note);
+        report.push(name, variant.and_then(|variant| variant.faults(sizes)), "faults", note);
     }
     let switch = find(measured, "switch", Vm);
     for (set, [over, rate, moves]) in SETS.into_iter().zip([
@@ -315,8 +319,8 @@ fn counts(sizes: &Sizes) -> impl DoubleEndedIterator<Item = u32> {
 fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32, name: &'static str) -> Plot {
     let axis = |label: &str| Axis { label: label.into(), is_log: true };
     let curve = |m: &Measured<'_>| Series {
-        name: m.way.legend.into(),
-        origin: m.way.origin,
+        name: m.variant.legend.into(),
+        origin: m.variant.origin,
         points: counts(sizes).filter_map(|n| Some((f64::from(n), m.mups(n, set)?))).collect(),
     };
     let paper = if set == 16 { paper::FIGURE_8_16 } else { paper::FIGURE_8_64 };
@@ -326,19 +330,21 @@ fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32, name: &'static str) 
         x: axis("windows"),
         y: axis("million updates in a second"),
         series: measured.iter().map(curve).chain(paper::curves(paper, &PAPER)).collect(),
-        note: "With one window nobody moves and all are alike; what a way costs shows from two \
+        note:
+            "With one window nobody moves and all are alike; what a variant costs shows from two \
                windows on. Polled messages are ahead while every party has a processor."
-            .into(),
+                .into(),
     }
 }
 
 fn checks(report: &mut Report, measured: &[Measured<'_>]) {
-    let wrong: Vec<_> = measured.iter().filter(|m| !m.is_right()).map(|m| m.way.legend).collect();
+    let wrong: Vec<_> =
+        measured.iter().filter(|m| !m.is_right()).map(|m| m.variant.legend).collect();
     report.checks.push(Check {
         name: "gups_sums".into(),
         needs_quiet: false,
         rule: "the sum over the table after all sets is that of a native run with all windows \
-               mapped, for every way"
+               mapped, for every variant"
             .into(),
         found: match &wrong[..] {
             [] => format!("the same for all {}", measured.len()),

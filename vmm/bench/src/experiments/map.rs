@@ -9,7 +9,7 @@ use std::io::Write;
 use super::map_sizes;
 use crate::programs::Programs;
 use crate::report::Report;
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
@@ -36,13 +36,13 @@ pub fn measure(
         let count = rounds.to_string();
         let large = (64 * GIB).to_string();
         let args = ["attach", "--count", &count, "--bytes", &large];
-        samples.vm.push(runner.run(Place::Vm, &program, &args, false)?.answer);
+        samples.vm.push(runner.run(Environment::Vm, &program, &args, false)?.answer);
         let args = ["map", "--count", "5"];
-        samples.native.push(runner.run(Place::Native, &program, &args, false)?.answer);
+        samples.native.push(runner.run(Environment::Native, &program, &args, false)?.answer);
         let bytes = if size == Size::Quick { GIB / 4 } else { GIB }.to_string();
         let path = file.to_string_lossy();
         let args = ["map", &path, "--count", "5", "--bytes", &bytes];
-        samples.file.push(runner.run(Place::Native, &program, &args, false)?.answer);
+        samples.file.push(runner.run(Environment::Native, &program, &args, false)?.answer);
     }
     let mut report = Report::default();
     let bytes = if size == Size::Quick { GIB / 4 } else { GIB };
@@ -69,7 +69,7 @@ fn memory(
     // VMs of one benchmark share a store: names of a run must not meet the next's.
     let run = |count: u32| {
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        runner.run(Place::Vm, &program, &["instances", "--count", &count.to_string()], true)
+        runner.run(Environment::Vm, &program, &["instances", "--count", &count.to_string()], true)
     };
     let (one, many) = (run(1)?, run(count + 1)?);
     for (name, path, what) in [
@@ -100,13 +100,13 @@ struct Samples {
     file: Vec<serde_json::Value>,
 }
 
-fn middle(samples: &[serde_json::Value], key: &str) -> Option<f64> {
+fn median_of(samples: &[serde_json::Value], key: &str) -> Option<f64> {
     median(&samples.iter().filter_map(|sample| sample.get(key)?.as_f64()).collect::<Vec<_>>())
 }
 
 impl Samples {
     fn vm(&self, key: &str) -> Option<f64> {
-        middle(&self.vm, key)
+        median_of(&self.vm, key)
     }
 
     fn against_mmap(&self, report: &mut Report, note: &str) {
@@ -117,8 +117,8 @@ impl Samples {
             "",
             format!("attach of a VAS with 64 GiB / with 1 MiB, tables of both kept; {note}"),
         );
-        let over_map = |key: &str| ratio(self.vm(key), middle(&self.native, "map"));
-        let over_unmap = |key: &str| ratio(self.vm(key), middle(&self.native, "unmap"));
+        let over_map = |key: &str| ratio(self.vm(key), median_of(&self.native, "map"));
+        let over_unmap = |key: &str| ratio(self.vm(key), median_of(&self.native, "unmap"));
         let mmap = "mmap(MAP_POPULATE) of 1 GiB of a warm memfd in 4 KiB pages, natively";
         for (name, key, what) in [
             (
@@ -155,10 +155,10 @@ impl Samples {
 
     /// Against a file the host maps with large pages, if it does.
     fn against_file(&self, report: &mut Report, size: Size) {
-        let bytes = middle(&self.file, "bytes").unwrap_or(1.0);
-        let huge = middle(&self.file, "huge").unwrap_or(0.0);
+        let bytes = median_of(&self.file, "bytes").unwrap_or(1.0);
+        let huge = median_of(&self.file, "huge").unwrap_or(0.0);
         // The file may be smaller in a quick run: time per byte is compared.
-        let mapped = middle(&self.file, "map").map(|ns| ns * GIB as f64 / bytes);
+        let mapped = median_of(&self.file, "map").map(|ns| ns * GIB as f64 / bytes);
         let what = "cached attach of 1 GiB / mmap(MAP_POPULATE) of a warm file";
         let share = 100.0 * huge / bytes;
         let scaled = if size == Size::Quick { ", scaled to 1 GiB" } else { "" };
@@ -204,7 +204,7 @@ impl Samples {
         for (name, samples, key) in
             [("mmap_1g_us", &self.native, "map"), ("munmap_1g_us", &self.native, "unmap")]
         {
-            report.push(name, us(middle(samples, key)), "us", "1 GiB of a warm memfd, natively");
+            report.push(name, us(median_of(samples, key)), "us", "1 GiB of a warm memfd, natively");
         }
     }
 }

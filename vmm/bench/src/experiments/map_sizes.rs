@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::programs::Programs;
 use crate::report::{Axis, Origin, Plot, Report, Series, paper};
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::{BenchError, Size};
 
-/// What was measured: who mapped, what its legend is, what it is called going and coming.
+/// What was measured: which side mapped, what its legend is, what it is called going and coming.
 struct Curve {
     legend: String,
     origin: Origin,
@@ -40,16 +40,20 @@ pub(super) fn measure(
         runner.run(place, &program, args, false).map(|sample| sample.answer)
     };
     let most = attached.to_string();
-    let ours = run("attaching", Place::Vm, &["attach-sizes", "--count", rounds, "--bytes", &most])?;
+    let ours =
+        run("attaching", Environment::Vm, &["attach-sizes", "--count", rounds, "--bytes", &most])?;
     let most = mapped.to_string();
     let args = ["map-sizes", "--count", rounds, "--bytes", &most];
-    let native = run("mapping", Place::Native, &args)?;
+    let native = run("mapping", Environment::Native, &args)?;
     let most = (mapped / 2).to_string();
-    let in_vm =
-        run("mapping in a VM", Place::Vm, &["map-sizes", "--count", rounds, "--bytes", &most])?;
+    let in_vm = run(
+        "mapping in a VM",
+        Environment::Vm,
+        &["map-sizes", "--count", rounds, "--bytes", &most],
+    )?;
     let (path, most) = (file.0.to_string_lossy(), file.1.min(mapped).to_string());
     let args = ["map-sizes", &path, "--count", rounds, "--bytes", &most];
-    let of_file = run("mapping a file", Place::Native, &args)?;
+    let of_file = run("mapping a file", Environment::Native, &args)?;
     let attach = |legend: &str, names| Curve {
         legend: legend.into(),
         origin: Origin::Ours,

@@ -1,11 +1,11 @@
-//! Part of `bench switch`: each path by itself, its middle and its tail, the host's own calls beside
+//! Part of `bench switch`: each path by itself, its median and its tail, the host's own calls beside
 //! it; the paper's table 2 with more rows. And how many instructions of the guest kernel each takes.
 
 use serde_json::Value;
 
 use crate::programs::Programs;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series};
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 use vmm::vm::bare::{self, Cr3Loads};
@@ -45,9 +45,9 @@ pub(super) fn measure(
     let count = if size == Size::Quick { "500" } else { "20000" };
     let program = programs.payload();
     progress("timing single switches");
-    let vm = runner.run(Place::Vm, &program, &["paths", "--count", count], false)?.answer;
+    let vm = runner.run(Environment::Vm, &program, &["paths", "--count", count], false)?.answer;
     let args = ["paths-native", "--count", count];
-    let native = runner.run(Place::Native, &program, &args, false)?.answer;
+    let native = runner.run(Environment::Native, &program, &args, false)?.answer;
     add(report, &vm, &native, count, has_tags);
     cr3_loads(report, size);
     Ok(())
@@ -105,7 +105,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
         ],
         note: "Half of going in and coming home. Where ring 0 is native a switch lies between a \
                native system call and a VM exit; where it is interpreted the null call itself is \
-               dear and everything else is counted from there."
+               expensive and everything else is counted from there."
             .into(),
     });
     let ordered = IN_VM.iter().all(|(path, _)| {
@@ -132,12 +132,12 @@ fn cr3_loads(report: &mut Report, size: Size) {
         ("cr3_load_cycles", false, "a load of CR3 alone, which flushes"),
         ("cr3_load_tagged_cycles", true, "the same with a TLB tag, nothing flushed"),
     ] {
-        let middle = |samples: &[u64]| {
+        let median_of = |samples: &[u64]| {
             median(&samples.iter().map(|&cycles| cycles as f64).collect::<Vec<_>>())
         };
         let (value, note) = match Cr3Loads::measure(tagged, goes) {
             Ok(Some(cr3)) => {
-                let (loaded, empty) = (middle(&cr3.loaded), middle(&cr3.empty));
+                let (loaded, empty) = (median_of(&cr3.loaded), median_of(&cr3.empty));
                 if !tagged {
                     over_empty = ratio(loaded, empty);
                 }

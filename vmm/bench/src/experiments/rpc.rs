@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::programs::Programs;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series, paper};
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::stats::ratio;
 use crate::{BenchError, Size};
 
@@ -20,19 +20,19 @@ const PAPER: [(&str, &str); 3] = [
     ("URPC L", "the paper (M2): polled channel, one socket"),
     ("URPC X", "the paper (M2): polled channel, two sockets"),
 ];
-/// Cycles that an exchange of 4 bytes takes at most while both who poll have a processor.
+/// Cycles that an exchange of 4 bytes takes at most while both parties that poll have a processor.
 const SHARED: f64 = 100_000.0;
 
 /// A way, and what it took in each run.
-struct Way {
+struct Channel {
     kind: &'static str,
-    place: Place,
+    place: Environment,
     origin: Origin,
     legend: &'static str,
     runs: Vec<Value>,
 }
 
-impl Way {
+impl Channel {
     /// Cycles for `bytes`: the best run's median, since what disturbs only adds.
     fn cycles(&self, bytes: u64) -> Option<f64> {
         let of = |run: &Value| run.get(format!("b{bytes}"))?.as_f64();
@@ -40,13 +40,14 @@ impl Way {
     }
 }
 
-fn ways() -> [Way; 4] {
-    let way = |kind, place, origin, legend| Way { kind, place, origin, legend, runs: Vec::new() };
+fn ways() -> [Channel; 4] {
+    let way =
+        |kind, place, origin, legend| Channel { kind, place, origin, legend, runs: Vec::new() };
     [
-        way("switch", Place::Vm, Origin::Ours, "SpaceJMP: switch, copy, switch back"),
-        way("polled", Place::Vm, Origin::Alternative, "polled channel, two vCPUs"),
-        way("socket", Place::Native, Origin::Alternative, "UNIX socket, native processes"),
-        way("polled", Place::Native, Origin::Alternative, "polled channel, native threads"),
+        way("switch", Environment::Vm, Origin::Ours, "SpaceJMP: switch, copy, switch back"),
+        way("polled", Environment::Vm, Origin::Alternative, "polled channel, two vCPUs"),
+        way("socket", Environment::Native, Origin::Alternative, "UNIX socket, native processes"),
+        way("polled", Environment::Native, Origin::Alternative, "polled channel, native threads"),
     ]
 }
 
@@ -75,7 +76,7 @@ pub fn measure(
     Ok(report(&ways, runs))
 }
 
-fn report(ways: &[Way; 4], runs: usize) -> Report {
+fn report(ways: &[Channel; 4], runs: usize) -> Report {
     let mut report = Report::default();
     let [switch, polled, socket, native] = ways;
     let note = format!("best of {runs} runs, in each the median");
@@ -117,13 +118,13 @@ fn crossover(pairs: &[(u64, Option<f64>, Option<f64>)]) -> Option<f64> {
     ahead.last().map(|(bytes, ..)| *bytes as f64)
 }
 
-fn plot(ways: &[Way]) -> Plot {
+fn plot(ways: &[Channel]) -> Plot {
     let axis = |label: &str| Axis { label: label.into(), is_log: true };
-    let points = |way: &Way| -> Vec<(f64, f64)> {
+    let points = |way: &Channel| -> Vec<(f64, f64)> {
         SIZES.iter().filter_map(|&bytes| Some((bytes as f64, way.cycles(bytes)?))).collect()
     };
     let curve =
-        |way: &Way| Series { name: way.legend.into(), origin: way.origin, points: points(way) };
+        |way: &Channel| Series { name: way.legend.into(), origin: way.origin, points: points(way) };
     Plot {
         name: "rpc_cycles".into(),
         title: "Getting bytes that another party has".into(),
@@ -136,7 +137,7 @@ fn plot(ways: &[Way]) -> Plot {
     }
 }
 
-fn checks(report: &mut Report, ways: &[Way]) {
+fn checks(report: &mut Report, ways: &[Channel]) {
     let all: usize = ways.iter().map(|way| way.runs.len()).sum();
     let is_same = |run: &&Value| run.get("same").and_then(Value::as_bool) == Some(true);
     let same = ways.iter().flat_map(|way| &way.runs).filter(is_same).count();
@@ -159,7 +160,7 @@ fn checks(report: &mut Report, ways: &[Way]) {
         found: slowest.map_or("not measured".into(), |cycles| format!("at most {cycles:.0}")),
         is_kept: slowest.is_some_and(|cycles| cycles < SHARED),
     });
-    let rises = |way: &Way| ratio(way.cycles(SIZES[SIZES.len() - 1]), way.cycles(4));
+    let rises = |way: &Channel| ratio(way.cycles(SIZES[SIZES.len() - 1]), way.cycles(4));
     let flat: Vec<_> = ways.iter().filter(|way| rises(way).is_none_or(|r| r < 1.0)).collect();
     report.checks.push(Check {
         name: "rpc_control".into(),

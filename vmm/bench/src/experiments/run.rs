@@ -6,7 +6,7 @@ use std::io::Write;
 
 use crate::programs::Programs;
 use crate::report::Report;
-use crate::sample::{Place, Runner, Sample};
+use crate::sample::{Environment, Runner, Sample};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
@@ -64,8 +64,8 @@ impl Bench<'_> {
         let program = self.programs.payload();
         let mut pairs = Pairs { native: Vec::new(), vm: Vec::new() };
         for _ in 0..rounds {
-            pairs.native.push(self.runner.run(Place::Native, &program, args, false)?);
-            pairs.vm.push(self.runner.run(Place::Vm, &program, args, false)?);
+            pairs.native.push(self.runner.run(Environment::Native, &program, args, false)?);
+            pairs.vm.push(self.runner.run(Environment::Vm, &program, args, false)?);
         }
         Ok(pairs)
     }
@@ -105,13 +105,13 @@ impl Bench<'_> {
     fn touch(&self, report: &mut Report) -> Result<(), BenchError> {
         let bytes: u64 = if self.size == Size::Quick { 256 << 20 } else { 1 << 30 };
         let pairs = self.pairs(3, &["touch", "--bytes", &bytes.to_string()])?;
-        let middle = |samples: &[Sample]| {
+        let median_of = |samples: &[Sample]| {
             median(&samples.iter().filter_map(|s| s.number("ns")).collect::<Vec<_>>())
         };
         let note = format!("first touch of {} MiB of anonymous memory, page by page", bytes >> 20);
         report.push(
             "touch_1g_vm_over_native",
-            ratio(middle(&pairs.vm), middle(&pairs.native)),
+            ratio(median_of(&pairs.vm), median_of(&pairs.native)),
             "",
             note,
         );
@@ -153,9 +153,9 @@ impl Bench<'_> {
         let program = self.programs.hello();
         let (mut native, mut plain, mut counted) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
-            native.push(self.runner.run(Place::Native, &program, &[], false)?);
-            plain.push(self.runner.run(Place::Vm, &program, &[], false)?);
-            counted.push(self.runner.run(Place::Vm, &program, &[], true)?);
+            native.push(self.runner.run(Environment::Native, &program, &[], false)?);
+            plain.push(self.runner.run(Environment::Vm, &program, &[], false)?);
+            counted.push(self.runner.run(Environment::Vm, &program, &[], true)?);
         }
         let wall = |samples: &[Sample]| {
             let ms: Vec<f64> = samples.iter().map(|s| s.wall.as_secs_f64() * 1e3).collect();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Bench, Progress};
 use crate::programs::Programs;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series};
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::stats::ratio;
 use crate::{BenchError, Size};
 
@@ -60,7 +60,7 @@ fn one(
 ) -> Result<crate::sample::Sample, BenchError> {
     let count = count.to_string();
     let args = ["scale", kind, "--count", &count];
-    runner.run(Place::Vm, &programs.payload(), &args, stats)
+    runner.run(Environment::Vm, &programs.payload(), &args, stats)
 }
 
 #[derive(Default)]

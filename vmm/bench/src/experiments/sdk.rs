@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::programs::Programs;
 use crate::report::{Check, Report};
-use crate::sample::{Place, Runner, Sample};
+use crate::sample::{Environment, Runner, Sample};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
@@ -43,7 +43,7 @@ fn heap(
     let args = ["heap", "--count", steps, "--rounds", "5"];
     let samples = in_vms(runner, &program, runs, &args, "allocating and freeing", progress)?;
     let over = |sample: &Sample, a: &str, b: &str| ratio(sample.number(a), sample.number(b));
-    let middle = |a: &str, b: &str| {
+    let median_of = |a: &str, b: &str| {
         median(&samples.iter().filter_map(|sample| over(sample, a, b)).collect::<Vec<_>>())
     };
     let how = "best of five rounds each, in one process, taking turns; median of the VMs";
@@ -52,7 +52,7 @@ fn heap(
         ("heap_small_over_malloc", "small", "the same, 16 to 256 bytes"),
         ("heap_rows_over_malloc", "rows", "16 B to 4 KiB, freed in the order of allocation"),
     ] {
-        let value = middle(&format!("{mix}_ours_ns"), &format!("{mix}_malloc_ns"));
+        let value = median_of(&format!("{mix}_ours_ns"), &format!("{mix}_malloc_ns"));
         report.push(name, value, "", format!("{what}; {how}"));
     }
     let per_object = |key: &str| {
@@ -90,12 +90,12 @@ fn in_vms(
     let one = |run| {
         progress(&format!("{what}, {run} of {runs}"));
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        runner.run(Place::Vm, program, args, false)
+        runner.run(Environment::Vm, program, args, false)
     };
     (1..=runs).map(one).collect()
 }
 
-fn middle(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
     median(&samples.iter().filter_map(value).collect::<Vec<_>>())
 }
 
@@ -131,14 +131,14 @@ fn maps(
         ("vhashmap_insert_over_hashbrown", &["insert"][..], "inserting, from an empty map,"),
         ("vhashmap_get_over_hashbrown", &["get"][..], "looking up, in random order,"),
     ] {
-        let value = middle(&persistent, |sample| over(sample, parts));
+        let value = median_of(&persistent, |sample| over(sample, parts));
         let what = format!("{what} {entries} entries of 16 bytes in a file of the store");
         report.push(name, value, "", format!("{what}, over the same at home: {how}; {best}"));
     }
-    let value = middle(&volatile, |sample| over(sample, &["insert", "get"]));
+    let value = median_of(&volatile, |sample| over(sample, &["insert", "get"]));
     let what = "the same in a volatile segment, which is memory only: one VM";
     report.push("vhashmap_volatile_over_hashbrown", value, "", what);
-    let value = middle(&persistent, |sample| over(sample, &["fresh"]));
+    let value = median_of(&persistent, |sample| over(sample, &["fresh"]));
     let what = "inserting in the first round only, when nobody has touched the memory before: the \
                 host's page cache and new blocks of its disk, over pages without a file";
     report.push("vhashmap_fresh_over_hashbrown", value, "", what);
@@ -175,10 +175,11 @@ fn trees(
         let note = format!(
             "{what} a million entries of 16 bytes, {how}; best of two rounds each after a first one"
         );
-        report.push(name, middle(&samples, |sample| over(sample, parts)), "", note);
+        report.push(name, median_of(&samples, |sample| over(sample, parts)), "", note);
     }
     let large = if size == Size::Quick { None } else { Some(fill(10_000_000, 0, 1)?) };
-    let value = large.and_then(|samples| middle(&samples, |s| over(s, &["insert", "get", "walk"])));
+    let value =
+        large.and_then(|samples| median_of(&samples, |s| over(s, &["insert", "get", "walk"])));
     let what = "all three with 10 million entries, once, in fresh memory; not with --quick";
     report.push("vbtree_10m_over_std", value, "", what);
     Ok(())
@@ -197,15 +198,15 @@ fn opening(
     let _ = std::fs::remove_dir_all(runner.dir.join("store"));
     for (name, count) in [("small", 1000), ("large", large)] {
         let args = ["maps-fill", name, "--count", &count.to_string()];
-        runner.run(Place::Vm, &program, &args, false)?;
+        runner.run(Environment::Vm, &program, &args, false)?;
     }
     let (mut smalls, mut larges) = (Vec::new(), Vec::new());
     for run in 1..=runs {
         progress(&format!("opening hash maps, {run} of {runs}"));
-        smalls.push(runner.run(Place::Vm, &program, &["maps-open", "small"], false)?);
-        larges.push(runner.run(Place::Vm, &program, &["maps-open", "large"], false)?);
+        smalls.push(runner.run(Environment::Vm, &program, &["maps-open", "small"], false)?);
+        larges.push(runner.run(Environment::Vm, &program, &["maps-open", "large"], false)?);
     }
-    let open = |samples: &[Sample]| middle(samples, |sample| sample.number("open_ns"));
+    let open = |samples: &[Sample]| median_of(samples, |sample| sample.number("open_ns"));
     let others = other_formats(runner, programs, large, progress)?;
     let note = format!(
         "opening a map of {large} entries in a new VM and the first lookup, over the same with 1000; \
@@ -244,12 +245,12 @@ fn other_formats(
     let folder = runner.dir.display().to_string();
     let count = entries.to_string();
     let args = ["loads-fill", &folder, "--count", &count];
-    runner.run(Place::Native, &program, &args, false)?;
+    runner.run(Environment::Native, &program, &args, false)?;
     let [postcard, rkyv] =
         ["map.postcard", "map.rkyv"].map(|name| runner.dir.join(name).display().to_string());
     let mut three = |args: &[&str]| {
         progress(&format!("finding it there: {}", args.join(" ")));
-        let run = |_| runner.run(Place::Native, &program, args, false);
+        let run = |_| runner.run(Environment::Native, &program, args, false);
         (0..3).map(run).collect::<Result<Vec<_>, _>>()
     };
     let others = [

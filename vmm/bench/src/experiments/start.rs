@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, Progress};
 use crate::report::{Axis, Check, Origin, Plot, Report, Series};
-use crate::sample::{Place, Sample};
+use crate::sample::{Environment, Sample};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
@@ -21,36 +21,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MISUSE: i32 = 2;
 
 /// Another way to isolate a program.
-struct Way {
+struct Isolation {
     name: &'static str,
-    /// What comes before the program; `None` where this benchmark brings no more than a program,
-    /// and that is not enough.
-    arguments: Option<&'static [&'static str]>,
+    /// What comes before the program.
+    arguments: &'static [&'static str],
     what: &'static str,
 }
 
-const WAYS: [Way; 6] = [
-    Way {
+const ISOLATIONS: [Isolation; 3] = [
+    Isolation {
         name: "unshare",
-        arguments: Some(&["--user", "--map-root-user", "--mount", "--net", "--pid", "--fork"]),
+        arguments: &["--user", "--map-root-user", "--mount", "--net", "--pid", "--fork"],
         what: "new user, mount, network and process namespaces",
     },
-    Way {
+    Isolation {
         name: "bwrap",
-        arguments: Some(&["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"]),
+        arguments: &["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"],
         what: "all namespaces anew, the host's files read-only",
     },
-    Way {
+    Isolation {
         name: "runsc",
-        arguments: Some(&["--rootless", "--network=none", "do"]),
+        arguments: &["--rootless", "--network=none", "do"],
         what: "gVisor: a kernel in a process",
-    },
-    Way { name: "docker", arguments: None, what: "it takes an image and a daemon" },
-    Way { name: "podman", arguments: None, what: "it takes an image" },
-    Way {
-        name: "qemu-system-x86_64",
-        arguments: None,
-        what: "it takes a kernel and a root file system",
     },
 ];
 
@@ -63,14 +55,15 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let hello = bench.programs.hello();
     progress("looking for other ways to isolate a program");
     let payload = bench.programs.payload();
-    let mut ways: Vec<Found> = WAYS.iter().map(|way| Found::new(way, &hello, &payload)).collect();
+    let mut ways: Vec<Found> =
+        ISOLATIONS.iter().map(|way| Found::new(way, &hello, &payload)).collect();
     progress("starting an empty program");
     let mut starts = Starts::default();
     for _ in 0..rounds {
         // In turns: a machine that gets slower gets slower for all.
-        starts.native.push(bench.runner.run(Place::Native, &hello, &[], false)?);
-        starts.plain.push(bench.runner.run(Place::Vm, &hello, &[], false)?);
-        starts.counted.push(bench.runner.run(Place::Vm, &hello, &[], true)?);
+        starts.native.push(bench.runner.run(Environment::Native, &hello, &[], false)?);
+        starts.plain.push(bench.runner.run(Environment::Vm, &hello, &[], false)?);
+        starts.counted.push(bench.runner.run(Environment::Vm, &hello, &[], true)?);
         ways.iter_mut().for_each(|way| way.sample(&hello));
     }
     starts.ways = ways;
@@ -80,23 +73,19 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     Ok(report)
 }
 
-/// One of [`WAYS`] on this host.
+/// One of [`ISOLATIONS`] on this host.
 struct Found {
-    way: &'static Way,
+    way: &'static Isolation,
     /// Where it is, or why it has no figure.
     program: Result<PathBuf, String>,
     ms: Vec<f64>,
 }
 
 impl Found {
-    fn new(way: &'static Way, hello: &Path, payload: &Path) -> Found {
+    fn new(way: &'static Isolation, hello: &Path, payload: &Path) -> Found {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let program = in_path(way.name, &path)
             .ok_or_else(|| format!("{} is not installed", way.name))
-            .and_then(|program| match way.arguments {
-                Some(_) => Ok(program),
-                None => Err(format!("{} is installed, but {}", way.name, way.what)),
-            })
             .and_then(|program| {
                 for (started, expected) in [(hello, 0), (payload, MISUSE)] {
                     tried(command(way, &program, started), expected)
@@ -125,9 +114,9 @@ fn in_path(name: &str, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path).map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 
-fn command(way: &Way, program: &Path, started: &Path) -> Command {
+fn command(way: &Isolation, program: &Path, started: &Path) -> Command {
     let mut command = Command::new(program);
-    command.args(way.arguments.unwrap_or_default()).arg(started);
+    command.args(way.arguments).arg(started);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -201,7 +190,7 @@ impl Starts {
         let kvm = of(&|s| s.stat("kvm_setup_ns"));
         report.push_median("start_kvm_ms", &kvm, "ms", "of the parts above: in KVM's own calls");
         for found in &self.ways {
-            let name = found.way.name.replace("qemu-system-x86_64", "qemu");
+            let name = found.way.name;
             let (note, samples) = match &found.program {
                 Ok(_) => (found.way.what.to_owned(), &found.ms[..]),
                 Err(why) => (why.clone(), &[][..]),
@@ -249,11 +238,12 @@ fn by_store(bench: &Bench<'_>, progress: Progress<'_>) -> Result<ByStore, BenchE
         // One of them is the segment that all VASes have.
         let count = (objects - 1).to_string();
         let fill = ["scale", "memory-vases", "--count", &count];
-        bench.runner.run(Place::Vm, &payload, &fill, false)?;
+        bench.runner.run(Environment::Vm, &payload, &fill, false)?;
         let (mut empty, mut find) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let run =
-                |program: &Path, args: &[&str]| bench.runner.run(Place::Vm, program, args, false);
+            let run = |program: &Path, args: &[&str]| {
+                bench.runner.run(Environment::Vm, program, args, false)
+            };
             empty.push(run(&hello, &[])?.wall.as_secs_f64() * 1e3);
             find.push(run(&payload, &["scale", "find"])?.wall.as_secs_f64() * 1e3);
         }
@@ -321,7 +311,7 @@ mod tests {
     }
 
     fn found(index: usize, program: Result<PathBuf, String>, ms: Vec<f64>) -> Found {
-        Found { way: &WAYS[index], program, ms }
+        Found { way: &ISOLATIONS[index], program, ms }
     }
 
     #[test]

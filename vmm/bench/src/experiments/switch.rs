@@ -6,7 +6,7 @@
 use super::paths;
 use crate::programs::Programs;
 use crate::report::Report;
-use crate::sample::{Place, Runner, Sample};
+use crate::sample::{Environment, Runner, Sample};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
@@ -37,7 +37,12 @@ pub fn measure(
     let mut samples = Vec::new();
     for run in 1..=runs {
         progress(&format!("switching, {run} of {runs}"));
-        samples.push(runner.run(Place::Vm, &program, &["switch", "--count", rounds], false)?);
+        samples.push(runner.run(
+            Environment::Vm,
+            &program,
+            &["switch", "--count", rounds],
+            false,
+        )?);
     }
     let note = format!("median of {runs} VM(s), in each of {rounds} batches of 32");
     switches(&mut report, &samples, &note, has_tags);
@@ -129,7 +134,8 @@ fn handover(
     let (mut vm, mut native, mut seen) = (Vec::new(), Vec::new(), 0.0);
     for round in 0..rounds {
         let name = format!("handover-{round}");
-        let answers = runner.pair(Place::Vm, &program, &["handover", &name, "--count", count])?;
+        let answers =
+            runner.pair(Environment::Vm, &program, &["handover", &name, "--count", count])?;
         for answer in answers {
             vm.extend(answer["ns_per_handover"].as_f64());
             seen += answer["handovers"].as_f64().unwrap_or(0.0);
@@ -138,8 +144,11 @@ fn handover(
         std::fs::write(&turn, [0; 4096])
             .map_err(|source| BenchError::Folder { dir: turn.display().to_string(), source })?;
         let path = turn.to_string_lossy();
-        let answers =
-            runner.pair(Place::Native, &program, &["handover-futex", &path, "--count", count])?;
+        let answers = runner.pair(
+            Environment::Native,
+            &program,
+            &["handover-futex", &path, "--count", count],
+        )?;
         native.extend(answers.iter().filter_map(|answer| answer["ns_per_handover"].as_f64()));
     }
     let (vm, native) = (median(&vm), median(&native));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::counter::Misses;
 use crate::programs::Programs;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series, paper};
-use crate::sample::{Place, Runner};
+use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
@@ -84,7 +84,7 @@ pub fn measure(
             let most = pages.most.to_string();
             let args = ["tlb", "--pages", &most, "--count", samples, "--small"];
             let args = if pages.is_small { &args[..] } else { &args[..5] };
-            pages.runs.push(runner.run(Place::Vm, &program, args, false)?.answer);
+            pages.runs.push(runner.run(Environment::Vm, &program, args, false)?.answer);
         }
     }
     let mut report = report(&sizes, has_tags);
@@ -113,7 +113,7 @@ fn misses_each(
                 return Ok(Err(format!("this host gives us no counter of dTLB misses: {error}")));
             }
         };
-        runner.run(Place::Vm, program, &args, false)?;
+        runner.run(Environment::Vm, program, &args, false)?;
         match misses.end() {
             Ok(count) => *counted = count as f64,
             Err(error) => return Ok(Err(format!("the counter of dTLB misses failed: {error}"))),

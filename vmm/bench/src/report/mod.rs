@@ -2,8 +2,7 @@
 //!
 //! Here are the data and their JSON and terminal forms. Below it:
 //!
-//! - [`document`]: what is kept in files; [`output`], [`markdown`], [`plot`]: the files;
-//!   [`page`]: the book's page
+//! - [`document`]: what is kept in files; [`output`], [`markdown`], [`plot`]: the files
 //! - [`compare`]: two runs side by side, each perhaps of several ([`aggregate`])
 //! - [`paper`]: the original's numbers
 
@@ -12,7 +11,6 @@ pub mod compare;
 pub mod document;
 pub mod markdown;
 pub mod output;
-pub mod page;
 pub mod paper;
 pub mod plot;
 
@@ -218,12 +216,12 @@ fn rounded(value: f64) -> f64 {
 
 /// Half the distance between the quarter points of the samples, in percent of `median`: one odd
 /// sample is not what the next run will show.
-fn spread_percent(samples: &[f64], middle: f64) -> Option<f64> {
+fn spread_percent(samples: &[f64], median: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let quarter = sorted.len() / 4;
     let (low, high) = (sorted.get(quarter)?, sorted.get(sorted.len() - 1 - quarter)?);
-    (samples.len() > 1 && middle != 0.0).then(|| (high - low) / 2.0 / middle.abs() * 100.0)
+    (samples.len() > 1 && median != 0.0).then(|| (high - low) / 2.0 / median.abs() * 100.0)
 }
 
 #[cfg(test)]

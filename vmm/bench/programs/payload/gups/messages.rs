@@ -3,7 +3,7 @@
 //! The updater holds window 0 itself, so that one window needs no message and `n` windows
 //! need `n - 1` others. It sends a set and waits for the answer, as the paper's master does. A
 //! message is written straight into the party's slot, one copy; the sequence number is stored
-//! last. Whoever waits either polls or sleeps in a futex; who polls gives way now and then when
+//! last. A party that waits either polls or sleeps in a futex; one that polls yields now and then when
 //! there are more parties than processors, since the one that is waited for may not be running.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -52,7 +52,7 @@ const READY: u32 = 1;
 /// Longest set.
 const MOST: usize = SETS[1];
 /// How often a party looks before it gives way: soon where there are more of them than processors,
-/// else only when whoever is waited for has evidently lost his to somebody else.
+/// else only when the party waited for has evidently lost its processor.
 const SPINS_CROWDED: u32 = 100;
 const SPINS: u32 = 10_000;
 /// Longest wait for parties to come.

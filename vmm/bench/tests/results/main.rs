@@ -2,12 +2,14 @@
 //! no figure in its generated part can be typed in or become outdated. With `SPACEJMP_RESULTS=update`
 //! (set by `cargo xtask results`) page and plots are written instead of compared.
 
+mod page;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use spacejmp_bench::experiments;
 use spacejmp_bench::report::document::Document;
-use spacejmp_bench::report::{page, plot};
+use spacejmp_bench::report::plot;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

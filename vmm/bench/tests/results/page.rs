@@ -2,24 +2,23 @@
 //! that are committed in `resources/results`. A test compares the two, `cargo xtask results`
 //! makes both anew.
 
-use super::document::Document;
-use super::markdown;
+use spacejmp_bench::report::document::Document;
+use spacejmp_bench::report::markdown;
 
 /// The line before the generated part.
-pub const BEGIN: &str = "<!-- generated from resources/results by `cargo xtask results`: begin -->";
+pub(crate) const BEGIN: &str =
+    "<!-- generated from resources/results by `cargo xtask results`: begin -->";
 /// The line after it.
-pub const END: &str = "<!-- generated: end -->";
+pub(crate) const END: &str = "<!-- generated: end -->";
 
 /// Folder of the plots of a kind of host, from the page.
-#[must_use]
-pub fn plots(kind: &str) -> String {
+pub(crate) fn plots(kind: &str) -> String {
     format!("results/{kind}")
 }
 
 /// The page with its generated part made of `runs`, whatever it was before; `None` when the
 /// page does not have both marks, each once and in order.
-#[must_use]
-pub fn page(page: &str, runs: &[Document]) -> Option<String> {
+pub(crate) fn page(page: &str, runs: &[Document]) -> Option<String> {
     if [BEGIN, END].iter().any(|mark| page.matches(mark).count() != 1) {
         return None;
     }
@@ -52,11 +51,25 @@ fn in_words(kind: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::document::{VERSION, tests::report};
+    use spacejmp_bench::report::document::VERSION;
+    use spacejmp_bench::report::{Axis, Origin, Plot, Report, Series};
+
     use super::*;
 
     fn run() -> Document {
-        let json = report().json("tlb", false, serde_json::Value::Null);
+        let mut report = Report::default();
+        report.push("b_us", Some(3.0), "us", "b");
+        let axis = || Axis { label: "pages".into(), is_log: true };
+        let points = vec![(16.0, 5.0), (64.0, 80.0)];
+        report.plots.push(Plot {
+            name: "curve".into(),
+            title: "A title".into(),
+            x: axis(),
+            y: axis(),
+            series: vec![Series { name: "ours".into(), origin: Origin::Ours, points }],
+            note: "note".into(),
+        });
+        let json = report.json("tlb", false, serde_json::Value::Null);
         let host = serde_json::json!({ "translation": { "kind": "software" } });
         let outcome = serde_json::from_value(json).expect("our own");
         Document { version: VERSION, host, experiments: vec![outcome], failed: Default::default() }
