@@ -70,12 +70,6 @@ impl GuestVirt {
     pub const fn align_down(self, size: PageSize) -> GuestVirt {
         GuestVirt(self.0 & !(size.bytes() - 1))
     }
-
-    /// Index into the table of `level` (SDM 3A, 4.5.4).
-    #[must_use]
-    pub const fn index(self, level: Level) -> usize {
-        (self.0 >> level.shift()) as usize & 511
-    }
 }
 
 /// A guest-physical address below 2^52. Whether memory lies there is asked of the VMM.
@@ -159,6 +153,12 @@ pub enum Level {
 }
 
 impl Level {
+    /// Number of the entry of a table of this level that covers `address` (SDM 3A, 4.5.4).
+    #[must_use]
+    pub const fn index(self, address: u64) -> usize {
+        (address >> self.shift()) as usize & 511
+    }
+
     /// Position of this level's nine index bits in an address.
     #[must_use]
     pub const fn shift(self) -> u32 {
@@ -229,10 +229,10 @@ mod tests {
     #[test]
     fn indices_are_the_manuals_nine_bit_fields() {
         let gva = GuestVirt::literal(0x0000_7f8a_1234_5678);
-        assert_eq!(gva.index(Level::Root), 0xff);
-        assert_eq!(gva.index(Level::Pointer), 0x28);
-        assert_eq!(gva.index(Level::Directory), 0x91);
-        assert_eq!(gva.index(Level::Table), 0x145);
+        assert_eq!(Level::Root.index(gva.raw()), 0xff);
+        assert_eq!(Level::Pointer.index(gva.raw()), 0x28);
+        assert_eq!(Level::Directory.index(gva.raw()), 0x91);
+        assert_eq!(Level::Table.index(gva.raw()), 0x145);
     }
 
     proptest! {
@@ -241,7 +241,7 @@ mod tests {
             let gva = GuestVirt::new(raw).unwrap();
             let mut rebuilt = raw & (PAGE_SIZE - 1);
             for level in [Level::Table, Level::Directory, Level::Pointer, Level::Root] {
-                rebuilt |= (gva.index(level) as u64) << level.shift();
+                rebuilt |= (level.index(gva.raw()) as u64) << level.shift();
             }
             prop_assert_eq!(rebuilt, raw);
         }

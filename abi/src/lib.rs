@@ -6,7 +6,7 @@
 //! 3. A number that two rooms share is written once, here.
 //!
 //! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
-//! - [`pte`], [`walk`]: page-table entries and the editor of tables
+//! - [`pte`], [`table`], [`walk`]: page-table entries, one table of them, and the editor of tables
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
 //! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of
@@ -23,6 +23,7 @@ pub mod objects;
 pub mod pte;
 pub mod shared;
 pub mod switch;
+pub mod table;
 pub mod tag;
 pub mod walk;
 
@@ -30,3 +31,4 @@ pub use addr::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2
 pub use errno::Errno;
 pub use objects::{LeaseId, Right, SegId, VasId};
 pub use pte::{Pte, Rights};
+pub use table::{Entry, Table};

@@ -1,11 +1,11 @@
 //! Page-table entries (SDM 3A, 4.5.4, tables 4-15 to 4-20).
 //!
 //! One 64-bit value with typed access to the bits we use; bits we do not know are kept.
-//! Where tables lie and how they are walked is `walk.rs`.
+//! Entries are made for a place in a table by `table.rs`; how tables are walked is `walk.rs`.
 
 use core::fmt;
 
-use crate::addr::GuestPhys;
+use crate::addr::{GuestPhys, Level};
 
 /// A page-table entry of any level.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -66,17 +66,17 @@ impl Pte {
         Pte(raw)
     }
 
-    /// An entry that points to a lower table. All rights are open here: the leaf decides
-    /// (SDM 3A, 4.6.1 takes the conjunction over the levels).
-    #[must_use]
-    pub const fn table(gpa: GuestPhys, user: bool) -> Pte {
+    /// Bytes of one.
+    pub const BYTES: u64 = 8;
+
+    /// See `table.rs`.
+    pub(crate) const fn table(gpa: GuestPhys, user: bool) -> Pte {
         Pte((gpa.raw() & ADDRESS) | PTE_P | PTE_W | if user { PTE_U } else { 0 })
     }
 
-    /// A leaf. Accessed and dirty are set from the start: nobody reads them, and the
+    /// A leaf in a table of `level`. Accessed and dirty are set from the start: nobody reads them, and the
     /// processor need not write them back.
-    #[must_use]
-    pub const fn leaf(gpa: GuestPhys, rights: Rights, large: bool) -> Pte {
+    pub(crate) const fn leaf(gpa: GuestPhys, rights: Rights, level: Level) -> Pte {
         let mut raw = (gpa.raw() & ADDRESS) | PTE_P | PTE_A | PTE_D;
         if rights.write {
             raw |= PTE_W;
@@ -87,7 +87,7 @@ impl Pte {
         if !rights.execute {
             raw |= PTE_NX;
         }
-        if large {
+        if !matches!(level, Level::Table) {
             raw |= PTE_PS;
         }
         Pte(raw)
@@ -143,7 +143,7 @@ mod tests {
         for bits in 0..8u8 {
             let rights =
                 Rights { write: bits & 1 != 0, execute: bits & 2 != 0, user: bits & 4 != 0 };
-            let pte = Pte::leaf(GuestPhys::literal(0x1234_5000), rights, false);
+            let pte = Pte::leaf(GuestPhys::literal(0x1234_5000), rights, Level::Table);
             assert_eq!(pte.rights(), rights);
             assert_eq!(pte.target(), GuestPhys::literal(0x1234_5000));
             assert!(pte.is_present() && !pte.is_large());

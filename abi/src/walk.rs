@@ -8,24 +8,10 @@
 
 use crate::addr::{GuestPhys, GuestVirt, Level, PageSize};
 use crate::pte::{Pte, Rights};
+use crate::table::{Entry, EntryMem, Table};
 
-/// Access to the memory that holds page tables.
-pub trait TableMem {
-    /// What can go wrong: memory is out, or a table lies outside the guest's memory.
-    type Error;
-
-    /// Reads entry `index` of the table at `table`.
-    ///
-    /// # Errors
-    /// When `table` is not guest memory.
-    fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, Self::Error>;
-
-    /// Writes entry `index` of the table at `table`, as one aligned 64-bit store.
-    ///
-    /// # Errors
-    /// When `table` is not guest memory.
-    fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), Self::Error>;
-
+/// Memory that holds page tables, and has room for more.
+pub trait TableMem: EntryMem {
     /// A zeroed frame that becomes a table.
     ///
     /// # Errors
@@ -78,7 +64,7 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         let mut table = self.root;
         let mut level = Level::Root;
         loop {
-            let pte = self.mem.read(table, gva.index(level))?;
+            let pte = Table::new(table, level).get(self.mem, gva.raw())?;
             let is_leaf = level == Level::Table || (pte.is_large() && level.leaf().is_some());
             match level.below() {
                 Some(below) if pte.is_present() && !is_leaf => {
@@ -97,12 +83,11 @@ impl<'m, M: TableMem> PageTable<'m, M> {
     /// When memory is out or a table lies outside guest memory; then every page maps what it
     /// mapped before.
     pub fn table_for(&mut self, gva: GuestVirt, level: Level) -> Result<GuestPhys, M::Error> {
-        let user = gva.raw() < crate::addr::LOWER_HALF_END;
         let mut table = self.root;
         let mut at = Level::Root;
         while at > level {
             let Some(below) = at.below() else { break };
-            let pte = self.mem.read(table, gva.index(at))?;
+            let pte = Table::new(table, at).get(self.mem, gva.raw())?;
             let next = if pte.is_present() && !(pte.is_large() && at.leaf().is_some()) {
                 pte.target()
             } else {
@@ -111,7 +96,7 @@ impl<'m, M: TableMem> PageTable<'m, M> {
                     self.fill_split(fresh, pte, below)?;
                 }
                 // Linked only when complete: another vCPU may walk it at once.
-                self.mem.write(table, gva.index(at), Pte::table(fresh, user))?;
+                Table::new(table, at).set(self.mem, gva.raw(), Entry::Table(fresh))?;
                 fresh
             };
             table = next;
@@ -126,9 +111,8 @@ impl<'m, M: TableMem> PageTable<'m, M> {
     /// # Errors
     /// When memory is out or a table lies outside guest memory.
     pub fn link(&mut self, gva: GuestVirt, level: Level, table: GuestPhys) -> Result<(), M::Error> {
-        let user = gva.raw() < crate::addr::LOWER_HALF_END;
         let above = self.table_for(gva, level)?;
-        self.mem.write(above, gva.index(level), Pte::table(table, user))
+        Table::new(above, level).set(self.mem, gva.raw(), Entry::Table(table))
     }
 
     /// Empties the entry of `level` that covers `gva`, where the tables down to it exist. The
@@ -140,23 +124,19 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         let mut table = self.root;
         let mut at = Level::Root;
         while at > level {
-            let pte = self.mem.read(table, gva.index(at))?;
+            let pte = Table::new(table, at).get(self.mem, gva.raw())?;
             let is_table = pte.is_present() && !(pte.is_large() && at.leaf().is_some());
             let (true, Some(below)) = (is_table, at.below()) else { return Ok(()) };
             table = pte.target();
             at = below;
         }
-        self.mem.write(table, gva.index(level), Pte::EMPTY)
+        Table::new(table, level).set(self.mem, gva.raw(), Entry::Empty)
     }
 
     fn fill_split(&mut self, table: GuestPhys, large: Pte, below: Level) -> Result<(), M::Error> {
         let Some(size) = below.leaf() else { return Ok(()) };
-        for index in 0..512 {
-            let gpa = large.target().offset(index as u64 * size.bytes());
-            let pte = Pte::leaf(gpa, large.rights(), size != PageSize::Small4K);
-            self.mem.write(table, index, pte)?;
-        }
-        Ok(())
+        let page = |n| Entry::Page(large.target().offset(n * size.bytes()), large.rights());
+        Table::new(table, below).fill(self.mem, 0, (0..512).map(page))
     }
 
     /// Maps the page of `size` at `gva` to `gpa`. Both must be aligned to `size`; whatever
@@ -172,8 +152,7 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         rights: Rights,
     ) -> Result<(), M::Error> {
         let table = self.table_for(gva, size.level())?;
-        let pte = Pte::leaf(gpa, rights, size != PageSize::Small4K);
-        self.mem.write(table, gva.index(size.level()), pte)
+        Table::new(table, size.level()).set(self.mem, gva.raw(), Entry::Page(gpa, rights))
     }
 }
 
@@ -182,30 +161,42 @@ mod tests {
     use super::*;
     use crate::addr::PAGE_SIZE;
     use proptest::prelude::*;
+    use std::cell::RefCell;
     use std::collections::{BTreeMap, HashMap};
 
     /// Tables in a map; frames are numbered, data frames are never touched.
     #[derive(Default)]
     struct MapMem {
-        tables: HashMap<u64, [u64; 512]>,
+        tables: RefCell<HashMap<u64, [u64; 512]>>,
         next: u64,
     }
 
-    impl TableMem for MapMem {
+    impl EntryMem for MapMem {
         type Error = String;
-        fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, String> {
-            let table = self.tables.get(&table.raw()).ok_or(format!("no table at {table}"))?;
+        fn read(&self, place: GuestPhys) -> Result<Pte, String> {
+            let (table, index) = split(place);
+            let tables = self.tables.borrow();
+            let table = tables.get(&table).ok_or(format!("no table at {table:#x}"))?;
             Ok(Pte::from_raw(table[index]))
         }
-        fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), String> {
-            let table = self.tables.get_mut(&table.raw()).ok_or(format!("no table at {table}"))?;
+        fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), String> {
+            let (table, index) = split(place);
+            let mut tables = self.tables.borrow_mut();
+            let table = tables.get_mut(&table).ok_or(format!("no table at {table:#x}"))?;
             table[index] = pte.raw();
             Ok(())
         }
+    }
+
+    fn split(place: GuestPhys) -> (u64, usize) {
+        (place.raw() & !0xfff, (place.raw() & 0xfff) as usize / 8)
+    }
+
+    impl TableMem for MapMem {
         fn alloc_table(&mut self) -> Result<GuestPhys, String> {
             self.next += 1;
             let gpa = GuestPhys::literal((1 << 40) + self.next * PAGE_SIZE);
-            self.tables.insert(gpa.raw(), [0; 512]);
+            self.tables.get_mut().insert(gpa.raw(), [0; 512]);
             Ok(gpa)
         }
     }
@@ -316,7 +307,7 @@ mod tests {
                         if level <= size.level() {
                             break;
                         }
-                        let pte = mem.read(table, gva.index(level)).unwrap();
+                        let pte = Table::new(table, level).get(&mem, gva.raw()).unwrap();
                         let user = if upper { 0 } else { PTE_U };
                         assert_eq!(pte.raw() & !pte.target().raw(), PTE_P | PTE_W | user);
                         table = pte.target();
@@ -347,7 +338,8 @@ mod tests {
     fn a_table_outside_memory_is_an_error() {
         let mut mem = MapMem::default();
         let root = mem.alloc_table().unwrap();
-        mem.write(root, 0, Pte::table(GuestPhys::literal(0xdead_f000), true)).unwrap();
+        let nowhere = Entry::Table(GuestPhys::literal(0xdead_f000));
+        Table::new(root, Level::Root).set(&mem, 0, nowhere).unwrap();
         assert!(PageTable::new(root, &mut mem).walk(GuestVirt::literal(0)).is_err());
     }
 }

@@ -33,7 +33,7 @@ pub const fn bin_of(pages: u32) -> usize {
 }
 
 /// Upper bits of a free block's first word: no address, and nothing that data is likely to be.
-/// A free block without them has been written to by somebody who no longer owned it.
+/// A free block without them was written to by a program that no longer owned it.
 pub const FREE_MARK: u64 = 0xf4ee_b10c_0000_0000;
 const NEXT_MASK: u64 = 0xffff_ffff;
 

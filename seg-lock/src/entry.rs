@@ -1,4 +1,4 @@
-//! The word of the queue that a waiting thread has: what it wants, who it is, when it came, and
+//! The word of the queue that a waiting thread has: what it wants, its VM, when it came, and
 //! whether the lock is granted to it.
 
 use crate::page::Member;

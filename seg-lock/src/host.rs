@@ -1,4 +1,4 @@
-//! What the lock needs from its host: sleeping, waking, a clock, and who is alive.
+//! What the lock needs from its host: sleeping, waking, a clock, and which VMs are alive.
 
 use abi::LeaseId;
 

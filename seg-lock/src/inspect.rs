@@ -7,7 +7,7 @@ use abi::LeaseId;
 /// A lock page, for people. Words are read one after the other while others work on them.
 #[derive(Clone, Debug)]
 pub struct LockView {
-    /// Who holds it exclusively.
+    /// The VM that holds it exclusively.
     pub owner: Option<Member>,
     /// The owner is about to enter, but not inside.
     pub entering: bool,

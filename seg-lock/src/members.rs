@@ -70,7 +70,7 @@ pub fn join<W: LockWords, H: Waiting>(
         guard.dispatch();
         let now = words.load(word::STATE);
         if alone && now & (state::OWNER | state::WAITERS) == 0 {
-            // Nobody but this VM could be a reader, and it begins only now.
+            // No other VM could be a reader, and it begins only now.
             let _ = words.compare_exchange(word::STATE, now, now & !state::READERS);
         }
         Some(member)
@@ -104,12 +104,12 @@ pub fn recover<W: LockWords>(words: &W, member: Member) -> bool {
     owns
 }
 
-/// Declares the content inconsistent; whoever takes the lock from now on is told.
+/// Declares the content inconsistent; every thread that takes the lock from now on is told.
 pub fn mark_inconsistent<W: LockWords>(words: &W) {
     words.fetch_or(word::STATE, state::INCONSISTENT);
 }
 
-/// Empties a page that nobody uses: no living VM is a member, or the machine has booted since.
+/// Empties an unused page: no living VM is a member, or the machine has booted since.
 /// Returns whether the content is inconsistent: it was so, or a holder died inside.
 pub fn reset<W: LockWords>(words: &W) -> bool {
     let seen = words.load(word::STATE);

@@ -1,4 +1,4 @@
-//! The lock page: places and bits of its words, how they are reached, and who is named in them.
+//! The lock page: places and bits of its words, how they are reached, and the VMs named in them.
 //!
 //! Nothing here changes a page. The uncontended ways through a lock are in `uncontended`, all
 //! others in `waiter` and `members`.
@@ -17,7 +17,7 @@ pub mod word {
     pub const STATE: usize = 0;
     /// One more than the highest number of a member since the last reset.
     pub const MEMBERS_USED: usize = 1;
-    /// The mutex of the queue: 0, or its holder's lease times 2, plus 1 if somebody sleeps.
+    /// The mutex of the queue: 0, or its holder's lease times 2, plus 1 if a thread sleeps.
     pub const MUTEX: usize = 2;
     /// Number of the next one to queue.
     pub const TICKET: usize = 3;
@@ -44,14 +44,14 @@ pub mod state {
     pub const OWNER: u64 = 0xff;
     /// The owner has yet to see that no reader is inside.
     pub const CLAIM: u64 = 1 << 8;
-    /// The queue may hold somebody: nobody may pass it by.
+    /// The queue may hold a thread: no other may pass it.
     /// The highest bit of the lowest 16: one subtraction gives the lock back and says in the sign
-    /// flag whether somebody waits.
+    /// flag whether a thread waits.
     pub const WAITERS: u64 = 1 << 15;
-    /// An exclusive holder died inside, and nobody has recovered the content.
+    /// An exclusive holder died inside, and the content has not been recovered.
     pub const INCONSISTENT: u64 = 1 << 10;
     /// Readers may enter on their own: writers must scan for them. While it is clear no reader
-    /// is inside, and a lock that nobody holds is 0.
+    /// is inside, and a free lock is 0.
     pub const READERS: u64 = 1 << 11;
     /// What a reader checks. It may enter on its own if of these only [`READERS`] is set.
     pub const READER_MASK: u64 = OWNER | CLAIM | WAITERS | INCONSISTENT | READERS;

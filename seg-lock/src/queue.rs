@@ -1,8 +1,8 @@
 //! The queue of a lock page, and the mutex around it, which outlives its holders.
 //!
 //! [`QueueGuard::dispatch`] looks at the page and grants the lock to those whose turn it is. It can
-//! be run by anybody at any time, and what it writes are single words that are right on their own, so
-//! a VM that dies half-way leaves nothing to undo. Who waits for what, and how long, is `waiter`'s;
+//! be run by any VM at any time, and what it writes are single words that are right on their own, so
+//! a VM that dies half-way leaves nothing to undo. What a thread waits for, and how long, is `waiter`'s;
 //! what the dead left, `reap`'s.
 
 use crate::entry::{Entry, Want};
@@ -10,9 +10,9 @@ use crate::host::Waiting;
 use crate::page::{LockWords, Member, state, word};
 use abi::LeaseId;
 
-/// Longest sleep before checking who is alive.
+/// Longest sleep before checking which VMs are alive.
 pub(crate) const CHECK_NS: u64 = 100_000_000;
-/// First sleep before checking who is alive, and whether the mutex's holder is.
+/// First sleep before checking which VMs are alive, and whether the mutex's holder is.
 pub(crate) const FIRST_CHECK_NS: u64 = 2_000_000;
 /// How long a thread that must not wait for the lock waits for the mutex.
 pub(crate) const GRACE_NS: u64 = 10_000_000;
@@ -157,7 +157,7 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
             self.words().fetch_and(word::STATE, !state::WAITERS);
             return;
         }
-        // From here until the flag is cleared nobody gets past the queue.
+        // From here until the flag is cleared no thread gets past the queue.
         let seen = self.words().fetch_or(word::STATE, state::WAITERS);
         if seen & state::OWNER != 0 || queue.exclusive_granted {
             return;

@@ -1,4 +1,4 @@
-//! What dead VMs left behind in a lock page, taken away by whoever finds it.
+//! What dead VMs left behind in a lock page, removed by the first VM that finds it.
 
 use crate::entry::{Entry, Want};
 use crate::host::Waiting;
@@ -10,7 +10,7 @@ pub(crate) fn reap_dead<W: LockWords, H: Waiting>(guard: &QueueGuard<'_, W, H>) 
     let seen = guard.words().load(word::STATE);
     let owner = seen & state::OWNER;
     if owner > MAX_MEMBERS as u64 {
-        // Nobody's number: not written by this algorithm.
+        // No member's number: not written by this algorithm.
         guard.words().fetch_or(word::STATE, state::INCONSISTENT);
         guard.words().fetch_and(word::STATE, !(state::OWNER | state::CLAIM));
     }

@@ -4,8 +4,9 @@
 //! No deadlock: a thread that waits without limit for a segment's lock holds only locks of segments
 //! with smaller ids. One that waits with a limit holds what it likes, and gives up in the end.
 
+use crate::outcome::LockOutcome;
 use crate::page::Mode;
-use crate::waiter::{AcquireError, Acquired, Patience};
+use crate::waiter::Patience;
 use abi::SegId;
 
 /// One lock an address space needs.
@@ -20,48 +21,48 @@ pub struct LockNeed {
 /// How the locks of segments are taken and given back, for the thread that switches.
 pub trait LockOps {
     /// [`crate::acquire`].
-    ///
-    /// # Errors
-    /// As there.
-    fn acquire(&self, need: LockNeed, patience: Patience) -> Result<Acquired, AcquireError>;
+    fn acquire(&self, need: LockNeed, patience: Patience) -> LockOutcome;
     /// [`crate::release`].
     fn release(&self, need: LockNeed);
     /// [`crate::upgrade`].
-    ///
-    /// # Errors
-    /// As there.
-    fn upgrade(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError>;
+    fn upgrade(&self, sid: SegId, patience: Patience) -> LockOutcome;
     /// [`crate::downgrade`].
     fn downgrade(&self, sid: SegId);
 }
 
-/// What a thread holds after a switch of locks has failed.
+/// What a thread holds after a switch of locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
+    /// The new locks.
+    New,
     /// The old locks, without having released any meanwhile.
     Old,
-    /// None: it was stopped while it waited without limit.
+    /// None: it was interrupted while it waited without limit.
     Nothing,
 }
 
-/// A switch of locks failed.
+/// What became of a switch of locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SwitchError {
-    /// The lock that could not be acquired.
-    pub sid: SegId,
-    /// Why.
-    pub cause: AcquireError,
+#[must_use]
+pub struct Switched {
+    /// [`LockOutcome::OwnerDied`] if one of the locks taken said so; otherwise that of the first
+    /// lock that could not be acquired.
+    pub outcome: LockOutcome,
     /// What the thread holds now.
     pub held: Held,
+    /// The lock that could not be acquired.
+    pub refused: Option<SegId>,
 }
 
-impl core::fmt::Display for SwitchError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "segment {}: {}", self.sid, self.cause)
+impl Switched {
+    fn refused(sid: SegId, outcome: LockOutcome, held: Held) -> Switched {
+        Switched { outcome, held, refused: Some(sid) }
+    }
+
+    fn done(outcome: LockOutcome) -> Switched {
+        Switched { outcome, held: Held::New, refused: None }
     }
 }
-
-impl core::error::Error for SwitchError {}
 
 /// What to do about one new lock, given the old ones.
 enum Step {
@@ -91,34 +92,30 @@ fn step(old: &[LockNeed], need: LockNeed) -> Step {
 /// With [`Patience::Try`] and [`Patience::Until`] nothing is released before all is taken.
 /// With [`Patience::Forever`] the same is tried first; if that would mean waiting, all that
 /// `new` does not need is given back, then everything from the lock in question on, and then
-/// locks are taken in order. Returns [`Acquired::OwnerDied`] if one of the locks taken said so.
-///
-/// # Errors
-/// The first lock that could not be acquired, and what the thread holds now. With
-/// [`Patience::Forever`] only [`AcquireError::Stopped`].
+/// locks are taken in order: then all that can be in the way is [`LockOutcome::Interrupted`].
 pub fn switch_locks<O: LockOps>(
     old: &[LockNeed],
     new: &[LockNeed],
     ops: &O,
     patience: Patience,
-) -> Result<Acquired, SwitchError> {
+) -> Switched {
     let first_patience = if patience == Patience::Forever { Patience::Try } else { patience };
-    let mut verdict = Acquired::Clean;
+    let mut verdict = LockOutcome::Acquired;
     for (passed, &need) in new.iter().enumerate() {
         let taken = match step(old, need) {
-            Step::Keep | Step::Downgrade => Ok(Acquired::Clean),
+            Step::Keep | Step::Downgrade => LockOutcome::Acquired,
             Step::Take => ops.acquire(need, first_patience),
             Step::Upgrade => ops.upgrade(need.sid, first_patience),
         };
         let (before, from) = new.split_at_checked(passed).unwrap_or_default();
         match taken {
-            Ok(Acquired::Clean) => {}
-            Ok(Acquired::OwnerDied) => verdict = Acquired::OwnerDied,
-            Err(AcquireError::WouldBlock) if patience == Patience::Forever => {
+            LockOutcome::Acquired => {}
+            LockOutcome::OwnerDied => verdict = LockOutcome::OwnerDied,
+            LockOutcome::WouldBlock if patience == Patience::Forever => {
                 give_back_for_order(old, before, need.sid, ops);
                 return take_in_order(before, from, ops, verdict);
             }
-            Err(cause) => {
+            refused => {
                 for &need in before {
                     match step(old, need) {
                         Step::Keep | Step::Downgrade => {}
@@ -126,7 +123,7 @@ pub fn switch_locks<O: LockOps>(
                         Step::Upgrade => ops.downgrade(need.sid),
                     }
                 }
-                return Err(SwitchError { sid: need.sid, cause, held: Held::Old });
+                return Switched::refused(need.sid, refused, Held::Old);
             }
         }
     }
@@ -138,7 +135,7 @@ pub fn switch_locks<O: LockOps>(
             Some(_) => {}
         }
     }
-    Ok(verdict)
+    Switched::done(verdict)
 }
 
 /// Leaves the thread with exactly `before`, the locks of the new ones below `sid`.
@@ -157,17 +154,17 @@ fn take_in_order<O: LockOps>(
     before: &[LockNeed],
     from: &[LockNeed],
     ops: &O,
-    mut verdict: Acquired,
-) -> Result<Acquired, SwitchError> {
+    mut verdict: LockOutcome,
+) -> Switched {
     for (taken, &need) in from.iter().enumerate() {
         match ops.acquire(need, Patience::Forever) {
-            Ok(Acquired::Clean) => {}
-            Ok(Acquired::OwnerDied) => verdict = Acquired::OwnerDied,
-            Err(cause) => {
+            LockOutcome::Acquired => {}
+            LockOutcome::OwnerDied => verdict = LockOutcome::OwnerDied,
+            refused => {
                 before.iter().chain(from.iter().take(taken)).for_each(|&held| ops.release(held));
-                return Err(SwitchError { sid: need.sid, cause, held: Held::Nothing });
+                return Switched::refused(need.sid, refused, Held::Nothing);
             }
         }
     }
-    Ok(verdict)
+    Switched::done(verdict)
 }

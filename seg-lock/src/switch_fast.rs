@@ -11,7 +11,7 @@ use abi::switch::LockRef;
 pub enum FastSwitch {
     /// The thread holds the new locks and nothing else.
     Done,
-    /// As `Done`, and somebody waits for a lock given back: the VMM must wake the waiters soon.
+    /// As `Done`, and a thread waits for a released lock: the VMM must wake the waiters soon.
     DoneWithWaiters,
     /// The thread holds its old locks, as before. The VMM must do the switch, and wake the
     /// waiters of the locks of both lists, which may have been kept out meanwhile.

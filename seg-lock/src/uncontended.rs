@@ -1,4 +1,4 @@
-//! The ways through a lock that need no help: nobody is in the way, or the caller is told so.
+//! The ways through a lock that need no help: nothing is in the way, or the caller is told so.
 //!
 //! The guest kernel has machine code of its own for the two shortest ones (guest-kernel/src/switch.rs).
 //! No waiting and no verdict about a dead holder here; that is `waiter`'s.
@@ -53,7 +53,7 @@ fn try_among_readers<W: LockWords>(words: &W, member: Member) -> bool {
 }
 
 /// Alone inside: what is to be taken from the state to be the owner only. At every
-/// [`SCANS_PER_CLEAR`]th scan [`state::READERS`], too: nobody else clears it while there is an owner.
+/// [`SCANS_PER_CLEAR`]th scan [`state::READERS`], too: nothing else clears it while there is an owner.
 fn entered<W: LockWords>(words: &W) -> u64 {
     let scans = words.load(word::SCANS).wrapping_add(1);
     let is_last = scans >= SCANS_PER_CLEAR;
@@ -61,7 +61,7 @@ fn entered<W: LockWords>(words: &W) -> u64 {
     if is_last { state::CLAIM | state::READERS } else { state::CLAIM }
 }
 
-/// Gives the lock back; it is given back whatever the answer. On `false` somebody waits: the
+/// Gives the lock back; it is given back whatever the answer. On `false` a thread waits: the
 /// VMM must call [`wake_waiters`](crate::wake_waiters), or the waiter finds out on its own only at its next look.
 #[inline(always)]
 pub fn release_fast<W: LockWords>(words: &W, member: Member, mode: Mode) -> bool {

@@ -4,6 +4,7 @@
 
 use crate::entry::{Entry, Want};
 use crate::host::Waiting;
+use crate::outcome::LockOutcome;
 use crate::page::{LockWords, Member, Mode, state, word};
 use crate::queue::{
     BUSY_ROUNDS, CHECK_NS, FIRST_CHECK_NS, GRACE_NS, MutexError, QueueGuard, QueueMutex,
@@ -23,45 +24,9 @@ pub enum Patience {
     Forever,
 }
 
-/// A lock was taken. What is known of the content it guards?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub enum Acquired {
-    /// Nothing to say.
-    Clean,
-    /// An exclusive holder died inside and nobody has recovered the content since.
-    OwnerDied,
-}
-
-/// Why a lock was not taken. The thread holds of it what it held before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AcquireError {
-    /// It would have to be waited for ([`Patience::Try`]).
-    WouldBlock,
-    /// The time is up.
-    TimedOut,
-    /// [`Waiting::should_stop`].
-    Stopped,
-}
-
-impl core::fmt::Display for AcquireError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            AcquireError::WouldBlock => "the lock is held, or others wait for it",
-            AcquireError::TimedOut => "the lock was not free in time",
-            AcquireError::Stopped => "the thread was stopped while it waited for the lock",
-        })
-    }
-}
-
-impl core::error::Error for AcquireError {}
-
 /// Takes the lock, waiting in order of arrival. `member` is what [`crate::join`] gave the
 /// VM, whose lease is `me`. Locks have no memory of threads: one that takes a lock it holds
-/// waits for itself.
-///
-/// # Errors
-/// As `patience` allows; see [`AcquireError`].
+/// waits for itself. Gives up as `patience` says.
 pub fn acquire<W: LockWords, H: Waiting>(
     words: &W,
     host: &H,
@@ -69,9 +34,9 @@ pub fn acquire<W: LockWords, H: Waiting>(
     me: LeaseId,
     mode: Mode,
     patience: Patience,
-) -> Result<Acquired, AcquireError> {
+) -> LockOutcome {
     if try_acquire_fast(words, member, mode) {
-        return Ok(Acquired::Clean);
+        return LockOutcome::Acquired;
     }
     let want = match mode {
         Mode::Shared => Want::Shared,
@@ -82,22 +47,19 @@ pub fn acquire<W: LockWords, H: Waiting>(
 
 /// Makes the caller's shared hold an exclusive one without releasing it. Two threads that
 /// try this at the same time wait for each other: never with [`Patience::Forever`] while
-/// somebody else may do the same.
-///
-/// # Errors
-/// As [`acquire`]; the shared hold remains.
+/// another thread may do the same. If it is not acquired, the shared hold remains.
 pub fn upgrade<W: LockWords, H: Waiting>(
     words: &W,
     host: &H,
     member: Member,
     me: LeaseId,
     patience: Patience,
-) -> Result<Acquired, AcquireError> {
+) -> LockOutcome {
     Waiter { queue: QueueMutex { words, host, me }, member, want: Want::Upgrade, patience }
         .acquire()
 }
 
-/// Makes the caller's exclusive hold a shared one; nobody gets in between.
+/// Makes the caller's exclusive hold a shared one; no thread gets in between.
 pub fn downgrade<W: LockWords, H: Waiting>(words: &W, host: &H, member: Member, me: LeaseId) {
     words.fetch_or(word::STATE, state::READERS);
     words.fetch_add(member.reader_count(), 1);
@@ -120,7 +82,7 @@ pub fn release<W: LockWords, H: Waiting>(
 }
 
 /// Grants the lock to the threads whose turn it is, after a release or a failed try by the fast
-/// functions. Costs one load if nobody waits. Does nothing if the queue's mutex is not free in a
+/// functions. Costs one load if no thread waits. Does nothing if the queue's mutex is not free in a
 /// tenth of a second or the thread is stopped; the waiters then look for themselves.
 pub fn wake_waiters<W: LockWords, H: Waiting>(words: &W, host: &H, me: LeaseId) {
     if words.load(word::STATE) & state::WAITERS != 0 {
@@ -143,13 +105,14 @@ pub(crate) fn resume<W: LockWords, H: Waiting>(
     want: Want,
     index: usize,
     entry: Entry,
-) -> Result<Acquired, AcquireError> {
+) -> LockOutcome {
     let waiter = Waiter { queue, member, want, patience: Patience::Forever };
-    match waiter.wait(index, entry)? {
-        Outcome::Granted(index, entry) => {
-            Ok(waiter.enter(index, entry).expect("the page is undamaged"))
+    match waiter.wait(index, entry) {
+        Ok(Progress::Granted(index, entry)) => {
+            waiter.enter(index, entry).expect("the page is undamaged")
         }
-        Outcome::Waits(..) | Outcome::Again => unreachable!("nobody took it from the queue"),
+        Ok(Progress::Waits(..) | Progress::Again) => unreachable!("nothing took it from the queue"),
+        Err(gave_up) => gave_up,
     }
 }
 
@@ -162,7 +125,7 @@ struct Waiter<'a, W, H> {
 }
 
 /// How far a waiter has come.
-enum Outcome {
+enum Progress {
     /// The lock is granted to it: its place and word in the queue.
     Granted(usize, Entry),
     /// It waits.
@@ -172,13 +135,18 @@ enum Outcome {
 }
 
 impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
-    fn acquire(&self) -> Result<Acquired, AcquireError> {
+    fn acquire(&self) -> LockOutcome {
+        self.wait_in_queue().unwrap_or_else(|gave_up| gave_up)
+    }
+
+    /// The outcome, as an error if the lock is not held.
+    fn wait_in_queue(&self) -> Result<LockOutcome, LockOutcome> {
         loop {
-            let outcome = match self.enqueue()? {
-                Outcome::Waits(index, entry) => self.wait(index, entry)?,
-                outcome => outcome,
+            let progress = match self.enqueue()? {
+                Progress::Waits(index, entry) => self.wait(index, entry)?,
+                progress => progress,
             };
-            if let Outcome::Granted(index, entry) = outcome
+            if let Progress::Granted(index, entry) = progress
                 && let Some(acquired) = self.enter(index, entry)
             {
                 return Ok(acquired);
@@ -192,14 +160,14 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
     }
 
     /// Why it is time to give up, if it is.
-    fn spent(&self) -> Option<AcquireError> {
+    fn spent(&self) -> Option<LockOutcome> {
         if self.queue.host.should_stop() {
-            return Some(AcquireError::Stopped);
+            return Some(LockOutcome::Interrupted);
         }
         match self.patience {
-            Patience::Try => Some(AcquireError::WouldBlock),
+            Patience::Try => Some(LockOutcome::WouldBlock),
             Patience::Until(deadline) => {
-                (self.queue.host.now_ns() >= deadline).then_some(AcquireError::TimedOut)
+                (self.queue.host.now_ns() >= deadline).then_some(LockOutcome::TimedOut)
             }
             Patience::Forever => None,
         }
@@ -214,17 +182,17 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
         }
     }
 
-    fn mutex_error(&self, why: MutexError) -> AcquireError {
+    fn mutex_error(&self, why: MutexError) -> LockOutcome {
         match (why, self.patience) {
-            (MutexError::Stopped, _) => AcquireError::Stopped,
-            (MutexError::TimedOut, Patience::Try) => AcquireError::WouldBlock,
-            (MutexError::TimedOut, _) => AcquireError::TimedOut,
+            (MutexError::Stopped, _) => LockOutcome::Interrupted,
+            (MutexError::TimedOut, Patience::Try) => LockOutcome::WouldBlock,
+            (MutexError::TimedOut, _) => LockOutcome::TimedOut,
         }
     }
 
     /// Joins the queue and grants the lock to those whose turn it is, perhaps this thread.
-    fn enqueue(&self) -> Result<Outcome, AcquireError> {
-        // Finding out who is alive is expensive; a thread that will sleep anyway does it then.
+    fn enqueue(&self) -> Result<Progress, LockOutcome> {
+        // Finding out which VMs are alive is expensive; a thread that will sleep anyway does it then.
         let reaps = match self.patience {
             Patience::Try => true,
             Patience::Until(deadline) => {
@@ -249,21 +217,21 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
             Some((index, entry))
         });
         let place = queued.map_err(|why| self.mutex_error(why))?;
-        Ok(place.map_or(Outcome::Again, |(index, entry)| self.poll(index, entry)))
+        Ok(place.map_or(Progress::Again, |(index, entry)| self.poll(index, entry)))
     }
 
-    fn poll(&self, index: usize, entry: Entry) -> Outcome {
+    fn poll(&self, index: usize, entry: Entry) -> Progress {
         let now = self.queue.words.load(index);
         if now == entry.raw() {
-            Outcome::Waits(index, entry)
+            Progress::Waits(index, entry)
         } else if now == entry.granted().raw() {
-            Outcome::Granted(index, entry.granted())
+            Progress::Granted(index, entry.granted())
         } else {
-            Outcome::Again
+            Progress::Again
         }
     }
 
-    fn wait(&self, index: usize, entry: Entry) -> Result<Outcome, AcquireError> {
+    fn wait(&self, index: usize, entry: Entry) -> Result<Progress, LockOutcome> {
         let host = self.queue.host;
         for _ in 0..host.spins() {
             if self.queue.words.load(index) != entry.raw() {
@@ -280,7 +248,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
                 host.pause(FIRST_CHECK_NS);
             }
             match self.poll(index, entry) {
-                Outcome::Waits(..) => {}
+                Progress::Waits(..) => {}
                 other => return Ok(other),
             }
             if let Some(error) = self.spent() {
@@ -296,11 +264,11 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
                 host.wait(index, entry.raw() as u32, left.min(patience - since));
                 continue;
             }
-            // Nobody has woken this thread for long: is everybody it waits for alive?
+            // Not woken for long: are the VMs that it waits for alive?
             match self.queue.with(self.mutex_limit(), reap_and_dispatch) {
                 Ok(()) | Err(MutexError::TimedOut) => {}
                 Err(MutexError::Stopped) => {
-                    return self.give_up(index, entry, AcquireError::Stopped);
+                    return self.give_up(index, entry, LockOutcome::Interrupted);
                 }
             }
             patience = (patience * 2).min(CHECK_NS);
@@ -313,11 +281,11 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
         &self,
         index: usize,
         entry: Entry,
-        error: AcquireError,
-    ) -> Result<Outcome, AcquireError> {
+        outcome: LockOutcome,
+    ) -> Result<Progress, LockOutcome> {
         match self.queue.words.compare_exchange(index, entry.raw(), Entry::FREE) {
-            Err(now) if now == entry.granted().raw() && error != AcquireError::Stopped => {
-                return Ok(Outcome::Granted(index, entry.granted()));
+            Err(now) if now == entry.granted().raw() && outcome != LockOutcome::Interrupted => {
+                return Ok(Progress::Granted(index, entry.granted()));
             }
             Err(now) if now == entry.granted().raw() => {
                 // A grant not yet used is given back by leaving.
@@ -328,11 +296,11 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
         // Others may have waited behind this one only.
         let limit = self.queue.host.now_ns().saturating_add(GRACE_NS);
         let _ = self.queue.with(Some(limit), |guard| guard.dispatch());
-        Err(error)
+        Err(outcome)
     }
 
     /// Uses a grant. `None` if the page is in a state in which there can be none.
-    fn enter(&self, index: usize, entry: Entry) -> Option<Acquired> {
+    fn enter(&self, index: usize, entry: Entry) -> Option<LockOutcome> {
         let words = self.queue.words;
         let entered = match self.want {
             Want::Shared => {
@@ -356,9 +324,9 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
         self.queue.try_with(|guard| guard.dispatch());
         let seen = words.load(word::STATE);
         entered.then_some(if seen & state::INCONSISTENT == 0 {
-            Acquired::Clean
+            LockOutcome::Acquired
         } else {
-            Acquired::OwnerDied
+            LockOutcome::OwnerDied
         })
     }
 }

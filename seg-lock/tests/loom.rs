@@ -7,8 +7,8 @@ use abi::LeaseId;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use seg_lock::{
-    Acquired, LockWords, Member, Mode, Patience, SCANS_PER_CLEAR, Waiting, acquire, release, state,
-    word,
+    LockOutcome, LockWords, Member, Mode, Patience, SCANS_PER_CLEAR, Waiting, acquire, release,
+    state, word,
 };
 use std::cell::Cell;
 
@@ -16,7 +16,7 @@ const VMS: usize = 3;
 const QUEUE: usize = 3;
 const HEAD: usize = word::SCANS + 1;
 
-/// The words that the models use; all others are 0, as nobody has a reason to change them.
+/// The words that the models use; all others are 0, as nothing has a reason to change them.
 struct Page {
     words: Vec<AtomicU64>,
     sleep: Mutex<()>,
@@ -101,11 +101,11 @@ impl Vm {
         Member::new(self.number as u32).unwrap()
     }
 
-    fn in_and_out(&self, mode: Mode) -> Acquired {
+    fn in_and_out(&self, mode: Mode) -> LockOutcome {
         let weight = if mode == Mode::Shared { 1 } else { 100 };
         let acquired =
-            acquire(self, self, self.member(), lease(self.number), mode, Patience::Forever)
-                .unwrap();
+            acquire(self, self, self.member(), lease(self.number), mode, Patience::Forever);
+        assert!(acquired.is_held());
         let others = self.page.inside.fetch_add(weight, SeqCst);
         assert!(others < 100 && (mode == Mode::Shared || others == 0), "{mode:?} beside {others}");
         self.page.inside.fetch_sub(weight, SeqCst);
@@ -129,7 +129,7 @@ impl LockWords for Vm {
         let done = self.page.word(index).compare_exchange(old, new, SeqCst, SeqCst);
         let owner = self.number as u64 + 1;
         let takes_state = index == word::STATE && new & (state::OWNER | state::CLAIM) == owner;
-        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 for who may go.
+        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 once the lock is granted.
         let leaves_queue = index >= word::QUEUE && new == 0 && old & 3 == 2 && old & 12 != 0;
         if done.is_ok() && (takes_state || leaves_queue) {
             self.alone.set(true);
@@ -243,9 +243,9 @@ fn living_after(readers: Readers, preemptions: usize, modes: &'static [Mode]) {
                 loom::thread::spawn(move || Vm::new(&page, vm).in_and_out(modes[vm]))
             })
             .collect();
-        assert_eq!(Vm::new(&page, 0).in_and_out(modes[0]), Acquired::Clean);
+        assert_eq!(Vm::new(&page, 0).in_and_out(modes[0]), LockOutcome::Acquired);
         for other in others {
-            assert_eq!(other.join().unwrap(), Acquired::Clean);
+            assert_eq!(other.join().unwrap(), LockOutcome::Acquired);
         }
         assert_eq!(page.word(word::STATE).load(SeqCst) & state::OWNER, 0);
         assert!((0..VMS).all(|vm| page.word(word::READER_COUNTS + vm).load(SeqCst) == 0));
@@ -287,8 +287,7 @@ fn dying(preemptions: usize, readers_seen: bool, mine: Mode, others: Mode) {
                         Vm { timed: true, left: Cell::new(Some(accesses)), ..Vm::new(&page, 0) };
                     let life = std::panic::AssertUnwindSafe(|| {
                         let patience = Patience::Forever;
-                        let _: Acquired =
-                            acquire(&vm, &vm, vm.member(), lease(0), mine, patience).unwrap();
+                        assert!(acquire(&vm, &vm, vm.member(), lease(0), mine, patience).is_held());
                         release(&vm, &vm, vm.member(), lease(0), mine);
                     });
                     match std::panic::catch_unwind(life) {
@@ -305,9 +304,10 @@ fn dying(preemptions: usize, readers_seen: bool, mine: Mode, others: Mode) {
             let survivor = Vm { timed: true, ..Vm::new(&page, 1) };
             let verdict = survivor.in_and_out(others);
             let inconsistent = mortal.join().unwrap();
-            assert!(inconsistent || verdict == Acquired::Clean);
+            assert!(inconsistent || verdict == LockOutcome::Acquired);
             let last = Vm { timed: true, ..Vm::new(&page, 2) };
-            let expected = if inconsistent { Acquired::OwnerDied } else { Acquired::Clean };
+            let expected =
+                if inconsistent { LockOutcome::OwnerDied } else { LockOutcome::Acquired };
             assert_eq!(last.in_and_out(Mode::Exclusive), expected);
         });
         accesses += 1;

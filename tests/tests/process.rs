@@ -14,7 +14,7 @@ use vmm::process::Outcome;
 #[test]
 fn bad_signal_frames_and_stacks_are_the_programs_own_sigsegv() {
     skip_without_kvm!();
-    for what in ["bad-frames", "bad-stacks", "stack-arguments", "autodisarm"] {
+    for what in ["bad-frames", "bad-stacks", "lost-in-suspend", "stack-arguments", "autodisarm"] {
         let ended = Run::new(guests::c("signals")).args(&[what]).same_as_native();
         assert_eq!(ended.outcome, Outcome::Exited(0), "{what}: {ended:?}");
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use abi::layout::{LOCK_REFS, LOCK_REFS_BYTES, VCPU_AREA_BYTES, VCPU_AREAS};
 use abi::shared::VcpuPage;
 use abi::switch::VcpuLine;
-use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, Pte};
+use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, Table};
 use tempfile::TempDir;
 use tests::vm::{Ended, Run, Running};
 use tests::{guests, pace, skip_without_kvm};
@@ -180,8 +180,9 @@ fn tables_that_lead_to_a_read_only_file_do_not_kill_the_vmm() {
     let bent = GuestVirt::new(0x600_0000_0000).expect("an address");
     let machine = &lies.vm.process.machine;
     let directory = machine.edit_tables(|tables| tables.table_for(bent, Level::Directory));
-    let entry = directory.expect("tables").offset(bent.index(Level::Directory) as u64 * 8);
-    lies.store(entry, Pte::table(page, true).raw());
+    let directory = Table::new(directory.expect("tables"), Level::Directory);
+    let entry = directory.encode(bent.raw(), Entry::Table(page));
+    lies.store(directory.place(bent.raw()), entry.raw());
     lies.done("bend");
     expect_done(&lies.ends(), &["munmap is served"]);
 }

@@ -1,14 +1,13 @@
 //! Spaces: a VAS opened with a type, and the ways to go inside.
 //!
-//! - [`seat`]: the switch; [`visit`]: one visit, from going in to leaving
+//! - `switch`: from one location to another; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 
-pub(crate) mod ground;
 mod init;
 mod options;
-pub(crate) mod plain;
-pub(crate) mod seat;
+mod plain;
 mod segment_heap;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -21,19 +20,20 @@ use std::time::{Duration, Instant};
 
 use abi::Errno;
 
-use crate::alloc::{AllocError, SpaceHeap};
+use crate::alloc::AllocError;
 use crate::boxed;
 use crate::brand::{self, Bound, Brand, Claim, Conflict, Invariant};
 use crate::error::{Error, Kind, Result};
+use crate::location::Location;
+use crate::location::wait::{LockMode, Wait};
 use crate::objects::vas::Vas;
-use crate::place::{self, Scope};
+use crate::space_heap::SpaceHeap;
+use crate::thread_state::{self, Scope};
 use crate::token::{At, In, Mode, Read, Write};
 use plain::Plain;
-use seat::{Access, Seat, Wait};
-use visit::{Dead, Refused, Target, access, visit};
+use visit::{OnOwnerDeath, Refused, Target, access, visit};
 use vm::VmSpace;
 
-pub(crate) use ground::PATIENCE;
 pub use options::SpaceOptions;
 
 /// A VAS whose root object is a `V::Root`.
@@ -98,10 +98,10 @@ impl<V: Brand> Space<V> {
         let name = format!("memory-{:x}", plain.id & !(1 << 63));
         let claim = claim::<V>(plain.id, 0, &name)?;
         let backend = Backend::Plain(plain);
-        let target = backend.target(Access::Exclusive)?;
+        let target = backend.target(LockMode::Exclusive)?;
         // SAFETY: the thread is at home; the backend outlives the visit.
         let root = unsafe {
-            visit::<V, Write, _>(target, Wait::Forever, Dead::Refuse, |at| {
+            visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Refuse, |at| {
                 init::watched(&claim, || boxed::allocate_root(&at, init(&at)?))
             })
         };
@@ -169,7 +169,7 @@ impl<V: Brand> Space<V> {
             }
         };
         // SAFETY: the thread is at home; that the content may be broken is the caller's burden.
-        unsafe { self.go_in(Wait::Forever, None, Dead::Accept, repaired) }?
+        unsafe { self.go_in(Wait::Forever, None, OnOwnerDeath::Accept, repaired) }?
     }
 
     /// The space's name: its VAS's.
@@ -245,7 +245,7 @@ impl<V: Brand> Space<V> {
     ) -> Result<R> {
         check_home(&self.name)?;
         // SAFETY: the thread is at home and has no token.
-        unsafe { self.go_in(wait, limit, Dead::Refuse, f) }
+        unsafe { self.go_in(wait, limit, OnOwnerDeath::Refuse, f) }
     }
 
     /// Visits the space from wherever the thread is.
@@ -256,11 +256,11 @@ impl<V: Brand> Space<V> {
         &self,
         wait: Wait,
         limit: Option<Duration>,
-        dead: Dead,
+        on_death: OnOwnerDeath,
         f: impl FnOnce(&mut In<V, M>) -> R,
     ) -> Result<R> {
         // What is allocated on the way, and the error, belong to the process.
-        let _paused = place::with_scope(Scope::Outside);
+        let _paused = thread_state::with_scope(Scope::Outside);
         let target = self.backend.target(access::<M>())?;
         let inside = |at| {
             if M::WRITABLE {
@@ -272,7 +272,7 @@ impl<V: Brand> Space<V> {
             Ok(f(&mut token))
         };
         // SAFETY: the caller's promise; the space outlives the visit.
-        unsafe { visit(target, wait, dead, inside) }
+        unsafe { visit(target, wait, on_death, inside) }
             .map_err(|refused| refusal(&self.name, limit, refused))?
     }
 }
@@ -295,7 +295,7 @@ impl<V: Brand, M: Mode> In<V, M> {
         f: impl FnOnce(&mut In<W, Read>) -> R,
     ) -> Result<R> {
         // SAFETY: this token is borrowed mutably, and it is the thread's innermost one.
-        unsafe { space.go_in(Wait::Forever, None, Dead::Refuse, f) }
+        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
     }
 
     /// Goes to `space` to write.
@@ -308,19 +308,19 @@ impl<V: Brand, M: Mode> In<V, M> {
         f: impl FnOnce(&mut In<W, Write>) -> R,
     ) -> Result<R> {
         // SAFETY: as for `enter`.
-        unsafe { space.go_in(Wait::Forever, None, Dead::Refuse, f) }
+        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
     }
 }
 
 impl Backend {
-    fn target(&self, access: Access) -> Result<Target> {
+    fn target(&self, access: LockMode) -> Result<Target> {
         match self {
             Backend::Plain(plain) => {
                 let lock = NonNull::from(&plain.lock);
                 let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
-                let vh = place::current().seat.vh;
+                let vh = thread_state::current().location.vh;
                 Ok(Target {
-                    seat: Seat { vh, plain: Some((lock, access)), ground: None },
+                    location: Location { vh, plain: Some((lock, access)), occupancy: None },
                     heap,
                     sid: None,
                 })
@@ -349,12 +349,12 @@ fn until(limit: Duration) -> Wait {
 }
 
 fn check_home(space: &str) -> Result<()> {
-    let place = place::current();
-    match place.brand {
+    let here = thread_state::current();
+    match here.brand {
         None => Ok(()),
         Some(_) => {
-            let _paused = place::with_scope(Scope::Outside);
-            Err(Error::AlreadyInside { space: space.to_owned(), inside: place.name })
+            let _paused = thread_state::with_scope(Scope::Outside);
+            Err(Error::AlreadyInside { space: space.to_owned(), inside: here.name })
         }
     }
 }

@@ -55,15 +55,10 @@ impl World {
     }
 
     pub(super) fn take(&self, number: u32, mode: Mode) {
-        assert_eq!(self.try_take(number, mode, Patience::Try), Ok(Acquired::Clean));
+        assert_eq!(self.try_take(number, mode, Patience::Try), LockOutcome::Acquired);
     }
 
-    pub(super) fn try_take(
-        &self,
-        number: u32,
-        mode: Mode,
-        patience: Patience,
-    ) -> Result<Acquired, AcquireError> {
+    pub(super) fn try_take(&self, number: u32, mode: Mode, patience: Patience) -> LockOutcome {
         acquire(&self.page, self, member(number), lease(number), mode, patience)
     }
 
@@ -193,13 +188,13 @@ impl LockWords for Mortal<'_> {
     }
 }
 
-/// Somebody gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
+/// A survivor gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
 /// on which the short ways work.
 fn survivors_go_on(world: &World, inconsistent: bool, case: &str) {
-    let verdict = if inconsistent { Acquired::OwnerDied } else { Acquired::Clean };
+    let verdict = if inconsistent { LockOutcome::OwnerDied } else { LockOutcome::Acquired };
     let soon = || Patience::Until(world.now.get() + 1_000_000_000);
     for mode in [Mode::Shared, Mode::Exclusive, Mode::Shared] {
-        assert_eq!(world.try_take(1, mode, soon()), Ok(verdict), "{case}, {mode:?}");
+        assert_eq!(world.try_take(1, mode, soon()), verdict, "{case}, {mode:?}");
         let view = inspect(&world.page);
         assert_eq!(view.owner, (mode == Mode::Exclusive).then_some(member(1)), "{case}");
         assert_eq!(view.readers[1], u64::from(mode == Mode::Shared), "{case}");
@@ -212,7 +207,7 @@ fn survivors_go_on(world: &World, inconsistent: bool, case: &str) {
     );
     let view = inspect(&world.page);
     assert_eq!((view.inconsistent, view.readers), (inconsistent, [0; MAX_MEMBERS]), "{case}");
-    assert_eq!(world.try_take(2, Mode::Exclusive, soon()), Ok(verdict), "{case}");
+    assert_eq!(world.try_take(2, Mode::Exclusive, soon()), verdict, "{case}");
     assert!(recover(&world.page, member(2)));
     world.give(2, Mode::Exclusive);
     assert_eq!(world.page.load(word::STATE) & !state::READERS, 0, "{case}: nobody waits");
@@ -269,7 +264,7 @@ const FOREVER: Patience = Patience::Forever;
 
 fn in_and_out(mode: Mode, patience: Patience) -> impl Fn(&Mortal<'_>, &World) {
     move |page, world| {
-        if acquire(page, world, member(0), lease(0), mode, patience).is_ok() {
+        if acquire(page, world, member(0), lease(0), mode, patience).is_held() {
             assert_eq!(page.inside.get(), mode == Mode::Exclusive);
             release(page, world, member(0), lease(0), mode);
             assert!(!page.inside.get());
@@ -342,9 +337,9 @@ fn death_while_handing_over() {
                 let goes = |&(_, _, place): &(u32, Want, (usize, Entry))| {
                     super::queueing::is_granted(world, place)
                 };
-                let next = waiting.iter().position(goes).expect("somebody may go");
+                let next = waiting.iter().position(goes).expect("the lock is granted to one");
                 let (vm, want, (index, entry)) = waiting.remove(next);
-                let _: Acquired = super::queueing::enter(world, vm, want, index, entry).unwrap();
+                assert!(super::queueing::enter(world, vm, want, index, entry).is_held());
                 world.give(vm, if want == Want::Shared { Mode::Shared } else { Mode::Exclusive });
             }
         };
@@ -404,7 +399,7 @@ fn death_with_the_mutex_of_the_dead() {
 #[test]
 fn death_while_changing_the_mode() {
     let up = |page: &Mortal<'_>, world: &World| {
-        assert_eq!(upgrade(page, world, member(0), lease(0), FOREVER), Ok(Acquired::Clean));
+        assert_eq!(upgrade(page, world, member(0), lease(0), FOREVER), LockOutcome::Acquired);
         assert!(page.inside.get());
         downgrade(page, world, member(0), lease(0));
         release(page, world, member(0), lease(0), Mode::Shared);

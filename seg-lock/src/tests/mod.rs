@@ -78,7 +78,7 @@ fn writers_stop_looking_for_readers_that_have_gone_and_the_next_reader_is_told_t
             assert!(try_acquire_fast(&page, member(1), Mode::Exclusive), "{turn}, {look}");
             let mark = if look == SCANS_PER_CLEAR { 0 } else { state::READERS };
             assert_eq!(page.load(word::STATE), member(1).owner() | mark, "{turn}, {look}");
-            // Whoever comes while it is inside stays out.
+            // A thread that comes while it is inside stays out.
             assert!(!try_acquire_fast(&page, member(2), Mode::Shared));
             assert!(release_fast(&page, member(1), Mode::Exclusive));
             assert_eq!(page.load(word::STATE), mark, "{turn}, {look}");

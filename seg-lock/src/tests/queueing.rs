@@ -7,18 +7,12 @@ use crate::waiter;
 use proptest::prelude::*;
 
 /// Lets a queued thread go on from where [`World::queue`] left it.
-pub(super) fn enter(
-    world: &World,
-    vm: u32,
-    want: Want,
-    index: usize,
-    entry: Entry,
-) -> Result<Acquired, AcquireError> {
+pub(super) fn enter(world: &World, vm: u32, want: Want, index: usize, entry: Entry) -> LockOutcome {
     waiter::resume(world.queue_mutex(vm), member(vm), want, index, entry)
 }
 
 fn wait_and_enter(world: &World, vm: u32, want: Want, index: usize, entry: Entry) {
-    assert_eq!(enter(world, vm, want, index, entry), Ok(Acquired::Clean));
+    assert_eq!(enter(world, vm, want, index, entry), LockOutcome::Acquired);
 }
 
 pub(super) fn is_granted(world: &World, (index, entry): (usize, Entry)) -> bool {
@@ -64,11 +58,11 @@ fn time_runs_out_on_time_and_leaves_no_trace() {
     world.take(1, Mode::Exclusive);
     let before = snapshot(&world.page);
     for mode in [Mode::Shared, Mode::Exclusive] {
-        assert_eq!(world.try_take(0, mode, Patience::Try), Err(AcquireError::WouldBlock));
+        assert_eq!(world.try_take(0, mode, Patience::Try), LockOutcome::WouldBlock);
         let start = world.now.get();
         assert_eq!(
             world.try_take(0, mode, Patience::Until(start + 1_500_000_000)),
-            Err(AcquireError::TimedOut)
+            LockOutcome::TimedOut
         );
         assert_eq!(world.now.get(), start + 1_500_000_000);
     }
@@ -82,7 +76,7 @@ fn a_stopped_thread_leaves_the_queue_and_lets_others_pass() {
     let world = World::new(true);
     world.take(1, Mode::Shared);
     world.stop.set(true);
-    assert_eq!(world.try_take(0, Mode::Exclusive, Patience::Forever), Err(AcquireError::Stopped));
+    assert_eq!(world.try_take(0, Mode::Exclusive, Patience::Forever), LockOutcome::Interrupted);
     world.stop.set(false);
     assert_eq!(world.page.load(word::STATE), state::READERS);
     world.take(2, Mode::Shared);
@@ -97,8 +91,8 @@ fn an_upgrade_waits_for_other_readers_only() {
         |vm: u32, patience| upgrade(&world.page, &world, member(vm), lease(vm), patience);
     assert_eq!(
         upgrade_of(0, Patience::Try),
-        Ok(Acquired::Clean),
-        "ahead of writers, who wait for it"
+        LockOutcome::Acquired,
+        "ahead of writers, which wait for it"
     );
     downgrade(&world.page, &world, member(0), lease(0));
     world.give(0, Mode::Shared);
@@ -106,9 +100,9 @@ fn an_upgrade_waits_for_other_readers_only() {
     world.give(2, Mode::Exclusive);
     world.take(0, Mode::Shared);
     world.take(1, Mode::Shared);
-    assert_eq!(upgrade_of(0, Patience::Try), Err(AcquireError::WouldBlock));
+    assert_eq!(upgrade_of(0, Patience::Try), LockOutcome::WouldBlock);
     world.events.borrow_mut().extend([Event::Nothing, Event::Release(1, Mode::Shared)]);
-    assert_eq!(upgrade_of(0, Patience::Forever), Ok(Acquired::Clean));
+    assert_eq!(upgrade_of(0, Patience::Forever), LockOutcome::Acquired);
     let view = inspect(&world.page);
     assert_eq!((view.owner_lease(), view.readers[0]), (Some(lease(0)), 0));
 }
@@ -136,13 +130,13 @@ fn a_full_queue_keeps_nobody_out_for_good() {
         (word::QUEUE..word::QUEUE_END).map(|_| world.queue(2, Want::Shared)).collect();
     assert_eq!(
         world.try_take(0, Mode::Exclusive, Patience::Until(90_000_000)),
-        Err(AcquireError::TimedOut)
+        LockOutcome::TimedOut
     );
     world.dead.borrow_mut().push(lease(2));
     world.events.borrow_mut().extend([Event::Nothing, Event::Release(1, Mode::Exclusive)]);
     assert_eq!(queued.len(), 376);
     let soon = Patience::Until(world.now.get() + 1_000_000_000);
-    assert_eq!(world.try_take(0, Mode::Exclusive, soon), Ok(Acquired::Clean));
+    assert_eq!(world.try_take(0, Mode::Exclusive, soon), LockOutcome::Acquired);
 }
 
 #[test]
@@ -156,11 +150,11 @@ fn a_reset_keeps_what_is_known_of_the_content() {
     assert!(!recover(&world.page, member(0)), "only the holder says so");
     assert!(reset(&world.page) && reset(&world.page));
     join(&world.page, &world, lease(0)).unwrap();
-    assert_eq!(world.try_take(0, Mode::Exclusive, Patience::Try), Ok(Acquired::OwnerDied));
+    assert_eq!(world.try_take(0, Mode::Exclusive, Patience::Try), LockOutcome::OwnerDied);
     assert!(recover(&world.page, member(0)));
     mark_inconsistent(&world.page);
     world.give(0, Mode::Exclusive);
-    assert_eq!(world.try_take(0, Mode::Shared, Patience::Try), Ok(Acquired::OwnerDied));
+    assert_eq!(world.try_take(0, Mode::Shared, Patience::Try), LockOutcome::OwnerDied);
 }
 
 proptest! {
@@ -182,7 +176,7 @@ proptest! {
         for mode in [Mode::Shared, Mode::Exclusive] {
             for patience in [Patience::Try, Patience::Until(world.now.get() + 1_000_000_000)] {
                 let start = world.now.get();
-                if world.try_take(0, mode, patience).is_ok() {
+                if world.try_take(0, mode, patience).is_held() {
                     world.give(0, mode);
                 }
                 prop_assert!(world.now.get() <= start + 1_100_000_000);

@@ -203,6 +203,33 @@ static void queue_arguments(void)
     printf("lowest: %ld\n", e(kill(-0x7fffffff - 1, 0)));
 }
 
+static void see_mask(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *c = context;
+    (void)signal, (void)info;
+    siglongjmp(back, 1 + sigismember(&c->uc_sigmask, SIGUSR1));
+}
+
+/* A signal that ends a wait with another mask, and whose frame cannot be written: the frame of the
+   SIGSEGV has the mask from before the wait. */
+static void lost_in_suspend(void)
+{
+    static char stack[65536];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    static sigset_t none, blocked;
+    sigaltstack(&alternate, NULL);
+    on(SIGSEGV, SA_ONSTACK, see_mask);
+    on(SIGUSR1, 0, nothing);
+    sigaddset(&blocked, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    raise(SIGUSR1);
+    int seen = sigsetjmp(back, 1);
+    if (!seen)
+        __asm__ volatile("mov $16, %%rsp; syscall" ::"a"(SYS_rt_sigsuspend), "D"(&none), "S"(8L)
+                         : "memory");
+    printf("blocked as before: %d\n", seen - 1);
+}
+
 static void *later(void *target)
 {
     usleep(50000);
@@ -284,6 +311,7 @@ int main(int argc, char **argv)
         {"bad-frames", bad_frames}, {"bad-stacks", bad_stacks},
         {"stack-arguments", stack_arguments}, {"autodisarm", autodisarm},
         {"queued", queued}, {"queue-arguments", queue_arguments},
+        {"lost-in-suspend", lost_in_suspend},
         {"waiting", waiting}, {"select", select_remaining},
     };
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

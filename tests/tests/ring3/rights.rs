@@ -6,7 +6,7 @@
 
 use abi::layout::VAS_START;
 use abi::pte::{PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PS, PTE_U, PTE_W};
-use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M};
+use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Table};
 use tests::skip_without_kvm;
 use vmm::private::Prot;
 use vmm::vm::Exit;
@@ -23,8 +23,9 @@ fn bits(combination: u64) -> u64 {
     bit(0, PTE_W) | bit(1, PTE_U) | bit(2, PTE_NX)
 }
 
-fn set(bench: &Bench, table: GuestPhys, index: u64, raw: u64) {
-    bench.machine.mem.store(table.offset(index * 8), raw).unwrap();
+/// Writes any bits into the entry that covers `address`.
+fn set(bench: &Bench, table: Table, address: u64, raw: u64) {
+    bench.machine.mem.store(table.place(address), raw).unwrap();
 }
 
 fn frame(bench: &Bench) -> GuestPhys {
@@ -45,6 +46,7 @@ fn fill(
     above: &Place,
     places: &mut Vec<Place>,
 ) {
+    let table = Table::new(table, level);
     let first = if level == Level::Root { FIRST_SLOT } else { 0 };
     for combination in 0..8 {
         let index = first + combination;
@@ -52,11 +54,11 @@ fn fill(
         let way = [&above.1[..], &[bits(combination)]].concat();
         if level == leaf {
             let large = if level == Level::Table { 0 } else { PTE_PS };
-            set(bench, table, index, page.raw() | PTE_P | large | bits(combination));
+            set(bench, table, at, page.raw() | PTE_P | large | bits(combination));
             places.push((at, way));
         } else {
             let below = frame(bench);
-            set(bench, table, index, below.raw() | PTE_P | bits(combination));
+            set(bench, table, at, below.raw() | PTE_P | bits(combination));
             let next = level.below().expect("a leaf is not below the last level");
             fill(bench, below, next, leaf, page, &(at, way), places);
         }
@@ -141,23 +143,23 @@ fn the_processor_sets_accessed_and_dirty_bits_where_they_are_clear() {
     let mut bench = Bench::new();
     let root = own_root(&mut bench);
     let page = bench.machine.mem.alloc(PAGE_SIZE_2M).unwrap();
-    let tables = [root, frame(&bench), frame(&bench), frame(&bench)];
-    let all = PTE_P | PTE_W | PTE_U;
-    set(&bench, root, FIRST_SLOT, tables[1].raw() | all);
-    set(&bench, tables[1], 0, tables[2].raw() | all);
-    set(&bench, tables[2], 0, tables[3].raw() | all);
-    set(&bench, tables[3], 0, page.raw() | all);
+    let frames = [root, frame(&bench), frame(&bench), frame(&bench), page];
+    let levels = [Level::Root, Level::Pointer, Level::Directory, Level::Table];
     let at = FIRST_SLOT << 39;
-    let entry = |bench: &Bench, table: GuestPhys, index: u64| {
-        bench.machine.mem.load(table.offset(index * 8)).unwrap() & (PTE_A | PTE_D)
+    let table = |n: usize| Table::new(frames[n], levels[n]);
+    for n in 0..4 {
+        set(&bench, table(n), at, frames[n + 1].raw() | PTE_P | PTE_W | PTE_U);
+    }
+    let entry = |bench: &Bench, n: usize| {
+        table(n).get(&bench.machine.mem, at).unwrap().raw() & (PTE_A | PTE_D)
     };
     assert_eq!(access(&mut bench, READ, at), None);
-    for (table, index) in tables.into_iter().zip([FIRST_SLOT, 0, 0, 0]) {
-        assert_eq!(entry(&bench, table, index) & PTE_A, PTE_A, "{table}: accessed");
+    for (n, level) in levels.into_iter().enumerate() {
+        assert_eq!(entry(&bench, n) & PTE_A, PTE_A, "{level:?}: accessed");
     }
-    assert_eq!(entry(&bench, tables[3], 0), PTE_A, "read, not written");
+    assert_eq!(entry(&bench, 3), PTE_A, "read, not written");
     assert_eq!(access(&mut bench, WRITE, at), None);
-    assert_eq!(entry(&bench, tables[3], 0), PTE_A | PTE_D, "written");
+    assert_eq!(entry(&bench, 3), PTE_A | PTE_D, "written");
 }
 
 #[test]

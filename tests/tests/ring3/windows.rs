@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use abi::layout::VAS_START;
-use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
+use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights, Table};
 use tests::skip_without_kvm;
 use vmm::vm::windows::{FilePiece, Window};
 
@@ -103,8 +103,9 @@ fn a_table_can_serve_another_place_once_everything_is_forgotten() {
     bench.machine.edit_tables(|tables| tables.clear(here, Level::Directory)).unwrap();
     bench.machine.windows.forget_everything().unwrap();
     for page in 0..512 {
-        let leaf = abi::Pte::leaf(wb.gpa().offset((511 - page) * PAGE_SIZE), USER, false);
-        bench.machine.mem.store(table.offset(page * 8), leaf.raw()).unwrap();
+        let entry = Entry::Page(wb.gpa().offset((511 - page) * PAGE_SIZE), USER);
+        let table = Table::new(table, Level::Table);
+        table.set(&bench.machine.mem, second + page * PAGE_SIZE, entry).unwrap();
     }
     let there = GuestVirt::new(second).unwrap();
     bench.machine.edit_tables(|tables| tables.link(there, Level::Directory, table)).unwrap();

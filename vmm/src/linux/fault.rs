@@ -1,6 +1,6 @@
 //! What a fault of the program is to Linux: which signal, with what in it, and in words.
 //!
-//! How it reaches a handler is `signal.rs`'s.
+//! How it reaches a handler is `signal::deliver`'s.
 
 use super::sigframe::TrapInfo;
 use super::signal::info::{SI_KERNEL, SigInfo};

@@ -41,14 +41,16 @@ use std::time::Instant;
 
 use abi::Errno;
 
-use signal::{Again, Interrupted};
+use signal::{Again, Due, Interrupted};
 use task::{Outcome, ThreadCtx};
 
 /// What a thread does next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Next {
-    /// Enter the guest again.
-    Run,
+    /// Enter the guest again, when what is due and the signals that are pending are delivered.
+    Run(Due),
+    /// Enter it again as it is: it may be in the middle of the guest kernel.
+    Resume,
     /// This thread has ended.
     ThreadEnds,
     /// The process has ended.
@@ -62,6 +64,8 @@ pub enum Done {
     Value(u64),
     /// The registers are already what they should be (`rt_sigreturn`).
     Registers,
+    /// `rt_sigreturn` found nothing to put into the registers.
+    BadFrame,
     /// The calling thread has ended.
     ThreadExit,
     /// The process has ended.
@@ -117,6 +121,7 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
     match result {
         Ok(Done::Value(v)) => ctx.vcpu.regs.rax = v,
         Ok(Done::Registers) => {}
+        Ok(Done::BadFrame) => return Next::Run(Due::BadFrame),
         Ok(Done::ThreadExit) => return Next::ThreadEnds,
         Ok(Done::Stop) => return Next::Stop,
         Err(Fail::Errno(errno)) => {
@@ -132,10 +137,10 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
             };
             ctx.vcpu.regs.rax = Errno::EINTR.as_result();
             let call = Interrupted { number, bytes: SYSCALL_BYTES, again };
-            return signal::deliver_after_interruption(ctx, call);
+            return Next::Run(Due::Call(call));
         }
     }
-    signal::deliver_pending(ctx)
+    Next::Run(Due::Nothing)
 }
 
 /// The table: number to function.

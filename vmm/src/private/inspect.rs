@@ -6,7 +6,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use abi::{PAGE_SIZE, Pte};
+use abi::{Level, PAGE_SIZE, Table};
 
 use super::region::{Inner, Mapped, PrivateRegion, SLOT};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
@@ -120,10 +120,9 @@ impl PrivateRegion {
                 Mapped::Nothing => {}
                 Mapped::Large => bytes += piece.end - piece.start,
                 Mapped::Table(table) => {
-                    let present = |at: &u64| {
-                        let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-                        self.mem().load(entry).is_ok_and(|pte| Pte::from_raw(pte).is_present())
-                    };
+                    let table = Table::new(table, Level::Table);
+                    let present =
+                        |&at: &u64| table.get(self.mem(), at).is_ok_and(|pte| pte.is_present());
                     let pages = (piece.start..piece.end).step_by(PAGE_SIZE as usize);
                     bytes += pages.filter(present).count() as u64 * PAGE_SIZE;
                 }

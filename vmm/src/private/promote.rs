@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use abi::Pte;
+use abi::{Entry, Level, PAGE_SIZE, Table};
 
 use super::held::SLOT_PAGES;
 use super::region::{Inner, Mapped, PrivateRegion, SLOT};
@@ -65,8 +65,9 @@ impl PrivateRegion {
             // KVM flushes only where it has something to drop. An emptied table can mislead
             // nobody: the fault it gives makes the processor forget the way (4.10.4.1), and a
             // later split fills the table anew.
-            for entry in 0..512 {
-                let _ = self.mem().store(table.offset(entry * 8), Pte::EMPTY.raw());
+            let table = Table::new(table, Level::Table);
+            for page in (0..SLOT).step_by(PAGE_SIZE as usize) {
+                let _ = table.set(self.mem(), page, Entry::Empty);
             }
             let _ = self.mem().forget_translations(chunk, SLOT);
         }

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
-use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
+use abi::{Entry, Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Rights, Table};
 
 use super::held::{AREA_RECORD_BYTES, HeldPages, SLOT_PAGES};
 use super::pins::PinList;
@@ -348,14 +348,12 @@ impl PrivateRegion {
             Mapped::Large => slot.rights,
             Mapped::Nothing | Mapped::Table(_) => None,
         };
-        for index in 0..512 {
-            let pte = match large {
-                Some(rights) => Pte::leaf(slot.chunk.offset(index * PAGE_SIZE), rights, false),
-                None => Pte::EMPTY,
-            };
-            self.mem().store(table.offset(index * 8), pte.raw()).map_err(|e| errno_of(&e))?;
-        }
-        Ok(())
+        let page = |n| match large {
+            Some(rights) => Entry::Page(slot.chunk.offset(n * PAGE_SIZE), rights),
+            None => Entry::Empty,
+        };
+        let filled = Table::new(table, Level::Table).fill(self.mem(), 0, (0..512).map(page));
+        filled.map_err(|e| errno_of(&e))
     }
 
     /// Makes small pages present, which are held if they count at all.
@@ -367,11 +365,10 @@ impl PrivateRegion {
             let room = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
             room.map_err(|_| Errno::ENOMEM)?;
         }
-        let table = self.table(slot, piece.start)?;
+        let table = Table::new(self.table(slot, piece.start)?, Level::Table);
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-            let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-            let pte = Pte::leaf(slot.chunk.offset(at % SLOT), rights, false);
-            self.mem().store(entry, pte.raw()).map_err(|e| errno_of(&e))?;
+            let page = Entry::Page(slot.chunk.offset(at % SLOT), rights);
+            table.set(self.mem(), at, page).map_err(|e| errno_of(&e))?;
         }
         Ok(())
     }
@@ -400,18 +397,17 @@ impl PrivateRegion {
                     slot.mapped = Mapped::Nothing;
                 }
                 _ => {
-                    let table = self.table(slot, slot_range.start)?;
+                    let table = Table::new(self.table(slot, slot_range.start)?, Level::Table);
                     for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-                        let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-                        let old = self.mem().load(entry).map_err(|e| errno_of(&e))?;
-                        if !Pte::from_raw(old).is_present() {
+                        let old = table.get(self.mem(), at).map_err(|e| errno_of(&e))?;
+                        if !old.is_present() {
                             continue;
                         }
                         let new = match rights {
-                            Some(rights) => Pte::leaf(slot.chunk.offset(at % SLOT), rights, false),
-                            None => Pte::EMPTY,
+                            Some(rights) => Entry::Page(slot.chunk.offset(at % SLOT), rights),
+                            None => Entry::Empty,
                         };
-                        self.mem().store(entry, new.raw()).map_err(|e| errno_of(&e))?;
+                        table.set(self.mem(), at, new).map_err(|e| errno_of(&e))?;
                     }
                 }
             }

@@ -9,6 +9,7 @@ use crate::linux::signal::ThreadSignals;
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{Hearing, Outcome, Process, Thread};
 use crate::stats::Phase;
+use crate::vas::Release;
 use crate::vm::{Vcpu, kick};
 
 impl Process {
@@ -31,7 +32,8 @@ impl Process {
         self.threads.join_ended();
         self.timers.clear();
         self.survivor.end();
-        self.vases.close(!self.was_ended());
+        let was_ended = self.was_ended();
+        self.vases.close(if was_ended { Release::Abandoned } else { Release::Orderly });
         if let Some(elapsed) = self.life.since_stopped() {
             self.stats.phase(Phase::End, elapsed);
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::access::{FaultCause, FaultOutcome};
 use crate::linux::fault::Fault;
+use crate::linux::signal::{self, Due, Fatal};
 use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
 use crate::linux::{self, Next};
 use crate::report;
@@ -40,7 +41,7 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     }
     process.vases.note_thread(vcpu.index(), None);
     drop(armed);
-    if next == Next::ThreadEnds {
+    if matches!(next, Next::ThreadEnds) {
         linux::thread::on_exit(process, thread);
     }
     process.stats.thread_ended();
@@ -65,7 +66,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         let next = match exit {
             // KVM found no page where another thread was just changing rights: once more.
             Ok(Exit::HostFault) if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {
-                Next::Run
+                Next::Resume
             }
             Ok(exit) => {
                 ctx.process.vases.note_exit(ctx.vcpu);
@@ -76,10 +77,21 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
                 Next::Stop
             }
         };
-        if next != Next::Run {
-            return next;
+        match next {
+            Next::Run(due) => match signal::deliver(ctx, due) {
+                Ok(()) => {}
+                Err(fatal) => return end_by_signal(ctx, &fatal),
+            },
+            Next::Resume => {}
+            Next::ThreadEnds | Next::Stop => return next,
         }
     }
+}
+
+fn end_by_signal(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> Next {
+    let report = report::death(ctx, fatal);
+    ctx.process.stop(Outcome::Killed { signal: fatal.signal as u8, report });
+    Next::Stop
 }
 
 /// How often a vCPU of a process that ends is entered to get it out of the guest kernel. The
@@ -102,23 +114,22 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
     ctx.process.stats.exit(reason_of(&exit));
     match exit {
         Exit::Syscall(_) => linux::syscall(ctx),
-        Exit::Call(_) => crate::call::serve(ctx),
-        Exit::Exception { vector: 14, frame, address } => page_fault(ctx, frame.error, address),
-        Exit::Exception { vector, frame, .. } => {
-            linux::signal::deliver_fault(ctx, Fault::from_vector(vector, frame.error))
+        Exit::Call(_) => {
+            crate::call::serve(ctx);
+            Next::Run(Due::Nothing)
         }
-        Exit::Kicked => linux::signal::deliver_pending(ctx),
-        Exit::KickedInKernel => Next::Run,
+        Exit::Exception { vector: 14, frame, address } => page_fault(ctx, frame.error, address),
+        Exit::Exception { vector, frame, .. } => fault(Fault::from_vector(vector, frame.error)),
+        Exit::Kicked => Next::Run(Due::Nothing),
+        Exit::KickedInKernel => Next::Resume,
         Exit::HostFault if ctx.vcpu.is_in_kernel() => {
             host_failed(ctx, "memory of the guest kernel's is gone")
         }
-        Exit::HostFault => linux::signal::deliver_fault(ctx, linux::host_fault::of(ctx)),
+        Exit::HostFault => fault(linux::host_fault::of(ctx)),
         // A window was taken away between the translation and the access: the next attempt
         // finds the page tables without it.
-        Exit::Forbidden { at, .. } if ctx.process.machine.windows.contains(at) => Next::Run,
-        Exit::Forbidden { what, at } => {
-            linux::signal::deliver_fault(ctx, Fault::forbidden(what, at))
-        }
+        Exit::Forbidden { at, .. } if ctx.process.machine.windows.contains(at) => Next::Resume,
+        Exit::Forbidden { what, at } => fault(Fault::forbidden(what, at)),
         Exit::Shutdown => host_failed(ctx, "the guest processor shut down (triple fault)"),
         Exit::HostGaveUp { reason } => host_failed(ctx, reason),
         Exit::KernelDead { vector, rip, address } => {
@@ -128,6 +139,10 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
             Next::Stop
         }
     }
+}
+
+fn fault(fault: Fault) -> Next {
+    Next::Run(Due::Fault(fault))
 }
 
 fn reason_of(exit: &Exit) -> ExitReason {
@@ -166,18 +181,14 @@ fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
     ctx.process.stats.fault(kind);
     match outcome {
-        FaultOutcome::Resolved => linux::signal::deliver_pending(ctx),
+        FaultOutcome::Resolved => Next::Run(Due::Nothing),
         FaultOutcome::OutOfMemory => {
             let limit_bytes = ctx.process.private.limit_bytes();
             ctx.process.stop(Outcome::OutOfMemory { limit_bytes });
             Next::Stop
         }
-        FaultOutcome::Unmapped => {
-            linux::signal::deliver_fault(ctx, Fault::segv(address, false, error))
-        }
-        FaultOutcome::Forbidden => {
-            linux::signal::deliver_fault(ctx, Fault::segv(address, true, error))
-        }
-        FaultOutcome::BeyondFile => linux::signal::deliver_fault(ctx, Fault::bus(address)),
+        FaultOutcome::Unmapped => fault(Fault::segv(address, false, error)),
+        FaultOutcome::Forbidden => fault(Fault::segv(address, true, error)),
+        FaultOutcome::BeyondFile => fault(Fault::bus(address)),
     }
 }

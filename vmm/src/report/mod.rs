@@ -11,4 +11,4 @@ mod spaces;
 pub mod stats_table;
 pub mod symbols;
 
-pub use crash::{crash, kernel_death, lost_stack};
+pub use crash::{death, kernel_death};

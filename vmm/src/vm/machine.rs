@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use abi::layout::{MAX_VCPUS, PRIVATE_SLOTS};
 use abi::walk::{PageTable, TableMem};
-use abi::{GuestPhys, GuestVirt, Level, Pte};
+use abi::{Entry, GuestPhys, GuestVirt, Level, Table};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
@@ -337,7 +337,8 @@ fn window_limit() -> u64 {
 fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), MemoryError> {
     for slot in PRIVATE_SLOTS {
         let pdpt = tables.alloc_table()?;
-        tables.write(root, slot, Pte::table(pdpt, true))?;
+        let address = (slot as u64) << Level::Root.shift();
+        Table::new(root, Level::Root).set(tables.mem, address, Entry::Table(pdpt))?;
     }
     Ok(())
 }
@@ -350,10 +351,8 @@ fn link_common(
     root: GuestPhys,
 ) -> Result<(), MemoryError> {
     for slot in PRIVATE_SLOTS.chain(KERNEL_SLOTS) {
-        let pte = tables.read(home, slot)?;
-        if pte.is_present() {
-            tables.write(root, slot, pte)?;
-        }
+        let address = (slot as u64) << Level::Root.shift();
+        Table::new(root, Level::Root).copy_from(tables.mem, home, address)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Taken from guest memory 2 MiB at a time and handed out 4 KiB at a time. They come back only when
 //! nobody can remember them as tables: see `abi::walk` for why a table stays where it was linked.
 
+use abi::table::EntryMem;
 use abi::walk::TableMem;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M, Pte};
 
@@ -78,22 +79,41 @@ pub struct Tables<'a> {
     pub mem: &'a GuestMem,
 }
 
-impl TableMem for Tables<'_> {
+impl EntryMem for GuestMem {
     type Error = MemoryError;
 
-    fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, MemoryError> {
-        self.mem.load(entry(table, index)).map(Pte::from_raw)
+    fn read(&self, place: GuestPhys) -> Result<Pte, MemoryError> {
+        self.load(place).map(Pte::from_raw)
     }
 
-    fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), MemoryError> {
-        self.mem.store(entry(table, index), pte.raw())
+    fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), MemoryError> {
+        self.store(place, pte.raw())
     }
 
-    fn alloc_table(&mut self) -> Result<GuestPhys, MemoryError> {
-        self.pool.frame(self.mem)
+    fn write_run(&self, place: GuestPhys, run: &[Pte]) -> Result<(), MemoryError> {
+        let bytes: Vec<u8> = run.iter().flat_map(|pte| pte.raw().to_le_bytes()).collect();
+        GuestMem::write(self, place, &bytes)
     }
 }
 
-fn entry(table: GuestPhys, index: usize) -> GuestPhys {
-    table.offset((index as u64 & 511) * 8)
+impl EntryMem for Tables<'_> {
+    type Error = MemoryError;
+
+    fn read(&self, place: GuestPhys) -> Result<Pte, MemoryError> {
+        EntryMem::read(self.mem, place)
+    }
+
+    fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), MemoryError> {
+        EntryMem::write(self.mem, place, pte)
+    }
+
+    fn write_run(&self, place: GuestPhys, run: &[Pte]) -> Result<(), MemoryError> {
+        self.mem.write_run(place, run)
+    }
+}
+
+impl TableMem for Tables<'_> {
+    fn alloc_table(&mut self) -> Result<GuestPhys, MemoryError> {
+        self.pool.frame(self.mem)
+    }
 }

@@ -123,7 +123,7 @@ impl ThreadTable {
 
     /// Kicks `thread`; the event loop repeats it until the thread has looked at its signals.
     pub fn kick_until_heard(&self, thread: &Thread) {
-        thread.mark_kicked();
+        thread.signals.mark_kicked();
         kick::kick(thread.tid);
         self.notify();
     }

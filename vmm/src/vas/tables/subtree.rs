@@ -6,20 +6,17 @@
 //!                              -> 2 MiB pages, page tables of 4 KiB pages
 //! ```
 //!
-//! A piece is built when its extent is mapped (extent.rs) and goes when that goes. Entries
+//! A piece is built when its extent is mapped (`residency::segment`) and goes when that goes. Entries
 //! only ever turn from absent to present while a piece lives.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use abi::objects::PagePolicy;
-use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Pte, Rights};
+use abi::{Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Rights, Table};
 
-use crate::vas::tables::frames::Frames;
-use crate::vm::{Machine, MemoryError};
-
-/// 512 GiB: what one entry of a root table covers.
-pub(crate) const SLOT_BYTES: u64 = 512 << 30;
+use super::TableFrames;
+use crate::vm::MemoryError;
 
 /// Where a piece's memory is and which addresses of it the segment has.
 #[derive(Clone, Debug)]
@@ -35,11 +32,39 @@ pub(crate) struct PieceSpan {
 #[derive(Debug)]
 struct Piece {
     /// What a page-directory-pointer table holds for the gigabyte.
-    entry: Pte,
+    entry: Entry,
     directory: Option<GuestPhys>,
-    tables: BTreeMap<usize, GuestPhys>,
+    /// Of 4 KiB pages, by number of the 2 MiB of addresses.
+    tables: BTreeMap<u64, GuestPhys>,
     /// Up to here all pages are present.
     filled: u64,
+}
+
+impl Piece {
+    /// The table of the 2 MiB of addresses that `pages` lie in, with an entry for each of them.
+    fn table(
+        &mut self,
+        pages: Range<u64>,
+        entry: impl Fn(u64) -> Entry,
+        frames: &mut TableFrames,
+    ) -> Result<GuestPhys, MemoryError> {
+        let (index, first) = (pages.start / PAGE_SIZE_2M, pages.start);
+        let mut pages = pages.step_by(PAGE_SIZE as usize);
+        if let Some(&table) = self.tables.get(&index) {
+            // Linked already: entry by entry, each whole for a vCPU that walks.
+            let linked = Table::new(table, Level::Table);
+            pages.try_for_each(|at| linked.set(frames.mem(), at, entry(at)))?;
+            return Ok(table);
+        }
+        let table = frames.alloc()?;
+        Table::new(table, Level::Table).fill(frames.mem(), first, pages.map(entry))?;
+        self.tables.insert(index, table);
+        Ok(table)
+    }
+
+    fn into_frames(self) -> impl Iterator<Item = GuestPhys> {
+        self.directory.into_iter().chain(self.tables.into_values())
+    }
 }
 
 /// See the module.
@@ -62,22 +87,22 @@ impl Subtree {
     pub(crate) fn pdpt(
         &mut self,
         slot: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<GuestPhys, MemoryError> {
         if let Some(&pdpt) = self.pdpts.get(&slot) {
             return Ok(pdpt);
         }
-        let pdpt = frames.alloc(machine)?;
+        let pdpt = frames.alloc()?;
         for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
-            machine.mem.store(pdpt.offset(gib % 512 * 8), piece.entry.raw())?;
+            let pdpt = Table::new(pdpt, Level::Pointer);
+            pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, piece.entry)?;
         }
         self.pdpts.insert(slot, pdpt);
         Ok(pdpt)
     }
 
     /// The entry for a gigabyte, if its piece is built.
-    pub(crate) fn entry(&self, gib: u64) -> Option<Pte> {
+    pub(crate) fn entry(&self, gib: u64) -> Option<Entry> {
         self.pieces.get(&gib).map(|piece| piece.entry)
     }
 
@@ -97,8 +122,7 @@ impl Subtree {
         gib: u64,
         span: &PieceSpan,
         policy: PagePolicy,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if self.is_filled(gib, span.used.end) {
             return Ok(());
@@ -108,18 +132,19 @@ impl Subtree {
         let fresh = !self.pieces.contains_key(&gib);
         if fresh
             && policy == PagePolicy::Largest
-            && machine.has_gigabyte_pages()
+            && frames.machine().has_gigabyte_pages()
             && span.used == whole
             && gpa_of(whole.start).raw().is_multiple_of(PAGE_SIZE_1G)
         {
-            let entry = Pte::leaf(gpa_of(whole.start), self.rights, true);
+            let entry = Entry::Page(gpa_of(whole.start), self.rights);
             let piece =
                 Piece { entry, directory: None, tables: BTreeMap::new(), filled: whole.end };
-            return self.publish(gib, piece, machine);
+            self.pieces.insert(gib, piece);
+            return self.link(gib, entry, frames);
         }
         if fresh {
-            let directory = frames.alloc(machine)?;
-            let entry = Pte::table(directory, true);
+            let directory = frames.alloc()?;
+            let entry = Entry::Table(directory);
             let piece = Piece {
                 entry,
                 directory: Some(directory),
@@ -129,80 +154,46 @@ impl Subtree {
             self.pieces.insert(gib, piece);
         }
         let rights = self.rights;
-        let Some(piece) = self.pieces.get_mut(&gib) else { return Ok(()) };
-        let Some(directory) = piece.directory else { return Ok(()) };
-        let mut entries = [0_u64; 512];
-        let mut touched: Option<Range<usize>> = None;
+        let piece = self.pieces.get_mut(&gib).expect("it was there or has just been made");
+        let directory = piece.directory.expect("a gigabyte page is filled from the start");
+        let mut entries = Vec::new();
+        let first = piece.filled / PAGE_SIZE_2M * PAGE_SIZE_2M;
         let mut at = piece.filled;
         while at < span.used.end {
             let start = at / PAGE_SIZE_2M * PAGE_SIZE_2M;
             let end = (start + PAGE_SIZE_2M).min(span.used.end);
-            let index = (start / PAGE_SIZE_2M % 512) as usize;
-            let large = policy != PagePolicy::Small4K
+            let is_large = policy != PagePolicy::Small4K
                 && at == start
                 && end - start == PAGE_SIZE_2M
-                && !piece.tables.contains_key(&index);
-            let entry = if large {
-                Pte::leaf(gpa_of(start), rights, true)
+                && !piece.tables.contains_key(&(start / PAGE_SIZE_2M));
+            let page = |at| Entry::Page(gpa_of(at), rights);
+            entries.push(if is_large {
+                page(start)
             } else {
-                let leaves = leaves(at..end, &gpa_of, rights);
-                let first = at / PAGE_SIZE % 512;
-                let table = match piece.tables.get(&index) {
-                    // Linked already: entry by entry, each whole for a vCPU that walks.
-                    Some(&table) => {
-                        for (index, leaf) in (first..).zip(&leaves) {
-                            machine.mem.store(table.offset(index * 8), leaf.raw())?;
-                        }
-                        table
-                    }
-                    None => {
-                        let table = frames.alloc(machine)?;
-                        let bytes: Vec<u8> =
-                            leaves.iter().flat_map(|leaf| leaf.raw().to_le_bytes()).collect();
-                        machine.mem.write(table.offset(first * 8), &bytes)?;
-                        piece.tables.insert(index, table);
-                        table
-                    }
-                };
-                Pte::table(table, true)
-            };
-            if let Some(slot) = entries.get_mut(index) {
-                *slot = entry.raw();
-            }
-            touched = Some(touched.map_or(index..index + 1, |t| t.start..index + 1));
+                Entry::Table(piece.table(at..end, page, frames)?)
+            });
             at = end;
         }
-        if let Some(touched) = touched {
-            let bytes: Vec<u8> = entries
-                .get(touched.clone())
-                .unwrap_or_default()
-                .iter()
-                .flat_map(|entry| entry.to_le_bytes())
-                .collect();
-            if fresh {
-                // Not linked anywhere yet: in one copy.
-                machine.mem.write(directory.offset(touched.start as u64 * 8), &bytes)?;
-            } else {
-                for index in touched {
-                    let entry = entries.get(index).copied().unwrap_or(0);
-                    machine.mem.store(directory.offset(index as u64 * 8), entry)?;
-                }
+        let directory = Table::new(directory, Level::Directory);
+        if fresh {
+            // Not linked anywhere yet: in one copy.
+            directory.fill(frames.mem(), first, entries)?;
+        } else {
+            for (address, entry) in (first..).step_by(PAGE_SIZE_2M as usize).zip(entries) {
+                directory.set(frames.mem(), address, entry)?;
             }
         }
         piece.filled = span.used.end;
         let entry = piece.entry;
-        self.link(gib, entry, machine)
+        self.link(gib, entry, frames)
     }
 
-    fn publish(&mut self, gib: u64, piece: Piece, machine: &Machine) -> Result<(), MemoryError> {
-        let entry = piece.entry;
-        self.pieces.insert(gib, piece);
-        self.link(gib, entry, machine)
-    }
-
-    fn link(&self, gib: u64, entry: Pte, machine: &Machine) -> Result<(), MemoryError> {
+    fn link(&self, gib: u64, entry: Entry, frames: &TableFrames) -> Result<(), MemoryError> {
         match self.pdpts.get(&(gib / 512)) {
-            Some(pdpt) => machine.mem.store(pdpt.offset(gib % 512 * 8), entry.raw()),
+            Some(&pdpt) => {
+                Table::new(pdpt, Level::Pointer).set(frames.mem(), gib * PAGE_SIZE_1G, entry)
+            }
+            // No instance has linked the slot yet.
             None => Ok(()),
         }
     }
@@ -212,35 +203,20 @@ impl Subtree {
     pub(crate) fn drop_piece(
         &mut self,
         gib: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if let Some(piece) = self.pieces.remove(&gib) {
-            self.link(gib, Pte::EMPTY, machine)?;
-            piece
-                .directory
-                .into_iter()
-                .chain(piece.tables.into_values())
-                .for_each(|f| frames.park(f));
+            self.link(gib, Entry::Empty, frames)?;
+            frames.park(piece.into_frames());
         }
         Ok(())
     }
 
     /// Gives every table back. No instance may link to any.
-    pub(crate) fn dissolve(self, frames: &mut Frames) {
+    pub(crate) fn dissolve(self, frames: &mut TableFrames) {
         for piece in self.pieces.into_values() {
-            piece
-                .directory
-                .into_iter()
-                .chain(piece.tables.into_values())
-                .for_each(|f| frames.park(f));
+            frames.park(piece.into_frames());
         }
-        self.pdpts.into_values().for_each(|pdpt| frames.park(pdpt));
+        frames.park(self.pdpts.into_values());
     }
-}
-
-/// Entries for the pages of `range`.
-fn leaves(range: Range<u64>, gpa_of: &impl Fn(u64) -> GuestPhys, rights: Rights) -> Vec<Pte> {
-    let pages = range.step_by(PAGE_SIZE as usize);
-    pages.map(|at| Pte::leaf(gpa_of(at), rights, false)).collect()
 }

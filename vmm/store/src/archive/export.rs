@@ -34,7 +34,7 @@ impl Store {
     }
 
     /// Writes a VAS and all its segments, opened already, as one archive; `path` is for messages.
-    /// Without the store's lock and the segments': whoever wants an archive of one moment holds
+    /// Without the store's lock and the segments': a caller that wants a consistent snapshot holds
     /// those (`vas::content`). A segment that a live VM has writable is then clean in it.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Store {
             let inconsistent = self.is_inconsistent(segment)?;
             let mode = self.mode_of(segment)?;
             let mut header = segment.header().clone();
-            // As in a copy: nobody writes the archive, so nobody would ever leave it.
+            // As in a copy: no program writes the archive, so none would ever leave it.
             if self.is_written(segment.sid()) {
                 header.state = SegmentState::Clean;
             }

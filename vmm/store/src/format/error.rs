@@ -12,6 +12,7 @@ use abi::objects::{LeaseId, Right, SegId, VasId};
 
 use spacejmp_host::error::Remedy;
 
+use crate::format::counted::counted;
 use crate::format::name::{Name, NameError};
 
 /// What an error is about.
@@ -120,14 +121,14 @@ pub enum StoreError {
         right: Right,
     },
     /// Only its owner may do this.
-    #[error("{0} belongs to somebody else")]
+    #[error("{0} belongs to another user")]
     NotOwner(Object),
     /// In use.
     #[error("{object} is busy: {why}")]
     Busy {
         /// What was to be changed.
         object: Object,
-        /// By whom.
+        /// What keeps it busy.
         why: Busy,
     },
     /// Its lock was not free in time.
@@ -135,7 +136,7 @@ pub enum StoreError {
     Locked {
         /// The segment.
         segment: Name,
-        /// Who holds it, as far as that can be told.
+        /// The holder, as far as the host tells.
         by: String,
     },
     /// Two segments of one VAS cannot share addresses.
@@ -195,7 +196,7 @@ pub enum StoreError {
         found: String,
     },
     /// The file ends before its content does. What is there is as it was stored.
-    #[error("{} is shorter than it must be: {found_bytes} bytes of {expected_bytes}", file.display())]
+    #[error("{} is shorter than it must be: it has {} of {expected_bytes}", file.display(), counted(*found_bytes, "byte"))]
     Short {
         /// The file.
         file: PathBuf,
@@ -255,7 +256,7 @@ pub enum StoreError {
         expected: String,
     },
     /// More than the segment's reserve.
-    #[error("segment '{segment}' can grow to {reserve_bytes} bytes, not to {wanted_bytes}")]
+    #[error("segment '{segment}' can grow to {}, not to {wanted_bytes}", counted(*reserve_bytes, "byte"))]
     BeyondReserve {
         /// The segment.
         segment: Name,
@@ -265,7 +266,7 @@ pub enum StoreError {
         wanted_bytes: u64,
     },
     /// Every address is used by some segment.
-    #[error("no {reserve_bytes} bytes of addresses are free of other segments")]
+    #[error("no range of {} is free of other segments", counted(*reserve_bytes, "byte"))]
     NoRoom {
         /// What was asked for.
         reserve_bytes: u64,
@@ -274,7 +275,7 @@ pub enum StoreError {
     #[error("VAS '{0}' has the most segments possible")]
     TooMany(Name),
     /// A file that was copied inside a store still bears the id of its original.
-    #[error("{} is a copy that nobody has opened for writing yet", file.display())]
+    #[error("{} is a copy that has not been opened for writing yet", file.display())]
     Copy {
         /// The copy.
         file: PathBuf,
@@ -289,12 +290,12 @@ pub enum StoreError {
         /// Where it should be.
         file: PathBuf,
     },
-    /// Somebody else holds the store's lock all the time.
+    /// Another process has held the store's lock for too long.
     #[error("{} is held by {holder}", file.display())]
     LockHeld {
         /// The file that the lock is on.
         file: PathBuf,
-        /// Who, as far as the host tells.
+        /// The holder, as far as the host tells.
         holder: String,
     },
     /// The host failed.
@@ -402,22 +403,22 @@ impl Remedy for StoreError {
                 Some("export or copy it again; nothing was changed in the store".into())
             }
             StoreError::Lost { vas, sid, segment } => Some(format!(
-                "restore segments/{segment} from a backup, or give it up with `spacejmp vas detach \
+                "restore segments/{segment} from a backup, or remove it from the VAS with `spacejmp vas detach \
                  {vas} {sid}`"
             )),
             StoreError::Ambiguous { vas, .. } => {
                 Some(format!("name one by its id: `spacejmp vas detach {vas} ID`"))
             }
             StoreError::Overlap { .. } => {
-                Some("put it into another VAS, or make it anew with another base".into())
+                Some("put it into another VAS, or create it again with another base".into())
             }
             StoreError::LockHeld { .. } => Some(
-                "end that process, or wait for it; whoever can read the file can hold its lock"
+                "end that process, or wait for it; any process that can read the file can hold its lock"
                     .into(),
             ),
             StoreError::NoRoom { .. } => Some("give a base, or a smaller reserve".into()),
             StoreError::Copy { .. } => {
-                Some("let someone who may write it use it once: it then gets its own id".into())
+                Some("have a user who may write it use it once: it then gets its own id".into())
             }
             StoreError::PartMissing { .. } => {
                 Some("copy segments with `spacejmp seg clone` or `vas export`".into())

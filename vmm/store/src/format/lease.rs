@@ -1,7 +1,7 @@
 //! The lease of a live VM: the bytes of its file.
 //!
 //! ```text
-//! 0x00_0000  text: who it is                                4088 bytes, zero-filled
+//! 0x00_0000  text: id and program                           4088 bytes, zero-filled
 //! 0x00_0ff8  1: alive as long as there is a write lock; 0: an flock
 //! 0x01_0000  abi::switch::VcpuLine by vCPU                  64 KiB  written by the guest kernel
 //! 0x20_0000  abi::switch::InstanceEntry by handle           2 MiB   written by the VMM
@@ -55,7 +55,7 @@ pub struct LeaseInfo {
     pub pid: u32,
 }
 
-/// The text: who it is.
+/// The text: id, process, start and program.
 pub(crate) fn encode(id: LeaseId, info: &LeaseInfo, started_ns: u64) -> String {
     let mut text = Writer::new("vm");
     text.line("id", id);
@@ -69,7 +69,7 @@ pub(crate) fn encode(id: LeaseId, info: &LeaseInfo, started_ns: u64) -> String {
     text.finish()
 }
 
-/// Reads what `encode` wrote: who it is, and since when (nanoseconds since 1970).
+/// Reads what `encode` wrote: program and process, and when it started (nanoseconds since 1970).
 pub(crate) fn decode(
     bytes: &[u8],
     id: LeaseId,

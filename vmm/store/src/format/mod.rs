@@ -1,6 +1,7 @@
 //! The bytes on disk: header, manifest, lease and the text they are written in; names; and every
 //! error. Nothing here opens a file or knows of a store.
 
+pub(crate) mod counted;
 pub(crate) mod counters;
 pub(crate) mod error;
 pub(crate) mod escape;

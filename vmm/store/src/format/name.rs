@@ -117,7 +117,7 @@ impl Mode {
         self.0 & 0o666
     }
 
-    /// For the folder of a VAS: whoever may read may also pass through.
+    /// For the folder of a VAS: users that may read it may also enter it.
     pub(crate) const fn of_folder(self) -> u32 {
         self.of_file() | ((self.0 & 0o444) >> 2)
     }

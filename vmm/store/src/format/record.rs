@@ -85,7 +85,7 @@ pub struct SegmentRecord {
     pub stored_bytes: u64,
     /// What the caller may do.
     pub access: Access,
-    /// Whether a holder of its lock died and nobody has declared the content sound since.
+    /// Whether a holder of its lock died and the content has not been declared consistent since.
     pub inconsistent: bool,
     /// Live VMs that have it attached.
     pub attachers: Vec<(LeaseId, Right)>,

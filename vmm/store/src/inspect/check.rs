@@ -12,6 +12,7 @@ use abi::objects::{Lifetime, SegId, VasId};
 use rustix::fs::OFlags;
 use serde::Serialize;
 
+use crate::format::counted::counted;
 use crate::format::error::StoreError;
 use crate::format::escape::{escape, parse_id};
 use crate::format::extent::first_part;
@@ -70,7 +71,7 @@ pub struct CheckReport {
     /// Of one segment: its heap, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heap: Option<HeapView>,
-    /// Of one segment: a live program has it writable, so nobody looked whether it has a heap.
+    /// Of one segment: a live program has it writable, so its heap was not checked.
     pub heap_in_use: bool,
 }
 
@@ -198,7 +199,7 @@ impl Store {
         Ok(report)
     }
 
-    /// Looks at the heap in a segment, unless somebody may be changing it.
+    /// Looks at the heap in a segment, unless a program may be changing it.
     fn check_heap(&self, name: &Name, report: &mut CheckReport) {
         let opened = self.lock_shared().and_then(|lock| self.open_named(name, &lock));
         let Ok(segment) = opened else { return };
@@ -214,7 +215,8 @@ impl Store {
         }
         if let Some(blocks @ 1..) = view.leaked_blocks {
             let bytes = view.leaked_bytes.unwrap_or(0);
-            let found = format!("{blocks} blocks, {bytes} bytes, that nothing leads to");
+            let (blocks, bytes) = (counted(blocks, "block"), counted(bytes, "byte"));
+            let found = format!("{blocks}, {bytes}, that nothing leads to");
             report.warn(file, "heap", &found, "blocks that the root object leads to");
         }
         report.heap = Some(view);
@@ -295,7 +297,7 @@ impl Store {
         let header = segment.header();
         if self.is_gone(header, lock) {
             let expected = "a live program that has it (`store gc` removes it)";
-            return report.warn(file, "lifetime", "volatile, and nobody has it", expected);
+            return report.warn(file, "lifetime", "volatile, and no program has it", expected);
         }
         if header.state == SegmentState::Dirty && !self.is_written(header.sid) {
             report.warn(file.clone(), "state", "dirty", "clean: its last writer was killed");
@@ -387,7 +389,7 @@ impl Store {
             let owned = sid.is_some_and(|sid| known.contains(&sid));
             if !owned && !seen.unknown {
                 let expected = "a part of a segment (`store gc` removes others)";
-                report.warn(file, "file", "nobody's part", expected);
+                report.warn(file, "file", "a part of no segment", expected);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The heap in a segment, as the host sees it: read from the files, and believed in nothing.
+//! The heap in a segment, as the host sees it: read from the files, and untrusted.
 //!
 //! A program that has the segment writable may be changing it meanwhile, so then it is left alone.
 
@@ -77,7 +77,7 @@ const LEAST_CACHED: u64 = (64 << 20) / PAGE_BYTES;
 
 /// Pages to keep of a segment: all of them, so that each is read once however its pointers lead to
 /// and fro, unless that would take more than a quarter of the memory that is free. A mapping of the
-/// file would leave this to the host, but whoever may shorten the file could then end us with
+/// file would leave this to the host, but a user who may truncate the file could then end this process with
 /// SIGBUS.
 fn pages_to_cache(size_bytes: u64) -> usize {
     let available = spacejmp_host::memory().available_bytes.unwrap_or_default();

@@ -22,7 +22,7 @@ impl Store {
         self.counters.as_fd()
     }
 
-    /// Where the file is, if somebody has made it shorter than a page.
+    /// Where the file is, if it was truncated to less than a page.
     #[must_use]
     pub fn counters_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.counters.metadata().ok()?.len();
@@ -57,7 +57,7 @@ impl Store {
 
     pub(crate) fn bump_changes(&self, _lock: &Exclusive) -> Result<(), StoreError> {
         self.add_one(CHANGES)?;
-        // After the count is written and before the caller looks who is inside.
+        // After the count is written and before the caller looks which threads are inside.
         fence(Ordering::SeqCst);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Copying a segment, sparsely, and without copying at all where the file system can share.
 //!
 //! Content may be terabytes, so it is copied without the store's lock, into files of `tmp/`
-//! that are held by an flock: that tells `gc` that somebody is at work on them.
+//! that are held by an flock, which tells `gc` that they are in use.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +18,7 @@ use crate::format::header::{BootId, Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
-use crate::objects::segment::{PartPlace, SegmentFile};
+use crate::objects::segment::{PartFiles, SegmentFile};
 use crate::objects::store::Store;
 
 /// A file being copied, in `tmp/` until it is finished.
@@ -40,7 +40,7 @@ impl Drop for Unfinished<'_> {
 
 impl Store {
     /// A copy under a new name, at the same addresses, with the same permission bits. What
-    /// others write meanwhile may or may not be in it: whoever wants a copy of one moment holds the
+    /// others write meanwhile may or may not be in it: a caller that wants a consistent snapshot holds the
     /// segment's lock (`vas::content`). What a dead writer left is dirty or inconsistent in the copy too; that a
     /// live one has it attached does not make the copy dirty. A volatile segment's copy is volatile.
     ///
@@ -65,14 +65,14 @@ impl Store {
             Lifetime::Volatile => self.boot,
             Lifetime::Persistent => BootId::default(),
         };
-        // Nobody writes the copy, so nobody would ever leave it: a program that copies what it has
+        // No program writes the copy, so none would ever leave it: a program that copies what it has
         // attached itself, under the lock, has lost nothing.
         if self.is_written(sid) {
             header.state = SegmentState::Clean;
         }
         let mode = self.mode_of(&source)?;
         let owner = rustix::process::geteuid().as_raw();
-        let place = PartPlace::of(self, new_sid, header.lifetime, owner);
+        let place = PartFiles::of(self, new_sid, header.lifetime, owner);
         let first = first_part(header.lifetime);
         let made = self.copy_parts(&source, &header, mode, &place, first).and_then(|copies| {
             let main = self.copy_main(&source, &header, mode)?;
@@ -99,7 +99,7 @@ impl Store {
             copy_sparse(source.file(), &copy.file, DATA_OFFSET, end).map_err(failed)?;
         }
         write_header(&copy.file, &path, header)?;
-        // The copy's lock is nobody's, also where the file system has shared the whole file.
+        // The copy's lock is free, also where the file system has shared the whole file.
         copy.file.write_all_at(&[0; 4096], LOCK_PAGE_OFFSET).map_err(failed)?;
         if self.is_inconsistent(source)? {
             mark_inconsistent(&copy.file).map_err(failed)?;
@@ -110,13 +110,13 @@ impl Store {
     }
 
     /// Copies parts to where they will stay: there they are found only by the new id, which
-    /// nobody knows yet. The empty file in `tmp/` says that somebody is at work.
+    /// no program knows yet. The empty file in `tmp/` says that the copy is in progress.
     fn copy_parts(
         &self,
         source: &SegmentFile,
         header: &Header,
         mode: Mode,
-        place: &PartPlace,
+        place: &PartFiles,
         first: u64,
     ) -> Result<Unfinished<'_>, StoreError> {
         let mark = self.new_copy(parts_mark(header.sid))?;
@@ -159,7 +159,7 @@ impl Store {
     }
 }
 
-/// Marks a segment whose lock nobody has as left by a holder that died inside.
+/// Marks a segment whose lock is free as left by a holder that died inside.
 pub(crate) fn mark_inconsistent(file: &File) -> io::Result<()> {
     let at = LOCK_PAGE_OFFSET + word::STATE as u64 * 8;
     file.write_all_at(&state::INCONSISTENT.to_le_bytes(), at)
@@ -228,7 +228,7 @@ fn copy_by_hand(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Whether somebody copies into the parts of this segment now.
+/// Name of the file in `tmp/` that is held while something copies into the parts of this segment.
 pub(crate) fn parts_mark(sid: SegId) -> String {
     format!("{sid}.parts")
 }

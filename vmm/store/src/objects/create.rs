@@ -15,7 +15,7 @@ use crate::format::name::{Mode, Name};
 use crate::objects::dir::Linked;
 use crate::objects::fresh::{now_ns, random_id};
 use crate::objects::lock::Exclusive;
-use crate::objects::segment::PartPlace;
+use crate::objects::segment::PartFiles;
 use crate::objects::store::Store;
 
 /// What a segment is to be.
@@ -134,7 +134,7 @@ impl Store {
             created_ns: now_ns(),
         };
         let file_name = format!("{sid}.segment");
-        let place = PartPlace::of(self, sid, spec.lifetime, rustix::process::geteuid().as_raw());
+        let place = PartFiles::of(self, sid, spec.lifetime, rustix::process::geteuid().as_raw());
         let first = first_part(spec.lifetime);
         let made = self
             .make_segment(&file_name, &header, spec.mode, &place)
@@ -151,7 +151,7 @@ impl Store {
         file_name: &str,
         header: &Header,
         mode: Mode,
-        place: &PartPlace,
+        place: &PartFiles,
     ) -> Result<(), StoreError> {
         let path = self.tmp.path_of(file_name);
         let main = self.tmp.new_file(file_name)?;
@@ -248,7 +248,7 @@ impl Store {
 
 /// Makes or lengthens the files from part `first` on.
 pub(crate) fn make_parts(
-    place: &PartPlace,
+    place: &PartFiles,
     first: u64,
     size_bytes: u64,
     mode: Mode,

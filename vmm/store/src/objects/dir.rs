@@ -1,4 +1,4 @@
-//! Files of a folder, opened so that nothing surprising can be behind a name.
+//! Files of a folder, opened so that nothing unexpected can be behind a name.
 //!
 //! A folder is opened once and used by descriptor. Names in it are single components, links
 //! are never followed, and only regular files are opened: a FIFO or a device left in the
@@ -111,7 +111,7 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens or makes a file for all who may use the store, as far as the process's own umask
+    /// Opens or creates a file for all users of the store, as far as the process's own umask
     /// and this one permit.
     pub(crate) fn shared_file(&self, name: &str, umask: u32) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE;
@@ -254,9 +254,9 @@ pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Ve
     Ok(Some(bytes))
 }
 
-/// Whether somebody else holds an flock on the file: its maker is alive.
+/// Whether another process holds an flock on the file: its creator is alive.
 pub(crate) fn held_by_another(file: impl AsFd) -> bool {
-    // Shared, so that two who look at once do not take each other for the holder.
+    // Shared, so that two processes that look at once do not take each other for the holder.
     match rfs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             let _ = rfs::flock(&file, FlockOperation::Unlock);

@@ -1,6 +1,7 @@
-//! Collecting what the dead left: leases, half-made things, memory of volatile segments.
+//! Garbage collection of what dead processes left: leases, unfinished objects, memory of volatile
+//! segments.
 //!
-//! Nothing depends on this: what it removes already means nothing to anybody.
+//! Nothing depends on this: what it removes is unreachable already.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -24,19 +25,19 @@ use crate::objects::store::Store;
 pub struct GcReport {
     /// Leases of dead VMs.
     pub leases: u32,
-    /// Things that were being made or removed when their maker died.
+    /// Objects whose creator or deleter died half-way.
     pub unfinished: u32,
-    /// Volatile segments that nobody has any more.
+    /// Volatile segments that no VM has any more.
     pub volatile: u32,
     /// Files with content of segments that are gone.
     pub parts: u32,
 }
 
 impl Store {
-    /// Removes what the dead left, as far as the caller may.
+    /// Removes what dead processes left, as far as the caller may.
     ///
     /// # Errors
-    /// If the host does not even let us look.
+    /// If the host does not permit looking.
     pub fn gc(&self) -> Result<GcReport, StoreError> {
         let lock = self.lock_exclusive()?;
         let mut report = GcReport::default();
@@ -58,8 +59,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Segments whose import was killed before their VAS was made, unless somebody has taken
-    /// to them since.
+    /// Segments whose import was killed before their VAS was made, unless a program uses
+    /// them since.
     fn collect_imports(&self, lock: &Exclusive) -> Result<u32, StoreError> {
         let mut count = 0;
         for (name, sid) in self.orphans_of_imports()? {
@@ -74,8 +75,8 @@ impl Store {
 
     /// Names and ids of segments that an import has published and that no VAS lists, the
     /// importer being dead: files with a second name in `tmp/`. That the two are one file is
-    /// looked at here, so that nobody can have somebody else's segment removed by what he
-    /// writes into `tmp/`.
+    /// looked at here, so that no user can have another's segment removed by what they
+    /// write into `tmp/`.
     pub(crate) fn orphans_of_imports(&self) -> Result<Vec<(Name, SegId)>, StoreError> {
         let mut orphans = Vec::new();
         for name in self.tmp.names()? {
@@ -128,7 +129,7 @@ impl Store {
         match self.tmp.find_file(name, OFlags::RDONLY) {
             Ok(Some(file)) => held_by_another(&file),
             Ok(None) => false,
-            // Somebody else's; if it is garbage, they can remove it.
+            // Another user's; if it is garbage, they can remove it.
             Err(_) => true,
         }
     }

@@ -1,4 +1,4 @@
-//! Ids to names, and who occupies which addresses.
+//! Ids to names, and which segment occupies which addresses.
 //!
 //! The files are the truth; an index only says where to look (`lookup` fills it, and checks a hit
 //! against the file).

@@ -1,7 +1,7 @@
 //! The lease of this VM: a file that it holds a write lock on (`liveness`).
 //!
-//! It comes into `vms/` by a rename with the locks already held, so that nobody ever sees a live
-//! VM's lease without; a dead VM's lease stays until `gc` removes it, and is nobody's from the
+//! It comes into `vms/` by a rename with the locks already held, so that no process ever sees a live
+//! VM's lease without; a dead VM's lease stays until `gc` removes it, and is no VM's from the
 //! moment the kernel drops the locks. Its bytes are in `format::lease`.
 
 use std::fs::File;
@@ -123,7 +123,7 @@ impl Lease {
         Ok(SegId::new(entry as u64).zip(Right::from_raw((entry >> 64) as u64)))
     }
 
-    /// Where the file is, if somebody has made it shorter.
+    /// Where the file is, if it was truncated.
     #[must_use]
     pub fn path_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.file.metadata().ok()?.len();
@@ -142,8 +142,8 @@ impl Lease {
             .and_then(|()| self.file.write_all_at(encode(self.id, info, now_ns()).as_bytes(), 0))
             .and_then(|()| liveness::begin(&self.file))
             .map_err(|e| io_error("write", path, e))?;
-        // Whoever may use the store must be able to see who is alive, but nobody else may have
-        // a lock on it that counts: until here nobody could.
+        // Every user of the store must be able to see which VMs are alive, but no other process may have
+        // a lock on it that counts: until here none could.
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
             .map_err(|e| io_error("change the mode of", path, e.into()))?;
         self.reserve(0, VCPU_LINES_OFFSET + VCPU_LINES_BYTES)

@@ -50,7 +50,7 @@ impl Store {
         match self.vms.find_file(&lease.to_string(), OFlags::RDONLY) {
             Ok(Some(file)) => liveness::is_alive(&file),
             Ok(None) => false,
-            // To call a live VM dead would be the worse mistake.
+            // To take a live VM for dead would be the worse mistake.
             Err(_) => true,
         }
     }
@@ -59,7 +59,7 @@ impl Store {
         self.live_leases_but(None)
     }
 
-    /// The leases of live VMs without that of the one who asks, if it is one.
+    /// The leases of live VMs without `own`, that of the caller.
     pub(crate) fn live_leases_but(
         &self,
         own: Option<LeaseId>,
@@ -130,7 +130,7 @@ impl OpenLease {
     }
 
     /// Threads that are inside a VAS, or have announced that they go there: those count, too,
-    /// for whoever wants to take something out of it.
+    /// for a caller that wants to take something out of it.
     pub(crate) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
         let mut inside = Vec::new();
         for line in self.read(VCPU_LINES_OFFSET, VCPU_LINES_BYTES)?.as_chunks::<64>().0 {

@@ -1,9 +1,9 @@
-//! Whether the VM behind a lease lives: whether somebody has a *write* lock on the file.
+//! Whether the VM behind a lease is alive: whether a process has a *write* lock on the file.
 //!
 //! A VM holds an open-file-description lock for writing (`F_OFD_SETLK`) on the whole of its
 //! lease, until its last descriptor goes with it. The host grants such a lock only to a
 //! descriptor open for writing, and a lease is writable for its owner alone. An flock is not
-//! enough: everybody who can read the file can take one, or queue for one, and thereby keep a
+//! enough: every process that can read the file can take one, or queue for one, and thereby keep a
 //! dead VM "alive", its segments undeletable and its locks held.
 //!
 //! To ask is to ask for a conflict with a lock for reading: those that readers can take do not
@@ -36,7 +36,7 @@ fn whole_file(kind: i32) -> libc::flock {
     }
 }
 
-/// Takes the lock on a new lease and notes that it counts; nobody else knows the file yet.
+/// Takes the lock on a new lease and notes that it counts; no other process knows the file yet.
 pub(crate) fn begin(lease: &File) -> io::Result<()> {
     match fcntl(lease, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => lease.write_all_at(&WRITE_LOCK.to_le_bytes(), RULE_OFFSET),
@@ -58,7 +58,7 @@ pub(crate) fn is_alive(lease: &File) -> bool {
     let mut lock = whole_file(libc::F_RDLCK);
     match fcntl(lease, FcntlArg::F_OFD_GETLK(&mut lock)) {
         Ok(_) => i32::from(lock.l_type) != libc::F_UNLCK,
-        // To call a live VM dead would be the worse mistake.
+        // To take a live VM for dead would be the worse mistake.
         Err(_) => true,
     }
 }

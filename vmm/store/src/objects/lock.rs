@@ -2,9 +2,9 @@
 //!
 //! An flock belongs to an open file description. Each acquisition opens the file anew, so
 //! that threads of one process exclude each other exactly as processes do, and the kernel
-//! lets go when the holder dies. Shared locks nest; taking the exclusive lock while holding
-//! a shared one waits in vain, which is why only this room can take it. How long anybody
-//! waits is `patience`'s business.
+//! releases it when the holder dies. Shared locks nest; taking the exclusive lock while holding
+//! a shared one waits in vain, which is why only this crate can take it. How long a
+//! thread waits is decided in `patience`.
 
 use std::fs::File;
 
@@ -19,7 +19,7 @@ pub struct SharedLock {
     _file: File,
 }
 
-/// While it lives, nobody else looks at the store. Functions that change it ask for a
+/// While it lives, no other process looks at the store. Functions that change it ask for a
 /// reference as proof.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
@@ -32,12 +32,12 @@ impl Locked for SharedLock {}
 impl Locked for Exclusive {}
 
 impl Store {
-    /// Waits until nobody changes the store, and keeps it so. Do not call anything that
+    /// Waits until no process changes the store, and keeps it so. Do not call anything that
     /// changes the store while holding this.
     ///
     /// # Errors
-    /// If the host does not let us lock; [`StoreError::LockHeld`] when somebody else has it all
-    /// the time.
+    /// If the host does not permit the lock; [`StoreError::LockHeld`] when another process holds it
+    /// for too long.
     pub fn lock_shared(&self) -> Result<SharedLock, StoreError> {
         Ok(SharedLock { _file: self.flock(FlockOperation::NonBlockingLockShared)? })
     }

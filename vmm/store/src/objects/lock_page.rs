@@ -1,7 +1,7 @@
-//! A segment's lock page as people want to see it: a copy of the page, read and judged.
+//! A segment's lock page for people and checks: a copy of the page, read and interpreted.
 //!
 //! The live page is the business of `vas`, which maps it. Here it is file content, and the
-//! copy may show a moment that never was.
+//! copy is no consistent snapshot.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
@@ -12,7 +12,7 @@ use crate::format::error::{StoreError, io_error};
 use crate::format::extent::LOCK_PAGE_OFFSET;
 use crate::objects::segment::SegmentFile;
 
-/// Words of nobody else's.
+/// Words that nothing else changes.
 struct Copied(Vec<AtomicU64>);
 
 impl AtomicWords for Copied {
@@ -24,8 +24,8 @@ impl AtomicWords for Copied {
 }
 
 impl SegmentFile {
-    /// Who holds the segment's lock and who waits for it. Taken while others work on it;
-    /// VMs that died are still in it until the next opener clears them away.
+    /// The holder of the segment's lock, and what waits for it. Taken while others work on it;
+    /// VMs that died are still in it until the next VM that attaches the segment reaps them.
     ///
     /// # Errors
     /// If the host fails.

@@ -23,7 +23,7 @@ use crate::objects::store::Store;
 pub(crate) const MANIFEST: &str = "manifest";
 
 impl Store {
-    /// Names in a folder that can be objects' names. Others are strangers' files.
+    /// Names in a folder that can be objects' names. Other files are not the store's.
     pub(crate) fn names_in(&self, dir: &Dir) -> Result<Vec<Name>, StoreError> {
         use std::os::unix::ffi::OsStrExt;
         Ok(dir.names()?.iter().filter_map(|name| Name::new(name.as_bytes()).ok()).collect())

@@ -1,4 +1,4 @@
-//! Opening a segment by its name or id. A volatile one that nobody has any more is removed on the
+//! Opening a segment by its name or id. A volatile one that no VM has any more is removed on the
 //! way, and is not found.
 
 use std::os::unix::fs::MetadataExt;
@@ -114,8 +114,8 @@ impl Store {
         }
     }
 
-    /// Whether a holder of the segment's lock died inside and nobody has recovered it. Whoever
-    /// wants the lock next finds out and sets the mark; until then the dead owner tells.
+    /// Whether a holder of the segment's lock died inside and no program has recovered it. The
+    /// next VM that wants the lock finds out and sets the mark; until then the dead owner shows it.
     pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
         let view = segment.lock_view()?;
         let is_dead = |owner| !self.is_alive(owner);
@@ -159,12 +159,12 @@ impl Store {
         self.segments.sync()
     }
 
-    /// Whether a volatile segment's memory is nobody's any more.
+    /// Whether no VM has a volatile segment's memory any more.
     pub(crate) fn is_gone(&self, header: &Header, _lock: &impl Locked) -> bool {
         if !self.is_gone_unattached(header) {
             return false;
         }
-        // If nobody can tell who has it, somebody may.
+        // If it cannot be told which VMs have it, one may.
         self.live_leases()
             .is_ok_and(|leases| leases.iter().all(|l| l.right_of(header.sid).is_none()))
     }

@@ -1,7 +1,7 @@
-//! How long the store's lock is waited for, and who is to blame when that was in vain.
+//! How long to wait for the store's lock, and which process holds it when that was in vain.
 //!
-//! Everybody who can read the file `lock` can hold an flock on it, for ever if they like. So
-//! no wait is without an end: it is given up after a while, or sooner when the process that
+//! Every process that can read the file `lock` can hold an flock on it for ever. So no wait is
+//! without an end: it is given up after a while, or sooner when the process that
 //! waits is to end, and the error names the holder.
 //!
 //! An flock is tried again and again instead of waited for: a wait in the host kernel can be
@@ -95,13 +95,13 @@ fn holder(file: &File) -> String {
     }
 }
 
-/// Looks a file up in the text of `/proc/locks` (proc_locks(5)): who holds it alone, else the
-/// first who shares it.
+/// Looks a file up in the text of `/proc/locks` (proc_locks(5)): its exclusive holder, else the
+/// first that shares it.
 fn holder_in(locks: &str, dev: u64, ino: u64) -> Option<i32> {
     let mut found = None;
     for line in locks.lines() {
         let mut fields = line.split_whitespace().skip(1);
-        // Those who wait have an arrow here.
+        // Waiting processes have an arrow here.
         if fields.next() != Some("FLOCK") {
             continue;
         }

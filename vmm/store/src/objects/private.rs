@@ -3,7 +3,7 @@
 //! It lies in memory (`/dev/shm`) where the host has that, in a folder that only this user can
 //! enter, and goes with the value. If the process is killed it stays behind, as its memory
 //! would, and the next one that makes a private store takes it away: a folder whose flock is
-//! free belongs to nobody. A stranger cannot hold that flock, not being able to open the folder.
+//! free belongs to no process. Other users cannot hold that flock: they cannot open the folder.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -20,7 +20,7 @@ use crate::objects::store::{PRIVATE_PREFIX, Store};
 #[derive(Debug)]
 pub struct PrivateStore {
     path: PathBuf,
-    /// Holds the flock that says that somebody is here.
+    /// Holds the flock that says that the store is in use.
     _folder: File,
 }
 
@@ -28,7 +28,7 @@ impl PrivateStore {
     /// Makes an empty one, and removes those that killed processes of this user have left.
     ///
     /// # Errors
-    /// If the host has no place for it.
+    /// If the host has no folder for it.
     pub fn create() -> Result<PrivateStore, StoreError> {
         let shm = Path::new("/dev/shm");
         if !shm.is_dir() {
@@ -49,7 +49,7 @@ impl PrivateStore {
             }
             let Ok(folder) = File::open(&path) else { continue };
             let locked = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive);
-            // Another run may have taken it for a dead one's before the flock was there.
+            // Another run may have taken it for a dead one's before it had the flock.
             if locked.is_ok() && is_still(&path, &folder) {
                 Store::open_or_create(&path)?;
                 return Ok(PrivateStore { path, _folder: folder });

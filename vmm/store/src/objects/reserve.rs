@@ -1,7 +1,7 @@
 //! Storage for a part of a segment before it is written.
 //!
-//! Files of segments are sparse, and a page that the disk has no room for is a bus error for whoever
-//! touches it. Who wants to be told before, as heaps do when they grow, has it reserved.
+//! Files of segments are sparse, and a page that the disk has no room for is a bus error for the
+//! program that touches it. One that wants an error before, as heaps do when they grow, reserves it.
 #![forbid(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -26,7 +26,7 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
         // A segment does not get smaller, and one that is deleted meanwhile stays while it is open:
-        // nobody waits for the disk with us.
+        // nothing has to wait for the disk with us.
         drop(lock);
         let size_bytes = segment.header().size_bytes;
         let end = offset.checked_add(bytes).filter(|&end| bytes > 0 && end <= size_bytes);

@@ -66,7 +66,7 @@ pub struct SegmentFile {
     header: Header,
     right: Right,
     /// Folders and file names of parts.
-    place: PartPlace,
+    place: PartFiles,
 }
 
 impl SegmentFile {
@@ -101,7 +101,7 @@ impl SegmentFile {
         (self.main.as_fd(), LOCK_PAGE_OFFSET)
     }
 
-    /// Where the file is, if somebody has cut it so that its lock page is gone.
+    /// Where the file is, if it was truncated so that its lock page is gone.
     #[must_use]
     pub fn path_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.main.metadata().ok()?.len();
@@ -161,7 +161,7 @@ impl SegmentFile {
         &self.path
     }
 
-    pub(crate) fn place(&self) -> &PartPlace {
+    pub(crate) fn place(&self) -> &PartFiles {
         &self.place
     }
 
@@ -170,24 +170,30 @@ impl SegmentFile {
     }
 }
 
-/// Where the files of a segment's further parts are.
+/// Where the files of a segment's further parts are: folder and file name up to the part's number.
 #[derive(Clone, Debug)]
-pub(crate) struct PartPlace {
-    /// Folder and file name up to the part's number; the first is where new ones go.
-    candidates: Vec<(Arc<Dir>, String)>,
-    /// Whose parts must be, where strangers can put files.
+pub(crate) struct PartFiles {
+    /// In memory, for a volatile segment where the host has such a folder: new ones go there.
+    shm: Option<(Arc<Dir>, String)>,
+    /// In the store.
+    stored: (Arc<Dir>, String),
+    /// The owner parts must have where every user can create files.
     owner: Option<u32>,
 }
 
-impl PartPlace {
-    pub(crate) fn of(store: &Store, sid: SegId, lifetime: Lifetime, owner: u32) -> PartPlace {
-        let parts = (Arc::clone(&store.parts), format!("{sid}."));
-        let mut candidates = vec![parts];
-        if let (Lifetime::Volatile, Some(shm)) = (lifetime, &store.shm) {
-            candidates.insert(0, (Arc::clone(shm), format!("spacejmp-{:016x}-{sid}.", store.id())));
+impl PartFiles {
+    pub(crate) fn of(store: &Store, sid: SegId, lifetime: Lifetime, owner: u32) -> PartFiles {
+        let shm = store.shm.as_ref().filter(|_| lifetime == Lifetime::Volatile);
+        PartFiles {
+            shm: shm.map(|dir| (Arc::clone(dir), format!("spacejmp-{:016x}-{sid}.", store.id()))),
+            stored: (Arc::clone(&store.parts), format!("{sid}.")),
+            owner: (lifetime == Lifetime::Volatile).then_some(owner),
         }
-        let owner = (lifetime == Lifetime::Volatile).then_some(owner);
-        PartPlace { candidates, owner }
+    }
+
+    /// All folders that may have parts, the one for new parts first.
+    fn folders(&self) -> impl Iterator<Item = &(Arc<Dir>, String)> {
+        self.shm.iter().chain([&self.stored])
     }
 
     pub(crate) fn open(
@@ -201,7 +207,7 @@ impl PartPlace {
             Right::Write => OFlags::RDWR,
         };
         let mut missing = PathBuf::new();
-        for (dir, stem) in &self.candidates {
+        for (dir, stem) in self.folders() {
             let name = format!("{stem}{index}");
             missing = dir.path_of(&name);
             if let Some(file) = dir.find_file(&name, flags)? {
@@ -212,7 +218,7 @@ impl PartPlace {
         Err(StoreError::PartMissing { segment: segment.clone(), index, file: missing })
     }
 
-    /// Everybody can make files in /dev/shm, and names there can be guessed.
+    /// Every user can create files in /dev/shm, and names there can be guessed.
     fn check_owner(&self, file: &File, path: &Path) -> Result<(), StoreError> {
         let found = file.metadata().map_err(|e| io_error("look at", path, e))?.uid();
         match self.owner {
@@ -226,22 +232,21 @@ impl PartPlace {
         }
     }
 
-    /// Makes a part's file, empty.
+    /// Creates a part's file, empty.
     pub(crate) fn create(&self, index: u64) -> Result<(File, PathBuf), StoreError> {
-        let mut last = None;
-        for (dir, stem) in &self.candidates {
+        let create = |(dir, stem): &(Arc<Dir>, String)| {
             let name = format!("{stem}{index}");
-            match dir.new_file(&name) {
-                Ok(file) => return Ok((file, dir.path_of(&name))),
-                Err(error) => last = Some(error),
-            }
+            Ok((dir.new_file(&name)?, dir.path_of(&name)))
+        };
+        match self.shm.as_ref().map(create) {
+            Some(Ok(created)) => Ok(created),
+            _ => create(&self.stored),
         }
-        Err(last.unwrap_or(StoreError::NoPlace))
     }
 
     /// Removes the files of parts `first..end`, as far as they are there.
     pub(crate) fn remove(&self, first: u64, end: u64) {
-        for (dir, stem) in &self.candidates {
+        for (dir, stem) in self.folders() {
             for index in first..end {
                 let _ = dir.remove_file(&format!("{stem}{index}"));
             }
@@ -249,7 +254,7 @@ impl PartPlace {
     }
 
     pub(crate) fn each(&self, first: u64, end: u64, mut f: impl FnMut(&Dir, &str)) {
-        for (dir, stem) in &self.candidates {
+        for (dir, stem) in self.folders() {
             for index in first..end {
                 f(dir, &format!("{stem}{index}"));
             }
@@ -293,7 +298,7 @@ impl Store {
         let path = self.segments.path_of(name.as_str());
         check_len(&file, &path, header.main_len())?;
         let owner = file.metadata().map_err(|e| io_error("look at", &path, e))?.uid();
-        let place = PartPlace::of(self, header.sid, header.lifetime, owner);
+        let place = PartFiles::of(self, header.sid, header.lifetime, owner);
         Ok(SegmentFile { main: Arc::new(file), path, name: name.clone(), header, right, place })
     }
 }

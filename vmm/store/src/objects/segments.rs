@@ -203,10 +203,10 @@ impl Store {
         write_header(segment.file(), segment.path(), &header)
     }
 
-    /// Whether nobody but the VM with the lease `mine` can write a segment just now.
+    /// Checks that no VM but the one with the lease `mine` can write a segment now.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] with those who can.
+    /// [`StoreError::Busy`] with the VMs that can.
     pub fn check_unwritten(&self, sid: SegId, mine: Option<LeaseId>) -> Result<(), StoreError> {
         let leases = self.live_leases_but(mine)?;
         let writers = leases.iter().filter(|lease| lease.right_of(sid) == Some(Right::Write));
@@ -217,13 +217,13 @@ impl Store {
         Err(StoreError::Busy { object: Object::Segment(sid), why: Busy::Written(holders) })
     }
 
-    /// The error of a lock that was not free in time, with whoever holds it.
+    /// The error of a lock that could not be acquired in time, with its holder.
     pub fn locked(&self, segment: &SegmentFile) -> StoreError {
         let owner = segment.lock_view().ok().and_then(|view| view.owner_lease());
         let leases = self.live_leases().unwrap_or_default();
         let holder = leases.iter().find(|lease| Some(lease.id()) == owner).map(OpenLease::holder);
         let by = holder.map_or_else(
-            || "a program that waits or is about to leave".to_owned(),
+            || "a program that waits for it or is about to release it".to_owned(),
             |holder| format!("process {} ({})", holder.pid, holder.program),
         );
         StoreError::Locked { segment: segment.name().clone(), by }

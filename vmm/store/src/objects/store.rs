@@ -47,7 +47,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Where the user's store is if nobody says otherwise: `$SPACEJMP_STORE`, else
+    /// Where the user's store is by default: `$SPACEJMP_STORE`, else
     /// `$XDG_DATA_HOME/spacejmp`, else `~/.local/share/spacejmp`.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Where this user's stores are unless an option says otherwise, the variable
-    /// `SPACEJMP_STORE` heeded and not.
+    /// with `SPACEJMP_STORE` and without.
     #[must_use]
     pub fn usual_paths() -> Vec<PathBuf> {
         let variable = |name: &str| std::env::var_os(name);
@@ -147,7 +147,7 @@ impl Store {
         folders.recursive(true).mode(0o777 & !umask).create(path).map_err(failed)?;
         let root = Dir::open(path).map_err(failed)?;
         if root.names()?.iter().any(is_foreign) {
-            let why = "the folder holds other things; a store wants a folder of its own";
+            let why = "the folder holds other files; a store needs a folder of its own";
             return Err(StoreError::NotAStore { path: path.to_owned(), why });
         }
         create_in(&root, patience, umask)?;

@@ -1,6 +1,6 @@
 //! Making, changing and deleting VASes.
 //!
-//! A VAS is a folder with a manifest. The folder carries the permissions: who may write it
+//! A VAS is a folder with a manifest. The folder carries the permissions: a user who may write it
 //! may change the VAS. A manifest is never written in place.
 
 use std::io::{self, Write};
@@ -161,7 +161,7 @@ impl Store {
         {
             let index = self.segment_index(&lock)?;
             for other in &manifest.segments {
-                // What the caller cannot read is checked by those who attach the VAS.
+                // What the caller cannot read is checked when the VAS is attached.
                 let Some((other_base, other_end)) = index.range(other.sid) else { continue };
                 if base < other_end && other_base < end {
                     let other_name = index.name(other.sid).unwrap_or(&other.name).clone();
@@ -327,12 +327,12 @@ impl Store {
         let folder = self.vas.sub(manifest.name.as_str())?;
         let stat = folder.stat_self()?;
         let tmp_name = format!("{}.manifest", manifest.vid);
-        // One left by a crash; under the exclusive lock it is nobody's.
+        // One left by a crash; under the exclusive lock it is not in use.
         let _ = self.tmp.remove_file(&tmp_name);
         self.bump_changes(lock)?;
         let written = write_new(&self.tmp, &tmp_name, manifest, Mode::from_stat(stat.st_mode))
             .and_then(|()| {
-                // So that the group keeps its rights whoever of it writes. Only root can give
+                // So that the group keeps its rights whichever member writes. Only root can give
                 // the owner back; the folder, which decides, keeps its owner anyway.
                 if let Ok(file) = self.tmp.open_file(&tmp_name, OFlags::RDONLY) {
                     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));

@@ -38,7 +38,7 @@ fn field(text: &str) -> Field {
     *FIELDS.iter().find(|field| field.name == text).unwrap()
 }
 
-/// With the checksum right again, as somebody would who wants us to believe a field.
+/// With the checksum right again, as an attacker would write it.
 fn forged(change: impl FnOnce(&mut [u8])) -> [u8; HEADER_BYTES] {
     let mut bytes = header().encode();
     change(&mut bytes);

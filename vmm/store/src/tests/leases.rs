@@ -1,4 +1,4 @@
-//! Who is alive, what live VMs keep others from doing, and that the dead keep nobody.
+//! Which VMs are alive, what live ones keep others from doing, and that the dead keep none.
 
 use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
