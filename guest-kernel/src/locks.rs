@@ -12,7 +12,7 @@ use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
     LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE,
 };
-use seg_lock::{AtomicWords, Fast, switch_locks_fast};
+use seg_lock::{AtomicWords, FastSwitch, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
@@ -132,7 +132,7 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     let held = own(offset_of!(VcpuPage, held));
     let old = held.load(Ordering::Relaxed);
     let result = switch_locks_fast(refs(old), refs(needed), Page);
-    if result == Fast::Refused {
+    if result == FastSwitch::Refused {
         return false;
     }
     // From here on nothing fails. Kicks may stop us, but the VMM does not look at these words
@@ -155,7 +155,7 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     unsafe { asm!("mov cr3, {}", in(reg) load, options(nostack, preserves_flags)) };
     inside.store(vh, Ordering::Release);
     let nudge = own(offset_of!(VcpuPage, nudge));
-    if result == Fast::DoneNudge && nudge.load(Ordering::Relaxed) == 0 {
+    if result == FastSwitch::DoneWithWaiters && nudge.load(Ordering::Relaxed) == 0 {
         nudge.store(old, Ordering::Relaxed);
     }
     true

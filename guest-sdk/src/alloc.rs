@@ -1,7 +1,7 @@
 //! Memory of the VAS the thread is in: what owners and collections allocate from.
 //!
 //! The heap itself is in `heap`; here is only the way from a type to it. An allocator has no
-//! token, so this one asks the thread-local place, and refuses where it must not touch anything.
+//! token, so this one asks the state of the thread, and refuses where it must not touch anything.
 
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -11,11 +11,12 @@ use std::ptr::NonNull;
 use allocator_api2::alloc::{AllocError as ApiError, Allocator};
 
 use crate::brand::{Brand, Invariant};
-use crate::place::{self, Inside, inside};
+use crate::space_heap::SpaceHeap;
+use crate::thread_state::{self, Inside, inside};
 
 /// A space has no room for another `bytes` bytes, and could not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no room for {bytes} bytes in address space `{brand}`")]
+#[error("no room for {bytes} byte{} in address space `{brand}`", if *bytes == 1 { "" } else { "s" })]
 pub struct AllocError {
     /// What was asked for.
     pub bytes: usize,
@@ -29,45 +30,6 @@ impl AllocError {
     pub fn new<V: Brand>(bytes: usize) -> AllocError {
         AllocError { bytes, brand: V::NAME }
     }
-}
-
-/// A heap as the thread-local place knows it.
-///
-/// # Safety
-/// Blocks do not overlap, are as large and aligned as asked for, and stay until freed.
-pub(crate) unsafe trait SpaceHeap {
-    /// A block, or `None` if there is no room. `layout` has a size that is not 0.
-    ///
-    /// # Safety
-    /// The thread is inside the heap's space, writable.
-    unsafe fn allocate(&self, layout: Layout) -> Option<NonNull<u8>>;
-
-    /// Frees a block.
-    ///
-    /// # Safety
-    /// As `allocate`; the block came from it, or from `reallocate`, with this layout, and is not
-    /// used any more.
-    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout);
-
-    /// A block of `new` bytes, not 0, with the content of `block`, which is gone if there is one.
-    ///
-    /// # Safety
-    /// As `deallocate`.
-    unsafe fn reallocate(
-        &self,
-        block: NonNull<u8>,
-        layout: Layout,
-        new: usize,
-    ) -> Option<NonNull<u8>>;
-
-    /// How many blocks there are that are not freed.
-    ///
-    /// # Safety
-    /// As `allocate`.
-    unsafe fn blocks(&self) -> u64;
-
-    /// Whether a block at this address is this heap's, and not of the process or another heap.
-    fn holds(&self, block: NonNull<u8>) -> bool;
 }
 
 /// Allocates in `V`, if the thread is inside and may write; fails otherwise. Freeing without
@@ -101,7 +63,7 @@ impl<V: Brand> VAlloc<V> {
     }
 
     fn heap() -> Option<NonNull<dyn SpaceHeap>> {
-        if inside::<V>() == Inside::Writable { place::current().heap } else { None }
+        if inside::<V>() == Inside::Writable { thread_state::current().heap } else { None }
     }
 }
 

@@ -10,8 +10,8 @@ use allocator_api2::alloc::Allocator;
 use crate::alloc::{AllocError, VAlloc};
 use crate::brand::{Brand, Invariant};
 use crate::layout::LayoutWriter;
-use crate::place::{Inside, inside};
 use crate::storable::Storable;
+use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// Owns a `T` in the heap of `V`: what `Box` is at home.

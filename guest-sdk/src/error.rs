@@ -111,7 +111,7 @@ pub enum Error {
     #[error(
         "cannot enter `{space}`: a thread of this process is inside another space at the same \
          addresses, and did not leave within {} seconds",
-        crate::space::PATIENCE.as_secs()
+        crate::location::occupancy::PATIENCE.as_secs()
     )]
     SameAddresses {
         /// The space that was to be entered.

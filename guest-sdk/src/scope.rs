@@ -2,36 +2,18 @@
 //! `malloc`, which serves from the address space the thread is in.
 //!
 //! Whose a block is shows in its address, never in where the thread is: what was allocated in a
-//! scope may be freed or grown outside it, by code that does not know. In a VM the addresses of
-//! segments are beyond those of processes. Spaces over plain memory keep a table.
+//! scope may be freed or grown outside it, by code that does not know (`block_owners`).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use abi::layout::is_of_segments;
-
-use crate::alloc::SpaceHeap;
+use crate::block_owners::{is_of_a_space, kinds};
 use crate::brand::Brand;
-use crate::place::{self, Scope};
-use crate::space::plain;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state::{self, Scope};
 use crate::token::{In, Write};
-
-/// Spaces in segments.
-pub(crate) const SEGMENTS: u8 = 1;
-/// Spaces over plain memory.
-pub(crate) const PLAIN: u8 = 2;
-
-/// Which kinds of spaces this process ever had. Relaxed: a thread that is given a block of a
-/// space was told of it by one that had made the note before.
-static KINDS: AtomicU8 = AtomicU8::new(0);
-
-/// Notes that there is a space of such a kind.
-pub(crate) fn note(kind: u8) {
-    KINDS.fetch_or(kind, Ordering::Relaxed);
-}
 
 /// A global allocator with scopes: inside [`In::alloc_scope`] it serves from the VAS the thread
 /// is in, elsewhere it is [`System`].
@@ -136,7 +118,7 @@ impl<V: Brand> In<V, Write> {
     ///   [`inside`](crate::inside) in its `Drop`, as the example of [`ScopedAlloc`] does.
     pub unsafe fn alloc_scope<R>(&mut self, f: impl FnOnce(&mut In<V, Write>) -> R) -> R {
         let scope = if std::thread::panicking() { Scope::Always } else { Scope::UntilPanic };
-        let ended = place::with_scope(scope);
+        let ended = thread_state::with_scope(scope);
         // What comes out of it is not looked at: the panic goes on.
         let result = catch_unwind(AssertUnwindSafe(|| f(self)));
         drop(ended);
@@ -165,21 +147,19 @@ enum Owner {
 
 #[inline]
 fn owner(block: *mut u8) -> Owner {
-    let kinds = KINDS.load(Ordering::Relaxed);
-    if kinds == 0 {
-        return Owner::Process;
+    match kinds() {
+        0 => Owner::Process,
+        kinds => owner_among(kinds, block),
     }
-    owner_among(kinds, block)
 }
 
 fn owner_among(kinds: u8, block: *mut u8) -> Owner {
     let Some(block) = NonNull::new(block) else { return Owner::Process };
-    let here = place::current();
+    let here = thread_state::current();
     if here.scope == Scope::Working {
         return Owner::Process;
     }
-    let of_segment = kinds & SEGMENTS != 0 && is_of_segments(block.addr().get() as u64);
-    if !of_segment && (kinds & PLAIN == 0 || !plain::is_in_a_space(block)) {
+    if !is_of_a_space(kinds, block) {
         return Owner::Process;
     }
     if let Some(heap) = here.heap {
@@ -194,7 +174,7 @@ fn owner_among(kinds: u8, block: *mut u8) -> Owner {
 /// The heap that new blocks come from; `None` for the process's.
 #[inline]
 fn serving() -> Option<NonNull<dyn SpaceHeap>> {
-    let here = place::current();
+    let here = thread_state::current();
     match here.scope {
         Scope::Outside | Scope::Working => None,
         Scope::Always => here.heap,

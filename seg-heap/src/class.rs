@@ -3,7 +3,7 @@
 //! Steps of 16 bytes up to 128, then four to a doubling: never more than a fifth is lost to
 //! rounding. A span has so many pages that less than an eighth of it is left over.
 
-use crate::layout::PAGE_BYTES;
+use crate::geometry::PAGE_BYTES;
 
 /// How many classes there are.
 pub const CLASSES: usize = 40;

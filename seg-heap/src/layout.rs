@@ -1,29 +1,15 @@
-//! Header and page descriptors, byte by byte.
-//!
-//! Pages are named by their number in the heap, the areas' table pages included; 0 is the first
-//! table, of no span or run, so a link of 0 leads nowhere.
+//! Header and page descriptors, byte by byte. Where pages lie is in `geometry`, sizes of blocks in
+//! [`class`](mod@crate::class).
 
 use core::mem::offset_of;
 
 use crate::class::CLASSES;
+use crate::geometry::{AREA_BYTES, AREA_PAGES, MAX_BYTES, PAGE_BYTES, TABLE_OFFSET};
 
 /// What a heap begins with.
 pub const MAGIC: [u8; 8] = *b"SJMPHEAP";
 /// Version of the layout.
 pub const VERSION: u32 = 1;
-
-/// Bytes of a page.
-pub const PAGE_BYTES: u64 = 64 << 10;
-/// Pages of an area.
-pub const AREA_PAGES: u32 = 1024;
-/// Bytes of an area.
-pub const AREA_BYTES: u64 = PAGE_BYTES * AREA_PAGES as u64;
-/// Where an area's descriptors begin.
-pub const TABLE_OFFSET: u64 = 32 << 10;
-/// The smallest heap: a table and one page.
-pub const MIN_BYTES: u64 = 2 * PAGE_BYTES;
-/// The largest: pages have 32-bit numbers, and no segment is as large.
-pub const MAX_BYTES: u64 = 1 << 47;
 
 /// Bins of free runs, by length.
 pub const RUN_BINS: usize = 53;
@@ -47,7 +33,7 @@ pub const fn bin_of(pages: u32) -> usize {
 }
 
 /// Upper bits of a free block's first word: no address, and nothing that data is likely to be.
-/// A free block without them has been written to by somebody who no longer owned it.
+/// A free block without them was written to by a program that no longer owned it.
 pub const FREE_MARK: u64 = 0xf4ee_b10c_0000_0000;
 const NEXT_MASK: u64 = 0xffff_ffff;
 
@@ -102,7 +88,7 @@ pub struct HeapHeader {
 /// What a page is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Kind {
+pub enum PageKind {
     /// Never described.
     Unknown = 0,
     /// An area's table.
@@ -119,19 +105,19 @@ pub enum Kind {
     Body = 6,
 }
 
-impl Kind {
+impl PageKind {
     /// From its number.
     #[inline]
     #[must_use]
-    pub const fn from_raw(raw: u8) -> Option<Kind> {
+    pub const fn from_raw(raw: u8) -> Option<PageKind> {
         Some(match raw {
-            0 => Kind::Unknown,
-            1 => Kind::Table,
-            2 => Kind::Free,
-            3 => Kind::Small,
-            4 => Kind::Large,
-            5 => Kind::Huge,
-            6 => Kind::Body,
+            0 => PageKind::Unknown,
+            1 => PageKind::Table,
+            2 => PageKind::Free,
+            3 => PageKind::Small,
+            4 => PageKind::Large,
+            5 => PageKind::Huge,
+            6 => PageKind::Body,
             _ => return None,
         })
     }
@@ -141,7 +127,7 @@ impl Kind {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageDesc {
-    /// [`Kind`].
+    /// [`PageKind`].
     pub kind: u8,
     /// Small: the class.
     pub class: u8,
@@ -170,16 +156,9 @@ impl PageDesc {
     /// Its kind, if it has one that exists.
     #[inline]
     #[must_use]
-    pub const fn kind(&self) -> Option<Kind> {
-        Kind::from_raw(self.kind)
+    pub const fn kind(&self) -> Option<PageKind> {
+        PageKind::from_raw(self.kind)
     }
-}
-
-/// Where page `page` begins, from the heap's start.
-#[inline]
-#[must_use]
-pub const fn page_offset(page: u32) -> u64 {
-    page as u64 * PAGE_BYTES
 }
 
 /// Where the descriptor of `page` is, from the heap's start.

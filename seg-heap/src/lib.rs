@@ -1,4 +1,4 @@
-//! The heap of a data segment: its layout, shared by who allocates in it and who checks it.
+//! The heap of a data segment: its layout, shared by the allocator and the check.
 //!
 //! All of its state lies in the segment, at the segment's base, in offsets from there; so the
 //! next program goes on where the last one stopped, and the host can walk a file.
@@ -22,7 +22,7 @@
 //! the free blocks, whose first word is the next one's place ([`FREE_MARK`]). That keeps 32-byte
 //! objects at 32 bytes, and what programs write by mistake mostly hits their own data.
 //!
-//! - [`layout`]: header and descriptors; [`class`](mod@class): size classes
+//! - `geometry`: pages and areas; `layout`: header and descriptors; [`class`](mod@class): size classes
 //! - [`check`](mod@check): a walk that trusts nothing
 //!
 //! The allocator is in `guest-sdk/src/heap`; `docs/src/internals/heap.md` has the bytes.
@@ -34,10 +34,14 @@ extern crate alloc;
 
 pub mod check;
 pub mod class;
-pub mod layout;
+mod geometry;
+mod layout;
 
 pub use class::{CLASSES, Class};
+pub use geometry::{
+    AREA_BYTES, AREA_PAGES, MAX_BYTES, MIN_BYTES, PAGE_BYTES, TABLE_OFFSET, page_offset,
+};
 pub use layout::{
-    AREA_BYTES, AREA_PAGES, FREE_MARK, HeapHeader, Kind, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc,
-    RUN_BINS, TABLE_OFFSET, VERSION, bin_of, free_word, next_of_free_word,
+    FREE_MARK, HeapHeader, MAGIC, PageDesc, PageKind, RUN_BINS, VERSION, bin_of, desc_offset,
+    free_word, next_of_free_word,
 };

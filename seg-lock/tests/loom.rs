@@ -7,15 +7,16 @@ use abi::LeaseId;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use seg_lock::{
-    Acquired, LOOKS, LockWords, Mode, Patience, Slot, Waiting, acquire, release, state, word,
+    LockOutcome, LockWords, Member, Mode, Patience, SCANS_PER_CLEAR, Waiting, acquire, release,
+    state, word,
 };
 use std::cell::Cell;
 
 const VMS: usize = 3;
 const QUEUE: usize = 3;
-const HEAD: usize = word::LOOKED + 1;
+const HEAD: usize = word::SCANS + 1;
 
-/// The words that the models use; all others are 0, as nobody has a reason to change them.
+/// The words that the models use; all others are 0, as nothing has a reason to change them.
 struct Page {
     words: Vec<AtomicU64>,
     sleep: Mutex<()>,
@@ -30,7 +31,7 @@ fn place(index: usize) -> Option<usize> {
         (start..start + len).contains(&index).then(|| index - start + at)
     };
     part(0, HEAD, 0)
-        .or_else(|| part(word::LANES, VMS, HEAD))
+        .or_else(|| part(word::READER_COUNTS, VMS, HEAD))
         .or_else(|| part(word::LEASES, VMS, HEAD + VMS))
         .or_else(|| part(word::QUEUE, QUEUE, HEAD + 2 * VMS))
 }
@@ -47,7 +48,7 @@ impl Page {
         for vm in 0..VMS {
             page.words[place(word::LEASES + vm).unwrap()].store(lease(vm).raw(), SeqCst);
         }
-        page.words[word::SLOTS_USED].store(VMS as u64, SeqCst);
+        page.words[word::MEMBERS_USED].store(VMS as u64, SeqCst);
         page
     }
 
@@ -96,18 +97,19 @@ impl Vm {
         }
     }
 
-    fn slot(&self) -> Slot {
-        Slot::new(self.number as u32).unwrap()
+    fn member(&self) -> Member {
+        Member::new(self.number as u32).unwrap()
     }
 
-    fn in_and_out(&self, mode: Mode) -> Acquired {
+    fn in_and_out(&self, mode: Mode) -> LockOutcome {
         let weight = if mode == Mode::Shared { 1 } else { 100 };
         let acquired =
-            acquire(self, self, self.slot(), lease(self.number), mode, Patience::Forever).unwrap();
+            acquire(self, self, self.member(), lease(self.number), mode, Patience::Forever);
+        assert!(acquired.is_held());
         let others = self.page.inside.fetch_add(weight, SeqCst);
         assert!(others < 100 && (mode == Mode::Shared || others == 0), "{mode:?} beside {others}");
         self.page.inside.fetch_sub(weight, SeqCst);
-        release(self, self, self.slot(), lease(self.number), mode);
+        release(self, self, self.member(), lease(self.number), mode);
         acquired
     }
 }
@@ -127,7 +129,7 @@ impl LockWords for Vm {
         let done = self.page.word(index).compare_exchange(old, new, SeqCst, SeqCst);
         let owner = self.number as u64 + 1;
         let takes_state = index == word::STATE && new & (state::OWNER | state::CLAIM) == owner;
-        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 for who may go.
+        // Bits 3..2 of a queue word are 0 for a reader, bits 1..0 are 2 once the lock is granted.
         let leaves_queue = index >= word::QUEUE && new == 0 && old & 3 == 2 && old & 12 != 0;
         if done.is_ok() && (takes_state || leaves_queue) {
             self.alone.set(true);
@@ -220,7 +222,7 @@ impl Readers {
     fn have_been(self, page: &Page) {
         if let Readers::LastLook = self {
             page.word(word::STATE).store(state::READERS, SeqCst);
-            page.word(word::LOOKED).store(LOOKS - 1, SeqCst);
+            page.word(word::SCANS).store(SCANS_PER_CLEAR - 1, SeqCst);
         }
     }
 }
@@ -241,12 +243,12 @@ fn living_after(readers: Readers, preemptions: usize, modes: &'static [Mode]) {
                 loom::thread::spawn(move || Vm::new(&page, vm).in_and_out(modes[vm]))
             })
             .collect();
-        assert_eq!(Vm::new(&page, 0).in_and_out(modes[0]), Acquired::Clean);
+        assert_eq!(Vm::new(&page, 0).in_and_out(modes[0]), LockOutcome::Acquired);
         for other in others {
-            assert_eq!(other.join().unwrap(), Acquired::Clean);
+            assert_eq!(other.join().unwrap(), LockOutcome::Acquired);
         }
         assert_eq!(page.word(word::STATE).load(SeqCst) & state::OWNER, 0);
-        assert!((0..VMS).all(|vm| page.word(word::LANES + vm).load(SeqCst) == 0));
+        assert!((0..VMS).all(|vm| page.word(word::READER_COUNTS + vm).load(SeqCst) == 0));
     });
     println!("{readers:?}, {modes:?}: {runs} interleavings");
     assert!(runs > 100, "loom found {runs} interleavings only");
@@ -285,9 +287,8 @@ fn dying(preemptions: usize, readers_seen: bool, mine: Mode, others: Mode) {
                         Vm { timed: true, left: Cell::new(Some(accesses)), ..Vm::new(&page, 0) };
                     let life = std::panic::AssertUnwindSafe(|| {
                         let patience = Patience::Forever;
-                        let _: Acquired =
-                            acquire(&vm, &vm, vm.slot(), lease(0), mine, patience).unwrap();
-                        release(&vm, &vm, vm.slot(), lease(0), mine);
+                        assert!(acquire(&vm, &vm, vm.member(), lease(0), mine, patience).is_held());
+                        release(&vm, &vm, vm.member(), lease(0), mine);
                     });
                     match std::panic::catch_unwind(life) {
                         Ok(()) => {}
@@ -303,9 +304,10 @@ fn dying(preemptions: usize, readers_seen: bool, mine: Mode, others: Mode) {
             let survivor = Vm { timed: true, ..Vm::new(&page, 1) };
             let verdict = survivor.in_and_out(others);
             let inconsistent = mortal.join().unwrap();
-            assert!(inconsistent || verdict == Acquired::Clean);
+            assert!(inconsistent || verdict == LockOutcome::Acquired);
             let last = Vm { timed: true, ..Vm::new(&page, 2) };
-            let expected = if inconsistent { Acquired::OwnerDied } else { Acquired::Clean };
+            let expected =
+                if inconsistent { LockOutcome::OwnerDied } else { LockOutcome::Acquired };
             assert_eq!(last.in_and_out(Mode::Exclusive), expected);
         });
         accesses += 1;

@@ -3,7 +3,7 @@
 
 use abi::LeaseId;
 use seg_lock::{
-    Acquired, AtomicWords, LockWords, Mode, Patience, Waiting, acquire, claim_slot, release, reset,
+    AtomicWords, LockOutcome, LockWords, Mode, Patience, Waiting, acquire, join, release, reset,
     word,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -87,24 +87,25 @@ fn no_increment_is_lost_among_writers_and_readers_of_two_vms() {
     let host = Host { page: &page, start: Instant::now(), overslept: AtomicU64::new(0) };
     // Two halves that only the lock keeps equal.
     let count = [AtomicU64::new(0), AtomicU64::new(0)];
-    let slots = [0, 1].map(|vm| claim_slot(&page, &host, lease(vm)).unwrap());
+    let members = [0, 1].map(|vm| join(&page, &host, lease(vm)).unwrap());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (page, host, count) = (&page, &host, &count);
-            let (slot, me) = (slots[(thread % 2) as usize], lease(thread % 2));
+            let (member, me) = (members[(thread % 2) as usize], lease(thread % 2));
             scope.spawn(move || {
                 for round in 0..EACH {
-                    let taken = acquire(page, host, slot, me, Mode::Exclusive, Patience::Forever);
-                    assert_eq!(taken, Ok(Acquired::Clean));
+                    let taken = acquire(page, host, member, me, Mode::Exclusive, Patience::Forever);
+                    assert_eq!(taken, LockOutcome::Acquired);
                     for half in count {
                         half.store(half.load(Relaxed) + 1, Relaxed);
                     }
-                    release(page, host, slot, me, Mode::Exclusive);
+                    release(page, host, member, me, Mode::Exclusive);
                     if round % 8 == 0 {
-                        let taken = acquire(page, host, slot, me, Mode::Shared, Patience::Forever);
-                        assert_eq!(taken, Ok(Acquired::Clean));
+                        let taken =
+                            acquire(page, host, member, me, Mode::Shared, Patience::Forever);
+                        assert_eq!(taken, LockOutcome::Acquired);
                         assert_eq!(count[0].load(Relaxed), count[1].load(Relaxed));
-                        release(page, host, slot, me, Mode::Shared);
+                        release(page, host, member, me, Mode::Shared);
                     }
                 }
             });
@@ -123,21 +124,20 @@ fn no_increment_is_lost_among_writers_and_readers_of_two_vms() {
 fn neither_readers_nor_writers_starve() {
     let page = page();
     let host = Host { page: &page, start: Instant::now(), overslept: AtomicU64::new(0) };
-    let slots = [0, 1].map(|vm| claim_slot(&page, &host, lease(vm)).unwrap());
+    let members = [0, 1].map(|vm| join(&page, &host, lease(vm)).unwrap());
     let over = AtomicBool::new(false);
     let turns: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
     std::thread::scope(|scope| {
         for (thread, turns) in turns.iter().enumerate() {
             let (page, host, over) = (&page, &host, &over);
-            let (slot, me) = (slots[thread % 2], lease(thread as u64 % 2));
+            let (member, me) = (members[thread % 2], lease(thread as u64 % 2));
             // Six readers that are nearly always inside, or six writers, and two of the others.
             let mode = if thread < 6 { Mode::Shared } else { Mode::Exclusive };
             scope.spawn(move || {
                 while !over.load(Relaxed) {
-                    let _: Acquired =
-                        acquire(page, host, slot, me, mode, Patience::Forever).unwrap();
+                    assert!(acquire(page, host, member, me, mode, Patience::Forever).is_held());
                     std::thread::sleep(Duration::from_micros(200));
-                    release(page, host, slot, me, mode);
+                    release(page, host, member, me, mode);
                     turns.fetch_add(1, Relaxed);
                 }
             });

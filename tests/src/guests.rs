@@ -16,7 +16,7 @@ use std::sync::{Mutex, OnceLock};
 pub const PREBUILT: &str = "SPACEJMP_GUESTS";
 /// Packages whose programs tests run.
 const PACKAGES: [&str; 7] =
-    ["graph", "guests", "mkgraph", "notebook", "payload", "vmm", "wordindex"];
+    ["graph", "guests", "mkgraph", "notebook", "spacejmp-bench", "vmm", "wordindex"];
 
 /// How a C program is linked; always statically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

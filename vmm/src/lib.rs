@@ -17,11 +17,12 @@
 //! - [`vas`]: address spaces and segments as a VM has them; [`store`]: as they are kept
 //! - [`process`]: a program in its VM: start, threads, end
 //! - [`linux`]: the system calls it makes; [`call`]: SpaceJMP's own
-//! - [`mod@bench`]: measurements; [`report`]: statistics and crash reports; [`error`], [`exit_code`]
+//! - [`stats`]: what a run did, counted; [`report`]: that in words, and crash reports
+//! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
 
 pub mod access;
-pub mod bench;
 pub mod call;
+pub mod cli;
 pub mod exit_code;
 pub mod guest;
 pub mod kernel;
@@ -29,6 +30,7 @@ pub mod linux;
 pub mod private;
 pub mod process;
 pub mod report;
+pub mod stats;
 pub mod user_memory;
 pub mod vas;
 pub mod vm;

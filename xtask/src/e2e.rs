@@ -69,7 +69,7 @@ impl Kit {
         prebuild: Option<&Path>,
     ) -> Result<Self> {
         let folder = workspace.target().join("machines/e2e");
-        // Nothing of an earlier state of the source may run.
+        // Nothing built from an earlier state of the source may run.
         if folder.exists() {
             fs::remove_dir_all(&folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -154,7 +154,7 @@ struct Built {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BuiltKind {
-    /// What the package is for.
+    /// The kind of target.
     Program,
     /// An integration test, or `vmm`'s library: tests for machines.
     Tests,
@@ -176,7 +176,7 @@ fn built(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Built>> {
     Ok(output_of(&mut cargo)?.lines().filter_map(program_in).collect())
 }
 
-/// The program one of cargo's messages tells of.
+/// The program that one of cargo's messages reports.
 fn program_in(message: &str) -> Option<Built> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = message.get("executable")?.as_str()?;
@@ -207,7 +207,7 @@ fn prebuild(built: &[Built]) -> Result<PathBuf> {
     Ok(found.context("cargo has not built tests/src/bin/prebuild.rs")?.path.clone())
 }
 
-/// Copies a program without what only debuggers want: a machine's files are in its memory.
+/// Copies a program without debug information: a machine's files are in its memory.
 fn strip(from: &Path, to: &Path) -> Result<()> {
     output_of(Command::new("objcopy").arg("--strip-debug").arg(from).arg(to)).map(drop)
 }
@@ -257,7 +257,7 @@ mod tests {
         let other = || of("vmm", BuiltKind::Program);
         let own_tests = || of("tests", BuiltKind::OwnTests);
         let expected = Path::new("/t/tests-Program");
-        // Cargo names them as they get ready, in either order.
+        // Cargo reports them as they are finished, in either order.
         let built = [other(), own_tests(), of("tests", BuiltKind::Program)];
         assert_eq!(prebuild(&built).expect("there"), expected);
         let built = [of("tests", BuiltKind::Program), own_tests()];

@@ -1,7 +1,7 @@
 //! Where `unsafe` may be: `unsafe-files.txt` lists every file that has the word, and how often.
 //! It is counted in code, not in comments or literals, by a scanner that knows just enough of
-//! Rust for that. Whether a block is sound is for reviewers and clippy; this sees that there
-//! is never one more that nobody has asked for. `global_asm!`, which needs no `unsafe`, is not
+//! Rust for that. Whether a block is sound is for reviewers and clippy; this ensures that
+//! none is added unnoticed. `global_asm!`, which needs no `unsafe`, is not
 //! counted.
 
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ fn compare(allowed: &Counts, found: &Counts) -> Vec<String> {
     complaints
 }
 
-/// How often the word `unsafe` stands in the code of `source`.
+/// How often the word `unsafe` occurs in the code of `source`.
 fn count(source: &str) -> usize {
     let code = code_of(source);
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|&word| word == "unsafe").count()

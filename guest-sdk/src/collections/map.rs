@@ -20,8 +20,8 @@ use super::words;
 use crate::alloc::{AllocError, VAlloc};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
-use crate::place::{Inside, inside};
 use crate::storable::Storable;
+use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;

@@ -18,9 +18,9 @@ use super::words;
 use crate::alloc::{AllocError, VAlloc};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
-use crate::place::{Inside, inside};
 use crate::ptr::VSlice;
 use crate::storable::Storable;
+use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// Owns values one after another in the heap of `V`: what `Vec` is at home.

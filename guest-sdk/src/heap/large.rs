@@ -4,8 +4,8 @@
 //! reaches into. What it does not need of the last one are addresses, not memory: nobody touches
 //! them, and they are not reserved. An area that it leaves so behind says it (`runs::ensure_stored`).
 
-use seg_heap::layout::PAGE_BYTES;
-use seg_heap::{AREA_BYTES, AREA_PAGES, Kind, PageDesc, RUN_BINS};
+use seg_heap::PAGE_BYTES;
+use seg_heap::{AREA_BYTES, AREA_PAGES, PageDesc, PageKind, RUN_BINS};
 
 use super::memory::Memory;
 use super::{Grow, mark_bodies, runs};
@@ -40,7 +40,7 @@ pub(super) fn allocate(
         let aligned = page.next_multiple_of(align_pages);
         let (before, after) = (aligned - page, spare - (aligned - page));
         // The block's own page first: what is given back looks at it.
-        describe(memory, Kind::Large, aligned, pages, bytes);
+        describe(memory, PageKind::Large, aligned, pages, bytes);
         if before != 0 {
             runs::give(memory, page, before);
         }
@@ -49,7 +49,7 @@ pub(super) fn allocate(
         }
         page = aligned;
     } else {
-        describe(memory, Kind::Large, page, pages, bytes);
+        describe(memory, PageKind::Large, page, pages, bytes);
     }
     Some(page)
 }
@@ -57,7 +57,7 @@ pub(super) fn allocate(
 /// Frees the large or huge block that begins at `page`.
 pub(super) fn free(memory: &mut Memory, page: u32) {
     let PageDesc { pages, bytes, .. } = *memory.desc(page);
-    if memory.desc(page).kind() == Some(Kind::Huge) {
+    if memory.desc(page).kind() == Some(PageKind::Huge) {
         let (first, areas) = (page / AREA_PAGES, areas_of(pages));
         release_areas(memory, first, areas, storage_end(first, areas, bytes));
         let header = memory.header();
@@ -75,7 +75,7 @@ pub(super) fn resize(
     grow: &mut Grow<'_>,
 ) -> Option<()> {
     let desc = *memory.desc(page);
-    if desc.kind() == Some(Kind::Huge) {
+    if desc.kind() == Some(PageKind::Huge) {
         return resize_huge(memory, page, desc, bytes, grow);
     }
     let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
@@ -152,7 +152,7 @@ fn allocate_huge(memory: &mut Memory, bytes: u64, grow: &mut Grow<'_>) -> Option
         runs::remove(memory, area * AREA_PAGES + 1);
     }
     let page = first * AREA_PAGES + 1;
-    describe(memory, Kind::Huge, page, areas * AREA_PAGES - 1, bytes);
+    describe(memory, PageKind::Huge, page, areas * AREA_PAGES - 1, bytes);
     memory.header().huge += 1;
     Some(page)
 }
@@ -216,13 +216,13 @@ fn free_areas_at(memory: &mut Memory, area: u32, limit: u32) -> u32 {
 fn release_areas(memory: &mut Memory, first: u32, areas: u32, stored: u64) {
     for area in first..first + areas {
         let bytes = if stored < area_start(area + 1) { stored.max(area_start(area)) } else { 0 };
-        let table = PageDesc { kind: Kind::Table as u8, bytes, ..PageDesc::default() };
+        let table = PageDesc { kind: PageKind::Table as u8, bytes, ..PageDesc::default() };
         *memory.desc(area * AREA_PAGES) = table;
         runs::insert(memory, area * AREA_PAGES + 1, MAX_RUN);
     }
 }
 
-fn describe(memory: &mut Memory, kind: Kind, page: u32, pages: u32, bytes: u64) {
+fn describe(memory: &mut Memory, kind: PageKind, page: u32, pages: u32, bytes: u64) {
     *memory.desc(page) = PageDesc { kind: kind as u8, pages, bytes, ..PageDesc::default() };
     mark_bodies(memory, page, pages);
 }

@@ -5,8 +5,8 @@
 
 use std::ptr::NonNull;
 
-use seg_heap::layout::{desc_offset, page_offset};
 use seg_heap::{HeapHeader, PAGE_BYTES, PageDesc};
+use seg_heap::{desc_offset, page_offset};
 
 /// A heap's memory, ours alone for as long as this lives.
 pub(super) struct Memory {

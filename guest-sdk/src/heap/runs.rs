@@ -3,8 +3,8 @@
 //! A run never leaves its area. Its first and its last page are marked, so that whoever frees the
 //! pages beside it finds its length without looking for it.
 
-use seg_heap::layout::MAX_BYTES;
-use seg_heap::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, bin_of};
+use seg_heap::MAX_BYTES;
+use seg_heap::{AREA_PAGES, PAGE_BYTES, PageDesc, PageKind, bin_of};
 
 use super::Grow;
 use super::memory::Memory;
@@ -49,7 +49,7 @@ pub(super) fn ensure_stored(memory: &mut Memory, page: u32, grow: &mut Grow<'_>)
 /// Frees `pages` pages from `page` on, all of one area.
 pub(super) fn give(memory: &mut Memory, mut page: u32, mut pages: u32) {
     let before = *memory.desc(page - 1);
-    if before.kind() == Some(Kind::Free) {
+    if before.kind() == Some(PageKind::Free) {
         page -= 1 + u32::from(before.back);
         pages += remove(memory, page);
     }
@@ -75,7 +75,7 @@ pub(super) fn take_at(memory: &mut Memory, page: u32, wanted: u32) -> Option<()>
 /// Whether a free run begins at `page`, given that one may: nothing lies across it.
 pub(super) fn is_free(memory: &mut Memory, page: u32) -> bool {
     let in_area = !page.is_multiple_of(AREA_PAGES) && page < memory.pages();
-    in_area && memory.desc(page).kind() == Some(Kind::Free)
+    in_area && memory.desc(page).kind() == Some(PageKind::Free)
 }
 
 /// The first page of a free run of at least `pages` pages.
@@ -106,8 +106,9 @@ pub(super) fn insert(memory: &mut Memory, page: u32, pages: u32) {
     }
     let back = (pages - 1) as u16;
     *memory.desc(page + pages - 1) =
-        PageDesc { kind: Kind::Free as u8, back, ..PageDesc::default() };
-    *memory.desc(page) = PageDesc { kind: Kind::Free as u8, pages, next, ..PageDesc::default() };
+        PageDesc { kind: PageKind::Free as u8, back, ..PageDesc::default() };
+    *memory.desc(page) =
+        PageDesc { kind: PageKind::Free as u8, pages, next, ..PageDesc::default() };
 }
 
 /// Makes a free run unknown and gives its length.
@@ -134,7 +135,7 @@ fn needed_end(memory: &mut Memory, pages: u32) -> u32 {
     let area_end = end.next_multiple_of(AREA_PAGES);
     if end % AREA_PAGES > 1 {
         let last = *memory.desc(end - 1);
-        let free = if last.kind() == Some(Kind::Free) { u32::from(last.back) + 1 } else { 0 };
+        let free = if last.kind() == Some(PageKind::Free) { u32::from(last.back) + 1 } else { 0 };
         if end - free + pages <= area_end {
             return end - free + pages;
         }
@@ -199,7 +200,7 @@ pub(super) fn adopt(memory: &mut Memory, start: u32, end: u32) {
     let mut page = start;
     while page < end {
         if page.is_multiple_of(AREA_PAGES) {
-            *memory.desc(page) = PageDesc { kind: Kind::Table as u8, ..PageDesc::default() };
+            *memory.desc(page) = PageDesc { kind: PageKind::Table as u8, ..PageDesc::default() };
             page += 1;
             continue;
         }

@@ -4,8 +4,8 @@
 //! order of their addresses, so that memory is touched no sooner than it is needed.
 
 use seg_heap::class::GRANULE;
-use seg_heap::layout::page_offset;
-use seg_heap::{Class, Kind, PageDesc, free_word, next_of_free_word};
+use seg_heap::page_offset;
+use seg_heap::{Class, PageDesc, PageKind, free_word, next_of_free_word};
 
 use super::memory::Memory;
 use super::{Grow, runs};
@@ -94,8 +94,12 @@ fn add_span(memory: &mut Memory, class: Class, grow: &mut Grow<'_>) -> Option<()
     let pages = class.span_pages();
     super::while_busy(memory, |memory| {
         let page = runs::take(memory, pages, grow)?;
-        *memory.desc(page) =
-            PageDesc { kind: Kind::Small as u8, class: class.raw(), pages, ..PageDesc::default() };
+        *memory.desc(page) = PageDesc {
+            kind: PageKind::Small as u8,
+            class: class.raw(),
+            pages,
+            ..PageDesc::default()
+        };
         super::mark_bodies(memory, page, pages);
         list(memory, class, page);
         Some(())

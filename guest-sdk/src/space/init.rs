@@ -1,9 +1,9 @@
 //! Watching the `init` of a space that is being made: it is given a witness, so it can make pointers,
 //! and can leave them anywhere before it fails.
 
-use crate::alloc::SpaceHeap;
 use crate::brand::Claim;
-use crate::place;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state;
 
 /// Spends the brand unless what was allocated meanwhile is freed.
 struct Watch<'a> {
@@ -14,7 +14,7 @@ struct Watch<'a> {
 
 /// Blocks of the space the thread is in.
 fn blocks() -> u64 {
-    place::current().heap.map_or(0, |heap| {
+    thread_state::current().heap.map_or(0, |heap| {
         // SAFETY: the place holds the heap of the space the thread is in.
         let heap: &dyn SpaceHeap = unsafe { heap.as_ref() };
         // SAFETY: the thread is inside, writable, or it would have no heap.

@@ -5,8 +5,7 @@ use std::ptr::NonNull;
 
 use abi::Errno;
 
-use super::seat::{Access, Wait};
-use super::visit::{Dead, visit};
+use super::visit::{OnOwnerDeath, visit};
 use super::vm::VmSpace;
 use super::{Backend, Space, check_home, claim, init, refusal};
 use crate::alloc::AllocError;
@@ -14,6 +13,7 @@ use crate::boxed;
 use crate::brand::{Brand, Claim, Invariant};
 use crate::error::{Error, Result};
 use crate::layout::TypeLayout;
+use crate::location::wait::{LockMode, Wait};
 use crate::objects::segment::Segment;
 use crate::objects::vas::Vas;
 use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
@@ -169,11 +169,11 @@ impl<V: Brand> SpaceOptions<V> {
         let name = vas.name().to_owned();
         let vm = VmSpace::new(vas, true)?;
         let claim = claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?;
-        let target = vm.target(Access::Exclusive)?;
+        let target = vm.target(LockMode::Exclusive)?;
         // Whoever died before there was a root has left nothing that matters.
         // SAFETY: the thread is at home, and `vm` outlives the visit.
         let made = unsafe {
-            visit::<V, Write, _>(target, Wait::Forever, Dead::Accept, |at| {
+            visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Accept, |at| {
                 make(&vm, &at, &claim, init)
             })
         };
@@ -264,7 +264,7 @@ pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
 /// The error that says how the root object's type differs.
 fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
     let space = vm.vas.name().to_owned();
-    let target = vm.target(Access::Shared)?;
+    let target = vm.target(LockMode::Shared)?;
     let read = |_: At<V, Read>| {
         // SAFETY: the thread is inside.
         unsafe { vm.heap.check() }?;
@@ -272,7 +272,7 @@ fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
         Ok::<_, String>(unsafe { vm.heap.layout_text() })
     };
     // SAFETY: the thread is at home, and `vm` outlives the visit.
-    let text = unsafe { visit(target, Wait::Forever, Dead::Refuse, read) };
+    let text = unsafe { visit(target, Wait::Forever, OnOwnerDeath::Refuse, read) };
     let text = match text.map_err(|refused| refusal(&space, None, refused))? {
         Ok(text) => text,
         Err(reason) => return Ok(Error::Damaged { space, reason }),

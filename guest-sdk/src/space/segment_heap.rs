@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::Errno;
 
-use crate::alloc::SpaceHeap;
 use crate::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use crate::objects::segment::Segment;
-use crate::place;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state;
 
 /// The heap at the beginning of a segment.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl SegmentHeap {
     /// The thread is inside the space.
     #[cold]
     pub(crate) unsafe fn check(&self) -> Result<(), String> {
-        let _working = place::without_heap();
+        let _working = thread_state::without_heap();
         let size = self.segment.stat().map_err(|err| err.to_string())?.size;
         // SAFETY: the thread is inside; segments begin at multiples of 2 MiB.
         unsafe { RawHeap::open(self.address(), size) }.map_err(|err: HeapError| err.to_string())?;
@@ -113,7 +113,7 @@ impl Growth for SegmentGrowth<'_> {
     fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
         // The calls below allocate in the process, whatever scope the thread is in: the heap is
         // in the middle of something.
-        let _working = place::without_heap();
+        let _working = thread_state::without_heap();
         let SegmentHeap { segment, reserve, .. } = self.0;
         // Somebody else may have grown it, or a person with `seg grow`.
         let size = segment.stat().ok()?.size;
@@ -129,7 +129,7 @@ impl Growth for SegmentGrowth<'_> {
     }
 
     fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
-        let _working = place::without_heap();
+        let _working = thread_state::without_heap();
         match crate::sys::seg_reserve(self.0.segment.id(), from, to.saturating_sub(from)) {
             // An older VMM does not have the call.
             Ok(()) | Err(Errno::ENOSYS) => Some(()),

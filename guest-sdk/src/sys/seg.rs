@@ -9,9 +9,9 @@ use abi::call::{
 };
 use abi::objects::{Right, SegId, SegParams, SegRoot, SegStat, VasId, seg_ctl as seg_command};
 
-use super::switch::VasHandle;
 use super::{bytes, call};
-use crate::place;
+use crate::handle::VasHandle;
+use crate::thread_state;
 
 /// What a [`SegStat`] is before a call fills it.
 pub const EMPTY_SEG_STAT: SegStat = SegStat {
@@ -84,7 +84,7 @@ pub fn seg_find(name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 /// - `ETIMEDOUT`: the thread holds other locks, and this one was not free within ten seconds.
 /// - name errors, store errors ([`super`]).
 pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
-    if place::is_writing(sid) {
+    if thread_state::is_writing(sid) {
         return Err(Errno::EDEADLK);
     }
     let [at, len] = bytes(name.as_ref());

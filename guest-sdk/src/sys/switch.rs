@@ -7,32 +7,9 @@ use abi::call::{
     CALL_HYPER_NULL, CALL_NULL, CALL_VAS_CURRENT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT,
     CALL_VAS_TRY_SWITCH,
 };
-use abi::objects::VH_HOME;
 
 use super::call;
-
-/// An instance of an address space in this process: what [`super::vas_attach`] gives. It
-/// means nothing in another process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub struct VasHandle(u64);
-
-impl VasHandle {
-    /// The process's own address space, in which every thread starts.
-    pub const HOME: VasHandle = VasHandle(VH_HOME);
-
-    /// A handle from its number. Calls refuse numbers that stand for nothing.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> VasHandle {
-        VasHandle(raw)
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn raw(self) -> u64 {
-        self.0
-    }
-}
+use crate::handle::VasHandle;
 
 /// Enters the guest kernel and comes back: the least a call can cost.
 ///
@@ -82,7 +59,7 @@ pub fn hyper_null() -> Result<(), Errno> {
 #[inline]
 pub unsafe fn vas_switch(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: the call touches no memory through its argument; the rest is the caller's promise.
-    unsafe { call(CALL_VAS_SWITCH, [vh.0]) }.map(|_| ())
+    unsafe { call(CALL_VAS_SWITCH, [vh.raw()]) }.map(|_| ())
 }
 
 /// As [`vas_switch`], but never waits for a lock.
@@ -95,7 +72,7 @@ pub unsafe fn vas_switch(vh: VasHandle) -> Result<(), Errno> {
 #[inline]
 pub unsafe fn vas_try_switch(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: as for `vas_switch`.
-    unsafe { call(CALL_VAS_TRY_SWITCH, [vh.0]) }.map(|_| ())
+    unsafe { call(CALL_VAS_TRY_SWITCH, [vh.raw()]) }.map(|_| ())
 }
 
 /// As [`vas_switch`], but waits no longer than `limit` for locks, all together.
@@ -110,7 +87,7 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
     // 584 years are as good as for ever.
     let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: as for `vas_switch`.
-    unsafe { call(CALL_VAS_SWITCH_TIMEOUT, [vh.0, nanoseconds]) }.map(|_| ())
+    unsafe { call(CALL_VAS_SWITCH_TIMEOUT, [vh.raw(), nanoseconds]) }.map(|_| ())
 }
 
 /// The instance the calling thread is in.
@@ -120,5 +97,5 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
 #[inline]
 pub fn vas_current() -> Result<VasHandle, Errno> {
     // SAFETY: the call takes no arguments and touches no memory.
-    unsafe { call(CALL_VAS_CURRENT, []) }.map(VasHandle)
+    unsafe { call(CALL_VAS_CURRENT, []) }.map(VasHandle::from_raw)
 }

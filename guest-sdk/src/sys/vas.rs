@@ -7,8 +7,8 @@ use abi::call::{
 };
 use abi::objects::{Attachment, VasId, VasStat, detach};
 
-use super::switch::VasHandle;
 use super::{bytes, call};
+use crate::handle::VasHandle;
 
 /// What a [`VasStat`] is before a call fills it.
 pub const EMPTY_VAS_STAT: VasStat = VasStat {

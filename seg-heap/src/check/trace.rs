@@ -1,10 +1,12 @@
 //! Leaks: allocated blocks that no word leads to, from the root objects on.
 
 use super::bits::Bits;
+use super::reader::{Reader, Subject, desc};
+use super::report::{Leak, Leaks, MAX_LISTED};
 use super::walk::Found;
-use super::{Leak, Leaks, MAX_LISTED, Reader, Subject, desc};
 use crate::class::{Class, GRANULE};
-use crate::layout::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, page_offset};
+use crate::geometry::{AREA_PAGES, PAGE_BYTES, page_offset};
+use crate::layout::{PageDesc, PageKind};
 use alloc::vec::Vec;
 
 /// Blocks that nothing leads to, in a heap without damage; `None` if it cannot be read.
@@ -68,14 +70,14 @@ impl<R: Reader> Trace<'_, R> {
             _ => {}
         }
         let mut desc = desc(self.reader, page)?;
-        if desc.kind() == Some(Kind::Body) {
+        if desc.kind() == Some(PageKind::Body) {
             page = page.checked_sub(desc.back.into())?;
-            desc = super::desc(self.reader, page)?;
+            desc = super::reader::desc(self.reader, page)?;
         }
         let start = page_offset(page);
         Some(match (desc.kind(), Class::from_raw(desc.class)) {
-            (Some(Kind::Large | Kind::Huge), _) => Some((start, used_bytes(desc))),
-            (Some(Kind::Small), Some(class)) => {
+            (Some(PageKind::Large | PageKind::Huge), _) => Some((start, used_bytes(desc))),
+            (Some(PageKind::Small), Some(class)) => {
                 let size = class.size() as u64;
                 let index = offset.checked_sub(start)? / size;
                 (index < desc.fresh.into()).then_some((start + index * size, size))
@@ -92,10 +94,10 @@ impl<R: Reader> Trace<'_, R> {
             let desc = desc(self.reader, page)?;
             let start = page_offset(page);
             match (desc.kind(), Class::from_raw(desc.class)) {
-                (Some(Kind::Large | Kind::Huge), _) => {
+                (Some(PageKind::Large | PageKind::Huge), _) => {
                     self.tell(&mut leaks, start, page_offset(desc.pages));
                 }
-                (Some(Kind::Small), Some(class)) => {
+                (Some(PageKind::Small), Some(class)) => {
                     let size = class.size() as u64;
                     for index in 0..u64::from(desc.fresh) {
                         self.tell(&mut leaks, start + index * size, size);
@@ -103,7 +105,7 @@ impl<R: Reader> Trace<'_, R> {
                 }
                 _ => {}
             }
-            let length = if desc.kind() == Some(Kind::Table) { 1 } else { desc.pages.max(1) };
+            let length = if desc.kind() == Some(PageKind::Table) { 1 } else { desc.pages.max(1) };
             page = page.saturating_add(length);
         }
         Some(leaks)

@@ -1,11 +1,12 @@
 //! What must hold in a heap.
 
 use super::bits::Bits;
-use super::{Reader, Report, Subject, desc, header};
+use super::reader::{Reader, Subject, desc, header};
+use super::report::Report;
 use crate::class::{CLASSES, Class, GRANULE, TABLE_VERSION};
+use crate::geometry::{AREA_PAGES, MAX_BYTES, MIN_BYTES, PAGE_BYTES, page_offset};
 use crate::layout::{
-    AREA_PAGES, HeapHeader, Kind, MAX_BYTES, MIN_BYTES, PAGE_BYTES, PageDesc, RUN_BINS, VERSION,
-    bin_of, desc_offset, next_of_free_word, page_offset,
+    HeapHeader, PageDesc, PageKind, RUN_BINS, VERSION, bin_of, desc_offset, next_of_free_word,
 };
 use alloc::vec::Vec;
 use core::mem::offset_of;
@@ -106,7 +107,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         let mut huge = 0;
         while page < self.found.pages {
             let table = self.desc(page);
-            if table.kind() != Some(Kind::Table) {
+            if table.kind() != Some(PageKind::Table) {
                 self.damaged(page, KIND, table.kind.into(), "1, an area's table");
             }
             let area_end = (page + AREA_PAGES).min(self.found.pages);
@@ -127,14 +128,14 @@ impl<'a, R: Reader> Walk<'a, R> {
         while page < end {
             let desc = self.desc(page);
             let length = match desc.kind() {
-                Some(Kind::Free) if after_free => {
+                Some(PageKind::Free) if after_free => {
                     self.damaged(page, KIND, desc.kind.into(), "merged with the free run before");
                     None
                 }
-                Some(Kind::Free) => self.free_run(page, end, desc),
-                Some(Kind::Small) => self.span(page, end, desc),
-                Some(Kind::Large) => self.large(page, end, desc),
-                Some(Kind::Huge) => self.huge(page, desc),
+                Some(PageKind::Free) => self.free_run(page, end, desc),
+                Some(PageKind::Small) => self.span(page, end, desc),
+                Some(PageKind::Large) => self.large(page, end, desc),
+                Some(PageKind::Huge) => self.huge(page, desc),
                 _ => {
                     self.damaged(page, KIND, desc.kind.into(), "2 to 5, what begins here");
                     None
@@ -142,7 +143,7 @@ impl<'a, R: Reader> Walk<'a, R> {
             };
             // Where the next thing begins cannot be known: the rest of the area is not looked at.
             let Some(length) = length else { return end };
-            after_free = desc.kind() == Some(Kind::Free);
+            after_free = desc.kind() == Some(PageKind::Free);
             page += length;
         }
         page
@@ -160,7 +161,7 @@ impl<'a, R: Reader> Walk<'a, R> {
     fn free_run(&mut self, page: u32, end: u32, desc: PageDesc) -> Option<u32> {
         let pages = self.length(page, end, desc)?;
         let last = self.desc(page + pages - 1);
-        if pages > 1 && (last.kind() != Some(Kind::Free) || u32::from(last.back) != pages - 1) {
+        if pages > 1 && (last.kind() != Some(PageKind::Free) || u32::from(last.back) != pages - 1) {
             self.damaged(page + pages - 1, "back", last.back.into(), "the way to the run's start");
         }
         self.heads.add(page.into());
@@ -172,7 +173,7 @@ impl<'a, R: Reader> Walk<'a, R> {
     fn bodies(&mut self, page: u32, pages: u32) {
         for body in page + 1..page + pages {
             let desc = self.desc(body);
-            if desc.kind() != Some(Kind::Body) || u32::from(desc.back) != body - page {
+            if desc.kind() != Some(PageKind::Body) || u32::from(desc.back) != body - page {
                 self.damaged(body, "back", desc.back.into(), "the way to its block's first page");
                 // Of a hundred wrong ones the first says enough.
                 return;
@@ -285,7 +286,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         for (bin, (first, expected)) in self.header.bins.into_iter().zip(self.runs).enumerate() {
             let offset = offset_of!(HeapHeader, bins) + bin * 4;
             let matches =
-                |desc: PageDesc| desc.kind() == Some(Kind::Free) && bin_of(desc.pages) == bin;
+                |desc: PageDesc| desc.kind() == Some(PageKind::Free) && bin_of(desc.pages) == bin;
             self.list(offset, first, expected, matches);
             if (self.header.bins_used >> bin & 1 == 1) != (first != 0) {
                 let offset = offset_of!(HeapHeader, bins_used) as u64;
@@ -302,7 +303,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         {
             let offset = offset_of!(HeapHeader, partial) + class * 4;
             let matches = |desc: PageDesc| {
-                desc.kind() == Some(Kind::Small) && usize::from(desc.class) == class
+                desc.kind() == Some(PageKind::Small) && usize::from(desc.class) == class
             };
             self.list(offset, first, expected, matches);
         }

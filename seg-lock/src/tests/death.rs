@@ -2,7 +2,9 @@
 //! then gets the lock with the right verdict and finds nothing left behind.
 
 use super::*;
-use crate::queue::{Desk, Entry, Want};
+use crate::entry::{Entry, Want};
+use crate::queue::QueueMutex;
+use crate::waiter::reap_and_dispatch;
 use abi::LeaseId;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -24,13 +26,13 @@ pub(super) struct World {
     pub(super) stop: Cell<bool>,
 }
 
-/// The lease of the VM that has slot `number`.
+/// The lease of the VM that has member `number`.
 pub(super) fn lease(number: u32) -> LeaseId {
     LeaseId::new(0x7000_0000_0000_0100 + u64::from(number)).unwrap()
 }
 
 impl World {
-    /// A page with slots for VMs 0, 1, 2.
+    /// A page with members for VMs 0, 1, 2.
     pub(super) fn new(readers_seen: bool) -> World {
         let world = World {
             page: Page::new(0),
@@ -41,7 +43,7 @@ impl World {
         };
         reset(&world.page);
         for number in 0..3 {
-            assert_eq!(claim_slot(&world.page, &world, lease(number)), Ok(slot(number)));
+            assert_eq!(join(&world.page, &world, lease(number)), Ok(member(number)));
         }
         assert_eq!(world.page.load(word::STATE), 0);
         if readers_seen {
@@ -53,32 +55,26 @@ impl World {
     }
 
     pub(super) fn take(&self, number: u32, mode: Mode) {
-        assert_eq!(self.try_take(number, mode, Patience::Try), Ok(Acquired::Clean));
+        assert_eq!(self.try_take(number, mode, Patience::Try), LockOutcome::Acquired);
     }
 
-    pub(super) fn try_take(
-        &self,
-        number: u32,
-        mode: Mode,
-        patience: Patience,
-    ) -> Result<Acquired, AcquireError> {
-        acquire(&self.page, self, slot(number), lease(number), mode, patience)
+    pub(super) fn try_take(&self, number: u32, mode: Mode, patience: Patience) -> LockOutcome {
+        acquire(&self.page, self, member(number), lease(number), mode, patience)
     }
 
     pub(super) fn give(&self, number: u32, mode: Mode) {
-        release(&self.page, self, slot(number), lease(number), mode);
+        release(&self.page, self, member(number), lease(number), mode);
     }
 
-    pub(super) fn desk(&self, number: u32) -> Desk<'_, Page, World> {
-        Desk { words: &self.page, host: self, me: lease(number) }
+    pub(super) fn queue_mutex(&self, number: u32) -> QueueMutex<'_, Page, World> {
+        QueueMutex { words: &self.page, host: self, me: lease(number) }
     }
 
     /// Puts a thread of VM `number` into the queue without running it further.
     pub(super) fn queue(&self, number: u32, want: Want) -> (usize, Entry) {
-        let desk = self.desk(number);
-        let queued = desk.with_mutex(None, |desk| {
-            let queued = desk.enqueue(want, slot(number)).unwrap();
-            desk.dispatch(false);
+        let queued = self.queue_mutex(number).with(None, |guard| {
+            let queued = guard.enqueue(want, member(number)).unwrap();
+            guard.dispatch();
             queued
         });
         queued.unwrap()
@@ -192,27 +188,27 @@ impl LockWords for Mortal<'_> {
     }
 }
 
-/// Somebody gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
+/// A survivor gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
 /// on which the short ways work.
 fn survivors_go_on(world: &World, inconsistent: bool, case: &str) {
-    let verdict = if inconsistent { Acquired::OwnerDied } else { Acquired::Clean };
+    let verdict = if inconsistent { LockOutcome::OwnerDied } else { LockOutcome::Acquired };
     let soon = || Patience::Until(world.now.get() + 1_000_000_000);
     for mode in [Mode::Shared, Mode::Exclusive, Mode::Shared] {
-        assert_eq!(world.try_take(1, mode, soon()), Ok(verdict), "{case}, {mode:?}");
+        assert_eq!(world.try_take(1, mode, soon()), verdict, "{case}, {mode:?}");
         let view = inspect(&world.page);
-        assert_eq!(view.owner, (mode == Mode::Exclusive).then_some(slot(1)), "{case}");
+        assert_eq!(view.owner, (mode == Mode::Exclusive).then_some(member(1)), "{case}");
         assert_eq!(view.readers[1], u64::from(mode == Mode::Shared), "{case}");
         world.give(1, mode);
     }
     assert_eq!(
-        claim_slot(&world.page, world, lease(9)),
-        Ok(slot(0)),
-        "{case}: the slot is free again"
+        join(&world.page, world, lease(9)),
+        Ok(member(0)),
+        "{case}: the member is free again"
     );
     let view = inspect(&world.page);
-    assert_eq!((view.inconsistent, view.readers), (inconsistent, [0; SLOTS]), "{case}");
-    assert_eq!(world.try_take(2, Mode::Exclusive, soon()), Ok(verdict), "{case}");
-    assert!(recover(&world.page, slot(2)));
+    assert_eq!((view.inconsistent, view.readers), (inconsistent, [0; MAX_MEMBERS]), "{case}");
+    assert_eq!(world.try_take(2, Mode::Exclusive, soon()), verdict, "{case}");
+    assert!(recover(&world.page, member(2)));
     world.give(2, Mode::Exclusive);
     assert_eq!(world.page.load(word::STATE) & !state::READERS, 0, "{case}: nobody waits");
     assert_eq!(world.page.load(word::MUTEX), 0, "{case}");
@@ -228,15 +224,15 @@ fn die_everywhere(
 ) {
     let mut verdicts = [0, 0];
     // The last: the next writer on the short way clears the readers' mark.
-    for (readers_seen, looked) in [(false, 0), (true, 0), (true, LOOKS - 1)] {
+    for (readers_seen, looked) in [(false, 0), (true, 0), (true, SCANS_PER_CLEAR - 1)] {
         for accesses in 0.. {
             assert!(accesses < 100_000, "{name} does not end");
             let world = World::new(readers_seen);
-            world.page.store(word::LOOKED, looked);
+            world.page.store(word::SCANS, looked);
             let (inside, inconsistent) = prepare(&world);
             let mortal = Mortal {
                 page: &world.page,
-                owner: slot(0).owner(),
+                owner: member(0).owner(),
                 left: Cell::new(accesses),
                 inside: Cell::new(inside),
             };
@@ -268,9 +264,9 @@ const FOREVER: Patience = Patience::Forever;
 
 fn in_and_out(mode: Mode, patience: Patience) -> impl Fn(&Mortal<'_>, &World) {
     move |page, world| {
-        if acquire(page, world, slot(0), lease(0), mode, patience).is_ok() {
+        if acquire(page, world, member(0), lease(0), mode, patience).is_held() {
             assert_eq!(page.inside.get(), mode == Mode::Exclusive);
-            release(page, world, slot(0), lease(0), mode);
+            release(page, world, member(0), lease(0), mode);
             assert!(!page.inside.get());
         }
     }
@@ -336,18 +332,19 @@ fn death_while_handing_over() {
             // In whatever order they are let go: a death can cost a thread its turn.
             let mut waiting = queued.borrow().clone();
             for _ in 0..waiting.len() {
-                let looked = world.desk(1).with_mutex(None, |desk| desk.dispatch(true));
+                let looked = world.queue_mutex(1).with(None, reap_and_dispatch);
                 assert!(looked.is_ok());
                 let goes = |&(_, _, place): &(u32, Want, (usize, Entry))| {
-                    super::queueing::may_go(world, place)
+                    super::queueing::is_granted(world, place)
                 };
-                let next = waiting.iter().position(goes).expect("somebody may go");
+                let next = waiting.iter().position(goes).expect("the lock is granted to one");
                 let (vm, want, (index, entry)) = waiting.remove(next);
-                let _: Acquired = super::queueing::enter(world, vm, want, index, entry).unwrap();
+                assert!(super::queueing::enter(world, vm, want, index, entry).is_held());
                 world.give(vm, if want == Want::Shared { Mode::Shared } else { Mode::Exclusive });
             }
         };
-        let work = |page: &Mortal<'_>, world: &World| release(page, world, slot(0), lease(0), mode);
+        let work =
+            |page: &Mortal<'_>, world: &World| release(page, world, member(0), lease(0), mode);
         die_everywhere("handing over", prepare, work, rest);
     }
 }
@@ -362,11 +359,11 @@ fn death_while_repairing() {
             world.dead.borrow_mut().push(lease(2));
             (false, mode == Mode::Exclusive)
         };
-        // The dead VM 2 gets a new lease in its slot before the survivors' check uses it.
+        // The dead VM 2 gets a new lease in its member before the survivors' check uses it.
         let rest = |world: &World| {
-            let newcomer = claim_slot(&world.page, world, lease(3)).unwrap();
-            assert!(newcomer == slot(0) || newcomer == slot(2));
-            free_slot(&world.page, world, newcomer, lease(3));
+            let newcomer = join(&world.page, world, lease(3)).unwrap();
+            assert!(newcomer == member(0) || newcomer == member(2));
+            leave(&world.page, world, newcomer, lease(3));
             world.dead.borrow_mut().retain(|&dead| dead != lease(2));
             world.page.store(word::LEASES + 2, lease(2).raw());
         };
@@ -393,7 +390,7 @@ fn death_with_the_mutex_of_the_dead() {
         if world.events.borrow_mut().drain(..).any(|event| matches!(event, Event::Release(..))) {
             world.give(1, Mode::Exclusive);
         }
-        let stolen = world.desk(1).with_mutex(None, |desk| desk.dispatch(true));
+        let stolen = world.queue_mutex(1).with(None, reap_and_dispatch);
         assert!(stolen.is_ok());
     };
     die_everywhere("dead mutex", prepare, in_and_out(Mode::Shared, FOREVER), rest);
@@ -402,17 +399,17 @@ fn death_with_the_mutex_of_the_dead() {
 #[test]
 fn death_while_changing_the_mode() {
     let up = |page: &Mortal<'_>, world: &World| {
-        assert_eq!(upgrade(page, world, slot(0), lease(0), FOREVER), Ok(Acquired::Clean));
+        assert_eq!(upgrade(page, world, member(0), lease(0), FOREVER), LockOutcome::Acquired);
         assert!(page.inside.get());
-        downgrade(page, world, slot(0), lease(0));
-        release(page, world, slot(0), lease(0), Mode::Shared);
+        downgrade(page, world, member(0), lease(0));
+        release(page, world, member(0), lease(0), Mode::Shared);
     };
     let shared = |world: &World| {
         world.take(0, Mode::Shared);
         CLEAN
     };
     die_everywhere("upgrade", shared, up, |_| ());
-    let down = |page: &Mortal<'_>, world: &World| downgrade(page, world, slot(0), lease(0));
+    let down = |page: &Mortal<'_>, world: &World| downgrade(page, world, member(0), lease(0));
     let exclusive = |world: &World| {
         world.take(0, Mode::Exclusive);
         (true, false)
@@ -423,8 +420,8 @@ fn death_while_changing_the_mode() {
 #[test]
 fn death_while_coming_and_going() {
     let work = |page: &Mortal<'_>, world: &World| {
-        free_slot(page, world, slot(0), lease(0));
-        assert_eq!(claim_slot(page, world, lease(0)), Ok(slot(0)));
+        leave(page, world, member(0), lease(0));
+        assert_eq!(join(page, world, lease(0)), Ok(member(0)));
     };
-    die_everywhere("slots", |_| CLEAN, work, |_| ());
+    die_everywhere("members", |_| CLEAN, work, |_| ());
 }

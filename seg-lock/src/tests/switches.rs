@@ -16,41 +16,45 @@ struct Thread {
 }
 
 impl Thread {
-    fn answer(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError> {
+    fn answer(&self, sid: SegId, patience: Patience) -> LockOutcome {
         if patience == Patience::Forever {
             let in_order = self.held.borrow().keys().all(|&held| held < sid);
             assert!(in_order, "waits for {sid} holding {:?}", self.held.borrow());
             let Some(left) = self.stop_after.get().checked_sub(1) else {
-                return Err(AcquireError::Stopped);
+                return LockOutcome::Interrupted;
             };
             self.stop_after.set(left);
-            return Ok(Acquired::Clean);
+            return LockOutcome::Acquired;
         }
         match patience {
-            _ if !self.busy.contains(&sid) => Ok(Acquired::OwnerDied),
-            Patience::Try => Err(AcquireError::WouldBlock),
-            _ => Err(AcquireError::TimedOut),
+            _ if !self.busy.contains(&sid) => LockOutcome::OwnerDied,
+            Patience::Try => LockOutcome::WouldBlock,
+            _ => LockOutcome::TimedOut,
         }
     }
 }
 
 impl LockOps for Thread {
-    fn acquire(&self, need: LockNeed, patience: Patience) -> Result<Acquired, AcquireError> {
+    fn acquire(&self, need: LockNeed, patience: Patience) -> LockOutcome {
         assert!(!self.held.borrow().contains_key(&need.sid), "nobody takes a lock twice");
-        let acquired = self.answer(need.sid, patience)?;
-        self.held.borrow_mut().insert(need.sid, need.mode);
-        Ok(acquired)
+        let outcome = self.answer(need.sid, patience);
+        if outcome.is_held() {
+            self.held.borrow_mut().insert(need.sid, need.mode);
+        }
+        outcome
     }
     fn release(&self, need: LockNeed) {
         assert_eq!(self.held.borrow_mut().remove(&need.sid), Some(need.mode));
         self.lost_any.set(true);
     }
-    fn upgrade(&self, sid: SegId, patience: Patience) -> Result<Acquired, AcquireError> {
+    fn upgrade(&self, sid: SegId, patience: Patience) -> LockOutcome {
         assert_ne!(patience, Patience::Forever, "two upgrades would wait for each other");
         assert_eq!(self.held.borrow().get(&sid), Some(&Mode::Shared));
-        let acquired = self.answer(sid, patience)?;
-        self.held.borrow_mut().insert(sid, Mode::Exclusive);
-        Ok(acquired)
+        let outcome = self.answer(sid, patience);
+        if outcome.is_held() {
+            self.held.borrow_mut().insert(sid, Mode::Exclusive);
+        }
+        outcome
     }
     fn downgrade(&self, sid: SegId) {
         assert_eq!(self.held.borrow_mut().insert(sid, Mode::Shared), Some(Mode::Exclusive));
@@ -88,24 +92,26 @@ proptest! {
             None => true,
         };
         let blocked = new.iter().find(|need| needed(need) && thread.busy.contains(&need.sid)).map(|need| need.sid);
-        match switch_locks(&old, &new, &thread, patience) {
-            Ok(verdict) => {
+        let Switched { outcome, held, refused } = switch_locks(&old, &new, &thread, patience);
+        prop_assert_eq!((held == Held::New, refused.is_none()), (outcome.is_held(), outcome.is_held()));
+        match held {
+            Held::New => {
                 prop_assert_eq!(&*thread.held.borrow(), &as_map(&new));
                 prop_assert!(patience == Patience::Forever || blocked.is_none());
                 if blocked.is_none() {
-                    prop_assert_eq!(verdict == Acquired::OwnerDied, new.iter().any(needed));
+                    prop_assert_eq!(outcome == LockOutcome::OwnerDied, new.iter().any(needed));
                 }
             }
-            Err(SwitchError { sid, cause, held: Held::Old }) => {
+            Held::Old => {
                 prop_assert_eq!(&*thread.held.borrow(), &as_map(&old));
-                prop_assert_eq!(Some(sid), blocked);
-                let expected = if patience == Patience::Try { AcquireError::WouldBlock } else { AcquireError::TimedOut };
-                prop_assert_eq!(cause, expected);
+                prop_assert_eq!(refused, blocked);
+                let expected = if patience == Patience::Try { LockOutcome::WouldBlock } else { LockOutcome::TimedOut };
+                prop_assert_eq!(outcome, expected);
                 prop_assert_ne!(patience, Patience::Forever);
             }
-            Err(SwitchError { cause, held: Held::Nothing, .. }) => {
+            Held::Nothing => {
                 prop_assert!(thread.held.borrow().is_empty());
-                prop_assert_eq!((cause, patience), (AcquireError::Stopped, Patience::Forever));
+                prop_assert_eq!((outcome, patience), (LockOutcome::Interrupted, Patience::Forever));
             }
         }
     }
@@ -122,6 +128,6 @@ fn what_is_taken_before_a_failure_is_given_back_and_nothing_else() {
     // Nothing new before the one that fails: so nothing may be given back at all.
     let failed =
         switch_locks(&needs(&[2, 0, 1, 2]), &needs(&[1, 0, 1, 2, 2]), &thread, Patience::Until(9));
-    assert_eq!(failed.map_err(|error| error.held), Err(Held::Old));
+    assert_eq!(failed.held, Held::Old);
     assert!(!thread.lost_any.get());
 }

@@ -1,8 +1,8 @@
 //! `PrivateRegion` against a page-by-page model, with random operations.
 //!
-//! After each operation every page is looked up in the page tables, and what they say is
-//! compared with the model: rights equal, content (read through the guest-physical address)
-//! equal, nothing present that the model says is not there. No vCPU is needed.
+//! After each operation every page is looked up in the page tables, and the result is
+//! compared with the model: equal rights, equal content (read through the guest-physical address),
+//! nothing present that the model does not have. No vCPU is needed.
 
 mod model;
 mod recycling;
@@ -20,9 +20,9 @@ use vmm::private::{Backing, Destination, PrivateRegion, Prot, Source as MoveSour
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
-/// First page of the window in which fixed operations work: a slot's boundary.
+/// First page of the window in which fixed operations work: on a 2 MiB boundary.
 const WINDOW: u64 = 0x10_0000_0000 / PAGE_SIZE;
-/// Pages of the window: five slots.
+/// Pages of the window: five ranges of 2 MiB.
 const WINDOW_PAGES: u64 = 5 * 512;
 /// The heap begins here, inside the window, off any boundary.
 const HEAP: u64 = WINDOW + 3 * 512 - 100;
@@ -154,8 +154,8 @@ impl Twins {
         Backing::File { file: self.file.clone(), offset: at(file_page), kind, charge: None }
     }
 
-    /// Does `op` to both and compares what they answer. With `exact`, memory never runs out
-    /// and every answer is known; without, operations may fail for want of memory.
+    /// Applies `op` to both and compares the results. With `exact`, memory never runs out
+    /// and every result is known; without, operations may fail for lack of memory.
     fn apply(&mut self, op: &Op, exact: bool) {
         match *op {
             Op::MapAt { page, count, prot, kind, file_page } => {
@@ -323,7 +323,7 @@ impl Twins {
         };
         let all_good = (page..page + count).all(writable);
         let expected = if all_good { Ok(()) } else { Err(Errno::EFAULT) };
-        // A failing write may write some: keep to what is known.
+        // A failing write may write a part: check only what is known.
         if all_good || !writable(page) {
             let done = self.private.copy_out(at(page), &bytes);
             if done == Err(Errno::ENOMEM) && !exact {
@@ -362,7 +362,7 @@ impl Twins {
         }
     }
 
-    /// Compares every page of every slot the model has ever used.
+    /// Compares every page of every 2 MiB range the model has ever used.
     fn check(&self, slots: &std::collections::BTreeSet<u64>, after: &Op) {
         let ahead_from = self.model.heap.1.div_ceil(PAGE_SIZE);
         let ahead = ahead_from..ahead_from.next_multiple_of(512);
@@ -397,7 +397,7 @@ impl Twins {
                     );
                     assert_eq!(found, self.model.words(model), "content of {gva} after {after:?}");
                 }
-                // Pages between the heap's end and the next slot may be there in advance.
+                // Pages from the heap's end to the next 2 MiB boundary may be present in advance.
                 None if ahead.contains(&page) => {
                     assert_eq!(found, Some([0; 2]), "ahead of the heap at {gva} after {after:?}");
                     assert!(!rights.execute, "ahead of the heap at {gva} after {after:?}");
@@ -410,7 +410,7 @@ impl Twins {
         assert!(held <= self.limit_pages, "{held} pages are over the limit, after {after:?}");
     }
 
-    /// The content of all pages, present or not, through the VMM's own way to it.
+    /// The content of all pages, present or not, through the VMM's own access to it.
     fn check_content(&self) {
         for (&page, model) in self.model.pages.iter().filter(|(_, model)| model.prot != 0) {
             let mut bytes = vec![0; PAGE_SIZE as usize];
@@ -506,7 +506,7 @@ fn short_memory_refuses_operations_and_is_never_exceeded() {
     });
 }
 
-/// Operations that once went wrong, each for a reason of its own.
+/// Operations that once went wrong, each for a different reason.
 #[test]
 fn sequences_that_once_failed_agree_with_the_model() {
     skip_without_kvm!();
@@ -516,7 +516,7 @@ fn sequences_that_once_failed_agree_with_the_model() {
     let private = Op::MapAt { page: WINDOW, count: 2, prot: 3, kind: Kind::Private, file_page: 0 };
     // Pages made present before memory ran out were not counted.
     Twins::new(1).run(&[private], false);
-    // A slot that became one large page went over the limit.
+    // A range promoted to one large page went over the limit.
     let map = |page, count, prot| Op::MapAt {
         page: WINDOW + page,
         count,
@@ -533,9 +533,9 @@ fn sequences_that_once_failed_agree_with_the_model() {
         Op::Protect { page: WINDOW + 1534, count: 3, prot: 3 },
     ];
     Twins::new(849).run(&ops, false);
-    // Pages made present ahead of the heap stayed when memory ran out on the way.
+    // Pages made present ahead of the heap stayed when memory ran out half-way.
     Twins::new(757).run(&[heap(612), heap(613), heap(0)], false);
-    // Pages ahead of the heap were taken back although something had been moved there, or the
+    // Pages ahead of the heap were freed although something had been moved there, or the
     // heap's own area had been grown there by `mremap`.
     let ahead = HEAP + 400;
     let grow = Op::Remap { page: HEAP, old: 300, new: 500, may_move: false, fixed: None };

@@ -69,7 +69,7 @@ impl Bench {
         self.vcpu.restore_all();
     }
 
-    /// Runs something in the code page, so that fetching from it needs no VM exit any more.
+    /// Runs something in the code page, so that fetching from it causes no further VM exit.
     ///
     /// For single steps: Bochs 2.7 takes an EPT violation at a fetch for the end of the
     /// instruction and raises the step's #DB before the instruction has run.
@@ -78,7 +78,7 @@ impl Bench {
         self.run_to(6);
     }
 
-    /// Runs to an exit that is not a mere interruption, mapping what may be mapped.
+    /// Runs to an exit that is not just an interruption, mapping what may be mapped.
     pub(crate) fn run(&mut self) -> Exit {
         for _ in 0..10_000 {
             match self.vcpu.run().expect("KVM runs the vCPU") {
@@ -112,7 +112,7 @@ impl Bench {
 /// A different value in each register, RIP at `rip`.
 pub(crate) fn marked(rip: u64) -> UserRegs {
     UserRegs {
-        // Stands for a Linux call, when it is taken for a number: those are below our own.
+        // Taken for a call's number it is one of Linux's: those are below our own.
         rax: 0x1234_5678,
         rbx: 0xaaaa_0002_0000_0002,
         rcx: 0xaaaa_0003_0000_0003,
@@ -156,7 +156,7 @@ pub(crate) fn mov_rax(value: u64) -> Vec<u8> {
     code
 }
 
-/// Where a call through the call page goes on; the switch has a UD2 of its own.
+/// Where a call through the call page continues; the switch has a UD2 of its own.
 pub(crate) fn behind_call(machine: &Machine, switch: bool) -> u64 {
     let instruction = match (machine.is_soft_host(), switch) {
         (false, _) => CALL_PAGE,

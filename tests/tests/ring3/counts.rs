@@ -1,8 +1,8 @@
 //! How many exits each path takes, exactly, against `resources/counts.toml`; and that under
 //! EPT a load of CR3 takes none.
 //!
-//! A path is made N and 2N times on fresh vCPUs and what is more the second time divided by N:
-//! what happens once falls out. Kicks are not counted, they belong to no path.
+//! A path is executed N and 2N times on fresh vCPUs and the difference divided by N, so that
+//! one-time costs cancel. Kicks are not counted: they belong to no path.
 
 use abi::PAGE_SIZE_2M;
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
@@ -20,8 +20,8 @@ use crate::switch_locks::Locked;
 const ROUNDS: u32 = 16;
 /// What the path of the page fault goes through.
 const TOUCHED_BYTES: u64 = 2 * ROUNDS as u64 * PAGE_SIZE_2M;
-/// KVM counts what else happens on the host too, which only adds: the least of some tries is the
-/// path's own. At least so many, at most so many.
+/// KVM also counts what else happens on the host, which only adds: the minimum of several attempts
+/// is the path's own. At least this many, at most this many.
 const TRIES: std::ops::RangeInclusive<u32> = 2..=20;
 
 /// `mov r15d, rounds; 1: body; dec r15d; jnz 1b; ud2`.
@@ -36,7 +36,7 @@ fn repeat(rounds: u32, body: &[u8]) -> Vec<u8> {
     code
 }
 
-/// Exits to the VMM, and all that KVM counts but those for the host's interrupts.
+/// Exits to the VMM, and all exits KVM counts but those for the host's interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Exits {
     to_vmm: u64,
@@ -51,8 +51,8 @@ fn all_exits(bench: &Bench) -> Option<u64> {
 
 /// Runs `body` for `rounds` rounds; faults are resolved, calls answered with 0.
 ///
-/// Unless it `builds` memory, it has been run before: how often the first time leaves, for memory
-/// the host has yet to find, depends on whether the host has huge pages left.
+/// Unless it `builds` memory, it is run once before: how often the first run exits, for memory
+/// the host has yet to allocate, depends on whether the host has huge pages left.
 fn exits(mut bench: Bench, rounds: u32, body: &[u8], builds: bool) -> Exits {
     if !builds {
         run_to_end(&mut bench, 2, body);
@@ -86,8 +86,8 @@ fn run_to_end(bench: &mut Bench, rounds: u32, body: &[u8]) -> u64 {
     to_vmm
 }
 
-/// Exits of one round. KVM's own are exact only where it has no tables to build meanwhile: with
-/// EPT, and for what touches no new memory.
+/// Exits of one round. KVM's own are exact only where it has no tables to build: with
+/// EPT, and for paths that touch no new memory.
 fn each(path: &str, bench: &dyn Fn() -> Bench, body: &[u8], builds: bool) -> Exits {
     let count = |rounds, so_far: Option<Exits>| {
         let now = exits(bench(), rounds, body, builds);
@@ -156,7 +156,7 @@ fn every_path_takes_as_many_exits_as_recorded() {
     add(&mut calls, "null hypercall", &Bench::new, &call(CALL_HYPER_NULL));
     let getpid = [&mov_eax(39)[..], &SYSCALL].concat();
     add(&mut calls, "Linux call", &Bench::new, &getpid);
-    // mov [rbx], al; sub rbx, 2 MiB. Downwards, or the VMM would map ever more ahead.
+    // mov [rbx], al; sub rbx, 2 MiB. Downwards, since upwards the VMM would map ever more ahead.
     let touch = [0x88, 0x03, 0x48, 0x81, 0xeb, 0, 0, 0x20, 0];
     let fresh = || {
         let bench = Bench::new();
@@ -210,7 +210,7 @@ fn under_ept_loads_of_cr3_cause_no_exits() {
         };
         let (few, many) = (least(10).expect("tried"), least(5000).expect("tried"));
         println!("{shape:?}: {few} exits in 20 switches, {many} in 10,000");
-        // Far below one in a hundred: what else happens in so long a time.
+        // Far below one in a hundred: other events during so long a run.
         assert!(many <= few + 16, "{shape:?}: {few} exits in 20 switches, {many} in 10,000");
     }
 }

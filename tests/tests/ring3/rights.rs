@@ -1,8 +1,8 @@
-//! What the host's translation lets ring 3 do, against the bits of the tables, counted through
-//! all combinations; accessed and dirty bits; large pages split and joined under a program.
+//! What the host's translation lets ring 3 do, against the bits of the tables, for all
+//! combinations; accessed and dirty bits; large pages split and promoted under a program.
 //!
-//! That the tables hold what they should after any operation is `private_model`'s, without a
-//! vCPU. Here a vCPU goes through them.
+//! `private_model` checks the content of the tables after any operation, without a
+//! vCPU. Here a vCPU uses them.
 
 use abi::layout::VAS_START;
 use abi::pte::{PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PS, PTE_U, PTE_W};
@@ -14,7 +14,7 @@ use vmm::vm::Exit;
 use crate::bench::{Bench, NOWHERE};
 use crate::switch::END;
 
-/// The first of eight PML4 slots of the VAS region, one for each combination of rights.
+/// The first of eight PML4 entries of the VAS region, one for each combination of rights.
 const FIRST_SLOT: u64 = (VAS_START.raw() >> 39) + 8;
 
 /// Write, user and no-execute bit from the three bits of `combination`.
@@ -32,11 +32,11 @@ fn frame(bench: &Bench) -> GuestPhys {
     bench.machine.table_frame().unwrap()
 }
 
-/// An address, and the rights on the way to it.
+/// An address, and the rights at each level of the walk to it.
 type Place = (u64, Vec<u64>);
 
-/// Fills entries 0 to 7 of `table`, which covers what begins at `start`, with each combination
-/// of rights: at `leaf` with the page `page`, above with a table that is filled likewise.
+/// Fills entries 0 to 7 of `table`, which maps the range from `start` on, with each combination
+/// of rights: at level `leaf` with the page `page`, above with a table that is filled likewise.
 fn fill(
     bench: &Bench,
     table: GuestPhys,
@@ -73,7 +73,7 @@ fn own_root(bench: &mut Bench) -> GuestPhys {
     root
 }
 
-/// Tries one access at `at`; the page fault's error code, or `None` when it was made.
+/// Tries one access at `at`; the page fault's error code, or `None` if it succeeded.
 fn access(bench: &mut Bench, code: &[u8], at: u64) -> Option<u64> {
     bench.load(&[code, &END].concat());
     bench.vcpu.regs.rbx = at;
@@ -110,7 +110,7 @@ fn ring_3_may_do_what_every_level_allows_and_no_more() {
         }
         let root = own_root(&mut bench);
         let mut places = Vec::new();
-        // The only page of 1 GiB that is memory begins at 0, with what is the kernel's: there
+        // The only page of 1 GiB that is memory begins at 0, with the kernel's own data: there
         // ring 3 may only read.
         let target = if leaf == Level::Pointer { GuestPhys::literal(0) } else { page };
         fill(&bench, root, Level::Root, leaf, target, &(0, Vec::new()), &mut places);

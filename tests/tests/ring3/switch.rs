@@ -69,7 +69,7 @@ impl Switcher {
         GuestPhys::literal(self.bench.vcpu.cr3() & !0xfff)
     }
 
-    /// Runs a switch to `vh` that the kernel must leave to the VMM, with everything as it was.
+    /// Runs a switch to `vh` that the kernel must leave to the VMM, with everything unchanged.
     #[track_caller]
     pub(crate) fn refused(&mut self, vh: u64) {
         let (before, root) = (self.current(), self.root());
@@ -94,7 +94,7 @@ impl Switcher {
     }
 }
 
-/// The registers that our calls promise to keep, the call's number and argument.
+/// The registers that our calls promise to preserve, the call's number and argument.
 fn kept(regs: &UserRegs) -> UserRegs {
     UserRegs { rcx: 0, rdx: 0, rsi: 0, r8: 0, r9: 0, r10: 0, r11: 0, rflags: 0, ..*regs }
 }
@@ -115,11 +115,11 @@ fn the_same_address_reads_what_the_instance_has_there() {
         &read_place(13),
         &switch_to(1),
         &read_place(14),
-        // Where we are already.
+        // To the current instance.
         &switch_to(1),
         &read_place(15),
         &switch_to(0),
-        // mov rbp, [rbx]: nothing is there at home.
+        // mov rbp, [rbx]: at home nothing is mapped there.
         &[0x48, 0x8b, 0x2b],
     ]
     .concat();
@@ -163,21 +163,21 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     for wild in [3, 4, 32768, 1 << 26, 1 << 58, (1 << 58) + 1, 1 << 63, !0, !0 << 32] {
         s.refused(wild);
     }
-    // Not attached: no roots.
+    // Not attached: no root.
     switch.clear_instance(2).unwrap();
     s.refused(2);
-    // The VMM wants to see who goes there.
+    // The VMM has asked to see switches to it.
     switch.set_instance(2, &s.entries[1], false).unwrap();
     s.refused(2);
     switch.set_instance(2, &s.entries[1], true).unwrap();
-    // A VAS has changed since the VMM looked.
+    // A VAS has changed since the VMM last checked.
     let live = switch.changes_page();
     machine.mem.store(live, 7).unwrap();
     for vh in [0, 1, 2] {
         s.refused(vh);
     }
     switch.set_seen(7).unwrap();
-    // And with all of this put right it goes.
+    // And with all of this corrected the kernel makes the switch.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;
     s.bench.run_to(6);

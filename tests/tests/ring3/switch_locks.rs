@@ -1,4 +1,4 @@
-//! `vas_switch` between instances whose segments are locked, as far as the kernel does it.
+//! `vas_switch` between instances whose segments are locked: the part that the kernel does.
 
 use abi::GuestPhys;
 use abi::layout::{LOCK_PAGES, MAX_LOCK_PAGES};
@@ -45,7 +45,7 @@ impl Locked {
         }
         let locked = Locked { s, pages };
         for page in 0..locked.pages.len() {
-            locked.set(page, word::SLOTS_USED, 16);
+            locked.set(page, word::MEMBERS_USED, 16);
             locked.set(page, word::STATE, state::READERS);
         }
         locked
@@ -62,10 +62,10 @@ impl Locked {
     /// Owner and this VM's readers of a lock.
     fn lock(&self, page: usize) -> (u64, u64) {
         let owner = self.get(page, word::STATE) & (state::OWNER | state::CLAIM);
-        (owner, self.get(page, word::LANES + OWN_SLOT as usize))
+        (owner, self.get(page, word::READER_COUNTS + OWN_SLOT as usize))
     }
 
-    /// Switches in the kernel and reads what is at the place all instances have.
+    /// Switches in the kernel and reads the word at the address that all instances have.
     #[track_caller]
     fn switch(&mut self, vh: u32) {
         let code = [&switch_to(vh)[..], &read_place(12), &END].concat();
@@ -106,7 +106,7 @@ fn locks_are_taken_on_the_way_in_and_given_back_on_the_way_out() {
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
         l.switch(2);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (READING, MINE, 2));
-        // Without locks, not by way of home.
+        // Without locks, not via home.
         l.switch(3);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
     }
@@ -149,7 +149,7 @@ fn a_lock_that_is_not_free_leaves_everything_to_the_vmm_as_it_was() {
     skip_without_kvm!();
     let needs: [&[(u32, bool)]; 2] = [&[(0, true), (1, false), (2, true)], &[(3, true)]];
     let mut l = Locked::new(4, &needs);
-    let other_reads = word::LANES + OTHER_SLOT as usize;
+    let other_reads = word::READER_COUNTS + OTHER_SLOT as usize;
     let busy = [
         (2, word::STATE, OTHER_SLOT + 1),
         (1, word::STATE, OTHER_SLOT + 1),
@@ -209,7 +209,7 @@ fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
     for _ in 0..3 {
         l.switch(1);
         assert_eq!(locks(&l), (MINE, FREE, 1));
-        // To where it is, straight into another VAS with a lock, into one without, home.
+        // To the current VAS, directly into another VAS with a lock, into one without, home.
         l.switch(1);
         assert_eq!(locks(&l), (MINE, FREE, 1));
         l.switch(2);
@@ -219,14 +219,14 @@ fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
         l.switch(2);
         l.switch(0);
         assert_eq!(locks(&l), (FREE, FREE, 0));
-        // A VAS has changed meanwhile: the switch home is the VMM's, and the lock stays held.
+        // A VAS has changed in the meantime: the VMM switches home, and the lock stays held.
         l.switch(1);
         let live = switch.changes().unwrap();
         switch.set_seen(live.wrapping_add(1)).unwrap();
         l.s.refused(0);
         assert_eq!((locks(&l), l.s.current()), ((MINE, FREE, 1), 1));
         switch.set_seen(live).unwrap();
-        // No such handle, from inside and from home.
+        // An invalid handle, from inside and from home.
         l.s.refused(77);
         assert_eq!(locks(&l), (MINE, FREE, 1));
         l.switch(0);

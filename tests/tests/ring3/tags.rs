@@ -1,9 +1,9 @@
-//! TLB tags on a real vCPU, for each shape of CPUID: PCID with INVPCID, PCID alone, neither.
+//! TLB tags on a real vCPU, for each PCID policy: PCID with INVPCID, PCID alone, neither.
 //!
-//! The rule and its exhaustive model are in `abi/src/tag.rs`. Here: CR3 holds the tag it
-//! should, and no program reads through a translation that was taken away, be it after a tag
-//! has passed to another instance, after an edit while the vCPU was elsewhere, or after one
-//! under its feet. Emulated processors flush on every load, so that a missing flush of another
+//! The rule and its exhaustive model are in `abi/src/tag.rs`. Here: CR3 holds the right tag,
+//! and no program reads through a translation that was removed, be it after a tag
+//! has passed to another instance, after an edit while the vCPU was elsewhere, or after an edit
+//! while it was inside. Emulated processors flush on every load, so a missing flush of another
 //! tag shows on real ones only.
 
 use abi::switch::{CR3_KEEP, InstanceEntry};
@@ -16,7 +16,7 @@ use vmm::vm::{Exit, Machine, TagShape, Vcpu};
 use crate::bench::{Bench, CODE};
 use crate::switch::{END, PLACE, Switcher, read_place, switch_to};
 
-/// Benches of all shapes this host can have; says so when it has only one.
+/// Benches of all PCID policies that this host can have; reports it when there is only one.
 fn each_shape(test: &str, check: impl Fn(&str, Bench)) {
     let offered = Bench::new().machine.has_pcid();
     if !offered {
@@ -39,7 +39,7 @@ fn root_with(machine: &Machine, mark: u64) -> GuestPhys {
     root
 }
 
-/// Lets [`PLACE`] be a fresh page that begins with `mark`.
+/// Maps a fresh page that begins with `mark` at [`PLACE`].
 fn point(machine: &Machine, root: GuestPhys, mark: u64) {
     let page = machine.mem.alloc(abi::PAGE_SIZE_2M).unwrap();
     machine.mem.store(page, mark).unwrap();
@@ -50,7 +50,7 @@ fn point(machine: &Machine, root: GuestPhys, mark: u64) {
         .unwrap();
 }
 
-/// Root `root` under `tag`, if there are tags, with a generation nothing has had.
+/// Root `root` under `tag`, if there are tags, with a new generation.
 fn entry(kernel: &Kernel, root: GuestPhys, tag: u64) -> InstanceEntry {
     let cr3 = root.raw() | if kernel.machine().has_pcid() { tag | CR3_KEEP } else { 0 };
     let generation = kernel.switch.new_generation();
@@ -188,7 +188,7 @@ fn an_edit_under_a_live_instance_reaches_the_vcpu_inside_and_the_one_outside() {
             switch.switch_root(&mut other, fresh.cr3).unwrap();
             assert_eq!(run_on(&s.bench, &mut other, &read_place(12)), mark, "{shape}: inside");
             assert_eq!(run(&mut s.bench, &visit)[0], mark, "{shape}: outside");
-            // And by the kernel's own way out and in.
+            // And by the kernel's own switch home and back.
             let again = [switch_to(0), enter.clone()].concat();
             assert_eq!(run_on(&s.bench, &mut other, &again), mark, "{shape}: again");
         }

@@ -96,11 +96,11 @@ impl Files {
     ) -> Result<Files, FilesError> {
         let mut files = Vec::new();
         for (fd, owned) in (0..).zip(standard) {
-            if let Some(store) = namespace.off_limits.store_of(&owned) {
+            let cannot = |source| FilesError::Standard { fd, source };
+            if let Some(store) = namespace.off_limits.store_of(&owned).map_err(cannot)? {
                 return Err(FilesError::Store { fd, store });
             }
-            let file = OpenFile::new(owned, Origin::Shared)
-                .map_err(|source| FilesError::Standard { fd, source })?;
+            let file = OpenFile::new(owned, Origin::Shared).map_err(cannot)?;
             files.push(file);
         }
         let files = Files {
@@ -124,10 +124,10 @@ impl Files {
     /// For a number that a program cannot have, a file of a store, and a descriptor that cannot
     /// be examined.
     pub fn give(&self, fd: i32, owned: OwnedFd) -> Result<(), FilesError> {
-        if let Some(store) = self.namespace.off_limits.store_of(&owned) {
+        let cannot = |source| FilesError::Inherited { fd, source };
+        if let Some(store) = self.namespace.off_limits.store_of(&owned).map_err(cannot)? {
             return Err(FilesError::Store { fd: fd.unsigned_abs(), store });
         }
-        let cannot = |source| FilesError::Inherited { fd, source };
         let file = OpenFile::new(owned, Origin::Shared).map_err(cannot)?;
         self.table.replace(fd, Arc::new(file), false).map_err(cannot)
     }

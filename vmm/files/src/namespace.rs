@@ -126,7 +126,10 @@ impl Namespace {
             if statfs.f_type as i64 == PROC_SUPER_MAGIC {
                 return Err(NamespaceError::Procfs { host: grant.host.clone() });
             }
-            if let Some(store) = off_limits.store_around(&dir) {
+            let store = off_limits.store_around(&dir);
+            let store =
+                store.map_err(|errno| open(std::io::Error::from_raw_os_error(errno.raw())))?;
+            if let Some(store) = store {
                 return Err(NamespaceError::Store { host: grant.host.clone(), store });
             }
             let node = tree.make(grant.guest.as_os_str().as_bytes()).ok_or_else(taken)?;

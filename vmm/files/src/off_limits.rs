@@ -19,6 +19,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::fs::DirEntry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ pub(super) enum Change {
 /// The stores a program must not reach through its grants.
 #[derive(Debug, Default)]
 pub struct OffLimits {
-    stores: Mutex<Vec<Place>>,
+    stores: Mutex<Vec<StoreLocation>>,
     shm: Option<FileId>,
     none: bool,
 }
@@ -96,11 +97,11 @@ impl OffLimits {
         paths: impl IntoIterator<Item = PathBuf>,
         folder_names: &'static [&'static str],
     ) -> OffLimits {
-        let mut stores: Vec<Place> = Vec::new();
+        let mut stores: Vec<StoreLocation> = Vec::new();
         for path in paths {
             let path = std::path::absolute(&path).unwrap_or(path);
-            if !stores.iter().any(|place| place.path == path) {
-                stores.push(Place::new(path, folder_names));
+            if !stores.iter().any(|store| store.path == path) {
+                stores.push(StoreLocation::new(path, folder_names));
             }
         }
         let shm = rustix::fs::stat(SHM).ok().map(|stat| FileId::from(&stat));
@@ -113,15 +114,18 @@ impl OffLimits {
     }
 
     /// The stores as they are now.
-    fn look(&self) -> MutexGuard<'_, Vec<Place>> {
+    ///
+    /// # Errors
+    /// Where the host cannot say for want of descriptors or memory: then nothing is let through.
+    fn look(&self) -> Result<MutexGuard<'_, Vec<StoreLocation>>, Errno> {
         let mut stores = self.last_seen();
-        stores.iter_mut().for_each(Place::refresh);
-        stores
+        stores.iter_mut().try_for_each(StoreLocation::refresh)?;
+        Ok(stores)
     }
 
-    /// The stores as they were when somebody looked last.
-    fn last_seen(&self) -> MutexGuard<'_, Vec<Place>> {
-        // Of a panic elsewhere at worst one place is half looked at, and is looked at again.
+    /// The stores as they were found last.
+    fn last_seen(&self) -> MutexGuard<'_, Vec<StoreLocation>> {
+        // After a panic elsewhere one store at worst is half looked at, and is looked at again.
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,15 +133,15 @@ impl OffLimits {
     /// out about the entry, for the call to use.
     ///
     /// # Errors
-    /// `EACCES`.
+    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
     pub(super) fn check(&self, at: &HostAt) -> Result<Option<Result<Stat, Errno>>, Errno> {
         if self.none {
             return Ok(None);
         }
-        let stores = self.look();
+        let stores = self.look()?;
         let dir = check_directory(at, &stores)?;
         let Last::Name { name, .. } = &at.last else { return Ok(None) };
-        if stores.iter().any(|place| place.is_own_entry(dir, name))
+        if stores.iter().any(|store| store.is_own_entry(dir, name))
             || (Some(dir) == self.shm && name.starts_with(SHM_PREFIX))
         {
             return Err(Errno::EACCES);
@@ -149,33 +153,35 @@ impl OffLimits {
         Ok(Some(seen))
     }
 
-    fn check_file(&self, stat: &Stat, stores: &[Place]) -> Result<(), Errno> {
+    fn check_file(&self, stat: &Stat, stores: &[StoreLocation]) -> Result<(), Errno> {
         let id = FileId::from(stat);
         let forbidden = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => stores.iter().any(|place| place.folders.contains(&id)),
+            FileType::Directory => stores.iter().any(|store| store.folders.contains(&id)),
             // With one name only, the directory it is in has told already.
-            FileType::RegularFile if stat.st_nlink > 1 => self.has_file(id, stores),
+            FileType::RegularFile if stat.st_nlink > 1 => self.has_file(id, stores)?,
             _ => false,
         };
         if forbidden { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// Whether a regular file has a name in a store.
-    fn has_file(&self, id: FileId, stores: &[Place]) -> bool {
+    fn has_file(&self, id: FileId, stores: &[StoreLocation]) -> Result<bool, Errno> {
         let in_shm = self.shm.is_some_and(|shm| shm.dev == id.dev);
-        (in_shm && folder_has(SHM.as_ref(), id, |name| name.starts_with(SHM_PREFIX)))
-            || stores.iter().any(|place| place.has_file(id))
+        if in_shm && folder_has(SHM.as_ref(), id, |name| name.starts_with(SHM_PREFIX))? {
+            return Ok(true);
+        }
+        any(stores, |store| store.has_file(id))
     }
 
     /// Refuses what was opened although it is a store's.
     ///
     /// # Errors
-    /// `EACCES`.
+    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
     pub(super) fn check_opened(&self, stat: &Stat) -> Result<(), Errno> {
         if self.none {
             return Ok(());
         }
-        self.check_file(stat, &self.look())
+        self.check_file(stat, &self.look()?)
     }
 
     /// The same right behind [`OffLimits::check`], since when the name may have come to mean
@@ -183,7 +189,7 @@ impl OffLimits {
     /// when the call began.
     ///
     /// # Errors
-    /// `EACCES`.
+    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
     pub(super) fn check_opened_by_name(&self, stat: &Stat) -> Result<(), Errno> {
         if self.none {
             return Ok(());
@@ -194,57 +200,72 @@ impl OffLimits {
     /// Refuses a change of an entry on the way to a store.
     ///
     /// # Errors
-    /// `EACCES`.
+    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
     pub(super) fn check_change(&self, at: &HostAt, change: Change) -> Result<(), Errno> {
         let Last::Name { name, .. } = &at.last else { return Ok(()) };
         // The way there consists of directories: making one never leads astray.
         if self.none || change == Change::MakeDirectory {
             return Ok(());
         }
-        let stores = self.look();
+        let stores = self.look()?;
         let dir = at.around()?.own;
-        match stores.iter().any(|place| place.has_entry(dir, name)) {
+        match stores.iter().any(|store| store.has_entry(dir, name)) {
             true => Err(Errno::EACCES),
             false => Ok(()),
         }
     }
 
     /// The store that a directory is or lies in.
-    pub(super) fn store_around(&self, dir: impl AsFd) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// What the host said when it could not be found out.
+    pub(super) fn store_around(&self, dir: impl AsFd) -> Result<Option<PathBuf>, Errno> {
         if self.none {
-            return None;
+            return Ok(None);
         }
-        let stores = self.look();
-        let mut at = rustix::fs::openat(&dir, ".", WAY, Mode::empty()).ok()?;
+        let stores = self.look()?;
+        let mut at = rustix::fs::openat(&dir, ".", WAY, Mode::empty()).map_err(super::host)?;
         loop {
-            let id = FileId::from(&rustix::fs::fstat(&at).ok()?);
-            if let Some(place) = stores.iter().find(|place| place.folders.contains(&id)) {
-                return Some(place.path.clone());
+            let id = FileId::from(&rustix::fs::fstat(&at).map_err(super::host)?);
+            if let Some(store) = stores.iter().find(|store| store.folders.contains(&id)) {
+                return Ok(Some(store.path.clone()));
             }
-            let above = rustix::fs::openat(&at, "..", WAY, Mode::empty()).ok()?;
-            if FileId::from(&rustix::fs::fstat(&above).ok()?) == id {
-                return None;
+            let above = match rustix::fs::openat(&at, "..", WAY, Mode::empty()) {
+                Ok(above) => above,
+                Err(error) if is_shortage(error) => return Err(super::host(error)),
+                // What the user may not search cannot be a store of the user's.
+                Err(_) => return Ok(None),
+            };
+            if FileId::from(&rustix::fs::fstat(&above).map_err(super::host)?) == id {
+                return Ok(None);
             }
             at = above;
         }
     }
 
     /// The store that has an open file or directory, with however many names.
-    pub(super) fn store_of(&self, fd: impl AsFd) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// What the host said when it could not be found out.
+    pub(super) fn store_of(&self, fd: impl AsFd) -> Result<Option<PathBuf>, Errno> {
         if self.none {
-            return None;
+            return Ok(None);
         }
-        let id = FileId::from(&rustix::fs::fstat(fd).ok()?);
-        let stores = self.look();
-        let place = stores.iter().find(|p| p.folders.contains(&id) || p.has_file(id))?;
-        Some(place.path.clone())
+        let id = FileId::from(&rustix::fs::fstat(fd).map_err(super::host)?);
+        let stores = self.look()?;
+        for store in stores.iter() {
+            if store.folders.contains(&id) || store.has_file(id)? {
+                return Ok(Some(store.path.clone()));
+            }
+        }
+        Ok(None)
     }
 }
 
 /// Whether the directory that has the entry is in a store; which one it is.
-fn check_directory(at: &HostAt, stores: &[Place]) -> Result<FileId, Errno> {
+fn check_directory(at: &HostAt, stores: &[StoreLocation]) -> Result<FileId, Errno> {
     let Around { own, above } = at.around()?;
-    let forbidden = |id: &FileId| stores.iter().any(|place| place.folders.contains(id));
+    let forbidden = |id: &FileId| stores.iter().any(|store| store.folders.contains(id));
     match forbidden(&own) || above.iter().flatten().any(forbidden) {
         true => Err(Errno::EACCES),
         false => Ok(own),
@@ -264,7 +285,7 @@ struct Entry {
 
 /// One store, as it was found last.
 #[derive(Debug)]
-struct Place {
+struct StoreLocation {
     path: PathBuf,
     /// The names of the folders in every store.
     folder_names: &'static [&'static str],
@@ -279,9 +300,9 @@ struct Place {
     missing: Option<(OwnedFd, OsString)>,
 }
 
-impl Place {
-    fn new(path: PathBuf, folder_names: &'static [&'static str]) -> Place {
-        Place {
+impl StoreLocation {
+    fn new(path: PathBuf, folder_names: &'static [&'static str]) -> StoreLocation {
+        StoreLocation {
             path,
             folder_names,
             root: None,
@@ -293,7 +314,10 @@ impl Place {
     }
 
     /// Looks again if anything is not as it was. What was a store's once stays off limits.
-    fn refresh(&mut self) {
+    ///
+    /// # Errors
+    /// As [`OffLimits::look`]; the next time looks again.
+    fn refresh(&mut self) -> Result<(), Errno> {
         let now = rustix::fs::stat(&self.path).ok().map(|stat| FileId::from(&stat));
         let is_complete = self.folders.len() > self.folder_names.len();
         let changed = match (now, &self.missing) {
@@ -304,26 +328,30 @@ impl Place {
             (None, None) => true,
         };
         if !changed {
-            return;
+            return Ok(());
         }
+        self.root = None;
+        self.trace()?;
         self.root = now;
-        self.trace();
-        let Some(root) = now else { return };
+        let Some(root) = now else { return Ok(()) };
         self.folders.insert(root);
         for folder in self.folder_names {
             let stat = rustix::fs::statat(CWD, self.path.join(folder), AtFlags::SYMLINK_NOFOLLOW);
             self.folders.extend(stat.ok().map(|stat| FileId::from(&stat)));
         }
+        Ok(())
     }
 
-    /// Walks to the store as the host kernel would, noting each entry.
-    fn trace(&mut self) {
+    /// Walks to the store as the host kernel would, noting each entry. Where the user gets no
+    /// further, no store can be reached either.
+    fn trace(&mut self) -> Result<(), Errno> {
         (self.way, self.is_whole, self.missing) = (Vec::new(), false, None);
-        let Ok(mut at) = rustix::fs::openat(CWD, "/", WAY, Mode::empty()) else { return };
+        let root = || rustix::fs::openat(CWD, "/", WAY, Mode::empty()).map_err(super::host);
+        let mut at = root()?;
         let mut todo = parts(self.path.as_os_str().as_bytes());
         let mut links = 0;
         while let Some(name) = todo.pop_front() {
-            let Ok(stat) = rustix::fs::fstat(&at) else { return };
+            let stat = rustix::fs::fstat(&at).map_err(super::host)?;
             if name != ".." {
                 let name = name.as_bytes().to_vec();
                 self.way.push(Entry { dir: FileId::from(&stat), name });
@@ -333,25 +361,25 @@ impl Place {
                 Err(rustix::io::Errno::NOENT) => {
                     self.is_whole = todo.is_empty();
                     self.missing = Some((at, name));
-                    return;
+                    return Ok(());
                 }
+                Err(error) if is_shortage(error) => return Err(super::host(error)),
                 Err(_) => {
                     let text = rustix::fs::readlinkat(&at, &name, Vec::new());
                     links += 1;
-                    let Ok(text) = text.map(|text| text.into_bytes()) else { return };
+                    let Ok(text) = text.map(|text| text.into_bytes()) else { return Ok(()) };
                     if links > MAX_LINKS {
-                        return;
+                        return Ok(());
                     }
                     if text.starts_with(b"/") {
-                        let root = rustix::fs::openat(CWD, "/", WAY, Mode::empty());
-                        let Ok(root) = root else { return };
-                        at = root;
+                        at = root()?;
                     }
                     parts(&text).into_iter().rev().for_each(|part| todo.push_front(part));
                 }
             }
         }
         self.is_whole = true;
+        Ok(())
     }
 
     fn has_entry(&self, dir: FileId, name: &[u8]) -> bool {
@@ -364,15 +392,14 @@ impl Place {
         own.is_some_and(|entry| entry.dir == dir && entry.name == name)
     }
 
-    fn has_file(&self, id: FileId) -> bool {
+    fn has_file(&self, id: FileId) -> Result<bool, Errno> {
         if !self.folders.iter().any(|folder| folder.dev == id.dev) {
-            return false;
+            return Ok(false);
         }
         let has = |path: &Path| folder_has(path, id, |_| true);
-        has(&self.path)
-            || self.folder_names.iter().any(|folder| has(&self.path.join(folder)))
-            || std::fs::read_dir(self.path.join("vas"))
-                .is_ok_and(|vases| vases.flatten().any(|vas| has(&vas.path())))
+        Ok(has(&self.path)?
+            || any(self.folder_names, |folder| has(&self.path.join(folder)))?
+            || any(list(&self.path.join("vas"))?, |vas| has(&vas.path()))?)
     }
 }
 
@@ -382,14 +409,40 @@ fn parts(path: &[u8]) -> VecDeque<OsString> {
 }
 
 /// Whether a folder has a name for a file, among the names that count.
-fn folder_has(folder: &Path, id: FileId, counts: impl Fn(&[u8]) -> bool) -> bool {
+fn folder_has(folder: &Path, id: FileId, counts: impl Fn(&[u8]) -> bool) -> Result<bool, Errno> {
     let is_it = |name: &OsStr| {
         let stat = rustix::fs::statat(CWD, folder.join(name), AtFlags::SYMLINK_NOFOLLOW);
         stat.is_ok_and(|stat| FileId::from(&stat) == id)
     };
-    std::fs::read_dir(folder).is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| counts(entry.file_name().as_bytes()) && is_it(&entry.file_name()))
-    })
+    Ok(list(folder)?.any(|entry| counts(entry.file_name().as_bytes()) && is_it(&entry.file_name())))
+}
+
+/// What is in a folder; nothing in one that is not there or that the user may not read.
+fn list(folder: &Path) -> Result<impl Iterator<Item = DirEntry>, Errno> {
+    match std::fs::read_dir(folder) {
+        Err(error) => match rustix::io::Errno::from_io_error(&error) {
+            Some(error) if is_shortage(error) => Err(super::host(error)),
+            _ => Ok(None.into_iter().flatten().flatten()),
+        },
+        Ok(entries) => Ok(Some(entries).into_iter().flatten().flatten()),
+    }
+}
+
+/// Whether the host could not say for want of something, which says nothing about the file.
+fn is_shortage(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno as Host;
+    matches!(error, Host::MFILE | Host::NFILE | Host::NOMEM)
+}
+
+/// [`Iterator::any`] with a question that may fail.
+fn any<T>(
+    items: impl IntoIterator<Item = T>,
+    question: impl Fn(T) -> Result<bool, Errno>,
+) -> Result<bool, Errno> {
+    for item in items {
+        if question(item)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -5,7 +5,7 @@
 use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
 use abi::{Right, SegId, VasId};
 
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::store::{Mode, Name, StoreError};
 use crate::vas::VasError;
 

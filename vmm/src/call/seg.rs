@@ -4,7 +4,7 @@ use abi::Right;
 use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
 
 use super::{CallResult, args};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::store::{SegmentRecord, SegmentSpec};
 use crate::vas::VasError;
 
@@ -234,7 +234,7 @@ pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// Threads that run on tables that were replaced look up.
 fn kick_stale(ctx: &ThreadCtx<'_>) {
-    let stale = ctx.process.vases.stale_vcpus();
+    let stale = ctx.process.vases.outdated_vcpus();
     if stale.is_empty() {
         return;
     }

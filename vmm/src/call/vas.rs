@@ -4,28 +4,11 @@ use abi::VasId;
 use abi::objects::{Attachment, VasStat, vas_ctl};
 
 use super::{CallResult, args};
-use crate::process::{Survivor, ThreadCtx};
+use crate::linux::survivor::Survivor;
+use crate::linux::task::ThreadCtx;
 use crate::store::{LeaseView, VasRecord};
+use crate::vas::VasError;
 use crate::vas::attach::{AttachFlags, DetachFlags};
-use crate::vas::{Stops, VasError, Wait};
-
-/// `vas_switch` and its kin: the calling thread enters an instance.
-///
-/// # Errors
-/// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
-/// `EINTR` when a signal came; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
-/// the locks died.
-pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
-    let (process, thread) = (ctx.process, ctx.thread);
-    let stops = Stops {
-        stopping: &|| process.is_stopping(),
-        interrupted: &|| thread.is_interrupted(process),
-    };
-    match process.vases.switch(ctx.vcpu, vh, wait, stops)? {
-        crate::vas::Entered::Consistent => Ok(0),
-        crate::vas::Entered::OwnerDied => Err(VasError::OwnerDied),
-    }
-}
 
 /// `vas_create(name, name_len, mode)`.
 ///

@@ -30,9 +30,9 @@ use abi::switch::{CR3_KEEP, InstanceEntry, SwitchControl, VcpuLine};
 use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE_2M, PageSize, Rights};
 
+use crate::vm::Machine;
 use crate::vm::memory::MemoryError;
 use crate::vm::tables::Tables;
-use crate::vm::{Machine, Vcpu};
 
 pub(super) const STATUS_BYTES: u64 = size_of::<VcpuLine>() as u64;
 pub(super) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
@@ -181,25 +181,10 @@ impl SwitchTables {
     }
 
     /// Where vCPU `index` keeps the generation of `tag`.
-    fn tag_word(&self, index: u32, tag: u64) -> Option<GuestPhys> {
+    pub(super) fn tag_word(&self, index: u32, tag: u64) -> Option<GuestPhys> {
         let chunk = (*self.lazy().tags.get((index / TABLES_A_CHUNK) as usize)?)?;
         let table = u64::from(index % TABLES_A_CHUNK) * TAG_TABLE_BYTES;
         Some(chunk.offset(table + (tag & abi::switch::CR3_TAG) * 8))
-    }
-
-    /// Makes the next entry of `vcpu` load `cr3`, a root as an instance entry holds it. The status
-    /// entry, the held locks and everything else of a switch are the caller's.
-    ///
-    /// # Errors
-    /// [`MemoryError`], and nothing has changed.
-    pub fn switch_root(&self, vcpu: &mut Vcpu, cr3: u64) -> Result<(), MemoryError> {
-        // What the TLB will hold for the tag is then of a generation nobody has noted: the kernel's
-        // next load of the tag flushes it. Without tags there is nothing to forget.
-        if let Some(generation) = self.tag_word(vcpu.index(), cr3) {
-            self.machine.mem.store(generation, 0)?;
-        }
-        vcpu.load_root(loadable(cr3));
-        Ok(())
     }
 }
 

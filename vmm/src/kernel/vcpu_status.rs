@@ -1,4 +1,4 @@
-//! Which instance each vCPU is in, or about to enter: the status entries of vCPUs.
+//! Which instance each vCPU is in, or about to enter: the status entries of vCPUs, and their roots.
 //!
 //! They lie in the VM's lease file once that is mapped over them, where other VMMs and the command
 //! line read who is inside a VAS. How the two words of an entry are used is `abi::switch`'s.
@@ -10,7 +10,8 @@ use abi::GuestPhys;
 use abi::layout::{MAX_VCPUS, VCPU_LINES};
 use abi::switch::VcpuLine;
 
-use super::switch_tables::{STATUS_BYTES, SwitchTables};
+use super::switch_tables::{STATUS_BYTES, SwitchTables, loadable};
+use crate::vm::Vcpu;
 use crate::vm::memory::MemoryError;
 
 impl SwitchTables {
@@ -67,6 +68,21 @@ impl SwitchTables {
         self.announce_instance(vcpu, vh)?;
         let inside = self.status(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
         self.machine.mem.store(inside, u64::from(vh))
+    }
+
+    /// Makes the next entry of `vcpu` load `cr3`, a root as an instance entry holds it. The status
+    /// entry, the held locks and everything else of a switch are the caller's.
+    ///
+    /// # Errors
+    /// [`MemoryError`], and nothing has changed.
+    pub fn switch_root(&self, vcpu: &mut Vcpu, cr3: u64) -> Result<(), MemoryError> {
+        // What the TLB will hold for the tag is then of a generation nobody has noted: the kernel's
+        // next load of the tag flushes it. Without tags there is nothing to forget.
+        if let Some(generation) = self.tag_word(vcpu.index(), cr3) {
+            self.machine.mem.store(generation, 0)?;
+        }
+        vcpu.load_root(loadable(cr3));
+        Ok(())
     }
 
     /// Writes into a vCPU's status entry which thread of the program it runs, for those who look.

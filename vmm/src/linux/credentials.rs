@@ -7,7 +7,7 @@
 use abi::Errno;
 
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// All bits set: "leave it as it is", where a call has several ids.
 const UNCHANGED: u32 = u32::MAX;

@@ -1,10 +1,10 @@
 //! What a fault of the program is to Linux: which signal, with what in it, and in words.
 //!
-//! How it reaches a handler is `signal.rs`'s.
+//! How it reaches a handler is `signal::deliver`'s.
 
 use super::sigframe::TrapInfo;
 use super::signal::info::{SI_KERNEL, SigInfo};
-use crate::report::stats::FaultKind;
+use crate::stats::FaultKind;
 
 /// A fault of the program: a signal for the thread that made it.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::files::{
     F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, WriteAt,
     parse_times,
 };
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// `AT_FDCWD`, for calls without a directory.
 const CWD: i32 = libc::AT_FDCWD;

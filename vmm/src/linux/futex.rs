@@ -11,7 +11,7 @@ use abi::Errno;
 use super::time::{add, last_errno, now, read_timespec};
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::{FutexWord, UserMemory};
 
 /// `FUTEX_LOCK_PI2`: as `FUTEX_LOCK_PI`, by the monotonic clock.

@@ -8,7 +8,7 @@ use abi::Errno;
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::FutexWord;
 
 /// Most futexes in one call.

@@ -9,7 +9,7 @@ use abi::layout;
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register, UsedMemory};
 
 use super::fault::Fault;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::UserMemory;
 use crate::vm::UserRegs;
 

@@ -7,7 +7,7 @@ use abi::Errno;
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// `uname(2)`: the host's kernel release, since its calls are what the program gets.
 pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {

@@ -9,7 +9,7 @@ use rustix::process::Pid;
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
 use crate::files::{Kind, OpenFile};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// One descriptor to wait for.
 struct Watch {

@@ -10,7 +10,7 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, value};
-use crate::process::{Process, ThreadCtx};
+use crate::linux::task::{Process, ThreadCtx};
 
 const INFINITY: u64 = u64::MAX;
 const RESOURCES: usize = 16;

@@ -8,11 +8,12 @@ use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::{CallResult, limits, value};
 use crate::files::{Kind, OpenFile};
+use crate::linux::survivor::Survivor;
+use crate::linux::task::ThreadCtx;
 use crate::private::inspect::SHARED_LABEL;
 use crate::private::{
     Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up,
 };
-use crate::process::{Survivor, ThreadCtx};
 use crate::vm::memory::FileMapping;
 
 /// `brk(2)`.

@@ -10,8 +10,8 @@ use std::ops::Range;
 use abi::{Errno, PAGE_SIZE};
 
 use super::{CallResult, limits, value};
+use crate::linux::task::ThreadCtx;
 use crate::private::{MemoryLock, page_up};
-use crate::process::ThreadCtx;
 
 /// The whole pages of a range.
 fn pages(start: u64, len: u64) -> Result<Range<u64>, Errno> {

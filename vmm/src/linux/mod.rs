@@ -20,7 +20,6 @@ mod legacy;
 pub mod limits;
 pub mod memory;
 mod mlock;
-pub mod names;
 pub mod net;
 pub mod pid;
 pub mod prctl;
@@ -29,6 +28,8 @@ pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub mod survivor;
+pub mod task;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -40,9 +41,21 @@ use std::time::Instant;
 
 use abi::Errno;
 
-use crate::process::thread::Next;
-use crate::process::{Outcome, ThreadCtx};
-use signal::{Again, Interrupted};
+use signal::{Again, Due, Interrupted};
+use task::{Outcome, ThreadCtx};
+
+/// What a thread does next.
+#[derive(Debug)]
+pub enum Next {
+    /// Enter the guest again, when what is due and the signals that are pending are delivered.
+    Run(Due),
+    /// Enter it again as it is: it may be in the middle of the guest kernel.
+    Resume,
+    /// This thread has ended.
+    ThreadEnds,
+    /// The process has ended.
+    Stop,
+}
 
 /// What a call did, when it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +64,8 @@ pub enum Done {
     Value(u64),
     /// The registers are already what they should be (`rt_sigreturn`).
     Registers,
+    /// `rt_sigreturn` found nothing to put into the registers.
+    BadFrame,
     /// The calling thread has ended.
     ThreadExit,
     /// The process has ended.
@@ -106,6 +121,7 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
     match result {
         Ok(Done::Value(v)) => ctx.vcpu.regs.rax = v,
         Ok(Done::Registers) => {}
+        Ok(Done::BadFrame) => return Next::Run(Due::BadFrame),
         Ok(Done::ThreadExit) => return Next::ThreadEnds,
         Ok(Done::Stop) => return Next::Stop,
         Err(Fail::Errno(errno)) => {
@@ -121,10 +137,10 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
             };
             ctx.vcpu.regs.rax = Errno::EINTR.as_result();
             let call = Interrupted { number, bytes: SYSCALL_BYTES, again };
-            return signal::deliver_after_interruption(ctx, call);
+            return Next::Run(Due::Call(call));
         }
     }
-    signal::deliver_pending(ctx)
+    Next::Run(Due::Nothing)
 }
 
 /// The table: number to function.
@@ -416,7 +432,7 @@ fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
-        match names::name(number) {
+        match crate::stats::names::name(number) {
             Some(name) if PROBES.contains(&(number as i64)) => {
                 tracing::debug!("Linux call {name} ({number}) is not served: ENOSYS");
             }

@@ -5,7 +5,7 @@ use abi::Errno;
 
 use super::{CallResult, Fail};
 use crate::files::Kind;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 fn refusal(ctx: &ThreadCtx<'_>, fd: u64) -> Fail {
     let file = ctx.process.files.get(fd as i32);

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::{CallResult, value};
 use crate::host::{process_group, session};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 fn number(pid: i32) -> CallResult {
     value(u64::from(pid.cast_unsigned()))

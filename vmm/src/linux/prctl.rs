@@ -10,7 +10,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::time::last_errno;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// What a process has been told about itself.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use abi::layout::is_of_segments;
 use abi::{Errno, SegId};
 
 use super::{CallResult, futex, value};
-use crate::process::{Process, Thread, ThreadCtx};
+use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::user_memory::UserMemory;
 
 /// Most entries of a list that are looked at (Linux's ROBUST_LIST_LIMIT).

@@ -11,7 +11,7 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// Processors looked at: the bits of the host's mask.
 const MAX_CPUS: usize = 8192;

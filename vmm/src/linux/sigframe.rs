@@ -16,7 +16,7 @@ use kvm_bindings::kvm_xsave;
 
 use super::signal::AltStack;
 use super::signal::info::{SIGINFO_BYTES, SigInfo};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::vm::vcpu::{FIXED_FLAGS, USER_FLAGS, UserRegs};
 
 const UCONTEXT_BYTES: u64 = 304;

@@ -7,8 +7,7 @@ use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
 use super::{CallResult, Done, futex, value};
-use crate::process::thread::{Prepared, Thread};
-use crate::process::{Outcome, Process, ThreadCtx};
+use crate::linux::task::{Outcome, Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
 
 /// The flags every thread library sets: one memory, one file table, one process.

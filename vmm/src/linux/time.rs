@@ -5,7 +5,7 @@ use abi::Errno;
 
 use super::{CallResult, Fail, value};
 use crate::guest::clock::HINT_MAGIC;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// A `struct timespec` from the program.
 pub(super) fn read_timespec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::timespec, Errno> {

@@ -14,7 +14,7 @@ use super::signal::info::{SI_KERNEL, SI_TIMER, SigInfo};
 use super::signal::{self, send_to_process, send_to_thread};
 use super::time::{host_clock, now, process_clock};
 use super::{CallResult, value};
-use crate::process::{Process, ThreadCtx};
+use crate::linux::task::{Process, ThreadCtx};
 
 /// Most overruns that are told (DELAYTIMER_MAX).
 const MOST_OVERRUNS: u32 = i32::MAX as u32;

@@ -17,7 +17,7 @@ use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
 use crate::files::{Kind, MemoryFile, OpenFile, PendingWrite, WriteAt};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::Pinned;
 
 /// Most bytes one call moves (Linux's MAX_RW_COUNT).

@@ -4,7 +4,7 @@
 use abi::Errno;
 use abi::addr::LOWER_HALF_END;
 
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// What both calls take beside their own: which kinds of child are meant.
 const KINDS: u32 = (libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE).cast_unsigned();

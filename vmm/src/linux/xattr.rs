@@ -5,7 +5,7 @@ use abi::Errno;
 
 use super::{CallResult, value};
 use crate::files::{XATTR_MAX, XattrOf};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
 type Args<'a> = &'a [u64; 6];

@@ -35,12 +35,3 @@ pub struct RunConfig {
     /// Further descriptors, by the numbers the program gets them under.
     pub inherited: Vec<(i32, OwnedFd)>,
 }
-
-/// The program's name in its various forms.
-#[derive(Debug, Clone)]
-pub struct ProgramName {
-    /// Path as the program sees it.
-    pub path: Vec<u8>,
-    /// Last part of it.
-    pub short: String,
-}

@@ -3,16 +3,15 @@
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
 use object::ReadCache;
 
-use super::config::{ProgramName, RunConfig};
-use super::{Executable, Process, Survivor, ThreadTable};
+use super::config::RunConfig;
+use super::thread;
 use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
@@ -23,9 +22,11 @@ use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
+use crate::linux::survivor::Survivor;
+use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable};
 use crate::linux::timer::Timers;
 use crate::private::{Backing, PrivateRegion, Prot};
-use crate::report::stats::{Phase, Stats};
+use crate::stats::{Phase, Stats};
 use crate::store::{FOLDERS, Store};
 use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
@@ -175,13 +176,8 @@ impl Process {
             facts: Facts::new(built),
             tsc_khz,
             executable: Executable { file, bias: loaded.bias, end: loaded.end },
-            pid: OnceLock::new(),
-            first: Mutex::new(Some(vcpu)),
-            first_status: AtomicU8::new(0),
-            stopping: AtomicBool::new(false),
-            outcome: Mutex::new(None),
-            running_since: Instant::now(),
-            stopped: OnceLock::new(),
+            run_thread: thread::run,
+            life: Life::new(vcpu),
             second_tasks: Mutex::default(),
         });
         let view: Weak<Process> = Arc::downgrade(&process);

@@ -21,11 +21,11 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::host_signals::HostSignals;
-use super::table::Hearing;
 use super::timer_events::TimerEvents;
-use super::{Outcome, Process};
 use crate::linux::signal;
 use crate::linux::signal::info::{SI_KERNEL, SigInfo};
+use crate::linux::task::host_thread::gettid;
+use crate::linux::task::{Hearing, Outcome, Process};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a person who presses Ctrl-C twice means it.
@@ -75,7 +75,7 @@ pub(super) fn until_empty(
     {
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
-    process.timers.serve_by(super::thread::gettid());
+    process.timers.serve_by(gettid());
     let cpu = process.limits.get(libc::RLIMIT_CPU).unwrap_or([u64::MAX; 2]);
     if let Err(errno) = process.timers.limit_cpu(cpu) {
         tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");

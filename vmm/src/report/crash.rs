@@ -16,8 +16,9 @@ use super::signals::signal_name;
 use super::{spaces, symbols};
 use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
+use crate::linux::signal::{Fatal, FatalCause};
+use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};
-use crate::process::ThreadCtx;
 use crate::vm::UserRegs;
 
 /// Programs larger than this are reported without symbols, to be quick and small.
@@ -32,9 +33,22 @@ const NULL_END: u64 = 64 << 10;
 const OVERFLOW_REACH: u64 = 16 * PAGE_SIZE;
 const PAGE_FAULT: u64 = 14;
 
-/// The report about `fault` in the registers of `ctx`.
+/// The report about a signal that ends the program; empty where it was sent.
 #[must_use]
-pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
+pub fn death(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> String {
+    match &fatal.cause {
+        FatalCause::Sent => String::new(),
+        FatalCause::Fault(fault) => crash(ctx, fault),
+        FatalCause::FaultWithoutStack(fault) => {
+            let why = "  (its handler could not be called: there is no space on the stack)\n";
+            crash(ctx, fault) + why
+        }
+        FatalCause::Frame(signal) => lost_stack(ctx, *signal),
+    }
+}
+
+/// The report about `fault` in the registers of `ctx`.
+fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let mut text = heading(ctx, &fault.what);
     let regs = &ctx.vcpu.regs;
     let private = &ctx.process.private;
@@ -83,8 +97,7 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
 }
 
 /// The report about a signal whose handler's frame found no stack.
-#[must_use]
-pub fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
+fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
     let name = signal_name(u8::try_from(signal).unwrap_or(0));
     let rsp = ctx.vcpu.regs.rsp;
     let what = format!("the stack at {rsp:#x} cannot take or give the frame of {name}");

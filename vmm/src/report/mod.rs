@@ -1,6 +1,6 @@
 //! What we tell people about a program that runs or ran.
 //!
-//! - [`stats`] counts while it runs, [`stats_table`] prints afterwards, [`run`] adds how it ended
+//! - [`stats_table`] prints what [`crate::stats`] has counted, [`run`] adds how it ended
 //! - [`mod@crash`]: the report about a fault; [`symbols`] finds the name of the place
 //! - `spaces`: what address spaces have to do with it; [`signals`]: names of signals
 
@@ -8,8 +8,7 @@ pub mod crash;
 pub mod run;
 pub mod signals;
 mod spaces;
-pub mod stats;
 pub mod stats_table;
 pub mod symbols;
 
-pub use crash::{crash, kernel_death, lost_stack};
+pub use crash::{death, kernel_death};

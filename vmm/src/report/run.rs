@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 
-use super::stats::StatsReport;
 use crate::exit_code::ExitCode;
-use crate::process::Outcome;
+use crate::linux::task::Outcome;
+use crate::stats::StatsReport;
 
 /// What `--stats` prints. The keys of its JSON are documented in `docs/src/stats.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

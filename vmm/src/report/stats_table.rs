@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::stats::{CallReport, Count, StatsReport};
+use crate::stats::{CallReport, Count, StatsReport};
 
 /// Calls shown by name; the rest is summed up in one line, and complete in the JSON.
 const CALLS_SHOWN: usize = 20;
@@ -91,11 +91,11 @@ fn time(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::{CallReport, Count, StatsReport};
     use super::{CALLS_SHOWN, time};
+    use crate::stats::{CallReport, Count, StatsReport};
 
     fn call(number: u64, ns: u64, served: bool) -> CallReport {
-        let name = crate::linux::names::name(number);
+        let name = crate::stats::names::name(number);
         CallReport { number: Some(number), name, count: 1, ns, served }
     }
 

@@ -10,14 +10,14 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
-use seg_lock::{AcquireError, Acquired, Mode, Patience, Slot};
+use seg_lock::{LockOutcome, Member, Mode, Patience};
 
 use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
 use crate::vas::VasError;
-use crate::vas::residency::lock_page::{Host, Words};
+use crate::vas::residency::lock_page::{Host, Words, at_most};
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
@@ -34,7 +34,7 @@ pub struct ContentHold<'a> {
 #[derive(Debug)]
 struct Held {
     page: Mapped,
-    slot: Slot,
+    member: Member,
 }
 
 /// A lock page, mapped for this hold alone.
@@ -80,7 +80,7 @@ impl Drop for Mapped {
 ///
 /// # Errors
 /// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when
-/// somebody has a segment writable that cannot be locked; [`VasError::Stopping`].
+/// somebody has a segment writable that cannot be locked; [`LockOutcome::Interrupted`].
 pub fn hold_content<'a>(
     store: &'a Store,
     segments: &[SegmentFile],
@@ -91,10 +91,10 @@ pub fn hold_content<'a>(
     let mut hold = ContentHold { store, held: Vec::new(), unlocked: Vec::new(), lease: None };
     let mut sorted: Vec<&SegmentFile> = segments.iter().collect();
     sorted.sort_by_key(|segment| segment.sid());
-    let began = Instant::now();
+    let patience = limit.map_or(Patience::Forever, at_most);
     for segment in sorted {
         if segment.header().lockable && segment.right() == Right::Write {
-            hold.lock(segment, limit, began, stopping)?;
+            hold.lock(segment, patience, stopping)?;
         } else {
             store.check_unwritten(segment.sid(), mine)?;
             hold.unlocked.push(segment.sid());
@@ -116,8 +116,7 @@ impl ContentHold<'_> {
     fn lock(
         &mut self,
         segment: &SegmentFile,
-        limit: Option<Duration>,
-        began: Instant,
+        patience: Patience,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), VasError> {
         let lease = match &self.lease {
@@ -130,24 +129,20 @@ impl ContentHold<'_> {
         };
         let page = Mapped::of(segment)?;
         let words = page.words();
-        let host = Host::new(words, self.store, stopping, began);
-        let slot = seg_lock::claim_slot(&words, &host, lease)
+        let host = Host::new(words, self.store, stopping);
+        let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        let patience =
-            limit.map_or(Patience::Forever, |limit| Patience::Until(limit.as_nanos() as u64));
-        match seg_lock::acquire(&words, &host, slot, lease, Mode::Shared, patience) {
+        match seg_lock::acquire(&words, &host, member, lease, Mode::Shared, patience) {
             // What a dead writer has left stays marked, in the copy too.
-            Ok(Acquired::Clean | Acquired::OwnerDied) => {
-                self.held.push(Held { page, slot });
+            LockOutcome::Acquired | LockOutcome::OwnerDied => {
+                self.held.push(Held { page, member });
                 Ok(())
             }
-            Err(error) => {
-                seg_lock::free_slot(&words, &host, slot, lease);
-                Err(match error {
-                    AcquireError::Stopped => VasError::Stopping,
-                    AcquireError::WouldBlock | AcquireError::TimedOut => {
-                        self.store.locked(segment).into()
-                    }
+            refused => {
+                seg_lock::leave(&words, &host, member, lease);
+                Err(match refused {
+                    LockOutcome::Interrupted => VasError::Lock(refused),
+                    _ => self.store.locked(segment).into(),
                 })
             }
         }
@@ -157,11 +152,11 @@ impl ContentHold<'_> {
 impl Drop for ContentHold<'_> {
     fn drop(&mut self) {
         let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
-        for Held { page, slot } in self.held.drain(..).rev() {
+        for Held { page, member } in self.held.drain(..).rev() {
             let words = page.words();
-            let host = Host::new(words, self.store, &|| false, Instant::now());
-            seg_lock::release(&words, &host, slot, lease, Mode::Shared);
-            seg_lock::free_slot(&words, &host, slot, lease);
+            let host = Host::new(words, self.store, &|| false);
+            seg_lock::release(&words, &host, member, lease, Mode::Shared);
+            seg_lock::leave(&words, &host, member, lease);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong with address spaces and segments, and what the program is told.
 
 use abi::{Errno, Right, SegId};
+use seg_lock::LockOutcome;
 
 use crate::error::Remedy;
 use crate::store::{Object, StoreError};
@@ -103,15 +104,9 @@ pub enum VasError {
         /// The segment.
         sid: SegId,
     },
-    /// The lock was not free.
-    #[error("a lock is held")]
-    WouldBlock,
-    /// The lock did not become free in time.
-    #[error("a lock did not become free in time")]
-    TimedOut,
-    /// A signal came, or the process is ending.
-    #[error("the thread was interrupted")]
-    Stopping,
+    /// What became of a lock: not acquired, or, with the thread inside, a dead holder's.
+    #[error("{0}")]
+    Lock(LockOutcome),
     /// The program's memory is not accessible.
     #[error("{len} bytes of the program's memory at {gva:#x} are not accessible")]
     Buffer {
@@ -142,9 +137,6 @@ pub enum VasError {
         /// The segment.
         sid: SegId,
     },
-    /// The thread is inside, with all locks; one of them was a dead holder's.
-    #[error("a holder of one of the locks died inside")]
-    OwnerDied,
 }
 
 impl Remedy for VasError {
@@ -183,14 +175,19 @@ impl VasError {
             VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,
             VasError::Full { .. } => Errno::ENOSPC,
             VasError::NotLocked { .. } => Errno::EPERM,
-            VasError::WouldBlock => Errno::EAGAIN,
-            VasError::TimedOut => Errno::ETIMEDOUT,
-            VasError::Stopping => Errno::EINTR,
+            // A lock that was acquired without more to say is no error.
+            VasError::Lock(outcome) => outcome.errno().unwrap_or(Errno::EAGAIN),
             VasError::Buffer { errno, .. } => *errno,
             VasError::NoSuchId { .. } => Errno::ENOENT,
             VasError::NameTooLong { .. } => Errno::ENAMETOOLONG,
             VasError::LifetimeFixed { .. } => Errno::EOPNOTSUPP,
-            VasError::OwnerDied => Errno::EOWNERDEAD,
         }
+    }
+}
+
+/// For what cannot be told to anybody: the log says it.
+pub(crate) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
     }
 }

@@ -20,6 +20,7 @@ pub mod attach;
 pub mod content;
 pub mod error;
 pub mod granted;
+mod opened;
 mod range_allocator;
 mod reconcile;
 pub mod report;
@@ -31,9 +32,11 @@ mod tables;
 pub use error::VasError;
 pub use granted::Granted;
 pub use granted::grants::{VasGrant, VasGrants};
+pub use residency::Release;
+pub use residency::lock_page::at_most;
 pub use residency::pins::Pins;
 pub use state::{VasConfig, Vases};
-pub use switch::{Entered, Stops, Wait};
+pub use switch::Stops;
 
 /// The handle of the process's own address space, which is there from the start.
 pub const HOME: u32 = 0;

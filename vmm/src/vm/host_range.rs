@@ -11,7 +11,7 @@ thread_local! {
     /// thread has not asked. Each call of the program's with a path needs it.
     ///
     /// One for each thread because this memory can outlive the process: the survivor
-    /// (`process::survivor`) goes on in it under another number, with the thread-local memory of a
+    /// (`linux::survivor`) goes on in it under another number, with the thread-local memory of a
     /// thread that copies nothing itself.
     static OWN_NUMBER: Cell<i32> = const { Cell::new(0) };
 }

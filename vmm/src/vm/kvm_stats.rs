@@ -2,7 +2,7 @@
 //!
 //! What a file descriptor of KVM holds is laid out by a header in it: every offset and length
 //! is checked before it is used, and a file that contradicts itself is an error. Histograms are
-//! left out. Our own counters of exits to the VMM are in `report::stats`; these here count all
+//! left out. Our own counters of exits to the VMM are in `stats`; these here count all
 //! exits, also those that KVM serves itself, which is what shows that something causes none.
 
 use std::collections::BTreeMap;

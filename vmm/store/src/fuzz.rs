@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::archive;
-use super::error::StoreError;
-use super::header::{HEADER_BYTES, Header};
-use super::manifest::Manifest;
+use crate::archive;
+use crate::format::error::StoreError;
+use crate::format::header::{HEADER_BYTES, Header};
+use crate::format::manifest::Manifest;
 
 /// Reads a segment's header; shorter input is filled with zeros. Returns whether what was
 /// accepted survives being written and read again.

@@ -13,7 +13,7 @@ use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
-use seg_lock::{Fast, LOOKS, LockWords, state, switch_locks_fast, word};
+use seg_lock::{FastSwitch, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
@@ -277,7 +277,7 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         let expected = switch_locks_fast(&[], &lock, words);
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
-        assert_eq!(served(end), expected == Fast::Done, "{initial:#x}");
+        assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
         if !served(end) {
             continue;
         }
@@ -297,12 +297,12 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
         *outcomes.entry(format!("{expected:?}")).or_insert(0) += 1;
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
-        assert_eq!(served(end), expected == Fast::Done, "{initial:#x}");
+        assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
         let nudge = kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
         assert_eq!(nudge, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
     }
-    assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneNudge".into(), 8)]));
+    assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneWithWaiters".into(), 8)]));
 }
 
 /// A lock page of the processor's memory, for `seg_lock`.
@@ -385,10 +385,10 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             };
             for (lock, word) in [first, second].into_iter().enumerate() {
                 set(&mut kernel, lock, word::STATE, word);
-                set(&mut kernel, lock, word::SLOTS_USED, 8);
+                set(&mut kernel, lock, word::MEMBERS_USED, 8);
                 // The second one's next writer clears the readers' mark.
-                set(&mut kernel, lock, word::LOOKED, lock as u64 * (LOOKS - 1));
-                set(&mut kernel, lock, word::LANES + 6, (readers >> lock & 1) as u64);
+                set(&mut kernel, lock, word::SCANS, lock as u64 * (SCANS_PER_CLEAR - 1));
+                set(&mut kernel, lock, word::READER_COUNTS + 6, (readers >> lock & 1) as u64);
             }
             let same = |kernel: &Kernel| {
                 for (&address, &value) in model.borrow().iter() {
@@ -401,7 +401,7 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
             same(&kernel);
             let served = |end: End| !matches!(end, End::Out(_));
-            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
             if !served(end) {
                 continue;
             }
@@ -413,10 +413,10 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             *outcomes.entry(format!("giving back: {expected:?}")).or_insert(0) += 1;
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             same(&kernel);
-            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
             let nudge =
                 kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-            assert_eq!(nudge != 0, expected == Fast::DoneNudge);
+            assert_eq!(nudge != 0, expected == FastSwitch::DoneWithWaiters);
             assert_eq!(kernel.processor.cr3, HOME_ROOT);
         }
     }

@@ -19,7 +19,7 @@ const IPS: u32 = 50_000_000;
 /// Writes disk and configuration into `run` and returns the command that starts Bochs.
 ///
 /// # Errors
-/// When initramfs and memory do not go together or a file cannot be written.
+/// When the initramfs does not fit into the memory or a file cannot be written.
 pub(super) fn command(
     machine: &Machine,
     kit: &Kit,

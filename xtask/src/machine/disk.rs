@@ -36,7 +36,7 @@ pub(super) struct Parts<'a> {
 /// Lays out a disk that boots `parts.kernel`.
 ///
 /// # Errors
-/// A boot sector or kernel that is none, a command line too long for its place, an initramfs
+/// An invalid boot sector or kernel, a command line that is too long, an initramfs
 /// that does not fit into the machine's memory beside the kernel.
 pub(super) fn lay_out(parts: &Parts<'_>) -> Result<Disk> {
     ensure!(

@@ -16,7 +16,7 @@ const INIT: &str = include_str!("../../../resources/machines/init");
 /// Where commands start and where added files go; on their PATH, after /bin.
 const WORK: &str = "/work";
 
-/// A file or folder of the host that the machine is to have.
+/// A file or folder of the host to copy into the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addition {
     host: PathBuf,
@@ -27,7 +27,7 @@ impl Addition {
     /// Parses `HOSTPATH[:GUESTPATH]`; without a guest path, the same name in `/work`.
     ///
     /// # Errors
-    /// When the host path has no name to take over.
+    /// When the host path has no file name.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         if let Some((host, guest)) =
             text.rsplit_once(':').filter(|(_, guest)| guest.starts_with('/'))
@@ -99,7 +99,7 @@ fn add_modules(archive: &mut Archive, kit: &Kit, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// What `init` has to find before it starts the command, one fact a line.
+/// What `init` must verify before it starts the command, one fact per line.
 fn expectations(kind: Kind, cpus: u8) -> String {
     let facts = match kind {
         Kind::Intel => [
@@ -113,7 +113,7 @@ fn expectations(kind: Kind, cpus: u8) -> String {
         Kind::IntelNopcid => {
             &["parameter kvm_intel/parameters/ept Y", "flag pcid absent", "flag invpcid absent"]
         }
-        // Without EPT, PCID is a matter of KVM's own, which has it when the CPU has it.
+        // Without EPT, KVM itself provides PCID, when the CPU has it.
         Kind::IntelShadow => {
             &["parameter kvm_intel/parameters/ept N", "flag pcid present", "flag invpcid present"]
         }
@@ -122,7 +122,7 @@ fn expectations(kind: Kind, cpus: u8) -> String {
     format!("{}\ncpus online {cpus}\n", facts.join("\n"))
 }
 
-/// A shell script that becomes `command`, its words untouched.
+/// A shell script that executes `command` with its words unchanged.
 fn script(command: &[String]) -> Result<String> {
     ensure!(!command.is_empty(), "no command to run");
     let words: Vec<String> =
@@ -130,7 +130,7 @@ fn script(command: &[String]) -> Result<String> {
     Ok(format!("exec {}\n", words.join(" ")))
 }
 
-/// Programs that ask for a loader would fail in the machine with a misleading "not found".
+/// Programs that need a loader would fail in the machine with a misleading "not found".
 fn check_program(path: &Path) -> Result<()> {
     if !path.is_file() {
         return Ok(());

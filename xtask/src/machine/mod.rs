@@ -1,6 +1,6 @@
-//! Emulated machines with a KVM of their own: what kinds there are, and running a command in
+//! Emulated machines with a KVM of their own: the kinds, and running a command in
 //! one. The recipes are in `resources/machines/`, whose README.md describes the machines for
-//! those who use them.
+//! their users.
 
 mod args;
 mod bochs;
@@ -28,7 +28,7 @@ use self::transcript::{Event, Transcript};
 use crate::workspace::{Workspace, succeed};
 
 const INITCALL_BLACKLIST: &str = include_str!("../../../resources/machines/initcall_blacklist");
-/// How much of the console is shown when a machine fails.
+/// Number of console lines shown when a machine fails.
 const LAST_WORDS: usize = 3000;
 
 /// What translates the addresses of guests in the machine, and what its CPU offers.
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     Amd,
 }
 
-/// All there are.
+/// All kinds.
 #[cfg(test)]
 pub(crate) const KINDS: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
 
@@ -114,7 +114,7 @@ impl Memory {
     /// Parses a number with the suffix M or G.
     ///
     /// # Errors
-    /// Other texts, and sizes no machine can have.
+    /// For other texts, and for sizes no machine can have.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (digits, scale) = match text.strip_suffix(['M', 'm']) {
             Some(digits) => (digits, 1),
@@ -136,7 +136,7 @@ impl Memory {
     }
 }
 
-/// A machine to be booted for one command.
+/// A machine to boot for one command.
 pub(crate) struct Machine {
     pub(crate) kind: Kind,
     pub(crate) cpus: u8,
@@ -146,7 +146,7 @@ pub(crate) struct Machine {
     pub(crate) additions: Vec<Addition>,
     /// More words for the machine's kernel command line.
     pub(crate) append: String,
-    /// Whether the machine's chatter is shown on stderr.
+    /// Whether the machine's console is shown on stderr.
     pub(crate) verbose: bool,
 }
 
@@ -264,7 +264,7 @@ impl Machine {
     }
 }
 
-/// The end of what a machine and its emulator said, for somebody who has to find out why.
+/// The last output of a machine and its emulator, for finding the cause of a failure.
 fn last_words(console: &[u8], run: &std::path::Path) -> String {
     let emulator = std::fs::read(run.join("emulator.out")).unwrap_or_default();
     let end = |bytes: &[u8]| {
@@ -307,7 +307,7 @@ fn command_line(machine: &Machine, extra: &str) -> String {
     words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Makes the release build of `spacejmp`.
+/// Builds `spacejmp` in the release profile.
 ///
 /// # Errors
 /// When it does not build.

@@ -25,7 +25,7 @@ const BOOT_SECTOR: &str = include_str!("../../../resources/machines/boot.S");
 /// Twice the longest time-out there is.
 const LEFT_OVER: Duration = Duration::from_secs(2 * 86_400);
 
-/// Something that must be on this computer: how to see whether it is, and its package.
+/// Something that must be installed on this computer: how to check for it, and its package.
 struct Need {
     /// A program on the PATH, or a file when it begins with `/`.
     file: &'static str,
@@ -50,7 +50,7 @@ const NEEDS: &[Need] = &[
     Need { file: "setpriv", package: "util-linux", only: None },
 ];
 
-/// All that is needed to start machines with one emulator.
+/// Everything needed to start machines with one emulator.
 pub(super) struct Kit {
     /// The kernel, a bzImage.
     pub(super) kernel: PathBuf,
@@ -84,7 +84,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     let runs = cache.join("runs");
     fs::create_dir_all(&runs).with_context(|| format!("cannot create {}", runs.display()))?;
 
-    // One set-up at a time: machines may be started side by side. Unlocked when dropped.
+    // One set-up at a time, since machines may be started side by side. Unlocked when dropped.
     let lock = cache.join("lock");
     let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
     lock.lock().context("cannot lock target/machines")?;
@@ -114,7 +114,7 @@ fn remove_left_over(runs: &Path) {
     };
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()).filter(|path| is_old(path)) {
-        // What cannot be removed only takes up room.
+        // What cannot be removed only takes up space.
         let _ = fs::remove_dir_all(path);
     }
 }
@@ -191,7 +191,7 @@ fn is_static(path: &Path) -> bool {
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Not everybody's PATH has the folders of administration.
+    // Not every user's PATH contains the folders for administration.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(more)
@@ -205,7 +205,7 @@ fn apt(arguments: &[&str]) -> Command {
     apt
 }
 
-/// Leaves `vmlinuz` and `modules/` in the folder `to`, whole or not at all.
+/// Creates `vmlinuz` and `modules/` in the folder `to`, completely or not at all.
 fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
     let work = tempfile::Builder::new().prefix("kernel.").tempdir_in(cache)?;
     let package = match kernel_package() {
@@ -219,7 +219,7 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
         }
     };
     eprintln!("xtask: apt-get download {package} (unpacked in target/machines, not installed)");
-    // As root, apt wants to hand the download to a user of its own, who may not write here.
+    // As root, apt downloads as a user of its own, which may not write here.
     output_of(
         apt(&["download", "-o", "APT::Sandbox::User=root", &package]).current_dir(work.path()),
     )?;
@@ -252,7 +252,7 @@ fn kernel_package() -> Result<String> {
     Ok(named.with_context(|| format!("{KERNEL_PACKAGE} depends on nothing"))?.to_owned())
 }
 
-/// Copies a module without what only debuggers and tracers want: it loads ten times faster.
+/// Copies a module without what only debuggers and tracers need: it loads ten times faster.
 fn prepare_module(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, modules::read(from)?)?;
     let mut strip = Command::new("objcopy");

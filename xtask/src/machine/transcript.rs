@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 /// Longest end line: the status has at most three digits, a reason should be one line.
 const LINE_LIMIT: usize = 4096;
 
-/// What the bytes fed so far have told.
+/// What the bytes fed so far mean.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The machine is up and the command is about to start.
@@ -31,7 +31,7 @@ enum State {
 pub(super) struct Transcript {
     token: String,
     state: State,
-    /// Bytes not yet told: in `Running` possibly the beginning of the end line.
+    /// Bytes not yet reported: in `Running` possibly the beginning of the end line.
     pending: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ impl Transcript {
         Self { token: token.to_owned(), state: State::Booting, pending: Vec::new() }
     }
 
-    /// Takes in the next bytes of the line, wherever they happen to be cut.
+    /// Consumes the next bytes of the line, wherever they happen to be split.
     ///
     /// # Errors
     /// When a line of the protocol is damaged.

@@ -1,5 +1,5 @@
-//! `graph-query`: answers questions about a graph that `graph-build` left in a VAS, at once;
-//! or, for comparison, about one it first has to parse or load.
+//! `graph-query`: answers queries about a graph that `graph-build` left in a VAS, without loading
+//! it; or, for comparison, about one that it first has to parse or load.
 
 #![forbid(unsafe_code)]
 

@@ -4,8 +4,8 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 
 use proptest::prelude::*;
-use seg_heap::layout::{desc_offset, page_offset};
 use seg_heap::{AREA_BYTES, AREA_PAGES, PAGE_BYTES};
+use seg_heap::{desc_offset, page_offset};
 
 use super::region::Region;
 use crate::heap::RawHeap;

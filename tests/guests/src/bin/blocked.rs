@@ -35,7 +35,7 @@ fn main() {
     while ready.load(Ordering::Relaxed) < count {
         thread::sleep(Duration::from_millis(1));
     }
-    // Ready is a few instructions before blocked.
+    // A thread is ready a few instructions before it blocks.
     thread::sleep(Duration::from_millis(50));
     println!("all blocked");
     std::io::stdout().flush().unwrap();

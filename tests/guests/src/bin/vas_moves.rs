@@ -1,12 +1,12 @@
 //! Linked lists of ordinary addresses that several VMs change at the same time, under the lock.
 //!
 //! `vas_moves NAME make N`: VAS and lockable segment NAME with N nodes in the first of the lists.
-//! `vas_moves NAME move THREADS COUNT SEED`: each thread COUNT times goes in, takes a node out of
+//! `vas_moves NAME move THREADS COUNT SEED`: each thread COUNT times enters, takes a node out of
 //! one list, at its head or further on, and puts it into another one, likewise; goes home.
 //! Prints `moved THREADS*COUNT`.
 //! `vas_moves NAME check`: walks all lists under a shared lock. Every node must be in exactly
 //! one place. Prints `nodes N moves M`, M as the nodes have counted; status 1 if anything is
-//! not as it must be.
+//! wrong.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -85,7 +85,7 @@ fn make(vh: VasHandle, base: u64, count: u64) {
     assert!(count <= PLACES, "there is no room for {count} nodes");
     must("vas_switch", enter(vh));
     for n in 0..count {
-        // An odd multiplier modulo a power of two: no two alike.
+        // An odd multiplier modulo a power of two: no two results are equal.
         let node = base + FIRST + n.wrapping_mul(0x9e37_79b1) % PLACES * 32;
         Place::at(node).write(head(base, 0).read());
         Place::at(node + 8).write(mix(n));
@@ -97,7 +97,7 @@ fn make(vh: VasHandle, base: u64, count: u64) {
 
 fn wander(vh: VasHandle, base: u64, count: u64, mut random: Random) {
     for _ in 0..count {
-        // Drawn outside: what counts is what happens inside.
+        // Drawn outside, so that time inside is spent on moves only.
         let [from, to, deep, far] = [LISTS, LISTS, 8, 8].map(|end| random.below(end));
         must("vas_switch", enter(vh));
         shift(base, (from, deep), (to, far));

@@ -1,17 +1,15 @@
 //! The `spacejmp` command: parse, call the library, print.
 //!
 //! Each subcommand has a file of its own with its arguments and a `run` that returns how
-//! the process ends. `errors` prints failures, `ending` a program's end, `log` sets up the log, `style` decides on
-//! colours. No subcommand prints errors or exits by itself.
+//! the process ends; `ending` prints a program's end. What `spacejmp-bench` needs too, errors, log and
+//! colours, is in `vmm::cli`. No subcommand prints errors or exits by itself.
 
 mod bench;
 mod completions;
 mod demo;
 mod doctor;
 mod ending;
-mod errors;
 mod inherited;
-mod log;
 mod new;
 mod run;
 mod run_options;
@@ -22,7 +20,6 @@ mod store;
 mod store_list;
 mod store_options;
 mod store_show;
-mod style;
 mod terminal;
 mod vas;
 mod vas_archive;
@@ -31,6 +28,8 @@ mod version;
 use std::process;
 
 use clap::{Parser, Subcommand};
+use vmm::cli::bench::Args as BenchArgs;
+use vmm::cli::{errors, log, style};
 use vmm::exit_code::{self, ExitCode};
 
 use errors::Failure;
@@ -54,7 +53,7 @@ enum Command {
     Seg(seg::Args),
     Store(store::Args),
     Demo(demo::Args),
-    Bench(bench::Args),
+    Bench(BenchArgs),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -81,7 +80,7 @@ fn main() -> process::ExitCode {
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXCPU);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error).into(),
+        Err(error) => return errors::usage(&error).into(),
     };
     match log::install(&cli.log).and_then(|()| cli.command.run()) {
         Ok(code) => code,
@@ -102,20 +101,12 @@ impl Command {
             Self::Seg(args) => seg::run(args),
             Self::Store(args) => store::run(&args),
             Self::Demo(args) => demo::run(&args),
-            Self::Bench(args) => bench::run(&args),
+            Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),
             Self::Version(args) => version::run(&args),
         }
     }
-}
-
-/// Help and version go to stdout with status 0; a wrong command line is a failure of
-/// ours, never 2, which programs use themselves.
-fn usage(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell when the terminal itself is gone.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::OwnFailure } else { ExitCode::Program(0) }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is no size: give a number with K, M, G or T, as in 512M");
     match size::bytes(text).ok_or_else(bad)? {
         bytes if bytes < MEMORY_MIN => {
-            Err(format!("{bytes} bytes are too little: a program needs at least 16M"))
+            Err(format!("{text} is too little: a program needs at least 16M"))
         }
         bytes if bytes <= MEMORY_MAX => Ok(bytes),
         _ => Err(format!("{text} is too much: a program can address 16T")),

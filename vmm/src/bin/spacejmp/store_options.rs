@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError};
+use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError, counted};
 
 use crate::errors::{self, Failure};
 use crate::style::{Colour, Look};
@@ -167,13 +167,13 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
             text += &heap_lines(heap);
         }
         if report.heap_in_use {
-            text += "heap     not looked at: a live program may be writing to it\n";
+            text += "heap     not checked: a live program may be writing to it\n";
         }
         let _ = writeln!(
             text,
-            "{} VASes and {} segments looked at: {}",
-            report.vases,
-            report.segments,
+            "{} and {} checked: {}",
+            counted(report.vases.into(), "VAS"),
+            counted(report.segments.into(), "segment"),
             if sound { "all can be used" } else { "not all can be used" }
         );
         text
@@ -184,8 +184,8 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
 /// What is in a segment's heap.
 fn heap_lines(heap: &HeapView) -> String {
     let mut text = format!(
-        "heap     {} blocks of {} in all, {} free, of {}\n",
-        heap.blocks,
+        "heap     {}, {} in all, {} free, of {}\n",
+        counted(heap.blocks, "block"),
         size(heap.allocated_bytes),
         size(heap.free_bytes),
         size(heap.size_bytes),
@@ -194,13 +194,13 @@ fn heap_lines(heap: &HeapView) -> String {
         let _ = writeln!(text, "damages  {}", heap.damages);
     }
     let leaks = match (heap.leaked_blocks, heap.leaked_bytes) {
-        (Some(blocks), Some(bytes)) => format!("{blocks} blocks, {}", size(bytes)),
+        (Some(blocks), Some(bytes)) => format!("{}, {}", counted(blocks, "block"), size(bytes)),
         _ if heap.damages > 0 => "not looked for: the heap is damaged".to_owned(),
         _ => "not looked for: there is no root object".to_owned(),
     };
     let _ = writeln!(text, "leaks    {leaks}");
     for leak in &heap.leaks {
-        let _ = writeln!(text, "         {:#x}, {} bytes", leak.address, leak.bytes);
+        let _ = writeln!(text, "         {:#x}, {}", leak.address, counted(leak.bytes, "byte"));
     }
     text
 }

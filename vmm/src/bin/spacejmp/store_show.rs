@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, VasId};
 use seg_lock::LockView;
 use serde::Serialize;
-use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord};
+use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord, counted};
 
 use crate::store_options::size;
 
@@ -82,11 +82,11 @@ impl Lock {
         if let Some(owner) = &self.owner {
             let _ = write!(text, ", held by {}", owner.line());
             if owner.pid.is_none() {
-                text += ", which is dead: the next to come gets it";
+                text += ", which is dead: the next VM that wants the lock gets it";
             }
         }
         if self.readers > 0 {
-            let _ = write!(text, ", {} readers", self.readers);
+            let _ = write!(text, ", {}", counted(self.readers, "reader"));
         }
         if self.waiting_shared + self.waiting_exclusive > 0 {
             let (shared, alone) = (self.waiting_shared, self.waiting_exclusive);
@@ -206,7 +206,10 @@ impl Segment {
         let mut lines = Lines::default();
         lines.add("segment", &plain(&self.name));
         lines.add("id", &self.sid);
-        lines.add("size", &format!("{} ({} bytes)", size(self.size_bytes), self.size_bytes));
+        lines.add(
+            "size",
+            &format!("{} ({})", size(self.size_bytes), counted(self.size_bytes, "byte")),
+        );
         lines.add("reserve", &size(self.reserve_bytes));
         lines.add("stored", &size(self.stored_bytes));
         lines.add("base", &self.base);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::files::take_over_umask;
-use vmm::store::{Name, Progress, Store, StoreError, survey_archive};
+use vmm::store::{Name, Progress, Store, StoreError, counted, survey_archive};
 use vmm::vas::{VasError, content};
 
 use crate::errors::Failure;
@@ -138,11 +138,10 @@ fn announce(file: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let found = survey_archive(&mut BufReader::new(opened), file).map_err(failed(doing()))?;
-    let noun = if found.segments == 1 { "segment" } else { "segments" };
     let text = format!(
-        "importing VAS '{}': {} {noun} with {} of content in {} of addresses\n",
+        "importing VAS '{}': {} with {} of content in {} of addresses\n",
         crate::errors::one_line(&found.name.to_string()),
-        found.segments,
+        counted(found.segments.into(), "segment"),
         size(found.data_bytes),
         size(found.size_bytes)
     );

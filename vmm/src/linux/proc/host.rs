@@ -1,6 +1,6 @@
 //! Numbers the host keeps of our own threads, read from its `/proc/self`.
 
-use crate::process::Thread;
+use crate::linux::task::Thread;
 
 /// A file of the host's on this process; empty where there is none.
 fn read(name: &str) -> String {

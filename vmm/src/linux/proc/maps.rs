@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use super::{Content, Subject};
+use crate::linux::task::{Process, Thread};
 use crate::private::inspect::{Count, Mapping, Sharing};
-use crate::process::{Process, Thread};
 
 /// Sums of a process's memory, in bytes.
 #[derive(Debug, Default)]

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use abi::Errno;
 
 use crate::files::{TextFile, View};
-use crate::process::{Process, Thread};
+use crate::linux::task::{Process, Thread};
 
 /// What a file tells of.
 #[derive(Debug)]

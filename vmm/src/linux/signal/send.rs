@@ -2,26 +2,14 @@
 
 use abi::Errno;
 
+use super::calls::signal_number;
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
-use super::{bit, signal_number};
+use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::linux::{CallResult, value};
-use crate::process::{Process, Thread, ThreadCtx};
 
 /// Signals that may be pending at one time, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {
     process.limits.soft(libc::RLIMIT_SIGPENDING)
-}
-
-impl Thread {
-    /// Whether `signal` stays pending here although it is ignored: somebody may want to see it
-    /// later.
-    fn blocks(&self, signal: i32) -> bool {
-        self.signals.mask() & bit(signal) != 0
-    }
-
-    fn can_take(&self, signal: i32) -> bool {
-        (!self.signals.mask() | self.signals.awaited()) & bit(signal) != 0
-    }
 }
 
 /// Sends `info` to one thread.
@@ -29,7 +17,8 @@ impl Thread {
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Result<(), Errno> {
-    if process.signals.is_ignored(info.signo) && !thread.blocks(info.signo) {
+    // What is blocked stays pending although it is ignored: it may not be later.
+    if process.signals.is_ignored(info.signo) && !thread.signals.blocks(info.signo) {
         return Ok(());
     }
     thread.signals.pending.push(info, pending_limit(process))?;
@@ -43,12 +32,12 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
     let threads = process.threads.all();
-    let is_blocked = threads.iter().any(|thread| thread.blocks(info.signo));
+    let is_blocked = threads.iter().any(|thread| thread.signals.blocks(info.signo));
     if process.signals.is_ignored(info.signo) && !is_blocked {
         return Ok(());
     }
     process.signals.pending.push(info, pending_limit(process))?;
-    if let Some(thread) = threads.iter().find(|thread| thread.can_take(info.signo)) {
+    if let Some(thread) = threads.iter().find(|thread| thread.signals.can_take(info.signo)) {
         process.threads.kick_until_heard(thread);
     }
     Ok(())

@@ -6,10 +6,14 @@ use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
-use crate::store::{Object, Store, StoreError, VasRecord, VasSegment};
+use crate::store::{Object, StoreError, VasRecord, VasSegment};
 use crate::vas::VasError;
-use crate::vas::state::{State, Vases, warn_if_failed};
-use crate::vas::tables::instance::{Instance, Member};
+use crate::vas::error::warn_if_failed;
+use crate::vas::opened::Opened;
+use crate::vas::residency::Release;
+use crate::vas::state::instances::{Freshness, Instance, Traits};
+use crate::vas::state::{State, Vases};
+use crate::vas::tables::Member;
 
 /// How long the end of a process may wait for the store's lock in all: segments are marked
 /// clean only by a program that ended by itself.
@@ -52,7 +56,7 @@ impl DetachFlags {
 fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
     match error {
         VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
-            VasError::Store(StoreError::lost(vas, wanted, sid))
+            VasError::Store(vas.lost(wanted, sid))
         }
         other => other,
     }
@@ -67,20 +71,21 @@ impl Vases {
     pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let store = self.open(state)?;
+        let opened = self.open(state)?;
         let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
-        state.grants.check_vas(&store, vid, wanted)?;
-        let vh = state.free_handle()?;
+        state.grants.check_vas(&opened.store, vid, wanted)?;
+        let handles = &mut state.instances.handles;
+        let vh = handles.lowest_free()?;
         // The intention is in the lease before the look at the store: who deletes the VAS
         // looks at leases with the store locked.
-        state.reserve_entry(vh)?;
+        handles.reserve_entry(vh, &opened.lease)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
         self.switch.set_instance(vh, &intent, false)?;
-        match self.attach_announced(state, &store, vh, vid, flags) {
+        match self.attach_announced(state, &opened, vh, vid, flags) {
             Ok(()) => Ok(vh),
             Err(error) => {
-                if let Some(instance) = state.remove(vh) {
-                    self.drop_instance(state, vh, instance, true)?;
+                if let Some(instance) = state.instances.remove(vh) {
+                    self.drop_instance(state, vh, instance, Release::Orderly)?;
                 }
                 self.switch.erase_instance(vh)?;
                 Err(error)
@@ -91,44 +96,43 @@ impl Vases {
     fn attach_announced(
         &self,
         state: &mut State,
-        store: &Store,
+        opened: &Opened,
         vh: u32,
         vid: VasId,
         flags: AttachFlags,
     ) -> Result<(), VasError> {
-        let (machine, switch) = (&self.machine, &self.switch);
+        let switch = &self.switch;
         let changes = switch.changes()?;
-        let record = store.vas(vid)?;
-        let granted = |right| if flags.has(attach::READ_ONLY) { Right::Read } else { right };
+        let record = opened.store.vas(vid)?;
+        let traits = Traits {
+            read_only: flags.has(attach::READ_ONLY),
+            owned: flags.has(attach::OWNED),
+            pinned: flags.has(attach::PINNED),
+        };
         // All of them, before the first comes into use: a call that fails changes nothing.
         for wanted in &record.segments {
-            let look = state.look_at(wanted.sid, granted(wanted.right), store, machine);
-            look.map_err(|error| lost(error, &record, wanted))?;
+            let probe = state.probe(wanted.sid, traits.right_on(wanted), &opened.store);
+            probe.map_err(|error| lost(error, &record, wanted))?;
         }
         let name = record.name.as_str().to_owned();
-        let mut instance = Instance::new(vid, name, &mut state.frames, machine)?;
-        instance.read_only = flags.has(attach::READ_ONLY);
-        instance.owned = flags.has(attach::OWNED);
-        instance.pinned = flags.has(attach::PINNED);
+        let mut instance = Instance::new(vid, name, traits, &mut state.tables)?;
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
-        instance.checked_at = changes;
+        instance.freshness = Freshness::Current { at: changes };
         instance.generation = switch.new_generation();
-        state.insert(vh, instance);
+        state.instances.insert(vh, instance);
         for wanted in &record.segments {
-            let right = granted(wanted.right);
-            state.use_segment(wanted.sid, right, store, switch)?;
-            let Some(range) = state.segments.get(&wanted.sid).map(|s| s.reserve.clone()) else {
-                continue;
-            };
-            if let Some(instance) = state.instances.get_mut(&vh) {
-                instance.members.insert(wanted.sid, Member { right, local: false, range });
-            }
+            let right = traits.right_on(wanted);
+            state.residency.acquire(wanted.sid, right, opened, &mut state.tables)?;
+            let range = state.residency.of_member(wanted.sid).reserve.clone();
+            let member = Member { right, local: false, range };
+            state.instances.known_mut(vh).members.insert(wanted.sid, member);
         }
         if flags.has(attach::POPULATE) {
-            self.populate(state, vh)?;
+            state.populate(vh)?;
         }
-        if let Some(instance) = state.instances.get_mut(&vh) {
-            instance.link_all(&mut state.segments, &mut state.frames, machine)?;
+        let instance = state.instances.known_mut(vh);
+        for wanted in &record.segments {
+            instance.link(wanted.sid, &mut state.residency, &mut state.tables)?;
         }
         state.publish(vh, switch)
     }
@@ -136,29 +140,21 @@ impl Vases {
     /// Drops an instance.
     ///
     /// # Errors
-    /// [`VasError::NoInstance`]; [`VasError::Owned`] if it has an owner, who is not the caller;
+    /// [`VasError::NoInstance`]; [`VasError::Owned`] if it has an owner, which is not the caller;
     /// [`VasError::Invalid`] if the caller is the owner of something else;
     /// [`VasError::Inside`] while a thread is inside or a system call uses memory it found there.
     pub fn detach(&self, vh: u64, flags: DetachFlags) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (vh, instance) = state.instance(vh)?;
-        match (instance.owned, flags.by_owner()) {
+        let (vh, instance) = state.instances.named(vh)?;
+        match (instance.traits.owned, flags.by_owner()) {
             (true, false) => return Err(VasError::Owned { vh }),
             (false, true) => return Err(VasError::Invalid { what: "the flag of an owner" }),
             _ => {}
         }
-        if instance.is_held() {
-            return Err(VasError::Inside { vh });
-        }
-        // Closed first, then looked into: a switch announces itself, then reads the entry.
-        self.switch.clear_instance(vh)?;
-        if self.is_occupied(vh)? {
-            state.publish(vh, &self.switch)?;
-            return Err(VasError::Inside { vh });
-        }
-        if let Some(instance) = state.remove(vh) {
-            self.drop_instance(state, vh, instance, true)?;
+        self.hide_unused(state, vh, None)?;
+        if let Some(instance) = state.instances.remove(vh) {
+            self.drop_instance(state, vh, instance, Release::Orderly)?;
         }
         Ok(())
     }
@@ -168,17 +164,16 @@ impl Vases {
         state: &mut State,
         vh: u32,
         instance: Instance,
-        orderly: bool,
+        how: Release,
     ) -> Result<(), VasError> {
+        let opened = state.attached();
         state.unpublish(vh, &instance, &self.switch)?;
-        let members: Vec<(SegId, Right)> =
-            instance.members.iter().map(|(&sid, member)| (sid, member.right)).collect();
+        let Instance { members, tables, linked, .. } = instance;
         // Every vCPU is elsewhere: the frames can be parked at once.
-        for frame in instance.into_frames() {
-            state.frames.park(frame);
-        }
-        for (sid, right) in members {
-            state.unuse_segment(sid, right, orderly, &self.machine);
+        state.tables.park(tables.into_frames());
+        let members = members.iter().map(|(sid, member)| (sid, member.right));
+        for (sid, right) in members.chain(linked) {
+            state.residency.release(sid, right, how, &opened, &mut state.tables);
         }
         Ok(())
     }
@@ -186,11 +181,7 @@ impl Vases {
     /// Lets go of what was kept of a segment that is deleted: as long as its file is open, the
     /// host keeps its content.
     pub fn forget(&self, sid: SegId) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        if state.is_unused(sid) {
-            state.forget_segment(sid, &self.machine);
-        }
+        self.lock().forget_unused(sid);
     }
 
     /// Whether a segment that this VM has could have that size: of a volatile one, the content is
@@ -200,30 +191,25 @@ impl Vases {
     /// `MemoryError::OverLimit`.
     pub fn check_growth(&self, sid: SegId, size_bytes: u64) -> Result<(), VasError> {
         let state = self.lock();
-        Ok(state.segments.get(&sid).map_or(Ok(()), |segment| segment.check_growth(size_bytes))?)
+        Ok(state.residency.get(sid).map_or(Ok(()), |segment| segment.check_growth(size_bytes))?)
     }
 
-    /// The end of the process: everything is given up. `orderly` is whether the program ended
-    /// by itself; otherwise what it was writing stays marked dirty.
-    pub fn close(&self, orderly: bool) {
+    /// The end of the process: everything is given up. What a program that was ended was writing
+    /// stays marked dirty.
+    pub fn close(&self, how: Release) {
         if !self.is_active() {
             return;
         }
-        self.stop_waiting(if orderly { ORDERLY_END } else { OTHER_END });
+        self.stop_waiting(match how {
+            Release::Orderly => ORDERLY_END,
+            Release::Abandoned => OTHER_END,
+        });
         let mut guard = self.lock();
         let state = &mut *guard;
-        let handles: Vec<u32> = state.instances.keys().copied().collect();
-        for vh in handles {
-            if let Some(instance) = state.remove(vh) {
-                warn_if_failed(
-                    "give up an instance",
-                    self.drop_instance(state, vh, instance, orderly),
-                );
+        for vh in state.instances.in_use() {
+            if let Some(instance) = state.instances.remove(vh) {
+                warn_if_failed("give up an instance", self.drop_instance(state, vh, instance, how));
             }
-        }
-        let unused: Vec<SegId> = state.segments.keys().copied().collect();
-        for sid in unused {
-            state.forget_segment(sid, &self.machine);
         }
         state.close();
     }
@@ -236,17 +222,11 @@ impl Vases {
     pub fn set_tagged(&self, vh: u64, tagged: bool) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (vh, _) = state.instance(vh).map_err(|_| VasError::NoInstance { vh })?;
-        self.switch.clear_instance(vh)?;
-        let inside = self.is_occupied(vh)?;
-        if !inside {
-            let generation = self.switch.new_generation();
-            if let Some(instance) = state.instances.get_mut(&vh) {
-                instance.tagged = tagged;
-                instance.generation = generation;
-            }
-        }
-        warn_if_failed("publish an instance", state.publish(vh, &self.switch));
-        if inside { Err(VasError::Inside { vh }) } else { Ok(()) }
+        let (vh, _) = state.instances.named(vh).map_err(|_| VasError::NoInstance { vh })?;
+        self.hide_unoccupied(state, vh, None)?;
+        let instance = state.instances.known_mut(vh);
+        instance.tagged = tagged;
+        instance.generation = self.switch.new_generation();
+        state.publish(vh, &self.switch)
     }
 }

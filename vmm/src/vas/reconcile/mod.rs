@@ -3,23 +3,25 @@
 //!
 //! A lockable segment joins or leaves an instance only while no thread of the process is
 //! inside: what a thread holds is what its instance lists. A plain segment may join at any
-//! time.
+//! time. `late` is for what a thread inside touches before that.
 
-use std::ops::Range;
+mod late;
 
 use abi::{Right, SegId, VasId};
 
-use crate::store::{Store, VasRecord, VasSegment};
+use crate::store::VasRecord;
 use crate::vas::VasError;
-use crate::vas::residency::Look;
+use crate::vas::opened::Opened;
+use crate::vas::residency::{Probe, Release};
+use crate::vas::state::instances::Freshness;
 use crate::vas::state::{State, Vases};
-use crate::vas::tables::instance::Member;
+use crate::vas::tables::Member;
 
 /// A segment that is to join an instance.
 #[derive(Clone, Copy)]
 pub(crate) struct NewMember {
-    pub(crate) sid: SegId,
-    pub(crate) right: Right,
+    sid: SegId,
+    right: Right,
     local: bool,
 }
 
@@ -27,21 +29,21 @@ impl Vases {
     /// Attaches a segment to this process's instance only.
     ///
     /// # Errors
-    /// [`VasError::Pinned`], [`VasError::Overlap`], [`VasError::ReadOnly`], [`VasError::Inside`] for a lockable
-    /// segment while a thread is inside; then nothing has changed.
+    /// [`VasError::Pinned`], [`VasError::Overlap`], [`VasError::ReadOnly`], [`VasError::Inside`] for
+    /// a lockable segment while a thread is inside; then nothing has changed.
     pub fn attach_local(&self, vh: u64, sid: SegId, right: Right) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let store = self.open(state)?;
-        let (vh, instance) = state.instance(vh)?;
-        if instance.pinned {
+        let opened = self.open(state)?;
+        let (vh, instance) = state.instances.named(vh)?;
+        if instance.traits.pinned {
             return Err(VasError::Pinned { vh });
         }
-        let right = if instance.read_only { Right::Read } else { right };
-        if instance.members.contains_key(&sid) {
+        let right = if instance.traits.read_only { Right::Read } else { right };
+        if instance.members.contains(sid) {
             return Err(VasError::Overlap { sid, other: sid });
         }
-        self.join(state, &store, vh, NewMember { sid, right, local: true }, None)
+        self.add_member(state, &opened, vh, NewMember { sid, right, local: true }, None)
     }
 
     /// Takes a segment out of this process's instance.
@@ -52,22 +54,14 @@ impl Vases {
     pub fn detach_local(&self, vh: u64, sid: SegId) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (vh, instance) = state.instance(vh)?;
-        if !instance.members.get(&sid).is_some_and(|member| member.local) {
+        let (vh, instance) = state.instances.named(vh)?;
+        if !instance.members.get(sid).is_some_and(|member| member.local) {
             return Err(VasError::NotMember { sid });
         }
-        self.switch.clear_instance(vh)?;
-        if instance.is_held() || self.is_occupied(vh)? {
-            state.publish(vh, &self.switch)?;
-            return Err(VasError::Inside { vh });
-        }
-        self.part(state, vh, &[sid])?;
+        self.hide_unused(state, vh, None)?;
         // A segment of the VAS that had to be left out because of this one can join now.
-        if let Some(instance) = state.instances.get_mut(&vh) {
-            instance.checked_at = instance.checked_at.wrapping_sub(1);
-        }
-        self.switch.clear_instance(vh)?;
-        Ok(())
+        state.instances.known_mut(vh).freshness = Freshness::Incomplete;
+        self.remove_members(state, vh, &[sid])
     }
 
     /// Brings this process's instances of a VAS up to the store, after a change made here.
@@ -77,73 +71,47 @@ impl Vases {
     pub fn refresh(&self, vid: VasId) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.instances.is_empty() {
-            return Ok(());
-        }
-        let store = self.open(state)?;
-        let handles: Vec<u32> =
-            state.instances.iter().filter(|(_, i)| i.vid == vid).map(|(&vh, _)| vh).collect();
-        for vh in handles {
-            self.catch_up(state, &store, vh)?;
+        let of_vas = state.instances.iter().filter(|(_, instance)| instance.vid == vid);
+        for vh in of_vas.map(|(vh, _)| vh).collect::<Vec<_>>() {
+            self.reconcile(state, vh)?;
         }
         Ok(())
     }
 
     /// Brings an instance up to the store, if the store has changed, as far as the threads
     /// that are inside permit.
-    pub(crate) fn catch_up(
-        &self,
-        state: &mut State,
-        store: &Store,
-        vh: u32,
-    ) -> Result<(), VasError> {
+    pub(crate) fn reconcile(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
         let changes = self.switch.changes()?;
-        self.close_if_changed(state, changes)?;
-        let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
-        if instance.checked_at == changes {
+        self.hide_all_if_changed(state, changes)?;
+        let instance = state.instances.known(vh);
+        if instance.freshness.is_current(changes) {
             // Attached after the change, but hidden with the others when it was noticed.
-            return if instance.shown { Ok(()) } else { state.publish(vh, &self.switch) };
+            return if instance.shown.open { Ok(()) } else { state.publish(vh, &self.switch) };
         }
-        let record = store.vas(instance.vid)?;
-        if instance.pinned {
-            return self.look_at_pinned(state, vh, &record, changes);
-        }
-        let complete = self.adopt(state, store, vh, &record)?;
-        if let Some(instance) = state.instances.get_mut(&vh) {
-            // Else it is looked at again at the next switch, which the kernel leaves to us.
-            instance.checked_at = if complete { changes } else { changes.wrapping_sub(1) };
-        }
-        state.publish(vh, &self.switch)
-    }
-
-    /// A pinned instance gains and loses nothing: it can be entered as long as `record` has what
-    /// it has. Else its entry stays closed, so that a switch comes to the VMM and is told.
-    fn look_at_pinned(
-        &self,
-        state: &mut State,
-        vh: u32,
-        record: &VasRecord,
-        changes: u64,
-    ) -> Result<(), VasError> {
-        if let Some(instance) = state.instances.get_mut(&vh) {
-            let read_only = instance.read_only;
-            let is_kept = |(sid, member): (&SegId, &Member)| {
-                let wanted = record.segments.iter().find(|wanted| wanted.sid == *sid);
-                wanted.is_some_and(|wanted| granted(wanted, read_only) == member.right)
-            };
-            instance.stale = !instance.members.iter().all(is_kept);
-            instance.checked_at = if instance.stale { changes.wrapping_sub(1) } else { changes };
-        }
+        let is_pinned = instance.traits.pinned;
+        let opened = state.attached();
+        let record = opened.store.vas(instance.vid)?;
+        let is_done = if is_pinned {
+            state.has_kept(vh, &record)
+        } else {
+            self.reconcile_with(state, &opened, vh, &record)?
+        };
+        // Else it is looked at again at the next switch, which the kernel leaves to us.
+        state.instances.known_mut(vh).freshness = match (is_done, is_pinned) {
+            (true, _) => Freshness::Current { at: changes },
+            (false, true) => Freshness::Stale,
+            (false, false) => Freshness::Incomplete,
+        };
         state.publish(vh, &self.switch)
     }
 
     /// When the store has changed, no entry may be used by the kernel before it was looked at.
-    fn close_if_changed(&self, state: &mut State, changes: u64) -> Result<(), VasError> {
+    fn hide_all_if_changed(&self, state: &mut State, changes: u64) -> Result<(), VasError> {
         if state.seen == changes {
             return Ok(());
         }
-        for (&vh, instance) in &mut state.instances {
-            instance.shown = false;
+        for (vh, instance) in state.instances.iter_mut() {
+            instance.shown.open = false;
             self.switch.clear_instance(vh)?;
         }
         state.seen = changes;
@@ -154,184 +122,188 @@ impl Vases {
     }
 
     /// Makes an instance's members what `record` says. Returns whether all could be done.
-    fn adopt(
+    fn reconcile_with(
         &self,
         state: &mut State,
-        store: &Store,
+        opened: &Opened,
         vh: u32,
         record: &VasRecord,
     ) -> Result<bool, VasError> {
-        let Some(instance) = state.instances.get(&vh) else { return Ok(true) };
-        let read_only = instance.read_only;
+        let traits = state.instances.known(vh).traits;
         // One that was taken out and put in again with another right goes, to join anew.
-        let stays = |sid: &SegId, member: &Member| {
-            record
-                .segments
-                .iter()
-                .any(|wanted| wanted.sid == *sid && granted(wanted, read_only) == member.right)
+        let stays = |sid: SegId, right: Right| {
+            let mut listed = record.segments.iter();
+            listed.any(|wanted| wanted.sid == sid && traits.right_on(wanted) == right)
         };
-        let gone: Vec<SegId> = instance
-            .members
-            .iter()
-            .filter(|(sid, member)| !member.local && !stays(sid, member))
-            .map(|(&sid, _)| sid)
+        let members = state.instances.known(vh).members.iter();
+        let gone: Vec<SegId> = members
+            .filter(|&(sid, member)| !member.local && !stays(sid, member.right))
+            .map(|(sid, _)| sid)
             .collect();
-        let mut complete = true;
+        let mut is_complete = true;
         if !gone.is_empty() {
-            if !instance.is_held() && !self.is_occupied(vh)? {
-                self.part(state, vh, &gone)?;
+            if !state.instances.known(vh).is_held() && !self.is_occupied(vh, None)? {
+                self.remove_members(state, vh, &gone)?;
             } else {
-                complete = false;
+                is_complete = false;
             }
         }
         for wanted in &record.segments {
-            let has =
-                |i: &crate::vas::tables::instance::Instance| i.members.contains_key(&wanted.sid);
-            if state.instances.get(&vh).is_none_or(has) {
+            if state.instances.known(vh).members.contains(wanted.sid) {
                 continue;
             }
-            let right = granted(wanted, read_only);
-            let wanted_member = NewMember { sid: wanted.sid, right, local: false };
-            match self.join(state, store, vh, wanted_member, None) {
+            let right = traits.right_on(wanted);
+            let member = NewMember { sid: wanted.sid, right, local: false };
+            match self.add_member(state, opened, vh, member, None) {
                 Ok(()) => {}
-                Err(VasError::Inside { .. }) => complete = false,
+                Err(VasError::Inside { .. }) => is_complete = false,
                 Err(error) => {
+                    let (sid, name) = (wanted.sid, &record.name);
                     let why = crate::error::chain(&error);
-                    tracing::warn!(
-                        "segment {} of VAS {} is left out: {why}",
-                        wanted.sid,
-                        record.name
-                    );
+                    tracing::warn!("segment {sid} of VAS {name} is left out: {why}");
                 }
             }
         }
-        Ok(complete)
-    }
-
-    /// Lockable segments that an instance's VAS has and the instance has not.
-    pub(crate) fn lockable_newcomers(
-        &self,
-        state: &mut State,
-        store: &Store,
-        vh: u32,
-    ) -> Result<Vec<NewMember>, VasError> {
-        let Some(instance) = state.instances.get(&vh).filter(|instance| !instance.pinned) else {
-            return Ok(Vec::new());
-        };
-        let read_only = instance.read_only;
-        let record = store.vas(instance.vid)?;
-        let mut newcomers = Vec::new();
-        for wanted in &record.segments {
-            let right = granted(wanted, read_only);
-            let Ok(look) = state.look_at(wanted.sid, right, store, &self.machine) else {
-                continue;
-            };
-            let Some(instance) = state.instances.get(&vh) else { continue };
-            if look.lockable && overlap(instance.members.iter(), &look.range).is_none() {
-                newcomers.push(NewMember { sid: wanted.sid, right, local: false });
-            }
-        }
-        Ok(newcomers)
+        Ok(is_complete)
     }
 
     /// Adds a member. `holder` is a vCPU whose thread may be inside, because it has the lock
-    /// of the newcomer already. If it cannot join, nothing has been done to the segment.
-    pub(crate) fn join(
+    /// of the newcomer already. If it cannot join, it is as if nothing had been done.
+    fn add_member(
         &self,
         state: &mut State,
-        store: &Store,
+        opened: &Opened,
         vh: u32,
         member: NewMember,
         holder: Option<u32>,
     ) -> Result<(), VasError> {
-        let machine = &self.machine;
         let NewMember { sid, right, .. } = member;
-        let look = state.look_at(sid, right, store, machine)?;
-        let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
-        if let Some(other) = overlap(instance.members.iter(), &look.range) {
+        let probe = state.probe(sid, right, &opened.store)?;
+        if let Some(other) = state.instances.known(vh).members.overlapping(&probe.range) {
             return Err(VasError::Overlap { sid, other });
         }
-        if look.lockable {
-            let is_held = instance.is_held();
-            self.switch.clear_instance(vh)?;
-            if is_held || self.is_occupied_but_for(vh, holder)? {
-                state.publish(vh, &self.switch)?;
-                return Err(VasError::Inside { vh });
-            }
+        if probe.lockable {
+            self.hide_unused(state, vh, holder)?;
         }
-        let joined = state.use_segment(sid, right, store, &self.switch).and_then(|()| {
-            let linked = self.link_member(state, vh, member, &look);
-            if linked.is_err() {
-                state.unuse_segment(sid, right, true, machine);
-            }
-            linked
-        });
-        joined.and(state.publish(vh, &self.switch))
+        let acquired = state.residency.acquire(sid, right, opened, &mut state.tables);
+        let added = acquired.and_then(|()| self.link_member(state, opened, vh, member, &probe));
+        added.and(state.publish(vh, &self.switch))
     }
 
-    /// Puts a segment that is in use in the VM into an instance's tables.
+    /// Makes a segment that is in use in the VM a member, or releases it.
     fn link_member(
         &self,
         state: &mut State,
+        opened: &Opened,
         vh: u32,
         NewMember { sid, right, local }: NewMember,
-        look: &Look,
+        probe: &Probe,
     ) -> Result<(), VasError> {
-        let Some(segment) = state.segments.get(&sid) else { return Ok(()) };
-        if segment.is_lockable() && !look.lockable {
-            // Made so by somebody just now: who is inside was not asked for.
-            return Err(VasError::Inside { vh });
-        }
+        let segment = state.residency.of_member(sid);
         let range = segment.reserve.clone();
-        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
-        let in_place = instance.has_room_for(&range);
-        instance.members.insert(sid, Member { right, local, range });
-        if in_place {
-            instance.link_segment(sid, &mut state.segments, &mut state.frames, &self.machine)?;
-            Ok(())
+        // Made so by somebody just now: who is inside was not asked for.
+        let needs_another_look = segment.is_lockable() && !probe.lockable;
+        let instance = state.instances.known_mut(vh);
+        let in_place = instance.tables.has_room_for(&instance.members, &range);
+        let linked = if needs_another_look {
+            Err(VasError::Inside { vh })
         } else {
-            self.renew(state, vh)
+            instance.members.insert(sid, Member { right, local, range });
+            if in_place {
+                let linked = instance.link(sid, &mut state.residency, &mut state.tables);
+                linked.map_err(VasError::from)
+            } else {
+                self.renew(state, vh)
+            }
+        };
+        if linked.is_err() {
+            let instance = state.instances.known_mut(vh);
+            let was_member = instance.members.remove(sid).is_some();
+            if was_member && in_place {
+                // Threads may be inside, on tables that link to some of the segment's.
+                instance.tables.spoil();
+                instance.linked.push((sid, right));
+            } else {
+                state.residency.release(sid, right, Release::Orderly, opened, &mut state.tables);
+            }
         }
+        linked
     }
 
     /// Takes members away; no thread is inside.
-    fn part(&self, state: &mut State, vh: u32, sids: &[SegId]) -> Result<(), VasError> {
-        let mut rights = Vec::new();
-        if let Some(instance) = state.instances.get_mut(&vh) {
-            for sid in sids {
-                rights.extend(instance.members.remove(sid).map(|member| (*sid, member.right)));
-            }
+    fn remove_members(&self, state: &mut State, vh: u32, sids: &[SegId]) -> Result<(), VasError> {
+        let opened = state.attached();
+        let members = &mut state.instances.known_mut(vh).members;
+        let removed: Vec<(SegId, Member)> =
+            sids.iter().filter_map(|&sid| Some((sid, members.remove(sid)?))).collect();
+        if let Err(error) = self.renew(state, vh) {
+            let members = &mut state.instances.known_mut(vh).members;
+            removed.into_iter().for_each(|(sid, member)| members.insert(sid, member));
+            return Err(error);
         }
-        self.renew(state, vh)?;
-        state.publish(vh, &self.switch)?;
-        for (sid, right) in rights {
-            state.unuse_segment(sid, right, true, &self.machine);
+        let published = state.publish(vh, &self.switch);
+        let linked = std::mem::take(&mut state.instances.known_mut(vh).linked);
+        let removed = removed.into_iter().map(|(sid, member)| (sid, member.right));
+        for (sid, right) in removed.chain(linked) {
+            state.residency.release(sid, right, Release::Orderly, &opened, &mut state.tables);
         }
-        Ok(())
+        published
     }
 
     /// Gives an instance a new root and generation.
     fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
-        let machine = &self.machine;
-        let generation = self.switch.new_generation();
-        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
-        let old = instance.rebuild(&mut state.segments, &mut state.frames, machine)?;
-        instance.generation = generation;
-        state.retire(vh, old, &self.switch)
+        // First of all, so that nobody comes in by the old root who is not seen to be inside.
+        self.switch.clear_instance(vh)?;
+        let vcpus = self.switch.vcpus_in(vh)?;
+        let instance = state.instances.known_mut(vh);
+        let old = instance.rebuild(&mut state.residency, &mut state.tables)?;
+        instance.generation = self.switch.new_generation();
+        state.tables.retire(old, vcpus);
+        Ok(())
+    }
+
+    /// Keeps the kernel from switching to an instance in which no thread is, leaving out the one on
+    /// `but_for`. If there is one, it is shown as it was.
+    ///
+    /// # Errors
+    /// [`VasError::Inside`].
+    pub(crate) fn hide_unoccupied(
+        &self,
+        state: &mut State,
+        vh: u32,
+        but_for: Option<u32>,
+    ) -> Result<(), VasError> {
+        // Closed first, then looked into: a switch announces itself, then reads the entry.
+        self.switch.clear_instance(vh)?;
+        if self.is_occupied(vh, but_for)? {
+            state.publish(vh, &self.switch)?;
+            return Err(VasError::Inside { vh });
+        }
+        Ok(())
+    }
+
+    /// The same, of an instance that no system call and no switch that waits needs either.
+    pub(crate) fn hide_unused(
+        &self,
+        state: &mut State,
+        vh: u32,
+        but_for: Option<u32>,
+    ) -> Result<(), VasError> {
+        if state.instances.known(vh).is_held() {
+            return Err(VasError::Inside { vh });
+        }
+        self.hide_unoccupied(state, vh, but_for)
     }
 }
 
-/// What an instance may do with a segment of its VAS.
-fn granted(wanted: &VasSegment, read_only: bool) -> Right {
-    if read_only { Right::Read } else { wanted.right }
-}
-
-fn overlap<'a>(
-    members: impl Iterator<Item = (&'a SegId, &'a Member)>,
-    range: &Range<u64>,
-) -> Option<SegId> {
-    let mut members = members;
-    members
-        .find(|(_, m)| m.range.start < range.end && range.start < m.range.end)
-        .map(|(&sid, _)| sid)
+impl State {
+    /// Whether `record` has all that a pinned instance has, as it has it: the instance gains and
+    /// loses nothing. Else its entry stays closed, so that a switch comes to the VMM and is told.
+    fn has_kept(&self, vh: u32, record: &VasRecord) -> bool {
+        let instance = self.instances.known(vh);
+        instance.members.iter().all(|(sid, member)| {
+            let wanted = record.segments.iter().find(|wanted| wanted.sid == sid);
+            wanted.is_some_and(|wanted| instance.traits.right_on(wanted) == member.right)
+        })
+    }
 }

@@ -1,4 +1,5 @@
-//! Touching: a page fault in the VAS region, and room for what is touched.
+//! A page fault on a segment, and eviction of what was mapped longest ago when there is no room for
+//! what is touched.
 
 use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 
@@ -25,7 +26,7 @@ impl Vases {
         if outcome != FaultOutcome::Unmapped || !self.is_active() {
             return outcome;
         }
-        match self.catch_up_inside(vcpu, vh, stopping) {
+        match self.attach_late(vcpu, vh, stopping) {
             Ok(true) => self.try_fault(vcpu, vh, gva, cause),
             Ok(false) => outcome,
             Err(error) => {
@@ -42,13 +43,12 @@ impl Vases {
         let mut guard = self.lock();
         let outcome = match self.touch(&mut guard, vh, gva, cause) {
             Ok(outcome) => outcome,
-            Err(VasError::Memory(error)) => {
-                tracing::warn!("cannot map {gva:#x}: {}", crate::error::chain(&error));
-                FaultOutcome::OutOfMemory
-            }
             Err(error) => {
                 tracing::warn!("cannot map {gva:#x}: {}", crate::error::chain(&error));
-                FaultOutcome::BeyondFile
+                match error {
+                    VasError::Memory(_) => FaultOutcome::OutOfMemory,
+                    _ => FaultOutcome::BeyondFile,
+                }
             }
         };
         // The fault may be due to a root that was replaced.
@@ -63,11 +63,12 @@ impl Vases {
         gva: u64,
         cause: FaultCause,
     ) -> Result<FaultOutcome, VasError> {
-        if let Some(store) = state.opened() {
-            self.catch_up(state, &store, vh)?;
+        // Where a thread is, is the guest's word: it may be nowhere.
+        if state.instances.get(vh).is_none() {
+            return Ok(FaultOutcome::Unmapped);
         }
-        let found = state.instances.get(&vh).and_then(|i| i.member_at(gva));
-        let Some((sid, right)) = found.map(|(sid, member)| (sid, member.right)) else {
+        self.reconcile(state, vh)?;
+        let Some((sid, right)) = state.member_at(vh, gva) else {
             return Ok(FaultOutcome::Unmapped);
         };
         let allowed = match cause {
@@ -78,97 +79,11 @@ impl Vases {
         if !allowed {
             return Ok(FaultOutcome::Forbidden);
         }
-        if !has_address(state, sid, gva)? {
+        if !state.has_address(sid, gva)? {
             return Ok(FaultOutcome::Unmapped);
         }
-        self.make_present(state, vh, sid, right, gva / PAGE_SIZE_1G)?;
+        state.make_present(vh, sid, gva / PAGE_SIZE_1G)?;
         Ok(FaultOutcome::Resolved)
-    }
-
-    /// Maps the extent of a gigabyte, builds its tables and links them into the instance.
-    fn make_present(
-        &self,
-        state: &mut State,
-        vh: u32,
-        sid: SegId,
-        right: Right,
-        gib: u64,
-    ) -> Result<(), VasError> {
-        let machine = &self.machine;
-        self.map_extent(state, sid, gib)?;
-        let Some(segment) = state.segments.get_mut(&sid) else { return Ok(()) };
-        segment.fill(gib, right, &mut state.frames, machine)?;
-        let Some(instance) = state.instances.get_mut(&vh) else { return Ok(()) };
-        instance.link_gib(sid, right, gib, &state.segments, &mut state.frames, machine)?;
-        Ok(())
-    }
-
-    /// Builds everything of an instance that is not yet linked.
-    pub(crate) fn populate(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
-        let Some(instance) = state.instances.get(&vh) else { return Ok(()) };
-        let members: Vec<(SegId, Right)> =
-            instance.members.iter().map(|(&sid, m)| (sid, m.right)).collect();
-        for (sid, right) in members {
-            let Some(segment) = state.segments.get(&sid) else { continue };
-            let used = segment.reserve.start..segment.end;
-            for gib in used.start / PAGE_SIZE_1G..used.end.div_ceil(PAGE_SIZE_1G) {
-                self.map_extent(state, sid, gib)?;
-                if let Some(segment) = state.segments.get_mut(&sid) {
-                    segment.fill(gib, right, &mut state.frames, &self.machine)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Maps the extent of a gigabyte, making room if there is none.
-    pub(crate) fn map_extent(
-        &self,
-        state: &mut State,
-        sid: SegId,
-        gib: u64,
-    ) -> Result<(), VasError> {
-        loop {
-            state.clock += 1;
-            let clock = state.clock;
-            let Some(segment) = state.segments.get_mut(&sid) else { return Ok(()) };
-            match segment.map_extent(gib, clock, &self.machine) {
-                Err(VasError::Memory(
-                    MemoryError::Exhausted { .. } | MemoryError::Reserve { .. },
-                )) if self.evict(state)? > 0 => {}
-                done => return done,
-            }
-        }
-    }
-
-    /// Takes away the extents that were mapped longest ago. What the program wrote is in the
-    /// files; a thread that touches one again faults.
-    fn evict(&self, state: &mut State) -> Result<usize, VasError> {
-        let machine = &self.machine;
-        let mut oldest: Vec<(u64, SegId, u64)> = state
-            .segments
-            .iter()
-            .flat_map(|(&sid, segment)| segment.evictable().map(move |(at, gib)| (at, sid, gib)))
-            .collect();
-        oldest.sort_unstable();
-        oldest.truncate(oldest.len().div_ceil(4).min(EVICT_MOST));
-        let mut windows = Vec::new();
-        for &(_, sid, gib) in &oldest {
-            for instance in state.instances.values_mut() {
-                if instance.members.contains_key(&sid) {
-                    instance.unlink_gib(gib, &mut state.frames, machine)?;
-                }
-            }
-            if let Some(segment) = state.segments.get_mut(&sid) {
-                windows.extend(segment.unmap_extent(gib, &mut state.frames, machine)?);
-            }
-        }
-        let count = windows.len();
-        if count > 0 {
-            machine.windows.unmap(windows);
-            state.frames.all_is_forgotten();
-        }
-        Ok(count)
     }
 }
 
@@ -177,16 +92,102 @@ pub(crate) fn allows(right: Right, access: MemoryAccess) -> bool {
     access == MemoryAccess::Read || right == Right::Write
 }
 
-/// Whether the segment has `gva` now; another VM may have grown it.
-pub(crate) fn has_address(state: &mut State, sid: SegId, gva: u64) -> Result<bool, VasError> {
-    let store = state.opened();
-    let (Some(segment), Some(store)) = (state.segments.get_mut(&sid), store) else {
-        return Ok(false);
-    };
-    if gva < segment.end.next_multiple_of(PAGE_SIZE) {
-        return Ok(true);
+impl State {
+    /// The member of an instance in whose reserve `gva` lies, and the instance's right.
+    fn member_at(&self, vh: u32, gva: u64) -> Option<(SegId, Right)> {
+        let (sid, member) = self.instances.known(vh).members.at(gva)?;
+        Some((sid, member.right))
     }
-    store.refresh(&mut segment.file)?;
-    segment.set_size(segment.file.header().size_bytes)?;
-    Ok(gva < segment.end.next_multiple_of(PAGE_SIZE))
+
+    /// The member of an instance that has `gva` now, and the instance's right.
+    pub(crate) fn segment_at(
+        &mut self,
+        vh: u32,
+        gva: u64,
+    ) -> Result<Option<(SegId, Right)>, VasError> {
+        let Some((sid, right)) = self.member_at(vh, gva) else { return Ok(None) };
+        Ok(self.has_address(sid, gva)?.then_some((sid, right)))
+    }
+
+    /// Whether a member's segment has `gva` now; another VM may have grown it.
+    fn has_address(&mut self, sid: SegId, gva: u64) -> Result<bool, VasError> {
+        let opened = self.attached();
+        let segment = self.residency.of_member_mut(sid);
+        if gva < segment.end.next_multiple_of(PAGE_SIZE) {
+            return Ok(true);
+        }
+        opened.store.refresh(&mut segment.file)?;
+        segment.set_size(segment.file.header().size_bytes)?;
+        Ok(gva < segment.end.next_multiple_of(PAGE_SIZE))
+    }
+
+    /// Maps the extent of a gigabyte, builds its tables and links them into the instance.
+    fn make_present(&mut self, vh: u32, sid: SegId, gib: u64) -> Result<(), VasError> {
+        let right = self.instances.known(vh).members.known(sid).right;
+        self.build(sid, right, gib)?;
+        let instance = self.instances.known_mut(vh);
+        Ok(instance.link_gib(sid, gib, &self.residency, &mut self.tables)?)
+    }
+
+    /// Builds everything of an instance that is not yet linked.
+    pub(crate) fn populate(&mut self, vh: u32) -> Result<(), VasError> {
+        let members = self.instances.known(vh).members.iter();
+        let members: Vec<_> = members.map(|(sid, member)| (sid, member.right)).collect();
+        for (sid, right) in members {
+            let segment = self.residency.of_member(sid);
+            let used = segment.reserve.start..segment.end;
+            for gib in used.start / PAGE_SIZE_1G..used.end.div_ceil(PAGE_SIZE_1G) {
+                self.build(sid, right, gib)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the extent of a gigabyte of a member, and builds its tables for a right.
+    fn build(&mut self, sid: SegId, right: Right, gib: u64) -> Result<(), VasError> {
+        self.map_extent(sid, gib)?;
+        Ok(self.residency.of_member_mut(sid).fill(gib, right, &mut self.tables)?)
+    }
+
+    /// Maps the extent of a gigabyte of a member, making room if there is none.
+    pub(crate) fn map_extent(&mut self, sid: SegId, gib: u64) -> Result<(), VasError> {
+        loop {
+            let now = self.residency.tick();
+            let segment = self.residency.of_member_mut(sid);
+            match segment.map_extent(gib, now, self.tables.machine()) {
+                Err(VasError::Memory(
+                    MemoryError::Exhausted { .. } | MemoryError::Reserve { .. },
+                )) if self.evict()? > 0 => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes away the extents that were mapped longest ago. What the program wrote is in the
+    /// files; a thread that touches one again faults.
+    fn evict(&mut self) -> Result<usize, VasError> {
+        let segments = self.residency.iter();
+        let mut oldest: Vec<(u64, SegId, u64)> = segments
+            .flat_map(|(sid, segment)| segment.evictable().map(move |(at, gib)| (at, sid, gib)))
+            .collect();
+        oldest.sort_unstable();
+        oldest.truncate(oldest.len().div_ceil(4).min(EVICT_MOST));
+        let mut windows = Vec::new();
+        for &(_, sid, gib) in &oldest {
+            for (_, instance) in self.instances.iter_mut() {
+                if instance.members.contains(sid) {
+                    instance.tables.unlink_gib(gib, &mut self.tables)?;
+                }
+            }
+            // Unused ones have extents, too.
+            let segment = self.residency.of_member_mut(sid);
+            windows.extend(segment.unmap_extent(gib, &mut self.tables)?);
+        }
+        let count = windows.len();
+        if count > 0 {
+            self.tables.machine().windows.unmap(windows);
+            self.tables.all_is_forgotten();
+        }
+        Ok(count)
+    }
 }

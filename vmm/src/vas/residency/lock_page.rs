@@ -4,14 +4,13 @@
 //! the guest kernel sees at a fixed address; the VMM uses the same page through its own
 //! mapping of that guest memory. The algorithm is `seg_lock`'s.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use abi::layout::LOCK_PAGES;
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
-use seg_lock::{AtomicWords, Slot, WORDS, Waiting};
+use seg_lock::{AtomicWords, LockOutcome, Member, Patience, WORDS, Waiting};
 
 use crate::store::{SegmentFile, Store};
 use crate::vas::VasError;
@@ -21,10 +20,10 @@ use crate::vm::memory::FileMapping;
 /// The lock of a segment that the VM has attached.
 #[derive(Clone, Debug)]
 pub(crate) struct LockPage {
-    index: u32,
+    number: u32,
     gpa: GuestPhys,
     words: Words,
-    slot: Slot,
+    member: Member,
     lease: LeaseId,
 }
 
@@ -60,23 +59,29 @@ impl Words {
     }
 }
 
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Waits for a lock that long, from now on.
+#[must_use]
+pub fn at_most(limit: Duration) -> Patience {
+    let limit = u64::try_from(limit.as_nanos()).ok().and_then(|ns| monotonic_ns().checked_add(ns));
+    limit.map_or(Patience::Forever, Patience::Until)
+}
+
 /// How a thread of the VMM waits for a lock: in a host futex on the page, which threads of
 /// every VM that maps it share.
 pub(crate) struct Host<'a> {
     words: Words,
     store: &'a Store,
     stopping: &'a dyn Fn() -> bool,
-    began: Instant,
 }
 
 impl<'a> Host<'a> {
-    pub(crate) fn new(
-        words: Words,
-        store: &'a Store,
-        stopping: &'a dyn Fn() -> bool,
-        began: Instant,
-    ) -> Host<'a> {
-        Host { words, store, stopping, began }
+    pub(crate) fn new(words: Words, store: &'a Store, stopping: &'a dyn Fn() -> bool) -> Host<'a> {
+        Host { words, store, stopping }
     }
 }
 
@@ -121,15 +126,15 @@ impl Waiting for Host<'_> {
     }
 
     fn now_ns(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
+        monotonic_ns()
     }
 }
 
 impl LockPage {
-    /// Lays the lock page of `file` over `gpa`, the page of number `index`, and gets the VM a
-    /// slot in it.
+    /// Maps the lock page of `file` over `gpa`, the page of number `number`, and makes the VM a
+    /// member.
     pub(crate) fn map(
-        index: u32,
+        number: u32,
         gpa: GuestPhys,
         file: &SegmentFile,
         lease: LeaseId,
@@ -140,37 +145,32 @@ impl LockPage {
         machine.mem.map_file(gpa, PAGE_SIZE, fd, offset, FileMapping::Shared)?;
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
         let words = Words(range.as_ptr().cast_const().cast());
-        let host = Host { words, store, stopping: &|| false, began: Instant::now() };
-        let slot = seg_lock::claim_slot(&words, &host, lease)
+        let host = Host { words, store, stopping: &|| false };
+        let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        Ok(LockPage { index, gpa, words, slot, lease })
+        Ok(LockPage { number, gpa, words, member, lease })
     }
 
-    pub(crate) fn index(&self) -> u32 {
-        self.index
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// What the kernel needs to know.
     pub(crate) fn reference(&self, exclusive: bool) -> LockRef {
         LockRef {
-            page: LOCK_PAGES.raw() + u64::from(self.index) * PAGE_SIZE,
-            slot: self.slot.raw(),
+            page: LOCK_PAGES.raw() + u64::from(self.number) * PAGE_SIZE,
+            slot: self.member.raw(),
             exclusive: u32::from(exclusive),
         }
     }
 
     /// Number of the lock page a reference names.
-    pub(crate) fn index_of(reference: u64) -> u32 {
-        (reference.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
+    pub(crate) fn number_of(reference: &LockRef) -> u32 {
+        (reference.page.saturating_sub(LOCK_PAGES.raw()) / PAGE_SIZE) as u32
     }
 
-    fn host<'a>(
-        &self,
-        store: &'a Store,
-        stopping: &'a dyn Fn() -> bool,
-        began: Instant,
-    ) -> Host<'a> {
-        Host { words: self.words, store, stopping, began }
+    fn host<'a>(&self, store: &'a Store, stopping: &'a dyn Fn() -> bool) -> Host<'a> {
+        Host { words: self.words, store, stopping }
     }
 
     /// The lock, to be used by the calling thread.
@@ -178,14 +178,13 @@ impl LockPage {
         &'a self,
         store: &'a Store,
         stopping: &'a dyn Fn() -> bool,
-        began: Instant,
     ) -> LockUser<'a> {
-        LockUser { page: self, host: self.host(store, stopping, began) }
+        LockUser { page: self, host: self.host(store, stopping) }
     }
 
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
     pub(crate) fn recover(&self) -> bool {
-        seg_lock::recover(&self.words, self.slot)
+        seg_lock::recover(&self.words, self.member)
     }
 
     /// Declares the content inconsistent.
@@ -193,10 +192,10 @@ impl LockPage {
         seg_lock::mark_inconsistent(&self.words);
     }
 
-    /// Gives the VM's slot back and takes the page from guest memory.
-    pub(crate) fn give_up(self, store: &Arc<Store>, machine: &Machine) -> Result<(), VasError> {
-        let host = self.host(store, &|| false, Instant::now());
-        seg_lock::free_slot(&self.words, &host, self.slot, self.lease);
+    /// Ends the VM's membership and takes the page from guest memory.
+    pub(crate) fn give_up(self, store: &Store, machine: &Machine) -> Result<(), VasError> {
+        let host = self.host(store, &|| false);
+        seg_lock::leave(&self.words, &host, self.member, self.lease);
         machine.mem.unmap_file(self.gpa, PAGE_SIZE)?;
         Ok(())
     }
@@ -209,34 +208,27 @@ pub(crate) struct LockUser<'a> {
 }
 
 impl LockUser<'_> {
-    pub(crate) fn acquire(
-        &self,
-        mode: seg_lock::Mode,
-        patience: seg_lock::Patience,
-    ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
+    pub(crate) fn acquire(&self, mode: seg_lock::Mode, patience: Patience) -> LockOutcome {
         let page = self.page;
-        seg_lock::acquire(&page.words, &self.host, page.slot, page.lease, mode, patience)
+        seg_lock::acquire(&page.words, &self.host, page.member, page.lease, mode, patience)
     }
 
     pub(crate) fn release(&self, mode: seg_lock::Mode) {
         let page = self.page;
-        seg_lock::release(&page.words, &self.host, page.slot, page.lease, mode);
+        seg_lock::release(&page.words, &self.host, page.member, page.lease, mode);
     }
 
-    pub(crate) fn upgrade(
-        &self,
-        patience: seg_lock::Patience,
-    ) -> Result<seg_lock::Acquired, seg_lock::AcquireError> {
+    pub(crate) fn upgrade(&self, patience: Patience) -> LockOutcome {
         let page = self.page;
-        seg_lock::upgrade(&page.words, &self.host, page.slot, page.lease, patience)
+        seg_lock::upgrade(&page.words, &self.host, page.member, page.lease, patience)
     }
 
     pub(crate) fn downgrade(&self) {
         let page = self.page;
-        seg_lock::downgrade(&page.words, &self.host, page.slot, page.lease);
+        seg_lock::downgrade(&page.words, &self.host, page.member, page.lease);
     }
 
-    pub(crate) fn nudge(&self) {
-        seg_lock::nudge(&self.page.words, &self.host, self.page.lease);
+    pub(crate) fn wake_waiters(&self) {
+        seg_lock::wake_waiters(&self.page.words, &self.host, self.page.lease);
     }
 }

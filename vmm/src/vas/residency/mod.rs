@@ -1,51 +1,136 @@
-//! Segments come into use in the VM and go out of it again: the lease, the mark in the segment,
-//! its lock, and what is kept for the next time.
+//! Residency: segments that this VM has, because an instance has them or had them lately.
+//!
+//! A segment comes into use at its first instance: the lease and the mark in the segment say so,
+//! and a lockable one's lock comes into reach. When the last instance lets go of it, tables and
+//! windows are kept for the next time.
+//!
+//! - here: coming into use and going out of it; [`segment`]: one segment, its file and extents
+//! - [`lock_page`], [`lock_numbers`]: the words of its lock
+//! - `fault`: page faults, and eviction under pressure; [`pins`]: memory that system calls use
 
 mod fault;
+pub(crate) mod lock_numbers;
 pub(crate) mod lock_page;
 pub(crate) mod pins;
 pub(crate) mod segment;
 
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
-use abi::layout::MAX_LOCK_PAGES;
+use abi::switch::LockRef;
 use abi::{Right, SegId};
 
+use self::lock_numbers::LockNumbers;
+use self::lock_page::LockPage;
+use self::segment::VmSegment;
 use crate::kernel::SwitchTables;
 use crate::store::{Store, StoreError};
 use crate::vas::VasError;
-use crate::vas::residency::lock_page::LockPage;
-use crate::vas::residency::segment::VmSegment;
-use crate::vas::state::{State, warn_if_failed};
-use crate::vm::Machine;
+use crate::vas::error::warn_if_failed;
+use crate::vas::granted::grants::Grants;
+use crate::vas::opened::Opened;
+use crate::vas::range_allocator::RangeAllocator;
+use crate::vas::tables::TableFrames;
 
-/// Segments kept with their tables after the last instance has given them up.
+/// Segments kept with their tables after the last instance has released them.
 const UNUSED_MAX: usize = 256;
 /// Segments a process can have attached: rows of its lease's table.
 const LEASE_SEGMENTS: u32 = 65536;
 
 /// What has to be known of a segment before it comes into use.
 #[derive(Clone, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Probe {
     /// Addresses it may ever have.
     pub(crate) range: Range<u64>,
     pub(crate) lockable: bool,
 }
 
-impl State {
+/// How a segment is released.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Release {
+    /// By a program that is done with it.
+    Orderly,
+    /// By a process that was ended: what it was writing stays marked dirty.
+    Abandoned,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Residency {
+    segments: BTreeMap<SegId, VmSegment>,
+    /// Segments that no instance has, those released first in front.
+    unused: VecDeque<SegId>,
+    /// Counts mapped extents.
+    clock: u64,
+    lease_rows: RangeAllocator,
+    locks: LockNumbers,
+}
+
+impl Residency {
+    /// No segments.
+    pub(crate) fn new(switch: Arc<SwitchTables>) -> Residency {
+        Residency {
+            segments: BTreeMap::new(),
+            unused: VecDeque::new(),
+            clock: 0,
+            lease_rows: RangeAllocator::default(),
+            locks: LockNumbers::new(switch),
+        }
+    }
+
+    /// A segment, if this VM has it.
+    pub(crate) fn get(&self, sid: SegId) -> Option<&VmSegment> {
+        self.segments.get(&sid)
+    }
+
+    /// A segment that an instance has.
+    pub(crate) fn of_member(&self, sid: SegId) -> &VmSegment {
+        self.segments.get(&sid).expect("what an instance has is resident")
+    }
+
+    /// A segment that an instance has, or that comes into use.
+    pub(crate) fn of_member_mut(&mut self, sid: SegId) -> &mut VmSegment {
+        self.segments.get_mut(&sid).expect("what an instance has is resident")
+    }
+
+    /// All of them, unused ones too.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SegId, &VmSegment)> {
+        self.segments.iter().map(|(&sid, segment)| (sid, segment))
+    }
+
+    /// The next tick of the clock that tells which extent was mapped first.
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The segment and lock that a reference of the kernel's names. It is the guest's word: it may
+    /// name none.
+    pub(crate) fn locked_by(&self, reference: &LockRef) -> Option<(SegId, &LockPage)> {
+        let sid = self.locks.segment_of(reference)?;
+        Some((sid, self.of_member(sid).lock.as_ref()?))
+    }
+
+    /// Whether the segment is only kept for the next time.
+    pub(crate) fn is_unused(&self, sid: SegId) -> bool {
+        self.get(sid).is_some_and(|segment| segment.highest_right().is_none())
+    }
+
     /// Looks at a segment as a newcomer would: whether it is there, and whether the user may
     /// have it with this right *now*. Nothing is changed by it, while coming into use marks a
     /// segment in ways that cannot all be undone.
-    pub(crate) fn look_at(
+    pub(crate) fn probe(
         &mut self,
         sid: SegId,
         right: Right,
+        grants: &Grants,
         store: &Store,
-        machine: &Machine,
-    ) -> Result<Look, VasError> {
+        frames: &mut TableFrames,
+    ) -> Result<Probe, VasError> {
         let file = store.open_segment(sid)?;
-        self.grants.check_segment(store, sid, right)?;
+        grants.check_segment(store, sid, right)?;
         let header = file.header();
         // Taking a lock is a write, also to share it.
         if file.right() < right.max(if header.lockable { Right::Write } else { Right::Read }) {
@@ -53,223 +138,186 @@ impl State {
         }
         // What was kept from an earlier attachment may be open with a right that is no longer
         // the user's, or with less than is the user's now.
-        let is_outdated = |kept: &VmSegment| kept.file.right() != file.right();
-        if self.is_unused(sid) && self.segments.get(&sid).is_some_and(is_outdated) {
-            self.forget_segment(sid, machine);
+        if self.is_unused(sid) && self.of_member(sid).file.right() != file.right() {
+            self.forget(sid, frames);
         }
-        let range = header.base..header.reserve_end();
-        Ok(Look { range, lockable: header.lockable })
+        Ok(Probe { range: header.base..header.reserve_end(), lockable: header.lockable })
     }
 
     /// Notes that an instance has a segment: at the first one in the VM, and at the first
     /// writable one, the lease and the segment say so, and a lockable segment's lock comes
     /// into reach.
-    pub(crate) fn use_segment(
+    pub(crate) fn acquire(
         &mut self,
         sid: SegId,
         right: Right,
-        store: &Store,
-        switch: &SwitchTables,
+        opened: &Opened,
+        frames: &mut TableFrames,
     ) -> Result<(), VasError> {
-        let kept = self.segments.contains_key(&sid);
-        match self.join(sid, right, store, switch) {
+        let was_kept = self.is_unused(sid);
+        match self.try_acquire(sid, right, opened, frames) {
             // What was kept from an earlier attachment may be a deleted segment's.
-            Err(VasError::Store(StoreError::NotFound(_))) if kept && self.is_unused(sid) => {
-                self.forget_segment(sid, switch.machine());
-                self.join(sid, right, store, switch)
+            Err(VasError::Store(StoreError::NotFound(_))) if was_kept => {
+                self.forget(sid, frames);
+                self.try_acquire(sid, right, opened, frames)
             }
-            joined => joined,
+            done => done,
         }
     }
 
-    /// Whether the segment is only kept for the next time.
-    pub(crate) fn is_unused(&self, sid: SegId) -> bool {
-        self.segments.get(&sid).is_some_and(|segment| segment.user_count() == 0)
-    }
-
-    fn join(
+    fn try_acquire(
         &mut self,
         sid: SegId,
         right: Right,
-        store: &Store,
-        switch: &SwitchTables,
+        opened: &Opened,
+        frames: &mut TableFrames,
     ) -> Result<(), VasError> {
-        if let Entry::Vacant(place) = self.segments.entry(sid) {
-            place.insert(VmSegment::new(store.open_segment(sid)?, switch.machine().mem.ledger())?);
+        if let Entry::Vacant(vacant) = self.segments.entry(sid) {
+            let file = opened.store.open_segment(sid)?;
+            vacant.insert(VmSegment::new(file, frames.machine().mem.ledger())?);
         }
-        let joined = self.join_open(sid, right, store, switch);
-        if joined.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
-            // A volatile one is charged as long as the VM has it.
-            if self.segments.get(&sid).is_some_and(VmSegment::is_volatile) {
-                self.forget_segment(sid, switch.machine());
-            } else {
-                self.unused.push_back(sid);
-            }
+        let acquired = self.add_user(sid, right, opened);
+        if acquired.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
+            self.keep_unused(sid, frames);
         }
-        joined
+        acquired
     }
 
-    fn join_open(
-        &mut self,
-        sid: SegId,
-        right: Right,
-        store: &Store,
-        switch: &SwitchTables,
-    ) -> Result<(), VasError> {
-        let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
-        else {
-            return Ok(());
-        };
+    fn add_user(&mut self, sid: SegId, right: Right, opened: &Opened) -> Result<(), VasError> {
+        let segment = self.of_member(sid);
         if right == Right::Write && segment.file.right() == Right::Read {
             return Err(VasError::ReadOnly { sid });
         }
-        let had = segment.users.keys().next_back().copied();
-        if had.is_none_or(|had| had < right) {
-            let row = match segment.lease_index {
-                Some(row) => row,
-                None => self
-                    .lease_rows
-                    .allocate(1, LEASE_SEGMENTS)
-                    .ok_or(VasError::Full { what: "segments in a process" })?,
-            };
-            if let Err(error) = store.join(&mut segment.file, lease, row, right) {
-                if segment.lease_index.is_none() {
-                    self.lease_rows.free(row);
-                }
-                return Err(error.into());
-            }
-            segment.lease_index = Some(row);
-            if let Err(error) = segment.set_size(segment.file.header().size_bytes) {
-                if had.is_none() {
-                    self.leave_segment(sid);
-                }
-                return Err(error.into());
-            }
+        let had = segment.highest_right();
+        if had < Some(right) {
+            self.join_lease(sid, right, opened)?;
         }
-        if segment.is_lockable() && segment.lock.is_none() {
-            let locked = self.map_lock(sid, store, switch);
-            if locked.is_err() && had.is_none() {
-                self.leave_segment(sid);
+        if let Err(error) = self.prepare(sid, opened) {
+            if had.is_none() {
+                self.leave_lease(sid, opened);
             }
-            locked?;
+            return Err(error);
         }
-        if let Some(segment) = self.segments.get_mut(&sid) {
-            *segment.users.entry(right).or_insert(0) += 1;
-        }
+        self.of_member_mut(sid).add_user(right);
         self.unused.retain(|&unused| unused != sid);
         Ok(())
     }
 
-    fn map_lock(
-        &mut self,
-        sid: SegId,
-        store: &Store,
-        switch: &SwitchTables,
-    ) -> Result<(), VasError> {
-        let (Some(segment), Some(lease)) = (self.segments.get_mut(&sid), self.lease.as_ref())
-        else {
-            return Ok(());
-        };
-        // Taking a lock is a write, also to share it.
-        if segment.file.right() == Right::Read {
-            return Err(VasError::ReadOnly { sid });
+    /// Size and lock of a segment that the lease names.
+    fn prepare(&mut self, sid: SegId, opened: &Opened) -> Result<(), VasError> {
+        let segment = self.segments.get_mut(&sid).expect("the caller has it");
+        segment.set_size(segment.file.header().size_bytes)?;
+        if segment.is_lockable() && segment.lock.is_none() {
+            // Taking a lock is a write, also to share it.
+            if segment.file.right() == Right::Read {
+                return Err(VasError::ReadOnly { sid });
+            }
+            segment.lock = Some(self.locks.map(&segment.file, opened)?);
         }
-        let index = self
-            .lock_pages
-            .allocate(1, MAX_LOCK_PAGES)
-            .ok_or(VasError::Full { what: "lock pages" })?;
-        let memory = match self.lock_memory.get(&index) {
-            Some(&gpa) => Ok(gpa),
-            None => switch.map_lock_page(index).map_err(VasError::from),
+        Ok(())
+    }
+
+    /// Tells the store that this VM has a segment with a right.
+    fn join_lease(&mut self, sid: SegId, right: Right, opened: &Opened) -> Result<(), VasError> {
+        let segment = self.segments.get_mut(&sid).expect("the caller has it");
+        let full = VasError::Full { what: "segments in a process" };
+        let row = match segment.lease_row {
+            Some(row) => row,
+            None => self.lease_rows.allocate(1, LEASE_SEGMENTS).ok_or(full)?,
         };
-        let mapped = memory.and_then(|gpa| {
-            self.lock_memory.insert(index, gpa);
-            LockPage::map(index, gpa, &segment.file, lease.id(), store, switch.machine())
-        });
-        match mapped {
-            Ok(lock) => {
-                self.locked_by_page.insert(index, sid);
-                segment.lock = Some(lock);
-                Ok(())
+        if let Err(error) = opened.store.join(&mut segment.file, &opened.lease, row, right) {
+            if segment.lease_row.is_none() {
+                self.lease_rows.free(row);
             }
-            Err(error) => {
-                self.lock_pages.free(index);
-                Err(error)
-            }
+            return Err(error.into());
+        }
+        segment.lease_row = Some(row);
+        Ok(())
+    }
+
+    /// Tells the store that this VM no longer has a segment.
+    fn leave_lease(&mut self, sid: SegId, opened: &Opened) {
+        let segment = self.segments.get_mut(&sid).expect("the caller has it");
+        if let Some(row) = segment.lease_row.take() {
+            let left = opened.store.leave(&segment.file, &opened.lease, row);
+            warn_if_failed("leave a segment", left);
+            self.lease_rows.free(row);
         }
     }
 
-    /// Tells the store that the VM no longer has a segment.
-    fn leave_segment(&mut self, sid: SegId) {
-        let Some(segment) = self.segments.get_mut(&sid) else { return };
-        let Some(row) = segment.lease_index.take() else { return };
-        if let (Some(store), Some(lease)) = (&self.store, &self.lease) {
-            warn_if_failed("leave a segment", store.leave(&segment.file, lease, row));
-        }
-        self.lease_rows.free(row);
-    }
-
-    /// Undoes [`State::use_segment`]. Of a segment that nobody in the VM has any more, tables
-    /// and windows are kept for the next attach, until there is pressure. Unless `orderly`,
-    /// what was being written stays marked dirty.
-    pub(crate) fn unuse_segment(
+    /// Undoes [`Residency::acquire`]. Of a segment that nobody in the VM has any more, tables
+    /// and windows are kept for the next attach, until there is pressure.
+    pub(crate) fn release(
         &mut self,
         sid: SegId,
         right: Right,
-        orderly: bool,
-        machine: &Machine,
+        how: Release,
+        opened: &Opened,
+        frames: &mut TableFrames,
     ) {
-        let store = self.store.clone();
-        let Some(segment) = self.segments.get_mut(&sid) else { return };
-        if let Some(count) = segment.users.get_mut(&right) {
-            *count -= 1;
-            if *count == 0 {
-                segment.users.remove(&right);
+        let Opened { store, lease } = opened;
+        let segment = self.of_member_mut(sid);
+        segment.remove_user(right);
+        match segment.highest_right() {
+            Some(Right::Read) if right == Right::Write => {
+                let row = segment.lease_row.expect("a segment in use is in the lease");
+                let reads = lease.set_segment(row, Some((sid, Right::Read)));
+                let clean = reads.and_then(|()| store.mark_clean(&segment.file, lease.id()));
+                warn_if_failed("mark a segment clean", clean);
             }
+            Some(_) => {}
+            None => self.release_last(sid, how, opened, frames),
         }
-        let still = segment.users.keys().next_back().copied();
-        let (Some(store), Some(lease)) = (store, &self.lease) else { return };
-        if still == Some(Right::Read)
-            && right == Right::Write
-            && let Some(row) = segment.lease_index
-        {
-            let reads = lease.set_segment(row, Some((sid, Right::Read)));
-            let clean = reads.and_then(|()| store.mark_clean(&segment.file, lease.id()));
-            warn_if_failed("mark a segment clean", clean);
-        }
-        if still.is_some() {
-            return;
-        }
+    }
+
+    fn release_last(
+        &mut self,
+        sid: SegId,
+        how: Release,
+        opened: &Opened,
+        frames: &mut TableFrames,
+    ) {
+        let segment = self.of_member_mut(sid);
+        let is_volatile = segment.is_volatile();
         if let Some(lock) = segment.lock.take() {
-            let index = lock.index();
-            self.lock_pages.free(index);
-            self.locked_by_page.remove(&index);
-            warn_if_failed("give up a lock", lock.give_up(&store, machine));
+            warn_if_failed("give up a lock", self.locks.unmap(lock, &opened.store));
         }
-        let volatile = segment.is_volatile();
-        if orderly || volatile {
-            self.leave_segment(sid);
+        if how == Release::Orderly || is_volatile {
+            self.leave_lease(sid, opened);
         }
-        if volatile {
-            self.forget_segment(sid, machine);
-            return;
+        self.keep_unused(sid, frames);
+    }
+
+    /// Keeps a segment that no instance has, unless it is volatile: it is charged as long as the
+    /// VM has it.
+    fn keep_unused(&mut self, sid: SegId, frames: &mut TableFrames) {
+        if self.of_member(sid).is_volatile() {
+            return self.forget(sid, frames);
         }
         self.unused.push_back(sid);
         if self.unused.len() > UNUSED_MAX
             && let Some(oldest) = self.unused.pop_front()
         {
-            self.forget_segment(oldest, machine);
+            self.forget(oldest, frames);
         }
     }
 
     /// Drops all the VM has of a segment that no instance has.
-    pub(crate) fn forget_segment(&mut self, sid: SegId, machine: &Machine) {
+    pub(crate) fn forget(&mut self, sid: SegId, frames: &mut TableFrames) {
         self.unused.retain(|&unused| unused != sid);
-        let Some(segment) = self.segments.remove(&sid) else { return };
-        let (_, windows) = segment.dissolve(&mut self.frames);
-        if !windows.is_empty() {
-            machine.windows.unmap(windows);
-            self.frames.all_is_forgotten();
+        if let Some(segment) = self.segments.remove(&sid) {
+            let windows = segment.dissolve(frames);
+            if !windows.is_empty() {
+                frames.machine().windows.unmap(windows);
+                frames.all_is_forgotten();
+            }
+        }
+    }
+
+    /// Drops all of them, at the end of the process.
+    pub(crate) fn forget_all(&mut self, frames: &mut TableFrames) {
+        while let Some((&sid, _)) = self.segments.first_key_value() {
+            self.forget(sid, frames);
         }
     }
 }

@@ -15,8 +15,7 @@ use abi::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Right};
 use crate::store::{PART_BYTES, SegmentFile};
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::LockPage;
-use crate::vas::tables::frames::Frames;
-use crate::vas::tables::subtree::{PieceSpan, Subtree};
+use crate::vas::tables::{PieceSpan, Subtree, TableFrames};
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
 use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 
@@ -39,10 +38,10 @@ pub(crate) struct VmSegment {
     pub(crate) reserve: Range<u64>,
     /// One past the last address it has now.
     pub(crate) end: u64,
-    /// Instances that have it, by right.
-    pub(crate) users: BTreeMap<Right, u32>,
-    /// Its place in the lease's table while it has users.
-    pub(crate) lease_index: Option<u32>,
+    /// How many instances have it, by right.
+    users: BTreeMap<Right, u32>,
+    /// Its row in the lease's table while it has users.
+    pub(crate) lease_row: Option<u32>,
     /// Its lock, while it has users and is lockable.
     pub(crate) lock: Option<LockPage>,
     extents: BTreeMap<u64, Extent>,
@@ -93,7 +92,7 @@ impl VmSegment {
             reserve: base..base.saturating_add(header.reserve_bytes),
             end: base.saturating_add(header.size_bytes),
             users: BTreeMap::new(),
-            lease_index: None,
+            lease_row: None,
             lock: None,
             extents: BTreeMap::new(),
             read: Subtree::new(false),
@@ -113,9 +112,23 @@ impl VmSegment {
         self.file.header().lockable
     }
 
-    /// Instances that have it.
-    pub(crate) fn user_count(&self) -> u32 {
-        self.users.values().sum()
+    /// The most that an instance may do with it; `None` while no instance has it.
+    pub(crate) fn highest_right(&self) -> Option<Right> {
+        self.users.keys().next_back().copied()
+    }
+
+    /// One more instance has it.
+    pub(crate) fn add_user(&mut self, right: Right) {
+        *self.users.entry(right).or_insert(0) += 1;
+    }
+
+    /// One instance less has it.
+    pub(crate) fn remove_user(&mut self, right: Right) {
+        let count = self.users.get_mut(&right).expect("it is released as it was acquired");
+        *count -= 1;
+        if *count == 0 {
+            self.users.remove(&right);
+        }
     }
 
     /// The tables for `right`.
@@ -214,13 +227,12 @@ impl VmSegment {
         &mut self,
         gib: u64,
         right: Right,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         let used = self.span(gib, self.end.next_multiple_of(PAGE_SIZE));
         let policy = self.file.header().pages;
-        let is_dense = self.is_dense(machine);
-        let Some(extent) = self.extents.get_mut(&gib) else { return Ok(()) };
+        let is_dense = self.is_dense(frames.machine());
+        let extent = self.extents.get_mut(&gib).expect("an extent is mapped before its tables");
         if is_dense {
             // It may have been mapped before it grew.
             extent.window.prefer_huge();
@@ -228,7 +240,7 @@ impl VmSegment {
         let limit = extent.origin + extent.window.bytes();
         let used = used.start..used.end.min(limit);
         let span = PieceSpan { used, gpa: extent.window.gpa(), origin: extent.origin };
-        self.subtree_mut(right).fill(gib, &span, policy, frames, machine)
+        self.subtree_mut(right).fill(gib, &span, policy, frames)
     }
 
     /// Mapped extents that no system call is using: when mapped, and which gigabyte.
@@ -244,19 +256,18 @@ impl VmSegment {
     pub(crate) fn unmap_extent(
         &mut self,
         gib: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<Option<Window>, MemoryError> {
-        self.read.drop_piece(gib, frames, machine)?;
-        self.write.drop_piece(gib, frames, machine)?;
+        self.read.drop_piece(gib, frames)?;
+        self.write.drop_piece(gib, frames)?;
         Ok(self.extents.remove(&gib).map(|extent| extent.window))
     }
 
     /// Gives back all tables and hands out all windows; no instance may have the segment.
-    pub(crate) fn dissolve(self, frames: &mut Frames) -> (SegmentFile, Vec<Window>) {
+    pub(crate) fn dissolve(self, frames: &mut TableFrames) -> Vec<Window> {
         self.read.dissolve(frames);
         self.write.dissolve(frames);
-        (self.file, self.extents.into_values().map(|extent| extent.window).collect())
+        self.extents.into_values().map(|extent| extent.window).collect()
     }
 
     /// The host memory behind `bytes` at `gva`, cut off where the extent or the segment ends,

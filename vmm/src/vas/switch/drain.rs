@@ -10,11 +10,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use seg_lock::Mode;
+use seg_lock::LockOutcome;
+
+use super::locks::LockSet;
 
 use crate::vas::VasError;
 use crate::vas::state::Vases;
-use crate::vas::switch::LockSet;
 
 /// What `seen` is then: the live word counts changes of VASes and does not come that far.
 const NEVER: u64 = !0;
@@ -31,7 +32,7 @@ impl Vases {
         }
         let guard = self.lock();
         self.draining.store(true, Ordering::SeqCst);
-        crate::vas::state::warn_if_failed(
+        crate::vas::error::warn_if_failed(
             "keep the kernel from switching",
             self.switch.set_seen(NEVER),
         );
@@ -75,17 +76,10 @@ impl Vases {
     }
 
     /// Keeps the calling thread until the process has ended.
-    pub(crate) fn park(&self, stopping: &dyn Fn() -> bool) -> VasError {
+    pub(crate) fn park(&self, stopping: &dyn Fn() -> bool) -> LockOutcome {
         while !stopping() {
             std::thread::sleep(PARKED);
         }
-        VasError::Stopping
-    }
-}
-
-impl LockSet {
-    /// Whether one of the locks is exclusive.
-    pub(crate) fn writes(&self) -> bool {
-        self.0.values().any(|(mode, _)| *mode == Mode::Exclusive)
+        LockOutcome::Interrupted
     }
 }

@@ -6,7 +6,7 @@
 //!                              -> 2 MiB pages, page tables of 4 KiB pages
 //! ```
 //!
-//! A piece is built when its extent is mapped (extent.rs) and goes when that goes. Entries
+//! A piece is built when its extent is mapped (`residency::segment`) and goes when that goes. Entries
 //! only ever turn from absent to present while a piece lives.
 
 use std::collections::BTreeMap;
@@ -15,11 +15,8 @@ use std::ops::Range;
 use abi::objects::PagePolicy;
 use abi::{Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Rights, Table};
 
-use crate::vas::tables::frames::Frames;
-use crate::vm::{Machine, MemoryError};
-
-/// 512 GiB: what one entry of a root table covers.
-pub(crate) const SLOT_BYTES: u64 = 512 << 30;
+use super::TableFrames;
+use crate::vm::MemoryError;
 
 /// Where a piece's memory is and which addresses of it the segment has.
 #[derive(Clone, Debug)]
@@ -37,9 +34,37 @@ struct Piece {
     /// What a page-directory-pointer table holds for the gigabyte.
     entry: Entry,
     directory: Option<GuestPhys>,
-    tables: BTreeMap<usize, GuestPhys>,
+    /// Of 4 KiB pages, by number of the 2 MiB of addresses.
+    tables: BTreeMap<u64, GuestPhys>,
     /// Up to here all pages are present.
     filled: u64,
+}
+
+impl Piece {
+    /// The table of the 2 MiB of addresses that `pages` lie in, with an entry for each of them.
+    fn table(
+        &mut self,
+        pages: Range<u64>,
+        entry: impl Fn(u64) -> Entry,
+        frames: &mut TableFrames,
+    ) -> Result<GuestPhys, MemoryError> {
+        let (index, first) = (pages.start / PAGE_SIZE_2M, pages.start);
+        let mut pages = pages.step_by(PAGE_SIZE as usize);
+        if let Some(&table) = self.tables.get(&index) {
+            // Linked already: entry by entry, each whole for a vCPU that walks.
+            let linked = Table::new(table, Level::Table);
+            pages.try_for_each(|at| linked.set(frames.mem(), at, entry(at)))?;
+            return Ok(table);
+        }
+        let table = frames.alloc()?;
+        Table::new(table, Level::Table).fill(frames.mem(), first, pages.map(entry))?;
+        self.tables.insert(index, table);
+        Ok(table)
+    }
+
+    fn into_frames(self) -> impl Iterator<Item = GuestPhys> {
+        self.directory.into_iter().chain(self.tables.into_values())
+    }
 }
 
 /// See the module.
@@ -62,16 +87,15 @@ impl Subtree {
     pub(crate) fn pdpt(
         &mut self,
         slot: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<GuestPhys, MemoryError> {
         if let Some(&pdpt) = self.pdpts.get(&slot) {
             return Ok(pdpt);
         }
-        let pdpt = frames.alloc(machine)?;
+        let pdpt = frames.alloc()?;
         for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
             let pdpt = Table::new(pdpt, Level::Pointer);
-            pdpt.set(&machine.mem, gib * PAGE_SIZE_1G, piece.entry)?;
+            pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, piece.entry)?;
         }
         self.pdpts.insert(slot, pdpt);
         Ok(pdpt)
@@ -98,8 +122,7 @@ impl Subtree {
         gib: u64,
         span: &PieceSpan,
         policy: PagePolicy,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if self.is_filled(gib, span.used.end) {
             return Ok(());
@@ -109,17 +132,18 @@ impl Subtree {
         let fresh = !self.pieces.contains_key(&gib);
         if fresh
             && policy == PagePolicy::Largest
-            && machine.has_gigabyte_pages()
+            && frames.machine().has_gigabyte_pages()
             && span.used == whole
             && gpa_of(whole.start).raw().is_multiple_of(PAGE_SIZE_1G)
         {
             let entry = Entry::Page(gpa_of(whole.start), self.rights);
             let piece =
                 Piece { entry, directory: None, tables: BTreeMap::new(), filled: whole.end };
-            return self.publish(gib, piece, machine);
+            self.pieces.insert(gib, piece);
+            return self.link(gib, entry, frames);
         }
         if fresh {
-            let directory = frames.alloc(machine)?;
+            let directory = frames.alloc()?;
             let entry = Entry::Table(directory);
             let piece = Piece {
                 entry,
@@ -130,69 +154,46 @@ impl Subtree {
             self.pieces.insert(gib, piece);
         }
         let rights = self.rights;
-        let Some(piece) = self.pieces.get_mut(&gib) else { return Ok(()) };
-        let Some(directory) = piece.directory else { return Ok(()) };
+        let piece = self.pieces.get_mut(&gib).expect("it was there or has just been made");
+        let directory = piece.directory.expect("a gigabyte page is filled from the start");
         let mut entries = Vec::new();
         let first = piece.filled / PAGE_SIZE_2M * PAGE_SIZE_2M;
         let mut at = piece.filled;
         while at < span.used.end {
             let start = at / PAGE_SIZE_2M * PAGE_SIZE_2M;
             let end = (start + PAGE_SIZE_2M).min(span.used.end);
-            let index = (start / PAGE_SIZE_2M % 512) as usize;
-            let large = policy != PagePolicy::Small4K
+            let is_large = policy != PagePolicy::Small4K
                 && at == start
                 && end - start == PAGE_SIZE_2M
-                && !piece.tables.contains_key(&index);
-            let entry = if large {
-                Entry::Page(gpa_of(start), rights)
+                && !piece.tables.contains_key(&(start / PAGE_SIZE_2M));
+            let page = |at| Entry::Page(gpa_of(at), rights);
+            entries.push(if is_large {
+                page(start)
             } else {
-                let pages = (at..end).step_by(PAGE_SIZE as usize);
-                let mut pages = pages.map(|at| (at, Entry::Page(gpa_of(at), rights)));
-                let table = match piece.tables.get(&index) {
-                    // Linked already: entry by entry, each whole for a vCPU that walks.
-                    Some(&table) => {
-                        let small = Table::new(table, Level::Table);
-                        pages.try_for_each(|(at, page)| small.set(&machine.mem, at, page))?;
-                        table
-                    }
-                    None => {
-                        let table = frames.alloc(machine)?;
-                        let small = Table::new(table, Level::Table);
-                        small.fill(&machine.mem, at, pages.map(|(_, page)| page))?;
-                        piece.tables.insert(index, table);
-                        table
-                    }
-                };
-                Entry::Table(table)
-            };
-            entries.push(entry);
+                Entry::Table(piece.table(at..end, page, frames)?)
+            });
             at = end;
         }
         let directory = Table::new(directory, Level::Directory);
         if fresh {
             // Not linked anywhere yet: in one copy.
-            directory.fill(&machine.mem, first, entries)?;
+            directory.fill(frames.mem(), first, entries)?;
         } else {
             for (address, entry) in (first..).step_by(PAGE_SIZE_2M as usize).zip(entries) {
-                directory.set(&machine.mem, address, entry)?;
+                directory.set(frames.mem(), address, entry)?;
             }
         }
         piece.filled = span.used.end;
         let entry = piece.entry;
-        self.link(gib, entry, machine)
+        self.link(gib, entry, frames)
     }
 
-    fn publish(&mut self, gib: u64, piece: Piece, machine: &Machine) -> Result<(), MemoryError> {
-        let entry = piece.entry;
-        self.pieces.insert(gib, piece);
-        self.link(gib, entry, machine)
-    }
-
-    fn link(&self, gib: u64, entry: Entry, machine: &Machine) -> Result<(), MemoryError> {
+    fn link(&self, gib: u64, entry: Entry, frames: &TableFrames) -> Result<(), MemoryError> {
         match self.pdpts.get(&(gib / 512)) {
             Some(&pdpt) => {
-                Table::new(pdpt, Level::Pointer).set(&machine.mem, gib * PAGE_SIZE_1G, entry)
+                Table::new(pdpt, Level::Pointer).set(frames.mem(), gib * PAGE_SIZE_1G, entry)
             }
+            // No instance has linked the slot yet.
             None => Ok(()),
         }
     }
@@ -202,29 +203,20 @@ impl Subtree {
     pub(crate) fn drop_piece(
         &mut self,
         gib: u64,
-        frames: &mut Frames,
-        machine: &Machine,
+        frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         if let Some(piece) = self.pieces.remove(&gib) {
-            self.link(gib, Entry::Empty, machine)?;
-            piece
-                .directory
-                .into_iter()
-                .chain(piece.tables.into_values())
-                .for_each(|f| frames.park(f));
+            self.link(gib, Entry::Empty, frames)?;
+            frames.park(piece.into_frames());
         }
         Ok(())
     }
 
     /// Gives every table back. No instance may link to any.
-    pub(crate) fn dissolve(self, frames: &mut Frames) {
+    pub(crate) fn dissolve(self, frames: &mut TableFrames) {
         for piece in self.pieces.into_values() {
-            piece
-                .directory
-                .into_iter()
-                .chain(piece.tables.into_values())
-                .for_each(|f| frames.park(f));
+            frames.park(piece.into_frames());
         }
-        self.pdpts.into_values().for_each(|pdpt| frames.park(pdpt));
+        frames.park(self.pdpts.into_values());
     }
 }

@@ -9,16 +9,16 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::super::error::StoreError;
-use super::super::header::{HEADER_BYTES, Header};
-use super::super::manifest::{MAX_BYTES, Manifest};
-use super::super::name::Mode;
-use super::super::segment::io_error;
+use crate::format::error::{StoreError, io_error};
+use crate::format::escape::show_bytes;
+use crate::format::header::{HEADER_BYTES, Header};
+use crate::format::manifest::{MAX_BYTES, Manifest};
+use crate::format::name::Mode;
 
 /// What an archive begins with, version included.
-pub(super) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
+pub(crate) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
 /// Most content of one piece.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 const HEAD_BYTES: usize = 16;
 /// Mode and flags before a segment's header.
 const SEGMENT_BYTES: usize = 8 + HEADER_BYTES;
@@ -26,7 +26,7 @@ const INCONSISTENT: u32 = 1;
 
 /// One piece.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// The manifest and the permission bits.
     Vas(Manifest, Mode),
     /// A segment begins.
@@ -49,37 +49,37 @@ enum Kind {
 }
 
 /// Writes pieces.
-pub(super) struct Writer<W: Write> {
+pub(crate) struct Writer<W: Write> {
     to: W,
     number: u64,
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(mut to: W) -> io::Result<Writer<W>> {
+    pub(crate) fn new(mut to: W) -> io::Result<Writer<W>> {
         to.write_all(START)?;
         Ok(Writer { to, number: 0 })
     }
 
-    pub(super) fn vas(&mut self, manifest: &Manifest, mode: Mode) -> io::Result<()> {
+    pub(crate) fn vas(&mut self, manifest: &Manifest, mode: Mode) -> io::Result<()> {
         self.put(Kind::Vas, &mode.bits().to_le_bytes(), manifest.encode().as_bytes())
     }
 
-    pub(super) fn segment(&mut self, header: &Header, mode: Mode, bad: bool) -> io::Result<()> {
+    pub(crate) fn segment(&mut self, header: &Header, mode: Mode, bad: bool) -> io::Result<()> {
         let flags = if bad { INCONSISTENT } else { 0 };
         let mut head = mode.bits().to_le_bytes().to_vec();
         head.extend(flags.to_le_bytes());
         self.put(Kind::Segment, &head, &header.encode())
     }
 
-    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.put(Kind::Data, &offset.to_le_bytes(), bytes)
     }
 
-    pub(super) fn end(&mut self, data_bytes: u64) -> io::Result<()> {
+    pub(crate) fn end(&mut self, data_bytes: u64) -> io::Result<()> {
         self.put(Kind::End, &data_bytes.to_le_bytes(), &[])
     }
 
-    pub(super) fn done(mut self, segments: u64) -> io::Result<W> {
+    pub(crate) fn done(mut self, segments: u64) -> io::Result<W> {
         self.put(Kind::Done, &segments.to_le_bytes(), &[])?;
         Ok(self.to)
     }
@@ -104,7 +104,7 @@ fn sum(number: u64, pieces: &[&[u8]]) -> u32 {
 }
 
 /// Reads pieces.
-pub(super) struct Reader<'a, R: Read> {
+pub(crate) struct Reader<'a, R: Read> {
     from: R,
     path: &'a Path,
     number: u64,
@@ -112,7 +112,7 @@ pub(super) struct Reader<'a, R: Read> {
 
 impl<'a, R: Read> Reader<'a, R> {
     /// Checks how the archive begins.
-    pub(super) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
+    pub(crate) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
         let mut reader = Reader { from, path, number: 0 };
         let start = reader.bytes::<16>("its start")?;
         let (kind, version) = start.split_at(8);
@@ -131,7 +131,7 @@ impl<'a, R: Read> Reader<'a, R> {
         Ok(reader)
     }
 
-    pub(super) fn bad(
+    pub(crate) fn bad(
         &self,
         field: &'static str,
         found: impl ToString,
@@ -163,7 +163,7 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     /// The next piece, whose checksum is right.
-    pub(super) fn next(&mut self) -> Result<Piece, StoreError> {
+    pub(crate) fn next(&mut self) -> Result<Piece, StoreError> {
         let head = self.bytes::<HEAD_BYTES>("a piece")?;
         let [kind, len] = [0, 8].map(|at| word(&head, at));
         let (kind, least, most) = match kind {
@@ -232,7 +232,7 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     /// There must be nothing more.
-    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         match self.from.read(&mut [0]) {
             Ok(0) => Ok(()),
             Ok(_) => Err(self.bad("length", "more after the last piece", "the end of the file")),
@@ -248,7 +248,7 @@ const ZSTD_MAGIC: &[u8; 4] = &[0x28, 0xb5, 0x2f, 0xfd];
 ///
 /// # Errors
 /// [`StoreError::NotA`] for anything else.
-pub(super) fn decompress<'a, 'f: 'a>(
+pub(crate) fn decompress<'a, 'f: 'a>(
     mut from: &'a mut (dyn Read + 'f),
     path: &Path,
 ) -> Result<impl Read + 'a, StoreError> {
@@ -262,7 +262,7 @@ pub(super) fn decompress<'a, 'f: 'a>(
 }
 
 fn not_an_archive(path: &Path, start: &[u8]) -> StoreError {
-    let found = super::super::text::show_bytes(start);
+    let found = show_bytes(start);
     StoreError::NotA { file: path.to_owned(), kind: "an archive of spacejmp", found }
 }
 

@@ -1,7 +1,7 @@
 //! What the book says about the format is what the code does.
 
-use super::super::header::FIELDS;
-use super::super::{
+use crate::format::header::FIELDS;
+use crate::{
     DATA_OFFSET, INSTANCES_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, SEGMENTS_OFFSET, VCPU_LINES_OFFSET,
 };
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use abi::Errno;
 use abi::objects::Right;
 
-use super::super::testing::{name, segment, store};
-use super::super::{Mode, SegmentSpec, StoreError};
+use crate::testing::{name, segment, store};
+use crate::{Mode, SegmentSpec, StoreError};
 
 #[test]
 fn a_copy_in_the_same_store_becomes_a_segment_of_its_own() {

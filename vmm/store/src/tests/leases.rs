@@ -1,4 +1,4 @@
-//! Who is alive, what live VMs keep others from doing, and that the dead keep nobody.
+//! Which VMs are alive, what live ones keep others from doing, and that the dead keep none.
 
 use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
@@ -8,8 +8,8 @@ use abi::Errno;
 use abi::objects::{LeaseId, Right, VasId};
 use abi::switch::{InstanceEntry, VcpuLine};
 
-use super::super::testing::{TestStore, name, segment, store};
-use super::super::{
+use crate::testing::{TestStore, name, segment, store};
+use crate::{
     Busy, INSTANCES_OFFSET, Inside, Lease, LeaseInfo, Mode, Store, StoreError, VCPU_LINES_OFFSET,
 };
 

@@ -10,8 +10,8 @@ use std::process::Command;
 use abi::Errno;
 use abi::objects::{PagePolicy, Right, SegRoot};
 
-use super::super::testing::{TestStore, mode, name, store};
-use super::super::{Access, Lease, LeaseInfo, Mode, SegmentSpec, Store, StoreError};
+use crate::testing::{TestStore, mode, name, store};
+use crate::{Access, Lease, LeaseInfo, Mode, SegmentSpec, Store, StoreError};
 
 const NOBODY: u32 = 65534;
 const PATH: &str = "SPACEJMP_TEST_STORE_AS_NOBODY";

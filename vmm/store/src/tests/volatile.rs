@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use abi::Errno;
 use abi::objects::{Lifetime, Right};
 
-use super::super::testing::{TestStore, name, store};
-use super::super::{Lease, LeaseInfo, Mode, SegmentSpec, StoreError};
+use crate::testing::{TestStore, name, store};
+use crate::{Lease, LeaseInfo, Mode, SegmentSpec, StoreError};
 use abi::objects::SegId;
 
 fn volatile(s: &TestStore, text: &str) -> SegId {
@@ -83,9 +83,9 @@ fn one_of_an_earlier_boot_is_gone() {
     volatile(&s, "x");
     let path = s.path().join("segments/x");
     let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
-    let mut header = super::super::segment::read_header(&file, &path).unwrap();
+    let mut header = crate::format::header::read_header(&file, &path).unwrap();
     header.boot.0[0] ^= 1;
-    super::super::segment::write_header(&file, &path, &header).unwrap();
+    crate::format::header::write_header(&file, &path, &header).unwrap();
     assert_eq!(s.find_segment(&name("x")).unwrap_err().errno(), Errno::ENOENT);
     assert_eq!(shm_files(&s), 0);
 }

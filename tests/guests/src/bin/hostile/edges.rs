@@ -1,10 +1,10 @@
-//! Edges: memory until there is none, registers across `SYSCALL`, signal frames that were
-//! tampered with.
+//! Edge cases: allocating until memory runs out, registers across `SYSCALL`, signal frames that
+//! were tampered with.
 //!
 //! `sigreturn` changes the interrupted context inside a handler and returns. `rip`
 //! and `cs` ask for what cannot be resumed: SIGSEGV; so does the first use of the stack
 //! after `rsp`, with SIGBUS. `flags` asks for I/O privilege: it is not
-//! given, the program goes on and exits with 0.
+//! granted, the program goes on and exits with 0.
 
 use std::arch::asm;
 use std::io::Error;
