@@ -19,7 +19,6 @@
 //!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines, roots and locks
 //!   0xffff_ffff_d020_0000  instance table
 //!   0xffff_ffff_d040_0000  lock references, then (at d100_0000) pages of lock words
-//!   0xffff_ffff_d900_0000  code that takes and gives back one lock
 //!   0xffff_ffff_e000_0000  per-vCPU tables of TLB tags, TAG_TABLE_BYTES apart
 //!
 //! guest-physical
@@ -111,8 +110,6 @@ pub const PLAIN_GENERATIONS: GuestVirt = GuestVirt::literal(0xffff_ffff_d014_000
 /// Behind them is a `switch::LockEnd`. 0 where there are none, or the kernel must leave the
 /// switch to the VMM.
 pub const LOCK_RANGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d018_0000);
-/// By handle: the VMM's code that takes the one lock an instance needs ([`LOCK_CODE`]), or 0.
-pub const LOCK_WAYS: GuestVirt = GuestVirt::literal(0xffff_ffff_d01c_0000);
 /// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for those
 /// who look, the kernel has its own.
 pub const INSTANCES: GuestVirt = GuestVirt::literal(0xffff_ffff_d020_0000);
@@ -124,11 +121,6 @@ pub const LOCK_REFS_BYTES: u64 = 2 << 20;
 pub const LOCK_PAGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d100_0000);
 /// Most lock pages mapped at one time.
 pub const MAX_LOCK_PAGES: u32 = 32768;
-/// Code for lists of one lock, read-only for the kernel: [`LOCK_CODE_UNIT`] for each place in
-/// [`LOCK_REFS`], so that code lives as long as its list.
-pub const LOCK_CODE: GuestVirt = GuestVirt::literal(0xffff_ffff_d900_0000);
-/// Bytes of code for each place; a list of one lock has two.
-pub const LOCK_CODE_UNIT: u64 = 128;
 /// Per-vCPU tables of TLB tags: for each tag the generation last loaded with it.
 pub const TAG_TABLES: GuestVirt = GuestVirt::literal(0xffff_ffff_e000_0000);
 /// Bytes of one vCPU's table: 4096 tags of 8 bytes.

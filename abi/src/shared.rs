@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use crate::layout::{IST_STACK_BYTES, VCPU_IST_STACKS};
 
 /// Version of everything in this file; the VMM refuses a kernel image with another one.
-pub const KERNEL_ABI: u64 = 3;
+pub const KERNEL_ABI: u64 = 4;
 /// First word of the kernel image.
 pub const KERNEL_MAGIC: u64 = u64::from_le_bytes(*b"SJkernel");
 
@@ -34,24 +34,6 @@ pub struct KernelInfo {
     /// The SYSRETQ instructions: an exception there means the program's return address or
     /// flags were impossible, which is the program's fault and not the kernel's.
     pub sysrets: [u64; 5],
-    /// Where the VMM's own code for one lock (`switch`) goes on.
-    pub trap_ways: TrapWays,
-}
-
-/// Addresses in the kernel for [`VcpuPage::trap_entry`] and the VMM's code for one lock. On all
-/// of them RSP is at the frame of the trap and RDI the handle.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct TrapWays {
-    /// The way in while no lock is held.
-    pub free: u64,
-    /// The way in while the locks in [`VcpuPage::held`], if any, are held.
-    pub held: u64,
-    /// To the VMM, or what can be done before: the switch is announced or not, nothing is
-    /// changed.
-    pub slow: u64,
-    /// The same when locks were given back already.
-    pub given: u64,
 }
 
 /// The first page of a vCPU's area. GS base points here while the kernel serves a call.
@@ -74,8 +56,6 @@ pub struct VcpuPage {
     /// As `held`: locks given back for which somebody waits. The VMM nudges them, and sets
     /// this to 0.
     pub nudge: u64,
-    /// Where a switch by UD2 begins: one of [`TrapWays`], or code for the lock that is held.
-    pub trap_entry: u64,
 }
 
 /// From the frame of a trap, five words without an error code, on the first exception stack
@@ -134,7 +114,7 @@ pub struct ExceptionFrame {
 }
 
 const _: () = {
-    assert!(core::mem::size_of::<KernelInfo>() == 144);
+    assert!(core::mem::size_of::<KernelInfo>() == 112);
     assert!(offset_of!(VcpuPage, user_rsp) == 0);
     assert!(core::mem::size_of::<VcpuPage>() as u64 <= VCPU_GDT);
     assert!(core::mem::size_of::<ExceptionFrame>() == 48);

@@ -35,7 +35,6 @@ global_asm!(
     ".quad {epitaph}",
     ".quad sj_sysret_linux, sj_sysret_call",
     ".quad sj_sysret_switch, sj_sysret_take, sj_sysret_give",
-    ".quad sj_trap_free, sj_trap_held, sj_trap_slow, sj_trap_given",
 
     ".section .entry, \"ax\"",
     ".globl sj_leave_call, sj_leave_trapped",

@@ -27,7 +27,7 @@ use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS,
+    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS,
     SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK,
 };
 use seg_lock::{state, word};
@@ -260,16 +260,13 @@ global_asm!(
     "swapgs",
     "jmp sj_leave_call",
 
-    // By UD2: RSP at the frame. The vCPU's page says where to begin, so that who holds one lock
-    // begins in code that knows it.
+    // By UD2: RSP at the frame.
     ".balign 16",
     "sj_switch_trapped:",
     // Behind the UD2, whose place is known: writing half a word is cheaper than adding to one.
     "mov dword ptr [rsp], {behind_ud2_low}",
-    "jmp qword ptr [rsp + {trap_to_page} + {trap_entry}]",
-    "sj_trap_free:",
-    "cmp rdi, {max_instances}",
-    "jae sj_trap_held",
+    "cmp rdi, [rsp + {trap_to_page} + {plain_limit}]",
+    "jae 7f",
     "sj_announce \"[rsp + {trap_to_page} + \"",
     // To where we are, too: that is cheaper here than to ask.
     "mov rcx, [rdi * 8 + {plain_roots}]",
@@ -278,29 +275,16 @@ global_asm!(
     "mov [rdx + {inside}], rdi",
     "iretq",
     "6:",
-    "mov rcx, [rdi * 8 + {lock_ways}]",
-    "jrcxz 6f",
-    "jmp rcx",
-    "6:",
     "cmp rdi, r8",
     "je 3f",
-    "sj_take \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_held\", iretq",
-    "sj_trap_held:",
-    "sj_give \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_free\", iretq",
-    "sj_trap_given:",
-    "mov edx, {flush}",
-    "jmp 5f",
-    "sj_trap_slow:",
+    "sj_take \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], 0\", iretq",
+    "7:",
+    "sj_give \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], {max_instances}\", iretq",
     "4:",
     "xor edx, edx",
     "5:",
     "lea rsi, [rsp + {trap_to_page}]",
     "call {switch_with_locks}",
-    "mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_held",
-    "cmp dword ptr [rsp + {trap_to_page} + {held}], 0",
-    "jne 7f",
-    "mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_free",
-    "7:",
     "test rax, rax",
     "jne 8f",
     "3:",
@@ -322,8 +306,6 @@ global_asm!(
     held = const offset_of!(VcpuPage, held),
     nudge = const offset_of!(VcpuPage, nudge),
     behind_ud2_low = const (CALL_PAGE_SWITCH_UD2.raw() + 2) as u32 as i32,
-    trap_entry = const offset_of!(VcpuPage, trap_entry),
-    lock_ways = const near(LOCK_WAYS, 0),
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
     live = const near(SWITCH_LIVE, 0),
     announced = const offset_of!(VcpuLine, announced),

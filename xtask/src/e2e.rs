@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::check::TOGETHER;
 use crate::machine::Addition;
 use crate::workspace::{Workspace, output_of};
 
@@ -32,9 +33,9 @@ impl Kit {
     /// # Errors
     /// When something does not build.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        // All that `cargo test --workspace` builds, for which the job `test` has done it already:
+        // What the job `test` has built already:
         // of some packages only, dependencies would have other features, and be built again.
-        let built = built(workspace, &["test", "--no-run", "--workspace"])?;
+        let built = built(workspace, &[&["test", "--no-run"], &TOGETHER[..]].concat())?;
         let prebuild = prebuild(&built)?;
         // Of the command itself there are none: its tests make no VM, nor do those of files and store.
         let programs = built.into_iter().filter(|built| {

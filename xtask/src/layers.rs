@@ -81,6 +81,8 @@ fn parse(text: &str) -> Result<Vec<Crate>> {
             continue;
         }
         let layer: Vec<String> = entry.split_whitespace().map(str::to_owned).collect();
+        let twice = layer.iter().find(|name| last.layers.iter().flatten().any(|old| &old == name));
+        ensure!(twice.is_none(), "{}: {} is listed already", at(), twice.map_or("", |name| name));
         ensure!(layer.len() == 1 || explained, "{}: a tie needs a reason (# ...)", at());
         last.layers.push(layer);
     }
@@ -295,6 +297,7 @@ mod tests {
         assert_eq!(findings(&list, &sources("")), [unused]);
         assert!(parse(&format!("{THREE}low -> high\n")).is_err());
         assert!(parse("[a/src]\nlow high\n").is_err());
+        assert!(parse("[a/src]\nlow\nhigh\nlow\n").is_err());
     }
 
     #[test]

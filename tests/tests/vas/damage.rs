@@ -117,7 +117,7 @@ fn a_count_of_changes_cut_while_mapped_ends_with_an_error() {
     let status = vm.end();
     assert!(status > 0, "{status}: {}", vm.err());
     println!("status {status}, {}", vm.err());
-    let named = format!("{} was cut off", live.display());
+    let named = format!("{} was truncated", live.display());
     assert!(vm.err().starts_with("spacejmp: ") && vm.err().contains(&named), "{}", vm.err());
     // Once repaired, the store works as before.
     std::fs::write(&live, whole).expect("it can be written");

@@ -208,20 +208,16 @@ fn finish(
     reports: &[(&Experiment, Report)],
     failed: &BTreeMap<String, String>,
 ) -> Result<ExitCode, Failure> {
-    let json = |(experiment, report): &(&Experiment, Report), host: &serde_json::Value| {
-        report.json(experiment.subject.name, args.quick, host.clone())
+    let outcome = |(experiment, report): &(&Experiment, Report), host: &serde_json::Value| {
+        report.outcome(experiment.subject.name, args.quick, host.clone())
     };
-    // As if read back: what is written is what was printed.
-    let outcome = |one: &(&Experiment, Report)| -> Result<Outcome, Failure> {
-        serde_json::from_value(json(one, &serde_json::Value::Null))
-            .map_err(|error| Failure::new("print the figures", error, ExitCode::OwnFailure))
-    };
-    let experiments: Vec<Outcome> = reports.iter().map(outcome).collect::<Result<_, _>>()?;
+    let of_all = reports.iter().map(|one| outcome(one, &serde_json::Value::Null));
+    let experiments: Vec<Outcome> = of_all.collect();
     let failed = failed.clone();
     let is_several = experiments.len() + failed.len() > 1;
     let document = Document { version: VERSION, host: host.clone(), experiments, failed };
     let text = match (args.json, reports) {
-        (true, [one]) if !is_several => errors::json("print the figures", &json(one, host))?,
+        (true, [one]) if !is_several => errors::json("print the figures", &outcome(one, host))?,
         (true, _) => errors::json("print the figures", &document)?,
         (false, _) => tables(reports),
     };

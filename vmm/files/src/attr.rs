@@ -10,7 +10,7 @@ use super::files::{Files, Subject};
 use super::host;
 use super::inspect::{EMPTY_PATH, NOFOLLOW};
 use super::open::pin;
-use super::open_file::Kind;
+use super::open_file::FileKind;
 use super::resolve::Step;
 
 /// The host's name for one of our descriptors. For calls that exist only with a name, and
@@ -64,7 +64,7 @@ impl Files {
         let (base, path) = match self.subject(dirfd, path, flags)? {
             Subject::Open(file) => {
                 file.check_attributes()?;
-                if file.kind() == Kind::Link {
+                if file.kind() == FileKind::Link {
                     return Err(Errno::EOPNOTSUPP);
                 }
                 let mode = Mode::from_raw_mode(bits?);
@@ -204,7 +204,7 @@ impl Files {
         let (base, path) = match self.subject(libc::AT_FDCWD, path, 0)? {
             Subject::Open(file) => {
                 file.check_attributes()?;
-                if file.kind() != Kind::Regular {
+                if file.kind() != FileKind::Regular {
                     return Err(Errno::EINVAL);
                 }
                 self.check_new_size_of(&file, len.cast_unsigned())?;

@@ -9,7 +9,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 
 use super::files::Files;
 use super::host;
-use super::open_file::{Kind, OpenFile};
+use super::open_file::{FileKind, OpenFile};
 use super::size_limit::WriteAt;
 
 impl Files {
@@ -105,7 +105,7 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         match file.kind() {
-            Kind::Regular | Kind::Directory => self.fdatasync(fd),
+            FileKind::Regular | FileKind::Directory => self.fdatasync(fd),
             _ => Err(Errno::ESPIPE),
         }
     }
@@ -156,7 +156,7 @@ impl Files {
     pub fn fadvise64(&self, fd: i32, offset: i64, len: i64, advice: i32) -> Result<(), Errno> {
         let file = self.get(fd)?;
         file.check_not_path()?;
-        if file.kind() == Kind::Pipe {
+        if file.kind() == FileKind::Pipe {
             return Err(Errno::ESPIPE);
         }
         let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
@@ -187,7 +187,7 @@ impl Files {
             Err(errno) => return Err(errno),
         }
         let len = i64::try_from(len).map_err(|_| Errno::EINVAL)?;
-        if file.kind() != Kind::Regular {
+        if file.kind() != FileKind::Regular {
             return Err(Errno::EINVAL);
         }
         self.fadvise64(fd, offset, len, libc::POSIX_FADV_WILLNEED)

@@ -9,38 +9,38 @@ use rustix::fs::{FileType, RawDir};
 use super::encode::dirent;
 use super::files::Files;
 use super::host;
-use super::open_file::{Kind, OpenFile};
+use super::open_file::{FileKind, OpenFile};
 use super::pseudo::leaf_ino;
 use super::resolve::Base;
 use super::tree::{Child, Leaf, Link, Mount, NodeId, Text};
 
 /// The most one call returns: what the C libraries ask for is at most this.
-const ROOM_MAX: usize = 64 << 10;
+const CAPACITY_MAX: usize = 64 << 10;
 
 impl Files {
-    /// `getdents64`: as many whole records as fit in `room` bytes; empty at the end.
+    /// `getdents64`: as many whole records as fit in `capacity` bytes; empty at the end.
     ///
     /// A directory of a grant lists what the host lists. The entry of an inner grant shows
     /// only if the host directory has one of that name.
     ///
     /// # Errors
     /// `EBADF`, `ENOTDIR`, `EINVAL` if not even one record fits.
-    pub fn getdents64(&self, fd: i32, room: usize) -> Result<Vec<u8>, Errno> {
+    pub fn getdents64(&self, fd: i32, capacity: usize) -> Result<Vec<u8>, Errno> {
         let file = self.get(fd)?;
         file.check_not_path()?;
-        let room = room.min(ROOM_MAX);
+        let capacity = capacity.min(CAPACITY_MAX);
         match (file.node(), file.kind(), file.base()) {
-            (Some(id), ..) => self.list(&file, id, room),
-            (None, Kind::Directory, Ok(Base::Host(..))) => list_host(&file, room),
+            (Some(id), ..) => self.list(&file, id, capacity),
+            (None, FileKind::Directory, Ok(Base::Host(..))) => list_host(&file, capacity),
             _ => Err(Errno::ENOTDIR),
         }
     }
 
-    fn list(&self, file: &OpenFile, id: NodeId, room: usize) -> Result<Vec<u8>, Errno> {
+    fn list(&self, file: &OpenFile, id: NodeId, capacity: usize) -> Result<Vec<u8>, Errno> {
         let mut out = Vec::new();
         let position = file.position.load(Ordering::Relaxed);
         for entry in self.entries(id).into_iter().filter(|entry| entry.next > position) {
-            if !dirent(&mut out, room, entry.ino, entry.next, dtype(entry.kind), &entry.name) {
+            if !dirent(&mut out, capacity, entry.ino, entry.next, dtype(entry.kind), &entry.name) {
                 if out.is_empty() {
                     return Err(Errno::EINVAL);
                 }
@@ -126,16 +126,16 @@ fn leaf_kind(leaf: Leaf) -> FileType {
     }
 }
 
-/// Our records have the host's sizes, so what the host put in `room` bytes fits again.
-fn list_host(file: &OpenFile, room: usize) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![MaybeUninit::<u8>::uninit(); room];
-    let mut out = Vec::with_capacity(room);
+/// Our records have the host's sizes, so what the host put in `capacity` bytes fits again.
+fn list_host(file: &OpenFile, capacity: usize) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![MaybeUninit::<u8>::uninit(); capacity];
+    let mut out = Vec::with_capacity(capacity);
     let mut dir = RawDir::new(file.host_fd(), &mut buffer);
     while let Some(entry) = dir.next() {
         let entry = entry.map_err(host)?;
         let kind = dtype(entry.file_type());
         let (ino, next) = (entry.ino(), entry.next_entry_cookie());
-        dirent(&mut out, room, ino, next, kind, entry.file_name().to_bytes());
+        dirent(&mut out, capacity, ino, next, kind, entry.file_name().to_bytes());
         // One host call per call of the program.
         if dir.is_buffer_empty() {
             break;

@@ -211,11 +211,11 @@ pub(super) fn statfs_of(words: [u64; 11]) -> [u8; 120] {
     words.into_iter().fold(Fields::default(), Fields::u64).pad()
 }
 
-/// Appends one `struct linux_dirent64` if it and what is there fit in `room` bytes.
+/// Appends one `struct linux_dirent64` if it and what is there fit in `capacity` bytes.
 /// Returns whether it did.
 pub(super) fn dirent(
     out: &mut Vec<u8>,
-    room: usize,
+    capacity: usize,
     ino: u64,
     next: u64,
     kind: u8,
@@ -226,7 +226,7 @@ pub(super) fn dirent(
     let Ok(reclen) = u16::try_from(len) else {
         return false;
     };
-    if out.len() + len > room {
+    if out.len() + len > capacity {
         return false;
     }
     let end = out.len() + len;

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// Whether a program may change what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum GrantAccess {
     /// Every call that would change something gives `EROFS`.
     ReadOnly,
     /// The host's own permissions decide.
@@ -28,7 +28,7 @@ pub struct Grant {
     /// Its path inside: absolute, without `.` and `..`.
     pub guest: PathBuf,
     /// What may be done to it.
-    pub access: Access,
+    pub access: GrantAccess,
 }
 
 /// Why a `--dir` argument cannot be used.
@@ -94,9 +94,9 @@ impl FromStr for Grant {
         let access = match parts.last() {
             Some(&"ro") if parts.len() > 1 => {
                 parts.pop();
-                Access::ReadOnly
+                GrantAccess::ReadOnly
             }
-            _ => Access::ReadWrite,
+            _ => GrantAccess::ReadWrite,
         };
         let (host, guest) = match *parts.as_slice() {
             [host] | [host, ""] => (host, None),

@@ -258,12 +258,12 @@ impl Files {
         }
     }
 
-    /// `readlinkat`: at most `room` bytes of the link's text.
+    /// `readlinkat`: at most `capacity` bytes of the link's text.
     ///
     /// # Errors
-    /// `EINVAL` for something that is not a link or no room; those of the way there.
-    pub fn readlinkat(&self, dirfd: i32, path: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
-        if room == 0 {
+    /// `EINVAL` for something that is not a link or a capacity of 0; those of the way there.
+    pub fn readlinkat(&self, dirfd: i32, path: &[u8], capacity: usize) -> Result<Vec<u8>, Errno> {
+        if capacity == 0 {
             return Err(Errno::EINVAL);
         }
         if path.is_empty() && dirfd == libc::AT_FDCWD {
@@ -271,7 +271,7 @@ impl Files {
         }
         // An empty path means the descriptor itself, without a flag saying so.
         let mut text = match self.subject(dirfd, path, EMPTY_PATH | NOFOLLOW)? {
-            Subject::Open(file) if file.kind() == super::Kind::Link => {
+            Subject::Open(file) if file.kind() == super::FileKind::Link => {
                 let text = rustix::fs::readlinkat(file.host_fd(), "", Vec::new());
                 text.map_err(host)?.into_bytes()
             }
@@ -294,7 +294,7 @@ impl Files {
                 }
             }
         };
-        text.truncate(room);
+        text.truncate(capacity);
         Ok(text)
     }
 

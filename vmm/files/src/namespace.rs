@@ -1,4 +1,4 @@
-//! The guest's name space: the tree with the granted directories opened and hung into it.
+//! The guest's name space: the tree with the granted directories opened and mounted in it.
 //!
 //! How a path is resolved in it is in `resolve` and `walk`.
 
@@ -40,7 +40,7 @@ pub struct Namespace {
 /// Part of the name space, as a program would find it in `/proc/mounts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it hangs.
+    /// Where it is mounted.
     pub path: Vec<u8>,
     /// Its type, as `statfs` has it.
     pub magic: u64,
@@ -107,7 +107,7 @@ impl Namespace {
     /// Later renames of the host directories do not matter: they stay open.
     ///
     /// # Errors
-    /// Names the grant that cannot be opened or hung.
+    /// Names the grant that cannot be opened or mounted.
     pub fn new(
         grants: &[Grant],
         exe: Option<&Path>,
@@ -134,7 +134,7 @@ impl Namespace {
             }
             let node = tree.make(grant.guest.as_os_str().as_bytes()).ok_or_else(taken)?;
             let root = Arc::new(GrantRoot::new(node, dir, grant.access));
-            if !tree.hang(root) {
+            if !tree.mount(root) {
                 return Err(taken());
             }
         }

@@ -1,6 +1,6 @@
 //! Stores lie outside every grant: a program reaches them by calls on VASes and segments only.
 //!
-//! A directory granted for other reasons (`--dir ~`) may contain a store. Whoever can write a
+//! A directory granted for other reasons (`--dir ~`) may contain a store. A program that can write a
 //! lease, a lock page or a manifest behind the VMM's back can break what rests on them, so
 //! these files give `EACCES` by whatever path a program names them. They are recognised by
 //! device and inode, not by name: links, bind mounts and renamed directories lead to the same
@@ -9,7 +9,7 @@
 //! - The store's folders, and what is in them up to two levels down, which is as deep as a
 //!   store goes.
 //! - Files of the store that have another name elsewhere (hard links).
-//! - The name of the store itself, also while there is none: whoever made the folder first
+//! - The name of the store itself, also while there is none: a program that made the folder first
 //!   could keep descriptors on files that the VMM is going to trust.
 //! - The entries on the way there, as far as removing, renaming or replacing them would carry
 //!   the store away or lead the VMM to another one.
@@ -181,7 +181,7 @@ impl OffLimits {
         if self.none {
             return Ok(());
         }
-        self.check_file(stat, &*self.look()?)
+        self.check_file(stat, &self.look()?)
     }
 
     /// The same right behind [`OffLimits::check`], since when the name may have come to mean

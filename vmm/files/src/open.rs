@@ -12,7 +12,7 @@ use super::host;
 use super::memory_dir::HowToOpen;
 use super::namespace::PROC_SUPER_MAGIC;
 use super::off_limits::{Change, OffLimits};
-use super::open_file::{Kind, OpenFile, Origin};
+use super::open_file::{FileKind, OpenFile, Origin};
 use super::resolve::{Found, HostAt, Step};
 
 /// The flags of the program that reach the host. Not among them: `O_ASYNC`, whose signal
@@ -136,7 +136,7 @@ fn open_entry(
     let stat = rustix::fs::fstat(&fd).map_err(host)?;
     off_limits.check_opened_by_name(&stat)?;
     let file = OpenFile::of(fd, Origin::Grant(at.grant.clone()), safe, &stat);
-    if follow && file.kind() == Kind::Link {
+    if follow && file.kind() == FileKind::Link {
         return Ok(Step::Link);
     }
     settle(&file, flags, &stat)?;
@@ -204,7 +204,9 @@ pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), 
     // Only file systems without a device, whose number Linux makes up, have the major number 0:
     // procfs is one of them.
     let has_device = rustix::fs::major(stat.st_dev) != 0;
-    if !has_device && matches!(file.kind(), Kind::Regular | Kind::Directory | Kind::Other) {
+    if !has_device
+        && matches!(file.kind(), FileKind::Regular | FileKind::Directory | FileKind::Other)
+    {
         let statfs = rustix::fs::fstatfs(file.host_fd()).map_err(host)?;
         if statfs.f_type as i64 == PROC_SUPER_MAGIC {
             return Err(Errno::EACCES);

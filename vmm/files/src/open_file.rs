@@ -23,7 +23,7 @@ const SPARE_DESCRIPTORS: u64 = 64;
 
 /// What kind of file a description refers to, as far as serving calls depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file, a memory file included.
     Regular,
     /// A directory of a grant.
@@ -76,7 +76,7 @@ enum Handle {
 #[derive(Debug)]
 pub struct OpenFile {
     handle: Handle,
-    kind: Kind,
+    kind: FileKind,
     pub(super) origin: Origin,
     read: bool,
     write: bool,
@@ -111,7 +111,7 @@ impl OpenFile {
     pub(super) fn of(fd: OwnedFd, origin: Origin, flags: OFlags, stat: &Stat) -> OpenFile {
         let kind = kind_of(fd.as_fd(), stat);
         let handle = match (kind, &origin) {
-            (Kind::Directory, Origin::Grant(_)) => {
+            (FileKind::Directory, Origin::Grant(_)) => {
                 Handle::Dir(Arc::new(Dir::from_std_file(std::fs::File::from(fd))))
             }
             _ => Handle::Fd(fd),
@@ -126,7 +126,7 @@ impl OpenFile {
             write: !path_only && (mode == OFlags::WRONLY || mode == OFlags::RDWR),
             path_only,
             nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
-            knows_nowait: AtomicBool::new(kind == Kind::Pipe),
+            knows_nowait: AtomicBool::new(kind == FileKind::Pipe),
             memory: None,
             mapped: OnceLock::new(),
             position: AtomicU64::new(0),
@@ -141,7 +141,7 @@ impl OpenFile {
         let fd = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).map_err(host)?;
         Ok(OpenFile {
             handle: Handle::Node(id, fd),
-            kind: Kind::SyntheticDirectory,
+            kind: FileKind::SyntheticDirectory,
             origin: Origin::Shared,
             read: !path_only,
             write: false,
@@ -162,7 +162,7 @@ impl OpenFile {
         let mode = flags & OFlags::RWMODE;
         OpenFile {
             handle: Handle::Text(text, fd),
-            kind: Kind::Pseudo,
+            kind: FileKind::Pseudo,
             origin: Origin::Shared,
             read: !path_only && mode != OFlags::WRONLY,
             write: !path_only && mode != OFlags::RDONLY,
@@ -267,7 +267,7 @@ impl OpenFile {
     /// How much of `len` bytes can come from here: not more than a regular file has.
     pub(super) fn at_most(&self, len: usize) -> u64 {
         let size = match self.kind {
-            Kind::Regular => rustix::fs::fstat(self.host_fd()).map_or(0, |s| s.st_size),
+            FileKind::Regular => rustix::fs::fstat(self.host_fd()).map_or(0, |s| s.st_size),
             _ => i64::MAX,
         };
         (len as u64).min(size.cast_unsigned())
@@ -290,7 +290,7 @@ impl OpenFile {
     pub fn can_read(&self) -> Result<(), Errno> {
         match self.kind {
             _ if !self.read => Err(Errno::EBADF),
-            Kind::Directory | Kind::SyntheticDirectory => Err(Errno::EISDIR),
+            FileKind::Directory | FileKind::SyntheticDirectory => Err(Errno::EISDIR),
             _ => Ok(()),
         }
     }
@@ -305,37 +305,37 @@ impl OpenFile {
 
     /// What it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FileKind {
         self.kind
     }
 
-    /// Whether it is `/dev/zero`, which is anonymous memory to whoever maps it.
+    /// Whether it is `/dev/zero`, which is anonymous memory to a process that maps it.
     #[must_use]
     pub fn is_zero_device(&self) -> bool {
         let zero = |stat: rustix::fs::Stat| {
             (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 5)
         };
-        self.kind == Kind::Memory && rustix::fs::fstat(self.host_fd()).is_ok_and(zero)
+        self.kind == FileKind::Memory && rustix::fs::fstat(self.host_fd()).is_ok_and(zero)
     }
 
-    /// Whether a read or write may have to wait for somebody else, for as long as they like:
+    /// Whether a read or write may have to wait for another process, for as long as that likes:
     /// the caller should wait in a way that can be interrupted. Independent of
     /// [`OpenFile::nonblocking`].
     #[must_use]
     pub fn may_block(&self) -> bool {
         match self.kind {
-            Kind::Pipe
-            | Kind::Terminal
-            | Kind::Device
-            | Kind::Socket
-            | Kind::EventFd
-            | Kind::Other => true,
-            Kind::Regular
-            | Kind::Directory
-            | Kind::SyntheticDirectory
-            | Kind::Memory
-            | Kind::Pseudo
-            | Kind::Link => false,
+            FileKind::Pipe
+            | FileKind::Terminal
+            | FileKind::Device
+            | FileKind::Socket
+            | FileKind::EventFd
+            | FileKind::Other => true,
+            FileKind::Regular
+            | FileKind::Directory
+            | FileKind::SyntheticDirectory
+            | FileKind::Memory
+            | FileKind::Pseudo
+            | FileKind::Link => false,
         }
     }
 
@@ -396,7 +396,7 @@ impl OpenFile {
         let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
         // The signal of O_ASYNC would go to the VMM, not to the program. Files that never send
         // one do not keep the flag on Linux, either.
-        let sends = matches!(self.kind, Kind::Pipe | Kind::Terminal | Kind::Socket);
+        let sends = matches!(self.kind, FileKind::Pipe | FileKind::Terminal | FileKind::Socket);
         if sends && wanted.contains(O_ASYNC) {
             return Err(Errno::EINVAL);
         }
@@ -458,21 +458,21 @@ impl OpenFile {
     }
 }
 
-fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> Kind {
+fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> FileKind {
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::Regular,
-        FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Link,
-        FileType::Fifo => Kind::Pipe,
-        FileType::Socket => Kind::Socket,
-        FileType::BlockDevice => Kind::Device,
+        FileType::RegularFile => FileKind::Regular,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Link,
+        FileType::Fifo => FileKind::Pipe,
+        FileType::Socket => FileKind::Socket,
+        FileType::BlockDevice => FileKind::Device,
         FileType::CharacterDevice => {
             let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
             match (major, minor) {
                 // null, zero, full, random, urandom: Documentation/admin-guide/devices.txt.
-                (1, 3 | 5 | 7 | 8 | 9) => Kind::Memory,
-                _ if rustix::termios::isatty(fd) => Kind::Terminal,
-                _ => Kind::Device,
+                (1, 3 | 5 | 7 | 8 | 9) => FileKind::Memory,
+                _ if rustix::termios::isatty(fd) => FileKind::Terminal,
+                _ => FileKind::Device,
             }
         }
         _ => anonymous(fd),
@@ -480,10 +480,10 @@ fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> Kind {
 }
 
 /// The kind of a descriptor without a file type, which only its name tells.
-fn anonymous(fd: BorrowedFd<'_>) -> Kind {
+fn anonymous(fd: BorrowedFd<'_>) -> FileKind {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     match std::fs::read_link(link) {
-        Ok(name) if name.as_os_str() == "anon_inode:[eventfd]" => Kind::EventFd,
-        _ => Kind::Other,
+        Ok(name) if name.as_os_str() == "anon_inode:[eventfd]" => FileKind::EventFd,
+        _ => FileKind::Other,
     }
 }

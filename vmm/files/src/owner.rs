@@ -1,4 +1,4 @@
-//! Who owns an open file description: whom Linux would tell of news on it, and by which signal.
+//! What owns an open file description: the process Linux would tell of news on it, and by which signal.
 //!
 //! What `fcntl` sets is kept and read back. Nobody is ever told: that begins with `O_ASYNC`, a
 //! lease or a notification, and none of them can be asked for.
@@ -95,7 +95,7 @@ impl Files {
     /// `fcntl` with `F_SETOWN_EX` and, with no new owner, `F_GETOWN_EX`.
     ///
     /// # Errors
-    /// `EBADF`, `EINVAL` for an unknown kind, `ESRCH` for who is not of the program.
+    /// `EBADF`, `EINVAL` for an unknown kind, `ESRCH` for one that is not of the program.
     pub fn fcntl_owner(&self, fd: i32, new: Option<OwnerEx>) -> Result<OwnerEx, Errno> {
         let file = self.get(fd)?;
         file.check_not_path()?;

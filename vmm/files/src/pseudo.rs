@@ -18,7 +18,7 @@ use super::host;
 use super::memory_dir::MemoryFile;
 use super::namespace::Tty;
 use super::open::settle;
-use super::open_file::{Kind, OpenFile, Origin};
+use super::open_file::{FileKind, OpenFile, Origin};
 use super::tree::{Device, Leaf, Link, NodeId, Text};
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
@@ -91,7 +91,7 @@ impl Files {
         match (file.node(), file.text(), file.kind()) {
             (Some(id), ..) => return self.open_node(id, flags),
             (_, Some(text), _) => return self.open_text(text, flags),
-            (.., Kind::Socket | Kind::EventFd | Kind::Other) if !path_only => {
+            (.., FileKind::Socket | FileKind::EventFd | FileKind::Other) if !path_only => {
                 return Err(Errno::ENXIO);
             }
             _ => {}
@@ -101,9 +101,9 @@ impl Files {
         let writes = mode != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
         match &file.origin {
             Origin::Grant(grant) if writes && !path_only => grant.check_writable()?,
-            // A pipe is the same channel from whichever end: what matters is who may open it, and
+            // A pipe is the same channel from whichever end: what matters is which process may open it, and
             // that its own permissions say, as on Linux.
-            Origin::Shared if !path_only && file.kind() != Kind::Pipe => {
+            Origin::Shared if !path_only && file.kind() != FileKind::Pipe => {
                 let short = (reads && file.can_read() == Err(Errno::EBADF))
                     || (writes && file.can_write().is_err());
                 if short {
@@ -187,7 +187,7 @@ impl Files {
             }
             Ok(())
         };
-        // To the program it is no file with room in it.
+        // To the program it is no file that stores anything.
         let full = |errno| if errno == Errno::ENOSPC { Errno::ENOMEM } else { errno };
         file.grow_within(content.len() as u64, store).map_err(full)
     }
@@ -421,7 +421,7 @@ impl Files {
     /// `EMFILE`.
     pub fn own(&self, fd: OwnedFd, cloexec: bool) -> Result<i32, Errno> {
         let mut file = OpenFile::new(fd, Origin::Own)?;
-        if file.kind() == Kind::Regular {
+        if file.kind() == FileKind::Regular {
             // It is in no directory: memory holds it, and nothing else.
             let charge = FileCharge::new(self.account().clone(), file.host_fd());
             file = file.in_memory(Arc::new(MemoryFile::nameless(charge)));

@@ -236,8 +236,8 @@ impl Namespace {
         let (grant, dir, rest) = match start {
             Base::Host(grant, dir) => (grant.clone(), dir.clone(), parts.as_slice()),
             Base::Node(id) => match self.through_tree(*id, &parts, slash)? {
-                Way::End(end) => return Ok(end),
-                Way::Grant(grant, rest) => (grant.clone(), grant.dir.clone(), rest),
+                TreeWalk::End(end) => return Ok(end),
+                TreeWalk::Grant(grant, rest) => (grant.clone(), grant.dir.clone(), rest),
             },
         };
         if !self.tree.has_overlay(&grant)
@@ -285,13 +285,13 @@ impl Namespace {
         mut at: NodeId,
         mut rest: &'p [&'p [u8]],
         slash: bool,
-    ) -> Result<Way<'p>, Errno> {
+    ) -> Result<TreeWalk<'p>, Errno> {
         loop {
             if let Mount::Grant(grant) = &self.tree.node(at).mount {
-                return Ok(Way::Grant(grant.clone(), rest));
+                return Ok(TreeWalk::Grant(grant.clone(), rest));
             }
             let Some((name, after)) = rest.split_first() else {
-                return Ok(Way::End(Resolved::At(Target::Node(at))));
+                return Ok(TreeWalk::End(Resolved::At(Target::Node(at))));
             };
             match *name {
                 b"." => {}
@@ -300,17 +300,19 @@ impl Namespace {
                 name => match self.child(at, name) {
                     Some(Child::Dir(id)) => at = id,
                     Some(Child::Leaf(leaf)) if after.is_empty() && !slash => {
-                        return Ok(Way::End(Resolved::At(Target::Leaf(leaf))));
+                        return Ok(TreeWalk::End(Resolved::At(Target::Leaf(leaf))));
                     }
                     Some(Child::Leaf(Leaf::Link(link))) => {
-                        return Ok(Way::End(Resolved::through(link, after, slash)));
+                        return Ok(TreeWalk::End(Resolved::through(link, after, slash)));
                     }
                     Some(Child::Leaf(_)) => return Err(Errno::ENOTDIR),
                     None if let Some(dir) = self.tree.memory(at) => {
                         let end = after.is_empty() && !slash;
-                        return Ok(Way::End(in_memory(dir, name, end)?));
+                        return Ok(TreeWalk::End(in_memory(dir, name, end)?));
                     }
-                    None if after.is_empty() => return Ok(Way::End(Resolved::At(Target::Absent))),
+                    None if after.is_empty() => {
+                        return Ok(TreeWalk::End(Resolved::At(Target::Absent)));
+                    }
                     None => return Err(Errno::ENOENT),
                 },
             }
@@ -490,7 +492,7 @@ pub(super) fn in_memory(dir: &Arc<MemoryDir>, name: &[u8], end: bool) -> Result<
 }
 
 /// How far the synthetic tree leads.
-enum Way<'p> {
+enum TreeWalk<'p> {
     End(Resolved),
     /// Into a grant, with these components left.
     Grant(Arc<GrantRoot>, &'p [&'p [u8]]),

@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, SeekFrom};
 
 use super::files::Files;
 use super::host;
-use super::open_file::{Kind, OpenFile};
+use super::open_file::{FileKind, OpenFile};
 
 /// Where in a file something is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ impl Files {
     /// `EFBIG` when not even one.
     pub fn writable_bytes(&self, file: &OpenFile, at: WriteAt, len: u64) -> Result<u64, Errno> {
         let limit = self.max_size.load(Ordering::Relaxed);
-        if limit == u64::MAX || file.kind() != Kind::Regular || len == 0 {
+        if limit == u64::MAX || file.kind() != FileKind::Regular || len == 0 {
             return Ok(len);
         }
         let appends = at == WriteAt::End || file.flags()?.contains(OFlags::APPEND);
@@ -46,7 +46,7 @@ impl Files {
         };
         match limit.saturating_sub(from) {
             0 => Err(Errno::EFBIG),
-            room => Ok(len.min(room)),
+            left => Ok(len.min(left)),
         }
     }
 
@@ -64,7 +64,7 @@ impl Files {
     /// # Errors
     /// `EFBIG`.
     pub(super) fn check_new_size_of(&self, file: &OpenFile, new: u64) -> Result<(), Errno> {
-        if self.max_size.load(Ordering::Relaxed) == u64::MAX || file.kind() != Kind::Regular {
+        if self.max_size.load(Ordering::Relaxed) == u64::MAX || file.kind() != FileKind::Regular {
             return Ok(());
         }
         self.check_new_size(size(file)?, new)

@@ -1,4 +1,4 @@
-//! The part of the guest's tree that exists only in our heads: where grants hang, the
+//! The part of the guest's tree that is synthetic: where grants are mounted, the
 //! directories above them, `/dev` with `/dev/shm`, `/proc` and `/sys`.
 //!
 //! A tree is built once and never changes, so a [`NodeId`] stays good for ever. Directories
@@ -13,14 +13,14 @@ use std::sync::{Arc, OnceLock};
 use abi::Errno;
 use cap_std::fs::Dir;
 
-use super::grant::Access;
+use super::grant::GrantAccess;
 use super::memory_dir::MemoryDir;
 use super::off_limits::Around;
 
 /// A granted directory, opened.
 #[derive(Debug)]
 pub(super) struct GrantRoot {
-    /// Where it hangs.
+    /// Where it is mounted.
     pub(super) node: NodeId,
     /// The directory itself, opened with `O_PATH`.
     pub(super) dir: Arc<Dir>,
@@ -29,8 +29,8 @@ pub(super) struct GrantRoot {
 }
 
 impl GrantRoot {
-    pub(super) fn new(node: NodeId, dir: Dir, access: Access) -> GrantRoot {
-        let read_only = access == Access::ReadOnly;
+    pub(super) fn new(node: NodeId, dir: Dir, access: GrantAccess) -> GrantRoot {
+        let read_only = access == GrantAccess::ReadOnly;
         GrantRoot { node, dir: Arc::new(dir), read_only, around: OnceLock::new() }
     }
 
@@ -304,10 +304,10 @@ impl Tree {
         Some(at)
     }
 
-    /// Hangs a grant at its node.
+    /// Mounts a grant at its node.
     ///
     /// Returns whether the place was free.
-    pub(super) fn hang(&mut self, grant: Arc<GrantRoot>) -> bool {
+    pub(super) fn mount(&mut self, grant: Arc<GrantRoot>) -> bool {
         let node = self.node_mut(grant.node);
         let free = matches!(node.mount, Mount::Synthetic | Mount::Through | Mount::Memory(_));
         if free {
@@ -382,7 +382,7 @@ impl Tree {
         })
     }
 
-    /// The directory in memory that hangs at a node.
+    /// The directory in memory that is mounted at a node.
     pub(super) fn memory(&self, id: NodeId) -> Option<&Arc<MemoryDir>> {
         match &self.node(id).mount {
             Mount::Memory(dir) => Some(dir),

@@ -108,12 +108,17 @@ impl Files {
         }
     }
 
-    /// `getxattr` and its kin: the value, which has at most `room` bytes.
+    /// `getxattr` and its kin: the value, which has at most `capacity` bytes.
     ///
     /// # Errors
     /// `ENODATA` if there is none of that name, `EOPNOTSUPP` outside the `user` name space,
     /// `ERANGE` for a longer value or a bad name; those of the way there.
-    pub fn getxattr(&self, of: XattrOf<'_>, name: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
+    pub fn getxattr(
+        &self,
+        of: XattrOf<'_>,
+        name: &[u8],
+        capacity: usize,
+    ) -> Result<Vec<u8>, Errno> {
         let name = judge(name)?;
         let handle = match (self.object(of, false)?, &name) {
             (Object::Synthetic, _) | (_, Name::Unsupported) => return Err(Errno::EOPNOTSUPP),
@@ -121,18 +126,18 @@ impl Files {
             (Object::Host(handle), Name::User(_)) => handle,
         };
         let Name::User(name) = name else { return Err(Errno::ENODATA) };
-        let mut value = vec![0; room.min(XATTR_MAX)];
+        let mut value = vec![0; capacity.min(XATTR_MAX)];
         let got = rustix::fs::getxattr(handle.name(), name, value.as_mut_slice());
         let got = match got {
-            // With no room at all the host gives the length alone.
-            Err(rustix::io::Errno::RANGE) if room >= XATTR_MAX => return Err(Errno::E2BIG),
+            // With no capacity at all the host gives the length alone.
+            Err(rustix::io::Errno::RANGE) if capacity >= XATTR_MAX => return Err(Errno::E2BIG),
             other => other.map_err(host)?,
         };
         value.truncate(got);
         Ok(value)
     }
 
-    /// The length of a value, as `getxattr` with no room gives it.
+    /// The length of a value, as `getxattr` with a capacity of 0 gives it.
     ///
     /// # Errors
     /// As [`Files::getxattr`].

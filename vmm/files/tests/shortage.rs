@@ -6,7 +6,7 @@ use std::path::Path;
 
 use abi::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spacejmp_files::{Access, Files, Grant, Namespace, OffLimits};
+use spacejmp_files::{Files, Grant, GrantAccess, Namespace, OffLimits};
 use spacejmp_store::FOLDERS;
 
 const CWD: i32 = libc::AT_FDCWD;
@@ -29,7 +29,7 @@ fn the_way_to_a_store_stays_off_limits_when_descriptors_run_out() {
     let store = folder.path().join("up/store");
     fs::create_dir(folder.path().join("up")).unwrap();
     let host = folder.path().to_owned();
-    let grant = Grant { host, guest: "/w".into(), access: Access::ReadWrite };
+    let grant = Grant { host, guest: "/w".into(), access: GrantAccess::ReadWrite };
     let off_limits = OffLimits::stores([store.clone()], &FOLDERS);
     let namespace = Namespace::new(&[grant], None, off_limits, Vec::new()).unwrap();
     let files = Files::new(namespace, [null(), null(), null()], Path::new("/"), 0).unwrap();

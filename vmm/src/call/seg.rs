@@ -240,7 +240,7 @@ fn kick_stale(ctx: &ThreadCtx<'_>) {
     }
     for thread in ctx.process.threads.all() {
         if stale.contains(&thread.vcpu()) {
-            ctx.process.threads.kick_until_heard(&thread);
+            ctx.process.threads.kick_until_acknowledged(&thread);
         }
     }
 }

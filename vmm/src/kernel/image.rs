@@ -1,7 +1,7 @@
 //! The guest kernel's image and the descriptor table of interrupts: what all vCPUs share in ring 0.
 
 use abi::layout::{IDT_PHYS, KERNEL_BASE, KERNEL_IDT, KERNEL_PHYS};
-use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, KernelInfo, TrapWays, selector};
+use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, KernelInfo, selector};
 use abi::walk::PageTable;
 use abi::{GuestVirt, PAGE_SIZE, PageSize, Rights};
 use linux_loader::loader::KernelLoader;
@@ -31,7 +31,6 @@ pub(super) fn load(mem: &GuestMem) -> Result<KernelInfo, VmError> {
         data_end: word(7)?,
         epitaph: word(8)?,
         sysrets: [word(9)?, word(10)?, word(11)?, word(12)?, word(13)?],
-        trap_ways: TrapWays { free: word(14)?, held: word(15)?, slow: word(16)?, given: word(17)? },
     };
     if info.magic != KERNEL_MAGIC || info.abi != KERNEL_ABI {
         return Err(bad(format!("magic {:#x}, ABI version {}", info.magic, info.abi)));

@@ -7,7 +7,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
-use abi::layout::{LOCK_RANGES, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS};
+use abi::layout::{LOCK_RANGES, PLAIN_GENERATIONS, PLAIN_ROOTS};
 use abi::objects::MAX_INSTANCES;
 use abi::switch::{CR3_KEEP, InstanceEntry};
 use abi::{GuestPhys, GuestVirt};
@@ -84,11 +84,7 @@ impl SwitchTables {
         // What lets the kernel in comes last: each store is a release.
         if entry.lock_count != 0 {
             let range = range_word(entry.lock_first, entry.lock_count);
-            self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), range)?;
-            if entry.lock_count == 1 && self.machine.is_soft_host() {
-                self.write_lock_code(vh, entry)?;
-            }
-            Ok(())
+            self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), range)
         } else if plain {
             self.machine.mem.store(self.by_handle(PLAIN_ROOTS, vh), entry.cr3)
         } else {
@@ -105,7 +101,6 @@ impl SwitchTables {
         let at = self.entry(vh)?;
         self.machine.mem.store(self.by_handle(PLAIN_ROOTS, vh), 0)?;
         self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), 0)?;
-        self.machine.mem.store(self.by_handle(LOCK_WAYS, vh), 0)?;
         self.machine.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
         // Between these stores and the loads of the status entries: the kernel's XCHG is the other
         // half (abi::switch).

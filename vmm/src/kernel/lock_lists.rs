@@ -4,28 +4,19 @@
 
 use std::mem::offset_of;
 
-use abi::layout::{
-    LOCK_CODE, LOCK_CODE_UNIT, LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, LOCK_WAYS, MAX_LOCK_PAGES,
-    TAG_TABLES,
-};
+use abi::layout::{LOCK_PAGES, LOCK_REFS, LOCK_REFS_BYTES, MAX_LOCK_PAGES};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{InstanceEntry, LockEnd, LockRef};
+use abi::switch::{LockEnd, LockRef};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 
-use super::lock_code;
-use super::switch_tables::{ENTRY, LIMIT, SwitchTables, loadable, put};
-use crate::vm::memory::{GuestMem, MemoryError};
-use crate::vm::tables::Tables;
+use super::switch_tables::{LIMIT, SwitchTables};
+use crate::vm::memory::MemoryError;
 
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 const HELD: u64 = offset_of!(VcpuPage, held) as u64;
 const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
-
-const LISTS_A_CHUNK: u32 = (PAGE_SIZE_2M / LOCK_CODE_UNIT) as u32;
-/// Places in [`LOCK_REFS`].
-const PLACES: u32 = (LOCK_REFS_BYTES / REF_BYTES) as u32;
 
 impl SwitchTables {
     /// Where the lists of locks lie; mapped when first asked for.
@@ -41,57 +32,6 @@ impl SwitchTables {
             lazy.lock_refs = Some(gpa);
             Ok(gpa)
         })
-    }
-
-    /// Where the code of the list at `first` lies, mapped by the first who asks. Not resident
-    /// before it is used.
-    fn lock_code(
-        &self,
-        tables: &mut Tables<'_>,
-        root: GuestPhys,
-        first: u32,
-    ) -> Result<GuestPhys, MemoryError> {
-        let mut lazy = self.lazy();
-        let chunk = (first / LISTS_A_CHUNK) as usize;
-        let gpa = match lazy.lock_code.get(chunk).copied().flatten() {
-            Some(gpa) => gpa,
-            None => {
-                let gpa = tables.mem.alloc(PAGE_SIZE_2M)?;
-                let gva = GuestVirt::literal(LOCK_CODE.raw() + chunk as u64 * PAGE_SIZE_2M);
-                let mut table = PageTable::new(root, tables);
-                table.map(gva, gpa, PageSize::Large2M, Rights::KERNEL_CODE)?;
-                put(&mut lazy.lock_code, chunk, gpa);
-                gpa
-            }
-        };
-        Ok(gpa.offset(u64::from(first % LISTS_A_CHUNK) * LOCK_CODE_UNIT))
-    }
-
-    /// First and count of the lock references by which the vCPU of this page holds locks.
-    fn held(&self, mem: &GuestMem, page: GuestPhys) -> Result<(u32, u32), MemoryError> {
-        let entry = mem.load(page.offset(ENTRY))?;
-        match lock_code::list_of(entry, PLACES) {
-            Some(first) => Ok((first, 1)),
-            None => mem.load(page.offset(HELD)).map(range_of),
-        }
-    }
-
-    /// Writes the code for an instance with one lock and lets the kernel use it, if the lock is
-    /// exclusive. Code that is used is only ever replaced by the same.
-    pub(super) fn write_lock_code(
-        &self,
-        vh: u32,
-        entry: &InstanceEntry,
-    ) -> Result<(), MemoryError> {
-        let first = entry.lock_first;
-        let refs = self.lock_refs(first, 1)?;
-        let Some(lock) = refs.first().filter(|lock| lock.exclusive != 0) else { return Ok(()) };
-        let at = self
-            .machine
-            .edit_tables_and_pool(|root, tables| self.lock_code(tables, root, first))?;
-        let (cr3, home) = (loadable(entry.cr3), loadable(self.home_cr3()));
-        self.machine.mem.write(at, &lock_code::write(first, lock, cr3, home, &self.ways))?;
-        self.machine.mem.store(self.by_handle(LOCK_WAYS, vh), lock_code::address(first))
     }
 
     /// Writes the list of the locks of an instance with this root and generation: references
@@ -178,7 +118,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
     pub fn held_locks(&self, vcpu: u32) -> Result<(u32, u32), MemoryError> {
-        self.held(&self.machine.mem, self.vcpu_page(vcpu)?)
+        self.machine.mem.load(self.vcpu_page(vcpu)?.offset(HELD)).map(range_of)
     }
 
     /// Indices of the first references of all lists by which some vCPU holds locks.
@@ -189,7 +129,7 @@ impl SwitchTables {
         let pages: Vec<GuestPhys> = self.lazy().vcpu_pages.iter().copied().flatten().collect();
         let mut lists = Vec::new();
         for page in pages {
-            let (first, count) = self.held(&self.machine.mem, page)?;
+            let (first, count) = self.machine.mem.load(page.offset(HELD)).map(range_of)?;
             lists.extend((count != 0).then_some(first));
         }
         Ok(lists)
@@ -205,11 +145,8 @@ impl SwitchTables {
         let range = if count == 0 { 0 } else { range_word(first, count) };
         self.machine.mem.store(page.offset(HELD), range)?;
         let plain = count == 0 && self.lazy().started;
-        self.machine
-            .mem
-            .store(page.offset(LIMIT), if plain { u64::from(MAX_INSTANCES) } else { 0 })?;
-        let ways = &self.ways;
-        self.machine.mem.store(page.offset(ENTRY), if plain { ways.free } else { ways.held })
+        let limit = if plain { u64::from(MAX_INSTANCES) } else { 0 };
+        self.machine.mem.store(page.offset(LIMIT), limit)
     }
 
     /// Lock references, as in [`SwitchTables::held_locks`], whose locks the kernel has given back
@@ -239,8 +176,5 @@ pub(super) fn range_word(first: u32, count: u32) -> u64 {
     (u64::from(first) * REF_BYTES) << 32 | u64::from(count)
 }
 
-const _: () = {
+const _: () =
     assert!(LOCK_REFS_BYTES == PAGE_SIZE_2M && LOCK_REFS.raw().is_multiple_of(PAGE_SIZE_2M));
-    assert!(LOCK_CODE.raw().is_multiple_of(PAGE_SIZE_2M));
-    assert!(LOCK_CODE.raw() + PLACES as u64 * LOCK_CODE_UNIT <= TAG_TABLES.raw());
-};

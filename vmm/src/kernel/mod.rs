@@ -11,7 +11,6 @@
 mod call_pages;
 mod image;
 pub mod instances;
-pub mod lock_code;
 mod lock_lists;
 pub mod switch_tables;
 #[cfg(test)]
@@ -66,7 +65,7 @@ impl Kernel {
         image::write_idt(&machine.mem, &info)?;
         machine.edit_tables(|tables| image::map(tables, &info))?;
         let call_pages = CallPages::map(&machine)?;
-        let switch = Arc::new(SwitchTables::new(machine.clone(), info.trap_ways)?);
+        let switch = Arc::new(SwitchTables::new(machine.clone())?);
         Ok(Kernel { machine, info, call_pages, switch, next_vcpu: AtomicU32::new(0) })
     }
 

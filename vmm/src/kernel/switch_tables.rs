@@ -12,7 +12,6 @@
 //! INSTANCES        2 MiB                   likewise
 //! LOCK_REFS        2 MiB                   from the first reference on
 //! LOCK_PAGES       4 KiB each              made one by one
-//! LOCK_CODE        2 MiB each              from the first list of one lock on (`lock_code.rs`)
 //! TAG_TABLES       32 KiB a vCPU           where there is PCID
 //! ```
 //!
@@ -26,7 +25,7 @@ use abi::layout::{
     INSTANCES, MAX_VCPUS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
-use abi::shared::{TrapWays, VcpuPage};
+use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, InstanceEntry, SwitchControl, VcpuLine};
 use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE_2M, PageSize, Rights};
@@ -37,7 +36,6 @@ use crate::vm::tables::Tables;
 
 pub(super) const STATUS_BYTES: u64 = size_of::<VcpuLine>() as u64;
 pub(super) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
-pub(super) const ENTRY: u64 = offset_of!(VcpuPage, trap_entry) as u64;
 pub(super) const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 
 /// The tables of the switch: where they lie, and what the VMM reads and writes there.
@@ -48,15 +46,12 @@ pub struct SwitchTables {
     base: GuestPhys,
     pub(super) instances: GuestPhys,
     next_generation: AtomicU64,
-    pub(super) ways: TrapWays,
     lazy: Mutex<LazyTables>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct LazyTables {
     pub(super) lock_refs: Option<GuestPhys>,
-    /// Code of lists, [`LISTS_A_CHUNK`] places in each.
-    pub(super) lock_code: Vec<Option<GuestPhys>>,
     /// The kernel serves switches.
     pub(super) started: bool,
     /// Each vCPU's page, by its number.
@@ -70,7 +65,7 @@ const TABLES_A_CHUNK: u32 = (PAGE_SIZE_2M / TAG_TABLE_BYTES) as u32;
 impl SwitchTables {
     /// Maps control page, live page, lines and instance table, all zero: every switch is the
     /// VMM's.
-    pub(super) fn new(machine: Arc<Machine>, ways: TrapWays) -> Result<SwitchTables, MemoryError> {
+    pub(super) fn new(machine: Arc<Machine>) -> Result<SwitchTables, MemoryError> {
         let base = machine.mem.alloc(2 * PAGE_SIZE_2M)?;
         let instances = base.offset(PAGE_SIZE_2M);
         machine.edit_tables(|tables| {
@@ -78,7 +73,7 @@ impl SwitchTables {
             tables.map(INSTANCES, instances, PageSize::Large2M, Rights::KERNEL_WRITE)
         })?;
         let (next_generation, lazy) = (AtomicU64::new(1), Mutex::default());
-        Ok(SwitchTables { machine, base, instances, next_generation, ways, lazy })
+        Ok(SwitchTables { machine, base, instances, next_generation, lazy })
     }
 
     /// The VM whose tables these are.
@@ -144,7 +139,6 @@ impl SwitchTables {
         lazy.started = true;
         for page in lazy.vcpu_pages.iter().flatten() {
             mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
-            mem.store(page.offset(ENTRY), self.ways.free)?;
         }
         Ok(())
     }
@@ -179,10 +173,8 @@ impl SwitchTables {
             let tags = TAG_TABLES.raw() + u64::from(index) * TAG_TABLE_BYTES;
             mem.store(page.offset(offset_of!(VcpuPage, tags) as u64), tags)?;
         }
-        mem.store(page.offset(ENTRY), self.ways.held)?;
         if lazy.started {
             mem.store(page.offset(LIMIT), u64::from(MAX_INSTANCES))?;
-            mem.store(page.offset(ENTRY), self.ways.free)?;
         }
         put(&mut lazy.vcpu_pages, index as usize, page);
         Ok(())

@@ -107,7 +107,7 @@ fn data_words(ctx: &ThreadCtx<'_>, header: u64) -> Result<Option<usize>, Errno> 
 pub(super) fn capget(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [header, data, ..] = *a;
     let Some(words) = data_words(ctx, header)? else {
-        // Without room for an answer, only the version was asked.
+        // Without space for an answer, only the version was asked.
         return if data == 0 { value(0) } else { Err(Errno::EINVAL.into()) };
     };
     let pid = ctx.user().read_u32(header.wrapping_add(4))?.cast_signed();

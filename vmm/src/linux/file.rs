@@ -7,7 +7,7 @@ use abi::Errno;
 
 use super::{CallResult, Fail, value};
 use crate::files::{
-    F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, WriteAt,
+    F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, FileKind, Files, OpenFile, TIMES_LEN, Times, WriteAt,
     parse_times,
 };
 use crate::linux::task::ThreadCtx;
@@ -36,7 +36,7 @@ fn fd(result: Result<i32, Errno>) -> CallResult {
     value(result? as u64)
 }
 
-/// Calls that wait in the host for somebody else: a signal makes them start again.
+/// Calls that wait in the host for another thread or process: a signal makes them start again.
 fn waiting<T>(ctx: &ThreadCtx<'_>, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Fail> {
     if ctx.is_interrupted() {
         return Err(Fail::Restart);
@@ -194,26 +194,26 @@ pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     // Judged first: entries read from the directory would be lost on a bad pointer.
     let wanted = u64::try_from(a[2] as i32).map_err(|_| Errno::EINVAL)?.min(DIRENTS_MAX);
     let ranges = ctx.user().ranges(a[1], wanted, crate::access::MemoryAccess::Write);
-    let room = match ranges {
+    let capacity = match ranges {
         Ok(pinned) => pinned.bytes(),
         Err(errno) => {
             files(ctx).get(a[0] as i32)?.check_not_path()?;
             return Err(errno.into());
         }
     };
-    let bytes = files(ctx).getdents64(a[0] as i32, room as usize).map_err(|errno| {
+    let bytes = files(ctx).getdents64(a[0] as i32, capacity as usize).map_err(|errno| {
         // Not even one entry fits into what is the program's of the buffer.
-        if errno == Errno::EINVAL && room < wanted { Errno::EFAULT } else { errno }
+        if errno == Errno::EINVAL && capacity < wanted { Errno::EFAULT } else { errno }
     })?;
     ctx.user().copy_out(a[1], &bytes)?;
     value(bytes.len() as u64)
 }
 
-fn readlink_to(ctx: &ThreadCtx<'_>, dir: i32, at: u64, to: u64, room: u64) -> CallResult {
-    if room as i32 <= 0 {
+fn readlink_to(ctx: &ThreadCtx<'_>, dir: i32, at: u64, to: u64, capacity: u64) -> CallResult {
+    if capacity as i32 <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    let text = files(ctx).readlinkat(dir, &path(ctx, at)?, room.min(4096) as usize)?;
+    let text = files(ctx).readlinkat(dir, &path(ctx, at)?, capacity.min(4096) as usize)?;
     ctx.user().copy_out(to, &text)?;
     value(text.len() as u64)
 }
@@ -382,7 +382,7 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let (from, to) = (files(ctx).get(a[0] as i32)?, files(ctx).get(a[2] as i32)?);
     from.check_not_path()?;
     to.check_not_path()?;
-    let is_pipe = |file: &OpenFile| file.kind() == Kind::Pipe;
+    let is_pipe = |file: &OpenFile| file.kind() == FileKind::Pipe;
     if (is_pipe(&from) && a[1] != 0) || (is_pipe(&to) && a[3] != 0) {
         return Err(Errno::ESPIPE.into());
     }

@@ -85,11 +85,11 @@ pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
     }
 }
 
-/// Stores `FUTEX_OWNER_DIED` into the word at `gva` and wakes who waits for it.
+/// Stores `FUTEX_OWNER_DIED` into the word at `gva` and wakes the threads that wait for it.
 ///
 /// The host kernel makes the store (`FUTEX_WAKE_OP`): an atomic of ours would be a SIGBUS of
-/// this process where a file was cut off. The bit that says somebody waits is lost by it, so
-/// all are woken: whoever does not get the lock sets it again. Waiters for a
+/// this process where a file was truncated. The bit that tells of waiters is lost by it, so
+/// all are woken: a thread that does not get the lock sets it again. Waiters for a
 /// priority-inheritance lock are in the kernel's own list; they get it when the host thread
 /// that owns it, which the calling one is, ends.
 pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errno> {
@@ -105,7 +105,7 @@ pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errn
         val3: OP_SET_SHIFTED << 28 | OWNER_DIED_BIT << 12,
     };
     match done.call() {
-        // EINVAL comes after the store: those who wait do so for a priority-inheritance lock.
+        // EINVAL comes after the store: its waiters wait for a priority-inheritance lock.
         Ok(_) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
     }
@@ -203,7 +203,7 @@ fn wait(
 }
 
 /// Waits for a priority-inheritance lock. The host kernel resumes these calls after any signal
-/// by itself, so that a kick would not be heard: the thread looks up now and then. A signal's
+/// by itself, so that a kick would go unnoticed: the thread looks at its signals now and then. A signal's
 /// handler runs, and then the call is made again, whatever the handler's flags.
 ///
 /// `FUTEX_WAIT_REQUEUE_PI` can be moved to the lock and run out of its slice there. Made again

@@ -1,6 +1,6 @@
 //! An access of the program's for which the host has no memory: which address it was, and why.
 //!
-//! A page of a mapped file can go away after it was mapped (the file is cut), or never come (the
+//! A page of a mapped file can go away after it was mapped (the file is truncated), or never come (the
 //! disk is full, or does not read). KVM then says `EFAULT` and no address, and the guest has raised
 //! no fault that would have left one in CR2. The instruction stands where it was, so the
 //! address is worked out from it, as the processor did.
@@ -24,7 +24,7 @@ pub(crate) fn of(ctx: &ThreadCtx<'_>) -> Fault {
     let address = touched(ctx).unwrap_or(0);
     let cause = match layout::is_of_segments(address) && is_disk_full(ctx) {
         true => "the disk of the store is full",
-        false => "its file was cut off, its disk is full, or it cannot be read",
+        false => "its file was truncated, its disk is full, or it cannot be read",
     };
     Fault::unbacked(address, cause)
 }

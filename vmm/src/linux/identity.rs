@@ -25,8 +25,8 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         b"(none)",
     ];
     let mut bytes = vec![0; 65 * 6];
-    for (slot, text) in bytes.chunks_exact_mut(65).zip(fields) {
-        slot.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
+    for (field, text) in bytes.chunks_exact_mut(65).zip(fields) {
+        field.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
     }
     ctx.user().copy_out(a[0], &bytes)?;
     value(0)
@@ -58,8 +58,8 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut bytes = [0u8; 112];
     let loads = host.loads;
     let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
+    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
+        field.copy_from_slice(&word.to_le_bytes());
     }
     let threads = ctx.process.threads.counts().0 as u16;
     bytes[80..82].copy_from_slice(&threads.to_le_bytes());

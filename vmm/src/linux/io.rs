@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
-use crate::files::{Kind, OpenFile};
+use crate::files::{FileKind, OpenFile};
 use crate::linux::task::ThreadCtx;
 
 /// One descriptor to wait for.
@@ -33,7 +33,7 @@ fn wait_any(
         .zip(&files)
         .map(|(watch, file)| {
             let fd = match file {
-                Some(Ok(file)) if file.kind() != Kind::SyntheticDirectory => {
+                Some(Ok(file)) if file.kind() != FileKind::SyntheticDirectory => {
                     file.host_fd().as_raw_fd()
                 }
                 _ => -1,
@@ -93,10 +93,10 @@ fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant
         })
         .collect();
     let happened = wait_any(ctx, &watches, deadline)?;
-    for (slot, events) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&happened) {
+    for (entry, events) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&happened) {
         let [low, high] = events.to_le_bytes();
-        slot[6] = low;
-        slot[7] = high;
+        entry[6] = low;
+        entry[7] = high;
     }
     ctx.user().copy_out(at, &bytes)?;
     value(happened.iter().filter(|&&e| e != 0).count() as u64)
@@ -281,7 +281,7 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         }
         // The program's group and session are the host's.
         libc::TIOCGPGRP | libc::TIOCGSID => from_terminal(ctx, &file, request, arg, 4),
-        libc::TIOCSPGRP if file.kind() == Kind::Terminal => {
+        libc::TIOCSPGRP if file.kind() == FileKind::Terminal => {
             let group = ctx.user().read_u32(arg)?.cast_signed();
             // The group of a leader outside of the PID namespace has no number to name it by.
             let own = Pid::from_raw(crate::host::process_group()).ok_or(Errno::ESRCH)?;
@@ -294,7 +294,7 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             value(0)
         }
         FIOQSIZE => from_host(ctx, &file, request, arg, 8),
-        RNDGETENTCNT if file.kind() == Kind::Memory => from_host(ctx, &file, request, arg, 4),
+        RNDGETENTCNT if file.kind() == FileKind::Memory => from_host(ctx, &file, request, arg, 4),
         FICLONE | FICLONERANGE => clone_file(ctx, &file, request, arg),
         libc::FIONREAD => from_host(ctx, &file, request, arg, 4),
         libc::FIONBIO => {
@@ -317,7 +317,7 @@ fn from_terminal(
     arg: u64,
     bytes: usize,
 ) -> CallResult {
-    if file.kind() != Kind::Terminal {
+    if file.kind() != FileKind::Terminal {
         return Err(Errno::ENOTTY.into());
     }
     from_host(ctx, file, request, arg, bytes)
@@ -350,7 +350,7 @@ fn to_terminal(
     arg: u64,
     bytes: usize,
 ) -> CallResult {
-    if file.kind() != Kind::Terminal {
+    if file.kind() != FileKind::Terminal {
         return Err(Errno::ENOTTY.into());
     }
     let mut buffer = [0u8; 64];

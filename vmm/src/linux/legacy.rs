@@ -11,18 +11,18 @@ type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
 type Args<'a> = &'a [u64; 6];
 
 /// More than this at a time is not worth the buffer.
-const ROOM_MAX: u64 = 64 << 10;
+const CAPACITY_MAX: u64 = 64 << 10;
 
 /// `getdents(2)`: the records of `getdents64`, whose type is in the last byte and not before
 /// the name. Both kinds have the same length.
 pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let room = u64::from(a[2] as u32).min(ROOM_MAX);
+    let capacity = u64::from(a[2] as u32).min(CAPACITY_MAX);
     let write = crate::access::MemoryAccess::Write;
-    if room > 0 && !ctx.user().is_accessible(a[1], room, write) {
+    if capacity > 0 && !ctx.user().is_accessible(a[1], capacity, write) {
         ctx.process.files.get(a[0] as i32)?;
         return Err(Errno::EFAULT.into());
     }
-    let mut bytes = ctx.process.files.getdents64(a[0] as i32, room as usize)?;
+    let mut bytes = ctx.process.files.getdents64(a[0] as i32, capacity as usize)?;
     let mut rest = bytes.as_mut_slice();
     while let Some(&[low, high]) = rest.get(16..18) {
         let len = usize::from(u16::from_le_bytes([low, high]));
@@ -105,16 +105,16 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     }
 }
 
-/// `ustat(2)`: the free room of the file system with a device number.
+/// `ustat(2)`: the free space of the file system with a device number.
 pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let (blocks, files) = ctx.process.files.room_on(a[0] as u32).ok_or(Errno::EINVAL)?;
     // Free blocks, padding, free inodes; the names have never been filled.
     let mut bytes = [0; 32];
-    for (slot, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
-        *slot = byte;
+    for (to, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
+        *to = byte;
     }
-    for (slot, byte) in bytes.iter_mut().skip(8).zip(files.to_le_bytes()) {
-        *slot = byte;
+    for (to, byte) in bytes.iter_mut().skip(8).zip(files.to_le_bytes()) {
+        *to = byte;
     }
     ctx.user().copy_out(a[1], &bytes)?;
     value(0)

@@ -7,7 +7,7 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::{CallResult, limits, value};
-use crate::files::{Kind, OpenFile};
+use crate::files::{FileKind, OpenFile};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::SHARED_LABEL;
@@ -117,7 +117,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let private = &ctx.process.private;
     if fixed {
-        // Outside the private region there is no room to give, as Linux says for addresses
+        // Outside the private region there is no space to give, as Linux says for addresses
         // above its own limit.
         private
             .map_at(addr, len, prot, backing, label)
@@ -212,10 +212,10 @@ fn file_backing(
         Err(_) => return Err(Errno::EACCES),
     }
     match file.kind() {
-        Kind::Regular => {}
+        FileKind::Regular => {}
         // Anonymous memory by another name, but that a shared mapping of one opened for
         // reading is never to be written.
-        Kind::Memory if file.is_zero_device() => {
+        FileKind::Memory if file.is_zero_device() => {
             if !shared || may_write {
                 return Ok(Backing::Anonymous);
             }

@@ -13,7 +13,6 @@ pub mod file;
 pub mod futex;
 mod futex_waitv;
 pub(crate) mod host_fault;
-pub mod host_timer;
 pub mod identity;
 pub mod io;
 mod legacy;

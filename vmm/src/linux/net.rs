@@ -4,7 +4,7 @@
 use abi::Errno;
 
 use super::{CallResult, Fail};
-use crate::files::Kind;
+use crate::files::FileKind;
 use crate::linux::task::ThreadCtx;
 
 fn refusal(ctx: &ThreadCtx<'_>, fd: u64) -> Fail {
@@ -13,7 +13,7 @@ fn refusal(ctx: &ThreadCtx<'_>, fd: u64) -> Fail {
     Fail::Errno(match checked {
         Err(errno) => errno,
         // One that the program was started with: `read` and `write` serve it.
-        Ok(Kind::Socket) => Errno::EOPNOTSUPP,
+        Ok(FileKind::Socket) => Errno::EOPNOTSUPP,
         Ok(_) => Errno::from_raw(libc::ENOTSOCK),
     })
 }

@@ -44,7 +44,7 @@ pub(super) fn parents() -> Parents {
     Parents { parent: parent(), group: process_group(), session: session() }
 }
 
-/// `getppid(2)`: whoever started the VMM.
+/// `getppid(2)`: the process that started the VMM.
 pub(super) fn getppid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     number(parent())
 }

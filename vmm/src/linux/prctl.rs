@@ -148,8 +148,8 @@ fn set_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
 
 fn get_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
     let mut name = [0; 16];
-    for (slot, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
-        *slot = byte;
+    for (to, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
+        *to = byte;
     }
     ctx.user().copy_out(at, &name)?;
     value(0)

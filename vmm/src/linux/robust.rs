@@ -50,7 +50,7 @@ enum Entry {
 }
 
 /// Marks what `thread`, which has ended in instance `vh`, still holds. For locks with priority
-/// inheritance that somebody waits for, the host kernel does the rest when the host thread ends.
+/// inheritance that have waiters, the host kernel does the rest when the host thread ends.
 pub(crate) fn release(process: &Process, thread: &Thread, vh: u32) {
     let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
     if head != 0 {
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
             let at = entry & !PI;
             let word = at.wrapping_add(offset);
             let user = self.where_held(word);
-            // Before the lock is the next owner's, who may take the entry away.
+            // Before the lock is the next owner's, which may take the entry away.
             let next = user.read_u64(at);
             if at != pending & !PI {
                 self.let_go(user, word, entry & PI, Entry::Listed)?;

@@ -81,10 +81,10 @@ pub(super) fn allowed(tid: i32) -> Result<Vec<usize>, Errno> {
 
 /// `sched_getaffinity(2)`.
 pub(super) fn getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let (room, at) = (a[1] as u32 as usize, a[2]);
+    let (capacity, at) = (a[1] as u32 as usize, a[2]);
     let cpus = processors();
     let bytes = cpus.len().div_ceil(64) * 8;
-    if room < bytes || !room.is_multiple_of(8) {
+    if capacity < bytes || !capacity.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     let mut mask = vec![0; bytes];

@@ -65,7 +65,7 @@ pub struct FrameSpec {
 /// # Errors
 /// `EFAULT` when the stack is not writable: the program cannot be told, and dies.
 pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
-    let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EFAULT)?;
+    let fpu = ctx.vcpu.fpu_state().map_err(|error| no_fpu_state(&error))?;
     let mut xstate = fpu_bytes(&fpu);
     let xcr0 = ctx.vcpu.machine().xcr0();
     let xstate_len = ctx.vcpu.machine().xstate_bytes().min(xstate.len());
@@ -107,7 +107,15 @@ pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
     regs.rflags = FIXED_FLAGS;
     ctx.vcpu.restore_all();
     // A handler starts with the FPU as a fresh program has it.
-    ctx.vcpu.set_fpu_state(&initial_fpu()).map_err(|_| Errno::EFAULT)
+    ctx.vcpu.set_fpu_state(&initial_fpu()).map_err(|error| no_fpu_state(&error))
+}
+
+/// The host's failure, not the program's: it sees a frame that could not be written, the log says
+/// why.
+fn no_fpu_state(error: &dyn std::error::Error) -> Errno {
+    let error = crate::error::chain(error);
+    tracing::warn!(%error, "no frame for a signal: KVM does not read or set the FPU state");
+    Errno::EFAULT
 }
 
 fn ucontext(regs: &UserRegs, spec: &FrameSpec, fp: u64) -> Vec<u8> {
@@ -266,8 +274,8 @@ fn fpu_bytes(state: &kvm_xsave) -> Vec<u8> {
 fn frame_xstate(xstate: &mut [u8], xcr0: u64) {
     let len = xstate.len() as u32;
     let mut put = |at: usize, bytes: &[u8]| {
-        if let Some(slot) = xstate.get_mut(at..at + bytes.len()) {
-            slot.copy_from_slice(bytes);
+        if let Some(place) = xstate.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
         }
     };
     put(SW_BYTES, &FP_XSTATE_MAGIC1.to_le_bytes());
@@ -281,8 +289,8 @@ fn frame_xstate(xstate: &mut [u8], xcr0: u64) {
 fn initial_fpu() -> kvm_xsave {
     let mut state = kvm_xsave::default();
     for (at, word) in [(0, 0x37f), (6, 0x1f80), (7, 0xffff), (128, 0)] {
-        if let Some(slot) = state.region.get_mut(at) {
-            *slot = word;
+        if let Some(place) = state.region.get_mut(at) {
+            *place = word;
         }
     }
     // Both legacy components are given, so that MXCSR is loaded too.

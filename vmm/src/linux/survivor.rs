@@ -9,7 +9,7 @@
 //!
 //! It is made when the program first has memory that others can have, too; before that nobody
 //! could wait for a lock of it. What it cannot do: it waits for no lock of the VMM's longer than
-//! [`PATIENCE_SECONDS`], should a thread have been killed that held one; and whoever kills it
+//! [`PATIENCE_SECONDS`], should a thread have been killed that held one; and what kills it
 //! along with the VMM (a control group, the host kernel for want of memory) has killed both.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -148,7 +148,7 @@ impl Task<'_> {
             // here uses one but the pipe.
             unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
         }
-        // There is room for one.
+        // The channel holds one.
         let _ = self.ready.send(());
         let mut byte = 0_u8;
         // SAFETY: reads at most one byte into `byte`. Nobody writes: it returns at the end.

@@ -133,17 +133,16 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     let fs_base = GuestVirt::new(tls).map_err(|_| Errno::EPERM)?;
     let gs_base = GuestVirt::new(ctx.vcpu.gs_base()).map_err(|_| Errno::EPERM)?;
     // The child continues with the parent's x87 and SSE control words, as on Linux.
-    let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EAGAIN)?;
-    let host = Prepared::new(ctx.process).map_err(|error| {
-        tracing::warn!(%error, "cannot start another host thread");
-        Errno::EAGAIN
-    })?;
+    let fpu =
+        ctx.vcpu.fpu_state().map_err(|error| cannot("read the caller's FPU state", &error))?;
+    let host = Prepared::new(ctx.process);
+    let host = host.map_err(|error| cannot("start another host thread", &error))?;
     let mut vcpu = match threads.idle_vcpu() {
         Some(vcpu) => vcpu,
-        None => ctx.process.kernel.new_vcpu().map_err(|e| {
-            tracing::warn!(error = %crate::error::chain(&e), "cannot make another vCPU");
-            Errno::EAGAIN
-        })?,
+        None => {
+            let made = ctx.process.kernel.new_vcpu();
+            made.map_err(|error| cannot("make another vCPU", &error))?
+        }
     };
     vcpu.regs = ctx.vcpu.regs;
     vcpu.regs.rax = 0;
@@ -153,9 +152,9 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     vcpu.restore_all();
     vcpu.set_fs_base(fs_base);
     vcpu.set_gs_base(gs_base);
-    if vcpu.set_fpu_state(&fpu).is_err() {
+    if let Err(error) = vcpu.set_fpu_state(&fpu) {
         threads.keep_vcpu(vcpu);
-        return Err(Errno::EAGAIN.into());
+        return Err(cannot("set the new thread's FPU state", &error).into());
     }
 
     let tid = host.tid();
@@ -174,6 +173,13 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     }
     host.run(ctx.process, child, vcpu);
     value(tid as u64)
+}
+
+/// The error of a thread that the host cannot give; the log says why.
+fn cannot(what: &str, error: &dyn std::error::Error) -> Errno {
+    let error = crate::error::chain(error);
+    tracing::warn!(%error, "no new thread for the program: cannot {what}");
+    Errno::EAGAIN
 }
 
 /// `exit(2)`: the calling thread.

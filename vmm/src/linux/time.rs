@@ -29,8 +29,8 @@ fn halves(bytes: &[u8; 16]) -> [i64; 2] {
 fn write_pair(ctx: &ThreadCtx<'_>, at: u64, first: i64, second: i64) -> Result<(), Errno> {
     let mut bytes = [0; 16];
     let words = [first, second];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
+    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
+        field.copy_from_slice(&word.to_le_bytes());
     }
     ctx.user().copy_out(at, &bytes)
 }
@@ -142,7 +142,7 @@ fn sleep(
 ) -> CallResult {
     let ts = read_timespec(ctx, request)?;
     let absolute = flags & libc::TIMER_ABSTIME != 0;
-    // A time span does not change when somebody sets the clock.
+    // A time span does not change when the clock is set.
     let is_span = !absolute && clock == libc::CLOCK_REALTIME;
     let clock = if is_span { libc::CLOCK_MONOTONIC } else { clock };
     let deadline = if absolute { ts } else { add(now(clock)?, ts) };

@@ -5,7 +5,7 @@
 //! ends, the host gets memory that is never mapped in its place: how much is moved before a bad
 //! pointer, and whether it is looked at at all, is for the host kernel to say, file by file.
 //! A thread that may have to wait does so in the host's `poll`, which a kick interrupts. A pipe is
-//! tried first without waiting, which saves that call whenever there is data, or room.
+//! tried first without waiting, which saves that call whenever there is data, or space.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use abi::{Errno, PAGE_SIZE};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
-use crate::files::{Kind, MemoryFile, OpenFile, PendingWrite, WriteAt};
+use crate::files::{FileKind, MemoryFile, OpenFile, PendingWrite, WriteAt};
 use crate::linux::task::ThreadCtx;
 use crate::user_memory::Pinned;
 
@@ -91,7 +91,7 @@ fn open_file(
     let file = ctx.process.files.get(fd as i32)?;
     file.check_not_path()?;
     // Linux asks for an offset before it asks for the right.
-    let stream = matches!(file.kind(), Kind::Pipe | Kind::Socket | Kind::EventFd);
+    let stream = matches!(file.kind(), FileKind::Pipe | FileKind::Socket | FileKind::EventFd);
     if stream && at != At::Current {
         return Err(Errno::ESPIPE);
     }
@@ -176,10 +176,10 @@ fn buffers<'a>(
         check_range(base, len)?;
     }
     let mut buffers = Buffers::default();
-    let mut room = MAX_BYTES;
+    let mut left = MAX_BYTES;
     for (base, len) in parts {
-        let len = len.min(room);
-        room -= len;
+        let len = len.min(left);
+        left -= len;
         if len > 0 {
             add_buffer(ctx, &mut buffers, base, len, access)?;
         }
@@ -194,7 +194,7 @@ fn answers_at_once(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>
         return true;
     }
     // Arguments that an event counter refuses: it looks at them before it waits.
-    file.kind() == Kind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
+    file.kind() == FileKind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
 }
 
 /// Whether all bits of the number to add are set: no counter takes that.
@@ -225,7 +225,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     transfer.buffers.iov.truncate(IOV_MAX as usize);
     let events = if transfer.access == MemoryAccess::Write { libc::POLLIN } else { libc::POLLOUT };
     // A file of `/proc` tells of now when its beginning is read.
-    if file.kind() == Kind::Pseudo
+    if file.kind() == FileKind::Pseudo
         && transfer.access == MemoryAccess::Write
         && transfer.at == At::Given(0)
     {
@@ -242,7 +242,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
         let withheld = ctx.process.machine.mem.withheld();
         let errno = match make_attempt(file, &transfer, attempt)? {
             Ok(moved) => {
-                if file.kind() == Kind::Pseudo && transfer.access == MemoryAccess::Read {
+                if file.kind() == FileKind::Pseudo && transfer.access == MemoryAccess::Read {
                     let offset = transfer.at.given();
                     ctx.process.files.take_written(file, offset, moved as usize)?;
                 }
@@ -259,7 +259,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
                 file.note_no_answer_without_waiting();
                 attempt = Attempt::AfterWaiting;
             }
-            // Not ready yet, or somebody else took what there was.
+            // Not ready yet, or another reader took what there was.
             Errno::EAGAIN if attempt != Attempt::Plain && !file.nonblocking() => {
                 attempt = Attempt::AfterWaiting;
             }
@@ -287,11 +287,11 @@ fn limit_size(
     };
     let iov = &mut transfer.buffers.iov;
     let wanted = iov.iter().map(|part| part.iov_len as u64).sum();
-    let mut room = ctx.process.files.writable_bytes(file, at, wanted)?;
-    if room < wanted {
+    let mut left = ctx.process.files.writable_bytes(file, at, wanted)?;
+    if left < wanted {
         for part in iov.iter_mut() {
-            part.iov_len = part.iov_len.min(room as usize);
-            room -= part.iov_len as u64;
+            part.iov_len = part.iov_len.min(left as usize);
+            left -= part.iov_len as u64;
         }
         iov.retain(|part| part.iov_len > 0);
     }
@@ -490,9 +490,9 @@ pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 const SPLICE_FLAGS: u32 =
     libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
-/// `vmsplice(2)`: as much as there is room for, or as there is, and not all or nothing as
+/// `vmsplice(2)`: as much as there is space for, or as there is, and not all or nothing as
 /// `writev`. Bytes are copied: pages that the host's pipe held would be used again by the program
-/// while somebody else still reads them.
+/// while another process still reads them.
 pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let flags = a[3] as u32;
     if flags & !SPLICE_FLAGS != 0 {
@@ -507,7 +507,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if buffers(ctx, a[1], a[2], access)?.iov.is_empty() {
         return value(0);
     }
-    if file.kind() != Kind::Pipe {
+    if file.kind() != FileKind::Pipe {
         return Err(Errno::EBADF.into());
     }
     // Only the call's own flag counts, not the pipe's.
@@ -529,7 +529,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             moved = move_data(ctx, &file, least);
         }
         match moved {
-            // Somebody else was quicker.
+            // Another thread was quicker.
             Err(Fail::Errno(Errno::EAGAIN)) if waits => {}
             moved => return moved,
         }

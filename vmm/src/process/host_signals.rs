@@ -3,7 +3,7 @@
 //! They are blocked before any vCPU thread starts, so that every thread inherits the mask
 //! and no system call of the program is interrupted by a signal that is not meant for it.
 //! A signal that was ignored when we started (`nohup`, a background job of a simple shell)
-//! stays ignored: whoever started us asked for that.
+//! stays ignored: the process that started us asked for that.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -6,12 +6,11 @@
 //! - [`start`]: from a file to a first thread ready to run; [`run`]: from there to its end
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
 //! - [`supervise`]: what ends a process from outside; the event loop
-//! - [`host_signals`]: signals the host sends to us; [`cut_files`]: the one we cause ourselves
+//! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one we cause ourselves
 //! - `timer_events`: the program's timers, as the event loop hears of them
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;
-pub mod cut_files;
 pub mod host_signals;
 pub mod remedy;
 pub mod run;
@@ -19,6 +18,7 @@ pub mod start;
 pub mod supervise;
 pub mod thread;
 mod timer_events;
+pub mod truncation;
 
 pub use crate::linux::task::{Outcome, Process, Thread, ThreadCtx, ThreadTable};
 pub use config::RunConfig;

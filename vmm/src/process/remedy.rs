@@ -60,7 +60,7 @@ impl Remedy for StartError {
             StartError::Stack(_) | StartError::Vdso(_) => {
                 Some("give the VM more with --memory".into())
             }
-            StartError::Events(source) => by_errno(source),
+            StartError::Events(source) | StartError::Random(source) => by_errno(source),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::supervise::{self, Supervise};
 use super::thread;
 use crate::linux::signal::ThreadSignals;
 use crate::linux::task::host_thread::gettid;
-use crate::linux::task::{Hearing, Outcome, Process, Thread};
+use crate::linux::task::{KickState, Outcome, Process, Thread};
 use crate::stats::Phase;
 use crate::vas::Release;
 use crate::vm::{Vcpu, kick};
@@ -69,8 +69,8 @@ impl Process {
         if let Err(error) = supervise::until_empty(self, options, ready) {
             self.stop(Outcome::HostFailed(crate::error::chain(&error)));
             // Without the event loop: the threads leave for the kicks alone.
-            while self.threads.hearing(true) != Hearing::Empty {
-                self.threads.kick_deaf(true);
+            while self.threads.kick_state(true) != KickState::NoThreads {
+                self.threads.kick_again(true);
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

@@ -71,6 +71,9 @@ pub enum StartError {
     /// The clock and its page.
     #[error("cannot map the vDSO")]
     Vdso(#[source] Errno),
+    /// The host gives no random bytes for `AT_RANDOM`.
+    #[error("cannot get random bytes from the host")]
+    Random(#[source] std::io::Error),
     /// The host has no file descriptor for the event loop.
     #[error("cannot make an event descriptor")]
     Events(#[source] std::io::Error),
@@ -140,7 +143,7 @@ impl Process {
         let mut args = vec![exec_path.clone()];
         args.extend(config.args);
         let mut random = [0; 16];
-        fill_random(&mut random);
+        fill_random(&mut random).map_err(StartError::Random)?;
         let contents = StackContents {
             args: &args,
             env: &config.env,
@@ -203,9 +206,11 @@ fn seen_path(config: &RunConfig) -> PathBuf {
     std::fs::canonicalize(&config.program).unwrap_or_else(|_| config.program.clone())
 }
 
-fn fill_random(bytes: &mut [u8; 16]) {
-    // Flags 0 never fail for 16 bytes once the host has booted.
-    let _ = rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
+/// So few bytes come whole, or not at all (getrandom(2)).
+fn fill_random(bytes: &mut [u8; 16]) -> std::io::Result<()> {
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::io::retry_on_intr(|| rustix::rand::getrandom(bytes.as_mut_slice(), flags))?;
+    Ok(())
 }
 
 fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> {

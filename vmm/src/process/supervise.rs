@@ -2,7 +2,7 @@
 //!
 //! It runs on a thread of its own beside the vCPU threads, and
 //! sleeps in one `epoll_wait`. Sources: attention from our own threads (the last one has left,
-//! the process is stopping, somebody was kicked), the time limit, signals from the host,
+//! the process is stopping, a thread was kicked), the time limit, signals from the host,
 //! timers of the program, and a tick once a second while something wants it. A control socket will be one more.
 //!
 //! It is also the one place that repeats kicks. A kick is a signal; a thread that was just
@@ -25,7 +25,7 @@ use super::timer_events::TimerEvents;
 use crate::linux::signal;
 use crate::linux::signal::info::{SI_KERNEL, SigInfo};
 use crate::linux::task::host_thread::gettid;
-use crate::linux::task::{Hearing, Outcome, Process};
+use crate::linux::task::{KickState, Outcome, Process};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a person who presses Ctrl-C twice means it.
@@ -80,18 +80,18 @@ pub(super) fn until_empty(
     if let Err(errno) = process.timers.limit_cpu(cpu) {
         tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");
     }
-    // Whoever waits for it may have gone.
+    // The thread that waits for it may have gone.
     let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
-        let timeout_ms = match process.threads.hearing(process.is_stopping()) {
-            Hearing::Empty => return Ok(()),
-            Hearing::All => -1,
-            Hearing::SomeDeaf => 1,
+        let timeout_ms = match process.threads.kick_state(process.is_stopping()) {
+            KickState::NoThreads => return Ok(()),
+            KickState::Acknowledged => -1,
+            KickState::Unacknowledged => 1,
         };
         manager.run_with_timeout(timeout_ms).map_err(failed("wait for events"))?;
         if timeout_ms > 0 && kicked.elapsed() >= Duration::from_millis(1) {
-            process.threads.kick_deaf(process.is_stopping());
+            process.threads.kick_again(process.is_stopping());
             kicked = Instant::now();
         }
     }
@@ -153,12 +153,13 @@ impl<'a> Supervisor<'a> {
         if self.second.is_some() || !self.process.wants_seconds() {
             return;
         }
-        let second = Duration::from_secs(1);
-        let Ok(mut timer) = TimerFd::new() else { return };
-        if timer.reset(second, Some(second)).is_ok()
-            && ops.add(Events::with_data(&timer, SECOND, EventSet::IN)).is_ok()
-        {
-            self.second = Some(timer);
+        match watch_timer(Duration::from_secs(1), SECOND, ops) {
+            Ok(timer) => self.second = Some(timer),
+            // Without it the vDSO's clock drifts from the host's. Asked for again at the next event.
+            Err(error) => tracing::warn!(
+                error = %crate::error::chain(&error),
+                "no tick once a second: the program's clock is not corrected"
+            ),
         }
     }
 
@@ -168,17 +169,24 @@ impl<'a> Supervisor<'a> {
         if self.ending.is_some() || !self.process.stop_writing(outcome.clone()) {
             return self.process.stop(outcome);
         }
-        let Ok(mut look) = TimerFd::new() else { return self.process.stop(outcome) };
-        if look.reset(GRACE_LOOK, Some(GRACE_LOOK)).is_err()
-            || ops.add(Events::with_data(&look, LOOK, EventSet::IN)).is_err()
-        {
-            return self.process.stop(outcome);
+        match watch_timer(GRACE_LOOK, LOOK, ops) {
+            Ok(look) => {
+                self.ending = Some(Ending { outcome, limit: Instant::now() + GRACE, look });
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = %crate::error::chain(&error),
+                    "the program is ended without waiting for threads that write"
+                );
+                self.process.stop(outcome);
+            }
         }
-        self.ending = Some(Ending { outcome, limit: Instant::now() + GRACE, look });
     }
 
     fn look(&mut self) {
-        let Some(ending) = &mut self.ending else { return };
+        let Some(ending) = &mut self.ending else {
+            unreachable!("the timer that brings us here is a part of `ending`");
+        };
         let _ = ending.look.wait();
         if self.process.vases.is_drained() || Instant::now() >= ending.limit {
             self.process.stop(ending.outcome.clone());
@@ -202,6 +210,15 @@ impl<'a> Supervisor<'a> {
             }
         }
     }
+}
+
+/// A timer that fires every `period`, watched as `data`.
+fn watch_timer(period: Duration, data: u32, ops: &mut EventOps<'_>) -> Result<TimerFd, LoopError> {
+    let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
+    timer.reset(period, Some(period)).map_err(LoopError::Timer)?;
+    let watched = ops.add(Events::with_data(&timer, data, EventSet::IN));
+    watched.map_err(|source| LoopError::Events { action: "watch a timer", source })?;
+    Ok(timer)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -255,7 +272,7 @@ impl MutEventSubscriber for Supervisor<'_> {
                 if let Some(timer) = &mut self.timeout {
                     let _ = timer.wait();
                 }
-                // Somebody who has said so already has given it its time.
+                // A request to end that came before has given it its time.
                 if self.ending.is_none() {
                     self.end(Outcome::TimedOut, ops);
                 }

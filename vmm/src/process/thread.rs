@@ -134,7 +134,7 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
         Exit::HostGaveUp { reason } => host_failed(ctx, reason),
         Exit::KernelDead { vector, rip, address } => {
             let bug = || report::kernel_death(ctx, vector, rip, address);
-            let text = cut_file(ctx).unwrap_or_else(bug);
+            let text = truncated_file(ctx).unwrap_or_else(bug);
             ctx.process.stop(Outcome::HostFailed(text));
             Next::Stop
         }
@@ -160,7 +160,7 @@ fn reason_of(exit: &Exit) -> ExitReason {
 }
 
 fn host_failed(ctx: &ThreadCtx<'_>, reason: &str) -> Next {
-    let text = cut_file(ctx).unwrap_or_else(|| {
+    let text = truncated_file(ctx).unwrap_or_else(|| {
         format!("{reason}; rip {:#x}, rsp {:#x}", ctx.vcpu.regs.rip, ctx.vcpu.regs.rsp)
     });
     ctx.process.stop(Outcome::HostFailed(text));
@@ -168,10 +168,10 @@ fn host_failed(ctx: &ThreadCtx<'_>, reason: &str) -> Next {
 }
 
 /// What is to blame when the guest kernel cannot go on because a file of the store that it
-/// works in was made shorter.
-fn cut_file(ctx: &ThreadCtx<'_>) -> Option<String> {
+/// works in was truncated.
+fn truncated_file(ctx: &ThreadCtx<'_>) -> Option<String> {
     let path = ctx.process.vases.cut_file()?;
-    Some(format!("{} was cut off while it was in use", path.display()))
+    Some(format!("{} was truncated while it was in use", path.display()))
 }
 
 fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::host_signals;
-use crate::linux::host_timer::timer_signal;
+use crate::linux::timer::host::timer_signal;
 
 /// Bytes of `struct signalfd_siginfo` (signalfd(2)), and where in it are the overruns and the
 /// word the timer was made with.

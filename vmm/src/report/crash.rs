@@ -132,11 +132,11 @@ pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: 
 /// have written there too.
 fn epitaph(kernel: &Kernel) -> Option<String> {
     let (machine, at) = (kernel.machine(), kernel.epitaph()?);
-    let room = size_of::<abi::shared::Epitaph>() - 8;
-    let len = usize::try_from(machine.mem.load(at).ok()?).ok()?.min(room);
+    let capacity = size_of::<abi::shared::Epitaph>() - 8;
+    let len = usize::try_from(machine.mem.load(at).ok()?).ok()?.min(capacity);
     let mut bytes = vec![0; len];
     machine.mem.read(at.offset(8), &mut bytes).ok()?;
-    (len > 0).then(|| printable(&bytes, room))
+    (len > 0).then(|| printable(&bytes, capacity))
 }
 
 fn heading(ctx: &ThreadCtx<'_>, what: &str) -> String {
@@ -293,7 +293,7 @@ impl Symbols<'_> {
         Symbols { file, bias: executable.bias, end: executable.end }
     }
 
-    fn locate(&self, address: u64) -> Option<symbols::Place> {
+    fn locate(&self, address: u64) -> Option<symbols::SymbolOffset> {
         let inside = (self.bias..self.end).contains(&address);
         let file = self.file.as_ref().filter(|_| inside)?;
         symbols::locate(file, address - self.bias)

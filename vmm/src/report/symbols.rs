@@ -26,14 +26,14 @@ type Header = FileHeader64<LittleEndian>;
 
 /// A place in a program: `core::panicking::panic+0x12`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SymbolOffset {
     /// The function, demangled, at most 256 bytes, printable characters only.
     pub name: String,
     /// Bytes from its start.
     pub offset: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SymbolOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{:#x}", self.name, self.offset)
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Place {
 /// place where it was loaded. Uses `.symtab`, or `.dynsym` in a stripped file. `None`
 /// when nothing is known or the file is damaged: a missing name is no error. Never
 /// panics; the work is at most proportional to the file's size.
-pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<Place> {
+pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<SymbolOffset> {
     let header = Header::parse(file).ok()?;
     let endian = header.endian().ok()?;
     // Not `header.sections`: that insists on section names, which we do not need.
@@ -56,7 +56,7 @@ pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<Place> 
         let symbol = best(&table, endian, address)?;
         let name = table.symbol_name(endian, symbol).ok().filter(|name| !name.is_empty())?;
         let offset = address.checked_sub(symbol.st_value(endian))?;
-        Some(Place { name: readable(name), offset })
+        Some(SymbolOffset { name: readable(name), offset })
     })
 }
 
@@ -93,7 +93,7 @@ fn readable(mangled: &[u8]) -> String {
     let cut = mangled.len() > MANGLED_MAX;
     let mangled = String::from_utf8_lossy(&mangled[..mangled.len().min(MANGLED_MAX)]);
     let mut name = Bounded::default();
-    // The writer refuses what goes beyond its room: back references in a mangled name can
+    // The writer refuses what goes beyond its capacity: back references in a mangled name can
     // expand without end. An error therefore only means that the name was cut.
     let written = match rustc_demangle::try_demangle(&mangled) {
         Ok(demangled) if !cut => write!(name, "{demangled:#}"),
@@ -127,7 +127,7 @@ impl Write for Bounded {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_MAX, Place, UNSIZED_REACH, locate, readable};
+    use super::{NAME_MAX, SymbolOffset, UNSIZED_REACH, locate, readable};
     use proptest::prelude::{any, prop, proptest};
 
     const FUNC: u8 = 2;
@@ -175,8 +175,8 @@ mod tests {
         header
     }
 
-    fn place(name: &str, offset: u64) -> Option<Place> {
-        Some(Place { name: name.into(), offset })
+    fn place(name: &str, offset: u64) -> Option<SymbolOffset> {
+        Some(SymbolOffset { name: name.into(), offset })
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! beside an exit of many thousands; counters of its own per thread would save that and
 //! cost a registry. Nothing here is asked for while the guest runs without exits.
 //!
-//! The guest chooses the call numbers: anything outside the table is counted in one slot.
+//! The guest chooses the call numbers: anything outside the table is counted as one.
 #![forbid(unsafe_code)]
 
 pub mod names;
@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::vm::ledger::HeldReport;
 
-/// One line per variant: the enum, its JSON and table name, and its slot in the counters.
+/// One line per variant: the enum, its JSON and table name, and its place in the counters.
 macro_rules! kinds {
     ($(#[$meta:meta])* $kind:ident { $($(#[$doc:meta])* $variant:ident $name:literal,)* }) => {
         $(#[$meta])*
@@ -46,7 +46,7 @@ kinds! {
         Call "call",
         /// An exception in ring 3.
         Exception "exception",
-        /// A signal or `immediate_exit`: somebody wanted the vCPU out.
+        /// A signal or `immediate_exit`: another thread wanted the vCPU out.
         Kicked "kicked",
         /// The host could not provide a page.
         HostFault "host-fault",
@@ -171,7 +171,7 @@ impl Stats {
 
     /// Counts a Linux call and the time spent serving it, blocking included.
     pub fn call(&self, number: u64, time: Duration) {
-        let call = self.slot(number);
+        let call = self.counter(number);
         call.count.fetch_add(1, Relaxed);
         call.nanos.fetch_add(nanos(time), Relaxed);
     }
@@ -180,7 +180,7 @@ impl Stats {
     /// first time for each number `true` is returned, so that it can be named in the log;
     /// numbers outside the table are one number.
     pub fn unserved(&self, number: u64) -> bool {
-        !self.slot(number).unserved.swap(true, Relaxed)
+        !self.counter(number).unserved.swap(true, Relaxed)
     }
 
     /// A thread of the program starts.
@@ -250,7 +250,7 @@ impl Stats {
         self.calls.iter().enumerate().filter_map(report).collect()
     }
 
-    fn slot(&self, number: u64) -> &Call {
+    fn counter(&self, number: u64) -> &Call {
         let index = usize::try_from(number).unwrap_or(names::LIMIT);
         &self.calls[index.min(names::LIMIT)]
     }
@@ -279,7 +279,7 @@ pub struct StatsReport {
     pub wall_ns: u64,
     /// Time inside `KVM_RUN`, summed over all threads.
     pub guest_ns: u64,
-    /// Guest memory resident at the end, filled in by who looks; `None` when it was not to be had.
+    /// Guest memory resident at the end, filled in by the reader; `None` when it could not be found out.
     pub memory_touched_bytes: Option<u64>,
     /// What the program may hold of the host's memory, filled in likewise.
     pub memory_limit_bytes: Option<u64>,

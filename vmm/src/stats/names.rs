@@ -4,7 +4,7 @@
 //! never used on x86-64.
 #![forbid(unsafe_code)]
 
-/// Room for every number Linux has given out, and for the next years.
+/// Capacity for every number Linux has given out, and for the next years.
 pub const LIMIT: usize = 512;
 
 /// The name of a system call, `None` when Linux has none by that number (as far as this

@@ -5,20 +5,18 @@
 
 use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, LOCK_WAYS,
-    PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS,
-    VCPU_CALL_STACK, VCPU_IST_STACKS, VCPU_LINES,
+    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
+    PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
+    VCPU_IST_STACKS, VCPU_LINES,
 };
 use abi::objects::MAX_INSTANCES;
-use abi::shared::{TrapWays, VcpuPage};
+use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
 use seg_lock::{FastSwitch, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
-
-use vmm::kernel::lock_code;
 
 use crate::processor::{End, Processor};
 use crate::{info, instructions};
@@ -55,7 +53,6 @@ impl Kernel {
         p.store(at(offset_of!(VcpuPage, line)), VCPU_LINES.raw());
         p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
         p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
-        p.store(at(offset_of!(VcpuPage, trap_entry)), ways().free);
         // Numbers that must be equal, not 0.
         p.store(SWITCH_LIVE.raw(), 99);
         p.store(SWITCH_CONTROL.raw(), 99);
@@ -82,14 +79,6 @@ impl Kernel {
         let end = LOCK_REFS.raw() + (first + locks.len() as u64) * 16;
         p.store(end, cr3);
         p.store(end + 8, generation);
-        if let ([true], Way::Trap) = (locks, self.way) {
-            let page = LOCK_PAGES.raw() + first * 4096;
-            let lock = LockRef { page, slot: SLOT as u32, exclusive: 1 };
-            let at = lock_code::address(first as u32);
-            let code = lock_code::write(first as u32, &lock, cr3, HOME_ROOT, &ways());
-            p.learn(at, &code);
-            p.store(LOCK_WAYS.raw() + vh * 8, at);
-        }
     }
 
     /// Makes a call; the instructions it took and how it ended.
@@ -152,10 +141,6 @@ impl Kernel {
         assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [vh; 2]);
         count
     }
-}
-
-fn ways() -> TrapWays {
-    TrapWays { free: info(14), held: info(15), slow: info(16), given: info(17) }
 }
 
 pub(crate) const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
@@ -239,14 +224,9 @@ fn each_free_lock_costs_few_instructions_more() {
             }
             (taken, given_back)
         });
-        // From two on: one alone may have code of its own.
-        assert!(counts[2].0 - counts[1].0 <= 2 * MOST_A_LOCK, "{counts:?}");
-        assert!(counts[2].1 - counts[1].1 <= 2 * MOST_A_LOCK, "{counts:?}");
-        let plain = if way == Way::Trap { 20 } else { 30 };
-        if counts[0].0 - plain <= MOST_A_LOCK {
-            assert!(way == Way::Trap && exclusive && counts[0].1 - plain <= MOST_A_LOCK);
-        } else {
-            assert!(way == Way::Syscall || !exclusive, "one lock has its own code: {counts:?}");
+        for (fewer, more, locks) in [(0, 1, 1), (1, 2, 2), (2, 3, 4)] {
+            assert!(counts[more].0 - counts[fewer].0 <= locks * MOST_A_LOCK, "{counts:?}");
+            assert!(counts[more].1 - counts[fewer].1 <= locks * MOST_A_LOCK, "{counts:?}");
         }
     }
 }
@@ -274,19 +254,20 @@ fn what_is_left_to_the_vmm_is_left_whole() {
 }
 
 #[test]
-fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
+fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_between() {
     let page = LOCK_PAGES.raw() + 20 * 4096;
     let lock = [LockRef { page, slot: SLOT as u32, exclusive: 1 }];
     let mut outcomes = HashMap::new();
     let free = [0, state::READERS];
     let taken = [2, 2 | state::READERS, 2 | state::CLAIM, state::WAITERS, state::INCONSISTENT];
-    for (initial, later, changed) in free
+    for (initial, later, changed, way) in free
         .into_iter()
         .chain(taken)
         .flat_map(|initial| [0, state::WAITERS].map(|later| (initial, later)))
         .flat_map(|(initial, later)| [false, true].map(|changed| (initial, later, changed)))
+        .flat_map(|(initial, later, changed)| WAYS.map(|way| (initial, later, changed, way)))
     {
-        let mut kernel = Kernel::new(Way::Trap);
+        let mut kernel = Kernel::new(way);
         kernel.instance(0, HOME_ROOT, 0, &[]);
         kernel.instance(1, ROOT, 20, &[true]);
         let model = RefCell::new(HashMap::from([(page, initial)]));
@@ -321,7 +302,7 @@ fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
         let nudge = kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
         assert_eq!(nudge, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
     }
-    assert_eq!(outcomes, HashMap::from([("Done".into(), 4), ("DoneWithWaiters".into(), 4)]));
+    assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneWithWaiters".into(), 8)]));
 }
 
 /// A lock page of the processor's memory, for `seg_lock`.

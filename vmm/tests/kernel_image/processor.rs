@@ -37,12 +37,6 @@ impl Processor {
         Processor { code, ..Processor::default() }
     }
 
-    /// Code that is not the image's.
-    pub(crate) fn learn(&mut self, at: u64, bytes: &[u8]) {
-        let decoder = iced_x86::Decoder::with_ip(64, bytes, at, iced_x86::DecoderOptions::NONE);
-        self.code.extend(decoder.into_iter().map(|i| (i.ip(), i)));
-    }
-
     pub(crate) fn load(&self, address: u64) -> u64 {
         assert_eq!(address % 8, 0, "{address:#x}");
         self.memory.get(&address).copied().unwrap_or(0)

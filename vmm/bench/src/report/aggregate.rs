@@ -27,14 +27,14 @@ pub fn aggregate(runs: &[Document]) -> Option<Document> {
             .flat_map(|run| &run.experiments)
             .filter(|other| other.bench == outcome.bench)
             .collect();
-        for (name, value) in &mut outcome.results {
+        for (name, value) in outcome.results.iter_mut() {
             let values: Vec<f64> =
-                of_all.iter().filter_map(|other| other.results.get(name)?.as_f64()).collect();
+                of_all.iter().filter_map(|other| other.results.value(name)).collect();
             let middle = median(&values);
-            *value = middle.into();
+            *value = middle;
             // Of one value only, what its run says of it is all that is known.
             if let Some(percent) = middle.and_then(|middle| spread_percent(&values, middle)) {
-                outcome.spread_percent.insert(name.clone(), percent);
+                outcome.spread_percent.insert(name.to_owned(), percent);
             }
         }
     }
@@ -44,9 +44,9 @@ pub fn aggregate(runs: &[Document]) -> Option<Document> {
 /// What `other` has and `known` has not; figures are counted later.
 fn join(known: &mut Outcome, other: &Outcome) {
     known.quick |= other.quick;
-    for (name, value) in &other.results {
-        if !known.results.contains_key(name) {
-            known.results.insert(name.clone(), value.clone());
+    for (name, value) in other.results.iter() {
+        if !known.results.contains(name) {
+            known.results.push(name.to_owned(), value);
         }
     }
     for (name, note) in &other.notes {

@@ -82,7 +82,7 @@ fn lines(a: &Document, b: &Document) -> Vec<Line> {
             let other = rows.iter().find(|other| other.name == row.name);
             lines.push(line(&first.bench, Some(&row), other));
         }
-        let new = rows.iter().filter(|row| !first.results.contains_key(row.name));
+        let new = rows.iter().filter(|row| !first.results.contains(row.name));
         lines.extend(new.map(|row| line(&first.bench, None, Some(row))));
     }
     for second in &b.experiments {
@@ -273,7 +273,7 @@ mod tests {
     fn what_only_one_run_has_is_shown_and_other_hosts_are_warned_of() {
         let a = run(&[1.0], 1.0);
         let mut b = a.clone();
-        b.experiments[0].results.shift_remove("start_exits");
+        b.experiments[0].results.remove("start_exits");
         let host = |kind: &str, kernel: &str, free: u64| {
             serde_json::json!({
                 "translation": { "kind": kind },

@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::results::Results;
 use super::{Check, Plot};
 
 /// Of the format.
@@ -26,7 +28,7 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub host: Value,
     /// The figures: a number, or null where there is none here.
-    pub results: Map<String, Value>,
+    pub results: Results,
     /// What each is: its unit, a colon, and the rest.
     pub notes: BTreeMap<String, String>,
     /// How far samples were apart.
@@ -62,7 +64,7 @@ impl Outcome {
             let note = self.notes.get(name).map_or("", String::as_str);
             let (unit, note) = note.split_once(": ").unwrap_or(("", note));
             let spread_percent = self.spread_percent.get(name).copied();
-            Row { name, value: value.as_f64(), unit, note, spread_percent }
+            Row { name, value, unit, note, spread_percent }
         })
     }
 
@@ -118,6 +120,13 @@ pub enum DocumentError {
     },
 }
 
+/// What tells the two forms, and versions, apart.
+#[derive(Deserialize)]
+struct Shape {
+    version: Option<u64>,
+    experiments: Option<IgnoredAny>,
+}
+
 impl Document {
     /// Reads a file, or `results.json` of a folder that `--out` has made.
     ///
@@ -133,16 +142,16 @@ impl Document {
 
     fn parse(text: &str, path: &Path) -> Result<Document, DocumentError> {
         let format = |source| DocumentError::Format { path: path.to_owned(), source };
-        let value: Value = serde_json::from_str(text).map_err(format)?;
-        if let Some(found) = value.get("version").and_then(Value::as_u64)
+        let shape: Shape = serde_json::from_str(text).map_err(format)?;
+        if let Some(found) = shape.version
             && found != u64::from(VERSION)
         {
             return Err(DocumentError::Version { path: path.to_owned(), found });
         }
-        if value.get("experiments").is_some() {
-            return serde_json::from_value(value).map_err(format);
+        if shape.experiments.is_some() {
+            return serde_json::from_str(text).map_err(format);
         }
-        let mut one: Outcome = serde_json::from_value(value).map_err(format)?;
+        let mut one: Outcome = serde_json::from_str(text).map_err(format)?;
         let host = std::mem::take(&mut one.host);
         Ok(Document { version: VERSION, host, experiments: vec![one], failed: BTreeMap::new() })
     }
@@ -203,18 +212,18 @@ pub(super) mod tests {
 
     /// A run of the experiment `start` that gave `report`, on a host of which nothing is known.
     pub(crate) fn run(report: &Report) -> Document {
-        let json = report.json("start", false, Value::Null);
         Document {
             version: VERSION,
             host: Value::Null,
-            experiments: vec![serde_json::from_value(json).expect("our own")],
+            experiments: vec![report.outcome("start", false, Value::Null)],
             failed: BTreeMap::new(),
         }
     }
 
     #[test]
     fn what_one_experiment_prints_is_read_back_with_everything() {
-        let text = report().json("tlb", true, Value::from("h")).to_string();
+        let text =
+            serde_json::to_string(&report().outcome("tlb", true, Value::from("h"))).expect("data");
         let document = Document::parse(&text, Path::new("x")).expect("it is our own");
         assert_eq!((document.host.as_str(), document.is_quick()), (Some("h"), true));
         let [outcome] = &document.experiments[..] else { panic!("{document:?}") };

@@ -13,12 +13,16 @@ pub mod markdown;
 pub mod output;
 pub mod paper;
 pub mod plot;
+pub mod results;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use self::document::Outcome;
+use self::results::Results;
 use super::stats::median;
 
 /// Whose numbers a curve shows.
@@ -153,36 +157,30 @@ impl Report {
         self.figures.iter().find(|f| f.name == name)?.value
     }
 
-    /// One object: the figures under `results`, what they mean under `notes`.
+    /// As it is kept and printed: the figures under `results`, their meaning under `notes`.
     #[must_use]
-    pub fn json(&self, bench: &str, quick: bool, host: Value) -> Value {
-        let mut results = Map::new();
-        let mut notes = Map::new();
-        let mut spread = Map::new();
+    pub fn outcome(&self, bench: &str, quick: bool, host: Value) -> Outcome {
+        let mut results = Results::default();
+        let (mut notes, mut spread_percent) = (BTreeMap::new(), BTreeMap::new());
         for figure in &self.figures {
-            results.insert(figure.name.to_string(), figure.value.map(rounded).into());
+            results.push(figure.name.to_string(), figure.value.map(rounded));
             let unit = if figure.unit.is_empty() { "ratio" } else { figure.unit };
-            notes.insert(figure.name.to_string(), format!("{unit}: {}", figure.note).into());
+            notes.insert(figure.name.to_string(), format!("{unit}: {}", figure.note));
             if let Some(percent) = figure.spread_percent {
-                spread.insert(figure.name.to_string(), ((percent * 100.0).round() / 100.0).into());
+                spread_percent.insert(figure.name.to_string(), (percent * 100.0).round() / 100.0);
             }
         }
-        let mut object = Map::new();
-        object.insert("bench".into(), bench.into());
-        object.insert("quick".into(), quick.into());
-        object.insert("host".into(), host);
-        object.insert("results".into(), results.into());
-        object.insert("notes".into(), notes.into());
-        if !spread.is_empty() {
-            object.insert("spread_percent".into(), spread.into());
+        let (plots, checks) = (self.plots.clone(), self.checks.clone());
+        Outcome {
+            bench: bench.to_owned(),
+            quick,
+            host,
+            results,
+            notes,
+            spread_percent,
+            plots,
+            checks,
         }
-        if !self.plots.is_empty() {
-            object.insert("plots".into(), serde_json::to_value(&self.plots).unwrap_or_default());
-        }
-        if !self.checks.is_empty() {
-            object.insert("checks".into(), serde_json::to_value(&self.checks).unwrap_or_default());
-        }
-        object.into()
     }
 
     /// A table for people.
@@ -250,7 +248,7 @@ mod tests {
         let mut report = Report::default();
         report.push("x", None, "ms", "no such thing here");
         report.push("y", ratio(Some(1.0), Some(0.0)), "", "");
-        let json = report.json("run", true, Value::Null);
+        let json = serde_json::to_value(report.outcome("run", true, Value::Null)).expect("data");
         assert!(json["results"]["x"].is_null() && json["results"]["y"].is_null());
         assert!(report.table().contains("not available"));
     }

@@ -69,9 +69,8 @@ mod tests {
             series: vec![Series { name: "ours".into(), origin: Origin::Ours, points }],
             note: "note".into(),
         });
-        let json = report.json("tlb", false, serde_json::Value::Null);
+        let outcome = report.outcome("tlb", false, serde_json::Value::Null);
         let host = serde_json::json!({ "translation": { "kind": "software" } });
-        let outcome = serde_json::from_value(json).expect("our own");
         Document { version: VERSION, host, experiments: vec![outcome], failed: Default::default() }
     }
 

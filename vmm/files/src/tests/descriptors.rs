@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use abi::Errno;
 
-use super::super::{DEFAULT_NOFILE, FLOCK_LEN, Files, Kind};
+use super::super::{DEFAULT_NOFILE, FLOCK_LEN, FileKind, Files};
 use super::World;
 
 fn shared<T: Send + Sync>() {}
@@ -172,15 +172,15 @@ fn kinds_tell_what_may_wait() {
         let file = w.files.get(fd).unwrap();
         (file.kind(), file.may_block())
     };
-    assert_eq!(kind(w.open("f", 0).unwrap()), (Kind::Regular, false));
-    assert_eq!(kind(w.open(".", 0).unwrap()), (Kind::Directory, false));
-    assert_eq!(kind(w.open("/", 0).unwrap()), (Kind::SyntheticDirectory, false));
-    assert_eq!(kind(w.files.pipe2(0).unwrap()[0]), (Kind::Pipe, true));
-    assert_eq!(kind(w.files.eventfd2(1, 0).unwrap()), (Kind::EventFd, true));
-    assert_eq!(kind(w.files.memfd_create(b"m", 0).unwrap()), (Kind::Regular, false));
+    assert_eq!(kind(w.open("f", 0).unwrap()), (FileKind::Regular, false));
+    assert_eq!(kind(w.open(".", 0).unwrap()), (FileKind::Directory, false));
+    assert_eq!(kind(w.open("/", 0).unwrap()), (FileKind::SyntheticDirectory, false));
+    assert_eq!(kind(w.files.pipe2(0).unwrap()[0]), (FileKind::Pipe, true));
+    assert_eq!(kind(w.files.eventfd2(1, 0).unwrap()), (FileKind::EventFd, true));
+    assert_eq!(kind(w.files.memfd_create(b"m", 0).unwrap()), (FileKind::Regular, false));
     for name in ["null", "zero", "full", "random", "urandom"] {
         let fd = w.open(&format!("/dev/{name}"), libc::O_RDONLY).unwrap();
-        assert_eq!(kind(fd), (Kind::Memory, false), "{name}");
+        assert_eq!(kind(fd), (FileKind::Memory, false), "{name}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use abi::Errno;
 
-use super::super::{Access, Grant, default_cwd};
+use super::super::{Grant, GrantAccess, default_cwd};
 use super::{CWD, World, files, grant, open};
 
 /// One record: inode, next offset, type, name.
@@ -25,11 +25,11 @@ fn parse(mut bytes: &[u8]) -> Vec<Entry> {
     out
 }
 
-fn list(files: &super::Files, fd: i32, room: usize) -> Vec<Entry> {
+fn list(files: &super::Files, fd: i32, capacity: usize) -> Vec<Entry> {
     let mut out = Vec::new();
     loop {
-        let bytes = files.getdents64(fd, room).unwrap();
-        assert!(bytes.len() <= room);
+        let bytes = files.getdents64(fd, capacity).unwrap();
+        assert!(bytes.len() <= capacity);
         if bytes.is_empty() {
             return out;
         }
@@ -46,12 +46,12 @@ fn ten_thousand_files_are_all_listed_once_whatever_the_buffer() {
     }
     names.extend([".".to_owned(), "..".to_owned()]);
     let fd = w.open(".", libc::O_DIRECTORY).unwrap();
-    for room in [32, 40, 100, 1000, 32 << 10, 1 << 20] {
+    for capacity in [32, 40, 100, 1000, 32 << 10, 1 << 20] {
         w.files.lseek(fd, 0, libc::SEEK_SET).unwrap();
-        let entries = list(&w.files, fd, room);
-        assert_eq!(entries.len(), names.len(), "room {room}");
+        let entries = list(&w.files, fd, capacity);
+        assert_eq!(entries.len(), names.len(), "capacity {capacity}");
         let found: BTreeSet<String> = entries.iter().map(|e| e.3.clone()).collect();
-        assert_eq!(found, names, "room {room}");
+        assert_eq!(found, names, "capacity {capacity}");
         for (_, _, kind, name) in &entries {
             let wanted = if name.starts_with("file") { libc::DT_REG } else { libc::DT_DIR };
             assert_eq!(*kind, wanted, "{name}");
@@ -83,8 +83,8 @@ fn too_small_a_buffer_and_wrong_descriptors_are_refused() {
     w.write("f", "");
     for path in [".", "/"] {
         let fd = w.open(path, 0).unwrap();
-        for room in [0, 8, 23] {
-            assert_eq!(w.files.getdents64(fd, room), Err(Errno::EINVAL), "{path}");
+        for capacity in [0, 8, 23] {
+            assert_eq!(w.files.getdents64(fd, capacity), Err(Errno::EINVAL), "{path}");
         }
     }
     assert_eq!(w.files.getdents64(99, 100), Err(Errno::EBADF));
@@ -148,8 +148,8 @@ fn the_first_directory_is_the_hosts_if_a_grant_shows_it() {
     let dir = tempfile::tempdir().unwrap();
     let host = std::fs::canonicalize(dir.path()).unwrap();
     std::fs::create_dir_all(host.join("in/deep")).unwrap();
-    let outer: Grant = grant(&host, "/outer", Access::ReadWrite);
-    let inner: Grant = grant(&host.join("in"), "/inner", Access::ReadWrite);
+    let outer: Grant = grant(&host, "/outer", GrantAccess::ReadWrite);
+    let inner: Grant = grant(&host.join("in"), "/inner", GrantAccess::ReadWrite);
     let both = [outer.clone(), inner];
     let at = |grants: &[Grant], cwd: &Path| default_cwd(grants, cwd);
     assert_eq!(at(&both, &host.join("in/deep")), Path::new("/inner/deep"));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::Errno;
 
-use super::super::Access;
+use super::super::GrantAccess;
 use super::{CWD, World, files, grant, open, read};
 
 /// A secret beside the granted directory, both in one temporary directory.
@@ -22,7 +22,7 @@ fn beside() -> Beside {
     let inner = outer.path().join("granted");
     std::fs::create_dir_all(inner.join("sub/deep")).unwrap();
     std::fs::write(inner.join("mine"), "mine").unwrap();
-    let files = files(&[grant(&inner, "/w", Access::ReadWrite)], "/w/sub");
+    let files = files(&[grant(&inner, "/w", GrantAccess::ReadWrite)], "/w/sub");
     Beside { outer, files }
 }
 
@@ -191,14 +191,14 @@ fn a_directory_moved_out_of_its_grant_is_a_dead_end_upwards() {
 
 #[test]
 fn a_procfs_below_a_grant_is_not_opened() {
-    let files = files(&[grant("/".as_ref(), "/host", Access::ReadWrite)], "/");
+    let files = files(&[grant("/".as_ref(), "/host", GrantAccess::ReadWrite)], "/");
     for path in ["/host/proc/self/mem", "/host/proc/1/environ", "/host/proc"] {
         assert_eq!(open(&files, path, 0), Err(Errno::EACCES), "{path}");
     }
     let w = World::new();
     assert_eq!(w.open("/proc/self/mem", 0), Err(Errno::ENOENT));
     let refused = super::Namespace::new(
-        &[grant("/proc/self".as_ref(), "/p", Access::ReadOnly)],
+        &[grant("/proc/self".as_ref(), "/p", GrantAccess::ReadOnly)],
         None,
         super::OffLimits::none(),
         super::TEXTS.to_vec(),
@@ -213,7 +213,7 @@ fn opening_a_fifo_never_waits() {
     assert_eq!(w.open("fifo", libc::O_WRONLY), Err(Errno::ENXIO));
     let fd = w.open("fifo", libc::O_RDONLY).unwrap();
     let file = w.files.get(fd).unwrap();
-    assert_eq!(file.kind(), super::super::Kind::Pipe);
+    assert_eq!(file.kind(), super::super::FileKind::Pipe);
     assert!(file.may_block() && !file.nonblocking());
     assert_eq!(w.files.fcntl(fd, libc::F_GETFL, 0).unwrap() & libc::O_NONBLOCK as u64, 0);
     w.open("fifo", libc::O_WRONLY).unwrap();

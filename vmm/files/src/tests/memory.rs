@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi::{Errno, PAGE_SIZE};
 
-use super::super::Access;
+use super::super::GrantAccess;
 use super::{CWD, Files, World, files, grant, open, read};
 use crate::charge::{FilesOnly, MemoryAccount};
 
@@ -69,7 +69,7 @@ fn files_come_and_go_by_name_as_in_any_directory() {
         (read(&files, "b").unwrap(), read(&files, "c").unwrap()),
         ("two".into(), "one".into())
     );
-    // Replaced while it is open: still there for who has it.
+    // Replaced while it is open: still there for the program that has it.
     let fd = open(&files, "b", libc::O_RDWR).unwrap();
     rename(&files, "c", "b", 0).unwrap();
     assert_eq!(files.fstat(fd).unwrap().nlink, 0);
@@ -83,7 +83,7 @@ fn files_come_and_go_by_name_as_in_any_directory() {
 #[test]
 fn what_is_no_regular_file_is_refused_and_nothing_leads_out() {
     let mut world = World::new();
-    world.files = files(&[grant(world.host.path(), "/w", Access::ReadWrite)], "/w");
+    world.files = files(&[grant(world.host.path(), "/w", GrantAccess::ReadWrite)], "/w");
     let files = &world.files;
     world.write("f", "text");
     create(files, "/dev/shm/a", "one");
@@ -98,7 +98,7 @@ fn what_is_no_regular_file_is_refused_and_nothing_leads_out() {
     let tmpfile = libc::O_TMPFILE | libc::O_RDWR;
     assert_eq!(open(files, "/dev/shm", tmpfile), Err(Errno::EOPNOTSUPP));
     // A grant takes the place.
-    let granted = super::files(&[grant(world.host.path(), "/dev/shm", Access::ReadOnly)], "/");
+    let granted = super::files(&[grant(world.host.path(), "/dev/shm", GrantAccess::ReadOnly)], "/");
     assert_eq!(read(&granted, "/dev/shm/f").unwrap(), "text");
     assert_eq!(open(&granted, "/dev/shm/a", NEW), Err(Errno::EROFS));
 }
@@ -174,7 +174,7 @@ fn a_file_opened_once_more_by_its_descriptor_is_charged_as_before() {
 fn the_directory_is_the_runs_own_by_every_way_that_leads_there() {
     let host = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(host.path().join("dev/shm")).unwrap();
-    for grants in [vec![], vec![grant(host.path(), "/", Access::ReadWrite)]] {
+    for grants in [vec![], vec![grant(host.path(), "/", GrantAccess::ReadWrite)]] {
         let files = files(&grants, "/");
         create(&files, "/dev/shm/a", "one");
         let dir = open(&files, "/dev/shm", libc::O_DIRECTORY).unwrap();

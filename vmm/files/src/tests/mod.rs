@@ -24,7 +24,7 @@ use std::sync::{Arc, Once};
 use abi::Errno;
 use tempfile::TempDir;
 
-use super::{Access, Files, Grant, Namespace, OffLimits, TextFile, take_over_umask};
+use super::{Files, Grant, GrantAccess, Namespace, OffLimits, TextFile, take_over_umask};
 
 const CWD: i32 = libc::AT_FDCWD;
 
@@ -45,7 +45,7 @@ struct World {
     files: Files,
 }
 
-fn grant(host: &Path, guest: &str, access: Access) -> Grant {
+fn grant(host: &Path, guest: &str, access: GrantAccess) -> Grant {
     Grant { host: host.to_owned(), guest: guest.into(), access }
 }
 
@@ -85,7 +85,7 @@ fn files_with(namespace: Namespace, cwd: &str) -> Files {
 }
 
 impl World {
-    fn with(access: Access) -> World {
+    fn with(access: GrantAccess) -> World {
         let host = tempfile::tempdir().unwrap();
         let grants = [grant(host.path(), "/w", access)];
         let files = files_with(namespace(&grants).with_executable(Arc::new(program())), "/w");
@@ -93,7 +93,7 @@ impl World {
     }
 
     fn new() -> World {
-        World::with(Access::ReadWrite)
+        World::with(GrantAccess::ReadWrite)
     }
 
     fn open(&self, path: &str, flags: i32) -> Result<i32, Errno> {

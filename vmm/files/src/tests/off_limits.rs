@@ -7,7 +7,7 @@ use abi::Errno;
 use tempfile::TempDir;
 
 use super::super::{Files, FilesError, Namespace, NamespaceError};
-use super::{Access, CWD, OffLimits, files_without, grant, null, open, read};
+use super::{CWD, GrantAccess, OffLimits, files_without, grant, null, open, read};
 use spacejmp_store::{FOLDERS, Name, SegmentSpec, Store};
 
 const AWAY: Errno = Errno::EACCES;
@@ -24,7 +24,7 @@ fn store_in(host: &Path) -> PathBuf {
 
 fn files_of(host: &Path) -> Files {
     let off_limits = OffLimits::stores([store_in(host)], &FOLDERS);
-    files_without(&[grant(host, "/w", Access::ReadWrite)], "/w", off_limits)
+    files_without(&[grant(host, "/w", GrantAccess::ReadWrite)], "/w", off_limits)
 }
 
 fn home() -> Home {
@@ -228,7 +228,7 @@ fn a_grant_that_is_the_store_or_in_it_is_refused_by_any_name() {
         host.join("soft"),
         host.join("soft/vms"),
     ] {
-        for access in [Access::ReadOnly, Access::ReadWrite] {
+        for access in [GrantAccess::ReadOnly, GrantAccess::ReadWrite] {
             let off_limits = OffLimits::stores([store_in(host)], &FOLDERS);
             let result = Namespace::new(
                 &[grant(&dir, "/s", access)],
@@ -261,8 +261,11 @@ fn content_of_volatile_segments_is_off_limits_where_the_host_keeps_it() {
     let link = folder.path().join("link");
     std::fs::hard_link(file.path(), &link).unwrap();
     let off_limits = OffLimits::stores([folder.path().join("no-store")], &FOLDERS);
-    let files =
-        files_without(&[grant("/dev/shm".as_ref(), "/s", Access::ReadWrite)], "/s", off_limits);
+    let files = files_without(
+        &[grant("/dev/shm".as_ref(), "/s", GrantAccess::ReadWrite)],
+        "/s",
+        off_limits,
+    );
     for path in [file.path(), &link] {
         let path = Path::new("/s").join(path.strip_prefix("/dev/shm").unwrap());
         assert_eq!(read(&files, path.to_str().unwrap()), Err(AWAY), "{}", path.display());

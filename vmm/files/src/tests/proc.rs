@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use abi::{Errno, PAGE_SIZE};
 
-use super::super::{Access, Files, View};
+use super::super::{Files, GrantAccess, View};
 use super::tree::names;
 use super::{CWD, TEXTS, World, files, files_with, grant, namespace, open, program, read};
 use crate::charge::{FilesOnly, MemoryAccount};
@@ -149,7 +149,7 @@ fn a_nameless_file_gets_its_name_by_its_descriptor() {
 
 #[test]
 fn opening_a_descriptor_again_gives_no_more_than_it_may() {
-    let w = World::with(Access::ReadOnly);
+    let w = World::with(GrantAccess::ReadOnly);
     w.write("f", "0123456789");
     let fd = w.open("f", libc::O_RDONLY).unwrap();
     let path = format!("/dev/fd/{fd}");
@@ -211,7 +211,7 @@ fn the_program_can_read_its_own_file_at_its_own_path() {
     assert_eq!(open(&alone, "/w/other", libc::O_CREAT), Err(Errno::EROFS));
     // A grant decides about what lies in it.
     let dir = tempfile::tempdir().unwrap();
-    let granted = with(&[grant(dir.path(), "/w", Access::ReadOnly)], "/w");
+    let granted = with(&[grant(dir.path(), "/w", GrantAccess::ReadOnly)], "/w");
     assert_eq!(read(&granted, "/w/program"), Err(Errno::ENOENT));
     assert_eq!(read(&granted, "/proc/self/exe").as_deref(), Ok("the program"));
 }
@@ -223,7 +223,7 @@ fn a_grant_of_the_whole_root_keeps_its_own_sys() {
     std::fs::write(dir.path().join("sys/devices/own/f"), "the host's").unwrap();
     std::fs::create_dir_all(dir.path().join("proc")).unwrap();
     std::fs::write(dir.path().join("proc/secret"), "the host's").unwrap();
-    let files = files(&[grant(dir.path(), "/", Access::ReadOnly)], "/");
+    let files = files(&[grant(dir.path(), "/", GrantAccess::ReadOnly)], "/");
     let _view = viewed(&files);
     assert_eq!(read(&files, "/sys/devices/own/f").as_deref(), Ok("the host's"));
     let online = "/sys/devices/system/cpu/online";
@@ -238,7 +238,7 @@ fn a_listing_misses_nothing_when_descriptors_are_closed_meanwhile() {
     let dir = w.open("/proc/self/fd", libc::O_DIRECTORY).unwrap();
     let mut seen = Vec::new();
     loop {
-        // Room for a few records at a time.
+        // Space for a few records at a time.
         let bytes = w.files.getdents64(dir, 100).unwrap();
         if bytes.is_empty() {
             break;

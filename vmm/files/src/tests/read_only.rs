@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use abi::Errno;
 
-use super::super::{Access, Files};
+use super::super::{Files, GrantAccess};
 use super::{CWD, World, read};
 
 type Call = fn(&Files) -> Result<(), Errno>;
@@ -67,7 +67,7 @@ const CALLS: &[(&str, Call)] = &[
 
 #[test]
 fn every_changing_call_gives_erofs_and_changes_nothing() {
-    let w = World::with(Access::ReadOnly);
+    let w = World::with(GrantAccess::ReadOnly);
     let host = w.host.path();
     w.write("f", "text");
     std::fs::create_dir(host.join("d")).unwrap();
@@ -114,7 +114,7 @@ fn the_same_calls_succeed_in_a_writable_grant() {
 
 #[test]
 fn reading_works_and_existing_files_may_be_opened_with_create() {
-    let w = World::with(Access::ReadOnly);
+    let w = World::with(GrantAccess::ReadOnly);
     w.write("f", "text");
     assert_eq!(read(&w.files, "f").unwrap(), "text");
     w.open("f", libc::O_RDONLY | libc::O_CREAT).unwrap();

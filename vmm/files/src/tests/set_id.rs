@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use abi::Errno;
 
 use super::super::Tty;
-use super::{Access, CWD, Files, Namespace, OffLimits, World, grant, null, open};
+use super::{CWD, Files, GrantAccess, Namespace, OffLimits, World, grant, null, open};
 
 const BITS: [u32; 4] = [0o4755, 0o2755, 0o6755, 0o7777];
 
@@ -73,7 +73,7 @@ fn the_sticky_bit_is_the_programs_to_set() {
 fn the_terminal_is_there_by_name_only_if_it_was_granted() {
     let host = tempfile::tempdir().unwrap();
     let files = |tty| {
-        let grants = [grant(host.path(), "/w", Access::ReadWrite)];
+        let grants = [grant(host.path(), "/w", GrantAccess::ReadWrite)];
         let namespace = Namespace::new(&grants, None, OffLimits::none(), super::TEXTS.to_vec())
             .unwrap()
             .with_tty(tty);

@@ -2,7 +2,7 @@
 
 use abi::Errno;
 
-use super::super::{Access, Files, FilesError, Grant, GrantError, Namespace, NamespaceError};
+use super::super::{Files, FilesError, Grant, GrantAccess, GrantError, Namespace, NamespaceError};
 use super::{CWD, OffLimits, World, files, grant, null, open, read};
 
 pub(super) fn names(files: &Files, path: &str) -> Vec<String> {
@@ -26,11 +26,11 @@ fn grants_are_parsed_as_host_guest_and_right() {
     let host = dir.path().to_str().unwrap();
     let parse = |text: &str| text.parse::<Grant>();
     let plain = parse(host).unwrap();
-    assert_eq!((plain.guest.to_str(), plain.access), (Some(host), Access::ReadWrite));
+    assert_eq!((plain.guest.to_str(), plain.access), (Some(host), GrantAccess::ReadWrite));
     let whole = parse(&format!("{host}:/data/./x/:ro")).unwrap();
-    assert_eq!(whole, grant(dir.path(), "/data/x", Access::ReadOnly));
+    assert_eq!(whole, grant(dir.path(), "/data/x", GrantAccess::ReadOnly));
     let ro = parse(&format!("{host}:ro")).unwrap();
-    assert_eq!(ro, grant(dir.path(), host, Access::ReadOnly));
+    assert_eq!(ro, grant(dir.path(), host, GrantAccess::ReadOnly));
     let here = parse(".").unwrap();
     assert_eq!(here.guest, std::env::current_dir().unwrap());
     let up = parse("..").unwrap();
@@ -54,8 +54,8 @@ fn the_root_lists_what_leads_to_the_grants_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), "text").unwrap();
     let grants = [
-        grant(dir.path(), "/a/b/c", Access::ReadWrite),
-        grant(dir.path(), "/a/d", Access::ReadOnly),
+        grant(dir.path(), "/a/b/c", GrantAccess::ReadWrite),
+        grant(dir.path(), "/a/d", GrantAccess::ReadOnly),
     ];
     let files = files(&grants, "/");
     assert_eq!(names(&files, "/"), [".", "..", "a", "dev", "proc", "sys"]);
@@ -110,8 +110,8 @@ fn a_grant_inside_another_hides_what_is_there() {
     std::fs::write(inner.path().join("f"), "inner").unwrap();
     std::os::unix::fs::symlink("x/out/f", outer.path().join("l")).unwrap();
     let grants = [
-        grant(inner.path(), "/w/x/out", Access::ReadWrite),
-        grant(outer.path(), "/w", Access::ReadOnly),
+        grant(inner.path(), "/w/x/out", GrantAccess::ReadWrite),
+        grant(outer.path(), "/w", GrantAccess::ReadOnly),
     ];
     let files = files(&grants, "/w");
     assert_eq!(read(&files, "x/out/f").unwrap(), "inner");
@@ -139,8 +139,8 @@ fn an_inner_grant_is_reached_even_where_the_outer_directory_lacks_the_way() {
     let inner = tempfile::tempdir().unwrap();
     std::fs::write(inner.path().join("f"), "inner").unwrap();
     let grants = [
-        grant(outer.path(), "/", Access::ReadWrite),
-        grant(inner.path(), "/no/where", Access::ReadOnly),
+        grant(outer.path(), "/", GrantAccess::ReadWrite),
+        grant(inner.path(), "/no/where", GrantAccess::ReadOnly),
     ];
     let files = files(&grants, "/no");
     assert_eq!(read(&files, "where/f").unwrap(), "inner");
@@ -156,16 +156,18 @@ fn an_inner_grant_is_reached_even_where_the_outer_directory_lacks_the_way() {
 #[test]
 fn bad_sets_of_grants_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let twice =
-        [grant(dir.path(), "/x", Access::ReadWrite), grant(dir.path(), "/x", Access::ReadOnly)];
+    let twice = [
+        grant(dir.path(), "/x", GrantAccess::ReadWrite),
+        grant(dir.path(), "/x", GrantAccess::ReadOnly),
+    ];
     let error = Namespace::new(&twice, None, OffLimits::none(), super::TEXTS.to_vec()).unwrap_err();
     assert!(matches!(error, NamespaceError::Taken { .. }), "{error}");
-    let below = [grant(dir.path(), "/dev/null/x", Access::ReadWrite)];
+    let below = [grant(dir.path(), "/dev/null/x", GrantAccess::ReadWrite)];
     assert!(matches!(
         Namespace::new(&below, None, OffLimits::none(), super::TEXTS.to_vec()),
         Err(NamespaceError::Taken { .. })
     ));
-    let missing = [grant(&dir.path().join("none"), "/x", Access::ReadWrite)];
+    let missing = [grant(&dir.path().join("none"), "/x", GrantAccess::ReadWrite)];
     assert!(matches!(
         Namespace::new(&missing, None, OffLimits::none(), super::TEXTS.to_vec()),
         Err(NamespaceError::Open { .. })

@@ -2,7 +2,7 @@
 
 use abi::Errno;
 
-use super::super::{Access, XATTR_MAX, XattrOf};
+use super::super::{GrantAccess, XATTR_MAX, XattrOf};
 use super::World;
 
 /// Whether the host's temporary directory keeps attributes at all; a memory file system of an
@@ -51,7 +51,7 @@ fn what_is_not_the_users_is_refused_as_by_a_file_system_without_it() {
 
 #[test]
 fn nothing_is_changed_in_a_read_only_grant() {
-    let w = World::with(Access::ReadOnly);
+    let w = World::with(GrantAccess::ReadOnly);
     w.write("f", "");
     let f = XattrOf::Path(b"f");
     assert_eq!(w.files.setxattr(f, b"user.x", b"", 0), Err(Errno::EROFS));

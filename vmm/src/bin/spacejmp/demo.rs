@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use vmm::exit_code::ExitCode;
-use vmm::files::{Access, Grant, Tty, take_over_umask};
+use vmm::files::{Grant, GrantAccess, Tty, take_over_umask};
 use vmm::host;
 use vmm::process::{Outcome, Process, RunConfig, Supervise};
 use vmm::stats::StatsReport;
@@ -143,7 +143,7 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
         grants: vec![Grant {
             host: programs.path("book"),
             guest: GUEST_DIR.into(),
-            access: Access::ReadOnly,
+            access: GrantAccess::ReadOnly,
         }],
         cwd: None,
         store: None,

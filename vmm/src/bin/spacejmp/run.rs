@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, Tty, take_over_umask};
 use vmm::host;
-use vmm::process::cut_files::report_cut_files;
+use vmm::process::truncation::report_truncation;
 use vmm::process::{HostSignals, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
 use vmm::store::PrivateStore;
@@ -162,7 +162,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     // blocked.
     let signals = HostSignals::block()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
-    report_cut_files()
+    report_truncation()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
     let saved = terminal::Saved::now(tty);
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;

@@ -177,7 +177,7 @@ impl Shown {
         );
         text.extend(head.bytes());
         if !self.name.is_empty() {
-            // Names stand in one column as far as there is room, as Linux has them.
+            // Names stand in one column as far as there is space, as Linux has them.
             text.extend(std::iter::repeat_n(b' ', 73_usize.saturating_sub(head.len())));
             for byte in &self.name {
                 match byte {

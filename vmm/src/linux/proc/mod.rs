@@ -5,7 +5,7 @@
 //! passed through. What only the host can know (how much processor time a thread has had) is
 //! asked of it about the VMM's own threads, and read as numbers.
 //!
-//! Where the files hang, and how they are opened, listed and read, is `files`'s.
+//! Where the files lie in the tree, and how they are opened, listed and read, is `files`'s.
 //!
 //! - `task`: a process or a thread: `status`, `stat` and most others
 //! - `maps`: its memory; `mounts`: its name space

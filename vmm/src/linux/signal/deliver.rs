@@ -75,7 +75,7 @@ pub enum FatalCause {
 /// # Errors
 /// [`Fatal`]: the process ends by a signal.
 pub fn deliver(ctx: &mut ThreadCtx<'_>, due: Due) -> Result<(), Fatal> {
-    ctx.thread.signals.answer_kick();
+    ctx.thread.signals.acknowledge_kick();
     if ctx.process.is_stopping() {
         return Ok(());
     }

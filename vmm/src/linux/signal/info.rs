@@ -77,8 +77,8 @@ impl SigInfo {
         bytes[4..8].copy_from_slice(&self.errno.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.value.to_le_bytes());
-        for (slot, word) in bytes[24..KEPT_BYTES].chunks_exact_mut(8).zip(self.rest) {
-            slot.copy_from_slice(&word.to_le_bytes());
+        for (field, word) in bytes[24..KEPT_BYTES].chunks_exact_mut(8).zip(self.rest) {
+            field.copy_from_slice(&word.to_le_bytes());
         }
         bytes
     }

@@ -52,7 +52,7 @@ impl Thread {
     /// can be taken.
     #[must_use]
     pub fn is_interrupted(&self, process: &Process) -> bool {
-        self.signals.answer_kick();
+        self.signals.acknowledge_kick();
         let open = self.signals.pending_set() | process.signals.pending_set();
         process.is_stopping() || process.signals.heeds_any(open & !self.signals.mask())
     }

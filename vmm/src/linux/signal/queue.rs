@@ -55,7 +55,7 @@ impl Queue {
             }
         }
         infos.push(info);
-        // Release: who sees the bit finds the signal.
+        // Release: a thread that sees the bit finds the signal.
         self.set.fetch_or(bit(info.signo), Ordering::Release);
         Ok(())
     }

@@ -22,7 +22,7 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
         return Ok(());
     }
     thread.signals.pending.push(info, pending_limit(process))?;
-    process.threads.kick_until_heard(thread);
+    process.threads.kick_until_acknowledged(thread);
     Ok(())
 }
 
@@ -38,7 +38,7 @@ pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
     }
     process.signals.pending.push(info, pending_limit(process))?;
     if let Some(thread) = threads.iter().find(|thread| thread.signals.can_take(info.signo)) {
-        process.threads.kick_until_heard(thread);
+        process.threads.kick_until_acknowledged(thread);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ pub struct ThreadSignals {
     awaited: AtomicU64,
     pub(super) alt: Mutex<AltStack>,
     pub(super) pending: Queue,
-    /// Somebody kicked this thread, and it has not looked at its signals since.
+    /// This thread was kicked, and has not looked at its signals since.
     kicked: AtomicBool,
     /// The mask to come back to from `rt_sigsuspend`, until a handler's frame has taken it.
     suspended: Mutex<Option<u64>>,
@@ -32,7 +32,7 @@ impl ThreadSignals {
         ThreadSignals { mask: AtomicU64::new(self.mask()), ..ThreadSignals::default() }
     }
 
-    /// Whether a kick is still unanswered.
+    /// Whether a kick is still unacknowledged.
     #[must_use]
     pub fn is_kicked(&self) -> bool {
         self.kicked.load(Ordering::Relaxed)
@@ -44,7 +44,7 @@ impl ThreadSignals {
     }
 
     /// To be called before the thread looks at its signals: a kick that comes later counts anew.
-    pub(super) fn answer_kick(&self) {
+    pub(super) fn acknowledge_kick(&self) {
         self.kicked.store(false, Ordering::Relaxed);
     }
 

@@ -56,10 +56,10 @@ impl Prepared {
 
     /// Has it run `thread`, whose number must be its own, on `vcpu`.
     pub fn run(self, process: &Process, thread: Arc<Thread>, vcpu: Vcpu) {
-        debug_assert_eq!(thread.tid, self.tid);
+        assert_eq!(thread.tid, self.tid, "a thread has the number of its host thread");
         process.threads.add(thread.clone());
-        // There is room for one, and the other side waits for it.
-        let _ = self.go.send((thread, vcpu));
+        let told = self.go.send((thread, vcpu));
+        assert!(told.is_ok(), "the host thread waits for its thread until this is dropped");
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use host_thread::{Prepared, RunThread};
 pub use outcome::Outcome;
-pub use table::{Hearing, ThreadTable};
+pub use table::{KickState, ThreadTable};
 pub use thread::{Thread, ThreadCtx};
 
 use super::limits::Limits;
@@ -119,7 +119,7 @@ impl Life {
 
     /// Gives the process its number: that of its first thread.
     pub(crate) fn begin(&self, pid: i32) {
-        let _ = self.pid.set(pid);
+        assert!(self.pid.set(pid).is_ok(), "a process begins once");
     }
 
     /// How long ago it was stopped, if it was.
@@ -189,24 +189,24 @@ impl Process {
     /// Whether the process is coming to its end; threads leave at their next exit.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        // Acquire pairs with `stop`: who sees the flag sees the outcome.
+        // Acquire pairs with `stop`: a thread that sees the flag sees the outcome.
         self.life.stopping.load(Ordering::Acquire)
     }
 
     /// Whether the process is ending by something else than its own exit: what it was writing
     /// cannot be relied on.
     pub(crate) fn was_ended(&self) -> bool {
-        let slot = locked(&self.life.outcome);
-        !matches!(*slot, None | Some(Outcome::Exited(_)))
+        let ended = locked(&self.life.outcome);
+        !matches!(*ended, None | Some(Outcome::Exited(_)))
     }
 
     /// Ends the process with `outcome`, unless it has ended already: the first reason counts.
     /// Returns at once; threads leave by themselves, kicked out of whatever they do.
     pub fn stop(&self, outcome: Outcome) {
         {
-            let mut slot = locked(&self.life.outcome);
-            if slot.is_none() {
-                *slot = Some(outcome);
+            let mut ended = locked(&self.life.outcome);
+            if ended.is_none() {
+                *ended = Some(outcome);
             }
             if self.life.stopped.set(Instant::now()).is_ok() {
                 self.stats.phase(Phase::Run, self.life.running_since.elapsed());
@@ -223,11 +223,11 @@ impl Process {
     /// [`Process::stop`] ends it then, or before. Returns whether there is anybody to wait for.
     pub fn stop_writing(&self, outcome: Outcome) -> bool {
         {
-            let mut slot = locked(&self.life.outcome);
-            slot.get_or_insert(outcome);
+            let mut ended = locked(&self.life.outcome);
+            ended.get_or_insert(outcome);
         }
         self.vases.drain();
-        // Who waits for a lock looks up.
+        // A thread that waits for a lock looks at its signals.
         self.threads.kick_all();
         !self.vases.is_drained()
     }

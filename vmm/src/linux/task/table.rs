@@ -17,15 +17,15 @@ pub struct ThreadTable {
     attention: EventFd,
 }
 
-/// Whether the threads have answered the kicks they were sent.
+/// Whether the threads have acknowledged the kicks they were sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hearing {
+pub enum KickState {
     /// There are no threads.
-    Empty,
-    /// Nobody owes an answer.
-    All,
-    /// Some thread has been kicked and has not looked up yet.
-    SomeDeaf,
+    NoThreads,
+    /// All have looked at their signals since.
+    Acknowledged,
+    /// Some thread has been kicked and has not looked at its signals yet.
+    Unacknowledged,
 }
 
 #[derive(Debug, Default)]
@@ -122,26 +122,27 @@ impl ThreadTable {
     }
 
     /// Kicks `thread`; the event loop repeats it until the thread has looked at its signals.
-    pub fn kick_until_heard(&self, thread: &Thread) {
+    pub fn kick_until_acknowledged(&self, thread: &Thread) {
         thread.signals.mark_kicked();
         kick::kick(thread.tid);
         self.notify();
     }
 
-    /// Who has not answered a kick. While the process is `stopping`, no thread has.
+    /// Whether a kick is unacknowledged. While the process is `stopping`, every thread counts as
+    /// kicked.
     #[must_use]
-    pub fn hearing(&self, stopping: bool) -> Hearing {
+    pub fn kick_state(&self, stopping: bool) -> KickState {
         let inner = self.lock();
-        let deaf = |thread: &Arc<Thread>| stopping || thread.signals.is_kicked();
+        let unacknowledged = |thread: &Arc<Thread>| stopping || thread.signals.is_kicked();
         match inner.live.is_empty() {
-            true => Hearing::Empty,
-            false if inner.live.values().any(deaf) => Hearing::SomeDeaf,
-            false => Hearing::All,
+            true => KickState::NoThreads,
+            false if inner.live.values().any(unacknowledged) => KickState::Unacknowledged,
+            false => KickState::Acknowledged,
         }
     }
 
-    /// Kicks the threads that have not answered again.
-    pub fn kick_deaf(&self, stopping: bool) {
+    /// Kicks those threads again that have not acknowledged a kick.
+    pub fn kick_again(&self, stopping: bool) {
         let inner = self.lock();
         for thread in inner.live.values().filter(|t| stopping || t.signals.is_kicked()) {
             kick::kick(thread.tid);

@@ -1,8 +1,8 @@
-//! What is said when a mapped file of the store is cut off under a running VM.
+//! What is said when a mapped file of the store is truncated under a running VM.
 //!
-//! Locks, leases and the count of changes are mapped files, used by atomics. Somebody who may
-//! write such a file can make it shorter, and the next access is SIGBUS for this process.
-//! Nothing sensible can be done then: the words that say who holds what are gone. So the
+//! Locks, leases and the count of changes are mapped files, used by atomics. A process that may
+//! write such a file can truncate it, and the next access is SIGBUS for this process.
+//! Nothing sensible can be done then: the words that tell which thread holds what are gone. So the
 //! process ends at once, as if killed, which the other VMs can cope with, but not silently: one
 //! error names the file. Content of segments is not concerned: it is copied by calls that
 //! fail instead (`vm::host_range`), and a program that touches what is gone gets the signal.
@@ -28,7 +28,7 @@ const LINE_BYTES: usize = 1024;
 ///
 /// # Errors
 /// What the host says.
-pub fn report_cut_files() -> io::Result<()> {
+pub fn report_truncation() -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: zeroes are a valid `sigaction` with an empty mask.
     let action = unsafe { action.assume_init_mut() };
@@ -54,7 +54,7 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: 
     };
     say(b"spacejmp: cannot go on\n  1: ");
     say(path);
-    say(b" was cut off, or cannot be read any more, while it was in use\n");
+    say(b" was truncated, or cannot be read any more, while it was in use\n");
     say(b"  help: `spacejmp store check` tells what can still be used\n");
     // SAFETY: ends the process without running anything of it.
     unsafe { libc::_exit(c_int::from(ExitCode::OwnFailure.status())) }

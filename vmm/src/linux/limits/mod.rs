@@ -4,13 +4,15 @@
 //! message queues). They are not the VMM's own limits, which its store and its descriptors live by:
 //! a program that allows itself no large file must not keep a segment from growing.
 
+mod calls;
+
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use abi::Errno;
 
+use super::task::Process;
 use super::time::last_errno;
-use super::{CallResult, value};
-use crate::linux::task::{Process, ThreadCtx};
+pub(super) use calls::{getrlimit, prlimit64, setrlimit};
 
 const INFINITY: u64 = u64::MAX;
 const RESOURCES: usize = 16;
@@ -32,12 +34,12 @@ impl Limits {
     #[must_use]
     pub fn new() -> Limits {
         let mut all = *at_first();
-        for (slot, resource) in all.iter_mut().zip(0..) {
+        for (pair, resource) in all.iter_mut().zip(0..) {
             match resource {
                 // What the VMM maps and allocates would be counted there, and the program is
                 // counted here.
-                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *slot = [INFINITY; 2],
-                libc::RLIMIT_NOFILE => *slot = descriptors(*slot),
+                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *pair = [INFINITY; 2],
+                libc::RLIMIT_NOFILE => *pair = descriptors(*pair),
                 _ => {}
             }
         }
@@ -60,10 +62,17 @@ impl Limits {
         self.get(resource).map_or(INFINITY, |[soft, _]| soft)
     }
 
+    /// Sets a limit of a resource that exists.
+    fn set(&self, resource: u32, new: Pair) {
+        if let Some(pair) = self.lock().get_mut(resource as usize) {
+            *pair = new;
+        }
+    }
+
     /// No more processes and threads than there can be vCPUs.
     pub fn limit_threads(&self, most: u64) {
-        if let Some(slot) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
-            *slot = slot.map(|limit| limit.min(most));
+        if let Some(pair) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
+            *pair = pair.map(|limit| limit.min(most));
         }
     }
 }
@@ -79,8 +88,8 @@ fn at_first() -> &'static [Pair; RESOURCES] {
     static AT_FIRST: OnceLock<[Pair; RESOURCES]> = OnceLock::new();
     AT_FIRST.get_or_init(|| {
         let mut all = [[INFINITY; 2]; RESOURCES];
-        for (slot, resource) in all.iter_mut().zip(0..) {
-            *slot = host_limit(resource, None).unwrap_or(*slot);
+        for (pair, resource) in all.iter_mut().zip(0..) {
+            *pair = host_limit(resource, None).unwrap_or(*pair);
         }
         all
     })
@@ -128,39 +137,6 @@ fn host_limit(resource: u32, new: Option<Pair>) -> Result<Pair, Errno> {
     if done < 0 { Err(last_errno()) } else { Ok(old) }
 }
 
-fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno> {
-    let process = ctx.process;
-    let old = limit(process, resource)?;
-    let [soft, hard] = new;
-    if soft > hard {
-        return Err(Errno::EINVAL);
-    }
-    if new == old {
-        return Ok(());
-    }
-    if is_of_host(resource) {
-        return host_limit(resource, Some(new)).map(drop);
-    }
-    if hard > old[1] {
-        return Err(Errno::EPERM);
-    }
-    // Kept here, but the host has a limit of its own on what the VMM does for the program.
-    if matches!(resource, libc::RLIMIT_FSIZE | libc::RLIMIT_MEMLOCK) {
-        raise(resource, soft)?;
-    }
-    if let Some(slot) = process.limits.lock().get_mut(resource as usize) {
-        *slot = new;
-    }
-    match resource {
-        libc::RLIMIT_NOFILE => process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX)),
-        libc::RLIMIT_FSIZE => process.files.set_max_size(soft),
-        libc::RLIMIT_CPU => process.timers.limit_cpu(new)?,
-        libc::RLIMIT_STACK => process.private.grow_stack(soft),
-        _ => {}
-    }
-    Ok(())
-}
-
 /// How much the program may lock (`RLIMIT_MEMLOCK`).
 ///
 /// # Errors
@@ -170,45 +146,4 @@ pub(super) fn lockable(process: &Process) -> Result<u64, Errno> {
         0 => Err(Errno::EPERM),
         limit => Ok(limit),
     }
-}
-
-fn read_pair(ctx: &ThreadCtx<'_>, at: u64) -> Result<Pair, Errno> {
-    Ok([ctx.user().read_u64(at)?, ctx.user().read_u64(at.wrapping_add(8))?])
-}
-
-fn write_pair(ctx: &ThreadCtx<'_>, at: u64, [soft, hard]: Pair) -> Result<(), Errno> {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&soft.to_le_bytes());
-    bytes[8..].copy_from_slice(&hard.to_le_bytes());
-    ctx.user().copy_out(at, &bytes)
-}
-
-/// `prlimit64(2)`, on the program itself.
-pub(super) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [pid, resource, new, old, ..] = *a;
-    let new = if new == 0 { None } else { Some(read_pair(ctx, new)?) };
-    if pid as i32 != 0 && ctx.process.threads.get(pid as i32).is_none() {
-        return Err(Errno::ESRCH.into());
-    }
-    let before = limit(ctx.process, resource as u32)?;
-    if let Some(new) = new {
-        set_limit(ctx, resource as u32, new)?;
-    }
-    if old != 0 {
-        write_pair(ctx, old, before)?;
-    }
-    value(0)
-}
-
-/// `getrlimit(2)`.
-pub(super) fn getrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_pair(ctx, a[1], limit(ctx.process, a[0] as u32)?)?;
-    value(0)
-}
-
-/// `setrlimit(2)`.
-pub(super) fn setrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let new = read_pair(ctx, a[1])?;
-    set_limit(ctx, a[0] as u32, new)?;
-    value(0)
 }

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use abi::Errno;
 
-use super::time::last_errno;
+use crate::linux::time::last_errno;
 
 /// The signal timers expire with: blocked in the one thread it is sent to, seen by no other.
 #[must_use]
@@ -13,10 +13,10 @@ pub fn timer_signal() -> libc::c_int {
     libc::SIGRTMIN() + 1
 }
 
-/// Who is told.
+/// Which thread is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tell {
-    /// Nobody: the timer is only asked.
+    /// None: the timer is only asked.
     Nobody,
     /// This host thread, with this word.
     Thread(i32, u64),
