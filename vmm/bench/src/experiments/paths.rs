@@ -8,7 +8,7 @@ use crate::report::{Axis, Check, Origin, Plot, Report, Series};
 use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
-use vmm::vm::bare::{self, Cr3Loads};
+use vmm::vm::cr3_timing::{self, Cr3Loads};
 
 /// Of the paths: what the program calls them, and what they are.
 const IN_VM: [(&str, &str); 9] = [
