@@ -4,11 +4,9 @@
 
 mod args;
 mod bochs;
-mod cpio;
 mod disk;
 mod emulator;
 mod initramfs;
-mod modules;
 mod qemu;
 pub(crate) mod setup;
 mod transcript;

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Emulator;
-use super::modules::{self, Module};
-use crate::workspace::{Workspace, output_of};
+use super::initramfs::interpreter_is_needed;
+use crate::workspace::{Workspace, output_of, succeed};
 
 pub(super) const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 pub(super) const BOCHS_VGABIOS: &str = "/usr/share/vgabios/vgabios.bin";
@@ -47,6 +48,8 @@ const NEEDS: &[Need] = &[
     Need { file: "busybox", package: "busybox-static", only: None },
     Need { file: "objcopy", package: "binutils", only: None },
     Need { file: "xz", package: "xz-utils", only: None },
+    Need { file: "cpio", package: "cpio", only: None },
+    Need { file: "depmod", package: "kmod", only: None },
     Need { file: "setpriv", package: "util-linux", only: None },
 ];
 
@@ -186,7 +189,7 @@ fn missing(emulator: Emulator) -> Vec<&'static str> {
 }
 
 fn is_static(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|data| modules::interpreter_is_needed(&data) == Some(false))
+    fs::read(path).is_ok_and(|data| interpreter_is_needed(&data) == Some(false))
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
@@ -232,11 +235,13 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
     fs::write(ready.join("package"), format!("{package}\n"))?;
     let kernel = only_file(&unpacked.join("boot"), |name| name.starts_with("vmlinuz-"))?;
     fs::copy(kernel, ready.join("vmlinuz"))?;
-    let places = ["lib/modules", "usr/lib/modules"].map(|place| unpacked.join(place));
-    let place = places.iter().find(|place| place.is_dir()).context("the package has no modules")?;
+    // Where kmod looks; a newer package has only the folder that this leads to.
+    if !unpacked.join("lib").exists() {
+        symlink("usr/lib", unpacked.join("lib"))?;
+    }
     for root in ["kvm_intel", "kvm_amd"] {
         let mut order = String::new();
-        for Module { name, path } in modules::load_order(place, root)? {
+        for (name, path) in load_order(&unpacked, root)? {
             prepare_module(&path, &ready.join("modules").join(format!("{name}.ko")))?;
             order.push_str(&format!("{name}.ko\n"));
         }
@@ -252,9 +257,32 @@ fn kernel_package() -> Result<String> {
     Ok(named.with_context(|| format!("{KERNEL_PACKAGE} depends on nothing"))?.to_owned())
 }
 
+/// Names and files of the module `root` and all it depends on, in the order to load them.
+fn load_order(unpacked: &Path, root: &str) -> Result<Vec<(String, PathBuf)>> {
+    let kernel = only_file(&unpacked.join("lib/modules"), |_| true)?;
+    let version = kernel.file_name().unwrap_or_default();
+    let tool = |name| on_path(name).map(Command::new).with_context(|| format!("no {name}"));
+    output_of(tool("depmod")?.arg("--basedir").arg(unpacked).arg(version))?;
+    // Options that this computer gives its own KVM are no part of the machines.
+    let mut modprobe = tool("modprobe")?;
+    modprobe.args(["--config", "/dev/null", "--show-depends", "--dirname"]).arg(unpacked);
+    let commands = output_of(modprobe.arg("--set-version").arg(version).arg(root))?;
+    let files = commands.lines().filter_map(|line| line.strip_prefix("insmod "));
+    let named = files.map(|line| {
+        let path = PathBuf::from(line.split(' ').next().unwrap_or(line));
+        // File names may have either sign, the kernel has one.
+        let (name, _) = path.file_name()?.to_str()?.split_once(".ko")?;
+        Some((name.replace('-', "_"), path.clone()))
+    });
+    named.collect::<Option<_>>().with_context(|| format!("modprobe said:\n{commands}"))
+}
+
 /// Copies a module without what only debuggers and tracers need: it loads ten times faster.
 fn prepare_module(from: &Path, to: &Path) -> Result<()> {
-    fs::write(to, modules::read(from)?)?;
+    // Copies what is not packed.
+    let mut unpack = Command::new("xz");
+    unpack.arg("-dcf").arg(from).stdout(File::create(to)?);
+    succeed(&mut unpack)?;
     let mut strip = Command::new("objcopy");
     strip.arg("--strip-unneeded");
     for section in [".BTF", "__mcount_loc", ".rela__mcount_loc", ".comment"] {
