@@ -1,4 +1,4 @@
-//! What the clock page says: a bent line from the time-stamp counter to nanoseconds.
+//! What the clock page says: a piecewise-linear function from the time-stamp counter to nanoseconds.
 //!
 //! ```text
 //!  ns |              .'   after the bend: the host's rate

@@ -14,7 +14,7 @@ const COUNTED: [&str; 2] = ["instructions", "exits"];
 
 /// One figure in two runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line {
+pub struct Difference {
     /// The experiment.
     pub bench: String,
     /// The figure.
@@ -54,7 +54,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// The figures.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Difference>,
     /// Why the comparison may say little: other hosts, small sizes, broken checks.
     pub warnings: Vec<String>,
 }
@@ -70,7 +70,7 @@ pub fn compare(a: &[Document], b: &[Document]) -> Comparison {
     Comparison { lines: lines(&first, &second), warnings }
 }
 
-fn lines(a: &Document, b: &Document) -> Vec<Line> {
+fn lines(a: &Document, b: &Document) -> Vec<Difference> {
     let mut lines = Vec::new();
     let find = |document: &'_ Document, bench: &str| -> Option<Outcome> {
         document.experiments.iter().find(|outcome| outcome.bench == bench).cloned()
@@ -134,7 +134,7 @@ fn faults(column: &str, document: &Document) -> impl Iterator<Item = String> {
     quick.into_iter().chain(failed).chain(broken)
 }
 
-fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Line {
+fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Difference {
     let row = b.or(a);
     let text = |of: fn(&Row<'_>) -> String| row.map(of).unwrap_or_default();
     let unit = text(|row| row.unit.to_owned());
@@ -156,7 +156,7 @@ fn line(bench: &str, a: Option<&Row<'_>>, b: Option<&Row<'_>>) -> Line {
             (_, None) => Verdict::Unsure,
         },
     };
-    Line {
+    Difference {
         bench: bench.to_owned(),
         figure: text(|row| row.name.to_owned()),
         unit,
@@ -177,7 +177,7 @@ impl Comparison {
     }
 
     /// Counts that have grown.
-    pub fn grown(&self) -> impl Iterator<Item = &Line> {
+    pub fn grown(&self) -> impl Iterator<Item = &Difference> {
         self.lines.iter().filter(|line| line.verdict == Verdict::Grown)
     }
 
