@@ -1,8 +1,8 @@
-//! Pages and records of the private region against the run's memory limit.
+//! Accounting of the private region's pages and records against the run's memory limit.
 //!
-//! A page is charged before it can be touched and released after its content is gone, so that
-//! at no moment more is taken than the ledger says. A chunk that the host may back with a huge
-//! page is charged as a whole, for its first touch may take all of it.
+//! A page is charged before it can be accessed and released after its content is dropped, so that
+//! never more memory is in use than the ledger says. A chunk that the host may back with a huge
+//! page is charged in full, because the first access may allocate all of it.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::held::{MAX_AREAS, SLOT_PAGES};
 use super::region::{EAGER_BYTES, Inner, PrivateRegion, SLOT, SLOT_RECORD_BYTES, Slot};
 use crate::vm::{MemoryError, MemoryKind};
 
-/// Which pages of its slot a range within one slot is.
+/// The pages of its slot that a range within one slot covers.
 fn pages_of(piece: &Range<u64>) -> Range<usize> {
     let first = (piece.start % SLOT / PAGE_SIZE) as usize;
     first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize
@@ -24,8 +24,8 @@ fn part(index: u64, range: &Range<u64>) -> Range<u64> {
     (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end)
 }
 
-/// Whether one more area fits, and those that come about where areas are cut at the ends of
-/// `range`. Linux's own limit, so that the program sees Linux's error and not what a host does
+/// Whether one more area fits, along with those created by splitting areas at the ends of `range`.
+/// This is Linux's own limit, so that the program sees Linux's error and not the effects of a host
 /// that runs out of mappings.
 ///
 /// # Errors
@@ -36,7 +36,7 @@ pub(super) fn check_area_count(inner: &Inner, range: &Range<u64>) -> Result<(), 
 }
 
 impl PrivateRegion {
-    /// Charges those of `pages` that are not held yet: all of them or none.
+    /// Charges those of `pages` that are not held yet, all or none.
     ///
     /// # Errors
     /// `ENOMEM` at the limit.
@@ -51,8 +51,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Charges the pages of `piece`, a range in the slot, from its beginning as far as there is
-    /// memory: returns the part that is held now.
+    /// Charges the pages of `piece`, a range in the slot, from its start for as long as memory
+    /// lasts; returns the part that is held now.
     pub(super) fn hold_some(&self, slot: &mut Slot, piece: &Range<u64>) -> Range<u64> {
         if self.hold(slot, pages_of(piece)).is_ok() {
             return piece.clone();
@@ -64,7 +64,7 @@ impl PrivateRegion {
         piece.start..at
     }
 
-    /// Charges what of `range`, whose slots are bound, a system call is going to write.
+    /// Charges the part of `range`, whose slots are bound, that a system call is going to write.
     ///
     /// # Errors
     /// `ENOMEM` at the limit.
@@ -81,7 +81,7 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Lets the host back a slot that is wholly held with a huge page.
+    /// Lets the host back a slot that is entirely held with a huge page.
     pub(super) fn make_huge(&self, slot: &mut Slot) -> Result<(), MemoryError> {
         if !slot.huge {
             self.mem().allow_huge(slot.chunk, SLOT)?;
@@ -90,7 +90,7 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Releases the pages of `range`, whose content is gone.
+    /// Releases the pages of `range`, whose content has been dropped.
     pub(super) fn release(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), MemoryError> {
         let mut released = 0;
         let slots = range.start / SLOT..range.end.div_ceil(SLOT);
@@ -106,7 +106,7 @@ impl PrivateRegion {
         result
     }
 
-    /// The pages of `len` bytes at `from` have become those at `to`, which had none but zeroes.
+    /// Moves the charges for `len` bytes from `from` to `to`, whose pages were all zero.
     pub(super) fn move_held(&self, inner: &mut Inner, from: u64, to: u64, len: u64) {
         let (mut gone, mut come) = (0, 0);
         for offset in (0..len).step_by(PAGE_SIZE as usize) {
@@ -129,8 +129,8 @@ impl PrivateRegion {
         self.mem().ledger().release(MemoryKind::Private, left * PAGE_SIZE);
     }
 
-    /// Whether all of `range` could be held. What obviously cannot be had is refused when it is
-    /// asked for, not when it is touched.
+    /// Whether all of `range` could be held. An allocation that obviously cannot succeed is refused
+    /// when it is requested, not when it is accessed.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -152,7 +152,7 @@ impl PrivateRegion {
         let mut bytes = (range.end - range.start).saturating_sub(held * PAGE_SIZE);
         let slots = range.start / SLOT..range.end.div_ceil(SLOT);
         if range.end - range.start <= EAGER_BYTES {
-            // What is made present at once needs tables, and a place to lie in.
+            // What is made present immediately needs page tables and a chunk.
             let ready = |index| inner.slots.get(&index).is_some_and(|slot| slot.table.is_some());
             let fresh = slots.filter(|&index| !ready(index)).count() as u64;
             let above = if fresh == 0 { 0 } else { PAGE_SIZE };

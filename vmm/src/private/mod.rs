@@ -1,17 +1,18 @@
 //! The process's own address space: the private region, PML4 slots 0 to 31.
 //!
-//! - [`vma`]: which addresses are in use and for what (pure, no memory behind it)
+//! - [`vma`]: which addresses are in use and for what (pure bookkeeping, no memory)
 //! - [`region`]: the memory behind them: slots, chunks, page tables
-//! - `recycle`: places given to other addresses; `pins`: what must not be, because a call uses it
-//! - `held`: which pages may hold host memory; `charge`: what of it is charged
-//! - [`mmap`]: making, changing and ending areas; [`brk`]; [`mremap`]
-//! - [`fault`]: page faults; [`promote`]: small pages that become a large one
+//! - `recycle`: chunks and tables reused for other addresses; `pins`: what must not be reused
+//!   because a call uses it
+//! - `held`: which pages may hold host memory; `charge`: accounting for them
+//! - [`mmap`]: creating, changing and removing areas; [`brk`]; [`mremap`]
+//! - [`fault`]: page faults; [`promote`]: small pages promoted to a large one
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
-//! - [`access`]: the VMM's own way to the region
-//! - [`holes`]: what calls find that take a range with holes in it
-//! - [`inspect`]: looking at areas, for reports
+//! - [`access`]: the VMM's own access to the region
+//! - [`holes`]: ranges with holes, for calls that accept them
+//! - [`inspect`]: read-only views of areas, for reports
 //!
-//! VAS instances and segments have rooms of their own and link this region's tables.
+//! VAS instances and segments have their own modules and link this region's tables.
 
 pub mod access;
 pub mod brk;

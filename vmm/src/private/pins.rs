@@ -1,9 +1,9 @@
 //! Memory of the private region that system calls use while the region's lock is not held.
 //!
-//! The banks behind it stay mapped as long as the machine. What a pin keeps is the *place*: a
-//! chunk that the program has freed is not given to other addresses while a call, which may block
-//! for ever, can still store into it. A list beside the lock of the areas, so that letting go
-//! waits for nobody who edits them.
+//! The memory regions behind it stay mapped as long as the machine exists. A pin keeps the
+//! *address*: a chunk that the program has freed is not given to other addresses while a call,
+//! which may block indefinitely, can still store into it. The list has its own lock, apart from the
+//! areas' lock, so that unpinning never waits for an edit of the areas.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::region::{PrivateRegion, SLOT};
 use crate::access::MemoryAccess;
 use crate::vm::memory::HostRange;
 
-/// Runs of slots that are pinned, and how often each.
+/// Pinned runs of slots, and how often each is pinned.
 #[derive(Debug, Default)]
 pub(super) struct PinList(Mutex<BTreeMap<(u64, u64), usize>>);
 
@@ -39,8 +39,8 @@ impl PinList {
         }
     }
 
-    /// The runs of slots now. None is added while the caller has the region locked; one that is
-    /// listed may go at any time.
+    /// The current runs of slots. None is added while the caller has the region locked; a listed
+    /// one may be removed at any time.
     pub(super) fn runs(&self) -> Vec<Range<u64>> {
         self.lock().keys().map(|&(first, end)| first..end).collect()
     }
@@ -60,7 +60,7 @@ impl PrivatePins<'_> {
         &self.ranges
     }
 
-    /// Bytes in all.
+    /// Total bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.len() as u64).sum()
     }
@@ -73,7 +73,7 @@ impl Drop for PrivatePins<'_> {
 }
 
 impl PrivateRegion {
-    /// Pins what of `len` bytes at `gva` the program could access.
+    /// Pins the part of `len` bytes at `gva` that the program could access.
     ///
     /// # Errors
     /// As [`PrivateRegion::pieces`].
@@ -90,7 +90,7 @@ impl PrivateRegion {
             Ok(())
         })?;
         let run = (gva / SLOT, (gva + good).div_ceil(SLOT));
-        // Before the lock is let go: nothing of it can be given to other addresses in between.
+        // Before the lock is released: nothing of it can be given to other addresses in between.
         self.pins.add(run);
         Ok(PrivatePins { ranges, list: &self.pins, run })
     }

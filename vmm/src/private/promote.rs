@@ -1,4 +1,5 @@
-//! From 512 small pages to a large one, for reservations that are opened step by step.
+//! Promotion of 512 small pages to a large one, for reservations that are made accessible step by
+//! step.
 
 use std::ops::Range;
 
@@ -9,9 +10,10 @@ use super::region::{Inner, Mapped, PrivateRegion, SLOT};
 use super::vma::{Backing, Vma};
 
 impl PrivateRegion {
-    /// A reservation that is opened step by step, as an allocator does: once the slot before
-    /// is one large page, this one will be too, so the host may back it with one from the
-    /// start. Not for the first slot, or every small reservation would cost 2 MiB.
+    /// Handles a reservation that is made accessible step by step, as allocators do: once the
+    /// previous slot is one large page, this one is expected to become one too, so the host may
+    /// back it with one from the start. Not for the first slot, or every small reservation would
+    /// cost 2 MiB.
     pub(super) fn expect_growth(&self, inner: &mut Inner, opened: &Range<u64>) {
         let index = opened.start / SLOT;
         let slot_range = index * SLOT..(index + 1) * SLOT;
@@ -35,9 +37,9 @@ impl PrivateRegion {
         inner.areas.covers(range.clone()) && inner.areas.overlapping(range).all(anonymous)
     }
 
-    /// Replaces the 512 small pages of the slot around `at` by one large page, when all of it
-    /// has become accessible with the same rights. The content stays where it is: that is
-    /// what binding slots to chunks is for.
+    /// Replaces the 512 small pages of the slot around `at` by one large page, when all of it has
+    /// become accessible with the same rights. The content stays where it is, because slots are
+    /// bound to chunks.
     pub(super) fn join_slot(&self, inner: &mut Inner, at: u64, vma: &Vma) {
         let index = at / SLOT;
         let slot_range = index * SLOT..(index + 1) * SLOT;
@@ -54,17 +56,17 @@ impl PrivateRegion {
             return;
         }
         let chunk = slot.chunk;
-        // All 512 are present, or will be at their first touch: charge them all.
+        // All 512 are present, or will be on first access: charge them all.
         if self.hold(slot, 0..SLOT_PAGES).is_err() {
             return;
         }
         let _ = self.mem().collapse(chunk, SLOT);
         slot.huge = true;
         if self.set_large(slot, slot_range.start, rights).is_ok() {
-            // A processor may still have the way to the old table cached (SDM 3A, 4.10.3) and
-            // KVM flushes only where it has something to drop. An emptied table can mislead
-            // nobody: the fault it gives makes the processor forget the way (4.10.4.1), and a
-            // later split fills the table anew.
+            // A processor may still have the path to the old table cached (SDM 3A, 4.10.3), and KVM
+            // flushes only where it has something to drop. An emptied table is harmless: the fault
+            // that it causes makes the processor drop the cached path (4.10.4.1), and a later split
+            // refills the table.
             let table = Table::new(table, Level::Table);
             for page in (0..SLOT).step_by(PAGE_SIZE as usize) {
                 let _ = table.set(self.mem(), page, Entry::Empty);

@@ -1,14 +1,15 @@
-//! Places in guest-physical memory, and their tables, that are given to other addresses.
+//! Reuse of guest-physical chunks, and of their tables, for other addresses.
 //!
-//! A slot in which nothing is mapped any more stays bound for a while: most programs come back to
-//! the addresses they have freed. When many have gathered, all of them are taken apart at once,
-//! because it costs every vCPU all its translations (docs/src/internals/memory.md has the argument):
+//! A slot in which nothing is mapped any more stays bound for a while: most programs reuse the
+//! addresses that they have freed. When many such slots have accumulated, all of them are unbound
+//! together, because this costs every vCPU all its translations (docs/src/internals/memory.md has
+//! the argument):
 //!
 //! 1. their tables are unlinked;
 //! 2. everything is forgotten (`Windows::forget_everything`);
-//! 3. tables and chunks are emptied, and free.
+//! 3. tables and chunks are emptied and become free.
 //!
-//! Only then is a slot without a chunk again. Should the second step fail, all is as before.
+//! Only then does a slot have no chunk again. If the second step fails, everything is as before.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,34 +24,34 @@ use super::region::{Inner, Mapped, PrivateRegion, SLOT, SLOT_RECORD_BYTES, virt}
 use super::vma::page_up;
 use crate::vm::{MemoryError, MemoryKind};
 
-/// Slots that a directory, the table above their own, has.
+/// Slots in a directory, the table above the slots' own.
 const DIRECTORY_SLOTS: u64 = PAGE_SIZE_1G / SLOT;
-/// Where call page, gate and clock lie. Their table is not the program's.
+/// The slot of call page, gate and clock page. Its table is not the program's.
 const LAST_SLOT: u64 = CLOCK_PAGE.raw() / SLOT;
-/// What an idle slot holds at most: a record and a table.
+/// The most that an idle slot holds: a record and a table.
 const IDLE_BYTES: u64 = SLOT_RECORD_BYTES + PAGE_SIZE;
-/// Idle slots that are worth the flush.
+/// Number of idle slots that is worth the flush.
 const WORTH_IT: u64 = 1024;
 
-/// Slots in which nothing may be mapped any more, and the tables above slots.
+/// Slots that may have nothing mapped any more, and the tables above slots.
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
-    /// Slots of which something was unmapped. Whether all of it is, is seen when it matters.
+    /// Slots of which something was unmapped. Whether all of it was is checked when needed.
     idle: BTreeSet<u64>,
-    /// Those that were in `idle` already after the last time.
+    /// How many were still in `idle` after the last run.
     kept: usize,
-    /// By gigabyte, the directory made for it; `None` for one that was there before.
+    /// By gigabyte, the directory allocated for it; `None` for one that existed before.
     directories: BTreeMap<u64, Option<GuestPhys>>,
 }
 
 impl Inner {
-    /// Notes that the slots of `range` may have become idle.
+    /// Records that the slots of `range` may have become idle.
     pub(super) fn mark_idle(&mut self, range: &Range<u64>) {
         let slots = self.slots.range(range.start / SLOT..range.end.div_ceil(SLOT));
         self.recycling.idle.extend(slots.map(|(&index, _)| index));
     }
 
-    /// Whether the slot, which is bound, is in no use at all.
+    /// Whether the slot, which is bound, is entirely unused.
     fn is_idle(&self, index: u64) -> bool {
         let range = index * SLOT..(index + 1) * SLOT;
         let top = page_up(self.heap_end).unwrap_or(self.heap_end);
@@ -66,13 +67,14 @@ impl Inner {
 }
 
 impl PrivateRegion {
-    /// Recycles if enough has gathered, but not the slots of `keep`, which are about to be used.
+    /// Recycles idle slots if enough have accumulated, except those of `keep`, which are about to
+    /// be used.
     pub(super) fn recycle_when_worth_it(&self, inner: &mut Inner, keep: &Range<u64>) {
         let gathered = inner.recycling.idle.len() as u64;
         let fresh = gathered.saturating_sub(inner.recycling.kept as u64);
         let active = (inner.slots.len() as u64).saturating_sub(gathered);
-        // So many that flushing everybody is rare beside what was done to gather them, but never
-        // much of the memory there is.
+        // Enough that the flush of all vCPUs is rare compared to the work that made them idle, but
+        // never a large part of the memory.
         let limit = self.limit_bytes() / IDLE_BYTES;
         let enough = WORTH_IT.min(limit / 32).max(active.min(limit / 8)).max(1);
         if fresh >= enough {
@@ -80,7 +82,7 @@ impl PrivateRegion {
         }
     }
 
-    /// Recycles what is idle but the slots of `keep`; whether there was anything.
+    /// Recycles the idle slots except those of `keep`; returns whether there were any.
     pub(super) fn recycle(&self, inner: &mut Inner, keep: &Range<u64>) -> bool {
         let keep = keep.start / SLOT..keep.end.div_ceil(SLOT);
         let mut busy = self.pins.runs();
@@ -101,7 +103,7 @@ impl PrivateRegion {
         done
     }
 
-    /// Takes idle slots apart.
+    /// Unbinds idle slots.
     ///
     /// # Errors
     /// The host's or KVM's, with all slots bound as before.
@@ -124,8 +126,8 @@ impl PrivateRegion {
             let Some(slot) = inner.slots.remove(index) else { continue };
             frames.extend(slot.table);
             self.mem().ledger().release(MemoryKind::Records, SLOT_RECORD_BYTES);
-            // A call that had it pinned may have written to it since it was unmapped; what the
-            // host cannot empty is never used again.
+            // A call that had it pinned may have written to it since it was unmapped; what the host
+            // cannot empty is never reused.
             if slot.has_file && self.mem().unmap_file(slot.chunk, SLOT).is_err() {
                 continue;
             }
@@ -158,7 +160,8 @@ impl PrivateRegion {
         })
     }
 
-    /// Unlinks the directories that have only `idle` slots below them: their gigabytes and frames.
+    /// Unlinks the directories that have only `idle` slots below them; returns their gigabytes and
+    /// frames.
     fn unlink_directories(
         &self,
         inner: &Inner,
@@ -182,8 +185,8 @@ impl PrivateRegion {
         Ok(unlinked)
     }
 
-    /// Makes the directories of `slots`, so that it is known, and not only in guest memory, which
-    /// frames they have.
+    /// Allocates the directories of `slots`, so that their frames are recorded outside guest
+    /// memory, too.
     pub(super) fn make_directories(
         &self,
         inner: &mut Inner,

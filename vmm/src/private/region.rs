@@ -1,21 +1,21 @@
 //! The memory behind the private region: chunks, page tables, faults.
 //!
-//! The region is cut into 2 MiB slots. A slot that is used gets a 2 MiB chunk of guest
-//! memory, and keeps it as long as any vCPU may remember it: the page at offset *o* of the slot
-//! is always the page at offset *o* of its chunk. So there is no frame allocator, a translation
-//! can be stale in its rights but never in its target, and moving, freeing or file-backing memory
-//! is an operation on the *host's* mapping of the chunk, of which KVM learns by itself
-//! (docs/src/internals/memory.md has the argument in full). Chunks of slots that are in no use
-//! any more are recycled many at a time (`recycle.rs`).
+//! The region is divided into 2 MiB slots. A slot in use gets a chunk, a 2 MiB block of
+//! guest-physical memory, and keeps it as long as any vCPU may hold a translation to it: the page
+//! at offset *o* of the slot is always the page at offset *o* of its chunk. So there is no frame
+//! allocator, a translation can be stale in its rights but never in its target, and moving, freeing
+//! or file-backing memory is an operation on the *host's* mapping of the chunk, of which KVM is
+//! notified (docs/src/internals/memory.md has the full argument). Chunks of unused slots are
+//! recycled in batches (`recycle.rs`).
 //!
 //! ```text
 //!  slot (2 MiB of guest-virtual)  ->  chunk (guest-physical)  ->  host range
-//!  page-directory entry: one large page, or a table of 512     anonymous, or a file laid
-//!  small ones, present where the program may go                 over some of its pages
+//!  page-directory entry: one large page, or a table of 512     anonymous, or a file mapped
+//!  small ones, present where accessible                         over some of its pages
 //! ```
 //!
-//! Small areas are mapped when they are made; large ones at the first touch, 2 MiB at a
-//! time and more when touched in sequence, so that reserving space costs nothing.
+//! Small areas are mapped when they are created, large ones on first access, 2 MiB at a time and
+//! more when accessed sequentially, so that reserving address space costs nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,7 +32,7 @@ use crate::access::MemoryAccess;
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 use crate::vm::{Machine, MemoryKind};
 
-/// Areas up to this size are mapped at once.
+/// Areas up to this size are mapped immediately.
 pub(super) const EAGER_BYTES: u64 = 8 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,20 +46,20 @@ pub(super) enum Mapped {
 pub(super) struct Slot {
     pub(super) chunk: GuestPhys,
     pub(super) mapped: Mapped,
-    /// The slot's page table, once it has had one: linked again when it is needed again, so
-    /// that splitting and joining for ever takes no more than one.
+    /// The slot's page table, once it has had one: it is linked again when needed, so that repeated
+    /// splitting and promotion needs only one.
     pub(super) table: Option<GuestPhys>,
-    /// Rights of the large page, while there is one.
+    /// Rights of the large page, if there is one.
     pub(super) rights: Option<Rights>,
-    /// Some page of the chunk is, or was, laid over by a file.
+    /// Whether a file is, or was, mapped over some page of the chunk.
     pub(super) has_file: bool,
     /// Which of its pages are charged.
     pub(super) held: HeldPages,
-    /// Whether the host may back the chunk with a huge page: only while all of it is held.
+    /// Whether the host may back the chunk with a huge page; only while all of it is held.
     pub(super) huge: bool,
 }
 
-/// What the VMM's own memory is charged with for a slot: the record, and its share of the map.
+/// VMM memory charged for a slot: the record, and its share of the map.
 pub(super) const SLOT_RECORD_BYTES: u64 = 192;
 
 /// The private region of a process.
@@ -75,30 +75,30 @@ pub(super) struct Inner {
     pub(super) areas: VmaMap,
     pub(super) slots: BTreeMap<u64, Slot>,
     pub(super) recycling: Recycling,
-    /// Areas that are charged as records.
+    /// Number of areas whose records are charged.
     pub(super) noted_areas: usize,
     pub(super) heap_start: u64,
     pub(super) heap_end: u64,
-    /// Up to here, beyond the heap's last page, pages are present in advance.
+    /// End of the pages made present in advance, beyond the heap's last page.
     pub(super) heap_ahead: u64,
     pub(super) next_fault: u64,
     pub(super) ahead_slots: u64,
     /// `mmap` without an address searches downward from here.
     pub(super) mmap_top: u64,
-    /// How areas that are made from now on are locked (`MCL_FUTURE`).
+    /// How areas created from now on are locked (`MCL_FUTURE`).
     pub(super) lock_new: MemoryLock,
 }
 
-/// One past what a program may map. Above lie the clock page, into which the VMM stores by itself,
-/// and call page and gate, where code of ours must stay: a host that emulates SYSCALL runs the
-/// gate in ring 0 when the program's stack pointer is not canonical.
+/// One past what a program may map. Above it lie the clock page, which the VMM writes, and call
+/// page and gate, where our code must stay: a host that emulates SYSCALL runs the gate in ring 0
+/// when the program's stack pointer is not canonical.
 pub(super) const PROGRAM_END: GuestVirt = CLOCK_PAGE;
 /// Bytes of a slot.
 pub(super) const SLOT: u64 = PAGE_SIZE_2M;
 
 impl PrivateRegion {
-    /// An empty region. From now on `limit_bytes` of the host's memory may be held for it and
-    /// all that the machine's ledger counts.
+    /// An empty region. From now on up to `limit_bytes` of the host's memory may be held for it and
+    /// everything else that the machine's ledger counts.
     #[must_use]
     pub fn new(machine: Arc<Machine>, limit_bytes: u64) -> PrivateRegion {
         let inner = Inner {
@@ -126,19 +126,19 @@ impl PrivateRegion {
         &self.machine.mem
     }
 
-    /// Bytes held of the host's memory now, for this region and all else that counts.
+    /// Bytes of the host's memory currently held, for this region and everything else that counts.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.mem().ledger().total()
     }
 
-    /// Bytes that may be held at one time.
+    /// Maximum number of bytes held at the same time.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
         self.mem().ledger().limit_bytes()
     }
 
-    /// Runs an edit of the areas, and charges what their records take afterwards.
+    /// Runs an edit of the areas, and charges the memory for their records afterwards.
     pub(super) fn edit<R>(&self, edit: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.lock();
         let result = edit(&mut inner);
@@ -164,7 +164,7 @@ impl PrivateRegion {
             self.recycle_when_worth_it(inner, &range);
             let next_bound = inner.slots.range(slot..end).next().map_or(end, |(&s, _)| s);
             let (mut chunk, slots) = match self.chunks(next_bound - slot) {
-                // What the program has freed may be what is missing.
+                // What the program has freed may be enough.
                 Err(_) if self.recycle(inner, &range) => self.chunks(next_bound - slot)?,
                 chunks => chunks?,
             };
@@ -188,8 +188,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Chunks for `slots` slots or, where the addresses are used up but for small pieces, for
-    /// fewer, and their records.
+    /// Allocates chunks for `slots` slots and charges their records; for fewer slots where only
+    /// small free ranges are left.
     fn chunks(&self, mut slots: u64) -> Result<(GuestPhys, u64), MemoryError> {
         loop {
             let records = slots * SLOT_RECORD_BYTES;
@@ -259,7 +259,7 @@ impl PrivateRegion {
             Ok(())
         });
         if result.is_err() && laid > range.start {
-            // A chunk that no area owns must not show a file to whoever gets it next.
+            // A chunk that no area owns must not expose a file to its next owner.
             let _ = Self::each_run(inner, range.start..laid, |run, gpa| {
                 self.mem().unmap_file(gpa, run.end - run.start)
             });
@@ -291,7 +291,7 @@ impl PrivateRegion {
                     self.make_huge(slot).map_err(|e| errno_of(&e))?;
                 }
                 _ if vma.backing.is_counted() => {
-                    // As much as there is memory for.
+                    // As much as memory allows.
                     let held = self.hold_some(slot, &piece);
                     self.set_small(slot, held.clone(), rights)?;
                     if held != piece {
@@ -302,7 +302,7 @@ impl PrivateRegion {
             }
         }
         if vma.lock != MemoryLock::Unlocked {
-            // As on Linux, what the host refuses here is no reason for a fault to fail.
+            // As on Linux, a fault does not fail because the host refuses to lock.
             let _ = self.lock_host(inner, all, vma.lock);
         }
         Ok(())
@@ -323,7 +323,7 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// The slot's page table; a large page there is split into it.
+    /// The slot's page table; splits a large page into it.
     pub(super) fn table(&self, slot: &mut Slot, start: u64) -> Result<GuestPhys, Errno> {
         if let Mapped::Table(table) = slot.mapped {
             return Ok(table);
@@ -342,7 +342,7 @@ impl PrivateRegion {
         Ok(table)
     }
 
-    /// Makes an unlinked table say what the slot's entry says now.
+    /// Fills an unlinked table so that it maps what the slot's entry maps now.
     pub(super) fn refill(&self, slot: &Slot, table: GuestPhys) -> Result<(), Errno> {
         let large = match slot.mapped {
             Mapped::Large => slot.rights,
@@ -356,7 +356,7 @@ impl PrivateRegion {
         filled.map_err(|e| errno_of(&e))
     }
 
-    /// Makes small pages present, which are held if they count at all.
+    /// Makes small pages present; they are held already if they are charged at all.
     fn set_small(&self, slot: &mut Slot, piece: Range<u64>, rights: Rights) -> Result<(), Errno> {
         if piece.is_empty() {
             return Ok(());
@@ -373,8 +373,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Takes the rights of `range` down to `rights` (or nothing) wherever pages are present.
-    /// The pages stay held, and the flush is the caller's.
+    /// Reduces the rights of `range` to `rights` (or none) wherever pages are present. The pages
+    /// stay held, and the caller must flush.
     pub(super) fn restrict(
         &self,
         inner: &mut Inner,
@@ -415,8 +415,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Drops the content of pages that are not accessible any more, and with it every
-    /// translation a vCPU still has of them; they are no longer held.
+    /// Drops the content of pages that are no longer accessible, and with it every translation that
+    /// a vCPU still has for them; they are no longer held.
     pub(super) fn drop_content(
         &self,
         inner: &mut Inner,
@@ -433,8 +433,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// The host memory behind `range`, whose areas the caller has checked; binds what was
-    /// never touched, and charges it when it is to be written.
+    /// The host memory behind `range`, whose areas the caller has checked; binds slots that were
+    /// never used, and charges the pages if they are to be written.
     pub(super) fn host_runs(
         &self,
         inner: &mut Inner,
@@ -467,7 +467,7 @@ pub(super) fn checked_range(start: u64, len: u64) -> Result<Range<u64>, Errno> {
     Ok(start..end)
 }
 
-/// What a program is told when the VMM's memory fails it.
+/// The error that a program gets for a failure of the VM's memory.
 pub(super) fn errno_of(error: &MemoryError) -> Errno {
     match error {
         MemoryError::Host { source, .. } => {
