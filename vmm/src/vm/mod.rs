@@ -1,19 +1,19 @@
 //! The virtual machine: KVM handles, guest memory, page-table frames, vCPUs.
 //!
-//! - [`memory`]: guest-physical memory; [`host_range`]: it as this process has it; `host_pages`:
-//!   what the host does with its pages; `huge_pages`: where those are allowed; `host_maps`: the
-//!   host's limit on mappings; [`resident`]: how much of it the host really holds;
-//!   [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses; `withheld`:
-//!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay
-//! - [`ledger`]: what a run holds of the host's memory, against `--memory`
-//! - [`machine`]: one VM and what its vCPUs have in common
-//! - `registers`: a vCPU's first ones
-//! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
-//! - [`windows`]: pieces of files in guest-physical space, which come and go;
-//!   `host_mapping`: the memory behind one, and when it is unmapped
-//! - [`shape`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
-//! - [`bare`]: a VM of a few bytes of code of ours, which times loads of CR3
-//! - [`kick`]: how another thread gets a vCPU out
+//! - [`memory`]: guest-physical memory; [`host_range`]: the same memory in this process;
+//!   `host_pages`: host operations on its pages; `huge_pages`: where those are allowed;
+//!   `host_maps`: the host's limit on mappings; [`resident`]: how much of it is resident on the
+//!   host; [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses;
+//!   `withheld`: periods of reduced rights; `page_moves`: moving pages; [`mlock`]: locked pages
+//! - [`ledger`]: a run's use of host memory, accounted against `--memory`
+//! - [`machine`]: one VM and what its vCPUs share
+//! - `registers`: a vCPU's initial registers
+//! - [`vcpu`]: the run loop's two operations, enter and exit; [`exit`]: why a vCPU left
+//! - [`windows`]: pieces of files mapped temporarily into guest-physical space; `host_mapping`: the
+//!   memory behind one, and when it is unmapped
+//! - [`shape`]: TLB tag features as the host offers them, or fewer; [`kvm_stats`]: KVM's statistics
+//! - [`bare`]: a VM with a few bytes of our own code that time loads of CR3
+//! - [`kick`]: how another thread gets a vCPU out of the guest
 
 pub mod bare;
 pub mod exit;
