@@ -1,7 +1,7 @@
-//! What of TLB tags a VM's processors are told to have: the host's offer, or less of it.
+//! The TLB tag features that a VM's vCPUs report: what the host offers, or less.
 //!
-//! The VMM and the guest kernel decide by the CPUID that the VM is given and nothing else, so
-//! that tests make the hosts they do not have by taking bits away. Bits are never added.
+//! The VMM and the guest kernel decide by the VM's CPUID and nothing else, so tests can imitate
+//! other hosts by clearing bits. Bits are never added.
 #![forbid(unsafe_code)]
 
 use kvm_bindings::CpuId;
@@ -28,7 +28,7 @@ impl PcidPolicy {
     pub const ALL: [PcidPolicy; 3] =
         [PcidPolicy::AsOffered, PcidPolicy::WithoutInvpcid, PcidPolicy::Without];
 
-    /// Takes away what this shape does not have.
+    /// Clears the bits of features that this variant lacks.
     pub(crate) fn limit(self, cpuid: &mut CpuId) {
         let (pcid, invpcid) = match self {
             PcidPolicy::AsOffered => (0, 0),
