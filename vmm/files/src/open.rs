@@ -1,4 +1,4 @@
-//! `open`: every way a descriptor for a path comes to be.
+//! `open`: every way to get a descriptor for a path.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -37,8 +37,8 @@ const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NO
 impl Files {
     /// `openat`, and `open` with `AT_FDCWD`: the new descriptor.
     ///
-    /// Never waits: a FIFO opened for reading is open at once, one opened for writing gives
-    /// `ENXIO` while nobody reads, as with `O_NONBLOCK`. A terminal never becomes the
+    /// Never blocks: a FIFO opened for reading is opened immediately, one opened for writing gives
+    /// `ENXIO` while there is no reader, as with `O_NONBLOCK`. A terminal never becomes the
     /// controlling one. In a read-only grant, opening anything for writing, truncating and
     /// creating give `EROFS`, devices and FIFOs included.
     ///
@@ -149,7 +149,7 @@ fn refuse_set_id(at: &HostAt, flags: &mut OFlags) -> Result<(), Errno> {
         _ if flags.contains(OFlags::TMPFILE) => Err(Errno::EPERM),
         Ok(_) if flags.contains(OFlags::EXCL) => Err(Errno::EEXIST),
         Ok(_) => {
-            // Without the flag the host cannot create it even if it just went.
+            // Without the flag the host cannot create it even if it was just removed.
             flags.remove(OFlags::CREATE);
             Ok(())
         }
@@ -158,8 +158,7 @@ fn refuse_set_id(at: &HostAt, flags: &mut OFlags) -> Result<(), Errno> {
     }
 }
 
-/// In a read-only grant, takes the flags that would change nothing there, and says what the
-/// others get.
+/// In a read-only grant, removes the flags that would change nothing there, and refuses the others.
 fn refuse_changes(
     at: &HostAt,
     follow: bool,
@@ -186,7 +185,7 @@ fn refuse_changes(
         _ if flags.contains(OFlags::DIRECTORY) => Err(Errno::ENOTDIR),
         _ if writes => Err(Errno::EROFS),
         _ => {
-            // It exists: without the flag the host cannot create it even if it just went.
+            // It exists: without the flag the host cannot create it even if it was just removed.
             flags.remove(OFlags::CREATE);
             Ok(None)
         }
@@ -219,7 +218,7 @@ pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), 
     Ok(())
 }
 
-/// Opens a link, file or directory with `O_PATH` for a call that the host offers only on a
+/// Opens a link, file or directory with `O_PATH`, for a call that the host offers only on a
 /// name that it would follow. The result never stands for a link the caller wants followed.
 pub(super) fn pin(at: &HostAt, follow: bool) -> Result<Step<OwnedFd>, Errno> {
     let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

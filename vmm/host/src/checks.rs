@@ -1,4 +1,4 @@
-//! From a host report to lines for people: one per subject, with its level and remedy.
+//! From a host report to lines for the user: one per subject, with its level and remedy.
 //!
 //! Levels: `ok`, `note` (works, but worth knowing) and `problem` (VMs cannot run). Only
 //! the report's problems are problems here, so the lines cannot contradict the exit

@@ -28,7 +28,7 @@ use super::{Files, Grant, GrantAccess, Namespace, OffLimits, TextFile, take_over
 
 const CWD: i32 = libc::AT_FDCWD;
 
-/// Files like those a process has: of itself and its threads, of the machine, and one that can be
+/// Files like those of a process: on itself and its threads, on the machine, and one that can be
 /// written.
 const TEXTS: &[TextFile] = &[
     TextFile { path: "/proc/#/comm", mode: 0o644 },
