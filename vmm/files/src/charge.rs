@@ -162,7 +162,7 @@ impl FileCharge {
         Ok(result)
     }
 
-    /// Runs `call`, which writes as `write` says, at the offset passed to it, if any.
+    /// Runs `call`, which writes as described by `write`, at the offset passed to it, if any.
     /// It returns how much it wrote.
     ///
     /// # Errors

@@ -283,7 +283,7 @@ impl Files {
         }
     }
 
-    /// The open file that an entry of `/proc/self/fd` stands for.
+    /// The open file of an entry of `/proc/self/fd`.
     ///
     /// # Errors
     /// `ENOENT`.

@@ -102,7 +102,7 @@ impl Namespace {
     /// without it that entry gives `ENOENT`. `texts` are the files whose content a [`View`]
     /// generates.
     ///
-    /// A grant may lie inside another one: as with a mount, it hides what the outer one has
+    /// A grant may be inside another one: as with a mount, it hides what the outer one has
     /// there, but it is listed by the outer directory only if that has an entry of its name.
     /// Later renames of the host directories do not matter: they stay open.
     ///
@@ -115,7 +115,7 @@ impl Namespace {
         texts: Vec<TextFile>,
     ) -> Result<Namespace, NamespaceError> {
         let mut tree = Tree::new(texts.iter().map(|text| text.path));
-        // Outer ones first: what lies between an outer and an inner one depends on this.
+        // Outer ones first: what is between an outer and an inner one depends on this.
         let mut ordered: Vec<&Grant> = grants.iter().collect();
         ordered.sort_by_key(|grant| grant.guest.components().count());
         for grant in ordered {

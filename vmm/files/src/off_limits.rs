@@ -182,7 +182,7 @@ impl OffLimits {
         self.check_file(stat, &self.look()?)
     }
 
-    /// The same immediately after [`OffLimits::check`], since when the name may have come to mean
+    /// The same immediately after [`OffLimits::check`], since when the name may have come to denote
     /// another file. The stores are not looked up again: what has since become part of a store was
     /// not when the call began.
     ///
@@ -213,7 +213,7 @@ impl OffLimits {
         }
     }
 
-    /// The store that a directory is or lies in.
+    /// The store that a directory is, or is in.
     ///
     /// # Errors
     /// The host's error when this could not be determined.

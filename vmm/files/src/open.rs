@@ -43,7 +43,7 @@ impl Files {
     /// creating give `EROFS`, devices and FIFOs included.
     ///
     /// # Errors
-    /// Linux's own; `EACCES` for a file on a procfs that happens to lie inside a grant; `EPERM`
+    /// Linux's own; `EACCES` for a file on a procfs that happens to be inside a grant; `EPERM`
     /// for a new file with set-ID bits.
     pub fn openat(&self, dirfd: i32, path: &[u8], flags: i32, mode: u32) -> Result<i32, Errno> {
         let cloexec = flags & libc::O_CLOEXEC != 0;
@@ -86,11 +86,11 @@ impl Files {
     }
 }
 
-/// Refuses what Linux refuses before it looks at the path. Kernels before 6.4 let
+/// Refuses what Linux refuses before it resolves the path. Kernels before 6.4 let
 /// `O_CREAT | O_DIRECTORY` pass; its meaning there was an accident.
 fn check_flags(flags: OFlags) -> Result<(), Errno> {
     let creates_directory = flags.contains(OFlags::CREATE | OFlags::DIRECTORY);
-    // `O_TMPFILE` is a bit of its own and `O_DIRECTORY`, and makes sense only for writing.
+    // `O_TMPFILE` is a separate bit plus `O_DIRECTORY`, and makes sense only for writing.
     let temporary = flags.intersects(OFlags::TMPFILE - OFlags::DIRECTORY);
     let complete = flags.contains(OFlags::DIRECTORY) && flags & OFlags::RWMODE != OFlags::RDONLY;
     if creates_directory || (temporary && !complete) {
@@ -127,7 +127,7 @@ fn open_entry(
     }
     let fd = match rustix::fs::openat(at.dir(), at.name(), safe, mode) {
         Ok(fd) => fd,
-        // The kernel says ELOOP for a link, ENOTDIR if a directory is asked for, too.
+        // The kernel returns ELOOP for a link, ENOTDIR if a directory is also required.
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) if follow && at.is_link() => {
             return Ok(Step::Link);
         }
@@ -200,7 +200,7 @@ pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), 
     if file.path_only() {
         return Ok(());
     }
-    // Only file systems without a device, whose number Linux makes up, have the major number 0:
+    // Only file systems without a device, whose number Linux generates, have the major number 0:
     // procfs is one of them.
     let has_device = rustix::fs::major(stat.st_dev) != 0;
     if !has_device
@@ -219,7 +219,7 @@ pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), 
 }
 
 /// Opens a link, file or directory with `O_PATH`, for a call that the host offers only on a
-/// name that it would follow. The result never stands for a link the caller wants followed.
+/// name that it would follow. The result is never a link that the caller wants followed.
 pub(super) fn pin(at: &HostAt, follow: bool) -> Result<Step<OwnedFd>, Errno> {
     let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     flags.set(OFlags::DIRECTORY, at.slash());

@@ -1,7 +1,7 @@
 //! An open file description: one host descriptor and what Linux keeps besides it.
 //!
 //! Each description of the guest is exactly one of the host, so that offsets, `O_APPEND`
-//! and locks are the host kernel's business; descriptors made by `dup` share it.
+//! and locks are left to the host kernel; descriptors made by `dup` share it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -219,7 +219,7 @@ impl OpenFile {
             return Ok(file.clone());
         }
         let own = self.host_fd().try_clone_to_owned().map_err(|_| Errno::ENOMEM)?;
-        // The host gives the lowest free number, so it says how many are in use.
+        // The host assigns the lowest free number, so it shows how many are in use.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let used = u64::from(own.as_raw_fd().unsigned_abs());
         if limit.is_some_and(|limit| used.saturating_add(SPARE_DESCRIPTORS) > limit) {

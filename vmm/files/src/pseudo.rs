@@ -302,7 +302,7 @@ impl Files {
         }
     }
 
-    /// The attributes of something of ours, or, where `follow` says so, of what a link of ours
+    /// The attributes of a leaf of our tree, or, with `follow`, of what a link of ours
     /// leads to.
     pub(super) fn leaf_stat(&self, leaf: Leaf, follow: bool) -> Result<LinuxStat, Errno> {
         match leaf {

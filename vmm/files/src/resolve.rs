@@ -1,6 +1,6 @@
 //! From a path to the one directory and last component a call acts on.
 //!
-//! The usual path lies inside one grant and is resolved by a single `cap-std` call
+//! The usual path is inside one grant and is resolved by a single `cap-std` call
 //! ([`Namespace::within`]). What that call cannot resolve (a `..` that climbs out of the
 //! directory it started from, an absolute link) goes to the slower walk in `walk`.
 //! A last component is never followed here: [`Files::lookup`] does that, one link at a

@@ -78,7 +78,7 @@ impl NodeId {
         self.index == NodeId::TASK.index
     }
 
-    /// The thread whose directory it is or lies in.
+    /// The thread whose directory it is, or is in.
     pub(super) fn thread(self) -> Option<i32> {
         (self.tid != 0).then_some(self.tid)
     }

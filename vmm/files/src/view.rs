@@ -8,7 +8,7 @@ use abi::Errno;
 /// A file whose content is generated when it is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextFile {
-    /// Where it lies: below `/proc` or `/sys`. `#` for a component is the process and each of its
+    /// Its path: below `/proc` or `/sys`. `#` for a component is the process and each of its
     /// threads.
     pub path: &'static str,
     /// Its permissions.

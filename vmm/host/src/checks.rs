@@ -30,7 +30,7 @@ pub enum Level {
 pub struct Check {
     /// How good it is.
     pub level: Level,
-    /// What was looked at, in a word or two.
+    /// What was checked, in a word or two.
     pub subject: &'static str,
     /// What was found.
     pub found: String,

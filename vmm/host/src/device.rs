@@ -13,7 +13,7 @@ use kvm_ioctls::Kvm;
 use super::files::Files;
 use super::problem::{DEVICE, NoDevice, Problem};
 
-/// What `stat` says about the node.
+/// The result of `stat` on the node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Node {
     pub(crate) is_device: bool,

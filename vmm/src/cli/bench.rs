@@ -1,6 +1,6 @@
-//! The command line of `spacejmp bench`. Carried out by another program, [`PROGRAM`], which lies
-//! beside `spacejmp` and is given its arguments as they are: a user who only runs programs needs
-//! neither the benchmarks nor what they are compared with.
+//! The command line of `spacejmp bench`. Another program, [`PROGRAM`], carries it out. It is beside
+//! `spacejmp` and gets the arguments unchanged: a user who only runs programs needs neither the
+//! benchmarks nor what they are compared with.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,8 @@ use super::subjects::{self, Subject};
 
 /// The program, and the package that it is in.
 pub const PROGRAM: &str = "spacejmp-bench";
-/// The environment variable that tells it which `spacejmp` to measure; without it, the one that
-/// lies beside it.
+/// The environment variable with the `spacejmp` to measure; without it, the one beside the
+/// benchmark program.
 pub const SPACEJMP: &str = "SPACEJMP_BENCH_COMMAND";
 
 /// Measure on this machine, ours beside the alternative
@@ -40,14 +40,14 @@ pub struct Args {
     pub out: Option<PathBuf>,
 }
 
-/// What is done with results that are there.
+/// What to do with existing results.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Two results side by side, with change and noise
     ///
-    /// A single run of each knows the noise of some figures only, and of no ratio. With several
-    /// pairs of runs, best taken in turns, figures are the median of their side's runs, and noise is
-    /// what those differ by. Status 1 when a count of instructions or exits has grown.
+    /// A single run of each can show the noise of some figures only, and of no ratio. With several
+    /// pairs of runs, best measured alternately, figures are the median of their side's runs, and
+    /// noise is the spread of these. Status 1 when a count of instructions or exits has grown.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare {
         /// What `--json` or `--out` gave, a file or a folder: one of the first side, one of the
@@ -75,7 +75,7 @@ pub enum Command {
     },
 }
 
-/// The word for all experiments.
+/// The name for all experiments.
 pub const ALL: &str = "all";
 
 const COMPARE_EXAMPLES: &str = "\

@@ -9,7 +9,7 @@ use crate::stats::FaultKind;
 /// A fault of the program: a signal for the thread that raised it.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What the handler is told.
+    /// The `siginfo` for the handler.
     pub info: SigInfo,
     /// What the saved context holds.
     pub trap: TrapInfo,
@@ -18,7 +18,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A bad memory access. `mapped` tells a forbidden access from a missing mapping.
+    /// A bad memory access. `mapped` distinguishes a forbidden access from a missing mapping.
     #[must_use]
     pub fn segv(address: u64, mapped: bool, error: u64) -> Fault {
         let code = if mapped { 2 } else { 1 };

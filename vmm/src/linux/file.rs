@@ -91,7 +91,7 @@ pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let mut lock = [0; FLOCK_LEN];
     ctx.user().copy_in(a[2], &mut lock)?;
     let lock = waiting(ctx, || files(ctx).fcntl_lock(a[0] as i32, command, &lock))?;
-    // Setting one only reads the structure, which may lie in read-only memory.
+    // Setting one only reads the structure, which may be in read-only memory.
     if !matches!(command, libc::F_GETLK | libc::F_OFD_GETLK) {
         return value(0);
     }

@@ -13,7 +13,7 @@ type Args<'a> = &'a [u64; 6];
 /// More than this at a time is not worth the buffer.
 const CAPACITY_MAX: u64 = 64 << 10;
 
-/// `getdents(2)`: the records of `getdents64`, whose type is in the last byte and not before
+/// `getdents(2)`: the records of `getdents64`, but with the type in the last byte, not before
 /// the name. Both kinds of record have the same length.
 pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let capacity = u64::from(a[2] as u32).min(CAPACITY_MAX);

@@ -32,7 +32,7 @@ pub(super) fn mlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     let limit = limits::lockable(ctx.process)?;
-    // Linux compares with the limit before it looks at the range.
+    // Linux compares with the limit before it checks the range.
     let offset = start % PAGE_SIZE;
     let wanted = page_up(len.wrapping_add(offset)).unwrap_or(0);
     if wanted > limit {

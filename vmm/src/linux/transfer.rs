@@ -153,7 +153,7 @@ fn buffers<'a>(
     count: u64,
     access: MemoryAccess,
 ) -> Result<Buffers<'a>, Errno> {
-    // Linux takes an unsigned int, whatever the prototype says.
+    // Linux takes an unsigned int, whatever the prototype has.
     let count = u64::from(count as u32);
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
@@ -485,14 +485,14 @@ pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     vectored(ctx, a, MemoryAccess::Read, offset_or_current(a), a[5])
 }
 
-/// All flags of `splice` and its kin; the hints that a page may be moved, that more follows and
-/// that it is a gift have no effect.
+/// All flags of `splice` and its kin. Three are only hints: that a page may be moved, that more
+/// follows and that it is a gift.
 const SPLICE_FLAGS: u32 =
     libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
 /// `vmsplice(2)`: moves as much as there is space or data for, not all or nothing like `writev`.
-/// Bytes are copied: the program would reuse pages that the host's pipe held while another process
-/// still reads them.
+/// Bytes are copied: if the host's pipe held the program's pages, the program would reuse them
+/// while another process still reads them.
 pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let flags = a[3] as u32;
     if flags & !SPLICE_FLAGS != 0 {

@@ -1,4 +1,4 @@
-//! A store inside a grant is out of reach, whatever the name.
+//! A store inside a grant is inaccessible by any name.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -192,7 +192,7 @@ fn devices_and_the_programs_own_path_are_there() {
     let exe = "/proc/self/exe";
     assert_eq!(w.files.readlinkat(CWD, exe.as_bytes(), 4).unwrap(), b"/w/p");
     assert_eq!(stat(exe, 0x100).unwrap().mode & libc::S_IFMT, libc::S_IFLNK);
-    // The program that runs, whatever lies at its path by now.
+    // The running program, whatever is at its path by now.
     assert_eq!(stat(exe, 0).unwrap().size, 11);
     assert_eq!(read(&w.files, exe).unwrap(), "the program");
     assert_eq!(read(&w.files, "/w/program").unwrap(), "elf");

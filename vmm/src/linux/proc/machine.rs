@@ -93,7 +93,7 @@ pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
              address sizes\t: {} bits physical, {} bits virtual\npower management:\n\n",
             text_of(&name),
             nibbles(0, 15),
-            // Kilobytes of the second-level cache, where AMD's leaf has it; Intel fills it too.
+            // Kilobytes of the second-level cache, from AMD's leaf; Intel fills it in, too.
             word(0x8000_0006, |l| l.ecx) >> 16,
             word(0, |l| l.eax),
             cpu_flags::names(&machine.cpuid).join(" "),

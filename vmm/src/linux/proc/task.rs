@@ -44,7 +44,7 @@ fn memory(of: &Subject<'_>, range: std::ops::Range<u64>) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     match of.process.private.copy_in(range.start, &mut bytes) {
         Ok(()) => bytes,
-        // As on Linux when the memory is gone: an empty file.
+        // As on Linux when the memory is unmapped: an empty file.
         Err(_) => Vec::new(),
     }
 }
@@ -106,7 +106,7 @@ pub(super) fn stat(of: &Subject<'_>) -> Content {
     let mut text = format!("{} (", of.tid).into_bytes();
     text.extend(name(of));
     text.extend(format!(") {}", state(of)).bytes());
-    // Parent, group, session, no terminal of its own; flags; faults; times of the process, and
+    // Parent, group, session, no controlling terminal; flags; faults; times of the process, and
     // of children it has none; priority, threads, start; size.
     let signed = [
         i64::from(ids.parent),

@@ -65,7 +65,7 @@ pub enum FatalCause {
     Sent,
     /// A fault without a handler that could run.
     Fault(Fault),
-    /// A fault whose handler found no stack.
+    /// A fault whose handler had no usable stack.
     FaultWithoutStack(Fault),
     /// The frame of this signal could not be written or read back.
     Frame(i32),
