@@ -19,7 +19,7 @@ pub(super) fn by_number(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// An owner as `chown` takes it; all ones means "leave it".
+/// An owner in the form of `chown`; all ones means "leave it".
 fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
     ((uid != u32::MAX).then(|| Uid::from_raw(uid)), (gid != u32::MAX).then(|| Gid::from_raw(gid)))
 }

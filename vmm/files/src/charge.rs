@@ -218,7 +218,7 @@ impl FileCharge {
         self.within(&mut state, file, from.saturating_add(anywhere(bytes)), call)
     }
 
-    /// Runs `call`, which gives the file that length.
+    /// Runs `call`, which sets the file's length to `len`.
     ///
     /// # Errors
     /// [`OverLimit`]: `call` was not run.

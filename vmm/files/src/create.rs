@@ -1,4 +1,4 @@
-//! Calls that make a new name: `mkdir`, `mknod`, `symlink`, `link`.
+//! Calls that create a new name: `mkdir`, `mknod`, `symlink`, `link`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

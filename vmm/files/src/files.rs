@@ -208,7 +208,8 @@ impl Files {
         self.table.limit()
     }
 
-    /// Changes the number of descriptors the program may have. Those above it stay open.
+    /// Changes the number of descriptors the program may have. Descriptors above the limit stay
+    /// open.
     pub fn set_nofile(&self, limit: u32) {
         self.table.set_limit(limit);
     }

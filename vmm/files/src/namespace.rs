@@ -63,7 +63,7 @@ pub enum Tty {
     Granted,
 }
 
-/// Why the grants make no name space.
+/// Why a name space cannot be built from the grants.
 #[derive(Debug, Error)]
 pub enum NamespaceError {
     /// A granted directory cannot be opened.
@@ -260,7 +260,7 @@ impl Namespace {
                 granted: true,
             })
         });
-        // A grant of the whole root, or of `/sys`, takes the place of ours.
+        // A grant of the root, or of `/sys`, replaces ours.
         let granted: Vec<Mount> = granted.collect();
         let hidden = |own: &Mount| granted.iter().any(|mount| mount.path == own.path);
         let mut mounts: Vec<Mount> = own.into_iter().filter(|own| !hidden(own)).collect();

@@ -69,7 +69,7 @@ impl Around {
 pub(super) enum Change {
     /// Makes a directory.
     MakeDirectory,
-    /// Makes something else, renames, replaces or removes.
+    /// Creates something else, renames, replaces or removes.
     Other,
 }
 

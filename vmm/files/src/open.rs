@@ -40,7 +40,7 @@ impl Files {
     /// Never blocks: a FIFO opened for reading is opened immediately, one opened for writing gives
     /// `ENXIO` while there is no reader, as with `O_NONBLOCK`. A terminal never becomes the
     /// controlling one. In a read-only grant, opening anything for writing, truncating and
-    /// creating give `EROFS`, devices and FIFOs included.
+    /// creating return `EROFS`, devices and FIFOs included.
     ///
     /// # Errors
     /// Linux's own; `EACCES` for a file on a procfs that happens to be inside a grant; `EPERM`
@@ -192,7 +192,8 @@ fn refuse_changes(
     }
 }
 
-/// What `F_SETFL` sets, and clears where it is not given. Not `O_ASYNC`, which no file of ours has.
+/// What `F_SETFL` sets, and clears where it is not given. Not `O_ASYNC`, which our files never
+/// have.
 const KEPT_BY_SETFL: OFlags = OFlags::APPEND.union(OFlags::DIRECT).union(OFlags::NOATIME);
 
 /// What is left to do once a file of a grant is open with `flags` and `O_NONBLOCK`.

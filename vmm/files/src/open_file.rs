@@ -44,7 +44,7 @@ pub enum FileKind {
     EventFd,
     /// A symbolic link itself, opened with `O_PATH`.
     Link,
-    /// A file whose content is made when it is opened: most of `/proc`.
+    /// A file whose content is generated when it is opened: most of `/proc`.
     Pseudo,
     /// Something without a file type.
     Other,
@@ -90,7 +90,8 @@ pub struct OpenFile {
     mapped: OnceLock<Arc<File>>,
     /// Where a synthetic directory is read next.
     pub(super) position: AtomicU64,
-    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
+    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program passed them: those on the host are
+    /// set by us.
     given: OFlags,
     pub(super) owner: Owner,
 }
@@ -185,7 +186,7 @@ impl OpenFile {
         }
     }
 
-    /// Whether it is in our own tree, and so without anything on the host behind it.
+    /// Whether it is in our own tree, and so not backed by anything on the host.
     pub(super) fn is_synthetic(&self) -> bool {
         matches!(self.handle, Handle::Node(..) | Handle::Text(..))
     }
@@ -246,7 +247,7 @@ impl OpenFile {
         }
     }
 
-    /// Runs `call`, which gives the file that length.
+    /// Runs `call`, which sets the file's length to `len`.
     ///
     /// # Errors
     /// As [`OpenFile::grow_within`].

@@ -1,8 +1,8 @@
 //! The owner of an open file description: the process that Linux would notify of events on it, and
 //! with which signal.
 //!
-//! What `fcntl` sets is recorded and read back. No notification is ever sent: it takes `O_ASYNC`, a
-//! lease or a change notification, and none of them is supported.
+//! What `fcntl` sets is recorded and read back. No notification is ever sent: that would need
+//! `O_ASYNC`, a lease or a change notification, and none of them is supported.
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
@@ -24,7 +24,7 @@ const F_OWNER_TID: i32 = 0;
 const F_OWNER_PID: i32 = 1;
 const F_OWNER_PGRP: i32 = 2;
 
-/// The last signal there is.
+/// The highest signal number.
 const LAST_SIGNAL: u32 = 64;
 
 /// `struct f_owner_ex` (fcntl(2)): what kind of number, and the number, 0 for none.

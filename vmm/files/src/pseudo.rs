@@ -42,7 +42,7 @@ impl Files {
         Ok(Arc::new(OpenFile::synthetic(id, path_only)?))
     }
 
-    /// Opens something of ours that is no directory. A link gets here only if it was to be followed
+    /// Opens a leaf of our own tree. A link gets here only if it was to be followed
     /// and leads to something without a name, or if it was not to be followed.
     pub(super) fn open_leaf(&self, leaf: Leaf, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
         if flags.contains(OFlags::CREATE | OFlags::EXCL) {

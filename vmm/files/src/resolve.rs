@@ -22,7 +22,7 @@ use super::off_limits::Around;
 use super::tree::{Child, GrantRoot, Leaf, Link, Mount, NodeId};
 use super::{PATH_MAX, confined, host};
 
-/// Linux follows this many links in one path and then gives `ELOOP`.
+/// Linux follows this many links in one path and then returns `ELOOP`.
 pub(super) const MAX_LINKS: usize = 40;
 
 /// A directory a relative path starts from.
@@ -152,7 +152,7 @@ impl HostAt {
     }
 
     /// The entry's attributes, or a request to follow it. A slash after something that is
-    /// not a directory gives `ENOTDIR`. They are as of the off-limits check, if there was one:
+    /// not a directory gives `ENOTDIR`. They come from the off-limits check, if there was one:
     /// within this call.
     pub(super) fn stat_step(&self, follow: bool) -> Result<Step<Stat>, Errno> {
         let stat = self.seen.unwrap_or_else(|| self.stat())?;

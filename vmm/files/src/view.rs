@@ -23,7 +23,7 @@ pub trait View: fmt::Debug + Send + Sync {
     /// The numbers of its threads.
     fn tids(&self) -> Vec<i32>;
 
-    /// The thread that makes the call being served.
+    /// The thread whose call is being served.
     fn caller(&self) -> i32;
 
     /// The process group it is in, or 0 for one outside of the PID namespace.

@@ -1,8 +1,8 @@
-//! The slow walk: one component at a time through the guest's whole tree.
+//! The slow walk: one component at a time through the guest's entire tree.
 //!
 //! Needed where a path crosses from a grant into another part of the tree: `..` above the
 //! directory it started from, absolute links, grants inside grants. `..` is never opened;
-//! the walk keeps the directories it came through open and steps back to them, so renaming
+//! the walk keeps open the directories it has passed and steps back to them, so renaming
 //! a directory meanwhile cannot lead it out of a grant. Each step down is a `cap-std` open
 //! of one plain name that must not be a link.
 
@@ -180,7 +180,7 @@ impl Namespace {
 
     /// The guest path of an open directory of a grant, as of now.
     ///
-    /// The host kernel is asked for its name, because the directory may have been renamed
+    /// The host kernel is queried for its name, because the directory may have been renamed
     /// since it was opened.
     ///
     /// # Errors

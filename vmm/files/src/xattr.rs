@@ -18,7 +18,7 @@ use super::open::pin;
 use super::open_file::OpenFile;
 use super::resolve::{Found, Step};
 
-/// The longest name Linux takes, the NUL not counted (`XATTR_NAME_MAX`).
+/// The longest name that Linux accepts, the NUL not counted (`XATTR_NAME_MAX`).
 const NAME_MAX: usize = 255;
 /// The largest value and the longest list (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub const XATTR_MAX: usize = 64 << 10;

@@ -57,7 +57,7 @@ pub enum Problem {
     /// Another hypervisor holds the CPU's virtualisation.
     #[error("{} is busy: another hypervisor holds the CPU's virtualisation", .0)]
     Busy(&'static str),
-    /// Opening failed in a way we know nothing more about.
+    /// Opening failed for a reason that we do not recognise.
     #[error("/dev/kvm cannot be opened: {}", errno_text(.0))]
     Open(i32),
     /// The kernel has another version of the interface.

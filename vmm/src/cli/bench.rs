@@ -23,10 +23,10 @@ pub const SPACEJMP: &str = "SPACEJMP_BENCH_COMMAND";
 #[command(override_usage = "spacejmp bench [OPTIONS] NAME...|all\n       \
     spacejmp bench compare A B [A B]...\n       spacejmp bench report FILE")]
 pub struct Args {
-    /// What to do with results that are there; `None` to measure
+    /// What to do with existing results; `None` to measure
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What to measure, or `all`; without a name, lists what there is
+    /// What to measure, or `all`; without a name, lists the experiments
     #[arg(value_name = "NAME", value_parser = names())]
     pub names: Vec<String>,
     /// Smaller sizes: seconds instead of minutes, for a first look
@@ -64,7 +64,7 @@ pub enum Command {
         #[arg(long)]
         counts: bool,
     },
-    /// The report, in Markdown, of results that are there already
+    /// The report, in Markdown, of existing results
     #[command(after_help = REPORT_EXAMPLES)]
     Report {
         /// What `--json` or `--out` gave: a file or a folder

@@ -1,4 +1,4 @@
-//! Futexes: the host's, on the memory behind the program's word.
+//! Futexes: the host's, on the memory that backs the program's word.
 //!
 //! A waiting thread of the program is a waiting host thread. It has the same thread number, so the
 //! host kernel's priority-inheritance futexes, whose words hold their owner's number, work as they
@@ -38,7 +38,7 @@ impl HostFutex<'_> {
 
     /// One without a time limit.
     fn call(self) -> Result<u64, Errno> {
-        // SAFETY: both words are guest memory, mapped as long as what `self` refers to is kept, or
+        // SAFETY: both words are guest memory, mapped as long as `self`'s borrows live, or
         // null where the command has one word; the kernel checks every access. `val2` is no
         // pointer for commands without a time limit.
         let done = unsafe {
@@ -78,7 +78,7 @@ impl HostFutex<'_> {
 /// Wakes up to `count` waiters of the word at `gva`, if that is one.
 pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
     let Ok(word) = user.futex_word(gva, MemoryAccess::Read) else { return };
-    // A waiter that asked for a private futex hashes differently: both kinds are woken.
+    // A waiter on a private futex hashes differently: both kinds are woken.
     for op in [libc::FUTEX_WAKE, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG] {
         // That no thread waits is not an error.
         let _ = HostFutex { word: &word, op, val: count, val2: 0, word2: None, val3: 0 }.call();
@@ -113,7 +113,7 @@ pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errn
     Ok(())
 }
 
-/// `futex(2)`: the host's futexes on the memory behind the words.
+/// `futex(2)`: the host's futexes on the memory that backs the words.
 pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [gva, op, val, val2, gva2, val3] = *a;
     let op = op as i32;

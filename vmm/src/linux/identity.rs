@@ -71,7 +71,7 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `getrandom(2)`: the host's, straight into the program's memory.
 pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [at, len, flags, ..] = *a;
-    // Linux takes an int.
+    // The argument is an int on Linux.
     let flags = u64::from(flags as u32);
     if flags & !7 != 0 {
         return Err(Errno::EINVAL.into());

@@ -76,7 +76,7 @@ fn wait_any(
 }
 
 fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant>) -> CallResult {
-    // Linux takes an int.
+    // The argument is an int on Linux.
     let count = u64::from(count as u32);
     if count > u64::from(ctx.process.files.nofile()) {
         return Err(Errno::EINVAL.into());

@@ -422,7 +422,7 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
     }
 }
 
-/// `MADV_REMOVE`: makes a hole in the file.
+/// `MADV_REMOVE`: punches a hole in the file.
 fn remove(piece: &Piece) -> Result<(), Errno> {
     match &piece.backing {
         PieceBacking::Anonymous => Err(Errno::EINVAL),

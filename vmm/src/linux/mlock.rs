@@ -1,6 +1,6 @@
-//! `mlock` and its kin: memory of the program that stays in the host's.
+//! `mlock` and its kin: memory of the program that stays resident on the host.
 //!
-//! The pages behind it are locked on the host, as far as it allows the user running the VMM, and
+//! The pages that back it are locked on the host, as far as it allows the user running the VMM, and
 //! count against the program's `RLIMIT_MEMLOCK`, which is initially the VMM's. Segments are only in
 //! the host's page cache, and are not locked: `ENOMEM`, as for a hole.
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 //!
 //! One module per subject; each function takes the calling thread and the six argument
 //! registers as Linux passes them and returns the value for RAX. Numbers and meaning are
-//! Linux's for x86-64. A call that is not in the table gives `ENOSYS`, is counted, and is
+//! Linux's for x86-64. A call that is not in the table returns `ENOSYS`, is counted, and is
 //! named once in the log.
 //!
 //! Every argument comes from the guest: nothing here may panic on any value.

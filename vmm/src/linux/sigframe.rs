@@ -48,7 +48,7 @@ pub struct FrameSpec {
     pub handler: u64,
     /// Where it returns to.
     pub restorer: u64,
-    /// Whether it wants the alternate stack.
+    /// Whether it runs on the alternate stack.
     pub on_alt_stack: bool,
     /// The `siginfo` it receives.
     pub info: SigInfo,
@@ -114,7 +114,7 @@ pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
 /// has the reason.
 fn no_fpu_state(error: &dyn std::error::Error) -> Errno {
     let error = crate::error::chain(error);
-    tracing::warn!(%error, "no frame for a signal: KVM does not read or set the FPU state");
+    tracing::warn!(%error, "cannot build a signal frame: KVM failed to read or set the FPU state");
     Errno::EFAULT
 }
 

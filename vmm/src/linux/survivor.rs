@@ -59,7 +59,7 @@ impl Survivor {
             return;
         }
         *state = start(process).unwrap_or_else(|error| {
-            tracing::warn!(%error, "robust locks will stay taken if this process is killed");
+            tracing::warn!(%error, "robust locks will stay held if this process is killed");
             State::Gone
         });
     }
@@ -112,7 +112,7 @@ fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     let child = unsafe { libc::clone(survive, top, flags, argument) };
     if child < 0 {
         let error = std::io::Error::last_os_error();
-        tracing::warn!(%error, "robust locks will stay taken if this process is killed");
+        tracing::warn!(%error, "robust locks will stay held if this process is killed");
         return;
     }
     // SAFETY: asks for no status. It has no exit signal, which `__WALL` allows.

@@ -72,7 +72,7 @@ pub(super) fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {
     if unsafe { libc::clock_gettime(clock, &mut ts) } == 0 { Ok(ts) } else { Err(last_errno()) }
 }
 
-/// The host's error of the call just made.
+/// The host's errno of the last call.
 pub(super) fn last_errno() -> Errno {
     Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }

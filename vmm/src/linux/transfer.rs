@@ -135,7 +135,7 @@ fn add_buffer<'a>(
         }
     }
     // This process's first page, which is never mapped: the host kernel finds what it would
-    // find at the program's bad pointer. Only a file that takes whatever it is given
+    // find at the program's bad pointer. Only a file that accepts whatever is written
     // (`/dev/null`) gets past the first of these.
     while missing > 0 && (iov.len() as u64) < IOV_MAX {
         let len = missing.min(PAGE_SIZE - 16);
@@ -153,7 +153,7 @@ fn buffers<'a>(
     count: u64,
     access: MemoryAccess,
 ) -> Result<Buffers<'a>, Errno> {
-    // Linux takes an unsigned int, whatever the prototype has.
+    // On Linux this is an unsigned int, whatever the prototype has.
     let count = u64::from(count as u32);
     if count > IOV_MAX {
         return Err(Errno::EINVAL);

@@ -54,7 +54,7 @@ pub enum StartError {
         source: ElfError,
     },
     /// The VM could not be created.
-    #[error("cannot make a virtual machine")]
+    #[error("cannot create a virtual machine")]
     Vm(#[from] VmError),
     /// Memory.
     #[error("cannot prepare the VM's memory")]
@@ -75,7 +75,7 @@ pub enum StartError {
     #[error("cannot get random bytes from the host")]
     Random(#[source] std::io::Error),
     /// The host has no free file descriptor for the event loop.
-    #[error("cannot make an event descriptor")]
+    #[error("cannot create an event descriptor")]
     Events(#[source] std::io::Error),
 }
 

@@ -10,7 +10,7 @@
 //! threads are kicked again every millisecond (`vm::kick` has the details).
 //!
 //! Console input is *not* a source. A guest thread that reads fd 0 reads the host's fd 0 in its own
-//! `read` call: reading ahead into a buffer of ours would consume input that the program does not
+//! `read` call: reading ahead into our own buffer would consume input that the program does not
 //! ask for, including the next lines of a shell script or of the user's shell, and would make
 //! `poll` and terminal modes report wrong states.
 
@@ -54,7 +54,7 @@ pub(super) enum LoopError {
         #[source]
         source: event_manager::Error,
     },
-    #[error("cannot make a timer")]
+    #[error("cannot create a timer")]
     Timer(#[source] vmm_sys_util::errno::Error),
     #[error("cannot listen to timers")]
     TimerEvents(#[source] std::io::Error),
@@ -176,7 +176,7 @@ impl<'a> Supervisor<'a> {
             Err(error) => {
                 tracing::warn!(
                     error = %crate::error::chain(&error),
-                    "the program is ended without waiting for threads that write"
+                    "the program is ended without waiting for writing threads"
                 );
                 self.process.stop(outcome);
             }

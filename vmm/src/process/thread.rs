@@ -23,8 +23,8 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     process.stats.thread_started();
     let armed = vcpu.arm();
     let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu };
-    // A panic is a bug of ours. It ends the program with a report; without this the process would
-    // wait for this thread indefinitely.
+    // A panic is a bug in the VMM. It ends the program with a report; without this the process
+    // would wait for this thread indefinitely.
     let next = catch_unwind(AssertUnwindSafe(|| loop_until_end(&mut ctx))).unwrap_or_else(|_| {
         let text = format!("the VMM's thread {} panicked: a bug in spacejmp", thread.tid);
         process.stop(Outcome::HostFailed(text));

@@ -110,7 +110,7 @@ fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
     text
 }
 
-/// The report on a dead guest kernel. The program is not to blame: this is a bug of ours.
+/// The report on a dead guest kernel. The program is not to blame: this is a bug in our code.
 #[must_use]
 pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: u64) -> String {
     let offset = rip.wrapping_sub(KERNEL_BASE.raw());

@@ -1,4 +1,4 @@
-//! A whole run in one object: how the program ended and what it did.
+//! A run in one object: how the program ended and what it did.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;

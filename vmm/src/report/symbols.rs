@@ -93,7 +93,7 @@ fn readable(mangled: &[u8]) -> String {
     let cut = mangled.len() > MANGLED_MAX;
     let mangled = String::from_utf8_lossy(&mangled[..mangled.len().min(MANGLED_MAX)]);
     let mut name = Bounded::default();
-    // The writer refuses what goes beyond its capacity: back references in a mangled name can
+    // The writer refuses what exceeds its capacity: back references in a mangled name can
     // expand without end. An error therefore only means that the name was truncated.
     let written = match rustc_demangle::try_demangle(&mangled) {
         Ok(demangled) if !cut => write!(name, "{demangled:#}"),

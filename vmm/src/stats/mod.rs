@@ -72,7 +72,7 @@ kinds! {
         PageCopied "page-copied",
         /// A page fault on memory the program does not have.
         PageRefused "page-refused",
-        /// An instruction the CPU does not know.
+        /// An instruction that the CPU does not support.
         InvalidOpcode "invalid-opcode",
         /// A privileged instruction, a non-canonical address and the like.
         GeneralProtection "general-protection",
@@ -334,7 +334,7 @@ pub struct CallReport {
     pub number: Option<u64>,
     /// Its name, when Linux has one.
     pub name: Option<&'static str>,
-    /// How often it was made.
+    /// How often it was called.
     pub count: u64,
     /// Time spent serving it, blocking included.
     pub ns: u64,

@@ -8,7 +8,7 @@
 pub const LIMIT: usize = 512;
 
 /// The name of a system call, `None` when Linux has none by that number (as far as this
-/// table knows).
+/// table shows).
 pub fn name(number: u64) -> Option<&'static str> {
     let index = usize::try_from(number).ok()?;
     NAMES.get(index).copied().flatten()

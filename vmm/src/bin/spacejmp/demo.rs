@@ -71,7 +71,7 @@ impl Drop for Unpacked {
 /// Errors of the demo itself.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
-    #[error("the program did not end well: {0:?}")]
+    #[error("the program failed: {0:?}")]
     Ended(Outcome),
     #[error("the program printed one thing in the VM and another natively")]
     Differs,

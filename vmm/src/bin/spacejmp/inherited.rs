@@ -53,7 +53,7 @@ pub(crate) fn take(wanted: &[i32], arguments: &[OsString]) -> Result<Vec<(i32, O
     let all: BTreeSet<i32> = wanted.iter().copied().chain(by_name).collect();
     let owned = all.into_iter().map(|fd| {
         // SAFETY: it is open, as was just seen. It was inherited: nothing in this process has
-        // opened a file yet (see above), so nothing else owns it; the set has each once, and
+        // opened a file yet (see above), so nothing else owns it; the set contains each once, and
         // this is called once.
         (fd, unsafe { OwnedFd::from_raw_fd(fd) })
     });

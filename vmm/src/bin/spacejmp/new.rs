@@ -83,15 +83,15 @@ const RESERVED: [&str; 15] = [
 /// Why no project was created.
 #[derive(Debug, thiserror::Error)]
 enum NewError {
-    #[error("`{0}` is no name for a project: {1}")]
+    #[error("`{0}` is not a valid project name: {1}")]
     Name(String, &'static str),
     #[error("{0} exists already")]
     Exists(PathBuf),
-    #[error("{0} is no checkout of SpaceJMP: it has no guest-sdk/Cargo.toml")]
+    #[error("{0} is not a checkout of SpaceJMP: it has no guest-sdk/Cargo.toml")]
     NoSdk(PathBuf),
-    #[error("the checkout this command was built from is not where it was")]
+    #[error("the checkout this command was built from has been moved or removed")]
     SdkGone,
-    #[error("the path of the SDK, {0}, has a character that {1} cannot take")]
+    #[error("the path of the SDK, {0}, has a character that {1} cannot represent")]
     SdkPath(PathBuf, &'static str),
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },

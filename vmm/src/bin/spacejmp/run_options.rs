@@ -95,7 +95,7 @@ pub(crate) fn environment(
         let value = option.value.clone().or_else(|| of_host().map(|(_, value)| value.clone()));
         let Some(value) = value else {
             let name = option.name.to_string_lossy();
-            tracing::warn!("--env {name}: there is no such variable here");
+            tracing::warn!("--env {name}: the variable is not set");
             continue;
         };
         chosen.retain(|(name, _)| *name != option.name);

@@ -1,4 +1,4 @@
-//! The names Linux gives to the bits of `CPUID`, for `flags` in `/proc/cpuinfo`.
+//! Linux's names for the bits of `CPUID`, for `flags` in `/proc/cpuinfo`.
 //!
 //! Those that a program in ring 3 can use or looks for; bits for the kernel alone have no name
 //! here. Names and places: `arch/x86/include/asm/cpufeatures.h`.

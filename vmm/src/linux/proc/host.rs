@@ -1,4 +1,4 @@
-//! Numbers the host keeps of our own threads, read from its `/proc/self`.
+//! The host's figures on our own threads, read from its `/proc/self`.
 
 use crate::linux::task::Thread;
 

@@ -1,4 +1,4 @@
-//! Files on the VM as a whole: its processors, its memory, its time.
+//! Files on the VM itself: its processors, its memory, its time.
 
 use std::fmt::Write;
 

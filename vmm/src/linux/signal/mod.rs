@@ -48,7 +48,7 @@ pub(crate) fn forget_timer(process: &Process, timer: i32) {
 }
 
 impl Thread {
-    /// Whether a blocking call of this thread should give up: the process ends, or a signal can be
+    /// Whether a blocking call of this thread should return: the process ends, or a signal can be
     /// delivered.
     #[must_use]
     pub fn is_interrupted(&self, process: &Process) -> bool {

@@ -170,7 +170,7 @@ impl ThreadTable {
         let _ = self.attention.write(1);
     }
 
-    /// Drops the vCPUs kept for reuse; they hold the VM.
+    /// Drops the vCPUs kept for reuse; they keep the VM alive.
     pub fn drop_idle(&self) -> Vec<Vcpu> {
         std::mem::take(&mut self.lock().idle)
     }
