@@ -7,7 +7,7 @@
 //! `private` and `vas` do not know of each other: this module is above both.
 //!
 //! Memory that the host kernel is to read or write is given out as [`Pinned`]: the addresses are
-//! to be had only from it, and it keeps them what they are until it is dropped.
+//! available only from it, and it keeps them what they are until it is dropped.
 
 use abi::layout::is_of_segments;
 use abi::{Errno, PAGE_SIZE};

@@ -102,24 +102,29 @@ pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> 
     ctx.user().copy_out(gva, bytes).map_err(failed)
 }
 
-/// As much of `bytes` as the caller's buffer of `room` bytes can take.
+/// As much of `bytes` as the caller's buffer of `capacity` bytes can take.
 ///
 /// # Errors
 /// `EFAULT`; `EINVAL` for less space than the object's id needs.
-pub fn put_up_to(ctx: &ThreadCtx<'_>, gva: u64, room: u64, bytes: &[u8]) -> Result<(), VasError> {
-    if room < STAT_MIN_BYTES {
+pub fn put_up_to(
+    ctx: &ThreadCtx<'_>,
+    gva: u64,
+    capacity: u64,
+    bytes: &[u8],
+) -> Result<(), VasError> {
+    if capacity < STAT_MIN_BYTES {
         return Err(VasError::Invalid { what: "the length of the buffer" });
     }
-    let len = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+    let len = usize::try_from(capacity).unwrap_or(usize::MAX).min(bytes.len());
     put(ctx, gva, bytes.get(..len).unwrap_or(bytes))
 }
 
-/// How many entries of `bytes` each fit into a buffer of `room` bytes.
+/// How many entries of `bytes` each fit into a buffer of `capacity` bytes.
 ///
 /// # Errors
 /// `EINVAL` when there is no space for one.
-pub fn entries(room: u64, bytes: usize) -> Result<usize, VasError> {
-    match (room.min(LIST_MAX_BYTES) / bytes as u64) as usize {
+pub fn entries(capacity: u64, bytes: usize) -> Result<usize, VasError> {
+    match (capacity.min(LIST_MAX_BYTES) / bytes as u64) as usize {
         0 => Err(VasError::Invalid { what: "the length of the buffer" }),
         entries => Ok(entries),
     }
@@ -138,16 +143,16 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
     let known = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
     let (known, _) = bytes.split_at_mut(known);
     get(ctx, gva, known)?;
-    let mut words = Words(&bytes);
+    let mut fields = Fields(&bytes);
     let params = SegParams {
-        base: words.u64(),
-        size_bytes: words.u64(),
-        reserve_bytes: words.u64(),
-        mode: words.u32(),
-        lifetime: words.u8(),
-        pages: words.u8(),
-        lockable: words.u8(),
-        reserved: words.u8(),
+        base: fields.u64(),
+        size_bytes: fields.u64(),
+        reserve_bytes: fields.u64(),
+        mode: fields.u32(),
+        lifetime: fields.u8(),
+        pages: fields.u8(),
+        lockable: fields.u8(),
+        reserved: fields.u8(),
     };
     if params.reserved != 0 {
         return Err(VasError::Invalid { what: "a reserved field" });
@@ -162,8 +167,8 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
 pub fn seg_root(ctx: &ThreadCtx<'_>, gva: u64) -> Result<SegRoot, VasError> {
     let mut bytes = [0; size_of::<SegRoot>()];
     get(ctx, gva, &mut bytes)?;
-    let mut words = Words(&bytes);
-    Ok(SegRoot { address: words.u64(), fingerprint: [words.u64(), words.u64()] })
+    let mut fields = Fields(&bytes);
+    Ok(SegRoot { address: fields.u64(), fingerprint: [fields.u64(), fields.u64()] })
 }
 
 /// A root object's bytes.
@@ -222,9 +227,9 @@ pub fn name_field(name: &str) -> [u8; 256] {
 }
 
 /// Little-endian numbers, one after another.
-struct Words<'a>(&'a [u8]);
+struct Fields<'a>(&'a [u8]);
 
-impl Words<'_> {
+impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
         match self.0.split_first_chunk::<N>() {
             Some((head, tail)) => {

@@ -149,13 +149,13 @@ pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `EFAULT`.
 pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [buffer, room, cursor, ..] = *a;
+    let [buffer, capacity, cursor, ..] = *a;
     let store = ctx.process.vases.granted()?;
     let all = store.list_segments()?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
+    for record in all.iter().skip(skip).take(args::entries(capacity, size_of::<SegStat>())?) {
         bytes.extend(args::seg_stat_bytes(&stat_of(record)));
         count += 1;
     }
@@ -168,11 +168,11 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `ENOENT`, `EFAULT`.
 pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [sid, buffer, room, ..] = *a;
+    let [sid, buffer, capacity, ..] = *a;
     let store = ctx.process.vases.granted()?;
     let record = store.segment(args::sid(sid)?)?;
     let bytes = args::seg_stat_bytes(&stat_of(&record));
-    args::put_up_to(ctx, buffer, room, &bytes)?;
+    args::put_up_to(ctx, buffer, capacity, &bytes)?;
     Ok(0)
 }
 

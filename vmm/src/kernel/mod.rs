@@ -27,7 +27,7 @@ use abi::shared::KernelInfo;
 
 use crate::vm::memory::MemoryError;
 use crate::vm::vcpu::SyscallTarget;
-use crate::vm::{Machine, TagShape, Vcpu, VmError};
+use crate::vm::{Machine, PcidPolicy, Vcpu, VmError};
 use call_pages::CallPages;
 pub use switch_tables::SwitchTables;
 
@@ -56,7 +56,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: TagShape) -> Result<Kernel, VmError> {
+    pub fn with_tags(shape: PcidPolicy) -> Result<Kernel, VmError> {
         Kernel::load_into(Machine::with_tags(shape)?)
     }
 

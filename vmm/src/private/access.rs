@@ -3,9 +3,9 @@
 //! An address is checked against the areas (never against page tables: a page that would fault
 //! in is as good as present), then its bytes are copied, or turned into raw ranges that the host
 //! kernel reads and writes, pinned (`pins.rs`). Another thread of the program may unmap or replace
-//! the range meanwhile. What it gives up is a chunk's *content*: the bank it lies in stays mapped
-//! as long as the machine, the chunk is given to no other addresses while it is pinned, and a file
-//! laid over or taken away replaces pages in one step of the host's. So the bytes go to memory of
+//! the range meanwhile. What it gives up is a block's *content*: the memory region it lies in stays mapped
+//! as long as the machine, its GPA is given to no other addresses while it is pinned, and a file
+//! mapped over it or taken away replaces pages in one step of the host's. So the bytes go to memory of
 //! the VM that no longer means anything, which is the program's race, and to nothing else.
 //!
 //! A system call's pointer may lie in a segment too: see [`crate::user_memory`].
@@ -21,7 +21,7 @@ use crate::vm::memory::HostRange;
 pub(crate) enum Backed {
     /// By memory alone.
     Memory,
-    /// Perhaps by a file, which may be cut off: only by calls that report faults.
+    /// Perhaps by a file, which may be truncated: only by calls that report faults.
     File,
 }
 
@@ -90,7 +90,7 @@ impl PrivateRegion {
         self.pieces_locked(&mut self.lock(), gva, len, access, f)
     }
 
-    /// The same for who has the region locked, and pins what is to be kept.
+    /// The same for a caller that has the region locked, and pins what is to be kept.
     ///
     /// # Errors
     /// As [`PrivateRegion::pieces`].

@@ -1,6 +1,6 @@
 //! The heap that `brk` moves.
 //!
-//! `brk` comes in small steps. Past the first megabyte whole 2 MiB slots are made present at
+//! `brk` comes in small steps. Past the first megabyte whole 2 MiB blocks are made present at
 //! once, beyond the heap's end too: large pages, and no work for the next steps. What lies
 //! there is taken back when anything else wants the addresses.
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 use abi::Errno;
 
 use super::charge::check_area_count;
-use super::region::{EAGER_BYTES, Inner, PrivateRegion, SLOT};
+use super::region::{BLOCK, EAGER_BYTES, Inner, PrivateRegion};
 use super::vma::{Backing, Prot, Vma, page_up};
 
 /// From this size on, a heap grows in large pages.
@@ -64,10 +64,10 @@ impl PrivateRegion {
         let (prot, lock) = (Prot::READ_WRITE, inner.lock_new);
         let vma = Vma { end: range.end, prot, backing, label: "heap", lock };
         inner.areas.insert(range.start, vma.clone());
-        // `brk` comes in small steps. Past the first megabyte whole slots are made present at
+        // `brk` comes in small steps. Past the first megabyte whole blocks are made present at
         // once, beyond the heap's end too: large pages, and no work for the next steps. What
         // lies there is taken back when anything else wants the addresses.
-        let ahead = range.end.next_multiple_of(SLOT);
+        let ahead = range.end.next_multiple_of(BLOCK);
         let all_ahead = range.end..ahead;
         if heap_bytes >= LARGE_HEAP_BYTES
             && range.end > inner.heap_ahead

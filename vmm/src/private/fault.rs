@@ -2,12 +2,12 @@
 
 use abi::PAGE_SIZE;
 
-use super::region::{PrivateRegion, SLOT};
+use super::region::{BLOCK, PrivateRegion};
 use super::vma::Backing;
 use crate::access::{FaultCause, FaultOutcome};
 
-/// Most slots mapped ahead of a sequence of faults.
-const MAX_AHEAD_SLOTS: u64 = 32;
+/// Most blocks mapped ahead of a sequence of faults.
+const MAX_AHEAD_BLOCKS: u64 = 32;
 
 impl PrivateRegion {
     /// Resolves a page fault at `gva`, or says why not.
@@ -33,13 +33,13 @@ impl PrivateRegion {
                 return FaultOutcome::BeyondFile;
             }
         }
-        let first = gva / SLOT * SLOT;
-        inner.ahead_slots = if first == inner.next_fault {
-            (inner.ahead_slots * 2).min(MAX_AHEAD_SLOTS)
+        let first = gva / BLOCK * BLOCK;
+        inner.ahead_blocks = if first == inner.next_fault {
+            (inner.ahead_blocks * 2).min(MAX_AHEAD_BLOCKS)
         } else {
             1
         };
-        let wanted = first.max(start)..(first + inner.ahead_slots * SLOT).min(end);
+        let wanted = first.max(start)..(first + inner.ahead_blocks * BLOCK).min(end);
         inner.next_fault = wanted.end;
         if self.populate(inner, wanted, &vma).is_ok() {
             return FaultOutcome::Resolved;

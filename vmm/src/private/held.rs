@@ -1,4 +1,4 @@
-//! Which pages of a slot may hold host memory, kept by the VMM alone.
+//! Which pages of a block may hold host memory, kept by the VMM alone.
 //!
 //! A page is *held* from the moment the program or a system call may have touched it until its
 //! content is dropped, whatever access the program has to it: `mprotect(PROT_NONE)` gives
@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-/// Pages of a slot.
-pub(super) const SLOT_PAGES: usize = 512;
+/// Pages of a block.
+pub(super) const BLOCK_PAGES: usize = 512;
 
 /// Most areas of a program, as Linux has it by default (`vm.max_map_count`).
 pub(super) const MAX_AREAS: usize = 65_530;
@@ -17,14 +17,14 @@ pub(super) const MAX_AREAS: usize = 65_530;
 /// What the VMM's own memory is charged with for an area: the record, and its share of the map.
 pub(super) const AREA_RECORD_BYTES: u64 = 160;
 
-/// One bit for each page of a slot.
+/// One bit for each page of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct HeldPages([u64; SLOT_PAGES / 64]);
+pub(super) struct HeldPages([u64; BLOCK_PAGES / 64]);
 
 impl HeldPages {
     /// Each word with the bits of it that `pages` covers.
     fn masks(pages: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
-        let pages = pages.start.min(SLOT_PAGES)..pages.end.min(SLOT_PAGES);
+        let pages = pages.start.min(BLOCK_PAGES)..pages.end.min(BLOCK_PAGES);
         (pages.start / 64..pages.end.div_ceil(64)).map(move |word| {
             let from = pages.start.saturating_sub(word * 64).min(64) as u32;
             let to = (pages.end - word * 64).min(64) as u32;
@@ -62,17 +62,17 @@ impl HeldPages {
 
 #[cfg(test)]
 mod tests {
-    use super::{HeldPages, SLOT_PAGES};
+    use super::{BLOCK_PAGES, HeldPages};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn ranges_of_pages_behave_like_a_list_of_flags(
-            edits in prop::collection::vec((0..=SLOT_PAGES, 0..=SLOT_PAGES, any::<bool>()), 1..20),
-            looked_at in (0..=SLOT_PAGES, 0..=SLOT_PAGES),
+            edits in prop::collection::vec((0..=BLOCK_PAGES, 0..=BLOCK_PAGES, any::<bool>()), 1..20),
+            looked_at in (0..=BLOCK_PAGES, 0..=BLOCK_PAGES),
         ) {
             let mut held = HeldPages::default();
-            let mut model = [false; SLOT_PAGES];
+            let mut model = [false; BLOCK_PAGES];
             for (a, b, set) in edits {
                 let range = a.min(b)..a.max(b);
                 let were = model[range.clone()].iter().filter(|&&flag| flag).count() as u64;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
-use super::region::{PROGRAM_END, PrivateRegion, SLOT};
+use super::region::{BLOCK, PROGRAM_END, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -103,10 +103,10 @@ impl PrivateRegion {
         for (range, vma) in inner.areas.overlapping(start..end) {
             let is_anonymous = matches!(vma.backing, Backing::Anonymous);
             for at in range.step_by(PAGE_SIZE as usize) {
-                let page = (at % SLOT / PAGE_SIZE) as usize;
+                let page = (at % BLOCK / PAGE_SIZE) as usize;
                 let is_held = || {
-                    let slot = inner.slots.get(&(at / SLOT));
-                    slot.is_some_and(|slot| slot.held.has_all(page..page + 1))
+                    let block = inner.blocks.get(&(at / BLOCK));
+                    block.is_some_and(|block| block.held.has_all(page..page + 1))
                 };
                 if let Some(byte) = resident.get_mut(((at - start) / PAGE_SIZE) as usize) {
                     *byte = u8::from(!is_anonymous || is_held());

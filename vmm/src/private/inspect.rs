@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use abi::{Level, PAGE_SIZE, Table};
 
-use super::region::{Inner, Mapped, PrivateRegion, SLOT};
+use super::region::{BLOCK, Inner, Mapped, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
@@ -114,9 +114,9 @@ impl PrivateRegion {
     /// Bytes of a range that the page tables have present.
     fn present_in(&self, inner: &Inner, range: Range<u64>) -> u64 {
         let mut bytes = 0;
-        for (&index, slot) in inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT)) {
-            let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
-            match slot.mapped {
+        for (&index, block) in inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
+            let piece = (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end);
+            match block.mapped {
                 Mapped::Nothing => {}
                 Mapped::Large => bytes += piece.end - piece.start,
                 Mapped::Table(table) => {
@@ -131,11 +131,11 @@ impl PrivateRegion {
         bytes
     }
 
-    /// Bytes of page tables of the region's slots.
+    /// Bytes of page tables of the region's blocks.
     #[must_use]
     pub fn table_bytes(&self) -> u64 {
         let inner = self.lock();
-        let tables = inner.slots.values().filter(|slot| slot.table.is_some()).count();
+        let tables = inner.blocks.values().filter(|block| block.table.is_some()).count();
         tables as u64 * PAGE_SIZE
     }
 

@@ -12,7 +12,7 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
-use super::region::{Inner, PROGRAM_END, PrivateRegion, SLOT, errno_of};
+use super::region::{BLOCK, Inner, PROGRAM_END, PrivateRegion, errno_of};
 use super::stack::LABEL as STACK;
 use super::vma::{MemoryLock, Prot, Vma};
 use crate::vm::HostLock;
@@ -157,11 +157,11 @@ fn bytes_of(inner: &Inner, range: Range<u64>, vma: &Vma) -> u64 {
     if vma.label != STACK {
         return range.end - range.start;
     }
-    let slots = inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT));
-    let held = slots.map(|(&index, slot)| {
-        let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
-        let first = (piece.start % SLOT / PAGE_SIZE) as usize;
-        slot.held.count(first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize)
+    let blocks = inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
+    let held = blocks.map(|(&index, block)| {
+        let piece = (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end);
+        let first = (piece.start % BLOCK / PAGE_SIZE) as usize;
+        block.held.count(first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize)
     });
     held.sum::<u64>() * PAGE_SIZE
 }

@@ -10,8 +10,8 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
-use super::held::SLOT_PAGES;
-use super::region::{EAGER_BYTES, Inner, Mapped, PrivateRegion, SLOT, checked_range, errno_of};
+use super::held::BLOCK_PAGES;
+use super::region::{BLOCK, EAGER_BYTES, Inner, Mapped, PrivateRegion, checked_range, errno_of};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -121,11 +121,11 @@ impl PrivateRegion {
         }
         // A split needs a table; take it before anything has changed.
         for edge in [range.start, range.end] {
-            if edge % SLOT != 0
-                && let Some(slot) = inner.slots.get_mut(&(edge / SLOT))
-                && slot.mapped == Mapped::Large
+            if edge % BLOCK != 0
+                && let Some(block) = inner.blocks.get_mut(&(edge / BLOCK))
+                && block.mapped == Mapped::Large
             {
-                self.table(slot, edge)?;
+                self.table(block, edge)?;
             }
         }
         for (piece, vma) in inner.areas.remove(range) {
@@ -215,7 +215,7 @@ impl PrivateRegion {
             for (piece, vma) in pieces {
                 self.expect_growth(inner, &piece);
                 if self.populate(inner, piece.clone(), &vma).is_ok() {
-                    self.join_slot(inner, piece.end - 1, &vma);
+                    self.promote_block(inner, piece.end - 1, &vma);
                 }
             }
         }
@@ -293,13 +293,13 @@ impl PrivateRegion {
     pub fn advise_huge(&self, start: u64, len: u64) {
         let Ok(range) = checked_range(start, len) else { return };
         let mut inner = self.lock();
-        for index in range.start.div_ceil(SLOT)..range.end / SLOT {
-            if Self::is_plain(&inner, index * SLOT..(index + 1) * SLOT)
-                && let Some(slot) = inner.slots.get_mut(&index)
-                && self.hold(slot, 0..SLOT_PAGES).is_ok()
+        for index in range.start.div_ceil(BLOCK)..range.end / BLOCK {
+            if Self::is_plain(&inner, index * BLOCK..(index + 1) * BLOCK)
+                && let Some(block) = inner.blocks.get_mut(&index)
+                && self.hold(block, 0..BLOCK_PAGES).is_ok()
             {
                 // Advice: small pages are as good.
-                let _ = self.make_huge(slot);
+                let _ = self.make_huge(block);
             }
         }
     }
@@ -309,7 +309,7 @@ impl Inner {
     /// Room for `len` bytes below the stack; large areas start on a 2 MiB boundary, so that
     /// they can be mapped with large pages.
     pub(super) fn find_room(&self, len: u64) -> Option<u64> {
-        let align = if len >= SLOT { SLOT } else { PAGE_SIZE };
+        let align = if len >= BLOCK { BLOCK } else { PAGE_SIZE };
         self.areas.find_free(len, align, PRIVATE_START.raw(), self.mmap_top)
     }
 }

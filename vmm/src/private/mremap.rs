@@ -1,7 +1,7 @@
 //! `mremap`: changing the size of a mapping, moving it if need be.
 //!
-//! A slot's chunk never moves, so a mapping moves by moving the *pages* behind it from one
-//! chunk to another, which the host does without a copy. Of a private file mapping that is true
+//! A block's GPA never changes, so a mapping moves by moving the *pages* behind it from one
+//! block to another, which the host does without a copy. Of a private file mapping that is true
 //! of the program's copies, too: the host takes them along.
 
 use std::ops::Range;
@@ -124,7 +124,7 @@ impl PrivateRegion {
         self.check_limit(inner, &extra, vma.prot, &vma.backing)?;
         self.trim_heap(inner, &(target..target + new_len))?;
         if !again {
-            // Whoever touches it from here on waits for the lock that we hold.
+            // A thread that touches it from here on waits for the lock that we hold.
             self.restrict(inner, old.clone(), None)?;
         }
         self.insert(inner, target..target + new_len, vma)?;
@@ -183,7 +183,7 @@ impl PrivateRegion {
         let len = from.end - from.start;
         self.bind(inner, to..to + len).map_err(|e| errno_of(&e))?;
         let shared: &Inner = inner;
-        // Slots of `from` that were never bound have nothing to move.
+        // Blocks of `from` that were never bound have nothing to move.
         Self::each_run(shared, from.clone(), |run, source| {
             let into = to + (run.start - from.start);
             let mut done = 0;

@@ -57,7 +57,7 @@ fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let vases = &ctx.process.vases;
     let here = ctx.vcpu.instance();
     let of_segments = address.filter(|&address| is_of_segments(address));
-    let places = of_segments.map_or_else(Vec::new, |address| vases.places(address, here));
+    let places = of_segments.map_or_else(Vec::new, |address| vases.segments_at(address, here));
     let around = address
         .filter(|_| of_segments.is_none())
         .map(|address| (address, private.surroundings(address)));

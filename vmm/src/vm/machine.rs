@@ -12,8 +12,8 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::kvm_stats::{KvmStats, KvmStatsError};
 use super::memory::{GuestMem, MemoryError, address_end};
+use super::pcid_policy::PcidPolicy;
 use super::registers::XCR0_KEEP;
-use super::shape::TagShape;
 use super::tables::{FramePool, Tables};
 use super::windows::Windows;
 
@@ -92,7 +92,7 @@ impl Machine {
     /// # Errors
     /// [`VmError`].
     pub fn new() -> Result<Arc<Machine>, VmError> {
-        Machine::with_tags(TagShape::AsOffered)
+        Machine::with_tags(PcidPolicy::AsOffered)
     }
 
     /// As [`Machine::new`], on processors that are told to have no more TLB tags than `shape`
@@ -100,7 +100,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: TagShape) -> Result<Arc<Machine>, VmError> {
+    pub fn with_tags(shape: PcidPolicy) -> Result<Arc<Machine>, VmError> {
         super::kick::install();
         let began = Instant::now();
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;

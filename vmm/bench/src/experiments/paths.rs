@@ -8,7 +8,7 @@ use crate::report::{Axis, Check, Origin, Plot, Report, Series};
 use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
-use vmm::vm::bare::{self, Cr3Loads};
+use vmm::vm::cr3_timing::{self, Cr3Loads};
 
 /// Of the paths: what the program calls them, and what they are.
 const IN_VM: [(&str, &str); 9] = [
@@ -141,12 +141,12 @@ fn cr3_loads(report: &mut Report, size: Size) {
                 if !tagged {
                     over_empty = ratio(loaded, empty);
                 }
-                let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(bare::LOADS));
+                let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(cr3_timing::LOADS));
                 let note = format!(
                     "{what}, by code of ours in ring 0 of a VM of its own; two roots in turns, \
                      median of {} times {} loads, two readings of the counter subtracted",
                     cr3.loaded.len(),
-                    bare::LOADS,
+                    cr3_timing::LOADS,
                 );
                 (each, note)
             }
@@ -158,7 +158,7 @@ fn cr3_loads(report: &mut Report, size: Size) {
     let found = over_empty.map_or("nothing".to_owned(), |ratio| format!("{ratio:.1} times"));
     report.checks.push(Check {
         name: "cr3_loads".into(),
-        rule: format!("{} loads of CR3 take longer than none", bare::LOADS),
+        rule: format!("{} loads of CR3 take longer than none", cr3_timing::LOADS),
         found,
         is_kept: over_empty.is_some_and(|ratio| ratio > 1.0),
         needs_quiet: false,

@@ -13,7 +13,7 @@ const INVPCID: u32 = 1 << 10;
 
 /// Process-context identifiers and the instruction that flushes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TagShape {
+pub enum PcidPolicy {
     /// Whatever the host offers.
     #[default]
     AsOffered,
@@ -23,17 +23,17 @@ pub enum TagShape {
     Without,
 }
 
-impl TagShape {
+impl PcidPolicy {
     /// Every shape.
-    pub const ALL: [TagShape; 3] =
-        [TagShape::AsOffered, TagShape::WithoutInvpcid, TagShape::Without];
+    pub const ALL: [PcidPolicy; 3] =
+        [PcidPolicy::AsOffered, PcidPolicy::WithoutInvpcid, PcidPolicy::Without];
 
     /// Takes away what this shape does not have.
     pub(crate) fn limit(self, cpuid: &mut CpuId) {
         let (pcid, invpcid) = match self {
-            TagShape::AsOffered => (0, 0),
-            TagShape::WithoutInvpcid => (0, INVPCID),
-            TagShape::Without => (PCID, INVPCID),
+            PcidPolicy::AsOffered => (0, 0),
+            PcidPolicy::WithoutInvpcid => (0, INVPCID),
+            PcidPolicy::Without => (PCID, INVPCID),
         };
         for leaf in cpuid.as_mut_slice() {
             match (leaf.function, leaf.index) {
@@ -47,7 +47,7 @@ impl TagShape {
 
 #[cfg(test)]
 mod tests {
-    use super::{INVPCID, PCID, TagShape};
+    use super::{INVPCID, PCID, PcidPolicy};
     use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
     #[test]
@@ -64,9 +64,9 @@ mod tests {
         let all = CpuId::from_entries(&[entry(0, 0), entry(1, 0), entry(7, 0), entry(7, 1)]);
         let all = all.expect("there is room for four");
         for (shape, pcid, invpcid) in [
-            (TagShape::AsOffered, 0, 0),
-            (TagShape::WithoutInvpcid, 0, INVPCID),
-            (TagShape::Without, PCID, INVPCID),
+            (PcidPolicy::AsOffered, 0, 0),
+            (PcidPolicy::WithoutInvpcid, 0, INVPCID),
+            (PcidPolicy::Without, PCID, INVPCID),
         ] {
             let mut expected = all.clone();
             expected.as_mut_slice()[1].ecx = !pcid;
