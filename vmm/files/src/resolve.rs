@@ -51,11 +51,11 @@ pub(super) struct HostAt {
     pub(super) grant: Arc<GrantRoot>,
     pub(super) dir: Arc<Dir>,
     pub(super) last: Last,
-    /// What the host said of the entry when it was checked for being off limits.
+    /// The host's `stat` of the entry, if the off-limits check has called it.
     seen: Option<Result<Stat, Errno>>,
 }
 
-/// The host's `stat` of the entry, if the off-limits check has made it.
+/// What a path leads to.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     Host(HostAt),

@@ -45,7 +45,7 @@ impl HostSignals {
         Ok(HostSignals { file, before })
     }
 
-    /// The next signal that has arrived, if any.
+    /// The next pending signal, if any.
     pub(super) fn next(&self) -> Option<i32> {
         // `ssi_signo` is the first field of the 128 bytes (signalfd(2)).
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
