@@ -25,7 +25,7 @@ fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
 }
 
 /// Permission bits as a program may set them. A set-user-ID or set-group-ID file runs with the
-/// rights of the user that granted the directory, for every user of the host: no program in a VM
+/// rights of the user who granted the directory, for every user of the host: no program in a VM
 /// creates one. Refused, not masked: the program would believe that it got what it asked for.
 ///
 /// # Errors

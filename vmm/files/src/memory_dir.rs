@@ -168,7 +168,7 @@ impl MemoryAt {
         Ok(open)
     }
 
-    /// An `O_PATH`-like descriptor of the file, for calls that take a path.
+    /// An `O_PATH` descriptor of the file, for calls that take a path.
     ///
     /// # Errors
     /// `ENOENT`.
