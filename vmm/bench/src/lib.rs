@@ -57,7 +57,7 @@ pub enum BenchError {
         what: String,
         /// How it ended.
         status: String,
-        /// The end of what it said.
+        /// The end of its output.
         stderr: String,
     },
     /// A program's answer is invalid.

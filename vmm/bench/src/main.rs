@@ -185,7 +185,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     Err(Failure::new("measure everything", SomeFailed(failed), ExitCode::OwnFailure))
 }
 
-/// An error and what led to it, in one line.
+/// An error and its causes, in one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")

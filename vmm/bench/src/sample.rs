@@ -27,7 +27,7 @@ pub struct Runner {
     pub dir: PathBuf,
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// From before `fork` to after `wait`.

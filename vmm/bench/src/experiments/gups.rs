@@ -159,14 +159,14 @@ fn run(
     Ok(Ran { faults: of_vm.or(sample.number("faults")), answer: sample.answer })
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Clone)]
 struct Ran {
     answer: Value,
     faults: Option<f64>,
 }
 
-/// What a variant gave, and a plain run of the same sets.
+/// The result of a variant, and of a plain run of the same sets.
 struct Measured<'a> {
     variant: &'a Variant,
     sets: u64,

@@ -93,7 +93,7 @@ fn fill(path: &std::path::Path, bytes: u64) -> Result<(), BenchError> {
     (0..bytes >> 21).try_for_each(|_| file.write_all(&piece)).map_err(failed)
 }
 
-/// What each run said.
+/// The answer of each run.
 #[derive(Default)]
 struct Samples {
     vm: Vec<serde_json::Value>,
@@ -125,7 +125,7 @@ impl Samples {
             (
                 "attach_1g_cached_over_mmap",
                 "attach_1g",
-                "attach of 1 GiB that nobody in the VM has attached now, 4 KiB tables kept",
+                "attach of 1 GiB that is not attached in the VM now, 4 KiB tables kept",
             ),
             (
                 "attach_1g_shared_over_mmap",

@@ -44,7 +44,7 @@ pub struct Bench<'a> {
     pub has_tags: Option<bool>,
 }
 
-/// Is told what is being done.
+/// Called with what is being done.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
 /// One experiment.
@@ -52,7 +52,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str);
 pub struct Experiment {
     /// Its name, and what it is about.
     pub subject: &'static Subject,
-    /// Does it.
+    /// Runs it.
     pub measure: fn(&Bench<'_>, Progress<'_>) -> Result<Report, BenchError>,
 }
 

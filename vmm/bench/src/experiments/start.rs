@@ -234,7 +234,7 @@ fn by_store(bench: &Bench<'_>, progress: Progress<'_>) -> Result<ByStore, BenchE
     let (hello, payload) = (bench.programs.hello(), bench.programs.payload());
     let mut by_store = ByStore::default();
     for objects in [2_u64, 100, 1000, 10_000].into_iter().filter(|objects| *objects <= most) {
-        progress(&format!("starting beside a store of {objects} objects"));
+        progress(&format!("starting with a store of {objects} objects"));
         let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
         // One of them is the segment that all VASes share.
         let count = (objects - 1).to_string();
@@ -262,7 +262,7 @@ impl ByStore {
         let most = self.find.last().map_or(0.0, |point| point.0);
         let empty = over(&self.empty);
         let note =
-            format!("a start beside a store of {most} objects / of 2: a program without VASes");
+            format!("a start with a store of {most} objects / of 2: a program without VASes");
         report.push("start_store_empty_over_2", empty, "", note);
         let note = "the same of a program that finds one VAS by name, so the store is opened";
         report.push("start_store_find_over_2", over(&self.find), "", note);
@@ -281,7 +281,7 @@ impl ByStore {
         let axis = |label: &str| Axis { label: label.into(), is_log: true };
         report.plots.push(Plot {
             name: "start_store".into(),
-            title: "Starting and ending a program beside a store".into(),
+            title: "Starting and ending a program with a store".into(),
             x: axis("objects in the store"),
             y: axis("milliseconds"),
             series: vec![

@@ -74,7 +74,7 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "switch_lock_over_null",
         &over("locks_1", "null"),
         "",
-        format!("the same with one exclusive lock nobody else wants; {half}"),
+        format!("the same with one uncontended exclusive lock; {half}"),
     );
     report.push_median(
         "switch_hyper_over_null",
@@ -92,7 +92,7 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "switch_turns_over_lock",
         &over("turns", "locks_1"),
         "",
-        "visits to read and to write in turns, averaged as one switch / one exclusive lock",
+        "visits to read and to write alternately, averaged as one switch / one exclusive lock",
     );
     let tagged = match has_tags {
         Some(true) => (

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::results::Results;
 use super::{Check, Plot};
 
-/// Of the format.
+/// Version of the format.
 pub const VERSION: u32 = 1;
 
 /// The outcome of an experiment, read back.

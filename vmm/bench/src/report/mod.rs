@@ -54,7 +54,7 @@ pub struct Series {
     pub name: String,
     /// Whose numbers these are.
     pub origin: Origin,
-    /// `(x, y)`, by rising x.
+    /// `(x, y)`, by ascending x.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -63,11 +63,11 @@ pub struct Series {
 pub struct Plot {
     /// File name without extension; unique across all experiments.
     pub name: Cow<'static, str>,
-    /// One line above it.
+    /// Its title, one line.
     pub title: String,
-    /// Across.
+    /// The horizontal axis.
     pub x: Axis,
-    /// Up.
+    /// The vertical axis.
     pub y: Axis,
     /// The curves.
     pub series: Vec<Series>,
