@@ -112,7 +112,7 @@ impl Bench {
 /// A different value in each register, RIP at `rip`.
 pub(crate) fn marked(rip: u64) -> UserRegs {
     UserRegs {
-        // Taken for a call's number it is one of Linux's: those are below our own.
+        // As a call number it is one of Linux's, which are below our own.
         rax: 0x1234_5678,
         rbx: 0xaaaa_0002_0000_0002,
         rcx: 0xaaaa_0003_0000_0003,

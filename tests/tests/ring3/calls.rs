@@ -197,7 +197,7 @@ fn returns_to_addresses_that_are_not_canonical_are_the_programs_fault() {
         bench.vcpu.regs.rip = rip;
         let (frame, _) = bench.run_to(13);
         assert_eq!((frame.rip, frame.cs & 3), (rip, 3));
-        // And the vCPU still works.
+        // The vCPU still works.
         bench.load(&SYSCALL);
         bench.run_to_syscall();
     }

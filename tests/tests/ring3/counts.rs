@@ -1,5 +1,5 @@
-//! How many exits each path takes, exactly, against `resources/counts.toml`; and that under
-//! EPT a load of CR3 takes none.
+//! The exact number of exits of each path, against `resources/counts.toml`; and that under
+//! EPT a load of CR3 causes none.
 //!
 //! A path is executed N and 2N times on fresh vCPUs and the difference divided by N, so that
 //! one-time costs cancel. Kicks are not counted: they belong to no path.
@@ -20,8 +20,8 @@ use crate::switch_locks::Locked;
 const ROUNDS: u32 = 16;
 /// What the path of the page fault goes through.
 const TOUCHED_BYTES: u64 = 2 * ROUNDS as u64 * PAGE_SIZE_2M;
-/// KVM also counts what else happens on the host, which only adds: the minimum of several attempts
-/// is the path's own. At least this many, at most this many.
+/// KVM also counts unrelated events on the host, which only add: the minimum of several attempts
+/// is the path's own. At least and at most this many attempts.
 const TRIES: std::ops::RangeInclusive<u32> = 2..=20;
 
 /// `mov r15d, rounds; 1: body; dec r15d; jnz 1b; ud2`.

@@ -65,7 +65,7 @@ fn fill(
     }
 }
 
-/// The vCPU runs on a root of its own, with home's private region.
+/// The vCPU runs on its own root, with home's private region.
 fn own_root(bench: &mut Bench) -> GuestPhys {
     let root = frame(bench);
     bench.machine.fill_root(root).unwrap();
@@ -88,7 +88,8 @@ fn access(bench: &mut Bench, code: &[u8], at: u64) -> Option<u64> {
     }
 }
 
-/// `mov eax, [rbx]`; `mov [rbx + 8], eax`, beside the code that a fetch finds; `jmp rbx`.
+/// `mov eax, [rbx]`; `mov [rbx + 8], eax`, next to the code that a fetch finds; `jmp
+/// rbx`.
 const READ: &[u8] = &[0x8b, 0x03];
 const WRITE: &[u8] = &[0x89, 0x43, 0x08];
 const FETCH: &[u8] = &[0xff, 0xe3];

@@ -1,10 +1,10 @@
 //! TLB tags on a real vCPU, for each PCID policy: PCID with INVPCID, PCID alone, neither.
 //!
 //! The rule and its exhaustive model are in `abi/src/tag.rs`. Here: CR3 holds the right tag,
-//! and no program reads through a translation that was removed, be it after a tag
-//! has passed to another instance, after an edit while the vCPU was elsewhere, or after an edit
-//! while it was inside. Emulated processors flush on every load, so a missing flush of another
-//! tag shows on real ones only.
+//! and no program reads through a translation that was removed, be it after a tag has passed to
+//! another instance, after an edit while the vCPU was elsewhere, or after an edit while it was
+//! inside. Emulated processors flush on every load, so only real ones reveal a missing flush of
+//! another tag.
 
 use abi::switch::{CR3_KEEP, InstanceEntry};
 use abi::{GuestPhys, GuestVirt, PageSize, Rights};

@@ -1,6 +1,7 @@
 //! Writes the archive format Linux unpacks at boot (newc, `Documentation/driver-api/
-//! early-userspace/buffer-format.rst`). No dates and no inode numbers of the host get into
-//! it, so the same files make the same archive and a machine's run can be repeated exactly.
+//! early-userspace/buffer-format.rst`). It contains no dates and no inode numbers of the
+//! host, so the same files make the same archive and a machine's run can be repeated
+//! exactly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +19,7 @@ struct Entry {
     data: Vec<u8>,
 }
 
-/// A tree of files to be; paths are absolute in the machine.
+/// The tree of files to archive; paths are absolute in the machine.
 #[derive(Default)]
 pub(super) struct Archive {
     /// Sorted by path, which puts folders before what is in them, as unpacking needs.

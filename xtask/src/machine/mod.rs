@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// Words for the kernel command line that make the machine's Linux this kind.
+    /// Parameters on the kernel command line that make the machine's Linux this kind.
     fn kernel_words(self) -> &'static str {
         match self {
             Self::IntelNopcid => "nopcid noinvpcid",
@@ -144,7 +144,7 @@ pub(crate) struct Machine {
     /// From the start of the emulator.
     pub(crate) timeout: Duration,
     pub(crate) additions: Vec<Addition>,
-    /// More words for the machine's kernel command line.
+    /// Further parameters for the machine's kernel command line.
     pub(crate) append: String,
     /// Whether the machine's console is shown on stderr.
     pub(crate) verbose: bool,
@@ -184,12 +184,12 @@ impl fmt::Display for Outcome {
 }
 
 impl Machine {
-    /// Boots the machine, runs `command` in it and writes its stdout and stderr, as they
-    /// come, to `to`. The emulator is gone when this returns.
+    /// Boots the machine, runs `command` in it and writes its stdout and stderr to `to`
+    /// as they arrive. The emulator has ended when this returns.
     ///
     /// # Errors
-    /// When the machine cannot be set up, does not boot or is not what its kind says; not
-    /// for what the command does.
+    /// When the machine cannot be set up, does not boot or does not match its kind; never
+    /// because of the command's result.
     pub(crate) fn run(
         &self,
         workspace: &Workspace,

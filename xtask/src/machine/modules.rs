@@ -56,7 +56,8 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `kvm-intel.ko.xz` -> `kvm_intel`: file names may have either sign, the kernel has one.
+/// `kvm-intel.ko.xz` -> `kvm_intel`: file names may use either character, the kernel uses
+/// one.
 fn module_name(path: &Path) -> Option<String> {
     let (name, _) = path.file_name()?.to_str()?.split_once(".ko")?;
     Some(name.replace('-', "_"))

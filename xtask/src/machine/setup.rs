@@ -1,4 +1,4 @@
-//! Gets what the emulated machines are made of: emulators and tools from the distribution's
+//! Provides the parts of the emulated machines: emulators and tools from the distribution's
 //! packages, a kernel unpacked from its package (never installed), the assembled boot
 //! sector. Kept in `target/machines/`; remove that folder to start afresh.
 
@@ -18,11 +18,12 @@ use crate::workspace::{Workspace, output_of};
 pub(super) const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 pub(super) const BOCHS_VGABIOS: &str = "/usr/share/vgabios/vgabios.bin";
 
-/// The kernel is the one this package stands for; of all Debian's it boots the quickest.
+/// The kernel is the one this package depends on; of all Debian's kernels it boots the
+/// fastest.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BOOT_SECTOR: &str = include_str!("../../../resources/machines/boot.S");
 
-/// Twice the longest time-out there is.
+/// Twice the longest time-out.
 const LEFT_OVER: Duration = Duration::from_secs(2 * 86_400);
 
 /// Something that must be installed on this computer: how to check for it, and its package.
@@ -105,7 +106,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     })
 }
 
-/// Removes folders of runs that were killed. No run lasts as long as those are old.
+/// Removes folders of runs that were killed. They are older than any run can last.
 fn remove_left_over(runs: &Path) {
     let is_old = |path: &Path| {
         let age =
@@ -219,7 +220,7 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
         }
     };
     eprintln!("xtask: apt-get download {package} (unpacked in target/machines, not installed)");
-    // As root, apt downloads as a user of its own, which may not write here.
+    // As root, apt downloads as a separate user, which may not write here.
     output_of(
         apt(&["download", "-o", "APT::Sandbox::User=root", &package]).current_dir(work.path()),
     )?;

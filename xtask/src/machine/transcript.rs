@@ -16,7 +16,7 @@ pub(super) enum Event {
     Output(Vec<u8>),
     /// The command has ended with this status; nothing of interest follows.
     Exited(u8),
-    /// The machine is not fit to run the command.
+    /// The machine cannot run the command.
     Failed(String),
 }
 

@@ -1,6 +1,6 @@
-//! Threads in VASes: `vas_threads [THREADS [SAME]]`, 8 by default. Each thread enters a VAS of
-//! its own, all with a segment at the same base (with a second argument: one VAS for all). What
-//! one thread maps, allocates or starts inside its VAS is visible to the others in theirs. Stable
+//! Threads in VASes: `vas_threads [THREADS [SAME]]`, 8 by default. Each thread enters its own
+//! VAS, all with a segment at the same base (with a second argument: one VAS for all). What one
+//! thread maps, allocates or starts inside its VAS is visible to the others in theirs. Stable
 //! lines, then `done`; status 0. Everything is deleted at the end.
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! `payload`: the work that `spacejmp bench` times, natively and in a VM. It times
-//! itself from the inside, so that starting up is not part of a figure.
+//! `payload`: the work that `spacejmp bench` times, natively and in a VM. It times itself
+//! from the inside, so that start-up is not part of a figure.
 //!
 //! Each subcommand lives in its own module; this file only chooses one and prints what it
 //! returns: exactly one line, one JSON object. Nothing here knows about VMs.
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why a subcommand gave no result.
+/// Why a subcommand has no result.
 enum Failure {
     Misuse(String),
     Work(String),

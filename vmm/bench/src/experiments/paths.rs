@@ -1,5 +1,6 @@
-//! Part of `bench switch`: each path by itself, its median and its tail, the host's own calls beside
-//! it; the paper's table 2 with more rows. And how many instructions of the guest kernel each takes.
+//! Part of `bench switch`: each path by itself, its median and its tail, next to the host's own
+//! calls; the paper's table 2 with more rows. And how many instructions of the guest kernel each
+//! executes.
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 use vmm::vm::cr3_timing::{self, Cr3Loads};
 
-/// Of the paths: what the program calls them, and what they are.
+/// The statistics of a path: their names in the program, and their meaning.
 const IN_VM: [(&str, &str); 9] = [
     ("null", "a null call of the guest kernel"),
     ("exit", "a null hypercall: to the VMM and back"),
@@ -124,7 +125,8 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     });
 }
 
-/// A load of CR3 by itself, in a VM that does nothing else; and that it takes time at all.
+/// A load of CR3 by itself, in a VM that does nothing else; and a check that it takes time
+/// at all.
 fn cr3_loads(report: &mut Report, size: Size) {
     let goes = if size == Size::Quick { 1 } else { 20 };
     let mut over_empty = None;
@@ -190,7 +192,8 @@ fn instructions(report: &mut Report) {
     }
 }
 
-/// A count of `[instructions.SECTION]`; the file is part of the source and has one a line.
+/// A count of `[instructions.SECTION]`; the file is part of the source and has one count
+/// per line.
 fn recorded(section: &str, key: &str) -> Option<f64> {
     let head = format!("[instructions.{section}]");
     let lines = COUNTS.lines().skip_while(|line| **line != head).skip(1);

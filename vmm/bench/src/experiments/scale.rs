@@ -1,5 +1,5 @@
-//! `bench scale`: what a switch costs while there is more and more of something, and how much
-//! memory each takes.
+//! `bench scale`: what a switch costs as the number of something grows, and how much memory
+//! each takes.
 //!
 //! The guest kernel's own work does not grow: tests count its instructions
 //! (`vmm/tests/kernel_image`). What may grow is what the processor and the host do: caches,
@@ -22,7 +22,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let quick = bench.size == Size::Quick;
     let (vases, segments) = if quick { (100, 10) } else { (10_000, 100) };
     let run = |kind: &str, count: u64, stats: bool| {
-        // Names of one run must not meet the next's.
+        // Names of different runs must not conflict.
         let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
         one(bench.runner, bench.programs, kind, count, stats)
     };
@@ -70,7 +70,7 @@ struct Measured {
     by_vases: Value,
     by_segments: Value,
     by_threads: Vec<(f64, f64)>,
-    /// Which, of how many, all memory of the VMM, memory of the guest.
+    /// Which, how many, all memory of the VMM, memory of the guest.
     memory: Vec<(&'static str, u64, Option<f64>, Option<f64>)>,
 }
 

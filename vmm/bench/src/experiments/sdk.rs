@@ -1,9 +1,10 @@
-//! `bench sdk`: what the guest SDK costs beside what a program does at home.
+//! `bench sdk`: what the guest SDK costs compared with what a program does at home.
 //!
-//! - the heap of a VAS beside glibc's `malloc`, in one process, taking turns
-//! - a hash map in a VAS beside the same crate's at home, likewise; an ordered map beside the
-//!   standard library's
-//! - finding a large map and a small one again in a new VM, beside maps in files of other formats
+//! - the heap of a VAS against glibc's `malloc`, in one process, alternately
+//! - a hash map in a VAS against the same crate's at home, likewise; an ordered map against
+//!   the standard library's
+//! - finding a large map and a small one again in a new VM, against maps in files of other
+//!   formats
 
 use std::path::Path;
 
@@ -78,7 +79,7 @@ fn heap(
     Ok(())
 }
 
-/// One VM after another, each with a store of its own: segments of one must not meet the next's.
+/// One VM after another, each with its own store: their segments must not conflict.
 fn in_vms(
     runner: &Runner,
     program: &Path,
@@ -99,7 +100,7 @@ fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Opti
     median(&samples.iter().filter_map(value).collect::<Vec<_>>())
 }
 
-/// What ours took over what the other took, some parts of it summed.
+/// Our time over the other's, each the sum of some parts.
 fn over(sample: &Sample, parts: &[&str]) -> Option<f64> {
     let sum = |place: &str| {
         let of = |part: &&str| sample.number(&format!("{part}_{place}_ns"));
@@ -270,7 +271,7 @@ fn other_formats(
             samples: three(&["loads-open", &rkyv])?,
         },
     ];
-    // They are large, and only this experiment's.
+    // They are large, and only this experiment needs them.
     let _ = (std::fs::remove_file(postcard), std::fs::remove_file(rkyv));
     Ok(others)
 }
