@@ -99,8 +99,8 @@ pub const SWITCH_CONTROL: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_0000);
 /// The store's change counters (`live` file) are mapped over this page: the first word counts
 /// changes to VASes.
 pub const SWITCH_LIVE: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_1000);
-/// One `switch::VcpuLine` for each vCPU, in the VM's lease file: which VAS each vCPU is inside.
-pub const VCPU_LINES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
+/// One `switch::VcpuStatus` for each vCPU, in the VM's lease file: which VAS each vCPU is inside.
+pub const VCPU_STATUSES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
 /// By handle, 8 bytes each, like the two tables below: what to load into CR3, with
 /// `switch::CR3_KEEP` if tagged; 0 if a switch there needs more than that.
 pub const PLAIN_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d010_0000);
@@ -146,7 +146,7 @@ const _: () = {
     assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
     assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());
-    assert!(VCPU_LINES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
+    assert!(VCPU_STATUSES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
     assert!(PLAIN_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= PLAIN_GENERATIONS.raw());
     assert!(PLAIN_GENERATIONS.raw() + MAX_INSTANCES as u64 * 8 <= LOCK_RANGES.raw());
     assert!(LOCK_RANGES.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());

@@ -44,8 +44,8 @@ pub struct VcpuPage {
     pub user_rsp: u64,
     /// Top of the kernel's call stack.
     pub call_stack: u64,
-    /// Address of this vCPU's `switch::VcpuLine`.
-    pub line: u64,
+    /// Address of this vCPU's `switch::VcpuStatus`.
+    pub status: u64,
     /// Address of this vCPU's table of TLB tags, 0 where there are none.
     pub tags: u64,
     /// Handles from here up need more than the shortest path: `objects::MAX_INSTANCES`, or 0 while
@@ -54,7 +54,7 @@ pub struct VcpuPage {
     /// The locks the thread holds, as in [`crate::layout::LOCK_RANGES`].
     pub held: u64,
     /// As `held`: released locks that have waiters. The VMM wakes the waiters and sets this to 0.
-    pub nudge: u64,
+    pub waited_for: u64,
 }
 
 /// From the frame of a trap, five words without an error code, on the first exception stack

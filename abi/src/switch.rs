@@ -4,7 +4,7 @@
 //!  SwitchControl      private to the VM      seen
 //!  root, generation, locks [vh]              what the kernel needs of an instance
 //!  change counters    the store's file       changes: incremented at each change to any VAS
-//!  VcpuLine[vCPU]     the VM's lease file    announced, inside: handles
+//!  VcpuStatus[vCPU]     the VM's lease file    announced, inside: handles
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
 //!  lock page          the segment's file     see `seg-lock`
@@ -33,10 +33,10 @@ pub struct SwitchControl {
     pub seen: u64,
 }
 
-/// At [`crate::layout::VCPU_LINES`], by vCPU number.
+/// At [`crate::layout::VCPU_STATUSES`], by vCPU number.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct VcpuLine {
+pub struct VcpuStatus {
     /// Handle of the instance the vCPU is in or about to enter.
     pub announced: u64,
     /// Handle of the instance whose tables the vCPU may still use. Equal to `announced`
@@ -94,8 +94,8 @@ pub struct LockRef {
 
 const _: () = {
     assert!(size_of::<SwitchControl>() == 64);
-    assert!(offset_of!(VcpuLine, announced) == 0 && offset_of!(VcpuLine, inside) == 8);
-    assert!(size_of::<VcpuLine>() == 64);
+    assert!(offset_of!(VcpuStatus, announced) == 0 && offset_of!(VcpuStatus, inside) == 8);
+    assert!(size_of::<VcpuStatus>() == 64);
     assert!(size_of::<InstanceEntry>() == 64);
     assert!(offset_of!(InstanceEntry, lock_count) == 16);
     assert!(offset_of!(InstanceEntry, vid) == 24);

@@ -15,7 +15,7 @@ use abi::layout::{
 use seg_lock::{AtomicWords, FastSwitch, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
+use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, tag};
 
 /// See [`switch_with_locks`].
@@ -72,12 +72,12 @@ fn refs(range: u64) -> &'static [LockRef] {
 pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64, how: u32) -> Outcome {
     // SAFETY: the entry code passes the page of this vCPU.
     let own = |offset: usize| unsafe { word(page + offset as u64) };
-    let line = own(offset_of!(VcpuPage, line)).load(Ordering::Relaxed);
+    let status = own(offset_of!(VcpuPage, status)).load(Ordering::Relaxed);
     // SAFETY: the VMM has filled in the status entry's address, and status entries are mapped from
     // the start.
-    let line = |offset: usize| unsafe { word(line + offset as u64) };
-    let announced = line(offset_of!(VcpuLine, announced));
-    let inside = line(offset_of!(VcpuLine, inside));
+    let status = |offset: usize| unsafe { word(status + offset as u64) };
+    let announced = status(offset_of!(VcpuStatus, announced));
+    let inside = status(offset_of!(VcpuStatus, inside));
     let done = vh < u64::from(MAX_INSTANCES) && {
         announced.swap(vh, Ordering::SeqCst);
         inside.load(Ordering::Relaxed) == vh && is_fresh() || enter(vh, own, inside, how)
@@ -93,8 +93,8 @@ pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64, how: u32) ->
     }
     // The VMM must wake the waiters of the locks that were released on the way. It finds the thread
     // in its target instance, if the switch succeeded.
-    let nudge = own(offset_of!(VcpuPage, nudge)).load(Ordering::Relaxed) != 0;
-    let number = if done && !nudge { 0 } else { u64::from(CALL_VAS_SWITCH) };
+    let waited_for = own(offset_of!(VcpuPage, waited_for)).load(Ordering::Relaxed) != 0;
+    let number = if done && !waited_for { 0 } else { u64::from(CALL_VAS_SWITCH) };
     Outcome { number, vh }
 }
 
@@ -155,9 +155,9 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     // SAFETY: a root that the VMM wrote; all roots have the same kernel half.
     unsafe { asm!("mov cr3, {}", in(reg) load, options(nostack, preserves_flags)) };
     inside.store(vh, Ordering::Release);
-    let nudge = own(offset_of!(VcpuPage, nudge));
-    if result == FastSwitch::DoneWithWaiters && nudge.load(Ordering::Relaxed) == 0 {
-        nudge.store(old, Ordering::Relaxed);
+    let waited_for = own(offset_of!(VcpuPage, waited_for));
+    if result == FastSwitch::DoneWithWaiters && waited_for.load(Ordering::Relaxed) == 0 {
+        waited_for.store(old, Ordering::Relaxed);
     }
     true
 }

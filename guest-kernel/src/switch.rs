@@ -33,7 +33,7 @@ use abi::layout::{
 use seg_lock::{state, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
-use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
+use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, PAGE_SIZE};
 
 use crate::locks::{FLUSH, PARTIAL, switch_with_locks};
@@ -62,7 +62,7 @@ global_asm!(
     // 9.2.5), see `abi::switch`. Jumps to 4 if a VAS has changed; leaves 0 in RAX, the status
     // entry's address in RDX, the current instance in R8.
     ".macro sj_announce page",
-    "mov rdx, \\page\\(){line}]",
+    "mov rdx, \\page\\(){status}]",
     "mov r8, rdi",
     "xchg [rdx + {announced}], r8",
     "mov rax, [{live}]",
@@ -121,7 +121,7 @@ global_asm!(
     "\\back",
     // A reader announces itself, then checks the state.
     "12:",
-    "lock inc qword ptr [r9 + r10 * 8 + {lanes}]",
+    "lock inc qword ptr [r9 + r10 * 8 + {reader_counts}]",
     "mov eax, [r9 + {state}]",
     "and eax, {reader_looks_at}",
     "cmp eax, {readers}",
@@ -131,7 +131,7 @@ global_asm!(
     "jnz 10b",
     "jmp 11b",
     "13:",
-    "lock dec qword ptr [r9 + r10 * 8 + {lanes}]",
+    "lock dec qword ptr [r9 + r10 * 8 + {reader_counts}]",
     // Could not be acquired on this path: only those before it are held.
     "14:",
     "sub dword ptr \\page\\(){held}], esi",
@@ -148,7 +148,7 @@ global_asm!(
     "jz 4f",
     "cmp rdi, {max_instances}",
     "jae 4f",
-    "mov rdx, \\page\\(){line}]",
+    "mov rdx, \\page\\(){status}]",
     "mov rax, rdi",
     "xchg [rdx + {announced}], rax",
     "mov rax, [{live}]",
@@ -180,13 +180,13 @@ global_asm!(
     "21:",
     "mov qword ptr \\page\\(){held}], 0",
     "\\note",
-    "mov rdx, \\page\\(){line}]",
+    "mov rdx, \\page\\(){status}]",
     "mov cr3, r9",
     "mov [rdx + {inside}], rdi",
     "xor eax, eax",
     "\\back",
     "22:",
-    "lock dec qword ptr [rax + rdx * 8 + {lanes}]",
+    "lock dec qword ptr [rax + rdx * 8 + {reader_counts}]",
     "test dword ptr [rax + {state}], {waiters}",
     "jnz 23f",
     "add r8, {ref_bytes}",
@@ -197,7 +197,7 @@ global_asm!(
     // already be recorded, without a flush.
     "23:",
     "mov rax, \\page\\(){held}]",
-    "mov \\page\\(){nudge}], rax",
+    "mov \\page\\(){waited_for}], rax",
     "add r8, {ref_bytes}",
     "dec esi",
     "mov \\page\\(){held}], esi",
@@ -300,16 +300,16 @@ global_asm!(
     top_to_page = const TOP_TO_PAGE,
     user_rsp = const offset_of!(VcpuPage, user_rsp),
     call_stack = const offset_of!(VcpuPage, call_stack),
-    line = const offset_of!(VcpuPage, line),
+    status = const offset_of!(VcpuPage, status),
     tags = const offset_of!(VcpuPage, tags),
     plain_limit = const offset_of!(VcpuPage, plain_limit),
     held = const offset_of!(VcpuPage, held),
-    nudge = const offset_of!(VcpuPage, nudge),
+    waited_for = const offset_of!(VcpuPage, waited_for),
     behind_ud2_low = const (CALL_PAGE_SWITCH_UD2.raw() + 2) as u32 as i32,
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
     live = const near(SWITCH_LIVE, 0),
-    announced = const offset_of!(VcpuLine, announced),
-    inside = const offset_of!(VcpuLine, inside),
+    announced = const offset_of!(VcpuStatus, announced),
+    inside = const offset_of!(VcpuStatus, inside),
     plain_roots = const near(PLAIN_ROOTS, 0),
     plain_generations = const near(PLAIN_GENERATIONS, 0),
     lock_ranges = const near(LOCK_RANGES, 0),
@@ -320,7 +320,7 @@ global_asm!(
     end_cr3 = const near(LOCK_REFS, offset_of!(LockEnd, cr3)),
     end_generation = const near(LOCK_REFS, offset_of!(LockEnd, generation)),
     state = const word::STATE * 8,
-    lanes = const word::READER_COUNTS * 8,
+    reader_counts = const word::READER_COUNTS * 8,
     readers = const state::READERS,
     reader_looks_at = const state::READER_MASK,
     waiters = const state::WAITERS,

@@ -16,7 +16,7 @@ use crate::vm::memory::MemoryError;
 
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 const HELD: u64 = offset_of!(VcpuPage, held) as u64;
-const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
+const WAITED_FOR: u64 = offset_of!(VcpuPage, waited_for) as u64;
 
 impl SwitchTables {
     /// Address of the lists of locks; mapped on first use.
@@ -157,7 +157,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
     pub fn take_waited_for(&self, vcpu: u32) -> Result<Option<(u32, u32)>, MemoryError> {
-        let word = self.vcpu_page(vcpu)?.offset(NUDGE);
+        let word = self.vcpu_page(vcpu)?.offset(WAITED_FOR);
         let range = range_of(self.machine.mem.load(word)?);
         if range.1 == 0 {
             return Ok(None);

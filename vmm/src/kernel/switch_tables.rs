@@ -7,7 +7,7 @@
 //! ```text
 //! SWITCH_CONTROL ┐
 //! SWITCH_LIVE    ├ 2 MiB of guest memory   files can be mapped over
-//! VCPU_LINES     │                         counters and entries
+//! VCPU_STATUSES     │                         counters and entries
 //! roots, locks   ┘
 //! INSTANCES        2 MiB                   likewise
 //! LOCK_REFS        2 MiB                   mapped for the first reference
@@ -22,11 +22,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::layout::{
-    INSTANCES, MAX_VCPUS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_LINES,
+    INSTANCES, MAX_VCPUS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLE_BYTES, TAG_TABLES, VCPU_STATUSES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, InstanceEntry, SwitchControl, VcpuLine};
+use abi::switch::{CR3_KEEP, InstanceEntry, SwitchControl, VcpuStatus};
 use abi::walk::PageTable;
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE_2M, PageSize, Rights};
 
@@ -34,7 +34,7 @@ use crate::vm::Machine;
 use crate::vm::memory::MemoryError;
 use crate::vm::tables::Tables;
 
-pub(super) const STATUS_BYTES: u64 = size_of::<VcpuLine>() as u64;
+pub(super) const STATUS_BYTES: u64 = size_of::<VcpuStatus>() as u64;
 pub(super) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
 pub(super) const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
 
@@ -56,11 +56,11 @@ pub(super) struct LazyTables {
     pub(super) started: bool,
     /// Each vCPU's page, by its number.
     pub(super) vcpu_pages: Vec<Option<GuestPhys>>,
-    /// Tag tables, [`TABLES_A_CHUNK`] vCPUs in each.
+    /// Tag tables, [`TABLES_A_BLOCK`] vCPUs in each.
     pub(super) tags: Vec<Option<GuestPhys>>,
 }
 
-const TABLES_A_CHUNK: u32 = (PAGE_SIZE_2M / TAG_TABLE_BYTES) as u32;
+const TABLES_A_BLOCK: u32 = (PAGE_SIZE_2M / TAG_TABLE_BYTES) as u32;
 
 impl SwitchTables {
     /// Maps control page, change counters, status entries and instance table, all zero: every
@@ -100,7 +100,7 @@ impl SwitchTables {
     /// Guest-physical address and size of the vCPUs' status entries, to map the lease file over.
     #[must_use]
     pub fn vcpu_statuses(&self) -> (GuestPhys, u64) {
-        (self.at(VCPU_LINES), u64::from(MAX_VCPUS) * STATUS_BYTES)
+        (self.at(VCPU_STATUSES), u64::from(MAX_VCPUS) * STATUS_BYTES)
     }
 
     /// Guest-physical address and size of the instance table, likewise.
@@ -158,17 +158,17 @@ impl SwitchTables {
         pcid: bool,
     ) -> Result<(), MemoryError> {
         let mem = tables.mem;
-        let line = VCPU_LINES.raw() + u64::from(index) * STATUS_BYTES;
-        mem.store(page.offset(offset_of!(VcpuPage, line) as u64), line)?;
+        let status = VCPU_STATUSES.raw() + u64::from(index) * STATUS_BYTES;
+        mem.store(page.offset(offset_of!(VcpuPage, status) as u64), status)?;
         let mut lazy = self.lazy();
         if pcid {
-            let chunk = (index / TABLES_A_CHUNK) as usize;
-            if lazy.tags.get(chunk).is_none_or(Option::is_none) {
+            let block = (index / TABLES_A_BLOCK) as usize;
+            if lazy.tags.get(block).is_none_or(Option::is_none) {
                 let gpa = mem.alloc(PAGE_SIZE_2M)?;
-                let gva = GuestVirt::literal(TAG_TABLES.raw() + chunk as u64 * PAGE_SIZE_2M);
+                let gva = GuestVirt::literal(TAG_TABLES.raw() + block as u64 * PAGE_SIZE_2M);
                 let mut table = PageTable::new(root, tables);
                 table.map(gva, gpa, PageSize::Large2M, Rights::KERNEL_WRITE)?;
-                put(&mut lazy.tags, chunk, gpa);
+                put(&mut lazy.tags, block, gpa);
             }
             let tags = TAG_TABLES.raw() + u64::from(index) * TAG_TABLE_BYTES;
             mem.store(page.offset(offset_of!(VcpuPage, tags) as u64), tags)?;
@@ -182,9 +182,9 @@ impl SwitchTables {
 
     /// Where vCPU `index` keeps the generation of `tag`.
     pub(super) fn tag_word(&self, index: u32, tag: u64) -> Option<GuestPhys> {
-        let chunk = (*self.lazy().tags.get((index / TABLES_A_CHUNK) as usize)?)?;
-        let table = u64::from(index % TABLES_A_CHUNK) * TAG_TABLE_BYTES;
-        Some(chunk.offset(table + (tag & abi::switch::CR3_TAG) * 8))
+        let block = (*self.lazy().tags.get((index / TABLES_A_BLOCK) as usize)?)?;
+        let table = u64::from(index % TABLES_A_BLOCK) * TAG_TABLE_BYTES;
+        Some(block.offset(table + (tag & abi::switch::CR3_TAG) * 8))
     }
 }
 
@@ -213,7 +213,8 @@ const _: () = {
             && INSTANCES.raw().is_multiple_of(PAGE_SIZE_2M)
     );
     assert!(
-        VCPU_LINES.raw() + MAX_VCPUS as u64 * STATUS_BYTES <= SWITCH_CONTROL.raw() + PAGE_SIZE_2M
+        VCPU_STATUSES.raw() + MAX_VCPUS as u64 * STATUS_BYTES
+            <= SWITCH_CONTROL.raw() + PAGE_SIZE_2M
     );
     assert!(MAX_INSTANCES as u64 * ENTRY_BYTES == PAGE_SIZE_2M);
     assert!(TAG_TABLES.raw().is_multiple_of(PAGE_SIZE_2M));

@@ -8,8 +8,8 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use abi::GuestPhys;
-use abi::layout::{MAX_VCPUS, VCPU_LINES};
-use abi::switch::VcpuLine;
+use abi::layout::{MAX_VCPUS, VCPU_STATUSES};
+use abi::switch::VcpuStatus;
 
 use super::switch_tables::{STATUS_BYTES, SwitchTables, loadable};
 use crate::vm::Vcpu;
@@ -17,7 +17,7 @@ use crate::vm::memory::MemoryError;
 
 impl SwitchTables {
     fn status(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
-        let at = self.at(VCPU_LINES).offset(u64::from(vcpu) * STATUS_BYTES);
+        let at = self.at(VCPU_STATUSES).offset(u64::from(vcpu) * STATUS_BYTES);
         if vcpu < MAX_VCPUS {
             Ok(at)
         } else {
@@ -31,7 +31,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`].
     pub fn current_instance(&self, vcpu: u32) -> Result<u32, MemoryError> {
-        let inside = self.status(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
+        let inside = self.status(vcpu)?.offset(offset_of!(VcpuStatus, inside) as u64);
         Ok(self.machine.mem.load(inside)? as u32)
     }
 
@@ -43,8 +43,8 @@ impl SwitchTables {
         fence(Ordering::SeqCst);
         let status = self.status(vcpu)?;
         let announced =
-            self.machine.mem.load(status.offset(offset_of!(VcpuLine, announced) as u64))?;
-        let inside = self.machine.mem.load(status.offset(offset_of!(VcpuLine, inside) as u64))?;
+            self.machine.mem.load(status.offset(offset_of!(VcpuStatus, announced) as u64))?;
+        let inside = self.machine.mem.load(status.offset(offset_of!(VcpuStatus, inside) as u64))?;
         Ok(announced != inside)
     }
 
@@ -55,7 +55,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`].
     pub fn announce_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
-        let announced = self.status(vcpu)?.offset(offset_of!(VcpuLine, announced) as u64);
+        let announced = self.status(vcpu)?.offset(offset_of!(VcpuStatus, announced) as u64);
         self.machine.mem.store(announced, u64::from(vh))?;
         fence(Ordering::SeqCst);
         Ok(())
@@ -67,7 +67,7 @@ impl SwitchTables {
     /// [`MemoryError`].
     pub fn set_current_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
         self.announce_instance(vcpu, vh)?;
-        let inside = self.status(vcpu)?.offset(offset_of!(VcpuLine, inside) as u64);
+        let inside = self.status(vcpu)?.offset(offset_of!(VcpuStatus, inside) as u64);
         self.machine.mem.store(inside, u64::from(vh))
     }
 
@@ -94,7 +94,7 @@ impl SwitchTables {
     pub fn set_vcpu_thread(&self, vcpu: u32, thread: u64) -> Result<(), MemoryError> {
         self.machine
             .mem
-            .store(self.status(vcpu)?.offset(offset_of!(VcpuLine, thread) as u64), thread)
+            .store(self.status(vcpu)?.offset(offset_of!(VcpuStatus, thread) as u64), thread)
     }
 
     /// vCPUs that are in `vh` or about to enter it. After [`SwitchTables::clear_instance`], a vCPU
@@ -109,7 +109,7 @@ impl SwitchTables {
             let status = self.status(vcpu)?;
             let word = |field: usize| self.machine.mem.load(status.offset(field as u64));
             let words =
-                [word(offset_of!(VcpuLine, announced))?, word(offset_of!(VcpuLine, inside))?];
+                [word(offset_of!(VcpuStatus, announced))?, word(offset_of!(VcpuStatus, inside))?];
             if words.contains(&u64::from(vh)) {
                 found.push(vcpu);
             }

@@ -1,4 +1,4 @@
-//! Reuse of guest-physical chunks, and of their tables, for other addresses.
+//! Reuse of guest-physical blocks, and of their tables, for other addresses.
 //!
 //! A block in which nothing is mapped any more stays bound for a while: most programs come back to
 //! the addresses they have freed. When many have gathered, all of them are taken apart at once,

@@ -5,9 +5,9 @@
 //! host             one anonymous mapping per region, 2 MiB-aligned, reserved but not resident
 //! ```
 //!
-//! Memory is allocated in 2 MiB chunks. A chunk in use stays bound to its piece of guest-virtual
+//! Memory is allocated in 2 MiB blocks. A block in use stays bound to its piece of guest-virtual
 //! space, and only its *content* is dropped (`discard`): a frame that does not move cannot be
-//! reached through a stale translation (docs/src/internals/memory.md). The program's chunks are
+//! reached through a stale translation (docs/src/internals/memory.md). The program's blocks are
 //! freed once every translation is forgotten (`give_back`); the VMM's never are. Regions are
 //! permanent and added as needed, because on hosts that shadow page tables KVM allocates 2 MiB of
 //! bookkeeping for each GiB of memslot.
@@ -98,13 +98,13 @@ pub enum MemoryError {
     },
 }
 
-const FIRST_BANK_BYTES: u64 = 32 << 20;
-const LARGEST_BANK_BYTES: u64 = 1 << 30;
+const FIRST_REGION_BYTES: u64 = 32 << 20;
+const LARGEST_REGION_BYTES: u64 = 1 << 30;
 
 struct Growth {
     own: Free,
     programs: Free,
-    /// The program's chunks that it no longer uses. Regions are not adjacent, so no range spans
+    /// The program's blocks that it no longer uses. Regions are not adjacent, so no range spans
     /// two.
     given_back: Extents,
     /// End of the newest region.
@@ -119,11 +119,11 @@ struct Free {
     /// End of the region.
     end: u64,
     /// Minimum size of the next region.
-    bank_bytes: u64,
+    region_bytes: u64,
 }
 
 impl Free {
-    const NOTHING: Free = Free { next: 0, end: 0, bank_bytes: FIRST_BANK_BYTES };
+    const NOTHING: Free = Free { next: 0, end: 0, region_bytes: FIRST_REGION_BYTES };
 }
 
 /// Owner of a piece of guest memory.
@@ -138,10 +138,10 @@ pub enum Owner {
 /// The memory of one VM.
 pub struct GuestMem {
     vm: Arc<VmFd>,
-    banks: GuestMemoryAtomic<GuestMemoryMmap>,
+    regions: GuestMemoryAtomic<GuestMemoryMmap>,
     ledger: Arc<MemoryLedger>,
     pub(super) maps: HostMaps,
-    /// Those of `banks` that belong to the VMM.
+    /// Those of `regions` that belong to the VMM.
     own: GuestMemoryAtomic<GuestMemoryMmap>,
     growth: Mutex<Growth>,
     /// See [`Withheld`].
@@ -165,7 +165,7 @@ impl GuestMem {
     pub fn new(vm: Arc<VmFd>, phys_bits: u8) -> Result<GuestMem, MemoryError> {
         let mem = GuestMem {
             vm,
-            banks: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            regions: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             ledger: Arc::default(),
             maps: HostMaps::of_this_host(),
             own: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
@@ -191,7 +191,7 @@ impl GuestMem {
         &self.ledger
     }
 
-    /// Allocates `bytes` for the VMM, rounded up to 2 MiB chunks, contiguous in guest-physical
+    /// Allocates `bytes` for the VMM, rounded up to 2 MiB blocks, contiguous in guest-physical
     /// space and in this process. The memory reads as zero and is not resident yet.
     ///
     /// # Errors
@@ -223,23 +223,23 @@ impl GuestMem {
             Owner::Program => &mut growth.programs,
         };
         if free.next + len > free.end {
-            let bank_len = free.bank_bytes.max(len.next_multiple_of(FIRST_BANK_BYTES));
+            let region_len = free.region_bytes.max(len.next_multiple_of(FIRST_REGION_BYTES));
             // Never adjacent to the previous region: what is contiguous in guest-physical space
             // must be so in this process, too, since ranges of it are passed to the host kernel
             // undivided.
             let gap = if growth.end == 0 { 0 } else { PAGE_SIZE_2M };
             let mut start = growth.end + gap;
-            if start < PHYS_HOLE.end && start + bank_len > PHYS_HOLE.start {
+            if start < PHYS_HOLE.end && start + region_len > PHYS_HOLE.start {
                 start = PHYS_HOLE.end;
             }
-            if start + bank_len > self.end {
+            if start + region_len > self.end {
                 return Err(exhausted);
             }
-            self.add_bank(owner, GuestPhys::literal(start), bank_len, growth.slots)?;
+            self.add_region(owner, GuestPhys::literal(start), region_len, growth.slots)?;
             growth.slots += 1;
-            growth.end = start + bank_len;
-            let bank_bytes = (free.bank_bytes * 2).min(LARGEST_BANK_BYTES);
-            *free = Free { next: start, end: growth.end, bank_bytes };
+            growth.end = start + region_len;
+            let region_bytes = (free.region_bytes * 2).min(LARGEST_REGION_BYTES);
+            *free = Free { next: start, end: growth.end, region_bytes };
         }
         let gpa = GuestPhys::literal(free.next);
         free.next += len;
@@ -247,7 +247,7 @@ impl GuestMem {
         Ok(gpa)
     }
 
-    /// Frees chunks of the program, which read as zero and which no vCPU and no host call can
+    /// Frees blocks of the program, which read as zero and which no vCPU and no host call can
     /// access.
     pub fn give_back(&self, gpa: GuestPhys, len: u64) {
         let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
@@ -273,7 +273,7 @@ impl GuestMem {
         Duration::from_nanos(self.kvm_nanos.load(Ordering::Relaxed))
     }
 
-    fn add_bank(
+    fn add_region(
         &self,
         owner: Owner,
         gpa: GuestPhys,
@@ -311,14 +311,14 @@ impl GuestMem {
             insert(&self.own, region.clone()).ok_or(full)?;
         }
         let full = MemoryError::Exhausted { limit_bytes: self.end };
-        insert(&self.banks, region).ok_or(full)?;
+        insert(&self.regions, region).ok_or(full)?;
         self.forbid_huge(gpa, len)
     }
 
     /// The current regions as rust-vmm's memory type, for loaders.
     #[must_use]
     pub fn backend(&self) -> Arc<GuestMemoryMmap> {
-        self.banks.memory().into_inner()
+        self.regions.memory().into_inner()
     }
 
     /// Bytes of guest-physical space allocated and not freed.
@@ -383,11 +383,11 @@ impl GuestMem {
     /// # Errors
     /// [`MemoryError::NotMemory`].
     pub fn host_range(&self, gpa: GuestPhys, len: usize) -> Result<HostRange<'_>, MemoryError> {
-        let banks = self.banks.memory();
-        let slice = banks
+        let regions = self.regions.memory();
+        let slice = regions
             .get_slice(GuestAddress(gpa.raw()), len)
             .map_err(|_| Self::not_memory(gpa, len))?;
-        // SAFETY: a region is mapped from `add_bank` to the `Drop` of `self`, which the result
+        // SAFETY: a region is mapped from `add_region` to the `Drop` of `self`, which the result
         // borrows; what is mapped over it in between replaces pages and leaves no hole.
         Ok(unsafe { HostRange::new(slice.ptr_guard_mut().as_ptr(), len) })
     }
@@ -549,7 +549,7 @@ pub enum FileMapping {
 impl Drop for GuestMem {
     fn drop(&mut self) {
         use vm_memory::{GuestMemoryRegion, MemoryRegionAddress};
-        for region in self.banks.memory().iter() {
+        for region in self.regions.memory().iter() {
             if let Ok(ptr) = region.get_host_address(MemoryRegionAddress(0)) {
                 // SAFETY: made by `reserve_aligned`; the VM's vCPUs, the only other users, hold an
                 // `Arc` of the owner of this and so are gone.
@@ -559,9 +559,12 @@ impl Drop for GuestMem {
     }
 }
 
-fn insert(banks: &GuestMemoryAtomic<GuestMemoryMmap>, region: Arc<GuestRegionMmap>) -> Option<()> {
-    let grown = banks.memory().insert_region(region).ok()?;
-    match banks.lock() {
+fn insert(
+    regions: &GuestMemoryAtomic<GuestMemoryMmap>,
+    region: Arc<GuestRegionMmap>,
+) -> Option<()> {
+    let grown = regions.memory().insert_region(region).ok()?;
+    match regions.lock() {
         Ok(guard) => guard.replace(grown),
         Err(poison) => poison.into_inner().replace(grown),
     }

@@ -17,7 +17,7 @@ impl GuestMem {
     /// kernel's. `None` when `/proc` does not provide it.
     #[must_use]
     pub fn resident_bytes(&self) -> Option<u64> {
-        let banks: Vec<Range<u64>> = self
+        let regions: Vec<Range<u64>> = self
             .backend()
             .iter()
             .filter_map(|region| {
@@ -25,17 +25,17 @@ impl GuestMem {
                 Some(start..start + region.len())
             })
             .collect();
-        Some(sum(&std::fs::read_to_string("/proc/self/smaps").ok()?, &banks))
+        Some(sum(&std::fs::read_to_string("/proc/self/smaps").ok()?, &regions))
     }
 }
 
-/// Adds up `Rss` of the mappings that lie in one of `banks`.
-fn sum(smaps: &str, banks: &[Range<u64>]) -> u64 {
+/// Adds up `Rss` of the mappings that lie in one of `regions`.
+fn sum(smaps: &str, regions: &[Range<u64>]) -> u64 {
     let mut inside = false;
     let mut bytes = 0;
     for line in smaps.lines() {
         if let Some(start) = mapping_start(line) {
-            inside = banks.iter().any(|bank| bank.contains(&start));
+            inside = regions.iter().any(|region| region.contains(&start));
         } else if let Some(rest) = line.strip_prefix("Rss:")
             && inside
         {

@@ -39,9 +39,9 @@ impl FramePool {
 
     fn fresh(&mut self, mem: &GuestMem) -> Result<GuestPhys, MemoryError> {
         if self.next == self.end {
-            let chunk = mem.alloc(PAGE_SIZE_2M)?.raw();
-            self.next = chunk;
-            self.end = chunk + PAGE_SIZE_2M;
+            let block = mem.alloc(PAGE_SIZE_2M)?.raw();
+            self.next = block;
+            self.end = block + PAGE_SIZE_2M;
         }
         let gpa = GuestPhys::literal(self.next);
         self.next += PAGE_SIZE;

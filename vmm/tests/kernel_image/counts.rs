@@ -7,7 +7,7 @@ use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
     CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
     PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
-    VCPU_IST_STACKS, VCPU_LINES,
+    VCPU_IST_STACKS, VCPU_STATUSES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
@@ -51,7 +51,7 @@ impl Kernel {
         let page = VCPU_AREAS.raw();
         let at = |field: usize| page + field as u64;
         p.store(at(offset_of!(VcpuPage, call_stack)), page + VCPU_CALL_STACK + 4096);
-        p.store(at(offset_of!(VcpuPage, line)), VCPU_LINES.raw());
+        p.store(at(offset_of!(VcpuPage, status)), VCPU_STATUSES.raw());
         p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
         p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
         // These numbers must be equal, and not 0.
@@ -139,7 +139,7 @@ impl Kernel {
         let p = &self.processor;
         assert_eq!(end, if self.way == Way::Syscall { End::Sysret } else { End::Iret });
         assert_eq!(p.register(Register::RAX), 0);
-        assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [vh; 2]);
+        assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [vh; 2]);
         count
     }
 }
@@ -247,7 +247,7 @@ fn what_is_left_to_the_vmm_is_left_whole() {
             assert_eq!(end, End::Out(leave.into()));
             assert_eq!(p.register(Register::RDI), vh);
             assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
-            assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [0; 2]);
+            assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [0; 2]);
             assert_eq!(p.load(LOCK_PAGES.raw() + 20 * 4096), 0);
             assert_eq!(p.cr3, 0);
         }
@@ -300,8 +300,9 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
         assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
-        let nudge = kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-        assert_eq!(nudge, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
+        let waited_for =
+            kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
+        assert_eq!(waited_for, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
     }
     assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneWithWaiters".into(), 8)]));
 }
@@ -415,9 +416,9 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             same(&kernel);
             assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
-            let nudge =
-                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-            assert_eq!(nudge != 0, expected == FastSwitch::DoneWithWaiters);
+            let waited_for =
+                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
+            assert_eq!(waited_for != 0, expected == FastSwitch::DoneWithWaiters);
             assert_eq!(kernel.processor.cr3, HOME_ROOT);
         }
     }

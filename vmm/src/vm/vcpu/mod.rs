@@ -6,17 +6,19 @@
 //! otherwise. `KVM_CAP_SYNC_REGS` carries the registers with the exit, so that no further KVM call
 //! is needed.
 
+mod leave;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use abi::addr::LOWER_HALF_END;
-use abi::call::port;
-use abi::layout::{CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS};
+use abi::layout::{CALL_PAGE, GATE_PAGE};
 use abi::shared::{ExceptionFrame, KernelInfo, selector};
-use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
+use abi::{GuestPhys, GuestVirt};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 
+use self::leave::Raw;
 use super::exit::{Exit, Via};
 use super::kick::Armed;
 use super::machine::{Machine, VmError, kvm_call};
@@ -392,156 +394,6 @@ impl Vcpu {
         self.restore_all = false;
     }
 
-    fn store_registers(&mut self, raw: Raw) -> Exit {
-        let sync = self.fd.sync_regs();
-        self.regs = sync.regs;
-        self.fs_base = sync.sregs.fs.base;
-        self.gs_base = sync.sregs.gs.base;
-        self.position = Position::Ring3;
-        let address = sync.sregs.cr2;
-        if sync.sregs.cs.selector & 3 == 3 {
-            self.ring3_exit(raw)
-        } else {
-            self.kernel_exit(raw, address)
-        }
-    }
-
-    fn ring3_exit(&mut self, raw: Raw) -> Exit {
-        match raw {
-            Raw::Interrupted => {
-                self.restore_all = true;
-                Exit::Kicked
-            }
-            Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
-                self.after_syscall();
-                Exit::Syscall(Via::Gate)
-            }
-            Raw::HostFault => {
-                self.restore_all = true;
-                Exit::HostFault
-            }
-            Raw::Mmio(at) => Exit::Forbidden { what: "used an address without memory", at },
-            Raw::Out(at) | Raw::In(at) => {
-                Exit::Forbidden { what: "used an I/O port", at: u64::from(at) }
-            }
-            Raw::Shutdown => Exit::Shutdown,
-            // KVM emulates an instruction of ring 3 only when it uses an address without
-            // memory, and not every instruction can be: the program's doing, not the host's.
-            Raw::Emulation => {
-                let at = self.regs.rip;
-                self.restore_all = true;
-                Exit::Forbidden { what: "used an address without memory at", at }
-            }
-            Raw::Odd(reason) => Exit::HostGaveUp { reason },
-        }
-    }
-
-    fn kernel_exit(&mut self, raw: Raw, address: u64) -> Exit {
-        // Unless one of the cases below sets another position.
-        self.position = Position::Kernel;
-        match raw {
-            Raw::Out(port::SYSCALL) => {
-                self.position = Position::BehindSyscall;
-                self.after_syscall();
-                Exit::Syscall(Via::Kernel)
-            }
-            Raw::Out(port::CALL) => {
-                self.position = Position::BehindSyscall;
-                self.after_syscall();
-                Exit::Call(Via::Kernel)
-            }
-            Raw::Out(port::CALL_TRAPPED) => match self.exception_frame() {
-                Some(frame) if frame.cs & 3 == 3 => {
-                    self.set_user_state(&frame);
-                    Exit::Call(Via::Trap)
-                }
-                _ => self.kernel_dead(None, address),
-            },
-            Raw::Out(at) if (port::EXCEPTION..port::EXCEPTION + 32).contains(&at) => {
-                self.exception((at - port::EXCEPTION) as u8, address)
-            }
-            Raw::Out(port::PANIC) => self.kernel_dead(None, address),
-            Raw::Interrupted => Exit::KickedInKernel,
-            Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
-            Raw::Shutdown => Exit::Shutdown,
-            Raw::Emulation => Exit::HostGaveUp { reason: "internal error of KVM's emulator" },
-            Raw::Odd(reason) => Exit::HostGaveUp { reason },
-            // A host whose SYSCALL stays in ring 3 emulates it, ring 0 included, when the program's
-            // stack pointer is not canonical. The gate contains only our code, so this is the
-            // gate's store.
-            Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
-                self.position = Position::Ring3;
-                self.after_syscall();
-                self.restore_all = true;
-                Exit::Syscall(Via::Gate)
-            }
-            Raw::Out(_) | Raw::In(_) | Raw::Mmio(_) => self.kernel_dead(None, address),
-        }
-    }
-
-    /// Whether the access to `gpa` was the gate's.
-    fn is_gate_store(&self, gpa: u64) -> bool {
-        gpa & !(PAGE_SIZE - 1) == TRAP_PHYS.raw()
-            && self.regs.rip & !(PAGE_SIZE - 1) == GATE_PAGE.raw()
-    }
-
-    /// SYSCALL left the return address in RCX and the flags in R11 (SDM 2B). A program that jumped
-    /// to the gate may have put any values there.
-    fn after_syscall(&mut self) {
-        self.regs.rip = self.regs.rcx;
-        self.regs.rflags = (self.regs.r11 & USER_FLAGS) | FIXED_FLAGS;
-    }
-
-    fn set_user_state(&mut self, frame: &ExceptionFrame) {
-        self.regs.rip = frame.rip;
-        self.regs.rflags = frame.rflags;
-        self.regs.rsp = frame.rsp;
-        self.position = Position::Ring3;
-        self.restore_all = true;
-    }
-
-    fn exception(&mut self, vector: u8, address: u64) -> Exit {
-        let Some(mut frame) = self.exception_frame() else {
-            return self.kernel_dead(Some(vector), address);
-        };
-        if frame.cs & 3 != 3 {
-            // SYSRET to an impossible address faults in ring 0 (SDM 2B, SYSRET): the program's
-            // fault, reported at the target address.
-            if !self.kernel.sysrets.contains(&frame.rip) {
-                self.regs.rip = frame.rip;
-                return self.kernel_dead(Some(vector), address);
-            }
-            frame.rip = self.regs.rcx;
-            frame.rflags = self.regs.r11;
-            frame.cs = u64::from(selector::USER_CODE);
-            frame.ss = u64::from(selector::USER_DATA);
-        }
-        self.set_user_state(&frame);
-        Exit::Exception { vector, frame, address }
-    }
-
-    /// The frame on the exception stack that the vCPU is on, or `None` if it is elsewhere.
-    fn exception_frame(&self) -> Option<ExceptionFrame> {
-        let area = VCPU_AREAS.raw() + u64::from(self.index) * VCPU_AREA_BYTES;
-        let offset = self.regs.rsp.checked_sub(area + VCPU_IST_STACKS)?;
-        if offset > PAGE_SIZE - 48 || offset % 8 != 0 {
-            return None;
-        }
-        let word = |i: u64| self.machine.mem.load(self.stacks.offset(offset + i * 8)).ok();
-        Some(ExceptionFrame {
-            error: word(0)?,
-            rip: word(1)?,
-            cs: word(2)?,
-            rflags: word(3)?,
-            rsp: word(4)?,
-            ss: word(5)?,
-        })
-    }
-
-    fn kernel_dead(&self, vector: Option<u8>, address: u64) -> Exit {
-        Exit::KernelDead { vector, rip: self.regs.rip, address }
-    }
-
     /// Determines, with the call page's SYSCALL, whether that instruction enters ring 0 on this
     /// host. Done once, on the first vCPU, before any program runs: a program could fake what the
     /// test looks for.
@@ -587,18 +439,4 @@ pub(crate) enum SyscallTarget {
     Ring0,
     /// 3: KVM without hardware support emulates it so.
     Ring3,
-}
-
-/// KVM's exit, stripped of borrowed data.
-#[derive(Clone, Copy)]
-enum Raw {
-    Out(u16),
-    In(u16),
-    Mmio(u64),
-    Interrupted,
-    HostFault,
-    Shutdown,
-    /// KVM could not emulate an instruction.
-    Emulation,
-    Odd(&'static str),
 }
