@@ -47,7 +47,7 @@ impl<V: Brand> VAlloc<V> {
     ///
     /// # Safety
     /// Its blocks are only valid while the thread is inside `V`, which is less than
-    /// [`Allocator`] promises: whoever holds them reads them with a borrow of a witness, writes and
+    /// [`Allocator`] promises: their owner reads them with a borrow of a witness, writes and
     /// frees them with one that is writable, and does neither elsewhere.
     #[inline]
     #[must_use]

@@ -83,7 +83,7 @@ pub(crate) enum Conflict {
     Taken(Bound),
     /// It stands for this VAS, which had another data segment then.
     Replaced,
-    /// Pointers with it may exist into memory that nobody keeps for them.
+    /// Pointers with it may exist into memory that is not kept for them.
     Spent,
 }
 

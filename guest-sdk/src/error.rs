@@ -10,7 +10,7 @@ use crate::call_page::NotUnderSpacejmp;
 
 /// What kind of object an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ObjectKind {
     /// An address space.
     Vas,
     /// A segment.
@@ -19,12 +19,12 @@ pub enum Kind {
     Store,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Vas => "address space",
-            Kind::Segment => "segment",
-            Kind::Store => "store",
+            ObjectKind::Vas => "address space",
+            ObjectKind::Segment => "segment",
+            ObjectKind::Store => "store",
         })
     }
 }
@@ -43,7 +43,7 @@ pub enum Error {
         /// What was to be done.
         verb: &'static str,
         /// To what kind of object.
-        kind: Kind,
+        kind: ObjectKind,
         /// To which one.
         name: String,
         /// Why not.
@@ -118,7 +118,7 @@ pub enum Error {
         space: String,
     },
 
-    /// The lock was not to be had at once, or not in time.
+    /// The lock could not be acquired at once, or not in time.
     #[error("`{space}` is locked by others (waited {waited:?})")]
     Locked {
         /// The space.
@@ -127,7 +127,7 @@ pub enum Error {
         waited: Duration,
     },
 
-    /// Somebody died while writing; the content may be half-changed.
+    /// A program died while it was writing; the content may be half-changed.
     #[error("`{space}` is inconsistent: a program died while it was writing; see `Space::recover`")]
     Inconsistent {
         /// The space.

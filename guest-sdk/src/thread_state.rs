@@ -72,7 +72,7 @@ pub(crate) fn set(state: ThreadState) -> ThreadState {
 }
 
 /// Whether the calling thread may be in the middle of changing `segment`: it is inside a space to
-/// write that has it. Whoever visits another space from there has lent its token, and is in the
+/// write that has it. A thread that visits another space from there has lent its token, and is in the
 /// middle of nothing.
 pub(crate) fn is_writing(segment: SegId) -> bool {
     let here = current();

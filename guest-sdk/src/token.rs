@@ -8,7 +8,7 @@
 //! written with the whole `&mut In`, so nothing else of the VAS is borrowed meanwhile.
 //!
 //! Tokens are neither `Send` nor `Sync`: another thread is somewhere else. Plain references that were
-//! borrowed with one are both, and no type can forbid it: `space/ground.rs` sees to it that they
+//! borrowed with one are both, and no type can forbid it: `location/occupancy.rs` sees to it that they
 //! reach nothing else in other threads.
 
 use std::marker::PhantomData;
@@ -31,7 +31,7 @@ pub trait Mode: sealed::Sealed + 'static {
 #[derive(Debug)]
 pub enum Read {}
 
-/// Exclusive access: nobody else is inside.
+/// Exclusive access: no other thread is inside.
 #[derive(Debug)]
 pub enum Write {}
 

@@ -23,7 +23,7 @@ use input::Target;
 /// integer, or `#[repr(C)]`. Unions and packed types are refused.
 ///
 /// **Deriving `Storable` makes every field public** to all programs that may write to the address
-/// space, as deriving `Deserialize` does to whoever writes the text: another program with a type of
+/// space, as deriving `Deserialize` does to the program that writes the text: another program with a type of
 /// the same layout sets fields that are private here. What `unsafe` code relies on must not be such
 /// a field.
 ///

@@ -50,7 +50,7 @@ pub struct VacantEntry<'m, K, T, V: Brand> {
 }
 
 /// A place in the table, which has room for an entry there, or could not get it.
-pub(crate) enum Slot<'m, K, T, V: Brand> {
+pub(crate) enum MapSlot<'m, K, T, V: Brand> {
     Occupied(hash_table::OccupiedEntry<'m, (K, T), VAlloc<V>>),
     Vacant(hash_table::VacantEntry<'m, (K, T), VAlloc<V>>),
     Full(AllocError),
@@ -63,13 +63,13 @@ pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     map: &'m mut VHashMap<K, T, V>,
     at: &'m At<V, Write>,
     key: &K::Borrowed,
-) -> Slot<'m, K, T, V> {
+) -> MapSlot<'m, K, T, V> {
     if let Err(error) = map.with_room(at) {
         return without_room(map, at, key, error);
     }
     // The seed is chosen by `with_room`, for the first entry.
     let seed = map.seed();
-    let Some(table) = map.table_mut() else { return Slot::Full(AllocError::new::<V>(0)) };
+    let Some(table) = map.table_mut() else { return MapSlot::Full(AllocError::new::<V>(0)) };
     let hash = words::hash_of(seed, key);
     let found = table.entry(
         hash,
@@ -77,8 +77,8 @@ pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
         |(stored, _)| words::hash_of(seed, stored.borrowed(at)),
     );
     match found {
-        hash_table::Entry::Occupied(entry) => Slot::Occupied(entry),
-        hash_table::Entry::Vacant(entry) => Slot::Vacant(entry),
+        hash_table::Entry::Occupied(entry) => MapSlot::Occupied(entry),
+        hash_table::Entry::Vacant(entry) => MapSlot::Vacant(entry),
     }
 }
 
@@ -89,12 +89,12 @@ fn without_room<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     at: &'m At<V, Write>,
     key: &K::Borrowed,
     error: AllocError,
-) -> Slot<'m, K, T, V> {
+) -> MapSlot<'m, K, T, V> {
     let hash = words::hash_of(map.seed(), key);
-    let Some(table) = map.table_mut() else { return Slot::Full(error) };
+    let Some(table) = map.table_mut() else { return MapSlot::Full(error) };
     match table.find_entry(hash, |(stored, _)| stored.borrowed(at) == key) {
-        Ok(entry) => Slot::Occupied(entry),
-        Err(_) => Slot::Full(error),
+        Ok(entry) => MapSlot::Occupied(entry),
+        Err(_) => MapSlot::Full(error),
     }
 }
 
@@ -106,9 +106,9 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
         key: K,
     ) -> Entry<'m, K, T, V> {
         let slot = match slot(map, at, key.borrowed(at)) {
-            Slot::Occupied(entry) => return Entry::Occupied(OccupiedEntry { entry, at }),
-            Slot::Vacant(slot) => Ok(slot),
-            Slot::Full(error) => Err(error),
+            MapSlot::Occupied(entry) => return Entry::Occupied(OccupiedEntry { entry, at }),
+            MapSlot::Vacant(slot) => Ok(slot),
+            MapSlot::Full(error) => Err(error),
         };
         Entry::Vacant(VacantEntry { key, slot })
     }

@@ -6,7 +6,7 @@ use std::ops::Index;
 
 use hashbrown::hash_table;
 
-use super::entry::{Entry, Slot, slot};
+use super::entry::{Entry, MapSlot, slot};
 use super::key::VKey;
 use super::map::VHashMap;
 use super::within::Within;
@@ -311,13 +311,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         make: impl FnOnce() -> Result<(K, T), AllocError>,
     ) -> Result<&mut T, AllocError> {
         match slot(self.map, self.at, key) {
-            Slot::Occupied(entry) => Ok(&mut entry.into_mut().1),
-            Slot::Vacant(entry) => {
+            MapSlot::Occupied(entry) => Ok(&mut entry.into_mut().1),
+            MapSlot::Vacant(entry) => {
                 let made = make()?;
                 assert!(made.0.borrowed(self.at) == key, "the key that was made is another one");
                 Ok(&mut entry.insert(made).into_mut().1)
             }
-            Slot::Full(error) => Err(error),
+            MapSlot::Full(error) => Err(error),
         }
     }
 

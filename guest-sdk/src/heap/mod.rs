@@ -1,6 +1,6 @@
 //! The heap of a data segment: allocating in it.
 //!
-//! Layout and format are in `seg_heap`; the book's page on it is `internals/heap.md`. Whoever uses
+//! Layout and format are in `seg_heap`; the book's page on it is `internals/heap.md`. A program that uses
 //! a heap holds the segment's lock exclusively, so nothing here is atomic, and a call costs as
 //! little as the process's own `malloc` does.
 //!
@@ -431,7 +431,7 @@ impl RawHeap {
     /// As [`RawHeap`] says, but that it may be attached read-only, that `size` bytes are mapped, and
     /// that they may be anything.
     pub unsafe fn check(base: NonNull<u8>, size: u64, roots: &[u64]) -> Result<Report, HeapError> {
-        let mut reader = Words { base, size };
+        let mut reader = SegmentWords { base, size };
         let subject = Subject { base: base.addr().get() as u64, size, roots };
         check::check(&mut reader, &subject)
             .ok_or_else(|| HeapError::NotAHeap { found: reader.word(0).unwrap_or(0) })
@@ -439,12 +439,12 @@ impl RawHeap {
 }
 
 /// The words of a segment that is attached.
-struct Words {
+struct SegmentWords {
     base: NonNull<u8>,
     size: u64,
 }
 
-impl Reader for Words {
+impl Reader for SegmentWords {
     fn word(&mut self, offset: u64) -> Option<u64> {
         if offset.checked_add(8)? > self.size || !offset.is_multiple_of(8) {
             return None;

@@ -1,6 +1,6 @@
 //! Free runs of pages: finding one, splitting, merging with free neighbours, growing the heap.
 //!
-//! A run never leaves its area. Its first and its last page are marked, so that whoever frees the
+//! A run never leaves its area. Its first and its last page are marked, so that a program that frees the
 //! pages beside it finds its length without looking for it.
 
 use seg_heap::MAX_BYTES;

@@ -26,7 +26,7 @@ pub(super) fn allocate(memory: &mut Memory, class: Class, grow: &mut Grow<'_>) -
             let next = next_of_free_word(memory.word(offset));
             let desc = memory.desc(page);
             let Some(next) = next else {
-                // Somebody wrote to a block that was not theirs any more: where the list goes on
+                // A program wrote to a block that it no longer owned: where the list goes on
                 // is lost, and what is left of it. `check` finds the difference.
                 desc.free = 0;
                 continue;

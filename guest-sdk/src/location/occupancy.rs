@@ -1,4 +1,4 @@
-//! Who may be where: threads of this process are not inside two spaces at the same addresses at one
+//! Which space a thread may enter: threads of this process are not inside two spaces at the same addresses at one
 //! time.
 //!
 //! A token stays with its thread, but a plain `&T` that was borrowed with it may be given to a
@@ -66,8 +66,8 @@ impl Occupancy {
         all.retain(|occupancy| occupancy.strong_count() > 0);
         for other in all.iter().filter_map(Weak::upgrade) {
             if new.clashes(&other) {
-                // Sequentially consistent, as all in this file: who enters adds and then looks here,
-                // who enters the other looks at the sum after this.
+                // Sequentially consistent, as all in this file: a thread that enters adds and then looks here,
+                // one that enters the other looks at the sum after this.
                 other.is_shared.store(true, Ordering::SeqCst);
                 new.is_shared.store(true, Ordering::SeqCst);
             }
@@ -85,7 +85,7 @@ impl Occupancy {
         self.ranges.iter().any(|range| other.ranges.iter().any(|its| range.clashes(its)))
     }
 
-    /// The calling thread goes inside, once nobody is inside another space at the same addresses.
+    /// The calling thread goes inside, once no thread is inside another space at the same addresses.
     ///
     /// # Errors
     /// `EAGAIN`, `ETIMEDOUT` as `wait` says, and `EDEADLK` after [`PATIENCE`].
@@ -131,7 +131,7 @@ impl Occupancy {
     pub(crate) fn leave(&self) {
         self.inside.fetch_sub(1, Ordering::SeqCst);
         if self.is_shared.load(Ordering::SeqCst) {
-            // With the mutex: who has looked already is waiting by now.
+            // With the mutex: a thread that has looked already is waiting by now.
             let _all = all();
             LEFT.notify_all();
         }

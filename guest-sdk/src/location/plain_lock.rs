@@ -13,7 +13,7 @@ pub(crate) struct PlainLock {
     /// Readers inside; -1 for a writer.
     inside: Mutex<isize>,
     left: Condvar,
-    /// A writer has left in the middle of a change, and nobody has recovered the content.
+    /// A writer has left in the middle of a change, and the content has not been recovered.
     inconsistent: AtomicBool,
 }
 

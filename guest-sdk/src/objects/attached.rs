@@ -2,7 +2,7 @@
 
 use super::failed;
 use super::segment::Segment;
-use crate::error::{Kind, Result};
+use crate::error::{ObjectKind, Result};
 use crate::sys::{self, Right, VasHandle, attach, vas_command};
 
 /// How a VAS is attached.
@@ -61,7 +61,7 @@ impl Attached {
         Attached { vh, name }
     }
 
-    /// The handle, for as long as this lives: nobody else can detach it.
+    /// The handle, for as long as this lives: no other part of the program can detach it.
     #[must_use]
     pub fn handle(&self) -> VasHandle {
         self.vh
@@ -73,7 +73,7 @@ impl Attached {
     /// As [`seg_attach_local`](sys::seg_attach_local).
     pub fn attach_segment(&self, segment: &Segment, right: Right) -> Result<()> {
         let attached = sys::seg_attach_local(self.vh, segment.id(), right);
-        attached.map_err(failed("attach", Kind::Segment, segment.name()))
+        attached.map_err(failed("attach", ObjectKind::Segment, segment.name()))
     }
 
     /// Takes a segment out that was put into this instance only.
@@ -82,7 +82,7 @@ impl Attached {
     /// As [`seg_detach_local`](sys::seg_detach_local): `EBUSY` while a thread is inside.
     pub fn detach_segment(&self, segment: &Segment) -> Result<()> {
         let detached = sys::seg_detach_local(self.vh, segment.id());
-        detached.map_err(failed("detach", Kind::Segment, segment.name()))
+        detached.map_err(failed("detach", ObjectKind::Segment, segment.name()))
     }
 
     /// Sets whether this instance has a TLB tag, from now on.
@@ -91,7 +91,7 @@ impl Attached {
     /// As [`vas_ctl`](sys::vas_ctl): `EBUSY` while a thread is inside.
     pub fn set_tagged(&self, tagged: bool) -> Result<()> {
         let set = sys::vas_ctl(vas_command::SET_INSTANCE_TAGGED, self.vh.raw(), tagged.into());
-        set.map_err(failed("set the tag of", Kind::Vas, &self.name))
+        set.map_err(failed("set the tag of", ObjectKind::Vas, &self.name))
     }
 
     /// Detaches it now and says whether that worked.
@@ -102,7 +102,7 @@ impl Attached {
     pub fn detach(self) -> Result<()> {
         let mut this = std::mem::ManuallyDrop::new(self);
         let name = std::mem::take(&mut this.name);
-        sys::vas_detach_owned(this.vh).map_err(failed("detach", Kind::Vas, name))
+        sys::vas_detach_owned(this.vh).map_err(failed("detach", ObjectKind::Vas, name))
     }
 }
 

@@ -13,13 +13,13 @@ pub(crate) mod vas;
 use abi::Errno;
 
 use crate::call_page::CallPage;
-use crate::error::{Error, Kind};
+use crate::error::{Error, ObjectKind};
 use crate::sys::{Right, name_bytes};
 
 /// What to make of a call's error number.
 pub(crate) fn failed(
     verb: &'static str,
-    kind: Kind,
+    kind: ObjectKind,
     name: impl Into<String>,
 ) -> impl FnOnce(Errno) -> Error {
     let name = name.into();

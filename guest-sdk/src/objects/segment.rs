@@ -3,7 +3,7 @@
 use abi::Errno;
 
 use super::{access, all, failed, name};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::sys::{
     self, EMPTY_SEG_STAT, Lifetime, PagePolicy, Right, SegId, SegParams, SegRoot, SegStat,
     seg_command,
@@ -44,11 +44,11 @@ pub struct SegmentInfo {
     pub lifetime: Option<Lifetime>,
     /// Which pages map it; `None` as above.
     pub pages: Option<PagePolicy>,
-    /// Whether whoever enters a VAS that has it takes its lock.
+    /// Whether a thread that enters a VAS that has it takes its lock.
     pub lockable: bool,
     /// Whether its last writer did not end properly.
     pub dirty: bool,
-    /// Whether a holder of its lock died and nobody has recovered it.
+    /// Whether a holder of its lock died and it has not been recovered.
     pub inconsistent: bool,
     /// What the caller may do with it; `None`: nothing.
     pub access: Option<Right>,
@@ -108,7 +108,7 @@ impl SegmentOptions {
         self
     }
 
-    /// Whoever enters a VAS that has it takes its lock: any number of readers, or one writer.
+    /// A thread that enters a VAS that has it takes its lock: any number of readers, or one writer.
     pub fn lockable(mut self, lockable: bool) -> SegmentOptions {
         self.params.lockable = lockable.into();
         self
@@ -120,7 +120,7 @@ impl SegmentOptions {
     /// As [`seg_alloc`](sys::seg_alloc): `EEXIST` if there is one of that name.
     pub fn create(&self, name: &str) -> Result<Segment> {
         let made = sys::seg_alloc(name, &self.params);
-        let id = made.map_err(failed("create", Kind::Segment, name))?;
+        let id = made.map_err(failed("create", ObjectKind::Segment, name))?;
         Ok(Segment { id, name: name.to_owned() })
     }
 
@@ -148,7 +148,7 @@ impl Segment {
     /// # Errors
     /// As [`seg_find`](sys::seg_find): `ENOENT` if there is none.
     pub fn find(name: &str) -> Result<Segment> {
-        let id = sys::seg_find(name).map_err(failed("find", Kind::Segment, name))?;
+        let id = sys::seg_find(name).map_err(failed("find", ObjectKind::Segment, name))?;
         Ok(Segment { id, name: name.to_owned() })
     }
 
@@ -162,7 +162,7 @@ impl Segment {
     /// As [`seg_list`](sys::seg_list).
     pub fn list() -> Result<Vec<SegmentInfo>> {
         let stats = all(EMPTY_SEG_STAT, sys::seg_list);
-        let stats = stats.map_err(failed("list", Kind::Store, "segments"))?;
+        let stats = stats.map_err(failed("list", ObjectKind::Store, "segments"))?;
         Ok(stats.iter().filter_map(SegmentInfo::new).collect())
     }
 
@@ -274,7 +274,7 @@ impl Segment {
     }
 
     fn failed(&self, verb: &'static str) -> impl FnOnce(Errno) -> Error {
-        failed(verb, Kind::Segment, &self.name)
+        failed(verb, ObjectKind::Segment, &self.name)
     }
 }
 

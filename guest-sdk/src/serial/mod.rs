@@ -38,7 +38,7 @@ use crate::collections::{MapRef, VHashMap, VKey, VString, VVec};
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
-/// What is promised in advance is believed up to so many bytes: it may come from anywhere.
+/// A length promised in advance is trusted up to so many bytes: it may come from anywhere.
 const BELIEVED_BYTES: usize = 1 << 20;
 
 /// Types that are serialized inside `V`.
@@ -131,7 +131,7 @@ impl<'de, T: DeserializeIn<'de, V>, V: Brand> DeserializeSeed<'de> for Seed<'_, 
     }
 }
 
-fn believed<T>(hint: Option<usize>) -> usize {
+fn trusted<T>(hint: Option<usize>) -> usize {
     hint.unwrap_or(0).min(BELIEVED_BYTES / size_of::<T>().max(1))
 }
 
@@ -214,7 +214,7 @@ impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> Visitor<'de>
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<VVec<T, V>, A::Error> {
-        let count = believed::<T>(values.size_hint());
+        let count = trusted::<T>(values.size_hint());
         let mut vec = VVec::with_capacity(self.at, count).map_err(A::Error::custom)?;
         while let Some(value) = values.next_element_seed(Seed::new(self.at))? {
             vec.at_mut(self.at).push(value).map_err(A::Error::custom)?;
@@ -275,7 +275,7 @@ where
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<VHashMap<K, T, V>, A::Error> {
-        let count = believed::<(K, T)>(entries.size_hint());
+        let count = trusted::<(K, T)>(entries.size_hint());
         let mut map = VHashMap::with_capacity(self.at, count).map_err(A::Error::custom)?;
         let mut view = map.at_mut(self.at);
         while let Some((key, value)) =

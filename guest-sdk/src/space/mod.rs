@@ -23,7 +23,7 @@ use abi::Errno;
 use crate::alloc::AllocError;
 use crate::boxed;
 use crate::brand::{self, Bound, Brand, Claim, Conflict, Invariant};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::location::Location;
 use crate::location::wait::{LockMode, Wait};
 use crate::objects::vas::Vas;
@@ -49,8 +49,8 @@ pub use options::SpaceOptions;
 ///
 /// A change that is broken off is never taken for a whole one. If the closure of a visit to write
 /// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called,
-/// somebody kills it), the space is inconsistent: every visit fails with [`Error::Inconsistent`]
-/// until somebody has called [`recover`](Space::recover). A panic that is caught inside, and an error
+/// or it is killed), the space is inconsistent: every visit fails with [`Error::Inconsistent`]
+/// until a program has called [`recover`](Space::recover). A panic that is caught inside, and an error
 /// that the closure returns, are the closure's own affair.
 pub struct Space<V: Brand> {
     name: String,
@@ -120,7 +120,7 @@ impl<V: Brand> Space<V> {
     ///
     /// # Errors
     /// - [`Error::Call`]: `ENOENT` if there is no such VAS, `EACCES` if it may not be read.
-    /// - [`Error::NoRoot`]: nobody has made a root object in a segment of the same name.
+    /// - [`Error::NoRoot`]: no root object was made in a segment of the same name.
     /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
     /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
     /// - [`Error::Replaced`]: it used it for this one, which had another data segment.
@@ -142,7 +142,7 @@ impl<V: Brand> Space<V> {
         options::open(VmSpace::new(Vas::find(name)?, false)?)
     }
 
-    /// Goes inside although somebody did not finish writing, calls `repair` with what is there, and
+    /// Goes inside although a writer did not finish, calls `repair` with what is there, and
     /// declares it consistent.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ impl<V: Brand> Space<V> {
         &self.name
     }
 
-    /// Goes inside to read, together with others who read; waits for those who write.
+    /// Goes inside to read, together with other readers; waits for writers.
     ///
     /// # Errors
     /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Changed`];
@@ -200,7 +200,7 @@ impl<V: Brand> Space<V> {
     /// As [`enter`](Space::enter), but does not wait.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter), and [`Error::Locked`] if somebody is inside to write.
+    /// As [`enter`](Space::enter), and [`Error::Locked`] if a thread is inside to write.
     pub fn try_enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
         self.when_home(Wait::Never, Some(Duration::ZERO), f)
     }
@@ -281,7 +281,7 @@ impl<V: Brand> Space<V> {
 /// no reference into the first space can be used meanwhile. Locks that both need stay held; the
 /// others are given back for that time, so that what is read again afterwards may have changed.
 ///
-/// If the thread cannot go back, because somebody died holding the first space's lock
+/// If the thread cannot go back, because a program died holding the first space's lock
 /// meanwhile, the process ends with a message: there would be a token for a place that must not
 /// be used.
 impl<V: Brand, M: Mode> In<V, M> {
@@ -378,7 +378,7 @@ fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
             Error::Locked { space, waited }
         }
         (Refused::Switch(errno), _) => {
-            Error::Call { verb: "enter", kind: Kind::Vas, name: space, errno }
+            Error::Call { verb: "enter", kind: ObjectKind::Vas, name: space, errno }
         }
     }
 }

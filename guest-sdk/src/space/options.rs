@@ -86,7 +86,7 @@ impl<V: Brand> SpaceOptions<V> {
     }
 
     /// Makes the space `name`: a VAS and a lockable segment, both of that name, with the root object
-    /// that `init` gives. If `init` fails, or panics, both are deleted again, unless somebody else
+    /// that `init` gives. If `init` fails, or panics, both are deleted again, unless another program
     /// has made a root object meanwhile. If it has left memory allocated by then, a `VPtr` that it
     /// made or an owner that it gave to its caller, the brand is not used again in this process.
     ///
@@ -136,8 +136,9 @@ impl<V: Brand> SpaceOptions<V> {
             // Volatile content goes with its last user, and the VAS stays.
             Err(Error::SegmentLost { .. }) if self.lifetime == Lifetime::Volatile => {}
             // No such VAS, and nothing else: whatever else is missing is not to be made anew.
-            Err(Error::Call { verb: "find", kind: crate::error::Kind::Vas, errno, .. })
-                if errno == Errno::ENOENT => {}
+            Err(Error::Call {
+                verb: "find", kind: crate::error::ObjectKind::Vas, errno, ..
+            }) if errno == Errno::ENOENT => {}
             other => return other,
         }
         let vas = Vas::options().mode(self.mode).open_or_create(name)?;
@@ -170,7 +171,7 @@ impl<V: Brand> SpaceOptions<V> {
         let vm = VmSpace::new(vas, true)?;
         let claim = claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?;
         let target = vm.target(LockMode::Exclusive)?;
-        // Whoever died before there was a root has left nothing that matters.
+        // A program that died before there was a root has left nothing that matters.
         // SAFETY: the thread is at home, and `vm` outlives the visit.
         let made = unsafe {
             visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Accept, |at| {
@@ -185,7 +186,7 @@ impl<V: Brand> SpaceOptions<V> {
             Made::Found if existing == Existing::IsWelcome => open(vm),
             Made::Found => Err(Error::Call {
                 verb: "create",
-                kind: crate::error::Kind::Vas,
+                kind: crate::error::ObjectKind::Vas,
                 name,
                 errno: Errno::EEXIST,
             }),
@@ -301,7 +302,7 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        // Somebody may have completed it by `open_or_create`: it is theirs then.
+        // Another program may have completed it by `open_or_create`: it is that one's then.
         let rootless = |segment: &Segment| segment.root().is_ok_and(|root| root.address == 0);
         if !self.segment.as_ref().is_none_or(rootless) {
             return;

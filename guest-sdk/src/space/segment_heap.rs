@@ -115,7 +115,7 @@ impl Growth for SegmentGrowth<'_> {
         // in the middle of something.
         let _working = thread_state::without_heap();
         let SegmentHeap { segment, reserve, .. } = self.0;
-        // Somebody else may have grown it, or a person with `seg grow`.
+        // Another program may have grown it, or a user with `seg grow`.
         let size = segment.stat().ok()?.size;
         if size >= needed {
             return Some(size);

@@ -61,7 +61,7 @@ pub(crate) enum Refused {
 /// How a visit has left the content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// As whoever wrote it wants it to be, or as it was.
+    /// As the writer wants it to be, or as it was.
     Whole,
     /// In the middle of a change.
     Changing,
@@ -105,7 +105,7 @@ fn lost(before: ThreadState, back: Result<EntryOutcome, Errno>) -> ! {
 ///
 /// # Safety
 /// Whatever token the thread has is borrowed mutably until this returns. The target is
-/// one of `V`, its heap valid for whoever is inside as `M` says, and both outlive the visit.
+/// one of `V`, its heap valid for a thread that is inside as `M` says, and both outlive the visit.
 pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     target: Target,
     wait: Wait,

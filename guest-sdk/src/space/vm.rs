@@ -8,7 +8,7 @@ use abi::Errno;
 use super::segment_heap::SegmentHeap;
 use super::visit::Target;
 use crate::block_owners;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::location::Location;
 use crate::location::occupancy::{Occupancy, SegmentRange};
 use crate::location::wait::LockMode;
@@ -49,7 +49,7 @@ impl VmSpace {
             let space = vas.name().to_owned();
             return Err(match missing.first() {
                 Some(&sid) => Error::SegmentLost { space, sid },
-                // Whoever makes it is not that far, or never came that far.
+                // The program that makes it is not that far, or never came that far.
                 None => Error::NoRoot { space },
             });
         };
@@ -107,7 +107,7 @@ impl VmSpace {
         let space = || self.vas.name().to_owned();
         let no_right = || Error::Call {
             verb: "write to",
-            kind: Kind::Vas,
+            kind: ObjectKind::Vas,
             name: space(),
             errno: Errno::EACCES,
         };

@@ -92,7 +92,7 @@ pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
     unsafe { call(CALL_SEG_CLONE, [sid.raw(), at, len]) }.and_then(id)
 }
 
-/// Puts `sid` into the VAS `vid`, for everybody who has it attached or will. Those who are
+/// Puts `sid` into the VAS `vid`, for every process that has it attached or will. Threads that are
 /// inside see it at the latest at their next switch; an instance that has the segment, or one in
 /// its place, by [`seg_attach_local`] keeps that.
 ///
@@ -177,7 +177,7 @@ pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
 /// - store errors ([`super`]).
 ///
 /// # Safety
-/// The content is what a [`Space`](crate::Space) takes it for: nobody is warned after this.
+/// The content is what a [`Space`](crate::Space) takes it for: no program is warned after this.
 pub unsafe fn seg_recover(sid: SegId) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses; the rest is the caller's promise.
     unsafe { call(CALL_SEG_CTL, [sid.raw(), seg_command::RECOVER, 0]) }.map(|_| ())
@@ -281,7 +281,7 @@ pub fn seg_root_get(sid: SegId) -> Result<SegRoot, Errno> {
 /// - store errors ([`super`]).
 ///
 /// # Safety
-/// Whoever opens the segment as a [`Space`](crate::Space) believes it: at the address lies a valid
+/// A program that opens the segment as a [`Space`](crate::Space) trusts it: at the address lies a valid
 /// object of the type whose fingerprint is given, in a heap of this library. A root with another
 /// fingerprint, or with address 0, is none, but a process that has the space open does not look
 /// again; and where there is no root the next `open_or_create` makes the heap anew.

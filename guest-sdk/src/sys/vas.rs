@@ -28,7 +28,7 @@ fn id(raw: u64) -> Result<VasId, Errno> {
 }
 
 /// Makes an empty VAS `name` with permission bits `mode` (as for `open`, `umask` applied) and
-/// gives its id. It lives until deleted, whoever made it.
+/// gives its id. It lives until it is deleted.
 ///
 /// # Errors
 /// - `EEXIST`: there is a VAS of that name.

@@ -7,7 +7,7 @@ use abi::shared::ExceptionFrame;
 use vmm::access::{FaultCause, FaultOutcome};
 use vmm::kernel::Kernel;
 use vmm::private::{Backing, PrivateRegion, Prot};
-use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
+use vmm::vm::{Exit, Machine, PcidPolicy, UserRegs, Vcpu, Via};
 
 /// Where code goes.
 pub(crate) const CODE: u64 = 0x50_0000_0000;
@@ -37,11 +37,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Bench {
-        Bench::with_tags(TagShape::AsOffered)
+        Bench::with_tags(PcidPolicy::AsOffered)
     }
 
     /// On processors with these TLB tags, or fewer.
-    pub(crate) fn with_tags(shape: TagShape) -> Bench {
+    pub(crate) fn with_tags(shape: PcidPolicy) -> Bench {
         let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
         let machine = kernel.machine().clone();
         let vcpu = kernel.new_vcpu().expect("and a vCPU");

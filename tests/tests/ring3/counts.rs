@@ -10,7 +10,7 @@ use tests::counts::{Table, compare};
 use tests::kvm::other_kind_of_host;
 use tests::skip_without_kvm;
 use vmm::access::{FaultCause, FaultOutcome};
-use vmm::vm::{Exit, TagShape};
+use vmm::vm::{Exit, PcidPolicy};
 
 use crate::bench::{Bench, CODE, NOWHERE, SYSCALL, call_page, mov_eax};
 use crate::switch::{END, Switcher, switch_to};
@@ -123,11 +123,11 @@ fn has_ept() -> bool {
         .is_ok_and(|text| text.trim() == "Y")
 }
 
-fn switcher(shape: TagShape) -> Bench {
+fn switcher(shape: PcidPolicy) -> Bench {
     Switcher::on(Bench::with_tags(shape), 1).bench
 }
 
-fn locked(shape: TagShape, number: u32) -> Bench {
+fn locked(shape: PcidPolicy, number: u32) -> Bench {
     let needs: Vec<_> = (0..number).map(|page| (page, true)).collect();
     Locked::on(Switcher::on(Bench::with_tags(shape), 1), number, &[&needs]).s.bench
 }
@@ -165,9 +165,9 @@ fn every_path_takes_as_many_exits_as_recorded() {
     };
     add(&mut calls, FAULT, &fresh, &touch);
     let there_and_back = [switch_to(1), switch_to(0)].concat();
-    for shape in [TagShape::Without, TagShape::AsOffered] {
+    for shape in [PcidPolicy::Without, PcidPolicy::AsOffered] {
         let (name, table) = match shape {
-            TagShape::Without => ("switch", &mut calls),
+            PcidPolicy::Without => ("switch", &mut calls),
             _ if !tagged => continue,
             _ => ("tagged switch", &mut tags),
         };
@@ -203,7 +203,7 @@ fn under_ept_loads_of_cr3_cause_no_exits() {
         return other_kind_of_host(here, "KVM does not translate with EPT here");
     }
     let body = [switch_to(1), switch_to(0)].concat();
-    for shape in TagShape::ALL {
+    for shape in PcidPolicy::ALL {
         let least = |rounds| {
             let tries = (0..*TRIES.end() / 6).map(|_| exits(switcher(shape), rounds, &body, false));
             tries.map(|exits| exits.all.expect("kvm_intel counts exits")).min()

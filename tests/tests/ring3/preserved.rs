@@ -5,7 +5,7 @@
 use abi::GuestVirt;
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
 use tests::skip_without_kvm;
-use vmm::vm::{Exit, TagShape, UserRegs};
+use vmm::vm::{Exit, PcidPolicy, UserRegs};
 
 use crate::bench::{ALL_FLAGS, Bench, CODE, DATA, FIXED, NOWHERE, SYSCALL, call_page, mov_eax};
 use crate::switch::{END, Switcher, switch_to};
@@ -199,7 +199,7 @@ fn everything_survives_faults() {
 #[test]
 fn everything_survives_switches_with_tags_and_without() {
     skip_without_kvm!();
-    for shape in TagShape::ALL {
+    for shape in PcidPolicy::ALL {
         let s = Switcher::on(Bench::with_tags(shape), 2);
         let mut locked = Locked::on(s, 2, &[&[], &[(0, true), (1, false)]]);
         let middle = [1, 2, 1, 1, 0, 2, 0].map(switch_to).concat();

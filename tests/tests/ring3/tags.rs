@@ -11,7 +11,7 @@ use abi::{GuestPhys, GuestVirt, PageSize, Rights};
 use tests::kvm::other_kind_of_host;
 use tests::skip_without_kvm;
 use vmm::kernel::Kernel;
-use vmm::vm::{Exit, Machine, TagShape, Vcpu};
+use vmm::vm::{Exit, Machine, PcidPolicy, Vcpu};
 
 use crate::bench::{Bench, CODE};
 use crate::switch::{END, PLACE, Switcher, read_place, switch_to};
@@ -23,10 +23,10 @@ fn each_shape(test: &str, check: impl Fn(&str, Bench)) {
         let test = format!("ring3: tags::{test}, shapes with PCID");
         other_kind_of_host(&test, "KVM offers no PCID here");
     }
-    for shape in TagShape::ALL {
+    for shape in PcidPolicy::ALL {
         let bench = Bench::with_tags(shape);
-        assert_eq!(bench.machine.has_pcid(), offered && shape != TagShape::Without, "{shape:?}");
-        assert!(shape == TagShape::AsOffered || !bench.machine.offers_invpcid(), "{shape:?}");
+        assert_eq!(bench.machine.has_pcid(), offered && shape != PcidPolicy::Without, "{shape:?}");
+        assert!(shape == PcidPolicy::AsOffered || !bench.machine.offers_invpcid(), "{shape:?}");
         check(&format!("{shape:?}, PCID: {}", bench.machine.has_pcid()), bench);
     }
 }

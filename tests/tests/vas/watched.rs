@@ -125,7 +125,7 @@ fn what_a_killed_writer_left_is_shown_until_it_is_recovered() {
     assert_eq!(segment["lock"]["state"], "exclusive", "no VM has come yet: {segment}");
     assert_eq!(segment["lock"]["owner"]["pid"], Value::Null);
     let text = world.says(&["seg", "show", "one"]);
-    assert!(text.contains("which is dead: the next to come gets it"), "{text}");
+    assert!(text.contains("which is dead: the next VM that wants the lock gets it"), "{text}");
     assert!(text.contains("state     dirty, inconsistent"), "{text}");
     // Warnings, no errors: it is usable.
     let fields = |report: &Value| {

@@ -1,7 +1,8 @@
 //! Which instance each vCPU is in, or about to enter: the status entries of vCPUs, and their roots.
 //!
 //! They lie in the VM's lease file once that is mapped over them, where other VMMs and the command
-//! line read who is inside a VAS. How the two words of an entry are used is `abi::switch`'s.
+//! line see which threads are inside a VAS. `abi::switch` defines how the two words of an entry are
+//! used.
 
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -24,8 +25,8 @@ impl SwitchTables {
         }
     }
 
-    /// The instance vCPU `vcpu` is in, when it is out of the guest or in ring 3. In the middle
-    /// of a switch: where it still is.
+    /// The instance that vCPU `vcpu` is in, when it is out of the guest or in ring 3. In the middle
+    /// of a switch, the one it is still in.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -47,9 +48,9 @@ impl SwitchTables {
         Ok(announced != inside)
     }
 
-    /// Announces, for a vCPU that is out of the guest, that it is about to enter `vh`; it
-    /// counts as inside both until [`SwitchTables::set_current_instance`] says where it is. What
-    /// is read of the instance or of the count of changes afterwards is read after the announcement.
+    /// Announces, for a vCPU that is out of the guest, that it is about to enter `vh`; it counts as
+    /// inside both until [`SwitchTables::set_current_instance`] records where it is. Later reads of
+    /// the instance or of the change counter are ordered after the announcement.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -60,7 +61,7 @@ impl SwitchTables {
         Ok(())
     }
 
-    /// Says that a vCPU, which is out of the guest, is in `vh` and nowhere else.
+    /// Records that a vCPU, which is out of the guest, is in `vh` and nowhere else.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -70,14 +71,15 @@ impl SwitchTables {
         self.machine.mem.store(inside, u64::from(vh))
     }
 
-    /// Makes the next entry of `vcpu` load `cr3`, a root as an instance entry holds it. The status
-    /// entry, the held locks and everything else of a switch are the caller's.
+    /// Makes the next entry of `vcpu` load `cr3`, a root as in an instance entry. The status entry,
+    /// the held locks and the rest of a switch are up to the caller.
     ///
     /// # Errors
-    /// [`MemoryError`], and nothing has changed.
+    /// [`MemoryError`]; nothing has changed then.
     pub fn switch_root(&self, vcpu: &mut Vcpu, cr3: u64) -> Result<(), MemoryError> {
-        // What the TLB will hold for the tag is then of a generation nobody has noted: the kernel's
-        // next load of the tag flushes it. Without tags there is nothing to forget.
+        // The TLB will then hold translations for the tag from a generation that is not recorded,
+        // so the kernel's next load of the tag flushes them. Without tags there is nothing to
+        // forget.
         if let Some(generation) = self.tag_word(vcpu.index(), cr3) {
             self.machine.mem.store(generation, 0)?;
         }
@@ -85,7 +87,7 @@ impl SwitchTables {
         Ok(())
     }
 
-    /// Writes into a vCPU's status entry which thread of the program it runs, for those who look.
+    /// Writes the program thread that a vCPU runs into its status entry, for inspection.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -95,8 +97,8 @@ impl SwitchTables {
             .store(self.status(vcpu)?.offset(offset_of!(VcpuLine, thread) as u64), thread)
     }
 
-    /// vCPUs that are in `vh` or just trying to get there. After [`SwitchTables::clear_instance`]
-    /// a vCPU that tried in vain may be named here for some instructions more.
+    /// vCPUs that are in `vh` or about to enter it. After [`SwitchTables::clear_instance`], a vCPU
+    /// whose attempt failed may still be listed for a few instructions.
     ///
     /// # Errors
     /// [`MemoryError`].

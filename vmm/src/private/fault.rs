@@ -1,16 +1,16 @@
-//! Page faults of the program: which are its right, and what is made present for them.
+//! Page faults of the program: which accesses are allowed, and what is made present for them.
 
 use abi::PAGE_SIZE;
 
-use super::region::{PrivateRegion, SLOT};
+use super::region::{BLOCK, PrivateRegion};
 use super::vma::Backing;
 use crate::access::{FaultCause, FaultOutcome};
 
-/// Most slots mapped ahead of a sequence of faults.
-const MAX_AHEAD_SLOTS: u64 = 32;
+/// Most blocks mapped ahead of a sequence of faults.
+const MAX_AHEAD_BLOCKS: u64 = 32;
 
 impl PrivateRegion {
-    /// Resolves a page fault at `gva`, or says why not.
+    /// Resolves a page fault at `gva`, or returns why it cannot.
     #[must_use]
     pub fn fault(&self, gva: u64, cause: FaultCause) -> FaultOutcome {
         let mut guard = self.lock();
@@ -33,18 +33,18 @@ impl PrivateRegion {
                 return FaultOutcome::BeyondFile;
             }
         }
-        let first = gva / SLOT * SLOT;
-        inner.ahead_slots = if first == inner.next_fault {
-            (inner.ahead_slots * 2).min(MAX_AHEAD_SLOTS)
+        let first = gva / BLOCK * BLOCK;
+        inner.ahead_blocks = if first == inner.next_fault {
+            (inner.ahead_blocks * 2).min(MAX_AHEAD_BLOCKS)
         } else {
             1
         };
-        let wanted = first.max(start)..(first + inner.ahead_slots * SLOT).min(end);
+        let wanted = first.max(start)..(first + inner.ahead_blocks * BLOCK).min(end);
         inner.next_fault = wanted.end;
         if self.populate(inner, wanted, &vma).is_ok() {
             return FaultOutcome::Resolved;
         }
-        // Memory is short: just the page itself.
+        // Short of memory: only the page itself.
         let page = gva & !(PAGE_SIZE - 1);
         let page = page..page + PAGE_SIZE;
         match self.populate(inner, page.clone(), &vma) {

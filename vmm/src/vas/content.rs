@@ -1,7 +1,7 @@
 //! Holding the locks of segments for reading without having them attached: for copies and
 //! archives, which must not be torn by a program that writes meanwhile.
 //!
-//! Whoever holds a lock must have a lease, by which others see whether it is alive; one is made
+//! A holder of a lock must have a lease, by which others see whether it is alive; one is made
 //! for the time of the hold. The locks are those that switches take (`seg_lock`), so that a
 //! writer inside is waited for and one that comes later waits.
 
@@ -17,7 +17,7 @@ use seg_lock::{LockOutcome, Member, Mode, Patience};
 
 use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
 use crate::vas::VasError;
-use crate::vas::residency::lock_page::{Host, Words, at_most};
+use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
@@ -62,14 +62,14 @@ impl Mapped {
         }
     }
 
-    fn words(&self) -> Words {
-        Words::at(self.0.as_ptr())
+    fn words(&self) -> MappedWords {
+        MappedWords::at(self.0.as_ptr())
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: the page mapped by `of`; `Words` of it live no longer than the hold does.
+        // SAFETY: the page mapped by `of`; `MappedWords` of it live no longer than the hold does.
         unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE_SIZE as usize) };
     }
 }
@@ -213,7 +213,7 @@ pub fn export_vas(
     let vas = store.vas(vid)?;
     let mut segments = store.open_listed(&vas)?;
     let hold = hold_content(store, &segments, None, limit, stopping)?;
-    // Those who were waited for may have grown them.
+    // Writers that were waited for may have grown them.
     segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
     let exported = store.export_vas(vas, &segments, to, path, progress)?;
     hold.check(None)?;

@@ -1,7 +1,7 @@
 //! Address spaces and segments as this VM has them.
 //!
 //! The store (`crate::store`) knows what exists; here is what the program has attached: page
-//! tables, guest-physical windows, locks, and who is inside what.
+//! tables, guest-physical windows, locks, and which threads are inside.
 //!
 //! - `state`: everything behind one mutex, and what the kernel is shown of it
 //! - [`attach`]: instances come and go; [`granted`]: the store, as far as the program may use it
@@ -28,6 +28,8 @@ mod residency;
 mod state;
 mod switch;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use error::VasError;
 pub use granted::Granted;

@@ -9,7 +9,7 @@ use crate::vas::state::Vases;
 
 /// Where an address lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct SegmentAddress {
     /// Handle and name of the VAS.
     pub vas: (u32, String),
     /// Name of the segment.
@@ -67,18 +67,18 @@ impl Vases {
 
     /// The attached segments that have `gva`, those of instance `first` before others.
     #[must_use]
-    pub fn places(&self, gva: u64, first: u32) -> Vec<Place> {
+    pub fn segments_at(&self, gva: u64, first: u32) -> Vec<SegmentAddress> {
         if !self.is_active() {
             return Vec::new();
         }
         let state = self.lock();
-        let mut places: Vec<Place> = state
+        let mut places: Vec<SegmentAddress> = state
             .instances
             .iter()
             .filter_map(|(vh, instance)| {
                 let (sid, member) = instance.members.at(gva)?;
                 let segment = state.residency.of_member(sid);
-                Some(Place {
+                Some(SegmentAddress {
                     vas: (vh, instance.name.clone()),
                     segment: segment.name.clone(),
                     offset: gva - member.range.start,

@@ -11,11 +11,11 @@
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
 //! - [`windows`]: pieces of files in guest-physical space, which come and go;
 //!   `host_mapping`: the memory behind one, and when it is unmapped
-//! - [`shape`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
-//! - [`bare`]: a VM of a few bytes of code of ours, which times loads of CR3
+//! - [`pcid_policy`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
+//! - [`cr3_timing`]: a VM of a few bytes of code of ours, which times loads of CR3
 //! - [`kick`]: how another thread gets a vCPU out
 
-pub mod bare;
+pub mod cr3_timing;
 pub mod exit;
 mod extents;
 mod host_mapping;
@@ -30,9 +30,9 @@ pub mod machine;
 pub mod memory;
 pub mod mlock;
 mod page_moves;
+pub mod pcid_policy;
 pub(crate) mod registers;
 pub mod resident;
-pub mod shape;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;
@@ -44,5 +44,5 @@ pub use ledger::{MemoryKind, MemoryLedger, OverLimit};
 pub use machine::{Machine, VmError};
 pub use memory::{GuestMem, MemoryError};
 pub use mlock::HostLock;
-pub use shape::TagShape;
+pub use pcid_policy::PcidPolicy;
 pub use vcpu::{UserRegs, Vcpu};

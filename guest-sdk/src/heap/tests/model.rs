@@ -71,7 +71,7 @@ impl Model {
         }
     }
 
-    /// The walk that believes nothing agrees.
+    /// The walk that trusts nothing agrees.
     fn check_all(&self) {
         let blocks: Vec<_> = self.blocks.iter().map(|block| block.at).collect();
         let report = self.region.check(&blocks);

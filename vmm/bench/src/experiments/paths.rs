@@ -9,7 +9,7 @@ use crate::report::{Axis, Check, Origin, Plot, Report, Series};
 use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
-use vmm::vm::bare::{self, Cr3Loads};
+use vmm::vm::cr3_timing::{self, Cr3Loads};
 
 /// The statistics of a path: their names in the program, and their meaning.
 const IN_VM: [(&str, &str); 9] = [
@@ -143,12 +143,12 @@ fn cr3_loads(report: &mut Report, size: Size) {
                 if !tagged {
                     over_empty = ratio(loaded, empty);
                 }
-                let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(bare::LOADS));
+                let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(cr3_timing::LOADS));
                 let note = format!(
                     "{what}, by our own code in ring 0 of a separate VM; two roots alternately, \
                      median of {} times {} loads, two readings of the counter subtracted",
                     cr3.loaded.len(),
-                    bare::LOADS,
+                    cr3_timing::LOADS,
                 );
                 (each, note)
             }
@@ -160,7 +160,7 @@ fn cr3_loads(report: &mut Report, size: Size) {
     let found = over_empty.map_or("nothing".to_owned(), |ratio| format!("{ratio:.1} times"));
     report.checks.push(Check {
         name: "cr3_loads".into(),
-        rule: format!("{} loads of CR3 take longer than none", bare::LOADS),
+        rule: format!("{} loads of CR3 take longer than none", cr3_timing::LOADS),
         found,
         is_kept: over_empty.is_some_and(|ratio| ratio > 1.0),
         needs_quiet: false,

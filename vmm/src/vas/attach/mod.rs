@@ -76,7 +76,7 @@ impl Vases {
         state.grants.check_vas(&opened.store, vid, wanted)?;
         let handles = &mut state.instances.handles;
         let vh = handles.lowest_free()?;
-        // The intention is in the lease before the look at the store: who deletes the VAS
+        // The intention is in the lease before the look at the store: deleting a VAS
         // looks at leases with the store locked.
         handles.reserve_entry(vh, &opened.lease)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };

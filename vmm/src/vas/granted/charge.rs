@@ -3,7 +3,7 @@
 //! The store of `--no-store` lies in memory. What is in it is the program's alone, stays when it is
 //! detached, and goes when it is deleted; so each object is charged from its making on, a persistent
 //! segment with all of its size, since its pages are touched unseen. The content of volatile ones
-//! is charged as in any store, by whoever has them attached (`segment.rs`).
+//! is charged as in any store, by each VM that has them attached (`residency::segment`).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

@@ -201,7 +201,7 @@ impl Vases {
     ) -> Result<(), VasError> {
         let segment = state.residency.of_member(sid);
         let range = segment.reserve.clone();
-        // Made so by somebody just now: who is inside was not asked for.
+        // Made so by somebody just now: the threads inside were not asked for.
         let needs_another_look = segment.is_lockable() && !probe.lockable;
         let instance = state.instances.known_mut(vh);
         let in_place = instance.tables.has_room_for(&instance.members, &range);
@@ -252,7 +252,7 @@ impl Vases {
 
     /// Gives an instance a new root and generation.
     fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
-        // First of all, so that nobody comes in by the old root who is not seen to be inside.
+        // First of all, so that no thread comes in by the old root without being seen.
         self.switch.clear_instance(vh)?;
         let vcpus = self.switch.vcpus_in(vh)?;
         let instance = state.instances.known_mut(vh);

@@ -1,6 +1,6 @@
 //! The words of a segment's lock, as the VMM reaches them, and how a thread of the VMM waits.
 //!
-//! The lock page of an attached lockable segment is laid over a page of guest memory, which
+//! The lock page of an attached lockable segment is mapped over a page of guest memory, which
 //! the guest kernel sees at a fixed address; the VMM uses the same page through its own
 //! mapping of that guest memory. The algorithm is `seg_lock`'s.
 
@@ -22,35 +22,35 @@ use crate::vm::memory::FileMapping;
 pub(crate) struct LockPage {
     number: u32,
     gpa: GuestPhys,
-    words: Words,
+    words: MappedWords,
     member: Member,
     lease: LeaseId,
 }
 
 /// A mapped lock page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Words(*const AtomicU64);
+pub(crate) struct MappedWords(*const AtomicU64);
 
 // SAFETY: all access is by atomics; the address belongs to no thread.
-unsafe impl Send for Words {}
+unsafe impl Send for MappedWords {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Words {}
+unsafe impl Sync for MappedWords {}
 
-impl AtomicWords for Words {
+impl AtomicWords for MappedWords {
     fn word(&self, index: usize) -> &AtomicU64 {
         let at = self.0.wrapping_add(index % WORDS);
-        // SAFETY: a page of 512 aligned words that stays mapped as long as these `Words` are used:
-        // in a bank of guest memory, with the machine, which lives as long as whoever has a
+        // SAFETY: a page of 512 aligned words that stays mapped as long as these `MappedWords` are used:
+        // in a memory region, with the machine, which lives as long as any holder of a
         // `LockPage`; else with `content.rs`'s mapping. Everybody uses atomics on it.
         unsafe { &*at }
     }
 }
 
-impl Words {
-    /// The words of a lock page mapped at `page`. Whoever maps it keeps it mapped as long as they
+impl MappedWords {
+    /// The words of a lock page mapped at `page`. The caller keeps it mapped as long as they
     /// are used: with the machine, or with the hold of `content.rs`.
-    pub(crate) fn at(page: *const AtomicU64) -> Words {
-        Words(page)
+    pub(crate) fn at(page: *const AtomicU64) -> MappedWords {
+        MappedWords(page)
     }
 
     /// The half of a word that futexes look at.
@@ -74,13 +74,17 @@ pub fn at_most(limit: Duration) -> Patience {
 /// How a thread of the VMM waits for a lock: in a host futex on the page, which threads of
 /// every VM that maps it share.
 pub(crate) struct Host<'a> {
-    words: Words,
+    words: MappedWords,
     store: &'a Store,
     stopping: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Host<'a> {
-    pub(crate) fn new(words: Words, store: &'a Store, stopping: &'a dyn Fn() -> bool) -> Host<'a> {
+    pub(crate) fn new(
+        words: MappedWords,
+        store: &'a Store,
+        stopping: &'a dyn Fn() -> bool,
+    ) -> Host<'a> {
         Host { words, store, stopping }
     }
 }
@@ -144,7 +148,7 @@ impl LockPage {
         let (fd, offset) = file.lock_page();
         machine.mem.map_file(gpa, PAGE_SIZE, fd, offset, FileMapping::Shared)?;
         let range = machine.mem.host_range(gpa, PAGE_SIZE as usize)?;
-        let words = Words(range.as_ptr().cast_const().cast());
+        let words = MappedWords(range.as_ptr().cast_const().cast());
         let host = Host { words, store, stopping: &|| false };
         let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;

@@ -270,7 +270,7 @@ impl VmSegment {
         self.extents.into_values().map(|extent| extent.window).collect()
     }
 
-    /// The host memory behind `bytes` at `gva`, cut off where the extent or the segment ends,
+    /// The host memory behind `bytes` at `gva`, truncated where the extent or the segment ends,
     /// which stays as long as the result; `None` unless the extent is mapped.
     pub(crate) fn pin(&self, gva: u64, bytes: u64) -> Option<PinnedRange> {
         let extent = self.extents.get(&(gva / PAGE_SIZE_1G))?;

@@ -22,7 +22,7 @@ struct InUse;
 /// A thread's share of an instance: of one whose memory a system call is using, or to which it may
 /// come from a switch that waits.
 ///
-/// What the lease and the guest's own memory say of who is inside may be anything. This is in
+/// What the lease and the guest's own memory say of the threads inside may be anything. This is in
 /// memory of the VMM's, is made with the state locked, and goes by itself.
 #[derive(Debug)]
 pub(crate) struct Hold(#[expect(dead_code, reason = "it is there to be counted")] Arc<InUse>);

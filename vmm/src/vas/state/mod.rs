@@ -127,7 +127,7 @@ impl Vases {
     /// Whether the process has ever attached a VAS.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        // Acquire: who sees it sees the mapped lease.
+        // Acquire: a thread that sees it sees the mapped lease.
         self.active.load(Ordering::Acquire)
     }
 
@@ -148,7 +148,7 @@ impl Vases {
     }
 
     /// The process is coming to its end: nobody waits for the store's lock beyond `rest`. Takes
-    /// no lock of ours: who waits may have it.
+    /// no lock of ours: a thread that waits may have it.
     pub fn stop_waiting(&self, rest: Duration) {
         self.patience.ends_in(rest);
     }
@@ -175,7 +175,7 @@ impl Vases {
         Ok(opened)
     }
 
-    /// Lays the lease's tables and the store's counter over what the kernel reads.
+    /// Maps the lease's tables and the store's counter over what the kernel reads.
     fn share_tables(&self, lease: &Lease, store: &Store) -> Result<(), VasError> {
         let (machine, switch) = (&self.machine, &self.switch);
         let shared = FileMapping::Shared;

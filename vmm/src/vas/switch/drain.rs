@@ -1,7 +1,7 @@
 //! The end of a process that is told to end while its threads write: visits that are open may
 //! end first, and none begins.
 //!
-//! Looking who is inside is not enough: a program that goes in and out all the time is nearly
+//! Looking which threads are inside is not enough: a program that goes in and out all the time is nearly
 //! always inside, and between a look that finds nobody and the end it is inside again. So the
 //! kernel is kept from serving switches, by a value of `seen` that the live word does not have,
 //! and the VMM lets nobody begin to write. How long that may take, and what ends it early, is

@@ -1,4 +1,4 @@
-//! Who is inside an instance, and on which root: what is asked when a thread leaves the guest, and
+//! Which threads are inside an instance, and on which root: what is asked when a thread leaves the guest, and
 //! before an instance is changed.
 
 use std::sync::atomic::Ordering;

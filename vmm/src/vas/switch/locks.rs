@@ -73,7 +73,7 @@ impl LockOps for Ops<'_> {
 }
 
 impl Vases {
-    /// Wakes those who waited for locks that the kernel has given back for this vCPU.
+    /// Wakes threads that waited for locks that the kernel has given back for this vCPU.
     pub(crate) fn wake_waiters(
         &self,
         state: &State,

@@ -40,7 +40,7 @@ pub(crate) enum Piece {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum PieceKind {
     Vas = 1,
     Segment,
     Data,
@@ -61,30 +61,30 @@ impl<W: Write> Writer<W> {
     }
 
     pub(crate) fn vas(&mut self, manifest: &Manifest, mode: Mode) -> io::Result<()> {
-        self.put(Kind::Vas, &mode.bits().to_le_bytes(), manifest.encode().as_bytes())
+        self.put(PieceKind::Vas, &mode.bits().to_le_bytes(), manifest.encode().as_bytes())
     }
 
     pub(crate) fn segment(&mut self, header: &Header, mode: Mode, bad: bool) -> io::Result<()> {
         let flags = if bad { INCONSISTENT } else { 0 };
         let mut head = mode.bits().to_le_bytes().to_vec();
         head.extend(flags.to_le_bytes());
-        self.put(Kind::Segment, &head, &header.encode())
+        self.put(PieceKind::Segment, &head, &header.encode())
     }
 
     pub(crate) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.put(Kind::Data, &offset.to_le_bytes(), bytes)
+        self.put(PieceKind::Data, &offset.to_le_bytes(), bytes)
     }
 
     pub(crate) fn end(&mut self, data_bytes: u64) -> io::Result<()> {
-        self.put(Kind::End, &data_bytes.to_le_bytes(), &[])
+        self.put(PieceKind::End, &data_bytes.to_le_bytes(), &[])
     }
 
     pub(crate) fn done(mut self, segments: u64) -> io::Result<W> {
-        self.put(Kind::Done, &segments.to_le_bytes(), &[])?;
+        self.put(PieceKind::Done, &segments.to_le_bytes(), &[])?;
         Ok(self.to)
     }
 
-    fn put(&mut self, kind: Kind, first: &[u8], rest: &[u8]) -> io::Result<()> {
+    fn put(&mut self, kind: PieceKind, first: &[u8], rest: &[u8]) -> io::Result<()> {
         let mut head = (kind as u64).to_le_bytes().to_vec();
         head.extend(((first.len() + rest.len()) as u64).to_le_bytes());
         let sum = sum(self.number, &[&head, first, rest]);
@@ -167,11 +167,11 @@ impl<'a, R: Read> Reader<'a, R> {
         let head = self.bytes::<HEAD_BYTES>("a piece")?;
         let [kind, len] = [0, 8].map(|at| word(&head, at));
         let (kind, least, most) = match kind {
-            1 => (Kind::Vas, 4, 4 + MAX_BYTES),
-            2 => (Kind::Segment, SEGMENT_BYTES as u64, SEGMENT_BYTES as u64),
-            3 => (Kind::Data, 9, 8 + CHUNK_BYTES as u64),
-            4 => (Kind::End, 8, 8),
-            5 => (Kind::Done, 8, 8),
+            1 => (PieceKind::Vas, 4, 4 + MAX_BYTES),
+            2 => (PieceKind::Segment, SEGMENT_BYTES as u64, SEGMENT_BYTES as u64),
+            3 => (PieceKind::Data, 9, 8 + CHUNK_BYTES as u64),
+            4 => (PieceKind::End, 8, 8),
+            5 => (PieceKind::Done, 8, 8),
             _ => return Err(self.bad("kind of a piece", kind, "1 to 5")),
         };
         if !(least..=most).contains(&len) {
@@ -196,13 +196,13 @@ impl<'a, R: Read> Reader<'a, R> {
         self.decode(kind, payload)
     }
 
-    fn decode(&self, kind: Kind, mut payload: Vec<u8>) -> Result<Piece, StoreError> {
+    fn decode(&self, kind: PieceKind, mut payload: Vec<u8>) -> Result<Piece, StoreError> {
         Ok(match kind {
-            Kind::Vas => {
+            PieceKind::Vas => {
                 let (mode, text) = payload.split_at_checked(4).unwrap_or_default();
                 Piece::Vas(Manifest::decode(text, self.path)?, self.mode(mode)?)
             }
-            Kind::Segment => {
+            PieceKind::Segment => {
                 let (head, header) = payload.split_at_checked(8).unwrap_or_default();
                 let (mode, flags) = head.split_at_checked(4).unwrap_or_default();
                 let flags = u32::from_le_bytes(flags.try_into().unwrap_or_default());
@@ -216,13 +216,13 @@ impl<'a, R: Read> Reader<'a, R> {
                     inconsistent: flags & INCONSISTENT != 0,
                 }
             }
-            Kind::Data => {
+            PieceKind::Data => {
                 let offset = word(&payload, 0);
                 payload.drain(..8);
                 Piece::Data(offset, payload)
             }
-            Kind::End => Piece::End(word(&payload, 0)),
-            Kind::Done => Piece::Done(word(&payload, 0)),
+            PieceKind::End => Piece::End(word(&payload, 0)),
+            PieceKind::Done => Piece::Done(word(&payload, 0)),
         })
     }
 

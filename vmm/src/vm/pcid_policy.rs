@@ -1,7 +1,7 @@
-//! What of TLB tags a VM's processors are told to have: the host's offer, or less of it.
+//! The TLB tag features that a VM's vCPUs report: what the host offers, or less.
 //!
-//! The VMM and the guest kernel decide by the CPUID that the VM is given and nothing else, so
-//! that tests make the hosts they do not have by taking bits away. Bits are never added.
+//! The VMM and the guest kernel decide by the VM's CPUID and nothing else, so tests can imitate
+//! other hosts by clearing bits. Bits are never added.
 #![forbid(unsafe_code)]
 
 use kvm_bindings::CpuId;
@@ -13,7 +13,7 @@ const INVPCID: u32 = 1 << 10;
 
 /// Process-context identifiers and the instruction that flushes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TagShape {
+pub enum PcidPolicy {
     /// Whatever the host offers.
     #[default]
     AsOffered,
@@ -23,17 +23,17 @@ pub enum TagShape {
     Without,
 }
 
-impl TagShape {
+impl PcidPolicy {
     /// Every shape.
-    pub const ALL: [TagShape; 3] =
-        [TagShape::AsOffered, TagShape::WithoutInvpcid, TagShape::Without];
+    pub const ALL: [PcidPolicy; 3] =
+        [PcidPolicy::AsOffered, PcidPolicy::WithoutInvpcid, PcidPolicy::Without];
 
-    /// Takes away what this shape does not have.
+    /// Clears the bits of features that this variant lacks.
     pub(crate) fn limit(self, cpuid: &mut CpuId) {
         let (pcid, invpcid) = match self {
-            TagShape::AsOffered => (0, 0),
-            TagShape::WithoutInvpcid => (0, INVPCID),
-            TagShape::Without => (PCID, INVPCID),
+            PcidPolicy::AsOffered => (0, 0),
+            PcidPolicy::WithoutInvpcid => (0, INVPCID),
+            PcidPolicy::Without => (PCID, INVPCID),
         };
         for leaf in cpuid.as_mut_slice() {
             match (leaf.function, leaf.index) {
@@ -47,7 +47,7 @@ impl TagShape {
 
 #[cfg(test)]
 mod tests {
-    use super::{INVPCID, PCID, TagShape};
+    use super::{INVPCID, PCID, PcidPolicy};
     use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
     #[test]
@@ -64,9 +64,9 @@ mod tests {
         let all = CpuId::from_entries(&[entry(0, 0), entry(1, 0), entry(7, 0), entry(7, 1)]);
         let all = all.expect("there is room for four");
         for (shape, pcid, invpcid) in [
-            (TagShape::AsOffered, 0, 0),
-            (TagShape::WithoutInvpcid, 0, INVPCID),
-            (TagShape::Without, PCID, INVPCID),
+            (PcidPolicy::AsOffered, 0, 0),
+            (PcidPolicy::WithoutInvpcid, 0, INVPCID),
+            (PcidPolicy::Without, PCID, INVPCID),
         ] {
             let mut expected = all.clone();
             expected.as_mut_slice()[1].ecx = !pcid;
