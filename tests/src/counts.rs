@@ -1,8 +1,8 @@
 //! Exact counts against `resources/counts.toml`, the record of what each path costs.
 //!
-//! A test measures every path of one table and passes all numbers at once. Any
-//! difference fails the test, with the lines that the table should have; so do lines that
-//! no test measures. With `SPACEJMP_COUNTS=update` (`cargo xtask counts --update`) the table is
+//! A test measures every path of one table and passes all numbers together. Any difference
+//! fails the test, with the lines that the table should have; so do lines that no test
+//! measures. With `SPACEJMP_COUNTS=update` (`cargo xtask counts --update`) the table is
 //! rewritten instead, and the file's comments and other tables are kept.
 //!
 //! What is measured, and how, is in the tests: `vmm/tests/kernel_image` (which includes this

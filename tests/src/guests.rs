@@ -183,7 +183,7 @@ fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
     if profile == Profile::Release {
         command.arg("--release");
     }
-    // Cargo has a lock of its own on the target directory.
+    // Cargo has its own lock on the target directory.
     let output = run(&mut command);
     let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
     let executable = |line: &str| {

@@ -26,7 +26,7 @@ struct Seen {
     stats: serde_json::Value,
 }
 
-/// Memory of the host that a process holds: pages of its own, and files in memory.
+/// Memory of the host that a process holds: its own pages, and files in memory.
 fn held_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it still runs");
     let field = |name: &str| {

@@ -124,7 +124,7 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     named.iter().map(find).collect()
 }
 
-/// All workspaces: the guest kernel and the fuzz targets are workspaces of their own.
+/// All workspaces: the guest kernel and the fuzz targets are separate workspaces.
 fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {
@@ -167,7 +167,7 @@ fn clippy(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&arguments))
 }
 
-/// The guest kernel compiles only with flags of its own; `vmm/build.rs` reads the same file.
+/// The guest kernel compiles only with its own flags; `vmm/build.rs` reads the same file.
 fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     let kernel = workspace.root().join("guest-kernel");
     let list = fs::read_to_string(kernel.join("flags")).context("read guest-kernel/flags")?;
@@ -222,7 +222,7 @@ fn release(workspace: &Workspace) -> Result<()> {
     if committed.exists() {
         return run(&["bench", "compare", "--counts", &committed.to_string_lossy(), &dir]);
     }
-    println!("no run of a host of kind {kind} is committed: counts were compared with nothing");
+    println!("no run of a host of kind {kind} is committed: counts were not compared");
     Ok(())
 }
 

@@ -176,8 +176,11 @@ impl Defect {
         let passed = format!("test {} ... ok", self.test);
         ensure!(!output.contains(&passed), "the test has passed:\n{output}");
         let line = output.lines().find(|line| line.contains(&self.says));
-        let line =
-            line.with_context(|| format!("it does not say {:?}, but\n{output}", self.says))?.trim();
+        let line = line
+            .with_context(|| {
+                format!("its output does not contain {:?}, but is\n{output}", self.says)
+            })?
+            .trim();
         Ok(line.chars().take(200).collect())
     }
 }

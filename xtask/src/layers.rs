@@ -52,7 +52,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Rust that is neither a test nor a program, which is a crate of its own.
+/// Rust that is neither a test nor a program, which is a separate crate.
 fn is_code(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_test = name == "tests.rs" || name == "testing.rs" || name.ends_with("_tests.rs");

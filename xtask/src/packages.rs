@@ -101,7 +101,7 @@ fn crate_in(line: &str) -> Option<Crate> {
 fn limit(text: &str) -> Result<usize> {
     let line = text.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.with_context(|| format!("{LIMIT} ends with no number"))
+    number.with_context(|| format!("{LIMIT} does not end with a number"))
 }
 
 /// The table of the profile used for the check.

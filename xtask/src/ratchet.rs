@@ -40,7 +40,7 @@ fn parse(text: &str) -> Result<Counts> {
         });
         let Some((path, count)) = entry else { bail!("{LIST}: not `COUNT PATH`: {line}") };
         if counts.insert(path, count).is_some() {
-            bail!("{LIST}: twice: {line}");
+            bail!("{LIST}: listed twice: {line}");
         }
     }
     Ok(counts)

@@ -146,7 +146,7 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String> {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`{line}` failed: {}\n{}", output.status, said.trim_end());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed odd bytes"))
+    String::from_utf8(output.stdout).with_context(|| format!("the output of `{line}` is not UTF-8"))
 }
 
 fn line_of(command: &Command) -> String {

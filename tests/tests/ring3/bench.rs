@@ -27,7 +27,7 @@ pub(crate) const TRAP_FLAG: u64 = 0x100;
 
 pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// One vCPU with a private region of its own.
+/// One vCPU with its own private region.
 pub(crate) struct Bench {
     pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
@@ -156,7 +156,7 @@ pub(crate) fn mov_rax(value: u64) -> Vec<u8> {
     code
 }
 
-/// Where a call through the call page continues; the switch has a UD2 of its own.
+/// Where a call through the call page continues; the switch has a separate UD2.
 pub(crate) fn behind_call(machine: &Machine, switch: bool) -> u64 {
     let instruction = match (machine.is_soft_host(), switch) {
         (false, _) => CALL_PAGE,

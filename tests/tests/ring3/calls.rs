@@ -329,7 +329,7 @@ fn call_numbers_outside_all_tables_reach_the_vmm_whole() {
         bench.vcpu.regs.rax = number;
         match bench.run() {
             Exit::Syscall(_) | Exit::Call(_) => assert_eq!(bench.vcpu.regs.rax, number),
-            // The null call is served in the kernel and goes on to UD2.
+            // The null call is served in the kernel and continues to UD2.
             Exit::Exception { vector: 6, .. } if number == u64::from(CALL_NULL) => {}
             other => panic!("{number:#x}: {other:x?}"),
         }

@@ -27,7 +27,7 @@ use vmm::error::Remedy;
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// A program to be timed is not where it should be.
-    #[error("there is no {path}, which is to be timed")]
+    #[error("{path} is missing, the program to be timed")]
     Missing {
         /// Where it should be.
         path: String,

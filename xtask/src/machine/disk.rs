@@ -36,8 +36,8 @@ pub(super) struct Parts<'a> {
 /// Lays out a disk that boots `parts.kernel`.
 ///
 /// # Errors
-/// An invalid boot sector or kernel, a command line that is too long, an initramfs
-/// that does not fit into the machine's memory beside the kernel.
+/// An invalid boot sector or kernel, a command line that is too long, an initramfs that
+/// does not fit into the machine's memory next to the kernel.
 pub(super) fn lay_out(parts: &Parts<'_>) -> Result<Disk> {
     ensure!(
         parts.boot_sector.len() == SECTOR && parts.boot_sector.ends_with(&[0x55, 0xaa]),
@@ -81,7 +81,7 @@ fn split_kernel(kernel: &[u8]) -> Result<(&[u8], &[u8])> {
         0 => 4,
         sectors => usize::from(sectors),
     };
-    kernel.split_at_checked((sectors + 1) * SECTOR).context("the kernel image is cut short")
+    kernel.split_at_checked((sectors + 1) * SECTOR).context("the kernel image is truncated")
 }
 
 /// As high as memory and the kernel allow: the kernel unpacks itself below.
@@ -191,7 +191,7 @@ mod tests {
         let told = |result: Result<Disk>| result.expect_err("refused").to_string();
         assert!(told(laid_out(&kernel(b""), &[0; 2 << 20], 20)).contains("--memory"));
         assert!(told(laid_out(b"\x7fELF", b"", 64)).contains("bzImage"));
-        assert!(told(laid_out(&kernel(b"")[..1024], b"", 64)).contains("cut short"));
+        assert!(told(laid_out(&kernel(b"")[..1024], b"", 64)).contains("truncated"));
         let long = "x".repeat(5000);
         let parts = Parts {
             boot_sector: &boot_sector(),

@@ -37,7 +37,7 @@ impl Addition {
         let host = PathBuf::from(text);
         let name = host.file_name().and_then(|name| name.to_str());
         let name =
-            name.with_context(|| format!("{text}: say under which name: {text}:/work/NAME"))?;
+            name.with_context(|| format!("{text} has no file name: give one, {text}:/work/NAME"))?;
         Ok(Self { guest: format!("{WORK}/{name}"), host })
     }
 

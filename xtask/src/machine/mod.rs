@@ -1,6 +1,6 @@
-//! Emulated machines with a KVM of their own: the kinds, and running a command in
-//! one. The recipes are in `resources/machines/`, whose README.md describes the machines for
-//! their users.
+//! Emulated machines with their own KVM: the kinds, and running a command in one. The
+//! recipes are in `resources/machines/`, whose README.md describes the machines for their
+//! users.
 
 mod args;
 mod bochs;
@@ -118,12 +118,11 @@ impl Memory {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (digits, scale) = match text.strip_suffix(['M', 'm']) {
             Some(digits) => (digits, 1),
-            None => (
-                text.strip_suffix(['G', 'g']).context("a size such as 512M or 2G is wanted")?,
-                1024,
-            ),
+            None => {
+                (text.strip_suffix(['G', 'g']).context("expected a size such as 512M or 2G")?, 1024)
+            }
         };
-        let number: u32 = digits.parse().context("a size such as 512M or 2G is wanted")?;
+        let number: u32 = digits.parse().context("expected a size such as 512M or 2G")?;
         let mib = number
             .checked_mul(scale)
             .filter(|mib| (Self::LEAST_MIB..=Self::MOST_MIB).contains(mib));
@@ -234,7 +233,7 @@ impl Machine {
                             .context("cannot write output")?;
                     }
                     Event::Exited(code) => status = Some(code),
-                    Event::Failed(reason) => bail!("the machine is not fit: {reason}"),
+                    Event::Failed(reason) => bail!("the machine cannot run the command: {reason}"),
                 }
             }
             Ok(if status.is_some() { Next::Stop } else { Next::Wait })

@@ -79,7 +79,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
             }
             Ok(output.stdout)
         }
-        _ => bail!("{shown} is packed in an unknown way"),
+        _ => bail!("{shown} is compressed in an unknown format"),
     }
 }
 

@@ -96,7 +96,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     if !kernel.exists() {
         unpack_kernel(&cache, &kernel).context("cannot get a kernel for the machines")?;
     }
-    let busybox = on_path("busybox").context("busybox has gone")?;
+    let busybox = on_path("busybox").context("busybox has disappeared")?;
     Ok(Kit {
         kernel: kernel.join("vmlinuz"),
         modules: kernel.join("modules"),
@@ -272,6 +272,6 @@ fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         .filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(&wanted));
     match (found.next(), found.next()) {
         (Some(path), None) => Ok(path),
-        _ => bail!("{} does not hold exactly one file of the kind looked for", folder.display()),
+        _ => bail!("{} does not contain exactly one file of the expected kind", folder.display()),
     }
 }

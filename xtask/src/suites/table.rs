@@ -167,7 +167,7 @@ const TEXT: &str = "reads the repository's text, and a hundred megabytes, which 
 const TIMES: &str = "measures times, of which an emulated machine has none that mean anything";
 /// Eleven thousand calls, /proc, processes, timers and limits, natively and in a VM.
 const HOST: &str = "compares what the host kernel answers natively and in a VM at length: it does not depend on the kind of KVM, and an emulator takes hours";
-const NO_VM: &str = "makes no VM: it has nothing to do with the host's kind";
+const NO_VM: &str = "makes no VM: it does not depend on the kind of host";
 /// Tried with native programs: it has no ICEBP, no alignment checks, no unmasked SSE
 /// exceptions, raises #GP for #SS, and pushes a wrong error code for `INT n` (in a VM a wrong
 /// RIP).

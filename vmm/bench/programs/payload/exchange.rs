@@ -100,7 +100,7 @@ fn by_switch(count: u64) -> Result<Object, String> {
     Ok(object)
 }
 
-/// Between two threads, each on a processor of its own if there are two.
+/// Between two threads, each on its own processor if there are two.
 fn by_channel(count: u64) -> Result<Object, String> {
     let memory = Mapping::shared_memory(2 * CHANNEL_BYTES)?.kept();
     let ends = || (End::new(memory, 0), End::new(memory, CHANNEL_BYTES));
@@ -117,7 +117,7 @@ fn by_channel(count: u64) -> Result<Object, String> {
         }
     });
     let (mut questions, mut answers) = ends();
-    // The host has time to give the new thread a processor of its own before both poll.
+    // The host has time to give the new thread its own processor before both poll.
     std::thread::sleep(Duration::from_millis(5));
     let object = measure(count, |buffer| {
         questions.send(&(buffer.len() as u32).to_le_bytes());

@@ -52,7 +52,7 @@ use Origin::{Alternative, Ours};
 
 const VARIANTS: [Variant; 12] = [
     variant("switch", Vm, Ours, 100, "SpaceJMP: a switch"),
-    variant("attach", Vm, Ours, 15, "segment attached anew"),
+    variant("attach", Vm, Ours, 15, "segment reattached"),
     variant("remap", Vm, Alternative, 5, "in the VM: mmap, pages at first touch"),
     variant("remap-populate", Vm, Alternative, 5, "in the VM: mmap, populated"),
     variant("polled", Vm, Alternative, 20, "in the VM: messages, polling"),
@@ -231,7 +231,7 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     let best = |place| best(place).max_by(f64::total_cmp);
     let ours = mups("switch", Vm);
     let what = format!(
-        "updates in a second, {HEADLINE} windows of {} MiB in 4 KiB pages, sets of 64, best round",
+        "updates per second, {HEADLINE} windows of {} MiB in 4 KiB pages, sets of 64, best round",
         sizes.window_bytes >> 20
     );
     report.push(
@@ -276,7 +276,7 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     ] {
         let variant = find(measured, kind, place);
         let note = format!(
-            "page faults for a change of window, {}{}",
+            "page faults per change of window, {}{}",
             variant.map_or(kind, |variant| variant.variant.legend),
             if place == Vm { ", answered by the VMM; first touches included" } else { "" }
         );
@@ -330,11 +330,11 @@ fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32, name: &'static str) 
         name: name.into(),
         title: format!("Random updates, one window at a time, sets of {set}"),
         x: axis("windows"),
-        y: axis("million updates in a second"),
+        y: axis("million updates per second"),
         series: measured.iter().map(curve).chain(paper::curves(paper, &PAPER)).collect(),
         note:
-            "With one window nobody moves and all are alike; what a variant costs shows from two \
-               windows on. Polled messages are ahead while every party has a processor."
+            "With one window nothing changes and all are alike; the cost of a variant shows from \
+               two windows on. Polled messages are ahead while every party has a processor."
                 .into(),
     }
 }
@@ -370,7 +370,7 @@ fn checks(report: &mut Report, measured: &[Measured<'_>]) {
     report.checks.push(Check {
         name: "gups_one_window".into(),
         needs_quiet: true,
-        rule: "with one window nobody moves: SpaceJMP and remapping in the VM are within a \
+        rule: "with one window nothing changes: SpaceJMP and remapping in the VM are within a \
                factor of 4"
             .into(),
         found: control.map_or("not measured".into(), |ratio| format!("a factor of {ratio:.2}")),

@@ -113,7 +113,7 @@ mod tests {
                 experiment.subject.name.bytes().all(|b| b.is_ascii_lowercase()),
                 "{experiment:?}"
             );
-            // Words with a meaning of their own on the command line.
+            // Words with their own meaning on the command line.
             assert!(!["all", "compare", "report"].contains(&experiment.subject.name));
             assert!(ALL[..index].iter().all(|other| other.subject.name != experiment.subject.name));
             assert!(find(experiment.subject.name).is_some());

@@ -15,7 +15,7 @@ use vmm::vm::cr3_timing::{self, Cr3Loads};
 const IN_VM: [(&str, &str); 9] = [
     ("null", "a null call of the guest kernel"),
     ("exit", "a null hypercall: to the VMM and back"),
-    ("locks_0", "a switch without locks, with a TLB tag where there are any"),
+    ("locks_0", "a switch without locks, with a TLB tag if there are tags"),
     ("untagged", "the same without a tag"),
     ("hypercall", "a switch by hypercall"),
     ("locks_1", "a switch with 1 exclusive lock"),
@@ -92,7 +92,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     };
     report.plots.push(Plot {
         name: "switch_paths".into(),
-        title: "A switch, by how many locks it takes".into(),
+        title: "A switch, by the number of locks acquired".into(),
         x: Axis { label: "lockable segments in the VAS".into(), is_log: false },
         y: Axis { label: "time-stamp cycles".into(), is_log: true },
         series: vec![
@@ -116,7 +116,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     let exit_over_null = ratio(of(vm, "exit", "p50"), of(vm, "null", "p50")).unwrap_or_default();
     report.checks.push(Check {
         name: "switch_paths".into(),
-        rule: "a way to the VMM and back takes longer than one to the guest kernel, and no \
+        rule: "a call of the VMM takes longer than one of the guest kernel, and no \
                quantile is below a smaller one"
             .into(),
         found: format!("{exit_over_null:.2} times as long, quantiles in order: {ordered}"),
@@ -145,7 +145,7 @@ fn cr3_loads(report: &mut Report, size: Size) {
                 }
                 let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(cr3_timing::LOADS));
                 let note = format!(
-                    "{what}, by code of ours in ring 0 of a VM of its own; two roots in turns, \
+                    "{what}, by our own code in ring 0 of a separate VM; two roots alternately, \
                      median of {} times {} loads, two readings of the counter subtracted",
                     cr3.loaded.len(),
                     cr3_timing::LOADS,

@@ -144,7 +144,7 @@ fn checks(report: &mut Report, ways: &[Channel]) {
     report.checks.push(Check {
         name: "rpc_bytes".into(),
         needs_quiet: false,
-        rule: "of every size all bytes arrive as they were, and none beyond".into(),
+        rule: "all bytes of every size arrive unchanged, and no others".into(),
         found: format!("in {same} of {all} runs"),
         is_kept: same == all,
     });
@@ -154,8 +154,8 @@ fn checks(report: &mut Report, ways: &[Channel]) {
         name: "rpc_two_processors".into(),
         needs_quiet: true,
         rule: format!(
-            "4 bytes over a polled channel take less than {SHARED} cycles: otherwise the two who \
-             poll shared a processor, and its curve says nothing"
+            "4 bytes over a polled channel take less than {SHARED} cycles: otherwise the two \
+             polling parties shared a processor, and the curve means nothing"
         ),
         found: slowest.map_or("not measured".into(), |cycles| format!("at most {cycles:.0}")),
         is_kept: slowest.is_some_and(|cycles| cycles < SHARED),
@@ -165,7 +165,7 @@ fn checks(report: &mut Report, ways: &[Channel]) {
     report.checks.push(Check {
         name: "rpc_control".into(),
         needs_quiet: true,
-        rule: "256 KiB take longer than 4 bytes, every way".into(),
+        rule: "256 KiB take longer than 4 bytes in every way".into(),
         found: match &flat[..] {
             [] => "they do".into(),
             flat => flat.iter().map(|way| way.legend).collect::<Vec<_>>().join("; "),

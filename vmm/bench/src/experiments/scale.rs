@@ -96,7 +96,7 @@ impl Measured {
             (
                 "scale_vases_same_over_1",
                 &same,
-                format!("a switch to one and the same VAS, {vases} attached / 1 attached"),
+                format!("a switch always to the same VAS, {vases} attached / 1 attached"),
             ),
             (
                 "scale_vases_any_over_1",
@@ -114,7 +114,7 @@ impl Measured {
             (
                 "scale_processors_over_1",
                 &self.by_threads,
-                "a switch while every processor switches / one alone: the slowest one's".into(),
+                "a switch while every processor switches / one alone: the slowest one".into(),
             ),
         ] {
             report.push(name, over(points), "", note);
@@ -147,14 +147,14 @@ impl Measured {
         let log = |label: &str| Axis { label: label.into(), is_log: true };
         report.plots.push(Plot {
             name: "scale_switch".into(),
-            title: "A switch while there is more and more of something".into(),
+            title: "A switch as the number of something grows".into(),
             x: log("how many"),
             y: log("time-stamp cycles"),
             series: vec![
                 curve("attached VASes, always the same one", same),
                 curve("attached VASes, any of them", any),
                 curve("segments without locks in the VAS", segments),
-                curve("processors that switch at once", self.by_threads.clone()),
+                curve("processors that switch at the same time", self.by_threads.clone()),
             ],
             note: "The guest kernel runs the same instructions at every point. What grows is what \
                    the processor's caches and, without EPT or NPT, KVM's shadow tables do not \

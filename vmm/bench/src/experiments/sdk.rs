@@ -47,7 +47,7 @@ fn heap(
     let median_of = |a: &str, b: &str| {
         median(&samples.iter().filter_map(|sample| over(sample, a, b)).collect::<Vec<_>>())
     };
-    let how = "best of five rounds each, in one process, taking turns; median of the VMs";
+    let how = "best of five rounds each, in one process, alternately; median of the VMs";
     for (name, mix, what) in [
         ("heap_over_malloc", "mixed", "16 B to 4 KiB, 10,000 blocks alive, freed at random"),
         ("heap_small_over_malloc", "small", "the same, 16 to 256 bytes"),
@@ -65,9 +65,14 @@ fn heap(
         "heap_overhead_32",
         ours,
         "",
-        "memory of a million objects of 32 bytes, tables included, over their own",
+        "memory for a million objects of 32 bytes, tables included, over their total size",
     );
-    report.push("malloc_overhead_32", malloc, "", "the same of malloc, by the addresses it gives");
+    report.push(
+        "malloc_overhead_32",
+        malloc,
+        "",
+        "the same for malloc, by the addresses it returns",
+    );
     let found = |value: Option<f64>| value.map_or("nothing".to_owned(), |v| format!("{v:.4}"));
     report.checks.push(Check {
         name: "objects_are_there".into(),
@@ -125,7 +130,7 @@ fn maps(
     };
     let persistent = fill(&[], runs)?;
     let volatile = fill(&["--volatile"], 1)?;
-    let how = "both maps in one VM, taking turns";
+    let how = "both maps in one VM, alternately";
     let best = "best of three rounds each after a first one; median of the VMs";
     for (name, parts, what) in [
         ("vhashmap_over_hashbrown", &["insert", "get"][..], "inserting and looking up"),
@@ -140,7 +145,7 @@ fn maps(
     let what = "the same in a volatile segment, which is memory only: one VM";
     report.push("vhashmap_volatile_over_hashbrown", value, "", what);
     let value = median_of(&persistent, |sample| over(sample, &["fresh"]));
-    let what = "inserting in the first round only, when nobody has touched the memory before: the \
+    let what = "inserting in the first round only, in memory not touched before: the \
                 host's page cache and new blocks of its disk, over pages without a file";
     report.push("vhashmap_fresh_over_hashbrown", value, "", what);
     Ok(())
@@ -162,7 +167,7 @@ fn trees(
         in_vms(runner, &program, runs, &args, &what, progress)
     };
     let samples = fill(1_000_000, 2, runs)?;
-    let how = "over the standard library's map at home, both in one VM, taking turns; random keys";
+    let how = "over the standard library's map at home, both in one VM, alternately; random keys";
     for (name, parts, what) in [
         (
             "vbtree_over_std",
@@ -267,7 +272,7 @@ fn other_formats(
         },
         Other {
             figure: "open_rkyv_over_open_10m",
-            what: "mapping an archive of `rkyv` and believing it",
+            what: "mapping an archive of `rkyv` without checking it",
             samples: three(&["loads-open", &rkyv])?,
         },
     ];

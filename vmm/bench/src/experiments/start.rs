@@ -189,7 +189,12 @@ impl Starts {
         let exit = of(&|s| Some(s.span_ns.1 as f64 - s.stat("ended_at_ns")?));
         report.push_median("start_exit_ms", &exit, "ms", "the host frees process and VM");
         let kvm = of(&|s| s.stat("kvm_setup_ns"));
-        report.push_median("start_kvm_ms", &kvm, "ms", "of the parts above: in KVM's own calls");
+        report.push_median(
+            "start_kvm_ms",
+            &kvm,
+            "ms",
+            "the share of KVM's own calls in the parts above",
+        );
         for found in &self.ways {
             let name = found.way.name;
             let (note, samples) = match &found.program {
@@ -264,14 +269,14 @@ impl ByStore {
         let note =
             format!("a start with a store of {most} objects / of 2: a program without VASes");
         report.push("start_store_empty_over_2", empty, "", note);
-        let note = "the same of a program that finds one VAS by name, so the store is opened";
+        let note = "the same for a program that finds one VAS by name, so the store is opened";
         report.push("start_store_find_over_2", over(&self.find), "", note);
         let last = self.find.last().map(|point| point.1);
         report.push("start_store_find_ms", last, "ms", format!("with {most} objects"));
         report.checks.push(Check {
             name: "start_store_unopened".into(),
-            rule: "a program that uses no VAS starts at most 1.5 times as slowly beside the \
-                   largest store as beside the smallest: it is not opened"
+            rule: "a program that uses no VAS takes at most 1.5 times as long to start with the \
+                   largest store as with the smallest: it is not opened"
                 .into(),
             found: empty.map_or("not measured".into(), |ratio| format!("{ratio:.2} times")),
             is_kept: empty.is_some_and(|ratio| ratio <= 1.5),

@@ -80,13 +80,13 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "switch_hyper_over_null",
         &over("hypercall", "null"),
         "",
-        "the same without locks, asked for as a hypercall, which the VMM serves",
+        "the same without locks, requested by hypercall, which the VMM serves",
     );
     report.push_median(
         "switch_after_reader_over_lock",
         &over("after_a_reader", "locks_1"),
         "",
-        "one exclusive lock that readers have used, 32 visits to write ago / one that none ever has",
+        "one exclusive lock that readers used 32 write visits ago / one that no reader has used",
     );
     report.push_median(
         "switch_turns_over_lock",
@@ -100,7 +100,7 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
             "an instance with a TLB tag / without: each flushes",
         ),
         Some(false) => (None, "this host offers its guests no PCID, so there are no tags"),
-        None => (None, "it could not be found out whether this host offers its guests PCID"),
+        None => (None, "it could not be determined whether this host offers its guests PCID"),
     };
     report.push("switch_tagged_over_untagged", tagged.0, "", tagged.1);
     let what = "a null call of the guest kernel";
@@ -115,9 +115,9 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "switch_lock_each_cycles",
         each,
         "cycles",
-        "what taking or giving back one lock more adds: (8 locks - 1 lock) / 7",
+        "the cost of acquiring or releasing one more lock: (8 locks - 1 lock) / 7",
     );
-    let direct = "a switch from one VAS straight into another, no locks";
+    let direct = "a switch directly from one VAS into another, no locks";
     report.push_median("switch_direct_cycles", &all("direct"), "cycles", direct);
     let what = "a switch by hypercall";
     report.push_median("switch_hyper_cycles", &all("hypercall"), "cycles", what);
@@ -157,10 +157,10 @@ fn handover(
         "handover_vm_over_native",
         ratio(vm, native),
         "",
-        "from letting a lock go to being inside with it: a thread of another VM that slept for \
+        "from releasing a lock to being inside with it: a thread of another VM that slept for \
          it / a native process that slept in a futex",
     );
-    let note = format!("median of {seen} hand-overs of a lock between two VMs");
+    let note = format!("median of {seen} handovers of a lock between two VMs");
     report.push("handover_vm_us", vm.map(|ns| ns / 1e3), "us", note);
     report.push("handover_native_us", native.map(|ns| ns / 1e3), "us", "between two processes");
     Ok(())

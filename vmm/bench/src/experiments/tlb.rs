@@ -110,7 +110,7 @@ fn misses_each(
         let misses = match Misses::start() {
             Ok(misses) => misses,
             Err(error) => {
-                return Ok(Err(format!("this host gives us no counter of dTLB misses: {error}")));
+                return Ok(Err(format!("this host has no usable counter of dTLB misses: {error}")));
             }
         };
         runner.run(Environment::Vm, program, &args, false)?;
@@ -160,7 +160,7 @@ fn no_tags(has_tags: Option<bool>) -> Option<&'static str> {
     match has_tags {
         Some(true) => None,
         Some(false) => Some("this host offers its guests no PCID, so there are no tags"),
-        None => Some("it could not be found out whether this host offers its guests PCID"),
+        None => Some("it could not be determined whether this host offers its guests PCID"),
     }
 }
 

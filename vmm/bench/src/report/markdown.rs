@@ -35,8 +35,8 @@ pub fn section(document: &Document, heading: &str, plots: &str) -> String {
     for (name, why) in &document.failed {
         let _ = writeln!(text, "**`{name}` could not be carried out:** {}\n", cell(why));
     }
-    text += "A ratio of two figures of one run counts; an absolute time says something about this \
-             machine only. *Spread* is how far samples of this run lie from the figure.\n";
+    text += "A ratio of two figures of one run is what matters; an absolute time depends on this \
+             machine. *Spread* is how far samples of this run lie from the figure.\n";
     for outcome in &document.experiments {
         experiment(&mut text, outcome, &below, &plots);
     }

@@ -21,7 +21,7 @@ const REPORT: &str = "report.md";
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The folder holds something else.
-    #[error("{} is not what an earlier run left: name another folder", path.display())]
+    #[error("{} is not a file of an earlier run: name another folder", path.display())]
     NotOurs {
         /// What is in the way.
         path: PathBuf,

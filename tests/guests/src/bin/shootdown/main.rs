@@ -47,7 +47,7 @@ fn check(result: libc::c_long, call: &str) {
 fn write_stamp(page: usize, stamp: u32) {
     let mut code = [0xb8, 0, 0, 0, 0, 0xc3, 0, 0];
     code[1..5].copy_from_slice(&stamp.to_le_bytes());
-    // SAFETY: the page is mapped and writable; the others only write words of their own and
+    // SAFETY: the page is mapped and writable; the others only write their own words and
     // may read these at any time, as units.
     unsafe {
         ((page + CODE_AT) as *mut u64).write_volatile(u64::from_le_bytes(code));

@@ -16,7 +16,7 @@ use crate::mapping::{Mapping, memory};
 pub(crate) enum When {
     /// At the first touch of each.
     Touched,
-    /// All at once (`MAP_POPULATE`).
+    /// All of them with the call (`MAP_POPULATE`).
     Mapped,
 }
 
