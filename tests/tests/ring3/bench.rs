@@ -41,8 +41,8 @@ impl Bench {
     }
 
     /// On processors with these TLB tags, or fewer.
-    pub(crate) fn with_tags(shape: PcidPolicy) -> Bench {
-        let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
+    pub(crate) fn with_tags(policy: PcidPolicy) -> Bench {
+        let kernel = Kernel::with_tags(policy).expect("a VM can be made here");
         let machine = kernel.machine().clone();
         let vcpu = kernel.new_vcpu().expect("and a vCPU");
         let private = PrivateRegion::new(machine.clone(), 1 << 30);

@@ -33,7 +33,7 @@ fn frame(bench: &Bench) -> GuestPhys {
 }
 
 /// An address, and the rights at each level of the walk to it.
-type Place = (u64, Vec<u64>);
+type TablePath = (u64, Vec<u64>);
 
 /// Fills entries 0 to 7 of `table`, which maps the range from `start` on, with each combination
 /// of rights: at level `leaf` with the page `page`, above with a table that is filled likewise.
@@ -43,8 +43,8 @@ fn fill(
     level: Level,
     leaf: Level,
     page: GuestPhys,
-    above: &Place,
-    places: &mut Vec<Place>,
+    above: &TablePath,
+    places: &mut Vec<TablePath>,
 ) {
     let table = Table::new(table, level);
     let first = if level == Level::Root { FIRST_SLOT } else { 0 };

@@ -52,12 +52,12 @@ impl Kernel {
         Kernel::load_into(Machine::new()?)
     }
 
-    /// As [`Kernel::load`], on vCPUs that report no more TLB tag features than `shape` allows.
+    /// As [`Kernel::load`], on vCPUs that report no more TLB tag features than `policy` allows.
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: PcidPolicy) -> Result<Kernel, VmError> {
-        Kernel::load_into(Machine::with_tags(shape)?)
+    pub fn with_tags(policy: PcidPolicy) -> Result<Kernel, VmError> {
+        Kernel::load_into(Machine::with_tags(policy)?)
     }
 
     fn load_into(machine: Arc<Machine>) -> Result<Kernel, VmError> {

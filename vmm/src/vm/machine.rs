@@ -96,12 +96,12 @@ impl Machine {
         Machine::with_tags(PcidPolicy::AsOffered)
     }
 
-    /// As [`Machine::new`], with vCPUs that report no more TLB tag features than `shape` allows, to
+    /// As [`Machine::new`], with vCPUs that report no more TLB tag features than `policy` allows, to
     /// test the behaviour on other hosts.
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: PcidPolicy) -> Result<Arc<Machine>, VmError> {
+    pub fn with_tags(policy: PcidPolicy) -> Result<Arc<Machine>, VmError> {
         super::kick::install();
         let began = Instant::now();
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
@@ -120,7 +120,7 @@ impl Machine {
         let mut cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_call("tell what processors it offers"))?;
-        shape.limit(&mut cpuid);
+        policy.limit(&mut cpuid);
         let (fd, mem, phys_bits) = empty_vm(&kvm, &cpuid)?;
         mem.add_kvm_time(began.elapsed());
         // Signal frames contain XSAVE areas; KVM_GET_XSAVE returns 4096 bytes of them, which all

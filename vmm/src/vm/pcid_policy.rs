@@ -24,7 +24,7 @@ pub enum PcidPolicy {
 }
 
 impl PcidPolicy {
-    /// Every shape.
+    /// Every policy.
     pub const ALL: [PcidPolicy; 3] =
         [PcidPolicy::AsOffered, PcidPolicy::WithoutInvpcid, PcidPolicy::Without];
 
@@ -63,7 +63,7 @@ mod tests {
         };
         let all = CpuId::from_entries(&[entry(0, 0), entry(1, 0), entry(7, 0), entry(7, 1)]);
         let all = all.expect("there is room for four");
-        for (shape, pcid, invpcid) in [
+        for (policy, pcid, invpcid) in [
             (PcidPolicy::AsOffered, 0, 0),
             (PcidPolicy::WithoutInvpcid, 0, INVPCID),
             (PcidPolicy::Without, PCID, INVPCID),
@@ -72,8 +72,8 @@ mod tests {
             expected.as_mut_slice()[1].ecx = !pcid;
             expected.as_mut_slice()[2].ebx = !invpcid;
             let mut limited = all.clone();
-            shape.limit(&mut limited);
-            assert_eq!(limited, expected, "{shape:?}");
+            policy.limit(&mut limited);
+            assert_eq!(limited, expected, "{policy:?}");
         }
     }
 }

@@ -31,7 +31,7 @@ use super::memory::MemoryError;
 /// A piece of a file in guest-physical space. Released by [`Windows::unmap`].
 #[derive(Debug)]
 pub struct Window {
-    place: Place,
+    place: MemslotPlace,
     bytes: u64,
     slot: Memslot,
     /// Whether the host was told to prefer huge pages.
@@ -254,7 +254,7 @@ impl Windows {
         made
     }
 
-    fn take(&self, bytes: u64) -> Result<Place, MemoryError> {
+    fn take(&self, bytes: u64) -> Result<MemslotPlace, MemoryError> {
         let mut room = self.room();
         let exhausted = MemoryError::Exhausted { limit_bytes: self.limit_bytes };
         if room.mapped_bytes.saturating_add(bytes) > self.limit_bytes {
@@ -274,10 +274,10 @@ impl Windows {
             }
         };
         room.mapped_bytes += bytes;
-        Ok(Place { gpa: at, slot })
+        Ok(MemslotPlace { gpa: at, slot })
     }
 
-    fn give_back(&self, place: Place, bytes: u64) {
+    fn give_back(&self, place: MemslotPlace, bytes: u64) {
         let mut room = self.room();
         room.free.give_back(place.gpa, bytes.next_multiple_of(PAGE_SIZE_2M));
         room.slots.push(place.slot);
@@ -286,7 +286,7 @@ impl Windows {
 }
 
 #[derive(Debug)]
-struct Place {
+struct MemslotPlace {
     gpa: u64,
     slot: u32,
 }
