@@ -107,12 +107,12 @@ impl Table {
         entries: impl IntoIterator<Item = Entry>,
     ) -> Result<(), M::Error> {
         let mut run = [Pte::EMPTY; 512];
-        let room = run.get_mut(self.level.index(address)..).unwrap_or_default();
-        let len = room.iter_mut().zip(entries).fold(0, |len, (pte, entry)| {
+        let tail = run.get_mut(self.level.index(address)..).unwrap_or_default();
+        let len = tail.iter_mut().zip(entries).fold(0, |len, (pte, entry)| {
             *pte = self.encode(address, entry);
             len + 1
         });
-        mem.write_run(self.place(address), room.get(..len).unwrap_or_default())
+        mem.write_run(self.place(address), tail.get(..len).unwrap_or_default())
     }
 
     /// Copies the entry that covers `address` from a table of the same level, if it is present.

@@ -198,8 +198,8 @@ impl<'a> UserMemory<'a> {
         let mut at = gva;
         while path.len() < PATH_MAX {
             // Up to the end of the page: the next one may not be accessible.
-            let room = (PAGE_SIZE - at % PAGE_SIZE).min((PATH_MAX - path.len()) as u64);
-            let mut piece = vec![0; (room as usize).min(256)];
+            let left = (PAGE_SIZE - at % PAGE_SIZE).min((PATH_MAX - path.len()) as u64);
+            let mut piece = vec![0; (left as usize).min(256)];
             self.copy_in(at, &mut piece)?;
             if let Some(nul) = piece.iter().position(|&b| b == 0) {
                 piece.truncate(nul);

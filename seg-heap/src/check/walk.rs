@@ -234,11 +234,11 @@ impl<'a, R: Reader> Walk<'a, R> {
         if free != u32::from(fresh - used) {
             self.damaged(page, "used", used.into(), "those that are not in the free list");
         }
-        let room = used < class.capacity();
-        if listed != u16::from(room) {
+        let has_free = used < class.capacity();
+        if listed != u16::from(has_free) {
             self.damaged(page, "listed", listed.into(), "1 if there is room, 0 if not");
         }
-        if room {
+        if has_free {
             self.heads.add(page.into());
             self.spans[class.index()] += 1;
         }

@@ -137,7 +137,7 @@ impl Files {
     /// Free blocks and inodes of the file system with a device number, in the encoding of the old
     /// calls: of a granted one, or of the guest's own, where nothing is free.
     #[must_use]
-    pub fn room_on(&self, device: u32) -> Option<(u64, u64)> {
+    pub fn space_on(&self, device: u32) -> Option<(u64, u64)> {
         if device == old_device(super::pseudo::SYNTHETIC_DEV) {
             return Some((0, 0));
         }

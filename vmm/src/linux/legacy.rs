@@ -107,7 +107,7 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 /// `ustat(2)`: the free space of the file system with a device number.
 pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let (blocks, files) = ctx.process.files.room_on(a[0] as u32).ok_or(Errno::EINVAL)?;
+    let (blocks, files) = ctx.process.files.space_on(a[0] as u32).ok_or(Errno::EINVAL)?;
     // Free blocks, padding, free inodes; the names are never filled in.
     let mut bytes = [0; 32];
     for (to, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {

@@ -363,8 +363,8 @@ impl PrivateRegion {
             return Ok(());
         }
         if block.table.is_none() {
-            let room = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
-            room.map_err(|_| Errno::ENOMEM)?;
+            let charged = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
+            charged.map_err(|_| Errno::ENOMEM)?;
         }
         let table = Table::new(self.table(block, piece.start)?, Level::Table);
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {

@@ -124,7 +124,7 @@ pub struct FilePiece<'a> {
 }
 
 #[derive(Debug)]
-struct Room {
+struct Available {
     free: Extents,
     slots: Vec<u32>,
     next_slot: u32,
@@ -139,7 +139,7 @@ pub struct Windows {
     lowest_slot: u32,
     slots_end: u32,
     limit_bytes: u64,
-    room: Mutex<Room>,
+    available: Mutex<Available>,
 }
 
 /// Maximum number of windows at the same time: memslots reserved for them.
@@ -160,20 +160,20 @@ impl Windows {
         let mut free = Extents::default();
         free.give_back(start, end.saturating_sub(start));
         let lowest_slot = memslots.saturating_sub(MAX_WINDOWS.min(memslots / 2));
-        let room = Room { free, slots: Vec::new(), next_slot: memslots, mapped_bytes: 0 };
-        let (range, slots_end, room) = (start..end, memslots, Mutex::new(room));
-        Windows { vm, range, lowest_slot, slots_end, limit_bytes, room }
+        let available = Available { free, slots: Vec::new(), next_slot: memslots, mapped_bytes: 0 };
+        let (range, slots_end, available) = (start..end, memslots, Mutex::new(available));
+        Windows { vm, range, lowest_slot, slots_end, limit_bytes, available }
     }
 
-    fn room(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(|poison| poison.into_inner())
+    fn available(&self) -> MutexGuard<'_, Available> {
+        self.available.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     /// Current number of windows, each with its own memslot.
     #[must_use]
     pub fn count(&self) -> usize {
-        let room = self.room();
-        (self.slots_end - room.next_slot) as usize - room.slots.len()
+        let available = self.available();
+        (self.slots_end - available.next_slot) as usize - available.slots.len()
     }
 
     /// Whether `gpa` lies in the range of windows.
@@ -192,7 +192,7 @@ impl Windows {
     /// Bytes currently mapped.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
-        self.room().mapped_bytes
+        self.available().mapped_bytes
     }
 
     /// Maps a piece of a file. Full gigabytes are aligned to a gigabyte, everything else to 2 MiB,
@@ -255,33 +255,33 @@ impl Windows {
     }
 
     fn take(&self, bytes: u64) -> Result<MemslotPlace, MemoryError> {
-        let mut room = self.room();
+        let mut available = self.available();
         let exhausted = MemoryError::Exhausted { limit_bytes: self.limit_bytes };
-        if room.mapped_bytes.saturating_add(bytes) > self.limit_bytes {
+        if available.mapped_bytes.saturating_add(bytes) > self.limit_bytes {
             return Err(exhausted);
         }
         let align = if bytes >= PAGE_SIZE_1G { PAGE_SIZE_1G } else { PAGE_SIZE_2M };
         let taken = bytes.next_multiple_of(PAGE_SIZE_2M);
-        if room.slots.is_empty() && room.next_slot <= self.lowest_slot {
+        if available.slots.is_empty() && available.next_slot <= self.lowest_slot {
             return Err(exhausted);
         }
-        let Some(at) = room.free.take(taken, align) else { return Err(exhausted) };
-        let slot = match room.slots.pop() {
+        let Some(at) = available.free.take(taken, align) else { return Err(exhausted) };
+        let slot = match available.slots.pop() {
             Some(slot) => slot,
             None => {
-                room.next_slot -= 1;
-                room.next_slot
+                available.next_slot -= 1;
+                available.next_slot
             }
         };
-        room.mapped_bytes += bytes;
+        available.mapped_bytes += bytes;
         Ok(MemslotPlace { gpa: at, slot })
     }
 
     fn give_back(&self, place: MemslotPlace, bytes: u64) {
-        let mut room = self.room();
-        room.free.give_back(place.gpa, bytes.next_multiple_of(PAGE_SIZE_2M));
-        room.slots.push(place.slot);
-        room.mapped_bytes -= bytes;
+        let mut available = self.available();
+        available.free.give_back(place.gpa, bytes.next_multiple_of(PAGE_SIZE_2M));
+        available.slots.push(place.slot);
+        available.mapped_bytes -= bytes;
     }
 }
 
