@@ -1,10 +1,10 @@
-//! Builds what `spacejmp` carries inside itself: the guest kernel, and what the demo shows.
+//! Builds what is embedded in `spacejmp`: the guest kernel, and the files of the demo.
 //!
-//! All sources are in the folder `carried`, by symbolic links: in a packaged crate they are files.
-//! `rustc` is run without a cargo: the kernel needs flags that no other crate may have, and neither it
-//! nor the demo's program needs anything but `core`, `std` and two crates of ours, so that there is
-//! nothing to resolve, to download or to lock. The recipe works on the stable toolchain with the host's
-//! target: fat LTO compiles the parts of `core` that are used with these flags too.
+//! All sources are in the folder `carried`, by symbolic links: in a packaged crate they are regular
+//! files. `rustc` is run without cargo: the kernel needs flags that no other crate may have, and
+//! the kernel and the demo's program need only `core`, `std` and two crates of ours, so there is
+//! nothing to resolve, download or lock. This works on the stable toolchain with the host's target:
+//! fat LTO also compiles the parts of `core` that are used with these flags.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ fn main() {
     let carried = root.join("carried");
     for watched in fs::read_dir(&carried).expect("read the folder of what is carried") {
         let path = watched.expect("read the folder of what is carried").path();
-        // Cargo looks at the time of a link, not of what it leads to.
+        // Cargo checks the modification time of a link, not of its target.
         let path = path.canonicalize().expect("what is carried is there");
         println!("cargo::rerun-if-changed={}", path.display());
     }
@@ -31,7 +31,7 @@ fn main() {
     list_texts(&carried.join("book"), &out);
 }
 
-/// The texts the demo reads: the book of this project, as far as it is written.
+/// The texts the demo reads: this project's book.
 fn list_texts(book: &Path, out: &Path) {
     let mut pages = Vec::new();
     let mut folders = vec![book.to_owned()];
@@ -65,11 +65,10 @@ fn build_wordindex(carried: &Path, out: &Path) {
     succeed(rustc);
 }
 
-/// The kernel and the two crates of ours that it needs, optimised as `guest-kernel/Cargo.toml` has
-/// it.
+/// The kernel and the two crates of ours that it needs, optimised as in `guest-kernel/Cargo.toml`.
 fn build_kernel(carried: &Path, out: &Path) {
     let kernel = carried.join("guest-kernel");
-    // The compiler warns that the feature flags may be refused one day: the toolchain is
+    // The compiler warns that the feature flags may be rejected one day: the toolchain is
     // pinned, and a test disassembles the image. `cargo xtask check clippy-guest-kernel`
     // reads the same file.
     let list = fs::read_to_string(kernel.join("flags")).expect("read guest-kernel/flags");
@@ -90,7 +89,7 @@ fn build_kernel(carried: &Path, out: &Path) {
     build("guest_kernel", &kernel.join("src/main.rs"), &rest);
 }
 
-/// A compiler that has none of the flags that cargo, or clippy, has for the crates of this workspace.
+/// A compiler without the flags that cargo or clippy sets for the crates of this workspace.
 fn rustc(source: &Path) -> Command {
     let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
     rustc.arg(source).args(["--edition=2024", "--target", TARGET, "-Awarnings"]);

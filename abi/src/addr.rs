@@ -1,9 +1,8 @@
 //! Addresses and page sizes as types.
 //!
-//! A guest-virtual and a guest-physical address are both 64-bit numbers, and mixing them up
-//! is the classic fault of a monitor. Here each is a type whose constructor proves what the
-//! rest of the code relies on; host addresses are not here, because no shared structure may
-//! hold one.
+//! A guest-virtual and a guest-physical address are both 64-bit numbers, and mixing them up is the
+//! classic bug of a VMM. Here each is a type whose constructor checks what the rest of the code
+//! relies on; host addresses are absent, because no shared structure may hold one.
 
 use core::fmt;
 
@@ -21,7 +20,7 @@ pub const LOWER_HALF_END: u64 = 1 << 47;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestVirt(u64);
 
-/// The address is not canonical; carries it.
+/// The address that is not canonical.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotCanonical(pub u64);
 
@@ -58,7 +57,7 @@ impl GuestVirt {
         self.0
     }
 
-    /// The address `bytes` further on, or `None` when that leaves the canonical half.
+    /// The address `bytes` higher, or `None` if that leaves the canonical half.
     #[must_use]
     pub fn checked_add(self, bytes: u64) -> Option<GuestVirt> {
         let sum = self.0.checked_add(bytes)?;
@@ -72,7 +71,7 @@ impl GuestVirt {
     }
 }
 
-/// A guest-physical address below 2^52. Whether memory lies there is asked of the VMM.
+/// A guest-physical address below 2^52. Whether it is backed by memory is for the VMM to say.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestPhys(u64);
 
@@ -98,7 +97,7 @@ impl GuestPhys {
         self.0
     }
 
-    /// The address `bytes` further on; wraps never, saturates at the last valid address.
+    /// The address `bytes` higher; never wraps, but saturates at the last valid address.
     #[must_use]
     pub const fn offset(self, bytes: u64) -> GuestPhys {
         let sum = self.0.saturating_add(bytes);
@@ -153,7 +152,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Number of the entry of a table of this level that covers `address` (SDM 3A, 4.5.4).
+    /// Index of the entry, in a table of this level, that covers `address` (SDM 3A, 4.5.4).
     #[must_use]
     pub const fn index(self, address: u64) -> usize {
         (address >> self.shift()) as usize & 511

@@ -1,12 +1,13 @@
-//! What two rooms of the house must agree on: numbers, layouts, encodings.
+//! What the guest kernel, the VMM and programs must agree on: numbers, layouts, encodings.
 //!
-//! 1. No I/O, no allocation, no `unsafe`:
-//!    everything here can be reasoned about, and run in tests on the host, on its own.
-//! 2. Outside values become types once, in one checked constructor.
-//! 3. A number that two rooms share is written once, here.
+//! 1. No I/O, no allocation, no `unsafe`: everything here can be reasoned about on its own, and
+//!    tested on the host.
+//! 2. Values from outside become types in one place, a checked constructor.
+//! 3. A number that two crates share is defined once, here.
 //!
 //! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
-//! - [`pte`], [`table`], [`walk`]: page-table entries, one table of them, and the editor of tables
+//! - [`pte`], [`table`], [`walk`]: page-table entries, a single page table, and the page-table
+//!   walker and editor
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
 //! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of

@@ -1,7 +1,7 @@
-//! One page table: where an entry lies in it, and what it says, by type.
+//! One page table: where an entry lies in it, and typed contents of an entry.
 //!
-//! Every entry that is written from outside the guest, for whatever kind of table, is written
-//! here; bits are `pte.rs`, walks through several tables `walk.rs`.
+//! Every entry written from outside the guest, in any kind of table, is written here; bits are in
+//! `pte.rs`, walks through several tables in `walk.rs`.
 
 use crate::addr::{GuestPhys, LOWER_HALF_END, Level};
 use crate::pte::{Pte, Rights};
@@ -23,7 +23,7 @@ pub trait EntryMem {
     /// When it is not guest memory.
     fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), Self::Error>;
 
-    /// Writes entries that follow one another from `place` on, of a table that no vCPU can reach.
+    /// Writes consecutive entries, starting at `place`, of a table that no vCPU can reach.
     ///
     /// # Errors
     /// When it is not guest memory.
@@ -32,18 +32,18 @@ pub trait EntryMem {
     }
 }
 
-/// What an entry is to say.
+/// The contents of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// Nothing is there.
+    /// Not present.
     Empty,
     /// The table of the level below.
     Table(GuestPhys),
-    /// A page of the size that the level maps; aligned to it.
+    /// A page of the size that the level maps, aligned to that size.
     Page(GuestPhys, Rights),
 }
 
-/// A page table of a known level. Its entries are named by an address that they cover.
+/// A page table of a known level. Its entries are identified by an address that they cover.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Table {
     frame: GuestPhys,
@@ -63,8 +63,9 @@ impl Table {
         self.frame.offset(self.level.index(address) as u64 * Pte::BYTES)
     }
 
-    /// The bits of `entry` in this table, where it covers `address`. All rights are open in an
-    /// entry that points to a table: the leaf decides (SDM 3A, 4.6.1 takes the conjunction).
+    /// The bits of `entry` in this table, where it covers `address`. An entry that points to a
+    /// table grants all rights: the leaf decides (by SDM 3A, 4.6.1 the rights of all levels are
+    /// ANDed).
     #[must_use]
     pub fn encode(self, address: u64, entry: Entry) -> Pte {
         match entry {
@@ -85,8 +86,8 @@ impl Table {
         mem.read(self.place(address))
     }
 
-    /// Writes the entry that covers `address`. A table it points to must be complete: a vCPU may
-    /// walk it at once. A flush of what was there before is the caller's debt.
+    /// Writes the entry that covers `address`. A table that it points to must be complete: a vCPU
+    /// may walk it immediately. The caller must flush what was there before.
     ///
     /// # Errors
     /// When the table is not guest memory.
@@ -94,8 +95,8 @@ impl Table {
         mem.write(self.place(address), self.encode(address, entry))
     }
 
-    /// Writes the entries from the one that covers `address` on, of a table that nothing links to
-    /// yet. No further than the table's end.
+    /// Writes consecutive entries, starting with the one that covers `address`, of a table that
+    /// nothing links to yet. Stops at the table's end.
     ///
     /// # Errors
     /// When the table is not guest memory.
@@ -106,12 +107,12 @@ impl Table {
         entries: impl IntoIterator<Item = Entry>,
     ) -> Result<(), M::Error> {
         let mut run = [Pte::EMPTY; 512];
-        let room = run.get_mut(self.level.index(address)..).unwrap_or_default();
-        let len = room.iter_mut().zip(entries).fold(0, |len, (pte, entry)| {
+        let tail = run.get_mut(self.level.index(address)..).unwrap_or_default();
+        let len = tail.iter_mut().zip(entries).fold(0, |len, (pte, entry)| {
             *pte = self.encode(address, entry);
             len + 1
         });
-        mem.write_run(self.place(address), room.get(..len).unwrap_or_default())
+        mem.write_run(self.place(address), tail.get(..len).unwrap_or_default())
     }
 
     /// Copies the entry that covers `address` from a table of the same level, if it is present.
@@ -180,7 +181,11 @@ mod tests {
         table.fill(&mem, 510 * 4096, [page; 9]).unwrap();
         let present = |n: u64| table.get(&mem, n * 4096).unwrap().is_present();
         assert_eq!([0, 509, 510, 511].map(present), [false, false, true, true]);
-        assert_eq!(table.place(512 * 4096), FRAME, "entries are named modulo what a table covers");
+        assert_eq!(
+            table.place(512 * 4096),
+            FRAME,
+            "entries are addressed modulo what a table covers"
+        );
         table.set(&mem, 510 * 4096, Entry::Empty).unwrap();
         assert!(!present(510));
     }

@@ -1,21 +1,20 @@
-//! The page-table walker and editor, generic over how a table entry is touched.
+//! The page-table walker and editor, generic over how a table entry is accessed.
 //!
-//! The VMM runs it on guest memory; tests run it on a plain map. It never frees or moves a
-//! table: a table, once linked, stays bound to its place. That rule is what makes edits from
-//! outside the guest safe on a host that shadows the guest's tables
-//! (docs/src/internals/memory.md). Who wants a table back unlinks it and has every vCPU forget
-//! everything before it is anything else.
+//! The VMM runs it on guest memory; tests run it on a plain map. It never frees or moves a table: a
+//! table, once linked, stays bound to its position. That rule is what makes edits from outside the
+//! guest safe on a host that shadows the guest's tables (docs/src/internals/memory.md). To reuse a
+//! table, unlink it and make every vCPU forget all translations first.
 
 use crate::addr::{GuestPhys, GuestVirt, Level, PageSize};
 use crate::pte::{Pte, Rights};
 use crate::table::{Entry, EntryMem, Table};
 
-/// Memory that holds page tables, and has room for more.
+/// Memory that holds page tables and can allocate more.
 pub trait TableMem: EntryMem {
     /// A zeroed frame that becomes a table.
     ///
     /// # Errors
-    /// When memory is out.
+    /// When out of memory.
     fn alloc_table(&mut self) -> Result<GuestPhys, Self::Error>;
 }
 
@@ -76,12 +75,12 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         }
     }
 
-    /// The table of `level` that covers `gva`, made where it is missing. A large page in the
-    /// way is split into a table that maps the same memory with the same rights.
+    /// The table of `level` that covers `gva`, allocated if missing. A large page in the way is
+    /// split into a table that maps the same memory with the same rights.
     ///
     /// # Errors
-    /// When memory is out or a table lies outside guest memory; then every page maps what it
-    /// mapped before.
+    /// When out of memory or a table lies outside guest memory; every page then maps what it mapped
+    /// before.
     pub fn table_for(&mut self, gva: GuestVirt, level: Level) -> Result<GuestPhys, M::Error> {
         let mut table = self.root;
         let mut at = Level::Root;
@@ -95,7 +94,7 @@ impl<'m, M: TableMem> PageTable<'m, M> {
                 if pte.is_present() {
                     self.fill_split(fresh, pte, below)?;
                 }
-                // Linked only when complete: another vCPU may walk it at once.
+                // Linked only when complete: another vCPU may walk it immediately.
                 Table::new(table, at).set(self.mem, gva.raw(), Entry::Table(fresh))?;
                 fresh
             };
@@ -105,18 +104,18 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         Ok(table)
     }
 
-    /// Points the entry of `level` that covers `gva` at `table`, whatever it held before. The
-    /// table must have been made for exactly this place.
+    /// Points the entry of `level` that covers `gva` at `table`, whatever it held before. The table
+    /// must have been made for exactly this position.
     ///
     /// # Errors
-    /// When memory is out or a table lies outside guest memory.
+    /// When out of memory or a table lies outside guest memory.
     pub fn link(&mut self, gva: GuestVirt, level: Level, table: GuestPhys) -> Result<(), M::Error> {
         let above = self.table_for(gva, level)?;
         Table::new(above, level).set(self.mem, gva.raw(), Entry::Table(table))
     }
 
-    /// Empties the entry of `level` that covers `gva`, where the tables down to it exist. The
-    /// flush is the caller's debt.
+    /// Clears the entry of `level` that covers `gva`, if the tables down to it exist. The caller
+    /// must flush.
     ///
     /// # Errors
     /// When a table lies outside guest memory.
@@ -139,11 +138,11 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         Table::new(table, below).fill(self.mem, 0, (0..512).map(page))
     }
 
-    /// Maps the page of `size` at `gva` to `gpa`. Both must be aligned to `size`; whatever
-    /// was mapped there before is replaced without a flush, which is the caller's debt.
+    /// Maps the page of `size` at `gva` to `gpa`. Both must be aligned to `size`; whatever was
+    /// mapped there before is replaced without a flush, which is up to the caller.
     ///
     /// # Errors
-    /// When memory is out or a table lies outside guest memory.
+    /// When out of memory or a table lies outside guest memory.
     pub fn map(
         &mut self,
         gva: GuestVirt,
@@ -164,7 +163,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::{BTreeMap, HashMap};
 
-    /// Tables in a map; frames are numbered, data frames are never touched.
+    /// Tables in a map; frames are numbered, data frames are never accessed.
     #[derive(Default)]
     struct MapMem {
         tables: RefCell<HashMap<u64, [u64; 512]>>,
@@ -230,7 +229,7 @@ mod tests {
         fn any_sequence_of_maps_translates_like_a_plain_map(ops in prop::collection::vec(op(), 1..40)) {
             let mut mem = MapMem::default();
             let root = mem.alloc_table().unwrap();
-            // The model: intervals of pages, later ones laid over earlier ones.
+            // The model: intervals of pages, later ones override earlier ones.
             let mut model: Vec<Op> = Vec::new();
             let mut probes: BTreeMap<u64, ()> = BTreeMap::new();
             for op in ops {
@@ -301,7 +300,7 @@ mod tests {
                     let walk = tables.walk(gva).unwrap();
                     assert_eq!(walk.level, size.level());
                     assert_eq!(walk.pte.raw(), frame | expected | large, "{size:?} {bits:03b}");
-                    // What leads there lets everything through, ring 3 in its half only.
+                    // Entries on the way allow everything, ring 3 only in its half.
                     let mut table = root;
                     for level in [Level::Root, Level::Pointer, Level::Directory] {
                         if level <= size.level() {
@@ -312,7 +311,7 @@ mod tests {
                         assert_eq!(pte.raw() & !pte.target().raw(), PTE_P | PTE_W | user);
                         table = pte.target();
                     }
-                    // Into the smallest pages: each entry of each table, counted.
+                    // Split into the smallest pages: every entry of every table is counted.
                     let mut tables = PageTable::new(root, &mut mem);
                     let pages = size.bytes() / PAGE_SIZE;
                     for page in (0..pages).step_by(if pages > 512 { 511 } else { 1 }) {
@@ -322,7 +321,7 @@ mod tests {
                         let target = frame + page * PAGE_SIZE;
                         assert_eq!((walk.level, walk.pte.raw()), (Level::Table, target | expected));
                     }
-                    // And joined again by one entry over the table.
+                    // And promoted again by one entry in place of the table.
                     tables.map(gva, GuestPhys::literal(frame), size, rights(bits)).unwrap();
                     let walk = tables.walk(gva).unwrap();
                     assert_eq!(

@@ -1,7 +1,7 @@
 //! Size classes: what a small block's size is rounded up to.
 //!
-//! Steps of 16 bytes up to 128, then four to a doubling: never more than a fifth is lost to
-//! rounding. A span has so many pages that less than an eighth of it is left over.
+//! Steps of 16 bytes up to 128, then four per doubling: rounding never wastes more than a
+//! fifth. A span has enough pages that less than an eighth of it is left over.
 
 use crate::geometry::PAGE_BYTES;
 
@@ -9,9 +9,9 @@ use crate::geometry::PAGE_BYTES;
 pub const CLASSES: usize = 40;
 /// Version of the table in this file; the header has it.
 pub const TABLE_VERSION: u32 = 1;
-/// Blocks larger than this have pages of their own.
+/// Blocks larger than this get whole pages.
 pub const SMALL_MAX: usize = 32 << 10;
-/// What every block's size and offset is a multiple of.
+/// Every block's size and offset is a multiple of this.
 pub const GRANULE: usize = 16;
 
 const EVEN_CLASSES: usize = 8;
@@ -59,10 +59,10 @@ pub const CAPACITIES: [u16; CLASSES] = {
     capacities
 };
 
-/// Most blocks that a span has.
+/// The most blocks in a span.
 pub const MAX_CAPACITY: usize = PAGE_BYTES as usize / GRANULE;
 
-/// By size in granules: the class of sizes up to 1 KiB, which are most.
+/// By size in granules: the class of sizes up to 1 KiB, the most common ones.
 const QUICK: [u8; 65] = {
     let mut quick = [0; 65];
     let mut granules = 0;
@@ -108,7 +108,7 @@ impl Class {
             Some(class) => class,
             None => return None,
         };
-        // Spans begin at pages.
+        // Spans begin at page boundaries.
         if align > PAGE_BYTES as usize {
             return None;
         }
@@ -135,7 +135,7 @@ impl Class {
         self.0
     }
 
-    /// Its place in tables of [`CLASSES`] entries.
+    /// Its index in tables of [`CLASSES`] entries.
     #[inline]
     #[must_use]
     pub const fn index(self) -> usize {

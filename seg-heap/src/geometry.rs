@@ -1,7 +1,7 @@
 //! Pages and areas: how the heap's memory is divided.
 //!
-//! Pages are named by their number in the heap, the areas' table pages included; 0 is the first
-//! table, of no span or run, so a link of 0 leads nowhere.
+//! Pages are identified by their number in the heap, the areas' table pages included; page 0 is
+//! the first table and belongs to no span or run, so a link of 0 means none.
 
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 64 << 10;
@@ -13,7 +13,7 @@ pub const AREA_BYTES: u64 = PAGE_BYTES * AREA_PAGES as u64;
 pub const TABLE_OFFSET: u64 = 32 << 10;
 /// The smallest heap: a table and one page.
 pub const MIN_BYTES: u64 = 2 * PAGE_BYTES;
-/// The largest: pages have 32-bit numbers, and no segment is as large.
+/// The largest: page numbers have 32 bits, and no segment is as large.
 pub const MAX_BYTES: u64 = 1 << 47;
 
 /// Where page `page` begins, from the heap's start.

@@ -16,8 +16,8 @@ pub const RUN_BINS: usize = 53;
 /// Longest run with a bin for its own length.
 const EXACT_BINS: u32 = 32;
 
-/// The bin of free runs of `pages` pages: one for each length up to 32, then four to a doubling,
-/// and the last for areas that are free as a whole.
+/// The bin of free runs of `pages` pages: one for each length up to 32, then four per doubling,
+/// and the last for completely free areas.
 #[inline]
 #[must_use]
 pub const fn bin_of(pages: u32) -> usize {
@@ -32,20 +32,20 @@ pub const fn bin_of(pages: u32) -> usize {
     (EXACT_BINS + (doubling - 5) * 4 + quarter) as usize
 }
 
-/// Upper bits of a free block's first word: no address, and nothing that data is likely to be.
-/// A free block without them was written to by a program that no longer owned it.
+/// Upper bits of a free block's first word: not an address, and unlikely as data. A free block
+/// without them was written to by a program that no longer owned it.
 pub const FREE_MARK: u64 = 0xf4ee_b10c_0000_0000;
 const NEXT_MASK: u64 = 0xffff_ffff;
 
-/// The first word of a free block: `next` is the place of the next one in the span, as in
-/// [`PageDesc::free`].
+/// The first word of a free block: `next` is the position of the next one in the span, as
+/// in [`PageDesc::free`].
 #[inline]
 #[must_use]
 pub const fn free_word(next: u16) -> u64 {
     FREE_MARK | next as u64
 }
 
-/// What [`free_word`] made, if it did.
+/// The inverse of [`free_word`]; `None` if it did not make the word.
 #[inline]
 #[must_use]
 pub const fn next_of_free_word(word: u64) -> Option<u16> {
@@ -63,11 +63,11 @@ pub struct HeapHeader {
     pub version: u32,
     /// Version of the size classes.
     pub classes: u32,
-    /// Address of the segment: pointers in it are good only there.
+    /// Address of the segment: pointers in it are valid only there.
     pub base: u64,
-    /// Bytes that the heap has, a multiple of [`PAGE_BYTES`]; the segment may be larger.
+    /// Bytes of the heap, a multiple of [`PAGE_BYTES`]; the segment may be larger.
     pub end: u64,
-    /// 1 while runs of pages change; a program that died then has left a damaged heap.
+    /// 1 while runs of pages change; a program that died then left a damaged heap.
     pub busy: u64,
     /// Offset of the text that describes the root object's type, in a block; 0 for none.
     pub text: u64,
@@ -77,11 +77,11 @@ pub struct HeapHeader {
     pub huge: u32,
     /// 0.
     pub reserved: u32,
-    /// Bit for each bin of free runs: something is in it.
+    /// A bit for each bin of free runs: set if it is not empty.
     pub bins_used: u64,
     /// First free run of each bin, 0 for none.
     pub bins: [u32; RUN_BINS],
-    /// By class: first span with room, 0 for none.
+    /// By class: first span with free blocks, 0 for none.
     pub partial: [u32; CLASSES],
 }
 
@@ -123,7 +123,7 @@ impl PageKind {
     }
 }
 
-/// A page's descriptor. Fields without a meaning for its kind hold anything.
+/// A page's descriptor. Fields without a meaning for its kind are undefined.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageDesc {
@@ -133,27 +133,28 @@ pub struct PageDesc {
     pub class: u8,
     /// Body, and the last of a free run: pages back to the first.
     pub back: u16,
-    /// First of anything: how many pages it is; of a huge block, the later tables' places included.
+    /// First page of anything: its number of pages; for a huge block, including the pages where
+    /// later areas' tables would be.
     pub pages: u32,
     /// Small: blocks that are allocated.
     pub used: u16,
-    /// Small: blocks that ever were; the others follow them.
+    /// Small: blocks that were ever allocated; the others follow them.
     pub fresh: u16,
-    /// Small: place of the first free block among these, in 16 bytes from the span's start,
-    /// plus one; 0 for none.
+    /// Small: position of the first free block among these, in units of 16 bytes from the
+    /// span's start, plus one; 0 for none.
     pub free: u16,
-    /// Small: 1 if it is in its class's list, as it is if it has room.
+    /// Small: 1 if it is in its class's list, which it is if it has free blocks.
     pub listed: u16,
-    /// Small with room, first of a free run: the one before in its list.
+    /// Small with free blocks, first of a free run: the previous one in its list.
     pub prev: u32,
-    /// The same: the one after.
+    /// The same: the next one.
     pub next: u32,
     /// Large, huge: bytes asked for.
     pub bytes: u64,
 }
 
 impl PageDesc {
-    /// Its kind, if it has one that exists.
+    /// Its kind, if that is valid.
     #[inline]
     #[must_use]
     pub const fn kind(&self) -> Option<PageKind> {

@@ -1,7 +1,7 @@
 //! The heap of a data segment: its layout, shared by the allocator and the check.
 //!
-//! All of its state lies in the segment, at the segment's base, in offsets from there; so the
-//! next program goes on where the last one stopped, and the host can walk a file.
+//! All of its state lies in the segment, at the segment's base, in offsets from there, so the
+//! next program continues where the last one stopped, and the host can walk a file.
 //!
 //! ```text
 //! area 0 (64 MiB)             area 1                      ...          end
@@ -19,8 +19,8 @@
 //! ```
 //!
 //! Spans hold nothing but blocks: their state is in the descriptor of their first page, and in
-//! the free blocks, whose first word is the next one's place ([`FREE_MARK`]). That keeps 32-byte
-//! objects at 32 bytes, and what programs write by mistake mostly hits their own data.
+//! the free blocks, whose first word is the position of the next one ([`FREE_MARK`]). That keeps
+//! 32-byte objects at 32 bytes, and stray writes of programs mostly hit their own data.
 //!
 //! - `geometry`: pages and areas; `layout`: header and descriptors; [`class`](mod@class): size classes
 //! - [`check`](mod@check): a walk that trusts nothing

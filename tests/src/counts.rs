@@ -1,8 +1,8 @@
 //! Exact counts against `resources/counts.toml`, the record of what each path costs.
 //!
-//! A test measures every path of one table and passes all numbers at once. Any
-//! difference fails the test, with the lines that the table should have; so do lines that
-//! no test measures. With `SPACEJMP_COUNTS=update` (`cargo xtask counts --update`) the table is
+//! A test measures every path of one table and passes all numbers together. Any difference
+//! fails the test, with the lines that the table should have; so do lines that no test
+//! measures. With `SPACEJMP_COUNTS=update` (`cargo xtask counts --update`) the table is
 //! rewritten instead, and the file's comments and other tables are kept.
 //!
 //! What is measured, and how, is in the tests: `vmm/tests/kernel_image` (which includes this
@@ -13,7 +13,7 @@ use std::sync::Mutex;
 
 use toml_edit::{DocumentMut, Item, Value};
 
-/// The variable that asks for the file to be rewritten.
+/// The variable that makes tests rewrite the file.
 pub const VARIABLE: &str = "SPACEJMP_COUNTS";
 
 /// The file as it was when the tests were built: machines that run them do not have it.
@@ -44,9 +44,9 @@ impl Table {
         self.found.push((path.to_owned(), count));
     }
 
-    /// Measures `path` only if it is recorded, or is to be: of the paths that depend on something
-    /// outside the project, whose names begin with `family`, each computer has one. The lines of
-    /// the others stay. Returns whether it was measured.
+    /// Measures `path` only if it is recorded, or is to be: it is for paths that depend on
+    /// something outside the project, whose names begin with `family`; each computer has one of
+    /// these. The lines of the others stay. Returns whether it was measured.
     pub fn add_own(&mut self, family: &str, path: &str, measure: impl FnOnce() -> u64) -> bool {
         let document: DocumentMut = RECORD.parse().expect("resources/counts.toml is TOML");
         let lines = find(&document, &self.name).and_then(Item::as_table_like);
@@ -129,7 +129,7 @@ impl Table {
 /// Compares everything that was measured with the file, or rewrites the tables in it.
 ///
 /// # Panics
-/// With the lines to change when something differs, or is in one place only.
+/// With the lines to change, when something differs or is in only one of the two.
 #[track_caller]
 pub fn compare(tables: impl IntoIterator<Item = Table>) {
     let mut wrong = Vec::new();

@@ -17,7 +17,7 @@ pub struct Header {
     pub mem_bytes: u64,
 }
 
-/// A file: headers, then bytes that count up.
+/// A file: headers, then bytes of ascending value.
 #[derive(Debug, Clone)]
 pub struct Elf {
     /// `e_type`; 2 is ET_EXEC, 3 ET_DYN.

@@ -17,7 +17,7 @@ use vmm::store::fuzz as store;
 
 use crate::vm::{Ended, Run};
 
-/// Ends a call that blocks for ever; the program interrupts all others itself.
+/// Ends a call that blocks forever; the program interrupts all others itself.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Has the guest program `fuzz_calls` at `program` make the calls that `input` encodes, with one
@@ -157,7 +157,8 @@ impl Heap {
         heap
     }
 
-    /// Changes one word as ten bytes say: which kind of word, which one, the new value.
+    /// Changes one word as encoded in ten bytes: the kind of word, which one, the new
+    /// value.
     fn change(&mut self, edit: &[u8; 10]) {
         let [kind, which, value @ ..] = *edit;
         let value = u64::from_le_bytes(value);
@@ -171,7 +172,8 @@ impl Heap {
             }
             _ => ((PAGE_BYTES + near * 1024 + u64::from(kind / 4) * 16) % self.size) & !7,
         };
-        // The magic stays, or there is nothing to check; small numbers are what tables are made of.
+        // The magic stays, otherwise there is nothing to check; tables mostly contain small
+        // numbers.
         let value = if kind & 128 == 0 { value } else { value & 0x0000_00ff_00ff_00ff };
         if offset != 0 {
             self.words.insert(offset, value);
@@ -179,7 +181,7 @@ impl Heap {
     }
 }
 
-/// The heap check on a sound heap with any words changed. Returns whether it still is sound.
+/// The heap check on a sound heap with any words changed. Returns whether it is still sound.
 ///
 /// # Panics
 /// When the check reads far more than the heap has, or contradicts itself.

@@ -35,7 +35,7 @@ pub fn must_skip(test: &str) -> bool {
     missing().is_some_and(|reason| skip(test, reason))
 }
 
-/// Reports that `test` is skipped, and why, where it is seen and where it is counted.
+/// Reports that `test` is skipped, and why, on standard error and in the list.
 ///
 /// # Panics
 /// When `SPACEJMP_REQUIRE_KVM` asks for every test to run.
@@ -46,9 +46,9 @@ pub fn skip(test: &str, reason: &str) -> bool {
     true
 }
 
-/// Reports that `test` has nothing to check on this kind of host, where it is seen and
-/// where it is counted. Unlike [`skip`] this is no failure in CI: another machine there is of
-/// the right kind.
+/// Reports that `test` has nothing to check on this kind of host, on standard error and in
+/// the list. Unlike [`skip`] this is not a failure in CI, where another machine is of the
+/// right kind.
 pub fn other_kind_of_host(test: &str, reason: &str) {
     report(test, reason);
 }

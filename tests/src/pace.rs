@@ -1,4 +1,4 @@
-//! How long tests wait and how much they try on a machine unlike the developer's.
+//! How long tests wait and how often they repeat on a machine unlike the developer's.
 //!
 //! An emulated machine (resources/machines) is some hundred times slower. There the time
 //! limits are multiplied, and tests that repeat something do so less often. The assertions

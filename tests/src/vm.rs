@@ -218,7 +218,7 @@ impl Run {
     /// Runs it in a VM to its end.
     ///
     /// # Panics
-    /// If it cannot be started, or has not ended some time after it was told to stop.
+    /// If it cannot be started, or does not end after it was told to stop.
     #[must_use]
     pub fn in_vm(&self) -> Ended {
         let running =
@@ -274,7 +274,7 @@ impl Run {
         };
         assert_eq!(how(&vm.outcome), how(&native.outcome), "VM {vm:?}\nnative {native:?}");
         assert_eq!(vm.out(), native.out(), "VM {vm:?}");
-        // Text that is not UTF-8 may look alike and differ.
+        // Text that is not UTF-8 may look the same and differ.
         assert!(vm.stdout == native.stdout, "bytes differ: VM {vm:?}");
         vm
     }

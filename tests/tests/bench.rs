@@ -13,7 +13,7 @@ use vmm::cli::bench::PROGRAM;
 use vmm::cli::subjects;
 
 fn bench(arguments: &[&str]) -> Output {
-    // It has to lie beside the command.
+    // It must be in the same folder as the command.
     guests::program(PROGRAM, PROGRAM, Profile::Dev);
     bench_of(&guests::program("vmm", "spacejmp", Profile::Dev), arguments)
 }

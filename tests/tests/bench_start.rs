@@ -1,6 +1,6 @@
-//! `spacejmp bench start`, small: that it ends, passes the checks that no load may break, and gives
-//! for every other way to isolate a program a time or the reason why there is none. How long
-//! anything takes does not matter here.
+//! `spacejmp bench start`, small: that it ends, passes the checks that no load may break, and
+//! reports a time, or the reason why there is none, for every other way to isolate a program. How
+//! long anything takes does not matter here.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tests::skip_without_kvm;
 fn a_quick_run_splits_a_start_into_its_parts_and_gives_a_reason_for_what_it_has_not_got() {
     skip_without_kvm!();
     let file = tempfile::NamedTempFile::new().expect("a file");
-    // It has to lie beside the command.
+    // It must be in the same folder as the command.
     guests::program("spacejmp-bench", "spacejmp-bench", Profile::Dev);
     let mut child = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")

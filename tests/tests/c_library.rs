@@ -12,7 +12,7 @@ use tests::skip_without_kvm;
 use tests::vm::Run;
 use vmm::process::Outcome;
 
-/// A store of its own.
+/// A new store.
 struct World {
     folder: tempfile::TempDir,
 }

@@ -17,8 +17,8 @@ use tests::pace;
 fn limit() -> String {
     pace::limit(Duration::from_secs(60)).as_secs().to_string()
 }
-/// From the request to end until nothing is left of the process. That takes some milliseconds;
-/// the rest is for a busy machine.
+/// From the request to end until nothing is left of the process. That takes a few
+/// milliseconds; the rest is for a busy machine.
 fn prompt() -> Duration {
     pace::limit(Duration::from_millis(1000))
 }
@@ -259,7 +259,7 @@ fn a_signal_ignored_by_whoever_started_us_stays_ignored() {
     assert_eq!(ends_soon(&mut child), Some(143));
 }
 
-/// A shell on a terminal of its own, with spacejmp as its child.
+/// A shell on its own terminal, with spacejmp as its child.
 struct Terminal {
     master: std::fs::File,
     shell: Child,
@@ -468,7 +468,7 @@ fn what_cannot_be_run_is_refused_with_reason_status_and_help() {
     refused(&[], &write("arm", &arm), 126, &["machine 183", "help:"]);
     refused(&[], &write("short", &program[..program.len() / 2]), 126, &["truncated"]);
     refused(&[], &write("header", &program[..40]), 126, &["ELF header"]);
-    // Turns its note into the name of a loader.
+    // Turns its PT_NOTE header into a PT_INTERP.
     let mut dynamic = program.clone();
     let headers = dynamic[64..].chunks_exact_mut(56).take(program[56].into());
     let mut notes = headers.filter(|header| header[0] == 4);

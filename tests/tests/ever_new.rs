@@ -1,5 +1,5 @@
-//! A program that maps and frees ever new addresses keeps running, and uses no more memory than one
-//! that does it a thousand times.
+//! A program that keeps mapping and freeing new addresses keeps running, and uses no more memory
+//! than one that does it a thousand times.
 //!
 //! One program, `guests/c/ever_new.c`, which reports what goes wrong and exits with 1.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm};
 
-/// So little that blocks are recycled by the hundred.
+/// So little memory that blocks are recycled by the hundred.
 const MEMORY: &str = "16M";
 
 fn start(memory: &str, args: &[&str], limit: Duration) -> Child {
@@ -42,7 +42,7 @@ fn held(pid: u32) -> (u64, usize) {
     (kib, maps.lines().count())
 }
 
-/// Cycles through ever new addresses and compares what is held after a thousand with the end.
+/// Cycles through new addresses and compares what is held after a thousand with the end.
 fn cycles(count: u32, limit: Duration) {
     let mut child = start(MEMORY, &["cycles", &count.to_string()], limit);
     let mut stdin = child.stdin.take().expect("it is piped");

@@ -1,4 +1,4 @@
-//! The exact number of exits to the VMM that a thread takes, and a program before its `main`,
+//! The exact number of exits to the VMM of a thread, and of a program before its `main`,
 //! against `resources/counts.toml`. Calls, faults and switches are counted on bare vCPUs:
 //! `ring3/counts.rs`.
 //!

@@ -100,7 +100,7 @@ fn edge_lists_from_the_wild_are_read() {
     skip_without_kvm!();
     let wild = b"# a comment\r\n% another\n\n0 7\r\n7\t19\n  19,5\n\r\n\t\n7 7\n0 7\n5  0 ";
     let (_, answers) = build_and_ask(wild);
-    // The second `0 7` is an edge of its own.
+    // The second `0 7` is a separate edge.
     assert!(answers.contains("4 nodes, 6 edges"), "{answers}");
     assert!(answers.contains("degree 0: 2"), "{answers}");
 }

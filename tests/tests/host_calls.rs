@@ -1,8 +1,9 @@
-//! The exact number of host system calls the VMM makes for one of the program's, against
-//! `resources/counts.toml`: each costs as much as the program's own call would on Linux.
+//! The exact number of host system calls that the VMM makes for one system call of the
+//! program, against `resources/counts.toml`: each costs as much as the program's own call
+//! would on Linux.
 //!
-//! `spacejmp` is traced as with `strace`. What counts is what the program's thread does between two
-//! distinctive calls of the program; other threads of the VMM serve no calls.
+//! `spacejmp` is traced as with `strace`. Only the calls of the program's thread between two
+//! distinctive calls count; other threads of the VMM serve no calls.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -135,7 +136,7 @@ fn calls(folder: &Path, what: &str, count: u64) -> Calls {
     let mut counted = trace(pid, child.stdin.take().expect("piped")).expect("it can be traced");
     // The tracer has already waited for it, which the library cannot know: this error is expected.
     let _ = child.wait();
-    // The VMM's own locks: whether the thread contends with another one depends on timing.
+    // The VMM's own locks: whether the thread contends with another depends on timing.
     if !what.starts_with("futex") {
         counted.remove(&(libc::SYS_futex as u64));
     }
@@ -214,7 +215,8 @@ fn a_call_takes_as_many_calls_of_the_host_as_recorded() {
     compare([table]);
 }
 
-/// Saving calls changes no behaviour: a thread that finds a pipe full or empty still waits or not.
+/// Saving calls changes no behaviour: a thread that finds a pipe full or empty still waits, or
+/// returns, as before.
 #[test]
 fn a_pipe_that_is_not_ready_is_waited_for_as_on_linux() {
     skip_without_kvm!();

@@ -1,6 +1,6 @@
 //! A process can run any number of VMs one after another: their resources are freed.
 //!
-//! In a test program of its own, with one test: other tests' threads and files would count.
+//! In a separate test program, with one test: other tests' threads and files would count.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! `--memory` bounds the memory a run takes from the host, in whichever way a program tries to
-//! take more.
+//! `--memory` bounds the host memory of a run, whichever way a program tries to exceed it.
 //!
 //! One program, `guests/c/memory_limit.c`, tries to hold four times as much, in a way named by
 //! its argument. Either the call fails (`ENOMEM`, for a file `ENOSPC`) or the program is ended with
@@ -17,7 +16,7 @@ const LIMIT_MIB: u64 = 64;
 /// What the VMM itself uses, measured at 10 to 20 MiB, with a margin for other hosts.
 const OWN_MIB: u64 = 40;
 
-/// How a way ended, and how much was held then.
+/// How an attempt ended, and how much memory was held then.
 #[derive(Debug)]
 struct Seen {
     /// `WAY: ERROR after N`, or empty when the program was ended.
@@ -27,7 +26,7 @@ struct Seen {
     stats: serde_json::Value,
 }
 
-/// Memory of the host that a process holds: pages of its own, and files in memory.
+/// Memory of the host that a process holds: its own pages, and files in memory.
 fn held_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it still runs");
     let field = |name: &str| {
@@ -55,7 +54,7 @@ enum Kept {
     Nowhere,
 }
 
-/// Runs a way, after the shell commands `shell`.
+/// Runs an attempt, after the shell commands `shell`.
 fn attempt(shell: &str, way: &[&str]) -> Seen {
     attempt_with(Kept::OnDisk, shell, way)
 }
@@ -98,8 +97,8 @@ fn peak(seen: &Seen, kind: &str) -> u64 {
     one["peak_bytes"].as_u64().expect("a number")
 }
 
-/// Asserts that some call failed with `error` and that no more than the limit was taken from the
-/// host.
+/// Asserts that some call failed with `error` and that the run used no more host memory than the
+/// limit.
 #[track_caller]
 fn told(way: &str, error: &str) -> Seen {
     told_with(Kept::OnDisk, way, error)

@@ -302,7 +302,7 @@ fn native_graph_query_answers_the_same_from_text_and_from_arrays() {
     assert_eq!(answers.lines().count(), 5, "{answers}");
     assert!(answers.contains(", 20000 edges, largest degree "), "{answers}");
 
-    // The third form needs a VM, and says so.
+    // The third form needs a VM, and reports that.
     let elsewhere = run(&query, &["links", "stats"], b"");
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("spacejmp run"), "{elsewhere:?}");

@@ -42,7 +42,7 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// What the program prints in a VM with a store of its own.
+/// What the program prints in a VM with a new store.
 #[track_caller]
 fn in_vm(store: &Path, program: &Path, args: &[&str]) -> String {
     let mut command = Command::new(spacejmp());
@@ -89,8 +89,8 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
     assert_eq!(in_vm(store.path(), &program, &[]), "4 words\n");
 }
 
-/// What cargo sets for the programs it runs, tests too, and a flag that would override the
-/// project's.
+/// The variables that cargo sets for the programs it runs, including tests, and a flag
+/// that would override the project's.
 fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
     let key = key.to_string_lossy();
     key.starts_with("CARGO_PKG_") || key == "CARGO_BUILD_TARGET" || key == "RUSTFLAGS"
@@ -99,7 +99,7 @@ fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
 #[test]
 fn a_c_project_builds_runs_and_passes_its_test() {
     skip_without_kvm!();
-    // Builds the library, in the profile that the other tests have.
+    // Builds the library, in the profile of the other tests.
     guests::c_linked("figure4");
     let folder = folder("new-c");
     let (path, _) = new(&folder, &["--c"]);

@@ -83,7 +83,8 @@ fn numbers_under(before: &[&str], native: bool) -> Output {
 fn a_group_and_a_session_outside_of_the_pid_namespace_are_0() {
     skip_without_kvm!();
     let ways: [&[&str]; 4] = [
-        // The first process of a namespace, and one that it starts; each a leader or not.
+        // The first process of a namespace, and one that it starts; each of them a leader
+        // or not.
         &["unshare", "--pid", "--fork", "--mount-proc"],
         &["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "sh"],
         &["unshare", "--pid", "--fork", "--mount-proc", "setsid", "--wait"],

@@ -42,7 +42,7 @@ fn both(path: &str) -> (String, String) {
     (content(in_vm(&["cat", path])), content(natively(&["cat", path])))
 }
 
-/// In a separate directory, granted under its own name; the same natively.
+/// In a separate directory, granted under the same name; natively in the same directory.
 #[track_caller]
 fn same_in_a_directory(what: &str, name: &str) -> String {
     let run = |is_vm: bool| {

@@ -238,7 +238,7 @@ fn odd_names_work_everywhere_and_keep_to_their_line() {
 
 #[test]
 fn a_thousand_vases_and_ten_thousand_segments_are_listed() {
-    // Creating them syncs each; where that costs nothing, the test is about the listing.
+    // Creating them syncs each; where that is cheap, the listing dominates.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let home = Home { folder: folder.expect("a temporary directory") };
     let store = Store::open_or_create(&home.store()).expect("a new store");

@@ -115,7 +115,7 @@ fn a_store_cannot_be_granted_as_a_directory() {
         assert_eq!(status, Some(125), "{error}");
         assert!(error.contains("belongs to the store") && error.contains("help:"), "{error}");
     }
-    // Also when the run has another store.
+    // Even when the run has another store.
     let mut command = spacejmp(home.path());
     command.args(["run", "--no-store", "--dir"]).arg(&path).arg(guests::rust("vas_basic"));
     assert_eq!(told(&command.output().expect("it runs")).0, Some(125));

@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use abi::layout::{LOCK_REFS, LOCK_REFS_BYTES, VCPU_AREA_BYTES, VCPU_AREAS};
 use abi::shared::VcpuPage;
-use abi::switch::VcpuLine;
+use abi::switch::VcpuStatus;
 use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, Table};
 use tempfile::TempDir;
 use tests::vm::{Ended, Run, Running};
 use tests::{guests, pace, skip_without_kvm};
 use vmm::private::inspect::{Count, Mapping, Sharing};
 use vmm::process::Outcome;
-use vmm::store::VCPU_LINES_OFFSET;
+use vmm::store::VCPU_STATUSES_OFFSET;
 
 /// A running program, and the folder in which it looks for completed steps.
 struct Lies {
@@ -59,10 +59,10 @@ impl Lies {
 
     /// Claims in the lease that `vcpu` is in instance `vh` and not switching.
     fn say_inside(&self, vcpu: u64, vh: u64) {
-        let line = VcpuLine { announced: vh, inside: vh, ..VcpuLine::default() };
+        let line = VcpuStatus { announced: vh, inside: vh, ..VcpuStatus::default() };
         let words: Vec<u8> =
             [line.announced, line.inside].iter().flat_map(|w| w.to_le_bytes()).collect();
-        let at = VCPU_LINES_OFFSET + vcpu * size_of::<VcpuLine>() as u64;
+        let at = VCPU_STATUSES_OFFSET + vcpu * size_of::<VcpuStatus>() as u64;
         self.lease().write_all_at(&words, at).expect("the lease can be written");
     }
 
@@ -157,7 +157,9 @@ fn words_about_held_locks_may_say_anything() {
             lies.store(refs.offset(at), !word ^ at);
         }
         let page = lies.phys(VCPU_AREAS.raw() + VCPU_AREA_BYTES);
-        for field in [std::mem::offset_of!(VcpuPage, held), std::mem::offset_of!(VcpuPage, nudge)] {
+        for field in
+            [std::mem::offset_of!(VcpuPage, held), std::mem::offset_of!(VcpuPage, waited_for)]
+        {
             lies.store(page.offset(field as u64), word);
         }
         lies.done("lie");

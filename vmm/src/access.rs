@@ -1,11 +1,11 @@
-//! How a program's memory is accessed, and how a page fault ends: the words that the private
-//! region (`private`) and the attached segments (`vas`) have in common.
+//! How a program's memory is accessed, and how a page fault ends: the types shared by the private
+//! region (`private`) and the attached segments (`vas`).
 //!
-//! Below both, so that neither imports the other; `user_memory` is above both and decides which
-//! of them an address belongs to.
+//! This module is below both, so that neither imports the other; `user_memory` is above both and
+//! decides which of them an address belongs to.
 #![forbid(unsafe_code)]
 
-/// What is to be done with data in memory: by the program, or by a system call on its behalf.
+/// How data in memory is accessed, by the program or by a system call on its behalf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MemoryAccess {
     /// Read it.
@@ -42,7 +42,7 @@ impl FaultCause {
 /// How a page fault of the program was dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultOutcome {
-    /// The page is there now; go on.
+    /// The page is present now; resume the program.
     Resolved,
     /// Nothing is mapped at the address (SEGV_MAPERR).
     Unmapped,

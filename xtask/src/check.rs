@@ -32,7 +32,7 @@ const JOBS: &[Job] = &[
     },
     Job {
         name: "layers",
-        about: "imports go down, as xtask/layers.txt has it",
+        about: "imports follow the layers in xtask/layers.txt",
         run: layers::check,
     },
     Job { name: "one-version", about: "each rust-vmm crate is there once", run: versions::check },
@@ -104,7 +104,7 @@ pub(crate) fn run(workspace: &Workspace, named: &[String]) -> Result<bool> {
         println!("{verdict} {:<20} {:>7.1} s", job.name, took.as_secs_f64());
     }
     let failed = results.iter().filter(|(.., result)| result.is_err()).count();
-    // A job is never skipped; readers of this line expect the number all the same.
+    // No job is ever skipped, but readers of this line expect the number.
     println!("{} passed, {failed} failed, 0 skipped", results.len() - failed);
     Ok(results.iter().all(|(.., result)| result.is_ok()))
 }
@@ -124,7 +124,7 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     named.iter().map(find).collect()
 }
 
-/// All workspaces: the guest kernel and the fuzz targets are workspaces of their own.
+/// All workspaces: the guest kernel and the fuzz targets are separate workspaces.
 fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {
@@ -138,7 +138,7 @@ fn fmt(workspace: &Workspace) -> Result<()> {
     }
     ensure!(!manifests.is_empty(), "no Cargo.toml has a [workspace]");
     manifests.sort();
-    // None stops at another's failure, so that the complete list is shown.
+    // Each runs even if another fails, so that the complete list is shown.
     let results: Vec<_> = manifests
         .iter()
         .map(|path| {
@@ -167,7 +167,7 @@ fn clippy(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&arguments))
 }
 
-/// The guest kernel compiles only with flags of its own; `vmm/build.rs` reads the same file.
+/// The guest kernel compiles only with its own flags; `vmm/build.rs` reads the same file.
 fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     let kernel = workspace.root().join("guest-kernel");
     let list = fs::read_to_string(kernel.join("flags")).context("read guest-kernel/flags")?;
@@ -191,7 +191,7 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     succeed(&mut cargo)
 }
 
-/// The file that users copy to other machines and start often.
+/// The size of the file that users copy to other machines and start often.
 const BINARY_MAX_BYTES: u64 = 8 << 20;
 
 /// What users run: tests use the other profile, and would miss what goes wrong only when
@@ -222,13 +222,13 @@ fn release(workspace: &Workspace) -> Result<()> {
     if committed.exists() {
         return run(&["bench", "compare", "--counts", &committed.to_string_lossy(), &dir]);
     }
-    println!("no run of a host of kind {kind} is committed: counts were compared with nothing");
+    println!("no run of a host of kind {kind} is committed: counts were not compared");
     Ok(())
 }
 
-/// The packages that are tested together: all but the one whose tests need `loom`, and with it other
-/// features of `tracing-subscriber`. With those, `vmm` would be another one than the tests build to
-/// run, and be compiled twice.
+/// The packages that are tested together: all but the one whose tests need `loom`, and with it
+/// other features of `tracing-subscriber`. With those, `vmm` would differ from the one that the
+/// tests build to run, and be compiled twice.
 pub(crate) const TOGETHER: [&str; 3] = ["--workspace", "--exclude", "seg-lock"];
 
 fn test(workspace: &Workspace) -> Result<()> {

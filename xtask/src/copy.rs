@@ -1,5 +1,5 @@
-//! Checkouts of commits beside the contributor's own, with build products of their own: to modify,
-//! or to build another commit. The callers decide what is done in them.
+//! Checkouts of commits next to the contributor's own, with separate build products: to modify, or
+//! to build another commit. The callers decide what is done in them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, output_of};
 
-/// A checkout in the target folder, which stays for the next time.
+/// A checkout in the target folder, which is kept for the next time.
 pub(crate) struct Checkout {
-    /// It, built into a folder of its own: nothing in the contributor's comes from here.
+    /// The checkout, built into its own folder: nothing in the contributor's comes from
+    /// here.
     pub(crate) workspace: Workspace,
     /// The folder around it, for the caller's use.
     pub(crate) folder: PathBuf,

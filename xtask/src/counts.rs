@@ -1,5 +1,5 @@
-//! `cargo xtask counts`: the tests that measure what each path costs, against
-//! `resources/counts.toml`, or rewriting it. They also run in `check test`; the comparison
+//! `cargo xtask counts`: runs the tests that measure what each path costs, comparing with
+//! `resources/counts.toml` or rewriting it. They also run in `check test`; the comparison
 //! is in `tests/src/counts.rs`.
 
 use anyhow::Result;

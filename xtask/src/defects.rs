@@ -39,7 +39,7 @@ struct Defect {
     says: String,
 }
 
-/// Plants the defects `named`, or all. Returns whether all were caught; prints how.
+/// Plants the defects `named`, or all. Returns whether all were caught; prints by what.
 ///
 /// # Errors
 /// When there is no such defect, a patch does not apply or the copy does not build: a test
@@ -159,7 +159,7 @@ impl Defect {
         let target: &[&str] =
             if self.program == "lib" { &["--lib"] } else { &["--test", &self.program] };
         let arguments = [&["test", "--quiet", "--package", &self.package], target].concat();
-        // First without running it: what does not build must not count as caught.
+        // First without running it: a failed build must not count as caught.
         output_of(copy.cargo(&arguments).arg("--no-run"))?;
         let mut test = copy.cargo(&arguments);
         test.args(["--", "--exact", "--format=pretty", &self.test]);
@@ -176,8 +176,11 @@ impl Defect {
         let passed = format!("test {} ... ok", self.test);
         ensure!(!output.contains(&passed), "the test has passed:\n{output}");
         let line = output.lines().find(|line| line.contains(&self.says));
-        let line =
-            line.with_context(|| format!("it does not say {:?}, but\n{output}", self.says))?.trim();
+        let line = line
+            .with_context(|| {
+                format!("its output does not contain {:?}, but is\n{output}", self.says)
+            })?
+            .trim();
         Ok(line.chars().take(200).collect())
     }
 }

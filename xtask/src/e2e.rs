@@ -18,10 +18,10 @@ const SCRIPT: &str = "/work/e2e";
 /// The name under which the script knows the commands of the release build.
 const COMMANDS: &str = "commands";
 /// For tests in machines (`tests::pace`): everything is slower, so limits are longer, and
-/// what is done many times is done less often.
+/// there are fewer repetitions.
 const PACE: [&str; 2] = ["SPACEJMP_TEST_SLOWDOWN=20", "SPACEJMP_TEST_FEWER=40"];
 
-/// Everything built and stripped; machines get what they run of it.
+/// Everything built and stripped; each machine gets the part that it runs.
 pub(crate) struct Kit {
     folder: PathBuf,
     programs: BTreeMap<String, PathBuf>,
@@ -33,11 +33,11 @@ impl Kit {
     /// # Errors
     /// When something does not build.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        // What the job `test` has built already:
-        // of some packages only, dependencies would have other features, and be built again.
+        // The same packages as in the job `test`, whose build is reused: with fewer
+        // packages, dependencies would have other features, and be built again.
         let built = built(workspace, &[&["test", "--no-run"], &TOGETHER[..]].concat())?;
         let prebuild = prebuild(&built)?;
-        // Of the command itself there are none: its tests make no VM, nor do those of files and store.
+        // None of the command's own tests: they make no VM, nor do those of files and store.
         let programs = built.into_iter().filter(|built| {
             built.is_test() && matches!(built.package.as_str(), "tests" | "vmm" | "host")
         });
@@ -160,7 +160,7 @@ enum BuiltKind {
     /// An integration test, or `vmm`'s library: tests for machines.
     Tests,
     /// The tests inside a program, which has the same name as the program itself, and comes
-    /// before or after it, as the builds happen to end.
+    /// before or after it, depending on which build ends first.
     OwnTests,
 }
 

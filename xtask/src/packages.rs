@@ -1,5 +1,5 @@
-//! The crates that a user's `cargo run --release -- demo` compiles, which must not become more
-//! unnoticed; and our own among them, which must build as packages, outside of this checkout.
+//! The crates that a user's `cargo run --release -- demo` compiles, whose number must not grow
+//! unnoticed; and our own among them, which must build as packages, outside this checkout.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace::{TARGET, Workspace, output_of, succeed};
 
-/// Packages with a command for users; `vmm` is the one that everybody builds.
+/// Packages with a command for users; every user builds `vmm`.
 const COMMANDS: [&str; 2] = ["vmm", "spacejmp-bench"];
 /// The most crates that `vmm` may need, in the checkout: a number, and the reason for each rise.
 const LIMIT: &str = "xtask/crates.txt";
 
-/// Holds the number of crates that `vmm` needs to the recorded one. Less is a reason to record
-/// less, so that the next rise is noticed, too.
+/// Compares the number of crates that `vmm` needs with the recorded one. A lower number must
+/// be recorded as well, so that the next rise is noticed, too.
 ///
 /// # Errors
 /// When there are more or fewer, or cargo cannot tell.
@@ -43,7 +43,7 @@ pub(crate) fn count(workspace: &Workspace) -> Result<()> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let own: Vec<Crate> =
         crates(workspace, &COMMANDS)?.into_iter().filter(|one| one.is_ours).collect();
-    // The lock file would be made of what a registry has, where ours are not.
+    // The lock file would be made from a registry, which does not have our crates.
     let mut package = workspace.cargo(&["package", "--quiet", "--no-verify", "--exclude-lockfile"]);
     package.arg("--allow-dirty");
     package.args(own.iter().flat_map(|one| ["--package", &one.name]));
@@ -52,7 +52,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder for the packages")?;
     let root = fs::read_to_string(workspace.file("Cargo.toml")).context("read Cargo.toml")?;
     let mut manifest = String::from("[workspace]\nresolver = \"3\"\nmembers = [\"*-*\"]\n");
-    // Or what comes from a registry would be compiled once more.
+    // Otherwise what comes from a registry would be compiled again.
     manifest.push_str(profile(&root));
     manifest.push_str("[patch.crates-io]\n");
     for Crate { name, version, .. } in &own {
@@ -97,14 +97,14 @@ fn crate_in(line: &str) -> Option<Crate> {
     Some(Crate { name: name.to_owned(), version: version.to_owned(), is_ours })
 }
 
-/// The number in the record: the first word of its last line that is no comment.
+/// The number in the record: the first word of its last line that is not a comment.
 fn limit(text: &str) -> Result<usize> {
     let line = text.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.with_context(|| format!("{LIMIT} ends with no number"))
+    number.with_context(|| format!("{LIMIT} does not end with a number"))
 }
 
-/// The table of the profile that is checked with.
+/// The table of the profile used for the check.
 fn profile(manifest: &str) -> &str {
     let from = manifest.find("[profile.dev]").unwrap_or(manifest.len());
     let table = &manifest[from..];
@@ -112,7 +112,7 @@ fn profile(manifest: &str) -> &str {
     &table[..next.map_or(table.len(), |end| end + 2)]
 }
 
-/// A registry asks for these.
+/// A registry requires these.
 fn is_described(manifest: &Path) -> Result<()> {
     let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
     for key in ["description", "license"] {

@@ -1,6 +1,6 @@
-//! `cargo xtask results`: measures everything on this machine with the release build and makes
-//! the book's page of it. The page's layout is in `vmm/bench/tests/results/page.rs`; the test that
-//! compares page and runs writes it here, so that there is one way to make it.
+//! `cargo xtask results`: measures everything on this machine with the release build and generates
+//! the book's page of results. The page's layout is in `vmm/bench/tests/results/page.rs`; the test
+//! that compares page and runs writes it here, so that there is one way to make it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) fn committed(workspace: &Workspace, kind: &str) -> PathBuf {
 /// The kind of host a run is from: `translation.kind` of `spacejmp doctor --json`.
 ///
 /// # Errors
-/// When the file is not a run, or the host could not tell its kind.
+/// When the file is not a run, or the host's kind is unknown.
 pub(crate) fn kind(results: &Path) -> Result<String> {
     let text = fs::read(results).with_context(|| format!("cannot read {}", results.display()))?;
     let value: Value = serde_json::from_slice(&text)
@@ -50,7 +50,7 @@ pub(crate) fn run(workspace: &Workspace, from: Option<PathBuf>) -> Result<()> {
     let folder = path.parent().context("a file is in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fs::copy(&results, &path).with_context(|| format!("cannot write {}", path.display()))?;
-    // Plots of an earlier run that this one does not have.
+    // Removes plots of an earlier run that this one lacks.
     let plots = workspace.file(&format!("docs/src/results/{kind}"));
     if plots.exists() {
         fs::remove_dir_all(&plots).with_context(|| format!("cannot clear {}", plots.display()))?;

@@ -37,7 +37,7 @@ struct Revision {
     folder: PathBuf,
 }
 
-/// Builds both, measures them alternately, prints them side by side.
+/// Builds both, measures them alternately and prints them side by side.
 ///
 /// # Errors
 /// When there is no such revision, something cannot be built or measured, or a count of
@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, args: &CompareArgs) -> Result<()> {
     // Nothing is measured before both are built, since compiling heats the processor.
     let old = commit(workspace, &copy, &args.old)?;
     let new = args.new.as_ref().map(|revision| commit(workspace, &copy, revision)).transpose()?;
-    // Our own puts them side by side in any case: it knows how for several runs.
+    // The checkout's own `spacejmp` always does the comparison: it supports several runs.
     let own = build(workspace, &copy.folder, "the checkout as it is", "checkout")?;
     let mut compare = Command::new(&own.spacejmp);
     let new = new.unwrap_or(own);

@@ -1,5 +1,5 @@
-//! Paths in this workspace, and running its tools. Nothing about what is checked
-//! or booted: every module of xtask uses this one instead of building paths of its own.
+//! Paths in this workspace, and running its tools. Nothing about what is checked or
+//! booted: every module of xtask uses this one instead of building its own paths.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ const BENCH: &[&str] = &["spacejmp-bench", "spacejmp-bench-hello", "spacejmp-ben
 /// The checkout this xtask was built from, or a copy of it.
 pub(crate) struct Workspace {
     root: PathBuf,
-    /// Cargo's output folder, where it is not what cargo takes by itself.
+    /// Cargo's output folder, if it is not cargo's default.
     target: Option<PathBuf>,
 }
 
@@ -54,8 +54,8 @@ impl Workspace {
         self.target().join(TARGET).join("release/spacejmp")
     }
 
-    /// Makes the release build of `spacejmp` and, where this revision has it apart, of the program
-    /// that `spacejmp bench` is handed to.
+    /// Makes the release build of `spacejmp` and, if it is separate in this revision, of the
+    /// program that runs `spacejmp bench`.
     ///
     /// # Errors
     /// When one does not build.
@@ -84,7 +84,7 @@ impl Workspace {
         self.root.join(path)
     }
 
-    /// A cargo command in the workspace, by the same toolchain that runs us.
+    /// A cargo command in the workspace, with the same toolchain that runs us.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(arguments).current_dir(&self.root);
@@ -146,7 +146,7 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String> {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`{line}` failed: {}\n{}", output.status, said.trim_end());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed odd bytes"))
+    String::from_utf8(output.stdout).with_context(|| format!("the output of `{line}` is not UTF-8"))
 }
 
 fn line_of(command: &Command) -> String {

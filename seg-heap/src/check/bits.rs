@@ -1,4 +1,4 @@
-//! A set of numbers, in memory in proportion to what is in it.
+//! A set of numbers that uses memory in proportion to its content.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,7 +10,8 @@ const LEAVES: usize = 1024;
 type Leaf = [u64; LEAF_WORDS];
 type Branch = [Option<Box<Leaf>>; LEAVES];
 
-/// A set of numbers below 2^43, as there are 16-byte places in a heap of the largest size.
+/// A set of numbers below 2^43, the number of 16-byte granules in a heap of the largest
+/// size.
 #[derive(Default)]
 pub(super) struct Bits {
     branches: Vec<Option<Box<Branch>>>,
@@ -25,7 +26,7 @@ fn place(number: u64) -> (usize, usize, usize, u64) {
 }
 
 impl Bits {
-    /// Adds `number`; whether it was new.
+    /// Adds `number`; returns whether it was new.
     pub(super) fn add(&mut self, number: u64) -> bool {
         let (branch, leaf, word, bit) = place(number);
         if self.branches.len() <= branch {

@@ -1,12 +1,12 @@
 //! A walk through a heap that trusts nothing it reads.
 //!
-//! It looks at header, descriptors, free lists and counts, and says what is not as it must be and
-//! where. In a heap without damage it then follows every word that could be the address of a block,
-//! from the root objects on: allocated blocks it does not meet are leaks. That is conservative: a
+//! It checks header, descriptors, free lists and counts, and reports what is wrong and where. In a
+//! heap without damage it then follows every word that could be the address of a block, starting
+//! from the root objects: allocated blocks it does not reach are leaks. That is conservative: a
 //! number that looks like an address keeps a block from being reported, never the other way round.
 //!
-//! Work and memory are bounded by what is in the heap's tables, so a hostile file costs time in
-//! proportion to its size.
+//! Work and memory are bounded by the content of the heap's tables, so a hostile file costs
+//! time in proportion to its size.
 //!
 //! - `reader`: where the bytes come from; `report`: what is found
 //! - `walk`: what must hold; `trace`: leaks; `bits`: sets of blocks
@@ -23,7 +23,7 @@ pub use report::{Damage, Leak, Leaks, MAX_LISTED, Report};
 use crate::geometry::MIN_BYTES;
 use crate::layout::MAGIC;
 
-/// Checks a heap; `None` if there is none: the memory begins with something else.
+/// Checks a heap; `None` if the memory does not begin with one.
 pub fn check(reader: &mut impl Reader, subject: &Subject<'_>) -> Option<Report> {
     if subject.size < MIN_BYTES || reader.word(0)? != u64::from_le_bytes(MAGIC) {
         return None;

@@ -1,21 +1,21 @@
-//! What a check says: damage, leaks, and how full the heap is.
+//! What a check reports: damage, leaks, and how full the heap is.
 
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Most damages and most leaks that a report has; all are counted.
+/// The most damages and the most leaks that a report lists; all are counted.
 pub const MAX_LISTED: usize = 32;
 
-/// Something that is not as it must be.
+/// Something in the heap that is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Damage {
     /// Where, from the heap's start.
     pub offset: u64,
-    /// Of what.
+    /// The name of the field.
     pub field: &'static str,
-    /// What is there.
+    /// The value found.
     pub found: u64,
-    /// What must be.
+    /// The value expected.
     pub expected: &'static str,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// A block that nothing leads to.
+/// An unreachable block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leak {
     /// Where, from the heap's start.
@@ -35,33 +35,33 @@ pub struct Leak {
     pub bytes: u64,
 }
 
-/// All blocks that nothing leads to.
+/// All unreachable blocks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Leaks {
     /// How many.
     pub blocks: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// The first [`MAX_LISTED`] in the order of addresses.
+    /// The first [`MAX_LISTED`] in address order.
     pub first: Vec<Leak>,
 }
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
-    /// Bytes that the heap has of its segment.
+    /// Bytes of the segment that the heap uses.
     pub end: u64,
     /// Allocated blocks.
     pub blocks: u64,
     /// Bytes of them, rounding included.
     pub bytes: u64,
-    /// Bytes that can be allocated without growing: free pages, and room in spans.
+    /// Bytes that can be allocated without growing: free pages, and free blocks in spans.
     pub free_bytes: u64,
     /// How many damages there are.
     pub damages: u64,
     /// The first [`MAX_LISTED`] of them.
     pub damage: Vec<Damage>,
-    /// What leads nowhere; `None` in a damaged heap, and without a root object.
+    /// Unreachable blocks; `None` in a damaged heap, and without a root object.
     pub leaks: Option<Leaks>,
 }
 

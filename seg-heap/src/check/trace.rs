@@ -1,4 +1,4 @@
-//! Leaks: allocated blocks that no word leads to, from the root objects on.
+//! Leaks: allocated blocks that cannot be reached from the root objects.
 
 use super::bits::Bits;
 use super::reader::{Reader, Subject, desc};
@@ -9,7 +9,7 @@ use crate::geometry::{AREA_PAGES, PAGE_BYTES, page_offset};
 use crate::layout::{PageDesc, PageKind};
 use alloc::vec::Vec;
 
-/// Blocks that nothing leads to, in a heap without damage; `None` if it cannot be read.
+/// Unreachable blocks, in a heap without damage; `None` if it cannot be read.
 pub(super) fn leaks(
     reader: &mut impl Reader,
     subject: &Subject<'_>,
@@ -37,14 +37,14 @@ pub(super) fn leaks(
 struct Trace<'a, R> {
     reader: &'a mut R,
     found: &'a Found,
-    /// Blocks that something leads to, by their place in granules.
+    /// Reachable blocks, by their position in granules.
     reached: Bits,
-    /// Those of them that have not been read yet: place and bytes.
+    /// Those of them that have not been read yet: position and bytes.
     waiting: Vec<(u64, u64)>,
 }
 
 impl<R: Reader> Trace<'_, R> {
-    /// Reaches the block that `offset` lies in, if it does.
+    /// Marks the block that contains `offset` as reached, if there is one.
     fn follow(&mut self, offset: u64) -> Option<()> {
         if offset >= page_offset(self.found.pages) {
             return Some(());
@@ -57,13 +57,13 @@ impl<R: Reader> Trace<'_, R> {
         Some(())
     }
 
-    /// Place and bytes of the block, allocated or freed, at `offset`.
+    /// Position and bytes of the block, allocated or freed, at `offset`.
     fn block_at(&mut self, offset: u64) -> Option<Option<(u64, u64)>> {
         let mut page = (offset / PAGE_BYTES) as u32;
         let area = page / AREA_PAGES;
         let before = self.found.huge.partition_point(|&(first, _)| first <= area);
         match before.checked_sub(1).and_then(|last| self.found.huge.get(last)) {
-            // The first area's table is not the block's.
+            // The first area's table is not part of the block.
             Some(&(first, end)) if area < end && page > first * AREA_PAGES => {
                 page = first * AREA_PAGES + 1;
             }
@@ -124,7 +124,7 @@ impl<R: Reader> Trace<'_, R> {
     }
 }
 
-/// What of a block with pages of its own can hold anything: the rest was never handed out.
+/// The usable part of a large or huge block: the rest was never handed out.
 fn used_bytes(desc: PageDesc) -> u64 {
     desc.bytes.min(page_offset(desc.pages)).next_multiple_of(8)
 }

@@ -1,4 +1,4 @@
-//! What must hold in a heap.
+//! The invariants of a heap.
 
 use super::bits::Bits;
 use super::reader::{Reader, Subject, desc, header};
@@ -11,11 +11,11 @@ use crate::layout::{
 use alloc::vec::Vec;
 use core::mem::offset_of;
 
-/// What the walk learned that finding leaks needs.
+/// What the walk learned and the search for leaks needs.
 pub(super) struct Found {
     pub(super) pages: u32,
     pub(super) text: u64,
-    /// Free blocks, by their place in granules.
+    /// Free blocks, by their position in granules.
     pub(super) free: Bits,
     /// Huge blocks: first area, one past the last.
     pub(super) huge: Vec<(u32, u32)>,
@@ -27,7 +27,7 @@ pub(super) struct Walk<'a, R> {
     report: &'a mut Report,
     header: HeapHeader,
     found: Found,
-    /// Pages that begin a free run or a span with room.
+    /// Pages that begin a free run or a span with free blocks.
     heads: Bits,
     runs: [u32; RUN_BINS],
     spans: [u32; CLASSES],
@@ -38,7 +38,7 @@ const LINK: &str = "list link";
 const COUNT: &str = "list length";
 
 impl<'a, R: Reader> Walk<'a, R> {
-    /// Looks at the header; `None` if it is so damaged that there is no heap to walk.
+    /// Checks the header; `None` if it is so damaged that the heap cannot be walked.
     pub(super) fn begin(
         reader: &'a mut R,
         subject: &Subject<'_>,
@@ -101,7 +101,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         }
     }
 
-    /// Looks at all pages.
+    /// Checks all pages.
     pub(super) fn areas(&mut self) {
         let mut page = 0;
         let mut huge = 0;
@@ -122,7 +122,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         }
     }
 
-    /// Looks at the pages of an area; where what begins in it ends.
+    /// Checks the pages of an area; returns where the last thing that begins in it ends.
     fn area(&mut self, mut page: u32, end: u32) -> u32 {
         let mut after_free = false;
         while page < end {
@@ -141,7 +141,7 @@ impl<'a, R: Reader> Walk<'a, R> {
                     None
                 }
             };
-            // Where the next thing begins cannot be known: the rest of the area is not looked at.
+            // Where the next thing begins is unknown, so the rest of the area is not checked.
             let Some(length) = length else { return end };
             after_free = desc.kind() == Some(PageKind::Free);
             page += length;
@@ -149,7 +149,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         page
     }
 
-    /// The length in `desc`, if that fits.
+    /// The length in `desc`, if it fits.
     fn length(&mut self, page: u32, end: u32, desc: PageDesc) -> Option<u32> {
         if desc.pages == 0 || desc.pages > end - page {
             self.damaged(page, "length", desc.pages.into(), "one that ends in the area");
@@ -175,7 +175,7 @@ impl<'a, R: Reader> Walk<'a, R> {
             let desc = self.desc(body);
             if desc.kind() != Some(PageKind::Body) || u32::from(desc.back) != body - page {
                 self.damaged(body, "back", desc.back.into(), "the way to its block's first page");
-                // Of a hundred wrong ones the first says enough.
+                // Of a hundred wrong ones, reporting the first is enough.
                 return;
             }
         }
@@ -188,7 +188,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         Some(pages)
     }
 
-    /// Counts a block with pages of its own.
+    /// Counts a large or huge block.
     fn block(&mut self, page: u32, desc: PageDesc) {
         if desc.bytes > page_offset(desc.pages) {
             self.damaged(page, "bytes", desc.bytes, "no more than its pages hold");
@@ -234,11 +234,11 @@ impl<'a, R: Reader> Walk<'a, R> {
         if free != u32::from(fresh - used) {
             self.damaged(page, "used", used.into(), "those that are not in the free list");
         }
-        let room = used < class.capacity();
-        if listed != u16::from(room) {
+        let has_free = used < class.capacity();
+        if listed != u16::from(has_free) {
             self.damaged(page, "listed", listed.into(), "1 if there is room, 0 if not");
         }
-        if room {
+        if has_free {
             self.heads.add(page.into());
             self.spans[class.index()] += 1;
         }
@@ -249,7 +249,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         Some(pages)
     }
 
-    /// Follows the list of a span's free blocks; how many there are.
+    /// Follows the list of a span's free blocks; returns their number.
     fn free_list(&mut self, page: u32, class: Class, desc: PageDesc) -> u32 {
         let start = page_offset(page);
         let (mut place, mut count) = (desc.free, 0);
@@ -281,7 +281,7 @@ impl<'a, R: Reader> Walk<'a, R> {
         count
     }
 
-    /// Follows the lists of free runs and of spans with room.
+    /// Follows the lists of free runs and of spans with free blocks.
     pub(super) fn lists(&mut self) {
         for (bin, (first, expected)) in self.header.bins.into_iter().zip(self.runs).enumerate() {
             let offset = offset_of!(HeapHeader, bins) + bin * 4;
@@ -309,10 +309,11 @@ impl<'a, R: Reader> Walk<'a, R> {
         }
     }
 
-    /// Follows a list that must have the `expected` pages that the walk met, all with `matches`.
+    /// Follows a list that must contain exactly the `expected` pages that the walk met, all
+    /// satisfying `matches`.
     ///
-    /// Every link back is looked at, so that no page is met twice: then as many as were met before
-    /// are the same ones.
+    /// Every back link is checked, so no page is met twice: if their number is as expected, they
+    /// are the same pages.
     fn list(&mut self, head: usize, first: u32, expected: u32, matches: impl Fn(PageDesc) -> bool) {
         let (mut page, mut prev, mut count) = (first, 0, 0);
         while page != 0 {

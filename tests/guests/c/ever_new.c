@@ -1,8 +1,8 @@
-/* Maps and frees ever new addresses.
+/* Maps and frees new addresses again and again.
  *
  *   cycles N     N times; prints `warm` after a thousand and `done` at the end, and both times
  *                waits for a line
- *   content      ever new addresses with content of their own, each checked before it is freed
+ *   content      new addresses with their own content, each checked before it is freed
  *   stale        a thread that has used addresses and comes back when they are freed
  *   blocked      an address freed while a call waits to store there */
 #define _GNU_SOURCE
@@ -92,7 +92,7 @@ static void cycles(unsigned long count)
 
 static _Atomic int is_over;
 
-/* Reads memory of its own all the time, so that its processor caches every translation. */
+/* Reads its own memory all the time, so that its processor caches every translation. */
 static void *keep_looking(void *argument)
 {
     unsigned long of = (unsigned long)argument;

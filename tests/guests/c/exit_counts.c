@@ -1,4 +1,4 @@
-/* For counting exits. Without arguments main() ends the program at once. "version" prints the
+/* For counting exits. Without arguments main() ends the program directly. "version" prints the
    C library's. "threads N" makes N threads, one after another, each of which ends immediately;
    the calls are made here and not by the library, and nothing waits in the VMM, so that
    the exits are those of a thread and no others. */

@@ -1,4 +1,4 @@
-/* Files that are smaller, or may become less large, than the program takes for granted.
+/* Files that are smaller, or may become smaller, than the program assumes.
    "cut FILE": maps FILE beyond its end, touches pages there, and one that is truncated after it
    was used; the handler of SIGBUS says whether it was told the address.
    "write FILE" and "ignore FILE": write to FILE until that fails, with SIGXFSZ as it is and

@@ -1,4 +1,4 @@
-/* Settings a program makes for itself, and whether they hold: memory that moves and that is locked,
+/* Settings a program makes for itself, and whether they take effect: memory that moves or is locked,
  * limits, owners of descriptors, what /proc says about it.
  *
  *     keeps TOPIC DIR       in the empty directory DIR; prints the same natively and in a VM */

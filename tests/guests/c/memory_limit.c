@@ -223,7 +223,7 @@ static void deleted(void)
     stopped("deleted", 0, 4 * limit);
 }
 
-/* A page at ever new addresses, unmapped immediately. */
+/* A page at a new address each time, unmapped immediately. */
 static void addresses(unsigned long cycles)
 {
     for (unsigned long n = 0; n < cycles; n++) {
@@ -238,7 +238,7 @@ static void addresses(unsigned long cycles)
     stopped("addresses", 0, cycles);
 }
 
-/* Ever more areas, by changing the protection of every other page. */
+/* More and more areas, by changing the protection of every other page. */
 static void areas(void)
 {
     unsigned long pages = 100000;

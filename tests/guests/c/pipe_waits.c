@@ -1,4 +1,4 @@
-/* Pipes that are full, or empty: who waits, for what, and what is moved then. One line each. The
+/* Pipes that are full, or empty: which call waits, for what, and what it moves. One line each. The
    other thread comes late enough that this one waits; coming early would be no error. */
 
 #define _GNU_SOURCE

@@ -168,7 +168,7 @@ static void good_waiters(void)
         waiters[i] = (struct waiter){ 0, (uintptr_t)&words[i % 128], 0x82, 0 };
 }
 
-/* The data do not fit into the pipe: `writev` would wait for a reader for ever. */
+/* The data do not fit into the pipe: `writev` would wait forever for a reader. */
 static void more_than_room(void)
 {
     static char data[1 << 20], back[1 << 20];

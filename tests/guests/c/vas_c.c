@@ -15,7 +15,7 @@
 
 static int failed;
 
-/* Reports which call failed, and goes on. */
+/* Reports which call failed, and continues. */
 static int good(const char *what, int holds)
 {
     if (!holds) {

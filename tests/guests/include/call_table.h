@@ -1,5 +1,5 @@
 /* The type of a row in the table of calls, and the memory and descriptors that its arguments name.
- * The rows are in the headers beside this one; ../c/call_table.c uses them. */
+ * The rows are in the headers next to this one; ../c/call_table.c uses them. */
 #define PAGE 4096L
 /* Memory for arguments: four readable and writable pages, a hole, a read-only page. */
 #define ARENA 0x10000000000L

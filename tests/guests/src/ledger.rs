@@ -1,7 +1,7 @@
 //! An ordered map and a ring in an arena, changed by steps that depend only on their number, and a
 //! model of both at home that takes the same steps.
 //!
-//! A program that knows how many steps were taken, by whichever VMs, knows the expected content.
+//! A program that knows how many steps were made, by whichever VMs, knows the expected content.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -25,7 +25,7 @@ pub struct Link {
 #[derive(Storable)]
 #[storable(vas = Books)]
 pub struct Ledger {
-    /// Steps taken.
+    /// Steps made.
     pub steps: u64,
     /// Keys are numbers, values own memory.
     pub entries: VBTreeMap<u64, VString<Books>, Books>,
@@ -69,7 +69,7 @@ enum Step {
     Unlink { at: u64 },
 }
 
-/// Number of keys; so few that many steps find an entry.
+/// Number of keys, so small that many steps find an entry.
 const KEYS: u64 = 3000;
 /// How far from its beginning the ring is changed.
 const NEAR: u64 = 40;
@@ -99,7 +99,7 @@ fn text(number: u64) -> String {
 }
 
 impl Model {
-    /// Takes step `number`.
+    /// Makes step `number`.
     pub fn take(&mut self, number: u64) {
         let entries = &mut self.entries;
         match Step::of(number) {
@@ -149,7 +149,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the next step.
+    /// Makes the next step.
     ///
     /// # Errors
     /// [`AllocError`].
@@ -313,7 +313,7 @@ fn count(texts: &mut Texts<'_>, at: &At<Books, Write>, text: &str) -> Result<(),
     Ok(())
 }
 
-/// One entry less has it.
+/// One entry fewer has it.
 fn discount(texts: &mut Texts<'_>, text: &str) {
     let left = texts.get_mut(text).map(|count| {
         *count -= 1;

@@ -96,7 +96,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Takes it. VASes that may not be read count as empty.
+    /// Takes the snapshot. VASes that may not be read count as empty.
     ///
     /// # Panics
     /// If the store cannot be listed.

@@ -506,7 +506,7 @@ fn short_memory_refuses_operations_and_is_never_exceeded() {
     });
 }
 
-/// Operations that once went wrong, each for a different reason.
+/// Operations that once failed, each for a different reason.
 #[test]
 fn sequences_that_once_failed_agree_with_the_model() {
     skip_without_kvm!();

@@ -1,4 +1,5 @@
-//! Ever new addresses in a `PrivateRegion`: blocks and tables are recycled, and not too early.
+//! New addresses again and again in a `PrivateRegion`: blocks and tables are recycled, and not
+//! too early.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ impl Twins {
     }
 }
 
-/// Cycles through ever new addresses. The last cycle ends at the same point of the recycling
+/// Cycles through new addresses. The last cycle ends at the same point of the recycling
 /// rhythm as the thousandth, give or take a round.
 fn cycles(stride: u64, times: u64) {
     let twins = Twins::new(16 << 20);
@@ -103,7 +104,7 @@ fn ten_million_new_addresses_take_no_more_than_the_first_thousand() {
 fn what_is_idle_comes_back_before_anybody_is_refused() {
     skip_without_kvm!();
     let twins = Twins::new(4 << 20);
-    // A round is limited to 29 blocks here: so many are never recycled for their number.
+    // A round is limited to 29 blocks here: their number alone never starts recycling.
     for n in 0..25 {
         twins.map(BASE + n * PAGE_SIZE_2M, 1, Backing::Anonymous);
         twins.unmap(BASE + n * PAGE_SIZE_2M, 1);

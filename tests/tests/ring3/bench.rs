@@ -27,7 +27,7 @@ pub(crate) const TRAP_FLAG: u64 = 0x100;
 
 pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// One vCPU with a private region of its own.
+/// One vCPU with its own private region.
 pub(crate) struct Bench {
     pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
@@ -41,8 +41,8 @@ impl Bench {
     }
 
     /// On processors with these TLB tags, or fewer.
-    pub(crate) fn with_tags(shape: PcidPolicy) -> Bench {
-        let kernel = Kernel::with_tags(shape).expect("a VM can be made here");
+    pub(crate) fn with_tags(policy: PcidPolicy) -> Bench {
+        let kernel = Kernel::with_tags(policy).expect("a VM can be made here");
         let machine = kernel.machine().clone();
         let vcpu = kernel.new_vcpu().expect("and a vCPU");
         let private = PrivateRegion::new(machine.clone(), 1 << 30);
@@ -112,7 +112,7 @@ impl Bench {
 /// A different value in each register, RIP at `rip`.
 pub(crate) fn marked(rip: u64) -> UserRegs {
     UserRegs {
-        // Taken for a call's number it is one of Linux's: those are below our own.
+        // As a call number it is one of Linux's, which are below our own.
         rax: 0x1234_5678,
         rbx: 0xaaaa_0002_0000_0002,
         rcx: 0xaaaa_0003_0000_0003,
@@ -156,7 +156,7 @@ pub(crate) fn mov_rax(value: u64) -> Vec<u8> {
     code
 }
 
-/// Where a call through the call page continues; the switch has a UD2 of its own.
+/// Where a call through the call page continues; the switch has a separate UD2.
 pub(crate) fn behind_call(machine: &Machine, switch: bool) -> u64 {
     let instruction = match (machine.is_soft_host(), switch) {
         (false, _) => CALL_PAGE,

@@ -197,7 +197,7 @@ fn returns_to_addresses_that_are_not_canonical_are_the_programs_fault() {
         bench.vcpu.regs.rip = rip;
         let (frame, _) = bench.run_to(13);
         assert_eq!((frame.rip, frame.cs & 3), (rip, 3));
-        // And the vCPU still works.
+        // The vCPU still works.
         bench.load(&SYSCALL);
         bench.run_to_syscall();
     }
@@ -329,7 +329,7 @@ fn call_numbers_outside_all_tables_reach_the_vmm_whole() {
         bench.vcpu.regs.rax = number;
         match bench.run() {
             Exit::Syscall(_) | Exit::Call(_) => assert_eq!(bench.vcpu.regs.rax, number),
-            // The null call is served in the kernel and goes on to UD2.
+            // The null call is served in the kernel and continues to UD2.
             Exit::Exception { vector: 6, .. } if number == u64::from(CALL_NULL) => {}
             other => panic!("{number:#x}: {other:x?}"),
         }

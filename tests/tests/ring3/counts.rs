@@ -1,5 +1,5 @@
-//! How many exits each path takes, exactly, against `resources/counts.toml`; and that under
-//! EPT a load of CR3 takes none.
+//! The exact number of exits of each path, against `resources/counts.toml`; and that under
+//! EPT a load of CR3 causes none.
 //!
 //! A path is executed N and 2N times on fresh vCPUs and the difference divided by N, so that
 //! one-time costs cancel. Kicks are not counted: they belong to no path.
@@ -20,8 +20,8 @@ use crate::switch_locks::Locked;
 const ROUNDS: u32 = 16;
 /// What the path of the page fault goes through.
 const TOUCHED_BYTES: u64 = 2 * ROUNDS as u64 * PAGE_SIZE_2M;
-/// KVM also counts what else happens on the host, which only adds: the minimum of several attempts
-/// is the path's own. At least this many, at most this many.
+/// KVM also counts unrelated events on the host, which only add: the minimum of several attempts
+/// is the path's own. At least and at most this many attempts.
 const TRIES: std::ops::RangeInclusive<u32> = 2..=20;
 
 /// `mov r15d, rounds; 1: body; dec r15d; jnz 1b; ud2`.
@@ -123,13 +123,13 @@ fn has_ept() -> bool {
         .is_ok_and(|text| text.trim() == "Y")
 }
 
-fn switcher(shape: PcidPolicy) -> Bench {
-    Switcher::on(Bench::with_tags(shape), 1).bench
+fn switcher(policy: PcidPolicy) -> Bench {
+    Switcher::on(Bench::with_tags(policy), 1).bench
 }
 
-fn locked(shape: PcidPolicy, number: u32) -> Bench {
+fn locked(policy: PcidPolicy, number: u32) -> Bench {
     let needs: Vec<_> = (0..number).map(|page| (page, true)).collect();
-    Locked::on(Switcher::on(Bench::with_tags(shape), 1), number, &[&needs]).s.bench
+    Locked::on(Switcher::on(Bench::with_tags(policy), 1), number, &[&needs]).s.bench
 }
 
 #[test]
@@ -165,17 +165,17 @@ fn every_path_takes_as_many_exits_as_recorded() {
     };
     add(&mut calls, FAULT, &fresh, &touch);
     let there_and_back = [switch_to(1), switch_to(0)].concat();
-    for shape in [PcidPolicy::Without, PcidPolicy::AsOffered] {
-        let (name, table) = match shape {
+    for policy in [PcidPolicy::Without, PcidPolicy::AsOffered] {
+        let (name, table) = match policy {
             PcidPolicy::Without => ("switch", &mut calls),
             _ if !tagged => continue,
             _ => ("tagged switch", &mut tags),
         };
         let path = format!("{name} there and back, no locks");
-        add(table, &path, &|| switcher(shape), &there_and_back);
+        add(table, &path, &|| switcher(policy), &there_and_back);
         for number in [1, 2, 4] {
             let path = format!("{name} there and back, {number} exclusive");
-            add(table, &path, &|| locked(shape, number), &there_and_back);
+            add(table, &path, &|| locked(policy, number), &there_and_back);
         }
     }
 
@@ -203,14 +203,15 @@ fn under_ept_loads_of_cr3_cause_no_exits() {
         return other_kind_of_host(here, "KVM does not translate with EPT here");
     }
     let body = [switch_to(1), switch_to(0)].concat();
-    for shape in PcidPolicy::ALL {
+    for policy in PcidPolicy::ALL {
         let least = |rounds| {
-            let tries = (0..*TRIES.end() / 6).map(|_| exits(switcher(shape), rounds, &body, false));
+            let tries =
+                (0..*TRIES.end() / 6).map(|_| exits(switcher(policy), rounds, &body, false));
             tries.map(|exits| exits.all.expect("kvm_intel counts exits")).min()
         };
         let (few, many) = (least(10).expect("tried"), least(5000).expect("tried"));
-        println!("{shape:?}: {few} exits in 20 switches, {many} in 10,000");
+        println!("{policy:?}: {few} exits in 20 switches, {many} in 10,000");
         // Far below one in a hundred: other events during so long a run.
-        assert!(many <= few + 16, "{shape:?}: {few} exits in 20 switches, {many} in 10,000");
+        assert!(many <= few + 16, "{policy:?}: {few} exits in 20 switches, {many} in 10,000");
     }
 }

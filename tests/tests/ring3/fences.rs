@@ -103,7 +103,7 @@ fn stores_to_the_trap_page_from_elsewhere_are_forbidden() {
         bench.vcpu.regs.rbx = GATE_TRAP_PAGE.raw() + 0x100;
         let exit = bench.run();
         assert!(matches!(exit, Exit::Forbidden { .. }), "{name}: {exit:x?}");
-        // A handler elsewhere, with registers of its own, runs from its first instruction:
+        // A handler elsewhere, with its own registers, runs from its first instruction:
         // the refused access is not repeated.
         bench.load_at(CODE + 0x1000, &[0x0f, 0x0b]);
         let handler = bench.vcpu.regs;

@@ -77,7 +77,7 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
     for _ in 0..pace::times(100) {
         bench.load(&[0xeb, 0xfe]);
         kick::kick(own_tid());
-        // Without the kick this would spin for ever: a watchdog makes it a failure.
+        // Without the kick this would spin forever: a watchdog makes it a failure.
         let began = Instant::now();
         let stop = AtomicBool::new(false);
         let me = AtomicI32::new(own_tid());

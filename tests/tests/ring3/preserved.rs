@@ -199,11 +199,11 @@ fn everything_survives_faults() {
 #[test]
 fn everything_survives_switches_with_tags_and_without() {
     skip_without_kvm!();
-    for shape in PcidPolicy::ALL {
-        let s = Switcher::on(Bench::with_tags(shape), 2);
+    for policy in PcidPolicy::ALL {
+        let s = Switcher::on(Bench::with_tags(policy), 2);
         let mut locked = Locked::on(s, 2, &[&[], &[(0, true), (1, false)]]);
         let middle = [1, 2, 1, 1, 0, 2, 0].map(switch_to).concat();
-        let path = format!("switches, {shape:?}");
+        let path = format!("switches, {policy:?}");
         preserved(&mut locked.s.bench, &path, Keeps::Callee, &middle, |_, exit| {
             panic!("{exit:x?}")
         });

@@ -33,7 +33,7 @@ fn frame(bench: &Bench) -> GuestPhys {
 }
 
 /// An address, and the rights at each level of the walk to it.
-type Place = (u64, Vec<u64>);
+type TablePath = (u64, Vec<u64>);
 
 /// Fills entries 0 to 7 of `table`, which maps the range from `start` on, with each combination
 /// of rights: at level `leaf` with the page `page`, above with a table that is filled likewise.
@@ -43,8 +43,8 @@ fn fill(
     level: Level,
     leaf: Level,
     page: GuestPhys,
-    above: &Place,
-    places: &mut Vec<Place>,
+    above: &TablePath,
+    places: &mut Vec<TablePath>,
 ) {
     let table = Table::new(table, level);
     let first = if level == Level::Root { FIRST_SLOT } else { 0 };
@@ -65,7 +65,7 @@ fn fill(
     }
 }
 
-/// The vCPU runs on a root of its own, with home's private region.
+/// The vCPU runs on its own root, with home's private region.
 fn own_root(bench: &mut Bench) -> GuestPhys {
     let root = frame(bench);
     bench.machine.fill_root(root).unwrap();
@@ -88,7 +88,8 @@ fn access(bench: &mut Bench, code: &[u8], at: u64) -> Option<u64> {
     }
 }
 
-/// `mov eax, [rbx]`; `mov [rbx + 8], eax`, beside the code that a fetch finds; `jmp rbx`.
+/// `mov eax, [rbx]`; `mov [rbx + 8], eax`, next to the code that a fetch finds; `jmp
+/// rbx`.
 const READ: &[u8] = &[0x8b, 0x03];
 const WRITE: &[u8] = &[0x89, 0x43, 0x08];
 const FETCH: &[u8] = &[0xff, 0xe3];

@@ -9,7 +9,7 @@ use vmm::vm::{Exit, UserRegs};
 
 use crate::bench::{ALL_FLAGS, Bench, CODE, FIXED, behind_call, call_page, mov_eax};
 
-/// An address of the VAS region at which every instance has a page of its own.
+/// An address of the VAS region at which every instance has its own page.
 pub(crate) const PLACE: u64 = VAS_START.raw() + (5 << 30);
 
 /// `mov edi, vh; mov eax, vas_switch; call the call page`.
@@ -166,7 +166,7 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     // Not attached: no root.
     switch.clear_instance(2).unwrap();
     s.refused(2);
-    // The VMM has asked to see switches to it.
+    // The VMM has requested that switches to it exit.
     switch.set_instance(2, &s.entries[1], false).unwrap();
     s.refused(2);
     switch.set_instance(2, &s.entries[1], true).unwrap();
@@ -177,7 +177,7 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
         s.refused(vh);
     }
     switch.set_seen(7).unwrap();
-    // And with all of this corrected the kernel makes the switch.
+    // With all of this corrected, the kernel makes the switch.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;
     s.bench.run_to(6);

@@ -86,7 +86,7 @@ impl Locked {
 }
 
 const FREE: (u64, u64) = (0, 0);
-/// Of a lock that readers use too, and of one that they do not.
+/// For a lock that readers use, too, and for one that they do not.
 const FREE_STATES: [u64; 2] = [state::READERS, 0];
 const MINE: (u64, u64) = (OWN_SLOT as u64 + 1, 0);
 const READING: (u64, u64) = (0, 1);
@@ -110,7 +110,7 @@ fn locks_are_taken_on_the_way_in_and_given_back_on_the_way_out() {
         l.switch(3);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
     }
-    // Writers only have a shorter way in.
+    // The same with a lock used only by writers, whose path is shorter.
     l.set(0, word::STATE, 0);
     l.switch(1);
     assert_eq!((l.lock(0), l.get(0, word::STATE) & state::READERS), (MINE, 0));
@@ -261,7 +261,7 @@ fn of_many_locks_given_back_all_are_whoever_waits() {
         assert_eq!(switch.take_waited_for(0).unwrap(), Some(refs), "{waited_for}");
         l.s.bench.vcpu.regs.rax = 0;
         l.s.bench.run_to(6);
-        // And the next one is a plain switch again.
+        // The next one is a plain switch again.
         l.set(waited_for, word::STATE, state::READERS);
         l.switch(1);
         l.switch(0);

@@ -1,5 +1,5 @@
-//! What one VM does to a VAS, as another that has it attached sees it: at its next switch, at
-//! the first touch, or not before it leaves.
+//! Changes that one VM makes to a VAS, as seen by another that has it attached: at its next
+//! switch, at the first touch, or not before it leaves.
 
 use abi::objects::attach::READ_ONLY;
 use tests::skip_without_kvm;
@@ -8,7 +8,7 @@ use crate::world::{Talker, World};
 
 const READ: u64 = 1;
 const WRITE: u64 = 3;
-/// Two addresses, one gigabyte apart, and one beside the first.
+/// Two addresses, one gigabyte apart, and one next to the first.
 const FIRST: u64 = (16 << 40) + (1 << 30);
 const SECOND: u64 = FIRST + (1 << 30);
 const BESIDE: u64 = FIRST + (4 << 20);
@@ -21,7 +21,7 @@ impl Hand {
         Hand(Talker::start(world.command("vas_model", &["2"]), "vas_model"))
     }
 
-    /// Has thread 0 make a call; the answer.
+    /// Makes a call in thread 0; returns the answer.
     #[track_caller]
     fn says(&mut self, call: &str) -> String {
         self.thread(0, call)
@@ -188,7 +188,7 @@ fn a_segment_is_not_detached_under_another_vms_thread_and_is_gone_after_it_left(
     b.done("switch 1");
     assert_eq!(b.says(&format!("read {FIRST}")), "= NotMapped");
     assert_eq!(b.says(&format!("out {FIRST}")), "! EFAULT");
-    // Without a handler it is a report, and names the VAS the thread was in.
+    // Without a handler there is a report, which names the VAS the thread was in.
     let died = b.0.ask(&format!("0 die {FIRST}"));
     assert!(died.is_err(), "{died:?}");
     let report = b.0.log();

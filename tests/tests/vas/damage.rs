@@ -1,4 +1,5 @@
-//! Files of the store that are damaged or truncated: one error, and all other programs go on.
+//! Files of the store that are damaged or truncated: one error, and all other programs
+//! continue.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

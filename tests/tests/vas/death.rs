@@ -1,4 +1,4 @@
-//! VMs that are killed: threads that wait go on, and are told.
+//! VMs that are killed: waiting threads continue, and get an error.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ fn kill_under_load(rounds: u64) {
         world.spawn("vas_counter", &["load", "1", "1000000"]),
         world.spawn("vas_cross", &["cross", "2", "1000000", "1"]),
     ];
-    // They create what they work on; until then there is nothing to disturb.
+    // They first create what they work on; until then there is nothing to disturb.
     let (store, since) = (world.store(), Instant::now());
     while store.list_segments().expect("a list").is_empty() {
         assert!(since.elapsed() < pace::limit(Duration::from_secs(60)), "{}", survivors[0].err());
@@ -77,7 +77,7 @@ fn kill_under_load(rounds: u64) {
     for vm in &mut survivors {
         vm.kill();
     }
-    // What is left can be used as it is, or recovered.
+    // The remaining segments can be used as they are, or recovered.
     let report = check_store(&world.path()).expect("the store can be looked at");
     assert!(report.sound(), "{:?}", report.findings);
     assert_eq!((report.vases, report.segments), (5, 4), "{report:?}");
@@ -109,7 +109,7 @@ fn a_program_stopped_in_the_middle_of_switches_ends() {
         let ended = run.timeout(Duration::from_millis(150 + 40 * round)).in_vm();
         assert_eq!(ended.outcome, vmm::process::Outcome::TimedOut, "{ended:?}");
     }
-    // What was stopped inside may be half done, and no more than that.
+    // Changes stopped inside may be incomplete, but nothing else may be wrong.
     assert!(world.good("vas_counter", &["stopped", "2", "10"]).starts_with("added 20\n"));
     world.left_clean();
 }

@@ -1,5 +1,6 @@
 //! Programs and threads that end inside a VAS without having left it. A thread that was writing may
-//! have left half a change: that must never look like a complete one, however the thread ended.
+//! have left an incomplete change: that must never look like a complete one, however the thread
+//! ended.
 
 use std::process::Command;
 use std::time::Duration;
@@ -73,7 +74,7 @@ fn a_reader_that_ends_inside_and_a_writer_that_went_home_leave_nothing_to_recove
 fn writers_that_only_waited_when_their_program_ended_leave_nothing_to_recover() {
     skip_without_kvm!();
     let world = World::new();
-    // Without special care, the end lets one of the eight in, in three runs of ten.
+    // Without draining, the end lets one of the eight in, in three runs out of ten.
     for run in 0..12 {
         assert_eq!(world.good("vas_holder", &["one", "waited"]), "inside\n", "run {run}");
         let shown = world.json(&["seg", "show", "one"]);
@@ -128,7 +129,7 @@ fn a_writer_may_finish_before_a_time_limit_ends_its_program() {
     let world = World::new();
     let mut writer = limited(&world, "0.25", "vas_holder", &["one", "end:slow"]);
     assert_eq!(writer.end(), TIMED_OUT, "{}", writer.err());
-    // A slow machine has not got that far.
+    // A slow machine may not have got that far.
     assert!(["", "inside\nleft\n"].contains(&writer.out().as_str()), "{}", writer.out());
     comes_after(&world, "entered");
     world.left_clean();

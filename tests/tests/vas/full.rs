@@ -1,5 +1,5 @@
-//! Limits of files and disks: a call that reaches one fails, and a program that touches memory
-//! without storage is told the address and the cause.
+//! Limits of files and disks: a call that reaches one fails, and for a program that touches
+//! memory without storage the report has the address and the cause.
 
 use std::process::{Command, Output};
 

@@ -59,7 +59,7 @@ fn data_written_before_a_sigkill_is_there_and_marked_dirty() {
     let store = world.store();
     let sid = store.find_segment(&name("held")).expect("it is there");
     assert!(store.segment(sid).expect("it can be read").dirty(), "not marked dirty");
-    // The value is its half-made change.
+    // The value is its incomplete change.
     let ended = world.run("vas_holder", &["held", "recover"]).in_vm();
     assert!(ended.out().ends_with("done\n"), "{ended:?}");
     assert_eq!(world.good("vas_counter", &["held", "show"]), "value 1\n");

@@ -1,5 +1,5 @@
-//! Attacks of safe code on the typed API, in VMs. The guest program (`sdk_attacks`) checks how each
-//! is refused; here it runs, and must leave the store in order.
+//! Attacks by safe code on the typed API, in VMs. The guest program (`sdk_attacks`) checks how each
+//! is refused; these tests run it, and it must leave the store intact.
 
 use tests::skip_without_kvm;
 use vmm::process::Outcome;

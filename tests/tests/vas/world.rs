@@ -20,7 +20,7 @@ use vmm::store::Store;
 /// A limit that catches hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A store of its own.
+/// A separate store.
 #[derive(Debug)]
 pub(crate) struct World {
     folder: tempfile::TempDir,
@@ -66,7 +66,7 @@ impl World {
         command
     }
 
-    /// A VM in a process of its own.
+    /// A VM in a separate process.
     pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Vm {
         Vm::start(self.command(program, args), &format!("{program} {args:?}"))
     }
@@ -92,7 +92,7 @@ impl World {
         serde_json::from_str(&self.says(&[args, &["--json"]].concat())).expect("JSON")
     }
 
-    /// Asserts that VMs that have ended left nothing behind, in the store or beside it.
+    /// Asserts that VMs that have ended left nothing behind, in the store or next to it.
     #[track_caller]
     pub(crate) fn left_clean(&self) {
         let store = self.store();
@@ -123,7 +123,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     entries.map(name).collect()
 }
 
-/// A VM in a process of its own; killed when it is dropped.
+/// A VM in a separate process; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Vm {
     child: Child,
@@ -207,7 +207,7 @@ impl Vm {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Waits for its end, which must come in time; the status, -1 for a signal.
+    /// Waits for its end, which must come in time; returns the status, -1 for a signal.
     #[track_caller]
     pub(crate) fn end(&mut self) -> i32 {
         let began = Instant::now();
@@ -226,7 +226,7 @@ impl Vm {
         }
     }
 
-    /// Waits for an end with status 0; what it wrote.
+    /// Waits for an end with status 0; returns its output.
     #[track_caller]
     pub(crate) fn ends_well(&mut self) -> String {
         let status = self.end();
@@ -237,13 +237,13 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // Ended already: then there is nothing to kill.
+        // If it has ended already, there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A VM in a process of its own that answers each line with a line; killed when it is dropped.
+/// A VM in a separate process that answers each line with a line; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Talker {
     vm: Vm,

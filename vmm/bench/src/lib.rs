@@ -1,12 +1,13 @@
-//! Measurements a user can repeat: `spacejmp bench`. A crate of its own, so that a
-//! user who only runs programs need not build what these are compared with.
+//! Measurements a user can repeat: `spacejmp bench`. A separate crate, so that a user who
+//! only runs programs need not build the libraries to compare with.
 //!
-//! Each experiment runs ours and the alternative in one go, alternating, and reports ratios:
-//! absolute times belong to a machine, ratios to us. A figure that cannot be had on this host
-//! is `null` with the reason beside it, never a stand-in.
+//! Each experiment runs ours and the alternative in one run, alternately, and reports ratios:
+//! absolute times depend on the machine, ratios on us. A figure that is not available on this
+//! host is `null` with the reason next to it, never a substitute.
 //!
 //! - [`experiments`]: what is measured, a file each
-//! - [`report`]: what they give, and all that is made of it: files, plots, pages, comparisons
+//! - [`report`]: their results, and everything made from these: files, plots, pages,
+//!   comparisons
 //! - [`programs`]: the programs that are timed; their sources are in `programs/`
 //! - [`sample`]: running one and reading its answer
 //! - [`stats`]: medians and ratios
@@ -22,11 +23,11 @@ pub mod stats;
 use vmm::cli::bench::PROGRAM;
 use vmm::error::Remedy;
 
-/// An experiment could not be carried out.
+/// An experiment could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// A program to be timed is not where it should be.
-    #[error("there is no {path}, which is to be timed")]
+    #[error("{path} is missing, the program to be timed")]
     Missing {
         /// Where it should be.
         path: String,
@@ -56,10 +57,10 @@ pub enum BenchError {
         what: String,
         /// How it ended.
         status: String,
-        /// The end of what it said.
+        /// The end of its output.
         stderr: String,
     },
-    /// A program's answer makes no sense.
+    /// A program's answer is invalid.
     #[error("{what} printed {text:?} where a JSON line was expected")]
     Answer {
         /// The command.

@@ -23,7 +23,7 @@ use vmm::cli::subjects::Subject;
 use vmm::exit_code::ExitCode;
 use vmm::host;
 
-/// As `spacejmp` has it, of which this is a part.
+/// The same as in `spacejmp`, of which this is a part.
 #[derive(Debug, Parser)]
 #[command(name = "spacejmp", bin_name = "spacejmp", version)]
 struct Cli {
@@ -113,7 +113,7 @@ fn list() -> Result<ExitCode, Failure> {
     errors::write_all(&mut io::stdout(), text.as_bytes())
 }
 
-/// One line on the terminal that says how far it is; nothing where nobody watches.
+/// One line on the terminal that shows the progress; nothing if stderr is not a terminal.
 struct Bar {
     is_watched: bool,
     all: usize,
@@ -163,7 +163,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     let is_alone = chosen.len() == 1;
     for experiment in chosen {
         bar.begun += 1;
-        // Experiments must not meet what others have left.
+        // Experiments must not see what others have left.
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
         let report =
             (experiment.measure)(&bench, &mut |what| bar.say(experiment.subject.name, what));
@@ -171,7 +171,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
         match report {
             Ok(report) => reports.push((experiment, report)),
             Err(error) if is_alone => return Err(cannot(error)),
-            // What the others give is worth keeping.
+            // The results of the others are worth keeping.
             Err(error) => {
                 failed.insert(experiment.subject.name.to_owned(), causes(&error));
             }
@@ -185,7 +185,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     Err(Failure::new("measure everything", SomeFailed(failed), ExitCode::OwnFailure))
 }
 
-/// An error and what led to it, in one line.
+/// An error and its causes, in one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -196,12 +196,12 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[error("{0} runs are not pairs")]
 struct NoPairs(usize);
 
-/// Experiments that could not be carried out, and why.
+/// Experiments that could not be run, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; "))]
 struct SomeFailed(BTreeMap<String, String>);
 
-/// Prints and writes; status 1 when a check was broken that these sizes must keep.
+/// Prints and writes; status 1 when a check failed that must pass with these sizes.
 fn finish(
     args: &Args,
     host: &serde_json::Value,
@@ -227,9 +227,9 @@ fn finish(
     let written = errors::write_all(&mut io::stdout(), text.as_bytes())?;
     let mut is_sound = true;
     for (bench, check) in document.broken() {
-        // Of small sizes nothing is expected but right results.
+        // With small sizes only correct results are expected.
         is_sound &= args.quick && check.needs_quiet;
-        // The figures are there, and a reader of those alone must not miss it.
+        // The figures are written, and a reader of the figures alone must not miss it.
         let _ = writeln!(
             io::stderr(),
             "spacejmp: {bench}: check {} is broken: {}; found: {}; do not use these figures",

@@ -1,8 +1,8 @@
-//! The programs that benchmarks time, and a folder for the files these use.
+//! The programs that benchmarks time, and a folder for the files they use.
 //!
-//! They are other programs of this package, ordinary static executables, and lie beside
-//! `spacejmp-bench`, where cargo leaves and installs them. They run unchanged natively and in a VM:
-//! whatever differs between the two is ours.
+//! They are other programs of this package, ordinary static executables, next to `spacejmp-bench`,
+//! where cargo builds and installs them. They run unchanged natively and in a VM: any difference
+//! between the two is due to us.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them in `folder`, and makes a fresh folder below the system's temporary one.
+    /// Finds them in `folder`, and makes a new folder in the system's temporary folder.
     ///
     /// # Errors
-    /// [`BenchError::Missing`] when one is not there, [`BenchError::Folder`].
+    /// [`BenchError::Missing`] when one is missing, [`BenchError::Folder`].
     pub fn find(folder: &Path) -> Result<Programs, BenchError> {
         for name in [HELLO, PAYLOAD] {
             let path = folder.join(name);
@@ -32,7 +32,7 @@ impl Programs {
             }
         }
         let dir = std::env::temp_dir().join(format!("spacejmp-{}", std::process::id()));
-        // Not `create_dir_all`: a directory somebody else put there is not ours to use.
+        // Not `create_dir_all`: a directory that another user put there must not be used.
         fs::create_dir(&dir)
             .map_err(|source| BenchError::Folder { dir: dir.display().to_string(), source })?;
         Ok(Programs { lie_in: folder.to_owned(), dir })
@@ -44,13 +44,13 @@ impl Programs {
         self.lie_in.join(HELLO)
     }
 
-    /// The program that does what it is told, and times it.
+    /// The program that does the work it is told to do, and times it.
     #[must_use]
     pub fn payload(&self) -> PathBuf {
         self.lie_in.join(PAYLOAD)
     }
 
-    /// Where a file of the folder is, or would be.
+    /// The path of a file in the folder, whether or not it exists.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)

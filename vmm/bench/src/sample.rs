@@ -1,4 +1,4 @@
-//! One run of a program, natively or in a VM, and what it said.
+//! One run of a program, natively or in a VM, and its answer.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,7 @@ pub enum Environment {
     Vm,
 }
 
-/// How programs are run: which `spacejmp`, and what it grants.
+/// How programs are run: by which `spacejmp`, and with which grants.
 #[derive(Debug, Clone)]
 pub struct Runner {
     /// The `spacejmp` binary.
@@ -27,7 +27,7 @@ pub struct Runner {
     pub dir: PathBuf,
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// From before `fork` to after `wait`.
@@ -36,7 +36,7 @@ pub struct Sample {
     pub span_ns: (u64, u64),
     /// The JSON line it printed, or null.
     pub answer: Value,
-    /// The statistics of the VM, when asked for.
+    /// The statistics of the VM, if requested.
     pub stats: Value,
 }
 
@@ -56,7 +56,7 @@ impl Sample {
 
 impl Runner {
     /// Runs `program` with `args` and waits for it. With `stats`, a VM's statistics are
-    /// collected too, which costs it a little at its end.
+    /// collected too, which costs a little at its end.
     ///
     /// # Errors
     /// [`BenchError`] when it cannot be started or fails.
@@ -87,7 +87,8 @@ impl Runner {
         Ok(Sample { wall, span_ns, answer, stats })
     }
 
-    /// Runs two of the same at the same time and waits for both; what each printed.
+    /// Runs the same program twice at the same time and waits for both; returns what each
+    /// printed.
     ///
     /// # Errors
     /// [`BenchError`] when one cannot be started or fails.
@@ -104,7 +105,7 @@ impl Runner {
         let second = match command.spawn() {
             Ok(second) => second,
             Err(error) => {
-                // It would wait a minute for the other one.
+                // It would wait a minute for the other.
                 let _ = first.kill();
                 let _ = first.wait();
                 return Err(failed(error));
@@ -136,7 +137,7 @@ impl Runner {
                 command
             }
         };
-        // A store of its own: what is in the user's must not show in the figures.
+        // A separate store: the content of the user's must not affect the figures.
         command.env("SPACEJMP_STORE", self.dir.join("store"));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

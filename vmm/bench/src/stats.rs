@@ -1,4 +1,4 @@
-//! Medians and ratios of what was measured.
+//! Medians and ratios of measurements.
 
 /// The median of some samples.
 #[must_use]
@@ -13,7 +13,7 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
-/// `a / b` where both are there and `b` is not zero.
+/// `a / b` if both are present and `b` is not zero.
 #[must_use]
 pub fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     let b = b.filter(|&b| b != 0.0)?;

@@ -13,21 +13,20 @@ use super::open::pin;
 use super::open_file::FileKind;
 use super::resolve::Step;
 
-/// The host's name for one of our descriptors. For calls that exist only with a name, and
-/// would follow a link there: this one leads to exactly the file that is open.
+/// The host's name for one of our descriptors. For calls that exist only with a name and would
+/// follow a link there: this one leads to exactly the file that is open.
 pub(super) fn by_number(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// An owner as `chown` takes it; all ones means "leave it".
+/// An owner in the form of `chown`; all ones means "leave it".
 fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
     ((uid != u32::MAX).then(|| Uid::from_raw(uid)), (gid != u32::MAX).then(|| Gid::from_raw(gid)))
 }
 
-/// Permission bits as a program may set them. A file that is set-user-ID or set-group-ID runs
-/// with the rights of the user who granted the directory, for everybody on the host: no program
-/// in a VM makes one. Refused, not masked: the program would believe that it has what it asked
-/// for.
+/// Permission bits as a program may set them. A set-user-ID or set-group-ID file runs with the
+/// rights of the user who granted the directory, for every user of the host: no program in a VM
+/// creates one. Refused, not masked: the program would believe that it got what it asked for.
 ///
 /// # Errors
 /// `EPERM`.

@@ -1,15 +1,15 @@
 //! A file in memory against the run's memory limit.
 //!
 //! The host allocates such a file's pages when they are written, or touched through a mapping,
-//! which the VMM does not see. So the charge is an upper bound of what the file can come to
-//! hold before the VMM is asked again:
+//! which the VMM does not see. So the charge is an upper bound of what the file can come to hold
+//! before the VMM is asked again:
 //!
-//! - never mapped: what is stored, which only calls change. A call that may store more charges
-//!   that first and gives back afterwards what it did not need.
-//! - mapped once: its whole length. A large, sparse file can be written here and there, but not
-//!   mapped, unless all of it could be held.
+//! - never mapped: what is stored, which changes by calls alone. A call that may store more charges
+//!   that first and releases afterwards what it did not need.
+//! - mapped once: its whole length. A large sparse file can be written in places, but not
+//!   mapped, unless the limit allows for all of it.
 //!
-//! All changes of one file go one after the other. No address space, and no names: what the
+//! Changes of one file are serialized. There is no address space here, and no names: what the
 //! program calls such a file is in `memory_dir`.
 
 use std::fmt;
@@ -20,18 +20,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::PAGE_SIZE;
 use rustix::fs::{OFlags, SeekFrom};
 
-/// Memory that files are a part of, and its limit: the run's.
+/// The memory account that files are part of, and its limit: the run's.
 pub trait MemoryAccount: fmt::Debug + Send + Sync {
-    /// Takes bytes for files.
+    /// Charges bytes for files.
     ///
     /// # Errors
-    /// [`OverLimit`]: nothing is taken.
+    /// [`OverLimit`]: nothing is charged.
     fn charge(&self, bytes: u64) -> Result<(), OverLimit>;
 
-    /// Notes bytes that files turned out to hold, be they over the limit.
+    /// Records bytes that files turned out to hold, even beyond the limit.
     fn note(&self, bytes: u64);
 
-    /// Gives back bytes of files.
+    /// Releases bytes of files.
     fn release(&self, bytes: u64);
 
     /// Bytes held, by files and everything else.
@@ -88,15 +88,15 @@ struct State {
     mapped: bool,
 }
 
-/// What one file in memory is charged with. Released when the last descriptor, name and mapping
-/// of it has let go of this.
+/// What one file in memory is charged with. Released when the last descriptor, name and mapping of
+/// it has dropped this.
 #[derive(Debug)]
 pub struct FileCharge {
     account: Arc<dyn MemoryAccount>,
     state: Mutex<State>,
 }
 
-/// A write that the host is to be asked for.
+/// A write about to be requested from the host.
 #[derive(Clone, Copy, Debug)]
 pub struct PendingWrite {
     /// Where; `None` for the file's own offset.
@@ -109,13 +109,13 @@ fn pages(bytes: u64) -> u64 {
     bytes.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE)
 }
 
-/// Length, and bytes stored. A descriptor that cannot be asked stores nothing.
+/// Length, and bytes stored. A descriptor that cannot be queried stores nothing.
 fn size_of(file: BorrowedFd<'_>) -> (u64, u64) {
     let stat = rustix::fs::fstat(file);
     stat.map_or((0, 0), |stat| (stat.st_size.cast_unsigned(), stat.st_blocks as u64 * 512))
 }
 
-/// What so many bytes, wherever they come to lie, can add.
+/// What that many bytes can add, wherever they are placed.
 fn anywhere(bytes: u64) -> u64 {
     pages(bytes).saturating_add(PAGE_SIZE)
 }
@@ -162,7 +162,7 @@ impl FileCharge {
         Ok(result)
     }
 
-    /// Runs `call`, which writes as `write` says, at the offset it is given if it is given one.
+    /// Runs `call`, which writes as described by `write`, at the offset passed to it, if any.
     /// It returns how much it wrote.
     ///
     /// # Errors
@@ -177,15 +177,15 @@ impl FileCharge {
         let (size, stored) = size_of(file);
         let appends =
             rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::APPEND));
-        // The file's own offset may be moved by another thread at any time: where it matters,
-        // what is looked at is also what is written at.
+        // Another thread may move the file's own offset at any time: where it matters, the offset
+        // that is checked is also the one written at.
         let own = || rustix::fs::tell(file).unwrap_or(u64::MAX);
         let at = if appends { size } else { write.offset.unwrap_or_else(own) };
         let end = at.saturating_add(write.bytes);
         let bound = if state.mapped {
             pages(size.max(end)).max(stored)
         } else if end <= size && stored >= pages(size) {
-            // All there already: nothing is added.
+            // All stored already: nothing is added.
             stored
         } else {
             stored.saturating_add(anywhere(write.bytes))
@@ -202,7 +202,7 @@ impl FileCharge {
         Ok(done)
     }
 
-    /// Runs `call`, which may store so many bytes more, wherever.
+    /// Runs `call`, which may store that many more bytes anywhere.
     ///
     /// # Errors
     /// [`OverLimit`]: `call` was not run.
@@ -218,7 +218,7 @@ impl FileCharge {
         self.within(&mut state, file, from.saturating_add(anywhere(bytes)), call)
     }
 
-    /// Runs `call`, which gives the file that length.
+    /// Runs `call`, which sets the file's length to `len`.
     ///
     /// # Errors
     /// [`OverLimit`]: `call` was not run.
@@ -236,7 +236,7 @@ impl FileCharge {
     /// From now on the file may be mapped.
     ///
     /// # Errors
-    /// [`OverLimit`]: not all of it could be held.
+    /// [`OverLimit`]: the limit does not allow for all of it.
     pub fn map(&self, file: BorrowedFd<'_>) -> Result<(), OverLimit> {
         let mut state = self.lock();
         let (size, stored) = size_of(file);

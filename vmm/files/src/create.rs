@@ -1,4 +1,4 @@
-//! Calls that make a new name: `mkdir`, `mknod`, `symlink`, `link`.
+//! Calls that create a new name: `mkdir`, `mknod`, `symlink`, `link`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +25,7 @@ impl Files {
         let at = match self.resolve(&base, path)? {
             Target::Host(at) => at,
             Target::Node(_) | Target::Leaf(_) => return Err(Errno::EEXIST),
-            // Only regular files come to be there, and those by `open`.
+            // Only regular files are created there, and only by `open`.
             Target::Memory(at) if at.exists() => return Err(Errno::EEXIST),
             Target::Memory(_) => return Err(Errno::EPERM),
             Target::Absent => return Err(Errno::EROFS),
@@ -51,7 +51,7 @@ impl Files {
     /// `mkdirat`; `mkdir` with `AT_FDCWD`.
     ///
     /// # Errors
-    /// `EEXIST`, `EROFS` and those of the way there; `EPERM` for set-ID bits.
+    /// `EEXIST`, `EROFS` and those of path resolution; `EPERM` for set-ID bits.
     pub fn mkdirat(&self, dirfd: i32, path: &[u8], mode: u32) -> Result<(), Errno> {
         let at = self.new_entry(dirfd, path, true)?;
         let mode = self.mode(permissions(mode)?);
@@ -75,10 +75,10 @@ impl Files {
         rustix::fs::mknodat(at.dir(), at.name(), kind, mode, 0).map_err(host)
     }
 
-    /// `symlinkat`. The text may be anything: it is judged when it is followed.
+    /// `symlinkat`. The target may be anything: it is checked when the link is followed.
     ///
     /// # Errors
-    /// `ENOENT` for an empty text, `EEXIST`, `EROFS`.
+    /// `ENOENT` for an empty target, `EEXIST`, `EROFS`.
     pub fn symlinkat(&self, text: &[u8], dirfd: i32, path: &[u8]) -> Result<(), Errno> {
         super::resolve::check(text)?;
         let at = self.new_entry(dirfd, path, false)?;
@@ -116,7 +116,7 @@ impl Files {
                     return Err(Errno::EXDEV);
                 };
                 same_grant(grant, &at.grant)?;
-                // With an empty path the host wants a capability; its own name for the
+                // With an empty path the host requires a capability; its own name for the
                 // descriptor leads to the same file, one made with O_TMPFILE included.
                 let name = by_number(file.host_fd());
                 let follow = AtFlags::SYMLINK_FOLLOW;

@@ -1,5 +1,5 @@
-//! Calls on the contents of an open file, but for `read` and `write`, which need guest
-//! memory: offsets, space, flushing, copies between descriptors, whole-file locks.
+//! Calls on the contents of an open file, except `read` and `write`, which need guest memory:
+//! offsets, space, flushing, copies between descriptors, whole-file locks.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
@@ -123,21 +123,21 @@ impl Files {
         }
     }
 
-    /// `sync`: every file system that the program may write to. What goes wrong is not told,
+    /// `sync`: every file system that the program may write to. Errors are not reported,
     /// as on Linux.
     pub fn sync(&self) {
         for grant in self.namespace.tree.grants().filter(|grant| !grant.read_only) {
-            // The grant is open without access, which `syncfs` does not take.
+            // The grant is open without access, which `syncfs` does not accept.
             if let Ok(dir) = grant.dir.open_dir(".") {
                 let _ = rustix::fs::syncfs(dir);
             }
         }
     }
 
-    /// Free blocks and inodes of the file system with a device number, in the form the old calls
-    /// have it: of a granted one, or of what is the guest's own, where nothing is free.
+    /// Free blocks and inodes of the file system with a device number, in the encoding of the old
+    /// calls: of a granted one, or of the guest's own, where nothing is free.
     #[must_use]
-    pub fn room_on(&self, device: u32) -> Option<(u64, u64)> {
+    pub fn space_on(&self, device: u32) -> Option<(u64, u64)> {
         if device == old_device(super::pseudo::SYNTHETIC_DEV) {
             return Some((0, 0));
         }
@@ -214,7 +214,7 @@ impl Files {
         to.check_not_path()?;
         let at = to_offset.as_deref().map_or(WriteAt::Current, |at| WriteAt::Offset(*at));
         let len = self.writable_bytes(&to, at, len as u64)? as usize;
-        // Rights, kinds and lengths are the host's to judge: its descriptors are the program's.
+        // Rights, kinds and lengths are checked by the host: its descriptors are the program's.
         to.grow_within(from.at_most(len), || {
             rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
                 .map_err(host)

@@ -17,7 +17,7 @@ impl Files {
     /// `close`.
     ///
     /// # Errors
-    /// `EBADF`. What the host says when the last reference goes is not reported.
+    /// `EBADF`. An error of the host at the last reference is not reported.
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
         self.table.remove(fd)
     }
@@ -70,13 +70,13 @@ impl Files {
         Ok(new)
     }
 
-    /// `fcntl`, but for the commands that take a lock: see [`Files::is_lock_command`].
+    /// `fcntl`, except the commands that acquire a lock: see [`Files::is_lock_command`].
     ///
     /// # Errors
     /// `EINVAL` for commands not served (leases, notification).
     pub fn fcntl(&self, fd: i32, command: i32, argument: u64) -> Result<u64, Errno> {
         let file = self.get(fd)?;
-        // `fcntl` takes an int where it takes a number.
+        // Where `fcntl` expects a number, it is an int.
         let number = argument as u32;
         let word = number.cast_signed();
         match command {
@@ -94,13 +94,13 @@ impl Files {
                 Ok(0)
             }
             libc::F_GETFL => Ok(u64::from(file.flags()?.bits())),
-            // All others are refused on a description that only stands for a path.
+            // All others are refused on an `O_PATH` description.
             _ if file.path_only() => Err(Errno::EBADF),
             libc::F_SETFL => {
                 file.set_flags(OFlags::from_bits_retain(number))?;
                 Ok(0)
             }
-            // Leases cannot be asked for: none is held.
+            // Leases cannot be requested: none is held.
             libc::F_GETLEASE => Ok(u64::from(libc::F_UNLCK.cast_unsigned())),
             libc::F_GETPIPE_SZ => {
                 let size = rustix::pipe::fcntl_getpipe_size(file.host_fd());

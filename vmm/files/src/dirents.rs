@@ -18,7 +18,7 @@ use super::tree::{Child, Leaf, Link, Mount, NodeId, Text};
 const CAPACITY_MAX: usize = 64 << 10;
 
 impl Files {
-    /// `getdents64`: as many whole records as fit in `capacity` bytes; empty at the end.
+    /// `getdents64`: as many complete records as fit in `capacity` bytes; empty at the end.
     ///
     /// A directory of a grant lists what the host lists. The entry of an inner grant shows
     /// only if the host directory has one of that name.
@@ -51,7 +51,7 @@ impl Files {
         Ok(out)
     }
 
-    /// All entries, ascending by position. What comes and goes has its number for a
+    /// All entries, ascending by position. Transient entries have their number as
     /// position: a program that closes the descriptors it reads of misses none.
     fn entries(&self, id: NodeId) -> Vec<Entry> {
         let namespace = &self.namespace;
@@ -111,7 +111,7 @@ impl Files {
 const NUMBERED: u64 = 1 << 20;
 
 struct Entry {
-    /// The position behind it.
+    /// The position after it.
     next: u64,
     ino: u64,
     kind: FileType,
@@ -136,7 +136,7 @@ fn list_host(file: &OpenFile, capacity: usize) -> Result<Vec<u8>, Errno> {
         let kind = dtype(entry.file_type());
         let (ino, next) = (entry.ino(), entry.next_entry_cookie());
         dirent(&mut out, capacity, ino, next, kind, entry.file_name().to_bytes());
-        // One host call per call of the program.
+        // One host call for each call by the program.
         if dir.is_buffer_empty() {
             break;
         }

@@ -1,4 +1,4 @@
-//! Calls that take a name away or change it: `unlink`, `rmdir`, `rename`.
+//! Calls that remove or change a name: `unlink`, `rmdir`, `rename`.
 
 use abi::Errno;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
@@ -86,7 +86,7 @@ impl Files {
         for at in [&old, &new] {
             self.namespace.off_limits.check_change(at, Change::Other)?;
         }
-        // The slashes are ours to judge, in the host kernel's order: it gets the bare names.
+        // We check the slashes, in the host kernel's order: it gets the bare names.
         if old.slash() || new.slash() {
             let old_is_directory = is_directory(&old)?;
             if keep && new.stat().is_ok() {

@@ -41,7 +41,7 @@ impl Fields {
         self.i64(time.tv_sec).u32(time.tv_nsec).u32(0)
     }
 
-    /// The fields, filled up with zeros. Every caller's fields fit by construction, which
+    /// The fields, padded with zeros. Every caller's fields fit by construction, which
     /// the tests below check.
     fn pad<const N: usize>(self) -> [u8; N] {
         let mut out = [0; N];

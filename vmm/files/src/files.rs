@@ -1,5 +1,5 @@
-//! What one program has of files: its name space, its descriptors, its current directory
-//! and its umask. The calls are in the modules beside this one, by subject.
+//! One program's files: its name space, its descriptors, its current directory and its umask. The
+//! calls are in the modules beside this one, by subject.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -55,7 +55,7 @@ pub enum FilesError {
     Standard {
         /// 0, 1 or 2.
         fd: u32,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: Errno,
     },
@@ -65,7 +65,7 @@ pub enum FilesError {
 ///
 /// Calls on regular files run to their end. Calls that may wait for others (`flock`,
 /// `fcntl` locks, transfers from pipes) block the calling host thread until a signal
-/// handler interrupts it, and then give `EINTR`.
+/// handler interrupts it, and then return `EINTR`.
 #[derive(Debug)]
 pub struct Files {
     pub(super) namespace: Namespace,
@@ -118,7 +118,7 @@ impl Files {
         }
     }
 
-    /// Gives the program a descriptor of ours under a number: one that was inherited.
+    /// Passes one of our descriptors, an inherited one, to the program under a number.
     ///
     /// # Errors
     /// For a number that a program cannot have, a file of a store, and a descriptor that cannot
@@ -143,7 +143,7 @@ impl Files {
     /// `chdir`.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR` and those of the way there.
+    /// `ENOENT`, `ENOTDIR` and those of path resolution.
     pub fn chdir(&self, path: &[u8]) -> Result<(), Errno> {
         let base = self.directory(&self.base(libc::AT_FDCWD, path)?, path)?;
         *self.cwd.write().unwrap_or_else(PoisonError::into_inner) = base;
@@ -181,7 +181,7 @@ impl Files {
         }
     }
 
-    /// Says what the synthetic files tell of. Once; before that they cannot be opened.
+    /// Sets what the synthetic files describe. Called once; before that they cannot be opened.
     pub fn set_view(&self, view: Weak<dyn View>) {
         self.namespace.set_view(view);
     }
@@ -208,7 +208,8 @@ impl Files {
         self.table.limit()
     }
 
-    /// Changes the number of descriptors the program may have. Those above it stay open.
+    /// Changes the number of descriptors the program may have. Descriptors above the limit stay
+    /// open.
     pub fn set_nofile(&self, limit: u32) {
         self.table.set_limit(limit);
     }
@@ -243,9 +244,9 @@ impl Files {
         }
     }
 
-    /// What a call with `AT_EMPTY_PATH` among its `flags` acts on, or one with a path that
-    /// ends at an entry of `/proc/self/fd` and follows it, as it does without
-    /// `AT_SYMLINK_NOFOLLOW`: the file of a descriptor need not have any other name.
+    /// What a call acts on that has `AT_EMPTY_PATH` among its `flags`, or a path that ends at an
+    /// entry of `/proc/self/fd` and follows it, as it does without `AT_SYMLINK_NOFOLLOW`: the file
+    /// of a descriptor need not have any other name.
     pub(super) fn subject<'p>(
         &self,
         dirfd: i32,
@@ -273,8 +274,7 @@ impl Files {
         Ok(Subject::Open(self.get(dirfd)?))
     }
 
-    /// The open file that a path into our own tree stands for, directories excepted: those
-    /// have a place.
+    /// The open file that a path into our own tree names, except directories: those have a place.
     fn named_descriptor(&self, base: &Base, path: &[u8]) -> Option<Arc<OpenFile>> {
         // Beyond the tree nothing is looked up.
         let found = self.lookup::<()>(base, path, true, |_, _| Err(Errno::ENOENT)).ok()?;
@@ -284,7 +284,7 @@ impl Files {
         }
     }
 
-    /// The open file that an entry of `/proc/self/fd` stands for.
+    /// The open file of an entry of `/proc/self/fd`.
     ///
     /// # Errors
     /// `ENOENT`.
@@ -296,7 +296,7 @@ impl Files {
     /// The place in a directory in memory that a path names, if it names one.
     ///
     /// # Errors
-    /// Those of the way there.
+    /// Those of path resolution.
     pub(super) fn memory(&self, dirfd: i32, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
         if path.is_empty() {
             return Ok(None);
@@ -312,19 +312,19 @@ impl Files {
         self.account.get_or_init(|| Arc::new(FilesOnly::limited_to(u64::MAX)))
     }
 
-    /// From now on files in memory are charged to `account`. Once, before the program runs.
+    /// From now on files in memory are charged to `account`. Called once, before the program runs.
     pub fn charge_to(&self, account: Arc<dyn MemoryAccount>) {
         let _ = self.account.set(account);
     }
 
-    /// Opens the way to a directory.
+    /// Resolves a directory that a relative path can start from.
     fn directory(&self, base: &Base, path: &[u8]) -> Result<Base, Errno> {
         check(path)?;
         // With a dot after it, it is a directory, links followed, or an error.
         let path = [path, b"/."].concat();
         match self.resolve_text(base, &path)? {
             Target::Host(at) => {
-                // The entry is the directory itself; searching it needs the right to.
+                // The entry is the directory itself; searching it needs permission.
                 at.stat()?;
                 Ok(Base::Host(at.grant, at.dir))
             }
@@ -336,8 +336,8 @@ impl Files {
 }
 
 impl<T> Found<T> {
-    /// What a call that wants something existing in a grant and writable gets from the rest
-    /// of the tree: nothing there can be changed.
+    /// For a call that needs something existing and writable in a grant: everywhere else in the
+    /// tree nothing can be changed.
     pub(super) fn host_or_read_only(self) -> Result<T, Errno> {
         match self {
             Found::Host(found) => Ok(found),
@@ -366,7 +366,7 @@ pub fn default_cwd(grants: &[Grant], host_cwd: &Path) -> PathBuf {
 /// Sets the process's own umask to zero and returns what it was, so that only the
 /// program's umask decides about files it creates.
 ///
-/// Process-wide: call it once, at the start of a command that runs a program, and give
+/// Process-wide. Call it once, at the start of a command that runs a program, and give
 /// files of our own explicit modes.
 pub fn take_over_umask() -> u32 {
     rustix::process::umask(Mode::empty()).as_raw_mode()

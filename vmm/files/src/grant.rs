@@ -1,6 +1,6 @@
 //! What the user grants: one host directory at one guest path, as `--dir` writes it.
 //!
-//! Only the text is judged here, and that the directory exists; `Namespace` opens it.
+//! Only the text is checked here, and that the directory exists; `Namespace` opens it.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +11,7 @@ use thiserror::Error;
 /// Whether a program may change what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantAccess {
-    /// Every call that would change something gives `EROFS`.
+    /// Every call that would change something returns `EROFS`.
     ReadOnly,
     /// The host's own permissions decide.
     ReadWrite,
@@ -46,18 +46,18 @@ pub enum GrantError {
         /// The argument as given.
         argument: String,
     },
-    /// The guest path is relative or climbs.
+    /// The guest path is relative or contains `..`.
     #[error("guest path `{guest}` is not an absolute path without `..`")]
     GuestPath {
         /// The guest path as given.
         guest: String,
     },
-    /// The host path cannot be looked at.
+    /// The host path cannot be examined.
     #[error("cannot grant {}", host.display())]
     Missing {
         /// The host path as given.
         host: PathBuf,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: std::io::Error,
     },
@@ -120,7 +120,7 @@ impl FromStr for Grant {
                 let absolute = std::path::absolute(&host).map_err(missing)?;
                 match normal(&absolute) {
                     Some(path) => path,
-                    // `..` through a link cannot be removed from the text alone.
+                    // `..` after a link cannot be resolved in the text alone.
                     None => std::fs::canonicalize(&host).map_err(missing)?,
                 }
             }

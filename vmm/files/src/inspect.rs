@@ -1,4 +1,4 @@
-//! Calls that look and change nothing: `stat` and its kin, `statfs`, `access`, `readlink`.
+//! Calls that only read: `stat` and its kin, `statfs`, `access`, `readlink`.
 
 use std::os::fd::AsFd;
 
@@ -48,10 +48,10 @@ impl Files {
         }
     }
 
-    /// `newfstatat`; `stat` with `AT_FDCWD`, `lstat` with `AT_SYMLINK_NOFOLLOW` besides.
+    /// `newfstatat`; `stat` with `AT_FDCWD`, `lstat` with `AT_SYMLINK_NOFOLLOW` as well.
     ///
     /// # Errors
-    /// `EINVAL` for unknown flags; those of the way there.
+    /// `EINVAL` for unknown flags; those of path resolution.
     pub fn newfstatat(&self, dirfd: i32, path: &[u8], flags: u32) -> Result<LinuxStat, Errno> {
         let sync = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
         let known = EMPTY_PATH | NOFOLLOW | (libc::AT_NO_AUTOMOUNT | sync).cast_unsigned();
@@ -75,7 +75,7 @@ impl Files {
     /// `statx`: the structure's bytes.
     ///
     /// # Errors
-    /// `EINVAL` for unknown flags or the reserved bit of the mask; those of the way there.
+    /// `EINVAL` for unknown flags or the reserved bit of the mask; those of path resolution.
     pub fn statx(
         &self,
         dirfd: i32,
@@ -129,7 +129,7 @@ impl Files {
     /// `statfs`: the structure's bytes.
     ///
     /// # Errors
-    /// Those of the way there.
+    /// Those of path resolution.
     pub fn statfs(&self, path: &[u8]) -> Result<[u8; 120], Errno> {
         if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
             at.pin()?;
@@ -175,8 +175,8 @@ impl Files {
         self.own_statfs(magic_at(&self.namespace.path(id)))
     }
 
-    /// Our own files: as procfs and sysfs are, without blocks; elsewhere full to the last block,
-    /// one for each directory, as read-only images are. Programs divide by the number of blocks.
+    /// Our own files: without blocks, like procfs and sysfs; elsewhere full to the last block, one
+    /// for each directory, like read-only images. Programs divide by the number of blocks.
     fn own_statfs(&self, magic: u64) -> [u8; 120] {
         let (used, flags) = match magic {
             TMPFS_MAGIC => (self.namespace.tree.directories(), READ_ONLY_FLAGS),
@@ -222,8 +222,8 @@ impl Files {
             }
             Subject::Path(base, path) => (base, path),
         };
-        // Never followed by the host: after the type was looked at, something else may be
-        // there, and a link's own permissions say nothing about what is behind it.
+        // Never followed by the host: since the type was checked, something else may have taken its
+        // place, and a link's own permissions say nothing about its target.
         let at_flags = AtFlags::from_bits_retain(flags & effective | NOFOLLOW);
         let follow = flags & NOFOLLOW == 0;
         let found = self.lookup(&base, path, follow, |at, follow| {
@@ -258,10 +258,10 @@ impl Files {
         }
     }
 
-    /// `readlinkat`: at most `capacity` bytes of the link's text.
+    /// `readlinkat`: at most `capacity` bytes of the link's target.
     ///
     /// # Errors
-    /// `EINVAL` for something that is not a link or a capacity of 0; those of the way there.
+    /// `EINVAL` for something that is not a link or a capacity of 0; those of path resolution.
     pub fn readlinkat(&self, dirfd: i32, path: &[u8], capacity: usize) -> Result<Vec<u8>, Errno> {
         if capacity == 0 {
             return Err(Errno::EINVAL);
@@ -305,8 +305,8 @@ impl Files {
         }
     }
 
-    /// Whether a file of our own lets itself be accessed that way, which depends on its mode
-    /// alone: the user who runs the VMM owns it.
+    /// Whether the access is allowed on a file of our own, which depends on its mode alone: the
+    /// user running the VMM owns it.
     fn text_access(&self, text: Text, wanted: Access) -> Result<(), Errno> {
         let mode = self.text_stat(text).mode;
         let refused = (wanted.contains(Access::WRITE_OK) && mode & 0o200 == 0)

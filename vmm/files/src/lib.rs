@@ -5,13 +5,13 @@
 //! on that view. There is no guest memory and no KVM here: arguments arrive decoded, paths
 //! as bytes without NUL, structures leave as bytes in Linux's layout.
 //!
-//! How nothing escapes. A path is walked only by `cap-std` (on Linux `openat2` with
-//! `RESOLVE_BENEATH`), which yields an open directory; the call itself then acts on one
-//! last component of that directory and never follows a link there. A link is followed by
-//! reading its text and walking that text in the program's own name space, so an absolute
-//! link means what it would mean after `chroot`: the program's `/`, not the host's. A link
-//! to something outside therefore usually gives `ENOENT`; what `cap-std` itself refuses as
-//! an escape (a rename at the wrong moment) gives `EXDEV`.
+//! How confinement works. A path is walked only by `cap-std` (on Linux `openat2` with
+//! `RESOLVE_BENEATH`), which yields an open directory; the call itself then acts on one last
+//! component of that directory and never follows a link there. A link is followed by reading its
+//! target and walking that in the program's own name space, so an absolute link means what it would
+//! mean after `chroot`: the program's `/`, not the host's. A link to something outside therefore
+//! usually gives `ENOENT`; what `cap-std` itself refuses as an escape (a rename at the wrong
+//! moment) gives `EXDEV`.
 //!
 //! Files of the store give `EACCES` whatever path leads to them: see `off_limits`.
 //!
@@ -78,8 +78,8 @@ fn host(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// The errno of a `cap-std` error. An error without a number is `cap-std`'s own: it refuses
-/// to leave the directory it was given.
+/// The errno of a `cap-std` error. An error without a number comes from `cap-std` itself: it
+/// refuses to leave the directory it was given.
 fn confined(error: &std::io::Error) -> Errno {
     match error.raw_os_error() {
         Some(raw) => Errno::from_raw(raw),

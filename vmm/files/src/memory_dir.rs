@@ -22,7 +22,7 @@ use super::open_file::{OpenFile, Origin};
 /// Most names in the directory: each may be a file, which costs the VMM a descriptor.
 const NAMES_MAX: usize = 1024;
 
-/// What is remembered of a file in memory beside the host's descriptor.
+/// What is kept of a file in memory besides the host's descriptor.
 #[derive(Debug)]
 pub struct MemoryFile {
     /// What it is charged with.
@@ -47,7 +47,7 @@ impl MemoryFile {
 #[derive(Debug)]
 struct Entry {
     file: Arc<MemoryFile>,
-    /// Where the entry comes in listings; never used again.
+    /// Position of the entry in listings; never used again.
     cookie: u64,
 }
 
@@ -114,7 +114,7 @@ impl Entries {
         Ok(())
     }
 
-    /// Gives the name to a file that has been counted as having it.
+    /// Enters the name of a file whose link count already includes it.
     fn put(&mut self, name: Vec<u8>, file: Arc<MemoryFile>) {
         self.last_cookie += 1;
         let entry = Entry { file, cookie: self.last_cookie };
@@ -134,7 +134,7 @@ impl MemoryAt {
         self.dir.lock().names.contains_key(&self.name)
     }
 
-    /// Opens the file, made first where the flags say so.
+    /// Opens the file, creating it first where the flags say so.
     ///
     /// # Errors
     /// As `open`; `ENOSPC` when the directory is full.
@@ -161,14 +161,14 @@ impl MemoryAt {
         let fd = rustix::fs::memfd_create("shm", MemfdFlags::CLOEXEC).map_err(host)?;
         let charge = Arc::new(FileCharge::new(account.clone(), fd.as_fd()));
         let file = Arc::new(MemoryFile { charge, named: Some(fd), links: AtomicU64::new(0) });
-        // Opened first: the mode may not even let its maker open it.
+        // Opened first: the mode may not allow even its creator to open it.
         let open = again(&file, flags)?;
         rustix::fs::fchmod(open.host_fd(), how.mode).map_err(host)?;
         entries.add(self.name.clone(), file)?;
         Ok(open)
     }
 
-    /// A descriptor that only stands for the file, for calls that take a path.
+    /// An `O_PATH` descriptor of the file, for calls that take a path.
     ///
     /// # Errors
     /// `ENOENT`.
@@ -177,7 +177,7 @@ impl MemoryAt {
         again(&file, OFlags::PATH)
     }
 
-    /// How large it is.
+    /// Its size.
     ///
     /// # Errors
     /// `ENOENT`.
@@ -208,7 +208,7 @@ impl MemoryAt {
         Ok(())
     }
 
-    /// `link`: one name more for the file.
+    /// `link`: one more name for the file.
     ///
     /// # Errors
     /// `ENOENT`, `EEXIST`, `EXDEV` for another directory.
@@ -222,7 +222,7 @@ impl MemoryAt {
         entries.add(new.name.clone(), file)
     }
 
-    /// `rename`, with flags that have been judged.
+    /// `rename`, with flags already checked.
     ///
     /// # Errors
     /// `ENOENT`, `EEXIST` with `RENAME_NOREPLACE`, `EXDEV` for another directory.
@@ -242,7 +242,7 @@ impl MemoryAt {
         }
         match there {
             Ok(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
-            // Two names of one file: as Linux says, nothing happens.
+            // Two names of one file: as on Linux, nothing happens.
             Ok(there) if Arc::ptr_eq(&there, &file) => return Ok(()),
             _ => {}
         }
@@ -256,14 +256,14 @@ impl MemoryAt {
     }
 }
 
-/// Another open description of the file, as the host judges its mode.
+/// Another open description of the file, subject to its mode, which the host checks.
 fn again(file: &Arc<MemoryFile>, flags: OFlags) -> Result<OpenFile, Errno> {
     let fd = file.named.as_ref().ok_or(Errno::ENOENT)?;
     let passed = if flags.contains(OFlags::PATH) { OFlags::PATH } else { flags & PASSED };
     let fd = rustix::fs::open(by_number(fd.as_fd()), passed | OFlags::CLOEXEC, Mode::empty());
     let open = OpenFile::new(fd.map_err(host)?, Origin::Own)?.in_memory(file.clone());
     if flags.contains(OFlags::TRUNC) && !open.path_only() {
-        // Opened read-only, the host refuses with EINVAL: Linux leaves it to the file system.
+        // Opened read-only, the host refuses with EINVAL: Linux leaves this to the file system.
         if open.can_write().is_ok() {
             let cut = || rustix::fs::ftruncate(open.host_fd(), 0).map_err(host);
             file.charge.resize(open.host_fd(), 0, cut).map_err(|_| Errno::ENOSPC)??;

@@ -19,8 +19,8 @@ use super::tree::{self, Child, GrantRoot, Leaf, Link, NodeId, Text, Tree, number
 use super::view::{TextFile, View};
 use super::walk::host_path;
 
-/// The host's procfs shows this very process (its memory, its descriptors): no grant may
-/// lead into it.
+/// The host's procfs shows this process itself (its memory, its descriptors): no grant may lead
+/// into it.
 pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Everything a program can name.
@@ -42,18 +42,18 @@ pub struct Namespace {
 pub struct Mount {
     /// Where it is mounted.
     pub path: Vec<u8>,
-    /// Its type, as `statfs` has it.
+    /// Its type, as in `statfs`.
     pub magic: u64,
     /// Its device: major and minor number.
     pub device: (u32, u32),
     /// Whether nothing in it can be changed.
     pub read_only: bool,
-    /// Whether it is the host's.
+    /// Whether it belongs to the host.
     pub granted: bool,
 }
 
-/// Whether a program has the terminal that its user sits at, by the name `/dev/tty`. Standard
-/// streams that are terminals are given one by one and have nothing to do with it.
+/// Whether a program can open its user's terminal as `/dev/tty`. Standard streams that are
+/// terminals are granted separately and are not affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tty {
     /// Opening it gives `ENXIO`, as to a process without a controlling terminal.
@@ -63,7 +63,7 @@ pub enum Tty {
     Granted,
 }
 
-/// Why the grants make no name space.
+/// Why a name space cannot be built from the grants.
 #[derive(Debug, Error)]
 pub enum NamespaceError {
     /// A granted directory cannot be opened.
@@ -71,7 +71,7 @@ pub enum NamespaceError {
     Open {
         /// The directory.
         host: PathBuf,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: std::io::Error,
     },
@@ -81,7 +81,7 @@ pub enum NamespaceError {
         /// The directory.
         host: PathBuf,
     },
-    /// A granted directory is a store or lies in one.
+    /// A granted directory is a store or is inside one.
     #[error("cannot grant {}: it belongs to the store {}, which programs reach by its own calls", host.display(), store.display())]
     Store {
         /// The directory.
@@ -98,11 +98,11 @@ pub enum NamespaceError {
 }
 
 impl Namespace {
-    /// Opens the granted directories and builds the tree. `exe` is what `/proc/self/exe`
-    /// reads as; without it that entry gives `ENOENT`. `texts` are the files whose content a
-    /// [`View`] makes.
+    /// Opens the granted directories and builds the tree. `exe` is what `/proc/self/exe` reads as;
+    /// without it that entry gives `ENOENT`. `texts` are the files whose content a [`View`]
+    /// generates.
     ///
-    /// A grant may lie inside another one: as with a mount, it hides what the outer one has
+    /// A grant may be inside another one: as with a mount, it hides what the outer one has
     /// there, but it is listed by the outer directory only if that has an entry of its name.
     /// Later renames of the host directories do not matter: they stay open.
     ///
@@ -115,7 +115,7 @@ impl Namespace {
         texts: Vec<TextFile>,
     ) -> Result<Namespace, NamespaceError> {
         let mut tree = Tree::new(texts.iter().map(|text| text.path));
-        // Outer ones first: what lies between an outer and an inner one depends on it.
+        // Outer ones first: what is between an outer and an inner one depends on this.
         let mut ordered: Vec<&Grant> = grants.iter().collect();
         ordered.sort_by_key(|grant| grant.guest.components().count());
         for grant in ordered {
@@ -143,15 +143,15 @@ impl Namespace {
         Ok(Namespace { tree, exe, exe_file: None, texts, view, off_limits, tty: Tty::default() })
     }
 
-    /// The same with another say on `/dev/tty`.
+    /// The same with another choice for `/dev/tty`.
     #[must_use]
     pub fn with_tty(self, tty: Tty) -> Namespace {
         Namespace { tty, ..self }
     }
 
-    /// With the program's own file, which it can always read: by `/proc/self/exe`, and at its
-    /// own path unless a grant decides what lies there. Run-time libraries look into it for
-    /// the names in a backtrace.
+    /// With the program's own file, which it can always read: as `/proc/self/exe`, and at its own
+    /// path unless a grant decides what is there. Run-time libraries read it for the names in a
+    /// backtrace.
     #[must_use]
     pub fn with_executable(mut self, file: Arc<File>) -> Namespace {
         if let Some(path) = &self.exe {
@@ -161,13 +161,14 @@ impl Namespace {
         self
     }
 
-    /// Says what the synthetic files are to tell of. Once; before that they cannot be opened.
+    /// Sets what the synthetic files describe. Called once; before that they cannot be opened.
     pub fn set_view(&self, view: Weak<dyn View>) {
         // A second one is never set: a process is started once.
         let _ = self.view.set(view);
     }
 
-    /// A row of the table of such files; of one that is not there, a file that nobody may open.
+    /// A row of the table of such files; for a row that does not exist, a file that cannot be
+    /// opened.
     pub(super) fn text_file(&self, row: u16) -> TextFile {
         self.texts.get(usize::from(row)).copied().unwrap_or_default()
     }
@@ -218,7 +219,7 @@ impl Namespace {
         if id == NodeId::ROOT {
             return Vec::new();
         }
-        // As deep as the tree: the paths of grants and of our own files.
+        // Recurses as deep as the tree: the paths of grants and of our own files.
         let mut path = self.path(self.tree.parent(id));
         path.push(b'/');
         match id.thread() {
@@ -259,7 +260,7 @@ impl Namespace {
                 granted: true,
             })
         });
-        // A grant of the whole root, or of `/sys`, takes the place of ours.
+        // A grant of the root, or of `/sys`, replaces ours.
         let granted: Vec<Mount> = granted.collect();
         let hidden = |own: &Mount| granted.iter().any(|mount| mount.path == own.path);
         let mut mounts: Vec<Mount> = own.into_iter().filter(|own| !hidden(own)).collect();
@@ -268,9 +269,8 @@ impl Namespace {
         mounts
     }
 
-    /// What the program may know of a path of the host, as the host kernel wrote it: the
-    /// path inside if a grant shows the file, the name of something that has no path, and
-    /// else nothing.
+    /// What the program may know of a host path, as the host kernel wrote it: the path inside if a
+    /// grant shows the file, the name of something that has no path, otherwise nothing.
     pub(super) fn inside(&self, host: &[u8]) -> Vec<u8> {
         const OPEN_TO_ALL: [&[u8]; 7] = [
             b"/dev/null",

@@ -1,21 +1,19 @@
-//! Stores lie outside every grant: a program reaches them by calls on VASes and segments only.
+//! Stores are outside every grant: a program reaches them only by calls on VASes and segments.
 //!
-//! A directory granted for other reasons (`--dir ~`) may contain a store. A program that can write a
-//! lease, a lock page or a manifest behind the VMM's back can break what rests on them, so
-//! these files give `EACCES` by whatever path a program names them. They are recognised by
-//! device and inode, not by name: links, bind mounts and renamed directories lead to the same
-//! numbers.
+//! A directory granted for other reasons (`--dir ~`) may contain a store. A program that can write
+//! a lease, a lock page or a manifest behind the VMM's back can break what relies on them, so these
+//! files give `EACCES` by whatever path a program names them. They are recognised by device and
+//! inode, not by name: links, bind mounts and renamed directories lead to the same numbers.
 //!
-//! - The store's folders, and what is in them up to two levels down, which is as deep as a
-//!   store goes.
+//! - The store's folders and their contents, two levels down, which is as deep as a store gets.
 //! - Files of the store that have another name elsewhere (hard links).
-//! - The name of the store itself, also while there is none: a program that made the folder first
-//!   could keep descriptors on files that the VMM is going to trust.
-//! - The entries on the way there, as far as removing, renaming or replacing them would carry
-//!   the store away or lead the VMM to another one.
+//! - The name of the store itself, even while there is none: a program that created the folder
+//! first could keep descriptors of files that the VMM is going to trust.
+//! - The entries on the way there, as far as removing, renaming or replacing them would move the
+//! store away or lead the VMM to another one.
 //! - Files `spacejmp-*` in the host's `/dev/shm`: content of volatile segments.
 //!
-//! Which stores these are the caller says. Of a store that nobody names nothing is known here.
+//! The caller says which stores these are. A store that is not named is not known here.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -66,12 +64,12 @@ impl Around {
     }
 }
 
-/// What a call does to the entry it names.
+/// The change that a call makes to the entry it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Makes a directory.
     MakeDirectory,
-    /// Makes something else, renames, replaces or removes.
+    /// Creates something else, renames, replaces or removes.
     Other,
 }
 
@@ -108,7 +106,7 @@ impl OffLimits {
         OffLimits { none: false, stores: Mutex::new(stores), shm }
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether nothing is off limits.
     pub(super) fn is_none(&self) -> bool {
         self.none
     }
@@ -116,7 +114,7 @@ impl OffLimits {
     /// The stores as they are now.
     ///
     /// # Errors
-    /// Where the host cannot say for want of descriptors or memory: then nothing is let through.
+    /// If the host cannot tell for lack of descriptors or memory: then nothing is let through.
     fn look(&self) -> Result<MutexGuard<'_, Vec<StoreLocation>>, Errno> {
         let mut stores = self.last_seen();
         stores.iter_mut().try_for_each(StoreLocation::refresh)?;
@@ -125,15 +123,15 @@ impl OffLimits {
 
     /// The stores as they were found last.
     fn last_seen(&self) -> MutexGuard<'_, Vec<StoreLocation>> {
-        // After a panic elsewhere one store at worst is half looked at, and is looked at again.
+        // After a panic elsewhere at worst one store is half examined, and is examined again.
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses an entry that is a store's, and everything in a store's folders. What it has found
-    /// out about the entry, for the call to use.
+    /// Refuses an entry that belongs to a store, and everything in a store's folders. Returns what
+    /// it found out about the entry, for the call to use.
     ///
     /// # Errors
-    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
+    /// `EACCES`; `EMFILE` and the like when the host cannot tell whether it does.
     pub(super) fn check(&self, at: &HostAt) -> Result<Option<Result<Stat, Errno>>, Errno> {
         if self.none {
             return Ok(None);
@@ -157,7 +155,7 @@ impl OffLimits {
         let id = FileId::from(stat);
         let forbidden = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => stores.iter().any(|store| store.folders.contains(&id)),
-            // With one name only, the directory it is in has told already.
+            // With one name only, the check of its directory was enough.
             FileType::RegularFile if stat.st_nlink > 1 => self.has_file(id, stores)?,
             _ => false,
         };
@@ -173,10 +171,10 @@ impl OffLimits {
         any(stores, |store| store.has_file(id))
     }
 
-    /// Refuses what was opened although it is a store's.
+    /// Refuses an opened file that belongs to a store.
     ///
     /// # Errors
-    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
+    /// `EACCES`; `EMFILE` and the like when the host cannot tell whether it does.
     pub(super) fn check_opened(&self, stat: &Stat) -> Result<(), Errno> {
         if self.none {
             return Ok(());
@@ -184,12 +182,12 @@ impl OffLimits {
         self.check_file(stat, &self.look()?)
     }
 
-    /// The same right behind [`OffLimits::check`], since when the name may have come to mean
-    /// another file. The stores are not looked for again: what has become a store's since was none
-    /// when the call began.
+    /// The same immediately after [`OffLimits::check`], since when the name may have come to denote
+    /// another file. The stores are not looked up again: what has since become part of a store was
+    /// not when the call began.
     ///
     /// # Errors
-    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
+    /// `EACCES`; `EMFILE` and the like when the host cannot tell whether it does.
     pub(super) fn check_opened_by_name(&self, stat: &Stat) -> Result<(), Errno> {
         if self.none {
             return Ok(());
@@ -200,10 +198,10 @@ impl OffLimits {
     /// Refuses a change of an entry on the way to a store.
     ///
     /// # Errors
-    /// `EACCES`; `EMFILE` and the like when the host cannot say whether it is.
+    /// `EACCES`; `EMFILE` and the like when the host cannot tell whether it is.
     pub(super) fn check_change(&self, at: &HostAt, change: Change) -> Result<(), Errno> {
         let Last::Name { name, .. } = &at.last else { return Ok(()) };
-        // The way there consists of directories: making one never leads astray.
+        // The way there consists of directories: creating one never diverts it.
         if self.none || change == Change::MakeDirectory {
             return Ok(());
         }
@@ -215,10 +213,10 @@ impl OffLimits {
         }
     }
 
-    /// The store that a directory is or lies in.
+    /// The store that a directory is, or is in.
     ///
     /// # Errors
-    /// What the host said when it could not be found out.
+    /// The host's error when this could not be determined.
     pub(super) fn store_around(&self, dir: impl AsFd) -> Result<Option<PathBuf>, Errno> {
         if self.none {
             return Ok(None);
@@ -233,7 +231,7 @@ impl OffLimits {
             let above = match rustix::fs::openat(&at, "..", WAY, Mode::empty()) {
                 Ok(above) => above,
                 Err(error) if is_shortage(error) => return Err(super::host(error)),
-                // What the user may not search cannot be a store of the user's.
+                // What the user may not search cannot be the user's store.
                 Err(_) => return Ok(None),
             };
             if FileId::from(&rustix::fs::fstat(&above).map_err(super::host)?) == id {
@@ -243,10 +241,10 @@ impl OffLimits {
         }
     }
 
-    /// The store that has an open file or directory, with however many names.
+    /// The store that contains an open file or directory, whatever its number of names.
     ///
     /// # Errors
-    /// What the host said when it could not be found out.
+    /// The host's error when this could not be determined.
     pub(super) fn store_of(&self, fd: impl AsFd) -> Result<Option<PathBuf>, Errno> {
         if self.none {
             return Ok(None);
@@ -272,7 +270,7 @@ fn check_directory(at: &HostAt, stores: &[StoreLocation]) -> Result<FileId, Errn
     }
 }
 
-/// How the directories of a way are opened.
+/// The flags with which the directories on the way are opened.
 const WAY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -283,7 +281,7 @@ struct Entry {
     name: Vec<u8>,
 }
 
-/// One store, as it was found last.
+/// One store, as last found.
 #[derive(Debug)]
 struct StoreLocation {
     path: PathBuf,
@@ -291,7 +289,7 @@ struct StoreLocation {
     folder_names: &'static [&'static str],
     /// The store's folder, if it is there.
     root: Option<FileId>,
-    /// It and the folders in it.
+    /// The store's folder and the folders in it.
     folders: HashSet<FileId>,
     /// Entries on the way there, links and what they lead through included; the last is the
     /// store's own if `is_whole`, else the first that is missing.
@@ -313,7 +311,7 @@ impl StoreLocation {
         }
     }
 
-    /// Looks again if anything is not as it was. What was a store's once stays off limits.
+    /// Looks again if anything has changed. What once was part of a store stays off limits.
     ///
     /// # Errors
     /// As [`OffLimits::look`]; the next time looks again.
@@ -386,7 +384,7 @@ impl StoreLocation {
         self.way.iter().any(|entry| entry.dir == dir && entry.name == name)
     }
 
-    /// Whether an entry is the store's own, there or not.
+    /// Whether an entry is the store's own, whether or not it exists.
     fn is_own_entry(&self, dir: FileId, name: &[u8]) -> bool {
         let own = self.way.last().filter(|_| self.is_whole);
         own.is_some_and(|entry| entry.dir == dir && entry.name == name)
@@ -417,7 +415,7 @@ fn folder_has(folder: &Path, id: FileId, counts: impl Fn(&[u8]) -> bool) -> Resu
     Ok(list(folder)?.any(|entry| counts(entry.file_name().as_bytes()) && is_it(&entry.file_name())))
 }
 
-/// What is in a folder; nothing in one that is not there or that the user may not read.
+/// The entries of a folder; none if it does not exist or the user may not read it.
 fn list(folder: &Path) -> Result<impl Iterator<Item = DirEntry>, Errno> {
     match std::fs::read_dir(folder) {
         Err(error) => match rustix::io::Errno::from_io_error(&error) {
@@ -428,7 +426,7 @@ fn list(folder: &Path) -> Result<impl Iterator<Item = DirEntry>, Errno> {
     }
 }
 
-/// Whether the host could not say for want of something, which says nothing about the file.
+/// Whether the host lacked a resource, which says nothing about the file.
 fn is_shortage(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno as Host;
     matches!(error, Host::MFILE | Host::NFILE | Host::NOMEM)

@@ -1,4 +1,4 @@
-//! `open`: every way a descriptor for a path comes to be.
+//! `open`: every way to get a descriptor for a path.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -37,13 +37,13 @@ const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NO
 impl Files {
     /// `openat`, and `open` with `AT_FDCWD`: the new descriptor.
     ///
-    /// Never waits: a FIFO opened for reading is open at once, one opened for writing gives
-    /// `ENXIO` while nobody reads, as with `O_NONBLOCK`. A terminal never becomes the
+    /// Never blocks: a FIFO opened for reading is opened immediately, one opened for writing gives
+    /// `ENXIO` while there is no reader, as with `O_NONBLOCK`. A terminal never becomes the
     /// controlling one. In a read-only grant, opening anything for writing, truncating and
-    /// creating give `EROFS`, devices and FIFOs included.
+    /// creating return `EROFS`, devices and FIFOs included.
     ///
     /// # Errors
-    /// Linux's own; `EACCES` for a file on a procfs that happens to lie inside a grant; `EPERM`
+    /// Linux's own; `EACCES` for a file on a procfs that happens to be inside a grant; `EPERM`
     /// for a new file with set-ID bits.
     pub fn openat(&self, dirfd: i32, path: &[u8], flags: i32, mode: u32) -> Result<i32, Errno> {
         let cloexec = flags & libc::O_CLOEXEC != 0;
@@ -86,11 +86,11 @@ impl Files {
     }
 }
 
-/// Refuses what Linux refuses before it looks at the path. Kernels before 6.4 let
+/// Refuses what Linux refuses before it resolves the path. Kernels before 6.4 let
 /// `O_CREAT | O_DIRECTORY` pass; its meaning there was an accident.
 fn check_flags(flags: OFlags) -> Result<(), Errno> {
     let creates_directory = flags.contains(OFlags::CREATE | OFlags::DIRECTORY);
-    // `O_TMPFILE` is a bit of its own and `O_DIRECTORY`, and makes sense only for writing.
+    // `O_TMPFILE` is a separate bit plus `O_DIRECTORY`, and makes sense only for writing.
     let temporary = flags.intersects(OFlags::TMPFILE - OFlags::DIRECTORY);
     let complete = flags.contains(OFlags::DIRECTORY) && flags & OFlags::RWMODE != OFlags::RDONLY;
     if creates_directory || (temporary && !complete) {
@@ -127,7 +127,7 @@ fn open_entry(
     }
     let fd = match rustix::fs::openat(at.dir(), at.name(), safe, mode) {
         Ok(fd) => fd,
-        // The kernel says ELOOP for a link, ENOTDIR if a directory is asked for, too.
+        // The kernel returns ELOOP for a link, ENOTDIR if a directory is also required.
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) if follow && at.is_link() => {
             return Ok(Step::Link);
         }
@@ -149,7 +149,7 @@ fn refuse_set_id(at: &HostAt, flags: &mut OFlags) -> Result<(), Errno> {
         _ if flags.contains(OFlags::TMPFILE) => Err(Errno::EPERM),
         Ok(_) if flags.contains(OFlags::EXCL) => Err(Errno::EEXIST),
         Ok(_) => {
-            // Without the flag the host cannot create it even if it just went.
+            // Without the flag the host cannot create it even if it was just removed.
             flags.remove(OFlags::CREATE);
             Ok(())
         }
@@ -158,8 +158,7 @@ fn refuse_set_id(at: &HostAt, flags: &mut OFlags) -> Result<(), Errno> {
     }
 }
 
-/// In a read-only grant, takes the flags that would change nothing there, and says what the
-/// others get.
+/// In a read-only grant, removes the flags that would change nothing there, and refuses the others.
 fn refuse_changes(
     at: &HostAt,
     follow: bool,
@@ -186,14 +185,15 @@ fn refuse_changes(
         _ if flags.contains(OFlags::DIRECTORY) => Err(Errno::ENOTDIR),
         _ if writes => Err(Errno::EROFS),
         _ => {
-            // It exists: without the flag the host cannot create it even if it just went.
+            // It exists: without the flag the host cannot create it even if it was just removed.
             flags.remove(OFlags::CREATE);
             Ok(None)
         }
     }
 }
 
-/// What `F_SETFL` sets, and clears where it is not given. Not `O_ASYNC`, which no file of ours has.
+/// What `F_SETFL` sets, and clears where it is not given. Not `O_ASYNC`, which our files never
+/// have.
 const KEPT_BY_SETFL: OFlags = OFlags::APPEND.union(OFlags::DIRECT).union(OFlags::NOATIME);
 
 /// What is left to do once a file of a grant is open with `flags` and `O_NONBLOCK`.
@@ -201,7 +201,7 @@ pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), 
     if file.path_only() {
         return Ok(());
     }
-    // Only file systems without a device, whose number Linux makes up, have the major number 0:
+    // Only file systems without a device, whose number Linux generates, have the major number 0:
     // procfs is one of them.
     let has_device = rustix::fs::major(stat.st_dev) != 0;
     if !has_device
@@ -219,8 +219,8 @@ pub(super) fn settle(file: &OpenFile, flags: OFlags, stat: &Stat) -> Result<(), 
     Ok(())
 }
 
-/// Opens a link, file or directory with `O_PATH` for a call that the host offers only on a
-/// name that it would follow. The result never stands for a link the caller wants followed.
+/// Opens a link, file or directory with `O_PATH`, for a call that the host offers only on a
+/// name that it would follow. The result is never a link that the caller wants followed.
 pub(super) fn pin(at: &HostAt, follow: bool) -> Result<Step<OwnedFd>, Errno> {
     let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     flags.set(OFlags::DIRECTORY, at.slash());

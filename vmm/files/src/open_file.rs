@@ -1,7 +1,7 @@
-//! An open file description: one host descriptor and what Linux remembers beside it.
+//! An open file description: one host descriptor and what Linux keeps besides it.
 //!
 //! Each description of the guest is exactly one of the host, so that offsets, `O_APPEND`
-//! and locks are the host kernel's business; descriptors made by `dup` share it.
+//! and locks are left to the host kernel; descriptors made by `dup` share it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -34,7 +34,7 @@ pub enum FileKind {
     Pipe,
     /// A terminal.
     Terminal,
-    /// A character device that always answers at once: `null`, `zero`, `full`, `random`.
+    /// A character device that never blocks: `null`, `zero`, `full`, `random`.
     Memory,
     /// Any other device.
     Device,
@@ -44,7 +44,7 @@ pub enum FileKind {
     EventFd,
     /// A symbolic link itself, opened with `O_PATH`.
     Link,
-    /// A file whose content is made when it is opened: most of `/proc`.
+    /// A file whose content is generated when it is opened: most of `/proc`.
     Pseudo,
     /// Something without a file type.
     Other,
@@ -57,8 +57,8 @@ pub(super) enum Origin {
     Grant(Arc<GrantRoot>),
     /// Made by the program: pipes, event counters, memory files.
     Own,
-    /// Given to the program or shared with the host: its flags and its mode are not the
-    /// program's to change.
+    /// Passed to the program or shared with the host: the program may not change its flags and
+    /// mode.
     Shared,
 }
 
@@ -66,9 +66,9 @@ pub(super) enum Origin {
 enum Handle {
     Fd(OwnedFd),
     Dir(Arc<Dir>),
-    /// The descriptor is a placeholder opened with `O_PATH`, good for nothing.
+    /// The descriptor is a placeholder opened with `O_PATH`, without any use.
     Node(NodeId, OwnedFd),
-    /// A memory file with the content, which nothing but our own functions changes.
+    /// A memory file with the content, which only our own functions change.
     Text(Text, OwnedFd),
 }
 
@@ -82,15 +82,16 @@ pub struct OpenFile {
     write: bool,
     path_only: bool,
     nonblocking: AtomicBool,
-    /// A pipe of which the host is not known to refuse `RWF_NOWAIT`.
+    /// A pipe on which the host has not been seen to refuse `RWF_NOWAIT`.
     knows_nowait: AtomicBool,
     /// Of a file that only memory holds.
     memory: Option<Arc<MemoryFile>>,
-    /// What mappings of the file share.
+    /// The descriptor that mappings of the file share.
     mapped: OnceLock<Arc<File>>,
     /// Where a synthetic directory is read next.
     pub(super) position: AtomicU64,
-    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program gave them: the host's are ours.
+    /// `O_NOFOLLOW`, `O_DIRECTORY` and `O_ASYNC` as the program passed them: those on the host are
+    /// set by us.
     given: OFlags,
     pub(super) owner: Owner,
 }
@@ -100,14 +101,14 @@ const OURS: OFlags = OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(O_ASYNC);
 const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
 
 impl OpenFile {
-    /// Takes a host descriptor. Its access mode and flags are read from the host.
+    /// Wraps a host descriptor. Its access mode and flags are read from the host.
     pub(super) fn new(fd: OwnedFd, origin: Origin) -> Result<OpenFile, Errno> {
         let flags = rustix::fs::fcntl_getfl(&fd).map_err(host)?;
         let stat = rustix::fs::fstat(&fd).map_err(host)?;
         Ok(OpenFile::of(fd, origin, flags, &stat))
     }
 
-    /// Takes a host descriptor whose flags are known, and what `fstat` says of it.
+    /// Wraps a host descriptor whose flags and `fstat` result are known.
     pub(super) fn of(fd: OwnedFd, origin: Origin, flags: OFlags, stat: &Stat) -> OpenFile {
         let kind = kind_of(fd.as_fd(), stat);
         let handle = match (kind, &origin) {
@@ -156,7 +157,7 @@ impl OpenFile {
         })
     }
 
-    /// An open file with a content of our making. `fd` is a memory file with it.
+    /// An open file with generated content. `fd` is a memory file that holds it.
     pub(super) fn pseudo(text: Text, fd: OwnedFd, flags: OFlags) -> OpenFile {
         let path_only = flags.contains(OFlags::PATH);
         let mode = flags & OFlags::RWMODE;
@@ -177,7 +178,7 @@ impl OpenFile {
         }
     }
 
-    /// What an open file of that kind tells of.
+    /// The generated file that this is, if it is one.
     pub(super) fn text(&self) -> Option<Text> {
         match self.handle {
             Handle::Text(text, _) => Some(text),
@@ -185,7 +186,7 @@ impl OpenFile {
         }
     }
 
-    /// Whether it is in our own tree, and so without anything on the host behind it.
+    /// Whether it is in our own tree, and so not backed by anything on the host.
     pub(super) fn is_synthetic(&self) -> bool {
         matches!(self.handle, Handle::Node(..) | Handle::Text(..))
     }
@@ -199,12 +200,12 @@ impl OpenFile {
         }
     }
 
-    /// The same, known as a file that only memory holds.
+    /// The same, marked as a file that only memory holds.
     pub(super) fn in_memory(self, memory: Arc<MemoryFile>) -> OpenFile {
         OpenFile { memory: Some(memory), ..self }
     }
 
-    /// What is remembered of a file that only memory holds.
+    /// What is kept of a file that only memory holds.
     pub fn memory(&self) -> Option<&Arc<MemoryFile>> {
         self.memory.as_ref()
     }
@@ -213,13 +214,13 @@ impl OpenFile {
     /// descriptor, which stays open when the program closes its own.
     ///
     /// # Errors
-    /// `ENOMEM` when so few descriptors are left that the VMM may come to need them.
+    /// `ENOMEM` when so few descriptors are left that the VMM may need them itself.
     pub fn for_mapping(&self) -> Result<Arc<File>, Errno> {
         if let Some(file) = self.mapped.get() {
             return Ok(file.clone());
         }
         let own = self.host_fd().try_clone_to_owned().map_err(|_| Errno::ENOMEM)?;
-        // The host gives the lowest free number, so it says how many are in use.
+        // The host assigns the lowest free number, so it shows how many are in use.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let used = u64::from(own.as_raw_fd().unsigned_abs());
         if limit.is_some_and(|limit| used.saturating_add(SPARE_DESCRIPTORS) > limit) {
@@ -228,7 +229,7 @@ impl OpenFile {
         Ok(self.mapped.get_or_init(|| Arc::new(File::from(own))).clone())
     }
 
-    /// Runs `call`, which may store so many bytes more in the file.
+    /// Runs `call`, which may store that many more bytes in the file.
     ///
     /// # Errors
     /// `ENOSPC` at the run's memory limit, and those of the call.
@@ -246,7 +247,7 @@ impl OpenFile {
         }
     }
 
-    /// Runs `call`, which gives the file that length.
+    /// Runs `call`, which sets the file's length to `len`.
     ///
     /// # Errors
     /// As [`OpenFile::grow_within`].
@@ -318,9 +319,8 @@ impl OpenFile {
         self.kind == FileKind::Memory && rustix::fs::fstat(self.host_fd()).is_ok_and(zero)
     }
 
-    /// Whether a read or write may have to wait for another process, for as long as that likes:
-    /// the caller should wait in a way that can be interrupted. Independent of
-    /// [`OpenFile::nonblocking`].
+    /// Whether a read or write may have to wait for another process, for however long: the caller
+    /// should wait in a way that can be interrupted. Independent of [`OpenFile::nonblocking`].
     #[must_use]
     pub fn may_block(&self) -> bool {
         match self.kind {
@@ -341,21 +341,21 @@ impl OpenFile {
 
     /// Whether the program asked for `O_NONBLOCK`.
     ///
-    /// For descriptors shared with the host (standard input and the like) the host's flag is
-    /// not changed, because the shell outside would see it: the caller must then poll
-    /// before it reads or writes.
+    /// For descriptors shared with the host (standard input and the like) the host's flag is not
+    /// changed, because the user's shell would see it: the caller must then poll before it reads or
+    /// writes.
     #[must_use]
     pub fn nonblocking(&self) -> bool {
         self.nonblocking.load(Ordering::Relaxed)
     }
 
-    /// Whether a transfer of it may be tried with `RWF_NOWAIT`: a pipe, unless the host has said
-    /// that it does not know the flag there (kernels before 6.4).
+    /// Whether a transfer on it may be tried with `RWF_NOWAIT`: a pipe, unless the host has
+    /// reported that it does not support the flag there (kernels before 6.4).
     pub fn answers_without_waiting(&self) -> bool {
         self.knows_nowait.load(Ordering::Relaxed)
     }
 
-    /// Notes that the host refused the flag.
+    /// Records that the host refused the flag.
     pub fn note_no_answer_without_waiting(&self) {
         self.knows_nowait.store(false, Ordering::Relaxed);
     }
@@ -386,7 +386,7 @@ impl OpenFile {
         Ok(flags)
     }
 
-    /// Remembers the flags that the program opened it with.
+    /// Records the flags that the program opened it with.
     pub(super) fn note_flags(&mut self, given: OFlags) {
         self.given = given & OURS;
     }
@@ -443,7 +443,7 @@ impl OpenFile {
         if self.path_only { Err(Errno::EBADF) } else { Ok(()) }
     }
 
-    /// Whether the attributes of the file behind it are the program's to change.
+    /// Whether the program may change the attributes of the underlying file.
     ///
     /// # Errors
     /// `EROFS` in a read-only grant or a synthetic directory, `EPERM` for a file that is not
@@ -479,7 +479,7 @@ fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> FileKind {
     }
 }
 
-/// The kind of a descriptor without a file type, which only its name tells.
+/// The kind of a descriptor without a file type, which only its name reveals.
 fn anonymous(fd: BorrowedFd<'_>) -> FileKind {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     match std::fs::read_link(link) {

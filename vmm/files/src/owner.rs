@@ -1,7 +1,8 @@
-//! What owns an open file description: the process Linux would tell of news on it, and by which signal.
+//! The owner of an open file description: the process that Linux would notify of events on it, and
+//! with which signal.
 //!
-//! What `fcntl` sets is kept and read back. Nobody is ever told: that begins with `O_ASYNC`, a
-//! lease or a notification, and none of them can be asked for.
+//! What `fcntl` sets is recorded and read back. No notification is ever sent: that would need
+//! `O_ASYNC`, a lease or a change notification, and none of them is supported.
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
@@ -23,10 +24,10 @@ const F_OWNER_TID: i32 = 0;
 const F_OWNER_PID: i32 = 1;
 const F_OWNER_PGRP: i32 = 2;
 
-/// The last signal there is.
+/// The highest signal number.
 const LAST_SIGNAL: u32 = 64;
 
-/// `struct f_owner_ex` (fcntl(2)): what kind of number, and the number, 0 for nobody.
+/// `struct f_owner_ex` (fcntl(2)): what kind of number, and the number, 0 for none.
 pub type OwnerEx = [i32; 2];
 
 /// Owner and signal of a description.
@@ -41,7 +42,7 @@ struct State {
 
 impl Default for State {
     fn default() -> State {
-        // What Linux says of a description that nobody has set an owner of.
+        // What Linux reports for a description whose owner has never been set.
         State { who: [F_OWNER_TID, 0], signal: 0 }
     }
 }
@@ -95,7 +96,7 @@ impl Files {
     /// `fcntl` with `F_SETOWN_EX` and, with no new owner, `F_GETOWN_EX`.
     ///
     /// # Errors
-    /// `EBADF`, `EINVAL` for an unknown kind, `ESRCH` for one that is not of the program.
+    /// `EBADF`, `EINVAL` for an unknown kind, `ESRCH` for one that does not belong to the program.
     pub fn fcntl_owner(&self, fd: i32, new: Option<OwnerEx>) -> Result<OwnerEx, Errno> {
         let file = self.get(fd)?;
         file.check_not_path()?;

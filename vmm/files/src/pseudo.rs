@@ -22,7 +22,7 @@ use super::open_file::{FileKind, OpenFile, Origin};
 use super::tree::{Device, Leaf, Link, NodeId, Text};
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
-/// the host kernel gives out, which start at 1.
+/// the host kernel assigns, which start at 1.
 pub(super) const SYNTHETIC_DEV: u64 = 0xfff0_00ff;
 
 impl Files {
@@ -42,8 +42,8 @@ impl Files {
         Ok(Arc::new(OpenFile::synthetic(id, path_only)?))
     }
 
-    /// Opens something of ours that is no directory. Links only come here when they were to be
-    /// followed and lead to something without a name, or were not to be followed.
+    /// Opens a leaf of our own tree. A link gets here only if it was to be followed
+    /// and leads to something without a name, or if it was not to be followed.
     pub(super) fn open_leaf(&self, leaf: Leaf, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
         if flags.contains(OFlags::CREATE | OFlags::EXCL) {
             return Err(Errno::EEXIST);
@@ -81,10 +81,10 @@ impl Files {
         Ok(Arc::new(OpenFile::new(fd, Origin::Shared)?))
     }
 
-    /// Opens what a descriptor refers to once more: a description of its own, as on Linux. In a
-    /// grant, the file's own permissions decide about the access, and the grant. What was given
-    /// to the program from outside is opened for no more than it was given for: the user
-    /// chose to give a file for reading, not the right to write it.
+    /// Opens the file of a descriptor once more: a separate description, as on Linux. In a grant,
+    /// the grant and the file's own permissions decide about the access. A descriptor passed in
+    /// from outside is opened for no more access than it was passed with: the user chose to pass a
+    /// file for reading, not the right to write it.
     fn reopen(&self, fd: u32, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
         let file = self.descriptor(fd)?;
         let path_only = flags.contains(OFlags::PATH);
@@ -101,8 +101,8 @@ impl Files {
         let writes = mode != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
         match &file.origin {
             Origin::Grant(grant) if writes && !path_only => grant.check_writable()?,
-            // A pipe is the same channel from whichever end: what matters is which process may open it, and
-            // that its own permissions say, as on Linux.
+            // A pipe is the same channel at either end: what matters is which process may open it,
+            // which its own permissions decide, as on Linux.
             Origin::Shared if !path_only && file.kind() != FileKind::Pipe => {
                 let short = (reads && file.can_read() == Err(Errno::EBADF))
                     || (writes && file.can_write().is_err());
@@ -121,7 +121,7 @@ impl Files {
             | OFlags::PATH;
         let mut safe = (flags & keep) | OFlags::CLOEXEC;
         if !path_only {
-            // As in `open`: opening never waits.
+            // As in `open`: opening never blocks.
             safe |= OFlags::NOCTTY | OFlags::NONBLOCK;
         }
         let name = by_number(file.host_fd());
@@ -139,7 +139,7 @@ impl Files {
         Ok(Arc::new(again))
     }
 
-    /// Opens a file of our making: a snapshot, taken now.
+    /// Opens a generated file: a snapshot, taken now.
     fn open_text(&self, text: Text, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
         let mode = self.text_stat(text).mode;
         let path_only = flags.contains(OFlags::PATH);
@@ -157,19 +157,19 @@ impl Files {
         Ok(Arc::new(file))
     }
 
-    /// Brings the content of a file of our making up to date: for a read of its beginning, which
-    /// on Linux tells of now each time.
+    /// Regenerates the content of a generated file: for a read at its beginning, which on Linux
+    /// shows the current state each time.
     ///
     /// # Errors
-    /// What opening it would say now.
+    /// Those of opening it now.
     pub fn tell_anew(&self, file: &OpenFile) -> Result<(), Errno> {
         file.text().map_or(Ok(()), |text| self.fill(file, text))
     }
 
-    /// Makes the memory file hold what there is to tell now; its offset stays.
+    /// Fills the memory file with the current content; its offset stays.
     ///
     /// # Errors
-    /// `ENOMEM` at the run's memory limit; what the file itself says.
+    /// `ENOMEM` at the run's memory limit; those of the file itself.
     fn fill(&self, file: &OpenFile, text: Text) -> Result<(), Errno> {
         let content = match text {
             Text::Row(row, tid) => {
@@ -187,16 +187,16 @@ impl Files {
             }
             Ok(())
         };
-        // To the program it is no file that stores anything.
+        // To the program it is not a file that stores anything.
         let full = |errno| if errno == Errno::ENOSPC { Errno::ENOMEM } else { errno };
         file.grow_within(content.len() as u64, store).map_err(full)
     }
 
-    /// Takes the `len` bytes that the program has just written to a file of our making, at
-    /// `offset` or before the file's own. To be called after every such write.
+    /// Processes the `len` bytes that the program has just written to a generated file, at `offset`
+    /// or before the file's own. To be called after every such write.
     ///
     /// # Errors
-    /// What the file says about the bytes.
+    /// The file's errors for these bytes.
     pub fn take_written(
         &self,
         file: &OpenFile,
@@ -208,7 +208,7 @@ impl Files {
             Some(at) => at.cast_unsigned(),
             None => rustix::fs::tell(file.host_fd()).map_err(host)?.saturating_sub(len as u64),
         };
-        // More than a page is never looked at.
+        // More than a page is never read.
         let mut bytes = vec![0; len.min(4096)];
         let got = rustix::io::pread(file.host_fd(), bytes.as_mut_slice(), at).map_err(host)?;
         bytes.truncate(got);
@@ -238,7 +238,7 @@ impl Files {
         Ok(format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t1\nino:\t{ino}\n").into())
     }
 
-    /// The text of a link of ours.
+    /// The target of a link of ours.
     ///
     /// # Errors
     /// `ENOENT` for a descriptor that is not open, and without a program.
@@ -283,7 +283,7 @@ impl Files {
     /// What the program may know of the name of a file of the host.
     ///
     /// # Errors
-    /// What the host said when it was asked for the name.
+    /// The host's error when asked for the name.
     pub fn name_of_host(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
         let text = rustix::fs::readlink(by_number(fd), Vec::new()).map_err(host)?;
         Ok(self.namespace.inside(text.to_bytes()))
@@ -302,7 +302,7 @@ impl Files {
         }
     }
 
-    /// The attributes of something of ours, or, where `follow` says so, of what a link of ours
+    /// The attributes of a leaf of our tree, or, with `follow`, of what a link of ours
     /// leads to.
     pub(super) fn leaf_stat(&self, leaf: Leaf, follow: bool) -> Result<LinuxStat, Errno> {
         match leaf {
@@ -332,8 +332,8 @@ impl Files {
         }
     }
 
-    /// The attributes of a file of our making: without a length, as in Linux's `/proc`, because
-    /// the content is made later.
+    /// The attributes of a generated file: without a length, as in Linux's `/proc`, because
+    /// the content is generated later.
     pub(super) fn text_stat(&self, text: Text) -> LinuxStat {
         let mode = match text {
             Text::Row(row, _) => self.namespace.text_file(row).mode,
@@ -348,7 +348,7 @@ impl Files {
             mode: 0o100_000 | mode,
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            // What stdio reads at a time. Linux says 1024; each read is an exit here.
+            // What stdio reads at a time. Linux reports 1024; each read is an exit here.
             blksize: 4096,
             atime: now,
             mtime: now,
@@ -406,23 +406,23 @@ impl Files {
         let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let host_flags = MemfdFlags::from_bits_retain(flags) | MemfdFlags::CLOEXEC;
         if flags & libc::MFD_HUGETLB != 0 {
-            // The host's pool of huge pages is not the run's to take from. What a kernel
-            // without hugetlbfs says.
+            // The run must not take from the host's pool of huge pages. A kernel without hugetlbfs
+            // returns this.
             return Err(Errno::ENOSYS);
         }
         let fd = rustix::fs::memfd_create(&name, host_flags).map_err(host)?;
         self.own(fd, flags & libc::MFD_CLOEXEC != 0)
     }
 
-    /// Gives the program a host descriptor made for it. It becomes wholly the program's:
-    /// its flags and attributes are the program's to change.
+    /// Passes the program a host descriptor made for it. It becomes the program's alone:
+    /// the program may change its flags and attributes.
     ///
     /// # Errors
     /// `EMFILE`.
     pub fn own(&self, fd: OwnedFd, cloexec: bool) -> Result<i32, Errno> {
         let mut file = OpenFile::new(fd, Origin::Own)?;
         if file.kind() == FileKind::Regular {
-            // It is in no directory: memory holds it, and nothing else.
+            // It is in no directory: only memory holds it.
             let charge = FileCharge::new(self.account().clone(), file.host_fd());
             file = file.in_memory(Arc::new(MemoryFile::nameless(charge)));
         }
@@ -441,7 +441,7 @@ fn link_stat(leaf: Leaf) -> LinuxStat {
     }
 }
 
-/// The inode number a leaf is listed with. Above all of the tree's directories.
+/// The inode number a leaf is listed with. Above those of all the tree's directories.
 pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
     const FIRST: u64 = 1 << 50;
     let (kind, number) = match leaf {

@@ -1,7 +1,7 @@
 //! From a path to the one directory and last component a call acts on.
 //!
-//! The usual path lies inside one grant and is resolved by a single `cap-std` call
-//! ([`Namespace::within`]). What that call refuses to judge (a `..` that climbs out of the
+//! The usual path is inside one grant and is resolved by a single `cap-std` call
+//! ([`Namespace::within`]). What that call cannot resolve (a `..` that climbs out of the
 //! directory it started from, an absolute link) goes to the slower walk in `walk`.
 //! A last component is never followed here: [`Files::lookup`] does that, one link at a
 //! time, for calls that want it.
@@ -22,7 +22,7 @@ use super::off_limits::Around;
 use super::tree::{Child, GrantRoot, Leaf, Link, Mount, NodeId};
 use super::{PATH_MAX, confined, host};
 
-/// Linux follows this many links in one path and then gives `ELOOP`.
+/// Linux follows this many links in one path and then returns `ELOOP`.
 pub(super) const MAX_LINKS: usize = 40;
 
 /// A directory a relative path starts from.
@@ -35,7 +35,7 @@ pub(super) enum Base {
 /// The last component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Last {
-    /// An entry that may or may not exist. `slash`: the path says it is a directory.
+    /// An entry that may or may not exist. `slash`: the path requires a directory.
     Name { name: Vec<u8>, slash: bool },
     /// The directory itself, through `.`.
     Dot,
@@ -51,7 +51,7 @@ pub(super) struct HostAt {
     pub(super) grant: Arc<GrantRoot>,
     pub(super) dir: Arc<Dir>,
     pub(super) last: Last,
-    /// What the host said of the entry when it was checked for being off limits.
+    /// The host's `stat` of the entry, if the off-limits check has called it.
     seen: Option<Result<Stat, Errno>>,
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Target {
     Host(HostAt),
     Node(NodeId),
     Leaf(Leaf),
-    /// A name in a directory in memory, which never is a link.
+    /// A name in a directory in memory, which is never a link.
     Memory(MemoryAt),
     /// No such entry, in a directory where none can be made.
     Absent,
@@ -71,8 +71,8 @@ pub(super) enum Target {
 #[derive(Clone, Debug)]
 pub(super) enum Resolved {
     At(Target),
-    /// Into a link of ours: what it leads to may be the process's affair. The rest of the path
-    /// goes on from there.
+    /// Into a link of ours: the process may have to resolve its target. The rest of the path
+    /// continues from there.
     Through(Link, Vec<u8>),
 }
 
@@ -98,7 +98,7 @@ enum Leads {
     File,
 }
 
-/// What an operation on one entry says.
+/// The result of an operation on one entry.
 pub(super) enum Step<T> {
     Done(T),
     /// The entry is a link: follow it and try again there.
@@ -120,8 +120,8 @@ impl HostAt {
 
     /// The directory's identity and that of the two above it.
     pub(super) fn around(&self) -> Result<Around, Errno> {
-        // A grant's own directory stays where it is: the program cannot move it into a store, and
-        // whoever can need not.
+        // A grant's own directory stays where it is: the program cannot move it into a store, and a
+        // process that can does not need to.
         match Arc::ptr_eq(&self.dir, &self.grant.dir) {
             true => self.grant.around(),
             false => Around::of(self.dir()),
@@ -146,13 +146,13 @@ impl HostAt {
         matches!(self.last, Last::Name { slash: true, .. })
     }
 
-    /// The entry's own attributes; a link's are the link's.
+    /// The entry's own attributes; for a link, those of the link itself.
     pub(super) fn stat(&self) -> Result<Stat, Errno> {
         rustix::fs::statat(self.dir(), self.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(host)
     }
 
     /// The entry's attributes, or a request to follow it. A slash after something that is
-    /// not a directory gives `ENOTDIR`. They are as of the check a moment ago, if there was one:
+    /// not a directory gives `ENOTDIR`. They come from the off-limits check, if there was one:
     /// within this call.
     pub(super) fn stat_step(&self, follow: bool) -> Result<Step<Stat>, Errno> {
         let stat = self.seen.unwrap_or_else(|| self.stat())?;
@@ -196,7 +196,7 @@ pub(super) fn check(path: &[u8]) -> Result<(), Errno> {
 }
 
 impl Namespace {
-    /// Resolves as far as the name space can alone.
+    /// Resolves as far as the name space alone can.
     fn resolve_text(&self, base: &Base, path: &[u8]) -> Result<Resolved, Errno> {
         let mut resolved = match self.resolve_anywhere(base, path) {
             Err(_) if self.leads_off_limits(base, path) => return Err(Errno::EACCES),
@@ -208,8 +208,8 @@ impl Namespace {
         Ok(resolved)
     }
 
-    /// Whether a path that cannot be resolved fails beyond the edge of a store: what is or is
-    /// not there is not told.
+    /// Whether a path that cannot be resolved fails inside a store: what exists there is not
+    /// revealed.
     fn leads_off_limits(&self, base: &Base, path: &[u8]) -> bool {
         if self.off_limits.is_none() {
             return false;
@@ -221,14 +221,14 @@ impl Namespace {
             match self.resolve_anywhere(base, &[start, &way, b"/."].concat()) {
                 Ok(Resolved::At(Target::Host(at))) => return self.off_limits.check(&at).is_err(),
                 Ok(_) => return false,
-                // Shorter ones lead further.
+                // A shorter prefix may resolve.
                 Err(_) => {}
             }
         }
         false
     }
 
-    /// Resolves without a look at what is off limits.
+    /// Resolves without checking what is off limits.
     fn resolve_anywhere(&self, base: &Base, path: &[u8]) -> Result<Resolved, Errno> {
         let (parts, slash) = components(path);
         let root = Base::Node(NodeId::ROOT);
@@ -248,7 +248,7 @@ impl Namespace {
         self.walk(start, &parts, slash)
     }
 
-    /// Where a path goes that keeps to the tree: to a name in a directory in memory, or into a
+    /// Where a path leads that stays in the tree: to a name in a directory in memory, or into a
     /// link of ours. `None` for all others, which are looked up in full.
     fn within_tree(&self, base: &Base, path: &[u8]) -> Option<Resolved> {
         let (parts, slash) = components(path);
@@ -358,7 +358,7 @@ impl Files {
     /// The entry a path names, its last component not followed.
     ///
     /// # Errors
-    /// `ENOENT` for an empty path, `ENAMETOOLONG`, and Linux's errors of the way there.
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`, and Linux's errors of path resolution.
     pub(super) fn resolve(&self, base: &Base, path: &[u8]) -> Result<Target, Errno> {
         check(path)?;
         self.resolve_text(base, path)
@@ -384,11 +384,11 @@ impl Files {
         Err(Errno::ELOOP)
     }
 
-    /// The place in a directory in memory that a path through the tree alone names.
+    /// The place in a directory in memory named by a path through the tree alone.
     ///
     /// # Errors
-    /// `ENOENT` for an empty path, `ENAMETOOLONG`. Others are for the call itself to find, in its
-    /// own order.
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`. The call itself finds the others, in its own
+    /// order.
     pub(super) fn memory_at(&self, base: &Base, path: &[u8]) -> Result<Option<MemoryAt>, Errno> {
         check(path)?;
         let mut way = self.namespace.within_tree(base, path);
@@ -426,10 +426,9 @@ impl Files {
         })
     }
 
-    /// Runs `operation` on the entry a path names, following links at its end as long as
-    /// the operation asks for it. The operation is told whether links are to be followed:
-    /// `follow`, or a slash at the end of the path. A link of ours to something without a
-    /// name is what is found then.
+    /// Runs `operation` on the entry a path names, following links at its end as long as the
+    /// operation asks for it. The operation is told whether to follow links: `follow`, or a slash
+    /// at the end of the path. A link of ours to something without a name is itself the result.
     ///
     /// # Errors
     /// Those of resolution and of the operation; `ELOOP` after too many links.
@@ -473,7 +472,7 @@ impl Files {
                     let here = Base::Host(at.grant.clone(), at.dir.clone());
                     self.resolve_text(&here, &text)?
                 }
-                // Replaced by something else in the meantime: look again.
+                // Replaced in the meantime: look it up again.
                 None => Target::Host(HostAt { seen: None, ..at }),
             };
         }

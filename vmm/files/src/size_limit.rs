@@ -1,7 +1,7 @@
-//! `RLIMIT_FSIZE`: how large a file of the program's may become by what it does.
+//! `RLIMIT_FSIZE`: the size to which a program's calls may grow a file.
 //!
-//! The host has such a limit, too, but one for the whole process: the VMM writes the store under
-//! it. So the program's is kept here, call by call, before the host is asked.
+//! The host has such a limit, too, but for the process as a unit: the VMM writes the store under
+//! it. So the program's limit is enforced here, for each call, before the host is asked.
 
 use std::sync::atomic::Ordering;
 
@@ -15,9 +15,9 @@ use super::open_file::{FileKind, OpenFile};
 /// Where in a file something is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriteAt {
-    /// Where the description stands, or at its end with `O_APPEND`.
+    /// At the description's offset, or at its end with `O_APPEND`.
     Current,
-    /// There, or at the end with `O_APPEND`, as Linux has it.
+    /// There, or at the end with `O_APPEND`, as on Linux.
     Offset(u64),
     /// At the end.
     End,

@@ -27,7 +27,7 @@ struct Slots {
 }
 
 /// Closed files are dropped after the table's lock is released: the last reference closes
-/// a host descriptor, which may take its time.
+/// a host descriptor, which may take a while.
 #[derive(Debug)]
 pub(super) struct Table(RwLock<Slots>);
 

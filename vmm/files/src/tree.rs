@@ -1,10 +1,10 @@
 //! The part of the guest's tree that is synthetic: where grants are mounted, the
 //! directories above them, `/dev` with `/dev/shm`, `/proc` and `/sys`.
 //!
-//! A tree is built once and never changes, so a [`NodeId`] stays good for ever. Directories
-//! that come and go with a process or a thread are one node each, a template; whose directory
-//! it is stands in the id. What they are called, and whether they are there, is the business
-//! of `namespace`. Nothing here touches the host.
+//! A tree is built once and never changes, so a [`NodeId`] stays valid. Directories that appear and
+//! disappear with a process or a thread are one node each, a template; the id says which thread's
+//! directory it is. `namespace` decides what they are called and whether they exist. Nothing here
+//! touches the host.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -78,7 +78,7 @@ impl NodeId {
         self.index == NodeId::TASK.index
     }
 
-    /// The thread whose directory it is or lies in.
+    /// The thread whose directory it is, or is in.
     pub(super) fn thread(self) -> Option<i32> {
         (self.tid != 0).then_some(self.tid)
     }
@@ -107,7 +107,7 @@ pub(super) enum Mount {
     Descriptors,
     /// `/proc/self/fdinfo`: a file on each of them.
     DescriptorInfo,
-    /// `/dev/shm`: files in memory, unless a grant takes the place.
+    /// `/dev/shm`: files in memory, unless a grant replaces it.
     Memory(Arc<MemoryDir>),
 }
 
@@ -168,11 +168,11 @@ pub(super) enum Link {
     Standard(u32),
 }
 
-/// A file whose content is made when it is opened.
+/// A file whose content is generated when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Text {
-    /// A row of the table of such files, and the thread it is to tell of where it lies in a
-    /// thread's directory.
+    /// A row of the table of such files, and, if it is in a thread's directory, the thread it
+    /// describes.
     Row(u16, Option<i32>),
     /// `fdinfo` of a descriptor.
     DescriptorInfo(u32),
@@ -187,7 +187,7 @@ pub(super) enum Child {
 #[derive(Debug)]
 pub(super) struct Node {
     parent: u32,
-    /// Its name in its parent; of templates, nothing.
+    /// Its name in its parent; empty for templates.
     pub(super) name: Vec<u8>,
     children: BTreeMap<Vec<u8>, Child>,
     pub(super) mount: Mount,
@@ -201,9 +201,9 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// The tree without grants. `files` are the paths of the files whose content is made
-    /// when they are opened; where one has `#` for a component, it is a file of the process
-    /// and of each of its threads.
+    /// The tree without grants. `files` are the paths of the files whose content is generated when
+    /// they are opened; one with a component `#` is a file of the process and of each of its
+    /// threads.
     pub(super) fn new(files: impl Iterator<Item = &'static str>) -> Tree {
         let root = Node {
             parent: NodeId::ROOT.index,
@@ -276,8 +276,8 @@ impl Tree {
         }
     }
 
-    /// Puts the program's own file at its path, unless a grant, or something that is there
-    /// already, decides what is found on the way.
+    /// Puts the program's own file at its path, unless a grant or an existing entry decides what is
+    /// found on the way.
     pub(super) fn add_program(&mut self, path: &[u8]) {
         let mut at = NodeId::ROOT;
         for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
@@ -291,7 +291,7 @@ impl Tree {
         }
     }
 
-    /// The node of an absolute guest path, made with the nodes above it where missing.
+    /// The node of an absolute guest path, created, with the nodes above it, where missing.
     /// `None` if something that is not a directory is in the way.
     pub(super) fn make(&mut self, path: &[u8]) -> Option<NodeId> {
         let mut at = NodeId::ROOT;
@@ -306,7 +306,7 @@ impl Tree {
 
     /// Mounts a grant at its node.
     ///
-    /// Returns whether the place was free.
+    /// Returns whether the path was free.
     pub(super) fn mount(&mut self, grant: Arc<GrantRoot>) -> bool {
         let node = self.node_mut(grant.node);
         let free = matches!(node.mount, Mount::Synthetic | Mount::Through | Mount::Memory(_));
@@ -320,8 +320,8 @@ impl Tree {
         free
     }
 
-    /// What was granted shows below our own files. For `/sys` alone: it tells of hardware, of
-    /// which a program that is granted all of the host is to see what there is.
+    /// Makes what was granted visible below our own files. For `/sys` alone: it describes hardware,
+    /// and a program granted the host's root should see what there is.
     fn show_through(&mut self, id: NodeId) {
         let node = self.node_mut(id);
         if let Mount::Synthetic = node.mount {
@@ -341,7 +341,7 @@ impl Tree {
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node {
-        // Ids come from this tree only, and no node is ever removed; the root stands in
+        // Ids come from this tree only, and no node is ever removed; the root is returned
         // for the impossible, so that nothing here can panic.
         id.index
             .checked_sub(1)
@@ -390,8 +390,8 @@ impl Tree {
         }
     }
 
-    /// Whether something of ours lies inside the grant, so that its host directory alone
-    /// does not decide what a path in it means.
+    /// Whether something of ours is inside the grant, so that its host directory alone does not
+    /// decide what a path in it means.
     pub(super) fn has_overlay(&self, grant: &GrantRoot) -> bool {
         !self.node(grant.node).children.is_empty()
     }
@@ -409,7 +409,7 @@ impl Tree {
         id
     }
 
-    /// A new node that is nobody's child yet.
+    /// A new node that is not yet the child of another.
     fn add(&mut self, parent: NodeId, name: &[u8], mount: Mount) -> NodeId {
         let name = name.to_vec();
         self.others.push(Node { parent: parent.index, name, children: BTreeMap::new(), mount });
@@ -434,7 +434,7 @@ impl Child {
     }
 }
 
-/// The number a name in `/proc` or `/proc/self/fd` stands for: decimal without sign or leading
+/// The number denoted by a name in `/proc` or `/proc/self/fd`: decimal without sign or leading
 /// zeros.
 pub(super) fn number(name: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(name).ok()?;

@@ -1,14 +1,14 @@
-//! What the synthetic files tell of, asked for through a trait: a process has files, and
-//! some of its files tell of the process.
+//! What the synthetic files describe, obtained through a trait: a process has files, and some of
+//! its files describe the process.
 
 use std::fmt;
 
 use abi::Errno;
 
-/// A file whose content is made when it is opened.
+/// A file whose content is generated when it is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextFile {
-    /// Where it lies: below `/proc` or `/sys`. `#` for a component is the process and each of its
+    /// Its path: below `/proc` or `/sys`. `#` for a component is the process and each of its
     /// threads.
     pub path: &'static str,
     /// Its permissions.
@@ -23,7 +23,7 @@ pub trait View: fmt::Debug + Send + Sync {
     /// The numbers of its threads.
     fn tids(&self) -> Vec<i32>;
 
-    /// The thread that makes the call being served.
+    /// The thread whose call is being served.
     fn caller(&self) -> i32;
 
     /// The process group it is in, or 0 for one outside of the PID namespace.
@@ -35,10 +35,10 @@ pub trait View: fmt::Debug + Send + Sync {
     /// [`Namespace::new`]: super::Namespace::new
     ///
     /// # Errors
-    /// `ESRCH` for a thread that has ended, or what the host said when it was asked.
+    /// `ESRCH` for a thread that has ended, or the host's error.
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno>;
 
-    /// Takes what the program wrote to such a file.
+    /// Processes what the program wrote to such a file.
     ///
     /// # Errors
     /// `EINVAL` where nothing can be written, `ESRCH`.

@@ -1,8 +1,8 @@
-//! The slow walk: one component at a time through the guest's whole tree.
+//! The slow walk: one component at a time through the guest's entire tree.
 //!
 //! Needed where a path crosses from a grant into another part of the tree: `..` above the
 //! directory it started from, absolute links, grants inside grants. `..` is never opened;
-//! the walk keeps the directories it came through open and steps back to them, so renaming
+//! the walk keeps open the directories it has passed and steps back to them, so renaming
 //! a directory meanwhile cannot lead it out of a grant. Each step down is a `cap-std` open
 //! of one plain name that must not be a link.
 
@@ -24,7 +24,7 @@ use super::{confined, host};
 /// One directory the walk came through.
 #[derive(Clone)]
 struct Position {
-    /// Set where the tree has something to say about this directory.
+    /// Set where the tree has an entry for this directory.
     node: Option<NodeId>,
     /// Set inside a grant.
     host: Option<(Arc<GrantRoot>, Arc<Dir>)>,
@@ -132,7 +132,7 @@ impl Namespace {
             (Mount::Grant(grant), _) => Some((grant.clone(), grant.dir.clone())),
             (Mount::Through, Some((grant, dir))) => match down(dir, name) {
                 Ok(Down::Dir(child)) => Some((grant.clone(), Arc::new(child))),
-                // The way to an inner grant must exist whatever the outer one holds there.
+                // The way to an inner grant must exist whatever the outer one has there.
                 Ok(Down::Link(_)) | Err(Errno::ENOENT | Errno::ENOTDIR) => None,
                 Err(errno) => return Err(errno),
             },
@@ -169,7 +169,7 @@ impl Namespace {
             stack.push(next);
         }
         if let Base::Host(_, dir) = base {
-            // The path was the kernel's idea a moment ago; what it leads to now decides.
+            // The path was the kernel's answer a moment ago; what it leads to now decides.
             match stack.last() {
                 Some(Position { host: Some((_, there)), .. }) if same(there, dir)? => {}
                 _ => return Err(Errno::ENOENT),
@@ -180,7 +180,7 @@ impl Namespace {
 
     /// The guest path of an open directory of a grant, as of now.
     ///
-    /// The host kernel is asked for its name, because the directory may have been renamed
+    /// The host kernel is queried for its name, because the directory may have been renamed
     /// since it was opened.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl Namespace {
         }
         let rest: Vec<&[u8]> = components(rest).0;
         if !rest.is_empty() {
-            // A removed directory's name ends in " (deleted)": it leads nowhere.
+            // A removed directory's name ends in " (deleted)": it does not resolve.
             let text = rest.join(&b'/');
             let there = grant.dir.open_dir(OsStr::from_bytes(&text)).map_err(|e| confined(&e))?;
             if !same(&there, dir)? {

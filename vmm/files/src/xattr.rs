@@ -1,8 +1,8 @@
 //! Extended attributes of files: those of the `user` name space, and of it alone.
 //!
-//! The other name spaces are the host's own affair: labels of its security modules, access
-//! lists, capabilities. A program sees a file system that has none and supports none, which
-//! is what tools that copy attributes along pass over silently.
+//! The other name spaces are the host's own: labels of its security modules, access lists,
+//! capabilities. A program sees a file system that has none and supports none, which tools that
+//! copy attributes skip silently.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::open::pin;
 use super::open_file::OpenFile;
 use super::resolve::{Found, Step};
 
-/// The longest name Linux takes, the NUL not counted (`XATTR_NAME_MAX`).
+/// The longest name that Linux accepts, the NUL not counted (`XATTR_NAME_MAX`).
 const NAME_MAX: usize = 255;
 /// The largest value and the longest list (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub const XATTR_MAX: usize = 64 << 10;
@@ -112,7 +112,7 @@ impl Files {
     ///
     /// # Errors
     /// `ENODATA` if there is none of that name, `EOPNOTSUPP` outside the `user` name space,
-    /// `ERANGE` for a longer value or a bad name; those of the way there.
+    /// `ERANGE` for a longer value or a bad name; those of path resolution.
     pub fn getxattr(
         &self,
         of: XattrOf<'_>,
@@ -129,7 +129,7 @@ impl Files {
         let mut value = vec![0; capacity.min(XATTR_MAX)];
         let got = rustix::fs::getxattr(handle.name(), name, value.as_mut_slice());
         let got = match got {
-            // With no capacity at all the host gives the length alone.
+            // With a capacity of 0 the host returns the length alone.
             Err(rustix::io::Errno::RANGE) if capacity >= XATTR_MAX => return Err(Errno::E2BIG),
             other => other.map_err(host)?,
         };
@@ -137,7 +137,7 @@ impl Files {
         Ok(value)
     }
 
-    /// The length of a value, as `getxattr` with a capacity of 0 gives it.
+    /// The length of a value, as `getxattr` with a capacity of 0 returns it.
     ///
     /// # Errors
     /// As [`Files::getxattr`].
@@ -190,7 +190,7 @@ impl Files {
     /// `listxattr` and its kin: the names, each with its NUL.
     ///
     /// # Errors
-    /// `E2BIG` for more than Linux lists; those of the way there.
+    /// `E2BIG` for more than Linux lists; those of path resolution.
     pub fn listxattr(&self, of: XattrOf<'_>) -> Result<Vec<u8>, Errno> {
         let Object::Host(handle) = self.object(of, false)? else { return Ok(Vec::new()) };
         let mut list = vec![0; XATTR_MAX];

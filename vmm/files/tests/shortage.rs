@@ -1,5 +1,5 @@
-//! A host that is out of descriptors cannot say what belongs to a store: nothing is let through
-//! then. In a process of its own, whose limit is lowered.
+//! A host that is out of descriptors cannot tell what belongs to a store: then nothing is let
+//! through. In a separate process, whose limit is lowered.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn the_way_to_a_store_stays_off_limits_when_descriptors_run_out() {
     let files = Files::new(namespace, [null(), null(), null()], Path::new("/"), 0).unwrap();
     let rename = || files.renameat2(CWD, b"/w/up", CWD, b"/w/away", 0);
 
-    // The store comes to be, and is looked for when the next call is made.
+    // The store is created, and is looked up by the next call.
     for folder in FOLDERS {
         fs::create_dir_all(store.join(folder)).unwrap();
     }

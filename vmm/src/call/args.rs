@@ -1,6 +1,6 @@
 //! Arguments of calls: ids, names and structures in the program's memory.
 //!
-//! Every value is the program's and may be anything.
+//! Every value comes from the program and may be anything.
 
 use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
 use abi::{Right, SegId, VasId};
@@ -9,11 +9,11 @@ use crate::linux::task::ThreadCtx;
 use crate::store::{Mode, Name, StoreError};
 use crate::vas::VasError;
 
-/// Least that a program can want to know of an object: its id.
+/// The least that a program can request of an object: its id.
 const STAT_MIN_BYTES: u64 = 8;
-/// Least that has to be said of a segment: base and size.
+/// The least that has to be specified for a segment: base and size.
 const PARAMS_MIN_BYTES: u64 = 16;
-/// Most bytes a listing fills at once.
+/// Most bytes that one listing call fills.
 const LIST_MAX_BYTES: u64 = 1 << 20;
 
 /// A VAS id.
@@ -32,7 +32,7 @@ pub fn sid(raw: u64) -> Result<SegId, VasError> {
     SegId::new(raw).ok_or(VasError::NoSuchId { kind: "segment", raw })
 }
 
-/// An attachment's right.
+/// The access right of an attachment.
 ///
 /// # Errors
 /// `EINVAL`.
@@ -73,7 +73,7 @@ pub fn flag(raw: u64) -> Result<bool, VasError> {
 /// A name of `len` bytes at `gva`.
 ///
 /// # Errors
-/// `EFAULT`, `ENAMETOOLONG`, or `EINVAL` for what is no name.
+/// `EFAULT`, `ENAMETOOLONG`, or `EINVAL` for an invalid name.
 pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
     if len > NAME_MAX_BYTES as u64 {
         return Err(VasError::NameTooLong { bytes: len });
@@ -102,10 +102,10 @@ pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> 
     ctx.user().copy_out(gva, bytes).map_err(failed)
 }
 
-/// As much of `bytes` as the caller's buffer of `capacity` bytes takes.
+/// As much of `bytes` as the caller's buffer of `capacity` bytes can take.
 ///
 /// # Errors
-/// `EFAULT`; `EINVAL` for a buffer that does not take the object's id.
+/// `EFAULT`; `EINVAL` for less space than the object's id needs.
 pub fn put_up_to(
     ctx: &ThreadCtx<'_>,
     gva: u64,
@@ -119,10 +119,10 @@ pub fn put_up_to(
     put(ctx, gva, bytes.get(..len).unwrap_or(bytes))
 }
 
-/// How many entries of `bytes` each go into a buffer of `capacity` bytes.
+/// How many entries of `bytes` each fit into a buffer of `capacity` bytes.
 ///
 /// # Errors
-/// `EINVAL` when it does not take one.
+/// `EINVAL` when there is no space for one.
 pub fn entries(capacity: u64, bytes: usize) -> Result<usize, VasError> {
     match (capacity.min(LIST_MAX_BYTES) / bytes as u64) as usize {
         0 => Err(VasError::Invalid { what: "the length of the buffer" }),
@@ -130,7 +130,7 @@ pub fn entries(capacity: u64, bytes: usize) -> Result<usize, VasError> {
     }
 }
 
-/// What `seg_alloc` is to make.
+/// What `seg_alloc` is to create.
 ///
 /// # Errors
 /// `EFAULT`, or `EINVAL` when the caller's structure ends before the size.
@@ -138,7 +138,7 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
     if len < PARAMS_MIN_BYTES {
         return Err(VasError::Invalid { what: "the length of the parameters" });
     }
-    // What a caller does not know of is 0.
+    // Fields that the caller does not know are 0.
     let mut bytes = [0; size_of::<SegParams>()];
     let known = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
     let (known, _) = bytes.split_at_mut(known);
@@ -199,7 +199,7 @@ pub fn seg_stat_bytes(stat: &SegStat) -> Vec<u8> {
     bytes.extend_from_slice(&flags);
     bytes.extend_from_slice(&stat.attachers.to_le_bytes());
     bytes.extend_from_slice(&stat.name);
-    // To the end of the structure, whose size is a multiple of 8.
+    // Pads to the end of the structure, whose size is a multiple of 8.
     bytes.resize(size_of::<SegStat>(), 0);
     bytes
 }
@@ -218,7 +218,7 @@ pub fn vas_stat_bytes(stat: &VasStat) -> Vec<u8> {
     bytes
 }
 
-/// A name as a stat structure holds it.
+/// A name as in a stat structure.
 #[must_use]
 pub fn name_field(name: &str) -> [u8; 256] {
     let mut field = [0; 256];
@@ -226,7 +226,7 @@ pub fn name_field(name: &str) -> [u8; 256] {
     field
 }
 
-/// Little-endian numbers, one after the other.
+/// Little-endian numbers, one after another.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {

@@ -1,11 +1,11 @@
 //! SpaceJMP's own calls, as far as the VMM serves them.
 //!
-//! - here: the table, and `vas_switch`, the call that is made most
+//! - here: the table, and `vas_switch`, the most frequent call
 //! - [`vas`], [`seg`]: one function per call; each takes the calling thread and the six
-//!   argument registers and returns what RAX gets
+//!   argument registers and returns the value for RAX
 //! - [`args`]: names, ids and structures in the program's memory
 //!
-//! Arguments are checked here; what the calls do is done in `crate::vas` and `crate::store`.
+//! Arguments are checked here; the work is done in `crate::vas` and `crate::store`.
 
 pub mod args;
 pub mod seg;
@@ -20,7 +20,7 @@ use seg_lock::{LockOutcome, Patience};
 use crate::linux::task::ThreadCtx;
 use crate::vas::{Stops, VasError, at_most};
 
-/// What a call gives.
+/// The result of a call.
 pub type CallResult = Result<u64, VasError>;
 
 /// Serves the call in the registers of `ctx`.
@@ -89,7 +89,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
 ///
 /// # Errors
 /// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `patience`;
-/// `EINTR` when a signal came; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
+/// `EINTR` when a signal arrived; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
 /// the locks died.
 fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, patience: Patience) -> CallResult {
     let (process, thread) = (ctx.process, ctx.thread);

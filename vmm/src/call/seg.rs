@@ -41,8 +41,8 @@ pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_clone(sid, name, name_len)`.
 ///
 /// # Errors
-/// As `seg_alloc`; `ENOENT`; `EBUSY` when others can write what has no lock; `EINTR`;
-/// `ETIMEDOUT` for a thread that holds other locks.
+/// As `seg_alloc`; `ENOENT`; `EBUSY` when other processes can write a segment without a lock;
+/// `EINTR`; `ETIMEDOUT` for a thread that holds other locks.
 pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, name, len, ..] = *a;
     let (sid, name) = (args::sid(sid)?, args::name(ctx, name, len)?);
@@ -180,7 +180,7 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 ///
 /// # Errors
 /// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`; `ENOMEM`
-/// for a volatile one that would be more than the program's memory.
+/// for a volatile one that would exceed the program's memory.
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
@@ -192,7 +192,7 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_reserve(sid, offset, bytes)`.
 ///
 /// # Errors
-/// `EINVAL` for no bytes, and for a range that is not all of the segment's; `ENOSPC`, `EACCES`,
+/// `EINVAL` for no bytes, and for a range not entirely inside the segment; `ENOSPC`, `EACCES`,
 /// `ENOENT`.
 pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, offset, bytes, ..] = *a;
@@ -232,7 +232,7 @@ pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     Ok(0)
 }
 
-/// Threads that run on tables that were replaced look up.
+/// Kicks the threads that run on replaced tables, so that they reload them.
 fn kick_stale(ctx: &ThreadCtx<'_>) {
     let stale = ctx.process.vases.outdated_vcpus();
     if stale.is_empty() {

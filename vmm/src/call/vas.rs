@@ -51,7 +51,7 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, flags, ..] = *a;
     let flags = AttachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
     let vh = ctx.process.vases.attach(args::vid(vid)?, flags)?;
-    // Others may come to wait for locks in its segments.
+    // Other processes may wait for locks in its segments.
     Survivor::make(ctx.process);
     Ok(u64::from(vh))
 }
@@ -59,8 +59,8 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `vas_detach(vh, flags)`.
 ///
 /// # Errors
-/// `EBADF`; `EINVAL` for home, unknown flags, and an owner's flag where there is none; `EBUSY`
-/// while a thread is inside, or if the instance has an owner and the caller is not.
+/// `EBADF`; `EINVAL` for home, unknown flags, and an owner's flag where there is no owner; `EBUSY`
+/// while a thread is inside, or if the instance has another owner than the caller.
 pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vh, flags, ..] = *a;
     let flags = DetachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;

@@ -1,6 +1,6 @@
-//! The command line of `spacejmp bench`. Carried out by another program, [`PROGRAM`], which lies
-//! beside `spacejmp` and is given its arguments as they are: a user who only runs programs needs
-//! neither the benchmarks nor what they are compared with.
+//! The command line of `spacejmp bench`. Another program, [`PROGRAM`], carries it out. It is beside
+//! `spacejmp` and gets the arguments unchanged: a user who only runs programs needs neither the
+//! benchmarks nor what they are compared with.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,8 @@ use super::subjects::{self, Subject};
 
 /// The program, and the package that it is in.
 pub const PROGRAM: &str = "spacejmp-bench";
-/// The environment variable that tells it which `spacejmp` to measure; without it, the one that
-/// lies beside it.
+/// The environment variable with the `spacejmp` to measure; without it, the one beside the
+/// benchmark program.
 pub const SPACEJMP: &str = "SPACEJMP_BENCH_COMMAND";
 
 /// Measure on this machine, ours beside the alternative
@@ -23,10 +23,10 @@ pub const SPACEJMP: &str = "SPACEJMP_BENCH_COMMAND";
 #[command(override_usage = "spacejmp bench [OPTIONS] NAME...|all\n       \
     spacejmp bench compare A B [A B]...\n       spacejmp bench report FILE")]
 pub struct Args {
-    /// What to do with results that are there; `None` to measure
+    /// What to do with existing results; `None` to measure
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What to measure, or `all`; without a name, lists what there is
+    /// What to measure, or `all`; without a name, lists the experiments
     #[arg(value_name = "NAME", value_parser = names())]
     pub names: Vec<String>,
     /// Smaller sizes: seconds instead of minutes, for a first look
@@ -40,14 +40,14 @@ pub struct Args {
     pub out: Option<PathBuf>,
 }
 
-/// What is done with results that are there.
+/// What to do with existing results.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Two results side by side, with change and noise
     ///
-    /// A single run of each knows the noise of some figures only, and of no ratio. With several
-    /// pairs of runs, best taken in turns, figures are the median of their side's runs, and noise is
-    /// what those differ by. Status 1 when a count of instructions or exits has grown.
+    /// A single run of each can show the noise of some figures only, and of no ratio. With several
+    /// pairs of runs, best measured alternately, figures are the median of their side's runs, and
+    /// noise is the spread of these. Status 1 when a count of instructions or exits has grown.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare {
         /// What `--json` or `--out` gave, a file or a folder: one of the first side, one of the
@@ -64,7 +64,7 @@ pub enum Command {
         #[arg(long)]
         counts: bool,
     },
-    /// The report, in Markdown, of results that are there already
+    /// The report, in Markdown, of existing results
     #[command(after_help = REPORT_EXAMPLES)]
     Report {
         /// What `--json` or `--out` gave: a file or a folder
@@ -75,7 +75,7 @@ pub enum Command {
     },
 }
 
-/// The word for all experiments.
+/// The name for all experiments.
 pub const ALL: &str = "all";
 
 const COMPARE_EXAMPLES: &str = "\

@@ -1,4 +1,4 @@
-//! How a failed command tells it: one line, the numbered causes, what to do.
+//! How a failed command reports its error: one line, the numbered causes, what to do.
 //!
 //! ```text
 //! spacejmp: cannot run demo.elf
@@ -18,7 +18,7 @@ use super::style::{Colour, Look};
 /// Causes printed at most: a chain that leads back to itself must not hang us.
 const CAUSES_MAX: usize = 16;
 
-/// A command that could not do its work.
+/// The failure of a command.
 #[derive(Debug)]
 pub struct Failure {
     doing: String,
@@ -28,7 +28,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// `doing` completes the sentence "spacejmp: cannot ...". The remedy is the cause's.
+    /// `doing` completes the sentence "spacejmp: cannot ...". The remedy comes from the cause.
     pub fn with_remedy(
         doing: impl Into<String>,
         cause: impl Remedy + 'static,
@@ -38,12 +38,12 @@ impl Failure {
         Self { remedy, ..Self::new(doing, cause, code) }
     }
 
-    /// The same for an error that knows no remedy.
+    /// The same for an error without a remedy.
     pub fn new(doing: impl Into<String>, cause: impl Error + 'static, code: ExitCode) -> Self {
         Self { doing: doing.into(), cause: Box::new(cause), remedy: None, code }
     }
 
-    /// The same with a remedy found elsewhere.
+    /// The same with a remedy from elsewhere.
     #[must_use]
     pub fn help(self, remedy: Option<String>) -> Self {
         Self { remedy, ..self }
@@ -60,14 +60,14 @@ impl Failure {
 pub fn print(failure: &Failure) {
     let stderr = io::stderr();
     let text = render(failure, Colour::of(&stderr));
-    // When stderr is gone the exit status is all that is left to tell.
+    // When stderr is closed, only the exit status remains.
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 
 /// Help and version go to stdout with status 0; a wrong command line is a failure of
-/// ours, never 2, which programs use themselves. Prints, and says how to end.
+/// ours, never 2, which programs use themselves. Prints, and returns the exit status.
 pub fn usage(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell when the terminal itself is gone.
+    // Nothing can be done when the terminal itself is gone.
     let _ = error.print();
     if error.use_stderr() { ExitCode::OwnFailure } else { ExitCode::Program(0) }
 }
@@ -93,11 +93,11 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
-/// Writes all of a command's output. A reader that went away (`spacejmp ... | head`) is
-/// no failure worth a word: status 141 then, as for a program ended by SIGPIPE.
+/// Writes all of a command's output. A reader that has gone away (`spacejmp ... | head`) is not
+/// reported as a failure: status 141 then, as for a program ended by SIGPIPE.
 ///
 /// # Errors
-/// When `to` takes no more for another reason.
+/// When writing to `to` fails for another reason.
 pub fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<ExitCode, Failure> {
     match to.write_all(bytes).and_then(|()| to.flush()) {
         Ok(()) => Ok(ExitCode::Program(0)),
@@ -106,7 +106,7 @@ pub fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<ExitCode, Failure>
     }
 }
 
-/// One JSON object with a newline at its end; indented when a person looks at it.
+/// One JSON object with a newline at its end; indented for a terminal.
 ///
 /// # Errors
 /// When the value has no JSON form.

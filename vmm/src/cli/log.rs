@@ -1,10 +1,10 @@
 //! The log: what goes to stderr besides errors, and how much of it.
 //!
-//! `--log` takes a level, or levels by module: `info` or `warn,vmm::host=debug`. The
-//! filter is `tracing-subscriber`'s simple one; its regular-expression filter would add 0.7 MiB
-//! to this command (measured). A program can cause warnings as often as it likes: of each kind
-//! only so many are printed, and how many were left out (`allow`). Lines have no time unless `--log-time` asks for it, so that
-//! two runs can be compared.
+//! `--log` takes a level, or levels by module: `info` or `warn,vmm::host=debug`. The filter is
+//! `tracing-subscriber`'s simple one; its regular-expression filter would add 0.7 MiB to this
+//! command (measured). A program can cause warnings as often as it likes: only a limited number of
+//! each kind is printed, with the number left out (`allow`). Lines have no time unless `--log-time`
+//! asks for it, so that two runs can be compared.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -49,7 +49,7 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // An empty SPACEJMP_LOG is as good as none.
+        // An empty SPACEJMP_LOG counts as none.
         if text.is_empty() {
             return Ok(Self(Targets::new().with_default(LevelFilter::WARN)));
         }
@@ -72,7 +72,7 @@ impl FromStr for Filter {
     }
 }
 
-/// `LevelFilter`'s own parser also takes digits, and nothing at all for `error`.
+/// `LevelFilter`'s own parser also takes digits, and the empty string for `error`.
 fn named(level: &str) -> Option<LevelFilter> {
     Some(match level.to_ascii_lowercase().as_str() {
         "off" => LevelFilter::OFF,
@@ -85,10 +85,10 @@ fn named(level: &str) -> Option<LevelFilter> {
     })
 }
 
-/// Installs the log for the whole process. Call once.
+/// Installs the log for the whole process. Called once.
 ///
 /// # Errors
-/// When there is one already.
+/// When one is already installed.
 pub fn install(args: &LogArgs) -> Result<(), Failure> {
     let format =
         Lines { colour: Colour::of(&io::stderr()), start: args.log_time.then(Instant::now) };
@@ -119,7 +119,7 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         let (look, level) = level(*metadata.level());
-        // Whoever asks for details gets them all.
+        // A user who asks for details gets them all.
         let left_out = if *metadata.level() >= Level::DEBUG {
             0
         } else {
@@ -136,7 +136,7 @@ where
             write!(writer, "[{:>10.6}] ", start.elapsed().as_secs_f64())?;
         }
         write!(writer, "spacejmp: {} ", self.colour.paint(look, level))?;
-        // The module says little to a user and much to one that asked for details.
+        // The module means little to most users and much to one who asked for details.
         if *event.metadata().level() >= Level::DEBUG {
             write!(writer, "{} ", self.colour.paint(Look::Dim, event.metadata().target()))?;
         }
@@ -145,7 +145,7 @@ where
     }
 }
 
-/// So many lines of one kind are printed at once, and one more for each `REFILL` that passes.
+/// This many lines of one kind are printed in a burst, and one more for each `REFILL` that passes.
 const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(1);
 
@@ -193,12 +193,12 @@ fn left_out_text(count: u64) -> String {
     format!("{count} more {lines} left out")
 }
 
-/// Says how many lines were left out and not accounted for yet: at the end of a run.
+/// Prints how many lines were left out and not reported yet: at the end of a run.
 pub fn tell_left_out() {
     let count = limits().take_left_out();
     if count > 0 {
         let text = format!("spacejmp: warning: {}\n", left_out_text(count));
-        // When stderr is gone nobody is left to tell.
+        // When stderr is closed, nothing can be printed.
         let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! Colours: only on a terminal, and not when `NO_COLOR` asks for none.
+//! Colours: only on a terminal, and not when `NO_COLOR` is set.
 
 use std::ffi::OsStr;
 use std::io::IsTerminal;
@@ -12,12 +12,12 @@ pub enum Colour {
     Ansi,
 }
 
-/// The few looks we use.
+/// The few styles we use.
 #[derive(Debug, Clone, Copy)]
 pub enum Look {
     /// All is well, and what to do.
     Good,
-    /// Worth a look.
+    /// Worth attention.
     Warn,
     /// A failure.
     Bad,
@@ -28,7 +28,7 @@ pub enum Look {
 }
 
 impl Colour {
-    /// What suits this stream.
+    /// Whether this stream gets colours.
     pub fn of(stream: &impl IsTerminal) -> Self {
         Self::decide(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
     }
@@ -38,7 +38,7 @@ impl Colour {
         if terminal && no_color.is_none_or(OsStr::is_empty) { Self::Ansi } else { Self::Plain }
     }
 
-    /// The text in that look.
+    /// The text in that style.
     pub fn paint(self, look: Look, text: &str) -> String {
         let code = match (self, look) {
             (Self::Plain, _) => return text.to_owned(),

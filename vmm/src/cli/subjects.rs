@@ -1,14 +1,14 @@
-//! What each experiment of `spacejmp bench` is called and about, as the command, its help and a
-//! report say it. How it is carried out is in `spacejmp-bench`.
+//! The name and subject of each experiment of `spacejmp bench`, for the command, its help and a
+//! report. `spacejmp-bench` implements them.
 
-/// What an experiment is about.
+/// The subject of an experiment.
 #[derive(Debug)]
 pub struct Subject {
     /// On the command line.
     pub name: &'static str,
     /// One line.
     pub about: &'static str,
-    /// Which table or figure of the paper it repeats; empty if none.
+    /// Which table or figure of the paper it reproduces; empty if none.
     pub paper: &'static str,
 }
 
@@ -70,7 +70,7 @@ pub const START: Subject = Subject {
 /// All, in the order of the report.
 pub const ALL: [&Subject; 9] = [&RUN, &SWITCH, &MAP, &TLB, &RPC, &GUPS, &SCALE, &SDK, &START];
 
-/// The subject of a name.
+/// The subject with a name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Subject> {
     ALL.into_iter().find(|subject| subject.name == name)

@@ -1,8 +1,8 @@
-//! The VMM's own pages in a program's reach: the code through which it makes calls (call page and
-//! gate), and the clock's words.
+//! The VMM's own pages in a program's address space: the code through which it makes calls (call
+//! page and gate), and the clock page.
 //!
-//! Which of them is used, and with what in it, depends on the host and is decided in
-//! `kernel/mod.rs`; `abi::layout` says where they lie.
+//! Which of them is used, and with what contents, depends on the host and is decided in
+//! `kernel/mod.rs`; `abi::layout` has their addresses.
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
@@ -14,7 +14,7 @@ use abi::{GuestPhys, PAGE_SIZE, PageSize, Rights};
 use crate::vm::Machine;
 use crate::vm::memory::MemoryError;
 
-/// What ring 3 may do with pages of code.
+/// Ring 3's rights on pages of code.
 const CODE: Rights = Rights { write: false, execute: true, user: true };
 
 fn page_of(code: &[u8]) -> Vec<u8> {
@@ -23,8 +23,8 @@ fn page_of(code: &[u8]) -> Vec<u8> {
     page
 }
 
-/// The call page's code where UD2 is the way in. What ring 3 decides costs nothing there, and
-/// each instruction of ring 0 does: so the switch has a UD2 of its own.
+/// The call page's code where UD2 is the way into the kernel. There, a decision in ring 3 costs
+/// nothing and each instruction in ring 0 does, so the switch has its own UD2.
 fn trapping_call_code() -> Vec<u8> {
     // CMP RAX, vas_switch; JE to the second UD2.
     let mut code = vec![0x48, 0x3d];
@@ -37,7 +37,7 @@ fn trapping_call_code() -> Vec<u8> {
     code
 }
 
-/// Frames of the call page, of the gate and of the clock's words.
+/// Frames of the call page, the gate and the clock page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallPages {
     call: GuestPhys,

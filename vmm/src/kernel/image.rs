@@ -1,4 +1,4 @@
-//! The guest kernel's image and the descriptor table of interrupts: what all vCPUs share in ring 0.
+//! The guest kernel's image and the interrupt descriptor table: what all vCPUs share in ring 0.
 
 use abi::layout::{IDT_PHYS, KERNEL_BASE, KERNEL_IDT, KERNEL_PHYS};
 use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, KernelInfo, selector};
@@ -13,7 +13,7 @@ use crate::vm::tables::Tables;
 
 static KERNEL_ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-kernel.elf"));
 
-/// Loads the embedded image and reads its first page's description.
+/// Loads the embedded image and reads the description in its first page.
 pub(super) fn load(mem: &GuestMem) -> Result<KernelInfo, VmError> {
     let bad = |what: String| VmError::KernelImage { what };
     let backend = mem.backend();
@@ -70,7 +70,7 @@ pub(super) fn map(
 pub(super) fn write_idt(mem: &GuestMem, kernel: &KernelInfo) -> Result<(), MemoryError> {
     for vector in 0..32u64 {
         let stub = kernel.vectors + vector * kernel.vector_stride;
-        // Each of these can strike while another exception is being left for the VMM.
+        // Each of these can occur while the kernel is exiting to the VMM with another exception.
         let ist: u64 = match vector {
             8 => 2,
             2 => 3,

@@ -1,8 +1,7 @@
-//! Instances as the VMM writes them: roots and entries.
+//! The VMM's writes to instances: roots and entries.
 //!
-//! Which instances there are, what lies below their roots and when a root may be used again is
-//! decided in `vas`; where the tables lie is `switch_tables.rs`, which locks are needed
-//! `lock_lists.rs`.
+//! `vas` decides which instances exist, what their roots map and when a root may be reused;
+//! `switch_tables.rs` has the addresses of the tables, `lock_lists.rs` the locks that are needed.
 
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -16,20 +15,20 @@ use super::lock_lists::range_word;
 use super::switch_tables::{ENTRY_BYTES, SwitchTables};
 use crate::vm::memory::MemoryError;
 
-/// The TLB tag of home, where there are tags. Tag 0 is what a vCPU begins with.
+/// The TLB tag of home, where there are tags. A vCPU starts with tag 0.
 pub const HOME_TAG: u64 = 1;
 
 impl SwitchTables {
-    /// Home's root with its tag, as an instance entry has it.
+    /// Home's root with its tag, as in an instance entry.
     #[must_use]
     pub fn home_cr3(&self) -> u64 {
         let root = self.machine.home_root().raw();
         if self.machine.has_pcid() { root | HOME_TAG | CR3_KEEP } else { root }
     }
 
-    /// Writes home's entry, number 0, and lets the kernel serve switches. To be called once,
-    /// after files have been mapped over status entries and table. Until then the kernel serves only the
-    /// switch from home to home.
+    /// Writes home's entry, number 0, and lets the kernel serve switches. Call this once, after
+    /// files have been mapped over the status entries and the instance table. Until then the kernel
+    /// serves only the switch from home to home.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -50,19 +49,19 @@ impl SwitchTables {
         }
     }
 
-    /// Entry `vh` of one of the kernel's tables by handle.
+    /// Entry `vh` of one of the kernel's tables that are indexed by handle.
     pub(super) fn by_handle(&self, table: GuestVirt, vh: u32) -> GuestPhys {
         self.at(table).offset(u64::from(vh) * 8)
     }
 
-    /// Writes entry `vh`, for the kernel and for those who look. With `plain`, an instance
-    /// without locks that the kernel may switch to. An instance with locks needs the list that
+    /// Writes entry `vh`, for the kernel and for inspection. `plain` means an instance without
+    /// locks that the kernel may switch to. An instance with locks needs the list that
     /// [`SwitchTables::set_lock_list`] has written, with the same root and generation, and the
-    /// kernel does what it can. One that is neither is the VMM's to switch to.
+    /// kernel does what it can. An instance that is neither is left to the VMM.
     ///
-    /// A vCPU that switches there at this moment finds all of the old entry, all of the new
-    /// one, or neither, and then leaves the switch to the VMM. One that found the old entry
-    /// has announced itself before: [`SwitchTables::vcpus_in`] names it.
+    /// A vCPU that switches there concurrently finds all of the old entry, all of the new one, or
+    /// neither, and in the last case leaves the switch to the VMM. One that found the old entry has
+    /// announced itself before, so [`SwitchTables::vcpus_in`] lists it.
     ///
     /// # Errors
     /// [`MemoryError`]; no such handle.
@@ -81,7 +80,7 @@ impl SwitchTables {
         self.machine.mem.store(word(offset_of!(InstanceEntry, vid)), entry.vid)?;
         self.machine.mem.store(word(offset_of!(InstanceEntry, cr3)), entry.cr3)?;
         self.machine.mem.store(self.by_handle(PLAIN_GENERATIONS, vh), entry.generation)?;
-        // What lets the kernel in comes last: each store is a release.
+        // What enables the kernel comes last: each store is a release.
         if entry.lock_count != 0 {
             let range = range_word(entry.lock_first, entry.lock_count);
             self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), range)
@@ -92,8 +91,9 @@ impl SwitchTables {
         }
     }
 
-    /// From now on every switch to `vh` is left to the VMM; its root is 0 for those who look.
-    /// Whoever found it before has announced itself: [`SwitchTables::vcpus_in`] names it.
+    /// From now on every switch to `vh` is left to the VMM; its root reads as 0 in the instance
+    /// table. A vCPU that found the old root has announced itself before, so
+    /// [`SwitchTables::vcpus_in`] lists it.
     ///
     /// # Errors
     /// [`MemoryError`]; no such handle.
@@ -102,13 +102,13 @@ impl SwitchTables {
         self.machine.mem.store(self.by_handle(PLAIN_ROOTS, vh), 0)?;
         self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), 0)?;
         self.machine.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
-        // Between these stores and the loads of the status entries: the kernel's XCHG is the other
-        // half (abi::switch).
+        // Orders these stores before the loads of the status entries; pairs with the kernel's XCHG
+        // (abi::switch).
         fence(Ordering::SeqCst);
         Ok(())
     }
 
-    /// Also clears what is left of entry `vh` for those who look, its VAS.
+    /// Also clears the rest of entry `vh` in the instance table, its VAS.
     ///
     /// # Errors
     /// [`MemoryError`]; no such handle.

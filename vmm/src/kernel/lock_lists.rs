@@ -1,6 +1,6 @@
 //! The locks that instances need and vCPUs hold, as lists of references, and the lock pages.
 //!
-//! When a list may be used again is decided in `vas`; what a lock is, in `abi::lock`.
+//! `vas` decides when a list may be reused; `seg-lock` defines a lock.
 
 use std::mem::offset_of;
 
@@ -16,10 +16,10 @@ use crate::vm::memory::MemoryError;
 
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 const HELD: u64 = offset_of!(VcpuPage, held) as u64;
-const NUDGE: u64 = offset_of!(VcpuPage, nudge) as u64;
+const WAITED_FOR: u64 = offset_of!(VcpuPage, waited_for) as u64;
 
 impl SwitchTables {
-    /// Where the lists of locks lie; mapped when first asked for.
+    /// Address of the lists of locks; mapped on first use.
     fn lock_table(&self) -> Result<GuestPhys, MemoryError> {
         self.machine.edit_tables_and_pool(|root, tables| {
             let mut lazy = self.lazy();
@@ -34,13 +34,13 @@ impl SwitchTables {
         })
     }
 
-    /// Writes the list of the locks of an instance with this root and generation: references
-    /// from number `first` on, which is not 0, and one place more for the list's end. Not
-    /// where an instance's entry or a vCPU's held locks point: whatever changes, be it the
-    /// root, makes a new list.
+    /// Writes the list of locks of an instance with this root and generation: references starting
+    /// at number `first`, which is not 0, and one more entry for the list's end. Never overwrites a
+    /// list that an instance's entry or a vCPU's held locks point to: any change, even of the root,
+    /// makes a new list.
     ///
     /// # Errors
-    /// [`MemoryError`]; no such place.
+    /// [`MemoryError`]; no such entry.
     pub fn set_lock_list(
         &self,
         first: u32,
@@ -66,7 +66,7 @@ impl SwitchTables {
         self.machine.mem.store(at.offset(offset_of!(LockEnd, generation) as u64), generation)
     }
 
-    /// Lock references `first` and following; none beyond the table.
+    /// The lock references starting at `first`; none beyond the table.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -86,9 +86,9 @@ impl SwitchTables {
             .collect()
     }
 
-    /// A fresh page at number `index` of the lock pages, to lay a segment's lock page over;
-    /// its guest-physical place. Once for each number: a mapped page stays, with whatever is
-    /// laid over it.
+    /// Allocates a page at number `index` of the lock pages, for a segment's lock page to be mapped
+    /// over; returns its guest-physical address. Once for each number: a mapped page stays, with
+    /// whatever is mapped over it.
     ///
     /// # Errors
     /// [`MemoryError`]; no such number.
@@ -113,7 +113,7 @@ impl SwitchTables {
         page.ok_or(missing)
     }
 
-    /// Index of the first and number of the lock references whose locks vCPU `vcpu` holds.
+    /// Index of the first and number of the lock references of the locks that vCPU `vcpu` holds.
     ///
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
@@ -121,7 +121,7 @@ impl SwitchTables {
         self.machine.mem.load(self.vcpu_page(vcpu)?.offset(HELD)).map(range_of)
     }
 
-    /// Indices of the first references of all lists by which some vCPU holds locks.
+    /// Indices of the first references of all lists through which some vCPU holds locks.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -135,8 +135,8 @@ impl SwitchTables {
         Ok(lists)
     }
 
-    /// Notes that a vCPU, which is out of the guest, holds the locks of `count` references
-    /// from `first` on and no others.
+    /// Records that a vCPU, which is out of the guest, holds exactly the locks of the `count`
+    /// references starting at `first`.
     ///
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
@@ -149,15 +149,15 @@ impl SwitchTables {
         self.machine.mem.store(page.offset(LIMIT), limit)
     }
 
-    /// Lock references, as in [`SwitchTables::held_locks`], whose locks the kernel has given back
-    /// for this vCPU, which is out of the guest, while somebody waited: the
-    /// caller wakes the waiters. The kernel has then made the whole switch and left all the same, as a call to
-    /// switch to where the thread is.
+    /// Lock references, as in [`SwitchTables::held_locks`], of locks with waiters that the kernel
+    /// has released for this vCPU, which is out of the guest: the caller wakes the waiters. The
+    /// kernel has then completed the switch and exited all the same, with a call to switch to the
+    /// instance that the thread is in.
     ///
     /// # Errors
     /// [`MemoryError`]; no such vCPU.
     pub fn take_waited_for(&self, vcpu: u32) -> Result<Option<(u32, u32)>, MemoryError> {
-        let word = self.vcpu_page(vcpu)?.offset(NUDGE);
+        let word = self.vcpu_page(vcpu)?.offset(WAITED_FOR);
         let range = range_of(self.machine.mem.load(word)?);
         if range.1 == 0 {
             return Ok(None);

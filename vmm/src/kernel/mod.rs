@@ -1,12 +1,13 @@
-//! What the guest kernel needs of the VMM: its image, its vCPUs, and the tables that both use.
+//! What the guest kernel needs from the VMM: its image, its vCPUs, and the tables that both use.
 //!
-//! Above `vm`, which knows KVM and not what runs in ring 0; below `vas`, which decides what the
-//! tables say.
+//! It is above `vm`, which deals with KVM and knows nothing of what runs in ring 0, and below
+//! `vas`, which decides the contents of the tables.
 //!
 //! - `image`: the kernel's code and data, and the interrupt descriptor table
 //! - `vcpu_area`: the pages of a vCPU in ring 0; `call_pages`: the VMM's pages in ring 3
-//! - [`switch_tables`]: what the kernel's `vas_switch` reads: where it lies; `vcpu_status`: who is
-//!   where; [`instances`]: roots; `lock_lists`: the locks they need
+//! - [`switch_tables`]: addresses of the tables that the kernel's `vas_switch` reads;
+//!   `vcpu_status`: which instance each vCPU is in; [`instances`]: roots; `lock_lists`: the locks
+//!   they need
 
 mod call_pages;
 mod image;
@@ -37,7 +38,7 @@ pub struct Kernel {
     machine: Arc<Machine>,
     info: KernelInfo,
     call_pages: CallPages,
-    /// What its `vas_switch` reads.
+    /// The tables that its `vas_switch` reads.
     pub switch: Arc<SwitchTables>,
     next_vcpu: AtomicU32,
 }
@@ -51,13 +52,12 @@ impl Kernel {
         Kernel::load_into(Machine::new()?)
     }
 
-    /// As [`Kernel::load`], on processors that are told to have no more TLB tags than `shape`
-    /// says.
+    /// As [`Kernel::load`], on vCPUs that report no more TLB tag features than `policy` allows.
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: PcidPolicy) -> Result<Kernel, VmError> {
-        Kernel::load_into(Machine::with_tags(shape)?)
+    pub fn with_tags(policy: PcidPolicy) -> Result<Kernel, VmError> {
+        Kernel::load_into(Machine::with_tags(policy)?)
     }
 
     fn load_into(machine: Arc<Machine>) -> Result<Kernel, VmError> {
@@ -75,13 +75,13 @@ impl Kernel {
         &self.machine
     }
 
-    /// Where the words of the program's clock lie.
+    /// The page of the program's clock.
     #[must_use]
     pub fn clock_page(&self) -> GuestPhys {
         self.call_pages.clock
     }
 
-    /// Where a kernel that panicked leaves its last words.
+    /// Where a kernel that panicked leaves its message.
     pub(crate) fn epitaph(&self) -> Option<GuestPhys> {
         let offset = self.info.epitaph.checked_sub(KERNEL_BASE.raw())?;
         Some(KERNEL_PHYS.offset(offset))
@@ -118,8 +118,8 @@ impl Kernel {
         })
     }
 
-    /// This host's SYSCALL stays in ring 3: from now on it goes through the gate page, and
-    /// SpaceJMP calls through UD2, the cheapest trap there.
+    /// For a host whose SYSCALL stays in ring 3: from now on SYSCALL goes through the gate page,
+    /// and SpaceJMP calls go through UD2, the cheapest trap there.
     fn use_gate(&self) -> Result<(), MemoryError> {
         self.call_pages.use_gate(&self.machine)?;
         self.machine.note_soft_host();

@@ -43,9 +43,9 @@ fn write_gdt(mem: &GuestMem, gdt: GuestPhys, tss: u64) -> Result<(), MemoryError
     mem.store(entry(selector::TSS).offset(8), tss >> 32)
 }
 
-/// Only the exception stacks are used: ring 0 is entered by SYSCALL, which changes no stack,
-/// or through a gate with an IST entry. The I/O bitmap lies beyond the limit: no port is
-/// open to ring 3.
+/// Only the exception stacks are used: ring 0 is entered by SYSCALL, which does not switch stacks,
+/// or through a gate with an IST entry. The I/O bitmap lies beyond the limit: no port is open to
+/// ring 3.
 fn write_tss(mem: &GuestMem, tss: GuestPhys, stacks: u64) -> Result<(), MemoryError> {
     let mut image = [0u8; 104];
     for ist in 0..4u64 {

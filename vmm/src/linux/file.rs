@@ -36,7 +36,7 @@ fn fd(result: Result<i32, Errno>) -> CallResult {
     value(result? as u64)
 }
 
-/// Calls that wait in the host for another thread or process: a signal makes them start again.
+/// Calls that wait in the host for another thread or process: a signal restarts them.
 fn waiting<T>(ctx: &ThreadCtx<'_>, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Fail> {
     if ctx.is_interrupted() {
         return Err(Fail::Restart);
@@ -91,7 +91,7 @@ pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let mut lock = [0; FLOCK_LEN];
     ctx.user().copy_in(a[2], &mut lock)?;
     let lock = waiting(ctx, || files(ctx).fcntl_lock(a[0] as i32, command, &lock))?;
-    // Setting one only reads the structure, which may lie in read-only memory.
+    // Setting one only reads the structure, which may be in read-only memory.
     if !matches!(command, libc::F_GETLK | libc::F_OFD_GETLK) {
         return value(0);
     }
@@ -191,7 +191,7 @@ pub(super) fn faccessat2(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 const DIRENTS_MAX: u64 = 256 << 10;
 
 pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    // Judged first: entries read from the directory would be lost on a bad pointer.
+    // Checked first: entries read from the directory would be lost on a bad pointer.
     let wanted = u64::try_from(a[2] as i32).map_err(|_| Errno::EINVAL)?.min(DIRENTS_MAX);
     let ranges = ctx.user().ranges(a[1], wanted, crate::access::MemoryAccess::Write);
     let capacity = match ranges {
@@ -202,7 +202,7 @@ pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         }
     };
     let bytes = files(ctx).getdents64(a[0] as i32, capacity as usize).map_err(|errno| {
-        // Not even one entry fits into what is the program's of the buffer.
+        // Not even one entry fits into the accessible part of the buffer.
         if errno == Errno::EINVAL && capacity < wanted { Errno::EFAULT } else { errno }
     })?;
     ctx.user().copy_out(a[1], &bytes)?;
@@ -401,7 +401,7 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(moved as u64)
 }
 
-/// `tee(2)`: what one pipe holds, once more into another.
+/// `tee(2)`: copies what one pipe holds into another.
 pub(super) fn tee(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let flags = rustix::pipe::SpliceFlags::from_bits_retain(a[3] as u32);
     if !rustix::pipe::SpliceFlags::all().contains(flags) {
@@ -424,7 +424,7 @@ pub(super) fn chdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(files(ctx).chdir(&path(ctx, a[0])?))
 }
 
-/// `chroot(2)`: takes a privilege, which Linux asks for once it has found the directory.
+/// `chroot(2)`: needs a privilege, which Linux checks after it has found the directory.
 pub(super) fn chroot(ctx: Ctx<'_, '_>, a: Args<'_>) -> Errno {
     let found = path(ctx, a[0]).and_then(|path| files(ctx).check_directory(&path));
     found.err().unwrap_or(Errno::EPERM)

@@ -1,4 +1,4 @@
-//! Where the program is: host name, memory, randomness.
+//! The program's environment: host name, memory, randomness.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,7 +9,7 @@ use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
 use crate::linux::task::ThreadCtx;
 
-/// `uname(2)`: the host's kernel release, since its calls are what the program gets.
+/// `uname(2)`: the host's kernel release, since the program gets that kernel's calls.
 pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::system::uname();
     let mut release = host.release().to_string_lossy().into_owned();
@@ -32,8 +32,8 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     value(0)
 }
 
-/// A release as programs want it that know no other than 2.6 (`override_release` of Linux 4 and
-/// later): the second number and 60 becomes the third.
+/// A release for programs that know nothing newer than 2.6 (`override_release` of Linux 4 and
+/// later): the second number plus 60 becomes the third.
 fn old_release(release: &str) -> String {
     let digits = |part: &str| {
         part.chars()
@@ -71,7 +71,7 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `getrandom(2)`: the host's, straight into the program's memory.
 pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [at, len, flags, ..] = *a;
-    // Linux takes an int.
+    // The argument is an int on Linux.
     let flags = u64::from(flags as u32);
     if flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
@@ -115,8 +115,8 @@ mod barrier {
 /// all of them.
 ///
 /// The global commands would make the host interrupt every processor, or wait for every program,
-/// at the guest's pleasure. They get the private barrier, which is what they promise as far as
-/// the program's own threads go; `QUERY` does not offer them.
+/// whenever the guest asks. They get the private barrier, which is what they promise as far as
+/// the program's own threads are concerned; `QUERY` does not offer them.
 ///
 /// # Errors
 /// `EINVAL` for other commands and any flag, `EPERM` without registration.

@@ -1,5 +1,5 @@
-//! File calls that newer ones have replaced, and some that only look: all in terms of the
-//! functions that serve the newer ones.
+//! File calls that newer ones have replaced, and some that only read: all in terms of the functions
+//! that serve the newer ones.
 
 use abi::Errno;
 
@@ -13,8 +13,8 @@ type Args<'a> = &'a [u64; 6];
 /// More than this at a time is not worth the buffer.
 const CAPACITY_MAX: u64 = 64 << 10;
 
-/// `getdents(2)`: the records of `getdents64`, whose type is in the last byte and not before
-/// the name. Both kinds have the same length.
+/// `getdents(2)`: the records of `getdents64`, but with the type in the last byte, not before
+/// the name. Both kinds of record have the same length.
 pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let capacity = u64::from(a[2] as u32).min(CAPACITY_MAX);
     let write = crate::access::MemoryAccess::Write;
@@ -36,14 +36,14 @@ pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(bytes.len() as u64)
 }
 
-/// `sync(2)`: of what the program could have changed, not of the whole host.
+/// `sync(2)`: syncs what the program could have changed, not the whole host.
 pub(super) fn sync(ctx: Ctx<'_, '_>, _: Args<'_>) -> CallResult {
     ctx.process.files.sync();
     value(0)
 }
 
-/// Access and modification time, if `at` points to any: pairs of words that `nanoseconds`
-/// scales the second one of.
+/// Access and modification time, if `at` is not null: pairs of words; `nanoseconds` scales the
+/// second of each pair.
 fn times(
     ctx: &ThreadCtx<'_>,
     at: u64,
@@ -107,8 +107,8 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 /// `ustat(2)`: the free space of the file system with a device number.
 pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let (blocks, files) = ctx.process.files.room_on(a[0] as u32).ok_or(Errno::EINVAL)?;
-    // Free blocks, padding, free inodes; the names have never been filled.
+    let (blocks, files) = ctx.process.files.space_on(a[0] as u32).ok_or(Errno::EINVAL)?;
+    // Free blocks, padding, free inodes; the names are never filled in.
     let mut bytes = [0; 32];
     for (to, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
         *to = byte;

@@ -1,11 +1,11 @@
 //! The Linux calls a program makes, served on the host.
 //!
 //! One module per subject; each function takes the calling thread and the six argument
-//! registers as Linux passes them and returns what RAX gets. Numbers and meaning are
-//! Linux's for x86-64. A call that is not in the table gives `ENOSYS`, is counted, and is
+//! registers as Linux passes them and returns the value for RAX. Numbers and meaning are
+//! Linux's for x86-64. A call that is not in the table returns `ENOSYS`, is counted, and is
 //! named once in the log.
 //!
-//! Every argument is the guest's: nothing here may panic on any value.
+//! Every argument comes from the guest: nothing here may panic on any value.
 
 pub mod credentials;
 pub mod fault;
@@ -46,9 +46,9 @@ use task::{Outcome, ThreadCtx};
 /// What a thread does next.
 #[derive(Debug)]
 pub enum Next {
-    /// Enter the guest again, when what is due and the signals that are pending are delivered.
+    /// Enter the guest again, after delivering what is due and the pending signals.
     Run(Due),
-    /// Enter it again as it is: it may be in the middle of the guest kernel.
+    /// Enter it again unchanged: it may be in the middle of the guest kernel.
     Resume,
     /// This thread has ended.
     ThreadEnds,
@@ -63,7 +63,7 @@ pub enum Done {
     Value(u64),
     /// The registers are already what they should be (`rt_sigreturn`).
     Registers,
-    /// `rt_sigreturn` found nothing to put into the registers.
+    /// `rt_sigreturn` found no frame to restore.
     BadFrame,
     /// The calling thread has ended.
     ThreadExit,
@@ -76,10 +76,10 @@ pub enum Done {
 pub enum Fail {
     /// The program gets this error.
     Errno(Errno),
-    /// A signal came while the call was blocked: it is made again unless a handler without
+    /// A signal arrived while the call was blocked: it is restarted unless a handler without
     /// `SA_RESTART` runs first.
     Restart,
-    /// As `Restart`, whatever handler runs: a lock is not to be given up for a signal.
+    /// As `Restart`, whatever handler runs: a signal must not make a thread give up a lock.
     RestartAlways,
 }
 
@@ -100,7 +100,7 @@ pub fn value(v: u64) -> CallResult {
     Ok(Done::Value(v))
 }
 
-/// Bytes of the SYSCALL instruction, for going back to make a call again.
+/// Bytes of the SYSCALL instruction, for going back to restart a call.
 const SYSCALL_BYTES: u64 = 2;
 
 /// Serves the Linux call in the registers of `ctx`.
@@ -236,7 +236,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_setregid => credentials::set_gids(a, 2),
         libc::SYS_setresuid => credentials::set_uids(a, 3),
         libc::SYS_setresgid => credentials::set_gids(a, 3),
-        // They never fail: the answer is the id as it was, and is.
+        // They never fail: they return the previous id, which is unchanged.
         libc::SYS_setfsuid => credentials::getuid(),
         libc::SYS_setfsgid => credentials::getgid(),
         libc::SYS_getgroups => credentials::getgroups(a),
@@ -409,7 +409,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// What only a privilege allows: the program has none.
+/// Calls that need a privilege: the program has none.
 fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
         libc::SYS_acct
@@ -442,7 +442,7 @@ fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     Err(Errno::ENOSYS.into())
 }
 
-/// Calls that run-time libraries try and do without: their absence is no news to anybody.
+/// Calls that run-time libraries try and can do without: their absence is not worth a message.
 const PROBES: [i64; 11] = [
     libc::SYS_add_key,
     libc::SYS_io_uring_setup,

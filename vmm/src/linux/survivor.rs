@@ -1,16 +1,16 @@
-//! What is left to do when the VMM is killed: the locks of the program's threads are let go.
+//! What remains to be done when the VMM is killed: releasing the locks of the program's threads.
 //!
-//! Linux lets the robust locks of a killed process go by the lists its threads keep. Those of
-//! a program in a VM lie in the VM's memory, which the host kernel does not read. So there is a
-//! *survivor*: a process of one thread that shares this one's memory and nothing else, sleeps,
-//! and outlives it. Its pipe's other end closes when the last thread here is gone; then it
-//! walks the lists, as they are at that moment, and ends. A copy of them could not be true:
-//! the program changes a list without leaving the guest.
+//! Linux releases the robust locks of a killed process using the lists that its threads keep. Those
+//! of a program in a VM are in the VM's memory, which the host kernel does not read. So there is a
+//! *survivor*: a process with one thread that shares this process's memory and nothing else,
+//! sleeps, and outlives it. The other end of its pipe closes when the last thread here is gone;
+//! then it walks the lists, in their state at that moment, and ends. A copy of them could not be
+//! accurate: the program changes a list without leaving the guest.
 //!
-//! It is made when the program first has memory that others can have, too; before that nobody
-//! could wait for a lock of it. What it cannot do: it waits for no lock of the VMM's longer than
-//! [`PATIENCE_SECONDS`], should a thread have been killed that held one; and what kills it
-//! along with the VMM (a control group, the host kernel for want of memory) has killed both.
+//! It is created when the program first has memory that other processes can share; before that no
+//! other process could wait for one of its locks. Limits: it waits for a lock of the VMM's no
+//! longer than [`PATIENCE_SECONDS`], in case a killed thread held it; and what kills it along with
+//! the VMM (a control group, the host kernel's OOM killer) has killed both.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::raw::{c_int, c_void};
@@ -33,7 +33,7 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug, Default)]
 pub struct Survivor {
     state: Mutex<State>,
-    /// The process has ended by itself: there is nothing to do.
+    /// The process has ended normally: there is nothing to do.
     is_done: AtomicBool,
 }
 
@@ -43,7 +43,7 @@ enum State {
     NotNeeded,
     /// It sleeps until the descriptor is closed.
     Sleeps(OwnedFd, JoinHandle<()>),
-    /// It could not be made, or has been told to end.
+    /// It could not be created, or has been told to end.
     Gone,
 }
 
@@ -52,26 +52,26 @@ impl Survivor {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Makes it, if there is none.
+    /// Creates it, if there is none.
     pub(crate) fn make(process: &Arc<Process>) {
         let mut state = process.survivor.lock();
         if !matches!(*state, State::NotNeeded) {
             return;
         }
         *state = start(process).unwrap_or_else(|error| {
-            tracing::warn!(%error, "robust locks will stay taken if this process is killed");
+            tracing::warn!(%error, "robust locks will stay held if this process is killed");
             State::Gone
         });
     }
 
-    /// Has it end, and waits for that.
+    /// Tells it to end, and waits until it has.
     pub(crate) fn end(&self) {
-        // Release pairs with the survivor's look, which comes after the end of its pipe.
+        // Release pairs with the survivor's load, which comes after its pipe has closed.
         self.is_done.store(true, Ordering::Release);
         let state = std::mem::replace(&mut *self.lock(), State::Gone);
         if let State::Sleeps(pipe, thread) = state {
             drop(pipe);
-            // It catches its panics.
+            // The thread catches its own panics.
             let _ = thread.join();
         }
     }
@@ -83,21 +83,21 @@ fn start(process: &Arc<Process>) -> std::io::Result<State> {
     let builder = std::thread::Builder::new().name("survivor".to_owned()).stack_size(64 << 10);
     let (ready, is_ready) = mpsc::sync_channel(1);
     let thread = builder.spawn(move || host(&process, &read, ready))?;
-    // The program takes no lock before the survivor is there; without one, which has been said,
-    // it goes on all the same.
+    // The program acquires no lock before the survivor is ready; without one, which has been
+    // reported, it continues anyway.
     let _ = is_ready.recv();
     Ok(State::Sleeps(write, thread))
 }
 
-/// What the survivor has to know.
+/// What the survivor needs to know.
 struct Task<'a> {
     process: &'a Process,
     pipe: RawFd,
     ready: SyncSender<()>,
 }
 
-/// Starts the survivor and waits for its end. This thread lends it its thread-local memory: the
-/// kernel (`CLONE_VFORK`) holds it back as long as the survivor runs.
+/// Starts the survivor and waits for its end. The survivor uses this thread's thread-local memory:
+/// the kernel (`CLONE_VFORK`) suspends this thread as long as the survivor runs.
 fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     // Inherited: no signal sent to a process group ends the survivor.
     block_signals();
@@ -106,16 +106,16 @@ fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
     let argument = (&raw const task).cast_mut().cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    // SAFETY: `top` is the end of memory that nobody else uses, aligned by the C library; the
+    // SAFETY: `top` is the end of memory that nothing else uses, aligned by the C library; the
     // task and the stack outlive the child, because the call returns after its end. Thread-local
     // memory is this thread's, which does not run meanwhile.
     let child = unsafe { libc::clone(survive, top, flags, argument) };
     if child < 0 {
         let error = std::io::Error::last_os_error();
-        tracing::warn!(%error, "robust locks will stay taken if this process is killed");
+        tracing::warn!(%error, "robust locks will stay held if this process is killed");
         return;
     }
-    // SAFETY: asks for no status. It has no exit signal, which `__WALL` does not mind.
+    // SAFETY: asks for no status. It has no exit signal, which `__WALL` allows.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::__WALL) };
 }
 
@@ -123,12 +123,12 @@ fn block_signals() {
     let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: writes the set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the set; the previous one is not asked for.
+    // SAFETY: reads the set; the previous one is not requested.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
 }
 
 extern "C" fn survive(task: *mut c_void) -> c_int {
-    // SAFETY: `host` handed its own task, and waits.
+    // SAFETY: `host` passed its own task, and waits.
     let task = unsafe { &*task.cast::<Task<'_>>() };
     // Nothing may unwind into the C library.
     let _ = catch_unwind(AssertUnwindSafe(|| task.run()));
@@ -151,7 +151,8 @@ impl Task<'_> {
         // The channel holds one.
         let _ = self.ready.send(());
         let mut byte = 0_u8;
-        // SAFETY: reads at most one byte into `byte`. Nobody writes: it returns at the end.
+        // SAFETY: reads at most one byte into `byte`. Nothing is ever written: it returns at end of
+        // file.
         unsafe { libc::read(self.pipe, (&raw mut byte).cast(), 1) };
         if self.process.survivor.is_done.load(Ordering::Acquire) {
             return;
@@ -167,7 +168,7 @@ impl Task<'_> {
     }
 }
 
-/// Has SIGALRM end the survivor, should it wait for a lock that a killed thread held.
+/// Makes SIGALRM end the survivor, in case it waits for a lock that a killed thread held.
 fn limit_time() {
     // SAFETY: sets the default action, for this process alone.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };

@@ -1,11 +1,11 @@
 //! Data transfer: `read`, `write` and their kin.
 //!
-//! The host kernel reads and writes guest memory directly: a buffer becomes the host ranges
-//! behind it, and one call moves the data without a copy of ours. Where the program's memory
-//! ends, the host gets memory that is never mapped in its place: how much is moved before a bad
-//! pointer, and whether it is looked at at all, is for the host kernel to say, file by file.
-//! A thread that may have to wait does so in the host's `poll`, which a kick interrupts. A pipe is
-//! tried first without waiting, which saves that call whenever there is data, or space.
+//! The host kernel reads and writes guest memory directly: a buffer becomes the host ranges that
+//! back it, and one call moves the data without an intermediate copy. Where the program's memory
+//! ends, the host gets memory that is never mapped instead: the host kernel decides, for each kind
+//! of file, how much is moved before a bad pointer, and whether the pointer is used at all. A
+//! thread that may have to wait does so in the host's `poll`, which a kick interrupts. A pipe is
+//! first tried without waiting, which saves that call whenever there is data, or space.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 0x7fff_f000;
 const IOV_MAX: u64 = 1024;
 
 /// Flags of `preadv2` with which waiting for the file first changes nothing. With the others
-/// the host is asked at once: it refuses them on whatever may block, or must not wait
+/// the host is called immediately: it refuses them on whatever may block, or must not wait
 /// (`RWF_NOWAIT`).
 const RWF_MAY_WAIT: i32 = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_APPEND;
 const RWF_NOAPPEND: i32 = 0x20;
@@ -36,12 +36,12 @@ const RWF_NOSIGNAL: i32 = 0x100;
 enum At {
     /// The file's own offset, which moves on.
     Current,
-    /// An offset of the call's.
+    /// An offset passed to the call.
     Given(i64),
 }
 
 impl At {
-    /// The offset the call gave.
+    /// The offset passed to the call.
     fn given(self) -> Option<i64> {
         match self {
             At::Current => None,
@@ -50,24 +50,24 @@ impl At {
     }
 }
 
-/// How an attempt to move data meets a file that is not ready.
+/// What an attempt to move data does if the file is not ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// It does not wait (`RWF_NOWAIT`) and fails with `EAGAIN`.
     AtOnce,
     /// It waits for the file first.
     AfterWaiting,
-    /// The host answers, whatever the file's state.
+    /// The host is called, whatever the file's state.
     Plain,
 }
 
-/// The program's buffers as the host kernel takes them.
+/// The program's buffers in the form for the host kernel.
 #[derive(Default)]
 struct Buffers<'a> {
     iov: Vec<libc::iovec>,
-    /// Keeps what `iov` names where it is.
+    /// Pins what `iov` points to.
     pins: Vec<Pinned<'a>>,
-    /// Where the program has the first byte.
+    /// The program's address of the first byte.
     base: u64,
 }
 
@@ -90,7 +90,7 @@ fn open_file(
     }
     let file = ctx.process.files.get(fd as i32)?;
     file.check_not_path()?;
-    // Linux asks for an offset before it asks for the right.
+    // Linux checks the offset before the access mode.
     let stream = matches!(file.kind(), FileKind::Pipe | FileKind::Socket | FileKind::EventFd);
     if stream && at != At::Current {
         return Err(Errno::ESPIPE);
@@ -111,8 +111,8 @@ fn check_range(base: u64, len: u64) -> Result<(), Errno> {
     }
 }
 
-/// Adds the host ranges behind a buffer, with unreachable memory for what the program could
-/// not access itself.
+/// Adds the host ranges that back a buffer, with unreachable memory for what the program could not
+/// access itself.
 fn add_buffer<'a>(
     ctx: &ThreadCtx<'a>,
     buffers: &mut Buffers<'a>,
@@ -135,7 +135,7 @@ fn add_buffer<'a>(
         }
     }
     // This process's first page, which is never mapped: the host kernel finds what it would
-    // find at the program's bad pointer. Only a file that takes whatever it is given
+    // find at the program's bad pointer. Only a file that accepts whatever is written
     // (`/dev/null`) gets past the first of these.
     while missing > 0 && (iov.len() as u64) < IOV_MAX {
         let len = missing.min(PAGE_SIZE - 16);
@@ -153,7 +153,7 @@ fn buffers<'a>(
     count: u64,
     access: MemoryAccess,
 ) -> Result<Buffers<'a>, Errno> {
-    // Linux takes an unsigned int, whatever the prototype says.
+    // On Linux this is an unsigned int, whatever the prototype has.
     let count = u64::from(count as u32);
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
@@ -168,7 +168,7 @@ fn buffers<'a>(
             (word(base), word(len))
         })
         .collect();
-    // In Linux's order: all lengths, then all places.
+    // In Linux's order: all lengths, then all addresses.
     if parts.iter().any(|&(_, len)| len > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
@@ -187,27 +187,27 @@ fn buffers<'a>(
     Ok(buffers)
 }
 
-/// Whether the host answers without the file being ready.
+/// Whether the host returns without waiting for the file to be ready.
 fn answers_at_once(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> bool {
     let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();
     if bytes == 0 || transfer.flags & !(RWF_MAY_WAIT | RWF_NOSIGNAL) != 0 {
         return true;
     }
-    // Arguments that an event counter refuses: it looks at them before it waits.
+    // Arguments that an event counter refuses: it checks them before it waits.
     file.kind() == FileKind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
 }
 
-/// Whether all bits of the number to add are set: no counter takes that.
+/// Whether all bits of the number to add are set: no counter accepts that.
 fn is_reserved_count(ctx: &ThreadCtx<'_>, transfer: &Transfer<'_>) -> bool {
     transfer.access == MemoryAccess::Read
         && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
 }
 
-/// How the first attempt is made.
+/// The kind of the first attempt.
 ///
-/// At once only where that moves what a call that waits moves: all there is of a pipe's data, or
-/// all of what is written to it. The host writes up to `PIPE_BUF` bytes as a whole or not at all;
-/// of more it would write a part. The program's own flags keep their meaning.
+/// `AtOnce` only where that moves what a waiting call moves: all of a pipe's data, or all of what
+/// is written to it. The host writes up to `PIPE_BUF` bytes atomically or not at all; of more it
+/// would write a part. The program's own flags keep their meaning.
 fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> Attempt {
     if !file.may_block() || answers_at_once(ctx, file, transfer) {
         return Attempt::Plain;
@@ -224,7 +224,7 @@ fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) 
 fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -> CallResult {
     transfer.buffers.iov.truncate(IOV_MAX as usize);
     let events = if transfer.access == MemoryAccess::Write { libc::POLLIN } else { libc::POLLOUT };
-    // A file of `/proc` tells of now when its beginning is read.
+    // A file of `/proc` is regenerated when its beginning is read.
     if file.kind() == FileKind::Pseudo
         && transfer.access == MemoryAccess::Write
         && transfer.at == At::Given(0)
@@ -253,13 +253,13 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
         match errno {
             Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
             Errno::EINTR => {}
-            // Another thread was just changing rights of the memory.
+            // Another thread was just changing the memory's protection.
             Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
             Errno::EOPNOTSUPP if attempt == Attempt::AtOnce => {
                 file.note_no_answer_without_waiting();
                 attempt = Attempt::AfterWaiting;
             }
-            // Not ready yet, or another reader took what there was.
+            // Not ready yet, or another reader consumed the data.
             Errno::EAGAIN if attempt != Attempt::Plain && !file.nonblocking() => {
                 attempt = Attempt::AfterWaiting;
             }
@@ -274,7 +274,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     }
 }
 
-/// Cuts a write off where the file may not grow further (`RLIMIT_FSIZE`).
+/// Truncates a write where the file may not grow further (`RLIMIT_FSIZE`).
 fn limit_size(
     ctx: &ThreadCtx<'_>,
     file: &OpenFile,
@@ -298,7 +298,7 @@ fn limit_size(
     Ok(())
 }
 
-/// Has the host move the data once. The outer error is the VMM's own.
+/// Calls the host once to move the data. The outer error is the VMM's own.
 fn make_attempt(
     file: &OpenFile,
     transfer: &Transfer<'_>,
@@ -315,7 +315,7 @@ fn make_attempt(
         Attempt::AtOnce => transfer.flags | libc::RWF_NOWAIT,
         Attempt::AfterWaiting | Attempt::Plain => transfer.flags,
     };
-    // -1 means the file's own offset, which is moved on, also for pipes and terminals.
+    // -1 means the file's own offset, which is moved on, for pipes and terminals, too.
     let at = transfer.at.given().unwrap_or(-1);
     let moving = |at: i64| {
         // SAFETY: each range is guest memory that stays mapped in this process as long as
@@ -343,7 +343,7 @@ fn write_to_memory(
     let bytes = transfer.buffers.iov.iter().map(|piece| piece.iov_len as u64).sum();
     let fd = file.host_fd();
     let done = if transfer.flags & RWF_NOAPPEND != 0 {
-        // Where it would write depends on a flag of the description that another thread may change.
+        // The position depends on a flag of the description that another thread may change.
         return Err(Errno::EOPNOTSUPP);
     } else if transfer.flags & libc::RWF_APPEND != 0 {
         memory.charge.grow(fd, bytes, || moving(at))
@@ -361,7 +361,7 @@ enum Patience {
     Endless,
 }
 
-/// Waits until `file` is ready, if the program did not ask not to wait.
+/// Waits until `file` is ready, unless the program asked not to wait.
 fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
     let patience = if file.nonblocking() { Patience::None } else { Patience::Endless };
     wait_with(ctx, file, events, patience)
@@ -401,8 +401,8 @@ fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: MemoryAccess, at: At) -> Ca
     move_data(ctx, &file, Transfer { buffers, access, at, flags: 0 })
 }
 
-/// A transfer of no bytes, which the vector calls would answer without asking the file: some
-/// have something to say (an event counter: `EINVAL`). None waits.
+/// A transfer of no bytes, which the vector calls would answer without calling the file's driver:
+/// some return an error (an event counter: `EINVAL`). None waits.
 fn move_nothing(file: &OpenFile, access: MemoryAccess, at: At) -> CallResult {
     let none: &mut [u8] = &mut [];
     let fd = file.host_fd();
@@ -475,23 +475,23 @@ fn offset_or_current(a: &[u64; 6]) -> At {
     }
 }
 
-/// `preadv2(2)`: flags are the host's.
+/// `preadv2(2)`: flags are passed to the host.
 pub(super) fn preadv2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     vectored(ctx, a, MemoryAccess::Write, offset_or_current(a), a[5])
 }
 
-/// `pwritev2(2)`: flags are the host's.
+/// `pwritev2(2)`: flags are passed to the host.
 pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     vectored(ctx, a, MemoryAccess::Read, offset_or_current(a), a[5])
 }
 
-/// All flags of `splice` and its kin: that a page may be moved, that more follows and that it is
-/// a gift are hints.
+/// All flags of `splice` and its kin. Three are only hints: that a page may be moved, that more
+/// follows and that it is a gift.
 const SPLICE_FLAGS: u32 =
     libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
-/// `vmsplice(2)`: as much as there is space for, or as there is, and not all or nothing as
-/// `writev`. Bytes are copied: pages that the host's pipe held would be used again by the program
+/// `vmsplice(2)`: moves as much as there is space or data for, not all or nothing like `writev`.
+/// Bytes are copied: if the host's pipe held the program's pages, the program would reuse them
 /// while another process still reads them.
 pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let flags = a[3] as u32;
@@ -520,7 +520,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         };
         let mut moved = move_data(ctx, &file, transfer(libc::RWF_NOWAIT)?);
         if moved == Err(Fail::Errno(Errno::EOPNOTSUPP)) {
-            // Linux before 6.5: what a ready pipe takes or gives in any case.
+            // Linux before 6.5: what a ready pipe is certain to accept or return.
             let mut least = transfer(0)?;
             least.buffers.iov.truncate(1);
             for part in &mut least.buffers.iov {
@@ -529,7 +529,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             moved = move_data(ctx, &file, least);
         }
         match moved {
-            // Another thread was quicker.
+            // Another thread was faster.
             Err(Fail::Errno(Errno::EAGAIN)) if waits => {}
             moved => return moved,
         }

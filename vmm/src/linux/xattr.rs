@@ -1,5 +1,5 @@
 //! The calls on extended attributes: registers and guest memory on one side,
-//! [`crate::files::Files`] on the other. Which attributes there are is decided there.
+//! [`crate::files::Files`] on the other. That module decides which attributes exist.
 
 use abi::Errno;
 
@@ -35,7 +35,7 @@ fn with<T>(
     }
 }
 
-/// An attribute's name; one that is too long is `ERANGE`, unlike a path.
+/// An attribute's name; one that is too long gives `ERANGE`, unlike a path.
 fn name(ctx: &ThreadCtx<'_>, at: u64) -> Result<Vec<u8>, Errno> {
     match ctx.user().read_path(at) {
         Err(Errno::ENAMETOOLONG) => Err(Errno::ERANGE),
@@ -43,7 +43,7 @@ fn name(ctx: &ThreadCtx<'_>, at: u64) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// Gives the program `bytes` where it has space for them; with a capacity of 0, their number.
+/// Copies `bytes` to the program if they fit; with a capacity of 0, returns their number.
 fn answer(ctx: &ThreadCtx<'_>, at: u64, capacity: u64, bytes: &[u8]) -> CallResult {
     if capacity != 0 {
         if bytes.len() as u64 > capacity {

@@ -1,7 +1,7 @@
-//! The VMM's own way to the private region.
+//! The VMM's own access to the private region.
 //!
-//! An address is checked against the areas (never against page tables: a page that would fault
-//! in is as good as present), then its bytes are copied, or turned into raw ranges that the host
+//! An address is checked against the areas (never against page tables: a page that would fault in
+//! is as good as present), then its bytes are copied, or turned into raw ranges that the host
 //! kernel reads and writes, pinned (`pins.rs`). Another thread of the program may unmap or replace
 //! the range meanwhile. What it gives up is a block's *content*: the memory region it lies in stays mapped
 //! as long as the machine, its GPA is given to no other addresses while it is pinned, and a file
@@ -16,16 +16,16 @@ use super::region::{Inner, PrivateRegion};
 use crate::access::MemoryAccess;
 use crate::vm::memory::HostRange;
 
-/// How a piece of memory can be copied.
+/// What backs a piece of memory, and so how it can be copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Backed {
-    /// By memory alone.
+    /// Memory only.
     Memory,
     /// Perhaps by a file, which may be truncated: only by calls that report faults.
     File,
 }
 
-/// Copies memory into `buf` as `pieces` shows it piece by piece, all or nothing.
+/// Copies memory into `buf`, as enumerated by `pieces`, all or nothing.
 ///
 /// # Errors
 /// `EFAULT`, and those of `pieces`.
@@ -48,7 +48,8 @@ pub(crate) fn copy_pieces_in(
     if good == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// Copies `buf` into memory as `pieces` shows it. On an error some bytes may have been written.
+/// Copies `buf` into memory, as enumerated by `pieces`. On an error some bytes may have been
+/// written.
 ///
 /// # Errors
 /// `EFAULT`, and those of `pieces`.
@@ -70,16 +71,16 @@ pub(crate) fn copy_pieces_out(
     if good == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// What is done with each piece.
+/// The function called for each piece.
 pub(crate) type PieceFn<'f> = dyn FnMut(HostRange<'_>, Backed) -> Result<(), Errno> + 'f;
 
 impl PrivateRegion {
-    /// Calls `f` with each piece of `len` bytes at `gva`, which is that only as long as `f` runs.
-    /// Stops at the first byte the program itself could not access that way; returns how many
-    /// bytes came before it.
+    /// Calls `f` with each piece of `len` bytes at `gva`; a piece is valid only while `f` runs.
+    /// Stops at the first byte that the program itself could not access that way; returns the
+    /// number of bytes before it.
     ///
     /// # Errors
-    /// `EFAULT` for a range beyond the addresses there are, and whatever `f` returns.
+    /// `EFAULT` for a range beyond the address space, and whatever `f` returns.
     pub(crate) fn pieces(
         &self,
         gva: u64,
@@ -121,7 +122,7 @@ impl PrivateRegion {
         Ok(good - gva)
     }
 
-    /// Copies the private region's memory out, all or nothing.
+    /// Copies from the private region, all or nothing.
     ///
     /// # Errors
     /// `EFAULT`.

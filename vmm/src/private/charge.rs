@@ -1,4 +1,4 @@
-//! Pages and records of the private region against the run's memory limit.
+//! Accounting of the private region's pages and records against the run's memory limit.
 //!
 //! A page is charged before it can be touched and released after its content is gone, so that
 //! at no moment more is taken than the ledger says. A block that the host may back with a huge
@@ -24,8 +24,8 @@ fn part(index: u64, range: &Range<u64>) -> Range<u64> {
     (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end)
 }
 
-/// Whether one more area fits, and those that come about where areas are cut at the ends of
-/// `range`. Linux's own limit, so that the program sees Linux's error and not what a host does
+/// Whether one more area fits, along with those created by splitting areas at the ends of `range`.
+/// This is Linux's own limit, so that the program sees Linux's error and not the effects of a host
 /// that runs out of mappings.
 ///
 /// # Errors
@@ -36,7 +36,7 @@ pub(super) fn check_area_count(inner: &Inner, range: &Range<u64>) -> Result<(), 
 }
 
 impl PrivateRegion {
-    /// Charges those of `pages` that are not held yet: all of them or none.
+    /// Charges those of `pages` that are not held yet, all or none.
     ///
     /// # Errors
     /// `ENOMEM` at the limit.
@@ -91,7 +91,7 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Releases the pages of `range`, whose content is gone.
+    /// Releases the pages of `range`, whose content has been dropped.
     pub(super) fn release(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), MemoryError> {
         let mut released = 0;
         let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
@@ -107,7 +107,7 @@ impl PrivateRegion {
         result
     }
 
-    /// The pages of `len` bytes at `from` have become those at `to`, which had none but zeroes.
+    /// Moves the charges for `len` bytes from `from` to `to`, whose pages were all zero.
     pub(super) fn move_held(&self, inner: &mut Inner, from: u64, to: u64, len: u64) {
         let (mut gone, mut come) = (0, 0);
         for offset in (0..len).step_by(PAGE_SIZE as usize) {
@@ -130,8 +130,8 @@ impl PrivateRegion {
         self.mem().ledger().release(MemoryKind::Private, left * PAGE_SIZE);
     }
 
-    /// Whether all of `range` could be held. What obviously cannot be had is refused when it is
-    /// asked for, not when it is touched.
+    /// Whether all of `range` could be held. An allocation that obviously cannot succeed is refused
+    /// when it is requested, not when it is accessed.
     ///
     /// # Errors
     /// `ENOMEM`.

@@ -1,4 +1,4 @@
-//! Page faults of the program: which are its right, and what is made present for them.
+//! Page faults of the program: which accesses are allowed, and what is made present for them.
 
 use abi::PAGE_SIZE;
 
@@ -10,7 +10,7 @@ use crate::access::{FaultCause, FaultOutcome};
 const MAX_AHEAD_BLOCKS: u64 = 32;
 
 impl PrivateRegion {
-    /// Resolves a page fault at `gva`, or says why not.
+    /// Resolves a page fault at `gva`, or returns why it cannot.
     #[must_use]
     pub fn fault(&self, gva: u64, cause: FaultCause) -> FaultOutcome {
         let mut guard = self.lock();
@@ -44,7 +44,7 @@ impl PrivateRegion {
         if self.populate(inner, wanted, &vma).is_ok() {
             return FaultOutcome::Resolved;
         }
-        // Memory is short: just the page itself.
+        // Short of memory: only the page itself.
         let page = gva & !(PAGE_SIZE - 1);
         let page = page..page + PAGE_SIZE;
         match self.populate(inner, page.clone(), &vma) {

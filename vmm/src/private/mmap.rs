@@ -1,4 +1,4 @@
-//! Making, changing and ending areas: what `mmap`, `munmap`, `mprotect` and `madvise` do.
+//! Creating, changing and removing areas: `mmap`, `munmap`, `mprotect` and `madvise`.
 //!
 //! Each function checks, then edits the areas, then the page tables, and drops content last:
 //! when it returns, no vCPU has a translation that the areas do not allow.
@@ -16,11 +16,11 @@ use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
 impl PrivateRegion {
-    /// Maps `len` bytes at exactly `start`, replacing what is there.
+    /// Maps `len` bytes at exactly `start`, replacing existing mappings.
     ///
     /// # Errors
-    /// `EINVAL` for a range outside the private region or unaligned, `ENOMEM`, or the error
-    /// of the host mapping the file.
+    /// `EINVAL` for a range outside the private region or unaligned, `ENOMEM`, or the host's error
+    /// when mapping the file.
     pub fn map_at(
         &self,
         start: u64,
@@ -40,10 +40,10 @@ impl PrivateRegion {
         })
     }
 
-    /// Maps `len` bytes where there is room, at `hint` if that is free.
+    /// Maps `len` bytes at any free address, at `hint` if that is free.
     ///
     /// # Errors
-    /// As [`PrivateRegion::map_at`]; `ENOMEM` when there is no room.
+    /// As [`PrivateRegion::map_at`]; `ENOMEM` when no free range is large enough.
     pub fn map_anywhere(
         &self,
         hint: u64,
@@ -83,8 +83,8 @@ impl PrivateRegion {
         checked_range(start, len).is_ok_and(|range| self.lock().areas.covers(range))
     }
 
-    /// A mapping that can obviously never be filled is refused at once, as Linux's default
-    /// overcommit heuristic does; inaccessible reservations and file mappings are free.
+    /// A mapping that can obviously never be filled is refused immediately, as by Linux's default
+    /// overcommit heuristic; inaccessible reservations and file mappings are free.
     pub(super) fn check_limit(
         &self,
         inner: &mut Inner,
@@ -109,7 +109,7 @@ impl PrivateRegion {
         let eager = range.end - range.start <= EAGER_BYTES || vma.lock == MemoryLock::Locked;
         inner.areas.insert(range.start, vma.clone());
         if eager && vma.prot != Prot::NONE {
-            // Best effort: what does not fit now is left to the first touch.
+            // Best effort: what does not fit now is left to the first access.
             let _ = self.populate(inner, range, &vma);
         }
         Ok(())
@@ -119,7 +119,7 @@ impl PrivateRegion {
         if inner.areas.is_free(range.clone()) {
             return Ok(());
         }
-        // A split needs a table; take it before anything has changed.
+        // A split needs a table; allocate it before anything has changed.
         for edge in [range.start, range.end] {
             if edge % BLOCK != 0
                 && let Some(block) = inner.blocks.get_mut(&(edge / BLOCK))
@@ -135,14 +135,14 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// `munmap`: takes the range out of use. Holes in it are fine.
+    /// `munmap`: unmaps the range, which may have holes.
     ///
     /// # Errors
-    /// `EINVAL` for an impossible range, `ENOMEM` when a split needs memory there is not.
+    /// `EINVAL` for an impossible range, `ENOMEM` when out of memory for a split.
     pub fn unmap(&self, start: u64, len: u64) -> Result<(), Errno> {
         let range = checked_range(start, len)?;
         self.edit(|inner| {
-            // Only a hole in the middle of an area makes one more.
+            // Only a hole in the middle of an area adds one.
             let middle = inner.areas.find(range.start);
             if middle.is_some_and(|(start, vma)| start < range.start && range.end < vma.end) {
                 check_area_count(inner, &range)?;
@@ -222,7 +222,7 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// `madvise(MADV_DONTNEED)` and kin: the content goes, the mapping stays.
+    /// `madvise(MADV_DONTNEED)` and related advice: drops the content, keeps the mapping.
     ///
     /// # Errors
     /// `ENOMEM` when part of the range is not mapped.
@@ -237,12 +237,13 @@ impl PrivateRegion {
                 Backing::Anonymous if vma.prot == Prot::NONE => {
                     self.drop_content(inner, piece.clone(), &vma.backing)?;
                 }
-                // The program gets these pages again by touching them, unseen: they stay held.
+                // The program can allocate these pages again by accessing them, without our
+                // knowledge: they stay held.
                 Backing::Anonymous => Self::each_run(inner, piece.clone(), |run, gpa| {
                     self.mem().discard(gpa, run.end - run.start)
                 })
                 .map_err(|e| errno_of(&e))?,
-                // A private copy goes back to the file's content; a shared page is the file.
+                // A private copy reverts to the file's content; a shared page is the file.
                 Backing::File { file, offset, kind: kind @ FileMapping::Private, .. } => {
                     use std::os::fd::AsFd;
                     let area = inner.areas.find(piece.start).map_or(piece.start, |(s, _)| s);
@@ -256,14 +257,14 @@ impl PrivateRegion {
                 Backing::File { .. } => {}
             }
             if vma.lock != MemoryLock::Unlocked {
-                // What is touched again stays again.
+                // What is accessed again is locked again.
                 self.lock_host(inner, piece, MemoryLock::OnFault)?;
             }
         }
         if inner.areas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
-    /// Asks the host to write shared file mappings in the range to their files, and waits.
+    /// Asks the host to write shared file mappings in the range back to their files, and waits.
     ///
     /// # Errors
     /// `ENOMEM` when part of the range is not mapped, or the file system's error.
@@ -306,7 +307,7 @@ impl PrivateRegion {
 }
 
 impl Inner {
-    /// Room for `len` bytes below the stack; large areas start on a 2 MiB boundary, so that
+    /// A free range of `len` bytes below the stack; large areas start on a 2 MiB boundary, so that
     /// they can be mapped with large pages.
     pub(super) fn find_room(&self, len: u64) -> Option<u64> {
         let align = if len >= BLOCK { BLOCK } else { PAGE_SIZE };

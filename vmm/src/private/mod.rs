@@ -7,9 +7,9 @@
 //! - [`mmap`]: making, changing and ending areas; [`brk`]; [`mremap`]
 //! - [`fault`]: page faults; [`promote`]: small pages that become a large one
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
-//! - [`access`]: the VMM's own way to the region
-//! - [`holes`]: what calls find that take a range with holes in it
-//! - [`inspect`]: looking at areas, for reports
+//! - [`access`]: the VMM's own access to the region
+//! - [`holes`]: ranges with holes, for calls that accept them
+//! - [`inspect`]: read-only views of areas, for reports
 //!
 //! VAS instances link this region's tables; what they have besides is `crate::vas`'s, of which
 //! nothing is imported here, nor the other way round.

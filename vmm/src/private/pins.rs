@@ -60,7 +60,7 @@ impl PrivatePins<'_> {
         &self.ranges
     }
 
-    /// Bytes in all.
+    /// Total bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.len() as u64).sum()
     }
@@ -73,7 +73,7 @@ impl Drop for PrivatePins<'_> {
 }
 
 impl PrivateRegion {
-    /// Pins what of `len` bytes at `gva` the program could access.
+    /// Pins the part of `len` bytes at `gva` that the program could access.
     ///
     /// # Errors
     /// As [`PrivateRegion::pieces`].

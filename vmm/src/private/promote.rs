@@ -1,4 +1,5 @@
-//! From 512 small pages to a large one, for reservations that are opened step by step.
+//! Promotion of 512 small pages to a large one, for reservations that are made accessible step by
+//! step.
 
 use std::ops::Range;
 

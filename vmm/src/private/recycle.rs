@@ -1,4 +1,4 @@
-//! Places in guest-physical memory, and their tables, that are given to other addresses.
+//! Reuse of guest-physical blocks, and of their tables, for other addresses.
 //!
 //! A block in which nothing is mapped any more stays bound for a while: most programs come back to
 //! the addresses they have freed. When many have gathered, all of them are taken apart at once,
@@ -37,9 +37,9 @@ const WORTH_IT: u64 = 1024;
 pub(super) struct Recycling {
     /// Blocks of which something was unmapped. Whether all of it is, is seen when it matters.
     idle: BTreeSet<u64>,
-    /// Those that were in `idle` already after the last time.
+    /// How many were still in `idle` after the last run.
     kept: usize,
-    /// By gigabyte, the directory made for it; `None` for one that was there before.
+    /// By gigabyte, the directory allocated for it; `None` for one that existed before.
     directories: BTreeMap<u64, Option<GuestPhys>>,
 }
 

@@ -14,8 +14,8 @@
 //!  small ones, present where the program may go                 over some of its pages
 //! ```
 //!
-//! Small areas are mapped when they are made; large ones at the first touch, 2 MiB at a
-//! time and more when touched in sequence, so that reserving space costs nothing.
+//! Small areas are mapped when they are created, large ones on first access, 2 MiB at a time and
+//! more when accessed sequentially, so that reserving address space costs nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,7 +32,7 @@ use crate::access::MemoryAccess;
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 use crate::vm::{Machine, MemoryKind};
 
-/// Areas up to this size are mapped at once.
+/// Areas up to this size are mapped immediately.
 pub(super) const EAGER_BYTES: u64 = 8 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Block {
     /// The block's page table, once it has had one: linked again when it is needed again, so
     /// that splitting and joining for ever takes no more than one.
     pub(super) table: Option<GuestPhys>,
-    /// Rights of the large page, while there is one.
+    /// Rights of the large page, if there is one.
     pub(super) rights: Option<Rights>,
     /// A file is, or was, mapped over some page of it.
     pub(super) has_file: bool,
@@ -76,30 +76,30 @@ pub(super) struct Inner {
     pub(super) areas: VmaMap,
     pub(super) blocks: BTreeMap<u64, Block>,
     pub(super) recycling: Recycling,
-    /// Areas that are charged as records.
+    /// Number of areas whose records are charged.
     pub(super) noted_areas: usize,
     pub(super) heap_start: u64,
     pub(super) heap_end: u64,
-    /// Up to here, beyond the heap's last page, pages are present in advance.
+    /// End of the pages made present in advance, beyond the heap's last page.
     pub(super) heap_ahead: u64,
     pub(super) next_fault: u64,
     pub(super) ahead_blocks: u64,
     /// `mmap` without an address searches downward from here.
     pub(super) mmap_top: u64,
-    /// How areas that are made from now on are locked (`MCL_FUTURE`).
+    /// How areas created from now on are locked (`MCL_FUTURE`).
     pub(super) lock_new: MemoryLock,
 }
 
-/// One past what a program may map. Above lie the clock page, into which the VMM stores by itself,
-/// and call page and gate, where code of ours must stay: a host that emulates SYSCALL runs the
-/// gate in ring 0 when the program's stack pointer is not canonical.
+/// One past what a program may map. Above it lie the clock page, which the VMM writes, and call
+/// page and gate, where our code must stay: a host that emulates SYSCALL runs the gate in ring 0
+/// when the program's stack pointer is not canonical.
 pub(super) const PROGRAM_END: GuestVirt = CLOCK_PAGE;
 /// Bytes of a block.
 pub(super) const BLOCK: u64 = PAGE_SIZE_2M;
 
 impl PrivateRegion {
-    /// An empty region. From now on `limit_bytes` of the host's memory may be held for it and
-    /// all that the machine's ledger counts.
+    /// An empty region. From now on up to `limit_bytes` of the host's memory may be held for it and
+    /// everything else that the machine's ledger counts.
     #[must_use]
     pub fn new(machine: Arc<Machine>, limit_bytes: u64) -> PrivateRegion {
         let inner = Inner {
@@ -127,19 +127,19 @@ impl PrivateRegion {
         &self.machine.mem
     }
 
-    /// Bytes held of the host's memory now, for this region and all else that counts.
+    /// Bytes of the host's memory currently held, for this region and everything else that counts.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.mem().ledger().total()
     }
 
-    /// Bytes that may be held at one time.
+    /// Maximum number of bytes held at the same time.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
         self.mem().ledger().limit_bytes()
     }
 
-    /// Runs an edit of the areas, and charges what their records take afterwards.
+    /// Runs an edit of the areas, and charges the memory for their records afterwards.
     pub(super) fn edit<R>(&self, edit: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.lock();
         let result = edit(&mut inner);
@@ -303,7 +303,7 @@ impl PrivateRegion {
             }
         }
         if vma.lock != MemoryLock::Unlocked {
-            // As on Linux, what the host refuses here is no reason for a fault to fail.
+            // As on Linux, a fault does not fail because the host refuses to lock.
             let _ = self.lock_host(inner, all, vma.lock);
         }
         Ok(())
@@ -363,8 +363,8 @@ impl PrivateRegion {
             return Ok(());
         }
         if block.table.is_none() {
-            let room = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
-            room.map_err(|_| Errno::ENOMEM)?;
+            let charged = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
+            charged.map_err(|_| Errno::ENOMEM)?;
         }
         let table = Table::new(self.table(block, piece.start)?, Level::Table);
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
@@ -374,8 +374,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Takes the rights of `range` down to `rights` (or nothing) wherever pages are present.
-    /// The pages stay held, and the flush is the caller's.
+    /// Reduces the rights of `range` to `rights` (or none) wherever pages are present. The pages
+    /// stay held, and the caller must flush.
     pub(super) fn restrict(
         &self,
         inner: &mut Inner,
@@ -418,8 +418,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Drops the content of pages that are not accessible any more, and with it every
-    /// translation a vCPU still has of them; they are no longer held.
+    /// Drops the content of pages that are no longer accessible, and with it every translation that
+    /// a vCPU still has for them; they are no longer held.
     pub(super) fn drop_content(
         &self,
         inner: &mut Inner,
@@ -436,8 +436,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// The host memory behind `range`, whose areas the caller has checked; binds what was
-    /// never touched, and charges it when it is to be written.
+    /// The host memory behind `range`, whose areas the caller has checked; binds slots that were
+    /// never used, and charges the pages if they are to be written.
     pub(super) fn host_runs(
         &self,
         inner: &mut Inner,
@@ -470,7 +470,7 @@ pub(super) fn checked_range(start: u64, len: u64) -> Result<Range<u64>, Errno> {
     Ok(start..end)
 }
 
-/// What a program is told when the VMM's memory fails it.
+/// The error that a program gets for a failure of the VM's memory.
 pub(super) fn errno_of(error: &MemoryError) -> Errno {
     match error {
         MemoryError::Host { source, .. } => {

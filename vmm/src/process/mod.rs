@@ -1,13 +1,14 @@
-//! A program running in its VM: what one `spacejmp run` is.
+//! A program running in its VM: one `spacejmp run`.
 //!
-//! What it has is `linux::task`'s; here is what happens to it.
+//! Its state is in `linux::task`; this module is about what happens to it.
 //!
-//! - [`config`]: what the caller asks for
+//! - [`config`]: the caller's request
 //! - [`start`]: from a file to a first thread ready to run; [`run`]: from there to its end
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
-//! - [`supervise`]: what ends a process from outside; the event loop
-//! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one we cause ourselves
-//! - `timer_events`: the program's timers, as the event loop hears of them
+//! - [`supervise`]: the event loop; what ends a process from outside
+//! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one that we cause
+//!   ourselves
+//! - `timer_events`: the program's timers, as the event loop reads them
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;

@@ -13,15 +13,15 @@ use crate::vas::Release;
 use crate::vm::{Vcpu, kick};
 
 impl Process {
-    /// Runs the program's first thread on the calling thread, and the event loop beside it,
-    /// until every thread of the program has left; says how it ended. Call it, or
+    /// Runs the program's first thread on the calling thread, and the event loop alongside,
+    /// until every thread of the program has left; returns how it ended. Call this, or
     /// [`Process::wait`], once.
     ///
-    /// The calling thread gives the program its number. The first thread is not given a host
-    /// thread of its own because a process's number is that of its first thread: the host
-    /// kernel, which keeps priority-inheritance futexes, would not take another thread for it.
+    /// The calling thread's number becomes the program's. The first thread has no separate host
+    /// thread because a process's number is that of its first thread: the host kernel, which
+    /// manages priority-inheritance futexes, would not accept another thread for it.
     ///
-    /// A program that is told to end is gone within some milliseconds, whether it computes
+    /// A program that is told to end ends within some milliseconds, whether it computes
     /// or blocks in a call.
     #[must_use]
     pub fn run_to_end(self: &Arc<Self>, options: Supervise<'_>) -> Outcome {
@@ -41,7 +41,7 @@ impl Process {
     }
 
     fn run_threads(self: &Arc<Self>, vcpu: Vcpu, options: Supervise<'_>) {
-        // The caller need not be the thread that made the machine.
+        // The caller need not be the thread that created the machine.
         kick::install();
         let first = Thread::new(gettid(), ThreadSignals::default());
         let name = self.program.short.as_bytes();
@@ -53,7 +53,7 @@ impl Process {
             let events = std::thread::Builder::new().name("events".to_owned());
             let events = events.spawn_scoped(scope, || self.serve_events(options, ready));
             match events {
-                // An error is as good: the loop has failed, and said so.
+                // An error will do as well: the loop has failed and reported it.
                 Ok(_) => drop(is_ready.recv()),
                 Err(error) => {
                     let text = format!("cannot start a host thread for the event loop: {error}");
@@ -68,7 +68,7 @@ impl Process {
     fn serve_events(&self, options: Supervise<'_>, ready: mpsc::SyncSender<()>) {
         if let Err(error) = supervise::until_empty(self, options, ready) {
             self.stop(Outcome::HostFailed(crate::error::chain(&error)));
-            // Without the event loop: the threads leave for the kicks alone.
+            // Without the event loop, only the kicks make the threads leave.
             while self.threads.kick_state(true) != KickState::NoThreads {
                 self.threads.kick_again(true);
                 std::thread::sleep(Duration::from_millis(1));
@@ -76,7 +76,7 @@ impl Process {
         }
     }
 
-    /// As [`Process::run_to_end`], with nothing from outside that could end it.
+    /// As [`Process::run_to_end`], with nothing outside that could end it.
     #[must_use]
     pub fn wait(self: &Arc<Self>) -> Outcome {
         self.run_to_end(Supervise::default())

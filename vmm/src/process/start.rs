@@ -35,12 +35,12 @@ use crate::vm::{Machine, MemoryError, UserRegs, VmError};
 /// A program could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The file is not there or not readable.
+    /// The file does not exist or is not readable.
     #[error("cannot open {program}")]
     Open {
         /// The program as given.
         program: String,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: std::io::Error,
     },
@@ -53,8 +53,8 @@ pub enum StartError {
         #[source]
         source: ElfError,
     },
-    /// The VM could not be made.
-    #[error("cannot make a virtual machine")]
+    /// The VM could not be created.
+    #[error("cannot create a virtual machine")]
     Vm(#[from] VmError),
     /// Memory.
     #[error("cannot prepare the VM's memory")]
@@ -71,16 +71,16 @@ pub enum StartError {
     /// The clock and its page.
     #[error("cannot map the vDSO")]
     Vdso(#[source] Errno),
-    /// The host gives no random bytes for `AT_RANDOM`.
+    /// The host returned no random bytes for `AT_RANDOM`.
     #[error("cannot get random bytes from the host")]
     Random(#[source] std::io::Error),
-    /// The host has no file descriptor for the event loop.
-    #[error("cannot make an event descriptor")]
+    /// The host has no free file descriptor for the event loop.
+    #[error("cannot create an event descriptor")]
     Events(#[source] std::io::Error),
 }
 
 impl Process {
-    /// Makes a VM and loads the program, which runs from [`Process::run_to_end`] on.
+    /// Creates a VM and loads the program; [`Process::run_to_end`] runs it.
     ///
     /// # Errors
     /// [`StartError`].
@@ -134,7 +134,7 @@ impl Process {
         };
         let vases = Arc::new(Vases::new(&kernel, vas_config));
         let loaded = elf::load(&private, &file, &image).map_err(bad)?;
-        // A page between program and heap, so that running off the one does not hit the other.
+        // A guard page between program and heap, so that an overrun of one does not hit the other.
         private.set_heap(loaded.end + PAGE_SIZE);
 
         map_vdso(&private).map_err(StartError::Vdso)?;
@@ -190,7 +190,7 @@ impl Process {
     }
 }
 
-/// Maps the vDSO's image; the page it reads is there already.
+/// Maps the vDSO's image; the page it reads is already mapped.
 fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     let image = vdso::image();
     let code = VDSO_BASE.raw();
@@ -200,13 +200,13 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     private.protect(code, image.len() as u64, read_execute)
 }
 
-/// The program's absolute path, which is what `/proc/self/exe` says; it need not be inside a
+/// The program's absolute path, which is the target of `/proc/self/exe`; it need not be inside a
 /// grant.
 fn seen_path(config: &RunConfig) -> PathBuf {
     std::fs::canonicalize(&config.program).unwrap_or_else(|_| config.program.clone())
 }
 
-/// So few bytes come whole, or not at all (getrandom(2)).
+/// This few bytes are returned completely or not at all (getrandom(2)).
 fn fill_random(bytes: &mut [u8; 16]) -> std::io::Result<()> {
     let flags = rustix::rand::GetRandomFlags::empty();
     rustix::io::retry_on_intr(|| rustix::rand::getrandom(bytes.as_mut_slice(), flags))?;

@@ -1,18 +1,18 @@
 //! The event loop of a running process: what happens to it from outside the guest.
 //!
-//! It runs on a thread of its own beside the vCPU threads, and
-//! sleeps in one `epoll_wait`. Sources: attention from our own threads (the last one has left,
-//! the process is stopping, a thread was kicked), the time limit, signals from the host,
-//! timers of the program, and a tick once a second while something wants it. A control socket will be one more.
+//! It runs on its own thread beside the vCPU threads, and sleeps in one `epoll_wait`. Sources:
+//! attention from our own threads (the last one has left, the process is stopping, a thread was
+//! kicked), the time limit, signals from the host, timers of the program, and a tick once a second
+//! while something needs it. A control socket is planned.
 //!
-//! It is also the one place that repeats kicks. A kick is a signal; a thread that was just
-//! about to block in a host call misses it. So while any thread has not looked up, all that
-//! have not are kicked again every millisecond (`vm::kick` has the details).
+//! It is also the one place that repeats kicks. A kick is a signal; a thread that was just about to
+//! block in a host call misses it. So while any thread has not acknowledged its kick, all such
+//! threads are kicked again every millisecond (`vm::kick` has the details).
 //!
-//! Console input is *not* a source. A guest thread that reads fd 0 reads the host's fd 0 in
-//! its own `read` call: reading ahead into a buffer of ours would swallow what the program
-//! does not ask for, the next lines of a shell script or of the user's shell among them, and
-//! would make `poll` and terminal modes lie.
+//! Console input is *not* a source. A guest thread that reads fd 0 reads the host's fd 0 in its own
+//! `read` call: reading ahead into our own buffer would consume input that the program does not
+//! ask for, including the next lines of a shell script or of the user's shell, and would make
+//! `poll` and terminal modes report wrong states.
 
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -28,12 +28,12 @@ use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
-/// does with the first: a person who presses Ctrl-C twice means it.
+/// does with the first: a user who presses Ctrl-C twice means it.
 const INSIST: Duration = Duration::from_secs(2);
-/// How long threads that are inside a VAS to write may take to leave it when the process is told
-/// to end. A change that is not finished then counts as unfinished.
+/// How long threads that are inside a VAS with write access may take to leave it when the process
+/// is told to end. A change that is not finished by then counts as unfinished.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often they are looked at meanwhile.
+/// How often they are checked meanwhile.
 const GRACE_LOOK: Duration = Duration::from_millis(5);
 
 /// What ends a process from outside.
@@ -41,7 +41,7 @@ const GRACE_LOOK: Duration = Duration::from_millis(5);
 pub struct Supervise<'a> {
     /// Time the program may take from now on.
     pub timeout: Option<Duration>,
-    /// Signals of the host that end the program or are handed to it.
+    /// Signals of the host that end the program or are forwarded to it.
     pub signals: Option<&'a HostSignals>,
 }
 
@@ -54,13 +54,13 @@ pub(super) enum LoopError {
         #[source]
         source: event_manager::Error,
     },
-    #[error("cannot make a timer")]
+    #[error("cannot create a timer")]
     Timer(#[source] vmm_sys_util::errno::Error),
     #[error("cannot listen to timers")]
     TimerEvents(#[source] std::io::Error),
 }
 
-/// Serves events until no thread of `process` is left; says on `ready` when it has begun.
+/// Serves events until no thread of `process` is left; signals on `ready` when it has started.
 pub(super) fn until_empty(
     process: &Process,
     options: Supervise<'_>,
@@ -69,7 +69,7 @@ pub(super) fn until_empty(
     let failed = |action| move |source| LoopError::Events { action, source };
     let mut manager = EventManager::new_with_capacity(8).map_err(failed("wait for events"))?;
     let id = manager.add_subscriber(Supervisor::new(process, options)?);
-    // Watching can fail only here, and `init` has no way to say so.
+    // Watching can fail only here, and `init` cannot return an error.
     if let Ok(supervisor) = manager.subscriber_mut(id)
         && let Some(source) = supervisor.failed.take()
     {
@@ -80,7 +80,7 @@ pub(super) fn until_empty(
     if let Err(errno) = process.timers.limit_cpu(cpu) {
         tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");
     }
-    // The thread that waits for it may have gone.
+    // The waiting thread may have ended.
     let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
@@ -107,19 +107,19 @@ const LOOK: u32 = 5;
 /// A process that was told to end, and whose threads are still writing.
 struct Ending {
     outcome: Outcome,
-    /// When it ends whatever they do.
+    /// When it ends in any case.
     limit: Instant,
     look: TimerFd,
 }
 
-/// The subscriber behind all sources.
+/// The subscriber for all sources.
 struct Supervisor<'a> {
     process: &'a Process,
     timeout: Option<TimerFd>,
     signals: Option<&'a HostSignals>,
     timers: TimerEvents,
     second: Option<TimerFd>,
-    /// When each kind of signal was last handed to the program.
+    /// When each kind of signal was last forwarded to the program.
     handed: Vec<(i32, Instant)>,
     ending: Option<Ending>,
     failed: Option<event_manager::Error>,
@@ -148,14 +148,14 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Starts the tick once something has asked for it.
+    /// Starts the tick once something has requested it.
     fn start_second(&mut self, ops: &mut EventOps<'_>) {
         if self.second.is_some() || !self.process.wants_seconds() {
             return;
         }
         match watch_timer(Duration::from_secs(1), SECOND, ops) {
             Ok(timer) => self.second = Some(timer),
-            // Without it the vDSO's clock drifts from the host's. Asked for again at the next event.
+            // Without it the vDSO's clock drifts from the host's. Retried at the next event.
             Err(error) => tracing::warn!(
                 error = %crate::error::chain(&error),
                 "no tick once a second: the program's clock is not corrected"
@@ -163,8 +163,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Ends the process when nobody writes any more, at once if nobody does. Told so again, it
-    /// ends at once.
+    /// Ends the process when no thread is writing any more, immediately if none is. A second
+    /// request ends it immediately.
     fn end(&mut self, outcome: Outcome, ops: &mut EventOps<'_>) {
         if self.ending.is_some() || !self.process.stop_writing(outcome.clone()) {
             return self.process.stop(outcome);
@@ -176,7 +176,7 @@ impl<'a> Supervisor<'a> {
             Err(error) => {
                 tracing::warn!(
                     error = %crate::error::chain(&error),
-                    "the program is ended without waiting for threads that write"
+                    "the program is ended without waiting for writing threads"
                 );
                 self.process.stop(outcome);
             }
@@ -230,7 +230,7 @@ enum Verdict {
     Ignore,
 }
 
-/// What becomes of a signal. `since_last` is the time since the program was last handed one
+/// Decides what to do with a signal. `since_last` is the time since the program was last sent one
 /// of its kind.
 fn judge(number: i32, handled: bool, since_last: Option<Duration>) -> Verdict {
     match (number, handled) {
@@ -264,7 +264,7 @@ impl MutEventSubscriber for Supervisor<'_> {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             ATTENTION => {
-                // Non-blocking: the count itself says nothing.
+                // Non-blocking: the count itself has no meaning.
                 let _ = self.process.threads.attention().read();
                 self.start_second(ops);
             }
@@ -272,7 +272,7 @@ impl MutEventSubscriber for Supervisor<'_> {
                 if let Some(timer) = &mut self.timeout {
                     let _ = timer.wait();
                 }
-                // A request to end that came before has given it its time.
+                // An earlier request to end has already set its grace period.
                 if self.ending.is_none() {
                     self.end(Outcome::TimedOut, ops);
                 }

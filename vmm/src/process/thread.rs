@@ -1,6 +1,6 @@
-//! The run loop: one thread of the program is one vCPU, run by a host thread of its own.
+//! The run loop: one thread of the program is one vCPU, run by its own host thread.
 //!
-//! It decides who serves each exit, and goes on until the thread or the process ends.
+//! It dispatches each exit to its handler, and continues until the thread or the process ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,15 +23,15 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     process.stats.thread_started();
     let armed = vcpu.arm();
     let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu };
-    // A panic is a bug of ours. It ends the program with a report; without this the process
-    // would wait for this thread for ever.
+    // A panic is a bug in the VMM. It ends the program with a report; without this the process
+    // would wait for this thread indefinitely.
     let next = catch_unwind(AssertUnwindSafe(|| loop_until_end(&mut ctx))).unwrap_or_else(|_| {
         let text = format!("the VMM's thread {} panicked: a bug in spacejmp", thread.tid);
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
     let left = catch_unwind(AssertUnwindSafe(|| {
-        // However it ends, and still in its VAS.
+        // However it ends, while it is still in its VAS.
         linux::robust::release(process, thread, vcpu.instance());
         process.vases.leave(&mut vcpu);
     }));
@@ -64,7 +64,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         let exit = ctx.vcpu.run();
         ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
-            // KVM found no page where another thread was just changing rights: once more.
+            // KVM found no page where another thread was just changing protection: try again.
             Ok(Exit::HostFault) if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {
                 Next::Resume
             }
@@ -94,13 +94,13 @@ fn end_by_signal(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> Next {
     Next::Stop
 }
 
-/// How often a vCPU of a process that ends is entered to get it out of the guest kernel. The
-/// kernel needs microseconds, and kicks come every millisecond; a kernel that the program has
-/// taken over may never come out.
+/// How often a vCPU of an ending process is entered to get it out of the guest kernel. The kernel
+/// needs microseconds, and kicks come every millisecond; a kernel that the program has taken over
+/// may never leave.
 const ROUNDS_IN_KERNEL: u32 = 256;
 
-/// Lets a vCPU that was kicked in the middle of the kernel finish there: it may be in the
-/// middle of a switch, where it holds other locks than it has noted.
+/// Lets a vCPU that was kicked in the guest kernel finish there: it may be in the middle of a
+/// switch, when the locks it holds differ from those it has recorded.
 fn finish_in_kernel(vcpu: &mut Vcpu) {
     for _ in 0..ROUNDS_IN_KERNEL {
         if !vcpu.is_in_kernel() || vcpu.run().is_err() {
@@ -109,7 +109,7 @@ fn finish_in_kernel(vcpu: &mut Vcpu) {
     }
 }
 
-/// Decides what an exit means. Each kind has its handler elsewhere.
+/// Dispatches an exit. The handlers are elsewhere.
 fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
     ctx.process.stats.exit(reason_of(&exit));
     match exit {
@@ -126,7 +126,7 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
             host_failed(ctx, "memory of the guest kernel's is gone")
         }
         Exit::HostFault => fault(linux::host_fault::of(ctx)),
-        // A window was taken away between the translation and the access: the next attempt
+        // A window was removed between the translation and the access: the next attempt
         // finds the page tables without it.
         Exit::Forbidden { at, .. } if ctx.process.machine.windows.contains(at) => Next::Resume,
         Exit::Forbidden { what, at } => fault(Fault::forbidden(what, at)),
@@ -167,8 +167,8 @@ fn host_failed(ctx: &ThreadCtx<'_>, reason: &str) -> Next {
     Next::Stop
 }
 
-/// What is to blame when the guest kernel cannot go on because a file of the store that it
-/// works in was truncated.
+/// The cause, when the guest kernel cannot continue because a file of the store that it uses was
+/// truncated.
 fn truncated_file(ctx: &ThreadCtx<'_>) -> Option<String> {
     let path = ctx.process.vases.cut_file()?;
     Some(format!("{} was truncated while it was in use", path.display()))

@@ -1,14 +1,14 @@
-//! What is said when a mapped file of the store is truncated under a running VM.
+//! Reports that a mapped file of the store was truncated under a running VM.
 //!
-//! Locks, leases and the count of changes are mapped files, used by atomics. A process that may
-//! write such a file can truncate it, and the next access is SIGBUS for this process.
-//! Nothing sensible can be done then: the words that tell which thread holds what are gone. So the
-//! process ends at once, as if killed, which the other VMs can cope with, but not silently: one
-//! error names the file. Content of segments is not concerned: it is copied by calls that
-//! fail instead (`vm::host_range`), and a program that touches what is gone gets the signal.
+//! Locks, leases and the change counters are mapped files, accessed by atomics. A process that may
+//! write such a file can truncate it, and the next access raises SIGBUS in this process. There is
+//! no recovery then: the words that record which thread holds what are gone. So the process ends
+//! immediately, as if killed, which the other VMs can cope with, but not silently: one error names
+//! the file. Content of segments is not affected: it is copied by calls that return an error
+//! instead (`vm::host_range`), and a program that touches a missing page gets the signal.
 //!
-//! The handler allocates nothing, takes no lock, and finds the name in `/proc/self/maps`: a
-//! list of our own would have to be kept right while other threads map files.
+//! The handler allocates nothing, acquires no lock, and finds the name in `/proc/self/maps`: a list
+//! of our own would have to be kept consistent while other threads map files.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -16,10 +16,10 @@ use std::os::raw::{c_int, c_void};
 
 use crate::exit_code::ExitCode;
 
-/// `si_code` of an access beyond the end of a file, or to what the disk did not give back
+/// `si_code` of an access beyond the end of a file, or to data that the disk could not return
 /// (sigaction(2)).
 const BUS_ADRERR: c_int = 2;
-/// Longest line of the list that is looked at; a longer path is cut.
+/// Longest line of the list that is read; a longer path is truncated.
 const LINE_BYTES: usize = 1024;
 
 /// From now on an access to a mapped file beyond its end ends the process with status 125 and
@@ -27,7 +27,7 @@ const LINE_BYTES: usize = 1024;
 /// process's.
 ///
 /// # Errors
-/// What the host says.
+/// The host's error.
 pub fn report_truncation() -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: zeroes are a valid `sigaction` with an empty mask.
@@ -40,14 +40,14 @@ pub fn report_truncation() -> io::Result<()> {
 }
 
 extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
-    // SAFETY: the kernel hands it to a handler with SA_SIGINFO, for its duration.
+    // SAFETY: the kernel passes it to a handler with SA_SIGINFO, for its duration.
     let info = unsafe { &*info };
     // SAFETY: SIGBUS comes with an address.
     let (code, address) = (info.si_code, unsafe { info.si_addr() } as u64);
     let mut file = [0; LINE_BYTES];
     let len = if code == BUS_ADRERR { mapped_file(address, &mut file) } else { None };
     let Some(path) = len.and_then(|len| file.get(..len)) else {
-        // Not ours to explain: the access is made again, and ends the process.
+        // Another cause: the access is repeated, and ends the process.
         // SAFETY: sets the default action.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
         return;
@@ -56,11 +56,11 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: 
     say(path);
     say(b" was truncated, or cannot be read any more, while it was in use\n");
     say(b"  help: `spacejmp store check` tells what can still be used\n");
-    // SAFETY: ends the process without running anything of it.
+    // SAFETY: ends the process without running any of its code.
     unsafe { libc::_exit(c_int::from(ExitCode::OwnFailure.status())) }
 }
 
-/// To stderr; if that is gone there is nobody to tell.
+/// Writes to stderr; if that is closed, the message is lost.
 fn say(text: &[u8]) {
     // SAFETY: reads `text`.
     let _ = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
@@ -68,13 +68,13 @@ fn say(text: &[u8]) {
 
 /// Writes the path of the file mapped at `address` to `path`; its length.
 fn mapped_file(address: u64, path: &mut [u8; LINE_BYTES]) -> Option<usize> {
-    // SAFETY: names a file by a literal.
+    // SAFETY: the path is a literal.
     let fd = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     let mut line = [0; LINE_BYTES];
     let mut used = 0;
     let mut chunk = [0; 512];
     loop {
-        // SAFETY: writes to `chunk`, no more than it holds; an fd that is none is an error.
+        // SAFETY: writes to `chunk`, no more than it holds; an invalid fd is an error.
         let count = unsafe { libc::read(fd, chunk.as_mut_ptr().cast(), chunk.len()) };
         let count = usize::try_from(count).ok().filter(|&count| count > 0)?;
         for &byte in chunk.get(..count)? {
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_file_mapped_here_is_found_by_its_address() {
         let mut path = [0; LINE_BYTES];
-        // Code of this program is a mapped file.
+        // This program's code is a mapped file.
         let here = path_at as *const () as u64;
         let len = mapped_file(here, &mut path).unwrap();
         let ours = std::env::current_exe().unwrap();

@@ -1,8 +1,8 @@
-//! What we tell people about a program that runs or ran.
+//! Reports for the user on a program that runs or ran.
 //!
 //! - [`stats_table`] prints what [`crate::stats`] has counted, [`run`] adds how it ended
-//! - [`mod@crash`]: the report about a fault; [`symbols`] finds the name of the place
-//! - `spaces`: what address spaces have to do with it; [`signals`]: names of signals
+//! - [`mod@crash`]: the report on a fault; [`symbols`] finds the name of a function
+//! - `spaces`: the address spaces involved; [`signals`]: names of signals
 
 pub mod crash;
 pub mod run;

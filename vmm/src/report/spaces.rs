@@ -1,5 +1,5 @@
-//! What address spaces have to do with a fault: where the thread was, and where the address
-//! would have meant something.
+//! The address spaces involved in a fault: where the thread was, and in which VAS the address is
+//! mapped.
 #![forbid(unsafe_code)]
 
 use crate::vas::report::SegmentAddress;

@@ -1,4 +1,4 @@
-//! Statistics as a table for people (`--stats`); the numbers come from `stats`.
+//! Statistics as a human-readable table (`--stats`); the numbers come from `stats`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::stats::{CallReport, Count, StatsReport};
 /// Calls shown by name; the rest is summed up in one line, and complete in the JSON.
 const CALLS_SHOWN: usize = 20;
 
-/// The table. Calls come with the most expensive first.
+/// The table. The most expensive calls come first.
 impl fmt::Display for StatsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<20} {:>12}", "wall time", time(self.wall_ns))?;

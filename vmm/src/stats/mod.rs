@@ -1,10 +1,10 @@
 //! What a run did, counted while it runs: exits, Linux calls, faults, threads, time.
 //!
 //! Every vCPU thread adds to the same [`Stats`] with relaxed atomics: a counter orders
-//! nothing, and the sums are read when the threads are done (or, for a live view, may be
-//! an event apart). Sharing costs a cache line's travel per count, some hundred cycles
-//! beside an exit of many thousands; counters of its own per thread would save that and
-//! cost a registry. Nothing here is asked for while the guest runs without exits.
+//! nothing, and the sums are read when the threads are done (or, for a live view, may be off by an
+//! event). Sharing costs a cache-line transfer per count, some hundred cycles against many
+//! thousands for an exit; counters per thread would save that and need a registry. Nothing here is
+//! counted while the guest runs without exits.
 //!
 //! The guest chooses the call numbers: anything outside the table is counted as one.
 #![forbid(unsafe_code)]
@@ -38,7 +38,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Why a vCPU came back to the VMM; the variants follow the VMM's own exits.
+    /// Why a vCPU came back to the VMM; the variants follow the VMM's own exit types.
     ExitReason {
         /// A Linux call.
         Syscall "syscall",
@@ -46,7 +46,7 @@ kinds! {
         Call "call",
         /// An exception in ring 3.
         Exception "exception",
-        /// A signal or `immediate_exit`: another thread wanted the vCPU out.
+        /// A signal or `immediate_exit`: another thread requested the exit.
         Kicked "kicked",
         /// The host could not provide a page.
         HostFault "host-fault",
@@ -56,7 +56,7 @@ kinds! {
         KernelDead "kernel-dead",
         /// Triple fault.
         Shutdown "shutdown",
-        /// KVM gave up: internal error or refused entry.
+        /// KVM failed: internal error or refused entry.
         HostGaveUp "host-gave-up",
         /// Any other.
         Other "other",
@@ -64,7 +64,7 @@ kinds! {
 }
 
 kinds! {
-    /// What a fault was, or what became of it.
+    /// The kind of a fault, or how it was handled.
     FaultKind {
         /// A page fault answered by mapping memory.
         PageMapped "page-mapped",
@@ -72,7 +72,7 @@ kinds! {
         PageCopied "page-copied",
         /// A page fault on memory the program does not have.
         PageRefused "page-refused",
-        /// An instruction the CPU does not know.
+        /// An instruction that the CPU does not support.
         InvalidOpcode "invalid-opcode",
         /// A privileged instruction, a non-canonical address and the like.
         GeneralProtection "general-protection",
@@ -88,11 +88,11 @@ kinds! {
 }
 
 kinds! {
-    /// The parts of a run's wall time, in their order.
+    /// The parts of a run's wall time, in order.
     Phase {
         /// Opening KVM, creating the VM, its memory and the guest kernel.
         Machine "machine",
-        /// Creating the first vCPU, finding out the kind of host included.
+        /// Creating the first vCPU, including detecting the kind of host.
         Vcpu "vcpu",
         /// Mapping the program, its stack, arguments and environment.
         Load "load",
@@ -110,7 +110,7 @@ struct Call {
     unserved: AtomicBool,
 }
 
-/// The counters of one run. Shared by reference between all of its threads.
+/// The counters of one run. Shared by reference among all of its threads.
 #[derive(Debug)]
 pub struct Stats {
     start: Instant,
@@ -133,7 +133,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// All zero; wall time runs from here.
+    /// All zero; wall time starts here.
     pub fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -149,12 +149,12 @@ impl Stats {
         }
     }
 
-    /// Notes how long a phase took.
+    /// Records how long a phase took.
     pub fn phase(&self, phase: Phase, time: Duration) {
         self.phases[phase as usize].store(nanos(time), Relaxed);
     }
 
-    /// A stop watch for consecutive phases, running from now.
+    /// A stopwatch for consecutive phases, started now.
     pub fn laps(&self) -> Laps<'_> {
         Laps { stats: self, since: Instant::now() }
     }
@@ -176,9 +176,9 @@ impl Stats {
         call.nanos.fetch_add(nanos(time), Relaxed);
     }
 
-    /// Marks a call that nobody serves; it is counted by [`Stats::call`] like any other. The
-    /// first time for each number `true` is returned, so that it can be named in the log;
-    /// numbers outside the table are one number.
+    /// Marks a call that is not implemented; it is counted by [`Stats::call`] like any other.
+    /// Returns `true` the first time for each number, so that it can be named in the log; numbers
+    /// outside the table count as one number.
     pub fn unserved(&self, number: u64) -> bool {
         !self.counter(number).unserved.swap(true, Relaxed)
     }
@@ -190,7 +190,7 @@ impl Stats {
         self.threads_peak.fetch_max(now, Relaxed);
     }
 
-    /// A thread of the program has ended. Every one of them was started before.
+    /// A thread of the program has ended. Every one of them was counted as started before.
     pub fn thread_ended(&self) {
         self.threads_now.fetch_sub(1, Relaxed);
     }
@@ -205,7 +205,7 @@ impl Stats {
         self.kvm_setup_nanos.fetch_add(time.as_nanos() as u64, Relaxed);
     }
 
-    /// All counters as they are now. Kinds and calls that never happened are left out.
+    /// All counters as they are now. Kinds and calls that never occurred are left out.
     pub fn snapshot(&self) -> StatsReport {
         StatsReport {
             wall_ns: nanos(self.start.elapsed()),
@@ -264,7 +264,7 @@ pub struct Laps<'a> {
 }
 
 impl Laps<'_> {
-    /// The phase that has been running ends here, and the next one begins.
+    /// Ends the current phase and starts the next one.
     pub fn ends(&mut self, phase: Phase) {
         let now = Instant::now();
         self.stats.phase(phase, now.duration_since(self.since));
@@ -279,11 +279,11 @@ pub struct StatsReport {
     pub wall_ns: u64,
     /// Time inside `KVM_RUN`, summed over all threads.
     pub guest_ns: u64,
-    /// Guest memory resident at the end, filled in by the reader; `None` when it could not be found out.
+    /// Guest memory resident at the end, filled in by the reader; `None` when unknown.
     pub memory_touched_bytes: Option<u64>,
-    /// What the program may hold of the host's memory, filled in likewise.
+    /// How much of the host's memory the program may hold, filled in likewise.
     pub memory_limit_bytes: Option<u64>,
-    /// What it holds at the end, and has held at most, by kind; likewise.
+    /// What it holds at the end, and the peak, by kind; likewise.
     pub memory: Vec<HeldReport>,
     /// Most memory the VMM ever had resident, guest memory included; likewise.
     pub rss_peak_bytes: Option<u64>,
@@ -318,7 +318,7 @@ pub struct PhaseReport {
     pub end_ns: u64,
 }
 
-/// How often something happened.
+/// How often something occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Count {
     /// Its name.
@@ -330,15 +330,15 @@ pub struct Count {
 /// One Linux call over the whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CallReport {
-    /// Its number; `null` for all numbers beyond those Linux has given out together.
+    /// Its number; `null` for all unassigned numbers together.
     pub number: Option<u64>,
     /// Its name, when Linux has one.
     pub name: Option<&'static str>,
-    /// How often it was made.
+    /// How often it was called.
     pub count: u64,
     /// Time spent serving it, blocking included.
     pub ns: u64,
-    /// False when it was answered with `ENOSYS` for want of an implementation.
+    /// False when it returned `ENOSYS` because it is not implemented.
     pub served: bool,
 }
 

@@ -1,20 +1,20 @@
 //! The names of the x86-64 Linux system calls: one table.
 //!
-//! Numbers are given by the kernel for ever, so the table only grows. 335 to 423 were
-//! never used on x86-64.
+//! The kernel never reassigns a number, so the table only grows. 335 to 423 were never used on
+//! x86-64.
 #![forbid(unsafe_code)]
 
-/// Capacity for every number Linux has given out, and for the next years.
+/// Capacity for every number that Linux has assigned, and for years to come.
 pub const LIMIT: usize = 512;
 
 /// The name of a system call, `None` when Linux has none by that number (as far as this
-/// table knows).
+/// table shows).
 pub fn name(number: u64) -> Option<&'static str> {
     let index = usize::try_from(number).ok()?;
     NAMES.get(index).copied().flatten()
 }
 
-// Braces keep rustfmt from giving each of the entries a line of its own.
+// Braces keep rustfmt from putting each entry on a separate line.
 macro_rules! table {
     ($($number:literal $name:ident,)*) => {
         static NAMES: [Option<&str>; LIMIT] = {

@@ -1,8 +1,8 @@
-//! A vCPU in ring 0 without our kernel and without programs: some bytes of machine code of the
-//! VMM's own that time loads of CR3. Nothing of a guest is ever in such a VM.
+//! A vCPU in ring 0 without our kernel and without programs: it runs some bytes of the VMM's own
+//! machine code that time loads of CR3. Such a VM never contains anything of a guest.
 //!
-//! It is here and not in the guest kernel because the kernel would have to offer every program a
-//! call that does nothing but flush the TLB.
+//! It is not in the guest kernel because the kernel would then have to offer every program a call
+//! that only flushes the TLB.
 
 use abi::switch::CR3_KEEP;
 use abi::walk::{PageTable, TableMem};
@@ -15,35 +15,35 @@ use super::memory::GuestMem;
 use super::registers::{CR4_PAE, TSS_LIMIT, flat_segment};
 use super::tables::{FramePool, Tables};
 
-/// Loads between two readings of the time-stamp counter, half of each root.
+/// Number of loads between two readings of the time-stamp counter, half of them of each root.
 pub const LOADS: u32 = 16;
-/// Samples of one go: their page-sized buffer.
+/// Number of samples in one run: as many as fit in the page-sized buffer.
 const SAMPLES: u32 = (PAGE_SIZE / 8) as u32;
 
 const CR0_PE_ET_PG: u64 = 1 | 1 << 4 | 1 << 31;
 const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
 
-/// What a load of CR3 cost, in cycles of the time-stamp counter.
+/// Cost of CR3 loads, in cycles of the time-stamp counter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cr3Loads {
-    /// Of each sample, [`LOADS`] loads together, two readings of the counter included.
+    /// Per sample: [`LOADS`] loads together, including two readings of the counter.
     pub loaded: Vec<u64>,
-    /// The same without a load: the readings alone.
+    /// The same without loads: the readings alone.
     pub empty: Vec<u64>,
 }
 
 impl Cr3Loads {
-    /// Times loads of two roots in turns. `tagged`: each has a tag and nothing is flushed, which
-    /// needs PCID. `goes`: how often some five hundred samples are taken.
+    /// Times alternating loads of two roots. `tagged`: each has a tag and nothing is flushed, which
+    /// needs PCID. `goes`: number of runs, each of some five hundred samples.
     ///
-    /// `None` for a tag where KVM offers its guests none.
+    /// `None` for `tagged` where KVM offers its guests no tags.
     ///
     /// # Errors
-    /// [`VmError`]; also if the code does not come to its end, which is a fault of KVM or ours.
+    /// [`VmError`]; also if the code does not finish, which is a bug in KVM or here.
     pub fn measure(tagged: bool, goes: u32) -> Result<Option<Cr3Loads>, VmError> {
         let Some(mut bare) = Bare::new(tagged)? else { return Ok(None) };
         let (mut loaded, mut empty) = (Vec::new(), Vec::new());
-        // In turns, so that a machine that drifts does so for both.
+        // Alternately, so that drift affects both.
         for _ in 0..goes {
             empty.extend(bare.go(0)?);
             loaded.extend(bare.go(LOADS)?);
@@ -54,10 +54,10 @@ impl Cr3Loads {
 
 /// The VM.
 struct Bare {
-    // The memory goes after the vCPU that uses it.
+    // The memory is dropped after the vCPU that uses it.
     vcpu: VcpuFd,
     mem: GuestMem,
-    /// Where the code is, and a page further the buffer.
+    /// Address of the code; the buffer is one page higher.
     code: GuestPhys,
     roots: [u64; 2],
 }
@@ -74,7 +74,7 @@ impl Bare {
         let (fd, mem, _) = empty_vm(&kvm, &cpuid)?;
         let code = mem.alloc(PAGE_SIZE_2M)?;
         let mut pool = FramePool::default();
-        // Both roots show the code where it lies in physical memory.
+        // Both roots map the code at its physical address.
         let mut root = || {
             let mut tables = Tables { pool: &mut pool, mem: &mem };
             let root = tables.alloc_table()?;
@@ -124,8 +124,8 @@ impl Bare {
     }
 }
 
-/// The code. Loads of CR3 serialise (SDM 3A, 9.3), so one goes before the first reading; fences
-/// would do, too, but KVM's interpreter has none.
+/// The code. Loads of CR3 serialise (SDM 3A, 9.3), so one precedes the first reading; fences would
+/// do, too, but KVM's interpreter has none.
 fn timed(loads: u32) -> Vec<u8> {
     let read: &[u8] = &[0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0];
     let (load_rdi, load_rsi): (&[u8], &[u8]) = (&[0x0f, 0x22, 0xdf], &[0x0f, 0x22, 0xde]);
@@ -149,7 +149,7 @@ fn ring0(sregs: &mut kvm_sregs, root: GuestPhys, cr4: u64) {
     sregs.cs = kvm_segment { l: 1, db: 0, ..flat_segment(8, 11) };
     let data = flat_segment(16, 3);
     (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
-    // A busy 64-bit TSS, which VMX wants (SDM 3C, 27.3.1.2).
+    // A busy 64-bit TSS, which VMX requires (SDM 3C, 27.3.1.2).
     let tss = flat_segment(24, 11);
     sregs.tr = kvm_segment { s: 0, g: 0, db: 0, limit: TSS_LIMIT as u32, ..tss };
     (sregs.gdt.limit, sregs.idt.limit) = (0, 0);
@@ -165,7 +165,7 @@ mod tests {
         let untagged = Cr3Loads::measure(false, 2).expect("KVM runs it").expect("needs no tags");
         for samples in [&untagged.loaded, &untagged.empty] {
             assert_eq!(samples.len(), 2 * SAMPLES as usize);
-            // None of it took a second.
+            // No sample took a second.
             assert!(samples.iter().all(|&cycles| cycles < 1 << 33), "{samples:?}");
         }
         let sum = |samples: &[u64]| samples.iter().sum::<u64>();

@@ -1,4 +1,4 @@
-//! One VM, and what its vCPUs have in common.
+//! One VM, and what its vCPUs share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,13 +22,13 @@ pub(crate) const CR4_PCIDE: u64 = 1 << 17;
 /// PML4 slots of the kernel.
 const KERNEL_SLOTS: std::ops::Range<usize> = 256..512;
 
-/// A VM could not be made or run.
+/// A VM could not be created or run.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// /dev/kvm.
     #[error("cannot open /dev/kvm")]
     OpenKvm(#[source] kvm_ioctls::Error),
-    /// An old or odd KVM.
+    /// An old or unusual KVM.
     #[error("this KVM lacks {what}")]
     Unsupported {
         /// What it lacks.
@@ -37,9 +37,9 @@ pub enum VmError {
     /// A KVM call failed.
     #[error("KVM refused to {action}")]
     Kvm {
-        /// What was asked of it.
+        /// What was requested.
         action: &'static str,
-        /// What it said.
+        /// Its error.
         #[source]
         source: kvm_ioctls::Error,
     },
@@ -60,7 +60,7 @@ pub enum VmError {
     },
 }
 
-/// Wraps a KVM call's error with what was asked.
+/// Wraps a KVM call's error with what was requested.
 pub(crate) fn kvm_call(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
     move |source| VmError::Kvm { action, source }
 }
@@ -68,7 +68,7 @@ pub(crate) fn kvm_call(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -
 /// One virtual machine.
 #[derive(Debug)]
 pub struct Machine {
-    // vCPUs hold an `Arc<Machine>`; the memory goes last.
+    // vCPUs hold an `Arc<Machine>`; the memory is dropped last.
     pub(crate) fd: Arc<VmFd>,
     pub(crate) cpuid: CpuId,
     root: GuestPhys,
@@ -79,15 +79,16 @@ pub struct Machine {
     protection: AtomicU64,
     max_vcpus: u32,
     pool: Mutex<FramePool>,
-    /// Pieces of segments in guest-physical space. Before `mem`: the VM goes last.
+    /// Pieces of segments in guest-physical space. Declared before `mem`, so that the VM is dropped
+    /// last.
     pub windows: Windows,
     /// Guest memory.
     pub mem: GuestMem,
 }
 
 impl Machine {
-    /// Creates a VM with nothing in its memory and no vCPU yet. What it takes to run a program
-    /// there is `kernel`'s.
+    /// Creates a VM with empty memory and no vCPUs yet. `kernel` adds what is needed to run a
+    /// program.
     ///
     /// # Errors
     /// [`VmError`].
@@ -95,12 +96,12 @@ impl Machine {
         Machine::with_tags(PcidPolicy::AsOffered)
     }
 
-    /// As [`Machine::new`], on processors that are told to have no more TLB tags than `shape`
-    /// says: for tests of hosts that one does not have.
+    /// As [`Machine::new`], with vCPUs that report no more TLB tag features than `policy` allows, to
+    /// test the behaviour on other hosts.
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: PcidPolicy) -> Result<Arc<Machine>, VmError> {
+    pub fn with_tags(policy: PcidPolicy) -> Result<Arc<Machine>, VmError> {
         super::kick::install();
         let began = Instant::now();
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
@@ -119,11 +120,11 @@ impl Machine {
         let mut cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_call("tell what processors it offers"))?;
-        shape.limit(&mut cpuid);
+        policy.limit(&mut cpuid);
         let (fd, mem, phys_bits) = empty_vm(&kvm, &cpuid)?;
         mem.add_kvm_time(began.elapsed());
-        // XSAVE areas are what signal frames carry; KVM_GET_XSAVE holds 4096 bytes of them,
-        // which all components but AMX's tiles fit in.
+        // Signal frames contain XSAVE areas; KVM_GET_XSAVE returns 4096 bytes of them, which all
+        // components but AMX's tiles fit into.
         let offered = leaf(&cpuid, 0xd, 0).map_or(3, |l| u64::from(l.eax));
         let xcr0 = (offered & XCR0_KEEP) | 1;
         let end = address_end(phys_bits);
@@ -156,7 +157,7 @@ impl Machine {
         self.pool.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Runs `edit` on the home space's tables. One editor at a time.
+    /// Runs `edit` on the home space's tables, one editor at a time.
     ///
     /// # Errors
     /// Whatever `edit` returns.
@@ -179,8 +180,8 @@ impl Machine {
         self.edit_tables_and_pool(|_, tables| edit(&mut PageTable::new(root, tables)))
     }
 
-    /// Runs `edit` with home's root and the frames and memory of tables, under the lock of
-    /// all editors.
+    /// Runs `edit` with home's root and the pool and memory of table frames, under the lock that
+    /// all editors share.
     pub(crate) fn edit_tables_and_pool<R>(
         &self,
         edit: impl FnOnce(GuestPhys, &mut Tables<'_>) -> R,
@@ -195,10 +196,10 @@ impl Machine {
         self.root
     }
 
-    /// The page table (level 1) that covers `gva`, made if missing.
+    /// The page table (level 1) that covers `gva`, allocated if missing.
     ///
     /// # Errors
-    /// When memory is out.
+    /// When out of memory.
     pub fn page_table(&self, gva: GuestVirt) -> Result<GuestPhys, MemoryError> {
         self.edit_tables(|tables| tables.table_for(gva, Level::Table))
     }
@@ -214,17 +215,17 @@ impl Machine {
     /// A zeroed frame for a table outside the home space.
     ///
     /// # Errors
-    /// When memory is out.
+    /// When out of memory.
     pub fn table_frame(&self) -> Result<GuestPhys, MemoryError> {
         self.pool().frame(&self.mem)
     }
 
-    /// Takes back frames of tables: see [`FramePool::give_back`].
+    /// Frees table frames: see [`FramePool::give_back`].
     pub(crate) fn give_back_frames(&self, frames: Vec<GuestPhys>) {
         self.pool().give_back(&self.mem, frames);
     }
 
-    /// Whether the processors offered can map a gigabyte by one entry.
+    /// Whether vCPUs can map a gigabyte with one entry.
     #[must_use]
     pub fn has_gigabyte_pages(&self) -> bool {
         leaf(&self.cpuid, 0x8000_0001, 0).is_some_and(|l| l.edx >> 26 & 1 != 0)
@@ -236,22 +237,22 @@ impl Machine {
         self.pool().frames()
     }
 
-    /// Whether this host's SYSCALL was seen not to enter ring 0.
+    /// Whether this host's SYSCALL was found not to enter ring 0.
     #[must_use]
     pub fn is_soft_host(&self) -> bool {
         self.soft_host.load(Ordering::Relaxed)
     }
 
-    /// Ring 0 is real here. Of SMEP, SMAP and UMIP (SDM 3A, 2.5) what is offered is switched
-    /// on: our kernel neither runs nor reads what ring 3 can write, and programs need not know
-    /// where its tables lie. Software KVM goes without: there the gate page, which ring 3 must
-    /// reach, can come to run in ring 0.
+    /// Called when ring 0 runs on hardware. Enables those of SMEP, SMAP and UMIP (SDM 3A, 2.5) that
+    /// are offered: our kernel neither executes nor reads what ring 3 can write, and programs need
+    /// not know where its tables lie. Software KVM does without: there the gate page, which ring 3
+    /// must be able to access, can end up executing in ring 0.
     pub(crate) fn protect_kernel(&self) {
         let seven = leaf(&self.cpuid, 7, 0).map_or((0, 0), |l| (l.ebx, l.ecx));
         let offered = [(seven.0 >> 7, 20), (seven.0 >> 20, 21), (seven.1 >> 2, 11)];
         let bits = offered.iter().fold(0, |bits, (has, bit)| bits | u64::from(has & 1) << bit);
-        // Tags, too: the way in of software KVM does not know them. The first vCPU's CR3 has
-        // tag 0 so far, as setting this bit demands (SDM 3A, 4.10.1).
+        // Tags, too: the entry path for software KVM does not handle them. The first vCPU's CR3
+        // still has tag 0, as setting this bit requires (SDM 3A, 4.10.1).
         let bits = if self.offers_pcid() { bits | CR4_PCIDE } else { bits };
         self.protection.store(bits, Ordering::Relaxed);
     }
@@ -261,13 +262,13 @@ impl Machine {
         self.protection.load(Ordering::Relaxed)
     }
 
-    /// This host's SYSCALL stays in ring 3.
+    /// Records that this host's SYSCALL stays in ring 3.
     pub(crate) fn note_soft_host(&self) {
         // Relaxed: read by threads started later, which synchronises.
         self.soft_host.store(true, Ordering::Relaxed);
     }
 
-    /// Extended state components programs may use.
+    /// Extended state components that programs may use.
     #[must_use]
     pub fn xcr0(&self) -> u64 {
         self.xcr0
@@ -285,34 +286,34 @@ impl Machine {
         (end as usize).min(4092) + 4
     }
 
-    /// Most vCPUs, and so threads at one time.
+    /// Maximum number of vCPUs, and so of concurrent threads.
     #[must_use]
     pub fn max_vcpus(&self) -> u32 {
         self.max_vcpus
     }
 
-    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1). Known as
-    /// soon as there is a vCPU.
+    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1). Known once a vCPU
+    /// exists.
     #[must_use]
     pub fn has_pcid(&self) -> bool {
         self.protection() & CR4_PCIDE != 0
     }
 
-    /// Whether the host says that there could be tags.
+    /// Whether the host offers tags.
     pub(crate) fn offers_pcid(&self) -> bool {
         offers_pcid(&self.cpuid)
     }
 
-    /// Whether vCPUs are told that they have INVPCID. Our kernel has no use for it.
+    /// Whether vCPUs report INVPCID. Our kernel does not use it.
     #[must_use]
     pub fn offers_invpcid(&self) -> bool {
         leaf(&self.cpuid, 7, 0).is_some_and(|l| l.ebx >> 10 & 1 != 0)
     }
 
-    /// What KVM counts of this VM as a whole.
+    /// KVM's statistics of this VM as a whole.
     ///
     /// # Errors
-    /// [`KvmStatsError`]; older KVMs count nothing.
+    /// [`KvmStatsError`]; older KVMs have no statistics.
     pub fn kvm_stats(&self) -> Result<KvmStats, KvmStatsError> {
         KvmStats::of(&*self.fd)
     }
@@ -324,16 +325,17 @@ impl Machine {
     }
 }
 
-/// Bytes of windows at one time: four times the host's memory, for more than that is not
-/// resident anyway, and KVM's bookkeeping on hosts with shadow tables is 2 MiB a gigabyte.
+/// Maximum total size of windows at the same time: four times the host's memory, because more would
+/// not be resident anyway, and KVM's bookkeeping on hosts with shadow tables takes 2 MiB per
+/// gigabyte.
 fn window_limit() -> u64 {
     let total = rustix::system::sysinfo();
     let bytes = (total.totalram as u64).saturating_mul(u64::from(total.mem_unit));
     bytes.saturating_mul(4).max(64 << 30)
 }
 
-/// The private region's 32 tables exist from the start: every VAS instance's root will point
-/// at the same ones, so that whatever is mapped later is at once visible in all.
+/// The private region's 32 tables exist from the start: every VAS instance's root will point to the
+/// same ones, so that later mappings are immediately visible in all.
 fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), MemoryError> {
     for slot in PRIVATE_SLOTS {
         let pdpt = tables.alloc_table()?;
@@ -343,8 +345,8 @@ fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), Me
     Ok(())
 }
 
-/// Both halves that all roots share are tables that exist from the start: what is mapped in
-/// them later is at once visible everywhere.
+/// The tables of both parts that all roots share exist from the start: later mappings in them are
+/// immediately visible everywhere.
 fn link_common(
     tables: &mut Tables<'_>,
     home: GuestPhys,
@@ -362,10 +364,10 @@ pub(super) fn offers_pcid(cpuid: &CpuId) -> bool {
     leaf(cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
 }
 
-/// A VM with nothing in it, its memory, and how many bits an address there has.
+/// An empty VM, its memory, and the width of its addresses in bits.
 pub(super) fn empty_vm(kvm: &Kvm, cpuid: &CpuId) -> Result<(Arc<VmFd>, GuestMem, u8), VmError> {
     let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
-    // Intel without unrestricted guest wants three pages for itself. Others refuse or
+    // Intel processors without unrestricted guest need three pages for themselves. Others refuse or
     // ignore the call: either is fine.
     let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
     let phys_bits = leaf(cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);

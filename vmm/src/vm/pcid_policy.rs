@@ -1,7 +1,7 @@
-//! What of TLB tags a VM's processors are told to have: the host's offer, or less of it.
+//! The TLB tag features that a VM's vCPUs report: what the host offers, or less.
 //!
-//! The VMM and the guest kernel decide by the CPUID that the VM is given and nothing else, so
-//! that tests make the hosts they do not have by taking bits away. Bits are never added.
+//! The VMM and the guest kernel decide by the VM's CPUID and nothing else, so tests can imitate
+//! other hosts by clearing bits. Bits are never added.
 #![forbid(unsafe_code)]
 
 use kvm_bindings::CpuId;
@@ -24,11 +24,11 @@ pub enum PcidPolicy {
 }
 
 impl PcidPolicy {
-    /// Every shape.
+    /// Every policy.
     pub const ALL: [PcidPolicy; 3] =
         [PcidPolicy::AsOffered, PcidPolicy::WithoutInvpcid, PcidPolicy::Without];
 
-    /// Takes away what this shape does not have.
+    /// Clears the bits of features that this variant lacks.
     pub(crate) fn limit(self, cpuid: &mut CpuId) {
         let (pcid, invpcid) = match self {
             PcidPolicy::AsOffered => (0, 0),
@@ -63,7 +63,7 @@ mod tests {
         };
         let all = CpuId::from_entries(&[entry(0, 0), entry(1, 0), entry(7, 0), entry(7, 1)]);
         let all = all.expect("there is room for four");
-        for (shape, pcid, invpcid) in [
+        for (policy, pcid, invpcid) in [
             (PcidPolicy::AsOffered, 0, 0),
             (PcidPolicy::WithoutInvpcid, 0, INVPCID),
             (PcidPolicy::Without, PCID, INVPCID),
@@ -72,8 +72,8 @@ mod tests {
             expected.as_mut_slice()[1].ecx = !pcid;
             expected.as_mut_slice()[2].ebx = !invpcid;
             let mut limited = all.clone();
-            shape.limit(&mut limited);
-            assert_eq!(limited, expected, "{shape:?}");
+            policy.limit(&mut limited);
+            assert_eq!(limited, expected, "{policy:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! System registers: what a vCPU starts with, in ring 3 of a program or in ring 0 of ours.
+//! System registers: a vCPU's initial values, in a program's ring 3 or in our own ring 0.
 //!
 //! There is no boot code in the guest: every register is loaded by the VMM, so that a vCPU's first
 //! instruction is the program's (SDM 3A, 3.5, 7.7).
@@ -13,7 +13,7 @@ use super::machine::Machine;
 /// State components programs may use: x87, SSE, AVX, AVX-512 (three), PKRU (SDM 1, 13.1).
 pub(crate) const XCR0_KEEP: u64 = 0b10_1110_0111;
 
-/// PE, MP, ET, NE, WP, AM (or a program's AC flag would mean nothing), PG.
+/// PE, MP, ET, NE, WP, AM (or a program's AC flag would have no effect), PG.
 const CR0: u64 = (1 << 0) | (1 << 1) | (1 << 4) | (1 << 5) | (1 << 16) | (1 << 18) | (1 << 31);
 pub(super) const CR4_PAE: u64 = 1 << 5;
 const CR4_OSFXSR: u64 = 1 << 9;
@@ -22,7 +22,7 @@ const CR4_FSGSBASE: u64 = 1 << 16;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const EFER: u64 = (1 << 0) | (1 << 8) | (1 << 10) | (1 << 11);
 
-/// Of a TSS without an I/O bitmap: its bytes less one.
+/// Limit of a TSS without an I/O bitmap: its size minus one.
 pub(crate) const TSS_LIMIT: u64 = 0x67;
 
 /// The pages of one vCPU.
@@ -36,7 +36,7 @@ pub(crate) struct VcpuArea {
     pub(crate) stacks: GuestPhys,
 }
 
-/// Ring-3 code and data, as SYSRET and IRETQ would load them.
+/// Ring-3 code and data segments, as SYSRET and IRETQ would load them.
 pub(crate) fn user_segments() -> (kvm_segment, kvm_segment) {
     let mut code = flat_segment(selector::USER_CODE, 11);
     code.l = 1;
@@ -45,7 +45,7 @@ pub(crate) fn user_segments() -> (kvm_segment, kvm_segment) {
     (code, data)
 }
 
-/// All of memory.
+/// A segment that covers all of memory.
 pub(crate) fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
@@ -64,7 +64,7 @@ pub(crate) fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
     }
 }
 
-/// The system registers a vCPU starts with, in ring 3.
+/// A vCPU's initial system registers, in ring 3.
 pub(crate) fn first_sregs(old: &kvm_sregs, area: &VcpuArea, machine: &Machine) -> kvm_sregs {
     let mut sregs = *old;
     let (code, data) = user_segments();

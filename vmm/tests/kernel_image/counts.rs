@@ -1,13 +1,13 @@
-//! How many instructions the kernel's short ways take, in the image as it is.
+//! How many instructions the kernel's fast paths take, measured on the actual image.
 //!
-//! Design section 5: at most 40 from SYSCALL to SYSRET for a switch without locks, at most 12
-//! more for each lock that is free.
+//! Design section 5: at most 40 from SYSCALL to SYSRET for a switch without locks, at most 12 more
+//! for each free lock.
 
 use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
     CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
     PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
-    VCPU_IST_STACKS, VCPU_LINES,
+    VCPU_IST_STACKS, VCPU_STATUSES,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
@@ -21,10 +21,11 @@ use std::mem::offset_of;
 use crate::processor::{End, Processor};
 use crate::{info, instructions};
 
-/// Most instructions of a switch without locks, and of each lock more (the budget).
+/// Maximum number of instructions of a switch without locks, and of each further lock (the issue's
+/// budget).
 const MOST_PLAIN: usize = 40;
 const MOST_A_LOCK: usize = 12;
-/// Most instructions between the program's call that does nothing and its next instruction.
+/// Maximum number of instructions between the program's null call and its next instruction.
 const MOST_NULL_CALL: usize = 30;
 
 const SLOT: u64 = 5;
@@ -38,7 +39,7 @@ pub(crate) enum Way {
     Trap,
 }
 
-/// A vCPU at home, and an instance 1.
+/// A vCPU at home, and instance 1.
 pub(crate) struct Kernel {
     pub(crate) processor: Processor,
     way: Way,
@@ -50,17 +51,17 @@ impl Kernel {
         let page = VCPU_AREAS.raw();
         let at = |field: usize| page + field as u64;
         p.store(at(offset_of!(VcpuPage, call_stack)), page + VCPU_CALL_STACK + 4096);
-        p.store(at(offset_of!(VcpuPage, line)), VCPU_LINES.raw());
+        p.store(at(offset_of!(VcpuPage, status)), VCPU_STATUSES.raw());
         p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
         p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
-        // Numbers that must be equal, not 0.
+        // These numbers must be equal, and not 0.
         p.store(SWITCH_LIVE.raw(), 99);
         p.store(SWITCH_CONTROL.raw(), 99);
         p.gs = (0x7fff_0000, page);
         Kernel { processor: p, way }
     }
 
-    /// Fills in the tables as the VMM does; locks from number `first` on.
+    /// Fills in the tables as the VMM does; locks start at number `first`.
     pub(crate) fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
         let p = &mut self.processor;
         let generation = 1000 + vh;
@@ -73,7 +74,7 @@ impl Kernel {
             let lock_page = LOCK_PAGES.raw() + index * 4096;
             p.store(LOCK_REFS.raw() + index * 16, lock_page);
             p.store(LOCK_REFS.raw() + index * 16 + 8, SLOT | u64::from(exclusive) << 32);
-            // A lock that only writers use, or one that readers do.
+            // A lock used by writers only, or by readers.
             p.store(lock_page, if exclusive { 0 } else { state::READERS });
         }
         let end = LOCK_REFS.raw() + (first + locks.len() as u64) * 16;
@@ -81,7 +82,7 @@ impl Kernel {
         p.store(end + 8, generation);
     }
 
-    /// Makes a call; the instructions it took and how it ended.
+    /// Makes a call; returns the number of instructions and how it ended.
     pub(crate) fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
         let p = &mut self.processor;
         p.set(Register::RAX, u64::from(number));
@@ -131,14 +132,14 @@ impl Kernel {
         (p.count, end)
     }
 
-    /// Switches to `vh`, which the kernel must serve; the instructions it took.
+    /// Switches to `vh`, which the kernel must serve; returns the number of instructions.
     #[track_caller]
     pub(crate) fn switch(&mut self, vh: u64) -> usize {
         let (count, end) = self.call(CALL_VAS_SWITCH, vh);
         let p = &self.processor;
         assert_eq!(end, if self.way == Way::Syscall { End::Sysret } else { End::Iret });
         assert_eq!(p.register(Register::RAX), 0);
-        assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [vh; 2]);
+        assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [vh; 2]);
         count
     }
 }
@@ -238,7 +239,7 @@ fn what_is_left_to_the_vmm_is_left_whole() {
         let mut kernel = Kernel::new(way);
         kernel.instance(0, HOME_ROOT, 0, &[]);
         kernel.instance(1, ROOT, 20, &[true, true]);
-        // The second lock is another VM's.
+        // Another VM holds the second lock.
         kernel.processor.store(LOCK_PAGES.raw() + 21 * 4096, 2);
         for vh in [1, 2, u64::from(MAX_INSTANCES), !0] {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, vh);
@@ -246,7 +247,7 @@ fn what_is_left_to_the_vmm_is_left_whole() {
             assert_eq!(end, End::Out(leave.into()));
             assert_eq!(p.register(Register::RDI), vh);
             assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
-            assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [0; 2]);
+            assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [0; 2]);
             assert_eq!(p.load(LOCK_PAGES.raw() + 20 * 4096), 0);
             assert_eq!(p.cr3, 0);
         }
@@ -286,7 +287,7 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         model.borrow_mut().insert(page, held);
         kernel.processor.store(page, held);
         if changed {
-            // The VMM has to look at a VAS first: nothing happens.
+            // The VMM has to check a VAS first: nothing happens.
             kernel.processor.store(SWITCH_LIVE.raw(), 100);
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             assert!(!served(end));
@@ -299,8 +300,9 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
         assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
-        let nudge = kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-        assert_eq!(nudge, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
+        let waited_for =
+            kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
+        assert_eq!(waited_for, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
     }
     assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneWithWaiters".into(), 8)]));
 }
@@ -348,7 +350,7 @@ impl LockWords for Words<'_> {
 
 #[test]
 fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
-    // What others may have put into a lock that we do not hold.
+    // What other VMs may have written into a lock that we do not hold.
     let states = [
         0,
         state::READERS,
@@ -405,7 +407,7 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             if !served(end) {
                 continue;
             }
-            // Somebody comes to wait for the second while we are inside.
+            // Another thread starts waiting for the second while we are inside.
             let word = kernel.processor.load(refs[1].page) | later;
             model.borrow_mut().insert(refs[1].page, word);
             kernel.processor.store(refs[1].page, word);
@@ -414,9 +416,9 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             same(&kernel);
             assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
-            let nudge =
-                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-            assert_eq!(nudge != 0, expected == FastSwitch::DoneWithWaiters);
+            let waited_for =
+                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
+            assert_eq!(waited_for != 0, expected == FastSwitch::DoneWithWaiters);
             assert_eq!(kernel.processor.cr3, HOME_ROOT);
         }
     }

@@ -1,5 +1,5 @@
 //! Runs an emulator, with its two serial lines as pipes, until it ends or the time is up.
-//! Knows neither which emulator it is nor what the lines carry.
+//! Independent of the kind of emulator and of the content of the lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -38,7 +38,7 @@ pub(super) enum Next {
 /// Why there are no more arrivals.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The receiver wants no more.
+    /// The receiver has finished.
     Stopped,
     TimeIsUp,
     /// The emulator ended by itself. Its status means nothing: Bochs exits with 1 after a
@@ -62,8 +62,8 @@ impl Lines {
 }
 
 /// Starts `command` and passes everything that comes over `lines` to `receive` until that
-/// wants no more, `deadline` has passed or the emulator has ended. The emulator is not alive
-/// when this returns, nor if this process dies first.
+/// has finished, `deadline` has passed or the emulator has ended. The emulator has ended
+/// when this returns, and also if this process dies first.
 ///
 /// What the emulator itself prints goes to the file `emulator.out` in `run`.
 ///
@@ -123,9 +123,9 @@ fn watch(
     }
 }
 
-/// Begins to send on what comes through a pipe. Returns the pipe with both ends open: thus
-/// opening it does not block, and the reader sees no end of file before the emulator has
-/// opened its end. To be dropped when the emulator has ended.
+/// Starts forwarding what arrives through a pipe. Returns the pipe with both ends open:
+/// thus opening it does not block, and the reader sees no end of file before the emulator
+/// has opened its end. To be dropped when the emulator has ended.
 fn listen(path: &Path, kind: fn(Vec<u8>) -> Arrival, to: Sender<Arrival>) -> Result<File> {
     let open = |options: &OpenOptions| {
         options.open(path).with_context(|| format!("cannot open {}", path.display()))

@@ -40,7 +40,7 @@ impl Addition {
         let host = PathBuf::from(text);
         let name = host.file_name().and_then(|name| name.to_str());
         let name =
-            name.with_context(|| format!("{text}: say under which name: {text}:/work/NAME"))?;
+            name.with_context(|| format!("{text} has no file name: give one, {text}:/work/NAME"))?;
         Ok(Self { guest: format!("{WORK}/{name}"), host })
     }
 
@@ -111,8 +111,8 @@ fn copy(host: &Path, root: &Path, guest: &str) -> Result<()> {
     output_of(cp.arg(host).arg(to)).map(drop)
 }
 
-/// The archive of everything below `root`. No dates, owners and inode numbers of the host get into
-/// it, so the same files make the same archive and a machine's run can be repeated exactly.
+/// The archive of everything below `root`. It contains no dates, owners or inode numbers of the host,
+/// so the same files make the same archive and a machine's run can be repeated exactly.
 fn pack(root: &Path) -> Result<Vec<u8>> {
     const PACK: &str = "find . -mindepth 1 -type d -exec chmod 755 {} + &&
         find . -mindepth 1 -exec touch --no-dereference --date=@0 {} + &&

@@ -1,6 +1,6 @@
-//! Emulated machines with a KVM of their own: the kinds, and running a command in
-//! one. The recipes are in `resources/machines/`, whose README.md describes the machines for
-//! their users.
+//! Emulated machines with their own KVM: the kinds, and running a command in one. The
+//! recipes are in `resources/machines/`, whose README.md describes the machines for their
+//! users.
 
 mod args;
 mod bochs;
@@ -88,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// Words for the kernel command line that make the machine's Linux this kind.
+    /// Parameters on the kernel command line that make the machine's Linux this kind.
     fn kernel_words(self) -> &'static str {
         match self {
             Self::IntelNopcid => "nopcid noinvpcid",
@@ -116,12 +116,11 @@ impl Memory {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (digits, scale) = match text.strip_suffix(['M', 'm']) {
             Some(digits) => (digits, 1),
-            None => (
-                text.strip_suffix(['G', 'g']).context("a size such as 512M or 2G is wanted")?,
-                1024,
-            ),
+            None => {
+                (text.strip_suffix(['G', 'g']).context("expected a size such as 512M or 2G")?, 1024)
+            }
         };
-        let number: u32 = digits.parse().context("a size such as 512M or 2G is wanted")?;
+        let number: u32 = digits.parse().context("expected a size such as 512M or 2G")?;
         let mib = number
             .checked_mul(scale)
             .filter(|mib| (Self::LEAST_MIB..=Self::MOST_MIB).contains(mib));
@@ -142,7 +141,7 @@ pub(crate) struct Machine {
     /// From the start of the emulator.
     pub(crate) timeout: Duration,
     pub(crate) additions: Vec<Addition>,
-    /// More words for the machine's kernel command line.
+    /// Further parameters for the machine's kernel command line.
     pub(crate) append: String,
     /// Whether the machine's console is shown on stderr.
     pub(crate) verbose: bool,
@@ -182,12 +181,12 @@ impl fmt::Display for Outcome {
 }
 
 impl Machine {
-    /// Boots the machine, runs `command` in it and writes its stdout and stderr, as they
-    /// come, to `to`. The emulator is gone when this returns.
+    /// Boots the machine, runs `command` in it and writes its stdout and stderr to `to`
+    /// as they arrive. The emulator has ended when this returns.
     ///
     /// # Errors
-    /// When the machine cannot be set up, does not boot or is not what its kind says; not
-    /// for what the command does.
+    /// When the machine cannot be set up, does not boot or does not match its kind; never
+    /// because of the command's result.
     pub(crate) fn run(
         &self,
         workspace: &Workspace,
@@ -232,7 +231,7 @@ impl Machine {
                             .context("cannot write output")?;
                     }
                     Event::Exited(code) => status = Some(code),
-                    Event::Failed(reason) => bail!("the machine is not fit: {reason}"),
+                    Event::Failed(reason) => bail!("the machine cannot run the command: {reason}"),
                 }
             }
             Ok(if status.is_some() { Next::Stop } else { Next::Wait })

@@ -1,4 +1,4 @@
-//! Gets what the emulated machines are made of: emulators and tools from the distribution's
+//! Provides the parts of the emulated machines: emulators and tools from the distribution's
 //! packages, a kernel unpacked from its package (never installed), the assembled boot
 //! sector. Kept in `target/machines/`; remove that folder to start afresh.
 
@@ -19,11 +19,12 @@ use crate::workspace::{Workspace, output_of, succeed};
 pub(super) const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 pub(super) const BOCHS_VGABIOS: &str = "/usr/share/vgabios/vgabios.bin";
 
-/// The kernel is the one this package stands for; of all Debian's it boots the quickest.
+/// The kernel is the one this package depends on; of all Debian's kernels it boots the
+/// fastest.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BOOT_SECTOR: &str = include_str!("../../../resources/machines/boot.S");
 
-/// Twice the longest time-out there is.
+/// Twice the longest time-out.
 const LEFT_OVER: Duration = Duration::from_secs(2 * 86_400);
 
 /// Something that must be installed on this computer: how to check for it, and its package.
@@ -98,7 +99,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     if !kernel.exists() {
         unpack_kernel(&cache, &kernel).context("cannot get a kernel for the machines")?;
     }
-    let busybox = on_path("busybox").context("busybox has gone")?;
+    let busybox = on_path("busybox").context("busybox has disappeared")?;
     Ok(Kit {
         kernel: kernel.join("vmlinuz"),
         modules: kernel.join("modules"),
@@ -108,7 +109,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     })
 }
 
-/// Removes folders of runs that were killed. No run lasts as long as those are old.
+/// Removes folders of runs that were killed. They are older than any run can last.
 fn remove_left_over(runs: &Path) {
     let is_old = |path: &Path| {
         let age =
@@ -222,7 +223,7 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
         }
     };
     eprintln!("xtask: apt-get download {package} (unpacked in target/machines, not installed)");
-    // As root, apt downloads as a user of its own, which may not write here.
+    // As root, apt downloads as a separate user, which may not write here.
     output_of(
         apt(&["download", "-o", "APT::Sandbox::User=root", &package]).current_dir(work.path()),
     )?;
@@ -270,7 +271,7 @@ fn load_order(unpacked: &Path, root: &str) -> Result<Vec<(String, PathBuf)>> {
     let files = commands.lines().filter_map(|line| line.strip_prefix("insmod "));
     let named = files.map(|line| {
         let path = PathBuf::from(line.split(' ').next().unwrap_or(line));
-        // File names may have either sign, the kernel has one.
+        // File names may use either character, the kernel uses one.
         let (name, _) = path.file_name()?.to_str()?.split_once(".ko")?;
         Some((name.replace('-', "_"), path.clone()))
     });
@@ -279,7 +280,7 @@ fn load_order(unpacked: &Path, root: &str) -> Result<Vec<(String, PathBuf)>> {
 
 /// Copies a module without what only debuggers and tracers need: it loads ten times faster.
 fn prepare_module(from: &Path, to: &Path) -> Result<()> {
-    // Copies what is not packed.
+    // Copies a file that is not compressed.
     let mut unpack = Command::new("xz");
     unpack.arg("-dcf").arg(from).stdout(File::create(to)?);
     succeed(&mut unpack)?;
@@ -299,6 +300,6 @@ fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         .filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(&wanted));
     match (found.next(), found.next()) {
         (Some(path), None) => Ok(path),
-        _ => bail!("{} does not hold exactly one file of the kind looked for", folder.display()),
+        _ => bail!("{} does not contain exactly one file of the expected kind", folder.display()),
     }
 }

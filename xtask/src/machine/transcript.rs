@@ -16,7 +16,7 @@ pub(super) enum Event {
     Output(Vec<u8>),
     /// The command has ended with this status; nothing of interest follows.
     Exited(u8),
-    /// The machine is not fit to run the command.
+    /// The machine cannot run the command.
     Failed(String),
 }
 
@@ -69,7 +69,7 @@ impl Transcript {
     fn take_boot_line(&mut self) -> Result<Option<Event>> {
         let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') else {
             return if self.pending.len() > LINE_LIMIT {
-                bail!("the machine sends something else than its first line")
+                bail!("the machine sends something other than its first line")
             } else {
                 Ok(None)
             };
@@ -98,7 +98,7 @@ impl Transcript {
         let rest = &self.pending[mark.len()..];
         let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
             if rest.len() > LINE_LIMIT {
-                bail!("the line with the command's status does not end");
+                bail!("the line with the command's status is not terminated");
             }
             return Ok(());
         };

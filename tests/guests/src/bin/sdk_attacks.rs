@@ -1,7 +1,7 @@
-//! Attacks of safe code on the typed API: each ends in an error, never in a pointer to
+//! Attacks by safe code on the typed API: each ends in an error, never in a pointer to
 //! something else. There is no unsafe code here, and none is needed.
 //!
-//! `sdk_attacks NAME`: one attack, in a store of its own. Lines `ok: ...`, and `done`.
+//! `sdk_attacks NAME`: one attack, in a separate store. Lines `ok: ...`, and `done`.
 //! `sdk_attacks fault`: ends by the fault that its last line announces.
 
 #![forbid(unsafe_code)]

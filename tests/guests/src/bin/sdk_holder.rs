@@ -31,7 +31,7 @@ struct Triple {
     third: u32,
 }
 
-/// Words of the large root: 1 MiB, so that a copy takes its time.
+/// Words of the large root: 1 MiB, so that a copy takes some time.
 const FILLED: usize = 1 << 17;
 
 brand! { Shared => Pair, Wrong => Triple, Filled => [u64; FILLED] }
@@ -103,7 +103,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
                 root.second = root.first;
             };
             // SAFETY: the root object is two numbers, of which any value is valid, and the heap
-            // is not used by whoever holds the lock.
+            // is not used by any thread that holds the lock.
             unsafe { space.recover(mend) }?;
             show(&space);
         }

@@ -1,4 +1,4 @@
-//! What a program can do that was granted only part of the store. Lines `ok: ...`, then `done`;
+//! What a program that was granted only part of the store can do. Lines `ok: ...`, then `done`;
 //! status 0.
 //!
 //! - `calls VID SID`: with `mine`, `new` and, for reading, `library` granted; the numbers
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     found.end()
 }
 
-/// Every call there is, on objects that were not granted.
+/// Every call, on objects that were not granted.
 fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
     let mine = found.need("find what is granted", sys::vas_find("mine"));
     let vh = found.need("attach it", sys::vas_attach(mine, attach::READ_ONLY));
@@ -183,7 +183,7 @@ fn shared(found: &mut Findings) {
     found.refused("it does not come back", sys::seg_attach(mine, sid, Right::Read), away);
 }
 
-/// `new` does not exist yet: all of its life.
+/// `new` does not exist yet: its complete life cycle.
 fn own(found: &mut Findings, secret: SegId) {
     found.refused("not there yet", sys::vas_find("new"), Errno::ENOENT);
     let vid = found.need("vas_create", sys::vas_create("new", 0o600));
@@ -255,7 +255,8 @@ fn barriers(found: &mut Findings) {
     }
 }
 
-/// Each look at a VAS with a segment that overlaps one of the instance's own logs a warning.
+/// Each check of a VAS with a segment that overlaps one of the instance's own logs a
+/// warning.
 fn warnings(found: &mut Findings) {
     let params = SegParams { base: VAS_START.raw() + (1 << 40), ..sized(4096) };
     let vid = found.need("vas_create", sys::vas_create("v", 0o600));

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A word is consistent whatever its holder was doing when it died.
+/// A single word is consistent, whatever the holder was doing when it died.
 fn enter_whatever_happened(vh: VasHandle, sid: SegId, recovered: &AtomicU64) {
     match enter(vh) {
         Err(Errno::EOWNERDEAD) => {

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match mode.as_str() {
         "write" => {
             must("vas_switch", entered(enter(vh)));
-            // Half of a change: the next visitor sees that it was not finished.
+            // An incomplete change: the next visitor sees that it was not finished.
             word.write(word.read() | 1);
             hold("write")
         }

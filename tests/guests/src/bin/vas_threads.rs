@@ -1,6 +1,6 @@
-//! Threads in VASes: `vas_threads [THREADS [SAME]]`, 8 by default. Each thread enters a VAS of
-//! its own, all with a segment at the same base (with a second argument: one VAS for all). What
-//! one thread maps, allocates or starts inside its VAS is visible to the others in theirs. Stable
+//! Threads in VASes: `vas_threads [THREADS [SAME]]`, 8 by default. Each thread enters its own
+//! VAS, all with a segment at the same base (with a second argument: one VAS for all). What one
+//! thread maps, allocates or starts inside its VAS is visible to the others in theirs. Stable
 //! lines, then `done`; status 0. Everything is deleted at the end.
 
 use std::process::ExitCode;
@@ -84,7 +84,7 @@ fn work(shared: &Shared, n: u64, threads: u64, vases: u64, vh: VasHandle) {
         counter.fetch_add(u64::from(is_wrong), Ordering::Relaxed);
     };
     must("vas_switch", enter(vh));
-    // A word of the thread's own, at the same address in every VAS if it has one for itself.
+    // The thread's own word, at the same address in every VAS if it has one for itself.
     let word = Place::at(if vases == 1 { BASE + n * 4096 } else { BASE });
     wrong(&shared.wrong_segment, word.read() != 0);
     word.write(mix(n));
@@ -111,7 +111,7 @@ fn work(shared: &Shared, n: u64, threads: u64, vases: u64, vh: VasHandle) {
         let value = atomic(address).load(Ordering::SeqCst);
         wrong(&shared.wrong_stack, value != mix(other + 1000));
     }
-    // Large enough for a mapping of its own, made here and read by a thread started here.
+    // Large enough for a separate mapping, made here and read by a thread started here.
     let large = vec![n; 100_000];
     let child = thread::scope(|scope| {
         let child = scope.spawn(|| {

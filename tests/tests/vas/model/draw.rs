@@ -1,5 +1,5 @@
-//! From random numbers to a step that makes sense in the current state. A step that would wait for
-//! a lock is not drawn: in lockstep no thread could release it.
+//! Turns random numbers into a step that is meaningful in the current state. A step that would
+//! wait for a lock is not drawn: in lockstep no thread could release it.
 
 use abi::layout::VAS_START;
 
@@ -34,7 +34,7 @@ fn pick<T: Copy>(from: &[T], number: u64) -> Option<T> {
 }
 
 impl Draw<'_> {
-    /// One of those that exist; now and then one that was deleted, or never existed.
+    /// One of those that exist; occasionally one that was deleted, or never existed.
     fn id(&self, live: &[u64], ever: &[u64], number: u64) -> u64 {
         match number % 16 {
             0 => pick(ever, number / 16).unwrap_or(12_345),
@@ -247,7 +247,7 @@ impl Draw<'_> {
     }
 }
 
-/// The step that these numbers mean now.
+/// The step that these numbers encode in the current state.
 pub(super) fn step(model: &Model, raw: &Raw) -> Step {
     let [who, kind, a, b, c, d] = *raw;
     let vm = who as usize % model.vms.len();

@@ -24,7 +24,7 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// One store, some VMs, and what the model thinks of them.
+/// One store, some VMs, and the model's state of them.
 pub(super) struct Lockstep {
     world: World,
     vms: Vec<Talker>,

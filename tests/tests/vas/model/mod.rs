@@ -1,8 +1,9 @@
-//! Random sequences of all calls, by several threads of several VMs in turn, against a model.
+//! Random sequences of all calls, by several threads of several VMs one after the other,
+//! against a model.
 //!
-//! The VMs run `vas_model`, which makes one call on request and prints its result. After
-//! each step the model must agree: same error, same ids, same content, same statistics. Locks
-//! that are held are tried, not waited for. VMs are killed and end in the middle.
+//! The VMs run `vas_model`, which makes one call on request and prints its result. After each
+//! step the model must agree: same error, same ids, same content, same statistics. Locks that
+//! are held are tried, not waited for. VMs are killed, or end, in the middle.
 //!
 //! - [`state`], [`inside`], [`judge`]: the model; [`call`]: what a step is
 //! - [`draw`]: random numbers become steps; [`lockstep`]: a model and its VMs side by side

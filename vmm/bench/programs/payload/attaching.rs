@@ -1,8 +1,8 @@
 //! `attach`: what it costs to attach, detach, make and delete, in nanoseconds.
 //!
-//! Kinds that are compared are timed in turns; a figure is the median. *Cached* is an attach
-//! in a VM that had the segment attached before and has it no more: tables are kept, rights
-//! are checked and the store is told, as for any attach.
+//! Kinds that are compared are timed alternately; a figure is the median. *Cached* is an
+//! attach in a VM that had the segment attached before but no longer has: tables are kept,
+//! rights are checked and the store is updated, as for any attach.
 
 use std::time::Instant;
 
@@ -13,9 +13,9 @@ use crate::space::{Word, enter, make, median, sized, tell, unmake};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// Attaches that each build tables for a segment of their own.
+/// Attaches that each build tables for their own segment.
 const FIRST: u64 = 5;
-/// VASes by how many segments they have.
+/// VASes by the number of their segments.
 const COUNTS: [u64; 3] = [1, 10, 100];
 
 /// Attach and detach of one VAS.
@@ -72,13 +72,14 @@ pub(crate) fn run(rounds: u64, large: u64) -> Result<Object, String> {
         timed.push((name, Timed::new(name, count, 2 * MIB, PagePolicy::Largest)?));
     }
     for round in 0..rounds {
-        // Back and forth: what one leaves in the caches must not always cost the same other.
+        // In alternating order: what one leaves in the caches must not always affect the
+        // same other.
         for turn in 0..timed.len() {
             let at = if round % 2 == 0 { turn } else { timed.len() - 1 - turn };
             timed[at].1.round(0)?;
         }
     }
-    // With another instance that keeps the segment: nothing is told to the store.
+    // With another instance that keeps the segment: the store is not updated.
     let kept = tell("vas_attach", sys::vas_attach(timed[2].1.vid, 0))?;
     let mut shared =
         Timed { vid: timed[2].1.vid, sids: Vec::new(), attach: Vec::new(), detach: Vec::new() };
@@ -96,7 +97,7 @@ pub(crate) fn run(rounds: u64, large: u64) -> Result<Object, String> {
 }
 
 /// First attach of 1 GiB: tables are built for all of it, 4 KiB pages. Then one switch in and
-/// a look at its last page, so that an attach that left work behind would show.
+/// an access to its last page, which would reveal an attach that deferred work.
 fn first(mut object: Object) -> Result<Object, String> {
     let (mut small, mut small_detach, mut largest) = (Vec::new(), Vec::new(), Vec::new());
     let mut entered = Vec::new();
@@ -158,8 +159,8 @@ fn made_and_deleted(object: Object, rounds: u64) -> Result<Object, String> {
         .number("delete", median(delete)))
 }
 
-/// Attaches one VAS `count` times and ends without detaching: what is resident then tells how
-/// much memory an instance takes.
+/// Attaches one VAS `count` times and ends without detaching: the resident memory then shows
+/// how much an instance takes.
 pub(crate) fn instances(count: u64) -> Result<Object, String> {
     let (vid, _) = make("instances", 1, &sized(MIB, PagePolicy::Largest))?;
     for _ in 0..count {

@@ -1,8 +1,8 @@
 //! A polled channel in shared memory, one writer and one reader: a ring of slots.
 //!
 //! A message is cut into pieces; a slot holds one. A small message and the word that announces
-//! it are in the same cache line, so that it costs the transfer of one line; of a large one the
-//! reader copies a piece while the writer copies the next. Each side polls.
+//! it are in the same cache line, so that it costs the transfer of one line; for a large one
+//! the reader copies a piece while the writer copies the next. Each side polls.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -18,7 +18,7 @@ const PIECE: usize = SLOT_BYTES - HEADER;
 /// Reads of a word before yielding: the party waited for may not be running.
 const SPINS: u32 = 10_000;
 
-/// Bytes of memory that a channel takes, all zero at the beginning.
+/// Bytes of memory that a channel uses, initially zero.
 pub(crate) const CHANNEL_BYTES: u64 = SLOTS as u64 * SLOT_BYTES as u64;
 
 /// One end, which only writes or only reads.
@@ -26,7 +26,7 @@ pub(crate) const CHANNEL_BYTES: u64 = SLOTS as u64 * SLOT_BYTES as u64;
 pub(crate) struct End {
     memory: &'static Mapping,
     offset: usize,
-    // Pieces that went through it.
+    // Pieces transferred so far.
     turn: u32,
 }
 
@@ -45,7 +45,8 @@ impl End {
         self.memory.word(self.slot() / 4 + index)
     }
 
-    /// The word is `turn * 2 / SLOTS` laps on: even when the slot is free, odd when it is full.
+    /// The word has advanced `turn * 2 / SLOTS` laps: even when the slot is free, odd when it
+    /// is full.
     fn wait(&self, is_full: bool) {
         let expected = self.turn / SLOTS * 2 + u32::from(is_full);
         let mut spins = 0_u32;
@@ -62,7 +63,7 @@ impl End {
 
     fn pass(&mut self, is_full: bool) {
         let expected = self.turn / SLOTS * 2 + u32::from(is_full);
-        // Release: what was done with the piece was done before.
+        // Release: all accesses to the piece come before.
         self.word(0).store(expected + 1, Release);
         self.turn += 1;
     }

@@ -1,6 +1,6 @@
 //! Computing: sorting, hashing, a `HashMap` and a `BTreeMap`, all deterministic. With
 //! several threads each does the whole job, so that N threads on N cores take as long as
-//! one on one.
+//! one thread on one core.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +27,7 @@ struct Part {
 }
 
 /// Runs the job in `threads` threads, `1 / scale` of the full size, and reports the time
-/// from when all were set up until the last had finished.
+/// from when all were ready until the last has finished.
 pub(crate) fn run(threads: usize, scale: usize) -> Object {
     let ready = Barrier::new(threads);
     let one = || {

@@ -1,9 +1,9 @@
-//! `rpc`: getting bytes that another party has: by going there, by asking over a polled channel,
-//! by asking over a UNIX socket.
+//! `rpc`: getting bytes that another party has: by switching to them, by asking over a polled
+//! channel, by asking over a UNIX socket.
 //!
-//! Each exchange is timed by itself in time-stamp cycles and the median given; sizes take turns,
-//! so that what slows the machine down slows all of them. All bytes of the last exchange of each
-//! size are compared with what the other party has.
+//! Each exchange is timed by itself in time-stamp cycles and the median reported; sizes
+//! alternate, so that a disturbance of the machine affects all of them. All bytes of the last
+//! exchange of each size are compared with what the other party has.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,7 +44,7 @@ pub(crate) fn run(kind: &str, count: u64) -> Result<Object, String> {
     }
 }
 
-/// Times `get`, which fills the buffer it is given, and checks what it brought.
+/// Times `get`, which fills the buffer it is given, and checks the result.
 fn measure(
     count: u64,
     mut get: impl FnMut(&mut [u8]) -> Result<(), String>,
@@ -77,7 +77,8 @@ fn measure(
     Ok(object)
 }
 
-/// In a VM: the bytes are in a segment of another address space; go there, copy, come back.
+/// In a VM: the bytes are in a segment of another address space; switch there, copy, switch
+/// back.
 fn by_switch(count: u64) -> Result<Object, String> {
     let lifetime = Lifetime::Volatile as u8;
     let params = sys::SegParams { lifetime, ..sized(MOST as u64, PagePolicy::Largest) };
@@ -99,7 +100,7 @@ fn by_switch(count: u64) -> Result<Object, String> {
     Ok(object)
 }
 
-/// Between two threads, each on a processor of its own if there are two.
+/// Between two threads, each on its own processor if there are two.
 fn by_channel(count: u64) -> Result<Object, String> {
     let memory = Mapping::shared_memory(2 * CHANNEL_BYTES)?.kept();
     let ends = || (End::new(memory, 0), End::new(memory, CHANNEL_BYTES));
@@ -116,7 +117,7 @@ fn by_channel(count: u64) -> Result<Object, String> {
         }
     });
     let (mut questions, mut answers) = ends();
-    // The host has time to give the new thread a processor of its own before both poll.
+    // The host has time to give the new thread its own processor before both poll.
     std::thread::sleep(Duration::from_millis(5));
     let object = measure(count, |buffer| {
         questions.send(&(buffer.len() as u32).to_le_bytes());
@@ -134,7 +135,7 @@ fn by_socket(count: u64) -> Result<Object, String> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("rpc-party").stdin(Stdio::from(OwnedFd::from(other))).stdout(Stdio::null());
     let mut party = command.spawn().map_err(told)?;
-    // It holds the other end too, and would never see ours close.
+    // It also holds the other end, and would never see ours close.
     drop(command);
     let object = measure(count, |buffer| {
         socket.write_all(&(buffer.len() as u32).to_le_bytes()).map_err(told)?;

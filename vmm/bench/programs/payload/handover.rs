@@ -1,10 +1,10 @@
-//! `handover` and `handover-futex`: how long it takes to pass a turn to a party that sleeps.
+//! `handover` and `handover-futex`: how long it takes to pass a turn to a sleeping party.
 //!
-//! Two parties, each a process of its own, are started with the same name or file. Each in turn
-//! holds what the other waits for, long enough that the other sleeps; notes the time; lets
-//! go. The other reads the clock as soon as it has it: the difference counts, of which each
-//! party gives its median. In a VM that is a segment's lock and a switch out of and into it,
-//! natively a word in a shared file with a futex.
+//! Two parties, each a separate process, are started with the same name or file. Each
+//! alternately holds what the other waits for, long enough that the other sleeps, notes the
+//! time, and releases it. The other reads the clock as soon as it has acquired it; each party
+//! reports its median of the difference. In a VM that is a segment's lock and a switch out of
+//! and into it, natively a word in a shared file with a futex.
 
 use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
@@ -115,12 +115,12 @@ pub(crate) fn by_futex(path: &str, count: u64) -> Result<Object, String> {
     for round in 0..count {
         let mut owner = turn.load(SeqCst);
         while owner != me {
-            // Whatever it returns, the word decides.
+            // Whatever it returns, the word is checked again.
             let _ = futex::wait(turn, Flags::empty(), owner, None);
             owner = turn.load(SeqCst);
         }
         let now = now_ns();
-        // Nobody gave the first party its first turn.
+        // The first party's first turn was not handed over.
         if round > 0 || me == 1 {
             let given = u64::from(stamp.0.load(SeqCst)) | u64::from(stamp.1.load(SeqCst)) << 32;
             waits.push(now.saturating_sub(given));

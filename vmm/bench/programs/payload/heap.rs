@@ -1,7 +1,7 @@
-//! `heap`: allocating in a VAS beside `malloc`, both in this process, taking turns.
+//! `heap`: allocating in a VAS against `malloc`, both in this process, alternately.
 //!
-//! Both get the same requests, laid out before the clock starts. What is timed is finding and
-//! giving back memory and touching it once; pages are touched before, in rounds that do not
+//! Both get the same requests, prepared before the clock starts. The timed part is allocating
+//! and freeing memory and touching it once; pages are touched before, in rounds that do not
 //! count.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -70,7 +70,7 @@ fn layout(bytes: u32) -> Layout {
     Layout::from_size_align(bytes as usize, 16).unwrap_or(Layout::new::<u128>())
 }
 
-/// Carries out a mix; nanoseconds.
+/// Performs a mix; nanoseconds.
 #[inline(never)]
 fn replay(source: &mut impl Source, mix: &Mix) -> Result<u64, String> {
     let mut live: Vec<Option<(NonNull<u8>, u32)>> = vec![None; LIVE];
@@ -107,7 +107,8 @@ fn mixes(steps: u64) -> Vec<Mix> {
     let sizes: Vec<u32> = (0..steps).map(|_| any(4096)).collect();
     let small: Vec<u32> = (0..steps).map(|_| any(256)).collect();
     let places: Vec<u32> = (0..steps).map(|_| random.below(LIVE as u32)).collect();
-    // Many, then all of them anew in the same order: what batches and growing containers do.
+    // Many, then all of them again in the same order: what batches and growing containers
+    // do.
     let rows: Vec<u32> = (0..steps).map(|step| (step % LIVE as u64) as u32).collect();
     let mix = |name, places: &[u32], sizes: &[u32]| {
         let steps = places.iter().copied().zip(sizes.iter().copied()).collect();
@@ -119,7 +120,7 @@ fn mixes(steps: u64) -> Vec<Mix> {
 /// Runs every mix `rounds` times with each, after one that does not count.
 ///
 /// # Errors
-/// What a call says; when a heap is wrong.
+/// A call's error; when a heap is damaged.
 pub(crate) fn run(steps: u64, rounds: u64) -> Result<Object, String> {
     let (vid, sids) = make("heap", 1, &sized(SEGMENT_BYTES, PagePolicy::Largest))?;
     let sid = *sids.first().ok_or("no segment")?;

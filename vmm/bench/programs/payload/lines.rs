@@ -1,13 +1,13 @@
 //! `tlb`: what it costs to reach a line of a random page, with and without a switch before it.
 //!
 //! Each access is timed by itself, between two readings of the time-stamp counter with fences
-//! around them, after the switch has returned: so the switch is not in it, but what it did to
-//! the TLB is. What two readings with nothing between them cost is subtracted. A hundredth of
-//! the samples, the slowest, are interrupts and the like and are left out of the mean.
+//! around them, after the switch has returned: so the time does not include the switch, but
+//! its effect on the TLB. What two readings with nothing between them cost is subtracted. The
+//! slowest hundredth of the samples are interrupts and the like and are left out of the mean.
 //!
-//! The line is another one in every page, so that lines do not compete for the same places of
-//! the caches. A control reads as many lines packed into as few pages as hold them: what it
-//! costs more for many lines is the caches' doing, what the others cost more than it is not.
+//! The line has a different offset in every page, so that lines do not compete for the same
+//! cache sets. A control reads as many lines packed into as few pages as hold them: what it
+//! costs more for many lines is due to the caches, what the others cost beyond it is not.
 
 use std::hint::black_box;
 
@@ -33,7 +33,7 @@ fn counts(most: u64) -> impl Iterator<Item = u64> {
     doubled.flat_map(|count| [count, count / 2 * 3]).take_while(move |&count| count <= most)
 }
 
-/// Where page `page`'s line is, in words; `page_words` is a power of two.
+/// The position of page `page`'s line, in words; `page_words` is a power of two.
 fn spread(page: u64, page_words: u64) -> u64 {
     page * page_words + page % (page_words / LINE) * LINE
 }
@@ -46,9 +46,9 @@ fn packed(page: u64, _: u64) -> u64 {
 /// Measures up to `pages` pages of 4 KiB, in a segment, or of 2 MiB, in private memory, with
 /// `samples` switches for each number.
 ///
-/// Large pages are private memory, which every VAS shows at the same place, because the VMM
-/// asks the host for large pages there: of a segment in small host pages a shadowing host
-/// would make small ones again.
+/// Large pages are in private memory, which every VAS maps at the same place, because the
+/// VMM asks the host for large pages there: a shadowing host would split the large pages of
+/// a segment that is backed by small host pages.
 pub(crate) fn run(pages: u64, samples: u64, is_small: bool) -> Result<Object, String> {
     with_lines(pages, is_small, |lines, tagged, untagged| {
         lines.all(pages, samples, tagged, untagged)
@@ -69,7 +69,8 @@ pub(crate) fn only_read(pages: u64, count: u64, is_small: bool) -> Result<Object
     })
 }
 
-/// Makes the pages, two instances with tags and two without, does `work`, and puts all away.
+/// Makes the pages, two instances with tags and two without, does `work`, and removes
+/// everything.
 fn with_lines(
     pages: u64,
     is_small: bool,
@@ -95,7 +96,7 @@ fn with_lines(
         Words::of(Mapping::shared_memory(bytes)?.kept(), 0, bytes)
     };
     let lines = Lines { words, page_words };
-    // Every page is there, in all four, before anything is timed.
+    // Every page is present, in all four, before anything is timed.
     for vh in tagged.into_iter().chain(untagged) {
         tell("vas_switch", enter(vh))?;
         (0..pages).for_each(|page| lines.words.touch_word(spread(page, page_words)));
@@ -153,8 +154,8 @@ impl Lines {
         Ok(object)
     }
 
-    /// Thousandths of a cycle of an access to one of `count` pages, `spaces` entered in turn
-    /// before each; of one, only before the first.
+    /// Thousandths of a cycle of an access to one of `count` pages, `spaces` entered in
+    /// rotation before each; if there is one, only before the first.
     fn measure(
         &self,
         count: u64,

@@ -1,11 +1,11 @@
-//! `loads-fill`, `loads-open`: the map of `maps` in files, as programs keep it that have no address
-//! space to keep it in, and what it takes until its first entry is found again.
+//! `loads-fill`, `loads-open`: the map of `maps` in files, as a program without an address space
+//! would store it, and the time until its first entry is found again.
 //!
 //! - `map.postcard`: through `serde` in a compact binary format, read and built anew. `bincode`
 //!   is the best known of these formats, and its authors have given it up; `postcard` is
-//!   specified, stable, kept, and of the same kind.
-//! - `map.rkyv`: `rkyv`'s archive, which is used where it lies in the mapped file, after a look at
-//!   all of it or unseen.
+//!   specified, stable, maintained, and of the same kind.
+//! - `map.rkyv`: `rkyv`'s archive, which is used in place in the mapped file, either after a check
+//!   of all of it or without.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,8 +24,8 @@ use crate::json::Object;
 use crate::turns::Keys;
 
 /// The standard library's map, which is the same table as `maps` has at home, with the same hasher.
-/// Its seed is another one for each map, as every program's is that does not ask for trouble:
-/// entries that come in the order of their hashes are slow to insert.
+/// Each map has a different seed, as in any well-behaved program: entries that arrive in the order
+/// of their hashes are slow to insert.
 type Home = HashMap<u64, u64, RandomState>;
 type Archived = ArchivedHashMap<u64_le, u64_le>;
 
@@ -52,7 +52,7 @@ impl Mapped {
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: so many bytes are mapped until `self` is dropped. The file is one that `fill` has
-        // written for this benchmark, and nobody writes to it again.
+        // written for this benchmark, and nothing writes to it again.
         unsafe { std::slice::from_raw_parts(self.at.cast_const().cast(), self.bytes) }
     }
 }
@@ -67,7 +67,7 @@ impl Drop for Mapped {
 /// Writes a map of `count` keys into `folder` in both formats.
 ///
 /// # Errors
-/// What a file or a format says.
+/// An error of a file or a format.
 pub(crate) fn fill(folder: &str, count: u64) -> Result<Object, String> {
     let map: Home = Keys::new(count)?.inserted.into_iter().map(|key| (key, key >> 8)).collect();
     let folder = Path::new(folder);
@@ -92,11 +92,11 @@ pub(crate) fn fill(folder: &str, count: u64) -> Result<Object, String> {
         .number("rkyv_bytes", rkyv_bytes))
 }
 
-/// Finds the map that [`fill`] left in one of its files, and looks one key up. An archive is
-/// looked at as a whole before if it `is_checked`.
+/// Finds the map that [`fill`] left in one of its files, and looks one key up. If it
+/// `is_checked`, the archive is fully checked before.
 ///
 /// # Errors
-/// What a file or a format says; when the key is not there.
+/// An error of a file or a format; when the key is missing.
 pub(crate) fn open(file: &str, is_checked: bool) -> Result<Object, String> {
     let (key, path) = (Keys::first(), Path::new(file));
     let say = |err: &dyn std::fmt::Display| format!("{file}: {err}");

@@ -1,5 +1,5 @@
-//! `payload`: the work that `spacejmp bench` times, natively and in a VM. It times
-//! itself from the inside, so that starting up is not part of a figure.
+//! `payload`: the work that `spacejmp bench` times, natively and in a VM. It times itself
+//! from the inside, so that start-up is not part of a figure.
 //!
 //! Each subcommand lives in its own module; this file only chooses one and prints what it
 //! returns: exactly one line, one JSON object. Nothing here knows about VMs.
@@ -62,9 +62,9 @@ Usage: payload SUBCOMMAND [OPTIONS]
   rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
   gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
                                       random updates of 1 to N windows (default 16), N sets each
-  heap [--count N] [--rounds N]       allocating in a VAS beside malloc, N requests (in a VM)
+  heap [--count N] [--rounds N]       allocating in a VAS against malloc, N requests (in a VM)
   maps [--count N] [--rounds N] [--volatile]
-                                      a hash map of N entries in a VAS beside one at home (in a VM)
+                                      a hash map of N entries in a VAS against one at home (in a VM)
   maps-fill NAME [--count N]          making such a map (in a VM)
   maps-open NAME                      finding it again (in another VM)
   loads-fill FOLDER [--count N]       writing such a map as files of other formats
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why a subcommand gave no result.
+/// Why a subcommand has no result.
 enum Failure {
     Misuse(String),
     Work(String),

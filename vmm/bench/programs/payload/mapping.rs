@@ -1,4 +1,4 @@
-//! `map`, run natively: what the alternative costs, `mmap` of a file with all its pages
+//! `map`, run natively: the cost of the alternative, `mmap` of a file with all its pages
 //! present in the page cache and `MAP_POPULATE`, and `munmap`, in nanoseconds.
 
 use std::fs::File;
@@ -12,8 +12,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mun
 use crate::json::Object;
 use crate::space::median;
 
-/// Maps `bytes` of a warm memfd, or of `file` if there is one, `rounds` times. Only whole
-/// pages of 2 MiB in a file of that alignment can be mapped huge; `huge` says how many bytes were.
+/// Maps `bytes` of a warm memfd, or of `file` if there is one, `rounds` times. Only whole pages of
+/// 2 MiB in a file of that alignment can be mapped huge; `huge` returns how many bytes were.
 pub(crate) fn run(bytes: u64, rounds: u64, file: Option<&str>) -> Result<Object, String> {
     let file = match file {
         Some(path) => {
@@ -75,7 +75,7 @@ impl Mapping {
         Ok(Mapping { at: at.map_err(|err| format!("mmap: {err}"))?, bytes })
     }
 
-    /// Memory of no file, of which threads share the words; in large pages if the kernel likes.
+    /// Anonymous memory whose words threads share; in large pages if the kernel chooses.
     pub(crate) fn shared_memory(bytes: u64) -> Result<Mapping, String> {
         let bytes = bytes as usize;
         let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
@@ -93,7 +93,7 @@ impl Mapping {
         Box::leak(Box::new(self))
     }
 
-    /// Shows other parts of a file at the same addresses, the old ones no more.
+    /// Maps other parts of a file at the same addresses, in place of the old ones.
     pub(crate) fn replace(
         &mut self,
         file: &impl AsFd,
@@ -138,14 +138,14 @@ impl Mapping {
         unsafe { std::sync::atomic::AtomicU32::from_ptr(word) }
     }
 
-    /// Copies `data` to `offset`. Of two parties only one may be there at a time, which words
-    /// beside it see to.
+    /// Copies `data` to `offset`. Only one of two parties may access it at a time, which
+    /// adjacent words ensure.
     #[inline]
     pub(crate) fn copy_in(&self, offset: usize, data: &[u8]) {
         assert!(offset <= self.bytes && data.len() <= self.bytes - offset, "it is that large");
         let to = self.at.cast::<u8>().wrapping_add(offset);
-        // SAFETY: within the mapping (above), to which no references exist but to atomics; who
-        // reads meanwhile is kept away by the caller; `data` is elsewhere.
+        // SAFETY: within the mapping (above), to which no references exist but to atomics; the
+        // caller keeps readers away meanwhile; `data` is elsewhere.
         unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) }
     }
 
@@ -164,7 +164,7 @@ impl Mapping {
         }
     }
 
-    /// How much of it the kernel maps with pages of 2 MiB, as it says itself.
+    /// How much of it the kernel maps with pages of 2 MiB, as it reports.
     fn huge_bytes(&self) -> u64 {
         let Ok(text) = std::fs::read_to_string("/proc/self/smaps") else { return 0 };
         let start = format!("{:x}-", self.at.addr());

@@ -1,8 +1,8 @@
-//! `maps`, `maps-fill`, `maps-open`: a hash map in a VAS beside one at home, taking turns; and
+//! `maps`, `maps-fill`, `maps-open`: a hash map in a VAS against one at home, alternately; and
 //! finding it again in the next VM, where nothing has to be loaded.
 //!
-//! The map at home is the same crate's with the same hashes, so that what differs is where the
-//! memory is and what stands around the table. Keys look random and are the same in both.
+//! The map at home is the same crate's with the same hashes, so that only the location of the
+//! memory and what surrounds the table differ. Keys are pseudo-random and the same in both.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -32,7 +32,7 @@ fn at_home(keys: &Keys) -> Times {
 fn in_vas(space: &Space<Numbers>, keys: &Keys) -> Result<Times, Error> {
     space.enter_mut(|v| {
         let (root, at) = v.root_mut();
-        // Memory of the round before is freed outside of what is timed, as at home.
+        // Memory of the previous round is freed outside the timed part, as at home.
         *root = VHashMap::new();
         let mut map = root.at_mut(at);
         let insert = keys.insert_all(|key, value| map.insert(key, value).map(drop))?;
@@ -47,11 +47,10 @@ fn space(name: &str, lifetime: Lifetime) -> Result<Space<Numbers>, Error> {
 }
 
 /// Inserts and looks up `count` keys `rounds` times in each map, after a round that is reported
-/// apart, `fresh`.
-/// The one in the VAS is in a file of the store, or in memory that nobody keeps.
+/// separately, as `fresh`. The one in the VAS is in a file of the store, or in volatile memory.
 ///
 /// # Errors
-/// What a call says; when the maps do not hold the same.
+/// A call's error; when the maps differ in content.
 pub(crate) fn run(count: u64, rounds: u64, is_volatile: bool) -> Result<Object, String> {
     let keys = Keys::new(count)?;
     let lifetime = if is_volatile { Lifetime::Volatile } else { Lifetime::Persistent };
@@ -71,7 +70,7 @@ pub(crate) fn run(count: u64, rounds: u64, is_volatile: bool) -> Result<Object, 
 /// Makes the map `name` of `count` keys.
 ///
 /// # Errors
-/// What a call says.
+/// A call's error.
 pub(crate) fn fill(name: &str, count: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?;
     let times = space(name, Lifetime::Persistent).and_then(|space| in_vas(&space, &keys));
@@ -79,11 +78,11 @@ pub(crate) fn fill(name: &str, count: u64) -> Result<Object, String> {
     Ok(Object::new("maps-fill").number("entries", count).number("insert_ours_ns", times.insert))
 }
 
-/// Opens the map `name`, which somebody else has filled, and looks one key up: all that a program
-/// has to do before it can work with it.
+/// Opens the map `name`, which another program has filled, and looks one key up: all that a
+/// program has to do before it can work with the map.
 ///
 /// # Errors
-/// What a call says; when the key is not there.
+/// A call's error; when the key is missing.
 pub(crate) fn open(name: &str) -> Result<Object, String> {
     let key = Keys::first();
     let start = Instant::now();

@@ -9,11 +9,11 @@ use crate::json::Object;
 
 const PAGE: usize = 4096;
 
-/// Reads `path` from beginning to end `passes` times, `piece` bytes a call, looking at one
-/// byte of each piece only: what is measured is `read(2)`.
+/// Reads `path` from beginning to end `passes` times, `piece` bytes a call, reading only
+/// one byte of each piece: what is measured is `read(2)`.
 ///
 /// # Errors
-/// What the file system says of opening, seeking or reading.
+/// Errors of opening, seeking or reading.
 pub(crate) fn read(path: &str, piece: usize, passes: u64) -> io::Result<Object> {
     let mut file = File::open(path)?;
     // Touched before the clock starts: first touch is measured elsewhere.
@@ -48,8 +48,8 @@ pub(crate) fn read(path: &str, piece: usize, passes: u64) -> io::Result<Object> 
         .number("ns", ns))
 }
 
-/// Takes `bytes` of zeroed memory fresh from the kernel and writes one byte to each page,
-/// then again.
+/// Allocates `bytes` of zeroed memory fresh from the kernel and writes one byte to each
+/// page, twice.
 ///
 /// # Errors
 /// When the memory is not available.
@@ -60,13 +60,13 @@ pub(crate) fn touch(bytes: usize) -> Result<Object, String> {
         .try_reserve_exact(bytes)
         .map_err(|err| format!("cannot allocate {bytes} bytes: {err}"))?;
     drop(memory);
-    // Above 32 MiB, zeroed memory is a mapping of its own that nobody has touched.
+    // Above 32 MiB, zeroed memory is a separate mapping that has not been touched.
     let mut memory = vec![0_u8; bytes];
     let map_ns = start.elapsed().as_nanos() as u64;
     let first_ns = touch_pages(&mut memory);
     let again_ns = touch_pages(&mut memory);
     let pages = memory.len().div_ceil(PAGE);
-    // Each page holds the 2 that two passes leave, or the passes did not happen.
+    // Each page holds the 2 that two passes leave; otherwise the passes did not happen.
     let whole = memory.iter().step_by(PAGE).all(|byte| *byte == 2);
     if !whole {
         return Err("memory does not hold what was written to it".into());

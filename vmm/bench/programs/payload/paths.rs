@@ -1,8 +1,8 @@
-//! `paths`: how long single calls take, and how that is spread: each is timed by itself, between
-//! two fenced readings of the time-stamp counter, and goes into a histogram.
+//! `paths`: how long single calls take, and the distribution of that: each is timed by itself,
+//! between two fenced readings of the time-stamp counter, and goes into a histogram.
 //!
-//! What the readings cost with nothing between them is subtracted from every figure, and told.
-//! `switching` is about ratios, where batches are steadier; this is about the tail.
+//! What the readings cost with nothing between them is subtracted from every figure, and
+//! reported. `switching` is about ratios, where batches are steadier; this is about the tail.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use spacejmp::sys::{self, PagePolicy, VasHandle, attach};
 use crate::json::Object;
 use crate::space::{cycles, enter, enter_by_hypercall, fence, make, sized, tell, unmake};
 
-/// What is told of each path, and as what.
+/// The statistics reported for each path, and their names.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)];
 
 /// Cycles of single calls.
@@ -58,7 +58,7 @@ fn overhead() -> Result<u64, String> {
     Ok(spread.0.value_at_quantile(0.5))
 }
 
-/// A tenth more at the beginning, which warms up, is left out.
+/// An extra tenth at the beginning, which warms up, is left out.
 fn repeat(
     count: u64,
     divisor: u64,
@@ -86,7 +86,8 @@ pub(crate) fn in_vm(count: u64) -> Result<Object, String> {
     for locks in [0, 1, 2, 4, 8] {
         let name = format!("locks_{locks}");
         let mut params = sized(4096, PagePolicy::Largest);
-        // Without locks still with a segment: a switch into nothing would be no switch.
+        // Even without locks it has a segment: a switch into an empty VAS would not be
+        // representative.
         params.lockable = u8::from(locks > 0);
         let (vid, sids) = make(&name, locks.max(1), &params)?;
         let vh = tell("vas_attach", sys::vas_attach(vid, 0))?;
@@ -146,7 +147,7 @@ pub(crate) fn native(count: u64) -> Result<Object, String> {
     Ok(spread?.told(object, "process", overhead / 2))
 }
 
-/// Gives back every byte it gets.
+/// Echoes every byte.
 pub(crate) fn party() -> Result<(), String> {
     let (mut from, mut to) = (std::io::stdin().lock(), std::io::stdout().lock());
     let mut byte = [0];

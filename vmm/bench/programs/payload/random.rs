@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same in every run: what two programs must both draw.
+//! Pseudo-random numbers, the same in every run, so that two programs draw the same.
 
 /// A stream of 64-bit numbers, SplitMix64 (Steele, Lea, Flood 2014): every bit may be used.
 #[derive(Debug, Clone)]

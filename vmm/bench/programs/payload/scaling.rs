@@ -1,8 +1,9 @@
-//! `scale`: what a switch costs while there is more and more of something: attached VASes,
-//! segments in a VAS, processors that switch.
+//! `scale`: what a switch costs as the number of something grows: attached VASes, segments
+//! in a VAS, processors that switch.
 //!
-//! A figure is the median over batches, the best of some goes at it: what disturbs a host lasts longer
-//! than a go does. Switches go in and home; half of both is one.
+//! A figure is the median over batches, the best of several attempts: disturbances on a host last
+//! longer than an attempt. A timed pair is a switch in and a switch home; half of its time is one
+//! switch.
 
 use std::sync::Barrier;
 
@@ -14,12 +15,12 @@ use crate::space::{cycles, enter, make, median, sized, tell};
 
 /// Switches of a batch.
 const BATCH: u64 = 16;
-/// Batches of a go.
+/// Batches of an attempt.
 const BATCHES: u64 = 40;
-/// Goes at a figure.
+/// Attempts at a figure.
 const GOES: u64 = 7;
 
-/// Cycles of one switch, half of in and home, over `vhs` as `choose` says.
+/// Cycles of one switch, half of a pair in and home, over `vhs` as `choose` says.
 fn switches(vhs: &[VasHandle], mut choose: impl FnMut(usize) -> usize) -> Result<u64, String> {
     let mut best = u64::MAX;
     for _ in 0..GOES {
@@ -49,8 +50,8 @@ fn steps(most: u64) -> impl Iterator<Item = u64> {
     std::iter::successors(Some(1), |n| Some(n * 10)).take_while(move |n| *n <= most)
 }
 
-/// One VAS after another is made and attached, up to `most`. At 1, 10, 100 ... attached, a switch
-/// is timed: always to the first, and to one at random.
+/// VASes are made and attached one by one, up to `most`. With 1, 10, 100 ... attached, a switch
+/// is timed: always to the first, and to a random one.
 pub(crate) fn vases(most: u64) -> Result<Object, String> {
     let mut object = Object::new("scale-vases").number("most", most);
     let params = sized(4096, PagePolicy::Small4K);
@@ -69,7 +70,7 @@ pub(crate) fn vases(most: u64) -> Result<Object, String> {
     Ok(object)
 }
 
-/// A VAS of its own with the segment of all.
+/// A new VAS with the shared segment.
 fn another(n: usize, sid: SegId) -> Result<VasId, String> {
     let vid = tell("vas_create", sys::vas_create(format!("v{n}"), 0o600))?;
     tell("seg_attach", sys::seg_attach(vid, sid, sys::Right::Write))?;
@@ -89,16 +90,16 @@ pub(crate) fn segments(most: u64) -> Result<Object, String> {
     Ok(object)
 }
 
-/// So many threads switch at the same time, each to an instance of its own of one VAS: the median
-/// of the slowest.
+/// This many threads switch at the same time, each to its own instance of one VAS: the median of
+/// the slowest.
 pub(crate) fn threads(count: u64) -> Result<Object, String> {
     let (vid, _) = make("shared", 1, &sized(4096, PagePolicy::Small4K))?;
     let barrier = Barrier::new(count as usize);
     let one = || -> Result<u64, String> {
         let vh = tell("vas_attach", sys::vas_attach(vid, 0));
-        // Whatever happened: the others wait for all.
+        // Even after an error: the others wait for all.
         barrier.wait();
-        // Not the best: in that the other may have been done already.
+        // Not the best: in that one the other thread may already have finished.
         let goes: Result<Vec<u64>, String> =
             (0..GOES).map(|_| go(&[vh.clone()?], &mut |_| 0)).collect();
         let spent = goes.map(median);
@@ -140,7 +141,8 @@ pub(crate) fn run(kind: &str, count: u64) -> Result<Object, String> {
         "segments" => segments(count),
         "threads" => threads(count.max(1)),
         "memory-vases" | "memory-segments" => memory(kind, count),
-        // Whoever only looks for one opens the store, and that is what a start may add to it.
+        // A program that only looks one up opens the store, and that is all it may add to a
+        // start.
         "find" => tell("vas_find", sys::vas_find("v0")).map(|_| Object::new("scale-find")),
         other => Err(format!("no kind {other:?} of scale")),
     }

@@ -1,8 +1,9 @@
-//! `attach-sizes` and `map-sizes`: making memory appear and go, for sizes from 4 KiB up in powers of
-//! two, in nanoseconds.
+//! `attach-sizes` and `map-sizes`: mapping and unmapping memory, for sizes from 4 KiB up in powers
+//! of two, in nanoseconds.
 //!
-//! *First* is the attach that builds all tables, *kept* one that finds them built. Sizes are so many
-//! that each is done a few times only; `attaching` has the figures that are compared.
+//! *First* is the attach that builds all tables, *kept* one that finds them built. There are so
+//! many sizes that each is measured only a few times; `attaching` has the figures that are
+//! compared.
 
 use std::fs::File;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::space::{make, median, sized, tell, unmake};
 
 /// Smallest size.
 const LEAST: u64 = 4096;
-/// Bytes that are mapped of one size in all, at most; but three times at least.
+/// The most bytes mapped for one size in total; but at least three times.
 const MAPPED: u64 = 2 << 30;
 
 fn sizes(most: u64) -> impl Iterator<Item = u64> {

@@ -1,5 +1,5 @@
-//! What `switch`, `attach` and `handover` share: switching, words in segments, making things,
-//! clocks. Nothing of what is measured.
+//! What `switch`, `attach` and `handover` share: switching, words in segments, creation,
+//! clocks. Nothing that is itself measured.
 //!
 //! No reference into the VAS region ever exists here: Rust's text, stacks and heap are in the
 //! private region, and a segment is reached through [`Word`], an address. That makes switching
@@ -18,14 +18,14 @@ pub(crate) fn tell<T>(what: &str, result: Result<T, Errno>) -> Result<T, String>
     result.map_err(|errno| format!("{what}: {errno:?}"))
 }
 
-/// Enters an instance, or goes home.
+/// Enters an instance, or switches home.
 #[inline]
 pub(crate) fn enter(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: no reference into a segment exists (module documentation).
     unsafe { sys::vas_switch(vh) }
 }
 
-/// The same done by the VMM.
+/// The same, performed by the VMM.
 #[inline]
 pub(crate) fn enter_by_hypercall(vh: VasHandle) -> Result<(), Errno> {
     let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
@@ -40,7 +40,8 @@ pub(crate) fn cycles() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Waits until all that stands before it is done, readings of the counter and of memory.
+/// Waits until all earlier instructions have completed, reads of the counter and of
+/// memory included.
 #[inline]
 pub(crate) fn fence() {
     // SAFETY: every x86-64 processor has the instruction; it changes nothing.
@@ -67,8 +68,9 @@ impl Word {
 
     fn atomic(&self) -> &AtomicU64 {
         let pointer = std::ptr::with_exposed_provenance_mut(self.0 as usize);
-        // SAFETY: aligned and in the VAS region (`at`), where no Rust object lives; everybody
-        // uses atomics there; the borrow ends within the caller below. Unmapped, it faults.
+        // SAFETY: aligned and in the VAS region (`at`), where no Rust object lives; all
+        // threads use atomics there; the borrow ends within the caller below. Unmapped, it
+        // faults.
         unsafe { AtomicU64::from_ptr(pointer) }
     }
 
@@ -102,17 +104,17 @@ pub(crate) fn make(
     Ok((vid, sids))
 }
 
-/// Deletes what [`make`] made, and nobody has attached.
+/// Deletes what [`make`] made, while nothing has it attached.
 pub(crate) fn unmake(vid: VasId, sids: Vec<SegId>) -> Result<(), String> {
     tell("vas_delete", sys::vas_delete(vid))?;
     sids.into_iter().try_for_each(|sid| match sys::seg_delete(sid) {
-        // A volatile one went with the last process that had it attached.
+        // A volatile one was deleted with the last process that had it attached.
         Err(Errno::ENOENT) => Ok(()),
         deleted => tell("seg_delete", deleted),
     })
 }
 
-/// The median of some samples, the upper one of two; 0 of none.
+/// The median of some samples, the upper one of two; 0 if there are none.
 pub(crate) fn median(mut samples: Vec<u64>) -> u64 {
     samples.sort_unstable();
     samples.get(samples.len() / 2).copied().unwrap_or(0)

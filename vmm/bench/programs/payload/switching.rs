@@ -1,8 +1,8 @@
-//! `switch`: what a switch costs, in time-stamp cycles, beside the calls that do nothing.
+//! `switch`: what a switch costs, in time-stamp cycles, compared with null calls.
 //!
-//! Every round times a batch of each kind, one kind after the other, so that what slows the
-//! machine down slows all of them; a figure is the median over the rounds. The time-stamp
-//! counter is read twice a batch: its own cost is a thousandth of a batch.
+//! Every round times a batch of each kind, one kind after the other, so that a disturbance
+//! of the machine affects all of them; a figure is the median over the rounds. The
+//! time-stamp counter is read twice a batch: its own cost is a thousandth of a batch.
 
 use spacejmp::sys::{self, PagePolicy, VasHandle, attach};
 
@@ -11,7 +11,7 @@ use crate::space::{cycles, enter, enter_by_hypercall, make, median, sized, tell,
 
 /// Calls of a batch.
 const BATCH: u64 = 32;
-/// Names of the figures for a VAS by how many lockable segments it has.
+/// Names of the figures for a VAS by the number of its lockable segments.
 const LOCKS: [(u64, &str); 5] =
     [(0, "locks_0"), (1, "locks_1"), (2, "locks_2"), (4, "locks_4"), (8, "locks_8")];
 
@@ -22,7 +22,8 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
     for (locks, name) in LOCKS {
         let mut params = sized(4096, PagePolicy::Largest);
         params.lockable = 1;
-        // Without locks still with a segment: a switch into nothing would be no switch.
+        // Even without locks it has a segment: a switch into an empty VAS would not be
+        // representative.
         if locks == 0 {
             params.lockable = 0;
         }
@@ -31,7 +32,7 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
         made.push((vid, sids));
     }
     let (plain, other) = (handles[0], tell("vas_attach", sys::vas_attach(made[0].0, 0))?);
-    // The last with one lock of its own: what readers leave behind shows in no other figure.
+    // The last has its own lock, so that what readers leave behind affects no other figure.
     let mut params = sized(4096, PagePolicy::Largest);
     params.lockable = 1;
     let (vid, sids) = make("turns", 1, &params)?;
@@ -68,7 +69,7 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
             Ok(())
         };
         note(&mut turns, batch(in_turns)? / 4);
-        // A batch of writers to get used to it, and one that counts.
+        // A batch of writers to warm up, and one that counts.
         in_and_out(writes)?;
         note(&mut after_a_reader, in_and_out(writes)?);
         let there_and_back = || {
@@ -77,7 +78,7 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
         };
         note(&mut direct, batch(there_and_back)? / 2);
         go_home()?;
-        // These cost most, and say least.
+        // These cost most and reveal least.
         if round % 8 <= 1 {
             note(&mut hyper_null, batch(|| tell("hyper_null", sys::hyper_null()))?);
             let pair = || {
@@ -109,7 +110,7 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
     Ok(object)
 }
 
-/// Cycles of one call of `work`, of a batch of them.
+/// Cycles of one call of `work`, averaged over a batch.
 fn batch(mut work: impl FnMut() -> Result<(), String>) -> Result<u64, String> {
     let began = cycles();
     for _ in 0..BATCH {
@@ -118,7 +119,7 @@ fn batch(mut work: impl FnMut() -> Result<(), String>) -> Result<u64, String> {
     Ok((cycles() - began) / BATCH)
 }
 
-/// Cycles of one switch, of which one half go in and the other half go home.
+/// Cycles of one switch, half of them in, half of them home.
 fn in_and_out(vh: VasHandle) -> Result<u64, String> {
     let pair = || {
         tell("vas_switch", enter(vh))?;

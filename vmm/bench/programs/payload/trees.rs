@@ -1,7 +1,7 @@
-//! `trees`: an ordered map in a VAS beside the standard library's at home, taking turns.
+//! `trees`: an ordered map in a VAS against the standard library's at home, alternately.
 //!
-//! Both get the same keys, which look random, in the same order; then they are asked for keys they
-//! have, and walked through from end to end.
+//! Both get the same pseudo-random keys in the same order; then keys they contain are looked up,
+//! and they are traversed from end to end.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,8 +14,7 @@ use crate::turns::{self, Keys, Times};
 
 brand! { Ordered => VBTreeMap<u64, u64, Ordered> }
 
-/// Walks from end to end: nanoseconds, and what the values add up to. It notices keys that are not
-/// in order.
+/// Traverses from end to end: nanoseconds, and the sum of the values. Detects keys out of order.
 #[inline]
 fn walk<'a>(entries: impl Iterator<Item = (&'a u64, &'a u64)>) -> (u64, u64) {
     let start = Instant::now();
@@ -43,7 +42,7 @@ fn at_home(keys: &Keys) -> Times {
 fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
     space.enter_mut(|v| {
         let (root, at) = v.root_mut();
-        // Memory of the round before is freed outside of what is timed, as at home.
+        // Memory of the previous round is freed outside the timed part, as at home.
         *root = VBTreeMap::new();
         let mut map = root.at_mut(at);
         let insert = keys.insert_all(|key, value| map.insert(key, value).map(drop))?;
@@ -54,11 +53,11 @@ fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
     })?
 }
 
-/// Inserts, looks up and walks through `count` keys `rounds` times in each map, after a round
+/// Inserts, looks up and traverses `count` keys `rounds` times in each map, after a round
 /// that does not count; without rounds, that one does.
 ///
 /// # Errors
-/// What a call says; when the maps do not hold the same.
+/// A call's error; when the maps differ in content.
 pub(crate) fn run(count: u64, rounds: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?;
     let space = Space::options().open_or_create("trees", |_| Ok(VBTreeMap::new()));

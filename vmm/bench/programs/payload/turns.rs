@@ -1,5 +1,5 @@
 //! What `maps` and `trees` have in common: the keys, the loops that are timed, which are the same
-//! code for a map in a VAS and for one at home, and the rounds in which the two take turns.
+//! code for a map in a VAS and for one at home, and the rounds in which the two alternate.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ impl Keys {
         Random::new(SEED).next()
     }
 
-    /// Inserts them all, and says how many nanoseconds that took.
+    /// Inserts them all, and returns how many nanoseconds that took.
     ///
     /// # Errors
     /// The first that `insert` returns.
@@ -49,7 +49,7 @@ impl Keys {
         Ok(start.elapsed().as_nanos() as u64)
     }
 
-    /// Looks them up: nanoseconds, and what the values add up to.
+    /// Looks them up: nanoseconds, and the sum of the values.
     #[inline]
     pub(crate) fn get_all<'map>(&self, get: impl Fn(&u64) -> Option<&'map u64>) -> (u64, u64) {
         let start = Instant::now();
@@ -59,12 +59,12 @@ impl Keys {
     }
 }
 
-/// Nanoseconds, and what the values that were met add up to.
+/// Nanoseconds, and the sum of the values.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) insert: u64,
     pub(crate) get: u64,
-    /// Of a map with an order; of others 0.
+    /// For an ordered map; 0 for others.
     pub(crate) walk: u64,
     pub(crate) sum: u64,
 }
@@ -80,19 +80,19 @@ impl Times {
     }
 }
 
-/// What the map in the VAS took, and the one at home.
+/// Times of the map in the VAS, and of the one at home.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair {
     pub(crate) ours: Times,
     pub(crate) home: Times,
 }
 
-/// The first round, in memory that nobody has touched before, and the best times of the others.
-/// In those, ours is the heap's memory that it had, while the process gives large blocks back to
-/// the system and takes them anew. Without rounds the first is all there is.
+/// The first round, in untouched memory, and the best times of the others. In those, our heap
+/// reuses the memory it has, while the process returns large blocks to the system and allocates
+/// them again. Without rounds there is only the first.
 ///
 /// # Errors
-/// What a call says; when the maps do not hold the same.
+/// A call's error; when the maps differ in content.
 pub(crate) fn take(
     rounds: u64,
     ours: impl Fn() -> Result<Times, Error>,

@@ -1,14 +1,16 @@
-//! The processor's own count of dTLB misses, where the host lets us have it.
+//! The processor's own count of dTLB misses, where the host permits reading it.
 //!
-//! Counted from outside, for a whole command with all its threads, so the guest need not be able
-//! to. A command is run with two numbers of accesses, and the difference belongs to the accesses.
+//! Counted from outside, for a complete command with all its threads, so the guest needs no
+//! counter. A command is run with two numbers of accesses, and the difference belongs to the
+//! accesses.
 
 use std::io;
 
 use perf_event::events::{Cache, CacheOp, CacheResult, WhichCache};
 use perf_event::{Builder, Counter};
 
-/// Counts from when it is made; what is started from this thread meanwhile counts when it ends.
+/// Counts from its creation; processes that this thread starts meanwhile are added when they
+/// end.
 pub(super) struct Misses(Counter);
 
 impl Misses {
@@ -16,7 +18,7 @@ impl Misses {
     /// for data.
     ///
     /// # Errors
-    /// The host has no such counter, or does not let us have it.
+    /// The host has no such counter, or does not permit its use.
     pub(super) fn start() -> io::Result<Misses> {
         let event =
             Cache { which: WhichCache::DTLB, operation: CacheOp::READ, result: CacheResult::MISS };
@@ -27,10 +29,11 @@ impl Misses {
         Ok(Misses(counter))
     }
 
-    /// Ends the count and gives it.
+    /// Ends the count and returns it.
     ///
     /// # Errors
-    /// As the host says; also when the counter was shared with others, so that a part is missing.
+    /// Errors of the host; also when the counter was shared with others, so that a part is
+    /// missing.
     pub(super) fn end(mut self) -> io::Result<u64> {
         self.0.disable()?;
         let counted = self.0.read_count_and_time()?;

@@ -16,7 +16,8 @@ use crate::{BenchError, Size};
 
 /// Numbers of updates in a set.
 const SETS: [u32; 2] = [16, 64];
-/// Curves of figure 8 and what our legend calls them. MAP is too near to zero in the figure to be read.
+/// Curves of figure 8 and their names in our legend. MAP is too close to zero in the figure to be
+/// read.
 const PAPER: [(&str, &str); 2] = [
     ("SpaceJMP", "the paper (M3): SpaceJMP, windows of 1 GiB"),
     ("MP", "the paper (M3): messages to processes"),
@@ -31,8 +32,8 @@ struct Variant {
     place: Environment,
     origin: Origin,
     legend: &'static str,
-    /// Sets in a round, of hundredths of the largest number: ways differ by a factor of a
-    /// thousand, and each shall take about as long.
+    /// Sets in a round, in hundredths of the largest number: variants differ by a factor
+    /// of a thousand, and each should take about as long.
     share: u64,
 }
 
@@ -51,7 +52,7 @@ use Origin::{Alternative, Ours};
 
 const VARIANTS: [Variant; 12] = [
     variant("switch", Vm, Ours, 100, "SpaceJMP: a switch"),
-    variant("attach", Vm, Ours, 15, "segment attached anew"),
+    variant("attach", Vm, Ours, 15, "segment reattached"),
     variant("remap", Vm, Alternative, 5, "in the VM: mmap, pages at first touch"),
     variant("remap-populate", Vm, Alternative, 5, "in the VM: mmap, populated"),
     variant("polled", Vm, Alternative, 20, "in the VM: messages, polling"),
@@ -87,8 +88,9 @@ impl Sizes {
     }
 }
 
-/// The largest window up to 256 MiB with which all take no more than a third of the memory that
-/// is available now: a variant may need them twice, and the machine is not ours alone.
+/// The largest window up to 256 MiB with which all windows take no more than a third of the
+/// memory now available: a variant may need them twice, and other processes use the machine,
+/// too.
 fn window_bytes(windows: u64) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -109,7 +111,7 @@ pub fn measure(
 ) -> Result<Report, BenchError> {
     let sizes = Sizes::new(size);
     let mut measured = Vec::new();
-    // What plain runs with everything mapped give, by the number of sets.
+    // The results of plain runs with everything mapped, by the number of sets.
     let mut plain: BTreeMap<u64, Ran> = BTreeMap::new();
     for variant in &VARIANTS {
         progress(&format!("random updates, {}", variant.legend));
@@ -145,7 +147,7 @@ fn run(
     let (count, rounds) = (sets.to_string(), sizes.rounds.to_string());
     let args = ["gups", kind, "--windows", &windows, "--bytes", &bytes, "--count", &count];
     let args = [&args[..], &["--rounds", &rounds, "--small"]].concat();
-    // Segments of one run must not meet those of the next.
+    // Segments of different runs must not conflict.
     let _ = std::fs::remove_dir_all(runner.dir.join("store"));
     let sample = runner.run(place, &program, &args, true)?;
     let of_vm = sample.stats.get("faults").and_then(Value::as_array).map(|kinds| {
@@ -157,14 +159,14 @@ fn run(
     Ok(Ran { faults: of_vm.or(sample.number("faults")), answer: sample.answer })
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Clone)]
 struct Ran {
     answer: Value,
     faults: Option<f64>,
 }
 
-/// What a variant gave, and a plain run of the same sets.
+/// The result of a variant, and of a plain run of the same sets.
 struct Measured<'a> {
     variant: &'a Variant,
     sets: u64,
@@ -178,20 +180,20 @@ impl Measured<'_> {
         self.answer.get(format!("w{windows}_s{set}_{what}"))?.as_f64()
     }
 
-    /// Millions of updates in a second, of the best round: what disturbs only adds.
+    /// Millions of updates per second, of the best round: disturbances only add time.
     fn mups(&self, windows: u32, set: u32) -> Option<f64> {
         let ns = self.number(windows, set, "low")?;
         Some(self.sets as f64 * f64::from(set) * 1e3 / ns)
     }
 
-    /// Changes of window in a second.
+    /// Changes of window per second.
     fn moves(&self, windows: u32, set: u32) -> Option<f64> {
         let moves = self.number(windows, set, "moves")?;
         ratio(Some(moves * 1e9), self.number(windows, set, "low"))
     }
 
-    /// Page faults for each change of window, over all that was timed; in a VM also what came
-    /// before and after.
+    /// Page faults for each change of window, over the timed part; in a VM also over what
+    /// came before and after.
     fn faults(&self, sizes: &Sizes) -> Option<f64> {
         let cases = counts(sizes).flat_map(|n| SETS.map(|set| self.number(n, set, "moves")));
         let moves = cases.sum::<Option<f64>>()? * sizes.rounds as f64;
@@ -224,12 +226,12 @@ fn find<'a>(
 
 fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     let mups = |kind: &str, place| find(measured, kind, place)?.mups(HEADLINE, 64);
-    // The better of the two is what it is compared with.
+    // It is compared with the better of the two.
     let best = |place| [mups("remap", place), mups("remap-populate", place)].into_iter().flatten();
     let best = |place| best(place).max_by(f64::total_cmp);
     let ours = mups("switch", Vm);
     let what = format!(
-        "updates in a second, {HEADLINE} windows of {} MiB in 4 KiB pages, sets of 64, best round",
+        "updates per second, {HEADLINE} windows of {} MiB in 4 KiB pages, sets of 64, best round",
         sizes.window_bytes >> 20
     );
     report.push(
@@ -274,7 +276,7 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     ] {
         let variant = find(measured, kind, place);
         let note = format!(
-            "page faults for a change of window, {}{}",
+            "page faults per change of window, {}{}",
             variant.map_or(kind, |variant| variant.variant.legend),
             if place == Vm { ", answered by the VMM; first touches included" } else { "" }
         );
@@ -304,7 +306,7 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     }
 }
 
-/// The fewest windows from which on `ours` is ahead at every larger number.
+/// The fewest windows from which `ours` is faster at every larger number.
 fn crossover(ours: &Measured<'_>, other: &Measured<'_>, sizes: &Sizes, set: u32) -> Option<f64> {
     let behind = |&n: &u32| ours.mups(n, set) <= other.mups(n, set);
     // With one window neither does anything.
@@ -328,11 +330,11 @@ fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32, name: &'static str) 
         name: name.into(),
         title: format!("Random updates, one window at a time, sets of {set}"),
         x: axis("windows"),
-        y: axis("million updates in a second"),
+        y: axis("million updates per second"),
         series: measured.iter().map(curve).chain(paper::curves(paper, &PAPER)).collect(),
         note:
-            "With one window nobody moves and all are alike; what a variant costs shows from two \
-               windows on. Polled messages are ahead while every party has a processor."
+            "With one window nothing changes and all are alike; the cost of a variant shows from \
+               two windows on. Polled messages are ahead while every party has a processor."
                 .into(),
     }
 }
@@ -368,7 +370,7 @@ fn checks(report: &mut Report, measured: &[Measured<'_>]) {
     report.checks.push(Check {
         name: "gups_one_window".into(),
         needs_quiet: true,
-        rule: "with one window nobody moves: SpaceJMP and remapping in the VM are within a \
+        rule: "with one window nothing changes: SpaceJMP and remapping in the VM are within a \
                factor of 4"
             .into(),
         found: control.map_or("not measured".into(), |ratio| format!("a factor of {ratio:.2}")),

@@ -1,8 +1,8 @@
-//! `bench map`: what it costs to make memory appear, and to make it go.
+//! `bench map`: what it costs to map memory and to unmap it.
 //!
-//! Attaching is timed inside a VM, mapping by the same program run natively, in turns. What an
-//! attach does not do is told by the notes: pages are found by the host at their first touch,
-//! which `mmap` with `MAP_POPULATE` has done before it returns.
+//! Attaching is timed inside a VM, mapping by the same program run natively, alternately. The
+//! notes say what an attach does not do: the host finds pages at their first touch, which
+//! `mmap` with `MAP_POPULATE` has done before it returns.
 
 use std::io::Write;
 
@@ -57,7 +57,7 @@ pub fn measure(
     Ok(report)
 }
 
-/// Memory of an instance: what a VM has resident with many, less what it has with one.
+/// Memory of an instance: the resident memory of a VM with many, less that with one.
 fn memory(
     report: &mut Report,
     runner: &Runner,
@@ -66,7 +66,7 @@ fn memory(
 ) -> Result<(), BenchError> {
     let program = programs.payload();
     let count: u32 = if size == Size::Quick { 200 } else { 2000 };
-    // VMs of one benchmark share a store: names of a run must not meet the next's.
+    // VMs of one benchmark share a store: names of different runs must not conflict.
     let run = |count: u32| {
         let _ = std::fs::remove_dir_all(runner.dir.join("store"));
         runner.run(Environment::Vm, &program, &["instances", "--count", &count.to_string()], true)
@@ -87,12 +87,13 @@ fn memory(
 fn fill(path: &std::path::Path, bytes: u64) -> Result<(), BenchError> {
     let failed = |source| BenchError::Folder { dir: path.display().to_string(), source };
     let mut file = std::fs::File::create(path).map_err(failed)?;
-    // Written in pieces of a large page the host keeps it in such, where it can.
+    // If it is written in pieces the size of a large page, the host keeps it in large
+    // pages where it can.
     let piece = vec![0x5a; 1 << 21];
     (0..bytes >> 21).try_for_each(|_| file.write_all(&piece)).map_err(failed)
 }
 
-/// What each run said.
+/// The answer of each run.
 #[derive(Default)]
 struct Samples {
     vm: Vec<serde_json::Value>,
@@ -124,7 +125,7 @@ impl Samples {
             (
                 "attach_1g_cached_over_mmap",
                 "attach_1g",
-                "attach of 1 GiB that nobody in the VM has attached now, 4 KiB tables kept",
+                "attach of 1 GiB that is not attached in the VM now, 4 KiB tables kept",
             ),
             (
                 "attach_1g_shared_over_mmap",

@@ -1,5 +1,5 @@
-//! Part of `bench map`: the paper's figure 1, attaching and mapping from 4 KiB to 64 GiB. Curves; the
-//! figures that are compared are measured by themselves in `map`.
+//! Part of `bench map`: the paper's figure 1, attaching and mapping from 4 KiB to 64 GiB. Curves;
+//! the figures that are compared are measured separately in `map`.
 
 use std::path::Path;
 
@@ -10,11 +10,12 @@ use crate::report::{Axis, Origin, Plot, Report, Series, paper};
 use crate::sample::{Environment, Runner};
 use crate::{BenchError, Size};
 
-/// What was measured: which side mapped, what its legend is, what it is called going and coming.
+/// What was measured: the side that mapped, its legend, and its names for attaching and
+/// detaching.
 struct Curve {
     legend: String,
     origin: Origin,
-    /// What comes before and after the size in the names of attaching and of detaching.
+    /// What precedes and follows the size in the names of attaching and of detaching.
     names: [(&'static str, &'static str); 2],
     answer: Value,
 }
@@ -29,7 +30,7 @@ pub(super) fn measure(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), BenchError> {
     let program = programs.payload();
-    // Attaching touches no content; what is mapped has to be in memory.
+    // Attaching does not access the content; what is mapped must be in memory.
     let (attached, mapped, rounds) = match size {
         Size::Quick => (1_u64 << 28, 1_u64 << 26, "3"),
         Size::Full => (64 << 30, 2 << 30, "10"),

@@ -1,15 +1,15 @@
-//! Which experiments there are. What a report says of each is in `vmm::cli::subjects`, which the
-//! help of `spacejmp bench` is made of, too.
+//! The experiments. What a report says about each is in `vmm::cli::subjects`, from which the
+//! help of `spacejmp bench` is made, too.
 //!
 //! - [`gups`]: random updates in windows of which one is reachable at a time
-//! - [`map`]: attaching and detaching, beside `mmap`
-//! - [`rpc`]: getting bytes another party has, against channels and sockets
+//! - [`map`]: attaching and detaching, against `mmap`
+//! - [`rpc`]: getting bytes that another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
-//! - [`scale`]: switching with ever more of something
+//! - [`scale`]: switching as the number of something grows
 //! - [`sdk`]: heap and collections of the guest SDK, against those at home
-//! - [`start`]: starting an empty program, beside other ways to isolate one
+//! - [`start`]: starting an empty program, against other ways to isolate one
 //! - [`switch`]: switching between address spaces, handing over a lock
-//! - [`tlb`]: reaching random pages, with and without a switch before
+//! - [`tlb`]: reaching random pages, with and without a switch before each access
 
 mod counter;
 pub mod gups;
@@ -39,11 +39,12 @@ pub struct Bench<'a> {
     pub programs: &'a Programs,
     /// How much is measured.
     pub size: Size,
-    /// Whether the host offers its guests TLB tags; `None` if that could not be found out.
+    /// Whether the host offers its guests TLB tags; `None` if that could not be
+    /// determined.
     pub has_tags: Option<bool>,
 }
 
-/// Is told what is being done.
+/// Called with what is being done.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
 /// One experiment.
@@ -51,7 +52,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str);
 pub struct Experiment {
     /// Its name, and what it is about.
     pub subject: &'static Subject,
-    /// Does it.
+    /// Runs it.
     pub measure: fn(&Bench<'_>, Progress<'_>) -> Result<Report, BenchError>,
 }
 
@@ -89,7 +90,7 @@ pub const ALL: &[Experiment] = &[
     Experiment { subject: &subjects::START, measure: start::measure },
 ];
 
-/// The experiment of a name.
+/// The experiment with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Experiment> {
     ALL.iter().find(|experiment| experiment.subject.name == name)
@@ -112,7 +113,7 @@ mod tests {
                 experiment.subject.name.bytes().all(|b| b.is_ascii_lowercase()),
                 "{experiment:?}"
             );
-            // Words with a meaning of their own on the command line.
+            // Words with their own meaning on the command line.
             assert!(!["all", "compare", "report"].contains(&experiment.subject.name));
             assert!(ALL[..index].iter().all(|other| other.subject.name != experiment.subject.name));
             assert!(find(experiment.subject.name).is_some());

@@ -1,5 +1,6 @@
-//! Part of `bench switch`: each path by itself, its median and its tail, the host's own calls beside
-//! it; the paper's table 2 with more rows. And how many instructions of the guest kernel each takes.
+//! Part of `bench switch`: each path by itself, its median and its tail, next to the host's own
+//! calls; the paper's table 2 with more rows. And how many instructions of the guest kernel each
+//! executes.
 
 use serde_json::Value;
 
@@ -10,11 +11,11 @@ use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 use vmm::vm::cr3_timing::{self, Cr3Loads};
 
-/// Of the paths: what the program calls them, and what they are.
+/// The statistics of a path: their names in the program, and their meaning.
 const IN_VM: [(&str, &str); 9] = [
     ("null", "a null call of the guest kernel"),
     ("exit", "a null hypercall: to the VMM and back"),
-    ("locks_0", "a switch without locks, with a TLB tag where there are any"),
+    ("locks_0", "a switch without locks, with a TLB tag if there are tags"),
     ("untagged", "the same without a tag"),
     ("hypercall", "a switch by hypercall"),
     ("locks_1", "a switch with 1 exclusive lock"),
@@ -91,7 +92,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     };
     report.plots.push(Plot {
         name: "switch_paths".into(),
-        title: "A switch, by how many locks it takes".into(),
+        title: "A switch, by the number of locks acquired".into(),
         x: Axis { label: "lockable segments in the VAS".into(), is_log: false },
         y: Axis { label: "time-stamp cycles".into(), is_log: true },
         series: vec![
@@ -115,7 +116,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     let exit_over_null = ratio(of(vm, "exit", "p50"), of(vm, "null", "p50")).unwrap_or_default();
     report.checks.push(Check {
         name: "switch_paths".into(),
-        rule: "a way to the VMM and back takes longer than one to the guest kernel, and no \
+        rule: "a call of the VMM takes longer than one of the guest kernel, and no \
                quantile is below a smaller one"
             .into(),
         found: format!("{exit_over_null:.2} times as long, quantiles in order: {ordered}"),
@@ -124,7 +125,8 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
     });
 }
 
-/// A load of CR3 by itself, in a VM that does nothing else; and that it takes time at all.
+/// A load of CR3 by itself, in a VM that does nothing else; and a check that it takes time
+/// at all.
 fn cr3_loads(report: &mut Report, size: Size) {
     let goes = if size == Size::Quick { 1 } else { 20 };
     let mut over_empty = None;
@@ -143,7 +145,7 @@ fn cr3_loads(report: &mut Report, size: Size) {
                 }
                 let each = loaded.zip(empty).map(|(a, b)| (a - b) / f64::from(cr3_timing::LOADS));
                 let note = format!(
-                    "{what}, by code of ours in ring 0 of a VM of its own; two roots in turns, \
+                    "{what}, by our own code in ring 0 of a separate VM; two roots alternately, \
                      median of {} times {} loads, two readings of the counter subtracted",
                     cr3.loaded.len(),
                     cr3_timing::LOADS,
@@ -190,7 +192,8 @@ fn instructions(report: &mut Report) {
     }
 }
 
-/// A count of `[instructions.SECTION]`; the file is part of the source and has one a line.
+/// A count of `[instructions.SECTION]`; the file is part of the source and has one count
+/// per line.
 fn recorded(section: &str, key: &str) -> Option<f64> {
     let head = format!("[instructions.{section}]");
     let lines = COUNTS.lines().skip_while(|line| **line != head).skip(1);

@@ -2,7 +2,7 @@
 //!
 //! By switching to where they are and copying them; over a channel that two vCPUs of a VM poll;
 //! over a UNIX socket between two native processes. All by one program (`vmm/payload`), which
-//! compares what arrives with what was there.
+//! compares what arrives with the original.
 
 use serde_json::Value;
 
@@ -14,13 +14,13 @@ use crate::{BenchError, Size};
 
 const SIZES: [u64; 12] =
     [4, 16, 64, 128, 256, 512, 1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];
-/// Curves of figure 7 and what our legend calls them.
+/// Curves of figure 7 and their names in our legend.
 const PAPER: [(&str, &str); 3] = [
     ("SpaceJMP", "the paper (M2): SpaceJMP"),
     ("URPC L", "the paper (M2): polled channel, one socket"),
     ("URPC X", "the paper (M2): polled channel, two sockets"),
 ];
-/// Cycles that an exchange of 4 bytes takes at most while both parties that poll have a processor.
+/// The most cycles that an exchange of 4 bytes takes while both polling parties have a processor.
 const SHARED: f64 = 100_000.0;
 
 /// A way, and what it took in each run.
@@ -33,7 +33,7 @@ struct Channel {
 }
 
 impl Channel {
-    /// Cycles for `bytes`: the best run's median, since what disturbs only adds.
+    /// Cycles for `bytes`: the best run's median, since disturbances only add time.
     fn cycles(&self, bytes: u64) -> Option<f64> {
         let of = |run: &Value| run.get(format!("b{bytes}"))?.as_f64();
         self.runs.iter().filter_map(of).min_by(f64::total_cmp)
@@ -67,7 +67,7 @@ pub fn measure(
     for run in 1..=runs {
         progress(&format!("exchanging bytes, {run} of {runs}"));
         for way in &mut ways {
-            // Segments of one run must not meet those of the next.
+            // Segments of different runs must not conflict.
             let _ = std::fs::remove_dir_all(runner.dir.join("store"));
             let args = ["rpc", way.kind, "--count", count];
             way.runs.push(runner.run(way.place, &program, &args, false)?.answer);
@@ -110,7 +110,7 @@ fn report(ways: &[Channel; 4], runs: usize) -> Report {
     report
 }
 
-/// Smallest measured size from which on the first takes less at every size.
+/// Smallest measured size from which the first takes less at every size.
 fn crossover(pairs: &[(u64, Option<f64>, Option<f64>)]) -> Option<f64> {
     let is_less =
         |ours: Option<f64>, other: Option<f64>| ours.zip(other).is_some_and(|(a, b)| a < b);
@@ -144,7 +144,7 @@ fn checks(report: &mut Report, ways: &[Channel]) {
     report.checks.push(Check {
         name: "rpc_bytes".into(),
         needs_quiet: false,
-        rule: "of every size all bytes arrive as they were, and none beyond".into(),
+        rule: "all bytes of every size arrive unchanged, and no others".into(),
         found: format!("in {same} of {all} runs"),
         is_kept: same == all,
     });
@@ -154,8 +154,8 @@ fn checks(report: &mut Report, ways: &[Channel]) {
         name: "rpc_two_processors".into(),
         needs_quiet: true,
         rule: format!(
-            "4 bytes over a polled channel take less than {SHARED} cycles: otherwise the two who \
-             poll shared a processor, and its curve says nothing"
+            "4 bytes over a polled channel take less than {SHARED} cycles: otherwise the two \
+             polling parties shared a processor, and the curve means nothing"
         ),
         found: slowest.map_or("not measured".into(), |cycles| format!("at most {cycles:.0}")),
         is_kept: slowest.is_some_and(|cycles| cycles < SHARED),
@@ -165,7 +165,7 @@ fn checks(report: &mut Report, ways: &[Channel]) {
     report.checks.push(Check {
         name: "rpc_control".into(),
         needs_quiet: true,
-        rule: "256 KiB take longer than 4 bytes, every way".into(),
+        rule: "256 KiB take longer than 4 bytes in every way".into(),
         found: match &flat[..] {
             [] => "they do".into(),
             flat => flat.iter().map(|way| way.legend).collect::<Vec<_>>().join("; "),

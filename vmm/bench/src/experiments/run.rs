@@ -1,4 +1,4 @@
-//! `bench run`: what it costs to run an ordinary program in a VM of its own.
+//! `bench run`: what it costs to run an ordinary program in its own VM.
 //!
 //! Native and VM runs alternate, so that a machine that gets slower gets slower for both.
 
@@ -43,7 +43,7 @@ struct Bench<'a> {
     size: Size,
 }
 
-/// Native and VM samples of the same thing, taken in turns.
+/// Native and VM samples of the same thing, taken alternately.
 struct Pairs {
     native: Vec<Sample>,
     vm: Vec<Sample>,
@@ -141,7 +141,7 @@ impl Bench<'_> {
                 piece >> 10,
                 bytes >> 20
             );
-            // Throughput, so the other way round than time.
+            // Throughput, so the ratio is the inverse of that of times.
             report.push(name, ratio(native, vm), "", note);
         }
         let _ = std::fs::remove_file(&path);
@@ -168,7 +168,8 @@ impl Bench<'_> {
         let ms = |path: &str| stat(path).map(|ns| ns / 1e6);
         let (whole, outside) = (wall(&plain), wall(&native));
         let (kvm, inside) = (ms("kvm_setup_ns"), ms("guest_ns"));
-        // From fork to our first line, and from our last to the parent's knowing it.
+        // From fork to our first line, and from our last line to the parent's noticing
+        // the end.
         let edges: Vec<(f64, f64)> = counted
             .iter()
             .filter_map(|s| {
@@ -187,7 +188,8 @@ impl Bench<'_> {
             })
             .collect();
         // Ours: between our first line and our last, without KVM's set-up and the time inside
-        // KVM_RUN; and what our binary takes longer to start than an empty one lives.
+        // KVM_RUN; and by how much starting our binary takes longer than a complete run of an
+        // empty one.
         let slow_start = exec.zip(outside).map(|(exec, outside)| (exec - outside).max(0.0));
         let ours = median(&own).zip(slow_start).map(|(own, start)| own + start);
         report.push(

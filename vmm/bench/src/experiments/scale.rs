@@ -1,5 +1,5 @@
-//! `bench scale`: what a switch costs while there is more and more of something, and how much
-//! memory each takes.
+//! `bench scale`: what a switch costs as the number of something grows, and how much memory
+//! each takes.
 //!
 //! The guest kernel's own work does not grow: tests count its instructions
 //! (`vmm/tests/kernel_image`). What may grow is what the processor and the host do: caches,
@@ -22,7 +22,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let quick = bench.size == Size::Quick;
     let (vases, segments) = if quick { (100, 10) } else { (10_000, 100) };
     let run = |kind: &str, count: u64, stats: bool| {
-        // Names of one run must not meet the next's.
+        // Names of different runs must not conflict.
         let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
         one(bench.runner, bench.programs, kind, count, stats)
     };
@@ -70,7 +70,7 @@ struct Measured {
     by_vases: Value,
     by_segments: Value,
     by_threads: Vec<(f64, f64)>,
-    /// Which, of how many, all memory of the VMM, memory of the guest.
+    /// Which, how many, all memory of the VMM, memory of the guest.
     memory: Vec<(&'static str, u64, Option<f64>, Option<f64>)>,
 }
 
@@ -96,7 +96,7 @@ impl Measured {
             (
                 "scale_vases_same_over_1",
                 &same,
-                format!("a switch to one and the same VAS, {vases} attached / 1 attached"),
+                format!("a switch always to the same VAS, {vases} attached / 1 attached"),
             ),
             (
                 "scale_vases_any_over_1",
@@ -114,7 +114,7 @@ impl Measured {
             (
                 "scale_processors_over_1",
                 &self.by_threads,
-                "a switch while every processor switches / one alone: the slowest one's".into(),
+                "a switch while every processor switches / one alone: the slowest one".into(),
             ),
         ] {
             report.push(name, over(points), "", note);
@@ -147,14 +147,14 @@ impl Measured {
         let log = |label: &str| Axis { label: label.into(), is_log: true };
         report.plots.push(Plot {
             name: "scale_switch".into(),
-            title: "A switch while there is more and more of something".into(),
+            title: "A switch as the number of something grows".into(),
             x: log("how many"),
             y: log("time-stamp cycles"),
             series: vec![
                 curve("attached VASes, always the same one", same),
                 curve("attached VASes, any of them", any),
                 curve("segments without locks in the VAS", segments),
-                curve("processors that switch at once", self.by_threads.clone()),
+                curve("processors that switch at the same time", self.by_threads.clone()),
             ],
             note: "The guest kernel runs the same instructions at every point. What grows is what \
                    the processor's caches and, without EPT or NPT, KVM's shadow tables do not \

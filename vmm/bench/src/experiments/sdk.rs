@@ -1,9 +1,10 @@
-//! `bench sdk`: what the guest SDK costs beside what a program does at home.
+//! `bench sdk`: what the guest SDK costs compared with what a program does at home.
 //!
-//! - the heap of a VAS beside glibc's `malloc`, in one process, taking turns
-//! - a hash map in a VAS beside the same crate's at home, likewise; an ordered map beside the
-//!   standard library's
-//! - finding a large map and a small one again in a new VM, beside maps in files of other formats
+//! - the heap of a VAS against glibc's `malloc`, in one process, alternately
+//! - a hash map in a VAS against the same crate's at home, likewise; an ordered map against
+//!   the standard library's
+//! - finding a large map and a small one again in a new VM, against maps in files of other
+//!   formats
 
 use std::path::Path;
 
@@ -46,7 +47,7 @@ fn heap(
     let median_of = |a: &str, b: &str| {
         median(&samples.iter().filter_map(|sample| over(sample, a, b)).collect::<Vec<_>>())
     };
-    let how = "best of five rounds each, in one process, taking turns; median of the VMs";
+    let how = "best of five rounds each, in one process, alternately; median of the VMs";
     for (name, mix, what) in [
         ("heap_over_malloc", "mixed", "16 B to 4 KiB, 10,000 blocks alive, freed at random"),
         ("heap_small_over_malloc", "small", "the same, 16 to 256 bytes"),
@@ -64,9 +65,14 @@ fn heap(
         "heap_overhead_32",
         ours,
         "",
-        "memory of a million objects of 32 bytes, tables included, over their own",
+        "memory for a million objects of 32 bytes, tables included, over their total size",
     );
-    report.push("malloc_overhead_32", malloc, "", "the same of malloc, by the addresses it gives");
+    report.push(
+        "malloc_overhead_32",
+        malloc,
+        "",
+        "the same for malloc, by the addresses it returns",
+    );
     let found = |value: Option<f64>| value.map_or("nothing".to_owned(), |v| format!("{v:.4}"));
     report.checks.push(Check {
         name: "objects_are_there".into(),
@@ -78,7 +84,7 @@ fn heap(
     Ok(())
 }
 
-/// One VM after another, each with a store of its own: segments of one must not meet the next's.
+/// One VM after another, each with its own store: their segments must not conflict.
 fn in_vms(
     runner: &Runner,
     program: &Path,
@@ -99,7 +105,7 @@ fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Opti
     median(&samples.iter().filter_map(value).collect::<Vec<_>>())
 }
 
-/// What ours took over what the other took, some parts of it summed.
+/// Our time over the other's, each the sum of some parts.
 fn over(sample: &Sample, parts: &[&str]) -> Option<f64> {
     let sum = |place: &str| {
         let of = |part: &&str| sample.number(&format!("{part}_{place}_ns"));
@@ -124,7 +130,7 @@ fn maps(
     };
     let persistent = fill(&[], runs)?;
     let volatile = fill(&["--volatile"], 1)?;
-    let how = "both maps in one VM, taking turns";
+    let how = "both maps in one VM, alternately";
     let best = "best of three rounds each after a first one; median of the VMs";
     for (name, parts, what) in [
         ("vhashmap_over_hashbrown", &["insert", "get"][..], "inserting and looking up"),
@@ -139,7 +145,7 @@ fn maps(
     let what = "the same in a volatile segment, which is memory only: one VM";
     report.push("vhashmap_volatile_over_hashbrown", value, "", what);
     let value = median_of(&persistent, |sample| over(sample, &["fresh"]));
-    let what = "inserting in the first round only, when nobody has touched the memory before: the \
+    let what = "inserting in the first round only, in memory not touched before: the \
                 host's page cache and new blocks of its disk, over pages without a file";
     report.push("vhashmap_fresh_over_hashbrown", value, "", what);
     Ok(())
@@ -161,7 +167,7 @@ fn trees(
         in_vms(runner, &program, runs, &args, &what, progress)
     };
     let samples = fill(1_000_000, 2, runs)?;
-    let how = "over the standard library's map at home, both in one VM, taking turns; random keys";
+    let how = "over the standard library's map at home, both in one VM, alternately; random keys";
     for (name, parts, what) in [
         (
             "vbtree_over_std",
@@ -266,11 +272,11 @@ fn other_formats(
         },
         Other {
             figure: "open_rkyv_over_open_10m",
-            what: "mapping an archive of `rkyv` and believing it",
+            what: "mapping an archive of `rkyv` without checking it",
             samples: three(&["loads-open", &rkyv])?,
         },
     ];
-    // They are large, and only this experiment's.
+    // They are large, and only this experiment needs them.
     let _ = (std::fs::remove_file(postcard), std::fs::remove_file(rkyv));
     Ok(others)
 }

@@ -1,8 +1,9 @@
-//! `bench start`: from `fork` to the end of an empty program: in a VM of its own and in which
-//! parts, natively, and isolated by what else is installed; and how a store with much in it shows.
+//! `bench start`: from `fork` to the end of an empty program: in its own VM, with the parts of
+//! that time, natively, and isolated by other installed tools; and the effect of a store with many
+//! objects.
 //!
-//! What is installed is found in `PATH`, started and never required. Whoever comes back with
-//! another exit status than the program's own has not run it, and has no figure.
+//! Installed tools are found in `PATH` and never required. A tool that returns another exit
+//! status than the program's has not run it, and gets no figure.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,9 @@ use crate::sample::{Environment, Sample};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
-/// A way that has not ended its first program after this is not waited for.
+/// A tool whose first program has not ended after this time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What the payload answers when it is told nothing to do: it really ran.
+/// The payload's exit status when it is given nothing to do: proof that it really ran.
 const MISUSE: i32 = 2;
 
 /// Another way to isolate a program.
@@ -60,7 +61,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     progress("starting an empty program");
     let mut starts = Starts::default();
     for _ in 0..rounds {
-        // In turns: a machine that gets slower gets slower for all.
+        // Alternately: a machine that gets slower gets slower for all.
         starts.native.push(bench.runner.run(Environment::Native, &hello, &[], false)?);
         starts.plain.push(bench.runner.run(Environment::Vm, &hello, &[], false)?);
         starts.counted.push(bench.runner.run(Environment::Vm, &hello, &[], true)?);
@@ -96,7 +97,7 @@ impl Found {
         Found { way, program, ms: Vec::new() }
     }
 
-    /// One more sample; with the first that fails there is no figure.
+    /// One more sample; after the first failure there is no figure.
     fn sample(&mut self, hello: &Path) {
         let Ok(program) = &self.program else { return };
         let mut command = command(self.way, program, hello);
@@ -188,7 +189,12 @@ impl Starts {
         let exit = of(&|s| Some(s.span_ns.1 as f64 - s.stat("ended_at_ns")?));
         report.push_median("start_exit_ms", &exit, "ms", "the host frees process and VM");
         let kvm = of(&|s| s.stat("kvm_setup_ns"));
-        report.push_median("start_kvm_ms", &kvm, "ms", "of the parts above: in KVM's own calls");
+        report.push_median(
+            "start_kvm_ms",
+            &kvm,
+            "ms",
+            "the share of KVM's own calls in the parts above",
+        );
         for found in &self.ways {
             let name = found.way.name;
             let (note, samples) = match &found.program {
@@ -221,7 +227,7 @@ impl Starts {
     }
 }
 
-/// Milliseconds of a start by how many objects the store has.
+/// Milliseconds of a start by the number of objects in the store.
 #[derive(Default)]
 struct ByStore {
     empty: Vec<(f64, f64)>,
@@ -233,9 +239,9 @@ fn by_store(bench: &Bench<'_>, progress: Progress<'_>) -> Result<ByStore, BenchE
     let (hello, payload) = (bench.programs.hello(), bench.programs.payload());
     let mut by_store = ByStore::default();
     for objects in [2_u64, 100, 1000, 10_000].into_iter().filter(|objects| *objects <= most) {
-        progress(&format!("starting beside a store of {objects} objects"));
+        progress(&format!("starting with a store of {objects} objects"));
         let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
-        // One of them is the segment that all VASes have.
+        // One of them is the segment that all VASes share.
         let count = (objects - 1).to_string();
         let fill = ["scale", "memory-vases", "--count", &count];
         bench.runner.run(Environment::Vm, &payload, &fill, false)?;
@@ -261,16 +267,16 @@ impl ByStore {
         let most = self.find.last().map_or(0.0, |point| point.0);
         let empty = over(&self.empty);
         let note =
-            format!("a start beside a store of {most} objects / of 2: a program without VASes");
+            format!("a start with a store of {most} objects / of 2: a program without VASes");
         report.push("start_store_empty_over_2", empty, "", note);
-        let note = "the same of a program that finds one VAS by name, so the store is opened";
+        let note = "the same for a program that finds one VAS by name, so the store is opened";
         report.push("start_store_find_over_2", over(&self.find), "", note);
         let last = self.find.last().map(|point| point.1);
         report.push("start_store_find_ms", last, "ms", format!("with {most} objects"));
         report.checks.push(Check {
             name: "start_store_unopened".into(),
-            rule: "a program that uses no VAS starts at most 1.5 times as slowly beside the \
-                   largest store as beside the smallest: it is not opened"
+            rule: "a program that uses no VAS takes at most 1.5 times as long to start with the \
+                   largest store as with the smallest: it is not opened"
                 .into(),
             found: empty.map_or("not measured".into(), |ratio| format!("{ratio:.2} times")),
             is_kept: empty.is_some_and(|ratio| ratio <= 1.5),
@@ -280,7 +286,7 @@ impl ByStore {
         let axis = |label: &str| Axis { label: label.into(), is_log: true };
         report.plots.push(Plot {
             name: "start_store".into(),
-            title: "Starting and ending a program beside a store".into(),
+            title: "Starting and ending a program with a store".into(),
             x: axis("objects in the store"),
             y: axis("milliseconds"),
             series: vec![

@@ -1,7 +1,7 @@
-//! `bench switch`: what it costs to go from one address space to another.
+//! `bench switch`: what it costs to switch from one address space to another.
 //!
-//! Everything but the hand-over is timed by one program in one VM, in turns, by the processor's
-//! time-stamp counter; figures in cycles belong to the machine, ratios to us.
+//! Everything but the handover is timed by one program in one VM, alternately, by the
+//! processor's time-stamp counter; figures in cycles depend on the machine, ratios on us.
 
 use super::paths;
 use crate::programs::Programs;
@@ -10,7 +10,8 @@ use crate::sample::{Environment, Runner, Sample};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
-/// Figures of a VAS by how many lockable segments it has, and the program's name of each.
+/// Figures of a VAS by the number of its lockable segments, and the program's name for
+/// each.
 const LOCKS: [(&str, &str, u64); 5] = [
     ("switch_cycles", "locks_0", 0),
     ("switch_lock_1_cycles", "locks_1", 1),
@@ -19,8 +20,8 @@ const LOCKS: [(&str, &str, u64); 5] = [
     ("switch_lock_8_cycles", "locks_8", 8),
 ];
 
-/// Runs the experiment; `progress` is told what is being done. `has_tags` is whether the host
-/// offers its guests TLB tags, `None` if that could not be found out.
+/// Runs the experiment; `progress` is told what is being done. `has_tags` says whether the
+/// host offers its guests TLB tags; `None` if that could not be determined.
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
@@ -73,25 +74,25 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "switch_lock_over_null",
         &over("locks_1", "null"),
         "",
-        format!("the same with one exclusive lock nobody else wants; {half}"),
+        format!("the same with one uncontended exclusive lock; {half}"),
     );
     report.push_median(
         "switch_hyper_over_null",
         &over("hypercall", "null"),
         "",
-        "the same without locks, asked for as a hypercall, which the VMM serves",
+        "the same without locks, requested by hypercall, which the VMM serves",
     );
     report.push_median(
         "switch_after_reader_over_lock",
         &over("after_a_reader", "locks_1"),
         "",
-        "one exclusive lock that readers have used, 32 visits to write ago / one that none ever has",
+        "one exclusive lock that readers used 32 write visits ago / one that no reader has used",
     );
     report.push_median(
         "switch_turns_over_lock",
         &over("turns", "locks_1"),
         "",
-        "visits to read and to write in turns, averaged as one switch / one exclusive lock",
+        "visits to read and to write alternately, averaged as one switch / one exclusive lock",
     );
     let tagged = match has_tags {
         Some(true) => (
@@ -99,7 +100,7 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
             "an instance with a TLB tag / without: each flushes",
         ),
         Some(false) => (None, "this host offers its guests no PCID, so there are no tags"),
-        None => (None, "it could not be found out whether this host offers its guests PCID"),
+        None => (None, "it could not be determined whether this host offers its guests PCID"),
     };
     report.push("switch_tagged_over_untagged", tagged.0, "", tagged.1);
     let what = "a null call of the guest kernel";
@@ -114,9 +115,9 @@ fn switches(report: &mut Report, samples: &[Sample], note: &str, has_tags: Optio
         "switch_lock_each_cycles",
         each,
         "cycles",
-        "what taking or giving back one lock more adds: (8 locks - 1 lock) / 7",
+        "the cost of acquiring or releasing one more lock: (8 locks - 1 lock) / 7",
     );
-    let direct = "a switch from one VAS straight into another, no locks";
+    let direct = "a switch directly from one VAS into another, no locks";
     report.push_median("switch_direct_cycles", &all("direct"), "cycles", direct);
     let what = "a switch by hypercall";
     report.push_median("switch_hyper_cycles", &all("hypercall"), "cycles", what);
@@ -140,7 +141,7 @@ fn handover(
             vm.extend(answer["ns_per_handover"].as_f64());
             seen += answer["handovers"].as_f64().unwrap_or(0.0);
         }
-        // A fresh one each time: the parties count themselves in it.
+        // A new one each time: the parties count themselves in it.
         std::fs::write(&turn, [0; 4096])
             .map_err(|source| BenchError::Folder { dir: turn.display().to_string(), source })?;
         let path = turn.to_string_lossy();
@@ -156,10 +157,10 @@ fn handover(
         "handover_vm_over_native",
         ratio(vm, native),
         "",
-        "from letting a lock go to being inside with it: a thread of another VM that slept for \
+        "from releasing a lock to being inside with it: a thread of another VM that slept for \
          it / a native process that slept in a futex",
     );
-    let note = format!("median of {seen} hand-overs of a lock between two VMs");
+    let note = format!("median of {seen} handovers of a lock between two VMs");
     report.push("handover_vm_us", vm.map(|ns| ns / 1e3), "us", note);
     report.push("handover_native_us", native.map(|ns| ns / 1e3), "us", "between two processes");
     Ok(())

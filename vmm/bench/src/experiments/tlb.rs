@@ -15,7 +15,7 @@ use crate::sample::{Environment, Runner};
 use crate::stats::{median, ratio};
 use crate::{BenchError, Size};
 
-/// Curves of figure 6 and what our legend calls them.
+/// Curves of figure 6 and their names in our legend.
 const PAPER: [(&str, &str); 3] = [
     ("tags on", "the paper (M3): a CR3 write, tags"),
     ("tags off", "the paper (M3): a CR3 write, no tags"),
@@ -48,8 +48,8 @@ impl Pages {
         median(&self.runs.iter().filter_map(|run| run.get(key)?.as_f64()).collect::<Vec<_>>())
     }
 
-    /// Most pages at which an access without a switch costs no more than twice what it costs
-    /// with the fewest: what the first level of the TLB reaches.
+    /// The most pages at which an access without a switch costs no more than twice what it
+    /// costs with the fewest: the reach of the first-level TLB.
     fn reach(&self) -> Option<u32> {
         let least = self.cycles(FEWEST, "stay")?;
         let within = |&count: &u32| self.cycles(count, "stay").is_some_and(|c| c <= 2.0 * least);
@@ -57,8 +57,8 @@ impl Pages {
     }
 }
 
-/// Runs the experiment; `progress` is told what is being done. `has_tags` is whether the host
-/// offers its guests TLB tags, `None` if that could not be found out.
+/// Runs the experiment; `progress` is told what is being done. `has_tags` says whether the
+/// host offers its guests TLB tags; `None` if that could not be determined.
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
@@ -79,7 +79,7 @@ pub fn measure(
     for run in 1..=runs {
         progress(&format!("reaching random pages, {run} of {runs}"));
         for pages in &mut sizes {
-            // Segments of one run must not meet those of the next.
+            // Segments of different runs must not conflict.
             let _ = std::fs::remove_dir_all(runner.dir.join("store"));
             let most = pages.most.to_string();
             let args = ["tlb", "--pages", &most, "--count", samples, "--small"];
@@ -93,10 +93,10 @@ pub fn measure(
     Ok(report)
 }
 
-/// Accesses of the two runs whose difference is counted.
+/// Accesses in the two runs whose difference is counted.
 const COUNTED: [u64; 2] = [100_000, 1_100_000];
 
-/// Misses of an access to one of `pages` pages of 4 KiB, or why there is no such figure.
+/// Misses per access to one of `pages` pages of 4 KiB, or why there is no such figure.
 fn misses_each(
     runner: &Runner,
     program: &Path,
@@ -110,7 +110,7 @@ fn misses_each(
         let misses = match Misses::start() {
             Ok(misses) => misses,
             Err(error) => {
-                return Ok(Err(format!("this host gives us no counter of dTLB misses: {error}")));
+                return Ok(Err(format!("this host has no usable counter of dTLB misses: {error}")));
             }
         };
         runner.run(Environment::Vm, program, &args, false)?;
@@ -122,8 +122,8 @@ fn misses_each(
     Ok(Ok((counted[1] - counted[0]) / (COUNTED[1] - COUNTED[0]) as f64))
 }
 
-/// Whether counts can be true: with few pages hardly any access misses, with many pages many do
-/// and none misses more than a few times.
+/// Whether counts are plausible: with few pages hardly any access misses, with many pages many
+/// do, and none misses more than a few times.
 fn is_plausible(few: f64, many: f64) -> bool {
     (-0.01..0.1).contains(&few) && (0.2..4.0).contains(&many)
 }
@@ -136,7 +136,7 @@ fn misses(
 ) -> Result<(), BenchError> {
     let program = programs.payload();
     let few = misses_each(runner, &program, FEWEST)?;
-    // No counter for one is no counter for the other.
+    // If there is no counter for one, there is none for the other.
     let many = if few.is_ok() { misses_each(runner, &program, most)? } else { few.clone() };
     let counted = few.and_then(|few| many.map(|many| (few, many)));
     let counted = counted.and_then(|(few, many)| {
@@ -160,7 +160,7 @@ fn no_tags(has_tags: Option<bool>) -> Option<&'static str> {
     match has_tags {
         Some(true) => None,
         Some(false) => Some("this host offers its guests no PCID, so there are no tags"),
-        None => Some("it could not be found out whether this host offers its guests PCID"),
+        None => Some("it could not be determined whether this host offers its guests PCID"),
     }
 }
 
@@ -304,7 +304,8 @@ mod tests {
     #[test]
     fn counts_that_cannot_be_true_are_not_taken_for_misses() {
         assert!(is_plausible(0.001, 0.6));
-        // A counter that stands still, one that counts everything, and one swapped.
+        // A counter that does not move, one that counts everything, and two swapped
+        // counts.
         assert!(!is_plausible(0.0, 0.0) && !is_plausible(1.0, 1.0) && !is_plausible(0.6, 0.001));
     }
 

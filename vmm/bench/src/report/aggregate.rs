@@ -1,13 +1,15 @@
-//! Several runs of the same as one, for comparisons: the median of each figure, and how far the
-//! runs are apart in it, which is the noise that a single run cannot know of a ratio.
+//! Combines several runs of the same revision into one, for comparisons: the median of each
+//! figure, and its spread over the runs, which is the noise of a ratio that a single run cannot
+//! show.
 //!
-//! What comes out is for comparing only: it has no curves, and notes of the first run.
+//! The result is for comparing only: it has no curves, and the notes of the first run.
 
 use super::document::{Document, Outcome};
 use super::spread_percent;
 use crate::stats::median;
 
-/// The median of `runs`; of none, none. What is wrong with one of them is wrong with all.
+/// The median of `runs`; `None` for no runs. A problem of one run is a problem of the
+/// result.
 #[must_use]
 pub fn aggregate(runs: &[Document]) -> Option<Document> {
     let mut all = runs.first()?.clone();
@@ -32,7 +34,7 @@ pub fn aggregate(runs: &[Document]) -> Option<Document> {
                 of_all.iter().filter_map(|other| other.results.value(name)).collect();
             let middle = median(&values);
             *value = middle;
-            // Of one value only, what its run says of it is all that is known.
+            // For a single value, only the spread within its run is known.
             if let Some(percent) = middle.and_then(|middle| spread_percent(&values, middle)) {
                 outcome.spread_percent.insert(name.to_owned(), percent);
             }
@@ -41,7 +43,7 @@ pub fn aggregate(runs: &[Document]) -> Option<Document> {
     Some(all)
 }
 
-/// What `other` has and `known` has not; figures are counted later.
+/// What `other` has and `known` does not; figures are counted later.
 fn join(known: &mut Outcome, other: &Outcome) {
     known.quick |= other.quick;
     for (name, value) in other.results.iter() {

@@ -9,7 +9,7 @@ use super::aggregate::aggregate;
 use super::document::{Document, Outcome, Row};
 use super::markdown::number;
 
-/// Units of what is counted, not timed: no noise is in it, so every growth is real.
+/// Units of what is counted, not timed: counts have no noise, so every increase is real.
 const COUNTED: [&str; 2] = ["instructions", "exits"];
 
 /// One figure in two runs.
@@ -25,16 +25,17 @@ pub struct Difference {
     pub a: Option<f64>,
     /// In the second.
     pub b: Option<f64>,
-    /// From the first to the second; `None` where one is missing or the first is 0.
+    /// The change from the first to the second; `None` where one is missing or the first
+    /// is 0.
     pub change_percent: Option<f64>,
     /// The larger of the two spreads, twice: a change below it may be chance. `None` where
     /// nothing is known about it.
     pub noise_percent: Option<f64>,
-    /// What to think of it.
+    /// The assessment.
     pub verdict: Verdict,
 }
 
-/// What to think of a change.
+/// The assessment of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -42,11 +43,11 @@ pub enum Verdict {
     Same,
     /// More than the noise.
     Changed,
-    /// Another value, and nothing is known about the noise.
+    /// Another value, and the noise is unknown.
     Unsure,
     /// A count of instructions or exits has grown.
     Grown,
-    /// In one of the runs only.
+    /// Present in only one of the runs.
     OnlyOne,
 }
 
@@ -55,11 +56,11 @@ pub enum Verdict {
 pub struct Comparison {
     /// The figures.
     pub lines: Vec<Difference>,
-    /// Why the comparison may say little: other hosts, small sizes, broken checks.
+    /// Why the comparison may not be meaningful: other hosts, small sizes, broken checks.
     pub warnings: Vec<String>,
 }
 
-/// Compares the later runs `b` with `a`, one or several each; nothing if there are none.
+/// Compares the later runs `b` with `a`, one or several each; `None` if either is empty.
 #[must_use]
 pub fn compare(a: &[Document], b: &[Document]) -> Comparison {
     let (Some(first), Some(second)) = (aggregate(a), aggregate(b)) else {
@@ -93,7 +94,7 @@ fn lines(a: &Document, b: &Document) -> Vec<Difference> {
     lines
 }
 
-/// What tells machines apart and does not change from run to run, as free memory does.
+/// What distinguishes machines and, unlike free memory, does not change from run to run.
 fn machine(run: &Document) -> Vec<Option<&Value>> {
     let paths = [
         "/system/kernel",
@@ -105,13 +106,13 @@ fn machine(run: &Document) -> Vec<Option<&Value>> {
     paths.iter().map(|path| run.host.pointer(path)).collect()
 }
 
-/// Whether two runs are of different machines. What one of them does not say, as files of an
-/// earlier spacejmp do not name the processor, tells nothing.
+/// Whether two runs are from different machines. A fact missing from one of them is ignored:
+/// files of an earlier spacejmp do not name the processor.
 fn differ(a: &Document, b: &Document) -> bool {
     machine(a).iter().zip(machine(b)).any(|(a, b)| a.is_some() && b.is_some() && *a != b)
 }
 
-/// Whether `runs` are not all of the machine of `one`.
+/// Whether any of `runs` is from another machine than `one`.
 fn machines<'a>(one: &Document, mut runs: impl Iterator<Item = &'a Document>) -> Option<String> {
     let other = runs.find(|run| run.kind() != one.kind() || differ(run, one))?;
     Some(match (one.kind(), other.kind()) {
@@ -122,7 +123,7 @@ fn machines<'a>(one: &Document, mut runs: impl Iterator<Item = &'a Document>) ->
     })
 }
 
-/// Why one of the two may say little, by the name of its column.
+/// Why one of the two may not be meaningful, by the name of its column.
 fn faults(column: &str, document: &Document) -> impl Iterator<Item = String> {
     let quick = document.is_quick().then(|| format!("{column}: small sizes (--quick)"));
     let failed = document.failed.iter();

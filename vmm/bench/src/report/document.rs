@@ -1,4 +1,4 @@
-//! What one run of `spacejmp bench` found, as it is kept in a file: for reports, plots and
+//! The results of one run of `spacejmp bench` as stored in a file, for reports, plots and
 //! comparisons made later, perhaps elsewhere.
 //!
 //! The format is the JSON that `--json` prints. For one experiment it is that experiment's
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::results::Results;
 use super::{Check, Plot};
 
-/// Of the format.
+/// Version of the format.
 pub const VERSION: u32 = 1;
 
 /// The outcome of an experiment, read back.
@@ -22,22 +22,22 @@ pub const VERSION: u32 = 1;
 pub struct Outcome {
     /// Which experiment.
     pub bench: String,
-    /// Whether sizes were small, so that figures are of no use.
+    /// Whether sizes were small, so that the figures are not useful.
     pub quick: bool,
-    /// The host, where it is not told for all experiments together.
+    /// The host, unless it is given for all experiments together.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub host: Value,
-    /// The figures: a number, or null where there is none here.
+    /// The figures: a number, or null if there is none on this host.
     pub results: Results,
-    /// What each is: its unit, a colon, and the rest.
+    /// The description of each: its unit, a colon, and the rest.
     pub notes: BTreeMap<String, String>,
-    /// How far samples were apart.
+    /// The spread of the samples.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spread_percent: BTreeMap<String, f64>,
     /// The curves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plots: Vec<Plot>,
-    /// What could have shown that it is wrong.
+    /// The checks that could have shown it to be wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
 }
@@ -47,13 +47,13 @@ pub struct Outcome {
 pub struct Row<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its value, where there is one.
+    /// Its value, if there is one.
     pub value: Option<f64>,
     /// Its unit; `ratio` for none.
     pub unit: &'a str,
-    /// What it is, or why it is not there.
+    /// What it is, or why it is missing.
     pub note: &'a str,
-    /// How far samples were apart, in percent.
+    /// The spread of the samples, in percent.
     pub spread_percent: Option<f64>,
 }
 
@@ -68,14 +68,14 @@ impl Outcome {
         })
     }
 
-    /// Whether every check was kept.
+    /// Whether every check passed.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.checks.iter().all(|check| check.is_kept)
     }
 }
 
-/// All that a run found.
+/// All results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     /// [`VERSION`].
@@ -84,7 +84,7 @@ pub struct Document {
     pub host: Value,
     /// In the order in which they ran.
     pub experiments: Vec<Outcome>,
-    /// Experiments that could not be carried out, and why.
+    /// Experiments that could not be run, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failed: BTreeMap<String, String>,
 }
@@ -120,7 +120,7 @@ pub enum DocumentError {
     },
 }
 
-/// What tells the two forms, and versions, apart.
+/// The fields that distinguish the two forms, and the versions.
 #[derive(Deserialize)]
 struct Shape {
     version: Option<u64>,
@@ -128,7 +128,7 @@ struct Shape {
 }
 
 impl Document {
-    /// Reads a file, or `results.json` of a folder that `--out` has made.
+    /// Reads a file, or the `results.json` of a folder that `--out` made.
     ///
     /// # Errors
     /// [`DocumentError`].
@@ -156,8 +156,8 @@ impl Document {
         Ok(Document { version: VERSION, host, experiments: vec![one], failed: BTreeMap::new() })
     }
 
-    /// The kind of host, as `doctor --json` has it: `ept`, `npt`, `shadow`, `software`; `unknown`
-    /// where that could not be found out, or is no such word.
+    /// The kind of host, as in `doctor --json`: `ept`, `npt`, `shadow`, `software`; `unknown` if
+    /// it could not be determined or is none of these.
     #[must_use]
     pub fn kind(&self) -> &str {
         let kind = self.host.pointer("/translation/kind").and_then(Value::as_str);
@@ -165,7 +165,7 @@ impl Document {
         kind.filter(|kind| !kind.is_empty()).filter(is_word).unwrap_or("unknown")
     }
 
-    /// Checks that were broken: experiment and check.
+    /// Checks that failed: experiment and check.
     pub fn broken(&self) -> impl Iterator<Item = (&str, &Check)> {
         self.experiments.iter().flat_map(|outcome| {
             let broken = outcome.checks.iter().filter(|check| !check.is_kept);
@@ -173,7 +173,7 @@ impl Document {
         })
     }
 
-    /// Whether sizes were too small for the figures to be of use.
+    /// Whether sizes were too small for useful figures.
     #[must_use]
     pub fn is_quick(&self) -> bool {
         self.experiments.iter().any(|outcome| outcome.quick)
@@ -185,7 +185,7 @@ pub(super) mod tests {
     use super::super::{Axis, Origin, Report, Series};
     use super::*;
 
-    /// A small report, as an experiment gives it.
+    /// A small report, as an experiment returns it.
     pub(crate) fn report() -> Report {
         let mut report = Report::default();
         report.push_median("b_us", &[2.0, 3.0, 4.0], "us", "b, with | and \"quotes\"");
@@ -210,7 +210,7 @@ pub(super) mod tests {
         report
     }
 
-    /// A run of the experiment `start` that gave `report`, on a host of which nothing is known.
+    /// A run of the experiment `start` with the result `report`, on an unknown host.
     pub(crate) fn run(report: &Report) -> Document {
         Document {
             version: VERSION,

@@ -1,5 +1,4 @@
-//! The report for people: what ran where, figures beside the paper's, plots, and the rules by which
-//! it would be wrong.
+//! The report for people: what ran where, figures next to the paper's, plots, and the checks.
 
 use std::fmt::Write;
 
@@ -9,7 +8,7 @@ use vmm::cli::subjects;
 use super::document::{Document, Outcome};
 use super::paper;
 
-/// The whole report. Plots are linked as files beside it.
+/// The whole report. Plots are linked as files in the same folder.
 #[must_use]
 pub fn report(document: &Document) -> String {
     section(document, "# What `spacejmp bench` found", ".")
@@ -36,15 +35,15 @@ pub fn section(document: &Document, heading: &str, plots: &str) -> String {
     for (name, why) in &document.failed {
         let _ = writeln!(text, "**`{name}` could not be carried out:** {}\n", cell(why));
     }
-    text += "A ratio of two figures of one run counts; an absolute time says something about this \
-             machine only. *Spread* is how far samples of this run lie from the figure.\n";
+    text += "A ratio of two figures of one run is what matters; an absolute time depends on this \
+             machine. *Spread* is how far samples of this run lie from the figure.\n";
     for outcome in &document.experiments {
         experiment(&mut text, outcome, &below, &plots);
     }
     text
 }
 
-/// What there is to know of the host: its kind and what it gives to guests.
+/// What is known about the host: its kind and what it offers guests.
 fn host(text: &mut String, host: &Value) {
     let at = |path: &str| host.pointer(path).map(shown).filter(|text| text != "null");
     text.push_str("| host | |\n|---|---|\n");
@@ -56,7 +55,7 @@ fn host(text: &mut String, host: &Value) {
     text.push('\n');
 }
 
-/// What of `doctor --json` is told.
+/// The facts of `doctor --json` that are shown.
 const HOST: [(&str, &str); 8] = [
     ("kind", "/summary"),
     ("kernel", "/system/kernel"),
@@ -114,7 +113,7 @@ fn experiment(text: &mut String, outcome: &Outcome, hashes: &str, plots: &str) {
     }
 }
 
-/// Three digits that count, or all before the point.
+/// Three significant digits, or all digits before the decimal point.
 pub(super) fn number(value: f64) -> String {
     let digits = if value == 0.0 || value.abs() >= 100.0 {
         0
@@ -124,7 +123,7 @@ pub(super) fn number(value: f64) -> String {
     format!("{value:.*}", usize::try_from(digits).unwrap_or(0))
 }
 
-/// Text that stays in its cell.
+/// Text escaped so that it stays in its table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }

@@ -1,10 +1,11 @@
-//! What an experiment gives: figures, curves, and the checks that could have proved it wrong.
+//! What an experiment returns: figures, curves, and the checks that could have proved it
+//! wrong.
 //!
-//! Here are the data and their JSON and terminal forms. Below it:
+//! This file has the data and their JSON and terminal forms. Submodules:
 //!
-//! - [`document`]: what is kept in files; [`output`], [`markdown`], [`plot`]: the files
+//! - [`document`]: what is stored in files; [`output`], [`markdown`], [`plot`]: the files
 //! - [`compare`]: two runs side by side, each perhaps of several ([`aggregate`])
-//! - [`paper`]: the original's numbers
+//! - [`paper`]: the paper's numbers
 
 pub mod aggregate;
 pub mod compare;
@@ -31,9 +32,9 @@ use super::stats::median;
 pub enum Origin {
     /// Measured in this run, ours.
     Ours,
-    /// Measured in this run: what one would use instead.
+    /// Measured in this run: the alternative.
     Alternative,
-    /// The original's, on its machines; from `resources/paper`.
+    /// The paper's, on its machines; from `resources/paper`.
     Paper,
 }
 
@@ -42,7 +43,7 @@ pub enum Origin {
 pub struct Axis {
     /// What is on it, with its unit.
     pub label: String,
-    /// Whether equal distances are equal factors.
+    /// Whether the axis is logarithmic.
     pub is_log: bool,
 }
 
@@ -53,24 +54,24 @@ pub struct Series {
     pub name: String,
     /// Whose numbers these are.
     pub origin: Origin,
-    /// `(x, y)`, by rising x.
+    /// `(x, y)`, by ascending x.
     pub points: Vec<(f64, f64)>,
 }
 
-/// One plot: what a figure of the paper shows, from this machine.
+/// One plot: what a figure of the paper shows, measured on this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plot {
-    /// File name without extension; unique in all experiments.
+    /// File name without extension; unique across all experiments.
     pub name: Cow<'static, str>,
-    /// One line above it.
+    /// Its title, one line.
     pub title: String,
-    /// Across.
+    /// The horizontal axis.
     pub x: Axis,
-    /// Up.
+    /// The vertical axis.
     pub y: Axis,
     /// The curves.
     pub series: Vec<Series>,
-    /// What a reader should see in it, and what is not available here and why.
+    /// What the reader should notice, and what is not available here and why.
     pub note: String,
 }
 
@@ -93,7 +94,7 @@ pub struct Check {
     pub found: String,
     /// Whether the rule was kept; a report with a broken rule is not to be used.
     pub is_kept: bool,
-    /// Whether small sizes or a busy machine may break it; otherwise only a wrong result does.
+    /// Whether small sizes or a busy machine may break it; otherwise only a wrong result can.
     #[serde(default)]
     pub needs_quiet: bool,
 }
@@ -103,14 +104,14 @@ pub struct Check {
 pub struct Figure {
     /// Name in `--json`, under `results`.
     pub name: Cow<'static, str>,
-    /// The value; `None` when it cannot be had here.
+    /// The value; `None` when it is not available here.
     pub value: Option<f64>,
-    /// What it is measured in; empty for a ratio.
+    /// Its unit; empty for a ratio.
     pub unit: &'static str,
     /// What was done, or why there is no value.
     pub note: String,
-    /// How far the samples it is the median of lie from it, in percent: what another run may
-    /// differ by. `None` when it is not the median of several.
+    /// The spread of the samples around it, in percent: by how much another run may differ.
+    /// `None` when it is not the median of several samples.
     pub spread_percent: Option<f64>,
 }
 
@@ -138,7 +139,7 @@ impl Report {
         self.figures.push(Figure { name, value, unit, note, spread_percent: None });
     }
 
-    /// Adds the median of samples as a figure, and how far they are spread.
+    /// Adds the median of samples as a figure, with their spread.
     pub fn push_median(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -157,7 +158,8 @@ impl Report {
         self.figures.iter().find(|f| f.name == name)?.value
     }
 
-    /// As it is kept and printed: the figures under `results`, their meaning under `notes`.
+    /// The stored and printed form: the figures under `results`, their meaning under
+    /// `notes`.
     #[must_use]
     pub fn outcome(&self, bench: &str, quick: bool, host: Value) -> Outcome {
         let mut results = Results::default();
@@ -202,7 +204,7 @@ impl Report {
     }
 }
 
-/// Without digits that mean nothing: four places, or five digits of a number below 1.
+/// Without insignificant digits: four decimal places, or five digits for a number below 1.
 fn rounded(value: f64) -> f64 {
     let places = match value.abs() {
         small if small > 0.0 && small < 1.0 => (4.0 - small.log10().floor()).min(15.0),
@@ -212,8 +214,8 @@ fn rounded(value: f64) -> f64 {
     (value * by).round() / by
 }
 
-/// Half the distance between the quarter points of the samples, in percent of `median`: one odd
-/// sample is not what the next run will show.
+/// Half the interquartile range of the samples, in percent of `median`: a single outlier says
+/// nothing about the next run.
 fn spread_percent(samples: &[f64], median: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

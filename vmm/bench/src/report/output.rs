@@ -1,9 +1,10 @@
-//! What `--out DIR` leaves: figures and curves as files for other programs and for people.
+//! What `--out DIR` writes: figures and curves as files for other programs and for people.
 //!
-//! `results.json`, the whole; `figures.csv`; for each plot `NAME.csv` and `NAME.svg`;
-//! `report.md`. A folder that holds anything else is not written to, so that nothing of the
-//! user's is ever replaced. One of an earlier run, with the files that run gave and no others,
-//! is emptied first: plots that the new run lacks must not stay beside its own.
+//! `results.json`, which holds everything; `figures.csv`; for each plot `NAME.csv` and
+//! `NAME.svg`; `report.md`. A folder that holds anything else is not written to, so that no
+//! file of the user's is ever replaced. The folder of an earlier run, if it holds only the
+//! files of that run, is emptied first: plots that the new run lacks must not remain next to
+//! the new ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,13 +20,13 @@ const REPORT: &str = "report.md";
 /// The files could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// It holds something else.
-    #[error("{} is not what an earlier run left: name another folder", path.display())]
+    /// The folder holds something else.
+    #[error("{} is not a file of an earlier run: name another folder", path.display())]
     NotOurs {
         /// What is in the way.
         path: PathBuf,
     },
-    /// The host does not let us.
+    /// The host refused.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file or folder.
@@ -39,7 +40,7 @@ pub enum WriteError {
     Plot(#[from] PlotError),
 }
 
-/// Whether [`write()`] would find the folder as it must be: for asking before measuring.
+/// Whether [`write()`] can use the folder: to be checked before measuring.
 ///
 /// # Errors
 /// [`WriteError`].
@@ -47,8 +48,7 @@ pub fn prepare(dir: &Path) -> Result<(), WriteError> {
     earlier(dir).map(drop)
 }
 
-/// The files an earlier run has left, the results last; none where there was none. Makes the
-/// folder.
+/// The files of an earlier run, the results last; empty if there was none. Makes the folder.
 fn earlier(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
     let failed = |source| WriteError::Write { path: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(failed)?;
@@ -57,7 +57,7 @@ fn earlier(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
         found.push(entry.map_err(failed)?.path());
     }
     let results = dir.join(RESULTS);
-    // Of a file that is no result nothing is known, so it is in the way itself.
+    // Nothing is known about a file that is not a result, so it is in the way itself.
     let known: Vec<PathBuf> = match Document::read(&results) {
         Ok(run) => names(&run).map(|name| dir.join(name)).collect(),
         Err(_) => Vec::new(),
@@ -65,12 +65,12 @@ fn earlier(dir: &Path) -> Result<Vec<PathBuf>, WriteError> {
     if let Some(other) = found.iter().find(|path| !known.contains(path)) {
         return Err(WriteError::NotOurs { path: other.clone() });
     }
-    // While the results are there, a folder emptied halfway is still known as ours.
+    // As long as the results exist, a half-emptied folder is still recognised as ours.
     found.sort_by_key(|path| *path == results);
     Ok(found)
 }
 
-/// Every file that may be there for a run.
+/// Every file that a run may have written.
 fn names(run: &Document) -> impl Iterator<Item = String> {
     let plots = run.experiments.iter().flat_map(|outcome| &outcome.plots);
     let plots = plots.flat_map(|plot| ["csv", "svg"].map(|end| format!("{}.{end}", plot.name)));
@@ -94,7 +94,7 @@ pub fn write(dir: &Path, document: &Document) -> Result<Vec<PathBuf>, WriteError
     ];
     for plot in document.experiments.iter().flat_map(|outcome| &outcome.plots) {
         files.push((format!("{}.csv", plot.name), curves(plot)));
-        // Without a point there is nothing to look at; the table says so by being empty.
+        // Without a point there is nothing to draw; the empty table shows that.
         if plot.has_points() {
             files.push((format!("{}.svg", plot.name), plot::svg(plot)?));
         }
@@ -139,7 +139,7 @@ fn curves(plot: &Plot) -> String {
     text
 }
 
-/// A line of comma-separated values (RFC 4180, but for the line's end).
+/// A line of comma-separated values (RFC 4180, except for the line ending).
 fn line(fields: &[String]) -> String {
     let quoted = |field: &String| match field.contains([',', '"', '\n']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),

@@ -1,7 +1,7 @@
-//! The original's numbers, for beside ours: `resources/paper`, carried in this binary.
+//! The paper's numbers, to show next to ours: `resources/paper`, embedded in this binary.
 //!
-//! The files are part of the source and tested here, so what reads them does not fail: a
-//! curve that is not there is empty.
+//! The files are part of the source and tested here, so reading them does not fail: a
+//! missing curve is empty.
 
 use super::{Origin, Series};
 
@@ -17,8 +17,8 @@ pub const FIGURE_8_16: &str = include_str!("../../data/paper/figure-8-sets-of-16
 pub const FIGURE_8_64: &str = include_str!("../../data/paper/figure-8-sets-of-64.csv");
 const FIGURES: &str = include_str!("../../data/paper/figures.csv");
 
-/// Some curves of a figure: `names` are those in the file and in our legend. Points at zero are
-/// left out, since axes are logarithmic.
+/// Some curves of a figure: `names` are their names in the file and in our legend. Points at
+/// zero are left out, since axes are logarithmic.
 #[must_use]
 pub fn curves(file: &str, names: &[(&str, &str)]) -> Vec<Series> {
     let of = |&(name, legend): &(&str, &str)| Series {
@@ -33,7 +33,7 @@ pub fn curves(file: &str, names: &[(&str, &str)]) -> Vec<Series> {
     names.iter().map(of).collect()
 }
 
-/// What the paper says about what one of our figures shows.
+/// The paper's value for one of our figures.
 #[must_use]
 pub fn beside(figure: &str) -> Option<&'static str> {
     FIGURES.lines().find_map(|line| {

@@ -1,8 +1,8 @@
-//! A plot as SVG: what a person would rather look at.
+//! A plot as SVG, for people.
 //!
-//! `plotters` draws. Axes that are logarithmic are drawn as linear ones of the logarithm to
-//! base 2, with labels that say the number itself: one kind of plot then serves all four
-//! combinations, and sizes and counts fall on whole steps.
+//! `plotters` does the drawing. Logarithmic axes are drawn as linear axes of the logarithm
+//! to base 2, with labels that show the number itself: one kind of plot then serves all
+//! four combinations, and sizes and counts fall on whole steps.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -11,7 +11,7 @@ use super::{Axis, Origin, Plot, Series};
 
 /// Pixels of a plot.
 const SIZE: (u32, u32) = (960, 600);
-/// Told apart by the colour-blind too (M. Okabe, K. Ito, 2008).
+/// Distinguishable by the colour-blind, too (M. Okabe, K. Ito, 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -49,7 +49,7 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
     let ys = range(&plot.y, plot.series.iter().flat_map(|s| &s.points).map(|p| p.1))?;
     let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
     root.fill(&WHITE).map_err(|e| say(&e))?;
-    // Below the plot there is room for the legend, so that it never lies on a curve.
+    // The legend gets space below the plot, so that it never covers a curve.
     let rows = i32::try_from(plot.series.len().div_ceil(2)).unwrap_or(i32::MAX / 32);
     let (upper, lower) = root.split_vertically(SIZE.1.cast_signed() - 24 * rows - 12);
     let mut chart = ChartBuilder::on(&upper)
@@ -84,7 +84,7 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
             chart
                 .draw_series(LineSeries::new(points.iter().copied(), style))
                 .map_err(|e| say(&e))?;
-            // Colours repeat; with another mark they can still be told apart.
+            // Colours repeat; different marks still distinguish the curves.
             if index < COLOURS.len() {
                 let marks = points.iter().map(|at| Circle::new(*at, 3, style.color.filled()));
                 chart.draw_series(marks).map_err(|e| say(&e))?;
@@ -129,7 +129,7 @@ fn style(index: usize, series: &Series) -> ShapeStyle {
     colour.stroke_width(if series.origin == Origin::Ours { 3 } else { 1 })
 }
 
-/// From where to where an axis goes: all points, and a little air.
+/// The range of an axis: all points, and a small margin.
 fn range(axis: &Axis, values: impl Iterator<Item = f64>) -> Result<(f64, f64), String> {
     let values = values.filter(|v| v.is_finite() && (!axis.is_log || *v > 0.0));
     let values = values.map(|v| if axis.is_log { v.log2() } else { v });
@@ -145,8 +145,8 @@ fn range(axis: &Axis, values: impl Iterator<Item = f64>) -> Result<(f64, f64), S
     })
 }
 
-/// About how many labels an axis has: on a logarithmic one not more than there are powers of two,
-/// or they would be at odd numbers.
+/// The approximate number of labels on an axis: on a logarithmic one no more than there are
+/// powers of two, or labels would be at odd numbers.
 fn labels(axis: &Axis, (low, high): (f64, f64)) -> usize {
     if axis.is_log { ((high - low) as usize + 1).min(14) } else { 8 }
 }
@@ -159,7 +159,7 @@ fn label(axis: &Axis, value: f64) -> String {
     } else {
         (1000.0, ["", " k", " M", " G", " T"])
     };
-    // 8192 pages are no round number of thousands, and are read as they are.
+    // 8192 pages are not a round number of thousands, and are shown in full.
     let from = if is_bytes { 1024.0 } else { 100_000.0 };
     let mut scaled = value;
     let mut unit = units[0];
@@ -174,7 +174,7 @@ fn label(axis: &Axis, value: f64) -> String {
     let digits = if scaled == 0.0 || scaled.abs() >= 10.0 {
         0
     } else {
-        // Two digits that count, none of them a zero at the end.
+        // Two significant digits, without a trailing zero.
         (1 - scaled.abs().log10().floor() as i32).clamp(0, 6)
     };
     let text = format!("{scaled:.*}", usize::try_from(digits).unwrap_or(0));

@@ -1,17 +1,18 @@
-//! Figures by name in the order of the report, which is not that of the alphabet. `serde_json` would
-//! keep it for every map of everybody who uses it, and be another crate for `vmm` then.
+//! Figures by name in the order of the report, which is not alphabetical. `serde_json` can preserve
+//! the order only for all maps of all its users, and with that feature it would be compiled
+//! separately for `vmm`.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-/// A number for each name, or none where there is none here. In JSON an object.
+/// A number for each name, or none if it is not available here. In JSON an object.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Results(Vec<(String, Option<f64>)>);
 
 impl Results {
-    /// Adds a figure; there is none of that name yet.
+    /// Adds a figure; its name must not exist yet.
     pub fn push(&mut self, name: String, value: Option<f64>) {
         self.0.push((name, value));
     }

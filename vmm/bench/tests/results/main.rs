@@ -1,5 +1,5 @@
 //! The book's page of results is generated from the runs in `resources/results` and nothing else:
-//! no figure in its generated part can be typed in or become outdated. With `SPACEJMP_RESULTS=update`
+//! no figure in its generated part can be typed in or become stale. With `SPACEJMP_RESULTS=update`
 //! (set by `cargo xtask results`) page and plots are written instead of compared.
 
 mod page;
@@ -19,7 +19,8 @@ fn is_update() -> bool {
     std::env::var_os("SPACEJMP_RESULTS").is_some_and(|value| value == "update")
 }
 
-/// The committed runs with their files, by file name. The folder comes with the first.
+/// The committed runs with their files, by file name. The folder exists from the first
+/// run on.
 fn runs() -> Vec<(PathBuf, Document)> {
     let Ok(folder) = fs::read_dir(root().join("resources/results")) else { return Vec::new() };
     let mut files: Vec<_> =

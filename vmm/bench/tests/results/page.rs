@@ -1,6 +1,6 @@
-//! The book's page of results: prose by hand, and between two marks what is made of the runs
-//! that are committed in `resources/results`. A test compares the two, `cargo xtask results`
-//! makes both anew.
+//! The book's page of results: prose written by hand and, between two marks, a part
+//! generated from the runs committed in `resources/results`. A test compares the two; `cargo
+//! xtask results` regenerates both.
 
 use spacejmp_bench::report::document::Document;
 use spacejmp_bench::report::markdown;
@@ -11,7 +11,7 @@ pub(crate) const BEGIN: &str =
 /// The line after it.
 pub(crate) const END: &str = "<!-- generated: end -->";
 
-/// Folder of the plots of a kind of host, from the page.
+/// Folder of the plots of a kind of host, relative to the page.
 pub(crate) fn plots(kind: &str) -> String {
     format!("results/{kind}")
 }

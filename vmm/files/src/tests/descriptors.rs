@@ -90,7 +90,7 @@ fn dup_shares_the_offset_and_open_does_not() {
     assert_eq!(w.files.lseek(fd, 7, libc::SEEK_SET), Ok(7));
     assert_eq!(w.files.lseek(copy, 0, libc::SEEK_CUR), Ok(7));
     assert_eq!(w.files.lseek(other, 0, libc::SEEK_CUR), Ok(0));
-    // Opening by the entry in /dev/fd is opening, too.
+    // Opening the entry in /dev/fd also opens the file.
     let again = w.open(&format!("/dev/fd/{fd}"), libc::O_RDWR).unwrap();
     assert_eq!(w.files.lseek(again, -2, libc::SEEK_END), Ok(8));
     assert_eq!(w.files.lseek(fd, 0, libc::SEEK_CUR), Ok(7));
@@ -136,7 +136,7 @@ fn status_flags_are_kept_and_the_hosts_own_are_not_touched() {
     assert_eq!(flags(fd) & (libc::O_APPEND | libc::O_NONBLOCK), libc::O_APPEND);
     w.files.fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK as u64).unwrap();
     assert_eq!(flags(fd) & (libc::O_APPEND | libc::O_NONBLOCK), libc::O_NONBLOCK);
-    // Standard input belongs to the host: the flag is only remembered.
+    // Standard input belongs to the host: the flag is only recorded.
     w.files.fcntl(0, libc::F_SETFL, libc::O_NONBLOCK as u64).unwrap();
     let stdin = w.files.get(0).unwrap();
     assert!(stdin.nonblocking() && flags(0) & libc::O_NONBLOCK != 0);
@@ -265,7 +265,7 @@ fn a_temporary_file_can_be_given_a_name() {
     let empty = libc::AT_EMPTY_PATH as u32;
     w.files.linkat(fd, b"", super::CWD, b"named", empty).unwrap();
     assert_eq!(super::read(&w.files, "named").unwrap(), "text");
-    // What is not of the grant cannot be given a name in it.
+    // A file that is not in the grant cannot be linked into it.
     let memory = w.files.memfd_create(b"m", 0).unwrap();
     for fd in [memory, 0] {
         let linked = w.files.linkat(fd, b"", super::CWD, b"other", empty);

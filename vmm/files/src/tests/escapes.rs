@@ -97,7 +97,7 @@ fn changing_calls_do_not_follow_links_out() {
     assert_eq!(before.modified().unwrap(), after.modified().unwrap());
 }
 
-/// Ends the other thread also when a check fails.
+/// Stops the other thread even when a check fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -106,7 +106,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// The same name is a directory or file of the grant and a link out in turn, as fast as
+/// The same name is a directory or file of the grant and a link out alternately, as fast as
 /// another thread can swap them, while every kind of call goes through it.
 #[test]
 fn a_link_swapped_in_while_in_use_never_leads_out() {

@@ -69,7 +69,7 @@ fn files_come_and_go_by_name_as_in_any_directory() {
         (read(&files, "b").unwrap(), read(&files, "c").unwrap()),
         ("two".into(), "one".into())
     );
-    // Replaced while it is open: still there for the program that has it.
+    // Replaced while open: still there for the program that has it open.
     let fd = open(&files, "b", libc::O_RDWR).unwrap();
     rename(&files, "c", "b", 0).unwrap();
     assert_eq!(files.fstat(fd).unwrap().nlink, 0);
@@ -97,7 +97,7 @@ fn what_is_no_regular_file_is_refused_and_nothing_leads_out() {
     }
     let tmpfile = libc::O_TMPFILE | libc::O_RDWR;
     assert_eq!(open(files, "/dev/shm", tmpfile), Err(Errno::EOPNOTSUPP));
-    // A grant takes the place.
+    // A grant replaces it.
     let granted = super::files(&[grant(world.host.path(), "/dev/shm", GrantAccess::ReadOnly)], "/");
     assert_eq!(read(&granted, "/dev/shm/f").unwrap(), "text");
     assert_eq!(open(&granted, "/dev/shm/a", NEW), Err(Errno::EROFS));

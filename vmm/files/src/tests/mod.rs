@@ -1,4 +1,4 @@
-//! Tests of the file calls as a whole, against real directories on the host.
+//! Tests of all file calls together, against real directories on the host.
 //!
 //! They run with any user, root included: nothing here relies on permission being denied.
 
@@ -28,7 +28,7 @@ use super::{Files, Grant, GrantAccess, Namespace, OffLimits, TextFile, take_over
 
 const CWD: i32 = libc::AT_FDCWD;
 
-/// Files like those a process has: of itself and its threads, of the machine, and one that can be
+/// Files like those of a process: on itself and its threads, on the machine, and one that can be
 /// written.
 const TEXTS: &[TextFile] = &[
     TextFile { path: "/proc/#/comm", mode: 0o644 },
@@ -109,7 +109,7 @@ fn open(files: &Files, path: &str, flags: i32) -> Result<i32, Errno> {
     files.openat(CWD, path.as_bytes(), flags, 0o666)
 }
 
-/// The whole text of a file, read as the program would.
+/// The complete text of a file, read as the program would.
 fn read(files: &Files, path: &str) -> Result<String, Errno> {
     let fd = open(files, path, libc::O_RDONLY)?;
     let file = files.get(fd)?;

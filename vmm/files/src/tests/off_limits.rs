@@ -1,4 +1,4 @@
-//! A store inside a grant is out of reach, whatever the name.
+//! A store inside a grant is inaccessible by any name.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
-/// What every call with one path says about it.
+/// The result of every call that takes one path.
 fn each_call(files: &Files, path: &str) -> Vec<(&'static str, Result<(), Errno>)> {
     let bytes = path.as_bytes();
     let opened = |flags| open(files, path, flags).map(drop);
@@ -99,7 +99,7 @@ fn every_call_is_refused_everything_in_the_store() {
             assert_eq!(result, Err(AWAY), "{call} {path}");
         }
     }
-    // Its neighbours are as ever.
+    // Its neighbours are not affected.
     h.files.mkdirat(CWD, b"/w/share/space/other", 0o777).unwrap();
     assert_eq!(read(&h.files, "/w/mine").unwrap(), "mine");
     assert_eq!(read(&h.files, "/w/share/space/store/../../../mine").unwrap(), "mine");
@@ -141,7 +141,7 @@ fn a_second_name_of_a_file_is_the_file() {
         }
         assert_eq!(h.files.renameat2(CWD, path.as_bytes(), CWD, b"/w/x", 0), Err(AWAY), "{file}");
     }
-    // Hard links among the user's own files are nobody's business.
+    // Hard links among the user's own files are allowed.
     std::fs::write(host.join("a"), "own").unwrap();
     std::fs::hard_link(host.join("a"), host.join("b")).unwrap();
     assert_eq!(read(&h.files, "/w/b").unwrap(), "own");
@@ -184,7 +184,7 @@ fn a_store_that_is_not_there_yet_cannot_be_planted() {
     let host = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(host.path().join("fake/space/store/segments")).unwrap();
     let files = files_of(host.path());
-    // The first missing directory may be made, but by nothing else be replaced.
+    // The first missing directory may be created, but nothing else may take its place.
     assert_eq!(files.symlinkat(b"fake", CWD, b"/w/share"), Err(AWAY));
     assert_eq!(files.renameat2(CWD, b"/w/fake", CWD, b"/w/share", 0), Err(AWAY));
     assert_eq!(open(&files, "/w/share", libc::O_CREAT | libc::O_RDWR), Err(AWAY));
@@ -196,7 +196,7 @@ fn a_store_that_is_not_there_yet_cannot_be_planted() {
     assert_eq!(files.symlinkat(b"/w/fake", CWD, b"/w/share/space/store"), Err(AWAY));
     let dir = open(&files, "/w/share/space", libc::O_RDONLY).unwrap();
     assert_eq!(files.mkdirat(dir, b"store", 0o777), Err(AWAY));
-    // Now it comes to be, and is as far away as if it had been there.
+    // Now it is created, and is as inaccessible as if it had existed before.
     Store::open_or_create(&store_in(host.path())).unwrap();
     for path in ["store", "store/format", "store/segments/.."] {
         assert_eq!(files.openat(dir, path.as_bytes(), libc::O_RDONLY, 0), Err(AWAY), "{path}");

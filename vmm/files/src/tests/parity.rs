@@ -1,4 +1,4 @@
-//! Errors: the same numbers as the host kernel gives for the same call on a twin directory.
+//! Errors: the same numbers as the host kernel returns for the same call on a twin directory.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -110,7 +110,7 @@ fn errors_are_the_host_kernels_own() {
     let mut checked = 0;
     let mut pair = twins();
     for path in paths() {
-        // The twins' roots differ: what is above them is another test's subject.
+        // The twins' roots differ: another test covers what is above them.
         if path.starts_with('/') || path.starts_with("..") {
             continue;
         }

@@ -1,5 +1,6 @@
-//! `/proc` as a tree: what is found and listed, where its links lead, and what a name that is
-//! no thread's leads to. What the files say is tested where it is made, and in VMs.
+//! `/proc` as a tree: what is found and listed, where its links lead, and where the name of a
+//! thread that does not exist leads. The content of the files is tested where it is generated, and
+//! in VMs.
 
 use std::sync::{Arc, Weak};
 
@@ -10,7 +11,7 @@ use super::tree::names;
 use super::{CWD, TEXTS, World, files, files_with, grant, namespace, open, program, read};
 use crate::charge::{FilesOnly, MemoryAccount};
 
-/// A process of two threads, whose files say which one they are about.
+/// A process with two threads, whose files say which one they are about.
 #[derive(Debug)]
 struct Two;
 
@@ -158,7 +159,7 @@ fn opening_a_descriptor_again_gives_no_more_than_it_may() {
     }
     assert_eq!(std::fs::read(w.host.path().join("f")).unwrap(), b"0123456789");
 
-    // What was given from outside, for reading, is not to be written, whatever the host says.
+    // A file passed in for reading cannot be written, whatever the host allows.
     let outside = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(outside.path(), "outside").unwrap();
     let given = std::fs::File::open(outside.path()).unwrap();
@@ -209,7 +210,7 @@ fn the_program_can_read_its_own_file_at_its_own_path() {
     assert_eq!(names(&alone, "/w"), [".", "..", "program"]);
     assert_eq!(open(&alone, "/w/program", libc::O_RDWR), Err(Errno::ETXTBSY));
     assert_eq!(open(&alone, "/w/other", libc::O_CREAT), Err(Errno::EROFS));
-    // A grant decides about what lies in it.
+    // A grant decides what is inside it.
     let dir = tempfile::tempdir().unwrap();
     let granted = with(&[grant(dir.path(), "/w", GrantAccess::ReadOnly)], "/w");
     assert_eq!(read(&granted, "/w/program"), Err(Errno::ENOENT));

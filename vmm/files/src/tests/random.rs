@@ -56,7 +56,7 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, String> {
     out
 }
 
-/// The current directory lies deep in the tree, so that the few `..` an operation has do not
+/// The current directory is deep in the tree, so that the few `..` an operation has do not
 /// climb out of it: above it the twins rightly differ.
 const DEPTH: usize = 16;
 
@@ -125,7 +125,7 @@ fn nofollow(follow: bool) -> AtFlags {
     if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW }
 }
 
-/// Writes a byte if it can, and says what was opened.
+/// Writes a byte if it can, and returns what was opened.
 fn opened(fd: BorrowedFd<'_>) -> String {
     let stat = rustix::fs::fstat(fd).unwrap();
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {

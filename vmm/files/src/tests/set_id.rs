@@ -1,5 +1,5 @@
-//! No file that runs with its owner's rights comes out of a grant, and none is made without
-//! its bits while the program believes they are there.
+//! No file that runs with its owner's rights is created in a grant, and none is created without
+//! these bits while the program believes they are set.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

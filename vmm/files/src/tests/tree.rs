@@ -86,7 +86,7 @@ fn the_root_lists_what_leads_to_the_grants_and_nothing_else() {
 #[test]
 fn our_own_directories_are_a_full_file_system_and_proc_is_one_without_blocks() {
     let files = files(&[], "/");
-    // Blocks, free ones, available ones, files, free ones: the words from the third on.
+    // Blocks, free ones, available ones, files, free ones: the words from the third onwards.
     let sizes = |path: &str| -> Vec<u64> {
         let bytes = files.statfs(path.as_bytes()).unwrap();
         let words = bytes[16..56].chunks_exact(8);
@@ -148,7 +148,7 @@ fn an_inner_grant_is_reached_even_where_the_outer_directory_lacks_the_way() {
     assert_eq!(names(&files, "/no"), [".", "..", "where"]);
     assert!(open(&files, "/new", libc::O_CREAT).is_ok());
     assert_eq!(names(&files, "/"), [".", "..", "new"]);
-    // What is built in lies on top of a grant of the whole root.
+    // Built-in entries are on top of a grant of the host's root.
     assert!(open(&files, "/dev/null", libc::O_RDWR).is_ok());
     assert_eq!(files.readlinkat(CWD, b"/proc/self/exe", 99).unwrap(), b"/w/program");
 }
@@ -192,7 +192,7 @@ fn devices_and_the_programs_own_path_are_there() {
     let exe = "/proc/self/exe";
     assert_eq!(w.files.readlinkat(CWD, exe.as_bytes(), 4).unwrap(), b"/w/p");
     assert_eq!(stat(exe, 0x100).unwrap().mode & libc::S_IFMT, libc::S_IFLNK);
-    // The program that runs, whatever lies at its path by now.
+    // The running program, whatever is at its path by now.
     assert_eq!(stat(exe, 0).unwrap().size, 11);
     assert_eq!(read(&w.files, exe).unwrap(), "the program");
     assert_eq!(read(&w.files, "/w/program").unwrap(), "elf");
@@ -239,7 +239,7 @@ fn unknown_flags_and_odd_arguments_are_errors() {
     assert_eq!(w.files.openat(0, b"f", 0, 0), Err(Errno::ENOTDIR));
     assert_eq!(w.files.openat(CWD, b"a\0b", 0, 0), Err(Errno::EINVAL));
     let fd = w.open("f", 0).unwrap();
-    // F_SETSIG: kept, and of the host's signals none; but one that there is.
+    // F_SETSIG: recorded, never a host signal, and only a signal that exists.
     assert_eq!(w.files.fcntl(fd, 10, 9), Ok(0));
     assert_eq!(w.files.fcntl(fd, 10, 65), Err(Errno::EINVAL));
     for flags in [i32::MIN, -1, i32::MAX] {

@@ -1,11 +1,11 @@
-//! Extended attributes: those of the user's name space are the host's, others are not there.
+//! Extended attributes: those of the `user` name space are the host's, others do not exist.
 
 use abi::Errno;
 
 use super::super::{GrantAccess, XATTR_MAX, XattrOf};
 use super::World;
 
-/// Whether the host's temporary directory keeps attributes at all; a memory file system of an
+/// Whether the host's temporary directory supports attributes at all; a memory file system of an
 /// older kernel does not.
 fn has_attributes(w: &World) -> bool {
     let path = w.host.path().join("probe");
@@ -44,7 +44,7 @@ fn what_is_not_the_users_is_refused_as_by_a_file_system_without_it() {
     assert_eq!(w.files.setxattr(f, b"user.x", b"", 4), Err(Errno::EINVAL));
     let long = vec![0; XATTR_MAX + 1];
     assert_eq!(w.files.setxattr(f, b"user.x", &long, 0), Err(Errno::E2BIG));
-    // Standard input is not the program's to mark.
+    // The program may not set attributes on standard input.
     let given = w.files.setxattr(XattrOf::Descriptor(0), b"user.x", b"", 0);
     assert_eq!(given, Err(Errno::EPERM));
 }
@@ -94,7 +94,7 @@ fn the_users_attributes_are_the_hosts() {
         assert_eq!(files.removexattr(way, b"user.a"), Ok(()), "{way:?}");
         assert_eq!(files.removexattr(way, b"user.a"), Err(Errno::ENODATA));
     }
-    // A link itself has none of the user's.
+    // A link itself has no `user` attributes.
     let link = w.files.setxattr(XattrOf::Link(b"l"), b"user.a", b"", 0);
     assert_eq!(link, Err(Errno::EPERM));
 }

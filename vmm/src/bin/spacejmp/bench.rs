@@ -1,5 +1,6 @@
-//! `spacejmp bench`: handed over, with its arguments, to the program that measures, as git and cargo
-//! do it. That one has a package of its own, because what it compares with takes long to build.
+//! `spacejmp bench`: runs the program that measures, with the same arguments, as git and cargo run
+//! their subcommands. That program has its own package, because what it compares with takes long to
+//! build.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -11,17 +12,17 @@ use vmm::exit_code::ExitCode;
 
 use crate::errors::Failure;
 
-/// There is none beside us.
+/// The benchmark program is not beside this one.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no {}", .0.display())]
 struct NotBuilt(PathBuf);
 
-/// The arguments have been read already, so that mistakes and help need no second program.
+/// The arguments have been parsed already, so that mistakes and help need no second program.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     let own = env::current_exe()
         .map_err(|error| Failure::new("find its own binary", error, ExitCode::OwnFailure))?;
     let program = own.with_file_name(PROGRAM);
-    // Returns only when it could not.
+    // Returns only when `exec` failed.
     let error = Command::new(&program).args(env::args_os().skip(1)).env(SPACEJMP, &own).exec();
     if error.kind() != io::ErrorKind::NotFound {
         let doing = format!("start {}", program.display());

@@ -1,7 +1,7 @@
 //! `spacejmp demo`: a tour that explains itself while it runs.
 //!
 //! Everything it needs is inside this binary: the program it runs and the texts it reads.
-//! Each step does something real and shows what came of it; if a step fails, so does the demo.
+//! Each step does something real and shows the result; if a step fails, so does the demo.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -31,7 +31,7 @@ include!(concat!(env!("OUT_DIR"), "/texts.rs"));
 /// The example `wordindex`, an ordinary static executable built by `build.rs`.
 static WORDINDEX: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wordindex"));
 
-/// What the demo asks `wordindex`.
+/// The demo's queries to `wordindex`.
 const QUERIES: &str = "segment\naddress space\nkernel fault\n:top 5\n:stats\n:quit\n";
 /// Where the program sees the texts.
 const GUEST_DIR: &str = "/book";
@@ -44,7 +44,7 @@ struct Unpacked(PathBuf);
 impl Unpacked {
     fn new() -> io::Result<Unpacked> {
         let dir = std::env::temp_dir().join(format!("spacejmp-demo-{}", std::process::id()));
-        // Not `create_dir_all`: a directory somebody else put there is not ours to use.
+        // Not `create_dir_all`: an existing directory belongs to another user and must not be used.
         fs::create_dir(&dir)?;
         let unpacked = Unpacked(dir);
         let mut options = File::options();
@@ -68,10 +68,10 @@ impl Drop for Unpacked {
     }
 }
 
-/// What may go wrong with the demo itself.
+/// Errors of the demo itself.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
-    #[error("the program did not end well: {0:?}")]
+    #[error("the program failed: {0:?}")]
     Ended(Outcome),
     #[error("the program printed one thing in the VM and another natively")]
     Differs,

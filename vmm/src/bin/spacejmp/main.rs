@@ -1,8 +1,8 @@
 //! The `spacejmp` command: parse, call the library, print.
 //!
-//! Each subcommand has a file of its own with its arguments and a `run` that returns how
-//! the process ends; `ending` prints a program's end. What `spacejmp-bench` needs too, errors, log and
-//! colours, is in `vmm::cli`. No subcommand prints errors or exits by itself.
+//! Each subcommand has its own file with its arguments and a `run` that returns the exit status;
+//! `ending` reports how a program ended. What `spacejmp-bench` needs too, errors, log and colours,
+//! is in `vmm::cli`. No subcommand prints errors or exits itself.
 
 mod bench;
 mod completions;
@@ -73,10 +73,10 @@ fn long_help() -> String {
 }
 
 fn main() -> process::ExitCode {
-    // A file beyond `ulimit -f` is an error of the call that would make it so: of the command, or of
-    // the program, which gets the signal from us. Fails only if it is blocked already.
+    // A file beyond `ulimit -f` is an error of the call that would extend it: of the command, or of
+    // the program, to which we send the signal. Fails only if it is blocked already.
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXFSZ);
-    // Likewise of CPU time, `ulimit -t`.
+    // Likewise for CPU time, `ulimit -t`.
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXCPU);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -114,7 +114,7 @@ mod tests {
     use super::{Cli, EXAMPLES};
     use clap::{Command, CommandFactory, Parser};
 
-    /// All commands, also those below others.
+    /// All commands, including subcommands.
     fn commands(of: &Command) -> Vec<&Command> {
         of.get_subcommands().flat_map(|one| [vec![one], commands(one)].concat()).collect()
     }
@@ -144,7 +144,7 @@ mod tests {
             let Some(rest) = line.strip_prefix("  spacejmp ") else {
                 continue;
             };
-            // The command ends at its explanation or at the shell's part of the line.
+            // The command ends at its explanation or at a shell operator.
             let end = ["  ", " > ", " | ", " || ", " && "]
                 .iter()
                 .filter_map(|mark| rest.find(mark))

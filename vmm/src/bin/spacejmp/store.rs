@@ -1,4 +1,4 @@
-//! `spacejmp store`: a store as a whole.
+//! `spacejmp store`: commands on an entire store.
 
 use clap::Subcommand;
 use serde::Serialize;

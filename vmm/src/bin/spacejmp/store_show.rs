@@ -1,4 +1,4 @@
-//! A segment and a VAS as `ls` and `show` print them, for people and as JSON.
+//! A segment and a VAS as `ls` and `show` print them, as text and as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -167,7 +167,7 @@ impl Segment {
         }
     }
 
-    /// With everything that only `show` says.
+    /// With everything that only `show` prints.
     pub(crate) fn with_use(
         mut self,
         vases: &[VasRecord],
@@ -254,7 +254,7 @@ struct VasSegment {
 }
 
 impl Vas {
-    /// `segment` tells of a segment of the VAS what the store knows, if anything.
+    /// `segment` returns what the store knows of a segment of the VAS, if anything.
     pub(crate) fn of(
         vas: &VasRecord,
         live: &HashMap<LeaseId, LeaseView>,
@@ -356,7 +356,7 @@ fn right_text(right: Right) -> &'static str {
     }
 }
 
-/// Names from outside, so that they stay on their line; exact ones are in the JSON.
+/// Makes names from outside safe for one line; the exact ones are in the JSON.
 pub(crate) fn plain(text: &str) -> String {
     vmm::store::Name::new(text.as_bytes())
         .map_or_else(|_| crate::errors::one_line(text), |name| name.to_string())

@@ -22,7 +22,7 @@ fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno>
     if hard > old[1] {
         return Err(Errno::EPERM);
     }
-    // Kept here, but the host has a limit of its own on what the VMM does for the program.
+    // Kept here, but the host has its own limit on what the VMM does for the program.
     if matches!(resource, libc::RLIMIT_FSIZE | libc::RLIMIT_MEMLOCK) {
         raise(resource, soft)?;
     }

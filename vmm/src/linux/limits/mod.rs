@@ -1,8 +1,8 @@
-//! Resource limits: the program's own, kept here.
+//! Resource limits: the program's own, enforced here.
 //!
-//! Each is kept, by us or by the host, or there is nothing in a VM that it could limit (core files,
-//! message queues). They are not the VMM's own limits, which its store and its descriptors live by:
-//! a program that allows itself no large file must not keep a segment from growing.
+//! Each is enforced, by us or by the host, or there is nothing in a VM that it could limit (core
+//! files, message queues). They are not the VMM's own limits, which its store and its descriptors
+//! depend on: a program that limits its own file size must not keep a segment from growing.
 
 mod calls;
 
@@ -20,7 +20,7 @@ const RESOURCES: usize = 16;
 /// Soft and hard limit.
 pub type Pair = [u64; 2];
 
-/// Descriptors the VMM needs for itself, besides one a vCPU, which Linux would not count.
+/// Descriptors the VMM needs for itself, besides one for each vCPU, which Linux would not count.
 const OWN_DESCRIPTORS: u64 = 256;
 
 /// The limits of a process.
@@ -28,15 +28,15 @@ const OWN_DESCRIPTORS: u64 = 256;
 pub struct Limits(Mutex<[Pair; RESOURCES]>);
 
 impl Limits {
-    /// What a program starts with: what the VMM was started with, where that means something to
-    /// it. The VMM's own limit of descriptors is raised as far as it may be, so that the program
-    /// gets all of what it is told.
+    /// What a program starts with: what the VMM was started with, where that is meaningful for it.
+    /// The VMM's own limit of descriptors is raised as far as allowed, so that the program really
+    /// gets the number it sees.
     #[must_use]
     pub fn new() -> Limits {
         let mut all = *at_first();
         for (pair, resource) in all.iter_mut().zip(0..) {
             match resource {
-                // What the VMM maps and allocates would be counted there, and the program is
+                // The host would count there what the VMM maps and allocates; the program is
                 // counted here.
                 libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *pair = [INFINITY; 2],
                 libc::RLIMIT_NOFILE => *pair = descriptors(*pair),
@@ -69,7 +69,7 @@ impl Limits {
         }
     }
 
-    /// No more processes and threads than there can be vCPUs.
+    /// Allows no more processes and threads than there can be vCPUs.
     pub fn limit_threads(&self, most: u64) {
         if let Some(pair) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
             *pair = pair.map(|limit| limit.min(most));
@@ -95,7 +95,7 @@ fn at_first() -> &'static [Pair; RESOURCES] {
     })
 }
 
-/// The host's limit of descriptors as the user set it, as far as it can be kept.
+/// The host's limit of descriptors as the user set it, as far as it can be honoured.
 fn descriptors([soft, hard]: Pair) -> Pair {
     static USABLE: OnceLock<Pair> = OnceLock::new();
     *USABLE.get_or_init(|| {
@@ -106,7 +106,7 @@ fn descriptors([soft, hard]: Pair) -> Pair {
     })
 }
 
-/// Raises a soft limit of the VMM's, if it is less.
+/// Raises a soft limit of the VMM's, if it is lower.
 fn raise(resource: u32, to: u64) -> Result<(), Errno> {
     match host_limit(resource, None)? {
         [soft, hard] if soft < to => host_limit(resource, Some([to.min(hard), hard])).map(drop),
@@ -114,8 +114,8 @@ fn raise(resource: u32, to: u64) -> Result<(), Errno> {
     }
 }
 
-/// Whether the host keeps a limit: these are of the scheduler, which has the program's threads as
-/// the VMM's.
+/// Whether the host enforces a limit: these are limits of the scheduler, to which the program's
+/// threads are the VMM's.
 fn is_of_host(resource: u32) -> bool {
     matches!(resource, libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO | libc::RLIMIT_RTTIME)
 }
@@ -128,7 +128,7 @@ pub(super) fn limit(process: &Process, resource: u32) -> Result<Pair, Errno> {
     process.limits.get(resource).ok_or(Errno::EINVAL)
 }
 
-/// Reads, or sets, a limit of the VMM's own.
+/// Reads, or sets, a limit of the VMM itself.
 fn host_limit(resource: u32, new: Option<Pair>) -> Result<Pair, Errno> {
     let mut old = [0; 2];
     let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

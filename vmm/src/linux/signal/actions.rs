@@ -1,4 +1,4 @@
-//! What the program wants done on each signal, and signals sent to it as a whole. State alone.
+//! The action for each signal, and signals sent to the process as a unit. State only.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ pub(super) const SA_RESTART: u64 = libc::SA_RESTART as u64;
 pub(super) const SA_NODEFER: u64 = libc::SA_NODEFER as u64;
 const SA_RESETHAND: u64 = libc::SA_RESETHAND as u64;
 pub(super) const SA_RESTORER: u64 = 0x0400_0000;
-/// The flags Linux knows (UAPI_SA_FLAGS); it clears the others, which tells programs.
+/// The flags Linux knows (UAPI_SA_FLAGS); it clears the others, by which programs can tell.
 pub(super) const SA_KNOWN: u64 = (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT | libc::SA_SIGINFO)
     as u64
     | 0x800
@@ -23,7 +23,7 @@ pub(super) const SA_KNOWN: u64 = (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT | libc
     | SA_RESETHAND
     | SA_RESTORER;
 
-/// What the program wants done on a signal.
+/// The program's action for a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Action {
     pub(super) handler: u64,
@@ -40,7 +40,7 @@ impl Action {
 }
 
 fn is_ignored_by_default(signal: i32) -> bool {
-    // Stopping and continuing are a shell's business with the VMM itself.
+    // Stopping and continuing are between the shell and the VMM itself.
     [
         libc::SIGCHLD,
         libc::SIGURG,
@@ -54,7 +54,7 @@ fn is_ignored_by_default(signal: i32) -> bool {
     .contains(&signal)
 }
 
-/// The process's side: actions, and signals sent to it as a whole.
+/// The process's side: actions, and signals sent to it as a unit.
 #[derive(Debug)]
 pub struct SignalActions {
     actions: Mutex<[Action; SIGNALS]>,
@@ -71,7 +71,7 @@ impl Default for SignalActions {
 }
 
 impl SignalActions {
-    /// The action on `signal`; of a number that is no signal's, the default.
+    /// The action on `signal`; for a number that is not a signal, the default.
     pub(super) fn get(&self, signal: i32) -> Action {
         locked(&self.actions).get((signal - 1) as usize).copied().unwrap_or_default()
     }
@@ -83,7 +83,7 @@ impl SignalActions {
         }
     }
 
-    /// Notes that the handler of `signal` is about to run: with `SA_RESETHAND`, this once.
+    /// Records that the handler of `signal` is about to run: with `SA_RESETHAND`, only this once.
     pub(super) fn note_handled(&self, signal: i32) {
         if let Some(action) = locked(&self.actions).get_mut((signal - 1) as usize)
             && action.flags & SA_RESETHAND != 0
@@ -114,18 +114,18 @@ impl SignalActions {
         self.set_of(|handler| handler == SIG_IGN)
     }
 
-    /// The signals pending for the process as a whole.
+    /// The signals pending for the process as a unit.
     pub(in crate::linux) fn pending_set(&self) -> u64 {
         self.pending.set()
     }
 
-    /// Whether `signal` does nothing, by the program's wish or by default.
+    /// Whether `signal` does nothing, by the program's choice or by default.
     pub(super) fn is_ignored(&self, signal: i32) -> bool {
         let handler = self.get(signal).handler;
         handler == SIG_IGN || (handler == SIG_DFL && is_ignored_by_default(signal))
     }
 
-    /// Whether one of the signals in `set` does something.
+    /// Whether any of the signals in `set` has an effect.
     pub(super) fn heeds_any(&self, mut set: u64) -> bool {
         while set != 0 {
             if !self.is_ignored((set.trailing_zeros() + 1).cast_signed()) {

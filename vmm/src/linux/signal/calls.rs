@@ -1,4 +1,4 @@
-//! Calls on a thread's or the process's signals as they are: actions, masks, what is pending, the
+//! Calls on the signal state of a thread or the process: actions, masks, pending signals, the
 //! alternate stack, and the return from a handler.
 
 use abi::Errno;
@@ -12,7 +12,7 @@ use crate::linux::task::ThreadCtx;
 use crate::linux::{CallResult, Done, value};
 
 /// # Errors
-/// `EINVAL` for what is no signal.
+/// `EINVAL` for a number that is not a signal.
 pub(super) fn signal_number(raw: u64) -> Result<i32, Errno> {
     match raw as i32 {
         n @ 1..=64 => Ok(n),
@@ -37,7 +37,7 @@ pub(in crate::linux) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
             mask: word(3)? & !UNBLOCKABLE,
         };
         ctx.process.signals.set(signal, action);
-        // What is ignored does not stay pending, blocked or not.
+        // An ignored signal does not stay pending, blocked or not.
         if ctx.process.signals.is_ignored(signal) {
             ctx.process.signals.pending.remove(bit(signal));
             for thread in ctx.process.threads.all() {
@@ -79,10 +79,10 @@ pub(in crate::linux) fn rt_sigprocmask(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) ->
 /// `rt_sigreturn(2)`.
 pub(in crate::linux) fn rt_sigreturn(ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     let returned = sigframe::read(ctx).and_then(|frame| {
-        // Linux, too, has the mask back even if the rest turns out to be bad.
+        // Linux, too, restores the mask even if the rest turns out to be invalid.
         ctx.thread.signals.set_mask(frame.mask());
         sigframe::restore(ctx, &frame)?;
-        // A frame may hold a stack that `sigaltstack` would refuse; then nothing changes.
+        // A frame may contain a stack that `sigaltstack` would refuse; then nothing changes.
         let _ = set_stack(ctx, frame.alt());
         Ok(())
     });
@@ -91,7 +91,7 @@ pub(in crate::linux) fn rt_sigreturn(ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> 
 
 /// `rt_sigpending(2)`.
 pub(in crate::linux) fn rt_sigpending(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    // A shorter set is as good to Linux here.
+    // Linux accepts a shorter set here.
     let bytes = usize::try_from(a[1]).ok().filter(|&bytes| bytes <= 8).ok_or(Errno::EINVAL)?;
     let pending = ctx.thread.signals.pending_set() | ctx.process.signals.pending_set();
     let set = (pending & ctx.thread.signals.mask()).to_le_bytes();

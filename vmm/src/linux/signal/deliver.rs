@@ -1,8 +1,9 @@
-//! How signals reach a thread: once, by the run loop, before it enters the guest again.
+//! Delivery of signals to a thread: in one place, by the run loop, before it enters the guest
+//! again.
 //!
-//! A fault goes to the thread that made it, at once; then come signals that are pending. A
-//! handler runs with Linux's frame on its stack (`sigframe`). What no handler takes ends the
-//! process: [`Fatal`] says by what, and the loop makes a report of it.
+//! A fault goes to the thread that raised it, immediately; pending signals follow. A handler runs
+//! with Linux's frame on its stack (`sigframe`). A signal without a handler ends the process:
+//! [`Fatal`] has the cause, and the loop generates a report.
 
 use abi::Errno;
 
@@ -14,21 +15,21 @@ use crate::linux::fault::Fault;
 use crate::linux::sigframe::{self, FrameSpec, TrapInfo};
 use crate::linux::task::ThreadCtx;
 
-/// What is due to a thread before it enters the guest again, besides signals that are pending.
+/// What is due to a thread before it enters the guest again, besides pending signals.
 #[derive(Clone, Debug)]
 pub enum Due {
     /// Nothing.
     Nothing,
-    /// A call was interrupted, perhaps by one of those signals. RAX holds `EINTR`; unless a
-    /// handler forbids it, the call is made again.
+    /// A call was interrupted, perhaps by one of those signals. RAX holds `EINTR`; unless a handler
+    /// forbids it, the call is restarted.
     Call(Interrupted),
-    /// A fault of its own.
+    /// A fault that the thread raised.
     Fault(Fault),
     /// A fault because `rt_sigreturn` could not read the frame back.
     BadFrame,
 }
 
-/// Whether a call that a signal interrupted is made again.
+/// When a call that a signal interrupted is restarted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Again {
     /// Unless a handler without `SA_RESTART` runs (ERESTARTSYS in Linux).
@@ -44,7 +45,7 @@ pub struct Interrupted {
     pub number: u64,
     /// Bytes to go back.
     pub bytes: u64,
-    /// When.
+    /// When it is restarted.
     pub again: Again,
 }
 
@@ -64,13 +65,13 @@ pub enum FatalCause {
     Sent,
     /// A fault without a handler that could run.
     Fault(Fault),
-    /// A fault whose handler found no stack.
+    /// A fault whose handler had no usable stack.
     FaultWithoutStack(Fault),
     /// The frame of this signal could not be written or read back.
     Frame(i32),
 }
 
-/// Delivers what is `due` and the signals that are pending.
+/// Delivers what is `due` and the pending signals.
 ///
 /// # Errors
 /// [`Fatal`]: the process ends by a signal.
@@ -87,7 +88,7 @@ pub fn deliver(ctx: &mut ThreadCtx<'_>, due: Due) -> Result<(), Fatal> {
         Due::BadFrame => force_segv(ctx, None, FatalCause::Frame(libc::SIGSEGV))?,
     }
     deliver_pending(ctx, &mut interrupted)?;
-    // No handler's frame has taken it: the wait ends without one, and with its own mask.
+    // No handler's frame holds it: the wait ends without a handler, and with its own mask.
     if let Some(mask) = ctx.thread.signals.take_suspended() {
         ctx.thread.signals.set_mask(mask);
         deliver_pending(ctx, &mut interrupted)?;
@@ -127,7 +128,7 @@ fn repeat(ctx: &mut ThreadCtx<'_>, call: Interrupted) {
     ctx.vcpu.regs.rax = call.number;
 }
 
-/// Gives a fault to the program's handler.
+/// Delivers a fault to the program's handler.
 fn deliver_fault(ctx: &mut ThreadCtx<'_>, mut fault: Fault) -> Result<(), Fatal> {
     let signal = fault.info.signo;
     if let Some(kind) = fault.kind() {
@@ -147,9 +148,9 @@ fn deliver_fault(ctx: &mut ThreadCtx<'_>, mut fault: Fault) -> Result<(), Fatal>
     Ok(())
 }
 
-/// Gives the program the SIGSEGV for a frame that could not be written, of the signal `lost`, or
-/// read back. Its handler may run on another stack. Without one that can run, or when it was
-/// SIGSEGV's frame, the process ends because of `cause` (Linux's `force_sigsegv`).
+/// Raises SIGSEGV in the program for a frame that could not be written, of the signal `lost`, or
+/// read back. Its handler may run on another stack. If no handler can run, or if it was SIGSEGV's
+/// frame, the process ends because of `cause` (Linux's `force_sigsegv`).
 fn force_segv(ctx: &mut ThreadCtx<'_>, lost: Option<i32>, cause: FatalCause) -> Result<(), Fatal> {
     let action = ctx.process.signals.get(libc::SIGSEGV);
     let info = SigInfo::new(libc::SIGSEGV, SI_KERNEL, 0);

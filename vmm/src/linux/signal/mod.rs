@@ -1,6 +1,6 @@
-//! Signals: which the program handles, which are pending, and how one reaches a handler.
+//! Signals: which ones the program handles, which are pending, and how one reaches a handler.
 //!
-//! - state: [`actions`], what the process wants done; [`thread`], what a thread blocks; `queue`,
+//! - state: [`actions`], the process's actions; [`thread`], what a thread blocks; `queue`,
 //!   what is pending; [`info`], what a signal carries; `stack`, the alternate stack
 //! - [`mod@deliver`]: from there to a handler, or to the end of the process
 //! - calls: `calls` on that state, `send`, and `wait`
@@ -39,7 +39,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
-/// Drops what a timer that is no more has left pending.
+/// Drops the pending signal of a deleted timer.
 pub(crate) fn forget_timer(process: &Process, timer: i32) {
     process.signals.pending.remove_timer(timer);
     for thread in process.threads.all() {
@@ -48,8 +48,8 @@ pub(crate) fn forget_timer(process: &Process, timer: i32) {
 }
 
 impl Thread {
-    /// Whether a blocking call of this thread should give up: the process ends, or a signal
-    /// can be taken.
+    /// Whether a blocking call of this thread should return: the process ends, or a signal can be
+    /// delivered.
     #[must_use]
     pub fn is_interrupted(&self, process: &Process) -> bool {
         self.signals.acknowledge_kick();
@@ -65,7 +65,7 @@ impl ThreadCtx<'_> {
         self.thread.is_interrupted(self.process)
     }
 
-    /// Takes the next pending signal of `wanted`, the thread's own before the process's.
+    /// Dequeues the next pending signal of `wanted`, the thread's own before the process's.
     fn take(&self, wanted: u64) -> Option<SigInfo> {
         let own = || self.thread.signals.pending.take(wanted);
         let info = own().or_else(|| self.process.signals.pending.take(wanted))?;

@@ -7,7 +7,7 @@ const SS_DISABLE: u32 = libc::SS_DISABLE as u32;
 const SS_AUTODISARM: u32 = 1 << 31;
 const MINSIGSTKSZ: u64 = libc::MINSIGSTKSZ as u64;
 
-/// The alternate stack; of size 0, none.
+/// The alternate stack; with size 0, none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AltStack {
     /// Lowest address.
@@ -19,26 +19,26 @@ pub struct AltStack {
 }
 
 impl AltStack {
-    /// Whether `rsp` lies on it.
+    /// Whether `rsp` is on it.
     #[must_use]
     pub fn holds(&self, rsp: u64) -> bool {
         self.size != 0 && rsp > self.base && rsp - self.base <= self.size
     }
 
-    /// Whether a thread with this `rsp` is using it. One that a handler's start disarms is
-    /// never in use.
+    /// Whether a thread with this `rsp` is using it. A stack that is disarmed when a handler starts
+    /// is never in use.
     #[must_use]
     pub fn is_in_use(&self, rsp: u64) -> bool {
         !self.disarms() && self.holds(rsp)
     }
 
-    /// Whether it is taken away while a handler runs on it (`SS_AUTODISARM`).
+    /// Whether it is disabled while a handler runs on it (`SS_AUTODISARM`).
     #[must_use]
     pub fn disarms(&self) -> bool {
         self.flags & SS_AUTODISARM != 0
     }
 
-    /// The one that the program asks for by `new`, from code with this `rsp`.
+    /// The stack that the program requests with `new`, from code with this `rsp`.
     ///
     /// # Errors
     /// `EPERM` while this one is in use, `EINVAL` for unknown flags, `ENOMEM` when the new one is
@@ -55,7 +55,7 @@ impl AltStack {
         }
     }
 
-    /// What `sigaltstack` says of it.
+    /// The flags that `sigaltstack` returns.
     pub(super) fn shown_flags(&self, rsp: u64) -> u32 {
         let state = match self.size {
             0 => SS_DISABLE,

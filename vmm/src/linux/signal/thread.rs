@@ -1,4 +1,4 @@
-//! A thread's side of signals: what it blocks, what is pending for it alone. State alone.
+//! A thread's side of signals: what it blocks, what is pending for it alone. State only.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,15 +13,15 @@ pub(super) const UNBLOCKABLE: u64 = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
 /// A thread's mask, its alternate stack, and signals sent to it alone.
 #[derive(Debug, Default)]
 pub struct ThreadSignals {
-    /// Never with a signal that cannot be blocked.
+    /// Never contains a signal that cannot be blocked.
     mask: AtomicU64,
     /// What it waits for in `rt_sigtimedwait`.
     awaited: AtomicU64,
     pub(super) alt: Mutex<AltStack>,
     pub(super) pending: Queue,
-    /// This thread was kicked, and has not looked at its signals since.
+    /// This thread was kicked, and has not checked its signals since.
     kicked: AtomicBool,
-    /// The mask to come back to from `rt_sigsuspend`, until a handler's frame has taken it.
+    /// The mask to return to from `rt_sigsuspend`, until a handler's frame holds it.
     suspended: Mutex<Option<u64>>,
 }
 
@@ -38,12 +38,12 @@ impl ThreadSignals {
         self.kicked.load(Ordering::Relaxed)
     }
 
-    /// Notes that the thread is about to be kicked.
+    /// Records that the thread is about to be kicked.
     pub(in crate::linux) fn mark_kicked(&self) {
         self.kicked.store(true, Ordering::Relaxed);
     }
 
-    /// To be called before the thread looks at its signals: a kick that comes later counts anew.
+    /// To be called before the thread checks its signals: a later kick counts as a new one.
     pub(super) fn acknowledge_kick(&self) {
         self.kicked.store(false, Ordering::Relaxed);
     }
@@ -58,7 +58,8 @@ impl ThreadSignals {
         self.mask() & bit(signal) != 0
     }
 
-    /// Has it block the signals in `mask`, as far as they can be; returns which it did before.
+    /// Makes it block the signals in `mask`, except the unblockable ones; returns the previous
+    /// mask.
     pub(super) fn set_mask(&self, mask: u64) -> u64 {
         self.mask.swap(mask & !UNBLOCKABLE, Ordering::Relaxed)
     }
@@ -68,17 +69,17 @@ impl ThreadSignals {
         self.pending.set()
     }
 
-    /// Notes what it waits for, for senders: 0 for nothing.
+    /// Records what it waits for, for senders: 0 for nothing.
     pub(super) fn set_awaited(&self, set: u64) {
         self.awaited.store(set & !UNBLOCKABLE, Ordering::Release);
     }
 
-    /// Whether a signal sent to the process may go to this thread.
+    /// Whether a signal sent to the process may be delivered to this thread.
     pub(super) fn can_take(&self, signal: i32) -> bool {
         (!self.mask() | self.awaited.load(Ordering::Acquire)) & bit(signal) != 0
     }
 
-    /// Notes the mask that the thread had before a wait with another one: a handler that ends the
+    /// Records the mask that the thread had before a wait with another one: a handler that ends the
     /// wait returns to it.
     pub(super) fn suspend(&self, before: u64) {
         *locked(&self.suspended) = Some(before);
@@ -89,7 +90,7 @@ impl ThreadSignals {
         *locked(&self.suspended)
     }
 
-    /// The same, once.
+    /// The same, and clears it.
     pub(super) fn take_suspended(&self) -> Option<u64> {
         locked(&self.suspended).take()
     }

@@ -9,8 +9,8 @@ use crate::linux::task::ThreadCtx;
 use crate::linux::time::read_timespec;
 use crate::linux::{CallResult, Fail, value};
 
-/// Sleeps until the thread is kicked or `deadline` comes. A kick between the caller's look at
-/// its signals and the sleep is not lost: the event loop repeats it until the thread looks.
+/// Sleeps until the thread is kicked or `deadline` passes. A kick between the caller's check of its
+/// signals and the sleep is not lost: the event loop repeats it until the thread checks again.
 fn sleep(deadline: Option<Instant>) {
     const LONGEST: Duration = Duration::from_secs(3600);
     let time = deadline.map_or(LONGEST, |d| d.saturating_duration_since(Instant::now()));
@@ -19,7 +19,7 @@ fn sleep(deadline: Option<Instant>) {
         tv_sec: time.as_secs().cast_signed(),
         tv_nsec: i64::from(time.subsec_nanos()),
     };
-    // Ends early by a kick, which is what it is for.
+    // A kick ends it early, as intended.
     let _ = rustix::thread::nanosleep(&time);
 }
 
@@ -46,9 +46,9 @@ pub(in crate::linux) fn rt_sigsuspend(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
     interrupted_with_mask(ctx, before)
 }
 
-/// Ends a wait with a signal mask of its own. The signal that ended it has still to be delivered,
-/// so the mask stays: the handler's frame carries the one from before the wait, which
-/// `rt_sigreturn` restores; without a handler it comes back after the delivery.
+/// Ends a wait that had its own signal mask. The signal that ended it has still to be delivered, so
+/// the mask stays: the handler's frame carries the one from before the wait, which `rt_sigreturn`
+/// restores; without a handler it is restored after the delivery.
 fn interrupted_with_mask(ctx: &ThreadCtx<'_>, before: u64) -> CallResult {
     ctx.thread.signals.suspend(before);
     Err(Errno::EINTR.into())
@@ -89,7 +89,7 @@ pub(in crate::linux) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
             Instant::now().checked_add(wait)
         }
     };
-    // Senders look here: what is waited for is given to a thread that waits.
+    // Senders check this: an awaited signal is delivered to a waiting thread.
     ctx.thread.signals.set_awaited(wanted);
     let result = wait_for(ctx, wanted, deadline);
     ctx.thread.signals.set_awaited(0);
@@ -106,7 +106,7 @@ fn wait_for(
     deadline: Option<Instant>,
 ) -> Result<super::SigInfo, Fail> {
     loop {
-        // Clears the mark of a kick, so that one which comes after the look is repeated.
+        // Acknowledges a kick, so that one that comes after the check is repeated.
         let interrupted = ctx.is_interrupted();
         if let Some(info) = ctx.take(wanted) {
             return Ok(info);

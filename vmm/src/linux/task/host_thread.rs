@@ -1,9 +1,9 @@
 //! Host threads for the threads that a program starts, and the one tie between the calls and the
 //! layer above them.
 //!
-//! Starting a thread is a call, served here below the run loop; what the new host thread then
-//! does is the run loop. So [`RunThread`] is handed down when the process is made. Nothing else
-//! in `linux` asks for anything of `process`.
+//! Starting a thread is a call, served here below the run loop; what the new host thread then does
+//! is the run loop. So [`RunThread`] is passed down when the process is created. Nothing else in
+//! `linux` depends on `process`.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
@@ -15,11 +15,11 @@ use crate::vm::Vcpu;
 /// to its end: `process::thread::run`.
 pub type RunThread = fn(&Arc<Process>, &Arc<Thread>, Vcpu);
 
-/// A host thread that waits to be told which of the program's threads it runs. Dropped, it
-/// ends.
+/// A host thread that waits to be told which of the program's threads it runs. It ends when this is
+/// dropped.
 ///
-/// It exists before the program's thread does because that has its number, which has to lie
-/// in the program's memory before the first instruction.
+/// It exists before the program's thread does because it determines that thread's number, which has
+/// to be in the program's memory before the first instruction.
 #[derive(Debug)]
 pub struct Prepared {
     tid: i32,
@@ -30,14 +30,14 @@ impl Prepared {
     /// Starts a host thread.
     ///
     /// # Errors
-    /// The host has no more threads to give.
+    /// The host cannot create another thread.
     pub fn new(process: &Arc<Process>) -> std::io::Result<Prepared> {
         let (tell, told) = mpsc::sync_channel(1);
         let (go, start) = mpsc::sync_channel(1);
         let owner = process.clone();
         let handle = std::thread::Builder::new().name("vcpu".to_owned()).stack_size(256 << 10);
         let handle = handle.spawn(move || {
-            // Nobody waits for the number when the process is gone; nobody starts it then.
+            // If the process is gone, nothing waits for the number, and nothing starts the thread.
             let _ = tell.send(gettid());
             if let Ok((thread, vcpu)) = start.recv() {
                 (owner.run_thread)(&owner, &thread, vcpu);
@@ -54,7 +54,7 @@ impl Prepared {
         self.tid
     }
 
-    /// Has it run `thread`, whose number must be its own, on `vcpu`.
+    /// Makes it run `thread`, whose number must be its own, on `vcpu`.
     pub fn run(self, process: &Process, thread: Arc<Thread>, vcpu: Vcpu) {
         assert_eq!(thread.tid, self.tid, "a thread has the number of its host thread");
         process.threads.add(thread.clone());

@@ -1,9 +1,9 @@
-//! A program in its VM as Linux keeps it: the process, its threads, what they have.
+//! A program in its VM, as Linux represents it: the process, its threads, their state.
 //!
 //! State only: the calls that change it are in the modules beside this one, the run loop and the
 //! event loop in `process`.
 //!
-//! - [`thread`]: one thread; [`table`]: all of them; [`host_thread`]: how one more is started
+//! - [`thread`]: one thread; [`table`]: all of them; [`host_thread`]: how another one is started
 //! - [`outcome`]: how the program ended
 
 pub mod host_thread;
@@ -36,7 +36,7 @@ use crate::user_memory::UserMemory;
 use crate::vas::Vases;
 use crate::vm::{Machine, Vcpu};
 
-/// How long a thread that waits for the store's lock may go on when the process is to end.
+/// How long a thread that waits for the store's lock may continue when the process is told to end.
 const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(500);
 
 /// A program in its VM.
@@ -48,11 +48,11 @@ pub struct Process {
     pub kernel: Kernel,
     /// Its own address space.
     pub private: PrivateRegion,
-    /// What it has attached.
+    /// The VASes it has attached.
     pub vases: Arc<Vases>,
     /// Its threads.
     pub threads: ThreadTable,
-    /// What it does with signals.
+    /// Its actions for signals.
     pub signals: SignalActions,
     /// Its timers.
     pub timers: Timers,
@@ -64,17 +64,17 @@ pub struct Process {
     pub files: Files,
     /// Its resource limits.
     pub limits: Limits,
-    /// What it has been told about itself by `prctl`.
+    /// Its settings made by `prctl`.
     pub settings: Settings,
     /// The clock its vDSO reads.
     pub clock: Mutex<GuestClock>,
-    /// What lets its locks go when the VMM is killed.
+    /// What releases its locks when the VMM is killed.
     pub survivor: Survivor,
     /// Counters.
     pub stats: Stats,
-    /// What `/proc` tells of it and does not change.
+    /// What `/proc` shows of it and does not change.
     pub(crate) facts: Facts,
-    /// The run loop, for the host thread of one more thread.
+    /// The run loop, for the host thread of another thread.
     pub(crate) run_thread: RunThread,
     pub(crate) tsc_khz: Option<u32>,
     /// Its file, for reports.
@@ -99,7 +99,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Of a process whose first thread is going to run on `first`.
+    /// For a process whose first thread will run on `first`.
     pub(crate) fn new(first: Vcpu) -> Life {
         Life {
             pid: OnceLock::new(),
@@ -117,7 +117,7 @@ impl Life {
         locked(&self.first).take()
     }
 
-    /// Gives the process its number: that of its first thread.
+    /// Sets the process's number: that of its first thread.
     pub(crate) fn begin(&self, pid: i32) {
         assert!(self.pid.set(pid).is_ok(), "a process begins once");
     }
@@ -158,42 +158,42 @@ pub(crate) struct Executable {
 }
 
 impl Process {
-    /// Its memory as a thread in instance `vh` sees it ([`crate::vas::HOME`], or a handle).
+    /// Its memory as seen by a thread in instance `vh` ([`crate::vas::HOME`], or a handle).
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
         UserMemory::new(&self.private, &self.vases, vh)
     }
 
-    /// How fast the time-stamp counter counts, if the host says.
+    /// How fast the time-stamp counter counts, if the host reports it.
     pub(crate) fn tsc_khz(&self) -> Option<u32> {
         self.tsc_khz
     }
 
-    /// Its number: the first thread's, and so that of the host thread which called
+    /// Its number: the first thread's, which is that of the host thread that called
     /// [`Process::run_to_end`]. For the command `spacejmp`, that is the host process.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.life.pid.get().copied().unwrap_or_else(|| std::process::id().cast_signed())
     }
 
-    /// The status the first thread left with, 0 while it has not.
+    /// The status the first thread left with, 0 until then.
     pub(crate) fn first_status(&self) -> u8 {
         self.life.first_status.load(Ordering::Relaxed)
     }
 
-    /// Notes the status the first thread leaves with.
+    /// Records the exit status of the first thread.
     pub(crate) fn set_first_status(&self, status: u8) {
         self.life.first_status.store(status, Ordering::Relaxed);
     }
 
-    /// Whether the process is coming to its end; threads leave at their next exit.
+    /// Whether the process is ending; threads leave at their next exit.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         // Acquire pairs with `stop`: a thread that sees the flag sees the outcome.
         self.life.stopping.load(Ordering::Acquire)
     }
 
-    /// Whether the process is ending by something else than its own exit: what it was writing
+    /// Whether the process is ending for another reason than its own exit: what it was writing
     /// cannot be relied on.
     pub(crate) fn was_ended(&self) -> bool {
         let ended = locked(&self.life.outcome);
@@ -201,7 +201,7 @@ impl Process {
     }
 
     /// Ends the process with `outcome`, unless it has ended already: the first reason counts.
-    /// Returns at once; threads leave by themselves, kicked out of whatever they do.
+    /// Returns immediately; the threads leave on their own, kicked out of whatever they do.
     pub fn stop(&self, outcome: Outcome) {
         {
             let mut ended = locked(&self.life.outcome);
@@ -218,32 +218,33 @@ impl Process {
         self.threads.notify();
     }
 
-    /// Settles that the process ends with `outcome`, unless it has ended already, but lets threads
-    /// that are inside a VAS to write go on until they have left; no other thread begins to.
-    /// [`Process::stop`] ends it then, or before. Returns whether there is anybody to wait for.
+    /// Determines that the process ends with `outcome`, unless it has ended already, but lets
+    /// threads that are inside a VAS with write access continue until they have left; no other
+    /// thread starts to write. [`Process::stop`] ends it then, or before. Returns whether there is
+    /// a thread to wait for.
     pub fn stop_writing(&self, outcome: Outcome) -> bool {
         {
             let mut ended = locked(&self.life.outcome);
             ended.get_or_insert(outcome);
         }
         self.vases.drain();
-        // A thread that waits for a lock looks at its signals.
+        // A kicked thread that waits for a lock checks its signals.
         self.threads.kick_all();
         !self.vases.is_drained()
     }
 
-    /// Switches the vDSO's clock on, if it is not: `hint` is the time-stamp counter as ring 3
+    /// Starts the vDSO's clock, if it is not running: `hint` is the time-stamp counter as ring 3
     /// read it just before the call being served, `vcpu_tsc` reads that vCPU's as KVM shows it.
     pub fn start_clock(&self, hint: u64, vcpu_tsc: impl Fn() -> Option<u64>) {
         let mut clock = locked(&self.clock);
-        // The page is the machine's, where no mapping of the program's reaches: storing cannot fail.
+        // The page is the machine's, where no mapping of the program reaches: storing cannot fail.
         if let Ok(true) = clock.start(hint, vcpu_tsc, &self.clock_words()) {
             drop(clock);
             self.call_every_second(Process::refresh_clock);
         }
     }
 
-    /// Brings the vDSO's clock back to the host's; to be called about once a second.
+    /// Resynchronizes the vDSO's clock with the host's; to be called about once a second.
     pub fn refresh_clock(&self) {
         let mut clock = locked(&self.clock);
         // As above.
@@ -254,8 +255,8 @@ impl Process {
         GuestWords { mem: &self.machine.mem, page: self.kernel.clock_page() }
     }
 
-    /// Has `task` called about once a second from the event loop, from now to the end, along
-    /// with the tasks asked for before.
+    /// Makes the event loop call `task` about once a second, from now to the end, along with the
+    /// tasks registered before.
     pub fn call_every_second(&self, task: fn(&Process)) {
         self.second_tasks().push(task);
         self.threads.notify();
@@ -270,7 +271,7 @@ impl Process {
     }
 
     pub(crate) fn every_second(&self) {
-        // A task may ask for another one: not while the list is locked.
+        // A task may register another one: do not call it while the list is locked.
         let tasks = self.second_tasks().clone();
         for task in tasks {
             task(self);

@@ -9,7 +9,7 @@ pub enum Outcome {
     Killed {
         /// The signal's number.
         signal: u8,
-        /// What happened, for a person; empty when the program asked for it itself.
+        /// What happened, for a person; empty when the program sent it itself.
         report: String,
     },
     /// A signal from outside ended it: Ctrl-C, `kill`, a terminal that went away.

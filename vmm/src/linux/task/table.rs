@@ -13,7 +13,7 @@ use crate::vm::kick;
 #[derive(Debug)]
 pub struct ThreadTable {
     inner: Mutex<Inner>,
-    /// Written when the event loop (`supervise.rs`) should look at the table.
+    /// Written when the event loop (`supervise.rs`) should check the table.
     attention: EventFd,
 }
 
@@ -22,16 +22,16 @@ pub struct ThreadTable {
 pub enum KickState {
     /// There are no threads.
     NoThreads,
-    /// All have looked at their signals since.
+    /// All have checked their signals since.
     Acknowledged,
-    /// Some thread has been kicked and has not looked at its signals yet.
+    /// Some thread has been kicked and has not checked its signals yet.
     Unacknowledged,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     live: BTreeMap<i32, Arc<Thread>>,
-    /// vCPUs whose thread has ended, for the next thread.
+    /// vCPUs whose thread has ended, for reuse by the next thread.
     idle: Vec<Vcpu>,
     started: u64,
     peak: usize,
@@ -43,7 +43,7 @@ impl ThreadTable {
     /// A table without threads.
     ///
     /// # Errors
-    /// The host has no file descriptor to give.
+    /// The host has no free file descriptor.
     pub fn new() -> std::io::Result<ThreadTable> {
         Ok(ThreadTable {
             inner: Mutex::default(),
@@ -61,7 +61,7 @@ impl ThreadTable {
         self.lock().idle.pop()
     }
 
-    /// Keeps a vCPU that no thread came to run.
+    /// Keeps a vCPU that no thread runs.
     pub fn keep_vcpu(&self, vcpu: Vcpu) {
         self.lock().idle.push(vcpu);
     }
@@ -107,7 +107,7 @@ impl ThreadTable {
         self.lock().live.values().cloned().collect()
     }
 
-    /// Threads alive, most at one time, ever started.
+    /// Threads alive, the peak number, and the number ever started.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, u64) {
         let inner = self.lock();
@@ -121,7 +121,7 @@ impl ThreadTable {
         }
     }
 
-    /// Kicks `thread`; the event loop repeats it until the thread has looked at its signals.
+    /// Kicks `thread`; the event loop repeats it until the thread has checked its signals.
     pub fn kick_until_acknowledged(&self, thread: &Thread) {
         thread.signals.mark_kicked();
         kick::kick(thread.tid);
@@ -141,7 +141,7 @@ impl ThreadTable {
         }
     }
 
-    /// Kicks those threads again that have not acknowledged a kick.
+    /// Kicks again the threads that have not acknowledged a kick.
     pub fn kick_again(&self, stopping: bool) {
         let inner = self.lock();
         for thread in inner.live.values().filter(|t| stopping || t.signals.is_kicked()) {
@@ -149,7 +149,7 @@ impl ThreadTable {
         }
     }
 
-    /// Waits for the host threads of ended threads, which are about to end themselves.
+    /// Joins the host threads of ended threads, which are about to end.
     pub fn join_ended(&self) {
         let handles = std::mem::take(&mut self.lock().host);
         for handle in handles {
@@ -158,7 +158,7 @@ impl ThreadTable {
         }
     }
 
-    /// Readable when the event loop should look at the table.
+    /// Readable when the event loop should check the table.
     #[must_use]
     pub fn attention(&self) -> &EventFd {
         &self.attention
@@ -170,7 +170,7 @@ impl ThreadTable {
         let _ = self.attention.write(1);
     }
 
-    /// Drops the vCPUs kept for reuse; they hold the VM.
+    /// Drops the vCPUs kept for reuse; they keep the VM alive.
     pub fn drop_idle(&self) -> Vec<Vcpu> {
         std::mem::take(&mut self.lock().idle)
     }

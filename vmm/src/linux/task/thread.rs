@@ -1,8 +1,7 @@
-//! One thread of the program, as it looks to others and to itself.
+//! One thread of the program, as seen by other threads and by itself.
 //!
-//! The program's thread has the host thread's number. So what names an owner by it, in memory
-//! or files that several VMs and native programs share, means the same to all of them and to
-//! the host kernel.
+//! The program's thread has the host thread's number. So an owner named by it, in memory or files
+//! shared by several VMs and native programs, means the same to all of them and to the host kernel.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +14,7 @@ use crate::vm::Vcpu;
 /// What other threads may know of a thread.
 #[derive(Debug)]
 pub struct Thread {
-    /// Its number: the one of the host thread that runs it.
+    /// Its number: that of the host thread running it.
     pub tid: i32,
     vcpu: AtomicU32,
     /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
@@ -52,19 +51,19 @@ impl Thread {
         *self.name.lock().unwrap_or_else(|poison| poison.into_inner()) = name.to_vec();
     }
 
-    /// Notes the vCPU it runs on.
+    /// Records the vCPU it runs on.
     pub(crate) fn set_vcpu(&self, vcpu: u32) {
         self.vcpu.store(vcpu, Ordering::Relaxed);
     }
 
-    /// Number of the vCPU it runs on; no vCPU's before it has started.
+    /// Number of the vCPU it runs on; an invalid one before it has started.
     #[must_use]
     pub fn vcpu(&self) -> u32 {
         self.vcpu.load(Ordering::Relaxed)
     }
 }
 
-/// A thread as it looks at itself while it is out of the guest.
+/// A thread as seen by itself while it is out of the guest.
 #[derive(Debug)]
 pub struct ThreadCtx<'a> {
     /// The process.

@@ -8,7 +8,7 @@ use crate::linux::task::ThreadCtx;
 use crate::linux::time::{host_clock, process_clock};
 use crate::linux::{CallResult, signal, value};
 
-/// Signal number, word and target that a `struct sigevent` asks for.
+/// Signal number, value and target requested by a `struct sigevent`.
 fn read_event(ctx: &ThreadCtx<'_>, at: u64) -> Result<(i32, u64, Target), Errno> {
     const EVENT_BYTES: usize = 64;
     let mut bytes = [0; EVENT_BYTES];
@@ -20,7 +20,7 @@ fn read_event(ctx: &ThreadCtx<'_>, at: u64) -> Result<(i32, u64, Target), Errno>
     let (signo, notify, tid) = (int(8), int(12), int(16));
     let target = match notify {
         libc::SIGEV_NONE => Target::Nobody,
-        // To the kernel the C library's threads are signals, too.
+        // To the kernel, the C library's notification by thread is a signal, too.
         libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => Target::Process,
         libc::SIGEV_THREAD_ID if ctx.process.threads.get(tid).is_some() => Target::Thread(tid),
         _ => return Err(Errno::EINVAL),
@@ -137,7 +137,7 @@ fn interval_clock(which: i32) -> Result<libc::clockid_t, Errno> {
     }
 }
 
-/// Sets an interval timer; returns what was left.
+/// Sets an interval timer; returns the time that was left.
 fn set_interval(
     ctx: &ThreadCtx<'_>,
     which: i32,
@@ -160,7 +160,7 @@ fn set_interval(
 /// `setitimer(2)`.
 pub(in crate::linux) fn setitimer(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [which, new, old, ..] = *a;
-    // Without new times Linux takes zeroes.
+    // Without new times Linux assumes zeroes.
     let [interval_sec, interval_usec, sec, usec] =
         if new == 0 { [0; 4] } else { read_four(ctx, new)? };
     let valid = |sec: i64, usec: i64| sec >= 0 && (0..1_000_000).contains(&usec);

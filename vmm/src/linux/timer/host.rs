@@ -1,5 +1,5 @@
-//! A timer of the host kernel. What it says goes to one thread, as a signal that the thread
-//! reads from a descriptor.
+//! A timer of the host kernel. It expires to one thread, as a signal that the thread reads from a
+//! descriptor.
 
 use std::mem::MaybeUninit;
 
@@ -13,12 +13,12 @@ pub fn timer_signal() -> libc::c_int {
     libc::SIGRTMIN() + 1
 }
 
-/// Which thread is told.
+/// Which thread is notified.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tell {
-    /// None: the timer is only asked.
+    /// None: the timer is only queried.
     Nobody,
-    /// This host thread, with this word.
+    /// This host thread, with this value.
     Thread(i32, u64),
 }
 
@@ -47,17 +47,17 @@ impl HostTimer {
         }
         let mut id = 0i32;
         // SAFETY: reads the one structure and writes the other; the raw call, since the C
-        // library's has an idea of its own what a timer's number is.
+        // library's has its own timer numbers.
         let done = unsafe {
             libc::syscall(libc::SYS_timer_create, clock, std::ptr::from_ref(event), &raw mut id)
         };
         if done < 0 { Err(last_errno()) } else { Ok(HostTimer(id)) }
     }
 
-    /// Arms or, with no value, disarms it; returns what was left.
+    /// Arms or, with no value, disarms it; returns the time that was left.
     ///
     /// # Errors
-    /// `EINVAL` for times that are none.
+    /// `EINVAL` for invalid times.
     pub(super) fn set(
         &self,
         flags: i32,
@@ -72,10 +72,10 @@ impl HostTimer {
         if done < 0 { Err(last_errno()) } else { Ok(old) }
     }
 
-    /// What is left.
+    /// The time left.
     ///
     /// # Errors
-    /// None that a timer which exists gives.
+    /// None for an existing timer.
     pub(super) fn get(&self) -> Result<libc::itimerspec, Errno> {
         let mut now = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
         // SAFETY: writes the structure it is given.

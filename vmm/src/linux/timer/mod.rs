@@ -1,8 +1,8 @@
-//! The program's timers, and what becomes of one that has expired. The calls on them (`alarm`,
+//! The program's timers, and the handling of one that has expired. The calls on them (`alarm`,
 //! `setitimer`, `timer_create` and kin) are in `calls`.
 //!
-//! Each is a timer of the host kernel, by the same clock, which tells the event loop; that
-//! makes a signal of the program's of it. Not a `timerfd`: those know no CPU-time clocks.
+//! Each is a timer of the host kernel on the same clock. It notifies the event loop, which turns
+//! that into a signal of the program. Not a `timerfd`: those do not support CPU-time clocks.
 
 mod calls;
 pub mod host;
@@ -23,29 +23,29 @@ pub(super) use calls::{
 };
 use host::{HostTimer, Tell};
 
-/// Most overruns that are told (DELAYTIMER_MAX).
+/// Most overruns reported (DELAYTIMER_MAX).
 const MOST_OVERRUNS: u32 = i32::MAX as u32;
-/// In the word a timer expires with: it is an interval timer, and which.
+/// Flag in a timer's value: it is an interval timer; the other bits say which.
 const INTERVAL: u64 = 1 << 32;
-/// In that word: CPU time has reached a limit.
+/// Flag in that value: CPU time has reached a limit.
 const CPU_LIMIT: u64 = 1 << 33;
 
 /// The timers of a process.
 #[derive(Debug, Default)]
 pub struct Timers {
     inner: Mutex<Inner>,
-    /// The host thread of the event loop, which is told.
+    /// The host thread of the event loop, which is notified.
     server: AtomicI32,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     timers: BTreeMap<i32, Timer>,
-    /// Numbers are not used again, so that a late signal is not another timer's.
+    /// Numbers are not reused, so that a late signal is not attributed to another timer.
     next: i32,
     /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
     intervals: [Option<HostTimer>; 3],
-    /// From the soft limit of CPU time on, once for each second more, and the hard limit.
+    /// Fires at the soft limit of CPU time and each second after it; with the hard limit.
     cpu_limit: Option<(HostTimer, u64)>,
 }
 
@@ -62,7 +62,7 @@ struct Timer {
     target: Target,
     signo: i32,
     sigval: u64,
-    /// Overruns of the signal taken last.
+    /// Overruns of the signal delivered last.
     overruns: u32,
 }
 
@@ -71,7 +71,7 @@ impl Timers {
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// From now on the calling thread, `tid`, is told.
+    /// From now on the calling thread, `tid`, is notified.
     pub(crate) fn serve_by(&self, tid: i32) {
         self.server.store(tid, Ordering::Relaxed);
     }
@@ -80,7 +80,7 @@ impl Timers {
         Tell::Thread(self.server.load(Ordering::Relaxed), word)
     }
 
-    /// Notes what `timer_getoverrun` says, when a timer's signal is taken.
+    /// Records what `timer_getoverrun` returns when a timer's signal is delivered.
     pub(super) fn note_taken(&self, info: &SigInfo) {
         if info.code == SI_TIMER
             && let Some(timer) = self.lock().timers.get_mut(&(info.value as i32))
@@ -89,8 +89,8 @@ impl Timers {
         }
     }
 
-    /// Watches `RLIMIT_CPU`, seconds of the VMM's CPU time: from the soft limit on SIGXCPU comes
-    /// once a second, at the hard limit SIGKILL.
+    /// Watches `RLIMIT_CPU`, in seconds of the VMM's CPU time: from the soft limit on SIGXCPU is
+    /// sent once a second, at the hard limit SIGKILL.
     ///
     /// # Errors
     /// `EAGAIN` when the user has too many timers.
@@ -101,7 +101,7 @@ impl Timers {
             return Ok(());
         }
         let timer = HostTimer::new(process_clock(0), self.tell(CPU_LIMIT))?;
-        // No time at all would be no timer; Linux takes a second for it, too.
+        // A time of 0 would disarm the timer; Linux uses a second instead, too.
         let first = i64::try_from(soft.max(1)).unwrap_or(i64::MAX);
         let at = |tv_sec| libc::timespec { tv_sec, tv_nsec: 0 };
         let times = libc::itimerspec { it_interval: at(1), it_value: at(first) };
@@ -117,13 +117,13 @@ impl Timers {
         if used >= hard { libc::SIGKILL } else { libc::SIGXCPU }
     }
 
-    /// Ends all timers: nobody is there any more to be told.
+    /// Deletes all timers: no thread is left to be notified.
     pub(crate) fn clear(&self) {
         *self.lock() = Inner::default();
     }
 }
 
-/// A timer of the host has expired, and `overruns` times more since it last expired here.
+/// A timer of the host has expired, and `overruns` more times since it was last handled here.
 pub(crate) fn expired(process: &Process, word: u64, overruns: u32) {
     if word & CPU_LIMIT != 0 {
         let signo = process.timers.cpu_signal();

@@ -21,7 +21,7 @@ use abi::{PAGE_SIZE, Right, SegId};
 use self::instances::Instances;
 use self::lock_lists::LockLists;
 use crate::kernel::{Kernel, SwitchTables};
-use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_LINES_OFFSET};
+use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_STATUSES_OFFSET};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::granted::Granted;
@@ -180,7 +180,7 @@ impl Vases {
         let (machine, switch) = (&self.machine, &self.switch);
         let shared = FileMapping::Shared;
         let (lines, bytes) = switch.vcpu_statuses();
-        machine.mem.map_file(lines, bytes, lease.fd(), VCPU_LINES_OFFSET, shared)?;
+        machine.mem.map_file(lines, bytes, lease.fd(), VCPU_STATUSES_OFFSET, shared)?;
         let (table, bytes) = switch.instance_table();
         machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
         machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.counters_fd(), 0, shared)?;

@@ -3,7 +3,7 @@
 //! ```text
 //! 0x00_0000  text: id and program                           4088 bytes, zero-filled
 //! 0x00_0ff8  1: alive as long as there is a write lock; 0: an flock
-//! 0x01_0000  abi::switch::VcpuLine by vCPU                  64 KiB  written by the guest kernel
+//! 0x01_0000  abi::switch::VcpuStatus by vCPU                  64 KiB  written by the guest kernel
 //! 0x20_0000  abi::switch::InstanceEntry by handle           2 MiB   written by the VMM
 //! 0x40_0000  attached segments: sid u64, right u64 (1, 3)   1 MiB   written here; sid 0: free
 //! ```
@@ -12,16 +12,16 @@
 
 use abi::layout::{INSTANCES, LOCK_REFS, MAX_VCPUS};
 use abi::objects::LeaseId;
-use abi::switch::VcpuLine;
+use abi::switch::VcpuStatus;
 
 use crate::format::error::StoreError;
 use crate::format::escape::{escape, parse_id, unescape};
 use crate::format::text::{Reader, Writer};
 
 /// Where the lines of vCPUs begin.
-pub const VCPU_LINES_OFFSET: u64 = 0x1_0000;
+pub const VCPU_STATUSES_OFFSET: u64 = 0x1_0000;
 /// Bytes of all lines.
-pub(crate) const VCPU_LINES_BYTES: u64 = MAX_VCPUS as u64 * size_of::<VcpuLine>() as u64;
+pub(crate) const VCPU_STATUSES_BYTES: u64 = MAX_VCPUS as u64 * size_of::<VcpuStatus>() as u64;
 /// Where the table of instances begins.
 pub const INSTANCES_OFFSET: u64 = 0x20_0000;
 /// Bytes of the table of instances.
@@ -41,7 +41,7 @@ const PROGRAM_BYTES: usize = 1024;
 
 const _: () = {
     // The format on disk: change it only with a new version, and docs/src/store.md with it.
-    assert!(VCPU_LINES_OFFSET + VCPU_LINES_BYTES <= INSTANCES_OFFSET);
+    assert!(VCPU_STATUSES_OFFSET + VCPU_STATUSES_BYTES <= INSTANCES_OFFSET);
     assert!(INSTANCES_OFFSET + INSTANCES_BYTES == SEGMENTS_OFFSET);
     assert!(LEASE_BYTES == 0x50_0000);
 };

@@ -15,8 +15,8 @@ use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
 use crate::format::error::{StoreError, io_error};
 use crate::format::lease::{
-    LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET, VCPU_LINES_BYTES,
-    VCPU_LINES_OFFSET, encode,
+    LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET, VCPU_STATUSES_BYTES,
+    VCPU_STATUSES_OFFSET, encode,
 };
 use crate::objects::dir::Dir;
 use crate::objects::fresh::{now_ns, random_id};
@@ -146,7 +146,7 @@ impl Lease {
         // a lock on it that counts: until here none could.
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
             .map_err(|e| io_error("change the mode of", path, e.into()))?;
-        self.reserve(0, VCPU_LINES_OFFSET + VCPU_LINES_BYTES)
+        self.reserve(0, VCPU_STATUSES_OFFSET + VCPU_STATUSES_BYTES)
     }
 }
 

@@ -11,14 +11,14 @@ use std::path::PathBuf;
 
 use abi::objects::MAX_INSTANCES;
 use abi::objects::{LeaseId, Right, SegId, VasId};
-use abi::switch::{InstanceEntry, VcpuLine};
+use abi::switch::{InstanceEntry, VcpuStatus};
 use rustix::fs::{OFlags, SeekFrom};
 
 use crate::format::error::{Holder, StoreError, io_error};
 use crate::format::escape::parse_id;
 use crate::format::lease::{
     INSTANCES_BYTES, INSTANCES_OFFSET, LEASE_BYTES, SEGMENT_BYTES, SEGMENTS_OFFSET, TEXT_BYTES,
-    VCPU_LINES_BYTES, VCPU_LINES_OFFSET, decode,
+    VCPU_STATUSES_BYTES, VCPU_STATUSES_OFFSET, decode,
 };
 use crate::objects::liveness;
 use crate::objects::store::Store;
@@ -133,10 +133,10 @@ impl OpenLease {
     /// for a caller that wants to take something out of it.
     pub(crate) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
         let mut inside = Vec::new();
-        for line in self.read(VCPU_LINES_OFFSET, VCPU_LINES_BYTES)?.as_chunks::<64>().0 {
-            let thread = word(line, offset_of!(VcpuLine, thread)).unwrap_or_default();
+        for line in self.read(VCPU_STATUSES_OFFSET, VCPU_STATUSES_BYTES)?.as_chunks::<64>().0 {
+            let thread = word(line, offset_of!(VcpuStatus, thread)).unwrap_or_default();
             let [announced, current] =
-                [offset_of!(VcpuLine, announced), offset_of!(VcpuLine, inside)]
+                [offset_of!(VcpuStatus, announced), offset_of!(VcpuStatus, inside)]
                     .map(|at| word(line, at).unwrap_or_default());
             for (vh, entering) in [(current, false), (announced, true)] {
                 let is_second = entering && announced == current;

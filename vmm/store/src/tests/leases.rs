@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use abi::Errno;
 use abi::objects::{LeaseId, Right, VasId};
-use abi::switch::{InstanceEntry, VcpuLine};
+use abi::switch::{InstanceEntry, VcpuStatus};
 
 use crate::testing::{TestStore, name, segment, store};
 use crate::{
-    Busy, INSTANCES_OFFSET, Inside, Lease, LeaseInfo, Mode, Store, StoreError, VCPU_LINES_OFFSET,
+    Busy, INSTANCES_OFFSET, Inside, Lease, LeaseInfo, Mode, Store, StoreError, VCPU_STATUSES_OFFSET,
 };
 
 fn lease(s: &Store, program: &str) -> Lease {
@@ -29,10 +29,10 @@ fn put_instance(lease: &Lease, handle: u64, vid: Option<VasId>) {
 }
 
 fn put_inside(lease: &Lease, vcpu: u64, handle: u64, thread: u64) {
-    let line = VCPU_LINES_OFFSET + vcpu * 64;
-    poke(lease, line + offset_of!(VcpuLine, announced) as u64, handle);
-    poke(lease, line + offset_of!(VcpuLine, inside) as u64, handle);
-    poke(lease, line + offset_of!(VcpuLine, thread) as u64, thread);
+    let line = VCPU_STATUSES_OFFSET + vcpu * 64;
+    poke(lease, line + offset_of!(VcpuStatus, announced) as u64, handle);
+    poke(lease, line + offset_of!(VcpuStatus, inside) as u64, handle);
+    poke(lease, line + offset_of!(VcpuStatus, thread) as u64, thread);
 }
 
 fn vas(s: &TestStore, text: &str) -> VasId {
@@ -124,7 +124,7 @@ fn lines_that_make_no_sense_are_nobody_inside() {
     let lease = lease(&s, "p");
     put_instance(&lease, 1, Some(v));
     for (vcpu, current) in [32768, u64::MAX, 1 << 21, !63].into_iter().enumerate() {
-        poke(&lease, VCPU_LINES_OFFSET + vcpu as u64 * 64, current);
+        poke(&lease, VCPU_STATUSES_OFFSET + vcpu as u64 * 64, current);
     }
     put_inside(&lease, 9, 2, 1);
     let at = INSTANCES_OFFSET + 5 * 64 + offset_of!(InstanceEntry, vid) as u64;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const MIB: usize = 1 << 20;
 const IOPL: u64 = 3 << 12;
 
-/// Maps and touches memory until that fails; natively under a limit of its own.
+/// Maps and touches memory until that fails; natively under its own limit.
 pub(crate) fn oom(limit_mib: Option<u64>) {
     if let Some(limit) = limit_mib {
         let limit = libc::rlimit { rlim_cur: limit << 20, rlim_max: limit << 20 };
@@ -33,7 +33,7 @@ pub(crate) fn oom(limit_mib: Option<u64>) {
             return;
         }
         for page in (0..chunk).step_by(4096) {
-            // SAFETY: inside the chunk just mapped.
+            // SAFETY: inside the range just mapped.
             unsafe { *at.cast::<u8>().wrapping_add(page) = 1 };
         }
     }

@@ -7,7 +7,7 @@ use std::io::Error;
 /// The last number tried.
 const LAST: i64 = 460;
 
-/// Not made in a VM either: when they work, they end the program or wait for ever.
+/// Not made in a VM either: when they work, they end the program or wait forever.
 const NEVER: [i64; 5] = [15, 34, 60, 231, 56];
 
 /// Natively and as root these could reach beyond this process: fork, System V objects,
@@ -77,7 +77,7 @@ pub(crate) fn run(seed: u64, all: bool) {
     println!("survived {calls} calls");
 }
 
-/// Changes values with which the call would, correctly, end us or wait for ever.
+/// Changes values with which the call would, correctly, end us or wait forever.
 fn tame(number: i64, args: &mut [u64; 6]) {
     const NO_SIGNAL: u64 = 999;
     // Many first arguments are 32 bits wide: those of 0, 1 and 2 are our standard streams,

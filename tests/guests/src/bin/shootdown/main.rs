@@ -1,7 +1,7 @@
 //! `shootdown DIR SEED CALLS`: one thread makes CALLS random calls that change memory (unmap,
 //! protect, replace, discard, move, shrink the heap, truncate a mapped file), three others touch
-//! the same pages all the time. Once a call has returned, every access must see what it left,
-//! on every processor. Prints "shootdown: fine" and exits with 0; a violation is reported on
+//! the same pages all the time. Once a call has returned, every access must see its result, on
+//! every processor. Prints "shootdown: fine" and exits with 0; a violation is reported on
 //! standard error and gives status 1. DIR is for a file.
 
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "a pointer made and used is one step")]
@@ -47,8 +47,8 @@ fn check(result: libc::c_long, call: &str) {
 fn write_stamp(page: usize, stamp: u32) {
     let mut code = [0xb8, 0, 0, 0, 0, 0xc3, 0, 0];
     code[1..5].copy_from_slice(&stamp.to_le_bytes());
-    // SAFETY: the page is mapped and writable; the others only write words of their own and
-    // may read these at any time, whole.
+    // SAFETY: the page is mapped and writable; the others only write their own words and
+    // may read these at any time, as units.
     unsafe {
         ((page + CODE_AT) as *mut u64).write_volatile(u64::from_le_bytes(code));
         (page as *mut u64).write_volatile(state::word(stamp));
@@ -118,7 +118,7 @@ impl Changer<'_> {
         check(result.into(), "mprotect");
     }
 
-    /// Fresh memory with a stamp of its own on every page, then these rights.
+    /// Fresh memory with a different stamp on every page, then these rights.
     fn replace(&mut self, first: usize, count: usize, prot: u8) {
         self.map_fixed(first, count, 3, None);
         self.set(first, count, Page::Nothing);
@@ -369,7 +369,7 @@ fn main() {
     let path = std::path::Path::new(folder).join("shootdown");
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
 
-    // Otherwise the other threads would go on for ever.
+    // Otherwise the other threads would run forever.
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         tell(info);

@@ -2,8 +2,8 @@
 //! touch them.
 //!
 //! A sequence lock around all of it: the number is odd while a call is under way. An access
-//! made wholly between two readings of the same even number was made after the last call had
-//! returned and before the next began, and must see exactly what the last one left.
+//! made entirely between two readings of the same even number was made after the last call
+//! had returned and before the next began, and must see exactly what the last one left.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -55,7 +55,7 @@ impl Page {
         }
     }
 
-    /// What the access must come to; `None` when that is not known.
+    /// The required outcome of the access; `None` when it is not known.
     fn expected(self, access: Access) -> Option<Seen> {
         let allows = |prot: u8| match access {
             Access::Read => prot != 0,
@@ -117,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// Where page number `index` is: in the window, or behind it the heap's.
+    /// Where page number `index` is: in the window, or after it in the heap.
     pub(crate) fn address(&self, index: usize) -> u64 {
         let (base, index) =
             if index < WINDOW { (self.window, index) } else { (self.heap, index - WINDOW) };

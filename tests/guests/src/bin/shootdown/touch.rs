@@ -3,7 +3,7 @@
 use guests::touch;
 pub(crate) use guests::touch::{Seen, prepare};
 
-/// Where in a page its code is: `mov eax, IMM; ret`.
+/// The offset in a page of its code: `mov eax, IMM; ret`.
 pub(crate) const CODE_AT: usize = 0x800;
 
 /// The value written: eight `ret`, for a thread that runs off the end of the previous page.

@@ -169,7 +169,7 @@ fn interrupted(r: &mut Refusals, plain: VasHandle, taken: VasHandle) {
 /// No new processes, inside a VAS or not.
 fn no_process(r: &mut Refusals, vh: VasHandle) {
     let fork = || {
-        // SAFETY: refused; if it were not, the child would end at once below.
+        // SAFETY: refused; if it were not, the child would end immediately below.
         match unsafe { libc::syscall(libc::SYS_fork) } {
             -1 => {
                 let raw = std::io::Error::last_os_error().raw_os_error();

@@ -1,5 +1,5 @@
-//! Ids and handles of nothing, names that are taken, parameters out of range,
-//! segments that overlap.
+//! Ids and handles of nothing, names that are in use, parameters out of range, segments
+//! that overlap.
 
 use abi::Errno;
 use abi::call::{

@@ -1,7 +1,7 @@
 //! A program whose guest kernel has been taken over: a test overwrites what the kernel and the
-//! lease say about it, while it does something that depends on these words. The first argument says
-//! what, the second is a folder in which the test makes a file when it is done with a step. Prints
-//! lines that do not vary, then `done`; status 0.
+//! lease record about it, while it does something that depends on these words. The first argument
+//! selects what, the second is a folder in which the test makes a file when it has finished a step.
+//! Prints lines that do not vary, then `done`; status 0.
 
 mod tables;
 

@@ -1,10 +1,10 @@
 //! A party for each window, asked by messages in shared memory: threads, or native processes.
 //!
-//! The updater holds window 0 itself, so that one window needs no message and `n` windows
-//! need `n - 1` others. It sends a set and waits for the answer, as the paper's master does. A
-//! message is written straight into the party's slot, one copy; the sequence number is stored
-//! last. A party that waits either polls or sleeps in a futex; one that polls yields now and then when
-//! there are more parties than processors, since the one that is waited for may not be running.
+//! The updater holds window 0 itself, so that one window needs no message and `n` windows need `n -
+//! 1` others. It sends a set and waits for the answer, as the paper's master does. A message is
+//! written straight into the party's slot, one copy; the sequence number is stored last. A party
+//! that waits either polls or sleeps in a futex; one that polls yields now and then when there are
+//! more parties than processors, since the one it waits for may not be running.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -21,7 +21,7 @@ use super::plan::{Plan, SETS};
 use super::table::Words;
 use crate::mapping::{Mapping, memory};
 
-/// Who holds the other windows.
+/// What holds the other windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     /// Threads of this process.
@@ -33,29 +33,30 @@ pub(crate) enum Who {
 /// How a party waits for a word to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Looking at it all the time.
+    /// Polling it.
     Polling,
     /// In a futex.
     Sleeping,
 }
 
-/// Bytes of a slot: no two parties share a line, nor the pair of lines that is fetched together.
+/// Bytes of a slot: no two parties share a cache line, nor the pair of lines that is fetched
+/// together.
 const SLOT_BYTES: u64 = 4096;
-/// Places in a slot, in words of 4 and of 8 bytes.
+/// Offsets in a slot, in words of 4 and of 8 bytes.
 const REQUEST: usize = 0;
 const REPLY: usize = 32;
 const LEN: usize = 32;
 const UPDATES: usize = 33;
-/// Requests that are no sequence numbers; the first of those is [`READY`] `+ 1`.
+/// Requests that are not sequence numbers; the first sequence number is [`READY`] `+ 1`.
 const STOP: u32 = u32::MAX;
 const READY: u32 = 1;
 /// Longest set.
 const MOST: usize = SETS[1];
-/// How often a party looks before it gives way: soon where there are more of them than processors,
-/// else only when the party waited for has evidently lost its processor.
+/// How often a party polls before it yields: soon if there are more parties than processors, else
+/// only when the party it waits for has evidently lost its processor.
 const SPINS_CROWDED: u32 = 100;
 const SPINS: u32 = 10_000;
-/// Longest wait for parties to come.
+/// Longest wait for parties to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One party's slot.
@@ -76,7 +77,7 @@ impl Slot {
         self.slots.long(self.index * (SLOT_BYTES as usize / 8) + long)
     }
 
-    /// Waits until a word is no longer `old` and gives what it is.
+    /// Waits until a word is no longer `old` and returns it.
     fn changed(&self, word: &AtomicU32, old: u32) -> u32 {
         let patience = if self.is_crowded { SPINS_CROWDED } else { SPINS };
         let mut spins = 0_u32;
@@ -87,7 +88,7 @@ impl Slot {
                 return now;
             }
             if self.wait == Wait::Sleeping {
-                // Whatever it returns, the word decides.
+                // Whatever it returns, the word is checked again.
                 let _ = futex::wait(word, Flags::empty(), old, None);
                 continue;
             }
@@ -108,7 +109,7 @@ impl Slot {
         }
     }
 
-    /// The other side of it: serves sets until told to stop.
+    /// The other side: serves sets until told to stop.
     fn serve(&self, words: Words<'_>) {
         self.set(self.word(REPLY), READY);
         let (mut seen, mut set) = (0, [0; MOST]);
@@ -148,7 +149,7 @@ pub(crate) struct Messages {
     windows: u32,
     slots: &'static Mapping,
     table: &'static Mapping,
-    // Of processes: slots, then windows.
+    // For processes: slots, then windows.
     file: Option<OwnedFd>,
     parties: Vec<Party>,
     sequence: u32,
@@ -274,7 +275,7 @@ impl Engine for Messages {
     }
 }
 
-/// What a party that is a process is told.
+/// The arguments of a party that is a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Told {
     pub(crate) windows: u32,
@@ -286,7 +287,7 @@ pub(crate) struct Told {
 
 /// A party that is a process: maps its slot and its window of `path`, and serves.
 pub(crate) fn party(path: &str, told: &Told) -> Result<(), String> {
-    // Nobody would tell it to stop.
+    // Otherwise nothing would tell it to stop.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|err| format!("prctl: {err}"))?;
     let file = std::fs::File::options().read(true).write(true).open(path);
     let file = file.map_err(|err| format!("cannot open {path}: {err}"))?;

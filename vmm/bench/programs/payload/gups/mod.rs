@@ -1,14 +1,14 @@
 //! `gups`: random updates of a table that is cut into windows, one window reachable at a time.
 //!
 //! One updater draws a window, then a set of updates at random places in it, and so on (HPCC's
-//! RandomAccess as the paper changed it). How a window is reached is what differs, an
-//! [`Engine`]; numbers, order and timing are the same for all, and so is the sum over the table
-//! at the end, by which a lost or strayed update shows.
+//! RandomAccess as the paper changed it). Only how a window is reached differs, an [`Engine`];
+//! numbers, order and timing are the same for all, and so is the sum over the table at the end,
+//! which reveals a lost or misplaced update.
 //!
 //! - [`plan`]: what is drawn, what is timed, the sum
 //! - [`table`]: words of a window
-//! - [`windows`]: everything mapped; an address space for each; one that is re-attached
-//! - [`remap`]: one range that is mapped anew with `mmap`
+//! - [`windows`]: everything mapped; an address space for each; one that is reattached
+//! - [`remap`]: one range that is remapped with `mmap`
 //! - [`messages`]: a party for each window, asked by messages: threads or processes
 
 pub(crate) mod messages;
@@ -23,13 +23,13 @@ use plan::{Plan, drive};
 
 /// A way of reaching a window.
 pub(crate) trait Engine {
-    /// Gets ready for the first `windows` windows; not timed.
+    /// Prepares the first `windows` windows; not timed.
     fn begin(&mut self, windows: u32) -> Result<(), String>;
 
     /// Makes a set of updates in a window; they are done when it returns.
     fn apply(&mut self, window: u32, set: &[u64]) -> Result<(), String>;
 
-    /// Puts away what [`Engine::begin`] made; not timed.
+    /// Removes what [`Engine::begin`] made; not timed.
     fn end(&mut self) -> Result<(), String>;
 
     /// The sum over the first `windows` windows.

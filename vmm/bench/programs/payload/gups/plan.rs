@@ -1,7 +1,7 @@
 //! What is drawn, in which order, how it is timed, and the sum that must come out.
 //!
 //! An update's value is drawn, and its low bits are the place: `table[value mod words] ^= value`.
-//! Exclusive or neither cares about order nor hides a lost update.
+//! Exclusive or does not depend on order and does not hide a lost update.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::Engine;
 use crate::json::Object;
 use crate::random::Random;
 
-/// Updates of a set, the two that are measured.
+/// Updates in a set: the two sizes that are measured.
 pub(crate) const SETS: [usize; 2] = [16, 64];
 
 /// One run.
@@ -17,7 +17,7 @@ pub(crate) const SETS: [usize; 2] = [16, 64];
 pub(crate) struct Plan {
     /// Most windows.
     pub(crate) windows: u32,
-    /// Fewest windows; doubled until the most.
+    /// Fewest windows; doubled up to the most.
     pub(crate) from: u32,
     /// Size of a window, a power of two of at least a page.
     pub(crate) window_bytes: u64,
@@ -25,12 +25,12 @@ pub(crate) struct Plan {
     pub(crate) sets: u64,
     /// Rounds; each goes through all numbers of windows.
     pub(crate) rounds: u64,
-    /// Whether windows are mapped with pages of 4 KiB, where that can be chosen.
+    /// Whether windows are mapped with pages of 4 KiB, if that can be chosen.
     pub(crate) is_small: bool,
 }
 
 impl Plan {
-    /// The plan, if it makes sense.
+    /// The plan, if it is valid.
     pub(crate) fn checked(self) -> Result<Plan, String> {
         if !self.window_bytes.is_power_of_two() || self.window_bytes < 4096 {
             return Err("a window is a power of two of bytes, at least a page".into());
@@ -61,15 +61,15 @@ pub(crate) fn draw(random: &mut Random, windows: u32, set: &mut [u64]) -> u32 {
     random.below(windows)
 }
 
-/// What one word adds to the sum: its place counts, a word of zero does not.
+/// What one word adds to the sum: its place counts, a zero word adds nothing.
 #[inline]
 pub(crate) fn part(place: u64, value: u64) -> u64 {
     value.wrapping_mul(2 * place + 1)
 }
 
-/// Carries out the plan and tells times and the sum. Figures of `n` windows and sets of `b` are
-/// `wN_sB_ns`, median of the rounds, with `_low` and `_high`, and `wN_sB_moves`, how often
-/// another window was drawn than the last in a round. `faults` is of all rounds together.
+/// Performs the plan and reports times and the sum. Figures of `n` windows and sets of `b` are
+/// `wN_sB_ns`, the median of the rounds, with `_low` and `_high`, and `wN_sB_moves`, how often
+/// in a round the window drawn differed from the last one. `faults` is of all rounds together.
 pub(crate) fn drive(plan: &Plan, engine: &mut impl Engine) -> Result<Object, String> {
     let mut random = Random::new(plan.window_bytes);
     let mut cases: Vec<_> = plan.counts().map(|n| SETS.map(|b| Case::new(n, b))).collect();
@@ -108,7 +108,7 @@ pub(crate) fn drive(plan: &Plan, engine: &mut impl Engine) -> Result<Object, Str
 /// Page faults of this process so far; `None` in a VM, whose statistics count them.
 fn faults() -> Option<u64> {
     let line = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // After the name, which may hold anything, minor faults are the eighth field.
+    // After the name, which may contain anything, minor faults are the eighth field.
     line.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 
@@ -158,7 +158,7 @@ mod tests {
         plan.window_bytes / 8
     }
 
-    /// A table in ordinary memory, and how often it was got ready.
+    /// A table in ordinary memory, and how often it was prepared.
     struct Plain {
         table: Vec<u64>,
         words: u64,

@@ -1,5 +1,5 @@
-//! One range of addresses in which the drawn window of a file is mapped: what a program does
-//! that has no address spaces. Runs natively and in a VM.
+//! One range of addresses in which the drawn window of a file is mapped: what a program
+//! without address spaces does. Runs natively and in a VM.
 //!
 //! One call makes the change, `mmap` with `MAP_FIXED` over what was there: cheaper than
 //! `munmap` and `mmap`. All of the file is in the page cache.
@@ -11,12 +11,12 @@ use super::plan::Plan;
 use super::table::Words;
 use crate::mapping::{Mapping, memory};
 
-/// When the pages of a window come to be in the page tables.
+/// When the pages of a window enter the page tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// At the first touch of each.
     Touched,
-    /// All at once (`MAP_POPULATE`).
+    /// All of them with the call (`MAP_POPULATE`).
     Mapped,
 }
 
@@ -53,7 +53,7 @@ impl Remapped {
 
 impl Engine for Remapped {
     fn begin(&mut self, _: u32) -> Result<(), String> {
-        // With one window nothing is mapped anew, so it shall be there.
+        // With one window nothing is mapped again, so it must be there from the start.
         self.go(0)?.touch();
         Ok(())
     }

@@ -8,8 +8,8 @@ use abi::layout::{VAS_END, VAS_START};
 use super::plan::part;
 use crate::mapping::Mapping;
 
-/// A window's words: of a mapping that lives as long, or of segments that may be mapped or not
-/// when they are used.
+/// A window's words: of a mapping that lives as long, or of segments that may or may not be
+/// mapped when they are used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Words<'a> {
     base: usize,
@@ -45,7 +45,7 @@ impl<'a> Words<'a> {
         let address = self.base + ((index & self.mask) * 8) as usize;
         let pointer = std::ptr::with_exposed_provenance_mut(address);
         // SAFETY: aligned; within a mapping that `self` borrows (`of`), or in the VAS region,
-        // where no Rust object lives (`in_vas`): unmapped, it faults. Everybody uses atomics
+        // where no Rust object lives (`in_vas`): unmapped, it faults. All threads use atomics
         // there, and the borrow ends within the callers below.
         unsafe { AtomicU64::from_ptr(pointer) }
     }
@@ -59,8 +59,8 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Writes to every page of 4 KiB, there and back: all of it is mapped, and for writing,
-    /// afterwards.
+    /// Changes every page of 4 KiB and changes it back: afterwards all of it is mapped for
+    /// writing.
     pub(crate) fn touch(&self) {
         (0..=self.mask).step_by(512).for_each(|page| self.touch_word(page));
     }
@@ -71,8 +71,8 @@ impl<'a> Words<'a> {
         self.at(index).load(Relaxed)
     }
 
-    /// Writes to one word, there and back: an exchange that changes nothing would be compiled
-    /// into a read.
+    /// Changes one word and changes it back: an exchange that changes nothing would be
+    /// compiled into a read.
     pub(crate) fn touch_word(&self, index: u64) {
         self.at(index).fetch_xor(1, Relaxed);
         self.at(index).fetch_xor(1, Relaxed);
@@ -83,8 +83,8 @@ impl<'a> Words<'a> {
     pub(crate) fn copy_out(&self, buffer: &mut [u8]) {
         assert!(buffer.len() as u64 <= (self.mask + 1) * 8, "no more than there is");
         let from = std::ptr::with_exposed_provenance::<u8>(self.base);
-        // SAFETY: within the window (above), which is mapped or faults; nobody writes to it
-        // meanwhile, as one party at a time has it; a buffer is never in it.
+        // SAFETY: within the window (above), which is mapped or faults; nothing writes to
+        // it meanwhile, since one party at a time has it; a buffer is never in it.
         unsafe { from.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len()) }
     }
 

@@ -1,5 +1,5 @@
-//! Windows that are segments: each in an address space of its own, or all at one address and
-//! attached in turn; and the table mapped as a whole, which is what none of this may beat.
+//! Windows that are segments: each in its own address space, or all at one address and
+//! attached one at a time; and the table mapped completely, which none of these may beat.
 
 use abi::objects::Lifetime;
 use spacejmp::sys::{self, PagePolicy, Right, SegId, VasHandle, VasId};
@@ -47,16 +47,16 @@ impl Engine for Flat {
     }
 }
 
-/// Memory only, as what it is compared with: of a file, dirty pages beyond a tenth of memory
-/// would be written back and write-protected all the time.
+/// Memory only, as the alternatives: with a file, dirty pages beyond a tenth of memory would
+/// be written back and write-protected all the time.
 fn params(plan: &Plan) -> sys::SegParams {
     let pages = if plan.is_small { PagePolicy::Small4K } else { PagePolicy::Largest };
     let lifetime = Lifetime::Volatile as u8;
     sys::SegParams { lifetime, ..sized(plan.window_bytes, pages) }
 }
 
-/// Ours: a window is a segment in a VAS of its own, and reached by a switch. The updates that
-/// wait are in private memory, which is the same in all.
+/// Ours: a window is a segment in its own VAS, and reached by a switch. Pending updates are
+/// in private memory, which is the same in all.
 pub(crate) struct Switched {
     spaces: Vec<(VasHandle, Words<'static>)>,
     made: Vec<(VasId, Vec<SegId>)>,
@@ -119,12 +119,12 @@ impl Engine for Switched {
     }
 }
 
-/// Our calls used as one would use `mmap`: one VAS, all windows at one address, of which one
-/// is attached. Nobody may be inside while that changes.
+/// Our calls used as one would use `mmap`: one VAS, all windows at one address, one of them
+/// attached. No thread may be inside while that changes.
 pub(crate) struct Reattached {
     vid: VasId,
     vh: VasHandle,
-    // Each window is attached in a VAS of its own too, so that it outlives its absence.
+    // Each window is also attached in its own VAS, so that it survives while detached.
     kept: Vec<(VasId, SegId, VasHandle)>,
     words: Words<'static>,
     attached: Option<u32>,
@@ -139,7 +139,7 @@ impl Reattached {
             let params = sys::SegParams { base, ..params(plan) };
             let (vid, sids) = make(&format!("window-{index}"), 1, &params)?;
             let vh = tell("vas_attach", sys::vas_attach(vid, sys::attach::POPULATE))?;
-            // The first one's place is the place of all.
+            // All use the first one's address.
             base = tell("seg_stat", sys::seg_stat(sids[0]))?.base;
             kept.push((vid, sids[0], vh));
         }
@@ -175,7 +175,7 @@ impl Reattached {
 
 impl Engine for Reattached {
     fn begin(&mut self, _: u32) -> Result<(), String> {
-        // With one window nothing is attached anew, so it shall be there.
+        // With one window nothing is attached again, so it must be there from the start.
         self.go(0)?;
         self.words.touch();
         Ok(())

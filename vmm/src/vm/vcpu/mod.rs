@@ -1,22 +1,24 @@
-//! One virtual processor: its registers, and the two verbs enter and leave.
+//! One virtual processor: its registers, and the two operations enter and exit.
 //!
-//! The rest of the VMM sees ring 3 only. Whatever way a vCPU left by, [`UserRegs`] holds the
-//! program's registers; whatever was changed there, [`Vcpu::run`] finds the cheapest way
-//! back: behind the kernel's `OUT` when the program is to go on after its SYSCALL, straight
-//! into ring 3 otherwise. `KVM_CAP_SYNC_REGS` carries the registers with the exit, so that
-//! no further KVM call is needed.
+//! The rest of the VMM sees ring 3 only. However a vCPU left the guest, [`UserRegs`] holds the
+//! program's registers; whatever was changed there, [`Vcpu::run`] finds the cheapest way back:
+//! after the kernel's `OUT` when the program is to continue after its SYSCALL, directly into ring 3
+//! otherwise. `KVM_CAP_SYNC_REGS` carries the registers with the exit, so that no further KVM call
+//! is needed.
+
+mod leave;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use abi::addr::LOWER_HALF_END;
-use abi::call::port;
-use abi::layout::{CALL_PAGE, GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS};
+use abi::layout::{CALL_PAGE, GATE_PAGE};
 use abi::shared::{ExceptionFrame, KernelInfo, selector};
-use abi::{GuestPhys, GuestVirt, PAGE_SIZE};
+use abi::{GuestPhys, GuestVirt};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 
+use self::leave::Raw;
 use super::exit::{Exit, Via};
 use super::kick::Armed;
 use super::machine::{Machine, VmError, kvm_call};
@@ -39,11 +41,11 @@ const SFMASK: u64 = 0x100 | 0x200 | 0x400 | 0x3000 | 0x4000 | 0x4_0000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Position {
-    /// Ring 3, or to be put there.
+    /// In ring 3, or to be resumed there.
     Ring3,
-    /// Ring 0, at the `OUT` behind which SYSRET returns to RCX.
+    /// In ring 0, at the `OUT` after which SYSRET returns to RCX.
     BehindSyscall,
-    /// Ring 0, elsewhere: finish there first.
+    /// Elsewhere in ring 0: must finish there first.
     Kernel,
 }
 
@@ -55,14 +57,14 @@ pub struct Vcpu {
     index: u32,
     pub(crate) stacks: GuestPhys,
     pub(crate) position: Position,
-    /// The program's registers while the vCPU is out.
+    /// The program's registers while the vCPU is out of the guest.
     pub regs: UserRegs,
-    /// All of `regs` must reach the program, RCX and R11 included.
+    /// Whether all of `regs` must reach the program, including RCX and R11.
     restore_all: bool,
     fs_base: u64,
     gs_base: u64,
     bases_changed: bool,
-    /// What the next entry loads into CR3, if not what is there.
+    /// The value that the next entry loads into CR3, if it changes.
     new_cr3: Option<u64>,
     instance: u32,
     kernel: KernelInfo,
@@ -145,7 +147,7 @@ impl Vcpu {
         }
     }
 
-    /// This vCPU's number, from 0.
+    /// This vCPU's number, starting at 0.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
@@ -166,7 +168,7 @@ impl Vcpu {
         unsafe { Armed::new(flag) }
     }
 
-    /// Base of FS: the thread pointer.
+    /// FS base: the thread pointer.
     #[must_use]
     pub fn fs_base(&self) -> u64 {
         self.fs_base
@@ -178,7 +180,7 @@ impl Vcpu {
         self.bases_changed = true;
     }
 
-    /// Base of GS.
+    /// GS base.
     #[must_use]
     pub fn gs_base(&self) -> u64 {
         self.gs_base
@@ -190,7 +192,7 @@ impl Vcpu {
         self.bases_changed = true;
     }
 
-    /// The root the program runs on, with its tag, as of the last exit.
+    /// The root that the program runs on, with its tag, as of the last exit.
     #[must_use]
     pub fn cr3(&self) -> u64 {
         self.new_cr3.unwrap_or(self.fd.sync_regs().sregs.cr3)
@@ -198,26 +200,25 @@ impl Vcpu {
 
     /// Makes the next entry load `cr3`.
     ///
-    /// A root or tag other than the one in CR3 is loaded with an empty TLB: KVM throws away
-    /// what it and the processor remember of this vCPU when user space changes CR3. The same
-    /// root with the same tag is not, and is no way to flush.
+    /// If root or tag differ from those in CR3, the TLB is flushed: KVM drops what it and the
+    /// processor cache for this vCPU when user space changes CR3. Loading the same root with the
+    /// same tag does not flush.
     ///
-    /// Not in the middle of the kernel ([`Exit::KickedInKernel`]): that may be loading CR3
-    /// itself.
+    /// Not in the middle of the kernel ([`Exit::KickedInKernel`]), which may be loading CR3 itself.
     pub(crate) fn load_root(&mut self, cr3: u64) {
         debug_assert_ne!(self.position, Position::Kernel);
         self.new_cr3 = Some(cr3);
     }
 
-    /// Handle of the instance its thread is in, as noted at the last exit or by a switch of the
-    /// VMM's: 0 for home. Noted from words that the guest can write, so it may be any number; what
-    /// it means is looked up in the VMM's own list.
+    /// Handle of the instance that its thread is in, as recorded at the last exit or by a switch in
+    /// the VMM: 0 for home. It comes from words that the guest can write, so it may be any number;
+    /// its meaning is looked up in the VMM's own list.
     #[must_use]
     pub fn instance(&self) -> u32 {
         self.instance
     }
 
-    /// Notes it.
+    /// Records it.
     pub(crate) fn set_instance(&mut self, vh: u32) {
         self.instance = vh;
     }
@@ -228,12 +229,12 @@ impl Vcpu {
         self.position == Position::Kernel
     }
 
-    /// Makes the next entry load every register as it stands in `regs`.
+    /// Makes the next entry load every register from `regs`.
     pub fn restore_all(&mut self) {
         self.restore_all = true;
     }
 
-    /// The time-stamp counter's rate as KVM knows it.
+    /// The time-stamp counter's rate according to KVM.
     #[must_use]
     pub fn tsc_khz(&self) -> Option<u32> {
         self.fd.get_tsc_khz().ok().filter(|&khz| khz > 0)
@@ -258,7 +259,7 @@ impl Vcpu {
         self.fd.get_xsave().map_err(kvm_call("read the FPU state"))
     }
 
-    /// Loads what [`Vcpu::fpu_state`] gave, or the program's edit of it.
+    /// Loads what [`Vcpu::fpu_state`] returned, or the program's edit of it.
     ///
     /// # Errors
     /// KVM refuses impossible states (reserved MXCSR bits, unknown components).
@@ -267,7 +268,7 @@ impl Vcpu {
         unsafe { self.fd.set_xsave(state) }.map_err(kvm_call("set the FPU state"))
     }
 
-    /// Enters the guest and comes back with the reason it left.
+    /// Enters the guest and returns the reason for the exit.
     ///
     /// # Errors
     /// A KVM error that says nothing about the guest.
@@ -283,7 +284,7 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(port, _)) => Raw::Out(port),
             Ok(VcpuExit::MmioWrite(gpa, _)) => Raw::Mmio(gpa),
             Ok(VcpuExit::MmioRead(gpa, data)) => {
-                // What the refused access would read; see `abandon_access`.
+                // The value that the refused access reads; see `abandon_access`.
                 data.fill(0);
                 Raw::Mmio(gpa)
             }
@@ -307,13 +308,13 @@ impl Vcpu {
         Ok(exit)
     }
 
-    /// Lets KVM finish the access to an address without memory that it has left half done:
-    /// at the next entry it would finish it by itself and overwrite the registers of a signal
-    /// handler with those behind the instruction. `regs` keep what they were at the access.
+    /// Lets KVM complete a pending access to an address without memory: otherwise it would do so at
+    /// the next entry and overwrite the registers of a signal handler with those after the
+    /// instruction. `regs` stay as they were at the access.
     fn abandon_access(&mut self) -> Result<(), VmError> {
         self.restore_all = true;
-        // An instruction can be split into several accesses, none longer than 8 bytes: the
-        // longest that KVM emulates has 16.
+        // An instruction can be split into several accesses, none longer than 8 bytes: the longest
+        // access that KVM emulates is 16 bytes.
         for _ in 0..8 {
             self.fd.set_kvm_immediate_exit(1);
             let unfinished = match self.fd.run() {
@@ -333,8 +334,8 @@ impl Vcpu {
         Err(VmError::Unsupported { what: "an end to a refused access" })
     }
 
-    /// A return to a non-canonical address, which neither SYSRET nor a VM entry may be asked
-    /// to do: what an IRETQ there would have raised.
+    /// A return to a non-canonical address, which neither SYSRET nor a VM entry may do: the
+    /// exception that an IRETQ there would have raised.
     fn impossible_return(&mut self) -> Exit {
         let frame = ExceptionFrame {
             error: 0,
@@ -393,162 +394,12 @@ impl Vcpu {
         self.restore_all = false;
     }
 
-    fn store_registers(&mut self, raw: Raw) -> Exit {
-        let sync = self.fd.sync_regs();
-        self.regs = sync.regs;
-        self.fs_base = sync.sregs.fs.base;
-        self.gs_base = sync.sregs.gs.base;
-        self.position = Position::Ring3;
-        let address = sync.sregs.cr2;
-        if sync.sregs.cs.selector & 3 == 3 {
-            self.ring3_exit(raw)
-        } else {
-            self.kernel_exit(raw, address)
-        }
-    }
-
-    fn ring3_exit(&mut self, raw: Raw) -> Exit {
-        match raw {
-            Raw::Interrupted => {
-                self.restore_all = true;
-                Exit::Kicked
-            }
-            Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
-                self.after_syscall();
-                Exit::Syscall(Via::Gate)
-            }
-            Raw::HostFault => {
-                self.restore_all = true;
-                Exit::HostFault
-            }
-            Raw::Mmio(at) => Exit::Forbidden { what: "used an address without memory", at },
-            Raw::Out(at) | Raw::In(at) => {
-                Exit::Forbidden { what: "used an I/O port", at: u64::from(at) }
-            }
-            Raw::Shutdown => Exit::Shutdown,
-            // KVM emulates an instruction of ring 3 only when it uses an address without
-            // memory, and not every instruction can be: the program's doing, not the host's.
-            Raw::Emulation => {
-                let at = self.regs.rip;
-                self.restore_all = true;
-                Exit::Forbidden { what: "used an address without memory at", at }
-            }
-            Raw::Odd(reason) => Exit::HostGaveUp { reason },
-        }
-    }
-
-    fn kernel_exit(&mut self, raw: Raw, address: u64) -> Exit {
-        // Unless one of the ways out below says otherwise.
-        self.position = Position::Kernel;
-        match raw {
-            Raw::Out(port::SYSCALL) => {
-                self.position = Position::BehindSyscall;
-                self.after_syscall();
-                Exit::Syscall(Via::Kernel)
-            }
-            Raw::Out(port::CALL) => {
-                self.position = Position::BehindSyscall;
-                self.after_syscall();
-                Exit::Call(Via::Kernel)
-            }
-            Raw::Out(port::CALL_TRAPPED) => match self.exception_frame() {
-                Some(frame) if frame.cs & 3 == 3 => {
-                    self.set_user_state(&frame);
-                    Exit::Call(Via::Trap)
-                }
-                _ => self.kernel_dead(None, address),
-            },
-            Raw::Out(at) if (port::EXCEPTION..port::EXCEPTION + 32).contains(&at) => {
-                self.exception((at - port::EXCEPTION) as u8, address)
-            }
-            Raw::Out(port::PANIC) => self.kernel_dead(None, address),
-            Raw::Interrupted => Exit::KickedInKernel,
-            Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
-            Raw::Shutdown => Exit::Shutdown,
-            Raw::Emulation => Exit::HostGaveUp { reason: "internal error of KVM's emulator" },
-            Raw::Odd(reason) => Exit::HostGaveUp { reason },
-            // A host whose SYSCALL stays in ring 3 emulates it, ring 0 included, when the
-            // program's stack pointer is not canonical. The gate holds our code only, so it
-            // has done what it does.
-            Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
-                self.position = Position::Ring3;
-                self.after_syscall();
-                self.restore_all = true;
-                Exit::Syscall(Via::Gate)
-            }
-            Raw::Out(_) | Raw::In(_) | Raw::Mmio(_) => self.kernel_dead(None, address),
-        }
-    }
-
-    /// Whether the access to `gpa` was the gate's.
-    fn is_gate_store(&self, gpa: u64) -> bool {
-        gpa & !(PAGE_SIZE - 1) == TRAP_PHYS.raw()
-            && self.regs.rip & !(PAGE_SIZE - 1) == GATE_PAGE.raw()
-    }
-
-    /// SYSCALL left the return address in RCX and the flags in R11 (SDM 2B). A program that
-    /// jumped to the gate has put there what it likes.
-    fn after_syscall(&mut self) {
-        self.regs.rip = self.regs.rcx;
-        self.regs.rflags = (self.regs.r11 & USER_FLAGS) | FIXED_FLAGS;
-    }
-
-    fn set_user_state(&mut self, frame: &ExceptionFrame) {
-        self.regs.rip = frame.rip;
-        self.regs.rflags = frame.rflags;
-        self.regs.rsp = frame.rsp;
-        self.position = Position::Ring3;
-        self.restore_all = true;
-    }
-
-    fn exception(&mut self, vector: u8, address: u64) -> Exit {
-        let Some(mut frame) = self.exception_frame() else {
-            return self.kernel_dead(Some(vector), address);
-        };
-        if frame.cs & 3 != 3 {
-            // SYSRET to an impossible address faults in ring 0 (SDM 2B, SYSRET): the
-            // program's fault, reported where it wanted to go.
-            if !self.kernel.sysrets.contains(&frame.rip) {
-                self.regs.rip = frame.rip;
-                return self.kernel_dead(Some(vector), address);
-            }
-            frame.rip = self.regs.rcx;
-            frame.rflags = self.regs.r11;
-            frame.cs = u64::from(selector::USER_CODE);
-            frame.ss = u64::from(selector::USER_DATA);
-        }
-        self.set_user_state(&frame);
-        Exit::Exception { vector, frame, address }
-    }
-
-    /// The frame on the exception stack the vCPU stands on, or `None` if it stands elsewhere.
-    fn exception_frame(&self) -> Option<ExceptionFrame> {
-        let area = VCPU_AREAS.raw() + u64::from(self.index) * VCPU_AREA_BYTES;
-        let offset = self.regs.rsp.checked_sub(area + VCPU_IST_STACKS)?;
-        if offset > PAGE_SIZE - 48 || offset % 8 != 0 {
-            return None;
-        }
-        let word = |i: u64| self.machine.mem.load(self.stacks.offset(offset + i * 8)).ok();
-        Some(ExceptionFrame {
-            error: word(0)?,
-            rip: word(1)?,
-            cs: word(2)?,
-            rflags: word(3)?,
-            rsp: word(4)?,
-            ss: word(5)?,
-        })
-    }
-
-    fn kernel_dead(&self, vector: Option<u8>, address: u64) -> Exit {
-        Exit::KernelDead { vector, rip: self.regs.rip, address }
-    }
-
-    /// Finds out, with the call page's SYSCALL, whether that instruction enters ring 0 here.
-    /// Done once, on the first vCPU, before any program runs: a program could fake what the
+    /// Determines, with the call page's SYSCALL, whether that instruction enters ring 0 on this
+    /// host. Done once, on the first vCPU, before any program runs: a program could fake what the
     /// test looks for.
     ///
     /// # Errors
-    /// The host behaves like neither kind, or its memory is out.
+    /// The host behaves like neither kind, or is out of memory.
     pub(crate) fn probe_host(&mut self) -> Result<SyscallTarget, VmError> {
         self.regs = UserRegs {
             rip: CALL_PAGE.raw(),
@@ -575,7 +426,7 @@ impl Vcpu {
         }
     }
 
-    /// Lets SYSCALL jump to `address` from now on.
+    /// Makes SYSCALL jump to `address` from now on.
     pub(crate) fn set_syscall_target(&mut self, address: u64) -> Result<(), VmError> {
         self.set_msrs(&[(MSR_LSTAR, address)])
     }
@@ -588,18 +439,4 @@ pub(crate) enum SyscallTarget {
     Ring0,
     /// 3: KVM without hardware support emulates it so.
     Ring3,
-}
-
-/// KVM's exit, stripped of borrowed data.
-#[derive(Clone, Copy)]
-enum Raw {
-    Out(u16),
-    In(u16),
-    Mmio(u64),
-    Interrupted,
-    HostFault,
-    Shutdown,
-    /// KVM could not emulate an instruction.
-    Emulation,
-    Odd(&'static str),
 }
