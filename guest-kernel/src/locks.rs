@@ -12,11 +12,11 @@ use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
     LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE,
 };
-use seg_lock::{AtomicWords, FastSwitch, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, tag};
+use seg_lock::{AtomicWords, FastSwitch, switch_locks_fast};
 
 /// See [`switch_with_locks`].
 pub(crate) const PARTIAL: u32 = 1;

@@ -27,14 +27,14 @@ use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS,
-    SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK,
+    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
+    SWITCH_LIVE, VCPU_CALL_STACK,
 };
-use seg_lock::{state, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
 use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, PAGE_SIZE};
+use seg_lock::{state, word};
 
 use crate::locks::{FLUSH, PARTIAL, switch_with_locks};
 
