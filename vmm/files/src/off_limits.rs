@@ -8,9 +8,9 @@
 //! - The store's folders and their contents, two levels down, which is as deep as a store gets.
 //! - Files of the store that have another name elsewhere (hard links).
 //! - The name of the store itself, even while there is none: a program that created the folder
-//! first could keep descriptors of files that the VMM is going to trust.
+//!   first could keep descriptors of files that the VMM is going to trust.
 //! - The entries on the way there, as far as removing, renaming or replacing them would move the
-//! store away or lead the VMM to another one.
+//!   store away or lead the VMM to another one.
 //! - Files `spacejmp-*` in the host's `/dev/shm`: content of volatile segments.
 //!
 //! The caller says which stores these are. A store that is not named is not known here.
