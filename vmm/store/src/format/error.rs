@@ -136,7 +136,7 @@ pub enum StoreError {
     Locked {
         /// The segment.
         segment: Name,
-        /// The holder, as far as the host tells.
+        /// The holder, if the host reports it.
         by: String,
     },
     /// Two segments of one VAS cannot share addresses.
@@ -295,7 +295,7 @@ pub enum StoreError {
     LockHeld {
         /// The file that the lock is on.
         file: PathBuf,
-        /// The holder, as far as the host tells.
+        /// The holder, if the host reports it.
         holder: String,
     },
     /// The host failed.
