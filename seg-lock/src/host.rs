@@ -11,13 +11,13 @@ pub trait Waiting {
     fn wake(&self, index: usize, count: u32);
     /// Sleeps `timeout_ns`, or less if [`Waiting::should_stop`] becomes true.
     fn pause(&self, timeout_ns: u64);
-    /// Whether the VM still lives. Once false it stays so, and then nothing of that VM runs.
+    /// Whether the VM is still alive. Once false it stays false, and then nothing of that VM runs.
     fn is_alive(&self, lease: LeaseId) -> bool;
     /// Whether the calling thread has to give up whatever it waits for.
     fn should_stop(&self) -> bool;
-    /// A clock that does not go back.
+    /// A monotonic clock.
     fn now_ns(&self) -> u64;
-    /// How often to look before sleeping.
+    /// How often to poll before sleeping.
     fn spins(&self) -> u32 {
         64
     }

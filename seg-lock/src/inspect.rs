@@ -1,10 +1,10 @@
-//! A lock page as people see it.
+//! A lock page, decoded for people.
 
 use crate::entry::{Entry, Want};
 use crate::page::{LockWords, MAX_MEMBERS, Member, state, word};
 use abi::LeaseId;
 
-/// A lock page, for people. Words are read one after the other while others work on them.
+/// A lock page, for people. Words are read one after the other while other threads change them.
 #[derive(Clone, Debug)]
 pub struct LockView {
     /// The VM that holds it exclusively.

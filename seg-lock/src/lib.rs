@@ -1,9 +1,9 @@
 //! The lock of a segment: one page of words that threads of several VMs share.
 //!
-//! A lock page lies in the segment's file and is mapped by every VM that attaches the segment.
-//! The guest kernel takes and gives back uncontended locks (`uncontended`, `switch_fast`); the VMM
-//! does the rest. All of it works on [`LockWords`], so that kernel, VMM and tests run the same code.
-//! Mapping the page, sleeping and finding out which VMs are alive are the VMM's and not here.
+//! A lock page lies in the segment's file and is mapped by every VM that attaches the segment. The
+//! guest kernel acquires and releases uncontended locks (`uncontended`, `switch_fast`); the VMM
+//! does the rest. All of it works on [`LockWords`], so that kernel, VMM and tests run the same
+//! code. Mapping the page, sleeping and finding out which VMs are alive are the VMM's and not here.
 //!
 //! - `page`: places and bits of the words; `entry`: a word of the queue; `host`: what the host gives
 //! - `uncontended`: in and out without waiting; `waiter`: with; `outcome`: what comes of it

@@ -14,7 +14,7 @@ use abi::LeaseId;
 pub enum JoinError {
     /// [`MAX_MEMBERS`] living VMs have the segment attached.
     Full,
-    /// A VM that lives but does not run held the page's mutex for ten seconds.
+    /// A VM that is alive but does not run held the page's mutex for ten seconds.
     Busy,
     /// [`Waiting::should_stop`].
     Stopped,
@@ -38,7 +38,7 @@ impl core::fmt::Display for JoinError {
 impl core::error::Error for JoinError {}
 
 /// Makes the VM `me` a member, for its first attachment of the segment; the same one again if it is
-/// one already. Dead members are reaped, and their numbers used again.
+/// one already. Dead members are reaped, and their numbers reused.
 ///
 /// # Errors
 /// See [`JoinError`].
@@ -104,7 +104,7 @@ pub fn recover<W: LockWords>(words: &W, member: Member) -> bool {
     owns
 }
 
-/// Declares the content inconsistent; every thread that takes the lock from now on is told.
+/// Declares the content inconsistent; every thread that acquires the lock from now on is told.
 pub fn mark_inconsistent<W: LockWords>(words: &W) {
     words.fetch_or(word::STATE, state::INCONSISTENT);
 }

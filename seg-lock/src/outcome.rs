@@ -8,10 +8,10 @@ use abi::Errno;
 pub enum LockOutcome {
     /// The thread holds it.
     Acquired,
-    /// The thread holds it, but an exclusive holder died inside, and nobody has recovered the
-    /// content since.
+    /// The thread holds it, but an exclusive holder died inside, and the content has not been
+    /// recovered since.
     OwnerDied,
-    /// It would have to be waited for ([`crate::Patience::Try`]).
+    /// The lock would have to be waited for ([`crate::Patience::Try`]).
     WouldBlock,
     /// The time is up.
     TimedOut,
@@ -20,14 +20,14 @@ pub enum LockOutcome {
 }
 
 impl LockOutcome {
-    /// Whether the thread holds what it asked for. Else it holds of it what it held before.
+    /// Whether the thread holds what it asked for. Otherwise it holds what it held before.
     #[must_use]
     pub const fn is_held(self) -> bool {
         matches!(self, LockOutcome::Acquired | LockOutcome::OwnerDied)
     }
 
-    /// What the program is told, as POSIX has it for robust mutexes; nothing of a lock that was
-    /// acquired without more to say.
+    /// What the program is told, as for POSIX robust mutexes; nothing about a lock that was simply
+    /// acquired.
     #[must_use]
     pub const fn errno(self) -> Option<Errno> {
         match self {

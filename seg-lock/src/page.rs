@@ -1,7 +1,7 @@
 //! The lock page: places and bits of its words, how they are reached, and the VMs named in them.
 //!
-//! Nothing here changes a page. The uncontended ways through a lock are in `uncontended`, all
-//! others in `waiter` and `members`.
+//! Nothing here changes a page. Uncontended acquire and release are in `uncontended`, all else in
+//! `waiter` and `members`.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::SeqCst;
@@ -25,8 +25,8 @@ pub mod word {
     pub const READERS_TURN: usize = 4;
     /// One past the last word of the queue that may be in use, counted from its first.
     pub const QUEUE_USED: usize = 5;
-    /// Writers that have scanned for readers since [`super::state::READERS`] was set, on the short
-    /// way. Written by the exclusive holder only.
+    /// Writers that have scanned for readers since [`super::state::READERS`] was set, on the fast
+    /// path. Written by the exclusive holder only.
     pub const SCANS: usize = 6;
     /// Threads inside as readers, by member.
     pub const READER_COUNTS: usize = 8;
@@ -44,9 +44,8 @@ pub mod state {
     pub const OWNER: u64 = 0xff;
     /// The owner has yet to see that no reader is inside.
     pub const CLAIM: u64 = 1 << 8;
-    /// The queue may hold a thread: no other may pass it.
-    /// The highest bit of the lowest 16: one subtraction gives the lock back and says in the sign
-    /// flag whether a thread waits.
+    /// The queue may hold a thread: no other may pass it. The highest bit of the lowest 16: one
+    /// subtraction releases the lock and shows in the sign flag whether a thread waits.
     pub const WAITERS: u64 = 1 << 15;
     /// An exclusive holder died inside, and the content has not been recovered.
     pub const INCONSISTENT: u64 = 1 << 10;
@@ -141,7 +140,7 @@ impl<P: AtomicWords + ?Sized> LockWords for P {
 }
 
 /// A VM's number in one lock page, below [`MAX_MEMBERS`]: it has a count of readers and a lease
-/// there, and its number stands in the state while it owns the lock.
+/// there, and its number is in the state while it owns the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Member(u32);
@@ -153,7 +152,7 @@ impl Member {
         if raw < MAX_MEMBERS as u32 { Some(Member(raw)) } else { None }
     }
 
-    /// Every one there is.
+    /// All of them.
     pub(crate) fn all() -> impl Iterator<Item = Member> {
         (0..MAX_MEMBERS as u32).map(Member)
     }

@@ -1,9 +1,9 @@
 //! The queue of a lock page, and the mutex around it, which outlives its holders.
 //!
-//! [`QueueGuard::dispatch`] looks at the page and grants the lock to those whose turn it is. It can
-//! be run by any VM at any time, and what it writes are single words that are right on their own, so
-//! a VM that dies half-way leaves nothing to undo. What a thread waits for, and how long, is `waiter`'s;
-//! what the dead left, `reap`'s.
+//! [`QueueGuard::dispatch`] reads the page and grants the lock to the threads whose turn it is. Any
+//! VM can run it at any time, and it writes single words, each of which is correct on its own, so a
+//! VM that dies half-way leaves nothing to undo. What a thread waits for, and how long, is
+//! `waiter`'s; what dead VMs left, `reap`'s.
 
 use crate::entry::{Entry, Want};
 use crate::host::Waiting;
@@ -26,10 +26,10 @@ pub(crate) enum MutexError {
     Stopped,
 }
 
-/// The mutex of a page's queue, and the VM that takes it.
+/// The mutex of a page's queue, and the VM that acquires it.
 ///
-/// It is taken and given back by closures, not by a guard that `Drop` releases: a VM that dies runs
-/// no destructor, and the tests that let one die at every access must not run one either.
+/// It is acquired and released around closures, not by a guard that `Drop` releases: a VM that dies
+/// runs no destructor, and the tests that let one die at every access must not run any either.
 pub(crate) struct QueueMutex<'a, W, H> {
     pub(crate) words: &'a W,
     pub(crate) host: &'a H,
@@ -67,7 +67,7 @@ impl<W: LockWords, H: Waiting> QueueMutex<'_, W, H> {
     }
 
     fn lock(&self, limit: Option<u64>) -> Result<(), MutexError> {
-        // A thread that slept cannot know whether others still sleep: it marks that they do.
+        // A thread that slept cannot know whether others still sleep: it assumes that they do.
         let mut mine = self.me.raw() << 1;
         let mut rounds = 0;
         loop {
@@ -107,7 +107,7 @@ impl<W: LockWords, H: Waiting> QueueMutex<'_, W, H> {
         }
     }
 
-    /// Whether the VM with this lease lives; what cannot be a lease does not.
+    /// Whether the VM with this lease is alive; a number that cannot be a lease is not.
     fn is_alive(&self, lease: u64) -> bool {
         LeaseId::new(lease).is_some_and(|lease| lease == self.me || self.host.is_alive(lease))
     }
@@ -119,7 +119,7 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
         self.0.words
     }
 
-    /// Whether the VM with this lease lives; what cannot be a lease does not.
+    /// Whether the VM with this lease is alive; a number that cannot be a lease is not.
     pub(crate) fn is_alive(&self, lease: u64) -> bool {
         self.0.is_alive(lease)
     }
@@ -147,7 +147,7 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
 
     /// Grants the lock to every thread whose turn it is.
     pub(crate) fn dispatch(&self) {
-        // The order of looking matters: queue, then state, then counts of readers. A thread that
+        // The order of the reads matters: queue, then state, then counts of readers. A thread that
         // was granted the lock makes its ownership known, or is counted, before it leaves the
         // queue, so it is seen in one place.
         let mut queue = Survey::default();
@@ -198,8 +198,8 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
         }
     }
 
-    /// Readers go in their order of arrival, or all at once after a writer that others wait
-    /// behind: so they wait for two writers at most, and writers for those before them and one
+    /// Readers enter in their order of arrival, or all together after a writer that others wait
+    /// behind: so they wait for two writers at most, and writers wait for those before them and one
     /// batch of readers each.
     fn readers_next(&self, reader: Entry, writer: Option<Entry>) -> bool {
         writer.is_none_or(|writer| reader.ticket() < writer.ticket())
@@ -212,19 +212,19 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
     }
 
     fn grant(&self, index: usize, entry: Entry) {
-        // Fails if the thread gave up meanwhile; then it dispatches anew.
+        // Fails if the thread gave up meanwhile; that thread then dispatches again.
         if self.words().compare_exchange(index, entry.raw(), entry.granted().raw()).is_ok() {
             self.0.host.wake(index, 1);
         }
     }
 }
 
-/// What a look at the queue tells.
+/// What a scan of the queue found.
 struct Survey {
     empty: bool,
     exclusive_granted: bool,
     shared_granted: bool,
-    /// First in order of arrival of the readers that wait.
+    /// The first waiting reader, in order of arrival.
     reader: Option<Entry>,
     /// Of the others.
     writer: Option<(usize, Entry)>,

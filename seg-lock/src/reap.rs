@@ -26,8 +26,8 @@ pub(crate) fn reap_dead<W: LockWords, H: Waiting>(guard: &QueueGuard<'_, W, H>) 
     }
 }
 
-/// Wipes what a member left behind: it is dead, or leaves. May be broken off anywhere, and is then
-/// begun anew by the next VM that comes.
+/// Wipes what a member left behind: it is dead, or leaves. May be interrupted anywhere; the next VM
+/// that comes then starts again.
 pub(crate) fn reap<W: LockWords, H: Waiting>(guard: &QueueGuard<'_, W, H>, member: Member) {
     let words = guard.words();
     let seen = words.load(word::STATE);

@@ -1,8 +1,8 @@
-//! Which locks a switch keeps, gives back and takes, and in which order, when some have to be
-//! waited for. Pure: how a lock is taken is the caller's. The kernel's way is `switch_fast`.
+//! Which locks a switch keeps, releases and acquires, and in which order, when some have to be
+//! waited for. Pure: how a lock is acquired is the caller's. The kernel's version is `switch_fast`.
 //!
 //! No deadlock: a thread that waits without limit for a segment's lock holds only locks of segments
-//! with smaller ids. One that waits with a limit holds what it likes, and gives up in the end.
+//! with smaller ids. One that waits with a limit may hold any, and gives up in the end.
 
 use crate::outcome::LockOutcome;
 use crate::page::Mode;
@@ -18,7 +18,7 @@ pub struct LockNeed {
     pub mode: Mode,
 }
 
-/// How the locks of segments are taken and given back, for the thread that switches.
+/// How the locks of segments are acquired and released, for the thread that switches.
 pub trait LockOps {
     /// [`crate::acquire`].
     fn acquire(&self, need: LockNeed, patience: Patience) -> LockOutcome;
@@ -45,8 +45,8 @@ pub enum Held {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Switched {
-    /// [`LockOutcome::OwnerDied`] if one of the locks taken said so; otherwise that of the first
-    /// lock that could not be acquired.
+    /// [`LockOutcome::OwnerDied`] if one of the locks acquired was a dead owner's; otherwise that
+    /// of the first lock that could not be acquired.
     pub outcome: LockOutcome,
     /// What the thread holds now.
     pub held: Held,
@@ -89,10 +89,11 @@ fn step(old: &[LockNeed], need: LockNeed) -> Step {
 /// Exchanges the locks in `old`, which the thread holds, for those in `new`. Both are sorted by
 /// segment, each segment once. Locks in both in the same mode stay held, except as below.
 ///
-/// With [`Patience::Try`] and [`Patience::Until`] nothing is released before all is taken.
-/// With [`Patience::Forever`] the same is tried first; if that would mean waiting, all that
-/// `new` does not need is given back, then everything from the lock in question on, and then
-/// locks are taken in order: then all that can be in the way is [`LockOutcome::Interrupted`].
+/// With [`Patience::Try`] and [`Patience::Until`] nothing is released before everything is
+/// acquired. With [`Patience::Forever`] the same is tried first; if that would mean waiting,
+/// everything that `new` does not need is released, then everything from the lock in question on,
+/// and then locks are acquired in order: then the only possible failure is
+/// [`LockOutcome::Interrupted`].
 pub fn switch_locks<O: LockOps>(
     old: &[LockNeed],
     new: &[LockNeed],

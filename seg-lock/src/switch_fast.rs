@@ -1,6 +1,6 @@
-//! The exchange of locks in a switch as the guest kernel does it: all at once or not at all.
+//! The exchange of locks in a switch as the guest kernel does it: all of them or none.
 //!
-//! Whatever has to be waited for is left to the VMM, whose exchange is in `switch`.
+//! Locks that have to be waited for are left to the VMM, whose exchange is in `switch`.
 
 use crate::page::{LockWords, Member, Mode, state};
 use crate::uncontended::{give_back, release_fast, try_acquire_fast, try_acquire_short};
@@ -49,7 +49,7 @@ where
     if seen & state::WAITERS == 0 { FastSwitch::Done } else { FastSwitch::DoneWithWaiters }
 }
 
-/// Takes the locks of `new` from `page` on, or gives back those before it.
+/// Acquires the locks of `new` from `page` on, or releases those before it.
 #[cold]
 #[inline(never)]
 fn finish_taking<W: LockWords, F: Fn(u64) -> W>(
@@ -63,14 +63,14 @@ fn finish_taking<W: LockWords, F: Fn(u64) -> W>(
     let refused = new.iter().enumerate().skip(first).find(|(_, lock)| !take(lock));
     let Some((taken, _)) = refused else { return FastSwitch::Done };
     for lock in new.iter().take(taken) {
-        // Whatever it says: after a refusal the VMM wakes the waiters.
+        // Whatever the result: after a refusal the VMM wakes the waiters.
         release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
     }
     FastSwitch::Refused
 }
 
-/// Calls `each` for those of the first `count` entries of `list` whose lock `other` does not
-/// name, until it says no.
+/// Calls `each` for those of the first `count` entries of `list` whose lock `other` does not name,
+/// until it returns false.
 ///
 /// # Errors
 /// How many entries were passed before that, or before a lock that is in both lists in
@@ -108,7 +108,7 @@ fn exchange<W: LockWords, F: Fn(u64) -> W>(
         quiet &= release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
         true
     };
-    // The second walks go where the first went, and `release` never says no.
+    // The second walks cover what the first did, and `release` never refuses.
     if let Err(taken) = walk(new, new.len(), old, take) {
         let _ = walk(new, taken, old, release);
         return FastSwitch::Refused;

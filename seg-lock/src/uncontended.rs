@@ -1,20 +1,22 @@
-//! The ways through a lock that need no help: nothing is in the way, or the caller is told so.
+//! Acquire and release without waiting: they succeed immediately, or tell the caller that they
+//! cannot.
 //!
 //! The guest kernel has machine code of its own for the two shortest ones (guest-kernel/src/switch.rs).
 //! No waiting and no verdict about a dead holder here; that is `waiter`'s.
 
 use crate::page::{LockWords, MAX_MEMBERS, Member, Mode, state, word};
 
-/// So many writers scan for readers before one of them clears [`state::READERS`]. A writer that
-/// scans costs some forty instructions more; a reader that finds the bit clear has to take the
-/// long way, out of the guest, which is some ten times that. So where both take turns one reader
-/// in so many does, and where readers have gone for good it is over after so many writers.
+/// This many writers scan for readers before one of them clears [`state::READERS`]. A writer that
+/// scans costs some forty instructions more; a reader that finds the bit clear has to take the slow
+/// path, out of the guest, which costs some ten times that. So where both alternate, one reader in
+/// this many takes it, and where readers have gone for good the scans end after this many writers.
 pub const SCANS_PER_CLEAR: u64 = 16;
 
-/// Takes the lock if that needs no waiting, no queue and no verdict about a dead holder.
+/// Acquires the lock if that needs no waiting, no queue and no verdict about a dead holder.
 ///
-/// On `false` the lock is as it was, but a thread that looked meanwhile may have gone to wait:
-/// the caller must see to it that the VMM calls [`wake_waiters`](crate::wake_waiters) or [`acquire`](crate::acquire).
+/// On `false` the lock is as it was, but a thread that tried meanwhile may have gone to wait: the
+/// caller must see to it that the VMM calls [`wake_waiters`](crate::wake_waiters) or
+/// [`acquire`](crate::acquire).
 #[inline(always)]
 pub fn try_acquire_fast<W: LockWords>(words: &W, member: Member, mode: Mode) -> bool {
     try_acquire_short(words, member, mode)
@@ -37,7 +39,7 @@ pub(crate) fn try_acquire_short<W: LockWords>(words: &W, member: Member, mode: M
     }
 }
 
-/// The exclusive way in where there may be readers: claim, look at the counts of readers, enter.
+/// Exclusive acquire where there may be readers: claim, check the counts of readers, enter.
 #[inline(never)]
 fn try_among_readers<W: LockWords>(words: &W, member: Member) -> bool {
     let claim = member.owner() | state::CLAIM;
@@ -52,8 +54,9 @@ fn try_among_readers<W: LockWords>(words: &W, member: Member) -> bool {
     free
 }
 
-/// Alone inside: what is to be taken from the state to be the owner only. At every
-/// [`SCANS_PER_CLEAR`]th scan [`state::READERS`], too: nothing else clears it while there is an owner.
+/// Alone inside: the bits to subtract from the state to be the owner only. At every
+/// [`SCANS_PER_CLEAR`]th scan [`state::READERS`], too: nothing else clears it while there is an
+/// owner.
 fn entered<W: LockWords>(words: &W) -> u64 {
     let scans = words.load(word::SCANS).wrapping_add(1);
     let is_last = scans >= SCANS_PER_CLEAR;
@@ -61,14 +64,14 @@ fn entered<W: LockWords>(words: &W) -> u64 {
     if is_last { state::CLAIM | state::READERS } else { state::CLAIM }
 }
 
-/// Gives the lock back; it is given back whatever the answer. On `false` a thread waits: the
-/// VMM must call [`wake_waiters`](crate::wake_waiters), or the waiter finds out on its own only at its next look.
+/// Releases the lock, whatever the answer. On `false` a thread waits: the VMM must call
+/// [`wake_waiters`](crate::wake_waiters), or the waiter finds out only when it next checks.
 #[inline(always)]
 pub fn release_fast<W: LockWords>(words: &W, member: Member, mode: Mode) -> bool {
     give_back(words, member, mode) & state::WAITERS == 0
 }
 
-/// Gives the lock back, and returns a state in which waiters show.
+/// Releases the lock, and returns a state in which waiters show.
 #[inline(always)]
 pub(crate) fn give_back<W: LockWords>(words: &W, member: Member, mode: Mode) -> u64 {
     match mode {

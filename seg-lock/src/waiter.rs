@@ -1,6 +1,6 @@
 //! Acquiring a lock that has to be waited for, and releasing it to the threads that wait.
 //!
-//! Whose turn it is is decided in `queue`; which locks a switch takes in `switch`.
+//! Whose turn it is is decided in `queue`; which locks a switch acquires, in `switch`.
 
 use crate::entry::{Entry, Want};
 use crate::host::Waiting;
@@ -20,13 +20,13 @@ pub enum Patience {
     Try,
     /// Until [`Waiting::now_ns`] says so.
     Until(u64),
-    /// For ever.
+    /// Forever.
     Forever,
 }
 
-/// Takes the lock, waiting in order of arrival. `member` is what [`crate::join`] gave the
-/// VM, whose lease is `me`. Locks have no memory of threads: one that takes a lock it holds
-/// waits for itself. Gives up as `patience` says.
+/// Acquires the lock, waiting in order of arrival. `member` is what [`crate::join`] gave the VM,
+/// whose lease is `me`. Locks do not record threads: one that acquires a lock it holds waits for
+/// itself. Gives up as `patience` says.
 pub fn acquire<W: LockWords, H: Waiting>(
     words: &W,
     host: &H,
@@ -83,7 +83,7 @@ pub fn release<W: LockWords, H: Waiting>(
 
 /// Grants the lock to the threads whose turn it is, after a release or a failed try by the fast
 /// functions. Costs one load if no thread waits. Does nothing if the queue's mutex is not free in a
-/// tenth of a second or the thread is stopped; the waiters then look for themselves.
+/// tenth of a second or the thread is stopped; the waiters then check for themselves.
 pub fn wake_waiters<W: LockWords, H: Waiting>(words: &W, host: &H, me: LeaseId) {
     if words.load(word::STATE) & state::WAITERS != 0 {
         let limit = host.now_ns().saturating_add(CHECK_NS);
@@ -124,7 +124,7 @@ struct Waiter<'a, W, H> {
     patience: Patience,
 }
 
-/// How far a waiter has come.
+/// The progress of a waiter.
 enum Progress {
     /// The lock is granted to it: its place and word in the queue.
     Granted(usize, Entry),
@@ -190,7 +190,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
         }
     }
 
-    /// Joins the queue and grants the lock to those whose turn it is, perhaps this thread.
+    /// Joins the queue and grants the lock to the threads whose turn it is, perhaps this one.
     fn enqueue(&self) -> Result<Progress, LockOutcome> {
         // Finding out which VMs are alive is expensive; a thread that will sleep anyway does it then.
         let reaps = match self.patience {
@@ -264,7 +264,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
                 host.wait(index, entry.raw() as u32, left.min(patience - since));
                 continue;
             }
-            // Not woken for long: are the VMs that it waits for alive?
+            // Not woken for a long time: are the VMs that it waits for alive?
             match self.queue.with(self.mutex_limit(), reap_and_dispatch) {
                 Ok(()) | Err(MutexError::TimedOut) => {}
                 Err(MutexError::Stopped) => {
@@ -293,7 +293,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
             }
             _ => {}
         }
-        // Others may have waited behind this one only.
+        // Others may have waited only because of this one.
         let limit = self.queue.host.now_ns().saturating_add(GRACE_NS);
         let _ = self.queue.with(Some(limit), |guard| guard.dispatch());
         Err(outcome)
@@ -319,7 +319,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
             words.fetch_sub(self.member.reader_count(), 1);
         }
         let _ = words.compare_exchange(index, entry.raw(), Entry::FREE);
-        // So that the last one in the queue reopens the short way. If the mutex is taken, its holder
+        // So that the last one in the queue reopens the fast path. If the mutex is held, its holder
         // or the next thread that comes will.
         self.queue.try_with(|guard| guard.dispatch());
         let seen = words.load(word::STATE);

@@ -1,7 +1,7 @@
 //! The lock under loom, which runs the interleavings of a few threads up to a number of preemptions.
 //!
-//! Sleeping is modelled exactly (value and sleep are one step, no time-outs) where nobody dies:
-//! a lost wake is a deadlock that loom reports. Where a VM dies, sleeps end by time.
+//! Sleeping is modelled exactly (value and sleep are one step, no time-outs) where no VM dies: a
+//! lost wake is a deadlock that loom reports. Where a VM dies, sleeps end by time.
 
 use abi::LeaseId;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence};
@@ -212,9 +212,9 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> u64 {
 /// What readers have left before the model begins.
 #[derive(Clone, Copy, Debug)]
 enum Readers {
-    /// None has been there.
+    /// There was none.
     None,
-    /// Some have, and the next writer on the short way looks for them for the last time.
+    /// There were some, and the next writer on the fast path scans for them for the last time.
     LastLook,
 }
 

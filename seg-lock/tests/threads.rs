@@ -1,5 +1,5 @@
 //! The lock with real threads and the host's futex: each thread stands for a VM of its own or
-//! shares one, counts under the lock, and nobody starves.
+//! shares one, counts under the lock, and none starves.
 
 use abi::LeaseId;
 use seg_lock::{
@@ -114,7 +114,7 @@ fn no_increment_is_lost_among_writers_and_readers_of_two_vms() {
     assert_eq!(count[0].load(Relaxed), THREADS * EACH);
     println!("{} sleeps ended by time in {:?}", host.overslept.load(Relaxed), host.start.elapsed());
     assert_eq!(page.load(word::MUTEX), 0);
-    // Nobody is left in the queue, and nobody inside.
+    // No thread is left in the queue, and none inside.
     let view = seg_lock::inspect(&page);
     assert_eq!((view.owner, view.waiting_exclusive, view.waiting_shared), (None, 0, 0));
     assert!(view.readers.iter().all(|&readers| readers == 0));

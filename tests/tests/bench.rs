@@ -157,7 +157,7 @@ fn a_quick_experiment_leaves_the_files_and_prints_the_object_that_scripts_rely_o
     let dir = tempfile::tempdir().expect("a folder");
     let output = bench(&["switch", "--quick", "--json", "--out", path(&dir)]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(output.stderr.is_empty(), "no progress where nobody watches");
+    assert!(output.stderr.is_empty(), "no progress without a terminal");
     let printed: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!((&printed["bench"], &printed["quick"]), (&json!("switch"), &json!(true)));
     let figures = printed["results"].as_object().expect("figures");

@@ -42,7 +42,7 @@ impl Csr {
     /// Writes the file.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut file = File::create(path)?;
         file.write_all(&MAGIC)?;

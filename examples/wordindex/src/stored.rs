@@ -79,7 +79,7 @@ impl<M: Mode> Lookup for Inside<'_, M> {
 pub(crate) struct Kept(Space<Shelf>);
 
 impl Kept {
-    /// The one of a name, as it is.
+    /// The one of this name, as it is.
     pub(crate) fn open(name: &str) -> Result<Kept> {
         Ok(Kept(Space::<Shelf>::open_read_only(name)?))
     }
@@ -89,7 +89,7 @@ impl Kept {
         Ok(Kept(Space::options().open_or_create(name, |_| Ok(Stored::default()))?))
     }
 
-    /// Puts an index in the place of the one that is there.
+    /// Replaces the index that is there.
     pub(crate) fn replace(&self, index: &Index) -> Result<()> {
         Ok(self.0.enter_mut(|v| {
             let (root, at) = v.root_mut();
@@ -98,8 +98,8 @@ impl Kept {
         })??)
     }
 
-    /// Answers one query; as [`query::answer`]. A visit of its own: before the next one somebody may
-    /// put a newer index there.
+    /// Answers one query; as [`query::answer`]. Each query is a visit: before the next one another
+    /// program may put a newer index there.
     pub(crate) fn answer(&self, line: &[u8], out: &mut impl io::Write) -> Result<bool> {
         Ok(self.0.enter(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
     }

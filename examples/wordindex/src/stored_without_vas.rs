@@ -1,4 +1,4 @@
-//! In the place of `stored` where the program is built without the SDK: there is no address space.
+//! Replaces `stored` where the program is built without the SDK: there is no address space.
 
 use std::io;
 

@@ -1,6 +1,6 @@
 //! Splitting text into lower-case words.
 
-/// Longer words are truncated to this: they are data, and nobody searches for them.
+/// Longer words are truncated to this: they are data, not words that a reader searches for.
 pub(crate) const LONGEST_WORD: usize = 128;
 
 /// Text in lower case. Bytes that are not UTF-8 become characters that separate words.

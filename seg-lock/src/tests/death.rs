@@ -101,7 +101,7 @@ impl Waiting for World {
         self.sleep(timeout_ns);
     }
     fn is_alive(&self, lease: LeaseId) -> bool {
-        // Numbers that were never a lease are nobody's.
+        // Numbers that were never a lease are no live VM's.
         let known = lease.raw() >> 8 == super::death::lease(0).raw() >> 8;
         known && !self.dead.borrow().contains(&lease)
     }
@@ -189,7 +189,7 @@ impl LockWords for Mortal<'_> {
 }
 
 /// A survivor gets the lock in either mode, is told `inconsistent`, can recover, and leaves a page
-/// on which the short ways work.
+/// on which the fast paths work.
 fn survivors_go_on(world: &World, inconsistent: bool, case: &str) {
     let verdict = if inconsistent { LockOutcome::OwnerDied } else { LockOutcome::Acquired };
     let soon = || Patience::Until(world.now.get() + 1_000_000_000);
@@ -210,12 +210,12 @@ fn survivors_go_on(world: &World, inconsistent: bool, case: &str) {
     assert_eq!(world.try_take(2, Mode::Exclusive, soon()), verdict, "{case}");
     assert!(recover(&world.page, member(2)));
     world.give(2, Mode::Exclusive);
-    assert_eq!(world.page.load(word::STATE) & !state::READERS, 0, "{case}: nobody waits");
+    assert_eq!(world.page.load(word::STATE) & !state::READERS, 0, "{case}: no thread waits");
     assert_eq!(world.page.load(word::MUTEX), 0, "{case}");
 }
 
-/// Lets VM 0 do `work` once for every access it makes, and die there. `prepare` makes the
-/// situation and says whether it is inside, and whether the content is inconsistent already.
+/// Lets VM 0 do `work` once for every access it makes, and die there. `prepare` sets the situation
+/// up and returns whether the VM is inside, and whether the content is inconsistent already.
 fn die_everywhere(
     name: &str,
     prepare: impl Fn(&World) -> (bool, bool),
@@ -223,7 +223,7 @@ fn die_everywhere(
     rest: impl Fn(&World),
 ) {
     let mut verdicts = [0, 0];
-    // The last: the next writer on the short way clears the readers' mark.
+    // The last: the next writer on the fast path clears the readers' mark.
     for (readers_seen, looked) in [(false, 0), (true, 0), (true, SCANS_PER_CLEAR - 1)] {
         for accesses in 0.. {
             assert!(accesses < 100_000, "{name} does not end");

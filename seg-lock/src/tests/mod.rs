@@ -1,5 +1,5 @@
-//! The lock on a plain array of atomics: the ways without waiting. Death, threads and the order
-//! of a switch have files of their own.
+//! The lock on a plain array of atomics, without waiting. Death, threads and the order of a switch
+//! have their own files.
 
 mod death;
 mod queueing;
@@ -31,8 +31,8 @@ fn member(raw: u32) -> Member {
     Member::new(raw).unwrap()
 }
 
-/// All of the page but the count of scans for readers, which is a hint: a switch that takes a lock
-/// and has to give it back has looked, too.
+/// All of the page but the count of scans for readers, which is a hint: a switch that acquires a
+/// lock and has to release it has scanned, too.
 fn snapshot(page: &Page) -> Vec<u64> {
     (0..WORDS).filter(|&index| index != word::SCANS).map(|index| page.load(index)).collect()
 }
@@ -83,14 +83,14 @@ fn writers_stop_looking_for_readers_that_have_gone_and_the_next_reader_is_told_t
             assert!(release_fast(&page, member(1), Mode::Exclusive));
             assert_eq!(page.load(word::STATE), mark, "{turn}, {look}");
         }
-        // The shortest way of all, without a look.
+        // The shortest path, without a scan.
         assert!(try_acquire_short(&page, member(1), Mode::Exclusive));
         assert!(release_fast(&page, member(1), Mode::Exclusive));
-        // Readers come back by the queue, which sets the mark again.
+        // Readers come back through the queue, which sets the mark again.
         assert!(!try_acquire_fast(&page, member(2), Mode::Shared));
         page.fetch_or(word::STATE, state::READERS);
         assert!(try_acquire_fast(&page, member(2), Mode::Shared));
-        // A look in vain does not count: it has found a reader.
+        // A failed scan does not count: it has found a reader.
         assert!(!try_acquire_fast(&page, member(1), Mode::Exclusive));
         assert_eq!(page.load(word::SCANS), 0);
         assert!(release_fast(&page, member(2), Mode::Shared));

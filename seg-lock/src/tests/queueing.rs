@@ -1,4 +1,4 @@
-//! Order, time-outs, stopping, and pages full of nonsense.
+//! Order, time-outs, stopping, and pages with arbitrary content.
 
 use super::death::{Event, World, lease};
 use super::*;

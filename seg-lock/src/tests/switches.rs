@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-/// A thread's locks. Other threads hold some that they never give back to a try, and keep
-/// others for a while.
+/// A thread's locks. Other threads hold some that no try ever gets, and keep others for a while.
 struct Thread {
     held: RefCell<BTreeMap<SegId, Mode>>,
     busy: Vec<SegId>,
@@ -36,7 +35,7 @@ impl Thread {
 
 impl LockOps for Thread {
     fn acquire(&self, need: LockNeed, patience: Patience) -> LockOutcome {
-        assert!(!self.held.borrow().contains_key(&need.sid), "nobody takes a lock twice");
+        assert!(!self.held.borrow().contains_key(&need.sid), "no thread takes a lock twice");
         let outcome = self.answer(need.sid, patience);
         if outcome.is_held() {
             self.held.borrow_mut().insert(need.sid, need.mode);
@@ -125,7 +124,7 @@ fn what_is_taken_before_a_failure_is_given_back_and_nothing_else() {
         stop_after: Cell::new(0),
         lost_any: Cell::new(false),
     };
-    // Nothing new before the one that fails: so nothing may be given back at all.
+    // Nothing new before the one that fails: so nothing at all may be released.
     let failed =
         switch_locks(&needs(&[2, 0, 1, 2]), &needs(&[1, 0, 1, 2, 2]), &thread, Patience::Until(9));
     assert_eq!(failed.held, Held::Old);

@@ -62,10 +62,10 @@ impl PrivateRegion {
         let _ = self.mem().collapse(gpa, BLOCK);
         block.huge = true;
         if self.set_large(block, block_range.start, rights).is_ok() {
-            // A processor may still have the way to the old table cached (SDM 3A, 4.10.3) and
-            // KVM flushes only where it has something to drop. An emptied table can mislead
-            // nobody: the fault it gives makes the processor forget the way (4.10.4.1), and a
-            // later split fills the table anew.
+            // A processor may still have the path to the old table cached (SDM 3A, 4.10.3) and KVM
+            // flushes only where it has something to drop. An emptied table can mislead no
+            // processor: the fault it causes makes the processor drop the path (4.10.4.1), and a
+            // later split refills the table.
             let table = Table::new(table, Level::Table);
             for page in (0..BLOCK).step_by(PAGE_SIZE as usize) {
                 let _ = table.set(self.mem(), page, Entry::Empty);

@@ -71,7 +71,7 @@ impl PrivateRegion {
         let gathered = inner.recycling.idle.len() as u64;
         let fresh = gathered.saturating_sub(inner.recycling.kept as u64);
         let active = (inner.blocks.len() as u64).saturating_sub(gathered);
-        // So many that flushing everybody is rare beside what was done to gather them, but never
+        // So many that flushing all vCPUs is rare compared to the work of gathering them, but never
         // much of the memory there is.
         let limit = self.limit_bytes() / IDLE_BYTES;
         let enough = WORTH_IT.min(limit / 32).max(active.min(limit / 8)).max(1);

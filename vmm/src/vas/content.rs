@@ -1,9 +1,9 @@
 //! Holding the locks of segments for reading without having them attached: for copies and
 //! archives, which must not be torn by a program that writes meanwhile.
 //!
-//! A holder of a lock must have a lease, by which others see whether it is alive; one is made
-//! for the time of the hold. The locks are those that switches take (`seg_lock`), so that a
-//! writer inside is waited for and one that comes later waits.
+//! A holder of a lock must have a lease, by which others see whether it is alive; one is made for
+//! the time of the hold. The locks are those that switches acquire (`seg_lock`): a writer inside is
+//! waited for, and one that comes later waits.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -21,12 +21,12 @@ use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
-/// The locks of some segments, held shared. Dropping it gives them back.
+/// The locks of some segments, held shared. Dropping it releases them.
 #[derive(Debug)]
 pub struct ContentHold<'a> {
     store: &'a Store,
     held: Vec<Held>,
-    /// Of those without a lock: nobody had them writable when the hold began.
+    /// Of those without a lock: no VM had them writable when the hold began.
     unlocked: Vec<SegId>,
     lease: Option<Lease>,
 }
@@ -79,8 +79,8 @@ impl Drop for Mapped {
 /// `mine` is the lease of a VM that asks about what its own threads have without a lock.
 ///
 /// # Errors
-/// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when
-/// somebody has a segment writable that cannot be locked; [`LockOutcome::Interrupted`].
+/// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when a VM
+/// has a segment writable that cannot be locked; [`LockOutcome::Interrupted`].
 pub fn hold_content<'a>(
     store: &'a Store,
     segments: &[SegmentFile],
@@ -107,8 +107,8 @@ impl ContentHold<'_> {
     /// To be asked when the copy is made.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when somebody has attached a segment without a lock for writing
-    /// meanwhile: the copy may be torn.
+    /// [`StoreError::Busy`] when a VM has meanwhile attached a segment without a lock for writing:
+    /// the copy may be torn.
     pub fn check(&self, mine: Option<LeaseId>) -> Result<(), StoreError> {
         self.unlocked.iter().try_for_each(|&sid| self.store.check_unwritten(sid, mine))
     }
@@ -133,7 +133,7 @@ impl ContentHold<'_> {
         let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
         match seg_lock::acquire(&words, &host, member, lease, Mode::Shared, patience) {
-            // What a dead writer has left stays marked, in the copy too.
+            // What a dead writer left stays marked, in the copy too.
             LockOutcome::Acquired | LockOutcome::OwnerDied => {
                 self.held.push(Held { page, member });
                 Ok(())
@@ -161,14 +161,14 @@ impl Drop for ContentHold<'_> {
     }
 }
 
-/// How long a thread that is inside somewhere may wait for the lock of what it copies: it keeps
-/// the locks it has meanwhile, and two that do this to each other would wait for ever.
+/// How long a thread that is inside somewhere may wait for the lock of what it copies: it keeps the
+/// locks it has meanwhile, and two that do this to each other would wait forever.
 const INSIDE_WAIT: Duration = Duration::from_secs(10);
 
 /// Copies a segment as it is between two visits of writers ([`Store::clone_segment`]).
 ///
 /// # Errors
-/// As [`hold_content`], and what copying gives; then there is no copy.
+/// As [`hold_content`], and errors of copying; then there is no copy.
 pub fn clone_segment(
     store: &Store,
     sid: SegId,
@@ -200,7 +200,7 @@ fn copy(
 /// ([`Store::export_vas`]).
 ///
 /// # Errors
-/// As [`hold_content`], and what writing gives; then what was written is no whole archive.
+/// As [`hold_content`], and errors of writing; then what was written is not a complete archive.
 pub fn export_vas(
     store: &Store,
     vid: VasId,

@@ -10,7 +10,7 @@ use crate::vm::{MemoryError, VmError};
 /// A call on a VAS or segment failed; nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum VasError {
-    /// The store said no.
+    /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Guest memory, windows, page tables.
@@ -31,7 +31,7 @@ pub enum VasError {
         /// The handle.
         vh: u32,
     },
-    /// Somebody else's instance.
+    /// An instance with another owner.
     #[error("instance {vh} belongs to another part of the program")]
     Owned {
         /// The handle.
@@ -52,16 +52,16 @@ pub enum VasError {
     /// Home cannot be detached or changed.
     #[error("home is not an instance of a VAS")]
     Home,
-    /// The instance has all the handles there are.
+    /// All handles are in use.
     #[error("all {limit} handles of the process are in use")]
     TooManyInstances {
         /// How many there are.
         limit: u32,
     },
-    /// Addresses are taken in the instance.
+    /// Addresses are already in use in the instance.
     #[error("segment {sid} overlaps segment {other}, which the instance has")]
     Overlap {
-        /// The newcomer.
+        /// The new segment.
         sid: SegId,
         /// The one in the way.
         other: SegId,
@@ -98,7 +98,7 @@ pub enum VasError {
         /// Of what.
         what: &'static str,
     },
-    /// The caller does not hold what it must.
+    /// The caller does not hold the lock it must hold.
     #[error("segment {sid} is not locked exclusively by the calling thread")]
     NotLocked {
         /// The segment.
@@ -131,7 +131,7 @@ pub enum VasError {
         /// Its length.
         bytes: u64,
     },
-    /// A segment lives as long as was decided when it was made.
+    /// A segment's lifetime is fixed when it is created.
     #[error("the lifetime of segment {sid} cannot be changed")]
     LifetimeFixed {
         /// The segment.
@@ -185,7 +185,7 @@ impl VasError {
     }
 }
 
-/// For what cannot be told to anybody: the log says it.
+/// For errors that cannot be reported to any caller: they are logged.
 pub(crate) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
     if let Err(error) = result {
         tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));

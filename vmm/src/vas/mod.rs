@@ -5,7 +5,8 @@
 //!
 //! - `state`: everything behind one mutex, and what the kernel is shown of it
 //! - [`attach`]: instances come and go; [`granted`]: the store, as far as the program may use it
-//! - `switch`: `vas_switch` when the kernel leaves it to us; no new visits when the process ends
+//! - `switch`: `vas_switch` when the kernel leaves it to us; no new visits once the process is
+//!   ending
 //! - `reconcile`: which segments an instance has, and keeping up with the store
 //! - `residency`: segments that this VM has: their extents, lock pages and page faults, eviction,
 //!   memory that system calls use

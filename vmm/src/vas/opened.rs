@@ -1,4 +1,4 @@
-//! Store and lease of a process that has attached something: what segments come into use with.
+//! Store and lease of a process that has attached something; acquiring a segment needs both.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ pub(crate) struct RangeAllocator {
 }
 
 impl RangeAllocator {
-    /// The first of `count` numbers in a row below `limit`, if there are so many.
+    /// The first of `count` consecutive numbers below `limit`, if there are that many.
     pub(crate) fn allocate(&mut self, count: u32, limit: u32) -> Option<u32> {
         let mut at = 0;
         for (&start, &len) in &self.used {

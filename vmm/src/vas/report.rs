@@ -1,4 +1,4 @@
-//! Looking at what is attached: for crash reports and statistics.
+//! What is attached, for crash reports and statistics.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ impl Vases {
     #[must_use]
     pub fn attached(&self, vh: u32) -> Vec<Attached> {
         let state = self.lock();
-        // Where a thread is, is the guest's word: it may be nowhere.
+        // The location of a thread is a value the guest controls: it may name no instance.
         let Some(instance) = state.instances.get(vh) else { return Vec::new() };
         let members = instance.members.iter().map(|(sid, member)| {
             let segment = state.residency.of_member(sid);
@@ -90,8 +90,8 @@ impl Vases {
         places
     }
 
-    /// A file of the store that the guest kernel works in and that is shorter than it was: the
-    /// count of changes, the lease, the lock page of a segment.
+    /// A file of the store that the guest kernel uses and that was truncated: the change counters,
+    /// the lease, the lock page of a segment.
     #[must_use]
     pub fn cut_file(&self) -> Option<PathBuf> {
         let state = self.lock();

@@ -8,7 +8,7 @@ use super::{VasConfig, Vases};
 use crate::kernel::Kernel;
 use crate::store::{Mode, Name, SegmentSpec};
 
-/// Enough for whatever is made here.
+/// Enough for everything created here.
 const PLENTY: u64 = 1 << 30;
 
 fn name(text: &str) -> Name {

@@ -16,7 +16,7 @@
 //! 2. Whatever looks at more than one file holds the store's lock, shared or exclusive; the
 //!    kernel drops it when a process dies, and no half-made object is ever visible.
 //! 3. The host kernel checks permissions; nothing here decides by mode bits.
-//! 4. A VM is alive as long as it holds the write lock on its lease, and not a moment longer.
+//! 4. A VM is alive as long as it holds the write lock on its lease, and no longer.
 //! 5. Nothing waits without limit for what any user can hold.
 //!
 //! Mapping files into a VM is the VMM's business, and so is what the lock words in a

@@ -92,7 +92,7 @@ int main(int argc, char **argv)
     if (vh == -1)
         return failed("vas_attach");
 
-    /* From here on the list is part of this program's memory, and nobody else is inside. */
+    /* From here on the list is part of this program's memory, and no other thread is inside. */
     if (vas_switch(vh) != 0)
         return failed("vas_switch");
     struct list *list = vas_root(&list_type);

@@ -76,8 +76,8 @@ impl Vases {
         state.grants.check_vas(&opened.store, vid, wanted)?;
         let handles = &mut state.instances.handles;
         let vh = handles.lowest_free()?;
-        // The intention is in the lease before the look at the store: deleting a VAS
-        // looks at leases with the store locked.
+        // The intention is in the lease before the store is read: deleting a VAS reads the leases
+        // with the store locked.
         handles.reserve_entry(vh, &opened.lease)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
         self.switch.set_instance(vh, &intent, false)?;
@@ -109,7 +109,7 @@ impl Vases {
             owned: flags.has(attach::OWNED),
             pinned: flags.has(attach::PINNED),
         };
-        // All of them, before the first comes into use: a call that fails changes nothing.
+        // All of them, before the first is used: a call that fails changes nothing.
         for wanted in &record.segments {
             let probe = state.probe(wanted.sid, traits.right_on(wanted), &opened.store);
             probe.map_err(|error| lost(error, &record, wanted))?;
@@ -169,7 +169,7 @@ impl Vases {
         let opened = state.attached();
         state.unpublish(vh, &instance, &self.switch)?;
         let Instance { members, tables, linked, .. } = instance;
-        // Every vCPU is elsewhere: the frames can be parked at once.
+        // Every vCPU is elsewhere: the frames can be parked immediately.
         state.tables.park(tables.into_frames());
         let members = members.iter().map(|(sid, member)| (sid, member.right));
         for (sid, right) in members.chain(linked) {
@@ -178,8 +178,8 @@ impl Vases {
         Ok(())
     }
 
-    /// Lets go of what was kept of a segment that is deleted: as long as its file is open, the
-    /// host keeps its content.
+    /// Drops what was kept of a segment that is deleted: as long as its file is open, the host
+    /// keeps its content.
     pub fn forget(&self, sid: SegId) {
         self.lock().forget_unused(sid);
     }
@@ -194,8 +194,8 @@ impl Vases {
         Ok(state.residency.get(sid).map_or(Ok(()), |segment| segment.check_growth(size_bytes))?)
     }
 
-    /// The end of the process: everything is given up. What a program that was ended was writing
-    /// stays marked dirty.
+    /// The end of the process: everything is released. What a terminated program was writing stays
+    /// marked dirty.
     pub fn close(&self, how: Release) {
         if !self.is_active() {
             return;

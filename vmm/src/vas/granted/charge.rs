@@ -1,9 +1,10 @@
 //! A private store against the run's memory limit.
 //!
-//! The store of `--no-store` lies in memory. What is in it is the program's alone, stays when it is
-//! detached, and goes when it is deleted; so each object is charged from its making on, a persistent
-//! segment with all of its size, since its pages are touched unseen. The content of volatile ones
-//! is charged as in any store, by each VM that has them attached (`residency::segment`).
+//! The store of `--no-store` lies in memory. Its content belongs to the program alone, stays when
+//! detached, and is freed when deleted; so each object is charged from its creation on, a
+//! persistent segment with its full size, since its pages are touched without an exit. The content
+//! of volatile ones is charged as in any store, by each VM that has them attached
+//! (`residency::segment`).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub(crate) struct StoreCharge {
     objects: Mutex<BTreeMap<u64, u64>>,
 }
 
-/// What a segment of this size takes of a private store.
+/// What a segment of this size uses in a private store.
 pub(crate) fn segment_bytes(lifetime: Lifetime, size_bytes: u64) -> u64 {
     match lifetime {
         Lifetime::Persistent => OBJECT_BYTES.saturating_add(size_bytes),
@@ -46,7 +47,7 @@ impl StoreCharge {
     /// Charges `bytes` for the object that `make` makes.
     ///
     /// # Errors
-    /// Over the limit, with nothing made; those of `make`, with nothing charged.
+    /// Over the limit, with nothing created; errors of `make`, with nothing charged.
     fn made<T: Copy>(
         &self,
         bytes: u64,
@@ -75,7 +76,7 @@ impl StoreCharge {
         self.made(OBJECT_BYTES, VasId::raw, make)
     }
 
-    /// See [`StoreCharge::made`]; `bytes` as [`segment_bytes`] has it.
+    /// See [`StoreCharge::made`]; `bytes` is [`segment_bytes`]' result.
     pub(crate) fn segment_made(
         &self,
         bytes: impl FnOnce() -> Result<u64, VasError>,
@@ -85,7 +86,7 @@ impl StoreCharge {
         self.made(bytes, SegId::raw, make)
     }
 
-    /// Charges what a segment takes after it has grown by `grow`.
+    /// Charges what a segment uses after `grow` has grown it.
     ///
     /// # Errors
     /// As [`StoreCharge::made`].

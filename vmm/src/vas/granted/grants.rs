@@ -1,11 +1,11 @@
 //! Which VASes and segments of the store a program may use at all: what `--vas` says.
 //!
-//! The host's permissions hold besides; a grant only ever takes away. The rights on a segment
-//! follow from the VASes that list it: of several granted ones, the least counts, so that what
-//! was granted for reading cannot be written by another way in. A segment that the program has
-//! made, or that was in a VAS it may change, stays its own while no granted VAS says less.
+//! The host's permissions apply as well; a grant only ever restricts. The rights on a segment
+//! follow from the VASes that list it: of several granted ones, the least counts, so that what was
+//! granted for reading cannot be written by another way in. A segment that the program has made, or
+//! that was in a VAS it may change, stays its own unless a granted VAS gives less.
 //!
-//! What a process has attached, it has by handle; here are names and ids.
+//! What a process has attached, it uses by handle; this file is about names and ids.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
@@ -21,7 +21,7 @@ use crate::vas::VasError;
 pub struct VasGrant {
     /// Its name; it need not exist yet.
     pub name: Name,
-    /// [`Right::Write`] permits to make, change and delete it, too.
+    /// [`Right::Write`] also permits creating, changing and deleting it.
     pub right: Right,
 }
 
@@ -42,7 +42,7 @@ impl FromStr for VasGrant {
 /// VASes of the store that a program may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum VasGrants {
-    /// All that the host permits to the user.
+    /// Everything the host permits the user.
     #[default]
     All,
     /// These, and the segments in them.

@@ -1,13 +1,13 @@
 //! The store as a program may use it: every call that names a VAS or a segment comes through
 //! here, and nothing else hands the store to calls.
 //!
-//! Each function is one of the store's, behind a look at what was granted (`grants`). Whatever
-//! was not is `EACCES`, whether it exists or not; only the name of a segment that does not
+//! Each function is one of the store's, behind a check of what was granted (`grants`). Whatever was
+//! not granted is `EACCES`, whether it exists or not; only the name of a segment that does not
 //! exist is `ENOENT`, since a program that makes one has to ask for it first.
 //!
-//! To put a segment into a VAS, by attaching or by cloning the VAS, takes the right to write
-//! the segment: otherwise what was granted for reading today would be writable tomorrow, when
-//! only the VAS it was put into is granted.
+//! Putting a segment into a VAS, by attaching it or by cloning the VAS, needs the right to write
+//! the segment: otherwise what was granted for reading today would be writable tomorrow, when only
+//! the VAS it was put into is granted.
 
 pub(crate) mod charge;
 pub mod grants;
@@ -137,15 +137,14 @@ impl Granted {
         Ok(sid)
     }
 
-    /// What a segment takes of a private store, with the size it has or is to have.
+    /// What a segment uses in a private store, with its present or future size.
     fn bytes_of(&self, sid: SegId, size_bytes: Option<u64>) -> Result<u64, VasError> {
         let segment = self.store.open_segment(sid)?;
         let header = segment.header();
         Ok(segment_bytes(header.lifetime, size_bytes.unwrap_or(header.size_bytes)))
     }
 
-    /// A name that a segment has which was not granted: its existence is no business of the
-    /// program's.
+    /// The name of a segment that was not granted: the program must not learn that it exists.
     fn taken(&self, name: &Name, error: VasError) -> VasError {
         if let VasError::Store(StoreError::Exists(_)) = error
             && let Err(error @ VasError::NotGranted { .. }) = self.find_segment(name)

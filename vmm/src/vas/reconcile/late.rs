@@ -1,7 +1,7 @@
-//! Attaching late: a lockable segment that was attached to the VAS while a thread was inside appears
-//! only when its lock is taken.
+//! Attaching late: a lockable segment that was attached to the VAS while a thread was inside
+//! appears only once its lock is acquired.
 //!
-//! If the thread that touches it is alone inside, that is done now, in addition to the locks it
+//! If the thread that touches it is alone inside, its lock is acquired now, in addition to those it
 //! has: it keeps those, and so gives up after a while.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::vm::Vcpu;
 const LATE_WAIT: Duration = Duration::from_secs(10);
 
 impl Vases {
-    /// Attaches what the VAS of instance `vh` has and the instance has not, for the thread inside.
+    /// Attaches, for the thread inside, what the VAS of instance `vh` has and the instance lacks.
     /// Returns whether something has changed.
     pub(crate) fn attach_late(
         &self,
@@ -50,8 +50,8 @@ impl Vases {
         Ok(has_changed)
     }
 
-    /// Takes a newcomer's lock for the thread inside, then lets the newcomer join: in this
-    /// order, so that at no time there is a segment without its lock. Returns whether it has.
+    /// Acquires a new segment's lock for the thread inside, then adds the segment: in this order,
+    /// so that there is never a segment without its lock. Returns whether it was added.
     fn attach_one_late(
         &self,
         vcpu: &mut Vcpu,
@@ -68,8 +68,8 @@ impl Vases {
             let hold = instance.hold();
             let opened = state.attached();
             let old = self.held(state, vcpu)?;
-            // To be able to reach the lock. Not for writing yet: leaving would call clean
-            // what a dead writer has left.
+            // To be able to reach the lock. Not for writing yet: leaving would mark clean what a
+            // dead writer has left.
             state.residency.acquire(sid, Right::Read, &opened, &mut state.tables)?;
             let Some(lock) = state.residency.of_member(sid).lock.clone() else {
                 state.release_reader(sid, &opened);
@@ -89,14 +89,14 @@ impl Vases {
             LockOutcome::Acquired => {
                 self.add_member(state, &opened, vh, newcomer, Some(vcpu.index())).is_ok()
             }
-            // Of a dead holder only a switch can tell: until then the segment stays away.
+            // Only a switch can report a dead holder: until then the segment is left out.
             _ => false,
         };
         if has_joined {
             self.arrive(state, vcpu, vh)?;
         } else if taken.is_held() {
-            // Nothing is taken, so nothing is waited for. It fails only if the kernel's words
-            // of what is held were lies; then what is held is the kernel's business.
+            // Nothing is acquired, so nothing is waited for. It fails only if the kernel's record
+            // of the held locks was false; then what is held is the kernel's business.
             let _ = exchange(&new, &old, Patience::Try, &store, stopping);
         }
         state.release_reader(sid, &opened);
@@ -109,7 +109,7 @@ impl State {
         self.residency.release(sid, Right::Read, Release::Orderly, opened, &mut self.tables);
     }
 
-    /// Lockable segments that an instance's VAS has and the instance has not.
+    /// Lockable segments that an instance's VAS has and the instance lacks.
     fn lockable_newcomers(&mut self, vh: u32) -> Result<Vec<NewMember>, VasError> {
         let instance = self.instances.known(vh);
         let traits = instance.traits;

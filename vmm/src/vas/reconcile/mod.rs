@@ -64,7 +64,8 @@ impl Vases {
         self.remove_members(state, vh, &[sid])
     }
 
-    /// Brings this process's instances of a VAS up to the store, after a change made here.
+    /// Brings this process's instances of a VAS up to date with the store, after a change made
+    /// here.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -78,8 +79,8 @@ impl Vases {
         Ok(())
     }
 
-    /// Brings an instance up to the store, if the store has changed, as far as the threads
-    /// that are inside permit.
+    /// Brings an instance up to date with the store, if that has changed, as far as the threads
+    /// inside permit.
     pub(crate) fn reconcile(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
         let changes = self.switch.changes()?;
         self.hide_all_if_changed(state, changes)?;
@@ -96,7 +97,7 @@ impl Vases {
         } else {
             self.reconcile_with(state, &opened, vh, &record)?
         };
-        // Else it is looked at again at the next switch, which the kernel leaves to us.
+        // Otherwise it is reconciled again at the next switch, which the kernel leaves to us.
         state.instances.known_mut(vh).freshness = match (is_done, is_pinned) {
             (true, _) => Freshness::Current { at: changes },
             (false, true) => Freshness::Stale,
@@ -105,7 +106,7 @@ impl Vases {
         state.publish(vh, &self.switch)
     }
 
-    /// When the store has changed, no entry may be used by the kernel before it was looked at.
+    /// When the store has changed, the kernel may use no entry that was not reconciled.
     fn hide_all_if_changed(&self, state: &mut State, changes: u64) -> Result<(), VasError> {
         if state.seen == changes {
             return Ok(());
@@ -121,7 +122,7 @@ impl Vases {
         Ok(())
     }
 
-    /// Makes an instance's members what `record` says. Returns whether all could be done.
+    /// Makes an instance's members match `record`. Returns whether that was possible for all.
     fn reconcile_with(
         &self,
         state: &mut State,
@@ -130,7 +131,7 @@ impl Vases {
         record: &VasRecord,
     ) -> Result<bool, VasError> {
         let traits = state.instances.known(vh).traits;
-        // One that was taken out and put in again with another right goes, to join anew.
+        // One that was detached and attached again with another right is removed and joins anew.
         let stays = |sid: SegId, right: Right| {
             let mut listed = record.segments.iter();
             listed.any(|wanted| wanted.sid == sid && traits.right_on(wanted) == right)
@@ -167,8 +168,8 @@ impl Vases {
         Ok(is_complete)
     }
 
-    /// Adds a member. `holder` is a vCPU whose thread may be inside, because it has the lock
-    /// of the newcomer already. If it cannot join, it is as if nothing had been done.
+    /// Adds a member. `holder` is a vCPU whose thread may be inside, because it has the new
+    /// member's lock already. If it cannot join, it is as if nothing had been done.
     fn add_member(
         &self,
         state: &mut State,
@@ -201,7 +202,7 @@ impl Vases {
     ) -> Result<(), VasError> {
         let segment = state.residency.of_member(sid);
         let range = segment.reserve.clone();
-        // Made so by somebody just now: the threads inside were not asked for.
+        // It became lockable just now, after the check that decided whether threads inside matter.
         let needs_another_look = segment.is_lockable() && !probe.lockable;
         let instance = state.instances.known_mut(vh);
         let in_place = instance.tables.has_room_for(&instance.members, &range);
@@ -252,7 +253,7 @@ impl Vases {
 
     /// Gives an instance a new root and generation.
     fn renew(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
-        // First of all, so that no thread comes in by the old root without being seen.
+        // First, so that no thread enters by the old root without being seen.
         self.switch.clear_instance(vh)?;
         let vcpus = self.switch.vcpus_in(vh)?;
         let instance = state.instances.known_mut(vh);
@@ -262,8 +263,8 @@ impl Vases {
         Ok(())
     }
 
-    /// Keeps the kernel from switching to an instance in which no thread is, leaving out the one on
-    /// `but_for`. If there is one, it is shown as it was.
+    /// Keeps the kernel from switching to an instance in which no thread is, except the one on
+    /// `but_for`. If another is inside, the entry is published as it was.
     ///
     /// # Errors
     /// [`VasError::Inside`].
@@ -273,7 +274,7 @@ impl Vases {
         vh: u32,
         but_for: Option<u32>,
     ) -> Result<(), VasError> {
-        // Closed first, then looked into: a switch announces itself, then reads the entry.
+        // Closed first, then checked: a switch announces itself, then reads the entry.
         self.switch.clear_instance(vh)?;
         if self.is_occupied(vh, but_for)? {
             state.publish(vh, &self.switch)?;
@@ -282,7 +283,7 @@ impl Vases {
         Ok(())
     }
 
-    /// The same, of an instance that no system call and no switch that waits needs either.
+    /// The same, for an instance that no system call and no waiting switch needs either.
     pub(crate) fn hide_unused(
         &self,
         state: &mut State,
@@ -297,8 +298,9 @@ impl Vases {
 }
 
 impl State {
-    /// Whether `record` has all that a pinned instance has, as it has it: the instance gains and
-    /// loses nothing. Else its entry stays closed, so that a switch comes to the VMM and is told.
+    /// Whether `record` has all that a pinned instance has, with the same rights: the instance
+    /// gains and loses nothing. Otherwise its entry stays closed, so that a switch exits to the VMM
+    /// and gets the error.
     fn has_kept(&self, vh: u32, record: &VasRecord) -> bool {
         let instance = self.instances.known(vh);
         instance.members.iter().all(|(sid, member)| {

@@ -1,5 +1,5 @@
-//! A page fault on a segment, and eviction of what was mapped longest ago when there is no room for
-//! what is touched.
+//! Page faults on segments, and eviction of the extents mapped longest ago when there is no room
+//! for one that is touched.
 
 use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 
@@ -8,7 +8,7 @@ use crate::vas::VasError;
 use crate::vas::state::{State, Vases};
 use crate::vm::{MemoryError, Vcpu};
 
-/// Extents taken away at once: each time costs every vCPU its translations.
+/// Extents evicted together: each eviction costs every vCPU its translations.
 const EVICT_MOST: usize = 64;
 
 impl Vases {
@@ -63,7 +63,7 @@ impl Vases {
         gva: u64,
         cause: FaultCause,
     ) -> Result<FaultOutcome, VasError> {
-        // Where a thread is, is the guest's word: it may be nowhere.
+        // The location of a thread is a value the guest controls: it may name no instance.
         if state.instances.get(vh).is_none() {
             return Ok(FaultOutcome::Unmapped);
         }
@@ -163,8 +163,8 @@ impl State {
         }
     }
 
-    /// Takes away the extents that were mapped longest ago. What the program wrote is in the
-    /// files; a thread that touches one again faults.
+    /// Evicts the extents that were mapped longest ago. What the program wrote is in the files; a
+    /// thread that touches one again faults.
     fn evict(&mut self) -> Result<usize, VasError> {
         let segments = self.residency.iter();
         let mut oldest: Vec<(u64, SegId, u64)> = segments

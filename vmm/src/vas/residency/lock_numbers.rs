@@ -20,7 +20,7 @@ use crate::vas::range_allocator::RangeAllocator;
 pub(crate) struct LockNumbers {
     switch: Arc<SwitchTables>,
     numbers: RangeAllocator,
-    /// Guest memory set aside for lock pages, by number: it stays, whoever has the number.
+    /// Guest memory reserved for lock pages, by number: it stays, whichever segment has the number.
     memory: BTreeMap<u32, GuestPhys>,
     /// Which segment's lock lies at which number.
     segments: BTreeMap<u32, SegId>,
@@ -69,7 +69,7 @@ impl LockNumbers {
         Ok(gpa)
     }
 
-    /// Gives up a lock that no thread of this VM has or will ask for.
+    /// Releases the number of a lock that no thread of this VM has or will ask for.
     pub(crate) fn unmap(&mut self, lock: LockPage, store: &Store) -> Result<(), VasError> {
         let number = lock.number();
         self.segments.remove(&number);

@@ -39,9 +39,9 @@ unsafe impl Sync for MappedWords {}
 impl AtomicWords for MappedWords {
     fn word(&self, index: usize) -> &AtomicU64 {
         let at = self.0.wrapping_add(index % WORDS);
-        // SAFETY: a page of 512 aligned words that stays mapped as long as these `MappedWords` are used:
-        // in a memory region, with the machine, which lives as long as any holder of a
-        // `LockPage`; else with `content.rs`'s mapping. Everybody uses atomics on it.
+        // SAFETY: a page of 512 aligned words that stays mapped as long as these `MappedWords` are
+        // used: in a memory region, with the machine, which lives as long as any holder of a
+        // `LockPage`; else with `content.rs`'s mapping. All access is by atomics.
         unsafe { &*at }
     }
 }
@@ -53,7 +53,7 @@ impl MappedWords {
         MappedWords(page)
     }
 
-    /// The half of a word that futexes look at.
+    /// The half of a word that futexes compare.
     fn low_half(&self, index: usize) -> *const AtomicU32 {
         std::ptr::from_ref(self.word(index)).cast()
     }
@@ -64,7 +64,7 @@ fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Waits for a lock that long, from now on.
+/// Waits for a lock for that long, from now on.
 #[must_use]
 pub fn at_most(limit: Duration) -> Patience {
     let limit = u64::try_from(limit.as_nanos()).ok().and_then(|ns| monotonic_ns().checked_add(ns));
@@ -196,7 +196,7 @@ impl LockPage {
         seg_lock::mark_inconsistent(&self.words);
     }
 
-    /// Ends the VM's membership and takes the page from guest memory.
+    /// Ends the VM's membership and unmaps the page from guest memory.
     pub(crate) fn give_up(self, store: &Store, machine: &Machine) -> Result<(), VasError> {
         let host = self.host(store, &|| false);
         seg_lock::leave(&self.words, &host, self.member, self.lease);

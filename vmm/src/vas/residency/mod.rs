@@ -1,10 +1,10 @@
 //! Residency: segments that this VM has, because an instance has them or had them lately.
 //!
-//! A segment comes into use at its first instance: the lease and the mark in the segment say so,
-//! and a lockable one's lock comes into reach. When the last instance lets go of it, tables and
-//! windows are kept for the next time.
+//! A segment is acquired by its first instance: the lease and the mark in the segment record it,
+//! and a lockable one's lock is mapped. When the last instance releases it, tables and windows are
+//! kept for the next time.
 //!
-//! - here: coming into use and going out of it; [`segment`]: one segment, its file and extents
+//! - here: acquiring and releasing; [`segment`]: one segment, its file and extents
 //! - [`lock_page`], [`lock_numbers`]: the words of its lock
 //! - `fault`: page faults, and eviction under pressure; [`pins`]: memory that system calls use
 
@@ -39,7 +39,7 @@ const UNUSED_MAX: usize = 256;
 /// Segments a process can have attached: rows of its lease's table.
 const LEASE_SEGMENTS: u32 = 65536;
 
-/// What has to be known of a segment before it comes into use.
+/// What has to be known of a segment before it is acquired.
 #[derive(Clone, Debug)]
 pub(crate) struct Probe {
     /// Addresses it may ever have.
@@ -52,7 +52,7 @@ pub(crate) struct Probe {
 pub enum Release {
     /// By a program that is done with it.
     Orderly,
-    /// By a process that was ended: what it was writing stays marked dirty.
+    /// By a process that was terminated: what it was writing stays marked dirty.
     Abandoned,
 }
 
@@ -90,7 +90,7 @@ impl Residency {
         self.segments.get(&sid).expect("what an instance has is resident")
     }
 
-    /// A segment that an instance has, or that comes into use.
+    /// A segment that an instance has, or that is being acquired.
     pub(crate) fn of_member_mut(&mut self, sid: SegId) -> &mut VmSegment {
         self.segments.get_mut(&sid).expect("what an instance has is resident")
     }
@@ -106,8 +106,8 @@ impl Residency {
         self.clock
     }
 
-    /// The segment and lock that a reference of the kernel's names. It is the guest's word: it may
-    /// name none.
+    /// The segment and lock that a reference of the kernel's names. The guest controls its value:
+    /// it may name none.
     pub(crate) fn locked_by(&self, reference: &LockRef) -> Option<(SegId, &LockPage)> {
         let sid = self.locks.segment_of(reference)?;
         Some((sid, self.of_member(sid).lock.as_ref()?))
@@ -118,9 +118,9 @@ impl Residency {
         self.get(sid).is_some_and(|segment| segment.highest_right().is_none())
     }
 
-    /// Looks at a segment as a newcomer would: whether it is there, and whether the user may
-    /// have it with this right *now*. Nothing is changed by it, while coming into use marks a
-    /// segment in ways that cannot all be undone.
+    /// Checks a segment as a new instance would: whether it exists, and whether the user may have
+    /// it with this right *now*. It changes nothing, while acquiring marks a segment in ways that
+    /// cannot all be undone.
     pub(crate) fn probe(
         &mut self,
         sid: SegId,
@@ -136,17 +136,16 @@ impl Residency {
         if file.right() < right.max(if header.lockable { Right::Write } else { Right::Read }) {
             return Err(VasError::ReadOnly { sid });
         }
-        // What was kept from an earlier attachment may be open with a right that is no longer
-        // the user's, or with less than is the user's now.
+        // What was kept from an earlier attachment may be open with a right that the user no longer
+        // has, or with less than the user has now.
         if self.is_unused(sid) && self.of_member(sid).file.right() != file.right() {
             self.forget(sid, frames);
         }
         Ok(Probe { range: header.base..header.reserve_end(), lockable: header.lockable })
     }
 
-    /// Notes that an instance has a segment: at the first one in the VM, and at the first
-    /// writable one, the lease and the segment say so, and a lockable segment's lock comes
-    /// into reach.
+    /// Notes that an instance has a segment: at the first one in the VM, and at the first writable
+    /// one, the lease and the segment record it, and a lockable segment's lock is mapped.
     pub(crate) fn acquire(
         &mut self,
         sid: SegId,
@@ -245,8 +244,8 @@ impl Residency {
         }
     }
 
-    /// Undoes [`Residency::acquire`]. Of a segment that nobody in the VM has any more, tables
-    /// and windows are kept for the next attach, until there is pressure.
+    /// Undoes [`Residency::acquire`]. When no instance of the VM has the segment any more, its
+    /// tables and windows are kept for the next attach, until there is pressure.
     pub(crate) fn release(
         &mut self,
         sid: SegId,
@@ -302,7 +301,7 @@ impl Residency {
         }
     }
 
-    /// Drops all the VM has of a segment that no instance has.
+    /// Drops everything the VM has of a segment that no instance has.
     pub(crate) fn forget(&mut self, sid: SegId, frames: &mut TableFrames) {
         self.unused.retain(|&unused| unused != sid);
         if let Some(segment) = self.segments.remove(&sid) {

@@ -1,13 +1,13 @@
 //! Memory in the VAS region for the VMM's own use, on behalf of system calls.
 //!
-//! A pointer from a register is looked up in the instance the calling thread is in. Which one
-//! that is, is noted at each exit, in the thread's [`Vcpu`], from a word that the guest can
-//! write: it may name another instance than the thread is in, or none. It is looked up in the
-//! VMM's own list, so a lie makes the program's pointers mean what they mean in some instance the
+//! A pointer from a register is looked up in the instance the calling thread is in. Which one that
+//! is, is noted at each exit, in the thread's [`Vcpu`], from a word that the guest can write: it
+//! may name an instance other than the one the thread is in, or none. It is looked up in the VMM's
+//! own list, so a false value makes the program's pointers mean what they mean in some instance the
 //! process really has, and nothing more.
 //!
 //! Memory handed to the host kernel is pinned by value: [`Pins`] keeps it mapped, and keeps the
-//! instance it was found in from being detached, until it is dropped. It takes no lock to drop.
+//! instance it was found in from being detached, until it is dropped. Dropping it takes no lock.
 
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ impl Vases {
         access: MemoryAccess,
     ) -> Result<Pins, VasError> {
         let mut pins = Pins::default();
-        // Which instance it is, is the guest's word: there may be none.
+        // The guest controls which instance this names: there may be none.
         if state.instances.get(vh).is_none() {
             return Ok(pins);
         }
@@ -79,7 +79,7 @@ impl Vases {
         while at < range.end {
             let mut found = state.segment_at(vh, at)?;
             if found.is_none() {
-                // The first touch of a segment that somebody has just attached to the VAS.
+                // The first touch of a segment that was just attached to the VAS.
                 self.reconcile(state, vh)?;
                 found = state.segment_at(vh, at)?;
             }

@@ -1,9 +1,9 @@
 //! A segment as this VM has it: its file, the extents of it that are mapped, its page tables.
 //!
-//! An *extent* is what the segment has of one aligned gigabyte of addresses. It is mapped
-//! into a guest-physical window when the first page of it is touched, for all instances of the
-//! VM at once, and taken away under pressure. So a segment can be larger than guest-physical
-//! space, and attaching one costs nothing in proportion to its size.
+//! An *extent* is what the segment has of one aligned gigabyte of addresses. It is mapped into a
+//! guest-physical window when the first page of it is touched, for all instances of the VM at once,
+//! and evicted under pressure. So a segment can be larger than guest-physical space, and attaching
+//! one costs nothing in proportion to its size.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -50,8 +50,8 @@ pub(crate) struct VmSegment {
     charge: VolatileCharge,
 }
 
-/// What a volatile segment is charged with while this VM has it: all of its size, since its
-/// pages are touched unseen. Each VM that has it is charged.
+/// What a volatile segment is charged with while this VM has it: its full size, since its pages are
+/// touched without an exit. Each VM that has it is charged.
 #[derive(Debug)]
 struct VolatileCharge {
     ledger: Arc<MemoryLedger>,
@@ -77,7 +77,7 @@ impl Drop for VolatileCharge {
 }
 
 impl VmSegment {
-    /// The segment in `file`, nothing of it mapped.
+    /// The segment in `file`, with nothing mapped.
     ///
     /// # Errors
     /// [`MemoryError::OverLimit`]: the content of a volatile segment is memory, and counts.
@@ -147,7 +147,7 @@ impl VmSegment {
         }
     }
 
-    /// Takes over a size that this or another VM has given it.
+    /// Adopts a size that this or another VM has given it.
     ///
     /// # Errors
     /// [`MemoryError::OverLimit`], with the size unchanged.
@@ -202,7 +202,7 @@ impl VmSegment {
         let piece = FilePiece {
             file: part.fd(),
             offset: part.offset() + within,
-            // All that the extent may come to have, so that growing changes nothing here.
+            // All that the extent may grow to, so that growing changes nothing here.
             bytes: (whole.end - whole.start).min(PART_BYTES - within),
             writable: self.file.right() == Right::Write,
             dense: self.is_dense(machine),
@@ -213,9 +213,9 @@ impl VmSegment {
         Ok(())
     }
 
-    /// Whether huge pages are worth while, by what it has now: a heap's reserve is addresses, of
-    /// which there are far more than it will ever use. One that has not grown yet may stay as
-    /// small as it is, and would take a whole huge page of the disk for its first byte.
+    /// Whether huge pages are worthwhile, by its present size: a heap's reserve is addresses, far
+    /// more than it will ever use. A heap that has not grown yet may stay this small, and would use
+    /// a whole huge page of the disk for its first byte.
     fn is_dense(&self, machine: &Machine) -> bool {
         let bytes = self.end - self.reserve.start;
         let may_grow = self.end < self.reserve.end;
@@ -251,8 +251,8 @@ impl VmSegment {
             .map(|(&gib, e)| (e.mapped_at, gib))
     }
 
-    /// Unlinks the extent of a gigabyte from this segment's tables and hands out its window,
-    /// which must be taken away before the frames are used again.
+    /// Unlinks the extent of a gigabyte from this segment's tables and hands out its window, which
+    /// must be removed before the frames are used again.
     pub(crate) fn unmap_extent(
         &mut self,
         gib: u64,
@@ -263,7 +263,7 @@ impl VmSegment {
         Ok(self.extents.remove(&gib).map(|extent| extent.window))
     }
 
-    /// Gives back all tables and hands out all windows; no instance may have the segment.
+    /// Releases all tables and hands out all windows; no instance may have the segment.
     pub(crate) fn dissolve(self, frames: &mut TableFrames) -> Vec<Window> {
         self.read.dissolve(frames);
         self.write.dissolve(frames);

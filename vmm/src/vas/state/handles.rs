@@ -34,8 +34,8 @@ impl Handles {
         }
     }
 
-    /// Sets disk space aside for a handle's entry: the guest kernel's memory must not meet a
-    /// full disk.
+    /// Reserves disk space for a handle's entry: a full disk must not cause a fault in the guest
+    /// kernel.
     pub(crate) fn reserve_entry(&mut self, vh: u32, lease: &Lease) -> Result<(), VasError> {
         let needed = (u64::from(vh) + 1) * size_of::<InstanceEntry>() as u64;
         if needed > self.reserved_bytes {

@@ -19,15 +19,15 @@ use crate::vm::MemoryError;
 #[derive(Debug, Default)]
 struct InUse;
 
-/// A thread's share of an instance: of one whose memory a system call is using, or to which it may
-/// come from a switch that waits.
+/// A reference to an instance whose memory a system call is using, or to which a waiting switch may
+/// return or go.
 ///
-/// What the lease and the guest's own memory say of the threads inside may be anything. This is in
-/// memory of the VMM's, is made with the state locked, and goes by itself.
+/// What the lease and the guest's own memory say of the threads inside is untrusted. This is in the
+/// VMM's memory, is created with the state locked, and is dropped without it.
 #[derive(Debug)]
 pub(crate) struct Hold(#[expect(dead_code, reason = "it is there to be counted")] Arc<InUse>);
 
-/// How an instance stands to its VAS in the store.
+/// How up to date an instance is with its VAS in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Freshness {
     /// It has what the VAS had when the store's counter of changes said this.
@@ -47,8 +47,8 @@ impl Freshness {
         self == Freshness::Current { at: changes }
     }
 
-    /// Whether it is at least as new as what the kernel relies on: an instance may have been looked
-    /// at later.
+    /// Whether it is at least as new as what the kernel relies on: an instance may have been
+    /// reconciled later.
     pub(crate) fn is_as_new_as(self, seen: u64) -> bool {
         matches!(self, Freshness::Current { at } if at.wrapping_sub(seen).cast_signed() >= 0)
     }
@@ -65,7 +65,7 @@ pub(crate) struct LockList {
 /// What the kernel is shown of an instance.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
-    /// It may enter by itself: the entry is filled in.
+    /// It may enter without the VMM: the entry is filled in.
     pub(crate) open: bool,
     /// What the entry says for CR3.
     pub(crate) cr3: u64,
@@ -111,7 +111,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// An instance without segments, in need of a look at the VAS.
+    /// An instance without segments, to be reconciled with the VAS.
     pub(crate) fn new(
         vid: VasId,
         name: String,
@@ -160,8 +160,8 @@ impl Instance {
         tables.link_gib(members, member, subtree, gib, frames)
     }
 
-    /// Builds the instance's own tables anew, with all members linked, and gives out the frames of
-    /// the old ones, to be retired. Fails with all as it was.
+    /// Builds the instance's own tables anew, with all members linked, and returns the frames of
+    /// the old ones, to be retired. On failure nothing has changed.
     pub(crate) fn rebuild(
         &mut self,
         residency: &mut Residency,
@@ -173,24 +173,25 @@ impl Instance {
             tables.link(&self.members, member, subtree, frames)
         });
         if let Err(error) = linked {
-            // No vCPU has ever had it as its root.
+            // No vCPU has ever used it as its root.
             frames.park(tables.into_frames());
             return Err(error);
         }
         Ok(std::mem::replace(&mut self.tables, tables).into_frames())
     }
 
-    /// Keeps the instance, and what it has, from being taken apart as long as the result.
+    /// Keeps the instance, and what it has, from being dismantled as long as the result lives.
     pub(crate) fn hold(&self) -> Hold {
         Hold(self.in_use.clone())
     }
 
-    /// How many shares are held. None comes while the caller has the state; one may go.
+    /// How many references are held. None is added while the caller has the state locked; one may
+    /// be dropped.
     pub(crate) fn holds(&self) -> usize {
         Arc::strong_count(&self.in_use) - 1
     }
 
-    /// Whether somebody holds it.
+    /// Whether any reference is held.
     pub(crate) fn is_held(&self) -> bool {
         self.holds() > 0
     }
@@ -214,12 +215,12 @@ impl Instances {
         self.get(handle).map(|instance| (handle, instance)).ok_or(VasError::NoInstance { vh })
     }
 
-    /// The instance behind a handle that may be the guest's word, if there is one.
+    /// The instance behind a handle that the guest may control, if there is one.
     pub(crate) fn get(&self, vh: u32) -> Option<&Instance> {
         self.by_handle.get(&vh)
     }
 
-    /// An instance that the caller has found since it has had the state locked.
+    /// An instance that the caller has found since it locked the state.
     pub(crate) fn known(&self, vh: u32) -> &Instance {
         self.by_handle.get(&vh).expect("an instance stays while the state is locked")
     }

@@ -20,7 +20,7 @@ pub(crate) struct LockLists {
 }
 
 impl LockLists {
-    /// Writes a list where none has been, or none is used any more: nothing for a plain instance.
+    /// Writes a list where there was none, or none is used any more: nothing for a plain instance.
     pub(crate) fn write(
         &mut self,
         list: &LockList,
@@ -33,13 +33,13 @@ impl LockLists {
         self.sweep(switch)?;
         let limit = (LOCK_REFS_BYTES / size_of::<LockRef>() as u64) as u32 - 1;
         let full = VasError::Full { what: "references to locks" };
-        // One place more for the list's end; place 0 is not usable.
+        // One more place for the list's end; place 0 is not usable.
         let first = self.places.allocate(count + 1, limit).ok_or(full)? + 1;
         switch.set_lock_list(first, &list.refs, list.cr3, list.generation)?;
         Ok(first..first + count)
     }
 
-    /// Notes that the entry of instance `vh` does not name a list any more.
+    /// Notes that the entry of instance `vh` no longer names a list.
     pub(crate) fn replace(&mut self, vh: u32, list: Range<u32>) {
         if !list.is_empty() {
             self.replaced.push((vh, list));

@@ -38,11 +38,11 @@ use crate::vm::memory::FileMapping;
 pub struct VasConfig {
     /// The store's directory; the user's own if `None`.
     pub store: Option<PathBuf>,
-    /// What of it the program may use.
+    /// Which part of it the program may use.
     pub grants: VasGrants,
     /// Permission bits that a store made for it does not get.
     pub umask: u32,
-    /// What leases call the process.
+    /// The process's name in its lease.
     pub program: String,
 }
 
@@ -55,7 +55,7 @@ pub struct Vases {
     config: VasConfig,
     /// How long threads wait for the store's lock.
     patience: Arc<Patience>,
-    /// Some instance was attached once: exits have to look.
+    /// Some instance was attached once: exits have to check.
     active: AtomicBool,
     state: Mutex<State>,
     pub(crate) reload_waits: Arc<AtomicBool>,
@@ -147,8 +147,8 @@ impl Vases {
         Some(self.lock().store.as_ref()?.path().to_owned())
     }
 
-    /// The process is coming to its end: nobody waits for the store's lock beyond `rest`. Takes
-    /// no lock of ours: a thread that waits may have it.
+    /// The process is ending: no thread waits for the store's lock beyond `rest`. Takes no lock of
+    /// ours: a thread that waits may hold it.
     pub fn stop_waiting(&self, rest: Duration) {
         self.patience.ends_in(rest);
     }

@@ -13,9 +13,9 @@ use crate::vas::VasError;
 const FIRST_TAG: u64 = 2;
 
 impl State {
-    /// Shows an instance to the kernel as it is now, if it is up to the store: else switches to
-    /// it stay the VMM's. Its locks must not be held by a thread inside, unless they are the
-    /// same as before.
+    /// Shows an instance to the kernel as it is now, if it is up to date with the store; otherwise
+    /// the VMM keeps serving switches to it. Its locks must not be held by a thread inside, unless
+    /// they are the same as before.
     pub(crate) fn publish(&mut self, vh: u32, switch: &SwitchTables) -> Result<(), VasError> {
         let list = self.lock_list(vh, switch);
         let instance = self.instances.known_mut(vh);
@@ -61,7 +61,7 @@ impl State {
         LockList { refs, cr3, generation: instance.generation }
     }
 
-    /// Takes an instance's entry away; no thread is inside.
+    /// Removes an instance's entry; no thread is inside.
     pub(crate) fn unpublish(
         &mut self,
         vh: u32,

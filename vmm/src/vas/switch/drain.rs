@@ -1,11 +1,11 @@
 //! The end of a process that is told to end while its threads write: visits that are open may
 //! end first, and none begins.
 //!
-//! Looking which threads are inside is not enough: a program that goes in and out all the time is nearly
-//! always inside, and between a look that finds nobody and the end it is inside again. So the
-//! kernel is kept from serving switches, by a value of `seen` that the live word does not have,
-//! and the VMM lets nobody begin to write. How long that may take, and what ends it early, is
-//! `process::supervise`'s.
+//! Looking which threads are inside is not enough: a program that goes in and out all the time is
+//! nearly always inside, and between a check that finds no thread and the end it is inside again.
+//! So the kernel is kept from serving switches, by a value of `seen` that the change counter never
+//! has, and the VMM lets no thread begin to write. How long that may take, and what ends it early,
+//! is `process::supervise`'s.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::locks::LockSet;
 use crate::vas::VasError;
 use crate::vas::state::Vases;
 
-/// What `seen` is then: the live word counts changes of VASes and does not come that far.
+/// The value of `seen` then: the change counter counts changes of VASes and never gets that far.
 const NEVER: u64 = !0;
 
-/// How often a thread that may not go in looks whether the process has ended.
+/// How often a thread that may not go in checks whether the process has ended.
 const PARKED: Duration = Duration::from_millis(1);
 
 impl Vases {
@@ -47,8 +47,8 @@ impl Vases {
     /// Whether no thread writes, nor may just be about to; after [`Vases::drain`] it stays so.
     ///
     /// A switch of the kernel's announces itself before it reads `seen`, notes the locks before it
-    /// takes them, and says last where it is. So a vCPU whose line shows no switch under way has
-    /// noted what it holds, or will find that the VMM has to switch.
+    /// acquires them, and records its location last. So a vCPU whose status entry shows no switch
+    /// under way has noted what it holds, or will find that the VMM has to switch.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         if !self.is_active() {
@@ -58,7 +58,7 @@ impl Vases {
             let threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
             threads.keys().copied().collect()
         };
-        // What cannot be read is nothing to wait for.
+        // What cannot be read is not waited for.
         !vcpus.into_iter().any(|vcpu| self.may_write(vcpu).unwrap_or(false))
     }
 

@@ -1,4 +1,4 @@
-//! A thread ends: it goes home, and its locks are given back.
+//! A thread ends: it goes home, and its locks are released.
 
 use seg_lock::Mode;
 
@@ -9,10 +9,10 @@ use crate::vas::{HOME, VasError};
 use crate::vm::Vcpu;
 
 impl Vases {
-    /// The thread that runs `vcpu` ends: its locks are given back and it goes home. What it held
-    /// exclusively may be half changed, and is marked so, whatever ended it: a program that
-    /// returns from `main` while one of its threads writes has asked that thread no more than one
-    /// that is killed.
+    /// The thread that runs `vcpu` ends: its locks are released and it goes home. What it held
+    /// exclusively may be half changed, and is marked so, whatever ended it: a program that returns
+    /// from `main` while one of its threads writes has asked that thread no more than one that is
+    /// killed.
     pub fn leave(&self, vcpu: &mut Vcpu) {
         if !self.is_active() {
             return;
@@ -31,9 +31,9 @@ impl Vases {
     fn give_back(&self, state: &State, vcpu: &Vcpu, store: &Store) -> Result<(), VasError> {
         let stopping = || false;
         self.wake_waiters(state, vcpu, store, &stopping)?;
-        // In the middle of a switch the vCPU's page may name locks that are not yet or no
-        // longer held, and giving one of those back would take it from another thread. What it
-        // does hold is wiped with the VM's slot (`close`), as after a kill.
+        // In the middle of a switch the vCPU's page may name locks that are not yet or no longer
+        // held, and releasing one of those would take it from another thread. What it does hold is
+        // wiped with the VM's slot (`close`), as after a kill.
         if vcpu.is_in_kernel() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::vas::residency::lock_page::{LockPage, LockUser};
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 
-/// Locks by segment, each with how it is or is to be held.
+/// Locks by segment, each with the mode in which it is or is to be held.
 #[derive(Clone, Default)]
 pub(crate) struct LockSet(BTreeMap<SegId, (Mode, LockPage)>);
 
@@ -39,7 +39,7 @@ impl LockSet {
     }
 }
 
-/// The calling thread's way to the locks of two sets.
+/// The calling thread's access to the locks of two sets.
 struct Ops<'a> {
     pages: BTreeMap<SegId, &'a LockPage>,
     store: &'a Store,
@@ -73,7 +73,7 @@ impl LockOps for Ops<'_> {
 }
 
 impl Vases {
-    /// Wakes threads that waited for locks that the kernel has given back for this vCPU.
+    /// Wakes threads that waited for locks that the kernel has released for this vCPU.
     pub(crate) fn wake_waiters(
         &self,
         state: &State,

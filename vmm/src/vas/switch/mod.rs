@@ -1,10 +1,9 @@
-//! `vas_switch` when the kernel leaves it to the VMM: the first switch after a change of the
-//! VAS, locks that are not free, handles that are not attached, and every switch that is asked
-//! for as a hypercall.
+//! `vas_switch` when the kernel leaves it to the VMM: the first switch after a change of the VAS,
+//! locks that are not free, handles that are not attached, and every switch requested by hypercall.
 //!
-//! The shape is the kernel's: announce, look at everything, take the locks, load the root. A
-//! thread that waits for a lock does so without any lock of the VMM's own; the instance it may
-//! fall back to and the one it is going to are kept from being detached meanwhile.
+//! The steps are the kernel's: announce, check everything, acquire the locks, load the root. A
+//! thread that waits for a lock does so without any lock of the VMM's own; the instance it may fall
+//! back to and the one it is going to are kept from being detached meanwhile.
 
 mod drain;
 mod inside;
@@ -72,8 +71,8 @@ impl Vases {
             let held: Vec<Hold> = both.map(Instance::hold).collect();
             (target, old, new, store, held)
         };
-        // A thread that waits without limit releases locks on the way, and could not have them
-        // again without waiting: for a signal it waits on.
+        // A thread that waits without limit releases locks on the way, and could not reacquire them
+        // without waiting: on a signal it keeps waiting.
         let stops = match patience {
             Patience::Forever if !old.is_empty() => stopping,
             _ => interrupted,
@@ -85,9 +84,9 @@ impl Vases {
         drop(held);
         match switched.held {
             Held::New if stopping() && !old.writes() => {
-                // The locks came free because the process ends: a thread that waited for them does
-                // not begin any more, and has changed nothing. (One that came from writing has.)
-                // Nothing is taken, so nothing is waited for.
+                // The locks came free because the process is ending: a thread that waited for them
+                // no longer begins, and has changed nothing. (One that came from writing has.)
+                // Nothing is acquired, so nothing is waited for.
                 let _ = exchange(&new, &LockSet::default(), Patience::Try, &store, &|| false);
                 self.arrive(state, vcpu, HOME)?;
                 return Ok(LockOutcome::Interrupted);
@@ -126,7 +125,7 @@ impl Vases {
         Ok(())
     }
 
-    /// The instance behind a handle, home included, brought up to the store.
+    /// The instance behind a handle, home included, brought up to date with the store.
     fn look_up(&self, state: &mut State, vh: u64) -> Result<u32, VasError> {
         if vh == 0 {
             return Ok(HOME);

@@ -1,12 +1,11 @@
-//! Frames of page tables that come and go, those of instances and of segments' subtrees, and who
-//! still runs on which.
+//! Frames of page tables that are allocated and freed, those of instances and of segments'
+//! subtrees, and which vCPUs still run on them.
 //!
 //! A frame that was a table may still be remembered as one: by a processor's paging-structure
-//! caches, or by KVM's shadow tables, which do not see that the VMM has unlinked it. So a
-//! frame given back is *parked*, and becomes free only when every vCPU has forgotten
-//! everything (`Windows::forget_everything`, or windows taken away). The frames of an instance that
-//! was rebuilt under threads inside are *retired*, and parked when the last of them has the new
-//! root.
+//! caches, or by KVM's shadow tables, which do not see that the VMM has unlinked it. So a released
+//! frame is *parked*, and becomes free only when every vCPU has flushed everything
+//! (`Windows::forget_everything`, or windows removed). The frames of an instance that was rebuilt
+//! under threads inside are *retired*, and parked when the last of them has the new root.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +14,7 @@ use abi::{GuestPhys, PAGE_SIZE};
 
 use crate::vm::{GuestMem, Machine, MemoryError, MemoryKind};
 
-/// Parked frames that make it worth to have everything forgotten: 4 MiB of tables.
+/// From this many parked frames on, flushing everything pays: 4 MiB of tables.
 const PARKED_MAX: usize = 1024;
 
 /// Tables that were replaced while vCPUs were running on them.
@@ -86,7 +85,7 @@ impl TableFrames {
         self.used -= (self.parked.len() - before) as u64;
     }
 
-    /// To be called when no vCPU has a translation from before the last [`TableFrames::park`].
+    /// To be called when no vCPU has a translation older than the last [`TableFrames::park`].
     pub(crate) fn all_is_forgotten(&mut self) {
         self.free.append(&mut self.parked);
     }

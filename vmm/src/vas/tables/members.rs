@@ -31,7 +31,7 @@ impl Members {
         self.0.get(&sid)
     }
 
-    /// One that the caller has found here.
+    /// A member that the caller has found here.
     pub(crate) fn known(&self, sid: SegId) -> &Member {
         self.get(sid).expect("the caller has found it among the members")
     }

@@ -4,7 +4,7 @@
 //! - [`subtree`]: a segment's tables, built once in a VM; [`root`]: an instance's own, which link
 //!   to those of its [`members`]
 //!
-//! Nothing here knows of the store, of locks, or of threads.
+//! Nothing here knows about the store, locks or threads.
 #![forbid(unsafe_code)]
 
 pub(crate) mod frames;

@@ -9,10 +9,10 @@
 //!         slots 256-511 the kernel
 //! ```
 //!
-//! Entries only ever turn from absent to present. Whenever anything would have to be taken
-//! away or replaced, the tables of the instance's own are built anew under a new root, with a
-//! new generation, and the old ones are parked: KVM's shadow tables do not see our stores, and
-//! a processor's tagged TLB keeps what it has (docs/src/internals/vas.md).
+//! Entries only ever turn from absent to present. Whenever anything would have to be removed or
+//! replaced, the instance's own tables are rebuilt under a new root, with a new generation, and the
+//! old ones are parked: KVM's shadow tables do not see our stores, and a processor's tagged TLB
+//! keeps what it has (docs/src/internals/vas.md).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(crate) struct InstanceTables {
     pdpts: BTreeMap<u64, GuestPhys>,
     /// By number of the gigabyte.
     directories: BTreeMap<u64, GuestPhys>,
-    /// Something was linked in part, and is no member any more: see [`InstanceTables::spoil`].
+    /// Something was partly linked and is no longer a member: see [`InstanceTables::spoil`].
     spoilt: bool,
 }
 
@@ -48,7 +48,7 @@ fn slots(range: &Range<u64>) -> Range<u64> {
 
 impl InstanceTables {
     /// A root with the private region and the kernel in it, as home has them, and no segments:
-    /// those entries never change in the life of a VM.
+    /// those entries never change during the life of a VM.
     pub(crate) fn new(frames: &mut TableFrames) -> Result<InstanceTables, MemoryError> {
         let root = frames.alloc()?;
         frames.machine().fill_root(root)?;
@@ -72,8 +72,9 @@ impl InstanceTables {
             })
     }
 
-    /// To be called when linking a member has failed half-way and it is to be none: its tables may be
-    /// linked, so they must stay as long as these, and the next member needs a new root.
+    /// To be called when linking a member has failed half-way and it is not to be a member: its
+    /// tables may be linked, so they must stay as long as these, and the next member needs a new
+    /// root.
     pub(crate) fn spoil(&mut self) {
         self.spoilt = true;
     }
@@ -141,7 +142,7 @@ impl InstanceTables {
             }
         };
         let pdpt = Table::new(pdpt, Level::Pointer);
-        // Not built: a fault builds it, and comes here again.
+        // Not built: a fault builds it and calls this again.
         let Some(entry) = subtree.entry(gib) else { return Ok(()) };
         if members.in_gib(gib) == 1 && !self.directories.contains_key(&gib) {
             return pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, entry);
@@ -165,7 +166,7 @@ impl InstanceTables {
         (from..to).try_for_each(|n| directory.copy_from(frames.mem(), theirs, n * PAGE_SIZE_2M))
     }
 
-    /// Unlinks a gigabyte from tables of the instance's own, because its extent goes.
+    /// Unlinks a gigabyte from tables of the instance's own, because its extent is evicted.
     pub(crate) fn unlink_gib(
         &mut self,
         gib: u64,

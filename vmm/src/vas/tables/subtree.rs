@@ -6,7 +6,7 @@
 //!                              -> 2 MiB pages, page tables of 4 KiB pages
 //! ```
 //!
-//! A piece is built when its extent is mapped (`residency::segment`) and goes when that goes. Entries
+//! A piece is built when its extent is mapped (`residency::segment`) and removed with it. Entries
 //! only ever turn from absent to present while a piece lives.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ impl Piece {
         let (index, first) = (pages.start / PAGE_SIZE_2M, pages.start);
         let mut pages = pages.step_by(PAGE_SIZE as usize);
         if let Some(&table) = self.tables.get(&index) {
-            // Linked already: entry by entry, each whole for a vCPU that walks.
+            // Linked already: entry by entry, each store atomic for a vCPU that walks.
             let linked = Table::new(table, Level::Table);
             pages.try_for_each(|at| linked.set(frames.mem(), at, entry(at)))?;
             return Ok(table);
@@ -198,8 +198,8 @@ impl Subtree {
         }
     }
 
-    /// Unlinks the piece of a gigabyte and parks its tables. Its window must go before any
-    /// of them is used again, and with it every memory of them.
+    /// Unlinks the piece of a gigabyte and parks its tables. Its window must be removed before any
+    /// of them is used again, and with it every cached translation through them.
     pub(crate) fn drop_piece(
         &mut self,
         gib: u64,
@@ -212,7 +212,7 @@ impl Subtree {
         Ok(())
     }
 
-    /// Gives every table back. No instance may link to any.
+    /// Releases every table. No instance may link to any.
     pub(crate) fn dissolve(self, frames: &mut TableFrames) {
         for piece in self.pieces.into_values() {
             frames.park(piece.into_frames());

@@ -35,10 +35,10 @@ impl Store {
 
     /// Writes a VAS and all its segments, opened already, as one archive; `path` is for messages.
     /// Without the store's lock and the segments': a caller that wants a consistent snapshot holds
-    /// those (`vas::content`). A segment that a live VM has writable is then clean in it.
+    /// those (`vas::content`). A segment that a live VM has writable is then marked clean in it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]. What was written until then is no whole archive.
+    /// [`StoreError::Io`]. What was written until then is not a complete archive.
     pub fn export_vas(
         &self,
         vas: VasRecord,
@@ -59,7 +59,8 @@ impl Store {
             let inconsistent = self.is_inconsistent(segment)?;
             let mode = self.mode_of(segment)?;
             let mut header = segment.header().clone();
-            // As in a copy: no program writes the archive, so none would ever leave it.
+            // As in a copy: no program has the archive open for writing, so none would ever mark it
+            // clean.
             if self.is_written(segment.sid()) {
                 header.state = SegmentState::Clean;
             }
@@ -116,7 +117,7 @@ fn write_content<W: Write>(
     Ok(written)
 }
 
-/// What of a chunk is not zero, in whole pages: where it begins, and the bytes.
+/// The non-zero runs of a chunk, in whole pages: where each begins, and its bytes.
 pub(crate) fn runs(chunk: &[u8]) -> Vec<(usize, &[u8])> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (index, page) in chunk.chunks(PAGE_SIZE as usize).enumerate() {

@@ -1,4 +1,4 @@
-//! Reading an archive into a store: everything in `tmp/` first, then all at once.
+//! Reading an archive into a store: everything in `tmp/` first, then published together.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,7 +24,7 @@ use crate::objects::lock::Exclusive;
 use crate::objects::segment::PartFiles;
 use crate::objects::store::Store;
 
-/// A segment read whole, but not yet in the store. Dropping it leaves nothing.
+/// A segment read completely, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {
     main: Unfinished<'a>,
     /// Tells `gc` that the parts are in use.
@@ -33,7 +33,7 @@ struct Waiting<'a> {
     header: Header,
 }
 
-/// Files of further parts, which lie in their place already.
+/// Files of further parts, which are at their final place already.
 struct Parts {
     place: PartFiles,
     made: Vec<(u64, File, PathBuf)>,
@@ -43,7 +43,7 @@ struct Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         if !self.keep {
-            // Only ours: one that was there is another process's.
+            // Only ours: one that existed before is another process's.
             self.made.iter().for_each(|(index, ..)| self.place.remove(*index, *index + 1));
         }
     }
@@ -137,7 +137,7 @@ impl Store {
         self.publish(&manifest, mode, waiting, data_bytes)
     }
 
-    /// Before gigabytes are read: names that are taken now.
+    /// Before gigabytes are read: check for names that are already taken.
     fn check_names(&self, manifest: &Manifest, as_name: Option<&Name>) -> Result<(), StoreError> {
         let _lock = self.lock_shared()?;
         if self.vas.stat(manifest.name.as_str())?.is_some() {
@@ -200,8 +200,8 @@ impl Store {
         Ok(Waiting { main, _mark: mark, parts, header })
     }
 
-    /// Everything appears, or nothing. If we are killed on the way, `gc` takes away what has
-    /// appeared without its VAS: those segments have a second name in `tmp/`.
+    /// Everything appears, or nothing. If we are killed on the way, `gc` removes what has appeared
+    /// without its VAS: those segments have a second name in `tmp/`.
     fn publish(
         &self,
         manifest: &Manifest,
@@ -221,7 +221,7 @@ impl Store {
             .iter_mut()
             .try_for_each(|segment| {
                 let (main, header) = (&mut segment.main, &segment.header);
-                // The second name goes with `waiting`, when the VAS lists the segment.
+                // The second name is removed with `waiting`, once the VAS lists the segment.
                 main.done = !self.publish_segment_of_many(&main.name, header, &lock)?;
                 published += 1;
                 Ok(())

@@ -1,15 +1,15 @@
-//! What an export or import says of itself.
+//! What an export or import reports.
 
 use abi::objects::{SegId, VasId};
 
 use crate::format::name::Name;
 
-/// How far an export or import is.
+/// The progress of an export or import.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
-    /// The segment at work.
+    /// The current segment.
     pub segment: Name,
-    /// How far in it, in bytes of addresses.
+    /// The position in it, in bytes of addresses.
     pub done_bytes: u64,
     /// Its size.
     pub size_bytes: u64,

@@ -1,4 +1,4 @@
-//! The pieces of an archive: written one after the other, and read back with distrust.
+//! The pieces of an archive: written one after the other, and read back as untrusted input.
 //!
 //! ```text
 //! kind u32 | 0 u32 | payload bytes u64 | payload | CRC-32 of number, head and payload u32
@@ -15,9 +15,9 @@ use crate::format::header::{HEADER_BYTES, Header};
 use crate::format::manifest::{MAX_BYTES, Manifest};
 use crate::format::name::Mode;
 
-/// What an archive begins with, version included.
+/// The beginning of an archive, version included.
 pub(crate) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
-/// Most content of one piece.
+/// Maximum content of one piece.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 const HEAD_BYTES: usize = 16;
 /// Mode and flags before a segment's header.
@@ -111,7 +111,7 @@ pub(crate) struct Reader<'a, R: Read> {
 }
 
 impl<'a, R: Read> Reader<'a, R> {
-    /// Checks how the archive begins.
+    /// Checks the archive's beginning.
     pub(crate) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
         let mut reader = Reader { from, path, number: 0 };
         let start = reader.bytes::<16>("its start")?;
@@ -144,7 +144,7 @@ impl<'a, R: Read> Reader<'a, R> {
     fn failed(&self, field: &'static str, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => self.truncated(field),
-            // What zstd says of bytes that are not its.
+            // zstd's error for bytes that are not zstd data.
             io::ErrorKind::Other | io::ErrorKind::InvalidData => {
                 self.bad("compression", error, "a whole zstd stream")
             }
@@ -162,7 +162,7 @@ impl<'a, R: Read> Reader<'a, R> {
         Ok(bytes)
     }
 
-    /// The next piece, whose checksum is right.
+    /// The next piece, with its checksum verified.
     pub(crate) fn next(&mut self) -> Result<Piece, StoreError> {
         let head = self.bytes::<HEAD_BYTES>("a piece")?;
         let [kind, len] = [0, 8].map(|at| word(&head, at));
@@ -177,7 +177,7 @@ impl<'a, R: Read> Reader<'a, R> {
         if !(least..=most).contains(&len) {
             return Err(self.bad("length of a piece", len, format!("{least} to {most}")));
         }
-        // Grows with what is there, not with what is promised.
+        // Grows with the bytes that are there, not with the promised length.
         let mut payload = Vec::new();
         (&mut self.from)
             .take(len)
@@ -231,7 +231,7 @@ impl<'a, R: Read> Reader<'a, R> {
         Mode::new(bits).ok_or_else(|| self.bad("mode", format!("{bits:o}"), "0 to 777"))
     }
 
-    /// There must be nothing more.
+    /// Checks that nothing follows.
     pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         match self.from.read(&mut [0]) {
             Ok(0) => Ok(()),
@@ -244,7 +244,7 @@ impl<'a, R: Read> Reader<'a, R> {
 /// What every zstd frame begins with (RFC 8878, 3.1.1).
 const ZSTD_MAGIC: &[u8; 4] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// Uncompresses what is an archive at first sight.
+/// Decompresses what looks like an archive.
 ///
 /// # Errors
 /// [`StoreError::NotA`] for anything else.

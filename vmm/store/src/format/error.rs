@@ -1,4 +1,4 @@
-//! Everything that can go wrong in a store, and what each error is to a program.
+//! Everything that can go wrong in a store, and the error number a program sees for each.
 //!
 //! An error names the object or the file it is about. A guest sees only its number
 //! ([`StoreError::errno`]); the command line also prints text and remedy.
@@ -87,8 +87,8 @@ fn list(holders: &[Holder]) -> String {
     each.collect::<Vec<_>>().join(",")
 }
 
-/// Why something could not be done with a store. After an error nothing has changed, except
-/// where an [`StoreError::Io`] says that the host failed half-way: then a later `gc` cleans up.
+/// Why an operation on a store failed. After an error nothing has changed, except after an
+/// [`StoreError::Io`], when the host may have failed half-way: then a later `gc` cleans up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -136,7 +136,7 @@ pub enum StoreError {
     Locked {
         /// The segment.
         segment: Name,
-        /// The holder, as far as the host tells.
+        /// The holder, if the host reports it.
         by: String,
     },
     /// Two segments of one VAS cannot share addresses.
@@ -165,7 +165,7 @@ pub enum StoreError {
         /// The segment.
         segment: SegId,
     },
-    /// A later version of the format: the file is whole.
+    /// A later version of the format: the file is intact.
     #[error("{} was made by a newer spacejmp: its {field} is {found}, and this one knows {known}", file.display())]
     Newer {
         /// The file.
@@ -177,7 +177,7 @@ pub enum StoreError {
         /// The newest that can be used here.
         known: String,
     },
-    /// For another kind of processor: the file is whole.
+    /// For another kind of processor: the file is intact.
     #[error("{} holds memory of another processor architecture (number {found})", file.display())]
     Foreign {
         /// The file.
@@ -195,7 +195,7 @@ pub enum StoreError {
         /// Its first bytes.
         found: String,
     },
-    /// The file ends before its content does. What is there is as it was stored.
+    /// The file is shorter than its content. What is there is as it was stored.
     #[error("{} is shorter than it must be: it has {} of {expected_bytes}", file.display(), counted(*found_bytes, "byte"))]
     Short {
         /// The file.
@@ -233,12 +233,12 @@ pub enum StoreError {
         /// Their ids.
         sids: String,
     },
-    /// A file does not say what it must.
+    /// A field of a file has an invalid value.
     #[error("{}: {field} is damaged: found {found}, expected {expected}", file.display())]
     BadField {
         /// The file.
         file: PathBuf,
-        /// The field in it.
+        /// The field.
         field: &'static str,
         /// What it holds.
         found: String,
@@ -252,7 +252,7 @@ pub enum StoreError {
         what: &'static str,
         /// Its value.
         found: String,
-        /// What it may be.
+        /// The permitted values.
         expected: String,
     },
     /// More than the segment's reserve.
@@ -265,7 +265,7 @@ pub enum StoreError {
         /// What was asked for.
         wanted_bytes: u64,
     },
-    /// Every address is used by some segment.
+    /// No range of addresses is free.
     #[error("no range of {} is free of other segments", counted(*reserve_bytes, "byte"))]
     NoRoom {
         /// What was asked for.
@@ -274,7 +274,7 @@ pub enum StoreError {
     /// A VAS has as many segments as one can have.
     #[error("VAS '{0}' has the most segments possible")]
     TooMany(Name),
-    /// A file that was copied inside a store still bears the id of its original.
+    /// A file that was copied inside a store still has the id of its original.
     #[error("{} is a copy that has not been opened for writing yet", file.display())]
     Copy {
         /// The copy.
@@ -295,7 +295,7 @@ pub enum StoreError {
     LockHeld {
         /// The file that the lock is on.
         file: PathBuf,
-        /// The holder, as far as the host tells.
+        /// The holder, if the host reports it.
         holder: String,
     },
     /// The host failed.
@@ -334,7 +334,7 @@ impl StoreError {
             StoreError::NotOwner(_) => Errno::EPERM,
             StoreError::Busy { .. } => Errno::EBUSY,
             StoreError::Locked { .. } => Errno::ETIMEDOUT,
-            // As ext4 and XFS say of what is damaged; EIO is the host's own failure.
+            // As ext4 and XFS report damage; EIO is the host's own failure.
             StoreError::BadField { .. } | StoreError::NotA { .. } => Errno::EUCLEAN,
             StoreError::Short { .. }
             | StoreError::Truncated { .. }
@@ -438,7 +438,7 @@ impl Remedy for StoreError {
     }
 }
 
-/// What the host said when something was done with a file.
+/// A host error from an operation on a file.
 pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { doing, path: path.to_owned(), source }
 }

@@ -1,4 +1,4 @@
-//! Names and foreign bytes as text: one line, and nothing that plays tricks on a terminal.
+//! Names and foreign bytes as text: one line, without control sequences for a terminal.
 
 use std::fmt::Write;
 

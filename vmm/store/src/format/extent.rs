@@ -20,7 +20,7 @@ pub const LOCK_PAGE_OFFSET: u64 = PAGE_SIZE;
 /// Where content begins in a segment's own file.
 pub const DATA_OFFSET: u64 = PAGE_SIZE_2M;
 
-/// Most content of one file.
+/// Maximum content of one file.
 pub const PART_BYTES: u64 = 8 << 40;
 
 /// The first part that is not in the segment's own file.

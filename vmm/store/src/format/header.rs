@@ -23,7 +23,7 @@ use crate::format::name::Name;
 pub(crate) const HEADER_BYTES: usize = 512;
 const MAGIC_VALUE: &[u8; 8] = b"SJMPSEG\n";
 const VERSION_VALUE: u32 = 1;
-/// Content is x86-64 memory: little-endian, 64-bit pointers of 48 bits.
+/// The content is x86-64 memory: little-endian, 64-bit pointers of 48 bits.
 const ARCH_X86_64: u32 = 1;
 
 /// One field of the layout.
@@ -72,7 +72,7 @@ fields! {
 }
 
 const _: () = {
-    // The format on disk: change it only with a new version, and docs/src/store.md with it.
+    // The format on disk: change it only with a new version, together with docs/src/store.md.
     let mut next = 0;
     let mut rest = FIELDS;
     while let [field, after @ ..] = rest {
@@ -90,7 +90,7 @@ const _: () = {
 pub enum SegmentState {
     /// Properly.
     Clean = 0,
-    /// Not yet, or never: it is running, or it was killed.
+    /// Not yet, or never: the program is running, or it was killed.
     Dirty = 1,
 }
 
@@ -99,7 +99,7 @@ pub enum SegmentState {
 pub struct BootId(pub [u8; 16]);
 
 impl BootId {
-    /// This boot.
+    /// The current boot.
     #[must_use]
     pub fn current() -> BootId {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -119,7 +119,7 @@ pub struct Header {
     pub compatible_features: u64,
     /// The segment's id.
     pub sid: SegId,
-    /// Its name; another one than the file's tells a copied or renamed file.
+    /// Its name; if it is not the file's, the file was copied or renamed.
     pub name: Name,
     /// First address, a multiple of 2 MiB in the VAS region.
     pub base: u64,
@@ -131,17 +131,17 @@ pub struct Header {
     pub pages: PagePolicy,
     /// How long it lives.
     pub lifetime: Lifetime,
-    /// Whether switching takes its lock.
+    /// Whether switching acquires its lock.
     pub lockable: bool,
     /// How it was left.
     pub state: SegmentState,
-    /// Whether it was attached for writing, or, volatile, at all: only then does it go.
+    /// Whether it was attached for writing or, if volatile, at all: only then is it removed.
     pub used: bool,
-    /// The last VM that attached it writable.
+    /// The last VM that attached it for writing.
     pub lease: Option<LeaseId>,
-    /// When that was; of a volatile segment, when it was made.
+    /// The time of that; of a volatile segment, when it was created.
     pub boot: BootId,
-    /// Where a program begins to read.
+    /// The address of the root object.
     pub root: SegRoot,
     /// Nanoseconds since 1970.
     pub created_ns: u64,
@@ -160,7 +160,7 @@ impl Header {
         self.size_bytes.div_ceil(PART_BYTES)
     }
 
-    /// How long the segment's own file must be.
+    /// The minimum length of the segment's own file.
     pub(crate) fn main_len(&self) -> u64 {
         match self.lifetime {
             Lifetime::Persistent => DATA_OFFSET + self.size_bytes.min(PART_BYTES),
@@ -200,8 +200,8 @@ impl Header {
         raw.0
     }
 
-    /// The id in a header that cannot be used: of another version, or damaged elsewhere. Every
-    /// version has magic, version, architecture, features and id where this one has them.
+    /// The id in a header that cannot be used: of another version, or damaged elsewhere. Magic,
+    /// version, architecture, features and id have the same offsets in every version.
     pub(crate) fn sid_in(bytes: &[u8; HEADER_BYTES]) -> Option<SegId> {
         let raw = Raw(*bytes);
         let has_magic = raw.slice(MAGIC) == MAGIC_VALUE;
@@ -252,7 +252,7 @@ impl Header {
     }
 }
 
-/// Reads and checks a header. Not torn only under the store's lock.
+/// Reads and checks a header. Only under the store's lock is it sure not to be torn.
 pub(crate) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError> {
     Header::decode(&header_bytes(file, path)?, path)
 }
@@ -347,8 +347,8 @@ impl Checked<'_> {
             let found = show_bytes(self.raw.slice(MAGIC));
             return Err(StoreError::NotA { file: file(), kind: "a segment", found });
         }
-        // Damage and a later version are told apart by the checksum, which every version has at
-        // the same place.
+        // The checksum, which is at the same offset in every version, distinguishes damage from a
+        // later version.
         let is_whole = u32::from_le_bytes(self.raw.get(CHECKSUM)) == self.raw.sum();
         let version = u32::from_le_bytes(self.raw.get(VERSION));
         if version != VERSION_VALUE {

@@ -18,9 +18,9 @@ use crate::format::error::StoreError;
 use crate::format::escape::{escape, parse_id, unescape};
 use crate::format::text::{Reader, Writer};
 
-/// Where the lines of vCPUs begin.
+/// Offset of the vCPU status entries.
 pub const VCPU_STATUSES_OFFSET: u64 = 0x1_0000;
-/// Bytes of all lines.
+/// Bytes of all status entries.
 pub(crate) const VCPU_STATUSES_BYTES: u64 = MAX_VCPUS as u64 * size_of::<VcpuStatus>() as u64;
 /// Where the table of instances begins.
 pub const INSTANCES_OFFSET: u64 = 0x20_0000;
@@ -36,11 +36,11 @@ pub(crate) const SEGMENT_BYTES: u64 = 16;
 pub(crate) const LEASE_BYTES: u64 = SEGMENTS_OFFSET + MAX_SEGMENTS as u64 * SEGMENT_BYTES;
 /// Bytes of the text.
 pub(crate) const TEXT_BYTES: usize = 4096;
-/// Longest program name kept: three times that still fits the text.
+/// Longest program name kept: even with every byte escaped to three it fits the text.
 const PROGRAM_BYTES: usize = 1024;
 
 const _: () = {
-    // The format on disk: change it only with a new version, and docs/src/store.md with it.
+    // The format on disk: change it only with a new version, together with docs/src/store.md.
     assert!(VCPU_STATUSES_OFFSET + VCPU_STATUSES_BYTES <= INSTANCES_OFFSET);
     assert!(INSTANCES_OFFSET + INSTANCES_BYTES == SEGMENTS_OFFSET);
     assert!(LEASE_BYTES == 0x50_0000);

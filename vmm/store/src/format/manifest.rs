@@ -24,7 +24,7 @@ use crate::format::name::Name;
 use crate::format::record::VasSegment;
 use crate::format::text::{Reader, Writer};
 
-/// Most segments of one VAS: as many as a lease can list.
+/// Maximum number of segments of one VAS: as many as a lease can list.
 pub(crate) const MAX_SEGMENTS: usize = 65536;
 /// Longest manifest: every name byte escaped to three.
 pub(crate) const MAX_BYTES: u64 = MAX_SEGMENTS as u64 * 1024;

@@ -1,5 +1,5 @@
 //! The bytes on disk: header, manifest, lease and the text they are written in; names; and every
-//! error. Nothing here opens a file or knows of a store.
+//! error. Nothing here opens a file or knows about stores.
 
 pub(crate) mod counted;
 pub(crate) mod counters;

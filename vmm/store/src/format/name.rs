@@ -1,7 +1,7 @@
 //! Names and permission bits, as programs and people give them.
 //!
-//! A name is also a file name, so it is checked before any path is made of it; afterwards
-//! the type is the proof that no path built from it leaves its folder.
+//! A name is also a file name, so it is checked before any path is built from it; afterwards the
+//! type proves that no path built from it leaves its folder.
 
 use std::fmt;
 
@@ -16,16 +16,16 @@ use crate::format::escape::escape;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Name(String);
 
-/// Why something is not a name.
+/// Why a string is not a valid name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NameError {
-    /// Nothing there.
+    /// It is empty.
     #[error("a name cannot be empty")]
     Empty,
     /// Longer than a file name.
     #[error("the name has {len_bytes} bytes; at most {NAME_MAX_BYTES} are possible")]
     TooLong {
-        /// What it has.
+        /// Its length.
         len_bytes: usize,
     },
     /// Not UTF-8.
@@ -57,7 +57,7 @@ impl Name {
     /// Checks a name.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is invalid.
     pub fn new(bytes: &[u8]) -> Result<Name, NameError> {
         if bytes.len() > NAME_MAX_BYTES {
             return Err(NameError::TooLong { len_bytes: bytes.len() });

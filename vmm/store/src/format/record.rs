@@ -1,4 +1,4 @@
-//! What a store tells about its objects.
+//! What a store reports about its objects.
 
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
@@ -18,13 +18,13 @@ pub enum Access {
 }
 
 impl Access {
-    /// Whether it is enough for a right.
+    /// Whether it suffices for a right.
     #[must_use]
     pub const fn allows(self, right: Right) -> bool {
         matches!((self, right), (Access::Write, _) | (Access::Read, Right::Read))
     }
 
-    /// As `SegStat` and `VasStat` tell it.
+    /// As in `SegStat` and `VasStat`.
     #[must_use]
     pub const fn raw(self) -> u8 {
         match self {
@@ -92,7 +92,7 @@ pub struct SegmentRecord {
 }
 
 impl SegmentRecord {
-    /// Whether its last writer was killed, and no other is at work now.
+    /// Whether its last writer was killed, and no other has it writable now.
     #[must_use]
     pub fn dirty(&self) -> bool {
         let written = self.attachers.iter().any(|(_, right)| *right == Right::Write);

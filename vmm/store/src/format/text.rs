@@ -7,7 +7,7 @@
 //! checksum 0123abcd       CRC-32 (as in zlib) of everything before this line
 //! ```
 //!
-//! Text, so that people and other tools can read it; the checksum tells damage from meaning.
+//! Text, so that people and other tools can read it; the checksum detects damage.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// There must be no more lines.
+    /// Checks that there are no more lines.
     pub(crate) fn end(mut self) -> Result<(), StoreError> {
         match self.lines.next() {
             Some(line) => Err(self.bad("line", line, "the end")),

@@ -1,8 +1,8 @@
-//! Looking for damage, without changing anything and without stopping at the first.
+//! Looking for damage, without changing anything and without stopping at the first find.
 //!
-//! What makes an object unusable is an error; what the next program, `gc` or a person puts
-//! right is a warning: a killed writer, a dead holder of a lock, garbage. Content of segments
-//! is the programs' and is not judged, but for the heap of a segment that is checked by itself.
+//! What makes an object unusable is an error; what the next program, `gc` or a person repairs is a
+//! warning: a killed writer, a dead holder of a lock, garbage. Content of segments is the programs'
+//! and is not judged, except the heap of a segment that is checked individually.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -31,7 +31,7 @@ use crate::objects::store::Store;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Something was left behind or could not be looked at; nothing is lost.
+    /// Something was left behind or could not be examined; nothing is lost.
     Warning,
     /// The object cannot be used as it is.
     Error,
@@ -59,12 +59,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a check saw.
+/// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct CheckReport {
-    /// VASes looked at.
+    /// VASes examined.
     pub vases: u32,
-    /// Segments looked at.
+    /// Segments examined.
     pub segments: u32,
     /// Whatever is wrong, in the order of the files.
     pub findings: Vec<Finding>,
@@ -95,7 +95,7 @@ impl CheckReport {
         self.add(Severity::Error, file, field, found, expected);
     }
 
-    /// What kept us from an object.
+    /// The error that kept us from an object.
     fn failed(&mut self, fallback: PathBuf, error: StoreError) {
         match error {
             StoreError::BadField { file, field, found, expected } => {
@@ -127,8 +127,8 @@ impl CheckReport {
     }
 }
 
-/// Checks a whole store, also one that cannot be opened because its own files are damaged:
-/// then that is the finding, and nothing else was looked at.
+/// Checks a whole store, also one that cannot be opened because its own files are damaged: then
+/// that is the finding, and nothing else was examined.
 ///
 /// # Errors
 /// If there is no store, or the host does not let us look.
@@ -175,7 +175,7 @@ pub fn check_store(path: &Path) -> Result<CheckReport, StoreError> {
 struct Seen {
     segments: HashMap<SegId, String>,
     vases: HashMap<VasId, String>,
-    /// A damaged header hides an id: parts may be its.
+    /// A damaged header hides an id: the parts may belong to it.
     unknown: bool,
 }
 
@@ -199,7 +199,7 @@ impl Store {
         Ok(report)
     }
 
-    /// Looks at the heap in a segment, unless a program may be changing it.
+    /// Checks the heap in a segment, unless a program may be changing it.
     fn check_heap(&self, name: &Name, report: &mut CheckReport) {
         let opened = self.lock_shared().and_then(|lock| self.open_named(name, &lock));
         let Ok(segment) = opened else { return };
@@ -269,7 +269,7 @@ impl Store {
         let header = segment.header();
         for index in first_part(header.lifetime)..header.parts() {
             if let Err(error) = segment.part(index) {
-                // Memory that went with its last holder or the last boot is no damage.
+                // Memory that was freed with its last holder or the last boot is not damage.
                 if header.lifetime == Lifetime::Volatile && self.is_gone(header, lock) {
                     break;
                 }

@@ -1,6 +1,6 @@
 //! The heap in a segment, as the host sees it: read from the files, and untrusted.
 //!
-//! A program that has the segment writable may be changing it meanwhile, so then it is left alone.
+//! A segment that a program has writable is skipped, since the program may be changing it.
 
 use seg_heap::PAGE_BYTES;
 use seg_heap::check::{self, Reader, Report, Subject};
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::format::extent::PART_BYTES;
 use crate::objects::segment::{PartFile, SegmentFile};
 
-/// A block that nothing leads to from the root object.
+/// A block that is not reachable from the root object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct LeakView {
     /// Its address.
@@ -21,7 +21,7 @@ pub struct LeakView {
 /// What is in the heap of a segment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct HeapView {
-    /// Bytes that it has of the segment.
+    /// Bytes of the segment that it uses.
     pub size_bytes: u64,
     /// Allocated blocks.
     pub blocks: u64,
@@ -29,9 +29,9 @@ pub struct HeapView {
     pub allocated_bytes: u64,
     /// Bytes that can be allocated before the heap must grow.
     pub free_bytes: u64,
-    /// How many things are damaged; the first of them are among the findings.
+    /// Number of damages; the first of them are among the findings.
     pub damages: u64,
-    /// How many blocks nothing leads to; `None` without a root object, or in a damaged heap.
+    /// Number of unreachable blocks; `None` without a root object, or in a damaged heap.
     pub leaked_blocks: Option<u64>,
     /// Bytes of these.
     pub leaked_bytes: Option<u64>,

@@ -1,4 +1,4 @@
-//! The live VMs of a store, as people see them.
+//! The live VMs of a store, decoded for people.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! A VM comes to a segment and leaves it: clean and dirty, and the end of volatile segments.
+//! Attaching and releasing segments: clean and dirty, and the end of volatile segments.
 //!
 //! A VM joins a segment at its first attachment and leaves it at its last. Both happen under
 //! the store's lock together with the entry in the VM's lease, so that a segment cannot be
@@ -58,7 +58,7 @@ impl Store {
     /// clean; if it was the last at all, a volatile segment is gone.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn leave(
         &self,
         segment: &SegmentFile,
@@ -71,7 +71,7 @@ impl Store {
         if self.check_still_there(segment, &lock).is_err() {
             return Ok(());
         }
-        // A reader that leaves must not call clean what a dead writer left.
+        // A reader that leaves must not mark clean what a dead writer left.
         if wrote && segment.right() == Right::Write {
             self.make_clean(segment, lease.id(), &lock)?;
         }
@@ -108,8 +108,8 @@ impl Store {
         self.make_clean(segment, lease, &self.lock_exclusive()?)
     }
 
-    /// After the last attachment in a VM is gone, and its entry in the lease: deletes a volatile
-    /// segment that no live VM has. Part of [`Store::leave`].
+    /// Deletes a volatile segment that no live VM has. To be called after the last attachment in a
+    /// VM, and its entry in the lease, are gone. Part of [`Store::leave`].
     ///
     /// # Errors
     /// If the host fails.
@@ -144,7 +144,7 @@ impl Store {
         })
     }
 
-    /// The file is still the one with its name.
+    /// The file with this name is still the same one.
     fn check_still_there(
         &self,
         segment: &SegmentFile,

@@ -2,8 +2,9 @@
 //!
 //! The count of VAS changes is bumped before a change begins and again when it is done, both under
 //! the exclusive lock. Guest kernels map the page and compare the word at each switch; see
-//! `abi::switch` for how that and the announcement in the VM's line ensure that one side sees the
-//! other. The counts of objects tell a process whether its index of the store is still right.
+//! `abi::switch` for how that and the announcement in the vCPU's status entry ensure that one side
+//! sees the other. The counts of objects tell a process whether its index of the store is still
+//! current.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -29,8 +30,8 @@ impl Store {
         (len_bytes < COUNTERS_BYTES).then(|| self.root.path_of("live"))
     }
 
-    /// The number of VAS changes so far. What is read of VASes afterwards, under the same
-    /// lock, is at least as new.
+    /// The number of VAS changes so far. VASes that are read afterwards, under the same lock, are
+    /// at least as new.
     ///
     /// # Errors
     /// If the host fails.
@@ -38,8 +39,8 @@ impl Store {
         self.counter(CHANGES)
     }
 
-    /// A number of two parts that is another one whenever a VAS has been made, changed or
-    /// deleted by a call since. What is read after it was taken is at least as new.
+    /// A number of two parts that differs whenever a call has created, changed or deleted a VAS
+    /// since. What is read afterwards is at least as new.
     ///
     /// # Errors
     /// If the host fails.
@@ -47,7 +48,7 @@ impl Store {
         Ok((self.counter(CHANGES)?, self.counter(Counted::Vas.offset())?))
     }
 
-    /// Makes every VM look at its VASes again at its threads' next switch.
+    /// Makes every VM reconcile its VASes at its threads' next switch.
     ///
     /// # Errors
     /// If the host fails or the user may not write the store.
@@ -57,7 +58,7 @@ impl Store {
 
     pub(crate) fn bump_changes(&self, _lock: &Exclusive) -> Result<(), StoreError> {
         self.add_one(CHANGES)?;
-        // After the count is written and before the caller looks which threads are inside.
+        // After the count is written and before the caller checks which threads are inside.
         fence(Ordering::SeqCst);
         Ok(())
     }

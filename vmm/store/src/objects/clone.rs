@@ -1,4 +1,4 @@
-//! Copying a segment, sparsely, and without copying at all where the file system can share.
+//! Copying a segment, sparsely, or by sharing blocks where the file system can.
 //!
 //! Content may be terabytes, so it is copied without the store's lock, into files of `tmp/`
 //! that are held by an flock, which tells `gc` that they are in use.
@@ -39,10 +39,10 @@ impl Drop for Unfinished<'_> {
 }
 
 impl Store {
-    /// A copy under a new name, at the same addresses, with the same permission bits. What
-    /// others write meanwhile may or may not be in it: a caller that wants a consistent snapshot holds the
-    /// segment's lock (`vas::content`). What a dead writer left is dirty or inconsistent in the copy too; that a
-    /// live one has it attached does not make the copy dirty. A volatile segment's copy is volatile.
+    /// A copy under a new name, at the same addresses, with the same permission bits. What others
+    /// write meanwhile may or may not be in it: a caller that wants a consistent snapshot holds the
+    /// segment's lock (`vas::content`). What a dead writer left is dirty or inconsistent in the
+    /// copy too; a live writer does not make the copy dirty. A volatile segment's copy is volatile.
     ///
     /// # Errors
     /// As [`Store::open_segment`] and [`Store::create_segment`].
@@ -65,8 +65,8 @@ impl Store {
             Lifetime::Volatile => self.boot,
             Lifetime::Persistent => BootId::default(),
         };
-        // No program writes the copy, so none would ever leave it: a program that copies what it has
-        // attached itself, under the lock, has lost nothing.
+        // No program has the copy open for writing, so none would ever mark it clean: a program
+        // that copies what it has attached itself, under the lock, has lost nothing.
         if self.is_written(sid) {
             header.state = SegmentState::Clean;
         }
@@ -99,7 +99,7 @@ impl Store {
             copy_sparse(source.file(), &copy.file, DATA_OFFSET, end).map_err(failed)?;
         }
         write_header(&copy.file, &path, header)?;
-        // The copy's lock is free, also where the file system has shared the whole file.
+        // The copy's lock is free, even where the file system has shared the whole file.
         copy.file.write_all_at(&[0; 4096], LOCK_PAGE_OFFSET).map_err(failed)?;
         if self.is_inconsistent(source)? {
             mark_inconsistent(&copy.file).map_err(failed)?;
@@ -109,7 +109,7 @@ impl Store {
         Ok(copy)
     }
 
-    /// Copies parts to where they will stay: there they are found only by the new id, which
+    /// Copies parts directly to their final place: there they are found only by the new id, which
     /// no program knows yet. The empty file in `tmp/` says that the copy is in progress.
     fn copy_parts(
         &self,
@@ -165,11 +165,11 @@ pub(crate) fn mark_inconsistent(file: &File) -> io::Result<()> {
     file.write_all_at(&state::INCONSISTENT.to_le_bytes(), at)
 }
 
-/// Copies what is not a hole of `from..end` to the same place of another file, whose length
-/// is right already.
+/// Copies the data (not the holes) in `from..end` to the same offsets of another file, whose length
+/// is already correct.
 fn copy_sparse(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        // Shared with a file that may have grown since: its length counts, not the copy's.
+        // Shared with a file that may have grown since: that file's length counts, not the copy's.
         return to.set_len(end);
     }
     let mut at = start;
@@ -180,7 +180,7 @@ fn copy_sparse(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The next range before `end` that may be something else than zeros.
+/// The next range before `end` that may contain something other than zeros.
 pub(crate) fn next_data(from: &File, at: u64, end: u64) -> Option<(u64, u64)> {
     if at >= end {
         return None;
@@ -188,7 +188,7 @@ pub(crate) fn next_data(from: &File, at: u64, end: u64) -> Option<(u64, u64)> {
     let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
         Ok(data) => data.max(at),
         Err(Errno::NXIO) => return None,
-        // A file system that does not know holes has none.
+        // A file system without support for holes has none.
         Err(_) => at,
     };
     if data >= end {
@@ -205,7 +205,7 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), most) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
-            // Not between these files, or not at all: by hand.
+            // Not between these files, or not at all: read and write instead.
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 return copy_by_hand(from, to, written, end);
             }

@@ -1,4 +1,4 @@
-//! Making a segment: checked first, made under `tmp/`, visible only when whole.
+//! Creating a segment: checked first, created under `tmp/`, visible only when complete.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::objects::lock::Exclusive;
 use crate::objects::segment::PartFiles;
 use crate::objects::store::Store;
 
-/// What a segment is to be.
+/// The parameters of a new segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentSpec {
     /// First address, a multiple of 2 MiB in the VAS region; `None`: the lowest range that
@@ -34,7 +34,7 @@ pub struct SegmentSpec {
     pub lifetime: Lifetime,
     /// Largest pages to map it with.
     pub pages: PagePolicy,
-    /// Whether switching takes its lock.
+    /// Whether switching acquires its lock.
     pub lockable: bool,
 }
 
@@ -102,7 +102,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::Invalid`] for impossible sizes and bases,
-    /// [`StoreError::NoRoom`], and what the host says.
+    /// [`StoreError::NoRoom`], and the host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
         let (size_bytes, reserve_bytes) = spec.extent()?;
         let base = spec.base.map(|base| check_base(base, reserve_bytes)).transpose()?;
@@ -162,7 +162,7 @@ impl Store {
         make_parts(place, first_part(header.lifetime), header.size_bytes, mode)
     }
 
-    /// Moves a finished segment to its name. The caller has seen that the name is free.
+    /// Moves a finished segment to its name. The caller has checked that the name is free.
     pub(crate) fn publish_segment(
         &self,
         file_name: &str,
@@ -203,7 +203,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let name = &header.name;
         let mut index = self.segment_index(lock)?;
-        // Before the move: an index that is read anew without need does no harm.
+        // Before the move: reading an index again without need does no harm.
         self.bump_objects(Counted::Segment, lock)?;
         if !place(name.as_str())? {
             return Err(StoreError::Exists(Object::SegmentName(name.clone())));

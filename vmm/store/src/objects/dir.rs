@@ -1,8 +1,8 @@
-//! Files of a folder, opened so that nothing unexpected can be behind a name.
+//! Files of a folder, opened so that a name cannot lead to anything unexpected.
 //!
-//! A folder is opened once and used by descriptor. Names in it are single components, links
-//! are never followed, and only regular files are opened: a FIFO or a device left in the
-//! store must not block or be driven.
+//! A folder is opened once and used by descriptor. Names in it are single components, links are
+//! never followed, and only regular files are opened: a FIFO or a device in the store must not
+//! block or be operated.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub(crate) struct Dir {
 const SAFE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 
 impl Dir {
-    /// A folder anywhere; links in the path are followed, for the user chose it.
+    /// A folder anywhere; links in the path are followed, since the user chose it.
     pub(crate) fn open(path: &Path) -> io::Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rfs::openat(CWD, path, flags, Mode::empty())?;
@@ -103,7 +103,7 @@ impl Dir {
         }
     }
 
-    /// Makes a file that must not exist, for reading and writing by this user only.
+    /// Creates a file that must not exist yet, for reading and writing by this user only.
     pub(crate) fn new_file(&self, name: &str) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
@@ -125,7 +125,7 @@ impl Dir {
             .map_err(|e| self.error("create", name, e))
     }
 
-    /// What the name stands for, itself if it is a link; `None` for nothing.
+    /// Status of the named file, without following a link; `None` if there is none.
     pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
         match rfs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -138,12 +138,12 @@ impl Dir {
         rfs::fstat(&self.fd).map_err(|e| self.error("look at", "", e))
     }
 
-    /// Whether the host would let us write it.
+    /// Whether the host would permit us to write it.
     pub(crate) fn writable(&self, name: &str) -> bool {
         rfs::accessat(&self.fd, name, Access::WRITE_OK, AtFlags::empty()).is_ok()
     }
 
-    /// Changes permission bits of what is there, not of what a link points to.
+    /// Changes permission bits without following a link.
     pub(crate) fn chmod(&self, name: &str, mode: u32) -> Result<(), StoreError> {
         let failed = |e: Errno| self.error("change the mode of", name, e);
         let fd = rfs::openat(&self.fd, name, SAFE | OFlags::PATH, Mode::empty()).map_err(failed)?;
@@ -175,7 +175,7 @@ impl Dir {
         match rfs::renameat_with(&self.fd, from, &to.fd, name, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Ok(false),
-            // Some file systems cannot; the caller's exclusive lock makes looking first safe.
+            // Some file systems cannot; the caller's exclusive lock makes checking first safe.
             Err(Errno::INVAL | Errno::NOSYS) => {}
             Err(error) => return Err(to.error("create", name, error)),
         }
@@ -216,7 +216,7 @@ impl Dir {
         rfs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|e| self.error("remove", name, e))
     }
 
-    /// Names that were created, moved or removed stay so after a power failure.
+    /// Makes created, moved and removed names durable across a power failure.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         match rfs::fsync(&self.fd) {
             // Some file systems cannot sync a folder; then their names are as safe as can be.
@@ -226,7 +226,7 @@ impl Dir {
     }
 }
 
-/// What came of [`Dir::link_new`].
+/// The outcome of [`Dir::link_new`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Linked {
     Done,
@@ -256,13 +256,14 @@ pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Ve
 
 /// Whether another process holds an flock on the file: its creator is alive.
 pub(crate) fn held_by_another(file: impl AsFd) -> bool {
-    // Shared, so that two processes that look at once do not take each other for the holder.
+    // Shared, so that two processes that check at the same time do not take each other for the
+    // holder.
     match rfs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             let _ = rfs::flock(&file, FlockOperation::Unlock);
             false
         }
-        // Also when the host cannot tell: to call a live VM dead would be the worse mistake.
+        // Also when the host cannot tell: taking a live VM for dead would be the worse mistake.
         Err(_) => true,
     }
 }

@@ -1,4 +1,4 @@
-//! What is new each time: random ids, and the time of day.
+//! Values that are new each time: random ids, and the time of day.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

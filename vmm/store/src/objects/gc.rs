@@ -37,7 +37,7 @@ impl Store {
     /// Removes what dead processes left, as far as the caller may.
     ///
     /// # Errors
-    /// If the host does not permit looking.
+    /// If the host does not permit reading the store.
     pub fn gc(&self) -> Result<GcReport, StoreError> {
         let lock = self.lock_exclusive()?;
         let mut report = GcReport::default();
@@ -73,10 +73,9 @@ impl Store {
         Ok(count)
     }
 
-    /// Names and ids of segments that an import has published and that no VAS lists, the
-    /// importer being dead: files with a second name in `tmp/`. That the two are one file is
-    /// looked at here, so that no user can have another's segment removed by what they
-    /// write into `tmp/`.
+    /// Names and ids of segments that an import has published and that no VAS lists, the importer
+    /// being dead: files with a second name in `tmp/`. That the two are one file is checked here,
+    /// so that no user can have another's segment removed by what they write into `tmp/`.
     pub(crate) fn orphans_of_imports(&self) -> Result<Vec<(Name, SegId)>, StoreError> {
         let mut orphans = Vec::new();
         for name in self.tmp.names()? {
@@ -135,7 +134,7 @@ impl Store {
     }
 
     fn collect_parts(&self, lock: &Exclusive) -> Result<u32, StoreError> {
-        // Of a segment that cannot be read, the id is not known: better keep everything.
+        // The id of a segment that cannot be read is not known: better keep everything.
         let mut known = HashSet::new();
         for name in self.names_in(&self.segments)? {
             match self.open_named(&name, lock) {

@@ -1,7 +1,7 @@
 //! Ids to names, and which segment occupies which addresses.
 //!
-//! The files are the truth; an index only says where to look (`lookup` fills it, and checks a hit
-//! against the file).
+//! The files are authoritative; an index is only a hint where to look (`lookup` fills it, and
+//! checks a hit against the file).
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether a change after the stamp would surely have given another one.
+    /// Whether a change after the stamp would certainly have produced a different one.
     pub(crate) fn settled(self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.checked_sub(self.changed).is_some_and(|age| age > Duration::from_secs(1))
@@ -34,7 +34,7 @@ struct Indexed {
     name: Name,
     base: u64,
     end: u64,
-    /// The file bears the name in its header: it is no copy.
+    /// The file's name is the one in its header: it is no copy.
     own_name: bool,
 }
 
@@ -59,7 +59,7 @@ impl SegmentIndex {
         self.by_address.insert((place.base, place.end, header.sid, name.clone()));
         self.copies |= self.by_id.contains_key(&header.sid);
         match self.by_id.get(&header.sid) {
-            // Of a file and its copy, the id means the file.
+            // If there is a file and its copy, the id means the file.
             Some(known) if known.own_name || !place.own_name => {}
             _ => drop(self.by_id.insert(header.sid, place)),
         }
@@ -98,7 +98,7 @@ impl SegmentIndex {
 
     /// After an own change under the exclusive lock, which the index already contains.
     pub(crate) fn restamp(&mut self, stamp: Option<Stamp>) {
-        // What the index says of an id with two files is right only when just read.
+        // What the index says about an id with two files is right only when just read.
         self.stamp = stamp.filter(|_| !self.copies);
     }
 
@@ -116,7 +116,7 @@ impl SegmentIndex {
 #[derive(Debug, Default)]
 pub(crate) struct VasIndex {
     stamp: Option<Stamp>,
-    /// The flag: the folder bears the name in its manifest.
+    /// The flag: the folder's name is the one in its manifest.
     by_id: HashMap<VasId, (Name, bool)>,
 }
 

@@ -1,8 +1,8 @@
 //! The lease of this VM: a file that it holds a write lock on (`liveness`).
 //!
-//! It comes into `vms/` by a rename with the locks already held, so that no process ever sees a live
-//! VM's lease without; a dead VM's lease stays until `gc` removes it, and is no VM's from the
-//! moment the kernel drops the locks. Its bytes are in `format::lease`.
+//! It comes into `vms/` by a rename with the locks already held, so that no process ever sees a
+//! live VM's lease without them; a dead VM's lease stays until `gc` removes it, and counts as dead
+//! from the moment the kernel drops the locks. Its bytes are in `format::lease`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,7 +29,7 @@ pub struct Lease {
     id: LeaseId,
     file: File,
     /// Opened once more: a mapping keeps its open file description, and with it a lock on it, as
-    /// long as any process has the memory. The survivor of a killed VMM has it for a moment more
+    /// long as any process has the memory. The survivor of a killed VMM keeps it a moment longer
     /// (`process::survivor`), and must not make a dead VM count as alive.
     to_map: File,
     vms: Arc<Dir>,
@@ -37,12 +37,12 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Makes a lease and holds it.
+    /// Creates a lease and holds it.
     ///
     /// # Errors
     /// If the host does not permit it or has no space for the part that guests write.
     pub fn create(store: &Store, info: &LeaseInfo) -> Result<Lease, StoreError> {
-        // `gc` holds the exclusive lock and would take a file not yet locked for garbage.
+        // `gc` holds the exclusive lock and would treat a file that is not locked yet as garbage.
         let _lock = store.lock_shared()?;
         let id = loop {
             if let Some(id) = LeaseId::new(random_id()?) {
@@ -72,14 +72,14 @@ impl Lease {
         self.id
     }
 
-    /// The file, for mapping lines and instances.
+    /// The file, for mapping status entries and instances.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.to_map.as_fd()
     }
 
-    /// Reserves disk space for `len_bytes` from `offset` on, which are going to be written
-    /// through a mapping: there a full disk would be a signal instead of an error.
+    /// Reserves disk space for `len_bytes` from `offset` on, which are going to be written through
+    /// a mapping: there a full disk would cause a signal instead of an error.
     ///
     /// # Errors
     /// `ENOSPC` and the like; a file system that cannot reserve is no error.
@@ -90,10 +90,10 @@ impl Lease {
         }
     }
 
-    /// Says that this VM has a segment attached, or at `index` no longer has.
+    /// Records that this VM has a segment attached, or, at `index`, no longer has.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for an index beyond 65535; what the host says.
+    /// [`StoreError::Invalid`] for an index beyond 65535; the host's error.
     pub fn set_segment(
         &self,
         index: u32,
@@ -113,7 +113,7 @@ impl Lease {
             .map_err(|e| io_error("write", &self.path(), e))
     }
 
-    /// What [`Lease::set_segment`] last said for an index.
+    /// What [`Lease::set_segment`] last recorded for an index.
     pub(crate) fn segment(&self, index: u32) -> Result<Option<(SegId, Right)>, StoreError> {
         let mut entry = [0; SEGMENT_BYTES as usize];
         self.file

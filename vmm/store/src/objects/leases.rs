@@ -1,7 +1,7 @@
-//! The leases of live VMs: who is alive, what they have attached, who is inside.
+//! The leases of live VMs: which VMs are alive, what they have attached, which threads are inside.
 //!
-//! Lines and instances change while we look; each word is read by itself and used only as far as it
-//! makes sense.
+//! Status entries and instances change while we read; each word is read individually and used only
+//! if it is plausible.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -44,13 +44,14 @@ pub(crate) struct OpenLease {
 }
 
 impl Store {
-    /// Whether the VM with this lease lives. Takes no lock of the store, and may be asked often.
+    /// Whether the VM with this lease is alive. Takes no lock of the store, and may be called
+    /// often.
     #[must_use]
     pub fn is_alive(&self, lease: LeaseId) -> bool {
         match self.vms.find_file(&lease.to_string(), OFlags::RDONLY) {
             Ok(Some(file)) => liveness::is_alive(&file),
             Ok(None) => false,
-            // To take a live VM for dead would be the worse mistake.
+            // Taking a live VM for dead would be the worse mistake.
             Err(_) => true,
         }
     }
@@ -59,7 +60,7 @@ impl Store {
         self.live_leases_but(None)
     }
 
-    /// The leases of live VMs without `own`, that of the caller.
+    /// The leases of live VMs except `own`, the caller's.
     pub(crate) fn live_leases_but(
         &self,
         own: Option<LeaseId>,
@@ -70,7 +71,7 @@ impl Store {
             if Some(id) == own {
                 continue;
             }
-            // Gone since it was listed, or nothing a VM has made.
+            // Gone since it was listed, or not created by a VM.
             let Ok(Some(file)) = self.vms.find_file(name, OFlags::RDONLY) else { continue };
             if !liveness::is_alive(&file) {
                 continue;
@@ -84,7 +85,7 @@ impl Store {
     }
 }
 
-/// The id that a file in `vms/` is the lease of.
+/// The id whose lease a file in `vms/` is.
 pub(crate) fn lease_id(name: &std::ffi::OsStr) -> Option<(&str, LeaseId)> {
     let name = name.to_str()?;
     Some((name, LeaseId::new(parse_id(name)?)?))
@@ -109,7 +110,7 @@ impl OpenLease {
         self.info().0
     }
 
-    /// A damaged text does not make a VM less alive.
+    /// A VM with a damaged text is alive all the same.
     pub(crate) fn info(&self) -> (Holder, u64) {
         let info = self.read(0, TEXT_BYTES as u64).and_then(|b| decode(&b, self.id, &self.path));
         let (program, pid, started_ns) = match info {
@@ -129,8 +130,8 @@ impl OpenLease {
         Ok(vases)
     }
 
-    /// Threads that are inside a VAS, or have announced that they go there: those count, too,
-    /// for a caller that wants to take something out of it.
+    /// Threads that are inside a VAS, or have announced that they go there: those count, too, for a
+    /// caller that wants to detach something from it.
     pub(crate) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
         let mut inside = Vec::new();
         for line in self.read(VCPU_STATUSES_OFFSET, VCPU_STATUSES_BYTES)?.as_chunks::<64>().0 {
@@ -188,7 +189,7 @@ impl OpenLease {
             let start = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
                 Ok(start) => start & !4095,
                 Err(rustix::io::Errno::NXIO) => break,
-                // A file system that does not know holes has none.
+                // A file system without support for holes has none.
                 Err(_) => at,
             };
             let start = start.max(at);

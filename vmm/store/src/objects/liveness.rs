@@ -6,10 +6,10 @@
 //! enough: every process that can read the file can take one, or queue for one, and thereby keep a
 //! dead VM "alive", its segments undeletable and its locks held.
 //!
-//! To ask is to ask for a conflict with a lock for reading: those that readers can take do not
-//! conflict, and asking takes nothing that others could run into.
+//! The check asks for a conflict with a lock for reading: locks that readers can take do not
+//! conflict, and asking takes no lock that could conflict with others.
 //!
-//! A word in the lease says that this is the rule. Without it (an earlier version, or a file
+//! A word in the lease records that this is the rule. Without it (an earlier version, or a file
 //! system without such locks) the flock decides, which every VM holds as well, so that earlier
 //! versions see it alive.
 
@@ -21,7 +21,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::objects::dir::held_by_another;
 
-/// Where the word is: behind the text, which ends with a zero long before.
+/// Offset of the word: after the text, which ends with a zero long before.
 const RULE_OFFSET: u64 = 0xff8;
 /// The write lock decides.
 const WRITE_LOCK: u64 = 1;
@@ -36,11 +36,11 @@ fn whole_file(kind: i32) -> libc::flock {
     }
 }
 
-/// Takes the lock on a new lease and notes that it counts; no other process knows the file yet.
+/// Takes the lock on a new lease and records that it counts; no other process knows the file yet.
 pub(crate) fn begin(lease: &File) -> io::Result<()> {
     match fcntl(lease, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => lease.write_all_at(&WRITE_LOCK.to_le_bytes(), RULE_OFFSET),
-        // The file system cannot: the flock has to do.
+        // The file system cannot: the flock has to suffice.
         Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOLCK | nix::errno::Errno::ENOTSUP) => {
             Ok(())
         }
@@ -58,7 +58,7 @@ pub(crate) fn is_alive(lease: &File) -> bool {
     let mut lock = whole_file(libc::F_RDLCK);
     match fcntl(lease, FcntlArg::F_OFD_GETLK(&mut lock)) {
         Ok(_) => i32::from(lock.l_type) != libc::F_UNLCK,
-        // To take a live VM for dead would be the worse mistake.
+        // Taking a live VM for dead would be the worse mistake.
         Err(_) => true,
     }
 }

@@ -1,4 +1,4 @@
-//! The store's lock: an flock on one file, shared to look, exclusive to change.
+//! The store's lock: an flock on one file, shared to read, exclusive to change.
 //!
 //! An flock belongs to an open file description. Each acquisition opens the file anew, so
 //! that threads of one process exclude each other exactly as processes do, and the kernel
@@ -19,14 +19,14 @@ pub struct SharedLock {
     _file: File,
 }
 
-/// While it lives, no other process looks at the store. Functions that change it ask for a
-/// reference as proof.
+/// While it lives, no other process reads the store. Functions that change it ask for a reference
+/// as proof.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     _file: File,
 }
 
-/// Either lock: enough to look.
+/// Either lock: enough to read.
 pub(crate) trait Locked {}
 impl Locked for SharedLock {}
 impl Locked for Exclusive {}

@@ -1,7 +1,7 @@
 //! A segment's lock page for people and checks: a copy of the page, read and interpreted.
 //!
-//! The live page is the business of `vas`, which maps it. Here it is file content, and the
-//! copy is no consistent snapshot.
+//! The live page belongs to `vas`, which maps it. Here it is file content, and the copy is not a
+//! consistent snapshot.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
@@ -17,15 +17,15 @@ struct Copied(Vec<AtomicU64>);
 
 impl AtomicWords for Copied {
     fn word(&self, index: usize) -> &AtomicU64 {
-        // What a file too short does not hold.
+        // What a truncated file does not hold.
         static NOTHING: AtomicU64 = AtomicU64::new(0);
         self.0.get(index).unwrap_or(&NOTHING)
     }
 }
 
 impl SegmentFile {
-    /// The holder of the segment's lock, and what waits for it. Taken while others work on it;
-    /// VMs that died are still in it until the next VM that attaches the segment reaps them.
+    /// The holder of the segment's lock, and what waits for it. Read while others change it; VMs
+    /// that died are still in it until the next VM that attaches the segment reaps them.
     ///
     /// # Errors
     /// If the host fails.

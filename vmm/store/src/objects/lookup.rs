@@ -1,7 +1,7 @@
 //! Where the objects of a store are: names to ids and back, over indexes that are read when needed.
 //!
-//! An index is read anew when the store's count of objects or the folder's time stamp has changed,
-//! so that also files copied in by hand are found. A time stamp younger than a tick of the host's
+//! An index is read again when the store's count of objects or the folder's time stamp has changed,
+//! so that files copied in by hand are found, too. A time stamp younger than a tick of the host's
 //! clock proves nothing, so a miss reads the folder again if it is that young.
 
 use std::sync::{MutexGuard, PoisonError};
@@ -41,7 +41,7 @@ impl Store {
         Ok(index)
     }
 
-    /// Name of the segment's file, which is looked for again before it is called missing.
+    /// Name of the segment's file, which is looked up again before it is reported missing.
     pub(crate) fn segment_name(
         &self,
         sid: SegId,
@@ -78,7 +78,7 @@ impl Store {
         Ok(index)
     }
 
-    /// Name of the VAS's folder, which is looked for again before it is called missing.
+    /// Name of the VAS's folder, which is looked up again before it is reported missing.
     pub(crate) fn vas_name(
         &self,
         vid: VasId,

@@ -1,5 +1,5 @@
-//! Segments, VASes and leases of VMs: found, made, changed, copied and deleted, under the store's
-//! lock. What only looks at them is in `inspect`.
+//! Segments, VASes and leases of VMs: found, created, changed, copied and deleted, under the
+//! store's lock. Read-only inspection is in `inspect`.
 
 pub(crate) mod attach;
 pub(crate) mod changes;

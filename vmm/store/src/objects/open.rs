@@ -21,7 +21,7 @@ pub(crate) fn segment_write_denied(name: &Name) -> StoreError {
 }
 
 impl Store {
-    /// Opens a segment for writing, or for reading if that is all the caller may.
+    /// Opens a segment for writing, or for reading if the caller may not write it.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Denied`] if not even reading is permitted,
@@ -75,7 +75,7 @@ impl Store {
         }
     }
 
-    /// Why no usable segment has this id: a file that bears it cannot be used, or there is none.
+    /// Why no usable segment has this id: the file that has it cannot be used, or there is none.
     fn why_missing(&self, sid: SegId, lock: &impl Locked) -> StoreError {
         let bears_it = |name: &Name| {
             let file = self.segments.open_file(name.as_str(), OFlags::RDONLY).ok()?;
@@ -88,7 +88,7 @@ impl Store {
             .unwrap_or(StoreError::NotFound(Object::Segment(sid)))
     }
 
-    /// The same, unless it is volatile and went with the last VM that had it.
+    /// The same, unless it is volatile and was freed with the last VM that had it.
     pub(crate) fn open_present(
         &self,
         sid: SegId,
@@ -114,8 +114,8 @@ impl Store {
         }
     }
 
-    /// Whether a holder of the segment's lock died inside and no program has recovered it. The
-    /// next VM that wants the lock finds out and sets the mark; until then the dead owner shows it.
+    /// Whether a holder of the segment's lock died inside and no program has recovered it. The next
+    /// VM that wants the lock finds out and sets the flag; until then the dead owner shows it.
     pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
         let view = segment.lock_view()?;
         let is_dead = |owner| !self.is_alive(owner);
@@ -174,7 +174,8 @@ impl Store {
         header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot)
     }
 
-    /// Removes a volatile segment that is gone; what cannot be removed stays and is gone still.
+    /// Removes a volatile segment that is gone; files that cannot be removed stay, and the segment
+    /// is gone all the same.
     pub(crate) fn reap_volatile(&self, name: &Name, lock: &Exclusive) {
         if let Ok(segment) = self.open_named(name, lock)
             && self.is_gone(segment.header(), lock)

@@ -1,11 +1,11 @@
-//! How long to wait for the store's lock, and which process holds it when that was in vain.
+//! How long to wait for the store's lock, and which process holds it when the wait fails.
 //!
-//! Every process that can read the file `lock` can hold an flock on it for ever. So no wait is
-//! without an end: it is given up after a while, or sooner when the process that
-//! waits is to end, and the error names the holder.
+//! Every process that can read the file `lock` can hold an flock on it forever. So every wait is
+//! bounded: it is given up after a while, or sooner when the waiting process is to end, and the
+//! error names the holder.
 //!
-//! An flock is tried again and again instead of waited for: a wait in the host kernel can be
-//! ended only by a signal to exactly the waiting thread, and the commands have no signals.
+//! The flock is polled, not waited for: a wait in the host kernel can be ended only by a signal to
+//! exactly the waiting thread, and the commands have no signals.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -44,8 +44,8 @@ impl Patience {
         Patience { most, end: Mutex::new(None) }
     }
 
-    /// From now on all waits together end after `rest`, those that have begun included: the
-    /// process is coming to its end.
+    /// From now on all waits together end after `rest`, those that have begun included: the process
+    /// is ending.
     pub fn ends_in(&self, rest: Duration) {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(rest);
     }
@@ -81,7 +81,7 @@ impl Patience {
     }
 }
 
-/// The process that holds an flock on the file, as well as the host tells.
+/// The process that holds an flock on the file, if the host reports it.
 fn holder(file: &File) -> String {
     let unknown = || "a process that this user cannot see".to_owned();
     let (Ok(meta), Ok(locks)) = (file.metadata(), std::fs::read_to_string("/proc/locks")) else {

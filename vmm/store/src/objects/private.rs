@@ -1,9 +1,9 @@
 //! A store for one run, of which nothing is kept.
 //!
 //! It lies in memory (`/dev/shm`) where the host has that, in a folder that only this user can
-//! enter, and goes with the value. If the process is killed it stays behind, as its memory
-//! would, and the next one that makes a private store takes it away: a folder whose flock is
-//! free belongs to no process. Other users cannot hold that flock: they cannot open the folder.
+//! enter, and is removed with the value. If the process is killed it stays behind, and the next one
+//! that creates a private store removes it: a folder whose flock is free belongs to no process.
+//! Other users cannot hold that flock: they cannot open the folder.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -25,7 +25,7 @@ pub struct PrivateStore {
 }
 
 impl PrivateStore {
-    /// Makes an empty one, and removes those that killed processes of this user have left.
+    /// Creates an empty one, and removes those that killed processes of this user have left.
     ///
     /// # Errors
     /// If the host has no folder for it.
@@ -79,7 +79,7 @@ fn is_still(path: &Path, folder: &File) -> bool {
     (there.dev(), there.ino()) == (ours.dev(), ours.ino())
 }
 
-/// Removes what killed runs have left, as far as it is this user's.
+/// Removes what killed runs of this user have left.
 fn collect(place: &Path) {
     let user = rustix::process::geteuid().as_raw();
     for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {

@@ -1,7 +1,8 @@
 //! Storage for a part of a segment before it is written.
 //!
 //! Files of segments are sparse, and a page that the disk has no room for is a bus error for the
-//! program that touches it. One that wants an error before, as heaps do when they grow, reserves it.
+//! program that touches it. A program that wants an error beforehand, as heaps do when they grow,
+//! reserves it.
 #![forbid(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -15,18 +16,18 @@ use crate::format::extent::PART_BYTES;
 use crate::objects::store::Store;
 
 impl Store {
-    /// Has the host set storage aside for `bytes` bytes at `offset` of a segment. What is there
-    /// stays as it is. Reserving what is reserved changes nothing.
+    /// Has the host reserve storage for `bytes` bytes at `offset` of a segment. What is there stays
+    /// as it is. Reserving what is reserved changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for no bytes, and for a range that is not all of the segment's;
-    /// [`StoreError::Denied`]; [`StoreError::Io`], of which a full disk is one: what was set
-    /// aside until then may stay so.
+    /// [`StoreError::Denied`]; [`StoreError::Io`], of which a full disk is one: what was reserved
+    /// until then may stay reserved.
     pub fn reserve_segment(&self, sid: SegId, offset: u64, bytes: u64) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
-        // A segment does not get smaller, and one that is deleted meanwhile stays while it is open:
-        // nothing has to wait for the disk with us.
+        // A segment does not shrink, and one that is deleted meanwhile stays while it is open: no
+        // lock has to be held while we wait for the disk.
         drop(lock);
         let size_bytes = segment.header().size_bytes;
         let end = offset.checked_add(bytes).filter(|&end| bytes > 0 && end <= size_bytes);
@@ -50,12 +51,12 @@ impl Store {
     }
 }
 
-/// How much is asked for at a time, and the least that it comes down to when signals interrupt it:
-/// some file systems undo what they had done, and would never be done with much.
+/// How much is requested at a time, and the least that this shrinks to when signals interrupt it:
+/// some file systems undo what they had done, and would never finish a large request.
 const PIECE_BYTES: u64 = 64 << 20;
 const LEAST_BYTES: u64 = 1 << 20;
 
-/// By the file system or, where it cannot, by a look at how much it has left.
+/// By the file system or, where it cannot, by checking how much it has left.
 fn reserve(file: BorrowedFd<'_>, mut offset: u64, mut bytes: u64) -> Result<(), Errno> {
     let mut piece = PIECE_BYTES;
     while bytes > 0 {
@@ -73,7 +74,7 @@ fn reserve(file: BorrowedFd<'_>, mut offset: u64, mut bytes: u64) -> Result<(), 
     Ok(())
 }
 
-/// Whether the file system has so much left. A promise of nothing: others may take it.
+/// Whether the file system has this much left. No guarantee: others may use it up.
 fn has_room(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     let left = rustix::fs::fstatvfs(file)?;
     if left.f_bavail.saturating_mul(left.f_frsize) < bytes { Err(Errno::NOSPC) } else { Ok(()) }

@@ -101,7 +101,7 @@ impl SegmentFile {
         (self.main.as_fd(), LOCK_PAGE_OFFSET)
     }
 
-    /// Where the file is, if it was truncated so that its lock page is gone.
+    /// The file's path, if it was truncated so that its lock page is gone.
     #[must_use]
     pub fn path_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.main.metadata().ok()?.len();
@@ -177,7 +177,7 @@ pub(crate) struct PartFiles {
     shm: Option<(Arc<Dir>, String)>,
     /// In the store.
     stored: (Arc<Dir>, String),
-    /// The owner parts must have where every user can create files.
+    /// The owner that parts must have where every user can create files.
     owner: Option<u32>,
 }
 

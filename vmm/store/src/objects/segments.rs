@@ -52,8 +52,8 @@ impl Store {
         self.remove_segment(&segment, &lock)
     }
 
-    /// Grows a segment in place to `size_bytes`, rounded up to 4 KiB. A VM sees it when it
-    /// looks: [`Store::refresh`].
+    /// Grows a segment in place to `size_bytes`, rounded up to 4 KiB. A VM sees it when it calls
+    /// [`Store::refresh`].
     ///
     /// # Errors
     /// [`StoreError::BeyondReserve`]; [`StoreError::Invalid`] for less than it has;
@@ -80,7 +80,7 @@ impl Store {
         }
         let old_parts = header.parts();
         header.size_bytes = size_bytes;
-        // Files first: a header never promises what is not there.
+        // Files first: a header never claims what is not there.
         set_len(segment.file(), segment.path(), header.main_len())?;
         let first = first_part(header.lifetime);
         if let Some(last) = old_parts.checked_sub(1).filter(|last| *last >= first) {
@@ -121,7 +121,7 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Whether switching into a VAS with it takes its lock.
+    /// Whether switching into a VAS with it acquires its lock.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while a live VM has it attached, [`StoreError::Denied`].
@@ -142,7 +142,7 @@ impl Store {
         self.change_header(&segment, &lock, |header| header.pages = pages)
     }
 
-    /// Where a program begins to read.
+    /// The address of the root object.
     ///
     /// # Errors
     /// As [`Store::open_segment`].
@@ -150,7 +150,7 @@ impl Store {
         Ok(self.open_segment(sid)?.header().root)
     }
 
-    /// Sets where a program begins to read.
+    /// Sets the address of the root object.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for an address outside the segment, [`StoreError::Denied`].
@@ -173,7 +173,7 @@ impl Store {
     /// has none.
     ///
     /// # Errors
-    /// [`StoreError::Denied`] when it is open for reading; what the host says.
+    /// [`StoreError::Denied`] when it is open for reading; the host's error.
     pub fn sync(&self, segment: &SegmentFile) -> Result<(), StoreError> {
         if segment.right() == Right::Read {
             return Err(segment_write_denied(segment.name()));
@@ -190,7 +190,7 @@ impl Store {
     }
 }
 
-/// For the rest of this crate, with the lock in hand.
+/// For the rest of this crate, with the lock held.
 impl Store {
     pub(crate) fn change_header(
         &self,
@@ -247,7 +247,7 @@ impl Store {
         if original.is_some() {
             header.sid = self.new_sid(lock)?;
             header.lease = None;
-            // Lock words speak of holders of the original.
+            // The lock words name holders of the original.
             let zeros = [0; HEADER_BYTES * 8];
             std::os::unix::fs::FileExt::write_all_at(segment.file(), &zeros, LOCK_PAGE_OFFSET)
                 .map_err(|e| io_error("write", segment.path(), e))?;

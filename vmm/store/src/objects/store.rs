@@ -1,4 +1,4 @@
-//! A store: found, made and opened. What is in it is `objects` of the other files.
+//! A store: found, created and opened. Its content is in the other files of `objects`.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
@@ -26,8 +26,8 @@ const FILES: [&str; 3] = ["format", "lock", "live"];
 
 /// An open store. All methods may be called from any thread.
 ///
-/// Nothing is remembered that would have to be right: ids and names are looked up in the
-/// files, and what is cached is checked against them.
+/// Nothing is kept that would have to be correct: ids and names are looked up in the files, and
+/// what is cached is checked against them.
 #[derive(Debug)]
 pub struct Store {
     id: u64,
@@ -115,7 +115,7 @@ impl Store {
 
     /// Opens a store, after making it in a folder that is empty or does not exist.
     ///
-    /// Safe to call from many processes at once. The new folders are as the umask wants them.
+    /// Safe to call from many processes at once. The new folders' modes follow the umask.
     ///
     /// # Errors
     /// As [`Store::open`]; a folder with other things in it is refused.
@@ -185,7 +185,7 @@ fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, 
     if let Some(path) = set("SPACEJMP_STORE") {
         return Ok(path);
     }
-    // The XDG base directory specification has relative paths ignored.
+    // The XDG base directory specification requires relative paths to be ignored.
     let data = set("XDG_DATA_HOME")
         .filter(|path| path.is_absolute())
         .or_else(|| Some(set("HOME")?.join(".local/share")));
@@ -196,7 +196,7 @@ fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, 
 /// reach for programs (`spacejmp_files::OffLimits`).
 pub(crate) const PRIVATE_PREFIX: &str = "spacejmp-run-";
 
-/// Where volatile content goes; that of a private store stays with it, to go with it.
+/// Where volatile content goes; that of a private store stays in its folder, to be removed with it.
 fn shm_for(path: &Path) -> Option<Arc<Dir>> {
     if Store::is_private(path) {
         return None;
@@ -237,7 +237,7 @@ fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
         .ok_or_else(|| bad("id", line, "`id` and 16 hexadecimal digits"))
 }
 
-/// Makes everything; the file `format`, which makes it a store, last.
+/// Creates everything; the file `format`, which makes it a store, comes last.
 fn create_in(root: &Dir, patience: &Patience, umask: u32) -> Result<(), StoreError> {
     let lock = root.shared_file("lock", umask)?;
     patience.lock(&lock, &root.path_of("lock"), FlockOperation::NonBlockingLockExclusive)?;

@@ -26,7 +26,7 @@ impl Store {
     /// Makes an empty VAS.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], and what the host says.
+    /// [`StoreError::Exists`], and the host's errors.
     pub fn create_vas(&self, name: &Name, mode: Mode) -> Result<VasId, StoreError> {
         self.make_vas(name, mode, Vec::new(), true, None, &self.lock_exclusive()?)
     }
@@ -170,7 +170,7 @@ impl Store {
             }
         }
         for (other_sid, other) in in_the_way {
-            // A volatile one may have gone with its last VM, and only be listed still.
+            // A volatile one may have been freed with its last VM and only still be listed.
             if !matches!(self.open_present(other_sid, &lock), Err(StoreError::NotFound(_))) {
                 return Err(StoreError::Overlap { vas, segment: name, other });
             }
@@ -183,8 +183,8 @@ impl Store {
     /// file has it now, or one with that id.
     ///
     /// # Errors
-    /// [`StoreError::Ambiguous`] when it is the name of several, as of one whose file was lost and
-    /// of another that was made in its stead; [`StoreError::NotFound`].
+    /// [`StoreError::Ambiguous`] when several have the name, such as one whose file was lost and
+    /// another that was created in its place; [`StoreError::NotFound`].
     pub fn listed_segment(&self, vid: VasId, text: &Name) -> Result<SegId, StoreError> {
         let lock = self.lock_shared()?;
         let vas = self.vas_by_id(vid, &lock)?;
@@ -224,7 +224,7 @@ impl Store {
         let Some(at) = manifest.segments.iter().position(|segment| segment.sid == sid) else {
             return Err(StoreError::NotAttached { vas: manifest.name, segment: sid });
         };
-        // First tell, then look: a thread that enters from now on sees the count and waits.
+        // First announce, then check: a thread that enters from now on sees the count and waits.
         self.bump_changes(&lock)?;
         for lease in self.live_leases()? {
             if lease.inside()?.iter().any(|inside| inside.vid == vid) {
@@ -241,7 +241,7 @@ fn write_denied(name: &Name) -> StoreError {
     StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Write }
 }
 
-/// For the rest of this crate, with the lock in hand.
+/// For the rest of this crate, with the lock held.
 impl Store {
     pub(crate) fn vas_record(&self, name: &Name) -> Result<VasRecord, StoreError> {
         let manifest = self.read_manifest(name)?;
@@ -303,7 +303,7 @@ impl Store {
         };
         let manifest = Manifest { vid, name: name.clone(), tagged, segments };
         let tmp_name = format!("{vid}.vas");
-        // To move a folder one must be able to write it, so it gets its mode afterwards.
+        // Moving a folder needs the right to write it, so it gets its mode afterwards.
         self.tmp.new_folder(&tmp_name, 0o700)?;
         let made = self
             .tmp

@@ -1,4 +1,4 @@
-//! What the book says about the format is what the code does.
+//! The book's description of the format matches the code.
 
 use crate::format::header::FIELDS;
 use crate::{

@@ -1,4 +1,4 @@
-//! Copies made by the store, and collecting what the dead left.
+//! Copies made by the store, and collecting what dead processes left.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! Many at once, and many of them.
+//! Many operations at the same time, by many threads.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::format::header::Header;
 use crate::testing::{name, segment, store};
 use crate::{DATA_OFFSET, Mode, SegmentSpec, Store, StoreError};
 
-/// One thread's part: makes, finds, lists and deletes; some names are everybody's.
+/// One thread's part: makes, finds, lists and deletes; all threads share some names.
 fn work(store: &Store, thread: usize) {
     for round in 0..6 {
         let own = name(&format!("own-{thread}-{round}"));
@@ -75,7 +75,7 @@ fn a_store_made_by_eight_at_once_is_one_store() {
     assert_eq!(ids.len(), 1);
 }
 
-/// Puts copies of a segment's file there as an own tool would, without a sync for each.
+/// Puts copies of a segment's file there as a user's own tool would, without a sync for each.
 fn fill(s: &Store, count: u64) {
     let sid = segment(s, "template");
     let header = s.open_segment(sid).unwrap().header().clone();

@@ -1,4 +1,5 @@
-//! Which VMs are alive, what live ones keep others from doing, and that the dead keep none.
+//! Which VMs are alive, what live ones keep others from doing, and that dead ones keep them from
+//! nothing.
 
 use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
@@ -17,7 +18,7 @@ fn lease(s: &Store, program: &str) -> Lease {
     Lease::create(s, &LeaseInfo { program: program.into(), pid: 42 }).unwrap()
 }
 
-/// As the VMM writes an instance entry, and the guest kernel a line.
+/// As the VMM writes an instance entry, and the guest kernel a status entry.
 fn poke(lease: &Lease, offset: u64, value: u64) {
     let file = std::fs::File::from(lease.fd().try_clone_to_owned().unwrap());
     file.write_all_at(&value.to_le_bytes(), offset).unwrap();
@@ -134,7 +135,7 @@ fn lines_that_make_no_sense_are_nobody_inside() {
     assert_eq!(view.vases, [v].into());
 }
 
-/// Holds a lease until it is killed; started by the tests below in a process of its own.
+/// Holds a lease until it is killed; the tests below start it in its own process.
 #[test]
 fn child_holds_a_lease() {
     let Some(path) = std::env::var_os("SPACEJMP_TEST_LEASE_OF") else { return };

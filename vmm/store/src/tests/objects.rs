@@ -1,4 +1,4 @@
-//! Life of VASes and segments, and every error on the way.
+//! The life cycle of VASes and segments, and every error on the way.
 
 use std::os::unix::fs::FileExt;
 

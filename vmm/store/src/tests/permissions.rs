@@ -66,7 +66,7 @@ fn rights_of_another_user_are_those_of_the_files() {
     let Some(s) = shared_store() else { return };
     as_nobody(&s, "child_uses_what_it_may");
     let sid = s.find_segment(&name("write")).unwrap();
-    assert_eq!(s.root_get(sid).unwrap().fingerprint, [5, 5], "what nobody wrote is there");
+    assert_eq!(s.root_get(sid).unwrap().fingerprint, [5, 5], "what `nobody` wrote is there");
     let vas = s.vas(s.find_vas(&name("write")).unwrap()).unwrap();
     assert!(!vas.tagged && vas.segments.len() == 2, "{vas:?}");
 }

@@ -74,7 +74,7 @@ fn before_its_first_use_it_waits_and_after_its_users_death_it_is_gone() {
     assert_eq!(shm_files(&s), 0);
     let sid = volatile(&s, "x");
     s.join(&mut s.open_segment(sid).unwrap(), &lease(&s), 0, Right::Read).unwrap();
-    assert_ne!(volatile(&s, "x"), sid, "the name is free although nobody has collected");
+    assert_ne!(volatile(&s, "x"), sid, "the name is free although `gc` has not run");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn last_detach_reported_by_id_is_enough() {
     let s = store();
     let sid = volatile(&s, "x");
     s.segment_left(sid).unwrap();
-    assert!(s.open_segment(sid).is_ok(), "nobody has used it yet");
+    assert!(s.open_segment(sid).is_ok(), "no VM has used it yet");
     let lease = lease(&s);
     let file = s.open_segment(sid).unwrap();
     lease.set_segment(7, Some((sid, Right::Write))).unwrap();
