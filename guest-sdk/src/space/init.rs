@@ -33,7 +33,7 @@ impl Drop for Watch<'_> {
 }
 
 /// Calls `init`, inside. If it fails or panics and leaves memory behind, the brand is spent: that
-/// memory will be given out anew, by this process or another, and old pointers would reach it.
+/// memory will be handed out again, by this process or another, and old pointers would reach it.
 pub(super) fn watched<T, E>(claim: &Claim, init: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let mut watch = Watch { claim, before: blocks(), is_done: false };
     let result = init();
