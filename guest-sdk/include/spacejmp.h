@@ -299,7 +299,7 @@ SJ_API segid_t seg_alloc(const char *name, uint64_t base, uint64_t size_bytes, u
 SJ_API segid_t seg_find(const char *name);
 
 /* seg_clone: copies the segment, at the same addresses, under a new name. Returns the copy's id.
- * Waits for the segment's lock, shared, unless the thread holds it: the copy is a consistent snapshot.
+ * Waits for the segment's lock, shared, unless the thread holds it: a consistent snapshot.
  * Fails with ENOENT; EEXIST; EACCES; EBUSY; EINTR; ETIMEDOUT. */
 SJ_API segid_t seg_clone(segid_t sid, const char *name);
 

@@ -87,8 +87,8 @@ unsafe impl<V: Brand> Allocator for VAlloc<V> {
             return Ok(empty(layout));
         }
         let heap = Self::heap().ok_or(ApiError)?;
-        // SAFETY: the thread's state holds the heap of the space it is in, which outlives the
-        // visit.
+        // SAFETY: the thread's state holds the heap of the space the thread is in, and this thread
+        // is inside.
         let heap = unsafe { heap.as_ref() };
         // SAFETY: `heap()` says that the thread is inside, writable.
         let block = unsafe { heap.allocate(layout) }.ok_or(ApiError)?;

@@ -164,7 +164,7 @@ fn owner_among(kinds: u8, block: *mut u8) -> Owner {
         return Owner::Process;
     }
     if let Some(heap) = here.heap {
-        // SAFETY: the place holds the heap of the space the thread is in.
+        // SAFETY: the thread's state holds the heap of the space the thread is in.
         if unsafe { heap.as_ref() }.holds(block) {
             return Owner::Here(heap);
         }
@@ -222,7 +222,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
             }
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return };
-                // SAFETY: the place holds the heap of the space the thread is in.
+                // SAFETY: the thread's state holds the heap of the space the thread is in.
                 let heap = unsafe { heap.as_ref() };
                 // SAFETY: the thread is inside, writable, or it would have no heap; the block is of
                 // this heap, with this layout by the caller's promise.
@@ -241,7 +241,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
             }
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return ptr::null_mut() };
-                // SAFETY: the place holds the heap of the space the thread is in.
+                // SAFETY: the thread's state holds the heap of the space the thread is in.
                 let heap = unsafe { heap.as_ref() };
                 // SAFETY: as in `dealloc`; `new` is not 0 by the caller's promise.
                 let moved = unsafe { heap.reallocate(block, layout, new) };
@@ -255,7 +255,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
 /// A block of `heap`, the one of the space the thread is in; null if there is no room.
 #[inline]
 fn allocate(heap: NonNull<dyn SpaceHeap>, layout: Layout) -> *mut u8 {
-    // SAFETY: the place holds the heap of the space the thread is in.
+    // SAFETY: the thread's state holds the heap of the space the thread is in.
     let heap = unsafe { heap.as_ref() };
     // SAFETY: the thread is inside, writable, or it would have no heap; global allocators are
     // asked for no empty blocks.

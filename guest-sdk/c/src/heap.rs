@@ -17,7 +17,7 @@ use crate::here::{self, Heap};
 const ALIGN: usize = 16;
 const MAX_ALIGN: usize = 2 << 20;
 
-/// Grows the segment of a heap, and knows why it did not.
+/// Grows the segment of a heap, and keeps the error if it cannot.
 pub(crate) struct Grower {
     sid: SegId,
     error: Errno,

@@ -25,8 +25,7 @@ unsafe extern "C" fn vas_set_root(root: *const c_void, of: *const Type) -> c_int
 unsafe fn set(address: u64, of: *const Type) -> Result<(), Errno> {
     let heap = here::writable_heap()?;
     if address == 0 {
-        // SAFETY: it declares that there is no root object, which no program relies on being
-        // otherwise.
+        // SAFETY: it declares that nothing is there; the consequences are the C program's own.
         return unsafe { sys::seg_root_set(heap.sid, &SegRoot::default()) };
     }
     // SAFETY: the caller's promise.

@@ -15,7 +15,7 @@ struct Watch<'a> {
 /// Blocks of the space the thread is in.
 fn blocks() -> u64 {
     thread_state::current().heap.map_or(0, |heap| {
-        // SAFETY: the place holds the heap of the space the thread is in.
+        // SAFETY: the thread's state holds the heap of the space the thread is in.
         let heap: &dyn SpaceHeap = unsafe { heap.as_ref() };
         // SAFETY: the thread is inside, writable, or it would have no heap.
         unsafe { heap.blocks() }

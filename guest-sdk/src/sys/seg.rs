@@ -132,7 +132,7 @@ pub fn seg_attach_local(vh: VasHandle, sid: SegId, right: Right) -> Result<(), E
 /// - `EACCES`: the VAS may not be written to.
 /// - store errors ([`super`]).
 pub fn seg_detach(vid: VasId, sid: SegId) -> Result<(), Errno> {
-    // SAFETY: the call takes no addresses, and refuses while anybody is inside.
+    // SAFETY: the call takes no addresses, and refuses while a thread is inside.
     unsafe { call(CALL_SEG_DETACH, [vid.raw(), sid.raw()]) }.map(|_| ())
 }
 
@@ -144,7 +144,7 @@ pub fn seg_detach(vid: VasId, sid: SegId) -> Result<(), Errno> {
 /// - `ENOENT`: the segment was not attached to the instance itself.
 /// - `EBUSY`: a thread of this process is inside.
 pub fn seg_detach_local(vh: VasHandle, sid: SegId) -> Result<(), Errno> {
-    // SAFETY: the call takes no addresses, and refuses while anybody is inside.
+    // SAFETY: the call takes no addresses, and refuses while a thread is inside.
     unsafe { call(CALL_SEG_DETACH_LOCAL, [vh.raw(), sid.raw()]) }.map(|_| ())
 }
 
