@@ -1,7 +1,7 @@
 //! Memory of the VAS the thread is in: what owners and collections allocate from.
 //!
-//! The heap itself is in `heap`; here is only the way from a type to it. An allocator has no
-//! token, so this one asks the state of the thread, and refuses where it must not touch anything.
+//! The heap itself is in `heap`; this file only connects a type to it. An allocator has no token,
+//! so this one consults the thread's state, and refuses where it must not touch anything.
 
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use crate::brand::{Brand, Invariant};
 use crate::space_heap::SpaceHeap;
 use crate::thread_state::{self, Inside, inside};
 
-/// A space has no room for another `bytes` bytes, and could not grow.
+/// A space has no room for `bytes` more bytes, and could not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room for {bytes} byte{} in address space `{brand}`", if *bytes == 1 { "" } else { "s" })]
 pub struct AllocError {
@@ -35,11 +35,10 @@ impl AllocError {
 /// Allocates in `V`, if the thread is inside and may write; fails otherwise. Freeing without
 /// being inside does nothing.
 ///
-/// For collections that take an allocator. It has no values of its own to lose, but is not
-/// `Clone`: a collection that could be cloned without a token would be written without one.
-/// Collections must not reach its users bare: their destructors ask
-/// [`inside`] first. That is why making one is `unsafe`: a `Vec` with it would be read, and dropped,
-/// wherever the thread is.
+/// For collections that take an allocator. It has no values of its own to lose, but is not `Clone`:
+/// a collection that could be cloned without a token would be written without one. Users must not
+/// get such collections directly: their destructors must check [`inside`] first. That is why making
+/// one is `unsafe`: a `Vec` with it would be read, and dropped, wherever the thread is.
 pub struct VAlloc<V>(Invariant<V>);
 
 impl<V: Brand> VAlloc<V> {
@@ -55,8 +54,8 @@ impl<V: Brand> VAlloc<V> {
         VAlloc(PhantomData)
     }
 
-    /// The same for owners of this crate, all of which ask for a witness and whose destructors ask
-    /// [`inside`].
+    /// The same for owners of this crate, all of which require a witness and whose destructors
+    /// check [`inside`].
     #[inline]
     pub(crate) const fn of_owner() -> VAlloc<V> {
         VAlloc(PhantomData)
@@ -88,7 +87,8 @@ unsafe impl<V: Brand> Allocator for VAlloc<V> {
             return Ok(empty(layout));
         }
         let heap = Self::heap().ok_or(ApiError)?;
-        // SAFETY: the place holds the heap of the space the thread is in, and this one is.
+        // SAFETY: the thread's state holds the heap of the space the thread is in, and this thread
+        // is inside.
         let heap = unsafe { heap.as_ref() };
         // SAFETY: `heap()` says that the thread is inside, writable.
         let block = unsafe { heap.allocate(layout) }.ok_or(ApiError)?;
@@ -150,7 +150,7 @@ impl<V: Brand> VAlloc<V> {
         }
         let fresh = self.allocate(new)?;
         let bytes = old.size().min(new.size());
-        // SAFETY: both blocks have so many bytes and are different.
+        // SAFETY: both blocks have that many bytes and are different.
         unsafe { block.copy_to_nonoverlapping(fresh.cast(), bytes) };
         // SAFETY: the caller's promise.
         unsafe { self.deallocate(block, old) };

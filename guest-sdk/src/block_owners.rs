@@ -1,5 +1,5 @@
-//! Whose a block is, by its address. In a VM the addresses of segments are beyond those of
-//! processes; spaces over plain memory keep a table.
+//! Which heap a block belongs to, by its address. In a VM the addresses of segments are beyond
+//! those of processes; spaces over plain memory keep a table.
 
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
@@ -15,8 +15,8 @@ pub(crate) const SEGMENTS: u8 = 1;
 /// Spaces over plain memory.
 pub(crate) const PLAIN: u8 = 2;
 
-/// Which kinds of spaces this process ever had. Relaxed: a thread that is given a block of a
-/// space was told of it by one that had made the note before.
+/// Which kinds of spaces this process ever had. Relaxed: a thread that is given a block of a space
+/// got it from one that had set this before.
 static KINDS: AtomicU8 = AtomicU8::new(0);
 
 /// Notes that there is a space of such a kind.
@@ -36,8 +36,9 @@ pub(crate) fn is_of_a_space(kinds: u8, block: NonNull<u8>) -> bool {
         || (kinds & PLAIN != 0 && is_in_plain_space(block))
 }
 
-/// Addresses of all blocks of all spaces: what an allocator that is given one at home knows it
-/// by. Only looked at where the thread has no heap (`thread_state::without_heap`), since it allocates.
+/// Addresses of all blocks of all spaces: by which an allocator that is given one at home
+/// recognizes it. Only consulted where the thread has no heap (`thread_state::without_heap`), since
+/// it allocates.
 pub(crate) fn in_spaces() -> MutexGuard<'static, BTreeSet<usize>> {
     static ADDRESSES: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
     ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner)

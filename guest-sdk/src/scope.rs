@@ -1,8 +1,9 @@
-//! Allocation scopes: code that knows nothing of VASes allocates in one, as with the paper's
+//! Allocation scopes: code that knows nothing about VASes allocates in one, as with the paper's
 //! `malloc`, which serves from the address space the thread is in.
 //!
-//! Whose a block is shows in its address, never in where the thread is: what was allocated in a
-//! scope may be freed or grown outside it, by code that does not know (`block_owners`).
+//! The owner of a block is determined by its address, never by where the thread is: what was
+//! allocated in a scope may be freed or grown outside it, by code that does not know
+//! (`block_owners`).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::any::Any;
@@ -90,8 +91,8 @@ impl<V: Brand> In<V, Write> {
     /// included. While the thread visits another VAS from inside it pauses. Other threads,
     /// also those that `f` starts, have nothing to do with it. Scopes may nest.
     ///
-    /// When there is no room the allocator says so as allocators do; most of the standard
-    /// library ends the program then.
+    /// When there is no room the allocator fails as allocators do; most of the standard library
+    /// ends the program then.
     ///
     /// # Safety
     /// Nothing but the caller's care keeps what the compiler otherwise checks:
@@ -119,7 +120,7 @@ impl<V: Brand> In<V, Write> {
     pub unsafe fn alloc_scope<R>(&mut self, f: impl FnOnce(&mut In<V, Write>) -> R) -> R {
         let scope = if std::thread::panicking() { Scope::Always } else { Scope::UntilPanic };
         let ended = thread_state::with_scope(scope);
-        // What comes out of it is not looked at: the panic goes on.
+        // The caught value is not examined: the panic goes on.
         let result = catch_unwind(AssertUnwindSafe(|| f(self)));
         drop(ended);
         result.unwrap_or_else(|payload| resume_unwind(of_the_process(payload)))
@@ -127,7 +128,7 @@ impl<V: Brand> In<V, Write> {
 }
 
 /// The content of a panic that began in a scope. A text that was made before the panic lies in the
-/// VAS; the thread is still inside, and takes it along. Of other types nothing is known.
+/// VAS; the thread is still inside, and copies it. Nothing is known about other types.
 #[cold]
 fn of_the_process(payload: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
     match payload.downcast::<String>() {
@@ -136,7 +137,7 @@ fn of_the_process(payload: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
     }
 }
 
-/// Whose a block is.
+/// The owner of a block.
 enum Owner {
     Process,
     /// The space the thread is in, writable.
@@ -163,7 +164,7 @@ fn owner_among(kinds: u8, block: *mut u8) -> Owner {
         return Owner::Process;
     }
     if let Some(heap) = here.heap {
-        // SAFETY: the place holds the heap of the space the thread is in.
+        // SAFETY: the thread's state holds the heap of the space the thread is in.
         if unsafe { heap.as_ref() }.holds(block) {
             return Owner::Here(heap);
         }
@@ -178,14 +179,14 @@ fn serving() -> Option<NonNull<dyn SpaceHeap>> {
     match here.scope {
         Scope::Outside | Scope::Working => None,
         Scope::Always => here.heap,
-        // The message of a panic, its content and what is on the way outlive the scope.
+        // A panic's message, its content and what unwinding allocates outlive the scope.
         Scope::UntilPanic => here.heap.filter(|_| !std::thread::panicking()),
     }
 }
 
-// SAFETY: blocks are those of `System` or of a `SpaceHeap`, and go back where they came from:
-// `owner` tells them apart by address. It does not unwind: heaps do not panic, except the one
-// for tests, on a block that is not its own.
+// SAFETY: blocks are those of `System` or of a `SpaceHeap`, and are returned where they came from:
+// `owner` tells them apart by address. It does not unwind: heaps do not panic, except the one for
+// tests, on a block that is not its own.
 unsafe impl GlobalAlloc for ScopedAlloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -206,7 +207,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
         };
         let block = allocate(heap, layout);
         if !block.is_null() {
-            // SAFETY: it has so many bytes.
+            // SAFETY: it has that many bytes.
             unsafe { block.write_bytes(0, layout.size()) };
         }
         block
@@ -221,7 +222,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
             }
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return };
-                // SAFETY: the place holds the heap of the space the thread is in.
+                // SAFETY: the thread's state holds the heap of the space the thread is in.
                 let heap = unsafe { heap.as_ref() };
                 // SAFETY: the thread is inside, writable, or it would have no heap; the block is of
                 // this heap, with this layout by the caller's promise.
@@ -240,7 +241,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
             }
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return ptr::null_mut() };
-                // SAFETY: the place holds the heap of the space the thread is in.
+                // SAFETY: the thread's state holds the heap of the space the thread is in.
                 let heap = unsafe { heap.as_ref() };
                 // SAFETY: as in `dealloc`; `new` is not 0 by the caller's promise.
                 let moved = unsafe { heap.reallocate(block, layout, new) };
@@ -254,7 +255,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
 /// A block of `heap`, the one of the space the thread is in; null if there is no room.
 #[inline]
 fn allocate(heap: NonNull<dyn SpaceHeap>, layout: Layout) -> *mut u8 {
-    // SAFETY: the place holds the heap of the space the thread is in.
+    // SAFETY: the thread's state holds the heap of the space the thread is in.
     let heap = unsafe { heap.as_ref() };
     // SAFETY: the thread is inside, writable, or it would have no heap; global allocators are
     // asked for no empty blocks.

@@ -2,7 +2,7 @@
 //! truth for everything that cannot have a token, which is destructors and allocators.
 //!
 //! Only entering and leaving (`space/visit.rs`) write it. Its destructor-free cell can be read at
-//! any time in a thread's life, also while the thread's other locals are being dropped.
+//! any time in a thread's life, even while the thread's other locals are being dropped.
 
 use std::any::TypeId;
 use std::cell::Cell;
@@ -19,7 +19,7 @@ use crate::space_heap::SpaceHeap;
 pub(crate) struct ThreadState {
     /// The brand of the VAS; `None` at home.
     pub(crate) brand: Option<TypeId>,
-    /// What messages call it.
+    /// Its name in messages.
     pub(crate) name: &'static str,
     /// Whether the thread holds the VAS's lock exclusively and its memory may be written.
     pub(crate) writable: bool,
@@ -27,7 +27,7 @@ pub(crate) struct ThreadState {
     pub(crate) heap: Option<NonNull<dyn SpaceHeap>>,
     /// Whether the global allocator serves from `heap`.
     pub(crate) scope: Scope,
-    /// Where it is, to be gone back to.
+    /// Its location, for the way back.
     pub(crate) location: Location,
 }
 
@@ -72,8 +72,8 @@ pub(crate) fn set(state: ThreadState) -> ThreadState {
 }
 
 /// Whether the calling thread may be in the middle of changing `segment`: it is inside a space to
-/// write that has it. A thread that visits another space from there has lent its token, and is in the
-/// middle of nothing.
+/// write that has it. A thread that visits another space from there has lent its token, and is not
+/// in the middle of a change.
 pub(crate) fn is_writing(segment: SegId) -> bool {
     let here = current();
     here.writable && here.location.has(segment)
@@ -100,8 +100,8 @@ pub(crate) fn with_scope(scope: Scope) -> Changed {
     Changed { heap: before.heap, scope: before.scope }
 }
 
-/// Until the result is dropped, the thread has no heap but its process's. A heap that works asks
-/// for this wherever it may allocate itself: what it needs must not come from itself.
+/// Until the result is dropped, the thread has no heap but its process's. A heap at work uses this
+/// wherever it may allocate itself: what it needs must not come from itself.
 #[must_use]
 pub(crate) fn without_heap() -> Changed {
     let before = set(ThreadState { heap: None, scope: Scope::Working, ..current() });

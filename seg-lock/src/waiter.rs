@@ -288,7 +288,7 @@ impl<W: LockWords, H: Waiting> Waiter<'_, W, H> {
                 return Ok(Progress::Granted(index, entry.granted()));
             }
             Err(now) if now == entry.granted().raw() => {
-                // A grant not yet used is given back by leaving.
+                // Leaving releases a grant not yet used.
                 let _ = self.queue.words.compare_exchange(index, now, Entry::FREE);
             }
             _ => {}

@@ -56,8 +56,8 @@ pub(crate) enum MapSlot<'m, K, T, V: Brand> {
     Full(AllocError),
 }
 
-/// Finds the place of a key. The map grows if there might be no room for the key, but that it
-/// could not is only told where the key is not there.
+/// Finds the place of a key. The map grows if there might be no room for the key, but a failure to
+/// grow is only reported where the key is not there.
 #[inline]
 pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     map: &'m mut VHashMap<K, T, V>,
@@ -134,7 +134,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
     /// The value, made by `value`, which needs memory itself, if there was none.
     ///
     /// # Errors
-    /// [`AllocError`] when there is no room, or `value` says so; there is no entry then.
+    /// [`AllocError`] when there is no room, or `value` returns it; there is no entry then.
     #[inline]
     pub fn or_try_insert_with(
         self,
@@ -198,7 +198,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> OccupiedEntry<'m, K, T, V> {
         &mut self.entry.into_mut().1
     }
 
-    /// Replaces the value and gives the old one.
+    /// Replaces the value and returns the old one.
     #[inline]
     pub fn insert(&mut self, value: T) -> T {
         std::mem::replace(self.get_mut(), value)
@@ -219,7 +219,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> VacantEntry<'m, K, T, V> {
         &self.key
     }
 
-    /// Gives the key back.
+    /// Returns the key.
     #[inline]
     #[must_use]
     pub fn into_key(self) -> K {

@@ -31,14 +31,14 @@ pub use seg_heap::check::{Damage, Leak, Leaks, Report};
 
 use memory::Memory;
 
-/// How a heap gets more of its segment. A closure that does the first is one whose bytes need no
-/// storage.
+/// How a heap gets more of its segment. A closure that implements the first function serves where
+/// bytes need no storage.
 pub trait Growth {
-    /// Makes the segment larger: at least the first number of bytes, better the second; says how
-    /// large it is now, or `None` if it cannot.
+    /// Makes the segment larger: at least to the first number of bytes, preferably to the second;
+    /// returns its new size, or `None` if it cannot.
     fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64>;
 
-    /// Sees to it that the bytes between two offsets can be written, `None` if they cannot: a
+    /// Ensures that the bytes between two offsets can be written, `None` if they cannot: a
     /// segment's pages have storage only when they are touched, and then there may be none.
     fn reserve(&mut self, from: u64, to: u64) -> Option<()>;
 }
@@ -114,9 +114,9 @@ pub struct HeapStats {
 /// A heap by its address.
 ///
 /// # Safety of all its methods
-/// The thread is inside the VAS, and nobody else uses the heap meanwhile: it holds the segment's
-/// lock exclusively. The segment's first bytes up to what the heap's header says are mapped and
-/// writable, and nothing but this library writes to them outside of allocated blocks.
+/// The thread is inside the VAS, and no other thread uses the heap meanwhile: it holds the
+/// segment's lock exclusively. The segment's first bytes up to what the heap's header says are
+/// mapped and writable, and nothing but this library writes to them outside of allocated blocks.
 #[derive(Debug, Clone, Copy)]
 pub struct RawHeap {
     base: NonNull<u8>,
@@ -139,7 +139,7 @@ impl RawHeap {
         // SAFETY: the caller's promise; `end` is set below, before anything asks for it.
         let mut memory = unsafe { Memory::new(base) };
         *memory.header() = HeapHeader {
-            // Comes last: half a heap is none.
+            // Last: an incomplete heap must not pass for one.
             magic: [0; 8],
             version: VERSION,
             classes: TABLE_VERSION,
@@ -161,7 +161,7 @@ impl RawHeap {
         Ok(RawHeap { base })
     }
 
-    /// The heap at `base` in a segment of `size` bytes. Only its header is looked at.
+    /// The heap at `base` in a segment of `size` bytes. Only its header is checked.
     ///
     /// # Errors
     /// [`HeapError`] if there is none that this version can use.
@@ -169,7 +169,7 @@ impl RawHeap {
     /// # Safety
     /// As [`RawHeap`] says, but that it may be attached read-only, with `size` bytes at `base`, a
     /// multiple of [`BASE_ALIGN`]. For other calls than [`RawHeap::text`] the heap is as this
-    /// library left it: of doubtful ones, use [`RawHeap::check`] first.
+    /// library left it: if that is in doubt, use [`RawHeap::check`] first.
     pub unsafe fn open(base: NonNull<u8>, size: u64) -> Result<RawHeap, HeapError> {
         if size < MIN_BYTES {
             return Err(HeapError::TooSmall { found: size });
@@ -199,7 +199,7 @@ impl RawHeap {
         Ok(RawHeap { base })
     }
 
-    /// The heap at `base`, of which is known that there is one.
+    /// The heap at `base`, where there is known to be one.
     ///
     /// # Safety
     /// As [`RawHeap`] says; [`create`](RawHeap::create) or [`open`](RawHeap::open) have succeeded
@@ -235,7 +235,7 @@ impl RawHeap {
     ///
     /// # Safety
     /// As [`RawHeap`] says; `block` came from [`alloc`](RawHeap::alloc) or
-    /// [`realloc`](RawHeap::realloc) of this heap, and is not used any more.
+    /// [`realloc`](RawHeap::realloc) of this heap, and is no longer used.
     #[inline]
     pub unsafe fn dealloc(self, block: NonNull<u8>) {
         // SAFETY: the caller's promise.
@@ -287,7 +287,7 @@ impl RawHeap {
         let kept = unsafe { self.usable_size(block) }.min(bytes);
         // SAFETY: the caller's promise.
         let moved = unsafe { self.alloc(layout, grow) }?;
-        // SAFETY: both blocks have so many bytes, and are different ones.
+        // SAFETY: both blocks have that many bytes, and are different ones.
         unsafe { block.copy_to_nonoverlapping(moved, kept) };
         // SAFETY: the caller's promise.
         unsafe { self.dealloc(block) };
@@ -314,8 +314,8 @@ impl RawHeap {
         }
     }
 
-    /// Whether `address` is that of an allocated block, as far as that can be told without looking
-    /// at everything: a block freed already, or an address in the middle of one, is found out.
+    /// Whether `address` is that of an allocated block, as far as that can be told without a full
+    /// walk: a block that was freed, or an address in the middle of one, is detected.
     ///
     /// # Safety
     /// As [`RawHeap`] says.
@@ -359,7 +359,7 @@ impl RawHeap {
         header.text_bytes = text.len() as u64;
         if old != 0 {
             let old = memory.block(old);
-            // SAFETY: the old text's block, which nothing refers to any more.
+            // SAFETY: the old text's block, to which nothing refers any more.
             unsafe { self.dealloc(old) };
         }
         Some(())
@@ -380,7 +380,7 @@ impl RawHeap {
         }
         // SAFETY: within the heap.
         let start = unsafe { self.base.byte_add(header.text as usize) };
-        // SAFETY: so many bytes are within the heap, and nobody writes to them meanwhile.
+        // SAFETY: that many bytes are within the heap, and no thread writes to them meanwhile.
         let bytes = unsafe {
             std::slice::from_raw_parts(start.as_ptr().cast_const(), header.text_bytes as usize)
         };
@@ -421,8 +421,8 @@ impl RawHeap {
 }
 
 impl RawHeap {
-    /// Walks through the heap at `base`, in a segment of `size` bytes, believing nothing, and looks
-    /// for blocks that nothing leads to from the objects at `roots` on, unless there are none.
+    /// Walks the heap at `base`, in a segment of `size` bytes, as untrusted data, and looks for
+    /// blocks that are not reachable from the objects at `roots`, unless there are none.
     ///
     /// # Errors
     /// [`HeapError::NotAHeap`].
@@ -449,7 +449,7 @@ impl Reader for SegmentWords {
         if offset.checked_add(8)? > self.size || !offset.is_multiple_of(8) {
             return None;
         }
-        // SAFETY: within the segment, as was just seen.
+        // SAFETY: within the segment, as was just checked.
         let place = unsafe { self.base.byte_add(offset as usize) };
         // SAFETY: mapped, and aligned.
         Some(unsafe { place.cast().read() })
@@ -501,7 +501,7 @@ fn is_listed_free(memory: &mut Memory, page: u32, offset: u64) -> bool {
     false
 }
 
-/// Makes the pages behind the first lead back to it, as far as they have descriptors: those of one
+/// Makes the pages after the first lead back to it, as far as they have descriptors: those of one
 /// area.
 fn mark_bodies(memory: &mut Memory, page: u32, pages: u32) {
     let end = (page + pages).min((page + 1).next_multiple_of(AREA_PAGES));
@@ -511,7 +511,7 @@ fn mark_bodies(memory: &mut Memory, page: u32, pages: u32) {
     }
 }
 
-/// Runs `change` with the header saying so: who is killed in it leaves a trace.
+/// Runs `change` with the header marked: a process that is killed during it leaves a trace.
 fn while_busy<R>(memory: &mut Memory, change: impl FnOnce(&mut Memory) -> R) -> R {
     memory.header().busy = 1;
     // A killed process leaves what it had stored, in program order if the compiler keeps it.

@@ -1,7 +1,7 @@
 //! Where a thread can be: an instance of a VAS, and what the SDK itself guards it with.
 //!
 //! - `wait`: how long to wait, and how that ended; `plain_lock`: the lock of plain memory
-//! - `occupancy`: no two spaces at the same addresses at one time
+//! - `occupancy`: no two spaces at the same addresses at the same time
 //!
 //! How a thread gets from one location to another is in `space/switch.rs`.
 
@@ -23,7 +23,7 @@ use wait::{EntryOutcome, LockMode, Wait};
 pub(crate) struct Location {
     /// The instance the thread is in.
     pub(crate) vh: VasHandle,
-    /// The lock of plain memory that it holds besides.
+    /// The lock of plain memory that it holds as well.
     pub(crate) plain: Option<(NonNull<PlainLock>, LockMode)>,
     /// The addresses that it counts as inside of.
     pub(crate) occupancy: Option<NonNull<Occupancy>>,
@@ -39,7 +39,7 @@ impl Location {
         self.occupancy.is_some_and(|occupancy| unsafe { occupancy.as_ref() }.has(segment))
     }
 
-    /// Takes what the SDK itself guards a location with.
+    /// Acquires what the SDK itself guards a location with.
     pub(crate) fn lock(self, wait: Wait) -> Result<EntryOutcome, Errno> {
         let mut outcome = EntryOutcome::Clean;
         if let Some((lock, access)) = self.plain {
@@ -53,7 +53,7 @@ impl Location {
         Ok(outcome)
     }
 
-    /// Gives it back.
+    /// Releases it.
     pub(crate) fn unlock(self) {
         if let Some((lock, access)) = self.plain {
             // SAFETY: it outlives the stay.

@@ -1,5 +1,5 @@
-//! Which space a thread may enter: threads of this process are not inside two spaces at the same addresses at one
-//! time.
+//! Which space a thread may enter: threads of this process are never inside two spaces at the same
+//! addresses at the same time.
 //!
 //! A token stays with its thread, but a plain `&T` that was borrowed with it may be given to a
 //! scoped thread, and no type can forbid that as long as it is a plain reference. Where nothing else
@@ -7,8 +7,8 @@
 //! reference to other data. So threads go into such spaces one after another, as if by a lock: while
 //! references into the first may exist, a thread is inside it.
 //!
-//! Nearly all spaces have their addresses for themselves, and pay two atomic additions a visit. This
-//! is no part of the segment's own lock: that is another file, and the same for all processes.
+//! Nearly all spaces have addresses that no other has, and pay two atomic additions a visit. This
+//! is not part of the segment's lock, which belongs to another file and is shared by all processes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,7 +48,7 @@ pub(crate) struct Occupancy {
     is_shared: AtomicBool,
 }
 
-/// Those of all instances of the process; with it goes the right to enter a shared one.
+/// Those of all instances of the process; its lock is needed to enter a shared one.
 static ALL: Mutex<Vec<Weak<Occupancy>>> = Mutex::new(Vec::new());
 static LEFT: Condvar = Condvar::new();
 
@@ -66,8 +66,8 @@ impl Occupancy {
         all.retain(|occupancy| occupancy.strong_count() > 0);
         for other in all.iter().filter_map(Weak::upgrade) {
             if new.clashes(&other) {
-                // Sequentially consistent, as all in this file: a thread that enters adds and then looks here,
-                // one that enters the other looks at the sum after this.
+                // Sequentially consistent, as all in this file: a thread that enters adds and then
+                // reads this, one that enters the other reads the sum after this.
                 other.is_shared.store(true, Ordering::SeqCst);
                 new.is_shared.store(true, Ordering::SeqCst);
             }
@@ -126,12 +126,12 @@ impl Occupancy {
         }
     }
 
-    /// The calling thread has left, or is about to and uses nothing of it any more.
+    /// The calling thread has left, or is about to and no longer uses anything of it.
     #[inline]
     pub(crate) fn leave(&self) {
         self.inside.fetch_sub(1, Ordering::SeqCst);
         if self.is_shared.load(Ordering::SeqCst) {
-            // With the mutex: a thread that has looked already is waiting by now.
+            // With the mutex: a thread that has checked already is waiting by now.
             let _all = all();
             LEFT.notify_all();
         }

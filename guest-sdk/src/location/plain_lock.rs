@@ -1,4 +1,4 @@
-//! The lock of a space over plain memory: one of this process, with the rules of a segment's.
+//! The lock of a space over plain memory: local to this process, with the rules of a segment's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};

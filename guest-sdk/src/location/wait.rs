@@ -33,7 +33,7 @@ pub(crate) enum LockMode {
 /// How entering a space went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryOutcome {
-    /// Inside, and nothing to say of the content.
+    /// Inside, and the content is consistent.
     Clean,
     /// Inside, but a holder of a lock died.
     OwnerDied,

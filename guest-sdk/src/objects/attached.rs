@@ -28,7 +28,7 @@ impl AttachOptions {
         AttachOptions { flags: self.flags | attach::NO_TAG }
     }
 
-    /// Page tables for the whole of every segment are built at once.
+    /// Page tables for the whole of every segment are built immediately.
     pub fn populate(self) -> AttachOptions {
         AttachOptions { flags: self.flags | attach::POPULATE }
     }
@@ -39,7 +39,7 @@ impl AttachOptions {
         AttachOptions { flags: self.flags | attach::PINNED }
     }
 
-    /// Its number is given out again when it is detached, so only its owner may do that.
+    /// Its number is reused when it is detached, so only its owner may do that.
     pub(crate) fn flags(self) -> u64 {
         self.flags | attach::OWNED
     }
@@ -48,7 +48,7 @@ impl AttachOptions {
 /// An instance of a VAS in this process, detached when it is dropped.
 ///
 /// A thread that is inside while it is dropped keeps it attached, until the process ends; nothing
-/// is unmapped under anybody. Switching into it is [`vas_switch`](sys::vas_switch), which is
+/// is unmapped under any thread. Switching into it is [`vas_switch`](sys::vas_switch), which is
 /// `unsafe`; [`crate::Space`] has instances of its own.
 #[derive(Debug)]
 pub struct Attached {
@@ -94,7 +94,7 @@ impl Attached {
         set.map_err(failed("set the tag of", ObjectKind::Vas, &self.name))
     }
 
-    /// Detaches it now and says whether that worked.
+    /// Detaches it now and returns whether that worked.
     ///
     /// # Errors
     /// As [`vas_detach`](sys::vas_detach): `EBUSY` while a thread is inside. It stays attached

@@ -16,7 +16,7 @@ use crate::call_page::CallPage;
 use crate::error::{Error, ObjectKind};
 use crate::sys::{Right, name_bytes};
 
-/// What to make of a call's error number.
+/// The error for a call's error number.
 pub(crate) fn failed(
     verb: &'static str,
     kind: ObjectKind,
@@ -29,12 +29,12 @@ pub(crate) fn failed(
     }
 }
 
-/// A name as calls give it: the VMM lets none in that is not UTF-8.
+/// A name as calls return it: the VMM accepts none that is not UTF-8.
 fn name(bytes: &[u8; 256]) -> String {
     String::from_utf8_lossy(name_bytes(bytes)).into_owned()
 }
 
-/// What the caller may do, as calls give it.
+/// What the caller may do, as calls return it.
 fn access(raw: u8) -> Option<Right> {
     Right::from_raw(u64::from(raw))
 }

@@ -44,7 +44,7 @@ pub struct SegmentInfo {
     pub lifetime: Option<Lifetime>,
     /// Which pages map it; `None` as above.
     pub pages: Option<PagePolicy>,
-    /// Whether a thread that enters a VAS that has it takes its lock.
+    /// Whether a thread that enters a VAS that has it acquires its lock.
     pub lockable: bool,
     /// Whether its last writer did not end properly.
     pub dirty: bool,
@@ -84,7 +84,7 @@ impl SegmentOptions {
         self
     }
 
-    /// May grow up to so many bytes. Without it: not at all.
+    /// May grow up to this many bytes. Without it: not at all.
     pub fn reserve(mut self, bytes: u64) -> SegmentOptions {
         self.params.reserve_bytes = bytes;
         self
@@ -108,7 +108,8 @@ impl SegmentOptions {
         self
     }
 
-    /// A thread that enters a VAS that has it takes its lock: any number of readers, or one writer.
+    /// A thread that enters a VAS that has it acquires its lock: any number of readers, or one
+    /// writer.
     pub fn lockable(mut self, lockable: bool) -> SegmentOptions {
         self.params.lockable = lockable.into();
         self
@@ -187,12 +188,12 @@ impl Segment {
         SegmentInfo::new(&stat).ok_or_else(|| self.failed("look at")(Errno::EIO))
     }
 
-    /// A copy of its content under a new name, at the same address, as it is between two visits of
-    /// writers, for which the call waits.
+    /// A copy of its content under a new name, at the same address, consistent: the call waits for
+    /// writers to leave.
     ///
     /// # Errors
-    /// As [`seg_clone`](sys::seg_clone): `EDEADLK` by a thread that is inside to write, which may be
-    /// in the middle of a change; leave first.
+    /// As [`seg_clone`](sys::seg_clone): `EDEADLK` for a thread that is inside to write, which may
+    /// be in the middle of a change; leave first.
     pub fn clone_as(&self, name: &str) -> Result<Segment> {
         let id = sys::seg_clone(self.id, name).map_err(self.failed("clone"))?;
         Ok(Segment { id, name: name.to_owned() })
@@ -225,7 +226,7 @@ impl Segment {
     /// Deletes it and its content.
     ///
     /// # Errors
-    /// As [`seg_delete`](sys::seg_delete): `EBUSY` while anybody has it attached.
+    /// As [`seg_delete`](sys::seg_delete): `EBUSY` while a process has it attached.
     pub fn delete(self) -> Result<()> {
         sys::seg_delete(self.id).map_err(self.failed("delete"))
     }
@@ -241,7 +242,7 @@ impl Segment {
     /// Sets whether it is lockable.
     ///
     /// # Errors
-    /// As [`seg_ctl`](sys::seg_ctl): `EBUSY` while anybody has it attached.
+    /// As [`seg_ctl`](sys::seg_ctl): `EBUSY` while a process has it attached.
     pub fn set_lockable(&self, lockable: bool) -> Result<()> {
         self.control(seg_command::SET_LOCKABLE, lockable.into(), "set the lock of")
     }

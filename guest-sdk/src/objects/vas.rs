@@ -159,7 +159,7 @@ impl Vas {
     /// Deletes it; its segments stay.
     ///
     /// # Errors
-    /// As [`vas_delete`](sys::vas_delete): `EBUSY` while anybody has it attached.
+    /// As [`vas_delete`](sys::vas_delete): `EBUSY` while a process has it attached.
     pub fn delete(self) -> Result<()> {
         sys::vas_delete(self.id).map_err(self.failed("delete"))
     }
@@ -175,7 +175,7 @@ impl Vas {
     }
 
     /// As [`Vas::segments`], with all that is known of them, and which are not in the store: lost,
-    /// or volatile and gone with their last user.
+    /// or volatile and freed with their last user.
     pub(crate) fn segment_infos(&self) -> Result<(Vec<(SegmentInfo, Right)>, Vec<SegId>)> {
         let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(self.id, buffer, cursor);
         let found = all(Attachment::default(), list).map_err(self.failed("list segments of"))?;
@@ -192,7 +192,7 @@ impl Vas {
         Ok((infos, missing))
     }
 
-    /// Puts a segment into the VAS, for everybody who has it attached or will.
+    /// Puts a segment into the VAS, for every process that has it attached or will.
     ///
     /// # Errors
     /// As [`seg_attach`](sys::seg_attach): `EEXIST` if it overlaps another one.
@@ -201,7 +201,7 @@ impl Vas {
         attached.map_err(failed("attach", ObjectKind::Segment, segment.name()))
     }
 
-    /// Takes a segment out of the VAS, for everybody.
+    /// Takes a segment out of the VAS, for all processes.
     ///
     /// # Errors
     /// As [`seg_detach`](sys::seg_detach): `EBUSY` while a thread is inside.

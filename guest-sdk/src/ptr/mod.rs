@@ -59,7 +59,7 @@ unsafe impl<T: Send + Sync, V: Brand> Send for VPtr<T, V> {}
 unsafe impl<T: Send + Sync, V: Brand> Sync for VPtr<T, V> {}
 
 impl<T: Storable<V>, V: Brand> VPtr<T, V> {
-    /// Moves `value` into `V`, where it stays. The segment grows if it must and can.
+    /// Moves `value` into `V`, where it stays. The segment grows if necessary and possible.
     ///
     /// # Errors
     /// [`AllocError`] when there is no room; `value` is dropped.
@@ -72,8 +72,8 @@ impl<T: Storable<V>, V: Brand> VPtr<T, V> {
     #[inline]
     #[must_use]
     pub fn get<'a, M: Mode>(self, _v: &'a In<V, M>) -> &'a T {
-        // SAFETY: it is never freed, the token says that it is mapped, and whoever writes it
-        // has the token borrowed mutably.
+        // SAFETY: it is never freed, the token proves that it is mapped, and any code that writes
+        // it has the token borrowed mutably.
         unsafe { self.value.as_ref() }
     }
 

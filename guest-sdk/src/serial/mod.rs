@@ -1,9 +1,9 @@
 //! Values of a VAS in and out by `serde`, with a token where `serde` has none.
 //!
-//! A plain type (`#[derive(Serialize, Deserialize)]`) goes as it always does. Types that own
+//! A plain type (`#[derive(Serialize, Deserialize)]`) works as it always does. Types that own
 //! memory in a VAS are only read and made with a token; they implement [`SerializeIn`] and
-//! [`DeserializeIn`], which plain types have as well, so that collections of both work. A struct
-//! of one's own with such fields implements them by hand.
+//! [`DeserializeIn`], which plain types have as well, so that collections of both work. A struct of
+//! one's own with such fields implements them by hand.
 //!
 //! ```
 //! use spacejmp::serial::{self, DeserializeIn};
@@ -38,7 +38,7 @@ use crate::collections::{MapRef, VHashMap, VKey, VString, VVec};
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
-/// A length promised in advance is trusted up to so many bytes: it may come from anywhere.
+/// A length announced in advance is trusted only up to this many bytes: it may come from anywhere.
 const BELIEVED_BYTES: usize = 1 << 20;
 
 /// Types that are serialized inside `V`.
@@ -46,7 +46,7 @@ pub trait SerializeIn<V: Brand> {
     /// Serializes the value.
     ///
     /// # Errors
-    /// What the serializer says.
+    /// The serializer's error.
     fn serialize_in<M: Mode, S: Serializer>(
         &self,
         at: &At<V, M>,
@@ -59,8 +59,8 @@ pub trait DeserializeIn<'de, V: Brand>: Sized {
     /// Makes a value.
     ///
     /// # Errors
-    /// What the deserializer says, and an error with the text of
-    /// [`AllocError`](crate::AllocError) when there is no room; what was made is dropped.
+    /// The deserializer's error, and one with the text of [`AllocError`](crate::AllocError) when
+    /// there is no room; what was made is dropped.
     fn deserialize_in<D: Deserializer<'de>>(
         at: &At<V, Write>,
         deserializer: D,

@@ -38,20 +38,20 @@ pub use options::SpaceOptions;
 
 /// A VAS whose root object is a `V::Root`.
 ///
-/// A thread at home goes inside with the `enter` methods, which call a closure with a token
-/// and leave again when it returns, returns early, or panics. The shared ones exclude writers, the
-/// ones with `mut` everybody else: threads, and other programs on the machine.
+/// A thread at home goes inside with the `enter` methods, which call a closure with a token and
+/// leave again when it returns, returns early, or panics. The shared ones exclude writers, the ones
+/// with `mut` all other threads, including those of other programs on the machine.
 ///
 /// Spaces whose segments are at the same addresses, as a segment and its clone are, are visited by the
 /// threads of a process one after another: while a thread is inside one, no other thread goes inside
 /// another, and waits for that as for a lock; without a limit of its own no longer than ten
 /// seconds ([`Error::SameAddresses`]).
 ///
-/// A change that is broken off is never taken for a whole one. If the closure of a visit to write
-/// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called,
-/// or it is killed), the space is inconsistent: every visit fails with [`Error::Inconsistent`]
-/// until a program has called [`recover`](Space::recover). A panic that is caught inside, and an error
-/// that the closure returns, are the closure's own affair.
+/// An interrupted change is never taken for a complete one. If the closure of a visit to write
+/// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called, or it
+/// is killed), the space is inconsistent: every visit fails with [`Error::Inconsistent`] until a
+/// program has called [`recover`](Space::recover). A panic that is caught inside, and an error that
+/// the closure returns, are left to the closure.
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
@@ -87,8 +87,8 @@ impl<V: Brand> Space<V> {
     ///
     /// # Errors
     /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::BrandSpent`],
-    /// [`Error::AlreadyInside`], [`Error::Alloc`] if `init` says so or there is no room for the root
-    /// object.
+    /// [`Error::AlreadyInside`], [`Error::Alloc`] if `init` returns it or there is no room for the
+    /// root object.
     pub fn in_memory(
         limit: usize,
         init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
@@ -132,8 +132,8 @@ impl<V: Brand> Space<V> {
         options::open(VmSpace::new(Vas::find(name)?, true)?)
     }
 
-    /// As [`open`](Space::open), but never to be written: [`enter_mut`](Space::enter_mut) gives
-    /// `EACCES`.
+    /// As [`open`](Space::open), but never to be written: [`enter_mut`](Space::enter_mut) fails
+    /// with `EACCES`.
     ///
     /// # Errors
     /// As [`open`](Space::open).
@@ -149,10 +149,10 @@ impl<V: Brand> Space<V> {
     /// As [`enter_mut`](Space::enter_mut) without [`Error::Inconsistent`].
     ///
     /// # Safety
-    /// When `repair` is called, the root object and what is reached from it may be half-changed, the
-    /// heap too: no method of theirs may be called that relies on more than what the caller knows
-    /// to be whole. When it returns, everything must be valid again. A safe way is to copy the last
-    /// good state from elsewhere and delete the VAS.
+    /// When `repair` is called, the root object and what is reached from it may be half-changed,
+    /// the heap too: no method of theirs may be called that relies on more than what the caller
+    /// knows to be intact. When it returns, everything must be valid again. A safe way is to copy
+    /// the last good state from elsewhere and delete the VAS.
     pub unsafe fn recover<R>(&self, repair: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
         check_home(&self.name)?;
         let repaired = |v: &mut In<V, Write>| {
@@ -182,14 +182,14 @@ impl<V: Brand> Space<V> {
     ///
     /// # Errors
     /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Changed`];
-    /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with what
-    /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch) say. The
+    /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with the errors of
+    /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch). The
     /// closure has not been called then.
     pub fn enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
         self.when_home(Wait::Forever, None, f)
     }
 
-    /// Goes inside to write, alone; waits for everybody else.
+    /// Goes inside to write, alone; waits for all others to leave.
     ///
     /// # Errors
     /// As [`enter`](Space::enter).
@@ -208,7 +208,7 @@ impl<V: Brand> Space<V> {
     /// As [`enter_mut`](Space::enter_mut), but does not wait.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter), and [`Error::Locked`] if anybody is inside.
+    /// As [`enter`](Space::enter), and [`Error::Locked`] if another thread is inside.
     pub fn try_enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
         self.when_home(Wait::Never, Some(Duration::ZERO), f)
     }
@@ -277,13 +277,13 @@ impl<V: Brand> Space<V> {
     }
 }
 
-/// From inside one space into another one. The token is borrowed until the thread is back, so
-/// no reference into the first space can be used meanwhile. Locks that both need stay held; the
-/// others are given back for that time, so that what is read again afterwards may have changed.
+/// From inside one space into another one. The token is borrowed until the thread is back, so no
+/// reference into the first space can be used meanwhile. Locks that both need stay held; the others
+/// are released meanwhile, so that what is read again afterwards may have changed.
 ///
-/// If the thread cannot go back, because a program died holding the first space's lock
-/// meanwhile, the process ends with a message: there would be a token for a place that must not
-/// be used.
+/// If the thread cannot go back, because a program died holding the first space's lock meanwhile,
+/// the process ends with a message: otherwise there would be a token for memory that must not be
+/// used.
 impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to read.
     ///
@@ -331,8 +331,8 @@ impl Backend {
 }
 
 impl Backend {
-    /// Whether this program can allocate there: looked at once, before the first visit that may,
-    /// so that the error says why instead of being one of memory.
+    /// Whether this program can allocate there: checked once, before the first visit that may, so
+    /// that the error gives the reason and is not one of memory.
     ///
     /// # Safety
     /// The thread is inside the space, writable.

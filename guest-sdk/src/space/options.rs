@@ -45,8 +45,8 @@ impl<V: Brand> SpaceOptions<V> {
         }
     }
 
-    /// Bytes to begin with; it takes no room until it is written to. Without it 2 MiB. What is larger
-    /// takes room by 2 MiB, where the host has huge pages for files.
+    /// Initial size in bytes; it uses no storage until it is written to. Without it 2 MiB. Larger
+    /// segments use storage in steps of 2 MiB, where the host has huge pages for files.
     pub fn size(mut self, bytes: u64) -> SpaceOptions<V> {
         self.size = bytes;
         self
@@ -60,8 +60,8 @@ impl<V: Brand> SpaceOptions<V> {
     }
 
     /// The address of its data, a multiple of 2 MiB. Without it: where no other segment of the
-    /// store is, so that a pointer used in the wrong VAS faults, and spaces are not in each other's
-    /// way ([`Error::SameAddresses`]).
+    /// store is, so that a pointer used in the wrong VAS faults, and spaces do not exclude each
+    /// other ([`Error::SameAddresses`]).
     pub fn base(mut self, base: u64) -> SpaceOptions<V> {
         self.base = base;
         self
@@ -91,8 +91,8 @@ impl<V: Brand> SpaceOptions<V> {
     /// made or an owner that it gave to its caller, the brand is not used again in this process.
     ///
     /// # Errors
-    /// [`Error::Call`] with `EEXIST` if there is a VAS or segment of that name; what making them
-    /// can give; [`Error::Alloc`] if `init` says so; [`Error::BrandTaken`];
+    /// [`Error::Call`] with `EEXIST` if there is a VAS or segment of that name; the errors of
+    /// creating them; [`Error::Alloc`] if `init` returns it; [`Error::BrandTaken`];
     /// [`Error::BrandSpent`]; [`Error::AlreadyInside`]; [`Error::NotUnderSpacejmp`].
     pub fn create(
         &self,
@@ -110,8 +110,8 @@ impl<V: Brand> SpaceOptions<V> {
         Ok(space)
     }
 
-    /// Opens the space `name`, or makes it if there is none, which several programs may do at
-    /// once: one of them calls `init`. One that died while it was making it is no obstacle.
+    /// Opens the space `name`, or makes it if there is none, which several programs may do at the
+    /// same time: one of them calls `init`. A program that died while creating it is no obstacle.
     ///
     /// ```no_run
     /// use spacejmp::Space;
@@ -133,9 +133,9 @@ impl<V: Brand> SpaceOptions<V> {
         check_home(name)?;
         match Space::open(name) {
             Err(Error::NoRoot { .. }) => {}
-            // Volatile content goes with its last user, and the VAS stays.
+            // Volatile content is freed with its last user, and the VAS stays.
             Err(Error::SegmentLost { .. }) if self.lifetime == Lifetime::Volatile => {}
-            // No such VAS, and nothing else: whatever else is missing is not to be made anew.
+            // Only if there is no such VAS: whatever else is missing must not be created again.
             Err(Error::Call {
                 verb: "find", kind: crate::error::ObjectKind::Vas, errno, ..
             }) if errno == Errno::ENOENT => {}
@@ -221,7 +221,8 @@ fn make<V: Brand>(
     }
     let layout = TypeLayout::of::<V::Root, V>();
     let stat = vm.segment.stat()?;
-    // SAFETY: the witness says that the thread is inside; without a root nobody uses anything.
+    // SAFETY: the witness proves that the thread is inside; without a root no program uses anything
+    // there.
     let formatted = unsafe { vm.heap.format(stat.size, layout.text()) };
     formatted.ok_or_else(|| AllocError::new::<V>(layout.text().len()))?;
     let root = init::watched(claim, || {
@@ -232,8 +233,8 @@ fn make<V: Brand>(
         }
         let address = root.expose_provenance().get() as u64;
         let record = SegRoot { address, fingerprint: layout.fingerprint().0 };
-        // Last of all: who finds a root finds it complete.
-        // SAFETY: there lies a valid object of this layout, in a heap that `format` has made.
+        // Last: a program that finds a root finds it complete. SAFETY: there lies a valid object of
+        // this layout, in a heap that `format` has made.
         unsafe { vm.segment.set_root(&record) }?;
         Ok::<_, Error>(root)
     })?;
@@ -302,12 +303,12 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        // Another program may have completed it by `open_or_create`: it is that one's then.
+        // Another program may have completed it by `open_or_create`: it then belongs to that one.
         let rootless = |segment: &Segment| segment.root().is_ok_and(|root| root.address == 0);
         if !self.segment.as_ref().is_none_or(rootless) {
             return;
         }
-        // Who has it open now keeps it (`EBUSY`); the first error is what counts.
+        // A program that has it open now keeps it (`EBUSY`); the first error is what counts.
         if let Some(vas) = self.vas.take() {
             let _ = vas.delete();
         }

@@ -1,8 +1,9 @@
 //! Spaces over plain memory: the same types and rules without a VM, for tests of programs and
 //! of this crate.
 //!
-//! Blocks are the process's own, each remembered with its layout until it is freed, so that a
-//! wrong free is noticed, and the rest is freed with the space. What they cannot show is a pointer used in the wrong place: nothing is ever unmapped.
+//! Blocks are the process's own, each remembered with its layout until it is freed, so that a wrong
+//! free is noticed, and the rest is freed with the space. They cannot reveal a pointer used in the
+//! wrong place: nothing is ever unmapped.
 
 use std::alloc::Layout;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use crate::thread_state;
 pub(crate) struct Plain {
     pub(crate) lock: PlainLock,
     pub(crate) heap: PlainHeap,
-    /// Stands for the id of a VAS, which never has the highest bit set.
+    /// Serves as the id of a VAS, which never has the highest bit set.
     pub(crate) id: u64,
 }
 
@@ -109,7 +110,7 @@ unsafe impl SpaceHeap for PlainHeap {
         let fresh = Layout::from_size_align(new, layout.align()).ok()?;
         // SAFETY: the caller's promise.
         let moved = unsafe { self.allocate(fresh) }?;
-        // SAFETY: both have so many bytes, and are different blocks.
+        // SAFETY: both have that many bytes, and are different blocks.
         unsafe { block.copy_to_nonoverlapping(moved, layout.size().min(new)) };
         // SAFETY: the caller's promise.
         unsafe { self.deallocate(block, layout) };
@@ -132,8 +133,8 @@ impl Drop for PlainHeap {
         let _working = thread_state::without_heap();
         for block in std::mem::take(&mut *self.blocks()).by_address.into_values() {
             in_spaces().remove(&block.start.addr().get());
-            // SAFETY: it came from the global allocator with this layout. Nobody is inside the
-            // space, and nobody will be: its brand is bound to it for ever.
+            // SAFETY: it came from the global allocator with this layout. No thread is inside the
+            // space, and none will be: its brand is bound to it forever.
             unsafe { std::alloc::dealloc(block.start.as_ptr(), block.layout) };
         }
     }

@@ -17,7 +17,7 @@ pub(crate) struct SegmentHeap {
     segment: Segment,
     base: u64,
     reserve: u64,
-    /// Its header was looked at, and is one of a heap that this version knows. Relaxed: the heap
+    /// Its header was checked, and is that of a heap that this version knows. Relaxed: the heap
     /// itself is used under the segment's lock.
     is_known: AtomicBool,
 }
@@ -45,7 +45,7 @@ impl SegmentHeap {
         Some(unsafe { RawHeap::at(self.address()) })
     }
 
-    /// Looks at the heap unless it was looked at before.
+    /// Checks the heap unless it was checked before.
     ///
     /// # Safety
     /// The thread is inside the space.
@@ -66,7 +66,7 @@ impl SegmentHeap {
     /// Makes an empty heap, whatever was there, that remembers `text`.
     ///
     /// # Safety
-    /// The thread is inside the space, writable; the segment has `size` bytes, and nobody uses
+    /// The thread is inside the space, writable; the segment has `size` bytes, and no program uses
     /// what is in it.
     pub(crate) unsafe fn format(&self, size: u64, text: &str) -> Option<()> {
         let mut grow = self.grow();
@@ -111,8 +111,8 @@ struct SegmentGrowth<'a>(&'a SegmentHeap);
 
 impl Growth for SegmentGrowth<'_> {
     fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
-        // The calls below allocate in the process, whatever scope the thread is in: the heap is
-        // in the middle of something.
+        // The calls below allocate in the process, whatever scope the thread is in: the heap is in
+        // the middle of a change.
         let _working = thread_state::without_heap();
         let SegmentHeap { segment, reserve, .. } = self.0;
         // Another program may have grown it, or a user with `seg grow`.

@@ -23,13 +23,13 @@ pub(crate) unsafe fn go(from: Location, to: Location, wait: Wait) -> Result<Entr
         other => other,
     };
     if result.is_err() {
-        // To where the thread is still, locking does not fail.
+        // For the location the thread is still in, locking does not fail.
         let _ = from.lock(Wait::Return);
     }
     result
 }
 
-/// Switches to `vh`; a signal that was handled meanwhile is no reason to give up.
+/// Switches to `vh`; a handled signal is no reason to give up.
 ///
 /// # Safety
 /// As [`vas_switch`].

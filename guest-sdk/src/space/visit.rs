@@ -24,7 +24,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Says of the content, which the thread holds exclusively, that a change of it was broken off.
+    /// Marks the content, which the thread holds exclusively, as inconsistent: a change was
+    /// interrupted.
     #[cold]
     fn mark_inconsistent(&self) {
         if let Some((lock, LockMode::Exclusive)) = self.location.plain {
@@ -33,14 +34,14 @@ impl Target {
         }
         let marked = self.sid.map_or(Ok(()), |sid| seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
         if let Err(errno) = marked {
-            // The end of the process inside says it, too.
+            // The end of the process inside marks it, too.
             eprintln!("spacejmp: a broken change cannot be marked: {errno}; the process ends");
             std::process::abort()
         }
     }
 }
 
-/// What to do about a holder of the lock that died.
+/// What to do if a holder of the lock died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnOwnerDeath {
     /// Leave at once.
@@ -58,7 +59,7 @@ pub(crate) enum Refused {
     OwnerDead,
 }
 
-/// How a visit has left the content.
+/// The state in which a visit has left the content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// As the writer wants it to be, or as it was.
@@ -88,8 +89,8 @@ impl Drop for Guard {
     }
 }
 
-/// The thread cannot go back where a token says that it is, or what is there is broken. Unwinding
-/// would not help: code on the way could catch it and use the token.
+/// The thread cannot go back to where a token claims it is, or the content there is broken.
+/// Unwinding would not help: code on the way could catch it and use the token.
 #[cold]
 fn lost(before: ThreadState, back: Result<EntryOutcome, Errno>) -> ! {
     let reason = match back {
@@ -127,7 +128,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         scope: Scope::Outside,
         location: target.location,
     });
-    // Until `f` returns, by itself: what unwinds through here has not finished what it began.
+    // Until `f` returns normally: code that unwinds through here has not finished what it began.
     guard.content = if M::WRITABLE { Content::Changing } else { Content::Whole };
     // SAFETY: the thread is inside until the guard is dropped, when `f` is done with it.
     let result = f(unsafe { At::new() });

@@ -49,7 +49,7 @@ impl VmSpace {
             let space = vas.name().to_owned();
             return Err(match missing.first() {
                 Some(&sid) => Error::SegmentLost { space, sid },
-                // The program that makes it is not that far, or never came that far.
+                // The program that creates it has not got that far, or never did.
                 None => Error::NoRoot { space },
             });
         };
@@ -90,7 +90,8 @@ impl VmSpace {
             Some(instance) => instance,
             None => {
                 let fresh = self.attach(access)?;
-                // Another thread may have been quicker: its instance is as good, and ours goes.
+                // Another thread may have been quicker: its instance serves as well, and ours is
+                // dropped.
                 place.get_or_init(|| fresh)
             }
         };
@@ -100,8 +101,8 @@ impl VmSpace {
         Ok(Target { location, heap, sid: Some(self.segment.id()) })
     }
 
-    /// What the instance has is looked at when there is one: it is pinned, so that a switch into it
-    /// fails as soon as the VAS has anything else than what is seen here.
+    /// The content of the instance is checked after attaching it: it is pinned, so that a switch
+    /// into it fails as soon as the VAS differs from what is seen here.
     #[cold]
     fn attach(&self, access: LockMode) -> Result<Instance> {
         let space = || self.vas.name().to_owned();

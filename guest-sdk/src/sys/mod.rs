@@ -15,15 +15,15 @@
 //!   NUL; `ENAMETOOLONG` for one longer than [`NAME_MAX_BYTES`].
 //! - *store errors*: `EUCLEAN` when a file of the store is damaged, `ENODATA` when it is shorter
 //!   than it must be or a part is missing, `EOPNOTSUPP` when a newer spacejmp or another
-//!   architecture made it; `EIO`, `ENOSPC`, `EDQUOT`, `EROFS`, `EMFILE`, `ENFILE` and `ENOMEM` as
-//!   the host says, when it was asked to read or change the store's files. The VMM's log names the file.
+//!   architecture made it; `EIO`, `ENOSPC`, `EDQUOT`, `EROFS`, `EMFILE`, `ENFILE` and `ENOMEM` from
+//!   the host, when it was asked to read or change the store's files. The VMM's log names the file.
 //!
 //! A call that fails has changed nothing, except where its documentation says otherwise.
 //!
 //! # Which are `unsafe`
-//! Those that move the thread, and those by which one says what content is:
-//! [`seg_root_set`] and [`seg_recover`]. The others cannot make the safe types lie: instances that
-//! a [`Space`](crate::Space) or an [`Attached`](crate::Attached) uses are its own (`EBUSY` for
+//! Those that move the thread, and those that declare what content is: [`seg_root_set`] and
+//! [`seg_recover`]. The others cannot invalidate what the safe types guarantee: instances that a
+//! [`Space`](crate::Space) or an [`Attached`](crate::Attached) uses are its own (`EBUSY` for
 //! [`vas_detach`]), and a space notices when the segments of its VAS are changed.
 
 mod seg;
@@ -52,7 +52,7 @@ pub use vas::{
     vas_list, vas_segments, vas_stat,
 };
 
-/// The name in a [`VasStat`] or [`SegStat`], without the zeros behind it.
+/// The name in a [`VasStat`] or [`SegStat`], without the zeros after it.
 #[must_use]
 pub fn name_bytes(name: &[u8; 256]) -> &[u8] {
     let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());

@@ -1,7 +1,7 @@
 //! `VArena`: values by number in a VAS, for structures that are shared or cyclic and change.
 //!
 //! A value has a slot in one vector. A slot counts how often it was filled, and an id has slot and
-//! count, so an id whose value is gone is told from the one of what came after it.
+//! count, so an id whose value is gone differs from that of the value that replaced it.
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +23,8 @@ use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
 /// Owns values in the heap of `V` and names them by [`VId`]s, which are copied freely and may lie
-/// anywhere, in other values of the arena too: nodes of graphs, of doubly linked lists, of whatever
-/// has cycles and is taken apart again. An id whose value was removed finds nothing.
+/// anywhere, in other values of the arena too: nodes of graphs, of doubly linked lists, of anything
+/// that has cycles and is dismantled again. An id whose value was removed finds nothing.
 ///
 /// ```
 /// use spacejmp::collections::{VArena, VId};
@@ -59,8 +59,8 @@ use crate::token::{At, Mode, Write};
 /// ```
 ///
 /// Finding, inserting and removing take the same time whatever the length. Slots of removed values
-/// are filled again; the memory is given back with the arena. Dropped outside `V`, it leaks what it
-/// owns, as `VBox` does.
+/// are reused; the memory is freed with the arena. Dropped outside `V`, it leaks what it owns, as
+/// `VBox` does.
 #[repr(C)]
 pub struct VArena<T, V: Brand> {
     slots: VVec<Slot<T>, V>,
@@ -205,7 +205,7 @@ impl<T: 'static, V: Brand> VKey<V> for VId<T> {
 unsafe impl<T: 'static, V: Brand> Storable<V> for VId<T> {
     const HAS_ONE_NICHE: bool = true;
 
-    /// Of what it names, the arena's layout tells.
+    /// What it names is in the arena's layout.
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VId version 1", |_| {});
     }

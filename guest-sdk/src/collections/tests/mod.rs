@@ -272,7 +272,7 @@ fn a_key_that_is_made_is_the_one_that_was_asked_for() {
         })
     }));
     assert!(made.is_err());
-    // SAFETY: the map is whole, which is what this test is about.
+    // SAFETY: the map is intact, which is what this test is about.
     assert_eq!(unsafe { space.recover(|v| v.root().at(v).len()) }, Ok(0));
 }
 

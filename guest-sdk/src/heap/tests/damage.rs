@@ -138,7 +138,7 @@ fn what_nothing_leads_to_is_a_leak() {
         }
     };
     // The root leads into the middle of the huge block, over a table's place, and so on; the
-    // page-sized block is nobody's, and small[4] is known by an unaligned word only.
+    // page-sized block is not referenced, and small[4] only by an unaligned word.
     write(small[0], 8, *huge, 90 << 20);
     write(*huge, 80 << 20, *large, 5);
     write(*large, (3 * PAGE_BYTES - 8) as usize, small[1], 99);

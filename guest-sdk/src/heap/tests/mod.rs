@@ -232,7 +232,7 @@ fn a_block_that_was_written_to_after_it_was_freed_is_never_followed() {
         region.free(heap, block);
     }
     region.fill(blocks[3], 8, 0x41);
-    // Too short by what the list had, and nobody gets the same block twice.
+    // Short by what the list had, and no block is handed out twice.
     let again: Vec<_> = (0..4).map(|_| region.alloc(heap, layout(64)).unwrap()).collect();
     let mut distinct = again.clone();
     distinct.sort();

@@ -156,8 +156,8 @@ mod tests {
     fn a_store_on_disk_is_not_charged() {
         let charge = StoreCharge::new(None);
         let sid = SegId::new(7).unwrap();
-        charge.segment_made(|| panic!("nobody needs to know"), || Ok(sid)).unwrap();
-        charge.segment_grown(sid, || panic!("nobody needs to know"), || Ok(())).unwrap();
+        charge.segment_made(|| panic!("it is not needed"), || Ok(sid)).unwrap();
+        charge.segment_grown(sid, || panic!("it is not needed"), || Ok(())).unwrap();
         charge.deleted(sid.raw());
     }
 }

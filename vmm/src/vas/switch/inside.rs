@@ -29,8 +29,8 @@ impl Vases {
     }
 
     /// Whether a thread of this process is inside instance `vh`. To be asked when the kernel has
-    /// been kept from serving switches there: one that has just tried in vain may count as inside
-    /// for some instructions more, and is waited for. One vCPU is left out of this.
+    /// been kept from serving switches there: a thread whose attempt just failed may count as
+    /// inside for a few more instructions, and is waited for. One vCPU is left out of this.
     pub(crate) fn is_occupied(&self, vh: u32, but_for: Option<u32>) -> Result<bool, VasError> {
         for _ in 0..IN_PASSING_TRIES {
             let mut vcpus = self.switch.vcpus_in(vh)?;

@@ -1,10 +1,10 @@
 //! The store's lock: an flock on one file, shared to read, exclusive to change.
 //!
-//! An flock belongs to an open file description. Each acquisition opens the file anew, so
-//! that threads of one process exclude each other exactly as processes do, and the kernel
-//! releases it when the holder dies. Shared locks nest; taking the exclusive lock while holding
-//! a shared one waits in vain, which is why only this crate can take it. How long a
-//! thread waits is decided in `patience`.
+//! An flock belongs to an open file description. Each acquisition opens the file anew, so that
+//! threads of one process exclude each other exactly as processes do, and the kernel releases it
+//! when the holder dies. Shared locks nest; taking the exclusive lock while holding a shared one
+//! never succeeds, which is why only this crate can take it. How long a thread waits is decided in
+//! `patience`.
 
 use std::fs::File;
 
