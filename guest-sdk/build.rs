@@ -1,9 +1,9 @@
-//! Tells the crate which compiler builds it: where the language leaves a layout open, only what the
-//! same compiler has built may share data.
+//! Tells the crate which compiler builds it: where the language leaves a layout open, only programs
+//! built by the same compiler may share data.
 //!
-//! A build script is also what lets `links` in `Cargo.toml` stand: of a crate with it there is one in
-//! a program. Two versions of this crate would have a table of brands each, and with them two brands
-//! for one type.
+//! A build script is also required for `links` in `Cargo.toml`: a program can contain only one
+//! version of a crate that has it. Two versions of this crate would each have a table of brands,
+//! and with them two brands for one type.
 
 use std::process::Command;
 

@@ -1,9 +1,8 @@
 //! Addresses and page sizes as types.
 //!
-//! A guest-virtual and a guest-physical address are both 64-bit numbers, and mixing them up
-//! is the classic fault of a monitor. Here each is a type whose constructor proves what the
-//! rest of the code relies on; host addresses are not here, because no shared structure may
-//! hold one.
+//! A guest-virtual and a guest-physical address are both 64-bit numbers, and mixing them up is the
+//! classic bug of a VMM. Here each is a type whose constructor checks what the rest of the code
+//! relies on; host addresses are absent, because no shared structure may hold one.
 
 use core::fmt;
 
@@ -21,7 +20,7 @@ pub const LOWER_HALF_END: u64 = 1 << 47;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestVirt(u64);
 
-/// The address is not canonical; carries it.
+/// The address that is not canonical.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotCanonical(pub u64);
 
@@ -58,7 +57,7 @@ impl GuestVirt {
         self.0
     }
 
-    /// The address `bytes` further on, or `None` when that leaves the canonical half.
+    /// The address `bytes` higher, or `None` if that leaves the canonical half.
     #[must_use]
     pub fn checked_add(self, bytes: u64) -> Option<GuestVirt> {
         let sum = self.0.checked_add(bytes)?;
@@ -70,15 +69,9 @@ impl GuestVirt {
     pub const fn align_down(self, size: PageSize) -> GuestVirt {
         GuestVirt(self.0 & !(size.bytes() - 1))
     }
-
-    /// Index into the table of `level` (SDM 3A, 4.5.4).
-    #[must_use]
-    pub const fn index(self, level: Level) -> usize {
-        (self.0 >> level.shift()) as usize & 511
-    }
 }
 
-/// A guest-physical address below 2^52. Whether memory lies there is asked of the VMM.
+/// A guest-physical address below 2^52. Whether it is backed by memory is for the VMM to say.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestPhys(u64);
 
@@ -104,7 +97,7 @@ impl GuestPhys {
         self.0
     }
 
-    /// The address `bytes` further on; wraps never, saturates at the last valid address.
+    /// The address `bytes` higher; never wraps, but saturates at the last valid address.
     #[must_use]
     pub const fn offset(self, bytes: u64) -> GuestPhys {
         let sum = self.0.saturating_add(bytes);
@@ -159,6 +152,12 @@ pub enum Level {
 }
 
 impl Level {
+    /// Index of the entry, in a table of this level, that covers `address` (SDM 3A, 4.5.4).
+    #[must_use]
+    pub const fn index(self, address: u64) -> usize {
+        (address >> self.shift()) as usize & 511
+    }
+
     /// Position of this level's nine index bits in an address.
     #[must_use]
     pub const fn shift(self) -> u32 {
@@ -229,10 +228,10 @@ mod tests {
     #[test]
     fn indices_are_the_manuals_nine_bit_fields() {
         let gva = GuestVirt::literal(0x0000_7f8a_1234_5678);
-        assert_eq!(gva.index(Level::Root), 0xff);
-        assert_eq!(gva.index(Level::Pointer), 0x28);
-        assert_eq!(gva.index(Level::Directory), 0x91);
-        assert_eq!(gva.index(Level::Table), 0x145);
+        assert_eq!(Level::Root.index(gva.raw()), 0xff);
+        assert_eq!(Level::Pointer.index(gva.raw()), 0x28);
+        assert_eq!(Level::Directory.index(gva.raw()), 0x91);
+        assert_eq!(Level::Table.index(gva.raw()), 0x145);
     }
 
     proptest! {
@@ -241,7 +240,7 @@ mod tests {
             let gva = GuestVirt::new(raw).unwrap();
             let mut rebuilt = raw & (PAGE_SIZE - 1);
             for level in [Level::Table, Level::Directory, Level::Pointer, Level::Root] {
-                rebuilt |= (gva.index(level) as u64) << level.shift();
+                rebuilt |= (level.index(gva.raw()) as u64) << level.shift();
             }
             prop_assert_eq!(rebuilt, raw);
         }

@@ -1,10 +1,9 @@
-//! SpaceJMP's own calls: numbers and how they are made.
+//! SpaceJMP's own calls: their numbers and how they are made.
 //!
-//! A program puts the number into RAX and the arguments into RDI, RSI, RDX, R10, R8, R9, as
-//! for a Linux call, and calls the call page (`layout::CALL_PAGE`, found through the
-//! auxiliary vector entry [`AT_SPACEJMP`]). The result is in RAX, an error as a negated
-//! errno. Unlike Linux's calls, ours may change every caller-saved register: that spares the
-//! kernel's fast path twelve instructions.
+//! A program puts the number in RAX and the arguments in RDI, RSI, RDX, R10, R8, R9, as for a Linux
+//! call, and calls the call page (`layout::CALL_PAGE`, found through the auxiliary vector entry
+//! [`AT_SPACEJMP`]). The result is in RAX, an error as a negated errno. Unlike Linux's calls, ours
+//! may change every caller-saved register, which saves the kernel's fast path twelve instructions.
 //!
 //! Structures and flags that the arguments point to or hold are in `objects.rs`.
 
@@ -13,8 +12,8 @@ pub const AT_SPACEJMP: u64 = 0x534a_0001;
 
 /// First number of our range: "SJ" in the upper half, far above Linux's table.
 pub const CALL_BASE: u32 = 0x534a_0000;
-/// Set in a number, the call is served by the VMM even if the kernel could: every call can
-/// be made as a hypercall, so that both ways can be compared.
+/// With this bit set in the number, the VMM serves the call even if the kernel could: every call
+/// can be made as a hypercall, so that both paths can be compared.
 pub const CALL_HYPER: u32 = 0x8000;
 /// One past the last number that the kernel may serve itself.
 pub const CALL_FAST_END: u32 = CALL_BASE + 2;
@@ -24,7 +23,7 @@ macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident = $offset:literal, $text:literal;)*) => {
         $($(#[$doc])* pub const $name: u32 = CALL_BASE + $offset;)*
 
-        /// The call's name in C and in the documentation, hypercall bit ignored.
+        /// The call's name in C and in the documentation; the hypercall bit is ignored.
         #[must_use]
         pub const fn name(number: u32) -> Option<&'static str> {
             match number & !CALL_HYPER {
@@ -33,94 +32,95 @@ macro_rules! calls {
             }
         }
 
-        /// All calls in the order of their numbers.
+        /// All calls, in order of their numbers.
         pub const ALL: &[(u32, &str)] = &[$(($name, $text),)*];
     };
 }
 
 calls! {
-    /// Does nothing, in the kernel: the baseline every other call is measured against.
+    /// Does nothing, in the kernel: the baseline against which every other call is measured.
     CALL_NULL = 0x00, "null";
-    /// `(vh)`: the calling thread enters instance `vh`, taking its locks.
+    /// `(vh)`: the calling thread enters instance `vh` and acquires its locks.
     CALL_VAS_SWITCH = 0x01, "vas_switch";
     /// Does nothing, in the VMM: the cost of a hypercall.
     CALL_HYPER_NULL = 0x02, "hyper_null";
     /// `(vh)`: as `vas_switch`, but fails with `EAGAIN` instead of waiting.
     CALL_VAS_TRY_SWITCH = 0x03, "vas_try_switch";
-    /// `(vh, nanoseconds)`: as `vas_switch`, but fails with `ETIMEDOUT` after so long.
+    /// `(vh, nanoseconds)`: as `vas_switch`, but fails with `ETIMEDOUT` after that time.
     CALL_VAS_SWITCH_TIMEOUT = 0x04, "vas_switch_timeout";
     /// `()`: the handle of the instance the thread is in; 0 is home.
     CALL_VAS_CURRENT = 0x05, "vas_current";
 
-    /// `(name, name_len, mode)`: makes an empty VAS; its `vid`.
+    /// `(name, name_len, mode)`: creates an empty VAS; returns its `vid`.
     CALL_VAS_CREATE = 0x10, "vas_create";
     /// `(name, name_len)`: the `vid` of the VAS with this name.
     CALL_VAS_FIND = 0x11, "vas_find";
-    /// `(vid, name, name_len, flags)`: a new VAS with the same segments; its `vid`.
+    /// `(vid, name, name_len, flags)`: creates a new VAS with the same segments; returns its `vid`.
     CALL_VAS_CLONE = 0x12, "vas_clone";
-    /// `(vid, flags)`: makes an instance for this process; its `vh`.
+    /// `(vid, flags)`: creates an instance for this process; returns its `vh`.
     CALL_VAS_ATTACH = 0x13, "vas_attach";
     /// `(vh)`: drops the instance.
     CALL_VAS_DETACH = 0x14, "vas_detach";
-    /// `(cmd, vid, arg)`: see `objects::vas_ctl`. For tag commands the second is a `vh`.
+    /// `(cmd, vid, arg)`: see `objects::vas_ctl`. For tag commands the second argument is a `vh`.
     CALL_VAS_CTL = 0x15, "vas_ctl";
     /// `(vid)`: deletes the VAS, not its segments.
     CALL_VAS_DELETE = 0x16, "vas_delete";
-    /// `(buffer, bytes, cursor)`: `VasStat` of VASes, in the order of their names, from number
-    /// `cursor` on; how many were written.
+    /// `(buffer, bytes, cursor)`: `VasStat`s of VASes, in order of their names, starting at number
+    /// `cursor`; returns how many were written.
     CALL_VAS_LIST = 0x17, "vas_list";
     /// `(vid, buffer, bytes)`: fills one `VasStat`.
     CALL_VAS_STAT = 0x18, "vas_stat";
-    /// `(vid, buffer, bytes, cursor)`: `Attachment`s of a VAS from number `cursor` on; how many
-    /// were written.
+    /// `(vid, buffer, bytes, cursor)`: `Attachment`s of a VAS, starting at number `cursor`; returns
+    /// how many were written.
     CALL_VAS_SEGMENTS = 0x19, "vas_segments";
 
-    /// `(name, name_len, params, params_len)`: makes a segment as `SegParams` says; its `sid`.
+    /// `(name, name_len, params, params_len)`: creates a segment as `SegParams` specifies; returns
+    /// its `sid`.
     CALL_SEG_ALLOC = 0x20, "seg_alloc";
     /// `(name, name_len)`: the `sid` of the segment with this name.
     CALL_SEG_FIND = 0x21, "seg_find";
-    /// `(sid, name, name_len)`: a copy under a new name; its `sid`.
+    /// `(sid, name, name_len)`: copies the segment under a new name; returns the copy's `sid`.
     CALL_SEG_CLONE = 0x22, "seg_clone";
-    /// `(vid, sid, right)`: into the VAS, for all its attachers.
+    /// `(vid, sid, right)`: adds the segment to the VAS, for every process that has it attached.
     CALL_SEG_ATTACH = 0x23, "seg_attach";
-    /// `(vh, sid, right)`: into this process's instance only.
+    /// `(vh, sid, right)`: adds the segment to this process's instance only.
     CALL_SEG_ATTACH_LOCAL = 0x24, "seg_attach_local";
-    /// `(vid, sid)`: out of the VAS, for all its attachers.
+    /// `(vid, sid)`: removes the segment from the VAS, for every process that has it attached.
     CALL_SEG_DETACH = 0x25, "seg_detach";
-    /// `(vh, sid)`: out of this process's instance.
+    /// `(vh, sid)`: removes the segment from this process's instance.
     CALL_SEG_DETACH_LOCAL = 0x26, "seg_detach_local";
     /// `(sid, cmd, arg)`: see `objects::seg_ctl`.
     CALL_SEG_CTL = 0x27, "seg_ctl";
-    /// `(sid)`: deletes the segment and its content.
+    /// `(sid)`: deletes the segment and its contents.
     CALL_SEG_DELETE = 0x28, "seg_delete";
-    /// `(buffer, bytes, cursor)`: `SegStat` of segments, as `vas_list`.
+    /// `(buffer, bytes, cursor)`: `SegStat`s of segments, as `vas_list`.
     CALL_SEG_LIST = 0x29, "seg_list";
     /// `(sid, buffer, bytes)`: fills one `SegStat`.
     CALL_SEG_STAT = 0x2a, "seg_stat";
     /// `(sid, bytes)`: grows the segment in place to `bytes`.
     CALL_SEG_GROW = 0x2b, "seg_grow";
-    /// `(sid)`: all written content is on stable storage when it returns.
+    /// `(sid)`: everything written is on stable storage when the call returns.
     CALL_SEG_SYNC = 0x2c, "seg_sync";
     /// `(sid, buffer)`: fills a `SegRoot`.
     CALL_SEG_ROOT_GET = 0x2d, "seg_root_get";
     /// `(sid, buffer)`: sets the root object from a `SegRoot`.
     CALL_SEG_ROOT_SET = 0x2e, "seg_root_set";
-    /// `(sid, offset, bytes)`: storage for a range, so that writing to it needs no more.
+    /// `(sid, offset, bytes)`: allocates storage for a range, so that writing to it needs no more.
     CALL_SEG_RESERVE = 0x2f, "seg_reserve";
 }
 
-/// Ports of the kernel's one `OUT` (design section 5): the port says why it left.
+/// Ports of the kernel's only `OUT` (design section 5): the port says why the kernel exited.
 pub mod port {
-    /// Exception with vector `v` leaves through `EXCEPTION + v`, `v` below 32.
+    /// An exception with vector `v` exits through `EXCEPTION + v`, `v` below 32.
     pub const EXCEPTION: u16 = 0x40;
     /// A Linux system call the kernel does not serve.
     pub const SYSCALL: u16 = 0x60;
     /// A SpaceJMP call the kernel does not serve.
     pub const CALL: u16 = 0x61;
-    /// As [`CALL`], but the program came through the call page's UD2: its state is the
-    /// exception frame, with the instruction pointer already past the UD2.
+    /// As [`CALL`], but the program came through the call page's UD2: its state is in the exception
+    /// frame, whose instruction pointer is already past the UD2.
     pub const CALL_TRAPPED: u16 = 0x63;
-    /// The kernel found itself broken; the epitaph says how.
+    /// The kernel panicked; the epitaph has the message.
     pub const PANIC: u16 = 0x62;
 }
 

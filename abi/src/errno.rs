@@ -1,4 +1,4 @@
-//! Linux error numbers, written once.
+//! Linux error numbers, defined once.
 //!
 //! The numbers are Linux's own for x86-64 (`include/uapi/asm-generic/errno*.h`): a program
 //! compiled for Linux must read the value it expects. SpaceJMP's own calls use the same
@@ -85,8 +85,8 @@ errno_table! {
 }
 
 impl Errno {
-    /// The error of a raw number; numbers outside 1..=4095 become `EIO`, because a system
-    /// call's result could not carry them.
+    /// The error for a raw number; numbers outside 1..=4095 become `EIO`, because a system call's
+    /// result cannot carry them.
     #[must_use]
     pub const fn from_raw(raw: i32) -> Errno {
         if raw < 1 || raw > 4095 {
@@ -98,7 +98,7 @@ impl Errno {
         }
     }
 
-    /// The number as C's `errno` has it.
+    /// The number, as in C's `errno`.
     #[must_use]
     pub const fn raw(self) -> i32 {
         self.0.get() as i32

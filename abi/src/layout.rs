@@ -1,4 +1,4 @@
-//! The address map: who lives where, in one picture.
+//! The address map in one picture.
 //!
 //! ```text
 //! guest-virtual (48 bits)
@@ -12,19 +12,18 @@
 //!                       CALL_PAGE       entry to SpaceJMP's own calls
 //!                       GATE_PAGE       system-call gate (software KVM only), then its trap page
 //!   0x1000_0000_0000  VAS region, slots 32-255: segments, different in every VAS
-//!   0x7fff_ffff_f000  never mapped: SYSCALL there would return to a non-canonical address
-//!   0xffff_8000_...   kernel, slots 256-511, supervisor only; used so far:
+//!   0x7fff_ffff_f000  never mapped: a SYSCALL there would return to a non-canonical address
+//!   0xffff_8000_...   kernel, slots 256-511, supervisor only; in use:
 //!   0xffff_ffff_8000_0000  kernel image
 //!   0xffff_ffff_c000_0000  per-vCPU areas, VCPU_AREA_BYTES apart
-//!   0xffff_ffff_d000_0000  switching: control page, live page, vCPU lines, roots and locks
+//!   0xffff_ffff_d000_0000  switching: control page, change counters, vCPU status, roots, locks
 //!   0xffff_ffff_d020_0000  instance table
 //!   0xffff_ffff_d040_0000  lock references, then (at d100_0000) pages of lock words
-//!   0xffff_ffff_d900_0000  code that takes and gives back one lock
 //!   0xffff_ffff_e000_0000  per-vCPU tables of TLB tags, TAG_TABLE_BYTES apart
 //!
 //! guest-physical
-//!   0x0000_0000       SYSTEM_BYTES: descriptor tables and the kernel image
-//!   0x0020_0000       private RAM, handed out in 2 MiB chunks, banks added as needed
+//!   0x0000_0000       SYSTEM_BYTES: descriptor tables and kernel image
+//!   0x0020_0000       private RAM, allocated in 2 MiB blocks; memory regions are added as needed
 //! ```
 
 use crate::addr::{GuestPhys, GuestVirt, LOWER_HALF_END, PAGE_SIZE, PAGE_SIZE_2M};
@@ -56,26 +55,26 @@ pub const fn is_of_segments(address: u64) -> bool {
 pub const PIE_BASE: GuestVirt = GuestVirt::literal(0x40_0000_0000);
 /// The system-call gate: LSTAR points here on hosts whose SYSCALL stays in ring 3.
 pub const GATE_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 2 * PAGE_SIZE);
-/// A store here leaves for the VMM: no memory lies behind it. Follows the gate so that the
-/// gate's code reaches it RIP-relative.
+/// A store here exits to the VMM: no memory backs it. It follows the gate so that the gate's code
+/// can reach it RIP-relative.
 pub const GATE_TRAP_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE);
-/// The call page: `call CALL_PAGE` makes a SpaceJMP call in the way that suits the host.
+/// The call page: `call CALL_PAGE` makes a SpaceJMP call in whichever way suits the host.
 pub const CALL_PAGE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 4 * PAGE_SIZE);
-/// Where the call page's UD2 stands, on hosts where that is the cheapest way in: behind code
-/// that takes switches to a UD2 of their own.
+/// Address of the call page's UD2, on hosts where that is the cheapest way into the kernel: after
+/// code that sends switches to their own UD2.
 pub const CALL_PAGE_UD2: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() + 8);
 /// The UD2 of `vas_switch`, whatever is in RAX.
 pub const CALL_PAGE_SWITCH_UD2: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() + 11);
-/// The page of clock words, which the VMM stores into and the vDSO reads. Like the pages above it
-/// it is out of a program's reach: `mmap` and its kin refuse the address.
+/// The clock page, which the VMM writes and the vDSO reads. Like the pages above it, a program
+/// cannot change it: `mmap` and related calls refuse the address.
 pub const CLOCK_PAGE: GuestVirt = GuestVirt::literal(CALL_PAGE.raw() - PAGE_SIZE);
-/// The vDSO image; 16 pages are set aside.
+/// The vDSO image; 16 pages are reserved.
 pub const VDSO_BASE: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - 32 * PAGE_SIZE);
 /// One past the first thread's stack.
 pub const STACK_TOP: GuestVirt = GuestVirt::literal(PRIVATE_END.raw() - PAGE_SIZE_2M);
-/// Linux's default limit of the first thread's stack (RLIMIT_STACK).
+/// Linux's default limit for the first thread's stack (RLIMIT_STACK).
 pub const STACK_BYTES: u64 = 8 << 20;
-/// `mmap` without an address searches downward from here; a guard lies above.
+/// `mmap` without an address searches downward from here; a guard area lies above.
 pub const MMAP_TOP: GuestVirt = GuestVirt::literal(STACK_TOP.raw() - 64 * PAGE_SIZE_2M);
 
 /// The kernel image's first byte, which is its [`crate::shared::KernelInfo`].
@@ -92,56 +91,49 @@ pub const VCPU_CALL_STACK: u64 = 2 * PAGE_SIZE;
 pub const VCPU_IST_STACKS: u64 = 3 * PAGE_SIZE;
 /// Bytes of each of the four exception stacks.
 pub const IST_STACK_BYTES: u64 = PAGE_SIZE / 4;
-/// Most vCPUs, and so threads at one time, of a VM (KVM's own limit on x86-64).
+/// Maximum number of vCPUs of a VM, and so of concurrent threads (KVM's own limit on x86-64).
 pub const MAX_VCPUS: u32 = 1024;
 
-/// What the kernel's switch reads at a fixed place: `switch::SwitchControl`.
+/// What the kernel's switch reads at a fixed address: `switch::SwitchControl`.
 pub const SWITCH_CONTROL: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_0000);
-/// The store's `live` file is laid over this page: its first word counts changes of VASes.
+/// The store's change counters (`live` file) are mapped over this page: the first word counts
+/// changes to VASes.
 pub const SWITCH_LIVE: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_1000);
-/// One `switch::VcpuLine` for each vCPU, in the VM's lease file: who is inside which VAS.
-pub const VCPU_LINES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
+/// One `switch::VcpuStatus` for each vCPU, in the VM's lease file: which VAS each vCPU is inside.
+pub const VCPU_STATUSES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
 /// By handle, 8 bytes each, like the two tables below: what to load into CR3, with
-/// `switch::CR3_KEEP` if tagged; 0 if a switch there is more than that.
+/// `switch::CR3_KEEP` if tagged; 0 if a switch there needs more than that.
 pub const PLAIN_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d010_0000);
-/// The generations of the instances with a plain root.
+/// The generations of the instances that have a plain root.
 pub const PLAIN_GENERATIONS: GuestVirt = GuestVirt::literal(0xffff_ffff_d014_0000);
-/// Which locks an instance needs: offset of the first one's `switch::LockRef` in
-/// [`LOCK_REFS`], not 0, in the upper half, and in the lower half how many follow one another.
-/// Behind them is a `switch::LockEnd`. 0 where there are none, or the kernel must leave the
-/// switch to the VMM.
+/// Which locks an instance needs: offset of the first one's `switch::LockRef` in [`LOCK_REFS`], not
+/// 0, in the upper half, and their number in the lower half. A `switch::LockEnd` follows them. 0
+/// where there are none, or where the kernel must leave the switch to the VMM.
 pub const LOCK_RANGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d018_0000);
-/// By handle: the VMM's code that takes the one lock an instance needs ([`LOCK_CODE`]), or 0.
-pub const LOCK_WAYS: GuestVirt = GuestVirt::literal(0xffff_ffff_d01c_0000);
-/// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for those
-/// who look, the kernel has its own.
+/// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for inspection
+/// only, the kernel has its own tables.
 pub const INSTANCES: GuestVirt = GuestVirt::literal(0xffff_ffff_d020_0000);
-/// Lists of `switch::LockRef`, each with a `switch::LockEnd` behind it.
+/// Lists of `switch::LockRef`, each followed by a `switch::LockEnd`.
 pub const LOCK_REFS: GuestVirt = GuestVirt::literal(0xffff_ffff_d040_0000);
-/// Bytes set aside for [`LOCK_REFS`].
+/// Bytes reserved for [`LOCK_REFS`].
 pub const LOCK_REFS_BYTES: u64 = 2 << 20;
 /// The lock pages of attached lockable segments, one page each.
 pub const LOCK_PAGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d100_0000);
-/// Most lock pages mapped at one time.
+/// Maximum number of lock pages mapped at the same time.
 pub const MAX_LOCK_PAGES: u32 = 32768;
-/// Code for lists of one lock, read-only for the kernel: [`LOCK_CODE_UNIT`] for each place in
-/// [`LOCK_REFS`], so that code lives as long as its list.
-pub const LOCK_CODE: GuestVirt = GuestVirt::literal(0xffff_ffff_d900_0000);
-/// Bytes of code for each place; a list of one lock has two.
-pub const LOCK_CODE_UNIT: u64 = 128;
-/// Per-vCPU tables of TLB tags: for each tag the generation last loaded with it.
+/// Per-vCPU tables of TLB tags: for each tag, the generation last loaded with it.
 pub const TAG_TABLES: GuestVirt = GuestVirt::literal(0xffff_ffff_e000_0000);
 /// Bytes of one vCPU's table: 4096 tags of 8 bytes.
 pub const TAG_TABLE_BYTES: u64 = 4096 * 8;
 
-/// Bytes at guest-physical zero that belong to the monitor: descriptor tables and kernel.
+/// Bytes at guest-physical zero that belong to the VMM: descriptor tables and kernel.
 pub const SYSTEM_BYTES: u64 = PAGE_SIZE_2M;
 /// Guest-physical page of the interrupt descriptor table.
 pub const IDT_PHYS: GuestPhys = GuestPhys::literal(0x1000);
 /// Where the kernel image is loaded.
 pub const KERNEL_PHYS: GuestPhys = GuestPhys::literal(0x10_0000);
-/// Guest-physical page with no memory behind it, target of the gate's store. Just below
-/// the local APIC's default page, which lies in the same hole of guest-physical space.
+/// Guest-physical page not backed by memory, target of the gate's store. Just below the local
+/// APIC's default page, which lies in the same hole of guest-physical space.
 pub const TRAP_PHYS: GuestPhys = GuestPhys::literal(0xfedf_f000);
 /// Guest-physical hole without memory: APIC page, KVM's own pages, the trap page.
 pub const PHYS_HOLE: core::ops::Range<u64> = 0xc000_0000..0x1_0000_0000;
@@ -154,7 +146,7 @@ const _: () = {
     assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
     assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());
-    assert!(VCPU_LINES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
+    assert!(VCPU_STATUSES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
     assert!(PLAIN_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= PLAIN_GENERATIONS.raw());
     assert!(PLAIN_GENERATIONS.raw() + MAX_INSTANCES as u64 * 8 <= LOCK_RANGES.raw());
     assert!(LOCK_RANGES.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());

@@ -1,36 +1,30 @@
-//! What two rooms of the house must agree on: numbers, layouts, encodings, and the
-//! algorithms that both the guest kernel and the VMM run.
+//! What the guest kernel, the VMM and programs must agree on: numbers, layouts, encodings.
 //!
-//! 1. No I/O, no allocation (but in `heap::check`, which the kernel leaves out), no `unsafe`:
-//!    everything here can be reasoned about, and run in tests on the host, on its own.
-//! 2. Outside values become types once, in one checked constructor.
-//! 3. A number that two rooms share is written once, here.
+//! 1. No I/O, no allocation, no `unsafe`: everything here can be reasoned about on its own, and
+//!    tested on the host.
+//! 2. Values from outside become types in one place, a checked constructor.
+//! 3. A number that two crates share is defined once, here.
 //!
 //! - [`addr`]: guest addresses and page sizes; [`layout`]: the address map
-//! - [`pte`], [`walk`]: page-table entries and the editor of tables
+//! - [`pte`], [`table`], [`walk`]: page-table entries, a single page table, and the page-table
+//!   walker and editor
 //! - [`call`]: SpaceJMP's calls and the ports of the kernel's `OUT`; [`errno`]: error numbers
-//! - [`heap`]: the heap of a data segment
 //! - [`objects`]: ids, flags and structures of the calls on VASes and segments
-//! - [`lock`]: the lock of a segment
 //! - [`shared`]: structures in memory that kernel and VMM both see; [`switch`]: those of
 //!   `vas_switch`; [`tag`]: when the TLB may be kept
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "heap-check")]
-extern crate alloc;
-
 pub mod addr;
 pub mod call;
 pub mod errno;
-pub mod heap;
 pub mod layout;
-pub mod lock;
 pub mod objects;
 pub mod pte;
 pub mod shared;
 pub mod switch;
+pub mod table;
 pub mod tag;
 pub mod walk;
 
@@ -38,3 +32,4 @@ pub use addr::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2
 pub use errno::Errno;
 pub use objects::{LeaseId, Right, SegId, VasId};
 pub use pte::{Pte, Rights};
+pub use table::{Entry, Table};

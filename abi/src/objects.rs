@@ -1,9 +1,9 @@
-//! What programs and the VMM say to each other about VASes and segments: ids, flags,
-//! commands, and the structures that calls fill or read.
+//! The interface between programs and the VMM for VASes and segments: ids, flags, commands, and the
+//! structures that calls fill or read.
 //!
-//! All structures are `repr(C)`, without padding, little-endian, and only ever grow at the
-//! end: a caller passes the length it knows, and gets or gives that much. Ids are random,
-//! positive and never 0, so that a call can return them beside negated error numbers.
+//! All structures are `repr(C)`, without padding, little-endian, and only ever grow at the end: a
+//! caller passes the length it knows, and that many bytes are read or written. Ids are random and
+//! positive, so that a call can return either an id or a negated error number.
 
 use core::mem::{offset_of, size_of};
 use core::num::NonZeroU64;
@@ -16,7 +16,8 @@ macro_rules! id_type {
         pub struct $name(NonZeroU64);
 
         impl $name {
-            /// `None` for 0 and for values a result register could not tell from an error.
+            /// `None` for 0 and for values that could not be told from an error in a result
+            /// register.
             #[must_use]
             pub const fn new(raw: u64) -> Option<$name> {
                 match NonZeroU64::new(raw) {
@@ -47,32 +48,32 @@ macro_rules! id_type {
 }
 
 id_type! {
-    /// A VAS of a store; never used again for another one.
+    /// A VAS of a store; never reused for another one.
     VasId
 }
 id_type! {
-    /// A segment of a store; never used again for another one. Locks are taken in the order
-    /// of these numbers.
+    /// A segment of a store; never reused for another one. Locks are acquired in the order of these
+    /// numbers.
     SegId
 }
 id_type! {
-    /// One live VM, named in lock words and leases; random, new at every start.
+    /// One live VM, as identified in lock words and leases; random, and new at every start.
     LeaseId
 }
 
 /// Longest name of a VAS or segment, in bytes: a file name.
 pub const NAME_MAX_BYTES: usize = 255;
-/// Most instances a process has at one time, home included.
+/// Maximum number of instances a process has at the same time, home included.
 pub const MAX_INSTANCES: u32 = 32768;
-/// A process's own handle: home.
+/// The handle of the process's home instance.
 pub const VH_HOME: u64 = 0;
 
-/// What an attachment lets its users do with a segment.
+/// What an attachment allows its users to do with a segment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Right {
-    /// Read; a lockable segment is locked shared.
+    /// Read; a lockable segment is locked in shared mode.
     Read,
-    /// Read and write; a lockable segment is locked exclusive.
+    /// Read and write; a lockable segment is locked in exclusive mode.
     Write,
 }
 
@@ -87,7 +88,7 @@ impl Right {
         }
     }
 
-    /// As a call's argument.
+    /// The value as a call's argument.
     #[must_use]
     pub const fn raw(self) -> u64 {
         match self {
@@ -99,18 +100,19 @@ impl Right {
 
 /// Flags of `vas_attach`.
 pub mod attach {
-    /// Every segment read-only, whatever the VAS says: shared locks, no write right needed.
+    /// Every segment read-only, whatever the VAS says: shared locks, no write permission needed.
     pub const READ_ONLY: u64 = 1 << 0;
     /// Without a TLB tag: every switch into the instance flushes.
     pub const NO_TAG: u64 = 1 << 1;
-    /// Page tables for the whole of every segment are built now.
+    /// Page tables for all of every segment are built immediately.
     pub const POPULATE: u64 = 1 << 2;
-    /// The instance belongs to one part of the program: `vas_detach` of it needs
-    /// [`detach::OWNED`](super::detach::OWNED), and is `EBUSY` without it.
+    /// The instance belongs to one part of the program: `vas_detach` needs
+    /// [`detach::OWNED`](super::detach::OWNED), and fails with `EBUSY` without it.
     pub const OWNED: u64 = 1 << 3;
-    /// The instance keeps the segments it was made with. When the VAS does not list one of them
-    /// any more, or with another right, switching to the instance is `ESTALE`; what the VAS gets
-    /// later does not join, and nothing is attached to the instance itself (`EBUSY`).
+    /// The instance keeps the segments it was made with. When the VAS no longer lists one of them,
+    /// or lists it with another right, switching to the instance fails with `ESTALE`; segments that
+    /// the VAS gains later are not added, and nothing can be attached to the instance itself
+    /// (`EBUSY`).
     pub const PINNED: u64 = 1 << 4;
     /// All flags.
     pub const ALL: u64 = READ_ONLY | NO_TAG | POPULATE | OWNED | PINNED;
@@ -118,40 +120,40 @@ pub mod attach {
 
 /// Flags of `vas_detach`.
 pub mod detach {
-    /// The caller owns the instance: needed for, and only allowed of, one that was attached with
+    /// The caller owns the instance: required for, and only allowed for, one that was attached with
     /// [`attach::OWNED`](super::attach::OWNED).
     pub const OWNED: u64 = 1 << 0;
 }
 
 /// Commands of `vas_ctl(cmd, object, arg)`.
 pub mod vas_ctl {
-    /// `(vid, mode)`: permission bits, as `chmod`.
+    /// `(vid, mode)`: permission bits, as for `chmod`.
     pub const SET_MODE: u64 = 1;
-    /// `(vid, 0 or 1)`: whether instances get a TLB tag; holds for later attaches.
+    /// `(vid, 0 or 1)`: whether instances get a TLB tag; applies to later attaches.
     pub const SET_TAGGED: u64 = 2;
-    /// `(vh, 0 or 1)`: the same for one instance, now. Not while a thread is inside.
+    /// `(vh, 0 or 1)`: the same for one instance, immediately. Not while a thread is inside it.
     pub const SET_INSTANCE_TAGGED: u64 = 3;
 }
 
 /// Commands of `seg_ctl(sid, cmd, arg)`.
 pub mod seg_ctl {
-    /// `(mode)`: permission bits, as `chmod`.
+    /// `(mode)`: permission bits, as for `chmod`.
     pub const SET_MODE: u64 = 1;
-    /// `(0 or 1)`: lockable. Not while attached anywhere.
+    /// `(0 or 1)`: whether it is lockable. Not while it is attached anywhere.
     pub const SET_LOCKABLE: u64 = 2;
-    /// `(PagePolicy)`: for tables built from now on.
+    /// `(PagePolicy)`: for page tables built from now on.
     pub const SET_PAGES: u64 = 3;
-    /// `()`: the caller, who must hold the lock exclusively, declares the content consistent
-    /// again after a holder died.
+    /// `()`: the caller, who must hold the lock exclusively, declares the contents consistent again
+    /// after a lock holder died.
     pub const RECOVER: u64 = 4;
-    /// `(Lifetime)`: from volatile to persistent or back is `ENOTSUP`.
+    /// `(Lifetime)`: changing from volatile to persistent or back fails with `ENOTSUP`.
     pub const SET_LIFETIME: u64 = 5;
-    /// `()`: the caller, who must hold the lock exclusively, declares the content inconsistent, as
+    /// `()`: the caller, who must hold the lock exclusively, declares the contents inconsistent, as
     /// if it had died: it leaves in the middle of a change.
     pub const MARK_INCONSISTENT: u64 = 6;
 }
 
-/// Which pages map a segment: at most this size, as far as alignment allows.
+/// The largest pages that may map a segment, as far as alignment allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum PagePolicy {
@@ -164,7 +166,7 @@ pub enum PagePolicy {
 }
 
 impl PagePolicy {
-    /// From its number.
+    /// Converts from the number.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Option<PagePolicy> {
         match raw {
@@ -176,18 +178,18 @@ impl PagePolicy {
     }
 }
 
-/// How long a segment's content lives.
+/// How long a segment's contents live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Lifetime {
     /// In files, until deleted.
     Persistent = 0,
-    /// In memory; gone when the last process that has it attached ends or detaches.
+    /// In memory; lost when the last process that has it attached exits or detaches.
     Volatile = 1,
 }
 
 impl Lifetime {
-    /// From its number.
+    /// Converts from the number.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Option<Lifetime> {
         match raw {
@@ -198,15 +200,16 @@ impl Lifetime {
     }
 }
 
-/// What `seg_alloc` is to make.
+/// The segment that `seg_alloc` is to create.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SegParams {
-    /// First address, 2 MiB-aligned, in the VAS region; 0: one that no segment of the store uses.
+    /// First address, 2 MiB-aligned, in the VAS region; 0 for a range that no segment of the store
+    /// uses.
     pub base: u64,
-    /// Bytes; rounded up to 4 KiB, not 0.
+    /// Size in bytes; rounded up to 4 KiB, not 0.
     pub size_bytes: u64,
-    /// How far it may grow, rounded up to 2 MiB; 0: as `size_bytes`.
+    /// How far it may grow, rounded up to 2 MiB; 0 for `size_bytes`.
     pub reserve_bytes: u64,
     /// Permission bits of its file.
     pub mode: u32,
@@ -214,13 +217,13 @@ pub struct SegParams {
     pub lifetime: u8,
     /// [`PagePolicy`].
     pub pages: u8,
-    /// 1: switching into a VAS that has it takes its lock.
+    /// 1 if switching into a VAS that contains it acquires its lock.
     pub lockable: u8,
     /// 0.
     pub reserved: u8,
 }
 
-/// A segment, as `seg_stat` and `seg_list` tell it.
+/// A segment, as reported by `seg_stat` and `seg_list`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegStat {
@@ -242,9 +245,9 @@ pub struct SegStat {
     pub pages: u8,
     /// 1 if lockable.
     pub lockable: u8,
-    /// 1 if its last writer did not end properly, and nobody has it attached writable now.
+    /// 1 if its last writer did not exit cleanly, and no VM has it attached writable now.
     pub dirty: u8,
-    /// 1 if a holder of its lock died and nobody has recovered it.
+    /// 1 if a holder of its lock died and it has not been recovered since.
     pub inconsistent: u8,
     /// What the caller may do: 0 nothing, 1 read, 3 write.
     pub access: u8,
@@ -256,7 +259,7 @@ pub struct SegStat {
     pub name: [u8; 256],
 }
 
-/// A VAS, as `vas_stat` and `vas_list` tell it.
+/// A VAS, as reported by `vas_stat` and `vas_list`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VasStat {
@@ -288,18 +291,18 @@ pub struct Attachment {
     pub right: u64,
 }
 
-/// A segment's root object: where a program that attaches it begins to read.
+/// A segment's root object: where a program that attaches it starts reading.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SegRoot {
     /// Its address, within the segment; 0 for none.
     pub address: u64,
-    /// What the caller says of its type; compared by callers, never by the system.
+    /// The caller's fingerprint of its type; compared by callers, never by the system.
     pub fingerprint: [u64; 2],
 }
 
 const _: () = {
-    // Published in guest-sdk's C header: change a struct only by adding at its end.
+    // Published in guest-sdk's C header: structs may only grow at their end.
     assert!(size_of::<SegParams>() == 32);
     assert!(size_of::<SegStat>() == 312);
     assert!(offset_of!(SegStat, name) == 56);

@@ -1,17 +1,17 @@
 //! Page-table entries (SDM 3A, 4.5.4, tables 4-15 to 4-20).
 //!
-//! One 64-bit value with typed access to the bits we use; bits we do not know are kept.
-//! Where tables lie and how they are walked is `walk.rs`.
+//! One 64-bit value with typed access to the bits we use; unknown bits are preserved. `table.rs`
+//! makes entries for a position in a table; `walk.rs` walks the tables.
 
 use core::fmt;
 
-use crate::addr::GuestPhys;
+use crate::addr::{GuestPhys, Level};
 
 /// A page-table entry of any level.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pte(u64);
 
-/// Bit 0: the entry is used.
+/// Bit 0: the entry is present.
 pub const PTE_P: u64 = 1 << 0;
 /// Bit 1: writes are allowed.
 pub const PTE_W: u64 = 1 << 1;
@@ -27,8 +27,7 @@ pub const PTE_PS: u64 = 1 << 7;
 pub const PTE_NX: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// What a leaf entry lets its users do. Combining read-only with execute-only is not
-/// expressible on x86: readable is implied by present.
+/// What a leaf entry allows. Execute-only is not expressible on x86: present implies readable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rights {
     /// Writes allowed.
@@ -60,23 +59,23 @@ impl Pte {
     /// The entry that maps nothing.
     pub const EMPTY: Pte = Pte(0);
 
-    /// An entry with exactly these bits.
+    /// The entry with exactly these bits.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Pte {
         Pte(raw)
     }
 
-    /// An entry that points to a lower table. All rights are open here: the leaf decides
-    /// (SDM 3A, 4.6.1 takes the conjunction over the levels).
-    #[must_use]
-    pub const fn table(gpa: GuestPhys, user: bool) -> Pte {
+    /// Size of an entry in bytes.
+    pub const BYTES: u64 = 8;
+
+    /// See `table.rs`.
+    pub(crate) const fn table(gpa: GuestPhys, user: bool) -> Pte {
         Pte((gpa.raw() & ADDRESS) | PTE_P | PTE_W | if user { PTE_U } else { 0 })
     }
 
-    /// A leaf. Accessed and dirty are set from the start: nobody reads them, and the
-    /// processor need not write them back.
-    #[must_use]
-    pub const fn leaf(gpa: GuestPhys, rights: Rights, large: bool) -> Pte {
+    /// A leaf in a table of `level`. Accessed and dirty are set from the start: nothing reads them,
+    /// and this saves the processor from writing them.
+    pub(crate) const fn leaf(gpa: GuestPhys, rights: Rights, level: Level) -> Pte {
         let mut raw = (gpa.raw() & ADDRESS) | PTE_P | PTE_A | PTE_D;
         if rights.write {
             raw |= PTE_W;
@@ -87,7 +86,7 @@ impl Pte {
         if !rights.execute {
             raw |= PTE_NX;
         }
-        if large {
+        if !matches!(level, Level::Table) {
             raw |= PTE_PS;
         }
         Pte(raw)
@@ -99,13 +98,13 @@ impl Pte {
         self.0
     }
 
-    /// Whether the processor uses the entry.
+    /// Whether the entry is present.
     #[must_use]
     pub const fn is_present(self) -> bool {
         self.0 & PTE_P != 0
     }
 
-    /// Whether an entry of level 2 or 3 maps a page itself. At level 1 bit 7 means PAT.
+    /// Whether an entry of level 2 or 3 maps a page itself. At level 1, bit 7 means PAT.
     #[must_use]
     pub const fn is_large(self) -> bool {
         self.0 & PTE_PS != 0
@@ -117,7 +116,7 @@ impl Pte {
         GuestPhys::literal(self.0 & ADDRESS)
     }
 
-    /// The rights this entry alone gives.
+    /// The rights that this entry alone grants.
     #[must_use]
     pub const fn rights(self) -> Rights {
         Rights {
@@ -143,7 +142,7 @@ mod tests {
         for bits in 0..8u8 {
             let rights =
                 Rights { write: bits & 1 != 0, execute: bits & 2 != 0, user: bits & 4 != 0 };
-            let pte = Pte::leaf(GuestPhys::literal(0x1234_5000), rights, false);
+            let pte = Pte::leaf(GuestPhys::literal(0x1234_5000), rights, Level::Table);
             assert_eq!(pte.rights(), rights);
             assert_eq!(pte.target(), GuestPhys::literal(0x1234_5000));
             assert!(pte.is_present() && !pte.is_large());

@@ -1,11 +1,11 @@
-//! Structures that lie in memory both the VMM and the guest kernel see.
+//! Structures in memory that both the VMM and the guest kernel access.
 
 use core::mem::offset_of;
 
 use crate::layout::{IST_STACK_BYTES, VCPU_IST_STACKS};
 
-/// Version of everything in this file; the VMM refuses a kernel image with another one.
-pub const KERNEL_ABI: u64 = 3;
+/// Version of everything in this file; the VMM refuses a kernel image with another version.
+pub const KERNEL_ABI: u64 = 4;
 /// First word of the kernel image.
 pub const KERNEL_MAGIC: u64 = u64::from_le_bytes(*b"SJkernel");
 
@@ -34,24 +34,6 @@ pub struct KernelInfo {
     /// The SYSRETQ instructions: an exception there means the program's return address or
     /// flags were impossible, which is the program's fault and not the kernel's.
     pub sysrets: [u64; 5],
-    /// Where the VMM's own code for one lock (`switch`) goes on.
-    pub trap_ways: TrapWays,
-}
-
-/// Addresses in the kernel for [`VcpuPage::trap_entry`] and the VMM's code for one lock. On all
-/// of them RSP is at the frame of the trap and RDI the handle.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct TrapWays {
-    /// The way in while no lock is held.
-    pub free: u64,
-    /// The way in while the locks in [`VcpuPage::held`], if any, are held.
-    pub held: u64,
-    /// To the VMM, or what can be done before: the switch is announced or not, nothing is
-    /// changed.
-    pub slow: u64,
-    /// The same when locks were given back already.
-    pub given: u64,
 }
 
 /// The first page of a vCPU's area. GS base points here while the kernel serves a call.
@@ -62,20 +44,17 @@ pub struct VcpuPage {
     pub user_rsp: u64,
     /// Top of the kernel's call stack.
     pub call_stack: u64,
-    /// Address of this vCPU's `switch::VcpuLine`.
-    pub line: u64,
+    /// Address of this vCPU's `switch::VcpuStatus`.
+    pub status: u64,
     /// Address of this vCPU's table of TLB tags, 0 where there are none.
     pub tags: u64,
-    /// Handles from here on need more than the shortest way: `objects::MAX_INSTANCES`, or 0
-    /// while the thread holds locks and before there is any instance.
+    /// Handles from here up need more than the shortest path: `objects::MAX_INSTANCES`, or 0 while
+    /// the thread holds locks and before any instance exists.
     pub plain_limit: u64,
     /// The locks the thread holds, as in [`crate::layout::LOCK_RANGES`].
     pub held: u64,
-    /// As `held`: locks given back for which somebody waits. The VMM nudges them, and sets
-    /// this to 0.
-    pub nudge: u64,
-    /// Where a switch by UD2 begins: one of [`TrapWays`], or code for the lock that is held.
-    pub trap_entry: u64,
+    /// As `held`: released locks that have waiters. The VMM wakes the waiters and sets this to 0.
+    pub waited_for: u64,
 }
 
 /// From the frame of a trap, five words without an error code, on the first exception stack
@@ -87,7 +66,7 @@ pub const VCPU_GDT: u64 = 0x800;
 /// Offset of the TSS in the vCPU's page.
 pub const VCPU_TSS: u64 = 0x900;
 
-/// Text a panicking kernel leaves behind, at most once.
+/// The message of a panicking kernel, written at most once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Epitaph {
@@ -97,14 +76,14 @@ pub struct Epitaph {
     pub text: [u8; 240],
 }
 
-/// Segment selectors. The order user data, user code is what SYSRET demands (SDM 2B, SYSRET:
-/// SS = `STAR[63:48]` + 8, CS = `STAR[63:48]` + 16).
+/// Segment selectors. SYSRET requires user data to come before user code (SDM 2B, SYSRET: SS =
+/// `STAR[63:48]` + 8, CS = `STAR[63:48]` + 16).
 pub mod selector {
     /// Kernel code.
     pub const KERNEL_CODE: u16 = 0x08;
     /// Kernel data.
     pub const KERNEL_DATA: u16 = 0x10;
-    /// User data, ring 3. Linux's own value, so that signal frames look alike.
+    /// User data, ring 3. Linux's own value, so that signal frames look the same.
     pub const USER_DATA: u16 = 0x2b;
     /// User code, ring 3. Linux's own value.
     pub const USER_CODE: u16 = 0x33;
@@ -134,7 +113,7 @@ pub struct ExceptionFrame {
 }
 
 const _: () = {
-    assert!(core::mem::size_of::<KernelInfo>() == 144);
+    assert!(core::mem::size_of::<KernelInfo>() == 112);
     assert!(offset_of!(VcpuPage, user_rsp) == 0);
     assert!(core::mem::size_of::<VcpuPage>() as u64 <= VCPU_GDT);
     assert!(core::mem::size_of::<ExceptionFrame>() == 48);

@@ -1,65 +1,64 @@
-//! The structures `vas_switch` reads, in memory the VMM fills and the kernel uses.
+//! The structures that `vas_switch` reads, in memory that the VMM fills and the kernel uses.
 //!
 //! ```text
 //!  SwitchControl      private to the VM      seen
 //!  root, generation, locks [vh]              what the kernel needs of an instance
-//!  live page          the store's file       changes: bumped at each change of any VAS
-//!  VcpuLine[vCPU]     the VM's lease file    announced, inside: handles
+//!  change counters    the store's file       changes: incremented at each change to any VAS
+//!  VcpuStatus[vCPU]     the VM's lease file    announced, inside: handles
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
-//!  lock page          the segment's file     see lock.rs
+//!  lock page          the segment's file     see `seg-lock`
 //! ```
 //!
-//! What lies in the lease file can be read by other VMMs and by the command line, which is how
-//! they know who is inside a VAS. A switch announces itself there first (an exchange, which is
-//! a full barrier) and then looks whether `changes` is what the VMM has seen; whoever changes
-//! a VAS bumps `changes` first and then looks who is inside. One of the two sees the other.
-//! The line has two words because a switch can fail: while it is tried, the thread counts as
+//! Other VMMs and the command line can read the lease file, which is how they know which threads
+//! are inside a VAS. A switch first announces itself there (an exchange, which is a full barrier)
+//! and then checks whether `changes` is what the VMM has seen; a change to a VAS first increments
+//! `changes` and then checks which vCPUs are inside. One of the two sees the other. The status
+//! entry has two words because a switch can fail: while it is being attempted, the thread counts as
 //! inside both the instance it may reach and the one it may fall back to.
 
 use core::mem::{offset_of, size_of};
 
 /// Bits 11..0 of CR3 with CR4.PCIDE: the tag.
 pub const CR3_TAG: u64 = 0xfff;
-/// Bit 63 of a CR3 load: keep what the TLB holds for the tag (SDM 3A, 4.10.4.1). In an
-/// instance entry: the instance is tagged.
+/// Bit 63 of a CR3 load: keep what the TLB holds for the tag (SDM 3A, 4.10.4.1). In an instance
+/// entry, it means that the instance is tagged.
 pub const CR3_KEEP: u64 = 1 << 63;
 
 /// At [`crate::layout::SWITCH_CONTROL`]; written by the VMM.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SwitchControl {
-    /// The value of the live page's counter up to which the VMM has looked at all VASes.
+    /// The value of the change counter up to which the VMM has checked all VASes.
     pub seen: u64,
 }
 
-/// At [`crate::layout::VCPU_LINES`], by vCPU number.
+/// At [`crate::layout::VCPU_STATUSES`], by vCPU number.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct VcpuLine {
+pub struct VcpuStatus {
     /// Handle of the instance the vCPU is in or about to enter.
     pub announced: u64,
     /// Handle of the instance whose tables the vCPU may still use. Equal to `announced`
     /// except in the middle of a switch; the vCPU is inside both.
     pub inside: u64,
-    /// Program's thread number, 0 for none. For people who look; written by the VMM.
+    /// The program's thread number, 0 for none. For inspection only; written by the VMM.
     pub thread: u64,
     /// 0.
     pub reserved: [u64; 5],
 }
 
-/// At [`crate::layout::INSTANCES`], by handle; written by the VMM. For people and other VMMs
-/// who look: what the kernel uses is in memory that is the VM's alone.
+/// At [`crate::layout::INSTANCES`], by handle; written by the VMM. For inspection by people and
+/// other VMMs only: what the kernel uses is in memory private to the VM.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InstanceEntry {
-    /// The root with its tag, and [`CR3_KEEP`] if tagged; 0 while the instance is not to be
-    /// entered.
+    /// The root with its tag, and [`CR3_KEEP`] if tagged; 0 while the instance must not be entered.
     pub cr3: u64,
-    /// Differs from every other instance's and is new after each change that takes anything
-    /// away; a tag loaded with another generation must be flushed.
+    /// Differs from every other instance's, and is new after each change that removes a
+    /// translation; a tag loaded with another generation must be flushed.
     pub generation: u64,
-    /// How many [`LockRef`]s belong to it; 0 for a plain instance.
+    /// Number of its [`LockRef`]s; 0 for a plain instance.
     pub lock_count: u32,
     /// Index of the first.
     pub lock_first: u32,
@@ -69,8 +68,8 @@ pub struct InstanceEntry {
     pub reserved: [u64; 4],
 }
 
-/// Behind the last [`LockRef`] of an instance's list. A list is never written while an instance
-/// or a vCPU's page names it: whatever changes, be it the root, makes a new list.
+/// Follows the last [`LockRef`] of an instance's list. A list is never written while an instance or
+/// a vCPU's page refers to it: any change, even of the root, makes a new list.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockEnd {
@@ -84,8 +83,8 @@ pub struct LockEnd {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockRef {
-    /// Kernel address of the segment's lock page. A segment has one such address in a VM, so
-    /// that equal addresses mean the same lock.
+    /// Kernel address of the segment's lock page. A segment has exactly one such address in a VM,
+    /// so equal addresses mean the same lock.
     pub page: u64,
     /// The VM's slot in the lock page.
     pub slot: u32,
@@ -95,8 +94,8 @@ pub struct LockRef {
 
 const _: () = {
     assert!(size_of::<SwitchControl>() == 64);
-    assert!(offset_of!(VcpuLine, announced) == 0 && offset_of!(VcpuLine, inside) == 8);
-    assert!(size_of::<VcpuLine>() == 64);
+    assert!(offset_of!(VcpuStatus, announced) == 0 && offset_of!(VcpuStatus, inside) == 8);
+    assert!(size_of::<VcpuStatus>() == 64);
     assert!(size_of::<InstanceEntry>() == 64);
     assert!(offset_of!(InstanceEntry, lock_count) == 16);
     assert!(offset_of!(InstanceEntry, vid) == 24);

@@ -1,27 +1,27 @@
 //! When a TLB tag's translations may be kept, and why that is safe.
 //!
-//! Where there is PCID, each instance has a tag, and CR3 is loaded with it. Each vCPU remembers
-//! for each tag the *generation* it last loaded with it. An instance's generation is a number
-//! that nothing else has or had; it gets a new one with each change that takes a translation
-//! away, and a tag may pass from one instance to another. Then this is the whole rule:
+//! With PCID, each instance has a tag, and CR3 is loaded with it. For each tag, each vCPU remembers
+//! the *generation* that it last loaded with it. An instance's generation is a number that no other
+//! instance has or had; the instance gets a new one with each change that removes a translation,
+//! and a tag may pass from one instance to another. The whole rule is then:
 //!
 //! ```text
 //!   load CR3:   remembered == the instance's generation?  yes: keep the tag's translations
 //!                                                         no:  flush them, remember it
 //! ```
 //!
-//! What the TLB holds for a tag was put there since the tag's last flush on that vCPU, by runs
-//! of the generation remembered, and by no other. If that is the instance's generation, nothing
-//! has been taken away from it since. Else the flush removes whatever there is.
+//! What the TLB holds for a tag was put there since the tag's last flush on that vCPU, while it ran
+//! the remembered generation and no other. If that is the instance's generation, nothing has been
+//! removed from the instance since. Otherwise the flush removes whatever is there.
 //!
-//! 1. The generation is noted before CR3 is loaded, and one that was noted without a flush must
-//!    be flushed by whoever goes on (`guest-kernel/src/locks.rs`, `FLUSH`).
-//! 2. Whoever changes CR3 without asking, as the VMM does, makes the vCPU forget the tag: 0 is
-//!    no instance's generation.
-//! 3. Root and generation must be of one time. The VMM empties the root, writes the
+//! 1. The generation is recorded before CR3 is loaded, and if it was recorded without a flush, the
+//!    code that completes the switch must flush (`guest-kernel/src/locks.rs`, `FLUSH`).
+//! 2. Code that changes CR3 without applying the rule, as the VMM does, makes the vCPU forget the
+//!    tag: 0 is no instance's generation.
+//! 3. Root and generation must be a consistent snapshot. The VMM clears the root, writes the
 //!    generation, writes the root; the kernel reads root, generation, root.
-//! 4. A vCPU that is inside the instance while it changes is the VMM's to get out and back in
-//!    with the new generation: this rule is asked only when CR3 is loaded.
+//! 4. The VMM must take a vCPU that is inside the instance while it changes out of it and back in
+//!    with the new generation: this rule is applied only when CR3 is loaded.
 
 /// Whether a load of CR3 may keep the tag's translations: `remembered` is the generation that
 /// this vCPU last loaded with this tag, `generation` that of the instance.
@@ -40,10 +40,10 @@ mod tests {
     const TAGS: usize = 2;
     const INSTANCES: usize = 3;
 
-    /// Everything there is: which version of which instance a TLB remembers.
+    /// The whole state: which version of which instance each TLB remembers.
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     struct World {
-        /// Of each instance: its tag, its generation, and how often something was taken away.
+        /// For each instance: its tag, its generation, and how often something was removed.
         instances: [(usize, u64, u8); INSTANCES],
         next: u64,
         vcpus: [Vcpu; VCPUS],
@@ -51,7 +51,7 @@ mod tests {
 
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     struct Vcpu {
-        /// Instance it is in, and the version of it that it runs.
+        /// The instance it is in, and the version of it that it runs.
         inside: Option<(usize, u8)>,
         remembered: [u64; TAGS],
         /// What the TLB holds for each tag: instances and their versions.
@@ -81,7 +81,7 @@ mod tests {
         all
     }
 
-    /// Where the rule could go wrong, to see that the model would notice.
+    /// Ways to break the rule, to check that the model notices.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     enum Fault {
         None,
@@ -107,8 +107,8 @@ mod tests {
             self.next += 1;
         }
 
-        /// Runs on `vcpu`, which is in `instance`: the TLB fills. What it uses may be anything
-        /// it holds for the tag.
+        /// Runs on `vcpu`, which is in `instance`: the TLB fills. It may use anything that it holds
+        /// for the tag.
         fn run(&mut self, vcpu: usize, instance: usize) -> Result<(), String> {
             let (tag, _, version) = self.instances[instance];
             let vcpu = &mut self.vcpus[vcpu];
@@ -164,7 +164,7 @@ mod tests {
             }
         }
 
-        /// vCPUs inside a changed instance are stopped and loaded anew by the VMM.
+        /// The VMM stops vCPUs inside a changed instance and loads their CR3 again.
         fn bring_out(&mut self, instance: usize, fault: Fault) -> Result<(), String> {
             for vcpu in 0..VCPUS {
                 if self.vcpus[vcpu].inside.is_some_and(|(inside, _)| inside == instance) {
@@ -174,8 +174,8 @@ mod tests {
             Ok(())
         }
 
-        /// The same world with generations numbered in order of their first use, so that
-        /// worlds that differ in nothing else are one.
+        /// The same world with generations numbered in order of first use, so that worlds that
+        /// differ in nothing else are equal.
         fn canonical(mut self) -> World {
             let mut names = vec![0];
             let mut name = |generation: u64| {
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// All worlds within `depth` steps; the first wrong one, if any.
+    /// Explores all worlds within `depth` steps; returns the first wrong one, if any.
     fn explore(depth: usize, fault: Fault) -> (usize, Option<String>) {
         let mut known = HashSet::from([World::new()]);
         let mut frontier: Vec<World> = known.iter().cloned().collect();

@@ -1,35 +1,20 @@
-//! The page-table walker and editor, generic over how a table entry is touched.
+//! The page-table walker and editor, generic over how a table entry is accessed.
 //!
-//! The VMM runs it on guest memory; tests run it on a plain map. It never frees or moves a
-//! table: a table, once linked, stays bound to its place. That rule is what makes edits from
-//! outside the guest safe on a host that shadows the guest's tables
-//! (docs/src/internals/memory.md). Who wants a table back unlinks it and has every vCPU forget
-//! everything before it is anything else.
+//! The VMM runs it on guest memory; tests run it on a plain map. It never frees or moves a table: a
+//! table, once linked, stays bound to its position. That rule is what makes edits from outside the
+//! guest safe on a host that shadows the guest's tables (docs/src/internals/memory.md). To reuse a
+//! table, unlink it and make every vCPU forget all translations first.
 
 use crate::addr::{GuestPhys, GuestVirt, Level, PageSize};
 use crate::pte::{Pte, Rights};
+use crate::table::{Entry, EntryMem, Table};
 
-/// Access to the memory that holds page tables.
-pub trait TableMem {
-    /// What can go wrong: memory is out, or a table lies outside the guest's memory.
-    type Error;
-
-    /// Reads entry `index` of the table at `table`.
-    ///
-    /// # Errors
-    /// When `table` is not guest memory.
-    fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, Self::Error>;
-
-    /// Writes entry `index` of the table at `table`, as one aligned 64-bit store.
-    ///
-    /// # Errors
-    /// When `table` is not guest memory.
-    fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), Self::Error>;
-
+/// Memory that holds page tables and can allocate more.
+pub trait TableMem: EntryMem {
     /// A zeroed frame that becomes a table.
     ///
     /// # Errors
-    /// When memory is out.
+    /// When out of memory.
     fn alloc_table(&mut self) -> Result<GuestPhys, Self::Error>;
 }
 
@@ -78,7 +63,7 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         let mut table = self.root;
         let mut level = Level::Root;
         loop {
-            let pte = self.mem.read(table, gva.index(level))?;
+            let pte = Table::new(table, level).get(self.mem, gva.raw())?;
             let is_leaf = level == Level::Table || (pte.is_large() && level.leaf().is_some());
             match level.below() {
                 Some(below) if pte.is_present() && !is_leaf => {
@@ -90,19 +75,18 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         }
     }
 
-    /// The table of `level` that covers `gva`, made where it is missing. A large page in the
-    /// way is split into a table that maps the same memory with the same rights.
+    /// The table of `level` that covers `gva`, allocated if missing. A large page in the way is
+    /// split into a table that maps the same memory with the same rights.
     ///
     /// # Errors
-    /// When memory is out or a table lies outside guest memory; then every page maps what it
-    /// mapped before.
+    /// When out of memory or a table lies outside guest memory; every page then maps what it mapped
+    /// before.
     pub fn table_for(&mut self, gva: GuestVirt, level: Level) -> Result<GuestPhys, M::Error> {
-        let user = gva.raw() < crate::addr::LOWER_HALF_END;
         let mut table = self.root;
         let mut at = Level::Root;
         while at > level {
             let Some(below) = at.below() else { break };
-            let pte = self.mem.read(table, gva.index(at))?;
+            let pte = Table::new(table, at).get(self.mem, gva.raw())?;
             let next = if pte.is_present() && !(pte.is_large() && at.leaf().is_some()) {
                 pte.target()
             } else {
@@ -110,8 +94,8 @@ impl<'m, M: TableMem> PageTable<'m, M> {
                 if pte.is_present() {
                     self.fill_split(fresh, pte, below)?;
                 }
-                // Linked only when complete: another vCPU may walk it at once.
-                self.mem.write(table, gva.index(at), Pte::table(fresh, user))?;
+                // Linked only when complete: another vCPU may walk it immediately.
+                Table::new(table, at).set(self.mem, gva.raw(), Entry::Table(fresh))?;
                 fresh
             };
             table = next;
@@ -120,19 +104,18 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         Ok(table)
     }
 
-    /// Points the entry of `level` that covers `gva` at `table`, whatever it held before. The
-    /// table must have been made for exactly this place.
+    /// Points the entry of `level` that covers `gva` at `table`, whatever it held before. The table
+    /// must have been made for exactly this position.
     ///
     /// # Errors
-    /// When memory is out or a table lies outside guest memory.
+    /// When out of memory or a table lies outside guest memory.
     pub fn link(&mut self, gva: GuestVirt, level: Level, table: GuestPhys) -> Result<(), M::Error> {
-        let user = gva.raw() < crate::addr::LOWER_HALF_END;
         let above = self.table_for(gva, level)?;
-        self.mem.write(above, gva.index(level), Pte::table(table, user))
+        Table::new(above, level).set(self.mem, gva.raw(), Entry::Table(table))
     }
 
-    /// Empties the entry of `level` that covers `gva`, where the tables down to it exist. The
-    /// flush is the caller's debt.
+    /// Clears the entry of `level` that covers `gva`, if the tables down to it exist. The caller
+    /// must flush.
     ///
     /// # Errors
     /// When a table lies outside guest memory.
@@ -140,30 +123,26 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         let mut table = self.root;
         let mut at = Level::Root;
         while at > level {
-            let pte = self.mem.read(table, gva.index(at))?;
+            let pte = Table::new(table, at).get(self.mem, gva.raw())?;
             let is_table = pte.is_present() && !(pte.is_large() && at.leaf().is_some());
             let (true, Some(below)) = (is_table, at.below()) else { return Ok(()) };
             table = pte.target();
             at = below;
         }
-        self.mem.write(table, gva.index(level), Pte::EMPTY)
+        Table::new(table, level).set(self.mem, gva.raw(), Entry::Empty)
     }
 
     fn fill_split(&mut self, table: GuestPhys, large: Pte, below: Level) -> Result<(), M::Error> {
         let Some(size) = below.leaf() else { return Ok(()) };
-        for index in 0..512 {
-            let gpa = large.target().offset(index as u64 * size.bytes());
-            let pte = Pte::leaf(gpa, large.rights(), size != PageSize::Small4K);
-            self.mem.write(table, index, pte)?;
-        }
-        Ok(())
+        let page = |n| Entry::Page(large.target().offset(n * size.bytes()), large.rights());
+        Table::new(table, below).fill(self.mem, 0, (0..512).map(page))
     }
 
-    /// Maps the page of `size` at `gva` to `gpa`. Both must be aligned to `size`; whatever
-    /// was mapped there before is replaced without a flush, which is the caller's debt.
+    /// Maps the page of `size` at `gva` to `gpa`. Both must be aligned to `size`; whatever was
+    /// mapped there before is replaced without a flush, which is up to the caller.
     ///
     /// # Errors
-    /// When memory is out or a table lies outside guest memory.
+    /// When out of memory or a table lies outside guest memory.
     pub fn map(
         &mut self,
         gva: GuestVirt,
@@ -172,8 +151,7 @@ impl<'m, M: TableMem> PageTable<'m, M> {
         rights: Rights,
     ) -> Result<(), M::Error> {
         let table = self.table_for(gva, size.level())?;
-        let pte = Pte::leaf(gpa, rights, size != PageSize::Small4K);
-        self.mem.write(table, gva.index(size.level()), pte)
+        Table::new(table, size.level()).set(self.mem, gva.raw(), Entry::Page(gpa, rights))
     }
 }
 
@@ -182,30 +160,42 @@ mod tests {
     use super::*;
     use crate::addr::PAGE_SIZE;
     use proptest::prelude::*;
+    use std::cell::RefCell;
     use std::collections::{BTreeMap, HashMap};
 
-    /// Tables in a map; frames are numbered, data frames are never touched.
+    /// Tables in a map; frames are numbered, data frames are never accessed.
     #[derive(Default)]
     struct MapMem {
-        tables: HashMap<u64, [u64; 512]>,
+        tables: RefCell<HashMap<u64, [u64; 512]>>,
         next: u64,
     }
 
-    impl TableMem for MapMem {
+    impl EntryMem for MapMem {
         type Error = String;
-        fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, String> {
-            let table = self.tables.get(&table.raw()).ok_or(format!("no table at {table}"))?;
+        fn read(&self, place: GuestPhys) -> Result<Pte, String> {
+            let (table, index) = split(place);
+            let tables = self.tables.borrow();
+            let table = tables.get(&table).ok_or(format!("no table at {table:#x}"))?;
             Ok(Pte::from_raw(table[index]))
         }
-        fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), String> {
-            let table = self.tables.get_mut(&table.raw()).ok_or(format!("no table at {table}"))?;
+        fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), String> {
+            let (table, index) = split(place);
+            let mut tables = self.tables.borrow_mut();
+            let table = tables.get_mut(&table).ok_or(format!("no table at {table:#x}"))?;
             table[index] = pte.raw();
             Ok(())
         }
+    }
+
+    fn split(place: GuestPhys) -> (u64, usize) {
+        (place.raw() & !0xfff, (place.raw() & 0xfff) as usize / 8)
+    }
+
+    impl TableMem for MapMem {
         fn alloc_table(&mut self) -> Result<GuestPhys, String> {
             self.next += 1;
             let gpa = GuestPhys::literal((1 << 40) + self.next * PAGE_SIZE);
-            self.tables.insert(gpa.raw(), [0; 512]);
+            self.tables.get_mut().insert(gpa.raw(), [0; 512]);
             Ok(gpa)
         }
     }
@@ -239,7 +229,7 @@ mod tests {
         fn any_sequence_of_maps_translates_like_a_plain_map(ops in prop::collection::vec(op(), 1..40)) {
             let mut mem = MapMem::default();
             let root = mem.alloc_table().unwrap();
-            // The model: intervals of pages, later ones laid over earlier ones.
+            // The model: intervals of pages, later ones override earlier ones.
             let mut model: Vec<Op> = Vec::new();
             let mut probes: BTreeMap<u64, ()> = BTreeMap::new();
             for op in ops {
@@ -310,18 +300,18 @@ mod tests {
                     let walk = tables.walk(gva).unwrap();
                     assert_eq!(walk.level, size.level());
                     assert_eq!(walk.pte.raw(), frame | expected | large, "{size:?} {bits:03b}");
-                    // What leads there lets everything through, ring 3 in its half only.
+                    // Entries on the way allow everything, ring 3 only in its half.
                     let mut table = root;
                     for level in [Level::Root, Level::Pointer, Level::Directory] {
                         if level <= size.level() {
                             break;
                         }
-                        let pte = mem.read(table, gva.index(level)).unwrap();
+                        let pte = Table::new(table, level).get(&mem, gva.raw()).unwrap();
                         let user = if upper { 0 } else { PTE_U };
                         assert_eq!(pte.raw() & !pte.target().raw(), PTE_P | PTE_W | user);
                         table = pte.target();
                     }
-                    // Into the smallest pages: each entry of each table, counted.
+                    // Split into the smallest pages: every entry of every table is counted.
                     let mut tables = PageTable::new(root, &mut mem);
                     let pages = size.bytes() / PAGE_SIZE;
                     for page in (0..pages).step_by(if pages > 512 { 511 } else { 1 }) {
@@ -331,7 +321,7 @@ mod tests {
                         let target = frame + page * PAGE_SIZE;
                         assert_eq!((walk.level, walk.pte.raw()), (Level::Table, target | expected));
                     }
-                    // And joined again by one entry over the table.
+                    // And promoted again by one entry in place of the table.
                     tables.map(gva, GuestPhys::literal(frame), size, rights(bits)).unwrap();
                     let walk = tables.walk(gva).unwrap();
                     assert_eq!(
@@ -347,7 +337,8 @@ mod tests {
     fn a_table_outside_memory_is_an_error() {
         let mut mem = MapMem::default();
         let root = mem.alloc_table().unwrap();
-        mem.write(root, 0, Pte::table(GuestPhys::literal(0xdead_f000), true)).unwrap();
+        let nowhere = Entry::Table(GuestPhys::literal(0xdead_f000));
+        Table::new(root, Level::Root).set(&mem, 0, nowhere).unwrap();
         assert!(PageTable::new(root, &mut mem).walk(GuestVirt::literal(0)).is_err());
     }
 }

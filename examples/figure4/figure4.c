@@ -4,9 +4,9 @@
  *     figure4 store TEXT       switches in, allocates, stores
  *     figure4 show             what the next process finds, through an ordinary pointer
  *
- * The paper's code is what stands in create() and store(), but for three lines: the segment gets a
- * heap once (there, `malloc` finds one by itself), `vas_malloc` says whose memory is meant, and
- * the root object is how anybody finds the text again, which the figure leaves open.
+ * create() and store() are the paper's code except for three lines: the segment gets a heap once
+ * (there, `malloc` finds one by itself), `vas_malloc` says whose memory is meant, and the root
+ * object is how a later program finds the text, which the figure leaves open.
  */
 #include <spacejmp.h>
 #include <stdio.h>
@@ -65,7 +65,7 @@ static int store(const char *what)
     struct text *text = vas_malloc(sizeof *text);
     if (!text)
         return failed("vas_malloc");
-    /* Stack and arguments are where they were: only the segments came and went. */
+    /* Stack and arguments are where they were: only the segments changed. */
     memset(text, 0, sizeof *text);
     strncpy(text->bytes, what, sizeof text->bytes - 1);
     text->length = strlen(text->bytes);

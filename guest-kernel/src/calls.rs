@@ -1,9 +1,9 @@
-//! The calls the kernel serves without leaving.
+//! The calls that the kernel serves without an exit.
 
 use abi::Errno;
 use abi::call::CALL_NULL;
 
-/// Serves call `number`, which entry has found to be below `CALL_VAS_SWITCH`.
+/// Serves call `number`, which the entry code has found to be below `CALL_VAS_SWITCH`.
 ///
 /// Runs on the vCPU's call stack or, on trapping hosts, on its exception stack: frames must
 /// stay within a few hundred bytes.

@@ -1,12 +1,11 @@
-//! The ways into the kernel, and out of it.
+//! The kernel's entry and exit paths.
 //!
-//! State on every entry: interrupts, the direction and trap flags are off (SFMASK, interrupt
-//! gates), CR3 and GS base are the program's, RSP is the program's after SYSCALL and the top
-//! of an exception stack after an exception.
+//! State on every entry: interrupts, direction flag and trap flag are off (SFMASK, interrupt
+//! gates); CR3 and GS base are the program's; RSP is the program's after SYSCALL and the top of an
+//! exception stack after an exception.
 //!
-//! Leaving for the VMM is one `OUT` whose port says why, with the program's registers
-//! untouched; the VMM changes what the call changes and resumes either behind the `OUT` or
-//! directly in ring 3.
+//! The exit to the VMM is one `OUT` whose port says why, with the program's registers untouched;
+//! the VMM changes what the call changes and resumes either after the `OUT` or directly in ring 3.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -18,14 +17,15 @@ use abi::shared::{KERNEL_ABI, KERNEL_MAGIC, VcpuPage};
 use crate::calls::fast_call;
 use crate::fail::EPITAPH;
 
-// Entry serves in Rust what lies below the switch, the switch in `switch.rs`, no more.
+// The entry code handles calls below the switch in Rust and the switch in `switch.rs`, nothing
+// else.
 const _: () = {
     assert!(CALL_VAS_SWITCH + 1 == CALL_FAST_END);
     assert!(CALL_PAGE_SWITCH_UD2.raw() >> 32 == CALL_PAGE_UD2.raw() >> 32);
 };
 
 global_asm!(
-    // KernelInfo, field by field; `abi::shared` says what each is.
+    // KernelInfo, field by field; see `abi::shared`.
     ".section .info, \"a\"",
     ".globl sj_info",
     "sj_info:",
@@ -35,24 +35,23 @@ global_asm!(
     ".quad {epitaph}",
     ".quad sj_sysret_linux, sj_sysret_call",
     ".quad sj_sysret_switch, sj_sysret_take, sj_sysret_give",
-    ".quad sj_trap_free, sj_trap_held, sj_trap_slow, sj_trap_given",
 
     ".section .entry, \"ax\"",
     ".globl sj_leave_call, sj_leave_trapped",
 
-    // SYSCALL arrives here: RAX number, RCX return address, R11 flags, RSP the program's.
-    // Linux's calls keep every register but RAX, RCX, R11: nothing else is touched.
+    // SYSCALL enters here: RAX number, RCX return address, R11 flags, RSP the program's. Linux's
+    // calls preserve every register but RAX, RCX, R11: nothing else is touched.
     ".balign 64",
     "sj_syscall:",
     "cmp rax, {call_base}",
     "jae 2f",
     "out {port_syscall}, al",
-    // The VMM has checked that RCX is canonical: SYSRET faults in ring 0 otherwise
-    // (SDM 2B, SYSRET), with the program's RSP.
+    // The VMM has checked that RCX is canonical: otherwise SYSRET faults in ring 0 (SDM 2B,
+    // SYSRET), with the program's RSP.
     "sj_sysret_linux:",
     "sysretq",
-    // Ours. RCX and R11 are kept over the Rust callee, the other caller-saved registers
-    // are the caller's loss by contract (abi::call).
+    // A SpaceJMP call. RCX and R11 are saved across the Rust callee; the other caller-saved
+    // registers are clobbered by contract (abi::call).
     "2:",
     "cmp rax, {switch}",
     "je sj_switch_call",
@@ -74,10 +73,10 @@ global_asm!(
     "out {port_call}, al",
     "jmp sj_sysret_linux",
 
-    // UD2. In the call page it is a SpaceJMP call on a host whose SYSCALL does not enter
-    // ring 0; anywhere else it is an exception like others. Compares of halves, since no
-    // register may change and no instruction compares with 64 immediate bits. The call page
-    // has two: such hosts interpret ring 0, and a choice made in ring 3 costs nothing.
+    // UD2. In the call page it is a SpaceJMP call on a host whose SYSCALL does not enter ring 0;
+    // anywhere else it is an ordinary exception. Halves are compared, since no register may change
+    // and no instruction compares with a 64-bit immediate. The call page has two UD2s: such hosts
+    // interpret ring 0, and a choice made in ring 3 costs nothing.
     ".balign 16",
     "sj_invalid_opcode:",
     "cmp dword ptr [rsp + 4], {ud2_high}",
@@ -92,7 +91,7 @@ global_asm!(
     "mov rsi, rax",
     "call {fast_call}",
     "iretq",
-    // Not a call: shape the stack as the other stubs do.
+    // Not a call: lay out the stack as the other stubs do.
     "4:",
     "push 0",
     "out {port_exception} + 6, al",
@@ -102,9 +101,9 @@ global_asm!(
     "out {port_call_trapped}, al",
     "ud2",
 
-    // A single step (#DB). Some processors raise it behind a SYSCALL made with TF set, before
-    // the kernel's first instruction, although SFMASK has cleared TF: nothing is to be done
-    // then, SYSRET sets TF again. No program runs at that address.
+    // A single step (#DB). Some processors raise it after a SYSCALL made with TF set, before the
+    // kernel's first instruction, although SFMASK has cleared TF: nothing needs to be done then, as
+    // SYSRET sets TF again. No program runs at that address.
     ".balign 16",
     "sj_debug:",
     "cmp qword ptr [rsp], offset sj_syscall",
@@ -115,9 +114,9 @@ global_asm!(
     "5:",
     "iretq",
 
-    // Exceptions: one stub each, 16 bytes apart. A zero stands in where the processor
-    // pushes no error code (SDM 3A, table 6-1). The VMM resumes in ring 3 by itself; coming
-    // back here would be its bug, and UD2 says so.
+    // Exceptions: one stub each, 16 bytes apart. A zero is pushed where the processor pushes no
+    // error code (SDM 3A, table 6-1). The VMM resumes directly in ring 3; resuming here would be a
+    // bug of the VMM, which the UD2 reports.
     ".balign 16",
     "sj_vectors:",
     ".set sj_vector, 0",

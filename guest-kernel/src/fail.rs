@@ -1,7 +1,7 @@
-//! What happens when the kernel itself is broken.
+//! The kernel's panic handler.
 //!
-//! A panic formats its text once into a fixed buffer and leaves for the VMM, which ends the
-//! VM and prints it. There is nothing to unwind and nobody to log to.
+//! A panic formats its message once into a fixed buffer and exits to the VMM, which ends the VM and
+//! prints it. There is nothing to unwind and nowhere to log to.
 
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
@@ -11,14 +11,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use abi::call::port;
 use abi::shared::Epitaph;
 
-/// The one epitaph of this kernel; its address is in `KernelInfo`.
+/// The kernel's only epitaph; its address is in `KernelInfo`.
 pub(crate) static EPITAPH: EpitaphCell =
     EpitaphCell(UnsafeCell::new(Epitaph { len: 0, text: [0; 240] }));
 
 #[repr(transparent)]
 pub(crate) struct EpitaphCell(UnsafeCell<Epitaph>);
 
-// SAFETY: only the first panicking vCPU writes (see `DYING`), and nobody in the guest reads.
+// SAFETY: only the first panicking vCPU writes (see `DYING`), and nothing in the guest reads.
 unsafe impl Sync for EpitaphCell {}
 
 static DYING: AtomicBool = AtomicBool::new(false);
@@ -40,12 +40,12 @@ impl Write for Pen<'_> {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if !DYING.swap(true, Ordering::Relaxed) {
-        // SAFETY: `DYING` lets exactly one vCPU, once, come here.
+        // SAFETY: `DYING` lets exactly one vCPU get here, and only once.
         let epitaph = unsafe { &mut *EPITAPH.0.get() };
         let _ = write!(Pen(epitaph), "{info}");
     }
     loop {
-        // SAFETY: leaves for the VMM, which does not resume a panicked kernel.
+        // SAFETY: exits to the VMM, which does not resume a panicked kernel.
         unsafe {
             core::arch::asm!("out {port}, al", port = const port::PANIC, in("al") 0u8);
         }

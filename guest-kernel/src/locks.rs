@@ -1,8 +1,8 @@
-//! `vas_switch` where `switch.rs` found something in the way: locks of both instances, a lock
-//! that is not free at once, a program that is where it wants to go.
+//! The slow path of `vas_switch`, for what `switch.rs` does not handle: both instances have locks,
+//! a lock is not immediately free, or the program is already in the target instance.
 //!
-//! Runs on the vCPU's call stack or, on trapping hosts, on its exception stack: frames must
-//! stay within a few hundred bytes. What has to be waited for is left to the VMM.
+//! Runs on the vCPU's call stack or, on trapping hosts, on its exception stack: frames must stay
+//! within a few hundred bytes. Waiting is left to the VMM.
 
 use core::arch::asm;
 use core::mem::{offset_of, size_of};
@@ -12,11 +12,11 @@ use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
     LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE,
 };
-use abi::lock::{AtomicWords, Fast, switch_locks_fast};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
+use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, tag};
+use seg_lock::{AtomicWords, FastSwitch, switch_locks_fast};
 
 /// See [`switch_with_locks`].
 pub(crate) const PARTIAL: u32 = 1;
@@ -25,10 +25,10 @@ pub(crate) const FLUSH: u32 = 2;
 
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
 
-/// What entry gets back, in RAX and RDX.
+/// What the entry code gets back, in RAX and RDX.
 #[repr(C)]
 pub(crate) struct Outcome {
-    /// 0: served. Else the call's number: leave for the VMM.
+    /// 0 if served, else the call's number: exit to the VMM.
     number: u64,
     vh: u64,
 }
@@ -36,10 +36,10 @@ pub(crate) struct Outcome {
 /// The word at a kernel address.
 ///
 /// # Safety
-/// The address is one that the VMM keeps mapped and writable.
+/// The VMM keeps the address mapped and writable.
 #[inline(always)]
 unsafe fn word(address: u64) -> &'static AtomicU64 {
-    // SAFETY: mapped, by the caller's word; aligned, since all structures are.
+    // SAFETY: mapped, as the caller guarantees; aligned, since all structures are.
     unsafe { AtomicU64::from_ptr(address as *mut u64) }
 }
 
@@ -50,33 +50,34 @@ struct Page(u64);
 impl AtomicWords for Page {
     #[inline(always)]
     fn word(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: lock references name pages that stay mapped (vmm: `map_lock_page`).
+        // SAFETY: lock references point to pages that stay mapped (vmm: `map_lock_page`).
         unsafe { word(self.0 + index as u64 * 8) }
     }
 }
 
-/// The list of a range word: offset in the upper half, count in the lower.
+/// The list that a range word describes: offset in the upper half, count in the lower.
 #[inline(always)]
 fn refs(range: u64) -> &'static [LockRef] {
     let start = LOCK_REFS.raw() + (range >> 32);
-    // SAFETY: ranges are the VMM's, in memory no one else has: they lie in the table, which is
-    // mapped before there is one, and what they name is not written (abi::switch). An empty
-    // one is aligned, too.
+    // SAFETY: ranges come from the VMM, in memory that nothing else can write: they lie in the
+    // table, which is mapped before any exists, and what they refer to is not written
+    // (abi::switch). An empty range is aligned, too.
     unsafe { core::slice::from_raw_parts(start as *const LockRef, range as u32 as usize) }
 }
 
 /// Switches the vCPU whose page is at `page` to instance `vh`, or changes nothing.
 ///
-/// With [`PARTIAL`], the locks noted as held are the first ones of that instance, already
-/// taken; with [`FLUSH`], the TLB must be flushed whatever the tag's generation.
+/// With [`PARTIAL`], the locks recorded as held are the first ones of that instance, already
+/// acquired; with [`FLUSH`], the TLB must be flushed whatever the tag's generation.
 pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64, how: u32) -> Outcome {
-    // SAFETY: entry passes the page of this vCPU.
+    // SAFETY: the entry code passes the page of this vCPU.
     let own = |offset: usize| unsafe { word(page + offset as u64) };
-    let line = own(offset_of!(VcpuPage, line)).load(Ordering::Relaxed);
-    // SAFETY: the VMM has filled in the line, and lines are mapped from the start.
-    let line = |offset: usize| unsafe { word(line + offset as u64) };
-    let announced = line(offset_of!(VcpuLine, announced));
-    let inside = line(offset_of!(VcpuLine, inside));
+    let status = own(offset_of!(VcpuPage, status)).load(Ordering::Relaxed);
+    // SAFETY: the VMM has filled in the status entry's address, and status entries are mapped from
+    // the start.
+    let status = |offset: usize| unsafe { word(status + offset as u64) };
+    let announced = status(offset_of!(VcpuStatus, announced));
+    let inside = status(offset_of!(VcpuStatus, inside));
     let done = vh < u64::from(MAX_INSTANCES) && {
         announced.swap(vh, Ordering::SeqCst);
         inside.load(Ordering::Relaxed) == vh && is_fresh() || enter(vh, own, inside, how)
@@ -84,58 +85,58 @@ pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64, how: u32) ->
     if !done {
         if how == PARTIAL {
             let held = own(offset_of!(VcpuPage, held));
-            // Whatever it says: the VMM looks after those who wait for the locks of both.
+            // The result does not matter: the VMM wakes the waiters of the locks of both instances.
             let _ = switch_locks_fast(refs(held.load(Ordering::Relaxed)), &[], Page);
             held.store(0, Ordering::Relaxed);
         }
         announced.store(inside.load(Ordering::Relaxed), Ordering::Release);
     }
-    // Who waits for what was given back on the way must be woken by the VMM. It finds the
-    // thread where it wanted to go, if it got there.
-    let nudge = own(offset_of!(VcpuPage, nudge)).load(Ordering::Relaxed) != 0;
-    let number = if done && !nudge { 0 } else { u64::from(CALL_VAS_SWITCH) };
+    // The VMM must wake the waiters of the locks that were released on the way. It finds the thread
+    // in its target instance, if the switch succeeded.
+    let waited_for = own(offset_of!(VcpuPage, waited_for)).load(Ordering::Relaxed) != 0;
+    let number = if done && !waited_for { 0 } else { u64::from(CALL_VAS_SWITCH) };
     Outcome { number, vh }
 }
 
-/// Whether the VMM has looked at all VASes since one was changed.
+/// Whether the VMM has checked all VASes since the last change to one.
 #[inline(always)]
 fn is_fresh() -> bool {
-    // SAFETY: the live page is mapped from the start.
+    // SAFETY: the page of change counters is mapped from the start.
     let live = unsafe { word(SWITCH_LIVE.raw()) };
     // SAFETY: and so is the control page.
     let seen = unsafe { word(SWITCH_CONTROL.raw() + offset_of!(SwitchControl, seen) as u64) };
     live.load(Ordering::SeqCst) == seen.load(Ordering::SeqCst)
 }
 
-/// The switch, once it is announced.
+/// The switch, after the announcement.
 #[inline(always)]
 fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64, how: u32) -> bool {
     if !is_fresh() {
         return false;
     }
-    // SAFETY: a word of one of the tables by handle, which are mapped from the start.
+    // SAFETY: a word of one of the tables indexed by handle, which are mapped from the start.
     let of = |table: GuestVirt| unsafe { word(table.raw() + vh * 8) }.load(Ordering::Acquire);
     let needed = of(LOCK_RANGES);
     let (cr3, generation) = if needed == 0 {
         let found = (of(PLAIN_ROOTS), of(PLAIN_GENERATIONS));
-        // Both are of one time: the VMM empties the root before it writes a generation.
+        // Both are a consistent snapshot: the VMM clears the root before it writes a generation.
         if found.0 == 0 || found.0 != of(PLAIN_ROOTS) {
             return false;
         }
         found
     } else {
         let end = LOCK_REFS.raw() + (needed >> 32) + u64::from(needed as u32) * REF_BYTES;
-        // SAFETY: as the list itself, whose end this is.
+        // SAFETY: as for the list itself, whose end this is.
         let end = unsafe { &*(end as *const LockEnd) };
         (end.cr3, end.generation)
     };
     let held = own(offset_of!(VcpuPage, held));
     let old = held.load(Ordering::Relaxed);
     let result = switch_locks_fast(refs(old), refs(needed), Page);
-    if result == Fast::Refused {
+    if result == FastSwitch::Refused {
         return false;
     }
-    // From here on nothing fails. Kicks may stop us, but the VMM does not look at these words
+    // From here on nothing fails. A kick may interrupt us, but the VMM does not read these words
     // then.
     held.store(needed, Ordering::Relaxed);
     let limit = if needed == 0 { u64::from(MAX_INSTANCES) } else { 0 };
@@ -143,7 +144,7 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     let mut load = cr3;
     if cr3 & CR3_KEEP != 0 {
         let tags = own(offset_of!(VcpuPage, tags)).load(Ordering::Relaxed);
-        // SAFETY: tagged roots exist only where vCPUs have tables of tags, of all 4096.
+        // SAFETY: tagged roots exist only where vCPUs have tag tables, which cover all 4096 tags.
         let last = unsafe { word(tags + (cr3 & CR3_TAG) * 8) };
         let keep = tag::keeps(last.load(Ordering::Relaxed), generation) && how != FLUSH;
         last.store(generation, Ordering::Relaxed);
@@ -151,12 +152,12 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
             load &= !CR3_KEEP;
         }
     }
-    // SAFETY: a root of the VMM's; all have the same kernel half.
+    // SAFETY: a root that the VMM wrote; all roots have the same kernel half.
     unsafe { asm!("mov cr3, {}", in(reg) load, options(nostack, preserves_flags)) };
     inside.store(vh, Ordering::Release);
-    let nudge = own(offset_of!(VcpuPage, nudge));
-    if result == Fast::DoneNudge && nudge.load(Ordering::Relaxed) == 0 {
-        nudge.store(old, Ordering::Relaxed);
+    let waited_for = own(offset_of!(VcpuPage, waited_for));
+    if result == FastSwitch::DoneWithWaiters && waited_for.load(Ordering::Relaxed) == 0 {
+        waited_for.store(old, Ordering::Relaxed);
     }
     true
 }

@@ -1,40 +1,40 @@
-//! `vas_switch` without leaving the guest, where nothing stands in the way.
+//! The fast path of `vas_switch`, without an exit.
 //!
 //! ```text
-//! RDI handle -> announce in the vCPU's line -> look whether all is well
-//!     -> take the locks that are needed, or give back those held -> load CR3
-//! in the way: both of it, a lock that is not free, ... -> `locks.rs`, and after it the VMM
+//! RDI handle -> announce in the vCPU's status entry -> check that nothing has changed
+//!     -> acquire the locks that are needed, or release those held -> load CR3
+//! otherwise: both of these, a lock that is not free, ... -> `locks.rs`, then the VMM
 //! ```
 //!
-//! 1. Everything that can be wrong is found before anything but the line has changed, or is put
-//!    right by `locks.rs`; what the kernel does not serve reaches the VMM with RAX, RDI and all
-//!    registers a callee keeps as the program had them. The other caller-saved ones are lost
-//!    by contract (`abi::call`).
+//! 1. Everything that can be wrong is found before anything but the status entry has changed, or is
+//!    undone by `locks.rs`; what the kernel does not serve reaches the VMM with RAX, RDI and all
+//!    callee-saved registers as the program had them. The other caller-saved registers are
+//!    clobbered by contract (`abi::call`).
 //! 2. A kick may stop the vCPU between any two instructions and resume it there: until CR3 is
-//!    loaded the line names both instances, and nothing is used that the VMM may have changed
-//!    since it was found good, but what the announcement protects.
-//! 3. Each instruction counts on hosts that interpret ring 0, memory operands twice: one
-//!    compare finds both handles out of range and locks held, and what has to be 0 in the end
-//!    comes out of a compare. There are two versions of each way, because such hosts have no
+//!    loaded, the status entry names both instances, and nothing is used that the VMM may have
+//!    changed since it was checked, except what the announcement protects.
+//! 3. Each instruction counts on hosts that interpret ring 0, and memory operands count twice: one
+//!    compare detects both handles out of range and locks held, and what has to be 0 in the end is
+//!    the result of a compare. There are two versions of each path, because such hosts have no
 //!    tags, and on the others a needless flush costs more than some instructions.
 //!
-//! The algorithm of the locks is `abi::lock`'s; here are its two shortest ways, `acquire` and
-//! `release` of a lock nobody else wants, once more in assembly. `vmm/tests/kernel_image`
-//! counts the instructions of all ways, `tests/ring3/switch_locks.rs` runs them.
+//! The lock algorithm is `seg_lock`'s; its two shortest paths, `acquire` and `release` of an
+//! uncontended lock, are repeated here in assembly. `vmm/tests/kernel_image` counts the
+//! instructions of all paths, `tests/ring3/switch_locks.rs` runs them.
 
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, LOCK_WAYS, PLAIN_GENERATIONS, PLAIN_ROOTS,
-    SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK,
+    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
+    SWITCH_LIVE, VCPU_CALL_STACK,
 };
-use abi::lock::{state, word};
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
-use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuLine};
+use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, PAGE_SIZE};
+use seg_lock::{state, word};
 
 use crate::locks::{FLUSH, PARTIAL, switch_with_locks};
 
@@ -54,16 +54,15 @@ global_asm!(
     ".globl sj_switch_call, sj_switch_trapped",
     ".globl sj_sysret_switch, sj_sysret_take, sj_sysret_give",
 
-    // In the macros, `page` is how an operand in the vCPU's page begins, `tagged` whether there
-    // may be tags, `note` how to say that locks are held or that none is, `back` how to return
-    // to the program. RCX and R11 are SYSCALL's; RAX, RDX,
-    // RSI, R8, R9, R10 are used.
+    // In the macros, `page` is the start of an operand in the vCPU's page, `tagged` whether there
+    // may be tags, `note` the instruction that records whether locks are held, and `back` the
+    // return to the program. RCX and R11 belong to SYSCALL; RAX, RDX, RSI, R8, R9, R10 are used.
     //
-    // Announced before anything is read that the VMM may change: XCHG is a full barrier
-    // (SDM 3A, 9.2.5), see `abi::switch`. Goes to 4 if a VAS has changed; leaves RAX 0, RDX the
-    // line, R8 where the vCPU is.
+    // Announced before reading anything that the VMM may change: XCHG is a full barrier (SDM 3A,
+    // 9.2.5), see `abi::switch`. Jumps to 4 if a VAS has changed; leaves 0 in RAX, the status
+    // entry's address in RDX, the current instance in R8.
     ".macro sj_announce page",
-    "mov rdx, \\page\\(){line}]",
+    "mov rdx, \\page\\(){status}]",
     "mov r8, rdi",
     "xchg [rdx + {announced}], r8",
     "mov rax, [{live}]",
@@ -71,9 +70,9 @@ global_asm!(
     "jne 4f",
     ".endm",
 
-    // R9 is a tagged root, R10 its generation; `index` and `table` are free registers. The TLB
-    // may hold this tag's translations of another generation: flush it then, by taking bit 63
-    // out of R9 (abi::tag). Goes to `kept` if not.
+    // R9 is a tagged root, R10 its generation; `index` and `table` are free registers. If the TLB
+    // may hold this tag's translations from another generation, clears bit 63 of R9 so that they
+    // are flushed (abi::tag). Otherwise jumps to `kept`.
     ".macro sj_tag page, index, index32, table, kept",
     "mov \\index32, r9d",
     "and \\index32, {tag_mask}",
@@ -84,11 +83,11 @@ global_asm!(
     "btr r9, 63",
     ".endm",
 
-    // Announced, no lock is held, and the instance is not plain: takes its locks.
+    // Announced, no lock is held, and the instance is not plain: acquires its locks.
     ".macro sj_take page, tagged, note, back",
     "mov rsi, [rdi * 8 + {lock_ranges}]",
     "mov \\page\\(){held}], rsi",
-    // Upper half: offset of the references; lower half, ESI: how many.
+    // Upper half: offset of the references; lower half, ESI: their number.
     "mov r8, rsi",
     "shr r8, 32",
     "jz 4f",
@@ -106,7 +105,8 @@ global_asm!(
     "jnz 10b",
     "11:",
     "\\note",
-    // The list's end has its root and generation: the range was one load, so all is of a piece.
+    // The list's end has its root and generation: the range was one load, so everything is
+    // consistent.
     "mov r9, [r8 + {end_cr3}]",
     ".if \\tagged",
     "test r9, r9",
@@ -119,9 +119,9 @@ global_asm!(
     "mov [rdx + {inside}], rdi",
     "xor eax, eax",
     "\\back",
-    // A reader announces itself, then looks.
+    // A reader announces itself, then checks the state.
     "12:",
-    "lock inc qword ptr [r9 + r10 * 8 + {lanes}]",
+    "lock inc qword ptr [r9 + r10 * 8 + {reader_counts}]",
     "mov eax, [r9 + {state}]",
     "and eax, {reader_looks_at}",
     "cmp eax, {readers}",
@@ -131,16 +131,16 @@ global_asm!(
     "jnz 10b",
     "jmp 11b",
     "13:",
-    "lock dec qword ptr [r9 + r10 * 8 + {lanes}]",
-    // Not to be had this way: only those before it are held.
+    "lock dec qword ptr [r9 + r10 * 8 + {reader_counts}]",
+    // Could not be acquired on this path: only those before it are held.
     "14:",
     "sub dword ptr \\page\\(){held}], esi",
     "mov edx, {partial}",
     "jmp 5f",
     ".endm",
 
-    // Locks are held, or the handle is out of range: if the target is a plain instance, goes
-    // there and gives the locks back.
+    // Locks are held, or the handle is out of range: if the target is a plain instance, switches
+    // there and releases the locks.
     ".macro sj_give page, tagged, note, back",
     "mov rsi, \\page\\(){held}]",
     "mov r8, rsi",
@@ -148,7 +148,7 @@ global_asm!(
     "jz 4f",
     "cmp rdi, {max_instances}",
     "jae 4f",
-    "mov rdx, \\page\\(){line}]",
+    "mov rdx, \\page\\(){status}]",
     "mov rax, rdi",
     "xchg [rdx + {announced}], rax",
     "mov rax, [{live}]",
@@ -180,24 +180,24 @@ global_asm!(
     "21:",
     "mov qword ptr \\page\\(){held}], 0",
     "\\note",
-    "mov rdx, \\page\\(){line}]",
+    "mov rdx, \\page\\(){status}]",
     "mov cr3, r9",
     "mov [rdx + {inside}], rdi",
     "xor eax, eax",
     "\\back",
     "22:",
-    "lock dec qword ptr [rax + rdx * 8 + {lanes}]",
+    "lock dec qword ptr [rax + rdx * 8 + {reader_counts}]",
     "test dword ptr [rax + {state}], {waiters}",
     "jnz 23f",
     "add r8, {ref_bytes}",
     "dec esi",
     "jnz 20b",
     "jmp 21b",
-    // Somebody waits for it: noted for the VMM; the rest is still held. The tag's generation
-    // may be noted already, without a flush.
+    // It has waiters: recorded for the VMM; the rest are still held. The tag's generation may
+    // already be recorded, without a flush.
     "23:",
     "mov rax, \\page\\(){held}]",
-    "mov \\page\\(){nudge}], rax",
+    "mov \\page\\(){waited_for}], rax",
     "add r8, {ref_bytes}",
     "dec esi",
     "mov \\page\\(){held}], esi",
@@ -206,21 +206,21 @@ global_asm!(
     "jmp 5f",
     ".endm",
 
-    // By SYSCALL: on no stack.
+    // Entered by SYSCALL: no stack.
     ".balign 16",
     "sj_switch_call:",
     "swapgs",
     "cmp rdi, gs:[{plain_limit}]",
     "jae 7f",
     "sj_announce \"gs:[\"",
-    // Where we are: nothing to do, and the TLB is kept.
+    // Already in the target instance: nothing to do, and the TLB is kept.
     "cmp rdi, r8",
     "je 3f",
     "mov r9, [rdi * 8 + {plain_roots}]",
     "test r9, r9",
     "jns 1f",
-    // The generation must be this root's: the root is read again behind it, since the VMM
-    // empties it before it writes another generation.
+    // The generation must be this root's: the root is read again after it, since the VMM clears it
+    // before it writes another generation.
     "mov r10, [rdi * 8 + {plain_generations}]",
     "cmp r9, [rdi * 8 + {plain_roots}]",
     "jne 4f",
@@ -229,7 +229,7 @@ global_asm!(
     "1:",
     "jz 6f",
     "2:",
-    // Every root has the same kernel half: the next instruction is found there.
+    // Every root has the same kernel half, so the next instruction is mapped.
     "mov cr3, r9",
     "mov [rdx + {inside}], rdi",
     "3:",
@@ -255,52 +255,36 @@ global_asm!(
     "mov rsp, gs:[{user_rsp}]",
     "test rax, rax",
     "je 3b",
-    // RAX has the call's number, RDX the handle.
+    // RAX holds the call's number, RDX the handle.
     "mov rdi, rdx",
     "swapgs",
     "jmp sj_leave_call",
 
-    // By UD2: RSP at the frame. The vCPU's page says where to begin, so that who holds one lock
-    // begins in code that knows it.
+    // Entered by UD2: RSP points to the frame.
     ".balign 16",
     "sj_switch_trapped:",
-    // Behind the UD2, whose place is known: writing half a word is cheaper than adding to one.
+    // Past the UD2, whose address is known: writing half a word is cheaper than adding to one.
     "mov dword ptr [rsp], {behind_ud2_low}",
-    "jmp qword ptr [rsp + {trap_to_page} + {trap_entry}]",
-    "sj_trap_free:",
-    "cmp rdi, {max_instances}",
-    "jae sj_trap_held",
+    "cmp rdi, [rsp + {trap_to_page} + {plain_limit}]",
+    "jae 7f",
     "sj_announce \"[rsp + {trap_to_page} + \"",
-    // To where we are, too: that is cheaper here than to ask.
+    // Also if already in the target: here that is cheaper than checking.
     "mov rcx, [rdi * 8 + {plain_roots}]",
     "jrcxz 6f",
     "mov cr3, rcx",
     "mov [rdx + {inside}], rdi",
     "iretq",
     "6:",
-    "mov rcx, [rdi * 8 + {lock_ways}]",
-    "jrcxz 6f",
-    "jmp rcx",
-    "6:",
     "cmp rdi, r8",
     "je 3f",
-    "sj_take \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_held\", iretq",
-    "sj_trap_held:",
-    "sj_give \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_free\", iretq",
-    "sj_trap_given:",
-    "mov edx, {flush}",
-    "jmp 5f",
-    "sj_trap_slow:",
+    "sj_take \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], 0\", iretq",
+    "7:",
+    "sj_give \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], {max_instances}\", iretq",
     "4:",
     "xor edx, edx",
     "5:",
     "lea rsi, [rsp + {trap_to_page}]",
     "call {switch_with_locks}",
-    "mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_held",
-    "cmp dword ptr [rsp + {trap_to_page} + {held}], 0",
-    "jne 7f",
-    "mov qword ptr [rsp + {trap_to_page} + {trap_entry}], offset sj_trap_free",
-    "7:",
     "test rax, rax",
     "jne 8f",
     "3:",
@@ -316,18 +300,16 @@ global_asm!(
     top_to_page = const TOP_TO_PAGE,
     user_rsp = const offset_of!(VcpuPage, user_rsp),
     call_stack = const offset_of!(VcpuPage, call_stack),
-    line = const offset_of!(VcpuPage, line),
+    status = const offset_of!(VcpuPage, status),
     tags = const offset_of!(VcpuPage, tags),
     plain_limit = const offset_of!(VcpuPage, plain_limit),
     held = const offset_of!(VcpuPage, held),
-    nudge = const offset_of!(VcpuPage, nudge),
+    waited_for = const offset_of!(VcpuPage, waited_for),
     behind_ud2_low = const (CALL_PAGE_SWITCH_UD2.raw() + 2) as u32 as i32,
-    trap_entry = const offset_of!(VcpuPage, trap_entry),
-    lock_ways = const near(LOCK_WAYS, 0),
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
     live = const near(SWITCH_LIVE, 0),
-    announced = const offset_of!(VcpuLine, announced),
-    inside = const offset_of!(VcpuLine, inside),
+    announced = const offset_of!(VcpuStatus, announced),
+    inside = const offset_of!(VcpuStatus, inside),
     plain_roots = const near(PLAIN_ROOTS, 0),
     plain_generations = const near(PLAIN_GENERATIONS, 0),
     lock_ranges = const near(LOCK_RANGES, 0),
@@ -338,13 +320,13 @@ global_asm!(
     end_cr3 = const near(LOCK_REFS, offset_of!(LockEnd, cr3)),
     end_generation = const near(LOCK_REFS, offset_of!(LockEnd, generation)),
     state = const word::STATE * 8,
-    lanes = const word::LANES * 8,
+    reader_counts = const word::READER_COUNTS * 8,
     readers = const state::READERS,
-    reader_looks_at = const state::READER_LOOKS_AT,
+    reader_looks_at = const state::READER_MASK,
     waiters = const state::WAITERS,
     max_instances = const MAX_INSTANCES,
     tag_mask = const CR3_TAG,
 );
 
-// The call is left to the VMM with RAX not 0.
+// The call is left to the VMM with RAX nonzero.
 const _: () = assert!(CALL_VAS_SWITCH != 0);

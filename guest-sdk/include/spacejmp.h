@@ -26,7 +26,7 @@
  *   - modes are octal, as for open(2)
  *
  * Errors: functions that return an id return 0, all others -1, and set errno. Outside a VM
- * every call fails with ENOSYS. One special case: vas_switch and its kin fail with EOWNERDEAD
+ * every call fails with ENOSYS. One special case: vas_switch and its variants fail with EOWNERDEAD
  * when the thread *is* inside, with its locks, but an earlier holder died: see abi.md.
  *
  * A pointer into a segment may be used only while the calling thread is in a VAS that has it.
@@ -133,7 +133,7 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define SEG_PERSISTENT 0u
 #define SEG_VOLATILE 1u
 
-/* What seg_alloc_params is to make. */
+/* Parameters of seg_alloc_params. */
 struct seg_params {
     uint64_t base;          /* 2 MiB-aligned, or 0: where no segment of the store lies */
     uint64_t size_bytes;    /* rounded up to 4 KiB */
@@ -141,7 +141,7 @@ struct seg_params {
     uint32_t mode;
     uint8_t lifetime;
     uint8_t pages;
-    uint8_t lockable; /* 1: switching into a VAS that has it takes its lock */
+    uint8_t lockable; /* 1: switching into a VAS that has it acquires its lock */
     uint8_t reserved; /* 0 */
 };
 
@@ -155,8 +155,8 @@ struct seg_stat {
     uint8_t lifetime;
     uint8_t pages;
     uint8_t lockable;
-    uint8_t dirty;        /* its last writer did not end properly, nobody writes now */
-    uint8_t inconsistent; /* a holder of its lock died, nobody has recovered it */
+    uint8_t dirty;        /* its last writer did not end properly, none writes now */
+    uint8_t inconsistent; /* a holder of its lock died, and it was not recovered */
     uint8_t access;       /* what the caller may do: 0, SEG_READ or SEG_WRITE */
     uint8_t reserved[2];
     uint32_t attachers;
@@ -180,7 +180,7 @@ struct vas_attachment {
     uint64_t right;
 };
 
-/* Where to begin to read in a segment. */
+/* The root object of a segment. */
 struct seg_root {
     uint64_t address;        /* 0: none */
     uint64_t fingerprint[2]; /* the caller's; the system never compares it */
@@ -200,7 +200,7 @@ SJ_STATIC_ASSERT(sizeof(struct seg_root) == 24, "seg_root is part of the ABI");
 
 /* ---- the calls ----
  *
- * "Fails with" lists what a call can say beside these:
+ * "Fails with" lists a call's errors besides these:
  *   - names: EINVAL for one that is empty, `.`, `..`, not UTF-8 or has a `/`; ENAMETOOLONG
  *   - whatever touches the store: EUCLEAN for a damaged file, ENODATA for one that is too short,
  *     EOPNOTSUPP for one that a newer spacejmp or another architecture made, and EIO, ENOSPC,
@@ -233,7 +233,7 @@ SJ_API int sj_hyper_null(void);
  * at the content, repair it, then seg_ctl(sid, SEG_CTL_RECOVER, 0). */
 SJ_API int vas_switch(vhandle_t vh);
 
-/* vas_try_switch: as vas_switch without waiting. Fails with EAGAIN, somebody has a lock. */
+/* vas_try_switch: as vas_switch without waiting. Fails with EAGAIN, a lock is not free. */
 SJ_API int vas_try_switch(vhandle_t vh);
 
 /* vas_switch_timeout: as vas_switch; waits no longer than so many nanoseconds for all locks
@@ -299,7 +299,7 @@ SJ_API segid_t seg_alloc(const char *name, uint64_t base, uint64_t size_bytes, u
 SJ_API segid_t seg_find(const char *name);
 
 /* seg_clone: copies the segment, at the same addresses, under a new name. Returns the copy's id.
- * Waits for the segment's lock, shared, unless the thread holds it: the copy is of one moment.
+ * Waits for the segment's lock, shared, unless the thread holds it: a consistent snapshot.
  * Fails with ENOENT; EEXIST; EACCES; EBUSY; EINTR; ETIMEDOUT. */
 SJ_API segid_t seg_clone(segid_t sid, const char *name);
 
@@ -336,7 +336,7 @@ SJ_API int seg_stat(segid_t sid, struct seg_stat *stat);
  * EFBIG, its reserve is smaller; EACCES. */
 SJ_API int seg_grow(segid_t sid, uint64_t bytes);
 
-/* seg_reserve: has storage set aside for `bytes` bytes at `offset`, so that a full disk is an error
+/* seg_reserve: reserves storage for `bytes` bytes at `offset`, so that a full disk is an error
  * here and not SIGBUS when they are touched. Returns 0. Fails with ENOENT; EINVAL, no bytes or not
  * all of the segment's; ENOSPC; EACCES, not yours to write; store errors. */
 SJ_API int seg_reserve(segid_t sid, uint64_t offset, uint64_t bytes);
@@ -345,7 +345,7 @@ SJ_API int seg_reserve(segid_t sid, uint64_t offset, uint64_t bytes);
  * EACCES. */
 SJ_API int seg_sync(segid_t sid);
 
-/* seg_root_get, seg_root_set: where reading begins, and what lies there. Return 0. Fail with ENOENT;
+/* seg_root_get, seg_root_set: the root object: its address and type. Return 0. Fail with ENOENT;
  * EINVAL, an address outside the segment; EACCES. See also vas_root and vas_set_root. */
 SJ_API int seg_root_get(segid_t sid, struct seg_root *root);
 SJ_API int seg_root_set(segid_t sid, const struct seg_root *root);
@@ -357,8 +357,8 @@ SJ_API int seg_root_set(segid_t sid, const struct seg_root *root);
  * A segment can hold a heap: memory in pieces, all of whose state lies in the segment, so that the
  * next program goes on allocating. Rust programs have the same heap. The functions work on the heap
  * of the VAS that the calling thread is in, which is the first segment of it, in the order of
- * addresses, that holds one. Whoever allocates or frees must be the only one inside: make the
- * segment lockable (struct seg_params), or see to it yourself.
+ * addresses, that holds one. A thread that allocates or frees must be the only one inside: make the
+ * segment lockable (struct seg_params), or ensure it yourself.
  *
  * Where to allocate fails with
  *   EPERM    the thread is at home
@@ -407,7 +407,7 @@ struct vas_heap_stat {
     uint64_t leaked_bytes;
 };
 
-/* vas_heap_check: walks through the whole heap, believing nothing, and fills `stat`. Returns 0 if
+/* vas_heap_check: walks the whole heap as untrusted data and fills `stat`. Returns 0 if
  * it is sound, 1 if it is damaged. Fails (-1) as above, but reading is enough. */
 int vas_heap_check(struct vas_heap_stat *stat);
 
@@ -481,7 +481,7 @@ extern const struct sj_type sj_u8, sj_u16, sj_u32, sj_u64, sj_i8, sj_i16, sj_i32
 #endif
 
 /* vas_set_root: makes `root`, an object in the heap of the VAS that the thread is in, the root object
- * of its segment, of type `type`. NULL takes the root object away. Returns 0.
+ * of its segment, of type `type`. NULL removes the root object. Returns 0.
  * Fails as allocating does; EINVAL, an object that does not lie in the segment, or a type that
  * cannot be. */
 int vas_set_root(const void *root, const struct sj_type *type);
@@ -491,7 +491,7 @@ int vas_set_root(const void *root, const struct sj_type *type);
  * Fails as allocating does; ENODATA, no root object was set; EPROTOTYPE, it is of another type. */
 void *vas_root(const struct sj_type *type);
 
-/* vas_type_text: writes the description of a type to `buffer`, with a 0 behind it, cut off if it has
+/* vas_type_text: writes the description of a type to `buffer`, with a 0 after it, truncated if it has
  * no room; returns its length. It works anywhere. Fails (-1) with EINVAL. */
 int64_t vas_type_text(const struct sj_type *type, char *buffer, size_t size);
 
@@ -549,7 +549,7 @@ static inline int64_t sj_call(uint32_t number, uint64_t a1, uint64_t a2, uint64_
     return (int64_t)rax;
 }
 
-/* RAX in C's manner: -1 and errno, or the result. */
+/* RAX by C's conventions: -1 and errno, or the result. */
 static inline int64_t sj_result(int64_t rax)
 {
     if (__builtin_expect(rax < 0 && rax >= -4095, 0)) {

@@ -1,7 +1,7 @@
 //! Memory of the VAS the thread is in: what owners and collections allocate from.
 //!
-//! The heap itself is in `heap`; here is only the way from a type to it. An allocator has no
-//! token, so this one asks the thread-local place, and refuses where it must not touch anything.
+//! The heap itself is in `heap`; this file only connects a type to it. An allocator has no token,
+//! so this one consults the thread's state, and refuses where it must not touch anything.
 
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -11,11 +11,12 @@ use std::ptr::NonNull;
 use allocator_api2::alloc::{AllocError as ApiError, Allocator};
 
 use crate::brand::{Brand, Invariant};
-use crate::place::{self, Inside, inside};
+use crate::space_heap::SpaceHeap;
+use crate::thread_state::{self, Inside, inside};
 
-/// A space has no room for another `bytes` bytes, and could not grow.
+/// A space has no room for `bytes` more bytes, and could not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no room for {bytes} bytes in address space `{brand}`")]
+#[error("no room for {bytes} byte{} in address space `{brand}`", if *bytes == 1 { "" } else { "s" })]
 pub struct AllocError {
     /// What was asked for.
     pub bytes: usize,
@@ -31,53 +32,13 @@ impl AllocError {
     }
 }
 
-/// A heap as the thread-local place knows it.
-///
-/// # Safety
-/// Blocks do not overlap, are as large and aligned as asked for, and stay until freed.
-pub(crate) unsafe trait SpaceHeap {
-    /// A block, or `None` if there is no room. `layout` has a size that is not 0.
-    ///
-    /// # Safety
-    /// The thread is inside the heap's space, writable.
-    unsafe fn allocate(&self, layout: Layout) -> Option<NonNull<u8>>;
-
-    /// Frees a block.
-    ///
-    /// # Safety
-    /// As `allocate`; the block came from it, or from `reallocate`, with this layout, and is not
-    /// used any more.
-    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout);
-
-    /// A block of `new` bytes, not 0, with the content of `block`, which is gone if there is one.
-    ///
-    /// # Safety
-    /// As `deallocate`.
-    unsafe fn reallocate(
-        &self,
-        block: NonNull<u8>,
-        layout: Layout,
-        new: usize,
-    ) -> Option<NonNull<u8>>;
-
-    /// How many blocks there are that are not freed.
-    ///
-    /// # Safety
-    /// As `allocate`.
-    unsafe fn blocks(&self) -> u64;
-
-    /// Whether a block at this address is this heap's, and not of the process or another heap.
-    fn holds(&self, block: NonNull<u8>) -> bool;
-}
-
 /// Allocates in `V`, if the thread is inside and may write; fails otherwise. Freeing without
 /// being inside does nothing.
 ///
-/// For collections that take an allocator. It has no values of its own to lose, but is not
-/// `Clone`: a collection that could be cloned without a token would be written without one.
-/// Collections must not reach its users bare: their destructors ask
-/// [`inside`] first. That is why making one is `unsafe`: a `Vec` with it would be read, and dropped,
-/// wherever the thread is.
+/// For collections that take an allocator. It has no values of its own to lose, but is not `Clone`:
+/// a collection that could be cloned without a token would be written without one. Users must not
+/// get such collections directly: their destructors must check [`inside`] first. That is why making
+/// one is `unsafe`: a `Vec` with it would be read, and dropped, wherever the thread is.
 pub struct VAlloc<V>(Invariant<V>);
 
 impl<V: Brand> VAlloc<V> {
@@ -85,7 +46,7 @@ impl<V: Brand> VAlloc<V> {
     ///
     /// # Safety
     /// Its blocks are only valid while the thread is inside `V`, which is less than
-    /// [`Allocator`] promises: whoever holds them reads them with a borrow of a witness, writes and
+    /// [`Allocator`] promises: their owner reads them with a borrow of a witness, writes and
     /// frees them with one that is writable, and does neither elsewhere.
     #[inline]
     #[must_use]
@@ -93,15 +54,15 @@ impl<V: Brand> VAlloc<V> {
         VAlloc(PhantomData)
     }
 
-    /// The same for owners of this crate, all of which ask for a witness and whose destructors ask
-    /// [`inside`].
+    /// The same for owners of this crate, all of which require a witness and whose destructors
+    /// check [`inside`].
     #[inline]
     pub(crate) const fn of_owner() -> VAlloc<V> {
         VAlloc(PhantomData)
     }
 
     fn heap() -> Option<NonNull<dyn SpaceHeap>> {
-        if inside::<V>() == Inside::Writable { place::current().heap } else { None }
+        if inside::<V>() == Inside::Writable { thread_state::current().heap } else { None }
     }
 }
 
@@ -126,7 +87,8 @@ unsafe impl<V: Brand> Allocator for VAlloc<V> {
             return Ok(empty(layout));
         }
         let heap = Self::heap().ok_or(ApiError)?;
-        // SAFETY: the place holds the heap of the space the thread is in, and this one is.
+        // SAFETY: the thread's state holds the heap of the space the thread is in, and this thread
+        // is inside.
         let heap = unsafe { heap.as_ref() };
         // SAFETY: `heap()` says that the thread is inside, writable.
         let block = unsafe { heap.allocate(layout) }.ok_or(ApiError)?;
@@ -188,7 +150,7 @@ impl<V: Brand> VAlloc<V> {
         }
         let fresh = self.allocate(new)?;
         let bytes = old.size().min(new.size());
-        // SAFETY: both blocks have so many bytes and are different.
+        // SAFETY: both blocks have that many bytes and are different.
         unsafe { block.copy_to_nonoverlapping(fresh.cast(), bytes) };
         // SAFETY: the caller's promise.
         unsafe { self.deallocate(block, old) };

@@ -10,8 +10,8 @@ use allocator_api2::alloc::Allocator;
 use crate::alloc::{AllocError, VAlloc};
 use crate::brand::{Brand, Invariant};
 use crate::layout::LayoutWriter;
-use crate::place::{Inside, inside};
 use crate::storable::Storable;
+use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// Owns a `T` in the heap of `V`: what `Box` is at home.
@@ -81,7 +81,7 @@ pub(crate) fn allocate_root<V: Brand>(
 }
 
 impl<T: Storable<V>, V: Brand> VBox<T, V> {
-    /// Moves `value` into `V`. The segment grows if it must and can.
+    /// Moves `value` into `V`. The segment grows if necessary and possible.
     ///
     /// # Errors
     /// [`AllocError`] when there is no room; `value` is dropped.
@@ -103,7 +103,7 @@ impl<T: Storable<V>, V: Brand> VBox<T, V> {
     #[inline]
     #[must_use]
     pub fn get_mut<'a>(&'a mut self, _at: &'a At<V, Write>) -> &'a mut T {
-        // SAFETY: as for `get`; the exclusive borrow of the box keeps everybody else out.
+        // SAFETY: as for `get`; the exclusive borrow of the box rules out any other access.
         unsafe { self.value.as_mut() }
     }
 
@@ -120,9 +120,9 @@ impl<T: Storable<V>, V: Brand> VBox<T, V> {
 }
 
 impl<T, V: Brand> VBox<T, V> {
-    /// Frees the memory, whose content is gone.
+    /// Frees the memory, whose content was moved out or dropped.
     fn free(&self) {
-        // SAFETY: the block came from this allocator with this layout, and is used no more.
+        // SAFETY: the block came from this allocator with this layout, and is no longer used.
         unsafe { VAlloc::<V>::of_owner().deallocate(self.value.cast(), Layout::new::<T>()) };
     }
 }
@@ -133,7 +133,7 @@ impl<T, V: Brand> Drop for VBox<T, V> {
         if inside::<V>() != Inside::Writable {
             return;
         }
-        // SAFETY: the thread is inside and may write; nobody else has the value.
+        // SAFETY: the thread is inside and may write; the box is the only owner of the value.
         unsafe { self.value.drop_in_place() };
         self.free();
     }

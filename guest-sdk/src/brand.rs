@@ -1,8 +1,8 @@
 //! Brands: one Rust type for each VAS, so that pointers into two of them are different types.
 //!
-//! A brand is never made; it only stands in types such as `VBox<T, Genome>`. What ties it to a
-//! VAS, and to the data segment it has, is a table of this process: the first space that is opened
-//! with a brand takes it, and it stays taken until the process ends. It cannot be given back,
+//! A brand is never constructed; it only occurs in types such as `VBox<T, Genome>`. What ties it to
+//! a VAS, and to the data segment it has, is a table of this process: the first space that is
+//! opened with a brand takes it, and it stays taken until the process ends. It cannot be released,
 //! because pointers into the first VAS may still be anywhere. Making a space only claims it, until
 //! there is a root object: an `init` that fails and leaves nothing behind has made no pointers that
 //! outlive it.
@@ -16,7 +16,8 @@ use crate::storable::Storable;
 
 /// The type that stands for one VAS, and says what its root object is.
 ///
-/// [`brand!`](crate::brand!) declares one. By hand it pays for families of VASes of one shape:
+/// [`brand!`](crate::brand!) declares one. An implementation by hand pays for families of VASes of
+/// the same form:
 ///
 /// ```
 /// use spacejmp::Brand;
@@ -29,9 +30,9 @@ use crate::storable::Storable;
 /// }
 /// ```
 pub trait Brand: Sized + 'static {
-    /// What lies at the VAS's first address to read: everything else is reached from it.
+    /// The type of the root object: everything else is reached from it.
     type Root: Storable<Self>;
-    /// What messages call the brand.
+    /// The brand's name in messages.
     const NAME: &'static str;
 }
 
@@ -61,7 +62,7 @@ macro_rules! brand {
 
 /// What ties a type to `T` and to nothing else: neither a subtype of `T` nor a supertype will do.
 /// Two brands of a family can be subtypes of each other (`for<'a> fn(&'a u8)` and `fn(&'static u8)`
-/// as its parameter) and stand for different VASes all the same.
+/// as its parameter) and still stand for different VASes.
 pub(crate) type Invariant<T> = PhantomData<fn(T) -> T>;
 
 /// Which VAS a brand stands for, and which segment of it.
@@ -83,7 +84,7 @@ pub(crate) enum Conflict {
     Taken(Bound),
     /// It stands for this VAS, which had another data segment then.
     Replaced,
-    /// Pointers with it may exist into memory that nobody keeps for them.
+    /// Pointers with it may exist into memory that is not kept for them.
     Spent,
 }
 

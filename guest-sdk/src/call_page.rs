@@ -1,8 +1,8 @@
-//! The call page: how a call is made, and nothing about what the calls do.
+//! The call page: how a call is made, not what the calls do.
 //!
-//! A program finds the call page through the auxiliary vector and calls into it; what stands
-//! there suits the host (`abi::call`). Outside a VM there is no such page, and every function
-//! here says so instead of executing something undefined.
+//! A program finds the call page through the auxiliary vector and calls into it; the code there
+//! suits the host (`abi::call`). Outside a VM there is no such page, and every function here says
+//! so instead of executing something undefined.
 //!
 //! The page's address never changes while a process lives, so it is looked up once and kept
 //! in a word of its own. That is an atomic and not a `OnceLock`: "not looked up" and "where"
@@ -62,7 +62,7 @@ impl CallPage {
     /// not exist gives `ENOSYS`.
     ///
     /// # Errors
-    /// Whatever the call says.
+    /// The call's error.
     ///
     /// # Safety
     /// As the call's documentation says: addresses among `args` must be of memory that the
@@ -72,9 +72,9 @@ impl CallPage {
     pub unsafe fn call(self, number: u32, args: [u64; 6]) -> Result<u64, Errno> {
         let [rdi, rsi, rdx, r10, r8, r9] = args;
         let result: u64;
-        // SAFETY: the page was announced by the VMM and holds a function that changes no more
-        // than the caller-saved registers, all of which are declared here. Memory is taken to
-        // be read and written (no `nomem`), as the caller vouches for.
+        // SAFETY: the VMM announced the page, and it holds a function that changes no more than the
+        // caller-saved registers, all of which are declared here. Memory is taken to be read and
+        // written (no `nomem`), as the caller vouches for.
         unsafe {
             std::arch::asm!(
                 "call {page}",

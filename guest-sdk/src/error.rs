@@ -10,7 +10,7 @@ use crate::call_page::NotUnderSpacejmp;
 
 /// What kind of object an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ObjectKind {
     /// An address space.
     Vas,
     /// A segment.
@@ -19,12 +19,12 @@ pub enum Kind {
     Store,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Vas => "address space",
-            Kind::Segment => "segment",
-            Kind::Store => "store",
+            ObjectKind::Vas => "address space",
+            ObjectKind::Segment => "segment",
+            ObjectKind::Store => "store",
         })
     }
 }
@@ -43,10 +43,10 @@ pub enum Error {
         /// What was to be done.
         verb: &'static str,
         /// To what kind of object.
-        kind: Kind,
+        kind: ObjectKind,
         /// To which one.
         name: String,
-        /// Why not.
+        /// The reason.
         errno: Errno,
     },
 
@@ -71,7 +71,7 @@ pub enum Error {
         taken_by: String,
     },
 
-    /// The brand stands for this VAS with another data segment, which was taken out since:
+    /// The brand stands for this VAS with another data segment, which has been detached since:
     /// pointers into that one may still be in use. Another process, or another brand, can open it.
     #[error(
         "`{space}` has another data segment than when this process first opened it as `{brand}`; \
@@ -111,14 +111,14 @@ pub enum Error {
     #[error(
         "cannot enter `{space}`: a thread of this process is inside another space at the same \
          addresses, and did not leave within {} seconds",
-        crate::space::PATIENCE.as_secs()
+        crate::location::occupancy::PATIENCE.as_secs()
     )]
     SameAddresses {
         /// The space that was to be entered.
         space: String,
     },
 
-    /// The lock was not to be had at once, or not in time.
+    /// The lock could not be acquired immediately, or not in time.
     #[error("`{space}` is locked by others (waited {waited:?})")]
     Locked {
         /// The space.
@@ -127,7 +127,7 @@ pub enum Error {
         waited: Duration,
     },
 
-    /// Somebody died while writing; the content may be half-changed.
+    /// A program died while it was writing; the content may be half-changed.
     #[error("`{space}` is inconsistent: a program died while it was writing; see `Space::recover`")]
     Inconsistent {
         /// The space.
@@ -141,8 +141,8 @@ pub enum Error {
         space: String,
     },
 
-    /// The VAS lists a segment whose file is not in the store any more. Nothing was made in its
-    /// stead.
+    /// The VAS lists a segment whose file is no longer in the store. Nothing was created in its
+    /// place.
     #[error(
         "segment {sid} of address space `{space}` is not in the store: restore its file, or give it \
          up with `spacejmp vas detach {space} {sid}`"
@@ -154,7 +154,7 @@ pub enum Error {
         sid: SegId,
     },
 
-    /// There is a VAS of that name, but nothing to begin with.
+    /// There is a VAS of that name, but it has no root object.
     #[error("`{space}` has no root object")]
     NoRoot {
         /// The space.
@@ -193,7 +193,7 @@ pub enum Error {
     Alloc(#[from] AllocError),
 }
 
-/// What the number means for an object of a store, where Linux's words do not say it.
+/// What the number means for an object of a store, where Linux's message does not fit.
 fn explain(errno: Errno) -> &'static str {
     match errno {
         Errno::EUCLEAN => " (its file is damaged; `spacejmp store check` says where)",

@@ -31,7 +31,7 @@ use crate::storable::Storable;
 pub struct Fingerprint(pub [u64; 2]);
 
 impl Fingerprint {
-    /// Of a text: FNV-1a with 128 bits. It is to notice mistakes, nobody gains by a collision.
+    /// Of a text: FNV-1a with 128 bits. It detects mistakes; no attacker gains by a collision.
     #[must_use]
     pub fn of(text: &str) -> Fingerprint {
         const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -75,7 +75,7 @@ impl TypeLayout {
         Fingerprint::of(&self.text)
     }
 
-    /// How a type is called whose layout has this text.
+    /// The name of the type whose layout has this text.
     #[must_use]
     pub fn name_in(text: &str) -> &str {
         let line = text.lines().next().unwrap_or_default();
@@ -117,7 +117,7 @@ fn path_to(text: &str, number: usize) -> String {
     path
 }
 
-/// Writes down a layout; implementations of [`Storable`] are given one.
+/// Writes a layout; passed to implementations of [`Storable`].
 #[derive(Debug, Default)]
 pub struct LayoutWriter {
     text: String,
@@ -166,7 +166,7 @@ impl LayoutWriter {
         self.part::<T, V>(format_args!("{name} +{offset}: "));
     }
 
-    /// A field whose type is found out by the way to it.
+    /// A field whose type is inferred from the path to it.
     #[doc(hidden)]
     pub fn field_of<S, T: Storable<V>, V: Brand>(
         &mut self,
@@ -202,7 +202,7 @@ impl LayoutWriter {
     }
 }
 
-/// The alignment of the field that a way leads to.
+/// The alignment of the field that a path leads to.
 #[doc(hidden)]
 #[must_use]
 pub fn align_of_field<S, T>(_way: fn(&S) -> Option<&T>) -> usize {
@@ -215,7 +215,7 @@ pub fn align_of_field<S, T>(_way: fn(&S) -> Option<&T>) -> usize {
 pub struct VariantOffsets(usize);
 
 impl VariantOffsets {
-    /// Fields begin at `start` or behind it.
+    /// Fields begin at `start` or after it.
     #[must_use]
     pub const fn new(start: usize) -> VariantOffsets {
         VariantOffsets(start)

@@ -47,10 +47,10 @@
 //! hands of a scoped thread, which is somewhere else: it faults there, and reaches no other data.
 //! The book's page "What safe code can and cannot do" lists the attacks that were tried.
 //!
-//! # Floors
+//! # Layers
 //!
 //! - [`call_page`]: the way into the guest kernel, and the only assembly; [`sys`]: one function
-//!   per call. C programs have the same floor in `include/spacejmp.h`.
+//!   per call. C programs have the same layer in `include/spacejmp.h`.
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
@@ -67,23 +67,27 @@
 extern crate self as spacejmp;
 
 pub mod alloc;
+mod block_owners;
 mod boxed;
 pub mod brand;
 pub mod call_page;
 pub mod collections;
 pub mod error;
+mod handle;
 pub mod heap;
 pub mod layout;
+mod location;
 #[cfg(doctest)]
 mod mistakes;
 mod objects;
-mod place;
 mod ptr;
 mod scope;
 pub mod serial;
 mod space;
+mod space_heap;
 pub mod storable;
 pub mod sys;
+mod thread_state;
 pub mod token;
 
 pub use alloc::{AllocError, VAlloc};
@@ -95,11 +99,11 @@ pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
-pub use place::{Inside, inside};
 pub use ptr::{VPtr, VSlice};
 pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;
 pub use sys::{Lifetime, PagePolicy, Right};
+pub use thread_state::{Inside, inside};
 pub use token::{At, In, Mode, Read, Write};

@@ -1,37 +1,20 @@
-//! Allocation scopes: code that knows nothing of VASes allocates in one, as with the paper's
+//! Allocation scopes: code that knows nothing about VASes allocates in one, as with the paper's
 //! `malloc`, which serves from the address space the thread is in.
 //!
-//! Whose a block is shows in its address, never in where the thread is: what was allocated in a
-//! scope may be freed or grown outside it, by code that does not know. In a VM the addresses of
-//! segments are beyond those of processes. Spaces over plain memory keep a table.
+//! The owner of a block is determined by its address, never by where the thread is: what was
+//! allocated in a scope may be freed or grown outside it, by code that does not know
+//! (`block_owners`).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use abi::layout::is_of_segments;
-
-use crate::alloc::SpaceHeap;
+use crate::block_owners::{is_of_a_space, kinds};
 use crate::brand::Brand;
-use crate::place::{self, Scope};
-use crate::space::plain;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state::{self, Scope};
 use crate::token::{In, Write};
-
-/// Spaces in segments.
-pub(crate) const SEGMENTS: u8 = 1;
-/// Spaces over plain memory.
-pub(crate) const PLAIN: u8 = 2;
-
-/// Which kinds of spaces this process ever had. Relaxed: a thread that is given a block of a
-/// space was told of it by one that had made the note before.
-static KINDS: AtomicU8 = AtomicU8::new(0);
-
-/// Notes that there is a space of such a kind.
-pub(crate) fn note(kind: u8) {
-    KINDS.fetch_or(kind, Ordering::Relaxed);
-}
 
 /// A global allocator with scopes: inside [`In::alloc_scope`] it serves from the VAS the thread
 /// is in, elsewhere it is [`System`].
@@ -108,8 +91,8 @@ impl<V: Brand> In<V, Write> {
     /// included. While the thread visits another VAS from inside it pauses. Other threads,
     /// also those that `f` starts, have nothing to do with it. Scopes may nest.
     ///
-    /// When there is no room the allocator says so as allocators do; most of the standard
-    /// library ends the program then.
+    /// When there is no room the allocator fails as allocators do; most of the standard library
+    /// ends the program then.
     ///
     /// # Safety
     /// Nothing but the caller's care keeps what the compiler otherwise checks:
@@ -136,8 +119,8 @@ impl<V: Brand> In<V, Write> {
     ///   [`inside`](crate::inside) in its `Drop`, as the example of [`ScopedAlloc`] does.
     pub unsafe fn alloc_scope<R>(&mut self, f: impl FnOnce(&mut In<V, Write>) -> R) -> R {
         let scope = if std::thread::panicking() { Scope::Always } else { Scope::UntilPanic };
-        let ended = place::with_scope(scope);
-        // What comes out of it is not looked at: the panic goes on.
+        let ended = thread_state::with_scope(scope);
+        // The caught value is not examined: the panic goes on.
         let result = catch_unwind(AssertUnwindSafe(|| f(self)));
         drop(ended);
         result.unwrap_or_else(|payload| resume_unwind(of_the_process(payload)))
@@ -145,7 +128,7 @@ impl<V: Brand> In<V, Write> {
 }
 
 /// The content of a panic that began in a scope. A text that was made before the panic lies in the
-/// VAS; the thread is still inside, and takes it along. Of other types nothing is known.
+/// VAS; the thread is still inside, and copies it. Nothing is known about other types.
 #[cold]
 fn of_the_process(payload: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
     match payload.downcast::<String>() {
@@ -154,7 +137,7 @@ fn of_the_process(payload: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
     }
 }
 
-/// Whose a block is.
+/// The owner of a block.
 enum Owner {
     Process,
     /// The space the thread is in, writable.
@@ -165,25 +148,23 @@ enum Owner {
 
 #[inline]
 fn owner(block: *mut u8) -> Owner {
-    let kinds = KINDS.load(Ordering::Relaxed);
-    if kinds == 0 {
-        return Owner::Process;
+    match kinds() {
+        0 => Owner::Process,
+        kinds => owner_among(kinds, block),
     }
-    owner_among(kinds, block)
 }
 
 fn owner_among(kinds: u8, block: *mut u8) -> Owner {
     let Some(block) = NonNull::new(block) else { return Owner::Process };
-    let here = place::current();
+    let here = thread_state::current();
     if here.scope == Scope::Working {
         return Owner::Process;
     }
-    let of_segment = kinds & SEGMENTS != 0 && is_of_segments(block.addr().get() as u64);
-    if !of_segment && (kinds & PLAIN == 0 || !plain::is_in_a_space(block)) {
+    if !is_of_a_space(kinds, block) {
         return Owner::Process;
     }
     if let Some(heap) = here.heap {
-        // SAFETY: the place holds the heap of the space the thread is in.
+        // SAFETY: the thread's state holds the heap of the space the thread is in.
         if unsafe { heap.as_ref() }.holds(block) {
             return Owner::Here(heap);
         }
@@ -194,18 +175,18 @@ fn owner_among(kinds: u8, block: *mut u8) -> Owner {
 /// The heap that new blocks come from; `None` for the process's.
 #[inline]
 fn serving() -> Option<NonNull<dyn SpaceHeap>> {
-    let here = place::current();
+    let here = thread_state::current();
     match here.scope {
         Scope::Outside | Scope::Working => None,
         Scope::Always => here.heap,
-        // The message of a panic, its content and what is on the way outlive the scope.
+        // A panic's message, its content and what unwinding allocates outlive the scope.
         Scope::UntilPanic => here.heap.filter(|_| !std::thread::panicking()),
     }
 }
 
-// SAFETY: blocks are those of `System` or of a `SpaceHeap`, and go back where they came from:
-// `owner` tells them apart by address. It does not unwind: heaps do not panic, except the one
-// for tests, on a block that is not its own.
+// SAFETY: blocks are those of `System` or of a `SpaceHeap`, and are returned where they came from:
+// `owner` tells them apart by address. It does not unwind: heaps do not panic, except the one for
+// tests, on a block that is not its own.
 unsafe impl GlobalAlloc for ScopedAlloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -226,7 +207,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
         };
         let block = allocate(heap, layout);
         if !block.is_null() {
-            // SAFETY: it has so many bytes.
+            // SAFETY: it has that many bytes.
             unsafe { block.write_bytes(0, layout.size()) };
         }
         block
@@ -241,7 +222,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
             }
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return };
-                // SAFETY: the place holds the heap of the space the thread is in.
+                // SAFETY: the thread's state holds the heap of the space the thread is in.
                 let heap = unsafe { heap.as_ref() };
                 // SAFETY: the thread is inside, writable, or it would have no heap; the block is of
                 // this heap, with this layout by the caller's promise.
@@ -260,7 +241,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
             }
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return ptr::null_mut() };
-                // SAFETY: the place holds the heap of the space the thread is in.
+                // SAFETY: the thread's state holds the heap of the space the thread is in.
                 let heap = unsafe { heap.as_ref() };
                 // SAFETY: as in `dealloc`; `new` is not 0 by the caller's promise.
                 let moved = unsafe { heap.reallocate(block, layout, new) };
@@ -274,7 +255,7 @@ unsafe impl GlobalAlloc for ScopedAlloc {
 /// A block of `heap`, the one of the space the thread is in; null if there is no room.
 #[inline]
 fn allocate(heap: NonNull<dyn SpaceHeap>, layout: Layout) -> *mut u8 {
-    // SAFETY: the place holds the heap of the space the thread is in.
+    // SAFETY: the thread's state holds the heap of the space the thread is in.
     let heap = unsafe { heap.as_ref() };
     // SAFETY: the thread is inside, writable, or it would have no heap; global allocators are
     // asked for no empty blocks.

@@ -103,9 +103,9 @@ unsafe impl<V: Brand, T: Storable<V>, const N: usize> Storable<V> for [T; N] {
 }
 
 /// The language leaves open where an `Option` keeps its content: size and alignment tell a niche
-/// from a tag, and compilers have not moved either so far. Which values of a niche stand for `None`
-/// they have changed: where there is a choice, the layout names the compiler, and another one is
-/// refused. An enum of one's own with `repr(u8)` has a layout that is promised.
+/// from a tag, and compilers have not moved either so far. They have changed which values of a
+/// niche stand for `None`: where there is a choice, the layout names the compiler, and another one
+/// is refused. A user-defined enum with `repr(u8)` has a promised layout.
 // SAFETY: its content is.
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Option<T> {
     fn layout(writer: &mut LayoutWriter) {

@@ -7,9 +7,9 @@
 //! of the witness [`At`]; both are parts of one `&mut In`. Shared data ([`crate::VPtr`]) are
 //! written with the whole `&mut In`, so nothing else of the VAS is borrowed meanwhile.
 //!
-//! Tokens are neither `Send` nor `Sync`: another thread is somewhere else. Plain references that were
-//! borrowed with one are both, and no type can forbid it: `space/ground.rs` sees to it that they
-//! reach nothing else in other threads.
+//! Tokens are neither `Send` nor `Sync`: another thread is somewhere else. Plain references that
+//! were borrowed with one are both, and no type can forbid it: `location/occupancy.rs` ensures that
+//! they reach no other data in other threads.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -31,7 +31,7 @@ pub trait Mode: sealed::Sealed + 'static {
 #[derive(Debug)]
 pub enum Read {}
 
-/// Exclusive access: nobody else is inside.
+/// Exclusive access: no other thread is inside.
 #[derive(Debug)]
 pub enum Write {}
 
@@ -46,8 +46,7 @@ impl Mode for Write {
     const WRITABLE: bool = true;
 }
 
-/// Witness that the calling thread is inside `V`. It is only ever seen as `&At`, and takes no
-/// room.
+/// Witness that the calling thread is inside `V`. It is only ever seen as `&At`, and has no size.
 ///
 /// Types that own memory in `V` take it wherever they touch that memory; `&In` and `&mut In`
 /// become `&At` by themselves. What needs to write takes an `&At<V, Write>`.
@@ -66,7 +65,7 @@ pub struct At<V, M> {
 /// The token of one visit to the VAS `V`: what the closure given to [`crate::Space::enter`]
 /// is called with.
 ///
-/// See [the module](crate::token) for why it keeps pointers in their place.
+/// See [the module](crate::token) for why it confines pointers to their VAS.
 pub struct In<V: Brand, M> {
     at: At<V, M>,
     root: NonNull<V::Root>,
@@ -97,7 +96,7 @@ impl<V: Brand, M: Mode> In<V, M> {
     #[inline]
     #[must_use]
     pub fn root(&self) -> &V::Root {
-        // SAFETY: it is valid as `new` was promised; nobody writes it while `self` is borrowed.
+        // SAFETY: it is valid as `new` was promised; nothing writes it while `self` is borrowed.
         unsafe { self.root.as_ref() }
     }
 }

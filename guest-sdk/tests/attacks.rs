@@ -57,7 +57,7 @@ type Boxes<V> = VVec<VBox<u64, V>, V>;
 
 brand! { Unwound => Boxes<Unwound>, Nested => Boxes<Nested>, Beside => u64 }
 
-/// Does with a space whatever may be done while something unwinds: nothing is to be had of it.
+/// Tries all operations on a space that may be called while something unwinds: none gives access.
 struct Meddler<'a, V: Brand<Root = Boxes<V>>>(&'a Space<V>, Option<VBox<u64, V>>);
 
 impl<V: Brand<Root = Boxes<V>>> Drop for Meddler<'_, V> {

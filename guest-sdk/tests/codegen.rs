@@ -46,7 +46,7 @@ fn newest(folder: &Path) -> String {
     fs::read_to_string(path).expect("assembly is text")
 }
 
-/// The functions of the assembly: what each one's instructions are, local labels numbered anew.
+/// The functions of the assembly: the instructions of each, with local labels renumbered.
 struct Functions {
     bodies: HashMap<String, Vec<String>>,
     /// Functions that the compiler found to be others.

@@ -1,6 +1,6 @@
-//! Collections under keys that lie, and closures and destructors that panic, in a space that is
-//! nearly full: values are neither lost track of nor dropped twice, and memory is not touched when
-//! it is freed. Six seeds; what each does is the same every time.
+//! Collections under keys that violate their contracts, and closures and destructors that panic, in
+//! a space that is nearly full: values are neither lost track of nor dropped twice, and memory is
+//! not touched when it is freed. Six seeds; what each does is the same every time.
 //!
 //! Worth most under AddressSanitizer (`cargo xtask check asan`): blocks of a space over plain memory
 //! are the process's own.
@@ -52,7 +52,7 @@ fn perhaps_panic() {
     }
 }
 
-/// A key whose hash, order and equality are what they like.
+/// A key with arbitrary hash, order and equality.
 #[derive(Debug, Clone, Storable)]
 struct Key(u32);
 

@@ -1,9 +1,9 @@
 //! Exact counts against `resources/counts.toml`, the record of what each path costs.
 //!
-//! A test measures every path of one table and hands the numbers over in one go. Any
-//! difference fails the test, with the lines that the table should have; so do lines that
-//! nobody measures. With `SPACEJMP_COUNTS=update` (`cargo xtask counts --update`) the table is
-//! rewritten instead, the file's comments and other tables kept.
+//! A test measures every path of one table and passes all numbers together. Any difference
+//! fails the test, with the lines that the table should have; so do lines that no test
+//! measures. With `SPACEJMP_COUNTS=update` (`cargo xtask counts --update`) the table is
+//! rewritten instead, and the file's comments and other tables are kept.
 //!
 //! What is measured, and how, is in the tests: `vmm/tests/kernel_image` (which includes this
 //! file), `tests/tests/ring3/counts.rs` and `tests/tests/exit_counts.rs`.
@@ -13,13 +13,13 @@ use std::sync::Mutex;
 
 use toml_edit::{DocumentMut, Item, Value};
 
-/// Asks for the file to be rewritten.
+/// The variable that makes tests rewrite the file.
 pub const VARIABLE: &str = "SPACEJMP_COUNTS";
 
 /// The file as it was when the tests were built: machines that run them do not have it.
 const RECORD: &str = include_str!("../../resources/counts.toml");
 
-/// What was measured of one table of the file.
+/// The measurements for one table of the file.
 #[derive(Debug)]
 pub struct Table {
     name: String,
@@ -34,7 +34,7 @@ impl Table {
         Table { name: name.to_owned(), found: Vec::new(), left: Vec::new() }
     }
 
-    /// `path` costs `count`.
+    /// Records that `path` costs `count`.
     ///
     /// # Panics
     /// When the path was measured before.
@@ -44,9 +44,9 @@ impl Table {
         self.found.push((path.to_owned(), count));
     }
 
-    /// Measures `path` only if it is recorded, or is to be: of paths that depend on something
-    /// outside the project, whose names begin with `family`, each computer has one. The others'
-    /// lines stay. Returns whether it was measured.
+    /// Measures `path` only if it is recorded, or is to be: it is for paths that depend on
+    /// something outside the project, whose names begin with `family`; each computer has one of
+    /// these. The lines of the others stay. Returns whether it was measured.
     pub fn add_own(&mut self, family: &str, path: &str, measure: impl FnOnce() -> u64) -> bool {
         let document: DocumentMut = RECORD.parse().expect("resources/counts.toml is TOML");
         let lines = find(&document, &self.name).and_then(Item::as_table_like);
@@ -61,7 +61,7 @@ impl Table {
         is_ours
     }
 
-    /// What there is to change in `file`: a line for each.
+    /// The changes that `file` needs, one line each.
     fn differences(&self, file: &str) -> Vec<String> {
         let document: DocumentMut = file.parse().expect("resources/counts.toml is TOML");
         let table = find(&document, &self.name);
@@ -78,7 +78,7 @@ impl Table {
         for (path, _) in lines.into_iter().flat_map(|lines| lines.iter()) {
             let is_known = self.found.iter().any(|(known, _)| known == path);
             if !is_known && !self.left.iter().any(|left| left == path) {
-                wrong.push(format!("\"{path}\": nobody measures it, take the line away"));
+                wrong.push(format!("\"{path}\": no test measures it, remove the line"));
             }
         }
         wrong
@@ -87,14 +87,14 @@ impl Table {
     fn update(&self) {
         // Tests of one program run side by side.
         static ONE: Mutex<()> = Mutex::new(());
-        let _one = ONE.lock().expect("nobody fails while updating");
+        let _one = ONE.lock().expect("no test fails while updating");
         let path = file();
         let text = std::fs::read_to_string(&path).expect("the file is in the source tree");
         let updated = self.updated(&text);
         std::fs::write(&path, updated).expect("the source tree can be written");
     }
 
-    /// `text` with this table as measured.
+    /// `text`, with this table as measured.
     fn updated(&self, text: &str) -> String {
         let mut document: DocumentMut = text.parse().expect("resources/counts.toml is TOML");
         let mut table = document.as_item_mut();
@@ -116,7 +116,7 @@ impl Table {
         }
         for (path, count) in &self.found {
             let mut number = Value::from(i64::try_from(*count).expect("counts are small"));
-            // The comment behind it stays.
+            // The comment after it stays.
             if let Some(old) = lines.get(path).and_then(Item::as_value) {
                 *number.decor_mut() = old.decor().clone();
             }
@@ -126,10 +126,10 @@ impl Table {
     }
 }
 
-/// Compares all that was measured with the file, or rewrites the tables in it.
+/// Compares everything that was measured with the file, or rewrites the tables in it.
 ///
 /// # Panics
-/// With the lines to change when something differs, or is in one place only.
+/// With the lines to change, when something differs or is in only one of the two.
 #[track_caller]
 pub fn compare(tables: impl IntoIterator<Item = Table>) {
     let mut wrong = Vec::new();
@@ -181,7 +181,7 @@ mod tests {
         let wrong = measured(&[("null call", 4), ("new", 7)]).differences(FILE);
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].starts_with("\"null call\" = 4 ") && wrong[0].contains("not 3"));
-        assert!(wrong[1].starts_with("\"new\" = 7 ") && wrong[2].starts_with("\"old\": nobody"));
+        assert!(wrong[1].starts_with("\"new\" = 7 ") && wrong[2].starts_with("\"old\": no test"));
         assert_eq!(Table::new("nowhere").differences(FILE), [""; 0]);
     }
 

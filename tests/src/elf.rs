@@ -1,4 +1,4 @@
-//! ELF files made to measure: headers with any values, for a loader to refuse or to take.
+//! Custom ELF files: headers with arbitrary values, for a loader to refuse or accept.
 
 /// One program header, every field free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Header {
     pub mem_bytes: u64,
 }
 
-/// A file: headers, then bytes that count up.
+/// A file: headers, then bytes of ascending value.
 #[derive(Debug, Clone)]
 pub struct Elf {
     /// `e_type`; 2 is ET_EXEC, 3 ET_DYN.
@@ -28,11 +28,11 @@ pub struct Elf {
     pub headers: Vec<Header>,
     /// Length of the file, if it is longer than its headers.
     pub len: usize,
-    /// Bytes changed at last: where and to what.
+    /// Bytes changed at the end: where and to what.
     pub patches: Vec<(usize, u8)>,
 }
 
-/// The byte the file holds at `offset`, behind its headers.
+/// The byte that the file holds at `offset`, after its headers.
 #[must_use]
 pub fn content(offset: u64) -> u8 {
     (offset % 251) as u8

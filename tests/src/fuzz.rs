@@ -1,4 +1,4 @@
-//! What the fuzz targets in `fuzz/` and the smoke tests have in common: one input, judged.
+//! What the fuzz targets in `fuzz/` and the smoke tests share: checking one input.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -6,22 +6,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use abi::PAGE_SIZE;
-use abi::heap::check::{self, Reader, Subject};
-use abi::heap::class::TABLE_VERSION;
-use abi::heap::layout::desc_offset;
-use abi::heap::{HeapHeader, Kind, MAGIC, PAGE_BYTES, VERSION, bin_of};
 use abi::layout::{MMAP_TOP, PIE_BASE};
+use seg_heap::check::{self, Reader, Subject};
+use seg_heap::class::TABLE_VERSION;
+use seg_heap::desc_offset;
+use seg_heap::{HeapHeader, MAGIC, PAGE_BYTES, PageKind, VERSION, bin_of};
 use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
 use vmm::store::fuzz as store;
 
 use crate::vm::{Ended, Run};
 
-/// A call that blocks for good ends here; the program interrupts all others itself.
+/// Ends a call that blocks forever; the program interrupts all others itself.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Has the guest program `fuzz_calls` at `program` make the calls `input` spells, with one
-/// directory to work in, and judges how it ends.
+/// Has the guest program `fuzz_calls` at `program` make the calls that `input` encodes, with one
+/// directory to work in, and checks how it ends.
 ///
 /// # Panics
 /// When the VMM failed: it panicked, hung, gave up on the guest, or let a file appear
@@ -71,7 +71,7 @@ fn judge(image: &Image, file_len: u64) {
     assert!(!image.segments.is_empty());
 }
 
-/// Parses `bytes` and judges what comes of it: an image that is sound, or an error.
+/// Parses `bytes` and checks the result: a sound image, or an error.
 ///
 /// # Panics
 /// When an image was accepted that should not have been.
@@ -88,34 +88,34 @@ pub fn parse(bytes: &[u8]) -> Option<Image> {
     }
 }
 
-/// A segment's header on any bytes; with its checksum put right, the fields decide.
+/// A segment's header on any bytes; once its checksum is corrected, the fields decide.
 ///
 /// # Panics
-/// When what was accepted is not written back as it was read.
+/// When an accepted one is not written back as it was read.
 pub fn header(bytes: &[u8]) {
     for read in [store::header, store::header_fields] {
         assert_ne!(read(bytes).ok(), Some(false));
     }
 }
 
-/// A VAS's manifest on any bytes; with version and checksum put right, the lines decide.
+/// A VAS's manifest on any bytes; once version and checksum are corrected, the lines decide.
 ///
 /// # Panics
-/// When what was accepted is not written back as it was read.
+/// When an accepted one is not written back as it was read.
 pub fn manifest(bytes: &[u8]) {
     for read in [store::manifest, store::manifest_lines] {
         assert_ne!(read(bytes).ok(), Some(false));
     }
 }
 
-/// An archive on any bytes, as zstd and as what zstd would give. Any answer will do.
+/// An archive on any bytes, as zstd and as its decompressed content. Any result is accepted.
 pub fn archive(bytes: &[u8]) {
     for compressed in [false, true] {
         let _ = store::archive(bytes, compressed);
     }
 }
 
-/// A heap of one area, all of whose words can be set, and how often it was read.
+/// A heap of one area, all of whose words can be set, and the number of reads.
 struct Heap {
     words: BTreeMap<u64, u64>,
     size: u64,
@@ -145,19 +145,20 @@ impl Heap {
         heap.words.insert(64, 1 << bin);
         let place = offset_of!(HeapHeader, bins) as u64 + bin as u64 * 4;
         heap.words.insert(place & !7, 2 << ((place & 4) * 8));
-        let mut describe = |page, kind: Kind, back: u64, pages: u32, bytes| {
+        let mut describe = |page, kind: PageKind, back: u64, pages: u32, bytes| {
             let first = kind as u64 | back << 16 | u64::from(pages) << 32;
             heap.words.insert(desc_offset(page), first);
             heap.words.insert(desc_offset(page) + 24, bytes);
         };
-        describe(0, Kind::Table, 0, 1, 0);
-        describe(1, Kind::Large, 0, 1, 50_000);
-        describe(pages - 1, Kind::Free, u64::from(free - 1), free, 0);
-        describe(2, Kind::Free, 0, free, 0);
+        describe(0, PageKind::Table, 0, 1, 0);
+        describe(1, PageKind::Large, 0, 1, 50_000);
+        describe(pages - 1, PageKind::Free, u64::from(free - 1), free, 0);
+        describe(2, PageKind::Free, 0, free, 0);
         heap
     }
 
-    /// Changes one word as ten bytes say: which kind of word, which one, to what.
+    /// Changes one word as encoded in ten bytes: the kind of word, which one, the new
+    /// value.
     fn change(&mut self, edit: &[u8; 10]) {
         let [kind, which, value @ ..] = *edit;
         let value = u64::from_le_bytes(value);
@@ -171,7 +172,8 @@ impl Heap {
             }
             _ => ((PAGE_BYTES + near * 1024 + u64::from(kind / 4) * 16) % self.size) & !7,
         };
-        // The magic stays, or there is nothing to check; small numbers are what tables are made of.
+        // The magic stays, otherwise there is nothing to check; tables mostly contain small
+        // numbers.
         let value = if kind & 128 == 0 { value } else { value & 0x0000_00ff_00ff_00ff };
         if offset != 0 {
             self.words.insert(offset, value);
@@ -179,10 +181,10 @@ impl Heap {
     }
 }
 
-/// The heap check on a sound heap with any words changed. Returns whether it still is sound.
+/// The heap check on a sound heap with any words changed. Returns whether it is still sound.
 ///
 /// # Panics
-/// When the check reads far more than there is, or contradicts itself.
+/// When the check reads far more than the heap has, or contradicts itself.
 pub fn heap(bytes: &[u8]) -> bool {
     let (choice, edits) = bytes.split_first().unwrap_or((&0, &[]));
     let mut heap = Heap::new([4, 32, 1024][usize::from(choice % 3)]);

@@ -16,7 +16,7 @@ use std::sync::{Mutex, OnceLock};
 pub const PREBUILT: &str = "SPACEJMP_GUESTS";
 /// Packages whose programs tests run.
 const PACKAGES: [&str; 7] =
-    ["graph", "guests", "mkgraph", "notebook", "payload", "vmm", "wordindex"];
+    ["graph", "guests", "mkgraph", "notebook", "spacejmp-bench", "vmm", "wordindex"];
 
 /// How a C program is linked; always statically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +64,7 @@ pub fn program(package: &str, name: &str, profile: Profile) -> PathBuf {
     }
     type Built = HashMap<(String, Profile), HashMap<String, PathBuf>>;
     static BUILT: OnceLock<Mutex<Built>> = OnceLock::new();
-    // A failed build poisons the lock: the other tests that need it fail too, as they must.
+    // A failed build poisons the lock: the other tests that need it must fail, too.
     let mut built = BUILT.get_or_init(Mutex::default).lock().expect("an earlier build failed");
     let programs = built
         .entry((package.to_owned(), profile))
@@ -122,8 +122,8 @@ pub fn c_linked(name: &str) -> PathBuf {
     built.entry(name.to_owned()).or_insert_with(|| link_c(name)).clone()
 }
 
-/// Builds every program there is and copies it into `folder`, for [`PREBUILT`] to name:
-/// `rust/NAME`, `c/NAME-fixed`, `c/NAME-pie`, `c-linked/NAME`, and `PACKAGE/NAME` for the other packages.
+/// Builds every program and copies it into `folder`, for [`PREBUILT`] to name: `rust/NAME`,
+/// `c/NAME-fixed`, `c/NAME-pie`, `c-linked/NAME`, and `PACKAGE/NAME` for the other packages.
 /// Returns the paths of the copies.
 ///
 /// # Panics
@@ -183,7 +183,7 @@ fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
     if profile == Profile::Release {
         command.arg("--release");
     }
-    // Cargo has a lock of its own on the target directory.
+    // Cargo has its own lock on the target directory.
     let output = run(&mut command);
     let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
     let executable = |line: &str| {
@@ -229,7 +229,7 @@ fn compile(name: &str, link: Link) -> PathBuf {
     path
 }
 
-/// Whether there is a C++ compiler, or a program that one made.
+/// Whether there is a C++ compiler, or a program built by one.
 #[must_use]
 pub fn has_cxx() -> bool {
     let compiler = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));

@@ -2,14 +2,14 @@
 //!
 //! A test that needs a VM begins with [`skip_without_kvm!`](crate::skip_without_kvm). Where
 //! there is no usable /dev/kvm it says so on standard error and adds a line to
-//! `target/skipped-tests.txt`, so that a run of skipped tests is not taken for a run of
+//! `target/skipped-tests.txt`, so that a run of skipped tests is not mistaken for a run of
 //! passed ones; with `SPACEJMP_REQUIRE_KVM=1`, as in CI, it fails instead.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::OnceLock;
 
-/// Set to anything but `0` or nothing, a missing /dev/kvm fails tests.
+/// If this is set to anything but `0` or the empty string, a missing /dev/kvm fails tests.
 pub const REQUIRE: &str = "SPACEJMP_REQUIRE_KVM";
 
 /// Why this machine cannot run VMs, or `None` when it can.
@@ -26,7 +26,7 @@ pub fn missing() -> Option<&'static str> {
     found.as_deref()
 }
 
-/// Whether `test` has to be skipped; says so where it is. Use the macro
+/// Whether `test` has to be skipped; if so, it reports that. Use the macro
 /// [`skip_without_kvm!`](crate::skip_without_kvm), which knows the name.
 ///
 /// # Panics
@@ -35,7 +35,7 @@ pub fn must_skip(test: &str) -> bool {
     missing().is_some_and(|reason| skip(test, reason))
 }
 
-/// Says that `test` is skipped, and why, where it is seen and where it is counted.
+/// Reports that `test` is skipped, and why, on standard error and in the list.
 ///
 /// # Panics
 /// When `SPACEJMP_REQUIRE_KVM` asks for every test to run.
@@ -46,15 +46,15 @@ pub fn skip(test: &str, reason: &str) -> bool {
     true
 }
 
-/// Says that there is nothing for `test` to show on this kind of host, where it is seen and
-/// where it is counted. Unlike [`skip`] no failure in CI: another machine there is of the
+/// Reports that `test` has nothing to check on this kind of host, on standard error and in
+/// the list. Unlike [`skip`] this is not a failure in CI, where another machine is of the
 /// right kind.
 pub fn other_kind_of_host(test: &str, reason: &str) {
     report(test, reason);
 }
 
 fn report(test: &str, reason: &str) {
-    // Past the test framework's capture of standard error: a skipped test passes, and the
+    // Bypasses the test framework's capture of standard error: a skipped test passes, and the
     // output of passing tests is not shown.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
     let list = crate::guests::target().join("skipped-tests.txt");
@@ -70,7 +70,7 @@ fn report(test: &str, reason: &str) {
     }
 }
 
-/// Ends the calling test, loudly, where there are no VMs.
+/// Ends the calling test, with a message, where there are no VMs.
 #[macro_export]
 macro_rules! skip_without_kvm {
     () => {{

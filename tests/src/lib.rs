@@ -1,13 +1,13 @@
-//! What the end-to-end tests share. The tests are in `tests/`, the small programs they run
-//! in VMs in `guests/`.
+//! What the end-to-end tests share. The tests are in `tests/`; the small programs that they run
+//! in VMs are in `guests/`.
 //!
-//! - [`kvm`]: whether there are VMs here, and what a test does when there are none
-//! - [`vm`]: running a program in a VM and outside of one
-//! - [`fuzz`]: one fuzz input, judged
+//! - [`kvm`]: whether this machine can run VMs, and what a test does when it cannot
+//! - [`vm`]: running a program in a VM and natively
+//! - [`fuzz`]: checking one fuzz input
 //! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
-//! - [`small_disk`]: a disk that is soon full
-//! - [`guests`]: building the programs; [`elf`]: programs that never were
+//! - [`small_disk`]: a disk that fills up quickly
+//! - [`guests`]: building the programs; [`elf`]: custom ELF files
 
 pub mod counts;
 pub mod elf;

@@ -1,8 +1,8 @@
-//! How long tests wait and how much they try on a machine that is not like the developer's.
+//! How long tests wait and how often they repeat on a machine unlike the developer's.
 //!
 //! An emulated machine (resources/machines) is some hundred times slower. There the time
-//! limits are multiplied, and tests of the same thing many times over do it less often. What
-//! is asserted stays the same.
+//! limits are multiplied, and tests that repeat something do so less often. The assertions
+//! stay the same.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub const FEWER: &str = "SPACEJMP_TEST_FEWER";
 /// `limit` on this machine.
 ///
 /// # Panics
-/// When [`SLOWDOWN`] is no number, or is zero.
+/// When [`SLOWDOWN`] is not a number, or is zero.
 #[must_use]
 pub fn limit(limit: Duration) -> Duration {
     limit * number(SLOWDOWN)
@@ -23,7 +23,7 @@ pub fn limit(limit: Duration) -> Duration {
 /// `count` repetitions on this machine; at least one.
 ///
 /// # Panics
-/// When [`FEWER`] is no number, or is zero.
+/// When [`FEWER`] is not a number, or is zero.
 #[must_use]
 pub fn times(count: u32) -> u32 {
     (count / number(FEWER)).max(1)

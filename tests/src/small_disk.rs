@@ -1,12 +1,12 @@
-//! A disk that is soon full: a small file system that only one command and its children see.
+//! A disk that fills up quickly: a small file system that only one command and its children see.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::kvm;
 
-/// Runs a command with a file system of 12 MiB at `folder`; `None`, and `test` is said to be
-/// skipped, where none can be mounted.
+/// Runs a command with a file system of 12 MiB at `folder`. Where none can be mounted, returns
+/// `None` and reports `test` as skipped.
 ///
 /// # Panics
 /// When the command does not start.

@@ -1,4 +1,4 @@
-//! Running a program in a VM, through the library and in this process, and its native twin.
+//! Running a program in a VM, through the library and in this process, and running it natively.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,12 +10,12 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::pace;
-use vmm::linux::fs::Tty;
+use vmm::files::Tty;
 use vmm::process::{Outcome, Process, RunConfig, StartError};
 use vmm::vas::VasGrants;
 
-/// What a run gets unless it asks for something else. Generous: other tests and other
-/// sessions share the machine, and a hang is what the limit is for.
+/// The default time limit of a run. Generous: other tests and other users share the machine, and
+/// the limit is there to catch hangs.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const MEMORY_BYTES: u64 = 2 << 30;
 
@@ -36,7 +36,7 @@ pub struct Run {
 /// How a program ended, in a VM or natively.
 #[derive(Clone)]
 pub struct Ended {
-    /// In the VMM's terms; a native death by a signal has an empty report.
+    /// In the VMM's terms; the report of a native death by a signal is empty.
     pub outcome: Outcome,
     /// What it wrote to standard output.
     pub stdout: Vec<u8>,
@@ -110,7 +110,7 @@ impl Run {
         }
     }
 
-    /// Sees this directory, written as for `--dir`.
+    /// Grants this directory, written as for `--dir`.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<String>) -> Run {
         self.grants.push(dir.into());
@@ -124,7 +124,7 @@ impl Run {
         self
     }
 
-    /// With this VAS of the store and no others but those likewise granted, written as for `--vas`.
+    /// Grants this VAS of the store, besides others granted likewise, written as for `--vas`.
     #[must_use]
     pub fn vas(mut self, grant: impl Into<String>) -> Run {
         self.vases.push(grant.into());
@@ -152,7 +152,7 @@ impl Run {
         self
     }
 
-    /// With so much memory in a VM.
+    /// With this memory limit in a VM.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Run {
         self.memory_bytes = bytes;
@@ -186,11 +186,11 @@ impl Run {
         }
     }
 
-    /// Makes a VM with the program in it, which runs once somebody calls
-    /// `Process::run_to_end`. Its files are thrown away.
+    /// Creates a VM with the program in it, which runs once the caller calls
+    /// `Process::run_to_end`. Its files are discarded.
     ///
     /// # Errors
-    /// Whatever the VMM says.
+    /// The VMM's errors.
     pub fn prepare(&self) -> Result<Arc<Process>, StartError> {
         let file = || OwnedFd::from(file_with(b""));
         Process::start(self.config([OwnedFd::from(file_with(&self.stdin)), file(), file()]))
@@ -199,7 +199,7 @@ impl Run {
     /// Starts it in a VM, or says why that is not possible.
     ///
     /// # Errors
-    /// Whatever the VMM says.
+    /// The VMM's errors.
     pub fn start(&self) -> Result<Running, StartError> {
         let stdin = file_with(&self.stdin);
         let (stdout, stderr) = (file_with(b""), file_with(b""));
@@ -209,7 +209,7 @@ impl Run {
         let (done, ended) = mpsc::channel();
         let runner = process.clone();
         let runner = std::thread::spawn(move || {
-            // Nobody listens to a run whose end nobody waits for.
+            // If nothing waits for the end of a run, nothing receives its result.
             let _ = done.send(runner.wait());
         });
         Ok(Running { process, stdout, stderr, began, ended, runner })
@@ -218,7 +218,7 @@ impl Run {
     /// Runs it in a VM to its end.
     ///
     /// # Panics
-    /// If it cannot be started, or has not ended a while after it was told to stop.
+    /// If it cannot be started, or does not end after it was told to stop.
     #[must_use]
     pub fn in_vm(&self) -> Ended {
         let running =
@@ -274,7 +274,7 @@ impl Run {
         };
         assert_eq!(how(&vm.outcome), how(&native.outcome), "VM {vm:?}\nnative {native:?}");
         assert_eq!(vm.out(), native.out(), "VM {vm:?}");
-        // Text that is not UTF-8 may look alike and differ.
+        // Text that is not UTF-8 may look the same and differ.
         assert!(vm.stdout == native.stdout, "bytes differ: VM {vm:?}");
         vm
     }
@@ -283,7 +283,7 @@ impl Run {
 /// A program that was started in a VM.
 #[derive(Debug)]
 pub struct Running {
-    /// The process, to look at or to stop.
+    /// The process, to inspect or to stop.
     pub process: Arc<Process>,
     stdout: File,
     stderr: File,
@@ -347,8 +347,8 @@ fn file_with(bytes: &[u8]) -> File {
     file
 }
 
-/// What is in `file`, as far as anybody wants to see it: a program can make it any length.
-/// The guest shares its offset, which stays where it is.
+/// The content of `file`, up to a limit: a program can make it any length.
+/// The guest shares its offset, which is not moved.
 fn content(file: &mut File) -> Vec<u8> {
     use std::os::unix::fs::FileExt;
     const MOST_BYTES: u64 = 64 << 20;

@@ -1,5 +1,5 @@
 //! `spacejmp bench` as its users see it: the list, the files it leaves, comparisons and their
-//! exit statuses. What is measured is of no interest here. Only the last test makes VMs.
+//! exit statuses. The measured values do not matter here. Only the last test creates VMs.
 
 use std::fs;
 use std::path::Path;
@@ -9,9 +9,17 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
+use vmm::cli::bench::PROGRAM;
+use vmm::cli::subjects;
 
 fn bench(arguments: &[&str]) -> Output {
-    Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    // It must be in the same folder as the command.
+    guests::program(PROGRAM, PROGRAM, Profile::Dev);
+    bench_of(&guests::program("vmm", "spacejmp", Profile::Dev), arguments)
+}
+
+fn bench_of(spacejmp: &Path, arguments: &[&str]) -> Output {
+    Command::new(spacejmp)
         .env_remove("SPACEJMP_LOG")
         .arg("bench")
         .args(arguments)
@@ -48,9 +56,29 @@ fn without_a_name_every_experiment_is_listed_and_a_wrong_one_is_answered_with_al
     assert_eq!(list.status.code(), Some(0));
     let wrong = bench(&["swich"]);
     assert_eq!(wrong.status.code(), Some(125));
-    for name in vmm::bench::experiments::ALL.iter().map(|one| one.subject.name).chain(["all"]) {
+    for name in subjects::ALL.iter().map(|one| one.name).chain(["all"]) {
         assert!(text(&list.stdout).lines().any(|line| line.starts_with(name)), "{name}");
         assert!(text(&wrong.stderr).contains(name), "{name}");
+    }
+}
+
+#[test]
+fn without_the_program_that_measures_there_is_help_and_an_error_that_says_how_to_build_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let alone = dir.path().join("spacejmp");
+    fs::copy(guests::program("vmm", "spacejmp", Profile::Dev), &alone).expect("copy the command");
+    let help = bench_of(&alone, &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("switch"), "{}", text(&help.stdout));
+    let wrong = bench_of(&alone, &["swich"]);
+    assert_eq!(wrong.status.code(), Some(125));
+    assert!(text(&wrong.stderr).contains("swich"), "{}", text(&wrong.stderr));
+    for arguments in [&["switch"][..], &[], &["report", "x"]] {
+        let output = bench_of(&alone, arguments);
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(&format!("cargo build --release -p {PROGRAM}")), "{said}");
+        assert!(output.stdout.is_empty());
     }
 }
 
@@ -77,7 +105,7 @@ fn a_count_that_grew_fails_a_comparison_unless_it_is_allowed_to_and_a_time_does_
     let runs = [path(&before), path(&after)].repeat(3);
     let table = text(&bench(&[&["compare"], &runs[..]].concat()).stdout);
     let row = table.lines().find(|line| line.contains("hello_ms")).unwrap_or_default();
-    assert!(row.contains("0.0 % changed"), "three runs have told the same: {table}");
+    assert!(row.contains("0.0 % changed"), "three runs agree: {table}");
     let odd = bench(&["compare", path(&before), path(&after), path(&before)]);
     assert_eq!(odd.status.code(), Some(125));
     assert!(text(&odd.stderr).contains("3 runs are not pairs"), "{}", text(&odd.stderr));
@@ -129,7 +157,7 @@ fn a_quick_experiment_leaves_the_files_and_prints_the_object_that_scripts_rely_o
     let dir = tempfile::tempdir().expect("a folder");
     let output = bench(&["switch", "--quick", "--json", "--out", path(&dir)]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(output.stderr.is_empty(), "no progress where nobody watches");
+    assert!(output.stderr.is_empty(), "no progress without a terminal");
     let printed: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!((&printed["bench"], &printed["quick"]), (&json!("switch"), &json!(true)));
     let figures = printed["results"].as_object().expect("figures");

@@ -1,6 +1,6 @@
-//! `spacejmp bench start`, small: that it ends, keeps the checks that no load may break, and gives for
-//! every other way to isolate a program a time or the reason why there is none. How long anything
-//! takes is of no interest here.
+//! `spacejmp bench start`, small: that it ends, passes the checks that no load may break, and
+//! reports a time, or the reason why there is none, for every other way to isolate a program. How
+//! long anything takes does not matter here.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use tests::skip_without_kvm;
 fn a_quick_run_splits_a_start_into_its_parts_and_gives_a_reason_for_what_it_has_not_got() {
     skip_without_kvm!();
     let file = tempfile::NamedTempFile::new().expect("a file");
+    // It must be in the same folder as the command.
+    guests::program("spacejmp-bench", "spacejmp-bench", Profile::Dev);
     let mut child = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")
         .args(["bench", "start", "--quick", "--json"])
@@ -44,7 +46,7 @@ fn a_quick_run_splits_a_start_into_its_parts_and_gives_a_reason_for_what_it_has_
         assert!(ms.is_some_and(|ms| ms > 0.0), "{part}: {ms:?}");
     }
     assert!(figures["start_store_find_over_2"].as_f64().is_some_and(|ratio| ratio > 0.0));
-    for way in ["unshare", "bwrap", "runsc", "docker", "podman", "qemu"] {
+    for way in ["unshare", "bwrap", "runsc"] {
         let note = printed["notes"][&format!("start_{way}_ms")].as_str().expect("a note");
         match figures[&format!("start_{way}_ms")].as_f64() {
             Some(ms) => assert!(ms > 0.0, "{way}"),

@@ -2,7 +2,7 @@
 //! byte what they print natively.
 //!
 //! The binary comes from the package `busybox-static`. Where it is not installed the tests are
-//! skipped, loudly; with `SPACEJMP_REQUIRE_KVM=1`, as in CI, that is a failure.
+//! skipped, with a message; with `SPACEJMP_REQUIRE_KVM=1`, as in CI, that is a failure.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `guest-sdk/include/spacejmp.h` says the same as `abi`, compiles alone as C and as C++ with
-//! all warnings, and works outside a VM as far as it can.
+//! `guest-sdk/include/spacejmp.h` agrees with `abi`, compiles on its own as C and as C++ with
+//! all warnings, and works outside a VM as far as possible.
 
 use std::fmt::Write;
 use std::fs;
@@ -18,7 +18,7 @@ fn is_there(compiler: &str) -> bool {
     Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// The program that `source` becomes. The folder lives as long as the program.
+/// The program compiled from `source`. The folder lives as long as the program.
 fn compile(
     compiler: &str,
     flags: &[&str],
@@ -108,7 +108,7 @@ fn twin() -> String {
     offset("vas_stat.access", offset_of!(VasStat, access));
     offset("vas_stat.name", offset_of!(VasStat, name));
     offset("seg_root.fingerprint", offset_of!(SegRoot, fingerprint));
-    // Outside a VM: errors in C's manner, and nothing executed.
+    // Outside a VM: errors by C's conventions, and no call made.
     source.push_str(
         "int main(void) {\n\
          if (vas_find(\"a\") != 0 || errno != ENOSYS) return 1;\n\
@@ -174,8 +174,8 @@ fn every_call_has_a_number_and_a_function() {
     }
 }
 
-/// Registers, red zone and floating point live through a call made where they are in use: the
-/// call page is played by a function that spoils everything it may.
+/// Registers, red zone and floating point survive a call made where they are in use: a function
+/// that clobbers everything it may stands in for the call page.
 #[test]
 fn a_call_spoils_only_what_the_compiler_was_told() {
     let source = r#"

@@ -1,5 +1,5 @@
-//! `libspacejmp.a` as C and C++ programs use it: the heap functions, the paper's Figure 4, and
-//! data that C and Rust programs keep together.
+//! `libspacejmp.a` as C and C++ programs use it: the heap functions, the paper's figure 4, and
+//! data that C and Rust programs share.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use tests::skip_without_kvm;
 use tests::vm::Run;
 use vmm::process::Outcome;
 
-/// A store of its own.
+/// A new store.
 struct World {
     folder: tempfile::TempDir,
 }
@@ -30,7 +30,7 @@ impl World {
         Run::new(program).args(args).store(self.store()).in_vm()
     }
 
-    /// What a C program writes; it must end well.
+    /// A C program's output; the program must succeed.
     #[track_caller]
     fn c(&self, name: &str, args: &[&str]) -> String {
         let ended = self.run(guests::c_linked(name), args);
@@ -38,7 +38,7 @@ impl World {
         ended.out()
     }
 
-    /// What a Rust program writes; it must end well.
+    /// A Rust program's output; the program must succeed.
     #[track_caller]
     fn rust(&self, name: &str, args: &[&str]) -> String {
         let ended = self.run(guests::rust(name), args);
@@ -138,7 +138,7 @@ fn what_c_makes_rust_reads_and_changes_and_the_other_way_round() {
                         Emma, 474 pages\n";
         assert_eq!(world.c("shelf", &["list"]), expected);
         assert_eq!(world.rust("c_shelf", &["list"]), expected);
-        // Rust frees what C allocated, and the next block of C is that one.
+        // Rust frees what C allocated, and C's next allocation reuses that block.
         world.rust("c_shelf", &["drop"]);
         world.rust("c_shelf", &["drop"]);
         world.c("shelf", &["add", "Persuasion", "249"]);
@@ -169,7 +169,7 @@ fn seg_check_finds_damage_in_a_heap_and_names_the_place() {
     let write = |offset: u64, bytes: &[u8]| {
         file.write_all_at(bytes, content + offset).expect("it can be written to");
     };
-    // A list of books that begins nowhere: the book leaks.
+    // A list of books without a head: the book leaks.
     let mut root = [0; 8];
     file.read_exact_at(&mut root, 80).expect("the header's root address");
     let mut base = [0; 8];
@@ -180,14 +180,14 @@ fn seg_check_finds_damage_in_a_heap_and_names_the_place() {
     assert_eq!((&report["sound"], &report["heap"]["leaked_blocks"]), (&true.into(), &1.into()));
     assert_eq!(report["findings"][0]["severity"], "warning");
     assert_eq!(report["heap"]["leaks"][0]["bytes"], 48);
-    // The first page of blocks is of no kind any more.
+    // The first page of blocks no longer has a valid kind.
     write((32 << 10) + 32, &[77]);
     let output = world.check("shelf", &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["findings"][0]["field"], "heap +0x8020, page kind");
     assert_eq!(report["heap"]["leaked_blocks"], Value::Null);
-    // Nothing that a heap's header can say stops the check.
+    // Nothing in a heap's header can break the check.
     for offset in (0..448).step_by(8) {
         write(offset, &[0xff; 8]);
         let _ = world.check_json("shelf");

@@ -1,9 +1,9 @@
-//! Every served Linux call, argument by argument, as the host's own kernel answers it.
+//! Every served Linux call, argument by argument, compared with the host's own kernel.
 //!
-//! `call_table` (tests/guests/c) makes each call with good arguments and then with one at a time
-//! gone wrong. It runs natively and in a VM, in directories that are alike; the lines it prints
-//! have to be the same, but for those that [`DIFFERENT`] lists with the reason, which
-//! `docs/src/limits.md` or `docs/src/linux-calls.md` gives too.
+//! `call_table` (tests/guests/c) makes each call with valid arguments and then with one at a time
+//! invalid. It runs natively and in a VM, in identical directories; the lines it prints
+//! must be the same, except for those that [`DIFFERENT`] lists with the reason, which
+//! `docs/src/limits.md` or `docs/src/linux-calls.md` gives, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ use vmm::process::Outcome;
 
 const DISPATCH: &str = include_str!("../../vmm/src/linux/mod.rs");
 
-/// Whether a difference is there on every host.
+/// Whether a difference occurs on every host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Differs {
-    /// It is: an excuse for a line that does not differ is wrong.
+    /// It does: an exception for a line that does not differ is an error.
     Always,
-    /// It depends on the host's kernel, on its configuration, or on who runs the tests.
+    /// It depends on the host's kernel, on its configuration, or on the user who runs the tests.
     ByHost,
 }
 use Differs::{Always, ByHost};
 
-/// How a line of the table begins (or, with `$`, what it is), and why what it says may differ.
+/// How a line of the table begins (or, with `$`, the whole line), and why it may differ.
 const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("connect 2=", ByHost, "newer kernels look at the address first"),
     ("connect 3=", ByHost, "the same"),
@@ -101,7 +101,7 @@ const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("mmap 4=0x132$", Always, "MAP_GROWSDOWN"),
     ("mmap:anywhere 4=0x122$", Always, "the same"),
     ("mmap:anywhere 4=0x40022$", ByHost, "MAP_HUGETLB: multiples of 2 MiB, without a pool"),
-    ("madvise 3=0x8$", ByHost, "MADV_FREE drops at once; the host, when it likes"),
+    ("madvise 3=0x8$", ByHost, "MADV_FREE drops pages immediately; the host, when it chooses"),
     ("madvise:free 1=0x10010000000$", ByHost, "the same"),
     ("madvise:free 1=0x10010001000$", ByHost, "the same"),
     ("madvise:free 1=0x10010002000$", ByHost, "the same"),
@@ -124,7 +124,7 @@ const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("mbind", ByHost, "the same"),
     ("getrlimit$", ByHost, "descriptors that the VMM needs, and no more threads than vCPUs"),
     ("getrlimit 1=0x6$", ByHost, "the same"),
-    ("setgroups", ByHost, "no capabilities, whoever runs the VMM"),
+    ("setgroups", ByHost, "no capabilities, whichever user runs the VMM"),
     ("prctl 1=0x17$", ByHost, "the same"),
     ("prctl 1=0x18$", ByHost, "the same"),
     ("prctl:PR_CAPBSET_READ", ByHost, "the same"),
@@ -145,7 +145,7 @@ const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("prctl 1=0x43$", ByHost, "the same"),
     ("prctl 1=0x44$", ByHost, "the same"),
     ("prctl 1=0x4d$", ByHost, "the same"),
-    ("prctl:PR_SET_PDEATHSIG 2=0xf$", Always, "no parent is seen whose death could be told"),
+    ("prctl:PR_SET_PDEATHSIG 2=0xf$", Always, "no parent is visible whose death could be reported"),
     ("prctl:PR_SET_PDEATHSIG 2=0x40$", Always, "the same"),
     ("prctl:PR_SET_THP_DISABLE$", ByHost, "not served"),
     ("prctl:PR_MCE_KILL_GET$", ByHost, "the same"),
@@ -194,14 +194,14 @@ const NOT_IN_THE_TABLE: &[(&str, &str)] = &[
     ("setpgid", "one process, which leads its group"),
     ("setsid", "refused"),
     ("capset", "sets"),
-    ("mlockall", "`keeps` tests it beside the host's own"),
+    ("mlockall", "`keeps` compares it with the host's own"),
     ("migrate_pages", "as a kernel without NUMA"),
     ("move_pages", "as a kernel without NUMA"),
     ("socketpair", "there are no sockets"),
     ("sendmmsg", "as sendmsg"),
     ("recvmmsg", "as recvmsg"),
     ("acct", "privileged"),
-    ("chroot", "`rare_calls` tests it beside the host's own"),
+    ("chroot", "`rare_calls` compares it with the host's own"),
     ("delete_module", "privileged"),
     ("finit_module", "privileged"),
     ("init_module", "privileged"),
@@ -214,44 +214,44 @@ const NOT_IN_THE_TABLE: &[(&str, &str)] = &[
     ("swapon", "privileged"),
     ("syslog", "privileged"),
     ("vhangup", "privileged"),
-    ("rt_sigqueueinfo", "signals have tests of their own"),
-    ("rt_tgsigqueueinfo", "signals have tests of their own"),
-    ("clock_settime", "clocks and timers have tests of their own"),
-    ("settimeofday", "clocks and timers have tests of their own"),
-    ("adjtimex", "clocks and timers have tests of their own"),
-    ("clock_adjtime", "clocks and timers have tests of their own"),
-    ("alarm", "clocks and timers have tests of their own"),
-    ("setitimer", "clocks and timers have tests of their own"),
-    ("getitimer", "clocks and timers have tests of their own"),
-    ("timer_create", "clocks and timers have tests of their own"),
-    ("timer_settime", "clocks and timers have tests of their own"),
-    ("timer_gettime", "clocks and timers have tests of their own"),
-    ("timer_getoverrun", "clocks and timers have tests of their own"),
-    ("timer_delete", "clocks and timers have tests of their own"),
-    ("getdents", "`procfs` tests it beside the host's own"),
-    ("utime", "`procfs` tests it beside the host's own"),
-    ("futimesat", "`procfs` tests it beside the host's own"),
-    ("getxattr", "`procfs` tests it beside the host's own"),
-    ("lgetxattr", "`procfs` tests it beside the host's own"),
-    ("fgetxattr", "`procfs` tests it beside the host's own"),
-    ("setxattr", "`procfs` tests it beside the host's own"),
-    ("lsetxattr", "`procfs` tests it beside the host's own"),
-    ("fsetxattr", "`procfs` tests it beside the host's own"),
-    ("listxattr", "`procfs` tests it beside the host's own"),
-    ("llistxattr", "`procfs` tests it beside the host's own"),
-    ("flistxattr", "`procfs` tests it beside the host's own"),
-    ("removexattr", "`procfs` tests it beside the host's own"),
-    ("lremovexattr", "`procfs` tests it beside the host's own"),
-    ("fremovexattr", "`procfs` tests it beside the host's own"),
-    ("sysfs", "`procfs` tests it beside the host's own"),
-    ("ustat", "`procfs` tests it beside the host's own"),
+    ("rt_sigqueueinfo", "signals have separate tests"),
+    ("rt_tgsigqueueinfo", "signals have separate tests"),
+    ("clock_settime", "clocks and timers have separate tests"),
+    ("settimeofday", "clocks and timers have separate tests"),
+    ("adjtimex", "clocks and timers have separate tests"),
+    ("clock_adjtime", "clocks and timers have separate tests"),
+    ("alarm", "clocks and timers have separate tests"),
+    ("setitimer", "clocks and timers have separate tests"),
+    ("getitimer", "clocks and timers have separate tests"),
+    ("timer_create", "clocks and timers have separate tests"),
+    ("timer_settime", "clocks and timers have separate tests"),
+    ("timer_gettime", "clocks and timers have separate tests"),
+    ("timer_getoverrun", "clocks and timers have separate tests"),
+    ("timer_delete", "clocks and timers have separate tests"),
+    ("getdents", "`procfs` compares it with the host's own"),
+    ("utime", "`procfs` compares it with the host's own"),
+    ("futimesat", "`procfs` compares it with the host's own"),
+    ("getxattr", "`procfs` compares it with the host's own"),
+    ("lgetxattr", "`procfs` compares it with the host's own"),
+    ("fgetxattr", "`procfs` compares it with the host's own"),
+    ("setxattr", "`procfs` compares it with the host's own"),
+    ("lsetxattr", "`procfs` compares it with the host's own"),
+    ("fsetxattr", "`procfs` compares it with the host's own"),
+    ("listxattr", "`procfs` compares it with the host's own"),
+    ("llistxattr", "`procfs` compares it with the host's own"),
+    ("flistxattr", "`procfs` compares it with the host's own"),
+    ("removexattr", "`procfs` compares it with the host's own"),
+    ("lremovexattr", "`procfs` compares it with the host's own"),
+    ("fremovexattr", "`procfs` compares it with the host's own"),
+    ("sysfs", "`procfs` compares it with the host's own"),
+    ("ustat", "`procfs` compares it with the host's own"),
     ("name_to_handle_at", "refused"),
     ("sethostname", "privileged"),
     ("setdomainname", "privileged"),
     ("open_by_handle_at", "privileged"),
 ];
 
-/// The calls' results, by what was called.
+/// The results by call.
 fn lines(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.split_once(" -> ")).collect()
 }
@@ -267,7 +267,7 @@ fn is_excused(case: &str) -> bool {
     DIFFERENT.iter().any(|(pattern, ..)| excuses(pattern, case))
 }
 
-/// Excuses for lines that do not differ, or that are not there.
+/// Exceptions for lines that do not differ, or do not exist.
 fn stale<'a>(first: &str, native: &BTreeMap<&'a str, &str>, differing: &[&'a str]) -> Vec<String> {
     let mut stale = Vec::new();
     for (pattern, kind, _) in DIFFERENT.iter().filter(|(pattern, ..)| pattern.starts_with(first)) {

@@ -1,7 +1,7 @@
-//! A program that attaches and detaches for ever takes no more than one that does it a few
+//! A program that attaches and detaches forever uses no more resources than one that does it a few
 //! times.
 //!
-//! In a test program of its own, with one test: other tests' files would count.
+//! In a separate test program, with one test: other tests' files would count.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tests::{guests, pace, skip_without_kvm};
 use vmm::process::Outcome;
 use vmm::store::{Mode, Name, Store};
 
-/// What attaching takes of the host and of the VM.
+/// Resources that attaching uses on the host and in the VM.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     files: usize,
@@ -59,7 +59,7 @@ fn attaching_and_deleting_two_thousand_times_leaves_no_files_and_no_memslots() {
     let after = held(&vm);
     println!("before {before:?}\nafter  {after:?}");
     assert_eq!(after, before);
-    // It does see what there is.
+    // The measurement detects resources in use.
     assert!(before.instances == 1 && before.memslots > 0, "{before:?}");
     go("end");
     let ended = vm.wait(pace::limit(Duration::from_secs(60)));

@@ -17,8 +17,8 @@ use tests::pace;
 fn limit() -> String {
     pace::limit(Duration::from_secs(60)).as_secs().to_string()
 }
-/// From the order to end until nothing is left of the process. It is some milliseconds; the
-/// rest is for a busy machine.
+/// From the request to end until nothing is left of the process. That takes a few
+/// milliseconds; the rest is for a busy machine.
 fn prompt() -> Duration {
     pace::limit(Duration::from_millis(1000))
 }
@@ -42,7 +42,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Starts a program that says one line and then waits, and returns when it has said it.
+/// Starts a program that prints one line and then waits, and returns when it has printed it.
 fn start(program: &Path, args: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = spacejmp()
         .args(["run", "--log", "error", "--timeout", &limit()])
@@ -64,7 +64,7 @@ fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("the command lives");
 }
 
-/// Waits for the end, which has to come soon, and returns the status.
+/// Waits for the end, which must come soon, and returns the status.
 #[track_caller]
 fn ends_soon(child: &mut Child) -> Option<i32> {
     let since = Instant::now();
@@ -114,8 +114,8 @@ fn a_timeout_ends_programs_that_compute_and_programs_that_block() {
     }
 }
 
-/// Fails at once where signals cannot end anything: what is ignored stays so in all that is started
-/// from here, which `nohup` and `&` in a script begin with.
+/// Fails early where these signals are ignored, as under `nohup` or `&` in a script: every process
+/// started from here inherits that, and the signals could not end it.
 #[track_caller]
 fn signals_are_not_ignored() {
     let status = std::fs::read_to_string("/proc/self/status").expect("a process has a status");
@@ -259,7 +259,7 @@ fn a_signal_ignored_by_whoever_started_us_stays_ignored() {
     assert_eq!(ends_soon(&mut child), Some(143));
 }
 
-/// A shell on a terminal of its own, with spacejmp as its child.
+/// A shell on its own terminal, with spacejmp as its child.
 struct Terminal {
     master: std::fs::File,
     shell: Child,
@@ -307,7 +307,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The shell ends when its terminal does; killing it makes sure.
+        // The shell ends when its terminal does; this kill makes sure.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
@@ -317,7 +317,7 @@ impl Drop for Terminal {
 fn ctrl_c_on_a_terminal_ends_the_program_and_the_terminal_is_as_before() {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     signals_are_not_ignored();
-    // The shell outlives Ctrl-C, so that the terminal still has an owner when it is looked at.
+    // The shell outlives Ctrl-C, so that the terminal still has an owner when it is inspected.
     let script = r#"trap : INT; "$1" run --log error --timeout 60 "$2"; echo "status $?"; read x"#;
     let mut terminal = Terminal::start(script, &[&guests::rust("sleeper")]);
     let before = terminal.local_modes();
@@ -387,7 +387,7 @@ fn stats_json_has_exactly_the_documented_keys() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("stats.json");
     let options = ["--stats=json", "--stats-to", file.to_str().expect("a plain name")];
-    // Runs into a fault, so that no list is empty.
+    // Causes a fault, so that no list is empty.
     let output = run(&options, &guests::rust("hostile"), &["null-write"]);
     let stats = std::fs::read_to_string(&file).expect("written");
     assert_eq!(stats.lines().count(), 1);
@@ -468,7 +468,7 @@ fn what_cannot_be_run_is_refused_with_reason_status_and_help() {
     refused(&[], &write("arm", &arm), 126, &["machine 183", "help:"]);
     refused(&[], &write("short", &program[..program.len() / 2]), 126, &["truncated"]);
     refused(&[], &write("header", &program[..40]), 126, &["ELF header"]);
-    // Its note becomes the name of a loader.
+    // Turns its PT_NOTE header into a PT_INTERP.
     let mut dynamic = program.clone();
     let headers = dynamic[64..].chunks_exact_mut(56).take(program[56].into());
     let mut notes = headers.filter(|header| header[0] == 4);

@@ -1,4 +1,4 @@
-//! The ELF loader takes any bytes: it refuses with a reason or loads exactly what they say.
+//! The ELF loader handles any bytes: it refuses them with a reason or loads exactly what they say.
 
 use std::fs::File;
 use std::io::Write;
@@ -68,7 +68,7 @@ fn header() -> impl Strategy<Value = Header> {
     )
 }
 
-/// Headers that are likely to be taken: ascending, in the file, congruent.
+/// Headers that are likely to be accepted: ascending, in the file, congruent.
 fn good_header() -> impl Strategy<Value = (u64, u64, u64, u64, u32)> {
     (1..40_u64, 0..4096_u64, 0..0x9000_u64, 0..0x5000_u64, 0..8_u32)
 }
@@ -129,7 +129,7 @@ fn mutations_of_a_real_program_are_refused_or_sound() {
         }
         bytes[at] = real[at];
     }
-    // Most bytes are paddings, sizes of other things, or addresses that may differ.
+    // Most bytes are padding, sizes of other things, or addresses that may differ.
     assert!(accepted > 100, "{accepted}");
     for len in (0..headers).chain([real.len() / 2, real.len() - 1]) {
         parse(&real[..len]);
@@ -158,7 +158,7 @@ fn load(elf: &Elf) -> bool {
         private.copy_in(loaded.bias + s.vaddr, &mut found).expect("the segment is readable");
         let (data, rest) = found.split_at(s.file_bytes as usize);
         assert_eq!(data, &bytes[s.offset as usize..][..data.len()], "{s:x?}");
-        // Behind a read-only segment's data lies what follows in the file, as on Linux: only
+        // As on Linux, a read-only segment's data is followed by what follows in the file: only
         // what the program can write has to be zero.
         if s.prot.can_write() {
             assert!(rest.iter().all(|&byte| byte == 0), "{s:x?}: not zero behind its data");

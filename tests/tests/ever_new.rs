@@ -1,7 +1,7 @@
-//! A program that maps and frees ever new addresses keeps running, and takes no more than one that
-//! does it a thousand times.
+//! A program that keeps mapping and freeing new addresses keeps running, and uses no more memory
+//! than one that does it a thousand times.
 //!
-//! One program, `guests/c/ever_new.c`, which says what goes wrong and ends with 1.
+//! One program, `guests/c/ever_new.c`, which reports what goes wrong and exits with 1.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm};
 
-/// So little that places are recycled by the hundred.
+/// So little memory that blocks are recycled by the hundred.
 const MEMORY: &str = "16M";
 
 fn start(memory: &str, args: &[&str], limit: Duration) -> Child {
@@ -42,7 +42,7 @@ fn held(pid: u32) -> (u64, usize) {
     (kib, maps.lines().count())
 }
 
-/// Cycles through ever new addresses and compares what is held after a thousand with the end.
+/// Cycles through new addresses and compares what is held after a thousand with the end.
 fn cycles(count: u32, limit: Duration) {
     let mut child = start(MEMORY, &["cycles", &count.to_string()], limit);
     let mut stdin = child.stdin.take().expect("it is piped");
@@ -57,7 +57,7 @@ fn cycles(count: u32, limit: Duration) {
     assert!(child.wait().expect("it ends").success());
     let [(warm_kib, warm_maps), (kib, maps)] = seen;
     println!("{count} cycles: {warm_kib} KiB and {warm_maps} mappings, then {kib} and {maps}");
-    // The allocator's own, and what gathers before it is recycled.
+    // The allocator's own memory, and what accumulates before it is recycled.
     assert!(kib <= warm_kib + 4096, "{kib} KiB after {warm_kib}");
     assert!(maps <= warm_maps + 64, "{maps} mappings after {warm_maps}");
 }
@@ -87,7 +87,8 @@ fn a_thread_finds_nothing_where_places_were_that_others_have_now() {
     assert_eq!(said(&["stale"]), "stale ok");
 }
 
-/// As natively the call stores nowhere or, begun in time, where the place was; nobody sees it.
+/// As natively, the call stores nothing or, if it began in time, to the freed memory, where nothing
+/// sees it.
 #[test]
 fn a_call_that_waits_stores_into_nobody_elses_memory() {
     skip_without_kvm!();

@@ -1,8 +1,8 @@
-//! How many exits to the VMM a thread takes, and a program before its `main`, exactly, against
-//! `resources/counts.toml`. Calls, faults and switches are counted on bare vCPUs:
+//! The exact number of exits to the VMM of a thread, and of a program before its `main`,
+//! against `resources/counts.toml`. Calls, faults and switches are counted on bare vCPUs:
 //! `ring3/counts.rs`.
 //!
-//! Kicks are not counted: how many of them get a vCPU out is a matter of time.
+//! Kicks are not counted: how many of them cause an exit depends on timing.
 
 use std::io::Write;
 use std::path::Path;
@@ -62,7 +62,7 @@ fn smallest() -> tempfile::NamedTempFile {
 }
 
 /// The guest kernel's instructions are counted in `vmm/tests/kernel_image`, for an instance whose
-/// entry names no locks. This is the rest of it: nothing on the way asks the VMM, with whatever
+/// entry names no locks. This is the rest: the switch never exits to the VMM, whatever the
 /// number of segments.
 #[test]
 fn switches_take_no_exits_whether_a_vas_has_one_segment_or_a_hundred() {
@@ -75,7 +75,7 @@ fn switches_take_no_exits_whether_a_vas_has_one_segment_or_a_hundred() {
     };
     let many = tests::pace::times(2000);
     for segments in ["1", "10", "100"] {
-        // The least of some: what else a run has to do may differ by a wait for another thread.
+        // The minimum of several runs: a run may also have to wait for another thread.
         let (mut least, mut most) = (u64::MAX, u64::MAX);
         for _ in 0..5 {
             least = least.min(exits(segments, 100));
@@ -102,7 +102,7 @@ fn threads_and_starts_take_as_many_exits_as_recorded() {
     // The last exit is exit_group itself.
     let bare = smallest();
     table.add("start, to the first instruction", exact(bare.path(), &[]) - 1);
-    // What runs before main is the C library's, which differs.
+    // The code before main belongs to the C library, which differs.
     let version = Run::new(&program).args(&["version"]).native().out();
     let path = format!("start, to main, glibc {}", version.trim());
     if !table.add_own("start, to main, ", &path, || exact(&program, &[]) - 1) {

@@ -1,12 +1,13 @@
-//! A store on a disk that fills up: heaps say no when they grow, and not their programs by SIGBUS.
+//! A store on a disk that fills up: a heap that grows returns an error instead of its program
+//! getting SIGBUS.
 
 use std::process::{Command, Output};
 
 use tests::guests::{self, Profile};
 use tests::{skip_without_kvm, small_disk};
 
-/// Runs a program with its store on a file system of 12 MiB; `None`, and said so, where none can be
-/// mounted.
+/// Runs a program with its store on a file system of 12 MiB. Where none can be mounted, returns
+/// `None` and reports that.
 fn on_a_small_disk(test: &str, program: &std::path::Path, args: &[&str]) -> Option<Output> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let mut run = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));

@@ -30,7 +30,7 @@ fn random_system_calls_never_harm_the_vmm() {
     let seeds = asked.unwrap_or_else(|| pace::times(60).max(8).into());
     let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
     for seed in 0..seeds {
-        // About 25 bytes a call.
+        // About 25 bytes per call.
         let ended = fuzz::calls(&program, &noise(seed, 2000));
         let name = match ended.outcome {
             Outcome::Exited(status) => format!("exited {status}"),
@@ -59,7 +59,7 @@ fn a_heap_with_any_words_changed_is_checked_without_harm() {
         assert!(fuzz::heap(&[choice]), "what it begins with is sound");
     }
     let rounds: u64 = pace::times(3000).into();
-    // One change mostly does damage, and not always: some words mean nothing.
+    // One change usually does damage, but not always: some words mean nothing.
     let sound = (0..rounds).filter(|seed| fuzz::heap(&noise(*seed, 11 + *seed as usize % 4 * 10)));
     let sound = sound.count() as u64;
     assert!(sound > 0 && sound < rounds, "{sound} of {rounds} were sound");

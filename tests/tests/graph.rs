@@ -30,7 +30,7 @@ fn answers(ended: &Ended) -> String {
     ended.expect(0, &ended.out()).out()
 }
 
-/// Builds the graph of `edges` in VAS `links` and in a file, and asks all three.
+/// Builds the graph of `edges` in VAS `links` and in a file, and queries all three forms.
 fn build_and_ask(edges: &[u8]) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let dir = folder.path();
@@ -64,7 +64,7 @@ fn vms_that_query_at_the_same_time_answer_as_the_native_modes_do() {
     let (folder, expected) = build_and_ask(&edges);
     assert!(expected.contains("20000 edges"), "{expected}");
 
-    // Both are alive before either is waited for.
+    // Both are running before the test waits for either.
     let queries = QUERIES.map(|query| format!("{query}\n")).concat();
     let ask = || run("graph-query", folder.path(), &["links"]).stdin(queries.as_bytes()).start();
     let (first, second) = (ask().expect("a first VM"), ask().expect("a second VM"));
@@ -100,7 +100,7 @@ fn edge_lists_from_the_wild_are_read() {
     skip_without_kvm!();
     let wild = b"# a comment\r\n% another\n\n0 7\r\n7\t19\n  19,5\n\r\n\t\n7 7\n0 7\n5  0 ";
     let (_, answers) = build_and_ask(wild);
-    // The second `0 7` is an edge of its own.
+    // The second `0 7` is a separate edge.
     assert!(answers.contains("4 nodes, 6 edges"), "{answers}");
     assert!(answers.contains("degree 0: 2"), "{answers}");
 }

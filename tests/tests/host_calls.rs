@@ -1,8 +1,9 @@
-//! How many calls the VMM makes of the host kernel for one of the program's, exactly, against
-//! `resources/counts.toml`: each costs as much as the program's own call did on Linux.
+//! The exact number of host system calls that the VMM makes for one system call of the
+//! program, against `resources/counts.toml`: each costs as much as the program's own call
+//! would on Linux.
 //!
-//! `spacejmp` is traced as `strace` does it. What counts is what the program's thread does between two
-//! calls of the program's that are like no others; other threads of the VMM serve no calls.
+//! `spacejmp` is traced as with `strace`. Only the calls of the program's thread between two
+//! distinctive calls count; other threads of the VMM serve no calls.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -27,7 +28,7 @@ const MANY: u64 = 48;
 /// Calls by their number.
 type Calls = BTreeMap<u64, u64>;
 
-/// The call before and behind those that count.
+/// The call before and after those that count.
 const MARK: u64 = libc::SYS_getpriority as u64;
 
 /// A thread that is traced.
@@ -60,10 +61,10 @@ fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
         ptrace::seize(tid, options)?;
         ptrace::interrupt(tid)?;
     }
-    // The byte that it waits for, and all that it reads after that.
+    // The byte that it waits for, and everything it reads after that.
     stdin.write_all(&[b'x'; 1 + MANY as usize]).expect("it reads");
     drop(stdin);
-    // Of a call there are two stops, at its beginning and at its end.
+    // A call stops twice, at its beginning and at its end.
     let mut threads: BTreeMap<Pid, Thread> = BTreeMap::new();
     loop {
         let (tid, status) = next_stop()?;
@@ -73,7 +74,7 @@ fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
             return Ok(marked.expect("the program's thread makes the call twice").calls);
         }
         let signal = match status.stopping_signal() {
-            // An end: other threads go on.
+            // A thread has ended: others go on.
             None if tid != process => continue,
             None => panic!("spacejmp was ended: {status:?}"),
             Some(SYSCALL_STOP) => {
@@ -84,12 +85,12 @@ fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
                 }
                 0
             }
-            // The stop that was asked for, and new threads.
+            // The requested stop, and new threads.
             Some(_) if status.as_raw() >> 16 != 0 => 0,
             Some(signal) => signal,
         };
         match go_on(tid, signal) {
-            // Ended in the meantime.
+            // It has ended in the meantime.
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno),
         }
@@ -107,8 +108,8 @@ fn next_stop() -> Result<(Pid, WaitStatus), Errno> {
     Ok((Pid::from_raw(pid.as_raw_nonzero().get()), status))
 }
 
-/// Lets a thread go on to its next call, or to the end of this one, with a signal if not 0. Kicks
-/// are real-time signals, which `nix` has no name for.
+/// Resumes a thread until its next call, or the end of this one, with a signal if not 0. Kicks
+/// are real-time signals, for which `nix` has no name.
 fn go_on(tid: Pid, signal: i32) -> Result<(), Errno> {
     let none = std::ptr::null_mut::<libc::c_void>();
     let signal = libc::c_long::from(signal);
@@ -117,10 +118,10 @@ fn go_on(tid: Pid, signal: i32) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
-/// What a run makes of the host that makes `what` so many times.
+/// The host calls of a run that makes `what` this many times.
 fn calls(folder: &Path, what: &str, count: u64) -> Calls {
     let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
-    // One store, which the host looks for once.
+    // One store, which is looked up once.
     command.env_clear().env("SPACEJMP_STORE", folder.join("store"));
     command.args(["run", "--log", "error", "--timeout", "120", "--cwd", "/granted", "--dir"]);
     command.arg(format!("{}:/granted", folder.join("granted").display()));
@@ -133,9 +134,9 @@ fn calls(folder: &Path, what: &str, count: u64) -> Calls {
     assert_eq!(line, "ready\n");
     let pid = Pid::from_raw(child.id().cast_signed());
     let mut counted = trace(pid, child.stdin.take().expect("piped")).expect("it can be traced");
-    // Who traces has waited for it, which the library cannot know: an error here is none.
+    // The tracer has already waited for it, which the library cannot know: this error is expected.
     let _ = child.wait();
-    // The VMM's own locks: whether the thread meets another one there is a matter of time.
+    // The VMM's own locks: whether the thread contends with another depends on timing.
     if !what.starts_with("futex") {
         counted.remove(&(libc::SYS_futex as u64));
     }
@@ -148,10 +149,10 @@ fn calls(folder: &Path, what: &str, count: u64) -> Calls {
     counted
 }
 
-/// Calls of the host for one `what`, if it is the same number for each.
+/// Host calls for one `what`, if the number is the same for each.
 fn each(folder: &Path, what: &str) -> u64 {
     let sum = |calls: &Calls| calls.values().sum::<u64>();
-    // The least of some, for what happens now and then.
+    // The minimum of several, since other things happen now and then.
     let least = |count| {
         let tries = (0..6).map(|_| calls(folder, what, count));
         tries.min_by_key(sum).expect("some")
@@ -163,7 +164,7 @@ fn each(folder: &Path, what: &str) -> u64 {
     more / (MANY - FEW)
 }
 
-/// Whether the host moves data from a pipe without waiting when asked to.
+/// Whether the host can be asked to read from a pipe without waiting.
 fn pipes_know_nowait() -> bool {
     let (read, write) = rustix::pipe::pipe().expect("a pipe");
     rustix::io::write(&write, b"x").expect("there is room");
@@ -173,7 +174,7 @@ fn pipes_know_nowait() -> bool {
     rustix::io::preadv2(&read, &mut buffers, u64::MAX, flags).is_ok()
 }
 
-/// A folder with a store and with files to be granted.
+/// A folder with a store and files to grant.
 fn prepare(folder: &Path) {
     vmm::store::Store::open_or_create(&folder.join("store")).expect("a store");
     std::fs::create_dir_all(folder.join("granted/below")).expect("a folder");
@@ -214,10 +215,11 @@ fn a_call_takes_as_many_calls_of_the_host_as_recorded() {
     compare([table]);
 }
 
-/// What saves calls changes nothing: who finds a pipe full or empty still waits for it, or not.
+/// Saving calls changes no behaviour: a thread that finds a pipe full or empty still waits, or
+/// returns, as before.
 #[test]
 fn a_pipe_that_is_not_ready_is_waited_for_as_on_linux() {
     skip_without_kvm!();
     let ended = Run::new(guests::c("pipe_waits")).same_as_native();
-    assert!(ended.out().ends_with("read that nobody writes: 0 \n"), "{ended:?}");
+    assert!(ended.out().ends_with("read without a writer: 0 \n"), "{ended:?}");
 }

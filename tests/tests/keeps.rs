@@ -1,9 +1,9 @@
-//! What a program sets about itself holds, and is read back: memory that moves or is locked,
-//! limits, the size of its stack, owners of descriptors.
+//! Settings that a program makes for itself hold, and are read back: memory that moves or is
+//! locked, limits, the size of its stack, owners of descriptors.
 //!
-//! One program, `guests/c/keeps.c`, by topics. The command runs it, under a shell that sets its
-//! own limits first, and the same shell runs it natively; only what the privileges of the user who
-//! runs the tests would change is compared with what Linux says to one without any.
+//! One program, `guests/c/keeps.c`, by topic. The command runs it, under a shell that sets its
+//! own limits first, and the same shell runs it natively; only what depends on the privileges of
+//! the user who runs the tests is compared with what Linux answers a user without any.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm};
 
-/// Runs a topic after `shell`, as a shell writes it; `before` goes before the program.
+/// Runs a topic after the shell commands `shell`; `before` goes in front of the program.
 fn run(shell: &str, before: &[&str], folder: &Path, topic: &[&str]) -> Output {
     let dir = folder.join(if before.is_empty() { "native" } else { "vm" });
     std::fs::create_dir_all(&dir).expect("a directory can be made");

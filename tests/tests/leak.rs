@@ -1,6 +1,6 @@
-//! A process can run any number of VMs one after another: what they took comes back.
+//! A process can run any number of VMs one after another: their resources are freed.
 //!
-//! In a test program of its own, with one test: other tests' threads and files would count.
+//! In a separate test program, with one test: other tests' threads and files would count.
 
 use std::process::Command;
 use std::time::Duration;
@@ -52,8 +52,8 @@ fn one_vm(round: usize) {
 #[test]
 fn a_hundred_vms_leave_nothing_behind() {
     skip_without_kvm!();
-    // glibc gives threads that allocate at the same time 64 MiB of addresses each, whenever
-    // that happens first, and keeps them. With one arena for all, what grows is ours.
+    // When threads first allocate concurrently, glibc reserves 64 MiB of addresses for each and
+    // keeps them. With one arena for all, any growth is ours.
     if std::env::var_os(ARENAS).is_none() {
         let again = ["--exact", "a_hundred_vms_leave_nothing_behind", "--nocapture"];
         let program = std::env::current_exe().expect("this program has a path");
@@ -61,11 +61,11 @@ fn a_hundred_vms_leave_nothing_behind() {
         let said = String::from_utf8_lossy(&output.stdout);
         let cause = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}{cause}");
-        // The test was found under that name and did not only pass by being none.
+        // The test exists under that name, and did not pass only because none was found.
         assert!(said.contains("1 passed"), "{said}");
         return;
     }
-    // What is made once and kept: the C library's caches, thread stacks.
+    // What is allocated once and kept: the C library's caches, thread stacks.
     (0..12).for_each(one_vm);
     let vms = pace::times(100).max(8) as usize;
     let before = held();
@@ -75,7 +75,7 @@ fn a_hundred_vms_leave_nothing_behind() {
     assert_eq!(after.files, before.files);
     assert_eq!(after.threads, before.threads);
     assert!(after.mappings <= before.mappings + 8, "before {before:?}, after {after:?}");
-    // A VM's first bank alone is 32 MiB.
+    // A VM's first memory region alone is 32 MiB.
     let grown = after.address_space_kib.saturating_sub(before.address_space_kib);
     assert!(grown < 24 << 10, "before {before:?}, after {after:?}");
     let resident = after.resident_kib.saturating_sub(before.resident_kib);

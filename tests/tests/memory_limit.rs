@@ -1,8 +1,8 @@
-//! `--memory` bounds what a run takes from the host, whichever way a program tries to take more.
+//! `--memory` bounds the host memory of a run, whichever way a program tries to exceed it.
 //!
 //! One program, `guests/c/memory_limit.c`, tries to hold four times as much, in a way named by
-//! its argument. It is told so by the call (`ENOMEM`, of a file `ENOSPC`) or ended with status 137;
-//! in between, the VMM is looked at from outside.
+//! its argument. Either the call fails (`ENOMEM`, for a file `ENOSPC`) or the program is ended with
+//! status 137; in between, the VMM is measured from outside.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -13,20 +13,20 @@ use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm};
 
 const LIMIT_MIB: u64 = 64;
-/// What the VMM itself takes, measured at 10 to 20 MiB, and room for hosts that differ.
+/// What the VMM itself uses, measured at 10 to 20 MiB, with a margin for other hosts.
 const OWN_MIB: u64 = 40;
 
-/// How a way ended, and what was held then.
+/// How an attempt ended, and how much memory was held then.
 #[derive(Debug)]
 struct Seen {
-    /// `WAY: ERROR after N`, or nothing when the program was ended.
+    /// `WAY: ERROR after N`, or empty when the program was ended.
     said: String,
     status: Option<i32>,
     held_mib: u64,
     stats: serde_json::Value,
 }
 
-/// Memory of the host that a process holds: pages of its own, and files in memory.
+/// Memory of the host that a process holds: its own pages, and files in memory.
 fn held_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it still runs");
     let field = |name: &str| {
@@ -43,7 +43,7 @@ fn held_mib(pid: u32) -> u64 {
         }
     }
     let stored: u64 = files.values().sum();
-    // What is mapped of the files is in both figures.
+    // Mapped pages of the files are in both figures.
     (field("RssAnon:") / 1024) + (stored >> 20).max(field("RssShmem:") / 1024)
 }
 
@@ -54,7 +54,7 @@ enum Kept {
     Nowhere,
 }
 
-/// Runs a way, with `shell` before the command as a shell writes it.
+/// Runs an attempt, after the shell commands `shell`.
 fn attempt(shell: &str, way: &[&str]) -> Seen {
     attempt_with(Kept::OnDisk, shell, way)
 }
@@ -97,8 +97,8 @@ fn peak(seen: &Seen, kind: &str) -> u64 {
     one["peak_bytes"].as_u64().expect("a number")
 }
 
-/// Asserts that the program was told `error` by some call and that the host was asked for no more
-/// than the limit.
+/// Asserts that some call failed with `error` and that the run used no more host memory than the
+/// limit.
 #[track_caller]
 fn told(way: &str, error: &str) -> Seen {
     told_with(Kept::OnDisk, way, error)
@@ -187,7 +187,7 @@ fn all_segments_of_a_run_without_a_store_count_until_they_are_deleted() {
         assert!(peak(&seen, "files") >= (LIMIT_MIB - 16) << 20, "{seen:?}");
     }
     told_with(Kept::Nowhere, "deleted", "nothing");
-    // Those of a store are the host's page cache.
+    // A store's pages are the host's page cache.
     let seen = attempt("", &["kept-segments"]);
     let all = format!("kept-segments: nothing after {}", 4 * LIMIT_MIB);
     assert_eq!((seen.said, seen.status), (all, Some(0)));
@@ -200,7 +200,7 @@ fn page_tables_and_records_of_ever_new_addresses_are_given_back() {
     println!("{} MiB held, {}", seen.held_mib, seen.said);
     assert_eq!((seen.said.as_str(), seen.status), ("addresses: nothing after 20000", Some(0)));
     assert!(seen.held_mib <= OWN_MIB, "{seen:?}");
-    // They do count: 4 KiB of table for each that waits to be given back.
+    // They do count: 4 KiB of table for each that waits to be freed.
     let tables = peak(&seen, "tables");
     assert!((1 << 20..4 << 20).contains(&tables), "{seen:?}");
 }
@@ -217,7 +217,7 @@ fn files_that_stay_mapped_leave_the_vmm_its_descriptors() {
     skip_without_kvm!();
     let seen = attempt("ulimit -n 300;", &["descriptors"]);
     assert!(seen.said.starts_with("descriptors: ENOMEM after "), "{seen:?}");
-    // It is the limit on descriptors that was met, with some to spare.
+    // The limit on descriptors was reached, with some to spare.
     let mapped: u64 = seen.said.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
     assert!((100..260).contains(&mapped), "{seen:?}");
     assert_eq!(seen.status, Some(0), "{seen:?}");

@@ -1,5 +1,5 @@
 //! Projects made by `spacejmp new` build, run in a VM, and pass their own tests; without network,
-//! with what building this workspace has downloaded.
+//! using what building this workspace has downloaded.
 
 use std::ffi::OsString;
 use std::fs;
@@ -42,7 +42,7 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// What the program prints in a VM with a store of its own.
+/// What the program prints in a VM with a new store.
 #[track_caller]
 fn in_vm(store: &Path, program: &Path, args: &[&str]) -> String {
     let mut command = Command::new(spacejmp());
@@ -61,7 +61,7 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
     let target = folder.join("target");
     let run = |args: &[&str]| {
         let mut command = Command::new(&cargo);
-        // Not the settings of the tests' own build.
+        // Without the settings of the tests' own build.
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting_of_cargo(key)) {
             command.env_remove(key);
         }
@@ -78,7 +78,7 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
     let errors = String::from_utf8_lossy(&tested.stderr);
     assert!(!errors.contains("SKIPPED"), "its test found no VM: {errors}");
 
-    // The tutorial goes on with this project.
+    // The tutorial continues with this project.
     let tutorial = include_str!("../../docs/src/tutorial.md");
     let (_, source) = tutorial.split_once("```rust\n").expect("it has one whole program");
     let (source, _) = source.split_once("```").expect("which ends");
@@ -89,7 +89,8 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
     assert_eq!(in_vm(store.path(), &program, &[]), "4 words\n");
 }
 
-/// What cargo tells the programs it runs, tests too, and a flag that would override the project's.
+/// The variables that cargo sets for the programs it runs, including tests, and a flag
+/// that would override the project's.
 fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
     let key = key.to_string_lossy();
     key.starts_with("CARGO_PKG_") || key == "CARGO_BUILD_TARGET" || key == "RUSTFLAGS"
@@ -98,7 +99,7 @@ fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
 #[test]
 fn a_c_project_builds_runs_and_passes_its_test() {
     skip_without_kvm!();
-    // Builds the library, in the profile that the other tests have.
+    // Builds the library, in the profile of the other tests.
     guests::c_linked("figure4");
     let folder = folder("new-c");
     let (path, _) = new(&folder, &["--c"]);
@@ -113,7 +114,7 @@ fn a_c_project_builds_runs_and_passes_its_test() {
     };
     make("diary");
     let store = tempfile::tempdir().expect("a temporary directory");
-    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 texts\none\n");
+    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 text\none\n");
     assert_eq!(in_vm(store.path(), &path.join("diary"), &["two"]), "2 texts\ntwo\none\n");
     let tested = make("test");
     assert!(String::from_utf8_lossy(&tested.stdout).contains("texts stay: ok"), "{tested:?}");

@@ -1,4 +1,4 @@
-//! The example `notebook`: each command is a run of its own, in a VM of its own.
+//! The example `notebook`: each command is a separate run, in its own VM.
 
 use tests::guests::{Profile, program};
 use tests::skip_without_kvm;

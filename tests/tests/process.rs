@@ -1,5 +1,5 @@
-//! What a program sees of itself and does to itself: numbers, locks that know their owner by
-//! them, signals, timers and clocks. What Linux does, it has to do in a VM.
+//! What a program sees of itself and does to itself: ids, locks that identify their owner by
+//! them, signals, timers and clocks. Everything must work in a VM as on Linux.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -14,7 +14,7 @@ use vmm::process::Outcome;
 #[test]
 fn bad_signal_frames_and_stacks_are_the_programs_own_sigsegv() {
     skip_without_kvm!();
-    for what in ["bad-frames", "bad-stacks", "stack-arguments", "autodisarm"] {
+    for what in ["bad-frames", "bad-stacks", "lost-in-suspend", "stack-arguments", "autodisarm"] {
         let ended = Run::new(guests::c("signals")).args(&[what]).same_as_native();
         assert_eq!(ended.outcome, Outcome::Exited(0), "{what}: {ended:?}");
     }
@@ -64,7 +64,7 @@ fn owners(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// What `owners` prints of the numbers above it, with `before` in front of the command.
+/// What `owners` prints about the ids above it, with `before` in front of the command.
 fn numbers_under(before: &[&str], native: bool) -> Output {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let inner = if native {
@@ -83,7 +83,8 @@ fn numbers_under(before: &[&str], native: bool) -> Output {
 fn a_group_and_a_session_outside_of_the_pid_namespace_are_0() {
     skip_without_kvm!();
     let ways: [&[&str]; 4] = [
-        // The first process of a namespace, and one that it starts; leaders in turn.
+        // The first process of a namespace, and one that it starts; each of them a leader
+        // or not.
         &["unshare", "--pid", "--fork", "--mount-proc"],
         &["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "sh"],
         &["unshare", "--pid", "--fork", "--mount-proc", "setsid", "--wait"],
@@ -163,11 +164,11 @@ fn processes_that_run_at_the_same_time_have_different_numbers() {
     let folder = folder();
     printed(folder.path(), &["init", "recursive"]);
     let holder = Holder::start(owners(folder.path(), &["hold", "wait"]));
-    // A recursive mutex is taken again by whoever has its owner's number.
+    // A recursive mutex can be locked again by the thread with its owner's id.
     assert_eq!(printed(folder.path(), &["try"]), "Device or resource busy\n");
     let word = u32::from_str_radix(printed(folder.path(), &["word"]).trim(), 16);
     assert_eq!(word, Ok(1), "a plain lock");
-    // Two words on is the owner: the VMM's own number.
+    // Two words further is the owner: the VMM's own id.
     let lock = std::fs::read(folder.path().join("lock")).expect("it can be read");
     let owner = u32::from_le_bytes([lock[8], lock[9], lock[10], lock[11]]);
     assert_eq!(owner, holder.0.id());
@@ -189,7 +190,7 @@ fn a_robust_lock_is_let_go_however_its_owner_ends() {
             let holder = Holder::start(owners(folder.path(), &["hold", "wait"]));
             let mut waiter = owners(folder.path(), &["next"]);
             let waiter = waiter.stdout(Stdio::piped()).spawn().expect("the command starts");
-            // Most times it waits by then; the outcome is the same if it does not.
+            // Usually it waits by then; the outcome is the same if it does not.
             std::thread::sleep(Duration::from_millis(500));
             kill_process(Pid::from_child(&holder.0), signal).expect("it runs");
             let output = waiter.wait_with_output().expect("it can be waited for");
@@ -219,7 +220,7 @@ fn a_vm_that_has_ended_leaves_no_process_behind() {
     skip_without_kvm!();
     let folder = folder();
     printed(folder.path(), &["init", "robust"]);
-    // The survivor is the only process that could be: it has its VMM's memory, so its arguments.
+    // Only the survivor can be found: it has its VMM's memory, and so its arguments.
     let mark = folder.path().to_str().expect("ASCII").to_owned();
     let is_ours = |entry: &std::fs::DirEntry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();

@@ -42,7 +42,7 @@ fn both(path: &str) -> (String, String) {
     (content(in_vm(&["cat", path])), content(natively(&["cat", path])))
 }
 
-/// In a directory of its own, granted under its own name; the same natively.
+/// In a separate directory, granted under the same name; natively in the same directory.
 #[track_caller]
 fn same_in_a_directory(what: &str, name: &str) -> String {
     let run = |is_vm: bool| {
@@ -63,7 +63,7 @@ fn keys(text: &str) -> Vec<&str> {
     text.lines().filter_map(|line| line.split_once(':')).map(|(key, _)| key.trim()).collect()
 }
 
-/// Whether all of `some` are in `all`, in that order: kernels differ in what they add.
+/// Whether all of `some` occur in `all`, in that order: kernels add different lines.
 #[track_caller]
 fn assert_in_order(some: &[&str], all: &[&str]) {
     let mut rest = all.iter();
@@ -82,7 +82,7 @@ fn kib(text: &str, key: &str) -> u64 {
     number.unwrap_or_else(|_| panic!("{key} in {text}"))
 }
 
-/// Everything run-time libraries were seen to read.
+/// Everything that run-time libraries are known to read.
 const READ: [&str; 42] = [
     "/proc/self/status",
     "/proc/self/stat",
@@ -136,7 +136,7 @@ fn what_run_time_libraries_read_is_there() {
     for path in READ {
         assert!(text.contains(&format!("== {path} ok\n")), "{path}");
     }
-    // Nothing of other processes, of the host's memory, or of its administration.
+    // Nothing about other processes, the host's memory, or its administration.
     let others = [
         "/proc/1/status",
         "/proc/self/mem",
@@ -162,7 +162,7 @@ fn parent() -> u32 {
 fn status_tells_of_the_program_in_linuxs_order() {
     skip_without_kvm!();
     let (vm, native) = both("/proc/self/status");
-    // `Groups` may be empty, and the text behind the colon differs; the names do not.
+    // `Groups` may be empty, and the text after the colon differs; the names do not.
     assert_in_order(&keys(&vm), &keys(&native));
     for key in [
         "Name",
@@ -288,7 +288,7 @@ fn the_machine_is_the_vms() {
 #[test]
 fn maps_name_what_is_mapped() {
     skip_without_kvm!();
-    // The memory's own inode number has no meaning; everything else is as natively.
+    // The inode number of memory has no meaning; everything else is as natively.
     let no_inode = |text: String| text.replace("(deleted) inode", "(deleted)");
     let run = |is_vm: bool| {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -438,7 +438,7 @@ fn a_descriptor_of_the_shell_is_given_when_named_and_else_not() {
     std::fs::write(file.path(), "from the shell\n").expect("it can be written");
     let path = file.path().to_str().expect("it is text");
     let out = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
-    // As an argument names it, as `<(command)` does; by the option; both.
+    // Named by an argument, as with `<(command)`; by the option; both.
     for (options, name) in
         [("", "/dev/fd/9"), ("--fd 9", "/proc/self/fd/9"), ("--fd 9", "/dev/fd/9")]
     {

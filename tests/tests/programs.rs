@@ -18,7 +18,7 @@ fn rust(name: &str) -> Run {
     Run::new(guests::rust(name))
 }
 
-/// A directory both the program and its native twin may use.
+/// A directory that both the program and its native run may use.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }

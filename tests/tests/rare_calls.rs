@@ -1,7 +1,7 @@
-//! Calls that few programs make: against the host's own kernel, and what is the VM's own.
+//! Calls that few programs make: compared with the host's own kernel, and what is specific to VMs.
 //!
-//! Beside `calls.rs`, whose table cannot hold them: they wait, need threads or a prepared
-//! structure, or would do something natively if root ran them with good arguments.
+//! In addition to `calls.rs`, whose table cannot contain them: they wait, need threads or a
+//! prepared structure, or would have an effect natively if root ran them with valid arguments.
 
 use tests::guests;
 use tests::skip_without_kvm;

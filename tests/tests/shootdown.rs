@@ -1,12 +1,12 @@
-//! When a call that changes memory has returned, no thread on any processor sees what was
-//! there before. `guests/src/bin/shootdown` has the details.
+//! When a call that changes memory has returned, no thread on any processor sees the previous
+//! state. `guests/src/bin/shootdown` has the details.
 
 use tests::guests;
 use tests::pace;
 use tests::skip_without_kvm;
 use tests::vm::Run;
 
-/// A seed makes the same calls in every run; which accesses meet them is chance.
+/// A seed makes the same calls in every run; which accesses coincide with them is chance.
 #[track_caller]
 fn shootdown(seed: u32, calls: u32) {
     let dir = tempfile::tempdir().expect("a temporary directory");

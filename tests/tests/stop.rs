@@ -1,4 +1,4 @@
-//! A VM ends when it is told to or when its program says so, whatever its threads are doing.
+//! A VM ends when it is told to or when its program ends, whatever its threads are doing.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tests::vm::Run;
 use tests::{guests, pace};
 use vmm::process::Outcome;
 
-/// Far more than an end takes, far less than the sleeps and limits it is told from.
+/// Far more than an end takes, far less than the sleeps and limits it is distinguished from.
 fn soon() -> Duration {
     pace::limit(Duration::from_secs(20))
 }
@@ -44,7 +44,7 @@ fn the_first_reason_to_stop_counts() {
 #[test]
 fn stopping_at_any_moment_of_the_start_ends_it() {
     skip_without_kvm!();
-    // In steps that grow, from none to what a start takes.
+    // In growing steps, from none to the duration of a start.
     let steps = u64::from(pace::times(60));
     for micros in (0..steps).map(|n| (n * 60 / steps).pow(2) * 10) {
         let running = Run::new(guests::rust("threads64")).start().expect("it starts");
@@ -65,7 +65,7 @@ fn exit_ends_threads_blocked_in_futexes_and_sleeps() {
     skip_without_kvm!();
     for (args, status) in [
         (&["main", "64"][..], 5),
-        // From a thread that is not the first one.
+        // From a thread other than the first one.
         (&["other", "64"], 6),
         (&["other", "1"], 6),
     ] {

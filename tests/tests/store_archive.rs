@@ -1,4 +1,4 @@
-//! `spacejmp vas export` and `import`: what comes back is what went in, sparse as it was, and
+//! `spacejmp vas export` and `import`: an import restores what was exported, equally sparse, and
 //! a damaged archive is one error that leaves nothing behind. Needs no KVM.
 
 use std::ffi::OsStr;
@@ -173,7 +173,7 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
                 refused += 1;
                 assert!(error.to_string().contains("damaged"), "byte {at}: {error}");
             }
-            // Bits that zstd ignores: then everything is as it was.
+            // Bits that zstd ignores: then the import is unchanged.
             Ok(imported) => {
                 harmless += 1;
                 let mut again = Vec::new();
@@ -252,7 +252,7 @@ fn content_of_several_files_and_of_volatile_segments_comes_back() {
     let vid = store.create_vas(&name("map"), Mode::PRIVATE).expect("made");
     let kept = SegmentSpec::new(17 << 40);
     let volatile = SegmentSpec { lifetime: Lifetime::Volatile, ..SegmentSpec::new(9 << 40) };
-    // In each of their files, at its start, in it, and at its end.
+    // In each of their files, at its start, in the middle, and at its end.
     let places = |spec: &SegmentSpec| {
         let parts = (0..spec.size_bytes).step_by(8 << 40);
         let end = |start: u64| (start + (8 << 40)).min(spec.size_bytes) - 8;
@@ -297,7 +297,7 @@ fn content_of_several_files_and_of_volatile_segments_comes_back() {
     }
 }
 
-/// Whether segments are there without a VAS, and whether the check names them all.
+/// Whether there are segments without a VAS, and whether the check names them all.
 fn orphans(store: &Store, path: &Path) -> usize {
     let segments = store.list_segments().expect("a list");
     if !store.list_vases().expect("a list").is_empty() {
@@ -325,7 +325,7 @@ fn what_a_killed_import_leaves_is_named_by_check_and_removed_by_gc() {
     let vid = source.create_vas(&name("map"), Mode::PRIVATE).expect("made");
     for n in 0..SEGMENTS {
         let text = format!("s{n}");
-        // Some with parts, which have to go too.
+        // Some with further files, which must be removed, too.
         let size_bytes = if n % 20 == 0 { 9 << 40 } else { 4096 };
         let sid = source.create_segment(&name(&text), &SegmentSpec::new(size_bytes));
         source.attach_segment(vid, sid.expect("made"), Right::Write).expect("attached");
@@ -342,21 +342,21 @@ fn what_a_killed_import_leaves_is_named_by_check_and_removed_by_gc() {
         let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
         command.env("SPACEJMP_STORE", &to).args(["vas", "import", file]);
         let mut child = command.stderr(Stdio::null()).spawn().expect("the command starts");
-        // As soon as something is published: the rest takes many times as long.
+        // As soon as something has been published: the rest takes many times as long.
         let published = |store: &Store| fs::read_dir(store.path().join("segments"));
         while child.try_wait().expect("it can be waited for").is_none() {
             if published(&store).expect("the folder can be listed").count() > round % SEGMENTS {
                 break;
             }
         }
-        // It may have ended just now.
+        // It may just have ended.
         let _ = child.kill();
         child.wait().expect("it can be waited for");
         in_the_middle += usize::from(orphans(&store, &to) > 0);
         store.gc().expect("garbage is collected");
         match store.find_vas(&name("map")) {
             Ok(vid) => {
-                // It was quicker; then it is whole, with nothing else.
+                // It was faster; then it is complete, with nothing else.
                 let segments = store.vas(vid).expect("whole").segments;
                 assert_eq!(segments.len(), SEGMENTS);
                 store.delete_vas(vid).expect("deleted");
@@ -377,7 +377,7 @@ fn a_segment_of_a_killed_import_that_somebody_took_to_stays() {
     let sid = store.create_segment(&name("taken"), &SegmentSpec::new(4096)).expect("made");
     let second = path.join("tmp/0123456789abcdef.import");
     fs::hard_link(path.join("segments/taken"), &second).expect("linked");
-    // A copy of a file is not the file: its segment is not touched for it.
+    // A copy of a file is not the file: its segment is not changed.
     store.create_segment(&name("other"), &SegmentSpec::new(4096)).expect("made");
     let copied = path.join("tmp/copy.import");
     fs::copy(path.join("segments/other"), &copied).expect("copied");
@@ -405,7 +405,7 @@ fn an_import_says_what_it_writes_before_and_heeds_the_umask() {
     let sid = store.find_segment(&name("big")).expect("there");
     store.set_segment_mode(sid, mode.expect("a mode")).expect("changed");
     ok(&from, &["vas", "export", "map", file]);
-    // The whole command line but for the umask.
+    // The whole command line except for the umask.
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask 026; exec \"$@\"", "sh"]).env("SPACEJMP_STORE", &to);
     shell.arg(guests::program("vmm", "spacejmp", Profile::Dev)).args(["vas", "import", file]);
@@ -418,7 +418,7 @@ fn an_import_says_what_it_writes_before_and_heeds_the_umask() {
         |path: &str| fs::metadata(to.join(path)).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode("segments/big"), mode("segments/small")), (0o640, 0o640));
     assert_eq!((mode("vas/map"), mode("vas/map/manifest")), (0o750, 0o640));
-    // It is said before anything is done, so also when it cannot be done.
+    // This is printed before anything is done, so also when it cannot be done.
     let refused = run(&to, &["vas", "import", file]);
     assert_eq!(refused.status.code(), Some(125));
     assert_eq!(String::from_utf8(refused.stdout).expect("text"), told);

@@ -40,7 +40,7 @@ impl Home {
         self.command().args(args).output().expect("the command starts")
     }
 
-    /// What it prints; it has to succeed.
+    /// The output of a command that must succeed.
     #[track_caller]
     fn ok<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.run(args);
@@ -54,7 +54,7 @@ impl Home {
         serde_json::from_str(&self.ok(args)).expect("JSON")
     }
 
-    /// Its one error; nothing is printed on the standard output.
+    /// Its only error; nothing is printed on standard output.
     #[track_caller]
     fn refused<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.run(args);
@@ -238,7 +238,7 @@ fn odd_names_work_everywhere_and_keep_to_their_line() {
 
 #[test]
 fn a_thousand_vases_and_ten_thousand_segments_are_listed() {
-    // Making them syncs each; where that costs nothing, the test is about the listing.
+    // Creating them syncs each; where that is cheap, the listing dominates.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let home = Home { folder: folder.expect("a temporary directory") };
     let store = Store::open_or_create(&home.store()).expect("a new store");
@@ -262,7 +262,7 @@ fn a_thousand_vases_and_ten_thousand_segments_are_listed() {
         let took = since.elapsed();
         println!("{kind} ls: {count} in {took:?}");
         assert_eq!(list[key].as_array().expect("a list").len(), count as usize);
-        // Half a second on an idle machine; a listing that looks at all for each takes hours.
+        // Half a second on an idle machine; a listing that examines all for each takes hours.
         assert!(took < pace::limit(Duration::from_secs(60)), "{kind} ls took {took:?}");
     }
 }
@@ -297,7 +297,7 @@ fn processes_that_create_delete_and_list_at_once_do_not_disturb_each_other() {
     assert_eq!((&check["sound"], &check["findings"]), (&true.into(), &Value::Array(vec![])));
 }
 
-/// Offset, a value that is impossible there or not the one before, and the field's name.
+/// Offset, a value that is impossible there or differs from the previous one, and the field's name.
 const HEADER_DAMAGE: &[(u64, &[u8], &str)] = &[
     (0, b"X", "magic"),
     (8, &[2], "version"),
@@ -361,7 +361,7 @@ fn every_damaged_field_is_one_error_and_other_objects_are_unaffected() {
         changed[index] = format!("{key} /");
         fs::write(&manifest, summed(&changed)).expect("written");
         damaged(&home, "vas", &manifest, field);
-        // The same damage by accident: the checksum tells, except where the version does.
+        // The same damage by accident: the checksum reveals it, except where the version does.
         let mut raw = lines.clone();
         raw[index] = &changed[index];
         fs::write(&manifest, raw.join("\n") + "\n").expect("written");
@@ -376,7 +376,7 @@ fn every_damaged_field_is_one_error_and_other_objects_are_unaffected() {
     fs::write(&manifest, &text).expect("written");
     home.ok(&["vas", "check", "bad"]);
 
-    // A damaged segment makes the VAS that lists it unusable, and only that.
+    // A damaged segment makes the VAS that lists it unusable, and nothing else.
     fs::write(&segment, b"nothing").expect("written");
     assert_eq!(home.run(&["vas", "check", "bad"]).status.code(), Some(1));
     home.ok(&["vas", "check", "good"]);

@@ -1,5 +1,5 @@
-//! What of the store a program was granted, by `--vas`, `--no-store` and `--dir`; and what
-//! strangers on a shared host can do to a run. Needs /dev/kvm.
+//! What part of the store a program is granted, by `--vas`, `--no-store` and `--dir`; and what
+//! other users of a shared host can do to a run. Needs /dev/kvm.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -90,13 +90,13 @@ fn no_store_and_another_store_are_a_contradiction() {
         command.args(["run", "--no-store"]).args(more).arg(&program);
         assert_eq!(told(&command.output().expect("it runs")).0, Some(125));
     }
-    // The variable is only where the store is if nobody says otherwise.
+    // The variable only locates the store if no option does.
     let mut command = spacejmp(home.path());
     command.env("SPACEJMP_STORE", "/nowhere/at/all").args(["run", "--no-store"]).arg(&program);
     fine(&command.output().expect("it runs"));
 }
 
-/// A home directory with a store where it is looked for.
+/// A home directory with a store in the usual place.
 fn home_with_store() -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join(".local/share/spacejmp");
@@ -115,7 +115,7 @@ fn a_store_cannot_be_granted_as_a_directory() {
         assert_eq!(status, Some(125), "{error}");
         assert!(error.contains("belongs to the store") && error.contains("help:"), "{error}");
     }
-    // Also where the run has another store.
+    // Even when the run has another store.
     let mut command = spacejmp(home.path());
     command.args(["run", "--no-store", "--dir"]).arg(&path).arg(guests::rust("vas_basic"));
     assert_eq!(told(&command.output().expect("it runs")).0, Some(125));
@@ -187,7 +187,7 @@ fn warnings_that_a_program_causes_are_limited_and_counted() {
     let output = command.output().expect("it runs");
     fine(&output);
     let (_, error) = told(&output);
-    // Ten at once, one a second after that: the run may be slow.
+    // A burst of ten, then one a second: the run may be slow.
     assert!((10..80).contains(&error.lines().count()), "{error}");
     assert!(error.contains("left out"), "{error}");
 }

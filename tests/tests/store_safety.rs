@@ -1,5 +1,5 @@
-//! What a store promises while programs write, and when files are lost or of another version: no
-//! torn copy, nothing made in the stead of what is lost, and the cause told to whoever asks.
+//! What a store guarantees while programs write, and when files are lost or of another version: no
+//! torn copy, nothing created in place of what is lost, and errors that name the cause.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use vmm::vas::content;
 
 /// Words of the guest's root object.
 const FILLED: usize = 1 << 17;
-/// How long the guest writes; copies are made meanwhile.
+/// How long the guest writes; copies are made at the same time.
 const WRITING_MS: &str = "8000";
 const COPIES: usize = 30;
 
@@ -26,7 +26,7 @@ fn holder(store: &Path, args: &[&str]) -> Run {
     Run::new(rust("sdk_holder")).args(args).store(store)
 }
 
-/// The words of the root object of segment `segment`, as its file has them.
+/// The words of the root object of segment `segment`, read from its file.
 fn root(store: &Store, segment: &str) -> Vec<u64> {
     let sid = store.find_segment(&name(segment)).expect("found");
     let record = store.segment(sid).expect("looked at");
@@ -97,7 +97,7 @@ fn a_copy_waits_for_a_writer_no_longer_than_it_is_told_and_names_it() {
     while store.segment(sid).expect("looked at").attachers.is_empty() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Attached a little earlier than it is inside.
+    // It attaches a little before it is inside.
     let limit = Some(Duration::from_millis(300));
     let error = loop {
         match content::clone_segment(&store, sid, &name("copy"), limit, &|| false) {
@@ -109,7 +109,7 @@ fn a_copy_waits_for_a_writer_no_longer_than_it_is_told_and_names_it() {
     assert!(text.starts_with("segment 'shared' is locked by process "), "{text}");
     assert!(text.contains("sdk_holder"), "{text}");
     assert!(store.find_segment(&name("copy")).is_err(), "nothing is left of it");
-    // It stays inside until its time is over; nobody waits for that.
+    // It stays inside until its time is over; nothing waits for that.
     drop(writer);
 }
 
@@ -136,7 +136,7 @@ fn nothing_is_made_in_the_stead_of_a_segment_that_was_lost() {
     fs::rename(&aside, &filled).expect("moved back");
     holder(&path, &["reopen"]).in_vm().expect(0, &format!("{FILLED} words\n"));
 
-    // Repair by id, also where another segment has the name.
+    // Repair by id, even if another segment has the name.
     fs::rename(&filled, &aside).expect("moved away");
     let spec = vmm::store::SegmentSpec::new(4096);
     let other = store.create_segment(&name("filled"), &spec).expect("made");

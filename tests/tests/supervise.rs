@@ -1,4 +1,4 @@
-//! The event loop of a process process, through the library. Needs /dev/kvm.
+//! The event loop of a process, through the library. Needs /dev/kvm.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tests::vm::Run;
 use tests::{guests, pace};
 use vmm::process::{Outcome, Supervise};
 
-/// What a busy machine may add to some milliseconds.
+/// What a busy machine may add to a few milliseconds.
 fn slack() -> Duration {
     pace::limit(Duration::from_millis(1000))
 }
@@ -64,7 +64,7 @@ fn a_task_asked_for_while_the_loop_runs_is_called_every_second() {
         });
         assert_eq!(process.run_to_end(supervise(2.6)), Outcome::TimedOut);
     });
-    // After 1.05 s and 2.05 s; a slow machine ends it late, and there are more.
+    // After 1.05 s and 2.05 s; a slow machine ends it late, and then there are more.
     let (calls, seconds) = (CALLS.load(Ordering::Relaxed), since.elapsed().as_secs());
     assert!((2..=seconds.max(2)).contains(&calls.into()), "{calls} calls in {seconds} s");
 }

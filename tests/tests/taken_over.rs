@@ -1,10 +1,11 @@
-//! What a guest can say and map does not reach the VMM's own memory.
+//! Nothing that a guest claims or maps reaches the VMM's own memory.
 //!
-//! A guest kernel that has been taken over, and a lease that somebody else has written, may say
-//! anything of who is where and what is held. What the VMM's own memory rests on is in the VMM.
+//! A guest kernel that has been taken over, and a lease written by another user, may claim
+//! anything about where threads are and what they hold. The safety of the VMM's own memory depends
+//! only on state in the VMM.
 //!
-//! The test does what such a kernel could: it writes the words while the program runs. One test
-//! for each decision that reads them; `docs/src/internals/vas.md` lists these.
+//! The test does what such a kernel could: it overwrites these words while the program runs. One
+//! test for each decision that reads them; `docs/src/internals/vas.md` lists these.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -13,16 +14,16 @@ use std::time::Duration;
 
 use abi::layout::{LOCK_REFS, LOCK_REFS_BYTES, VCPU_AREA_BYTES, VCPU_AREAS};
 use abi::shared::VcpuPage;
-use abi::switch::VcpuLine;
-use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, Pte};
+use abi::switch::VcpuStatus;
+use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, Table};
 use tempfile::TempDir;
 use tests::vm::{Ended, Run, Running};
 use tests::{guests, pace, skip_without_kvm};
 use vmm::private::inspect::{Count, Mapping, Sharing};
 use vmm::process::Outcome;
-use vmm::store::VCPU_LINES_OFFSET;
+use vmm::store::VCPU_STATUSES_OFFSET;
 
-/// A running program, and the folder it looks into for steps that are done.
+/// A running program, and the folder in which it looks for completed steps.
 struct Lies {
     vm: Running,
     steps: TempDir,
@@ -49,23 +50,23 @@ impl Lies {
         File::create(self.steps.path().join(step)).expect("the folder is ours");
     }
 
-    /// The program's lease, to be written as anybody may who can write the store.
+    /// The program's lease, to be written as by any user who can write the store.
     fn lease(&self) -> File {
         let vms = fs::read_dir(self.store.join("vms")).expect("the store is there");
         let lease = vms.map(|entry| entry.expect("it can be read").path()).next();
         OpenOptions::new().write(true).open(lease.expect("there is a lease")).expect("it is ours")
     }
 
-    /// Says in the lease that `vcpu` is in instance `vh` and about to go nowhere else.
+    /// Claims in the lease that `vcpu` is in instance `vh` and not switching.
     fn say_inside(&self, vcpu: u64, vh: u64) {
-        let line = VcpuLine { announced: vh, inside: vh, ..VcpuLine::default() };
+        let line = VcpuStatus { announced: vh, inside: vh, ..VcpuStatus::default() };
         let words: Vec<u8> =
             [line.announced, line.inside].iter().flat_map(|w| w.to_le_bytes()).collect();
-        let at = VCPU_LINES_OFFSET + vcpu * size_of::<VcpuLine>() as u64;
+        let at = VCPU_STATUSES_OFFSET + vcpu * size_of::<VcpuStatus>() as u64;
         self.lease().write_all_at(&words, at).expect("the lease can be written");
     }
 
-    /// Waits until system calls and switches hold `count` shares of instances.
+    /// Waits until system calls and switches hold `count` references to instances.
     fn wait_for_holds(&self, count: usize) {
         while self.vm.process.vases.holds() < count {
             assert!(!self.vm.process.is_stopping(), "it has ended: {:?}", self.vm);
@@ -73,7 +74,7 @@ impl Lies {
         }
     }
 
-    /// Where the guest's tables say that `gva` lies.
+    /// The address to which the guest's tables map `gva`.
     fn phys(&self, gva: u64) -> GuestPhys {
         let gva = GuestVirt::new(gva).expect("an address");
         let walk = self.vm.process.machine.edit_tables(|tables| tables.walk(gva)).expect("tables");
@@ -89,7 +90,7 @@ impl Lies {
     }
 }
 
-/// Asserts that all was well, `lines` of output among the rest.
+/// Asserts that the program succeeded, with `lines` in its output.
 #[track_caller]
 fn expect_done(ended: &Ended, lines: &[&str]) {
     assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
@@ -99,7 +100,7 @@ fn expect_done(ended: &Ended, lines: &[&str]) {
     }
 }
 
-/// `detach`, `seg_detach` and eviction ask who is inside. The lease says nobody.
+/// `detach`, `seg_detach` and eviction check which threads are inside. The lease claims none is.
 #[test]
 fn memory_that_a_system_call_uses_stays_whatever_the_lease_says() {
     skip_without_kvm!();
@@ -112,7 +113,7 @@ fn memory_that_a_system_call_uses_stays_whatever_the_lease_says() {
     expect_done(&ended, &["ok: vas_detach while system calls use it: EBUSY\n"]);
 }
 
-/// A switch that waits keeps the instance the thread may fall back to, by the lease's word.
+/// A switch that waits keeps the instance that the thread may fall back to, as the lease claims.
 #[test]
 fn a_switch_that_waits_gives_back_only_what_it_took() {
     skip_without_kvm!();
@@ -144,7 +145,7 @@ fn a_lie_about_the_place_reaches_nothing_but_what_is_attached() {
     expect_done(&lies.ends(), &[]);
 }
 
-/// Which locks a thread holds, and whom to wake, is in the vCPU's page and in lists of references.
+/// The locks that a thread holds, and the waiters to wake, are in the vCPU's page and in lists.
 #[test]
 fn words_about_held_locks_may_say_anything() {
     skip_without_kvm!();
@@ -156,19 +157,21 @@ fn words_about_held_locks_may_say_anything() {
             lies.store(refs.offset(at), !word ^ at);
         }
         let page = lies.phys(VCPU_AREAS.raw() + VCPU_AREA_BYTES);
-        for field in [std::mem::offset_of!(VcpuPage, held), std::mem::offset_of!(VcpuPage, nudge)] {
+        for field in
+            [std::mem::offset_of!(VcpuPage, held), std::mem::offset_of!(VcpuPage, waited_for)]
+        {
             lies.store(page.offset(field as u64), word);
         }
         lies.done("lie");
         let ended = lies.ends();
-        // The kernel may die of what it reads; the VMM does not.
+        // What it reads may kill the guest kernel, but not the VMM.
         let is_panic = |text: &String| text.contains("panicked");
         let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));
         assert!(!panicked && ended.outcome != Outcome::TimedOut, "{word:#x}: {ended:?}");
     }
 }
 
-/// The VMM's own stores into page tables go where the tables above them say.
+/// The VMM's own stores into page tables go where the tables above them point.
 #[test]
 fn tables_that_lead_to_a_read_only_file_do_not_kill_the_vmm() {
     skip_without_kvm!();
@@ -179,13 +182,14 @@ fn tables_that_lead_to_a_read_only_file_do_not_kill_the_vmm() {
     let bent = GuestVirt::new(0x600_0000_0000).expect("an address");
     let machine = &lies.vm.process.machine;
     let directory = machine.edit_tables(|tables| tables.table_for(bent, Level::Directory));
-    let entry = directory.expect("tables").offset(bent.index(Level::Directory) as u64 * 8);
-    lies.store(entry, Pte::table(page, true).raw());
+    let directory = Table::new(directory.expect("tables"), Level::Directory);
+    let entry = directory.encode(bent.raw(), Entry::Table(page));
+    lies.store(directory.place(bent.raw()), entry.raw());
     lies.done("bend");
     expect_done(&lies.ends(), &["munmap is served"]);
 }
 
-/// No kernel is needed for this: the program maps over what it finds below its vDSO.
+/// This needs no kernel: the program maps over what it finds below its vDSO.
 #[test]
 fn nothing_a_program_maps_lies_where_the_vmm_stores_the_clock() {
     skip_without_kvm!();
@@ -203,7 +207,7 @@ fn nothing_a_program_maps_lies_where_the_vmm_stores_the_clock() {
     });
 }
 
-/// Where the program has mapped the file: the areas say it, without asking the program.
+/// Where the program has mapped the file, according to the areas, without asking the program.
 fn file_address(folder: &Path, vm: &Running) -> u64 {
     let mappings = vm.process.private.mappings(Count::Nothing);
     let shared = |mapping: &&Mapping| {

@@ -1,4 +1,4 @@
-//! The report about a crash says which VAS the thread was in, and where the address belongs.
+//! The crash report says which VAS the thread was in, and which segment the address belongs to.
 
 use tests::guests::c;
 use tests::skip_without_kvm;

@@ -11,7 +11,7 @@ use tests::vm::Run;
 const QUERIES: &[u8] =
     b"segment\naddress space\nfn self\nthe\nno such words anywhere\n:top 20\n:stats\n";
 
-/// A run that asks the queries.
+/// A run that makes the queries.
 fn wordindex(args: &[&str]) -> Run {
     Run::new(program("wordindex", "wordindex", Profile::Release))
         .args(args)
@@ -73,14 +73,14 @@ fn an_index_in_an_address_space_gives_the_same_answers_in_later_vms() {
     let expected = native(&abi());
     build(&abi(), &abi()).expect(0, &expected);
 
-    // No directory is granted. Both are alive before either is waited for.
+    // No directory is granted. Both are running before the test waits for either.
     let ask = || wordindex(&["--vas", "books"]).store(&store).start();
     let (first, second) = (ask().expect("a first VM"), ask().expect("a second VM"));
     let limit = Duration::from_secs(60);
     first.wait(limit).expect(0, &expected);
     second.wait(limit).expect(0, &expected);
 
-    // Another index takes its place, but not one of nothing.
+    // Another index replaces it, but not an empty one.
     let other = folder.path().join("texts");
     std::fs::create_dir(&other).expect("make a directory");
     std::fs::write(other.join("a.txt"), "Self\nthe segment\nthe \u{3b1}\n").expect("write a text");

@@ -1,24 +1,26 @@
-//! The program's memory as one of its threads sees it, for system calls.
+//! The program's memory as one of its threads sees it, for page faults and system calls.
 //!
-//! A pointer from a register means something only together with the instance the calling thread
-//! is in: below the VAS region it is the private region's, above it belongs to whatever that
-//! instance has attached there. [`UserMemory`] is that pair, made by `ThreadCtx::user`; a call
-//! that takes a pointer goes through it and through nothing else.
+//! A pointer from a register has a meaning only together with the instance that the calling thread
+//! is in: below the VAS region it belongs to the private region, above it to whatever that instance
+//! has attached there. [`UserMemory`] combines both with that instance, and is made by
+//! `ThreadCtx::user`; a call that takes a pointer uses nothing else. `private` and `vas` do not
+//! know of each other: this module is above both.
 //!
 //! Memory that the host kernel is to read or write is given out as [`Pinned`]: the addresses are
-//! to be had only from it, and it keeps them what they are until it is dropped.
+//! available only from it, and it keeps them what they are until it is dropped.
 
 use abi::layout::is_of_segments;
 use abi::{Errno, PAGE_SIZE};
 
+use crate::access::{FaultCause, FaultOutcome, MemoryAccess};
 use crate::private::access::{Backed, PieceFn, copy_pieces_in, copy_pieces_out};
-use crate::private::{Access, PrivatePins, PrivateRegion};
-use crate::process::Process;
-use crate::vas::Vases;
-use crate::vas::access::Pins;
+use crate::private::{PrivatePins, PrivateRegion};
+
+use crate::vas::{Pins, Vases};
+use crate::vm::Vcpu;
 use crate::vm::memory::HostRange;
 
-/// Longest path Linux accepts, its terminating NUL included.
+/// Longest path that Linux accepts, including its terminating NUL.
 const PATH_MAX: usize = 4096;
 
 /// The memory of a process, seen from one of its instances.
@@ -29,7 +31,7 @@ pub struct UserMemory<'a> {
     vh: u32,
 }
 
-/// Memory of the program's that a system call may use until this is dropped.
+/// Program memory that a system call may use until this is dropped.
 #[derive(Debug)]
 #[must_use = "the addresses may be used only as long as this is kept"]
 pub struct Pinned<'a>(Parts<'a>);
@@ -49,7 +51,7 @@ impl Pinned<'_> {
         ranges
     }
 
-    /// Shows each piece, in that order.
+    /// Calls `f` with each piece, in that order.
     pub fn each<'s>(&'s self, mut f: impl FnMut(HostRange<'s>)) {
         match &self.0 {
             Parts::Private(pins) => pins.ranges().iter().for_each(|range| f(*range)),
@@ -64,7 +66,7 @@ impl Pinned<'_> {
         }
     }
 
-    /// Bytes in all.
+    /// Total bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match &self.0 {
@@ -87,20 +89,36 @@ impl FutexWord<'_> {
 }
 
 impl<'a> UserMemory<'a> {
-    /// The memory of `process`, seen from its instance `vh`. What is there is looked up at each
-    /// use: a handle of nothing has no segments.
+    /// The memory of a process, seen from its instance `vh`. Its segments are looked up on each
+    /// use: an invalid handle has none.
     #[must_use]
-    pub fn new(process: &'a Process, vh: u32) -> UserMemory<'a> {
-        UserMemory { private: &process.private, vases: &process.vases, vh }
+    pub fn new(private: &'a PrivateRegion, vases: &'a Vases, vh: u32) -> UserMemory<'a> {
+        UserMemory { private, vases, vh }
+    }
+
+    /// Resolves a page fault at `gva`, or returns why it cannot. `vcpu` is the calling thread's: it
+    /// may have to load a new root.
+    pub fn fault(
+        &self,
+        vcpu: &mut Vcpu,
+        gva: u64,
+        cause: FaultCause,
+        stopping: &dyn Fn() -> bool,
+    ) -> FaultOutcome {
+        if is_of_segments(gva) {
+            self.vases.fault(vcpu, self.vh, gva, cause, stopping)
+        } else {
+            self.private.fault(gva, cause)
+        }
     }
 
     /// Calls `f` with each piece of the memory, up to the first byte that is not accessible;
-    /// returns how many bytes come before it.
+    /// returns the number of bytes before it.
     fn pieces(
         &self,
         gva: u64,
         len: u64,
-        access: Access,
+        access: MemoryAccess,
         f: &mut PieceFn<'_>,
     ) -> Result<u64, Errno> {
         if !is_of_segments(gva) {
@@ -117,7 +135,7 @@ impl<'a> UserMemory<'a> {
     ///
     /// # Errors
     /// `EFAULT` when not even the first byte is accessible (and `len` is not 0).
-    pub fn ranges(&self, gva: u64, len: u64, access: Access) -> Result<Pinned<'a>, Errno> {
+    pub fn ranges(&self, gva: u64, len: u64, access: MemoryAccess) -> Result<Pinned<'a>, Errno> {
         let parts = if is_of_segments(gva) {
             Parts::Segments(self.vases.pin(self.vh, gva, len, access)?)
         } else {
@@ -129,17 +147,17 @@ impl<'a> UserMemory<'a> {
 
     /// Whether the program could access all `len` bytes at `gva` that way.
     #[must_use]
-    pub fn is_accessible(&self, gva: u64, len: u64, access: Access) -> bool {
+    pub fn is_accessible(&self, gva: u64, len: u64, access: MemoryAccess) -> bool {
         self.pieces(gva, len, access, &mut |_, _| Ok(())) == Ok(len)
     }
 
-    /// Copies the program's memory out, all or nothing.
+    /// Copies from the program's memory, all or nothing.
     ///
     /// # Errors
     /// `EFAULT`.
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let len = buf.len() as u64;
-        copy_pieces_in(buf, |f| self.pieces(gva, len, Access::Read, f))
+        copy_pieces_in(buf, |f| self.pieces(gva, len, MemoryAccess::Read, f))
     }
 
     /// Copies into the program's memory. On an error some bytes may have been written, as
@@ -148,10 +166,10 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
-        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, Access::Write, f))
+        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, MemoryAccess::Write, f))
     }
 
-    /// A little-endian word.
+    /// Reads a little-endian word.
     ///
     /// # Errors
     /// `EFAULT`.
@@ -161,7 +179,7 @@ impl<'a> UserMemory<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// A little-endian half word.
+    /// Reads a little-endian half word.
     ///
     /// # Errors
     /// `EFAULT`.
@@ -171,17 +189,17 @@ impl<'a> UserMemory<'a> {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// A path: the bytes before the first NUL.
+    /// Reads a path: the bytes before the first NUL.
     ///
     /// # Errors
-    /// `EFAULT`, or `ENAMETOOLONG` when no NUL comes within 4096 bytes.
+    /// `EFAULT`, or `ENAMETOOLONG` when there is no NUL within 4096 bytes.
     pub fn read_path(&self, gva: u64) -> Result<Vec<u8>, Errno> {
         let mut path = Vec::new();
         let mut at = gva;
         while path.len() < PATH_MAX {
-            // To the end of the page: the next one may be out of bounds.
-            let room = (PAGE_SIZE - at % PAGE_SIZE).min((PATH_MAX - path.len()) as u64);
-            let mut piece = vec![0; (room as usize).min(256)];
+            // Up to the end of the page: the next one may not be accessible.
+            let left = (PAGE_SIZE - at % PAGE_SIZE).min((PATH_MAX - path.len()) as u64);
+            let mut piece = vec![0; (left as usize).min(256)];
             self.copy_in(at, &mut piece)?;
             if let Some(nul) = piece.iter().position(|&b| b == 0) {
                 piece.truncate(nul);
@@ -194,11 +212,11 @@ impl<'a> UserMemory<'a> {
         Err(Errno::ENAMETOOLONG)
     }
 
-    /// An aligned 32-bit word, for a host futex on it that accesses it that way.
+    /// An aligned 32-bit word, for a host futex that accesses it that way.
     ///
     /// # Errors
     /// `EINVAL` when unaligned, `EFAULT` when not accessible.
-    pub fn futex_word(&self, gva: u64, access: Access) -> Result<FutexWord<'a>, Errno> {
+    pub fn futex_word(&self, gva: u64, access: MemoryAccess) -> Result<FutexWord<'a>, Errno> {
         if !gva.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }

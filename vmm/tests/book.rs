@@ -1,5 +1,5 @@
-//! The book says what the code does: where a page repeats a table of the source, the two are
-//! compared here; and its pages hang together.
+//! The book agrees with the code: where a page repeats a table of the source, the two are
+//! compared here; and its links lead somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -86,7 +86,7 @@ fn what_is_said_not_to_be_served_is_not() {
     assert!(names.len() > 5);
     for name in names {
         assert!(!code.contains_key(name), "{name} is served");
-        let known = (0..512).any(|number| vmm::linux::names::name(number) == Some(name));
+        let known = (0..512).any(|number| vmm::stats::names::name(number) == Some(name));
         assert!(known, "{name} is no Linux call");
     }
 }
@@ -165,8 +165,8 @@ fn every_call_has_the_same_errors_on_the_page_and_in_the_bindings() {
         let (_, errors) = comment.split_once("# Errors").expect("a section of errors");
         let errors = errors.split("# Safety").next().unwrap_or_default();
         let mut bindings = errnos(errors);
-        // An unknown right is a type error in Rust, too short a buffer cannot be given, and
-        // outside a VM there is no kernel to answer.
+        // An unknown right is a type error in Rust, a buffer that is too short cannot be passed,
+        // and outside a VM there is no kernel to answer.
         if name.starts_with("seg_attach") || name.ends_with("_stat") {
             bindings.insert("EINVAL");
         }
@@ -205,7 +205,7 @@ fn links(text: &str) -> Vec<&str> {
     targets.filter(|target| !target.contains("://")).collect()
 }
 
-/// The anchor mdBook and others make of a heading.
+/// The anchor that mdBook and others derive from a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect()

@@ -1,5 +1,5 @@
-//! The `spacejmp` command as its users see it: `doctor`, and what a wrong command line
-//! does. The keys of `doctor --json` are compared with the page that documents them.
+//! The `spacejmp` command as its users see it: `doctor`, and the effect of a wrong command
+//! line. The keys of `doctor --json` are compared with the page that documents them.
 
 use std::collections::BTreeSet;
 use std::env;

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::suites::Part;
 use crate::workspace::{Workspace, files, succeed};
-use crate::{layers, ratchet, results, suites, versions};
+use crate::{layers, packages, ratchet, results, suites, versions};
 
-/// One job: its name on the command line, what it shows, how it is done.
+/// One job: its name on the command line, what it checks, the function that does it.
 struct Job {
     name: &'static str,
     about: &'static str,
@@ -32,10 +32,20 @@ const JOBS: &[Job] = &[
     },
     Job {
         name: "layers",
-        about: "imports go down, as xtask/layers.txt has it",
+        about: "imports follow the layers in xtask/layers.txt",
         run: layers::check,
     },
     Job { name: "one-version", about: "each rust-vmm crate is there once", run: versions::check },
+    Job {
+        name: "crates",
+        about: "the command compiles the recorded number of crates",
+        run: packages::count,
+    },
+    Job {
+        name: "packages",
+        about: "the crates build as packages, outside of the checkout",
+        run: packages::check,
+    },
     Job { name: "docs", about: "the documentation of all crates has no broken link", run: docs },
     Job { name: "test", about: "all tests pass on this computer's KVM", run: test },
     Job {
@@ -58,7 +68,7 @@ const ON_REQUEST: &[Job] = &[Job {
     run: machines_e2e,
 }];
 
-/// Prints the jobs, one a line. Always succeeds.
+/// Prints the jobs, one per line. Always succeeds.
 pub(crate) fn list() -> bool {
     for job in JOBS {
         println!("{:<20} {}", job.name, job.about);
@@ -70,10 +80,10 @@ pub(crate) fn list() -> bool {
 }
 
 /// Runs the jobs `named`, or all, each whether or not others fail. Returns whether all have
-/// passed; prints which have not and why.
+/// passed; prints which have failed and why.
 ///
 /// # Errors
-/// When there is no job of a name; nothing has been run then.
+/// When there is no job of that name; then nothing has been run.
 pub(crate) fn run(workspace: &Workspace, named: &[String]) -> Result<bool> {
     let jobs = select(named)?;
     let mut results: Vec<(&Job, Duration, Result<()>)> = Vec::new();
@@ -94,7 +104,7 @@ pub(crate) fn run(workspace: &Workspace, named: &[String]) -> Result<bool> {
         println!("{verdict} {:<20} {:>7.1} s", job.name, took.as_secs_f64());
     }
     let failed = results.iter().filter(|(.., result)| result.is_err()).count();
-    // A job is never skipped; what reads this line wants the number all the same.
+    // No job is ever skipped, but readers of this line expect the number.
     println!("{} passed, {failed} failed, 0 skipped", results.len() - failed);
     Ok(results.iter().all(|(.., result)| result.is_ok()))
 }
@@ -114,7 +124,7 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     named.iter().map(find).collect()
 }
 
-/// All workspaces: the guest kernel and the fuzz targets are workspaces of their own.
+/// All workspaces: the guest kernel and the fuzz targets are separate workspaces.
 fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {
@@ -128,7 +138,7 @@ fn fmt(workspace: &Workspace) -> Result<()> {
     }
     ensure!(!manifests.is_empty(), "no Cargo.toml has a [workspace]");
     manifests.sort();
-    // Not one stops at another's fault: the whole list at once is what one wants to see.
+    // Each runs even if another fails, so that the complete list is shown.
     let results: Vec<_> = manifests
         .iter()
         .map(|path| {
@@ -144,7 +154,7 @@ fn fmt(workspace: &Workspace) -> Result<()> {
     results.into_iter().collect()
 }
 
-/// What links wrongly, is ambiguous or is no valid text makes rustdoc warn.
+/// Wrong or ambiguous links and invalid markup make rustdoc warn.
 fn docs(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
     cargo.env("RUSTDOCFLAGS", "--deny warnings");
@@ -157,7 +167,7 @@ fn clippy(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&arguments))
 }
 
-/// The guest kernel only compiles with flags of its own; `vmm/build.rs` reads the same file.
+/// The guest kernel compiles only with its own flags; `vmm/build.rs` reads the same file.
 fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     let kernel = workspace.root().join("guest-kernel");
     let list = fs::read_to_string(kernel.join("flags")).context("read guest-kernel/flags")?;
@@ -181,11 +191,11 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     succeed(&mut cargo)
 }
 
-/// What a user copies to another machine and starts often.
+/// The size of the file that users copy to other machines and start often.
 const BINARY_MAX_BYTES: u64 = 8 << 20;
 
-/// What users run: tests use the other profile, and what only goes wrong when optimised and
-/// linked as a whole would pass them.
+/// What users run: tests use the other profile, and would miss what goes wrong only when
+/// optimised and linked as a whole.
 fn release(workspace: &Workspace) -> Result<()> {
     succeed(&mut workspace.cargo(&["build", "--release"]))?;
     let binary = workspace.spacejmp();
@@ -195,6 +205,7 @@ fn release(workspace: &Workspace) -> Result<()> {
         "{} has {bytes} bytes: the limit is 8 MiB",
         binary.display()
     );
+    workspace.build_bench()?;
     let results = workspace.target().join("bench-quick");
     let dir = results.to_string_lossy();
     let run = |arguments: &[&str]| {
@@ -204,31 +215,38 @@ fn release(workspace: &Workspace) -> Result<()> {
     run(&["doctor"])?;
     run(&["demo"])?;
     run(&["bench", "all", "--quick", "--out", &dir])?;
-    // Counts do not depend on sizes, so a quick run can be held against the committed one. What
-    // each path costs is compared by `test` (resources/counts.toml); this is the whole program.
+    // Counts do not depend on sizes, so a quick run can be compared with the committed one. `test`
+    // compares the cost of each path (resources/counts.toml); this is the whole program.
     let kind = results::kind(&results.join("results.json"))?;
     let committed = results::committed(workspace, &kind);
     if committed.exists() {
         return run(&["bench", "compare", "--counts", &committed.to_string_lossy(), &dir]);
     }
-    println!("no run of a host of kind {kind} is committed: counts were compared with nothing");
+    println!("no run of a host of kind {kind} is committed: counts were not compared");
     Ok(())
 }
 
+/// The packages that are tested together: all but the one whose tests need `loom`, and with it
+/// other features of `tracing-subscriber`. With those, `vmm` would differ from the one that the
+/// tests build to run, and be compiled twice.
+pub(crate) const TOGETHER: [&str; 3] = ["--workspace", "--exclude", "seg-lock"];
+
 fn test(workspace: &Workspace) -> Result<()> {
-    succeed(&mut workspace.cargo(&["test", "--workspace"]))
+    succeed(workspace.cargo(&["test"]).args(TOGETHER))?;
+    succeed(&mut workspace.cargo(&["test", "--package", "seg-lock"]))
 }
 
-/// Use after free, out of bounds and double frees in the SDK, whose spaces over plain memory have
-/// blocks of the process. The pinned toolchain has the sanitizer, but calls its flag unstable. With
-/// `--target`, build scripts and macros are left without: they cannot be loaded with it.
+/// Use after free, out-of-bounds accesses and double frees in the SDK, whose spaces over plain
+/// memory use blocks of the process. The pinned toolchain has the sanitizer, but calls its flag
+/// unstable. With `--target`, build scripts and macros are built without it: they could not be
+/// loaded.
 fn asan(workspace: &Workspace) -> Result<()> {
     let target = workspace.target().join("asan");
     let mut cargo = workspace.cargo(&["test", "--quiet", "--package", "spacejmp"]);
     cargo.args(["--lib", "--test", "hostile", "--test", "scope", "--test", "attacks"]);
     cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(target);
     cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", "-Zsanitizer=address");
-    // What spaces leak by design is no finding.
+    // Leaks by design are not findings.
     cargo.env("ASAN_OPTIONS", "detect_leaks=0");
     succeed(&mut cargo)
 }

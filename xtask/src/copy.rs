@@ -1,5 +1,5 @@
-//! Checkouts of commits beside the contributor's own, with build products of their own: to change,
-//! or to build what the checkout is not at. What is done in them is the callers'.
+//! Checkouts of commits next to the contributor's own, with separate build products: to modify, or
+//! to build another commit. The callers decide what is done in them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,21 +9,22 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, output_of};
 
-/// A checkout in the target folder, which stays for the next time.
+/// A checkout in the target folder, which is kept for the next time.
 pub(crate) struct Checkout {
-    /// It, built into a folder of its own: nothing in the contributor's comes from here.
+    /// The checkout, built into its own folder: nothing in the contributor's comes from
+    /// here.
     pub(crate) workspace: Workspace,
-    /// The folder around it, which is its user's.
+    /// The folder around it, for the caller's use.
     pub(crate) folder: PathBuf,
-    /// Locked: two at work in one checkout would take each other's files for their own.
+    /// Locked: two processes in one checkout would mistake each other's files for their own.
     _lock: File,
 }
 
 impl Checkout {
-    /// The one of a name, at whatever commit it was last; waits while another has it.
+    /// The checkout of this name, at whatever commit it was last; waits while it is in use.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub(crate) fn named(workspace: &Workspace, name: &str) -> Result<Self> {
         let folder = workspace.target().join(name);
         let tree = folder.join("tree");
@@ -39,7 +40,7 @@ impl Checkout {
         Ok(Self { workspace, folder, _lock: lock })
     }
 
-    /// Takes the files of a commit; a shared clone sees every one of the original at once.
+    /// Checks out a commit; a shared clone sees every commit of the original immediately.
     ///
     /// # Errors
     /// When git fails.
@@ -52,9 +53,9 @@ impl Checkout {
 /// The id of a commit of the contributor's repository.
 ///
 /// # Errors
-/// When there is none of that name; the text has it.
+/// When there is none of that name, which the text contains.
 pub(crate) fn commit_id(workspace: &Workspace, revision: &str) -> Result<String> {
-    // Asked for as a commit: a branch's name may begin like an option or be a file's, too.
+    // Requested as a commit: a branch's name may begin like an option or also name a file.
     let wanted = format!("{revision}^{{commit}}");
     let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted];
     let id = output_of(&mut git(workspace.root(), &arguments))

@@ -1,6 +1,6 @@
-//! `cargo xtask counts`: the tests that measure what each path costs, against
-//! `resources/counts.toml`, or with it rewritten. They run in `check test` too; how they
-//! compare is in `tests/src/counts.rs`.
+//! `cargo xtask counts`: runs the tests that measure what each path costs, comparing with
+//! `resources/counts.toml` or rewriting it. They also run in `check test`; the comparison
+//! is in `tests/src/counts.rs`.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::workspace::{Workspace, succeed};
 /// `tests::counts::VARIABLE`.
 const VARIABLE: &str = "SPACEJMP_COUNTS";
 
-/// Package, test program and filter of what measures.
+/// Package, test program and filter of the measuring tests.
 const MEASURING: &[[&str; 3]] = &[
     ["vmm", "kernel_image", "recorded::"],
     ["tests", "ring3", "counts::"],
@@ -17,7 +17,7 @@ const MEASURING: &[[&str; 3]] = &[
 ];
 
 /// Measures on this computer and compares, or with `update` writes. Tables of other kinds of
-/// host stay as they are: those tests fail there with the lines to put in.
+/// host are not changed: the tests fail there and print the lines to insert.
 ///
 /// # Errors
 /// When something differs, or cannot be measured.

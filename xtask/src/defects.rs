@@ -1,8 +1,9 @@
 //! `cargo xtask defects`: plants the defects of `resources/defects`, one at a time, in a copy
-//! of the last commit, and requires of each that the test it names fails, in the way it says.
-//! A test that a defect passes is no guard; docs/src/internals/planted-defects.md lists them.
+//! of the last commit, and requires that the test each one names fails in the way it says.
+//! A test that passes with a defect guards nothing. docs/src/internals/planted-defects.md lists
+//! the defects.
 //!
-//! A defect is a patch behind a few lines `Field: value`; git-apply(1) skips those.
+//! A defect is a patch after a few lines `Field: value`, which git-apply(1) skips.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::e2e::{self, Kit};
 use crate::machine::{Kind, Machine, Memory, Outcome};
 use crate::workspace::{Workspace, output_of};
 
-/// A machine that runs one test: far more than any needs.
+/// Time for a machine that runs one test: far more than any needs.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One defect.
@@ -38,7 +39,7 @@ struct Defect {
     says: String,
 }
 
-/// Plants the defects `named`, or all. Returns whether all were caught; prints how.
+/// Plants the defects `named`, or all. Returns whether all were caught; prints by what.
 ///
 /// # Errors
 /// When there is no such defect, a patch does not apply or the copy does not build: a test
@@ -100,7 +101,7 @@ fn select(workspace: &Workspace, named: &[String]) -> Result<Vec<Defect>> {
     Ok(all)
 }
 
-/// Takes out what was planted before, and plants this one.
+/// Removes the previously planted defect, and plants this one.
 fn plant(copy: &Checkout, defect: &Defect) -> Result<()> {
     let root = copy.workspace.root();
     output_of(&mut git(root, &["checkout", "--quiet", "--force", "HEAD", "--", "."]))?;
@@ -158,7 +159,7 @@ impl Defect {
         let target: &[&str] =
             if self.program == "lib" { &["--lib"] } else { &["--test", &self.program] };
         let arguments = [&["test", "--quiet", "--package", &self.package], target].concat();
-        // First without running it: what does not build must not count as caught.
+        // First without running it: a failed build must not count as caught.
         output_of(copy.cargo(&arguments).arg("--no-run"))?;
         let mut test = copy.cargo(&arguments);
         test.args(["--", "--exact", "--format=pretty", &self.test]);
@@ -171,12 +172,15 @@ impl Defect {
 
     /// The line of `output` that shows how the test has caught it.
     fn verdict(&self, output: &str) -> Result<String> {
-        // Failed, or took the whole test program with it.
+        // The test failed, or ended the whole test program.
         let passed = format!("test {} ... ok", self.test);
         ensure!(!output.contains(&passed), "the test has passed:\n{output}");
         let line = output.lines().find(|line| line.contains(&self.says));
-        let line =
-            line.with_context(|| format!("it does not say {:?}, but\n{output}", self.says))?.trim();
+        let line = line
+            .with_context(|| {
+                format!("its output does not contain {:?}, but is\n{output}", self.says)
+            })?
+            .trim();
         Ok(line.chars().take(200).collect())
     }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::check::TOGETHER;
 use crate::machine::Addition;
 use crate::workspace::{Workspace, output_of};
 
@@ -17,10 +18,10 @@ const SCRIPT: &str = "/work/e2e";
 /// The name under which the script knows the commands of the release build.
 const COMMANDS: &str = "commands";
 /// For tests in machines (`tests::pace`): everything is slower, so limits are longer, and
-/// what is done many times is done less often.
+/// there are fewer repetitions.
 const PACE: [&str; 2] = ["SPACEJMP_TEST_SLOWDOWN=20", "SPACEJMP_TEST_FEWER=40"];
 
-/// Everything built and stripped; machines get what they run of it.
+/// Everything built and stripped; each machine gets the part that it runs.
 pub(crate) struct Kit {
     folder: PathBuf,
     programs: BTreeMap<String, PathBuf>,
@@ -32,11 +33,11 @@ impl Kit {
     /// # Errors
     /// When something does not build.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        // All that `cargo test --workspace` builds, for which the job `test` has done it already:
-        // of some packages only, dependencies would have other features, and be built again.
-        let built = built(workspace, &["test", "--no-run", "--workspace"])?;
+        // The same packages as in the job `test`, whose build is reused: with fewer
+        // packages, dependencies would have other features, and be built again.
+        let built = built(workspace, &[&["test", "--no-run"], &TOGETHER[..]].concat())?;
         let prebuild = prebuild(&built)?;
-        // Of the command itself there are none: its tests make no VM, nor do the store's.
+        // None of the command's own tests: they make no VM, nor do those of files and store.
         let programs = built.into_iter().filter(|built| {
             built.is_test() && matches!(built.package.as_str(), "tests" | "vmm" | "host")
         });
@@ -69,7 +70,7 @@ impl Kit {
         prebuild: Option<&Path>,
     ) -> Result<Self> {
         let folder = workspace.target().join("machines/e2e");
-        // Nothing of an earlier state of the source may run.
+        // Nothing built from an earlier state of the source may run.
         if folder.exists() {
             fs::remove_dir_all(&folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -154,12 +155,12 @@ struct Built {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BuiltKind {
-    /// What the package is for.
+    /// The kind of target.
     Program,
     /// An integration test, or `vmm`'s library: tests for machines.
     Tests,
     /// The tests inside a program, which has the same name as the program itself, and comes
-    /// before or after it, as the builds happen to end.
+    /// before or after it, depending on which build ends first.
     OwnTests,
 }
 
@@ -176,7 +177,7 @@ fn built(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Built>> {
     Ok(output_of(&mut cargo)?.lines().filter_map(program_in).collect())
 }
 
-/// The program one of cargo's messages tells of.
+/// The program that one of cargo's messages reports.
 fn program_in(message: &str) -> Option<Built> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = message.get("executable")?.as_str()?;
@@ -207,7 +208,7 @@ fn prebuild(built: &[Built]) -> Result<PathBuf> {
     Ok(found.context("cargo has not built tests/src/bin/prebuild.rs")?.path.clone())
 }
 
-/// Copies a program without what only debuggers want: a machine's files are in its memory.
+/// Copies a program without debug information: a machine's files are in its memory.
 fn strip(from: &Path, to: &Path) -> Result<()> {
     output_of(Command::new("objcopy").arg("--strip-debug").arg(from).arg(to)).map(drop)
 }
@@ -257,7 +258,7 @@ mod tests {
         let other = || of("vmm", BuiltKind::Program);
         let own_tests = || of("tests", BuiltKind::OwnTests);
         let expected = Path::new("/t/tests-Program");
-        // Cargo names them as they get ready, in either order.
+        // Cargo reports them as they are finished, in either order.
         let built = [other(), own_tests(), of("tests", BuiltKind::Program)];
         assert_eq!(prebuild(&built).expect("there"), expected);
         let built = [of("tests", BuiltKind::Program), own_tests()];

@@ -1,9 +1,9 @@
-//! Imports go down: `xtask/layers.txt` lists the modules of a crate from the lowest layer to the
-//! highest, and none may name one above its own. Cargo keeps crates apart; this does the same
-//! inside of them. Tests may import what they like.
+//! Imports go downwards only: `xtask/layers.txt` lists the modules of a crate from the lowest
+//! layer to the highest, and no module may name one above its own. Cargo separates crates; this
+//! does the same inside them. Tests may import anything.
 //!
 //! It reads paths that begin with `crate::`, `super::` or `self::`, in `use` lines and elsewhere;
-//! it does not see through re-exports: what is named counts.
+//! it does not resolve re-exports: only the path as written counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ struct Crate {
 }
 
 /// # Errors
-/// When a module imports a higher one, when a module is in no layer, and when the list names what
-/// does not exist or allows what nobody does.
+/// When a module imports a higher one, when a module is in no layer, and when the list names
+/// something that does not exist or allows an import that does not occur.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let text = fs::read_to_string(workspace.file(LIST)).with_context(|| LIST.to_owned())?;
     let crates = parse(&text)?;
@@ -52,7 +52,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Rust that is neither a test nor a program, which is a crate of its own.
+/// Rust that is neither a test nor a program, which is a separate crate.
 fn is_code(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_test = name == "tests.rs" || name == "testing.rs" || name.ends_with("_tests.rs");
@@ -81,6 +81,8 @@ fn parse(text: &str) -> Result<Vec<Crate>> {
             continue;
         }
         let layer: Vec<String> = entry.split_whitespace().map(str::to_owned).collect();
+        let twice = layer.iter().find(|name| last.layers.iter().flatten().any(|old| &old == name));
+        ensure!(twice.is_none(), "{}: {} is listed already", at(), twice.map_or("", |name| name));
         ensure!(layer.len() == 1 || explained, "{}: a tie needs a reason (# ...)", at());
         last.layers.push(layer);
     }
@@ -88,7 +90,7 @@ fn parse(text: &str) -> Result<Vec<Crate>> {
 }
 
 impl Crate {
-    /// What in `sources`, paths with their texts, does not obey.
+    /// The violations in `sources`, paths with their texts.
     fn findings(&self, sources: &[(PathBuf, String)]) -> Vec<String> {
         let mut findings = Vec::new();
         let mut used = vec![false; self.allowed.len()];
@@ -171,7 +173,8 @@ fn imports(text: &str, module: &str) -> Vec<String> {
     found.iter().filter_map(|path| from_root(path, module)).collect()
 }
 
-/// Reads one path at the start of `text`, its braces unfolded; returns what is behind it.
+/// Reads one path at the start of `text`, with its braces expanded; returns the text
+/// after it.
 fn tree<'a>(text: &'a str, prefix: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
     let mut text = text.trim_start();
     let depth = prefix.len();
@@ -295,6 +298,7 @@ mod tests {
         assert_eq!(findings(&list, &sources("")), [unused]);
         assert!(parse(&format!("{THREE}low -> high\n")).is_err());
         assert!(parse("[a/src]\nlow high\n").is_err());
+        assert!(parse("[a/src]\nlow\nhigh\nlow\n").is_err());
     }
 
     #[test]

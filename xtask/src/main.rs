@@ -1,13 +1,15 @@
-//! `cargo xtask`: one door for contributors. Here: the command line and exit statuses; what
-//! the commands do is in the modules, so that `check` and the commands share it.
+//! `cargo xtask`: one entry point for contributors. Here: the command line and exit statuses; the
+//! implementation of the commands is in the modules, so that `check` and the commands share it.
 
 mod check;
 mod copy;
 mod counts;
+mod crashtest;
 mod defects;
 mod e2e;
 mod layers;
 mod machine;
+mod packages;
 mod ratchet;
 mod results;
 mod revisions;
@@ -23,9 +25,9 @@ use clap::{Parser, Subcommand};
 use crate::machine::{MachineArgs, Outcome};
 use crate::workspace::Workspace;
 
-/// Status of `machine` when time runs out, as timeout(1) has it.
+/// Status of `machine` when time runs out, as for timeout(1).
 const STATUS_TIMED_OUT: u8 = 124;
-/// Status of `machine` when there is no machine to run the command in, as env(1) has it.
+/// Status of `machine` when there is no machine to run the command in, as for env(1).
 const STATUS_NO_MACHINE: u8 = 125;
 
 #[derive(Parser)]
@@ -41,21 +43,21 @@ enum Command {
     Check {
         /// Jobs to run; all when none is named
         jobs: Vec<String>,
-        /// Print the names of the jobs and leave
+        /// Print the names of the jobs and exit
         #[arg(long)]
         list: bool,
     },
     /// Compare what each path costs, in instructions and exits, with resources/counts.toml
     Counts {
-        /// Write what was measured into the file; what another kind of host has stays
+        /// Write what was measured into the file; tables of other kinds of host are kept
         #[arg(long)]
         update: bool,
     },
-    /// Measure everything on this machine, commit run and plots, make the book's page of results
+    /// Measure everything on this machine, store run and plots, make the book's page of results
     ///
-    /// Takes long; on a machine that does nothing else.
+    /// Takes long, and needs an otherwise idle machine.
     Results {
-        /// Take the run in this folder of `spacejmp bench all --out` instead of measuring
+        /// Use the run in this folder of `spacejmp bench all --out` instead of measuring
         #[arg(long)]
         from: Option<std::path::PathBuf>,
     },
@@ -63,15 +65,17 @@ enum Command {
     ///
     /// Status 1 when a count of instructions or exits has grown.
     Compare(revisions::CompareArgs),
-    /// Boot an emulated machine, run a command in it, leave with the command's status
+    /// Boot an emulated machine, run a command in it, exit with the command's status
     ///
     /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
     Machine(MachineArgs),
-    /// Plant known defects, one at a time, in a copy of the last commit: a test has to catch each
+    /// Cut the power of a simulated disk after every operation, and open what is left
+    Crashtest(crashtest::CrashtestArgs),
+    /// Plant known defects, one at a time, in a copy of the last commit: a test must catch each
     Defects {
         /// Defects to plant; all when none is named
         names: Vec<String>,
-        /// Print what there is to plant and leave
+        /// Print the defects and exit
         #[arg(long)]
         list: bool,
     },
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check { list: true, .. } => report(Ok(check::list()), 1),
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
+        Command::Crashtest(args) => report(crashtest::run(&args).map(|()| true), 1),
         Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),

@@ -1,8 +1,7 @@
-//! Where `unsafe` may be: `unsafe-files.txt` lists every file that has the word, and how often.
-//! It is counted in code, not in comments or literals, by a scanner that knows just enough of
-//! Rust for that. Whether a block is sound is for reviewers and clippy; this sees that there
-//! is never one more that nobody has asked for. `global_asm!`, which needs no `unsafe`, is not
-//! counted.
+//! Where `unsafe` may be: `unsafe-files.txt` lists every file that contains the word, and how
+//! often. It is counted in code, not in comments or literals, by a scanner that knows just
+//! enough of Rust for that. Whether a block is sound is for reviewers and clippy; this ensures
+//! that none is added unnoticed. `global_asm!`, which needs no `unsafe`, is not counted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +40,7 @@ fn parse(text: &str) -> Result<Counts> {
         });
         let Some((path, count)) = entry else { bail!("{LIST}: not `COUNT PATH`: {line}") };
         if counts.insert(path, count).is_some() {
-            bail!("{LIST}: twice: {line}");
+            bail!("{LIST}: listed twice: {line}");
         }
     }
     Ok(counts)
@@ -85,7 +84,7 @@ fn compare(allowed: &Counts, found: &Counts) -> Vec<String> {
     complaints
 }
 
-/// How often the word `unsafe` stands in the code of `source`.
+/// How often the word `unsafe` occurs in the code of `source`.
 fn count(source: &str) -> usize {
     let code = code_of(source);
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|&word| word == "unsafe").count()
@@ -97,7 +96,7 @@ fn code_of(source: &str) -> String {
     let mut rest = source;
     while let Some(first) = rest.chars().next() {
         let skip = comment(rest).or_else(|| {
-            // A prefix belongs to the literal only where no longer word ends in it.
+            // A prefix belongs to the literal only if it is not the end of a longer word.
             let in_word = code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
             (if in_word { None } else { raw_string(rest) }).or_else(|| quoted(rest))
         });

@@ -1,6 +1,6 @@
-//! `cargo xtask results`: measures everything on this machine with the release build and makes
-//! the book's page of it. What the page looks like is in `vmm/src/bench/report/page.rs`; the test that
-//! compares page and runs writes it here, so that there is one way to make it.
+//! `cargo xtask results`: measures everything on this machine with the release build and generates
+//! the book's page of results. The page's layout is in `vmm/bench/tests/results/page.rs`; the test
+//! that compares page and runs writes it here, so that there is one way to make it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::workspace::{Workspace, succeed};
 
-/// `vmm/tests/results.rs`.
+/// `vmm/bench/tests/results`.
 const VARIABLE: &str = "SPACEJMP_RESULTS";
 
-/// Where the committed run of a kind of host is.
+/// The committed run of a kind of host.
 pub(crate) fn committed(workspace: &Workspace, kind: &str) -> PathBuf {
     workspace.file(&format!("resources/results/{kind}.json"))
 }
@@ -21,20 +21,20 @@ pub(crate) fn committed(workspace: &Workspace, kind: &str) -> PathBuf {
 /// The kind of host a run is from: `translation.kind` of `spacejmp doctor --json`.
 ///
 /// # Errors
-/// When the file is no run, or the host did not know its kind.
+/// When the file is not a run, or the host's kind is unknown.
 pub(crate) fn kind(results: &Path) -> Result<String> {
     let text = fs::read(results).with_context(|| format!("cannot read {}", results.display()))?;
     let value: Value = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not JSON", results.display()))?;
     let kind = value.pointer("/host/translation/kind").and_then(Value::as_str);
     let kind = kind.with_context(|| format!("{} has no kind of host", results.display()))?;
-    // It becomes a file name.
+    // It is used as a file name.
     let is_word = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
     ensure!(is_word, "{}: {kind:?} is no kind of host", results.display());
     Ok(kind.to_owned())
 }
 
-/// Measures, or takes the run in `from`, a folder of `--out`; then commits it to the source tree:
+/// Measures, or takes the run in `from`, a folder of `--out`; then writes it to the source tree:
 /// the run, its plots, the page. The tests refuse a quick run, and one with a broken check.
 ///
 /// # Errors
@@ -50,19 +50,19 @@ pub(crate) fn run(workspace: &Workspace, from: Option<PathBuf>) -> Result<()> {
     let folder = path.parent().context("a file is in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fs::copy(&results, &path).with_context(|| format!("cannot write {}", path.display()))?;
-    // Plots of an earlier run that this one no longer has.
+    // Removes plots of an earlier run that this one lacks.
     let plots = workspace.file(&format!("docs/src/results/{kind}"));
     if plots.exists() {
         fs::remove_dir_all(&plots).with_context(|| format!("cannot clear {}", plots.display()))?;
     }
-    let arguments = ["test", "--quiet", "--package", "vmm", "--test", "results"];
+    let arguments = ["test", "--quiet", "--package", "spacejmp-bench", "--test", "results"];
     succeed(workspace.cargo(&arguments).env(VARIABLE, "update"))?;
     println!("written: {}, {}, docs/src/results.md", path.display(), plots.display());
     Ok(())
 }
 
 fn measure(workspace: &Workspace) -> Result<PathBuf> {
-    succeed(&mut workspace.cargo(&["build", "--release", "--package", "vmm"]))?;
+    workspace.build_bench()?;
     let dir = workspace.target().join("results");
     let mut command = std::process::Command::new(workspace.spacejmp());
     succeed(command.args(["bench", "all", "--out"]).arg(&dir))?;

@@ -1,6 +1,6 @@
-//! One version of each rust-vmm crate: two would be two types of one name that do not fit
-//! together, and cargo builds both without a word. `deny.toml` says the same to cargo-deny;
-//! this needs nothing that is not here already.
+//! One version of each rust-vmm crate: two versions have incompatible types of the same name,
+//! and cargo builds both without a warning. `deny.toml` tells cargo-deny the same;
+//! this check needs no further tool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::workspace::{Workspace, output_of};
 
-/// Where the crates say they come from, in one repository or in several.
+/// The repositories that the crates name, one or several.
 const HOME: &str = "https://github.com/rust-vmm/";
 
 type Versions = BTreeMap<String, BTreeSet<String>>;

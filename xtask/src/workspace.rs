@@ -1,21 +1,25 @@
-//! Where things are in this workspace, and running its tools. Nothing about what is checked
-//! or booted: every module of xtask asks here instead of building paths of its own.
+//! Paths in this workspace, and running its tools. Nothing about what is checked or
+//! booted: every module of xtask uses this one instead of building its own paths.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The target all our programs are built for; `.cargo/config.toml` names it too.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The target all our programs are built for; `.cargo/config.toml` names it, too.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The programs of `spacejmp bench`.
+const BENCH: &[&str] = &["spacejmp-bench", "spacejmp-bench-hello", "spacejmp-bench-payload"];
 
 /// The checkout this xtask was built from, or a copy of it.
 pub(crate) struct Workspace {
     root: PathBuf,
-    /// Cargo's output folder, where it is not what cargo takes by itself.
+    /// Cargo's output folder, if it is not cargo's default.
     target: Option<PathBuf>,
 }
 
@@ -50,12 +54,37 @@ impl Workspace {
         self.target().join(TARGET).join("release/spacejmp")
     }
 
+    /// Makes the release build of `spacejmp` and, if it is separate in this revision, of the
+    /// program that runs `spacejmp bench`.
+    ///
+    /// # Errors
+    /// When one does not build.
+    pub(crate) fn build_bench(&self) -> Result<()> {
+        let mut cargo = self.cargo(&["build", "--release", "--quiet", "--package", "vmm"]);
+        if self.has_bench() {
+            cargo.args(["--package", "spacejmp-bench"]);
+        }
+        succeed(&mut cargo)
+    }
+
+    /// What [`Workspace::build_bench`] makes, all in one folder.
+    pub(crate) fn bench_programs(&self) -> Vec<PathBuf> {
+        let beside = if self.has_bench() { BENCH } else { &[] };
+        let beside = beside.iter().map(|name| self.spacejmp().with_file_name(name));
+        iter::once(self.spacejmp()).chain(beside).collect()
+    }
+
+    /// Older revisions have the benchmarks in `spacejmp` itself.
+    fn has_bench(&self) -> bool {
+        self.file("vmm/bench").is_dir()
+    }
+
     /// A file of the source, by its path in the checkout.
     pub(crate) fn file(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// A cargo command in the workspace, by the same toolchain that runs us.
+    /// A cargo command in the workspace, with the same toolchain that runs us.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(arguments).current_dir(&self.root);
@@ -66,7 +95,7 @@ impl Workspace {
     }
 }
 
-/// All files below `root`, in no certain order, but not what cargo or a tool made: nothing in
+/// All files below `root`, in no particular order, except what cargo or a tool made: nothing in
 /// folders named `target`, nothing hidden. Symbolic links are not followed.
 ///
 /// # Errors
@@ -109,7 +138,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 /// Runs `command` quietly and returns what it printed on stdout.
 ///
 /// # Errors
-/// As [`succeed`]; the text ends with what the command said on stderr.
+/// As [`succeed`]; the text ends with what the command printed on stderr.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let line = line_of(command);
     let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
@@ -117,7 +146,7 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String> {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`{line}` failed: {}\n{}", output.status, said.trim_end());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed odd bytes"))
+    String::from_utf8(output.stdout).with_context(|| format!("the output of `{line}` is not UTF-8"))
 }
 
 fn line_of(command: &Command) -> String {

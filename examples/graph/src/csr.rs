@@ -14,7 +14,7 @@ use crate::edges::EdgeList;
 use crate::query::Adjacency;
 
 const MAGIC: [u8; 8] = *b"SJGRAPH1";
-/// Bytes asked for, or written, at a time.
+/// Bytes read or written at a time.
 const STEP_BYTES: usize = 1 << 20;
 
 /// A graph as arrays.
@@ -42,7 +42,7 @@ impl Csr {
     /// Writes the file.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut file = File::create(path)?;
         file.write_all(&MAGIC)?;
@@ -56,7 +56,7 @@ impl Csr {
     /// Reads the file.
     ///
     /// # Errors
-    /// Whatever the system says, and `InvalidData` for a file that [`Self::save`] did not write.
+    /// The system's error, or `InvalidData` for a file that [`Self::save`] did not write.
     pub fn load(path: &Path) -> io::Result<Csr> {
         let mut file = File::open(path)?;
         let mut head = [0; 24];
@@ -98,7 +98,7 @@ impl Csr {
         &self.targets
     }
 
-    /// Which of the targets are each node's, in the order of the nodes.
+    /// The range of targets of each node, in the order of the nodes.
     pub fn spans(&self) -> impl Iterator<Item = Range<usize>> {
         self.starts.windows(2).map(|span| span[0] as usize..span[1] as usize)
     }

@@ -1,19 +1,19 @@
-//! An edge list: text with one edge `FROM TO` a line, into pairs of dense indexes.
+//! An edge list: text with one edge `FROM TO` per line, parsed into pairs of dense indexes.
 //!
 //! Numbers are separated by blanks, tabs or a comma; lines that are empty or begin with `#` or
-//! `%` are left out; a carriage return before the newline is no harm. Node numbers are below
-//! 2^32 - 1 and need not be dense. Nothing is allocated for a line.
+//! `%` are skipped; a carriage return before the newline is ignored. Node numbers are below
+//! 2^32 - 1 and need not be dense. Nothing is allocated per line.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes asked for at a time.
+/// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 /// Largest number of a node.
 const LARGEST: u64 = u32::MAX as u64 - 1;
 
-/// Why a text is no edge list.
+/// Why a text is not an edge list.
 #[derive(Debug)]
 pub enum ParseError {
     /// It cannot be read.
@@ -137,7 +137,7 @@ impl EdgeList {
         &self.pairs
     }
 
-    /// Where each node's edges begin among all, sorted by their first node; one number more
+    /// Where each node's edges begin when all are sorted by their first node; one number more
     /// than there are nodes.
     #[must_use]
     pub fn starts(&self) -> Vec<u64> {
@@ -166,7 +166,7 @@ impl Lines {
             self.line += 1;
             let first = rest[0];
             if first.is_ascii_digit() {
-                // Nearly every line: two numbers, one pass.
+                // The common case: two numbers, one pass.
                 let (from, after) = self.digits(rest)?;
                 let (to, after) = self.digits(skip_separators(after))?;
                 self.push(from, to)?;
@@ -212,7 +212,7 @@ impl Lines {
         if len == 0 { Err(ParseError::Line(self.line)) } else { Ok((value as u32, &text[len..])) }
     }
 
-    /// What follows the newline, before which only separators may stand.
+    /// What follows the newline; only separators may come before it.
     fn end_of_line<'a>(&self, text: &'a [u8]) -> Result<&'a [u8], ParseError> {
         match skip_separators(text) {
             [b'\n', rest @ ..] => Ok(rest),
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(line_of("1 99999999999999999999999"), "line 1: a number above 4294967294");
     }
 
-    /// Gives text in pieces of every size, with interruptions.
+    /// Returns text in pieces of every size, with interruptions.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {

@@ -1,10 +1,10 @@
 //! What `graph-build` and `graph-query` share: a directed graph as ordinary pointers in an
-//! address space, and the two usual forms it is compared with.
+//! address space, and the two usual representations it is compared with.
 //!
 //! - [`edges`]: parsing an edge list
 //! - [`csr`]: arrays of numbers, and the file they are saved in and loaded from
 //! - [`pointers`]: nodes that point to nodes, in an address space; used in place
-//! - [`query`]: questions and answers, the same for both forms
+//! - [`query`]: queries and answers, the same for both representations
 
 #![forbid(unsafe_code)]
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Built once, in three blocks whatever the number of nodes, and used in place by every program
-//! that goes inside.
+//! that enters.
 
 use spacejmp::{AllocError, In, Mode, Segment, Space, Storable, VPtr, VSlice, VVec, Vas, Write};
 
@@ -15,7 +15,7 @@ use crate::csr::Csr;
 use crate::query::Adjacency;
 
 spacejmp::brand! {
-    /// The address space of a graph, which is there when it is whole.
+    /// The address space of a graph, which exists only once the graph is complete.
     pub Links => Option<Graph>
 }
 
@@ -24,7 +24,7 @@ spacejmp::brand! {
 #[storable(vas = Links)]
 pub struct Graph {
     nodes: VSlice<Node, Links>,
-    /// The nodes' numbers, ascending: apart, since a walk does not look at them.
+    /// The nodes' numbers, ascending; kept apart, since a traversal does not need them.
     ids: VSlice<u32, Links>,
     edge_count: u64,
     /// The first of the nodes with most edges.
@@ -39,15 +39,15 @@ pub struct Node {
     edges: VSlice<VPtr<Node, Links>, Links>,
 }
 
-/// Makes an address space with a graph. When that fails nothing is left of it.
+/// Creates an address space with a graph. If that fails, nothing is left of it.
 ///
 /// # Errors
-/// What the calls say; `EEXIST` if there is one of that name.
+/// The errors of the calls; `EEXIST` if there is one of that name.
 pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
     let space = Space::<Links>::options().mode(mode).create(name, |_| Ok(None))?;
     let filled = space.enter_mut(|v| fill(v, csr)).and_then(|filled| Ok(filled?));
     if filled.is_err() {
-        // What is attached cannot be deleted. What went wrong first is what is reported.
+        // Nothing attached can be deleted. The first error is the one reported.
         drop(space);
         let _ = Vas::find(name).and_then(|vas| vas.delete());
         let _ = Segment::find(name).and_then(|segment| segment.delete());
@@ -55,10 +55,10 @@ pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
     filled
 }
 
-/// Builds a graph where the thread is.
+/// Builds a graph in the VAS that the thread is in.
 ///
 /// # Errors
-/// [`AllocError`] when there is no room.
+/// [`AllocError`] when the segment is full.
 pub fn fill(v: &mut In<Links, Write>, csr: &Csr) -> Result<(), AllocError> {
     let ids = VVec::from_slice(v, csr.ids())?.share();
     let nodes = csr.ids().iter().map(|_| Node { edges: VSlice::empty() });
@@ -73,7 +73,7 @@ pub fn fill(v: &mut In<Links, Write>, csr: &Csr) -> Result<(), AllocError> {
     Ok(())
 }
 
-/// A graph, and the token of being where it is.
+/// A graph, and the token that proves the thread is inside.
 #[derive(Debug)]
 pub struct Inside<'a, M: Mode> {
     v: &'a In<Links, M>,
@@ -81,7 +81,7 @@ pub struct Inside<'a, M: Mode> {
 }
 
 impl<'a, M: Mode> Inside<'a, M> {
-    /// The graph where the thread is, if there is one.
+    /// The graph in the VAS that the thread is in, if there is one.
     #[must_use]
     pub fn new(v: &'a In<Links, M>) -> Option<Inside<'a, M>> {
         v.root().as_ref().map(|graph| Inside { v, graph })
@@ -106,7 +106,7 @@ impl<M: Mode> Adjacency for Inside<'_, M> {
     }
 
     fn find(&self, id: u32) -> Option<usize> {
-        // Dense numbers are where they say.
+        // In a dense graph a node's number is its position.
         let ids = self.graph.ids.get(self.v);
         match ids.get(id as usize) {
             Some(&found) if found == id => Some(id as usize),

@@ -1,4 +1,4 @@
-//! Questions about a graph, answered from either form in the same words.
+//! Queries about a graph, answered from either representation in the same words.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub trait Adjacency {
     /// The first of the nodes with most edges.
     fn largest(&self) -> Option<usize>;
 
-    /// The least number of edges from one node to the other, if there is a way.
+    /// The smallest number of edges from one node to the other, if there is a path.
     fn steps(&self, from: usize, to: usize) -> Option<u64> {
         let mut seen = vec![0_u64; self.node_count() / 64 + 1];
         let mut first_visit = |index: usize| {
@@ -45,14 +45,14 @@ pub trait Adjacency {
     }
 }
 
-/// What is asked.
+/// A query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Query {
     /// How many edges begin at a node.
     Degree(u32),
-    /// Whether one can come from the first node to the second.
+    /// Whether the second node can be reached from the first.
     Reach(u32, u32),
-    /// What the graph is like.
+    /// Statistics of the graph.
     Stats,
 }
 
@@ -69,7 +69,7 @@ impl Query {
         }
     }
 
-    /// Writes the answer, a line.
+    /// Writes the answer, one line.
     ///
     /// # Errors
     /// When it cannot be written.

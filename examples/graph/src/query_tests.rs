@@ -1,4 +1,4 @@
-//! Both forms give the answers of a simple model.
+//! Both representations give the answers of a simple model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -10,11 +10,11 @@ use crate::csr::Csr;
 use crate::edges::EdgeList;
 use crate::pointers::{Inside, Links, fill};
 
-/// One space for all tests: a brand is one space's for as long as the process lives.
+/// One space for all tests: a brand belongs to one space for as long as the process lives.
 static SPACE: LazyLock<Space<Links>> =
     LazyLock::new(|| Space::in_memory(1 << 20, |_| Ok(None)).expect("plain memory"));
 
-/// The graph by the simplest means.
+/// The graph in the simplest representation.
 #[derive(Default)]
 struct Model(BTreeMap<u32, Vec<u32>>);
 

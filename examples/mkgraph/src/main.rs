@@ -1,8 +1,8 @@
 //! `mkgraph`: writes a deterministic directed graph as an edge list, for `graph-build` and the
 //! benchmarks. The same arguments give the same bytes on every machine.
 //!
-//! A few nodes have very many edges and most have few (a power law), as in graphs of links or
-//! of people. Which nodes are popular does not show in their numbers.
+//! A few nodes have a great many edges and most have few (a power law), as in graphs of links or
+//! of people. A node's number does not reveal its popularity.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -143,7 +143,7 @@ impl Edges {
             }
             a
         };
-        // Near the golden section of the nodes, so that neighbours in rank lie apart.
+        // Near the golden ratio of the nodes, so that neighbours in rank lie far apart.
         let first = (nodes as f64 * 0.618) as u64 | 1;
         let step = (first..).find(|&step| divisor(step, nodes) == 1).unwrap_or(1);
         Edges { nodes, state: seed, step }
@@ -167,7 +167,7 @@ impl Edges {
     }
 
     fn uniform(&mut self) -> f64 {
-        // 53 bits: all that fit.
+        // 53 bits: as many as fit.
         (self.random() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 

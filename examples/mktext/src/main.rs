@@ -101,7 +101,7 @@ fn write(options: &Options) -> io::Result<()> {
             text.push_line(&mut buffer);
         }
         if buffer.len() as u64 > left {
-            // The last line is cut so that the size is exact, and still ends as a line.
+            // The last line is truncated so that the size is exact, and still ends with a newline.
             buffer.truncate(left as usize - 1);
             buffer.push(b'\n');
         }

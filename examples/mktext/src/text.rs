@@ -5,7 +5,7 @@ const CONSONANTS: &[u8; 15] = b"bdfghklmnprstvz";
 const VOWELS: &[u8; 5] = b"aeiou";
 const SYLLABLES: usize = CONSONANTS.len() * VOWELS.len();
 
-/// Words that follow Zipf's law: the word of rank k comes about 1/k as often as the first.
+/// Words that follow Zipf's law: the word of rank k occurs about 1/k as often as the first.
 const COMMON_WORDS: usize = 20_000;
 const SLOTS: usize = 1 << 17;
 
@@ -28,7 +28,7 @@ impl Text {
             let share = (12_500 / rank).max(1);
             slots.extend(std::iter::repeat_n((rank - 1) as u16, share));
         }
-        // What the rounding left goes to the rare words.
+        // Slots left over by rounding go to the rare words.
         slots.extend((0..COMMON_WORDS as u16).rev().cycle().take(SLOTS - slots.len()));
         Self { random: Random(seed), words, slots, starts_sentence: true }
     }
@@ -129,7 +129,7 @@ mod tests {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
             })
         };
-        // A changed value means that every stored result about this text is void.
+        // A changed value means that every stored result about this text is invalid.
         assert_eq!(fnv(&sample(1 << 20, 1)), 15_184_069_898_353_913_957);
         assert_ne!(sample(1 << 12, 1), sample(1 << 12, 2));
     }

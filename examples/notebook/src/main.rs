@@ -1,8 +1,8 @@
-//! A notebook that keeps what it is told: `notebook add buy milk +home`.
+//! A notebook that remembers what it is told: `notebook add buy milk +home`.
 //!
-//! The notes lie in an address space, as vectors and texts. No file is read, parsed or written: a
-//! program that starts finds them where the last one left them. `notes.rs` is what lies there and
-//! what can be done with it; here are the commands.
+//! The notes are kept in an address space, as vectors and strings. No file is read, parsed or
+//! written: a program that starts finds them where the last one left them. `notes.rs` has the
+//! stored types and their operations; the commands are here.
 
 mod notes;
 
@@ -63,7 +63,7 @@ fn open() -> spacejmp::Result<Space<Notebook>> {
     Space::options().open_or_create("notebook", |_| Ok(Notes::new()))
 }
 
-/// Prints the notes that are wanted.
+/// Prints the notes that match.
 fn show(wanted: impl Fn(&In<Notebook, Read>, &Note) -> bool) -> spacejmp::Result<()> {
     open()?.enter(|v| {
         for note in v.root().all(v).iter().filter(|note| wanted(v, note)) {

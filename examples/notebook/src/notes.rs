@@ -1,7 +1,7 @@
-//! What lies in the address space: a vector of notes.
+//! What is stored in the address space: a vector of notes.
 //!
-//! Whatever follows a pointer takes `at`, the proof that the thread is inside: with any mode `M` to
-//! read, with `Write` to change.
+//! Every function that dereferences a pointer takes `at`, the proof that the thread is inside: with
+//! any mode `M` to read, with `Write` to change.
 
 use spacejmp::{AllocError, At, Mode, Storable, VString, VVec, Write};
 
@@ -51,7 +51,7 @@ impl Notes {
         Ok(self.last_number)
     }
 
-    /// Removes a note; whether there was one.
+    /// Removes a note. Returns whether there was one.
     pub(crate) fn remove(&mut self, at: &At<Notebook, Write>, number: u64) -> bool {
         let found = self.all(at).iter().position(|note| note.number == number);
         // The note is dropped inside, which frees its memory.

@@ -1,6 +1,6 @@
 //! Building the index: files are divided into chunks of whole lines, threads take the next chunk
-//! until none is left, and what they find is added in the order of the chunks. So the index does
-//! not depend on how many threads there were or who was fast.
+//! until none is left, and their results are added in the order of the chunks. So the index does
+//! not depend on the number of threads or on which of them was faster.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,11 +22,11 @@ const SNIFFED: usize = 8192;
 struct Chunk {
     file: usize,
     start: u64,
-    /// `None` for the last of a file, which goes on to the end whatever the size was.
+    /// `None` for the last chunk of a file, which extends to the end whatever the size was.
     end: Option<u64>,
 }
 
-/// What there is in a chunk; nothing if the file is not text.
+/// The content of a chunk; nothing if the file is not text.
 type Outcome = io::Result<Option<Found>>;
 
 /// Reads and indexes `files` (sorted by path) with `threads` threads. Returns the index
@@ -46,7 +46,7 @@ fn build_in_chunks(files: &[FoundFile], threads: usize, size: u64) -> (Index, Ve
             scope.spawn(move || {
                 let mut buffer = Vec::with_capacity(CHUNK as usize);
                 loop {
-                    // Relaxed: only the number matters, results go by the channel.
+                    // Relaxed: only the number matters, results go through the channel.
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(chunk) = chunks.get(number) else { break };
                     let text = read(&files[chunk.file].path, chunk, &mut buffer);
@@ -68,7 +68,7 @@ fn join(
 ) -> (Index, Vec<Problem>) {
     let (mut index, mut problems) = (Index::default(), Vec::new());
     let mut early = BTreeMap::new();
-    // Of the file whose turn it is, as long as it is text and can be read.
+    // The current file, as long as it is text and can be read.
     let mut held = Some(Vec::new());
     for (number, chunk) in chunks.iter().enumerate() {
         let outcome = loop {

@@ -42,7 +42,7 @@ fn contents(index: &Index) -> (Contents, u64, u64) {
     (words.collect(), index.totals.bytes, index.totals.lines)
 }
 
-/// The same by the simplest means.
+/// The same, computed in the simplest way.
 fn expected(texts: &[&str]) -> (Contents, u64, u64) {
     let mut words = Contents::new();
     let (mut bytes, mut lines) = (0, 0);

@@ -1,28 +1,27 @@
-//! The index as it is built, in private memory; and what queries need of an index, wherever it
-//! lies.
+//! The index as it is built, in private memory; and the interface that queries need, wherever the
+//! index lies.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use arrayvec::ArrayVec;
-use foldhash::fast::FixedState;
-use spacejmp::Storable;
-
 use crate::words::{lower, words};
 
-/// Places kept of each word.
+/// Occurrences kept of each word.
 pub(crate) const PLACES: usize = 5;
 
 /// Where a word is: a file's number and a line, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Storable)]
+#[cfg_attr(feature = "vas", derive(spacejmp::Storable))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) file: u32,
     pub(crate) line: u32,
 }
 
 /// What was indexed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Storable)]
+#[cfg_attr(feature = "vas", derive(spacejmp::Storable))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
@@ -31,7 +30,7 @@ pub(crate) struct Totals {
     pub(crate) distinct: u64,
 }
 
-/// What an index says of a word.
+/// What an index knows about a word.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Entry<'a> {
     pub(crate) count: u64,
@@ -41,18 +40,42 @@ pub(crate) struct Entry<'a> {
     pub(crate) places: &'a [Place],
 }
 
-/// What queries need.
+/// The interface that queries need.
 pub(crate) trait Lookup {
     fn totals(&self) -> Totals;
 
     /// The path of a file in its own bytes, whether they are UTF-8 or not.
     fn path(&self, file: u32) -> &[u8];
 
-    /// What is known of a word in lower case.
+    /// What is known about a word in lower case.
     fn find(&self, word: &str) -> Option<Entry<'_>>;
 
-    /// All words, in no order, and how often each comes.
+    /// All words, in no particular order, and how often each occurs.
     fn counts(&self) -> impl Iterator<Item = (&str, u64)>;
+}
+
+/// The first [`PLACES`] of what is pushed; the others are not kept. As a slice, those kept.
+#[derive(Default)]
+pub(crate) struct First<T> {
+    kept: [T; PLACES],
+    len: usize,
+}
+
+impl<T> First<T> {
+    fn push(&mut self, item: T) {
+        if let Some(free) = self.kept.get_mut(self.len) {
+            *free = item;
+            self.len += 1;
+        }
+    }
+}
+
+impl<T> Deref for First<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.kept[..self.len]
+    }
 }
 
 /// The words of one chunk of a file.
@@ -60,17 +83,17 @@ pub(crate) trait Lookup {
 pub(crate) struct Found {
     bytes: u64,
     lines: u32,
-    /// All words one after another: a chunk is made and freed as three blocks.
+    /// All words one after another: a chunk is allocated and freed as three blocks.
     text: String,
-    /// The length of each and what is known of it.
+    /// The length of each word and what is known about it.
     words: Vec<(usize, Tally)>,
 }
 
-/// How often a word is in a chunk, and the first lines it is in, counted from 0.
+/// How often a word occurs in a chunk, and the first lines that contain it, counted from 0.
 #[derive(Default)]
 struct Tally {
     count: u64,
-    lines: ArrayVec<u32, PLACES>,
+    lines: First<u32>,
 }
 
 impl Found {
@@ -78,14 +101,12 @@ impl Found {
     pub(crate) fn new(text: &[u8]) -> Found {
         let lower = lower(text);
         let capacity = text.len() / 64;
-        let mut tallies =
-            HashMap::<&str, Tally, _>::with_capacity_and_hasher(capacity, FixedState::default());
+        let mut tallies = HashMap::<&str, Tally>::with_capacity(capacity);
         for (word, line) in words(&lower) {
             let tally = tallies.entry(word).or_default();
             tally.count += 1;
             if tally.lines.last() != Some(&line) {
-                // What comes after the first few is not kept.
-                let _ = tally.lines.try_push(line);
+                tally.lines.push(line);
             }
         }
         let newlines = text.iter().filter(|&&byte| byte == b'\n').count();
@@ -105,7 +126,7 @@ impl Found {
 pub(crate) struct Index {
     pub(crate) totals: Totals,
     pub(crate) files: Vec<PathBuf>,
-    pub(crate) words: HashMap<Box<str>, Word, FixedState>,
+    pub(crate) words: HashMap<Box<str>, Word>,
 }
 
 /// One word of the index: [`Entry`] with memory of its own.
@@ -113,11 +134,11 @@ pub(crate) struct Index {
 pub(crate) struct Word {
     pub(crate) count: u64,
     pub(crate) files: Vec<u32>,
-    pub(crate) places: ArrayVec<Place, PLACES>,
+    pub(crate) places: First<Place>,
 }
 
 impl Index {
-    /// Adds a file, which comes after all that are there, with what was found in its chunks.
+    /// Adds a file, which comes after all those added before, with what was found in its chunks.
     pub(crate) fn add(&mut self, path: PathBuf, chunks: impl IntoIterator<Item = Found>) {
         let file = self.files.len() as u32;
         self.files.push(path);
@@ -136,9 +157,9 @@ impl Index {
                 if word.files.last() != Some(&file) {
                     word.files.push(file);
                 }
-                for line in tally.lines {
+                for &line in &*tally.lines {
                     let line = before.saturating_add(line).saturating_add(1);
-                    let _ = word.places.try_push(Place { file, line });
+                    word.places.push(Place { file, line });
                 }
             }
             self.totals.bytes += chunk.bytes;

@@ -1,11 +1,11 @@
 //! `wordindex`: indexes every word of the text files under a directory with several
-//! threads, then answers queries from standard input; keeps the index in an address space, if it
-//! is to be there for the next program.
+//! threads, then answers queries from standard input; with `--vas` keeps the index in an address
+//! space for the next program.
 //!
-//! An ordinary Rust `std` program: it runs as it is natively and under `spacejmp run`, and
-//! what it prints on standard output depends on the files and the queries only, not on the
+//! An ordinary Rust `std` program: it runs unchanged natively and under `spacejmp run`, and
+//! what it prints on standard output depends only on the files and the queries, not on the
 //! number of threads or where it runs. This file reads the arguments and connects the
-//! parts: `scan` finds files, `words` cuts them into words, `build` does that in several
+//! parts: `scan` finds files, `words` splits them into words, `build` does that in several
 //! threads, `index` is the result in private memory and `stored` in an address space, `query`
 //! answers from either.
 
@@ -15,18 +15,20 @@ mod build;
 mod index;
 mod query;
 mod scan;
+#[cfg_attr(not(feature = "vas"), path = "stored_without_vas.rs")]
 mod stored;
 mod words;
 
+use std::error::Error;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
 use scan::Selection;
-use spacejmp::{AllocError, Space};
-use stored::{Inside, Shelf, Stored};
+use stored::Kept;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
 Index every word of the text files under directories, then answer queries from standard
@@ -84,20 +86,23 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
-            eprintln!("wordindex: {problem:#}");
+            let first: &(dyn Error + 'static) = &*problem;
+            let causes = std::iter::successors(Some(first), |&cause| cause.source());
+            let chain: Vec<String> = causes.map(ToString::to_string).collect();
+            eprintln!("wordindex: {}", chain.join(": "));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whether all could be read.
+/// Whether all files could be read.
 fn run(options: &Options, start: Instant) -> Result<bool> {
     let Options { roots, vas, threads, .. } = options;
-    // Before everything is read for it.
-    let space = match vas {
+    // Checked before all files are read.
+    let kept = match vas {
         None => None,
-        Some(name) if roots.is_empty() => Some(Space::<Shelf>::open_read_only(name)?),
-        Some(name) => Some(Space::options().open_or_create(name, |_| Ok(Stored::default()))?),
+        Some(name) if roots.is_empty() => Some(Kept::open(name)?),
+        Some(name) => Some(Kept::open_or_create(name)?),
     };
     let (files, mut problems) = scan::find(roots, options.selection);
     let (index, unread) = build::build(&files, *threads);
@@ -117,48 +122,48 @@ fn run(options: &Options, start: Instant) -> Result<bool> {
             eprintln!("wordindex: ready: {:.3} ms", start.elapsed().as_secs_f64() * 1e3);
         }
     };
-    let Some(space) = space else {
+    let Some(kept) = kept else {
         ready();
         answer_all(|line, out| Ok(query::answer(&index, line, out)?))?;
-        // The process ends: to free each word would only take time.
+        // The process ends: freeing each word would only take time.
         std::mem::forget(index);
         return Ok(problems.is_empty());
     };
     if !roots.is_empty() {
         if index.files.is_empty() && !problems.is_empty() {
-            bail!("nothing could be read: the index in `{}` is what it was", space.name());
+            let name = vas.as_deref().unwrap_or_default();
+            return Err(
+                format!("nothing could be read: the index in `{name}` is what it was").into()
+            );
         }
-        space.enter_mut(|v| {
-            let (root, at) = v.root_mut();
-            *root = Stored::new(at, &index)?;
-            Ok::<_, AllocError>(())
-        })??;
+        kept.replace(&index)?;
         drop(index);
     }
     ready();
-    // One visit for each query: in between somebody may put a newer index there.
-    answer_all(|line, out| {
-        Ok(space.enter(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
-    })?;
+    answer_all(|line, out| kept.answer(line, out))?;
     Ok(problems.is_empty())
 }
 
 /// Answers queries until `:quit` or the end of standard input; every answer is written
-/// before the next query is waited for.
+/// before the next query is read.
 fn answer_all(mut answer: impl FnMut(&[u8], &mut Vec<u8>) -> Result<bool>) -> Result<()> {
     let mut queries = io::stdin().lock();
     let (mut line, mut text) = (Vec::new(), Vec::new());
     loop {
         line.clear();
-        if queries.read_until(b'\n', &mut line).context("cannot read queries")? == 0 {
+        if queries
+            .read_until(b'\n', &mut line)
+            .map_err(|err| format!("cannot read queries: {err}"))?
+            == 0
+        {
             return Ok(());
         }
         text.clear();
         let done = answer(&line, &mut text)?;
         match io::stdout().write_all(&text) {
-            // A reader that has seen enough closes its end: no mistake of ours.
+            // A reader that has seen enough closes its end: not an error.
             Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other.context("cannot write answers")?,
+            other => other.map_err(|err| format!("cannot write answers: {err}"))?,
         }
         if done {
             return Ok(());

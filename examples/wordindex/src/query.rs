@@ -1,4 +1,4 @@
-//! Answering one query. Answers end up byte for byte the same wherever the program runs:
+//! Answering one query. Answers are byte for byte the same wherever the program runs:
 //! nothing here depends on time, threads or the order of a hash table.
 
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::index::{Entry, Lookup};
 use crate::words::{lower, words};
 
-/// Files listed of an answer to several words.
+/// Files listed in an answer to several words.
 const LISTED: usize = 20;
 
 /// Answers the query in `line`; returns whether it asked to end. A line without a word or
@@ -77,7 +77,7 @@ fn all_words(index: &impl Lookup, asked: &[&str], out: &mut impl Write) -> io::R
     Ok(())
 }
 
-/// The most frequent words, the alphabetically first of equals first.
+/// The most frequent words; equally frequent ones in alphabetical order.
 fn top(index: &impl Lookup, limit: usize, out: &mut impl Write) -> io::Result<()> {
     let mut all: Vec<(&str, u64)> = index.counts().collect();
     let order = |a: &(&str, u64), b: &(&str, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));

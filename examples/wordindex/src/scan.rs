@@ -1,4 +1,4 @@
-//! Finding the files, in an order that depends on their paths only, and naming problems.
+//! Finding the files, in an order that depends only on their paths, and reporting problems.
 //! Nothing here reads a file's contents.
 
 use std::fmt;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 /// A file to index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundFile {
-    /// As it is opened and as answers name it.
+    /// The path by which it is opened and named in answers.
     pub(crate) path: PathBuf,
-    /// Its size when it was found: only a hint of how to divide it.
+    /// Its size when it was found: only a hint for dividing it.
     pub(crate) size: u64,
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Selection {
     All,
 }
 
-/// Something that could not be read; the rest is indexed all the same. Ordered by path.
+/// Something that could not be read; the rest is indexed anyway. Ordered by path.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Problem {
     pub(crate) path: PathBuf,

@@ -1,8 +1,12 @@
-//! The index in an address space, where the next program finds it as it is.
+//! The index in an address space, where the next program can use it in place.
 
-use spacejmp::{AllocError, At, Mode, Storable, VHashMap, VString, VVec, Write};
+use std::io;
 
+use spacejmp::{AllocError, At, Mode, Space, Storable, VHashMap, VString, VVec, Write};
+
+use crate::Result;
 use crate::index::{Entry, Index, Lookup, Place, Totals};
+use crate::query;
 
 spacejmp::brand! {
     /// The address space of an index, whatever its name.
@@ -30,7 +34,7 @@ struct Word {
 
 impl Stored {
     /// A copy of an index.
-    pub(crate) fn new(at: &At<Shelf, Write>, index: &Index) -> Result<Stored, AllocError> {
+    fn new(at: &At<Shelf, Write>, index: &Index) -> Result<Stored, AllocError> {
         let paths =
             (0..index.files.len()).map(|file| VVec::from_slice(at, index.path(file as u32)));
         let words = index.words.iter().map(|(text, word)| {
@@ -46,10 +50,10 @@ impl Stored {
     }
 }
 
-/// A stored index, and the witness of being where it is.
-pub(crate) struct Inside<'a, M> {
-    pub(crate) index: &'a Stored,
-    pub(crate) at: &'a At<Shelf, M>,
+/// A stored index, and the witness that the thread is inside.
+struct Inside<'a, M> {
+    index: &'a Stored,
+    at: &'a At<Shelf, M>,
 }
 
 impl<M: Mode> Lookup for Inside<'_, M> {
@@ -68,5 +72,35 @@ impl<M: Mode> Lookup for Inside<'_, M> {
 
     fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
         self.index.words.at(self.at).iter().map(|(text, word)| (text, word.count))
+    }
+}
+
+/// An address space that has an index, or will have one.
+pub(crate) struct Kept(Space<Shelf>);
+
+impl Kept {
+    /// The one of this name, as it is.
+    pub(crate) fn open(name: &str) -> Result<Kept> {
+        Ok(Kept(Space::<Shelf>::open_read_only(name)?))
+    }
+
+    /// The same, to put an index there; made if there is none.
+    pub(crate) fn open_or_create(name: &str) -> Result<Kept> {
+        Ok(Kept(Space::options().open_or_create(name, |_| Ok(Stored::default()))?))
+    }
+
+    /// Replaces the index that is there.
+    pub(crate) fn replace(&self, index: &Index) -> Result<()> {
+        Ok(self.0.enter_mut(|v| {
+            let (root, at) = v.root_mut();
+            *root = Stored::new(at, index)?;
+            Ok::<_, AllocError>(())
+        })??)
+    }
+
+    /// Answers one query; as [`query::answer`]. Each query is a visit: before the next one another
+    /// program may put a newer index there.
+    pub(crate) fn answer(&self, line: &[u8], out: &mut impl io::Write) -> Result<bool> {
+        Ok(self.0.enter(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
     }
 }

@@ -1,13 +1,13 @@
-//! Cutting text into lower-case words.
+//! Splitting text into lower-case words.
 
-/// Longer words are cut here: they are data, and no one looks for them.
+/// Longer words are truncated to this: they are data, not words that a reader searches for.
 pub(crate) const LONGEST_WORD: usize = 128;
 
 /// Text in lower case. Bytes that are not UTF-8 become characters that separate words.
 pub(crate) fn lower(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut lower = String::with_capacity(text.len());
-    // By lines, since most have only letters that are quickly done.
+    // Line by line, since most lines are ASCII, for which there is a fast path.
     for line in text.split_inclusive('\n') {
         if line.is_ascii() {
             let start = lower.len();

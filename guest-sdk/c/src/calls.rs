@@ -46,7 +46,7 @@ unsafe fn text(name: *const c_char) -> [u64; 2] {
     [name as u64, unsafe { libc::strlen(name) } as u64]
 }
 
-/// Bytes of so many `T`.
+/// Bytes of that many `T`.
 fn bytes<T>(count: usize) -> u64 {
     count.saturating_mul(size_of::<T>()) as u64
 }
@@ -108,7 +108,7 @@ calls! {
         = CALL_SEG_ROOT_SET [] [sid, root as u64];
 }
 
-/// Switching: wherever the thread is then, it is known.
+/// Switching: afterwards the thread's location is known.
 macro_rules! switches {
     ($($name:ident($vh:ident $(, $limit:ident)?) = $number:ident;)*) => {$(
         #[unsafe(no_mangle)]
@@ -178,7 +178,7 @@ unsafe extern "C" fn seg_alloc(name: *const c_char, base: u64, size_bytes: u64, 
     unsafe { seg_alloc_params(name, &raw const params) }
 }
 
-/// The register of any call, as it comes back.
+/// The result register of any call, unchanged.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sj_call(
     number: u32,
@@ -191,7 +191,8 @@ unsafe extern "C" fn sj_call(
 ) -> i64 {
     // SAFETY: `spacejmp.h` asks for what the call needs.
     let result = unsafe { call(number, [a1, a2, a3, a4, a5, a6]) };
-    // A switch, perhaps, and perhaps one that is of no account because the thread was there.
+    // It may have been a switch, and perhaps one without effect because the thread was there
+    // already.
     here::forget();
     result.map_or_else(|errno| -i64::from(errno.raw()), |value| value as i64)
 }

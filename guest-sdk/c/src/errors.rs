@@ -1,4 +1,4 @@
-//! Results in C's manner: -1, 0 or NULL, and `errno`.
+//! Results by C's conventions: -1, 0 or NULL, and `errno`.
 
 use std::ffi::c_int;
 use std::ptr;

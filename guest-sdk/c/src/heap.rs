@@ -1,4 +1,4 @@
-//! `vas_malloc` and its kin: the heap of the VAS that the calling thread is in.
+//! `vas_malloc` and related functions: the heap of the VAS that the calling thread is in.
 
 use std::alloc::Layout;
 use std::ffi::{c_int, c_void};
@@ -6,18 +6,18 @@ use std::io::Write;
 use std::ptr::{self, NonNull};
 
 use abi::Errno;
-use abi::heap::MIN_BYTES;
 use sdk::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use sdk::sys::{self, SegId};
+use seg_heap::MIN_BYTES;
 
 use crate::errors::{get, pointer, set, set_raw, status};
 use crate::here::{self, Heap};
 
-/// What C's `malloc` aligns to on this machine.
+/// The alignment of C's `malloc` on this machine.
 const ALIGN: usize = 16;
 const MAX_ALIGN: usize = 2 << 20;
 
-/// Grows the segment of a heap, and knows why it did not.
+/// Grows the segment of a heap, and keeps the error if it cannot.
 pub(crate) struct Grower {
     sid: SegId,
     error: Errno,
@@ -59,7 +59,7 @@ impl Growth for Grower {
 fn allocate(heap: Heap, size: usize, align: usize) -> Result<*mut c_void, Errno> {
     let layout = Layout::from_size_align(size, align).map_err(|_| Errno::ENOMEM)?;
     let mut grower = Grower::of(heap.sid);
-    // SAFETY: the thread is inside, and the C programmer sees to it that nobody else is.
+    // SAFETY: the thread is inside, and the C program ensures that no other thread is.
     let block = unsafe { heap.raw.alloc(layout, &mut grower) };
     block.map(|block| block.as_ptr().cast()).ok_or(grower.error)
 }
@@ -77,7 +77,7 @@ extern "C" fn vas_calloc(count: usize, size: usize) -> *mut c_void {
     };
     let block = vas_malloc(bytes);
     if !block.is_null() {
-        // SAFETY: the block has so many bytes.
+        // SAFETY: the block has that many bytes.
         unsafe { block.write_bytes(0, bytes) };
     }
     block
@@ -147,7 +147,7 @@ fn must_be_block(function: &str, heap: Heap, address: NonNull<u8>) {
 
 #[cold]
 fn die(message: std::fmt::Arguments<'_>) -> ! {
-    // Who cannot be told why still ends.
+    // If the message cannot be written, the program ends all the same.
     let _ = writeln!(std::io::stderr(), "spacejmp: {message}");
     std::process::abort();
 }
@@ -172,7 +172,8 @@ fn init(sid: u64) -> Result<(), Errno> {
     let mut grower = Grower::of(sid);
     let size = grower.grow(MIN_BYTES, MIN_BYTES).ok_or(grower.error)?.min(FIRST_BYTES);
     grower.reserve(0, size).ok_or(grower.error)?;
-    // SAFETY: as above, writable, and nobody uses what is in it: `spacejmp.h` says that it is lost.
+    // SAFETY: as above, writable, and no thread uses its content: `spacejmp.h` documents that it is
+    // lost.
     unsafe { RawHeap::create(base, size) }.map_err(|_| Errno::ENOMEM)?;
     here::found_anew();
     Ok(())
@@ -196,7 +197,7 @@ unsafe extern "C" fn vas_heap_check(stat: *mut HeapStat) -> c_int {
         let segment = sys::seg_stat(heap.sid)?;
         let root = sys::seg_root_get(heap.sid)?.address;
         let roots: &[u64] = if root == 0 { &[] } else { &[root] };
-        // SAFETY: the thread is inside, and the segment has so many bytes.
+        // SAFETY: the thread is inside, and the segment has that many bytes.
         unsafe { RawHeap::check(heap.base, segment.size_bytes, roots) }.map_err(|_| Errno::EUCLEAN)
     });
     let report = match report {

@@ -1,7 +1,8 @@
-//! Where the calling thread is, and which heap is there.
+//! The location of the calling thread, and the heap there.
 //!
 //! Asking the VMM each time would cost more than allocating, so the library's own switches keep a
-//! word for each thread; and what an instance is of, which no call tells, is kept for the process.
+//! word for each thread; and the VAS of each instance, which no call reports, is kept for the
+//! process.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here { vh: HOME, heap: None }) };
 }
 
-/// What an instance is of.
+/// The VAS of an instance.
 #[derive(Default)]
 struct Instance {
     vid: u64,
@@ -47,7 +48,7 @@ struct Instance {
 static INSTANCES: Mutex<Option<HashMap<i64, Instance>>> = Mutex::new(None);
 
 fn instances() -> MutexGuard<'static, Option<HashMap<i64, Instance>>> {
-    // Nothing panics with it held.
+    // Nothing panics while it is held.
     INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn attached(vh: i64, vid: u64, flags: u64) {
     instances().get_or_insert_default().insert(vh, instance);
 }
 
-/// `vh` is no instance any more.
+/// `vh` is no longer an instance.
 pub(crate) fn detached(vh: i64) {
     instances().get_or_insert_default().remove(&vh);
 }
@@ -80,7 +81,7 @@ pub(crate) fn attached_local(vh: i64, sid: u64, right: u64) {
     instances.get_or_insert_default().entry(vh).or_default().local.push((sid, right));
 }
 
-/// `vh` does not have it any more.
+/// `vh` no longer has it.
 pub(crate) fn detached_local(vh: i64, sid: u64) {
     let mut instances = instances();
     instances.get_or_insert_default().entry(vh).or_default().local.retain(|it| it.0 != sid);
@@ -103,7 +104,7 @@ pub(crate) fn writable_heap() -> Result<Heap, Errno> {
     if heap.writable { Ok(heap) } else { Err(Errno::EACCES) }
 }
 
-/// Where the thread is for sure; not home.
+/// The thread's location, verified; not home.
 fn inside() -> Result<i64, Errno> {
     let mut here = HERE.get();
     if here.vh == UNKNOWN {
@@ -124,8 +125,8 @@ fn find() -> Result<Heap, Errno> {
     for (sid, writable) in segments(vh)? {
         let stat = sys::seg_stat(sid)?;
         let Some(base) = address(stat.base) else { continue };
-        // SAFETY: the thread is inside an instance that has the segment, which begins at a
-        // multiple of 2 MiB; the C programmer sees to it that nobody writes to it meanwhile.
+        // SAFETY: the thread is inside an instance that has the segment, which begins at a multiple
+        // of 2 MiB; the C program ensures that no thread writes to it meanwhile.
         match unsafe { RawHeap::open(base, stat.size_bytes) } {
             Ok(raw) => {
                 let heap = Heap { raw, sid, base, writable };
@@ -140,7 +141,7 @@ fn find() -> Result<Heap, Errno> {
     Err(Errno::ENOENT)
 }
 
-/// The heap of this very segment becomes the one that is found here.
+/// The heap of this segment becomes the one that is found here.
 pub(crate) fn found_anew() {
     HERE.set(Here { heap: None, ..HERE.get() });
 }

@@ -11,7 +11,7 @@ use crate::errors::{set_raw, status};
 use crate::here;
 use crate::types::{Type, text_of};
 
-/// Linux's EPROTOTYPE, which no call gives.
+/// Linux's EPROTOTYPE, which no call returns.
 const EPROTOTYPE: c_int = libc::EPROTOTYPE;
 
 #[unsafe(no_mangle)]
@@ -25,15 +25,15 @@ unsafe extern "C" fn vas_set_root(root: *const c_void, of: *const Type) -> c_int
 unsafe fn set(address: u64, of: *const Type) -> Result<(), Errno> {
     let heap = here::writable_heap()?;
     if address == 0 {
-        // SAFETY: it says that nothing is there; what the program makes of it is its own affair.
+        // SAFETY: it declares that nothing is there; the consequences are the C program's own.
         return unsafe { sys::seg_root_set(heap.sid, &SegRoot::default()) };
     }
     // SAFETY: the caller's promise.
     let text = unsafe { text_of(of) }?;
-    // SAFETY: the thread is inside, and the C programmer sees to it that nobody else is.
+    // SAFETY: the thread is inside, and the C program ensures that no other thread is.
     unsafe { heap.raw.set_text(&text, &mut crate::heap::Grower::of(heap.sid)) }
         .ok_or(Errno::ENOMEM)?;
-    // Last of all: who finds a root finds it complete.
+    // Last: a program that finds a root finds it complete.
     let root = SegRoot { address, fingerprint: Fingerprint::of(&text).0 };
     // SAFETY: `spacejmp.h` asks for the address of an object that the type describes.
     unsafe { sys::seg_root_set(heap.sid, &root) }

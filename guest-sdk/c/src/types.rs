@@ -1,4 +1,5 @@
-//! Descriptions of C types, as the text that the crate `spacejmp` gives of the same type in Rust.
+//! Descriptions of C types, as the text that the crate `spacejmp` produces for the same type in
+//! Rust.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char};
@@ -26,7 +27,7 @@ struct Field {
     count: u32,
 }
 
-// SAFETY: the library's own are constant, and nobody writes to a program's.
+// SAFETY: the library's own are constant, and no thread writes to a program's.
 unsafe impl Sync for Type {}
 
 const KIND_PLAIN: u32 = 0;
@@ -34,7 +35,7 @@ const KIND_ARRAY: u32 = 1;
 const KIND_SHARED: u32 = 2;
 const KIND_OWNED: u32 = 3;
 
-/// Deeper and longer ones are mistakes.
+/// Deeper or longer ones are mistakes.
 const MAX_DEPTH: usize = 64;
 const MAX_FIELDS: u64 = 4096;
 
@@ -67,7 +68,8 @@ mod numbers {
     }
 }
 
-/// Types are the same if they are at the same place; pointers and arrays have none of their own.
+/// Types are the same if they have the same address; pointers and arrays have no address of their
+/// own.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 enum Identity {
     Itself(*const Type),
@@ -96,7 +98,7 @@ pub(crate) unsafe fn text_of(of: *const Type) -> Result<String, Errno> {
 }
 
 impl Writer {
-    /// A type's first line; whether what is in it must follow.
+    /// A type's first line; returns whether its parts must follow.
     fn line(&mut self, identity: Identity, label: &str, name: &str, size: u64, align: u64) -> bool {
         let indent = 2 * self.depth;
         let again = self.seen.get(&identity);
@@ -117,7 +119,7 @@ impl Writer {
         true
     }
 
-    /// A type with all that is in it.
+    /// A type with all its parts.
     ///
     /// # Safety
     /// As [`text_of`].
@@ -137,7 +139,7 @@ impl Writer {
         }
         self.depth += 1;
         for index in 0..if it.fields.is_null() { 0 } else { it.field_count as usize } {
-            // SAFETY: there are so many.
+            // SAFETY: there are that many.
             let field = unsafe { it.fields.add(index) };
             // SAFETY: as above.
             let field = unsafe { &*field };

@@ -1,14 +1,15 @@
 //! The description of a type's fields and variants.
 //!
-//! No type of a field is written down here: an attribute macro that stands behind the derive changes
-//! the type after it was read, and a macro in the place of a type may give another one each time it
-//! is expanded. What is described is what the compiler finds in the value: each field is reached by
-//! a pattern that names all fields, in a function that nobody calls, and its type is taken from
-//! there, without anything that could convert it. That the type is `Storable` is asserted by the
-//! call that describes it, in the function's body and not in a bound: a recursive type would be a
-//! condition of itself there, and the compiler's message would not point at the field.
+//! No field's type is copied from the source: an attribute macro after the derive changes the type
+//! after it was read, and a macro in type position may expand to a different one each time. What is
+//! described is what the compiler finds in the value: each field is reached by a pattern that names
+//! all fields, in a function that is never called, and its type is taken from there, without
+//! anything that could convert it. That the type is `Storable` is asserted by the call that
+//! describes it, in the function's body and not in a bound: a recursive type would there be a
+//! condition of itself, and the compiler's message would not point at the field.
 //!
-//! Names that are introduced begin with `__spacejmp`, so that they are no constant of the user's.
+//! Names that are introduced begin with `__spacejmp`, so that they cannot be a constant of the
+//! user's.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -93,7 +94,7 @@ fn struct_fields(fields: &Fields, vas: &TokenStream, names: &Names) -> TokenStre
         let offset = quote!(::core::mem::offset_of!(Self, #member));
         quote_spanned!(field.ty.span()=> #writer.field_of::<Self, _, #vas>(#name, #offset, #of);)
     });
-    // For a struct without fields, too: behind the derive it may have some.
+    // For a struct without fields, too: after the derive it may have some.
     let pattern = pattern(fields, None, it);
     quote! {
         let _ = |Self #pattern: &Self| ();
@@ -120,7 +121,7 @@ fn variants(
     };
     let Names { start, it, number, .. } = names;
     let first = payload_start(data, repr, &tag, names);
-    // Without fields the compiler tells the numbers itself.
+    // Without fields the compiler provides the numbers itself.
     let is_plain = data.variants.iter().all(|variant| matches!(variant.fields, Fields::Unit));
     let mut calls = Vec::new();
     let mut value = quote!(0);
@@ -149,7 +150,7 @@ fn variants(
     })
 }
 
-/// A function that nobody calls, from the enum to one of its fields.
+/// A function that is never called, from the enum to one of its fields.
 fn way_to(variant: &Variant, index: usize, it: &Ident) -> TokenStream {
     let (name, pattern) = (&variant.ident, pattern(&variant.fields, Some(index), it));
     quote! {
@@ -161,7 +162,7 @@ fn way_to(variant: &Variant, index: usize, it: &Ident) -> TokenStream {
     }
 }
 
-/// Where the fields of variants begin: behind the tag, with `repr(C)` aligned for all of them.
+/// Where the fields of variants begin: after the tag, with `repr(C)` aligned for all of them.
 fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream, names: &Names) -> TokenStream {
     let ways = data.variants.iter().flat_map(|variant| {
         (0..variant.fields.len()).map(|index| way_to(variant, index, &names.it))

@@ -55,15 +55,15 @@ impl Target {
         }
         if let Target::Every(name) = self {
             let parameter: GenericParam = parse_quote!(#name: ::spacejmp::Brand);
-            // Behind lifetimes, which must come first (and are refused by `'static` later).
+            // After lifetimes, which must come first (and are refused by `'static` later).
             let lifetimes = generics.lifetimes().count();
             generics.params.insert(lifetimes, parameter);
         }
     }
 }
 
-/// A name for a type parameter that does not stand anywhere in the item: the parameter would hide
-/// what the user means by it.
+/// A name for a type parameter that occurs nowhere in the item: otherwise the parameter would
+/// shadow what the user means by it.
 fn unused_name(item: &DeriveInput) -> Ident {
     let mut name = String::from("__V");
     while stands_in(item.to_token_stream(), &name) {

@@ -1,6 +1,6 @@
 //! `#[derive(Storable)]` of the crate `spacejmp`, which re-exports and documents it.
 //!
-//! - `input`: what stands in the source, checked
+//! - `input`: the source, checked
 //! - `body`: the description of fields and variants
 
 mod body;
@@ -23,13 +23,13 @@ use input::Target;
 /// integer, or `#[repr(C)]`. Unions and packed types are refused.
 ///
 /// **Deriving `Storable` makes every field public** to all programs that may write to the address
-/// space, as deriving `Deserialize` does to whoever writes the text: another program with a type of
+/// space, as deriving `Deserialize` does to the program that writes the text: another program with a type of
 /// the same layout sets fields that are private here. What `unsafe` code relies on must not be such
 /// a field.
 ///
-/// Fields are described as the compiler has them, whatever an attribute macro behind the derive, or a
-/// macro in the place of a type, has made of them. The representation and the numbers of variants
-/// that have fields are those that stand behind the derive: a macro must not change these.
+/// Fields are described as the compiler sees them, whatever an attribute macro after the derive, or
+/// a macro in type position, has made of them. The representation and the numbers of variants that
+/// have fields are those in the source after the derive: a macro must not change these.
 #[proc_macro_derive(Storable, attributes(storable))]
 pub fn derive_storable(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);

@@ -50,26 +50,26 @@ pub struct VacantEntry<'m, K, T, V: Brand> {
 }
 
 /// A place in the table, which has room for an entry there, or could not get it.
-pub(crate) enum Slot<'m, K, T, V: Brand> {
+pub(crate) enum MapSlot<'m, K, T, V: Brand> {
     Occupied(hash_table::OccupiedEntry<'m, (K, T), VAlloc<V>>),
     Vacant(hash_table::VacantEntry<'m, (K, T), VAlloc<V>>),
     Full(AllocError),
 }
 
-/// Finds the place of a key. The map grows if there might be no room for the key, but that it
-/// could not is only told where the key is not there.
+/// Finds the place of a key. The map grows if there might be no room for the key, but a failure to
+/// grow is only reported where the key is not there.
 #[inline]
 pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     map: &'m mut VHashMap<K, T, V>,
     at: &'m At<V, Write>,
     key: &K::Borrowed,
-) -> Slot<'m, K, T, V> {
+) -> MapSlot<'m, K, T, V> {
     if let Err(error) = map.with_room(at) {
         return without_room(map, at, key, error);
     }
     // The seed is chosen by `with_room`, for the first entry.
     let seed = map.seed();
-    let Some(table) = map.table_mut() else { return Slot::Full(AllocError::new::<V>(0)) };
+    let Some(table) = map.table_mut() else { return MapSlot::Full(AllocError::new::<V>(0)) };
     let hash = words::hash_of(seed, key);
     let found = table.entry(
         hash,
@@ -77,8 +77,8 @@ pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
         |(stored, _)| words::hash_of(seed, stored.borrowed(at)),
     );
     match found {
-        hash_table::Entry::Occupied(entry) => Slot::Occupied(entry),
-        hash_table::Entry::Vacant(entry) => Slot::Vacant(entry),
+        hash_table::Entry::Occupied(entry) => MapSlot::Occupied(entry),
+        hash_table::Entry::Vacant(entry) => MapSlot::Vacant(entry),
     }
 }
 
@@ -89,12 +89,12 @@ fn without_room<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     at: &'m At<V, Write>,
     key: &K::Borrowed,
     error: AllocError,
-) -> Slot<'m, K, T, V> {
+) -> MapSlot<'m, K, T, V> {
     let hash = words::hash_of(map.seed(), key);
-    let Some(table) = map.table_mut() else { return Slot::Full(error) };
+    let Some(table) = map.table_mut() else { return MapSlot::Full(error) };
     match table.find_entry(hash, |(stored, _)| stored.borrowed(at) == key) {
-        Ok(entry) => Slot::Occupied(entry),
-        Err(_) => Slot::Full(error),
+        Ok(entry) => MapSlot::Occupied(entry),
+        Err(_) => MapSlot::Full(error),
     }
 }
 
@@ -106,9 +106,9 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
         key: K,
     ) -> Entry<'m, K, T, V> {
         let slot = match slot(map, at, key.borrowed(at)) {
-            Slot::Occupied(entry) => return Entry::Occupied(OccupiedEntry { entry, at }),
-            Slot::Vacant(slot) => Ok(slot),
-            Slot::Full(error) => Err(error),
+            MapSlot::Occupied(entry) => return Entry::Occupied(OccupiedEntry { entry, at }),
+            MapSlot::Vacant(slot) => Ok(slot),
+            MapSlot::Full(error) => Err(error),
         };
         Entry::Vacant(VacantEntry { key, slot })
     }
@@ -134,7 +134,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
     /// The value, made by `value`, which needs memory itself, if there was none.
     ///
     /// # Errors
-    /// [`AllocError`] when there is no room, or `value` says so; there is no entry then.
+    /// [`AllocError`] when there is no room, or `value` returns it; there is no entry then.
     #[inline]
     pub fn or_try_insert_with(
         self,
@@ -198,7 +198,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> OccupiedEntry<'m, K, T, V> {
         &mut self.entry.into_mut().1
     }
 
-    /// Replaces the value and gives the old one.
+    /// Replaces the value and returns the old one.
     #[inline]
     pub fn insert(&mut self, value: T) -> T {
         std::mem::replace(self.get_mut(), value)
@@ -219,7 +219,7 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> VacantEntry<'m, K, T, V> {
         &self.key
     }
 
-    /// Gives the key back.
+    /// Returns the key.
     #[inline]
     #[must_use]
     pub fn into_key(self) -> K {

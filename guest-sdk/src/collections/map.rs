@@ -1,12 +1,11 @@
 //! `VHashMap`: a hash map in a VAS. Here is what is stored; the views are in `map_view`, entries in
 //! `entry`.
 //!
-//! Inside is `hashbrown`'s table, in one block of the heap. A table without capacity has no
-//! block: its address is that of a constant in the program, which is somewhere else in another
-//! program. **So a table without capacity is never stored.** A map is `None` until something is
-//! put into it, and nothing that could give a table's memory back is called on one that is stored:
-//! not `shrink_to_fit`, and not `drain`, which leaves an empty table behind while it runs, for
-//! ever if it is leaked.
+//! Inside is `hashbrown`'s table, in one block of the heap. A table without capacity has no block:
+//! its address is that of a constant in the program, which is somewhere else in another program.
+//! **So a table without capacity is never stored.** A map is `None` until something is put into it,
+//! and nothing that could release a table's memory is called on a stored one: not `shrink_to_fit`,
+//! and not `drain`, which leaves an empty table behind while it runs, forever if it is leaked.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -20,8 +19,8 @@ use super::words;
 use crate::alloc::{AllocError, VAlloc};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
-use crate::place::{Inside, inside};
 use crate::storable::Storable;
+use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
@@ -177,7 +176,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
         &mut self,
         at: &At<V, Write>,
     ) -> Result<&mut Table<K, T, V>, AllocError> {
-        // Only this is in the way of every insertion.
+        // Only this is on the path of every insertion.
         let has_room = self.table().is_some_and(|table| table.len() < table.capacity());
         if !has_room {
             self.make_room(at, 1)?;

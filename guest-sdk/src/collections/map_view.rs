@@ -6,7 +6,7 @@ use std::ops::Index;
 
 use hashbrown::hash_table;
 
-use super::entry::{Entry, Slot, slot};
+use super::entry::{Entry, MapSlot, slot};
 use super::key::VKey;
 use super::map::VHashMap;
 use super::within::Within;
@@ -246,7 +246,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         table.find_mut(hash, |(stored, _)| stored.borrowed(at) == key).map(|(_, value)| value)
     }
 
-    /// Makes an entry, or replaces the value of the one there is and gives the old value.
+    /// Makes an entry, or replaces the value of the existing one and returns the old value.
     ///
     /// # Errors
     /// [`AllocError`] when there is no room; `key` and `value` are dropped.
@@ -300,7 +300,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// [`entry`](MapMut::entry) it needs no key of the map's type where there is an entry.
     ///
     /// # Errors
-    /// [`AllocError`] when there is no room, or `make` says so; there is no entry then.
+    /// [`AllocError`] when there is no room, or `make` returns it; there is no entry then.
     ///
     /// # Panics
     /// If the key that `make` gives is another one.
@@ -311,13 +311,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         make: impl FnOnce() -> Result<(K, T), AllocError>,
     ) -> Result<&mut T, AllocError> {
         match slot(self.map, self.at, key) {
-            Slot::Occupied(entry) => Ok(&mut entry.into_mut().1),
-            Slot::Vacant(entry) => {
+            MapSlot::Occupied(entry) => Ok(&mut entry.into_mut().1),
+            MapSlot::Vacant(entry) => {
                 let made = make()?;
                 assert!(made.0.borrowed(self.at) == key, "the key that was made is another one");
                 Ok(&mut entry.insert(made).into_mut().1)
             }
-            Slot::Full(error) => Err(error),
+            MapSlot::Full(error) => Err(error),
         }
     }
 
@@ -354,7 +354,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         self.iter_mut().map(|(_, value)| value)
     }
 
-    /// Drops the entries that `keep` says no to.
+    /// Drops the entries for which `keep` returns false.
     pub fn retain(&mut self, mut keep: impl FnMut(&K::Borrowed, &mut T) -> bool) {
         let at = self.at;
         if let Some(table) = self.map.table_mut() {
@@ -392,7 +392,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// [`AllocError`] when there is no room; what came before it stays inserted.
     pub fn extend(&mut self, entries: impl IntoIterator<Item = (K, T)>) -> Result<(), AllocError> {
         let entries = entries.into_iter();
-        // Only to grow seldom: keys may be equal, and an iterator that promises too much is no
+        // Only to grow rarely: keys may be equal, and an iterator that promises too much is no
         // error.
         let _ = self.reserve(entries.size_hint().0);
         for (key, value) in entries {

@@ -1,8 +1,8 @@
 //! Collections whose memory is a VAS's: what `Vec`, `String` and the maps are at home.
 //!
-//! Each is an owner that is stored in a root object or another collection, and gives views: one
-//! to read with any token of its VAS, one to change with a writable one. Views have the methods
-//! one expects; those that need memory give [`AllocError`](crate::AllocError) instead of ending
+//! Each is an owner that is stored in a root object or another collection, and gives views: one to
+//! read with any token of its VAS, one to change with a writable one. Views have the methods one
+//! expects; those that need memory fail with [`AllocError`](crate::AllocError) instead of ending
 //! the process.
 //!
 //! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may

@@ -111,7 +111,7 @@ impl<V: Brand> StringMut<'_, V> {
         self.push_str(character.encode_utf8(&mut [0; 4]))
     }
 
-    /// Takes the last character off.
+    /// Removes the last character.
     pub fn pop(&mut self) -> Option<char> {
         let last = self.chars().next_back()?;
         let len = self.bytes.len() - last.len_utf8();
@@ -125,7 +125,7 @@ impl<V: Brand> StringMut<'_, V> {
     /// [`AllocError`] when there is no room; nothing is changed.
     ///
     /// # Panics
-    /// If `index` is within a character or behind the end.
+    /// If `index` is within a character or beyond the end.
     pub fn insert_str(&mut self, index: usize, text: &str) -> Result<(), AllocError> {
         assert!(self.is_char_boundary(index), "index {index} is no boundary of a character");
         self.bytes.extend_from_slice(text.as_bytes())?;
@@ -134,7 +134,7 @@ impl<V: Brand> StringMut<'_, V> {
         Ok(())
     }
 
-    /// Takes the bytes behind the first `len` off.
+    /// Truncates the text to `len` bytes.
     ///
     /// # Panics
     /// If `len` is within a character.
@@ -145,7 +145,7 @@ impl<V: Brand> StringMut<'_, V> {
         }
     }
 
-    /// Takes all text away and keeps the memory.
+    /// Removes all text and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }

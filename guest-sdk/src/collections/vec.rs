@@ -18,16 +18,16 @@ use super::words;
 use crate::alloc::{AllocError, VAlloc};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
-use crate::place::{Inside, inside};
 use crate::ptr::VSlice;
 use crate::storable::Storable;
+use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// Owns values one after another in the heap of `V`: what `Vec` is at home.
 ///
 /// [`at`](VVec::at) gives the slice, [`at_mut`](VVec::at_mut) a view with `Vec`'s methods. Where
-/// `Vec` would end the process for want of memory, these give [`AllocError`], and the content is
-/// what it was. Dropped outside `V`, it leaks what it owns, as `VBox` does.
+/// `Vec` would end the process for want of memory, these fail with [`AllocError`], and the content
+/// is unchanged. Dropped outside `V`, it leaks what it owns, as `VBox` does.
 ///
 /// ```
 /// use spacejmp::{Space, collections::VVec};
@@ -159,7 +159,7 @@ impl<T, V: Brand> VVec<T, V> {
     pub fn share(mut self) -> VSlice<T, V> {
         let mut vec = ManuallyDrop::new(self.take());
         let first = NonNull::new(vec.as_mut_ptr()).unwrap_or(NonNull::dangling());
-        // SAFETY: they are the vector's values, which nobody reaches or frees without it.
+        // SAFETY: they are the vector's values, which no code reaches or frees without it.
         unsafe { VSlice::new(first, vec.len()) }
     }
 
@@ -199,7 +199,7 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
         self.vec.capacity()
     }
 
-    /// Makes room for `more` values, and for some more so that growing is seldom.
+    /// Makes room for `more` values, and for some more so that growing is rare.
     ///
     /// # Errors
     /// [`AllocError`] when there is no room.
@@ -255,7 +255,7 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
         Ok(())
     }
 
-    /// Takes a value out; those behind it move up.
+    /// Removes a value; those after it move up.
     ///
     /// # Panics
     /// If there is no such value.
@@ -279,7 +279,7 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
     /// [`AllocError`] when there is no room; what came before it stays appended.
     pub fn extend(&mut self, values: impl IntoIterator<Item = T>) -> Result<(), AllocError> {
         let values = values.into_iter();
-        // Only to grow seldom: an iterator that promises too much is no error.
+        // Only to grow rarely: an iterator that promises too much is no error.
         let _ = self.reserve(values.size_hint().0);
         for value in values {
             self.push(value)?;
@@ -324,7 +324,7 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
         Ok(())
     }
 
-    /// Drops the values behind the first `len`.
+    /// Drops the values after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.vec.truncate(len);
     }
@@ -334,7 +334,7 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
         self.vec.clear();
     }
 
-    /// Drops the values that `keep` says no to.
+    /// Drops the values for which `keep` returns false.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         self.vec.retain_mut(|value| keep(value));
     }

@@ -1,8 +1,8 @@
 //! What the layouts of the crates' types that we keep in a VAS look like in this build.
 //!
 //! `Vec` and `HashTable` are a few words each, in an order that their crates and the compiler are
-//! free to choose. Another program that was built differently must be refused, not misread:
-//! the order is found out by looking at one with known content, and is part of the layout.
+//! free to choose. Another program that was built differently must be refused, not misread: the
+//! order is determined from one with known content, and is part of the layout.
 
 use std::hash::{BuildHasher, Hash};
 

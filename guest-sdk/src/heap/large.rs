@@ -1,16 +1,16 @@
 //! Large blocks, which are runs of pages, and huge ones, which are runs of areas.
 //!
-//! A huge block begins at page 1 of an area, behind its table, and has all of the areas it
-//! reaches into. What it does not need of the last one are addresses, not memory: nobody touches
-//! them, and they are not reserved. An area that it leaves so behind says it (`runs::ensure_stored`).
+//! A huge block begins at page 1 of an area, after its table, and has all of the areas it reaches
+//! into. What it does not need of the last one are addresses, not memory: they are never touched,
+//! and not reserved. An area that it leaves in that state records it (`runs::ensure_stored`).
 
-use abi::heap::layout::PAGE_BYTES;
-use abi::heap::{AREA_BYTES, AREA_PAGES, Kind, PageDesc, RUN_BINS};
+use seg_heap::PAGE_BYTES;
+use seg_heap::{AREA_BYTES, AREA_PAGES, PageDesc, PageKind, RUN_BINS};
 
 use super::memory::Memory;
 use super::{Grow, mark_bodies, runs};
 
-/// Most pages of a run.
+/// Maximum pages of a run.
 const MAX_RUN: u32 = AREA_PAGES - 1;
 /// Alignment of segments: blocks cannot be aligned better.
 const MAX_ALIGN_PAGES: u64 = (2 << 20) / PAGE_BYTES;
@@ -39,8 +39,8 @@ pub(super) fn allocate(
     if spare != 0 {
         let aligned = page.next_multiple_of(align_pages);
         let (before, after) = (aligned - page, spare - (aligned - page));
-        // The block's own page first: what is given back looks at it.
-        describe(memory, Kind::Large, aligned, pages, bytes);
+        // The block's own page first: freeing pages reads its descriptor.
+        describe(memory, PageKind::Large, aligned, pages, bytes);
         if before != 0 {
             runs::give(memory, page, before);
         }
@@ -49,7 +49,7 @@ pub(super) fn allocate(
         }
         page = aligned;
     } else {
-        describe(memory, Kind::Large, page, pages, bytes);
+        describe(memory, PageKind::Large, page, pages, bytes);
     }
     Some(page)
 }
@@ -57,7 +57,7 @@ pub(super) fn allocate(
 /// Frees the large or huge block that begins at `page`.
 pub(super) fn free(memory: &mut Memory, page: u32) {
     let PageDesc { pages, bytes, .. } = *memory.desc(page);
-    if memory.desc(page).kind() == Some(Kind::Huge) {
+    if memory.desc(page).kind() == Some(PageKind::Huge) {
         let (first, areas) = (page / AREA_PAGES, areas_of(pages));
         release_areas(memory, first, areas, storage_end(first, areas, bytes));
         let header = memory.header();
@@ -75,7 +75,7 @@ pub(super) fn resize(
     grow: &mut Grow<'_>,
 ) -> Option<()> {
     let desc = *memory.desc(page);
-    if desc.kind() == Some(Kind::Huge) {
+    if desc.kind() == Some(PageKind::Huge) {
         return resize_huge(memory, page, desc, bytes, grow);
     }
     let pages = u32::try_from(bytes.max(1).div_ceil(PAGE_BYTES)).ok()?;
@@ -152,12 +152,12 @@ fn allocate_huge(memory: &mut Memory, bytes: u64, grow: &mut Grow<'_>) -> Option
         runs::remove(memory, area * AREA_PAGES + 1);
     }
     let page = first * AREA_PAGES + 1;
-    describe(memory, Kind::Huge, page, areas * AREA_PAGES - 1, bytes);
+    describe(memory, PageKind::Huge, page, areas * AREA_PAGES - 1, bytes);
     memory.header().huge += 1;
     Some(page)
 }
 
-/// The first of so many areas in a row that are free as a whole, the lowest there are: what a
+/// The first of that many consecutive areas that are entirely free, the lowest there are: what a
 /// growing table leaves behind stays together, and is enough for the next one.
 fn find_areas(memory: &mut Memory, areas: u32) -> Option<u32> {
     lowest_area(memory, |memory, area| free_areas_at(memory, area, areas) == areas)
@@ -180,7 +180,7 @@ fn end_of_use(memory: &mut Memory) -> u32 {
     lowest_area(memory, reaches_last).unwrap_or(last)
 }
 
-/// The lowest area that is free as a whole and for which `is_good`.
+/// The lowest area that is entirely free and for which `is_good`.
 fn lowest_area(
     memory: &mut Memory,
     mut is_good: impl FnMut(&mut Memory, u32) -> bool,
@@ -199,10 +199,11 @@ fn lowest_area(
     found
 }
 
-/// How many areas from `area` on, at most `limit`, are free as a whole. `area` has a table or is
+/// How many areas from `area` on, at most `limit`, are entirely free. `area` has a table or is
 /// beyond the end.
 fn free_areas_at(memory: &mut Memory, area: u32, limit: u32) -> u32 {
-    // An area behind a free one has a table: huge blocks lie over tables behind their own area only.
+    // An area behind a free one has a table: huge blocks cover tables only of areas after their
+    // first.
     (0..limit)
         .take_while(|free| {
             let page = (area + free).saturating_mul(AREA_PAGES).saturating_add(1);
@@ -211,18 +212,18 @@ fn free_areas_at(memory: &mut Memory, area: u32, limit: u32) -> u32 {
         .count() as u32
 }
 
-/// Makes areas free of which nothing but the content of a huge block is left, with storage up to
-/// the offset `stored`.
+/// Frees areas that hold nothing but the content of a huge block, with storage up to the offset
+/// `stored`.
 fn release_areas(memory: &mut Memory, first: u32, areas: u32, stored: u64) {
     for area in first..first + areas {
         let bytes = if stored < area_start(area + 1) { stored.max(area_start(area)) } else { 0 };
-        let table = PageDesc { kind: Kind::Table as u8, bytes, ..PageDesc::default() };
+        let table = PageDesc { kind: PageKind::Table as u8, bytes, ..PageDesc::default() };
         *memory.desc(area * AREA_PAGES) = table;
         runs::insert(memory, area * AREA_PAGES + 1, MAX_RUN);
     }
 }
 
-fn describe(memory: &mut Memory, kind: Kind, page: u32, pages: u32, bytes: u64) {
+fn describe(memory: &mut Memory, kind: PageKind, page: u32, pages: u32, bytes: u64) {
     *memory.desc(page) = PageDesc { kind: kind as u8, pages, bytes, ..PageDesc::default() };
     mark_bodies(memory, page, pages);
 }
@@ -231,8 +232,8 @@ fn area_start(area: u32) -> u64 {
     u64::from(area) * AREA_BYTES
 }
 
-/// Up to where a huge block of `bytes` bytes in so many areas from `first` on is reserved: its last
-/// page, and the place of a table in the last area.
+/// Up to where a huge block of `bytes` bytes in that many areas from `first` on is reserved: its
+/// last page, and the place of a table in the last area.
 fn storage_end(first: u32, areas: u32, bytes: u64) -> u64 {
     let end = area_start(first).saturating_add(PAGE_BYTES).saturating_add(bytes);
     let table_end = area_start(first + areas.saturating_sub(1)) + PAGE_BYTES;

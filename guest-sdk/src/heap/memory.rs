@@ -5,10 +5,10 @@
 
 use std::ptr::NonNull;
 
-use abi::heap::layout::{desc_offset, page_offset};
-use abi::heap::{HeapHeader, PAGE_BYTES, PageDesc};
+use seg_heap::{HeapHeader, PAGE_BYTES, PageDesc};
+use seg_heap::{desc_offset, page_offset};
 
-/// A heap's memory, ours alone for as long as this lives.
+/// A heap's memory, used exclusively as long as this lives.
 pub(super) struct Memory {
     base: NonNull<u8>,
 }
@@ -18,7 +18,7 @@ impl Memory {
     ///
     /// # Safety
     /// From `base` on, 64 KiB-aligned, there is memory for a header and for what `end` in it says,
-    /// readable and writable, that nobody else uses while the result lives, except for the
+    /// readable and writable, that no other code uses while the result lives, except for the
     /// content of allocated blocks. No reference into the rest exists.
     #[inline]
     pub(super) unsafe fn new(base: NonNull<u8>) -> Memory {
@@ -64,7 +64,7 @@ impl Memory {
     #[inline]
     pub(super) fn word(&mut self, offset: u64) -> u64 {
         match self.word_at(offset) {
-            // SAFETY: within the heap and aligned; a free block is nobody else's.
+            // SAFETY: within the heap and aligned; a free block has no owner that could use it.
             Some(word) => unsafe { word.read() },
             None => 0,
         }

@@ -1,21 +1,21 @@
 //! Free runs of pages: finding one, splitting, merging with free neighbours, growing the heap.
 //!
-//! A run never leaves its area. Its first and its last page are marked, so that whoever frees the
-//! pages beside it finds its length without looking for it.
+//! A run never leaves its area. Its first and its last page are marked, so that a program that
+//! frees the pages beside it finds its length without a search.
 
-use abi::heap::layout::MAX_BYTES;
-use abi::heap::{AREA_PAGES, Kind, PAGE_BYTES, PageDesc, bin_of};
+use seg_heap::MAX_BYTES;
+use seg_heap::{AREA_PAGES, PAGE_BYTES, PageDesc, PageKind, bin_of};
 
 use super::Grow;
 use super::memory::Memory;
 
 /// Segments grow by 2 MiB at least, of which a page table maps one large page.
 const STEP_PAGES: u32 = 32;
-/// Most entries of one bin that are looked at for a run that is long enough, while higher bins have
-/// runs that are.
+/// Maximum entries of one bin that are examined for a run that is long enough, while higher bins
+/// have runs that are.
 const PATIENCE: u32 = 16;
 
-/// A run of exactly `pages` pages, at most 1023, which is free no longer.
+/// A run of exactly `pages` pages, at most 1023, which is then no longer free.
 pub(super) fn take(memory: &mut Memory, pages: u32, grow: &mut Grow<'_>) -> Option<u32> {
     let page = match find(memory, pages) {
         Some(page) => page,
@@ -33,7 +33,7 @@ pub(super) fn take(memory: &mut Memory, pages: u32, grow: &mut Grow<'_>) -> Opti
     Some(page)
 }
 
-/// Has all of the area of `page` reserved, if a huge block has left it without. Where an area's
+/// Reserves all of the area of `page`, if a huge block has left it unreserved. Where an area's
 /// storage ends is in the descriptor of its table: 0 for an area that has all of it.
 pub(super) fn ensure_stored(memory: &mut Memory, page: u32, grow: &mut Grow<'_>) -> Option<()> {
     let table = page / AREA_PAGES * AREA_PAGES;
@@ -49,7 +49,7 @@ pub(super) fn ensure_stored(memory: &mut Memory, page: u32, grow: &mut Grow<'_>)
 /// Frees `pages` pages from `page` on, all of one area.
 pub(super) fn give(memory: &mut Memory, mut page: u32, mut pages: u32) {
     let before = *memory.desc(page - 1);
-    if before.kind() == Some(Kind::Free) {
+    if before.kind() == Some(PageKind::Free) {
         page -= 1 + u32::from(before.back);
         pages += remove(memory, page);
     }
@@ -72,10 +72,10 @@ pub(super) fn take_at(memory: &mut Memory, page: u32, wanted: u32) -> Option<()>
     Some(())
 }
 
-/// Whether a free run begins at `page`, given that one may: nothing lies across it.
+/// Whether a free run begins at `page`, given that one may: no block spans it.
 pub(super) fn is_free(memory: &mut Memory, page: u32) -> bool {
     let in_area = !page.is_multiple_of(AREA_PAGES) && page < memory.pages();
-    in_area && memory.desc(page).kind() == Some(Kind::Free)
+    in_area && memory.desc(page).kind() == Some(PageKind::Free)
 }
 
 /// The first page of a free run of at least `pages` pages.
@@ -96,7 +96,7 @@ fn find(memory: &mut Memory, pages: u32) -> Option<u32> {
     memory.header().bins.get(bin).copied().filter(|&page| page != 0)
 }
 
-/// Makes a free run known.
+/// Adds a free run to its bin.
 pub(super) fn insert(memory: &mut Memory, page: u32, pages: u32) {
     let bin = bin_of(pages);
     let next = std::mem::replace(&mut memory.header().bins[bin], page);
@@ -106,11 +106,12 @@ pub(super) fn insert(memory: &mut Memory, page: u32, pages: u32) {
     }
     let back = (pages - 1) as u16;
     *memory.desc(page + pages - 1) =
-        PageDesc { kind: Kind::Free as u8, back, ..PageDesc::default() };
-    *memory.desc(page) = PageDesc { kind: Kind::Free as u8, pages, next, ..PageDesc::default() };
+        PageDesc { kind: PageKind::Free as u8, back, ..PageDesc::default() };
+    *memory.desc(page) =
+        PageDesc { kind: PageKind::Free as u8, pages, next, ..PageDesc::default() };
 }
 
-/// Makes a free run unknown and gives its length.
+/// Removes a free run from its bin and returns its length.
 pub(super) fn remove(memory: &mut Memory, page: u32) -> u32 {
     let PageDesc { pages, prev, next, .. } = *memory.desc(page);
     if next != 0 {
@@ -134,7 +135,7 @@ fn needed_end(memory: &mut Memory, pages: u32) -> u32 {
     let area_end = end.next_multiple_of(AREA_PAGES);
     if end % AREA_PAGES > 1 {
         let last = *memory.desc(end - 1);
-        let free = if last.kind() == Some(Kind::Free) { u32::from(last.back) + 1 } else { 0 };
+        let free = if last.kind() == Some(PageKind::Free) { u32::from(last.back) + 1 } else { 0 };
         if end - free + pages <= area_end {
             return end - free + pages;
         }
@@ -150,7 +151,7 @@ pub(super) fn extend(memory: &mut Memory, end: u32, grow: &mut Grow<'_>) -> Opti
         return None;
     }
     let old = memory.pages();
-    // In steps that grow with the heap: each one is a call, and its tables change.
+    // In steps that grow with the heap: each is a call and changes the segment's page tables.
     let step = (old / 8).clamp(STEP_PAGES, AREA_PAGES);
     let wanted = end.max(old + step).next_multiple_of(STEP_PAGES).min(MAX_PAGES);
     let bytes = |pages: u32| u64::from(pages) * PAGE_BYTES;
@@ -158,7 +159,7 @@ pub(super) fn extend(memory: &mut Memory, end: u32, grow: &mut Grow<'_>) -> Opti
     if size < bytes(end) {
         return None;
     }
-    // The segment may have grown by more than we asked for: the rest is for another time.
+    // The segment may have grown by more than we asked for: the rest is left for later.
     let mut new = u32::try_from(size / PAGE_BYTES).unwrap_or(u32::MAX).min(wanted);
     if grow.reserve(bytes(old), bytes(new)).is_none() {
         // What is needed may fit where a step does not.
@@ -199,7 +200,7 @@ pub(super) fn adopt(memory: &mut Memory, start: u32, end: u32) {
     let mut page = start;
     while page < end {
         if page.is_multiple_of(AREA_PAGES) {
-            *memory.desc(page) = PageDesc { kind: Kind::Table as u8, ..PageDesc::default() };
+            *memory.desc(page) = PageDesc { kind: PageKind::Table as u8, ..PageDesc::default() };
             page += 1;
             continue;
         }

@@ -1,11 +1,11 @@
 //! Small blocks: spans of one size class, each with a list of its free blocks.
 //!
-//! Freed blocks go out again first, while they are still in the cache; the others follow in the
-//! order of their addresses, so that memory is touched no sooner than it is needed.
+//! Freed blocks are reused first, while they are still in the cache; the others follow in the order
+//! of their addresses, so that memory is touched no sooner than it is needed.
 
-use abi::heap::class::GRANULE;
-use abi::heap::layout::page_offset;
-use abi::heap::{Class, Kind, PageDesc, free_word, next_of_free_word};
+use seg_heap::class::GRANULE;
+use seg_heap::page_offset;
+use seg_heap::{Class, PageDesc, PageKind, free_word, next_of_free_word};
 
 use super::memory::Memory;
 use super::{Grow, runs};
@@ -26,8 +26,8 @@ pub(super) fn allocate(memory: &mut Memory, class: Class, grow: &mut Grow<'_>) -
             let next = next_of_free_word(memory.word(offset));
             let desc = memory.desc(page);
             let Some(next) = next else {
-                // Somebody wrote to a block that was not theirs any more: where the list goes on
-                // is lost, and what is left of it. `check` finds the difference.
+                // A program wrote to a block that it no longer owned: the rest of the list is lost.
+                // `check` finds the difference.
                 desc.free = 0;
                 continue;
             };
@@ -82,7 +82,7 @@ fn free_slow(memory: &mut Memory, page: u32, used: u16, listed: u16, class: u8) 
         unlist(memory, class, page);
         super::while_busy(memory, |memory| runs::give(memory, page, class.span_pages()));
     } else {
-        // The last one with room stays, as good as new: the next block is likely to be of it.
+        // The last one with room stays, as if new: the next block is likely to come from it.
         desc.free = 0;
         desc.fresh = 0;
     }
@@ -94,8 +94,12 @@ fn add_span(memory: &mut Memory, class: Class, grow: &mut Grow<'_>) -> Option<()
     let pages = class.span_pages();
     super::while_busy(memory, |memory| {
         let page = runs::take(memory, pages, grow)?;
-        *memory.desc(page) =
-            PageDesc { kind: Kind::Small as u8, class: class.raw(), pages, ..PageDesc::default() };
+        *memory.desc(page) = PageDesc {
+            kind: PageKind::Small as u8,
+            class: class.raw(),
+            pages,
+            ..PageDesc::default()
+        };
         super::mark_bodies(memory, page, pages);
         list(memory, class, page);
         Some(())

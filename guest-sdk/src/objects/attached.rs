@@ -2,7 +2,7 @@
 
 use super::failed;
 use super::segment::Segment;
-use crate::error::{Kind, Result};
+use crate::error::{ObjectKind, Result};
 use crate::sys::{self, Right, VasHandle, attach, vas_command};
 
 /// How a VAS is attached.
@@ -28,7 +28,7 @@ impl AttachOptions {
         AttachOptions { flags: self.flags | attach::NO_TAG }
     }
 
-    /// Page tables for the whole of every segment are built at once.
+    /// Page tables for the whole of every segment are built immediately.
     pub fn populate(self) -> AttachOptions {
         AttachOptions { flags: self.flags | attach::POPULATE }
     }
@@ -39,7 +39,7 @@ impl AttachOptions {
         AttachOptions { flags: self.flags | attach::PINNED }
     }
 
-    /// Its number is given out again when it is detached, so only its owner may do that.
+    /// Its number is reused when it is detached, so only its owner may do that.
     pub(crate) fn flags(self) -> u64 {
         self.flags | attach::OWNED
     }
@@ -48,7 +48,7 @@ impl AttachOptions {
 /// An instance of a VAS in this process, detached when it is dropped.
 ///
 /// A thread that is inside while it is dropped keeps it attached, until the process ends; nothing
-/// is unmapped under anybody. Switching into it is [`vas_switch`](sys::vas_switch), which is
+/// is unmapped under any thread. Switching into it is [`vas_switch`](sys::vas_switch), which is
 /// `unsafe`; [`crate::Space`] has instances of its own.
 #[derive(Debug)]
 pub struct Attached {
@@ -61,7 +61,7 @@ impl Attached {
         Attached { vh, name }
     }
 
-    /// The handle, for as long as this lives: nobody else can detach it.
+    /// The handle, for as long as this lives: no other part of the program can detach it.
     #[must_use]
     pub fn handle(&self) -> VasHandle {
         self.vh
@@ -73,7 +73,7 @@ impl Attached {
     /// As [`seg_attach_local`](sys::seg_attach_local).
     pub fn attach_segment(&self, segment: &Segment, right: Right) -> Result<()> {
         let attached = sys::seg_attach_local(self.vh, segment.id(), right);
-        attached.map_err(failed("attach", Kind::Segment, segment.name()))
+        attached.map_err(failed("attach", ObjectKind::Segment, segment.name()))
     }
 
     /// Takes a segment out that was put into this instance only.
@@ -82,7 +82,7 @@ impl Attached {
     /// As [`seg_detach_local`](sys::seg_detach_local): `EBUSY` while a thread is inside.
     pub fn detach_segment(&self, segment: &Segment) -> Result<()> {
         let detached = sys::seg_detach_local(self.vh, segment.id());
-        detached.map_err(failed("detach", Kind::Segment, segment.name()))
+        detached.map_err(failed("detach", ObjectKind::Segment, segment.name()))
     }
 
     /// Sets whether this instance has a TLB tag, from now on.
@@ -91,10 +91,10 @@ impl Attached {
     /// As [`vas_ctl`](sys::vas_ctl): `EBUSY` while a thread is inside.
     pub fn set_tagged(&self, tagged: bool) -> Result<()> {
         let set = sys::vas_ctl(vas_command::SET_INSTANCE_TAGGED, self.vh.raw(), tagged.into());
-        set.map_err(failed("set the tag of", Kind::Vas, &self.name))
+        set.map_err(failed("set the tag of", ObjectKind::Vas, &self.name))
     }
 
-    /// Detaches it now and says whether that worked.
+    /// Detaches it now and returns whether that worked.
     ///
     /// # Errors
     /// As [`vas_detach`](sys::vas_detach): `EBUSY` while a thread is inside. It stays attached
@@ -102,7 +102,7 @@ impl Attached {
     pub fn detach(self) -> Result<()> {
         let mut this = std::mem::ManuallyDrop::new(self);
         let name = std::mem::take(&mut this.name);
-        sys::vas_detach_owned(this.vh).map_err(failed("detach", Kind::Vas, name))
+        sys::vas_detach_owned(this.vh).map_err(failed("detach", ObjectKind::Vas, name))
     }
 }
 

@@ -3,7 +3,7 @@
 use abi::Errno;
 
 use super::{access, all, failed, name};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::sys::{
     self, EMPTY_SEG_STAT, Lifetime, PagePolicy, Right, SegId, SegParams, SegRoot, SegStat,
     seg_command,
@@ -44,11 +44,11 @@ pub struct SegmentInfo {
     pub lifetime: Option<Lifetime>,
     /// Which pages map it; `None` as above.
     pub pages: Option<PagePolicy>,
-    /// Whether whoever enters a VAS that has it takes its lock.
+    /// Whether a thread that enters a VAS that has it acquires its lock.
     pub lockable: bool,
     /// Whether its last writer did not end properly.
     pub dirty: bool,
-    /// Whether a holder of its lock died and nobody has recovered it.
+    /// Whether a holder of its lock died and it has not been recovered.
     pub inconsistent: bool,
     /// What the caller may do with it; `None`: nothing.
     pub access: Option<Right>,
@@ -84,7 +84,7 @@ impl SegmentOptions {
         self
     }
 
-    /// May grow up to so many bytes. Without it: not at all.
+    /// May grow up to this many bytes. Without it: not at all.
     pub fn reserve(mut self, bytes: u64) -> SegmentOptions {
         self.params.reserve_bytes = bytes;
         self
@@ -108,7 +108,8 @@ impl SegmentOptions {
         self
     }
 
-    /// Whoever enters a VAS that has it takes its lock: any number of readers, or one writer.
+    /// A thread that enters a VAS that has it acquires its lock: any number of readers, or one
+    /// writer.
     pub fn lockable(mut self, lockable: bool) -> SegmentOptions {
         self.params.lockable = lockable.into();
         self
@@ -120,7 +121,7 @@ impl SegmentOptions {
     /// As [`seg_alloc`](sys::seg_alloc): `EEXIST` if there is one of that name.
     pub fn create(&self, name: &str) -> Result<Segment> {
         let made = sys::seg_alloc(name, &self.params);
-        let id = made.map_err(failed("create", Kind::Segment, name))?;
+        let id = made.map_err(failed("create", ObjectKind::Segment, name))?;
         Ok(Segment { id, name: name.to_owned() })
     }
 
@@ -148,7 +149,7 @@ impl Segment {
     /// # Errors
     /// As [`seg_find`](sys::seg_find): `ENOENT` if there is none.
     pub fn find(name: &str) -> Result<Segment> {
-        let id = sys::seg_find(name).map_err(failed("find", Kind::Segment, name))?;
+        let id = sys::seg_find(name).map_err(failed("find", ObjectKind::Segment, name))?;
         Ok(Segment { id, name: name.to_owned() })
     }
 
@@ -162,7 +163,7 @@ impl Segment {
     /// As [`seg_list`](sys::seg_list).
     pub fn list() -> Result<Vec<SegmentInfo>> {
         let stats = all(EMPTY_SEG_STAT, sys::seg_list);
-        let stats = stats.map_err(failed("list", Kind::Store, "segments"))?;
+        let stats = stats.map_err(failed("list", ObjectKind::Store, "segments"))?;
         Ok(stats.iter().filter_map(SegmentInfo::new).collect())
     }
 
@@ -187,12 +188,12 @@ impl Segment {
         SegmentInfo::new(&stat).ok_or_else(|| self.failed("look at")(Errno::EIO))
     }
 
-    /// A copy of its content under a new name, at the same address, as it is between two visits of
-    /// writers, for which the call waits.
+    /// A copy of its content under a new name, at the same address, consistent: the call waits for
+    /// writers to leave.
     ///
     /// # Errors
-    /// As [`seg_clone`](sys::seg_clone): `EDEADLK` by a thread that is inside to write, which may be
-    /// in the middle of a change; leave first.
+    /// As [`seg_clone`](sys::seg_clone): `EDEADLK` for a thread that is inside to write, which may
+    /// be in the middle of a change; leave first.
     pub fn clone_as(&self, name: &str) -> Result<Segment> {
         let id = sys::seg_clone(self.id, name).map_err(self.failed("clone"))?;
         Ok(Segment { id, name: name.to_owned() })
@@ -225,7 +226,7 @@ impl Segment {
     /// Deletes it and its content.
     ///
     /// # Errors
-    /// As [`seg_delete`](sys::seg_delete): `EBUSY` while anybody has it attached.
+    /// As [`seg_delete`](sys::seg_delete): `EBUSY` while a process has it attached.
     pub fn delete(self) -> Result<()> {
         sys::seg_delete(self.id).map_err(self.failed("delete"))
     }
@@ -241,7 +242,7 @@ impl Segment {
     /// Sets whether it is lockable.
     ///
     /// # Errors
-    /// As [`seg_ctl`](sys::seg_ctl): `EBUSY` while anybody has it attached.
+    /// As [`seg_ctl`](sys::seg_ctl): `EBUSY` while a process has it attached.
     pub fn set_lockable(&self, lockable: bool) -> Result<()> {
         self.control(seg_command::SET_LOCKABLE, lockable.into(), "set the lock of")
     }
@@ -274,7 +275,7 @@ impl Segment {
     }
 
     fn failed(&self, verb: &'static str) -> impl FnOnce(Errno) -> Error {
-        failed(verb, Kind::Segment, &self.name)
+        failed(verb, ObjectKind::Segment, &self.name)
     }
 }
 

@@ -5,7 +5,7 @@ use abi::Errno;
 use super::attached::{AttachOptions, Attached};
 use super::segment::{Segment, SegmentInfo};
 use super::{access, all, failed, name};
-use crate::error::{Kind, Result};
+use crate::error::{ObjectKind, Result};
 use crate::sys::{self, Attachment, EMPTY_VAS_STAT, Right, SegId, VasId, VasStat, vas_command};
 
 /// A VAS: an address space with a name, which exists until it is deleted.
@@ -76,7 +76,8 @@ impl VasOptions {
     /// # Errors
     /// As [`vas_create`](sys::vas_create): `EEXIST` if there is one of that name.
     pub fn create(&self, name: &str) -> Result<Vas> {
-        let id = sys::vas_create(name, self.mode).map_err(failed("create", Kind::Vas, name))?;
+        let id =
+            sys::vas_create(name, self.mode).map_err(failed("create", ObjectKind::Vas, name))?;
         Ok(Vas { id, name: name.to_owned() })
     }
 
@@ -111,7 +112,7 @@ impl Vas {
     /// # Errors
     /// As [`vas_find`](sys::vas_find): `ENOENT` if there is none.
     pub fn find(name: &str) -> Result<Vas> {
-        let id = sys::vas_find(name).map_err(failed("find", Kind::Vas, name))?;
+        let id = sys::vas_find(name).map_err(failed("find", ObjectKind::Vas, name))?;
         Ok(Vas { id, name: name.to_owned() })
     }
 
@@ -121,7 +122,7 @@ impl Vas {
     /// As [`vas_list`](sys::vas_list).
     pub fn list() -> Result<Vec<VasInfo>> {
         let stats = all(EMPTY_VAS_STAT, sys::vas_list);
-        let stats = stats.map_err(failed("list", Kind::Store, "address spaces"))?;
+        let stats = stats.map_err(failed("list", ObjectKind::Store, "address spaces"))?;
         Ok(stats.iter().filter_map(VasInfo::new).collect())
     }
 
@@ -158,7 +159,7 @@ impl Vas {
     /// Deletes it; its segments stay.
     ///
     /// # Errors
-    /// As [`vas_delete`](sys::vas_delete): `EBUSY` while anybody has it attached.
+    /// As [`vas_delete`](sys::vas_delete): `EBUSY` while a process has it attached.
     pub fn delete(self) -> Result<()> {
         sys::vas_delete(self.id).map_err(self.failed("delete"))
     }
@@ -174,7 +175,7 @@ impl Vas {
     }
 
     /// As [`Vas::segments`], with all that is known of them, and which are not in the store: lost,
-    /// or volatile and gone with their last user.
+    /// or volatile and freed with their last user.
     pub(crate) fn segment_infos(&self) -> Result<(Vec<(SegmentInfo, Right)>, Vec<SegId>)> {
         let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(self.id, buffer, cursor);
         let found = all(Attachment::default(), list).map_err(self.failed("list segments of"))?;
@@ -191,22 +192,22 @@ impl Vas {
         Ok((infos, missing))
     }
 
-    /// Puts a segment into the VAS, for everybody who has it attached or will.
+    /// Puts a segment into the VAS, for every process that has it attached or will.
     ///
     /// # Errors
     /// As [`seg_attach`](sys::seg_attach): `EEXIST` if it overlaps another one.
     pub fn attach_segment(&self, segment: &Segment, right: Right) -> Result<()> {
         let attached = sys::seg_attach(self.id, segment.id(), right);
-        attached.map_err(failed("attach", Kind::Segment, segment.name()))
+        attached.map_err(failed("attach", ObjectKind::Segment, segment.name()))
     }
 
-    /// Takes a segment out of the VAS, for everybody.
+    /// Takes a segment out of the VAS, for all processes.
     ///
     /// # Errors
     /// As [`seg_detach`](sys::seg_detach): `EBUSY` while a thread is inside.
     pub fn detach_segment(&self, segment: &Segment) -> Result<()> {
         let detached = sys::seg_detach(self.id, segment.id());
-        detached.map_err(failed("detach", Kind::Segment, segment.name()))
+        detached.map_err(failed("detach", ObjectKind::Segment, segment.name()))
     }
 
     /// Sets the permission bits.
@@ -237,6 +238,6 @@ impl Vas {
     }
 
     fn failed(&self, verb: &'static str) -> impl FnOnce(Errno) -> crate::Error {
-        failed(verb, Kind::Vas, &self.name)
+        failed(verb, ObjectKind::Vas, &self.name)
     }
 }

@@ -68,8 +68,8 @@ impl<T, V: Brand> VSlice<T, V> {
     /// The values of a block.
     ///
     /// # Safety
-    /// `len` valid values lie at `first`, in `V`; they are reached by this slice and what is made of
-    /// it only, and never freed.
+    /// `len` valid values lie at `first`, in `V`; they are reached only through this slice and what
+    /// is made from it, and never freed.
     pub(crate) const unsafe fn new(first: NonNull<T>, len: usize) -> VSlice<T, V> {
         VSlice { first, len, _points: PhantomData }
     }
@@ -132,8 +132,8 @@ impl<T: Storable<V>, V: Brand> VSlice<T, V> {
     #[inline]
     #[must_use]
     pub fn get<'a, M: Mode>(self, _v: &'a In<V, M>) -> &'a [T] {
-        // SAFETY: they are never freed, the token says that they are mapped, and whoever writes
-        // them has the token borrowed mutably.
+        // SAFETY: they are never freed, the token proves that they are mapped, and any code that
+        // writes them has the token borrowed mutably.
         unsafe { NonNull::slice_from_raw_parts(self.first, self.len).as_ref() }
     }
 

@@ -1,4 +1,4 @@
-//! Ordered maps, which go out in the order of their keys and come in in any. Arenas do not go:
+//! Ordered maps, which are written in the order of their keys and read in any. Arenas are left out:
 //! their ids mean nothing without them, and no format would keep them together.
 
 use std::fmt;

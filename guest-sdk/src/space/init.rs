@@ -1,9 +1,9 @@
 //! Watching the `init` of a space that is being made: it is given a witness, so it can make pointers,
 //! and can leave them anywhere before it fails.
 
-use crate::alloc::SpaceHeap;
 use crate::brand::Claim;
-use crate::place;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state;
 
 /// Spends the brand unless what was allocated meanwhile is freed.
 struct Watch<'a> {
@@ -14,8 +14,8 @@ struct Watch<'a> {
 
 /// Blocks of the space the thread is in.
 fn blocks() -> u64 {
-    place::current().heap.map_or(0, |heap| {
-        // SAFETY: the place holds the heap of the space the thread is in.
+    thread_state::current().heap.map_or(0, |heap| {
+        // SAFETY: the thread's state holds the heap of the space the thread is in.
         let heap: &dyn SpaceHeap = unsafe { heap.as_ref() };
         // SAFETY: the thread is inside, writable, or it would have no heap.
         unsafe { heap.blocks() }
@@ -33,7 +33,7 @@ impl Drop for Watch<'_> {
 }
 
 /// Calls `init`, inside. If it fails or panics and leaves memory behind, the brand is spent: that
-/// memory will be given out anew, by this process or another, and old pointers would reach it.
+/// memory will be handed out again, by this process or another, and old pointers would reach it.
 pub(super) fn watched<T, E>(claim: &Claim, init: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let mut watch = Watch { claim, before: blocks(), is_done: false };
     let result = init();

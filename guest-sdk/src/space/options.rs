@@ -5,8 +5,7 @@ use std::ptr::NonNull;
 
 use abi::Errno;
 
-use super::seat::{Access, Wait};
-use super::visit::{Dead, visit};
+use super::visit::{OnOwnerDeath, visit};
 use super::vm::VmSpace;
 use super::{Backend, Space, check_home, claim, init, refusal};
 use crate::alloc::AllocError;
@@ -14,6 +13,7 @@ use crate::boxed;
 use crate::brand::{Brand, Claim, Invariant};
 use crate::error::{Error, Result};
 use crate::layout::TypeLayout;
+use crate::location::wait::{LockMode, Wait};
 use crate::objects::segment::Segment;
 use crate::objects::vas::Vas;
 use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
@@ -45,8 +45,8 @@ impl<V: Brand> SpaceOptions<V> {
         }
     }
 
-    /// Bytes to begin with; it takes no room until it is written to. Without it 2 MiB. What is larger
-    /// takes room by 2 MiB, where the host has huge pages for files.
+    /// Initial size in bytes; it uses no storage until it is written to. Without it 2 MiB. Larger
+    /// segments use storage in steps of 2 MiB, where the host has huge pages for files.
     pub fn size(mut self, bytes: u64) -> SpaceOptions<V> {
         self.size = bytes;
         self
@@ -60,8 +60,8 @@ impl<V: Brand> SpaceOptions<V> {
     }
 
     /// The address of its data, a multiple of 2 MiB. Without it: where no other segment of the
-    /// store is, so that a pointer used in the wrong VAS faults, and spaces are not in each other's
-    /// way ([`Error::SameAddresses`]).
+    /// store is, so that a pointer used in the wrong VAS faults, and spaces do not exclude each
+    /// other ([`Error::SameAddresses`]).
     pub fn base(mut self, base: u64) -> SpaceOptions<V> {
         self.base = base;
         self
@@ -86,13 +86,13 @@ impl<V: Brand> SpaceOptions<V> {
     }
 
     /// Makes the space `name`: a VAS and a lockable segment, both of that name, with the root object
-    /// that `init` gives. If `init` fails, or panics, both are deleted again, unless somebody else
+    /// that `init` gives. If `init` fails, or panics, both are deleted again, unless another program
     /// has made a root object meanwhile. If it has left memory allocated by then, a `VPtr` that it
     /// made or an owner that it gave to its caller, the brand is not used again in this process.
     ///
     /// # Errors
-    /// [`Error::Call`] with `EEXIST` if there is a VAS or segment of that name; what making them
-    /// can give; [`Error::Alloc`] if `init` says so; [`Error::BrandTaken`];
+    /// [`Error::Call`] with `EEXIST` if there is a VAS or segment of that name; the errors of
+    /// creating them; [`Error::Alloc`] if `init` returns it; [`Error::BrandTaken`];
     /// [`Error::BrandSpent`]; [`Error::AlreadyInside`]; [`Error::NotUnderSpacejmp`].
     pub fn create(
         &self,
@@ -110,8 +110,8 @@ impl<V: Brand> SpaceOptions<V> {
         Ok(space)
     }
 
-    /// Opens the space `name`, or makes it if there is none, which several programs may do at
-    /// once: one of them calls `init`. One that died while it was making it is no obstacle.
+    /// Opens the space `name`, or makes it if there is none, which several programs may do at the
+    /// same time: one of them calls `init`. A program that died while creating it is no obstacle.
     ///
     /// ```no_run
     /// use spacejmp::Space;
@@ -133,11 +133,12 @@ impl<V: Brand> SpaceOptions<V> {
         check_home(name)?;
         match Space::open(name) {
             Err(Error::NoRoot { .. }) => {}
-            // Volatile content goes with its last user, and the VAS stays.
+            // Volatile content is freed with its last user, and the VAS stays.
             Err(Error::SegmentLost { .. }) if self.lifetime == Lifetime::Volatile => {}
-            // No such VAS, and nothing else: whatever else is missing is not to be made anew.
-            Err(Error::Call { verb: "find", kind: crate::error::Kind::Vas, errno, .. })
-                if errno == Errno::ENOENT => {}
+            // Only if there is no such VAS: whatever else is missing must not be created again.
+            Err(Error::Call {
+                verb: "find", kind: crate::error::ObjectKind::Vas, errno, ..
+            }) if errno == Errno::ENOENT => {}
             other => return other,
         }
         let vas = Vas::options().mode(self.mode).open_or_create(name)?;
@@ -169,11 +170,11 @@ impl<V: Brand> SpaceOptions<V> {
         let name = vas.name().to_owned();
         let vm = VmSpace::new(vas, true)?;
         let claim = claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?;
-        let target = vm.target(Access::Exclusive)?;
-        // Whoever died before there was a root has left nothing that matters.
+        let target = vm.target(LockMode::Exclusive)?;
+        // A program that died before there was a root has left nothing that matters.
         // SAFETY: the thread is at home, and `vm` outlives the visit.
         let made = unsafe {
-            visit::<V, Write, _>(target, Wait::Forever, Dead::Accept, |at| {
+            visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Accept, |at| {
                 make(&vm, &at, &claim, init)
             })
         };
@@ -185,7 +186,7 @@ impl<V: Brand> SpaceOptions<V> {
             Made::Found if existing == Existing::IsWelcome => open(vm),
             Made::Found => Err(Error::Call {
                 verb: "create",
-                kind: crate::error::Kind::Vas,
+                kind: crate::error::ObjectKind::Vas,
                 name,
                 errno: Errno::EEXIST,
             }),
@@ -220,7 +221,8 @@ fn make<V: Brand>(
     }
     let layout = TypeLayout::of::<V::Root, V>();
     let stat = vm.segment.stat()?;
-    // SAFETY: the witness says that the thread is inside; without a root nobody uses anything.
+    // SAFETY: the witness proves that the thread is inside; without a root no program uses anything
+    // there.
     let formatted = unsafe { vm.heap.format(stat.size, layout.text()) };
     formatted.ok_or_else(|| AllocError::new::<V>(layout.text().len()))?;
     let root = init::watched(claim, || {
@@ -231,8 +233,8 @@ fn make<V: Brand>(
         }
         let address = root.expose_provenance().get() as u64;
         let record = SegRoot { address, fingerprint: layout.fingerprint().0 };
-        // Last of all: who finds a root finds it complete.
-        // SAFETY: there lies a valid object of this layout, in a heap that `format` has made.
+        // Last: a program that finds a root finds it complete. SAFETY: there lies a valid object of
+        // this layout, in a heap that `format` has made.
         unsafe { vm.segment.set_root(&record) }?;
         Ok::<_, Error>(root)
     })?;
@@ -264,7 +266,7 @@ pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
 /// The error that says how the root object's type differs.
 fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
     let space = vm.vas.name().to_owned();
-    let target = vm.target(Access::Shared)?;
+    let target = vm.target(LockMode::Shared)?;
     let read = |_: At<V, Read>| {
         // SAFETY: the thread is inside.
         unsafe { vm.heap.check() }?;
@@ -272,7 +274,7 @@ fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
         Ok::<_, String>(unsafe { vm.heap.layout_text() })
     };
     // SAFETY: the thread is at home, and `vm` outlives the visit.
-    let text = unsafe { visit(target, Wait::Forever, Dead::Refuse, read) };
+    let text = unsafe { visit(target, Wait::Forever, OnOwnerDeath::Refuse, read) };
     let text = match text.map_err(|refused| refusal(&space, None, refused))? {
         Ok(text) => text,
         Err(reason) => return Ok(Error::Damaged { space, reason }),
@@ -301,12 +303,12 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        // Somebody may have completed it by `open_or_create`: it is theirs then.
+        // Another program may have completed it by `open_or_create`: it then belongs to that one.
         let rootless = |segment: &Segment| segment.root().is_ok_and(|root| root.address == 0);
         if !self.segment.as_ref().is_none_or(rootless) {
             return;
         }
-        // Who has it open now keeps it (`EBUSY`); the first error is what counts.
+        // A program that has it open now keeps it (`EBUSY`); the first error is what counts.
         if let Some(vas) = self.vas.take() {
             let _ = vas.delete();
         }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::Errno;
 
-use crate::alloc::SpaceHeap;
 use crate::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use crate::objects::segment::Segment;
-use crate::place;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state;
 
 /// The heap at the beginning of a segment.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct SegmentHeap {
     segment: Segment,
     base: u64,
     reserve: u64,
-    /// Its header was looked at, and is one of a heap that this version knows. Relaxed: the heap
+    /// Its header was checked, and is that of a heap that this version knows. Relaxed: the heap
     /// itself is used under the segment's lock.
     is_known: AtomicBool,
 }
@@ -45,7 +45,7 @@ impl SegmentHeap {
         Some(unsafe { RawHeap::at(self.address()) })
     }
 
-    /// Looks at the heap unless it was looked at before.
+    /// Checks the heap unless it was checked before.
     ///
     /// # Safety
     /// The thread is inside the space.
@@ -66,11 +66,11 @@ impl SegmentHeap {
     /// Makes an empty heap, whatever was there, that remembers `text`.
     ///
     /// # Safety
-    /// The thread is inside the space, writable; the segment has `size` bytes, and nobody uses
+    /// The thread is inside the space, writable; the segment has `size` bytes, and no program uses
     /// what is in it.
     pub(crate) unsafe fn format(&self, size: u64, text: &str) -> Option<()> {
         let mut grow = self.grow();
-        let size = size.max(grow.grow(abi::heap::MIN_BYTES, abi::heap::MIN_BYTES)?);
+        let size = size.max(grow.grow(seg_heap::MIN_BYTES, seg_heap::MIN_BYTES)?);
         let size = size.min(FIRST_BYTES);
         grow.reserve(0, size)?;
         // SAFETY: the caller's promise, and segments begin at multiples of 2 MiB.
@@ -86,7 +86,7 @@ impl SegmentHeap {
     /// The thread is inside the space.
     #[cold]
     pub(crate) unsafe fn check(&self) -> Result<(), String> {
-        let _working = place::without_heap();
+        let _working = thread_state::without_heap();
         let size = self.segment.stat().map_err(|err| err.to_string())?.size;
         // SAFETY: the thread is inside; segments begin at multiples of 2 MiB.
         unsafe { RawHeap::open(self.address(), size) }.map_err(|err: HeapError| err.to_string())?;
@@ -111,11 +111,11 @@ struct SegmentGrowth<'a>(&'a SegmentHeap);
 
 impl Growth for SegmentGrowth<'_> {
     fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
-        // The calls below allocate in the process, whatever scope the thread is in: the heap is
-        // in the middle of something.
-        let _working = place::without_heap();
+        // The calls below allocate in the process, whatever scope the thread is in: the heap is in
+        // the middle of a change.
+        let _working = thread_state::without_heap();
         let SegmentHeap { segment, reserve, .. } = self.0;
-        // Somebody else may have grown it, or a person with `seg grow`.
+        // Another program may have grown it, or a user with `seg grow`.
         let size = segment.stat().ok()?.size;
         if size >= needed {
             return Some(size);
@@ -129,7 +129,7 @@ impl Growth for SegmentGrowth<'_> {
     }
 
     fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
-        let _working = place::without_heap();
+        let _working = thread_state::without_heap();
         match crate::sys::seg_reserve(self.0.segment.id(), from, to.saturating_sub(from)) {
             // An older VMM does not have the call.
             Ok(()) | Err(Errno::ENOSYS) => Some(()),

@@ -218,7 +218,7 @@ fn a_brand_is_good_for_one_space() {
     assert!(Space::<Once>::in_memory(ROOM, |_| Ok(0)).is_err());
 }
 
-/// A brand of the test's own for each way an `init` can go.
+/// A separate brand for each outcome of an `init`.
 macro_rules! brands {
     ($($name:ident),*) => { crate::brand! { $($name => Option<VBox<u64, $name>>),* } };
 }

@@ -5,42 +5,45 @@ use std::ptr::NonNull;
 
 use abi::Errno;
 
-use super::seat::{Access, Arrival, Seat, Wait};
-use crate::alloc::SpaceHeap;
+use super::switch::go;
 use crate::brand::Brand;
-use crate::place::{self, Place, Scope};
+use crate::location::Location;
+use crate::location::wait::{EntryOutcome, LockMode, Wait};
+use crate::space_heap::SpaceHeap;
 use crate::sys::{SegId, seg_command, seg_ctl};
+use crate::thread_state::{self, Scope, ThreadState};
 use crate::token::{At, Mode};
 
 /// Where a visit goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
-    pub(crate) seat: Seat,
+    pub(crate) location: Location,
     pub(crate) heap: NonNull<dyn SpaceHeap>,
     /// The segment that holds the content; `None` in plain memory.
     pub(crate) sid: Option<SegId>,
 }
 
 impl Target {
-    /// Says of the content, which the thread holds exclusively, that a change of it was broken off.
+    /// Marks the content, which the thread holds exclusively, as inconsistent: a change was
+    /// interrupted.
     #[cold]
     fn mark_inconsistent(&self) {
-        if let Some((lock, Access::Exclusive)) = self.seat.plain {
+        if let Some((lock, LockMode::Exclusive)) = self.location.plain {
             // SAFETY: it outlives the visit.
             unsafe { lock.as_ref() }.set_inconsistent(true);
         }
         let marked = self.sid.map_or(Ok(()), |sid| seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
         if let Err(errno) = marked {
-            // The end of the process inside says it, too.
+            // The end of the process inside marks it, too.
             eprintln!("spacejmp: a broken change cannot be marked: {errno}; the process ends");
             std::process::abort()
         }
     }
 }
 
-/// What to do about a holder of the lock that died.
+/// What to do if a holder of the lock died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dead {
+pub(crate) enum OnOwnerDeath {
     /// Leave at once.
     Refuse,
     /// Go on: the caller knows.
@@ -56,10 +59,10 @@ pub(crate) enum Refused {
     OwnerDead,
 }
 
-/// How a visit has left the content.
+/// The state in which a visit has left the content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// As whoever wrote it wants it to be, or as it was.
+    /// As the writer wants it to be, or as it was.
     Whole,
     /// In the middle of a change.
     Changing,
@@ -67,34 +70,34 @@ enum Content {
 
 /// Goes back when it is dropped.
 struct Guard {
-    before: Place,
+    before: ThreadState,
     target: Target,
     content: Content,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        place::set(self.before);
+        thread_state::set(self.before);
         if self.content == Content::Changing {
             self.target.mark_inconsistent();
         }
         // SAFETY: the token of the visit is gone, and with it every borrow of what is left.
-        let back = unsafe { self.target.seat.go(self.before.seat, Wait::Return) };
-        if back != Ok(Arrival::Sound) {
+        let back = unsafe { go(self.target.location, self.before.location, Wait::Return) };
+        if back != Ok(EntryOutcome::Clean) {
             lost(self.before, back);
         }
     }
 }
 
-/// The thread cannot go back where a token says that it is, or what is there is broken. Unwinding
-/// would not help: code on the way could catch it and use the token.
+/// The thread cannot go back to where a token claims it is, or the content there is broken.
+/// Unwinding would not help: code on the way could catch it and use the token.
 #[cold]
-fn lost(place: Place, back: Result<Arrival, Errno>) -> ! {
+fn lost(before: ThreadState, back: Result<EntryOutcome, Errno>) -> ! {
     let reason = match back {
         Err(errno) => errno.to_string(),
         Ok(_) => "another holder of its lock died meanwhile".to_owned(),
     };
-    eprintln!("spacejmp: cannot go back to {}: {reason}; the process ends", place.name);
+    eprintln!("spacejmp: cannot go back to {}: {reason}; the process ends", before.name);
     std::process::abort()
 }
 
@@ -103,29 +106,29 @@ fn lost(place: Place, back: Result<Arrival, Errno>) -> ! {
 ///
 /// # Safety
 /// Whatever token the thread has is borrowed mutably until this returns. The target is
-/// one of `V`, its heap valid for whoever is inside as `M` says, and both outlive the visit.
+/// one of `V`, its heap valid for a thread that is inside as `M` says, and both outlive the visit.
 pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     target: Target,
     wait: Wait,
-    dead: Dead,
+    on_death: OnOwnerDeath,
     f: impl FnOnce(At<V, M>) -> R,
 ) -> Result<R, Refused> {
-    let before = place::current();
+    let before = thread_state::current();
     // SAFETY: no reference into where the thread is can be used while the token is borrowed.
-    let arrival = unsafe { before.seat.go(target.seat, wait) }.map_err(Refused::Switch)?;
+    let outcome = unsafe { go(before.location, target.location, wait) }.map_err(Refused::Switch)?;
     let mut guard = Guard { before, target, content: Content::Whole };
-    if arrival == Arrival::OwnerDead && dead == Dead::Refuse {
+    if outcome == EntryOutcome::OwnerDied && on_death == OnOwnerDeath::Refuse {
         return Err(Refused::OwnerDead);
     }
-    place::set(Place {
+    thread_state::set(ThreadState {
         brand: Some(TypeId::of::<V>()),
         name: V::NAME,
         writable: M::WRITABLE,
         heap: M::WRITABLE.then_some(target.heap),
         scope: Scope::Outside,
-        seat: target.seat,
+        location: target.location,
     });
-    // Until `f` returns, by itself: what unwinds through here has not finished what it began.
+    // Until `f` returns normally: code that unwinds through here has not finished what it began.
     guard.content = if M::WRITABLE { Content::Changing } else { Content::Whole };
     // SAFETY: the thread is inside until the guard is dropped, when `f` is done with it.
     let result = f(unsafe { At::new() });
@@ -135,6 +138,6 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
 }
 
 /// How a mode locks.
-pub(crate) const fn access<M: Mode>() -> Access {
-    if M::WRITABLE { Access::Exclusive } else { Access::Shared }
+pub(crate) const fn access<M: Mode>() -> LockMode {
+    if M::WRITABLE { LockMode::Exclusive } else { LockMode::Shared }
 }

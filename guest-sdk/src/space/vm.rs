@@ -5,16 +5,17 @@ use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 
-use super::ground::{Ground, Plot};
-use super::seat::{Access, Seat};
 use super::segment_heap::SegmentHeap;
 use super::visit::Target;
-use crate::alloc::SpaceHeap;
-use crate::error::{Error, Kind, Result};
+use crate::block_owners;
+use crate::error::{Error, ObjectKind, Result};
+use crate::location::Location;
+use crate::location::occupancy::{Occupancy, SegmentRange};
+use crate::location::wait::LockMode;
 use crate::objects::attached::{AttachOptions, Attached};
 use crate::objects::segment::{Segment, SegmentInfo};
 use crate::objects::vas::Vas;
-use crate::scope;
+use crate::space_heap::SpaceHeap;
 use crate::sys::Right;
 
 /// A VAS with its data segment.
@@ -37,7 +38,7 @@ pub(crate) struct VmSpace {
 #[derive(Debug)]
 struct Instance {
     attached: Attached,
-    ground: Arc<Ground>,
+    occupancy: Arc<Occupancy>,
 }
 
 impl VmSpace {
@@ -48,11 +49,11 @@ impl VmSpace {
             let space = vas.name().to_owned();
             return Err(match missing.first() {
                 Some(&sid) => Error::SegmentLost { space, sid },
-                // Whoever makes it is not that far, or never came that far.
+                // The program that creates it has not got that far, or never did.
                 None => Error::NoRoot { space },
             });
         };
-        scope::note(scope::SEGMENTS);
+        block_owners::note(block_owners::SEGMENTS);
         let SegmentInfo { base, reserve, size, .. } = info;
         let segment = Segment::from_info(info);
         let heap = SegmentHeap::new(segment.clone(), base, reserve);
@@ -80,56 +81,57 @@ impl VmSpace {
     }
 
     /// Where to go for such access.
-    pub(crate) fn target(&self, access: Access) -> Result<Target> {
+    pub(crate) fn target(&self, access: LockMode) -> Result<Target> {
         let place = match access {
-            Access::Shared => &self.shared,
-            Access::Exclusive => &self.exclusive,
+            LockMode::Shared => &self.shared,
+            LockMode::Exclusive => &self.exclusive,
         };
         let instance = match place.get() {
             Some(instance) => instance,
             None => {
                 let fresh = self.attach(access)?;
-                // Another thread may have been quicker: its instance is as good, and ours goes.
+                // Another thread may have been quicker: its instance serves as well, and ours is
+                // dropped.
                 place.get_or_init(|| fresh)
             }
         };
         let heap: NonNull<dyn SpaceHeap> = NonNull::from(&self.heap);
-        let ground = Some(NonNull::from(&*instance.ground));
-        let seat = Seat { vh: instance.attached.handle(), plain: None, ground };
-        Ok(Target { seat, heap, sid: Some(self.segment.id()) })
+        let occupancy = Some(NonNull::from(&*instance.occupancy));
+        let location = Location { vh: instance.attached.handle(), plain: None, occupancy };
+        Ok(Target { location, heap, sid: Some(self.segment.id()) })
     }
 
-    /// What the instance has is looked at when there is one: it is pinned, so that a switch into it
-    /// fails as soon as the VAS has anything else than what is seen here.
+    /// The content of the instance is checked after attaching it: it is pinned, so that a switch
+    /// into it fails as soon as the VAS differs from what is seen here.
     #[cold]
-    fn attach(&self, access: Access) -> Result<Instance> {
+    fn attach(&self, access: LockMode) -> Result<Instance> {
         let space = || self.vas.name().to_owned();
         let no_right = || Error::Call {
             verb: "write to",
-            kind: Kind::Vas,
+            kind: ObjectKind::Vas,
             name: space(),
             errno: Errno::EACCES,
         };
         let options = AttachOptions::new().pinned();
         let options = match access {
-            Access::Shared => options.read_only(),
-            Access::Exclusive if self.may_write => options,
-            Access::Exclusive => return Err(no_right()),
+            LockMode::Shared => options.read_only(),
+            LockMode::Exclusive if self.may_write => options,
+            LockMode::Exclusive => return Err(no_right()),
         };
         let attached = self.vas.attach(&options)?;
         let (segments, _) = self.vas.segment_infos()?;
         let data = segments.iter().find(|(info, _)| info.id == self.segment.id());
         let Some((info, right)) = data else { return Err(Error::Changed { space: space() }) };
-        if access == Access::Exclusive && *right != Right::Write {
+        if access == LockMode::Exclusive && *right != Right::Write {
             return Err(no_right());
         }
         if !info.lockable {
             return Err(Error::NotLockable { space: space() });
         }
-        let plots = segments.iter().map(|(info, _)| Plot {
+        let ranges = segments.iter().map(|(info, _)| SegmentRange {
             sid: info.id.raw(),
             addresses: info.base..info.base.saturating_add(info.reserve),
         });
-        Ok(Instance { attached, ground: Ground::new(plots.collect()) })
+        Ok(Instance { attached, occupancy: Occupancy::new(ranges.collect()) })
     }
 }

@@ -9,9 +9,9 @@ use abi::call::{
 };
 use abi::objects::{Right, SegId, SegParams, SegRoot, SegStat, VasId, seg_ctl as seg_command};
 
-use super::switch::VasHandle;
 use super::{bytes, call};
-use crate::place;
+use crate::handle::VasHandle;
+use crate::thread_state;
 
 /// What a [`SegStat`] is before a call fills it.
 pub const EMPTY_SEG_STAT: SegStat = SegStat {
@@ -37,7 +37,7 @@ fn id(raw: u64) -> Result<SegId, Errno> {
     SegId::new(raw).ok_or(Errno::EIO)
 }
 
-/// Makes a segment `name` as `params` says, full of zeros, and gives its id. It takes no room
+/// Makes a segment `name` as `params` says, full of zeros, and returns its id. It uses no storage
 /// until it is written to. `umask` applies to the mode.
 ///
 /// # Errors
@@ -67,12 +67,12 @@ pub fn seg_find(name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 }
 
 /// A copy of `sid` under a new name, at the same base, with the same size, root object and
-/// policies; its id. Holes are not copied, and nothing is where the file system can share. The
-/// copy is of one moment between two visits of writers: the call takes the segment's lock, shared,
-/// unless the calling thread holds it. To a thread that switched inside by
-/// [`vas_switch`](super::vas_switch) and holds it to write, that moment is now; a visit to write by
-/// [`Space`](crate::Space) is refused a copy of what it may change, since the call may come from the
-/// middle of a change: from a comparison in a sort, which has a value in two places.
+/// policies; its id. Holes are not copied, and nothing is where the file system can share. The copy
+/// is a consistent snapshot: the call acquires the segment's lock, shared, unless the calling
+/// thread holds it. For a thread that switched inside by [`vas_switch`](super::vas_switch) and
+/// holds it to write, the copy is of the present content; a visit to write by
+/// [`Space`](crate::Space) is refused a copy of what it may change, since the call may come from
+/// the middle of a change: from a comparison in a sort, which has a value in two places.
 ///
 /// # Errors
 /// - `EDEADLK`: the thread is inside a [`Space`](crate::Space) to write that has the segment.
@@ -84,7 +84,7 @@ pub fn seg_find(name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
 /// - `ETIMEDOUT`: the thread holds other locks, and this one was not free within ten seconds.
 /// - name errors, store errors ([`super`]).
 pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
-    if place::is_writing(sid) {
+    if thread_state::is_writing(sid) {
         return Err(Errno::EDEADLK);
     }
     let [at, len] = bytes(name.as_ref());
@@ -92,7 +92,7 @@ pub fn seg_clone(sid: SegId, name: impl AsRef<[u8]>) -> Result<SegId, Errno> {
     unsafe { call(CALL_SEG_CLONE, [sid.raw(), at, len]) }.and_then(id)
 }
 
-/// Puts `sid` into the VAS `vid`, for everybody who has it attached or will. Those who are
+/// Puts `sid` into the VAS `vid`, for every process that has it attached or will. Threads that are
 /// inside see it at the latest at their next switch; an instance that has the segment, or one in
 /// its place, by [`seg_attach_local`] keeps that.
 ///
@@ -124,15 +124,15 @@ pub fn seg_attach_local(vh: VasHandle, sid: SegId, right: Right) -> Result<(), E
     unsafe { call(CALL_SEG_ATTACH_LOCAL, [vh.raw(), sid.raw(), right.raw()]) }.map(|_| ())
 }
 
-/// Takes `sid` out of the VAS `vid`, for everybody.
+/// Takes `sid` out of the VAS `vid`, for all processes.
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`, or the segment is not in it.
-/// - `EBUSY`: a thread of a live process is inside the VAS, or waits to come in.
+/// - `EBUSY`: a thread of a live process is inside the VAS, or waits to enter.
 /// - `EACCES`: the VAS may not be written to.
 /// - store errors ([`super`]).
 pub fn seg_detach(vid: VasId, sid: SegId) -> Result<(), Errno> {
-    // SAFETY: the call takes no addresses, and refuses while anybody is inside.
+    // SAFETY: the call takes no addresses, and refuses while a thread is inside.
     unsafe { call(CALL_SEG_DETACH, [vid.raw(), sid.raw()]) }.map(|_| ())
 }
 
@@ -144,7 +144,7 @@ pub fn seg_detach(vid: VasId, sid: SegId) -> Result<(), Errno> {
 /// - `ENOENT`: the segment was not attached to the instance itself.
 /// - `EBUSY`: a thread of this process is inside.
 pub fn seg_detach_local(vh: VasHandle, sid: SegId) -> Result<(), Errno> {
-    // SAFETY: the call takes no addresses, and refuses while anybody is inside.
+    // SAFETY: the call takes no addresses, and refuses while a thread is inside.
     unsafe { call(CALL_SEG_DETACH_LOCAL, [vh.raw(), sid.raw()]) }.map(|_| ())
 }
 
@@ -164,7 +164,7 @@ pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
     if cmd == seg_command::RECOVER {
         return Err(Errno::EPERM);
     }
-    // SAFETY: no command takes addresses or takes memory away.
+    // SAFETY: no command takes addresses or unmaps memory.
     unsafe { call(CALL_SEG_CTL, [sid.raw(), cmd, arg]) }.map(|_| ())
 }
 
@@ -177,7 +177,7 @@ pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
 /// - store errors ([`super`]).
 ///
 /// # Safety
-/// The content is what a [`Space`](crate::Space) takes it for: nobody is warned after this.
+/// The content is what a [`Space`](crate::Space) takes it for: no program is warned after this.
 pub unsafe fn seg_recover(sid: SegId) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses; the rest is the caller's promise.
     unsafe { call(CALL_SEG_CTL, [sid.raw(), seg_command::RECOVER, 0]) }.map(|_| ())
@@ -195,9 +195,9 @@ pub fn seg_delete(sid: SegId) -> Result<(), Errno> {
     unsafe { call(CALL_SEG_DELETE, [sid.raw()]) }.map(|_| ())
 }
 
-/// Fills `buffer` with the segments of the store in the order of their names, from number
-/// `cursor` on, and says how many there were; 0 means the end. Segments made or deleted
-/// between two calls move the others.
+/// Fills `buffer` with the segments of the store in the order of their names, from number `cursor`
+/// on, and returns how many there were; 0 means the end. Segments made or deleted between two calls
+/// move the others.
 ///
 /// # Errors
 /// - `EINVAL`: the buffer has no room for one.
@@ -234,13 +234,13 @@ pub fn seg_grow(sid: SegId, bytes: u64) -> Result<(), Errno> {
     unsafe { call(CALL_SEG_GROW, [sid.raw(), bytes]) }.map(|_| ())
 }
 
-/// Has storage set aside for `bytes` bytes at `offset` of the segment, so that a full disk is an
-/// error here and not a bus error when they are touched. What is there stays as it is.
+/// Reserves storage for `bytes` bytes at `offset` of the segment, so that a full disk is an error
+/// here and not a bus error when they are touched. What is there stays as it is.
 ///
 /// # Errors
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EINVAL`: `bytes` is 0, or the range is not all of the segment's.
-/// - `ENOSPC`: there is not so much; some may have been set aside.
+/// - `ENOSPC`: there is not enough; some may have been reserved.
 /// - `EACCES`: the segment may not be written to.
 /// - store errors ([`super`]).
 pub fn seg_reserve(sid: SegId, offset: u64, bytes: u64) -> Result<(), Errno> {
@@ -272,7 +272,7 @@ pub fn seg_root_get(sid: SegId) -> Result<SegRoot, Errno> {
     unsafe { call(CALL_SEG_ROOT_GET, [sid.raw(), &raw mut root as u64]) }.map(|_| root)
 }
 
-/// Sets the segment's root object: says what lies at an address.
+/// Sets the segment's root object: declares what lies at an address.
 ///
 /// # Errors
 /// - `ENOENT`: no segment has the id `sid`.
@@ -281,10 +281,10 @@ pub fn seg_root_get(sid: SegId) -> Result<SegRoot, Errno> {
 /// - store errors ([`super`]).
 ///
 /// # Safety
-/// Whoever opens the segment as a [`Space`](crate::Space) believes it: at the address lies a valid
-/// object of the type whose fingerprint is given, in a heap of this library. A root with another
-/// fingerprint, or with address 0, is none, but a process that has the space open does not look
-/// again; and where there is no root the next `open_or_create` makes the heap anew.
+/// A program that opens the segment as a [`Space`](crate::Space) trusts it: at the address lies a
+/// valid object of the type whose fingerprint is given, in a heap of this library. A root with
+/// another fingerprint, or with address 0, is none, but a process that has the space open does not
+/// check again; and where there is no root the next `open_or_create` creates the heap again.
 pub unsafe fn seg_root_set(sid: SegId, root: &SegRoot) -> Result<(), Errno> {
     // SAFETY: the call reads the structure, which outlives it; the rest is the caller's promise.
     unsafe { call(CALL_SEG_ROOT_SET, [sid.raw(), &raw const *root as u64]) }.map(|_| ())

@@ -7,32 +7,9 @@ use abi::call::{
     CALL_HYPER_NULL, CALL_NULL, CALL_VAS_CURRENT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT,
     CALL_VAS_TRY_SWITCH,
 };
-use abi::objects::VH_HOME;
 
 use super::call;
-
-/// An instance of an address space in this process: what [`super::vas_attach`] gives. It
-/// means nothing in another process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub struct VasHandle(u64);
-
-impl VasHandle {
-    /// The process's own address space, in which every thread starts.
-    pub const HOME: VasHandle = VasHandle(VH_HOME);
-
-    /// A handle from its number. Calls refuse numbers that stand for nothing.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> VasHandle {
-        VasHandle(raw)
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn raw(self) -> u64 {
-        self.0
-    }
-}
+use crate::handle::VasHandle;
 
 /// Enters the guest kernel and comes back: the least a call can cost.
 ///
@@ -54,10 +31,10 @@ pub fn hyper_null() -> Result<(), Errno> {
     unsafe { call(CALL_HYPER_NULL, []) }.map(|_| ())
 }
 
-/// The calling thread enters the instance `vh`, or home. Control flow, registers and stack
-/// stay; the VAS region (16 to 128 TiB) shows the segments of the instance from then on. Locks of
-/// the target's lockable segments are taken, shared where the right is read, exclusive where it
-/// is write, and waited for; those of the space that is left and not needed are given back.
+/// The calling thread enters the instance `vh`, or home. Control flow, registers and stack stay;
+/// the VAS region (16 to 128 TiB) shows the segments of the instance from then on. Locks of the
+/// target's lockable segments are acquired, shared where the right is read, exclusive where it is
+/// write, and waited for; locks of the space that is left that are no longer needed are released.
 /// Entering the instance the thread is in succeeds and does nothing.
 ///
 /// # Errors
@@ -65,14 +42,14 @@ pub fn hyper_null() -> Result<(), Errno> {
 ///
 /// - `EBADF`: `vh` is no instance of this process.
 /// - `ESTALE`: `vh` was attached with `PINNED`, and the VAS no longer has its segments as they were.
-/// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks
-///   and waits without limit: it may have given some back, and handles the signal inside.
-/// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some thread ended while it
-///   held one of them exclusively (its program was killed, `main` returned, it called `exit`), and
-///   the content it locked may be half-changed. Repair it, then say so
-///   with [`super::seg_command::RECOVER`]; until then every switch says this again.
+/// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks and
+///   waits without limit: it may have released some, and handles the signal inside.
+/// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some thread ended while it held
+///   one of them exclusively (its program was killed, `main` returned, it called `exit`), and the
+///   content it locked may be half-changed. Repair it, then declare it consistent with
+///   [`super::seg_command::RECOVER`]; until then every switch returns this again.
 /// - `ENOMEM`: no memory for page tables.
-/// - store errors, when the VAS changed since the last look at it.
+/// - store errors, when the VAS has changed since it was last read.
 ///
 /// # Safety
 /// References and pointers into segments of the space that is left dangle as soon as the call
@@ -82,35 +59,35 @@ pub fn hyper_null() -> Result<(), Errno> {
 #[inline]
 pub unsafe fn vas_switch(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: the call touches no memory through its argument; the rest is the caller's promise.
-    unsafe { call(CALL_VAS_SWITCH, [vh.0]) }.map(|_| ())
+    unsafe { call(CALL_VAS_SWITCH, [vh.raw()]) }.map(|_| ())
 }
 
 /// As [`vas_switch`], but never waits for a lock.
 ///
 /// # Errors
-/// As [`vas_switch`] without `EINTR`, and `EAGAIN`: a lock could not be had at once.
+/// As [`vas_switch`] without `EINTR`, and `EAGAIN`: a lock could not be acquired immediately.
 ///
 /// # Safety
 /// As [`vas_switch`].
 #[inline]
 pub unsafe fn vas_try_switch(vh: VasHandle) -> Result<(), Errno> {
     // SAFETY: as for `vas_switch`.
-    unsafe { call(CALL_VAS_TRY_SWITCH, [vh.0]) }.map(|_| ())
+    unsafe { call(CALL_VAS_TRY_SWITCH, [vh.raw()]) }.map(|_| ())
 }
 
 /// As [`vas_switch`], but waits no longer than `limit` for locks, all together.
 ///
 /// # Errors
-/// As [`vas_switch`], and `ETIMEDOUT`: the locks could not be had in that time.
+/// As [`vas_switch`], and `ETIMEDOUT`: the locks could not be acquired in that time.
 ///
 /// # Safety
 /// As [`vas_switch`].
 #[inline]
 pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), Errno> {
-    // 584 years are as good as for ever.
+    // 584 years are as good as forever.
     let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: as for `vas_switch`.
-    unsafe { call(CALL_VAS_SWITCH_TIMEOUT, [vh.0, nanoseconds]) }.map(|_| ())
+    unsafe { call(CALL_VAS_SWITCH_TIMEOUT, [vh.raw(), nanoseconds]) }.map(|_| ())
 }
 
 /// The instance the calling thread is in.
@@ -120,5 +97,5 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
 #[inline]
 pub fn vas_current() -> Result<VasHandle, Errno> {
     // SAFETY: the call takes no arguments and touches no memory.
-    unsafe { call(CALL_VAS_CURRENT, []) }.map(VasHandle)
+    unsafe { call(CALL_VAS_CURRENT, []) }.map(VasHandle::from_raw)
 }

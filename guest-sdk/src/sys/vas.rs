@@ -7,8 +7,8 @@ use abi::call::{
 };
 use abi::objects::{Attachment, VasId, VasStat, detach};
 
-use super::switch::VasHandle;
 use super::{bytes, call};
+use crate::handle::VasHandle;
 
 /// What a [`VasStat`] is before a call fills it.
 pub const EMPTY_VAS_STAT: VasStat = VasStat {
@@ -28,7 +28,7 @@ fn id(raw: u64) -> Result<VasId, Errno> {
 }
 
 /// Makes an empty VAS `name` with permission bits `mode` (as for `open`, `umask` applied) and
-/// gives its id. It lives until deleted, whoever made it.
+/// returns its id. It exists until it is deleted.
 ///
 /// # Errors
 /// - `EEXIST`: there is a VAS of that name.
@@ -67,7 +67,7 @@ pub fn vas_clone(vid: VasId, name: impl AsRef<[u8]>, flags: u64) -> Result<VasId
     unsafe { call(CALL_VAS_CLONE, [vid.raw(), at, len, flags]) }.and_then(id)
 }
 
-/// Makes an instance of `vid` for this process and gives its handle. `flags` are those of
+/// Makes an instance of `vid` for this process and returns its handle. `flags` are those of
 /// [`super::attach`]. The rights of all segments are checked here and never again.
 ///
 /// # Errors
@@ -83,16 +83,16 @@ pub fn vas_attach(vid: VasId, flags: u64) -> Result<VasHandle, Errno> {
     unsafe { call(CALL_VAS_ATTACH, [vid.raw(), flags]) }.map(VasHandle::from_raw)
 }
 
-/// Drops the instance `vh`; its number may be given out again.
+/// Drops the instance `vh`; its number may be reused.
 ///
 /// # Errors
 /// - `EBADF`: `vh` is no instance of this process.
 /// - `EINVAL`: `vh` is home.
-/// - `EBUSY`: a thread of this process is inside, perhaps the caller, or waits to come in; or
-///   the instance was attached with [`super::attach::OWNED`], as those of
-///   [`Attached`](crate::Attached) and [`Space`](crate::Space) are.
+/// - `EBUSY`: a thread of this process is inside, perhaps the caller, or waits to enter; or the
+///   instance was attached with [`super::attach::OWNED`], as those of [`Attached`](crate::Attached)
+///   and [`Space`](crate::Space) are.
 pub fn vas_detach(vh: VasHandle) -> Result<(), Errno> {
-    // SAFETY: the call takes no addresses, and refuses an instance that anybody is in.
+    // SAFETY: the call takes no addresses, and refuses an instance that a thread is in.
     unsafe { call(CALL_VAS_DETACH, [vh.raw()]) }.map(|_| ())
 }
 
@@ -111,12 +111,12 @@ pub(crate) fn vas_detach_owned(vh: VasHandle) -> Result<(), Errno> {
 /// # Errors
 /// - `EINVAL`: unknown `cmd`, or an `arg` it does not take.
 /// - `ENOENT`: no VAS has that id.
-/// - `EBADF`: `object` is to be a handle and is none, or is home.
+/// - `EBADF`: `object` must be a handle and is not one, or is home.
 /// - `EACCES`, `EPERM`: the VAS may not be changed; its mode only by its owner.
 /// - `EBUSY`: `SET_INSTANCE_TAGGED` while a thread is inside.
 /// - store errors ([`super`]).
 pub fn vas_ctl(cmd: u64, object: u64, arg: u64) -> Result<(), Errno> {
-    // SAFETY: no command takes addresses or takes memory away.
+    // SAFETY: no command takes addresses or unmaps memory.
     unsafe { call(CALL_VAS_CTL, [cmd, object, arg]) }.map(|_| ())
 }
 

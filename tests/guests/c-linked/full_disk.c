@@ -1,5 +1,5 @@
-/* Allocates in a heap until it is refused: full_disk STEP, in KiB. Says how much it got and why it
- * ended; all of it was written. */
+/* Allocates from a heap until that fails: full_disk STEP, in KiB. Prints how much it got and why it
+ * stopped; all of it was written. */
 #include <errno.h>
 #include <spacejmp.h>
 #include <stdio.h>

@@ -72,7 +72,7 @@ int main(int argc, char **argv)
     MUST(vas_set_root(zeros, &sj_u64) == 0 && vas_root(&sj_u64) == zeros);
     REFUSED(vas_root(&sj_i64) == NULL, EPROTOTYPE);
     REFUSED(vas_set_root(&stat, &sj_u64) == -1, EINVAL);
-    /* The text of the type is a block too, and nobody's leak. */
+    /* The text of the type is a block, too, and not a leak. */
     MUST(vas_heap_check(&stat) == 0 && stat.blocks == 5 && stat.leaked_blocks == 3);
 
     if (argc == 2) {
@@ -91,7 +91,7 @@ int main(int argc, char **argv)
     MUST(vas_switch(VAS_HOME) == 0);
     REFUSED(vas_malloc(1) == NULL, EPERM);
 
-    /* Reading is enough to look; another switch, made by its number, is noticed. */
+    /* A shared lock is enough to check; another switch, made by its number, is noticed. */
     vhandle_t reader = vas_attach(vid, VAS_ATTACH_READ_ONLY);
     MUST(sj_call(SJ_CALL_VAS_SWITCH, (uint64_t)reader, 0, 0, 0, 0, 0) == 0);
     REFUSED(vas_malloc(1) == NULL, EACCES);

@@ -1,4 +1,4 @@
-/* Calls whose effect shows only in others: what was set holds and is read back.
+/* Calls whose effect is visible only through other calls: what was set holds and is read back.
  *
  *     call_effects DIR     prints the same natively and in a VM */
 #define _GNU_SOURCE

@@ -1,11 +1,11 @@
-/* Every served call with good arguments, then with one argument at a time gone wrong: each flag
- * bit turned over, bad descriptors, pointers, paths, sizes, offsets. Prints one line a case,
- * `call argument=value -> result | state`, for a test to compare with what the host says.
+/* Every served call with valid arguments, then with one argument at a time invalid: each flag
+ * bit flipped, bad descriptors, pointers, paths, sizes, offsets. Prints one line per case,
+ * `call argument=value -> result | state`, for a test to compare with the host's answers.
  *
  *     call_table DIR [NAME]     in the empty directory DIR; only rows whose name begins so
  *
- * Raw calls throughout: the library would refuse or change some of the arguments. What cannot
- * be tried in a table (calls that end, block, or change what follows) is not in it. */
+ * Raw calls throughout: the library would refuse or change some of the arguments. The table
+ * leaves out what it cannot try: calls that end the program, block, or change what follows. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -162,7 +162,7 @@ static unsigned hash(const char *bytes, long len)
     return h;
 }
 
-/* What the areas allow and hold, page by page: found out without touching them. */
+/* What the areas allow and hold, page by page, determined without touching them. */
 static void print_areas(void)
 {
     char text[40];
@@ -175,7 +175,7 @@ static void print_areas(void)
         text[i] = syscall(SYS_writev, fd, &page, 1) == 1 && read(EMPTY_R, &byte, 1) == 1 ? byte : '-';
         if (text[i] == 0)
             text[i] = '0';
-        /* Writable? The same byte is put back. */
+        /* Writable? The same byte is written back. */
         if (text[i] != '-' && write(EMPTY_W, &byte, 1) == 1) {
             if (read(EMPTY_R, (void *)AT(i), 1) == 1)
                 text[i] = text[i] >= 'a' ? text[i] - 32 : 'Z';

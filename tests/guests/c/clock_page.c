@@ -1,7 +1,7 @@
-/* Puts something else where a vDSO has its data, after the clock was used, and runs on: the first
-   argument says what ("cut": a memfd that is cut off; "read-only": a file opened for reading;
+/* Maps something else where a vDSO has its data, after the clock was used, and runs on: the first
+   argument says what ("cut": a memfd that is truncated; "read-only": a file opened for reading;
    "unmap": nothing), the second how many pages, the third a file to read. Everything after it is
-   by system calls: natively the vDSO is not to be called any more. */
+   by system calls: natively the vDSO must not be called any more. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,7 +26,7 @@ int main(int argc, char **argv)
         int fd = memfd_create("cut", 0);
         if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0)
             return 3;
-        /* A kernel may refuse: its own data stays then. */
+        /* A kernel may refuse: then its own data stays. */
         mmap(data, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
         if (ftruncate(fd, 0) != 0)
             return 4;
@@ -38,7 +38,7 @@ int main(int argc, char **argv)
     } else {
         munmap(data, bytes);
     }
-    /* The clock's words are stored once a second. */
+    /* The clock's words are updated once a second. */
     for (int i = 0; i < 3; i++) {
         struct timespec second = {1, 0};
         syscall(SYS_nanosleep, &second, 0);

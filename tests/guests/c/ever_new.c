@@ -1,10 +1,10 @@
-/* Maps and frees ever new addresses.
+/* Maps and frees new addresses again and again.
  *
- *   cycles N     N times; says `warm` after a thousand and `done` in the end, and waits both times
- *                for a line
- *   content      ever new places with content of their own, each looked at before it is freed
- *   stale        a thread that has used places and comes back when they are freed
- *   blocked      a place freed while a call waits to store into it */
+ *   cycles N     N times; prints `warm` after a thousand and `done` at the end, and both times
+ *                waits for a line
+ *   content      new addresses with their own content, each checked before it is freed
+ *   stale        a thread that has used addresses and comes back when they are freed
+ *   blocked      an address freed while a call waits to store there */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -20,7 +20,7 @@
 #define PAGE 4096ul
 #define SLOT (2ul << 20)
 #define BASE (1ul << 40)
-/* 14 TiB: with more cycles than this has slots, they begin again. */
+/* 14 TiB: after as many cycles as this has 2 MiB ranges, they start over. */
 #define SPAN (7ul << 20)
 
 static void fail(const char *what, unsigned long n)
@@ -86,13 +86,13 @@ static void cycles(unsigned long count)
     wait_for_a_line("done");
 }
 
-/* How many are there at a time, and how many in all: places are recycled by the hundred. */
+/* How many exist at a time, and how many in all: blocks are recycled by the hundred. */
 #define LIVE 64ul
 #define CONTENT 4000ul
 
 static _Atomic int is_over;
 
-/* Looks at memory of its own all the time, so that its processor has every translation. */
+/* Reads its own memory all the time, so that its processor caches every translation. */
 static void *keep_looking(void *argument)
 {
     unsigned long of = (unsigned long)argument;
@@ -144,7 +144,7 @@ static void on_fault(int signal)
 
 static pthread_barrier_t turn;
 #define USED 200ul
-/* More than are ever left idle with the limit the test gives. */
+/* More than are ever left idle under the limit that the test sets. */
 #define BETWEEN 600ul
 
 static void *come_back(void *argument)
@@ -153,7 +153,7 @@ static void *come_back(void *argument)
     for (unsigned long n = 0; n < USED; n++)
         sum += place(n)[0];
     pthread_barrier_wait(&turn);
-    /* They are freed, and their chunks given to others. */
+    /* They are freed, and their blocks reused. */
     pthread_barrier_wait(&turn);
     for (volatile unsigned long n = 0; n < USED; n++) {
         if (sigsetjmp(back, 1))
@@ -214,7 +214,7 @@ static void blocked(void)
     pthread_t thread = start(wait_to_store, &done);
     while (!is_reading)
         ;
-    /* Nothing says when it waits; a call that began later fails with EFAULT, which is no harm. */
+    /* Nothing tells when it waits; a call that began later fails with EFAULT, which is harmless. */
     usleep(200000);
     unmap(0);
     for (unsigned long n = 1; n < 1000; n++) {
@@ -228,7 +228,7 @@ static void blocked(void)
     pthread_join(thread, NULL);
     for (unsigned long n = 1000; n < 1700; n++)
         if (place(n)[0] != 1 || place(n)[1] || place(n)[511])
-            fail("somebody else's bytes", n);
+            fail("another thread's bytes", n);
     printf("blocked ok: %ld\n", done);
 }
 

@@ -1,6 +1,6 @@
-/* For counting exits. Without arguments main() ends the program at once. "version" prints the
-   C library's. "threads N" makes N threads, one after another, each of which ends at once; the
-   calls are made here and not by the library, and nothing is waited for in the VMM, so that
+/* For counting exits. Without arguments main() ends the program directly. "version" prints the
+   C library's. "threads N" makes N threads, one after another, each of which ends immediately;
+   the calls are made here and not by the library, and nothing waits in the VMM, so that
    the exits are those of a thread and no others. */
 
 #define _GNU_SOURCE
@@ -31,7 +31,7 @@ static void make_thread(void)
                      : "rcx", "r11", "memory", "cc");
     if (result < 0)
         _exit(9);
-    /* Cleared when the thread has ended. */
+    /* Cleared when the thread ends. */
     while (atomic_load(&child) != 0)
         __builtin_ia32_pause();
 }

@@ -1,7 +1,7 @@
-/* Files that are smaller, or may become less large, than the program takes for granted.
-   "cut FILE": maps more of FILE than there is, touches pages behind its end, and one that is cut
-   off after it was used; the handler of SIGBUS says whether it was told the address.
-   "write FILE" and "ignore FILE": write to FILE until it cannot be, with SIGXFSZ as it is and
+/* Files that are smaller, or may become smaller, than the program assumes.
+   "cut FILE": maps FILE beyond its end, touches pages there, and one that is truncated after it
+   was used; the handler of SIGBUS says whether it was told the address.
+   "write FILE" and "ignore FILE": write to FILE until that fails, with SIGXFSZ as it is and
    ignored; "still alive" at the end. */
 
 #define _GNU_SOURCE
@@ -49,7 +49,7 @@ static void cut(const char *path)
     touch("far behind it", map + 0x7fff);
     if (ftruncate(file, 4096))
         exit(2);
-    touch("cut off", map + 0x1123);
+    touch("truncated", map + 0x1123);
     if (ftruncate(file, 8192))
         exit(2);
     touch("there again", map + 0x1123);

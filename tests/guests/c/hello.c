@@ -1,4 +1,4 @@
-/* Prints its arguments, one a line, and exits with their number. */
+/* Prints its arguments, one per line, and exits with their number. */
 #include <stdio.h>
 
 int main(int argc, char **argv)

@@ -1,5 +1,5 @@
-/* For counting the host's calls. "host_calls WHAT COUNT" says "ready", waits for a byte, makes one
-   kind of call COUNT times, with a getpriority() before and behind them, and ends. */
+/* For counting the host's calls. "host_calls WHAT COUNT" prints "ready", waits for a byte, makes one
+   kind of call COUNT times, with a getpriority() before and after them, and ends. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* MAP_HUGETLB: anonymous memory in pages of 2 MiB, opened step by step as allocators do it.
-   In a VM only: a host without a pool of huge pages refuses. Exit status 0 if all is well. */
+   In a VM only: a host without a pool of huge pages refuses. Exit status 0 on success. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>

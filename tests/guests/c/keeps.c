@@ -1,5 +1,5 @@
-/* What a program sets about itself, and what then holds: memory that moves and that is locked,
- * limits, owners of descriptors, what /proc says of it.
+/* Settings a program makes for itself, and whether they take effect: memory that moves or is locked,
+ * limits, owners of descriptors, what /proc says about it.
  *
  *     keeps TOPIC DIR       in the empty directory DIR; prints the same natively and in a VM */
 #define _GNU_SOURCE
@@ -52,7 +52,7 @@ static void jump_back(int signal)
     siglongjmp(back, signal);
 }
 
-/* The first byte of each page, `!` where there is none. */
+/* The first byte of each page, `!` where nothing is mapped. */
 static void show(const char *what, const volatile char *at, int pages)
 {
     printf("%s: ", what);
@@ -80,7 +80,7 @@ static void moves(void)
     show("its beginning", moved, 8);
     show("its end", moved + 597 * PAGE, 8);
     show("the old place", all, 3);
-    /* The program's copies are its own, and what it did not write is the file. */
+    /* Pages the program wrote are private copies; the others show the file. */
     if (pwrite(file, "ffff", 4, 3 * PAGE) != 4 || pwrite(file, "gggg", 4, 6 * PAGE) != 4)
         exit(2);
     show("the file written", moved, 8);
@@ -89,10 +89,10 @@ static void moves(void)
     if (pread(file, text, 1, 8 * PAGE) != 1)
         exit(2);
     printf("the file is not: %s\n", text);
-    /* Smaller while it moves. */
+    /* Shrinks while it moves. */
     char *small = mremap(moved, 605 * PAGE, 6 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, target + 700 * PAGE);
     show("cut", small, 8);
-    /* Left mapped, and as the file has it. */
+    /* Still mapped, with the file's content. */
     char *twin = mremap(small, 6 * PAGE, 6 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0);
     show("with its pages", twin, 6);
     show("without them", small, 6);
@@ -216,7 +216,7 @@ static void locks(void)
     printf(" %ld\n", locked());
 }
 
-/* Over the limit: only for those without the privilege to ignore it. */
+/* Over the limit: only for programs without the privilege to ignore it. */
 static void over(void)
 {
     struct rlimit limit = { 8 * PAGE, 8 * PAGE };
@@ -301,7 +301,7 @@ static void sizes(void)
             exit(2);
     puts("a pipe: no limit");
     loff_t place = 9000;
-    /* Some kernels try the rest, too, and send the signal though not all failed. */
+    /* Some kernels try the rest, too, and send the signal although not all failed. */
     long spliced = splice(ends[0], 0, file, &place, 3000, 0);
     signals = 0;
     wrote("spliced", spliced);

@@ -1,8 +1,8 @@
-/* Tries to hold four times the memory it may, in one way of many: memory_limit WAY MIB, where MIB
- * is what it may use (--memory).
+/* Tries to hold four times the memory it may, in one of many ways: memory_limit WAY MIB, where MIB
+ * is its limit (--memory).
  *
- * Prints `WAY: ERROR after N`, what stopped it and after how many steps, keeps what it has until
- * its standard input ends, and exits with 0. A way that is stopped by nothing says `nothing`. */
+ * Prints `WAY: ERROR after N`, the error and the number of steps before it, keeps what it has until
+ * its standard input ends, and exits with 0. If nothing stops it, ERROR is `nothing`. */
 #define _GNU_SOURCE
 #define SPACEJMP_HEADER_ONLY
 #include <spacejmp.h>
@@ -42,7 +42,7 @@ static void touch(char *at, unsigned long len)
         ((volatile char *)at)[i] = 1;
 }
 
-/* Pages that were written and cannot be accessed any more. */
+/* Pages that were written and are then made inaccessible. */
 static void none(void)
 {
     for (unsigned long n = 0; n < 4 * limit; n++) {
@@ -55,7 +55,7 @@ static void none(void)
     stopped("none", 0, 4 * limit);
 }
 
-/* The same by first touches of what is there already: ends it. */
+/* The same by first touches of existing mappings: ends the program. */
 static void first_touch(void)
 {
     char *at = mmap(0, 4 * limit * MIB, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
@@ -66,7 +66,7 @@ static void first_touch(void)
     stopped("first-touch", 0, 4 * limit);
 }
 
-/* One page in each slot, which a host that likes huge pages would make two megabytes of. */
+/* One page in each 2 MiB, which a host that prefers huge pages would turn into 2 MiB. */
 static void scattered(void)
 {
     unsigned long n;
@@ -87,7 +87,7 @@ static void by_read(void)
     int zero = open("/dev/zero", O_RDONLY);
     char *at = map(4 * limit * MIB, PROT_NONE, -1);
     for (unsigned long n = 0; n < 4 * limit; n++) {
-        /* Larger than what is made present at once. */
+        /* Larger than what is made present in one step. */
         if (n % 16 == 0 && mprotect(at + n * MIB, 16 * MIB, PROT_READ | PROT_WRITE))
             stopped("by-read", errno, n);
         if (read(zero, at + n * MIB, MIB) != (ssize_t)MIB)
@@ -133,7 +133,7 @@ static void mapped(const char *way)
     stopped(way, 0, 4 * limit);
 }
 
-/* Mapped and touched, emptied, given the length again, and touched again, with pages that are
+/* Mapped and touched, truncated to nothing, extended again, and touched again, with pages that are
  * present already. */
 static void regrown(void)
 {
@@ -159,7 +159,7 @@ static void regrown(void)
     stopped("regrown", 0, n);
 }
 
-/* Segments, attached and touched; those that are kept are left again before the next. */
+/* Segments, attached and touched; the thread leaves each one before the next. */
 static void segments(const char *way, int lifetime)
 {
     vasid_t vid = vas_create("limit", 0600);
@@ -181,7 +181,7 @@ static void segments(const char *way, int lifetime)
     stopped(way, 0, 4 * limit);
 }
 
-/* Copies of a segment that nobody attaches. */
+/* Copies of a segment that no program attaches. */
 static void clones(void)
 {
     struct seg_params params = {.size_bytes = 8 * MIB, .mode = 0600};
@@ -202,7 +202,7 @@ static void clones(void)
     stopped("clones", 0, 4 * limit);
 }
 
-/* Segments that are filled and deleted again. */
+/* Segments that are filled and then deleted. */
 static void deleted(void)
 {
     vasid_t vid = vas_create("limit", 0600);
@@ -223,7 +223,7 @@ static void deleted(void)
     stopped("deleted", 0, 4 * limit);
 }
 
-/* A page at ever new addresses, given back at once. */
+/* A page at a new address each time, unmapped immediately. */
 static void addresses(unsigned long cycles)
 {
     for (unsigned long n = 0; n < cycles; n++) {
@@ -238,7 +238,7 @@ static void addresses(unsigned long cycles)
     stopped("addresses", 0, cycles);
 }
 
-/* Ever more areas, by giving every other page another access. */
+/* More and more areas, by changing the protection of every other page. */
 static void areas(void)
 {
     unsigned long pages = 100000;
@@ -263,7 +263,7 @@ static void mappings(void)
     stopped("mappings", 0, 100000);
 }
 
-/* A mapping each of many files that are closed again. */
+/* One mapping each of many files, which are then closed. */
 static void descriptors(void)
 {
     for (unsigned long n = 0; n < 10000; n++) {

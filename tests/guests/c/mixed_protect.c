@@ -1,5 +1,5 @@
-// mixed_protect FILE: takes the right to write from memory and from a read-only mapping of
-// FILE behind it in one call, gives it back to the memory, and writes there. Prints "fine 7".
+// mixed_protect FILE: write-protects memory and a read-only mapping of FILE behind it in one call,
+// makes the memory writable again, and writes there. Prints "fine 7".
 
 #include <fcntl.h>
 #include <stdio.h>

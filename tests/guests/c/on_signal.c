@@ -1,5 +1,5 @@
 /* Handles SIGINT and SIGTERM: prints "ready", then "caught N" for each signal N that comes.
-   With "exit" it ends with status 3 after the first one, otherwise it goes on for ever. */
+   With "exit" it ends with status 3 after the first one, otherwise it never ends. */
 
 #include <signal.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 static int exits;
 
-/* Only what a handler may call: the signal can come before pause(). */
+/* Only async-signal-safe calls: the signal can come before pause(). */
 static void handler(int signal)
 {
     char text[] = "caught 00\n";

@@ -1,11 +1,11 @@
-/* Who a program is, and locks that know their owner by it.
+/* A program's identity, and locks that identify their owner by it.
  *
- *   numbers             as natively: what pid and tids have to do with each other
- *   alone               in a VM: nobody else is there
+ *   numbers             as natively: how pid and tids relate
+ *   alone               in a VM: there are no other processes
  *   init KIND           a mutex in the file "lock": recursive, robust, robust-pi
- *   hold HOW            takes it, and ends by exit, segv, abort, thread, main or wait
- *   pending HOW         as if it were just about to take it, or to give it back
- *   try, next           takes it at once, or within some seconds; says how that went
+ *   hold HOW            locks it, and ends by exit, segv, abort, thread, main or wait
+ *   pending HOW         as if it were just about to lock or unlock it
+ *   try, next           locks it without waiting, or within some seconds; prints the result
  *   pi                  as natively: priority inheritance among threads
  *   requeue             as natively: FUTEX_CMP_REQUEUE_PI
  *   futex, clones       as natively: what these calls refuse */
@@ -77,7 +77,7 @@ static void numbers(void)
            getsid(0) == getsid(pid));
     printf("same group: %ld\n", e(setpgid(0, getpgrp())));
     printf("negative: %ld\n", e(setpgid(0, -1)));
-    /* A thread can be joined a moment before it is gone. */
+    /* A thread can be joined a moment before it has exited. */
     while (!syscall(SYS_tgkill, pid, tids[0], 0))
         usleep(1000);
     printf("a thread that has ended: %ld\n", e(syscall(SYS_tgkill, pid, tids[0], 0)));
@@ -93,7 +93,7 @@ static void alone(void)
     printf("%ld %ld ", e(kill(1, 0)), e(kill(getppid(), 0)));
     printf("%ld %ld\n", e(kill(-1, 0)), e(kill(-0x3ffffff0, 0)));
     int known = 0;
-    /* The VMM has other threads, whose numbers are near. */
+    /* The VMM has other threads, whose ids are close. */
     for (pid_t tid = pid - 50; tid < pid + 200; tid++)
         known += tid > 0 && !syscall(SYS_tkill, tid, 0);
     printf("known: %d\n", known);
@@ -102,7 +102,7 @@ static void alone(void)
     printf("group: %d, I: %d, %d\n", kill(0, 0), kill(-getpgrp(), 0), kill(pid, 0));
 }
 
-/* With the leader of group and session outside of the PID namespace, or a leader itself. */
+/* With the leader of group and session outside the PID namespace, or being the leader itself. */
 static void outside(void)
 {
     pid_t pid = getpid();
@@ -165,7 +165,7 @@ static int hold(pthread_mutex_t *mutex, const char *how)
         return 0;
     }
     if (!strcmp(how, "other")) {
-        /* The process ends from a thread that does not hold it. */
+        /* A thread that does not hold it ends the process. */
         pthread_create(&thread, NULL, take_and_end, mutex);
         usleep(100000);
         return 0;
@@ -186,7 +186,7 @@ static int hold(pthread_mutex_t *mutex, const char *how)
     return 0;
 }
 
-/* What a thread leaves behind that ends between its store to the lock and to its list. */
+/* What a thread leaves behind if it ends between storing to the lock and to its list. */
 static int pending(pthread_mutex_t *mutex, const char *how)
 {
     static struct {
@@ -271,7 +271,7 @@ static void pi(void)
     printf(" %ld", futex(&word, 13 /* FUTEX_LOCK_PI2 */, 0, NULL, NULL, 0));
     printf(" %ld", futex(&word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
     printf(" %d\n", word);
-    word = 0x3ffffff0; /* Nobody's number. */
+    word = 0x3ffffff0; /* No thread's id. */
     printf("owner gone: %ld\n", futex(&word, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
 }
 
@@ -302,7 +302,7 @@ static void requeue(void)
     printf("woken: %ld, lock %d\n", requeued, to);
 }
 
-/* What no thread can be made with. The calls fail, so no child comes back. */
+/* Flags that cannot create a thread. The calls fail, so no child comes back. */
 static void clones(void)
 {
     static char stack[4096];
@@ -342,7 +342,7 @@ static void refused(void)
     printf("unaligned: %ld\n", futex((char *)words + 1, FUTEX_WAIT, 0, NULL, NULL, 0));
     printf("unmapped: %ld\n", futex((void *)8, FUTEX_WAIT, 0, NULL, NULL, 0));
     printf("value: %ld\n", futex(words, FUTEX_WAIT, 1, NULL, NULL, 0));
-    /* What the kernel would write, the program must be allowed to. */
+    /* The program must be allowed to write where the kernel would. */
     printf("read-only: %ld", futex(readable, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
     printf(" %ld\n", futex(words, FUTEX_WAKE_OP, 1, NULL, readable, 0x1000));
     printf("counts: %ld\n", futex(words, FUTEX_REQUEUE, (unsigned)-1, NULL, words + 1, 0));

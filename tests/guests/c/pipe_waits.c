@@ -1,5 +1,5 @@
-/* Pipes that are full, or empty: who waits, for what, and what is moved then. One line each. The
-   other thread comes late enough that this one waits; early, it would be no error. */
+/* Pipes that are full, or empty: which call waits, for what, and what it moves. One line each. The
+   other thread comes late enough that this one waits; coming early would be no error. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +29,7 @@ static void nonblocking(int on)
         fcntl(ends[end], F_SETFL, on ? O_NONBLOCK : 0);
 }
 
-/* Leaves it full, or empty. */
+/* Leaves the pipe full, or empty. */
 static ssize_t fill(void)
 {
     ssize_t sum = 0, n;
@@ -118,12 +118,12 @@ int main(void)
     say("what was in it", drain());
     signal(SIGPIPE, SIG_IGN);
     close(ends[0]);
-    say("write that nobody reads", write(ends[1], buffer, 32));
+    say("write without a reader", write(ends[1], buffer, 32));
     ends[0] = open("/dev/null", O_RDONLY);
     close(ends[1]);
     if (pipe(ends) != 0)
         return 2;
     close(ends[1]);
-    say("read that nobody writes", read(ends[0], sink, 32));
+    say("read without a writer", read(ends[0], sink, 32));
     return 0;
 }

@@ -1,4 +1,4 @@
-/* What programs ask of /proc, of descriptors by name, and of attributes: procfs WHAT [ARG]...
+/* What programs read from /proc, descriptors by name, and attributes: procfs WHAT [ARG]...
  * Prints what it found, for the test to compare with a native run. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -116,7 +116,7 @@ static void threads(void) {
     print_comm("/proc/self/comm");
     sprintf(path, "/proc/self/task/%d/comm", tid);
     print_comm(path);
-    /* As pthread_setname_np does it for another thread. */
+    /* What pthread_setname_np does for another thread. */
     printf("set %d\n", pthread_setname_np(thread, "renamed-by-other"));
     printf("set %d\n", pthread_setname_np(thread, "renamed"));
     print_comm(path);
@@ -146,7 +146,7 @@ static void names(char **paths) {
     sprintf(to, "/proc/self/fd/%d/named", dir);
     printf("through %s\n", why(open(to, O_RDONLY)));
     printf("gone %s\n", why(open("/proc/self/fd/77", O_RDONLY)));
-    /* A pipe by its name is opened again, too. */
+    /* A pipe is reopened by its name, too. */
     int ends[2];
     pipe(ends);
     sprintf(path, "/dev/fd/%d", ends[0]);
@@ -171,7 +171,7 @@ static void attributes(char **paths) {
     printf("fd %s\n", why(fgetxattr(99, "user.x", value, sizeof value)));
 }
 
-/* The older forms of calls, and some that are refused. */
+/* Older variants of calls, and some that are refused. */
 static void legacy(char **paths) {
     char bytes[4096];
     chdir(paths[0]);
@@ -227,7 +227,7 @@ static void devices(void) {
     }
 }
 
-/* Read from the beginning again, a file tells of now. */
+/* Read from the beginning again, a file shows the current values. */
 static void reread(void) {
     char before[4096], after[4096];
     int fd = open("/proc/self/status", O_RDONLY);

@@ -1,7 +1,7 @@
-/* Calls that few programs make, and the order in which Linux looks at their arguments.
+/* Calls that few programs make, and the order in which Linux checks their arguments.
  *
  *     rare_calls DIR        prints the same natively and in a VM
- *     rare_calls DIR vm     and what is the VM's own */
+ *     rare_calls DIR vm     and what is specific to the VM */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +43,7 @@ static void directories(void)
 {
     static char long_name[300];
     memset(long_name, 'n', sizeof long_name - 1);
-    /* Only such as fail for everybody: a root natively could do it. */
+    /* Only calls that fail for every user: natively root could make the others. */
     const char *const bad[] = { "missing", "file", "file/x", "loop", long_name, "" };
     for (int i = 0; i < 6; i++)
         printf("chroot %.10s: %s\n", bad[i], said(syscall(SYS_chroot, bad[i])));
@@ -132,7 +132,7 @@ static void files(void)
 
 static void residence(void)
 {
-    /* Larger than whatever is made present together, and in the middle of nothing. */
+    /* Larger than whatever is made present together, and with nothing mapped around it. */
     enum { PAGES = 1024 };
     static unsigned char resident[PAGES];
     char *all = mmap(0, 4 * PAGES * 4096L, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -168,7 +168,7 @@ static void good_waiters(void)
         waiters[i] = (struct waiter){ 0, (uintptr_t)&words[i % 128], 0x82, 0 };
 }
 
-/* A pipe has less room than the data: `writev` would wait for a reader for ever. */
+/* The data do not fit into the pipe: `writev` would wait forever for a reader. */
 static void more_than_room(void)
 {
     static char data[1 << 20], back[1 << 20];

@@ -1,6 +1,6 @@
 /* A robust mutex in a segment: a thread ends while it holds it, inside the VAS or at home,
- * or in another VAS that has another segment at the same address. `robust hold` takes it and waits,
- * `robust next` takes it then. */
+ * or in another VAS that has another segment at the same address. `robust hold` locks it and waits,
+ * `robust next` locks it afterwards. */
 #define SPACEJMP_HEADER_ONLY
 #include <errno.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /* Handlers for SIGSEGV, SIGBUS, SIGFPE and SIGILL on an alternate stack that recover with
- * siglongjmp. Each must say the right si_code and si_addr. Prints one line a fault and
- * "recovered"; exits with 0, or 1 if something was not as it should be. */
+ * siglongjmp. Each must get the right si_code and si_addr. Prints one line per fault and
+ * "recovered"; exits with 0, or 1 if something was wrong. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
@@ -87,7 +87,7 @@ int main(void)
         deeper(0);
     expect("stack overflow", SIGSEGV, SEGV_MAPERR, NULL);
 
-    /* siglongjmp restored the mask: the signal comes again. */
+    /* siglongjmp restored the mask: the signal is delivered again. */
     sigset_t mask;
     sigprocmask(SIG_BLOCK, NULL, &mask);
     if (sigismember(&mask, SIGSEGV))

@@ -1,4 +1,4 @@
-/* What Linux promises of signals, one matter an argument. Prints the same natively and in a VM. */
+/* Linux's promises about signals, one topic per argument. Prints the same natively and in a VM. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -51,7 +51,7 @@ static void spoil(int signal, siginfo_t *info, void *context)
     }
 }
 
-/* A frame that is bad is SIGSEGV, which the program may handle. */
+/* A bad frame is SIGSEGV, which the program may handle. */
 static void bad_frames(void)
 {
     static char stack[65536];
@@ -84,7 +84,7 @@ static void bad_stacks(void)
     if (!code)
         raise(SIGUSR1);
     printf("unwritable: %d\n", code - 1);
-    static char little[3072]; /* More than MINSIGSTKSZ, too little for what a frame may need. */
+    static char little[3072]; /* More than MINSIGSTKSZ, less than a frame may need. */
     int fits = sysconf(_SC_MINSIGSTKSZ) <= (long)sizeof little;
     stack_t small = {.ss_sp = little, .ss_size = 2048};
     printf("small: %d\n", sigaltstack(&small, NULL));
@@ -165,7 +165,7 @@ static void queued(void)
     for (int i = 0; i < 3; i++)
         kill(getpid(), SIGUSR1);
     sigprocmask(SIG_UNBLOCK, &set, NULL);
-    /* Each handler's frame lies on those of the signals taken before it. */
+    /* Each handler's frame lies on top of those of the signals delivered before it. */
     for (int i = 0; i < count; i++)
         if (order[i] / 100 >= SIGRTMIN)
             printf("%d:%d ", order[i] / 100 - SIGRTMIN, order[i] % 100);
@@ -203,6 +203,33 @@ static void queue_arguments(void)
     printf("lowest: %ld\n", e(kill(-0x7fffffff - 1, 0)));
 }
 
+static void see_mask(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *c = context;
+    (void)signal, (void)info;
+    siglongjmp(back, 1 + sigismember(&c->uc_sigmask, SIGUSR1));
+}
+
+/* A signal that ends a wait with another mask, and whose frame cannot be written: the frame of the
+   SIGSEGV has the mask from before the wait. */
+static void lost_in_suspend(void)
+{
+    static char stack[65536];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    static sigset_t none, blocked;
+    sigaltstack(&alternate, NULL);
+    on(SIGSEGV, SA_ONSTACK, see_mask);
+    on(SIGUSR1, 0, nothing);
+    sigaddset(&blocked, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    raise(SIGUSR1);
+    int seen = sigsetjmp(back, 1);
+    if (!seen)
+        __asm__ volatile("mov $16, %%rsp; syscall" ::"a"(SYS_rt_sigsuspend), "D"(&none), "S"(8L)
+                         : "memory");
+    printf("blocked as before: %d\n", seen - 1);
+}
+
 static void *later(void *target)
 {
     usleep(50000);
@@ -217,7 +244,7 @@ static void waiting(void)
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    /* What is ignored and blocked waits; setting it to be ignored throws it away. */
+    /* A signal that is ignored and blocked stays pending; setting it to be ignored discards it. */
     raise(SIGUSR1);
     signal(SIGUSR1, SIG_IGN);
     sigpending(&pending);
@@ -262,7 +289,7 @@ static void *rain(void *target)
     return NULL;
 }
 
-/* select leaves what remains, so that a loop around it ends. */
+/* select stores the remaining time, so that a loop around it ends. */
 static void select_remaining(void)
 {
     pthread_t self = pthread_self(), thread;
@@ -284,6 +311,7 @@ int main(int argc, char **argv)
         {"bad-frames", bad_frames}, {"bad-stacks", bad_stacks},
         {"stack-arguments", stack_arguments}, {"autodisarm", autodisarm},
         {"queued", queued}, {"queue-arguments", queue_arguments},
+        {"lost-in-suspend", lost_in_suspend},
         {"waiting", waiting}, {"select", select_remaining},
     };
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

@@ -1,4 +1,4 @@
-/* A handler mends the context and returns; every integer, SSE and (if the CPU has it) AVX
+/* A handler fixes the context and returns; every integer, SSE and (if the CPU has it) AVX
  * register and the flags are as before. Prints "preserved", exits with 0; 1 if not. */
 #define _GNU_SOURCE
 #include <cpuid.h>
@@ -16,7 +16,7 @@ static void handler(int signo, siginfo_t *info, void *context)
     (void)signo;
     (void)info;
     handled++;
-    /* Over the ud2, with every register spoiled on the way out. */
+    /* Past the ud2, with every register clobbered before returning. */
     frame->uc_mcontext.gregs[REG_RIP] += 2;
     __asm__ volatile("pcmpeqd %%xmm0, %%xmm0; pcmpeqd %%xmm1, %%xmm1; pcmpeqd %%xmm7, %%xmm7;"
                      "pcmpeqd %%xmm8, %%xmm8; pcmpeqd %%xmm15, %%xmm15; std; cld" ::

@@ -1,4 +1,4 @@
-/* Timers and clocks, one matter an argument. Prints the same natively and in a VM. */
+/* Timers and clocks, one topic per argument. Prints the same natively and in a VM. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -152,7 +152,7 @@ static void posix(void)
     pthread_create(&thread, NULL, thread_timer, NULL);
     pthread_join(thread, NULL);
 
-    /* While its signal is pending a timer counts what it would have sent. */
+    /* While its signal is pending, a timer counts the signals it would have sent. */
     sigset_t block;
     sigemptyset(&block);
     sigaddset(&block, SIGRTMIN + 3);
@@ -223,7 +223,7 @@ static void clocks(void)
     pthread_t other;
     pthread_create(&other, NULL, spin, &thread);
     pthread_join(other, NULL);
-    /* A thread can be joined a moment before it is gone. */
+    /* A thread can be joined a moment before it has exited. */
     while (!clock_gettime(thread, &t))
         usleep(1000);
     printf("ended: %ld\n", e(clock_gettime(thread, &t)));

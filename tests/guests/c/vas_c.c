@@ -1,4 +1,4 @@
-/* The program of the paper's figure 4, in C, in both its halves: one makes VAS "v0" with
+/* The program of the paper's figure 4, in C, both halves of it: one creates VAS "v0" with
  * segment "s0" of 32 GiB; another (here the same, with the argument "use") finds the VAS, attaches,
  * switches in, and stores a 42 that a third run reads. Then the rest of the header's calls.
  *
@@ -15,7 +15,7 @@
 
 static int failed;
 
-/* Says which call failed, and goes on. */
+/* Reports which call failed, and continues. */
 static int good(const char *what, int holds)
 {
     if (!holds) {

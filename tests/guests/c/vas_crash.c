@@ -1,4 +1,4 @@
-/* Touches an address that means something elsewhere, so that the report has to say where:
+/* Touches an address that is valid elsewhere, so that the report has to say where:
  * `home` before switching, `end` beyond a segment's end, `read` by writing to a read-only
  * attachment, `nowhere` where no segment is. */
 /* The calls as inline functions; c-linked has the programs that use the library. */

@@ -1,7 +1,7 @@
-/* What a row of the table of calls is, and the memory and descriptors that its arguments name;
- * the rows are in the headers beside this one, what is done with them in ../c/call_table.c. */
+/* The type of a row in the table of calls, and the memory and descriptors that its arguments name.
+ * The rows are in the headers next to this one; ../c/call_table.c uses them. */
 #define PAGE 4096L
-/* Memory for arguments: four pages to read and write, a hole, a page that can only be read. */
+/* Memory for arguments: four readable and writable pages, a hole, a read-only page. */
 #define ARENA 0x10000000000L
 #define HOLE (ARENA + 4 * PAGE)
 #define READ_ONLY (ARENA + 5 * PAGE)

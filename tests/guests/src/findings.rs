@@ -1,20 +1,20 @@
-//! What a program found: one line for each thing that was looked at, `ok: WHAT` or
+//! What a program found: one line for each check, `ok: WHAT` or
 //! `FAILED: WHAT: ...`, a last line `done` or `N failed`, and exit status 0 or 1. Lines of a
-//! good run do not vary, so that a test can compare them whole.
+//! successful run do not vary, so that a test can compare them as a whole.
 
 use std::fmt::Debug;
 use std::process::ExitCode;
 
 use spacejmp::sys;
 
-/// How many things were not as they should be.
+/// How many checks have failed.
 #[derive(Debug, Default)]
 pub struct Findings {
     failed: u32,
 }
 
 impl Findings {
-    /// Ready to look. Outside a VM the program ends with status 3.
+    /// No findings yet. Outside a VM the program ends with status 3.
     #[must_use]
     pub fn new() -> Findings {
         require_vm();
@@ -52,7 +52,7 @@ impl Findings {
         }
     }
 
-    /// The value of a call that must succeed for the rest to make sense; else the program
+    /// The value of a call that must succeed for the rest to make sense; otherwise the program
     /// ends here with status 1.
     pub fn need<T>(&mut self, what: &str, got: Result<T, abi::Errno>) -> T {
         match got {

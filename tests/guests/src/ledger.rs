@@ -1,7 +1,7 @@
-//! An ordered map and a ring in an arena, changed by steps that depend on their number only, and a
+//! An ordered map and a ring in an arena, changed by steps that depend only on their number, and a
 //! model of both at home that takes the same steps.
 //!
-//! A program that knows how many steps were taken, by whichever VMs, knows all that must be there.
+//! A program that knows how many steps were made, by whichever VMs, knows the expected content.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -25,17 +25,17 @@ pub struct Link {
 #[derive(Storable)]
 #[storable(vas = Books)]
 pub struct Ledger {
-    /// Steps taken.
+    /// Steps made.
     pub steps: u64,
     /// Keys are numbers, values own memory.
     pub entries: VBTreeMap<u64, VString<Books>, Books>,
-    /// Keys own memory: the texts of the entries, with how many entries have them.
+    /// Keys own memory: the texts of the entries, with the number of entries that have them.
     pub texts: VBTreeMap<VString<Books>, u64, Books>,
     /// Links that lead around, both ways.
     pub ring: VArena<Link, Books>,
-    /// Where the ring begins.
+    /// The first link of the ring.
     pub first: Option<VId<Link>>,
-    /// Ids of links that were taken out.
+    /// Ids of removed links.
     pub gone: VVec<VId<Link>, Books>,
 }
 
@@ -44,14 +44,14 @@ brand! {
     pub Books => Ledger
 }
 
-/// The same at home.
+/// The same in private memory.
 #[derive(Debug, Default)]
 pub struct Model {
     /// Entries.
     pub entries: BTreeMap<u64, String>,
     /// The ring's values, from the first on.
     pub ring: Vec<u64>,
-    /// How many links were taken out.
+    /// How many links were removed.
     pub gone: usize,
 }
 
@@ -69,9 +69,9 @@ enum Step {
     Unlink { at: u64 },
 }
 
-/// Keys there are; so few that many steps meet an entry.
+/// Number of keys, so small that many steps find an entry.
 const KEYS: u64 = 3000;
-/// How far from the ring's beginning it is changed.
+/// How far from its beginning the ring is changed.
 const NEAR: u64 = 40;
 
 impl Step {
@@ -93,13 +93,13 @@ impl Step {
     }
 }
 
-/// A text: short ones and long ones.
+/// A text, short or long.
 fn text(number: u64) -> String {
     format!("text {number}{}", ".".repeat((number % 90) as usize))
 }
 
 impl Model {
-    /// Takes step `number`.
+    /// Makes step `number`.
     pub fn take(&mut self, number: u64) {
         let entries = &mut self.entries;
         match Step::of(number) {
@@ -124,7 +124,7 @@ impl Model {
         }
     }
 
-    /// Of a ring that is not empty, the place `links` behind the first.
+    /// In a non-empty ring, the position `links` after the first.
     fn place(&self, links: u64) -> usize {
         links as usize % self.ring.len()
     }
@@ -149,7 +149,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the next step.
+    /// Makes the next step.
     ///
     /// # Errors
     /// [`AllocError`].
@@ -212,7 +212,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The link `links` behind the first, in a ring that may end before.
+    /// The link `links` after the first, in a ring that may be shorter.
     fn place<M: Mode>(&self, at: &At<Books, M>, links: u64) -> Option<VId<Link>> {
         let ring = self.ring.at(at);
         let links = links.checked_rem(ring.len() as u64)?;
@@ -254,7 +254,7 @@ impl Ledger {
         self.gone.at_mut(at).push(id)
     }
 
-    /// What differs from the model; empty if nothing does.
+    /// The differences from the model; empty if there are none.
     pub fn differences<M: Mode>(&self, at: &At<Books, M>, model: &Model) -> Vec<String> {
         let (entries, texts, ring) = (self.entries.at(at), self.texts.at(at), self.ring.at(at));
         let mut found = Vec::new();
@@ -313,7 +313,7 @@ fn count(texts: &mut Texts<'_>, at: &At<Books, Write>, text: &str) -> Result<(),
     Ok(())
 }
 
-/// One entry less has it.
+/// One entry fewer has it.
 fn discount(texts: &mut Texts<'_>, text: &str) {
     let left = texts.get_mut(text).map(|count| {
         *count -= 1;
@@ -324,10 +324,10 @@ fn discount(texts: &mut Texts<'_>, text: &str) {
     }
 }
 
-/// The ledger, made empty if there is none.
+/// The ledger, created empty if there is none.
 ///
 /// # Errors
-/// What opening a space says.
+/// The errors of opening a space.
 pub fn open() -> Result<Space<Books>, Error> {
     Space::options().reserve(256 << 20).open_or_create("books", |_| Ok(Ledger::new()))
 }

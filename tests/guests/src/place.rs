@@ -1,7 +1,7 @@
 //! Words in the VAS region, and switching between address spaces.
 //!
 //! One rule makes both safe functions here: **no program of this package has a reference into
-//! the VAS region.** Nothing of Rust's lives there (text, stacks and heap are in the private
+//! the VAS region.** No Rust object lives there (text, stacks and heap are in the private
 //! region), and all access goes through [`Place`], an address, never a borrow. So a switch
 //! leaves nothing dangling, and a wrong address in the region faults or reaches test data.
 
@@ -40,18 +40,18 @@ impl Place {
     fn word(&self) -> &AtomicU64 {
         let pointer = std::ptr::with_exposed_provenance_mut(self.0 as usize);
         // SAFETY: aligned and in the VAS region (`at`), where no Rust object lives (module
-        // documentation) and everybody uses atomics; the borrow ends within the caller below,
+        // documentation) and all accesses are atomic; the borrow ends within the caller below,
         // before any switch. Unmapped, it faults.
         unsafe { AtomicU64::from_ptr(pointer) }
     }
 
-    /// What it holds.
+    /// Its value.
     #[must_use]
     pub fn read(self) -> u64 {
         self.word().load(Ordering::SeqCst)
     }
 
-    /// Makes it hold `value`.
+    /// Sets it to `value`.
     pub fn write(self, value: u64) {
         self.word().store(value, Ordering::SeqCst);
     }
@@ -59,20 +59,20 @@ impl Place {
     /// Reads it if it can be read.
     #[must_use]
     pub fn look(self) -> Seen {
-        // SAFETY: in the VAS region (`at`), where everybody uses atomics, and an aligned read
-        // is one.
+        // SAFETY: in the VAS region (`at`), where all accesses are atomic, and so is an aligned
+        // read.
         unsafe { touch::read(self.0) }
     }
 
     /// Writes it if it can be written.
     #[must_use]
     pub fn put(self, value: u64) -> Seen {
-        // SAFETY: in the VAS region (`at`), where everybody uses atomics, and an aligned write
-        // is one.
+        // SAFETY: in the VAS region (`at`), where all accesses are atomic, and so is an aligned
+        // write.
         unsafe { touch::write(self.0, value) }
     }
 
-    /// Adds one in two steps, which only a lock around them makes one.
+    /// Adds one in two steps, which are atomic only under a lock.
     pub fn increment_unlocked(self) {
         let before = self.word().load(Ordering::Relaxed);
         self.word().store(before + 1, Ordering::Relaxed);
@@ -120,18 +120,18 @@ pub fn enter_by_hypercall(vh: VasHandle) -> Result<(), Errno> {
 /// Goes back to the process's own address space.
 ///
 /// # Panics
-/// If that is refused, which it never may be.
+/// If that is refused, which must never happen.
 #[track_caller]
 pub fn go_home() {
     assert_eq!(enter(VasHandle::HOME), Ok(()), "there is no way home");
 }
 
-/// Says where a segment's root object is.
+/// Sets the address of a segment's root object.
 ///
 /// # Errors
 /// As [`sys::seg_root_set`].
 pub fn set_root(sid: SegId, root: &SegRoot) -> Result<(), Errno> {
-    // SAFETY: no program here opens as a `Space` what it has made by raw calls.
+    // SAFETY: no program here opens as a `Space` what it has made with raw calls.
     unsafe { sys::seg_root_set(sid, root) }
 }
 

@@ -1,4 +1,4 @@
-//! Numbers that depend on a seed only.
+//! Numbers that depend only on a seed.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// A number that looks random and depends on `value` only.
+/// A pseudo-random number that depends only on `value`.
 #[must_use]
 pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -8,7 +8,7 @@ use spacejmp::{Error, Space, Storable, VHashMap, VString, VVec, brand};
 pub struct Index {
     /// Text.
     pub title: VString<Shelf>,
-    /// On which pages a word stands.
+    /// The pages that contain a word.
     pub pages: VHashMap<VString<Shelf>, VVec<u32, Shelf>, Shelf>,
     /// All pages.
     pub order: VVec<u32, Shelf>,
@@ -21,10 +21,10 @@ brand! {
     pub Shelf => Index
 }
 
-/// The index, made empty if there is none.
+/// The index, created empty if there is none.
 ///
 /// # Errors
-/// What opening a space says.
+/// The errors of opening a space.
 pub fn open() -> Result<Space<Shelf>, Error> {
     let options = Space::options().size(1 << 20).reserve(256 << 20);
     options.open_or_create("shelf", |at| {
@@ -37,7 +37,7 @@ pub fn open() -> Result<Space<Shelf>, Error> {
     })
 }
 
-/// What stands on a page: a quarter of the pages share a word with another one.
+/// The text of a page: a quarter of the pages share a word with another one.
 #[must_use]
 pub fn word(page: u32) -> String {
     format!("word {}", if page.is_multiple_of(4) { page / 8 * 8 } else { page })

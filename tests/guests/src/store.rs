@@ -1,4 +1,4 @@
-//! Setting up what a program needs, and looking at everything in the store.
+//! Setting up what a program needs, and listing everything in the store.
 
 use abi::Errno;
 use spacejmp::sys::{
@@ -14,11 +14,11 @@ pub fn sized(size_bytes: u64) -> SegParams {
     SegParams { size_bytes, mode: 0o600, ..SegParams::default() }
 }
 
-/// The VAS `name` with one segment `name` as `params` say: found, or made if it does not
-/// exist. Several VMs may do this at once; all get the same two.
+/// The VAS `name` with one segment `name` as `params` say: found, or created if it does not
+/// exist. Several VMs may do this at the same time; all get the same two objects.
 ///
 /// # Panics
-/// If it can neither be found nor made.
+/// If it can neither be found nor created.
 #[must_use]
 pub fn find_or_make(name: &str, params: &SegParams) -> (VasId, SegId) {
     let sid = match sys::seg_alloc(name, params) {
@@ -30,7 +30,7 @@ pub fn find_or_make(name: &str, params: &SegParams) -> (VasId, SegId) {
         made => must("vas_create", made),
     };
     match sys::seg_attach(vid, sid, Right::Write) {
-        // Somebody was quicker.
+        // Another VM was faster.
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => panic!("seg_attach: {error:?}"),
     }
@@ -74,7 +74,7 @@ fn all<T: Copy>(
     empty: T,
     mut list: impl FnMut(&mut [T], u64) -> Result<usize, Errno>,
 ) -> Result<Vec<T>, Errno> {
-    // An odd, small buffer: going on from a cursor is tested on the way.
+    // An odd, small buffer: this also tests continuing from a cursor.
     let mut buffer = [empty; 7];
     let mut found = Vec::new();
     loop {
@@ -86,7 +86,7 @@ fn all<T: Copy>(
     }
 }
 
-/// Everything that calls change and can see: the store, and where the thread is.
+/// Everything that calls can change and observe: the store, and where the thread is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     vases: Vec<VasStat>,
@@ -96,7 +96,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Takes it. VASes that may not be read count as empty.
+    /// Takes the snapshot. VASes that may not be read count as empty.
     ///
     /// # Panics
     /// If the store cannot be listed.
@@ -117,7 +117,7 @@ impl Picture {
         }
     }
 
-    /// What differs, in words; `None` if nothing does.
+    /// The differences, as text; `None` if there are none.
     #[must_use]
     pub fn difference(&self, later: &Picture) -> Option<String> {
         if self == later {

@@ -1,12 +1,12 @@
-//! One access to one address, and what came of it: a value, or a signal that is survived.
+//! One access to one address, and its outcome: a value, or a signal that is survived.
 //!
-//! The accesses are instructions of known places, so that the handler can tell them from any
-//! other fault of the program and send the thread on behind them.
+//! The accesses are instructions at known addresses, so that the handler can tell them from any
+//! other fault of the program and resume the thread after them.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What came of an access.
+/// The outcome of an access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// It was made; the word read, or what the code returned, or 0.
@@ -39,7 +39,7 @@ std::arch::global_asm!(
     "xor eax, eax",
     "touch_write_at: mov [rdi], rsi",
     "ret",
-    // RAX points to a word that may be spoilt: a page of zeroes is a row of `add [rax], al`.
+    // RAX points to a scratch word: a page of zeroes is a sequence of `add [rax], al`.
     "touch_execute:",
     "xor edx, edx",
     "mov rax, rsi",
@@ -62,7 +62,7 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 /// Installs the handler. Instructions are only ever executed at addresses of `code`.
 ///
 /// # Panics
-/// If there can be no handler.
+/// If no handler can be installed.
 pub fn prepare(code: Range<u64>) {
     FIRST.store(code.start, Ordering::Relaxed);
     LAST.store(code.end, Ordering::Relaxed);
@@ -72,7 +72,7 @@ pub fn prepare(code: Range<u64>) {
     action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
     let mut failed = 0;
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
-        // SAFETY: the handler is of the type SA_SIGINFO asks for and does nothing that a signal
+        // SAFETY: the handler has the type SA_SIGINFO asks for and does nothing that a signal
         // handler may not do.
         failed |= unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
@@ -88,7 +88,7 @@ pub fn unprepare() {
 }
 
 extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel hands it to a handler with SA_SIGINFO, for its duration.
+    // SAFETY: the kernel passes it to a handler with SA_SIGINFO, for its duration.
     let code = unsafe { (*info).si_code };
     // SAFETY: likewise.
     let regs = unsafe { &mut (*context).uc_mcontext.gregs };
@@ -122,7 +122,7 @@ fn seen(result: Result) -> Seen {
 /// If something is mapped there, it is memory that others may read at any time.
 #[must_use]
 pub unsafe fn read(address: u64) -> Seen {
-    // SAFETY: makes one access, which is survived when there is nothing; the caller vouches
+    // SAFETY: makes one access, which is survived when nothing is mapped; the caller vouches
     // for the rest.
     seen(unsafe { touch_read(address) })
 }
@@ -130,22 +130,22 @@ pub unsafe fn read(address: u64) -> Seen {
 /// Writes the word at `address`, once [`prepare`] was called.
 ///
 /// # Safety
-/// If something is mapped there, it is memory of nobody else's, or that others may write at
-/// any time.
+/// If something is mapped there, it is memory that nothing else uses, or that others may write
+/// at any time.
 #[must_use]
 pub unsafe fn write(address: u64, value: u64) -> Seen {
-    // SAFETY: makes one access, which is survived when there is nothing; the caller vouches
+    // SAFETY: makes one access, which is survived when nothing is mapped; the caller vouches
     // for the rest.
     seen(unsafe { touch_write(address, value) })
 }
 
-/// Calls the code at `address`, which lies in the range [`prepare`] was told.
+/// Calls the code at `address`, which lies in the range passed to [`prepare`].
 ///
 /// # Safety
 /// Whatever is mapped there returns, and changes nothing but RAX, RDX and what RAX points to.
 #[must_use]
 pub unsafe fn execute(address: u64) -> Seen {
     static SCRATCH: AtomicU64 = AtomicU64::new(0);
-    // SAFETY: survived when there is nothing; the caller vouches for the code.
+    // SAFETY: survived when nothing is mapped; the caller vouches for the code.
     seen(unsafe { touch_execute(address, &SCRATCH) })
 }

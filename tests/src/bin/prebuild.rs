@@ -1,5 +1,5 @@
-//! `prebuild FOLDER`: fills FOLDER with every program that tests run, for machines that can
-//! build none, and prints their paths, one a line. `tests::guests` says how they are named.
+//! `prebuild FOLDER`: fills FOLDER with every program that tests run, for machines that cannot
+//! build any, and prints their paths, one per line. `tests::guests` says how they are named.
 
 use std::path::Path;
 use std::process::ExitCode;

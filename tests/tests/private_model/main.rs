@@ -1,8 +1,8 @@
 //! `PrivateRegion` against a page-by-page model, with random operations.
 //!
-//! After each operation every page is looked up in the page tables, and what they say is
-//! compared with the model: rights equal, content (read through the guest-physical address)
-//! equal, nothing present that the model says is not there. No vCPU is needed.
+//! After each operation every page is looked up in the page tables, and the result is
+//! compared with the model: equal rights, equal content (read through the guest-physical address),
+//! nothing present that the model does not have. No vCPU is needed.
 
 mod model;
 mod recycling;
@@ -15,13 +15,14 @@ use abi::{Errno, GuestVirt, PAGE_SIZE};
 use model::{FILE_PAGES, Model, Page, Source, at};
 use proptest::prelude::*;
 use tests::{pace, skip_without_kvm};
-use vmm::private::{Backing, Destination, FaultOutcome, PrivateRegion, Prot, Source as MoveSource};
+use vmm::access::{FaultCause, FaultOutcome, MemoryAccess};
+use vmm::private::{Backing, Destination, PrivateRegion, Prot, Source as MoveSource};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
-/// First page of the window in which fixed operations work: a slot's boundary.
+/// First page of the window in which fixed operations work: on a 2 MiB boundary.
 const WINDOW: u64 = 0x10_0000_0000 / PAGE_SIZE;
-/// Pages of the window: five slots.
+/// Pages of the window: five ranges of 2 MiB.
 const WINDOW_PAGES: u64 = 5 * 512;
 /// The heap begins here, inside the window, off any boundary.
 const HEAP: u64 = WINDOW + 3 * 512 - 100;
@@ -45,7 +46,7 @@ enum Op {
     Drop { page: u64, count: u64 },
     Write { page: u64, count: u64, stamp: u64 },
     Read { page: u64, count: u64 },
-    Fault { page: u64, write: bool, execute: bool },
+    Fault { page: u64, cause: FaultCause },
     Truncate { pages: u64 },
 }
 
@@ -96,8 +97,12 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (page_in_window(), count(), 1..u64::MAX / 2)
             .prop_map(|(page, count, stamp)| Op::Write { page, count, stamp }),
         1 => (page_in_window(), count()).prop_map(|(page, count)| Op::Read { page, count }),
-        2 => (page_in_window(), any::<bool>(), any::<bool>())
-            .prop_map(|(page, write, execute)| Op::Fault { page, write, execute }),
+        2 => (page_in_window(), prop_oneof![
+                Just(FaultCause::Data(MemoryAccess::Read)),
+                Just(FaultCause::Data(MemoryAccess::Write)),
+                Just(FaultCause::Fetch),
+            ])
+            .prop_map(|(page, cause)| Op::Fault { page, cause }),
         1 => (0..FILE_PAGES + 50).prop_map(|pages| Op::Truncate { pages }),
     ]
 }
@@ -149,8 +154,8 @@ impl Twins {
         Backing::File { file: self.file.clone(), offset: at(file_page), kind, charge: None }
     }
 
-    /// Does `op` to both and compares what they answer. With `exact`, memory never runs out
-    /// and every answer is known; without, operations may fail for want of memory.
+    /// Applies `op` to both and compares the results. With `exact`, memory never runs out
+    /// and every result is known; without, operations may fail for lack of memory.
     fn apply(&mut self, op: &Op, exact: bool) {
         match *op {
             Op::MapAt { page, count, prot, kind, file_page } => {
@@ -210,7 +215,7 @@ impl Twins {
                     assert_eq!(Some(ends(piece)), expected, "{op:?}, page {n}");
                 }
             }
-            Op::Fault { page, write, execute } => self.fault(op, page, write, execute, exact),
+            Op::Fault { page, cause } => self.fault(op, page, cause, exact),
             Op::Truncate { pages } => {
                 self.file.set_len(at(pages)).expect("a file can be given a length");
                 self.model.truncate(pages);
@@ -318,7 +323,7 @@ impl Twins {
         };
         let all_good = (page..page + count).all(writable);
         let expected = if all_good { Ok(()) } else { Err(Errno::EFAULT) };
-        // A failing write may write some: keep to what is known.
+        // A failing write may write a part: check only what is known.
         if all_good || !writable(page) {
             let done = self.private.copy_out(at(page), &bytes);
             if done == Err(Errno::ENOMEM) && !exact {
@@ -333,16 +338,19 @@ impl Twins {
         }
     }
 
-    fn fault(&mut self, op: &Op, page: u64, write: bool, execute: bool, exact: bool) {
+    fn fault(&mut self, op: &Op, page: u64, cause: FaultCause, exact: bool) {
+        let needed = match cause {
+            FaultCause::Data(MemoryAccess::Read) => 7,
+            FaultCause::Data(MemoryAccess::Write) => 2,
+            FaultCause::Fetch => 4,
+        };
         let expected = match self.model.pages.get(&page) {
             None => FaultOutcome::Unmapped,
-            Some(p) if p.prot == 0 || write && p.prot & 2 == 0 || execute && p.prot & 4 == 0 => {
-                FaultOutcome::Forbidden
-            }
+            Some(p) if p.prot & needed == 0 => FaultOutcome::Forbidden,
             Some(p) if self.model.words(p).is_none() => FaultOutcome::BeyondFile,
             Some(_) => FaultOutcome::Resolved,
         };
-        let outcome = self.private.fault(at(page) + 0x123, write, execute);
+        let outcome = self.private.fault(at(page) + 0x123, cause);
         if outcome == FaultOutcome::OutOfMemory && !exact {
             return;
         }
@@ -354,7 +362,7 @@ impl Twins {
         }
     }
 
-    /// Compares every page of every slot the model has ever used.
+    /// Compares every page of every 2 MiB range the model has ever used.
     fn check(&self, slots: &std::collections::BTreeSet<u64>, after: &Op) {
         let ahead_from = self.model.heap.1.div_ceil(PAGE_SIZE);
         let ahead = ahead_from..ahead_from.next_multiple_of(512);
@@ -389,7 +397,7 @@ impl Twins {
                     );
                     assert_eq!(found, self.model.words(model), "content of {gva} after {after:?}");
                 }
-                // Pages between the heap's end and the next slot may be there in advance.
+                // Pages from the heap's end to the next 2 MiB boundary may be present in advance.
                 None if ahead.contains(&page) => {
                     assert_eq!(found, Some([0; 2]), "ahead of the heap at {gva} after {after:?}");
                     assert!(!rights.execute, "ahead of the heap at {gva} after {after:?}");
@@ -402,7 +410,7 @@ impl Twins {
         assert!(held <= self.limit_pages, "{held} pages are over the limit, after {after:?}");
     }
 
-    /// The content of all pages, present or not, through the VMM's own way to it.
+    /// The content of all pages, present or not, through the VMM's own access to it.
     fn check_content(&self) {
         for (&page, model) in self.model.pages.iter().filter(|(_, model)| model.prot != 0) {
             let mut bytes = vec![0; PAGE_SIZE as usize];
@@ -498,7 +506,7 @@ fn short_memory_refuses_operations_and_is_never_exceeded() {
     });
 }
 
-/// Operations that once went wrong, each for a reason of its own.
+/// Operations that once failed, each for a different reason.
 #[test]
 fn sequences_that_once_failed_agree_with_the_model() {
     skip_without_kvm!();
@@ -508,7 +516,7 @@ fn sequences_that_once_failed_agree_with_the_model() {
     let private = Op::MapAt { page: WINDOW, count: 2, prot: 3, kind: Kind::Private, file_page: 0 };
     // Pages made present before memory ran out were not counted.
     Twins::new(1).run(&[private], false);
-    // A slot that became one large page went over the limit.
+    // A range promoted to one large page went over the limit.
     let map = |page, count, prot| Op::MapAt {
         page: WINDOW + page,
         count,
@@ -525,9 +533,9 @@ fn sequences_that_once_failed_agree_with_the_model() {
         Op::Protect { page: WINDOW + 1534, count: 3, prot: 3 },
     ];
     Twins::new(849).run(&ops, false);
-    // Pages made present ahead of the heap stayed when memory ran out on the way.
+    // Pages made present ahead of the heap stayed when memory ran out half-way.
     Twins::new(757).run(&[heap(612), heap(613), heap(0)], false);
-    // Pages ahead of the heap were taken back although something had been moved there, or the
+    // Pages ahead of the heap were freed although something had been moved there, or the
     // heap's own area had been grown there by `mremap`.
     let ahead = HEAP + 400;
     let grow = Op::Remap { page: HEAP, old: 300, new: 500, may_move: false, fixed: None };

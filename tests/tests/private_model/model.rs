@@ -1,18 +1,18 @@
-//! What a region should hold, page by page, and nothing about how.
+//! The expected content of a region, page by page, independent of how it is stored.
 
 use std::collections::BTreeMap;
 
 use abi::PAGE_SIZE;
 
-/// Pages of the file that areas are laid over.
+/// Pages of the file that areas map.
 pub(crate) const FILE_PAGES: u64 = 700;
 
-/// What lies behind a page.
+/// What a page maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Memory of the VM, with its first and last word.
     Memory([u64; 2]),
-    /// This page of the file, writes kept in the VM; `Some` once it was written.
+    /// This page of the file, writes kept in the VM; `Some` once it has been written.
     Private(u64, Option<[u64; 2]>),
     /// This page of the file itself.
     Shared(u64),
@@ -26,7 +26,7 @@ pub(crate) struct Page {
     /// `mmap`'s bits.
     pub(crate) prot: u8,
     pub(crate) source: Source,
-    /// Pages with the same number and nothing between them are one mapping for sure.
+    /// Adjacent pages with the same number are certainly one mapping.
     pub(crate) mapping: u64,
 }
 
@@ -56,7 +56,7 @@ impl Model {
         self.pages.range(from..from + count).next().is_none()
     }
 
-    /// Whether the pages belong to one mapping, as far as the model knows for sure.
+    /// Whether the pages certainly belong to one mapping.
     pub(crate) fn is_one_mapping(&self, from: u64, count: u64) -> bool {
         let first = self.pages.get(&from).map(|page| page.mapping);
         self.covered(from, count)
@@ -133,7 +133,7 @@ impl Model {
         }
     }
 
-    /// The file gets another length; private copies beyond it are lost, as Linux says.
+    /// The file gets another length; private copies beyond it are lost, as on Linux.
     pub(crate) fn truncate(&mut self, pages: u64) {
         self.file.resize(pages as usize, [0; 2]);
         for page in self.pages.values_mut() {
@@ -145,7 +145,7 @@ impl Model {
         }
     }
 
-    /// Moves `count` pages; the rest of the target is more of the same.
+    /// Moves `count` pages; the rest of the target continues the same mapping.
     pub(crate) fn remap(&mut self, from: u64, old: u64, to: u64, new: u64) {
         let Some(&first) = self.pages.get(&from) else { return };
         let moved: Vec<Page> =

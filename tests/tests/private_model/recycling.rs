@@ -1,24 +1,28 @@
-//! Ever new addresses in a `PrivateRegion`: blocks and tables come back, and not too early.
+//! New addresses again and again in a `PrivateRegion`: blocks and tables are recycled, and not
+//! too early.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use abi::{GuestVirt, PAGE_SIZE, PAGE_SIZE_2M};
 use tests::{pace, skip_without_kvm};
-use vmm::private::{Backing, FaultOutcome, PrivateRegion, Prot};
+use vmm::access::{FaultCause, FaultOutcome, MemoryAccess};
+use vmm::private::{Backing, PrivateRegion, Prot};
 use vmm::vm::memory::FileMapping;
 use vmm::vm::{Machine, MemoryKind};
 
 const BASE: u64 = 1 << 40;
-/// Slots in 14 TiB.
+/// Ranges of 2 MiB in 14 TiB.
 const SPAN: u64 = 7 << 20;
+
+const WRITE: FaultCause = FaultCause::Data(MemoryAccess::Write);
 
 struct Twins {
     machine: Arc<Machine>,
     private: PrivateRegion,
 }
 
-/// What is held: of the ledger, of guest-physical space, and of frames of tables.
+/// What is held: in the ledger, of guest-physical space, and of frames of tables.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     bytes: u64,
@@ -41,7 +45,7 @@ impl Twins {
         assert_eq!(self.private.unmap(at, pages * PAGE_SIZE), Ok(()), "at {at:#x}");
     }
 
-    /// The guest-physical place of a page, if it is present.
+    /// The guest-physical address of a page, if it is present.
     fn place(&self, at: u64) -> Option<u64> {
         let gva = GuestVirt::new(at).expect("it is canonical");
         let walk = self.machine.edit_tables(|tables| tables.walk(gva)).expect("tables");
@@ -57,14 +61,14 @@ impl Twins {
     }
 }
 
-/// Cycles through ever new addresses. The last one ends where the thousandth did in the rhythm of
-/// recycling, give or take a round.
+/// Cycles through new addresses. The last cycle ends at the same point of the recycling
+/// rhythm as the thousandth, give or take a round.
 fn cycles(stride: u64, times: u64) {
     let twins = Twins::new(16 << 20);
     let cycle = |n: u64| {
         let at = BASE + n * stride % SPAN * PAGE_SIZE_2M;
         twins.map(at, 1, Backing::Anonymous);
-        assert_eq!(twins.private.fault(at, true, false), FaultOutcome::Resolved, "cycle {n}");
+        assert_eq!(twins.private.fault(at, WRITE), FaultOutcome::Resolved, "cycle {n}");
         twins.unmap(at, 1);
     };
     (0..1000).for_each(cycle);
@@ -100,24 +104,24 @@ fn ten_million_new_addresses_take_no_more_than_the_first_thousand() {
 fn what_is_idle_comes_back_before_anybody_is_refused() {
     skip_without_kvm!();
     let twins = Twins::new(4 << 20);
-    // The limit of a round is 29 slots here: so many are never recycled for their number.
+    // A round is limited to 29 blocks here: their number alone never starts recycling.
     for n in 0..25 {
         twins.map(BASE + n * PAGE_SIZE_2M, 1, Backing::Anonymous);
         twins.unmap(BASE + n * PAGE_SIZE_2M, 1);
     }
     let held = twins.held();
     assert!(held.bytes >= 25 * PAGE_SIZE, "{held:?}");
-    // All there is but for what the new place itself takes.
+    // Everything but what the new address itself takes.
     let pages = ((4 << 20) - 6 * PAGE_SIZE) / PAGE_SIZE;
     let at = BASE + 2048 * PAGE_SIZE_2M;
     twins.map(at, pages, Backing::Anonymous);
     for page in 0..pages {
-        let outcome = twins.private.fault(at + page * PAGE_SIZE, true, false);
+        let outcome = twins.private.fault(at + page * PAGE_SIZE, WRITE);
         assert_eq!(outcome, FaultOutcome::Resolved, "page {page} of {pages}");
     }
 }
 
-/// Frees idle slots by the hundred, so that a round of recycling comes.
+/// Frees idle blocks by the hundred, so that a round of recycling starts.
 fn have_recycled(twins: &Twins, from: u64) {
     for n in from..from + 400 {
         twins.map(BASE + n * PAGE_SIZE_2M, 1, Backing::Anonymous);
@@ -137,7 +141,7 @@ fn a_place_that_is_in_use_in_part_stays() {
     let ends = [BASE, heap, heap + (3 << 20) - PAGE_SIZE];
     let places = ends.map(|at| twins.place(at));
     assert!(places.iter().all(Option::is_some), "{places:?}");
-    // A page of its slot is freed, and the heap shrinks within its slot.
+    // A page of its 2 MiB is freed, and the heap shrinks within its 2 MiB.
     twins.unmap(BASE + PAGE_SIZE, 1);
     assert_eq!(twins.private.set_heap_end(heap + (3 << 20) - 1), heap + (3 << 20) - 1);
     have_recycled(&twins, 1);
@@ -175,5 +179,5 @@ fn a_place_where_a_file_lay_is_zero_for_the_next() {
     }
     let mut expected = [0x5a; 3 * PAGE_SIZE as usize];
     expected[8..16].copy_from_slice(&299_u64.to_le_bytes());
-    assert!(std::fs::read(&path).expect("it is there") == expected, "nobody else wrote to it");
+    assert!(std::fs::read(&path).expect("it is there") == expected, "nothing else wrote to it");
 }

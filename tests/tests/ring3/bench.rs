@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use abi::layout::{CALL_PAGE, CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2};
 use abi::shared::ExceptionFrame;
-use vmm::private::{Backing, FaultOutcome, PrivateRegion, Prot};
-use vmm::vm::{Exit, Machine, TagShape, UserRegs, Vcpu, Via};
+use vmm::access::{FaultCause, FaultOutcome};
+use vmm::kernel::Kernel;
+use vmm::private::{Backing, PrivateRegion, Prot};
+use vmm::vm::{Exit, Machine, PcidPolicy, UserRegs, Vcpu, Via};
 
 /// Where code goes.
 pub(crate) const CODE: u64 = 0x50_0000_0000;
@@ -25,8 +27,9 @@ pub(crate) const TRAP_FLAG: u64 = 0x100;
 
 pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// One vCPU with a private region of its own.
+/// One vCPU with its own private region.
 pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
     pub(crate) machine: Arc<Machine>,
     pub(crate) private: PrivateRegion,
     pub(crate) vcpu: Vcpu,
@@ -34,15 +37,16 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Bench {
-        Bench::with_tags(TagShape::AsOffered)
+        Bench::with_tags(PcidPolicy::AsOffered)
     }
 
     /// On processors with these TLB tags, or fewer.
-    pub(crate) fn with_tags(shape: TagShape) -> Bench {
-        let machine = Machine::with_tags(shape).expect("a VM can be made here");
-        let vcpu = machine.new_vcpu().expect("and a vCPU");
+    pub(crate) fn with_tags(policy: PcidPolicy) -> Bench {
+        let kernel = Kernel::with_tags(policy).expect("a VM can be made here");
+        let machine = kernel.machine().clone();
+        let vcpu = kernel.new_vcpu().expect("and a vCPU");
         let private = PrivateRegion::new(machine.clone(), 1 << 30);
-        let bench = Bench { machine, private, vcpu };
+        let bench = Bench { kernel, machine, private, vcpu };
         bench.map(CODE, 0x4000, 7);
         bench.map(DATA, DATA_PAGES * 4096, 3);
         bench.map(STACK - 0x1000, 0x1000, 3);
@@ -65,7 +69,7 @@ impl Bench {
         self.vcpu.restore_all();
     }
 
-    /// Runs something in the code page, so that fetching from it needs no VM exit any more.
+    /// Runs something in the code page, so that fetching from it causes no further VM exit.
     ///
     /// For single steps: Bochs 2.7 takes an EPT violation at a fetch for the end of the
     /// instruction and raises the step's #DB before the instruction has run.
@@ -74,13 +78,13 @@ impl Bench {
         self.run_to(6);
     }
 
-    /// Runs to an exit that is not a mere interruption, mapping what may be mapped.
+    /// Runs to an exit that is not just an interruption, mapping what may be mapped.
     pub(crate) fn run(&mut self) -> Exit {
         for _ in 0..10_000 {
             match self.vcpu.run().expect("KVM runs the vCPU") {
                 Exit::Kicked | Exit::KickedInKernel => {}
                 Exit::Exception { vector: 14, frame, address }
-                    if self.private.fault(address, frame.error & 2 != 0, frame.error & 16 != 0)
+                    if self.private.fault(address, FaultCause::of(frame.error))
                         == FaultOutcome::Resolved => {}
                 exit => return exit,
             }
@@ -108,7 +112,7 @@ impl Bench {
 /// A different value in each register, RIP at `rip`.
 pub(crate) fn marked(rip: u64) -> UserRegs {
     UserRegs {
-        // Stands for a Linux call, when it is taken for a number: those are below our own.
+        // As a call number it is one of Linux's, which are below our own.
         rax: 0x1234_5678,
         rbx: 0xaaaa_0002_0000_0002,
         rcx: 0xaaaa_0003_0000_0003,
@@ -152,7 +156,7 @@ pub(crate) fn mov_rax(value: u64) -> Vec<u8> {
     code
 }
 
-/// Where a call through the call page goes on; the switch has a UD2 of its own.
+/// Where a call through the call page continues; the switch has a separate UD2.
 pub(crate) fn behind_call(machine: &Machine, switch: bool) -> u64 {
     let instruction = match (machine.is_soft_host(), switch) {
         (false, _) => CALL_PAGE,

@@ -1,4 +1,4 @@
-//! Linux's calls and ours: which registers survive, and odd places to make a call from.
+//! Linux's calls and ours: which registers survive, and calls from unusual places.
 
 use abi::call::{CALL_HYPER_NULL, CALL_NULL, CALL_SEG_ROOT_SET, CALL_VAS_CREATE};
 use abi::{GuestVirt, PAGE_SIZE};
@@ -10,7 +10,7 @@ use crate::bench::{
     marked, mov_eax,
 };
 
-/// What a Linux call may change, taken out of a comparison.
+/// What a Linux call may change, excluded from a comparison.
 fn kept_by_linux(regs: &UserRegs) -> UserRegs {
     UserRegs { rax: 0, rcx: 0, r11: 0, rip: 0, ..*regs }
 }
@@ -20,7 +20,7 @@ fn linux_calls_keep_every_register_but_rax_rcx_r11() {
     skip_without_kvm!();
     let mut bench = Bench::new();
     // cld; std and the arithmetic flags come in through RFLAGS. Twice: the second call is
-    // made after the VMM's cheap way back, not after a full restore.
+    // made after the VMM's cheap return path, not after a full restore.
     bench.load(&[&SYSCALL[..], &SYSCALL, &[0x0f, 0x0b]].concat());
     bench.vcpu.regs.rflags = FIXED | ALL_FLAGS;
     let before = bench.vcpu.regs;
@@ -60,7 +60,7 @@ fn every_register_the_vmm_writes_reaches_ring_3_after_a_call() {
         if all {
             bench.vcpu.restore_all();
         } else {
-            // The cheap way back leaves what SYSRET leaves.
+            // The cheap return path leaves what SYSRET leaves.
             (wanted.rcx, wanted.r11) = (rip, FIXED | ALL_FLAGS);
         }
         let (frame, _) = bench.run_to(6);
@@ -133,7 +133,7 @@ fn bases_of_fs_and_gs_survive_calls_and_faults() {
 fn a_program_that_changes_its_bases_itself_keeps_the_change() {
     skip_without_kvm!();
     let mut bench = Bench::new();
-    // rdfsbase rax; ud2. Whether it exists is the processor's to say, not CPUID's: where
+    // rdfsbase rax; ud2. The processor determines whether it exists, not CPUID: where
     // ring 3 runs natively the host decides.
     bench.load(&[0xf3, 0x48, 0x0f, 0xae, 0xc0, 0x0f, 0x0b]);
     let (frame, _) = bench.run_to(6);
@@ -153,7 +153,7 @@ fn a_program_that_changes_its_bases_itself_keeps_the_change() {
     assert_eq!((bench.vcpu.fs_base(), bench.vcpu.gs_base()), (0x1234_5000, 0x2345_6000));
     bench.run_to(6);
     assert_eq!((bench.vcpu.fs_base(), bench.vcpu.gs_base()), (0x1234_5000, 0x2345_6000));
-    // A GS base in the kernel's half, which the instruction allows: a call must not mix it up
+    // A GS base in the kernel's half, which the instruction allows: a call must not confuse it
     // with the kernel's own.
     let odd = 0xffff_ffff_c000_0000;
     bench.load(
@@ -197,7 +197,7 @@ fn returns_to_addresses_that_are_not_canonical_are_the_programs_fault() {
         bench.vcpu.regs.rip = rip;
         let (frame, _) = bench.run_to(13);
         assert_eq!((frame.rip, frame.cs & 3), (rip, 3));
-        // And the vCPU is as good as before.
+        // The vCPU still works.
         bench.load(&SYSCALL);
         bench.run_to_syscall();
     }
@@ -250,7 +250,7 @@ fn calls_do_not_need_a_stack() {
         assert_eq!(bench.vcpu.regs.rsp, rsp);
         let (frame, _) = bench.run_to(6);
         assert_eq!((frame.rsp, frame.rip), (rsp, CODE + 2));
-        // Ours, jumped to: its RET is what fails.
+        // Ours, entered by a jump: its RET is what fails.
         bench.load(&[0xff, 0xe3]);
         bench.vcpu.regs.rbx = abi::layout::CALL_PAGE.raw();
         bench.vcpu.regs.rax = u64::from(CALL_NULL);
@@ -310,7 +310,7 @@ fn the_arguments_of_a_hypercall_reach_the_vmm_as_they_are() {
         let before = bench.vcpu.regs;
         let exit = bench.run();
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
-        // SYSCALL takes RCX and R11; the return address is on the stack.
+        // SYSCALL clobbers RCX and R11; the return address is on the stack.
         let without = |regs: &UserRegs| UserRegs { rcx: 0, r11: 0, rip: 0, rflags: 0, ..*regs };
         let rsp = before.rsp - 8;
         let expected = UserRegs { rax: number.into(), rsp, ..without(&before) };
@@ -322,14 +322,14 @@ fn the_arguments_of_a_hypercall_reach_the_vmm_as_they_are() {
 fn call_numbers_outside_all_tables_reach_the_vmm_whole() {
     skip_without_kvm!();
     let mut bench = Bench::new();
-    // The number is 64 bits wide: above 32 bits it must not be taken for one of ours.
+    // The number is 64 bits wide: one above 32 bits must not be taken for one of ours.
     let numbers = [0, 1, 0x534a_0000, 0x534a_ffff, 0x1_534a_0000, 1 << 63, !0, !0 << 32];
     for number in numbers {
         bench.load(&[&SYSCALL[..], &[0x0f, 0x0b]].concat());
         bench.vcpu.regs.rax = number;
         match bench.run() {
             Exit::Syscall(_) | Exit::Call(_) => assert_eq!(bench.vcpu.regs.rax, number),
-            // The null call is served in the kernel and goes on to UD2.
+            // The null call is served in the kernel and continues to UD2.
             Exit::Exception { vector: 6, .. } if number == u64::from(CALL_NULL) => {}
             other => panic!("{number:#x}: {other:x?}"),
         }

@@ -1,16 +1,16 @@
-//! How many exits each path takes, exactly, against `resources/counts.toml`; and that under
-//! EPT a load of CR3 takes none.
+//! The exact number of exits of each path, against `resources/counts.toml`; and that under
+//! EPT a load of CR3 causes none.
 //!
-//! A path is made N and 2N times on fresh vCPUs and what is more the second time divided by N:
-//! what happens once falls out. Kicks are not counted, they belong to no path.
+//! A path is executed N and 2N times on fresh vCPUs and the difference divided by N, so that
+//! one-time costs cancel. Kicks are not counted: they belong to no path.
 
 use abi::PAGE_SIZE_2M;
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
 use tests::counts::{Table, compare};
 use tests::kvm::other_kind_of_host;
 use tests::skip_without_kvm;
-use vmm::private::FaultOutcome;
-use vmm::vm::{Exit, TagShape};
+use vmm::access::{FaultCause, FaultOutcome};
+use vmm::vm::{Exit, PcidPolicy};
 
 use crate::bench::{Bench, CODE, NOWHERE, SYSCALL, call_page, mov_eax};
 use crate::switch::{END, Switcher, switch_to};
@@ -20,8 +20,8 @@ use crate::switch_locks::Locked;
 const ROUNDS: u32 = 16;
 /// What the path of the page fault goes through.
 const TOUCHED_BYTES: u64 = 2 * ROUNDS as u64 * PAGE_SIZE_2M;
-/// KVM counts what else happens on the host too, which only adds: the least of some tries is the
-/// path's own. At least so many, at most so many.
+/// KVM also counts unrelated events on the host, which only add: the minimum of several attempts
+/// is the path's own. At least and at most this many attempts.
 const TRIES: std::ops::RangeInclusive<u32> = 2..=20;
 
 /// `mov r15d, rounds; 1: body; dec r15d; jnz 1b; ud2`.
@@ -36,7 +36,7 @@ fn repeat(rounds: u32, body: &[u8]) -> Vec<u8> {
     code
 }
 
-/// Exits to the VMM, and all that KVM counts but those for the host's interrupts.
+/// Exits to the VMM, and all exits KVM counts but those for the host's interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Exits {
     to_vmm: u64,
@@ -51,8 +51,8 @@ fn all_exits(bench: &Bench) -> Option<u64> {
 
 /// Runs `body` for `rounds` rounds; faults are resolved, calls answered with 0.
 ///
-/// Unless it `builds` memory, it has been run before: how often the first time leaves, for memory
-/// the host has yet to find, depends on whether the host has huge pages left.
+/// Unless it `builds` memory, it is run once before: how often the first run exits, for memory
+/// the host has yet to allocate, depends on whether the host has huge pages left.
 fn exits(mut bench: Bench, rounds: u32, body: &[u8], builds: bool) -> Exits {
     if !builds {
         run_to_end(&mut bench, 2, body);
@@ -77,7 +77,7 @@ fn run_to_end(bench: &mut Bench, rounds: u32, body: &[u8]) -> u64 {
             Exit::Syscall(_) | Exit::Call(_) => bench.vcpu.regs.rax = 0,
             Exit::Exception { vector: 6, frame, .. } if frame.rip == end => break,
             Exit::Exception { vector: 14, frame, address }
-                if bench.private.fault(address, frame.error & 2 != 0, frame.error & 16 != 0)
+                if bench.private.fault(address, FaultCause::of(frame.error))
                     == FaultOutcome::Resolved => {}
             other => panic!("{other:x?}"),
         }
@@ -86,8 +86,8 @@ fn run_to_end(bench: &mut Bench, rounds: u32, body: &[u8]) -> u64 {
     to_vmm
 }
 
-/// Exits of one round. KVM's own are exact only where it has no tables to build meanwhile: with
-/// EPT, and for what touches no new memory.
+/// Exits of one round. KVM's own are exact only where it has no tables to build: with
+/// EPT, and for paths that touch no new memory.
 fn each(path: &str, bench: &dyn Fn() -> Bench, body: &[u8], builds: bool) -> Exits {
     let count = |rounds, so_far: Option<Exits>| {
         let now = exits(bench(), rounds, body, builds);
@@ -123,13 +123,13 @@ fn has_ept() -> bool {
         .is_ok_and(|text| text.trim() == "Y")
 }
 
-fn switcher(shape: TagShape) -> Bench {
-    Switcher::on(Bench::with_tags(shape), 1).bench
+fn switcher(policy: PcidPolicy) -> Bench {
+    Switcher::on(Bench::with_tags(policy), 1).bench
 }
 
-fn locked(shape: TagShape, number: u32) -> Bench {
+fn locked(policy: PcidPolicy, number: u32) -> Bench {
     let needs: Vec<_> = (0..number).map(|page| (page, true)).collect();
-    Locked::on(Switcher::on(Bench::with_tags(shape), 1), number, &[&needs]).s.bench
+    Locked::on(Switcher::on(Bench::with_tags(policy), 1), number, &[&needs]).s.bench
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn every_path_takes_as_many_exits_as_recorded() {
     add(&mut calls, "null hypercall", &Bench::new, &call(CALL_HYPER_NULL));
     let getpid = [&mov_eax(39)[..], &SYSCALL].concat();
     add(&mut calls, "Linux call", &Bench::new, &getpid);
-    // mov [rbx], al; sub rbx, 2 MiB. Downwards, or the VMM would map ever more ahead.
+    // mov [rbx], al; sub rbx, 2 MiB. Downwards, since upwards the VMM would map ever more ahead.
     let touch = [0x88, 0x03, 0x48, 0x81, 0xeb, 0, 0, 0x20, 0];
     let fresh = || {
         let bench = Bench::new();
@@ -165,17 +165,17 @@ fn every_path_takes_as_many_exits_as_recorded() {
     };
     add(&mut calls, FAULT, &fresh, &touch);
     let there_and_back = [switch_to(1), switch_to(0)].concat();
-    for shape in [TagShape::Without, TagShape::AsOffered] {
-        let (name, table) = match shape {
-            TagShape::Without => ("switch", &mut calls),
+    for policy in [PcidPolicy::Without, PcidPolicy::AsOffered] {
+        let (name, table) = match policy {
+            PcidPolicy::Without => ("switch", &mut calls),
             _ if !tagged => continue,
             _ => ("tagged switch", &mut tags),
         };
         let path = format!("{name} there and back, no locks");
-        add(table, &path, &|| switcher(shape), &there_and_back);
+        add(table, &path, &|| switcher(policy), &there_and_back);
         for number in [1, 2, 4] {
             let path = format!("{name} there and back, {number} exclusive");
-            add(table, &path, &|| locked(shape, number), &there_and_back);
+            add(table, &path, &|| locked(policy, number), &there_and_back);
         }
     }
 
@@ -203,14 +203,15 @@ fn under_ept_loads_of_cr3_cause_no_exits() {
         return other_kind_of_host(here, "KVM does not translate with EPT here");
     }
     let body = [switch_to(1), switch_to(0)].concat();
-    for shape in TagShape::ALL {
+    for policy in PcidPolicy::ALL {
         let least = |rounds| {
-            let tries = (0..*TRIES.end() / 6).map(|_| exits(switcher(shape), rounds, &body, false));
+            let tries =
+                (0..*TRIES.end() / 6).map(|_| exits(switcher(policy), rounds, &body, false));
             tries.map(|exits| exits.all.expect("kvm_intel counts exits")).min()
         };
         let (few, many) = (least(10).expect("tried"), least(5000).expect("tried"));
-        println!("{shape:?}: {few} exits in 20 switches, {many} in 10,000");
-        // Far below one in a hundred: what else happens in so long a time.
-        assert!(many <= few + 16, "{shape:?}: {few} exits in 20 switches, {many} in 10,000");
+        println!("{policy:?}: {few} exits in 20 switches, {many} in 10,000");
+        // Far below one in a hundred: other events during so long a run.
+        assert!(many <= few + 16, "{policy:?}: {few} exits in 20 switches, {many} in 10,000");
     }
 }

@@ -9,14 +9,14 @@ use crate::bench::{
     mov_eax, mov_rax,
 };
 
-/// Runs `code` up to an exception of `vector` and checks that the frame says `offset` behind
+/// Runs `code` up to an exception of `vector` and checks that the frame's RIP is `offset` from
 /// the code's start, and that no register has changed but those `code` itself changes.
 #[track_caller]
 fn raises(bench: &mut Bench, code: &[u8], vector: u8, offset: u64, error: u64) {
     raises_at(bench, code, vector, &[offset], error);
 }
 
-/// As [`raises`], at one of `offsets`: for what hosts differ in.
+/// As [`raises`], at one of `offsets`, where hosts differ.
 fn raises_at(bench: &mut Bench, code: &[u8], vector: u8, offsets: &[u64], error: u64) {
     bench.load(code);
     bench.vcpu.regs.rflags = FIXED | ALL_FLAGS;
@@ -42,7 +42,7 @@ fn faults_and_traps_arrive_with_their_frames() {
     raises(bench, &[0x0f, 0x0b], 6, 0, 0);
     raises(bench, &[0x0f, 0xff, 0xc0], 6, 0, 0);
     raises(bench, &[0x90, 0x06], 6, 1, 0);
-    // INT3 is a trap: behind it.
+    // INT3 is a trap: RIP is after it.
     raises(bench, &[0xcc], 3, 1, 0);
     // #GP: a load from an address that is not canonical.
     bench.load(&[&mov_rax(1 << 47)[..], &[0x8b, 0x18]].concat());
@@ -54,7 +54,7 @@ fn faults_and_traps_arrive_with_their_frames() {
 fn icebp_is_a_debug_trap() {
     skip_without_kvm!();
     let bench = &mut Bench::new();
-    // INT1 (ICEBP) is a trap, so RIP lies behind it (SDM 3A, 6.4.4; APM 2, 8.2.2). Hosts that
+    // INT1 (ICEBP) is a trap, so RIP is after it (SDM 3A, 6.4.4; APM 2, 8.2.2). Hosts that
     // interpret ring 0 report it either way, depending on the processor below them.
     let offsets: &[u64] = if bench.machine.is_soft_host() { &[0, 1] } else { &[1] };
     raises_at(bench, &[0xf1], 1, offsets, 0);
@@ -106,7 +106,7 @@ fn page_faults_tell_reads_writes_and_fetches_apart() {
         (&[0xff, 0xe3], DATA, USER | FETCH | PRESENT),
         // Across the end of the mapping: the address is the next page's.
         (&[0x8b, 0x03], DATA + DATA_PAGES * 4096 - 2, USER),
-        // lock cmpxchg [rbx], ecx: a write even when it compares unequal.
+        // lock cmpxchg [rbx], ecx: a write even when the comparison fails.
         (&[0xf0, 0x0f, 0xb1, 0x0b], DATA + 0x10_0000, USER | WRITE | PRESENT),
     ];
     for (code, rbx, error) in cases {
@@ -191,7 +191,7 @@ fn a_program_cannot_ring_the_vmms_doorbell() {
             assert_eq!((frame.rip, frame.cs & 3), (CODE, 3), "port {port:#x}");
         }
     }
-    // With I/O privilege asked for in the flags, which are not the program's to give.
+    // With I/O privilege set in the flags, which a program cannot give itself.
     bench.load(&[0xe6, 0x60]);
     bench.vcpu.regs.rflags = FIXED | 0x3000;
     bench.run_to(13);
@@ -210,9 +210,9 @@ fn software_interrupts_raise_an_exception_and_nothing_else() {
         assert_eq!(frame.cs & 3, 3, "int {n}");
         assert_eq!(bench.vcpu.regs.rsp, before.rsp, "int {n}");
         match vector {
-            // Open to programs by their gates; a trap, so behind the instruction.
+            // Open to programs by their gates; a trap, so RIP is after the instruction.
             3 | 4 if vector == n => assert_eq!(frame.rip, CODE + 2, "int {n}"),
-            // Hosts that interpret ring 0 raise #UD, and for a few vectors #GP, behind the
+            // Hosts that interpret ring 0 raise #UD, and for a few vectors #GP, after the
             // instruction and without the index.
             6 | 13 if soft => {
                 assert!([CODE, CODE + 2].contains(&frame.rip), "int {n}: {frame:x?}");
@@ -252,14 +252,14 @@ fn unaligned_accesses_raise_alignment_checks_when_asked_for() {
     bench.load(&[0x8b, 0x03, 0x0f, 0x0b]);
     bench.vcpu.regs.rbx = DATA + 1;
     bench.vcpu.regs.rflags = FIXED | 0x4_0000;
-    // CR0.AM is what lets AC count; Linux sets it, and so do we.
+    // AC has an effect only with CR0.AM; Linux sets it, and so do we.
     match bench.run() {
         Exit::Exception { vector: 17, frame, .. } => {
             assert_eq!((frame.rip, frame.error), (CODE, 0))
         }
         other => panic!("{other:x?}"),
     }
-    // The flag does not reach into the kernel.
+    // The flag does not affect the kernel.
     bench.load(&[&mov_eax(CALL_NULL)[..], &call_page(), &[0x0f, 0x0b]].concat());
     bench.vcpu.regs.rflags = FIXED | 0x4_0000;
     let (frame, _) = bench.run_to(6);
@@ -299,12 +299,12 @@ fn sse_exceptions_arrive_when_unmasked() {
 fn ud2_is_a_call_at_the_call_page_only() {
     skip_without_kvm!();
     let bench = &mut Bench::new();
-    // RAX holds our null call: elsewhere UD2 is an exception and RAX stays.
+    // RAX holds our null call: elsewhere UD2 is an exception and RAX is unchanged.
     bench.load(&[0x0f, 0x0b]);
     bench.vcpu.regs.rax = u64::from(CALL_NULL);
     let (frame, _) = bench.run_to(6);
     assert_eq!((frame.rip, bench.vcpu.regs.rax), (CODE, u64::from(CALL_NULL)));
-    // Inside the call page behind its first instruction: INT3s.
+    // Inside the call page after its first instruction: INT3s.
     bench.load(&[0xff, 0xe3]);
     bench.vcpu.regs.rbx = abi::layout::CALL_PAGE.raw() + 16;
     bench.run_to(3);

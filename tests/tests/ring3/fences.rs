@@ -9,7 +9,7 @@ use crate::bench::{Bench, CODE, DATA, STACK};
 
 /// Every page of the upper half that is mapped, with whether ring 3 may use it.
 fn kernel_pages(bench: &Bench) -> Vec<(u64, bool)> {
-    // The layout's two gigabytes at the top; the rest of the half is looked at slot by slot.
+    // The layout's two gigabytes at the top; the rest of the half is checked entry by entry.
     let mut pages = Vec::new();
     let walk = |gva: u64| {
         let gva = GuestVirt::new(gva).expect("the upper half is canonical");
@@ -34,7 +34,7 @@ fn no_kernel_page_can_be_read_written_or_executed_by_a_program() {
     skip_without_kvm!();
     let mut bench = Bench::new();
     // More vCPUs, more areas.
-    let _second = bench.machine.new_vcpu().unwrap();
+    let _second = bench.kernel.new_vcpu().unwrap();
     let pages = kernel_pages(&bench);
     assert!(pages.len() > 8, "image, IDT and two vCPU areas: {pages:x?}");
     for (page, user) in pages {
@@ -103,8 +103,8 @@ fn stores_to_the_trap_page_from_elsewhere_are_forbidden() {
         bench.vcpu.regs.rbx = GATE_TRAP_PAGE.raw() + 0x100;
         let exit = bench.run();
         assert!(matches!(exit, Exit::Forbidden { .. }), "{name}: {exit:x?}");
-        // A handler elsewhere, with registers of its own, runs from its first instruction:
-        // the access that was refused is over.
+        // A handler elsewhere, with its own registers, runs from its first instruction:
+        // the refused access is not repeated.
         bench.load_at(CODE + 0x1000, &[0x0f, 0x0b]);
         let handler = bench.vcpu.regs;
         let (frame, _) = bench.run_to(6);
@@ -169,7 +169,7 @@ fn jumping_into_the_gate_makes_at_most_a_system_call() {
                 loop {
                     match bench.run() {
                         // Also where the gate's bytes, entered in the middle, are another
-                        // store: a system call is all that can come of it.
+                        // store: it can only result in a system call.
                         Exit::Syscall(_) => {}
                         Exit::Exception { frame, .. } => {
                             assert_eq!(frame.cs & 3, 3);
@@ -193,7 +193,7 @@ fn jumping_into_the_gate_makes_at_most_a_system_call() {
 fn reads_of_kernel_structures_by_sgdt_and_sidt_do_not_open_them() {
     skip_without_kvm!();
     let mut bench = Bench::new();
-    // sgdt [rbx]; ud2. Without UMIP this tells an address, which is no secret.
+    // sgdt [rbx]; ud2. Without UMIP this reveals an address, which is not secret.
     bench.load(&[0x0f, 0x01, 0x03, 0x0f, 0x0b]);
     bench.vcpu.regs.rbx = DATA;
     let exit = bench.run();

@@ -1,4 +1,4 @@
-//! Kicks get a vCPU out, wherever it is, and change nothing.
+//! Kicks make a vCPU exit, wherever it is, and change nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn own_tid() -> i32 {
     unsafe { libc::gettid() }
 }
 
-/// Kicks thread `tid`, at moments that differ, until `done`; returns how often.
+/// Kicks thread `tid`, at varying intervals, until `done`; returns how often.
 fn kick_until(tid: &AtomicI32, done: &AtomicBool) -> u64 {
     let mut kicks = 0;
     while !done.load(Ordering::Relaxed) {
@@ -77,7 +77,7 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
     for _ in 0..pace::times(100) {
         bench.load(&[0xeb, 0xfe]);
         kick::kick(own_tid());
-        // Without the kick this would spin for ever: a watchdog makes it a failure.
+        // Without the kick this would spin forever: a watchdog makes it a failure.
         let began = Instant::now();
         let stop = AtomicBool::new(false);
         let me = AtomicI32::new(own_tid());
@@ -99,8 +99,8 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
     drop(armed);
 }
 
-/// Runs a loop of `middle` for `rounds` rounds under a rain of kicks. Each round must be made
-/// exactly once, with the registers as they should be.
+/// Runs a loop of `middle` for `rounds` rounds under a stream of kicks. Each round must be executed
+/// exactly once, with the right registers.
 fn rain(middle: Vec<u8>, rounds: u64, served: impl Fn(&Exit) -> bool + Sync) {
     rain_on(Bench::new, middle, rounds, served);
 }
@@ -140,12 +140,8 @@ fn rain_on(
                     }
                     Exit::Exception { vector: 6, frame, .. } => break frame,
                     Exit::Exception { vector: 14, frame, address } => {
-                        use vmm::private::FaultOutcome::Resolved;
-                        let outcome = bench.private.fault(
-                            address,
-                            frame.error & 2 != 0,
-                            frame.error & 16 != 0,
-                        );
+                        use vmm::access::{FaultCause, FaultOutcome::Resolved};
+                        let outcome = bench.private.fault(address, FaultCause::of(frame.error));
                         assert_eq!(outcome, Resolved, "{frame:x?} {address:#x}");
                     }
                     exit if served(&exit) => {
@@ -179,7 +175,7 @@ fn ten_thousand_linux_calls_under_a_rain_of_kicks_are_each_made_once() {
 #[test]
 fn ten_thousand_null_calls_under_a_rain_of_kicks_are_each_made_once() {
     skip_without_kvm!();
-    // The kernel may use the caller-saved registers; RDI is put back for the comparison.
+    // The kernel may clobber the caller-saved registers; RDI is restored for the comparison.
     let rdi = [&[0x48, 0xbf][..], &marked(0).rdi.to_le_bytes()].concat();
     rain([mov_eax(CALL_NULL), call_page(), rdi].concat(), u64::from(pace::times(10_000)), |_| {
         false
@@ -189,10 +185,10 @@ fn ten_thousand_null_calls_under_a_rain_of_kicks_are_each_made_once() {
 #[test]
 fn thousands_of_switches_under_a_rain_of_kicks_are_each_made_once() {
     skip_without_kvm!();
-    // Without locks, with two, with one of them, without, home. Each time [rbp] must be what
-    // the instance has there.
+    // Without locks, with two, with one of them, without, home. Each time [rbp] must be the
+    // instance's word there.
     let locked = Locked::new(2, &[&[], &[(0, true), (1, false)], &[(0, true)]]);
-    let machine = locked.s.bench.machine.clone();
+    let switch = locked.s.bench.kernel.switch.clone();
     let rbp = [&[0x48, 0xbd][..], &PLACE.to_le_bytes()].concat();
     let mut middle = rbp;
     for vh in [1, 2, 3, 1] {
@@ -205,8 +201,8 @@ fn thousands_of_switches_under_a_rain_of_kicks_are_each_made_once() {
     middle.extend(switch_to(0));
     middle.extend([&[0x48, 0xbf][..], &marked(0).rdi.to_le_bytes()].concat());
     rain_on(|| locked.s.bench, middle, u64::from(pace::times(3000)), |_| false);
-    assert_eq!(machine.held_locks(0).unwrap().1, 0);
-    assert_eq!(machine.vcpus_in(0).unwrap(), [0]);
+    assert_eq!(switch.held_locks(0).unwrap().1, 0);
+    assert_eq!(switch.vcpus_in(0).unwrap(), [0]);
 }
 
 #[test]

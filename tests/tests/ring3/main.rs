@@ -1,4 +1,4 @@
-//! What ring 3 can and cannot do, tried with a few bytes of machine code on a bare vCPU.
+//! What ring 3 can and cannot do, tested with a few bytes of machine code on a bare vCPU.
 //!
 //! No program, no Linux calls, no run loop: only [`vmm::vm::Vcpu`] and
 //! [`vmm::private::PrivateRegion`].

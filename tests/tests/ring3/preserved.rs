@@ -1,11 +1,11 @@
-//! The whole state of a program at once, across every way into the kernel and the VMM: general
+//! The complete state of a program, across every path into the kernel and the VMM: general
 //! registers, flags with the direction flag, FS and GS base, MXCSR, x87 control word and stack,
-//! SSE and AVX registers. None holds what a fresh vCPU has in it.
+//! SSE and AVX registers. All values differ from those of a fresh vCPU.
 
 use abi::GuestVirt;
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
 use tests::skip_without_kvm;
-use vmm::vm::{Exit, TagShape, UserRegs};
+use vmm::vm::{Exit, PcidPolicy, UserRegs};
 
 use crate::bench::{ALL_FLAGS, Bench, CODE, DATA, FIXED, NOWHERE, SYSCALL, call_page, mov_eax};
 use crate::switch::{END, Switcher, switch_to};
@@ -26,13 +26,13 @@ enum Keeps {
     All,
     /// All but RAX, RCX and R11.
     Linux,
-    /// What a C function keeps.
+    /// What a C function preserves.
     Callee,
 }
 
 impl Keeps {
-    /// Where calls trap, the call page compares in ring 3: as of a C function, nobody may rely
-    /// on the arithmetic flags. The direction flag is kept, whatever it is.
+    /// Where calls trap, the call page compares in ring 3: as with a C function, no caller may rely
+    /// on the arithmetic flags. The direction flag is preserved, whatever it is.
     fn flags(self) -> u64 {
         match self {
             Keeps::All | Keeps::Linux => ALL_FLAGS,
@@ -95,7 +95,7 @@ fn store(avx: bool) -> Vec<u8> {
     [&vectors(avx, 0x11, RBP)[..], &control, &stack, &END].concat()
 }
 
-/// What the stored state is to be; what is between its pieces is 0.
+/// The expected stored state; the bytes between its parts are 0.
 fn expected(avx: bool, input: &[u8]) -> Vec<u8> {
     let mut all = input[..0x200].to_vec();
     if !avx {
@@ -111,7 +111,7 @@ fn expected(avx: bool, input: &[u8]) -> Vec<u8> {
     all
 }
 
-/// Runs load, `middle`, store, with `serve` for every exit on the way; all must be as it was.
+/// Runs load, `middle`, store, with `serve` for every exit on the way; all must be unchanged.
 fn preserved(
     bench: &mut Bench,
     path: &str,
@@ -170,7 +170,7 @@ fn everything_survives_calls() {
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
         bench.vcpu.regs.rax = 0;
     });
-    // The second after the cheap way back.
+    // The second after the cheap return path.
     let twice = [SYSCALL, SYSCALL].concat();
     preserved(&mut bench, "Linux call", Keeps::Linux, &twice, |bench, exit| {
         assert!(matches!(exit, Exit::Syscall(_)), "{exit:x?}");
@@ -199,11 +199,11 @@ fn everything_survives_faults() {
 #[test]
 fn everything_survives_switches_with_tags_and_without() {
     skip_without_kvm!();
-    for shape in TagShape::ALL {
-        let s = Switcher::on(Bench::with_tags(shape), 2);
+    for policy in PcidPolicy::ALL {
+        let s = Switcher::on(Bench::with_tags(policy), 2);
         let mut locked = Locked::on(s, 2, &[&[], &[(0, true), (1, false)]]);
         let middle = [1, 2, 1, 1, 0, 2, 0].map(switch_to).concat();
-        let path = format!("switches, {shape:?}");
+        let path = format!("switches, {policy:?}");
         preserved(&mut locked.s.bench, &path, Keeps::Callee, &middle, |_, exit| {
             panic!("{exit:x?}")
         });
@@ -215,8 +215,8 @@ fn everything_survives_other_code_in_between_as_a_signals_handler_is() {
     skip_without_kvm!();
     let mut bench = Bench::new();
     let handler = CODE + 0x3000;
-    // At a breakpoint the VMM puts all of the state aside, runs code that spoils it, and puts
-    // it back, as signal delivery and sigreturn do.
+    // At a breakpoint the VMM saves the complete state, runs code that clobbers it, and restores
+    // it, as signal delivery and sigreturn do.
     preserved(&mut bench, "signal", Keeps::All, &[0xcc], |bench, exit| {
         assert!(matches!(exit, Exit::Exception { vector: 3, .. }), "{exit:x?}");
         let (regs, state) = (bench.vcpu.regs, bench.vcpu.fpu_state().unwrap());

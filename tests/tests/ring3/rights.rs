@@ -1,12 +1,12 @@
-//! What the host's translation lets ring 3 do, against the bits of the tables, counted through
-//! all combinations; accessed and dirty bits; large pages split and joined under a program.
+//! What the host's translation lets ring 3 do, against the bits of the tables, for all
+//! combinations; accessed and dirty bits; large pages split and promoted under a program.
 //!
-//! That the tables hold what they should after any operation is `private_model`'s, without a
-//! vCPU. Here a vCPU goes through them.
+//! `private_model` checks the content of the tables after any operation, without a
+//! vCPU. Here a vCPU uses them.
 
 use abi::layout::VAS_START;
 use abi::pte::{PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PS, PTE_U, PTE_W};
-use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M};
+use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Table};
 use tests::skip_without_kvm;
 use vmm::private::Prot;
 use vmm::vm::Exit;
@@ -14,7 +14,7 @@ use vmm::vm::Exit;
 use crate::bench::{Bench, NOWHERE};
 use crate::switch::END;
 
-/// The first of eight PML4 slots of the VAS region, one for each combination of rights.
+/// The first of eight PML4 entries of the VAS region, one for each combination of rights.
 const FIRST_SLOT: u64 = (VAS_START.raw() >> 39) + 8;
 
 /// Write, user and no-execute bit from the three bits of `combination`.
@@ -23,28 +23,30 @@ fn bits(combination: u64) -> u64 {
     bit(0, PTE_W) | bit(1, PTE_U) | bit(2, PTE_NX)
 }
 
-fn set(bench: &Bench, table: GuestPhys, index: u64, raw: u64) {
-    bench.machine.mem.store(table.offset(index * 8), raw).unwrap();
+/// Writes any bits into the entry that covers `address`.
+fn set(bench: &Bench, table: Table, address: u64, raw: u64) {
+    bench.machine.mem.store(table.place(address), raw).unwrap();
 }
 
 fn frame(bench: &Bench) -> GuestPhys {
     bench.machine.table_frame().unwrap()
 }
 
-/// An address, and the rights on the way to it.
-type Place = (u64, Vec<u64>);
+/// An address, and the rights at each level of the walk to it.
+type TablePath = (u64, Vec<u64>);
 
-/// Fills entries 0 to 7 of `table`, which covers what begins at `start`, with each combination
-/// of rights: at `leaf` with the page `page`, above with a table that is filled likewise.
+/// Fills entries 0 to 7 of `table`, which maps the range from `start` on, with each combination
+/// of rights: at level `leaf` with the page `page`, above with a table that is filled likewise.
 fn fill(
     bench: &Bench,
     table: GuestPhys,
     level: Level,
     leaf: Level,
     page: GuestPhys,
-    above: &Place,
-    places: &mut Vec<Place>,
+    above: &TablePath,
+    places: &mut Vec<TablePath>,
 ) {
+    let table = Table::new(table, level);
     let first = if level == Level::Root { FIRST_SLOT } else { 0 };
     for combination in 0..8 {
         let index = first + combination;
@@ -52,26 +54,26 @@ fn fill(
         let way = [&above.1[..], &[bits(combination)]].concat();
         if level == leaf {
             let large = if level == Level::Table { 0 } else { PTE_PS };
-            set(bench, table, index, page.raw() | PTE_P | large | bits(combination));
+            set(bench, table, at, page.raw() | PTE_P | large | bits(combination));
             places.push((at, way));
         } else {
             let below = frame(bench);
-            set(bench, table, index, below.raw() | PTE_P | bits(combination));
+            set(bench, table, at, below.raw() | PTE_P | bits(combination));
             let next = level.below().expect("a leaf is not below the last level");
             fill(bench, below, next, leaf, page, &(at, way), places);
         }
     }
 }
 
-/// The vCPU runs on a root of its own, with home's private region.
+/// The vCPU runs on its own root, with home's private region.
 fn own_root(bench: &mut Bench) -> GuestPhys {
     let root = frame(bench);
     bench.machine.fill_root(root).unwrap();
-    bench.vcpu.switch_root(root.raw()).unwrap();
+    bench.kernel.switch.switch_root(&mut bench.vcpu, root.raw()).unwrap();
     root
 }
 
-/// Tries one access at `at`; the page fault's error code, or `None` when it was made.
+/// Tries one access at `at`; the page fault's error code, or `None` if it succeeded.
 fn access(bench: &mut Bench, code: &[u8], at: u64) -> Option<u64> {
     bench.load(&[code, &END].concat());
     bench.vcpu.regs.rbx = at;
@@ -86,7 +88,8 @@ fn access(bench: &mut Bench, code: &[u8], at: u64) -> Option<u64> {
     }
 }
 
-/// `mov eax, [rbx]`; `mov [rbx + 8], eax`, beside the code that a fetch finds; `jmp rbx`.
+/// `mov eax, [rbx]`; `mov [rbx + 8], eax`, next to the code that a fetch finds; `jmp
+/// rbx`.
 const READ: &[u8] = &[0x8b, 0x03];
 const WRITE: &[u8] = &[0x89, 0x43, 0x08];
 const FETCH: &[u8] = &[0xff, 0xe3];
@@ -108,7 +111,7 @@ fn ring_3_may_do_what_every_level_allows_and_no_more() {
         }
         let root = own_root(&mut bench);
         let mut places = Vec::new();
-        // The only page of 1 GiB that is memory begins at 0, with what is the kernel's: there
+        // The only page of 1 GiB that is memory begins at 0, with the kernel's own data: there
         // ring 3 may only read.
         let target = if leaf == Level::Pointer { GuestPhys::literal(0) } else { page };
         fill(&bench, root, Level::Root, leaf, target, &(0, Vec::new()), &mut places);
@@ -141,23 +144,23 @@ fn the_processor_sets_accessed_and_dirty_bits_where_they_are_clear() {
     let mut bench = Bench::new();
     let root = own_root(&mut bench);
     let page = bench.machine.mem.alloc(PAGE_SIZE_2M).unwrap();
-    let tables = [root, frame(&bench), frame(&bench), frame(&bench)];
-    let all = PTE_P | PTE_W | PTE_U;
-    set(&bench, root, FIRST_SLOT, tables[1].raw() | all);
-    set(&bench, tables[1], 0, tables[2].raw() | all);
-    set(&bench, tables[2], 0, tables[3].raw() | all);
-    set(&bench, tables[3], 0, page.raw() | all);
+    let frames = [root, frame(&bench), frame(&bench), frame(&bench), page];
+    let levels = [Level::Root, Level::Pointer, Level::Directory, Level::Table];
     let at = FIRST_SLOT << 39;
-    let entry = |bench: &Bench, table: GuestPhys, index: u64| {
-        bench.machine.mem.load(table.offset(index * 8)).unwrap() & (PTE_A | PTE_D)
+    let table = |n: usize| Table::new(frames[n], levels[n]);
+    for n in 0..4 {
+        set(&bench, table(n), at, frames[n + 1].raw() | PTE_P | PTE_W | PTE_U);
+    }
+    let entry = |bench: &Bench, n: usize| {
+        table(n).get(&bench.machine.mem, at).unwrap().raw() & (PTE_A | PTE_D)
     };
     assert_eq!(access(&mut bench, READ, at), None);
-    for (table, index) in tables.into_iter().zip([FIRST_SLOT, 0, 0, 0]) {
-        assert_eq!(entry(&bench, table, index) & PTE_A, PTE_A, "{table}: accessed");
+    for (n, level) in levels.into_iter().enumerate() {
+        assert_eq!(entry(&bench, n) & PTE_A, PTE_A, "{level:?}: accessed");
     }
-    assert_eq!(entry(&bench, tables[3], 0), PTE_A, "read, not written");
+    assert_eq!(entry(&bench, 3), PTE_A, "read, not written");
     assert_eq!(access(&mut bench, WRITE, at), None);
-    assert_eq!(entry(&bench, tables[3], 0), PTE_A | PTE_D, "written");
+    assert_eq!(entry(&bench, 3), PTE_A | PTE_D, "written");
 }
 
 #[test]

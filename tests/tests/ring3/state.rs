@@ -1,4 +1,4 @@
-//! x87, SSE and AVX state is the program's own: nothing the kernel or the VMM does shows in it.
+//! x87, SSE and AVX state is the program's own: nothing that the kernel or the VMM does changes it.
 
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
 use tests::skip_without_kvm;
@@ -23,7 +23,7 @@ fn load_state() -> Vec<u8> {
     code
 }
 
-/// Stores them behind RBP, and the x87 stack behind that.
+/// Stores them at RBP, and the x87 stack after them.
 fn store_state() -> Vec<u8> {
     let mut code = Vec::new();
     for n in 0..16_u8 {
@@ -106,7 +106,7 @@ fn state_survives_switches_in_the_kernel() {
 #[test]
 fn state_survives_faults_that_are_mended_and_faults_that_are_not() {
     skip_without_kvm!();
-    // mov eax, [rsi]: the page appears, and the instruction is made again.
+    // mov eax, [rsi]: the page is mapped, and the instruction is executed again.
     survives(&[0x8b, 0x06], |bench, exit| match exit {
         Exit::Exception { vector: 14, address, .. } if *address >= NOWHERE => {
             bench.map(NOWHERE, 0x1000, 3);
@@ -140,7 +140,7 @@ fn upper_halves_of_avx_registers_survive() {
     skip_without_kvm!();
     let mut bench = Bench::new();
     if bench.machine.xcr0() & 4 == 0 {
-        // Without AVX a VEX instruction is no instruction.
+        // Without AVX a VEX instruction is undefined.
         bench.load(&[0xc5, 0xfc, 0x10, 0x03]);
         bench.run_to(6);
         return;

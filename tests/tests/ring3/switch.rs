@@ -9,7 +9,7 @@ use vmm::vm::{Exit, UserRegs};
 
 use crate::bench::{ALL_FLAGS, Bench, CODE, FIXED, behind_call, call_page, mov_eax};
 
-/// An address of the VAS region at which every instance has a page of its own.
+/// An address of the VAS region at which every instance has its own page.
 pub(crate) const PLACE: u64 = VAS_START.raw() + (5 << 30);
 
 /// `mov edi, vh; mov eax, vas_switch; call the call page`.
@@ -38,7 +38,8 @@ impl Switcher {
 
     pub(crate) fn on(bench: Bench, instances: u32) -> Switcher {
         let machine = &bench.machine;
-        machine.start_switching().unwrap();
+        let switch = &bench.kernel.switch;
+        switch.start_switching().unwrap();
         let mut entries = Vec::new();
         let user = Rights { write: true, execute: false, user: true };
         for vh in 1..=instances {
@@ -52,23 +53,23 @@ impl Switcher {
                 .unwrap();
             let tag = if machine.has_pcid() { CR3_KEEP | u64::from(vh + 1) } else { 0 };
             let cr3 = root.raw() | tag;
-            let generation = machine.new_generation();
+            let generation = switch.new_generation();
             let entry = InstanceEntry { cr3, generation, ..InstanceEntry::default() };
-            machine.set_instance(vh, &entry, true).unwrap();
+            switch.set_instance(vh, &entry, true).unwrap();
             entries.push(entry);
         }
         Switcher { bench, entries }
     }
 
     pub(crate) fn current(&self) -> u32 {
-        self.bench.machine.current_instance(self.bench.vcpu.index()).unwrap()
+        self.bench.kernel.switch.current_instance(self.bench.vcpu.index()).unwrap()
     }
 
     pub(crate) fn root(&self) -> GuestPhys {
         GuestPhys::literal(self.bench.vcpu.cr3() & !0xfff)
     }
 
-    /// Runs a switch to `vh` that the kernel must leave to the VMM, with everything as it was.
+    /// Runs a switch to `vh` that the kernel must leave to the VMM, with everything unchanged.
     #[track_caller]
     pub(crate) fn refused(&mut self, vh: u64) {
         let (before, root) = (self.current(), self.root());
@@ -86,14 +87,14 @@ impl Switcher {
         assert_eq!(kept(&self.bench.vcpu.regs), kept(&at_call), "{vh:#x}");
         assert_eq!((self.current(), self.root()), (before, root), "{vh:#x}");
         let only = [self.bench.vcpu.index()];
-        assert_eq!(self.bench.machine.vcpus_in(before).unwrap(), only, "{vh:#x}");
+        assert_eq!(self.bench.kernel.switch.vcpus_in(before).unwrap(), only, "{vh:#x}");
         self.bench.vcpu.regs.rax = 0x77;
         self.bench.run_to(6);
         assert_eq!(self.bench.vcpu.regs.rax, 0x77);
     }
 }
 
-/// The registers that our calls promise to keep, the call's number and argument.
+/// The registers that our calls promise to preserve, the call's number and argument.
 fn kept(regs: &UserRegs) -> UserRegs {
     UserRegs { rcx: 0, rdx: 0, rsi: 0, r8: 0, r9: 0, r10: 0, r11: 0, rflags: 0, ..*regs }
 }
@@ -114,11 +115,11 @@ fn the_same_address_reads_what_the_instance_has_there() {
         &read_place(13),
         &switch_to(1),
         &read_place(14),
-        // Where we are already.
+        // To the current instance.
         &switch_to(1),
         &read_place(15),
         &switch_to(0),
-        // mov rbp, [rbx]: nothing is there at home.
+        // mov rbp, [rbx]: at home nothing is mapped there.
         &[0x48, 0x8b, 0x2b],
     ]
     .concat();
@@ -148,8 +149,8 @@ fn a_switch_keeps_what_a_callee_keeps_and_shows_in_the_line() {
         assert_eq!(callee(&after), callee(&before));
         assert_eq!(frame.rflags & 0x400, 0x400, "the direction flag: {:#x}", frame.rflags);
         assert_eq!(s.current(), vh);
-        assert_eq!(s.bench.machine.vcpus_in(vh).unwrap(), [0]);
-        assert_eq!(s.bench.machine.vcpus_in(1 - vh).unwrap(), [0_u32; 0]);
+        assert_eq!(s.bench.kernel.switch.vcpus_in(vh).unwrap(), [0]);
+        assert_eq!(s.bench.kernel.switch.vcpus_in(1 - vh).unwrap(), [0_u32; 0]);
     }
 }
 
@@ -158,24 +159,25 @@ fn what_the_kernel_cannot_serve_reaches_the_vmm_as_it_was_called() {
     skip_without_kvm!();
     let mut s = Switcher::new(2);
     let machine = s.bench.machine.clone();
+    let switch = s.bench.kernel.switch.clone();
     for wild in [3, 4, 32768, 1 << 26, 1 << 58, (1 << 58) + 1, 1 << 63, !0, !0 << 32] {
         s.refused(wild);
     }
-    // Not attached: no roots.
-    machine.clear_instance(2).unwrap();
+    // Not attached: no root.
+    switch.clear_instance(2).unwrap();
     s.refused(2);
-    // The VMM wants to see who goes there.
-    machine.set_instance(2, &s.entries[1], false).unwrap();
+    // The VMM has requested that switches to it exit.
+    switch.set_instance(2, &s.entries[1], false).unwrap();
     s.refused(2);
-    machine.set_instance(2, &s.entries[1], true).unwrap();
-    // A VAS has changed since the VMM looked.
-    let live = machine.live_page();
+    switch.set_instance(2, &s.entries[1], true).unwrap();
+    // A VAS has changed since the VMM last checked.
+    let live = switch.changes_page();
     machine.mem.store(live, 7).unwrap();
     for vh in [0, 1, 2] {
         s.refused(vh);
     }
-    machine.set_seen(7).unwrap();
-    // And with all of this put right it goes.
+    switch.set_seen(7).unwrap();
+    // With all of this corrected, the kernel makes the switch.
     s.bench.load(&[&switch_to(2)[..], &read_place(12), &END].concat());
     s.bench.vcpu.regs.rbx = PLACE;
     s.bench.run_to(6);
@@ -207,12 +209,12 @@ fn the_vmm_can_switch_a_vcpu_and_the_kernel_goes_on_from_there() {
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
         assert_eq!(s.bench.vcpu.regs.rax, u64::from(hyper));
         let index = s.bench.vcpu.index();
-        s.bench.machine.announce_instance(index, 1).unwrap();
-        assert_eq!(s.bench.machine.vcpus_in(0).unwrap(), [0]);
-        assert_eq!(s.bench.machine.vcpus_in(1).unwrap(), [0]);
-        s.bench.vcpu.switch_root(s.entries[0].cr3).unwrap();
-        s.bench.machine.set_current_instance(index, 1).unwrap();
-        assert_eq!(s.bench.machine.vcpus_in(0).unwrap(), [0_u32; 0]);
+        s.bench.kernel.switch.announce_instance(index, 1).unwrap();
+        assert_eq!(s.bench.kernel.switch.vcpus_in(0).unwrap(), [0]);
+        assert_eq!(s.bench.kernel.switch.vcpus_in(1).unwrap(), [0]);
+        s.bench.kernel.switch.switch_root(&mut s.bench.vcpu, s.entries[0].cr3).unwrap();
+        s.bench.kernel.switch.set_current_instance(index, 1).unwrap();
+        assert_eq!(s.bench.kernel.switch.vcpus_in(0).unwrap(), [0_u32; 0]);
         if round == 2 {
             s.bench.vcpu.restore_all();
         }

@@ -1,9 +1,9 @@
-//! `vas_switch` between instances whose segments are locked, as far as the kernel does it.
+//! `vas_switch` between instances whose segments are locked: the part that the kernel does.
 
 use abi::GuestPhys;
 use abi::layout::{LOCK_PAGES, MAX_LOCK_PAGES};
-use abi::lock::{state, word};
 use abi::switch::{InstanceEntry, LockRef};
+use seg_lock::{state, word};
 use tests::skip_without_kvm;
 use vmm::vm::Exit;
 
@@ -25,8 +25,8 @@ impl Locked {
     }
 
     pub(crate) fn on(s: Switcher, pages: u32, needs: &[&[(u32, bool)]]) -> Locked {
-        let machine = s.bench.machine.clone();
-        let pages = (0..pages).map(|page| machine.map_lock_page(page).unwrap()).collect();
+        let switch = s.bench.kernel.switch.clone();
+        let pages = (0..pages).map(|page| switch.map_lock_page(page).unwrap()).collect();
         let mut next = 10;
         for (vh, (need, entry)) in (1..).zip(needs.iter().zip(&s.entries)) {
             let refs: Vec<LockRef> = need
@@ -37,15 +37,15 @@ impl Locked {
                     exclusive: exclusive.into(),
                 })
                 .collect();
-            machine.set_lock_list(next, &refs, entry.cr3, entry.generation).unwrap();
+            switch.set_lock_list(next, &refs, entry.cr3, entry.generation).unwrap();
             let (lock_first, lock_count) = (next, refs.len() as u32);
             let entry = InstanceEntry { lock_first, lock_count, ..*entry };
-            machine.set_instance(vh, &entry, true).unwrap();
+            switch.set_instance(vh, &entry, true).unwrap();
             next += lock_count + 1;
         }
         let locked = Locked { s, pages };
         for page in 0..locked.pages.len() {
-            locked.set(page, word::SLOTS_USED, 16);
+            locked.set(page, word::MEMBERS_USED, 16);
             locked.set(page, word::STATE, state::READERS);
         }
         locked
@@ -62,10 +62,10 @@ impl Locked {
     /// Owner and this VM's readers of a lock.
     fn lock(&self, page: usize) -> (u64, u64) {
         let owner = self.get(page, word::STATE) & (state::OWNER | state::CLAIM);
-        (owner, self.get(page, word::LANES + OWN_SLOT as usize))
+        (owner, self.get(page, word::READER_COUNTS + OWN_SLOT as usize))
     }
 
-    /// Switches in the kernel and reads what is at the place all instances have.
+    /// Switches in the kernel and reads the word at the address that all instances have.
     #[track_caller]
     fn switch(&mut self, vh: u32) {
         let code = [&switch_to(vh)[..], &read_place(12), &END].concat();
@@ -81,12 +81,12 @@ impl Locked {
     }
 
     fn held(&self) -> u32 {
-        self.s.bench.machine.held_locks(0).unwrap().1
+        self.s.bench.kernel.switch.held_locks(0).unwrap().1
     }
 }
 
 const FREE: (u64, u64) = (0, 0);
-/// Of a lock that readers use too, and of one that they do not.
+/// For a lock that readers use, too, and for one that they do not.
 const FREE_STATES: [u64; 2] = [state::READERS, 0];
 const MINE: (u64, u64) = (OWN_SLOT as u64 + 1, 0);
 const READING: (u64, u64) = (0, 1);
@@ -106,11 +106,11 @@ fn locks_are_taken_on_the_way_in_and_given_back_on_the_way_out() {
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
         l.switch(2);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (READING, MINE, 2));
-        // Without locks, not by way of home.
+        // Without locks, not via home.
         l.switch(3);
         assert_eq!((l.lock(0), l.lock(1), l.held()), (FREE, FREE, 0));
     }
-    // Writers only have a shorter way in.
+    // The same with a lock used only by writers, whose path is shorter.
     l.set(0, word::STATE, 0);
     l.switch(1);
     assert_eq!((l.lock(0), l.get(0, word::STATE) & state::READERS), (MINE, 0));
@@ -149,7 +149,7 @@ fn a_lock_that_is_not_free_leaves_everything_to_the_vmm_as_it_was() {
     skip_without_kvm!();
     let needs: [&[(u32, bool)]; 2] = [&[(0, true), (1, false), (2, true)], &[(3, true)]];
     let mut l = Locked::new(4, &needs);
-    let other_reads = word::LANES + OTHER_SLOT as usize;
+    let other_reads = word::READER_COUNTS + OTHER_SLOT as usize;
     let busy = [
         (2, word::STATE, OTHER_SLOT + 1),
         (1, word::STATE, OTHER_SLOT + 1),
@@ -181,18 +181,19 @@ fn who_waits_for_a_lock_given_back_is_made_known_to_the_vmm() {
         let mut l = Locked::new(1, &[&[(0, true)]]);
         l.set(0, word::STATE, free);
         let machine = l.s.bench.machine.clone();
+        let switch = l.s.bench.kernel.switch.clone();
         l.switch(1);
-        assert_eq!(machine.take_nudges(0).unwrap(), None);
+        assert_eq!(switch.take_waited_for(0).unwrap(), None);
         l.set(0, word::STATE, l.get(0, word::STATE) | state::WAITERS);
-        let refs = machine.held_locks(0).unwrap();
+        let refs = switch.held_locks(0).unwrap();
         l.s.bench.load(&[&switch_to(0)[..], &END].concat());
         let exit = l.s.bench.run();
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
         // The switch is made.
         assert_eq!((l.s.current(), l.s.root(), l.held()), (0, machine.home_root(), 0));
         assert_eq!((l.s.bench.vcpu.regs.rdi, l.lock(0)), (0, FREE));
-        assert_eq!(machine.take_nudges(0).unwrap(), Some(refs));
-        assert_eq!(machine.take_nudges(0).unwrap(), None);
+        assert_eq!(switch.take_waited_for(0).unwrap(), Some(refs));
+        assert_eq!(switch.take_waited_for(0).unwrap(), None);
         l.s.bench.vcpu.regs.rax = 0;
         l.s.bench.run_to(6);
     }
@@ -202,13 +203,13 @@ fn who_waits_for_a_lock_given_back_is_made_known_to_the_vmm() {
 fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
     skip_without_kvm!();
     let mut l = Locked::new(2, &[&[(0, true)], &[(1, true)], &[]]);
-    let machine = l.s.bench.machine.clone();
+    let switch = l.s.bench.kernel.switch.clone();
     (0..2).for_each(|page| l.set(page, word::STATE, 0));
     let locks = |l: &Locked| (l.lock(0), l.lock(1), l.held());
     for _ in 0..3 {
         l.switch(1);
         assert_eq!(locks(&l), (MINE, FREE, 1));
-        // To where it is, straight into another VAS with a lock, into one without, home.
+        // To the current VAS, directly into another VAS with a lock, into one without, home.
         l.switch(1);
         assert_eq!(locks(&l), (MINE, FREE, 1));
         l.switch(2);
@@ -218,14 +219,14 @@ fn one_lock_of_writers_only_is_taken_and_given_back_whatever_comes_between() {
         l.switch(2);
         l.switch(0);
         assert_eq!(locks(&l), (FREE, FREE, 0));
-        // A VAS has changed meanwhile: the switch home is the VMM's, and the lock stays held.
+        // A VAS has changed in the meantime: the VMM switches home, and the lock stays held.
         l.switch(1);
-        let live = machine.live_word().unwrap();
-        machine.set_seen(live.wrapping_add(1)).unwrap();
+        let live = switch.changes().unwrap();
+        switch.set_seen(live.wrapping_add(1)).unwrap();
         l.s.refused(0);
         assert_eq!((locks(&l), l.s.current()), ((MINE, FREE, 1), 1));
-        machine.set_seen(live).unwrap();
-        // No such handle, from inside and from home.
+        switch.set_seen(live).unwrap();
+        // An invalid handle, from inside and from home.
         l.s.refused(77);
         assert_eq!(locks(&l), (MINE, FREE, 1));
         l.switch(0);
@@ -247,9 +248,9 @@ fn of_many_locks_given_back_all_are_whoever_waits() {
     let needs: &[(u32, bool)] = &[(0, true), (1, false), (2, true), (3, false)];
     for waited_for in 0..4 {
         let mut l = Locked::new(4, &[needs]);
-        let machine = l.s.bench.machine.clone();
+        let switch = l.s.bench.kernel.switch.clone();
         l.switch(1);
-        let refs = machine.held_locks(0).unwrap();
+        let refs = switch.held_locks(0).unwrap();
         assert_eq!(refs.1, 4);
         l.set(waited_for, word::STATE, l.get(waited_for, word::STATE) | state::WAITERS);
         l.s.bench.load(&[&switch_to(0)[..], &END].concat());
@@ -257,10 +258,10 @@ fn of_many_locks_given_back_all_are_whoever_waits() {
         assert!(matches!(exit, Exit::Call(_)), "{exit:x?}");
         assert_eq!((l.s.current(), l.held()), (0, 0), "{waited_for}");
         assert_eq!([0, 1, 2, 3].map(|page| l.lock(page)), [FREE; 4], "{waited_for}");
-        assert_eq!(machine.take_nudges(0).unwrap(), Some(refs), "{waited_for}");
+        assert_eq!(switch.take_waited_for(0).unwrap(), Some(refs), "{waited_for}");
         l.s.bench.vcpu.regs.rax = 0;
         l.s.bench.run_to(6);
-        // And the next one is a plain switch again.
+        // The next one is a plain switch again.
         l.set(waited_for, word::STATE, state::READERS);
         l.switch(1);
         l.switch(0);
@@ -271,16 +272,16 @@ fn of_many_locks_given_back_all_are_whoever_waits() {
 fn tables_have_ends() {
     skip_without_kvm!();
     let s = Switcher::new(1);
-    let machine = &s.bench.machine;
-    assert!(machine.map_lock_page(MAX_LOCK_PAGES).is_err());
-    assert!(machine.map_lock_page(MAX_LOCK_PAGES - 1).is_ok());
+    let switch = &s.bench.kernel.switch;
+    assert!(switch.map_lock_page(MAX_LOCK_PAGES).is_err());
+    assert!(switch.map_lock_page(MAX_LOCK_PAGES - 1).is_ok());
     let last = (abi::layout::LOCK_REFS_BYTES / 16) as u32 - 1;
-    assert!(machine.set_lock_list(last - 1, &[LockRef::default()], 0, 0).is_ok());
-    assert!(machine.set_lock_list(last, &[LockRef::default()], 0, 0).is_err());
-    assert!(machine.set_lock_list(0, &[], 0, 0).is_err());
+    assert!(switch.set_lock_list(last - 1, &[LockRef::default()], 0, 0).is_ok());
+    assert!(switch.set_lock_list(last, &[LockRef::default()], 0, 0).is_err());
+    assert!(switch.set_lock_list(0, &[], 0, 0).is_err());
     let handles = abi::objects::MAX_INSTANCES;
-    assert!(machine.set_instance(handles, &InstanceEntry::default(), true).is_err());
-    assert!(machine.set_instance(handles - 1, &InstanceEntry::default(), true).is_ok());
-    assert!(machine.current_instance(abi::layout::MAX_VCPUS).is_err());
-    assert!(machine.held_locks(1).is_err(), "there is one vCPU");
+    assert!(switch.set_instance(handles, &InstanceEntry::default(), true).is_err());
+    assert!(switch.set_instance(handles - 1, &InstanceEntry::default(), true).is_ok());
+    assert!(switch.current_instance(abi::layout::MAX_VCPUS).is_err());
+    assert!(switch.held_locks(1).is_err(), "there is one vCPU");
 }

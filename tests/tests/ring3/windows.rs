@@ -1,11 +1,11 @@
-//! Windows come, go and change what they show, and no vCPU remembers what it must not.
+//! Windows come, go and change what they map, and no vCPU keeps a stale translation.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use abi::layout::VAS_START;
-use abi::{GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
+use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights, Table};
 use tests::skip_without_kvm;
 use vmm::vm::windows::{FilePiece, Window};
 
@@ -35,7 +35,7 @@ fn map(bench: &Bench, at: u64, gpa: GuestPhys, size: PageSize) {
     bench.machine.edit_tables(|tables| tables.map(gva, gpa, size, USER)).unwrap();
 }
 
-/// What ring 3 reads at `at`; has to be the number of a Linux call.
+/// What ring 3 reads at `at`; must be the number of a Linux call.
 fn read(bench: &mut Bench, at: u64) -> u64 {
     // mov rax, [rbx]; syscall
     bench.load(&[0x48, 0x8b, 0x03, 0x0f, 0x05]);
@@ -78,7 +78,7 @@ fn an_address_can_show_another_window_after_the_first_is_gone() {
             assert_eq!(read(&mut bench, at + page * PAGE_SIZE), mark + page);
         }
         bench.machine.edit_tables(|tables| tables.clear(gva, Level::Directory)).unwrap();
-        // A window in between, so that the next one gets another guest-physical place.
+        // A window in between, so that the next one gets another guest-physical address.
         let other = (round % 2 == 0).then(|| window(&bench, &file));
         bench.machine.windows.unmap(vec![shown]);
         bench.machine.windows.unmap(other.into_iter().collect());
@@ -103,21 +103,22 @@ fn a_table_can_serve_another_place_once_everything_is_forgotten() {
     bench.machine.edit_tables(|tables| tables.clear(here, Level::Directory)).unwrap();
     bench.machine.windows.forget_everything().unwrap();
     for page in 0..512 {
-        let leaf = abi::Pte::leaf(wb.gpa().offset((511 - page) * PAGE_SIZE), USER, false);
-        bench.machine.mem.store(table.offset(page * 8), leaf.raw()).unwrap();
+        let entry = Entry::Page(wb.gpa().offset((511 - page) * PAGE_SIZE), USER);
+        let table = Table::new(table, Level::Table);
+        table.set(&bench.machine.mem, second + page * PAGE_SIZE, entry).unwrap();
     }
     let there = GuestVirt::new(second).unwrap();
     bench.machine.edit_tables(|tables| tables.link(there, Level::Directory, table)).unwrap();
     assert_eq!(read(&mut bench, second), 0xb000 + 511);
     assert_eq!(read(&mut bench, second + 5 * PAGE_SIZE), 0xb000 + 506);
-    // And the first place is empty.
+    // And the first address is unmapped.
     bench.load(&[0x48, 0x8b, 0x03, 0x0f, 0x05]);
     bench.vcpu.regs.rbx = first + 5 * PAGE_SIZE;
     assert_eq!(bench.run_to(14).1, first + 5 * PAGE_SIZE);
 }
 
-/// Private memory once came from two banks that were neighbours in guest-physical space and
-/// nowhere else: dropping what lay across the border failed, and old content came back.
+/// Private memory once came from two memory regions adjacent in guest-physical space but not in
+/// host memory: dropping a range across the border failed, and old content came back.
 #[test]
 fn memory_that_is_contiguous_for_the_guest_is_so_for_the_host() {
     skip_without_kvm!();
@@ -134,5 +135,5 @@ fn memory_that_is_contiguous_for_the_guest_is_so_for_the_host() {
         }
         last = next;
     }
-    assert!(gaps >= 2, "200 chunks do not fit into two banks");
+    assert!(gaps >= 2, "200 blocks do not fit into two memory regions");
 }

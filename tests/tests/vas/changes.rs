@@ -1,5 +1,5 @@
-//! What one VM does to a VAS, seen by another that has it attached: at its next switch, at
-//! the first touch, not before it leaves.
+//! Changes that one VM makes to a VAS, as seen by another that has it attached: at its next
+//! switch, at the first touch, or not before it leaves.
 
 use abi::objects::attach::READ_ONLY;
 use tests::skip_without_kvm;
@@ -8,12 +8,12 @@ use crate::world::{Talker, World};
 
 const READ: u64 = 1;
 const WRITE: u64 = 3;
-/// Two places, one gigabyte apart, and one beside the first.
+/// Two addresses, one gigabyte apart, and one next to the first.
 const FIRST: u64 = (16 << 40) + (1 << 30);
 const SECOND: u64 = FIRST + (1 << 30);
 const BESIDE: u64 = FIRST + (4 << 20);
 
-/// A VM that does what it is told.
+/// A VM that makes calls on request.
 struct Hand(Talker);
 
 impl Hand {
@@ -21,7 +21,7 @@ impl Hand {
         Hand(Talker::start(world.command("vas_model", &["2"]), "vas_model"))
     }
 
-    /// Thread 0 makes a call; its answer.
+    /// Makes a call in thread 0; returns the answer.
     #[track_caller]
     fn says(&mut self, call: &str) -> String {
         self.thread(0, call)
@@ -104,7 +104,7 @@ fn a_segment_attached_elsewhere_is_there_at_the_first_touch() {
     b.done(&format!("in {BESIDE} 6"));
     assert_eq!(a.says(&format!("read {SECOND}")), "= 5");
     assert_eq!(a.says(&format!("out {BESIDE}")), "= 6");
-    // What was there before is there still.
+    // What was attached before still is.
     b.says(&format!("write {FIRST} 7"));
     assert_eq!(a.says(&format!("read {FIRST}")), "= 7");
 }
@@ -117,11 +117,11 @@ fn a_lockable_segment_appears_to_a_thread_inside_only_with_its_lock() {
     b.done("switch 1");
     let sid = a.segment("locked", SECOND, 1);
     a.done(&format!("seg_attach {vid} {sid} {WRITE}"));
-    // With another thread of its process inside it stays away.
+    // With another thread of its process inside, it does not appear.
     assert_eq!(b.thread(1, "switch 1"), "=");
     assert_eq!(b.says(&format!("read {SECOND}")), "= NotMapped");
     assert_eq!(b.thread(1, "switch 0"), "=");
-    // Alone, the thread gets it, and the lock: nobody else does.
+    // Alone, the thread gets it and the lock, and no other thread does.
     assert_eq!(b.says(&format!("read {SECOND}")), "= 0");
     assert_eq!(a.says("try 1"), "! EAGAIN");
     b.done("switch 0");
@@ -139,7 +139,7 @@ fn a_touch_that_does_not_get_the_lock_does_not_get_the_segment() {
     a.done(&format!("seg_attach {vid} {sid} {WRITE}"));
     a.done("switch 1");
     assert_eq!(b.says(&format!("read {SECOND}")), "= NotMapped");
-    // Not then, and not afterwards: not as long as the other is inside.
+    // Neither then nor afterwards, as long as the other is inside.
     assert_eq!(b.says(&format!("out {SECOND}")), "! EFAULT");
     assert_eq!(b.thread(1, "try 1"), "=");
     assert_eq!(b.thread(1, &format!("read {SECOND}")), "= NotMapped");
@@ -160,7 +160,7 @@ fn a_touch_does_not_bring_in_what_a_dead_holder_left() {
     a.0.kill();
     assert_eq!(b.says(&format!("read {SECOND}")), "= NotMapped");
     assert_eq!(b.says(&format!("read {SECOND}")), "= NotMapped");
-    // A switch tells why.
+    // A switch reports why.
     b.done("switch 0");
     assert_eq!(b.says("switch 1"), "! EOWNERDEAD");
     assert_eq!(b.says(&format!("read {SECOND}")), "= 0");
@@ -178,17 +178,17 @@ fn a_segment_is_not_detached_under_another_vms_thread_and_is_gone_after_it_left(
     b.says(&format!("write {FIRST} 9"));
     let detach = format!("seg_detach {vid} {sid}");
     assert_eq!(a.says(&detach), "! EBUSY");
-    // Nothing has changed, for neither.
+    // Nothing has changed for either.
     assert_eq!(b.says(&format!("read {FIRST}")), "= 9");
     assert_eq!(a.number(&format!("seg_find {}", "first")), sid);
     b.done("switch 0");
     a.done(&detach);
-    // A thread that was not there when it was taken out does not find it, one way or another.
+    // A thread that was not inside when it was detached does not find it by any access.
     assert_eq!(b.says(&format!("read {FIRST}")), "= NotMapped");
     b.done("switch 1");
     assert_eq!(b.says(&format!("read {FIRST}")), "= NotMapped");
     assert_eq!(b.says(&format!("out {FIRST}")), "! EFAULT");
-    // Without a handler it is a report, and names the VAS the thread was in.
+    // Without a handler there is a report, which names the VAS the thread was in.
     let died = b.0.ask(&format!("0 die {FIRST}"));
     assert!(died.is_err(), "{died:?}");
     let report = b.0.log();
@@ -220,7 +220,7 @@ fn what_is_attached_to_an_instance_itself_goes_before_what_its_vas_gets() {
     let (mut a, mut b, vid, _) = two_hands(&world);
     let (same, other) = (a.segment("same", SECOND, 0), a.segment("other", BESIDE, 0));
     let mine = b.segment("mine", BESIDE, 0);
-    // The same segment, with less right; and one that lies where the VAS's will.
+    // The same segment, with fewer rights; and one at the address of the VAS's later segment.
     b.done(&format!("seg_attach_local 1 {same} {READ}"));
     b.done(&format!("seg_attach_local 1 {mine} {WRITE}"));
     a.done(&format!("seg_attach {vid} {same} {WRITE}"));
@@ -228,11 +228,11 @@ fn what_is_attached_to_an_instance_itself_goes_before_what_its_vas_gets() {
     b.done("switch 1");
     assert_eq!(b.says(&format!("write {SECOND} 1")), "= Forbidden");
     assert_eq!(b.says(&format!("write {BESIDE} 1")), "= 0");
-    // Nobody else is concerned.
+    // Other processes are not affected.
     a.done("switch 1");
     assert_eq!(a.says(&format!("write {SECOND} 2")), "= 0");
     assert_eq!(a.says(&format!("read {BESIDE}")), "= 0");
-    // When they go, the VAS's own take their places.
+    // When they are detached, the VAS's own take their places.
     b.done("switch 0");
     b.done(&format!("seg_detach_local 1 {same}"));
     b.done(&format!("seg_detach_local 1 {mine}"));
@@ -252,7 +252,7 @@ fn a_read_only_instance_stays_so_whatever_is_attached() {
     let sid = a.segment("locked", SECOND, 1);
     a.done(&format!("seg_attach {vid} {sid} {WRITE}"));
     assert_eq!(b.says(&format!("write {SECOND} 1")), "= Forbidden");
-    // Its lock is shared: another reader comes in, a writer does not.
+    // Its lock is shared: another reader can enter, a writer cannot.
     assert_eq!(a.number(&format!("vas_attach {vid} {READ_ONLY}")), 2);
     a.done("try 2");
     assert_eq!(a.thread(1, "try 1"), "! EAGAIN");

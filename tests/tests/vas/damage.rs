@@ -1,4 +1,5 @@
-//! Files of the store that are damaged or cut: one error, and everybody else goes on.
+//! Files of the store that are damaged or truncated: one error, and all other programs
+//! continue.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -44,9 +45,9 @@ fn a_damaged_manifest_stops_its_vas_and_no_other() {
     world.left_clean();
 }
 
-/// Cuts a file of the store while a program counts in a lockable segment, and waits for its
-/// end, which must be an error: the program's, for content that is gone, or the VMM's own, which
-/// names the file. Nobody else is harmed. Returns what was said, and the status.
+/// Truncates a file of the store while a program counts in a lockable segment, and waits for its
+/// end, which must be an error: the program's, for lost content, or the VMM's own, which
+/// names the file. No other program is harmed. Returns the output, and the status.
 fn cut_while_in_use(find: impl Fn(&Path) -> PathBuf, len: u64) -> (String, i32) {
     let world = World::new();
     let mut vm = world.spawn("vas_counter", &["cut", "2", "1000000"]);
@@ -64,7 +65,7 @@ fn cut_while_in_use(find: impl Fn(&Path) -> PathBuf, len: u64) -> (String, i32) 
     if status == 125 {
         assert!(said.contains(&path.display().to_string()), "the file is not named: {said}");
     }
-    // Others of the store are not concerned.
+    // Other objects of the store are not affected.
     assert!(world.good("vas_persist", &["write", "other", "10"]).starts_with("nodes 10 sum "));
     (said, status)
 }
@@ -117,14 +118,14 @@ fn a_count_of_changes_cut_while_mapped_ends_with_an_error() {
     let status = vm.end();
     assert!(status > 0, "{status}: {}", vm.err());
     println!("status {status}, {}", vm.err());
-    let named = format!("{} was cut off", live.display());
+    let named = format!("{} was truncated", live.display());
     assert!(vm.err().starts_with("spacejmp: ") && vm.err().contains(&named), "{}", vm.err());
-    // Mended, the store is as good as before.
+    // Once repaired, the store works as before.
     std::fs::write(&live, whole).expect("it can be written");
     world.good("vas_counter", &["cut", "2", "10"]);
 }
 
-/// Waits until a VM has made a file, and a moment more.
+/// Waits until a VM has created a file, and a moment more.
 fn vm_has(vm: &mut Vm, path: &Path) {
     while !path.exists() {
         assert!(!vm.has_ended(), "{}{}", vm.out(), vm.err());

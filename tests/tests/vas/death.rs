@@ -1,4 +1,4 @@
-//! VMs that are killed: whoever waits goes on, and learns of it.
+//! VMs that are killed: waiting threads continue, and get an error.
 
 use std::time::{Duration, Instant};
 
@@ -44,24 +44,24 @@ fn a_waiter_that_is_killed_is_in_nobodys_way() {
     world.clean_after_gc();
 }
 
-/// Programs under load: of one lock, and of many in crossing orders with direct switches.
+/// Programs under load: on one lock, and on many in crossing orders with direct switches.
 const LOADS: [(&str, &[&str]); 2] =
     [("vas_counter", &["load", "4", "1000000"]), ("vas_cross", &["cross", "3", "1000000", "7"])];
 
-/// Kills so many VMs at random moments while others work on the same segments.
+/// Kills this many VMs at random moments while others work on the same segments.
 fn kill_under_load(rounds: u64) {
     let world = World::new();
     let mut survivors = [
         world.spawn("vas_counter", &["load", "1", "1000000"]),
         world.spawn("vas_cross", &["cross", "2", "1000000", "1"]),
     ];
-    // They make what they work on; until then there is nothing to disturb.
+    // They first create what they work on; until then there is nothing to disturb.
     let (store, since) = (world.store(), Instant::now());
     while store.list_segments().expect("a list").is_empty() {
         assert!(since.elapsed() < pace::limit(Duration::from_secs(60)), "{}", survivors[0].err());
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Not a clock's: a failure can be repeated.
+    // Not seeded by a clock: a failure can be reproduced.
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 1..=rounds {
         let (program, args) = LOADS[round as usize % LOADS.len()];
@@ -77,11 +77,11 @@ fn kill_under_load(rounds: u64) {
     for vm in &mut survivors {
         vm.kill();
     }
-    // What is left can be used as it is, or put right.
+    // The remaining segments can be used as they are, or recovered.
     let report = check_store(&world.path()).expect("the store can be looked at");
     assert!(report.sound(), "{:?}", report.findings);
     assert_eq!((report.vases, report.segments), (5, 4), "{report:?}");
-    // Nobody hangs, and the segments can be brought back to order.
+    // Nothing hangs, and the segments can be recovered.
     let out = world.good("vas_counter", &["load", "4", "10"]);
     assert!(out.starts_with("added 40\n"), "{out}");
     let shown = world.good("vas_counter", &["load", "show"]);
@@ -109,7 +109,7 @@ fn a_program_stopped_in_the_middle_of_switches_ends() {
         let ended = run.timeout(Duration::from_millis(150 + 40 * round)).in_vm();
         assert_eq!(ended.outcome, vmm::process::Outcome::TimedOut, "{ended:?}");
     }
-    // What was stopped inside may be half done, and no more than that.
+    // Changes stopped inside may be incomplete, but nothing else may be wrong.
     assert!(world.good("vas_counter", &["stopped", "2", "10"]).starts_with("added 20\n"));
     world.left_clean();
 }

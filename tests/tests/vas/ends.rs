@@ -1,5 +1,6 @@
-//! Programs and threads that end inside a VAS without having left it. Whoever was writing may have
-//! left half a change: that must never look like a whole one, whatever the end is called.
+//! Programs and threads that end inside a VAS without having left it. A thread that was writing may
+//! have left an incomplete change: that must never look like a complete one, however the thread
+//! ended.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,12 +12,12 @@ use vmm::process::Outcome;
 
 use crate::world::{Talker, Vm, World};
 
-/// What `vas_holder` does when it finds the segment as `expected`.
+/// What `vas_holder` prints when it finds the segment as `expected`.
 fn comes_after(world: &World, expected: &str) {
     assert_eq!(world.good("vas_holder", &["one", "wait"]), format!("waiting\n{expected}\nleft\n"));
 }
 
-/// Ends a program so, and asserts that its change counts as unfinished.
+/// Ends a program this way, and asserts that its change counts as unfinished.
 fn is_unfinished_after(how: &str, outcome: impl Fn(&Outcome) -> bool, says: &str) {
     let world = World::new();
     let ended = world.run("vas_holder", &["one", &format!("end:{how}")]).in_vm();
@@ -73,7 +74,7 @@ fn a_reader_that_ends_inside_and_a_writer_that_went_home_leave_nothing_to_recove
 fn writers_that_only_waited_when_their_program_ended_leave_nothing_to_recover() {
     skip_without_kvm!();
     let world = World::new();
-    // Without care for them one of the eight is let in by the end, in three runs of ten.
+    // Without draining, the end lets one of the eight in, in three runs out of ten.
     for run in 0..12 {
         assert_eq!(world.good("vas_holder", &["one", "waited"]), "inside\n", "run {run}");
         let shown = world.json(&["seg", "show", "one"]);
@@ -87,7 +88,7 @@ fn another_vm_that_shares_a_volatile_segment_is_told_too() {
     skip_without_kvm!();
     let world = World::new();
     let command = world.command("vas_holder", &["one", "waits"]);
-    let mut other = Talker::start(command, "the one who waits");
+    let mut other = Talker::start(command, "the waiting VM");
     assert_eq!(world.good("vas_holder", &["one", "ends:main"]), "inside\n");
     assert_eq!(other.ask("go").as_deref(), Ok("entered after a death"));
     other.end().expect("it ends well");
@@ -128,7 +129,7 @@ fn a_writer_may_finish_before_a_time_limit_ends_its_program() {
     let world = World::new();
     let mut writer = limited(&world, "0.25", "vas_holder", &["one", "end:slow"]);
     assert_eq!(writer.end(), TIMED_OUT, "{}", writer.err());
-    // A slow machine has not come that far.
+    // A slow machine may not have got that far.
     assert!(["", "inside\nleft\n"].contains(&writer.out().as_str()), "{}", writer.out());
     comes_after(&world, "entered");
     world.left_clean();
@@ -145,7 +146,7 @@ fn a_writer_that_does_not_finish_is_cut_short_and_its_change_counts_as_unfinishe
     comes_after(&world, "entered after a death");
     assert!(world.good("vas_holder", &["one", "recover"]).ends_with("done\n"));
 
-    // Who says it twice does not want to wait.
+    // A user who sends it twice does not want to wait.
     let mut stubborn = world.spawn("vas_holder", &["one", "write"]);
     stubborn.wait_for("holding write");
     stubborn.signal(Signal::INT);

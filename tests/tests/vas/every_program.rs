@@ -1,4 +1,4 @@
-//! Each guest program once: it says what its documentation says, and leaves nothing.
+//! Each guest program once: it prints what its documentation says, and leaves nothing behind.
 
 use std::time::Duration;
 

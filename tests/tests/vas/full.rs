@@ -1,5 +1,5 @@
-//! Limits of files and disks: a call that meets one fails, and a program that touches memory for
-//! which there is none is told the address and the cause.
+//! Limits of files and disks: a call that reaches one fails, and for a program that touches
+//! memory without storage the report has the address and the cause.
 
 use std::process::{Command, Output};
 
@@ -10,7 +10,7 @@ use tests::vm::Run;
 
 use crate::world::{World, names};
 
-/// `command` in a shell that has done `first`.
+/// `command` in a shell that has executed `first`.
 fn after(first: &str, command: &Command) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{first} && exec \"$@\""), "sh"]);
@@ -65,7 +65,7 @@ fn who_touches_what_a_file_has_not_is_told_the_address() {
     run.in_vm().expect(
         0,
         "behind the end: the address is right\nfar behind it: the address is right\n\
-         cut off: the address is right\nthere again: no signal\n",
+         truncated: the address is right\nthere again: no signal\n",
     );
 }
 

@@ -1,17 +1,17 @@
 //! Address spaces and segments end to end: real programs in real VMs, one after another and
-//! at once, that end well, fail, or are killed.
+//! at the same time, that succeed, fail, or are killed.
 //!
-//! - [`world`]: a store of its own for each test, and VMs as child processes that can be killed
+//! - [`world`]: a separate store for each test, and VMs as child processes that can be killed
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
-//! - [`model`]: random calls against a model of the whole
-//! - [`together`]: two VMs at once; [`death`]: VMs that are killed; [`ends`]: that end inside
+//! - [`model`]: random calls against a model of the whole system
+//! - [`together`]: two concurrent VMs; [`death`]: VMs that are killed; [`ends`]: that end inside
 //! - [`full`]: limits of files and disks
-//! - [`changes`]: what one VM does to a VAS, seen by another
-//! - [`damage`]: files that are no longer what they were; [`users`]: somebody else's files
+//! - [`changes`]: changes that one VM makes to a VAS, seen by another
+//! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
-//! - [`watched`]: the command line beside VMs at work
+//! - [`watched`]: the command line while VMs are running
 //!
-//! One call at a time, and the files of the store, are tested beside their code in `vmm`.
+//! Single calls, and the files of the store, are tested next to their code.
 
 mod changes;
 mod damage;

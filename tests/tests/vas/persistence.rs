@@ -44,7 +44,7 @@ fn a_program_that_aborts_inside_leaves_its_data_and_a_dirty_mark() {
     let store = world.store();
     let sid = store.find_segment(&name("list")).expect("it is there");
     assert!(store.segment(sid).expect("it can be read").dirty(), "not marked dirty");
-    // As far as it was written: half of the second hundred.
+    // As far as it had been written: half of the second hundred.
     assert!(world.good("vas_persist", &["read", "list"]).starts_with("nodes 150 sum "));
     world.left_clean();
 }
@@ -59,7 +59,7 @@ fn data_written_before_a_sigkill_is_there_and_marked_dirty() {
     let store = world.store();
     let sid = store.find_segment(&name("held")).expect("it is there");
     assert!(store.segment(sid).expect("it can be read").dirty(), "not marked dirty");
-    // The value is its half-made change.
+    // The value is its incomplete change.
     let ended = world.run("vas_holder", &["held", "recover"]).in_vm();
     assert!(ended.out().ends_with("done\n"), "{ended:?}");
     assert_eq!(world.good("vas_counter", &["held", "show"]), "value 1\n");
@@ -78,7 +78,7 @@ fn a_segment_copied_to_another_store_is_whole() {
     let sid = store.find_segment(&name("list")).expect("the copy is found");
     store.attach_segment(vid, sid, Right::Write).expect("it can be attached");
     assert_eq!(to.good("vas_persist", &["read", "list"]), written);
-    // The two are apart from here on.
+    // The two are independent from here on.
     to.good("vas_persist", &["prepend", "list", "10"]);
     assert_eq!(from.good("vas_persist", &["read", "list"]), written);
     to.left_clean();
@@ -116,8 +116,8 @@ fn a_volatile_segment_goes_with_the_last_vm_that_has_it() {
     second.kill();
     store.gc().expect("garbage is collected");
     assert!(store.find_segment(&name("brief")).is_err(), "there after the last VM has gone");
-    store.delete_vas(vid).expect("nobody has it");
-    // And when the last one ends in order.
+    store.delete_vas(vid).expect("no VM has it attached");
+    // And when the last one ends normally.
     make();
     world.good("vas_counter", &["brief", "2", "10"]);
     assert!(store.find_segment(&name("brief")).is_err(), "there after the last VM has gone");

@@ -1,5 +1,5 @@
 //! The safe API in real VMs: one program that checks everything one VM can see, and typed
-//! spaces shared by VMs that write at once, wait, and are killed.
+//! spaces shared by VMs that write at the same time, wait, and are killed.
 
 use serde_json::json;
 use tests::skip_without_kvm;
@@ -58,7 +58,7 @@ fn a_writer_that_is_killed_leaves_an_inconsistent_space_until_it_is_recovered() 
     holder.kill();
     let refused = "`shared` is inconsistent: a program died while it was writing; see \
                    `Space::recover`\n";
-    // Twice: being told leaves nothing behind.
+    // Twice: the report changes nothing.
     assert_eq!(world.good("sdk_holder", &["enter"]), refused);
     assert_eq!(world.good("sdk_holder", &["enter"]), refused);
     assert_eq!(world.good("sdk_holder", &["recover"]), "entered 11 11\n");
@@ -85,7 +85,7 @@ fn collections_are_read_and_changed_by_another_program_in_another_vm() {
     assert_eq!(world.good("sdk_fill", &["20000"]), "filled 20000\n");
     let found = world.good("sdk_find", &["20000"]);
     assert!(found.ends_with("done\n"), "{found}");
-    // The first program goes on with what the second one left.
+    // The first program continues with what the second one left.
     let filled = world.good("sdk_fill", &["100"]);
     let total: usize = filled.trim_start_matches("filled ").trim().parse().expect("a number");
     assert!((5_000..20_000).contains(&total), "{filled}");

@@ -1,12 +1,12 @@
-//! Attacks of safe code on the typed API, in VMs: what each is refused with is said in the guest
-//! program (`sdk_attacks`); here it runs, and leaves the store in order.
+//! Attacks by safe code on the typed API, in VMs. The guest program (`sdk_attacks`) checks how each
+//! is refused; these tests run it, and it must leave the store intact.
 
 use tests::skip_without_kvm;
 use vmm::process::Outcome;
 
 use crate::world::World;
 
-/// The attack finds everything refused, and the lines say so.
+/// Everything in the attack is refused, and the output says so.
 fn is_refused(attack: &str) {
     let world = World::new();
     let out = world.good("sdk_attacks", &[attack]);

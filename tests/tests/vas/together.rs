@@ -1,4 +1,4 @@
-//! Two VMs at once on the same segments.
+//! Two VMs at the same time on the same segments.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("a name")
 }
 
-/// Two VMs of 8 threads, each thread with so many locked increments.
+/// Two VMs of 8 threads, each thread with this many locked increments.
 fn count_in_two_vms(per_thread: u64) {
     let world = World::new();
     let began = Instant::now();
@@ -60,7 +60,7 @@ fn readers_share_a_lock_and_keep_writers_out() {
     writer.wait_for("waiting");
     std::thread::sleep(Duration::from_millis(200));
     assert!(!writer.out().contains("entered"), "it entered beside two readers");
-    // Readers that die harm nobody.
+    // Readers that die do no harm.
     first.kill();
     std::thread::sleep(Duration::from_millis(300));
     assert!(!writer.out().contains("entered"), "it entered beside a reader");
@@ -105,7 +105,7 @@ fn a_linked_list_goes_from_hand_to_hand_between_vms() {
         let mut writer = world.spawn("vas_persist", &["prepend", "list", "100"]);
         let said = writer.ends_well();
         assert!(said.starts_with(&format!("nodes {} sum ", 10 + 100 * round)), "{said}");
-        // Two readers at once, in VMs of their own, follow its pointers.
+        // Two concurrent readers, each in its own VM, follow its pointers.
         let mut readers = [(); 2].map(|()| world.spawn("vas_persist", &["read", "list"]));
         for reader in &mut readers {
             assert_eq!(reader.ends_well(), said);
@@ -114,7 +114,7 @@ fn a_linked_list_goes_from_hand_to_hand_between_vms() {
     world.left_clean();
 }
 
-/// Nodes move between lists; a third VM looks whether all are there.
+/// Nodes move between lists; a third VM checks that none is lost.
 fn checked(world: &World, nodes: u64, moves: u64) {
     let mut third = world.spawn("vas_moves", &["lists", "check"]);
     assert_eq!(third.ends_well(), format!("nodes {nodes} moves {moves}\n"));
@@ -141,7 +141,7 @@ fn two_vms_change_linked_lists_at_the_same_time() {
     world.good("vas_moves", &["lists", "make", "300"]);
     let mut writers =
         ["1", "2"].map(|seed| world.spawn("vas_moves", &["lists", "move", "3", "400", seed]));
-    // Who only reads, in between, finds them whole.
+    // A reader in between finds them intact.
     while !writers.iter_mut().any(Vm::has_ended) {
         let out = world.good("vas_moves", &["lists", "check"]);
         assert!(out.starts_with("nodes 300 moves "), "{out}");

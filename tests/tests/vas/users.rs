@@ -1,8 +1,8 @@
-//! Permissions, by a user they apply to.
+//! Permissions, tested as a user to whom they apply.
 //!
-//! Root is above permission bits, so a test that runs as root runs the VM as somebody else.
-//! That one may not be allowed to use /dev/kvm: then a device of the same number that he may
-//! use is put in its place, in a mount name space that nobody else sees.
+//! Root is not subject to permission bits, so a test that runs as root runs the VM as another user.
+//! That user may not be allowed to use /dev/kvm: then a device of the same number that the user may
+//! use is mounted over it, in a private mount name space.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
@@ -26,7 +26,7 @@ fn as_another(command: &Command, folder: &std::path::Path) -> Command {
     wrapped
 }
 
-/// A folder for devices where such a user can run VMs; otherwise says that `test` is skipped.
+/// A folder for devices where such a user can run VMs; otherwise reports that `test` is skipped.
 fn another_user(test: &str) -> Option<tempfile::TempDir> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let mut probe = Command::new("sh");
@@ -78,7 +78,7 @@ fn what_belongs_to_somebody_else_is_as_its_bits_say() {
     let vid = store.find_vas(&name("readable")).expect("it is there");
     store.set_segment_mode(sid, mode).expect("the owner may");
     store.set_vas_mode(vid, mode).expect("the owner may");
-    // A store that several users share: everybody may make and remove leases.
+    // A store that several users share: all may create and remove leases.
     for folder in ["vms", "tmp"] {
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(world.path().join(folder), open).expect("chmod");

@@ -1,4 +1,5 @@
-//! `spacejmp vas`, `seg` and `store` while VMs are at work: who has what, who is inside, the lock.
+//! `spacejmp vas`, `seg` and `store` while VMs are running: what they have attached, which threads
+//! are inside, the lock.
 
 use serde_json::{Value, json};
 use tests::skip_without_kvm;
@@ -6,7 +7,7 @@ use tests::skip_without_kvm;
 use crate::world::{Vm, World};
 
 impl World {
-    /// Its one error.
+    /// Its only error.
     #[track_caller]
     fn refuses(&self, args: &[&str]) -> String {
         let output = self.spacejmp(args);
@@ -72,15 +73,15 @@ fn a_writer_inside_and_one_that_waits_are_shown() {
     let held = format!("lock      exclusive, held by process {} (", holder.pid());
     assert!(text.contains(&held) && text.contains("waiting: 0 to read, 1 to write"), "{text}");
     assert!(world.says(&["vas", "ls"]).contains("in use"));
-    // All is as it should be.
+    // Everything is in order.
     for args in [&["seg", "check", "one"][..], &["vas", "check", "one"], &["store", "check"]] {
         let report = world.json(args);
         assert_eq!(report["findings"], json!([]), "{args:?}");
     }
-    // What is in use stays.
+    // Objects in use are kept.
     for args in [&["seg", "rm", "one"][..], &["vas", "rm", "one"], &["vas", "detach", "one", "one"]]
     {
-        // Who waits has announced itself, so either may be named.
+        // A waiting VM has announced itself, so either may be named.
         let error = world.refuses(args);
         let names = |vm: &Vm| error.contains(&format!("process {}", vm.pid()));
         assert!(names(&holder) || names(&waiter), "{args:?}: {error}");
@@ -121,12 +122,12 @@ fn what_a_killed_writer_left_is_shown_until_it_is_recovered() {
     assert_eq!((&segment["dirty"], &segment["inconsistent"]), (&json!(true), &json!(true)));
     assert_eq!(segment["attached"], json!([]), "the dead are not attached");
     assert_eq!(segment["inside"], json!([]), "nor inside");
-    assert_eq!(segment["lock"]["state"], "exclusive", "nobody has come yet: {segment}");
+    assert_eq!(segment["lock"]["state"], "exclusive", "no VM has come yet: {segment}");
     assert_eq!(segment["lock"]["owner"]["pid"], Value::Null);
     let text = world.says(&["seg", "show", "one"]);
-    assert!(text.contains("which is dead: the next to come gets it"), "{text}");
+    assert!(text.contains("which is dead: the next VM that wants the lock gets it"), "{text}");
     assert!(text.contains("state     dirty, inconsistent"), "{text}");
-    // Warnings, no errors: it can be used.
+    // Warnings, no errors: it is usable.
     let fields = |report: &Value| {
         let findings = report["findings"].as_array().expect("a list").iter();
         let mut fields: Vec<String> = findings
@@ -139,12 +140,12 @@ fn what_a_killed_writer_left_is_shown_until_it_is_recovered() {
         fields
     };
     assert_eq!(fields(&world.json(&["seg", "check", "one"])), ["lock", "state"]);
-    // Its lease is left, too.
+    // Its lease remains, too.
     assert_eq!(fields(&world.json(&["store", "check"])), ["liveness", "lock", "state"]);
     world.says(&["store", "gc"]);
     assert_eq!(fields(&world.json(&["store", "check"])), ["lock", "state"]);
 
-    // Who comes next and does not recover it.
+    // The next visitor, which does not recover it.
     assert_eq!(
         world.good("vas_holder", &["one", "wait"]),
         "waiting\nentered after a death\nleft\n"
@@ -153,7 +154,7 @@ fn what_a_killed_writer_left_is_shown_until_it_is_recovered() {
     assert_eq!((&segment["dirty"], &segment["inconsistent"]), (&json!(false), &json!(true)));
     assert_eq!(segment["lock"]["state"], "free", "{segment}");
     assert_eq!(fields(&world.json(&["seg", "check", "one"])), ["lock"]);
-    // A copy is no better, whichever way it is made.
+    // A copy is inconsistent, too, however it is made.
     world.says(&["seg", "clone", "one", "two"]);
     assert_eq!(world.json(&["seg", "show", "two"])["inconsistent"], true);
     let archive = world.path().with_extension("vas");

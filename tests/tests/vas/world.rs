@@ -1,7 +1,7 @@
 //! A store for one test, and VMs in child processes.
 //!
 //! A VM that is to be killed cannot live in the test's own process: it is the built `spacejmp`
-//! command, with its output in files. Whatever a test starts is ended with it.
+//! command, with its output in files. Everything a test starts ends with it.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -17,10 +17,10 @@ use tests::pace;
 use tests::vm::Run;
 use vmm::store::Store;
 
-/// Hangs are what this is for.
+/// A limit that catches hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A store of its own.
+/// A separate store.
 #[derive(Debug)]
 pub(crate) struct World {
     folder: tempfile::TempDir,
@@ -36,7 +36,7 @@ impl World {
         self.folder.path().join("store")
     }
 
-    /// The store, made if need be.
+    /// The store, created if needed.
     pub(crate) fn store(&self) -> Store {
         Store::open_or_create(&self.path()).expect("the store opens")
     }
@@ -46,7 +46,7 @@ impl World {
         Run::new(guests::rust(program)).args(args).store(self.path())
     }
 
-    /// A run in this process that must end with status 0 and without a complaint; its output.
+    /// A run in this process that must end with status 0 and without messages; its output.
     #[track_caller]
     pub(crate) fn good(&self, program: &str, args: &[&str]) -> String {
         let ended = self.run(program, args).in_vm();
@@ -66,7 +66,7 @@ impl World {
         command
     }
 
-    /// A VM in a process of its own.
+    /// A VM in a separate process.
     pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Vm {
         Vm::start(self.command(program, args), &format!("{program} {args:?}"))
     }
@@ -78,7 +78,7 @@ impl World {
         command.output().expect("the command starts")
     }
 
-    /// What it prints; it has to succeed.
+    /// The output of a command that must succeed.
     #[track_caller]
     pub(crate) fn says(&self, args: &[&str]) -> String {
         let output = self.spacejmp(args);
@@ -92,7 +92,7 @@ impl World {
         serde_json::from_str(&self.says(&[args, &["--json"]].concat())).expect("JSON")
     }
 
-    /// Asserts that the VMs that ended have left nothing, in the store or beside it.
+    /// Asserts that VMs that have ended left nothing behind, in the store or next to it.
     #[track_caller]
     pub(crate) fn left_clean(&self) {
         let store = self.store();
@@ -106,7 +106,7 @@ impl World {
         assert!(left.is_empty(), "left in shared memory: {left:?}");
     }
 
-    /// The same after VMs were killed, whose remains are collected first.
+    /// The same after VMs were killed, whose remains are removed first.
     #[track_caller]
     pub(crate) fn clean_after_gc(&self) {
         self.store().gc().expect("garbage is collected");
@@ -114,7 +114,7 @@ impl World {
     }
 }
 
-/// What is in a folder.
+/// The entries of a folder.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("the folder can be listed");
     let name = |entry: std::io::Result<fs::DirEntry>| {
@@ -123,7 +123,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     entries.map(name).collect()
 }
 
-/// A VM in a process of its own; killed when it is dropped.
+/// A VM in a separate process; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Vm {
     child: Child,
@@ -207,7 +207,7 @@ impl Vm {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Waits for its end, which must come in time; the status, -1 for a signal.
+    /// Waits for its end, which must come in time; returns the status, -1 for a signal.
     #[track_caller]
     pub(crate) fn end(&mut self) -> i32 {
         let began = Instant::now();
@@ -226,7 +226,7 @@ impl Vm {
         }
     }
 
-    /// Waits for an end with status 0; what it wrote.
+    /// Waits for an end with status 0; returns its output.
     #[track_caller]
     pub(crate) fn ends_well(&mut self) -> String {
         let status = self.end();
@@ -237,13 +237,13 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // Ended already: then there is nobody to kill.
+        // If it has ended already, there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A VM in a process of its own that answers each line with a line; killed when it is dropped.
+/// A VM in a separate process that answers each line with a line; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Talker {
     vm: Vm,
@@ -259,7 +259,7 @@ impl Talker {
         let (input, output) = (vm.child.stdin.take(), vm.child.stdout.take());
         let output = output.expect("it is a pipe");
         let (send, answers) = mpsc::channel();
-        // Ends with the VM, whose end of the pipe it reads.
+        // Ends with the VM, since it reads from the VM's pipe.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if send.send(line).is_err() {
@@ -273,7 +273,7 @@ impl Talker {
         talker
     }
 
-    /// Says a line and waits for the answer.
+    /// Sends a line and waits for the answer.
     pub(crate) fn ask(&mut self, line: &str) -> Result<String, String> {
         let told = match &mut self.input {
             Some(input) => writeln!(input, "{line}").map_err(|error| error.to_string()),
@@ -285,12 +285,12 @@ impl Talker {
         answer.map_err(|why| format!("no answer to {line:?}: {why}; {}", self.vm.err()))
     }
 
-    /// What its VMM has said so far.
+    /// What its VMM has printed so far.
     pub(crate) fn log(&self) -> String {
         self.vm.err()
     }
 
-    /// Closes its input and waits for its end, which must be a good one.
+    /// Closes its input and waits for its end, which must be successful.
     pub(crate) fn end(&mut self) -> Result<(), String> {
         self.input = None;
         match self.vm.end() {

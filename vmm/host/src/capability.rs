@@ -1,7 +1,7 @@
 //! The KVM capabilities we use, in one table: number, name, need, purpose.
 //!
 //! Required means that no program runs without it. Optional ones make something faster
-//! or better; the code that uses one falls back by itself when it is absent.
+//! or better; the code that uses one falls back when it is absent.
 #![forbid(unsafe_code)]
 
 use kvm_bindings as kb;
@@ -19,7 +19,7 @@ pub enum Need {
     Optional,
 }
 
-/// One capability as this host answers for it.
+/// One capability, with this host's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Capability {
     /// Name as in the kernel's documentation.
@@ -92,7 +92,7 @@ capabilities! {
     KVM_CAP_BINARY_STATS_FD Optional "the kernel's own exit counts in --stats";
 }
 
-/// Asks for every capability of the table.
+/// Queries every capability of the table.
 pub(crate) fn ask(check: impl Fn(u32) -> i32) -> Vec<Capability> {
     TABLE
         .iter()
@@ -111,7 +111,7 @@ pub(crate) fn sync_regs(capabilities: &[Capability]) -> Option<SyncRegs> {
     Some(SyncRegs::from_mask(mask))
 }
 
-/// The positive answer of the capability called `name`.
+/// The value of the capability called `name`, if positive.
 pub(crate) fn value(capabilities: &[Capability], name: &str) -> Option<i32> {
     capabilities.iter().find(|one| one.name == name && one.offered()).map(|one| one.value)
 }

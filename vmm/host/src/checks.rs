@@ -1,4 +1,4 @@
-//! From a host report to lines for people: one per subject, with its level and remedy.
+//! From a host report to lines for the user: one per subject, with its level and remedy.
 //!
 //! Levels: `ok`, `note` (works, but worth knowing) and `problem` (VMs cannot run). Only
 //! the report's problems are problems here, so the lines cannot contradict the exit
@@ -30,7 +30,7 @@ pub enum Level {
 pub struct Check {
     /// How good it is.
     pub level: Level,
-    /// What was looked at, in a word or two.
+    /// What was checked, in a word or two.
     pub subject: &'static str,
     /// What was found.
     pub found: String,

@@ -1,8 +1,8 @@
 //! Opening `/dev/kvm`, and finding out why it could not be opened.
 //!
-//! The kernel's answer is one errno; what to do depends on more: is the device known to
-//! the kernel, do we sit in a container or a VM, what does the CPU say. That judgement is
-//! a pure function over [`Files`] so that every outcome is tested without such a host.
+//! The kernel's answer is one errno; what to do depends on more: whether the kernel knows the
+//! device, whether we are in a container or a VM, what the CPU reports. That decision is a pure
+//! function over [`Files`] so that every outcome is tested without such a host.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -13,7 +13,7 @@ use kvm_ioctls::Kvm;
 use super::files::Files;
 use super::problem::{DEVICE, NoDevice, Problem};
 
-/// What `stat` says about the node.
+/// The result of `stat` on the node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Node {
     pub(crate) is_device: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Node {
     pub(crate) gid: u32,
 }
 
-/// Opens the device for reading and writing, or says why that failed.
+/// Opens the device for reading and writing, or returns why that failed.
 pub(crate) fn open(files: &Files) -> Result<Kvm, Problem> {
     let node = node();
     match Kvm::new() {
@@ -52,7 +52,7 @@ fn judge(files: &Files, node: Option<Node>, errno: i32) -> Problem {
             gid: node.gid,
             group: group_name(files, node.gid),
         },
-        // The device controller of a cgroup answers EPERM where file modes give EACCES.
+        // The device controller of a cgroup returns EPERM where file modes give EACCES.
         (libc::EPERM, _) => Problem::ForbiddenByPolicy,
         (libc::ENOENT | libc::ENODEV | libc::ENXIO, _) => Problem::NoDevice(why_no_device(files)),
         (_, Some(node)) if !node.is_device => Problem::NotADevice,

@@ -1,7 +1,7 @@
-//! What every error of this crate can do beyond `std::error::Error`: say what to do.
+//! What every error of this crate offers beyond `std::error::Error`: what to do about it.
 //!
 //! The error enums themselves live beside the code that raises them. An error names the
-//! object it is about; its [`Remedy`] speaks to the person at the keyboard.
+//! object it is about; its [`Remedy`] addresses the user.
 
 use std::error::Error;
 

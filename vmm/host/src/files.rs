@@ -1,6 +1,6 @@
 //! Reading the small text files of `/proc` and `/sys` below a root.
 //!
-//! The root is `/`; tests give a folder of their own, so that every kind of host can be
+//! The root is `/`; tests pass their own folder, so that every kind of host can be
 //! described on any host. A file that is missing or unreadable is `None`, never an error:
 //! the reports say "not available" for it.
 #![forbid(unsafe_code)]
@@ -80,7 +80,7 @@ impl Files {
         Some(text.lines().any(|line| line.split_whitespace().nth(1) == Some("kvm")))
     }
 
-    /// Whether anything says that we are inside a container.
+    /// Whether anything indicates that we are inside a container.
     pub(crate) fn in_container(&self) -> bool {
         ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"]
             .iter()
@@ -104,7 +104,7 @@ pub(crate) mod testing {
     use super::Files;
     use std::fs;
 
-    /// A host that has just these files. The folder goes when the guard is dropped.
+    /// A host that has just these files. The folder is removed when the guard is dropped.
     pub(crate) fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Files) {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in files {

@@ -1,7 +1,7 @@
-//! The group and session the VMM is in, as the host's kernel says them: 0 where their leader is
-//! outside of the PID namespace (a container's first process, `unshare --pid`).
+//! The VMM's process group and session, as the host's kernel reports them: 0 where their leader is
+//! outside the PID namespace (a container's first process, `unshare --pid`).
 //!
-//! Plain numbers, by libc: `rustix` has a non-zero type for them and takes the kernel's 0 for
+//! Plain numbers, from libc: `rustix` has a non-zero type for them and takes the kernel's 0 for
 //! one, which is undefined.
 
 /// `getpgrp(2)`, or 0.

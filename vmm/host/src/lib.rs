@@ -1,10 +1,10 @@
 //! What this machine offers: can it run VMs, how, and if not, what to do.
 //!
-//! `probe` asks, `device` opens `/dev/kvm` and says why it could not, `capability` is the
-//! table of KVM capabilities, `kvm` the
-//! calls `kvm-ioctls` lacks, `translation` concludes how guest addresses are translated,
-//! `group` asks for the process group and session, `system` reads the host's memory and clock settings, `remedy` turns a problem into
-//! advice, `checks` turns a report into lines for people.
+//! `probe` collects the report, `device` opens `/dev/kvm` and finds out why it could not,
+//! `capability` is the table of KVM capabilities, `kvm` has the calls that `kvm-ioctls` lacks,
+//! `translation` concludes how guest addresses are translated, `group` reads the process group and
+//! session, `system` reads the host's memory and clock settings, `remedy` turns a problem into
+//! advice, `checks` turns a report into lines for the user.
 //!
 //! Nothing here is guessed: what cannot be determined is `None`, printed "not available".
 
@@ -31,13 +31,13 @@ pub use translation::{Translation, TranslationKind};
 
 use files::Files;
 
-/// Why `/dev/kvm` cannot be opened, as `doctor` would say it; `None` when it can.
+/// Why `/dev/kvm` cannot be opened, as `doctor` would report it; `None` when it can.
 #[must_use]
 pub fn device_problem() -> Option<Problem> {
     device::open(&Files::at("/")).err()
 }
 
-/// How much memory this host and our part of it have.
+/// The memory of this host, and our share of it.
 #[must_use]
 pub fn memory() -> Memory {
     system::memory(&Files::at("/"))

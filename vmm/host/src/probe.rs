@@ -1,7 +1,7 @@
 //! Asking this host what it can do: one call, one report.
 //!
-//! The probe really creates a VM and a vCPU and throws them away: a capability list alone
-//! has been seen to promise what another hypervisor's lock or a policy then refuses.
+//! The probe really creates a VM and a vCPU and discards them: a capability list alone has been
+//! seen to promise what another hypervisor's lock or a policy then refuses.
 #![forbid(unsafe_code)]
 
 use std::time::Instant;
@@ -21,7 +21,7 @@ use super::{checks, device, kvm as raw};
 /// not be determined is `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostReport {
-    /// Version of this structure: raised when a field changes its meaning or goes.
+    /// Version of this structure: raised when a field changes its meaning or is removed.
     pub format: u32,
     /// Whether VMs can run here: the same as "no problems".
     pub can_run: bool,
@@ -33,7 +33,7 @@ pub struct HostReport {
     pub kvm: KvmReport,
     /// How guest addresses are translated.
     pub translation: Translation,
-    /// What KVM offers to a guest's CPU; `null` when it could not be asked.
+    /// What KVM offers to a guest's CPU; `null` when it could not be queried.
     pub guest_cpu: Option<GuestCpu>,
     /// The host around it.
     pub system: System,

@@ -24,9 +24,9 @@ pub enum NoDevice {
     NoNesting,
     /// We are inside a container; the kernel has KVM, but its device was not passed in.
     NotPassedToContainer,
-    /// The kernel has KVM, but nobody made the device node.
+    /// The kernel has KVM, but the device node does not exist.
     NodeMissing,
-    /// `/proc` does not tell enough to say which of the others it is.
+    /// `/proc` does not show enough to tell which of the others it is.
     Unknown,
 }
 
@@ -48,7 +48,7 @@ pub enum Problem {
         uid: u32,
         /// Group of the node.
         gid: u32,
-        /// Name of that group, when `/etc/group` tells it.
+        /// Name of that group, when `/etc/group` has it.
         group: Option<String>,
     },
     /// The file permissions allow it, but the container or a security policy does not.
@@ -57,10 +57,10 @@ pub enum Problem {
     /// Another hypervisor holds the CPU's virtualisation.
     #[error("{} is busy: another hypervisor holds the CPU's virtualisation", .0)]
     Busy(&'static str),
-    /// Opening failed in a way we know nothing more about.
+    /// Opening failed for a reason that we do not recognise.
     #[error("/dev/kvm cannot be opened: {}", errno_text(.0))]
     Open(i32),
-    /// The kernel speaks another version of the interface.
+    /// The kernel has another version of the interface.
     #[error("KVM API version is {found}, but 12 is needed")]
     ApiVersion {
         /// The version found.
@@ -83,7 +83,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// A stable word for machines: the `kind` in `doctor --json`.
+    /// A stable, machine-readable word: the `kind` in `doctor --json`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoDevice(why) => match why {

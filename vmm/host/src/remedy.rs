@@ -1,7 +1,7 @@
 //! From a problem of the host to what its owner can do about it.
 //!
 //! Every variant is answered here, in one `match` each, so that a new problem does not
-//! compile until somebody has thought about its remedy.
+//! compile until its remedy has been written.
 #![forbid(unsafe_code)]
 
 use super::problem::{NoDevice, Problem};

@@ -22,8 +22,8 @@ pub struct System {
     pub clock: Clock,
 }
 
-/// Which processor this is, as the kernel shows it: below a hypervisor, as that shows it. Hosts
-/// of one kind differ in details by it, and so do figures.
+/// Which processor this is, as the kernel shows it: under a hypervisor, as the hypervisor shows it.
+/// Hosts of one kind differ in details depending on it, and so do measurements.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Processor {
     /// `GenuineIntel`, `AuthenticAMD`, ...
@@ -39,7 +39,7 @@ pub struct Processor {
 pub struct Cpus {
     /// Online on this host.
     pub online: Option<u64>,
-    /// Ours to use: affinity and cgroup quota considered.
+    /// Usable by us, given affinity and cgroup quota.
     pub usable: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ pub struct Cpus {
 pub struct Memory {
     /// All of it.
     pub total_bytes: Option<u64>,
-    /// What can be had without swapping.
+    /// What can be allocated without swapping.
     pub available_bytes: Option<u64>,
     /// Limit of our own cgroup (v2), when there is one.
     pub cgroup_limit_bytes: Option<u64>,
@@ -78,12 +78,12 @@ pub struct HugePool {
     pub free_pages: Option<u64>,
 }
 
-/// What the host's kernel keeps time by.
+/// The host kernel's timekeeping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Clock {
     /// The clock source in use.
     pub source: Option<String>,
-    /// Whether the kernel trusts the time-stamp counter. It strikes `tsc` from the list
+    /// Whether the kernel trusts the time-stamp counter. It removes `tsc` from the list
     /// of available sources once its watchdog has found it unstable.
     pub tsc_stable: Option<bool>,
 }

@@ -1,15 +1,15 @@
 //! How this host translates guest addresses, concluded from what it shows.
 //!
-//! KVM does not tell. The module that drives the CPU's virtualisation does (parameter
-//! `ept` or `npt`); when a VM can be created although no such module is there, the host
-//! does it in software. Without a VM, or without `/sys`, nothing is claimed.
+//! KVM does not report this. The module that drives the CPU's virtualisation does (parameter `ept`
+//! or `npt`); when a VM can be created although no such module is there, the host translates in
+//! software. Without a VM, or without `/sys`, nothing is claimed.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
 
 use super::files::Files;
 
-/// Who translates guest-physical addresses, and with what.
+/// How guest-physical addresses are translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TranslationKind {

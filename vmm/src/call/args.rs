@@ -1,19 +1,19 @@
 //! Arguments of calls: ids, names and structures in the program's memory.
 //!
-//! Every value is the program's and may be anything.
+//! Every value comes from the program and may be anything.
 
 use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
 use abi::{Right, SegId, VasId};
 
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::store::{Mode, Name, StoreError};
 use crate::vas::VasError;
 
-/// Least that a program can want to know of an object: its id.
+/// The least that a program can request of an object: its id.
 const STAT_MIN_BYTES: u64 = 8;
-/// Least that has to be said of a segment: base and size.
+/// The least that has to be specified for a segment: base and size.
 const PARAMS_MIN_BYTES: u64 = 16;
-/// Most bytes a listing fills at once.
+/// Most bytes that one listing call fills.
 const LIST_MAX_BYTES: u64 = 1 << 20;
 
 /// A VAS id.
@@ -32,7 +32,7 @@ pub fn sid(raw: u64) -> Result<SegId, VasError> {
     SegId::new(raw).ok_or(VasError::NoSuchId { kind: "segment", raw })
 }
 
-/// An attachment's right.
+/// The access right of an attachment.
 ///
 /// # Errors
 /// `EINVAL`.
@@ -73,7 +73,7 @@ pub fn flag(raw: u64) -> Result<bool, VasError> {
 /// A name of `len` bytes at `gva`.
 ///
 /// # Errors
-/// `EFAULT`, `ENAMETOOLONG`, or `EINVAL` for what is no name.
+/// `EFAULT`, `ENAMETOOLONG`, or `EINVAL` for an invalid name.
 pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
     if len > NAME_MAX_BYTES as u64 {
         return Err(VasError::NameTooLong { bytes: len });
@@ -102,30 +102,35 @@ pub fn put(ctx: &ThreadCtx<'_>, gva: u64, bytes: &[u8]) -> Result<(), VasError> 
     ctx.user().copy_out(gva, bytes).map_err(failed)
 }
 
-/// As much of `bytes` as the caller's buffer of `room` bytes takes.
+/// As much of `bytes` as the caller's buffer of `capacity` bytes can take.
 ///
 /// # Errors
-/// `EFAULT`; `EINVAL` for less room than the object's id needs.
-pub fn put_up_to(ctx: &ThreadCtx<'_>, gva: u64, room: u64, bytes: &[u8]) -> Result<(), VasError> {
-    if room < STAT_MIN_BYTES {
+/// `EFAULT`; `EINVAL` for less space than the object's id needs.
+pub fn put_up_to(
+    ctx: &ThreadCtx<'_>,
+    gva: u64,
+    capacity: u64,
+    bytes: &[u8],
+) -> Result<(), VasError> {
+    if capacity < STAT_MIN_BYTES {
         return Err(VasError::Invalid { what: "the length of the buffer" });
     }
-    let len = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+    let len = usize::try_from(capacity).unwrap_or(usize::MAX).min(bytes.len());
     put(ctx, gva, bytes.get(..len).unwrap_or(bytes))
 }
 
-/// How many entries of `bytes` each go into a buffer of `room` bytes.
+/// How many entries of `bytes` each fit into a buffer of `capacity` bytes.
 ///
 /// # Errors
-/// `EINVAL` when there is no room for one.
-pub fn entries(room: u64, bytes: usize) -> Result<usize, VasError> {
-    match (room.min(LIST_MAX_BYTES) / bytes as u64) as usize {
+/// `EINVAL` when there is no space for one.
+pub fn entries(capacity: u64, bytes: usize) -> Result<usize, VasError> {
+    match (capacity.min(LIST_MAX_BYTES) / bytes as u64) as usize {
         0 => Err(VasError::Invalid { what: "the length of the buffer" }),
         entries => Ok(entries),
     }
 }
 
-/// What `seg_alloc` is to make.
+/// What `seg_alloc` is to create.
 ///
 /// # Errors
 /// `EFAULT`, or `EINVAL` when the caller's structure ends before the size.
@@ -133,21 +138,21 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
     if len < PARAMS_MIN_BYTES {
         return Err(VasError::Invalid { what: "the length of the parameters" });
     }
-    // What a caller does not know of is 0.
+    // Fields that the caller does not know are 0.
     let mut bytes = [0; size_of::<SegParams>()];
     let known = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
     let (known, _) = bytes.split_at_mut(known);
     get(ctx, gva, known)?;
-    let mut words = Words(&bytes);
+    let mut fields = Fields(&bytes);
     let params = SegParams {
-        base: words.u64(),
-        size_bytes: words.u64(),
-        reserve_bytes: words.u64(),
-        mode: words.u32(),
-        lifetime: words.u8(),
-        pages: words.u8(),
-        lockable: words.u8(),
-        reserved: words.u8(),
+        base: fields.u64(),
+        size_bytes: fields.u64(),
+        reserve_bytes: fields.u64(),
+        mode: fields.u32(),
+        lifetime: fields.u8(),
+        pages: fields.u8(),
+        lockable: fields.u8(),
+        reserved: fields.u8(),
     };
     if params.reserved != 0 {
         return Err(VasError::Invalid { what: "a reserved field" });
@@ -162,8 +167,8 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
 pub fn seg_root(ctx: &ThreadCtx<'_>, gva: u64) -> Result<SegRoot, VasError> {
     let mut bytes = [0; size_of::<SegRoot>()];
     get(ctx, gva, &mut bytes)?;
-    let mut words = Words(&bytes);
-    Ok(SegRoot { address: words.u64(), fingerprint: [words.u64(), words.u64()] })
+    let mut fields = Fields(&bytes);
+    Ok(SegRoot { address: fields.u64(), fingerprint: [fields.u64(), fields.u64()] })
 }
 
 /// A root object's bytes.
@@ -194,7 +199,7 @@ pub fn seg_stat_bytes(stat: &SegStat) -> Vec<u8> {
     bytes.extend_from_slice(&flags);
     bytes.extend_from_slice(&stat.attachers.to_le_bytes());
     bytes.extend_from_slice(&stat.name);
-    // To the end of the structure, whose size is a multiple of 8.
+    // Pads to the end of the structure, whose size is a multiple of 8.
     bytes.resize(size_of::<SegStat>(), 0);
     bytes
 }
@@ -213,7 +218,7 @@ pub fn vas_stat_bytes(stat: &VasStat) -> Vec<u8> {
     bytes
 }
 
-/// A name as a stat structure holds it.
+/// A name as in a stat structure.
 #[must_use]
 pub fn name_field(name: &str) -> [u8; 256] {
     let mut field = [0; 256];
@@ -221,10 +226,10 @@ pub fn name_field(name: &str) -> [u8; 256] {
     field
 }
 
-/// Little-endian numbers, one after the other.
-struct Words<'a>(&'a [u8]);
+/// Little-endian numbers, one after another.
+struct Fields<'a>(&'a [u8]);
 
-impl Words<'_> {
+impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
         match self.0.split_first_chunk::<N>() {
             Some((head, tail)) => {

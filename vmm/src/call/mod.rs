@@ -1,30 +1,30 @@
 //! SpaceJMP's own calls, as far as the VMM serves them.
 //!
+//! - here: the table, and `vas_switch`, the most frequent call
 //! - [`vas`], [`seg`]: one function per call; each takes the calling thread and the six
-//!   argument registers and returns what RAX gets
+//!   argument registers and returns the value for RAX
 //! - [`args`]: names, ids and structures in the program's memory
 //!
-//! Arguments are checked here; what the calls do is done in `crate::vas` and `crate::store`.
+//! Arguments are checked here; the work is done in `crate::vas` and `crate::store`.
 
 pub mod args;
 pub mod seg;
 pub mod vas;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
+use seg_lock::{LockOutcome, Patience};
 
-use crate::linux::signal;
-use crate::process::ThreadCtx;
-use crate::process::thread::Next;
-use crate::vas::{VasError, Wait};
+use crate::linux::task::ThreadCtx;
+use crate::vas::{Stops, VasError, at_most};
 
-/// What a call gives.
+/// The result of a call.
 pub type CallResult = Result<u64, VasError>;
 
 /// Serves the call in the registers of `ctx`.
-pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
+pub fn serve(ctx: &mut ThreadCtx<'_>) {
     let regs = &ctx.vcpu.regs;
     let raw = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
@@ -42,7 +42,6 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         None => Errno::ENOSYS.as_result(),
     };
-    signal::deliver_pending(ctx)
 }
 
 /// The table: number to function.
@@ -50,11 +49,10 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
     let [first, second, ..] = *a;
     Some(match number {
         number::CALL_NULL | number::CALL_HYPER_NULL => Ok(0),
-        number::CALL_VAS_SWITCH => vas::switch(ctx, first, Wait::Forever),
-        number::CALL_VAS_TRY_SWITCH => vas::switch(ctx, first, Wait::Never),
+        number::CALL_VAS_SWITCH => switch(ctx, first, Patience::Forever),
+        number::CALL_VAS_TRY_SWITCH => switch(ctx, first, Patience::Try),
         number::CALL_VAS_SWITCH_TIMEOUT => {
-            let deadline = Instant::now().checked_add(Duration::from_nanos(second));
-            vas::switch(ctx, first, deadline.map_or(Wait::Forever, Wait::Until))
+            switch(ctx, first, at_most(Duration::from_nanos(second)))
         }
         number::CALL_VAS_CURRENT => Ok(u64::from(ctx.vcpu.instance())),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
@@ -85,4 +83,22 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_SEG_RESERVE => seg::reserve(ctx, a),
         _ => return None,
     })
+}
+
+/// `vas_switch` and its kin: the calling thread enters an instance.
+///
+/// # Errors
+/// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `patience`;
+/// `EINTR` when a signal arrived; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
+/// the locks died.
+fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, patience: Patience) -> CallResult {
+    let (process, thread) = (ctx.process, ctx.thread);
+    let stops = Stops {
+        stopping: &|| process.is_stopping(),
+        interrupted: &|| thread.is_interrupted(process),
+    };
+    match process.vases.switch(ctx.vcpu, vh, patience, stops)? {
+        LockOutcome::Acquired => Ok(0),
+        outcome => Err(VasError::Lock(outcome)),
+    }
 }

@@ -4,7 +4,7 @@ use abi::Right;
 use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
 
 use super::{CallResult, args};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::store::{SegmentRecord, SegmentSpec};
 use crate::vas::VasError;
 
@@ -41,8 +41,8 @@ pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_clone(sid, name, name_len)`.
 ///
 /// # Errors
-/// As `seg_alloc`; `ENOENT`; `EBUSY` when others can write what has no lock; `EINTR`;
-/// `ETIMEDOUT` for a thread that holds other locks.
+/// As `seg_alloc`; `ENOENT`; `EBUSY` when other processes can write a segment without a lock;
+/// `EINTR`; `ETIMEDOUT` for a thread that holds other locks.
 pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, name, len, ..] = *a;
     let (sid, name) = (args::sid(sid)?, args::name(ctx, name, len)?);
@@ -149,13 +149,13 @@ pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `EFAULT`.
 pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [buffer, room, cursor, ..] = *a;
+    let [buffer, capacity, cursor, ..] = *a;
     let store = ctx.process.vases.granted()?;
     let all = store.list_segments()?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<SegStat>())?) {
+    for record in all.iter().skip(skip).take(args::entries(capacity, size_of::<SegStat>())?) {
         bytes.extend(args::seg_stat_bytes(&stat_of(record)));
         count += 1;
     }
@@ -168,11 +168,11 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `ENOENT`, `EFAULT`.
 pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [sid, buffer, room, ..] = *a;
+    let [sid, buffer, capacity, ..] = *a;
     let store = ctx.process.vases.granted()?;
     let record = store.segment(args::sid(sid)?)?;
     let bytes = args::seg_stat_bytes(&stat_of(&record));
-    args::put_up_to(ctx, buffer, room, &bytes)?;
+    args::put_up_to(ctx, buffer, capacity, &bytes)?;
     Ok(0)
 }
 
@@ -180,7 +180,7 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 ///
 /// # Errors
 /// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`; `ENOMEM`
-/// for a volatile one that would be more than the program's memory.
+/// for a volatile one that would exceed the program's memory.
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
@@ -192,7 +192,7 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_reserve(sid, offset, bytes)`.
 ///
 /// # Errors
-/// `EINVAL` for no bytes, and for a range that is not all of the segment's; `ENOSPC`, `EACCES`,
+/// `EINVAL` for no bytes, and for a range not entirely inside the segment; `ENOSPC`, `EACCES`,
 /// `ENOENT`.
 pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, offset, bytes, ..] = *a;
@@ -232,15 +232,15 @@ pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     Ok(0)
 }
 
-/// Threads that run on tables that were replaced look up.
+/// Kicks the threads that run on replaced tables, so that they reload them.
 fn kick_stale(ctx: &ThreadCtx<'_>) {
-    let stale = ctx.process.vases.stale_vcpus();
+    let stale = ctx.process.vases.outdated_vcpus();
     if stale.is_empty() {
         return;
     }
     for thread in ctx.process.threads.all() {
         if stale.contains(&thread.vcpu()) {
-            ctx.process.threads.kick_until_heard(&thread);
+            ctx.process.threads.kick_until_acknowledged(&thread);
         }
     }
 }

@@ -4,28 +4,11 @@ use abi::VasId;
 use abi::objects::{Attachment, VasStat, vas_ctl};
 
 use super::{CallResult, args};
-use crate::process::{Survivor, ThreadCtx};
+use crate::linux::survivor::Survivor;
+use crate::linux::task::ThreadCtx;
 use crate::store::{LeaseView, VasRecord};
+use crate::vas::VasError;
 use crate::vas::attach::{AttachFlags, DetachFlags};
-use crate::vas::{Stops, VasError, Wait};
-
-/// `vas_switch` and its kin: the calling thread enters an instance.
-///
-/// # Errors
-/// `EBADF` for a handle that is not attached; `EAGAIN`, `ETIMEDOUT` by `wait`;
-/// `EINTR` when a signal came; `EOWNERDEAD`, *with the thread inside*, when a holder of one of
-/// the locks died.
-pub fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, wait: Wait) -> CallResult {
-    let (process, thread) = (ctx.process, ctx.thread);
-    let stops = Stops {
-        stopping: &|| process.is_stopping(),
-        interrupted: &|| thread.is_interrupted(process),
-    };
-    match process.vases.switch(ctx.vcpu, vh, wait, stops)? {
-        crate::vas::Entered::Consistent => Ok(0),
-        crate::vas::Entered::OwnerDied => Err(VasError::OwnerDied),
-    }
-}
 
 /// `vas_create(name, name_len, mode)`.
 ///
@@ -68,7 +51,7 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, flags, ..] = *a;
     let flags = AttachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
     let vh = ctx.process.vases.attach(args::vid(vid)?, flags)?;
-    // Others may come to wait for locks in its segments.
+    // Other processes may wait for locks in its segments.
     Survivor::make(ctx.process);
     Ok(u64::from(vh))
 }
@@ -76,8 +59,8 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `vas_detach(vh, flags)`.
 ///
 /// # Errors
-/// `EBADF`; `EINVAL` for home, unknown flags, and an owner's flag where there is none; `EBUSY`
-/// while a thread is inside, or if the instance has an owner and the caller is not.
+/// `EBADF`; `EINVAL` for home, unknown flags, and an owner's flag where there is no owner; `EBUSY`
+/// while a thread is inside, or if the instance has another owner than the caller.
 pub fn detach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vh, flags, ..] = *a;
     let flags = DetachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
@@ -119,14 +102,14 @@ pub fn delete(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `EFAULT`.
 pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [buffer, room, cursor, ..] = *a;
+    let [buffer, capacity, cursor, ..] = *a;
     let store = ctx.process.vases.granted()?;
     let all = store.list_vases()?;
     let leases = store.leases()?;
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut count = 0;
-    for record in all.iter().skip(skip).take(args::entries(room, size_of::<VasStat>())?) {
+    for record in all.iter().skip(skip).take(args::entries(capacity, size_of::<VasStat>())?) {
         bytes.extend(args::vas_stat_bytes(&stat_of(record, attachers(&leases, record.vid))));
         count += 1;
     }
@@ -139,12 +122,12 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `ENOENT`, `EFAULT`.
 pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [vid, buffer, room, ..] = *a;
+    let [vid, buffer, capacity, ..] = *a;
     let vid = args::vid(vid)?;
     let store = ctx.process.vases.granted()?;
     let record = store.vas(vid)?;
     let stat = stat_of(&record, attachers(&store.leases()?, vid));
-    args::put_up_to(ctx, buffer, room, &args::vas_stat_bytes(&stat))?;
+    args::put_up_to(ctx, buffer, capacity, &args::vas_stat_bytes(&stat))?;
     Ok(0)
 }
 
@@ -153,16 +136,16 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// # Errors
 /// `ENOENT`, `EFAULT`.
 pub fn segments(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let [vid, buffer, room, cursor, ..] = *a;
+    let [vid, buffer, capacity, cursor, ..] = *a;
     let store = ctx.process.vases.granted()?;
     let mut record = store.vas(args::vid(vid)?)?;
     let base = |sid| store.base_of(sid).unwrap_or(u64::MAX);
     record.segments.sort_by_cached_key(|segment| base(segment.sid));
     let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let room = args::entries(room, size_of::<Attachment>())?;
+    let capacity = args::entries(capacity, size_of::<Attachment>())?;
     let mut bytes = Vec::new();
     let mut count = 0;
-    for segment in record.segments.iter().skip(skip).take(room) {
+    for segment in record.segments.iter().skip(skip).take(capacity) {
         bytes.extend(segment.sid.raw().to_le_bytes());
         bytes.extend(segment.right.raw().to_le_bytes());
         count += 1;

@@ -1,25 +1,25 @@
-//! The program's clock, kept true by the VMM: calibration, discipline, publication.
+//! The program's clock, kept accurate by the VMM: calibration, discipline, publication.
 //!
-//! Ring 3 reads the time-stamp counter and applies the line in the clock page
-//! (`clock_page.rs`, `vdso_code.rs`). Whether the guest sees the host's counter, or one with
-//! an offset, differs between kinds of KVM; so the program's first call tells (R8 and R9, see
-//! [`HINT_MAGIC`]), and only then is the clock switched on. Programs that never ask for the
-//! time cost nothing.
+//! Ring 3 reads the time-stamp counter and applies the linear function in the clock page
+//! (`clock_page.rs`, `vdso_code.rs`). Whether the guest sees the host's counter, or one with an
+//! offset, depends on the kind of KVM; so the program's first call passes a reading (R8 and R9, see
+//! [`HINT_MAGIC`]), and only then is the clock switched on. Programs that never ask for the time
+//! cost nothing.
 //!
-//! The host disciplines its clock (NTP); ours follows: about once a second the rate is
-//! measured again and bent so that the difference vanishes. Sequence-lock protocol, with
-//! readers in other vCPUs at any point:
+//! The host disciplines its clock (NTP), and ours follows: about once a second the rate is measured
+//! again and adjusted so that the difference vanishes. The sequence-lock protocol, with readers in
+//! other vCPUs at any point:
 //!
 //! ```text
 //! K1  sequence number made odd          readers that start now wait
 //! K2  full fence, then RDTSC = base     readers that got through before K1 read less
-//! K3  line computed from that base, words stored in order
-//! K4  sequence number made even         readers see the new line, counters above the base
+//! K3  function computed from that base, words stored in order
+//! K4  sequence number made even         readers see the new function, counters above the base
 //! ```
 //!
-//! The base is taken inside, not before, because otherwise a VMM thread that loses the
-//! processor in between lets readers run ahead on the old line, and time goes back when the
-//! new, slower one appears.
+//! The base is read inside, not before, because otherwise a VMM thread that is preempted in between
+//! lets readers run ahead on the old function, and time goes backwards when the new, slower one
+//! appears.
 
 use std::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
 use std::sync::OnceLock;
@@ -31,16 +31,17 @@ use super::clock_page::{Ahead, ClockPage, Truth, word};
 use super::clock_rate::{Moment, Rate};
 use crate::vm::{GuestMem, MemoryError};
 
-/// In R8 of a call made by the vDSO: R9 holds the time-stamp counter.
+/// Value of R8 in a call made by the vDSO: R9 then holds the time-stamp counter.
 pub const HINT_MAGIC: i64 = 0x534a_7473_6321_0001;
 
 const NS: u64 = super::clock_page::NS;
-/// A hint this much older than the VMM's own reading is still from the call being served.
+/// A hint up to this much older than the VMM's own reading may be from the call being served.
 const HINT_AGE_MAX_NS: u64 = 200_000_000;
-/// Hints that may go unexplained before the clock stays off for good: each costs a few calls
+/// Number of unexplained hints after which the clock stays off permanently: each costs a few calls
 /// to KVM.
 const HINTS_MAX: u8 = 8;
-/// Distances between the host's clocks change by steps only; less is noise of the reading.
+/// Differences between the host's clocks change only in steps; smaller changes are measurement
+/// noise.
 const AHEAD_NOISE_NS: u64 = 2_000;
 
 /// Where the page's words are stored: guest memory, or this process's own in a test.
@@ -48,7 +49,7 @@ pub trait ClockWords {
     /// Why a word cannot be stored.
     type Error;
 
-    /// Stores word number `index`, whole, after all earlier stores (release order).
+    /// Stores word number `index` atomically, after all earlier stores (release order).
     ///
     /// # Errors
     /// When there is no such memory; the clock then keeps what it published before.
@@ -96,8 +97,8 @@ fn host_ns(clock: libc::clockid_t) -> u64 {
     (ts.tv_sec as u64).wrapping_mul(NS).wrapping_add(ts.tv_nsec as u64)
 }
 
-/// Reads `middle` between two readings of `outer` a few times, and returns the narrowest
-/// try: the moment `middle` was read, by `outer`, and what it said.
+/// Reads `middle` between two readings of `outer` a few times, and returns the attempt with the
+/// shortest interval: the time, by `outer`, at which `middle` was read, and its value.
 fn bracket<T>(outer: impl Fn() -> u64, middle: impl Fn() -> T) -> (u64, T) {
     let once = || {
         let before = outer();
@@ -115,7 +116,7 @@ fn bracket<T>(outer: impl Fn() -> u64, middle: impl Fn() -> T) -> (u64, T) {
     (best.1, best.2)
 }
 
-/// Counter and monotonic clock at the same moment.
+/// Counter and monotonic clock at the same time.
 fn moment() -> Moment {
     let (tsc, ns) = bracket(host_tsc, || host_ns(libc::CLOCK_MONOTONIC));
     Moment { tsc, ns }
@@ -135,8 +136,8 @@ fn ahead() -> Ahead {
 }
 
 impl Ahead {
-    /// `new`, where it differs by more than the reading's noise; wall clocks would tick back
-    /// by some nanoseconds at each refresh otherwise.
+    /// `new`, where it differs by more than the measurement noise; otherwise wall clocks would go
+    /// back by some nanoseconds at each refresh.
     fn settle(self, new: Ahead) -> Ahead {
         let pick = |old: u64, new: u64| {
             let is_noise = (new.wrapping_sub(old) as i64).unsigned_abs() <= AHEAD_NOISE_NS;
@@ -151,8 +152,8 @@ impl Ahead {
     }
 }
 
-/// Whether this host's counter runs at one rate, in sleep states too, and alike on all
-/// processors, as far as its kernel knows. Asked once a process.
+/// Whether this host's counter runs at a constant rate, also in sleep states, and is synchronised
+/// on all processors, as far as its kernel knows. Determined once per process.
 #[must_use]
 pub fn host_tsc_is_stable() -> bool {
     static STABLE: OnceLock<bool> = OnceLock::new();
@@ -165,9 +166,9 @@ pub fn host_tsc_is_stable() -> bool {
     })
 }
 
-/// The kernel's choice of the counter settles it. Under another choice (a paravirtual clock,
-/// say) the counter is good if the processor promises so and the kernel, which strikes a
-/// counter it caught lying off its list, still has it there.
+/// If the kernel uses the counter as its clock source, it is stable. With another clock source (a
+/// paravirtual clock, say) the counter is stable if the processor guarantees it and the kernel,
+/// which removes an unreliable counter from its list, still lists it.
 fn stable(current: Option<String>, available: Option<String>, is_invariant: bool) -> bool {
     match (current, available) {
         (Some(current), _) if current.trim() == "tsc" => true,
@@ -178,7 +179,7 @@ fn stable(current: Option<String>, available: Option<String>, is_invariant: bool
 
 #[derive(Debug)]
 enum State {
-    /// No hint has come that could be explained.
+    /// No hint so far could be explained.
     Waiting {
         hints_left: u8,
     },
@@ -187,7 +188,7 @@ enum State {
 
 #[derive(Debug)]
 struct Running {
-    /// Guest's counter minus the host's.
+    /// The guest's counter minus the host's.
     counter_offset: u64,
     ahead: Ahead,
     page: ClockPage,
@@ -202,7 +203,7 @@ pub struct GuestClock {
 }
 
 impl GuestClock {
-    /// Notes the time; `khz` is the counter's rate where KVM knows it.
+    /// Records the current time; `khz` is the counter's rate if KVM knows it.
     #[must_use]
     pub fn new(khz: Option<u32>) -> GuestClock {
         let rate = Rate::new(moment(), khz);
@@ -215,12 +216,12 @@ impl GuestClock {
         matches!(self.state, State::Running(_))
     }
 
-    /// Switches the clock on in `page` if it can be; says whether it did just now.
+    /// Switches the clock on in `page` if possible; returns whether this call did.
     ///
-    /// `hint` is what ring 3 read just before the call being served. `vcpu_tsc` reads the
-    /// counter as KVM shows it to that vCPU; it is asked only when the host's own counter
-    /// does not explain the hint. If neither does, or the host's counter is not to be
-    /// trusted, the clock stays off and programs go on making the call.
+    /// `hint` is the counter that ring 3 read just before the call being served. `vcpu_tsc` reads
+    /// the counter as KVM shows it to that vCPU; it is called only when the host's own counter does
+    /// not explain the hint. If neither does, or the host's counter is unreliable, the clock stays
+    /// off and programs continue to make the call.
     ///
     /// # Errors
     /// When the page cannot be written.
@@ -240,7 +241,7 @@ impl GuestClock {
         }
         let now = moment();
         let Some(slope) = self.rate.initial(now) else {
-            // Too early to have measured it: that is not the hint's fault.
+            // Too early to have measured the rate: this does not count as an unexplained hint.
             *left += 1;
             return Ok(false);
         };
@@ -260,8 +261,8 @@ impl GuestClock {
         Ok(true)
     }
 
-    /// Brings the clock nearer to the host's; to be called about once a second. Does nothing
-    /// while the clock is off.
+    /// Adjusts the clock towards the host's; call this about once a second. Does nothing while the
+    /// clock is off.
     ///
     /// # Errors
     /// When the page cannot be written.
@@ -278,8 +279,8 @@ impl GuestClock {
     }
 }
 
-/// Guest's counter minus the host's, if a call whose counter was `hint` can have been made
-/// within `age_max` ticks before `host`; `kvm_offset` is KVM's word on it.
+/// The guest's counter minus the host's, if a call whose counter was `hint` can have been made
+/// within `age_max` ticks before `host`; `kvm_offset` is the offset according to KVM.
 fn explain(
     hint: u64,
     host: u64,
@@ -290,14 +291,14 @@ fn explain(
     Some(0).filter(fits).or_else(|| kvm_offset().filter(fits))
 }
 
-/// Writes the page that `compute` makes from the counter, under the sequence lock (K1 to K4
+/// Writes the page that `compute` returns for the counter, under the sequence lock (K1 to K4
 /// above), and returns it.
 fn publish<W: ClockWords>(
     sequence: &mut u64,
     words: &W,
     compute: impl FnOnce(u64) -> ClockPage,
 ) -> Result<ClockPage, W::Error> {
-    // K1. Ours alone counts, not what the page says: it is the program's memory.
+    // K1. Only our own sequence number counts, not the page's: it is the program's memory.
     words.store(word::SEQUENCE, *sequence | 1)?;
     // K2
     let page = compute(host_tsc_ordered());
@@ -316,7 +317,7 @@ pub(crate) mod tests {
     use super::*;
     use std::cell::{Cell, RefCell};
 
-    /// For tests elsewhere that drive the lines themselves.
+    /// For tests elsewhere that set the page's contents themselves.
     pub(crate) fn publish_for_test<W: ClockWords>(
         sequence: &mut u64,
         words: &W,

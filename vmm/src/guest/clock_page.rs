@@ -1,4 +1,5 @@
-//! What the clock page says: a bent line from the time-stamp counter to nanoseconds.
+//! The clock page's contents: a piecewise-linear function from the time-stamp counter to
+//! nanoseconds.
 //!
 //! ```text
 //!  ns |              .'   after the bend: the host's rate
@@ -9,32 +10,32 @@
 //!       base      base + bend_ticks
 //! ```
 //!
-//! Two pieces, so that a late or missing refresh leaves the clock at the host's rate instead
-//! of overshooting. Arithmetic only: who reads the host's clocks and who stores the words is
-//! `clock.rs`; the reader's twin of [`ClockPage::read`], in machine code, is `vdso_code.rs`.
+//! It has two pieces, so that after a late or missing refresh the clock runs at the host's rate
+//! instead of overshooting. Arithmetic only: `clock.rs` reads the host's clocks and stores the
+//! words; `vdso_code.rs` is the machine-code counterpart of [`ClockPage::read`].
 
 #![forbid(unsafe_code)]
 
-/// Clock numbers the page has a place for: 0 to `CLOCK_TAI`.
+/// Number of clocks that the page has words for: 0 to `CLOCK_TAI`.
 pub(crate) const CLOCKS: usize = 12;
 
-/// Places in the page, in words of eight bytes.
+/// Offsets in the page, in words of eight bytes.
 pub(crate) mod word {
     /// Sequence number in the lower half: odd while the rest is being written.
     pub(crate) const SEQUENCE: usize = 0;
-    /// 1 when the line below is to be used, 0 when the system call is to be made.
+    /// 1 if the function below is to be used, 0 if the system call is to be made.
     pub(crate) const MODE: usize = 1;
-    /// Counter at the start of the line.
+    /// Counter at the start of the function.
     pub(crate) const BASE_TSC: usize = 2;
     /// Nanoseconds per tick up to the bend, 32.32 fixed point.
     pub(crate) const MULT: usize = 3;
     /// Ticks from the base to the bend.
     pub(crate) const BEND_TICKS: usize = 4;
-    /// Nanoseconds per tick behind the bend.
+    /// Nanoseconds per tick after the bend.
     pub(crate) const MULT_AFTER: usize = 5;
     /// Nanoseconds from the base to the bend.
     pub(crate) const BEND_NS: usize = 6;
-    /// Nanoseconds at the base, one word a clock.
+    /// Nanoseconds at the base, one word per clock.
     pub(crate) const OFFSETS: usize = 8;
 }
 
@@ -44,15 +45,15 @@ pub(crate) const PAGE_WORDS: usize = word::OFFSETS + CLOCKS;
 const _: () = assert!(PAGE_WORDS * 8 <= abi::PAGE_SIZE as usize, "the clock page is one page");
 
 pub(crate) const NS: u64 = 1_000_000_000;
-/// Most the rate is bent: half a percent, far above any real drift.
+/// Maximum rate adjustment: half a percent, far above any real drift.
 const BEND_MAX: f64 = 0.005;
 /// An error is spread over this time.
 const BEND_FOR_NS: f64 = NS as f64;
-/// Further behind than this (a VM that stood still), the clock jumps forward instead.
+/// If it is further behind than this (a paused VM), the clock jumps forward instead.
 const JUMP_NS: i64 = 100_000_000;
-/// Wall clocks leave the monotonic line when it is further off than this.
+/// Wall clocks stop following the monotonic function when it is further off than this.
 const WALL_ERROR_MAX_NS: u64 = 1_000_000;
-/// A counter behind the base by less is another processor's, by more has been set anew.
+/// A counter behind the base by less is another processor's; one behind by more has been reset.
 const SKEW_TICKS: u64 = 1 << 20;
 
 const REALTIME: usize = libc::CLOCK_REALTIME as usize;
@@ -63,22 +64,22 @@ const MONOTONIC_COARSE: usize = libc::CLOCK_MONOTONIC_COARSE as usize;
 const BOOTTIME: usize = libc::CLOCK_BOOTTIME as usize;
 const TAI: usize = libc::CLOCK_TAI as usize;
 
-/// Nanoseconds a tick; positive and sane.
+/// Nanoseconds per tick; positive and plausible.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Slope(f64);
 
 impl Slope {
-    /// `None` for what no counter does: below 1 MHz, above 1 THz, not a number.
+    /// `None` for implausible rates: below 1 MHz, above 1 THz, not a number.
     pub(crate) fn new(ns_per_tick: f64) -> Option<Slope> {
         (1e-3..=1e3).contains(&ns_per_tick).then_some(Slope(ns_per_tick))
     }
 
-    /// Of a counter whose rate is `khz`.
+    /// For a counter whose rate is `khz`.
     pub(crate) fn from_khz(khz: u32) -> Option<Slope> {
         Slope::new(1e6 / f64::from(khz))
     }
 
-    /// Between two moments `ticks` and `ns` apart.
+    /// Measured between two points `ticks` and `ns` apart.
     pub(crate) fn measured(ticks: u64, ns: u64) -> Option<Slope> {
         Slope::new(ns as f64 / ticks as f64)
     }
@@ -93,7 +94,7 @@ impl Slope {
         (ns / self.0) as u64
     }
 
-    /// How far `other` is from it, relative.
+    /// The relative deviation of `other`.
     pub(crate) fn deviation(self, other: Slope) -> f64 {
         (other.0 / self.0 - 1.0).abs()
     }
@@ -111,8 +112,8 @@ fn scale(ticks: u64, mult: u64) -> u64 {
     ((u128::from(ticks) * u128::from(mult)) >> 32) as u64
 }
 
-/// The host's clocks at one moment. The differences wrap: added to the monotonic clock they
-/// give the other one.
+/// A consistent snapshot of the host's clocks. The differences wrap: added to the monotonic clock
+/// they give the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Truth {
     pub(crate) monotonic_ns: u64,
@@ -128,7 +129,7 @@ pub(crate) struct Ahead {
     pub(crate) raw_ns: u64,
 }
 
-/// The page's content but for the sequence number.
+/// The page's contents, except the sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClockPage {
     base_tsc: u64,
@@ -137,24 +138,24 @@ pub(crate) struct ClockPage {
     mult_after: u64,
     bend_ns: u64,
     offsets: [u64; CLOCKS],
-    /// The raw clock's distance, fixed when the clock starts: see [`ClockPage::offsets`].
+    /// The raw clock's offset, fixed when the clock starts: see [`ClockPage::offsets`].
     raw_ahead_ns: u64,
 }
 
 impl ClockPage {
-    /// The first page: the host's clocks as they are at counter `tsc`.
+    /// The first page: the host's clocks at counter `tsc`.
     pub(crate) fn start(tsc: u64, truth: &Truth, slope: Slope) -> ClockPage {
         let raw_ahead_ns = truth.ahead.raw_ns;
         ClockPage::line(tsc, truth.monotonic_ns, truth, slope, raw_ahead_ns)
     }
 
-    /// The page that takes over from this one at counter `tsc` and approaches `truth`.
+    /// The page that replaces this one at counter `tsc` and approaches `truth`.
     ///
-    /// At its base no clock but the wall clocks reads less than this page says, so time does
-    /// not go back, provided that no reader uses this page with a counter above `tsc`.
+    /// At its base no clock except the wall clocks reads less than by this page, so time does not
+    /// go backwards, provided that no reader uses this page with a counter above `tsc`.
     pub(crate) fn next(&self, tsc: u64, truth: &Truth, slope: Slope) -> ClockPage {
         let set_anew = tsc.saturating_add(SKEW_TICKS) < self.base_tsc;
-        // A base below the old one would let a lagging processor's reading go back.
+        // A base below the old one would let a lagging processor's reading go backwards.
         let base_tsc = if set_anew { tsc } else { tsc.max(self.base_tsc) };
         let ours = self.read(base_tsc, MONOTONIC);
         let behind_ns = truth.monotonic_ns.wrapping_sub(ours) as i64;
@@ -183,12 +184,12 @@ impl ClockPage {
         }
     }
 
-    /// All clocks at a moment when ours says `start`.
+    /// All clocks at the time when ours reads `start`.
     ///
-    /// Wall clocks follow the monotonic line, which has no jumps, unless it is far off after
-    /// a suspension: then being right counts for more. The raw clock differs from the
-    /// monotonic one in rate by the host's corrections, parts in a million; here it keeps the
-    /// distance it had, because two rates in one page would buy nobody anything.
+    /// Wall clocks follow the monotonic function, which has no jumps, unless it is far off after a
+    /// suspension: accuracy then matters more. The raw clock differs from the monotonic one in rate
+    /// by the host's corrections, parts per million; here it keeps its initial offset, because two
+    /// rates in one page would not be worth it.
     fn offsets(start: u64, truth: &Truth, raw_ahead: u64) -> [u64; CLOCKS] {
         let is_near = truth.monotonic_ns.abs_diff(start) < WALL_ERROR_MAX_NS;
         let wall = if is_near { start } else { truth.monotonic_ns };
@@ -210,8 +211,8 @@ impl ClockPage {
         offsets
     }
 
-    /// What the vDSO's code computes, for any counter; a counter below the base reads as the
-    /// base.
+    /// The value that the vDSO's code computes, for any counter; a counter below the base reads as
+    /// the base.
     pub(crate) fn read(&self, tsc: u64, clock: usize) -> u64 {
         let ticks = tsc.saturating_sub(self.base_tsc);
         let ns = match ticks.checked_sub(self.bend_ticks) {
@@ -221,7 +222,7 @@ impl ClockPage {
         ns.wrapping_add(self.offsets.get(clock).copied().unwrap_or(0))
     }
 
-    /// The page's words; the sequence number's place is 0.
+    /// The page's words; the sequence number is 0.
     pub(crate) fn words(&self) -> [u64; PAGE_WORDS] {
         let mut words = [0; PAGE_WORDS];
         let (head, offsets) = words.split_at_mut(word::OFFSETS);
@@ -251,7 +252,7 @@ pub(crate) mod tests {
         [REALTIME, MONOTONIC, MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE, BOOTTIME, TAI];
 
     impl ClockPage {
-        /// Any page at all, for comparing the code with [`ClockPage::read`].
+        /// An arbitrary page, for comparing the code with [`ClockPage::read`].
         pub(crate) fn arbitrary(parts: [u64; 4], bend_ns: u64, offset: u64) -> ClockPage {
             let [base_tsc, mult, bend_ticks, mult_after] = parts;
             let offsets = [offset; CLOCKS];

@@ -1,28 +1,28 @@
-//! How fast the time-stamp counter runs against the host's monotonic clock.
+//! The time-stamp counter's rate relative to the host's monotonic clock.
 //!
-//! At first KVM's word is taken, which is good to some parts in a million; from half a second
-//! on the rate is measured, over the last half minute to a minute, so that it follows the
-//! host's own corrections. An interval in which one of the two clocks stood still (the
-//! machine slept) is not part of any measurement.
+//! Initially the rate stated by KVM is used, which is accurate to some parts per million; after
+//! half a second the rate is measured, over the last half minute to a minute, so that it follows
+//! the host's own corrections. An interval in which one of the two clocks stopped (the host was
+//! suspended) is not part of any measurement.
 
 #![forbid(unsafe_code)]
 
 use super::clock_page::{NS, Slope};
 
-/// Shortest time over which a measurement tells more than nothing.
+/// Shortest time over which a measurement is of any use.
 const MEASURE_MIN_NS: u64 = NS / 100;
-/// From here on a measurement is better than KVM's word.
+/// From here on a measurement is better than the rate stated by KVM.
 const MEASURE_GOOD_NS: u64 = NS / 2;
-/// A rate further from what is seen is the rate of another counter.
+/// A stated rate that deviates more than this from the measured one belongs to another counter.
 const STATED_DEVIATION_MAX: f64 = 0.01;
-/// No clock drifts this much: an interval that says so holds a suspension.
+/// No clock drifts this much: an interval with a larger deviation contains a suspension.
 const DEVIATION_MAX: f64 = 0.001;
-/// Intervals shorter than this are too noisy to judge by.
+/// Intervals shorter than this are too noisy to evaluate.
 const JUDGE_MIN_NS: u64 = NS / 10;
 /// Measurements reach back one to two of these.
 const WINDOW_NS: u64 = 32 * NS;
 
-/// The host's counter and its monotonic clock at one moment.
+/// A consistent snapshot of the host's counter and its monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     pub(crate) tsc: u64,
@@ -39,14 +39,14 @@ impl Moment {
         (self.tsc.saturating_sub(earlier.tsc), self.ns.saturating_sub(earlier.ns))
     }
 
-    /// The rate from `earlier` to here, over at least `min_ns`.
+    /// The rate since `earlier`, over at least `min_ns`.
     fn rate_since(&self, earlier: &Moment, min_ns: u64) -> Option<Slope> {
         let (ticks, ns) = self.since(earlier);
         if ns < min_ns { None } else { Slope::measured(ticks, ns) }
     }
 }
 
-/// The rate, and the moments it is measured from.
+/// The rate, and the snapshots it is measured from.
 #[derive(Debug)]
 pub(crate) struct Rate {
     khz: Option<u32>,
@@ -55,17 +55,17 @@ pub(crate) struct Rate {
     older: Moment,
     newer: Moment,
     last: Moment,
-    /// The last interval contradicted the rate.
+    /// Whether the last interval contradicted the rate.
     is_doubted: bool,
 }
 
 impl Rate {
-    /// Starts measuring; `khz` is the rate as KVM states it.
+    /// Starts measuring; `khz` is the rate stated by KVM.
     pub(crate) fn new(now: Moment, khz: Option<u32>) -> Rate {
         Rate { khz, slope: None, older: now, newer: now, last: now, is_doubted: false }
     }
 
-    /// The rate to start with; `None` while nothing is stated and nothing measurable yet.
+    /// The initial rate; `None` while no rate is stated and none is measurable yet.
     pub(crate) fn initial(&mut self, now: Moment) -> Option<Slope> {
         let stated = self.khz.and_then(Slope::from_khz);
         let measured = now.rate_since(&self.older, MEASURE_MIN_NS);
@@ -81,11 +81,11 @@ impl Rate {
         let slope = self.slope?;
         let is_contradicted = match now.rate_since(&self.last, JUDGE_MIN_NS) {
             Some(seen) => slope.deviation(seen) > DEVIATION_MAX,
-            // The counter was set back; or this call comes soon after the last.
+            // The counter was set back, or this call comes soon after the last.
             None => now.tsc < self.last.tsc,
         };
         if is_contradicted {
-            // Twice in a row is no suspension: then it is the rate that is wrong.
+            // Twice in a row cannot be a suspension: the rate must be wrong.
             let seen = now.rate_since(&self.last, JUDGE_MIN_NS).filter(|_| self.is_doubted);
             self.slope = seen.or(self.slope);
             self.is_doubted = seen.is_none();
@@ -111,7 +111,7 @@ mod tests {
 
     const MONOTONIC: usize = libc::CLOCK_MONOTONIC as usize;
 
-    /// A host: counter at 2.6 GHz or thereabouts, its clock off by some parts in a million.
+    /// A host: a counter at about 2.6 GHz, a clock off by some parts per million.
     struct Host {
         now: Moment,
         ns_per_tick: f64,
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(rate.update(host.now), Some(before));
         host.pass(NS, 0.0);
         assert!(rate.update(host.now).unwrap().deviation(before) < 1e-6);
-        // And set to zero.
+        // And it is set to zero.
         host.now.tsc = 0;
         host.pass(NS / 1000, 0.0);
         assert_eq!(rate.update(host.now), Some(rate.slope.unwrap()));

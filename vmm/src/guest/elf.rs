@@ -1,9 +1,8 @@
 //! Loading a program: a static ELF executable for Linux on x86-64.
 //!
-//! The file is not trusted: `object` does the parsing with bounds checks, and everything it
-//! says is checked here against the private region before a byte is mapped. Segments are
-//! laid over guest memory as private file mappings, so that loading costs no copy and shares
-//! the host's page cache.
+//! The file is untrusted: `object` parses it with bounds checks, and all values are checked here
+//! against the private region before a byte is mapped. Segments are mapped over guest memory as
+//! private file mappings, so that loading needs no copying and shares the host's page cache.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -29,16 +28,16 @@ pub enum ElfError {
     /// A script.
     #[error("it is a script; its interpreter has to be run instead")]
     Script,
-    /// Not for 64-bit little-endian x86-64.
+    /// It is not for 64-bit little-endian x86-64.
     #[error("it is for {what}, not for x86-64")]
     WrongMachine {
-        /// What it is for.
+        /// The architecture it is for.
         what: String,
     },
-    /// Needs a dynamic loader.
+    /// It needs a dynamic loader.
     #[error("it is dynamically linked (interpreter {interpreter})")]
     Dynamic {
-        /// The loader it asks for.
+        /// The loader that it requests.
         interpreter: String,
     },
     /// Not an executable.
@@ -62,7 +61,7 @@ pub enum ElfError {
         at: u64,
         /// Its size.
         len_bytes: u64,
-        /// What the memory said.
+        /// The memory's error.
         #[source]
         source: Errno,
     },
@@ -87,14 +86,14 @@ impl ElfError {
     }
 }
 
-/// What the program's first thread needs to know of the loaded image.
+/// What the program's first thread needs to know about the loaded image.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// First instruction.
     pub entry: u64,
-    /// Where the program headers lie in memory (`AT_PHDR`), 0 if nowhere.
+    /// Address of the program headers in memory (`AT_PHDR`), 0 if not loaded.
     pub phdr: u64,
-    /// How many there are (`AT_PHNUM`).
+    /// Number of program headers (`AT_PHNUM`).
     pub phnum: u64,
     /// Added to every address of the file.
     pub bias: u64,
@@ -104,10 +103,10 @@ pub struct Loaded {
     pub exec_stack: bool,
 }
 
-/// One PT_LOAD, checked.
+/// One checked PT_LOAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Address in the file's own terms.
+    /// Address as given in the file.
     pub vaddr: u64,
     /// Offset in the file; congruent to `vaddr` modulo the page size.
     pub offset: u64,
@@ -122,7 +121,7 @@ pub struct Segment {
 /// A parsed and checked executable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// PT_LOADs, ascending, not overlapping by page except in shared edge pages.
+    /// PT_LOADs, in ascending order; their pages do not overlap except for shared edge pages.
     pub segments: Vec<Segment>,
     entry: u64,
     phdr: Option<u64>,
@@ -131,7 +130,7 @@ pub struct Image {
     exec_stack: bool,
 }
 
-/// Parses and checks `data`. Does not read outside it, whatever it holds.
+/// Parses and checks `data`. Does not read outside it, whatever its contents.
 ///
 /// # Errors
 /// [`ElfError`], saying what is wrong with the file.
@@ -239,7 +238,8 @@ fn check_segment(
             );
         }
     }
-    // The last page must be nameable after rounding up, also when moved to PIE_BASE.
+    // The end of the last page must be representable after rounding up, also when moved to
+    // PIE_BASE.
     match vaddr.checked_add(mem_bytes) {
         Some(end) if end <= MMAP_TOP.raw() - PIE_BASE.raw() => {}
         _ => return bad("segment address", format!("{vaddr:#x} + {mem_bytes:#x}")),
@@ -257,8 +257,8 @@ fn check_order(segments: &[Segment]) -> Result<(), ElfError> {
             let found = format!("{:#x} overlaps the one before it", b.vaddr);
             return Err(ElfError::BadField { field: "segment", found });
         }
-        // Two segments may share a page of the file at their edge, not a page of memory:
-        // the second mapping would hide the first one's bytes.
+        // Two segments may share a page of the file at their edges, but not a page of memory: the
+        // second mapping would hide the first one's bytes.
         if b.vaddr / PAGE_SIZE == (a.vaddr + a.mem_bytes - 1) / PAGE_SIZE {
             let found = format!("{:#x} begins in the last page of the one before it", b.vaddr);
             return Err(ElfError::BadField { field: "segment", found });

@@ -1,4 +1,4 @@
-//! What a program is made of before its first instruction: image, stack, vDSO.
+//! A program's memory before its first instruction: image, stack, vDSO.
 
 pub mod clock;
 mod clock_page;

@@ -49,29 +49,30 @@ pub struct StackContents<'a> {
     pub env: &'a [Vec<u8>],
     /// The program's path as the program sees it.
     pub exec_path: &'a [u8],
-    /// Auxiliary vector without `RANDOM`, `EXECFN` and `NULL`, which are added.
+    /// Auxiliary vector without `RANDOM`, `EXECFN` and `NULL`, which are added here.
     pub aux: Vec<(u64, u64)>,
     /// For stack protectors and pointer guards.
     pub random: [u8; 16],
 }
 
-/// Where things lie on a stack that has been built.
+/// Addresses in a stack that has been built.
 #[derive(Debug)]
 pub struct Built {
     /// The first stack pointer.
     pub rsp: u64,
-    /// The arguments' strings, one behind the other.
+    /// The arguments' strings, one after the other.
     pub args: Range<u64>,
-    /// The environment's, behind them.
+    /// The environment's strings, which follow them.
     pub env: Range<u64>,
-    /// The auxiliary vector as it lies there, its end included.
+    /// The auxiliary vector as stored, including its end.
     pub auxv: Vec<u64>,
 }
 
 /// Maps the stack, which may grow to `limit` bytes (`RLIMIT_STACK`), and fills it.
 ///
 /// # Errors
-/// `E2BIG` when arguments and environment need more than Linux's part of the stack, or the region's error.
+/// `E2BIG` when arguments and environment exceed the part of the stack that Linux allows, or the
+/// region's error.
 pub fn build(
     private: &PrivateRegion,
     contents: &StackContents<'_>,
@@ -84,8 +85,8 @@ pub fn build(
     let mut image = Image { base: STACK_TOP.raw(), strings: Vec::new() };
     image.push(&[0; 8]);
     let exec_path = image.push_str(contents.exec_path);
-    // Ascending in memory, arguments before environment, as on Linux: programs that write
-    // over their arguments to show what they do rely on it.
+    // In ascending order in memory, arguments before environment, as on Linux: programs that
+    // overwrite their arguments to show their status rely on it.
     let strings_end = image.low();
     let env = image.push_all(contents.env);
     let args_end = image.low();
@@ -114,19 +115,19 @@ pub fn build(
     Ok(Built { rsp, args: args_start..args_end, env: args_end..strings_end, auxv })
 }
 
-/// Bytes below `base`, collected from high to low and so in reverse.
+/// Bytes below `base`, collected from high to low addresses, and so in reverse.
 struct Image {
     base: u64,
     strings: Vec<u8>,
 }
 
 impl Image {
-    /// Where the lowest byte lies.
+    /// Address of the lowest byte.
     fn low(&self) -> u64 {
         self.base - self.strings.len() as u64
     }
 
-    /// The addresses of the strings, the first of which comes to lie lowest.
+    /// Pushes the strings, so that the first one lies lowest; returns their addresses.
     fn push_all(&mut self, strings: &[Vec<u8>]) -> Vec<u64> {
         let mut at: Vec<u64> = strings.iter().rev().map(|s| self.push_str(s)).collect();
         at.reverse();

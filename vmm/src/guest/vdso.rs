@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  VDSO_BASE    ELF image: headers, symbols, code; AT_SYSINFO_EHDR points here
-//!  CLOCK_PAGE   parameters under a sequence lock; the VMM writes it
+//!  CLOCK_PAGE   parameters under a sequence lock, written by the VMM
 //! ```
 //!
-//! Put together here: the ELF shared object that run-time libraries look into, with a dynamic
-//! section, a System V hash table, the names of Linux's vDSO and their version `LINUX_2.6`.
-//! glibc, musl and Go find them. Nobody relocates it in place: the dynamic section's segment is not
-//! writable, and there are no relocations. There are no section headers and no unwind tables
-//! either. The code is `vdso_code.rs`, what it reads `clock_page.rs`.
+//! This module builds the ELF shared object that run-time libraries search, with a dynamic section,
+//! a System V hash table, the names of Linux's vDSO and their version `LINUX_2.6`. glibc, musl and
+//! Go find them. It is not relocated in place: the dynamic section's segment is not writable, and
+//! there are no relocations. There are no section headers and no unwind tables either.
+//! `vdso_code.rs` has the code, `clock_page.rs` the data that it reads.
 
 use abi::PAGE_SIZE;
 use abi::layout::{CLOCK_PAGE, VDSO_BASE};
@@ -17,10 +17,10 @@ use abi::layout::{CLOCK_PAGE, VDSO_BASE};
 use super::vdso_code::{NAMES, code, entries};
 
 /// The clock page lies at this distance from the image's start: among the VMM's own pages, where
-/// nothing the program maps or unmaps can come to lie.
+/// the program can neither map nor unmap anything.
 pub(crate) const CLOCK_PAGE_AT: u64 = CLOCK_PAGE.raw() - VDSO_BASE.raw();
 
-/// The code stands at this offset of the image.
+/// Offset of the code in the image.
 pub(crate) const CODE_AT: u64 = 0x400;
 
 const SONAME: &str = "linux-vdso.so.1";
@@ -56,7 +56,7 @@ const DT_VERDEFNUM: u64 = 0x6fff_fffd;
 const VERSION_BASE: u64 = 1;
 const VERSION_LINUX: u64 = 2;
 
-/// The ELF image, a whole number of pages: readable and executable, never written.
+/// The ELF image, a multiple of the page size: readable and executable, never written.
 #[must_use]
 pub fn image() -> Vec<u8> {
     let mut strings = vec![0u8];
@@ -109,10 +109,10 @@ pub fn image() -> Vec<u8> {
     page
 }
 
-/// Symbols, the null symbol included.
+/// Number of symbols, including the null symbol.
 const SYMBOLS: u64 = NAMES.len() as u64 + 1;
 
-/// Where each table lies, in this order.
+/// Offset of each table, in this order.
 #[derive(Default)]
 struct Parts {
     symbols: u64,
@@ -141,7 +141,7 @@ fn elf_header(page: &mut Vec<u8>) {
     put(page, ET_DYN, 2);
     put(page, EM_X86_64, 2);
     put(page, 1, 4);
-    // No entry point; program headers behind this header; no section headers.
+    // No entry point; program headers follow this header; no section headers.
     put(page, 0, 8);
     put(page, ELF_HEADER_BYTES, 8);
     put(page, 0, 8);
@@ -193,7 +193,7 @@ fn version_definitions(page: &mut Vec<u8>, soname: u64, version: u64) {
         for word in [u64::from(sysv_hash(text)), VERDEF_BYTES, next] {
             put(page, word, 4);
         }
-        // Its one name, and no parent.
+        // Its only name, and no parent.
         put(page, name, 4);
         put(page, 0, 4);
     };
@@ -283,8 +283,8 @@ mod tests {
         u16::from_le_bytes(image[at as usize..][..2].try_into().unwrap())
     }
 
-    /// As a run-time library does it: program headers, dynamic section, hash bucket and
-    /// chain, name, version index, version's hash and name.
+    /// Looks up a symbol as a run-time library does: program headers, dynamic section, hash bucket
+    /// and chain, name, version index, version's hash and name.
     fn look_up(image: &[u8], name: &str, version: &str) -> Option<u64> {
         let entry = |tag: u64| {
             dynamic(image).iter().find(|d| d.d_tag(LE).0 as u64 == tag).map(|d| d.d_val(LE))
@@ -319,7 +319,7 @@ mod tests {
         None
     }
 
-    /// The name of version `index`, if it has `version`'s hash.
+    /// The name of version `index`, if its hash is `version`'s.
     fn version_name(image: &[u8], mut at: u64, index: u16, version: &str) -> Option<u32> {
         loop {
             let [hash, aux, next] = words(image, at + 8);

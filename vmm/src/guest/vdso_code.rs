@@ -1,11 +1,11 @@
 //! The vDSO's machine code: integer-only, position-independent, leaf functions.
 //!
-//! Assembled into our own read-only data, never run there; `vdso.rs` copies it behind an ELF
-//! header. It reads the clock page a fixed distance above itself (layout: `clock_page.rs`).
+//! Assembled into our own read-only data, never executed there; `vdso.rs` copies it after an ELF
+//! header. It reads the clock page at a fixed distance above itself (layout: `clock_page.rs`).
 //!
-//! Contract of the exported functions: System V calling convention; they clobber RAX, RCX,
-//! RDX, RDI, R8 to R11 and flags, use no vector register and, but for one return address, no
-//! stack. A result below zero is an error number, as of a system call.
+//! Contract of the exported functions: System V calling convention; they clobber RAX, RCX, RDX,
+//! RDI, R8 to R11 and flags, and use no vector registers and, except for one return address, no
+//! stack. A negative result is an error number, as for a system call.
 
 use std::arch::global_asm;
 
@@ -13,7 +13,7 @@ use super::clock::HINT_MAGIC;
 use super::clock_page::word;
 use super::vdso::{CLOCK_PAGE_AT, CODE_AT};
 
-/// Clocks the page serves, a bit each: REALTIME, MONOTONIC, MONOTONIC_RAW, both COARSE,
+/// Clocks that the page serves, one bit each: REALTIME, MONOTONIC, MONOTONIC_RAW, both COARSE,
 /// BOOTTIME, TAI.
 const SERVED: u32 = 1 << libc::CLOCK_REALTIME
     | 1 << libc::CLOCK_MONOTONIC
@@ -44,8 +44,8 @@ global_asm!(
     ".globl sj_vdso_code",
     "sj_vdso_code:",
 
-    // Clock EDI (below 12), now: seconds into RDX, nanoseconds into R8, carry clear; or carry
-    // set when the system call has to be made. Clobbers RAX, RCX, R9, R10; keeps R11.
+    // The current time of clock EDI (below 12): seconds in RDX, nanoseconds in R8, carry clear; or
+    // carry set when the system call has to be made. Clobbers RAX, RCX, R9, R10; preserves R11.
     "sj_vdso_now:",
     "lea r8, [rip + sj_vdso_code + {clock_page}]",
     "2:",
@@ -54,7 +54,8 @@ global_asm!(
     "jnz 6f",
     "cmp qword ptr [r8 + {mode}], 0",
     "je 5f",
-    // RDTSC may run early; the fence keeps it behind the sequence number (SDM 2B, RDTSC).
+    // RDTSC may execute early; the fence keeps it after the load of the sequence number (SDM 2B,
+    // RDTSC).
     "lfence",
     "rdtsc",
     "shl rdx, 32",
@@ -68,7 +69,7 @@ global_asm!(
     "xor r10d, r10d",
     "cmp rax, [r8 + {bend_ticks}]",
     "jb 4f",
-    // Behind the bend: its rate, from its place.
+    // After the bend: the later rate, from the bend on.
     "sub rax, [r8 + {bend_ticks}]",
     "mov rcx, [r8 + {mult_after}]",
     "mov r10, [r8 + {bend_ns}]",
@@ -78,9 +79,9 @@ global_asm!(
     "add rax, r10",
     "mov ecx, edi",
     "add rax, [r8 + 8 * rcx + {offsets}]",
-    // Loads are not reordered with loads: an unchanged number means a consistent set. The
-    // address depends on the counter (by nothing), so that RDTSC cannot run behind the check
-    // and meet a line that has ended.
+    // Loads are not reordered with loads: an unchanged number means a consistent set. The address
+    // depends on the counter (by zero), so that RDTSC cannot execute after the check and be used
+    // with an outdated function.
     "and edx, 0",
     "cmp r9d, [r8 + rdx + {sequence}]",
     "jne 2b",
@@ -96,15 +97,15 @@ global_asm!(
     "5:",
     "stc",
     "ret",
-    // The VMM is writing some 20 words; making the call instead would answer from another
-    // clock, a little before or behind this one.
+    // Spin, as the VMM writes only some 20 words; making the call instead would read another clock,
+    // slightly ahead of or behind this one.
     "6:",
     "pause",
     "jmp 2b",
 
     // clock_gettime(EDI clock, RSI timespec)
     "sj_vdso_clock_gettime:",
-    // The upper half of an int argument is undefined; the system call takes all of it.
+    // The upper half of an int argument is undefined; the system call uses all 64 bits.
     "movsxd rdi, edi",
     "cmp edi, 31",
     "ja 2f",
@@ -137,7 +138,7 @@ global_asm!(
     "2:",
     "test rsi, rsi",
     "jz 3f",
-    // Minutes west of Greenwich and daylight saving: none.
+    // Minutes west of Greenwich and daylight saving: zero.
     "mov qword ptr [rsi], 0",
     "3:",
     "xor eax, eax",
@@ -173,8 +174,8 @@ global_asm!(
     "syscall",
     "ret",
 
-    // clock_getres(EDI clock, RSI timespec or null): a nanosecond for what the page serves at
-    // full resolution; coarse clocks are too good here, but programs expect the host's answer.
+    // clock_getres(EDI clock, RSI timespec or null): one nanosecond for clocks that the page serves
+    // at full resolution; coarse clocks are finer here, but programs expect the host's answer.
     "sj_vdso_clock_getres:",
     "movsxd rdi, edi",
     "cmp edi, 31",
@@ -203,7 +204,7 @@ global_asm!(
 
     ".globl sj_vdso_code_end",
     "sj_vdso_code_end:",
-    // Where each function starts, for the symbol table.
+    // Offset of each function, for the symbol table.
     ".globl sj_vdso_entries",
     ".balign 8",
     "sj_vdso_entries:",
@@ -241,18 +242,17 @@ unsafe extern "C" {
     static sj_vdso_entries: [u64; NAMES.len()];
 }
 
-/// The code, to be placed at [`CODE_AT`] of an image that lies [`CLOCK_PAGE_AT`] below the clock
-/// page.
+/// The code, for offset [`CODE_AT`] of an image that lies [`CLOCK_PAGE_AT`] below the clock page.
 pub(crate) fn code() -> &'static [u8] {
     let start = &raw const sj_vdso_code;
     let end = &raw const sj_vdso_code_end;
-    // SAFETY: both labels are in one read-only section above, the end behind the start.
+    // SAFETY: both labels are in one read-only section above, the end after the start.
     let len = unsafe { end.byte_offset_from_unsigned(start) };
     // SAFETY: as above; the bytes between them are initialised and never written.
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
-/// Where in [`code`] each function of [`NAMES`] starts.
+/// Offset in [`code`] of each function of [`NAMES`].
 pub(crate) fn entries() -> [u64; NAMES.len()] {
     // SAFETY: a read-only array of that length, defined above.
     unsafe { sj_vdso_entries }

@@ -1,5 +1,5 @@
-//! The vDSO's code, run in the test process: clock page and image mapped as a program finds
-//! them. What it computes is compared with [`ClockPage::read`], what it says with the host.
+//! The vDSO's code, run in the test process, with clock page and image mapped as for a program.
+//! What it computes is compared with [`ClockPage::read`], the resulting time with the host's.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,16 +16,16 @@ use super::vdso_code::entries;
 const PAGE: usize = PAGE_SIZE as usize;
 /// From the image to the clock page.
 const DISTANCE: usize = CLOCK_PAGE_AT as usize;
-/// All clocks but the alarm clocks, which not every machine has.
+/// All clocks except the alarm clocks, which not every machine has.
 const ALWAYS_THERE: [usize; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 11];
 
-/// Clock page, read-only through one address and written through another, and image.
+/// The image, and the clock page, mapped read-only at one address and writable at another.
 struct Mapped {
     program: *mut u8,
     writer: *mut u8,
 }
 
-// SAFETY: the clock page is accessed by atomic words and by the code under test, which is made
+// SAFETY: the clock page is accessed by atomic words and by the code under test, which is designed
 // for that; the image is never written.
 unsafe impl Sync for Mapped {}
 
@@ -36,13 +36,13 @@ impl ClockWords for Mapped {
         assert!(index < PAGE_WORDS);
         // SAFETY: within the page, by the assertion.
         let word = unsafe { self.writer.cast::<u64>().add(index) };
-        // SAFETY: aligned, mapped as long as `self`, accessed by nobody in another way.
+        // SAFETY: aligned, mapped as long as `self`, never accessed non-atomically.
         unsafe { AtomicU64::from_ptr(word) }.store(value, Ordering::Release);
         Ok(())
     }
 }
 
-/// A VMM thread that loses the processor just before it locks the page.
+/// A VMM thread that is preempted just before it locks the page.
 struct Late<'a>(&'a Mapped);
 
 impl ClockWords for Late<'_> {
@@ -62,7 +62,7 @@ impl ClockWords for Late<'_> {
 impl Drop for Mapped {
     fn drop(&mut self) {
         for (at, len) in [(self.program, DISTANCE + PAGE), (self.writer, PAGE)] {
-            // SAFETY: mapped in `new`, used by nobody any more.
+            // SAFETY: mapped in `new`, no longer in use.
             let status = unsafe { libc::munmap(at.cast(), len) };
             assert_eq!(status, 0);
         }
@@ -70,7 +70,7 @@ impl Drop for Mapped {
 }
 
 fn map(at: *mut u8, len: usize, prot: i32, flags: i32, file: i32, offset: i64) -> *mut u8 {
-    // SAFETY: fresh addresses, or (with MAP_FIXED) ones the caller has just got that way.
+    // SAFETY: fresh addresses, or (with MAP_FIXED) ones that the caller has just obtained that way.
     let mapped = unsafe { libc::mmap(at.cast(), len, prot, flags, file, offset) };
     assert_ne!(mapped, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
     mapped.cast()
@@ -130,7 +130,7 @@ fn host(clock: usize) -> u64 {
     ts.tv_sec as u64 * NS + ts.tv_nsec as u64
 }
 
-/// What `ours` says lies between two readings of the host's clock, give or take a millisecond.
+/// Checks that `ours` lies between two readings of the host's clock, give or take a millisecond.
 fn agrees(clock: usize, ours: impl Fn() -> u64) {
     let before = host(clock);
     let read = ours();
@@ -154,7 +154,7 @@ fn uncalibrated_code_makes_the_system_call() {
     agrees_coarsely(0, || time * NS);
 }
 
-/// For clocks of coarse steps, CPU times, and readings made earlier.
+/// For coarse clocks, CPU times, and earlier readings.
 fn agrees_coarsely(clock: usize, ours: impl Fn() -> u64) {
     let off = host(clock).abs_diff(ours());
     // `time` drops up to a second.
@@ -315,7 +315,7 @@ proptest! {
         let base = if ahead { now.saturating_add(1 << 60) } else { now.saturating_sub(back) };
         let [mult, after] = mult.map(|m| m >> (64 - mult_bits));
         let bend = bend >> (64 - bend_bits);
-        // No line that runs out of 64 bits or steps down at its bend: those have no order.
+        // No function that overflows 64 bits or steps down at its bend: those are not monotonic.
         let worst = ((u128::from(now) + (1 << 50)) * u128::from(mult.max(after))) >> 32;
         prop_assume!(worst < 1 << 62);
         let bend_ns = ((u128::from(bend) * u128::from(mult)) >> 32) as u64 >> 1;

@@ -1,17 +1,18 @@
-//! A bare vCPU, from its making to its first call. More is in `tests/tests/ring3`.
+//! A bare vCPU, from its creation to its first call. More is in `tests/tests/ring3`.
 
 use abi::layout::{CALL_PAGE, CALL_PAGE_UD2, IST_STACK_BYTES};
 
+use super::Kernel;
 use crate::vm::vcpu::Position;
-use crate::vm::{Exit, Machine, UserRegs, Vcpu};
+use crate::vm::{Exit, UserRegs, Vcpu};
 
 #[test]
 fn the_host_shows_its_kind_and_calls_go_through() {
     let t = std::time::Instant::now();
-    let machine = Machine::new().unwrap();
+    let kernel = Kernel::load().unwrap();
     eprintln!("machine {:?}", t.elapsed());
-    let mut vcpu = machine.new_vcpu().unwrap();
-    eprintln!("vcpu {:?} soft {}", t.elapsed(), machine.is_soft_host());
+    let mut vcpu = kernel.new_vcpu().unwrap();
+    eprintln!("vcpu {:?} soft {}", t.elapsed(), kernel.machine().is_soft_host());
     vcpu.regs = UserRegs {
         rip: CALL_PAGE.raw(),
         rax: u64::from(abi::call::CALL_HYPER_NULL),
@@ -22,12 +23,12 @@ fn the_host_shows_its_kind_and_calls_go_through() {
     vcpu.restore_all();
     let exit = vcpu.run().unwrap();
     assert!(matches!(exit, Exit::Call(_)), "{exit:?}");
-    let way_in = if machine.is_soft_host() { CALL_PAGE_UD2 } else { CALL_PAGE };
+    let way_in = if kernel.machine().is_soft_host() { CALL_PAGE_UD2 } else { CALL_PAGE };
     assert_eq!((vcpu.regs.rbx, vcpu.regs.rsp, vcpu.regs.rip), (7, 0x1234, way_in.raw() + 2));
     eprintln!("done {:?}", t.elapsed());
 }
 
-/// The words an exception leaves on its stack, for each of the four stacks.
+/// The words on each of the four exception stacks.
 fn stacks(vcpu: &Vcpu) -> [Vec<u64>; 4] {
     let words = IST_STACK_BYTES / 8;
     [0, 1, 2, 3].map(|stack| {
@@ -39,11 +40,11 @@ fn stacks(vcpu: &Vcpu) -> [Vec<u64>; 4] {
 
 #[test]
 fn what_strikes_an_exception_on_its_way_out_has_a_stack_of_its_own() {
-    // Double fault, NMI, machine check; numbers of stacks as in the IDT.
+    // Double fault, NMI, machine check; stack numbers as in the IDT.
     for (vector, stack) in [(8_u8, 2_usize), (2, 3), (18, 4)] {
-        let machine = Machine::new().unwrap();
-        let mut vcpu = machine.new_vcpu().unwrap();
-        // Behind the call page's code stand breakpoints.
+        let kernel = Kernel::load().unwrap();
+        let mut vcpu = kernel.new_vcpu().unwrap();
+        // The call page's code is followed by breakpoints.
         let breakpoint = CALL_PAGE.raw() + 32;
         vcpu.regs = UserRegs { rip: breakpoint, rsp: 0x1234, ..UserRegs::default() };
         vcpu.restore_all();
@@ -52,7 +53,7 @@ fn what_strikes_an_exception_on_its_way_out_has_a_stack_of_its_own() {
         let (before, left) = (stacks(&vcpu), vcpu.fd.sync_regs().regs);
         assert_eq!(before[0][IST_STACK_BYTES as usize / 8 - 5], breakpoint + 1);
 
-        // The kernel stands behind its OUT, on the first stack. There the next one strikes.
+        // The kernel is past its OUT, on the first stack. The next exception occurs there.
         let mut events = vcpu.fd.get_vcpu_events().unwrap();
         if vector == 2 {
             events.nmi.injected = 1;
@@ -64,7 +65,7 @@ fn what_strikes_an_exception_on_its_way_out_has_a_stack_of_its_own() {
         vcpu.fd.set_vcpu_events(&events).unwrap();
         vcpu.position = Position::Kernel;
         let exit = vcpu.run().unwrap();
-        // Reported as the kernel's own, where it stood; CR2 is of the fault before.
+        // Reported as the kernel's own, at its instruction pointer; CR2 is from the previous fault.
         let Exit::KernelDead { vector: Some(found), rip, .. } = exit else {
             panic!("{vector}: {exit:x?}");
         };
@@ -75,7 +76,7 @@ fn what_strikes_an_exception_on_its_way_out_has_a_stack_of_its_own() {
         for (n, (before, after)) in before.iter().zip(&after).enumerate() {
             assert_eq!(before == after, n + 1 != stack, "vector {vector}, stack {}", n + 1);
         }
-        // RIP and RSP of the frame it pushed: those of the kernel on the first stack.
+        // RIP and RSP of the pushed frame: those of the kernel on the first stack.
         let frame = &after[stack - 1][IST_STACK_BYTES as usize / 8 - 5..];
         assert_eq!((frame[0], frame[3]), (rip, left.rsp), "{vector}");
     }

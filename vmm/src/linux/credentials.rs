@@ -1,13 +1,13 @@
 //! Users, groups and capabilities.
 //!
-//! The program is the user who runs the VMM, with all of its ids the same and no capability:
-//! what only a capability allows is refused, whoever runs it. Setting an id to what it is
-//! succeeds, as it does for everybody on Linux.
+//! The program runs as the user running the VMM, with all of its ids the same and no capability:
+//! what only a capability allows is refused, even to root. Setting an id to its current value
+//! succeeds, as it does for every user on Linux.
 
 use abi::Errno;
 
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// All bits set: "leave it as it is", where a call has several ids.
 const UNCHANGED: u32 = u32::MAX;
@@ -47,7 +47,7 @@ pub(super) fn getresgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     write_three(ctx, a, gid())
 }
 
-/// Sets the first `count` arguments, each of which may say "unchanged".
+/// Sets the first `count` arguments, each of which may be "unchanged".
 fn set_several(a: &[u64; 6], count: usize, own: u32) -> CallResult {
     let known = a.iter().take(count).all(|&id| id as u32 == own || id as u32 == UNCHANGED);
     if known { value(0) } else { Err(Errno::EPERM.into()) }
@@ -91,7 +91,8 @@ const CAPABILITY_V3: u32 = 0x2008_0522;
 const CAPABILITY_V2: u32 = 0x2007_1026;
 const CAPABILITY_V1: u32 = 0x1998_0330;
 
-/// How many words of data a header means. One that is unknown is given the version to use.
+/// The number of data words that a header implies. An unknown version is replaced by the one to
+/// use.
 fn data_words(ctx: &ThreadCtx<'_>, header: u64) -> Result<Option<usize>, Errno> {
     match ctx.user().read_u32(header)? {
         CAPABILITY_V1 => Ok(Some(3)),
@@ -107,7 +108,7 @@ fn data_words(ctx: &ThreadCtx<'_>, header: u64) -> Result<Option<usize>, Errno> 
 pub(super) fn capget(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [header, data, ..] = *a;
     let Some(words) = data_words(ctx, header)? else {
-        // Without room for an answer, only the version was asked.
+        // Without space for an answer, only the version was requested.
         return if data == 0 { value(0) } else { Err(Errno::EINVAL.into()) };
     };
     let pid = ctx.user().read_u32(header.wrapping_add(4))?.cast_signed();

@@ -1,15 +1,15 @@
-//! What a fault of the program is to Linux: which signal, with what in it, and in words.
+//! What a fault of the program is to Linux: the signal, its `siginfo`, and a description.
 //!
-//! How it reaches a handler is `signal.rs`'s.
+//! `signal::deliver` delivers it to a handler.
 
 use super::sigframe::TrapInfo;
 use super::signal::info::{SI_KERNEL, SigInfo};
-use crate::report::stats::FaultKind;
+use crate::stats::FaultKind;
 
-/// A fault of the program: a signal for the thread that made it.
+/// A fault of the program: a signal for the thread that raised it.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What the handler is told.
+    /// The `siginfo` for the handler.
     pub info: SigInfo,
     /// What the saved context holds.
     pub trap: TrapInfo,
@@ -18,7 +18,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A bad memory access. `mapped` tells a forbidden access from a missing mapping.
+    /// A bad memory access. `mapped` distinguishes a forbidden access from a missing mapping.
     #[must_use]
     pub fn segv(address: u64, mapped: bool, error: u64) -> Fault {
         let code = if mapped { 2 } else { 1 };
@@ -42,7 +42,7 @@ impl Fault {
     }
 
     /// An access for which the host has no memory, because of `cause`; `address` is 0 if it could
-    /// not be found out.
+    /// not be determined.
     #[must_use]
     pub fn unbacked(address: u64, cause: &str) -> Fault {
         let what = match address {
@@ -52,7 +52,7 @@ impl Fault {
         Fault { what, ..Fault::bus(address) }
     }
 
-    /// Something the VMM saw before the processor did.
+    /// An access that the VMM found before the processor did.
     #[must_use]
     pub fn forbidden(what: &str, at: u64) -> Fault {
         let info = SigInfo::new(libc::SIGSEGV, SI_KERNEL, 0);
@@ -88,7 +88,7 @@ impl Fault {
         Fault { info, trap, what: what.to_owned() }
     }
 
-    /// How the statistics count it; page faults have been counted where they were judged.
+    /// How the statistics count it; page faults were counted where they were handled.
     pub(super) fn kind(&self) -> Option<FaultKind> {
         match self.trap.trapno {
             14 => None,

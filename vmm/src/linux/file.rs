@@ -1,16 +1,16 @@
-//! File calls: registers and guest memory on one side, [`super::fs::Files`] on the other.
+//! File calls: registers and guest memory on one side, [`crate::files::Files`] on the other.
 //!
 //! Each function decodes one call. Older calls are the newer ones with a default, as in
 //! Linux itself. Data transfer is in `io.rs`.
 
 use abi::Errno;
 
-use super::fs::{
-    F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, Files, Kind, OpenFile, TIMES_LEN, Times, WriteAt,
+use super::{CallResult, Fail, value};
+use crate::files::{
+    F_GETOWN_EX, F_SETOWN_EX, FLOCK_LEN, FileKind, Files, OpenFile, TIMES_LEN, Times, WriteAt,
     parse_times,
 };
-use super::{CallResult, Fail, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// `AT_FDCWD`, for calls without a directory.
 const CWD: i32 = libc::AT_FDCWD;
@@ -36,7 +36,7 @@ fn fd(result: Result<i32, Errno>) -> CallResult {
     value(result? as u64)
 }
 
-/// Calls that wait in the host for somebody else: a signal makes them start again.
+/// Calls that wait in the host for another thread or process: a signal restarts them.
 fn waiting<T>(ctx: &ThreadCtx<'_>, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Fail> {
     if ctx.is_interrupted() {
         return Err(Fail::Restart);
@@ -91,7 +91,7 @@ pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let mut lock = [0; FLOCK_LEN];
     ctx.user().copy_in(a[2], &mut lock)?;
     let lock = waiting(ctx, || files(ctx).fcntl_lock(a[0] as i32, command, &lock))?;
-    // Setting one only reads the structure, which may lie in read-only memory.
+    // Setting one only reads the structure, which may be in read-only memory.
     if !matches!(command, libc::F_GETLK | libc::F_OFD_GETLK) {
         return value(0);
     }
@@ -191,29 +191,29 @@ pub(super) fn faccessat2(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 const DIRENTS_MAX: u64 = 256 << 10;
 
 pub(super) fn getdents64(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    // Judged first: entries read from the directory would be lost on a bad pointer.
+    // Checked first: entries read from the directory would be lost on a bad pointer.
     let wanted = u64::try_from(a[2] as i32).map_err(|_| Errno::EINVAL)?.min(DIRENTS_MAX);
-    let ranges = ctx.user().ranges(a[1], wanted, crate::private::Access::Write);
-    let room = match ranges {
+    let ranges = ctx.user().ranges(a[1], wanted, crate::access::MemoryAccess::Write);
+    let capacity = match ranges {
         Ok(pinned) => pinned.bytes(),
         Err(errno) => {
             files(ctx).get(a[0] as i32)?.check_not_path()?;
             return Err(errno.into());
         }
     };
-    let bytes = files(ctx).getdents64(a[0] as i32, room as usize).map_err(|errno| {
-        // Not even one entry fits into what is the program's of the buffer.
-        if errno == Errno::EINVAL && room < wanted { Errno::EFAULT } else { errno }
+    let bytes = files(ctx).getdents64(a[0] as i32, capacity as usize).map_err(|errno| {
+        // Not even one entry fits into the accessible part of the buffer.
+        if errno == Errno::EINVAL && capacity < wanted { Errno::EFAULT } else { errno }
     })?;
     ctx.user().copy_out(a[1], &bytes)?;
     value(bytes.len() as u64)
 }
 
-fn readlink_to(ctx: &ThreadCtx<'_>, dir: i32, at: u64, to: u64, room: u64) -> CallResult {
-    if room as i32 <= 0 {
+fn readlink_to(ctx: &ThreadCtx<'_>, dir: i32, at: u64, to: u64, capacity: u64) -> CallResult {
+    if capacity as i32 <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    let text = files(ctx).readlinkat(dir, &path(ctx, at)?, room.min(4096) as usize)?;
+    let text = files(ctx).readlinkat(dir, &path(ctx, at)?, capacity.min(4096) as usize)?;
     ctx.user().copy_out(to, &text)?;
     value(text.len() as u64)
 }
@@ -382,7 +382,7 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let (from, to) = (files(ctx).get(a[0] as i32)?, files(ctx).get(a[2] as i32)?);
     from.check_not_path()?;
     to.check_not_path()?;
-    let is_pipe = |file: &OpenFile| file.kind() == Kind::Pipe;
+    let is_pipe = |file: &OpenFile| file.kind() == FileKind::Pipe;
     if (is_pipe(&from) && a[1] != 0) || (is_pipe(&to) && a[3] != 0) {
         return Err(Errno::ESPIPE.into());
     }
@@ -401,7 +401,7 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(moved as u64)
 }
 
-/// `tee(2)`: what one pipe holds, once more into another.
+/// `tee(2)`: copies what one pipe holds into another.
 pub(super) fn tee(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let flags = rustix::pipe::SpliceFlags::from_bits_retain(a[3] as u32);
     if !rustix::pipe::SpliceFlags::all().contains(flags) {
@@ -424,7 +424,7 @@ pub(super) fn chdir(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(files(ctx).chdir(&path(ctx, a[0])?))
 }
 
-/// `chroot(2)`: takes a privilege, which Linux asks for once it has found the directory.
+/// `chroot(2)`: needs a privilege, which Linux checks after it has found the directory.
 pub(super) fn chroot(ctx: Ctx<'_, '_>, a: Args<'_>) -> Errno {
     let found = path(ctx, a[0]).and_then(|path| files(ctx).check_directory(&path));
     found.err().unwrap_or(Errno::EPERM)

@@ -1,8 +1,8 @@
-//! Futexes: the host's, on the memory behind the program's word.
+//! Futexes: the host's, on the memory that backs the program's word.
 //!
-//! A thread of the program that waits is a host thread that waits. It has that thread's number
-//! too, so the host kernel's priority-inheritance futexes, whose words hold their owner's
-//! number, work as they are, across VMs and with native programs.
+//! A waiting thread of the program is a waiting host thread. It has the same thread number, so the
+//! host kernel's priority-inheritance futexes, whose words hold their owner's number, work as they
+//! are, across VMs and with native programs.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use abi::Errno;
 
 use super::time::{add, last_errno, now, read_timespec};
 use super::{CallResult, Fail, value};
-use crate::private::Access;
-use crate::process::ThreadCtx;
+use crate::access::MemoryAccess;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::{FutexWord, UserMemory};
 
 /// `FUTEX_LOCK_PI2`: as `FUTEX_LOCK_PI`, by the monotonic clock.
@@ -38,7 +38,7 @@ impl HostFutex<'_> {
 
     /// One without a time limit.
     fn call(self) -> Result<u64, Errno> {
-        // SAFETY: both words are guest memory, mapped as long as what `self` refers to is kept, or
+        // SAFETY: both words are guest memory, mapped as long as `self`'s borrows live, or
         // null where the command has one word; the kernel checks every access. `val2` is no
         // pointer for commands without a time limit.
         let done = unsafe {
@@ -77,25 +77,25 @@ impl HostFutex<'_> {
 
 /// Wakes up to `count` waiters of the word at `gva`, if that is one.
 pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
-    let Ok(word) = user.futex_word(gva, Access::Read) else { return };
-    // A waiter that asked for a private futex hashes differently: both kinds are woken.
+    let Ok(word) = user.futex_word(gva, MemoryAccess::Read) else { return };
+    // A waiter on a private futex hashes differently: both kinds are woken.
     for op in [libc::FUTEX_WAKE, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG] {
-        // Nobody waiting is no error.
+        // That no thread waits is not an error.
         let _ = HostFutex { word: &word, op, val: count, val2: 0, word2: None, val3: 0 }.call();
     }
 }
 
-/// Stores `FUTEX_OWNER_DIED` into the word at `gva` and wakes who waits for it.
+/// Stores `FUTEX_OWNER_DIED` into the word at `gva` and wakes the threads that wait for it.
 ///
-/// The host kernel makes the store (`FUTEX_WAKE_OP`): an atomic of ours would be a SIGBUS of
-/// this process where a file was cut off. The bit that says somebody waits is lost by it, so
-/// all are woken: whoever does not get the lock sets it again. Waiters for a
-/// priority-inheritance lock are in the kernel's own list; they get it when the host thread
-/// that owns it, which the calling one is, ends.
+/// The host kernel performs the store (`FUTEX_WAKE_OP`): an atomic of ours would raise SIGBUS in
+/// this process where a file was truncated. The store clears the waiters bit, so all are woken: a
+/// thread that does not get the lock sets it again. Waiters for a priority-inheritance lock are in
+/// the kernel's own list; they get it when the host thread that owns it, which is the calling one,
+/// ends.
 pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errno> {
     const OP_SET_SHIFTED: u32 = 8;
     const OWNER_DIED_BIT: u32 = 30;
-    let word = user.futex_word(gva, Access::Write)?;
+    let word = user.futex_word(gva, MemoryAccess::Write)?;
     let done = HostFutex {
         word: &word,
         op: libc::FUTEX_WAKE_OP,
@@ -105,7 +105,7 @@ pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errn
         val3: OP_SET_SHIFTED << 28 | OWNER_DIED_BIT << 12,
     };
     match done.call() {
-        // EINVAL comes after the store: those who wait do so for a priority-inheritance lock.
+        // EINVAL comes after the store: its waiters wait for a priority-inheritance lock.
         Ok(_) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
     }
@@ -113,21 +113,23 @@ pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errn
     Ok(())
 }
 
-/// `futex(2)`: the host's futexes on the memory behind the words.
+/// `futex(2)`: the host's futexes on the memory that backs the words.
 pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [gva, op, val, val2, gva2, val3] = *a;
     let op = op as i32;
     let command = op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     let is_realtime = op & libc::FUTEX_CLOCK_REALTIME != 0;
     let (access, access2) = match command {
-        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => (Access::Read, None),
-        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => (Access::Read, None),
-        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE => (Access::Read, Some(Access::Read)),
+        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => (MemoryAccess::Read, None),
+        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => (MemoryAccess::Read, None),
+        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE => {
+            (MemoryAccess::Read, Some(MemoryAccess::Read))
+        }
         libc::FUTEX_WAKE_OP | libc::FUTEX_CMP_REQUEUE_PI | libc::FUTEX_WAIT_REQUEUE_PI => {
-            (Access::Read, Some(Access::Write))
+            (MemoryAccess::Read, Some(MemoryAccess::Write))
         }
         libc::FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | libc::FUTEX_TRYLOCK_PI | libc::FUTEX_UNLOCK_PI => {
-            (Access::Write, None)
+            (MemoryAccess::Write, None)
         }
         _ => return Err(Errno::ENOSYS.into()),
     };
@@ -155,7 +157,7 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     };
     match command {
         libc::FUTEX_WAIT => {
-            // As an absolute time: a wait that goes on after a kick must not start over.
+            // As an absolute time: a wait that continues after a kick must not start over.
             let deadline = match limit {
                 Some(limit) => Some(add(now(libc::CLOCK_MONOTONIC)?, limit)),
                 None => None,
@@ -173,12 +175,10 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// Waits, in the host from the start.
-///
-/// Looking at the word for a while first would save the sleep of a waiter whose turn comes soon.
-/// It would save no exit, since the waiter has left the guest before it can look from here, and
-/// when it arrives its turn has come or is far away: `docs/src/internals/kernel-entry.md` has the
-/// figures. The guest kernel cannot look at all; it has no map of the program's memory.
+/// Waits in the host, without spinning first. Spinning would save the sleep of a waiter whose turn
+/// comes soon. It would save no exit, since the waiter has left the guest before it can look from
+/// here, and by then its turn has come or is far away: `docs/src/internals/kernel-entry.md` has the
+/// figures. The guest kernel cannot spin at all; it has no mapping of the program's memory.
 fn wait(
     ctx: &mut ThreadCtx<'_>,
     call: HostFutex<'_>,
@@ -186,7 +186,7 @@ fn wait(
 ) -> CallResult {
     loop {
         if ctx.is_interrupted() {
-            // A wait with a time limit is the library's to resume, as on Linux.
+            // The library resumes a wait with a time limit, as on Linux.
             return Err(match deadline {
                 Some(_) => Fail::Errno(Errno::EINTR),
                 None => Fail::Restart,
@@ -200,13 +200,13 @@ fn wait(
     }
 }
 
-/// Waits for a priority-inheritance lock. The host kernel resumes these calls after any signal
-/// by itself, so that a kick would not be heard: the thread looks up now and then. A signal's
-/// handler runs, and then the call is made again, whatever the handler's flags.
+/// Waits for a priority-inheritance lock. The host kernel restarts these calls itself after any
+/// signal, so a kick would go unnoticed: the thread checks its signals periodically. A signal's
+/// handler runs, and then the call is restarted, whatever the handler's flags.
 ///
-/// `FUTEX_WAIT_REQUEUE_PI` can be moved to the lock and run out of its slice there. Made again
-/// it finds the first word changed, which is what its users do before they have it moved, and
-/// returns `EAGAIN`, as it does on Linux after a signal.
+/// `FUTEX_WAIT_REQUEUE_PI` can be requeued to the lock and run out of its slice there. Restarted,
+/// it finds the first word changed, which its users do before they requeue it, and returns
+/// `EAGAIN`, as it does on Linux after a signal.
 fn wait_in_slices(
     ctx: &mut ThreadCtx<'_>,
     call: HostFutex<'_>,

@@ -1,25 +1,25 @@
-//! `futex_waitv`: waiting for any of several futexes, by the host's call of that name.
+//! `futex_waitv`: waiting for any of several futexes, through the host's call of that name.
 //!
-//! Apart from `futex.rs` because it shares nothing with that call but the words: its flags,
-//! its list and its clock are of another interface ("futex2", Linux 5.16).
+//! Separate from `futex.rs` because it shares nothing with that call but the words: its flags, its
+//! list and its clock belong to another interface ("futex2", Linux 5.16).
 
 use abi::Errno;
 
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
-use crate::private::Access;
-use crate::process::ThreadCtx;
+use crate::access::MemoryAccess;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::FutexWord;
 
 /// Most futexes in one call.
 const MAX_WAITERS: u32 = 128;
 /// Bytes of `struct futex_waitv`: value, address, flags, reserved.
 const WAITER_BYTES: usize = 24;
-/// The one size there is, of the two bits for it.
+/// The only valid value of the two size bits.
 const SIZE_U32: u32 = 2;
 const PRIVATE: u32 = libc::FUTEX_PRIVATE_FLAG as u32;
 
-/// `struct futex_waitv` with an address of the host's.
+/// `struct futex_waitv` with a host address.
 #[repr(C)]
 #[derive(Debug)]
 struct HostWaiter {
@@ -29,7 +29,7 @@ struct HostWaiter {
     reserved: u32,
 }
 
-/// One waiter as the program has it.
+/// One waiter as the program passes it.
 #[derive(Debug)]
 struct Waiter {
     value: u64,
@@ -41,7 +41,7 @@ fn parse(bytes: &[u8]) -> Result<Waiter, Errno> {
     let (words, _) = bytes.as_chunks::<8>();
     let [value, address, last] = words else { return Err(Errno::EINVAL) };
     let last = u64::from_le_bytes(*last);
-    // The flags, and above them what is reserved.
+    // The flags, and the reserved bits above them.
     let flags = u32::try_from(last).map_err(|_| Errno::EINVAL)?;
     if flags & !PRIVATE != SIZE_U32 {
         return Err(Errno::EINVAL);
@@ -49,7 +49,7 @@ fn parse(bytes: &[u8]) -> Result<Waiter, Errno> {
     Ok(Waiter { value: u64::from_le_bytes(*value), address: u64::from_le_bytes(*address), flags })
 }
 
-/// `futex_waitv(2)`: the index of one that was woken. The time limit is absolute.
+/// `futex_waitv(2)`: returns the index of one that was woken. The time limit is absolute.
 ///
 /// # Errors
 /// `EINVAL` for flags, a count, a clock or a waiter that Linux refuses, `EFAULT`, `EAGAIN` when
@@ -77,7 +77,7 @@ pub(super) fn futex_waitv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let user = ctx.user();
     let words: Vec<FutexWord<'_>> = waiters
         .iter()
-        .map(|waiter| user.futex_word(waiter.address, Access::Read))
+        .map(|waiter| user.futex_word(waiter.address, MemoryAccess::Read))
         .collect::<Result<_, _>>()?;
     let host: Vec<HostWaiter> = waiters
         .iter()
@@ -92,7 +92,7 @@ pub(super) fn futex_waitv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     loop {
         if ctx.is_interrupted() {
-            // The limit is absolute: the call can be made again as it is.
+            // The limit is absolute: the call can be restarted as it is.
             return Err(Fail::Restart);
         }
         // SAFETY: the list and the time outlive the call; the words are guest memory, mapped as

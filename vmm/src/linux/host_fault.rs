@@ -1,30 +1,30 @@
-//! An access of the program's for which the host has no memory: which address it was, and why.
+//! An access by the program for which the host has no memory: its address, and the cause.
 //!
-//! A page of a mapped file can go away after it was mapped (the file is cut), or never come (the
-//! disk is full, or does not read). KVM then says `EFAULT` and no address, and the guest has raised
-//! no fault that would have left one in CR2. The instruction stands where it was, so the
-//! address is worked out from it, as the processor did.
+//! A page of a mapped file can disappear after it was mapped (the file is truncated), or fail to
+//! appear (the disk is full, or cannot be read). KVM then returns `EFAULT` without an address, and
+//! the guest has raised no fault that would have left one in CR2. RIP still points to the
+//! instruction, so the address is computed from it, as the processor did.
 
 use abi::layout;
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register, UsedMemory};
 
 use super::fault::Fault;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::UserMemory;
 use crate::vm::UserRegs;
 
 /// Longest instruction.
 const CODE_BYTES: usize = 15;
-/// A store's disk with less free than this is full to the next page that is touched: huge pages have
-/// this size.
+/// A store's disk with less free space than this counts as full for the next page touched: huge
+/// pages have this size.
 const FULL_BELOW_BYTES: u64 = 2 << 20;
 
-/// The fault to tell the program of.
+/// The fault to report to the program.
 pub(crate) fn of(ctx: &ThreadCtx<'_>) -> Fault {
     let address = touched(ctx).unwrap_or(0);
     let cause = match layout::is_of_segments(address) && is_disk_full(ctx) {
         true => "the disk of the store is full",
-        false => "its file was cut off, its disk is full, or it cannot be read",
+        false => "its file was truncated, its disk is full, or it cannot be read",
     };
     Fault::unbacked(address, cause)
 }
@@ -44,13 +44,13 @@ fn touched(ctx: &ThreadCtx<'_>) -> Option<u64> {
     let Some(len) = fetch(&user, regs.rip, &mut code) else { return Some(regs.rip) };
     let bases = (ctx.vcpu.fs_base(), ctx.vcpu.gs_base());
     let candidates = operands(regs, bases, code.get(..len)?);
-    // Of two operands it is the one that cannot be copied either. A hole that a full disk has no
-    // block for can be read; then it is what was to be written, which comes first.
+    // Of two operands it is the one that cannot be copied either. A hole for which a full disk has
+    // no block can be read; then it is the one to be written, which comes first.
     let is_gone = |&&at: &&u64| user.copy_in(at, &mut [0]).is_err();
     candidates.iter().find(is_gone).or(candidates.first()).copied()
 }
 
-/// The code at `rip`, as much of it as there is; `None` if there is nothing.
+/// The code at `rip`, as much of it as is readable; `None` if nothing is.
 fn fetch(user: &UserMemory<'_>, rip: u64, code: &mut [u8; CODE_BYTES]) -> Option<usize> {
     if user.copy_in(rip, code).is_ok() {
         return Some(CODE_BYTES);
@@ -60,7 +60,7 @@ fn fetch(user: &UserMemory<'_>, rip: u64, code: &mut [u8; CODE_BYTES]) -> Option
     user.copy_in(rip, code.get_mut(..len)?).ok().map(|()| len)
 }
 
-/// Addresses that the instruction uses, those first that it writes.
+/// Addresses that the instruction uses, those it writes first.
 fn operands(regs: &UserRegs, (fs, gs): (u64, u64), code: &[u8]) -> Vec<u64> {
     let one = Decoder::with_ip(64, code, regs.rip, DecoderOptions::NONE).decode();
     let mut factory = InstructionInfoFactory::new();

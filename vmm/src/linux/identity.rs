@@ -1,4 +1,4 @@
-//! Where the program is: host name, memory, randomness.
+//! The program's environment: host name, memory, randomness.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,10 +6,10 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
-use crate::private::Access;
-use crate::process::ThreadCtx;
+use crate::access::MemoryAccess;
+use crate::linux::task::ThreadCtx;
 
-/// `uname(2)`: the host's kernel release, since its calls are what the program gets.
+/// `uname(2)`: the host's kernel release, since the program gets that kernel's calls.
 pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::system::uname();
     let mut release = host.release().to_string_lossy().into_owned();
@@ -25,15 +25,15 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         b"(none)",
     ];
     let mut bytes = vec![0; 65 * 6];
-    for (slot, text) in bytes.chunks_exact_mut(65).zip(fields) {
-        slot.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
+    for (field, text) in bytes.chunks_exact_mut(65).zip(fields) {
+        field.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
     }
     ctx.user().copy_out(a[0], &bytes)?;
     value(0)
 }
 
-/// A release as programs want it that know no other than 2.6 (`override_release` of Linux 4 and
-/// later): the second number and 60 becomes the third.
+/// A release for programs that know nothing newer than 2.6 (`override_release` of Linux 4 and
+/// later): the second number plus 60 becomes the third.
 fn old_release(release: &str) -> String {
     let digits = |part: &str| {
         part.chars()
@@ -58,8 +58,8 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut bytes = [0u8; 112];
     let loads = host.loads;
     let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
+    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
+        field.copy_from_slice(&word.to_le_bytes());
     }
     let threads = ctx.process.threads.counts().0 as u16;
     bytes[80..82].copy_from_slice(&threads.to_le_bytes());
@@ -71,13 +71,13 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `getrandom(2)`: the host's, straight into the program's memory.
 pub(super) fn getrandom(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [at, len, flags, ..] = *a;
-    // Linux takes an int.
+    // The argument is an int on Linux.
     let flags = u64::from(flags as u32);
     if flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
     }
     let mut done = 0;
-    let buffer = ctx.user().ranges(at, len.min(32 << 20), Access::Write)?;
+    let buffer = ctx.user().ranges(at, len.min(32 << 20), MemoryAccess::Write)?;
     for range in buffer.ranges() {
         let (at, len) = (range.as_ptr(), range.len());
         // SAFETY: guest memory, which may change at any time and stays mapped as long as
@@ -115,8 +115,8 @@ mod barrier {
 /// all of them.
 ///
 /// The global commands would make the host interrupt every processor, or wait for every program,
-/// at the guest's pleasure. They get the private barrier, which is what they promise as far as
-/// the program's own threads go; `QUERY` does not offer them.
+/// whenever the guest asks. They get the private barrier, which is what they promise as far as
+/// the program's own threads are concerned; `QUERY` does not offer them.
 ///
 /// # Errors
 /// `EINVAL` for other commands and any flag, `EPERM` without registration.

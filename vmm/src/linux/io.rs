@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use rustix::process::Pid;
 
-use super::fs::{Kind, OpenFile};
 use super::time::{last_errno, read_timespec};
 use super::{CallResult, Fail, value};
-use crate::process::ThreadCtx;
+use crate::files::{FileKind, OpenFile};
+use crate::linux::task::ThreadCtx;
 
 /// One descriptor to wait for.
 struct Watch {
@@ -17,13 +17,13 @@ struct Watch {
     events: i16,
 }
 
-/// Waits for any of `watches` until `deadline`. Gives what happened to each.
+/// Waits for any of `watches` until `deadline`. Returns the events of each.
 fn wait_any(
     ctx: &ThreadCtx<'_>,
     watches: &[Watch],
     deadline: Option<Instant>,
 ) -> Result<Vec<i16>, Fail> {
-    // The open files are kept, so that a descriptor closed meanwhile is not another's.
+    // The open files are kept, so that a descriptor closed meanwhile does not become another file.
     let files: Vec<_> = watches
         .iter()
         .map(|w| if w.fd < 0 { None } else { Some(ctx.process.files.get(w.fd)) })
@@ -33,7 +33,7 @@ fn wait_any(
         .zip(&files)
         .map(|(watch, file)| {
             let fd = match file {
-                Some(Ok(file)) if file.kind() != Kind::SyntheticDirectory => {
+                Some(Ok(file)) if file.kind() != FileKind::SyntheticDirectory => {
                     file.host_fd().as_raw_fd()
                 }
                 _ => -1,
@@ -76,7 +76,7 @@ fn wait_any(
 }
 
 fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant>) -> CallResult {
-    // Linux takes an int.
+    // The argument is an int on Linux.
     let count = u64::from(count as u32);
     if count > u64::from(ctx.process.files.nofile()) {
         return Err(Errno::EINVAL.into());
@@ -93,10 +93,10 @@ fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant
         })
         .collect();
     let happened = wait_any(ctx, &watches, deadline)?;
-    for (slot, events) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&happened) {
+    for (entry, events) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&happened) {
         let [low, high] = events.to_le_bytes();
-        slot[6] = low;
-        slot[7] = high;
+        entry[6] = low;
+        entry[7] = high;
     }
     ctx.user().copy_out(at, &bytes)?;
     value(happened.iter().filter(|&&e| e != 0).count() as u64)
@@ -117,14 +117,14 @@ fn deadline_at(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<Instant>, Errno> {
     Ok(Instant::now().checked_add(Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)))
 }
 
-/// What a time limit's second word counts.
+/// The unit of a time limit's second word.
 enum Unit {
     Micros,
     Nanos,
 }
 
-/// Leaves at `at` what remains of a wait, as Linux does however the wait ends. Whether that
-/// can be stored is no matter to it.
+/// Writes at `at` what remains of a wait, as Linux does however the wait ends. Like Linux, it
+/// ignores a failure to store it.
 fn write_remaining(ctx: &ThreadCtx<'_>, at: u64, deadline: Option<Instant>, unit: Unit) {
     let Some(deadline) = deadline.filter(|_| !ctx.process.settings.keeps_timeouts()) else {
         return;
@@ -182,7 +182,7 @@ pub(super) fn pselect6(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     })
 }
 
-/// Largest `fd_set` looked at: the descriptor limit.
+/// Largest `fd_set` read: the descriptor limit.
 const SELECT_MAX: u64 = 1024;
 
 fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) -> CallResult {
@@ -241,8 +241,8 @@ const RNDGETENTCNT: libc::Ioctl = 0x8004_5200;
 const FICLONE: libc::Ioctl = 0x4004_9409;
 const FICLONERANGE: libc::Ioctl = 0x4020_940d;
 
-/// `FICLONE`, `FICLONERANGE`: the host's file system shares the blocks, or says that it cannot.
-/// Both files are open, for what the host asks of them.
+/// `FICLONE`, `FICLONERANGE`: the host's file system shares the blocks, or refuses. Both files are
+/// open with the access that the host requires.
 fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> CallResult {
     let whole_file = request as libc::Ioctl == FICLONE;
     let mut range = [0; 4];
@@ -267,7 +267,7 @@ fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> Cal
     if done < 0 { Err(last_errno().into()) } else { value(0) }
 }
 
-/// `ioctl(2)`: terminals, and the few requests every descriptor knows.
+/// `ioctl(2)`: terminals, and the few requests that every descriptor supports.
 pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [fd, request, arg, ..] = *a;
     let files = &ctx.process.files;
@@ -281,11 +281,11 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         }
         // The program's group and session are the host's.
         libc::TIOCGPGRP | libc::TIOCGSID => from_terminal(ctx, &file, request, arg, 4),
-        libc::TIOCSPGRP if file.kind() == Kind::Terminal => {
+        libc::TIOCSPGRP if file.kind() == FileKind::Terminal => {
             let group = ctx.user().read_u32(arg)?.cast_signed();
-            // The group of a leader outside of the PID namespace has no number to name it by.
+            // The group of a leader outside the PID namespace has no number by which to name it.
             let own = Pid::from_raw(crate::host::process_group()).ok_or(Errno::ESRCH)?;
-            // Another one would give the terminal to a program that did not ask for it.
+            // Another group would give the terminal to a program that did not ask for it.
             if group != own.as_raw_pid() {
                 return Err(Errno::EPERM.into());
             }
@@ -294,7 +294,7 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             value(0)
         }
         FIOQSIZE => from_host(ctx, &file, request, arg, 8),
-        RNDGETENTCNT if file.kind() == Kind::Memory => from_host(ctx, &file, request, arg, 4),
+        RNDGETENTCNT if file.kind() == FileKind::Memory => from_host(ctx, &file, request, arg, 4),
         FICLONE | FICLONERANGE => clone_file(ctx, &file, request, arg),
         libc::FIONREAD => from_host(ctx, &file, request, arg, 4),
         libc::FIONBIO => {
@@ -317,7 +317,7 @@ fn from_terminal(
     arg: u64,
     bytes: usize,
 ) -> CallResult {
-    if file.kind() != Kind::Terminal {
+    if file.kind() != FileKind::Terminal {
         return Err(Errno::ENOTTY.into());
     }
     from_host(ctx, file, request, arg, bytes)
@@ -350,7 +350,7 @@ fn to_terminal(
     arg: u64,
     bytes: usize,
 ) -> CallResult {
-    if file.kind() != Kind::Terminal {
+    if file.kind() != FileKind::Terminal {
         return Err(Errno::ENOTTY.into());
     }
     let mut buffer = [0u8; 64];

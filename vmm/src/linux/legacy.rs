@@ -1,28 +1,28 @@
-//! File calls that newer ones have replaced, and some that only look: all in terms of the
-//! functions that serve the newer ones.
+//! File calls that newer ones have replaced, and some that only read: all in terms of the functions
+//! that serve the newer ones.
 
 use abi::Errno;
 
-use super::fs::Times;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::files::Times;
+use crate::linux::task::ThreadCtx;
 
 type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
 type Args<'a> = &'a [u64; 6];
 
 /// More than this at a time is not worth the buffer.
-const ROOM_MAX: u64 = 64 << 10;
+const CAPACITY_MAX: u64 = 64 << 10;
 
-/// `getdents(2)`: the records of `getdents64`, whose type is in the last byte and not before
-/// the name. Both kinds have the same length.
+/// `getdents(2)`: the records of `getdents64`, but with the type in the last byte, not before
+/// the name. Both kinds of record have the same length.
 pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let room = u64::from(a[2] as u32).min(ROOM_MAX);
-    let write = crate::private::Access::Write;
-    if room > 0 && !ctx.user().is_accessible(a[1], room, write) {
+    let capacity = u64::from(a[2] as u32).min(CAPACITY_MAX);
+    let write = crate::access::MemoryAccess::Write;
+    if capacity > 0 && !ctx.user().is_accessible(a[1], capacity, write) {
         ctx.process.files.get(a[0] as i32)?;
         return Err(Errno::EFAULT.into());
     }
-    let mut bytes = ctx.process.files.getdents64(a[0] as i32, room as usize)?;
+    let mut bytes = ctx.process.files.getdents64(a[0] as i32, capacity as usize)?;
     let mut rest = bytes.as_mut_slice();
     while let Some(&[low, high]) = rest.get(16..18) {
         let len = usize::from(u16::from_le_bytes([low, high]));
@@ -36,14 +36,14 @@ pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     value(bytes.len() as u64)
 }
 
-/// `sync(2)`: of what the program could have changed, not of the whole host.
+/// `sync(2)`: syncs what the program could have changed, not the whole host.
 pub(super) fn sync(ctx: Ctx<'_, '_>, _: Args<'_>) -> CallResult {
     ctx.process.files.sync();
     value(0)
 }
 
-/// Access and modification time, if `at` points to any: pairs of words that `nanoseconds`
-/// scales the second one of.
+/// Access and modification time, if `at` is not null: pairs of words; `nanoseconds` scales the
+/// second of each pair.
 fn times(
     ctx: &ThreadCtx<'_>,
     at: u64,
@@ -58,7 +58,7 @@ fn times(
         index => ctx.user().read_u64(at + index * 8).map(u64::cast_signed),
     };
     let [a_sec, a_part, m_sec, m_part] = words;
-    let mut times = super::fs::parse_times(&[0; super::fs::TIMES_LEN]);
+    let mut times = crate::files::parse_times(&[0; crate::files::TIMES_LEN]);
     times.last_access.tv_sec = word(a_sec)?;
     times.last_access.tv_nsec = nanoseconds(word(a_part)?).ok_or(Errno::EINVAL)?;
     times.last_modification.tv_sec = word(m_sec)?;
@@ -105,16 +105,16 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     }
 }
 
-/// `ustat(2)`: the free room of the file system with a device number.
+/// `ustat(2)`: the free space of the file system with a device number.
 pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let (blocks, files) = ctx.process.files.room_on(a[0] as u32).ok_or(Errno::EINVAL)?;
-    // Free blocks, padding, free inodes; the names have never been filled.
+    let (blocks, files) = ctx.process.files.space_on(a[0] as u32).ok_or(Errno::EINVAL)?;
+    // Free blocks, padding, free inodes; the names are never filled in.
     let mut bytes = [0; 32];
-    for (slot, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
-        *slot = byte;
+    for (to, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
+        *to = byte;
     }
-    for (slot, byte) in bytes.iter_mut().skip(8).zip(files.to_le_bytes()) {
-        *slot = byte;
+    for (to, byte) in bytes.iter_mut().skip(8).zip(files.to_le_bytes()) {
+        *to = byte;
     }
     ctx.user().copy_out(a[1], &bytes)?;
     value(0)

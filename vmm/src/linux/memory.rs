@@ -6,13 +6,14 @@ use abi::addr::LOWER_HALF_END;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
-use super::fs::{Kind, OpenFile};
 use super::{CallResult, limits, value};
+use crate::files::{FileKind, OpenFile};
+use crate::linux::survivor::Survivor;
+use crate::linux::task::ThreadCtx;
 use crate::private::inspect::SHARED_LABEL;
 use crate::private::{
     Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up,
 };
-use crate::process::{Survivor, ThreadCtx};
 use crate::vm::memory::FileMapping;
 
 /// `brk(2)`.
@@ -42,8 +43,8 @@ const MAP_HUGETLB: u64 = libc::MAP_HUGETLB as u64;
 const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
 const MAP_32BIT: u64 = libc::MAP_32BIT as u64;
 
-/// What `MAP_SHARED_VALIDATE` knows, from the time before there was anything to validate:
-/// flags beyond these (`MAP_SYNC`) are a file system's to offer, and none does.
+/// The flags `MAP_SHARED_VALIDATE` accepts, from before there was anything to validate: only a file
+/// system can support flags beyond these (`MAP_SYNC`), and none does.
 const VALIDATED: u64 = MAP_SHARED_VALIDATE
     | MAP_FIXED
     | MAP_GROWSDOWN
@@ -89,7 +90,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EOPNOTSUPP.into());
     }
     let backing = match file {
-        // Shared anonymous memory would be shared with children; there are none.
+        // Shared anonymous memory is shared only with children; there are none.
         None => Backing::Anonymous,
         Some(file) => file_backing(&file, offset, len, shared, prot)?,
     };
@@ -111,13 +112,13 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         Backing::File { .. } => "mapped file",
     };
     if shared && flags & MAP_ANONYMOUS == 0 {
-        // Others may come to wait for locks in it.
+        // Other processes may wait for locks in it.
         Survivor::make(ctx.process);
     }
     let private = &ctx.process.private;
     if fixed {
-        // Outside the private region there is no room to give, as Linux says for addresses
-        // above its own limit.
+        // Outside the private region there is no space to allocate; Linux returns this for
+        // addresses above its own limit.
         private
             .map_at(addr, len, prot, backing, label)
             .map_err(|e| if e == Errno::EINVAL { Errno::ENOMEM } else { e })?;
@@ -129,15 +130,15 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let low = private.find_low_room(len).ok_or(Errno::ENOMEM)?;
     let at = private.map_anywhere(low, len, prot, backing, label)?;
     if at != low {
-        // Another thread was quicker.
+        // Another thread was faster.
         private.unmap(at, len)?;
         return Err(Errno::ENOMEM.into());
     }
     locked(ctx, at, len, lock)
 }
 
-/// Locks a new mapping, if it was to be. As on Linux the mapping is there even if its pages could
-/// not be had.
+/// Locks a new mapping, if requested. As on Linux the mapping exists even if its pages could not be
+/// allocated.
 fn locked(ctx: &ThreadCtx<'_>, at: u64, len: u64, lock: MemoryLock) -> CallResult {
     if lock == MemoryLock::Locked {
         let _ = ctx.process.private.set_lock(at..at + len, lock, u64::MAX);
@@ -179,8 +180,8 @@ fn check_limits(ctx: &ThreadCtx<'_>, len: u64, prot: Prot, shared: bool) -> Resu
     Ok(())
 }
 
-/// Huge pages on request are ordinary memory here: areas of 2 MiB and more start on a 2 MiB
-/// boundary and are mapped with large pages anyway. Only that size is offered, and only for
+/// Huge pages on request (`MAP_HUGETLB`) are ordinary memory here: areas of 2 MiB and more start on
+/// a 2 MiB boundary and are mapped with large pages anyway. Only that size is offered, and only for
 /// anonymous memory.
 fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
     let size_log2 = flags >> libc::MAP_HUGE_SHIFT & 0x3f;
@@ -188,7 +189,7 @@ fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
     anonymous && (size_log2 == 0 || size_log2 == 21) && len.is_multiple_of(PAGE_SIZE_2M)
 }
 
-/// The open file that a mapping is asked of.
+/// The open file to be mapped.
 fn mapped_file(ctx: &ThreadCtx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = ctx.process.files.get(fd)?;
     file.check_not_path()?;
@@ -211,10 +212,10 @@ fn file_backing(
         Err(_) => return Err(Errno::EACCES),
     }
     match file.kind() {
-        Kind::Regular => {}
-        // Anonymous memory by another name, but that a shared mapping of one opened for
-        // reading is never to be written.
-        Kind::Memory if file.is_zero_device() => {
+        FileKind::Regular => {}
+        // Anonymous memory by another name, except that a shared mapping of one opened for reading
+        // can never be written.
+        FileKind::Memory if file.is_zero_device() => {
             if !shared || may_write {
                 return Ok(Backing::Anonymous);
             }
@@ -240,11 +241,11 @@ fn read_only_zeroes(len: u64) -> Result<Backing, Errno> {
     let zeroes = rustix::fs::memfd_create("zeroes", flags).map_err(host)?;
     rustix::fs::ftruncate(&zeroes, len).map_err(host)?;
     let file = Arc::new(std::fs::File::from(zeroes));
-    // Nobody can write it: it stores nothing.
+    // It cannot be written: it stores nothing.
     Ok(Backing::File { file, offset: 0, kind: FileMapping::SharedReadOnly, charge: None })
 }
 
-/// `munmap(2)`. What lies below the private region is not mapped, and that is fine.
+/// `munmap(2)`. What is below the private region is not mapped, which is not an error.
 pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, ..] = *a;
     if !start.is_multiple_of(PAGE_SIZE) || len > TASK_END || start > TASK_END - len || len == 0 {
@@ -258,10 +259,10 @@ pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     value(0)
 }
 
-/// `PROT_SEM`: no processor of this kind needs it, and Linux takes it.
+/// `PROT_SEM`: no processor of this kind needs it, and Linux accepts it.
 const PROT_SEM: u64 = 8;
 
-/// `mprotect(2)`: changes what comes before the first hole, or before the first file that may
+/// `mprotect(2)`: changes everything up to the first hole, or before the first file that may
 /// not be written, and then fails.
 pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, prot, ..] = *a;
@@ -332,7 +333,7 @@ pub(super) fn mremap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     value(private.remap(start, old_len, new_len, destination, source)?)
 }
 
-/// Whether the mapping at `start` may become so much larger, as far as limits go.
+/// Whether the limits allow the mapping at `start` to grow by that much.
 fn check_growth(ctx: &ThreadCtx<'_>, start: u64, more: u64) -> Result<(), Errno> {
     let of = ctx.process.private.pieces_of(start, PAGE_SIZE);
     let Some(piece) = of.pieces.first() else { return Err(Errno::EFAULT) };
@@ -344,7 +345,7 @@ fn check_growth(ctx: &ThreadCtx<'_>, start: u64, more: u64) -> Result<(), Errno>
     check_limits(ctx, more, piece.prot, is_shared)
 }
 
-/// `madvise(2)`. Advice that only concerns speed is taken and mostly ignored.
+/// `madvise(2)`. Advice that only concerns speed is accepted and mostly ignored.
 pub(super) fn madvise(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, advice, ..] = *a;
     let advice = advice as i32;
@@ -398,7 +399,7 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
     let anonymous = matches!(piece.backing, PieceBacking::Anonymous);
     let is_locked = piece.lock != MemoryLock::Unlocked;
     match advice {
-        // What is locked is not to go.
+        // Locked memory must not be dropped.
         libc::MADV_DONTNEED
         | libc::MADV_FREE
         | libc::MADV_REMOVE
@@ -421,7 +422,7 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
     }
 }
 
-/// `MADV_REMOVE`: makes a hole in the file.
+/// `MADV_REMOVE`: punches a hole in the file.
 fn remove(piece: &Piece) -> Result<(), Errno> {
     match &piece.backing {
         PieceBacking::Anonymous => Err(Errno::EINVAL),
@@ -436,8 +437,8 @@ fn remove(piece: &Piece) -> Result<(), Errno> {
     }
 }
 
-/// `mincore(2)`: what may have been touched, and whatever is a file's, counts as resident. What
-/// comes before a hole is told.
+/// `mincore(2)`: what may have been touched, and every page of a file, counts as resident. The part
+/// before a hole is reported.
 pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, vector, ..] = *a;
     if !start.is_multiple_of(PAGE_SIZE) {
@@ -457,7 +458,7 @@ pub(super) fn mincore(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if pages < len / PAGE_SIZE { Err(Errno::ENOMEM.into()) } else { value(0) }
 }
 
-/// `msync(2)`: shared file mappings are the host's page cache; ask the host to write it.
+/// `msync(2)`: shared file mappings are the host's page cache; the host is asked to write it.
 pub(super) fn msync(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [start, len, flags, ..] = *a;
     let (asynchronous, synchronous) = (libc::MS_ASYNC as u32, libc::MS_SYNC as u32);

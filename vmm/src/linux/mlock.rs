@@ -1,8 +1,8 @@
-//! `mlock` and its kin: memory of the program that stays in the host's.
+//! `mlock` and its kin: memory of the program that stays resident on the host.
 //!
-//! The pages behind it are locked on the host, as far as that lets the user who runs the VMM, and
-//! count against the program's `RLIMIT_MEMLOCK`, which is the VMM's at first. Segments are in
-//! nobody's memory but the host's page cache, and are not locked: `ENOMEM`, as for a hole.
+//! The pages that back it are locked on the host, as far as it allows the user running the VMM, and
+//! count against the program's `RLIMIT_MEMLOCK`, which is initially the VMM's. Segments are only in
+//! the host's page cache, and are not locked: `ENOMEM`, as for a hole.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -10,14 +10,14 @@ use std::ops::Range;
 use abi::{Errno, PAGE_SIZE};
 
 use super::{CallResult, limits, value};
+use crate::linux::task::ThreadCtx;
 use crate::private::{MemoryLock, page_up};
-use crate::process::ThreadCtx;
 
 /// The whole pages of a range.
 fn pages(start: u64, len: u64) -> Result<Range<u64>, Errno> {
     let offset = start % PAGE_SIZE;
     let start = start - offset;
-    // Linux takes a length that wraps to nothing for nothing.
+    // Linux treats a length that wraps to 0 as 0.
     let len = page_up(len.wrapping_add(offset)).unwrap_or(0);
     let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
     Ok(start..end)
@@ -32,7 +32,7 @@ pub(super) fn mlock(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     let limit = limits::lockable(ctx.process)?;
-    // Linux compares with the limit before it looks at the range.
+    // Linux compares with the limit before it checks the range.
     let offset = start % PAGE_SIZE;
     let wanted = page_up(len.wrapping_add(offset)).unwrap_or(0);
     if wanted > limit {

@@ -1,27 +1,24 @@
 //! The Linux calls a program makes, served on the host.
 //!
 //! One module per subject; each function takes the calling thread and the six argument
-//! registers as Linux passes them and returns what RAX gets. Numbers and meaning are
-//! Linux's for x86-64. A call that is not in the table gives `ENOSYS`, is counted, and is
+//! registers as Linux passes them and returns the value for RAX. Numbers and meaning are
+//! Linux's for x86-64. A call that is not in the table returns `ENOSYS`, is counted, and is
 //! named once in the log.
 //!
-//! Every argument is the guest's: nothing here may panic on any value.
+//! Every argument comes from the guest: nothing here may panic on any value.
 
 pub mod credentials;
 pub mod fault;
 pub mod file;
-pub mod fs;
 pub mod futex;
 mod futex_waitv;
 pub(crate) mod host_fault;
-pub mod host_timer;
 pub mod identity;
 pub mod io;
 mod legacy;
 pub mod limits;
 pub mod memory;
 mod mlock;
-pub mod names;
 pub mod net;
 pub mod pid;
 pub mod prctl;
@@ -30,6 +27,8 @@ pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub mod survivor;
+pub mod task;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -41,9 +40,21 @@ use std::time::Instant;
 
 use abi::Errno;
 
-use crate::process::thread::Next;
-use crate::process::{Outcome, ThreadCtx};
-use signal::{Again, Interrupted};
+use signal::{Again, Due, Interrupted};
+use task::{Outcome, ThreadCtx};
+
+/// What a thread does next.
+#[derive(Debug)]
+pub enum Next {
+    /// Enter the guest again, after delivering what is due and the pending signals.
+    Run(Due),
+    /// Enter it again unchanged: it may be in the middle of the guest kernel.
+    Resume,
+    /// This thread has ended.
+    ThreadEnds,
+    /// The process has ended.
+    Stop,
+}
 
 /// What a call did, when it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +63,8 @@ pub enum Done {
     Value(u64),
     /// The registers are already what they should be (`rt_sigreturn`).
     Registers,
+    /// `rt_sigreturn` found no frame to restore.
+    BadFrame,
     /// The calling thread has ended.
     ThreadExit,
     /// The process has ended.
@@ -63,10 +76,10 @@ pub enum Done {
 pub enum Fail {
     /// The program gets this error.
     Errno(Errno),
-    /// A signal came while the call was blocked: it is made again unless a handler without
+    /// A signal arrived while the call was blocked: it is restarted unless a handler without
     /// `SA_RESTART` runs first.
     Restart,
-    /// As `Restart`, whatever handler runs: a lock is not to be given up for a signal.
+    /// As `Restart`, whatever handler runs: a signal must not make a thread give up a lock.
     RestartAlways,
 }
 
@@ -87,7 +100,7 @@ pub fn value(v: u64) -> CallResult {
     Ok(Done::Value(v))
 }
 
-/// Bytes of the SYSCALL instruction, for going back to make a call again.
+/// Bytes of the SYSCALL instruction, for going back to restart a call.
 const SYSCALL_BYTES: u64 = 2;
 
 /// Serves the Linux call in the registers of `ctx`.
@@ -107,6 +120,7 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
     match result {
         Ok(Done::Value(v)) => ctx.vcpu.regs.rax = v,
         Ok(Done::Registers) => {}
+        Ok(Done::BadFrame) => return Next::Run(Due::BadFrame),
         Ok(Done::ThreadExit) => return Next::ThreadEnds,
         Ok(Done::Stop) => return Next::Stop,
         Err(Fail::Errno(errno)) => {
@@ -122,10 +136,10 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
             };
             ctx.vcpu.regs.rax = Errno::EINTR.as_result();
             let call = Interrupted { number, bytes: SYSCALL_BYTES, again };
-            return signal::deliver_after_interruption(ctx, call);
+            return Next::Run(Due::Call(call));
         }
     }
-    signal::deliver_pending(ctx)
+    Next::Run(Due::Nothing)
 }
 
 /// The table: number to function.
@@ -222,7 +236,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_setregid => credentials::set_gids(a, 2),
         libc::SYS_setresuid => credentials::set_uids(a, 3),
         libc::SYS_setresgid => credentials::set_gids(a, 3),
-        // They never fail: the answer is the id as it was, and is.
+        // They never fail: they return the previous id, which is unchanged.
         libc::SYS_setfsuid => credentials::getuid(),
         libc::SYS_setfsgid => credentials::getgid(),
         libc::SYS_getgroups => credentials::getgroups(a),
@@ -395,7 +409,7 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// What only a privilege allows: the program has none.
+/// Calls that need a privilege: the program has none.
 fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
         libc::SYS_acct
@@ -417,7 +431,7 @@ fn privileged(ctx: &mut ThreadCtx<'_>, number: u64) -> CallResult {
 
 fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
-        match names::name(number) {
+        match crate::stats::names::name(number) {
             Some(name) if PROBES.contains(&(number as i64)) => {
                 tracing::debug!("Linux call {name} ({number}) is not served: ENOSYS");
             }
@@ -428,7 +442,7 @@ fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     Err(Errno::ENOSYS.into())
 }
 
-/// Calls that run-time libraries try and do without: their absence is no news to anybody.
+/// Calls that run-time libraries try and can do without: their absence is not worth a message.
 const PROBES: [i64; 11] = [
     libc::SYS_add_key,
     libc::SYS_io_uring_setup,

@@ -1,19 +1,19 @@
-//! Socket calls. There are no sockets: on a descriptor these calls say what Linux says of one that
-//! is no socket, which is what programs that try one expect (shells, standard input).
+//! Socket calls. There are no sockets: on a descriptor these calls return what Linux returns for
+//! one that is no socket, which programs that try it expect (shells, standard input).
 
 use abi::Errno;
 
-use super::fs::Kind;
 use super::{CallResult, Fail};
-use crate::process::ThreadCtx;
+use crate::files::FileKind;
+use crate::linux::task::ThreadCtx;
 
 fn refusal(ctx: &ThreadCtx<'_>, fd: u64) -> Fail {
     let file = ctx.process.files.get(fd as i32);
     let checked = file.and_then(|file| file.check_not_path().map(|()| file.kind()));
     Fail::Errno(match checked {
         Err(errno) => errno,
-        // One that the program was started with: `read` and `write` serve it.
-        Ok(Kind::Socket) => Errno::EOPNOTSUPP,
+        // A socket that the program was started with: `read` and `write` serve it.
+        Ok(FileKind::Socket) => Errno::EOPNOTSUPP,
         Ok(_) => Errno::from_raw(libc::ENOTSOCK),
     })
 }
@@ -23,7 +23,7 @@ pub(super) fn on_descriptor(ctx: &ThreadCtx<'_>, fd: u64) -> CallResult {
     Err(refusal(ctx, fd))
 }
 
-/// `accept4(2)`: its flags are looked at before the descriptor's kind.
+/// `accept4(2)`: its flags are checked before the descriptor's kind.
 pub(super) fn accept4(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let known = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     match refusal(ctx, a[0]) {

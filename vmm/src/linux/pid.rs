@@ -1,14 +1,14 @@
 //! Process numbers, groups and sessions: the host's, since the VMM's process is the program's.
-//! 0 is a number, too: of a parent, a group or a session outside of the PID namespace.
+//! 0 is a number, too: that of a parent, a group or a session outside the PID namespace.
 //!
-//! Of other processes the program knows none: they are not there (`ESRCH`).
+//! The program knows no other processes: they do not exist (`ESRCH`).
 
 use abi::Errno;
 use rustix::process::Pid;
 
 use super::{CallResult, value};
 use crate::host::{process_group, session};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 fn number(pid: i32) -> CallResult {
     value(u64::from(pid.cast_unsigned()))
@@ -31,7 +31,7 @@ fn own(ctx: &ThreadCtx<'_>, pid: u64) -> Result<(), Errno> {
     }
 }
 
-/// The processes above one, as it sees them.
+/// The process's parent, group and session, as it sees them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parents {
     pub(super) parent: i32,
@@ -39,12 +39,12 @@ pub(super) struct Parents {
     pub(super) session: i32,
 }
 
-/// What `getppid`, `getpgrp` and `getsid` say.
+/// What `getppid`, `getpgrp` and `getsid` return.
 pub(super) fn parents() -> Parents {
     Parents { parent: parent(), group: process_group(), session: session() }
 }
 
-/// `getppid(2)`: whoever started the VMM.
+/// `getppid(2)`: the process that started the VMM.
 pub(super) fn getppid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     number(parent())
 }
@@ -66,7 +66,7 @@ pub(super) fn getsid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     number(session())
 }
 
-/// `setpgid(2)`: into a group of its own, or the one it is in. It is told of no other.
+/// `setpgid(2)`: into its own new group, or the one it is in. It knows no other.
 pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let group = a[1] as i32;
     if group < 0 {

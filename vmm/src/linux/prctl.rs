@@ -1,8 +1,7 @@
 //! `prctl` and `personality`: small settings of a thread or of the process.
 //!
-//! A setting is served when it has its effect, or when its effect could only show in what does
-//! not exist here (core files, `exec`, children). Every other one is refused as by a kernel that
-//! does not have it.
+//! A setting is served when it has its effect, or when its effect could only show in what does not
+//! exist here (core files, `exec`, children). Every other one is refused as by a kernel without it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -10,9 +9,9 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::time::last_errno;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
-/// What a process has been told about itself.
+/// A process's settings made by these calls.
 #[derive(Debug, Default)]
 pub struct Settings {
     not_dumpable: AtomicBool,
@@ -23,13 +22,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether `PR_SET_NO_NEW_PRIVS` was asked for.
+    /// Whether `PR_SET_NO_NEW_PRIVS` was set.
     pub(super) fn no_new_privileges(&self) -> bool {
         self.no_new_privileges.load(Ordering::Relaxed)
     }
 }
 
-/// The last capability there is: bits above it do not name one.
+/// The last existing capability: bits above it do not name one.
 const LAST_CAPABILITY: u64 = 40;
 
 fn is_zero(args: &[u64]) -> Result<(), Errno> {
@@ -81,7 +80,7 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             ctx.user().copy_out(a[1], &on.to_le_bytes())?;
             value(0)
         }
-        // No signal is ever sent for the end of a parent that is not seen.
+        // No signal is ever sent for the end of a parent that the program cannot see.
         libc::PR_SET_PDEATHSIG => {
             is_zero(&a[1..2]).map(|()| super::Done::Value(0)).map_err(Into::into)
         }
@@ -115,7 +114,7 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// `PR_CAP_AMBIENT`: there is none, and none that could be added.
+/// `PR_CAP_AMBIENT`: none is set, and none can be added.
 fn ambient(a: &[u64; 6]) -> CallResult {
     if a[1] == libc::PR_CAP_AMBIENT_CLEAR_ALL as u64 {
         is_zero(&a[2..5])?;
@@ -148,14 +147,14 @@ fn set_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
 
 fn get_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
     let mut name = [0; 16];
-    for (slot, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
-        *slot = byte;
+    for (to, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
+        *to = byte;
     }
     ctx.user().copy_out(at, &name)?;
     value(0)
 }
 
-/// The slack of the calling thread is that of the host thread it is.
+/// The timer slack of the calling thread is that of its host thread.
 fn timer_slack(a: &[u64; 6]) -> CallResult {
     // SAFETY: these options take numbers.
     let done = unsafe { libc::prctl(a[0] as i32, a[1]) };
@@ -165,7 +164,7 @@ fn timer_slack(a: &[u64; 6]) -> CallResult {
 /// Most bytes of a mapping's name, its NUL included.
 const MAPPING_NAME_BYTES: u64 = 80;
 
-/// `PR_SET_VMA`: a name for anonymous memory. It is checked; nobody reads it.
+/// `PR_SET_VMA`: a name for anonymous memory. It is checked, and never read.
 fn name_mapping(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [_, option, start, len, name, _] = *a;
     if option != libc::PR_SET_VMA_ANON_NAME as u64 {
@@ -201,12 +200,12 @@ fn check_mapping_name(ctx: &ThreadCtx<'_>, name: u64) -> Result<(), Errno> {
     Err(Errno::EINVAL)
 }
 
-/// Asks `personality` without changing it.
+/// Queries `personality` without changing it.
 const QUERY: u32 = u32::MAX;
-/// What shows only in a program that is started afterwards: no randomisation, where `mmap`
-/// begins, a page at 0.
+/// What affects only a program started afterwards: no randomisation, where `mmap` begins, a page at
+/// 0.
 const AT_NEXT_EXEC: u32 = 0x0004_0000 | 0x0020_0000 | 0x0010_0000;
-/// `uname` tells a release 2.6.
+/// `uname` reports a release 2.6.
 const UNAME26: u32 = 0x0002_0000;
 /// `select` and its kin leave the time limit as it was.
 const STICKY_TIMEOUTS: u32 = 0x0400_0000;
@@ -218,20 +217,20 @@ impl Settings {
         self.personality.load(Ordering::Relaxed)
     }
 
-    /// Whether `uname` is to tell a release 2.6.
+    /// Whether `uname` is to report a release 2.6.
     #[must_use]
     pub fn has_old_release(&self) -> bool {
         self.personality() & UNAME26 != 0
     }
 
-    /// Whether what remains of a wait is not told.
+    /// Whether what remains of a wait is not reported.
     #[must_use]
     pub fn keeps_timeouts(&self) -> bool {
         self.personality() & STICKY_TIMEOUTS != 0
     }
 }
 
-/// `personality(2)`: what was before.
+/// `personality(2)`: returns the previous value.
 pub(super) fn personality(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let personality = &ctx.process.settings.personality;
     match a[0] as u32 {

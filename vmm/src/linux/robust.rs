@@ -1,23 +1,23 @@
-//! Robust futexes: what a thread held when it ended is marked, so that the next one learns.
+//! Robust futexes: what a thread held when it ended is marked, so that the next owner learns of it.
 //!
 //! A thread keeps a list of the locks it holds in its own memory (`set_robust_list`); Linux
-//! walks it when the thread ends, however it ends. So does the VMM, for locks in private
-//! memory, in files that others map, and in segments. Everything in the list is the program's
+//! walks it when the thread ends, however it ends. So does the VMM, for locks in private memory, in
+//! files that other processes map, and in segments. Everything in the list comes from the program
 //! and can be anything.
 
 use abi::layout::is_of_segments;
 use abi::{Errno, SegId};
 
 use super::{CallResult, futex, value};
-use crate::process::{Process, Thread, ThreadCtx};
+use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::user_memory::UserMemory;
 
-/// Most entries of a list that are looked at (Linux's ROBUST_LIST_LIMIT).
+/// Maximum number of list entries walked (Linux's ROBUST_LIST_LIMIT).
 const LIMIT: usize = 2048;
 const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 /// Bytes of `struct robust_list_head`.
 const HEAD_BYTES: u64 = 24;
-/// In a pointer to an entry: the lock is a priority-inheritance one.
+/// Flag in a pointer to an entry: the lock is a priority-inheritance one.
 const PI: u64 = 1;
 
 /// `set_robust_list(2)`.
@@ -42,7 +42,7 @@ pub(super) fn get_robust_list(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     value(0)
 }
 
-/// Whether an entry is the one the thread was about to add or to remove.
+/// Whether an entry is the one that the thread was about to add or to remove.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Listed,
@@ -50,11 +50,11 @@ enum Entry {
 }
 
 /// Marks what `thread`, which has ended in instance `vh`, still holds. For locks with priority
-/// inheritance that somebody waits for, the host kernel does the rest when the host thread ends.
+/// inheritance that have waiters, the host kernel does the rest when the host thread ends.
 pub(crate) fn release(process: &Process, thread: &Thread, vh: u32) {
     let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
     if head != 0 {
-        // An error ends the walk, as on Linux: the list is the program's.
+        // An error ends the walk, as on Linux: the list is untrusted.
         let _ = Walk { process, vh, tid: thread.tid.cast_unsigned() }.run(head);
     }
 }
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
             let at = entry & !PI;
             let word = at.wrapping_add(offset);
             let user = self.where_held(word);
-            // Before the lock is the next owner's, who may take the entry away.
+            // Read before the lock passes to the next owner, which may remove the entry.
             let next = user.read_u64(at);
             if at != pending & !PI {
                 self.let_go(user, word, entry & PI, Entry::Listed)?;
@@ -97,9 +97,9 @@ impl<'a> Walk<'a> {
         user.read_u32(word).is_ok_and(|old| old & FUTEX_TID_MASK == self.tid)
     }
 
-    /// The memory that the lock is in. A thread can take one in a segment and leave the VAS with
-    /// it; the list then has an address of another instance. Among those that have a segment
-    /// there, the thread's number in the word tells which, unless two segments say so.
+    /// The memory that the lock is in. A thread can acquire one in a segment and leave the VAS with
+    /// it; the list then has an address of another instance. Among those with a segment there, the
+    /// thread's number in the word identifies it, unless two segments match.
     fn where_held(&self, word: u64) -> UserMemory<'a> {
         let here = self.process.user_in(self.vh);
         if !is_of_segments(word) || self.is_held(here, word) {
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
         if old & FUTEX_TID_MASK == self.tid {
             return futex::mark_owner_died(user, word);
         }
-        // It had let the lock go and not yet woken the next one.
+        // It had released the lock and not yet woken the next waiter.
         if entry == Entry::Pending && pi == 0 && old == 0 {
             futex::wake(user, word, 1);
         }

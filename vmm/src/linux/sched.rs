@@ -1,9 +1,9 @@
 //! Scheduling: which processors a thread runs on, and how much of them it gets.
 //!
-//! A thread of the program is a host thread, so the host's scheduler is asked and told about
-//! that one. Only processor numbers are translated: the program's go from 0 without a gap, in
-//! the order of those the VMM may use, because programs index arrays of as many elements as
-//! there are processors. The structures pass through us as bytes; the host judges them.
+//! A thread of the program is a host thread, so these calls act on that thread in the host's
+//! scheduler. Only processor numbers are translated: the program's are contiguous from 0, in the
+//! order of those the VMM may use, because programs index arrays of as many elements as there are
+//! processors. The structures are passed through as bytes; the host checks them.
 
 use std::sync::OnceLock;
 
@@ -11,16 +11,16 @@ use abi::Errno;
 
 use super::time::last_errno;
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
-/// Processors looked at: the bits of the host's mask.
+/// Maximum number of processors: the bits of the host's mask.
 const MAX_CPUS: usize = 8192;
 
 /// The host's numbers of the processors the VMM may use; the program's numbers are indices.
 pub(super) fn processors() -> &'static [usize] {
     static CPUS: OnceLock<Vec<usize>> = OnceLock::new();
     CPUS.get_or_init(|| {
-        // The affinity alone, as Linux: a quota of the cgroup is not in it, and finding one
+        // The affinity alone, as on Linux: a quota of the cgroup is not considered, and finding one
         // would cost every start a tenth of a millisecond.
         let mask = host_affinity(std::process::id() as i32).unwrap_or_default();
         let cpus: Vec<_> = (0..MAX_CPUS).filter(|&cpu| has_bit(&mask, cpu)).collect();
@@ -45,7 +45,7 @@ fn checked(result: libc::c_long) -> Result<u64, Errno> {
 
 fn host_affinity(host_tid: i32) -> Result<Vec<u8>, Errno> {
     let mut mask = vec![0u8; MAX_CPUS / 8];
-    // SAFETY: the buffer is as long as said.
+    // SAFETY: the buffer is as long as stated.
     let got = unsafe {
         libc::syscall(libc::SYS_sched_getaffinity, host_tid, mask.len(), mask.as_mut_ptr())
     };
@@ -53,7 +53,8 @@ fn host_affinity(host_tid: i32) -> Result<Vec<u8>, Errno> {
     Ok(mask)
 }
 
-/// The host thread behind a number of the program's, which is the same; 0 is the caller.
+/// The host thread with a thread number of the program's, which is the same number; 0 is the
+/// caller.
 ///
 /// # Errors
 /// `ESRCH` for a number that no thread of the program has.
@@ -64,7 +65,7 @@ fn host_thread(ctx: &ThreadCtx<'_>, tid: u64) -> Result<i32, Errno> {
     }
 }
 
-/// As [`host_thread`], for the calls that have another error for a negative number.
+/// As [`host_thread`], for the calls that return another error for a negative number.
 fn host_thread_not_negative(ctx: &ThreadCtx<'_>, tid: u64) -> Result<i32, Errno> {
     if (tid as i32) < 0 { Err(Errno::EINVAL) } else { host_thread(ctx, tid) }
 }
@@ -81,10 +82,10 @@ pub(super) fn allowed(tid: i32) -> Result<Vec<usize>, Errno> {
 
 /// `sched_getaffinity(2)`.
 pub(super) fn getaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let (room, at) = (a[1] as u32 as usize, a[2]);
+    let (capacity, at) = (a[1] as u32 as usize, a[2]);
     let cpus = processors();
     let bytes = cpus.len().div_ceil(64) * 8;
-    if room < bytes || !room.is_multiple_of(8) {
+    if capacity < bytes || !capacity.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     let mut mask = vec![0; bytes];
@@ -106,13 +107,13 @@ pub(super) fn setaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             set_bit(&mut host, host_cpu);
         }
     }
-    // SAFETY: the buffer is as long as said.
+    // SAFETY: the buffer is as long as stated.
     let done =
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, host_tid, host.len(), host.as_ptr()) };
     value(checked(done)?)
 }
 
-/// `getcpu(2)`: one of those `sched_getaffinity` names; node 0, the only one.
+/// `getcpu(2)`: one of the processors in `sched_getaffinity`; node 0, the only one.
 pub(super) fn getcpu(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host = rustix::thread::sched_getcpu();
     let cpu = processors().iter().position(|&cpu| cpu == host).unwrap_or(0);
@@ -180,7 +181,7 @@ pub(super) fn getscheduler(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
     value(checked(unsafe { libc::syscall(libc::SYS_sched_getscheduler, host_tid) })?)
 }
 
-/// Bytes of `struct sched_attr` as it first was.
+/// Bytes of `struct sched_attr` in its first version.
 const FIRST_ATTR_BYTES: u32 = 48;
 const MAX_ATTR_BYTES: u32 = abi::PAGE_SIZE as u32;
 
@@ -192,7 +193,7 @@ pub(super) fn setattr(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let size = match ctx.user().read_u32(at)? {
         0 => FIRST_ATTR_BYTES,
-        // The host answers with the size it knows.
+        // The host returns the size it supports.
         size => size.clamp(4, MAX_ATTR_BYTES),
     };
     let mut attr = vec![0u8; MAX_ATTR_BYTES as usize];
@@ -218,7 +219,7 @@ pub(super) fn getattr(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let host_tid = host_thread(ctx, tid)?;
     let mut attr = vec![0u8; size as usize];
-    // SAFETY: the buffer is as long as said.
+    // SAFETY: the buffer is as long as stated.
     let done =
         unsafe { libc::syscall(libc::SYS_sched_getattr, host_tid, attr.as_mut_ptr(), size, 0) };
     checked(done)?;
@@ -251,7 +252,7 @@ pub(super) fn rr_get_interval(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     value(0)
 }
 
-/// How a call names whom it concerns.
+/// How a call names its targets.
 struct Who {
     process: i32,
     group: i32,
@@ -261,8 +262,8 @@ struct Who {
 const PRIORITY: Who = Who { process: 0, group: 1, user: 2 };
 const IO_PRIORITY: Who = Who { process: 1, group: 2, user: 3 };
 
-/// The host threads concerned: one, or all of the program, which is alone in its group and as
-/// far as it can see the only one of its user.
+/// The host threads concerned: one, or all of the program, which is the only one in its group and,
+/// as far as it can see, the only one of its user.
 fn concerned(ctx: &ThreadCtx<'_>, who: &Who, which: u64, id: u64) -> Result<Vec<i32>, Errno> {
     let (which, own) = (which as i32, id as i32);
     let all = || ctx.process.threads.all().iter().map(|thread| thread.tid).collect();
@@ -279,7 +280,7 @@ fn concerned(ctx: &ThreadCtx<'_>, who: &Who, which: u64, id: u64) -> Result<Vec<
     if is_us { Ok(all()) } else { Err(Errno::ESRCH) }
 }
 
-/// `getpriority(2)`: 20 less the nice value, the best of those concerned.
+/// `getpriority(2)`: 20 minus the nice value, the best of those concerned.
 pub(super) fn getpriority(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut best = 0;
     for host_tid in concerned(ctx, &PRIORITY, a[0], a[1])? {
@@ -317,7 +318,7 @@ pub(super) fn ioprio_get(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub(super) fn ioprio_set(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let priority = a[2] as i32;
     let threads = concerned(ctx, &IO_PRIORITY, a[0], a[1]);
-    // Linux judges the value first; its own number stands for any thread here.
+    // Linux checks the value first; the caller's own number serves as the thread here.
     let threads = match threads {
         Ok(threads) => threads,
         Err(errno) => {

@@ -1,4 +1,4 @@
-//! The frame a signal handler finds on its stack, bit for bit Linux's `struct rt_sigframe`.
+//! The frame that a signal handler finds on its stack, bit for bit Linux's `struct rt_sigframe`.
 //!
 //! ```text
 //!  old RSP - 128   red zone (System V ABI 3.2.2)
@@ -8,15 +8,15 @@
 //!  new RSP         return address: the restorer, which calls rt_sigreturn
 //! ```
 //!
-//! Everything read back is the program's: registers are sanitised by the vCPU, the FPU state
-//! by KVM, which refuses what the processor would.
+//! Everything read back comes from the program: the vCPU sanitises the registers, and KVM checks
+//! the FPU state, refusing what the processor would.
 
 use abi::Errno;
 use kvm_bindings::kvm_xsave;
 
 use super::signal::AltStack;
 use super::signal::info::{SIGINFO_BYTES, SigInfo};
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 use crate::vm::vcpu::{FIXED_FLAGS, USER_FLAGS, UserRegs};
 
 const UCONTEXT_BYTES: u64 = 304;
@@ -26,7 +26,7 @@ const RED_ZONE: u64 = 128;
 const UC_FLAGS: u64 = 1 | 2 | 4;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
-/// Where Linux's software bytes lie in the legacy area.
+/// Where Linux's software bytes are in the legacy area.
 const SW_BYTES: usize = 464;
 const XSTATE_HEADER: usize = 512;
 
@@ -41,31 +41,31 @@ pub struct TrapInfo {
     pub address: u64,
 }
 
-/// What it takes to build a frame.
+/// What is needed to build a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameSpec {
     /// The handler.
     pub handler: u64,
     /// Where it returns to.
     pub restorer: u64,
-    /// Whether it wants the alternate stack.
+    /// Whether it runs on the alternate stack.
     pub on_alt_stack: bool,
-    /// What it is told.
+    /// The `siginfo` it receives.
     pub info: SigInfo,
-    /// The fault, if one.
+    /// The fault, if any.
     pub trap: TrapInfo,
-    /// The mask to come back to.
+    /// The mask to return to.
     pub old_mask: u64,
     /// The alternate stack.
     pub alt: AltStack,
 }
 
-/// Writes the frame and makes the registers those of the handler's first instruction.
+/// Writes the frame and sets the registers for the handler's first instruction.
 ///
 /// # Errors
-/// `EFAULT` when the stack is not writable: the program cannot be told, and dies.
+/// `EFAULT` when the stack is not writable: the signal cannot be delivered, and the program ends.
 pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
-    let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EFAULT)?;
+    let fpu = ctx.vcpu.fpu_state().map_err(|error| no_fpu_state(&error))?;
     let mut xstate = fpu_bytes(&fpu);
     let xcr0 = ctx.vcpu.machine().xcr0();
     let xstate_len = ctx.vcpu.machine().xstate_bytes().min(xstate.len());
@@ -106,8 +106,16 @@ pub fn push(ctx: &mut ThreadCtx<'_>, spec: &FrameSpec) -> Result<(), Errno> {
     // Direction, trap and resume flags are off in a handler.
     regs.rflags = FIXED_FLAGS;
     ctx.vcpu.restore_all();
-    // A handler starts with the FPU as a fresh program has it.
-    ctx.vcpu.set_fpu_state(&initial_fpu()).map_err(|_| Errno::EFAULT)
+    // A handler starts with the FPU in the state of a new program.
+    ctx.vcpu.set_fpu_state(&initial_fpu()).map_err(|error| no_fpu_state(&error))
+}
+
+/// The host failed, not the program: the program sees a frame that could not be written, the log
+/// has the reason.
+fn no_fpu_state(error: &dyn std::error::Error) -> Errno {
+    let error = crate::error::chain(error);
+    tracing::warn!(%error, "cannot build a signal frame: KVM failed to read or set the FPU state");
+    Errno::EFAULT
 }
 
 fn ucontext(regs: &UserRegs, spec: &FrameSpec, fp: u64) -> Vec<u8> {
@@ -151,18 +159,18 @@ fn ucontext(regs: &UserRegs, spec: &FrameSpec, fp: u64) -> Vec<u8> {
     bytes
 }
 
-/// A frame as it lay on the program's stack: anything can stand in it.
+/// A frame as it was on the program's stack: it can contain anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame([u64; UCONTEXT_BYTES as usize / 8]);
 
 impl Frame {
-    /// The signal mask to come back to.
+    /// The signal mask to return to.
     #[must_use]
     pub fn mask(&self) -> u64 {
         self.0[37]
     }
 
-    /// The alternate stack to come back to.
+    /// The alternate stack to return to.
     #[must_use]
     pub fn alt(&self) -> AltStack {
         AltStack { base: self.0[2], flags: self.0[3] as u32, size: self.0[4] }
@@ -186,11 +194,11 @@ pub fn read(ctx: &ThreadCtx<'_>) -> Result<Frame, Errno> {
 /// Restores the registers and the FPU state of a frame.
 ///
 /// # Errors
-/// `EFAULT` when the FPU state is not readable or impossible, or the code segment is; the
-/// general registers are as before then.
+/// `EFAULT` when the FPU state is not readable or invalid, or the code segment is invalid; the
+/// general registers are then unchanged.
 pub fn restore(ctx: &mut ThreadCtx<'_>, frame: &Frame) -> Result<(), Errno> {
     let words = &frame.0;
-    // Another code segment cannot be returned to: Linux's IRETQ would fault.
+    // The guest cannot return to another code segment: Linux's IRETQ would fault.
     if words[23] as u16 != abi::shared::selector::USER_CODE {
         return Err(Errno::EFAULT);
     }
@@ -262,12 +270,12 @@ fn fpu_bytes(state: &kvm_xsave) -> Vec<u8> {
     state.region.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
-/// Puts Linux's description of the area into its software bytes and behind its end.
+/// Puts Linux's description of the area into its software bytes and after its end.
 fn frame_xstate(xstate: &mut [u8], xcr0: u64) {
     let len = xstate.len() as u32;
     let mut put = |at: usize, bytes: &[u8]| {
-        if let Some(slot) = xstate.get_mut(at..at + bytes.len()) {
-            slot.copy_from_slice(bytes);
+        if let Some(place) = xstate.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
         }
     };
     put(SW_BYTES, &FP_XSTATE_MAGIC1.to_le_bytes());
@@ -281,11 +289,11 @@ fn frame_xstate(xstate: &mut [u8], xcr0: u64) {
 fn initial_fpu() -> kvm_xsave {
     let mut state = kvm_xsave::default();
     for (at, word) in [(0, 0x37f), (6, 0x1f80), (7, 0xffff), (128, 0)] {
-        if let Some(slot) = state.region.get_mut(at) {
-            *slot = word;
+        if let Some(place) = state.region.get_mut(at) {
+            *place = word;
         }
     }
-    // Both legacy components are given, so that MXCSR is loaded too.
+    // Both legacy components are set, so that MXCSR is loaded too.
     if let Some(bv) = state.region.get_mut(XSTATE_HEADER / 4) {
         *bv = 3;
     }

@@ -7,11 +7,10 @@ use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
 use super::{CallResult, Done, futex, value};
-use crate::process::thread::{Prepared, Thread};
-use crate::process::{Outcome, Process, ThreadCtx};
+use crate::linux::task::{Outcome, Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
 
-/// The flags every thread library sets: one memory, one file table, one process.
+/// The flags that every thread library sets: one memory, one file table, one process.
 const THREAD_FLAGS: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -22,17 +21,17 @@ const CLONE_PARENT_SETTID: u64 = libc::CLONE_PARENT_SETTID as u64;
 const CLONE_CHILD_SETTID: u64 = libc::CLONE_CHILD_SETTID as u64;
 const CLONE_CHILD_CLEARTID: u64 = libc::CLONE_CHILD_CLEARTID as u64;
 
-/// Flags that change nothing for a thread here: nobody traces it, and what they share with the
-/// caller is shared by all threads anyway.
+/// Flags that have no effect for a thread here: threads are not traced, and what they share with
+/// the caller is shared by all threads anyway.
 const IDLE_FLAGS: u64 =
     (libc::CLONE_SYSVSEM | libc::CLONE_PTRACE | libc::CLONE_UNTRACED | libc::CLONE_PARENT) as u64
         | CLONE_IO
         | CLONE_DETACHED;
 /// Bit 31: the C library's constant is negative.
 const CLONE_IO: u64 = 0x8000_0000;
-/// Without meaning for a long time; `clone3` refuses it.
+/// Without meaning in all current kernels; `clone3` refuses it.
 const CLONE_DETACHED: u64 = 0x0040_0000;
-/// New name spaces that take a privilege and that a thread could otherwise have.
+/// New name spaces, which a thread could have but for the privilege they need.
 const PRIVILEGED_FLAGS: u64 =
     (libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP) as u64;
 const ALL_FLAGS: u64 = THREAD_FLAGS
@@ -70,7 +69,7 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let mut given = vec![0; bytes.max(WORDS * 8)];
     ctx.user().copy_in(a[0], given.get_mut(..bytes).unwrap_or_default())?;
-    // What a newer Linux would understand must not be ignored.
+    // Fields that a newer Linux would interpret must not be ignored.
     if given.iter().skip(WORDS * 8).any(|byte| *byte != 0) {
         return Err(Errno::from_raw(libc::E2BIG).into());
     }
@@ -91,7 +90,7 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     {
         return Err(Errno::EINVAL.into());
     }
-    // Choosing a number takes a privilege.
+    // Choosing a number needs a privilege.
     if tids != 0 {
         return Err(Errno::EPERM.into());
     }
@@ -129,22 +128,21 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     if threads.counts().0 as u64 >= ctx.process.limits.soft(libc::RLIMIT_NPROC) {
         return Err(Errno::EAGAIN.into());
     }
-    // Everything that can fail comes before a vCPU is taken: one taken and not used is lost.
+    // Everything that can fail comes before a vCPU is acquired: one not used is lost.
     let tls = if args.flags & CLONE_SETTLS != 0 { args.tls } else { ctx.vcpu.fs_base() };
     let fs_base = GuestVirt::new(tls).map_err(|_| Errno::EPERM)?;
     let gs_base = GuestVirt::new(ctx.vcpu.gs_base()).map_err(|_| Errno::EPERM)?;
     // The child continues with the parent's x87 and SSE control words, as on Linux.
-    let fpu = ctx.vcpu.fpu_state().map_err(|_| Errno::EAGAIN)?;
-    let host = Prepared::new(ctx.process).map_err(|error| {
-        tracing::warn!(%error, "cannot start another host thread");
-        Errno::EAGAIN
-    })?;
+    let fpu =
+        ctx.vcpu.fpu_state().map_err(|error| cannot("read the caller's FPU state", &error))?;
+    let host = Prepared::new(ctx.process);
+    let host = host.map_err(|error| cannot("start another host thread", &error))?;
     let mut vcpu = match threads.idle_vcpu() {
         Some(vcpu) => vcpu,
-        None => ctx.vcpu.machine().new_vcpu().map_err(|e| {
-            tracing::warn!(error = %crate::error::chain(&e), "cannot make another vCPU");
-            Errno::EAGAIN
-        })?,
+        None => {
+            let made = ctx.process.kernel.new_vcpu();
+            made.map_err(|error| cannot("make another vCPU", &error))?
+        }
     };
     vcpu.regs = ctx.vcpu.regs;
     vcpu.regs.rax = 0;
@@ -154,9 +152,9 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     vcpu.restore_all();
     vcpu.set_fs_base(fs_base);
     vcpu.set_gs_base(gs_base);
-    if vcpu.set_fpu_state(&fpu).is_err() {
+    if let Err(error) = vcpu.set_fpu_state(&fpu) {
         threads.keep_vcpu(vcpu);
-        return Err(Errno::EAGAIN.into());
+        return Err(cannot("set the new thread's FPU state", &error).into());
     }
 
     let tid = host.tid();
@@ -177,6 +175,13 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
     value(tid as u64)
 }
 
+/// The error for a thread that the host cannot create; the log has the reason.
+fn cannot(what: &str, error: &dyn std::error::Error) -> Errno {
+    let error = crate::error::chain(error);
+    tracing::warn!(%error, "no new thread for the program: cannot {what}");
+    Errno::EAGAIN
+}
+
 /// `exit(2)`: the calling thread.
 pub(super) fn exit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if ctx.thread.tid == ctx.process.pid() {
@@ -190,10 +195,9 @@ pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     super::stop(ctx, Outcome::Exited(a[0] as u8))
 }
 
-/// What Linux does last when a thread ends: clears and wakes the word that `pthread_join`
-/// waits on.
+/// Linux's last step when a thread ends: clears and wakes the word that `pthread_join` waits on.
 pub(crate) fn on_exit(process: &Arc<Process>, thread: &Thread) {
-    // The thread has gone home: what it had in a segment is no longer its.
+    // The thread has left its VAS: what it had in a segment is no longer accessible to it.
     let user = process.user_in(vas::HOME);
     let word = thread.clear_child_tid.load(Ordering::Relaxed);
     if word != 0 && user.copy_out(word, &[0; 4]).is_ok() {
@@ -209,10 +213,10 @@ pub(super) fn set_tid_address(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
 
 /// `sched_yield(2)`.
 ///
-/// Always the host's, also for a program with one thread. It gives way to whatever else the host
-/// wants to run there: other VMs that share a segment with this one, and whose step the program may
-/// be waiting for. Answered in the guest, a loop around it would keep the processor to the end of
-/// its time slice, and with `SCHED_FIFO`, which has none, for ever.
+/// Always the host's, even for a program with one thread. It yields to whatever else the host wants
+/// to run there: other VMs that share a segment with this one, on whose progress the program may be
+/// waiting. Answered in the guest, a loop around it would keep the processor until the end of its
+/// time slice, and with `SCHED_FIFO`, which has none, indefinitely.
 pub(super) fn sched_yield(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
     std::thread::yield_now();
     value(0)
@@ -225,7 +229,7 @@ const ARCH_GET_GS: u64 = 0x1004;
 const ARCH_GET_CPUID: u64 = 0x1011;
 const ARCH_SET_CPUID: u64 = 0x1012;
 
-/// `arch_prctl(2)`: the thread pointer, and that CPUID is not intercepted.
+/// `arch_prctl(2)`: the thread pointer, and the CPUID setting, which is "not intercepted".
 pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let base = |raw: u64| match GuestVirt::new(raw) {
         Ok(base) if raw < LOWER_HALF_END => Ok(base),
@@ -237,7 +241,7 @@ pub(super) fn arch_prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         ARCH_GET_FS => ctx.user().copy_out(a[1], &ctx.vcpu.fs_base().to_le_bytes())?,
         ARCH_GET_GS => ctx.user().copy_out(a[1], &ctx.vcpu.gs_base().to_le_bytes())?,
         ARCH_GET_CPUID => return value(1),
-        // As a processor that cannot make CPUID fault.
+        // As on a processor that cannot make CPUID fault.
         ARCH_SET_CPUID => return Err(Errno::from_raw(libc::ENODEV).into()),
         _ => return Err(Errno::EINVAL.into()),
     }

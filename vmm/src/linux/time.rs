@@ -1,11 +1,11 @@
-//! Time calls. The vDSO answers most questions about the time without leaving the guest;
-//! what comes here are sleeps, CPU times, and clocks the vDSO does not know.
+//! Time calls. The vDSO answers most of them without leaving the guest; what remains are sleeps,
+//! CPU times, and clocks that the vDSO does not support.
 
 use abi::Errno;
 
 use super::{CallResult, Fail, value};
 use crate::guest::clock::HINT_MAGIC;
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
 /// A `struct timespec` from the program.
 pub(super) fn read_timespec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::timespec, Errno> {
@@ -29,17 +29,17 @@ fn halves(bytes: &[u8; 16]) -> [i64; 2] {
 fn write_pair(ctx: &ThreadCtx<'_>, at: u64, first: i64, second: i64) -> Result<(), Errno> {
     let mut bytes = [0; 16];
     let words = [first, second];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
+    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
+        field.copy_from_slice(&word.to_le_bytes());
     }
     ctx.user().copy_out(at, &bytes)
 }
 
-/// The host's clock for one of the program's. The VMM runs nothing but this program, and its
-/// threads are the program's threads, so CPU-time clocks mean the same too. Those of other
-/// processes, and clocks that are descriptors, are refused.
+/// The host clock for one of the program's. The VMM runs only this program, and its threads are the
+/// program's threads, so CPU-time clocks have the same meaning, too. Those of other processes, and
+/// clocks that are descriptors, are refused.
 pub(super) fn host_clock(ctx: &ThreadCtx<'_>, id: u64) -> Result<libc::clockid_t, Errno> {
-    /// In a CPU-time clock's number: it is a thread's.
+    /// Flag in a CPU-time clock's number: it is a thread's.
     const PER_THREAD: i32 = 4;
     const DESCRIPTOR: i32 = 3;
     let id = id as libc::clockid_t;
@@ -56,12 +56,12 @@ pub(super) fn host_clock(ctx: &ThreadCtx<'_>, id: u64) -> Result<libc::clockid_t
         let known = owner == 0 || ctx.process.threads.get(owner).is_some();
         return if known { Ok(id) } else { Err(Errno::EINVAL) };
     }
-    // As the calling process's, whatever its number.
+    // 0 or its own number means the calling process.
     let known = owner == 0 || owner == ctx.process.pid();
     if known { Ok(process_clock(kind)) } else { Err(Errno::EINVAL) }
 }
 
-/// The CPU-time clock of the calling process: 0 all of it, 1 its time in user mode.
+/// The CPU-time clock of the calling process: 0 for all of it, 1 for its time in user mode.
 pub(super) const fn process_clock(kind: i32) -> libc::clockid_t {
     !0 << 3 | kind
 }
@@ -72,20 +72,20 @@ pub(super) fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {
     if unsafe { libc::clock_gettime(clock, &mut ts) } == 0 { Ok(ts) } else { Err(last_errno()) }
 }
 
-/// The host's error of the call just made.
+/// The host's errno of the last call.
 pub(super) fn last_errno() -> Errno {
     Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// A call that came through the vDSO tells what the time-stamp counter looks like.
+/// A call made by the vDSO passes the value of the time-stamp counter.
 fn note_hint(ctx: &ThreadCtx<'_>, a: &[u64; 6]) {
     if a[4] == HINT_MAGIC as u64 {
         ctx.process.start_clock(a[5], || ctx.vcpu.tsc());
     }
 }
 
-/// The vDSO tells coarse clocks to the nanosecond. The host's coarse value is of the last timer
-/// interrupt: a program that asks both ways would see time go back.
+/// The vDSO returns coarse clocks to the nanosecond. The host's coarse value is that of the last
+/// timer interrupt: a program that uses both would see time go backwards.
 fn as_the_vdso_tells_it(clock: libc::clockid_t) -> libc::clockid_t {
     match clock {
         libc::CLOCK_REALTIME_COARSE => libc::CLOCK_REALTIME,
@@ -142,7 +142,7 @@ fn sleep(
 ) -> CallResult {
     let ts = read_timespec(ctx, request)?;
     let absolute = flags & libc::TIMER_ABSTIME != 0;
-    // A time span does not change when somebody sets the clock.
+    // A relative time does not change when the clock is set.
     let is_span = !absolute && clock == libc::CLOCK_REALTIME;
     let clock = if is_span { libc::CLOCK_MONOTONIC } else { clock };
     let deadline = if absolute { ts } else { add(now(clock)?, ts) };
@@ -152,11 +152,11 @@ fn sleep(
                 let left = sub(deadline, now(clock)?);
                 write_pair(ctx, remain, left.tv_sec, left.tv_nsec)?;
             }
-            // Absolute sleeps restart as they are; relative ones would start over with the
+            // Absolute sleeps restart unchanged; relative ones would start over with the
             // full time, so a handler ends them, as on Linux.
             return Err(if absolute { Fail::Restart } else { Fail::Errno(Errno::EINTR) });
         }
-        // SAFETY: reads the structure it is given; the remainder is not asked for.
+        // SAFETY: reads the structure it is given; the remainder is not requested.
         let failed = unsafe {
             libc::clock_nanosleep(clock, libc::TIMER_ABSTIME, &deadline, std::ptr::null_mut())
         };
@@ -213,11 +213,11 @@ pub(super) fn time(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     value(sec as u64)
 }
 
-/// `clock_settime(2)`: the host's clock is not the program's to set, whoever runs it.
+/// `clock_settime(2)`: the program may not set the host's clock, not even for root.
 pub(super) fn clock_settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     match host_clock(ctx, a[0])? {
         libc::CLOCK_REALTIME => {}
-        // CPU times by their own numbers; the others cannot be set at all.
+        // CPU-time clocks have negative numbers; the others cannot be set at all.
         ..0 => {}
         _ => return Err(Errno::EINVAL.into()),
     }
@@ -244,8 +244,8 @@ pub(super) fn settimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult 
 /// Bytes of `struct timex`.
 const TIMEX_BYTES: usize = size_of::<libc::timex>();
 
-/// Bits of the modes of `adjtimex`. The first makes it the old `adjtime`, the second goes with
-/// that alone, the third makes that one read only.
+/// Bits of the modes of `adjtimex`. The first selects the old `adjtime`, the second is only valid
+/// with it, the third makes it read-only.
 const ADJ_ADJTIME: u32 = 0x8000;
 const ADJ_OFFSET_SINGLESHOT: u32 = 1;
 const ADJ_OFFSET_READONLY: u32 = 0x2000;
@@ -261,7 +261,7 @@ fn reading_modes(modes: u32) -> Result<u32, Errno> {
     }
 }
 
-/// `adjtimex(2)`: read only.
+/// `adjtimex(2)`: read-only.
 pub(super) fn adjtimex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut before = [0; TIMEX_BYTES];
     ctx.user().copy_in(a[0], &mut before)?;
@@ -269,7 +269,7 @@ pub(super) fn adjtimex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut timex = std::mem::MaybeUninit::<libc::timex>::zeroed();
     // SAFETY: zeroed, which is a valid structure of integers.
     unsafe { timex.assume_init_mut() }.modes = modes;
-    // SAFETY: the modes ask for nothing to be changed; writes the structure it is given.
+    // SAFETY: the modes request no change; writes the structure it is given.
     let state = unsafe { libc::syscall(libc::SYS_adjtimex, timex.as_mut_ptr()) };
     if state < 0 {
         return Err(last_errno().into());
@@ -280,7 +280,7 @@ pub(super) fn adjtimex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     value(state.cast_unsigned())
 }
 
-/// `clock_adjtime(2)`: read only, and the one clock there is for it.
+/// `clock_adjtime(2)`: read-only, and only the one clock that supports it.
 pub(super) fn clock_adjtime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     match host_clock(ctx, a[0])? {
         libc::CLOCK_REALTIME => adjtimex(ctx, &[a[1], 0, 0, 0, 0, 0]),
@@ -298,7 +298,7 @@ fn usage(who: i32) -> Result<libc::rusage, Errno> {
     Ok(unsafe { usage.assume_init() })
 }
 
-/// `times(2)`: the VMM's CPU time is the program's.
+/// `times(2)`: the VMM's CPU time counts as the program's.
 pub(super) fn times(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     const TICKS: i64 = 100;
     let usage = usage(libc::RUSAGE_SELF)?;

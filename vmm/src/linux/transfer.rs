@@ -1,11 +1,11 @@
 //! Data transfer: `read`, `write` and their kin.
 //!
-//! The host kernel reads and writes guest memory directly: a buffer becomes the host ranges
-//! behind it, and one call moves the data without a copy of ours. Where the program's memory
-//! ends, the host gets memory that is never mapped in its place: how much is moved before a bad
-//! pointer, and whether it is looked at at all, is for the host kernel to say, file by file.
-//! A thread that may have to wait does so in the host's `poll`, which a kick interrupts. A pipe is
-//! tried first without waiting, which saves that call whenever there is data, or room.
+//! The host kernel reads and writes guest memory directly: a buffer becomes the host ranges that
+//! back it, and one call moves the data without an intermediate copy. Where the program's memory
+//! ends, the host gets memory that is never mapped instead: the host kernel decides, for each kind
+//! of file, how much is moved before a bad pointer, and whether the pointer is used at all. A
+//! thread that may have to wait does so in the host's `poll`, which a kick interrupts. A pipe is
+//! first tried without waiting, which saves that call whenever there is data, or space.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -13,20 +13,19 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
-use super::fs::{Kind, MemoryFile, OpenFile, WriteAt};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
-use crate::private::Access;
-use crate::process::ThreadCtx;
+use crate::access::MemoryAccess;
+use crate::files::{FileKind, MemoryFile, OpenFile, PendingWrite, WriteAt};
+use crate::linux::task::ThreadCtx;
 use crate::user_memory::Pinned;
-use crate::vm::PendingWrite;
 
 /// Most bytes one call moves (Linux's MAX_RW_COUNT).
 const MAX_BYTES: u64 = 0x7fff_f000;
 const IOV_MAX: u64 = 1024;
 
 /// Flags of `preadv2` with which waiting for the file first changes nothing. With the others
-/// the host is asked at once: it refuses them on whatever may block, or must not wait
+/// the host is called immediately: it refuses them on whatever may block, or must not wait
 /// (`RWF_NOWAIT`).
 const RWF_MAY_WAIT: i32 = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_APPEND;
 const RWF_NOAPPEND: i32 = 0x20;
@@ -37,12 +36,12 @@ const RWF_NOSIGNAL: i32 = 0x100;
 enum At {
     /// The file's own offset, which moves on.
     Current,
-    /// An offset of the call's.
+    /// An offset passed to the call.
     Given(i64),
 }
 
 impl At {
-    /// The offset the call gave.
+    /// The offset passed to the call.
     fn given(self) -> Option<i64> {
         match self {
             At::Current => None,
@@ -51,50 +50,55 @@ impl At {
     }
 }
 
-/// How an attempt to move data meets a file that is not ready.
+/// What an attempt to move data does if the file is not ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// It does not wait (`RWF_NOWAIT`) and fails with `EAGAIN`.
     AtOnce,
     /// It waits for the file first.
     AfterWaiting,
-    /// The host answers, whatever the file's state.
+    /// The host is called, whatever the file's state.
     Plain,
 }
 
-/// The program's buffers as the host kernel takes them.
+/// The program's buffers in the form for the host kernel.
 #[derive(Default)]
 struct Buffers<'a> {
     iov: Vec<libc::iovec>,
-    /// Keeps what `iov` names where it is.
+    /// Pins what `iov` points to.
     pins: Vec<Pinned<'a>>,
-    /// Where the program has the first byte.
+    /// The program's address of the first byte.
     base: u64,
 }
 
 /// What a call moves, and how.
 struct Transfer<'a> {
     buffers: Buffers<'a>,
-    access: Access,
+    access: MemoryAccess,
     at: At,
     flags: i32,
 }
 
-fn open_file(ctx: &ThreadCtx<'_>, fd: u64, access: Access, at: At) -> Result<Arc<OpenFile>, Errno> {
+fn open_file(
+    ctx: &ThreadCtx<'_>,
+    fd: u64,
+    access: MemoryAccess,
+    at: At,
+) -> Result<Arc<OpenFile>, Errno> {
     if matches!(at, At::Given(offset) if offset < 0) {
         return Err(Errno::EINVAL);
     }
     let file = ctx.process.files.get(fd as i32)?;
     file.check_not_path()?;
-    // Linux asks for an offset before it asks for the right.
-    let stream = matches!(file.kind(), Kind::Pipe | Kind::Socket | Kind::EventFd);
+    // Linux checks the offset before the access mode.
+    let stream = matches!(file.kind(), FileKind::Pipe | FileKind::Socket | FileKind::EventFd);
     if stream && at != At::Current {
         return Err(Errno::ESPIPE);
     }
     // Data read from a file is written to memory.
     match access {
-        Access::Write => file.can_read()?,
-        Access::Read => file.can_write()?,
+        MemoryAccess::Write => file.can_read()?,
+        MemoryAccess::Read => file.can_write()?,
     }
     Ok(file)
 }
@@ -107,14 +111,14 @@ fn check_range(base: u64, len: u64) -> Result<(), Errno> {
     }
 }
 
-/// Adds the host ranges behind a buffer, with unreachable memory for what the program could
-/// not access itself.
+/// Adds the host ranges that back a buffer, with unreachable memory for what the program could not
+/// access itself.
 fn add_buffer<'a>(
     ctx: &ThreadCtx<'a>,
     buffers: &mut Buffers<'a>,
     base: u64,
     len: u64,
-    access: Access,
+    access: MemoryAccess,
 ) -> Result<(), Errno> {
     if buffers.iov.is_empty() {
         buffers.base = base;
@@ -131,7 +135,7 @@ fn add_buffer<'a>(
         }
     }
     // This process's first page, which is never mapped: the host kernel finds what it would
-    // find at the program's bad pointer. Only a file that takes whatever it is given
+    // find at the program's bad pointer. Only a file that accepts whatever is written
     // (`/dev/null`) gets past the first of these.
     while missing > 0 && (iov.len() as u64) < IOV_MAX {
         let len = missing.min(PAGE_SIZE - 16);
@@ -147,9 +151,9 @@ fn buffers<'a>(
     ctx: &ThreadCtx<'a>,
     array: u64,
     count: u64,
-    access: Access,
+    access: MemoryAccess,
 ) -> Result<Buffers<'a>, Errno> {
-    // Linux takes an unsigned int, whatever the prototype says.
+    // On Linux this is an unsigned int, whatever the prototype has.
     let count = u64::from(count as u32);
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
@@ -164,7 +168,7 @@ fn buffers<'a>(
             (word(base), word(len))
         })
         .collect();
-    // In Linux's order: all lengths, then all places.
+    // In Linux's order: all lengths, then all addresses.
     if parts.iter().any(|&(_, len)| len > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
@@ -172,10 +176,10 @@ fn buffers<'a>(
         check_range(base, len)?;
     }
     let mut buffers = Buffers::default();
-    let mut room = MAX_BYTES;
+    let mut left = MAX_BYTES;
     for (base, len) in parts {
-        let len = len.min(room);
-        room -= len;
+        let len = len.min(left);
+        left -= len;
         if len > 0 {
             add_buffer(ctx, &mut buffers, base, len, access)?;
         }
@@ -183,32 +187,33 @@ fn buffers<'a>(
     Ok(buffers)
 }
 
-/// Whether the host answers without the file being ready.
+/// Whether the host returns without waiting for the file to be ready.
 fn answers_at_once(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> bool {
     let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();
     if bytes == 0 || transfer.flags & !(RWF_MAY_WAIT | RWF_NOSIGNAL) != 0 {
         return true;
     }
-    // Arguments that an event counter refuses: it looks at them before it waits.
-    file.kind() == Kind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
+    // Arguments that an event counter refuses: it checks them before it waits.
+    file.kind() == FileKind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
 }
 
-/// Whether all bits of the number to add are set: no counter takes that.
+/// Whether all bits of the number to add are set: no counter accepts that.
 fn is_reserved_count(ctx: &ThreadCtx<'_>, transfer: &Transfer<'_>) -> bool {
-    transfer.access == Access::Read && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
+    transfer.access == MemoryAccess::Read
+        && ctx.user().read_u64(transfer.buffers.base) == Ok(u64::MAX)
 }
 
-/// How the first attempt is made.
+/// The kind of the first attempt.
 ///
-/// At once only where that moves what a call that waits moves: all there is of a pipe's data, or
-/// all of what is written to it. The host writes up to `PIPE_BUF` bytes as a whole or not at all;
-/// of more it would write a part. The program's own flags keep their meaning.
+/// `AtOnce` only where that moves what a waiting call moves: all of a pipe's data, or all of what
+/// is written to it. The host writes up to `PIPE_BUF` bytes atomically or not at all; of more it
+/// would write a part. The program's own flags keep their meaning.
 fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> Attempt {
     if !file.may_block() || answers_at_once(ctx, file, transfer) {
         return Attempt::Plain;
     }
     let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();
-    let is_whole = transfer.access == Access::Write || bytes <= libc::PIPE_BUF;
+    let is_whole = transfer.access == MemoryAccess::Write || bytes <= libc::PIPE_BUF;
     if file.answers_without_waiting() && is_whole && transfer.flags == 0 {
         Attempt::AtOnce
     } else {
@@ -218,15 +223,15 @@ fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) 
 
 fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -> CallResult {
     transfer.buffers.iov.truncate(IOV_MAX as usize);
-    let events = if transfer.access == Access::Write { libc::POLLIN } else { libc::POLLOUT };
-    // A file of `/proc` tells of now when its beginning is read.
-    if file.kind() == Kind::Pseudo
-        && transfer.access == Access::Write
+    let events = if transfer.access == MemoryAccess::Write { libc::POLLIN } else { libc::POLLOUT };
+    // A file of `/proc` is regenerated when its beginning is read.
+    if file.kind() == FileKind::Pseudo
+        && transfer.access == MemoryAccess::Write
         && transfer.at == At::Given(0)
     {
         ctx.process.files.tell_anew(file)?;
     }
-    if transfer.access == Access::Read {
+    if transfer.access == MemoryAccess::Read {
         limit_size(ctx, file, &mut transfer)?;
     }
     let mut attempt = first_attempt(ctx, file, &transfer);
@@ -237,7 +242,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
         let withheld = ctx.process.machine.mem.withheld();
         let errno = match make_attempt(file, &transfer, attempt)? {
             Ok(moved) => {
-                if file.kind() == Kind::Pseudo && transfer.access == Access::Read {
+                if file.kind() == FileKind::Pseudo && transfer.access == MemoryAccess::Read {
                     let offset = transfer.at.given();
                     ctx.process.files.take_written(file, offset, moved as usize)?;
                 }
@@ -248,13 +253,13 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
         match errno {
             Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
             Errno::EINTR => {}
-            // Another thread was just changing rights of the memory.
+            // Another thread was just changing the memory's protection.
             Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
             Errno::EOPNOTSUPP if attempt == Attempt::AtOnce => {
                 file.note_no_answer_without_waiting();
                 attempt = Attempt::AfterWaiting;
             }
-            // Not ready yet, or somebody else took what there was.
+            // Not ready yet, or another reader consumed the data.
             Errno::EAGAIN if attempt != Attempt::Plain && !file.nonblocking() => {
                 attempt = Attempt::AfterWaiting;
             }
@@ -269,7 +274,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     }
 }
 
-/// Cuts a write off where the file may not grow further (`RLIMIT_FSIZE`).
+/// Truncates a write where the file may not grow further (`RLIMIT_FSIZE`).
 fn limit_size(
     ctx: &ThreadCtx<'_>,
     file: &OpenFile,
@@ -282,18 +287,18 @@ fn limit_size(
     };
     let iov = &mut transfer.buffers.iov;
     let wanted = iov.iter().map(|part| part.iov_len as u64).sum();
-    let mut room = ctx.process.files.writable_bytes(file, at, wanted)?;
-    if room < wanted {
+    let mut left = ctx.process.files.writable_bytes(file, at, wanted)?;
+    if left < wanted {
         for part in iov.iter_mut() {
-            part.iov_len = part.iov_len.min(room as usize);
-            room -= part.iov_len as u64;
+            part.iov_len = part.iov_len.min(left as usize);
+            left -= part.iov_len as u64;
         }
         iov.retain(|part| part.iov_len > 0);
     }
     Ok(())
 }
 
-/// Has the host move the data once. The outer error is the VMM's own.
+/// Calls the host once to move the data. The outer error is the VMM's own.
 fn make_attempt(
     file: &OpenFile,
     transfer: &Transfer<'_>,
@@ -303,14 +308,14 @@ fn make_attempt(
     let iov = &transfer.buffers.iov;
     let (base, count) = (iov.as_ptr(), iov.len() as libc::c_int);
     let call = match transfer.access {
-        Access::Write => libc::SYS_preadv2,
-        Access::Read => libc::SYS_pwritev2,
+        MemoryAccess::Write => libc::SYS_preadv2,
+        MemoryAccess::Read => libc::SYS_pwritev2,
     };
     let flags = match attempt {
         Attempt::AtOnce => transfer.flags | libc::RWF_NOWAIT,
         Attempt::AfterWaiting | Attempt::Plain => transfer.flags,
     };
-    // -1 means the file's own offset, which is moved on, also for pipes and terminals.
+    // -1 means the file's own offset, which is moved on, for pipes and terminals, too.
     let at = transfer.at.given().unwrap_or(-1);
     let moving = |at: i64| {
         // SAFETY: each range is guest memory that stays mapped in this process as long as
@@ -320,7 +325,7 @@ fn make_attempt(
         u64::try_from(moved).map_err(|_| last_errno())
     };
     match file.memory() {
-        Some(memory) if transfer.access == Access::Read => {
+        Some(memory) if transfer.access == MemoryAccess::Read => {
             write_to_memory(file, memory, transfer, at, moving)
         }
         _ => Ok(moving(at)),
@@ -338,7 +343,7 @@ fn write_to_memory(
     let bytes = transfer.buffers.iov.iter().map(|piece| piece.iov_len as u64).sum();
     let fd = file.host_fd();
     let done = if transfer.flags & RWF_NOAPPEND != 0 {
-        // Where it would write depends on a flag of the description that another thread may change.
+        // The position depends on a flag of the description that another thread may change.
         return Err(Errno::EOPNOTSUPP);
     } else if transfer.flags & libc::RWF_APPEND != 0 {
         memory.charge.grow(fd, bytes, || moving(at))
@@ -356,7 +361,7 @@ enum Patience {
     Endless,
 }
 
-/// Waits until `file` is ready, if the program did not ask not to wait.
+/// Waits until `file` is ready, unless the program asked not to wait.
 fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
     let patience = if file.nonblocking() { Patience::None } else { Patience::Endless };
     wait_with(ctx, file, events, patience)
@@ -385,7 +390,7 @@ fn wait_with(
 }
 
 /// A call with one buffer.
-fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At) -> CallResult {
+fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: MemoryAccess, at: At) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     check_range(a[1], a[2])?;
     if a[2] == 0 {
@@ -396,21 +401,27 @@ fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At) -> CallResu
     move_data(ctx, &file, Transfer { buffers, access, at, flags: 0 })
 }
 
-/// A transfer of no bytes, which the vector calls would answer without asking the file: some
-/// have something to say (an event counter: `EINVAL`). None waits.
-fn move_nothing(file: &OpenFile, access: Access, at: At) -> CallResult {
+/// A transfer of no bytes, which the vector calls would answer without calling the file's driver:
+/// some return an error (an event counter: `EINVAL`). None waits.
+fn move_nothing(file: &OpenFile, access: MemoryAccess, at: At) -> CallResult {
     let none: &mut [u8] = &mut [];
     let fd = file.host_fd();
     let moved = match (access, at) {
-        (Access::Write, At::Current) => rustix::io::read(fd, none),
-        (Access::Read, At::Current) => rustix::io::write(fd, none),
-        (Access::Write, At::Given(at)) => rustix::io::pread(fd, none, at as u64),
-        (Access::Read, At::Given(at)) => rustix::io::pwrite(fd, none, at as u64),
+        (MemoryAccess::Write, At::Current) => rustix::io::read(fd, none),
+        (MemoryAccess::Read, At::Current) => rustix::io::write(fd, none),
+        (MemoryAccess::Write, At::Given(at)) => rustix::io::pread(fd, none, at as u64),
+        (MemoryAccess::Read, At::Given(at)) => rustix::io::pwrite(fd, none, at as u64),
     };
     value(moved.map_err(|e| Errno::from_raw(e.raw_os_error()))? as u64)
 }
 
-fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At, flags: u64) -> CallResult {
+fn vectored(
+    ctx: &ThreadCtx<'_>,
+    a: &[u64; 6],
+    access: MemoryAccess,
+    at: At,
+    flags: u64,
+) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     let buffers = buffers(ctx, a[1], a[2], access)?;
     move_data(ctx, &file, Transfer { buffers, access, at, flags: flags as i32 })
@@ -418,42 +429,42 @@ fn vectored(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: Access, at: At, flags: u6
 
 /// `read(2)`.
 pub(super) fn read(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Write, At::Current)
+    simple(ctx, a, MemoryAccess::Write, At::Current)
 }
 
 /// `write(2)`.
 pub(super) fn write(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Read, At::Current)
+    simple(ctx, a, MemoryAccess::Read, At::Current)
 }
 
 /// `pread64(2)`.
 pub(super) fn pread(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Write, At::Given(a[3] as i64))
+    simple(ctx, a, MemoryAccess::Write, At::Given(a[3] as i64))
 }
 
 /// `pwrite64(2)`.
 pub(super) fn pwrite(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, Access::Read, At::Given(a[3] as i64))
+    simple(ctx, a, MemoryAccess::Read, At::Given(a[3] as i64))
 }
 
 /// `readv(2)`.
 pub(super) fn readv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Write, At::Current, 0)
+    vectored(ctx, a, MemoryAccess::Write, At::Current, 0)
 }
 
 /// `writev(2)`.
 pub(super) fn writev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Read, At::Current, 0)
+    vectored(ctx, a, MemoryAccess::Read, At::Current, 0)
 }
 
 /// `preadv(2)`.
 pub(super) fn preadv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Write, At::Given(a[3] as i64), 0)
+    vectored(ctx, a, MemoryAccess::Write, At::Given(a[3] as i64), 0)
 }
 
 /// `pwritev(2)`.
 pub(super) fn pwritev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Read, At::Given(a[3] as i64), 0)
+    vectored(ctx, a, MemoryAccess::Read, At::Given(a[3] as i64), 0)
 }
 
 /// Offset -1 of the newest forms means the file's own.
@@ -464,24 +475,24 @@ fn offset_or_current(a: &[u64; 6]) -> At {
     }
 }
 
-/// `preadv2(2)`: flags are the host's.
+/// `preadv2(2)`: flags are passed to the host.
 pub(super) fn preadv2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Write, offset_or_current(a), a[5])
+    vectored(ctx, a, MemoryAccess::Write, offset_or_current(a), a[5])
 }
 
-/// `pwritev2(2)`: flags are the host's.
+/// `pwritev2(2)`: flags are passed to the host.
 pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, Access::Read, offset_or_current(a), a[5])
+    vectored(ctx, a, MemoryAccess::Read, offset_or_current(a), a[5])
 }
 
-/// All flags of `splice` and its kin: that a page may be moved, that more follows and that it is
-/// a gift are hints.
+/// All flags of `splice` and its kin. Three are only hints: that a page may be moved, that more
+/// follows and that it is a gift.
 const SPLICE_FLAGS: u32 =
     libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
-/// `vmsplice(2)`: as much as there is room for, or as there is, and not all or nothing as
-/// `writev`. Bytes are copied: pages that the host's pipe held would be used again by the program
-/// while somebody else still reads them.
+/// `vmsplice(2)`: moves as much as there is space or data for, not all or nothing like `writev`.
+/// Bytes are copied: if the host's pipe held the program's pages, the program would reuse them
+/// while another process still reads them.
 pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let flags = a[3] as u32;
     if flags & !SPLICE_FLAGS != 0 {
@@ -490,13 +501,13 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let file = ctx.process.files.get(a[0] as i32)?;
     file.check_not_path()?;
     let (access, events) = match file.can_write() {
-        Ok(()) => (Access::Read, libc::POLLOUT),
-        Err(_) => (Access::Write, libc::POLLIN),
+        Ok(()) => (MemoryAccess::Read, libc::POLLOUT),
+        Err(_) => (MemoryAccess::Write, libc::POLLIN),
     };
     if buffers(ctx, a[1], a[2], access)?.iov.is_empty() {
         return value(0);
     }
-    if file.kind() != Kind::Pipe {
+    if file.kind() != FileKind::Pipe {
         return Err(Errno::EBADF.into());
     }
     // Only the call's own flag counts, not the pipe's.
@@ -509,7 +520,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         };
         let mut moved = move_data(ctx, &file, transfer(libc::RWF_NOWAIT)?);
         if moved == Err(Fail::Errno(Errno::EOPNOTSUPP)) {
-            // Linux before 6.5: what a ready pipe takes or gives in any case.
+            // Linux before 6.5: what a ready pipe is certain to accept or return.
             let mut least = transfer(0)?;
             least.buffers.iov.truncate(1);
             for part in &mut least.buffers.iov {
@@ -518,7 +529,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             moved = move_data(ctx, &file, least);
         }
         match moved {
-            // Somebody else was quicker.
+            // Another thread was faster.
             Err(Fail::Errno(Errno::EAGAIN)) if waits => {}
             moved => return moved,
         }

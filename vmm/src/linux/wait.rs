@@ -1,15 +1,15 @@
-//! `wait4` and `waitid`: there are no children, which is said once the arguments are good.
+//! `wait4` and `waitid`: there are no children, which is reported once the arguments are valid.
 #![forbid(unsafe_code)]
 
 use abi::Errno;
 use abi::addr::LOWER_HALF_END;
 
-use crate::process::ThreadCtx;
+use crate::linux::task::ThreadCtx;
 
-/// What both calls take beside their own: which kinds of child are meant.
+/// The options that both calls accept: which kinds of child are meant.
 const KINDS: u32 = (libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE).cast_unsigned();
 const WAIT4: u32 = (libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) as u32 | KINDS;
-/// What `waitid` can wait for: at least one of them.
+/// The events that `waitid` can wait for: at least one of them is needed.
 const EVENTS: u32 = (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) as u32;
 const WAITID: u32 = EVENTS | (libc::WNOHANG | libc::WNOWAIT) as u32 | KINDS;
 
@@ -31,7 +31,7 @@ pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Errno {
         libc::P_ALL => Errno::ECHILD,
         libc::P_PID if id > 0 => Errno::ECHILD,
         libc::P_PGID if id >= 0 => Errno::ECHILD,
-        // There is no descriptor of a process.
+        // There are no process descriptors.
         libc::P_PIDFD if id >= 0 => Errno::EBADF,
         _ => Errno::EINVAL,
     };
@@ -41,9 +41,9 @@ pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Errno {
     }
 }
 
-/// Linux fills the structure in, whatever the call says: with zeroes when it found nobody.
+/// Linux fills in the structure, whatever the call returns: with zeroes when it found no child.
 fn put_nothing(ctx: &ThreadCtx<'_>, at: u64) -> Result<(), Errno> {
-    /// Bytes of a `siginfo_t`, and of it the fields of a child: signal, error, code; then number,
+    /// Bytes of a `siginfo_t`, and the fields of it for a child: signal, error, code; then pid,
     /// user and status.
     const INFO_BYTES: u64 = 128;
     const PARTS: [(u64, usize); 2] = [(0, 12), (16, 12)];

@@ -1,11 +1,11 @@
 //! The calls on extended attributes: registers and guest memory on one side,
-//! [`super::fs::Files`] on the other. Which attributes there are is decided there.
+//! [`crate::files::Files`] on the other. That module decides which attributes exist.
 
 use abi::Errno;
 
-use super::fs::{XATTR_MAX, XattrOf};
 use super::{CallResult, value};
-use crate::process::ThreadCtx;
+use crate::files::{XATTR_MAX, XattrOf};
+use crate::linux::task::ThreadCtx;
 
 type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
 type Args<'a> = &'a [u64; 6];
@@ -35,7 +35,7 @@ fn with<T>(
     }
 }
 
-/// An attribute's name; one that is too long is `ERANGE`, unlike a path.
+/// An attribute's name; one that is too long gives `ERANGE`, unlike a path.
 fn name(ctx: &ThreadCtx<'_>, at: u64) -> Result<Vec<u8>, Errno> {
     match ctx.user().read_path(at) {
         Err(Errno::ENAMETOOLONG) => Err(Errno::ERANGE),
@@ -43,10 +43,10 @@ fn name(ctx: &ThreadCtx<'_>, at: u64) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// Gives the program `bytes` where it has `room` for them; with no room, their number.
-fn answer(ctx: &ThreadCtx<'_>, at: u64, room: u64, bytes: &[u8]) -> CallResult {
-    if room != 0 {
-        if bytes.len() as u64 > room {
+/// Copies `bytes` to the program if they fit; with a capacity of 0, returns their number.
+fn answer(ctx: &ThreadCtx<'_>, at: u64, capacity: u64, bytes: &[u8]) -> CallResult {
+    if capacity != 0 {
+        if bytes.len() as u64 > capacity {
             return Err(Errno::ERANGE.into());
         }
         ctx.user().copy_out(at, bytes)?;
@@ -55,15 +55,15 @@ fn answer(ctx: &ThreadCtx<'_>, at: u64, room: u64, bytes: &[u8]) -> CallResult {
 }
 
 pub(super) fn get(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
-    let [file, name_at, at, room, ..] = *a;
+    let [file, name_at, at, capacity, ..] = *a;
     let name = name(ctx, name_at)?;
     let files = &ctx.process.files;
-    if room == 0 {
+    if capacity == 0 {
         return value(with(ctx, form, file, |of| files.xattr_len(of, &name))? as u64);
     }
-    let room = room.min(XATTR_MAX as u64);
-    let found = with(ctx, form, file, |of| files.getxattr(of, &name, room as usize))?;
-    answer(ctx, at, room, &found)
+    let capacity = capacity.min(XATTR_MAX as u64);
+    let found = with(ctx, form, file, |of| files.getxattr(of, &name, capacity as usize))?;
+    answer(ctx, at, capacity, &found)
 }
 
 pub(super) fn set(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
@@ -83,9 +83,9 @@ pub(super) fn set(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
 }
 
 pub(super) fn list(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
-    let [file, at, room, ..] = *a;
+    let [file, at, capacity, ..] = *a;
     let found = with(ctx, form, file, |of| ctx.process.files.listxattr(of))?;
-    answer(ctx, at, room, &found)
+    answer(ctx, at, capacity, &found)
 }
 
 pub(super) fn remove(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {

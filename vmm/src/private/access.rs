@@ -1,11 +1,11 @@
-//! The VMM's own way to the private region.
+//! The VMM's own access to the private region.
 //!
-//! An address is checked against the areas (never against page tables: a page that would fault
-//! in is as good as present), then its bytes are copied, or turned into raw ranges that the host
+//! An address is checked against the areas (never against page tables: a page that would fault in
+//! is as good as present), then its bytes are copied, or turned into raw ranges that the host
 //! kernel reads and writes, pinned (`pins.rs`). Another thread of the program may unmap or replace
-//! the range meanwhile. What it gives up is a chunk's *content*: the bank it lies in stays mapped
-//! as long as the machine, the chunk is given to no other addresses while it is pinned, and a file
-//! laid over or taken away replaces pages in one step of the host's. So the bytes go to memory of
+//! the range meanwhile. What it gives up is a block's *content*: the memory region it lies in stays mapped
+//! as long as the machine, its GPA is given to no other addresses while it is pinned, and a file
+//! mapped over it or taken away replaces pages in one step of the host's. So the bytes go to memory of
 //! the VM that no longer means anything, which is the program's race, and to nothing else.
 //!
 //! A system call's pointer may lie in a segment too: see [`crate::user_memory`].
@@ -13,27 +13,19 @@
 use abi::Errno;
 
 use super::region::{Inner, PrivateRegion};
+use crate::access::MemoryAccess;
 use crate::vm::memory::HostRange;
 
-/// What the VMM wants to do with the memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Read it.
-    Read,
-    /// Write it.
-    Write,
-}
-
-/// How a piece of memory can be copied.
+/// What backs a piece of memory, and so how it can be copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Backed {
-    /// By memory alone.
+    /// Memory only.
     Memory,
-    /// Perhaps by a file, which may be cut off: only by calls that report faults.
+    /// Perhaps by a file, which may be truncated: only by calls that report faults.
     File,
 }
 
-/// Copies memory into `buf` as `pieces` shows it piece by piece, all or nothing.
+/// Copies memory into `buf`, as enumerated by `pieces`, all or nothing.
 ///
 /// # Errors
 /// `EFAULT`, and those of `pieces`.
@@ -56,7 +48,8 @@ pub(crate) fn copy_pieces_in(
     if good == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// Copies `buf` into memory as `pieces` shows it. On an error some bytes may have been written.
+/// Copies `buf` into memory, as enumerated by `pieces`. On an error some bytes may have been
+/// written.
 ///
 /// # Errors
 /// `EFAULT`, and those of `pieces`.
@@ -78,27 +71,27 @@ pub(crate) fn copy_pieces_out(
     if good == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// What is done with each piece.
+/// The function called for each piece.
 pub(crate) type PieceFn<'f> = dyn FnMut(HostRange<'_>, Backed) -> Result<(), Errno> + 'f;
 
 impl PrivateRegion {
-    /// Calls `f` with each piece of `len` bytes at `gva`, which is that only as long as `f` runs.
-    /// Stops at the first byte the program itself could not access that way; returns how many
-    /// bytes came before it.
+    /// Calls `f` with each piece of `len` bytes at `gva`; a piece is valid only while `f` runs.
+    /// Stops at the first byte that the program itself could not access that way; returns the
+    /// number of bytes before it.
     ///
     /// # Errors
-    /// `EFAULT` for a range beyond the addresses there are, and whatever `f` returns.
+    /// `EFAULT` for a range beyond the address space, and whatever `f` returns.
     pub(crate) fn pieces(
         &self,
         gva: u64,
         len: u64,
-        access: Access,
+        access: MemoryAccess,
         f: impl FnMut(HostRange<'_>, Backed) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         self.pieces_locked(&mut self.lock(), gva, len, access, f)
     }
 
-    /// The same for who has the region locked, and pins what is to be kept.
+    /// The same for a caller that has the region locked, and pins what is to be kept.
     ///
     /// # Errors
     /// As [`PrivateRegion::pieces`].
@@ -107,18 +100,14 @@ impl PrivateRegion {
         inner: &mut Inner,
         gva: u64,
         len: u64,
-        access: Access,
+        access: MemoryAccess,
         mut f: impl FnMut(HostRange<'a>, Backed) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
         let mut good = gva;
         while good < end {
             let Some((_, vma)) = inner.areas.find(good) else { break };
-            let allowed = match access {
-                Access::Read => vma.prot.can_read(),
-                Access::Write => vma.prot.can_write(),
-            };
-            if !allowed {
+            if !vma.prot.allows(access) {
                 break;
             }
             good = vma.end.min(end);
@@ -133,13 +122,13 @@ impl PrivateRegion {
         Ok(good - gva)
     }
 
-    /// Copies the private region's memory out, all or nothing.
+    /// Copies from the private region, all or nothing.
     ///
     /// # Errors
     /// `EFAULT`.
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let len = buf.len() as u64;
-        copy_pieces_in(buf, |f| self.pieces(gva, len, Access::Read, f))
+        copy_pieces_in(buf, |f| self.pieces(gva, len, MemoryAccess::Read, f))
     }
 
     /// Copies into the private region. On an error some bytes may have been written, as Linux
@@ -148,6 +137,6 @@ impl PrivateRegion {
     /// # Errors
     /// `EFAULT`.
     pub fn copy_out(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
-        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, Access::Write, f))
+        copy_pieces_out(buf, |f| self.pieces(gva, buf.len() as u64, MemoryAccess::Write, f))
     }
 }

@@ -1,6 +1,6 @@
 //! The heap that `brk` moves.
 //!
-//! `brk` comes in small steps. Past the first megabyte whole 2 MiB slots are made present at
+//! `brk` comes in small steps. Past the first megabyte whole 2 MiB blocks are made present at
 //! once, beyond the heap's end too: large pages, and no work for the next steps. What lies
 //! there is taken back when anything else wants the addresses.
 
@@ -9,15 +9,15 @@ use std::ops::Range;
 use abi::Errno;
 
 use super::charge::check_area_count;
-use super::region::{EAGER_BYTES, Inner, PrivateRegion, SLOT};
+use super::region::{BLOCK, EAGER_BYTES, Inner, PrivateRegion};
 use super::vma::{Backing, Prot, Vma, page_up};
 
 /// From this size on, a heap grows in large pages.
 const LARGE_HEAP_BYTES: u64 = 1 << 20;
 
 impl PrivateRegion {
-    /// Says after which address the heap begins, on a page of its own as on Linux; nothing is
-    /// mapped yet.
+    /// Sets the address after which the heap begins, on a new page as on Linux; nothing is mapped
+    /// yet.
     pub fn set_heap(&self, start: u64) {
         let start = page_up(start).unwrap_or(start);
         let mut inner = self.lock();
@@ -26,7 +26,7 @@ impl PrivateRegion {
         inner.heap_ahead = start;
     }
 
-    /// `brk`: moves the heap's end to `end` if that is possible, and returns where it is.
+    /// `brk`: moves the heap's end to `end` if possible, and returns the end.
     #[must_use]
     pub fn set_heap_end(&self, end: u64) -> u64 {
         self.edit(|inner| self.move_heap_end(inner, end))
@@ -64,10 +64,10 @@ impl PrivateRegion {
         let (prot, lock) = (Prot::READ_WRITE, inner.lock_new);
         let vma = Vma { end: range.end, prot, backing, label: "heap", lock };
         inner.areas.insert(range.start, vma.clone());
-        // `brk` comes in small steps. Past the first megabyte whole slots are made present at
+        // `brk` comes in small steps. Past the first megabyte whole blocks are made present at
         // once, beyond the heap's end too: large pages, and no work for the next steps. What
         // lies there is taken back when anything else wants the addresses.
-        let ahead = range.end.next_multiple_of(SLOT);
+        let ahead = range.end.next_multiple_of(BLOCK);
         let all_ahead = range.end..ahead;
         if heap_bytes >= LARGE_HEAP_BYTES
             && range.end > inner.heap_ahead
@@ -82,13 +82,13 @@ impl PrivateRegion {
                     inner.heap_ahead = ahead;
                     return Ok(());
                 }
-                // Short of memory: what was made present beyond the heap has to go.
+                // Short of memory: release what was made present beyond the heap.
                 self.take_back(inner, range.end.max(inner.heap_ahead)..ahead)?;
             }
         }
         let from = range.start.max(inner.heap_ahead);
         if from < range.end && range.end - from <= EAGER_BYTES {
-            // Best effort: what does not fit now is left to the first touch.
+            // Best effort: what does not fit now is left to the first access.
             let _ = self.populate(inner, from..range.end, &vma);
         }
         Ok(())
@@ -101,7 +101,7 @@ impl PrivateRegion {
         self.take_back(inner, range.end..end)
     }
 
-    /// Takes back what `grow_heap` made present in advance, where `range` needs it.
+    /// Releases what `grow_heap` made present in advance, where it overlaps `range`.
     pub(super) fn trim_heap(&self, inner: &mut Inner, range: &Range<u64>) -> Result<(), Errno> {
         let Some(top) = page_up(inner.heap_end) else { return Ok(()) };
         let ahead = top..inner.heap_ahead;

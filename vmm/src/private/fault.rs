@@ -1,39 +1,26 @@
-//! Page faults of the program: which are its right, and what is made present for them.
+//! Page faults of the program: which accesses are allowed, and what is made present for them.
 
 use abi::PAGE_SIZE;
 
-use super::region::{PrivateRegion, SLOT};
+use super::region::{BLOCK, PrivateRegion};
 use super::vma::Backing;
+use crate::access::{FaultCause, FaultOutcome};
 
-/// Most slots mapped ahead of a sequence of faults.
-const MAX_AHEAD_SLOTS: u64 = 32;
-
-/// How the processor's page fault was dealt with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultOutcome {
-    /// The page is there now; go on.
-    Resolved,
-    /// No area holds the address (SEGV_MAPERR).
-    Unmapped,
-    /// The area does not allow the access (SEGV_ACCERR).
-    Forbidden,
-    /// The page lies beyond the end of the mapped file (BUS_ADRERR).
-    BeyondFile,
-    /// The VM's memory is used up.
-    OutOfMemory,
-}
+/// Most blocks mapped ahead of a sequence of faults.
+const MAX_AHEAD_BLOCKS: u64 = 32;
 
 impl PrivateRegion {
-    /// Resolves a page fault at `gva`, or says why not.
+    /// Resolves a page fault at `gva`, or returns why it cannot.
     #[must_use]
-    pub fn fault(&self, gva: u64, write: bool, execute: bool) -> FaultOutcome {
+    pub fn fault(&self, gva: u64, cause: FaultCause) -> FaultOutcome {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some((start, vma)) = inner.areas.find(gva) else { return FaultOutcome::Unmapped };
         let vma = vma.clone();
-        let allowed = vma.prot.can_read()
-            && (!write || vma.prot.can_write())
-            && (!execute || vma.prot.can_execute());
+        let allowed = match cause {
+            FaultCause::Data(access) => vma.prot.allows(access),
+            FaultCause::Fetch => vma.prot.can_execute(),
+        };
         if !allowed {
             return FaultOutcome::Forbidden;
         }
@@ -46,18 +33,18 @@ impl PrivateRegion {
                 return FaultOutcome::BeyondFile;
             }
         }
-        let first = gva / SLOT * SLOT;
-        inner.ahead_slots = if first == inner.next_fault {
-            (inner.ahead_slots * 2).min(MAX_AHEAD_SLOTS)
+        let first = gva / BLOCK * BLOCK;
+        inner.ahead_blocks = if first == inner.next_fault {
+            (inner.ahead_blocks * 2).min(MAX_AHEAD_BLOCKS)
         } else {
             1
         };
-        let wanted = first.max(start)..(first + inner.ahead_slots * SLOT).min(end);
+        let wanted = first.max(start)..(first + inner.ahead_blocks * BLOCK).min(end);
         inner.next_fault = wanted.end;
         if self.populate(inner, wanted, &vma).is_ok() {
             return FaultOutcome::Resolved;
         }
-        // Memory is short: just the page itself.
+        // Short of memory: only the page itself.
         let page = gva & !(PAGE_SIZE - 1);
         let page = page..page + PAGE_SIZE;
         match self.populate(inner, page.clone(), &vma) {

@@ -1,30 +1,30 @@
-//! Which pages of a slot may hold host memory, kept by the VMM alone.
+//! Which pages of a block may hold host memory, kept by the VMM alone.
 //!
-//! A page is *held* from the moment the program or a system call may have touched it until its
-//! content is dropped, whatever access the program has to it: `mprotect(PROT_NONE)` gives
-//! nothing back. Page tables cannot tell, for they say what is accessible, and lie in guest
-//! memory besides.
+//! A page is *held* from the moment the program or a system call may have accessed it until its
+//! content is dropped, whatever access the program has to it: `mprotect(PROT_NONE)` releases
+//! nothing. Page tables cannot tell, because they record what is accessible, and also lie in guest
+//! memory.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
 
-/// Pages of a slot.
-pub(super) const SLOT_PAGES: usize = 512;
+/// Pages of a block.
+pub(super) const BLOCK_PAGES: usize = 512;
 
-/// Most areas of a program, as Linux has it by default (`vm.max_map_count`).
+/// Maximum number of areas of a program: Linux's default (`vm.max_map_count`).
 pub(super) const MAX_AREAS: usize = 65_530;
 
-/// What the VMM's own memory is charged with for an area: the record, and its share of the map.
+/// VMM memory charged for an area: the record, and its share of the map.
 pub(super) const AREA_RECORD_BYTES: u64 = 160;
 
-/// One bit for each page of a slot.
+/// One bit for each page of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct HeldPages([u64; SLOT_PAGES / 64]);
+pub(super) struct HeldPages([u64; BLOCK_PAGES / 64]);
 
 impl HeldPages {
-    /// Each word with the bits of it that `pages` covers.
+    /// Each word's index, with the mask of its bits that `pages` covers.
     fn masks(pages: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
-        let pages = pages.start.min(SLOT_PAGES)..pages.end.min(SLOT_PAGES);
+        let pages = pages.start.min(BLOCK_PAGES)..pages.end.min(BLOCK_PAGES);
         (pages.start / 64..pages.end.div_ceil(64)).map(move |word| {
             let from = pages.start.saturating_sub(word * 64).min(64) as u32;
             let to = (pages.end - word * 64).min(64) as u32;
@@ -33,7 +33,7 @@ impl HeldPages {
         })
     }
 
-    /// How many of `pages` are held.
+    /// The number of `pages` that are held.
     pub(super) fn count(&self, pages: Range<usize>) -> u64 {
         Self::masks(pages).map(|(word, mask)| u64::from((self.0[word] & mask).count_ones())).sum()
     }
@@ -43,14 +43,14 @@ impl HeldPages {
         Self::masks(pages).all(|(word, mask)| self.0[word] & mask == mask)
     }
 
-    /// Holds `pages`.
+    /// Marks `pages` as held.
     pub(super) fn set(&mut self, pages: Range<usize>) {
         for (word, mask) in Self::masks(pages) {
             self.0[word] |= mask;
         }
     }
 
-    /// Holds `pages` no longer; how many it was.
+    /// Marks `pages` as no longer held; returns how many were.
     pub(super) fn clear(&mut self, pages: Range<usize>) -> u64 {
         let count = self.count(pages.clone());
         for (word, mask) in Self::masks(pages) {
@@ -62,17 +62,17 @@ impl HeldPages {
 
 #[cfg(test)]
 mod tests {
-    use super::{HeldPages, SLOT_PAGES};
+    use super::{BLOCK_PAGES, HeldPages};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn ranges_of_pages_behave_like_a_list_of_flags(
-            edits in prop::collection::vec((0..=SLOT_PAGES, 0..=SLOT_PAGES, any::<bool>()), 1..20),
-            looked_at in (0..=SLOT_PAGES, 0..=SLOT_PAGES),
+            edits in prop::collection::vec((0..=BLOCK_PAGES, 0..=BLOCK_PAGES, any::<bool>()), 1..20),
+            looked_at in (0..=BLOCK_PAGES, 0..=BLOCK_PAGES),
         ) {
             let mut held = HeldPages::default();
-            let mut model = [false; SLOT_PAGES];
+            let mut model = [false; BLOCK_PAGES];
             for (a, b, set) in edits {
                 let range = a.min(b)..a.max(b);
                 let were = model[range.clone()].iter().filter(|&&flag| flag).count() as u64;

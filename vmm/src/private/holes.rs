@@ -1,7 +1,7 @@
-//! Ranges with holes: what calls that take any range of addresses find there.
+//! Ranges with holes, for calls that accept any range of addresses.
 //!
-//! Linux works through such a range area by area, and many of its calls go on behind a hole and
-//! say `ENOMEM` in the end. What they do to an area is in the modules beside this one.
+//! Linux works through such a range area by area, and many of its calls continue after a hole and
+//! return `ENOMEM` at the end. What they do to an area is in the sibling modules.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,47 +10,47 @@ use std::sync::Arc;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
-use super::region::{PROGRAM_END, PrivateRegion, SLOT};
+use super::region::{BLOCK, PROGRAM_END, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
-/// One area, as far as a range covers it.
+/// The part of an area that a range covers.
 #[derive(Clone, Debug)]
 pub struct Piece {
     /// Where it lies.
     pub range: Range<u64>,
     /// What the program may do there.
     pub prot: Prot,
-    /// What it is.
+    /// What backs it.
     pub backing: PieceBacking,
     /// Whether its pages are locked.
     pub lock: MemoryLock,
 }
 
-/// What a piece is, as calls tell the kinds apart.
+/// What backs a piece, as far as calls distinguish it.
 #[derive(Clone, Debug)]
 pub enum PieceBacking {
     /// Memory of the VM.
     Anonymous,
     /// Copies of a file's pages.
     PrivateFile,
-    /// A file, from this offset on.
+    /// A file, starting at this offset.
     SharedFile(Arc<File>, u64),
     /// A file that may not be written through the mapping.
     ReadOnlyFile,
 }
 
-/// The pieces of a range, and whether they are all of it.
+/// The pieces of a range, and whether they cover all of it.
 #[derive(Clone, Debug)]
 pub struct Pieces {
-    /// Ascending, without overlap.
+    /// In ascending order, without overlap.
     pub pieces: Vec<Piece>,
-    /// Whether some of the range is not mapped.
+    /// Whether part of the range is not mapped.
     pub has_holes: bool,
 }
 
 impl Pieces {
-    /// `ENOMEM` if there are holes: what a call says that went on behind them.
+    /// `ENOMEM` if there are holes: the result of a call that continued after them.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -58,7 +58,7 @@ impl Pieces {
         if self.has_holes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// How far the pieces reach from the range's start on without a hole.
+    /// How far the pieces extend from the range's start without a hole.
     #[must_use]
     pub fn first_hole(&self, start: u64) -> u64 {
         self.pieces.iter().fold(
@@ -71,7 +71,7 @@ impl Pieces {
 }
 
 impl PrivateRegion {
-    /// What is mapped in the pages that hold `len` bytes at `start`, a page's address.
+    /// What is mapped in the pages that contain `len` bytes at the page-aligned `start`.
     #[must_use]
     pub fn pieces_of(&self, start: u64, len: u64) -> Pieces {
         let end = page_up(len).and_then(|len| start.checked_add(len));
@@ -93,8 +93,8 @@ impl PrivateRegion {
         Pieces { pieces, has_holes }
     }
 
-    /// Whether each of `pages` pages at `start` is resident: memory of the program's own where it
-    /// may have been touched, a file's pages always. What is not mapped is not.
+    /// Whether each of `pages` pages at `start` is resident: the program's own memory where it may
+    /// have been accessed, a file's pages always. What is not mapped is not resident.
     #[must_use]
     pub fn resident_pages(&self, start: u64, pages: usize) -> Vec<u8> {
         let mut resident = vec![0; pages];
@@ -103,10 +103,10 @@ impl PrivateRegion {
         for (range, vma) in inner.areas.overlapping(start..end) {
             let is_anonymous = matches!(vma.backing, Backing::Anonymous);
             for at in range.step_by(PAGE_SIZE as usize) {
-                let page = (at % SLOT / PAGE_SIZE) as usize;
+                let page = (at % BLOCK / PAGE_SIZE) as usize;
                 let is_held = || {
-                    let slot = inner.slots.get(&(at / SLOT));
-                    slot.is_some_and(|slot| slot.held.has_all(page..page + 1))
+                    let block = inner.blocks.get(&(at / BLOCK));
+                    block.is_some_and(|block| block.held.has_all(page..page + 1))
                 };
                 if let Some(byte) = resident.get_mut(((at - start) / PAGE_SIZE) as usize) {
                     *byte = u8::from(!is_anonymous || is_held());
@@ -116,7 +116,7 @@ impl PrivateRegion {
         resident
     }
 
-    /// Room for `len` bytes in the second gigabyte, for `MAP_32BIT`.
+    /// A free range of `len` bytes in the second gigabyte, for `MAP_32BIT`.
     #[must_use]
     pub fn find_low_room(&self, len: u64) -> Option<u64> {
         const LOW: Range<u64> = 0x4000_0000..0x8000_0000;
@@ -124,8 +124,7 @@ impl PrivateRegion {
         self.lock().areas.find_free(len, abi::PAGE_SIZE, LOW.start, LOW.end)
     }
 
-    /// Bytes of all areas, for `RLIMIT_AS`; of those that are the program's own to write, for
-    /// `RLIMIT_DATA`.
+    /// Bytes of all areas, for `RLIMIT_AS`, and of the private writable ones, for `RLIMIT_DATA`.
     #[must_use]
     pub fn mapped_bytes(&self) -> (u64, u64) {
         let inner = self.lock();

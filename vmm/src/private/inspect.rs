@@ -1,4 +1,4 @@
-//! Looking at a program's areas without changing them, for reports and `/proc/self/maps`.
+//! Read-only views of a program's areas, for reports and `/proc/self/maps`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -6,20 +6,20 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use abi::{PAGE_SIZE, Pte};
+use abi::{Level, PAGE_SIZE, Table};
 
-use super::region::{Inner, Mapped, PrivateRegion, SLOT};
+use super::region::{BLOCK, Inner, Mapped, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
-/// An area as a report shows it.
+/// An area, as shown in a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Area {
     /// Where it lies.
     pub range: Range<u64>,
     /// What the program may do there.
     pub prot: Prot,
-    /// What it is for.
+    /// Its purpose.
     pub label: &'static str,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Area {
     }
 }
 
-/// An address and what lies around it.
+/// An address and the areas around it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// The nearest area that ends at or below the address.
@@ -41,20 +41,20 @@ pub struct Surroundings {
     pub above: Option<Area>,
 }
 
-/// What a shared mapping without a file is labelled. It is the same memory as a private one,
-/// there being no other process to share it with, but it says what it was asked to be.
+/// Label of a shared mapping without a file. It is the same memory as a private one, since there is
+/// no other process to share it with, but the label shows what was requested.
 pub const SHARED_LABEL: &str = "shared mapping";
 
-/// Whether what is written in an area reaches others: a file, for example.
+/// Whether writes to an area are visible outside it: in a file, for example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// It does not.
+    /// They are not.
     Private,
-    /// It does, or was meant to.
+    /// They are, or were requested to be.
     Shared,
 }
 
-/// What to find out about each area.
+/// What to determine about each area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
     /// Nothing that costs time.
@@ -63,14 +63,14 @@ pub enum Count {
     Present,
 }
 
-/// An area with what lies behind it.
+/// An area and what backs it.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     /// Where it lies.
     pub range: Range<u64>,
     /// What the program may do there.
     pub prot: Prot,
-    /// What it is for.
+    /// Its purpose.
     pub label: &'static str,
     /// Whether it is shared.
     pub sharing: Sharing,
@@ -83,7 +83,7 @@ pub struct Mapping {
 }
 
 impl PrivateRegion {
-    /// All areas, ascending, for `/proc/self/maps` and its kin.
+    /// All areas in ascending order, for `/proc/self/maps` and related files.
     #[must_use]
     pub fn mappings(&self, count: Count) -> Vec<Mapping> {
         let inner = self.lock();
@@ -111,19 +111,18 @@ impl PrivateRegion {
         inner.areas.iter().map(mapping).collect()
     }
 
-    /// Bytes of a range that the page tables have present.
+    /// Bytes of a range that are present in the page tables.
     fn present_in(&self, inner: &Inner, range: Range<u64>) -> u64 {
         let mut bytes = 0;
-        for (&index, slot) in inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT)) {
-            let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
-            match slot.mapped {
+        for (&index, block) in inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
+            let piece = (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end);
+            match block.mapped {
                 Mapped::Nothing => {}
                 Mapped::Large => bytes += piece.end - piece.start,
                 Mapped::Table(table) => {
-                    let present = |at: &u64| {
-                        let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-                        self.mem().load(entry).is_ok_and(|pte| Pte::from_raw(pte).is_present())
-                    };
+                    let table = Table::new(table, Level::Table);
+                    let present =
+                        |&at: &u64| table.get(self.mem(), at).is_ok_and(|pte| pte.is_present());
                     let pages = (piece.start..piece.end).step_by(PAGE_SIZE as usize);
                     bytes += pages.filter(present).count() as u64 * PAGE_SIZE;
                 }
@@ -132,21 +131,21 @@ impl PrivateRegion {
         bytes
     }
 
-    /// Bytes of page tables of the region's slots.
+    /// Bytes of page tables of the region's blocks.
     #[must_use]
     pub fn table_bytes(&self) -> u64 {
         let inner = self.lock();
-        let tables = inner.slots.values().filter(|slot| slot.table.is_some()).count();
+        let tables = inner.blocks.values().filter(|block| block.table.is_some()).count();
         tables as u64 * PAGE_SIZE
     }
 
-    /// Where the heap of `brk` begins.
+    /// Start of the `brk` heap.
     #[must_use]
     pub fn heap_start(&self) -> u64 {
         self.lock().heap_start
     }
 
-    /// What lies at and around `gva`.
+    /// The areas at and around `gva`.
     #[must_use]
     pub fn surroundings(&self, gva: u64) -> Surroundings {
         let mut around = Surroundings::default();

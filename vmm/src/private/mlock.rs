@@ -1,9 +1,9 @@
-//! Locked memory: which areas are, how much that is, and what the host is told.
+//! Locked memory: which areas are locked, how much that is, and what is locked on the host.
 //!
 //! A lock is a property of an area, as on Linux, and the host's own lock on the pages behind it:
-//! they stay in the host's memory, not only in the VM's. Where an area has no access, or is to be
-//! locked as it is touched, the host is told so for what is there; what comes later is locked when
-//! it is made present.
+//! they stay in the host's memory, not only in the VM's. Where an area is inaccessible, or is to be
+//! locked on fault, the pages that exist are locked on the host now; later ones are locked when
+//! they are made present.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -12,17 +12,17 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
-use super::region::{Inner, PROGRAM_END, PrivateRegion, SLOT, errno_of};
+use super::region::{BLOCK, Inner, PROGRAM_END, PrivateRegion, errno_of};
 use super::stack::LABEL as STACK;
 use super::vma::{MemoryLock, Prot, Vma};
 use crate::vm::HostLock;
 
 impl PrivateRegion {
-    /// `mlock` and `munlock` of whole pages, up to the first hole.
+    /// `mlock` and `munlock` of entire pages, up to the first hole.
     ///
     /// # Errors
-    /// `ENOMEM` when that makes more than `limit_bytes`, for a hole, for an area without
-    /// access, and at the run's memory limit; what the host says.
+    /// `ENOMEM` when that makes more than `limit_bytes`, for a hole, for an inaccessible area, and
+    /// at the run's memory limit; the host's error.
     pub fn set_lock(
         &self,
         range: Range<u64>,
@@ -50,7 +50,7 @@ impl PrivateRegion {
                 self.lock_areas(inner, found.clone(), lock)?;
                 let shut = |(_, vma): (_, &Vma)| vma.prot == Prot::NONE;
                 if lock == MemoryLock::Locked && inner.areas.overlapping(found).any(shut) {
-                    // Marked, but there is no way to its pages.
+                    // Marked, but its pages are inaccessible.
                     return Err(Errno::ENOMEM);
                 }
             }
@@ -58,11 +58,11 @@ impl PrivateRegion {
         })
     }
 
-    /// `mlockall`: areas made from now on are locked as `new` says, and those there are as `now`.
+    /// `mlockall`: areas created from now on are locked as specified by `new`, existing ones by
+    /// `now`.
     ///
     /// # Errors
-    /// `ENOMEM` when all there is makes more than `limit_bytes`; `ENOMEM` at the run's memory
-    /// limit.
+    /// `ENOMEM` when all areas together exceed `limit_bytes`; `ENOMEM` at the run's memory limit.
     pub fn lock_all(
         &self,
         now: Option<MemoryLock>,
@@ -79,7 +79,7 @@ impl PrivateRegion {
             let areas: Vec<_> = inner.areas.iter().map(|(range, vma)| (range, vma.label)).collect();
             let mut result = Ok(());
             for (range, label) in areas {
-                // What the stack has not grown to yet is not there to be locked.
+                // The part that the stack has not grown into yet cannot be locked.
                 let grows = label == STACK && lock == MemoryLock::Locked;
                 let lock = if grows { MemoryLock::OnFault } else { lock };
                 // The host's own refusals are ignored, as Linux ignores them here.
@@ -91,14 +91,14 @@ impl PrivateRegion {
         })
     }
 
-    /// Bytes that are locked.
+    /// Locked bytes.
     #[must_use]
     pub fn locked_bytes(&self) -> u64 {
         all_locked(&self.lock())
     }
 
-    /// Whether `len` bytes more may be mapped or grown into, if they are to be locked: by `asked`,
-    /// or because all is that is made.
+    /// Whether `len` more bytes may be mapped or grown into, if they are to be locked: because of
+    /// `asked`, or because all new areas are.
     ///
     /// # Errors
     /// `EAGAIN`.
@@ -135,7 +135,7 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Tells the host of the lock of what is there of `range`.
+    /// Applies the lock on the host to what is bound of `range`.
     pub(super) fn lock_host(
         &self,
         inner: &Inner,
@@ -152,16 +152,16 @@ impl PrivateRegion {
     }
 }
 
-/// What an area counts for: of the stack, what it has grown to.
+/// Bytes that an area counts for: for the stack, what it has grown to.
 fn bytes_of(inner: &Inner, range: Range<u64>, vma: &Vma) -> u64 {
     if vma.label != STACK {
         return range.end - range.start;
     }
-    let slots = inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT));
-    let held = slots.map(|(&index, slot)| {
-        let piece = (index * SLOT).max(range.start)..((index + 1) * SLOT).min(range.end);
-        let first = (piece.start % SLOT / PAGE_SIZE) as usize;
-        slot.held.count(first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize)
+    let blocks = inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
+    let held = blocks.map(|(&index, block)| {
+        let piece = (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end);
+        let first = (piece.start % BLOCK / PAGE_SIZE) as usize;
+        block.held.count(first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize)
     });
     held.sum::<u64>() * PAGE_SIZE
 }

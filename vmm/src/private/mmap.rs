@@ -1,4 +1,4 @@
-//! Making, changing and ending areas: what `mmap`, `munmap`, `mprotect` and `madvise` do.
+//! Creating, changing and removing areas: `mmap`, `munmap`, `mprotect` and `madvise`.
 //!
 //! Each function checks, then edits the areas, then the page tables, and drops content last:
 //! when it returns, no vCPU has a translation that the areas do not allow.
@@ -10,17 +10,17 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
-use super::held::SLOT_PAGES;
-use super::region::{EAGER_BYTES, Inner, Mapped, PrivateRegion, SLOT, checked_range, errno_of};
+use super::held::BLOCK_PAGES;
+use super::region::{BLOCK, EAGER_BYTES, Inner, Mapped, PrivateRegion, checked_range, errno_of};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
 impl PrivateRegion {
-    /// Maps `len` bytes at exactly `start`, replacing what is there.
+    /// Maps `len` bytes at exactly `start`, replacing existing mappings.
     ///
     /// # Errors
-    /// `EINVAL` for a range outside the private region or unaligned, `ENOMEM`, or the error
-    /// of the host mapping the file.
+    /// `EINVAL` for a range outside the private region or unaligned, `ENOMEM`, or the host's error
+    /// when mapping the file.
     pub fn map_at(
         &self,
         start: u64,
@@ -40,10 +40,10 @@ impl PrivateRegion {
         })
     }
 
-    /// Maps `len` bytes where there is room, at `hint` if that is free.
+    /// Maps `len` bytes at any free address, at `hint` if that is free.
     ///
     /// # Errors
-    /// As [`PrivateRegion::map_at`]; `ENOMEM` when there is no room.
+    /// As [`PrivateRegion::map_at`]; `ENOMEM` when no free range is large enough.
     pub fn map_anywhere(
         &self,
         hint: u64,
@@ -83,8 +83,8 @@ impl PrivateRegion {
         checked_range(start, len).is_ok_and(|range| self.lock().areas.covers(range))
     }
 
-    /// A mapping that can obviously never be filled is refused at once, as Linux's default
-    /// overcommit heuristic does; inaccessible reservations and file mappings are free.
+    /// A mapping that can obviously never be filled is refused immediately, as by Linux's default
+    /// overcommit heuristic; inaccessible reservations and file mappings are free.
     pub(super) fn check_limit(
         &self,
         inner: &mut Inner,
@@ -109,7 +109,7 @@ impl PrivateRegion {
         let eager = range.end - range.start <= EAGER_BYTES || vma.lock == MemoryLock::Locked;
         inner.areas.insert(range.start, vma.clone());
         if eager && vma.prot != Prot::NONE {
-            // Best effort: what does not fit now is left to the first touch.
+            // Best effort: what does not fit now is left to the first access.
             let _ = self.populate(inner, range, &vma);
         }
         Ok(())
@@ -119,13 +119,13 @@ impl PrivateRegion {
         if inner.areas.is_free(range.clone()) {
             return Ok(());
         }
-        // A split needs a table; take it before anything has changed.
+        // A split needs a table; allocate it before anything has changed.
         for edge in [range.start, range.end] {
-            if edge % SLOT != 0
-                && let Some(slot) = inner.slots.get_mut(&(edge / SLOT))
-                && slot.mapped == Mapped::Large
+            if edge % BLOCK != 0
+                && let Some(block) = inner.blocks.get_mut(&(edge / BLOCK))
+                && block.mapped == Mapped::Large
             {
-                self.table(slot, edge)?;
+                self.table(block, edge)?;
             }
         }
         for (piece, vma) in inner.areas.remove(range) {
@@ -135,14 +135,14 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// `munmap`: takes the range out of use. Holes in it are fine.
+    /// `munmap`: unmaps the range, which may have holes.
     ///
     /// # Errors
-    /// `EINVAL` for an impossible range, `ENOMEM` when a split needs memory there is not.
+    /// `EINVAL` for an impossible range, `ENOMEM` when out of memory for a split.
     pub fn unmap(&self, start: u64, len: u64) -> Result<(), Errno> {
         let range = checked_range(start, len)?;
         self.edit(|inner| {
-            // Only a hole in the middle of an area makes one more.
+            // Only a hole in the middle of an area adds one.
             let middle = inner.areas.find(range.start);
             if middle.is_some_and(|(start, vma)| start < range.start && range.end < vma.end) {
                 check_area_count(inner, &range)?;
@@ -215,14 +215,14 @@ impl PrivateRegion {
             for (piece, vma) in pieces {
                 self.expect_growth(inner, &piece);
                 if self.populate(inner, piece.clone(), &vma).is_ok() {
-                    self.join_slot(inner, piece.end - 1, &vma);
+                    self.promote_block(inner, piece.end - 1, &vma);
                 }
             }
         }
         Ok(())
     }
 
-    /// `madvise(MADV_DONTNEED)` and kin: the content goes, the mapping stays.
+    /// `madvise(MADV_DONTNEED)` and related advice: drops the content, keeps the mapping.
     ///
     /// # Errors
     /// `ENOMEM` when part of the range is not mapped.
@@ -237,12 +237,13 @@ impl PrivateRegion {
                 Backing::Anonymous if vma.prot == Prot::NONE => {
                     self.drop_content(inner, piece.clone(), &vma.backing)?;
                 }
-                // The program gets these pages again by touching them, unseen: they stay held.
+                // The program can allocate these pages again by accessing them, without our
+                // knowledge: they stay held.
                 Backing::Anonymous => Self::each_run(inner, piece.clone(), |run, gpa| {
                     self.mem().discard(gpa, run.end - run.start)
                 })
                 .map_err(|e| errno_of(&e))?,
-                // A private copy goes back to the file's content; a shared page is the file.
+                // A private copy reverts to the file's content; a shared page is the file.
                 Backing::File { file, offset, kind: kind @ FileMapping::Private, .. } => {
                     use std::os::fd::AsFd;
                     let area = inner.areas.find(piece.start).map_or(piece.start, |(s, _)| s);
@@ -256,14 +257,14 @@ impl PrivateRegion {
                 Backing::File { .. } => {}
             }
             if vma.lock != MemoryLock::Unlocked {
-                // What is touched again stays again.
+                // What is accessed again is locked again.
                 self.lock_host(inner, piece, MemoryLock::OnFault)?;
             }
         }
         if inner.areas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
-    /// Asks the host to write shared file mappings in the range to their files, and waits.
+    /// Asks the host to write shared file mappings in the range back to their files, and waits.
     ///
     /// # Errors
     /// `ENOMEM` when part of the range is not mapped, or the file system's error.
@@ -293,23 +294,23 @@ impl PrivateRegion {
     pub fn advise_huge(&self, start: u64, len: u64) {
         let Ok(range) = checked_range(start, len) else { return };
         let mut inner = self.lock();
-        for index in range.start.div_ceil(SLOT)..range.end / SLOT {
-            if Self::is_plain(&inner, index * SLOT..(index + 1) * SLOT)
-                && let Some(slot) = inner.slots.get_mut(&index)
-                && self.hold(slot, 0..SLOT_PAGES).is_ok()
+        for index in range.start.div_ceil(BLOCK)..range.end / BLOCK {
+            if Self::is_plain(&inner, index * BLOCK..(index + 1) * BLOCK)
+                && let Some(block) = inner.blocks.get_mut(&index)
+                && self.hold(block, 0..BLOCK_PAGES).is_ok()
             {
                 // Advice: small pages are as good.
-                let _ = self.make_huge(slot);
+                let _ = self.make_huge(block);
             }
         }
     }
 }
 
 impl Inner {
-    /// Room for `len` bytes below the stack; large areas start on a 2 MiB boundary, so that
+    /// A free range of `len` bytes below the stack; large areas start on a 2 MiB boundary, so that
     /// they can be mapped with large pages.
     pub(super) fn find_room(&self, len: u64) -> Option<u64> {
-        let align = if len >= SLOT { SLOT } else { PAGE_SIZE };
+        let align = if len >= BLOCK { BLOCK } else { PAGE_SIZE };
         self.areas.find_free(len, align, PRIVATE_START.raw(), self.mmap_top)
     }
 }

@@ -1,17 +1,18 @@
 //! The process's own address space: the private region, PML4 slots 0 to 31.
 //!
 //! - [`vma`]: which addresses are in use and for what (pure, no memory behind it)
-//! - [`region`]: the memory behind them: slots, chunks, page tables
+//! - [`region`]: the memory behind them: blocks and their page tables
 //! - `recycle`: places given to other addresses; `pins`: what must not be, because a call uses it
 //! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`mmap`]: making, changing and ending areas; [`brk`]; [`mremap`]
 //! - [`fault`]: page faults; [`promote`]: small pages that become a large one
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
-//! - [`access`]: the VMM's own way to the region
-//! - [`holes`]: what calls find that take a range with holes in it
-//! - [`inspect`]: looking at areas, for reports
+//! - [`access`]: the VMM's own access to the region
+//! - [`holes`]: ranges with holes, for calls that accept them
+//! - [`inspect`]: read-only views of areas, for reports
 //!
-//! VAS instances and segments have rooms of their own and link this region's tables.
+//! VAS instances link this region's tables; what they have besides is `crate::vas`'s, of which
+//! nothing is imported here, nor the other way round.
 
 pub mod access;
 pub mod brk;
@@ -30,8 +31,6 @@ pub mod region;
 pub mod stack;
 pub mod vma;
 
-pub use access::Access;
-pub use fault::FaultOutcome;
 pub use holes::{Piece, PieceBacking, Pieces};
 pub use mremap::{Destination, Source};
 pub(crate) use pins::PrivatePins;

@@ -1,7 +1,7 @@
-//! `mremap`: changing the size of a mapping, moving it if need be.
+//! `mremap`: changing the size of a mapping, and moving it if necessary.
 //!
-//! A slot's chunk never moves, so a mapping moves by moving the *pages* behind it from one
-//! chunk to another, which the host does without a copy. Of a private file mapping that is true
+//! A block's GPA never changes, so a mapping moves by moving the *pages* behind it from one
+//! block to another, which the host does without a copy. Of a private file mapping that is true
 //! of the program's copies, too: the host takes them along.
 
 use std::ops::Range;
@@ -14,31 +14,31 @@ use super::region::{Inner, PROGRAM_END, PrivateRegion, checked_range, errno_of};
 use super::vma::{Backing, page_up};
 use crate::vm::memory::FileMapping;
 
-/// Where a mapping may go.
+/// Where a mapping may move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Destination {
     /// Nowhere: it grows where it is, or not at all.
     Stay,
-    /// Where there is room, if it has to go.
+    /// To any free address, if it has to move.
     Anywhere,
-    /// Exactly there, in place of what is there (`MREMAP_FIXED`).
+    /// To exactly this address, replacing what is mapped there (`MREMAP_FIXED`).
     At(u64),
 }
 
-/// What becomes of the old range of a mapping that moves.
+/// What happens to the old range of a mapping that moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// It is unmapped.
     Unmap,
-    /// It stays mapped without its pages (`MREMAP_DONTUNMAP`), and so the mapping always moves:
-    /// to this address if that is free and `Destination` leaves the choice.
+    /// It stays mapped without its pages (`MREMAP_DONTUNMAP`), so the mapping always moves: to this
+    /// address if that is free and `Destination` allows any.
     Keep {
-        /// The address; 0 is none.
+        /// The address; 0 for none.
         hint: u64,
     },
 }
 
-/// What is in memory where a mapping was: what has to be moved.
+/// What backs the old mapping, and so what has to be moved.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
     Anonymous,
@@ -58,7 +58,7 @@ impl Content {
 
 impl PrivateRegion {
     /// `mremap`: changes the size of the mapping at `start`, or moves it. The content moves with
-    /// it, without a copy where the host can. An old length of 0 maps a shared file once more.
+    /// it, without a copy where the host can. An old length of 0 maps a shared file a second time.
     ///
     /// # Errors
     /// `EFAULT` when the old range is not one mapping, `ENOMEM`, `EINVAL`.
@@ -97,7 +97,7 @@ impl PrivateRegion {
         let vma = vma.advanced(start - area);
         let content = Content::of(&vma.backing);
         let again = old_len == 0;
-        // One memory at two places is what a file is for.
+        // Only a file can be mapped at two addresses.
         let is_file = content == Content::File;
         let keeps = matches!(source, Source::Keep { .. });
         if (again && !is_file) || (keeps && vma.label == SHARED_LABEL) {
@@ -124,7 +124,7 @@ impl PrivateRegion {
         self.check_limit(inner, &extra, vma.prot, &vma.backing)?;
         self.trim_heap(inner, &(target..target + new_len))?;
         if !again {
-            // Whoever touches it from here on waits for the lock that we hold.
+            // A thread that touches it from here on waits for the lock that we hold.
             self.restrict(inner, old.clone(), None)?;
         }
         self.insert(inner, target..target + new_len, vma)?;
@@ -132,13 +132,13 @@ impl PrivateRegion {
         match source {
             Source::Unmap if !again => self.unmap_locked(inner, old)?,
             Source::Unmap => {}
-            // Held no longer; and a page of it that is touched must not bring a huge one.
+            // No longer held; and accessing one of its pages must not allocate a huge page.
             Source::Keep { .. } => self.release(inner, old).map_err(|e| errno_of(&e))?,
         }
         Ok(target)
     }
 
-    /// Finds the place for a mapping that moves, and empties it.
+    /// Finds the new address for a mapping that moves, and unmaps what is there.
     fn make_room(
         &self,
         inner: &mut Inner,
@@ -168,8 +168,8 @@ impl PrivateRegion {
         Ok(at)
     }
 
-    /// Moves the pages of `from` to `to`. Behind it stays what was there at first: zeroes, or the
-    /// file.
+    /// Moves the pages of `from` to `to`. The old range reverts to its initial content: zeroes, or
+    /// the file.
     fn move_content(
         &self,
         inner: &mut Inner,
@@ -183,7 +183,7 @@ impl PrivateRegion {
         let len = from.end - from.start;
         self.bind(inner, to..to + len).map_err(|e| errno_of(&e))?;
         let shared: &Inner = inner;
-        // Slots of `from` that were never bound have nothing to move.
+        // Blocks of `from` that were never bound have nothing to move.
         Self::each_run(shared, from.clone(), |run, source| {
             let into = to + (run.start - from.start);
             let mut done = 0;

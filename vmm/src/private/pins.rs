@@ -1,9 +1,9 @@
 //! Memory of the private region that system calls use while the region's lock is not held.
 //!
-//! The banks behind it stay mapped as long as the machine. What a pin keeps is the *place*: a
-//! chunk that the program has freed is not given to other addresses while a call, which may block
+//! The memory regions behind it stay mapped as long as the machine. What a pin keeps is the *GPA*: that
+//! of a block that the program has freed is not given to other addresses while a call, which may block
 //! for ever, can still store into it. A list beside the lock of the areas, so that letting go
-//! waits for nobody who edits them.
+//! never waits for an edit.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use abi::Errno;
 
-use super::access::Access;
-use super::region::{PrivateRegion, SLOT};
+use super::region::{BLOCK, PrivateRegion};
+use crate::access::MemoryAccess;
 use crate::vm::memory::HostRange;
 
-/// Runs of slots that are pinned, and how often each.
+/// Runs of blocks that are pinned, and how often each.
 #[derive(Debug, Default)]
 pub(super) struct PinList(Mutex<BTreeMap<(u64, u64), usize>>);
 
@@ -39,7 +39,7 @@ impl PinList {
         }
     }
 
-    /// The runs of slots now. None is added while the caller has the region locked; one that is
+    /// The runs of blocks now. None is added while the caller has the region locked; one that is
     /// listed may go at any time.
     pub(super) fn runs(&self) -> Vec<Range<u64>> {
         self.lock().keys().map(|&(first, end)| first..end).collect()
@@ -60,7 +60,7 @@ impl PrivatePins<'_> {
         &self.ranges
     }
 
-    /// Bytes in all.
+    /// Total bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.len() as u64).sum()
     }
@@ -73,18 +73,23 @@ impl Drop for PrivatePins<'_> {
 }
 
 impl PrivateRegion {
-    /// Pins what of `len` bytes at `gva` the program could access.
+    /// Pins the part of `len` bytes at `gva` that the program could access.
     ///
     /// # Errors
     /// As [`PrivateRegion::pieces`].
-    pub(crate) fn pin(&self, gva: u64, len: u64, access: Access) -> Result<PrivatePins<'_>, Errno> {
+    pub(crate) fn pin(
+        &self,
+        gva: u64,
+        len: u64,
+        access: MemoryAccess,
+    ) -> Result<PrivatePins<'_>, Errno> {
         let mut inner = self.lock();
         let mut ranges = Vec::new();
         let good = self.pieces_locked(&mut inner, gva, len, access, |range, _| {
             ranges.push(range);
             Ok(())
         })?;
-        let run = (gva / SLOT, (gva + good).div_ceil(SLOT));
+        let run = (gva / BLOCK, (gva + good).div_ceil(BLOCK));
         // Before the lock is let go: nothing of it can be given to other addresses in between.
         self.pins.add(run);
         Ok(PrivatePins { ranges, list: &self.pins, run })

@@ -1,14 +1,14 @@
-//! Places in guest-physical memory, and their tables, that are given to other addresses.
+//! Reuse of guest-physical blocks, and of their tables, for other addresses.
 //!
-//! A slot in which nothing is mapped any more stays bound for a while: most programs come back to
+//! A block in which nothing is mapped any more stays bound for a while: most programs come back to
 //! the addresses they have freed. When many have gathered, all of them are taken apart at once,
 //! because it costs every vCPU all its translations (docs/src/internals/memory.md has the argument):
 //!
 //! 1. their tables are unlinked;
 //! 2. everything is forgotten (`Windows::forget_everything`);
-//! 3. tables and chunks are emptied, and free.
+//! 3. tables and blocks are emptied, and their GPAs are free.
 //!
-//! Only then is a slot without a chunk again. Should the second step fail, all is as before.
+//! Only then is a block without a GPA again. Should the second step fail, all is as before.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,60 +18,60 @@ use abi::layout::CLOCK_PAGE;
 use abi::walk::TableMem;
 use abi::{GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G};
 
-use super::held::SLOT_PAGES;
-use super::region::{Inner, Mapped, PrivateRegion, SLOT, SLOT_RECORD_BYTES, virt};
+use super::held::BLOCK_PAGES;
+use super::region::{BLOCK, BLOCK_RECORD_BYTES, Inner, Mapped, PrivateRegion, virt};
 use super::vma::page_up;
 use crate::vm::{MemoryError, MemoryKind};
 
-/// Slots that a directory, the table above their own, has.
-const DIRECTORY_SLOTS: u64 = PAGE_SIZE_1G / SLOT;
+/// Blocks that a directory, the table above their own, has.
+const DIRECTORY_BLOCKS: u64 = PAGE_SIZE_1G / BLOCK;
 /// Where call page, gate and clock lie. Their table is not the program's.
-const LAST_SLOT: u64 = CLOCK_PAGE.raw() / SLOT;
-/// What an idle slot holds at most: a record and a table.
-const IDLE_BYTES: u64 = SLOT_RECORD_BYTES + PAGE_SIZE;
-/// Idle slots that are worth the flush.
+const LAST_BLOCK: u64 = CLOCK_PAGE.raw() / BLOCK;
+/// What an idle block holds at most: a record and a table.
+const IDLE_BYTES: u64 = BLOCK_RECORD_BYTES + PAGE_SIZE;
+/// Idle blocks that are worth the flush.
 const WORTH_IT: u64 = 1024;
 
-/// Slots in which nothing may be mapped any more, and the tables above slots.
+/// Blocks in which nothing may be mapped any more, and the tables above blocks.
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
-    /// Slots of which something was unmapped. Whether all of it is, is seen when it matters.
+    /// Blocks of which something was unmapped. Whether all of it is, is seen when it matters.
     idle: BTreeSet<u64>,
-    /// Those that were in `idle` already after the last time.
+    /// How many were still in `idle` after the last run.
     kept: usize,
-    /// By gigabyte, the directory made for it; `None` for one that was there before.
+    /// By gigabyte, the directory allocated for it; `None` for one that existed before.
     directories: BTreeMap<u64, Option<GuestPhys>>,
 }
 
 impl Inner {
-    /// Notes that the slots of `range` may have become idle.
+    /// Notes that the blocks of `range` may have become idle.
     pub(super) fn mark_idle(&mut self, range: &Range<u64>) {
-        let slots = self.slots.range(range.start / SLOT..range.end.div_ceil(SLOT));
-        self.recycling.idle.extend(slots.map(|(&index, _)| index));
+        let blocks = self.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
+        self.recycling.idle.extend(blocks.map(|(&index, _)| index));
     }
 
-    /// Whether the slot, which is bound, is in no use at all.
+    /// Whether the block, which is bound, is in no use at all.
     fn is_idle(&self, index: u64) -> bool {
-        let range = index * SLOT..(index + 1) * SLOT;
+        let range = index * BLOCK..(index + 1) * BLOCK;
         let top = page_up(self.heap_end).unwrap_or(self.heap_end);
         let is_ahead = top < self.heap_ahead && range.start < self.heap_ahead && top < range.end;
-        let is_empty = |slot: &super::region::Slot| {
-            slot.mapped != Mapped::Large && slot.held.count(0..SLOT_PAGES) == 0
+        let is_empty = |block: &super::region::Block| {
+            block.mapped != Mapped::Large && block.held.count(0..BLOCK_PAGES) == 0
         };
-        index != LAST_SLOT
+        index != LAST_BLOCK
             && !is_ahead
-            && self.slots.get(&index).is_some_and(is_empty)
+            && self.blocks.get(&index).is_some_and(is_empty)
             && self.areas.is_free(range)
     }
 }
 
 impl PrivateRegion {
-    /// Recycles if enough has gathered, but not the slots of `keep`, which are about to be used.
+    /// Recycles if enough has gathered, but not the blocks of `keep`, which are about to be used.
     pub(super) fn recycle_when_worth_it(&self, inner: &mut Inner, keep: &Range<u64>) {
         let gathered = inner.recycling.idle.len() as u64;
         let fresh = gathered.saturating_sub(inner.recycling.kept as u64);
-        let active = (inner.slots.len() as u64).saturating_sub(gathered);
-        // So many that flushing everybody is rare beside what was done to gather them, but never
+        let active = (inner.blocks.len() as u64).saturating_sub(gathered);
+        // So many that flushing all vCPUs is rare compared to the work of gathering them, but never
         // much of the memory there is.
         let limit = self.limit_bytes() / IDLE_BYTES;
         let enough = WORTH_IT.min(limit / 32).max(active.min(limit / 8)).max(1);
@@ -80,9 +80,9 @@ impl PrivateRegion {
         }
     }
 
-    /// Recycles what is idle but the slots of `keep`; whether there was anything.
+    /// Recycles what is idle but the blocks of `keep`; whether there was anything.
     pub(super) fn recycle(&self, inner: &mut Inner, keep: &Range<u64>) -> bool {
-        let keep = keep.start / SLOT..keep.end.div_ceil(SLOT);
+        let keep = keep.start / BLOCK..keep.end.div_ceil(BLOCK);
         let mut busy = self.pins.runs();
         busy.push(keep);
         let mut kept = BTreeSet::new();
@@ -101,10 +101,10 @@ impl PrivateRegion {
         done
     }
 
-    /// Takes idle slots apart.
+    /// Takes idle blocks apart.
     ///
     /// # Errors
-    /// The host's or KVM's, with all slots bound as before.
+    /// The host's or KVM's, with all blocks bound as before.
     fn take_apart(&self, inner: &mut Inner, idle: &[u64]) -> Result<(), MemoryError> {
         self.unlink_tables(inner, idle)?;
         let directories = self.unlink_directories(inner, idle)?;
@@ -119,24 +119,24 @@ impl PrivateRegion {
             inner.recycling.directories.remove(&gigabyte);
             frames.push(frame);
         }
-        let mut chunks: Vec<Range<u64>> = Vec::new();
+        let mut freed: Vec<Range<u64>> = Vec::new();
         for index in idle {
-            let Some(slot) = inner.slots.remove(index) else { continue };
-            frames.extend(slot.table);
-            self.mem().ledger().release(MemoryKind::Records, SLOT_RECORD_BYTES);
+            let block = inner.blocks.remove(index).expect("idle blocks are bound");
+            frames.extend(block.table);
+            self.mem().ledger().release(MemoryKind::Records, BLOCK_RECORD_BYTES);
             // A call that had it pinned may have written to it since it was unmapped; what the
             // host cannot empty is never used again.
-            if slot.has_file && self.mem().unmap_file(slot.chunk, SLOT).is_err() {
+            if block.has_file && self.mem().unmap_file(block.gpa, BLOCK).is_err() {
                 continue;
             }
-            let start = slot.chunk.raw();
-            match chunks.last_mut() {
-                Some(run) if run.end == start => run.end += SLOT,
-                _ => chunks.push(start..start + SLOT),
+            let start = block.gpa.raw();
+            match freed.last_mut() {
+                Some(run) if run.end == start => run.end += BLOCK,
+                _ => freed.push(start..start + BLOCK),
             }
         }
         self.machine.give_back_frames(frames);
-        for run in chunks {
+        for run in freed {
             let (gpa, len) = (GuestPhys::literal(run.start), run.end - run.start);
             if self.mem().discard(gpa, len).is_ok() {
                 self.mem().give_back(gpa, len);
@@ -148,31 +148,31 @@ impl PrivateRegion {
     fn unlink_tables(&self, inner: &mut Inner, idle: &[u64]) -> Result<(), MemoryError> {
         self.machine.edit_tables(|tables| {
             for index in idle {
-                let Some(slot) = inner.slots.get_mut(index) else { continue };
-                if let (Some(_), Ok(gva)) = (slot.table, virt(index * SLOT)) {
+                let block = inner.blocks.get_mut(index).expect("idle blocks are bound");
+                if let (Some(_), Ok(gva)) = (block.table, virt(index * BLOCK)) {
                     tables.clear(gva, Level::Directory)?;
                 }
-                slot.mapped = Mapped::Nothing;
+                block.mapped = Mapped::Nothing;
             }
             Ok(())
         })
     }
 
-    /// Unlinks the directories that have only `idle` slots below them: their gigabytes and frames.
+    /// Unlinks the directories that have only `idle` blocks below them: their gigabytes and frames.
     fn unlink_directories(
         &self,
         inner: &Inner,
         idle: &[u64],
     ) -> Result<Vec<(u64, GuestPhys)>, MemoryError> {
         let mut unlinked = Vec::new();
-        for of_one in idle.chunk_by(|a, b| a / DIRECTORY_SLOTS == b / DIRECTORY_SLOTS) {
-            let Some(gigabyte) = of_one.first().map(|index| index / DIRECTORY_SLOTS) else {
+        for of_one in idle.chunk_by(|a, b| a / DIRECTORY_BLOCKS == b / DIRECTORY_BLOCKS) {
+            let Some(gigabyte) = of_one.first().map(|index| index / DIRECTORY_BLOCKS) else {
                 continue;
             };
-            let slots = gigabyte * DIRECTORY_SLOTS..(gigabyte + 1) * DIRECTORY_SLOTS;
+            let blocks = gigabyte * DIRECTORY_BLOCKS..(gigabyte + 1) * DIRECTORY_BLOCKS;
             let made = inner.recycling.directories.get(&gigabyte).copied().flatten();
             if let Some(frame) = made
-                && inner.slots.range(slots).count() == of_one.len()
+                && inner.blocks.range(blocks).count() == of_one.len()
                 && let Ok(gva) = virt(gigabyte * PAGE_SIZE_1G)
             {
                 self.machine.edit_tables(|tables| tables.clear(gva, Level::Pointer))?;
@@ -182,18 +182,18 @@ impl PrivateRegion {
         Ok(unlinked)
     }
 
-    /// Makes the directories of `slots`, so that it is known, and not only in guest memory, which
+    /// Makes the directories of `blocks`, so that it is known, and not only in guest memory, which
     /// frames they have.
     pub(super) fn make_directories(
         &self,
         inner: &mut Inner,
-        slots: Range<u64>,
+        blocks: Range<u64>,
     ) -> Result<(), MemoryError> {
-        for gigabyte in slots.start / DIRECTORY_SLOTS..slots.end.div_ceil(DIRECTORY_SLOTS) {
+        for gigabyte in blocks.start / DIRECTORY_BLOCKS..blocks.end.div_ceil(DIRECTORY_BLOCKS) {
             if inner.recycling.directories.contains_key(&gigabyte) {
                 continue;
             }
-            let Ok(gva) = virt(gigabyte * PAGE_SIZE_1G) else { continue };
+            let gva = virt(gigabyte * PAGE_SIZE_1G).expect("the private region is canonical");
             let found = self.machine.edit_tables(|tables| tables.walk(gva))?;
             let made = if found.level < Level::Pointer {
                 None
@@ -208,7 +208,7 @@ impl PrivateRegion {
     }
 
     fn link_directory(&self, gigabyte: u64, frame: GuestPhys) -> Result<(), MemoryError> {
-        let Ok(gva) = virt(gigabyte * PAGE_SIZE_1G) else { return Ok(()) };
+        let gva = virt(gigabyte * PAGE_SIZE_1G).expect("the private region is canonical");
         self.machine.edit_tables(|tables| tables.link(gva, Level::Pointer, frame))
     }
 }

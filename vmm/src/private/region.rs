@@ -1,38 +1,38 @@
-//! The memory behind the private region: chunks, page tables, faults.
+//! The memory behind the private region: blocks and their page tables.
 //!
-//! The region is cut into 2 MiB slots. A slot that is used gets a 2 MiB chunk of guest
-//! memory, and keeps it as long as any vCPU may remember it: the page at offset *o* of the slot
-//! is always the page at offset *o* of its chunk. So there is no frame allocator, a translation
-//! can be stale in its rights but never in its target, and moving, freeing or file-backing memory
-//! is an operation on the *host's* mapping of the chunk, of which KVM learns by itself
-//! (docs/src/internals/memory.md has the argument in full). Chunks of slots that are in no use
-//! any more are recycled many at a time (`recycle.rs`).
+//! The region is cut into 2 MiB blocks. A block that is used gets 2 MiB of guest-physical
+//! addresses, and keeps them as long as any vCPU may remember it: the page at offset *o* of the
+//! block always has offset *o* there. So there is no frame allocator, a translation can be stale in
+//! its rights but never in its target, and moving, freeing or file-backing memory is an operation
+//! on the *host's* mapping of the block, of which KVM learns by itself (docs/src/internals/memory.md
+//! has the argument in full). Blocks that are no longer in use are recycled many at a time
+//! (`recycle.rs`).
 //!
 //! ```text
-//!  slot (2 MiB of guest-virtual)  ->  chunk (guest-physical)  ->  host range
-//!  page-directory entry: one large page, or a table of 512     anonymous, or a file laid
+//!  block (2 MiB of guest-virtual)  ->  its fixed GPA  ->  host range
+//!  page-directory entry: one large page, or a table of 512     anonymous, or a file mapped
 //!  small ones, present where the program may go                 over some of its pages
 //! ```
 //!
-//! Small areas are mapped when they are made; large ones at the first touch, 2 MiB at a
-//! time and more when touched in sequence, so that reserving space costs nothing.
+//! Small areas are mapped when they are created, large ones on first access, 2 MiB at a time and
+//! more when accessed sequentially, so that reserving address space costs nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
-use abi::{Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Pte, Rights};
+use abi::{Entry, Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Rights, Table};
 
-use super::access::Access;
-use super::held::{AREA_RECORD_BYTES, HeldPages, SLOT_PAGES};
+use super::held::{AREA_RECORD_BYTES, BLOCK_PAGES, HeldPages};
 use super::pins::PinList;
 use super::recycle::Recycling;
 use super::vma::{Backing, MemoryLock, Vma, VmaMap, page_up};
+use crate::access::MemoryAccess;
 use crate::vm::memory::{FileMapping, GuestMem, MemoryError, Owner};
 use crate::vm::{Machine, MemoryKind};
 
-/// Areas up to this size are mapped at once.
+/// Areas up to this size are mapped immediately.
 pub(super) const EAGER_BYTES: u64 = 8 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,24 +43,25 @@ pub(super) enum Mapped {
 }
 
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) chunk: GuestPhys,
+pub(super) struct Block {
+    /// Where it lies in guest-physical memory, for good.
+    pub(super) gpa: GuestPhys,
     pub(super) mapped: Mapped,
-    /// The slot's page table, once it has had one: linked again when it is needed again, so
+    /// The block's page table, once it has had one: linked again when it is needed again, so
     /// that splitting and joining for ever takes no more than one.
     pub(super) table: Option<GuestPhys>,
-    /// Rights of the large page, while there is one.
+    /// Rights of the large page, if there is one.
     pub(super) rights: Option<Rights>,
-    /// Some page of the chunk is, or was, laid over by a file.
+    /// A file is, or was, mapped over some page of it.
     pub(super) has_file: bool,
     /// Which of its pages are charged.
     pub(super) held: HeldPages,
-    /// Whether the host may back the chunk with a huge page: only while all of it is held.
+    /// Whether the host may back it with a huge page: only while all of it is held.
     pub(super) huge: bool,
 }
 
-/// What the VMM's own memory is charged with for a slot: the record, and its share of the map.
-pub(super) const SLOT_RECORD_BYTES: u64 = 192;
+/// What the VMM's own memory is charged with for a block: the record, and its share of the map.
+pub(super) const BLOCK_RECORD_BYTES: u64 = 192;
 
 /// The private region of a process.
 #[derive(Debug)]
@@ -73,44 +74,44 @@ pub struct PrivateRegion {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) areas: VmaMap,
-    pub(super) slots: BTreeMap<u64, Slot>,
+    pub(super) blocks: BTreeMap<u64, Block>,
     pub(super) recycling: Recycling,
-    /// Areas that are charged as records.
+    /// Number of areas whose records are charged.
     pub(super) noted_areas: usize,
     pub(super) heap_start: u64,
     pub(super) heap_end: u64,
-    /// Up to here, beyond the heap's last page, pages are present in advance.
+    /// End of the pages made present in advance, beyond the heap's last page.
     pub(super) heap_ahead: u64,
     pub(super) next_fault: u64,
-    pub(super) ahead_slots: u64,
+    pub(super) ahead_blocks: u64,
     /// `mmap` without an address searches downward from here.
     pub(super) mmap_top: u64,
-    /// How areas that are made from now on are locked (`MCL_FUTURE`).
+    /// How areas created from now on are locked (`MCL_FUTURE`).
     pub(super) lock_new: MemoryLock,
 }
 
-/// One past what a program may map. Above lie the clock page, into which the VMM stores by itself,
-/// and call page and gate, where code of ours must stay: a host that emulates SYSCALL runs the
-/// gate in ring 0 when the program's stack pointer is not canonical.
+/// One past what a program may map. Above it lie the clock page, which the VMM writes, and call
+/// page and gate, where our code must stay: a host that emulates SYSCALL runs the gate in ring 0
+/// when the program's stack pointer is not canonical.
 pub(super) const PROGRAM_END: GuestVirt = CLOCK_PAGE;
-/// Bytes of a slot.
-pub(super) const SLOT: u64 = PAGE_SIZE_2M;
+/// Bytes of a block.
+pub(super) const BLOCK: u64 = PAGE_SIZE_2M;
 
 impl PrivateRegion {
-    /// An empty region. From now on `limit_bytes` of the host's memory may be held for it and
-    /// all that the machine's ledger counts.
+    /// An empty region. From now on up to `limit_bytes` of the host's memory may be held for it and
+    /// everything else that the machine's ledger counts.
     #[must_use]
     pub fn new(machine: Arc<Machine>, limit_bytes: u64) -> PrivateRegion {
         let inner = Inner {
             areas: VmaMap::default(),
-            slots: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             recycling: Recycling::default(),
             noted_areas: 0,
             heap_start: 0,
             heap_end: 0,
             heap_ahead: 0,
             next_fault: 0,
-            ahead_slots: 1,
+            ahead_blocks: 1,
             mmap_top: MMAP_TOP.raw(),
             lock_new: MemoryLock::Unlocked,
         };
@@ -126,19 +127,19 @@ impl PrivateRegion {
         &self.machine.mem
     }
 
-    /// Bytes held of the host's memory now, for this region and all else that counts.
+    /// Bytes of the host's memory currently held, for this region and everything else that counts.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.mem().ledger().total()
     }
 
-    /// Bytes that may be held at one time.
+    /// Maximum number of bytes held at the same time.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
         self.mem().ledger().limit_bytes()
     }
 
-    /// Runs an edit of the areas, and charges what their records take afterwards.
+    /// Runs an edit of the areas, and charges the memory for their records afterwards.
     pub(super) fn edit<R>(&self, edit: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.lock();
         let result = edit(&mut inner);
@@ -152,26 +153,26 @@ impl PrivateRegion {
         result
     }
 
-    /// Gives every slot of `range` a chunk; contiguous where the slots are new.
+    /// Gives every block of `range` its GPA; contiguous where the blocks are new.
     pub(super) fn bind(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), MemoryError> {
-        let mut slot = range.start / SLOT;
-        let end = range.end.div_ceil(SLOT);
-        while slot < end {
-            if inner.slots.contains_key(&slot) {
-                slot += 1;
+        let mut block = range.start / BLOCK;
+        let end = range.end.div_ceil(BLOCK);
+        while block < end {
+            if inner.blocks.contains_key(&block) {
+                block += 1;
                 continue;
             }
             self.recycle_when_worth_it(inner, &range);
-            let next_bound = inner.slots.range(slot..end).next().map_or(end, |(&s, _)| s);
-            let (mut chunk, slots) = match self.chunks(next_bound - slot) {
+            let next_bound = inner.blocks.range(block..end).next().map_or(end, |(&s, _)| s);
+            let (mut gpa, blocks) = match self.alloc_blocks(next_bound - block) {
                 // What the program has freed may be what is missing.
-                Err(_) if self.recycle(inner, &range) => self.chunks(next_bound - slot)?,
-                chunks => chunks?,
+                Err(_) if self.recycle(inner, &range) => self.alloc_blocks(next_bound - block)?,
+                allocated => allocated?,
             };
-            let next_bound = slot + slots;
-            for slot in slot..next_bound {
-                let fresh = Slot {
-                    chunk,
+            let next_bound = block + blocks;
+            for block in block..next_bound {
+                let fresh = Block {
+                    gpa,
                     mapped: Mapped::Nothing,
                     table: None,
                     rights: None,
@@ -179,29 +180,29 @@ impl PrivateRegion {
                     held: HeldPages::default(),
                     huge: false,
                 };
-                inner.slots.insert(slot, fresh);
-                chunk = chunk.offset(SLOT);
+                inner.blocks.insert(block, fresh);
+                gpa = gpa.offset(BLOCK);
             }
-            self.make_directories(inner, slot..next_bound)?;
-            slot = next_bound;
+            self.make_directories(inner, block..next_bound)?;
+            block = next_bound;
         }
         Ok(())
     }
 
-    /// Chunks for `slots` slots or, where the addresses are used up but for small pieces, for
+    /// Guest-physical memory for `blocks` blocks or, where the addresses are used up but for small pieces, for
     /// fewer, and their records.
-    fn chunks(&self, mut slots: u64) -> Result<(GuestPhys, u64), MemoryError> {
+    fn alloc_blocks(&self, mut blocks: u64) -> Result<(GuestPhys, u64), MemoryError> {
         loop {
-            let records = slots * SLOT_RECORD_BYTES;
+            let records = blocks * BLOCK_RECORD_BYTES;
             self.mem().ledger().charge(MemoryKind::Records, records)?;
-            match self.mem().alloc_for(Owner::Program, slots * SLOT) {
-                Ok(chunk) => return Ok((chunk, slots)),
+            match self.mem().alloc_for(Owner::Program, blocks * BLOCK) {
+                Ok(gpa) => return Ok((gpa, blocks)),
                 Err(error) => {
                     self.mem().ledger().release(MemoryKind::Records, records);
-                    if slots == 1 || !matches!(error, MemoryError::Exhausted { .. }) {
+                    if blocks == 1 || !matches!(error, MemoryError::Exhausted { .. }) {
                         return Err(error);
                     }
-                    slots = slots.div_ceil(2);
+                    blocks = blocks.div_ceil(2);
                 }
             }
         }
@@ -214,10 +215,10 @@ impl PrivateRegion {
         mut f: impl FnMut(Range<u64>, GuestPhys) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut run: Option<(Range<u64>, GuestPhys)> = None;
-        for (&index, slot) in inner.slots.range(range.start / SLOT..range.end.div_ceil(SLOT)) {
-            let start = (index * SLOT).max(range.start);
-            let end = ((index + 1) * SLOT).min(range.end);
-            let gpa = slot.chunk.offset(start % SLOT);
+        for (&index, block) in inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
+            let start = (index * BLOCK).max(range.start);
+            let end = ((index + 1) * BLOCK).min(range.end);
+            let gpa = block.gpa.offset(start % BLOCK);
             match &mut run {
                 Some((r, base)) if r.end == start && base.offset(start - r.start) == gpa => {
                     r.end = end;
@@ -246,21 +247,21 @@ impl PrivateRegion {
     ) -> Result<(), Errno> {
         use std::os::fd::AsFd;
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
-        for (_, slot) in inner.slots.range_mut(range.start / SLOT..range.end.div_ceil(SLOT)) {
-            slot.has_file = true;
+        for (_, block) in inner.blocks.range_mut(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
+            block.has_file = true;
         }
-        let mut laid = range.start;
+        let mut mapped = range.start;
         let result = Self::each_run(inner, range.clone(), |run, gpa| {
             let at = offset.checked_add(run.start - range.start).ok_or(Errno::EOVERFLOW)?;
             self.mem()
                 .map_file(gpa, run.end - run.start, file.as_fd(), at, kind)
                 .map_err(|e| errno_of(&e))?;
-            laid = run.end;
+            mapped = run.end;
             Ok(())
         });
-        if result.is_err() && laid > range.start {
-            // A chunk that no area owns must not show a file to whoever gets it next.
-            let _ = Self::each_run(inner, range.start..laid, |run, gpa| {
+        if result.is_err() && mapped > range.start {
+            // A block that no area owns must not show a file to the area that gets it next.
+            let _ = Self::each_run(inner, range.start..mapped, |run, gpa| {
                 self.mem().unmap_file(gpa, run.end - run.start)
             });
             inner.mark_idle(&range);
@@ -279,30 +280,30 @@ impl PrivateRegion {
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
         let all = range.clone();
         let anonymous = matches!(vma.backing, Backing::Anonymous);
-        for index in range.start / SLOT..range.end.div_ceil(SLOT) {
-            let slot_range = index * SLOT..(index + 1) * SLOT;
-            let piece = slot_range.start.max(range.start)..slot_range.end.min(range.end);
-            let Some(slot) = inner.slots.get_mut(&index) else { continue };
-            let whole = piece == slot_range;
-            match slot.mapped {
-                Mapped::Nothing | Mapped::Large if whole && anonymous && !slot.has_file => {
-                    self.hold(slot, 0..SLOT_PAGES)?;
-                    self.set_large(slot, slot_range.start, rights)?;
-                    self.make_huge(slot).map_err(|e| errno_of(&e))?;
+        for index in range.start / BLOCK..range.end.div_ceil(BLOCK) {
+            let block_range = index * BLOCK..(index + 1) * BLOCK;
+            let piece = block_range.start.max(range.start)..block_range.end.min(range.end);
+            let block = inner.blocks.get_mut(&index).expect("all of the range was bound");
+            let whole = piece == block_range;
+            match block.mapped {
+                Mapped::Nothing | Mapped::Large if whole && anonymous && !block.has_file => {
+                    self.hold(block, 0..BLOCK_PAGES)?;
+                    self.set_large(block, block_range.start, rights)?;
+                    self.make_huge(block).map_err(|e| errno_of(&e))?;
                 }
                 _ if vma.backing.is_counted() => {
                     // As much as there is memory for.
-                    let held = self.hold_some(slot, &piece);
-                    self.set_small(slot, held.clone(), rights)?;
+                    let held = self.hold_some(block, &piece);
+                    self.set_small(block, held.clone(), rights)?;
                     if held != piece {
                         return Err(Errno::ENOMEM);
                     }
                 }
-                _ => self.set_small(slot, piece, rights)?,
+                _ => self.set_small(block, piece, rights)?,
             }
         }
         if vma.lock != MemoryLock::Unlocked {
-            // As on Linux, what the host refuses here is no reason for a fault to fail.
+            // As on Linux, a fault does not fail because the host refuses to lock.
             let _ = self.lock_host(inner, all, vma.lock);
         }
         Ok(())
@@ -310,108 +311,106 @@ impl PrivateRegion {
 
     pub(super) fn set_large(
         &self,
-        slot: &mut Slot,
+        block: &mut Block,
         start: u64,
         rights: Rights,
     ) -> Result<(), Errno> {
         let gva = virt(start)?;
         self.machine
-            .edit_tables(|t| t.map(gva, slot.chunk, abi::PageSize::Large2M, rights))
+            .edit_tables(|t| t.map(gva, block.gpa, abi::PageSize::Large2M, rights))
             .map_err(|e| errno_of(&e))?;
-        slot.mapped = Mapped::Large;
-        slot.rights = Some(rights);
+        block.mapped = Mapped::Large;
+        block.rights = Some(rights);
         Ok(())
     }
 
-    /// The slot's page table; a large page there is split into it.
-    pub(super) fn table(&self, slot: &mut Slot, start: u64) -> Result<GuestPhys, Errno> {
-        if let Mapped::Table(table) = slot.mapped {
+    /// The block's page table; a large page there is split into it.
+    pub(super) fn table(&self, block: &mut Block, start: u64) -> Result<GuestPhys, Errno> {
+        if let Mapped::Table(table) = block.mapped {
             return Ok(table);
         }
         let gva = virt(start)?;
-        let table = match slot.table {
+        let table = match block.table {
             Some(table) => {
-                self.refill(slot, table)?;
+                self.refill(block, table)?;
                 self.machine.edit_tables(|t| t.link(gva, Level::Directory, table)).map(|()| table)
             }
             None => self.machine.edit_tables(|t| t.table_for(gva, Level::Table)),
         }
         .map_err(|e| errno_of(&e))?;
-        slot.table = Some(table);
-        slot.mapped = Mapped::Table(table);
+        block.table = Some(table);
+        block.mapped = Mapped::Table(table);
         Ok(table)
     }
 
-    /// Makes an unlinked table say what the slot's entry says now.
-    pub(super) fn refill(&self, slot: &Slot, table: GuestPhys) -> Result<(), Errno> {
-        let large = match slot.mapped {
-            Mapped::Large => slot.rights,
+    /// Makes an unlinked table say what the block's entry says now.
+    pub(super) fn refill(&self, block: &Block, table: GuestPhys) -> Result<(), Errno> {
+        let large = match block.mapped {
+            Mapped::Large => block.rights,
             Mapped::Nothing | Mapped::Table(_) => None,
         };
-        for index in 0..512 {
-            let pte = match large {
-                Some(rights) => Pte::leaf(slot.chunk.offset(index * PAGE_SIZE), rights, false),
-                None => Pte::EMPTY,
-            };
-            self.mem().store(table.offset(index * 8), pte.raw()).map_err(|e| errno_of(&e))?;
-        }
-        Ok(())
+        let page = |n| match large {
+            Some(rights) => Entry::Page(block.gpa.offset(n * PAGE_SIZE), rights),
+            None => Entry::Empty,
+        };
+        let filled = Table::new(table, Level::Table).fill(self.mem(), 0, (0..512).map(page));
+        filled.map_err(|e| errno_of(&e))
     }
 
     /// Makes small pages present, which are held if they count at all.
-    fn set_small(&self, slot: &mut Slot, piece: Range<u64>, rights: Rights) -> Result<(), Errno> {
+    fn set_small(&self, block: &mut Block, piece: Range<u64>, rights: Rights) -> Result<(), Errno> {
         if piece.is_empty() {
             return Ok(());
         }
-        if slot.table.is_none() {
-            let room = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
-            room.map_err(|_| Errno::ENOMEM)?;
+        if block.table.is_none() {
+            let charged = self.mem().ledger().check(MemoryKind::Tables, PAGE_SIZE);
+            charged.map_err(|_| Errno::ENOMEM)?;
         }
-        let table = self.table(slot, piece.start)?;
+        let table = Table::new(self.table(block, piece.start)?, Level::Table);
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-            let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-            let pte = Pte::leaf(slot.chunk.offset(at % SLOT), rights, false);
-            self.mem().store(entry, pte.raw()).map_err(|e| errno_of(&e))?;
+            let page = Entry::Page(block.gpa.offset(at % BLOCK), rights);
+            table.set(self.mem(), at, page).map_err(|e| errno_of(&e))?;
         }
         Ok(())
     }
 
-    /// Takes the rights of `range` down to `rights` (or nothing) wherever pages are present.
-    /// The pages stay held, and the flush is the caller's.
+    /// Reduces the rights of `range` to `rights` (or none) wherever pages are present. The pages
+    /// stay held, and the caller must flush.
     pub(super) fn restrict(
         &self,
         inner: &mut Inner,
         range: Range<u64>,
         rights: Option<Rights>,
     ) -> Result<(), Errno> {
-        for (&index, slot) in inner.slots.range_mut(range.start / SLOT..range.end.div_ceil(SLOT)) {
-            let slot_range = index * SLOT..(index + 1) * SLOT;
-            let piece = slot_range.start.max(range.start)..slot_range.end.min(range.end);
-            match (slot.mapped, rights) {
+        for (&index, block) in
+            inner.blocks.range_mut(range.start / BLOCK..range.end.div_ceil(BLOCK))
+        {
+            let block_range = index * BLOCK..(index + 1) * BLOCK;
+            let piece = block_range.start.max(range.start)..block_range.end.min(range.end);
+            match (block.mapped, rights) {
                 (Mapped::Nothing, _) => {}
-                (Mapped::Large, Some(rights)) if piece == slot_range => {
-                    self.set_large(slot, slot_range.start, rights)?;
+                (Mapped::Large, Some(rights)) if piece == block_range => {
+                    self.set_large(block, block_range.start, rights)?;
                 }
-                (Mapped::Large, None) if piece == slot_range => {
-                    let gva = virt(slot_range.start)?;
+                (Mapped::Large, None) if piece == block_range => {
+                    let gva = virt(block_range.start)?;
                     self.machine
                         .edit_tables(|t| t.clear(gva, Level::Directory))
                         .map_err(|e| errno_of(&e))?;
-                    slot.mapped = Mapped::Nothing;
+                    block.mapped = Mapped::Nothing;
                 }
                 _ => {
-                    let table = self.table(slot, slot_range.start)?;
+                    let table = Table::new(self.table(block, block_range.start)?, Level::Table);
                     for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-                        let entry = table.offset((at % SLOT) / PAGE_SIZE * 8);
-                        let old = self.mem().load(entry).map_err(|e| errno_of(&e))?;
-                        if !Pte::from_raw(old).is_present() {
+                        let old = table.get(self.mem(), at).map_err(|e| errno_of(&e))?;
+                        if !old.is_present() {
                             continue;
                         }
                         let new = match rights {
-                            Some(rights) => Pte::leaf(slot.chunk.offset(at % SLOT), rights, false),
-                            None => Pte::EMPTY,
+                            Some(rights) => Entry::Page(block.gpa.offset(at % BLOCK), rights),
+                            None => Entry::Empty,
                         };
-                        self.mem().store(entry, new.raw()).map_err(|e| errno_of(&e))?;
+                        table.set(self.mem(), at, new).map_err(|e| errno_of(&e))?;
                     }
                 }
             }
@@ -419,8 +418,8 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// Drops the content of pages that are not accessible any more, and with it every
-    /// translation a vCPU still has of them; they are no longer held.
+    /// Drops the content of pages that are no longer accessible, and with it every translation that
+    /// a vCPU still has for them; they are no longer held.
     pub(super) fn drop_content(
         &self,
         inner: &mut Inner,
@@ -437,22 +436,22 @@ impl PrivateRegion {
         Ok(())
     }
 
-    /// The host memory behind `range`, whose areas the caller has checked; binds what was
-    /// never touched, and charges it when it is to be written.
+    /// The host memory behind `range`, whose areas the caller has checked; binds slots that were
+    /// never used, and charges the pages if they are to be written.
     pub(super) fn host_runs(
         &self,
         inner: &mut Inner,
         range: Range<u64>,
-        access: Access,
+        access: MemoryAccess,
         mut f: impl FnMut(GuestPhys, u64, bool) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
-        if access == Access::Write {
+        if access == MemoryAccess::Write {
             self.hold_range(inner, range.clone())?;
         }
-        let first = range.start / SLOT;
+        let first = range.start / BLOCK;
         let has_file =
-            inner.slots.range(first..range.end.div_ceil(SLOT)).any(|(_, slot)| slot.has_file);
+            inner.blocks.range(first..range.end.div_ceil(BLOCK)).any(|(_, block)| block.has_file);
         Self::each_run(inner, range, |run, gpa| f(gpa, run.end - run.start, has_file))
     }
 }
@@ -471,7 +470,7 @@ pub(super) fn checked_range(start: u64, len: u64) -> Result<Range<u64>, Errno> {
     Ok(start..end)
 }
 
-/// What a program is told when the VMM's memory fails it.
+/// The error that a program gets for a failure of the VM's memory.
 pub(super) fn errno_of(error: &MemoryError) -> Errno {
     match error {
         MemoryError::Host { source, .. } => {

@@ -1,9 +1,9 @@
 //! The first thread's stack: one area below a fixed end, as large as its limit lets it grow.
 //!
-//! It is mapped as a whole and takes memory as it is touched. Linux extends the area itself, fault
-//! by fault; here a fault, a system call's buffer and a crash report ask the same areas, and the
-//! stack is in them from the start. So what it may grow to is not refused for being more than
-//! `--memory` has: most programs touch little of it.
+//! All of it is mapped from the start, and memory is allocated on access. Linux extends the area
+//! itself, fault by fault; here faults, system call buffers and crash reports consult the same
+//! areas, which contain the stack from the start. So its maximum size is not refused for exceeding
+//! `--memory`: most programs use little of it.
 #![forbid(unsafe_code)]
 
 use abi::layout::{MMAP_TOP, PRIVATE_START, STACK_BYTES, STACK_TOP};
@@ -12,18 +12,18 @@ use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 use super::region::{EAGER_BYTES, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
 
-/// What the area is labelled.
+/// The area's label.
 pub const LABEL: &str = "stack";
 
-/// The smallest there is: arguments and environment may take 128 KiB whatever the limit
-/// (execve(2)), and the program needs some, too.
+/// The minimum size: arguments and environment may take 128 KiB whatever the limit (execve(2)), and
+/// the program needs some, too.
 const MIN_BYTES: u64 = 256 << 10;
-/// What an unlimited stack gets, and one that is limited to more.
+/// The maximum size, which an unlimited stack gets, too.
 const MAX_BYTES: u64 = 1 << 30;
-/// What stays free below it, as Linux leaves (`stack_guard_gap`).
+/// The gap that stays free below it, as on Linux (`stack_guard_gap`).
 const GUARD_BYTES: u64 = 256 * PAGE_SIZE;
 
-/// How large a stack is for a limit (`RLIMIT_STACK`).
+/// The stack's size for a limit (`RLIMIT_STACK`).
 #[must_use]
 pub fn bytes_for(limit: u64) -> u64 {
     (limit & !(PAGE_SIZE - 1)).clamp(MIN_BYTES, MAX_BYTES)
@@ -37,7 +37,7 @@ pub fn argument_bytes(limit: u64) -> u64 {
 }
 
 impl PrivateRegion {
-    /// Maps the stack for a limit.
+    /// Maps the stack for a given limit.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -51,15 +51,15 @@ impl PrivateRegion {
             let vma = Vma { end: range.end, prot, backing: Backing::Anonymous, label: LABEL, lock };
             self.insert(inner, range.clone(), vma.clone())?;
             if bytes > EAGER_BYTES {
-                // Its end is used at once.
+                // Its end is used immediately.
                 let _ = self.populate(inner, range.end - PAGE_SIZE_2M..range.end, &vma);
             }
             Ok(())
         })
     }
 
-    /// Lets the stack grow to a new limit, as far as there is room below it. What there is of it
-    /// stays, as on Linux.
+    /// Lets the stack grow to a new limit, as far as the space below it is free. It never shrinks,
+    /// as on Linux.
     pub fn grow_stack(&self, limit: u64) {
         let bytes = bytes_for(limit);
         self.edit(|inner| {
@@ -73,7 +73,7 @@ impl PrivateRegion {
             let lowest = free.max(page_of_heap(inner.heap_ahead)) + GUARD_BYTES;
             let wanted = (STACK_TOP.raw() - bytes).max(lowest);
             if wanted < start {
-                // Without pages: there is nothing yet that could fail.
+                // Without pages: nothing here can fail.
                 inner.areas.insert(wanted, Vma { end: start, ..vma });
             }
         });

@@ -1,7 +1,7 @@
 //! Which addresses are in use and for what: a map of non-overlapping areas.
 //!
-//! Pure bookkeeping in page-aligned byte addresses, checked against a page-by-page model.
-//! The memory behind an area is `region.rs`'s.
+//! Pure bookkeeping in page-aligned byte addresses, tested against a page-by-page model.
+//! `region.rs` manages the memory behind an area.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use abi::{PAGE_SIZE, Rights};
+
+use crate::access::MemoryAccess;
 
 /// What a program may do with an area: read, write, execute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -28,7 +30,7 @@ impl Prot {
         (bits <= 7).then_some(Prot(bits as u8))
     }
 
-    /// As `mmap`'s bits.
+    /// Converts to `mmap`'s bits.
     #[must_use]
     pub fn bits(self) -> u8 {
         self.0
@@ -44,6 +46,15 @@ impl Prot {
     #[must_use]
     pub fn can_write(self) -> bool {
         self.0 & 2 != 0
+    }
+
+    /// Whether data can be accessed that way.
+    #[must_use]
+    pub fn allows(self, access: MemoryAccess) -> bool {
+        match access {
+            MemoryAccess::Read => self.can_read(),
+            MemoryAccess::Write => self.can_write(),
+        }
     }
 
     /// Whether instructions can be fetched.
@@ -70,12 +81,12 @@ impl std::fmt::Display for Prot {
     }
 }
 
-/// What an area's memory is.
+/// What backs an area.
 #[derive(Clone, Debug)]
 pub enum Backing {
     /// Zeroed memory of the VM.
     Anonymous,
-    /// A file, from a byte offset that belongs to the area's first page.
+    /// A file, starting at the offset of the area's first page.
     File {
         /// The open file.
         file: Arc<File>,
@@ -83,14 +94,14 @@ pub enum Backing {
         offset: u64,
         /// Whether writes reach the file, and whether they may.
         kind: crate::vm::memory::FileMapping,
-        /// Of a file that only memory holds: charged as long as it is mapped.
-        charge: Option<Arc<crate::vm::FileCharge>>,
+        /// For a file that exists only in memory: charged as long as it is mapped.
+        charge: Option<Arc<crate::files::FileCharge>>,
     },
 }
 
 impl Backing {
-    /// Whether its pages count as the program's once they are touched: all but those that the
-    /// host can drop and read again from a file. A private mapping's may be copies.
+    /// Whether its pages are charged to the program once they are accessed: all but those that the
+    /// host can drop and read again from a file. Those of a private mapping may be copies.
     #[must_use]
     pub fn is_counted(&self) -> bool {
         use crate::vm::memory::FileMapping;
@@ -104,12 +115,12 @@ impl Backing {
 /// Whether an area's pages have to stay in the host's memory (`mlock(2)`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MemoryLock {
-    /// They need not.
+    /// They do not.
     #[default]
     Unlocked,
-    /// All of them are there and stay.
+    /// All of them are present and stay.
     Locked,
-    /// Those that have been touched stay.
+    /// Those that have been accessed stay.
     OnFault,
 }
 
@@ -120,16 +131,16 @@ pub struct Vma {
     pub end: u64,
     /// What the program may do.
     pub prot: Prot,
-    /// What lies behind.
+    /// What backs it.
     pub backing: Backing,
-    /// What it is for, as a report would say.
+    /// Its purpose, for reports.
     pub label: &'static str,
     /// Whether its pages are locked.
     pub lock: MemoryLock,
 }
 
 impl Vma {
-    /// The same area from `by` bytes further on.
+    /// The same area, starting `by` bytes later.
     pub(super) fn advanced(&self, by: u64) -> Vma {
         let mut vma = self.clone();
         if let Backing::File { offset, .. } = &mut vma.backing {
@@ -146,33 +157,33 @@ pub struct VmaMap {
 }
 
 impl VmaMap {
-    /// How many areas there are.
+    /// Number of areas.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// How many more areas there are once the ends of `range` are boundaries.
+    /// How many areas are added by making the ends of `range` boundaries.
     #[must_use]
     pub fn splits(&self, range: &Range<u64>) -> usize {
         let inside = |at: u64| self.find(at).is_some_and(|(start, _)| start != at);
         usize::from(inside(range.start)) + usize::from(inside(range.end))
     }
 
-    /// The area that holds `at`, with its start.
+    /// The area that contains `at`, with its start.
     #[must_use]
     pub fn find(&self, at: u64) -> Option<(u64, &Vma)> {
         let (&start, vma) = self.map.range(..=at).next_back()?;
         (at < vma.end).then_some((start, vma))
     }
 
-    /// Areas that overlap `range`, ascending, each cut to it.
+    /// Areas that overlap `range`, in ascending order, each clipped to it.
     pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, &Vma)> {
         let from = self.find(range.start).map_or(range.start, |(start, _)| start);
         self.map
@@ -181,7 +192,7 @@ impl VmaMap {
             .map(move |(&start, vma)| (start.max(range.start)..vma.end.min(range.end), vma))
     }
 
-    /// Whether `range` is in use without a gap.
+    /// Whether all of `range` is in use.
     #[must_use]
     pub fn covers(&self, range: Range<u64>) -> bool {
         let mut at = range.start;
@@ -213,7 +224,7 @@ impl VmaMap {
         self.map.insert(at, upper);
     }
 
-    /// Takes everything in `range` out and returns it.
+    /// Removes everything in `range` and returns it.
     pub fn remove(&mut self, range: Range<u64>) -> Vec<(Range<u64>, Vma)> {
         if range.is_empty() {
             return Vec::new();
@@ -227,7 +238,8 @@ impl VmaMap {
             .collect()
     }
 
-    /// Puts an area at `start`, where nothing may be, and joins it with equal neighbours.
+    /// Inserts an area at `start`, where the range must be free, and merges it with equal
+    /// neighbours.
     pub fn insert(&mut self, start: u64, vma: Vma) {
         debug_assert!(self.is_free(start..vma.end));
         let end = vma.end;
@@ -236,7 +248,7 @@ impl VmaMap {
         self.join(start);
     }
 
-    /// Joins the areas that meet at `at` when they are alike.
+    /// Merges the areas that meet at `at` if they are alike.
     fn join(&mut self, at: u64) {
         let Some(upper) = self.map.get(&at) else { return };
         let Some((&start, lower)) = self.map.range(..at).next_back() else { return };
@@ -253,7 +265,7 @@ impl VmaMap {
         }
     }
 
-    /// Gives everything in `range` the access `prot`.
+    /// Sets the access of everything in `range` to `prot`.
     pub fn protect(&mut self, range: Range<u64>, prot: Prot) {
         for (piece, mut vma) in self.remove(range) {
             vma.prot = prot;
@@ -269,8 +281,8 @@ impl VmaMap {
         }
     }
 
-    /// The highest free place of `len` bytes below `top` and not below `bottom`, aligned to
-    /// `align`, a power of two.
+    /// The highest free range of `len` bytes between `bottom` and `top`, aligned to `align`, a
+    /// power of two.
     #[must_use]
     pub fn find_free(&self, len: u64, align: u64, bottom: u64, top: u64) -> Option<u64> {
         let mut limit = top;
@@ -288,13 +300,14 @@ impl VmaMap {
         fit(len, align, bottom, limit)
     }
 
-    /// All areas, ascending.
+    /// All areas, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (Range<u64>, &Vma)> {
         self.map.iter().map(|(&start, vma)| (start..vma.end, vma))
     }
 }
 
-/// Whether `upper` goes on where `lower`, `len` bytes long, ends: the same open file, as Linux.
+/// Whether `upper` continues where `lower`, `len` bytes long, ends: the same open file, as on
+/// Linux.
 fn continues(lower: &Vma, upper: &Vma, len: u64) -> bool {
     match (&lower.backing, &upper.backing) {
         (Backing::Anonymous, Backing::Anonymous) => true,
@@ -311,7 +324,7 @@ fn fit(len: u64, align: u64, low: u64, high: u64) -> Option<u64> {
     (at >= low).then_some(at)
 }
 
-/// Rounds up to whole pages; `None` on overflow.
+/// Rounds up to a multiple of the page size; `None` on overflow.
 #[must_use]
 pub fn page_up(bytes: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(PAGE_SIZE)

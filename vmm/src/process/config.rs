@@ -1,9 +1,9 @@
-//! What the caller asks for.
+//! The caller's request.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::linux::fs::{Grant, Tty};
+use crate::files::{Grant, Tty};
 use crate::vas::VasGrants;
 
 /// Everything that decides how a program runs.
@@ -15,16 +15,16 @@ pub struct RunConfig {
     pub args: Vec<Vec<u8>>,
     /// Its environment, `KEY=value`.
     pub env: Vec<Vec<u8>>,
-    /// Memory it may have mapped and touched at one time.
+    /// Memory it may have mapped and touched at the same time.
     pub memory_bytes: u64,
-    /// Host directories it may see.
+    /// Host directories granted to it.
     pub grants: Vec<Grant>,
-    /// Its current directory, a path inside; `None` for the host's where a grant shows it,
+    /// Its current directory, a path inside; `None` for the host's if a grant shows it,
     /// else the first grant.
     pub cwd: Option<PathBuf>,
     /// The store its address spaces are in; `None` for the user's own.
     pub store: Option<PathBuf>,
-    /// What of the store it may use.
+    /// Which part of the store it may use.
     pub vases: VasGrants,
     /// Whether it may open `/dev/tty`.
     pub tty: Tty,
@@ -32,15 +32,6 @@ pub struct RunConfig {
     pub umask: u32,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
-    /// Further descriptors, by the numbers the program gets them under.
+    /// Further descriptors, with their numbers in the program.
     pub inherited: Vec<(i32, OwnedFd)>,
-}
-
-/// The program's name in its various forms.
-#[derive(Debug, Clone)]
-pub struct ProgramName {
-    /// Path as the program sees it.
-    pub path: Vec<u8>,
-    /// Last part of it.
-    pub short: String,
 }

@@ -3,7 +3,7 @@
 //! They are blocked before any vCPU thread starts, so that every thread inherits the mask
 //! and no system call of the program is interrupted by a signal that is not meant for it.
 //! A signal that was ignored when we started (`nohup`, a background job of a simple shell)
-//! stays ignored: whoever started us asked for that.
+//! stays ignored: that was the choice of the process that started us.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ const SIGNALS: [libc::c_int; 5] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH];
 
 /// SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH, blocked for the calling thread and those it
-/// starts later, to be read one by one. Dropping it restores the caller's mask.
+/// starts later, to be read one by one. Dropping this restores the caller's mask.
 #[derive(Debug)]
 pub struct HostSignals {
     file: File,
@@ -24,10 +24,11 @@ pub struct HostSignals {
 
 impl HostSignals {
     /// Blocks the signals and opens the descriptor. Call it before [`super::Process::start`],
-    /// on the thread that will call [`super::Process::run_to_end`]: those it starts inherit it.
+    /// on the thread that will call [`super::Process::run_to_end`]: those it starts inherit the
+    /// mask.
     ///
     /// # Errors
-    /// The host has no descriptor to give.
+    /// The host has no free descriptor.
     pub fn block() -> io::Result<HostSignals> {
         let wanted: Vec<_> = SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)).collect();
         let set = vmm_sys_util::signal::create_sigset(&wanted)
@@ -44,7 +45,7 @@ impl HostSignals {
         Ok(HostSignals { file, before })
     }
 
-    /// The next signal that has arrived, if any.
+    /// The next pending signal, if any.
     pub(super) fn next(&self) -> Option<i32> {
         // `ssi_signo` is the first field of the 128 bytes (signalfd(2)).
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
@@ -74,13 +75,13 @@ pub(super) fn open(set: &libc::sigset_t) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: just opened, owned by nobody else.
+    // SAFETY: just opened, with no other owner.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks without setting; writes the structure.
+    // SAFETY: reads the action without setting it; writes the structure.
     let done = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
     // SAFETY: zeroed, then written by the call; every bit pattern is valid.
     done == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
@@ -97,7 +98,7 @@ mod tests {
         let signals = HostSignals::block().unwrap();
         assert!(blocked().contains(&libc::SIGWINCH));
         assert_eq!(signals.next(), None);
-        // SAFETY: names the calling thread.
+        // SAFETY: returns the calling thread.
         let this = unsafe { libc::pthread_self() };
         // SAFETY: sends this thread a signal that it has blocked.
         unsafe { libc::pthread_kill(this, libc::SIGWINCH) };

@@ -1,4 +1,4 @@
-//! A program that could not be started: what its user can do, and the exit status that tells.
+//! A program that could not be started: what its user can do, and the exit status.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -6,13 +6,13 @@ use std::io;
 use super::StartError;
 use crate::error::Remedy;
 use crate::exit_code::ExitCode;
+use crate::files::{FilesError, NamespaceError};
 use crate::guest::elf::ElfError;
 use crate::host::{self, Problem};
-use crate::linux::fs::{FilesError, NamespaceError};
 use crate::vm::{MemoryError, VmError};
 
 impl StartError {
-    /// The exit status of a command that failed with this.
+    /// The exit status of a command that failed with this error.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -60,7 +60,7 @@ impl Remedy for StartError {
             StartError::Stack(_) | StartError::Vdso(_) => {
                 Some("give the VM more with --memory".into())
             }
-            StartError::Events(source) => by_errno(source),
+            StartError::Events(source) | StartError::Random(source) => by_errno(source),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Remedy for StartError {
 impl Remedy for VmError {
     fn remedy(&self) -> Option<String> {
         match self {
-            // KVM's errno alone does not tell which of many reasons it is: look again.
+            // KVM's errno alone does not identify the reason: examine the device again.
             VmError::OpenKvm(_) => host::device_problem()?.remedy(),
             VmError::Kvm { source, .. } => Problem::CreateVm(source.errno()).remedy(),
             VmError::Memory(source) => source.remedy(),

@@ -3,29 +3,31 @@
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
 use object::ReadCache;
 
-use super::config::{ProgramName, RunConfig};
-use super::{Executable, Process, Survivor, ThreadTable};
+use super::config::RunConfig;
+use super::thread;
+use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
 use crate::guest::stack::{self, StackContents, aux};
 use crate::guest::vdso;
-use crate::linux::fs::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
+use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
-use crate::linux::proc::Facts;
+use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
+use crate::linux::survivor::Survivor;
+use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable};
 use crate::linux::timer::Timers;
 use crate::private::{Backing, PrivateRegion, Prot};
-use crate::report::stats::{Phase, Stats};
-use crate::store::Store;
+use crate::stats::{Phase, Stats};
+use crate::store::{FOLDERS, Store};
 use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
@@ -33,12 +35,12 @@ use crate::vm::{Machine, MemoryError, UserRegs, VmError};
 /// A program could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The file is not there or not readable.
+    /// The file does not exist or is not readable.
     #[error("cannot open {program}")]
     Open {
         /// The program as given.
         program: String,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: std::io::Error,
     },
@@ -51,8 +53,8 @@ pub enum StartError {
         #[source]
         source: ElfError,
     },
-    /// The VM could not be made.
-    #[error("cannot make a virtual machine")]
+    /// The VM could not be created.
+    #[error("cannot create a virtual machine")]
     Vm(#[from] VmError),
     /// Memory.
     #[error("cannot prepare the VM's memory")]
@@ -69,13 +71,16 @@ pub enum StartError {
     /// The clock and its page.
     #[error("cannot map the vDSO")]
     Vdso(#[source] Errno),
-    /// The host has no file descriptor for the event loop.
-    #[error("cannot make an event descriptor")]
+    /// The host returned no random bytes for `AT_RANDOM`.
+    #[error("cannot get random bytes from the host")]
+    Random(#[source] std::io::Error),
+    /// The host has no free file descriptor for the event loop.
+    #[error("cannot create an event descriptor")]
     Events(#[source] std::io::Error),
 }
 
 impl Process {
-    /// Makes a VM and loads the program, which runs from [`Process::run_to_end`] on.
+    /// Creates a VM and loads the program; [`Process::run_to_end`] runs it.
     ///
     /// # Errors
     /// [`StartError`].
@@ -94,7 +99,8 @@ impl Process {
 
         let seen = seen_path(&config);
         let stores = config.store.clone().into_iter().chain(Store::usual_paths());
-        let namespace = Namespace::new(&config.grants, Some(&seen), OffLimits::stores(stores))?
+        let off_limits = OffLimits::stores(stores, &FOLDERS);
+        let namespace = Namespace::new(&config.grants, Some(&seen), off_limits, text_files())?
             .with_tty(config.tty)
             .with_executable(file.clone());
         let cwd = config.cwd.clone().unwrap_or_else(|| {
@@ -111,10 +117,11 @@ impl Process {
         }
 
         let mut lap = stats.laps();
-        let machine = Machine::new()?;
+        let kernel = Kernel::load()?;
+        let machine = kernel.machine().clone();
         lap.ends(Phase::Machine);
         limits.limit_threads(u64::from(machine.max_vcpus()));
-        let mut vcpu = machine.new_vcpu()?;
+        let mut vcpu = kernel.new_vcpu()?;
         lap.ends(Phase::Vcpu);
         let tsc_khz = vcpu.tsc_khz();
         let private = PrivateRegion::new(machine.clone(), config.memory_bytes);
@@ -125,9 +132,9 @@ impl Process {
             umask: config.umask,
             program: name.clone(),
         };
-        let vases = Arc::new(Vases::new(machine.clone(), vas_config));
+        let vases = Arc::new(Vases::new(&kernel, vas_config));
         let loaded = elf::load(&private, &file, &image).map_err(bad)?;
-        // A page between program and heap, so that running off the one does not hit the other.
+        // A guard page between program and heap, so that an overrun of one does not hit the other.
         private.set_heap(loaded.end + PAGE_SIZE);
 
         map_vdso(&private).map_err(StartError::Vdso)?;
@@ -136,7 +143,7 @@ impl Process {
         let mut args = vec![exec_path.clone()];
         args.extend(config.args);
         let mut random = [0; 16];
-        fill_random(&mut random);
+        fill_random(&mut random).map_err(StartError::Random)?;
         let contents = StackContents {
             args: &args,
             env: &config.env,
@@ -155,6 +162,7 @@ impl Process {
         let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
         let process = Arc::new(Process {
             machine,
+            kernel,
             private,
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
@@ -171,13 +179,8 @@ impl Process {
             facts: Facts::new(built),
             tsc_khz,
             executable: Executable { file, bias: loaded.bias, end: loaded.end },
-            pid: OnceLock::new(),
-            first: Mutex::new(Some(vcpu)),
-            first_status: AtomicU8::new(0),
-            stopping: AtomicBool::new(false),
-            outcome: Mutex::new(None),
-            running_since: Instant::now(),
-            stopped: OnceLock::new(),
+            run_thread: thread::run,
+            life: Life::new(vcpu),
             second_tasks: Mutex::default(),
         });
         let view: Weak<Process> = Arc::downgrade(&process);
@@ -187,7 +190,7 @@ impl Process {
     }
 }
 
-/// Maps the vDSO's image; the page it reads is there already.
+/// Maps the vDSO's image; the page it reads is already mapped.
 fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     let image = vdso::image();
     let code = VDSO_BASE.raw();
@@ -197,15 +200,17 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     private.protect(code, image.len() as u64, read_execute)
 }
 
-/// The program's absolute path, which is what `/proc/self/exe` says; it need not be inside a
+/// The program's absolute path, which is the target of `/proc/self/exe`; it need not be inside a
 /// grant.
 fn seen_path(config: &RunConfig) -> PathBuf {
     std::fs::canonicalize(&config.program).unwrap_or_else(|_| config.program.clone())
 }
 
-fn fill_random(bytes: &mut [u8; 16]) {
-    // Flags 0 never fail for 16 bytes once the host has booted.
-    let _ = rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
+/// This few bytes are returned completely or not at all (getrandom(2)).
+fn fill_random(bytes: &mut [u8; 16]) -> std::io::Result<()> {
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::io::retry_on_intr(|| rustix::rand::getrandom(bytes.as_mut_slice(), flags))?;
+    Ok(())
 }
 
 fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> {

@@ -1,18 +1,18 @@
 //! The event loop of a running process: what happens to it from outside the guest.
 //!
-//! It runs on a thread of its own beside the vCPU threads, and
-//! sleeps in one `epoll_wait`. Sources: attention from our own threads (the last one has left,
-//! the process is stopping, somebody was kicked), the time limit, signals from the host,
-//! timers of the program, and a tick once a second while something wants it. A control socket will be one more.
+//! It runs on its own thread beside the vCPU threads, and sleeps in one `epoll_wait`. Sources:
+//! attention from our own threads (the last one has left, the process is stopping, a thread was
+//! kicked), the time limit, signals from the host, timers of the program, and a tick once a second
+//! while something needs it. A control socket is planned.
 //!
-//! It is also the one place that repeats kicks. A kick is a signal; a thread that was just
-//! about to block in a host call misses it. So while any thread has not looked up, all that
-//! have not are kicked again every millisecond (`vm::kick` has the details).
+//! It is also the one place that repeats kicks. A kick is a signal; a thread that was just about to
+//! block in a host call misses it. So while any thread has not acknowledged its kick, all such
+//! threads are kicked again every millisecond (`vm::kick` has the details).
 //!
-//! Console input is *not* a source. A guest thread that reads fd 0 reads the host's fd 0 in
-//! its own `read` call: reading ahead into a buffer of ours would swallow what the program
-//! does not ask for, the next lines of a shell script or of the user's shell among them, and
-//! would make `poll` and terminal modes lie.
+//! Console input is *not* a source. A guest thread that reads fd 0 reads the host's fd 0 in its own
+//! `read` call: reading ahead into our own buffer would consume input that the program does not
+//! ask for, including the next lines of a shell script or of the user's shell, and would make
+//! `poll` and terminal modes report wrong states.
 
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -21,19 +21,19 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::host_signals::HostSignals;
-use super::table::Hearing;
 use super::timer_events::TimerEvents;
-use super::{Outcome, Process};
 use crate::linux::signal;
 use crate::linux::signal::info::{SI_KERNEL, SigInfo};
+use crate::linux::task::host_thread::gettid;
+use crate::linux::task::{KickState, Outcome, Process};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
-/// does with the first: a person who presses Ctrl-C twice means it.
+/// does with the first: a user who presses Ctrl-C twice means it.
 const INSIST: Duration = Duration::from_secs(2);
-/// How long threads that are inside a VAS to write may take to leave it when the process is told
-/// to end. A change that is not finished then counts as unfinished.
+/// How long threads that are inside a VAS with write access may take to leave it when the process
+/// is told to end. A change that is not finished by then counts as unfinished.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often they are looked at meanwhile.
+/// How often they are checked meanwhile.
 const GRACE_LOOK: Duration = Duration::from_millis(5);
 
 /// What ends a process from outside.
@@ -41,7 +41,7 @@ const GRACE_LOOK: Duration = Duration::from_millis(5);
 pub struct Supervise<'a> {
     /// Time the program may take from now on.
     pub timeout: Option<Duration>,
-    /// Signals of the host that end the program or are handed to it.
+    /// Signals of the host that end the program or are forwarded to it.
     pub signals: Option<&'a HostSignals>,
 }
 
@@ -54,13 +54,13 @@ pub(super) enum LoopError {
         #[source]
         source: event_manager::Error,
     },
-    #[error("cannot make a timer")]
+    #[error("cannot create a timer")]
     Timer(#[source] vmm_sys_util::errno::Error),
     #[error("cannot listen to timers")]
     TimerEvents(#[source] std::io::Error),
 }
 
-/// Serves events until no thread of `process` is left; says on `ready` when it has begun.
+/// Serves events until no thread of `process` is left; signals on `ready` when it has started.
 pub(super) fn until_empty(
     process: &Process,
     options: Supervise<'_>,
@@ -69,29 +69,29 @@ pub(super) fn until_empty(
     let failed = |action| move |source| LoopError::Events { action, source };
     let mut manager = EventManager::new_with_capacity(8).map_err(failed("wait for events"))?;
     let id = manager.add_subscriber(Supervisor::new(process, options)?);
-    // Watching can fail only here, and `init` has no way to say so.
+    // Watching can fail only here, and `init` cannot return an error.
     if let Ok(supervisor) = manager.subscriber_mut(id)
         && let Some(source) = supervisor.failed.take()
     {
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
-    process.timers.serve_by(super::thread::gettid());
+    process.timers.serve_by(gettid());
     let cpu = process.limits.get(libc::RLIMIT_CPU).unwrap_or([u64::MAX; 2]);
     if let Err(errno) = process.timers.limit_cpu(cpu) {
         tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");
     }
-    // Whoever waits for it may have gone.
+    // The waiting thread may have ended.
     let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
-        let timeout_ms = match process.threads.hearing(process.is_stopping()) {
-            Hearing::Empty => return Ok(()),
-            Hearing::All => -1,
-            Hearing::SomeDeaf => 1,
+        let timeout_ms = match process.threads.kick_state(process.is_stopping()) {
+            KickState::NoThreads => return Ok(()),
+            KickState::Acknowledged => -1,
+            KickState::Unacknowledged => 1,
         };
         manager.run_with_timeout(timeout_ms).map_err(failed("wait for events"))?;
         if timeout_ms > 0 && kicked.elapsed() >= Duration::from_millis(1) {
-            process.threads.kick_deaf(process.is_stopping());
+            process.threads.kick_again(process.is_stopping());
             kicked = Instant::now();
         }
     }
@@ -107,19 +107,19 @@ const LOOK: u32 = 5;
 /// A process that was told to end, and whose threads are still writing.
 struct Ending {
     outcome: Outcome,
-    /// When it ends whatever they do.
+    /// When it ends in any case.
     limit: Instant,
     look: TimerFd,
 }
 
-/// The subscriber behind all sources.
+/// The subscriber for all sources.
 struct Supervisor<'a> {
     process: &'a Process,
     timeout: Option<TimerFd>,
     signals: Option<&'a HostSignals>,
     timers: TimerEvents,
     second: Option<TimerFd>,
-    /// When each kind of signal was last handed to the program.
+    /// When each kind of signal was last forwarded to the program.
     handed: Vec<(i32, Instant)>,
     ending: Option<Ending>,
     failed: Option<event_manager::Error>,
@@ -148,37 +148,45 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Starts the tick once something has asked for it.
+    /// Starts the tick once something has requested it.
     fn start_second(&mut self, ops: &mut EventOps<'_>) {
         if self.second.is_some() || !self.process.wants_seconds() {
             return;
         }
-        let second = Duration::from_secs(1);
-        let Ok(mut timer) = TimerFd::new() else { return };
-        if timer.reset(second, Some(second)).is_ok()
-            && ops.add(Events::with_data(&timer, SECOND, EventSet::IN)).is_ok()
-        {
-            self.second = Some(timer);
+        match watch_timer(Duration::from_secs(1), SECOND, ops) {
+            Ok(timer) => self.second = Some(timer),
+            // Without it the vDSO's clock drifts from the host's. Retried at the next event.
+            Err(error) => tracing::warn!(
+                error = %crate::error::chain(&error),
+                "no tick once a second: the program's clock is not corrected"
+            ),
         }
     }
 
-    /// Ends the process when nobody writes any more, at once if nobody does. Told so again, it
-    /// ends at once.
+    /// Ends the process when no thread is writing any more, immediately if none is. A second
+    /// request ends it immediately.
     fn end(&mut self, outcome: Outcome, ops: &mut EventOps<'_>) {
         if self.ending.is_some() || !self.process.stop_writing(outcome.clone()) {
             return self.process.stop(outcome);
         }
-        let Ok(mut look) = TimerFd::new() else { return self.process.stop(outcome) };
-        if look.reset(GRACE_LOOK, Some(GRACE_LOOK)).is_err()
-            || ops.add(Events::with_data(&look, LOOK, EventSet::IN)).is_err()
-        {
-            return self.process.stop(outcome);
+        match watch_timer(GRACE_LOOK, LOOK, ops) {
+            Ok(look) => {
+                self.ending = Some(Ending { outcome, limit: Instant::now() + GRACE, look });
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = %crate::error::chain(&error),
+                    "the program is ended without waiting for writing threads"
+                );
+                self.process.stop(outcome);
+            }
         }
-        self.ending = Some(Ending { outcome, limit: Instant::now() + GRACE, look });
     }
 
     fn look(&mut self) {
-        let Some(ending) = &mut self.ending else { return };
+        let Some(ending) = &mut self.ending else {
+            unreachable!("the timer that brings us here is a part of `ending`");
+        };
         let _ = ending.look.wait();
         if self.process.vases.is_drained() || Instant::now() >= ending.limit {
             self.process.stop(ending.outcome.clone());
@@ -204,6 +212,15 @@ impl<'a> Supervisor<'a> {
     }
 }
 
+/// A timer that fires every `period`, watched as `data`.
+fn watch_timer(period: Duration, data: u32, ops: &mut EventOps<'_>) -> Result<TimerFd, LoopError> {
+    let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
+    timer.reset(period, Some(period)).map_err(LoopError::Timer)?;
+    let watched = ops.add(Events::with_data(&timer, data, EventSet::IN));
+    watched.map_err(|source| LoopError::Events { action: "watch a timer", source })?;
+    Ok(timer)
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     HandOver,
@@ -213,7 +230,7 @@ enum Verdict {
     Ignore,
 }
 
-/// What becomes of a signal. `since_last` is the time since the program was last handed one
+/// Decides what to do with a signal. `since_last` is the time since the program was last sent one
 /// of its kind.
 fn judge(number: i32, handled: bool, since_last: Option<Duration>) -> Verdict {
     match (number, handled) {
@@ -247,7 +264,7 @@ impl MutEventSubscriber for Supervisor<'_> {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             ATTENTION => {
-                // Non-blocking: the count itself says nothing.
+                // Non-blocking: the count itself has no meaning.
                 let _ = self.process.threads.attention().read();
                 self.start_second(ops);
             }
@@ -255,7 +272,7 @@ impl MutEventSubscriber for Supervisor<'_> {
                 if let Some(timer) = &mut self.timeout {
                     let _ = timer.wait();
                 }
-                // Somebody who has said so already has given it its time.
+                // An earlier request to end has already set its grace period.
                 if self.ending.is_none() {
                     self.end(Outcome::TimedOut, ops);
                 }

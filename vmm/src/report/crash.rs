@@ -1,8 +1,8 @@
-//! The report about a fault no handler took, and about a guest kernel that died.
+//! The report on a fault without a handler, and on a guest kernel that died.
 //!
-//! It is bounded in size whatever the program did, holds no control characters the program
-//! chose, and only guest addresses: ours are nobody's business. A cause that is concluded
-//! rather than seen ends in a question mark; the list of callers is marked as a guess.
+//! It is bounded in size whatever the program did, contains no control characters chosen by the
+//! program, and only guest addresses: host addresses are not disclosed. A cause that is inferred
+//! rather than observed ends in a question mark; the list of callers is marked as a guess.
 #![forbid(unsafe_code)]
 
 use object::ReadCache;
@@ -10,14 +10,16 @@ use std::fmt::Write;
 use std::fs::File;
 
 use abi::PAGE_SIZE;
-use abi::layout::{KERNEL_BASE, KERNEL_PHYS, is_of_segments};
+use abi::layout::{KERNEL_BASE, is_of_segments};
 
 use super::signals::signal_name;
 use super::{spaces, symbols};
+use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
+use crate::linux::signal::{Fatal, FatalCause};
+use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};
-use crate::process::ThreadCtx;
-use crate::vm::{Machine, UserRegs};
+use crate::vm::UserRegs;
 
 /// Programs larger than this are reported without symbols, to be quick and small.
 const FILE_MAX: u64 = 512 << 20;
@@ -27,13 +29,26 @@ const FRAMES_MAX: usize = 8;
 const CODE_BYTES: usize = 16;
 /// Below this an address is a null pointer with an offset.
 const NULL_END: u64 = 64 << 10;
-/// How far below a stack an overflow strikes.
+/// How far below a stack an access counts as an overflow.
 const OVERFLOW_REACH: u64 = 16 * PAGE_SIZE;
 const PAGE_FAULT: u64 = 14;
 
-/// The report about `fault` in the registers of `ctx`.
+/// The report on a signal that ends the program; empty if the signal was sent.
 #[must_use]
-pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
+pub fn death(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> String {
+    match &fatal.cause {
+        FatalCause::Sent => String::new(),
+        FatalCause::Fault(fault) => crash(ctx, fault),
+        FatalCause::FaultWithoutStack(fault) => {
+            let why = "  (its handler could not be called: there is no space on the stack)\n";
+            crash(ctx, fault) + why
+        }
+        FatalCause::Frame(signal) => lost_stack(ctx, *signal),
+    }
+}
+
+/// The report on `fault` in the registers of `ctx`.
+fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let mut text = heading(ctx, &fault.what);
     let regs = &ctx.vcpu.regs;
     let private = &ctx.process.private;
@@ -42,7 +57,7 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     let vases = &ctx.process.vases;
     let here = ctx.vcpu.instance();
     let of_segments = address.filter(|&address| is_of_segments(address));
-    let places = of_segments.map_or_else(Vec::new, |address| vases.places(address, here));
+    let places = of_segments.map_or_else(Vec::new, |address| vases.segments_at(address, here));
     let around = address
         .filter(|_| of_segments.is_none())
         .map(|address| (address, private.surroundings(address)));
@@ -81,9 +96,8 @@ pub fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     text
 }
 
-/// The report about a signal whose handler's frame found no stack.
-#[must_use]
-pub fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
+/// The report on a signal whose handler's frame did not fit on a stack.
+fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
     let name = signal_name(u8::try_from(signal).unwrap_or(0));
     let rsp = ctx.vcpu.regs.rsp;
     let what = format!("the stack at {rsp:#x} cannot take or give the frame of {name}");
@@ -96,17 +110,16 @@ pub fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
     text
 }
 
-/// The guest kernel's last words. The program is not to blame: this is a bug of ours.
+/// The report on a dead guest kernel. The program is not to blame: this is a bug in our code.
 #[must_use]
 pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: u64) -> String {
-    let machine = &ctx.process.machine;
     let offset = rip.wrapping_sub(KERNEL_BASE.raw());
     let mut text = match vector {
         Some(vector) => format!("the guest kernel raised exception {vector}"),
         None => "the guest kernel panicked".to_owned(),
     };
     text += " (a bug in spacejmp)\n";
-    if let Some(words) = epitaph(machine) {
+    if let Some(words) = epitaph(&ctx.process.kernel) {
         line(&mut text, "it said", &words);
     }
     line(&mut text, "at", &format!("{rip:#x} (image + {offset:#x}), CR2 {address:#x}"));
@@ -115,16 +128,15 @@ pub fn kernel_death(ctx: &ThreadCtx<'_>, vector: Option<u8>, rip: u64, address: 
     text
 }
 
-/// Text the kernel left in its memory. Its length is checked: whatever killed the kernel may
+/// Text that the kernel left in its memory. Its length is checked: whatever killed the kernel may
 /// have written there too.
-fn epitaph(machine: &Machine) -> Option<String> {
-    let at = machine.kernel.epitaph.checked_sub(KERNEL_BASE.raw())?;
-    let at = KERNEL_PHYS.offset(at);
-    let room = size_of::<abi::shared::Epitaph>() - 8;
-    let len = usize::try_from(machine.mem.load(at).ok()?).ok()?.min(room);
+fn epitaph(kernel: &Kernel) -> Option<String> {
+    let (machine, at) = (kernel.machine(), kernel.epitaph()?);
+    let capacity = size_of::<abi::shared::Epitaph>() - 8;
+    let len = usize::try_from(machine.mem.load(at).ok()?).ok()?.min(capacity);
     let mut bytes = vec![0; len];
     machine.mem.read(at.offset(8), &mut bytes).ok()?;
-    (len > 0).then(|| printable(&bytes, room))
+    (len > 0).then(|| printable(&bytes, capacity))
 }
 
 fn heading(ctx: &ThreadCtx<'_>, what: &str) -> String {
@@ -132,7 +144,7 @@ fn heading(ctx: &ThreadCtx<'_>, what: &str) -> String {
 }
 
 fn line(text: &mut String, label: &str, value: &str) {
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "  {label:<11}{value}");
 }
 
@@ -154,7 +166,7 @@ fn vas_name(ctx: &ThreadCtx<'_>, here: u32) -> String {
     if here == 0 { name } else { format!("`{name}`, handle {here}") }
 }
 
-/// A bus error whose address the host did not tell.
+/// A bus error whose address the host did not report.
 fn is_unknown(fault: &Fault) -> bool {
     fault.info.signo == libc::SIGBUS && fault.trap.address == 0
 }
@@ -165,7 +177,7 @@ fn likely_cause(address: u64, around: &Surroundings, rsp: u64) -> Option<&'stati
     }
     let stack = around.above.as_ref().filter(|area| {
         let near = area.range.start - address <= OVERFLOW_REACH;
-        // A thread's stack carries no name; then the stack pointer has to be there too.
+        // A thread's stack has no name; then the stack pointer has to be near the address, too.
         let used = (address.saturating_sub(OVERFLOW_REACH)..area.range.end).contains(&rsp);
         near && area.prot.can_write() && (area.label == "stack" || used)
     });
@@ -212,7 +224,7 @@ fn registers(text: &mut String, r: &UserRegs) {
     }
 }
 
-/// The bytes at `rip`, as many as can be read up to [`CODE_BYTES`].
+/// The bytes at `rip`, as many as can be read, up to [`CODE_BYTES`].
 fn code_bytes(ctx: &ThreadCtx<'_>, rip: u64) -> String {
     let mut bytes = [0; CODE_BYTES];
     for len in (1..=CODE_BYTES).rev() {
@@ -232,7 +244,7 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
     let regs = &ctx.vcpu.regs;
     let mut found = Vec::new();
     let mut add = |address: u64| {
-        // A return address lies behind its call: look up the call, not what follows it.
+        // A return address is after its call: look up the call, not what follows it.
         let place = symbols.locate(address.wrapping_sub(1));
         if let Some(place) = place {
             found.push(format!("{address:#x} {place}"));
@@ -240,7 +252,7 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
         }
         false
     };
-    // A call to nowhere has pushed its return address and nothing else yet.
+    // A call to an invalid address has pushed its return address and nothing else yet.
     if symbols.locate(regs.rip).is_none()
         && let Ok(address) = user.read_u64(regs.rsp)
     {
@@ -265,7 +277,7 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
     found
 }
 
-/// The program's own symbols; only the parts of the file that hold them are read.
+/// The program's own symbols; only the parts of the file that contain them are read.
 struct Symbols<'a> {
     file: Option<ReadCache<&'a File>>,
     bias: u64,
@@ -281,7 +293,7 @@ impl Symbols<'_> {
         Symbols { file, bias: executable.bias, end: executable.end }
     }
 
-    fn locate(&self, address: u64) -> Option<symbols::Place> {
+    fn locate(&self, address: u64) -> Option<symbols::SymbolOffset> {
         let inside = (self.bias..self.end).contains(&address);
         let file = self.file.as_ref().filter(|_| inside)?;
         symbols::locate(file, address - self.bias)
@@ -295,7 +307,7 @@ impl Symbols<'_> {
     }
 }
 
-/// At most `max` bytes of text the program chose, without anything a terminal would obey.
+/// At most `max` bytes of text chosen by the program, without terminal control sequences.
 fn printable(bytes: &[u8], max: usize) -> String {
     let shown = bytes.get(..max).unwrap_or(bytes);
     let safe = |c: char| if c.is_control() { '?' } else { c };

@@ -1,15 +1,14 @@
-//! What we tell people about a program that runs or ran.
+//! Reports for the user on a program that runs or ran.
 //!
-//! - [`stats`] counts while it runs, [`stats_table`] prints afterwards, [`run`] adds how it ended
-//! - [`mod@crash`]: the report about a fault; [`symbols`] finds the name of the place
-//! - `spaces`: what address spaces have to do with it; [`signals`]: names of signals
+//! - [`stats_table`] prints what [`crate::stats`] has counted, [`run`] adds how it ended
+//! - [`mod@crash`]: the report on a fault; [`symbols`] finds the name of a function
+//! - `spaces`: the address spaces involved; [`signals`]: names of signals
 
 pub mod crash;
 pub mod run;
 pub mod signals;
 mod spaces;
-pub mod stats;
 pub mod stats_table;
 pub mod symbols;
 
-pub use crash::{crash, kernel_death, lost_stack};
+pub use crash::{death, kernel_death};

@@ -1,16 +1,16 @@
-//! A whole run in one object: how the program ended and what it did.
+//! A run in one object: how the program ended and what it did.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
 
-use super::stats::StatsReport;
 use crate::exit_code::ExitCode;
-use crate::process::Outcome;
+use crate::linux::task::Outcome;
+use crate::stats::StatsReport;
 
 /// What `--stats` prints. The keys of its JSON are documented in `docs/src/stats.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunReport {
-    /// Version of this object: raised when a key changes its meaning or goes.
+    /// Version of this object: raised when a key changes its meaning or is removed.
     pub format: u32,
     /// How the program ended: `exited`, `killed`, `interrupted`, `timed-out`, `out-of-memory`
     /// or `host-failed`.
@@ -32,7 +32,7 @@ pub fn monotonic_ns() -> u64 {
 }
 
 impl RunReport {
-    /// Puts the parts together.
+    /// Combines the parts.
     #[must_use]
     pub fn new(outcome: &Outcome, code: ExitCode, stats: StatsReport) -> RunReport {
         let outcome = match outcome {
@@ -46,7 +46,7 @@ impl RunReport {
         RunReport { format: 1, outcome, status: code.status(), ended_at_ns: monotonic_ns(), stats }
     }
 
-    /// As a table for people.
+    /// As a human-readable table.
     #[must_use]
     pub fn table(&self) -> String {
         format!("{:<20} {:>12}  status {}\n{}", "end", self.outcome, self.status, self.stats)

@@ -1,15 +1,15 @@
-//! What address spaces have to do with a fault: where the thread was, and where the address
-//! would have meant something.
+//! The address spaces involved in a fault: where the thread was, and in which VAS the address is
+//! mapped.
 #![forbid(unsafe_code)]
 
-use crate::vas::report::Place;
+use crate::vas::report::SegmentAddress;
 
 /// Attached VASes named for one address.
 const PLACES_MAX: usize = 4;
 
 /// What is at `address` for a thread in instance `here`, which is called `name`.
-pub(super) fn describe(here: u32, name: &str, address: u64, places: &[Place]) -> String {
-    let at = |place: &Place| {
+pub(super) fn describe(here: u32, name: &str, address: u64, places: &[SegmentAddress]) -> String {
+    let at = |place: &SegmentAddress| {
         let end = if place.beyond_end { ", beyond its end" } else { "" };
         format!("segment `{}` (+{:#x}{end}) of VAS `{}`", place.segment, place.offset, place.vas.1)
     };
@@ -36,7 +36,7 @@ pub(super) fn describe(here: u32, name: &str, address: u64, places: &[Place]) ->
 }
 
 /// Why a program would touch an address that another attached VAS has.
-pub(super) fn likely_cause(here: u32, places: &[Place]) -> Option<&'static str> {
+pub(super) fn likely_cause(here: u32, places: &[SegmentAddress]) -> Option<&'static str> {
     match places.first() {
         Some(place) if place.vas.0 != here => Some("a pointer used before switching to its VAS?"),
         Some(place) if place.beyond_end => Some("an access beyond the end of a segment?"),
@@ -49,8 +49,13 @@ pub(super) fn likely_cause(here: u32, places: &[Place]) -> Option<&'static str> 
 mod tests {
     use super::*;
 
-    fn place(vh: u32, vas: &str, segment: &str, beyond_end: bool) -> Place {
-        Place { vas: (vh, vas.into()), segment: segment.into(), offset: 0x2040, beyond_end }
+    fn place(vh: u32, vas: &str, segment: &str, beyond_end: bool) -> SegmentAddress {
+        SegmentAddress {
+            vas: (vh, vas.into()),
+            segment: segment.into(),
+            offset: 0x2040,
+            beyond_end,
+        }
     }
 
     #[test]
@@ -77,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_list_is_bounded() {
-        let places: Vec<Place> = (1..100).map(|n| place(n, &format!("v{n}"), "s", false)).collect();
+        let places: Vec<SegmentAddress> =
+            (1..100).map(|n| place(n, &format!("v{n}"), "s", false)).collect();
         let text = describe(0, "home", 16, &places);
         assert!(text.ends_with("or 95 more"), "{text}");
         assert_eq!(

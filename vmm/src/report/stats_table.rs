@@ -1,14 +1,14 @@
-//! Statistics as a table for people (`--stats`); the numbers come from `stats`.
+//! Statistics as a human-readable table (`--stats`); the numbers come from `stats`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-use super::stats::{CallReport, Count, StatsReport};
+use crate::stats::{CallReport, Count, StatsReport};
 
 /// Calls shown by name; the rest is summed up in one line, and complete in the JSON.
 const CALLS_SHOWN: usize = 20;
 
-/// The table. Calls come with the most expensive first.
+/// The table. The most expensive calls come first.
 impl fmt::Display for StatsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<20} {:>12}", "wall time", time(self.wall_ns))?;
@@ -91,11 +91,11 @@ fn time(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::{CallReport, Count, StatsReport};
     use super::{CALLS_SHOWN, time};
+    use crate::stats::{CallReport, Count, StatsReport};
 
     fn call(number: u64, ns: u64, served: bool) -> CallReport {
-        let name = crate::linux::names::name(number);
+        let name = crate::stats::names::name(number);
         CallReport { number: Some(number), name, count: 1, ns, served }
     }
 

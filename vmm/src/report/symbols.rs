@@ -1,9 +1,9 @@
 //! From an address in a program to the name of the function there.
 //!
-//! The bytes are the program's ELF file, which nobody has vouched for: every read is
-//! checked (`object` does that), the number of symbols looked at and the length of a name
-//! are bounded, and what a name prints is restricted, since it ends up on a terminal.
-//! Nothing is kept: a crash asks for a handful of addresses, once.
+//! The bytes are the program's ELF file, which is untrusted: every read is checked (`object` does
+//! that), the number of symbols read and the length of a name are bounded, and what a name prints
+//! is restricted, since it ends up on a terminal. Nothing is cached: a crash looks up a handful of
+//! addresses, once.
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write};
@@ -13,27 +13,27 @@ use object::read::StringTable;
 use object::read::elf::{FileHeader, SectionTable, Sym, SymbolTable};
 use object::{LittleEndian, ReadRef};
 
-/// Symbols looked at in one file. The largest programs have some hundred thousand.
+/// Symbols read in one file. The largest programs have some hundred thousand.
 const SYMBOLS_MAX: usize = 4 << 20;
-/// Bytes of a mangled name that are demangled; longer ones are cut and shown as they are.
+/// Bytes of a mangled name that are demangled; longer ones are truncated and shown as they are.
 const MANGLED_MAX: usize = 4096;
 /// Bytes of a name that are shown.
 const NAME_MAX: usize = 256;
-/// How far behind a symbol that does not tell its size (assembly) an address may lie.
+/// How far after a symbol without a size (assembly) an address may be.
 const UNSIZED_REACH: u64 = 4096;
 
 type Header = FileHeader64<LittleEndian>;
 
-/// A place in a program: `core::panicking::panic+0x12`.
+/// A location in a program: `core::panicking::panic+0x12`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SymbolOffset {
     /// The function, demangled, at most 256 bytes, printable characters only.
     pub name: String,
     /// Bytes from its start.
     pub offset: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SymbolOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{:#x}", self.name, self.offset)
     }
@@ -42,13 +42,13 @@ impl fmt::Display for Place {
 /// Finds the function that contains `address` in a 64-bit little-endian ELF file.
 ///
 /// `address` is the one in the file: for a position-independent program, subtract the
-/// place where it was loaded. Uses `.symtab`, or `.dynsym` in a stripped file. `None`
-/// when nothing is known or the file is damaged: a missing name is no error. Never
+/// address where it was loaded. Uses `.symtab`, or `.dynsym` in a stripped file. `None`
+/// when nothing is known or the file is damaged: a missing name is not an error. Never
 /// panics; the work is at most proportional to the file's size.
-pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<Place> {
+pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<SymbolOffset> {
     let header = Header::parse(file).ok()?;
     let endian = header.endian().ok()?;
-    // Not `header.sections`: that insists on section names, which we do not need.
+    // Not `header.sections`: that requires section names, which we do not need.
     let headers = header.section_headers(endian, file).ok()?;
     let sections = SectionTable::<Header, R>::new(headers, StringTable::default());
     [elf::SHT_SYMTAB, elf::SHT_DYNSYM].into_iter().find_map(|kind| {
@@ -56,7 +56,7 @@ pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<Place> 
         let symbol = best(&table, endian, address)?;
         let name = table.symbol_name(endian, symbol).ok().filter(|name| !name.is_empty())?;
         let offset = address.checked_sub(symbol.st_value(endian))?;
-        Some(Place { name: readable(name), offset })
+        Some(SymbolOffset { name: readable(name), offset })
     })
 }
 
@@ -79,7 +79,7 @@ fn best<'data, R: ReadRef<'data>>(
         let behind = address.checked_sub(symbol.st_value(endian));
         is_code && defined && behind.is_some_and(|behind| behind < size)
     };
-    // A symbol with a size is a fact, one without is a guess: facts first, then nearness,
+    // A symbol with a size is a fact, one without is a guess: facts first, then the nearest,
     // then the name other files may use.
     let rank = |symbol: &&Sym64<LittleEndian>| {
         let global = symbol.st_bind() != elf::STB_LOCAL;
@@ -93,8 +93,8 @@ fn readable(mangled: &[u8]) -> String {
     let cut = mangled.len() > MANGLED_MAX;
     let mangled = String::from_utf8_lossy(&mangled[..mangled.len().min(MANGLED_MAX)]);
     let mut name = Bounded::default();
-    // The writer refuses what goes beyond its room: back references in a mangled name can
-    // expand without end. An error therefore only means that the name was cut.
+    // The writer refuses what exceeds its capacity: back references in a mangled name can
+    // expand without end. An error therefore only means that the name was truncated.
     let written = match rustc_demangle::try_demangle(&mangled) {
         Ok(demangled) if !cut => write!(name, "{demangled:#}"),
         _ => name.write_str(&mangled),
@@ -105,7 +105,7 @@ fn readable(mangled: &[u8]) -> String {
     name.text
 }
 
-/// A string that stops growing at [`NAME_MAX`] bytes and holds no control characters.
+/// A string that stops growing at [`NAME_MAX`] bytes and contains no control characters.
 #[derive(Default)]
 struct Bounded {
     text: String,
@@ -127,7 +127,7 @@ impl Write for Bounded {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_MAX, Place, UNSIZED_REACH, locate, readable};
+    use super::{NAME_MAX, SymbolOffset, UNSIZED_REACH, locate, readable};
     use proptest::prelude::{any, prop, proptest};
 
     const FUNC: u8 = 2;
@@ -175,8 +175,8 @@ mod tests {
         header
     }
 
-    fn place(name: &str, offset: u64) -> Option<Place> {
-        Some(Place { name: name.into(), offset })
+    fn place(name: &str, offset: u64) -> Option<SymbolOffset> {
+        Some(SymbolOffset { name: name.into(), offset })
     }
 
     #[test]
@@ -236,8 +236,8 @@ mod tests {
     fn this_test_finds_itself_in_its_own_executable() {
         let file = std::fs::read("/proc/self/exe").unwrap();
         let here = super::readable as fn(&[u8]) -> String as usize as u64;
-        // The test executable is position-independent: it was loaded where the mapping of its
-        // first byte begins, the nearest one before us. Other tests map the file, too.
+        // The test executable is position-independent: it was loaded at the nearest mapping of its
+        // first byte below our code. Other tests map the file, too.
         let path = std::env::current_exe().unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let of_us = |line: &&str| {

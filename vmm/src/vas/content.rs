@@ -1,32 +1,32 @@
 //! Holding the locks of segments for reading without having them attached: for copies and
 //! archives, which must not be torn by a program that writes meanwhile.
 //!
-//! Whoever holds a lock must have a lease, by which others see whether it is alive; one is made
-//! for the time of the hold. The locks are those that switches take (`abi::lock`), so that a
-//! writer inside is waited for and one that comes later waits.
+//! A holder of a lock must have a lease, by which others see whether it is alive; one is made for
+//! the time of the hold. The locks are those that switches acquire (`seg_lock`): a writer inside is
+//! waited for, and one that comes later waits.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use abi::lock::{self, AcquireError, Acquired, Mode, Patience, Slot};
 use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
+use seg_lock::{LockOutcome, Member, Mode, Patience};
 
-use super::VasError;
-use super::lock_page::{Host, Words};
-use super::state::Vases;
 use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
+use crate::vas::VasError;
+use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
+use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
-/// The locks of some segments, held shared. Dropping it gives them back.
+/// The locks of some segments, held shared. Dropping it releases them.
 #[derive(Debug)]
 pub struct ContentHold<'a> {
     store: &'a Store,
     held: Vec<Held>,
-    /// Of those without a lock: nobody had them writable when the hold began.
+    /// Of those without a lock: no VM had them writable when the hold began.
     unlocked: Vec<SegId>,
     lease: Option<Lease>,
 }
@@ -34,7 +34,7 @@ pub struct ContentHold<'a> {
 #[derive(Debug)]
 struct Held {
     page: Mapped,
-    slot: Slot,
+    member: Member,
 }
 
 /// A lock page, mapped for this hold alone.
@@ -62,14 +62,14 @@ impl Mapped {
         }
     }
 
-    fn words(&self) -> Words {
-        Words::at(self.0.as_ptr())
+    fn words(&self) -> MappedWords {
+        MappedWords::at(self.0.as_ptr())
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: the page mapped by `of`; `Words` of it live no longer than the hold does.
+        // SAFETY: the page mapped by `of`; `MappedWords` of it live no longer than the hold does.
         unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE_SIZE as usize) };
     }
 }
@@ -79,8 +79,8 @@ impl Drop for Mapped {
 /// `mine` is the lease of a VM that asks about what its own threads have without a lock.
 ///
 /// # Errors
-/// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when
-/// somebody has a segment writable that cannot be locked; [`VasError::Stopping`].
+/// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when a VM
+/// has a segment writable that cannot be locked; [`LockOutcome::Interrupted`].
 pub fn hold_content<'a>(
     store: &'a Store,
     segments: &[SegmentFile],
@@ -91,10 +91,10 @@ pub fn hold_content<'a>(
     let mut hold = ContentHold { store, held: Vec::new(), unlocked: Vec::new(), lease: None };
     let mut sorted: Vec<&SegmentFile> = segments.iter().collect();
     sorted.sort_by_key(|segment| segment.sid());
-    let began = Instant::now();
+    let patience = limit.map_or(Patience::Forever, at_most);
     for segment in sorted {
         if segment.header().lockable && segment.right() == Right::Write {
-            hold.lock(segment, limit, began, stopping)?;
+            hold.lock(segment, patience, stopping)?;
         } else {
             store.check_unwritten(segment.sid(), mine)?;
             hold.unlocked.push(segment.sid());
@@ -107,8 +107,8 @@ impl ContentHold<'_> {
     /// To be asked when the copy is made.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when somebody has attached a segment without a lock for writing
-    /// meanwhile: the copy may be torn.
+    /// [`StoreError::Busy`] when a VM has meanwhile attached a segment without a lock for writing:
+    /// the copy may be torn.
     pub fn check(&self, mine: Option<LeaseId>) -> Result<(), StoreError> {
         self.unlocked.iter().try_for_each(|&sid| self.store.check_unwritten(sid, mine))
     }
@@ -116,8 +116,7 @@ impl ContentHold<'_> {
     fn lock(
         &mut self,
         segment: &SegmentFile,
-        limit: Option<Duration>,
-        began: Instant,
+        patience: Patience,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), VasError> {
         let lease = match &self.lease {
@@ -130,24 +129,20 @@ impl ContentHold<'_> {
         };
         let page = Mapped::of(segment)?;
         let words = page.words();
-        let host = Host::new(words, self.store, stopping, began);
-        let slot = lock::claim_slot(&words, &host, lease)
+        let host = Host::new(words, self.store, stopping);
+        let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        let patience =
-            limit.map_or(Patience::Forever, |limit| Patience::Until(limit.as_nanos() as u64));
-        match lock::acquire(&words, &host, slot, lease, Mode::Shared, patience) {
-            // What a dead writer has left stays marked, in the copy too.
-            Ok(Acquired::Clean | Acquired::OwnerDied) => {
-                self.held.push(Held { page, slot });
+        match seg_lock::acquire(&words, &host, member, lease, Mode::Shared, patience) {
+            // What a dead writer left stays marked, in the copy too.
+            LockOutcome::Acquired | LockOutcome::OwnerDied => {
+                self.held.push(Held { page, member });
                 Ok(())
             }
-            Err(error) => {
-                lock::free_slot(&words, &host, slot, lease);
-                Err(match error {
-                    AcquireError::Stopped => VasError::Stopping,
-                    AcquireError::WouldBlock | AcquireError::TimedOut => {
-                        self.store.locked(segment).into()
-                    }
+            refused => {
+                seg_lock::leave(&words, &host, member, lease);
+                Err(match refused {
+                    LockOutcome::Interrupted => VasError::Lock(refused),
+                    _ => self.store.locked(segment).into(),
                 })
             }
         }
@@ -157,23 +152,23 @@ impl ContentHold<'_> {
 impl Drop for ContentHold<'_> {
     fn drop(&mut self) {
         let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
-        for Held { page, slot } in self.held.drain(..).rev() {
+        for Held { page, member } in self.held.drain(..).rev() {
             let words = page.words();
-            let host = Host::new(words, self.store, &|| false, Instant::now());
-            lock::release(&words, &host, slot, lease, Mode::Shared);
-            lock::free_slot(&words, &host, slot, lease);
+            let host = Host::new(words, self.store, &|| false);
+            seg_lock::release(&words, &host, member, lease, Mode::Shared);
+            seg_lock::leave(&words, &host, member, lease);
         }
     }
 }
 
-/// How long a thread that is inside somewhere may wait for the lock of what it copies: it keeps
-/// the locks it has meanwhile, and two that do this to each other would wait for ever.
+/// How long a thread that is inside somewhere may wait for the lock of what it copies: it keeps the
+/// locks it has meanwhile, and two that do this to each other would wait forever.
 const INSIDE_WAIT: Duration = Duration::from_secs(10);
 
 /// Copies a segment as it is between two visits of writers ([`Store::clone_segment`]).
 ///
 /// # Errors
-/// As [`hold_content`], and what copying gives; then there is no copy.
+/// As [`hold_content`], and errors of copying; then there is no copy.
 pub fn clone_segment(
     store: &Store,
     sid: SegId,
@@ -205,7 +200,7 @@ fn copy(
 /// ([`Store::export_vas`]).
 ///
 /// # Errors
-/// As [`hold_content`], and what writing gives; then what was written is no whole archive.
+/// As [`hold_content`], and errors of writing; then what was written is not a complete archive.
 pub fn export_vas(
     store: &Store,
     vid: VasId,
@@ -218,7 +213,7 @@ pub fn export_vas(
     let vas = store.vas(vid)?;
     let mut segments = store.open_listed(&vas)?;
     let hold = hold_content(store, &segments, None, limit, stopping)?;
-    // Those who were waited for may have grown them.
+    // Writers that were waited for may have grown them.
     segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
     let exported = store.export_vas(vas, &segments, to, path, progress)?;
     hold.check(None)?;

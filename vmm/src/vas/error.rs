@@ -1,6 +1,7 @@
 //! What can go wrong with address spaces and segments, and what the program is told.
 
 use abi::{Errno, Right, SegId};
+use seg_lock::LockOutcome;
 
 use crate::error::Remedy;
 use crate::store::{Object, StoreError};
@@ -9,7 +10,7 @@ use crate::vm::{MemoryError, VmError};
 /// A call on a VAS or segment failed; nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum VasError {
-    /// The store said no.
+    /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Guest memory, windows, page tables.
@@ -30,7 +31,7 @@ pub enum VasError {
         /// The handle.
         vh: u32,
     },
-    /// Somebody else's instance.
+    /// An instance with another owner.
     #[error("instance {vh} belongs to another part of the program")]
     Owned {
         /// The handle.
@@ -51,16 +52,16 @@ pub enum VasError {
     /// Home cannot be detached or changed.
     #[error("home is not an instance of a VAS")]
     Home,
-    /// The instance has all the handles there are.
+    /// All handles are in use.
     #[error("all {limit} handles of the process are in use")]
     TooManyInstances {
         /// How many there are.
         limit: u32,
     },
-    /// Addresses are taken in the instance.
+    /// Addresses are already in use in the instance.
     #[error("segment {sid} overlaps segment {other}, which the instance has")]
     Overlap {
-        /// The newcomer.
+        /// The new segment.
         sid: SegId,
         /// The one in the way.
         other: SegId,
@@ -97,21 +98,15 @@ pub enum VasError {
         /// Of what.
         what: &'static str,
     },
-    /// The caller does not hold what it must.
+    /// The caller does not hold the lock it must hold.
     #[error("segment {sid} is not locked exclusively by the calling thread")]
     NotLocked {
         /// The segment.
         sid: SegId,
     },
-    /// The lock was not free.
-    #[error("a lock is held")]
-    WouldBlock,
-    /// The lock did not become free in time.
-    #[error("a lock did not become free in time")]
-    TimedOut,
-    /// A signal came, or the process is ending.
-    #[error("the thread was interrupted")]
-    Stopping,
+    /// What became of a lock: not acquired, or, with the thread inside, a dead holder's.
+    #[error("{0}")]
+    Lock(LockOutcome),
     /// The program's memory is not accessible.
     #[error("{len} bytes of the program's memory at {gva:#x} are not accessible")]
     Buffer {
@@ -136,15 +131,12 @@ pub enum VasError {
         /// Its length.
         bytes: u64,
     },
-    /// A segment lives as long as was decided when it was made.
+    /// A segment's lifetime is fixed when it is created.
     #[error("the lifetime of segment {sid} cannot be changed")]
     LifetimeFixed {
         /// The segment.
         sid: SegId,
     },
-    /// The thread is inside, with all locks; one of them was a dead holder's.
-    #[error("a holder of one of the locks died inside")]
-    OwnerDied,
 }
 
 impl Remedy for VasError {
@@ -183,14 +175,19 @@ impl VasError {
             VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,
             VasError::Full { .. } => Errno::ENOSPC,
             VasError::NotLocked { .. } => Errno::EPERM,
-            VasError::WouldBlock => Errno::EAGAIN,
-            VasError::TimedOut => Errno::ETIMEDOUT,
-            VasError::Stopping => Errno::EINTR,
+            // A lock that was acquired without more to say is no error.
+            VasError::Lock(outcome) => outcome.errno().unwrap_or(Errno::EAGAIN),
             VasError::Buffer { errno, .. } => *errno,
             VasError::NoSuchId { .. } => Errno::ENOENT,
             VasError::NameTooLong { .. } => Errno::ENAMETOOLONG,
             VasError::LifetimeFixed { .. } => Errno::EOPNOTSUPP,
-            VasError::OwnerDied => Errno::EOWNERDEAD,
         }
+    }
+}
+
+/// For errors that cannot be reported to any caller: they are logged.
+pub(crate) fn warn_if_failed<E: std::error::Error>(doing: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::warn!("cannot {doing}: {}", crate::error::chain(&error));
     }
 }

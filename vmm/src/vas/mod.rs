@@ -1,49 +1,45 @@
 //! Address spaces and segments as this VM has them.
 //!
 //! The store (`crate::store`) knows what exists; here is what the program has attached: page
-//! tables, guest-physical windows, locks, and who is inside what.
+//! tables, guest-physical windows, locks, and which threads are inside.
 //!
-//! - [`error`]: what can go wrong, and the errno of each
-//! - `state`: everything behind one mutex; `rooms`: numbers that are handed out
-//! - [`grants`]: what of the store the program may use; [`granted`]: the store as calls get it
-//! - [`attach`]: instances come and go; `members`: which segments an instance has, and keeping
-//!   up with the store; `using`: segments come into use in the VM and go out of it
-//! - `segment`, `subtree`, `instance`, `frames`: extents and page tables
-//! - `fault`: touching, and eviction under pressure; [`access`]: memory that system calls use
-//! - `switching`: `vas_switch` when the kernel leaves it to us; `lock_page`: words of locks;
-//!   `drain`: no new visits, because the process is about to end
+//! - `state`: everything behind one mutex, and what the kernel is shown of it
+//! - [`attach`]: instances come and go; [`granted`]: the store, as far as the program may use it
+//! - `switch`: `vas_switch` when the kernel leaves it to us; no new visits once the process is
+//!   ending
+//! - `reconcile`: which segments an instance has, and keeping up with the store
+//! - `residency`: segments that this VM has: their extents, lock pages and page faults, eviction,
+//!   memory that system calls use
+//! - `tables`: page tables of segments and instances, and their frames
 //! - [`content`]: holding locks for a copy of what is not attached
-//! - [`report`]: looking at all this, for crash reports
+//! - [`report`]: looking at all this, for crash reports; [`error`]: what can go wrong
 //!
 //! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
 //! segment's lock while it holds either.
 
-pub mod access;
 pub mod attach;
 pub mod content;
-mod drain;
 pub mod error;
-mod fault;
-mod frames;
 pub mod granted;
-pub mod grants;
-mod instance;
-mod lock_page;
-mod members;
+mod opened;
+mod range_allocator;
+mod reconcile;
 pub mod report;
-mod rooms;
-mod segment;
+mod residency;
 mod state;
-mod store_charge;
-mod subtree;
-mod switching;
-mod using;
+mod switch;
+mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use error::VasError;
 pub use granted::Granted;
-pub use grants::{VasGrant, VasGrants};
+pub use granted::grants::{VasGrant, VasGrants};
+pub use residency::Release;
+pub use residency::lock_page::at_most;
+pub use residency::pins::Pins;
 pub use state::{VasConfig, Vases};
-pub use switching::{Entered, Stops, Wait};
+pub use switch::Stops;
 
 /// The handle of the process's own address space, which is there from the start.
 pub const HOME: u32 = 0;

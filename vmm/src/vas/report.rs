@@ -1,17 +1,15 @@
-//! Looking at what is attached: for crash reports and statistics.
+//! What is attached, for crash reports and statistics.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
 use abi::Right;
 
-use super::instance::Instance;
-use super::state::Vases;
-use crate::store::SegmentFile;
+use crate::vas::state::Vases;
 
 /// Where an address lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct SegmentAddress {
     /// Handle and name of the VAS.
     pub vas: (u32, String),
     /// Name of the segment.
@@ -40,16 +38,17 @@ impl Vases {
     #[must_use]
     pub fn attached(&self, vh: u32) -> Vec<Attached> {
         let state = self.lock();
-        let Some(instance) = state.instances.get(&vh) else { return Vec::new() };
-        let members = instance.members.iter().filter_map(|(sid, member)| {
-            let segment = state.segments.get(sid)?;
+        // The location of a thread is a value the guest controls: it may name no instance.
+        let Some(instance) = state.instances.get(vh) else { return Vec::new() };
+        let members = instance.members.iter().map(|(sid, member)| {
+            let segment = state.residency.of_member(sid);
             let range = member.range.start..segment.end.min(member.range.end);
-            Some(Attached {
+            Attached {
                 mapped_bytes: segment.mapped_bytes().min(range.end - range.start),
                 range,
                 writable: member.right != Right::Read,
                 name: segment.name.clone(),
-            })
+            }
         });
         let mut attached: Vec<Attached> = members.collect();
         attached.sort_by_key(|segment| segment.range.start);
@@ -63,23 +62,23 @@ impl Vases {
             return "home".to_owned();
         }
         let state = self.lock();
-        state.instances.get(&vh).map_or_else(|| format!("handle {vh}"), |i| i.name.clone())
+        state.instances.get(vh).map_or_else(|| format!("handle {vh}"), |i| i.name.clone())
     }
 
     /// The attached segments that have `gva`, those of instance `first` before others.
     #[must_use]
-    pub fn places(&self, gva: u64, first: u32) -> Vec<Place> {
+    pub fn segments_at(&self, gva: u64, first: u32) -> Vec<SegmentAddress> {
         if !self.is_active() {
             return Vec::new();
         }
         let state = self.lock();
-        let mut places: Vec<Place> = state
+        let mut places: Vec<SegmentAddress> = state
             .instances
             .iter()
-            .filter_map(|(&vh, instance)| {
-                let (sid, member) = instance.member_at(gva)?;
-                let segment = state.segments.get(&sid)?;
-                Some(Place {
+            .filter_map(|(vh, instance)| {
+                let (sid, member) = instance.members.at(gva)?;
+                let segment = state.residency.of_member(sid);
+                Some(SegmentAddress {
                     vas: (vh, instance.name.clone()),
                     segment: segment.name.clone(),
                     offset: gva - member.range.start,
@@ -91,30 +90,32 @@ impl Vases {
         places
     }
 
-    /// A file of the store that the guest kernel works in and that is shorter than it was: the
-    /// count of changes, the lease, the lock page of a segment.
+    /// A file of the store that the guest kernel uses and that was truncated: the change counters,
+    /// the lease, the lock page of a segment.
     #[must_use]
     pub fn cut_file(&self) -> Option<PathBuf> {
         let state = self.lock();
-        let (store, lease) = (state.opened()?, state.lease.as_ref()?);
-        let locked = state.segments.values().filter(|segment| segment.lock.is_some());
-        store
-            .live_if_cut()
-            .or_else(|| lease.path_if_cut())
-            .or_else(|| locked.map(|segment| &segment.file).find_map(SegmentFile::path_if_cut))
+        let opened = state.opened()?;
+        let mut locked = state.residency.iter().filter(|(_, segment)| segment.lock.is_some());
+        opened
+            .store
+            .counters_if_truncated()
+            .or_else(|| opened.lease.path_if_truncated())
+            .or_else(|| locked.find_map(|(_, segment)| segment.file.path_if_truncated()))
     }
 
     /// Shares of instances that system calls and waiting switches hold now.
     #[must_use]
     pub fn holds(&self) -> usize {
-        self.lock().instances.values().map(Instance::holds).sum()
+        self.lock().instances.iter().map(|(_, instance)| instance.holds()).sum()
     }
 
     /// Instances, segments in use, bytes of segments mapped, frames of their page tables.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, u64, u64) {
         let state = self.lock();
-        let mapped = state.segments.values().map(|segment| segment.mapped_bytes()).sum();
-        (state.instances.len(), state.segments.len(), mapped, state.frames.used())
+        let segments = state.residency.iter().map(|(_, segment)| segment.mapped_bytes());
+        let (count, mapped) = segments.fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
+        (state.instances.len(), count, mapped, state.tables.used())
     }
 }

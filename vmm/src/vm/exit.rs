@@ -1,18 +1,18 @@
-//! Why a vCPU left the guest, decided once.
+//! Why a vCPU left the guest, decided in one place.
 //!
-//! KVM's raw exit union is parsed here and nowhere else; everything behind works on
-//! [`Exit`]. The ring-3 state at the time is in [`super::UserRegs`].
+//! KVM's raw exit union is parsed here and nowhere else; all other code uses [`Exit`]. The ring-3
+//! state at the time of the exit is in [`super::UserRegs`].
 
 use abi::shared::ExceptionFrame;
 
-/// The way a program's call reached the VMM, which decides how to go back.
+/// How a program's call reached the VMM, which determines how to resume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Via {
-    /// Through the kernel's SYSCALL entry: the vCPU stands behind an `OUT` in ring 0.
+    /// Through the kernel's SYSCALL entry: the vCPU is after an `OUT` in ring 0.
     Kernel,
     /// Through the gate page, in ring 3 (hosts whose SYSCALL does not enter ring 0).
     Gate,
-    /// Through an exception: the vCPU stands on an exception stack.
+    /// Through an exception: the vCPU is on an exception stack.
     Trap,
 }
 
@@ -21,7 +21,7 @@ pub enum Via {
 pub enum Exit {
     /// A Linux call.
     Syscall(Via),
-    /// A SpaceJMP call the kernel did not serve.
+    /// A SpaceJMP call that the kernel did not serve.
     Call(Via),
     /// An exception in ring 3.
     Exception {
@@ -32,13 +32,13 @@ pub enum Exit {
         /// CR2, meaningful for a page fault.
         address: u64,
     },
-    /// Another thread wants this one to look up; ring 3 state is valid.
+    /// Another thread requested this one's attention; ring-3 state is valid.
     Kicked,
-    /// As [`Exit::Kicked`], but in the middle of the kernel: run on and come back.
+    /// As [`Exit::Kicked`], but in the middle of the kernel: resume until the kernel exits.
     KickedInKernel,
-    /// The host could not provide a page the guest may use (end of a mapped file).
+    /// The host could not provide a page that the guest may access (end of a mapped file).
     HostFault,
-    /// The program did something no page or port allows, seen by the host directly.
+    /// The program made an access that no page or port allows, detected directly by the host.
     Forbidden {
         /// What it was.
         what: &'static str,

@@ -1,7 +1,7 @@
-//! Free ranges of guest-physical space: taken where they fit first, joined when they come back.
+//! Free ranges of guest-physical space: allocated first-fit, coalesced when freed.
 //!
-//! Numbers alone. What lies in a range, and who may still remember it, is the business of whoever
-//! gives it back.
+//! Bookkeeping only. The caller that frees a range must know that nothing uses it or holds
+//! translations to it any more.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ pub(super) struct Extents {
 }
 
 impl Extents {
-    /// `len` bytes at a multiple of `align`, if there are so many in one piece.
+    /// Allocates `len` contiguous bytes at a multiple of `align`, if available.
     pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
         let fits = |(&start, &free): (&u64, &u64)| {
             let at = start.next_multiple_of(align);
@@ -30,7 +30,7 @@ impl Extents {
         Some(at)
     }
 
-    /// Makes a range free that is not.
+    /// Frees an allocated range.
     pub(super) fn give_back(&mut self, mut start: u64, mut len: u64) {
         if let Some(after) = self.free.remove(&(start + len)) {
             len += after;

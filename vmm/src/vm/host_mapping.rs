@@ -1,10 +1,10 @@
-//! Mappings of this process's that are unmapped when nobody uses them any more, and the memslots
-//! through which a VM reaches them.
+//! Mappings of this process that are unmapped when they are no longer used, and the memslots
+//! through which a VM accesses them.
 //!
-//! The order at the end is what safety rests on: the memslot goes before the mapping, and the
-//! mapping not before the last range of it that the host kernel was given. Both are ownership
-//! here, not a rule for callers: a slot owns a share of its mapping, a pin another one, and
-//! `munmap` is in the `Drop` of what they share.
+//! Safety rests on the order of removal: the memslot is removed before the mapping, and the mapping
+//! not before the last range of it that the host kernel uses. Ownership enforces both, not a rule
+//! for callers: a slot owns a share of its mapping, a pin another one, and `munmap` is in the
+//! `Drop` of what they share.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::host_pages::reserve_aligned;
 use super::host_range::HostRange;
 use super::windows::FilePiece;
 
-/// Memory of this process's, aligned to 2 MiB.
+/// Memory of this process, aligned to 2 MiB.
 #[derive(Debug)]
 pub(super) struct HostMapping {
     ptr: *mut u8,
@@ -25,7 +25,7 @@ pub(super) struct HostMapping {
 
 // SAFETY: the pointer is an address for system calls and for KVM; it belongs to no thread.
 unsafe impl Send for HostMapping {}
-// SAFETY: as for `Send`; nothing is changed through a shared reference but advice.
+// SAFETY: as for `Send`; a shared reference changes nothing but advice.
 unsafe impl Sync for HostMapping {}
 
 impl HostMapping {
@@ -34,7 +34,7 @@ impl HostMapping {
         Ok(HostMapping { ptr: reserve_aligned(len)?.cast(), len })
     }
 
-    /// The piece of a file, shared: `len` bytes.
+    /// `len` bytes of a file, shared.
     pub(super) fn of_file(
         piece: &FilePiece<'_>,
         len: usize,
@@ -48,32 +48,32 @@ impl HostMapping {
         if at == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(host) }
     }
 
-    /// Bytes.
+    /// Size in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Its first byte's address, as a memslot names it.
+    /// Address of its first byte, as in a memslot.
     fn address(&self) -> u64 {
         self.ptr as u64
     }
 
-    /// `len` bytes at `offset`, cut off where the mapping ends.
+    /// `len` bytes at `offset`, truncated at the mapping's end.
     pub(super) fn range(&self, offset: usize, len: usize) -> HostRange<'_> {
         let offset = offset.min(self.len);
         let len = len.min(self.len - offset);
-        // SAFETY: within the mapping, which stays as long as `self`, which the result borrows;
-        // no reference is ever made to it.
+        // SAFETY: within the mapping, which lives as long as `self`, which the result borrows; no
+        // reference is ever made to it.
         unsafe { HostRange::new(self.ptr.wrapping_add(offset), len) }
     }
 
-    /// Tells the host how it will be used.
+    /// Advises the host how it will be used.
     pub(super) fn advise(&self, dense: bool) {
         let advice =
             if dense { [libc::MADV_NORMAL, libc::MADV_HUGEPAGE] } else { [libc::MADV_RANDOM; 2] };
         for advice in advice {
-            // SAFETY: advice on a mapping of ours, which changes no content; hosts without huge
-            // pages for files refuse it.
+            // SAFETY: advice on our own mapping, which changes no content; hosts without huge pages
+            // for files refuse it.
             unsafe { libc::madvise(self.ptr.cast(), self.len, advice) };
         }
     }
@@ -81,8 +81,8 @@ impl HostMapping {
 
 impl Drop for HostMapping {
     fn drop(&mut self) {
-        // SAFETY: a mapping made here. A memslot that names it holds a share of it, and so does
-        // whoever was given a range of it: there are none any more.
+        // SAFETY: a mapping made here. A memslot that refers to it holds a share of it, and so does
+        // every user of a range of it: none are left.
         unsafe { libc::munmap(self.ptr.cast(), self.len) };
     }
 }
@@ -96,7 +96,7 @@ pub(super) struct Memslot {
 }
 
 impl Memslot {
-    /// Puts all of `host` at `gpa`.
+    /// Maps all of `host` at `gpa`.
     pub(super) fn new(
         vm: &Arc<VmFd>,
         number: u32,
@@ -112,7 +112,7 @@ impl Memslot {
             memory_size: host.len() as u64,
             userspace_addr: host.address(),
         };
-        // SAFETY: the range is mapped, and stays so until `Drop` has taken the slot away.
+        // SAFETY: the range is mapped, and stays so until `Drop` has removed the slot.
         unsafe { vm.set_user_memory_region(memslot) }?;
         Ok(Memslot { vm: vm.clone(), number, host })
     }
@@ -126,10 +126,11 @@ impl Memslot {
 impl Drop for Memslot {
     fn drop(&mut self) {
         let memslot = kvm_userspace_memory_region { slot: self.number, ..Default::default() };
-        // SAFETY: a slot of size 0 is taken away, which reaches no memory.
+        // SAFETY: a slot of size 0 is removed, which accesses no memory.
         if unsafe { self.vm.set_user_memory_region(memslot) }.is_err() {
-            // KVM refuses only slots that do not exist, and this one does. Should it ever: what
-            // the guest can reach must not become something else of this process.
+            // KVM refuses only slots that do not exist, and this one does. If it ever did, the
+            // mapping must be leaked: what the guest can access must not become other memory of
+            // this process.
             std::mem::forget(self.host.clone());
         }
     }

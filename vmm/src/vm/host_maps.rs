@@ -1,24 +1,23 @@
-//! How many mappings this process has of those the host allows it (`vm.max_map_count`).
+//! The number of this process's mappings, compared with the host's limit (`vm.max_map_count`).
 //!
-//! A file over some pages, pages moved elsewhere and advice for a part each cut a bank of guest
-//! memory into more mappings. Where the host's limit is reached, whatever in this process maps
-//! memory next fails, the allocator included. So what a program can do without end stops at
-//! three quarters, and gets `ENOMEM`.
+//! A file mapped over some pages, pages moved elsewhere and advice for a part each split a memory
+//! region into more mappings. At the host's limit, any further mapping in this process fails, the
+//! allocator's included. So operations that a program can repeat without bound fail with `ENOMEM`
+//! at three quarters of it.
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Linux's default.
 const USUAL_MAXIMUM: u64 = 65_530;
-/// The most mappings that one operation on a part of a mapping adds.
+/// Maximum number of mappings that one operation on part of a mapping adds.
 const PER_OPERATION: u64 = 3;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct HostMaps {
     limit: u64,
-    /// At least as many as there are, but for what others in this process have mapped since
-    /// the last count.
+    /// An upper bound, except for mappings made elsewhere in this process since the last count.
     estimate: AtomicU64,
 }
 
@@ -29,8 +28,8 @@ impl HostMaps {
         HostMaps { limit: maximum / 4 * 3, estimate: AtomicU64::new(0) }
     }
 
-    /// Whether there is room for an operation that may cut mappings, which is then taken to
-    /// have cut some. Counting is slow and done only where the estimate has run up to the limit.
+    /// Whether there is room for an operation that may split mappings; if so, the estimate assumes
+    /// that it does. Counting is slow and done only when the estimate reaches the limit.
     pub(super) fn has_room(&self) -> bool {
         if self.estimate.fetch_add(PER_OPERATION, Relaxed) + PER_OPERATION <= self.limit {
             return true;
@@ -41,7 +40,7 @@ impl HostMaps {
     }
 }
 
-/// One line a mapping.
+/// One line per mapping.
 fn count() -> Option<u64> {
     let maps = std::fs::read("/proc/self/maps").ok()?;
     Some(maps.iter().filter(|&&byte| byte == b'\n').count() as u64)

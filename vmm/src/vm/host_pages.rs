@@ -1,16 +1,16 @@
-//! What the host is asked to do with the pages of a bank: protect, replace, move.
+//! Host operations on the pages of a memory region: protect, replace, move.
 //!
-//! Each leaves the range mapped, whatever it returns: KVM reaches it by a memslot that names its
-//! addresses, and a hole would come to be something else of this process.
+//! Each leaves the range mapped, whatever it returns: KVM accesses it through a memslot that refers
+//! to its addresses, and a hole could be filled by an unrelated mapping of this process.
 
 use abi::{PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::host_range::HostRange;
 
-/// Sets the host's rights of the range.
+/// Sets the host's protection of the range.
 pub(super) fn host_protect(range: HostRange<'_>, prot: libc::c_int) -> Result<(), std::io::Error> {
-    // SAFETY: the range belongs to a bank. At worst another thread of ours, or a vCPU, meets a
-    // fault, which is reported to it by an error of the call it is in (`GuestMem::withheld`).
+    // SAFETY: the range belongs to a memory region. At worst another thread of ours, or a vCPU,
+    // faults, which the call it is in reports as an error (`GuestMem::withheld`).
     if unsafe { libc::mprotect(range.as_ptr().cast(), range.len(), prot) } == 0 {
         Ok(())
     } else {
@@ -27,18 +27,18 @@ pub(super) fn lay(
     offset: u64,
 ) -> Result<(), std::io::Error> {
     let (at, len) = (range.as_ptr().cast(), range.len());
-    // What Linux says of offsets no file can have.
+    // Linux's error for offsets that no file can have.
     let overflow = |_| std::io::Error::from_raw_os_error(libc::EOVERFLOW);
     let offset = libc::off_t::try_from(offset).map_err(overflow)?;
-    // SAFETY: the range belongs to a bank, so replacing its pages replaces guest memory and
-    // nothing else; no Rust reference points there.
+    // SAFETY: the range belongs to a memory region, so replacing its pages replaces guest memory
+    // and nothing else; no Rust reference points there.
     let laid = unsafe { libc::mmap(at, len, prot, flags | libc::MAP_FIXED, fd, offset) };
     if laid != libc::MAP_FAILED {
         return Ok(());
     }
     let error = std::io::Error::last_os_error();
-    // Hosts before Linux 6.12 have unmapped the range already when the file says no (a sealed
-    // memfd does). Where they have not, the page is there and this changes nothing.
+    // Hosts before Linux 6.12 have already unmapped the range when the file refuses (a sealed memfd
+    // does). Otherwise the page is mapped and this changes nothing.
     if is_mapped(range) {
         return Err(error);
     }
@@ -48,11 +48,11 @@ pub(super) fn lay(
 
 /// Whether all of the range is mapped.
 fn is_mapped(range: HostRange<'_>) -> bool {
-    // SAFETY: a request that changes nothing; a hole is an error.
+    // SAFETY: this call changes nothing; a hole is an error.
     unsafe { libc::msync(range.as_ptr().cast(), range.len(), libc::MS_ASYNC) == 0 }
 }
 
-/// Puts fresh memory into a hole.
+/// Maps fresh memory into a hole.
 #[expect(
     clippy::disallowed_methods,
     reason = "an error or a panic would leave the guest a way into this process"
@@ -60,35 +60,35 @@ fn is_mapped(range: HostRange<'_>) -> bool {
 fn fill(range: HostRange<'_>) {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
     let rw = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: the range is part of a bank.
+    // SAFETY: the range is part of a memory region.
     let mapped = unsafe { libc::mmap(range.as_ptr().cast(), range.len(), rw, flags, -1, 0) };
     if mapped == libc::MAP_FAILED {
-        // The guest can reach these addresses, and the next mapping of ours may get them.
+        // The guest can access these addresses, and our next mapping may get them.
         std::process::abort();
     }
 }
 
-/// Moves pages in two steps. The first, to a place of the host's choice, may fail for a range
-/// that is not one mapping, and changes nothing then. The second moves one whole mapping:
-/// with the target fixed at once, hosts before Linux 6.17 would unmap the target first and
-/// then fail, leaving a hole in a bank.
+/// Moves pages in two steps. The first, to a place of the host's choice, may fail for a range that
+/// is not a single mapping, and then changes nothing. The second moves a single complete mapping:
+/// if the first step already fixed the target, hosts before Linux 6.17 would unmap the target first
+/// and then fail, leaving a hole in a memory region.
 pub(super) fn host_move(source: HostRange<'_>, dest: HostRange<'_>) -> Result<(), std::io::Error> {
     let keep = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
-    // SAFETY: the source belongs to a bank and stays mapped, reading as zero.
+    // SAFETY: the source belongs to a memory region and stays mapped, reading as zero.
     let parked = unsafe { libc::mremap(source.as_ptr().cast(), source.len(), source.len(), keep) };
     if parked == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error());
     }
     let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: the parked mapping is ours alone; the target belongs to a bank, whose old pages
-    // are replaced. No Rust reference points to either.
+    // SAFETY: the parked mapping is ours alone; the target belongs to a memory region, whose old
+    // pages are replaced. No Rust reference points to either.
     let moved = unsafe { libc::mremap(parked, source.len(), dest.len(), fixed, dest.as_ptr()) };
     if moved != libc::MAP_FAILED {
         return Ok(());
     }
-    // The target is as it was, or gone and to be mapped again; the content is still parked.
+    // The target is unchanged, or unmapped and must be mapped again; the content is still parked.
     fill(dest);
-    // SAFETY: mapped, as long as the source, and ours alone until the end of this function.
+    // SAFETY: mapped, of the source's length, and ours alone until the end of this function.
     let content = unsafe { HostRange::new(parked.cast(), source.len()) };
     copy_pages(content, dest);
     // SAFETY: the parked mapping is ours alone.
@@ -96,12 +96,12 @@ pub(super) fn host_move(source: HostRange<'_>, dest: HostRange<'_>) -> Result<()
     Ok(())
 }
 
-/// Copies page by page, but for pages behind the end of a file, which have nothing in them.
+/// Copies page by page, except pages beyond the end of a file, which have no content.
 pub(super) fn copy_pages(source: HostRange<'_>, dest: HostRange<'_>) {
     let mut page = [0; PAGE_SIZE as usize];
     for at in (0..source.len()).step_by(page.len()) {
         let there = source.part(at, page.len()).read_faultable(&mut page);
-        // A destination that is not there either is behind the end of the same file.
+        // A destination that is not accessible either is beyond the end of the same file.
         let _ = there.and_then(|()| dest.part(at, page.len()).write_faultable(&page));
     }
 }
@@ -109,9 +109,9 @@ pub(super) fn copy_pages(source: HostRange<'_>, dest: HostRange<'_>) {
 /// How much of a range is to be kept in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostLock {
-    /// All, now.
+    /// All of it, immediately.
     Whole,
-    /// What is touched.
+    /// Pages, once they are accessed.
     OnFault,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn lock(range: HostRange<'_>, how: HostLock) -> Result<(), std::io::E
         HostLock::Whole => 0,
         HostLock::OnFault => libc::MLOCK_ONFAULT,
     };
-    // SAFETY: changes no content; pages that come in are what the guest would find there.
+    // SAFETY: changes no content; pages that are faulted in are what the guest would find there.
     match unsafe { libc::syscall(libc::SYS_mlock2, range.as_ptr(), range.len(), flags) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
@@ -142,7 +142,7 @@ pub(super) fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::
     let align = PAGE_SIZE_2M as usize;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping wherever the host likes.
+    // SAFETY: a new mapping at an address of the host's choice.
     let raw = unsafe { libc::mmap(std::ptr::null_mut(), len + align, prot, flags, -1, 0) };
     if raw == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error());
@@ -153,7 +153,7 @@ pub(super) fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::
         // SAFETY: the part before the aligned start, just mapped, is ours alone.
         unsafe { libc::munmap(raw, head) };
     }
-    // SAFETY: likewise the part behind the aligned end.
+    // SAFETY: likewise the part after the aligned end.
     unsafe { libc::munmap(start.wrapping_byte_add(len), align - head) };
     Ok(start)
 }

@@ -1,18 +1,18 @@
-//! Ranges of this process's memory that back guest memory, and copying from and to them.
+//! Ranges of this process's memory that back guest memory, and copying to and from them.
 //!
 //! No Rust reference is ever made to such memory: a guest may write it at any time, and a file
-//! that lies over it may be cut off.
+//! mapped over it may be truncated.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 
 thread_local! {
-    /// The number by which the host kernel knows the process whose memory this is; 0 while the
-    /// thread has not asked. Each call of the program's with a path needs it.
+    /// The host's process id of the process whose memory this is; 0 until the thread has looked it
+    /// up. Each of the program's calls that takes a path needs it.
     ///
-    /// One for each thread because this memory can outlive the process: the survivor
-    /// (`process::survivor`) goes on in it under another number, with the thread-local memory of a
-    /// thread that copies nothing itself.
+    /// One per thread because this memory can outlive the process: the survivor (`linux::survivor`)
+    /// continues in it under another id, with the thread-local storage of a thread that copies
+    /// nothing itself.
     static OWN_NUMBER: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -25,12 +25,12 @@ fn own_number() -> i32 {
     })
 }
 
-/// A range of this process's memory that backs guest memory, for the host kernel to read or
-/// write. What lies in it may change at any time.
+/// A range of this process's memory that backs guest memory, for the host kernel to read or write.
+/// Its contents may change at any time.
 ///
-/// Whoever makes one says what keeps it mapped; `'a` is the borrow of that: the memory of the
-/// VM ([`super::GuestMem`]), whose banks are mapped as long as it lives, or the mapping of a
-/// window, which a pin keeps ([`super::windows::PinnedRange`]).
+/// The code that makes one knows what keeps it mapped, and `'a` is the borrow of that: the memory
+/// of the VM ([`super::GuestMem`]), whose regions are mapped as long as it lives, or the mapping of
+/// a window, which a pin keeps ([`super::windows::PinnedRange`]).
 #[derive(Clone, Copy, Debug)]
 pub struct HostRange<'a> {
     ptr: *mut u8,
@@ -38,8 +38,8 @@ pub struct HostRange<'a> {
     mapped: PhantomData<&'a ()>,
 }
 
-/// Guest memory over which a file lies could not be copied: a page beyond the file's end, or
-/// one the host cannot provide.
+/// Guest memory over which a file is mapped could not be copied: a page beyond the file's end, or
+/// one that the host cannot provide.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the host cannot provide the memory")]
 pub struct NotThere;
@@ -48,43 +48,43 @@ impl HostRange<'_> {
     /// `len` bytes at `ptr`.
     ///
     /// # Safety
-    /// They are mapped in this process for the lifetime given, whatever lies in them, and no
-    /// Rust reference is ever made to them.
+    /// They are mapped in this process for the given lifetime, whatever their contents, and no Rust
+    /// reference is ever made to them.
     pub(super) unsafe fn new(ptr: *mut u8, len: usize) -> Self {
         HostRange { ptr, len, mapped: PhantomData }
     }
 
-    /// `len` bytes of it from `at` on, cut off where it ends.
+    /// `len` bytes of it starting at `at`, truncated at its end.
     pub(super) fn part(self, at: usize, len: usize) -> Self {
         let at = at.min(self.len);
         HostRange { ptr: self.ptr.wrapping_add(at), len: len.min(self.len - at), ..self }
     }
 
-    /// Its address, for a system call. What the call may do there must end with the borrow.
+    /// Its address, for a system call. The call must not access it after the borrow ends.
     #[must_use]
     pub fn as_ptr(self) -> *mut u8 {
         self.ptr
     }
 
-    /// Bytes.
+    /// Size in bytes.
     #[must_use]
     pub fn len(self) -> usize {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len == 0
     }
 
-    /// As a vector of system calls has it.
+    /// The range as an `iovec` for system calls.
     #[must_use]
     pub fn iovec(self) -> libc::iovec {
         libc::iovec { iov_base: self.ptr.cast(), iov_len: self.len }
     }
 
-    /// Copies the range out; it must not have a file over it.
+    /// Copies from the range, which must not have a file mapped over it.
     ///
     /// # Errors
     /// The lengths differ.
@@ -92,13 +92,13 @@ impl HostRange<'_> {
         if buf.len() != self.len {
             return Err(NotThere);
         }
-        // SAFETY: the range is mapped (`new`) and as long as `buf`; nothing of ours refers to it,
-        // and what the guest writes meanwhile is the guest's race.
+        // SAFETY: the range is mapped (`new`) and as long as `buf`; no Rust reference to it exists,
+        // and concurrent writes by the guest are the guest's race.
         unsafe { std::ptr::copy_nonoverlapping(self.ptr, buf.as_mut_ptr(), self.len) };
         Ok(())
     }
 
-    /// Copies into the range; it must not have a file over it.
+    /// Copies into the range, which must not have a file mapped over it.
     ///
     /// # Errors
     /// The lengths differ.
@@ -111,8 +111,8 @@ impl HostRange<'_> {
         Ok(())
     }
 
-    /// Copies the range out, also where a file may lie: a page beyond the file's end is an
-    /// error here, where a plain copy would be a SIGBUS for this process.
+    /// Copies from the range, even if a file may be mapped over it: a page beyond the file's end is
+    /// an error here, where a plain copy would raise SIGBUS in this process.
     ///
     /// # Errors
     /// [`NotThere`].
@@ -124,7 +124,7 @@ impl HostRange<'_> {
         if done == buf.len() as isize { Ok(()) } else { Err(NotThere) }
     }
 
-    /// As [`HostRange::read_faultable`], the other way.
+    /// As [`HostRange::read_faultable`], in the other direction.
     ///
     /// # Errors
     /// [`NotThere`].

@@ -1,8 +1,8 @@
-//! Where the host may back guest memory with huge pages: allowed, forbidden, asked for now.
+//! Where the host may back guest memory with huge pages: allowed, forbidden, requested immediately.
 //!
-//! A host may be set to use huge pages wherever it can. Then a touched page takes 2 MiB, which
-//! the run's memory limit would know nothing of: so they are forbidden at first, and allowed
-//! where all of it is charged.
+//! A host may be configured to use huge pages wherever it can. Then a page takes 2 MiB on first
+//! access, for which the run's memory limit would not account: so they are forbidden at first, and
+//! allowed where all of a huge page is charged.
 #![forbid(unsafe_code)]
 
 use abi::GuestPhys;
@@ -28,9 +28,9 @@ impl GuestMem {
         }
     }
 
-    /// Has the host back the range with small pages from now on, so that a touched page takes
-    /// a page and not 2 MiB, which on hosts set to use huge pages everywhere it would. Where all
-    /// 2 MiB are wanted, [`GuestMem::allow_huge`] says so.
+    /// Makes the host back the range with small pages from now on, so that accessing a page
+    /// allocates one page, and not 2 MiB as on hosts configured to use huge pages everywhere.
+    /// [`GuestMem::allow_huge`] is for ranges where all 2 MiB are wanted.
     ///
     /// # Errors
     /// [`MemoryError::Host`]; a host without huge pages is not an error.
@@ -45,8 +45,8 @@ impl GuestMem {
         }
     }
 
-    /// Asks the host to replace small pages already there by huge ones, now. A host that
-    /// cannot does nothing.
+    /// Asks the host to replace existing small pages with huge ones immediately. A host that cannot
+    /// does nothing.
     ///
     /// # Errors
     /// [`MemoryError::NotMemory`].

@@ -4,14 +4,14 @@
 //!  kicker                         vCPU's thread
 //!  K1  set the reason (atomic)
 //!  K2  tgkill(tid, SIGRTMIN)      handler: kvm_run.immediate_exit = 1
-//!                                 K3  KVM_RUN returns EINTR (at once if not yet entered)
+//!                                 K3  KVM_RUN returns EINTR (immediately if not yet entered)
 //!                                 K4  clear immediate_exit, then read the reason
 //! ```
 //!
-//! A signal between K4 and the next KVM_RUN sets the flag again: no kick is lost. A signal
-//! while the thread is in some other host call interrupts it with EINTR; a kicker that must
-//! be heard repeats K2 until the thread answers, because a signal just before a blocking
-//! call would otherwise be lost.
+//! A signal between K4 and the next KVM_RUN sets the flag again: no kick is lost. A signal while
+//! the thread is in some other host call interrupts it with EINTR; a kicker that needs a response
+//! repeats K2 until the thread acknowledges it, because a signal just before a blocking call would
+//! otherwise be lost.
 
 use std::cell::Cell;
 use std::ptr;
@@ -23,7 +23,7 @@ thread_local! {
     static IMMEDIATE_EXIT: Cell<*const AtomicU8> = const { Cell::new(ptr::null()) };
 }
 
-/// The signal used.
+/// The signal used for kicks.
 #[must_use]
 pub fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN()
@@ -33,17 +33,17 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     let _ = IMMEDIATE_EXIT.try_with(|flag| {
         let flag = flag.get();
         if !flag.is_null() {
-            // SAFETY: set by `Armed::new` to the flag in this thread's kvm_run mapping and
-            // cleared before that mapping goes; an atomic store is async-signal-safe.
+            // SAFETY: set by `Armed::new` to the flag in this thread's kvm_run mapping and cleared
+            // before that mapping is removed; an atomic store is async-signal-safe.
             unsafe { (*flag).store(1, Ordering::Relaxed) };
         }
     });
 }
 
-/// Installs the handler, once in a process, and lets the signal through to the calling thread
-/// and those it starts: whoever started us may have blocked it, and masks are inherited.
+/// Installs the handler, once per process, and unblocks the signal for the calling thread and those
+/// it starts: our parent process may have blocked it, and masks are inherited.
 pub fn install() {
-    // The signal number is valid; there is no other reason to fail.
+    // The signal number is valid; there is no other cause of failure.
     let _ = vmm_sys_util::signal::unblock_signal(kick_signal());
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -53,7 +53,7 @@ pub fn install() {
     });
 }
 
-/// While it lives, a kick of this thread reaches the vCPU whose flag it was given.
+/// While this exists, a kick of this thread reaches the vCPU whose flag it was given.
 #[derive(Debug)]
 pub struct Armed(());
 
@@ -74,9 +74,9 @@ impl Drop for Armed {
     }
 }
 
-/// Kicks host thread `tid` of this process. A thread that has ended is no error.
+/// Kicks host thread `tid` of this process. A thread that has exited is not an error.
 pub fn kick(tid: libc::pid_t) {
     let pid = std::process::id();
-    // SAFETY: plain system call; the signal has a handler (`install`).
+    // SAFETY: a plain system call; the signal has a handler (`install`).
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, kick_signal()) };
 }

@@ -1,9 +1,9 @@
 //! KVM's own statistics of a VM and its vCPUs (`KVM_GET_STATS_FD`), by name.
 //!
-//! What a file descriptor of KVM holds is laid out by a header in it: every offset and length
-//! is checked before it is used, and a file that contradicts itself is an error. Histograms are
-//! left out. Our own counters of exits to the VMM are in `report::stats`; these here count all
-//! exits, also those that KVM serves itself, which is what shows that something causes none.
+//! A header describes the layout of a statistics file: every offset and length is checked before it
+//! is used, and an inconsistent file is an error. Histograms are skipped. Our own counters of exits
+//! to the VMM are in `stats`; these count all exits, including those that KVM handles itself, so
+//! they can show that something causes none.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
 /// `struct kvm_stats_header`, and `struct kvm_stats_desc` up to the name.
 const HEADER_BYTES: usize = 24;
 const DESC_BYTES: usize = 16;
-/// Limits no kernel comes near: some hundred statistics of one or a few words.
+/// Limits that no kernel comes near: kernels have some hundred statistics of one or a few words.
 const MOST_STATS: u32 = 4096;
 const MOST_NAME_BYTES: u32 = 512;
 const MOST_OFFSET: u32 = 1 << 24;
@@ -26,7 +26,7 @@ const MOST_OFFSET: u32 = 1 << 24;
 /// Why there are no statistics.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmStatsError {
-    /// A kernel before 5.14, or one that was built without.
+    /// A kernel before 5.14, or one built without statistics.
     #[error("this KVM keeps no statistics that can be asked for (KVM_GET_STATS_FD)")]
     Missing(#[source] io::Error),
     /// Reading failed.
@@ -34,35 +34,35 @@ pub enum KvmStatsError {
     Read {
         /// Header, descriptors or data.
         part: &'static str,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
-    /// It is not what the kernel's documentation says.
+    /// It does not match the kernel's documentation.
     #[error("KVM's statistics are malformed: {field} is {found}")]
     BadField {
         /// Which field.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         found: u64,
     },
 }
 
-/// The statistics of one VM or vCPU: which there are, and where their numbers stand.
+/// The statistics of one VM or vCPU: their names and the offsets of their values.
 #[derive(Debug)]
 pub struct KvmStats<F = File> {
     file: F,
     data_offset: u64,
-    /// Names, and offsets from the data's start.
+    /// Names, and offsets from the start of the data.
     stats: Vec<(String, u64)>,
 }
 
-/// What can be read at an offset: a file of KVM, or bytes in a test.
+/// Something that can be read at an offset: a KVM statistics file, or bytes in a test.
 pub trait ReadAt {
-    /// Fills `buffer` from `offset` on.
+    /// Fills `buffer`, starting at `offset`.
     ///
     /// # Errors
-    /// When that is not possible to the last byte.
+    /// When `buffer` cannot be filled completely.
     fn read_exact(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
@@ -73,21 +73,21 @@ impl ReadAt for File {
 }
 
 impl KvmStats {
-    /// Asks `fd`, a VM's or a vCPU's, for its statistics.
+    /// Opens the statistics of `fd`, a VM or a vCPU.
     pub(crate) fn of(fd: &impl AsRawFd) -> Result<KvmStats, KvmStatsError> {
         // SAFETY: this request takes no argument and returns a new file descriptor or -1.
         let raw = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_GET_STATS_FD, 0) };
         if raw < 0 {
             return Err(KvmStatsError::Missing(io::Error::last_os_error()));
         }
-        // SAFETY: KVM has just made it for the caller, and nobody else knows it.
+        // SAFETY: KVM has just created it for the caller, and nothing else uses it.
         let file = unsafe { File::from_raw_fd(raw) };
         KvmStats::parse(file)
     }
 }
 
 impl<F: ReadAt> KvmStats<F> {
-    /// Reads which statistics there are.
+    /// Reads the list of statistics.
     ///
     /// # Errors
     /// [`KvmStatsError`].
@@ -128,8 +128,8 @@ impl<F: ReadAt> KvmStats<F> {
         Ok(KvmStats { file, data_offset: data_offset.into(), stats })
     }
 
-    /// All numbers as they are now, by their names in the kernel's documentation
-    /// (`exits`, `irq_exits`, ...).
+    /// All current values, by their names in the kernel's documentation (`exits`, `irq_exits`,
+    /// ...).
     ///
     /// # Errors
     /// [`KvmStatsError::Read`].
@@ -146,16 +146,16 @@ impl<F: ReadAt> KvmStats<F> {
 }
 
 impl Vcpu {
-    /// What KVM counts of this vCPU: all its exits, also those no one here hears of.
+    /// KVM's statistics of this vCPU: all its exits, including those that never reach the VMM.
     ///
     /// # Errors
-    /// [`KvmStatsError`]; older KVMs count nothing.
+    /// [`KvmStatsError`]; older KVMs have no statistics.
     pub fn kvm_stats(&self) -> Result<KvmStats, KvmStatsError> {
         KvmStats::of(&self.fd)
     }
 }
 
-/// The little-endian word at `at`; 0 behind the end, which no caller reaches.
+/// The little-endian word at `at`; 0 beyond the end, which no caller reaches.
 fn word(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
     word.map_or(0, u32::from_le_bytes)
@@ -164,7 +164,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{DESC_BYTES, HEADER_BYTES, KvmStats, KvmStatsError, ReadAt};
-    use crate::vm::Machine;
+    use crate::kernel::Kernel;
     use proptest::prelude::*;
     use std::io;
 
@@ -249,10 +249,10 @@ mod tests {
             eprintln!("SKIPPED: there is no /dev/kvm");
             return;
         }
-        let machine = Machine::new().unwrap();
-        let vcpu = machine.new_vcpu().unwrap();
+        let kernel = Kernel::load().unwrap();
+        let vcpu = kernel.new_vcpu().unwrap();
         match vcpu.kvm_stats() {
-            // The probe of the host's kind was one at least.
+            // The probe of the host's kind caused at least one.
             Ok(stats) => assert!(stats.read().unwrap()["exits"] > 0),
             Err(error) => assert!(matches!(error, KvmStatsError::Missing(_)), "{error:?}"),
         }

@@ -1,10 +1,11 @@
-//! What a run holds of the host's memory, by kind, against one limit (`--memory`).
+//! A run's use of host memory, by kind, accounted against one limit (`--memory`).
 //!
-//! Whoever takes memory on the program's behalf charges it here first, and gives it back here
-//! when the host has it again. A charge that would exceed the limit is refused and takes
-//! nothing. What the VM itself needs before the program is a constant, and not counted.
+//! Code that allocates memory on the program's behalf charges it here first, and releases the
+//! charge when the host has the memory back. A charge that would exceed the limit is refused and
+//! changes nothing. What the VM itself needs before the program starts is constant, and not
+//! counted.
 //!
-//! All decisions rest on numbers kept here, never on page tables: those lie in guest memory.
+//! All decisions are based on counters kept here, never on page tables, which lie in guest memory.
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,12 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// What memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryKind {
-    /// Pages of the program's own address space: touched, made present, or written by a call,
-    /// and not given back since, whatever access the program has to them now.
+    /// Pages of the program's own address space: accessed, made present, or written by a call, and
+    /// not released since, whatever access the program has to them now.
     Private,
     /// Page tables.
     Tables,
-    /// The VMM's records of the program's areas and of the places they lie in.
+    /// The VMM's records of the program's areas and slots.
     Records,
     /// Files in memory: `memfd_create` and `/dev/shm`.
     Files,
@@ -54,7 +55,7 @@ impl MemoryKind {
 pub struct OverLimit {
     /// What it was for.
     pub kind: MemoryKind,
-    /// How much was wanted.
+    /// How much was requested.
     pub bytes: u64,
     /// The limit.
     pub limit_bytes: u64,
@@ -66,14 +67,14 @@ struct Account {
     peak: AtomicU64,
 }
 
-/// What is held of one kind.
+/// Memory held of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct HeldReport {
     /// [`MemoryKind::name`].
     pub kind: &'static str,
     /// Bytes held now.
     pub bytes: u64,
-    /// The most held at one time.
+    /// The maximum held at the same time.
     pub peak_bytes: u64,
 }
 
@@ -96,7 +97,7 @@ impl Default for MemoryLedger {
 }
 
 impl MemoryLedger {
-    /// From now on `limit_bytes` may be held. What the VM has taken for itself so far is
+    /// From now on up to `limit_bytes` may be held. What the VM has allocated for itself so far is
     /// forgotten: it is the same for every program.
     pub fn begin(&self, limit_bytes: u64) {
         for account in self.kinds.iter().chain([&self.total]) {
@@ -106,10 +107,10 @@ impl MemoryLedger {
         self.limit.store(limit_bytes, Relaxed);
     }
 
-    /// Takes `bytes` for `kind`.
+    /// Charges `bytes` to `kind`.
     ///
     /// # Errors
-    /// [`OverLimit`]: nothing is taken.
+    /// [`OverLimit`]: nothing is charged.
     pub fn charge(&self, kind: MemoryKind, bytes: u64) -> Result<(), OverLimit> {
         let limit_bytes = self.limit.load(Relaxed);
         let fits = |now: u64| now.checked_add(bytes).filter(|&sum| sum <= limit_bytes);
@@ -121,7 +122,7 @@ impl MemoryLedger {
         Ok(())
     }
 
-    /// Whether a charge of `bytes` would be accepted now. A promise of nothing.
+    /// Whether a charge of `bytes` would be accepted now. This reserves nothing.
     ///
     /// # Errors
     /// [`OverLimit`].
@@ -133,14 +134,14 @@ impl MemoryLedger {
         }
     }
 
-    /// Notes `bytes` that are taken already, be they over the limit: small things that come
-    /// with something charged, and what the host turned out to hold.
+    /// Records `bytes` that are already allocated, even over the limit: small allocations that
+    /// accompany a charged one, and what the host turned out to hold.
     pub fn note(&self, kind: MemoryKind, bytes: u64) {
         self.total.add(bytes);
         self.kinds[kind as usize].add(bytes);
     }
 
-    /// Gives back `bytes` of `kind`, which the host has again.
+    /// Releases `bytes` of `kind`, which the host has back.
     pub fn release(&self, kind: MemoryKind, bytes: u64) {
         self.total.subtract(bytes);
         self.kinds[kind as usize].subtract(bytes);
@@ -152,7 +153,7 @@ impl MemoryLedger {
         self.kinds[kind as usize].now.load(Relaxed)
     }
 
-    /// Bytes held in all.
+    /// Total bytes held.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total.now.load(Relaxed)
@@ -164,7 +165,7 @@ impl MemoryLedger {
         self.limit.load(Relaxed)
     }
 
-    /// What is held, by kind.
+    /// Memory held, by kind.
     #[must_use]
     pub fn report(&self) -> Vec<HeldReport> {
         let report = |kind: MemoryKind| {
@@ -176,14 +177,35 @@ impl MemoryLedger {
     }
 }
 
+impl crate::files::MemoryAccount for MemoryLedger {
+    fn charge(&self, bytes: u64) -> Result<(), crate::files::OverLimit> {
+        self.charge(MemoryKind::Files, bytes).map_err(|_| crate::files::OverLimit)
+    }
+
+    fn note(&self, bytes: u64) {
+        self.note(MemoryKind::Files, bytes);
+    }
+
+    fn release(&self, bytes: u64) {
+        self.release(MemoryKind::Files, bytes);
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.total()
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.limit_bytes()
+    }
+}
+
 impl Account {
     fn add(&self, bytes: u64) {
         let before = self.now.fetch_add(bytes, Relaxed);
         self.peak.fetch_max(before.saturating_add(bytes), Relaxed);
     }
 
-    /// Never below nothing: what was taken before [`MemoryLedger::begin`] may be given back
-    /// after it.
+    /// Saturates at zero: what was charged before [`MemoryLedger::begin`] may be released after it.
     fn subtract(&self, bytes: u64) {
         let less = |now: u64| Some(now.saturating_sub(bytes));
         let _ = self.now.fetch_update(Relaxed, Relaxed, less);

@@ -1,35 +1,34 @@
-//! One VM, and what its vCPUs have in common.
+//! One VM, and what its vCPUs share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use abi::layout::{GATE_PAGE, GATE_TRAP_PAGE, MAX_VCPUS, PRIVATE_SLOTS, TRAP_PHYS};
-use abi::shared::KernelInfo;
+use abi::layout::{MAX_VCPUS, PRIVATE_SLOTS};
 use abi::walk::{PageTable, TableMem};
-use abi::{GuestPhys, GuestVirt, Level, PageSize, Pte, Rights};
+use abi::{Entry, GuestPhys, GuestVirt, Level, Table};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::kvm_stats::{KvmStats, KvmStatsError};
 use super::memory::{GuestMem, MemoryError, address_end};
-use super::shape::TagShape;
+use super::pcid_policy::PcidPolicy;
+use super::registers::XCR0_KEEP;
 use super::tables::{FramePool, Tables};
-use super::vcpu::Vcpu;
 use super::windows::Windows;
-use crate::kernel::boot;
-use crate::kernel::call_pages::{CallPages, map_call_pages, trapping_call_code};
-use crate::kernel::switch_tables::Switching;
 
 pub(crate) const CR4_PCIDE: u64 = 1 << 17;
 
-/// A VM could not be made or run.
+/// PML4 slots of the kernel.
+const KERNEL_SLOTS: std::ops::Range<usize> = 256..512;
+
+/// A VM could not be created or run.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// /dev/kvm.
     #[error("cannot open /dev/kvm")]
     OpenKvm(#[source] kvm_ioctls::Error),
-    /// An old or odd KVM.
+    /// An old or unusual KVM.
     #[error("this KVM lacks {what}")]
     Unsupported {
         /// What it lacks.
@@ -38,9 +37,9 @@ pub enum VmError {
     /// A KVM call failed.
     #[error("KVM refused to {action}")]
     Kvm {
-        /// What was asked of it.
+        /// What was requested.
         action: &'static str,
-        /// What it said.
+        /// Its error.
         #[source]
         source: kvm_ioctls::Error,
     },
@@ -61,7 +60,7 @@ pub enum VmError {
     },
 }
 
-/// Wraps a KVM call's error with what was asked.
+/// Wraps a KVM call's error with what was requested.
 pub(crate) fn kvm_call(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
     move |source| VmError::Kvm { action, source }
 }
@@ -69,44 +68,40 @@ pub(crate) fn kvm_call(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -
 /// One virtual machine.
 #[derive(Debug)]
 pub struct Machine {
-    // vCPUs hold an `Arc<Machine>`; the memory goes last.
+    // vCPUs hold an `Arc<Machine>`; the memory is dropped last.
     pub(crate) fd: Arc<VmFd>,
     pub(crate) cpuid: CpuId,
-    pub(crate) kernel: KernelInfo,
-    pub(crate) root: GuestPhys,
+    root: GuestPhys,
     pub(crate) xcr0: u64,
-    /// Where SYSCALL jumps: the kernel, or the gate once the host has shown itself.
-    lstar: AtomicU64,
     soft_host: AtomicBool,
     /// CR4 bits that keep ring 0 away from ring 3's pages, and PCIDE; 0 until the host's kind
     /// is known.
     protection: AtomicU64,
-    next_vcpu: AtomicU32,
     max_vcpus: u32,
     pool: Mutex<FramePool>,
-    call_pages: CallPages,
-    /// Pieces of segments in guest-physical space. Before `mem`: the VM goes last.
+    /// Pieces of segments in guest-physical space. Declared before `mem`, so that the VM is dropped
+    /// last.
     pub windows: Windows,
-    pub(crate) switching: Switching,
     /// Guest memory.
     pub mem: GuestMem,
 }
 
 impl Machine {
-    /// Creates a VM with the kernel loaded and no vCPU yet.
+    /// Creates a VM with empty memory and no vCPUs yet. `kernel` adds what is needed to run a
+    /// program.
     ///
     /// # Errors
     /// [`VmError`].
     pub fn new() -> Result<Arc<Machine>, VmError> {
-        Machine::with_tags(TagShape::AsOffered)
+        Machine::with_tags(PcidPolicy::AsOffered)
     }
 
-    /// As [`Machine::new`], on processors that are told to have no more TLB tags than `shape`
-    /// says: for tests of hosts that one does not have.
+    /// As [`Machine::new`], with vCPUs that report no more TLB tag features than `policy` allows, to
+    /// test the behaviour on other hosts.
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn with_tags(shape: TagShape) -> Result<Arc<Machine>, VmError> {
+    pub fn with_tags(policy: PcidPolicy) -> Result<Arc<Machine>, VmError> {
         super::kick::install();
         let began = Instant::now();
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
@@ -125,13 +120,13 @@ impl Machine {
         let mut cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_call("tell what processors it offers"))?;
-        shape.limit(&mut cpuid);
+        policy.limit(&mut cpuid);
         let (fd, mem, phys_bits) = empty_vm(&kvm, &cpuid)?;
         mem.add_kvm_time(began.elapsed());
-        // XSAVE areas are what signal frames carry; KVM_GET_XSAVE holds 4096 bytes of them,
-        // which all components but AMX's tiles fit in.
+        // Signal frames contain XSAVE areas; KVM_GET_XSAVE returns 4096 bytes of them, which all
+        // components but AMX's tiles fit into.
         let offered = leaf(&cpuid, 0xd, 0).map_or(3, |l| u64::from(l.eax));
-        let xcr0 = (offered & boot::XCR0_KEEP) | 1;
+        let xcr0 = (offered & XCR0_KEEP) | 1;
         let end = address_end(phys_bits);
         let memslots = kvm.get_nr_memslots() as u32;
         let windows = Windows::new(fd.clone(), end / 4..end, memslots, window_limit());
@@ -141,28 +136,17 @@ impl Machine {
             system = GuestPhys::literal(0);
         }
         debug_assert_eq!(system.raw(), 0);
-        let kernel = boot::load_kernel(&mem)?;
         let root = pool.frame(&mem)?;
-        boot::map_kernel(&mut Tables { pool: &mut pool, mem: &mem }, root, &kernel)?;
-        boot::write_idt(&mem, &kernel)?;
         link_private_slots(&mut Tables { pool: &mut pool, mem: &mem }, root)?;
-        let call_pages = map_call_pages(&mut pool, root, &mem)?;
-        let switching =
-            Switching::new(&mut Tables { pool: &mut pool, mem: &mem }, root, kernel.trap_ways)?;
         let machine = Machine {
             cpuid,
-            kernel,
             root,
             xcr0,
-            lstar: AtomicU64::new(kernel.syscall_entry),
             soft_host: AtomicBool::new(false),
             protection: AtomicU64::new(0),
-            next_vcpu: AtomicU32::new(0),
             max_vcpus: (kvm.get_max_vcpus() as u32).min(MAX_VCPUS),
             pool: Mutex::new(pool),
-            call_pages,
             windows,
-            switching,
             mem,
             fd,
         };
@@ -173,7 +157,7 @@ impl Machine {
         self.pool.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Runs `edit` on the home space's tables. One editor at a time.
+    /// Runs `edit` on the home space's tables, one editor at a time.
     ///
     /// # Errors
     /// Whatever `edit` returns.
@@ -184,8 +168,20 @@ impl Machine {
         self.edit_tables_and_pool(|home, tables| edit(&mut PageTable::new(home, tables)))
     }
 
-    /// Runs `edit` with home's root and the frames and memory of tables, under the lock of
-    /// all editors.
+    /// Runs `edit` on the tables below `root`, under the same lock as the home space's.
+    ///
+    /// # Errors
+    /// Whatever `edit` returns.
+    pub fn edit_tables_of<R, E>(
+        &self,
+        root: GuestPhys,
+        edit: impl FnOnce(&mut PageTable<'_, Tables<'_>>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.edit_tables_and_pool(|_, tables| edit(&mut PageTable::new(root, tables)))
+    }
+
+    /// Runs `edit` with home's root and the pool and memory of table frames, under the lock that
+    /// all editors share.
     pub(crate) fn edit_tables_and_pool<R>(
         &self,
         edit: impl FnOnce(GuestPhys, &mut Tables<'_>) -> R,
@@ -194,37 +190,45 @@ impl Machine {
         edit(self.root, &mut Tables { pool: &mut pool, mem: &self.mem })
     }
 
-    /// The page table (level 1) that covers `gva`, made if missing.
+    /// Home's root table.
+    #[must_use]
+    pub fn home_root(&self) -> GuestPhys {
+        self.root
+    }
+
+    /// The page table (level 1) that covers `gva`, allocated if missing.
     ///
     /// # Errors
-    /// When memory is out.
+    /// When out of memory.
     pub fn page_table(&self, gva: GuestVirt) -> Result<GuestPhys, MemoryError> {
         self.edit_tables(|tables| tables.table_for(gva, Level::Table))
     }
 
+    /// Makes the zeroed frame `root` a root table with home's private region and the kernel, and
+    /// an empty VAS region.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn fill_root(&self, root: GuestPhys) -> Result<(), MemoryError> {
+        self.edit_tables_and_pool(|home, tables| link_common(tables, home, root))
+    }
     /// A zeroed frame for a table outside the home space.
     ///
     /// # Errors
-    /// When memory is out.
+    /// When out of memory.
     pub fn table_frame(&self) -> Result<GuestPhys, MemoryError> {
         self.pool().frame(&self.mem)
     }
 
-    /// Takes back frames of tables: see [`FramePool::give_back`].
+    /// Frees table frames: see [`FramePool::give_back`].
     pub(crate) fn give_back_frames(&self, frames: Vec<GuestPhys>) {
         self.pool().give_back(&self.mem, frames);
     }
 
-    /// Whether the processors offered can map a gigabyte by one entry.
+    /// Whether vCPUs can map a gigabyte with one entry.
     #[must_use]
     pub fn has_gigabyte_pages(&self) -> bool {
         leaf(&self.cpuid, 0x8000_0001, 0).is_some_and(|l| l.edx >> 26 & 1 != 0)
-    }
-
-    /// Where the words of the program's clock lie.
-    #[must_use]
-    pub fn clock_page(&self) -> GuestPhys {
-        self.call_pages.clock
     }
 
     /// 4 KiB frames that hold page tables.
@@ -233,52 +237,22 @@ impl Machine {
         self.pool().frames()
     }
 
-    /// A new vCPU, ready to enter ring 3 once it is given registers.
-    ///
-    /// # Errors
-    /// [`VmError::VcpuLimit`] or a KVM error.
-    pub fn new_vcpu(self: &Arc<Self>) -> Result<Vcpu, VmError> {
-        let index = self.next_vcpu.fetch_add(1, Ordering::Relaxed);
-        if index >= self.max_vcpus {
-            self.next_vcpu.fetch_sub(1, Ordering::Relaxed);
-            return Err(VmError::VcpuLimit { limit: self.max_vcpus });
-        }
-        let area = self.edit_tables_and_pool(|root, tables| {
-            let area = boot::make_vcpu_area(tables, root, index)?;
-            self.switching.add_vcpu(tables, root, index, area.data, self.offers_pcid())?;
-            Ok::<_, MemoryError>(area)
-        })?;
-        self.mem.on_kvm_clock(|| {
-            let mut vcpu = Vcpu::new(self.clone(), index, &area)?;
-            if index == 0 {
-                vcpu.probe_host()?;
-            }
-            Ok(vcpu)
-        })
-    }
-
-    /// Where LSTAR points now.
-    #[must_use]
-    pub fn lstar(&self) -> u64 {
-        self.lstar.load(Ordering::Relaxed)
-    }
-
-    /// Whether this host's SYSCALL was seen not to enter ring 0.
+    /// Whether this host's SYSCALL was found not to enter ring 0.
     #[must_use]
     pub fn is_soft_host(&self) -> bool {
         self.soft_host.load(Ordering::Relaxed)
     }
 
-    /// Ring 0 is real here. Of SMEP, SMAP and UMIP (SDM 3A, 2.5) what is offered is switched
-    /// on: our kernel neither runs nor reads what ring 3 can write, and programs need not know
-    /// where its tables lie. Software KVM goes without: there the gate page, which ring 3 must
-    /// reach, can come to run in ring 0.
+    /// Called when ring 0 runs on hardware. Enables those of SMEP, SMAP and UMIP (SDM 3A, 2.5) that
+    /// are offered: our kernel neither executes nor reads what ring 3 can write, and programs need
+    /// not know where its tables lie. Software KVM does without: there the gate page, which ring 3
+    /// must be able to access, can end up executing in ring 0.
     pub(crate) fn protect_kernel(&self) {
         let seven = leaf(&self.cpuid, 7, 0).map_or((0, 0), |l| (l.ebx, l.ecx));
         let offered = [(seven.0 >> 7, 20), (seven.0 >> 20, 21), (seven.1 >> 2, 11)];
         let bits = offered.iter().fold(0, |bits, (has, bit)| bits | u64::from(has & 1) << bit);
-        // Tags, too: the way in of software KVM does not know them. The first vCPU's CR3 has
-        // tag 0 so far, as setting this bit demands (SDM 3A, 4.10.1).
+        // Tags, too: the entry path for software KVM does not handle them. The first vCPU's CR3
+        // still has tag 0, as setting this bit requires (SDM 3A, 4.10.1).
         let bits = if self.offers_pcid() { bits | CR4_PCIDE } else { bits };
         self.protection.store(bits, Ordering::Relaxed);
     }
@@ -288,23 +262,13 @@ impl Machine {
         self.protection.load(Ordering::Relaxed)
     }
 
-    /// This host's SYSCALL stays in ring 3: from now on it goes through the gate page, and
-    /// SpaceJMP calls through UD2, the cheapest trap there.
-    pub(crate) fn use_gate(&self) -> Result<(), MemoryError> {
-        let code = Rights { write: false, execute: true, user: true };
-        let trap = Rights { write: true, execute: false, user: true };
-        self.edit_tables(|tables| {
-            tables.map(GATE_PAGE, self.call_pages.gate, PageSize::Small4K, code)?;
-            tables.map(GATE_TRAP_PAGE, TRAP_PHYS, PageSize::Small4K, trap)
-        })?;
-        self.mem.write(self.call_pages.call, &trapping_call_code())?;
+    /// Records that this host's SYSCALL stays in ring 3.
+    pub(crate) fn note_soft_host(&self) {
         // Relaxed: read by threads started later, which synchronises.
         self.soft_host.store(true, Ordering::Relaxed);
-        self.lstar.store(GATE_PAGE.raw(), Ordering::Relaxed);
-        Ok(())
     }
 
-    /// Extended state components programs may use.
+    /// Extended state components that programs may use.
     #[must_use]
     pub fn xcr0(&self) -> u64 {
         self.xcr0
@@ -322,34 +286,34 @@ impl Machine {
         (end as usize).min(4092) + 4
     }
 
-    /// Most vCPUs, and so threads at one time.
+    /// Maximum number of vCPUs, and so of concurrent threads.
     #[must_use]
     pub fn max_vcpus(&self) -> u32 {
         self.max_vcpus
     }
 
-    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1). Known as
-    /// soon as there is a vCPU.
+    /// Whether vCPUs have TLB tags: process-context identifiers (SDM 3A, 4.10.1). Known once a vCPU
+    /// exists.
     #[must_use]
     pub fn has_pcid(&self) -> bool {
         self.protection() & CR4_PCIDE != 0
     }
 
-    /// Whether the host says that there could be tags.
+    /// Whether the host offers tags.
     pub(crate) fn offers_pcid(&self) -> bool {
         offers_pcid(&self.cpuid)
     }
 
-    /// Whether vCPUs are told that they have INVPCID. Our kernel has no use for it.
+    /// Whether vCPUs report INVPCID. Our kernel does not use it.
     #[must_use]
     pub fn offers_invpcid(&self) -> bool {
         leaf(&self.cpuid, 7, 0).is_some_and(|l| l.ebx >> 10 & 1 != 0)
     }
 
-    /// What KVM counts of this VM as a whole.
+    /// KVM's statistics of this VM as a whole.
     ///
     /// # Errors
-    /// [`KvmStatsError`]; older KVMs count nothing.
+    /// [`KvmStatsError`]; older KVMs have no statistics.
     pub fn kvm_stats(&self) -> Result<KvmStats, KvmStatsError> {
         KvmStats::of(&*self.fd)
     }
@@ -361,20 +325,36 @@ impl Machine {
     }
 }
 
-/// Bytes of windows at one time: four times the host's memory, for more than that is not
-/// resident anyway, and KVM's bookkeeping on hosts with shadow tables is 2 MiB a gigabyte.
+/// Maximum total size of windows at the same time: four times the host's memory, because more would
+/// not be resident anyway, and KVM's bookkeeping on hosts with shadow tables takes 2 MiB per
+/// gigabyte.
 fn window_limit() -> u64 {
     let total = rustix::system::sysinfo();
     let bytes = (total.totalram as u64).saturating_mul(u64::from(total.mem_unit));
     bytes.saturating_mul(4).max(64 << 30)
 }
 
-/// The private region's 32 tables exist from the start: every VAS instance's root will point
-/// at the same ones, so that whatever is mapped later is at once visible in all.
+/// The private region's 32 tables exist from the start: every VAS instance's root will point to the
+/// same ones, so that later mappings are immediately visible in all.
 fn link_private_slots(tables: &mut Tables<'_>, root: GuestPhys) -> Result<(), MemoryError> {
     for slot in PRIVATE_SLOTS {
         let pdpt = tables.alloc_table()?;
-        tables.write(root, slot, Pte::table(pdpt, true))?;
+        let address = (slot as u64) << Level::Root.shift();
+        Table::new(root, Level::Root).set(tables.mem, address, Entry::Table(pdpt))?;
+    }
+    Ok(())
+}
+
+/// The tables of both parts that all roots share exist from the start: later mappings in them are
+/// immediately visible everywhere.
+fn link_common(
+    tables: &mut Tables<'_>,
+    home: GuestPhys,
+    root: GuestPhys,
+) -> Result<(), MemoryError> {
+    for slot in PRIVATE_SLOTS.chain(KERNEL_SLOTS) {
+        let address = (slot as u64) << Level::Root.shift();
+        Table::new(root, Level::Root).copy_from(tables.mem, home, address)?;
     }
     Ok(())
 }
@@ -384,10 +364,10 @@ pub(super) fn offers_pcid(cpuid: &CpuId) -> bool {
     leaf(cpuid, 1, 0).is_some_and(|l| l.ecx >> 17 & 1 != 0)
 }
 
-/// A VM with nothing in it, its memory, and how many bits an address there has.
+/// An empty VM, its memory, and the width of its addresses in bits.
 pub(super) fn empty_vm(kvm: &Kvm, cpuid: &CpuId) -> Result<(Arc<VmFd>, GuestMem, u8), VmError> {
     let fd = Arc::new(kvm.create_vm().map_err(kvm_call("create a VM"))?);
-    // Intel without unrestricted guest wants three pages for itself. Others refuse or
+    // Intel processors without unrestricted guest need three pages for themselves. Others refuse or
     // ignore the call: either is fine.
     let _ = fd.set_tss_address(abi::layout::PHYS_HOLE.end as usize - (1 << 20));
     let phys_bits = leaf(cpuid, 0x8000_0008, 0).map_or(36, |l| (l.eax & 0xff) as u8);

@@ -1,25 +1,25 @@
-//! Guest-physical memory: banks of host memory behind KVM memslots.
+//! Guest-physical memory: regions of host memory behind KVM memslots.
 //!
 //! ```text
-//! guest-physical   0 ........ bank 0 ........|...... bank 1 ......| hole |.. bank 2 ..
-//! host             one anonymous mapping a bank, 2 MiB-aligned, reserved but not resident
+//! guest-physical   0 ....... region 0 .......|..... region 1 .....| hole |. region 2 .
+//! host             one anonymous mapping per region, 2 MiB-aligned, reserved but not resident
 //! ```
 //!
-//! Memory is handed out in 2 MiB chunks. One that is in use stays with the piece of guest-virtual
-//! space it was given to, and only its *content* is dropped (`discard`): a frame that does not
-//! move cannot be reached through a stale translation (docs/src/internals/memory.md). The program's
-//! come back when every translation is forgotten (`give_back`); the VMM's never do. Banks stay, and
-//! are added as they are needed, because on hosts that shadow page tables KVM allocates 2 MiB of
+//! Memory is allocated in 2 MiB blocks. A block in use stays bound to its piece of guest-virtual
+//! space, and only its *content* is dropped (`discard`): a frame that does not move cannot be
+//! reached through a stale translation (docs/src/internals/memory.md). The program's blocks are
+//! freed once every translation is forgotten (`give_back`); the VMM's never are. Regions are
+//! permanent and added as needed, because on hosts that shadow page tables KVM allocates 2 MiB of
 //! bookkeeping for each GiB of memslot.
 //!
-//! There are two kinds of banks ([`Owner`]). Files are laid over the program's as it likes, and
-//! an access of ours to such a page can fail with a signal. What the VMM loads and stores by itself,
-//! page tables before all, lies in banks of its own, and [`GuestMem::load`], [`GuestMem::store`],
-//! [`GuestMem::read`] and [`GuestMem::write`] reach no others: tables that a guest has bent lead to
-//! an error.
+//! There are two kinds of regions ([`Owner`]). The program can map files over its own, and our
+//! accesses to such a page can fail with a signal. What the VMM itself loads and stores, above all
+//! page tables, lies in its own regions, and [`GuestMem::load`], [`GuestMem::store`],
+//! [`GuestMem::read`] and [`GuestMem::write`] access no others: tables that a guest has tampered
+//! with lead to an error.
 //!
-//! Nothing here hands out a Rust reference to guest memory: it is copied, or given to the
-//! host kernel as a raw range.
+//! Nothing here returns a Rust reference to guest memory: it is copied, or passed to the host
+//! kernel as a raw range.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,12 +46,12 @@ pub use super::withheld::Withheld;
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// The host would not reserve address space.
+    /// The host refused to reserve address space.
     #[error("cannot reserve {len_bytes} bytes of host address space for guest memory")]
     Reserve {
         /// Size of the reservation.
         len_bytes: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: std::io::Error,
     },
@@ -62,7 +62,7 @@ pub enum MemoryError {
         gpa: GuestPhys,
         /// Its size.
         len_bytes: u64,
-        /// What KVM said.
+        /// KVM's error.
         #[source]
         source: kvm_ioctls::Error,
     },
@@ -86,49 +86,50 @@ pub enum MemoryError {
     /// A host memory call failed.
     #[error("cannot {action} guest-physical {gpa} (+{len_bytes} bytes)")]
     Host {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// Start of the range.
         gpa: GuestPhys,
         /// Its size.
         len_bytes: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: std::io::Error,
     },
 }
 
-const FIRST_BANK_BYTES: u64 = 32 << 20;
-const LARGEST_BANK_BYTES: u64 = 1 << 30;
+const FIRST_REGION_BYTES: u64 = 32 << 20;
+const LARGEST_REGION_BYTES: u64 = 1 << 30;
 
 struct Growth {
     own: Free,
     programs: Free,
-    /// The program's that it no longer uses. Banks do not touch, so no range spans two.
+    /// The program's blocks that it no longer uses. Regions are not adjacent, so no range spans
+    /// two.
     given_back: Extents,
-    /// End of the newest bank of all.
+    /// End of the newest region.
     end: u64,
     slots: u32,
 }
 
-/// What can be handed out of the newest bank of a kind.
+/// The free part of the newest region of a kind.
 struct Free {
-    /// Next guest-physical address to hand out.
+    /// Next guest-physical address to allocate.
     next: u64,
-    /// End of the bank.
+    /// End of the region.
     end: u64,
-    /// Size the next bank has at least.
-    bank_bytes: u64,
+    /// Minimum size of the next region.
+    region_bytes: u64,
 }
 
 impl Free {
-    const NOTHING: Free = Free { next: 0, end: 0, bank_bytes: FIRST_BANK_BYTES };
+    const NOTHING: Free = Free { next: 0, end: 0, region_bytes: FIRST_REGION_BYTES };
 }
 
-/// Whose a piece of guest memory is.
+/// Owner of a piece of guest memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// The VMM's: tables, the kernel. No file of the program's ever lies over it.
+    /// The VMM's: tables, the kernel. The program's files are never mapped over it.
     Vmm,
     /// The program's: private memory, and files it maps.
     Program,
@@ -137,10 +138,10 @@ pub enum Owner {
 /// The memory of one VM.
 pub struct GuestMem {
     vm: Arc<VmFd>,
-    banks: GuestMemoryAtomic<GuestMemoryMmap>,
+    regions: GuestMemoryAtomic<GuestMemoryMmap>,
     ledger: Arc<MemoryLedger>,
     pub(super) maps: HostMaps,
-    /// Those of `banks` that are the VMM's.
+    /// Those of `regions` that belong to the VMM.
     own: GuestMemoryAtomic<GuestMemoryMmap>,
     growth: Mutex<Growth>,
     /// See [`Withheld`].
@@ -160,11 +161,11 @@ impl GuestMem {
     /// Memory for `vm` whose processors have `phys_bits` of guest-physical address.
     ///
     /// # Errors
-    /// When the first bank cannot be made.
+    /// When the first region cannot be created.
     pub fn new(vm: Arc<VmFd>, phys_bits: u8) -> Result<GuestMem, MemoryError> {
         let mem = GuestMem {
             vm,
-            banks: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            regions: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             ledger: Arc::default(),
             maps: HostMaps::of_this_host(),
             own: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
@@ -184,22 +185,22 @@ impl GuestMem {
         Ok(mem)
     }
 
-    /// What is held of the host's memory for this VM's program.
+    /// The host memory held for this VM's program.
     #[must_use]
     pub fn ledger(&self) -> &Arc<MemoryLedger> {
         &self.ledger
     }
 
-    /// Takes `bytes` for the VMM, rounded up to 2 MiB chunks, contiguous in guest-physical space
-    /// and in this process. The memory reads as zero and is not resident yet.
+    /// Allocates `bytes` for the VMM, rounded up to 2 MiB blocks, contiguous in guest-physical
+    /// space and in this process. The memory reads as zero and is not resident yet.
     ///
     /// # Errors
-    /// [`MemoryError::Exhausted`], or the host refuses another bank.
+    /// [`MemoryError::Exhausted`], or the host refuses another region.
     pub fn alloc(&self, bytes: u64) -> Result<GuestPhys, MemoryError> {
         self.alloc_for(Owner::Vmm, bytes)
     }
 
-    /// The same for either.
+    /// The same for either owner.
     ///
     /// # Errors
     /// As [`GuestMem::alloc`].
@@ -222,22 +223,23 @@ impl GuestMem {
             Owner::Program => &mut growth.programs,
         };
         if free.next + len > free.end {
-            let bank_len = free.bank_bytes.max(len.next_multiple_of(FIRST_BANK_BYTES));
-            // Never next to the bank before: what is contiguous in guest-physical space must be
-            // so in this process too, since ranges of it are handed to the host kernel whole.
+            let region_len = free.region_bytes.max(len.next_multiple_of(FIRST_REGION_BYTES));
+            // Never adjacent to the previous region: what is contiguous in guest-physical space
+            // must be so in this process, too, since ranges of it are passed to the host kernel
+            // undivided.
             let gap = if growth.end == 0 { 0 } else { PAGE_SIZE_2M };
             let mut start = growth.end + gap;
-            if start < PHYS_HOLE.end && start + bank_len > PHYS_HOLE.start {
+            if start < PHYS_HOLE.end && start + region_len > PHYS_HOLE.start {
                 start = PHYS_HOLE.end;
             }
-            if start + bank_len > self.end {
+            if start + region_len > self.end {
                 return Err(exhausted);
             }
-            self.add_bank(owner, GuestPhys::literal(start), bank_len, growth.slots)?;
+            self.add_region(owner, GuestPhys::literal(start), region_len, growth.slots)?;
             growth.slots += 1;
-            growth.end = start + bank_len;
-            let bank_bytes = (free.bank_bytes * 2).min(LARGEST_BANK_BYTES);
-            *free = Free { next: start, end: growth.end, bank_bytes };
+            growth.end = start + region_len;
+            let region_bytes = (free.region_bytes * 2).min(LARGEST_REGION_BYTES);
+            *free = Free { next: start, end: growth.end, region_bytes };
         }
         let gpa = GuestPhys::literal(free.next);
         free.next += len;
@@ -245,15 +247,15 @@ impl GuestMem {
         Ok(gpa)
     }
 
-    /// Takes back chunks of the program's, which read as zero and which no vCPU and no call of the
-    /// host's can reach.
+    /// Frees blocks of the program, which read as zero and which no vCPU and no host call can
+    /// access.
     pub fn give_back(&self, gpa: GuestPhys, len: u64) {
         let mut growth = self.growth.lock().unwrap_or_else(|poison| poison.into_inner());
         growth.given_back.give_back(gpa.raw(), len);
         self.handed_out.fetch_sub(len, Ordering::Relaxed);
     }
 
-    /// Runs a KVM set-up call on the clock of [`GuestMem::kvm_time`].
+    /// Runs a KVM set-up call, adding its duration to [`GuestMem::kvm_time`].
     pub(crate) fn on_kvm_clock<T>(&self, call: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let result = call();
@@ -271,7 +273,7 @@ impl GuestMem {
         Duration::from_nanos(self.kvm_nanos.load(Ordering::Relaxed))
     }
 
-    fn add_bank(
+    fn add_region(
         &self,
         owner: Owner,
         gpa: GuestPhys,
@@ -280,8 +282,8 @@ impl GuestMem {
     ) -> Result<(), MemoryError> {
         let reserve = |source| MemoryError::Reserve { len_bytes: len, source };
         let ptr = reserve_aligned(len as usize).map_err(reserve)?;
-        // SAFETY: `ptr` is a fresh mapping of `len` bytes that lives as long as the process
-        // keeps it; `Drop` unmaps it after the regions are gone.
+        // SAFETY: `ptr` is a fresh mapping of `len` bytes that stays until `Drop` unmaps it, after
+        // the regions are gone.
         let builder =
             unsafe { MmapRegionBuilder::new(len as usize).with_raw_mmap_pointer(ptr.cast()) };
         let region = builder
@@ -309,17 +311,17 @@ impl GuestMem {
             insert(&self.own, region.clone()).ok_or(full)?;
         }
         let full = MemoryError::Exhausted { limit_bytes: self.end };
-        insert(&self.banks, region).ok_or(full)?;
+        insert(&self.regions, region).ok_or(full)?;
         self.forbid_huge(gpa, len)
     }
 
-    /// The current banks as rust-vmm's memory type, for loaders.
+    /// The current regions as rust-vmm's memory type, for loaders.
     #[must_use]
     pub fn backend(&self) -> Arc<GuestMemoryMmap> {
-        self.banks.memory().into_inner()
+        self.regions.memory().into_inner()
     }
 
-    /// Bytes of guest-physical space handed out and not given back.
+    /// Bytes of guest-physical space allocated and not freed.
     #[must_use]
     pub fn handed_out_bytes(&self) -> u64 {
         self.handed_out.load(Ordering::Relaxed)
@@ -329,10 +331,10 @@ impl GuestMem {
         MemoryError::NotMemory { gpa, len_bytes: len as u64 }
     }
 
-    /// Copies out of memory of the VMM's.
+    /// Copies from the VMM's memory.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`], for the program's, too.
+    /// [`MemoryError::NotMemory`], also for the program's memory.
     pub fn read(&self, gpa: GuestPhys, buf: &mut [u8]) -> Result<(), MemoryError> {
         let len = buf.len();
         self.own
@@ -341,10 +343,10 @@ impl GuestMem {
             .map_err(|_| Self::not_memory(gpa, len))
     }
 
-    /// Copies into memory of the VMM's.
+    /// Copies into the VMM's memory.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`], for the program's, too.
+    /// [`MemoryError::NotMemory`], also for the program's memory.
     pub fn write(&self, gpa: GuestPhys, buf: &[u8]) -> Result<(), MemoryError> {
         self.own
             .memory()
@@ -352,10 +354,10 @@ impl GuestMem {
             .map_err(|_| Self::not_memory(gpa, buf.len()))
     }
 
-    /// One aligned 64-bit load from memory of the VMM's.
+    /// One aligned 64-bit load from the VMM's memory.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`], for the program's, too.
+    /// [`MemoryError::NotMemory`], also for the program's memory.
     pub fn load(&self, gpa: GuestPhys) -> Result<u64, MemoryError> {
         // Relaxed would do for the walker; Acquire also orders seqlock-like readers.
         self.own
@@ -364,10 +366,10 @@ impl GuestMem {
             .map_err(|_| Self::not_memory(gpa, 8))
     }
 
-    /// One aligned 64-bit store to memory of the VMM's, seen by a walking vCPU whole or not at all.
+    /// One aligned 64-bit store to the VMM's memory, atomic for a page-walking vCPU.
     ///
     /// # Errors
-    /// [`MemoryError::NotMemory`], for the program's, too.
+    /// [`MemoryError::NotMemory`], also for the program's memory.
     pub fn store(&self, gpa: GuestPhys, value: u64) -> Result<(), MemoryError> {
         // Release: a table that this entry makes reachable is complete before it.
         self.own
@@ -376,17 +378,17 @@ impl GuestMem {
             .map_err(|_| Self::not_memory(gpa, 8))
     }
 
-    /// The host memory behind `len` bytes at `gpa`, which must lie in one bank.
+    /// The host memory behind `len` bytes at `gpa`, which must lie in one region.
     ///
     /// # Errors
     /// [`MemoryError::NotMemory`].
     pub fn host_range(&self, gpa: GuestPhys, len: usize) -> Result<HostRange<'_>, MemoryError> {
-        let banks = self.banks.memory();
-        let slice = banks
+        let regions = self.regions.memory();
+        let slice = regions
             .get_slice(GuestAddress(gpa.raw()), len)
             .map_err(|_| Self::not_memory(gpa, len))?;
-        // SAFETY: a bank is mapped from `add_bank` to the `Drop` of `self`, which the result
-        // borrows; what is laid over it in between replaces pages and leaves no hole.
+        // SAFETY: a region is mapped from `add_region` to the `Drop` of `self`, which the result
+        // borrows; what is mapped over it in between replaces pages and leaves no hole.
         Ok(unsafe { HostRange::new(slice.ptr_guard_mut().as_ptr(), len) })
     }
 
@@ -398,7 +400,7 @@ impl GuestMem {
         advice: libc::c_int,
     ) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
-        // SAFETY: the range belongs to a bank; every advice used here keeps it mapped and
+        // SAFETY: the range belongs to a memory region; every advice used here keeps it mapped and
         // readable, and the content is the guest's.
         let done = unsafe { libc::madvise(range.as_ptr().cast(), range.len(), advice) };
         if done == 0 {
@@ -408,16 +410,16 @@ impl GuestMem {
         Err(MemoryError::Host { action, gpa, len_bytes: len, source })
     }
 
-    /// Drops the content of an anonymous range: it reads as zero afterwards, no vCPU can
-    /// reach the old pages, and the host has its memory back. KVM is told through its MMU
-    /// notifier, so that every translation of the range is gone when this returns.
+    /// Drops the content of an anonymous range: it reads as zero afterwards, no vCPU can access the
+    /// old pages, and the memory is returned to the host. KVM is notified through its MMU notifier,
+    /// so every translation of the range is gone when this returns.
     ///
     /// # Errors
     /// [`MemoryError::Host`].
     pub fn discard(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let discard = || self.advise("discard", gpa, len, libc::MADV_DONTNEED);
         match discard() {
-            // What is locked is not dropped.
+            // Locked pages are not dropped.
             Err(MemoryError::Host { source, .. })
                 if source.raw_os_error() == Some(libc::EINVAL) =>
             {
@@ -430,20 +432,19 @@ impl GuestMem {
 
     /// Makes every vCPU forget its translations of the range, whose content stays.
     ///
-    /// A changed host protection sends KVM's MMU notifier through the range: it drops the
-    /// second-level (or shadow) entries and flushes the vCPUs' TLBs before this returns. The
-    /// right taken away for a moment and given back is one that no access of ours needs, and no
-    /// mapping is writable and executable even for that moment (docs/src/internals/memory.md
-    /// has what was tried).
+    /// Changing the host protection invokes KVM's MMU notifier for the range: it drops the
+    /// second-level (or shadow) entries and flushes the vCPUs' TLBs before this returns. The right
+    /// that is briefly removed and restored is one that none of our accesses needs, and no mapping
+    /// is writable and executable even briefly (docs/src/internals/memory.md lists what was tried).
     ///
     /// # Errors
     /// [`MemoryError::Host`].
     pub fn forget_translations(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
         let (r, w, x) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
-        // Memory that can be written can be read on x86, whatever the host's books say. A file
-        // opened read-only refuses the write right, one from a noexec mount the execute right:
-        // each pair ends with the rights the mapping had.
+        // Memory that can be written can be read on x86, whatever the host has recorded. A file
+        // opened read-only refuses the write right, one from a noexec mount the execute right: each
+        // pair ends with the rights the mapping had.
         for (less, rights) in [(w, r | w), (r | x, r), (libc::PROT_NONE, r)] {
             if host_protect(range, rights).is_err() {
                 continue;
@@ -466,19 +467,19 @@ impl GuestMem {
         Err(MemoryError::Host { action: "flush translations of", gpa, len_bytes: len, source })
     }
 
-    /// The moments so far in which some mapping had less than its rights. An access that failed
-    /// may have met one, and is to be made again then.
+    /// The periods so far in which some mapping had reduced rights. An access that failed may have
+    /// coincided with one, and must then be retried.
     #[must_use]
     pub fn withheld(&self) -> Withheld {
         Withheld(self.withheld.load(Ordering::SeqCst))
     }
 
-    /// Lays `file` from `offset` over the range: shared, so that writes reach the file, or
+    /// Maps `file`, starting at `offset`, over the range: shared, so that writes reach the file, or
     /// private. `writable` is the host's right for a shared mapping.
     ///
     /// # Errors
-    /// [`MemoryError::Host`], with the range unchanged or, on hosts that took its pages away
-    /// before they refused, empty.
+    /// [`MemoryError::Host`], with the range unchanged or, on hosts that removed its pages before
+    /// they refused, empty.
     pub fn map_file(
         &self,
         gpa: GuestPhys,
@@ -500,7 +501,7 @@ impl GuestMem {
         self.remap(action, gpa, len, prot, flags, file.as_raw_fd(), offset)
     }
 
-    /// Puts fresh zeroed memory where a file was laid.
+    /// Maps fresh zeroed memory where a file was mapped.
     ///
     /// # Errors
     /// [`MemoryError::Host`].
@@ -508,7 +509,8 @@ impl GuestMem {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         self.remap("unmap the file over", gpa, len, prot, flags, -1, 0)?;
-        // As the bank around it has been told; so the host can join them again, too.
+        // With the same advice as the region around it, so that the host can merge the mappings
+        // again.
         self.forbid_huge(gpa, len)
     }
 
@@ -533,41 +535,44 @@ impl GuestMem {
     }
 }
 
-/// How a file lies in guest memory.
+/// How a file is mapped into guest memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileMapping {
     /// Writes stay in the VM.
     Private,
     /// Writes reach the file.
     Shared,
-    /// The file was opened without the right to write.
+    /// The file was opened read-only.
     SharedReadOnly,
 }
 
 impl Drop for GuestMem {
     fn drop(&mut self) {
         use vm_memory::{GuestMemoryRegion, MemoryRegionAddress};
-        for region in self.banks.memory().iter() {
+        for region in self.regions.memory().iter() {
             if let Ok(ptr) = region.get_host_address(MemoryRegionAddress(0)) {
-                // SAFETY: made by `reserve_aligned`; the VM's vCPUs, the only other users,
-                // hold an `Arc` of what owns this and so are gone.
+                // SAFETY: made by `reserve_aligned`; the VM's vCPUs, the only other users, hold an
+                // `Arc` of the owner of this and so are gone.
                 unsafe { libc::munmap(ptr.cast(), region.len() as usize) };
             }
         }
     }
 }
 
-fn insert(banks: &GuestMemoryAtomic<GuestMemoryMmap>, region: Arc<GuestRegionMmap>) -> Option<()> {
-    let grown = banks.memory().insert_region(region).ok()?;
-    match banks.lock() {
+fn insert(
+    regions: &GuestMemoryAtomic<GuestMemoryMmap>,
+    region: Arc<GuestRegionMmap>,
+) -> Option<()> {
+    let grown = regions.memory().insert_region(region).ok()?;
+    match regions.lock() {
         Ok(guard) => guard.replace(grown),
         Err(poison) => poison.into_inner().replace(grown),
     }
     Some(())
 }
 
-/// End of the guest-physical space we use: one bit less than the processor has, since hosts
-/// keep addresses for themselves at the top (AMD's encryption bit, KVM's own uses).
+/// End of the guest-physical space that we use: one bit less than the processor supports, since
+/// hosts reserve addresses at the top (AMD's encryption bit, KVM's own uses).
 pub(super) fn address_end(phys_bits: u8) -> u64 {
     1 << u32::from(phys_bits.clamp(36, 52) - 1)
 }

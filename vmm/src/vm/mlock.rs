@@ -1,4 +1,4 @@
-//! Guest memory that has to stay in the host's (`mlock`).
+//! Guest memory that has to stay in the host's memory (`mlock`).
 #![forbid(unsafe_code)]
 
 use abi::GuestPhys;
@@ -9,12 +9,12 @@ use super::memory::{GuestMem, MemoryError};
 pub use super::host_pages::HostLock;
 
 impl GuestMem {
-    /// Keeps the range in the host's memory, as far as the host lets the user who runs us:
-    /// all of it, which is read or made first, or with `OnFault` what has been touched.
+    /// Keeps the range in the host's memory, as far as the host allows our user to: all of it,
+    /// which is faulted in first, or with `OnFault` only what has been accessed.
     ///
     /// # Errors
     /// [`MemoryError::Host`]: `ENOMEM` or `EAGAIN` at the host's limit, and for pages that cannot
-    /// be had.
+    /// be provided.
     pub fn lock(&self, gpa: GuestPhys, len: u64, how: HostLock) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
         let locked = match self.maps.has_room() {

@@ -5,20 +5,19 @@
 //!   host's limit on mappings; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses; `withheld`:
 //!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay
-//! - [`ledger`]: what a run holds of the host's memory, against `--memory`; [`file_charge`]: what
-//!   a file in memory is charged with
+//! - [`ledger`]: what a run holds of the host's memory, against `--memory`
 //! - [`machine`]: one VM and what its vCPUs have in common
+//! - `registers`: a vCPU's first ones
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
 //! - [`windows`]: pieces of files in guest-physical space, which come and go;
 //!   `host_mapping`: the memory behind one, and when it is unmapped
-//! - [`shape`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
-//! - [`bare`]: a VM of a few bytes of code of ours, which times loads of CR3
+//! - [`pcid_policy`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
+//! - [`cr3_timing`]: a VM of a few bytes of code of ours, which times loads of CR3
 //! - [`kick`]: how another thread gets a vCPU out
 
-pub mod bare;
+pub mod cr3_timing;
 pub mod exit;
 mod extents;
-pub mod file_charge;
 mod host_mapping;
 mod host_maps;
 mod host_pages;
@@ -31,19 +30,19 @@ pub mod machine;
 pub mod memory;
 pub mod mlock;
 mod page_moves;
+pub mod pcid_policy;
+pub(crate) mod registers;
 pub mod resident;
-pub mod shape;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;
 mod withheld;
 
 pub use exit::{Exit, Via};
-pub use file_charge::{FileCharge, PendingWrite};
 pub use kvm_stats::{KvmStats, KvmStatsError};
 pub use ledger::{MemoryKind, MemoryLedger, OverLimit};
 pub use machine::{Machine, VmError};
 pub use memory::{GuestMem, MemoryError};
 pub use mlock::HostLock;
-pub use shape::TagShape;
+pub use pcid_policy::PcidPolicy;
 pub use vcpu::{UserRegs, Vcpu};

@@ -1,5 +1,4 @@
-//! Moving the pages of guest memory from one place in it to another, without a copy where the
-//! host can.
+//! Moving pages within guest memory, without copying where the host can.
 #![forbid(unsafe_code)]
 
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M};
@@ -26,7 +25,7 @@ impl GuestMem {
             };
             match moved {
                 Ok(()) => done += piece,
-                // The range spans host mappings that differ in their advice: take less.
+                // The range spans host mappings that differ in their advice: move less at a time.
                 Err(_) if piece > PAGE_SIZE_2M => {
                     piece = (piece / 2).next_multiple_of(PAGE_SIZE_2M);
                 }
@@ -42,9 +41,9 @@ impl GuestMem {
         Ok(())
     }
 
-    /// Moves the pages of a private mapping of a file to where the same part of the file lies
-    /// already, copies that the program has made included. The file stays behind. No vCPU keeps a
-    /// translation of either range.
+    /// Moves the pages of a private mapping of a file to where the same part of the file is already
+    /// mapped, including copies that the program has made. The file stays mapped at the old
+    /// address. No vCPU keeps a translation of either range.
     ///
     /// # Errors
     /// [`MemoryError::NotMemory`]; what the host cannot move is copied.
@@ -62,7 +61,7 @@ impl GuestMem {
             let dest = self.host_range(to.offset(done), piece as usize)?;
             match self.maps.has_room().then(|| host_move(source, dest)) {
                 Some(Ok(())) => done += piece,
-                // The host may have it as several mappings, which move one by one.
+                // The host may have several mappings for it, which move one by one.
                 Some(Err(_)) if piece > PAGE_SIZE => {
                     piece = (piece / 2).next_multiple_of(PAGE_SIZE);
                 }

@@ -1,9 +1,9 @@
-//! How much of a VM's memory the host really holds.
+//! How much of a VM's memory is resident on the host.
 //!
-//! Answered from `/proc/self/smaps`, which counts the pages in *our* page table: what the
-//! guest, or we on its behalf, touched. `mincore` would count a file's pages in the page cache
-//! although nobody here ever looked at them. The kernel walks the tables to answer, so this
-//! is asked once, at the end, and only for statistics.
+//! Read from `/proc/self/smaps`, which counts the pages in *our* page table: what the guest, or we
+//! on its behalf, accessed. `mincore` would count a file's pages in the page cache even if this
+//! process never accessed them. The kernel walks the tables to answer, so this is read once, at the
+//! end, and only for statistics.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -13,11 +13,11 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 use super::memory::GuestMem;
 
 impl GuestMem {
-    /// Bytes of guest memory resident on the host: the program's, its page tables and the
-    /// guest kernel's. `None` when `/proc` does not tell.
+    /// Bytes of guest memory resident on the host: the program's, its page tables and the guest
+    /// kernel's. `None` when `/proc` does not provide it.
     #[must_use]
     pub fn resident_bytes(&self) -> Option<u64> {
-        let banks: Vec<Range<u64>> = self
+        let regions: Vec<Range<u64>> = self
             .backend()
             .iter()
             .filter_map(|region| {
@@ -25,17 +25,17 @@ impl GuestMem {
                 Some(start..start + region.len())
             })
             .collect();
-        Some(sum(&std::fs::read_to_string("/proc/self/smaps").ok()?, &banks))
+        Some(sum(&std::fs::read_to_string("/proc/self/smaps").ok()?, &regions))
     }
 }
 
-/// Adds up `Rss` of the mappings that lie in one of `banks`.
-fn sum(smaps: &str, banks: &[Range<u64>]) -> u64 {
+/// Adds up `Rss` of the mappings that lie in one of `regions`.
+fn sum(smaps: &str, regions: &[Range<u64>]) -> u64 {
     let mut inside = false;
     let mut bytes = 0;
     for line in smaps.lines() {
         if let Some(start) = mapping_start(line) {
-            inside = banks.iter().any(|bank| bank.contains(&start));
+            inside = regions.iter().any(|region| region.contains(&start));
         } else if let Some(rest) = line.strip_prefix("Rss:")
             && inside
         {
@@ -46,7 +46,7 @@ fn sum(smaps: &str, banks: &[Range<u64>]) -> u64 {
     bytes
 }
 
-/// `7f00-8000 rw-p ...`: the address; fields of a mapping give `None`.
+/// `7f00-8000 rw-p ...`: the start address; lines with a mapping's fields give `None`.
 fn mapping_start(line: &str) -> Option<u64> {
     let (range, _) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;

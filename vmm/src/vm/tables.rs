@@ -1,8 +1,10 @@
 //! The frames that page tables live in.
 //!
-//! Taken from guest memory 2 MiB at a time and handed out 4 KiB at a time. They come back only when
-//! nobody can remember them as tables: see `abi::walk` for why a table stays where it was linked.
+//! Allocated from guest memory 2 MiB at a time and handed out 4 KiB at a time. They are freed only
+//! when no vCPU can still use them as tables: see `abi::walk` for why a table stays where it was
+//! linked.
 
+use abi::table::EntryMem;
 use abi::walk::TableMem;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M, Pte};
 
@@ -14,14 +16,14 @@ use super::memory::{GuestMem, MemoryError};
 pub struct FramePool {
     next: u64,
     end: u64,
-    /// Given back: zero, and not resident.
+    /// Freed frames: zero, and not resident.
     free: Vec<GuestPhys>,
     frames: u64,
 }
 
 impl FramePool {
-    /// One zeroed frame. It is noted in the ledger, and not refused by it: whoever takes rights
-    /// away needs a table to do it, at the limit too. Who wants more memory asks first.
+    /// Allocates one zeroed frame. The ledger records it, but cannot refuse it: removing rights may
+    /// need a table even at the limit. Code that wants more memory checks first.
     ///
     /// # Errors
     /// As [`GuestMem::alloc`].
@@ -37,20 +39,21 @@ impl FramePool {
 
     fn fresh(&mut self, mem: &GuestMem) -> Result<GuestPhys, MemoryError> {
         if self.next == self.end {
-            let chunk = mem.alloc(PAGE_SIZE_2M)?.raw();
-            self.next = chunk;
-            self.end = chunk + PAGE_SIZE_2M;
+            let block = mem.alloc(PAGE_SIZE_2M)?.raw();
+            self.next = block;
+            self.end = block + PAGE_SIZE_2M;
         }
         let gpa = GuestPhys::literal(self.next);
         self.next += PAGE_SIZE;
         Ok(gpa)
     }
 
-    /// Takes back frames that were tables, that no table links to, and that no vCPU remembers
-    /// (`Windows::forget_everything` after the last link went). The host has their memory again.
+    /// Frees frames that were tables, that no table links to, and that no vCPU can still use
+    /// (`Windows::forget_everything` after the last link was removed). Their memory is returned to
+    /// the host.
     pub fn give_back(&mut self, mem: &GuestMem, mut frames: Vec<GuestPhys>) {
         frames.sort_unstable();
-        // Those that lie side by side at once; what the host will not empty is not used again.
+        // Adjacent ones together; what the host cannot empty is not reused.
         for run in frames.chunk_by(|a, b| a.raw() + PAGE_SIZE == b.raw()) {
             let Some(&first) = run.first() else { continue };
             let bytes = run.len() as u64 * PAGE_SIZE;
@@ -62,14 +65,14 @@ impl FramePool {
         }
     }
 
-    /// Frames handed out and not given back.
+    /// Number of frames handed out and not freed.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.frames
     }
 }
 
-/// One session of table edits: the pool and the memory, borrowed together.
+/// One session of table edits: borrows the pool and the memory together.
 #[derive(Debug)]
 pub struct Tables<'a> {
     /// Where new tables come from.
@@ -78,22 +81,41 @@ pub struct Tables<'a> {
     pub mem: &'a GuestMem,
 }
 
-impl TableMem for Tables<'_> {
+impl EntryMem for GuestMem {
     type Error = MemoryError;
 
-    fn read(&self, table: GuestPhys, index: usize) -> Result<Pte, MemoryError> {
-        self.mem.load(entry(table, index)).map(Pte::from_raw)
+    fn read(&self, place: GuestPhys) -> Result<Pte, MemoryError> {
+        self.load(place).map(Pte::from_raw)
     }
 
-    fn write(&mut self, table: GuestPhys, index: usize, pte: Pte) -> Result<(), MemoryError> {
-        self.mem.store(entry(table, index), pte.raw())
+    fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), MemoryError> {
+        self.store(place, pte.raw())
     }
 
-    fn alloc_table(&mut self) -> Result<GuestPhys, MemoryError> {
-        self.pool.frame(self.mem)
+    fn write_run(&self, place: GuestPhys, run: &[Pte]) -> Result<(), MemoryError> {
+        let bytes: Vec<u8> = run.iter().flat_map(|pte| pte.raw().to_le_bytes()).collect();
+        GuestMem::write(self, place, &bytes)
     }
 }
 
-fn entry(table: GuestPhys, index: usize) -> GuestPhys {
-    table.offset((index as u64 & 511) * 8)
+impl EntryMem for Tables<'_> {
+    type Error = MemoryError;
+
+    fn read(&self, place: GuestPhys) -> Result<Pte, MemoryError> {
+        EntryMem::read(self.mem, place)
+    }
+
+    fn write(&self, place: GuestPhys, pte: Pte) -> Result<(), MemoryError> {
+        EntryMem::write(self.mem, place, pte)
+    }
+
+    fn write_run(&self, place: GuestPhys, run: &[Pte]) -> Result<(), MemoryError> {
+        self.mem.write_run(place, run)
+    }
+}
+
+impl TableMem for Tables<'_> {
+    fn alloc_table(&mut self) -> Result<GuestPhys, MemoryError> {
+        self.pool.frame(self.mem)
+    }
 }

@@ -1,19 +1,19 @@
-//! Guest-physical windows: pieces of files mapped into guest-physical space, each behind a
-//! memslot of its own, that come and go.
+//! Guest-physical windows: pieces of files mapped temporarily into guest-physical space, each
+//! behind its own memslot.
 //!
-//! Private memory (`memory.rs`) lies in banks that stay. Segments can be larger than the
-//! guest-physical space and than this process's own, so their pieces are mapped when they are
-//! touched and taken away again under pressure.
+//! Private memory (`memory.rs`) lies in permanent regions. Segments can be larger than the
+//! guest-physical space and this process's own address space, so their pieces are mapped on access
+//! and unmapped under pressure.
 //!
 //! ```text
-//!  guest-physical  0 .. private banks .. | start .. windows .. end
-//!  memslots        0, 1, 2, ...          | last, last - 1, ...
+//!  guest-physical  0 .. private memory .. | start .. windows .. end
+//!  memslots        0, 1, 2, ...           | last, last - 1, ...
 //! ```
 //!
-//! Taking a memslot away makes KVM drop *every* translation of the VM, second-level or
-//! shadow, and flush every vCPU, before the call returns (`kvm_arch_flush_shadow_memslot`).
-//! [`Windows::forget_everything`] uses that on purpose: it is the one operation after which,
-//! on every kind of host, no frame that was a page table can be remembered as one
+//! Removing a memslot makes KVM drop *every* translation of the VM, second-level or shadow, and
+//! flush every vCPU, before the call returns (`kvm_arch_flush_shadow_memslot`).
+//! [`Windows::forget_everything`] uses that on purpose: it is the one operation after which, on
+//! every kind of host, no frame that was a page table can still be cached as one
 //! (docs/src/internals/vas.md).
 
 use std::os::fd::BorrowedFd;
@@ -28,10 +28,10 @@ use super::host_mapping::{HostMapping, Memslot};
 use super::host_range::HostRange;
 use super::memory::MemoryError;
 
-/// A piece of a file in guest-physical space. Given back by [`Windows::unmap`].
+/// A piece of a file in guest-physical space. Released by [`Windows::unmap`].
 #[derive(Debug)]
 pub struct Window {
-    place: Place,
+    place: MemslotPlace,
     bytes: u64,
     slot: Memslot,
     /// Whether the host was told to prefer huge pages.
@@ -39,7 +39,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Where it begins.
+    /// Its start address.
     #[must_use]
     pub fn gpa(&self) -> GuestPhys {
         GuestPhys::literal(self.place.gpa)
@@ -51,8 +51,8 @@ impl Window {
         self.bytes
     }
 
-    /// The host memory behind `bytes` at `offset`, cut off at the window's end, to be given to
-    /// system calls: it stays mapped as long as the result, whatever becomes of the window.
+    /// The host memory behind `bytes` at `offset`, truncated at the window's end, for use in system
+    /// calls: it stays mapped as long as the result exists, whatever happens to the window.
     #[must_use]
     pub fn pin(&self, offset: u64, bytes: u64) -> PinnedRange {
         let offset = offset.min(self.bytes);
@@ -60,14 +60,14 @@ impl Window {
         PinnedRange { host: self.slot.host().clone(), offset: offset as usize, len }
     }
 
-    /// Whether some of it is pinned. A pin may go at any time; none comes while the caller keeps
-    /// others from the window.
+    /// Whether part of it is pinned. A pin may be dropped at any time; none is added while the
+    /// caller has exclusive access to the window.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         Arc::strong_count(self.slot.host()) > 1
     }
 
-    /// Has the host prefer huge pages for what is touched from now on.
+    /// Makes the host prefer huge pages for what is accessed from now on.
     pub fn prefer_huge(&mut self) {
         if !self.dense {
             self.slot.host().advise(true);
@@ -78,9 +78,8 @@ impl Window {
 
 /// A part of a window that system calls may use: a share of the window's mapping.
 ///
-/// The window may be taken from the guest meanwhile, and what is written then goes to the file:
-/// the mapping is unmapped by whoever lets go of it last, so that the addresses never come to
-/// mean anything else.
+/// The window may be removed from the guest meanwhile; writes then still go to the file: the last
+/// user of the mapping unmaps it, so the addresses are never reused while in use.
 #[derive(Debug)]
 pub struct PinnedRange {
     host: Arc<HostMapping>,
@@ -89,43 +88,43 @@ pub struct PinnedRange {
 }
 
 impl PinnedRange {
-    /// The addresses, for as long as the pin.
+    /// The addresses, valid as long as the pin.
     #[must_use]
     pub fn range(&self) -> HostRange<'_> {
         self.host.range(self.offset, self.len)
     }
 
-    /// Bytes.
+    /// Size in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// What a window shows.
+/// What a window maps.
 #[derive(Clone, Copy, Debug)]
 pub struct FilePiece<'a> {
     /// The file.
     pub file: BorrowedFd<'a>,
-    /// From here on, a multiple of 4 KiB.
+    /// Start offset, a multiple of 4 KiB.
     pub offset: u64,
-    /// So many bytes; those beyond the file's end give a bus error when touched.
+    /// Length in bytes; accesses beyond the file's end raise a bus error.
     pub bytes: u64,
     /// Whether the file was opened for writing.
     pub writable: bool,
-    /// Whether the host is to prefer huge pages: good for what will be used densely, and a
-    /// waste of time and disk where single pages are touched here and there.
+    /// Whether the host is to prefer huge pages: good for dense use, and a waste of time and disk
+    /// space for sparse accesses to single pages.
     pub dense: bool,
 }
 
 #[derive(Debug)]
-struct Room {
+struct Available {
     free: Extents,
     slots: Vec<u32>,
     next_slot: u32,
@@ -140,14 +139,14 @@ pub struct Windows {
     lowest_slot: u32,
     slots_end: u32,
     limit_bytes: u64,
-    room: Mutex<Room>,
+    available: Mutex<Available>,
 }
 
-/// Windows at one time: memslots set aside for them.
+/// Maximum number of windows at the same time: memslots reserved for them.
 const MAX_WINDOWS: u32 = 8192;
 
 impl Windows {
-    /// Windows in `range` of guest-physical space, at most `limit_bytes` at one time, with the
+    /// Windows in `range` of guest-physical space, at most `limit_bytes` at the same time, with the
     /// highest of `memslots` slot numbers.
     #[must_use]
     pub fn new(
@@ -161,47 +160,47 @@ impl Windows {
         let mut free = Extents::default();
         free.give_back(start, end.saturating_sub(start));
         let lowest_slot = memslots.saturating_sub(MAX_WINDOWS.min(memslots / 2));
-        let room = Room { free, slots: Vec::new(), next_slot: memslots, mapped_bytes: 0 };
-        let (range, slots_end, room) = (start..end, memslots, Mutex::new(room));
-        Windows { vm, range, lowest_slot, slots_end, limit_bytes, room }
+        let available = Available { free, slots: Vec::new(), next_slot: memslots, mapped_bytes: 0 };
+        let (range, slots_end, available) = (start..end, memslots, Mutex::new(available));
+        Windows { vm, range, lowest_slot, slots_end, limit_bytes, available }
     }
 
-    fn room(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(|poison| poison.into_inner())
+    fn available(&self) -> MutexGuard<'_, Available> {
+        self.available.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Windows there are now, each with a memslot of its own.
+    /// Current number of windows, each with its own memslot.
     #[must_use]
     pub fn count(&self) -> usize {
-        let room = self.room();
-        (self.slots_end - room.next_slot) as usize - room.slots.len()
+        let available = self.available();
+        (self.slots_end - available.next_slot) as usize - available.slots.len()
     }
 
-    /// Whether `gpa` lies where windows are.
+    /// Whether `gpa` lies in the range of windows.
     #[must_use]
     pub fn contains(&self, gpa: u64) -> bool {
         self.range.contains(&gpa)
     }
 
-    /// Whether a file of so many bytes can be expected to be used as a whole: it would fit
-    /// into the windows, which are as large as the host's memory some times over.
+    /// Whether a file of this size can be expected to be used in full: it would fit into the
+    /// windows, whose total is a multiple of the host's memory.
     #[must_use]
     pub fn is_dense(&self, bytes: u64) -> bool {
         bytes <= self.limit_bytes / 4
     }
 
-    /// Bytes mapped now.
+    /// Bytes currently mapped.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
-        self.room().mapped_bytes
+        self.available().mapped_bytes
     }
 
-    /// Maps a piece of a file. Full gigabytes are aligned to a gigabyte, all else to 2 MiB, in
-    /// guest-physical and host address alike, so that page sizes can coincide.
+    /// Maps a piece of a file. Full gigabytes are aligned to a gigabyte, everything else to 2 MiB,
+    /// both in guest-physical and in host addresses, so that page sizes can coincide.
     ///
     /// # Errors
-    /// [`MemoryError::Exhausted`] when space, slots or the limit are used up: give windows
-    /// back and try again. Otherwise what the host or KVM said.
+    /// [`MemoryError::Exhausted`] when space, slots or the limit are used up: release windows and
+    /// retry. Otherwise the host's or KVM's error.
     pub fn map(&self, piece: FilePiece<'_>) -> Result<Window, MemoryError> {
         let bytes = piece.bytes.max(1).next_multiple_of(PAGE_SIZE);
         let place = self.take(bytes)?;
@@ -224,7 +223,7 @@ impl Windows {
         }
     }
 
-    /// Takes windows away. Entries of guest page tables that lead there must be gone already.
+    /// Removes windows. Guest page-table entries that point there must have been removed already.
     /// When it returns, no vCPU has any translation made before the call.
     pub fn unmap(&self, windows: Vec<Window>) {
         for Window { place, bytes, slot, .. } in windows {
@@ -233,11 +232,11 @@ impl Windows {
         }
     }
 
-    /// Makes every vCPU forget every translation and KVM every shadow table: afterwards, page
-    /// tables that were unlinked before the call can be used for anything.
+    /// Makes every vCPU drop every translation and KVM every shadow table: afterwards, page tables
+    /// that were unlinked before the call can be reused for anything.
     ///
     /// # Errors
-    /// [`MemoryError`] when the host has no page or KVM no slot to give: nothing is forgotten.
+    /// [`MemoryError`] when the host has no free page or KVM no free slot: nothing is dropped.
     pub fn forget_everything(&self) -> Result<(), MemoryError> {
         let place = self.take(PAGE_SIZE)?;
         let (gpa, number) = (place.gpa, place.slot);
@@ -249,45 +248,45 @@ impl Windows {
                 MemoryError::Memslot { gpa, len_bytes: PAGE_SIZE, source }
             })
         });
-        // Taking it away is what makes everything forgotten.
+        // Removing it drops all translations.
         let made = made.map(drop);
         self.give_back(place, PAGE_SIZE);
         made
     }
 
-    fn take(&self, bytes: u64) -> Result<Place, MemoryError> {
-        let mut room = self.room();
+    fn take(&self, bytes: u64) -> Result<MemslotPlace, MemoryError> {
+        let mut available = self.available();
         let exhausted = MemoryError::Exhausted { limit_bytes: self.limit_bytes };
-        if room.mapped_bytes.saturating_add(bytes) > self.limit_bytes {
+        if available.mapped_bytes.saturating_add(bytes) > self.limit_bytes {
             return Err(exhausted);
         }
         let align = if bytes >= PAGE_SIZE_1G { PAGE_SIZE_1G } else { PAGE_SIZE_2M };
         let taken = bytes.next_multiple_of(PAGE_SIZE_2M);
-        if room.slots.is_empty() && room.next_slot <= self.lowest_slot {
+        if available.slots.is_empty() && available.next_slot <= self.lowest_slot {
             return Err(exhausted);
         }
-        let Some(at) = room.free.take(taken, align) else { return Err(exhausted) };
-        let slot = match room.slots.pop() {
+        let Some(at) = available.free.take(taken, align) else { return Err(exhausted) };
+        let slot = match available.slots.pop() {
             Some(slot) => slot,
             None => {
-                room.next_slot -= 1;
-                room.next_slot
+                available.next_slot -= 1;
+                available.next_slot
             }
         };
-        room.mapped_bytes += bytes;
-        Ok(Place { gpa: at, slot })
+        available.mapped_bytes += bytes;
+        Ok(MemslotPlace { gpa: at, slot })
     }
 
-    fn give_back(&self, place: Place, bytes: u64) {
-        let mut room = self.room();
-        room.free.give_back(place.gpa, bytes.next_multiple_of(PAGE_SIZE_2M));
-        room.slots.push(place.slot);
-        room.mapped_bytes -= bytes;
+    fn give_back(&self, place: MemslotPlace, bytes: u64) {
+        let mut available = self.available();
+        available.free.give_back(place.gpa, bytes.next_multiple_of(PAGE_SIZE_2M));
+        available.slots.push(place.slot);
+        available.mapped_bytes -= bytes;
     }
 }
 
 #[derive(Debug)]
-struct Place {
+struct MemslotPlace {
     gpa: u64,
     slot: u32,
 }

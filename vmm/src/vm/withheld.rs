@@ -1,9 +1,9 @@
-//! The count of moments in which guest memory has less than its rights, and what it tells those
-//! whose access failed. Who makes such moments, and why, is `memory.rs`'s.
+//! Counts the periods in which guest memory has reduced rights, so that a failed access can tell
+//! whether it coincided with one. `memory.rs` creates such periods, and explains why.
 #![forbid(unsafe_code)]
 
-/// Moments in which some mapping has less than its rights: how many there are now, in the lower
-/// half, and how many there were.
+/// Periods in which some mapping has reduced rights: how many are current, in the lower half, and
+/// how many there have been.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Withheld(pub(super) u64);
 
@@ -11,7 +11,8 @@ impl Withheld {
     pub(super) const BEGUN: u64 = 1;
     pub(super) const ENDED: u64 = (1 << 32) - 1;
 
-    /// Whether an access that began at `before` and failed by now may have met such a moment.
+    /// Whether an access that began at `before` and has failed by now may have coincided with such
+    /// a period.
     #[must_use]
     pub fn may_have_hit(self, before: Withheld) -> bool {
         self != before || self.0 & u64::from(u32::MAX) != 0

@@ -1,12 +1,12 @@
-//! The decoders of everything that comes from outside, for the fuzz targets in `fuzz/` only:
-//! any bytes are refused with a reason, or mean something that is written back the same.
+//! The decoders of everything that comes from outside, for the fuzz targets in `fuzz/` only: any
+//! bytes are either refused with a reason, or decoded to something that encodes to the same bytes.
 
 use std::path::Path;
 
-use super::archive;
-use super::error::StoreError;
-use super::header::{HEADER_BYTES, Header};
-use super::manifest::Manifest;
+use crate::archive;
+use crate::format::error::StoreError;
+use crate::format::header::{HEADER_BYTES, Header};
+use crate::format::manifest::Manifest;
 
 /// Reads a segment's header; shorter input is filled with zeros. Returns whether what was
 /// accepted survives being written and read again.
@@ -20,7 +20,7 @@ pub fn header(bytes: &[u8]) -> Result<bool, StoreError> {
     Ok(header.encode() == raw)
 }
 
-/// As [`header()`] with its checksum put right, so that the fields decide.
+/// As [`header()`] with a corrected checksum, so that the fields decide.
 ///
 /// # Errors
 /// What is wrong with the fields.
@@ -42,7 +42,7 @@ pub fn manifest(bytes: &[u8]) -> Result<bool, StoreError> {
     Ok(Manifest::decode(manifest.encode().as_bytes(), Path::new("again"))? == manifest)
 }
 
-/// Reads a manifest's lines under a version and a checksum that are right.
+/// Reads a manifest's lines under a correct version and checksum.
 ///
 /// # Errors
 /// What is wrong with the lines.

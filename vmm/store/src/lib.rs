@@ -2,22 +2,22 @@
 //!
 //! ```text
 //! STORE/format          text: version and id of the store
-//! STORE/lock            nothing but a target for flock
-//! STORE/live            counters of changes, mapped by every VM
+//! STORE/lock            the target of flock
+//! STORE/live            change counters, mapped by every VM
 //! STORE/tmp/            things being made, renamed into place when whole
 //! STORE/vas/NAME/manifest    one VAS: checksummed text
 //! STORE/segments/NAME        one segment: header, lock page, content from 2 MiB on
 //! STORE/parts/SID.N          further content of segments beyond 8 TiB
-//! STORE/vms/ID               lease of a live VM: who runs, what it has attached
+//! STORE/vms/ID               lease of a live VM: its program, what it has attached
 //! ```
 //!
 //! 1. Every file is untrusted input: sizes are bounded, links are not followed, a damaged
 //!    field is an error that names file and field and harms no other object.
 //! 2. Whatever looks at more than one file holds the store's lock, shared or exclusive; the
 //!    kernel drops it when a process dies, and no half-made object is ever visible.
-//! 3. The host kernel judges permissions; nobody here reads mode bits to decide.
-//! 4. A VM is alive as long as it holds the write lock on its lease, and not a moment longer.
-//! 5. Nobody waits for ever for what a stranger can hold.
+//! 3. The host kernel checks permissions; nothing here decides by mode bits.
+//! 4. A VM is alive as long as it holds the write lock on its lease, and no longer.
+//! 5. Nothing waits without limit for what any user can hold.
 //!
 //! Mapping files into a VM is the VMM's business, and so is what the lock words in a
 //! segment's lock page mean: here a segment is descriptors and offsets. `docs/src/store.md`
@@ -29,53 +29,32 @@
 )]
 
 mod archive;
-mod attach;
-mod check;
-mod clone;
-mod create;
-mod dir;
-mod error;
+mod format;
 pub mod fuzz;
-mod gc;
-mod header;
-mod heap;
-mod index;
-mod lease;
-mod lease_view;
-mod live;
-mod liveness;
-mod lock;
-mod lock_view;
-mod manifest;
-mod name;
-mod open;
-mod patience;
-mod private;
-mod record;
-mod reserve;
-mod segment;
-mod segments;
+mod inspect;
+mod objects;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod text;
-mod vas;
 
 pub use archive::{Exported, Imported, Progress, Survey, survey_archive};
-pub use check::{CheckReport, Finding, Severity, check_store};
-pub use create::SegmentSpec;
-pub use error::{Busy, Holder, Object, StoreError};
-pub use gc::GcReport;
-pub use header::{BootId, Header, LOCK_PAGE_OFFSET, SegmentState};
-pub use heap::{HeapView, LeakView};
-pub use lease::{INSTANCES_OFFSET, Lease, LeaseInfo, SEGMENTS_OFFSET, VCPU_LINES_OFFSET};
-pub use lease_view::{Inside, LeaseView};
-pub use lock::SharedLock;
-pub use name::{Mode, Name, NameError};
-pub use open::FOLDERS;
-pub use open::Store;
-pub use patience::Patience;
-pub use private::PrivateStore;
-pub use record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecord, VasSegment};
-pub use segment::{DATA_OFFSET, Location, PART_BYTES, PartFile, SegmentFile};
+pub use format::counted::counted;
+pub use format::error::{Busy, Holder, Object, StoreError};
+pub use format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
+pub use format::header::{BootId, Header, SegmentState};
+pub use format::lease::{INSTANCES_OFFSET, LeaseInfo, SEGMENTS_OFFSET, VCPU_STATUSES_OFFSET};
+pub use format::name::{Mode, Name, NameError};
+pub use format::record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecord, VasSegment};
+pub use inspect::check::{CheckReport, Finding, Severity, check_store};
+pub use inspect::heap::{HeapView, LeakView};
+pub use inspect::lease_view::LeaseView;
+pub use objects::create::SegmentSpec;
+pub use objects::gc::GcReport;
+pub use objects::lease::Lease;
+pub use objects::leases::Inside;
+pub use objects::lock::SharedLock;
+pub use objects::patience::Patience;
+pub use objects::private::PrivateStore;
+pub use objects::segment::{Location, PartFile, SegmentFile};
+pub use objects::store::{FOLDERS, Store};

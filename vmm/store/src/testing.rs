@@ -1,9 +1,9 @@
-//! A store in a folder of its own, for tests.
+//! A store in its own folder, for tests.
 
 use super::{Mode, Name, SegmentSpec, Store};
 use abi::objects::SegId;
 
-/// The folder goes when this is dropped, and volatile content that tests left with it.
+/// The folder is removed when this is dropped, together with volatile content that tests left.
 pub(super) struct TestStore {
     pub(super) store: Store,
     pub(super) folder: tempfile::TempDir,

@@ -19,7 +19,7 @@ struct list {
     struct entry *latest;
 };
 
-/* What they look like. It is kept with the data: a program with other structures is refused. */
+/* Their layout. It is kept with the data: a program with other structures is refused. */
 extern const struct sj_type entry_type;
 static const struct sj_field entry_fields[] = {
     SJ_OWNED(struct entry, before, entry_type),
@@ -44,7 +44,7 @@ static int failed(const char *what)
 }
 
 /* The first time: a VAS with one segment, and in it a heap with an empty list. The segment is
- * lockable, so that programs go inside one after another. */
+ * lockable, so that programs enter it one after another. */
 static vasid_t create(void)
 {
     struct seg_params params;
@@ -92,7 +92,7 @@ int main(int argc, char **argv)
     if (vh == -1)
         return failed("vas_attach");
 
-    /* From here on the list is part of this program's memory, and nobody else is inside. */
+    /* From here on the list is part of this program's memory, and no other thread is inside. */
     if (vas_switch(vh) != 0)
         return failed("vas_switch");
     struct list *list = vas_root(&list_type);
@@ -101,7 +101,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (add(list, argv[i]) != 0)
             return failed("vas_calloc");
-    printf("%llu texts\n", (unsigned long long)list->count);
+    printf("%llu text%s\n", (unsigned long long)list->count, list->count == 1 ? "" : "s");
     for (const struct entry *entry = list->latest; entry; entry = entry->before)
         puts(entry->text);
     vas_switch(VAS_HOME);

@@ -64,18 +64,20 @@ fn run() -> Result<(), Box<dyn Error>> {
     let name = env!("CARGO_PKG_NAME");
     let space = Space::<Memory>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
 
-    // To write: nobody else is inside, on the whole machine.
+    // Exclusive: no other thread or program on this machine is inside.
     space.enter_mut(|v| {
         let (numbers, at) = v.root_mut();
         numbers.runs += 1;
         given.iter().try_for_each(|number| numbers.push(at, *number))
     })??;
 
-    // To read: together with everybody else who reads.
+    // Shared: other readers may be inside at the same time.
     space.enter(|v| {
         let numbers = v.root();
         let sum: u64 = numbers.iter(v).map(u64::from).sum();
-        println!("run {}: {} numbers, sum {sum}", numbers.runs, numbers.iter(v).count());
+        let count = numbers.iter(v).count();
+        let noun = if count == 1 { "number" } else { "numbers" };
+        println!("run {}: {count} {noun}, sum {sum}", numbers.runs);
     })?;
     Ok(())
 }

@@ -1,32 +1,31 @@
-//! How many instructions the kernel's short ways take, in the image as it is.
+//! How many instructions the kernel's fast paths take, measured on the actual image.
 //!
-//! Design section 5: at most 40 from SYSCALL to SYSRET for a switch without locks, at most 12
-//! more for each lock that is free.
+//! Design section 5: at most 40 from SYSCALL to SYSRET for a switch without locks, at most 12 more
+//! for each free lock.
 
 use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, LOCK_WAYS,
-    PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS,
-    VCPU_CALL_STACK, VCPU_IST_STACKS, VCPU_LINES,
+    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
+    PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
+    VCPU_IST_STACKS, VCPU_STATUSES,
 };
-use abi::lock::{Fast, LOOKS, LockWords, state, switch_locks_fast, word};
 use abi::objects::MAX_INSTANCES;
-use abi::shared::{TrapWays, VcpuPage};
+use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
+use seg_lock::{FastSwitch, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
 
-use vmm::kernel::lock_code;
-
 use crate::processor::{End, Processor};
 use crate::{info, instructions};
 
-/// Most instructions of a switch without locks, and of each lock more (the budget).
+/// Maximum number of instructions of a switch without locks, and of each further lock (the issue's
+/// budget).
 const MOST_PLAIN: usize = 40;
 const MOST_A_LOCK: usize = 12;
-/// Most instructions between the program's call that does nothing and its next instruction.
+/// Maximum number of instructions between the program's null call and its next instruction.
 const MOST_NULL_CALL: usize = 30;
 
 const SLOT: u64 = 5;
@@ -40,7 +39,7 @@ pub(crate) enum Way {
     Trap,
 }
 
-/// A vCPU at home, and an instance 1.
+/// A vCPU at home, and instance 1.
 pub(crate) struct Kernel {
     pub(crate) processor: Processor,
     way: Way,
@@ -52,18 +51,17 @@ impl Kernel {
         let page = VCPU_AREAS.raw();
         let at = |field: usize| page + field as u64;
         p.store(at(offset_of!(VcpuPage, call_stack)), page + VCPU_CALL_STACK + 4096);
-        p.store(at(offset_of!(VcpuPage, line)), VCPU_LINES.raw());
+        p.store(at(offset_of!(VcpuPage, status)), VCPU_STATUSES.raw());
         p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
         p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
-        p.store(at(offset_of!(VcpuPage, trap_entry)), ways().free);
-        // Numbers that must be equal, not 0.
+        // These numbers must be equal, and not 0.
         p.store(SWITCH_LIVE.raw(), 99);
         p.store(SWITCH_CONTROL.raw(), 99);
         p.gs = (0x7fff_0000, page);
         Kernel { processor: p, way }
     }
 
-    /// Fills in the tables as the VMM does; locks from number `first` on.
+    /// Fills in the tables as the VMM does; locks start at number `first`.
     pub(crate) fn instance(&mut self, vh: u64, cr3: u64, first: u64, locks: &[bool]) {
         let p = &mut self.processor;
         let generation = 1000 + vh;
@@ -76,23 +74,15 @@ impl Kernel {
             let lock_page = LOCK_PAGES.raw() + index * 4096;
             p.store(LOCK_REFS.raw() + index * 16, lock_page);
             p.store(LOCK_REFS.raw() + index * 16 + 8, SLOT | u64::from(exclusive) << 32);
-            // A lock that only writers use, or one that readers do.
+            // A lock used by writers only, or by readers.
             p.store(lock_page, if exclusive { 0 } else { state::READERS });
         }
         let end = LOCK_REFS.raw() + (first + locks.len() as u64) * 16;
         p.store(end, cr3);
         p.store(end + 8, generation);
-        if let ([true], Way::Trap) = (locks, self.way) {
-            let page = LOCK_PAGES.raw() + first * 4096;
-            let lock = LockRef { page, slot: SLOT as u32, exclusive: 1 };
-            let at = lock_code::address(first as u32);
-            let code = lock_code::write(first as u32, &lock, cr3, HOME_ROOT, &ways());
-            p.learn(at, &code);
-            p.store(LOCK_WAYS.raw() + vh * 8, at);
-        }
     }
 
-    /// Makes a call; the instructions it took and how it ended.
+    /// Makes a call; returns the number of instructions and how it ended.
     pub(crate) fn call(&mut self, number: u32, rdi: u64) -> (usize, End) {
         let p = &mut self.processor;
         p.set(Register::RAX, u64::from(number));
@@ -142,20 +132,16 @@ impl Kernel {
         (p.count, end)
     }
 
-    /// Switches to `vh`, which the kernel must serve; the instructions it took.
+    /// Switches to `vh`, which the kernel must serve; returns the number of instructions.
     #[track_caller]
     pub(crate) fn switch(&mut self, vh: u64) -> usize {
         let (count, end) = self.call(CALL_VAS_SWITCH, vh);
         let p = &self.processor;
         assert_eq!(end, if self.way == Way::Syscall { End::Sysret } else { End::Iret });
         assert_eq!(p.register(Register::RAX), 0);
-        assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [vh; 2]);
+        assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [vh; 2]);
         count
     }
-}
-
-fn ways() -> TrapWays {
-    TrapWays { free: info(14), held: info(15), slow: info(16), given: info(17) }
 }
 
 pub(crate) const WAYS: [Way; 2] = [Way::Syscall, Way::Trap];
@@ -239,14 +225,9 @@ fn each_free_lock_costs_few_instructions_more() {
             }
             (taken, given_back)
         });
-        // From two on: one alone may have code of its own.
-        assert!(counts[2].0 - counts[1].0 <= 2 * MOST_A_LOCK, "{counts:?}");
-        assert!(counts[2].1 - counts[1].1 <= 2 * MOST_A_LOCK, "{counts:?}");
-        let plain = if way == Way::Trap { 20 } else { 30 };
-        if counts[0].0 - plain <= MOST_A_LOCK {
-            assert!(way == Way::Trap && exclusive && counts[0].1 - plain <= MOST_A_LOCK);
-        } else {
-            assert!(way == Way::Syscall || !exclusive, "one lock has its own code: {counts:?}");
+        for (fewer, more, locks) in [(0, 1, 1), (1, 2, 2), (2, 3, 4)] {
+            assert!(counts[more].0 - counts[fewer].0 <= locks * MOST_A_LOCK, "{counts:?}");
+            assert!(counts[more].1 - counts[fewer].1 <= locks * MOST_A_LOCK, "{counts:?}");
         }
     }
 }
@@ -258,7 +239,7 @@ fn what_is_left_to_the_vmm_is_left_whole() {
         let mut kernel = Kernel::new(way);
         kernel.instance(0, HOME_ROOT, 0, &[]);
         kernel.instance(1, ROOT, 20, &[true, true]);
-        // The second lock is another VM's.
+        // Another VM holds the second lock.
         kernel.processor.store(LOCK_PAGES.raw() + 21 * 4096, 2);
         for vh in [1, 2, u64::from(MAX_INSTANCES), !0] {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, vh);
@@ -266,7 +247,7 @@ fn what_is_left_to_the_vmm_is_left_whole() {
             assert_eq!(end, End::Out(leave.into()));
             assert_eq!(p.register(Register::RDI), vh);
             assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
-            assert_eq!([p.load(VCPU_LINES.raw()), p.load(VCPU_LINES.raw() + 8)], [0; 2]);
+            assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [0; 2]);
             assert_eq!(p.load(LOCK_PAGES.raw() + 20 * 4096), 0);
             assert_eq!(p.cr3, 0);
         }
@@ -274,19 +255,20 @@ fn what_is_left_to_the_vmm_is_left_whole() {
 }
 
 #[test]
-fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
+fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_between() {
     let page = LOCK_PAGES.raw() + 20 * 4096;
     let lock = [LockRef { page, slot: SLOT as u32, exclusive: 1 }];
     let mut outcomes = HashMap::new();
     let free = [0, state::READERS];
     let taken = [2, 2 | state::READERS, 2 | state::CLAIM, state::WAITERS, state::INCONSISTENT];
-    for (initial, later, changed) in free
+    for (initial, later, changed, way) in free
         .into_iter()
         .chain(taken)
         .flat_map(|initial| [0, state::WAITERS].map(|later| (initial, later)))
         .flat_map(|(initial, later)| [false, true].map(|changed| (initial, later, changed)))
+        .flat_map(|(initial, later, changed)| WAYS.map(|way| (initial, later, changed, way)))
     {
-        let mut kernel = Kernel::new(Way::Trap);
+        let mut kernel = Kernel::new(way);
         kernel.instance(0, HOME_ROOT, 0, &[]);
         kernel.instance(1, ROOT, 20, &[true]);
         let model = RefCell::new(HashMap::from([(page, initial)]));
@@ -296,7 +278,7 @@ fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
         let expected = switch_locks_fast(&[], &lock, words);
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
-        assert_eq!(served(end), expected == Fast::Done, "{initial:#x}");
+        assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
         if !served(end) {
             continue;
         }
@@ -305,7 +287,7 @@ fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
         model.borrow_mut().insert(page, held);
         kernel.processor.store(page, held);
         if changed {
-            // The VMM has to look at a VAS first: nothing happens.
+            // The VMM has to check a VAS first: nothing happens.
             kernel.processor.store(SWITCH_LIVE.raw(), 100);
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             assert!(!served(end));
@@ -316,15 +298,16 @@ fn code_for_one_lock_does_to_it_what_the_common_algorithm_does() {
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
         *outcomes.entry(format!("{expected:?}")).or_insert(0) += 1;
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
-        assert_eq!(served(end), expected == Fast::Done, "{initial:#x}");
+        assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
-        let nudge = kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-        assert_eq!(nudge, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
+        let waited_for =
+            kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
+        assert_eq!(waited_for, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
     }
-    assert_eq!(outcomes, HashMap::from([("Done".into(), 4), ("DoneNudge".into(), 4)]));
+    assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneWithWaiters".into(), 8)]));
 }
 
-/// A lock page of the processor's memory, for `abi::lock`.
+/// A lock page of the processor's memory, for `seg_lock`.
 struct Words<'a>(&'a RefCell<HashMap<u64, u64>>, u64);
 
 impl Words<'_> {
@@ -367,7 +350,7 @@ impl LockWords for Words<'_> {
 
 #[test]
 fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
-    // What others may have put into a lock that we do not hold.
+    // What other VMs may have written into a lock that we do not hold.
     let states = [
         0,
         state::READERS,
@@ -404,10 +387,10 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             };
             for (lock, word) in [first, second].into_iter().enumerate() {
                 set(&mut kernel, lock, word::STATE, word);
-                set(&mut kernel, lock, word::SLOTS_USED, 8);
+                set(&mut kernel, lock, word::MEMBERS_USED, 8);
                 // The second one's next writer clears the readers' mark.
-                set(&mut kernel, lock, word::LOOKED, lock as u64 * (LOOKS - 1));
-                set(&mut kernel, lock, word::LANES + 6, (readers >> lock & 1) as u64);
+                set(&mut kernel, lock, word::SCANS, lock as u64 * (SCANS_PER_CLEAR - 1));
+                set(&mut kernel, lock, word::READER_COUNTS + 6, (readers >> lock & 1) as u64);
             }
             let same = |kernel: &Kernel| {
                 for (&address, &value) in model.borrow().iter() {
@@ -420,11 +403,11 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
             same(&kernel);
             let served = |end: End| !matches!(end, End::Out(_));
-            assert_eq!(served(end), expected == Fast::Done, "{case}");
+            assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
             if !served(end) {
                 continue;
             }
-            // Somebody comes to wait for the second while we are inside.
+            // Another thread starts waiting for the second while we are inside.
             let word = kernel.processor.load(refs[1].page) | later;
             model.borrow_mut().insert(refs[1].page, word);
             kernel.processor.store(refs[1].page, word);
@@ -432,10 +415,10 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             *outcomes.entry(format!("giving back: {expected:?}")).or_insert(0) += 1;
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             same(&kernel);
-            assert_eq!(served(end), expected == Fast::Done, "{case}");
-            let nudge =
-                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, nudge) as u64);
-            assert_eq!(nudge != 0, expected == Fast::DoneNudge);
+            assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
+            let waited_for =
+                kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
+            assert_eq!(waited_for != 0, expected == FastSwitch::DoneWithWaiters);
             assert_eq!(kernel.processor.cr3, HOME_ROOT);
         }
     }

@@ -1,6 +1,6 @@
-//! The guest kernel's image, as it is embedded in `spacejmp`: only instructions that every
-//! host executes in ring 0, no loose ends for a loader, least rights, and short ways through
-//! the null call and the switch.
+//! The guest kernel's image, as embedded in `spacejmp`: only instructions that every host executes
+//! in ring 0, nothing left for a loader to resolve, least privilege, and short paths through the
+//! null call and the switch.
 
 mod counts;
 mod processor;
@@ -24,7 +24,7 @@ use object::{Endianness, Object, ObjectSection, ObjectSymbol};
 
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-kernel.elf"));
 
-/// Most bytes of code, constants and data together: the kernel is small and stays small.
+/// Maximum size of code, constants and data together: the kernel is small and stays small.
 const MOST_BYTES: u64 = 16 << 10;
 
 fn headers() -> Vec<ProgramHeader64<Endianness>> {
@@ -58,7 +58,7 @@ fn info(index: usize) -> u64 {
 fn instructions() -> Vec<Instruction> {
     let (base, bytes) = text();
     let decoder = Decoder::with_ip(64, bytes, base, DecoderOptions::NONE);
-    // Between functions lies padding, which decodes as something harmless or as nothing.
+    // The padding between functions decodes as something harmless or as nothing.
     decoder.into_iter().collect()
 }
 
@@ -104,7 +104,7 @@ fn the_kernel_executes_only_what_every_host_executes_in_ring_0() {
                 || register.is_k();
             assert!(!wide, "{name} at {at:#x} uses {register:?}");
         }
-        // In the classes above and still not for every host, or not for this kernel at all.
+        // In the classes above, but not executed by every host, or not wanted in this kernel.
         let odd = matches!(
             instruction.mnemonic(),
             Mnemonic::Vmcall
@@ -125,15 +125,15 @@ fn the_kernel_executes_only_what_every_host_executes_in_ring_0() {
     }
     println!("{} instructions: {counts:?}", all.len());
     assert!(counts["out"] >= 32, "the exits of 32 exception stubs: {counts:?}");
-    // SYSRETs behind a Linux call, one of ours, and three ways of a switch; IRETs behind a call
-    // by UD2, four ways of a switch, and a single step that some processors report inside the
+    // SYSRETs after a Linux call, a SpaceJMP call, and three paths of a switch; IRETs after a call
+    // by UD2, four paths of a switch, and a single step that some processors report inside the
     // kernel.
     assert_eq!((counts["sysretq"], counts["iretq"]), (5, 6), "{counts:?}");
 }
 
 #[test]
 fn the_decoder_sees_what_it_is_asked_to_find() {
-    // popcnt eax, ebx; pxor xmm0, xmm0; invpcid rax, [rbx]; fld1: each is refused by class.
+    // popcnt eax, ebx; pxor xmm0, xmm0; invpcid rax, [rbx]; fld1: each is rejected by class.
     let bad: [&[u8]; 6] = [
         &[0xf3, 0x0f, 0xb8, 0xc3],
         &[0x66, 0x0f, 0xef, 0xc0],
@@ -202,12 +202,12 @@ fn the_kernels_own_description_is_true() {
         let found = by_address.get(&info(word)).map(Instruction::mnemonic);
         assert_eq!(found, Some(Mnemonic::Sysretq), "{:#x}", info(word));
     }
-    // Each exception stub leaves by its own port, whatever it pushes before.
+    // Each exception stub exits through its own port, whatever it pushes before.
     for vector in (0..32).filter(|&vector| vector != 6) {
         let mut at = vectors + vector * stride;
         let mut instruction = by_address[&at];
-        // The single step's stub stands elsewhere: it first looks whether the step was behind
-        // SYSCALL, and leaves like the others when it was not.
+        // The single step's stub is elsewhere: it first checks whether the step was after SYSCALL,
+        // and exits like the others if not.
         if vector == 1 {
             assert_eq!(instruction.mnemonic(), Mnemonic::Jmp);
             instruction = by_address[&instruction.near_branch_target()];

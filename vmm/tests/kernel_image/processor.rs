@@ -1,19 +1,19 @@
-//! A processor that knows the instructions of the kernel's short ways, and counts them.
+//! A processor emulator that knows the instructions of the kernel's fast paths, and counts them.
 //!
-//! Hosts differ in what they let one count, and single steps do not show ring 0 on all of
-//! them. This runs the very bytes of the image, on any machine, with a memory of its own; an
-//! instruction it does not know ends the test.
+//! Hosts differ in what they can count, and not all of them single-step ring 0. The emulator runs
+//! the actual bytes of the image, on any machine, with its own memory; an unknown instruction fails
+//! the test.
 
 use std::collections::HashMap;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-/// How a way through the kernel ended.
+/// How a path through the kernel ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
     Sysret,
     Iret,
-    /// With the port.
+    /// By an OUT to this port.
     Out(u64),
 }
 
@@ -22,11 +22,11 @@ pub(crate) struct Processor {
     code: HashMap<u64, Instruction>,
     registers: HashMap<Register, u64>,
     memory: HashMap<u64, u64>,
-    /// Zero, sign, carry and overflow flag.
+    /// Zero, sign, carry and overflow flags.
     flags: (bool, bool, bool, bool),
-    /// Base of GS, and the one that SWAPGS brings.
+    /// Base of GS, and the one that SWAPGS swaps in.
     pub(crate) gs: (u64, u64),
-    /// What was last loaded into CR3.
+    /// The last value loaded into CR3.
     pub(crate) cr3: u64,
     pub(crate) count: usize,
 }
@@ -35,12 +35,6 @@ impl Processor {
     pub(crate) fn new(instructions: Vec<Instruction>) -> Processor {
         let code = instructions.into_iter().map(|i| (i.ip(), i)).collect();
         Processor { code, ..Processor::default() }
-    }
-
-    /// Code that is not the image's.
-    pub(crate) fn learn(&mut self, at: u64, bytes: &[u8]) {
-        let decoder = iced_x86::Decoder::with_ip(64, bytes, at, iced_x86::DecoderOptions::NONE);
-        self.code.extend(decoder.into_iter().map(|i| (i.ip(), i)));
     }
 
     pub(crate) fn load(&self, address: u64) -> u64 {
@@ -168,7 +162,7 @@ impl Processor {
         }
     }
 
-    /// Runs from `entry` until the kernel is left.
+    /// Runs from `entry` until the kernel exits.
     pub(crate) fn run(&mut self, entry: u64) -> End {
         let mut at = entry;
         self.count = 0;

@@ -1,6 +1,6 @@
-//! The exact number of instructions of each short way, against `resources/counts.toml`.
+//! The exact number of instructions of each fast path, compared with `resources/counts.toml`.
 //!
-//! The budgets are in `counts`; here every change shows.
+//! The budgets are in `counts`; here every change is noticed.
 
 use abi::call::{CALL_HYPER_NULL, CALL_NULL, CALL_VAS_SWITCH};
 use abi::layout::VCPU_AREAS;
@@ -13,7 +13,7 @@ use crate::info;
 use crate::processor::End;
 use crate::record::{Table, compare};
 
-/// Taking `number` locks and giving them back, on the second visit: tags are known then.
+/// Acquires `number` locks and releases them, on the second visit: tags are known then.
 fn switch_and_back(way: Way, number: usize, exclusive: bool, tagged: bool) -> (u64, u64) {
     let keep = |tag: u64| if tagged { CR3_KEEP | tag } else { 0 };
     let mut kernel = Kernel::new(way);
@@ -25,7 +25,7 @@ fn switch_and_back(way: Way, number: usize, exclusive: bool, tagged: bool) -> (u
     (counts.0 as u64, counts.1 as u64)
 }
 
-/// Segments without locks are nothing to the kernel: an instance's entry does not have them. So
+/// Segments without locks do not concern the kernel: an instance's entry does not list them. So
 /// this is the count for any number of them, too.
 #[test]
 fn a_switch_takes_as_many_instructions_to_the_last_of_ten_thousand_instances_as_to_the_first() {
@@ -48,7 +48,7 @@ fn a_switch_takes_as_many_instructions_to_the_last_of_ten_thousand_instances_as_
     }
 }
 
-/// From an exception's vector to its OUT.
+/// Instructions from an exception's vector to its OUT.
 fn exception(vector: u64, pushes_error: bool) -> u64 {
     let mut kernel = Kernel::new(Way::Trap);
     let frame = VCPU_AREAS.raw() + VCPU_IST_STACKS + 1024 - if pushes_error { 48 } else { 40 };

@@ -22,16 +22,16 @@ pub(crate) struct MachineArgs {
     /// Seconds from the start of the emulator after which it is stopped
     #[arg(long, value_name = "SECS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// A file or folder the machine is to have; GUESTPATH is /work/NAME if not given
+    /// A file or folder to copy into the machine; GUESTPATH is /work/NAME if not given
     #[arg(long, value_name = "HOSTPATH[:GUESTPATH]", value_parser = Addition::parse)]
     add: Vec<Addition>,
     /// More words for the machine's kernel command line
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
-    /// Take the release build of spacejmp as it is instead of building it first
+    /// Use the release build of spacejmp as it is instead of building it first
     #[arg(long)]
     no_build: bool,
-    /// Show on stderr what the machine says while it boots
+    /// Show the machine's console on stderr while it boots
     #[arg(long)]
     verbose: bool,
     /// The command and its arguments, run in /work with /bin and /work on the PATH

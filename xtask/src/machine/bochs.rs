@@ -12,14 +12,14 @@ use super::setup::{BOCHS_BIOS, BOCHS_VGABIOS, Kit};
 use super::{Machine, command_line};
 
 const CONFIGURATION: &str = include_str!("../../../resources/machines/bochsrc");
-/// Emulated instructions a second of machine time. Near what Bochs does on ordinary
-/// computers, so that the machine's idea of a second is near ours.
+/// Emulated instructions a second of machine time. Close to the speed of Bochs on
+/// ordinary computers, so that a second in the machine is close to a real one.
 const IPS: u32 = 50_000_000;
 
 /// Writes disk and configuration into `run` and returns the command that starts Bochs.
 ///
 /// # Errors
-/// When initramfs and memory do not go together or a file cannot be written.
+/// When the initramfs does not fit into the memory or a file cannot be written.
 pub(super) fn command(
     machine: &Machine,
     kit: &Kit,
@@ -58,7 +58,7 @@ pub(super) fn command(
     };
     write("disk", &disk.bytes)?;
     write("bochsrc", configuration.as_bytes())?;
-    // Debian's Bochs has the debugger in it, which waits for a command to begin.
+    // Debian's Bochs includes the debugger, which waits for a command before it starts.
     write("debugger", b"c\n")?;
     let mut command = Command::new("bochs");
     command

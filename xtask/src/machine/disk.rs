@@ -12,7 +12,7 @@ const CYLINDER: usize = 16 * 63 * SECTOR;
 const TABLE: usize = 0x1b0;
 const MIB: u64 = 1 << 20;
 
-/// Places in memory; `boot.S` knows where the real-mode code is, too.
+/// Addresses in memory; `boot.S` also has that of the real-mode code.
 const REAL_MODE: usize = 0x9_0000;
 const COMMAND_LINE: usize = 0x8_f000;
 const PROTECTED_MODE: u32 = 0x10_0000;
@@ -24,7 +24,7 @@ pub(super) struct Disk {
     pub(super) cylinders: usize,
 }
 
-/// What is put together; `memory_mib` is the memory the machine will have.
+/// The parts of the disk; `memory_mib` is the memory of the machine.
 pub(super) struct Parts<'a> {
     pub(super) boot_sector: &'a [u8],
     pub(super) kernel: &'a [u8],
@@ -36,8 +36,8 @@ pub(super) struct Parts<'a> {
 /// Lays out a disk that boots `parts.kernel`.
 ///
 /// # Errors
-/// A boot sector or kernel that is none, a command line too long for its place, an initramfs
-/// that does not fit into the machine's memory beside the kernel.
+/// An invalid boot sector or kernel, a command line that is too long, an initramfs that
+/// does not fit into the machine's memory next to the kernel.
 pub(super) fn lay_out(parts: &Parts<'_>) -> Result<Disk> {
     ensure!(
         parts.boot_sector.len() == SECTOR && parts.boot_sector.ends_with(&[0x55, 0xaa]),
@@ -81,10 +81,10 @@ fn split_kernel(kernel: &[u8]) -> Result<(&[u8], &[u8])> {
         0 => 4,
         sectors => usize::from(sectors),
     };
-    kernel.split_at_checked((sectors + 1) * SECTOR).context("the kernel image is cut short")
+    kernel.split_at_checked((sectors + 1) * SECTOR).context("the kernel image is truncated")
 }
 
-/// As high as memory and the kernel allow: below is where the kernel unpacks itself.
+/// As high as memory and the kernel allow: the kernel unpacks itself below.
 fn place_initramfs(parts: &Parts<'_>, real_mode: &[u8]) -> Result<u32> {
     // Bochs and its BIOS keep tables at the top of memory.
     let memory_end = (u64::from(parts.memory_mib) * MIB).saturating_sub(2 * MIB);
@@ -149,7 +149,8 @@ mod tests {
         lay_out(&Parts { boot_sector: &boot_sector(), kernel, initramfs, command_line, memory_mib })
     }
 
-    /// Does what boot.S does: the bytes each extent puts into memory, and where.
+    /// Does what boot.S does: returns the bytes that each extent loads into memory, and
+    /// where.
     fn loaded(disk: &Disk) -> Vec<(u32, &[u8])> {
         let field = |n: usize, f: usize| get_u32(&disk.bytes, TABLE + 12 * n + 4 * f) as usize;
         (0..3)
@@ -190,7 +191,7 @@ mod tests {
         let told = |result: Result<Disk>| result.expect_err("refused").to_string();
         assert!(told(laid_out(&kernel(b""), &[0; 2 << 20], 20)).contains("--memory"));
         assert!(told(laid_out(b"\x7fELF", b"", 64)).contains("bzImage"));
-        assert!(told(laid_out(&kernel(b"")[..1024], b"", 64)).contains("cut short"));
+        assert!(told(laid_out(&kernel(b"")[..1024], b"", 64)).contains("truncated"));
         let long = "x".repeat(5000);
         let parts = Parts {
             boot_sector: &boot_sector(),

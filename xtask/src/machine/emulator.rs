@@ -1,5 +1,5 @@
-//! Runs an emulator: its two serial lines as pipes, its end, and never more than the time
-//! allowed. Knows neither what emulator it is nor what the lines carry.
+//! Runs an emulator, with its two serial lines as pipes, until it ends or the time is up.
+//! Independent of the kind of emulator and of the content of the lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The named pipes an emulator writes the machine's serial lines to.
 pub(super) struct Lines {
-    /// Kernel messages and chatter.
+    /// Kernel messages.
     pub(super) console: PathBuf,
     /// What `transcript` reads.
     pub(super) output: PathBuf,
@@ -38,11 +38,11 @@ pub(super) enum Next {
 /// Why there are no more arrivals.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The receiver of arrivals said so.
+    /// The receiver has finished.
     Stopped,
     TimeIsUp,
-    /// The emulator ended by itself. Its status tells nothing: Bochs has 1 after a good
-    /// power-off.
+    /// The emulator ended by itself. Its status means nothing: Bochs exits with 1 after a
+    /// normal power-off.
     Gone,
 }
 
@@ -61,9 +61,9 @@ impl Lines {
     }
 }
 
-/// Starts `command` and gives everything that comes over `lines` to `receive` until that
-/// wants no more, `deadline` has come or the emulator has ended. The emulator is not alive
-/// when this returns, nor when this process dies first.
+/// Starts `command` and passes everything that comes over `lines` to `receive` until that
+/// has finished, `deadline` has passed or the emulator has ended. The emulator has ended
+/// when this returns, and also if this process dies first.
 ///
 /// What the emulator itself prints goes to the file `emulator.out` in `run`.
 ///
@@ -123,9 +123,9 @@ fn watch(
     }
 }
 
-/// Begins to send on what comes through a pipe. Returns the pipe with both ends open: thus
-/// opening it does not block, and the reader sees no end of file before the emulator has
-/// opened its end. To be dropped when the emulator has ended.
+/// Starts forwarding what arrives through a pipe. Returns the pipe with both ends open:
+/// thus opening it does not block, and the reader sees no end of file before the emulator
+/// has opened its end. To be dropped when the emulator has ended.
 fn listen(path: &Path, kind: fn(Vec<u8>) -> Arrival, to: Sender<Arrival>) -> Result<File> {
     let open = |options: &OpenOptions| {
         options.open(path).with_context(|| format!("cannot open {}", path.display()))
@@ -155,7 +155,7 @@ impl Emulator {
             File::create(&file).with_context(|| format!("cannot create {}", file.display()))?;
         let errors = out.try_clone().context("cannot duplicate a file handle")?;
         let mut words = isolation();
-        // Whatever kills us takes the emulator with it.
+        // Whatever kills us also kills the emulator.
         words.extend(["setpriv", "--pdeathsig", "KILL", "--"]);
         let mut started = Command::new(words[0]);
         started.args(&words[1..]).arg(command.get_program()).args(command.get_args());
@@ -172,9 +172,9 @@ impl Drop for Emulator {
     }
 }
 
-/// How to start a program without network, where that is allowed: the display of Debian's
-/// Bochs listens on a VNC port, open to everybody. Elsewhere Bochs takes the first free one
-/// from 5900 up, so that machines can run side by side all the same.
+/// How to start a program without a network, where that is permitted: the display of Debian's
+/// Bochs listens on a VNC port, open to all. Elsewhere Bochs takes the first free port
+/// from 5900 up, so machines can still run side by side.
 fn isolation() -> Vec<&'static str> {
     let ways: [&[&str]; 2] =
         [&["unshare", "--net"], &["unshare", "--user", "--map-root-user", "--net"]];

@@ -1,14 +1,12 @@
-//! Emulated machines with a KVM of their own: what kinds there are, and running a command in
-//! one. The recipes are in `resources/machines/`, whose README.md describes the machines for
-//! those who use them.
+//! Emulated machines with their own KVM: the kinds, and running a command in one. The
+//! recipes are in `resources/machines/`, whose README.md describes the machines for their
+//! users.
 
 mod args;
 mod bochs;
-mod cpio;
 mod disk;
 mod emulator;
 mod initramfs;
-mod modules;
 mod qemu;
 pub(crate) mod setup;
 mod transcript;
@@ -28,7 +26,7 @@ use self::transcript::{Event, Transcript};
 use crate::workspace::{Workspace, succeed};
 
 const INITCALL_BLACKLIST: &str = include_str!("../../../resources/machines/initcall_blacklist");
-/// How much of the console is shown when a machine fails.
+/// Number of console lines shown when a machine fails.
 const LAST_WORDS: usize = 3000;
 
 /// What translates the addresses of guests in the machine, and what its CPU offers.
@@ -44,7 +42,7 @@ pub(crate) enum Kind {
     Amd,
 }
 
-/// All there are.
+/// All kinds.
 #[cfg(test)]
 pub(crate) const KINDS: &[Kind] = &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow, Kind::Amd];
 
@@ -90,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// Words for the kernel command line that make the machine's Linux this kind.
+    /// Parameters on the kernel command line that make the machine's Linux this kind.
     fn kernel_words(self) -> &'static str {
         match self {
             Self::IntelNopcid => "nopcid noinvpcid",
@@ -114,16 +112,15 @@ impl Memory {
     /// Parses a number with the suffix M or G.
     ///
     /// # Errors
-    /// Other texts, and sizes no machine can have.
+    /// For other texts, and for sizes no machine can have.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (digits, scale) = match text.strip_suffix(['M', 'm']) {
             Some(digits) => (digits, 1),
-            None => (
-                text.strip_suffix(['G', 'g']).context("a size such as 512M or 2G is wanted")?,
-                1024,
-            ),
+            None => {
+                (text.strip_suffix(['G', 'g']).context("expected a size such as 512M or 2G")?, 1024)
+            }
         };
-        let number: u32 = digits.parse().context("a size such as 512M or 2G is wanted")?;
+        let number: u32 = digits.parse().context("expected a size such as 512M or 2G")?;
         let mib = number
             .checked_mul(scale)
             .filter(|mib| (Self::LEAST_MIB..=Self::MOST_MIB).contains(mib));
@@ -136,7 +133,7 @@ impl Memory {
     }
 }
 
-/// A machine to be booted for one command.
+/// A machine to boot for one command.
 pub(crate) struct Machine {
     pub(crate) kind: Kind,
     pub(crate) cpus: u8,
@@ -144,9 +141,9 @@ pub(crate) struct Machine {
     /// From the start of the emulator.
     pub(crate) timeout: Duration,
     pub(crate) additions: Vec<Addition>,
-    /// More words for the machine's kernel command line.
+    /// Further parameters for the machine's kernel command line.
     pub(crate) append: String,
-    /// Whether the machine's chatter is shown on stderr.
+    /// Whether the machine's console is shown on stderr.
     pub(crate) verbose: bool,
 }
 
@@ -184,12 +181,12 @@ impl fmt::Display for Outcome {
 }
 
 impl Machine {
-    /// Boots the machine, runs `command` in it and writes its stdout and stderr, as they
-    /// come, to `to`. The emulator is gone when this returns.
+    /// Boots the machine, runs `command` in it and writes its stdout and stderr to `to`
+    /// as they arrive. The emulator has ended when this returns.
     ///
     /// # Errors
-    /// When the machine cannot be set up, does not boot or is not what its kind says; not
-    /// for what the command does.
+    /// When the machine cannot be set up, does not boot or does not match its kind; never
+    /// because of the command's result.
     pub(crate) fn run(
         &self,
         workspace: &Workspace,
@@ -234,7 +231,7 @@ impl Machine {
                             .context("cannot write output")?;
                     }
                     Event::Exited(code) => status = Some(code),
-                    Event::Failed(reason) => bail!("the machine is not fit: {reason}"),
+                    Event::Failed(reason) => bail!("the machine cannot run the command: {reason}"),
                 }
             }
             Ok(if status.is_some() { Next::Stop } else { Next::Wait })
@@ -264,7 +261,7 @@ impl Machine {
     }
 }
 
-/// The end of what a machine and its emulator said, for somebody who has to find out why.
+/// The last output of a machine and its emulator, for finding the cause of a failure.
 fn last_words(console: &[u8], run: &std::path::Path) -> String {
     let emulator = std::fs::read(run.join("emulator.out")).unwrap_or_default();
     let end = |bytes: &[u8]| {
@@ -307,7 +304,7 @@ fn command_line(machine: &Machine, extra: &str) -> String {
     words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Makes the release build of `spacejmp`.
+/// Builds `spacejmp` in the release profile.
 ///
 /// # Errors
 /// When it does not build.

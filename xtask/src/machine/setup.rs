@@ -1,10 +1,11 @@
-//! Gets what the emulated machines are made of: emulators and tools from the distribution's
+//! Provides the parts of the emulated machines: emulators and tools from the distribution's
 //! packages, a kernel unpacked from its package (never installed), the assembled boot
 //! sector. Kept in `target/machines/`; remove that folder to start afresh.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,20 +13,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Emulator;
-use super::modules::{self, Module};
-use crate::workspace::{Workspace, output_of};
+use super::initramfs::interpreter_is_needed;
+use crate::workspace::{Workspace, output_of, succeed};
 
 pub(super) const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 pub(super) const BOCHS_VGABIOS: &str = "/usr/share/vgabios/vgabios.bin";
 
-/// The kernel is the one this package stands for; of all Debian's it boots the quickest.
+/// The kernel is the one this package depends on; of all Debian's kernels it boots the
+/// fastest.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BOOT_SECTOR: &str = include_str!("../../../resources/machines/boot.S");
 
-/// Twice the longest time-out there is.
+/// Twice the longest time-out.
 const LEFT_OVER: Duration = Duration::from_secs(2 * 86_400);
 
-/// Something that must be on this computer: how to see whether it is, and its package.
+/// Something that must be installed on this computer: how to check for it, and its package.
 struct Need {
     /// A program on the PATH, or a file when it begins with `/`.
     file: &'static str,
@@ -47,10 +49,12 @@ const NEEDS: &[Need] = &[
     Need { file: "busybox", package: "busybox-static", only: None },
     Need { file: "objcopy", package: "binutils", only: None },
     Need { file: "xz", package: "xz-utils", only: None },
+    Need { file: "cpio", package: "cpio", only: None },
+    Need { file: "depmod", package: "kmod", only: None },
     Need { file: "setpriv", package: "util-linux", only: None },
 ];
 
-/// All that is needed to start machines with one emulator.
+/// Everything needed to start machines with one emulator.
 pub(super) struct Kit {
     /// The kernel, a bzImage.
     pub(super) kernel: PathBuf,
@@ -84,7 +88,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     let runs = cache.join("runs");
     fs::create_dir_all(&runs).with_context(|| format!("cannot create {}", runs.display()))?;
 
-    // One set-up at a time: machines may be started side by side. Unlocked when dropped.
+    // One set-up at a time, since machines may be started side by side. Unlocked when dropped.
     let lock = cache.join("lock");
     let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
     lock.lock().context("cannot lock target/machines")?;
@@ -95,7 +99,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     if !kernel.exists() {
         unpack_kernel(&cache, &kernel).context("cannot get a kernel for the machines")?;
     }
-    let busybox = on_path("busybox").context("busybox has gone")?;
+    let busybox = on_path("busybox").context("busybox has disappeared")?;
     Ok(Kit {
         kernel: kernel.join("vmlinuz"),
         modules: kernel.join("modules"),
@@ -105,7 +109,7 @@ pub(super) fn kit(workspace: &Workspace, emulator: Emulator) -> Result<Kit> {
     })
 }
 
-/// Removes folders of runs that were killed. No run lasts as long as those are old.
+/// Removes folders of runs that were killed. They are older than any run can last.
 fn remove_left_over(runs: &Path) {
     let is_old = |path: &Path| {
         let age =
@@ -114,7 +118,7 @@ fn remove_left_over(runs: &Path) {
     };
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()).filter(|path| is_old(path)) {
-        // What cannot be removed only takes up room.
+        // What cannot be removed only takes up space.
         let _ = fs::remove_dir_all(path);
     }
 }
@@ -186,12 +190,12 @@ fn missing(emulator: Emulator) -> Vec<&'static str> {
 }
 
 fn is_static(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|data| modules::interpreter_is_needed(&data) == Some(false))
+    fs::read(path).is_ok_and(|data| interpreter_is_needed(&data) == Some(false))
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Not everybody's PATH has the folders of administration.
+    // Not every user's PATH contains the folders for administration.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(more)
@@ -205,7 +209,7 @@ fn apt(arguments: &[&str]) -> Command {
     apt
 }
 
-/// Leaves `vmlinuz` and `modules/` in the folder `to`, whole or not at all.
+/// Creates `vmlinuz` and `modules/` in the folder `to`, completely or not at all.
 fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
     let work = tempfile::Builder::new().prefix("kernel.").tempdir_in(cache)?;
     let package = match kernel_package() {
@@ -219,7 +223,7 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
         }
     };
     eprintln!("xtask: apt-get download {package} (unpacked in target/machines, not installed)");
-    // As root, apt wants to hand the download to a user of its own, who may not write here.
+    // As root, apt downloads as a separate user, which may not write here.
     output_of(
         apt(&["download", "-o", "APT::Sandbox::User=root", &package]).current_dir(work.path()),
     )?;
@@ -232,11 +236,13 @@ fn unpack_kernel(cache: &Path, to: &Path) -> Result<()> {
     fs::write(ready.join("package"), format!("{package}\n"))?;
     let kernel = only_file(&unpacked.join("boot"), |name| name.starts_with("vmlinuz-"))?;
     fs::copy(kernel, ready.join("vmlinuz"))?;
-    let places = ["lib/modules", "usr/lib/modules"].map(|place| unpacked.join(place));
-    let place = places.iter().find(|place| place.is_dir()).context("the package has no modules")?;
+    // Where kmod looks; a newer package has only the folder that this leads to.
+    if !unpacked.join("lib").exists() {
+        symlink("usr/lib", unpacked.join("lib"))?;
+    }
     for root in ["kvm_intel", "kvm_amd"] {
         let mut order = String::new();
-        for Module { name, path } in modules::load_order(place, root)? {
+        for (name, path) in load_order(&unpacked, root)? {
             prepare_module(&path, &ready.join("modules").join(format!("{name}.ko")))?;
             order.push_str(&format!("{name}.ko\n"));
         }
@@ -252,9 +258,32 @@ fn kernel_package() -> Result<String> {
     Ok(named.with_context(|| format!("{KERNEL_PACKAGE} depends on nothing"))?.to_owned())
 }
 
-/// Copies a module without what only debuggers and tracers want: it loads ten times faster.
+/// Names and files of the module `root` and all it depends on, in the order to load them.
+fn load_order(unpacked: &Path, root: &str) -> Result<Vec<(String, PathBuf)>> {
+    let kernel = only_file(&unpacked.join("lib/modules"), |_| true)?;
+    let version = kernel.file_name().unwrap_or_default();
+    let tool = |name| on_path(name).map(Command::new).with_context(|| format!("no {name}"));
+    output_of(tool("depmod")?.arg("--basedir").arg(unpacked).arg(version))?;
+    // Options that this computer gives its own KVM are no part of the machines.
+    let mut modprobe = tool("modprobe")?;
+    modprobe.args(["--config", "/dev/null", "--show-depends", "--dirname"]).arg(unpacked);
+    let commands = output_of(modprobe.arg("--set-version").arg(version).arg(root))?;
+    let files = commands.lines().filter_map(|line| line.strip_prefix("insmod "));
+    let named = files.map(|line| {
+        let path = PathBuf::from(line.split(' ').next().unwrap_or(line));
+        // File names may use either character, the kernel uses one.
+        let (name, _) = path.file_name()?.to_str()?.split_once(".ko")?;
+        Some((name.replace('-', "_"), path.clone()))
+    });
+    named.collect::<Option<_>>().with_context(|| format!("modprobe said:\n{commands}"))
+}
+
+/// Copies a module without what only debuggers and tracers need: it loads ten times faster.
 fn prepare_module(from: &Path, to: &Path) -> Result<()> {
-    fs::write(to, modules::read(from)?)?;
+    // Copies a file that is not compressed.
+    let mut unpack = Command::new("xz");
+    unpack.arg("-dcf").arg(from).stdout(File::create(to)?);
+    succeed(&mut unpack)?;
     let mut strip = Command::new("objcopy");
     strip.arg("--strip-unneeded");
     for section in [".BTF", "__mcount_loc", ".rela__mcount_loc", ".comment"] {
@@ -271,6 +300,6 @@ fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         .filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(&wanted));
     match (found.next(), found.next()) {
         (Some(path), None) => Ok(path),
-        _ => bail!("{} does not hold exactly one file of the kind looked for", folder.display()),
+        _ => bail!("{} does not contain exactly one file of the expected kind", folder.display()),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 /// Longest end line: the status has at most three digits, a reason should be one line.
 const LINE_LIMIT: usize = 4096;
 
-/// What the bytes fed so far have told.
+/// What the bytes fed so far mean.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The machine is up and the command is about to start.
@@ -16,7 +16,7 @@ pub(super) enum Event {
     Output(Vec<u8>),
     /// The command has ended with this status; nothing of interest follows.
     Exited(u8),
-    /// The machine is not fit to run the command.
+    /// The machine cannot run the command.
     Failed(String),
 }
 
@@ -31,7 +31,7 @@ enum State {
 pub(super) struct Transcript {
     token: String,
     state: State,
-    /// Bytes not yet told: in `Running` possibly the beginning of the end line.
+    /// Bytes not yet reported: in `Running` possibly the beginning of the end line.
     pending: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ impl Transcript {
         Self { token: token.to_owned(), state: State::Booting, pending: Vec::new() }
     }
 
-    /// Takes in the next bytes of the line, wherever they happen to be cut.
+    /// Consumes the next bytes of the line, wherever they happen to be split.
     ///
     /// # Errors
     /// When a line of the protocol is damaged.
@@ -69,7 +69,7 @@ impl Transcript {
     fn take_boot_line(&mut self) -> Result<Option<Event>> {
         let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') else {
             return if self.pending.len() > LINE_LIMIT {
-                bail!("the machine sends something else than its first line")
+                bail!("the machine sends something other than its first line")
             } else {
                 Ok(None)
             };
@@ -98,7 +98,7 @@ impl Transcript {
         let rest = &self.pending[mark.len()..];
         let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
             if rest.len() > LINE_LIMIT {
-                bail!("the line with the command's status does not end");
+                bail!("the line with the command's status is not terminated");
             }
             return Ok(());
         };

@@ -19,7 +19,8 @@ use crate::workspace::Workspace;
 /// Emulators run at one time; each is one busy thread (QEMU two).
 const SIDE_BY_SIDE: usize = 2;
 
-/// Suites are run in two jobs, because the whole takes long where everything is emulated.
+/// Suites are run in two jobs, because the whole suite takes long where everything is
+/// emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// With every change.
@@ -42,7 +43,7 @@ struct Suite {
 
 /// What a machine does.
 enum Work {
-    /// Runs a command, which has to end and print, to the byte, as said.
+    /// Runs a command, whose status and output must match exactly.
     Command { words: &'static [&'static str], status: u8, output: &'static [u8] },
     /// Runs tests, each NAME[:FILTER...] as `resources/machines/e2e` has it.
     Tests(&'static [&'static str]),
@@ -64,14 +65,14 @@ struct Job {
     kind: Kind,
     command: Vec<String>,
     additions: Vec<Addition>,
-    /// What of [`LEFT_OUT`] it would have run otherwise.
+    /// The tests in [`LEFT_OUT`] that it would otherwise have run.
     left_out: Vec<&'static LeftOut>,
 }
 
-/// Runs all suites of `part`; says which machine ran what, and what not.
+/// Runs all suites of `part`; prints which machine ran what, and what it left out.
 ///
 /// # Errors
-/// When anything did not go as the table says, after all the rest has been run.
+/// When any result differs from the table, after everything else has been run.
 pub(crate) fn run_all(workspace: &Workspace, part: Part) -> Result<()> {
     machine::build_spacejmp(workspace)?;
     let kit = Kit::build(workspace).context("cannot build the tests")?;
@@ -88,7 +89,7 @@ pub(crate) fn run_all(workspace: &Workspace, part: Part) -> Result<()> {
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let (text, passed) = job.run(workspace);
-                    // In one piece: another machine may have something to say, too.
+                    // Printed in one piece: another machine may print at the same time.
                     print!("{text}");
                     if !passed {
                         let label = format!("{} on {}", job.suite.name, job.kind);
@@ -103,7 +104,7 @@ pub(crate) fn run_all(workspace: &Workspace, part: Part) -> Result<()> {
     Ok(())
 }
 
-/// The lines of `output` that tell what was run: those that begin with "@ ".
+/// The lines of `output` that report what was run: those that begin with "@ ".
 fn summary(output: &[u8]) -> String {
     let output = String::from_utf8_lossy(output);
     let lines = output.lines().filter_map(|line| line.strip_prefix("@ "));
@@ -118,8 +119,8 @@ fn rest<'a>(programs: impl Iterator<Item = &'a str>, named: &[&str]) -> Vec<Stri
     rest.map(str::to_owned).collect()
 }
 
-/// What of [`LEFT_OUT`] concerns a machine of `kind` that runs `selections`; `others` says
-/// whether it is the one that runs all programs not named elsewhere.
+/// The part of [`LEFT_OUT`] that concerns a machine of `kind` that runs `selections`;
+/// `others` tells whether it is the one that runs all programs not named elsewhere.
 fn left_out(kind: Kind, selections: &[String], others: bool) -> Vec<&'static LeftOut> {
     let selected =
         |program: &str| selections.iter().any(|selection| program_of(selection) == program);
@@ -161,7 +162,7 @@ impl Suite {
 }
 
 impl Job {
-    /// Boots the machine. Returns what there is to say, and whether all went as it should.
+    /// Boots the machine. Returns the report, and whether everything passed.
     fn run(&self, workspace: &Workspace) -> (String, bool) {
         let (suite, kind) = (self.suite, self.kind);
         let machine = Machine {
@@ -227,7 +228,8 @@ mod tests {
             let suites = || SUITES.iter().filter(|suite| suite.kinds.contains(&kind));
             let tests = |suite: &&Suite| !matches!(suite.work, Work::Command { .. });
             assert!(suites().filter(tests).any(|suite| suite.part == Part::Always), "{kind}");
-            // One runs all but what others name, and these do run it.
+            // One machine runs everything that the others do not name, and they do run
+            // what they name.
             let is_run = |wanted: &str| {
                 suites()
                     .any(|suite| matches!(suite.work, Work::Tests(all) if all.contains(&wanted)))

@@ -1,5 +1,5 @@
-//! What runs on which emulated machine, and what does not and why: tables. Running them is in
-//! the module above.
+//! Tables: what runs on which emulated machine, and what does not and why. The parent module
+//! runs them.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ const INTEL: &[Kind] = &[Kind::Intel];
 const LESSER_INTEL: &[Kind] = &[Kind::IntelNopcid, Kind::IntelShadow];
 const AMD: &[Kind] = &[Kind::Amd];
 
-/// The whole suite is this and every other test program there is, so that a new one cannot be
-/// forgotten. Parts in the time they take, not in their number.
+/// The whole suite is this and every other test program, so that a new one cannot be
+/// forgotten. Divided by running time, not by number.
 const FIRST_PART: &[&str] =
     &["commands", "vas", "ring3", "shootdown", "vmm:vm::,guest::,process::", "spacejmp_host"];
 
-/// The first part where it is divided once more: what is about several processors, and the rest.
+/// The first part where it is divided further: tests of several processors, and the rest.
 const SEVERAL_CPUS: &[&str] = &[
     "ring3",
     "shootdown",
@@ -45,18 +45,18 @@ const SHORTER: &[&str] = &[
     "vas:persistence::,crossing_lock_orders,threads_in_vases",
 ];
 
-/// QEMU 7.2 with a thread for each of two processors stops for good, as a whole, in one run of
-/// three of `ring3` (tried; in a loop of interrupts it delivers); with one thread for both,
-/// nothing that kicks gets on.
+/// QEMU 7.2 with a thread for each of two processors hangs completely in one run of three of
+/// `ring3` (tried; it loops delivering interrupts); with one thread for both, tests that kick
+/// make no progress.
 const AMD_CPUS: u8 = 1;
 
-/// Longest first: what begins last should be short.
+/// Longest first: what starts last should be short.
 pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "e2e with two processors",
         part: Part::Always,
         kinds: INTEL,
-        // Or no translation could be stale on another one.
+        // Otherwise no translation could be stale on another processor.
         cpus: 2,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(1500),
@@ -66,7 +66,7 @@ pub(super) const SUITES: &[Suite] = &[
         name: "e2e 1",
         part: Part::Always,
         kinds: INTEL,
-        // Bochs takes half the time for one.
+        // With one, Bochs takes half the time.
         cpus: 1,
         memory: Memory::LARGE,
         timeout: Duration::from_secs(1500),
@@ -135,8 +135,8 @@ pub(super) const SUITES: &[Suite] = &[
         timeout: Duration::from_secs(900),
         work: Work::Tests(SELECTION),
     },
-    // Everything else relies on this: a machine has KVM and its CPUs, tells what a command
-    // prints byte for byte, and how it ends. One kind of each emulator.
+    // Everything else relies on this: a machine has KVM and its CPUs, and reports a
+    // command's output byte for byte, and its exit status. One kind of each emulator.
     Suite {
         name: "machine",
         part: Part::Always,
@@ -167,7 +167,7 @@ const TEXT: &str = "reads the repository's text, and a hundred megabytes, which 
 const TIMES: &str = "measures times, of which an emulated machine has none that mean anything";
 /// Eleven thousand calls, /proc, processes, timers and limits, natively and in a VM.
 const HOST: &str = "compares what the host kernel answers natively and in a VM at length: it does not depend on the kind of KVM, and an emulator takes hours";
-const NO_VM: &str = "makes no VM: it has nothing to do with the host's kind";
+const NO_VM: &str = "makes no VM: it does not depend on the kind of host";
 /// Tried with native programs: it has no ICEBP, no alignment checks, no unmasked SSE
 /// exceptions, raises #GP for #SS, and pushes a wrong error code for `INT n` (in a VM a wrong
 /// RIP).

@@ -1,5 +1,5 @@
-//! `graph-query`: answers questions about a graph that `graph-build` left in a VAS, at once;
-//! or, for comparison, about one it first has to parse or load.
+//! `graph-query`: answers queries about a graph that `graph-build` left in a VAS, without loading
+//! it; or, for comparison, about one that it first has to parse or load.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ Usage: graph-query SOURCE [OPTIONS] [QUERY]...
     VAS           the VAS that graph-build made (under `spacejmp run`)
     --parse FILE  the edge list, parsed anew (anywhere)
     --load FILE   what graph-build --save wrote (anywhere)
-  --writable      go into the VAS to write, alone; with others who read if not given
+  --writable      enter the VAS to write, alone; without it, to read, along with other readers
   --time          say on standard error how long it took until the graph could be used, and
                   how long the answers took
 

@@ -196,7 +196,7 @@ impl<'a, T: Storable<V>, V: Brand> ArenaMut<'a, T, V> {
         };
         let mut slots = self.arena.slots.at_mut(self.at);
         let slot = &mut slots[free as usize];
-        // Full ones, and those that were filled too often, are not on the list.
+        // Full slots, and those that were filled too often, are not on the list.
         let filling = NonZero::<u32>::MIN.saturating_add(slot.fillings);
         let id = VId { slot: free, filling, _names: PhantomData };
         let value = make(id);
@@ -268,7 +268,7 @@ impl<'a, T: Storable<V>, V: Brand> ArenaMut<'a, T, V> {
         let slots = self.arena.slots.at_mut(self.at).into_slice();
         let slot = find_mut(slots, id)?;
         let value = slot.value.take()?;
-        // One whose count has come to its end is not used again: ids would come back.
+        // A slot whose count has reached its maximum is not reused: ids would repeat.
         if slot.fillings < u32::MAX {
             slot.next = std::mem::replace(&mut self.arena.free, id.slot + 1);
         }
@@ -276,7 +276,7 @@ impl<'a, T: Storable<V>, V: Brand> ArenaMut<'a, T, V> {
         Some(value)
     }
 
-    /// Drops the values that `keep` says no to; it sees them in no order.
+    /// Drops the values for which `keep` returns false; it sees them in no order.
     pub fn retain(&mut self, mut keep: impl FnMut(VId<T>, &mut T) -> bool) {
         for i in 0..self.arena.slots.len() {
             let slots = self.arena.slots.at_mut(self.at).into_slice();

@@ -176,7 +176,7 @@ impl<K: VKey<V> + fmt::Debug, T: Storable<V>, V: Brand> fmt::Debug for VacantEnt
     }
 }
 
-/// What was found a moment ago: nobody else has the map.
+/// What was just found: the map is borrowed exclusively.
 pub(super) fn there<T>(found: Option<T>) -> T {
     match found {
         Some(found) => found,

@@ -1,8 +1,8 @@
 //! Walking a tree in order, from both ends.
 //!
-//! Where a walk is, is an edge: a place in a leaf, before its first entry, between two, or behind
-//! its last. Between two edges next to each other lies exactly one entry, in the leaf or, at its
-//! ends, in a node above, so two walks that meet are at the same edge.
+//! The position of a walk is an edge: a place in a leaf, before its first entry, between two, or
+//! after its last. Between two edges next to each other lies exactly one entry, in the leaf or, at
+//! its ends, in a node above, so two walks that meet are at the same edge.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -17,7 +17,7 @@ use crate::collections::VKey;
 use crate::storable::Storable;
 use crate::token::{At, Mode};
 
-/// A place in a leaf and the way to it: nodes with the child taken.
+/// A place in a leaf and the path to it: nodes with the child taken.
 struct Edge<'a, K, T, V: Brand> {
     above: ArrayVec<(&'a Inner<K, T, V>, usize), MAX_DEPTH>,
     leaf: &'a Leaf<K, T>,

@@ -1,6 +1,6 @@
 //! Walking a tree in order with values to change, from the front.
 //!
-//! A walk holds what is left of each node on its way: slices that nobody else has. That is what
+//! A walk holds what is left of each node on its path: slices borrowed exclusively. That is what
 //! keeps it free of unsafe code, and what a walk from both ends could not do.
 
 use std::fmt;

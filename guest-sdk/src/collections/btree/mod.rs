@@ -1,7 +1,7 @@
 //! `VBTreeMap`: an ordered map in a VAS.
 //!
-//! A tree of our own, because the standard library's takes no allocator on a stable toolchain,
-//! and we know no well-kept crate that has one that does.
+//! A tree of our own, because the standard library's takes no allocator on a stable toolchain, and
+//! we know of no well-maintained crate with one that does.
 //!
 //! - here: the map and its two views, to read and to change; `entry`: entries, there or not yet
 //! - `node`: nodes and how they are split and joined; `search`: from the root to an entry;

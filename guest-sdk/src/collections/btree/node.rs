@@ -1,9 +1,9 @@
 //! Nodes of the tree: how they lie in memory, how they are searched, split, filled and joined.
 //!
-//! A B-tree as in Knuth (TAOCP vol. 3, 6.2.4) and CLRS chapter 18, worked from the top down:
-//! a full child is split, a minimal one filled up, *before* the way leads into it. Each such step
-//! takes all memory it needs first and leaves a whole tree, so a failed allocation costs
-//! nothing, and no way leads back up.
+//! A B-tree as in Knuth (TAOCP vol. 3, 6.2.4) and CLRS chapter 18, worked from the top down: a full
+//! child is split, a minimal one filled up, *before* descending into it. Each such step allocates
+//! all memory it needs first and leaves a valid tree, so a failed allocation costs nothing, and
+//! there is no way back up.
 //!
 //! Entries lie in their node as in the standard library's map, with room for eleven. The
 //! children of a node are all leaves or all not, so a leaf has no room for children, and no
@@ -20,15 +20,15 @@ use crate::collections::VKey;
 use crate::storable::Storable;
 use crate::token::{At, Write};
 
-/// Fewest children of a node that has any, unless it is the root.
+/// Minimum children of a node that has any, unless it is the root.
 const DEGREE: usize = 6;
-/// Most entries of a node.
+/// Maximum entries of a node.
 pub(super) const CAPACITY: usize = 2 * DEGREE - 1;
-/// Most children of a node.
+/// Maximum children of a node.
 pub(super) const CHILDREN: usize = 2 * DEGREE;
-/// Fewest entries of a node, unless it is the root.
+/// Minimum entries of a node, unless it is the root.
 const MINIMUM: usize = DEGREE - 1;
-/// Most nodes above a leaf: six to the power of it is more than there is room for.
+/// Maximum nodes above a leaf: six to the power of it is more than there is room for.
 pub(super) const MAX_DEPTH: usize = 20;
 
 /// A node without children, and the entries of each other one.
@@ -88,7 +88,7 @@ impl<K, T> Leaf<K, T> {
         self.values.push(value);
     }
 
-    /// Puts `entry` in the place of entry `i`, which it gives back.
+    /// Replaces entry `i` by `entry` and returns the old one.
     fn replace(&mut self, i: usize, (key, value): (K, T)) -> (K, T) {
         let key = std::mem::replace(&mut self.keys[i], key);
         (key, std::mem::replace(&mut self.values[i], value))

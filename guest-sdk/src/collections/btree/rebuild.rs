@@ -1,4 +1,4 @@
-//! A whole tree at once: taken apart, and put together from entries in order.
+//! Operations on a whole tree: taken apart, and put together from entries in order.
 //!
 //! Removing many entries one by one would search for each, and need its key while the tree
 //! changes. What is taken apart has as many nodes at each level as fewer entries can need, so
@@ -33,7 +33,7 @@ pub(super) fn retain<K: VKey<V>, T: Storable<V>, V: Brand>(
     map: &mut VBTreeMap<K, T, V>,
     mut keep: impl FnMut(&K::Borrowed, &mut T) -> bool,
 ) {
-    // All questions first: if one panics, the map is whole.
+    // All calls of `keep` first: if one panics, the map is intact.
     let entries = IterMut::new(at, &mut map.tree, std::ops::Bound::Unbounded);
     let kept: Vec<bool> = entries.map(|(key, value)| keep(key, value)).collect();
     if kept.iter().all(|&kept| kept) {

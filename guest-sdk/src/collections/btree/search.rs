@@ -42,7 +42,7 @@ impl<K, T> Leaf<K, T> {
     where
         K: VKey<V>,
     {
-        // In order: nodes are short, and a processor foresees more of this than of halving.
+        // Linear search: nodes are short, and a processor predicts it better than binary search.
         for (i, held) in self.keys.iter().enumerate() {
             match key.cmp(held.borrowed(at)) {
                 Ordering::Greater => {}
@@ -128,7 +128,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> Tree<K, T, V> {
         }
     }
 
-    /// Sets the value of `key`. After an error all is as it was.
+    /// Sets the value of `key`. After an error nothing has changed.
     pub(super) fn insert<'a>(
         &'a mut self,
         at: &'a At<V, Write>,
@@ -162,7 +162,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> Tree<K, T, V> {
         }
     }
 
-    /// Sees to a root with room for one more entry.
+    /// Ensures that the root has room for one more entry.
     fn make_room(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
         match self {
             Tree::Empty => *self = Tree::Leaf(VBox::new(at, Leaf::new())?),

@@ -168,7 +168,7 @@ fn take(
     }
 }
 
-/// From the front, from the back, and from both in turns.
+/// From the front, from the back, and alternately from both.
 fn same_range<M: Mode>(
     view: &super::BTreeRef<'_, u32, u64, Model, M>,
     model: &BTreeMap<u32, u64>,

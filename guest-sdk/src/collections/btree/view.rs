@@ -207,7 +207,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
         self.map.tree.get_mut(self.at, key)
     }
 
-    /// Sets the value of `key`, and gives the one it had. The key that was there stays then.
+    /// Sets the value of `key`, and returns the old one, if any. A key that was there stays.
     ///
     /// # Errors
     /// [`AllocError`] when there is no room for another node; the map is as it was, and `key` and
@@ -266,7 +266,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
     /// [`entry`](BTreeMut::entry) it needs no key of the map's type where there is an entry.
     ///
     /// # Errors
-    /// [`AllocError`] when there is no room, or `make` says so; there is no entry then.
+    /// [`AllocError`] when there is no room, or `make` returns it; there is no entry then.
     ///
     /// # Panics
     /// If the key that `make` gives is another one.
@@ -289,7 +289,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
         rebuild::retain(self.at, self.map, keep);
     }
 
-    /// Removes all entries, and frees what they took.
+    /// Removes all entries, and frees their memory.
     pub fn clear(&mut self) {
         *self.map = VBTreeMap::new();
     }

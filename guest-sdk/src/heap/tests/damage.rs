@@ -3,9 +3,9 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use abi::heap::layout::{desc_offset, page_offset};
-use abi::heap::{AREA_BYTES, AREA_PAGES, PAGE_BYTES};
 use proptest::prelude::*;
+use seg_heap::{AREA_BYTES, AREA_PAGES, PAGE_BYTES};
+use seg_heap::{desc_offset, page_offset};
 
 use super::region::Region;
 use crate::heap::RawHeap;
@@ -138,7 +138,7 @@ fn what_nothing_leads_to_is_a_leak() {
         }
     };
     // The root leads into the middle of the huge block, over a table's place, and so on; the
-    // page-sized block is nobody's, and small[4] is known by an unaligned word only.
+    // page-sized block is not referenced, and small[4] only by an unaligned word.
     write(small[0], 8, *huge, 90 << 20);
     write(*huge, 80 << 20, *large, 5);
     write(*large, (3 * PAGE_BYTES - 8) as usize, small[1], 99);

@@ -71,7 +71,7 @@ impl Model {
         }
     }
 
-    /// The walk that believes nothing agrees.
+    /// The walk that trusts nothing agrees.
     fn check_all(&self) {
         let blocks: Vec<_> = self.blocks.iter().map(|block| block.at).collect();
         let report = self.region.check(&blocks);
@@ -124,9 +124,9 @@ impl Model {
         self.check_all();
         let stats = self.region.stats(self.heap);
         assert_eq!((stats.blocks, stats.bytes), (0, 0));
-        let spans: u64 = abi::heap::class::SPAN_PAGES.iter().map(|&pages| u64::from(pages)).sum();
-        let tables = stats.end.div_ceil(abi::heap::AREA_BYTES);
-        let kept = (spans + tables) * abi::heap::PAGE_BYTES;
+        let spans: u64 = seg_heap::class::SPAN_PAGES.iter().map(|&pages| u64::from(pages)).sum();
+        let tables = stats.end.div_ceil(seg_heap::AREA_BYTES);
+        let kept = (spans + tables) * seg_heap::PAGE_BYTES;
         assert!(stats.free_page_bytes + kept >= stats.end, "{stats:?}");
     }
 }

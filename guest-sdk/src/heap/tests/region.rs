@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use abi::heap::PAGE_BYTES;
+use seg_heap::PAGE_BYTES;
 
 use crate::heap::{BASE_ALIGN, Growth, HeapStats, RawHeap, Report};
 
@@ -26,7 +26,7 @@ impl Region {
         Region::on_disk(size, reserve, u64::MAX)
     }
 
-    /// On a disk with room for so many bytes.
+    /// On a disk with room for that many bytes.
     pub(super) fn on_disk(size: u64, reserve: u64, disk: u64) -> Region {
         let bytes = reserve as usize + BASE_ALIGN;
         let readable = libc::PROT_READ | libc::PROT_WRITE;
@@ -36,7 +36,7 @@ impl Region {
         // further flag, and reserves nothing for a mapping anyway.
         let lazily = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | lazily;
-        // SAFETY: a new mapping takes nobody's memory.
+        // SAFETY: a new mapping replaces no other memory.
         let mapping = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
         assert_ne!(mapping, libc::MAP_FAILED, "no {bytes} bytes of addresses");
         let start: *mut u8 = mapping.cast();

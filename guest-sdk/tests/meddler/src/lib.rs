@@ -1,5 +1,5 @@
-//! Macros that work against `#[derive(Storable)]`: what one writes who wants to store what may not
-//! be stored. `tests/ui/changed_behind_the_derive.rs` uses them.
+//! Macros that work against `#[derive(Storable)]`, as written to store what must not be stored.
+//! `tests/ui/changed_behind_the_derive.rs` uses them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

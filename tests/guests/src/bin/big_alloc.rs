@@ -33,7 +33,7 @@ fn patterns(steps: usize) -> u64 {
 
 fn map(length: usize) -> *mut u8 {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing.
+    // SAFETY: an anonymous mapping at an address of the kernel's choice affects no other memory.
     let at =
         unsafe { libc::mmap(null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED, "{}", Error::last_os_error());
@@ -49,7 +49,7 @@ fn raw_calls() {
     let at = map(8 * PAGE);
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one mapping, one argument")]
     // SAFETY: the mapping is ours, unshared, and eight pages long until the last line; each
-    // access is to pages that are mapped and writable at that moment.
+    // access is to pages that are mapped and writable at that point.
     unsafe {
         assert!((0..8).all(|page| *at.add(page * PAGE) == 0), "fresh pages are zero");
         (0..8).for_each(|page| *at.add(page * PAGE) = page as u8 + 1);

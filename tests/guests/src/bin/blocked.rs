@@ -1,4 +1,4 @@
-//! N threads that block for ever, half of them in futexes and half in sleeps; prints "all
+//! N threads that block forever, half of them in futexes and half in sleeps; prints "all
 //! blocked" when they do. Then `main N`: the first thread exits with 5; `other N`: another
 //! thread exits the process with 6; `fault N`: another thread faults; `stay N`: waits too.
 
@@ -35,7 +35,7 @@ fn main() {
     while ready.load(Ordering::Relaxed) < count {
         thread::sleep(Duration::from_millis(1));
     }
-    // Ready is a few instructions before blocked.
+    // A thread is ready a few instructions before it blocks.
     thread::sleep(Duration::from_millis(50));
     println!("all blocked");
     std::io::stdout().flush().unwrap();

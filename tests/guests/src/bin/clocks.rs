@@ -1,5 +1,6 @@
-//! Clocks: never back within a thread or between threads, sleeping lasts long enough, wall
-//! and monotonic time run at the same speed. Prints "clocks: fine", exits 0; a panic if not.
+//! Clocks never go back within a thread or between threads, sleeping lasts long enough, and
+//! wall and monotonic time run at the same speed. Prints "clocks: fine", exits 0; otherwise
+//! panics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -1,5 +1,5 @@
-//! A walk over the file calls: `file_calls DIR` (empty and writable). Each result is
-//! compared with what Linux says; prints "files: fine" and exits with 0, or panics.
+//! A tour of the file calls: `file_calls DIR` (empty and writable). Each result is
+//! compared with what Linux returns; prints "files: fine" and exits with 0, or panics.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};

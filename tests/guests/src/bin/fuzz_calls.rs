@@ -1,7 +1,7 @@
-//! Makes the system calls that standard input spells: each byte or word decides a number, an
-//! argument or what lies in memory, so any input is a program. Only in a VM: natively the
+//! Makes the system calls that standard input encodes: each byte or word decides a number, an
+//! argument or the content of memory, so any input is a program. Only in a VM: natively the
 //! calls would be made on the host. Ends when the input does: prints "calls: N", exits 0,
-//! unless a call ended it or broke it before.
+//! unless a call has ended or broken it before.
 //!
 //! Pointers lead into a scratch area with an inaccessible page behind it, whose words are
 //! random, small or pointers into it again. A second thread interrupts calls that block.
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 const SCRATCH: usize = 16 * 4096;
 const PAGE: usize = 4096;
-/// exit, rt_sigreturn, vfork, exit_group; pause and rt_sigsuspend, which a blocked signal
-/// would make eternal.
+/// exit, rt_sigreturn, vfork, exit_group; pause and rt_sigsuspend, which would never return
+/// with the signal blocked.
 const NEVER: [i64; 6] = [60, 15, 58, 231, 34, 130];
-/// Most numbers are of calls that take memory, files or time.
+/// Most numbers are those of calls on memory, files or time.
 const LAST: i64 = 470;
 
 static DONE: AtomicBool = AtomicBool::new(false);
@@ -71,7 +71,7 @@ fn interrupt_main() {
     std::thread::spawn(move || {
         while !DONE.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(3));
-            // SAFETY: the signal has a handler, until a call takes it away.
+            // SAFETY: the signal has a handler, until a call removes it.
             unsafe { libc::syscall(libc::SYS_tgkill, pid, main, libc::SIGUSR1) };
         }
     });
@@ -115,7 +115,7 @@ fn main() {
             continue;
         }
         let args = [(); 6].map(|()| source.value(base));
-        // SAFETY: none: any call may do anything to this program. That is what is tried.
+        // SAFETY: none: any call may do anything to this program. That is what is being tested.
         unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
         calls += 1;
     }

@@ -12,7 +12,7 @@ fn main() {
             std::process::exit(3);
         }
     };
-    // Values that must live through the calls in registers and in memory.
+    // Values that must survive the calls in registers and in memory.
     let mut sum = 0.5f64;
     for round in 0..1000u32 {
         assert_eq!(null(), Ok(()));

@@ -1,7 +1,7 @@
-//! What safe code might do to the typed API: each attack ends in an error, never in a pointer to
-//! something else. There is no unsafe code here, and none is missing.
+//! Attacks by safe code on the typed API: each ends in an error, never in a pointer to
+//! something else. There is no unsafe code here, and none is needed.
 //!
-//! `sdk_attacks NAME`: one attack, in a store of its own. Lines `ok: ...`, and `done`.
+//! `sdk_attacks NAME`: one attack, in a separate store. Lines `ok: ...`, and `done`.
 //! `sdk_attacks fault`: ends by the fault that its last line announces.
 
 #![forbid(unsafe_code)]
@@ -24,7 +24,7 @@ brand! {
     List => VVec<VBox<u64, List>, List>,
 }
 
-/// Where the segments of an attack lie that is about addresses.
+/// Where the segments lie in attacks that concern addresses.
 const BASE: u64 = 0x7100_0000_0000;
 
 fn main() -> ExitCode {
@@ -63,12 +63,12 @@ fn make<V: Brand<Root = [u64; 2]>>(name: &str, root: [u64; 2]) -> Space<V> {
     Space::options().open_or_create(name, |_| Ok(root)).expect("a space")
 }
 
-/// The VAS of a space and its data segment, as anybody can have them.
+/// The VAS of a space and its data segment, as any program can find them.
 fn parts(name: &str) -> (Vas, Segment) {
     (Vas::find(name).expect("a VAS"), Segment::find(name).expect("a segment"))
 }
 
-/// `init` fails and leaves a pointer into a heap that would be made anew.
+/// `init` fails and leaves a pointer into a heap that would be created again.
 fn stash(found: &mut Findings) {
     let mut stash: Option<VPtr<[usize; 3], Text>> = None;
     let failed = Space::<Text>::options().open_or_create("stash", |at| {
@@ -84,7 +84,7 @@ fn stash(found: &mut Findings) {
     found.check("the pointer is still there, and useless", stash.is_some());
 }
 
-/// Where nothing is left of a failed attempt the brand can be used.
+/// If nothing is left of a failed attempt, the brand can be used.
 fn retry(found: &mut Findings) {
     drop(make::<One>("there", [1, 1]));
     let exists = Space::<Text>::options().create("there", |_| Ok(None));
@@ -110,7 +110,7 @@ fn replace(found: &mut Findings) {
     found.check("the pointer leads nowhere", matches!(pointer, Ok(Ok(_))));
 }
 
-/// The segment of an open space is taken out of its VAS, and another put in its place.
+/// The segment of an open space is detached from its VAS, and another attached in its place.
 fn take_out(found: &mut Findings) {
     let changed = |error: &Error| matches!(error, Error::Changed { .. });
     let one = Space::<One>::options().base(BASE).open_or_create("out", |_| Ok([4, 2]));
@@ -128,7 +128,7 @@ fn take_out(found: &mut Findings) {
     found.same("and out", vas.detach_segment(&other), Ok(()));
     found.same("back again", vas.attach_segment(&segment, Right::Write), Ok(()));
     found.same("as before", one.enter_mut(|v| *v.root()), Ok([4, 2]));
-    // What is added does not hurt, and does not come in.
+    // An added segment does no harm, and does not appear.
     let more = Segment::options(2 << 20).lockable(true).create("more").expect("a segment");
     found.same("one more", vas.attach_segment(&more, Right::Write), Ok(()));
     found.same("is left alone", one.enter_mut(|v| *v.root()), Ok([4, 2]));
@@ -155,7 +155,7 @@ fn lower(found: &mut Findings) {
     found.same("to read there is", two.enter(|v| *v.root()), Ok([2, 1]));
 }
 
-/// What a space is attached with is used by raw calls.
+/// The handle of a space's instance is used in raw calls.
 fn handles(found: &mut Findings) {
     let one = make::<One>("one", [1, 1]);
     drop(make::<Two>("two", [2, 2]));
@@ -173,10 +173,10 @@ fn handles(found: &mut Findings) {
     found.same("its drop takes no other", sys::vas_detach(fresh), Ok(()));
 
     let recovered = sys::seg_ctl(segment.id(), seg_command::RECOVER, 0);
-    found.refused("nobody declares content sound", recovered, Errno::EPERM);
+    found.refused("a raw call cannot declare content sound", recovered, Errno::EPERM);
 }
 
-/// A segment is copied from the middle of a change: from a comparison of a sort, which has a box in
+/// A segment is copied in the middle of a change: in a comparison during a sort, which has a box in
 /// two places, by a typed call and by a raw one.
 fn copy(found: &mut Findings) {
     let boxes = |at: &At<List, Write>| VVec::try_collect(at, (0..300).map(|n| VBox::new(at, n)));
@@ -240,7 +240,7 @@ fn fault() {
     println!("read {used:?}");
 }
 
-/// A root without size.
+/// A zero-sized root.
 fn nothing(found: &mut Findings) {
     let made = Space::<Nothing>::options().open_or_create("nothing", |_| Ok(()));
     found.same("made", made.and_then(|space| space.enter(|v| *v.root())), Ok(()));

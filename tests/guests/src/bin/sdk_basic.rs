@@ -57,12 +57,12 @@ fn main() -> ExitCode {
     waiting(&mut f, &counter);
     growth(&mut f);
     refusals(&mut f);
-    // Last, because nobody can be inside after it.
+    // Last, because no thread can be inside after it.
     panics(&mut f, &chain, &counter);
     drop((chain, counter));
     for name in ["chain", "counter", "big", "unlocked"] {
-        Vas::find(name).and_then(Vas::delete).expect("nobody has it attached");
-        Segment::find(name).and_then(Segment::delete).expect("nobody has it attached");
+        Vas::find(name).and_then(Vas::delete).expect("no VM has it attached");
+        Segment::find(name).and_then(Segment::delete).expect("no VM has it attached");
     }
     f.end()
 }
@@ -108,7 +108,7 @@ fn objects(f: &mut Findings) {
     f.same("both are listed", Segment::list().map(|all| all.len()), Ok(2));
     copy.delete().expect("deleted");
     f.same("dropping detached it", vas.delete(), Ok(()));
-    f.same("and then nobody has the segment", segment.delete(), Ok(()));
+    f.same("and then no VM has the segment", segment.delete(), Ok(()));
 }
 
 fn pointers(f: &mut Findings, chain: &Space<Chain>) {
@@ -135,7 +135,7 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
     };
     f.same("and read", sum(chain), Ok(499_500 + 100_000));
     let again = Space::<Chain>::open_read_only("chain").expect("it opens");
-    f.same("and read by who opens it again", sum(&again), Ok(599_500));
+    f.same("and read by a program that opens it again", sum(&again), Ok(599_500));
     let refused = again.enter_mut(|_| ()).map_err(|err| err.errno());
     f.same("what is opened to be read is not written", refused, Err(Some(Errno::EACCES)));
     let taken = chain.enter_mut(|v| v.root_mut().0.take()).expect("inside");
@@ -198,7 +198,7 @@ fn threads(f: &mut Findings, counter: &Space<Counter>) {
                 for _ in 0..200 {
                     counter.enter_mut(|v| *v.root_mut().0 += 1).expect("inside");
                 }
-                // Who is inside to read waits below: nobody may still want to write then.
+                // The reader inside waits below: by then no thread may still want to write.
                 together.wait();
                 counter
                     .enter(|_| {
@@ -282,7 +282,7 @@ fn refusals(f: &mut Findings) {
         true,
     );
     let unlocked = Segment::find("counter").and_then(|it| it.clone_as("unlocked")).expect("copied");
-    unlocked.set_lockable(false).expect("nobody has it attached");
+    unlocked.set_lockable(false).expect("no VM has it attached");
     let vas = Vas::create("unlocked").expect("made");
     vas.attach_segment(&unlocked, Right::Write).expect("attached");
     let taken = Space::<Counter>::open("unlocked").map(|_| ());

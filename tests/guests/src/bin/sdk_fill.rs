@@ -1,5 +1,5 @@
 //! `sdk_fill N`: makes the index `shelf` of N words, or adds N to it, and prints `filled TOTAL`.
-//! `sdk_find` reads it: another program, whose code and constants lie elsewhere.
+//! `sdk_find` reads it: another program, whose code and constants are at other addresses.
 
 #![forbid(unsafe_code)]
 

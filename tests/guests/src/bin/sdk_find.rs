@@ -1,5 +1,5 @@
-//! `sdk_find N`: reads the index `shelf` that `sdk_fill N` made, all of it, then changes it: notes
-//! each visit in a map that was stored empty, takes the notes out again, and drops half of the
+//! `sdk_find N`: reads the whole index `shelf` that `sdk_fill N` made, then changes it: notes
+//! each visit in a map that was stored empty, removes the notes again, and drops half of the
 //! index. Lines `ok: ...`, then `done`.
 
 #![forbid(unsafe_code)]

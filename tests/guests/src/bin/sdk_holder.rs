@@ -2,15 +2,15 @@
 //!
 //! `sdk_holder count THREADS N`: each thread adds N to the first number, one by one, and to the
 //! second; `value A B`.
-//! `sdk_holder hold`: goes inside to write, changes the first number only, prints `holding`, and
+//! `sdk_holder hold`: enters to write, changes the first number only, prints `holding`, and
 //! stays until it is killed.
 //! `sdk_holder enter`: prints `entered A B`, or the error.
 //! `sdk_holder try`: prints the errors of a try and of a limit of 50 ms.
-//! `sdk_holder recover`: makes the second number like the first, then as `enter`.
-//! `sdk_holder fill MILLISECONDS`: in the space `filled`, visit after visit makes all words of a
-//! large root the same new number; prints `filling` after the first.
-//! `sdk_holder reopen`: prints how many words `filled` has, or the error of opening it or of going
-//! inside to write.
+//! `sdk_holder recover`: sets the second number to the first, then as `enter`.
+//! `sdk_holder fill MILLISECONDS`: in the space `filled`, on each visit sets all words of a
+//! large root to the same new number; prints `filling` after the first.
+//! `sdk_holder reopen`: prints how many words `filled` has, or the error of opening it or of
+//! entering to write.
 //! `sdk_holder wrong`: opens it as another type and prints the error.
 
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ struct Triple {
     third: u32,
 }
 
-/// Words of the large root: 1 MiB, so that a copy takes its time.
+/// Words of the large root: 1 MiB, so that a copy takes some time.
 const FILLED: usize = 1 << 17;
 
 brand! { Shared => Pair, Wrong => Triple, Filled => [u64; FILLED] }
@@ -103,7 +103,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
                 root.second = root.first;
             };
             // SAFETY: the root object is two numbers, of which any value is valid, and the heap
-            // is not used by whoever holds the lock.
+            // is not used by any thread that holds the lock.
             unsafe { space.recover(mend) }?;
             show(&space);
         }

@@ -1,5 +1,5 @@
-//! `sdk_model BEFORE AFTER`: compares the ledger `books` with a model that has taken BEFORE steps,
-//! takes steps up to AFTER, and compares again; once more as a reader. Lines `ok: ...`, then
+//! `sdk_model BEFORE AFTER`: compares the ledger `books` with a model that has made BEFORE steps,
+//! makes steps up to AFTER, and compares again; once more as a reader. Lines `ok: ...`, then
 //! `done`.
 
 #![forbid(unsafe_code)]

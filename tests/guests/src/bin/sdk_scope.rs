@@ -1,10 +1,10 @@
-//! Collections of the standard library in a VAS, by allocation scopes.
+//! Collections of the standard library in a VAS, in allocation scopes.
 //!
-//! `sdk_scope fill N`: makes N lines and an index of their words in scopes, more than the segment
-//! begins with.
-//! `sdk_scope read`: what is there, as another program run finds it.
-//! `sdk_scope drop`: removes every other line in no scope, adds one, looks at what scopes promise
-//! of blocks that are freed elsewhere, of panics and of visits to another space. Lines `ok: ...`.
+//! `sdk_scope fill N`: makes N lines and an index of their words in scopes, more than fits into the
+//! segment's initial size.
+//! `sdk_scope read`: prints the content, as another run finds it.
+//! `sdk_scope drop`: removes every other line outside any scope, adds one, checks what scopes
+//! promise about blocks freed elsewhere, panics and visits to another space. Lines `ok: ...`.
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -52,7 +52,7 @@ fn open() -> Result<Space<Library>, Error> {
 }
 
 fn scope<R>(v: &mut In<Library, Write>, f: impl FnOnce(&mut Text) -> R) -> R {
-    // SAFETY: closures below keep in the root what they allocate, or hand out what they say.
+    // SAFETY: the closures below keep in the root what they allocate, or return what they document.
     unsafe { v.alloc_scope(|v| f(&mut v.root_mut().0.0)) }
 }
 
@@ -130,7 +130,7 @@ fn look() -> ExitCode {
 
     let visited = library.enter_mut(|v| {
         let mut there = Vec::new();
-        // SAFETY: what is allocated is looked at inside and freed there.
+        // SAFETY: what is allocated is read inside and freed there.
         unsafe {
             v.alloc_scope(|v| {
                 let made = v.enter(&other, |_| vec![2_u8; 5000]).expect("inside");
@@ -149,7 +149,7 @@ fn look() -> ExitCode {
         library.enter_mut(|v| scope(v, |_| std::panic::panic_any("at home ".repeat(3))))
     }));
     drop(std::panic::take_hook());
-    // SAFETY: what panicked had changed nothing.
+    // SAFETY: the closure that panicked had changed nothing.
     f.same("what it changed is put right", unsafe { library.recover(|_| ()) }, Ok(()));
     let text = caught.expect_err("it panics").downcast::<String>().expect("a text");
     f.same("the text of a panic comes home", text.as_str(), "at home at home at home ");

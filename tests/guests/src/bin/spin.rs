@@ -1,4 +1,4 @@
-//! Computes for ever without a system call. With `threads`, in two threads.
+//! Computes forever without a system call. With `threads`, in two threads.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! Copies standard input to standard output and says on standard error how many bytes it
-//! was. Exits with 0.
+//! Copies standard input to standard output and prints the number of bytes on standard error.
+//! Exits with 0.
 
 use std::io::{self, Write};
 

@@ -1,11 +1,11 @@
-//! What a program can do that was not granted the whole store. Lines `ok: ...`, then `done`;
+//! What a program that was granted only part of the store can do. Lines `ok: ...`, then `done`;
 //! status 0.
 //!
 //! - `calls VID SID`: with `mine`, `new` and, for reading, `library` granted; the numbers
 //!   (hexadecimal) are those of VAS `other` and its segment `secret`
 //! - `reach DIR`: every file of the store in DIR gives `EACCES`
 //! - `barriers`: `membarrier`
-//! - `warnings`: a hundred switches that the log has something to say about
+//! - `warnings`: a hundred switches, each of which logs a warning
 
 use std::process::ExitCode;
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     found.end()
 }
 
-/// Every call there is, on objects that were not granted.
+/// Every call, on objects that were not granted.
 fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
     let mine = found.need("find what is granted", sys::vas_find("mine"));
     let vh = found.need("attach it", sys::vas_attach(mine, attach::READ_ONLY));
@@ -89,7 +89,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
     ] {
         attempts.push((call::CALL_SEG_CTL, sys::seg_ctl(sid, command, 0)));
     }
-    // SAFETY: the content is looked at by nobody, whatever is said of it.
+    // SAFETY: nothing reads the content, whatever is declared about it.
     attempts.push((call::CALL_SEG_CTL, unsafe { sys::seg_recover(sid) }));
     // Of handles, not of objects; or lists, which have a test of their own.
     let others = [
@@ -112,12 +112,12 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
             found.refused(&format!("{name} on what is not granted"), *result, Errno::EACCES);
         }
     }
-    found.refused("a segment's name nobody has", sys::seg_find("nothing"), Errno::ENOENT);
+    found.refused("a segment's name that is free", sys::seg_find("nothing"), Errno::ENOENT);
     found.need("detach it", sys::vas_detach(vh));
 }
 
 fn root_set(sid: SegId) -> Result<(), Errno> {
-    // SAFETY: takes the root object away, if anything; nobody reads one here.
+    // SAFETY: removes the root object, if anything; nothing reads one here.
     unsafe { sys::seg_root_set(sid, &SegRoot::default()) }
 }
 
@@ -144,7 +144,7 @@ fn read_only(found: &mut Findings) {
     found.refused("it is not attached to be written", sys::vas_attach(vid, 0), away);
     let vh = found.need("only to be read", sys::vas_attach(vid, attach::READ_ONLY));
     found.need("and entered", enter(vh));
-    // SAFETY: the segment is there, mapped for reading.
+    // SAFETY: the segment is mapped for reading.
     let word = unsafe { std::ptr::read_volatile(base_of(sid) as *const u64) };
     go_home();
     found.same("its content is there", word, 0);
@@ -183,7 +183,7 @@ fn shared(found: &mut Findings) {
     found.refused("it does not come back", sys::seg_attach(mine, sid, Right::Read), away);
 }
 
-/// `new` does not exist yet: all of its life.
+/// `new` does not exist yet: its complete life cycle.
 fn own(found: &mut Findings, secret: SegId) {
     found.refused("not there yet", sys::vas_find("new"), Errno::ENOENT);
     let vid = found.need("vas_create", sys::vas_create("new", 0o600));
@@ -192,7 +192,7 @@ fn own(found: &mut Findings, secret: SegId) {
     found.need("seg_attach", sys::seg_attach(vid, sid, Right::Write));
     let vh: VasHandle = found.need("vas_attach", sys::vas_attach(vid, 0));
     found.need("enter", enter(vh));
-    // SAFETY: the segment is there, mapped for writing, and nobody else uses it.
+    // SAFETY: the segment is mapped for writing, and nothing else uses it.
     unsafe { std::ptr::write_volatile(base_of(sid) as *mut u64, 7) };
     go_home();
     found.refused(
@@ -255,7 +255,8 @@ fn barriers(found: &mut Findings) {
     }
 }
 
-/// Each look at a VAS with a segment that does not fit beside the instance's own is a warning.
+/// Each check of a VAS with a segment that overlaps one of the instance's own logs a
+/// warning.
 fn warnings(found: &mut Findings) {
     let params = SegParams { base: VAS_START.raw() + (1 << 40), ..sized(4096) };
     let vid = found.need("vas_create", sys::vas_create("v", 0o600));

@@ -1,4 +1,4 @@
-//! 64 threads at once that meet at a barrier, then 500 threads one after the other.
+//! 64 concurrent threads that meet at a barrier, then 500 threads one after the other.
 //! Prints three lines that do not vary and exits with 0.
 
 use std::sync::Barrier;
@@ -16,7 +16,7 @@ fn main() {
                 for round in 0..10 {
                     leaders.fetch_add(u64::from(barrier.wait().is_leader()), Ordering::Relaxed);
                     sum.fetch_add(n * round, Ordering::Relaxed);
-                    // All of a round is added before the next begins.
+                    // All numbers of a round are added before the next begins.
                     barrier.wait();
                     let expected = COUNT * (COUNT - 1) / 2 * round * (round + 1) / 2;
                     assert_eq!(sum.load(Ordering::Relaxed), expected);
@@ -36,7 +36,7 @@ fn main() {
     }
     println!("in turn: {} threads, sum {total}", ids.len());
 
-    // Left running on purpose: the process ends around it.
+    // Left running on purpose: the process ends while it runs.
     thread::spawn(|| {
         loop {
             thread::park()

@@ -78,7 +78,7 @@ fn goes_in_and_out(found: &mut Findings, vh: VasHandle, base: u64) {
     found.same("a new segment is full of zeros", (first.read(), last.read()), (0, 0));
     first.write(1234);
     last.write(5678);
-    // Allocates and prints inside: heap and standard output are where they were.
+    // Allocates and prints inside: heap and standard output work as before.
     found.same("the heap is usable inside", vec![7_u64; 100_000].iter().sum(), 700_000);
     found.same("switching to where we are", enter(vh), Ok(()));
     found.need("vas_switch home", enter(VasHandle::HOME));
@@ -139,7 +139,7 @@ fn clones(found: &mut Findings, vid: VasId, sid: SegId, base: u64) {
 
 fn grows(found: &mut Findings, vh: VasHandle, base: u64) {
     let mut params = sized(4096);
-    // Right behind the other segment's reserve.
+    // Directly behind the other segment's reserve.
     params.base = (base + SIZE).next_multiple_of(2 << 20);
     params.reserve_bytes = 64 << 20;
     let sid = found.need("a segment that can grow", sys::seg_alloc("basic-grows", &params));

@@ -1,8 +1,8 @@
-//! Makes, attaches, uses, detaches and deletes, many times over: `vas_churn ROUNDS`.
+//! Creates, attaches, uses, detaches and deletes, many times over: `vas_churn ROUNDS`.
 //!
 //! Prints `warm` after a tenth of the rounds and `churned` after all, each time at home with
 //! nothing attached but one VAS, and each time waits: for a VAS named `go-on`, then for one named
-//! `end`, which a test makes when it has looked. Status 0.
+//! `end`, which a test creates when it has measured. Status 0.
 
 use std::process::ExitCode;
 use std::thread;
@@ -16,7 +16,7 @@ use spacejmp::sys::{self, Right, SegId, VasId, attach};
 fn main() -> ExitCode {
     require_vm();
     let rounds: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).expect("ROUNDS");
-    // Stays all the time, so that the process is one that has something attached.
+    // Stays attached all the time, so that the process always has something attached.
     let stays = must("vas_create", sys::vas_create("stays", 0o600));
     let always = must("seg_alloc", sys::seg_alloc("stays", &sized(4 << 20)));
     must("seg_attach", sys::seg_attach(stays, always, Right::Write));
@@ -62,7 +62,7 @@ fn round(n: u64, stays: VasId, always: SegId) {
         must("seg_detach", sys::seg_detach(vid, sid));
         must("vas_delete", sys::vas_delete(vid));
         match sys::seg_delete(sid) {
-            // A volatile one has gone by itself.
+            // A volatile one is deleted automatically.
             Err(abi::Errno::ENOENT) if params.lifetime == 1 => {}
             deleted => must("seg_delete", deleted),
         }

@@ -1,9 +1,9 @@
 //! Locked increments of one word in a shared lockable segment; several VMs may do so at once.
 //!
 //! `vas_counter NAME THREADS COUNT`: each thread COUNT times enters, adds one in two steps, goes
-//! home. Prints `added THREADS*COUNT`, then `recovered N` if a dead holder was met N times.
+//! home. Prints `added THREADS*COUNT`, then `recovered N` if it found a dead holder N times.
 //! `vas_counter NAME show`: prints `value V`, read under a shared lock.
-//! VAS and segment NAME are made if they do not exist. Status 0; 1 with a message on failure.
+//! VAS and segment NAME are created if they do not exist. Status 0; 1 with a message on failure.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A word is consistent whatever its holder was doing when it died.
+/// A single word is consistent, whatever the holder was doing when it died.
 fn enter_whatever_happened(vh: VasHandle, sid: SegId, recovered: &AtomicU64) {
     match enter(vh) {
         Err(Errno::EOWNERDEAD) => {

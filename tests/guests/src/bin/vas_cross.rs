@@ -1,13 +1,13 @@
-//! Threads of several VMs that go straight from VAS to VAS with overlapping sets of locks, and
-//! put right what those leave who are killed on the way.
+//! Threads of several VMs that switch directly from VAS to VAS with overlapping sets of locks, and
+//! repair what killed VMs leave behind.
 //!
 //! `vas_cross NAME THREADS COUNT SEED`: each thread COUNT times goes to a VAS drawn at random, or
 //! home. Four VASes `NAME-0` to `NAME-3` hold the lockable segments `NAME-0` to `NAME-2` in
 //! different sets and rights. A segment is a pair of equal words, which a writer changes one
-//! after the other; a difference without `EOWNERDEAD` means two were inside. Prints
+//! after the other; a difference without `EOWNERDEAD` means that two were inside. Prints
 //! `switches THREADS*COUNT recovered N`.
-//! `vas_cross NAME check`: goes into each, recovers what is left, prints `sound`.
-//! Everything is made if it does not exist. Status 0; 1 with a message on failure.
+//! `vas_cross NAME check`: enters each, recovers what is left, prints `sound`.
+//! Everything is created if it does not exist. Status 0; 1 with a message on failure.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         [name, "check"] => {
             let world = world(name);
             let mut visitor = Visitor { world: &world, doubtful: BTreeSet::new() };
-            // Those who may write first, so that those who may only read find it sound.
+            // Writable attachments first, so that read-only ones find it sound.
             (0..VASES.len()).for_each(|vas| visitor.visit(vas));
             go_home();
             println!("sound");
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Finds everything, or makes it. Several VMs may do so at once.
+/// Finds everything, or creates it. Several VMs may do so at the same time.
 fn world(name: &str) -> World {
     let mut params = sized(8192);
     params.lockable = 1;
@@ -117,8 +117,8 @@ fn wander(world: &World, count: u64, mut random: Random) {
 
 struct Visitor<'a> {
     world: &'a World,
-    /// Held to read, and not to be relied on: somebody died, and who may write has not been
-    /// there since.
+    /// Held to read, and not to be relied on: a holder died, and no writer has recovered it
+    /// since.
     doubtful: BTreeSet<usize>,
 }
 
@@ -153,12 +153,12 @@ impl Visitor<'_> {
         for &(segment, right) in VASES[vas] {
             let (first, second) = (firsts[segment], seconds[segment]);
             if right == Right::Write {
-                assert_eq!(first.read(), second.read(), "segment {segment}: somebody else wrote");
+                assert_eq!(first.read(), second.read(), "segment {segment}: another thread wrote");
                 first.increment_unlocked();
                 second.increment_unlocked();
-                assert_eq!(first.read(), second.read(), "segment {segment}: somebody else writes");
+                assert_eq!(first.read(), second.read(), "segment {segment}: another thread writes");
             } else if !self.doubtful.contains(&segment) {
-                assert_eq!(first.read(), second.read(), "segment {segment}: somebody writes");
+                assert_eq!(first.read(), second.read(), "segment {segment}: another thread writes");
             }
         }
     }

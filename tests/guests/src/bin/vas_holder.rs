@@ -1,6 +1,6 @@
-//! Holds a lock until it is killed, and looks at what is left by one who was.
+//! Holds a lock until it is killed, and examines what a killed holder has left.
 //!
-//! `vas_holder NAME write`: enters VAS NAME (made if need be, with a lockable segment NAME),
+//! `vas_holder NAME write`: enters VAS NAME (created if needed, with a lockable segment NAME),
 //! prints `holding write`, and waits for its end.
 //! `vas_holder NAME read`: the same with a shared lock, `holding read`.
 //! `vas_holder NAME wait`: prints `waiting`, enters, prints `entered` or `entered after a death`,
@@ -10,8 +10,8 @@
 //! `vas_holder NAME recover`: expects a dead holder; twice EOWNERDEAD, then RECOVER, then
 //! none. Lines `ok: ...`.
 //! `vas_holder NAME end:HOW`: a thread enters to write, or as HOW says, prints `inside`, and then
-//! it, or the whole program, ends without leaving; see [`End`]. Status 0 where there is a choice.
-//! `vas_holder NAME waited`: eight threads wait to write, and the one inside to read ends the
+//! it, or the whole program, ends without leaving; see [`End`]. Status 0 where it can choose one.
+//! `vas_holder NAME waited`: eight threads wait to write, and the reader inside ends the
 //! program. Prints `inside`.
 //! `vas_holder NAME fill`: writes to one page after another of 64 MiB; `filled` at the end.
 //! With `ends:HOW` the segment is volatile: for `vas_holder NAME waits`, which is `wait` with such a
@@ -28,7 +28,7 @@ use guests::place::{Place, enter, enter_within, go_home, recover, try_enter};
 use guests::store::{base_of, find_or_make, sized};
 use spacejmp::sys::{self, SegId, VasHandle, VasId, attach, seg_command};
 
-/// What `fill` fills.
+/// Bytes that `fill` writes.
 const FILL_BYTES: u64 = 64 << 20;
 
 fn main() -> ExitCode {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match mode.as_str() {
         "write" => {
             must("vas_switch", entered(enter(vh)));
-            // Half of a change: whoever comes next sees that it was not finished.
+            // An incomplete change: the next visitor sees that it was not finished.
             word.write(word.read() | 1);
             hold("write")
         }
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         "wait" | "waits" => {
             println!("waiting");
             if mode == "waits" {
-                // Attached: whoever is to be waited for may come now.
+                // Attached: the VM to wait for may come now.
                 let mut line = String::new();
                 std::io::stdin().read_line(&mut line).expect("standard input");
             }
@@ -100,7 +100,7 @@ enum End {
     MainReturns,
     /// The thread calls `exit`.
     Exit,
-    /// `main` does, at home, while the thread reads.
+    /// `main` calls `exit`, at home, while the thread reads.
     Reader,
     /// The thread calls the system's `exit`: it ends, the program goes on and enters.
     Thread,
@@ -112,7 +112,7 @@ enum End {
     Slow,
     /// The thread aborts.
     Abort,
-    /// The thread writes to where nothing is.
+    /// The thread writes to an unmapped address.
     Fault,
 }
 
@@ -151,7 +151,7 @@ impl End {
     }
 }
 
-/// What the thread is told.
+/// What the thread is to do.
 struct Visit {
     end: End,
     vh: VasHandle,
@@ -160,11 +160,11 @@ struct Visit {
 
 static INSIDE: AtomicBool = AtomicBool::new(false);
 
-/// Not Rust's threads: those must not end but by returning.
+/// Not Rust's threads: those must end only by returning.
 fn start(visit: Box<Visit>) -> libc::pthread_t {
     let mut thread = 0;
     let argument = Box::into_raw(visit).cast();
-    // SAFETY: the routine takes what it is given, a `Visit` that is its own.
+    // SAFETY: the routine takes its argument, a `Visit` that it owns.
     let failed = unsafe { libc::pthread_create(&mut thread, std::ptr::null(), work, argument) };
     assert_eq!(failed, 0, "pthread_create");
     thread
@@ -193,7 +193,7 @@ extern "C" fn work(visit: *mut libc::c_void) -> *mut libc::c_void {
             thread::sleep(Duration::from_secs(3600));
         },
         End::Exit => std::process::exit(0),
-        // SAFETY: nothing of this thread's is used any more.
+        // SAFETY: nothing that belongs to this thread is used any more.
         End::Thread => unsafe {
             libc::syscall(libc::SYS_exit, 0);
         },
@@ -203,14 +203,14 @@ extern "C" fn work(visit: *mut libc::c_void) -> *mut libc::c_void {
         }
         End::Home => go_home(),
         End::Slow => {
-            // In steps: also a call that is interrupted goes on.
+            // In steps: a call that is interrupted goes on, too.
             for _ in 0..50 {
                 thread::sleep(Duration::from_millis(10));
                 word.write(word.read().wrapping_add(2));
             }
             go_home();
             println!("left");
-            // One more would be one too many: it has to wait for the end outside.
+            // The program must end without a second visit: this one has to wait outside.
             let _ = enter(vh);
             println!("again");
         }
@@ -231,13 +231,13 @@ fn waited(vid: VasId, vh: VasHandle) -> ExitCode {
     }
     must("vas_switch", entered(enter(reads)));
     INSIDE.store(true, Ordering::SeqCst);
-    // For the others to come as far as they can: nothing depends on it but what is tried.
+    // Lets the others get as far as they can: only what is tried depends on it.
     thread::sleep(Duration::from_millis(200));
     println!("inside");
     std::process::exit(0)
 }
 
-/// Whether the thread is inside: it is after `EOWNERDEAD` too.
+/// Whether the thread is inside: it is after `EOWNERDEAD`, too.
 fn entered(result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
         Err(Errno::EOWNERDEAD) => Ok(()),

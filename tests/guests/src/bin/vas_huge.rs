@@ -1,6 +1,6 @@
 //! More memory than 48 bits address: 4 VASes with a sparse segment of 100 TiB each, all at
-//! the same base; `vas_huge [PLACES [TIB]]`, 1,000 random places a VAS and 100 TiB if not given.
-//! Writes a value of its own to each place, then reads all back, going from VAS to VAS with
+//! the same base; `vas_huge [PLACES [TIB]]`, 1,000 random places per VAS and 100 TiB by default.
+//! Writes a distinct value to each place, then reads all back, going from VAS to VAS with
 //! every read. Stable lines, then `done`; status 0. Everything is deleted at the end.
 
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     println!("attached: {} TiB in {VASES} VASes at the same addresses", (size * VASES) >> 40);
 
     // The first and the last word of all, and random ones between them. The same places in
-    // every VAS: a mix-up of two shows.
+    // every VAS: confusing two of them shows.
     let mut random = Random::new(1);
     let mut offsets: Vec<u64> = (2..count).map(|_| random.below(size / 8) * 8).collect();
     offsets.extend([0, size - 8]);

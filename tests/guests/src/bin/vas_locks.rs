@@ -1,8 +1,8 @@
 //! Threads that go from VAS to VAS directly, with overlapping sets of locks:
-//! `vas_locks [THREADS [SWITCHES [SEED]]]`, 8, 2,000 and 1 if not given. Five VASes hold three
+//! `vas_locks [THREADS [SWITCHES [SEED]]]`, 8, 2,000 and 1 by default. Five VASes hold three
 //! lockable segments in different sets and rights, so that orders cross and modes change.
 //! Inside, each thread counts itself among the readers or as the writer of every segment it has
-//! locked, and looks whether that is possible. A deadlock shows as a run that never ends.
+//! locked, and checks whether that is possible. A deadlock shows as a run that never ends.
 //! Prints `switches N`, lines `ok: ...`, `done`; status 0.
 
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ const VASES: [&[(usize, Right)]; 5] = [
     &[(1, Right::Read)],
 ];
 
-/// Who is in a segment, as the threads count themselves: readers, or -1 for a writer. In private
+/// The threads in a segment, as they count themselves: readers, or -1 for a writer. In private
 /// memory, so that it does not depend on what it checks.
 static INSIDE: [AtomicI64; SEGMENTS] = [const { AtomicI64::new(0) }; SEGMENTS];
 static VIOLATIONS: AtomicU64 = AtomicU64::new(0);
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         }
     });
     println!("switches {}", threads * switches);
-    found.same("no two were inside who must not be", VIOLATIONS.load(Ordering::SeqCst), 0);
+    found.same("no two were inside that must not be", VIOLATIONS.load(Ordering::SeqCst), 0);
     let vh = vhs[3];
     must("vas_switch", enter(vh));
     for (word, writes) in words.iter().zip(&WRITES) {
@@ -86,7 +86,7 @@ fn wander(mut random: Random, switches: u64, vhs: &[VasHandle], words: &[Place])
             continue;
         };
         if random.below(4) == 0 {
-            // Whether it succeeds is a matter of luck; where the thread is afterwards is not.
+            // Whether it succeeds is random; where the thread is afterwards is not.
             let before = must("vas_current", sys::vas_current());
             let tried = try_enter(vh);
             let expected = if tried.is_ok() { vh } else { before };
@@ -102,8 +102,8 @@ fn wander(mut random: Random, switches: u64, vhs: &[VasHandle], words: &[Place])
     go_home();
 }
 
-/// Counts in, works, counts out. The counts hold only while the thread is inside, so they
-/// are taken back before the next switch, which may keep some of the locks.
+/// Counts itself in, works, counts itself out. The counts hold only while the thread is inside, so
+/// they are undone before the next switch, which may keep some of the locks.
 fn visit(segments: &[(usize, Right)], words: &[Place]) {
     let violated = |is_violated: bool| {
         VIOLATIONS.fetch_add(u64::from(is_violated), Ordering::SeqCst);

@@ -1,8 +1,8 @@
-//! Attaches many VASes and switches into each: `vas_many [COUNT [SEGMENTS]]`, 10,000 and 16 if
-//! not given. VAS number i has segment number i modulo SEGMENTS; all have the same base, so what
-//! is read there tells which VAS the thread is really in. Twice around, in two orders, and once in
-//! any order; then all are detached, and everything is deleted. `vas_many limit`: one VAS
-//! attached until there are no handles left. Stable lines, then `done`; status 0.
+//! Attaches many VASes and switches into each: `vas_many [COUNT [SEGMENTS]]`, 10,000 and 16 by
+//! default. VAS number i has segment number i modulo SEGMENTS; all have the same base, so what
+//! is read there tells which VAS the thread is really in. Two rounds in two orders, and one in
+//! random order; then all are detached, and everything is deleted. `vas_many limit`: one VAS
+//! attached until no handles are left. Stable lines, then `done`; status 0.
 
 use std::process::ExitCode;
 
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         must("vas_switch", enter(vhs[n as usize]));
         word.read() == mix(n % segments)
     };
-    // Up and down: each tag that is recycled on the way up is met again on the way down.
+    // Up and down: each tag that is recycled on the way up is used again on the way down.
     let wrong = (0..count).filter(|&n| !is_right(n)).count();
     found.same("one after the other, each shows its segment", wrong, 0);
     let wrong = (0..count).rev().filter(|&n| !is_right(n)).count();

@@ -1,12 +1,11 @@
 //! Linked lists of ordinary addresses that several VMs change at the same time, under the lock.
 //!
 //! `vas_moves NAME make N`: VAS and lockable segment NAME with N nodes in the first of the lists.
-//! `vas_moves NAME move THREADS COUNT SEED`: each thread COUNT times goes in, takes a node out of
-//! one list, at its head or further on, and puts it into another one, likewise; goes home.
-//! Prints `moved THREADS*COUNT`.
-//! `vas_moves NAME check`: walks all lists under a shared lock. Every node must be in exactly
-//! one place. Prints `nodes N moves M`, M as the nodes have counted; status 1 if anything is
-//! not as it must be.
+//! `vas_moves NAME move THREADS COUNT SEED`: each thread COUNT times enters, removes a node from
+//! one list, at its head or further on, and inserts it into another, likewise; goes home. Prints
+//! `moved THREADS*COUNT`. `vas_moves NAME check`: walks all lists under a shared lock. Every node
+//! must be in exactly one place. Prints `nodes N moves M`, M as the nodes have counted; status 1
+//! if anything is wrong.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -85,7 +84,7 @@ fn make(vh: VasHandle, base: u64, count: u64) {
     assert!(count <= PLACES, "there is no room for {count} nodes");
     must("vas_switch", enter(vh));
     for n in 0..count {
-        // An odd multiplier modulo a power of two: no two alike.
+        // An odd multiplier modulo a power of two: no two results are equal.
         let node = base + FIRST + n.wrapping_mul(0x9e37_79b1) % PLACES * 32;
         Place::at(node).write(head(base, 0).read());
         Place::at(node + 8).write(mix(n));
@@ -97,7 +96,7 @@ fn make(vh: VasHandle, base: u64, count: u64) {
 
 fn wander(vh: VasHandle, base: u64, count: u64, mut random: Random) {
     for _ in 0..count {
-        // Drawn outside: what counts is what happens inside.
+        // Drawn outside, so that time inside is spent on moves only.
         let [from, to, deep, far] = [LISTS, LISTS, 8, 8].map(|end| random.below(end));
         must("vas_switch", enter(vh));
         shift(base, (from, deep), (to, far));
@@ -118,8 +117,8 @@ fn link(base: u64, list: u64, deep: u64) -> Place {
     link
 }
 
-/// Takes a node out of one list and puts it into another. From an empty one, the node comes
-/// from the next list that has one.
+/// Moves a node from one list to another. If the list is empty, the node comes from the
+/// next list that has one.
 fn shift(base: u64, (from, deep): (u64, u64), (to, far): (u64, u64)) {
     let lists = (0..LISTS).map(|n| (from + n) % LISTS);
     let from = lists.into_iter().find(|&list| head(base, list).read() != 0);

@@ -1,6 +1,6 @@
 //! A linked list of ordinary addresses in a segment that outlives its programs.
 //!
-//! `vas_persist write NAME N`: makes VAS and segment NAME with a list of N nodes, sets the root.
+//! `vas_persist write NAME N`: creates VAS and segment NAME with a list of N nodes, sets the root.
 //! `vas_persist read NAME`: finds it through the root, read-only, and walks it.
 //! `vas_persist prepend NAME N`: puts N nodes before the others.
 //! `vas_persist die NAME N`: as prepend, but kills itself in the middle, inside the VAS.
@@ -19,10 +19,10 @@ use spacejmp::sys::{self, Right, SegRoot, attach};
 
 const SIZE: u64 = 64 << 20;
 const NODE: u64 = 32;
-/// "list" and a version, to be told from somebody else's root object.
+/// "list" and a version, to tell it from another program's root object.
 const FINGERPRINT: [u64; 2] = [0x7473_696c, 1];
 
-/// At the segment's base: the first node, how many nodes were ever taken.
+/// At the segment's base: the first node, and how many nodes were ever allocated.
 const HEAD: u64 = 0;
 const TAKEN: u64 = 8;
 /// Nodes begin here: next, value, two words unused.
@@ -70,7 +70,7 @@ fn make(name: &str) {
     must("seg_root_set", set_root(sid, &root));
 }
 
-/// The root's address, after making sure that it is ours.
+/// The root's address, after checking that it is ours.
 fn root_of(name: &str) -> u64 {
     let sid = must("seg_find", sys::seg_find(name));
     let root = must("seg_root_get", sys::seg_root_get(sid));

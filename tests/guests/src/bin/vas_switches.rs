@@ -1,5 +1,5 @@
 //! Switches into a VAS and home: `vas_switches SEGMENTS COUNT`. The VAS has SEGMENTS segments
-//! without locks, each with a word that is read at every visit. Prints `done`; status 0.
+//! without locks, each with a word that is read on every visit. Prints `done`; status 0.
 
 use std::process::ExitCode;
 

@@ -41,16 +41,16 @@ fn outcome(result: isize) -> Result<isize, Errno> {
     }
 }
 
-/// `write`, with an address that may be bad.
+/// `write`, with an address that may be invalid.
 fn write(fd: i32, address: u64, len: usize) -> Result<isize, Errno> {
     // SAFETY: the call only reads; a bad address is an error to it.
     outcome(unsafe { libc::write(fd, ptr::with_exposed_provenance(address as usize), len) })
 }
 
-/// `read` into the segment, or to an address that is bad.
+/// `read` into the segment, or to an invalid address.
 fn read(fd: i32, address: u64, len: usize) -> Result<isize, Errno> {
     let to = ptr::with_exposed_provenance_mut(address as usize);
-    // SAFETY: all callers give addresses in the VAS region, where no Rust object lives.
+    // SAFETY: all callers pass addresses in the VAS region, where no Rust object lives.
     outcome(unsafe { libc::read(fd, to, len) })
 }
 
@@ -88,7 +88,7 @@ fn files(found: &mut Findings, vh: VasHandle, base: u64) {
     // SAFETY: two numbers are written.
     let made = outcome(unsafe { libc::pipe(ends.as_mut_ptr()) } as isize);
     found.same("pipe", made, Ok(0));
-    // More than a page, and across pages nobody touched.
+    // More than a page, and across untouched pages.
     let long: Vec<u8> = (0..20_000_u32).map(|n| n as u8).collect();
     put(base + 8192, &long);
     let (from, to) = (base + 8192, base + (512 << 10));
@@ -96,7 +96,7 @@ fn files(found: &mut Findings, vh: VasHandle, base: u64) {
     found.same("read from a pipe", read(ends[0], to, long.len()), Ok(20_000));
     found.check("the bytes are the same", get(to, long.len()) == long);
 
-    // The last page of the segment, and what lies behind it.
+    // The last page of the segment, and the addresses after it.
     let end = base + (1 << 20);
     found.same("write up to the end", write(ends[1], end - 8, 8), Ok(8));
     found.same("write from behind it", write(ends[1], end, 8), Err(Errno::EFAULT));
@@ -128,7 +128,7 @@ fn others(found: &mut Findings, vh: VasHandle, base: u64) {
     let told = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, at.cast()) };
     found.same("clock_gettime", outcome(told as isize), Ok(0));
     found.check("it is a time", Place::at(base + 264).read() < 1_000_000_000);
-    // Linux's memory calls do not reach into the VAS region.
+    // Linux's memory calls do not apply to the VAS region.
     // SAFETY: refused; the range holds no Rust object anyway.
     let unmapped = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(base as usize), 4096) };
     found.same("munmap of a segment", outcome(unmapped as isize), Err(Errno::EINVAL));
@@ -165,7 +165,7 @@ fn futex(found: &mut Findings, vh: VasHandle, base: u64) {
             });
         }
         must("vas_switch", enter(vh));
-        // Long enough for both to wait, as a rule; the outcome does not depend on it.
+        // Usually long enough for both to wait; the outcome does not depend on it.
         thread::sleep(std::time::Duration::from_millis(50));
         Place::at(word).write(1);
         let woke = operate(libc::FUTEX_WAKE, i32::MAX as u32);

@@ -1,6 +1,6 @@
-//! Threads in VASes: `vas_threads [THREADS [SAME]]`, 8 if not given. Each thread enters a VAS of
-//! its own, all with a segment at the same base (with a second argument: one VAS for all). What
-//! one thread maps, allocates or starts inside its VAS is there for the others in theirs. Stable
+//! Threads in VASes: `vas_threads [THREADS [SAME]]`, 8 by default. Each thread enters its own
+//! VAS, all with a segment at the same base (with a second argument: one VAS for all). What one
+//! thread maps, allocates or starts inside its VAS is visible to the others in theirs. Stable
 //! lines, then `done`; status 0. Everything is deleted at the end.
 
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use spacejmp::sys::{self, Right, SegId, VasHandle, VasId};
 const BASE: u64 = VAS_START.raw() + (2 << 40);
 const MAPPED: usize = 3 << 20;
 
-/// What the threads tell each other; counters of what was wrong.
+/// Data the threads share; counters of errors.
 struct Shared {
     barrier: Barrier,
     mapping: AtomicU64,
@@ -84,7 +84,7 @@ fn work(shared: &Shared, n: u64, threads: u64, vases: u64, vh: VasHandle) {
         counter.fetch_add(u64::from(is_wrong), Ordering::Relaxed);
     };
     must("vas_switch", enter(vh));
-    // A word of the thread's own, at the same address in every VAS if it has one for itself.
+    // The thread's own word, at the same address in every VAS if it has one for itself.
     let word = Place::at(if vases == 1 { BASE + n * 4096 } else { BASE });
     wrong(&shared.wrong_segment, word.read() != 0);
     word.write(mix(n));
@@ -99,7 +99,7 @@ fn work(shared: &Shared, n: u64, threads: u64, vases: u64, vh: VasHandle) {
     }
     shared.barrier.wait();
 
-    // From here on everybody is inside, and looks at what the others made there.
+    // From here on every thread is inside, and checks what the others made there.
     wrong(&shared.wrong_segment, word.read() != mix(n));
     let mapping = shared.mapping.load(Ordering::SeqCst);
     for at in (0..MAPPED).step_by(4096) {
@@ -111,7 +111,7 @@ fn work(shared: &Shared, n: u64, threads: u64, vases: u64, vh: VasHandle) {
         let value = atomic(address).load(Ordering::SeqCst);
         wrong(&shared.wrong_stack, value != mix(other + 1000));
     }
-    // Large enough for a mapping of its own, made here and read by a thread started here.
+    // Large enough for a separate mapping, made here and read by a thread started here.
     let large = vec![n; 100_000];
     let child = thread::scope(|scope| {
         let child = scope.spawn(|| {
@@ -144,15 +144,15 @@ fn work(shared: &Shared, n: u64, threads: u64, vases: u64, vh: VasHandle) {
 /// A shared word of this process's private memory, by its address.
 fn atomic(address: u64) -> &'static AtomicU64 {
     let pointer = std::ptr::with_exposed_provenance_mut(address as usize);
-    // SAFETY: every caller gives a word of the mapping or a thread's `on_stack`, which live
-    // until the barrier behind their last use, and all use them as atomics.
+    // SAFETY: every caller passes a word of the mapping or a thread's `on_stack`, which live
+    // until the barrier after their last use, and all use them as atomics.
     unsafe { AtomicU64::from_ptr(pointer) }
 }
 
 fn map() -> u64 {
     let (rights, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping, over nothing that exists.
+    // SAFETY: a new mapping, which replaces nothing.
     let mapping = unsafe { libc::mmap(std::ptr::null_mut(), MAPPED, rights, flags, -1, 0) };
     assert_ne!(mapping, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
     mapping.expose_provenance() as u64
@@ -160,7 +160,7 @@ fn map() -> u64 {
 
 fn unmap(mapping: u64) {
     let pointer = std::ptr::with_exposed_provenance_mut(mapping as usize);
-    // SAFETY: nobody uses the mapping after the barrier before.
+    // SAFETY: no thread uses the mapping after the previous barrier.
     let result = unsafe { libc::munmap(pointer, MAPPED) };
     assert_eq!(result, 0, "munmap: {}", std::io::Error::last_os_error());
 }

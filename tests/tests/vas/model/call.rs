@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How a thread asks for a switch.
+/// How a thread requests a switch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum How {
     /// `vas_switch`.
@@ -11,7 +11,7 @@ pub(super) enum How {
     Hyper,
     /// `vas_try_switch`.
     Try,
-    /// `vas_switch_timeout`, without any time.
+    /// `vas_switch_timeout`, with a zero limit.
     Within,
 }
 
@@ -233,7 +233,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// Something that happens.
+/// An event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     /// A thread of a VM makes a call.

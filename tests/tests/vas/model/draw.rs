@@ -1,5 +1,5 @@
-//! From random numbers to a step that makes sense where things stand. What would wait for a
-//! lock is not drawn: in lockstep nobody could give it back.
+//! Turns random numbers into a step that is meaningful in the current state. A step that would
+//! wait for a lock is not drawn: in lockstep no thread could release it.
 
 use abi::layout::VAS_START;
 
@@ -11,14 +11,14 @@ use super::state::{Model, READ, WRITE};
 pub(super) type Raw = [u32; 6];
 
 const MIB: u64 = 1 << 20;
-/// Places that segments are put at, 2 MiB apart, so that larger ones overlap.
+/// Places where segments are created, 2 MiB apart, so that larger ones overlap.
 const PLACES: u64 = 5;
 
 fn place(n: u64) -> u64 {
     VAS_START.raw() + (40 << 40) + n * 2 * MIB
 }
 
-/// An address where nothing ever is.
+/// An address where nothing is ever mapped.
 pub(super) const NOWHERE: u64 = VAS_START.raw() + (41 << 40);
 
 /// Draws from the numbers of one step.
@@ -34,7 +34,7 @@ fn pick<T: Copy>(from: &[T], number: u64) -> Option<T> {
 }
 
 impl Draw<'_> {
-    /// One of those that live; now and then one that is gone, or never was.
+    /// One of those that exist; occasionally one that was deleted, or never existed.
     fn id(&self, live: &[u64], ever: &[u64], number: u64) -> u64 {
         match number % 16 {
             0 => pick(ever, number / 16).unwrap_or(12_345),
@@ -43,7 +43,7 @@ impl Draw<'_> {
         }
     }
 
-    /// Segments with a property, the oldest first: ids are random, and the same numbers are to
+    /// Segments with a property, the oldest first: ids are random, and the same numbers must
     /// mean the same step in every run.
     fn by_age(&self, wanted: impl Fn(&u64) -> bool) -> Vec<u64> {
         self.model.sids.iter().copied().filter(wanted).collect()
@@ -80,7 +80,7 @@ impl Draw<'_> {
         (self.raw[n] / 5).is_multiple_of(2)
     }
 
-    /// A word: mostly of a segment where the thread is.
+    /// A word: mostly in a segment of the VAS the thread is in.
     fn address(&self) -> u64 {
         let [which, offset, _] = self.raw;
         let here = self.model.instance(self.vm, self.model.vms[self.vm].threads[self.thread]);
@@ -134,8 +134,8 @@ impl Draw<'_> {
         }
     }
 
-    /// An access, if it does not wait and if it is certain what the instance has seen of its
-    /// VAS: an access that finds memory does not look there, one that finds none does.
+    /// An access, if it does not wait and if it is certain which state of its VAS the instance has
+    /// seen: an access that finds memory does not check the VAS, one that finds none does.
     fn access(&self) -> Call {
         let (vm, thread, at) = (self.vm, self.thread, self.address());
         let (is_write, by_call) = (self.half(2), self.raw[2].is_multiple_of(5));
@@ -186,7 +186,7 @@ impl Draw<'_> {
             20 => Call::VasSegments { vid: self.vid(0) },
             21..27 => Call::SegAlloc { name: self.name(2), params: self.params() },
             27 => Call::SegFind { name: self.name(0) },
-            // One that would wait for a lock, as for one held by a thread that waits for us, never comes.
+            // One that would wait for a lock, perhaps of a thread waiting for us, is never drawn.
             28 if self.model.clone_would_wait(self.vm, self.thread, self.sid(0)) => {
                 Call::SegStat { sid: self.sid(0) }
             }
@@ -196,7 +196,7 @@ impl Draw<'_> {
                 Call::SegAttachLocal { vh: self.vh(0), sid: self.sid(1), right: self.right(2) }
             }
             41..45 => {
-                // Mostly one that is in it.
+                // Mostly one that is attached to it.
                 let vid = self.vid(0);
                 let listed: Vec<u64> = self.model.vases.get(&vid).map_or_else(Vec::new, |vas| {
                     vas.segments.iter().map(|(sid, _)| *sid).collect()
@@ -247,12 +247,12 @@ impl Draw<'_> {
     }
 }
 
-/// The step that these numbers mean now.
+/// The step that these numbers encode in the current state.
 pub(super) fn step(model: &Model, raw: &Raw) -> Step {
     let [who, kind, a, b, c, d] = *raw;
     let vm = who as usize % model.vms.len();
     let thread = who as usize / 16 % model.vms[vm].threads.len();
-    // Rarely enough that something has grown up by then.
+    // Rarely enough that some state has built up by then.
     match d % 256 {
         0 => return Step::Kill { vm },
         1 => return Step::Exit { vm },

@@ -1,4 +1,4 @@
-//! Being inside: keeping up with changes, locks, touching.
+//! Threads inside: following changes, locks, touching.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::state::{Member, Model, READ, WRITE};
 pub(super) enum Found {
     /// A word of a segment.
     Word { sid: u64, offset: u64 },
-    /// A segment that does not allow it.
+    /// A segment that does not allow the access.
     Forbidden,
     /// Nothing.
     Nothing,
@@ -34,7 +34,7 @@ impl Model {
         self.needs(vm, self.vms[vm].threads[thread])
     }
 
-    /// Whether others hold a lock so that the thread cannot have it.
+    /// Whether others hold a lock in a way that the thread cannot acquire it.
     fn in_the_way(&self, vm: usize, thread: usize, sid: u64, right: u64) -> bool {
         (0..self.vms.len()).any(|other_vm| {
             (0..self.vms[other_vm].threads.len()).any(|other| {
@@ -58,7 +58,7 @@ impl Model {
         !has_it && self.in_the_way(vm, thread, sid, READ)
     }
 
-    /// Locks that a thread going to an instance does not have yet, or not so strongly.
+    /// Locks that a thread going to an instance does not hold yet, or only in a weaker mode.
     fn new_locks(&self, vm: usize, thread: usize, vh: u64) -> Vec<(u64, u64)> {
         let held = self.held(vm, thread);
         let needed = self.needs(vm, vh).into_iter();
@@ -83,7 +83,7 @@ impl Model {
         if owner_died { Err(Errno::EOWNERDEAD) } else { Ok(()) }
     }
 
-    /// Whether the instance has not yet seen all that it could see now.
+    /// Whether the instance has not yet seen everything that it could see now.
     pub(super) fn is_behind(&self, vm: usize, vh: u64) -> bool {
         let mut later = self.clone();
         later.catch_up(vm, vh);
@@ -116,7 +116,7 @@ impl Model {
         }
     }
 
-    /// Whether a segment is there, and its place in the instance is free.
+    /// Whether a segment exists, and its place in the instance is free.
     pub(super) fn can_join(&self, vm: usize, vh: u64, sid: u64) -> bool {
         let (Some(one), Some(segment)) = (self.instance(vm, vh), self.segments.get(&sid)) else {
             return false;
@@ -145,8 +145,8 @@ impl Model {
         Found::Nothing
     }
 
-    /// Lockable segments of the VAS that the instance has not, because the thread is inside:
-    /// a touch by a thread that is alone inside brings them in. With their rights.
+    /// Lockable segments of the VAS that the instance lacks, because the thread is inside:
+    /// a touch by a thread that is alone inside attaches them. With their rights.
     pub(super) fn waiting_outside(&self, vm: usize, thread: usize) -> Vec<(u64, u64)> {
         let vh = self.vms[vm].threads[thread];
         let Some(one) = self.instance(vm, vh) else { return Vec::new() };
@@ -178,7 +178,7 @@ impl Model {
             return found;
         }
         for (sid, right) in self.waiting_outside(vm, thread) {
-            // Of a dead holder a touch cannot tell: that needs a switch.
+            // A touch cannot report a dead holder: that needs a switch.
             if self.can_join(vm, vh, sid) && !self.segments[&sid].inconsistent {
                 self.join(vm, vh, sid, Member { right, local: false });
             }

@@ -1,7 +1,7 @@
-//! What each call must answer, and what it changes.
+//! What each call must return, and what it changes.
 //!
-//! Where several things are wrong with a call, the model names the one the system looks at
-//! first: ids, then what is asked of them.
+//! Where several things are wrong with a call, the model names the one the system checks
+//! first: ids, then the requested operation.
 
 use abi::layout::{VAS_END, VAS_START};
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
@@ -10,13 +10,13 @@ use super::call::{Call, How, Params};
 use super::inside::Found;
 use super::state::{Instance, Model, Segment, Vas, WRITE};
 
-/// What a call gives: text as `vas_model` prints it, or an error.
+/// The result of a call: text as `vas_model` prints it, or an error.
 pub(super) type Answer = Result<String, Errno>;
 
-/// The largest id there can be.
+/// The largest possible id.
 const MAX_ID: u64 = i64::MAX as u64;
 
-/// Execute bits mean nothing, and are not kept.
+/// Execute bits mean nothing, and are not stored.
 const NOT_EXECUTE: u64 = 0o666;
 
 fn done() -> Answer {
@@ -24,8 +24,8 @@ fn done() -> Answer {
 }
 
 impl Model {
-    /// The answer to a call, which is also made. `said` is what the system answered: the
-    /// model takes new ids and default bases from there, if they are possible.
+    /// The answer to a call, which is also applied. `said` is what the system answered: the
+    /// model takes new ids and default bases from it, if they are possible.
     pub(super) fn answer(&mut self, vm: usize, thread: usize, call: &Call, said: &str) -> Answer {
         match *call {
             Call::Switch { how, vh } => {
@@ -77,7 +77,7 @@ impl Model {
         }
     }
 
-    /// The id the system chose for something new; 0, which no answer is, if it is impossible.
+    /// The id the system chose for a new object; 0, never a valid answer, if it is impossible.
     fn fresh(&self, said: &str) -> u64 {
         let id: u64 = said.strip_prefix("= ").and_then(|id| id.parse().ok()).unwrap_or(0);
         let is_new = !self.vids.contains(&id) && !self.sids.contains(&id);
@@ -134,7 +134,7 @@ impl Model {
                 self.vas(vid).map(|vas| vas.tagged = tagged).and_then(|()| done())
             }
             Call::InstanceTagged { vh, .. } => match self.handle(vm, vh) {
-                // Home is the handle of nothing that has a tag.
+                // Home has no tag that could be set.
                 Err(_) => Err(Errno::EBADF),
                 Ok(_) if self.occupied(vm, vh, None) => Err(Errno::EBUSY),
                 Ok(_) => done(),
@@ -153,7 +153,7 @@ impl Model {
             }
             Call::VasSegments { vid } => {
                 self.vas(vid).map(|vas| vas.segments.clone()).map(|mut all| {
-                    // Those that are gone, last.
+                    // Deleted ones last.
                     all.sort_by_key(|(sid, _)| {
                         self.segments.get(sid).map_or(u64::MAX, |one| one.base)
                     });
@@ -209,11 +209,11 @@ impl Model {
             Call::SegClone { sid, name } => {
                 let original = self.segment(sid).map(|one| one.clone());
                 original.and_then(|one| {
-                    // Without a lock, nobody else may be able to write it meanwhile.
+                    // Without a lock, no other program may be able to write it during the copy.
                     if !one.lockable && self.has_other_writer(vm, sid) {
                         return Err(Errno::EBUSY);
                     }
-                    // Nobody has had it yet; what the dead left of the original is so with the copy.
+                    // Not attached yet; the copy keeps the marks the dead left on the original.
                     let dirty = one.dirty && !self.has_writer(sid);
                     let copy = Segment { name, used: false, dirty, ..one };
                     self.make_segment(copy, said)
@@ -336,7 +336,7 @@ impl Model {
         Ok(sid.to_string())
     }
 
-    /// Learns the base the system chose for a segment; it must be nobody else's.
+    /// Learns the base the system chose for a segment; no other segment may have it.
     pub(super) fn learn_base(&mut self, sid: u64, base: u64) -> Result<(), String> {
         let Some(mut segment) = self.segments.get(&sid).cloned() else { return Ok(()) };
         segment.base = base;
@@ -367,7 +367,7 @@ impl Model {
         done()
     }
 
-    /// A process's own instances see its own changes at once.
+    /// A process's own instances see its own changes immediately.
     fn own_instances(&mut self, vm: usize, vid: u64) {
         let ours = self.vms[vm].instances.iter().filter(|(_, one)| one.vid == vid);
         let ours: Vec<u64> = ours.map(|(&vh, _)| vh).collect();

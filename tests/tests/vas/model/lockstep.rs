@@ -9,7 +9,7 @@ use super::draw::{self, Raw};
 use super::state::Model;
 use crate::world::{Talker, World};
 
-/// Where model and system part.
+/// Where model and system disagree.
 #[derive(Debug)]
 pub(super) struct Disagreement {
     /// After so many steps.
@@ -24,7 +24,7 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// One store, some VMs, and what the model thinks of them.
+/// One store, some VMs, and the model's state of them.
 pub(super) struct Lockstep {
     world: World,
     vms: Vec<Talker>,
@@ -42,7 +42,7 @@ impl Lockstep {
         Lockstep { world, vms, threads, model, killed: false, said: String::new() }
     }
 
-    /// Goes through the steps that the numbers mean; then everybody looks at everything, and
+    /// Executes the steps that the numbers encode; then every VM reads everything, and
     /// ends.
     pub(super) fn run(mut self, raw: &[Raw]) -> Result<(), Disagreement> {
         for (n, raw) in raw.iter().enumerate() {
@@ -93,7 +93,7 @@ impl Lockstep {
             let log = self.vms[vm].log();
             return Err(format!("the model says {wanted}\n{:?}\nVM {vm} says {log}", self.model));
         }
-        // A base that was left to the system.
+        // A base chosen by the system.
         if let (Call::SegAlloc { params, .. }, Some(sid)) = (call, reply.strip_prefix("= "))
             && params.base == 0
         {
@@ -113,7 +113,7 @@ impl Lockstep {
         for vm in 0..self.vms.len() {
             self.end(vm)?;
         }
-        // What is on disk, by other eyes.
+        // What is on disk, read independently.
         let store = self.world.store();
         let report = vmm::store::check_store(&self.world.path()).map_err(|e| e.to_string())?;
         let dangling = |field: &str| field == "segment";
@@ -126,7 +126,7 @@ impl Lockstep {
         if self.killed {
             store.gc().map_err(|e| e.to_string())?;
         }
-        // Volatile ones that nobody has had yet would be left in shared memory.
+        // Volatile ones that no program has attached yet would stay in shared memory.
         let (vids, sids) = (self.model.vases.keys(), self.model.segments.keys());
         for vid in vids.filter_map(|&vid| VasId::new(vid)) {
             store.delete_vas(vid).map_err(|e| e.to_string())?;

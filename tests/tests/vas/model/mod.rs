@@ -1,14 +1,15 @@
-//! Random sequences of all calls, by several threads of several VMs in turn, against a model.
+//! Random sequences of all calls, by several threads of several VMs one after the other,
+//! against a model.
 //!
-//! The VMs run `vas_model`, which makes one call when told and says what came of it. After
-//! each step the model must agree: same error, same ids, same content, same statistics. Locks
-//! that are held are tried, not waited for. VMs are killed and end in the middle.
+//! The VMs run `vas_model`, which makes one call on request and prints its result. After each
+//! step the model must agree: same error, same ids, same content, same statistics. Locks that
+//! are held are tried, not waited for. VMs are killed, or end, in the middle.
 //!
 //! - [`state`], [`inside`], [`judge`]: the model; [`call`]: what a step is
 //! - [`draw`]: random numbers become steps; [`lockstep`]: a model and its VMs side by side
 //!
-//! A failure is made shorter by leaving steps out as long as it stays one, and prints the
-//! seed and the conversation.
+//! A failing sequence is shrunk by leaving out steps as long as it still fails; the test prints
+//! the seed and the conversation.
 
 mod call;
 mod draw;
@@ -24,7 +25,7 @@ use tests::{pace, skip_without_kvm};
 use draw::Raw;
 use lockstep::{Disagreement, Lockstep};
 
-/// How long a failure is made shorter.
+/// How long a failing sequence is shrunk.
 const SHORTEN: Duration = Duration::from_secs(60);
 
 /// The raw material of a seed's sequence.
@@ -50,7 +51,7 @@ fn sequence(seed: u64, vms: usize, threads: usize, steps: usize) {
     panic!("seed {seed}, {vms} VMs, {threads} threads, {count} of {steps} steps left:\n{shortest}");
 }
 
-/// Leaves out what a disagreement does not need: halves, quarters, and so on.
+/// Leaves out steps that a disagreement does not need: halves, quarters, and so on.
 fn shortened(
     mut raw: Vec<Raw>,
     mut shortest: Disagreement,

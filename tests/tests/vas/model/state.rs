@@ -1,11 +1,11 @@
-//! What there is, as simply as it can be said: no page tables, no files, no lock words. Who
-//! holds a lock follows from who is inside what.
+//! The model's state, as simple as possible: no page tables, no files, no lock words. Which threads
+//! hold a lock follows from where they are.
 
 use std::collections::BTreeMap;
 
 use abi::PAGE_SIZE;
 
-/// Rights as the calls have them.
+/// Rights as the calls encode them.
 pub(super) const READ: u64 = 1;
 pub(super) const WRITE: u64 = 3;
 
@@ -31,9 +31,9 @@ pub(super) struct Segment {
     pub(super) root: [u64; 3],
     /// Words that are not 0, by offset.
     pub(super) words: BTreeMap<u64, u64>,
-    /// Somebody had it attached.
+    /// A program has had it attached.
     pub(super) used: bool,
-    /// Its last writer has not left it properly.
+    /// Its last writer did not leave it properly.
     pub(super) dirty: bool,
     /// A holder of its lock died.
     pub(super) inconsistent: bool,
@@ -44,7 +44,7 @@ impl Segment {
         self.base < other.base + other.reserve && other.base < self.base + self.reserve
     }
 
-    /// The offset of an address, if the segment has it now.
+    /// The offset of an address, if it is within the segment's current size.
     pub(super) fn offset(&self, at: u64) -> Option<u64> {
         let end = self.base + self.size.next_multiple_of(PAGE_SIZE);
         (self.base..end).contains(&at).then(|| at - self.base)
@@ -78,7 +78,7 @@ pub(super) struct Model {
     pub(super) vases: BTreeMap<u64, Vas>,
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) vms: Vec<Vm>,
-    /// Every id there ever was.
+    /// Every id that ever existed.
     pub(super) vids: Vec<u64>,
     pub(super) sids: Vec<u64>,
 }
@@ -95,12 +95,12 @@ impl Model {
         }
     }
 
-    /// The ids of the VASes there are, the oldest first.
+    /// The ids of all existing VASes, the oldest first.
     pub(super) fn live_vids(&self) -> Vec<u64> {
         self.vids.iter().copied().filter(|vid| self.vases.contains_key(vid)).collect()
     }
 
-    /// The ids of the segments there are, the oldest first.
+    /// The ids of all existing segments, the oldest first.
     pub(super) fn live_sids(&self) -> Vec<u64> {
         self.sids.iter().copied().filter(|sid| self.segments.contains_key(sid)).collect()
     }
@@ -117,7 +117,7 @@ impl Model {
         self.vms[vm].instances.get(&vh)
     }
 
-    /// The most that instances of a VM may do with a segment.
+    /// The greatest right that an instance of a VM has on a segment.
     pub(super) fn attached(&self, vm: usize, sid: u64) -> Option<u64> {
         let members = self.vms[vm].instances.values().filter_map(|one| one.members.get(&sid));
         members.map(|member| member.right).max()
@@ -165,7 +165,7 @@ impl Model {
         segment.dirty |= member.right == WRITE;
     }
 
-    /// Takes a member from an instance.
+    /// Removes a member from an instance.
     pub(super) fn part(&mut self, vm: usize, vh: u64, sid: u64) {
         let had = self.attached(vm, sid);
         if let Some(one) = self.vms[vm].instances.get_mut(&vh) {
@@ -186,7 +186,7 @@ impl Model {
         self.vms[vm].instances.remove(&vh);
     }
 
-    /// Volatile segments that nobody has any more are gone.
+    /// Volatile segments that no VM has attached any more are deleted.
     pub(super) fn reap(&mut self) {
         let gone = |(&sid, one): (&u64, &Segment)| {
             (one.volatile && one.used && self.attachers(sid) == 0).then_some(sid)
@@ -196,8 +196,8 @@ impl Model {
     }
 
     /// The VM's program ends by itself: locks are released, and what it wrote is clean. What its
-    /// threads hold exclusively at that moment is as inconsistent as after a kill: nobody asked
-    /// them whether they were done.
+    /// threads hold exclusively at that moment is as inconsistent as after a kill: they may not
+    /// have finished.
     pub(super) fn exit(&mut self, vm: usize) {
         self.holders_end(vm);
         let handles: Vec<u64> = self.vms[vm].instances.keys().copied().collect();

@@ -1,20 +1,21 @@
 //! `spacejmp demo`: a tour that explains itself while it runs.
 //!
 //! Everything it needs is inside this binary: the program it runs and the texts it reads.
-//! Each step does something real and shows what came of it; if a step fails, so does the demo.
+//! Each step does something real and shows the result; if a step fails, so does the demo.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vmm::bench::payload::Unpacked;
 use vmm::exit_code::ExitCode;
+use vmm::files::{Grant, GrantAccess, Tty, take_over_umask};
 use vmm::host;
-use vmm::linux::fs::{Access, Grant, Tty, take_over_umask};
 use vmm::process::{Outcome, Process, RunConfig, Supervise};
-use vmm::report::stats::StatsReport;
+use vmm::stats::StatsReport;
 use vmm::vas::VasGrants;
 
 use crate::errors::{self, Failure};
@@ -27,17 +28,50 @@ pub(crate) struct Args {}
 
 include!(concat!(env!("OUT_DIR"), "/texts.rs"));
 
-/// What the demo asks `wordindex`.
+/// The example `wordindex`, an ordinary static executable built by `build.rs`.
+static WORDINDEX: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wordindex"));
+
+/// The demo's queries to `wordindex`.
 const QUERIES: &str = "segment\naddress space\nkernel fault\n:top 5\n:stats\n:quit\n";
 /// Where the program sees the texts.
 const GUEST_DIR: &str = "/book";
 const MEMORY_BYTES: u64 = 256 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What may go wrong with the demo itself.
+/// A folder with the program, its texts and what it prints; removed when dropped.
+struct Unpacked(PathBuf);
+
+impl Unpacked {
+    fn new() -> io::Result<Unpacked> {
+        let dir = std::env::temp_dir().join(format!("spacejmp-demo-{}", std::process::id()));
+        // Not `create_dir_all`: an existing directory belongs to another user and must not be used.
+        fs::create_dir(&dir)?;
+        let unpacked = Unpacked(dir);
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o755);
+        options.open(unpacked.path("wordindex"))?.write_all(WORDINDEX)?;
+        fs::create_dir(unpacked.path("book"))?;
+        for (name, text) in TEXTS {
+            fs::write(unpacked.path("book").join(name), text)?;
+        }
+        Ok(unpacked)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Errors of the demo itself.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
-    #[error("the program did not end well: {0:?}")]
+    #[error("the program failed: {0:?}")]
     Ended(Outcome),
     #[error("the program printed one thing in the VM and another natively")]
     Differs,
@@ -48,10 +82,6 @@ enum DemoError {
 pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let mut say = |text: &str| errors::write_all(&mut out, text.as_bytes());
-    let own = |doing: &'static str| {
-        move |error: io::Error| Failure::new(doing, error, ExitCode::OwnFailure)
-    };
-
     say("spacejmp demo: an ordinary program in a virtual machine of its own\n\n")?;
     say("1. This machine\n")?;
     let report = host::probe();
@@ -60,13 +90,7 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
     say("2. The program\n")?;
     let programs = Unpacked::new()
         .map_err(|error| Failure::new("unpack the demo", error, ExitCode::OwnFailure))?;
-    let book = programs.path("book");
-    fs::create_dir(&book).map_err(own("unpack the texts"))?;
-    let mut bytes = 0;
-    for (name, text) in TEXTS {
-        fs::write(book.join(name), text).map_err(own("unpack the texts"))?;
-        bytes += text.len();
-    }
+    let bytes: usize = TEXTS.iter().map(|(_, text)| text.len()).sum();
     say(&format!(
         "   wordindex is plain Rust: std, threads, channels, files. It is a static Linux\n   \
          executable and knows nothing of VMs. It will read our own documentation,\n   \
@@ -119,7 +143,7 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
         grants: vec![Grant {
             host: programs.path("book"),
             guest: GUEST_DIR.into(),
-            access: Access::ReadOnly,
+            access: GrantAccess::ReadOnly,
         }],
         cwd: None,
         store: None,

@@ -1,5 +1,5 @@
-//! How a program's end is told: the exit status, and a line for people where the program
-//! itself could not say why.
+//! Reports how a program ended: the exit status, and a line for the user where the program itself
+//! could not report the reason.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use vmm::report::signals::signal_name;
 use crate::errors::one_line;
 use crate::style::{Colour, Look};
 
-/// The exit status that passes the end on.
+/// The exit status that reflects the outcome.
 pub(crate) fn exit_code(outcome: &Outcome) -> ExitCode {
     match outcome {
         Outcome::Exited(status) => ExitCode::Program(*status),
@@ -25,11 +25,11 @@ pub(crate) fn exit_code(outcome: &Outcome) -> ExitCode {
     }
 }
 
-/// Says on stderr how `program` ended, when it did not end by itself.
+/// Reports on stderr how `program` ended, when it did not exit on its own.
 pub(crate) fn tell(program: &str, outcome: &Outcome, timeout: Option<Duration>) {
     let stderr = io::stderr();
     let text = text(program, outcome, timeout, Colour::of(&stderr));
-    // When stderr is gone the exit status is all that is left to tell.
+    // When stderr is closed, only the exit status remains.
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 
@@ -37,9 +37,9 @@ fn text(program: &str, outcome: &Outcome, timeout: Option<Duration>, colour: Col
     let us = colour.paint(Look::Bad, "spacejmp:");
     let program = one_line(program);
     match outcome {
-        // The program said what it had to say, or a person at the keyboard knows.
+        // The program reported the reason itself, or the user at the terminal knows it.
         Outcome::Exited(_) | Outcome::Interrupted { .. } => String::new(),
-        // A reader that went away is everyday life in a pipeline.
+        // A reader that has gone away is normal in a pipeline.
         Outcome::Killed { signal, report } if *signal == 13 && report.is_empty() => String::new(),
         Outcome::Killed { signal, report } if report.is_empty() => {
             format!("{us} {program} was ended by {}\n", signal_name(*signal))

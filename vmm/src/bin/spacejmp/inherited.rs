@@ -2,9 +2,8 @@
 //! `<(command)`.
 //!
 //! A program gets those that `--fd` names, and those that one of its arguments names as
-//! `/dev/fd/N`, which is what a shell makes of `<(command)`: the user wrote it into this very
-//! command. All others stay out of its reach: callers leave descriptors open that they know
-//! nothing of.
+//! `/dev/fd/N`, which is what a shell makes of `<(command)`: the user wrote it into this command.
+//! All others stay inaccessible: callers leave descriptors open that they do not know of.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -38,11 +37,11 @@ fn is_open(fd: i32) -> bool {
     std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
 }
 
-/// Takes the descriptors `wanted`, and those that the program's `arguments` name, with their
-/// numbers. To be called once, before this process has opened any file of its own.
+/// Takes ownership of the descriptors `wanted`, and those that the program's `arguments` name, with
+/// their numbers. To be called once, before this process has opened any file itself.
 ///
 /// # Errors
-/// A wanted one is not open. One that an argument names need not be: then it is just text.
+/// A wanted one is not open. One that an argument names need not be open: then it is just text.
 pub(crate) fn take(wanted: &[i32], arguments: &[OsString]) -> Result<Vec<(i32, OwnedFd)>, Failure> {
     if let Some(fd) = wanted.iter().find(|&&fd| !is_open(fd)) {
         let error = io::Error::from_raw_os_error(libc::EBADF);
@@ -54,7 +53,7 @@ pub(crate) fn take(wanted: &[i32], arguments: &[OsString]) -> Result<Vec<(i32, O
     let all: BTreeSet<i32> = wanted.iter().copied().chain(by_name).collect();
     let owned = all.into_iter().map(|fd| {
         // SAFETY: it is open, as was just seen. It was inherited: nothing in this process has
-        // opened a file yet (see above), so nothing else owns it; the set has each once, and
+        // opened a file yet (see above), so nothing else owns it; the set contains each once, and
         // this is called once.
         (fd, unsafe { OwnedFd::from_raw_fd(fd) })
     });

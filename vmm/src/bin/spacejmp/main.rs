@@ -1,17 +1,15 @@
 //! The `spacejmp` command: parse, call the library, print.
 //!
-//! Each subcommand has a file of its own with its arguments and a `run` that returns how
-//! the process ends. `errors` prints failures, `ending` a program's end, `log` sets up the log, `style` decides on
-//! colours. No subcommand prints errors or exits by itself.
+//! Each subcommand has its own file with its arguments and a `run` that returns the exit status;
+//! `ending` reports how a program ended. What `spacejmp-bench` needs too, errors, log and colours,
+//! is in `vmm::cli`. No subcommand prints errors or exits itself.
 
 mod bench;
 mod completions;
 mod demo;
 mod doctor;
 mod ending;
-mod errors;
 mod inherited;
-mod log;
 mod new;
 mod run;
 mod run_options;
@@ -22,7 +20,6 @@ mod store;
 mod store_list;
 mod store_options;
 mod store_show;
-mod style;
 mod terminal;
 mod vas;
 mod vas_archive;
@@ -31,6 +28,8 @@ mod version;
 use std::process;
 
 use clap::{Parser, Subcommand};
+use vmm::cli::bench::Args as BenchArgs;
+use vmm::cli::{errors, log, style};
 use vmm::exit_code::{self, ExitCode};
 
 use errors::Failure;
@@ -54,7 +53,7 @@ enum Command {
     Seg(seg::Args),
     Store(store::Args),
     Demo(demo::Args),
-    Bench(bench::Args),
+    Bench(BenchArgs),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -74,14 +73,14 @@ fn long_help() -> String {
 }
 
 fn main() -> process::ExitCode {
-    // A file beyond `ulimit -f` is an error of the call that would make it so: of the command, or of
-    // the program, which gets the signal from us. Fails only if it is blocked already.
+    // A file beyond `ulimit -f` is an error of the call that would extend it: of the command, or of
+    // the program, to which we send the signal. Fails only if it is blocked already.
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXFSZ);
-    // Likewise of CPU time, `ulimit -t`.
+    // Likewise for CPU time, `ulimit -t`.
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXCPU);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error).into(),
+        Err(error) => return errors::usage(&error).into(),
     };
     match log::install(&cli.log).and_then(|()| cli.command.run()) {
         Ok(code) => code,
@@ -102,7 +101,7 @@ impl Command {
             Self::Seg(args) => seg::run(args),
             Self::Store(args) => store::run(&args),
             Self::Demo(args) => demo::run(&args),
-            Self::Bench(args) => bench::run(&args),
+            Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),
             Self::Version(args) => version::run(&args),
@@ -110,20 +109,12 @@ impl Command {
     }
 }
 
-/// Help and version go to stdout with status 0; a wrong command line is a failure of
-/// ours, never 2, which programs use themselves.
-fn usage(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell when the terminal itself is gone.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::OwnFailure } else { ExitCode::Program(0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Cli, EXAMPLES};
     use clap::{Command, CommandFactory, Parser};
 
-    /// All commands, also those below others.
+    /// All commands, including subcommands.
     fn commands(of: &Command) -> Vec<&Command> {
         of.get_subcommands().flat_map(|one| [vec![one], commands(one)].concat()).collect()
     }
@@ -153,7 +144,7 @@ mod tests {
             let Some(rest) = line.strip_prefix("  spacejmp ") else {
                 continue;
             };
-            // The command ends at its explanation or at the shell's part of the line.
+            // The command ends at its explanation or at a shell operator.
             let end = ["  ", " > ", " | ", " || ", " && "]
                 .iter()
                 .filter_map(|mark| rest.find(mark))

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     c: bool,
     /// The checkout of SpaceJMP to build against
     ///
-    /// Default: the one this command lies in, or was built from.
+    /// Default: the one this command is in, or was built from.
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
     /// Print one JSON object
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A template: where it goes, and its text. `{{name}}` and `{{sdk}}` stand for what they say.
+/// A template: its path and its text. `{{name}}` and `{{sdk}}` are replaced.
 type Template = (&'static str, &'static str);
 
 const RUST: [Template; 6] = [
@@ -61,7 +61,7 @@ const C: [Template; 5] = [
     ("test.sh", include_str!("../../../templates/c/test.sh")),
 ];
 
-/// What cargo or the Makefile would take for something else.
+/// Names that have another meaning for cargo or the Makefile.
 const RESERVED: [&str; 15] = [
     "alloc",
     "build",
@@ -80,18 +80,18 @@ const RESERVED: [&str; 15] = [
     "test-store",
 ];
 
-/// Why no project was made.
+/// Why no project was created.
 #[derive(Debug, thiserror::Error)]
 enum NewError {
-    #[error("`{0}` is no name for a project: {1}")]
+    #[error("`{0}` is not a valid project name: {1}")]
     Name(String, &'static str),
     #[error("{0} exists already")]
     Exists(PathBuf),
-    #[error("{0} is no checkout of SpaceJMP: it has no guest-sdk/Cargo.toml")]
+    #[error("{0} is not a checkout of SpaceJMP: it has no guest-sdk/Cargo.toml")]
     NoSdk(PathBuf),
-    #[error("the checkout this command was built from is not where it was")]
+    #[error("the checkout this command was built from has been moved or removed")]
     SdkGone,
-    #[error("the path of the SDK, {0}, has a character that {1} cannot take")]
+    #[error("the path of the SDK, {0}, has a character that {1} cannot represent")]
     SdkPath(PathBuf, &'static str),
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
@@ -114,7 +114,7 @@ impl Remedy for NewError {
     }
 }
 
-/// What was made.
+/// The project that was created.
 #[derive(Debug, Serialize)]
 struct Project {
     name: String,
@@ -165,7 +165,7 @@ fn make(args: &Args) -> Result<Project, NewError> {
     let mut files: Vec<(&str, Vec<u8>)> =
         templates.iter().map(|(file, text)| (*file, fill(text).into_bytes())).collect();
     if !args.c {
-        // The versions the SDK is tested with, which also are those that were downloaded for it.
+        // The versions that the SDK is tested with, which are also those downloaded for it.
         let lock = sdk.join("Cargo.lock");
         let bytes = fs::read(&lock).map_err(|source| NewError::File { path: lock, source })?;
         files.push(("Cargo.lock", bytes));
@@ -197,7 +197,7 @@ fn project_name(path: &Path) -> Result<String, NewError> {
     Err(NewError::Name(name, wrong))
 }
 
-/// The checkout: as asked for, else the one this command lies in, else the one it was built
+/// The checkout: as requested, else the one this command is in, else the one it was built
 /// from.
 fn find_sdk(asked: Option<&Path>) -> Result<PathBuf, NewError> {
     let whole = |path: &Path| path.join("guest-sdk/Cargo.toml").is_file();
@@ -222,14 +222,14 @@ fn for_toml(path: &Path) -> Result<String, NewError> {
     serde_json::to_string(text).map_err(|_| wrong())
 }
 
-/// A path as `make` and the shell below it take it unquoted.
+/// A path that `make` and its shell accept unquoted.
 fn for_make(path: &Path) -> Result<String, NewError> {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@,".contains(c);
     let text = path.to_str().filter(|text| text.chars().all(plain));
     text.map(str::to_owned).ok_or_else(|| NewError::SdkPath(path.to_owned(), "make"))
 }
 
-/// Writes a folder that did not exist. If that fails, what was written is taken away again.
+/// Writes a folder that did not exist. If that fails, what was written is removed again.
 fn write(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), NewError> {
     let failed = |path: &Path, source: io::Error| NewError::File { path: path.to_owned(), source };
     if let Some(parent) = folder.parent() {
@@ -247,7 +247,7 @@ fn write(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), NewError> {
         open.and_then(|mut to| to.write_all(text)).map_err(|source| failed(&path, source))
     });
     if written.is_err() {
-        // The first error is the one to tell; this folder is ours.
+        // The first error is the one to report; this folder is ours.
         let _ = fs::remove_dir_all(folder);
     }
     written

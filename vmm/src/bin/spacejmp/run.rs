@@ -1,4 +1,4 @@
-//! `spacejmp run`: runs a program in a VM of its own.
+//! `spacejmp run`: runs a program in its own VM.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
+use vmm::files::{Grant, Tty, take_over_umask};
 use vmm::host;
-use vmm::linux::fs::{Grant, Tty, take_over_umask};
-use vmm::process::cut_files::report_cut_files;
+use vmm::process::truncation::report_truncation;
 use vmm::process::{HostSignals, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
 use vmm::store::PrivateStore;
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// spacejmp in the user's data directory ($XDG_DATA_HOME or ~/.local/share).
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Give the program an empty store of its own, of which nothing is kept
+    /// Give the program its own empty store, which is removed at the end
     #[arg(long, conflicts_with_all = ["store", "vas"])]
     no_store: bool,
     /// Let the program use only this address space of the store and the segments in it
@@ -58,8 +58,8 @@ pub(crate) struct Args {
     /// Memory the program may hold of the host's: a number with K, M, G or T
     ///
     /// Counts what it touches, its page tables, its files in memory (/dev/shm too) and volatile
-    /// segments. Nothing is taken before the program touches it. Default: half of the host's memory, or
-    /// what is available now or allowed to this cgroup if that is less. At least 16M.
+    /// segments. Nothing is allocated before the program touches it. Default: half of the host's
+    /// memory, or what is available now or allowed to this cgroup if that is less. At least 16M.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
     /// Give the program a directory of the host, optionally under another name or read-only
@@ -96,7 +96,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     stats_to: Option<PathBuf>,
     /// The program's file, which is not looked up in PATH, and its arguments
-    // One list: with two, options of ours would still be taken from among the program's.
+    // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     command: Vec<OsString>,
 }
@@ -126,7 +126,7 @@ fn long_help() -> String {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    // Before anything else is opened.
+    // Before any other file is opened.
     let inherited = inherited::take(&args.fd, args.command.get(1..).unwrap_or_default())?;
     let mut command = args.command.iter().cloned();
     let program = PathBuf::from(command.next().unwrap_or_default());
@@ -137,7 +137,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         (format, _) => format,
     };
     let memory_bytes = args.memory.unwrap_or_else(|| default_memory(&host::memory()));
-    // Dropped, and so removed, at whatever way out.
+    // Dropped, and so removed, on every way out.
     let private = args
         .no_store
         .then(PrivateStore::create)
@@ -162,7 +162,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     // blocked.
     let signals = HostSignals::block()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
-    report_cut_files()
+    report_truncation()
         .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
     let saved = terminal::Saved::now(tty);
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
@@ -173,7 +173,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     ending::tell(&process.program.short, &outcome, args.timeout);
     let code = ending::exit_code(&outcome);
     if let Some(format) = stats_format {
-        // The times first: looking at the memory is no part of the run.
+        // The times first: examining the memory is not part of the run.
         let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
         report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();
         report.stats.memory_limit_bytes = Some(process.machine.mem.ledger().limit_bytes());
@@ -181,7 +181,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;
     }
-    // The kernel frees a VM at our exit anyway; taking it apart first would only take longer.
+    // The kernel frees a VM at our exit anyway; tearing it down first would only take longer.
     std::mem::forget(process);
     log::tell_left_out();
     Ok(code)

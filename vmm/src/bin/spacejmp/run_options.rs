@@ -9,15 +9,15 @@ use vmm::host::Memory;
 
 use crate::size;
 
-/// Less does not hold a program's stack and the pages around it.
+/// Less does not suffice for a program's stack and the pages around it.
 pub(crate) const MEMORY_MIN: u64 = 16 << 20;
 /// A program's private region is 16 TiB.
 pub(crate) const MEMORY_MAX: u64 = 16 << 40;
-/// When the host does not say how much it has.
+/// When the host does not report how much it has.
 const MEMORY_UNKNOWN: u64 = 1 << 30;
 
-/// Variables of ours that a program gets without being asked: what it needs to speak the
-/// user's language to the user's terminal. None of them holds a secret.
+/// Variables of our environment that a program gets by default: what it needs for the user's
+/// language and terminal. None of them holds a secret.
 const INHERITED: [&str; 8] =
     ["HOME", "LANG", "NO_COLOR", "PATH", "RUST_BACKTRACE", "TERM", "TZ", "USER"];
 
@@ -26,7 +26,7 @@ pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is no size: give a number with K, M, G or T, as in 512M");
     match size::bytes(text).ok_or_else(bad)? {
         bytes if bytes < MEMORY_MIN => {
-            Err(format!("{bytes} bytes are too little: a program needs at least 16M"))
+            Err(format!("{text} is too little: a program needs at least 16M"))
         }
         bytes if bytes <= MEMORY_MAX => Ok(bytes),
         _ => Err(format!("{text} is too much: a program can address 16T")),
@@ -53,7 +53,7 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// One `--env`: a value given, or a name whose value is the host's.
+/// One `--env`: a given value, or a name whose value comes from the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EnvOption {
     name: OsString,
@@ -72,13 +72,13 @@ pub(crate) fn parse_env(text: &str) -> Result<EnvOption, String> {
     Ok(EnvOption { name: name.into(), value })
 }
 
-/// From this much memory on, glibc's allocator is told to take huge pages for the heaps of
-/// threads: it then opens them 2 MiB at a time with `mprotect`, not 4 KiB, which saves an exit
+/// From this much memory on, glibc's allocator is told to use huge pages for the heaps of
+/// threads: it then extends them 2 MiB at a time with `mprotect`, not 4 KiB, which saves an exit
 /// for each page (glibc 2.35 and later; others do not know the variable).
 const HUGE_HEAPS_FROM: u64 = 512 << 20;
 
 /// The program's environment: what is inherited by default, then the options in their order;
-/// the last one for a name counts.
+/// the last one for a name wins.
 pub(crate) fn environment(
     host: impl Iterator<Item = (OsString, OsString)>,
     options: &[EnvOption],
@@ -95,7 +95,7 @@ pub(crate) fn environment(
         let value = option.value.clone().or_else(|| of_host().map(|(_, value)| value.clone()));
         let Some(value) = value else {
             let name = option.name.to_string_lossy();
-            tracing::warn!("--env {name}: there is no such variable here");
+            tracing::warn!("--env {name}: the variable is not set");
             continue;
         };
         chosen.retain(|(name, _)| *name != option.name);

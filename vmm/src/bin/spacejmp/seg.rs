@@ -70,10 +70,10 @@ struct Create {
     /// Keep it in memory, and only until its last user has left it
     #[arg(long)]
     volatile: bool,
-    /// Take its lock when a thread switches into a VAS with it: the default
+    /// Acquire its lock when a thread switches into a VAS with it: the default
     #[arg(long, overrides_with = "no_lock")]
     lockable: bool,
-    /// Let programs see to it themselves
+    /// Leave locking to the programs
     #[arg(long)]
     no_lock: bool,
     /// Largest pages to map it with
@@ -181,10 +181,10 @@ struct Chmod {
     /// Permission bits
     #[arg(value_parser = parse_mode, required_unless_present_any = ["lockable", "no_lock", "pages"])]
     mode: Option<Mode>,
-    /// Take its lock on switches
+    /// Acquire its lock on switches
     #[arg(long, conflicts_with = "no_lock")]
     lockable: bool,
-    /// Do not
+    /// Do not acquire its lock on switches
     #[arg(long)]
     no_lock: bool,
     /// Largest pages to map it with
@@ -267,7 +267,7 @@ fn create(store: &Store, args: &Create) -> Result<ExitCode, Failure> {
     made(store, sid, args.json)
 }
 
-/// Says what was made: nothing to people, who know; everything to programs.
+/// Reports what was created: nothing in text mode; everything as JSON.
 fn made(store: &Store, sid: SegId, json: bool) -> Result<ExitCode, Failure> {
     if !json {
         return Ok(ExitCode::Program(0));

@@ -1,4 +1,4 @@
-//! A program that did not start: which of its reasons the user should read first.
+//! A program that did not start: which of the reasons the user should read first.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub(crate) fn start_failure(program: &Path, error: StartError) -> Failure {
     failure.help(remedy)
 }
 
-/// A program of that name in PATH, for people who forget that we do not look there.
+/// A program of that name in PATH, for users who expect PATH to be searched.
 fn in_path(program: &Path) -> Option<PathBuf> {
     if program.components().count() != 1 {
         return None;

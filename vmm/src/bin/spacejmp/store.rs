@@ -1,9 +1,9 @@
-//! `spacejmp store`: a store as a whole.
+//! `spacejmp store`: commands on an entire store.
 
 use clap::Subcommand;
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::check_store;
+use vmm::store::{check_store, counted};
 
 use crate::errors::Failure;
 use crate::seg::live;
@@ -104,7 +104,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             print_check(check.json, &report)
         }
         Command::Gc(gc) => {
-            let report = args.store.open()?.gc().map_err(failed("tidy the store"))?;
+            let report =
+                args.store.open()?.gc().map_err(failed("collect the garbage of the store"))?;
             let shown = Collected {
                 leases: report.leases,
                 unfinished: report.unfinished,
@@ -113,9 +114,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             };
             print(gc.json, &shown, |_| {
                 format!(
-                    "removed: {} leases of dead VMs, {} unfinished things, {} volatile segments, \
-                     {} parts\n",
-                    shown.leases, shown.unfinished, shown.volatile, shown.parts
+                    "removed: {} of dead VMs, {}, {}, {}\n",
+                    counted(shown.leases.into(), "lease"),
+                    counted(shown.unfinished.into(), "unfinished object"),
+                    counted(shown.volatile.into(), "volatile segment"),
+                    counted(shown.parts.into(), "part")
                 )
             })
         }
@@ -167,9 +170,10 @@ fn show(args: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
         }
         for vm in &shown.vms {
             let program = crate::errors::one_line(&vm.program);
-            let (vases, segments) = (vm.vases, vm.segments);
+            let vases = counted(vm.vases as u64, "VAS");
+            let segments = counted(vm.segments as u64, "segment");
             text += &format!(
-                "VM        process {} ({program}): {vases} VASes, {segments} segments attached\n",
+                "VM        process {} ({program}): {vases}, {segments} attached\n",
                 vm.pid
             );
         }

@@ -1,4 +1,4 @@
-//! Lists of segments and VASes, in which also what cannot be read has its line.
+//! Lists of segments and VASes, in which unreadable objects also have a line.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ fn broken<T>(name: &str, error: &vmm::store::StoreError) -> Entry<T> {
     Entry::Broken(Broken { name: name.to_owned(), error: vmm::error::chain(error) })
 }
 
-/// The row of an entry; what cannot be read has its reason in the last of `columns`.
+/// The row of an entry; an unreadable one has the reason in the last of `columns`.
 pub(crate) fn row<T>(
     entry: &Entry<T>,
     columns: usize,

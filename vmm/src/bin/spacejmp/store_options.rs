@@ -1,6 +1,6 @@
 //! What the commands `vas`, `seg` and `store` have in common: the store, names, sizes, errors.
 //!
-//! Commands that only look open a store that must exist; only `create` and `import` make one.
+//! Commands that only read open a store that must exist; only `create` and `import` create one.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError};
+use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError, counted};
 
 use crate::errors::{self, Failure};
 use crate::style::{Colour, Look};
@@ -41,18 +41,18 @@ impl StoreArgs {
         Store::open(&self.path()?).map_err(failed("open the store"))
     }
 
-    /// Opens it, after making it if it is not there.
+    /// Opens it, after creating it if it does not exist.
     pub(crate) fn open_or_create(&self) -> Result<Store, Failure> {
         Store::open_or_create(&self.path()?).map_err(failed("open the store"))
     }
 }
 
-/// For `map_err`: what could not be done.
+/// For `map_err`: adds what could not be done.
 pub(crate) fn failed(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Failure {
     move |error| Failure::with_remedy(doing, error, ExitCode::OwnFailure)
 }
 
-/// For whoever waits for locks: says so after a second, on a terminal, and never stops by itself.
+/// For waiting for locks: prints a note after a second, on a terminal, and never gives up.
 pub(crate) fn waiting_note() -> impl Fn() -> bool {
     let began = Instant::now();
     let said = Cell::new(!io::stderr().is_terminal());
@@ -79,7 +79,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     crate::size::bytes(text).filter(|&bytes| bytes < u64::MAX).ok_or_else(bad)
 }
 
-/// An address in hexadecimal, with `0x` and `_` or without.
+/// An address in hexadecimal, with or without `0x` and `_`.
 pub(crate) fn parse_address(text: &str) -> Result<u64, String> {
     let digits: String =
         text.strip_prefix("0x").unwrap_or(text).chars().filter(|c| *c != '_').collect();
@@ -96,7 +96,7 @@ pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
         .ok_or_else(|| format!("`{text}` is no mode: give octal digits, as in 660"))
 }
 
-/// `4 GiB`, or the exact number of bytes if that is not round.
+/// `4 GiB`, or the exact number of bytes if that is not a round number.
 pub(crate) fn size(bytes: u64) -> String {
     let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.iter().find(|(unit, _)| bytes >= *unit) {
@@ -144,7 +144,7 @@ pub(crate) fn print(
     errors::write_all(&mut stdout.lock(), text.as_bytes())
 }
 
-/// Prints what a check found; status 1 if something cannot be used.
+/// Prints what a check found; status 1 if an object is unusable.
 pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, Failure> {
     #[derive(Serialize)]
     struct Shown<'a> {
@@ -167,13 +167,13 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
             text += &heap_lines(heap);
         }
         if report.heap_in_use {
-            text += "heap     not looked at: a live program may be writing to it\n";
+            text += "heap     not checked: a live program may be writing to it\n";
         }
         let _ = writeln!(
             text,
-            "{} VASes and {} segments looked at: {}",
-            report.vases,
-            report.segments,
+            "{} and {} checked: {}",
+            counted(report.vases.into(), "VAS"),
+            counted(report.segments.into(), "segment"),
             if sound { "all can be used" } else { "not all can be used" }
         );
         text
@@ -184,8 +184,8 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
 /// What is in a segment's heap.
 fn heap_lines(heap: &HeapView) -> String {
     let mut text = format!(
-        "heap     {} blocks of {} in all, {} free, of {}\n",
-        heap.blocks,
+        "heap     {}, {} in all, {} free, of {}\n",
+        counted(heap.blocks, "block"),
         size(heap.allocated_bytes),
         size(heap.free_bytes),
         size(heap.size_bytes),
@@ -194,13 +194,13 @@ fn heap_lines(heap: &HeapView) -> String {
         let _ = writeln!(text, "damages  {}", heap.damages);
     }
     let leaks = match (heap.leaked_blocks, heap.leaked_bytes) {
-        (Some(blocks), Some(bytes)) => format!("{blocks} blocks, {}", size(bytes)),
+        (Some(blocks), Some(bytes)) => format!("{}, {}", counted(blocks, "block"), size(bytes)),
         _ if heap.damages > 0 => "not looked for: the heap is damaged".to_owned(),
         _ => "not looked for: there is no root object".to_owned(),
     };
     let _ = writeln!(text, "leaks    {leaks}");
     for leak in &heap.leaks {
-        let _ = writeln!(text, "         {:#x}, {} bytes", leak.address, leak.bytes);
+        let _ = writeln!(text, "         {:#x}, {}", leak.address, counted(leak.bytes, "byte"));
     }
     text
 }

@@ -1,12 +1,12 @@
-//! A segment and a VAS as `ls` and `show` print them, for people and as JSON.
+//! A segment and a VAS as `ls` and `show` print them, as text and as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use abi::lock::LockView;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, VasId};
+use seg_lock::LockView;
 use serde::Serialize;
-use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord};
+use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord, counted};
 
 use crate::store_options::size;
 
@@ -82,11 +82,11 @@ impl Lock {
         if let Some(owner) = &self.owner {
             let _ = write!(text, ", held by {}", owner.line());
             if owner.pid.is_none() {
-                text += ", which is dead: the next to come gets it";
+                text += ", which is dead: the next VM that wants the lock gets it";
             }
         }
         if self.readers > 0 {
-            let _ = write!(text, ", {} readers", self.readers);
+            let _ = write!(text, ", {}", counted(self.readers, "reader"));
         }
         if self.waiting_shared + self.waiting_exclusive > 0 {
             let (shared, alone) = (self.waiting_shared, self.waiting_exclusive);
@@ -167,7 +167,7 @@ impl Segment {
         }
     }
 
-    /// With everything that only `show` says.
+    /// With everything that only `show` prints.
     pub(crate) fn with_use(
         mut self,
         vases: &[VasRecord],
@@ -206,7 +206,10 @@ impl Segment {
         let mut lines = Lines::default();
         lines.add("segment", &plain(&self.name));
         lines.add("id", &self.sid);
-        lines.add("size", &format!("{} ({} bytes)", size(self.size_bytes), self.size_bytes));
+        lines.add(
+            "size",
+            &format!("{} ({})", size(self.size_bytes), counted(self.size_bytes, "byte")),
+        );
         lines.add("reserve", &size(self.reserve_bytes));
         lines.add("stored", &size(self.stored_bytes));
         lines.add("base", &self.base);
@@ -251,7 +254,7 @@ struct VasSegment {
 }
 
 impl Vas {
-    /// `segment` tells of a segment of the VAS what the store knows, if anything.
+    /// `segment` returns what the store knows of a segment of the VAS, if anything.
     pub(crate) fn of(
         vas: &VasRecord,
         live: &HashMap<LeaseId, LeaseView>,
@@ -353,7 +356,7 @@ fn right_text(right: Right) -> &'static str {
     }
 }
 
-/// Names from outside, so that they stay on their line; exact ones are in the JSON.
+/// Makes names from outside safe for one line; the exact ones are in the JSON.
 pub(crate) fn plain(text: &str) -> String {
     vmm::store::Name::new(text.as_bytes())
         .map_or_else(|_| crate::errors::one_line(text), |name| name.to_string())

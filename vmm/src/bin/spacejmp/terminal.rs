@@ -1,8 +1,8 @@
-//! Leaving the terminal as it was found.
+//! Restores the terminal's settings.
 //!
-//! A program can switch off echo or make reads non-blocking and then die without putting it
-//! back; natively the next shell prompt suffers. Here the settings are saved before the
-//! program starts and put back when it is gone, on every way out of `run`, panics included.
+//! A program can switch off echo or make reads non-blocking and then die without restoring the
+//! settings; natively the next shell prompt suffers. Here the settings are saved before the program
+//! starts and restored when it has ended, on every way out of `run`, panics included.
 
 use std::fs::File;
 use std::io;
@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use vmm::files::Tty;
 use vmm::host::process_group;
-use vmm::linux::fs::Tty;
 
-/// The settings of the terminals behind our standard streams, and of `/dev/tty` if the program
-/// has it; dropping it restores them.
+/// The settings of the terminals of our standard streams, and of `/dev/tty` if the program has it;
+/// dropping this restores them.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     stdin: Option<(Termios, OFlags)>,
@@ -25,7 +25,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Notes the settings; streams that are no terminals have none.
+    /// Saves the settings; streams that are not terminals have none.
     pub(crate) fn now(tty: Tty) -> Self {
         let tty = match tty {
             Tty::Granted => File::options().read(true).write(true).open("/dev/tty").ok(),
@@ -55,25 +55,25 @@ fn settings(stream: BorrowedFd<'_>) -> Option<(Termios, OFlags)> {
     Some((tcgetattr(stream).ok()?, fcntl_getfl(stream).ok()?))
 }
 
-/// The foreground group of a terminal, 0 if it is outside of our PID namespace: then a group of
-/// ours that is outside, too, is taken for the same one.
+/// The foreground group of a terminal, 0 if it is outside our PID namespace: if our group is
+/// outside, too, the two are assumed to be the same.
 fn foreground(stream: BorrowedFd<'_>) -> Option<i32> {
     match tcgetpgrp(stream) {
         Ok(group) => Some(group.as_raw_pid()),
-        // What `rustix` makes of the kernel's 0.
+        // `rustix` turns the kernel's 0 into this error.
         Err(Errno::OPNOTSUPP) => Some(0),
         Err(_) => None,
     }
 }
 
-/// Puts back what differs. In the background the terminal is somebody else's: changing it
-/// then would disturb them, and stop us with SIGTTOU.
+/// Restores what differs. In the background the terminal belongs to another process group: changing
+/// it then would disturb that group, and stop us with SIGTTOU.
 fn restore(stream: BorrowedFd<'_>, saved: Option<(Termios, OFlags)>) {
     let Some((termios, flags)) = saved else { return };
     if foreground(stream) != Some(process_group()) {
         return;
     }
-    // A terminal that is gone needs no settings: errors are of no interest.
+    // A terminal that is gone needs no settings: errors are ignored.
     if !tcgetattr(stream).is_ok_and(|now| same(&now, &termios)) {
         let _ = tcsetattr(stream, OptionalActions::Now, &termios);
     }

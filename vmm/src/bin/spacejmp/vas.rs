@@ -128,7 +128,7 @@ struct Attach {
     vas: Name,
     #[arg(value_parser = name_parser())]
     segment: Name,
-    /// Let nobody write it through this VAS
+    /// Let no program write it through this VAS
     #[arg(long)]
     read_only: bool,
 }
@@ -162,7 +162,7 @@ struct Chmod {
     /// Permission bits
     #[arg(value_parser = parse_mode, required_unless_present = "tagged")]
     mode: Option<Mode>,
-    /// Whether processors tell its addresses from others' by a tag
+    /// Whether processors tag its TLB entries
     #[arg(long, action = ArgAction::Set, value_name = "BOOL")]
     tagged: Option<bool>,
 }
@@ -199,7 +199,7 @@ struct Export {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
-    /// Give up when programs that write have not left after so long; without it, wait for them
+    /// Give up when writing programs have not left after this time; without it, wait for them
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
     timeout: Option<Duration>,
 }

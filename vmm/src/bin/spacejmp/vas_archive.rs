@@ -1,6 +1,6 @@
 //! `spacejmp vas export` and `import`: files, progress, what is printed.
 //!
-//! An export is written beside its place and renamed when it is whole.
+//! An export is written beside its destination and renamed when it is complete.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::linux::fs::take_over_umask;
-use vmm::store::{Name, Progress, Store, StoreError, survey_archive};
+use vmm::files::take_over_umask;
+use vmm::store::{Name, Progress, Store, StoreError, counted, survey_archive};
 use vmm::vas::{VasError, content};
 
 use crate::errors::Failure;
 use crate::store_options::{failed, print, size, waiting_note};
 
-/// How often a person wants to hear of it.
+/// How often progress is shown.
 const TICK: Duration = Duration::from_millis(200);
 
 pub(crate) fn export(
@@ -87,7 +87,7 @@ pub(crate) fn import(
     }
     let doing = || format!("import {}", file.display());
     let mut meter = Meter::new();
-    // The archive first: no store is made for a file that is not there.
+    // The archive first: no store is created for a file that does not exist.
     let (mut from, path): (Box<dyn io::Read>, _) = if file == Path::new("-") {
         (Box::new(io::stdin().lock()), Path::new("standard input"))
     } else {
@@ -127,8 +127,8 @@ pub(crate) fn import(
     print(true, &shown, |_| String::new())
 }
 
-/// Says what is about to be written. An archive that can be read only once, a pipe, cannot be
-/// looked through before.
+/// Prints what is about to be imported. An archive that can be read only once, such as a pipe,
+/// cannot be examined beforehand.
 fn announce(file: &Path) -> Result<(), Failure> {
     let doing = || format!("import {}", file.display());
     let failed_to_read =
@@ -138,26 +138,25 @@ fn announce(file: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let found = survey_archive(&mut BufReader::new(opened), file).map_err(failed(doing()))?;
-    let noun = if found.segments == 1 { "segment" } else { "segments" };
     let text = format!(
-        "importing VAS '{}': {} {noun} with {} of content in {} of addresses\n",
+        "importing VAS '{}': {} with {} of content in {} of addresses\n",
         crate::errors::one_line(&found.name.to_string()),
-        found.segments,
+        counted(found.segments.into(), "segment"),
         size(found.data_bytes),
         size(found.size_bytes)
     );
     crate::errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
 }
 
-/// The process's umask, which the host tells only in exchange for another one. No other thread
-/// of this command makes files.
+/// The process's umask, which can only be read by setting another one. No other thread of this
+/// command creates files.
 fn own_umask() -> u32 {
     let umask = take_over_umask();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
     umask
 }
 
-/// A file that goes unless it was renamed.
+/// A file that is removed unless it was renamed.
 struct Part(PathBuf);
 
 impl Drop for Part {
@@ -170,7 +169,7 @@ fn beside(file: &Path) -> PathBuf {
     file.with_file_name(format!(".spacejmp-export-{}", std::process::id()))
 }
 
-/// One line on a terminal that says how far it is; nothing elsewhere.
+/// One progress line on a terminal; nothing elsewhere.
 struct Meter {
     told: Option<Instant>,
     terminal: bool,

@@ -1,7 +1,7 @@
-//! The names Linux gives to the bits of `CPUID`, for `flags` in `/proc/cpuinfo`.
+//! Linux's names for the bits of `CPUID`, for `flags` in `/proc/cpuinfo`.
 //!
-//! Those a program in ring 3 can use, or looks for; a bit of the kernel's own has no name here.
-//! Names and places: `arch/x86/include/asm/cpufeatures.h`.
+//! Those that a program in ring 3 can use or looks for; bits for the kernel alone have no name
+//! here. Names and places: `arch/x86/include/asm/cpufeatures.h`.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 

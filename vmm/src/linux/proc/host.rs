@@ -1,13 +1,13 @@
-//! Numbers the host keeps of our own threads, read from its `/proc/self`.
+//! The host's figures on our own threads, read from its `/proc/self`.
 
-use crate::process::Thread;
+use crate::linux::task::Thread;
 
-/// A file of the host's on this process; empty where there is none.
+/// A host file on this process; empty where it does not exist.
 fn read(name: &str) -> String {
     std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default()
 }
 
-/// The fields of a `stat` file behind the name.
+/// The fields of a `stat` file after the name.
 #[derive(Debug, Default)]
 pub(super) struct Stat(Vec<String>);
 
@@ -23,17 +23,17 @@ impl Stat {
     }
 
     fn parse(text: &str) -> Stat {
-        // The name may hold anything, parentheses and spaces too.
+        // The name may contain anything, including parentheses and spaces.
         let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
         Stat(rest.split_whitespace().map(str::to_owned).collect())
     }
 
     fn field(&self, number: usize) -> Option<&str> {
-        // proc_pid_stat(5) counts from 1, and the number and the name are gone.
+        // proc_pid_stat(5) counts from 1, and the number and the name have been removed.
         self.0.get(number.checked_sub(3)?).map(String::as_str)
     }
 
-    /// A field by its number in `proc_pid_stat(5)`; 0 where the host does not say.
+    /// A field by its number in `proc_pid_stat(5)`; 0 where the host does not show it.
     pub(super) fn number(&self, number: usize) -> i64 {
         self.field(number).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
@@ -49,7 +49,7 @@ impl Stat {
     }
 }
 
-/// Numbers of a file with lines `name: number`, for these names; 0 where there is none.
+/// Numbers of a file with lines `name: number`, for these names; 0 where one is missing.
 fn numbers<const N: usize>(text: &str, names: [&str; N]) -> [u64; N] {
     names.map(|name| {
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok();
@@ -57,7 +57,7 @@ fn numbers<const N: usize>(text: &str, names: [&str; N]) -> [u64; N] {
     })
 }
 
-/// How often a thread gave up its processor, and lost it.
+/// Voluntary and involuntary context switches of a thread.
 pub(super) fn context_switches(thread: &Thread) -> [u64; 2] {
     let text = read(&format!("task/{}/status", thread.tid));
     numbers(&text, ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"])
@@ -67,7 +67,7 @@ pub(super) fn context_switches(thread: &Thread) -> [u64; 2] {
 pub(super) const IO: [&str; 7] =
     ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
 
-/// What this process has read and written: the program's, beside little of ours.
+/// What this process has read and written: by the program, and to a small extent by the VMM.
 pub(super) fn io(thread: Option<&Thread>) -> [u64; 7] {
     let text = match thread {
         Some(thread) => read(&format!("task/{}/io", thread.tid)),
@@ -76,7 +76,7 @@ pub(super) fn io(thread: Option<&Thread>) -> [u64; 7] {
     numbers(&text, IO)
 }
 
-/// Time on a processor, time waiting for one, and turns, of one of our threads.
+/// Time on a processor, time waiting for one, and time slices, of one of our threads.
 pub(super) fn schedstat(thread: &Thread) -> [u64; 3] {
     let text = read(&format!("task/{}/schedstat", thread.tid));
     let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));

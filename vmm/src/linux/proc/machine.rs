@@ -1,4 +1,4 @@
-//! Files on the VM as a whole: its processors, its memory, its time.
+//! Files on the VM itself: its processors, its memory, its time.
 
 use std::fmt::Write;
 
@@ -40,7 +40,7 @@ pub(super) fn cpu_mask(cpus: &[usize]) -> String {
     words.collect::<Vec<_>>().join(",")
 }
 
-/// `online`, `possible` and `present`: no processor comes or goes.
+/// `online`, `possible` and `present`: processors are never added or removed.
 pub(super) fn cpu_list(of: &Subject<'_>) -> Content {
     Ok(format!("{}\n", list(&of.process.facts.cpus)).into_bytes())
 }
@@ -57,7 +57,7 @@ fn text_of(words: &[u32]) -> String {
     text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()
 }
 
-/// One block for each processor, from what the VM's `CPUID` says: they are all alike.
+/// One block for each processor, from the VM's `CPUID`: they are all alike.
 pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
     let machine = &of.process.machine;
     let at = |function| leaf(&machine.cpuid, function, 0);
@@ -74,7 +74,7 @@ pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
         15 => 15 + nibbles(20, 255),
         family => family,
     };
-    // SDM 2A, CPUID, "Version Information": the extended model counts from family 6 on.
+    // SDM 2A, CPUID, "Version Information": the extended model applies from family 6 on.
     let model = if family >= 6 { nibbles(16, 15) << 4 | nibbles(4, 15) } else { nibbles(4, 15) };
     let sizes = word(0x8000_0008, |l| l.eax);
     let mhz = of.process.tsc_khz().map_or(0.0, |khz| f64::from(khz) / 1000.0);
@@ -93,7 +93,7 @@ pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
              address sizes\t: {} bits physical, {} bits virtual\npower management:\n\n",
             text_of(&name),
             nibbles(0, 15),
-            // Kilobytes of the second-level cache, where AMD's leaf has it; Intel fills it too.
+            // Kilobytes of the second-level cache, from AMD's leaf; Intel fills it in, too.
             word(0x8000_0006, |l| l.ecx) >> 16,
             word(0, |l| l.eax),
             cpu_flags::names(&machine.cpuid).join(" "),
@@ -113,14 +113,14 @@ pub(super) fn meminfo(of: &Subject<'_>) -> Content {
     let used = private.held_bytes() / 1024;
     let free = total.saturating_sub(used);
     let huge = abi::PAGE_SIZE_2M / 1024;
-    // There are no caches, no swap and no pool of huge pages in a VM; what a program has
+    // There are no caches, no swap and no pool of huge pages in a VM; memory that a program has
     // touched is in use.
     let rows = [
         ("MemTotal", total),
         ("MemFree", free),
         ("MemAvailable", free),
-        // The host has it at the end. glibc looks for it at every start, in pieces of 511 bytes, each
-        // of which is an exit; programs go by names, not by order.
+        // The host has it at the end. glibc looks for it at every start, in chunks of 511 bytes,
+        // each of which is an exit; programs look for names and ignore the order.
         ("Hugepagesize", huge),
         ("Buffers", 0),
         ("Cached", 0),
@@ -176,8 +176,8 @@ pub(super) fn uptime_ticks() -> u64 {
     now.tv_sec.unsigned_abs() * 100 + now.tv_nsec.unsigned_abs() / 10_000_000
 }
 
-/// User and system time the program has had, in hundredths of a second, and the time it left
-/// its processors idle since the host was started.
+/// User and system time of the program, in hundredths of a second, and the time it left its
+/// processors idle since the host was started.
 fn times(of: &Subject<'_>) -> [u64; 3] {
     let host = Stat::of_process();
     let [user, system] = [14, 15].map(|field| host.number(field).unsigned_abs());
@@ -194,11 +194,12 @@ pub(super) fn uptime(of: &Subject<'_>) -> Content {
     Ok(format!("{} {}\n", seconds(uptime_ticks()), seconds(idle)).into_bytes())
 }
 
-/// The host's load, which decides how fast a program is; threads and number are the VM's.
+/// The host's load, which decides how fast a program is; thread counts and the last number are the
+/// VM's.
 pub(super) fn loadavg(of: &Subject<'_>) -> Content {
     let loads = rustix::system::sysinfo().loads;
     let [one, five, fifteen] = loads.map(|load| {
-        // Fixed point with 16 bits behind the point (`SI_LOAD_SHIFT`), rounded as Linux does.
+        // Fixed point with 16 fractional bits (`SI_LOAD_SHIFT`), rounded as Linux does.
         let load = load + (1 << 16) / 200;
         format!("{}.{:02}", load >> 16, ((load & 0xffff) * 100) >> 16)
     });
@@ -206,8 +207,8 @@ pub(super) fn loadavg(of: &Subject<'_>) -> Content {
     Ok(format!("{one} {five} {fifteen} 1/{threads} {}\n", pid(of.process)).into_bytes())
 }
 
-/// The times of the VM's processors: what the program took, spread evenly, because the host
-/// does not keep it for each.
+/// The times of the VM's processors: what the program used, spread evenly, because the host does
+/// not record it for each.
 pub(super) fn stat(of: &Subject<'_>) -> Content {
     let [user, system, idle] = times(of);
     let cpus = &of.process.facts.cpus;
@@ -234,7 +235,7 @@ pub(super) fn version(_: &Subject<'_>) -> Content {
     Ok(format!("Linux version {release} (spacejmp) spacejmp\n").into_bytes())
 }
 
-/// There is no boot loader, and nothing it said.
+/// There is no boot loader, and so no command line.
 pub(super) fn cmdline(_: &Subject<'_>) -> Content {
     Ok(b"\n".to_vec())
 }

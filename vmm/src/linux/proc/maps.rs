@@ -1,8 +1,7 @@
-//! A process's memory, area by area and in sum.
+//! A process's memory, area by area and in total.
 //!
-//! Resident is what the page tables have present: touched, or mapped along with what was
-//! touched. Asking the host which pages it holds would cost a walk through all of its own
-//! tables for each file opened.
+//! Resident is what the page tables have present: touched, or mapped along with what was touched.
+//! Asking the host which pages it has would cost a walk of all its own tables for each file opened.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -11,19 +10,19 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use super::{Content, Subject};
+use crate::linux::task::{Process, Thread};
 use crate::private::inspect::{Count, Mapping, Sharing};
-use crate::process::{Process, Thread};
 
-/// Sums of a process's memory, in bytes.
+/// Totals of a process's memory, in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     pub(super) size: u64,
     pub(super) peak: u64,
     pub(super) resident: u64,
     pub(super) resident_peak: u64,
-    /// Of the resident: private mappings of files.
+    /// Of the resident bytes: private mappings of files.
     pub(super) file_resident: u64,
-    /// Of the resident: what is mapped shared.
+    /// Of the resident bytes: what is mapped shared.
     pub(super) shared_resident: u64,
     pub(super) data_bytes: u64,
     pub(super) stack_bytes: u64,
@@ -63,8 +62,8 @@ impl Usage {
         usage.locked = process.private.locked_bytes();
         usage.heap_start = process.private.heap_start();
         usage.tables = process.private.table_bytes();
-        // The highest marks are not kept. What the host remembers of this process's memory
-        // has the VMM in it, as `getrusage` has.
+        // The high-water marks are not tracked. What the host records for this process's memory
+        // includes the VMM, as in `getrusage`.
         let most = crate::host::rss_peak_bytes().unwrap_or(0);
         usage.resident_peak = usage.resident.max(most);
         usage.peak = usage.size;
@@ -85,10 +84,10 @@ fn mappings(of: &Subject<'_>, count: Count) -> Vec<Shown> {
     shown
 }
 
-/// The thread whose view of the segments it is: the process's own file tells of where the
-/// thread is that opens it.
+/// The thread whose view of the segments is shown: the process's own file shows the location of the
+/// thread that opens it.
 fn asking(of: &Subject<'_>) -> Option<std::sync::Arc<Thread>> {
-    use crate::linux::fs::View;
+    use crate::files::View;
     if of.alone { of.thread.clone() } else { of.process.threads.get(of.process.caller()) }
 }
 
@@ -97,7 +96,7 @@ fn segments(process: &Process, thread: Option<&Thread>) -> Vec<Shown> {
     if !process.vases.is_active() {
         return Vec::new();
     }
-    let vh = process.machine.current_instance(thread.vcpu()).unwrap_or(0);
+    let vh = process.kernel.switch.current_instance(thread.vcpu()).unwrap_or(0);
     let attached = process.vases.attached(vh).into_iter();
     attached
         .map(|segment| Shown {
@@ -147,7 +146,7 @@ impl Shown {
                     "stack" => b"[stack]",
                     "heap" => b"[heap]",
                     "vdso" => b"[vdso]",
-                    // Linux's name of what has none and is shared.
+                    // Linux's name for shared memory without a name.
                     _ if mapping.sharing == Sharing::Shared => b"/dev/zero (deleted)",
                     _ => b"",
                 };
@@ -177,7 +176,7 @@ impl Shown {
         );
         text.extend(head.bytes());
         if !self.name.is_empty() {
-            // Names stand in one column as far as there is room, as Linux has them.
+            // Names are in one column where there is space, as on Linux.
             text.extend(std::iter::repeat_n(b' ', 73_usize.saturating_sub(head.len())));
             for byte in &self.name {
                 match byte {
@@ -212,8 +211,8 @@ fn identity(file: &File) -> ((u32, u32), u64) {
     ((rustix::fs::major(data.dev()), rustix::fs::minor(data.dev())), data.ino())
 }
 
-/// The lines of `smaps` with sizes. Shared with another process counts what is mapped shared:
-/// that nobody else has it just now could not be relied on.
+/// The lines of `smaps` with sizes. Everything mapped shared counts as shared with another process:
+/// that no process shares it at the moment could not be relied on.
 fn put_sizes(text: &mut Vec<u8>, size: Option<u64>, of: &Shown) {
     let resident = of.present_bytes;
     let (private, shared) = if of.shared == 's' { (0, resident) } else { (resident, 0) };
@@ -275,7 +274,7 @@ pub(super) fn smaps_rollup(of: &Subject<'_>) -> Content {
             (present + shown.present_bytes, locked + shown.locked_bytes)
         })
     };
-    // Each kind as one area, and then line by line.
+    // Each kind as one area, then each line separately.
     let kinds = [
         ('s', true, sum(|shown| shown.shared == 's')),
         ('p', true, sum(|shown| shown.shared == 'p' && shown.is_file)),

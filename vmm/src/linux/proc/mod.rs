@@ -1,11 +1,11 @@
-//! What the files of `/proc` and `/sys` say: one table from path to the function that writes
+//! The content of the files of `/proc` and `/sys`: one table from path to the function that writes
 //! the content, when the file is opened.
 //!
-//! A file tells of the VM, of the program and of its threads: nothing of the host's `/proc` is
-//! passed through. What only the host can know (how much processor time a thread has had) is
+//! A file describes the VM, the program and its threads: nothing of the host's `/proc` is
+//! passed through. What only the host knows (how much processor time a thread has had) is
 //! asked of it about the VMM's own threads, and read as numbers.
 //!
-//! Where the files hang, and how they are opened, listed and read, is `linux::fs`'s.
+//! `files` decides where the files are in the tree, and how they are opened, listed and read.
 //!
 //! - `task`: a process or a thread: `status`, `stat` and most others
 //! - `maps`: its memory; `mounts`: its name space
@@ -25,18 +25,18 @@ use std::sync::Arc;
 
 use abi::Errno;
 
-use super::fs::View;
-use crate::process::{Process, Thread};
+use crate::files::{TextFile, View};
+use crate::linux::task::{Process, Thread};
 
-/// What a file tells of.
+/// What a file describes.
 #[derive(Debug)]
 struct Subject<'a> {
     process: &'a Process,
-    /// The thread: the one whose directory the file lies in, or the process's first.
+    /// The thread: the one whose directory the file is in, or the process's first.
     tid: i32,
     /// That thread, while it lives: the first one may have ended before the others.
     thread: Option<Arc<Thread>>,
-    /// Whether the file lies in the directory of the thread, not in that of the process.
+    /// Whether the file is in the thread's directory, not in that of the process.
     alone: bool,
 }
 
@@ -134,32 +134,21 @@ const ROWS: &[Row] = &[
     row("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", tunables::huge_size),
 ];
 
-/// The one file that can be written: a thread's name.
+/// The only file that can be written: a thread's name.
 const COMM: &str = "/proc/#/comm";
 
-/// The paths of all files, in the order of their rows.
-pub fn paths() -> impl Iterator<Item = &'static str> {
-    ROWS.iter().map(|row| row.path)
-}
-
-/// The path in a row; empty for a row that there is not.
+/// The files, in the order of their rows: what the name space needs to know of them.
 #[must_use]
-pub fn path(row: u16) -> &'static str {
-    ROWS.get(usize::from(row)).map_or("", |row| row.path)
+pub fn text_files() -> Vec<TextFile> {
+    ROWS.iter().map(|row| TextFile { path: row.path, mode: row.mode }).collect()
 }
 
-/// The permissions in a row.
-#[must_use]
-pub fn mode(row: u16) -> u32 {
-    ROWS.get(usize::from(row)).map_or(0, |row| row.mode)
-}
-
-/// What some files tell of a process, and what is known when it starts.
+/// What some files show of a process and is known when it starts.
 #[derive(Debug)]
 pub struct Facts {
-    /// Where its arguments lie in its memory.
+    /// Where its arguments are in its memory.
     pub args: Range<u64>,
-    /// Where its environment lies.
+    /// Where its environment is.
     pub env: Range<u64>,
     /// Its first stack pointer.
     pub stack: u64,
@@ -172,7 +161,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What is known of a process that starts now.
+    /// The facts on a process that starts now.
     #[must_use]
     pub fn new(stack: crate::guest::stack::Built) -> Facts {
         let crate::guest::stack::Built { rsp, args, env, auxv } = stack;
@@ -210,6 +199,10 @@ impl View for Process {
     fn caller(&self) -> i32 {
         let host = rustix::thread::gettid().as_raw_nonzero().get();
         self.threads.get(host).map_or_else(|| pid(self), |thread| thread.tid)
+    }
+
+    fn process_group(&self) -> i32 {
+        crate::host::process_group()
     }
 
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::{Content, Subject};
-use crate::linux::fs::Mount;
+use crate::files::Mount;
 
-/// As the kernel writes a path in these files: what would split a field as an octal escape.
+/// Escapes a path as the kernel does in these files: what would split a field becomes an octal
+/// escape.
 fn escaped(path: &[u8]) -> String {
     let mut text = String::new();
     for &byte in path {
@@ -23,8 +24,8 @@ fn escaped(path: &[u8]) -> String {
     text
 }
 
-/// Names of file systems by their magic numbers (`include/uapi/linux/magic.h`); what a program
-/// does with the name is hardly more than to tell network and memory from disk.
+/// Names of file systems by their magic numbers (`include/uapi/linux/magic.h`); programs hardly use
+/// the name for more than telling network and memory from disk.
 fn type_name(magic: u64) -> &'static str {
     match magic {
         0xef53 => "ext4",
@@ -46,7 +47,7 @@ fn options(mount: &Mount) -> &'static str {
     if mount.read_only { "ro" } else { "rw" }
 }
 
-/// What a mount comes from. The host's directory of a grant is the user's affair.
+/// The source of a mount. A grant's host directory is not revealed.
 fn source(mount: &Mount) -> &'static str {
     match type_name(mount.magic) {
         "proc" => "proc",

@@ -1,4 +1,4 @@
-//! Files on a process or one of its threads, but for its memory and its mounts.
+//! Files on a process or one of its threads, except its memory and its mounts.
 //!
 //! Formats: `proc_pid_stat(5)`, `proc_pid_status(5)` and their neighbours; the order of fields
 //! is Linux's, because programs read these files by position, too.
@@ -18,7 +18,7 @@ pub(super) fn zero(_: &Subject<'_>) -> Content {
 }
 
 pub(super) fn loginuid(_: &Subject<'_>) -> Content {
-    // Not set: nobody logged in to the VM.
+    // Not set: there are no logins to the VM.
     Ok(u32::MAX.to_string().into_bytes())
 }
 
@@ -34,17 +34,17 @@ pub(super) fn cgroup(_: &Subject<'_>) -> Content {
     Ok(b"0::/\n".to_vec())
 }
 
-/// There are no core files, whatever would be in them.
+/// There are no core files, whatever the filter.
 pub(super) fn coredump_filter(_: &Subject<'_>) -> Content {
     Ok(b"00000000\n".to_vec())
 }
 
-/// A stretch of the program's memory, as it is now: programs change their arguments to be seen.
+/// A range of the program's memory, as it is now: programs change their arguments to be seen.
 fn memory(of: &Subject<'_>, range: std::ops::Range<u64>) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     match of.process.private.copy_in(range.start, &mut bytes) {
         Ok(()) => bytes,
-        // As on Linux when the memory is gone: an empty file.
+        // As on Linux when the memory is unmapped: an empty file.
         Err(_) => Vec::new(),
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn auxv(of: &Subject<'_>) -> Content {
     Ok(of.process.facts.auxv.clone())
 }
 
-/// The thread's name. Of a first thread that has ended, the program's.
+/// The thread's name. For a first thread that has ended, the program's.
 fn name(of: &Subject<'_>) -> Vec<u8> {
     match &of.thread {
         Some(thread) => thread.name(),
@@ -75,7 +75,7 @@ pub(super) fn comm(of: &Subject<'_>) -> Content {
     Ok(name)
 }
 
-/// What the host knows of the thread, or of all.
+/// The host's figures for the thread, or for all.
 fn host_stat(of: &Subject<'_>) -> Stat {
     match &of.thread {
         Some(thread) if of.alone => Stat::of_thread(thread),
@@ -83,7 +83,7 @@ fn host_stat(of: &Subject<'_>) -> Stat {
     }
 }
 
-/// `R` for the thread that asks and others that run; `Z` for a first thread that has ended.
+/// `R` for the asking thread and others that run; `Z` for a first thread that has ended.
 fn state(of: &Subject<'_>) -> char {
     of.thread.as_ref().map_or('Z', |thread| Stat::of_thread(thread).state())
 }
@@ -106,7 +106,7 @@ pub(super) fn stat(of: &Subject<'_>) -> Content {
     let mut text = format!("{} (", of.tid).into_bytes();
     text.extend(name(of));
     text.extend(format!(") {}", state(of)).bytes());
-    // Parent, group, session, no terminal of its own; flags; faults; times of the process, and
+    // Parent, group, session, no controlling terminal; flags; faults; times of the process, and
     // of children it has none; priority, threads, start; size.
     let signed = [
         i64::from(ids.parent),

@@ -1,8 +1,8 @@
 //! `/proc/sys` and `/sys`: settings that programs read. None of them can be changed from
-//! inside. What has no meaning in a VM has the value that says so.
+//! inside. What has no meaning in a VM has the value that indicates this.
 
 use super::{Content, Subject};
-use crate::linux::fs::NOFILE_MAX;
+use crate::files::NOFILE_MAX;
 
 fn line(text: impl std::fmt::Display) -> Content {
     Ok(format!("{text}\n").into_bytes())
@@ -20,7 +20,7 @@ pub(super) fn nr_open(_: &Subject<'_>) -> Content {
     line(NOFILE_MAX)
 }
 
-/// The host's, because the pipes are; or what Linux begins with.
+/// The host's value, because the pipes are the host's; otherwise Linux's initial value.
 fn of_pipes(path: &str, first: u64) -> Content {
     let host = std::fs::read_to_string(path).unwrap_or_default();
     line(host.trim().parse::<u64>().unwrap_or(first))
@@ -38,7 +38,7 @@ pub(super) fn pipe_user_pages_soft(_: &Subject<'_>) -> Content {
     of_pipes("/proc/sys/fs/pipe-user-pages-soft", 16384)
 }
 
-/// `CAP_CHECKPOINT_RESTORE`, the last one there is.
+/// `CAP_CHECKPOINT_RESTORE`, the last one that exists.
 pub(super) fn cap_last_cap(_: &Subject<'_>) -> Content {
     line(40)
 }
@@ -80,8 +80,8 @@ pub(super) fn threads_max(of: &Subject<'_>) -> Content {
     line(of.process.machine.max_vcpus())
 }
 
-/// The host's: files that programs of several VMs share are told by it to be from before the
-/// last start, and the clocks count from there.
+/// The host's: programs of several VMs recognise by it that files they share are from before the
+/// last boot, and the clocks count from there.
 pub(super) fn boot_id(_: &Subject<'_>) -> Content {
     let host = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let is_id = |c: char| c.is_ascii_hexdigit() || c == '-';
@@ -93,7 +93,7 @@ pub(super) fn entropy_avail(_: &Subject<'_>) -> Content {
     line(256)
 }
 
-/// A new one at each opening.
+/// A new one each time it is opened.
 pub(super) fn uuid(_: &Subject<'_>) -> Content {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(bytes.as_mut_slice(), rustix::rand::GetRandomFlags::empty())
@@ -122,7 +122,7 @@ pub(super) fn overcommit_ratio(_: &Subject<'_>) -> Content {
     line(50)
 }
 
-/// Large pages come by themselves, and cannot be switched off.
+/// Large pages are used automatically, and cannot be switched off.
 pub(super) fn huge_enabled(_: &Subject<'_>) -> Content {
     line("[always] madvise never")
 }

@@ -2,18 +2,18 @@
 
 /// Bytes of `siginfo_t`.
 pub(crate) const SIGINFO_BYTES: usize = 128;
-/// Bytes of it that Linux itself keeps of what a program queues (`struct kernel_siginfo`).
+/// Bytes that Linux itself keeps of what a program queues (`struct kernel_siginfo`).
 const KEPT_BYTES: usize = 48;
 
 /// `si_code` of `kill`.
 pub(crate) const SI_USER: i32 = 0;
-/// `si_code` of what the kernel sends.
+/// `si_code` of a signal sent by the kernel.
 pub(crate) const SI_KERNEL: i32 = 0x80;
 /// `si_code` of an expired POSIX timer.
 pub(crate) const SI_TIMER: i32 = -2;
 /// `si_code` of `tkill` and `tgkill`.
 pub(crate) const SI_TKILL: i32 = -6;
-/// The lowest of Linux's own codes but one, which is far below.
+/// The lowest of Linux's own codes, except for one far below.
 const SI_DETHREAD: i32 = -7;
 const SI_ASYNCNL: i32 = -60;
 
@@ -28,12 +28,12 @@ pub struct SigInfo {
     pub value: u64,
     /// `si_errno`, which only programs set.
     errno: i32,
-    /// The union's other words: of a queued signal or a timer, first its value.
+    /// The union's other words: for a queued signal or a timer, first its value.
     rest: [u64; 3],
 }
 
 impl SigInfo {
-    /// One whose union is this word.
+    /// A `siginfo_t` whose union is this word.
     #[must_use]
     pub const fn new(signo: i32, code: i32, value: u64) -> SigInfo {
         SigInfo { signo, code, value, errno: 0, rest: [0; 3] }
@@ -45,7 +45,7 @@ impl SigInfo {
         SigInfo { rest: [sigval, self.rest[1], self.rest[2]], ..self }
     }
 
-    /// What a program handed to `rt_sigqueueinfo`, for `signo`, whatever number stands in it.
+    /// What a program passed to `rt_sigqueueinfo`, for `signo`, whatever number it contains.
     #[must_use]
     pub fn from_bytes(signo: i32, bytes: &[u8; SIGINFO_BYTES]) -> SigInfo {
         let word = |at: usize| {
@@ -61,8 +61,8 @@ impl SigInfo {
         }
     }
 
-    /// Whether `bytes` say more than is kept. Linux knows what belongs to its own codes and
-    /// looks at those of the program's invention only.
+    /// Whether `bytes` contain more than is kept. Linux knows the layout of its own codes and
+    /// checks only those invented by the program.
     #[must_use]
     pub fn is_too_big(&self, bytes: &[u8; SIGINFO_BYTES]) -> bool {
         let invented = self.code < SI_DETHREAD && self.code != SI_ASYNCNL;
@@ -77,8 +77,8 @@ impl SigInfo {
         bytes[4..8].copy_from_slice(&self.errno.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.value.to_le_bytes());
-        for (slot, word) in bytes[24..KEPT_BYTES].chunks_exact_mut(8).zip(self.rest) {
-            slot.copy_from_slice(&word.to_le_bytes());
+        for (field, word) in bytes[24..KEPT_BYTES].chunks_exact_mut(8).zip(self.rest) {
+            field.copy_from_slice(&word.to_le_bytes());
         }
         bytes
     }

@@ -8,10 +8,10 @@ use abi::Errno;
 use super::info::{SI_TIMER, SI_USER, SigInfo};
 use super::{bit, locked};
 
-/// The first real-time signal, as the kernel counts. Those below do not queue.
+/// The first real-time signal, by the kernel's numbering. Those below do not queue.
 const FIRST_REAL_TIME: i32 = 32;
 
-/// Signals a fault raises; they are taken before all others.
+/// Signals that a fault raises; they are dequeued before all others.
 const SYNCHRONOUS: u64 = bit(libc::SIGSEGV)
     | bit(libc::SIGBUS)
     | bit(libc::SIGILL)
@@ -19,16 +19,16 @@ const SYNCHRONOUS: u64 = bit(libc::SIGSEGV)
     | bit(libc::SIGFPE)
     | bit(libc::SIGSYS);
 
-/// Pending signals in the order they came.
+/// Pending signals in the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     infos: Mutex<Vec<SigInfo>>,
-    /// Which there are, changed under the lock: what is asked at every exit is one load.
+    /// Which signals are queued, changed under the lock: the check at every exit is one load.
     set: AtomicU64,
 }
 
 impl Queue {
-    /// Adds a signal. An ordinary one that is pending already stays as it is; of a timer's it
+    /// Adds a signal. An ordinary one that is already pending stays as it is; for a timer's, this
     /// counts an overrun.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Queue {
             }
         }
         infos.push(info);
-        // Release: who sees the bit finds the signal.
+        // Release: a thread that sees the bit also sees the signal.
         self.set.fetch_or(bit(info.signo), Ordering::Release);
         Ok(())
     }
@@ -65,7 +65,7 @@ impl Queue {
         self.set.load(Ordering::Acquire)
     }
 
-    /// Takes the next of `wanted`: a fault's, else that of the lowest number, else the oldest.
+    /// Dequeues the next of `wanted`: a fault's first, then the lowest number, then the oldest.
     pub(super) fn take(&self, wanted: u64) -> Option<SigInfo> {
         if self.set() & wanted == 0 {
             return None;
@@ -87,7 +87,7 @@ impl Queue {
         self.note(&infos);
     }
 
-    /// Drops what an ended timer has left.
+    /// Drops the pending signal of a deleted timer.
     pub(super) fn remove_timer(&self, timer: i32) {
         let mut infos = locked(&self.infos);
         infos.retain(|info| info.code != SI_TIMER || info.value as i32 != timer);
@@ -131,7 +131,7 @@ mod tests {
         let queue = Queue::default();
         queue.push(SigInfo::new(40, -1, 1), 1).unwrap();
         assert_eq!(queue.push(SigInfo::new(40, -1, 2), 1), Err(Errno::EAGAIN));
-        // `kill` succeeds: merged, or the one there is.
+        // `kill` succeeds: the signal is merged or already pending.
         queue.push(SigInfo::new(40, 0, 3), 1).unwrap();
         queue.push(SigInfo::new(41, 0, 4), 1).unwrap();
         assert_eq!(drain(&queue), [(40, 1), (41, 4)]);

@@ -1,27 +1,15 @@
-//! Sending signals: `kill` and its kin, which reach this program and nothing else.
+//! Sending signals: `kill` and its kin, which reach this program only.
 
 use abi::Errno;
 
+use super::calls::signal_number;
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
-use super::{bit, signal_number};
+use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::linux::{CallResult, value};
-use crate::process::{Process, Thread, ThreadCtx};
 
-/// Signals that may be pending at one time, for a thread or for the process.
+/// Maximum number of pending signals, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {
     process.limits.soft(libc::RLIMIT_SIGPENDING)
-}
-
-impl Thread {
-    /// Whether `signal` stays pending here although it is ignored: somebody may want to see it
-    /// later.
-    fn blocks(&self, signal: i32) -> bool {
-        self.signals.mask() & bit(signal) != 0
-    }
-
-    fn can_take(&self, signal: i32) -> bool {
-        (!self.signals.mask() | self.signals.awaited()) & bit(signal) != 0
-    }
 }
 
 /// Sends `info` to one thread.
@@ -29,27 +17,28 @@ impl Thread {
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Result<(), Errno> {
-    if process.signals.is_ignored(info.signo) && !thread.blocks(info.signo) {
+    // A blocked signal stays pending although it is ignored: it may no longer be ignored later.
+    if process.signals.is_ignored(info.signo) && !thread.signals.blocks(info.signo) {
         return Ok(());
     }
     thread.signals.pending.push(info, pending_limit(process))?;
-    process.threads.kick_until_heard(thread);
+    process.threads.kick_until_acknowledged(thread);
     Ok(())
 }
 
-/// Sends `info` to the process: any thread that does not block it takes it.
+/// Sends `info` to the process: any thread that does not block it may receive it.
 ///
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
     let threads = process.threads.all();
-    let is_blocked = threads.iter().any(|thread| thread.blocks(info.signo));
+    let is_blocked = threads.iter().any(|thread| thread.signals.blocks(info.signo));
     if process.signals.is_ignored(info.signo) && !is_blocked {
         return Ok(());
     }
     process.signals.pending.push(info, pending_limit(process))?;
-    if let Some(thread) = threads.iter().find(|thread| thread.can_take(info.signo)) {
-        process.threads.kick_until_heard(thread);
+    if let Some(thread) = threads.iter().find(|thread| thread.signals.can_take(info.signo)) {
+        process.threads.kick_until_acknowledged(thread);
     }
     Ok(())
 }
@@ -60,13 +49,13 @@ fn from_program(ctx: &ThreadCtx<'_>, signal: i32, code: i32) -> SigInfo {
     SigInfo::new(signal, code, pid | uid << 32)
 }
 
-/// A signal's number, or `None` for 0, which only asks whether one could be sent.
+/// A signal's number, or `None` for 0, which only checks whether one could be sent.
 fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
     if raw as i32 == 0 { Ok(None) } else { signal_number(raw).map(Some) }
 }
 
-/// `kill(2)`: the program is all there is to send to. `-1` means all others, and a process
-/// group holds nobody else that it may know of.
+/// `kill(2)`: the program is the only target. `-1` means all other processes, and a process group
+/// has no other member known to it.
 pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let pid = a[0] as i32;
     let group = crate::host::process_group();
@@ -79,7 +68,7 @@ pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResul
     value(0)
 }
 
-/// Whether there is such a thread comes before whether there is such a signal.
+/// Sends a signal to a thread. The thread number is checked before the signal number.
 fn send_to_tid(
     ctx: &ThreadCtx<'_>,
     tid: i32,
@@ -116,8 +105,8 @@ pub(in crate::linux) fn tgkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallRes
     send_to_tid(ctx, tid, || tkill_info(ctx, a[2]))
 }
 
-/// The `siginfo_t` at `at`, for a signal to `target`, a number of `own`'s kind. Whether there is
-/// such a signal is not looked at yet.
+/// The `siginfo_t` at `at`, for a signal to `target`, a number of the same kind as `own`. Whether
+/// the signal exists is not checked yet.
 fn queued_info(
     ctx: &ThreadCtx<'_>,
     at: u64,
@@ -130,7 +119,7 @@ fn queued_info(
     if info.is_too_big(&bytes) {
         return Err(Errno::from_raw(libc::E2BIG));
     }
-    // Nobody may pretend to another that the kernel, or `tkill`, sent it.
+    // No sender may pretend to another process that the kernel, or `tkill`, sent it.
     if (info.code >= 0 || info.code == SI_TKILL) && target != own {
         return Err(Errno::EPERM);
     }
@@ -165,15 +154,15 @@ pub(in crate::linux) fn rt_tgsigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6])
     send_to_tid(ctx, tid, || Ok(signal_or_probe(a[2])?.map(|_| info)))
 }
 
-/// The signal a write into a pipe without readers brings along.
+/// The signal raised by a write to a pipe without readers.
 pub fn broken_pipe(ctx: &ThreadCtx<'_>) {
     let info = from_program(ctx, libc::SIGPIPE, SI_USER);
     // It carries nothing that could be lost.
     let _ = ctx.thread.signals.pending.push(info, u64::MAX);
 }
 
-/// The signal that a file grown beyond `RLIMIT_FSIZE` brings along; not one that the file system is
-/// too small for, so only where there is such a limit.
+/// The signal raised when a file would grow beyond `RLIMIT_FSIZE`; not when the file system's own
+/// limit is reached, so only where there is such a limit.
 pub fn file_too_large(ctx: &ThreadCtx<'_>) {
     if ctx.process.limits.soft(libc::RLIMIT_FSIZE) != u64::MAX {
         let info = from_program(ctx, libc::SIGXFSZ, SI_USER);

@@ -1,18 +1,16 @@
 //! Calls that wait for a signal, or for something else with another signal mask.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
 
-use super::{deliver_pending, unblockable};
+use super::thread::UNBLOCKABLE;
+use crate::linux::task::ThreadCtx;
 use crate::linux::time::read_timespec;
-use crate::linux::{CallResult, Done, Fail, value};
-use crate::process::ThreadCtx;
-use crate::process::thread::Next;
+use crate::linux::{CallResult, Fail, value};
 
-/// Sleeps until the thread is kicked or `deadline` comes. A kick between the caller's look at
-/// its signals and the sleep is not lost: the event loop repeats it until the thread looks.
+/// Sleeps until the thread is kicked or `deadline` passes. A kick between the caller's check of its
+/// signals and the sleep is not lost: the event loop repeats it until the thread checks again.
 fn sleep(deadline: Option<Instant>) {
     const LONGEST: Duration = Duration::from_secs(3600);
     let time = deadline.map_or(LONGEST, |d| d.saturating_duration_since(Instant::now()));
@@ -21,7 +19,7 @@ fn sleep(deadline: Option<Instant>) {
         tv_sec: time.as_secs().cast_signed(),
         tv_nsec: i64::from(time.subsec_nanos()),
     };
-    // Ends early by a kick, which is what it is for.
+    // A kick ends it early, as intended.
     let _ = rustix::thread::nanosleep(&time);
 }
 
@@ -42,24 +40,18 @@ pub(in crate::linux) fn rt_sigsuspend(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
     if a[1] != 8 {
         return Err(Errno::EINVAL.into());
     }
-    let wanted = ctx.user().read_u64(a[0])? & !unblockable();
-    let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
+    let wanted = ctx.user().read_u64(a[0])?;
+    let before = ctx.thread.signals.set_mask(wanted);
     sleep_until_signal(ctx);
-    finish_with_mask(ctx, before)
+    interrupted_with_mask(ctx, before)
 }
 
-/// Has the signal that ended a wait delivered. The handler's frame carries the mask from
-/// before the wait, which `rt_sigreturn` restores; without a handler it comes back here.
-fn finish_with_mask(ctx: &mut ThreadCtx<'_>, before: u64) -> CallResult {
-    ctx.thread.signals.set_suspended(before);
-    ctx.vcpu.regs.rax = Errno::EINTR.as_result();
-    if deliver_pending(ctx) == Next::Stop {
-        return Ok(Done::Stop);
-    }
-    if ctx.thread.signals.suspended_mask().is_some() {
-        ctx.thread.signals.mask.store(before, Ordering::Relaxed);
-    }
-    Ok(Done::Registers)
+/// Ends a wait that had its own signal mask. The signal that ended it has still to be delivered, so
+/// the mask stays: the handler's frame carries the one from before the wait, which `rt_sigreturn`
+/// restores; without a handler it is restored after the delivery.
+fn interrupted_with_mask(ctx: &ThreadCtx<'_>, before: u64) -> CallResult {
+    ctx.thread.signals.suspend(before);
+    Err(Errno::EINTR.into())
 }
 
 /// Runs `wait` with the signal mask at `mask_at` (0: as it is), as `ppoll` and `pselect6`
@@ -72,13 +64,13 @@ pub(in crate::linux) fn with_mask(
     if mask_at == 0 {
         return wait(ctx);
     }
-    let wanted = ctx.user().read_u64(mask_at)? & !unblockable();
-    let before = ctx.thread.signals.mask.swap(wanted, Ordering::Relaxed);
+    let wanted = ctx.user().read_u64(mask_at)?;
+    let before = ctx.thread.signals.set_mask(wanted);
     let result = wait(ctx);
     if result == Err(Fail::Errno(Errno::EINTR)) {
-        return finish_with_mask(ctx, before);
+        return interrupted_with_mask(ctx, before);
     }
-    ctx.thread.signals.mask.store(before, Ordering::Relaxed);
+    ctx.thread.signals.set_mask(before);
     result
 }
 
@@ -88,7 +80,7 @@ pub(in crate::linux) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
     if set_bytes != 8 {
         return Err(Errno::EINVAL.into());
     }
-    let wanted = ctx.user().read_u64(set)? & !unblockable();
+    let wanted = ctx.user().read_u64(set)? & !UNBLOCKABLE;
     let deadline = match timeout {
         0 => None,
         at => {
@@ -97,10 +89,10 @@ pub(in crate::linux) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
             Instant::now().checked_add(wait)
         }
     };
-    // Senders look here: what is waited for is given to a thread that waits.
-    ctx.thread.signals.awaited.store(wanted, Ordering::Release);
+    // Senders check this: an awaited signal is delivered to a waiting thread.
+    ctx.thread.signals.set_awaited(wanted);
     let result = wait_for(ctx, wanted, deadline);
-    ctx.thread.signals.awaited.store(0, Ordering::Release);
+    ctx.thread.signals.set_awaited(0);
     let info = result?;
     if info_at != 0 {
         ctx.user().copy_out(info_at, &info.head_bytes())?;
@@ -114,7 +106,7 @@ fn wait_for(
     deadline: Option<Instant>,
 ) -> Result<super::SigInfo, Fail> {
     loop {
-        // Clears the mark of a kick, so that one which comes after the look is repeated.
+        // Acknowledges a kick, so that one that comes after the check is repeated.
         let interrupted = ctx.is_interrupted();
         if let Some(info) = ctx.take(wanted) {
             return Ok(info);

@@ -6,15 +6,16 @@ use std::path::Path;
 
 use abi::addr::PAGE_SIZE;
 
-use super::super::clone::next_data;
-use super::super::error::StoreError;
-use super::super::header::SegmentState;
-use super::super::manifest::Manifest;
-use super::super::open::Store;
-use super::super::record::{VasRecord, VasSegment};
-use super::super::segment::{PART_BYTES, SegmentFile, io_error};
-use super::piece::{CHUNK_BYTES, Writer};
-use super::{Exported, Progress};
+use crate::archive::outcome::{Exported, Progress};
+use crate::archive::piece::{CHUNK_BYTES, Writer};
+use crate::format::error::{StoreError, io_error};
+use crate::format::extent::PART_BYTES;
+use crate::format::header::SegmentState;
+use crate::format::manifest::Manifest;
+use crate::format::record::{VasRecord, VasSegment};
+use crate::objects::clone::next_data;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
 
 /// Quick; what compresses at all here is mostly zeros and repetition.
 const LEVEL: i32 = 3;
@@ -26,18 +27,18 @@ impl Store {
     /// [`StoreError::Lost`] for one that is not there, and as [`Store::open_segment`].
     pub fn open_listed(&self, vas: &VasRecord) -> Result<Vec<SegmentFile>, StoreError> {
         let open = |listed: &VasSegment| match self.open_segment(listed.sid) {
-            Err(StoreError::NotFound(_)) => Err(StoreError::lost(vas, listed, listed.sid)),
+            Err(StoreError::NotFound(_)) => Err(vas.lost(listed, listed.sid)),
             opened => opened,
         };
         vas.segments.iter().map(open).collect()
     }
 
     /// Writes a VAS and all its segments, opened already, as one archive; `path` is for messages.
-    /// Without the store's lock and the segments': whoever wants an archive of one moment holds
-    /// those (`vas::content`). A segment that a live VM has writable is then clean in it.
+    /// Without the store's lock and the segments': a caller that wants a consistent snapshot holds
+    /// those (`vas::content`). A segment that a live VM has writable is then marked clean in it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]. What was written until then is no whole archive.
+    /// [`StoreError::Io`]. What was written until then is not a complete archive.
     pub fn export_vas(
         &self,
         vas: VasRecord,
@@ -58,7 +59,8 @@ impl Store {
             let inconsistent = self.is_inconsistent(segment)?;
             let mode = self.mode_of(segment)?;
             let mut header = segment.header().clone();
-            // As in a copy: nobody writes the archive, so nobody would ever leave it.
+            // As in a copy: no program has the archive open for writing, so none would ever mark it
+            // clean.
             if self.is_written(segment.sid()) {
                 header.state = SegmentState::Clean;
             }
@@ -115,8 +117,8 @@ fn write_content<W: Write>(
     Ok(written)
 }
 
-/// What of a chunk is not zero, in whole pages: where it begins, and the bytes.
-pub(super) fn runs(chunk: &[u8]) -> Vec<(usize, &[u8])> {
+/// The non-zero runs of a chunk, in whole pages: where each begins, and its bytes.
+pub(crate) fn runs(chunk: &[u8]) -> Vec<(usize, &[u8])> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (index, page) in chunk.chunks(PAGE_SIZE as usize).enumerate() {
         if page.iter().all(|byte| *byte == 0) {

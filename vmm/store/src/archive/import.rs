@@ -1,4 +1,4 @@
-//! Reading an archive into a store: everything in `tmp/` first, then all at once.
+//! Reading an archive into a store: everything in `tmp/` first, then published together.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,34 +7,35 @@ use std::path::{Path, PathBuf};
 
 use abi::objects::{Lifetime, SegId};
 
-use super::super::clone::{Copy, mark_inconsistent, parts_mark};
-use super::super::create::{part_len, set_len, set_mode};
-use super::super::error::{Object, StoreError};
-use super::super::header::{BootId, Header};
-use super::super::lock::Exclusive;
-use super::super::manifest::Manifest;
-use super::super::name::{Mode, Name};
-use super::super::open::{Store, random_id};
-use super::super::record::VasSegment;
-use super::super::segment::{
-    DATA_OFFSET, PART_BYTES, PartPlace, first_part, io_error, main_len, write_header,
-};
-use super::export::runs;
-use super::piece::{Piece, Reader, decompress};
-use super::{Imported, Progress, Survey};
+use crate::archive::export::runs;
+use crate::archive::outcome::{Imported, Progress, Survey};
+use crate::archive::piece::{Piece, Reader, decompress};
+use crate::format::counted::counted;
+use crate::format::error::{Object, StoreError, io_error};
+use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
+use crate::format::header::{BootId, Header, write_header};
+use crate::format::manifest::Manifest;
+use crate::format::name::{Mode, Name};
+use crate::format::record::VasSegment;
+use crate::objects::clone::{Unfinished, mark_inconsistent, parts_mark};
+use crate::objects::create::{set_len, set_mode};
+use crate::objects::fresh::random_id;
+use crate::objects::lock::Exclusive;
+use crate::objects::segment::PartFiles;
+use crate::objects::store::Store;
 
-/// A segment read whole, but not yet in the store. Dropping it leaves nothing.
+/// A segment read completely, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {
-    main: Copy<'a>,
-    /// Tells `gc` that somebody is at work on the parts.
-    _mark: Option<Copy<'a>>,
+    main: Unfinished<'a>,
+    /// Tells `gc` that the parts are in use.
+    _mark: Option<Unfinished<'a>>,
     parts: Parts,
     header: Header,
 }
 
-/// Files of further parts, which lie in their place already.
+/// Files of further parts, which are at their final place already.
 struct Parts {
-    place: PartPlace,
+    place: PartFiles,
     made: Vec<(u64, File, PathBuf)>,
     keep: bool,
 }
@@ -42,7 +43,7 @@ struct Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         if !self.keep {
-            // Only ours: one that was there belongs to somebody else.
+            // Only ours: one that existed before is another process's.
             self.made.iter().for_each(|(index, ..)| self.place.remove(*index, *index + 1));
         }
     }
@@ -136,7 +137,7 @@ impl Store {
         self.publish(&manifest, mode, waiting, data_bytes)
     }
 
-    /// Before gigabytes are read: names that are taken now.
+    /// Before gigabytes are read: check for names that are already taken.
     fn check_names(&self, manifest: &Manifest, as_name: Option<&Name>) -> Result<(), StoreError> {
         let _lock = self.lock_shared()?;
         if self.vas.stat(manifest.name.as_str())?.is_some() {
@@ -179,7 +180,7 @@ impl Store {
         let mark = has_parts.then(|| self.new_copy(parts_mark(header.sid))).transpose()?;
         let main = self.new_copy(format!("{:016x}.import", random_id()?))?;
         let owner = rustix::process::geteuid().as_raw();
-        let place = PartPlace::of(self, header.sid, header.lifetime, owner);
+        let place = PartFiles::of(self, header.sid, header.lifetime, owner);
         let mut parts = Parts { place, made: Vec::new(), keep: false };
         for index in first_part(header.lifetime)..header.parts() {
             let (file, path) = parts.place.create(index)?;
@@ -190,7 +191,7 @@ impl Store {
             }
         }
         let path = self.tmp.path_of(&main.name);
-        set_len(&main.file, &path, main_len(&header))?;
+        set_len(&main.file, &path, header.main_len())?;
         write_header(&main.file, &path, &header)?;
         if inconsistent {
             mark_inconsistent(&main.file).map_err(|e| io_error("write", &path, e))?;
@@ -199,8 +200,8 @@ impl Store {
         Ok(Waiting { main, _mark: mark, parts, header })
     }
 
-    /// Everything appears, or nothing. If we are killed on the way, `gc` takes away what has
-    /// appeared without its VAS: those segments have a second name in `tmp/`.
+    /// Everything appears, or nothing. If we are killed on the way, `gc` removes what has appeared
+    /// without its VAS: those segments have a second name in `tmp/`.
     fn publish(
         &self,
         manifest: &Manifest,
@@ -220,7 +221,7 @@ impl Store {
             .iter_mut()
             .try_for_each(|segment| {
                 let (main, header) = (&mut segment.main, &segment.header);
-                // The second name goes with `waiting`, when the VAS lists the segment.
+                // The second name is removed with `waiting`, once the VAS lists the segment.
                 main.done = !self.publish_segment_of_many(&main.name, header, &lock)?;
                 published += 1;
                 Ok(())
@@ -281,7 +282,7 @@ fn fill<R: Read>(
             }
             Piece::End(count) if count == total => return Ok(total),
             Piece::End(count) => {
-                return Err(reader.bad("content of a segment", format!("{total} bytes"), count));
+                return Err(reader.bad("content of a segment", counted(total, "byte"), count));
             }
             _ => return Err(reader.bad("kind of a piece", "another", "content or its end")),
         }

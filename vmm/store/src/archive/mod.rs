@@ -15,57 +15,9 @@
 
 mod export;
 mod import;
+mod outcome;
 mod piece;
 
-use abi::objects::{SegId, VasId};
-
-use super::name::Name;
-
 pub use import::survey_archive;
-pub(super) use piece::read_any;
-
-/// How far an export or import is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Progress {
-    /// The segment at work.
-    pub segment: Name,
-    /// How far in it, in bytes of addresses.
-    pub done_bytes: u64,
-    /// Its size.
-    pub size_bytes: u64,
-}
-
-/// What was exported.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Exported {
-    /// Segments.
-    pub segments: u32,
-    /// Bytes that were not zero, uncompressed.
-    pub data_bytes: u64,
-}
-
-/// What an archive holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Survey {
-    /// The name of its VAS.
-    pub name: Name,
-    /// Segments.
-    pub segments: u32,
-    /// Bytes that are not zero, uncompressed: what importing writes.
-    pub data_bytes: u64,
-    /// Bytes of addresses.
-    pub size_bytes: u64,
-}
-
-/// What was imported.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Imported {
-    /// The new VAS.
-    pub vid: VasId,
-    /// Its name.
-    pub name: Name,
-    /// Its segments, under the names and ids they have here.
-    pub segments: Vec<(Name, SegId)>,
-    /// Bytes that were not zero.
-    pub data_bytes: u64,
-}
+pub use outcome::{Exported, Imported, Progress, Survey};
+pub(crate) use piece::read_any;

@@ -1,4 +1,4 @@
-//! The pieces of an archive: written one after the other, and read back with distrust.
+//! The pieces of an archive: written one after the other, and read back as untrusted input.
 //!
 //! ```text
 //! kind u32 | 0 u32 | payload bytes u64 | payload | CRC-32 of number, head and payload u32
@@ -9,16 +9,16 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::super::error::StoreError;
-use super::super::header::{HEADER_BYTES, Header};
-use super::super::manifest::{MAX_BYTES, Manifest};
-use super::super::name::Mode;
-use super::super::segment::io_error;
+use crate::format::error::{StoreError, io_error};
+use crate::format::escape::show_bytes;
+use crate::format::header::{HEADER_BYTES, Header};
+use crate::format::manifest::{MAX_BYTES, Manifest};
+use crate::format::name::Mode;
 
-/// What an archive begins with, version included.
-pub(super) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
-/// Most content of one piece.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// The beginning of an archive, version included.
+pub(crate) const START: &[u8; 16] = b"SJMPVAS\n\x01\0\0\0\0\0\0\0";
+/// Maximum content of one piece.
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 const HEAD_BYTES: usize = 16;
 /// Mode and flags before a segment's header.
 const SEGMENT_BYTES: usize = 8 + HEADER_BYTES;
@@ -26,7 +26,7 @@ const INCONSISTENT: u32 = 1;
 
 /// One piece.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// The manifest and the permission bits.
     Vas(Manifest, Mode),
     /// A segment begins.
@@ -40,7 +40,7 @@ pub(super) enum Piece {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum PieceKind {
     Vas = 1,
     Segment,
     Data,
@@ -49,42 +49,42 @@ enum Kind {
 }
 
 /// Writes pieces.
-pub(super) struct Writer<W: Write> {
+pub(crate) struct Writer<W: Write> {
     to: W,
     number: u64,
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(mut to: W) -> io::Result<Writer<W>> {
+    pub(crate) fn new(mut to: W) -> io::Result<Writer<W>> {
         to.write_all(START)?;
         Ok(Writer { to, number: 0 })
     }
 
-    pub(super) fn vas(&mut self, manifest: &Manifest, mode: Mode) -> io::Result<()> {
-        self.put(Kind::Vas, &mode.bits().to_le_bytes(), manifest.encode().as_bytes())
+    pub(crate) fn vas(&mut self, manifest: &Manifest, mode: Mode) -> io::Result<()> {
+        self.put(PieceKind::Vas, &mode.bits().to_le_bytes(), manifest.encode().as_bytes())
     }
 
-    pub(super) fn segment(&mut self, header: &Header, mode: Mode, bad: bool) -> io::Result<()> {
+    pub(crate) fn segment(&mut self, header: &Header, mode: Mode, bad: bool) -> io::Result<()> {
         let flags = if bad { INCONSISTENT } else { 0 };
         let mut head = mode.bits().to_le_bytes().to_vec();
         head.extend(flags.to_le_bytes());
-        self.put(Kind::Segment, &head, &header.encode())
+        self.put(PieceKind::Segment, &head, &header.encode())
     }
 
-    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.put(Kind::Data, &offset.to_le_bytes(), bytes)
+    pub(crate) fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.put(PieceKind::Data, &offset.to_le_bytes(), bytes)
     }
 
-    pub(super) fn end(&mut self, data_bytes: u64) -> io::Result<()> {
-        self.put(Kind::End, &data_bytes.to_le_bytes(), &[])
+    pub(crate) fn end(&mut self, data_bytes: u64) -> io::Result<()> {
+        self.put(PieceKind::End, &data_bytes.to_le_bytes(), &[])
     }
 
-    pub(super) fn done(mut self, segments: u64) -> io::Result<W> {
-        self.put(Kind::Done, &segments.to_le_bytes(), &[])?;
+    pub(crate) fn done(mut self, segments: u64) -> io::Result<W> {
+        self.put(PieceKind::Done, &segments.to_le_bytes(), &[])?;
         Ok(self.to)
     }
 
-    fn put(&mut self, kind: Kind, first: &[u8], rest: &[u8]) -> io::Result<()> {
+    fn put(&mut self, kind: PieceKind, first: &[u8], rest: &[u8]) -> io::Result<()> {
         let mut head = (kind as u64).to_le_bytes().to_vec();
         head.extend(((first.len() + rest.len()) as u64).to_le_bytes());
         let sum = sum(self.number, &[&head, first, rest]);
@@ -104,15 +104,15 @@ fn sum(number: u64, pieces: &[&[u8]]) -> u32 {
 }
 
 /// Reads pieces.
-pub(super) struct Reader<'a, R: Read> {
+pub(crate) struct Reader<'a, R: Read> {
     from: R,
     path: &'a Path,
     number: u64,
 }
 
 impl<'a, R: Read> Reader<'a, R> {
-    /// Checks how the archive begins.
-    pub(super) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
+    /// Checks the archive's beginning.
+    pub(crate) fn new(from: R, path: &'a Path) -> Result<Self, StoreError> {
         let mut reader = Reader { from, path, number: 0 };
         let start = reader.bytes::<16>("its start")?;
         let (kind, version) = start.split_at(8);
@@ -131,7 +131,7 @@ impl<'a, R: Read> Reader<'a, R> {
         Ok(reader)
     }
 
-    pub(super) fn bad(
+    pub(crate) fn bad(
         &self,
         field: &'static str,
         found: impl ToString,
@@ -144,7 +144,7 @@ impl<'a, R: Read> Reader<'a, R> {
     fn failed(&self, field: &'static str, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => self.truncated(field),
-            // What zstd says of bytes that are not its.
+            // zstd's error for bytes that are not zstd data.
             io::ErrorKind::Other | io::ErrorKind::InvalidData => {
                 self.bad("compression", error, "a whole zstd stream")
             }
@@ -162,22 +162,22 @@ impl<'a, R: Read> Reader<'a, R> {
         Ok(bytes)
     }
 
-    /// The next piece, whose checksum is right.
-    pub(super) fn next(&mut self) -> Result<Piece, StoreError> {
+    /// The next piece, with its checksum verified.
+    pub(crate) fn next(&mut self) -> Result<Piece, StoreError> {
         let head = self.bytes::<HEAD_BYTES>("a piece")?;
         let [kind, len] = [0, 8].map(|at| word(&head, at));
         let (kind, least, most) = match kind {
-            1 => (Kind::Vas, 4, 4 + MAX_BYTES),
-            2 => (Kind::Segment, SEGMENT_BYTES as u64, SEGMENT_BYTES as u64),
-            3 => (Kind::Data, 9, 8 + CHUNK_BYTES as u64),
-            4 => (Kind::End, 8, 8),
-            5 => (Kind::Done, 8, 8),
+            1 => (PieceKind::Vas, 4, 4 + MAX_BYTES),
+            2 => (PieceKind::Segment, SEGMENT_BYTES as u64, SEGMENT_BYTES as u64),
+            3 => (PieceKind::Data, 9, 8 + CHUNK_BYTES as u64),
+            4 => (PieceKind::End, 8, 8),
+            5 => (PieceKind::Done, 8, 8),
             _ => return Err(self.bad("kind of a piece", kind, "1 to 5")),
         };
         if !(least..=most).contains(&len) {
             return Err(self.bad("length of a piece", len, format!("{least} to {most}")));
         }
-        // Grows with what is there, not with what is promised.
+        // Grows with the bytes that are there, not with the promised length.
         let mut payload = Vec::new();
         (&mut self.from)
             .take(len)
@@ -196,13 +196,13 @@ impl<'a, R: Read> Reader<'a, R> {
         self.decode(kind, payload)
     }
 
-    fn decode(&self, kind: Kind, mut payload: Vec<u8>) -> Result<Piece, StoreError> {
+    fn decode(&self, kind: PieceKind, mut payload: Vec<u8>) -> Result<Piece, StoreError> {
         Ok(match kind {
-            Kind::Vas => {
+            PieceKind::Vas => {
                 let (mode, text) = payload.split_at_checked(4).unwrap_or_default();
                 Piece::Vas(Manifest::decode(text, self.path)?, self.mode(mode)?)
             }
-            Kind::Segment => {
+            PieceKind::Segment => {
                 let (head, header) = payload.split_at_checked(8).unwrap_or_default();
                 let (mode, flags) = head.split_at_checked(4).unwrap_or_default();
                 let flags = u32::from_le_bytes(flags.try_into().unwrap_or_default());
@@ -216,13 +216,13 @@ impl<'a, R: Read> Reader<'a, R> {
                     inconsistent: flags & INCONSISTENT != 0,
                 }
             }
-            Kind::Data => {
+            PieceKind::Data => {
                 let offset = word(&payload, 0);
                 payload.drain(..8);
                 Piece::Data(offset, payload)
             }
-            Kind::End => Piece::End(word(&payload, 0)),
-            Kind::Done => Piece::Done(word(&payload, 0)),
+            PieceKind::End => Piece::End(word(&payload, 0)),
+            PieceKind::Done => Piece::Done(word(&payload, 0)),
         })
     }
 
@@ -231,8 +231,8 @@ impl<'a, R: Read> Reader<'a, R> {
         Mode::new(bits).ok_or_else(|| self.bad("mode", format!("{bits:o}"), "0 to 777"))
     }
 
-    /// There must be nothing more.
-    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+    /// Checks that nothing follows.
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         match self.from.read(&mut [0]) {
             Ok(0) => Ok(()),
             Ok(_) => Err(self.bad("length", "more after the last piece", "the end of the file")),
@@ -244,11 +244,11 @@ impl<'a, R: Read> Reader<'a, R> {
 /// What every zstd frame begins with (RFC 8878, 3.1.1).
 const ZSTD_MAGIC: &[u8; 4] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// Uncompresses what is an archive at first sight.
+/// Decompresses what looks like an archive.
 ///
 /// # Errors
 /// [`StoreError::NotA`] for anything else.
-pub(super) fn decompress<'a, 'f: 'a>(
+pub(crate) fn decompress<'a, 'f: 'a>(
     mut from: &'a mut (dyn Read + 'f),
     path: &Path,
 ) -> Result<impl Read + 'a, StoreError> {
@@ -262,7 +262,7 @@ pub(super) fn decompress<'a, 'f: 'a>(
 }
 
 fn not_an_archive(path: &Path, start: &[u8]) -> StoreError {
-    let found = super::super::text::show_bytes(start);
+    let found = show_bytes(start);
     StoreError::NotA { file: path.to_owned(), kind: "an archive of spacejmp", found }
 }
 

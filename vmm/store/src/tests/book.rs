@@ -1,8 +1,9 @@
-//! What the book says about the format is what the code does.
+//! The book's description of the format matches the code.
 
-use super::super::header::FIELDS;
-use super::super::{
-    DATA_OFFSET, INSTANCES_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, SEGMENTS_OFFSET, VCPU_LINES_OFFSET,
+use crate::format::header::FIELDS;
+use crate::{
+    DATA_OFFSET, INSTANCES_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, SEGMENTS_OFFSET,
+    VCPU_STATUSES_OFFSET,
 };
 
 const BOOK: &str = include_str!("../../../../docs/src/store.md");
@@ -29,7 +30,7 @@ fn the_book_has_the_offsets() {
     for row in ["| 4096 | lock page |", "| 2 MiB | content, up to 8 TiB |"] {
         assert!(BOOK.contains(row), "{row}");
     }
-    for offset in [VCPU_LINES_OFFSET, INSTANCES_OFFSET, SEGMENTS_OFFSET] {
+    for offset in [VCPU_STATUSES_OFFSET, INSTANCES_OFFSET, SEGMENTS_OFFSET] {
         let row = format!("| 0x{:x}_{:04x} |", offset >> 16, offset & 0xffff);
         assert!(BOOK.contains(&row), "{row}");
     }

@@ -1,4 +1,4 @@
-//! Copies made by the store, and collecting what the dead left.
+//! Copies made by the store, and collecting what dead processes left.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use abi::Errno;
 use abi::objects::{Lifetime, Right};
 
-use super::super::testing::{TestStore, mode, name, segment, store};
-use super::super::{CheckReport, GcReport, Lease, LeaseInfo, Mode, SegmentSpec};
+use crate::testing::{TestStore, mode, name, segment, store};
+use crate::{CheckReport, GcReport, Lease, LeaseInfo, Mode, SegmentSpec};
 
 fn write(s: &TestStore, sid: abi::objects::SegId, offset: u64, bytes: &[u8]) {
     let file = s.open_segment(sid).unwrap();

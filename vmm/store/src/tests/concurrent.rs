@@ -1,4 +1,4 @@
-//! Many at once, and many of them.
+//! Many operations at the same time, by many threads.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -6,11 +6,11 @@ use std::time::Instant;
 use abi::Errno;
 use abi::objects::Right;
 
-use super::super::header::Header;
-use super::super::testing::{name, segment, store};
-use super::super::{DATA_OFFSET, Mode, SegmentSpec, Store, StoreError};
+use crate::format::header::Header;
+use crate::testing::{name, segment, store};
+use crate::{DATA_OFFSET, Mode, SegmentSpec, Store, StoreError};
 
-/// One thread's part: makes, finds, lists and deletes; some names are everybody's.
+/// One thread's part: makes, finds, lists and deletes; all threads share some names.
 fn work(store: &Store, thread: usize) {
     for round in 0..6 {
         let own = name(&format!("own-{thread}-{round}"));
@@ -75,7 +75,7 @@ fn a_store_made_by_eight_at_once_is_one_store() {
     assert_eq!(ids.len(), 1);
 }
 
-/// Puts copies of a segment's file there as an own tool would, without a sync for each.
+/// Puts copies of a segment's file there as a user's own tool would, without a sync for each.
 fn fill(s: &Store, count: u64) {
     let sid = segment(s, "template");
     let header = s.open_segment(sid).unwrap().header().clone();
@@ -86,7 +86,7 @@ fn fill(s: &Store, count: u64) {
             Header { sid, base: header.base + (i << 30), name: name.clone(), ..header.clone() };
         let path = s.path().join("segments").join(name.as_str());
         let file = std::fs::File::create(&path).unwrap();
-        super::super::segment::write_header(&file, &path, &header).unwrap();
+        crate::format::header::write_header(&file, &path, &header).unwrap();
         file.set_len(DATA_OFFSET + header.size_bytes).unwrap();
     }
 }
@@ -100,12 +100,12 @@ fn a_thousand_vases_and_ten_thousand_segments_are_listed_whole() {
         s.attach_segment(vid, abi::objects::SegId::new(i * 50 + 1).unwrap(), Right::Read).unwrap();
     }
     let text = std::fs::read(s.path().join("vas/0/manifest")).unwrap();
-    let manifest = super::super::manifest::Manifest::decode(&text, s.path()).unwrap();
+    let manifest = crate::format::manifest::Manifest::decode(&text, s.path()).unwrap();
     for i in 1..1000 {
         let name = name(&i.to_string());
         let folder = s.path().join("vas").join(name.as_str());
         let vid = abi::objects::VasId::new(i).unwrap();
-        let manifest = super::super::manifest::Manifest { vid, name, ..manifest.clone() };
+        let manifest = crate::format::manifest::Manifest { vid, name, ..manifest.clone() };
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("manifest"), manifest.encode()).unwrap();
     }

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use abi::Errno;
 use abi::objects::Right;
 
-use super::super::testing::{name, segment, store};
-use super::super::{Mode, SegmentSpec, StoreError};
+use crate::testing::{name, segment, store};
+use crate::{Mode, SegmentSpec, StoreError};
 
 #[test]
 fn a_copy_in_the_same_store_becomes_a_segment_of_its_own() {
@@ -28,7 +28,7 @@ fn a_copy_in_the_same_store_becomes_a_segment_of_its_own() {
     );
     let bytes = fs::read(path("copy")).unwrap();
     assert_eq!(&bytes[2 << 20..][..7], b"content");
-    assert_eq!(bytes[4096..8192], [0; 4096], "its lock is nobody's");
+    assert_eq!(bytes[4096..8192], [0; 4096], "its lock is free");
     assert_eq!(s.find_segment(&name("copy")).unwrap(), copy, "once and for all");
     assert_eq!(s.find_segment(&name("x")).unwrap(), sid);
     s.delete_segment(copy).unwrap();

@@ -9,10 +9,10 @@ use abi::layout::VAS_START;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot, VasId};
 use proptest::prelude::*;
 
-use super::super::header::{BootId, FIELDS, Field, HEADER_BYTES, Header, SegmentState};
-use super::super::manifest::Manifest;
-use super::super::testing::{name, segment, store};
-use super::super::{Mode, Store, StoreError, VasSegment};
+use crate::format::header::{BootId, FIELDS, Field, HEADER_BYTES, Header, SegmentState};
+use crate::format::manifest::Manifest;
+use crate::testing::{name, segment, store};
+use crate::{Mode, Store, StoreError, VasSegment};
 
 fn header() -> Header {
     Header {
@@ -38,7 +38,7 @@ fn field(text: &str) -> Field {
     *FIELDS.iter().find(|field| field.name == text).unwrap()
 }
 
-/// With the checksum right again, as somebody would who wants us to believe a field.
+/// With the checksum right again, as an attacker would write it.
 fn forged(change: impl FnOnce(&mut [u8])) -> [u8; HEADER_BYTES] {
     let mut bytes = header().encode();
     change(&mut bytes);

@@ -1,4 +1,5 @@
-//! Who is alive, what live VMs keep others from doing, and that the dead keep nobody.
+//! Which VMs are alive, what live ones keep others from doing, and that dead ones keep them from
+//! nothing.
 
 use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
@@ -6,18 +7,18 @@ use std::process::{Command, Stdio};
 
 use abi::Errno;
 use abi::objects::{LeaseId, Right, VasId};
-use abi::switch::{InstanceEntry, VcpuLine};
+use abi::switch::{InstanceEntry, VcpuStatus};
 
-use super::super::testing::{TestStore, name, segment, store};
-use super::super::{
-    Busy, INSTANCES_OFFSET, Inside, Lease, LeaseInfo, Mode, Store, StoreError, VCPU_LINES_OFFSET,
+use crate::testing::{TestStore, name, segment, store};
+use crate::{
+    Busy, INSTANCES_OFFSET, Inside, Lease, LeaseInfo, Mode, Store, StoreError, VCPU_STATUSES_OFFSET,
 };
 
 fn lease(s: &Store, program: &str) -> Lease {
     Lease::create(s, &LeaseInfo { program: program.into(), pid: 42 }).unwrap()
 }
 
-/// As the VMM writes an instance entry, and the guest kernel a line.
+/// As the VMM writes an instance entry, and the guest kernel a status entry.
 fn poke(lease: &Lease, offset: u64, value: u64) {
     let file = std::fs::File::from(lease.fd().try_clone_to_owned().unwrap());
     file.write_all_at(&value.to_le_bytes(), offset).unwrap();
@@ -29,10 +30,10 @@ fn put_instance(lease: &Lease, handle: u64, vid: Option<VasId>) {
 }
 
 fn put_inside(lease: &Lease, vcpu: u64, handle: u64, thread: u64) {
-    let line = VCPU_LINES_OFFSET + vcpu * 64;
-    poke(lease, line + offset_of!(VcpuLine, announced) as u64, handle);
-    poke(lease, line + offset_of!(VcpuLine, inside) as u64, handle);
-    poke(lease, line + offset_of!(VcpuLine, thread) as u64, thread);
+    let line = VCPU_STATUSES_OFFSET + vcpu * 64;
+    poke(lease, line + offset_of!(VcpuStatus, announced) as u64, handle);
+    poke(lease, line + offset_of!(VcpuStatus, inside) as u64, handle);
+    poke(lease, line + offset_of!(VcpuStatus, thread) as u64, thread);
 }
 
 fn vas(s: &TestStore, text: &str) -> VasId {
@@ -124,7 +125,7 @@ fn lines_that_make_no_sense_are_nobody_inside() {
     let lease = lease(&s, "p");
     put_instance(&lease, 1, Some(v));
     for (vcpu, current) in [32768, u64::MAX, 1 << 21, !63].into_iter().enumerate() {
-        poke(&lease, VCPU_LINES_OFFSET + vcpu as u64 * 64, current);
+        poke(&lease, VCPU_STATUSES_OFFSET + vcpu as u64 * 64, current);
     }
     put_inside(&lease, 9, 2, 1);
     let at = INSTANCES_OFFSET + 5 * 64 + offset_of!(InstanceEntry, vid) as u64;
@@ -134,7 +135,7 @@ fn lines_that_make_no_sense_are_nobody_inside() {
     assert_eq!(view.vases, [v].into());
 }
 
-/// Holds a lease until it is killed; started by the tests below in a process of its own.
+/// Holds a lease until it is killed; the tests below start it in its own process.
 #[test]
 fn child_holds_a_lease() {
     let Some(path) = std::env::var_os("SPACEJMP_TEST_LEASE_OF") else { return };

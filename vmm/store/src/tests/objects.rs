@@ -1,4 +1,4 @@
-//! Life of VASes and segments, and every error on the way.
+//! The life cycle of VASes and segments, and every error on the way.
 
 use std::os::unix::fs::FileExt;
 
@@ -7,8 +7,8 @@ use abi::addr::{PAGE_SIZE_1G, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{Lifetime, PagePolicy, Right, SegId, SegRoot, VasId};
 
-use super::super::testing::{mode, name, segment, store};
-use super::super::{
+use crate::testing::{mode, name, segment, store};
+use crate::{
     Access, Busy, DATA_OFFSET, Mode, PART_BYTES, SegmentSpec, SegmentState, Store, StoreError,
 };
 
@@ -288,7 +288,7 @@ fn running_vms_see_every_change_of_a_vas_as_a_new_count() {
         assert!(changes() > before, "step {i}");
     }
     let mut word = [0; 8];
-    let live = std::fs::File::from(s.live_fd().try_clone_to_owned().unwrap());
+    let live = std::fs::File::from(s.counters_fd().try_clone_to_owned().unwrap());
     live.read_exact_at(&mut word, 0).unwrap();
     assert_eq!(u64::from_le_bytes(word), changes());
 }

@@ -10,8 +10,8 @@ use std::process::Command;
 use abi::Errno;
 use abi::objects::{PagePolicy, Right, SegRoot};
 
-use super::super::testing::{TestStore, mode, name, store};
-use super::super::{Access, Lease, LeaseInfo, Mode, SegmentSpec, Store, StoreError};
+use crate::testing::{TestStore, mode, name, store};
+use crate::{Access, Lease, LeaseInfo, Mode, SegmentSpec, Store, StoreError};
 
 const NOBODY: u32 = 65534;
 const PATH: &str = "SPACEJMP_TEST_STORE_AS_NOBODY";
@@ -66,7 +66,7 @@ fn rights_of_another_user_are_those_of_the_files() {
     let Some(s) = shared_store() else { return };
     as_nobody(&s, "child_uses_what_it_may");
     let sid = s.find_segment(&name("write")).unwrap();
-    assert_eq!(s.root_get(sid).unwrap().fingerprint, [5, 5], "what nobody wrote is there");
+    assert_eq!(s.root_get(sid).unwrap().fingerprint, [5, 5], "what `nobody` wrote is there");
     let vas = s.vas(s.find_vas(&name("write")).unwrap()).unwrap();
     assert!(!vas.tagged && vas.segments.len() == 2, "{vas:?}");
 }

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use abi::Errno;
 use abi::objects::{Lifetime, Right};
 
-use super::super::testing::{TestStore, name, store};
-use super::super::{Lease, LeaseInfo, Mode, SegmentSpec, StoreError};
+use crate::testing::{TestStore, name, store};
+use crate::{Lease, LeaseInfo, Mode, SegmentSpec, StoreError};
 use abi::objects::SegId;
 
 fn volatile(s: &TestStore, text: &str) -> SegId {
@@ -74,7 +74,7 @@ fn before_its_first_use_it_waits_and_after_its_users_death_it_is_gone() {
     assert_eq!(shm_files(&s), 0);
     let sid = volatile(&s, "x");
     s.join(&mut s.open_segment(sid).unwrap(), &lease(&s), 0, Right::Read).unwrap();
-    assert_ne!(volatile(&s, "x"), sid, "the name is free although nobody has collected");
+    assert_ne!(volatile(&s, "x"), sid, "the name is free although `gc` has not run");
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn one_of_an_earlier_boot_is_gone() {
     volatile(&s, "x");
     let path = s.path().join("segments/x");
     let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
-    let mut header = super::super::segment::read_header(&file, &path).unwrap();
+    let mut header = crate::format::header::read_header(&file, &path).unwrap();
     header.boot.0[0] ^= 1;
-    super::super::segment::write_header(&file, &path, &header).unwrap();
+    crate::format::header::write_header(&file, &path, &header).unwrap();
     assert_eq!(s.find_segment(&name("x")).unwrap_err().errno(), Errno::ENOENT);
     assert_eq!(shm_files(&s), 0);
 }
@@ -95,7 +95,7 @@ fn last_detach_reported_by_id_is_enough() {
     let s = store();
     let sid = volatile(&s, "x");
     s.segment_left(sid).unwrap();
-    assert!(s.open_segment(sid).is_ok(), "nobody has used it yet");
+    assert!(s.open_segment(sid).is_ok(), "no VM has used it yet");
     let lease = lease(&s);
     let file = s.open_segment(sid).unwrap();
     lease.set_segment(7, Some((sid, Right::Write))).unwrap();

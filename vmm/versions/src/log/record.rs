@@ -189,6 +189,17 @@ mod tests {
     }
 
     #[test]
+    fn the_book_shows_the_head_as_it_is() {
+        let book = include_str!("../../../../docs/src/internals/versions.md");
+        let facts = format!("| {FACTS} | {} | facts |", CHECKSUM - FACTS);
+        let checksum = format!("| {CHECKSUM} | 8 | checksum of the head");
+        let entries = format!("| {FIXED_BYTES} | {ENTRY_BYTES} each | page number");
+        for row in [facts, checksum, entries] {
+            assert!(book.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn sizes_beyond_all_numbers_are_none() {
         assert_eq!(head_bytes(u64::MAX), None);
         assert_eq!(record_bytes(u64::MAX / 16), None);

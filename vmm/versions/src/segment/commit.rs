@@ -200,7 +200,7 @@ impl<D: Folder> Segment<D> {
 
 /// Writes zeros. Whole, or the file's end is where it will be tried again.
 fn fill<F: File>(file: &F, from: u64, until: u64) -> std::io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = from;
     while at < until {
         let bytes = (until - at).min(ZEROS.len() as u64);

@@ -1,10 +1,10 @@
-//! Edges: memory until there is none, registers across `SYSCALL`, signal frames that were
-//! tampered with.
+//! Edge cases: allocating until memory runs out, registers across `SYSCALL`, signal frames that
+//! were tampered with.
 //!
 //! `sigreturn` changes the interrupted context inside a handler and returns. `rip`
 //! and `cs` ask for what cannot be resumed: SIGSEGV; so does the first use of the stack
 //! after `rsp`, with SIGBUS. `flags` asks for I/O privilege: it is not
-//! given, the program goes on and exits with 0.
+//! granted, the program goes on and exits with 0.
 
 use std::arch::asm;
 use std::io::Error;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const MIB: usize = 1 << 20;
 const IOPL: u64 = 3 << 12;
 
-/// Maps and touches memory until that fails; natively under a limit of its own.
+/// Maps and touches memory until that fails; natively under its own limit.
 pub(crate) fn oom(limit_mib: Option<u64>) {
     if let Some(limit) = limit_mib {
         let limit = libc::rlimit { rlim_cur: limit << 20, rlim_max: limit << 20 };
@@ -33,7 +33,7 @@ pub(crate) fn oom(limit_mib: Option<u64>) {
             return;
         }
         for page in (0..chunk).step_by(4096) {
-            // SAFETY: inside the chunk just mapped.
+            // SAFETY: inside the range just mapped.
             unsafe { *at.cast::<u8>().wrapping_add(page) = 1 };
         }
     }

@@ -1,8 +1,8 @@
-//! Programs that mean harm, one a subcommand. Natively each ends as its line below says; in
+//! Hostile programs, one per subcommand. Natively each ends as its line below says; in
 //! a VM it must end the program, never the VMM.
 //!
 //! `jump-nowhere`, `null-write`, `exec-data`, `privileged hlt|cli|cr3|lgdt|wrmsr`, `out`:
-//! SIGSEGV. `ud2`: SIGILL. `divide`: SIGFPE. `int80`: prints what came back, exits 0.
+//! SIGSEGV. `ud2`: SIGILL. `divide`: SIGFPE. `int80`: prints what it returned, exits 0.
 //! `wild-syscalls [SEED] [all]`: prints "survived", exits 0; `all` includes calls that would
 //! harm a host: only in a VM. `oom [LIMIT_MIB]`: prints how it ended, exits 0.
 //! `sigreturn ...`: see `edges.rs`.

@@ -7,7 +7,7 @@ use std::io::Error;
 /// The last number tried.
 const LAST: i64 = 460;
 
-/// Not in a VM either: they end the program or wait for ever when they work.
+/// Not made in a VM either: when they work, they end the program or wait forever.
 const NEVER: [i64; 5] = [15, 34, 60, 231, 56];
 
 /// Natively and as root these could reach beyond this process: fork, System V objects,
@@ -18,7 +18,7 @@ const HARMS_A_HOST: [i64; 24] = [
     335, 336, 435,
 ];
 
-/// Take an address first: one of the kernel's half, so that ours stays as it is.
+/// These take an address first: one in the kernel's half, so that our memory stays as it is.
 const MEMORY: [i64; 16] = [9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 216, 237, 279, 325, 329, 440];
 
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
@@ -77,8 +77,7 @@ pub(crate) fn run(seed: u64, all: bool) {
     println!("survived {calls} calls");
 }
 
-/// Takes the sting out of values that would make the call end us or wait for ever, as it
-/// should.
+/// Changes values with which the call would, correctly, end us or wait forever.
 fn tame(number: i64, args: &mut [u64; 6]) {
     const NO_SIGNAL: u64 = 999;
     // Many first arguments are 32 bits wide: those of 0, 1 and 2 are our standard streams,
@@ -90,7 +89,7 @@ fn tame(number: i64, args: &mut [u64; 6]) {
         // mmap: small or impossible lengths, or it fills the machine.
         9 => (args[0], args[1]) = (KERNEL_HALF, [0, 4096, 1 << 47][args[1] as usize % 3]),
         _ if MEMORY.contains(&number) => args[0] |= KERNEL_HALF,
-        // poll, ppoll: something to look at, so that it faults instead of waiting.
+        // poll, ppoll: at least one descriptor, so that it faults instead of waiting.
         7 | 271 => (args[0], args[1]) = (KERNEL_HALF, 3),
         // select, pselect6: a time limit that faults.
         23 | 270 => args[4] = KERNEL_HALF,

@@ -1,8 +1,8 @@
 //! `shootdown DIR SEED CALLS`: one thread makes CALLS random calls that change memory (unmap,
-//! protect, replace, discard, move, shrink the heap, cut a mapped file), three others touch
-//! the same pages all the time. Once a call has returned, every access must see what it left,
-//! on every processor. Prints "shootdown: fine" and exits with 0; a violation is told on
-//! standard error and is status 1. DIR is for a file.
+//! protect, replace, discard, move, shrink the heap, truncate a mapped file), three others touch
+//! the same pages all the time. Once a call has returned, every access must see its result, on
+//! every processor. Prints "shootdown: fine" and exits with 0; a violation is reported on
+//! standard error and gives status 1. DIR is for a file.
 
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "a pointer made and used is one step")]
 
@@ -24,7 +24,7 @@ const SLOT: usize = 512;
 const FILE_PAGES: usize = 600;
 /// Accesses each thread makes after a call.
 const TOUCHES: usize = 6;
-/// The word of a page that the changing thread writes, were it to.
+/// The word of a page that the changing thread would write.
 const OWN: u64 = 20;
 
 struct Changer<'a> {
@@ -34,8 +34,8 @@ struct Changer<'a> {
     file: File,
     /// Which page of the file lies where, and whether it is private.
     file_at: Vec<Option<(usize, bool)>>,
-    /// A place for memory to come from and go to. Nothing else asks for memory while the
-    /// threads run, so it and the window keep their holes for themselves.
+    /// A range to move memory from and to. Nothing else allocates memory while the
+    /// threads run, so no other mapping gets into its holes and those of the window.
     side: usize,
 }
 
@@ -47,8 +47,8 @@ fn check(result: libc::c_long, call: &str) {
 fn write_stamp(page: usize, stamp: u32) {
     let mut code = [0xb8, 0, 0, 0, 0, 0xc3, 0, 0];
     code[1..5].copy_from_slice(&stamp.to_le_bytes());
-    // SAFETY: the page is mapped and writable; the others only write words of their own and
-    // may read these at any time, whole.
+    // SAFETY: the page is mapped and writable; the others only write their own words and
+    // may read these at any time, as units.
     unsafe {
         ((page + CODE_AT) as *mut u64).write_volatile(u64::from_le_bytes(code));
         (page as *mut u64).write_volatile(state::word(stamp));
@@ -57,7 +57,7 @@ fn write_stamp(page: usize, stamp: u32) {
 
 fn map_side(pages: usize) -> usize {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: memory at a place of the kernel's choice.
+    // SAFETY: memory at an address of the kernel's choice.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), pages * PAGE, 3, flags, -1, 0) };
     check(at as libc::c_long, "mmap");
     at as usize
@@ -73,7 +73,7 @@ impl Changer<'_> {
         self.next_stamp
     }
 
-    /// Pages of the window: often few, or about a slot, or exactly one.
+    /// Pages of the window: often few, or about 2 MiB, or exactly 2 MiB.
     fn range(&mut self) -> (usize, usize) {
         let first = match self.random.below(3) {
             0 => self.random.below(4) * SLOT,
@@ -118,7 +118,7 @@ impl Changer<'_> {
         check(result.into(), "mprotect");
     }
 
-    /// Fresh memory with a stamp of its own on every page, then these rights.
+    /// Fresh memory with a different stamp on every page, then these rights.
     fn replace(&mut self, first: usize, count: usize, prot: u8) {
         self.map_fixed(first, count, 3, None);
         self.set(first, count, Page::Nothing);
@@ -170,7 +170,7 @@ impl Changer<'_> {
     }
 
     fn discard(&mut self, first: usize, count: usize) {
-        // Zeroes are no code: nobody is to run them.
+        // Zeroes are not code: no thread may run them.
         let count = self.protect(first, count, 3);
         let at = self.at(first) as *mut _;
         // SAFETY: as for `map_fixed`.
@@ -195,8 +195,8 @@ impl Changer<'_> {
         }
     }
 
-    /// Cuts the file, which takes pages away from under every mapping of it, and makes it
-    /// whole again with new content beyond the cut.
+    /// Truncates the file, which removes pages from every mapping of it, and extends it again
+    /// with new content beyond the cut.
     fn cut_file(&mut self) {
         let keep = self.random.below(FILE_PAGES);
         self.file.set_len((keep * PAGE) as u64).expect("a file can be cut");
@@ -226,8 +226,8 @@ impl Changer<'_> {
             let old = self.shared.page(index);
             let (Page::Mapped { prot, .. } | Page::BeyondFile { prot }) = old else { continue };
             let new = self.file_page(page, prot);
-            // A private page may have been written, and then no longer follows the file; a
-            // cut takes it all the same.
+            // A private page may have been written, and then no longer follows the file;
+            // truncation removes it all the same.
             let follows = !is_private || matches!(new, Page::BeyondFile { .. }) || new == old;
             self.shared.set(index, if follows { new } else { Page::Unknown });
         }
@@ -275,7 +275,7 @@ impl Changer<'_> {
         self.set(first + keep, count - keep, Page::Nothing);
     }
 
-    /// Splits a slot of one large page and makes it one again.
+    /// Splits a 2 MiB page and promotes it again.
     fn split_and_join(&mut self, first: usize) {
         let slot = first / SLOT * SLOT;
         let (at, count) = (first, 1 + self.random.below(4.min(slot + SLOT - first)));
@@ -290,10 +290,10 @@ impl Changer<'_> {
         self.protect(slot, SLOT, 1);
     }
 
-    /// Moves the heap's end. Between it and the next slot memory may be there in advance.
+    /// Moves the heap's end. Memory up to the next 2 MiB boundary may be present.
     fn heap(&mut self) {
         let end = self.random.below(HEAP + 1);
-        // SAFETY: only memory that nobody else has asked for comes and goes: nothing here
+        // SAFETY: only memory that nothing else uses comes and goes: nothing here
         // allocates from the heap while the threads run.
         let now = unsafe { libc::syscall(libc::SYS_brk, self.at(WINDOW) + end * PAGE) };
         assert_eq!(now as usize, self.at(WINDOW) + end * PAGE, "brk");
@@ -328,7 +328,7 @@ impl Changer<'_> {
         } else {
             self.shared.focus(first, count);
         }
-        // What is about to change is in every thread's TLB.
+        // The pages about to change are in every thread's TLB.
         self.shared.wait_for_touches(2);
         self.shared.begin();
         match what {
@@ -355,7 +355,7 @@ impl Changer<'_> {
 
 fn move_pages(from: usize, to: usize, count: usize) {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: both are memory of this test's own, and survived wherever it is missing.
+    // SAFETY: both are memory of this test's own, and accesses to unmapped pages are survived.
     let at = unsafe {
         libc::mremap(from as *mut _, count * PAGE, count * PAGE, flags, to as *mut libc::c_void)
     };
@@ -369,18 +369,18 @@ fn main() {
     let path = std::path::Path::new(folder).join("shootdown");
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
 
-    // The others would go on for ever.
+    // Otherwise the other threads would run forever.
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         tell(info);
         std::process::exit(1);
     }));
-    // Five slots, so that four aligned ones are in it.
+    // Five times 2 MiB, so that it contains four aligned ranges.
     let window = map_side(WINDOW + SLOT).next_multiple_of(SLOT * PAGE);
     // SAFETY: asks where the heap ends.
     let heap = unsafe { libc::syscall(libc::SYS_brk, 0) } as usize;
     let shared = Shared::new(window as u64, heap.next_multiple_of(PAGE) as u64);
-    // Code runs in the window and the heap; both are far below the stack's place.
+    // Code runs in the window and the heap; both are far below the stack.
     let ends = [window, window + WINDOW * PAGE, heap, heap + (HEAP + 1) * PAGE];
     touch::prepare(*ends.iter().min().unwrap() as u64..*ends.iter().max().unwrap() as u64);
     let mut changer = Changer {

@@ -1,22 +1,22 @@
-//! What every page must look like, shared by the thread that changes pages and those that
+//! The expected state of every page, shared by the thread that changes pages and those that
 //! touch them.
 //!
 //! A sequence lock around all of it: the number is odd while a call is under way. An access
-//! made wholly between two readings of the same even number was made after the last call had
-//! returned and before the next began, and must see exactly what the last one left.
+//! made entirely between two readings of the same even number was made after the last call
+//! had returned and before the next began, and must see exactly what the last one left.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::touch::{Access, Seen, touch};
 
-/// Threads that touch.
+/// Number of touching threads.
 pub(crate) const TOUCHERS: usize = 3;
-/// Pages of the window: four slots of 2 MiB.
+/// Pages of the window: four ranges of 2 MiB.
 pub(crate) const WINDOW: usize = 2048;
 /// Pages above the program's heap.
 pub(crate) const HEAP: usize = 700;
 
-/// One page, as it must be seen.
+/// The expected state of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Page {
     /// Nothing is mapped.
@@ -25,7 +25,7 @@ pub(crate) enum Page {
     Mapped { prot: u8, stamp: u32 },
     /// Mapped beyond the end of the file, with these rights.
     BeyondFile { prot: u8 },
-    /// May be this or that.
+    /// May be in either state.
     Unknown,
 }
 
@@ -55,7 +55,7 @@ impl Page {
         }
     }
 
-    /// What the access must come to; `None` when that is not known.
+    /// The required outcome of the access; `None` when it is not known.
     fn expected(self, access: Access) -> Option<Seen> {
         let allows = |prot: u8| match access {
             Access::Read => prot != 0,
@@ -64,7 +64,7 @@ impl Page {
         };
         Some(match self {
             Page::Unknown => return None,
-            // Linux finds the file's end before it looks at this right.
+            // Linux checks the file's end before this right.
             Page::BeyondFile { .. } if access == Access::Execute => return None,
             Page::Nothing => Seen::NotMapped,
             Page::Mapped { prot, .. } | Page::BeyondFile { prot } if !allows(prot) => {
@@ -90,7 +90,7 @@ pub(crate) struct Shared {
     sequence: AtomicU64,
     /// First page and number of pages to touch most.
     focus: AtomicU64,
-    /// Accesses in focus and between calls, by each thread, whether or not known what to see.
+    /// Accesses in focus and between calls, by each thread, whether or not their result is known.
     touched: [AtomicUsize; TOUCHERS],
     /// Accesses checked.
     pub(crate) checked: AtomicUsize,
@@ -117,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// Where page number `index` is: in the window, or behind it the heap's.
+    /// Where page number `index` is: in the window, or after it in the heap.
     pub(crate) fn address(&self, index: usize) -> u64 {
         let (base, index) =
             if index < WINDOW { (self.window, index) } else { (self.heap, index - WINDOW) };
@@ -138,12 +138,12 @@ impl Shared {
         self.focus.store((first as u64) << 32 | count as u64, Ordering::Relaxed);
     }
 
-    /// From here on nobody may rely on anything.
+    /// From here on no thread may rely on anything.
     pub(crate) fn begin(&self) {
         self.sequence.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// From here on everybody must see what was [`set`](Shared::set).
+    /// From here on every thread must see what was [`set`](Shared::set).
     pub(crate) fn end(&self) {
         self.sequence.fetch_add(1, Ordering::SeqCst);
     }

@@ -3,10 +3,10 @@
 use guests::touch;
 pub(crate) use guests::touch::{Seen, prepare};
 
-/// Where in a page its code is: `mov eax, IMM; ret`.
+/// The offset in a page of its code: `mov eax, IMM; ret`.
 pub(crate) const CODE_AT: usize = 0x800;
 
-/// What is written: eight `ret`, for a thread that runs off the end of the page before.
+/// The value written: eight `ret`, for a thread that runs off the end of the previous page.
 const RETURNS: u64 = 0xc3c3_c3c3_c3c3_c3c3;
 
 /// How an access is made.
@@ -23,7 +23,7 @@ pub(crate) enum Access {
 /// Makes the access to `page`, an address [`prepare`] was told of. Writes go to the word
 /// `own` of the page.
 pub(crate) fn touch(page: u64, access: Access, own: u64) -> Seen {
-    // SAFETY: written is a word nobody keeps anything in. Code in the pages, whatever state
+    // SAFETY: only an otherwise unused word is written. Code in the pages, whatever state
     // they are in, only adds to the scratch word and returns (see `stamp` in main.rs).
     unsafe {
         match access {

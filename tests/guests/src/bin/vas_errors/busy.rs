@@ -1,4 +1,4 @@
-//! What is in use cannot be taken away; locks that cannot be had; a switch that fails leaves the
+//! Objects in use cannot be removed; locks that cannot be acquired; a switch that fails leaves the
 //! thread where it was.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,7 +52,7 @@ fn inside(r: &mut Refusals, vid: VasId, sid: SegId, vh: VasHandle) {
     r.need("it goes", sys::seg_delete(local));
 }
 
-/// What is refused while any thread is inside.
+/// Calls that are refused while any thread is inside.
 fn in_use(r: &mut Refusals, who: &str, vid: VasId, sid: SegId, vh: VasHandle) {
     r.refused(&format!("vas_detach {who}"), sys::vas_detach(vh), Errno::EBUSY);
     r.refused(&format!("seg_detach {who}"), sys::seg_detach(vid, sid), Errno::EBUSY);
@@ -68,7 +68,7 @@ fn visitor(vh: VasHandle) -> (mpsc::Sender<()>, thread::JoinHandle<()>) {
     let visitor = thread::spawn(move || {
         must("the other thread's vas_switch", enter(vh));
         entered.send(()).expect("the main thread waits");
-        // An error when the sender is gone, which is what is waited for.
+        // An error once the sender is gone, which is what this waits for.
         let _ = wait.recv();
         go_home();
     });
@@ -121,7 +121,7 @@ fn locked(r: &mut Refusals, plain: VasHandle, plain_sid: SegId) {
     r.settle();
     let recovered = recover(sid);
     r.refused("RECOVER with a shared lock", recovered, Errno::EPERM);
-    // To write while another reads: fails, and the shared lock is still held.
+    // A switch to write while another thread reads fails, and the shared lock is still held.
     r.refused("vas_try_switch from read to write", try_enter(vh), Errno::EAGAIN);
     r.found.same("the thread stayed a reader", sys::vas_current(), Ok(read_only));
     drop(leave);
@@ -144,7 +144,7 @@ fn interrupted(r: &mut Refusals, plain: VasHandle, taken: VasHandle) {
     extern "C" fn handler(_signal: i32) {
         HANDLED.fetch_add(1, Ordering::Relaxed);
     }
-    // SAFETY: the handler does what a handler may.
+    // SAFETY: the handler does only what a handler may.
     unsafe { libc::signal(libc::SIGUSR1, handler as *const () as libc::sighandler_t) };
     let waiter = thread::spawn(move || {
         let at_home = (enter(taken), sys::vas_current());
@@ -155,13 +155,13 @@ fn interrupted(r: &mut Refusals, plain: VasHandle, taken: VasHandle) {
     });
     while !waiter.is_finished() {
         thread::sleep(Duration::from_millis(20));
-        // SAFETY: names a thread that is not joined yet.
+        // SAFETY: names a thread that has not been joined yet.
         unsafe { libc::pthread_kill(waiter.as_pthread_t(), libc::SIGUSR1) };
     }
     let (at_home, inside) = waiter.join().expect("the other thread ends");
-    r.refused("a signal for one who waits", at_home.0, Errno::EINTR);
+    r.refused("a signal for a waiting thread", at_home.0, Errno::EINTR);
     r.found.same("it stayed at home", at_home.1, Ok(VasHandle::HOME));
-    r.refused("a signal for one who waits inside", inside.0, Errno::EINTR);
+    r.refused("a signal for a waiting thread inside", inside.0, Errno::EINTR);
     r.found.same("it stayed there", inside.1, Ok(plain));
     r.found.check("the handler ran", HANDLED.load(Ordering::Relaxed) >= 2);
 }
@@ -169,7 +169,7 @@ fn interrupted(r: &mut Refusals, plain: VasHandle, taken: VasHandle) {
 /// No new processes, inside a VAS or not.
 fn no_process(r: &mut Refusals, vh: VasHandle) {
     let fork = || {
-        // SAFETY: refused; if it were not, the child would end at once below.
+        // SAFETY: refused; if it were not, the child would end immediately below.
         match unsafe { libc::syscall(libc::SYS_fork) } {
             -1 => {
                 let raw = std::io::Error::last_os_error().raw_os_error();

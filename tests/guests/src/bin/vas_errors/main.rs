@@ -1,9 +1,9 @@
-//! Every error of the table of semantics, provoked; after each the program looks whether
-//! anything changed: the lists of the store, all their details, where the thread is.
+//! Provokes every error in the table of semantics; after each the program checks whether
+//! anything has changed: the lists of the store, all their details, where the thread is.
 //!
-//! `vas_errors`: all that needs no special user. `vas_errors permissions`: `EACCES`, as a user
-//! for whom permission bits count (not root). `vas_errors foreign`: likewise, on somebody else's
-//! VASes and segments `secret` (600) and `readable` (644, the segment in the VAS, writable).
+//! `vas_errors`: everything that needs no special user. `vas_errors permissions`: `EACCES`, as a
+//! user for whom permission bits count (not root). `vas_errors foreign`: likewise, on another
+//! user's VASes and segments `secret` (600) and `readable` (644, the segment in the VAS, writable).
 //! Lines `ok: WHAT: ERRNO`, then `done`; status 0.
 //!
 //! `names.rs`: names and addresses; `objects.rs`: ids, handles, parameters, overlap;
@@ -21,7 +21,7 @@ use abi::Errno;
 use guests::findings::Findings;
 use guests::store::Picture;
 
-/// Findings, and what the world looked like before the next refusal.
+/// Findings, and the state before the next refusal.
 pub(crate) struct Refusals {
     pub(crate) found: Findings,
     before: Picture,
@@ -43,7 +43,7 @@ impl Refusals {
         }
     }
 
-    /// What was done since the last refusal was meant.
+    /// What was done since the last refusal was intended.
     pub(crate) fn settle(&mut self) {
         self.before = Picture::take();
     }

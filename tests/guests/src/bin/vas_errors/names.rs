@@ -1,4 +1,4 @@
-//! Names that are none, and addresses that cannot be read or written.
+//! Invalid names, and addresses that cannot be read or written.
 
 use abi::Errno;
 use abi::call::{
@@ -14,7 +14,7 @@ use crate::Refusals;
 /// Makes a call by hand.
 fn raw(number: u32, args: [u64; 6]) -> Result<u64, Errno> {
     let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
-    // SAFETY: the callers give addresses of memory that nobody uses, or that the call is to
+    // SAFETY: the callers pass addresses of memory that nothing else uses, or that the call must
     // refuse; no switch is among their numbers.
     unsafe { page.call(number, args) }
 }
@@ -49,7 +49,7 @@ fn names(r: &mut Refusals) {
         r.refused(&format!("seg_find {what}"), sys::seg_find(name), errno);
         r.refused(&format!("seg_clone {what}"), sys::seg_clone(sid, name), errno);
     }
-    // Odd, but names: the two name spaces are apart, and nothing is special about them.
+    // Unusual but valid names: the two name spaces are separate, and no such name is special.
     for name in ["...", " ", "-rf", "a\nb", "\u{1f30d}", "manifest", "*", "CON", "\u{7f}"] {
         let vid = r.need(&format!("a VAS named {name:?}"), sys::vas_create(name, 0o600));
         let sid = r.need(&format!("a segment named {name:?}"), sys::seg_alloc(name, &sized(1)));
@@ -86,12 +86,12 @@ fn addresses(r: &mut Refusals) {
         fault("seg_alloc", raw(CALL_SEG_ALLOC, [name, 4, at, 32, 0, 0]));
         fault("seg_root_set", raw(CALL_SEG_ROOT_SET, [s, at, 0, 0, 0, 0]));
     }
-    // Lengths that are none: whoever believes one allocates it.
+    // Invalid lengths: code that trusts one allocates that much.
     for len in [257, 1 << 20, 1 << 60, !0] {
         let result = raw(CALL_VAS_FIND, [name, len, 0, 0, 0, 0]);
         r.refused(&format!("a name of {len:#x} bytes"), result, Errno::ENAMETOOLONG);
     }
-    // Kept from the optimiser, which would else know what is in it.
+    // Hidden from the optimiser, which would otherwise know its content.
     let constant = std::hint::black_box(&CONSTANT).as_ptr() as u64;
     for (what, at) in unreadable.into_iter().chain([("read-only memory", constant)]) {
         let mut fault = |call: &str, result| {
@@ -115,13 +115,13 @@ fn addresses(r: &mut Refusals) {
     let short = raw(CALL_SEG_ALLOC, [name, 4, at, 15, 0, 0]);
     r.refused("seg_alloc with half a structure", short, Errno::EINVAL);
     r.found.same("nothing was written", room, [0; 64]);
-    // One that knows only base and size.
+    // A caller that knows only base and size.
     let made = raw(CALL_SEG_ALLOC, [name, 4, params_at, 16, 0, 0]);
     let made = r.need("seg_alloc with the first 16 bytes", made);
     let made = SegId::new(made).expect("an id");
     r.found.same("the rest is zeros", sys::seg_stat(made).map(|stat| stat.mode), Ok(0));
     r.need("it goes", sys::seg_delete(made));
-    // A caller that knows less gets less.
+    // A caller that knows fewer fields gets fewer.
     let less = raw(CALL_VAS_STAT, [v, at, 8, 0, 0, 0]);
     r.found.same("vas_stat of 8 bytes", (less.is_ok(), room[0], room[1]), (true, v, 0));
     r.need("they go", sys::vas_delete(vid).and_then(|()| sys::seg_delete(sid)));

@@ -1,5 +1,5 @@
-//! Ids and handles that stand for nothing, names that are taken, parameters out of range,
-//! segments that overlap.
+//! Ids and handles of nothing, names that are in use, parameters out of range, segments
+//! that overlap.
 
 use abi::Errno;
 use abi::call::{
@@ -21,7 +21,7 @@ use crate::Refusals;
 fn raw(number: u32, args: [u64; 3]) -> Result<u64, Errno> {
     let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
     let [a, b, c] = args;
-    // SAFETY: the callers' only addresses are of buffers they own; no switch is among them.
+    // SAFETY: the callers' only addresses are those of buffers they own; no switch is among them.
     unsafe { page.call(number, [a, b, c, 0, 0, 0]) }
 }
 
@@ -60,7 +60,7 @@ fn ids(r: &mut Refusals, vid: VasId, sid: SegId) {
         missing("seg_attach (vid)", raw(CALL_SEG_ATTACH, [id, sid.raw(), 1]));
         missing("seg_attach (sid)", raw(CALL_SEG_ATTACH, [vid.raw(), id, 1]));
     }
-    // The two kinds of ids are apart.
+    // The two kinds of ids are distinct.
     let (not_vid, not_sid) = (VasId::new(sid.raw()), SegId::new(vid.raw()));
     let (not_vid, not_sid) = (not_vid.expect("not 0"), not_sid.expect("not 0"));
     r.refused("vas_attach of a segment", sys::vas_attach(not_vid, 0), Errno::ENOENT);
@@ -128,7 +128,7 @@ fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
     for (what, params) in bad {
         r.refused(&format!("a segment {what}"), sys::seg_alloc("bad", &params), Errno::EINVAL);
     }
-    // Two that fill the region, and no place for a third.
+    // Two that fill the region, and no space for a third.
     let half = SegParams { size_bytes: 50 << 40, ..good };
     let halves = ["half-1", "half-2"].map(|name| r.need(name, sys::seg_alloc(name, &half)));
     r.refused("a third half", sys::seg_alloc("half-3", &half), Errno::ENOMEM);
@@ -197,7 +197,7 @@ fn overlap(r: &mut Refusals, vid: VasId, sid: SegId) {
     let other_right = sys::seg_attach(vid, sid, Right::Write);
     r.refused("the same with another right", other_right, Errno::EEXIST);
     let base = sys::seg_stat(sid).map_or(0, |stat| stat.base);
-    // Its size ends below, its reserve reaches in: that is what counts.
+    // Its size ends below the other segment, its reserve overlaps it: the reserve counts.
     let params =
         SegParams { base: base - (4 << 20), size_bytes: 4096, reserve_bytes: 6 << 20, ..sized(0) };
     let below = r.need("a segment whose reserve overlaps", sys::seg_alloc("overlaps", &params));

@@ -1,4 +1,4 @@
-//! Permission bits, for a user who is subject to them.
+//! Permission bits, for a user subject to them.
 
 use abi::Errno;
 use guests::place::{Place, enter, go_home, set_root};
@@ -10,7 +10,7 @@ use crate::Refusals;
 fn assert_not_root() {
     // SAFETY: reads a number.
     let user = unsafe { libc::geteuid() };
-    assert_ne!(user, 0, "permission bits do not stop root: run as somebody else");
+    assert_ne!(user, 0, "permission bits do not stop root: run as another user");
 }
 
 fn set(r: &mut Refusals, vid: VasId, sid: SegId, vas_mode: u64, segment_mode: u64) {
@@ -26,7 +26,7 @@ pub(crate) fn provoke(r: &mut Refusals) {
     let sid = r.need("a segment", sys::seg_alloc("mine", &sized(4096)));
     let other = r.need("another", sys::seg_alloc("mine-too", &sized(4096)));
     r.need("seg_attach", sys::seg_attach(vid, sid, Right::Write));
-    // Attached once: what is kept of that must not count for more than the bits later.
+    // Attached once: state cached from that must not override the bits later.
     let vh = r.need("writable attach while permitted", sys::vas_attach(vid, 0));
     r.need("vas_detach", sys::vas_detach(vh));
     segment_bits(r, vid, sid, other);
@@ -79,7 +79,7 @@ fn segment_bits(r: &mut Refusals, vid: VasId, inside: SegId, other: SegId) {
     mode(r, 0o600);
     r.need("lockable", sys::seg_ctl(other, seg_command::SET_LOCKABLE, 1));
     mode(r, 0o400);
-    // To share a lock is a write, too.
+    // Taking a shared lock is a write, too.
     let local = sys::seg_attach_local(vh, other, Right::Read);
     r.refused("seg_attach_local of a lock that may be read", local, Errno::EACCES);
     mode(r, 0o600);
@@ -88,7 +88,7 @@ fn segment_bits(r: &mut Refusals, vid: VasId, inside: SegId, other: SegId) {
     r.found.same("the other is in as before", sys::seg_stat(inside).map(|s| s.access), Ok(3));
 }
 
-/// On VASes and segments that belong to somebody else: `secret` (600) and `readable` (644,
+/// On VASes and segments that belong to another user: `secret` (600) and `readable` (644,
 /// the segment in the VAS with the right to write).
 pub(crate) fn provoke_foreign(r: &mut Refusals) {
     assert_not_root();
@@ -121,7 +121,7 @@ pub(crate) fn provoke_foreign(r: &mut Refusals) {
     }
     let tagged = sys::vas_ctl(vas_command::SET_TAGGED, vid.raw(), 0);
     r.refused("SET_TAGGED", tagged, Errno::EACCES);
-    // The store's folders are somebody else's.
+    // The store's folders belong to another user.
     r.refused("vas_create", sys::vas_create("new", 0o600), Errno::EACCES);
     r.refused("seg_alloc", sys::seg_alloc("new", &sized(4096)), Errno::EACCES);
     r.refused("vas_clone", sys::vas_clone(vid, "new", 0), Errno::EACCES);

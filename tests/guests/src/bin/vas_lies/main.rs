@@ -1,7 +1,7 @@
-//! A program whose guest kernel has been taken over: a test writes what the kernel and the lease
-//! say of it, while it does something that the words matter to. The first argument says what, the
-//! second is a folder in which the test makes a file when it is done with a step. Prints lines
-//! that do not vary, then `done`; status 0.
+//! A program whose guest kernel has been taken over: a test overwrites what the kernel and the
+//! lease record about it, while it does something that depends on these words. The first argument
+//! selects what, the second is a folder in which the test makes a file when it has finished a step.
+//! Prints lines that do not vary, then `done`; status 0.
 
 mod tables;
 
@@ -39,11 +39,11 @@ fn main() -> ExitCode {
     found.end()
 }
 
-/// Where the test says that it has done its part.
+/// Where the test signals that it has done its part.
 struct Steps(PathBuf);
 
 impl Steps {
-    /// Says `ready`, and waits until the test has done what belongs to it.
+    /// Prints `ready`, and waits until the test has done its part of the step.
     fn wait(&self, ready: &str) {
         println!("{ready}");
         while !self.is_done(ready) {
@@ -85,7 +85,7 @@ fn outcome(result: isize) -> Result<isize, Errno> {
 
 fn read(fd: i32, address: u64, len: u64) -> Result<isize, Errno> {
     let to = ptr::with_exposed_provenance_mut(address as usize);
-    // SAFETY: all callers give addresses in the VAS region, where no Rust object lives.
+    // SAFETY: all callers pass addresses in the VAS region, where no Rust object lives.
     outcome(unsafe { libc::read(fd, to, len as usize) })
 }
 
@@ -112,8 +112,8 @@ fn futex(word: u64, command: i32) -> Result<isize, Errno> {
     outcome(unsafe { libc::syscall(libc::SYS_futex, at, command, value, none) } as isize)
 }
 
-/// System calls that wait with memory of an instance in their hands, while the kernel and the lease
-/// say that nobody is inside.
+/// System calls that wait while they use memory of an instance, while the kernel and the lease
+/// say that no thread is inside.
 fn pinned(found: &mut Findings, steps: &Steps) {
     let params = SegParams { lifetime: Lifetime::Volatile as u8, ..sized((READERS + 1) * MIB) };
     let Attached { vid, sid, vh, base } = attached(found, "pinned", &params);
@@ -138,11 +138,11 @@ fn pinned(found: &mut Findings, steps: &Steps) {
     });
     steps.wait("inside");
     found.refused("vas_detach while system calls use it", sys::vas_detach(vh), Errno::EBUSY);
-    // For other programs only the lease counts; this instance keeps what is used.
+    // For other programs only the lease counts; this instance keeps what is in use.
     println!("seg_detach: {}", sys::seg_detach(vid, sid).is_ok());
     found.refused("vas_detach after seg_detach", sys::vas_detach(vh), Errno::EBUSY);
 
-    // The stacks of their threads are where memory that is let go of would be used again.
+    // The stacks of their threads are where freed memory would be reused.
     let idle: Vec<JoinHandle<()>> = (0..20).map(|_| thread::spawn(|| ())).collect();
     let junk = vec![0x41_u8; 64 << 10];
     for &[_, to] in &pipes {
@@ -162,7 +162,7 @@ fn pinned(found: &mut Findings, steps: &Steps) {
     found.need("vas_detach", sys::vas_detach(vh));
 }
 
-/// A thread that waits in a switch, and says it is in an instance that did not exist when it
+/// A thread that waits in a switch, and claims to be in an instance that did not exist when it
 /// began, but does when it comes back.
 fn waiting(found: &mut Findings, steps: &Steps) {
     let first = attached(found, "first", &SegParams { lockable: 1, ..sized(MIB) });
@@ -184,7 +184,7 @@ fn waiting(found: &mut Findings, steps: &Steps) {
     found.need("vas_detach", sys::vas_detach(first.vh));
 }
 
-/// A thread at home that is said to be elsewhere.
+/// A thread at home that is claimed to be elsewhere.
 fn places(found: &mut Findings, steps: &Steps) {
     let Attached { vh, base, .. } = attached(found, "places", &sized(MIB));
     let [from, to] = pipe();
@@ -202,7 +202,7 @@ fn places(found: &mut Findings, steps: &Steps) {
     found.need("vas_detach", sys::vas_detach(vh));
 }
 
-/// Threads whose locks are said to be others, and many more.
+/// Threads that are claimed to hold other locks, and many more.
 fn held(found: &mut Findings, steps: &Steps) {
     let lockable = SegParams { lockable: 1, ..sized(MIB) };
     let Attached { sid, vh, .. } = attached(found, "held", &lockable);
@@ -210,7 +210,7 @@ fn held(found: &mut Findings, steps: &Steps) {
     let other = thread::spawn(move || {
         must("vas_switch", enter(vh));
         Steps(path).wait("lie");
-        // What these give is the lie's; that they return is what counts.
+        // Their results depend on the false claims; what counts is that they return.
         let _ = recover(sid);
         let _ = enter_by_hypercall(VasHandle::HOME);
         let _ = sys::vas_current();

@@ -1,5 +1,5 @@
-//! Page tables that the guest has bent: the VMM's way to a table leads to a page of a read-only
-//! file.
+//! Page tables that the guest has tampered with: the VMM's path to a table leads to a page of a
+//! read-only file.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -10,13 +10,13 @@ use guests::findings::Findings;
 use crate::Steps;
 
 const PAGE: usize = 4096;
-/// Nothing lies in these 2 MiB; something does in the next.
+/// Nothing is mapped in these 2 MiB; something is in the next.
 const BENT: usize = 0x600_0000_0000;
 const NEXT: usize = BENT + (2 << 20);
 
 fn map(at: usize, prot: i32, flags: i32, fd: i32) -> Result<usize, i32> {
     let at = ptr::with_exposed_provenance_mut(at);
-    // SAFETY: the addresses are chosen by the system, or are where nothing else lies.
+    // SAFETY: the addresses are chosen by the system, or nothing else is mapped there.
     let mapped = unsafe { libc::mmap(at, PAGE, prot, flags, fd, 0) };
     if mapped == libc::MAP_FAILED {
         Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
@@ -34,10 +34,10 @@ pub(crate) fn tables(found: &mut Findings, steps: &Steps) {
     found.same("the next slot", map(NEXT, rw, anonymous, -1), Ok(NEXT));
     println!("file at {:#x}", shown.unwrap_or(0));
     steps.wait("bend");
-    // Each has the VMM store into the table it finds.
+    // Each makes the VMM store into the table it finds.
     println!("mmap is served: {}", map(BENT, rw, anonymous, -1).is_ok());
     let bent = ptr::with_exposed_provenance_mut(BENT);
-    // SAFETY: nothing of Rust's lies there.
+    // SAFETY: no Rust object lives there.
     let protected = unsafe { libc::mprotect(bent, PAGE, libc::PROT_READ) };
     println!("mprotect is served: {}", protected == 0);
     // SAFETY: as above.

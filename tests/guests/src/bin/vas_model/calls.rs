@@ -1,4 +1,4 @@
-//! One line, one call, its result as text.
+//! Makes the call of one line and returns its result as text.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -141,7 +141,7 @@ fn inside(call: &str, words: &mut Words<'_>) -> Told {
             let place = Place::at(words.number());
             Ok(seen(place.put(words.number())))
         }
-        // As a program that expects nothing.
+        // As a program that handles no faults.
         "die" => {
             let place = Place::at(words.number());
             guests::touch::unprepare();
@@ -167,13 +167,13 @@ fn seen(seen: Seen) -> String {
     }
 }
 
-/// All of it but the id's order, joined by `,`.
+/// All its fields, joined by `,`.
 fn vas_stat(stat: &VasStat) -> String {
     let VasStat { vid, mode, segments, attachers, tagged, access, name, .. } = stat;
     format!("{vid},{},{mode:o},{segments},{attachers},{tagged},{access}", text(name))
 }
 
-/// All of it but what the host stores, which is the host's affair.
+/// All its fields but the number of bytes stored, which is up to the host.
 fn seg_stat(stat: &SegStat) -> String {
     let SegStat { sid, base, size_bytes, reserve_bytes, mode, lifetime, pages, .. } = stat;
     let SegStat { lockable, dirty, inconsistent, access, attachers, name, .. } = stat;
@@ -193,7 +193,7 @@ fn through_a_pipe(address: u64) -> Told {
     use std::os::fd::AsRawFd;
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let from = std::ptr::with_exposed_provenance::<libc::c_void>(address as usize);
-    // SAFETY: the call itself judges the address.
+    // SAFETY: the call itself checks the address.
     if unsafe { libc::write(writer.as_raw_fd(), from, 8) } != 8 {
         return Err(last_error());
     }
@@ -210,7 +210,7 @@ fn from_a_pipe(address: u64, value: u64) -> Told {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     writer.write_all(&value.to_le_bytes()).expect("a pipe has room for a word");
     let to = std::ptr::with_exposed_provenance_mut::<libc::c_void>(address as usize);
-    // SAFETY: the call itself judges the address; in the VAS region nothing is Rust's.
+    // SAFETY: the call itself checks the address; no Rust object lives in the VAS region.
     if unsafe { libc::read(reader.as_raw_fd(), to, 8) } != 8 {
         return Err(last_error());
     }

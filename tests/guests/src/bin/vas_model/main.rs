@@ -1,8 +1,8 @@
-//! Makes the calls it is told, one after the other, for a test that has a model of the system:
+//! Makes calls on request, one after the other, for a test that has a model of the system:
 //! `vas_model THREADS`. Each line of standard input is `THREAD CALL ARGUMENTS...`; thread
 //! `THREAD` makes the call, and one line comes back: `= VALUE...` or `! ERRNO`. Ids, handles,
 //! addresses and all other numbers are decimal. `exit` in the place of `THREAD` ends the
-//! program at once, wherever its threads are; so does the end of the input. Status 0.
+//! program immediately, wherever its threads are; so does the end of the input. Status 0.
 //!
 //! The calls are in `calls.rs`. The main thread stays at home and only passes lines on.
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             let reply = reply.clone();
             thread::spawn(move || {
                 for line in lines {
-                    // Refused only when the main thread has ended, and all with it.
+                    // Refused only when the main thread has ended, and the program with it.
                     let _ = reply.send(calls::make(&line));
                 }
             });

@@ -1,12 +1,12 @@
 //! A random sequence of calls, each printed with its result: `vas_random SEED STEPS [others]`.
-//! With `others`, other VMs do the same in the same store at the same time, and what the
-//! program touches may be somewhere else by then: then it may fault.
+//! With `others`, other VMs do the same in the same store at the same time, and what the program
+//! is about to touch may no longer be there: then it may fault.
 //!
 //! A line is `STEP CALL ARGUMENTS = RESULT`. Ids are 16 hexadecimal digits, handles and other
 //! numbers decimal, rights `r` or `w`, modes octal, names as they are (`a` to `e`; the two name
-//! spaces are apart). RESULT is `ok`, an id, a handle, a value, a list, or an errno's name. Before
-//! the first step come lines `base N ADDRESS`: where the bases `N` lie, 2 MiB apart, so that
-//! larger segments overlap. After the last one comes `done`; status 0.
+//! spaces are separate). RESULT is `ok`, an id, a handle, a value, a list, or an errno's name.
+//! Before the first step come lines `base N ADDRESS`: where the bases `N` lie, 2 MiB apart, so
+//! that larger segments overlap. After the last one comes `done`; status 0.
 //!
 //! What a step may be is in `steps.rs`; the state it draws from in `state.rs`.
 

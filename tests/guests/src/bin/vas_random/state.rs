@@ -1,12 +1,12 @@
 //! What the program remembers: ids and handles it has seen, dead ones included, and what its
-//! instances hold, so that it touches only memory that is there.
+//! instances contain, so that it touches only memory that exists.
 
 use abi::layout::VAS_START;
 use guests::random::Random;
 use guests::store::segments_of;
 use spacejmp::sys::{self, Right, SegId, VasHandle, VasId, attach};
 
-/// Places that segments are put at.
+/// Places where segments are created.
 pub(crate) const BASES: u64 = 6;
 
 /// The address of place `n`.
@@ -27,13 +27,13 @@ pub(crate) struct State {
     /// No other VM uses the store.
     pub(crate) is_alone: bool,
     pub(crate) random: Random,
-    /// All that were ever seen, the latest last.
+    /// All ids ever seen, the latest last.
     pub(crate) vids: Vec<VasId>,
     pub(crate) sids: Vec<SegId>,
     /// Live ones.
     pub(crate) instances: Vec<Instance>,
     pub(crate) current: VasHandle,
-    /// What the VAS held when the thread entered it.
+    /// What the VAS contained when the thread entered it.
     entered: Vec<u64>,
 }
 
@@ -64,7 +64,7 @@ impl State {
         ["a", "b", "c", "d", "e"][self.random.below(5) as usize]
     }
 
-    /// One of the latest, so that most are alive; sometimes one that never was.
+    /// One of the latest, so that most exist; sometimes one that never existed.
     pub(crate) fn vid(&mut self) -> VasId {
         let never = VasId::new(12345).expect("not 0");
         if self.random.below(20) == 0 {
@@ -84,7 +84,7 @@ impl State {
         }
     }
 
-    /// One of the live handles, or home, or sometimes one that is none.
+    /// One of the live handles, or home, or sometimes an invalid one.
     pub(crate) fn vh(&mut self) -> VasHandle {
         match self.random.below(12) {
             0 => VasHandle::from_raw(20_000),
@@ -105,16 +105,16 @@ impl State {
     }
 
     /// A segment that is mapped where the thread is, with the right it has there, and its
-    /// base; `None` if there is none. Nobody can take one away while the thread is inside.
+    /// base; `None` if there is none. None can be detached while the thread is inside.
     pub(crate) fn mapped(&mut self) -> Option<(SegId, Right, u64)> {
         let current = self.current;
         let one = self.instance(current)?.clone();
         let mut found = one.local;
-        // Where there are some of the instance's own, one of the VAS's may have been left out.
+        // Where the instance has local segments, one of the VAS's may have been left out.
         let shared = if found.is_empty() { segments_of(one.vid).ok()? } else { Vec::new() };
         for attachment in shared {
             let sid = SegId::new(attachment.sid)?;
-            // A lockable one that came later is there, and locked, from the next switch on.
+            // A lockable segment attached later is mapped, and locked, from the next switch on.
             let came_later = !self.entered.contains(&attachment.sid);
             if came_later && sys::seg_stat(sid).ok()?.lockable != 0 {
                 continue;

@@ -8,7 +8,7 @@ use spacejmp::sys::{self, Right, SegParams, SegRoot, VasHandle, attach};
 
 use crate::state::{BASES, Instance, State, base};
 
-/// Does something at random and says what and with which result.
+/// Makes a random call and returns it with its result, as text.
 pub(crate) fn step(state: &mut State) -> String {
     match state.random.below(100) {
         0..6 => create(state),
@@ -196,7 +196,7 @@ fn attach_local(state: &mut State) -> String {
 }
 
 fn detach_local(state: &mut State) -> String {
-    // Mostly one that is there.
+    // Mostly one that is attached.
     let (mut vh, mut sid) = (state.vh(), state.sid());
     if let Some(one) = state.instances.iter().rev().find(|one| !one.local.is_empty()) {
         (vh, sid) = (one.vh, one.local[0].0);
@@ -245,9 +245,9 @@ fn root(state: &mut State) -> String {
 fn switch(state: &mut State) -> String {
     let vh = state.vh();
     let (call, result) = match state.random.below(4) {
-        // Never waits: the other VMs of a lockstep test stand still meanwhile.
+        // Never waits: the other VMs of a lockstep test do nothing in the meantime.
         0..3 => ("vas_try_switch", try_enter(vh)),
-        // Where no lock can be in the way, the other two ways.
+        // Where no lock can be contended, the other two calls.
         _ if vh == VasHandle::HOME => ("vas_switch", enter(vh)),
         _ if vh == state.current => ("vas_switch_hyper", enter_by_hypercall(vh)),
         _ => ("vas_try_switch", try_enter(vh)),
@@ -263,7 +263,7 @@ fn touch(state: &mut State) -> String {
     let Some((sid, right, base)) = state.mapped() else {
         return "touch = nothing".to_owned();
     };
-    // Within the least size there is.
+    // Within the smallest size of a segment.
     let offset = state.random.below(256) * 4096 + state.random.below(2) * 4088;
     let place = Place::at(base + offset);
     let (what, seen) = if right == Right::Write && state.random.below(2) == 0 {

@@ -1,0 +1,401 @@
+//! Spaces: a VAS opened with a type, and the ways to go inside.
+//!
+//! - `switch`: from one location to another; [`visit`]: one visit, from going in to leaving
+//! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
+
+mod init;
+mod options;
+mod plain;
+mod segment_heap;
+mod switch;
+#[cfg(test)]
+mod tests;
+mod visit;
+mod vm;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use abi::Errno;
+
+use crate::alloc::AllocError;
+use crate::boxed;
+use crate::brand::{self, Bound, Brand, Claim, Conflict, Invariant};
+use crate::error::{Error, ObjectKind, Result};
+use crate::location::Location;
+use crate::location::wait::{LockMode, Wait};
+use crate::objects::vas::Vas;
+use crate::space_heap::SpaceHeap;
+use crate::thread_state::{self, Scope};
+use crate::token::{At, In, Mode, Read, Write};
+use plain::Plain;
+use visit::{OnOwnerDeath, Refused, Target, access, visit};
+use vm::VmSpace;
+
+pub use options::SpaceOptions;
+
+/// A VAS whose root object is a `V::Root`.
+///
+/// A thread at home goes inside with the `enter` methods, which call a closure with a token and
+/// leave again when it returns, returns early, or panics. The shared ones exclude writers, the ones
+/// with `mut` all other threads, including those of other programs on the machine.
+///
+/// Spaces whose segments are at the same addresses, as a segment and its clone are, are visited by the
+/// threads of a process one after another: while a thread is inside one, no other thread goes inside
+/// another, and waits for that as for a lock; without a limit of its own no longer than ten
+/// seconds ([`Error::SameAddresses`]).
+///
+/// An interrupted change is never taken for a complete one. If the closure of a visit to write
+/// panics, or its thread or program ends inside (`main` returns meanwhile, `exit` is called, or it
+/// is killed), the space is inconsistent: every visit fails with [`Error::Inconsistent`] until a
+/// program has called [`recover`](Space::recover). A panic that is caught inside, and an error that
+/// the closure returns, are left to the closure.
+pub struct Space<V: Brand> {
+    name: String,
+    backend: Backend,
+    root: NonNull<V::Root>,
+    _brand: Invariant<V>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Plain(Box<Plain>),
+    Vm(Box<VmSpace>),
+}
+
+// SAFETY: `root` is only used inside, by the rules of tokens.
+unsafe impl<V: Brand> Send for Space<V> {}
+// SAFETY: as above; what the backend changes is behind locks.
+unsafe impl<V: Brand> Sync for Space<V> {}
+
+impl<V: Brand> Space<V> {
+    /// A space over plain memory of this process, up to `limit` bytes, that works without a VM
+    /// and is gone when it is dropped: for tests. `init` makes the root object.
+    ///
+    /// ```
+    /// use spacejmp::Space;
+    ///
+    /// spacejmp::brand! { Scores => [u32; 4] }
+    ///
+    /// let space = Space::<Scores>::in_memory(1 << 20, |_| Ok([0; 4]))?;
+    /// space.enter_mut(|v| v.root_mut().0[2] = 7)?;
+    /// assert_eq!(space.enter(|v| v.root()[2])?, 7);
+    /// # Ok::<_, spacejmp::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::BrandSpent`],
+    /// [`Error::AlreadyInside`], [`Error::Alloc`] if `init` returns it or there is no room for the
+    /// root object.
+    pub fn in_memory(
+        limit: usize,
+        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+    ) -> Result<Space<V>> {
+        check_home("memory")?;
+        let plain = Box::new(Plain::new(limit));
+        let name = format!("memory-{:x}", plain.id & !(1 << 63));
+        let claim = claim::<V>(plain.id, 0, &name)?;
+        let backend = Backend::Plain(plain);
+        let target = backend.target(LockMode::Exclusive)?;
+        // SAFETY: the thread is at home; the backend outlives the visit.
+        let root = unsafe {
+            visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Refuse, |at| {
+                init::watched(&claim, || boxed::allocate_root(&at, init(&at)?))
+            })
+        };
+        let root = root.map_err(|refused| refusal(&name, None, refused))??;
+        claim.keep();
+        Ok(Space { name, backend, root, _brand: PhantomData })
+    }
+
+    /// How to make a space in a VM.
+    pub fn options() -> SpaceOptions<V> {
+        SpaceOptions::new()
+    }
+
+    /// Opens the space `name` in a VM. What it is attached with, to read or to write, is decided
+    /// by the first visit of that kind.
+    ///
+    /// # Errors
+    /// - [`Error::Call`]: `ENOENT` if there is no such VAS, `EACCES` if it may not be read.
+    /// - [`Error::NoRoot`]: no root object was made in a segment of the same name.
+    /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
+    /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
+    /// - [`Error::Replaced`]: it used it for this one, which had another data segment.
+    /// - [`Error::BrandSpent`]: an `init` with it failed and left memory behind.
+    /// - [`Error::Damaged`]: what is there cannot be a space.
+    /// - [`Error::AlreadyInside`], [`Error::NotUnderSpacejmp`].
+    pub fn open(name: &str) -> Result<Space<V>> {
+        check_home(name)?;
+        options::open(VmSpace::new(Vas::find(name)?, true)?)
+    }
+
+    /// As [`open`](Space::open), but never to be written: [`enter_mut`](Space::enter_mut) fails
+    /// with `EACCES`.
+    ///
+    /// # Errors
+    /// As [`open`](Space::open).
+    pub fn open_read_only(name: &str) -> Result<Space<V>> {
+        check_home(name)?;
+        options::open(VmSpace::new(Vas::find(name)?, false)?)
+    }
+
+    /// Goes inside although a writer did not finish, calls `repair` with what is there, and
+    /// declares it consistent.
+    ///
+    /// # Errors
+    /// As [`enter_mut`](Space::enter_mut) without [`Error::Inconsistent`].
+    ///
+    /// # Safety
+    /// When `repair` is called, the root object and what is reached from it may be half-changed,
+    /// the heap too: no method of theirs may be called that relies on more than what the caller
+    /// knows to be intact. When it returns, everything must be valid again. A safe way is to copy
+    /// the last good state from elsewhere and delete the VAS.
+    pub unsafe fn recover<R>(&self, repair: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+        check_home(&self.name)?;
+        let repaired = |v: &mut In<V, Write>| {
+            let result = repair(v);
+            match &self.backend {
+                Backend::Plain(plain) => {
+                    plain.lock.set_inconsistent(false);
+                    Ok(result)
+                }
+                Backend::Vm(vm) => {
+                    // SAFETY: `repair` has made it valid, as the caller promises.
+                    unsafe { vm.segment.recover() }.map(|()| result)
+                }
+            }
+        };
+        // SAFETY: the thread is at home; that the content may be broken is the caller's burden.
+        unsafe { self.go_in(Wait::Forever, None, OnOwnerDeath::Accept, repaired) }?
+    }
+
+    /// The space's name: its VAS's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Goes inside to read, together with other readers; waits for writers.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Changed`];
+    /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with the errors of
+    /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch). The
+    /// closure has not been called then.
+    pub fn enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
+        self.when_home(Wait::Forever, None, f)
+    }
+
+    /// Goes inside to write, alone; waits for all others to leave.
+    ///
+    /// # Errors
+    /// As [`enter`](Space::enter).
+    pub fn enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+        self.when_home(Wait::Forever, None, f)
+    }
+
+    /// As [`enter`](Space::enter), but does not wait.
+    ///
+    /// # Errors
+    /// As [`enter`](Space::enter), and [`Error::Locked`] if a thread is inside to write.
+    pub fn try_enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
+        self.when_home(Wait::Never, Some(Duration::ZERO), f)
+    }
+
+    /// As [`enter_mut`](Space::enter_mut), but does not wait.
+    ///
+    /// # Errors
+    /// As [`enter`](Space::enter), and [`Error::Locked`] if another thread is inside.
+    pub fn try_enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+        self.when_home(Wait::Never, Some(Duration::ZERO), f)
+    }
+
+    /// As [`enter`](Space::enter), but waits no longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`enter`](Space::enter), and [`Error::Locked`] when the time is over.
+    pub fn enter_timeout<R>(
+        &self,
+        limit: Duration,
+        f: impl FnOnce(&mut In<V, Read>) -> R,
+    ) -> Result<R> {
+        self.when_home(until(limit), Some(limit), f)
+    }
+
+    /// As [`enter_mut`](Space::enter_mut), but waits no longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`enter`](Space::enter), and [`Error::Locked`] when the time is over.
+    pub fn enter_mut_timeout<R>(
+        &self,
+        limit: Duration,
+        f: impl FnOnce(&mut In<V, Write>) -> R,
+    ) -> Result<R> {
+        self.when_home(until(limit), Some(limit), f)
+    }
+
+    fn when_home<M: Mode, R>(
+        &self,
+        wait: Wait,
+        limit: Option<Duration>,
+        f: impl FnOnce(&mut In<V, M>) -> R,
+    ) -> Result<R> {
+        check_home(&self.name)?;
+        // SAFETY: the thread is at home and has no token.
+        unsafe { self.go_in(wait, limit, OnOwnerDeath::Refuse, f) }
+    }
+
+    /// Visits the space from wherever the thread is.
+    ///
+    /// # Safety
+    /// Whatever token the thread has is borrowed mutably until this returns.
+    unsafe fn go_in<M: Mode, R>(
+        &self,
+        wait: Wait,
+        limit: Option<Duration>,
+        on_death: OnOwnerDeath,
+        f: impl FnOnce(&mut In<V, M>) -> R,
+    ) -> Result<R> {
+        // What is allocated on the way, and the error, belong to the process.
+        let _paused = thread_state::with_scope(Scope::Outside);
+        let target = self.backend.target(access::<M>())?;
+        let inside = |at| {
+            if M::WRITABLE {
+                // SAFETY: the thread is inside, writable.
+                unsafe { self.backend.check_heap(&self.name) }?;
+            }
+            // SAFETY: the root is what the space was opened or made with.
+            let mut token = unsafe { In::new(at, self.root) };
+            Ok(f(&mut token))
+        };
+        // SAFETY: the caller's promise; the space outlives the visit.
+        unsafe { visit(target, wait, on_death, inside) }
+            .map_err(|refused| refusal(&self.name, limit, refused))?
+    }
+}
+
+/// From inside one space into another one. The token is borrowed until the thread is back, so no
+/// reference into the first space can be used meanwhile. Locks that both need stay held; the others
+/// are released meanwhile, so that what is read again afterwards may have changed.
+///
+/// If the thread cannot go back, because a program died holding the first space's lock meanwhile,
+/// the process ends with a message: otherwise there would be a token for memory that must not be
+/// used.
+impl<V: Brand, M: Mode> In<V, M> {
+    /// Goes to `space` to read.
+    ///
+    /// # Errors
+    /// As [`Space::enter`]; the thread is inside the first space again.
+    pub fn enter<W: Brand, R>(
+        &mut self,
+        space: &Space<W>,
+        f: impl FnOnce(&mut In<W, Read>) -> R,
+    ) -> Result<R> {
+        // SAFETY: this token is borrowed mutably, and it is the thread's innermost one.
+        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
+    }
+
+    /// Goes to `space` to write.
+    ///
+    /// # Errors
+    /// As [`Space::enter`]; the thread is inside the first space again.
+    pub fn enter_mut<W: Brand, R>(
+        &mut self,
+        space: &Space<W>,
+        f: impl FnOnce(&mut In<W, Write>) -> R,
+    ) -> Result<R> {
+        // SAFETY: as for `enter`.
+        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
+    }
+}
+
+impl Backend {
+    fn target(&self, access: LockMode) -> Result<Target> {
+        match self {
+            Backend::Plain(plain) => {
+                let lock = NonNull::from(&plain.lock);
+                let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
+                let vh = thread_state::current().location.vh;
+                Ok(Target {
+                    location: Location { vh, plain: Some((lock, access)), occupancy: None },
+                    heap,
+                    sid: None,
+                })
+            }
+            Backend::Vm(vm) => vm.target(access),
+        }
+    }
+}
+
+impl Backend {
+    /// Whether this program can allocate there: checked once, before the first visit that may, so
+    /// that the error gives the reason and is not one of memory.
+    ///
+    /// # Safety
+    /// The thread is inside the space, writable.
+    unsafe fn check_heap(&self, space: &str) -> Result<()> {
+        let Backend::Vm(vm) = self else { return Ok(()) };
+        // SAFETY: the caller's promise.
+        unsafe { vm.heap.ensure_known() }
+            .map_err(|reason| Error::Damaged { space: space.to_owned(), reason })
+    }
+}
+
+fn until(limit: Duration) -> Wait {
+    Instant::now().checked_add(limit).map_or(Wait::Forever, Wait::Until)
+}
+
+fn check_home(space: &str) -> Result<()> {
+    let here = thread_state::current();
+    match here.brand {
+        None => Ok(()),
+        Some(_) => {
+            let _paused = thread_state::with_scope(Scope::Outside);
+            Err(Error::AlreadyInside { space: space.to_owned(), inside: here.name })
+        }
+    }
+}
+
+fn claim<V: Brand>(vid: u64, sid: u64, name: &str) -> Result<Claim> {
+    let (brand, space) = (V::NAME, name.to_owned());
+    brand::claim::<V>(Bound { vid, sid, name: space.clone() }).map_err(|conflict| match conflict {
+        Conflict::Taken(of) => Error::BrandTaken { brand, space, taken_by: of.name },
+        Conflict::Replaced => Error::Replaced { brand, space },
+        Conflict::Spent => Error::BrandSpent { brand, space },
+    })
+}
+
+fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
+    let space = name.to_owned();
+    match (refused, limit) {
+        (Refused::OwnerDead, _) => Error::Inconsistent { space },
+        (Refused::Switch(Errno::ESTALE), _) => Error::Changed { space },
+        (Refused::Switch(Errno::EDEADLK), _) => Error::SameAddresses { space },
+        (Refused::Switch(Errno::EAGAIN | Errno::ETIMEDOUT), Some(waited)) => {
+            Error::Locked { space, waited }
+        }
+        (Refused::Switch(errno), _) => {
+            Error::Call { verb: "enter", kind: ObjectKind::Vas, name: space, errno }
+        }
+    }
+}
+
+#[cfg(test)]
+impl<V: Brand> Space<V> {
+    /// Blocks of a space over plain memory that are not freed, the root's among them.
+    pub(crate) fn blocks(&self) -> usize {
+        match &self.backend {
+            Backend::Plain(plain) => plain.heap.count(),
+            Backend::Vm(_) => unreachable!("there is no VM in unit tests"),
+        }
+    }
+}
+
+impl<V: Brand> fmt::Debug for Space<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space<{}>({})", V::NAME, self.name)
+    }
+}

@@ -1,0 +1,245 @@
+//! `payload`: the work that `spacejmp bench` times, natively and in a VM. It times itself
+//! from the inside, so that start-up is not part of a figure.
+//!
+//! Each subcommand lives in its own module; this file only chooses one and prints what it
+//! returns: exactly one line, one JSON object. Nothing here knows about VMs.
+
+mod attaching;
+mod calls;
+mod channel;
+mod compute;
+mod exchange;
+mod gups;
+mod handover;
+mod heap;
+mod json;
+mod lines;
+mod loads;
+mod mapping;
+mod maps;
+mod memory;
+mod options;
+mod paths;
+mod random;
+mod scaling;
+mod sizes;
+mod space;
+mod switching;
+mod trees;
+mod turns;
+
+use std::process::ExitCode;
+
+use json::Object;
+use options::Options;
+
+const USAGE: &str = "\
+Do a piece of work and print one line of JSON about it (times in nanoseconds).
+
+Usage: payload SUBCOMMAND [OPTIONS]
+
+  hello                               print nothing
+  compute [--threads N] [--quick]     sort, hash, HashMap, BTreeMap; every thread all of it
+  read FILE [--piece N] [--passes K]  read FILE in pieces of N bytes (default 1M), K times
+  touch --bytes N                     touch every page of N bytes, twice
+  syscalls [--count N]                the cheapest system call, N times (default 100000)
+  clock [--count N] [--threads N]     reading the clock, and whether it ever goes back
+  switch [--count N]                  switching address spaces, N rounds (in a VM)
+  paths [--count N]                   single calls and switches, N of each (in a VM)
+  paths-native [--count N]            the host's calls and process switches
+  scale KIND [--count N]              switching with up to N `vases`, `segments`, `threads`; their
+                                      memory by `memory-vases`, `memory-segments`; `find` looks
+                                      for one of the former and ends (in a VM)
+  attach [--count N] [--bytes N]      attaching them, N rounds, the largest of N bytes (in a VM)
+  attach-sizes, map-sizes [FILE] [--count N] [--bytes N]
+                                      both for 4 KiB, 8 KiB ... N bytes
+  instances [--count N]               attaching one VAS N times, for its memory (in a VM)
+  handover NAME [--count N]           taking a lock that another VM wants too (in two VMs)
+  handover-futex FILE [--count N]     passing a turn by futex (two native processes)
+  map [FILE] [--bytes N] [--count N]  mapping a warm file, or a memfd, N times (natively)
+  tlb [--pages N] [--count N] [--small] [--untimed]
+                                      reading lines of up to N random pages, N times (in a VM)
+  rpc KIND [--count N]                getting bytes by `switch`, `polled` or `socket`
+  gups KIND [--windows N] [--from N] [--bytes N] [--count N] [--rounds N] [--small]
+                                      random updates of 1 to N windows (default 16), N sets each
+  heap [--count N] [--rounds N]       allocating in a VAS against malloc, N requests (in a VM)
+  maps [--count N] [--rounds N] [--volatile]
+                                      a hash map of N entries in a VAS against one at home (in a VM)
+  maps-fill NAME [--count N]          making such a map (in a VM)
+  maps-open NAME                      finding it again (in another VM)
+  loads-fill FOLDER [--count N]       writing such a map as files of other formats
+  loads-open FILE [--checked]         finding it in one of them
+  trees [--count N] [--rounds N]      the same as maps of ordered maps
+  gups-party, rpc-party, paths-party  started by the others: the other parties
+
+Sizes are in bytes or with suffix K, M or G (powers of 1024).
+Exit status: 0 done, 1 the work failed, 2 wrong arguments.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((subcommand, rest)) = args.split_first() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if subcommand == "--help" || subcommand == "-h" {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let options = match Options::parse(rest) {
+        Ok(options) => options,
+        Err(problem) => return misuse(&problem),
+    };
+    match run(subcommand, &options) {
+        Ok(Some(object)) => {
+            println!("{object}");
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(Failure::Misuse(problem)) => misuse(&problem),
+        Err(Failure::Work(problem)) => {
+            eprintln!("payload {subcommand}: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a subcommand has no result.
+enum Failure {
+    Misuse(String),
+    Work(String),
+}
+
+fn misuse(problem: &str) -> ExitCode {
+    eprint!("payload: {problem}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
+    let threads = options.number("threads", 1).map_err(Failure::Misuse)? as usize;
+    if threads == 0 {
+        return Err(Failure::Misuse("--threads must be at least 1".into()));
+    }
+    let object = match subcommand {
+        "hello" => return Ok(None),
+        "compute" => {
+            let scale = if options.has("quick") { 10 } else { 1 };
+            compute::run(threads, scale)
+        }
+        "read" => {
+            let file = options.positional().map_err(Failure::Misuse)?;
+            let piece = options.number("piece", 1 << 20).map_err(Failure::Misuse)?;
+            let passes = options.number("passes", 1).map_err(Failure::Misuse)?;
+            if piece == 0 || passes == 0 {
+                return Err(Failure::Misuse("--piece and --passes must be at least 1".into()));
+            }
+            memory::read(file, piece as usize, passes)
+                .map_err(|err| Failure::Work(format!("cannot read {file}: {err}")))?
+        }
+        "touch" => {
+            let bytes = options.number("bytes", 1 << 30).map_err(Failure::Misuse)?;
+            memory::touch(bytes as usize).map_err(Failure::Work)?
+        }
+        "syscalls" => {
+            let count = options.number("count", 100_000).map_err(Failure::Misuse)?;
+            calls::syscalls(count)
+        }
+        "clock" => {
+            let count = options.number("count", 1_000_000).map_err(Failure::Misuse)?;
+            calls::clock(count, threads)
+        }
+        "paths-party" => return paths::party().map(|()| None).map_err(Failure::Work),
+        "switch" | "paths" | "paths-native" | "scale" | "attach" | "attach-sizes" | "map-sizes"
+        | "instances" | "handover" | "handover-futex" | "map" => {
+            return spaces(subcommand, options).map(Some);
+        }
+        "tlb" => {
+            let (pages, count) = (options.number("pages", 1024), options.number("count", 1000));
+            let (pages, count) = (pages.map_err(Failure::Misuse)?, count.map_err(Failure::Misuse)?);
+            let measure = if options.has("untimed") { lines::only_read } else { lines::run };
+            measure(pages, count, options.has("small")).map_err(Failure::Work)?
+        }
+        "rpc" => {
+            let count = options.number("count", 100).map_err(Failure::Misuse)?;
+            let kind = options.positional().map_err(Failure::Misuse)?;
+            exchange::run(kind, count).map_err(Failure::Work)?
+        }
+        "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
+        "heap" | "maps" | "maps-fill" | "maps-open" | "trees" | "loads-fill" | "loads-open" => {
+            return collections(subcommand, options).map(Some);
+        }
+        "gups" => random_updates(options)?,
+        "gups-party" => return window_party(options).map(|()| None),
+        other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
+    };
+    Ok(Some(object))
+}
+
+/// The subcommands about address spaces and what they are compared with.
+fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let (count, bytes) = (number("count", 100)?, number("bytes", 1 << 30)?);
+    let positional = || options.positional().map_err(Failure::Misuse);
+    let done = match subcommand {
+        "switch" => switching::run(count),
+        "paths" => paths::in_vm(count),
+        "paths-native" => paths::native(count),
+        "scale" => scaling::run(positional()?, count),
+        "attach" => attaching::run(count, bytes),
+        "attach-sizes" => sizes::attached(bytes, count),
+        "map-sizes" => sizes::mapped(bytes, count, positional().ok()),
+        "instances" => attaching::instances(count),
+        "handover" => handover::by_lock(positional()?, count),
+        "handover-futex" => handover::by_futex(positional()?, count),
+        _ => mapping::run(bytes, count, positional().ok()),
+    };
+    done.map_err(Failure::Work)
+}
+
+/// The subcommands about the guest SDK.
+fn collections(subcommand: &str, options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let (count, rounds) = (number("count", 100_000)?, number("rounds", 3)?);
+    let positional = || options.positional().map_err(Failure::Misuse);
+    let done = match subcommand {
+        "heap" => heap::run(count, rounds),
+        "maps" => maps::run(count, rounds, options.has("volatile")),
+        "loads-fill" => loads::fill(positional()?, count),
+        "loads-open" => loads::open(positional()?, options.has("checked")),
+        "trees" => trees::run(count, rounds),
+        "maps-fill" => maps::fill(positional()?, count),
+        _ => maps::open(positional()?),
+    };
+    done.map_err(Failure::Work)
+}
+
+fn small_number(options: &Options, name: &'static str, default: u64) -> Result<u32, Failure> {
+    let number = options.number(name, default).map_err(Failure::Misuse)?;
+    u32::try_from(number).map_err(|_| Failure::Misuse(format!("--{name} is too large: {number}")))
+}
+
+fn random_updates(options: &Options) -> Result<Object, Failure> {
+    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
+    let plan = gups::plan::Plan {
+        windows: small_number(options, "windows", 16)?,
+        from: small_number(options, "from", 1)?,
+        window_bytes: number("bytes", 1 << 20)?,
+        sets: number("count", 100)?,
+        rounds: number("rounds", 3)?,
+        is_small: options.has("small"),
+    };
+    let plan = plan.checked().map_err(Failure::Misuse)?;
+    gups::run(options.positional().map_err(Failure::Misuse)?, &plan).map_err(Failure::Work)
+}
+
+fn window_party(options: &Options) -> Result<(), Failure> {
+    use gups::messages::{Told, Wait, party};
+    let told = Told {
+        windows: small_number(options, "windows", 1)?,
+        window: small_number(options, "window", 0)?,
+        window_bytes: options.number("bytes", 4096).map_err(Failure::Misuse)?,
+        wait: if options.has("polling") { Wait::Polling } else { Wait::Sleeping },
+        is_crowded: options.has("crowded"),
+    };
+    party(options.positional().map_err(Failure::Misuse)?, &told).map_err(Failure::Work)
+}

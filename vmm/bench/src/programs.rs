@@ -1,0 +1,89 @@
+//! The programs that benchmarks time, and a folder for the files they use.
+//!
+//! They are other programs of this package, ordinary static executables, next to `spacejmp-bench`,
+//! where cargo builds and installs them. They run unchanged natively and in a VM: any difference
+//! between the two is due to us.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::BenchError;
+
+const HELLO: &str = "spacejmp-bench-hello";
+const PAYLOAD: &str = "spacejmp-bench-payload";
+
+/// Where they are, and a folder that is removed when this is dropped.
+#[derive(Debug)]
+pub struct Programs {
+    lie_in: PathBuf,
+    dir: PathBuf,
+}
+
+impl Programs {
+    /// Finds them in `folder`, and makes a new folder in the system's temporary folder.
+    ///
+    /// # Errors
+    /// [`BenchError::Missing`] when one is missing, [`BenchError::Folder`].
+    pub fn find(folder: &Path) -> Result<Programs, BenchError> {
+        for name in [HELLO, PAYLOAD] {
+            let path = folder.join(name);
+            if !path.is_file() {
+                return Err(BenchError::Missing { path: path.display().to_string() });
+            }
+        }
+        let dir = std::env::temp_dir().join(format!("spacejmp-{}", std::process::id()));
+        // Not `create_dir_all`: a directory that another user put there must not be used.
+        fs::create_dir(&dir)
+            .map_err(|source| BenchError::Folder { dir: dir.display().to_string(), source })?;
+        Ok(Programs { lie_in: folder.to_owned(), dir })
+    }
+
+    /// The program that does nothing.
+    #[must_use]
+    pub fn hello(&self) -> PathBuf {
+        self.lie_in.join(HELLO)
+    }
+
+    /// The program that does the work it is told to do, and times it.
+    #[must_use]
+    pub fn payload(&self) -> PathBuf {
+        self.lie_in.join(PAYLOAD)
+    }
+
+    /// The path of a file in the folder, whether or not it exists.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_is_named_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(HELLO), "").expect("write a file");
+        let error = Programs::find(folder.path()).expect_err("there is no payload").to_string();
+        assert!(error.contains(PAYLOAD) && !error.contains(HELLO), "{error}");
+        fs::write(folder.path().join(PAYLOAD), "").expect("write a file");
+        let programs = Programs::find(folder.path()).expect("both are there");
+        let dir = programs.dir().to_owned();
+        assert!(dir.is_dir());
+        drop(programs);
+        assert!(!dir.exists());
+    }
+}

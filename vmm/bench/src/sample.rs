@@ -1,0 +1,160 @@
+//! One run of a program, natively or in a VM, and its answer.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::BenchError;
+use vmm::report::run::monotonic_ns;
+
+/// Where a program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// As a process of the host.
+    Native,
+    /// Under `spacejmp run`.
+    Vm,
+}
+
+/// How programs are run: by which `spacejmp`, and with which grants.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    /// The `spacejmp` binary.
+    pub spacejmp: PathBuf,
+    /// Directory that programs in a VM may see.
+    pub dir: PathBuf,
+}
+
+/// The result of a run.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// From before `fork` to after `wait`.
+    pub wall: Duration,
+    /// The host's monotonic clock before `fork` and after `wait`.
+    pub span_ns: (u64, u64),
+    /// The JSON line it printed, or null.
+    pub answer: Value,
+    /// The statistics of the VM, if requested.
+    pub stats: Value,
+}
+
+impl Sample {
+    /// A number of the answer.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.answer.get(key)?.as_f64()
+    }
+
+    /// A number of the statistics, keys separated by dots.
+    #[must_use]
+    pub fn stat(&self, path: &str) -> Option<f64> {
+        path.split('.').try_fold(&self.stats, |value, key| value.get(key))?.as_f64()
+    }
+}
+
+impl Runner {
+    /// Runs `program` with `args` and waits for it. With `stats`, a VM's statistics are
+    /// collected too, which costs a little at its end.
+    ///
+    /// # Errors
+    /// [`BenchError`] when it cannot be started or fails.
+    pub fn run(
+        &self,
+        place: Environment,
+        program: &Path,
+        args: &[&str],
+        stats: bool,
+    ) -> Result<Sample, BenchError> {
+        let stats_file = self.dir.join("stats.json");
+        let mut command = self.command(place, program, args, stats.then_some(&stats_file));
+        let what = format!("{command:?}");
+        let started_ns = monotonic_ns();
+        let began = Instant::now();
+        let output =
+            command.output().map_err(|source| BenchError::Start { what: what.clone(), source })?;
+        let wall = began.elapsed();
+        let span_ns = (started_ns, monotonic_ns());
+        let answer = answer(what, &output)?;
+        let stats = match (place, stats) {
+            (Environment::Vm, true) => std::fs::read_to_string(&stats_file)
+                .ok()
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or(Value::Null),
+            _ => Value::Null,
+        };
+        Ok(Sample { wall, span_ns, answer, stats })
+    }
+
+    /// Runs the same program twice at the same time and waits for both; returns what each
+    /// printed.
+    ///
+    /// # Errors
+    /// [`BenchError`] when one cannot be started or fails.
+    pub fn pair(
+        &self,
+        place: Environment,
+        program: &Path,
+        args: &[&str],
+    ) -> Result<[Value; 2], BenchError> {
+        let mut command = self.command(place, program, args, None);
+        let what = format!("{command:?}");
+        let failed = |source| BenchError::Start { what: what.clone(), source };
+        let mut first = command.spawn().map_err(failed)?;
+        let second = match command.spawn() {
+            Ok(second) => second,
+            Err(error) => {
+                // It would wait a minute for the other.
+                let _ = first.kill();
+                let _ = first.wait();
+                return Err(failed(error));
+            }
+        };
+        let (first, second) = (first.wait_with_output(), second.wait_with_output());
+        Ok([
+            answer(what.clone(), &first.map_err(failed)?)?,
+            answer(what.clone(), &second.map_err(failed)?)?,
+        ])
+    }
+
+    fn command(
+        &self,
+        place: Environment,
+        program: &Path,
+        args: &[&str],
+        stats_file: Option<&PathBuf>,
+    ) -> Command {
+        let mut command = match place {
+            Environment::Native => Command::new(program),
+            Environment::Vm => {
+                let mut command = Command::new(&self.spacejmp);
+                command.arg("run").arg("--dir").arg(&self.dir);
+                if let Some(file) = stats_file {
+                    command.arg("--stats=json").arg("--stats-to").arg(file);
+                }
+                command.arg(program);
+                command
+            }
+        };
+        // A separate store: the content of the user's must not affect the figures.
+        command.env("SPACEJMP_STORE", self.dir.join("store"));
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// The JSON line a program printed, if it succeeded.
+fn answer(what: String, output: &Output) -> Result<Value, BenchError> {
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let tail: String = stderr.lines().rev().take(3).collect::<Vec<_>>().join("; ");
+        return Err(BenchError::Failed { what, status: output.status.to_string(), stderr: tail });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.trim() {
+        "" => Ok(Value::Null),
+        line => serde_json::from_str(line)
+            .map_err(|_| BenchError::Answer { what, text: line.chars().take(200).collect() }),
+    }
+}

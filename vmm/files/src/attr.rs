@@ -1,0 +1,250 @@
+//! Calls that change a file's attributes or length: mode, owner, times, `truncate`.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use abi::Errno;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+
+use super::encode::Times;
+use super::files::{Files, Subject};
+use super::host;
+use super::inspect::{EMPTY_PATH, NOFOLLOW};
+use super::open::pin;
+use super::open_file::FileKind;
+use super::resolve::Step;
+
+/// The host's name for one of our descriptors. For calls that exist only with a name and would
+/// follow a link there: this one leads to exactly the file that is open.
+pub(super) fn by_number(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// An owner in the form of `chown`; all ones means "leave it".
+fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
+    ((uid != u32::MAX).then(|| Uid::from_raw(uid)), (gid != u32::MAX).then(|| Gid::from_raw(gid)))
+}
+
+/// Permission bits as a program may set them. A set-user-ID or set-group-ID file runs with the
+/// rights of the user who granted the directory, for every user of the host: no program in a VM
+/// creates one. Refused, not masked: the program would believe that it got what it asked for.
+///
+/// # Errors
+/// `EPERM`.
+pub(super) fn permissions(mode: u32) -> Result<u32, Errno> {
+    match mode & 0o7777 {
+        mode if mode & (libc::S_ISUID | libc::S_ISGID) != 0 => Err(Errno::EPERM),
+        mode => Ok(mode),
+    }
+}
+
+impl Files {
+    /// `fchmod`.
+    ///
+    /// # Errors
+    /// `EBADF`, also for `O_PATH`; `EROFS`; `EPERM` for a file that is in no grant, and for
+    /// set-ID bits.
+    pub fn fchmod(&self, fd: i32, mode: u32) -> Result<(), Errno> {
+        let file = self.get(fd)?;
+        file.check_not_path()?;
+        file.check_attributes()?;
+        rustix::fs::fchmod(file.host_fd(), Mode::from_raw_mode(permissions(mode)?)).map_err(host)
+    }
+
+    /// `fchmodat2`; `chmod` and `fchmodat` without flags.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a link itself, `EROFS`, `EINVAL` for unknown flags, `EPERM` for set-ID
+    /// bits.
+    pub fn fchmodat2(&self, dirfd: i32, path: &[u8], mode: u32, flags: u32) -> Result<(), Errno> {
+        if flags & !(EMPTY_PATH | NOFOLLOW) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let bits = permissions(mode);
+        let (base, path) = match self.subject(dirfd, path, flags)? {
+            Subject::Open(file) => {
+                file.check_attributes()?;
+                if file.kind() == FileKind::Link {
+                    return Err(Errno::EOPNOTSUPP);
+                }
+                let mode = Mode::from_raw_mode(bits?);
+                return rustix::fs::chmod(by_number(file.host_fd()), mode).map_err(host);
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        let follow = flags & NOFOLLOW == 0;
+        self.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(fd) = pin(at, follow)? else {
+                return Ok(Step::Link);
+            };
+            at.grant.check_writable()?;
+            let stat = rustix::fs::fstat(&fd).map_err(host)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let mode = Mode::from_raw_mode(bits?);
+            rustix::fs::chmod(by_number(fd.as_fd()), mode).map_err(host)?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
+    }
+
+    /// `fchown`; all ones leaves an id as it is.
+    ///
+    /// # Errors
+    /// As [`Files::fchmod`], and the host's `EPERM`.
+    pub fn fchown(&self, fd: i32, uid: u32, gid: u32) -> Result<(), Errno> {
+        let file = self.get(fd)?;
+        file.check_not_path()?;
+        file.check_attributes()?;
+        let (uid, gid) = owner(uid, gid);
+        rustix::fs::fchown(file.host_fd(), uid, gid).map_err(host)
+    }
+
+    /// `fchownat`; `chown` without flags, `lchown` with `AT_SYMLINK_NOFOLLOW`.
+    ///
+    /// # Errors
+    /// `EROFS`, `EINVAL` for unknown flags, the host's `EPERM`.
+    pub fn fchownat(
+        &self,
+        dirfd: i32,
+        path: &[u8],
+        uid: u32,
+        gid: u32,
+        flags: u32,
+    ) -> Result<(), Errno> {
+        if flags & !(EMPTY_PATH | NOFOLLOW) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (uid, gid) = owner(uid, gid);
+        let (base, path) = match self.subject(dirfd, path, flags)? {
+            Subject::Open(file) => {
+                file.check_attributes()?;
+                let at_flags = AtFlags::EMPTY_PATH;
+                return rustix::fs::chownat(file.host_fd(), "", uid, gid, at_flags).map_err(host);
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        let follow = flags & NOFOLLOW == 0;
+        self.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(_) = at.stat_step(follow)? else {
+                return Ok(Step::Link);
+            };
+            at.grant.check_writable()?;
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(at.dir(), at.name(), uid, gid, nofollow).map_err(host)?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
+    }
+
+    /// `utimensat`. Without a path, the descriptor's own times; without `times`, now.
+    ///
+    /// # Errors
+    /// `EROFS`, `EINVAL` for unknown flags or nanoseconds out of range.
+    pub fn utimensat(
+        &self,
+        dirfd: i32,
+        path: Option<&[u8]>,
+        times: Option<Times>,
+        flags: u32,
+    ) -> Result<(), Errno> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = times.unwrap_or(Timestamps { last_access: now, last_modification: now });
+        if times.last_access.tv_nsec == UTIME_OMIT && times.last_modification.tv_nsec == UTIME_OMIT
+        {
+            // As on Linux, nothing is looked up.
+            return Ok(());
+        }
+        if flags & !(EMPTY_PATH | NOFOLLOW) != 0 || (path.is_none() && flags != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let subject = match path {
+            None => Subject::Open(self.get(dirfd)?),
+            Some(path) => self.subject(dirfd, path, flags)?,
+        };
+        let (base, path) = match subject {
+            Subject::Open(file) if path.is_none() => {
+                file.check_not_path()?;
+                file.check_attributes()?;
+                return rustix::fs::futimens(file.host_fd(), &times).map_err(host);
+            }
+            Subject::Open(file) => {
+                file.check_attributes()?;
+                let at_flags = AtFlags::EMPTY_PATH;
+                return rustix::fs::utimensat(file.host_fd(), "", &times, at_flags).map_err(host);
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        let follow = flags & NOFOLLOW == 0;
+        self.lookup(&base, path, follow, |at, follow| {
+            let Step::Done(_) = at.stat_step(follow)? else {
+                return Ok(Step::Link);
+            };
+            at.grant.check_writable()?;
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(at.dir(), at.name(), &times, nofollow).map_err(host)?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
+    }
+
+    /// `truncate`.
+    ///
+    /// # Errors
+    /// `EISDIR`, `EINVAL` for a negative length or something without a length, `EROFS`.
+    pub fn truncate(&self, path: &[u8], len: i64) -> Result<(), Errno> {
+        if len < 0 {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(at) = self.memory(libc::AT_FDCWD, path)? {
+            self.check_new_size(at.size()?, len.cast_unsigned())?;
+            return at.truncate(len.cast_unsigned());
+        }
+        let (base, path) = match self.subject(libc::AT_FDCWD, path, 0)? {
+            Subject::Open(file) => {
+                file.check_attributes()?;
+                if file.kind() != FileKind::Regular {
+                    return Err(Errno::EINVAL);
+                }
+                self.check_new_size_of(&file, len.cast_unsigned())?;
+                let name = by_number(file.host_fd());
+                return file.resize_within(len.cast_unsigned(), || {
+                    nix::unistd::truncate(name.as_str(), len)
+                        .map_err(|error| Errno::from_raw(error as i32))
+                });
+            }
+            Subject::Path(base, path) => (base, path),
+        };
+        self.lookup(&base, path, true, |at, follow| {
+            let Step::Done(fd) = pin(at, follow)? else {
+                return Ok(Step::Link);
+            };
+            let stat = rustix::fs::fstat(&fd).map_err(host)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => {}
+                FileType::Directory => return Err(Errno::EISDIR),
+                _ => return Err(Errno::EINVAL),
+            }
+            at.grant.check_writable()?;
+            self.check_new_size(stat.st_size.cast_unsigned(), len.cast_unsigned())?;
+            let name = by_number(fd.as_fd());
+            nix::unistd::truncate(name.as_str(), len)
+                .map_err(|error| Errno::from_raw(error as i32))?;
+            Ok(Step::Done(()))
+        })?
+        .host_or_read_only()
+    }
+
+    /// `ftruncate`.
+    ///
+    /// # Errors
+    /// `EBADF`, `EINVAL` if not open for writing or without a length.
+    pub fn ftruncate(&self, fd: i32, len: i64) -> Result<(), Errno> {
+        let file = self.get(fd)?;
+        let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
+        file.check_not_path()?;
+        file.can_write().map_err(|_| Errno::EINVAL)?;
+        self.check_new_size_of(&file, len)?;
+        file.resize_within(len, || rustix::fs::ftruncate(file.host_fd(), len).map_err(host))
+    }
+}

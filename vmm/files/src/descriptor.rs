@@ -1,0 +1,209 @@
+//! Calls on descriptors as such: `close`, `dup`, `fcntl`.
+
+use abi::Errno;
+use nix::fcntl::FcntlArg;
+use rustix::fs::{OFlags, SealFlags};
+
+use super::files::Files;
+use super::host;
+
+/// A pipe's size beyond which Linux does not even round.
+const MAX_PIPE_BYTES: u32 = 1 << 31;
+
+/// Bytes of `struct flock`.
+pub const FLOCK_LEN: usize = 32;
+
+impl Files {
+    /// `close`.
+    ///
+    /// # Errors
+    /// `EBADF`. An error of the host at the last reference is not reported.
+    pub fn close(&self, fd: i32) -> Result<(), Errno> {
+        self.table.remove(fd)
+    }
+
+    /// `close_range`.
+    ///
+    /// # Errors
+    /// `EINVAL` for unknown flags or `first` above `last`.
+    pub fn close_range(&self, first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+        // Without `fork` the table is never shared with another process: nothing to unshare.
+        let unshare = 1 << 1;
+        let cloexec = 1 << 2;
+        if flags & !(unshare | cloexec) != 0 || first > last {
+            return Err(Errno::EINVAL);
+        }
+        self.table.range(first, last, flags & cloexec != 0);
+        Ok(())
+    }
+
+    /// `dup`.
+    ///
+    /// # Errors
+    /// `EBADF`, `EMFILE`.
+    pub fn dup(&self, fd: i32) -> Result<i32, Errno> {
+        self.table.insert(self.get(fd)?, false, 0)
+    }
+
+    /// `dup2`.
+    ///
+    /// # Errors
+    /// `EBADF`, also for a new number out of range.
+    pub fn dup2(&self, old: i32, new: i32) -> Result<i32, Errno> {
+        let file = self.get(old)?;
+        if old != new {
+            self.table.replace(new, file, false)?;
+        }
+        Ok(new)
+    }
+
+    /// `dup3`.
+    ///
+    /// # Errors
+    /// `EINVAL` for equal numbers and unknown flags, `EBADF`.
+    pub fn dup3(&self, old: i32, new: i32, flags: i32) -> Result<i32, Errno> {
+        if flags & !libc::O_CLOEXEC != 0 || old == new {
+            return Err(Errno::EINVAL);
+        }
+        let file = self.get(old)?;
+        self.table.replace(new, file, flags & libc::O_CLOEXEC != 0)?;
+        Ok(new)
+    }
+
+    /// `fcntl`, except the commands that acquire a lock: see [`Files::is_lock_command`].
+    ///
+    /// # Errors
+    /// `EINVAL` for commands not served (leases, notification).
+    pub fn fcntl(&self, fd: i32, command: i32, argument: u64) -> Result<u64, Errno> {
+        let file = self.get(fd)?;
+        // Where `fcntl` expects a number, it is an int.
+        let number = argument as u32;
+        let word = number.cast_signed();
+        match command {
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
+                if word < 0 || number >= self.nofile() {
+                    return Err(Errno::EINVAL);
+                }
+                let cloexec = command == libc::F_DUPFD_CLOEXEC;
+                let new = self.table.insert(file, cloexec, word)?;
+                Ok(u64::from(new.cast_unsigned()))
+            }
+            libc::F_GETFD => Ok(u64::from(self.table.cloexec(fd)?)),
+            libc::F_SETFD => {
+                self.table.set_cloexec(fd, word & libc::FD_CLOEXEC != 0)?;
+                Ok(0)
+            }
+            libc::F_GETFL => Ok(u64::from(file.flags()?.bits())),
+            // All others are refused on an `O_PATH` description.
+            _ if file.path_only() => Err(Errno::EBADF),
+            libc::F_SETFL => {
+                file.set_flags(OFlags::from_bits_retain(number))?;
+                Ok(0)
+            }
+            // Leases cannot be requested: none is held.
+            libc::F_GETLEASE => Ok(u64::from(libc::F_UNLCK.cast_unsigned())),
+            libc::F_GETPIPE_SZ => {
+                let size = rustix::pipe::fcntl_getpipe_size(file.host_fd());
+                size.map(|size| size as u64).map_err(host)
+            }
+            libc::F_SETPIPE_SZ if number > MAX_PIPE_BYTES => Err(Errno::EINVAL),
+            libc::F_SETPIPE_SZ => {
+                let size = rustix::pipe::fcntl_setpipe_size(file.host_fd(), number as usize);
+                size.map(|size| size as u64).map_err(host)
+            }
+            libc::F_GET_SEALS => {
+                let seals = rustix::fs::fcntl_get_seals(file.host_fd()).map_err(host)?;
+                Ok(u64::from(seals.bits()))
+            }
+            libc::F_ADD_SEALS => {
+                let seals = SealFlags::from_bits_retain(number);
+                rustix::fs::fcntl_add_seals(file.host_fd(), seals).map_err(host)?;
+                Ok(0)
+            }
+            _ => self.fcntl_on_owner(&file, command, number).unwrap_or(Err(Errno::EINVAL)),
+        }
+    }
+
+    /// Whether a command of `fcntl` takes a `struct flock`: those go to
+    /// [`Files::fcntl_lock`].
+    #[must_use]
+    pub fn is_lock_command(command: i32) -> bool {
+        matches!(
+            command,
+            libc::F_GETLK
+                | libc::F_SETLK
+                | libc::F_SETLKW
+                | libc::F_OFD_GETLK
+                | libc::F_OFD_SETLK
+                | libc::F_OFD_SETLKW
+        )
+    }
+
+    /// `fcntl` with a `struct flock`, given and returned as bytes. The locks are the host's,
+    /// so other programs on the host see them; waiting ends with `EINTR` at a signal.
+    ///
+    /// One difference from Linux: closing one of several descriptors made by `dup` does not
+    /// drop the program's locks on that file; closing the last one does.
+    ///
+    /// # Errors
+    /// Those of Linux's `fcntl`.
+    pub fn fcntl_lock(
+        &self,
+        fd: i32,
+        command: i32,
+        lock: &[u8; FLOCK_LEN],
+    ) -> Result<[u8; FLOCK_LEN], Errno> {
+        let file = self.get(fd)?;
+        file.check_not_path()?;
+        let mut flock = decode_flock(lock);
+        let result = match command {
+            libc::F_GETLK => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_GETLK(&mut flock)),
+            libc::F_SETLK => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_SETLK(&flock)),
+            libc::F_SETLKW => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_SETLKW(&flock)),
+            libc::F_OFD_GETLK => {
+                nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_OFD_GETLK(&mut flock))
+            }
+            libc::F_OFD_SETLK => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_OFD_SETLK(&flock)),
+            libc::F_OFD_SETLKW => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_OFD_SETLKW(&flock)),
+            _ => return Err(Errno::EINVAL),
+        };
+        result.map_err(|error| Errno::from_raw(error as i32))?;
+        Ok(encode_flock(lock, &flock))
+    }
+}
+
+/// A field of `struct flock`, sign-extended.
+fn field<const N: usize>(bytes: &[u8; FLOCK_LEN], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    for (to, from) in out.iter_mut().zip(bytes.iter().skip(at)) {
+        *to = *from;
+    }
+    out
+}
+
+/// type, whence: 16 bits each; four bytes of padding; start, length: 64 bits; process id.
+fn decode_flock(bytes: &[u8; FLOCK_LEN]) -> libc::flock {
+    libc::flock {
+        l_type: i16::from_le_bytes(field(bytes, 0)),
+        l_whence: i16::from_le_bytes(field(bytes, 2)),
+        l_start: i64::from_le_bytes(field(bytes, 8)),
+        l_len: i64::from_le_bytes(field(bytes, 16)),
+        l_pid: i32::from_le_bytes(field(bytes, 24)),
+    }
+}
+
+/// The structure with the program's own padding.
+fn encode_flock(given: &[u8; FLOCK_LEN], flock: &libc::flock) -> [u8; FLOCK_LEN] {
+    let mut out = *given;
+    let mut put = |at: usize, value: &[u8]| {
+        for (to, from) in out.iter_mut().skip(at).zip(value) {
+            *to = *from;
+        }
+    };
+    put(0, &flock.l_type.to_le_bytes());
+    put(2, &flock.l_whence.to_le_bytes());
+    put(8, &flock.l_start.to_le_bytes());
+    put(16, &flock.l_len.to_le_bytes());
+    put(24, &flock.l_pid.to_le_bytes());
+    out
+}

@@ -1,0 +1,300 @@
+//! The guest's name space: the tree with the granted directories opened and mounted in it.
+//!
+//! How a path is resolved in it is in `resolve` and `walk`.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use thiserror::Error;
+
+use super::grant::Grant;
+use super::inspect::{PROC_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC};
+use super::off_limits::OffLimits;
+use super::pseudo::SYNTHETIC_DEV;
+use super::tree::{self, Child, GrantRoot, Leaf, Link, NodeId, Text, Tree, number};
+use super::view::{TextFile, View};
+use super::walk::host_path;
+
+/// The host's procfs shows this process itself (its memory, its descriptors): no grant may lead
+/// into it.
+pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Everything a program can name.
+#[derive(Debug)]
+pub struct Namespace {
+    pub(super) tree: Tree,
+    /// The program's own guest path, for `/proc/self/exe`.
+    pub(super) exe: Option<Vec<u8>>,
+    /// Its file, which `/proc/self/exe` leads to.
+    pub(super) exe_file: Option<Arc<File>>,
+    texts: Vec<TextFile>,
+    view: OnceLock<Weak<dyn View>>,
+    pub(super) off_limits: OffLimits,
+    pub(super) tty: Tty,
+}
+
+/// Part of the name space, as a program would find it in `/proc/mounts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub path: Vec<u8>,
+    /// Its type, as in `statfs`.
+    pub magic: u64,
+    /// Its device: major and minor number.
+    pub device: (u32, u32),
+    /// Whether nothing in it can be changed.
+    pub read_only: bool,
+    /// Whether it belongs to the host.
+    pub granted: bool,
+}
+
+/// Whether a program can open its user's terminal as `/dev/tty`. Standard streams that are
+/// terminals are granted separately and are not affected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tty {
+    /// Opening it gives `ENXIO`, as to a process without a controlling terminal.
+    #[default]
+    Withheld,
+    /// It is the host's.
+    Granted,
+}
+
+/// Why a name space cannot be built from the grants.
+#[derive(Debug, Error)]
+pub enum NamespaceError {
+    /// A granted directory cannot be opened.
+    #[error("cannot open granted directory {}", host.display())]
+    Open {
+        /// The directory.
+        host: PathBuf,
+        /// The host's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A granted directory is on the host's procfs.
+    #[error("cannot grant {}: it is part of procfs and would open the monitor's own memory", host.display())]
+    Procfs {
+        /// The directory.
+        host: PathBuf,
+    },
+    /// A granted directory is a store or is inside one.
+    #[error("cannot grant {}: it belongs to the store {}, which programs reach by its own calls", host.display(), store.display())]
+    Store {
+        /// The directory.
+        host: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
+    /// Two grants claim one guest path, or one is at or below something built in.
+    #[error("guest path {} is already taken", guest.display())]
+    Taken {
+        /// The path.
+        guest: PathBuf,
+    },
+}
+
+impl Namespace {
+    /// Opens the granted directories and builds the tree. `exe` is what `/proc/self/exe` reads as;
+    /// without it that entry gives `ENOENT`. `texts` are the files whose content a [`View`]
+    /// generates.
+    ///
+    /// A grant may be inside another one: as with a mount, it hides what the outer one has
+    /// there, but it is listed by the outer directory only if that has an entry of its name.
+    /// Later renames of the host directories do not matter: they stay open.
+    ///
+    /// # Errors
+    /// Names the grant that cannot be opened or mounted.
+    pub fn new(
+        grants: &[Grant],
+        exe: Option<&Path>,
+        off_limits: OffLimits,
+        texts: Vec<TextFile>,
+    ) -> Result<Namespace, NamespaceError> {
+        let mut tree = Tree::new(texts.iter().map(|text| text.path));
+        // Outer ones first: what is between an outer and an inner one depends on this.
+        let mut ordered: Vec<&Grant> = grants.iter().collect();
+        ordered.sort_by_key(|grant| grant.guest.components().count());
+        for grant in ordered {
+            let taken = || NamespaceError::Taken { guest: grant.guest.clone() };
+            let open = |source| NamespaceError::Open { host: grant.host.clone(), source };
+            let dir = Dir::open_ambient_dir(&grant.host, ambient_authority()).map_err(open)?;
+            let statfs = rustix::fs::fstatfs(&dir).map_err(|e| open(e.into()))?;
+            if statfs.f_type as i64 == PROC_SUPER_MAGIC {
+                return Err(NamespaceError::Procfs { host: grant.host.clone() });
+            }
+            let store = off_limits.store_around(&dir);
+            let store =
+                store.map_err(|errno| open(std::io::Error::from_raw_os_error(errno.raw())))?;
+            if let Some(store) = store {
+                return Err(NamespaceError::Store { host: grant.host.clone(), store });
+            }
+            let node = tree.make(grant.guest.as_os_str().as_bytes()).ok_or_else(taken)?;
+            let root = Arc::new(GrantRoot::new(node, dir, grant.access));
+            if !tree.mount(root) {
+                return Err(taken());
+            }
+        }
+        let exe = exe.map(|path| path.as_os_str().as_bytes().to_vec());
+        let view = OnceLock::new();
+        Ok(Namespace { tree, exe, exe_file: None, texts, view, off_limits, tty: Tty::default() })
+    }
+
+    /// The same with another choice for `/dev/tty`.
+    #[must_use]
+    pub fn with_tty(self, tty: Tty) -> Namespace {
+        Namespace { tty, ..self }
+    }
+
+    /// With the program's own file, which it can always read: as `/proc/self/exe`, and at its own
+    /// path unless a grant decides what is there. Run-time libraries read it for the names in a
+    /// backtrace.
+    #[must_use]
+    pub fn with_executable(mut self, file: Arc<File>) -> Namespace {
+        if let Some(path) = &self.exe {
+            self.tree.add_program(path);
+        }
+        self.exe_file = Some(file);
+        self
+    }
+
+    /// Sets what the synthetic files describe. Called once; before that they cannot be opened.
+    pub fn set_view(&self, view: Weak<dyn View>) {
+        // A second one is never set: a process is started once.
+        let _ = self.view.set(view);
+    }
+
+    /// A row of the table of such files; for a row that does not exist, a file that cannot be
+    /// opened.
+    pub(super) fn text_file(&self, row: u16) -> TextFile {
+        self.texts.get(usize::from(row)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn view(&self) -> Option<Arc<dyn View>> {
+        self.view.get()?.upgrade()
+    }
+
+    /// The process's number, as `/proc` lists it.
+    pub(super) fn pid(&self) -> i32 {
+        self.view().map_or_else(|| std::process::id().cast_signed(), |view| view.pid())
+    }
+
+    /// The threads that have a directory now.
+    pub(super) fn tids(&self) -> Vec<i32> {
+        self.view().map_or_else(Vec::new, |view| view.tids())
+    }
+
+    /// The child of that name, `.` and `..` excepted.
+    pub(super) fn child(&self, id: NodeId, name: &[u8]) -> Option<Child> {
+        if let Some(child) = self.tree.child(id, name) {
+            return Some(child);
+        }
+        match self.tree.node(id).mount {
+            tree::Mount::Descriptors => {
+                number(name).map(|fd| Child::Leaf(Leaf::Link(Link::Descriptor(fd))))
+            }
+            tree::Mount::DescriptorInfo => {
+                number(name).map(|fd| Child::Leaf(Leaf::Text(Text::DescriptorInfo(fd))))
+            }
+            tree::Mount::Processes => {
+                let pid = i32::try_from(number(name)?).ok()?;
+                (pid == self.pid()).then_some(Child::Dir(NodeId::PROCESS))
+            }
+            tree::Mount::Tasks => {
+                let tid = i32::try_from(number(name)?).ok()?;
+                self.tids().contains(&tid).then(|| Child::Dir(NodeId::task(tid)))
+            }
+            tree::Mount::Synthetic
+            | tree::Mount::Through
+            | tree::Mount::Grant(_)
+            | tree::Mount::Memory(_) => None,
+        }
+    }
+
+    /// The absolute path of a directory of the tree; empty for the root.
+    pub(super) fn path(&self, id: NodeId) -> Vec<u8> {
+        if id == NodeId::ROOT {
+            return Vec::new();
+        }
+        // Recurses as deep as the tree: the paths of grants and of our own files.
+        let mut path = self.path(self.tree.parent(id));
+        path.push(b'/');
+        match id.thread() {
+            _ if id == NodeId::PROCESS => path.extend(self.pid().to_string().bytes()),
+            Some(tid) if id.is_task() => path.extend(tid.to_string().bytes()),
+            _ => path.extend(&self.tree.node(id).name),
+        }
+        path
+    }
+
+    pub(super) fn mounts(&self) -> Vec<Mount> {
+        let device = |dev| (rustix::fs::major(dev), rustix::fs::minor(dev));
+        let writable: &[&[u8]] = &[b"/dev/shm", b"/proc", b"/sys"];
+        let own = [
+            (b"/".as_slice(), TMPFS_MAGIC),
+            (b"/dev", TMPFS_MAGIC),
+            (b"/dev/shm", TMPFS_MAGIC),
+            (b"/proc", PROC_MAGIC),
+            (b"/sys", SYSFS_MAGIC),
+        ];
+        let own = own.map(|(path, magic)| Mount {
+            path: path.to_vec(),
+            magic,
+            device: device(SYNTHETIC_DEV),
+            read_only: !writable.contains(&path),
+            granted: false,
+        });
+        let granted = self.tree.grants().filter_map(|grant| {
+            let mut path = self.path(grant.node);
+            if path.is_empty() {
+                path.push(b'/');
+            }
+            Some(Mount {
+                path,
+                magic: rustix::fs::fstatfs(&*grant.dir).ok()?.f_type as u64,
+                device: device(rustix::fs::fstat(&*grant.dir).ok()?.st_dev),
+                read_only: grant.read_only,
+                granted: true,
+            })
+        });
+        // A grant of the root, or of `/sys`, replaces ours.
+        let granted: Vec<Mount> = granted.collect();
+        let hidden = |own: &Mount| granted.iter().any(|mount| mount.path == own.path);
+        let mut mounts: Vec<Mount> = own.into_iter().filter(|own| !hidden(own)).collect();
+        mounts.extend(granted);
+        mounts.sort_by(|a, b| a.path.cmp(&b.path));
+        mounts
+    }
+
+    /// What the program may know of a host path, as the host kernel wrote it: the path inside if a
+    /// grant shows the file, the name of something that has no path, otherwise nothing.
+    pub(super) fn inside(&self, host: &[u8]) -> Vec<u8> {
+        const OPEN_TO_ALL: [&[u8]; 7] = [
+            b"/dev/null",
+            b"/dev/zero",
+            b"/dev/full",
+            b"/dev/random",
+            b"/dev/urandom",
+            b"/dev/tty",
+            b"/memfd:",
+        ];
+        let known = !host.starts_with(b"/")
+            || self.exe.as_deref() == Some(host)
+            || host.starts_with(b"/dev/pts/")
+            || OPEN_TO_ALL.iter().any(|name| host.starts_with(name));
+        if known {
+            return host.to_vec();
+        }
+        let shown = self.tree.grants().filter_map(|grant| {
+            let root = host_path(&grant.dir).ok()?;
+            let rest = host.strip_prefix(root.strip_suffix(b"/").unwrap_or(&root))?;
+            // The longest host path is the innermost grant.
+            rest.starts_with(b"/").then(|| (root.len(), [&self.path(grant.node), rest].concat()))
+        });
+        let innermost = shown.max_by_key(|(len, _)| *len).map(|(_, path)| path);
+        innermost.unwrap_or_else(|| b"(unreachable)".to_vec())
+    }
+}

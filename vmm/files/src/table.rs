@@ -1,0 +1,185 @@
+//! The descriptor table: small numbers to open files, lowest free number first.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use abi::Errno;
+
+use super::open_file::OpenFile;
+
+/// How many descriptors a program may have unless told otherwise: Linux's usual soft limit.
+pub const DEFAULT_NOFILE: u32 = 1024;
+
+/// The most a limit can be raised to, Linux's usual hard limit on a table.
+pub const NOFILE_MAX: u32 = 1 << 20;
+
+#[derive(Clone, Debug)]
+struct Slot {
+    file: Arc<OpenFile>,
+    cloexec: bool,
+}
+
+#[derive(Debug)]
+struct Slots {
+    slots: Vec<Option<Slot>>,
+    /// No slot below this one is free.
+    lowest: usize,
+    limit: usize,
+}
+
+/// Closed files are dropped after the table's lock is released: the last reference closes
+/// a host descriptor, which may take a while.
+#[derive(Debug)]
+pub(super) struct Table(RwLock<Slots>);
+
+/// The slot number of a guest descriptor.
+fn index(fd: i32) -> Result<usize, Errno> {
+    usize::try_from(fd).map_err(|_| Errno::EBADF)
+}
+
+impl Table {
+    pub(super) fn new(files: impl IntoIterator<Item = OpenFile>) -> Table {
+        let slot = |file| Some(Slot { file: Arc::new(file), cloexec: false });
+        let slots: Vec<_> = files.into_iter().map(slot).collect();
+        Table(RwLock::new(Slots { lowest: slots.len(), slots, limit: DEFAULT_NOFILE as usize }))
+    }
+
+    // A panic elsewhere while the lock was held left no half-done change: every method
+    // changes one slot at a time.
+    fn read(&self) -> RwLockReadGuard<'_, Slots> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Slots> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn limit(&self) -> u32 {
+        u32::try_from(self.read().limit).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn set_limit(&self, limit: u32) {
+        self.write().limit = limit.min(NOFILE_MAX) as usize;
+    }
+
+    pub(super) fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        let index = index(fd)?;
+        let table = self.read();
+        let slot = table.slots.get(index).and_then(Option::as_ref);
+        Ok(slot.ok_or(Errno::EBADF)?.file.clone())
+    }
+
+    /// Puts a file at the lowest free number not below `from`.
+    ///
+    /// # Errors
+    /// `EMFILE` if all numbers are taken.
+    pub(super) fn insert(
+        &self,
+        file: Arc<OpenFile>,
+        cloexec: bool,
+        from: i32,
+    ) -> Result<i32, Errno> {
+        let from = index(from)?;
+        let mut table = self.write();
+        let at = table.free(from).ok_or(Errno::EMFILE)?;
+        let fd = i32::try_from(at).map_err(|_| Errno::EMFILE)?;
+        table.put(at, Slot { file, cloexec });
+        Ok(fd)
+    }
+
+    /// # Errors
+    /// `EMFILE` if no number is free.
+    pub(super) fn check_room(&self) -> Result<(), Errno> {
+        self.read().free(0).map(|_| ()).ok_or(Errno::EMFILE)
+    }
+
+    /// Puts a file at exactly this number, closing what was there.
+    ///
+    /// # Errors
+    /// `EBADF` if the number is negative or not below the limit.
+    pub(super) fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<(), Errno> {
+        let at = index(fd)?;
+        let mut table = self.write();
+        if at >= table.limit {
+            return Err(Errno::EBADF);
+        }
+        let old = table.put(at, Slot { file, cloexec });
+        drop(table);
+        drop(old);
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, fd: i32) -> Result<(), Errno> {
+        let at = index(fd)?;
+        let mut table = self.write();
+        let old = table.slots.get_mut(at).and_then(Option::take);
+        let old = old.ok_or(Errno::EBADF)?;
+        table.lowest = table.lowest.min(at);
+        drop(table);
+        drop(old);
+        Ok(())
+    }
+
+    /// Closes, or marks close-on-exec, every descriptor from `first` to `last`.
+    pub(super) fn range(&self, first: u32, last: u32, only_cloexec: bool) {
+        let mut closed = Vec::new();
+        let mut table = self.write();
+        let first = first as usize;
+        let count = (last as usize).saturating_sub(first).saturating_add(1);
+        for slot in table.slots.iter_mut().skip(first).take(count) {
+            if only_cloexec {
+                if let Some(slot) = slot {
+                    slot.cloexec = true;
+                }
+            } else {
+                closed.extend(slot.take());
+            }
+        }
+        if !closed.is_empty() {
+            table.lowest = table.lowest.min(first);
+        }
+        drop(table);
+    }
+
+    pub(super) fn cloexec(&self, fd: i32) -> Result<bool, Errno> {
+        let index = index(fd)?;
+        let table = self.read();
+        let slot = table.slots.get(index).and_then(Option::as_ref);
+        Ok(slot.ok_or(Errno::EBADF)?.cloexec)
+    }
+
+    pub(super) fn set_cloexec(&self, fd: i32, cloexec: bool) -> Result<(), Errno> {
+        let index = index(fd)?;
+        let mut table = self.write();
+        let slot = table.slots.get_mut(index).and_then(Option::as_mut);
+        slot.ok_or(Errno::EBADF)?.cloexec = cloexec;
+        Ok(())
+    }
+
+    /// The numbers in use, ascending.
+    pub(super) fn open(&self) -> Vec<u32> {
+        let table = self.read();
+        let used = (0u32..).zip(&table.slots);
+        used.filter(|(_, slot)| slot.is_some()).map(|(fd, _)| fd).collect()
+    }
+}
+
+impl Slots {
+    fn free(&self, from: usize) -> Option<usize> {
+        let from = from.max(self.lowest);
+        let taken = self.slots.iter().skip(from).take_while(|s| s.is_some());
+        let at = from.checked_add(taken.count())?;
+        (at < self.limit).then_some(at)
+    }
+
+    /// Fills a slot and returns what was in it.
+    fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, || None);
+        }
+        let old = self.slots.get_mut(at).and_then(|old| old.replace(slot));
+        if at == self.lowest {
+            self.lowest += 1;
+        }
+        old
+    }
+}

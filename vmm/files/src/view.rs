@@ -1,0 +1,46 @@
+//! What the synthetic files describe, obtained through a trait: a process has files, and some of
+//! its files describe the process.
+
+use std::fmt;
+
+use abi::Errno;
+
+/// A file whose content is generated when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextFile {
+    /// Its path: below `/proc` or `/sys`. `#` for a component is the process and each of its
+    /// threads.
+    pub path: &'static str,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+/// The process whose `/proc` it is.
+pub trait View: fmt::Debug + Send + Sync {
+    /// Its number.
+    fn pid(&self) -> i32;
+
+    /// The numbers of its threads.
+    fn tids(&self) -> Vec<i32>;
+
+    /// The thread whose call is being served.
+    fn caller(&self) -> i32;
+
+    /// The process group it is in, or 0 for one outside of the PID namespace.
+    fn process_group(&self) -> i32;
+
+    /// The content of the file in a row of the table that [`Namespace::new`] was given, for one
+    /// thread or for the process.
+    ///
+    /// [`Namespace::new`]: super::Namespace::new
+    ///
+    /// # Errors
+    /// `ESRCH` for a thread that has ended, or the host's error.
+    fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno>;
+
+    /// Processes what the program wrote to such a file.
+    ///
+    /// # Errors
+    /// `EINVAL` where nothing can be written, `ESRCH`.
+    fn take(&self, row: usize, tid: Option<i32>, bytes: &[u8]) -> Result<(), Errno>;
+}

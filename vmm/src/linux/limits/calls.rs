@@ -1,0 +1,79 @@
+//! The calls on resource limits.
+
+use abi::Errno;
+
+use super::{Pair, host_limit, is_of_host, limit, raise};
+use crate::linux::task::ThreadCtx;
+use crate::linux::{CallResult, value};
+
+fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno> {
+    let process = ctx.process;
+    let old = limit(process, resource)?;
+    let [soft, hard] = new;
+    if soft > hard {
+        return Err(Errno::EINVAL);
+    }
+    if new == old {
+        return Ok(());
+    }
+    if is_of_host(resource) {
+        return host_limit(resource, Some(new)).map(drop);
+    }
+    if hard > old[1] {
+        return Err(Errno::EPERM);
+    }
+    // Kept here, but the host has its own limit on what the VMM does for the program.
+    if matches!(resource, libc::RLIMIT_FSIZE | libc::RLIMIT_MEMLOCK) {
+        raise(resource, soft)?;
+    }
+    process.limits.set(resource, new);
+    match resource {
+        libc::RLIMIT_NOFILE => process.files.set_nofile(u32::try_from(soft).unwrap_or(u32::MAX)),
+        libc::RLIMIT_FSIZE => process.files.set_max_size(soft),
+        libc::RLIMIT_CPU => process.timers.limit_cpu(new)?,
+        libc::RLIMIT_STACK => process.private.grow_stack(soft),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read_pair(ctx: &ThreadCtx<'_>, at: u64) -> Result<Pair, Errno> {
+    Ok([ctx.user().read_u64(at)?, ctx.user().read_u64(at.wrapping_add(8))?])
+}
+
+fn write_pair(ctx: &ThreadCtx<'_>, at: u64, [soft, hard]: Pair) -> Result<(), Errno> {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&soft.to_le_bytes());
+    bytes[8..].copy_from_slice(&hard.to_le_bytes());
+    ctx.user().copy_out(at, &bytes)
+}
+
+/// `prlimit64(2)`, on the program itself.
+pub(in crate::linux) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [pid, resource, new, old, ..] = *a;
+    let new = if new == 0 { None } else { Some(read_pair(ctx, new)?) };
+    if pid as i32 != 0 && ctx.process.threads.get(pid as i32).is_none() {
+        return Err(Errno::ESRCH.into());
+    }
+    let before = limit(ctx.process, resource as u32)?;
+    if let Some(new) = new {
+        set_limit(ctx, resource as u32, new)?;
+    }
+    if old != 0 {
+        write_pair(ctx, old, before)?;
+    }
+    value(0)
+}
+
+/// `getrlimit(2)`.
+pub(in crate::linux) fn getrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    write_pair(ctx, a[1], limit(ctx.process, a[0] as u32)?)?;
+    value(0)
+}
+
+/// `setrlimit(2)`.
+pub(in crate::linux) fn setrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let new = read_pair(ctx, a[1])?;
+    set_limit(ctx, a[0] as u32, new)?;
+    value(0)
+}

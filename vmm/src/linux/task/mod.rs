@@ -1,0 +1,280 @@
+//! A program in its VM, as Linux represents it: the process, its threads, their state.
+//!
+//! State only: the calls that change it are in the modules beside this one, the run loop and the
+//! event loop in `process`.
+//!
+//! - [`thread`]: one thread; [`table`]: all of them; [`host_thread`]: how another one is started
+//! - [`outcome`]: how the program ended
+
+pub mod host_thread;
+pub mod outcome;
+pub mod table;
+pub mod thread;
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+pub use host_thread::{Prepared, RunThread};
+pub use outcome::Outcome;
+pub use table::{KickState, ThreadTable};
+pub use thread::{Thread, ThreadCtx};
+
+use super::limits::Limits;
+use super::prctl::Settings;
+use super::proc::Facts;
+use super::signal::SignalActions;
+use super::survivor::Survivor;
+use super::timer::Timers;
+use crate::files::Files;
+use crate::guest::clock::{GuestClock, GuestWords};
+use crate::kernel::Kernel;
+use crate::private::PrivateRegion;
+use crate::stats::{Phase, Stats};
+use crate::user_memory::UserMemory;
+use crate::vas::Vases;
+use crate::vm::{Machine, Vcpu};
+
+/// How long a thread that waits for the store's lock may continue when the process is told to end.
+const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(500);
+
+/// A program in its VM.
+#[derive(Debug)]
+pub struct Process {
+    /// The VM.
+    pub machine: Arc<Machine>,
+    /// The guest kernel in it.
+    pub kernel: Kernel,
+    /// Its own address space.
+    pub private: PrivateRegion,
+    /// The VASes it has attached.
+    pub vases: Arc<Vases>,
+    /// Its threads.
+    pub threads: ThreadTable,
+    /// Its actions for signals.
+    pub signals: SignalActions,
+    /// Its timers.
+    pub timers: Timers,
+    /// When it was started, for CPU and uptime figures.
+    pub started: Instant,
+    /// What `uname`, `getauxval(AT_EXECFN)` and reports call it.
+    pub program: ProgramName,
+    /// Its files.
+    pub files: Files,
+    /// Its resource limits.
+    pub limits: Limits,
+    /// Its settings made by `prctl`.
+    pub settings: Settings,
+    /// The clock its vDSO reads.
+    pub clock: Mutex<GuestClock>,
+    /// What releases its locks when the VMM is killed.
+    pub survivor: Survivor,
+    /// Counters.
+    pub stats: Stats,
+    /// What `/proc` shows of it and does not change.
+    pub(crate) facts: Facts,
+    /// The run loop, for the host thread of another thread.
+    pub(crate) run_thread: RunThread,
+    pub(crate) tsc_khz: Option<u32>,
+    /// Its file, for reports.
+    pub(crate) executable: Executable,
+    pub(crate) life: Life,
+    /// What the event loop calls once a second.
+    pub(crate) second_tasks: Mutex<Vec<fn(&Process)>>,
+}
+
+/// A process from its start to its end.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// Its number, from when its first thread runs.
+    pid: OnceLock<i32>,
+    /// The first thread's vCPU, until that runs.
+    first: Mutex<Option<Vcpu>>,
+    first_status: AtomicU8,
+    stopping: AtomicBool,
+    outcome: Mutex<Option<Outcome>>,
+    running_since: Instant,
+    stopped: OnceLock<Instant>,
+}
+
+impl Life {
+    /// For a process whose first thread will run on `first`.
+    pub(crate) fn new(first: Vcpu) -> Life {
+        Life {
+            pid: OnceLock::new(),
+            first: Mutex::new(Some(first)),
+            first_status: AtomicU8::new(0),
+            stopping: AtomicBool::new(false),
+            outcome: Mutex::new(None),
+            running_since: Instant::now(),
+            stopped: OnceLock::new(),
+        }
+    }
+
+    /// The first thread's vCPU, once.
+    pub(crate) fn take_first(&self) -> Option<Vcpu> {
+        locked(&self.first).take()
+    }
+
+    /// Sets the process's number: that of its first thread.
+    pub(crate) fn begin(&self, pid: i32) {
+        assert!(self.pid.set(pid).is_ok(), "a process begins once");
+    }
+
+    /// How long ago it was stopped, if it was.
+    pub(crate) fn since_stopped(&self) -> Option<Duration> {
+        self.stopped.get().map(Instant::elapsed)
+    }
+
+    /// How it ended, once.
+    pub(crate) fn take_outcome(&self) -> Option<Outcome> {
+        locked(&self.outcome).take()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+/// The program's name in its various forms.
+#[derive(Debug, Clone)]
+pub struct ProgramName {
+    /// Path as the program sees it.
+    pub path: Vec<u8>,
+    /// Last part of it.
+    pub short: String,
+}
+
+/// The program's file and where it was loaded.
+#[derive(Debug)]
+pub(crate) struct Executable {
+    /// The file.
+    pub(crate) file: Arc<File>,
+    /// Added to the file's addresses.
+    pub(crate) bias: u64,
+    /// One past its highest address.
+    pub(crate) end: u64,
+}
+
+impl Process {
+    /// Its memory as seen by a thread in instance `vh` ([`crate::vas::HOME`], or a handle).
+    #[must_use]
+    pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
+        UserMemory::new(&self.private, &self.vases, vh)
+    }
+
+    /// How fast the time-stamp counter counts, if the host reports it.
+    pub(crate) fn tsc_khz(&self) -> Option<u32> {
+        self.tsc_khz
+    }
+
+    /// Its number: the first thread's, which is that of the host thread that called
+    /// [`Process::run_to_end`]. For the command `spacejmp`, that is the host process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.life.pid.get().copied().unwrap_or_else(|| std::process::id().cast_signed())
+    }
+
+    /// The status the first thread left with, 0 until then.
+    pub(crate) fn first_status(&self) -> u8 {
+        self.life.first_status.load(Ordering::Relaxed)
+    }
+
+    /// Records the exit status of the first thread.
+    pub(crate) fn set_first_status(&self, status: u8) {
+        self.life.first_status.store(status, Ordering::Relaxed);
+    }
+
+    /// Whether the process is ending; threads leave at their next exit.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        // Acquire pairs with `stop`: a thread that sees the flag sees the outcome.
+        self.life.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether the process is ending for another reason than its own exit: what it was writing
+    /// cannot be relied on.
+    pub(crate) fn was_ended(&self) -> bool {
+        let ended = locked(&self.life.outcome);
+        !matches!(*ended, None | Some(Outcome::Exited(_)))
+    }
+
+    /// Ends the process with `outcome`, unless it has ended already: the first reason counts.
+    /// Returns immediately; the threads leave on their own, kicked out of whatever they do.
+    pub fn stop(&self, outcome: Outcome) {
+        {
+            let mut ended = locked(&self.life.outcome);
+            if ended.is_none() {
+                *ended = Some(outcome);
+            }
+            if self.life.stopped.set(Instant::now()).is_ok() {
+                self.stats.phase(Phase::Run, self.life.running_since.elapsed());
+            }
+        }
+        self.life.stopping.store(true, Ordering::Release);
+        self.vases.stop_waiting(LOCK_PATIENCE_AT_END);
+        self.threads.kick_all();
+        self.threads.notify();
+    }
+
+    /// Determines that the process ends with `outcome`, unless it has ended already, but lets
+    /// threads that are inside a VAS with write access continue until they have left; no other
+    /// thread starts to write. [`Process::stop`] ends it then, or before. Returns whether there is
+    /// a thread to wait for.
+    pub fn stop_writing(&self, outcome: Outcome) -> bool {
+        {
+            let mut ended = locked(&self.life.outcome);
+            ended.get_or_insert(outcome);
+        }
+        self.vases.drain();
+        // A kicked thread that waits for a lock checks its signals.
+        self.threads.kick_all();
+        !self.vases.is_drained()
+    }
+
+    /// Starts the vDSO's clock, if it is not running: `hint` is the time-stamp counter as ring 3
+    /// read it just before the call being served, `vcpu_tsc` reads that vCPU's as KVM shows it.
+    pub fn start_clock(&self, hint: u64, vcpu_tsc: impl Fn() -> Option<u64>) {
+        let mut clock = locked(&self.clock);
+        // The page is the machine's, where no mapping of the program reaches: storing cannot fail.
+        if let Ok(true) = clock.start(hint, vcpu_tsc, &self.clock_words()) {
+            drop(clock);
+            self.call_every_second(Process::refresh_clock);
+        }
+    }
+
+    /// Resynchronizes the vDSO's clock with the host's; to be called about once a second.
+    pub fn refresh_clock(&self) {
+        let mut clock = locked(&self.clock);
+        // As above.
+        let _ = clock.refresh(&self.clock_words());
+    }
+
+    fn clock_words(&self) -> GuestWords<'_> {
+        GuestWords { mem: &self.machine.mem, page: self.kernel.clock_page() }
+    }
+
+    /// Makes the event loop call `task` about once a second, from now to the end, along with the
+    /// tasks registered before.
+    pub fn call_every_second(&self, task: fn(&Process)) {
+        self.second_tasks().push(task);
+        self.threads.notify();
+    }
+
+    fn second_tasks(&self) -> MutexGuard<'_, Vec<fn(&Process)>> {
+        locked(&self.second_tasks)
+    }
+
+    pub(crate) fn wants_seconds(&self) -> bool {
+        !self.second_tasks().is_empty()
+    }
+
+    pub(crate) fn every_second(&self) {
+        // A task may register another one: do not call it while the list is locked.
+        let tasks = self.second_tasks().clone();
+        for task in tasks {
+            task(self);
+        }
+    }
+}

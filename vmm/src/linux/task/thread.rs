@@ -1,0 +1,83 @@
+//! One thread of the program, as seen by other threads and by itself.
+//!
+//! The program's thread has the host thread's number. So an owner named by it, in memory or files
+//! shared by several VMs and native programs, means the same to all of them and to the host kernel.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::Process;
+use crate::linux::signal::ThreadSignals;
+use crate::user_memory::UserMemory;
+use crate::vm::Vcpu;
+
+/// What other threads may know of a thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its number: that of the host thread running it.
+    pub tid: i32,
+    vcpu: AtomicU32,
+    /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
+    pub clear_child_tid: AtomicU64,
+    /// Head of its robust futex list, 0 if none.
+    pub robust_list: AtomicU64,
+    /// Its signal mask, alternate stack and pending signals.
+    pub signals: ThreadSignals,
+    name: Mutex<Vec<u8>>,
+}
+
+impl Thread {
+    /// A thread not yet running.
+    #[must_use]
+    pub fn new(tid: i32, signals: ThreadSignals) -> Arc<Thread> {
+        Arc::new(Thread {
+            tid,
+            vcpu: AtomicU32::new(u32::MAX),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            signals,
+            name: Mutex::default(),
+        })
+    }
+
+    /// Its name (`PR_SET_NAME`), at most 15 bytes.
+    #[must_use]
+    pub fn name(&self) -> Vec<u8> {
+        self.name.lock().unwrap_or_else(|poison| poison.into_inner()).clone()
+    }
+
+    /// Sets its name.
+    pub fn set_name(&self, name: &[u8]) {
+        *self.name.lock().unwrap_or_else(|poison| poison.into_inner()) = name.to_vec();
+    }
+
+    /// Records the vCPU it runs on.
+    pub(crate) fn set_vcpu(&self, vcpu: u32) {
+        self.vcpu.store(vcpu, Ordering::Relaxed);
+    }
+
+    /// Number of the vCPU it runs on; an invalid one before it has started.
+    #[must_use]
+    pub fn vcpu(&self) -> u32 {
+        self.vcpu.load(Ordering::Relaxed)
+    }
+}
+
+/// A thread as seen by itself while it is out of the guest.
+#[derive(Debug)]
+pub struct ThreadCtx<'a> {
+    /// The process.
+    pub process: &'a Arc<Process>,
+    /// The thread.
+    pub thread: &'a Arc<Thread>,
+    /// Its processor; `vcpu.regs` are the program's registers.
+    pub vcpu: &'a mut Vcpu,
+}
+
+impl<'a> ThreadCtx<'a> {
+    /// The program's memory as this thread sees it, from the instance it is in.
+    #[must_use]
+    pub fn user(&self) -> UserMemory<'a> {
+        self.process.user_in(self.vcpu.instance())
+    }
+}

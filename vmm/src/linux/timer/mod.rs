@@ -1,0 +1,161 @@
+//! The program's timers, and the handling of one that has expired. The calls on them (`alarm`,
+//! `setitimer`, `timer_create` and kin) are in `calls`.
+//!
+//! Each is a timer of the host kernel on the same clock. It notifies the event loop, which turns
+//! that into a signal of the program. Not a `timerfd`: those do not support CPU-time clocks.
+
+mod calls;
+pub mod host;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use abi::Errno;
+
+use super::signal::info::{SI_KERNEL, SI_TIMER, SigInfo};
+use super::signal::{send_to_process, send_to_thread};
+use super::task::Process;
+use super::time::{now, process_clock};
+pub(super) use calls::{
+    alarm, getitimer, setitimer, timer_create, timer_delete, timer_getoverrun, timer_gettime,
+    timer_settime,
+};
+use host::{HostTimer, Tell};
+
+/// Most overruns reported (DELAYTIMER_MAX).
+const MOST_OVERRUNS: u32 = i32::MAX as u32;
+/// Flag in a timer's value: it is an interval timer; the other bits say which.
+const INTERVAL: u64 = 1 << 32;
+/// Flag in that value: CPU time has reached a limit.
+const CPU_LIMIT: u64 = 1 << 33;
+
+/// The timers of a process.
+#[derive(Debug, Default)]
+pub struct Timers {
+    inner: Mutex<Inner>,
+    /// The host thread of the event loop, which is notified.
+    server: AtomicI32,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    timers: BTreeMap<i32, Timer>,
+    /// Numbers are not reused, so that a late signal is not attributed to another timer.
+    next: i32,
+    /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+    intervals: [Option<HostTimer>; 3],
+    /// Fires at the soft limit of CPU time and each second after it; with the hard limit.
+    cpu_limit: Option<(HostTimer, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Nobody,
+    Process,
+    Thread(i32),
+}
+
+#[derive(Debug)]
+struct Timer {
+    host: HostTimer,
+    target: Target,
+    signo: i32,
+    sigval: u64,
+    /// Overruns of the signal delivered last.
+    overruns: u32,
+}
+
+impl Timers {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// From now on the calling thread, `tid`, is notified.
+    pub(crate) fn serve_by(&self, tid: i32) {
+        self.server.store(tid, Ordering::Relaxed);
+    }
+
+    fn tell(&self, word: u64) -> Tell {
+        Tell::Thread(self.server.load(Ordering::Relaxed), word)
+    }
+
+    /// Records what `timer_getoverrun` returns when a timer's signal is delivered.
+    pub(super) fn note_taken(&self, info: &SigInfo) {
+        if info.code == SI_TIMER
+            && let Some(timer) = self.lock().timers.get_mut(&(info.value as i32))
+        {
+            timer.overruns = (info.value >> 32) as u32;
+        }
+    }
+
+    /// Watches `RLIMIT_CPU`, in seconds of the VMM's CPU time: from the soft limit on SIGXCPU is
+    /// sent once a second, at the hard limit SIGKILL.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the user has too many timers.
+    pub(crate) fn limit_cpu(&self, [soft, hard]: [u64; 2]) -> Result<(), Errno> {
+        let mut inner = self.lock();
+        if soft == u64::MAX {
+            inner.cpu_limit = None;
+            return Ok(());
+        }
+        let timer = HostTimer::new(process_clock(0), self.tell(CPU_LIMIT))?;
+        // A time of 0 would disarm the timer; Linux uses a second instead, too.
+        let first = i64::try_from(soft.max(1)).unwrap_or(i64::MAX);
+        let at = |tv_sec| libc::timespec { tv_sec, tv_nsec: 0 };
+        let times = libc::itimerspec { it_interval: at(1), it_value: at(first) };
+        timer.set(libc::TIMER_ABSTIME, &times)?;
+        inner.cpu_limit = Some((timer, hard));
+        Ok(())
+    }
+
+    /// The signal for a limit of CPU time that has been reached.
+    fn cpu_signal(&self) -> i32 {
+        let hard = self.lock().cpu_limit.as_ref().map_or(u64::MAX, |(_, hard)| *hard);
+        let used = now(process_clock(0)).map_or(0, |time| time.tv_sec.unsigned_abs());
+        if used >= hard { libc::SIGKILL } else { libc::SIGXCPU }
+    }
+
+    /// Deletes all timers: no thread is left to be notified.
+    pub(crate) fn clear(&self) {
+        *self.lock() = Inner::default();
+    }
+}
+
+/// A timer of the host has expired, and `overruns` more times since it was last handled here.
+pub(crate) fn expired(process: &Process, word: u64, overruns: u32) {
+    if word & CPU_LIMIT != 0 {
+        let signo = process.timers.cpu_signal();
+        let _ = send_to_process(process, SigInfo::new(signo, SI_KERNEL, 0));
+        return;
+    }
+    if word & INTERVAL != 0 {
+        let signo = match (word & !INTERVAL) as i32 {
+            libc::ITIMER_REAL => libc::SIGALRM,
+            libc::ITIMER_VIRTUAL => libc::SIGVTALRM,
+            _ => libc::SIGPROF,
+        };
+        // An ordinary signal carries nothing that could be lost.
+        let _ = send_to_process(process, SigInfo::new(signo, SI_KERNEL, 0));
+        return;
+    }
+    let id = word as i32;
+    let Some((target, info)) = process.timers.lock().timers.get(&id).map(|timer| {
+        let overruns = u64::from(overruns.min(MOST_OVERRUNS));
+        let value = u64::from(id.cast_unsigned()) | overruns << 32;
+        let info = SigInfo::new(timer.signo, SI_TIMER, value).with_sigval(timer.sigval);
+        (timer.target, info)
+    }) else {
+        return;
+    };
+    // With too many signals pending this one is lost, as on Linux.
+    let _ = match target {
+        Target::Nobody => Ok(()),
+        Target::Process => send_to_process(process, info),
+        Target::Thread(tid) => match process.threads.get(tid) {
+            Some(thread) => send_to_thread(process, &thread, info),
+            None => Ok(()),
+        },
+    };
+}

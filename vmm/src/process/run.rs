@@ -1,0 +1,84 @@
+//! A process from its first thread's start to its last thread's end.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use super::supervise::{self, Supervise};
+use super::thread;
+use crate::linux::signal::ThreadSignals;
+use crate::linux::task::host_thread::gettid;
+use crate::linux::task::{KickState, Outcome, Process, Thread};
+use crate::stats::Phase;
+use crate::vas::Release;
+use crate::vm::{Vcpu, kick};
+
+impl Process {
+    /// Runs the program's first thread on the calling thread, and the event loop alongside,
+    /// until every thread of the program has left; returns how it ended. Call this, or
+    /// [`Process::wait`], once.
+    ///
+    /// The calling thread's number becomes the program's. The first thread has no separate host
+    /// thread because a process's number is that of its first thread: the host kernel, which
+    /// manages priority-inheritance futexes, would not accept another thread for it.
+    ///
+    /// A program that is told to end ends within some milliseconds, whether it computes
+    /// or blocks in a call.
+    #[must_use]
+    pub fn run_to_end(self: &Arc<Self>, options: Supervise<'_>) -> Outcome {
+        let first = self.life.take_first();
+        if let Some(vcpu) = first {
+            self.run_threads(vcpu, options);
+        }
+        self.threads.join_ended();
+        self.timers.clear();
+        self.survivor.end();
+        let was_ended = self.was_ended();
+        self.vases.close(if was_ended { Release::Abandoned } else { Release::Orderly });
+        if let Some(elapsed) = self.life.since_stopped() {
+            self.stats.phase(Phase::End, elapsed);
+        }
+        self.life.take_outcome().unwrap_or(Outcome::Exited(0))
+    }
+
+    fn run_threads(self: &Arc<Self>, vcpu: Vcpu, options: Supervise<'_>) {
+        // The caller need not be the thread that created the machine.
+        kick::install();
+        let first = Thread::new(gettid(), ThreadSignals::default());
+        let name = self.program.short.as_bytes();
+        first.set_name(name.get(..15).unwrap_or(name));
+        self.life.begin(first.tid);
+        self.threads.add(first.clone());
+        std::thread::scope(|scope| {
+            let (ready, is_ready) = mpsc::sync_channel(1);
+            let events = std::thread::Builder::new().name("events".to_owned());
+            let events = events.spawn_scoped(scope, || self.serve_events(options, ready));
+            match events {
+                // An error will do as well: the loop has failed and reported it.
+                Ok(_) => drop(is_ready.recv()),
+                Err(error) => {
+                    let text = format!("cannot start a host thread for the event loop: {error}");
+                    self.stop(Outcome::HostFailed(text));
+                }
+            }
+            thread::run(self, &first, vcpu);
+        });
+    }
+
+    /// The event loop, until no thread is left.
+    fn serve_events(&self, options: Supervise<'_>, ready: mpsc::SyncSender<()>) {
+        if let Err(error) = supervise::until_empty(self, options, ready) {
+            self.stop(Outcome::HostFailed(crate::error::chain(&error)));
+            // Without the event loop, only the kicks make the threads leave.
+            while self.threads.kick_state(true) != KickState::NoThreads {
+                self.threads.kick_again(true);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// As [`Process::run_to_end`], with nothing outside that could end it.
+    #[must_use]
+    pub fn wait(self: &Arc<Self>) -> Outcome {
+        self.run_to_end(Supervise::default())
+    }
+}

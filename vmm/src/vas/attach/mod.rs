@@ -1,0 +1,232 @@
+//! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
+
+use std::time::Duration;
+
+use abi::objects::{attach, detach};
+use abi::switch::InstanceEntry;
+use abi::{Right, SegId, VasId};
+
+use crate::store::{Object, StoreError, VasRecord, VasSegment};
+use crate::vas::VasError;
+use crate::vas::error::warn_if_failed;
+use crate::vas::opened::Opened;
+use crate::vas::residency::Release;
+use crate::vas::state::instances::{Freshness, Instance, Traits};
+use crate::vas::state::{State, Vases};
+use crate::vas::tables::Member;
+
+/// How long the end of a process may wait for the store's lock in all: segments are marked
+/// clean only by a program that ended by itself.
+const ORDERLY_END: Duration = Duration::from_secs(10);
+const OTHER_END: Duration = Duration::from_secs(2);
+
+/// Flags of `vas_attach`, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AttachFlags(u64);
+
+impl AttachFlags {
+    /// `None` for unknown bits.
+    #[must_use]
+    pub fn new(raw: u64) -> Option<AttachFlags> {
+        (raw & !attach::ALL == 0).then_some(AttachFlags(raw))
+    }
+
+    fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// Flags of `vas_detach`, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DetachFlags(u64);
+
+impl DetachFlags {
+    /// `None` for unknown bits.
+    #[must_use]
+    pub fn new(raw: u64) -> Option<DetachFlags> {
+        (raw & !detach::OWNED == 0).then_some(DetachFlags(raw))
+    }
+
+    fn by_owner(self) -> bool {
+        self.0 & detach::OWNED != 0
+    }
+}
+
+/// Names a listed segment that is not there; the VAS itself is.
+fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
+    match error {
+        VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
+            VasError::Store(vas.lost(wanted, sid))
+        }
+        other => other,
+    }
+}
+
+impl Vases {
+    /// Makes an instance of a VAS for this process.
+    ///
+    /// # Errors
+    /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached. A VAS granted
+    /// for reading can only be attached read-only.
+    pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let opened = self.open(state)?;
+        let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
+        state.grants.check_vas(&opened.store, vid, wanted)?;
+        let handles = &mut state.instances.handles;
+        let vh = handles.lowest_free()?;
+        // The intention is in the lease before the store is read: deleting a VAS reads the leases
+        // with the store locked.
+        handles.reserve_entry(vh, &opened.lease)?;
+        let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
+        self.switch.set_instance(vh, &intent, false)?;
+        match self.attach_announced(state, &opened, vh, vid, flags) {
+            Ok(()) => Ok(vh),
+            Err(error) => {
+                if let Some(instance) = state.instances.remove(vh) {
+                    self.drop_instance(state, vh, instance, Release::Orderly)?;
+                }
+                self.switch.erase_instance(vh)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_announced(
+        &self,
+        state: &mut State,
+        opened: &Opened,
+        vh: u32,
+        vid: VasId,
+        flags: AttachFlags,
+    ) -> Result<(), VasError> {
+        let switch = &self.switch;
+        let changes = switch.changes()?;
+        let record = opened.store.vas(vid)?;
+        let traits = Traits {
+            read_only: flags.has(attach::READ_ONLY),
+            owned: flags.has(attach::OWNED),
+            pinned: flags.has(attach::PINNED),
+        };
+        // All of them, before the first is used: a call that fails changes nothing.
+        for wanted in &record.segments {
+            let probe = state.probe(wanted.sid, traits.right_on(wanted), &opened.store);
+            probe.map_err(|error| lost(error, &record, wanted))?;
+        }
+        let name = record.name.as_str().to_owned();
+        let mut instance = Instance::new(vid, name, traits, &mut state.tables)?;
+        instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
+        instance.freshness = Freshness::Current { at: changes };
+        instance.generation = switch.new_generation();
+        state.instances.insert(vh, instance);
+        for wanted in &record.segments {
+            let right = traits.right_on(wanted);
+            state.residency.acquire(wanted.sid, right, opened, &mut state.tables)?;
+            let range = state.residency.of_member(wanted.sid).reserve.clone();
+            let member = Member { right, local: false, range };
+            state.instances.known_mut(vh).members.insert(wanted.sid, member);
+        }
+        if flags.has(attach::POPULATE) {
+            state.populate(vh)?;
+        }
+        let instance = state.instances.known_mut(vh);
+        for wanted in &record.segments {
+            instance.link(wanted.sid, &mut state.residency, &mut state.tables)?;
+        }
+        state.publish(vh, switch)
+    }
+
+    /// Drops an instance.
+    ///
+    /// # Errors
+    /// [`VasError::NoInstance`]; [`VasError::Owned`] if it has an owner, which is not the caller;
+    /// [`VasError::Invalid`] if the caller is the owner of something else;
+    /// [`VasError::Inside`] while a thread is inside or a system call uses memory it found there.
+    pub fn detach(&self, vh: u64, flags: DetachFlags) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (vh, instance) = state.instances.named(vh)?;
+        match (instance.traits.owned, flags.by_owner()) {
+            (true, false) => return Err(VasError::Owned { vh }),
+            (false, true) => return Err(VasError::Invalid { what: "the flag of an owner" }),
+            _ => {}
+        }
+        self.hide_unused(state, vh, None)?;
+        if let Some(instance) = state.instances.remove(vh) {
+            self.drop_instance(state, vh, instance, Release::Orderly)?;
+        }
+        Ok(())
+    }
+
+    fn drop_instance(
+        &self,
+        state: &mut State,
+        vh: u32,
+        instance: Instance,
+        how: Release,
+    ) -> Result<(), VasError> {
+        let opened = state.attached();
+        state.unpublish(vh, &instance, &self.switch)?;
+        let Instance { members, tables, linked, .. } = instance;
+        // Every vCPU is elsewhere: the frames can be parked immediately.
+        state.tables.park(tables.into_frames());
+        let members = members.iter().map(|(sid, member)| (sid, member.right));
+        for (sid, right) in members.chain(linked) {
+            state.residency.release(sid, right, how, &opened, &mut state.tables);
+        }
+        Ok(())
+    }
+
+    /// Drops what was kept of a segment that is deleted: as long as its file is open, the host
+    /// keeps its content.
+    pub fn forget(&self, sid: SegId) {
+        self.lock().forget_unused(sid);
+    }
+
+    /// Whether a segment that this VM has could have that size: of a volatile one, the content is
+    /// memory, and counts.
+    ///
+    /// # Errors
+    /// `MemoryError::OverLimit`.
+    pub fn check_growth(&self, sid: SegId, size_bytes: u64) -> Result<(), VasError> {
+        let state = self.lock();
+        Ok(state.residency.get(sid).map_or(Ok(()), |segment| segment.check_growth(size_bytes))?)
+    }
+
+    /// The end of the process: everything is released. What a terminated program was writing stays
+    /// marked dirty.
+    pub fn close(&self, how: Release) {
+        if !self.is_active() {
+            return;
+        }
+        self.stop_waiting(match how {
+            Release::Orderly => ORDERLY_END,
+            Release::Abandoned => OTHER_END,
+        });
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for vh in state.instances.in_use() {
+            if let Some(instance) = state.instances.remove(vh) {
+                warn_if_failed("give up an instance", self.drop_instance(state, vh, instance, how));
+            }
+        }
+        state.close();
+    }
+
+    /// Switches an instance's tag on or off.
+    ///
+    /// # Errors
+    /// [`VasError::NoInstance`], for home too: `vas_ctl` takes ids and handles, and home is
+    /// the handle of nothing that has a tag to change; [`VasError::Inside`].
+    pub fn set_tagged(&self, vh: u64, tagged: bool) -> Result<(), VasError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (vh, _) = state.instances.named(vh).map_err(|_| VasError::NoInstance { vh })?;
+        self.hide_unoccupied(state, vh, None)?;
+        let instance = state.instances.known_mut(vh);
+        instance.tagged = tagged;
+        instance.generation = self.switch.new_generation();
+        state.publish(vh, &self.switch)
+    }
+}

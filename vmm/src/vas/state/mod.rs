@@ -1,0 +1,242 @@
+//! Everything a process has attached, behind one mutex.
+//!
+//! - [`State`]: what is behind it, a part for each subject, so that a function can take what it
+//!   changes: the [`instances`], the segments in use (`residency`), the frames of their tables
+//!   (`tables`), what the kernel is shown ([`lock_lists`], `publish`)
+//! - [`Vases`]: the mutex, and what is read without it
+
+pub(crate) mod handles;
+pub(crate) mod instances;
+pub(crate) mod lock_lists;
+mod publish;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use abi::{PAGE_SIZE, Right, SegId};
+
+use self::instances::Instances;
+use self::lock_lists::LockLists;
+use crate::kernel::{Kernel, SwitchTables};
+use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_STATUSES_OFFSET};
+use crate::vas::VasError;
+use crate::vas::error::warn_if_failed;
+use crate::vas::granted::Granted;
+use crate::vas::granted::charge::StoreCharge;
+use crate::vas::granted::grants::{Grants, VasGrants};
+use crate::vas::opened::Opened;
+use crate::vas::residency::{Probe, Residency};
+use crate::vas::tables::TableFrames;
+use crate::vm::Machine;
+use crate::vm::memory::FileMapping;
+
+/// Where a process's address spaces come from.
+#[derive(Clone, Debug, Default)]
+pub struct VasConfig {
+    /// The store's directory; the user's own if `None`.
+    pub store: Option<PathBuf>,
+    /// Which part of it the program may use.
+    pub grants: VasGrants,
+    /// Permission bits that a store made for it does not get.
+    pub umask: u32,
+    /// The process's name in its lease.
+    pub program: String,
+}
+
+/// The address spaces of a process.
+#[derive(Debug)]
+pub struct Vases {
+    machine: Arc<Machine>,
+    /// What the guest kernel reads of instances, and writes of threads.
+    pub(crate) switch: Arc<SwitchTables>,
+    config: VasConfig,
+    /// How long threads wait for the store's lock.
+    patience: Arc<Patience>,
+    /// Some instance was attached once: exits have to check.
+    active: AtomicBool,
+    state: Mutex<State>,
+    pub(crate) reload_waits: Arc<AtomicBool>,
+    /// See `drain.rs`.
+    pub(crate) draining: AtomicBool,
+    /// The program's thread on each vCPU that runs one.
+    pub(crate) threads: Mutex<BTreeMap<u32, i32>>,
+}
+
+/// What the mutex is for.
+#[derive(Debug)]
+pub(crate) struct State {
+    store: Option<Arc<Store>>,
+    opened: Option<Arc<Opened>>,
+    pub(crate) grants: Arc<Grants>,
+    charge: Arc<StoreCharge>,
+    pub(crate) instances: Instances,
+    pub(crate) residency: Residency,
+    pub(crate) tables: TableFrames,
+    pub(crate) lock_lists: LockLists,
+    /// The store's counter of changes as far as the kernel may rely on it.
+    pub(crate) seen: u64,
+}
+
+impl Vases {
+    /// Nothing attached; store and lease are opened when they are needed.
+    #[must_use]
+    pub fn new(kernel: &Kernel, config: VasConfig) -> Vases {
+        let (machine, switch) = (kernel.machine().clone(), kernel.switch.clone());
+        let active = AtomicBool::new(false);
+        let grants = Arc::new(Grants::new(config.grants.clone()));
+        let is_private = config.store.as_deref().is_some_and(Store::is_private);
+        let charge = Arc::new(StoreCharge::new(is_private.then(|| machine.mem.ledger().clone())));
+        let state = State {
+            store: None,
+            opened: None,
+            grants,
+            charge,
+            instances: Instances::default(),
+            residency: Residency::new(switch.clone()),
+            tables: TableFrames::new(machine.clone()),
+            lock_lists: LockLists::default(),
+            seen: 0,
+        };
+        let patience = Arc::default();
+        let reload_waits = state.tables.reload_waits();
+        let (state, threads) = (Mutex::new(state), Mutex::default());
+        let draining = AtomicBool::new(false);
+        Vases { machine, switch, config, patience, active, state, reload_waits, draining, threads }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Notes which thread runs on a vCPU, or that none does: others see it in the lease.
+    pub fn note_thread(&self, vcpu: u32, thread: Option<i32>) {
+        let mut threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
+        match thread {
+            Some(thread) => threads.insert(vcpu, thread),
+            None => threads.remove(&vcpu),
+        };
+        if self.is_active() {
+            let number = thread.map_or(0, |thread| thread as u64);
+            warn_if_failed("note a thread", self.switch.set_vcpu_thread(vcpu, number));
+        }
+    }
+
+    /// Whether the process has ever attached a VAS.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        // Acquire: a thread that sees it sees the mapped lease.
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// What the program may use of the store, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn granted(&self) -> Result<Granted, VasError> {
+        let mut state = self.lock();
+        let store = state.open_store(&self.config, &self.patience)?;
+        Ok(Granted { store, grants: state.grants.clone(), charge: state.charge.clone() })
+    }
+
+    /// Where the store is, if the program has used it.
+    #[must_use]
+    pub fn store_path(&self) -> Option<PathBuf> {
+        Some(self.lock().store.as_ref()?.path().to_owned())
+    }
+
+    /// The process is ending: no thread waits for the store's lock beyond `rest`. Takes no lock of
+    /// ours: a thread that waits may hold it.
+    pub fn stop_waiting(&self, rest: Duration) {
+        self.patience.ends_in(rest);
+    }
+
+    /// Store and lease of a process that attaches something.
+    pub(crate) fn open(&self, state: &mut State) -> Result<Arc<Opened>, VasError> {
+        if let Some(opened) = &state.opened {
+            return Ok(opened.clone());
+        }
+        let store = state.open_store(&self.config, &self.patience)?;
+        let program = self.config.program.clone();
+        let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
+        self.share_tables(&lease, &store)?;
+        state.seen = self.switch.changes()?;
+        self.switch.set_seen(state.seen)?;
+        self.switch.start_switching()?;
+        let threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
+        for (&vcpu, &thread) in &*threads {
+            self.switch.set_vcpu_thread(vcpu, thread as u64)?;
+        }
+        let opened = Arc::new(Opened { store, lease });
+        state.opened = Some(opened.clone());
+        self.active.store(true, Ordering::Release);
+        Ok(opened)
+    }
+
+    /// Maps the lease's tables and the store's counter over what the kernel reads.
+    fn share_tables(&self, lease: &Lease, store: &Store) -> Result<(), VasError> {
+        let (machine, switch) = (&self.machine, &self.switch);
+        let shared = FileMapping::Shared;
+        let (lines, bytes) = switch.vcpu_statuses();
+        machine.mem.map_file(lines, bytes, lease.fd(), VCPU_STATUSES_OFFSET, shared)?;
+        let (table, bytes) = switch.instance_table();
+        machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
+        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.counters_fd(), 0, shared)?;
+        Ok(())
+    }
+}
+
+impl State {
+    fn open_store(
+        &mut self,
+        config: &VasConfig,
+        patience: &Arc<Patience>,
+    ) -> Result<Arc<Store>, VasError> {
+        if let Some(store) = &self.store {
+            return Ok(store.clone());
+        }
+        let path = match &config.store {
+            Some(path) => path.clone(),
+            None => Store::default_path()?,
+        };
+        let store = Arc::new(Store::open_or_create_with(&path, patience.clone(), config.umask)?);
+        self.store = Some(store.clone());
+        Ok(store)
+    }
+
+    /// Store and lease, if something was ever attached. Not to be kept without the state locked:
+    /// the lease goes with the last of them.
+    pub(crate) fn opened(&self) -> Option<Arc<Opened>> {
+        self.opened.clone()
+    }
+
+    /// The same where something is attached.
+    pub(crate) fn attached(&self) -> Arc<Opened> {
+        self.opened.clone().expect("whoever has an instance has a lease")
+    }
+
+    /// Drops the lease: the process holds nothing any more.
+    pub(crate) fn close(&mut self) {
+        self.residency.forget_all(&mut self.tables);
+        self.opened = None;
+    }
+
+    /// [`Residency::probe`], as far as the program was granted.
+    pub(crate) fn probe(
+        &mut self,
+        sid: SegId,
+        right: Right,
+        store: &Store,
+    ) -> Result<Probe, VasError> {
+        self.residency.probe(sid, right, &self.grants, store, &mut self.tables)
+    }
+
+    /// Drops what is kept of a segment that no instance has, if any.
+    pub(crate) fn forget_unused(&mut self, sid: SegId) {
+        if self.residency.is_unused(sid) {
+            self.residency.forget(sid, &mut self.tables);
+        }
+    }
+}

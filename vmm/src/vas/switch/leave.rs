@@ -1,0 +1,48 @@
+//! A thread ends: it goes home, and its locks are released.
+
+use seg_lock::Mode;
+
+use crate::store::Store;
+use crate::vas::error::warn_if_failed;
+use crate::vas::state::{State, Vases};
+use crate::vas::{HOME, VasError};
+use crate::vm::Vcpu;
+
+impl Vases {
+    /// The thread that runs `vcpu` ends: its locks are released and it goes home. What it held
+    /// exclusively may be half changed, and is marked so, whatever ended it: a program that returns
+    /// from `main` while one of its threads writes has asked that thread no more than one that is
+    /// killed.
+    pub fn leave(&self, vcpu: &mut Vcpu) {
+        if !self.is_active() {
+            return;
+        }
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(opened) = state.opened() else { return };
+        let went = self
+            .give_back(state, vcpu, &opened.store)
+            .and_then(|()| self.arrive(state, vcpu, HOME));
+        warn_if_failed("bring a thread home", went);
+        // Whatever failed: the next thread on this vCPU begins at home.
+        vcpu.set_instance(HOME);
+    }
+
+    fn give_back(&self, state: &State, vcpu: &Vcpu, store: &Store) -> Result<(), VasError> {
+        let stopping = || false;
+        self.wake_waiters(state, vcpu, store, &stopping)?;
+        // In the middle of a switch the vCPU's page may name locks that are not yet or no longer
+        // held, and releasing one of those would take it from another thread. What it does hold is
+        // wiped with the VM's slot (`close`), as after a kill.
+        if vcpu.is_in_kernel() {
+            return Ok(());
+        }
+        for (mode, lock) in self.held(state, vcpu)?.into_locks() {
+            if mode == Mode::Exclusive {
+                lock.mark_inconsistent();
+            }
+            lock.user(store, &stopping).release(mode);
+        }
+        Ok(())
+    }
+}

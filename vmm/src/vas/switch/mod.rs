@@ -1,0 +1,140 @@
+//! `vas_switch` when the kernel leaves it to the VMM: the first switch after a change of the VAS,
+//! locks that are not free, handles that are not attached, and every switch requested by hypercall.
+//!
+//! The steps are the kernel's: announce, check everything, acquire the locks, load the root. A
+//! thread that waits for a lock does so without any lock of the VMM's own; the instance it may fall
+//! back to and the one it is going to are kept from being detached meanwhile.
+
+mod drain;
+mod inside;
+mod leave;
+pub(crate) mod locks;
+
+use seg_lock::{Held, LockOutcome, Patience};
+
+use self::locks::{LockSet, exchange, locks_of};
+use crate::vas::state::instances::{Freshness, Hold, Instance};
+use crate::vas::state::{State, Vases};
+use crate::vas::{HOME, VasError};
+use crate::vm::Vcpu;
+
+/// What makes a thread give up waiting.
+#[derive(Clone, Copy)]
+pub struct Stops<'a> {
+    /// The process is ending.
+    pub stopping: &'a dyn Fn() -> bool,
+    /// That, or the thread has a signal to handle.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
+impl Vases {
+    /// Brings the thread that runs `vcpu` into instance `vh`, as far as `patience` goes. If a lock
+    /// could not be acquired, the thread is where it was, with the locks it had; only if the process
+    /// is ending, it may be at home.
+    ///
+    /// # Errors
+    /// [`VasError::NoInstance`], [`VasError::Changed`]: likewise, the thread is where it was.
+    pub fn switch(
+        &self,
+        vcpu: &mut Vcpu,
+        vh: u64,
+        patience: Patience,
+        Stops { stopping, interrupted }: Stops<'_>,
+    ) -> Result<LockOutcome, VasError> {
+        let here = vcpu.instance();
+        if !self.is_active() {
+            let nowhere = VasError::NoInstance { vh };
+            return if vh == 0 { Ok(LockOutcome::Acquired) } else { Err(nowhere) };
+        }
+        let (target, old, new, store, held) = {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let store = state.attached().store.clone();
+            self.wake_waiters(state, vcpu, &store, stopping)?;
+            if vh == u64::from(here) {
+                return Ok(LockOutcome::Acquired);
+            }
+            let target = self.look_up(state, vh)?;
+            self.switch.announce_instance(vcpu.index(), target)?;
+            let old = self.held(state, vcpu)?;
+            let new = locks_of(state, target);
+            if old.is_empty() && new.is_empty() {
+                self.arrive(state, vcpu, target)?;
+                return Ok(LockOutcome::Acquired);
+            }
+            if self.is_kept_out(&old, &new) {
+                self.switch.set_current_instance(vcpu.index(), here)?;
+                drop(guard);
+                return Ok(self.park(stopping));
+            }
+            let both = [here, target].into_iter().filter_map(|vh| state.instances.get(vh));
+            let held: Vec<Hold> = both.map(Instance::hold).collect();
+            (target, old, new, store, held)
+        };
+        // A thread that waits without limit releases locks on the way, and could not reacquire them
+        // without waiting: on a signal it keeps waiting.
+        let stops = match patience {
+            Patience::Forever if !old.is_empty() => stopping,
+            _ => interrupted,
+        };
+        let stops = || stops() || self.is_kept_out(&old, &new);
+        let switched = exchange(&old, &new, patience, &store, &stops);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        drop(held);
+        match switched.held {
+            Held::New if stopping() && !old.writes() => {
+                // The locks came free because the process is ending: a thread that waited for them
+                // no longer begins, and has changed nothing. (One that came from writing has.)
+                // Nothing is acquired, so nothing is waited for.
+                let _ = exchange(&new, &LockSet::default(), Patience::Try, &store, &|| false);
+                self.arrive(state, vcpu, HOME)?;
+                return Ok(LockOutcome::Interrupted);
+            }
+            Held::New => self.arrive(state, vcpu, target)?,
+            Held::Nothing if !old.is_empty() => self.arrive(state, vcpu, HOME)?,
+            Held::Nothing | Held::Old => {
+                self.switch.set_current_instance(vcpu.index(), here)?;
+            }
+        }
+        drop(guard);
+        if switched.outcome == LockOutcome::Interrupted && self.is_kept_out(&old, &new) {
+            return Ok(self.park(stopping));
+        }
+        Ok(switched.outcome)
+    }
+
+    /// Makes `vh` the instance `vcpu` is in; its locks are held.
+    pub(crate) fn arrive(
+        &self,
+        state: &mut State,
+        vcpu: &mut Vcpu,
+        vh: u32,
+    ) -> Result<(), VasError> {
+        let locks = state.instances.get(vh).map_or(0..0, |instance| instance.shown.locks.clone());
+        let root = self.root_of(state, vh);
+        // In the middle of the kernel it is a thread of a process that ends, and that enters
+        // the guest no more.
+        if !vcpu.is_in_kernel() {
+            self.switch.switch_root(vcpu, root)?;
+        }
+        self.switch.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
+        self.switch.set_current_instance(vcpu.index(), vh)?;
+        state.tables.reloaded(vcpu.index());
+        vcpu.set_instance(vh);
+        Ok(())
+    }
+
+    /// The instance behind a handle, home included, brought up to date with the store.
+    fn look_up(&self, state: &mut State, vh: u64) -> Result<u32, VasError> {
+        if vh == 0 {
+            return Ok(HOME);
+        }
+        let (vh, _) = state.instances.named(vh)?;
+        self.reconcile(state, vh)?;
+        match state.instances.known(vh).freshness {
+            Freshness::Stale => Err(VasError::Changed { vh }),
+            Freshness::Current { .. } | Freshness::Incomplete => Ok(vh),
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Everything that can go wrong in a store, and the error number a program sees for each.
+//!
+//! An error names the object or the file it is about. A guest sees only its number
+//! ([`StoreError::errno`]); the command line also prints text and remedy.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use abi::Errno;
+use abi::objects::{LeaseId, Right, SegId, VasId};
+
+use spacejmp_host::error::Remedy;
+
+use crate::format::counted::counted;
+use crate::format::name::{Name, NameError};
+
+/// What an error is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// A VAS by its id.
+    Vas(VasId),
+    /// A VAS by its name.
+    VasName(Name),
+    /// A segment by its id.
+    Segment(SegId),
+    /// A segment by its name.
+    SegmentName(Name),
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Vas(vid) => write!(f, "VAS {vid}"),
+            Object::VasName(name) => write!(f, "VAS '{name}'"),
+            Object::Segment(sid) => write!(f, "segment {sid}"),
+            Object::SegmentName(name) => write!(f, "segment '{name}'"),
+        }
+    }
+}
+
+/// A live VM that is in the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Its process.
+    pub pid: u32,
+    /// What it runs.
+    pub program: String,
+}
+
+/// Why an object cannot be changed now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Busy {
+    /// Live VMs have it attached.
+    Attached(Vec<Holder>),
+    /// A thread of a live VM is inside.
+    Inside(Holder),
+    /// Live VMs can write it, and it has no lock that would keep them out.
+    Written(Vec<Holder>),
+    /// VASes list it.
+    Listed(Vec<Name>),
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Busy::Attached(holders) => write!(f, "attached by{}", list(holders)),
+            Busy::Written(holders) => {
+                write!(f, "it cannot be locked, and can be written by{}", list(holders))
+            }
+            Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
+            Busy::Listed(names) => {
+                f.write_str("it belongs to VAS")?;
+                for (i, name) in names.iter().enumerate() {
+                    write!(f, "{} '{name}'", if i == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list(holders: &[Holder]) -> String {
+    let each = holders.iter().map(|h| format!(" process {} ({})", h.pid, h.program));
+    each.collect::<Vec<_>>().join(",")
+}
+
+/// Why an operation on a store failed. After an error nothing has changed, except after an
+/// [`StoreError::Io`], when the host may have failed half-way: then a later `gc` cleans up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no store.
+    #[error("{} is not a store: {why}", path.display())]
+    NotAStore {
+        /// Where one was expected.
+        path: PathBuf,
+        /// What is there instead.
+        why: &'static str,
+    },
+    /// Neither `$SPACEJMP_STORE` nor a home directory is known.
+    #[error("no place for a store is known: HOME is not set")]
+    NoPlace,
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No such object.
+    #[error("there is no {0}")]
+    NotFound(Object),
+    /// The name is taken.
+    #[error("{0} exists already")]
+    Exists(Object),
+    /// The host does not permit it.
+    #[error("no permission to {right} {object}", right = right_text(*right))]
+    Denied {
+        /// What was to be used.
+        object: Object,
+        /// What was needed.
+        right: Right,
+    },
+    /// Only its owner may do this.
+    #[error("{0} belongs to another user")]
+    NotOwner(Object),
+    /// In use.
+    #[error("{object} is busy: {why}")]
+    Busy {
+        /// What was to be changed.
+        object: Object,
+        /// What keeps it busy.
+        why: Busy,
+    },
+    /// Its lock was not free in time.
+    #[error("segment '{segment}' is locked by {by}")]
+    Locked {
+        /// The segment.
+        segment: Name,
+        /// The holder, if the host reports it.
+        by: String,
+    },
+    /// Two segments of one VAS cannot share addresses.
+    #[error("segment '{segment}' overlaps segment '{other}' of VAS '{vas}'")]
+    Overlap {
+        /// The VAS.
+        vas: Name,
+        /// The segment that was to be attached.
+        segment: Name,
+        /// The one that is in the way.
+        other: Name,
+    },
+    /// It is there already.
+    #[error("segment '{segment}' belongs to VAS '{vas}' already")]
+    AlreadyAttached {
+        /// The VAS.
+        vas: Name,
+        /// The segment.
+        segment: Name,
+    },
+    /// It is not there.
+    #[error("segment {segment} does not belong to VAS '{vas}'")]
+    NotAttached {
+        /// The VAS.
+        vas: Name,
+        /// The segment.
+        segment: SegId,
+    },
+    /// A later version of the format: the file is intact.
+    #[error("{} was made by a newer spacejmp: its {field} is {found}, and this one knows {known}", file.display())]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// What tells the version.
+        field: &'static str,
+        /// What it holds.
+        found: String,
+        /// The newest that can be used here.
+        known: String,
+    },
+    /// For another kind of processor: the file is intact.
+    #[error("{} holds memory of another processor architecture (number {found})", file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// The architecture's number.
+        found: u32,
+    },
+    /// A file of another kind altogether.
+    #[error("{} is not {kind}: it begins with {found}", file.display())]
+    NotA {
+        /// The file.
+        file: PathBuf,
+        /// What it was taken for, with its article.
+        kind: &'static str,
+        /// Its first bytes.
+        found: String,
+    },
+    /// The file is shorter than its content. What is there is as it was stored.
+    #[error("{} is shorter than it must be: it has {} of {expected_bytes}", file.display(), counted(*found_bytes, "byte"))]
+    Short {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        found_bytes: u64,
+        /// The length that its header promises.
+        expected_bytes: u64,
+    },
+    /// An archive that was not written or copied to its end.
+    #[error("archive {} ends in the middle of {within}", file.display())]
+    Truncated {
+        /// The archive.
+        file: PathBuf,
+        /// What its end would have been part of.
+        within: &'static str,
+    },
+    /// A VAS lists a segment whose file is not in the store.
+    #[error("VAS '{vas}' lists segment '{segment}' ({sid}), whose file is not in the store")]
+    Lost {
+        /// The VAS.
+        vas: Name,
+        /// The segment's name when it was attached.
+        segment: Name,
+        /// Its id.
+        sid: SegId,
+    },
+    /// Several segments that a VAS lists have this name.
+    #[error("VAS '{vas}' lists several segments '{segment}': {sids}")]
+    Ambiguous {
+        /// The VAS.
+        vas: Name,
+        /// The name.
+        segment: Name,
+        /// Their ids.
+        sids: String,
+    },
+    /// A field of a file has an invalid value.
+    #[error("{}: {field} is damaged: found {found}, expected {expected}", file.display())]
+    BadField {
+        /// The file.
+        file: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// An argument is impossible.
+    #[error("{what} is {found}; it must be {expected}")]
+    Invalid {
+        /// The argument.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// The permitted values.
+        expected: String,
+    },
+    /// More than the segment's reserve.
+    #[error("segment '{segment}' can grow to {}, not to {wanted_bytes}", counted(*reserve_bytes, "byte"))]
+    BeyondReserve {
+        /// The segment.
+        segment: Name,
+        /// Its reserve.
+        reserve_bytes: u64,
+        /// What was asked for.
+        wanted_bytes: u64,
+    },
+    /// No range of addresses is free.
+    #[error("no range of {} is free of other segments", counted(*reserve_bytes, "byte"))]
+    NoRoom {
+        /// What was asked for.
+        reserve_bytes: u64,
+    },
+    /// A VAS has as many segments as one can have.
+    #[error("VAS '{0}' has the most segments possible")]
+    TooMany(Name),
+    /// A file that was copied inside a store still has the id of its original.
+    #[error("{} is a copy that has not been opened for writing yet", file.display())]
+    Copy {
+        /// The copy.
+        file: PathBuf,
+    },
+    /// A part of a segment is missing: only some of its files were copied.
+    #[error("part {index} of segment '{segment}' is missing ({})", file.display())]
+    PartMissing {
+        /// The segment.
+        segment: Name,
+        /// Which part.
+        index: u64,
+        /// Where it should be.
+        file: PathBuf,
+    },
+    /// Another process has held the store's lock for too long.
+    #[error("{} is held by {holder}", file.display())]
+    LockHeld {
+        /// The file that the lock is on.
+        file: PathBuf,
+        /// The holder, if the host reports it.
+        holder: String,
+    },
+    /// The host failed.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was done.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+}
+
+const fn right_text(right: Right) -> &'static str {
+    match right {
+        Right::Read => "read",
+        Right::Write => "change",
+    }
+}
+
+impl StoreError {
+    /// The error number a program sees.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            StoreError::NotAStore { .. }
+            | StoreError::NoPlace
+            | StoreError::NotFound(_)
+            | StoreError::NotAttached { .. } => Errno::ENOENT,
+            StoreError::Name(error) => error.errno(),
+            StoreError::Exists(_)
+            | StoreError::Overlap { .. }
+            | StoreError::AlreadyAttached { .. } => Errno::EEXIST,
+            StoreError::Denied { .. } | StoreError::Copy { .. } => Errno::EACCES,
+            StoreError::NotOwner(_) => Errno::EPERM,
+            StoreError::Busy { .. } => Errno::EBUSY,
+            StoreError::Locked { .. } => Errno::ETIMEDOUT,
+            // As ext4 and XFS report damage; EIO is the host's own failure.
+            StoreError::BadField { .. } | StoreError::NotA { .. } => Errno::EUCLEAN,
+            StoreError::Short { .. }
+            | StoreError::Truncated { .. }
+            | StoreError::PartMissing { .. }
+            | StoreError::Lost { .. } => Errno::ENODATA,
+            StoreError::Newer { .. } | StoreError::Foreign { .. } => Errno::EOPNOTSUPP,
+            StoreError::Ambiguous { .. } => Errno::EINVAL,
+            StoreError::Invalid { .. } => Errno::EINVAL,
+            StoreError::BeyondReserve { .. } => Errno::EFBIG,
+            // Addresses, not bytes on a disk.
+            StoreError::NoRoom { .. } => Errno::ENOMEM,
+            StoreError::TooMany(_) => Errno::ENOSPC,
+            StoreError::LockHeld { .. } => Errno::ETIMEDOUT,
+            StoreError::Io { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM) => Errno::EACCES,
+                Some(raw) => Errno::from_raw(raw),
+                None => Errno::EIO,
+            },
+        }
+    }
+}
+
+impl Remedy for StoreError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            StoreError::NotAStore { .. } | StoreError::NoPlace => {
+                Some("choose a store with --store DIR or SPACEJMP_STORE; `spacejmp vas create` makes one".into())
+            }
+            StoreError::NotFound(Object::Vas(_) | Object::VasName(_)) => {
+                Some("`spacejmp vas ls` lists what there is".into())
+            }
+            StoreError::NotFound(_) | StoreError::NotAttached { .. } => {
+                Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
+            }
+            StoreError::Exists(_) => Some("choose another name".into()),
+            StoreError::Denied { .. } => {
+                Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
+            }
+            StoreError::Busy { why: Busy::Listed(names), .. } => {
+                let name = names.first()?;
+                Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))
+            }
+            StoreError::Locked { .. } => {
+                Some("try again when it is free, or wait longer with --timeout".into())
+            }
+            StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
+            StoreError::BadField { .. } => Some(
+                "keep a copy of the file, whose other content may be whole, and restore it from a \
+                 backup or archive; other objects are unaffected"
+                    .into(),
+            ),
+            StoreError::Newer { .. } => {
+                Some("use that version of spacejmp or a later one; the file is whole".into())
+            }
+            StoreError::Foreign { .. } => {
+                Some("use it on such a machine; the file is whole".into())
+            }
+            StoreError::NotA { kind, .. } => Some(format!("name {kind}, or restore the file from a backup")),
+            StoreError::Short { file, expected_bytes, .. } => Some(format!(
+                "an interrupted growth or an incomplete copy leaves it so. After a growth nothing \
+                 that was stored is missing, and `truncate --size={expected_bytes} {}` makes it \
+                 usable (what is added reads as zeros); otherwise copy it again",
+                file.display()
+            )),
+            StoreError::Truncated { .. } => {
+                Some("export or copy it again; nothing was changed in the store".into())
+            }
+            StoreError::Lost { vas, sid, segment } => Some(format!(
+                "restore segments/{segment} from a backup, or remove it from the VAS with `spacejmp vas detach \
+                 {vas} {sid}`"
+            )),
+            StoreError::Ambiguous { vas, .. } => {
+                Some(format!("name one by its id: `spacejmp vas detach {vas} ID`"))
+            }
+            StoreError::Overlap { .. } => {
+                Some("put it into another VAS, or create it again with another base".into())
+            }
+            StoreError::LockHeld { .. } => Some(
+                "end that process, or wait for it; any process that can read the file can hold its lock"
+                    .into(),
+            ),
+            StoreError::NoRoom { .. } => Some("give a base, or a smaller reserve".into()),
+            StoreError::Copy { .. } => {
+                Some("have a user who may write it use it once: it then gets its own id".into())
+            }
+            StoreError::PartMissing { .. } => {
+                Some("copy segments with `spacejmp seg clone` or `vas export`".into())
+            }
+            StoreError::Io { source, .. } => match source.raw_os_error()? {
+                libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
+                libc::ENOSPC | libc::EDQUOT => Some("free space on the store's disk".into()),
+                libc::EFBIG => Some(
+                    "raise the limit of file sizes (`ulimit -f`), or use a file system that allows \
+                     files of 8 TiB"
+                        .into(),
+                ),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// A host error from an operation on a file.
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { doing, path: path.to_owned(), source }
+}

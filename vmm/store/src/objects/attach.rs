@@ -1,0 +1,159 @@
+//! Attaching and releasing segments: clean and dirty, and the end of volatile segments.
+//!
+//! A VM joins a segment at its first attachment and leaves it at its last. Both happen under
+//! the store's lock together with the entry in the VM's lease, so that a segment cannot be
+//! deleted between being opened and being known as attached.
+
+use std::os::unix::fs::MetadataExt;
+
+use abi::objects::{LeaseId, Lifetime, Right, SegId};
+
+use crate::format::error::{Object, StoreError, io_error};
+use crate::format::header::{Header, SegmentState, read_header};
+use crate::objects::lease::Lease;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::open::segment_write_denied;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
+
+impl Store {
+    /// This VM has the segment attached from now on, recorded at `index` of its lease; with
+    /// the right to write, the segment counts as dirty until the VM leaves. To change from
+    /// reading to writing, join again at the same index.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if it was deleted since it was opened;
+    /// [`StoreError::Denied`] if it is to be written and is open for reading.
+    pub fn join(
+        &self,
+        segment: &mut SegmentFile,
+        lease: &Lease,
+        index: u32,
+        right: Right,
+    ) -> Result<(), StoreError> {
+        if right == Right::Write && segment.right() == Right::Read {
+            return Err(segment_write_denied(segment.name()));
+        }
+        let first_use = segment.header().lifetime == Lifetime::Volatile;
+        if segment.right() == Right::Write && (right == Right::Write || first_use) {
+            let lock = self.lock_exclusive()?;
+            self.check_still_there(segment, &lock)?;
+            lease.set_segment(index, Some((segment.sid(), right)))?;
+            self.change_header(segment, &lock, |header| {
+                header.used = true;
+                if right == Right::Write {
+                    self.make_dirty(header, lease.id());
+                }
+            })?;
+            segment.set_header(read_header(segment.file(), segment.path())?);
+            return Ok(());
+        }
+        let lock = self.lock_shared()?;
+        self.check_still_there(segment, &lock)?;
+        segment.set_header(read_header(segment.file(), segment.path())?);
+        lease.set_segment(index, Some((segment.sid(), right)))
+    }
+
+    /// This VM no longer has the segment attached. If it was the last to write, the segment is
+    /// clean; if it was the last at all, a volatile segment is gone.
+    ///
+    /// # Errors
+    /// The host's error.
+    pub fn leave(
+        &self,
+        segment: &SegmentFile,
+        lease: &Lease,
+        index: u32,
+    ) -> Result<(), StoreError> {
+        let lock = self.lock_exclusive()?;
+        let wrote = lease.segment(index)? == Some((segment.sid(), Right::Write));
+        lease.set_segment(index, None)?;
+        if self.check_still_there(segment, &lock).is_err() {
+            return Ok(());
+        }
+        // A reader that leaves must not mark clean what a dead writer left.
+        if wrote && segment.right() == Right::Write {
+            self.make_clean(segment, lease.id(), &lock)?;
+        }
+        if segment.header().lifetime == Lifetime::Volatile {
+            self.reap_volatile(segment.name(), &lock);
+        }
+        Ok(())
+    }
+
+    /// Marks a segment as being written by a VM. Part of [`Store::join`].
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`] if it is open for reading.
+    pub fn mark_dirty(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
+        if segment.right() == Right::Read {
+            return Err(segment_write_denied(segment.name()));
+        }
+        let lock = self.lock_exclusive()?;
+        self.change_header(segment, &lock, |header| {
+            header.used = true;
+            self.make_dirty(header, lease);
+        })
+    }
+
+    /// Marks a segment as left properly by a VM that wrote it; it is clean unless another live
+    /// VM can write it. Part of [`Store::leave`].
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`] if it is open for reading.
+    pub fn mark_clean(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
+        if segment.right() == Right::Read {
+            return Err(segment_write_denied(segment.name()));
+        }
+        self.make_clean(segment, lease, &self.lock_exclusive()?)
+    }
+
+    /// Deletes a volatile segment that no live VM has. To be called after the last attachment in a
+    /// VM, and its entry in the lease, are gone. Part of [`Store::leave`].
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn segment_left(&self, sid: SegId) -> Result<(), StoreError> {
+        let lock = self.lock_exclusive()?;
+        if let Some(name) = self.segment_name(sid, &lock)? {
+            self.reap_volatile(&name, &lock);
+        }
+        Ok(())
+    }
+
+    fn make_dirty(&self, header: &mut Header, lease: LeaseId) {
+        header.state = SegmentState::Dirty;
+        header.lease = Some(lease);
+        header.boot = self.boot;
+    }
+
+    fn make_clean(
+        &self,
+        segment: &SegmentFile,
+        lease: LeaseId,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let mut writers = self
+            .live_leases_but(Some(lease))?
+            .into_iter()
+            .filter(|other| other.right_of(segment.sid()) == Some(Right::Write));
+        let other = writers.next().map(|other| other.id());
+        self.change_header(segment, lock, |header| match other {
+            Some(other) => header.lease = Some(other),
+            None => header.state = SegmentState::Clean,
+        })
+    }
+
+    /// The file with this name is still the same one.
+    fn check_still_there(
+        &self,
+        segment: &SegmentFile,
+        _lock: &impl Locked,
+    ) -> Result<(), StoreError> {
+        let ours = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
+        match self.segments.stat(segment.name().as_str())? {
+            Some(stat) if (stat.st_dev, stat.st_ino) == (ours.dev(), ours.ino()) => Ok(()),
+            _ => Err(StoreError::NotFound(Object::Segment(segment.sid()))),
+        }
+    }
+}

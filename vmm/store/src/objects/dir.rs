@@ -1,0 +1,274 @@
+//! Files of a folder, opened so that a name cannot lead to anything unexpected.
+//!
+//! A folder is opened once and used by descriptor. Names in it are single components, links are
+//! never followed, and only regular files are opened: a FIFO or a device in the store must not
+//! block or be operated.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    self as rfs, Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat,
+};
+use rustix::io::Errno;
+
+use crate::format::error::StoreError;
+
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const SAFE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
+
+impl Dir {
+    /// A folder anywhere; links in the path are followed, since the user chose it.
+    pub(crate) fn open(path: &Path) -> io::Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rfs::openat(CWD, path, flags, Mode::empty())?;
+        Ok(Dir { fd, path: path.to_owned() })
+    }
+
+    /// A folder in this one.
+    pub(crate) fn sub(&self, name: &str) -> Result<Dir, StoreError> {
+        let flags = SAFE | OFlags::RDONLY | OFlags::DIRECTORY;
+        match rfs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Dir { fd, path: self.path.join(name) }),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Err(self.bad_type(name, "a file or link", "a folder"))
+            }
+            Err(error) => Err(self.error("open", name, error)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn error(
+        &self,
+        doing: &'static str,
+        name: &str,
+        source: impl Into<io::Error>,
+    ) -> StoreError {
+        StoreError::Io { doing, path: self.path_of(name), source: source.into() }
+    }
+
+    fn bad_type(&self, name: &str, found: &str, expected: &str) -> StoreError {
+        StoreError::BadField {
+            file: self.path_of(name),
+            field: "type",
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+
+    /// Opens an existing regular file.
+    pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
+        // O_NONBLOCK: a FIFO without a writer must not block before its type is known.
+        const EXPECTED: &str = "a regular file";
+        let flags = flags | SAFE | OFlags::NONBLOCK;
+        let fd = match rfs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ISDIR) => return Err(self.bad_type(name, "a folder", EXPECTED)),
+            Err(Errno::LOOP) => return Err(self.bad_type(name, "a link", EXPECTED)),
+            Err(error) => return Err(self.error("open", name, error)),
+        };
+        let stat = rfs::fstat(&fd).map_err(|e| self.error("open", name, e))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(self.bad_type(name, &format!("{kind:?}"), EXPECTED));
+        }
+        Ok(File::from(fd))
+    }
+
+    /// As [`Dir::open_file`], `None` if there is none.
+    pub(crate) fn find_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
+        match self.open_file(name, flags) {
+            Ok(file) => Ok(Some(file)),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates a file that must not exist yet, for reading and writing by this user only.
+    pub(crate) fn new_file(&self, name: &str) -> Result<File, StoreError> {
+        let flags = SAFE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(|e| self.error("create", name, e))?;
+        Ok(File::from(fd))
+    }
+
+    /// Opens or creates a file for all users of the store, as far as the process's own umask
+    /// and this one permit.
+    pub(crate) fn shared_file(&self, name: &str, umask: u32) -> Result<File, StoreError> {
+        let flags = SAFE | OFlags::RDWR | OFlags::CREATE;
+        let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o666 & !umask))
+            .map_err(|e| self.error("create", name, e))?;
+        Ok(File::from(fd))
+    }
+
+    pub(crate) fn new_folder(&self, name: &str, mode: u32) -> Result<(), StoreError> {
+        rfs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+            .map_err(|e| self.error("create", name, e))
+    }
+
+    /// Status of the named file, without following a link; `None` if there is none.
+    pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
+        match rfs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.error("look at", name, error)),
+        }
+    }
+
+    pub(crate) fn stat_self(&self) -> Result<Stat, StoreError> {
+        rfs::fstat(&self.fd).map_err(|e| self.error("look at", "", e))
+    }
+
+    /// Whether the host would permit us to write it.
+    pub(crate) fn writable(&self, name: &str) -> bool {
+        rfs::accessat(&self.fd, name, Access::WRITE_OK, AtFlags::empty()).is_ok()
+    }
+
+    /// Changes permission bits without following a link.
+    pub(crate) fn chmod(&self, name: &str, mode: u32) -> Result<(), StoreError> {
+        let failed = |e: Errno| self.error("change the mode of", name, e);
+        let fd = rfs::openat(&self.fd, name, SAFE | OFlags::PATH, Mode::empty()).map_err(failed)?;
+        let stat = rfs::fstat(&fd).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(failed(Errno::LOOP));
+        }
+        // An O_PATH descriptor can be changed only through its name in /proc.
+        rfs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
+            .map_err(failed)
+    }
+
+    /// Names in the folder, sorted, without `.` and `..`.
+    pub(crate) fn names(&self) -> Result<Vec<OsString>, StoreError> {
+        let failed = |e: Errno| self.error("list", "", e);
+        let mut names = Vec::new();
+        for entry in rfs::Dir::read_from(&self.fd).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Moves a finished thing to its place; `false` if the name is taken.
+    pub(crate) fn move_new(&self, from: &str, to: &Dir, name: &str) -> Result<bool, StoreError> {
+        match rfs::renameat_with(&self.fd, from, &to.fd, name, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) => return Ok(false),
+            // Some file systems cannot; the caller's exclusive lock makes checking first safe.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(error) => return Err(to.error("create", name, error)),
+        }
+        if to.stat(name)?.is_some() {
+            return Ok(false);
+        }
+        self.move_over(from, to, name)?;
+        Ok(true)
+    }
+
+    /// Gives a file a second name in another folder; `Taken` if that is taken, `Unable` where
+    /// the file system has no such thing.
+    pub(crate) fn link_new(&self, from: &str, to: &Dir, name: &str) -> Result<Linked, StoreError> {
+        match rfs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(Linked::Done),
+            Err(Errno::EXIST) => Ok(Linked::Taken),
+            Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => Ok(Linked::Unable),
+            Err(error) => Err(to.error("create", name, error)),
+        }
+    }
+
+    /// Moves a finished file to its place, over what is there.
+    pub(crate) fn move_over(&self, from: &str, to: &Dir, name: &str) -> Result<(), StoreError> {
+        rfs::renameat(&self.fd, from, &to.fd, name).map_err(|e| to.error("replace", name, e))
+    }
+
+    pub(crate) fn remove_file(&self, name: &str) -> Result<(), StoreError> {
+        rfs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|e| self.error("remove", name, e))
+    }
+
+    /// Removes a folder and the files in it, but no folders below: the store makes none.
+    pub(crate) fn remove_folder(&self, name: &str) -> Result<(), StoreError> {
+        let folder = self.sub(name)?;
+        for inner in folder.names()? {
+            rfs::unlinkat(&folder.fd, &inner, AtFlags::empty())
+                .map_err(|e| folder.error("remove", &inner.to_string_lossy(), e))?;
+        }
+        rfs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|e| self.error("remove", name, e))
+    }
+
+    /// Makes created, moved and removed names durable across a power failure.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        match rfs::fsync(&self.fd) {
+            // Some file systems cannot sync a folder; then their names are as safe as can be.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(error) => Err(self.error("sync", "", error)),
+        }
+    }
+}
+
+/// The outcome of [`Dir::link_new`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Linked {
+    Done,
+    Taken,
+    Unable,
+}
+
+/// Reads a whole small file; longer ones are `None`.
+pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let len_bytes = file.metadata()?.len();
+    if len_bytes > most_bytes {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(len_bytes).map_err(io::Error::other)?];
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(Some(bytes))
+}
+
+/// Whether another process holds an flock on the file: its creator is alive.
+pub(crate) fn held_by_another(file: impl AsFd) -> bool {
+    // Shared, so that two processes that check at the same time do not take each other for the
+    // holder.
+    match rfs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            let _ = rfs::flock(&file, FlockOperation::Unlock);
+            false
+        }
+        // Also when the host cannot tell: taking a live VM for dead would be the worse mistake.
+        Err(_) => true,
+    }
+}
+
+/// Whether the host refused it.
+pub(crate) fn denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}

@@ -1,0 +1,29 @@
+//! Values that are new each time: random ids, and the time of day.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::format::error::StoreError;
+
+/// A random positive number.
+pub(crate) fn random_id() -> Result<u64, StoreError> {
+    let mut bytes = [0; 8];
+    loop {
+        let got = rustix::io::retry_on_intr(|| {
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        })
+        .map_err(|e| StoreError::Io {
+            doing: "read",
+            path: "getrandom".into(),
+            source: e.into(),
+        })?;
+        let id = u64::from_le_bytes(bytes) >> 1;
+        if got == bytes.len() && id != 0 {
+            return Ok(id);
+        }
+    }
+}
+
+pub(crate) fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,158 @@
+//! The lease of this VM: a file that it holds a write lock on (`liveness`).
+//!
+//! It comes into `vms/` by a rename with the locks already held, so that no process ever sees a
+//! live VM's lease without them; a dead VM's lease stays until `gc` removes it, and counts as dead
+//! from the moment the kernel drops the locks. Its bytes are in `format::lease`.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use abi::objects::{LeaseId, Right, SegId};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+
+use crate::format::error::{StoreError, io_error};
+use crate::format::lease::{
+    LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET, VCPU_STATUSES_BYTES,
+    VCPU_STATUSES_OFFSET, encode,
+};
+use crate::objects::dir::Dir;
+use crate::objects::fresh::{now_ns, random_id};
+use crate::objects::liveness;
+use crate::objects::store::Store;
+
+/// The lease of this VM. Dropping it ends the VM as far as the store is concerned.
+#[derive(Debug)]
+pub struct Lease {
+    id: LeaseId,
+    file: File,
+    /// Opened once more: a mapping keeps its open file description, and with it a lock on it, as
+    /// long as any process has the memory. The survivor of a killed VMM keeps it a moment longer
+    /// (`process::survivor`), and must not make a dead VM count as alive.
+    to_map: File,
+    vms: Arc<Dir>,
+    name: String,
+}
+
+impl Lease {
+    /// Creates a lease and holds it.
+    ///
+    /// # Errors
+    /// If the host does not permit it or has no space for the part that guests write.
+    pub fn create(store: &Store, info: &LeaseInfo) -> Result<Lease, StoreError> {
+        // `gc` holds the exclusive lock and would treat a file that is not locked yet as garbage.
+        let _lock = store.lock_shared()?;
+        let id = loop {
+            if let Some(id) = LeaseId::new(random_id()?) {
+                break id;
+            }
+        };
+        let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
+        let file = store.tmp.new_file(&tmp_name)?;
+        let to_map = store.tmp.open_file(&tmp_name, OFlags::RDWR)?;
+        let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name };
+        let made = lease.fill(info, &store.tmp.path_of(&tmp_name)).and_then(|()| {
+            match store.tmp.move_new(&tmp_name, &store.vms, &lease.name)? {
+                true => Ok(()),
+                false => Err(store.vms.error("create", &lease.name, rustix::io::Errno::EXIST)),
+            }
+        });
+        if let Err(error) = made {
+            let _ = store.tmp.remove_file(&tmp_name);
+            return Err(error);
+        }
+        Ok(lease)
+    }
+
+    /// Its id, new at every start.
+    #[must_use]
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// The file, for mapping status entries and instances.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.to_map.as_fd()
+    }
+
+    /// Reserves disk space for `len_bytes` from `offset` on, which are going to be written through
+    /// a mapping: there a full disk would cause a signal instead of an error.
+    ///
+    /// # Errors
+    /// `ENOSPC` and the like; a file system that cannot reserve is no error.
+    pub fn reserve(&self, offset: u64, len_bytes: u64) -> Result<(), StoreError> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len_bytes) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(error) => Err(io_error("reserve space for", &self.path(), error.into())),
+        }
+    }
+
+    /// Records that this VM has a segment attached, or, at `index`, no longer has.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for an index beyond 65535; the host's error.
+    pub fn set_segment(
+        &self,
+        index: u32,
+        segment: Option<(SegId, Right)>,
+    ) -> Result<(), StoreError> {
+        if index >= MAX_SEGMENTS {
+            return Err(StoreError::Invalid {
+                what: "the index of an attached segment",
+                found: index.to_string(),
+                expected: format!("less than {MAX_SEGMENTS}"),
+            });
+        }
+        let (sid, right) = segment.map_or((0, 0), |(sid, right)| (sid.raw(), right.raw()));
+        let entry = (u128::from(right) << 64 | u128::from(sid)).to_le_bytes();
+        self.file
+            .write_all_at(&entry, SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES)
+            .map_err(|e| io_error("write", &self.path(), e))
+    }
+
+    /// What [`Lease::set_segment`] last recorded for an index.
+    pub(crate) fn segment(&self, index: u32) -> Result<Option<(SegId, Right)>, StoreError> {
+        let mut entry = [0; SEGMENT_BYTES as usize];
+        self.file
+            .read_exact_at(&mut entry, SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES)
+            .map_err(|e| io_error("read", &self.path(), e))?;
+        let entry = u128::from_le_bytes(entry);
+        Ok(SegId::new(entry as u64).zip(Right::from_raw((entry >> 64) as u64)))
+    }
+
+    /// Where the file is, if it was truncated.
+    #[must_use]
+    pub fn path_if_truncated(&self) -> Option<PathBuf> {
+        let len_bytes = self.file.metadata().ok()?.len();
+        (len_bytes < LEASE_BYTES).then(|| self.path())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.vms.path_of(&self.name)
+    }
+
+    fn fill(&self, info: &LeaseInfo, path: &std::path::Path) -> Result<(), StoreError> {
+        rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| io_error("lock", path, e.into()))?;
+        self.file
+            .set_len(LEASE_BYTES)
+            .and_then(|()| self.file.write_all_at(encode(self.id, info, now_ns()).as_bytes(), 0))
+            .and_then(|()| liveness::begin(&self.file))
+            .map_err(|e| io_error("write", path, e))?;
+        // Every user of the store must be able to see which VMs are alive, but no other process may have
+        // a lock on it that counts: until here none could.
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
+            .map_err(|e| io_error("change the mode of", path, e.into()))?;
+        self.reserve(0, VCPU_STATUSES_OFFSET + VCPU_STATUSES_BYTES)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // If it fails, the lease is dead all the same once the file is closed.
+        let _ = self.vms.remove_file(&self.name);
+    }
+}

@@ -1,0 +1,193 @@
+//! Opening a segment by its name or id. A volatile one that no VM has any more is removed on the
+//! way, and is not found.
+
+use std::os::unix::fs::MetadataExt;
+
+use abi::objects::{Lifetime, Right, SegId};
+use rustix::fs::OFlags;
+
+use crate::format::counters::Counted;
+use crate::format::error::{Busy, Object, StoreError, io_error};
+use crate::format::extent::first_part;
+use crate::format::header::{Header, header_bytes, read_header};
+use crate::format::name::{Mode, Name};
+use crate::objects::dir::denied;
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
+
+pub(crate) fn segment_write_denied(name: &Name) -> StoreError {
+    StoreError::Denied { object: Object::SegmentName(name.clone()), right: Right::Write }
+}
+
+impl Store {
+    /// Opens a segment for writing, or for reading if the caller may not write it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Denied`] if not even reading is permitted,
+    /// [`StoreError::BadField`] for a damaged or shortened file.
+    pub fn open_segment(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
+        let gone = {
+            let lock = self.lock_shared()?;
+            let segment = self.open_by_id(sid, &lock)?;
+            if !self.is_gone(segment.header(), &lock) {
+                return Ok(segment);
+            }
+            segment.name().clone()
+        };
+        self.reap_volatile(&gone, &self.lock_exclusive()?);
+        Err(StoreError::NotFound(Object::Segment(sid)))
+    }
+
+    pub(crate) fn open_named(
+        &self,
+        name: &Name,
+        _lock: &impl Locked,
+    ) -> Result<SegmentFile, StoreError> {
+        let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));
+        let open = |flags| self.segments.find_file(name.as_str(), flags);
+        let (file, right) = match open(OFlags::RDWR) {
+            Err(StoreError::Io { source, .. }) if denied(&source) => {
+                let file = open(OFlags::RDONLY).map_err(|error| match error {
+                    StoreError::Io { source, .. } if denied(&source) => StoreError::Denied {
+                        object: Object::SegmentName(name.clone()),
+                        right: Right::Read,
+                    },
+                    other => other,
+                })?;
+                (file, Right::Read)
+            }
+            other => (other?, Right::Write),
+        };
+        let file = file.ok_or_else(not_found)?;
+        let header = read_header(&file, &self.segments.path_of(name.as_str()))?;
+        self.segment_file(name, file, header, right)
+    }
+
+    pub(crate) fn open_by_id(
+        &self,
+        sid: SegId,
+        lock: &impl Locked,
+    ) -> Result<SegmentFile, StoreError> {
+        match self.segment_name(sid, lock)? {
+            Some(name) => self.open_named(&name, lock),
+            None => Err(self.why_missing(sid, lock)),
+        }
+    }
+
+    /// Why no usable segment has this id: the file that has it cannot be used, or there is none.
+    fn why_missing(&self, sid: SegId, lock: &impl Locked) -> StoreError {
+        let bears_it = |name: &Name| {
+            let file = self.segments.open_file(name.as_str(), OFlags::RDONLY).ok()?;
+            let bytes = header_bytes(&file, self.segments.path()).ok()?;
+            (Header::sid_in(&bytes) == Some(sid)).then_some(())
+        };
+        let names = self.names_in(&self.segments).unwrap_or_default();
+        let file = names.iter().find(|name| bears_it(name).is_some());
+        file.and_then(|name| self.open_named(name, lock).err())
+            .unwrap_or(StoreError::NotFound(Object::Segment(sid)))
+    }
+
+    /// The same, unless it is volatile and was freed with the last VM that had it.
+    pub(crate) fn open_present(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_by_id(sid, lock)?;
+        if self.is_gone(segment.header(), lock) {
+            self.reap_volatile(segment.name(), lock);
+            return Err(StoreError::NotFound(Object::Segment(sid)));
+        }
+        Ok(segment)
+    }
+
+    pub(crate) fn open_writable(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_present(sid, lock)?;
+        match segment.right() {
+            Right::Write => Ok(segment),
+            Right::Read => Err(segment_write_denied(segment.name())),
+        }
+    }
+
+    /// Whether a holder of the segment's lock died inside and no program has recovered it. The next
+    /// VM that wants the lock finds out and sets the flag; until then the dead owner shows it.
+    pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+        let view = segment.lock_view()?;
+        let is_dead = |owner| !self.is_alive(owner);
+        Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
+    }
+
+    pub(crate) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
+        let stat = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
+        Ok(Mode::from_stat(stat.mode()))
+    }
+
+    pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
+        let mut holders = Vec::new();
+        for lease in self.live_leases()? {
+            if lease.right_of(sid).is_some() {
+                holders.push(lease.holder());
+            }
+        }
+        if holders.is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Busy { object: Object::Segment(sid), why: Busy::Attached(holders) })
+    }
+
+    /// Removes the files. First the one with the header: parts without it are only garbage.
+    pub(crate) fn remove_segment(
+        &self,
+        segment: &SegmentFile,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let (name, header) = (segment.name(), segment.header());
+        let mut index = self.segment_index(lock)?;
+        self.bump_objects(Counted::Segment, lock)?;
+        self.segments.remove_file(name.as_str()).map_err(|error| match error {
+            StoreError::Io { source, .. } if denied(&source) => segment_write_denied(name),
+            other => other,
+        })?;
+        segment.place().remove(first_part(header.lifetime), header.parts());
+        index.remove(name, header);
+        index.restamp(self.stamp(Counted::Segment, lock).ok());
+        self.segments.sync()
+    }
+
+    /// Whether no VM has a volatile segment's memory any more.
+    pub(crate) fn is_gone(&self, header: &Header, _lock: &impl Locked) -> bool {
+        if !self.is_gone_unattached(header) {
+            return false;
+        }
+        // If it cannot be told which VMs have it, one may.
+        self.live_leases()
+            .is_ok_and(|leases| leases.iter().all(|l| l.right_of(header.sid).is_none()))
+    }
+
+    /// The same for a segment that no live VM has attached.
+    pub(crate) fn is_gone_unattached(&self, header: &Header) -> bool {
+        header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot)
+    }
+
+    /// Removes a volatile segment that is gone; files that cannot be removed stay, and the segment
+    /// is gone all the same.
+    pub(crate) fn reap_volatile(&self, name: &Name, lock: &Exclusive) {
+        if let Ok(segment) = self.open_named(name, lock)
+            && self.is_gone(segment.header(), lock)
+        {
+            let _ = self.remove_segment(&segment, lock);
+        }
+    }
+
+    /// Whether a live program has the segment writable.
+    pub(crate) fn is_written(&self, sid: SegId) -> bool {
+        let write = Some(abi::objects::Right::Write);
+        self.live_leases()
+            .is_ok_and(|leases| leases.iter().any(|lease| lease.right_of(sid) == write))
+    }
+}
