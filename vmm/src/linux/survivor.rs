@@ -9,7 +9,7 @@
 //!
 //! It is created when the program first has memory that other processes can share; before that no
 //! other process could wait for one of its locks. Limits: it waits for a lock of the VMM's no
-//! longer than [`PATIENCE_SECONDS`], in case a killed thread held it; and what kills it along with
+//! longer than `PATIENCE_SECONDS`, in case a killed thread held it; and what kills it along with
 //! the VMM (a control group, the host kernel's OOM killer) has killed both.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
