@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::page::VersionNumber;
+use crate::page::{PageIndex, VersionNumber};
 
 /// An error about one file of a versioned segment.
 #[derive(thiserror::Error, Debug)]
@@ -34,6 +34,17 @@ pub enum VersionsError {
         pages: u64,
         /// Pages that a log may hold.
         limit: u64,
+    },
+    /// A page lies where no file can have one.
+    #[error("there is no page {}", .0.0)]
+    NoSuchPage(PageIndex),
+    /// A version's note is too long.
+    #[error("a note of {bytes} bytes is longer than {limit}")]
+    NoteTooLong {
+        /// Its bytes.
+        bytes: usize,
+        /// The most there can be.
+        limit: usize,
     },
     /// A write or sync failed before; what was not durable then has to be settled first.
     #[error("the log has failed behind version {durable}; it must be renewed")]

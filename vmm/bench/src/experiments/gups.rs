@@ -1,7 +1,7 @@
 //! `bench gups`: random updates of a table in windows of which one is reachable at a time.
 //!
 //! The paper's figures 8 and 9. All ways of reaching a window draw the same numbers and are timed
-//! by the same code (`vmm/payload/src/gups.rs`); here they are run and compared.
+//! by the same code (`vmm/bench/programs/payload/gups`); here they are run and compared.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,7 +1,7 @@
 //! `bench rpc`: getting bytes that another party has, the paper's figure 7.
 //!
 //! By switching to where they are and copying them; over a channel that two vCPUs of a VM poll;
-//! over a UNIX socket between two native processes. All by one program (`vmm/payload`), which
+//! over a UNIX socket between two native processes. All by one program (`vmm/bench/programs/payload`), which
 //! compares what arrives with the original.
 
 use serde_json::Value;

@@ -2,7 +2,7 @@
 //! paper's figure 6.
 //!
 //! Accesses are timed one by one, so that the switch is not in them and nothing large has to be
-//! subtracted (`vmm/payload/src/lines.rs` says how); a point is the median over the VMs.
+//! subtracted (`vmm/bench/programs/payload/lines.rs` says how); a point is the median over the VMs.
 
 use std::path::Path;
 

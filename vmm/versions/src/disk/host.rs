@@ -1,7 +1,9 @@
 //! Files of the host.
 
+use std::fs::File as StdFile;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -25,7 +27,7 @@ impl HostFolder {
 
 /// A file of the host.
 #[derive(Debug)]
-pub struct HostFile(OwnedFd);
+pub struct HostFile(StdFile);
 
 const OPEN: OFlags = OFlags::RDWR.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
@@ -35,11 +37,11 @@ impl Folder for HostFolder {
     fn create(&self, name: &str) -> io::Result<HostFile> {
         let mode = Mode::RUSR | Mode::WUSR;
         let flags = OPEN | OFlags::CREATE | OFlags::EXCL;
-        Ok(HostFile(rustix::fs::openat(&self.0, name, flags, mode)?))
+        Ok(HostFile(rustix::fs::openat(&self.0, name, flags, mode)?.into()))
     }
 
     fn open(&self, name: &str) -> io::Result<HostFile> {
-        Ok(HostFile(rustix::fs::openat(&self.0, name, OPEN, Mode::empty())?))
+        Ok(HostFile(rustix::fs::openat(&self.0, name, OPEN, Mode::empty())?.into()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -64,23 +66,11 @@ impl Folder for HostFolder {
 
 impl File for HostFile {
     fn bytes(&self) -> io::Result<u64> {
-        let size = rustix::fs::fstat(&self.0)?.st_size;
-        u64::try_from(size).map_err(|_| io::Error::other("a file of negative length"))
+        Ok(self.0.metadata()?.len())
     }
 
-    fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-        while !buffer.is_empty() {
-            match rustix::io::pread(&self.0, &mut *buffer, offset) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    buffer = &mut buffer[read..];
-                    offset += read as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
@@ -105,6 +95,6 @@ impl File for HostFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        self.0.sync_data()
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{array_at, put, u16_at, u32_at, u64_at};
 use crate::checksum::Checksum;
+use crate::error::{Result, VersionsError};
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SJRC");
@@ -36,8 +37,14 @@ pub struct VersionFacts {
 }
 
 impl VersionFacts {
+    /// Whether they fit into a head.
+    pub(crate) fn check(&self) -> Result<()> {
+        let (bytes, limit) = (self.note.len(), NOTE_BYTES_MAX);
+        if bytes > limit { Err(VersionsError::NoteTooLong { bytes, limit }) } else { Ok(()) }
+    }
+
     /// # Panics
-    /// If the note is longer than [`NOTE_BYTES_MAX`]: the caller cuts it.
+    /// If [`VersionFacts::check`] would fail.
     pub(super) fn encode(&self, into: &mut [u8]) {
         assert!(self.note.len() <= NOTE_BYTES_MAX, "a note of {} bytes", self.note.len());
         put(into, 0, &self.size_bytes.to_le_bytes());
@@ -93,7 +100,7 @@ impl RecordHead {
     /// The head's bytes, and the checksum that the next record follows.
     ///
     /// # Panics
-    /// If the note is longer than [`NOTE_BYTES_MAX`]: the caller cuts it.
+    /// If the note is longer than [`NOTE_BYTES_MAX`].
     #[must_use]
     pub fn encode(&self, previous: Checksum) -> (Vec<u8>, Checksum) {
         let count = self.pages.len();

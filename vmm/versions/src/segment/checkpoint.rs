@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use super::{HOME_FILE_NAME, Segment, failed};
 use crate::disk::{File, Folder};
-use crate::error::Result;
+use crate::error::{Result, VersionsError};
 use crate::page::VersionNumber;
 use crate::root::Root;
 
@@ -18,7 +18,7 @@ impl<D: Folder> Segment<D> {
     pub fn checkpoint(&mut self, oldest_used: VersionNumber) -> Result<()> {
         self.sync()?;
         if self.current().after < self.appended() && oldest_used >= self.appended() {
-            self.begin_log()?;
+            self.begin_log(&[])?;
         }
         // A log goes as a whole, when the one behind it begins at a version that all have reached.
         let going = self.logs.windows(2).take_while(|pair| pair[1].after <= oldest_used).count();
@@ -26,7 +26,7 @@ impl<D: Folder> Segment<D> {
             return Ok(());
         }
         let applied = self.logs[going].after;
-        self.oldest = self.oldest.max(oldest_used);
+        self.oldest = self.oldest.max(oldest_used.min(self.appended()));
         self.apply(applied)?;
         let logs = self.root.logs[going..].to_vec();
         self.store_root(Root { applied, logs, ..self.root.clone() })?;
@@ -45,8 +45,10 @@ impl<D: Folder> Segment<D> {
     /// Writes each page's newest content up to `applied` to its place.
     fn apply(&self, applied: VersionNumber) -> Result<()> {
         for (page, placed) in &self.placed {
-            let is_older = placed.first().is_some_and(|first| first.version <= applied);
-            let Some(offset) = page.offset().filter(|_| is_older) else { continue };
+            if placed.first().is_none_or(|first| first.version > applied) {
+                continue;
+            }
+            let offset = page.offset().ok_or(VersionsError::NoSuchPage(*page))?;
             let content = self.read(*page, applied)?;
             self.home
                 .write_at(&[IoSlice::new(&content)], offset)

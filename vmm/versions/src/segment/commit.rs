@@ -9,16 +9,21 @@ use crate::error::{Result, VersionsError};
 use crate::log::header::{LogHeader, LogId};
 use crate::log::record::{RecordHead, record_bytes};
 use crate::log::scan::{self, Found, Position};
-use crate::page::{PAGE_BYTES, VersionNumber};
+use crate::page::{PAGE_BYTES, Page, VersionNumber};
 use crate::root::{LOGS_MAX, Root};
 
 impl<D: Folder> Segment<D> {
     /// Appends a version. It is not durable before [`Segment::sync`]; a killed process leaves it.
     ///
     /// # Errors
-    /// The host's, a commit that no log holds, a log that has failed. Nothing has changed then: the
+    /// The host's, a commit that no log holds, a page that no file has, a note that is too long, a log
+    /// that has failed. Nothing has changed then: the
     /// commit can be tried again.
     pub fn append(&mut self, commit: &Commit<'_>) -> Result<VersionNumber> {
+        commit.facts.check()?;
+        if let Some((page, _)) = commit.pages.iter().find(|(page, _)| page.offset().is_none()) {
+            return Err(VersionsError::NoSuchPage(*page));
+        }
         let pages = commit.pages.len() as u64;
         let limit = self.limits.log_bytes - PAGE_BYTES as u64;
         let too_large = VersionsError::TooLarge { pages, limit: limit / PAGE_BYTES as u64 };
@@ -73,53 +78,48 @@ impl<D: Folder> Segment<D> {
     /// # Errors
     /// The host's; nothing has changed then.
     pub fn renew(&mut self, kept: VersionNumber) -> Result<VersionNumber> {
+        let saved = self.read_back(kept);
+        // The file's end cannot be relied on: go back to where it was durable.
+        let end = std::mem::replace(&mut self.end, self.durable);
+        if let Err(error) = self.begin_log(&saved) {
+            self.end = end;
+            return Err(error);
+        }
+        self.has_failed = false;
+        Ok(self.durable.version)
+    }
+
+    /// Versions behind what is durable, up to `kept`, as far as they can be read.
+    fn read_back(&self, kept: VersionNumber) -> Vec<Saved> {
         let mut saved = Vec::new();
         let mut position = self.durable;
         let (id, file) = (self.current().id, &self.current().file);
         while position.version < kept {
             // What cannot be read is lost, whatever the reason.
-            let Ok(Some((found, behind))) = scan::next(file, &id.file_name(), position) else {
-                break;
-            };
-            let mut content = vec![[0; PAGE_BYTES]; found.head.pages.len()];
-            let places = found.places().map(|(_, offset)| offset);
-            let read =
-                content.iter_mut().zip(places).all(|(page, at)| file.read_at(page, at).is_ok());
-            if !read {
+            let next = scan::next(file, &id.file_name(), position);
+            let Ok(Some((found, behind))) = next else { break };
+            let mut pages = vec![[0; PAGE_BYTES]; found.head.pages.len()];
+            let mut places = pages.iter_mut().zip(found.places());
+            if places.try_for_each(|(page, (_, at))| file.read_at(page, at)).is_err() {
                 break;
             }
-            saved.push((found.head, content));
+            drop(places);
+            saved.push(Saved { head: found.head, pages });
             position = behind;
         }
-        // The file's end is not to be relied on: go back to where it was durable.
-        let end = self.end;
-        self.end = self.durable;
-        if let Err(error) = self.begin_log() {
-            self.end = end;
-            return Err(error);
-        }
-        self.forget_behind(self.durable.version);
-        self.has_failed = false;
-        for (head, content) in saved {
-            let pages = head
-                .pages
-                .iter()
-                .zip(&content)
-                .map(|((page, _), page_content)| (*page, page_content));
-            self.append(&Commit { facts: head.facts, pages: pages.collect() })?;
-        }
-        self.sync()
+        saved
     }
 
     /// Closes the log and begins another.
     pub(super) fn next_log(&mut self) -> Result<()> {
         // The next log says that it follows this one's end: that has to be there.
         self.sync()?;
-        self.begin_log()
+        self.begin_log(&[])
     }
 
-    /// Makes the log that follows `end`, which must be durable, and writes to it from now on.
-    pub(super) fn begin_log(&mut self) -> Result<()> {
+    /// Makes the log that follows `end`, which must be durable, and writes to it from now on. The
+    /// versions `saved` are in it, durably, before anything names it.
+    pub(super) fn begin_log(&mut self, saved: &[Saved]) -> Result<()> {
         let after = self.end.version;
         // Behind every number a file may still have: that of a failed attempt, too.
         let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
@@ -138,9 +138,12 @@ impl<D: Folder> Segment<D> {
         let (page, chain) = header.encode();
         let name = id.file_name();
         let file = self.folder.create(&name).map_err(|source| failed("create", &name, source))?;
-        let prepared = self.limits.ahead_bytes.max(PAGE_BYTES as u64).min(self.limits.log_bytes);
+        let (records, end) = encode_all(saved, Position::first(&header, chain));
+        let ahead = self.limits.ahead_bytes.max(PAGE_BYTES as u64).min(self.limits.log_bytes);
+        let prepared = ahead.max(end.offset);
         let begun = fill(&file, 0, prepared)
             .and_then(|()| file.write_at(&[IoSlice::new(&page)], 0))
+            .and_then(|()| write_all(&file, &records, saved))
             .and_then(|()| file.sync())
             .and_then(|()| self.folder.sync());
         if let Err(source) = begun {
@@ -161,8 +164,12 @@ impl<D: Folder> Segment<D> {
             let _ = self.folder.remove(&empty.file_name());
         }
         self.logs.push(OpenLog { id, file, after, follows, prepared });
-        self.end = Position::first(&header, chain);
-        self.durable = self.end;
+        self.forget_behind(after);
+        for (found, _) in &records {
+            self.note(id, found);
+        }
+        self.end = end;
+        self.durable = end;
         Ok(())
     }
 
@@ -196,6 +203,38 @@ impl<D: Folder> Segment<D> {
         log.prepared = until;
         Ok(())
     }
+}
+
+/// A version that was read back from a log that failed.
+#[derive(Debug)]
+pub(super) struct Saved {
+    head: RecordHead,
+    pages: Vec<Page>,
+}
+
+/// The records of some versions that follow `at`, each with its head's bytes, and where they end.
+fn encode_all(saved: &[Saved], mut at: Position) -> (Vec<(Found, Vec<u8>)>, Position) {
+    let mut records = Vec::new();
+    for Saved { head, pages } in saved {
+        let (encoded, checksum) = head.encode(at.chain);
+        let content = at.offset + encoded.len() as u64;
+        records.push((Found { head: head.clone(), content, checksum }, encoded));
+        let offset = content + (pages.len() * PAGE_BYTES) as u64;
+        at = Position { offset, version: head.version, chain: checksum };
+    }
+    (records, at)
+}
+
+fn write_all<F: File>(
+    file: &F,
+    records: &[(Found, Vec<u8>)],
+    saved: &[Saved],
+) -> std::io::Result<()> {
+    records.iter().zip(saved).try_for_each(|((found, encoded), Saved { pages, .. })| {
+        let pages = pages.iter().map(|page| IoSlice::new(page));
+        let pieces: Vec<_> = [IoSlice::new(encoded)].into_iter().chain(pages).collect();
+        file.write_at(&pieces, found.content - encoded.len() as u64)
+    })
 }
 
 /// Writes zeros. Whole, or the file's end is where it will be tried again.

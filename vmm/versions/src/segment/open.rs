@@ -20,6 +20,7 @@ impl<D: Folder> Segment<D> {
     /// # Errors
     /// The host's.
     pub fn create(folder: D, segment: u64, facts: VersionFacts, limits: Limits) -> Result<Self> {
+        facts.check()?;
         let home = create(&folder, HOME_FILE_NAME)?;
         home.sync().map_err(|source| failed("sync", HOME_FILE_NAME, source))?;
         let root_file = create(&folder, FILE_NAME)?;
@@ -40,7 +41,7 @@ impl<D: Folder> Segment<D> {
             oldest: end.version,
             has_failed: false,
         };
-        made.begin_log()?;
+        made.begin_log(&[])?;
         Ok(made)
     }
 
@@ -74,7 +75,7 @@ impl<D: Folder> Segment<D> {
         opened.sync()?;
         // Always: behind the end may lie a record that is whole and follows one that is torn. Were the
         // torn one written anew, byte for byte, the other would count.
-        opened.begin_log()?;
+        opened.begin_log(&[])?;
         opened.remove_unnamed()?;
         Ok(opened)
     }

@@ -84,3 +84,47 @@ fn a_commit_larger_than_a_log_is_refused_and_changes_nothing() {
     );
     assert_eq!(commit(&mut segment, &[(0, 1)]), VersionNumber(1));
 }
+
+#[test]
+fn a_renewal_that_fails_loses_nothing_and_can_be_tried_again() {
+    use crate::disk::simulated::{Done, FaultKind};
+    let disk = Disk::default();
+    let mut segment =
+        Segment::create(disk.clone(), 1, VersionFacts::default(), SMALL).expect("made");
+    commit(&mut segment, &[(0, 1)]);
+    segment.sync().expect("synced");
+    let two = commit(&mut segment, &[(0, 2)]);
+    let three = commit(&mut segment, &[(1, 3)]);
+    let failing = |what: fn(&Done) -> bool| {
+        let kind = move |done: &Done| match what(done) {
+            true => FaultKind::Error(std::io::ErrorKind::StorageFull),
+            false => FaultKind::None,
+        };
+        disk.set_fault(Some(Box::new(move |done, _| kind(done))));
+    };
+    failing(|done| matches!(done, Done::Sync(_)));
+    assert!(segment.sync().is_err());
+    // The disk takes the new log and its first record, and not the second.
+    failing(
+        |done| matches!(done, Done::Write(_, offset, bytes) if *offset > 8192 && bytes[0] != 0),
+    );
+    assert!(segment.renew(three).is_err());
+    assert!(matches!(segment.sync(), Err(VersionsError::Failed { .. })));
+    disk.set_fault(None);
+    assert_eq!(segment.renew(three).expect("renewed"), three);
+    let read = [(0, two), (0, three), (1, three)].map(|(at, v)| first_byte(&segment, at, v));
+    assert_eq!(read, [2, 2, 3]);
+}
+
+#[test]
+fn a_page_that_no_file_has_and_a_note_that_is_too_long_are_refused() {
+    let mut segment =
+        Segment::create(Disk::default(), 1, VersionFacts::default(), SMALL).expect("made");
+    let content = page(1);
+    let far = Commit { pages: vec![(PageIndex(u64::MAX), &content)], ..Commit::default() };
+    assert!(matches!(segment.append(&far), Err(VersionsError::NoSuchPage(_))));
+    let facts = VersionFacts { note: vec![b'x'; 1000], ..VersionFacts::default() };
+    let long = Commit { facts, ..Commit::default() };
+    assert!(matches!(segment.append(&long), Err(VersionsError::NoteTooLong { bytes: 1000, .. })));
+    assert_eq!(commit(&mut segment, &[(0, 1)]), VersionNumber(1));
+}
