@@ -270,8 +270,8 @@ impl Engine for Messages {
         Ok(())
     }
 
-    fn sum(&mut self, windows: u32) -> Result<u64, String> {
-        Ok((0..windows).fold(0, |sum, index| sum.wrapping_add(self.words(index).sum(index))))
+    fn window_sum(&mut self, window: u32) -> Result<u64, String> {
+        Ok(self.words(window).sum(window))
     }
 }
 
