@@ -27,7 +27,6 @@ pub(crate) fn export(
     timeout: Option<Duration>,
 ) -> Result<ExitCode, Failure> {
     let doing = || format!("export VAS '{name}'");
-    let vas_failed = |error: VasError| Failure::with_remedy(doing(), error, ExitCode::OwnFailure);
     let vid = store.find_vas(name).map_err(failed(doing()))?;
     let mut meter = Meter::new();
     if file == Path::new("-") {
@@ -41,7 +40,7 @@ pub(crate) fn export(
         let path = Path::new("standard output");
         let mut tell = |now: &Progress| meter.tell(now);
         content::export_vas(store, vid, &mut to, path, timeout, &waiting_note(), &mut tell)
-            .map_err(vas_failed)?;
+            .map_err(failed(doing()))?;
         return Ok(ExitCode::Program(0));
     }
     let io_failed =
@@ -63,7 +62,7 @@ pub(crate) fn export(
         fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))?;
         Ok(())
     };
-    write().map_err(vas_failed)?;
+    write().map_err(failed(doing()))?;
     Ok(ExitCode::Program(0))
 }
 
