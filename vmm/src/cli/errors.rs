@@ -119,6 +119,20 @@ pub fn json(doing: &str, value: &impl Serialize) -> Result<String, Failure> {
     text.map(|text| text + "\n").map_err(|error| Failure::new(doing, error, ExitCode::OwnFailure))
 }
 
+/// Prints what a command found: one JSON object, or text.
+///
+/// # Errors
+/// As [`write_all`].
+pub fn output(
+    json: bool,
+    value: &impl Serialize,
+    text: impl FnOnce(Colour) -> String,
+) -> Result<ExitCode, Failure> {
+    let stdout = io::stdout();
+    let text = if json { self::json("print", value)? } else { text(Colour::of(&stdout)) };
+    write_all(&mut stdout.lock(), text.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt;

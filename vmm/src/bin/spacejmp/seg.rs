@@ -8,12 +8,12 @@ use vmm::exit_code::ExitCode;
 use vmm::store::{Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord};
 use vmm::vas::content;
 
-use crate::errors::Failure;
+use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
 use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
     Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size,
-    print, print_check, waiting_note,
+    print_check, waiting_note,
 };
 use crate::store_show::{Live, Segment};
 
@@ -231,7 +231,7 @@ fn made(store: &Store, sid: SegId, json: bool) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::Program(0));
     }
     let record = store.segment(sid).map_err(failed("look at the new segment"))?;
-    print(true, &Segment::of(&record, &live(store)?), |_| String::new())
+    errors::output(true, &Segment::of(&record, &live(store)?), |_| String::new())
 }
 
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
@@ -255,7 +255,7 @@ fn show(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
         read().map_err(failed::<StoreError>(format!("show segment '{name}'")))?;
     let live = live(store)?;
     let segment = Segment::of(&record, &live).with_use(&vases, &live, &lock);
-    print(json, &segment, |_| segment.lines())
+    errors::output(json, &segment, |_| segment.lines())
 }
 
 fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {

@@ -5,9 +5,9 @@ use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{check_store, counted};
 
-use crate::errors::Failure;
+use crate::errors::{self, Failure};
 use crate::seg::live;
-use crate::store_options::{Output, StoreArgs, failed, print, print_check, size};
+use crate::store_options::{Output, StoreArgs, failed, print_check, size};
 
 /// Describe, check and tidy a store
 #[derive(Debug, clap::Args)]
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Gc(gc) => {
             let doing = "collect the garbage of the store";
             let report = args.store.open()?.gc().map_err(failed(doing))?;
-            print(gc.json, &report, |_| {
+            errors::output(gc.json, &report, |_| {
                 format!(
                     "removed: {} of dead VMs, {}, {}, {}\n",
                     counted(report.leases.into(), "lease"),
@@ -120,10 +120,10 @@ fn show(args: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
         stored_bytes: usable().map(|record| record.stored_bytes).fold(0, sum),
         vms,
     };
-    print(json, &shown, |_| {
+    errors::output(json, &shown, |_| {
         let mut text = format!(
             "store     {}\nid        {}\nVASes     {}\nsegments  {}, {} of addresses, {} stored\n",
-            crate::errors::one_line(&shown.path),
+            errors::one_line(&shown.path),
             shown.id,
             shown.vases,
             shown.segments,
@@ -134,7 +134,7 @@ fn show(args: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
             text += &format!("unusable  {}: see `spacejmp store check`\n", shown.unusable);
         }
         for vm in &shown.vms {
-            let program = crate::errors::one_line(&vm.program);
+            let program = errors::one_line(&vm.program);
             let vases = counted(vm.vases as u64, "VAS");
             let segments = counted(vm.segments as u64, "segment");
             text += &format!(

@@ -6,8 +6,8 @@ use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{Name, StoreError};
 
-use crate::errors::Failure;
-use crate::store_options::{print, table};
+use crate::errors::{self, Failure};
+use crate::store_options::table;
 use crate::store_show::plain;
 
 pub(crate) const SEGMENT_HEADING: [&str; 7] =
@@ -52,7 +52,7 @@ pub(crate) fn print_list<T: Serialize>(
     entries: &[Entry<T>],
     good: fn(&T) -> Vec<String>,
 ) -> Result<ExitCode, Failure> {
-    print(json, &BTreeMap::from([(key, entries)]), |colour| {
+    errors::output(json, &BTreeMap::from([(key, entries)]), |colour| {
         let rows: Vec<_> = entries.iter().map(|entry| row(entry, heading.len(), good)).collect();
         table(heading, &rows, colour)
     })

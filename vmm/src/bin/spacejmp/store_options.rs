@@ -166,17 +166,6 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>], colour: Colour) -> S
     text
 }
 
-/// Prints one JSON object, or text.
-pub(crate) fn print(
-    json: bool,
-    value: &impl Serialize,
-    text: impl FnOnce(Colour) -> String,
-) -> Result<ExitCode, Failure> {
-    let stdout = io::stdout();
-    let text = if json { errors::json("print", value)? } else { text(Colour::of(&stdout)) };
-    errors::write_all(&mut stdout.lock(), text.as_bytes())
-}
-
 /// Prints what a check found; status 1 if an object is unusable.
 pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, Failure> {
     #[derive(Serialize)]
@@ -186,7 +175,7 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
         report: &'a CheckReport,
     }
     let sound = report.sound();
-    let written = print(json, &Shown { sound, report }, |colour| {
+    let written = errors::output(json, &Shown { sound, report }, |colour| {
         let mut text = String::new();
         for finding in &report.findings {
             let (look, word) = match finding.severity {

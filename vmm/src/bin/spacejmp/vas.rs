@@ -8,12 +8,12 @@ use clap::{ArgAction, Subcommand};
 use vmm::exit_code::ExitCode;
 use vmm::store::{Mode, Name, Store, VasEntry};
 
-use crate::errors::Failure;
+use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
 use crate::seg::live;
 use crate::store_list::{VAS_HEADING, entry, print_list};
 use crate::store_options::{
-    Named, Names, Output, StoreArgs, failed, name_parser, parse_mode, print, print_check,
+    Named, Names, Output, StoreArgs, failed, name_parser, parse_mode, print_check,
 };
 use crate::store_show::Vas;
 use crate::vas_archive;
@@ -263,7 +263,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
     let record = store.vas(vid).map_err(failed("show the VAS"))?;
     let vas = Vas::of(&record, &live(store)?, |segment| store.segment(segment.sid).ok());
-    print(json, &vas, |_| vas.lines())
+    errors::output(json, &vas, |_| vas.lines())
 }
 
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {

@@ -13,8 +13,8 @@ use vmm::files::take_over_umask;
 use vmm::store::{Name, Progress, Store, StoreError, counted, survey_archive};
 use vmm::vas::{VasError, content};
 
-use crate::errors::Failure;
-use crate::store_options::{failed, print, size, waiting_note};
+use crate::errors::{self, Failure};
+use crate::store_options::{failed, size, waiting_note};
 
 /// How often progress is shown.
 const TICK: Duration = Duration::from_millis(200);
@@ -123,7 +123,7 @@ pub(crate) fn import(
         segments: imported.segments.iter().map(segment).collect(),
         data_bytes: imported.data_bytes,
     };
-    print(true, &shown, |_| String::new())
+    errors::output(true, &shown, |_| String::new())
 }
 
 /// Prints what is about to be imported. An archive that can be read only once, such as a pipe,
@@ -139,12 +139,12 @@ fn announce(file: &Path) -> Result<(), Failure> {
     let found = survey_archive(&mut BufReader::new(opened), file).map_err(failed(doing()))?;
     let text = format!(
         "importing VAS '{}': {} with {} of content in {} of addresses\n",
-        crate::errors::one_line(&found.name.to_string()),
+        errors::one_line(&found.name.to_string()),
         counted(found.segments.into(), "segment"),
         size(found.data_bytes),
         size(found.size_bytes)
     );
-    crate::errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
+    errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
 }
 
 /// The process's umask, which can only be read by setting another one. No other thread of this
