@@ -201,25 +201,15 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     let best = |place| [mups("remap", place), mups("remap-populate", place)].into_iter().flatten();
     let best = |place| best(place).max_by(f64::total_cmp);
     let ours = mups("switch", Vm);
-    let what = format!(
-        "updates per second, {HEADLINE} windows of {} MiB in 4 KiB pages, sets of 64, best round",
-        sizes.window_bytes >> 20
+    let (windows, mib) = (sizes.windows, sizes.window_bytes >> 20);
+    let note = format!("a window; there are up to {windows}, and a third of memory must hold all");
+    report.push("gups_window_mib", mib as f64, "MiB", note);
+    let note = format!(
+        "updates per second, {HEADLINE} windows of {mib} MiB in 4 KiB pages, sets of 64, best \
+         round: SpaceJMP / one window remapped by mmap in the same VM, the better of MAP_POPULATE \
+         and first touch"
     );
-    report.push(
-        "gups_window_mib",
-        (sizes.window_bytes >> 20) as f64,
-        "MiB",
-        format!("a window; there are up to {}, and a third of memory must hold all", sizes.windows),
-    );
-    report.push(
-        "gups16x64_over_remap",
-        ratio(ours, best(Vm)),
-        "",
-        format!(
-            "{what}: SpaceJMP / one window remapped by mmap in the same VM, the better of \
-                 MAP_POPULATE and first touch"
-        ),
-    );
+    report.push("gups16x64_over_remap", ratio(ours, best(Vm)), "", note);
     for (name, against, note) in [
         ("gups16x64_over_remap_native", best(Native), "/ the same mmap natively"),
         ("gups16x64_over_attach", mups("attach", Vm), "/ seg_detach and seg_attach in one VAS"),
