@@ -80,7 +80,7 @@ enum DemoError {
 }
 
 fn cannot_show(error: impl std::error::Error + 'static) -> Failure {
-    Failure::new("show the demo", error, ExitCode::OwnFailure)
+    Failure::new("show the demo", error)
 }
 
 pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
@@ -92,8 +92,7 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
     say(&format!("   {}\n\n", host::summary(&report)))?;
 
     say("2. The program\n")?;
-    let programs = Unpacked::new()
-        .map_err(|error| Failure::new("unpack the demo", error, ExitCode::OwnFailure))?;
+    let programs = Unpacked::new().map_err(|error| Failure::new("unpack the demo", error))?;
     let bytes: usize = TEXTS.iter().map(|(_, text)| text.len()).sum();
     say(&format!(
         "   wordindex is plain Rust: std, threads, channels, files. It is a static Linux\n   \

@@ -126,8 +126,7 @@ struct Project {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let doing = format!("make project '{}'", args.path.display());
-    let project =
-        make(args).map_err(|error| Failure::with_remedy(doing, error, ExitCode::OwnFailure))?;
+    let project = make(args).map_err(|error| Failure::with_remedy(doing, error))?;
     errors::output(args.json, &project, |_| project.text())
 }
 

@@ -82,7 +82,7 @@ impl StoreArgs {
 
 /// For `map_err`: adds what could not be done.
 pub(crate) fn failed<E: Remedy + 'static>(doing: impl Into<String>) -> impl FnOnce(E) -> Failure {
-    move |error| Failure::with_remedy(doing, error, ExitCode::OwnFailure)
+    move |error| Failure::with_remedy(doing, error)
 }
 
 /// For waiting for locks: prints a note after a second, on a terminal, and never gives up.

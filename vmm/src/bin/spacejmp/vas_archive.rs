@@ -34,7 +34,7 @@ pub(crate) fn export(
         if stdout.is_terminal() {
             let error = io::Error::other("the standard output is a terminal");
             let help = Some("name a file, or send the output elsewhere".into());
-            return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
+            return Err(Failure::new(doing(), error).help(help));
         }
         let mut to = BufWriter::new(stdout.lock());
         let path = Path::new("standard output");
@@ -48,7 +48,7 @@ pub(crate) fn export(
     if !force && fs::symlink_metadata(file).is_ok() {
         let error = io_failed("create", file, io::ErrorKind::AlreadyExists.into());
         let help = Some("take another file, or replace it with --force".into());
-        return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
+        return Err(Failure::new(doing(), error).help(help));
     }
     let part = Part(beside(file));
     let mut write = || -> Result<(), VasError> {
