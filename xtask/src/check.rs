@@ -105,10 +105,10 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
 fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {
-        if path.file_name().is_some_and(|name| name == "Cargo.toml") {
-            if read(&path)?.lines().any(|line| line == "[workspace]") {
-                manifests.push(path);
-            }
+        if path.file_name().is_some_and(|name| name == "Cargo.toml")
+            && read(&path)?.lines().any(|line| line == "[workspace]")
+        {
+            manifests.push(path);
         }
     }
     ensure!(!manifests.is_empty(), "no Cargo.toml has a [workspace]");
