@@ -102,21 +102,18 @@ impl Writer {
     fn line(&mut self, identity: Identity, label: &str, name: &str, size: u64, align: u64) -> bool {
         let indent = 2 * self.depth;
         let again = self.seen.get(&identity);
-        // Writing to a string does not fail.
-        let _ = match again {
-            Some((line, name)) => {
-                writeln!(self.text, "{:indent$}{label}{name}, as line {line}", "")
-            }
-            None => {
-                writeln!(self.text, "{:indent$}{label}{name} ({size} bytes, align {align})", "")
-            }
+        let text = match again {
+            Some((line, name)) => format!("{name}, as line {line}"),
+            None => format!("{name} ({size} bytes, align {align})"),
         };
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{:indent$}{label}{text}", "");
         self.lines += 1;
-        if again.is_some() {
-            return false;
+        let is_new = again.is_none();
+        if is_new {
+            self.seen.insert(identity, (self.lines, name.to_owned()));
         }
-        self.seen.insert(identity, (self.lines, name.to_owned()));
-        true
+        is_new
     }
 
     /// A type with all its parts.

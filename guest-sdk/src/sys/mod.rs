@@ -26,6 +26,7 @@
 //! [`Space`](crate::Space) or an [`Attached`](crate::Attached) uses are its own (`EBUSY` for
 //! [`vas_detach`]), and a space notices when the segments of its VAS are changed.
 
+mod growth;
 mod seg;
 mod switch;
 mod vas;
@@ -40,6 +41,8 @@ pub use abi::objects::{
     SegParams, SegRoot, SegStat, VasId, VasStat, attach, seg_ctl as seg_command,
     vas_ctl as vas_command,
 };
+#[doc(hidden)]
+pub use growth::SegGrowth;
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
     seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_recover, seg_reserve,
