@@ -157,17 +157,14 @@ fn owner(block: *mut u8) -> Owner {
 fn owner_among(kinds: u8, block: *mut u8) -> Owner {
     let Some(block) = NonNull::new(block) else { return Owner::Process };
     let here = thread_state::current();
-    if here.scope == Scope::Working {
+    if here.scope == Scope::Working || !is_of_a_space(kinds, block) {
         return Owner::Process;
     }
-    if !is_of_a_space(kinds, block) {
-        return Owner::Process;
-    }
-    if let Some(heap) = here.heap {
+    if let Some(heap) = here.heap
         // SAFETY: the thread's state holds the heap of the space the thread is in.
-        if unsafe { heap.as_ref() }.holds(block) {
-            return Owner::Here(heap);
-        }
+        && unsafe { heap.as_ref() }.holds(block)
+    {
+        return Owner::Here(heap);
     }
     Owner::Elsewhere
 }

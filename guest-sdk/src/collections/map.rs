@@ -170,18 +170,12 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
         MapMut::new(self, at)
     }
 
-    /// The table with room for another entry.
+    /// Ensures that the table has room for another entry.
     #[inline]
-    pub(crate) fn with_room(
-        &mut self,
-        at: &At<V, Write>,
-    ) -> Result<&mut Table<K, T, V>, AllocError> {
+    pub(crate) fn with_room(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
         // Only this is on the path of every insertion.
         let has_room = self.table().is_some_and(|table| table.len() < table.capacity());
-        if !has_room {
-            self.make_room(at, 1)?;
-        }
-        self.table_mut().ok_or(AllocError::new::<V>(0))
+        if has_room { Ok(()) } else { self.make_room(at, 1) }
     }
 
     /// Makes room for `more` entries, which are not 0.

@@ -129,10 +129,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Index<&K::Borrowed>
     /// # Panics
     /// If `key` has no entry.
     fn index(&self, key: &K::Borrowed) -> &T {
-        match self.get(key) {
-            Some(value) => value,
-            None => panic!("the map has no entry of this key"),
-        }
+        self.get(key).expect("the map has no entry of this key")
     }
 }
 
