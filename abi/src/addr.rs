@@ -85,10 +85,7 @@ impl GuestPhys {
     /// For constants: an impossible literal fails to compile.
     #[must_use]
     pub const fn literal(raw: u64) -> GuestPhys {
-        match GuestPhys::new(raw) {
-            Some(gpa) => gpa,
-            None => panic!("literal address is wider than 52 bits"),
-        }
+        GuestPhys::new(raw).expect("literal address is wider than 52 bits")
     }
 
     /// The number.
@@ -120,11 +117,7 @@ impl PageSize {
     /// Bytes in a page of this size.
     #[must_use]
     pub const fn bytes(self) -> u64 {
-        match self {
-            PageSize::Small4K => PAGE_SIZE,
-            PageSize::Large2M => PAGE_SIZE_2M,
-            PageSize::Huge1G => PAGE_SIZE_1G,
-        }
+        1 << self.level().shift()
     }
 
     /// The level of the table whose entry maps a page of this size.
