@@ -20,7 +20,7 @@ pub struct Segment {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SegmentOptions {
-    params: SegParams,
+    pub(crate) params: SegParams,
 }
 
 /// What is known of a segment.
