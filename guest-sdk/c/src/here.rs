@@ -159,16 +159,9 @@ fn segments(vh: i64) -> Result<Vec<(SegId, bool)>, Errno> {
         (instance.vid, instance.read_only, instance.local.clone())
     };
     if let Some(vid) = VasId::new(vid) {
-        let mut buffer = [Attachment::default(); 32];
-        let mut cursor = 0;
-        loop {
-            let count = sys::vas_segments(vid, &mut buffer, cursor)?;
-            if count == 0 {
-                break;
-            }
-            found.extend(buffer.iter().take(count).map(|it| (it.sid, it.right)));
-            cursor += count as u64;
-        }
+        let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(vid, buffer, cursor);
+        let attached = sys::all(Attachment::default(), list)?;
+        found.extend(attached.into_iter().map(|it| (it.sid, it.right)));
     }
     let mut placed = Vec::new();
     for (sid, right) in found {

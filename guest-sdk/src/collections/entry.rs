@@ -68,7 +68,7 @@ pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
         return without_room(map, at, key, error);
     }
     // The seed is chosen by `with_room`, for the first entry.
-    let seed = map.seed();
+    let seed = map.seed;
     let Some(table) = map.table_mut() else { return MapSlot::Full(AllocError::new::<V>(0)) };
     let hash = words::hash_of(seed, key);
     let found = table.entry(
@@ -90,7 +90,7 @@ fn without_room<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     key: &K::Borrowed,
     error: AllocError,
 ) -> MapSlot<'m, K, T, V> {
-    let hash = words::hash_of(map.seed(), key);
+    let hash = words::hash_of(map.seed, key);
     let Some(table) = map.table_mut() else { return MapSlot::Full(error) };
     match table.find_entry(hash, |(stored, _)| stored.borrowed(at) == key) {
         Ok(entry) => MapSlot::Occupied(entry),

@@ -56,7 +56,7 @@ pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
 /// ```
 #[repr(C)]
 pub struct VHashMap<K, T, V: Brand> {
-    seed: u64,
+    pub(super) seed: u64,
     /// With capacity, if there is one.
     table: Option<ManuallyDrop<Table<K, T, V>>>,
 }
@@ -88,11 +88,6 @@ impl<K, T, V: Brand> VHashMap<K, T, V> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    #[inline]
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
     }
 
     #[inline]
@@ -160,14 +155,14 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
     #[inline]
     #[must_use]
     pub fn at<'a, M: Mode>(&'a self, at: &'a At<V, M>) -> MapRef<'a, K, T, V, M> {
-        MapRef::new(self, at)
+        MapRef { map: self, at }
     }
 
     /// The entries, to be changed.
     #[inline]
     #[must_use]
     pub fn at_mut<'a>(&'a mut self, at: &'a At<V, Write>) -> MapMut<'a, K, T, V> {
-        MapMut::new(self, at)
+        MapMut { map: self, at }
     }
 
     /// Ensures that the table has room for another entry.

@@ -82,13 +82,10 @@ pub(super) fn resize(
             return None;
         }
         let (end, more) = (page + desc.pages, pages - desc.pages);
-        if end == memory.pages()
-            || (runs::is_free(memory, end) && end + memory.desc(end).pages == memory.pages())
-        {
-            let wanted = page + pages;
-            if wanted > memory.pages() {
-                runs::extend(memory, wanted, grow)?;
-            }
+        let is_last = end == memory.pages()
+            || (runs::is_free(memory, end) && end + memory.desc(end).pages == memory.pages());
+        if is_last && page + pages > memory.pages() {
+            runs::extend(memory, page + pages, grow)?;
         }
         runs::ensure_stored(memory, page, grow)?;
         runs::take_at(memory, end, more)?;

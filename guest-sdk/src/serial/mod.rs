@@ -234,7 +234,7 @@ macro_rules! maps {
             T: Storable<V> + SerializeIn<V>,
         {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let at = self.token();
+                let at = self.at;
                 let view = |(key, value)| (View { value: key, at }, View { value, at });
                 serializer.collect_map(self.stored().map(view))
             }

@@ -11,9 +11,10 @@ use super::{Backend, Space, check_home, claim, init, refusal};
 use crate::alloc::AllocError;
 use crate::boxed;
 use crate::brand::{Brand, Claim, Invariant};
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::layout::TypeLayout;
 use crate::location::wait::{LockMode, Wait};
+use crate::objects::failed;
 use crate::objects::segment::{Segment, SegmentOptions};
 use crate::objects::vas::Vas;
 use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
@@ -126,8 +127,8 @@ impl<V: Brand> SpaceOptions<V> {
             Err(Error::SegmentLost { .. }) if is_volatile => {}
             // Only if there is no such VAS: whatever else is missing must not be created again.
             Err(Error::Call {
-                verb: "find", kind: crate::error::ObjectKind::Vas, errno, ..
-            }) if errno == Errno::ENOENT => {}
+                verb: "find", kind: ObjectKind::Vas, errno: Errno::ENOENT, ..
+            }) => {}
             other => return other,
         }
         let vas = Vas::options().mode(self.segment.params.mode).open_or_create(name)?;
@@ -168,12 +169,7 @@ impl<V: Brand> SpaceOptions<V> {
                 Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
             }
             None if existing == Existing::IsWelcome => open(vm),
-            None => Err(Error::Call {
-                verb: "create",
-                kind: crate::error::ObjectKind::Vas,
-                name,
-                errno: Errno::EEXIST,
-            }),
+            None => Err(failed("create", ObjectKind::Vas, name)(Errno::EEXIST)),
         }
     }
 }

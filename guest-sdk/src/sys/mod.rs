@@ -81,6 +81,22 @@ fn bytes(slice: &[u8]) -> [u64; 2] {
     [slice.as_ptr() as u64, slice.len() as u64]
 }
 
+/// All of a list that is read from a cursor on.
+#[doc(hidden)]
+pub fn all<T: Copy>(
+    empty: T,
+    mut list: impl FnMut(&mut [T], u64) -> Result<usize, Errno>,
+) -> Result<Vec<T>, Errno> {
+    let mut buffer = vec![empty; 32];
+    let mut found = Vec::new();
+    loop {
+        match list(&mut buffer, found.len() as u64)? {
+            0 => return Ok(found),
+            count => found.extend(buffer.iter().take(count).copied()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
