@@ -45,10 +45,8 @@ impl GuestVirt {
     /// For constants: a non-canonical literal fails to compile.
     #[must_use]
     pub const fn literal(raw: u64) -> GuestVirt {
-        match GuestVirt::new(raw) {
-            Ok(gva) => gva,
-            Err(_) => panic!("literal address is not canonical"),
-        }
+        let Ok(gva) = GuestVirt::new(raw) else { panic!("literal address is not canonical") };
+        gva
     }
 
     /// The number.
