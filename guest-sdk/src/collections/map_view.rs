@@ -270,10 +270,8 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         value: T,
         error: AllocError,
     ) -> Result<Option<T>, AllocError> {
-        match self.get_mut(key.borrowed(self.at)) {
-            Some(held) => Ok(Some(std::mem::replace(held, value))),
-            None => Err(error),
-        }
+        let held = self.get_mut(key.borrowed(self.at)).ok_or(error)?;
+        Ok(Some(std::mem::replace(held, value)))
     }
 
     /// The place of a key, with an entry or without.
@@ -296,14 +294,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         key: &K::Borrowed,
         make: impl FnOnce() -> Result<(K, T), AllocError>,
     ) -> Result<&mut T, AllocError> {
-        match slot(self.map, self.at, key) {
+        match slot(self.map, self.at, key)? {
             MapSlot::Occupied(entry) => Ok(&mut entry.into_mut().1),
             MapSlot::Vacant(entry) => {
                 let made = make()?;
                 assert!(made.0.borrowed(self.at) == key, "the key that was made is another one");
                 Ok(&mut entry.insert(made).into_mut().1)
             }
-            MapSlot::Full(error) => Err(error),
         }
     }
 

@@ -99,10 +99,9 @@ impl SegmentHeap {
     /// The thread is inside the space, and `check` found nothing.
     pub(crate) unsafe fn layout_text(&self) -> String {
         // SAFETY: the caller's promise.
-        unsafe { self.known() }.map_or_else(String::new, |heap| {
-            // SAFETY: the caller's promise.
-            unsafe { heap.text() }
-        })
+        let heap = unsafe { self.known() };
+        // SAFETY: the caller's promise.
+        heap.map_or_else(String::new, |heap| unsafe { heap.text() })
     }
 }
 
