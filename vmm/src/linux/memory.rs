@@ -67,7 +67,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let anonymous = flags & MAP_ANONYMOUS != 0;
-    let file = if anonymous { None } else { Some(mapped_file(ctx, fd as i32)?) };
+    let file = if anonymous { None } else { Some(ctx.process.files.for_io(fd as i32)?) };
     if len == 0 || (flags & MAP_HUGETLB != 0 && !is_good_huge(flags, len, offset)) {
         return Err(Errno::EINVAL.into());
     }
@@ -187,13 +187,6 @@ fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
     let size_log2 = flags >> libc::MAP_HUGE_SHIFT & 0x3f;
     let anonymous = flags & MAP_ANONYMOUS != 0 && offset == 0;
     anonymous && (size_log2 == 0 || size_log2 == 21) && len.is_multiple_of(PAGE_SIZE_2M)
-}
-
-/// The open file to be mapped.
-fn mapped_file(ctx: &ThreadCtx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-    let file = ctx.process.files.get(fd)?;
-    file.check_not_path()?;
-    Ok(file)
 }
 
 fn file_backing(

@@ -7,7 +7,7 @@ use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
 use super::{CallResult, Done, futex, value};
-use crate::linux::task::{Outcome, Prepared, Process, Thread, ThreadCtx};
+use crate::linux::task::{Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
 
 /// The flags that every thread library sets: one memory, one file table, one process.
@@ -188,11 +188,6 @@ pub(super) fn exit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         ctx.process.set_first_status(a[0] as u8);
     }
     Ok(Done::ThreadExit)
-}
-
-/// `exit_group(2)`.
-pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    super::stop(ctx, Outcome::Exited(a[0] as u8))
 }
 
 /// Linux's last step when a thread ends: clears and wakes the word that `pthread_join` waits on.
