@@ -235,11 +235,6 @@ pub(super) fn version(_: &Subject<'_>) -> Content {
     Ok(format!("Linux version {release} (spacejmp) spacejmp\n").into_bytes())
 }
 
-/// There is no boot loader, and so no command line.
-pub(super) fn cmdline(_: &Subject<'_>) -> Content {
-    Ok(b"\n".to_vec())
-}
-
 pub(super) fn filesystems(_: &Subject<'_>) -> Content {
     Ok(b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\n".to_vec())
 }
