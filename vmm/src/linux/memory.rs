@@ -7,7 +7,7 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::{CallResult, limits, value};
-use crate::files::{FileKind, OpenFile};
+use crate::files::{FileKind, OpenFile, host};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::SHARED_LABEL;
@@ -229,7 +229,6 @@ fn file_backing(
 }
 
 fn read_only_zeroes(len: u64) -> Result<Backing, Errno> {
-    let host = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let zeroes = rustix::fs::memfd_create("zeroes", flags).map_err(host)?;
     rustix::fs::ftruncate(&zeroes, len).map_err(host)?;
@@ -423,8 +422,7 @@ fn remove(piece: &Piece) -> Result<(), Errno> {
             let flags =
                 rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
             let len = piece.range.end - piece.range.start;
-            rustix::fs::fallocate(file, flags, *offset, len)
-                .map_err(|e| Errno::from_raw(e.raw_os_error()))
+            rustix::fs::fallocate(file, flags, *offset, len).map_err(host)
         }
         _ => Err(Errno::EACCES),
     }

@@ -2,8 +2,8 @@
 //!
 //! One module per subject; a function takes the calling thread and the six argument registers as
 //! Linux passes them and returns the value for RAX. Where decoding is all there is to do, the row
-//! of the table does it. Numbers and meaning are Linux's for x86-64. A call that is not in the table returns `ENOSYS`, is counted, and is
-//! named once in the log.
+//! of the table does it. Numbers and meaning are Linux's for x86-64. A call that is not in the
+//! table returns `ENOSYS`, is counted, and is named once in the log.
 //!
 //! Every argument comes from the guest: nothing here may panic on any value.
 

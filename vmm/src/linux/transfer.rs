@@ -16,7 +16,7 @@ use abi::{Errno, PAGE_SIZE};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
-use crate::files::{FileKind, MemoryFile, OpenFile, PendingWrite, WriteAt};
+use crate::files::{FileKind, MemoryFile, OpenFile, PendingWrite, WriteAt, host};
 use crate::linux::task::ThreadCtx;
 use crate::user_memory::Pinned;
 
@@ -150,24 +150,16 @@ fn buffers<'a>(
     }
     let mut bytes = vec![0; count as usize * 16];
     ctx.user().copy_in(array, &mut bytes)?;
-    let word = |w: &[u8]| w.try_into().map_or(0, u64::from_le_bytes);
-    let parts: Vec<(u64, u64)> = bytes
-        .chunks_exact(16)
-        .map(|pair| {
-            let (base, len) = pair.split_at(8);
-            (word(base), word(len))
-        })
-        .collect();
+    let parts = bytes.as_chunks().0.as_chunks().0.iter();
+    let parts: Vec<[u64; 2]> = parts.map(|pair| pair.map(u64::from_le_bytes)).collect();
     // In Linux's order: all lengths, then all addresses.
-    if parts.iter().any(|&(_, len)| len > i64::MAX as u64) {
+    if parts.iter().any(|&[_, len]| len > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
-    for &(base, len) in &parts {
-        check_range(base, len)?;
-    }
+    parts.iter().try_for_each(|&[base, len]| check_range(base, len))?;
     let mut buffers = Buffers::default();
     let mut left = MAX_BYTES;
-    for (base, len) in parts {
+    for [base, len] in parts {
         let len = len.min(left);
         left -= len;
         if len > 0 {
@@ -230,7 +222,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             wait_for(ctx, file, events)?;
         }
         let withheld = ctx.process.machine.mem.withheld();
-        let errno = match make_attempt(file, &transfer, attempt)? {
+        match make_attempt(file, &transfer, attempt)? {
             Ok(moved) => {
                 if file.kind() == FileKind::Pseudo && transfer.access == MemoryAccess::Read {
                     let offset = transfer.at;
@@ -238,28 +230,25 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
                 }
                 return value(moved);
             }
-            Err(errno) => errno,
-        };
-        match errno {
-            Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
-            Errno::EINTR => {}
+            Err(Errno::EINTR) if ctx.is_interrupted() => return Err(Fail::Restart),
+            Err(Errno::EINTR) => {}
             // Another thread was just changing the memory's protection.
-            Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
-            Errno::EOPNOTSUPP if attempt == Attempt::AtOnce => {
+            Err(Errno::EFAULT) if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
+            Err(Errno::EOPNOTSUPP) if attempt == Attempt::AtOnce => {
                 file.note_no_answer_without_waiting();
                 attempt = Attempt::AfterWaiting;
             }
             // Not ready yet, or another reader consumed the data.
-            Errno::EAGAIN if attempt != Attempt::Plain && !file.nonblocking() => {
+            Err(Errno::EAGAIN) if attempt != Attempt::Plain && !file.nonblocking() => {
                 attempt = Attempt::AfterWaiting;
             }
-            Errno::EPIPE => {
+            Err(Errno::EPIPE) => {
                 if transfer.flags & RWF_NOSIGNAL == 0 {
                     super::signal::broken_pipe(ctx);
                 }
                 return Err(Errno::EPIPE.into());
             }
-            errno => return Err(errno.into()),
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -407,7 +396,7 @@ fn move_nothing(file: &OpenFile, access: MemoryAccess, at: Option<i64>) -> CallR
         (MemoryAccess::Write, Some(at)) => rustix::io::pread(fd, none, at as u64),
         (MemoryAccess::Read, Some(at)) => rustix::io::pwrite(fd, none, at as u64),
     };
-    value(moved.map_err(|e| Errno::from_raw(e.raw_os_error()))? as u64)
+    value(moved.map_err(host)? as u64)
 }
 
 pub(super) fn vectored(

@@ -184,14 +184,9 @@ impl Facts {
     }
 }
 
-/// The process's number as it sees it.
-fn pid(process: &Process) -> i32 {
-    process.pid()
-}
-
 impl Process {
     fn subject(&self, tid: Option<i32>) -> Result<Subject<'_>, Errno> {
-        let (number, alone) = (tid.unwrap_or_else(|| pid(self)), tid.is_some());
+        let (number, alone) = (tid.unwrap_or_else(|| self.pid()), tid.is_some());
         let thread = self.threads.get(number);
         if alone && thread.is_none() {
             return Err(Errno::ESRCH);
@@ -202,7 +197,7 @@ impl Process {
 
 impl View for Process {
     fn pid(&self) -> i32 {
-        pid(self)
+        self.pid()
     }
 
     fn tids(&self) -> Vec<i32> {
@@ -211,7 +206,7 @@ impl View for Process {
 
     fn caller(&self) -> i32 {
         let host = rustix::thread::gettid().as_raw_nonzero().get();
-        self.threads.get(host).map_or_else(|| pid(self), |thread| thread.tid)
+        self.threads.get(host).map_or_else(|| self.pid(), |thread| thread.tid)
     }
 
     fn process_group(&self) -> i32 {

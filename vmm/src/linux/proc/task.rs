@@ -9,7 +9,7 @@ use abi::PAGE_SIZE;
 
 use super::host::{self, Stat};
 use super::maps::Usage;
-use super::{Content, Subject, pid};
+use super::{Content, Subject};
 use crate::linux::{limits, pid as pids, sched};
 
 pub(super) fn loginuid(_: &Subject<'_>) -> Content {
@@ -144,7 +144,7 @@ pub(super) fn statm(of: &Subject<'_>) -> Content {
 pub(super) fn status(of: &Subject<'_>) -> Content {
     let process = of.process;
     let ids = pids::parents();
-    let pid = pid(process);
+    let pid = process.pid();
     let state = match state(of) {
         'R' => "R (running)",
         'D' => "D (disk sleep)",
