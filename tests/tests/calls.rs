@@ -87,6 +87,12 @@ const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("open:null 2=0x20002$", Always, "the same"),
     ("open:null 2=0x40002$", Always, "the same"),
     ("open:null 2=0x100002$", Always, "the same"),
+    (
+        "getpriority 1=0x2$",
+        ByHost,
+        "a user's other processes count, which a program in a VM cannot see",
+    ),
+    ("ioprio_get 1=0x3$", ByHost, "the same"),
     ("fcntl:command 2=0x11$", ByHost, "F_GETOWNER_UIDS: not in every kernel"),
     ("fcntl:a pipe's command 2=0x402$", ByHost, "no notification can be asked for"),
     ("fcntl:a pipe's command 2=0x403$", ByHost, "not in every kernel"),
