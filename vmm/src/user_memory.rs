@@ -174,9 +174,33 @@ impl<'a> UserMemory<'a> {
     /// # Errors
     /// `EFAULT`.
     pub fn read_u64(&self, gva: u64) -> Result<u64, Errno> {
-        let mut bytes = [0; 8];
-        self.copy_in(gva, &mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        self.read_words(gva).map(|[word]| word)
+    }
+
+    /// Reads little-endian words that follow each other, all or none.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn read_words<const N: usize>(&self, gva: u64) -> Result<[u64; N], Errno> {
+        let mut bytes = [[0; 8]; N];
+        self.copy_in(gva, bytes.as_flattened_mut())?;
+        Ok(bytes.map(u64::from_le_bytes))
+    }
+
+    /// Writes words that follow each other, little-endian, as [`UserMemory::copy_out`] does.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn write_words<const N: usize>(&self, gva: u64, words: [u64; N]) -> Result<(), Errno> {
+        self.copy_out(gva, words.map(u64::to_le_bytes).as_flattened())
+    }
+
+    /// [`UserMemory::write_words`] unless `gva` is null: for what the program may not want.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn put_words<const N: usize>(&self, gva: u64, words: [u64; N]) -> Result<(), Errno> {
+        if gva == 0 { Ok(()) } else { self.write_words(gva, words) }
     }
 
     /// Reads a little-endian half word.

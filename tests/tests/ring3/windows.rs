@@ -99,7 +99,7 @@ fn a_table_can_serve_another_place_once_everything_is_forgotten() {
     }
     assert_eq!(read(&mut bench, first + 5 * PAGE_SIZE), 0xa005);
     let here = GuestVirt::new(first).unwrap();
-    let table = bench.machine.page_table(here).unwrap();
+    let table = bench.machine.edit_tables(|tables| tables.table_for(here, Level::Table)).unwrap();
     bench.machine.edit_tables(|tables| tables.clear(here, Level::Directory)).unwrap();
     bench.machine.windows.forget_everything().unwrap();
     for page in 0..512 {

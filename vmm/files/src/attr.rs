@@ -1,5 +1,6 @@
 //! Calls that change a file's attributes or length: mode, owner, times, `truncate`.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use abi::Errno;
@@ -11,7 +12,6 @@ use super::host;
 use super::inspect::{EMPTY_PATH, NOFOLLOW};
 use super::open::pin;
 use super::open_file::FileKind;
-use super::resolve::Step;
 
 /// The host's name for one of our descriptors. For calls that exist only with a name and would
 /// follow a link there: this one leads to exactly the file that is open.
@@ -44,8 +44,7 @@ impl Files {
     /// `EBADF`, also for `O_PATH`; `EROFS`; `EPERM` for a file that is in no grant, and for
     /// set-ID bits.
     pub fn fchmod(&self, fd: i32, mode: u32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         file.check_attributes()?;
         rustix::fs::fchmod(file.host_fd(), Mode::from_raw_mode(permissions(mode)?)).map_err(host)
     }
@@ -60,30 +59,52 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let bits = permissions(mode);
+        let change = |fd: BorrowedFd<'_>| {
+            rustix::fs::chmod(by_number(fd), Mode::from_raw_mode(bits?)).map_err(host)
+        };
         let (base, path) = match self.subject(dirfd, path, flags)? {
             Subject::Open(file) => {
                 file.check_attributes()?;
                 if file.kind() == FileKind::Link {
                     return Err(Errno::EOPNOTSUPP);
                 }
-                let mode = Mode::from_raw_mode(bits?);
-                return rustix::fs::chmod(by_number(file.host_fd()), mode).map_err(host);
+                return change(file.host_fd());
             }
             Subject::Path(base, path) => (base, path),
         };
-        let follow = flags & NOFOLLOW == 0;
-        self.lookup(&base, path, follow, |at, follow| {
-            let Step::Done(fd) = pin(at, follow)? else {
-                return Ok(Step::Link);
-            };
-            at.grant.check_writable()?;
-            let stat = rustix::fs::fstat(&fd).map_err(host)?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                return Err(Errno::EOPNOTSUPP);
+        self.lookup(&base, path, flags & NOFOLLOW == 0, |at, follow| {
+            pin(at, follow)?.try_map(|fd| {
+                at.grant.check_writable()?;
+                let stat = rustix::fs::fstat(&fd).map_err(host)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                    return Err(Errno::EOPNOTSUPP);
+                }
+                change(fd.as_fd())
+            })
+        })?
+        .host_or_read_only()
+    }
+
+    /// Makes a host call that changes an object, which it is given as a directory and a name, or
+    /// as a descriptor without a name.
+    fn change(
+        &self,
+        subject: Subject<'_>,
+        flags: u32,
+        call: impl Fn(BorrowedFd<'_>, &OsStr, AtFlags) -> rustix::io::Result<()>,
+    ) -> Result<(), Errno> {
+        let (base, path) = match subject {
+            Subject::Open(file) => {
+                file.check_attributes()?;
+                return call(file.host_fd(), OsStr::new(""), AtFlags::EMPTY_PATH).map_err(host);
             }
-            let mode = Mode::from_raw_mode(bits?);
-            rustix::fs::chmod(by_number(fd.as_fd()), mode).map_err(host)?;
-            Ok(Step::Done(()))
+            Subject::Path(base, path) => (base, path),
+        };
+        self.lookup(&base, path, flags & NOFOLLOW == 0, |at, follow| {
+            at.stat_step(follow)?.try_map(|_| {
+                at.grant.check_writable()?;
+                call(at.dir(), at.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(host)
+            })
         })?
         .host_or_read_only()
     }
@@ -93,8 +114,7 @@ impl Files {
     /// # Errors
     /// As [`Files::fchmod`], and the host's `EPERM`.
     pub fn fchown(&self, fd: i32, uid: u32, gid: u32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         file.check_attributes()?;
         let (uid, gid) = owner(uid, gid);
         rustix::fs::fchown(file.host_fd(), uid, gid).map_err(host)
@@ -116,25 +136,9 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let (uid, gid) = owner(uid, gid);
-        let (base, path) = match self.subject(dirfd, path, flags)? {
-            Subject::Open(file) => {
-                file.check_attributes()?;
-                let at_flags = AtFlags::EMPTY_PATH;
-                return rustix::fs::chownat(file.host_fd(), "", uid, gid, at_flags).map_err(host);
-            }
-            Subject::Path(base, path) => (base, path),
-        };
-        let follow = flags & NOFOLLOW == 0;
-        self.lookup(&base, path, follow, |at, follow| {
-            let Step::Done(_) = at.stat_step(follow)? else {
-                return Ok(Step::Link);
-            };
-            at.grant.check_writable()?;
-            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(at.dir(), at.name(), uid, gid, nofollow).map_err(host)?;
-            Ok(Step::Done(()))
-        })?
-        .host_or_read_only()
+        self.change(self.subject(dirfd, path, flags)?, flags, |fd, name, at_flags| {
+            rustix::fs::chownat(fd, name, uid, gid, at_flags)
+        })
     }
 
     /// `utimensat`. Without a path, the descriptor's own times; without `times`, now.
@@ -158,34 +162,14 @@ impl Files {
         if flags & !(EMPTY_PATH | NOFOLLOW) != 0 || (path.is_none() && flags != 0) {
             return Err(Errno::EINVAL);
         }
-        let subject = match path {
-            None => Subject::Open(self.get(dirfd)?),
-            Some(path) => self.subject(dirfd, path, flags)?,
+        let Some(path) = path else {
+            let file = self.for_io(dirfd)?;
+            file.check_attributes()?;
+            return rustix::fs::futimens(file.host_fd(), &times).map_err(host);
         };
-        let (base, path) = match subject {
-            Subject::Open(file) if path.is_none() => {
-                file.check_not_path()?;
-                file.check_attributes()?;
-                return rustix::fs::futimens(file.host_fd(), &times).map_err(host);
-            }
-            Subject::Open(file) => {
-                file.check_attributes()?;
-                let at_flags = AtFlags::EMPTY_PATH;
-                return rustix::fs::utimensat(file.host_fd(), "", &times, at_flags).map_err(host);
-            }
-            Subject::Path(base, path) => (base, path),
-        };
-        let follow = flags & NOFOLLOW == 0;
-        self.lookup(&base, path, follow, |at, follow| {
-            let Step::Done(_) = at.stat_step(follow)? else {
-                return Ok(Step::Link);
-            };
-            at.grant.check_writable()?;
-            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::utimensat(at.dir(), at.name(), &times, nofollow).map_err(host)?;
-            Ok(Step::Done(()))
-        })?
-        .host_or_read_only()
+        self.change(self.subject(dirfd, path, flags)?, flags, |fd, name, at_flags| {
+            rustix::fs::utimensat(fd, name, &times, at_flags)
+        })
     }
 
     /// `truncate`.
@@ -200,6 +184,10 @@ impl Files {
             self.check_new_size(at.size()?, len.cast_unsigned())?;
             return at.truncate(len.cast_unsigned());
         }
+        let cut = |fd: BorrowedFd<'_>| {
+            let cut = nix::unistd::truncate(by_number(fd).as_str(), len);
+            cut.map_err(|error| Errno::from_raw(error as i32))
+        };
         let (base, path) = match self.subject(libc::AT_FDCWD, path, 0)? {
             Subject::Open(file) => {
                 file.check_attributes()?;
@@ -207,30 +195,22 @@ impl Files {
                     return Err(Errno::EINVAL);
                 }
                 self.check_new_size_of(&file, len.cast_unsigned())?;
-                let name = by_number(file.host_fd());
-                return file.resize_within(len.cast_unsigned(), || {
-                    nix::unistd::truncate(name.as_str(), len)
-                        .map_err(|error| Errno::from_raw(error as i32))
-                });
+                return file.resize_within(len.cast_unsigned(), || cut(file.host_fd()));
             }
             Subject::Path(base, path) => (base, path),
         };
         self.lookup(&base, path, true, |at, follow| {
-            let Step::Done(fd) = pin(at, follow)? else {
-                return Ok(Step::Link);
-            };
-            let stat = rustix::fs::fstat(&fd).map_err(host)?;
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => {}
-                FileType::Directory => return Err(Errno::EISDIR),
-                _ => return Err(Errno::EINVAL),
-            }
-            at.grant.check_writable()?;
-            self.check_new_size(stat.st_size.cast_unsigned(), len.cast_unsigned())?;
-            let name = by_number(fd.as_fd());
-            nix::unistd::truncate(name.as_str(), len)
-                .map_err(|error| Errno::from_raw(error as i32))?;
-            Ok(Step::Done(()))
+            pin(at, follow)?.try_map(|fd| {
+                let stat = rustix::fs::fstat(&fd).map_err(host)?;
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::RegularFile => {}
+                    FileType::Directory => return Err(Errno::EISDIR),
+                    _ => return Err(Errno::EINVAL),
+                }
+                at.grant.check_writable()?;
+                self.check_new_size(stat.st_size.cast_unsigned(), len.cast_unsigned())?;
+                cut(fd.as_fd())
+            })
         })?
         .host_or_read_only()
     }

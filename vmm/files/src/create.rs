@@ -12,7 +12,7 @@ use super::host;
 use super::inspect::{EMPTY_PATH, NOFOLLOW};
 use super::off_limits::Change;
 use super::open_file::Origin;
-use super::resolve::{HostAt, Last, Step, Target};
+use super::resolve::{Found, HostAt, Last, Target};
 use super::tree::GrantRoot;
 
 impl Files {
@@ -125,14 +125,11 @@ impl Files {
             Subject::Path(base, old) => (base, old),
         };
         let found = self.lookup(&base, old, flags & follow != 0, |at, follow| {
-            Ok(match at.stat_step(follow)? {
-                Step::Done(_) => Step::Done(at.clone()),
-                Step::Link => Step::Link,
-            })
+            at.stat_step(follow)?.try_map(|_| Ok(at.clone()))
         })?;
         let old = match found {
-            super::resolve::Found::Host(at) => at,
-            super::resolve::Found::Absent => return Err(Errno::ENOENT),
+            Found::Host(at) => at,
+            Found::Absent => return Err(Errno::ENOENT),
             _ => {
                 self.new_entry(new_dirfd, new, false)?;
                 return Err(Errno::EXDEV);

@@ -18,8 +18,7 @@ impl Files {
     /// # Errors
     /// `EBADF`, also for `O_PATH`; `ESPIPE`, `EINVAL`, `ENXIO`.
     pub fn lseek(&self, fd: i32, offset: i64, whence: i32) -> Result<u64, Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         if file.node().is_some() {
             return seek_synthetic(&file, offset, whence);
         }
@@ -72,12 +71,17 @@ impl Files {
     /// # Errors
     /// `EBADF`, `EINVAL` for something without storage, `EIO`, `ENOSPC`.
     pub fn fsync(&self, fd: i32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
-        match file.node() {
-            Some(_) => Ok(()),
-            None => rustix::fs::fsync(file.host_fd()).map_err(host),
-        }
+        self.host_sync(fd, |file| rustix::fs::fsync(file.host_fd()))
+    }
+
+    /// A synthetic directory has nothing to sync.
+    fn host_sync(
+        &self,
+        fd: i32,
+        sync: impl FnOnce(&OpenFile) -> rustix::io::Result<()>,
+    ) -> Result<(), Errno> {
+        let file = self.for_io(fd)?;
+        file.node().map_or_else(|| sync(&file).map_err(host), |_| Ok(()))
     }
 
     /// `fdatasync`.
@@ -85,12 +89,7 @@ impl Files {
     /// # Errors
     /// As [`Files::fsync`].
     pub fn fdatasync(&self, fd: i32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
-        match file.node() {
-            Some(_) => Ok(()),
-            None => rustix::fs::fdatasync(file.host_fd()).map_err(host),
-        }
+        self.host_sync(fd, |file| rustix::fs::fdatasync(file.host_fd()))
     }
 
     /// `sync_file_range`, served as `fdatasync`, which does all of it and more.
@@ -98,8 +97,7 @@ impl Files {
     /// # Errors
     /// `ESPIPE` for a pipe, `EINVAL` for a range or flags out of bounds.
     pub fn sync_file_range(&self, fd: i32, offset: i64, len: i64, flags: u32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         let valid = offset.checked_add(len).is_some_and(|end| end >= offset);
         if flags & !7 != 0 || offset < 0 || !valid {
             return Err(Errno::EINVAL);
@@ -115,12 +113,7 @@ impl Files {
     /// # Errors
     /// `EBADF`, `EIO`.
     pub fn syncfs(&self, fd: i32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
-        match file.node() {
-            Some(_) => Ok(()),
-            None => rustix::fs::syncfs(file.host_fd()).map_err(host),
-        }
+        self.host_sync(fd, |file| rustix::fs::syncfs(file.host_fd()))
     }
 
     /// `sync`: every file system that the program may write to. Errors are not reported,
@@ -154,8 +147,7 @@ impl Files {
     /// # Errors
     /// `EBADF`, `ESPIPE` for a pipe, `EINVAL` for unknown advice or a negative length.
     pub fn fadvise64(&self, fd: i32, offset: i64, len: i64, advice: i32) -> Result<(), Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         if file.kind() == FileKind::Pipe {
             return Err(Errno::ESPIPE);
         }

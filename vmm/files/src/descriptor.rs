@@ -10,8 +10,8 @@ use super::host;
 /// A pipe's size beyond which Linux does not even round.
 const MAX_PIPE_BYTES: u32 = 1 << 31;
 
-/// Bytes of `struct flock`.
-pub const FLOCK_LEN: usize = 32;
+/// `struct flock`, word by word.
+pub type Flock = [u64; 4];
 
 impl Files {
     /// `close`.
@@ -139,7 +139,7 @@ impl Files {
         )
     }
 
-    /// `fcntl` with a `struct flock`, given and returned as bytes. The locks are the host's,
+    /// `fcntl` with a `struct flock`, given and returned as words. The locks are the host's,
     /// so other programs on the host see them; waiting ends with `EINTR` at a signal.
     ///
     /// One difference from Linux: closing one of several descriptors made by `dup` does not
@@ -147,63 +147,40 @@ impl Files {
     ///
     /// # Errors
     /// Those of Linux's `fcntl`.
-    pub fn fcntl_lock(
-        &self,
-        fd: i32,
-        command: i32,
-        lock: &[u8; FLOCK_LEN],
-    ) -> Result<[u8; FLOCK_LEN], Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+    pub fn fcntl_lock(&self, fd: i32, command: i32, lock: Flock) -> Result<Flock, Errno> {
+        let file = self.for_io(fd)?;
         let mut flock = decode_flock(lock);
-        let result = match command {
-            libc::F_GETLK => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_GETLK(&mut flock)),
-            libc::F_SETLK => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_SETLK(&flock)),
-            libc::F_SETLKW => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_SETLKW(&flock)),
-            libc::F_OFD_GETLK => {
-                nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_OFD_GETLK(&mut flock))
-            }
-            libc::F_OFD_SETLK => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_OFD_SETLK(&flock)),
-            libc::F_OFD_SETLKW => nix::fcntl::fcntl(file.host_fd(), FcntlArg::F_OFD_SETLKW(&flock)),
+        let argument = match command {
+            libc::F_GETLK => FcntlArg::F_GETLK(&mut flock),
+            libc::F_SETLK => FcntlArg::F_SETLK(&flock),
+            libc::F_SETLKW => FcntlArg::F_SETLKW(&flock),
+            libc::F_OFD_GETLK => FcntlArg::F_OFD_GETLK(&mut flock),
+            libc::F_OFD_SETLK => FcntlArg::F_OFD_SETLK(&flock),
+            libc::F_OFD_SETLKW => FcntlArg::F_OFD_SETLKW(&flock),
             _ => return Err(Errno::EINVAL),
         };
-        result.map_err(|error| Errno::from_raw(error as i32))?;
+        nix::fcntl::fcntl(file.host_fd(), argument)
+            .map_err(|error| Errno::from_raw(error as i32))?;
         Ok(encode_flock(lock, &flock))
     }
 }
 
-/// A field of `struct flock`, sign-extended.
-fn field<const N: usize>(bytes: &[u8; FLOCK_LEN], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    for (to, from) in out.iter_mut().zip(bytes.iter().skip(at)) {
-        *to = *from;
-    }
-    out
-}
-
 /// type, whence: 16 bits each; four bytes of padding; start, length: 64 bits; process id.
-fn decode_flock(bytes: &[u8; FLOCK_LEN]) -> libc::flock {
+fn decode_flock([head, start, len, pid]: Flock) -> libc::flock {
     libc::flock {
-        l_type: i16::from_le_bytes(field(bytes, 0)),
-        l_whence: i16::from_le_bytes(field(bytes, 2)),
-        l_start: i64::from_le_bytes(field(bytes, 8)),
-        l_len: i64::from_le_bytes(field(bytes, 16)),
-        l_pid: i32::from_le_bytes(field(bytes, 24)),
+        l_type: head as i16,
+        l_whence: (head >> 16) as i16,
+        l_start: start.cast_signed(),
+        l_len: len.cast_signed(),
+        l_pid: pid as i32,
     }
 }
 
 /// The structure with the program's own padding.
-fn encode_flock(given: &[u8; FLOCK_LEN], flock: &libc::flock) -> [u8; FLOCK_LEN] {
-    let mut out = *given;
-    let mut put = |at: usize, value: &[u8]| {
-        for (to, from) in out.iter_mut().skip(at).zip(value) {
-            *to = *from;
-        }
-    };
-    put(0, &flock.l_type.to_le_bytes());
-    put(2, &flock.l_whence.to_le_bytes());
-    put(8, &flock.l_start.to_le_bytes());
-    put(16, &flock.l_len.to_le_bytes());
-    put(24, &flock.l_pid.to_le_bytes());
-    out
+fn encode_flock([head, .., pid]: Flock, flock: &libc::flock) -> Flock {
+    let kind = u32::from(flock.l_type.cast_unsigned());
+    let whence = u32::from(flock.l_whence.cast_unsigned());
+    let low = |word: u64, half: u32| word >> 32 << 32 | u64::from(half);
+    let (start, len) = (flock.l_start.cast_unsigned(), flock.l_len.cast_unsigned());
+    [low(head, kind | whence << 16), start, len, low(pid, flock.l_pid.cast_unsigned())]
 }

@@ -26,8 +26,7 @@ impl Files {
     /// # Errors
     /// `EBADF`, `ENOTDIR`, `EINVAL` if not even one record fits.
     pub fn getdents64(&self, fd: i32, capacity: usize) -> Result<Vec<u8>, Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         let capacity = capacity.min(CAPACITY_MAX);
         match (file.node(), file.kind(), file.base()) {
             (Some(id), ..) => self.list(&file, id, capacity),

@@ -7,9 +7,6 @@
 
 use rustix::fs::{Stat, StatFs, Statx, StatxTimestamp, Timespec, Timestamps};
 
-/// Bytes of the two `struct timespec` that `utimensat` takes.
-pub const TIMES_LEN: usize = 32;
-
 /// Access and modification time, as `utimensat` takes them.
 pub type Times = Timestamps;
 
@@ -238,13 +235,12 @@ pub(super) fn dirent(
     true
 }
 
-/// The two `struct timespec` of `utimensat`.
+/// The two `struct timespec` of `utimensat`, word by word.
 #[must_use]
-pub fn parse_times(bytes: &[u8; TIMES_LEN]) -> Times {
-    let mut words = bytes.as_chunks::<8>().0.iter().map(|w| i64::from_le_bytes(*w));
-    let mut time =
-        || Timespec { tv_sec: words.next().unwrap_or(0), tv_nsec: words.next().unwrap_or(0) };
-    Timestamps { last_access: time(), last_modification: time() }
+pub fn times_of(words: [u64; 4]) -> Times {
+    let [a_sec, a_nsec, m_sec, m_nsec] = words.map(u64::cast_signed);
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    Timestamps { last_access: time(a_sec, a_nsec), last_modification: time(m_sec, m_nsec) }
 }
 
 #[cfg(test)]
@@ -364,11 +360,7 @@ mod tests {
 
     #[test]
     fn times_are_read_in_order() {
-        let mut bytes = [0; TIMES_LEN];
-        for (at, value) in [(0, 1), (8, 2), (16, -3i64), (24, 4)] {
-            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-        }
-        let times = parse_times(&bytes);
+        let times = times_of([1, 2, (-3i64).cast_unsigned(), 4]);
         assert_eq!((times.last_access.tv_sec, times.last_access.tv_nsec), (1, 2));
         assert_eq!(times.last_modification.tv_sec, -3);
         assert_eq!(times.last_modification.tv_nsec, 4);

@@ -140,6 +140,16 @@ impl Files {
         self.table.get(fd)
     }
 
+    /// The open file behind a descriptor that is to be used for more than its path.
+    ///
+    /// # Errors
+    /// `EBADF`; also for one opened with `O_PATH`.
+    pub fn for_io(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        let file = self.get(fd)?;
+        file.check_not_path()?;
+        Ok(file)
+    }
+
     /// `chdir`.
     ///
     /// # Errors

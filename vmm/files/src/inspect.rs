@@ -227,15 +227,14 @@ impl Files {
         let at_flags = AtFlags::from_bits_retain(flags & effective | NOFOLLOW);
         let follow = flags & NOFOLLOW == 0;
         let found = self.lookup(&base, path, follow, |at, follow| {
-            let Step::Done(stat) = at.stat_step(follow)? else {
-                return Ok(Step::Link);
-            };
-            rustix::fs::accessat(at.dir(), at.name(), wanted, at_flags).map_err(host)?;
-            let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-            if wanted.contains(Access::WRITE_OK) && !link {
-                at.grant.check_writable()?;
-            }
-            Ok(Step::Done(()))
+            at.stat_step(follow)?.try_map(|stat| {
+                rustix::fs::accessat(at.dir(), at.name(), wanted, at_flags).map_err(host)?;
+                let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+                if wanted.contains(Access::WRITE_OK) && !link {
+                    at.grant.check_writable()?;
+                }
+                Ok(())
+            })
         })?;
         match found {
             Found::Host(()) => Ok(()),

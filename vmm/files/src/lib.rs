@@ -54,8 +54,8 @@ mod xattr;
 mod tests;
 
 pub use charge::{FileCharge, MemoryAccount, OverLimit, PendingWrite};
-pub use descriptor::FLOCK_LEN;
-pub use encode::{LinuxStat, TIMES_LEN, Times, parse_times};
+pub use descriptor::Flock;
+pub use encode::{LinuxStat, Times, times_of};
 pub use files::{Files, FilesError, default_cwd, take_over_umask};
 pub use grant::{Grant, GrantAccess, GrantError};
 pub use memory_dir::MemoryFile;
@@ -74,7 +74,8 @@ use abi::Errno;
 pub const PATH_MAX: usize = 4095;
 
 /// The errno of a failed host call.
-fn host(error: rustix::io::Errno) -> Errno {
+#[must_use]
+pub fn host(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 

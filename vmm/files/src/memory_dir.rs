@@ -262,12 +262,10 @@ fn again(file: &Arc<MemoryFile>, flags: OFlags) -> Result<OpenFile, Errno> {
     let passed = if flags.contains(OFlags::PATH) { OFlags::PATH } else { flags & PASSED };
     let fd = rustix::fs::open(by_number(fd.as_fd()), passed | OFlags::CLOEXEC, Mode::empty());
     let open = OpenFile::new(fd.map_err(host)?, Origin::Own)?.in_memory(file.clone());
-    if flags.contains(OFlags::TRUNC) && !open.path_only() {
-        // Opened read-only, the host refuses with EINVAL: Linux leaves this to the file system.
-        if open.can_write().is_ok() {
-            let cut = || rustix::fs::ftruncate(open.host_fd(), 0).map_err(host);
-            file.charge.resize(open.host_fd(), 0, cut).map_err(|_| Errno::ENOSPC)??;
-        }
+    // Opened read-only, the host refuses with EINVAL: Linux leaves this to the file system.
+    if flags.contains(OFlags::TRUNC) && open.can_write().is_ok() {
+        let cut = || rustix::fs::ftruncate(open.host_fd(), 0).map_err(host);
+        file.charge.resize(open.host_fd(), 0, cut).map_err(|_| Errno::ENOSPC)??;
     }
     Ok(open)
 }

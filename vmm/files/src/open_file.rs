@@ -12,6 +12,7 @@ use abi::Errno;
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags, Stat};
 
+use super::attr::by_number;
 use super::host;
 use super::memory_dir::MemoryFile;
 use super::owner::Owner;
@@ -117,6 +118,11 @@ impl OpenFile {
             }
             _ => Handle::Fd(fd),
         };
+        OpenFile::opened(handle, kind, origin, flags)
+    }
+
+    /// One that was opened with `flags`.
+    fn opened(handle: Handle, kind: FileKind, origin: Origin, flags: OFlags) -> OpenFile {
         let mode = flags & OFlags::RWMODE;
         let path_only = flags.contains(OFlags::PATH);
         OpenFile {
@@ -140,42 +146,14 @@ impl OpenFile {
     pub(super) fn synthetic(id: NodeId, path_only: bool) -> Result<OpenFile, Errno> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).map_err(host)?;
-        Ok(OpenFile {
-            handle: Handle::Node(id, fd),
-            kind: FileKind::SyntheticDirectory,
-            origin: Origin::Shared,
-            read: !path_only,
-            write: false,
-            path_only,
-            nonblocking: AtomicBool::new(false),
-            knows_nowait: AtomicBool::new(false),
-            memory: None,
-            mapped: OnceLock::new(),
-            position: AtomicU64::new(0),
-            given: OFlags::empty(),
-            owner: Owner::default(),
-        })
+        let flags = if path_only { OFlags::PATH } else { OFlags::RDONLY };
+        let (handle, kind) = (Handle::Node(id, fd), FileKind::SyntheticDirectory);
+        Ok(OpenFile::opened(handle, kind, Origin::Shared, flags))
     }
 
     /// An open file with generated content. `fd` is a memory file that holds it.
     pub(super) fn pseudo(text: Text, fd: OwnedFd, flags: OFlags) -> OpenFile {
-        let path_only = flags.contains(OFlags::PATH);
-        let mode = flags & OFlags::RWMODE;
-        OpenFile {
-            handle: Handle::Text(text, fd),
-            kind: FileKind::Pseudo,
-            origin: Origin::Shared,
-            read: !path_only && mode != OFlags::WRONLY,
-            write: !path_only && mode != OFlags::RDONLY,
-            path_only,
-            nonblocking: AtomicBool::new(flags.contains(OFlags::NONBLOCK)),
-            knows_nowait: AtomicBool::new(false),
-            memory: None,
-            mapped: OnceLock::new(),
-            position: AtomicU64::new(0),
-            given: OFlags::empty(),
-            owner: Owner::default(),
-        }
+        OpenFile::opened(Handle::Text(text, fd), FileKind::Pseudo, Origin::Shared, flags)
     }
 
     /// The generated file that this is, if it is one.
@@ -238,13 +216,8 @@ impl OpenFile {
         bytes: u64,
         call: impl FnOnce() -> Result<R, Errno>,
     ) -> Result<R, Errno> {
-        match &self.memory {
-            None => call(),
-            Some(memory) => {
-                let done = memory.charge.grow(self.host_fd(), bytes, call);
-                done.map_err(|_| Errno::ENOSPC)?
-            }
-        }
+        let Some(memory) = &self.memory else { return call() };
+        memory.charge.grow(self.host_fd(), bytes, call).map_err(|_| Errno::ENOSPC)?
     }
 
     /// Runs `call`, which sets the file's length to `len`.
@@ -256,13 +229,8 @@ impl OpenFile {
         len: u64,
         call: impl FnOnce() -> Result<R, Errno>,
     ) -> Result<R, Errno> {
-        match &self.memory {
-            None => call(),
-            Some(memory) => {
-                let done = memory.charge.resize(self.host_fd(), len, call);
-                done.map_err(|_| Errno::ENOSPC)?
-            }
-        }
+        let Some(memory) = &self.memory else { return call() };
+        memory.charge.resize(self.host_fd(), len, call).map_err(|_| Errno::ENOSPC)?
     }
 
     /// How much of `len` bytes can come from here: not more than a regular file has.
@@ -368,17 +336,14 @@ impl OpenFile {
 
     /// The host flags, with `O_NONBLOCK` as the program set it.
     pub(super) fn flags(&self) -> Result<OFlags, Errno> {
-        if let Handle::Node(..) = self.handle {
-            let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
-            return Ok(path | OFlags::DIRECTORY);
-        }
-        if let Handle::Text(..) = self.handle {
-            let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
-            let mut flags = path | self.mode();
-            flags.set(OFlags::NONBLOCK, self.nonblocking());
-            return Ok(flags);
-        }
-        let mut flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
+        let path = if self.path_only { OFlags::PATH } else { OFlags::empty() };
+        let mut flags = match self.handle {
+            Handle::Node(..) => return Ok(path | OFlags::DIRECTORY),
+            Handle::Text(..) => path | self.mode(),
+            Handle::Fd(_) | Handle::Dir(_) => {
+                rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?
+            }
+        };
         flags.set(OFlags::NONBLOCK, self.nonblocking());
         if let Origin::Grant(_) = self.origin {
             flags = (flags - OURS) | self.given;
@@ -481,8 +446,7 @@ fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> FileKind {
 
 /// The kind of a descriptor without a file type, which only its name reveals.
 fn anonymous(fd: BorrowedFd<'_>) -> FileKind {
-    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    match std::fs::read_link(link) {
+    match std::fs::read_link(by_number(fd)) {
         Ok(name) if name.as_os_str() == "anon_inode:[eventfd]" => FileKind::EventFd,
         _ => FileKind::Other,
     }

@@ -98,8 +98,7 @@ impl Files {
     /// # Errors
     /// `EBADF`, `EINVAL` for an unknown kind, `ESRCH` for one that does not belong to the program.
     pub fn fcntl_owner(&self, fd: i32, new: Option<OwnerEx>) -> Result<OwnerEx, Errno> {
-        let file = self.get(fd)?;
-        file.check_not_path()?;
+        let file = self.for_io(fd)?;
         if let Some(new) = new {
             self.check_owner(new)?;
             file.owner.change(|state| state.who = new);

@@ -447,17 +447,15 @@ pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
     let (kind, number) = match leaf {
         Leaf::Program => (0, 0),
         Leaf::Device(device) => (1, device as u64),
-        Leaf::Link(link) => match link {
-            Link::Exe => (2, 0),
-            Link::Cwd => (2, 1),
-            Link::Root => (2, 2),
-            Link::ProcSelf => (2, 3),
-            Link::ThreadSelf => (2, 4),
-            Link::Mounts => (2, 5),
-            Link::DevFd => (2, 6),
-            Link::Standard(fd) => (3, u64::from(fd)),
-            Link::Descriptor(fd) => (4, u64::from(fd)),
-        },
+        Leaf::Link(Link::Exe) => (2, 0),
+        Leaf::Link(Link::Cwd) => (2, 1),
+        Leaf::Link(Link::Root) => (2, 2),
+        Leaf::Link(Link::ProcSelf) => (2, 3),
+        Leaf::Link(Link::ThreadSelf) => (2, 4),
+        Leaf::Link(Link::Mounts) => (2, 5),
+        Leaf::Link(Link::DevFd) => (2, 6),
+        Leaf::Link(Link::Standard(fd)) => (3, u64::from(fd)),
+        Leaf::Link(Link::Descriptor(fd)) => (4, u64::from(fd)),
         Leaf::Text(Text::DescriptorInfo(fd)) => (5, u64::from(fd)),
         Leaf::Text(Text::Row(row, tid)) => {
             (6, u64::from(row) << 32 | u64::from(tid.unwrap_or(0).unsigned_abs()))

@@ -105,6 +105,19 @@ pub(super) enum Step<T> {
     Link,
 }
 
+impl<T> Step<T> {
+    /// Goes on with what is there, if it is no link to follow.
+    pub(super) fn try_map<U>(
+        self,
+        then: impl FnOnce(T) -> Result<U, Errno>,
+    ) -> Result<Step<U>, Errno> {
+        match self {
+            Step::Done(found) => then(found).map(Step::Done),
+            Step::Link => Ok(Step::Link),
+        }
+    }
+}
+
 /// What a lookup found, and for host files what the operation returned.
 pub(super) enum Found<T> {
     Host(T),

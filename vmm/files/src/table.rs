@@ -62,10 +62,7 @@ impl Table {
     }
 
     pub(super) fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-        let index = index(fd)?;
-        let table = self.read();
-        let slot = table.slots.get(index).and_then(Option::as_ref);
-        Ok(slot.ok_or(Errno::EBADF)?.file.clone())
+        Ok(self.read().slot(fd)?.file.clone())
     }
 
     /// Puts a file at the lowest free number not below `from`.
@@ -141,10 +138,7 @@ impl Table {
     }
 
     pub(super) fn cloexec(&self, fd: i32) -> Result<bool, Errno> {
-        let index = index(fd)?;
-        let table = self.read();
-        let slot = table.slots.get(index).and_then(Option::as_ref);
-        Ok(slot.ok_or(Errno::EBADF)?.cloexec)
+        Ok(self.read().slot(fd)?.cloexec)
     }
 
     pub(super) fn set_cloexec(&self, fd: i32, cloexec: bool) -> Result<(), Errno> {
@@ -164,6 +158,10 @@ impl Table {
 }
 
 impl Slots {
+    fn slot(&self, fd: i32) -> Result<&Slot, Errno> {
+        self.slots.get(index(fd)?).and_then(Option::as_ref).ok_or(Errno::EBADF)
+    }
+
     fn free(&self, from: usize) -> Option<usize> {
         let from = from.max(self.lowest);
         let taken = self.slots.iter().skip(from).take_while(|s| s.is_some());

@@ -249,15 +249,9 @@ impl Tree {
 
     fn add_devices(&mut self) {
         let dev = self.child_or_new(NodeId::ROOT, b"dev");
-        for (name, device) in [
-            ("null", Device::Null),
-            ("zero", Device::Zero),
-            ("full", Device::Full),
-            ("random", Device::Random),
-            ("urandom", Device::Urandom),
-            ("tty", Device::Tty),
-        ] {
-            self.add_leaf(dev, name.as_bytes(), Leaf::Device(device));
+        use Device::{Full, Null, Random, Tty, Urandom, Zero};
+        for device in [Null, Zero, Full, Random, Urandom, Tty] {
+            self.add_at(device.host_path().as_bytes(), Leaf::Device(device));
         }
         for (fd, name) in (0..).zip(["stdin", "stdout", "stderr"]) {
             self.add_leaf(dev, name.as_bytes(), Leaf::Link(Link::Standard(fd)));

@@ -8,14 +8,14 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use abi::Errno;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 
+use super::attr::by_number;
 use super::namespace::Namespace;
 use super::resolve::{Base, HostAt, Last, MAX_LINKS, Resolved, Target, components, in_memory};
 use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
@@ -242,7 +242,6 @@ fn same(a: &Dir, b: &Dir) -> Result<bool, Errno> {
 
 /// The host path of an open directory, as the host kernel names it now.
 pub(super) fn host_path(dir: &Dir) -> Result<Vec<u8>, Errno> {
-    let link = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
-    let text = std::fs::read_link(link).map_err(|error: io::Error| confined(&error))?;
+    let text = std::fs::read_link(by_number(dir.as_fd())).map_err(|error| confined(&error))?;
     Ok(text.into_os_string().into_vec())
 }

@@ -16,7 +16,7 @@ use super::host;
 use super::inspect::NOFOLLOW;
 use super::open::pin;
 use super::open_file::OpenFile;
-use super::resolve::{Found, Step};
+use super::resolve::Found;
 
 /// The longest name that Linux accepts, the NUL not counted (`XATTR_NAME_MAX`).
 const NAME_MAX: usize = 255;
@@ -92,13 +92,10 @@ impl Files {
             Subject::Path(base, path) => (base, path),
         };
         let found = self.lookup(&base, path, flags == 0, |at, follow| {
-            let Step::Done(fd) = pin(at, follow)? else {
-                return Ok(Step::Link);
-            };
-            if changes {
-                at.grant.check_writable()?;
-            }
-            Ok(Step::Done(fd))
+            pin(at, follow)?.try_map(|fd| match changes {
+                true => at.grant.check_writable().map(|()| fd),
+                false => Ok(fd),
+            })
         })?;
         match found {
             Found::Host(fd) => Ok(Object::Host(Handle::Pinned(fd))),
@@ -119,13 +116,7 @@ impl Files {
         name: &[u8],
         capacity: usize,
     ) -> Result<Vec<u8>, Errno> {
-        let name = judge(name)?;
-        let handle = match (self.object(of, false)?, &name) {
-            (Object::Synthetic, _) | (_, Name::Unsupported) => return Err(Errno::EOPNOTSUPP),
-            (_, Name::Privileged) => return Err(Errno::ENODATA),
-            (Object::Host(handle), Name::User(_)) => handle,
-        };
-        let Name::User(name) = name else { return Err(Errno::ENODATA) };
+        let (handle, name) = self.users(of, name, false)?;
         let mut value = vec![0; capacity.min(XATTR_MAX)];
         let got = rustix::fs::getxattr(handle.name(), name, value.as_mut_slice());
         let got = match got {
@@ -164,7 +155,7 @@ impl Files {
         if value.len() > XATTR_MAX {
             return Err(Errno::E2BIG);
         }
-        let (handle, name) = self.changeable(of, name)?;
+        let (handle, name) = self.users(of, name, true)?;
         let flags = XattrFlags::from_bits_retain(flags);
         rustix::fs::setxattr(handle.name(), name, value, flags).map_err(host)
     }
@@ -174,15 +165,21 @@ impl Files {
     /// # Errors
     /// `ENODATA`, and as [`Files::setxattr`].
     pub fn removexattr(&self, of: XattrOf<'_>, name: &[u8]) -> Result<(), Errno> {
-        let (handle, name) = self.changeable(of, name)?;
+        let (handle, name) = self.users(of, name, true)?;
         rustix::fs::removexattr(handle.name(), name).map_err(host)
     }
 
-    fn changeable<'n>(&self, of: XattrOf<'_>, name: &'n [u8]) -> Result<(Handle, &'n [u8]), Errno> {
+    /// The object and the name of one of the user's attributes. What is synthetic can only be read.
+    fn users<'n>(
+        &self,
+        of: XattrOf<'_>,
+        name: &'n [u8],
+        changes: bool,
+    ) -> Result<(Handle, &'n [u8]), Errno> {
         let name = judge(name)?;
-        match (self.object(of, true)?, name) {
-            (_, Name::Privileged) => Err(Errno::EPERM),
+        match (self.object(of, changes)?, name) {
             (Object::Synthetic, _) | (_, Name::Unsupported) => Err(Errno::EOPNOTSUPP),
+            (_, Name::Privileged) => Err(if changes { Errno::EPERM } else { Errno::ENODATA }),
             (Object::Host(handle), Name::User(name)) => Ok((handle, name)),
         }
     }

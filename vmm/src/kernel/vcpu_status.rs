@@ -15,14 +15,21 @@ use super::switch_tables::{STATUS_BYTES, SwitchTables, loadable};
 use crate::vm::Vcpu;
 use crate::vm::memory::MemoryError;
 
+const ANNOUNCED: usize = offset_of!(VcpuStatus, announced);
+const INSIDE: usize = offset_of!(VcpuStatus, inside);
+const THREAD: usize = offset_of!(VcpuStatus, thread);
+
 impl SwitchTables {
-    fn status(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
+    fn status(&self, vcpu: u32, field: usize) -> Result<GuestPhys, MemoryError> {
         let at = self.at(VCPU_STATUSES).offset(u64::from(vcpu) * STATUS_BYTES);
-        if vcpu < MAX_VCPUS {
-            Ok(at)
-        } else {
-            Err(MemoryError::NotMemory { gpa: at, len_bytes: STATUS_BYTES })
+        match vcpu {
+            0..MAX_VCPUS => Ok(at.offset(field as u64)),
+            _ => Err(MemoryError::NotMemory { gpa: at, len_bytes: STATUS_BYTES }),
         }
+    }
+
+    fn load_status(&self, vcpu: u32, field: usize) -> Result<u64, MemoryError> {
+        self.machine.mem.load(self.status(vcpu, field)?)
     }
 
     /// The instance that vCPU `vcpu` is in, when it is out of the guest or in ring 3. In the middle
@@ -31,8 +38,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`].
     pub fn current_instance(&self, vcpu: u32) -> Result<u32, MemoryError> {
-        let inside = self.status(vcpu)?.offset(offset_of!(VcpuStatus, inside) as u64);
-        Ok(self.machine.mem.load(inside)? as u32)
+        Ok(self.load_status(vcpu, INSIDE)? as u32)
     }
 
     /// Whether a vCPU may be in the middle of a switch.
@@ -41,11 +47,7 @@ impl SwitchTables {
     /// [`MemoryError`].
     pub fn is_switching(&self, vcpu: u32) -> Result<bool, MemoryError> {
         fence(Ordering::SeqCst);
-        let status = self.status(vcpu)?;
-        let announced =
-            self.machine.mem.load(status.offset(offset_of!(VcpuStatus, announced) as u64))?;
-        let inside = self.machine.mem.load(status.offset(offset_of!(VcpuStatus, inside) as u64))?;
-        Ok(announced != inside)
+        Ok(self.load_status(vcpu, ANNOUNCED)? != self.load_status(vcpu, INSIDE)?)
     }
 
     /// Announces, for a vCPU that is out of the guest, that it is about to enter `vh`; it counts as
@@ -55,8 +57,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`].
     pub fn announce_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
-        let announced = self.status(vcpu)?.offset(offset_of!(VcpuStatus, announced) as u64);
-        self.machine.mem.store(announced, u64::from(vh))?;
+        self.machine.mem.store(self.status(vcpu, ANNOUNCED)?, u64::from(vh))?;
         fence(Ordering::SeqCst);
         Ok(())
     }
@@ -67,8 +68,7 @@ impl SwitchTables {
     /// [`MemoryError`].
     pub fn set_current_instance(&self, vcpu: u32, vh: u32) -> Result<(), MemoryError> {
         self.announce_instance(vcpu, vh)?;
-        let inside = self.status(vcpu)?.offset(offset_of!(VcpuStatus, inside) as u64);
-        self.machine.mem.store(inside, u64::from(vh))
+        self.machine.mem.store(self.status(vcpu, INSIDE)?, u64::from(vh))
     }
 
     /// Makes the next entry of `vcpu` load `cr3`, a root as in an instance entry. The status entry,
@@ -92,9 +92,7 @@ impl SwitchTables {
     /// # Errors
     /// [`MemoryError`].
     pub fn set_vcpu_thread(&self, vcpu: u32, thread: u64) -> Result<(), MemoryError> {
-        self.machine
-            .mem
-            .store(self.status(vcpu)?.offset(offset_of!(VcpuStatus, thread) as u64), thread)
+        self.machine.mem.store(self.status(vcpu, THREAD)?, thread)
     }
 
     /// vCPUs that are in `vh` or about to enter it. After [`SwitchTables::clear_instance`], a vCPU
@@ -106,10 +104,7 @@ impl SwitchTables {
         fence(Ordering::SeqCst);
         let mut found = Vec::new();
         for vcpu in 0..self.vcpus() {
-            let status = self.status(vcpu)?;
-            let word = |field: usize| self.machine.mem.load(status.offset(field as u64));
-            let words =
-                [word(offset_of!(VcpuStatus, announced))?, word(offset_of!(VcpuStatus, inside))?];
+            let words = [self.load_status(vcpu, ANNOUNCED)?, self.load_status(vcpu, INSIDE)?];
             if words.contains(&u64::from(vh)) {
                 found.push(vcpu);
             }

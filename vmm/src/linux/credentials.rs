@@ -12,73 +12,33 @@ use crate::linux::task::ThreadCtx;
 /// All bits set: "leave it as it is", where a call has several ids.
 const UNCHANGED: u32 = u32::MAX;
 
-fn uid() -> u32 {
+pub(super) fn uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-fn gid() -> u32 {
+pub(super) fn gid() -> u32 {
     rustix::process::getegid().as_raw()
 }
 
-/// `getuid(2)`, `geteuid(2)`.
-pub(super) fn getuid() -> CallResult {
-    value(u64::from(uid()))
-}
-
-/// `getgid(2)`, `getegid(2)`.
-pub(super) fn getgid() -> CallResult {
-    value(u64::from(gid()))
-}
-
-fn write_three(ctx: &ThreadCtx<'_>, a: &[u64; 6], id: u32) -> CallResult {
+pub(super) fn write_three(ctx: &ThreadCtx<'_>, a: &[u64; 6], id: u32) -> CallResult {
     for at in a.iter().take(3) {
         ctx.user().copy_out(*at, &id.to_le_bytes())?;
     }
     value(0)
 }
 
-/// `getresuid(2)`.
-pub(super) fn getresuid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_three(ctx, a, uid())
-}
-
-/// `getresgid(2)`.
-pub(super) fn getresgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_three(ctx, a, gid())
-}
-
 /// Sets the first `count` arguments, each of which may be "unchanged".
-fn set_several(a: &[u64; 6], count: usize, own: u32) -> CallResult {
+pub(super) fn set_several(a: &[u64; 6], count: usize, own: u32) -> CallResult {
     let known = a.iter().take(count).all(|&id| id as u32 == own || id as u32 == UNCHANGED);
     if known { value(0) } else { Err(Errno::EPERM.into()) }
 }
 
-fn set_one(a: &[u64; 6], own: u32) -> CallResult {
+pub(super) fn set_one(a: &[u64; 6], own: u32) -> CallResult {
     match a[0] as u32 {
         UNCHANGED => Err(Errno::EINVAL.into()),
         id if id == own => value(0),
         _ => Err(Errno::EPERM.into()),
     }
-}
-
-/// `setuid(2)`.
-pub(super) fn setuid(a: &[u64; 6]) -> CallResult {
-    set_one(a, uid())
-}
-
-/// `setgid(2)`.
-pub(super) fn setgid(a: &[u64; 6]) -> CallResult {
-    set_one(a, gid())
-}
-
-/// `setreuid(2)` and `setresuid(2)`, with 2 and 3 ids.
-pub(super) fn set_uids(a: &[u64; 6], count: usize) -> CallResult {
-    set_several(a, count, uid())
-}
-
-/// `setregid(2)` and `setresgid(2)`, with 2 and 3 ids.
-pub(super) fn set_gids(a: &[u64; 6], count: usize) -> CallResult {
-    set_several(a, count, gid())
 }
 
 /// `getgroups(2)`: none.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use abi::Errno;
 
-use super::time::{add, last_errno, now, read_timespec};
+use super::time::{add, checked, now, read_timespec};
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
 use crate::linux::task::ThreadCtx;
@@ -32,46 +32,23 @@ struct HostFutex<'a> {
 }
 
 impl HostFutex<'_> {
-    fn second(&self) -> *mut u32 {
-        self.word2.map_or(std::ptr::null_mut(), FutexWord::as_ptr)
-    }
-
-    /// One without a time limit.
+    /// One without a time limit: `val2` stands in its place.
     fn call(self) -> Result<u64, Errno> {
-        // SAFETY: both words are guest memory, mapped as long as `self`'s borrows live, or
-        // null where the command has one word; the kernel checks every access. `val2` is no
-        // pointer for commands without a time limit.
-        let done = unsafe {
-            let val2 = self.val2 as usize;
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                self.op,
-                self.val,
-                val2,
-                self.second(),
-                self.val3,
-            )
-        };
-        if done < 0 { Err(last_errno()) } else { Ok(done.cast_unsigned()) }
+        self.make(std::ptr::without_provenance(self.val2 as usize))
     }
 
     /// One with a time limit, absolute by the command's clock.
     fn wait(self, deadline: Option<libc::timespec>) -> Result<u64, Errno> {
-        let deadline = deadline.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: as for `call`; the time outlives the call.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                self.op,
-                self.val,
-                deadline,
-                self.second(),
-                self.val3,
-            )
-        };
-        if done < 0 { Err(last_errno()) } else { Ok(done.cast_unsigned()) }
+        self.make(deadline.as_ref().map_or(std::ptr::null(), std::ptr::from_ref))
+    }
+
+    fn make(self, limit: *const libc::timespec) -> Result<u64, Errno> {
+        let (word, op, val, val3) = (self.word.as_ptr(), self.op, self.val, self.val3);
+        let word2 = self.word2.map_or(std::ptr::null_mut(), FutexWord::as_ptr);
+        // SAFETY: both words are guest memory, mapped as long as `self`'s borrows live, or
+        // null where the command has one word; the kernel checks every access. `limit` is no
+        // pointer for commands without a time limit, and outlives the call for the others.
+        checked(unsafe { libc::syscall(libc::SYS_futex, word, op, val, limit, word2, val3) })
     }
 }
 
@@ -143,10 +120,7 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let user = ctx.user();
     // What the host's call writes, the program must be allowed to write.
     let word = user.futex_word(gva, access)?;
-    let word2 = match access2 {
-        Some(access) => Some(user.futex_word(gva2, access)?),
-        None => None,
-    };
+    let word2 = access2.map(|access| user.futex_word(gva2, access)).transpose()?;
     let call = HostFutex {
         word: &word,
         op,
@@ -158,10 +132,8 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     match command {
         libc::FUTEX_WAIT => {
             // As an absolute time: a wait that continues after a kick must not start over.
-            let deadline = match limit {
-                Some(limit) => Some(add(now(libc::CLOCK_MONOTONIC)?, limit)),
-                None => None,
-            };
+            let from_now = |limit| now(libc::CLOCK_MONOTONIC).map(|now| add(now, limit));
+            let deadline = limit.map(from_now).transpose()?;
             let op = libc::FUTEX_WAIT_BITSET | (op & libc::FUTEX_PRIVATE_FLAG);
             wait(ctx, HostFutex { op, val3: !0, ..call }, deadline)
         }

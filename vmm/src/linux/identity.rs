@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::Errno;
 
-use super::time::last_errno;
-use super::{CallResult, Fail, value};
+use super::time::{checked, last_errno};
+use super::{CallResult, Fail, done, value};
 use crate::access::MemoryAccess;
 use crate::linux::task::ThreadCtx;
 
@@ -28,8 +28,7 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     for (field, text) in bytes.chunks_exact_mut(65).zip(fields) {
         field.iter_mut().take(64).zip(text).for_each(|(s, b)| *s = *b);
     }
-    ctx.user().copy_out(a[0], &bytes)?;
-    value(0)
+    done(ctx.user().copy_out(a[0], &bytes))
 }
 
 /// A release for programs that know nothing newer than 2.6 (`override_release` of Linux 4 and
@@ -55,17 +54,12 @@ pub(super) fn sysinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let private = &ctx.process.private;
     let total = private.limit_bytes();
     let free = total.saturating_sub(private.held_bytes());
-    let mut bytes = [0u8; 112];
-    let loads = host.loads;
-    let words = [host.uptime as u64, loads[0], loads[1], loads[2], total, free, 0, 0, 0, 0];
-    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
-        field.copy_from_slice(&word.to_le_bytes());
-    }
-    let threads = ctx.process.threads.counts().0 as u16;
-    bytes[80..82].copy_from_slice(&threads.to_le_bytes());
-    bytes[104..108].copy_from_slice(&1u32.to_le_bytes());
-    ctx.user().copy_out(a[0], &bytes)?;
-    value(0)
+    let [one, five, fifteen] = host.loads;
+    let threads = u64::from(ctx.process.threads.counts().0 as u16);
+    // The unit of memory, in the last word, is a byte. There is neither swap nor high memory.
+    let uptime = host.uptime as u64;
+    let words = [uptime, one, five, fifteen, total, free, 0, 0, 0, 0, threads, 0, 0, 1];
+    done(ctx.user().write_words(a[0], words))
 }
 
 /// `getrandom(2)`: the host's, straight into the program's memory.
@@ -153,8 +147,7 @@ pub(super) fn membarrier(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 fn host_barrier(command: u32) -> Result<u64, Errno> {
     // SAFETY: takes no pointers.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
-    if done < 0 { Err(last_errno()) } else { Ok(done as u64) }
+    checked(unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) })
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! Waiting for descriptors, and terminals. Moving data is in `transfer.rs`.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
 use rustix::process::Pid;
 
-use super::time::{last_errno, read_timespec};
-use super::{CallResult, Fail, value};
-use crate::files::{FileKind, OpenFile};
+use super::sched::{has_bit, set_bit};
+use super::time::{checked, deadline_at};
+use super::{CallResult, Fail, done, value};
+use crate::files::{FileKind, OpenFile, host};
 use crate::linux::task::ThreadCtx;
 
 /// One descriptor to wait for.
@@ -24,23 +26,18 @@ fn wait_any(
     deadline: Option<Instant>,
 ) -> Result<Vec<i16>, Fail> {
     // The open files are kept, so that a descriptor closed meanwhile does not become another file.
-    let files: Vec<_> = watches
-        .iter()
-        .map(|w| if w.fd < 0 { None } else { Some(ctx.process.files.get(w.fd)) })
-        .collect();
-    let mut polls: Vec<libc::pollfd> = watches
-        .iter()
-        .zip(&files)
-        .map(|(watch, file)| {
-            let fd = match file {
-                Some(Ok(file)) if file.kind() != FileKind::SyntheticDirectory => {
-                    file.host_fd().as_raw_fd()
-                }
-                _ => -1,
-            };
-            libc::pollfd { fd, events: watch.events, revents: 0 }
-        })
-        .collect();
+    let file = |watch: &Watch| (watch.fd >= 0).then(|| ctx.process.files.get(watch.fd));
+    let files: Vec<_> = watches.iter().map(file).collect();
+    let poll = |(watch, file): (&Watch, &Option<Result<Arc<OpenFile>, _>>)| {
+        let fd = match file {
+            Some(Ok(file)) if file.kind() != FileKind::SyntheticDirectory => {
+                file.host_fd().as_raw_fd()
+            }
+            _ => -1,
+        };
+        libc::pollfd { fd, events: watch.events, revents: 0 }
+    };
+    let mut polls: Vec<libc::pollfd> = watches.iter().zip(&files).map(poll).collect();
     let missing = |file: &Option<Result<_, _>>| matches!(file, Some(Err(_)));
     let any_missing = files.iter().any(missing);
     loop {
@@ -48,10 +45,7 @@ fn wait_any(
             return Err(Fail::Errno(Errno::EINTR));
         }
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        let timeout = match left {
-            _ if any_missing => Some(Duration::ZERO),
-            left => left,
-        };
+        let timeout = if any_missing { Some(Duration::ZERO) } else { left };
         let ts = timeout.map(|t| libc::timespec {
             tv_sec: t.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: i64::from(t.subsec_nanos()),
@@ -61,18 +55,16 @@ fn wait_any(
         let ready = unsafe {
             libc::ppoll(polls.as_mut_ptr(), polls.len() as u64, ts_ptr, std::ptr::null())
         };
-        if ready >= 0 {
-            let events = polls
-                .iter()
-                .zip(&files)
-                .map(|(poll, file)| if missing(file) { libc::POLLNVAL } else { poll.revents });
-            return Ok(events.collect());
-        }
-        match last_errno() {
-            Errno::EINTR => {}
-            errno => return Err(errno.into()),
+        match checked(ready.into()) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(_) => break,
         }
     }
+    let events = |(poll, file): (&libc::pollfd, _)| {
+        if missing(file) { libc::POLLNVAL } else { poll.revents }
+    };
+    Ok(polls.iter().zip(&files).map(events).collect())
 }
 
 fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant>) -> CallResult {
@@ -109,34 +101,18 @@ pub(super) fn poll(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     poll_until(ctx, a[0], a[1], deadline)
 }
 
-fn deadline_at(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<Instant>, Errno> {
-    if at == 0 {
-        return Ok(None);
+/// Writes at `at` what remains of a wait, as Linux does however the wait ends: seconds, and their
+/// `fraction` in the unit of the call. Like Linux, it ignores a failure to store it.
+fn write_remaining(
+    ctx: &ThreadCtx<'_>,
+    at: u64,
+    deadline: Option<Instant>,
+    fraction: fn(&Duration) -> u32,
+) {
+    if let Some(deadline) = deadline.filter(|_| !ctx.process.settings.keeps_timeouts()) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = ctx.user().write_words(at, [left.as_secs(), u64::from(fraction(&left))]);
     }
-    let ts = read_timespec(ctx, at)?;
-    Ok(Instant::now().checked_add(Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)))
-}
-
-/// The unit of a time limit's second word.
-enum Unit {
-    Micros,
-    Nanos,
-}
-
-/// Writes at `at` what remains of a wait, as Linux does however the wait ends. Like Linux, it
-/// ignores a failure to store it.
-fn write_remaining(ctx: &ThreadCtx<'_>, at: u64, deadline: Option<Instant>, unit: Unit) {
-    let Some(deadline) = deadline.filter(|_| !ctx.process.settings.keeps_timeouts()) else {
-        return;
-    };
-    let left = deadline.saturating_duration_since(Instant::now());
-    let fraction = match unit {
-        Unit::Micros => left.subsec_micros(),
-        Unit::Nanos => left.subsec_nanos(),
-    };
-    let words = [left.as_secs(), u64::from(fraction)];
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let _ = ctx.user().copy_out(at, &bytes);
 }
 /// Bytes of the kernel's signal set.
 const SIGSET_BYTES: u64 = 8;
@@ -149,7 +125,7 @@ pub(super) fn ppoll(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let deadline = deadline_at(ctx, a[2])?;
     super::signal::with_mask(ctx, a[3], |ctx| {
         let result = poll_until(ctx, a[0], a[1], deadline);
-        write_remaining(ctx, a[2], deadline, Unit::Nanos);
+        write_remaining(ctx, a[2], deadline, Duration::subsec_nanos);
         result
     })
 }
@@ -159,7 +135,7 @@ pub(super) fn select(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let deadline = match a[4] {
         0 => None,
         at => {
-            let (sec, usec) = (ctx.user().read_u64(at)?, ctx.user().read_u64(at.wrapping_add(8))?);
+            let [sec, usec] = ctx.user().read_words(at)?;
             if sec > i64::MAX as u64 || usec >= 1_000_000 {
                 return Err(Errno::EINVAL.into());
             }
@@ -167,7 +143,7 @@ pub(super) fn select(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         }
     };
     let result = select_until(ctx, a, deadline);
-    write_remaining(ctx, a[4], deadline, Unit::Micros);
+    write_remaining(ctx, a[4], deadline, Duration::subsec_micros);
     result
 }
 
@@ -177,7 +153,7 @@ pub(super) fn pselect6(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mask = if a[5] == 0 { 0 } else { ctx.user().read_u64(a[5])? };
     super::signal::with_mask(ctx, mask, |ctx| {
         let result = select_until(ctx, a, deadline);
-        write_remaining(ctx, a[4], deadline, Unit::Nanos);
+        write_remaining(ctx, a[4], deadline, Duration::subsec_nanos);
         result
     })
 }
@@ -189,15 +165,13 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
     let count = u64::try_from(a[0] as i32).map_err(|_| Errno::EINVAL)?.min(SELECT_MAX);
     let bytes = (count as usize).div_ceil(64) * 8;
     let kinds = [(a[1], libc::POLLIN), (a[2], libc::POLLOUT), (a[3], libc::POLLPRI)];
+    let given = || kinds.into_iter().filter(|&(at, _)| at != 0);
     let mut watches = Vec::new();
-    for (at, events) in kinds {
-        if at == 0 {
-            continue;
-        }
+    for (at, events) in given() {
         let mut set = vec![0u8; bytes];
         ctx.user().copy_in(at, &mut set)?;
         for fd in 0..count as usize {
-            if set.get(fd / 8).is_some_and(|byte| byte >> (fd % 8) & 1 != 0) {
+            if has_bit(&set, fd) {
                 ctx.process.files.get(fd as i32)?;
                 watches.push(Watch { fd: fd as i32, events });
             }
@@ -205,10 +179,7 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
     }
     let happened = wait_any(ctx, &watches, deadline)?;
     let mut total = 0;
-    for (at, events) in kinds {
-        if at == 0 {
-            continue;
-        }
+    for (at, events) in given() {
         let mut set = vec![0u8; bytes];
         let interesting = match events {
             libc::POLLIN => libc::POLLIN | libc::POLLHUP | libc::POLLERR,
@@ -216,12 +187,8 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
             other => other,
         };
         for (watch, got) in watches.iter().zip(&happened) {
-            let fd = watch.fd as usize;
-            if watch.events == events
-                && got & interesting != 0
-                && let Some(b) = set.get_mut(fd / 8)
-            {
-                *b |= 1 << (fd % 8);
+            if watch.events == events && got & interesting != 0 {
+                set_bit(&mut set, watch.fd as usize);
                 total += 1;
             }
         }
@@ -244,44 +211,33 @@ const FICLONERANGE: libc::Ioctl = 0x4020_940d;
 /// `FICLONE`, `FICLONERANGE`: the host's file system shares the blocks, or refuses. Both files are
 /// open with the access that the host requires.
 fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> CallResult {
-    let whole_file = request as libc::Ioctl == FICLONE;
-    let mut range = [0; 4];
-    let from = if whole_file {
-        arg as i32
-    } else {
-        for (at, word) in range.iter_mut().enumerate() {
-            *word = ctx.user().read_u64(arg.wrapping_add(at as u64 * 8))?;
-        }
-        range[0] as i32
-    };
-    let from = ctx.process.files.get(from)?;
-    from.check_not_path()?;
-    if whole_file {
-        rustix::fs::ioctl_ficlone(to.host_fd(), from.host_fd())
-            .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
-        return value(0);
+    if request as libc::Ioctl == FICLONE {
+        let from = ctx.process.files.for_io(arg as i32)?;
+        return done(rustix::fs::ioctl_ficlone(to.host_fd(), from.host_fd()).map_err(host));
     }
+    let mut range: [u64; 4] = ctx.user().read_words(arg)?;
+    let from = ctx.process.files.for_io(range[0] as i32)?;
     range[0] = from.host_fd().as_raw_fd() as u64;
     // SAFETY: reads the four words at the pointer.
-    let done = unsafe { libc::ioctl(to.host_fd().as_raw_fd(), FICLONERANGE, range.as_ptr()) };
-    if done < 0 { Err(last_errno().into()) } else { value(0) }
+    let cloned = unsafe { libc::ioctl(to.host_fd().as_raw_fd(), FICLONERANGE, range.as_ptr()) };
+    value(checked(cloned.into())?)
 }
 
 /// `ioctl(2)`: terminals, and the few requests that every descriptor supports.
 pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [fd, request, arg, ..] = *a;
     let files = &ctx.process.files;
-    let file = files.get(fd as i32)?;
-    file.check_not_path()?;
+    let file = files.for_io(fd as i32)?;
+    let terminal = file.kind() == FileKind::Terminal;
     match request as libc::Ioctl {
-        libc::TCGETS => from_terminal(ctx, &file, request, arg, TERMIOS_BYTES),
-        libc::TIOCGWINSZ => from_terminal(ctx, &file, request, arg, WINSIZE_BYTES),
-        libc::TCSETS | libc::TCSETSW | libc::TCSETSF => {
-            to_terminal(ctx, &file, request, arg, TERMIOS_BYTES)
+        libc::TCGETS if terminal => from_host(ctx, &file, request, arg, TERMIOS_BYTES),
+        libc::TIOCGWINSZ if terminal => from_host(ctx, &file, request, arg, WINSIZE_BYTES),
+        libc::TCSETS | libc::TCSETSW | libc::TCSETSF if terminal => {
+            set_terminal(ctx, &file, request, arg)
         }
         // The program's group and session are the host's.
-        libc::TIOCGPGRP | libc::TIOCGSID => from_terminal(ctx, &file, request, arg, 4),
-        libc::TIOCSPGRP if file.kind() == FileKind::Terminal => {
+        libc::TIOCGPGRP | libc::TIOCGSID if terminal => from_host(ctx, &file, request, arg, 4),
+        libc::TIOCSPGRP if terminal => {
             let group = ctx.user().read_u32(arg)?.cast_signed();
             // The group of a leader outside the PID namespace has no number by which to name it.
             let own = Pid::from_raw(crate::host::process_group()).ok_or(Errno::ESRCH)?;
@@ -289,9 +245,7 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             if group != own.as_raw_pid() {
                 return Err(Errno::EPERM.into());
             }
-            rustix::termios::tcsetpgrp(file.host_fd(), own)
-                .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
-            value(0)
+            done(rustix::termios::tcsetpgrp(file.host_fd(), own).map_err(host))
         }
         FIOQSIZE => from_host(ctx, &file, request, arg, 8),
         RNDGETENTCNT if file.kind() == FileKind::Memory => from_host(ctx, &file, request, arg, 4),
@@ -310,19 +264,6 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
-fn from_terminal(
-    ctx: &ThreadCtx<'_>,
-    file: &OpenFile,
-    request: u64,
-    arg: u64,
-    bytes: usize,
-) -> CallResult {
-    if file.kind() != FileKind::Terminal {
-        return Err(Errno::ENOTTY.into());
-    }
-    from_host(ctx, file, request, arg, bytes)
-}
-
 fn from_host(
     ctx: &ThreadCtx<'_>,
     file: &OpenFile,
@@ -333,30 +274,17 @@ fn from_host(
     // Larger than any structure these requests fill.
     let mut buffer = [0u8; 64];
     // SAFETY: the requests passed here write at most 60 bytes at the pointer.
-    let done = unsafe {
+    let got = unsafe {
         libc::ioctl(file.host_fd().as_raw_fd(), request as libc::Ioctl, buffer.as_mut_ptr())
     };
-    if done < 0 {
-        return Err(last_errno().into());
-    }
-    ctx.user().copy_out(arg, buffer.get(..bytes).unwrap_or_default())?;
-    value(0)
+    checked(got.into())?;
+    done(ctx.user().copy_out(arg, buffer.get(..bytes).unwrap_or_default()))
 }
 
-fn to_terminal(
-    ctx: &ThreadCtx<'_>,
-    file: &OpenFile,
-    request: u64,
-    arg: u64,
-    bytes: usize,
-) -> CallResult {
-    if file.kind() != FileKind::Terminal {
-        return Err(Errno::ENOTTY.into());
-    }
+fn set_terminal(ctx: &ThreadCtx<'_>, file: &OpenFile, request: u64, arg: u64) -> CallResult {
     let mut buffer = [0u8; 64];
-    ctx.user().copy_in(arg, buffer.get_mut(..bytes).unwrap_or_default())?;
+    ctx.user().copy_in(arg, buffer.get_mut(..TERMIOS_BYTES).unwrap_or_default())?;
+    let (fd, request) = (file.host_fd().as_raw_fd(), request as libc::Ioctl);
     // SAFETY: the requests passed here read at most 60 bytes at the pointer.
-    let done =
-        unsafe { libc::ioctl(file.host_fd().as_raw_fd(), request as libc::Ioctl, buffer.as_ptr()) };
-    if done < 0 { Err(last_errno().into()) } else { value(0) }
+    value(checked(unsafe { libc::ioctl(fd, request, buffer.as_ptr()) }.into())?)
 }

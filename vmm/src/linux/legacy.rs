@@ -3,8 +3,8 @@
 
 use abi::Errno;
 
-use super::{CallResult, value};
-use crate::files::Times;
+use super::{CWD, CallResult, done, value};
+use crate::files::times_of;
 use crate::linux::task::ThreadCtx;
 
 type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
@@ -42,45 +42,12 @@ pub(super) fn sync(ctx: Ctx<'_, '_>, _: Args<'_>) -> CallResult {
     value(0)
 }
 
-/// Access and modification time, if `at` is not null: pairs of words; `nanoseconds` scales the
-/// second of each pair.
-fn times(
-    ctx: &ThreadCtx<'_>,
-    at: u64,
-    words: [u64; 4],
-    nanoseconds: fn(i64) -> Option<i64>,
-) -> Result<Option<Times>, Errno> {
-    if at == 0 {
-        return Ok(None);
-    }
-    let word = |index: u64| match index {
-        u64::MAX => Ok(0),
-        index => ctx.user().read_u64(at + index * 8).map(u64::cast_signed),
-    };
-    let [a_sec, a_part, m_sec, m_part] = words;
-    let mut times = crate::files::parse_times(&[0; crate::files::TIMES_LEN]);
-    times.last_access.tv_sec = word(a_sec)?;
-    times.last_access.tv_nsec = nanoseconds(word(a_part)?).ok_or(Errno::EINVAL)?;
-    times.last_modification.tv_sec = word(m_sec)?;
-    times.last_modification.tv_nsec = nanoseconds(word(m_part)?).ok_or(Errno::EINVAL)?;
-    Ok(Some(times))
-}
-
 /// `utime(2)`: whole seconds.
 pub(super) fn utime(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let times = times(ctx, a[1], [0, u64::MAX, 1, u64::MAX], Some)?;
+    let seconds = if a[1] == 0 { None } else { Some(ctx.user().read_words(a[1])?) };
+    let times = seconds.map(|[access, modification]| times_of([access, 0, modification, 0]));
     let path = ctx.user().read_path(a[0])?;
-    ctx.process.files.utimensat(libc::AT_FDCWD, Some(&path), times, 0)?;
-    value(0)
-}
-
-/// `futimesat(2)`: microseconds, and a descriptor's own times without a path.
-pub(super) fn futimesat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let micro = |part: i64| (0..1_000_000).contains(&part).then(|| part * 1000);
-    let times = times(ctx, a[2], [0, 1, 2, 3], micro)?;
-    let path = if a[1] == 0 { None } else { Some(ctx.user().read_path(a[1])?) };
-    ctx.process.files.utimensat(a[0] as i32, path.as_deref(), times, 0)?;
-    value(0)
+    done(ctx.process.files.utimensat(CWD, Some(&path), times, 0))
 }
 
 /// The file systems `sysfs(2)` numbers, in the order of `/proc/filesystems`.
@@ -97,8 +64,7 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         2 => {
             let index = a[1] as u32 as usize;
             let name = FILE_SYSTEMS.get(index).ok_or(Errno::EINVAL)?;
-            ctx.user().copy_out(a[2], &[name.as_bytes(), &[0]].concat())?;
-            value(0)
+            done(ctx.user().copy_out(a[2], &[name.as_bytes(), &[0]].concat()))
         }
         3 => value(FILE_SYSTEMS.len() as u64),
         _ => Err(Errno::EINVAL.into()),
@@ -109,13 +75,5 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let (blocks, files) = ctx.process.files.space_on(a[0] as u32).ok_or(Errno::EINVAL)?;
     // Free blocks, padding, free inodes; the names are never filled in.
-    let mut bytes = [0; 32];
-    for (to, byte) in bytes.iter_mut().zip((blocks as u32).to_le_bytes()) {
-        *to = byte;
-    }
-    for (to, byte) in bytes.iter_mut().skip(8).zip(files.to_le_bytes()) {
-        *to = byte;
-    }
-    ctx.user().copy_out(a[1], &bytes)?;
-    value(0)
+    done(ctx.user().write_words(a[1], [u64::from(blocks as u32), files, 0, 0]))
 }

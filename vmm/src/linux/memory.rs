@@ -7,7 +7,7 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::{CallResult, limits, value};
-use crate::files::{FileKind, OpenFile};
+use crate::files::{FileKind, OpenFile, host};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::SHARED_LABEL;
@@ -67,7 +67,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let anonymous = flags & MAP_ANONYMOUS != 0;
-    let file = if anonymous { None } else { Some(mapped_file(ctx, fd as i32)?) };
+    let file = if anonymous { None } else { Some(ctx.process.files.for_io(fd as i32)?) };
     if len == 0 || (flags & MAP_HUGETLB != 0 && !is_good_huge(flags, len, offset)) {
         return Err(Errno::EINVAL.into());
     }
@@ -189,13 +189,6 @@ fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
     anonymous && (size_log2 == 0 || size_log2 == 21) && len.is_multiple_of(PAGE_SIZE_2M)
 }
 
-/// The open file to be mapped.
-fn mapped_file(ctx: &ThreadCtx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-    let file = ctx.process.files.get(fd)?;
-    file.check_not_path()?;
-    Ok(file)
-}
-
 fn file_backing(
     file: &OpenFile,
     offset: u64,
@@ -236,7 +229,6 @@ fn file_backing(
 }
 
 fn read_only_zeroes(len: u64) -> Result<Backing, Errno> {
-    let host = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let zeroes = rustix::fs::memfd_create("zeroes", flags).map_err(host)?;
     rustix::fs::ftruncate(&zeroes, len).map_err(host)?;
@@ -430,8 +422,7 @@ fn remove(piece: &Piece) -> Result<(), Errno> {
             let flags =
                 rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
             let len = piece.range.end - piece.range.start;
-            rustix::fs::fallocate(file, flags, *offset, len)
-                .map_err(|e| Errno::from_raw(e.raw_os_error()))
+            rustix::fs::fallocate(file, flags, *offset, len).map_err(host)
         }
         _ => Err(Errno::EACCES),
     }

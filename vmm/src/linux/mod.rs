@@ -1,9 +1,9 @@
 //! The Linux calls a program makes, served on the host.
 //!
-//! One module per subject; each function takes the calling thread and the six argument
-//! registers as Linux passes them and returns the value for RAX. Numbers and meaning are
-//! Linux's for x86-64. A call that is not in the table returns `ENOSYS`, is counted, and is
-//! named once in the log.
+//! One module per subject; a function takes the calling thread and the six argument registers as
+//! Linux passes them and returns the value for RAX. Where decoding is all there is to do, the row
+//! of the table does it. Numbers and meaning are Linux's for x86-64. A call that is not in the
+//! table returns `ENOSYS`, is counted, and is named once in the log.
 //!
 //! Every argument comes from the guest: nothing here may panic on any value.
 
@@ -40,8 +40,10 @@ use std::time::Instant;
 
 use abi::Errno;
 
+use credentials::{gid, uid};
 use signal::{Again, Due, Interrupted};
 use task::{Outcome, ThreadCtx};
+use transfer::{DRAIN, FILL};
 
 /// What a thread does next.
 #[derive(Debug)]
@@ -99,6 +101,21 @@ pub type CallResult = Result<Done, Fail>;
 pub fn value(v: u64) -> CallResult {
     Ok(Done::Value(v))
 }
+
+/// The end of a call that returns 0.
+fn done(result: Result<(), Errno>) -> CallResult {
+    result?;
+    value(0)
+}
+
+/// The end of a call that returns a descriptor.
+fn descriptor(result: Result<i32, Errno>) -> CallResult {
+    value(result? as u64)
+}
+
+/// `AT_FDCWD`, for calls without a directory.
+const CWD: i32 = libc::AT_FDCWD;
+const NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
 
 /// Bytes of the SYSCALL instruction, for going back to restart a call.
 const SYSCALL_BYTES: u64 = 2;
@@ -166,7 +183,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_clone => thread::clone(ctx, a),
         libc::SYS_clone3 => thread::clone3(ctx, a),
         libc::SYS_exit => thread::exit(ctx, a),
-        libc::SYS_exit_group => thread::exit_group(ctx, a),
+        libc::SYS_exit_group => stop(ctx, Outcome::Exited(a[0] as u8)),
         libc::SYS_set_tid_address => thread::set_tid_address(ctx, a),
         libc::SYS_set_robust_list => robust::set_robust_list(ctx, a),
         libc::SYS_get_robust_list => robust::get_robust_list(ctx, a),
@@ -201,7 +218,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_clock_gettime => time::clock_gettime(ctx, a),
         libc::SYS_clock_getres => time::clock_getres(ctx, a),
         libc::SYS_clock_nanosleep => time::clock_nanosleep(ctx, a),
-        libc::SYS_nanosleep => time::nanosleep(ctx, a),
+        libc::SYS_nanosleep => time::sleep(ctx, libc::CLOCK_MONOTONIC, 0, a[0], a[1]),
         libc::SYS_gettimeofday => time::gettimeofday(ctx, a),
         libc::SYS_time => time::time(ctx, a),
         libc::SYS_clock_settime => time::clock_settime(ctx, a),
@@ -220,25 +237,25 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_getrusage => time::getrusage(ctx, a),
 
         libc::SYS_getpid => value(ctx.process.pid() as u64),
-        libc::SYS_getppid => pid::getppid(ctx, a),
-        libc::SYS_getpgrp => pid::getpgrp(ctx, a),
+        libc::SYS_getppid => pid::number(pid::parent()),
+        libc::SYS_getpgrp => pid::number(crate::host::process_group()),
         libc::SYS_getpgid => pid::getpgid(ctx, a),
         libc::SYS_getsid => pid::getsid(ctx, a),
         libc::SYS_setpgid => pid::setpgid(ctx, a),
         libc::SYS_setsid => pid::setsid(ctx, a),
-        libc::SYS_getuid | libc::SYS_geteuid => credentials::getuid(),
-        libc::SYS_getgid | libc::SYS_getegid => credentials::getgid(),
-        libc::SYS_getresuid => credentials::getresuid(ctx, a),
-        libc::SYS_getresgid => credentials::getresgid(ctx, a),
-        libc::SYS_setuid => credentials::setuid(a),
-        libc::SYS_setgid => credentials::setgid(a),
-        libc::SYS_setreuid => credentials::set_uids(a, 2),
-        libc::SYS_setregid => credentials::set_gids(a, 2),
-        libc::SYS_setresuid => credentials::set_uids(a, 3),
-        libc::SYS_setresgid => credentials::set_gids(a, 3),
+        libc::SYS_getuid | libc::SYS_geteuid => value(u64::from(uid())),
+        libc::SYS_getgid | libc::SYS_getegid => value(u64::from(gid())),
+        libc::SYS_getresuid => credentials::write_three(ctx, a, uid()),
+        libc::SYS_getresgid => credentials::write_three(ctx, a, gid()),
+        libc::SYS_setuid => credentials::set_one(a, uid()),
+        libc::SYS_setgid => credentials::set_one(a, gid()),
+        libc::SYS_setreuid => credentials::set_several(a, 2, uid()),
+        libc::SYS_setregid => credentials::set_several(a, 2, gid()),
+        libc::SYS_setresuid => credentials::set_several(a, 3, uid()),
+        libc::SYS_setresgid => credentials::set_several(a, 3, gid()),
         // They never fail: they return the previous id, which is unchanged.
-        libc::SYS_setfsuid => credentials::getuid(),
-        libc::SYS_setfsgid => credentials::getgid(),
+        libc::SYS_setfsuid => value(u64::from(uid())),
+        libc::SYS_setfsgid => value(u64::from(gid())),
         libc::SYS_getgroups => credentials::getgroups(a),
         libc::SYS_setgroups => Err(Errno::EPERM.into()),
         libc::SYS_capget => credentials::capget(ctx, a),
@@ -262,8 +279,9 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sched_setscheduler => sched::setscheduler(ctx, a),
         libc::SYS_sched_getattr => sched::getattr(ctx, a),
         libc::SYS_sched_setattr => sched::setattr(ctx, a),
-        libc::SYS_sched_get_priority_min => sched::get_priority_min(a),
-        libc::SYS_sched_get_priority_max => sched::get_priority_max(a),
+        libc::SYS_sched_get_priority_min | libc::SYS_sched_get_priority_max => {
+            sched::priority_bound(number, a)
+        }
         libc::SYS_sched_rr_get_interval => sched::rr_get_interval(ctx, a),
         libc::SYS_membarrier => identity::membarrier(ctx, a),
 
@@ -271,19 +289,24 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// The calls on files and descriptors.
+/// The calls on files and descriptors. Older calls are the newer ones with a default, as in Linux
+/// itself.
 fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
+    let process = ctx.process;
+    let (files, fd) = (&process.files, a[0] as i32);
+    let path = |at| ctx.user().read_path(at);
+    let put = |at, bytes: &[u8]| done(ctx.user().copy_out(at, bytes));
     match i64::try_from(number).unwrap_or(-1) {
-        libc::SYS_read => transfer::read(ctx, a),
-        libc::SYS_write => transfer::write(ctx, a),
-        libc::SYS_readv => transfer::readv(ctx, a),
-        libc::SYS_writev => transfer::writev(ctx, a),
-        libc::SYS_pread64 => transfer::pread(ctx, a),
-        libc::SYS_pwrite64 => transfer::pwrite(ctx, a),
-        libc::SYS_preadv => transfer::preadv(ctx, a),
-        libc::SYS_preadv2 => transfer::preadv2(ctx, a),
-        libc::SYS_pwritev => transfer::pwritev(ctx, a),
-        libc::SYS_pwritev2 => transfer::pwritev2(ctx, a),
+        libc::SYS_read => transfer::simple(ctx, a, FILL, None),
+        libc::SYS_write => transfer::simple(ctx, a, DRAIN, None),
+        libc::SYS_readv => transfer::vectored(ctx, a, FILL, None, 0),
+        libc::SYS_writev => transfer::vectored(ctx, a, DRAIN, None, 0),
+        libc::SYS_pread64 => transfer::simple(ctx, a, FILL, Some(a[3] as i64)),
+        libc::SYS_pwrite64 => transfer::simple(ctx, a, DRAIN, Some(a[3] as i64)),
+        libc::SYS_preadv => transfer::vectored(ctx, a, FILL, Some(a[3] as i64), 0),
+        libc::SYS_preadv2 => transfer::vectored(ctx, a, FILL, transfer::given(a[3]), a[5]),
+        libc::SYS_pwritev => transfer::vectored(ctx, a, DRAIN, Some(a[3] as i64), 0),
+        libc::SYS_pwritev2 => transfer::vectored(ctx, a, DRAIN, transfer::given(a[3]), a[5]),
         libc::SYS_vmsplice => transfer::vmsplice(ctx, a),
         libc::SYS_poll => io::poll(ctx, a),
         libc::SYS_ppoll => io::ppoll(ctx, a),
@@ -291,85 +314,97 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_pselect6 => io::pselect6(ctx, a),
         libc::SYS_ioctl => io::ioctl(ctx, a),
 
-        libc::SYS_open => file::open(ctx, a),
-        libc::SYS_creat => file::creat(ctx, a),
-        libc::SYS_openat => file::openat(ctx, a),
-        libc::SYS_close => file::close(ctx, a),
-        libc::SYS_close_range => file::close_range(ctx, a),
-        libc::SYS_dup => file::dup(ctx, a),
-        libc::SYS_dup2 => file::dup2(ctx, a),
-        libc::SYS_dup3 => file::dup3(ctx, a),
+        libc::SYS_open => descriptor(files.openat(CWD, &path(a[0])?, a[1] as i32, a[2] as u32)),
+        libc::SYS_creat => descriptor(files.openat(CWD, &path(a[0])?, file::CREAT, a[1] as u32)),
+        libc::SYS_openat => descriptor(files.openat(fd, &path(a[1])?, a[2] as i32, a[3] as u32)),
+        libc::SYS_close => done(files.close(fd)),
+        libc::SYS_close_range => done(files.close_range(a[0] as u32, a[1] as u32, a[2] as u32)),
+        libc::SYS_dup => descriptor(files.dup(fd)),
+        libc::SYS_dup2 => descriptor(files.dup2(fd, a[1] as i32)),
+        libc::SYS_dup3 => descriptor(files.dup3(fd, a[1] as i32, a[2] as i32)),
         libc::SYS_fcntl => file::fcntl(ctx, a),
         libc::SYS_flock => file::flock(ctx, a),
-        libc::SYS_pipe => file::pipe2(ctx, &[a[0], 0, 0, 0, 0, 0]),
-        libc::SYS_pipe2 => file::pipe2(ctx, a),
-        libc::SYS_eventfd => file::eventfd2(ctx, &[a[0], 0, 0, 0, 0, 0]),
-        libc::SYS_eventfd2 => file::eventfd2(ctx, a),
-        libc::SYS_memfd_create => file::memfd_create(ctx, a),
+        libc::SYS_pipe => file::pipe2(ctx, a[0], 0),
+        libc::SYS_pipe2 => file::pipe2(ctx, a[0], a[1] as i32),
+        libc::SYS_eventfd => descriptor(files.eventfd2(a[0] as u32, 0)),
+        libc::SYS_eventfd2 => descriptor(files.eventfd2(a[0] as u32, a[1] as i32)),
+        libc::SYS_memfd_create => descriptor(files.memfd_create(&path(a[0])?, a[1] as u32)),
 
-        libc::SYS_stat => file::stat(ctx, a),
-        libc::SYS_lstat => file::lstat(ctx, a),
-        libc::SYS_fstat => file::fstat(ctx, a),
-        libc::SYS_newfstatat => file::newfstatat(ctx, a),
-        libc::SYS_statx => file::statx(ctx, a),
-        libc::SYS_statfs => file::statfs(ctx, a),
-        libc::SYS_fstatfs => file::fstatfs(ctx, a),
-        libc::SYS_access => file::access(ctx, a),
-        libc::SYS_faccessat => file::faccessat(ctx, a),
-        libc::SYS_faccessat2 => file::faccessat2(ctx, a),
+        libc::SYS_stat => put(a[1], &files.newfstatat(CWD, &path(a[0])?, 0)?.encode()),
+        libc::SYS_lstat => put(a[1], &files.newfstatat(CWD, &path(a[0])?, NOFOLLOW)?.encode()),
+        libc::SYS_fstat => put(a[1], &files.fstat(fd)?.encode()),
+        libc::SYS_newfstatat => {
+            put(a[2], &files.newfstatat(fd, &path(a[1])?, a[3] as u32)?.encode())
+        }
+        libc::SYS_statx => put(a[4], &files.statx(fd, &path(a[1])?, a[2] as u32, a[3] as u32)?),
+        libc::SYS_statfs => put(a[1], &files.statfs(&path(a[0])?)?),
+        libc::SYS_fstatfs => put(a[1], &files.fstatfs(fd)?),
+        libc::SYS_access => done(files.faccessat2(CWD, &path(a[0])?, a[1] as u32, 0)),
+        libc::SYS_faccessat => done(files.faccessat2(fd, &path(a[1])?, a[2] as u32, 0)),
+        libc::SYS_faccessat2 => done(files.faccessat2(fd, &path(a[1])?, a[2] as u32, a[3] as u32)),
         libc::SYS_getdents => legacy::getdents(ctx, a),
         libc::SYS_getdents64 => file::getdents64(ctx, a),
-        libc::SYS_readlink => file::readlink(ctx, a),
-        libc::SYS_readlinkat => file::readlinkat(ctx, a),
+        libc::SYS_readlink => file::readlink(ctx, CWD, a[0], a[1], a[2]),
+        libc::SYS_readlinkat => file::readlink(ctx, fd, a[1], a[2], a[3]),
 
-        libc::SYS_mkdir => file::mkdir(ctx, a),
-        libc::SYS_mkdirat => file::mkdirat(ctx, a),
-        libc::SYS_mknod => file::mknod(ctx, a),
-        libc::SYS_mknodat => file::mknodat(ctx, a),
-        libc::SYS_unlink => file::unlink(ctx, a),
-        libc::SYS_rmdir => file::rmdir(ctx, a),
-        libc::SYS_unlinkat => file::unlinkat(ctx, a),
-        libc::SYS_rename => file::rename(ctx, a),
-        libc::SYS_renameat => file::renameat(ctx, a),
-        libc::SYS_renameat2 => file::renameat2(ctx, a),
-        libc::SYS_link => file::link(ctx, a),
-        libc::SYS_linkat => file::linkat(ctx, a),
-        libc::SYS_symlink => file::symlink(ctx, a),
-        libc::SYS_symlinkat => file::symlinkat(ctx, a),
+        libc::SYS_mkdir => done(files.mkdirat(CWD, &path(a[0])?, a[1] as u32)),
+        libc::SYS_mkdirat => done(files.mkdirat(fd, &path(a[1])?, a[2] as u32)),
+        libc::SYS_mknod => done(files.mknodat(CWD, &path(a[0])?, a[1] as u32)),
+        libc::SYS_mknodat => done(files.mknodat(fd, &path(a[1])?, a[2] as u32)),
+        libc::SYS_unlink => done(files.unlinkat(CWD, &path(a[0])?, 0)),
+        libc::SYS_rmdir => done(files.unlinkat(CWD, &path(a[0])?, libc::AT_REMOVEDIR as u32)),
+        libc::SYS_unlinkat => done(files.unlinkat(fd, &path(a[1])?, a[2] as u32)),
+        libc::SYS_rename => done(files.renameat2(CWD, &path(a[0])?, CWD, &path(a[1])?, 0)),
+        libc::SYS_renameat => done(files.renameat2(fd, &path(a[1])?, a[2] as i32, &path(a[3])?, 0)),
+        libc::SYS_renameat2 => {
+            done(files.renameat2(fd, &path(a[1])?, a[2] as i32, &path(a[3])?, a[4] as u32))
+        }
+        libc::SYS_link => done(files.linkat(CWD, &path(a[0])?, CWD, &path(a[1])?, 0)),
+        libc::SYS_linkat => {
+            done(files.linkat(fd, &path(a[1])?, a[2] as i32, &path(a[3])?, a[4] as u32))
+        }
+        libc::SYS_symlink => done(files.symlinkat(&path(a[0])?, CWD, &path(a[1])?)),
+        libc::SYS_symlinkat => done(files.symlinkat(&path(a[0])?, a[1] as i32, &path(a[2])?)),
 
-        libc::SYS_lseek => file::lseek(ctx, a),
-        libc::SYS_truncate => file::truncate(ctx, a),
-        libc::SYS_ftruncate => file::ftruncate(ctx, a),
-        libc::SYS_fallocate => file::fallocate(ctx, a),
-        libc::SYS_fsync => file::fsync(ctx, a),
-        libc::SYS_fdatasync => file::fdatasync(ctx, a),
+        libc::SYS_lseek => value(files.lseek(fd, a[1] as i64, a[2] as i32)?),
+        libc::SYS_truncate => done(files.truncate(&path(a[0])?, a[1] as i64)),
+        libc::SYS_ftruncate => done(files.ftruncate(fd, a[1] as i64)),
+        libc::SYS_fallocate => done(files.fallocate(fd, a[1] as u32, a[2] as i64, a[3] as i64)),
+        libc::SYS_fsync => done(files.fsync(fd)),
+        libc::SYS_fdatasync => done(files.fdatasync(fd)),
         libc::SYS_sync => legacy::sync(ctx, a),
-        libc::SYS_syncfs => file::syncfs(ctx, a),
-        libc::SYS_sync_file_range => file::sync_file_range(ctx, a),
-        libc::SYS_fadvise64 => file::fadvise64(ctx, a),
-        libc::SYS_readahead => file::readahead(ctx, a),
+        libc::SYS_syncfs => done(files.syncfs(fd)),
+        libc::SYS_sync_file_range => {
+            done(files.sync_file_range(fd, a[1] as i64, a[2] as i64, a[3] as u32))
+        }
+        libc::SYS_fadvise64 => done(files.fadvise64(fd, a[1] as i64, a[2] as i64, a[3] as i32)),
+        libc::SYS_readahead => done(files.readahead(fd, a[1] as i64, a[2])),
         libc::SYS_copy_file_range => file::copy_file_range(ctx, a),
         libc::SYS_sendfile => file::sendfile(ctx, a),
         libc::SYS_splice => file::splice(ctx, a),
         libc::SYS_tee => file::tee(ctx, a),
 
-        libc::SYS_chdir => file::chdir(ctx, a),
+        libc::SYS_chdir => done(files.chdir(&path(a[0])?)),
         libc::SYS_chroot => Err(file::chroot(ctx, a).into()),
-        libc::SYS_fchdir => file::fchdir(ctx, a),
+        libc::SYS_fchdir => done(files.fchdir(fd)),
         libc::SYS_getcwd => file::getcwd(ctx, a),
-        libc::SYS_umask => file::umask(ctx, a),
-        libc::SYS_chmod => file::chmod(ctx, a),
-        libc::SYS_fchmod => file::fchmod(ctx, a),
-        libc::SYS_fchmodat => file::fchmodat(ctx, a),
-        libc::SYS_fchmodat2 => file::fchmodat2(ctx, a),
-        libc::SYS_chown => file::chown(ctx, a),
-        libc::SYS_lchown => file::lchown(ctx, a),
-        libc::SYS_fchown => file::fchown(ctx, a),
-        libc::SYS_fchownat => file::fchownat(ctx, a),
+        libc::SYS_umask => value(u64::from(files.umask(a[0] as u32))),
+        libc::SYS_chmod => done(files.fchmodat2(CWD, &path(a[0])?, a[1] as u32, 0)),
+        libc::SYS_fchmod => done(files.fchmod(fd, a[1] as u32)),
+        libc::SYS_fchmodat => done(files.fchmodat2(fd, &path(a[1])?, a[2] as u32, 0)),
+        libc::SYS_fchmodat2 => done(files.fchmodat2(fd, &path(a[1])?, a[2] as u32, a[3] as u32)),
+        libc::SYS_chown => done(files.fchownat(CWD, &path(a[0])?, a[1] as u32, a[2] as u32, 0)),
+        libc::SYS_lchown => {
+            done(files.fchownat(CWD, &path(a[0])?, a[1] as u32, a[2] as u32, NOFOLLOW))
+        }
+        libc::SYS_fchown => done(files.fchown(fd, a[1] as u32, a[2] as u32)),
+        libc::SYS_fchownat => {
+            done(files.fchownat(fd, &path(a[1])?, a[2] as u32, a[3] as u32, a[4] as u32))
+        }
         libc::SYS_utime => legacy::utime(ctx, a),
-        libc::SYS_futimesat => legacy::futimesat(ctx, a),
+        libc::SYS_futimesat => file::futimesat(ctx, fd, a[1], a[2]),
         libc::SYS_utimensat => file::utimensat(ctx, a),
-        libc::SYS_utimes => file::utimes(ctx, a),
+        libc::SYS_utimes => file::futimesat(ctx, CWD, a[0], a[1]),
 
         libc::SYS_getxattr => xattr::get(ctx, a, xattr::Form::Follow),
         libc::SYS_lgetxattr => xattr::get(ctx, a, xattr::Form::NoFollow),

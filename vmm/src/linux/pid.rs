@@ -7,19 +7,16 @@ use abi::Errno;
 use rustix::process::Pid;
 
 use super::{CallResult, value};
+use crate::files::host;
 use crate::host::{process_group, session};
 use crate::linux::task::ThreadCtx;
 
-fn number(pid: i32) -> CallResult {
+pub(super) fn number(pid: i32) -> CallResult {
     value(u64::from(pid.cast_unsigned()))
 }
 
-fn parent() -> i32 {
+pub(super) fn parent() -> i32 {
     Pid::as_raw(rustix::process::getppid())
-}
-
-fn host(errno: rustix::io::Errno) -> Errno {
-    Errno::from_raw(errno.raw_os_error())
 }
 
 /// Refuses numbers that do not mean the calling process.
@@ -42,16 +39,6 @@ pub(super) struct Parents {
 /// What `getppid`, `getpgrp` and `getsid` return.
 pub(super) fn parents() -> Parents {
     Parents { parent: parent(), group: process_group(), session: session() }
-}
-
-/// `getppid(2)`: the process that started the VMM.
-pub(super) fn getppid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
-    number(parent())
-}
-
-/// `getpgrp(2)`.
-pub(super) fn getpgrp(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
-    number(process_group())
 }
 
 /// `getpgid(2)`.

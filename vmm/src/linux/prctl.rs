@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::{Errno, PAGE_SIZE};
 
-use super::time::last_errno;
-use super::{CallResult, value};
+use super::time::checked;
+use super::{CallResult, done, value};
 use crate::linux::task::ThreadCtx;
 
 /// A process's settings made by these calls.
@@ -77,37 +77,22 @@ pub(super) fn prctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         libc::PR_SET_CHILD_SUBREAPER => put(&settings.child_subreaper, a[1] != 0),
         libc::PR_GET_CHILD_SUBREAPER => {
             let on = u32::from(settings.child_subreaper.load(Ordering::Relaxed));
-            ctx.user().copy_out(a[1], &on.to_le_bytes())?;
-            value(0)
+            done(ctx.user().copy_out(a[1], &on.to_le_bytes()))
         }
         // No signal is ever sent for the end of a parent that the program cannot see.
-        libc::PR_SET_PDEATHSIG => {
-            is_zero(&a[1..2]).map(|()| super::Done::Value(0)).map_err(Into::into)
-        }
-        libc::PR_GET_PDEATHSIG => {
-            ctx.user().copy_out(a[1], &[0; 4])?;
-            value(0)
-        }
+        libc::PR_SET_PDEATHSIG => done(is_zero(&a[1..2])),
+        libc::PR_GET_PDEATHSIG => done(ctx.user().copy_out(a[1], &[0; 4])),
         libc::PR_SET_TIMERSLACK | libc::PR_GET_TIMERSLACK => timer_slack(a),
         libc::PR_GET_TIMING | libc::PR_GET_SECUREBITS | libc::PR_GET_SECCOMP => value(0),
-        libc::PR_SET_TIMING => {
-            is_zero(&a[1..2]).map(|()| super::Done::Value(0)).map_err(Into::into)
-        }
-        libc::PR_GET_THP_DISABLE => {
-            is_zero(&a[1..5])?;
-            value(0)
-        }
-        libc::PR_GET_TSC => {
-            ctx.user().copy_out(a[1], &1u32.to_le_bytes())?;
-            value(0)
-        }
+        libc::PR_SET_TIMING => done(is_zero(&a[1..2])),
+        libc::PR_GET_THP_DISABLE => done(is_zero(&a[1..5])),
+        libc::PR_GET_TSC => done(ctx.user().copy_out(a[1], &1u32.to_le_bytes())),
         libc::PR_CAPBSET_READ if a[1] <= LAST_CAPABILITY => value(0),
         libc::PR_CAPBSET_DROP | libc::PR_SET_SECUREBITS => Err(Errno::EPERM.into()),
         libc::PR_CAP_AMBIENT => ambient(a),
         libc::PR_GET_TID_ADDRESS => {
             let at = ctx.thread.clear_child_tid.load(Ordering::Relaxed);
-            ctx.user().copy_out(a[1], &at.to_le_bytes())?;
-            value(0)
+            done(ctx.user().copy_out(a[1], &at.to_le_bytes()))
         }
         libc::PR_SET_VMA => name_mapping(ctx, a),
         _ => Err(Errno::EINVAL.into()),
@@ -150,15 +135,13 @@ fn get_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
     for (to, byte) in name.iter_mut().take(15).zip(ctx.thread.name()) {
         *to = byte;
     }
-    ctx.user().copy_out(at, &name)?;
-    value(0)
+    done(ctx.user().copy_out(at, &name))
 }
 
 /// The timer slack of the calling thread is that of its host thread.
 fn timer_slack(a: &[u64; 6]) -> CallResult {
     // SAFETY: these options take numbers.
-    let done = unsafe { libc::prctl(a[0] as i32, a[1]) };
-    if done < 0 { Err(last_errno().into()) } else { value(done as u64) }
+    value(checked(unsafe { libc::prctl(a[0] as i32, a[1]) }.into())?)
 }
 
 /// Most bytes of a mapping's name, its NUL included.

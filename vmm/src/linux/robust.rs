@@ -8,7 +8,7 @@
 use abi::layout::is_of_segments;
 use abi::{Errno, SegId};
 
-use super::{CallResult, futex, value};
+use super::{CallResult, done, futex, value};
 use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::user_memory::UserMemory;
 
@@ -38,8 +38,7 @@ pub(super) fn get_robust_list(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     };
     let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
     ctx.user().copy_out(len_at, &HEAD_BYTES.to_le_bytes())?;
-    ctx.user().copy_out(head_at, &head.to_le_bytes())?;
-    value(0)
+    done(ctx.user().copy_out(head_at, &head.to_le_bytes()))
 }
 
 /// Whether an entry is the one that the thread was about to add or to remove.
@@ -69,9 +68,7 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn run(&self, head: u64) -> Result<(), Errno> {
         let user = self.process.user_in(self.vh);
-        let mut entry = user.read_u64(head)?;
-        let offset = user.read_u64(head.wrapping_add(8))?;
-        let pending = user.read_u64(head.wrapping_add(16))?;
+        let [mut entry, offset, pending] = user.read_words(head)?;
         for _ in 0..LIMIT {
             if entry & !PI == head {
                 break;

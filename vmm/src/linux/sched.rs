@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use abi::Errno;
 
-use super::time::last_errno;
-use super::{CallResult, value};
+use super::time::checked;
+use super::{CallResult, done, value};
 use crate::linux::task::ThreadCtx;
 
 /// Maximum number of processors: the bits of the host's mask.
@@ -28,19 +28,14 @@ pub(super) fn processors() -> &'static [usize] {
     })
 }
 
-fn has_bit(mask: &[u8], bit: usize) -> bool {
+pub(super) fn has_bit(mask: &[u8], bit: usize) -> bool {
     mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
 }
 
-fn set_bit(mask: &mut [u8], bit: usize) {
+pub(super) fn set_bit(mask: &mut [u8], bit: usize) {
     if let Some(byte) = mask.get_mut(bit / 8) {
         *byte |= 1 << (bit % 8);
     }
-}
-
-/// A host call that returns -1 on failure.
-fn checked(result: libc::c_long) -> Result<u64, Errno> {
-    if result < 0 { Err(last_errno()) } else { Ok(result as u64) }
 }
 
 fn host_affinity(host_tid: i32) -> Result<Vec<u8>, Errno> {
@@ -134,8 +129,7 @@ pub(super) fn getparam(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut priority = 0i32;
     // SAFETY: the structure is one int.
     checked(unsafe { libc::syscall(libc::SYS_sched_getparam, host_tid, &raw mut priority) })?;
-    ctx.user().copy_out(a[1], &priority.to_le_bytes())?;
-    value(0)
+    done(ctx.user().copy_out(a[1], &priority.to_le_bytes()))
 }
 
 /// `sched_setparam(2)`.
@@ -220,23 +214,16 @@ pub(super) fn getattr(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let host_tid = host_thread(ctx, tid)?;
     let mut attr = vec![0u8; size as usize];
     // SAFETY: the buffer is as long as stated.
-    let done =
+    let got =
         unsafe { libc::syscall(libc::SYS_sched_getattr, host_tid, attr.as_mut_ptr(), size, 0) };
-    checked(done)?;
-    ctx.user().copy_out(at, &attr)?;
-    value(0)
+    checked(got)?;
+    done(ctx.user().copy_out(at, &attr))
 }
 
-/// `sched_get_priority_min(2)`: the host's.
-pub(super) fn get_priority_min(a: &[u64; 6]) -> CallResult {
-    // SAFETY: takes no pointers.
-    value(checked(unsafe { libc::syscall(libc::SYS_sched_get_priority_min, a[0] as i32) })?)
-}
-
-/// `sched_get_priority_max(2)`: the host's.
-pub(super) fn get_priority_max(a: &[u64; 6]) -> CallResult {
-    // SAFETY: takes no pointers.
-    value(checked(unsafe { libc::syscall(libc::SYS_sched_get_priority_max, a[0] as i32) })?)
+/// `sched_get_priority_min(2)` and `sched_get_priority_max(2)`: the host's.
+pub(super) fn priority_bound(call: u64, a: &[u64; 6]) -> CallResult {
+    // SAFETY: neither call takes pointers.
+    value(checked(unsafe { libc::syscall(call as libc::c_long, a[0] as i32) })?)
 }
 
 /// `sched_rr_get_interval(2)`.
@@ -244,12 +231,10 @@ pub(super) fn rr_get_interval(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     let host_tid = host_thread_not_negative(ctx, a[0])?;
     let mut words = [0u64; 2];
     // SAFETY: the structure is two words.
-    let done =
+    let got =
         unsafe { libc::syscall(libc::SYS_sched_rr_get_interval, host_tid, words.as_mut_ptr()) };
-    checked(done)?;
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    ctx.user().copy_out(a[1], &bytes)?;
-    value(0)
+    checked(got)?;
+    done(ctx.user().write_words(a[1], words))
 }
 
 /// How a call names its targets.
@@ -317,16 +302,9 @@ pub(super) fn ioprio_get(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ioprio_set(2)`.
 pub(super) fn ioprio_set(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let priority = a[2] as i32;
-    let threads = concerned(ctx, &IO_PRIORITY, a[0], a[1]);
-    // Linux checks the value first; the caller's own number serves as the thread here.
-    let threads = match threads {
-        Ok(threads) => threads,
-        Err(errno) => {
-            let known = ioprio_is_valid(priority);
-            return Err(if known { errno } else { Errno::EINVAL }.into());
-        }
-    };
-    for host_tid in threads {
+    // Linux checks the value first.
+    let invalid = |errno| if ioprio_is_valid(priority) { errno } else { Errno::EINVAL };
+    for host_tid in concerned(ctx, &IO_PRIORITY, a[0], a[1]).map_err(invalid)? {
         // SAFETY: takes no pointers.
         let done =
             unsafe { libc::syscall(libc::SYS_ioprio_set, IO_PRIORITY.process, host_tid, priority) };

@@ -182,13 +182,7 @@ impl Frame {
 /// # Errors
 /// `EFAULT` when it is not readable.
 pub fn read(ctx: &ThreadCtx<'_>) -> Result<Frame, Errno> {
-    let mut bytes = [0; UCONTEXT_BYTES as usize];
-    ctx.user().copy_in(ctx.vcpu.regs.rsp, &mut bytes)?;
-    let mut words = [0u64; UCONTEXT_BYTES as usize / 8];
-    for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = u64::from_le_bytes(piece.try_into().unwrap_or_default());
-    }
-    Ok(Frame(words))
+    ctx.user().read_words(ctx.vcpu.regs.rsp).map(Frame)
 }
 
 /// Restores the registers and the FPU state of a frame.
@@ -241,10 +235,9 @@ fn read_fpu(ctx: &ThreadCtx<'_>, fp: u64) -> Result<kvm_xsave, Errno> {
         ctx.user().copy_in(fp, bytes.get_mut(..len).unwrap_or_default())?;
         // Only components this VM has; the rest of the header must be zero.
         let header = bytes.get_mut(XSTATE_HEADER..XSTATE_HEADER + 64).unwrap_or_default();
-        let mut bits = [0; 8];
-        header.iter().zip(bits.iter_mut()).for_each(|(h, b)| *b = *h);
+        let bits = header.first_chunk().map_or(0, |bits| u64::from_le_bytes(*bits));
         header.fill(0);
-        let kept = (u64::from_le_bytes(bits) & machine.xcr0()).to_le_bytes();
+        let kept = (bits & machine.xcr0()).to_le_bytes();
         header.iter_mut().zip(kept).for_each(|(h, b)| *h = b);
     } else {
         bytes.iter_mut().zip(legacy).for_each(|(b, l)| *b = l);
@@ -253,12 +246,8 @@ fn read_fpu(ctx: &ThreadCtx<'_>, fp: u64) -> Result<kvm_xsave, Errno> {
         }
     }
     // Reserved MXCSR bits would fault; Linux masks them likewise.
-    for high in bytes.get_mut(26..28).unwrap_or_default() {
-        *high = 0;
-    }
-    for software in bytes.get_mut(SW_BYTES..XSTATE_HEADER).unwrap_or_default() {
-        *software = 0;
-    }
+    bytes.get_mut(26..28).unwrap_or_default().fill(0);
+    bytes.get_mut(SW_BYTES..XSTATE_HEADER).unwrap_or_default().fill(0);
     let mut state = kvm_xsave::default();
     for (word, piece) in state.region.iter_mut().zip(bytes.chunks_exact(4)) {
         *word = u32::from_le_bytes(piece.try_into().unwrap_or_default());

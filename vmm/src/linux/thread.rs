@@ -7,7 +7,7 @@ use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
 use super::{CallResult, Done, futex, value};
-use crate::linux::task::{Outcome, Prepared, Process, Thread, ThreadCtx};
+use crate::linux::task::{Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
 
 /// The flags that every thread library sets: one memory, one file table, one process.
@@ -73,12 +73,9 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if given.iter().skip(WORDS * 8).any(|byte| *byte != 0) {
         return Err(Errno::from_raw(libc::E2BIG).into());
     }
-    let mut words = [0; WORDS];
-    for (word, piece) in words.iter_mut().zip(given.chunks_exact(8)) {
-        *word = u64::from_le_bytes(piece.try_into().unwrap_or_default());
-    }
+    let words = given.as_chunks().0.first_chunk::<WORDS>().ok_or(Errno::EINVAL)?;
     let [flags, _, child_tid, parent_tid, exit_signal, stack, stack_bytes, tls, set_tid, tids, _] =
-        words;
+        words.map(u64::from_le_bytes);
     if flags & THREAD_FLAGS != THREAD_FLAGS {
         return no_processes(ctx, libc::SYS_clone3 as u64);
     }
@@ -188,11 +185,6 @@ pub(super) fn exit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         ctx.process.set_first_status(a[0] as u8);
     }
     Ok(Done::ThreadExit)
-}
-
-/// `exit_group(2)`.
-pub(super) fn exit_group(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    super::stop(ctx, Outcome::Exited(a[0] as u8))
 }
 
 /// Linux's last step when a thread ends: clears and wakes the word that `pthread_join` waits on.

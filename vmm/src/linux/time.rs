@@ -1,38 +1,35 @@
 //! Time calls. The vDSO answers most of them without leaving the guest; what remains are sleeps,
 //! CPU times, and clocks that the vDSO does not support.
 
+use std::time::{Duration, Instant};
+
 use abi::Errno;
 
-use super::{CallResult, Fail, value};
+use super::{CallResult, Fail, done, value};
 use crate::guest::clock::HINT_MAGIC;
 use crate::linux::task::ThreadCtx;
 
 /// A `struct timespec` from the program.
 pub(super) fn read_timespec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::timespec, Errno> {
-    let mut bytes = [0; 16];
-    ctx.user().copy_in(at, &mut bytes)?;
-    let [sec, nsec] = halves(&bytes);
-    if sec < 0 || !(0..1_000_000_000).contains(&nsec) {
+    let [tv_sec, tv_nsec] = ctx.user().read_words(at)?.map(u64::cast_signed);
+    if tv_sec < 0 || !(0..1_000_000_000).contains(&tv_nsec) {
         return Err(Errno::EINVAL);
     }
-    Ok(libc::timespec { tv_sec: sec, tv_nsec: nsec })
+    Ok(libc::timespec { tv_sec, tv_nsec })
 }
 
-fn halves(bytes: &[u8; 16]) -> [i64; 2] {
-    let mut words = [0; 2];
-    for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = i64::from_le_bytes(piece.try_into().unwrap_or_default());
+/// The end of a wait for the time at `at`; none if that is null.
+pub(super) fn deadline_at(ctx: &ThreadCtx<'_>, at: u64) -> Result<Option<Instant>, Errno> {
+    if at == 0 {
+        return Ok(None);
     }
-    words
+    let ts = read_timespec(ctx, at)?;
+    Ok(Instant::now().checked_add(Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)))
 }
 
-fn write_pair(ctx: &ThreadCtx<'_>, at: u64, first: i64, second: i64) -> Result<(), Errno> {
-    let mut bytes = [0; 16];
-    let words = [first, second];
-    for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
-        field.copy_from_slice(&word.to_le_bytes());
-    }
-    ctx.user().copy_out(at, &bytes)
+/// A time as the program gets it: seconds, and the rest in units of some nanoseconds.
+fn words(time: libc::timespec, unit: i64) -> [u64; 2] {
+    [time.tv_sec, time.tv_nsec / unit].map(i64::cast_unsigned)
 }
 
 /// The host clock for one of the program's. The VMM runs only this program, and its threads are the
@@ -69,7 +66,13 @@ pub(super) const fn process_clock(kind: i32) -> libc::clockid_t {
 pub(super) fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes the structure it is given.
-    if unsafe { libc::clock_gettime(clock, &mut ts) } == 0 { Ok(ts) } else { Err(last_errno()) }
+    checked(unsafe { libc::clock_gettime(clock, &mut ts) }.into())?;
+    Ok(ts)
+}
+
+/// The result of a host call that returns -1 on failure.
+pub(super) fn checked(result: libc::c_long) -> Result<u64, Errno> {
+    if result < 0 { Err(last_errno()) } else { Ok(result.cast_unsigned()) }
 }
 
 /// The host's errno of the last call.
@@ -98,21 +101,15 @@ fn as_the_vdso_tells_it(clock: libc::clockid_t) -> libc::clockid_t {
 pub(super) fn clock_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     note_hint(ctx, a);
     let ts = now(as_the_vdso_tells_it(host_clock(ctx, a[0])?))?;
-    write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
-    value(0)
+    done(ctx.user().write_words(a[1], words(ts, 1)))
 }
 
 /// `clock_getres(2)`.
 pub(super) fn clock_getres(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes the structure it is given.
-    if unsafe { libc::clock_getres(host_clock(ctx, a[0])?, &mut ts) } != 0 {
-        return Err(last_errno().into());
-    }
-    if a[1] != 0 {
-        write_pair(ctx, a[1], ts.tv_sec, ts.tv_nsec)?;
-    }
-    value(0)
+    checked(unsafe { libc::clock_getres(host_clock(ctx, a[0])?, &mut ts) }.into())?;
+    done(ctx.user().put_words(a[1], words(ts, 1)))
 }
 
 /// `clock_nanosleep(2)`.
@@ -128,12 +125,7 @@ pub(super) fn clock_nanosleep(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     sleep(ctx, clock, a[1] as i32, a[2], a[3])
 }
 
-/// `nanosleep(2)`.
-pub(super) fn nanosleep(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    sleep(ctx, libc::CLOCK_MONOTONIC, 0, a[0], a[1])
-}
-
-fn sleep(
+pub(super) fn sleep(
     ctx: &mut ThreadCtx<'_>,
     clock: libc::clockid_t,
     flags: i32,
@@ -148,9 +140,8 @@ fn sleep(
     let deadline = if absolute { ts } else { add(now(clock)?, ts) };
     loop {
         if ctx.is_interrupted() {
-            if !absolute && remain != 0 {
-                let left = sub(deadline, now(clock)?);
-                write_pair(ctx, remain, left.tv_sec, left.tv_nsec)?;
+            if !absolute {
+                ctx.user().put_words(remain, words(sub(deadline, now(clock)?), 1))?;
             }
             // Absolute sleeps restart unchanged; relative ones would start over with the
             // full time, so a handler ends them, as on Linux.
@@ -177,16 +168,12 @@ pub(super) fn add(a: libc::timespec, b: libc::timespec) -> libc::timespec {
 }
 
 fn sub(a: libc::timespec, b: libc::timespec) -> libc::timespec {
-    let mut sec = a.tv_sec - b.tv_sec;
-    let mut nsec = a.tv_nsec - b.tv_nsec;
-    if nsec < 0 {
-        nsec += 1_000_000_000;
-        sec -= 1;
-    }
-    if sec < 0 {
-        libc::timespec { tv_sec: 0, tv_nsec: 0 }
-    } else {
-        libc::timespec { tv_sec: sec, tv_nsec: nsec }
+    let borrow = i64::from(a.tv_nsec < b.tv_nsec);
+    match a.tv_sec - b.tv_sec - borrow {
+        ..0 => libc::timespec { tv_sec: 0, tv_nsec: 0 },
+        tv_sec => {
+            libc::timespec { tv_sec, tv_nsec: a.tv_nsec - b.tv_nsec + borrow * 1_000_000_000 }
+        }
     }
 }
 
@@ -194,23 +181,16 @@ fn sub(a: libc::timespec, b: libc::timespec) -> libc::timespec {
 pub(super) fn gettimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     note_hint(ctx, a);
     let ts = now(libc::CLOCK_REALTIME)?;
-    if a[0] != 0 {
-        write_pair(ctx, a[0], ts.tv_sec, ts.tv_nsec / 1000)?;
-    }
-    if a[1] != 0 {
-        ctx.user().copy_out(a[1], &[0; 8])?;
-    }
-    value(0)
+    ctx.user().put_words(a[0], words(ts, 1000))?;
+    done(ctx.user().put_words(a[1], [0]))
 }
 
 /// `time(2)`.
 pub(super) fn time(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     note_hint(ctx, a);
-    let sec = now(libc::CLOCK_REALTIME)?.tv_sec;
-    if a[0] != 0 {
-        ctx.user().copy_out(a[0], &sec.to_le_bytes())?;
-    }
-    value(sec as u64)
+    let sec = now(libc::CLOCK_REALTIME)?.tv_sec.cast_unsigned();
+    ctx.user().put_words(a[0], [sec])?;
+    value(sec)
 }
 
 /// `clock_settime(2)`: the program may not set the host's clock, not even for root.
@@ -228,9 +208,7 @@ pub(super) fn clock_settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult
 /// `settimeofday(2)`.
 pub(super) fn settimeofday(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if a[0] != 0 {
-        let mut bytes = [0; 16];
-        ctx.user().copy_in(a[0], &mut bytes)?;
-        let [sec, usec] = halves(&bytes);
+        let [sec, usec] = ctx.user().read_words(a[0])?.map(u64::cast_signed);
         if sec < 0 || !(0..1_000_000).contains(&usec) {
             return Err(Errno::EINVAL.into());
         }
@@ -270,14 +248,11 @@ pub(super) fn adjtimex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     // SAFETY: zeroed, which is a valid structure of integers.
     unsafe { timex.assume_init_mut() }.modes = modes;
     // SAFETY: the modes request no change; writes the structure it is given.
-    let state = unsafe { libc::syscall(libc::SYS_adjtimex, timex.as_mut_ptr()) };
-    if state < 0 {
-        return Err(last_errno().into());
-    }
+    let state = checked(unsafe { libc::syscall(libc::SYS_adjtimex, timex.as_mut_ptr()) })?;
     let bytes: *const [u8; TIMEX_BYTES] = timex.as_ptr().cast();
     // SAFETY: zeroed, padding included, then filled; any bytes are valid as such.
     ctx.user().copy_out(a[0], unsafe { &*bytes })?;
-    value(state.cast_unsigned())
+    value(state)
 }
 
 /// `clock_adjtime(2)`: read-only, and only the one clock that supports it.
@@ -288,60 +263,34 @@ pub(super) fn clock_adjtime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult
     }
 }
 
-fn usage(who: i32) -> Result<libc::rusage, Errno> {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: writes the structure it is given.
-    if unsafe { libc::getrusage(who, usage.as_mut_ptr()) } != 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: zeroed and then filled; every bit pattern is valid for its integers.
-    Ok(unsafe { usage.assume_init() })
+/// Words of `struct rusage`: user and system time in seconds and microseconds, then counts.
+const USAGE_WORDS: usize = size_of::<libc::rusage>() / 8;
+
+fn usage(who: i32) -> Result<[u64; USAGE_WORDS], Errno> {
+    let mut usage = [0; USAGE_WORDS];
+    // SAFETY: writes a structure of that many words.
+    checked(unsafe { libc::syscall(libc::SYS_getrusage, who, usage.as_mut_ptr()) })?;
+    Ok(usage)
 }
 
 /// `times(2)`: the VMM's CPU time counts as the program's.
 pub(super) fn times(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    const TICKS: i64 = 100;
-    let usage = usage(libc::RUSAGE_SELF)?;
-    let ticks = |t: libc::timeval| t.tv_sec * TICKS + t.tv_usec * TICKS / 1_000_000;
-    if a[0] != 0 {
-        write_pair(ctx, a[0], ticks(usage.ru_utime), ticks(usage.ru_stime))?;
-        write_pair(ctx, a[0].wrapping_add(16), 0, 0)?;
-    }
-    let up = now(libc::CLOCK_MONOTONIC)?;
-    value((up.tv_sec * TICKS + up.tv_nsec * TICKS / 1_000_000_000) as u64)
+    const TICKS: u64 = 100;
+    let [user, user_us, system, system_us, ..] = usage(libc::RUSAGE_SELF)?;
+    let ticks = |sec, part, parts| sec * TICKS + part * TICKS / parts;
+    let [user, system] =
+        [(user, user_us), (system, system_us)].map(|(s, us)| ticks(s, us, 1_000_000));
+    ctx.user().put_words(a[0], [user, system, 0, 0])?;
+    let [up, up_ns] = words(now(libc::CLOCK_MONOTONIC)?, 1);
+    value(ticks(up, up_ns, 1_000_000_000))
 }
 
 /// `getrusage(2)`.
 pub(super) fn getrusage(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let usage = match a[0] as i32 {
         who @ (libc::RUSAGE_SELF | libc::RUSAGE_THREAD) => usage(who)?,
-        libc::RUSAGE_CHILDREN => {
-            ctx.user().copy_out(a[1], &[0; 144])?;
-            return value(0);
-        }
+        libc::RUSAGE_CHILDREN => [0; USAGE_WORDS],
         _ => return Err(Errno::EINVAL.into()),
     };
-    let times = [
-        usage.ru_utime.tv_sec,
-        usage.ru_utime.tv_usec,
-        usage.ru_stime.tv_sec,
-        usage.ru_stime.tv_usec,
-        usage.ru_maxrss,
-        usage.ru_ixrss,
-        usage.ru_idrss,
-        usage.ru_isrss,
-        usage.ru_minflt,
-        usage.ru_majflt,
-        usage.ru_nswap,
-        usage.ru_inblock,
-        usage.ru_oublock,
-        usage.ru_msgsnd,
-        usage.ru_msgrcv,
-        usage.ru_nsignals,
-        usage.ru_nvcsw,
-        usage.ru_nivcsw,
-    ];
-    let bytes: Vec<u8> = times.iter().flat_map(|w| w.to_le_bytes()).collect();
-    ctx.user().copy_out(a[1], &bytes)?;
-    value(0)
+    done(ctx.user().write_words(a[1], usage))
 }

@@ -16,7 +16,7 @@ use abi::{Errno, PAGE_SIZE};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
-use crate::files::{FileKind, MemoryFile, OpenFile, PendingWrite, WriteAt};
+use crate::files::{FileKind, MemoryFile, OpenFile, PendingWrite, WriteAt, host};
 use crate::linux::task::ThreadCtx;
 use crate::user_memory::Pinned;
 
@@ -31,23 +31,14 @@ const RWF_MAY_WAIT: i32 = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | l
 const RWF_NOAPPEND: i32 = 0x20;
 const RWF_NOSIGNAL: i32 = 0x100;
 
-/// Which of Linux's ways to pass an offset a call has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
-    /// The file's own offset, which moves on.
-    Current,
-    /// An offset passed to the call.
-    Given(i64),
-}
+/// What a call that reads a file does with the program's memory.
+pub(super) const FILL: MemoryAccess = MemoryAccess::Write;
+/// What a call that writes a file does with the program's memory.
+pub(super) const DRAIN: MemoryAccess = MemoryAccess::Read;
 
-impl At {
-    /// The offset passed to the call.
-    fn given(self) -> Option<i64> {
-        match self {
-            At::Current => None,
-            At::Given(offset) => Some(offset),
-        }
-    }
+/// The offset of the newest calls: -1 means the file's own, which moves on.
+pub(super) fn given(offset: u64) -> Option<i64> {
+    Some(offset as i64).filter(|&offset| offset != -1)
 }
 
 /// What an attempt to move data does if the file is not ready.
@@ -75,7 +66,7 @@ struct Buffers<'a> {
 struct Transfer<'a> {
     buffers: Buffers<'a>,
     access: MemoryAccess,
-    at: At,
+    at: Option<i64>,
     flags: i32,
 }
 
@@ -83,16 +74,15 @@ fn open_file(
     ctx: &ThreadCtx<'_>,
     fd: u64,
     access: MemoryAccess,
-    at: At,
+    at: Option<i64>,
 ) -> Result<Arc<OpenFile>, Errno> {
-    if matches!(at, At::Given(offset) if offset < 0) {
+    if matches!(at, Some(offset) if offset < 0) {
         return Err(Errno::EINVAL);
     }
-    let file = ctx.process.files.get(fd as i32)?;
-    file.check_not_path()?;
+    let file = ctx.process.files.for_io(fd as i32)?;
     // Linux checks the offset before the access mode.
     let stream = matches!(file.kind(), FileKind::Pipe | FileKind::Socket | FileKind::EventFd);
-    if stream && at != At::Current {
+    if stream && at.is_some() {
         return Err(Errno::ESPIPE);
     }
     // Data read from a file is written to memory.
@@ -160,24 +150,16 @@ fn buffers<'a>(
     }
     let mut bytes = vec![0; count as usize * 16];
     ctx.user().copy_in(array, &mut bytes)?;
-    let word = |w: &[u8]| w.try_into().map_or(0, u64::from_le_bytes);
-    let parts: Vec<(u64, u64)> = bytes
-        .chunks_exact(16)
-        .map(|pair| {
-            let (base, len) = pair.split_at(8);
-            (word(base), word(len))
-        })
-        .collect();
+    let parts = bytes.as_chunks().0.as_chunks().0.iter();
+    let parts: Vec<[u64; 2]> = parts.map(|pair| pair.map(u64::from_le_bytes)).collect();
     // In Linux's order: all lengths, then all addresses.
-    if parts.iter().any(|&(_, len)| len > i64::MAX as u64) {
+    if parts.iter().any(|&[_, len]| len > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
-    for &(base, len) in &parts {
-        check_range(base, len)?;
-    }
+    parts.iter().try_for_each(|&[base, len]| check_range(base, len))?;
     let mut buffers = Buffers::default();
     let mut left = MAX_BYTES;
-    for (base, len) in parts {
+    for [base, len] in parts {
         let len = len.min(left);
         left -= len;
         if len > 0 {
@@ -227,7 +209,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
     // A file of `/proc` is regenerated when its beginning is read.
     if file.kind() == FileKind::Pseudo
         && transfer.access == MemoryAccess::Write
-        && transfer.at == At::Given(0)
+        && transfer.at == Some(0)
     {
         ctx.process.files.tell_anew(file)?;
     }
@@ -240,36 +222,33 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             wait_for(ctx, file, events)?;
         }
         let withheld = ctx.process.machine.mem.withheld();
-        let errno = match make_attempt(file, &transfer, attempt)? {
+        match make_attempt(file, &transfer, attempt)? {
             Ok(moved) => {
                 if file.kind() == FileKind::Pseudo && transfer.access == MemoryAccess::Read {
-                    let offset = transfer.at.given();
+                    let offset = transfer.at;
                     ctx.process.files.take_written(file, offset, moved as usize)?;
                 }
                 return value(moved);
             }
-            Err(errno) => errno,
-        };
-        match errno {
-            Errno::EINTR if ctx.is_interrupted() => return Err(Fail::Restart),
-            Errno::EINTR => {}
+            Err(Errno::EINTR) if ctx.is_interrupted() => return Err(Fail::Restart),
+            Err(Errno::EINTR) => {}
             // Another thread was just changing the memory's protection.
-            Errno::EFAULT if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
-            Errno::EOPNOTSUPP if attempt == Attempt::AtOnce => {
+            Err(Errno::EFAULT) if ctx.process.machine.mem.withheld().may_have_hit(withheld) => {}
+            Err(Errno::EOPNOTSUPP) if attempt == Attempt::AtOnce => {
                 file.note_no_answer_without_waiting();
                 attempt = Attempt::AfterWaiting;
             }
             // Not ready yet, or another reader consumed the data.
-            Errno::EAGAIN if attempt != Attempt::Plain && !file.nonblocking() => {
+            Err(Errno::EAGAIN) if attempt != Attempt::Plain && !file.nonblocking() => {
                 attempt = Attempt::AfterWaiting;
             }
-            Errno::EPIPE => {
+            Err(Errno::EPIPE) => {
                 if transfer.flags & RWF_NOSIGNAL == 0 {
                     super::signal::broken_pipe(ctx);
                 }
                 return Err(Errno::EPIPE.into());
             }
-            errno => return Err(errno.into()),
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -282,8 +261,8 @@ fn limit_size(
 ) -> Result<(), Errno> {
     let at = match transfer.at {
         _ if transfer.flags & libc::RWF_APPEND != 0 => WriteAt::End,
-        At::Current => WriteAt::Current,
-        At::Given(at) => WriteAt::Offset(at.cast_unsigned()),
+        None => WriteAt::Current,
+        Some(at) => WriteAt::Offset(at.cast_unsigned()),
     };
     let iov = &mut transfer.buffers.iov;
     let wanted = iov.iter().map(|part| part.iov_len as u64).sum();
@@ -316,7 +295,7 @@ fn make_attempt(
         Attempt::AfterWaiting | Attempt::Plain => transfer.flags,
     };
     // -1 means the file's own offset, which is moved on, for pipes and terminals, too.
-    let at = transfer.at.given().unwrap_or(-1);
+    let at = transfer.at.unwrap_or(-1);
     let moving = |at: i64| {
         // SAFETY: each range is guest memory that stays mapped in this process as long as
         // `transfer`, which outlives this call, or the first page, which never is; no Rust
@@ -390,7 +369,12 @@ fn wait_with(
 }
 
 /// A call with one buffer.
-fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: MemoryAccess, at: At) -> CallResult {
+pub(super) fn simple(
+    ctx: &ThreadCtx<'_>,
+    a: &[u64; 6],
+    access: MemoryAccess,
+    at: Option<i64>,
+) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     check_range(a[1], a[2])?;
     if a[2] == 0 {
@@ -403,86 +387,28 @@ fn simple(ctx: &ThreadCtx<'_>, a: &[u64; 6], access: MemoryAccess, at: At) -> Ca
 
 /// A transfer of no bytes, which the vector calls would answer without calling the file's driver:
 /// some return an error (an event counter: `EINVAL`). None waits.
-fn move_nothing(file: &OpenFile, access: MemoryAccess, at: At) -> CallResult {
+fn move_nothing(file: &OpenFile, access: MemoryAccess, at: Option<i64>) -> CallResult {
     let none: &mut [u8] = &mut [];
     let fd = file.host_fd();
     let moved = match (access, at) {
-        (MemoryAccess::Write, At::Current) => rustix::io::read(fd, none),
-        (MemoryAccess::Read, At::Current) => rustix::io::write(fd, none),
-        (MemoryAccess::Write, At::Given(at)) => rustix::io::pread(fd, none, at as u64),
-        (MemoryAccess::Read, At::Given(at)) => rustix::io::pwrite(fd, none, at as u64),
+        (MemoryAccess::Write, None) => rustix::io::read(fd, none),
+        (MemoryAccess::Read, None) => rustix::io::write(fd, none),
+        (MemoryAccess::Write, Some(at)) => rustix::io::pread(fd, none, at as u64),
+        (MemoryAccess::Read, Some(at)) => rustix::io::pwrite(fd, none, at as u64),
     };
-    value(moved.map_err(|e| Errno::from_raw(e.raw_os_error()))? as u64)
+    value(moved.map_err(host)? as u64)
 }
 
-fn vectored(
+pub(super) fn vectored(
     ctx: &ThreadCtx<'_>,
     a: &[u64; 6],
     access: MemoryAccess,
-    at: At,
+    at: Option<i64>,
     flags: u64,
 ) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     let buffers = buffers(ctx, a[1], a[2], access)?;
     move_data(ctx, &file, Transfer { buffers, access, at, flags: flags as i32 })
-}
-
-/// `read(2)`.
-pub(super) fn read(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, MemoryAccess::Write, At::Current)
-}
-
-/// `write(2)`.
-pub(super) fn write(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, MemoryAccess::Read, At::Current)
-}
-
-/// `pread64(2)`.
-pub(super) fn pread(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, MemoryAccess::Write, At::Given(a[3] as i64))
-}
-
-/// `pwrite64(2)`.
-pub(super) fn pwrite(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    simple(ctx, a, MemoryAccess::Read, At::Given(a[3] as i64))
-}
-
-/// `readv(2)`.
-pub(super) fn readv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, MemoryAccess::Write, At::Current, 0)
-}
-
-/// `writev(2)`.
-pub(super) fn writev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, MemoryAccess::Read, At::Current, 0)
-}
-
-/// `preadv(2)`.
-pub(super) fn preadv(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, MemoryAccess::Write, At::Given(a[3] as i64), 0)
-}
-
-/// `pwritev(2)`.
-pub(super) fn pwritev(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, MemoryAccess::Read, At::Given(a[3] as i64), 0)
-}
-
-/// Offset -1 of the newest forms means the file's own.
-fn offset_or_current(a: &[u64; 6]) -> At {
-    match a[3] as i64 {
-        -1 => At::Current,
-        offset => At::Given(offset),
-    }
-}
-
-/// `preadv2(2)`: flags are passed to the host.
-pub(super) fn preadv2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, MemoryAccess::Write, offset_or_current(a), a[5])
-}
-
-/// `pwritev2(2)`: flags are passed to the host.
-pub(super) fn pwritev2(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    vectored(ctx, a, MemoryAccess::Read, offset_or_current(a), a[5])
 }
 
 /// All flags of `splice` and its kin. Three are only hints: that a page may be moved, that more
@@ -498,8 +424,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if flags & !SPLICE_FLAGS != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = ctx.process.files.get(a[0] as i32)?;
-    file.check_not_path()?;
+    let file = ctx.process.files.for_io(a[0] as i32)?;
     let (access, events) = match file.can_write() {
         Ok(()) => (MemoryAccess::Read, libc::POLLOUT),
         Err(_) => (MemoryAccess::Write, libc::POLLIN),
@@ -516,7 +441,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         wait_with(ctx, &file, events, if waits { Patience::Endless } else { Patience::None })?;
         let transfer = |flags| {
             let buffers = buffers(ctx, a[1], a[2], access)?;
-            Ok::<_, Errno>(Transfer { buffers, access, at: At::Current, flags })
+            Ok::<_, Errno>(Transfer { buffers, access, at: None, flags })
         };
         let mut moved = move_data(ctx, &file, transfer(libc::RWF_NOWAIT)?);
         if moved == Err(Fail::Errno(Errno::EOPNOTSUPP)) {

@@ -10,17 +10,19 @@ use std::ops::Range;
 use abi::{Errno, PAGE_SIZE};
 
 use super::held::{BLOCK_PAGES, MAX_AREAS};
-use super::region::{BLOCK, BLOCK_RECORD_BYTES, Block, EAGER_BYTES, Inner, PrivateRegion};
+use super::region::{
+    BLOCK, BLOCK_RECORD_BYTES, Block, EAGER_BYTES, Inner, PrivateRegion, blocks_of,
+};
 use crate::vm::{MemoryError, MemoryKind};
 
 /// Which pages of its block a range within one block is.
-fn pages_of(piece: &Range<u64>) -> Range<usize> {
+pub(super) fn pages_of(piece: &Range<u64>) -> Range<usize> {
     let first = (piece.start % BLOCK / PAGE_SIZE) as usize;
     first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize
 }
 
 /// The part of `range` that lies in block `index`.
-fn part(index: u64, range: &Range<u64>) -> Range<u64> {
+pub(super) fn part(index: u64, range: &Range<u64>) -> Range<u64> {
     (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end)
 }
 
@@ -30,6 +32,13 @@ fn part(index: u64, range: &Range<u64>) -> Range<u64> {
 ///
 /// # Errors
 /// `ENOMEM`.
+/// Bytes of the pages in `range` that are held.
+pub(super) fn held_bytes(inner: &Inner, range: &Range<u64>) -> u64 {
+    let blocks = inner.blocks.range(blocks_of(range));
+    let held = |(&index, block): (&u64, &Block)| block.held.count(pages_of(&part(index, range)));
+    blocks.map(held).sum::<u64>() * PAGE_SIZE
+}
+
 pub(super) fn check_area_count(inner: &Inner, range: &Range<u64>) -> Result<(), Errno> {
     let after = inner.areas.len() + inner.areas.splits(range) + 1;
     if after > MAX_AREAS { Err(Errno::ENOMEM) } else { Ok(()) }
@@ -74,8 +83,7 @@ impl PrivateRegion {
             if !vma.backing.is_counted() {
                 continue;
             }
-            for (&index, block) in blocks.range_mut(piece.start / BLOCK..piece.end.div_ceil(BLOCK))
-            {
+            for (&index, block) in blocks.range_mut(blocks_of(&piece)) {
                 self.hold(block, pages_of(&part(index, &piece)))?;
             }
         }
@@ -94,7 +102,7 @@ impl PrivateRegion {
     /// Releases the pages of `range`, whose content has been dropped.
     pub(super) fn release(&self, inner: &mut Inner, range: Range<u64>) -> Result<(), MemoryError> {
         let mut released = 0;
-        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
+        let blocks = blocks_of(&range);
         let mut result = Ok(());
         for (&index, block) in inner.blocks.range_mut(blocks) {
             released += block.held.clear(pages_of(&part(index, &range)));
@@ -147,11 +155,9 @@ impl PrivateRegion {
     }
 
     fn check_room_now(&self, inner: &Inner, range: &Range<u64>) -> Result<(), Errno> {
-        let held = inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
-        let held: u64 =
-            held.map(|(&index, block)| block.held.count(pages_of(&part(index, range)))).sum();
-        let mut bytes = (range.end - range.start).saturating_sub(held * PAGE_SIZE);
-        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
+        let held = held_bytes(inner, range);
+        let mut bytes = (range.end - range.start).saturating_sub(held);
+        let blocks = blocks_of(range);
         if range.end - range.start <= EAGER_BYTES {
             // What is made present at once needs tables, and a place to lie in.
             let ready = |index| inner.blocks.get(&index).is_some_and(|block| block.table.is_some());

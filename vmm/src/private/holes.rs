@@ -61,12 +61,8 @@ impl Pieces {
     /// How far the pieces extend from the range's start without a hole.
     #[must_use]
     pub fn first_hole(&self, start: u64) -> u64 {
-        self.pieces.iter().fold(
-            start,
-            |at, piece| {
-                if piece.range.start == at { piece.range.end } else { at }
-            },
-        )
+        let until = |at, piece: &Piece| if piece.range.start == at { piece.range.end } else { at };
+        self.pieces.iter().fold(start, until)
     }
 }
 
@@ -87,10 +83,9 @@ impl PrivateRegion {
             .overlapping(within)
             .map(|(range, vma)| piece(area_start(range.start), range, vma))
             .collect();
-        let has_holes = pieces.iter().fold(start, |at, piece| {
-            if piece.range.start == at { piece.range.end } else { u64::MAX }
-        }) != end;
-        Pieces { pieces, has_holes }
+        let mut found = Pieces { pieces, has_holes: false };
+        found.has_holes = found.first_hole(start) != end;
+        found
     }
 
     /// Whether each of `pages` pages at `start` is resident: the program's own memory where it may

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use abi::{Level, PAGE_SIZE, Table};
 
-use super::region::{BLOCK, Inner, Mapped, PrivateRegion};
+use super::charge::part;
+use super::region::{Inner, Mapped, PrivateRegion, blocks_of};
 use super::vma::{Backing, MemoryLock, Prot, Vma};
 use crate::vm::memory::FileMapping;
 
@@ -114,8 +115,8 @@ impl PrivateRegion {
     /// Bytes of a range that are present in the page tables.
     fn present_in(&self, inner: &Inner, range: Range<u64>) -> u64 {
         let mut bytes = 0;
-        for (&index, block) in inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
-            let piece = (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end);
+        for (&index, block) in inner.blocks.range(blocks_of(&range)) {
+            let piece = part(index, &range);
             match block.mapped {
                 Mapped::Nothing => {}
                 Mapped::Large => bytes += piece.end - piece.start,

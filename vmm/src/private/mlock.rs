@@ -8,11 +8,11 @@
 
 use std::ops::Range;
 
+use abi::Errno;
 use abi::layout::PRIVATE_START;
-use abi::{Errno, PAGE_SIZE};
 
-use super::charge::check_area_count;
-use super::region::{BLOCK, Inner, PROGRAM_END, PrivateRegion, errno_of};
+use super::charge::{check_area_count, held_bytes};
+use super::region::{Inner, PROGRAM_END, PrivateRegion};
 use super::stack::LABEL as STACK;
 use super::vma::{MemoryLock, Prot, Vma};
 use crate::vm::HostLock;
@@ -120,7 +120,7 @@ impl PrivateRegion {
             return Self::each_run(inner, range, |run, gpa| {
                 self.mem().unlock(gpa, run.end - run.start)
             })
-            .map_err(|e| errno_of(&e));
+            .map_err(Errno::from);
         }
         let pieces: Vec<_> =
             inner.areas.overlapping(range).map(|(range, vma)| (range, vma.clone())).collect();
@@ -148,7 +148,7 @@ impl PrivateRegion {
             MemoryLock::OnFault => HostLock::OnFault,
         };
         Self::each_run(inner, range, |run, gpa| self.mem().lock(gpa, run.end - run.start, how))
-            .map_err(|e| errno_of(&e))
+            .map_err(Errno::from)
     }
 }
 
@@ -157,13 +157,7 @@ fn bytes_of(inner: &Inner, range: Range<u64>, vma: &Vma) -> u64 {
     if vma.label != STACK {
         return range.end - range.start;
     }
-    let blocks = inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
-    let held = blocks.map(|(&index, block)| {
-        let piece = (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end);
-        let first = (piece.start % BLOCK / PAGE_SIZE) as usize;
-        block.held.count(first..first + ((piece.end - piece.start) / PAGE_SIZE) as usize)
-    });
-    held.sum::<u64>() * PAGE_SIZE
+    held_bytes(inner, &range)
 }
 
 fn locked_in(inner: &Inner, range: Range<u64>) -> u64 {

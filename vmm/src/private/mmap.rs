@@ -11,7 +11,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::charge::check_area_count;
 use super::held::BLOCK_PAGES;
-use super::region::{BLOCK, EAGER_BYTES, Inner, Mapped, PrivateRegion, checked_range, errno_of};
+use super::region::{BLOCK, EAGER_BYTES, Inner, Mapped, PrivateRegion, checked_range};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -30,14 +30,23 @@ impl PrivateRegion {
         label: &'static str,
     ) -> Result<(), Errno> {
         let range = checked_range(start, len)?;
-        self.edit(|inner| {
-            check_area_count(inner, &range)?;
-            self.check_limit(inner, &range, prot, &backing)?;
-            self.trim_heap(inner, &range)?;
-            self.unmap_locked(inner, range.clone())?;
-            let lock = inner.lock_new;
-            self.insert(inner, range, Vma { end: 0, prot, backing, label, lock })
-        })
+        self.edit(|inner| self.map_locked(inner, range, prot, backing, label))
+    }
+
+    fn map_locked(
+        &self,
+        inner: &mut Inner,
+        range: Range<u64>,
+        prot: Prot,
+        backing: Backing,
+        label: &'static str,
+    ) -> Result<(), Errno> {
+        check_area_count(inner, &range)?;
+        self.check_limit(inner, &range, prot, &backing)?;
+        self.trim_heap(inner, &range)?;
+        self.unmap_locked(inner, range.clone())?;
+        let lock = inner.lock_new;
+        self.insert(inner, range, Vma { end: 0, prot, backing, label, lock })
     }
 
     /// Maps `len` bytes at any free address, at `hint` if that is free.
@@ -61,20 +70,9 @@ impl PrivateRegion {
                 Some(range) => range.start,
                 None => inner.find_room(len).ok_or(Errno::ENOMEM)?,
             };
-            let range = start..start + len;
-            check_area_count(inner, &range)?;
-            self.check_limit(inner, &range, prot, &backing)?;
-            self.trim_heap(inner, &range)?;
-            let lock = inner.lock_new;
-            self.insert(inner, range, Vma { end: 0, prot, backing, label, lock })?;
+            self.map_locked(inner, start..start + len, prot, backing, label)?;
             Ok(start)
         })
-    }
-
-    /// Whether nothing is mapped in the range (for `MAP_FIXED_NOREPLACE`).
-    #[must_use]
-    pub fn is_free(&self, start: u64, len: u64) -> bool {
-        checked_range(start, len).is_ok_and(|range| self.lock().areas.is_free(range))
     }
 
     /// Whether the whole range is mapped.
@@ -205,8 +203,7 @@ impl PrivateRegion {
             for (piece, _) in inner.areas.overlapping(range.clone()) {
                 Self::each_run(inner, piece, |run, gpa| {
                     self.mem().forget_translations(gpa, run.end - run.start)
-                })
-                .map_err(|e| errno_of(&e))?;
+                })?;
             }
         }
         if prot != Prot::NONE && range.end - range.start <= EAGER_BYTES {
@@ -241,8 +238,7 @@ impl PrivateRegion {
                 // knowledge: they stay held.
                 Backing::Anonymous => Self::each_run(inner, piece.clone(), |run, gpa| {
                     self.mem().discard(gpa, run.end - run.start)
-                })
-                .map_err(|e| errno_of(&e))?,
+                })?,
                 // A private copy reverts to the file's content; a shared page is the file.
                 Backing::File { file, offset, kind: kind @ FileMapping::Private, .. } => {
                     use std::os::fd::AsFd;
@@ -251,8 +247,7 @@ impl PrivateRegion {
                     Self::each_run(inner, piece.clone(), |run, gpa| {
                         let at = at + (run.start - piece.start);
                         self.mem().map_file(gpa, run.end - run.start, file.as_fd(), at, *kind)
-                    })
-                    .map_err(|e| errno_of(&e))?;
+                    })?;
                 }
                 Backing::File { .. } => {}
             }

@@ -10,7 +10,7 @@ use abi::Errno;
 
 use super::charge::check_area_count;
 use super::inspect::SHARED_LABEL;
-use super::region::{Inner, PROGRAM_END, PrivateRegion, checked_range, errno_of};
+use super::region::{Inner, PROGRAM_END, PrivateRegion, checked_range};
 use super::vma::{Backing, page_up};
 use crate::vm::memory::FileMapping;
 
@@ -133,7 +133,7 @@ impl PrivateRegion {
             Source::Unmap if !again => self.unmap_locked(inner, old)?,
             Source::Unmap => {}
             // No longer held; and accessing one of its pages must not allocate a huge page.
-            Source::Keep { .. } => self.release(inner, old).map_err(|e| errno_of(&e))?,
+            Source::Keep { .. } => self.release(inner, old)?,
         }
         Ok(target)
     }
@@ -181,7 +181,7 @@ impl PrivateRegion {
             return Ok(());
         }
         let len = from.end - from.start;
-        self.bind(inner, to..to + len).map_err(|e| errno_of(&e))?;
+        self.bind(inner, to..to + len)?;
         let shared: &Inner = inner;
         // Blocks of `from` that were never bound have nothing to move.
         Self::each_run(shared, from.clone(), |run, source| {
@@ -196,8 +196,7 @@ impl PrivateRegion {
                 done += bytes;
                 moved
             })
-        })
-        .map_err(|e| errno_of(&e))?;
+        })?;
         self.move_held(inner, from.start, to, len);
         Ok(())
     }

@@ -19,7 +19,7 @@ use abi::walk::TableMem;
 use abi::{GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G};
 
 use super::held::BLOCK_PAGES;
-use super::region::{BLOCK, BLOCK_RECORD_BYTES, Inner, Mapped, PrivateRegion, virt};
+use super::region::{BLOCK, BLOCK_RECORD_BYTES, Inner, Mapped, PrivateRegion, blocks_of, virt};
 use super::vma::page_up;
 use crate::vm::{MemoryError, MemoryKind};
 
@@ -46,7 +46,7 @@ pub(super) struct Recycling {
 impl Inner {
     /// Notes that the blocks of `range` may have become idle.
     pub(super) fn mark_idle(&mut self, range: &Range<u64>) {
-        let blocks = self.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
+        let blocks = self.blocks.range(blocks_of(range));
         self.recycling.idle.extend(blocks.map(|(&index, _)| index));
     }
 
@@ -82,7 +82,7 @@ impl PrivateRegion {
 
     /// Recycles what is idle but the blocks of `keep`; whether there was anything.
     pub(super) fn recycle(&self, inner: &mut Inner, keep: &Range<u64>) -> bool {
-        let keep = keep.start / BLOCK..keep.end.div_ceil(BLOCK);
+        let keep = blocks_of(keep);
         let mut busy = self.pins.runs();
         busy.push(keep);
         let mut kept = BTreeSet::new();

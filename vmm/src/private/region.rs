@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
 use abi::{Entry, Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Rights, Table};
 
+use super::charge::part;
 use super::held::{AREA_RECORD_BYTES, BLOCK_PAGES, HeldPages};
 use super::pins::PinList;
 use super::recycle::Recycling;
@@ -215,9 +216,8 @@ impl PrivateRegion {
         mut f: impl FnMut(Range<u64>, GuestPhys) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut run: Option<(Range<u64>, GuestPhys)> = None;
-        for (&index, block) in inner.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
-            let start = (index * BLOCK).max(range.start);
-            let end = ((index + 1) * BLOCK).min(range.end);
+        for (&index, block) in inner.blocks.range(blocks_of(&range)) {
+            let Range { start, end } = part(index, &range);
             let gpa = block.gpa.offset(start % BLOCK);
             match &mut run {
                 Some((r, base)) if r.end == start && base.offset(start - r.start) == gpa => {
@@ -246,16 +246,14 @@ impl PrivateRegion {
         kind: FileMapping,
     ) -> Result<(), Errno> {
         use std::os::fd::AsFd;
-        self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
-        for (_, block) in inner.blocks.range_mut(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
+        self.bind(inner, range.clone())?;
+        for (_, block) in inner.blocks.range_mut(blocks_of(&range)) {
             block.has_file = true;
         }
         let mut mapped = range.start;
         let result = Self::each_run(inner, range.clone(), |run, gpa| {
             let at = offset.checked_add(run.start - range.start).ok_or(Errno::EOVERFLOW)?;
-            self.mem()
-                .map_file(gpa, run.end - run.start, file.as_fd(), at, kind)
-                .map_err(|e| errno_of(&e))?;
+            self.mem().map_file(gpa, run.end - run.start, file.as_fd(), at, kind)?;
             mapped = run.end;
             Ok(())
         });
@@ -277,19 +275,19 @@ impl PrivateRegion {
         vma: &Vma,
     ) -> Result<(), Errno> {
         let Some(rights) = vma.prot.rights() else { return Ok(()) };
-        self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
+        self.bind(inner, range.clone())?;
         let all = range.clone();
         let anonymous = matches!(vma.backing, Backing::Anonymous);
-        for index in range.start / BLOCK..range.end.div_ceil(BLOCK) {
+        for index in blocks_of(&range) {
             let block_range = index * BLOCK..(index + 1) * BLOCK;
-            let piece = block_range.start.max(range.start)..block_range.end.min(range.end);
+            let piece = part(index, &range);
             let block = inner.blocks.get_mut(&index).expect("all of the range was bound");
             let whole = piece == block_range;
             match block.mapped {
                 Mapped::Nothing | Mapped::Large if whole && anonymous && !block.has_file => {
                     self.hold(block, 0..BLOCK_PAGES)?;
                     self.set_large(block, block_range.start, rights)?;
-                    self.make_huge(block).map_err(|e| errno_of(&e))?;
+                    self.make_huge(block)?;
                 }
                 _ if vma.backing.is_counted() => {
                     // As much as there is memory for.
@@ -316,9 +314,7 @@ impl PrivateRegion {
         rights: Rights,
     ) -> Result<(), Errno> {
         let gva = virt(start)?;
-        self.machine
-            .edit_tables(|t| t.map(gva, block.gpa, abi::PageSize::Large2M, rights))
-            .map_err(|e| errno_of(&e))?;
+        self.machine.edit_tables(|t| t.map(gva, block.gpa, abi::PageSize::Large2M, rights))?;
         block.mapped = Mapped::Large;
         block.rights = Some(rights);
         Ok(())
@@ -336,8 +332,7 @@ impl PrivateRegion {
                 self.machine.edit_tables(|t| t.link(gva, Level::Directory, table)).map(|()| table)
             }
             None => self.machine.edit_tables(|t| t.table_for(gva, Level::Table)),
-        }
-        .map_err(|e| errno_of(&e))?;
+        }?;
         block.table = Some(table);
         block.mapped = Mapped::Table(table);
         Ok(table)
@@ -354,7 +349,7 @@ impl PrivateRegion {
             None => Entry::Empty,
         };
         let filled = Table::new(table, Level::Table).fill(self.mem(), 0, (0..512).map(page));
-        filled.map_err(|e| errno_of(&e))
+        filled.map_err(Errno::from)
     }
 
     /// Makes small pages present, which are held if they count at all.
@@ -369,7 +364,7 @@ impl PrivateRegion {
         let table = Table::new(self.table(block, piece.start)?, Level::Table);
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
             let page = Entry::Page(block.gpa.offset(at % BLOCK), rights);
-            table.set(self.mem(), at, page).map_err(|e| errno_of(&e))?;
+            table.set(self.mem(), at, page)?;
         }
         Ok(())
     }
@@ -382,11 +377,9 @@ impl PrivateRegion {
         range: Range<u64>,
         rights: Option<Rights>,
     ) -> Result<(), Errno> {
-        for (&index, block) in
-            inner.blocks.range_mut(range.start / BLOCK..range.end.div_ceil(BLOCK))
-        {
+        for (&index, block) in inner.blocks.range_mut(blocks_of(&range)) {
             let block_range = index * BLOCK..(index + 1) * BLOCK;
-            let piece = block_range.start.max(range.start)..block_range.end.min(range.end);
+            let piece = part(index, &range);
             match (block.mapped, rights) {
                 (Mapped::Nothing, _) => {}
                 (Mapped::Large, Some(rights)) if piece == block_range => {
@@ -394,15 +387,13 @@ impl PrivateRegion {
                 }
                 (Mapped::Large, None) if piece == block_range => {
                     let gva = virt(block_range.start)?;
-                    self.machine
-                        .edit_tables(|t| t.clear(gva, Level::Directory))
-                        .map_err(|e| errno_of(&e))?;
+                    self.machine.edit_tables(|t| t.clear(gva, Level::Directory))?;
                     block.mapped = Mapped::Nothing;
                 }
                 _ => {
                     let table = Table::new(self.table(block, block_range.start)?, Level::Table);
                     for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-                        let old = table.get(self.mem(), at).map_err(|e| errno_of(&e))?;
+                        let old = table.get(self.mem(), at)?;
                         if !old.is_present() {
                             continue;
                         }
@@ -410,7 +401,7 @@ impl PrivateRegion {
                             Some(rights) => Entry::Page(block.gpa.offset(at % BLOCK), rights),
                             None => Entry::Empty,
                         };
-                        table.set(self.mem(), at, new).map_err(|e| errno_of(&e))?;
+                        table.set(self.mem(), at, new)?;
                     }
                 }
             }
@@ -430,8 +421,7 @@ impl PrivateRegion {
             Backing::Anonymous => self.mem().discard(gpa, run.end - run.start),
             Backing::File { .. } => self.mem().unmap_file(gpa, run.end - run.start),
         })
-        .and_then(|()| self.release(inner, range.clone()))
-        .map_err(|e| errno_of(&e))?;
+        .and_then(|()| self.release(inner, range.clone()))?;
         inner.mark_idle(&range);
         Ok(())
     }
@@ -445,7 +435,7 @@ impl PrivateRegion {
         access: MemoryAccess,
         mut f: impl FnMut(GuestPhys, u64, bool) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        self.bind(inner, range.clone()).map_err(|e| errno_of(&e))?;
+        self.bind(inner, range.clone())?;
         if access == MemoryAccess::Write {
             self.hold_range(inner, range.clone())?;
         }
@@ -454,6 +444,11 @@ impl PrivateRegion {
             inner.blocks.range(first..range.end.div_ceil(BLOCK)).any(|(_, block)| block.has_file);
         Self::each_run(inner, range, |run, gpa| f(gpa, run.end - run.start, has_file))
     }
+}
+
+/// The blocks that a range of addresses is in.
+pub(super) fn blocks_of(range: &Range<u64>) -> Range<u64> {
+    range.start / BLOCK..range.end.div_ceil(BLOCK)
 }
 
 pub(super) fn virt(raw: u64) -> Result<GuestVirt, Errno> {
@@ -471,11 +466,13 @@ pub(super) fn checked_range(start: u64, len: u64) -> Result<Range<u64>, Errno> {
 }
 
 /// The error that a program gets for a failure of the VM's memory.
-pub(super) fn errno_of(error: &MemoryError) -> Errno {
-    match error {
-        MemoryError::Host { source, .. } => {
-            source.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw)
+impl From<MemoryError> for Errno {
+    fn from(error: MemoryError) -> Errno {
+        match error {
+            MemoryError::Host { source, .. } => {
+                source.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw)
+            }
+            _ => Errno::ENOMEM,
         }
-        _ => Errno::ENOMEM,
     }
 }

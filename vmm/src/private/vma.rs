@@ -30,12 +30,6 @@ impl Prot {
         (bits <= 7).then_some(Prot(bits as u8))
     }
 
-    /// Converts to `mmap`'s bits.
-    #[must_use]
-    pub fn bits(self) -> u8 {
-        self.0
-    }
-
     /// Whether data can be read. On x86 every accessible page can be.
     #[must_use]
     pub fn can_read(self) -> bool {

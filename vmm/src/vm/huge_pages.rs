@@ -18,14 +18,7 @@ impl GuestMem {
         if !self.maps.has_room() {
             return Ok(());
         }
-        match self.advise("allow huge pages for", gpa, len, libc::MADV_HUGEPAGE) {
-            Err(MemoryError::Host { source, .. })
-                if source.raw_os_error() == Some(libc::EINVAL) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        if_known(self.advise("allow huge pages for", gpa, len, libc::MADV_HUGEPAGE))
     }
 
     /// Makes the host back the range with small pages from now on, so that accessing a page
@@ -35,14 +28,7 @@ impl GuestMem {
     /// # Errors
     /// [`MemoryError::Host`]; a host without huge pages is not an error.
     pub fn forbid_huge(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
-        match self.advise("forbid huge pages for", gpa, len, libc::MADV_NOHUGEPAGE) {
-            Err(MemoryError::Host { source, .. })
-                if source.raw_os_error() == Some(libc::EINVAL) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        if_known(self.advise("forbid huge pages for", gpa, len, libc::MADV_NOHUGEPAGE))
     }
 
     /// Asks the host to replace existing small pages with huge ones immediately. A host that cannot
@@ -58,5 +44,15 @@ impl GuestMem {
             }
         }
         Ok(())
+    }
+}
+
+/// A host that does not know the advice has no huge pages.
+fn if_known(advised: Result<(), MemoryError>) -> Result<(), MemoryError> {
+    match advised {
+        Err(MemoryError::Host { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+            Ok(())
+        }
+        other => other,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use abi::layout::{MAX_VCPUS, PRIVATE_SLOTS};
 use abi::walk::{PageTable, TableMem};
-use abi::{Entry, GuestPhys, GuestVirt, Level, Table};
+use abi::{Entry, GuestPhys, Level, Table};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
@@ -194,14 +194,6 @@ impl Machine {
     #[must_use]
     pub fn home_root(&self) -> GuestPhys {
         self.root
-    }
-
-    /// The page table (level 1) that covers `gva`, allocated if missing.
-    ///
-    /// # Errors
-    /// When out of memory.
-    pub fn page_table(&self, gva: GuestVirt) -> Result<GuestPhys, MemoryError> {
-        self.edit_tables(|tables| tables.table_for(gva, Level::Table))
     }
 
     /// Makes the zeroed frame `root` a root table with home's private region and the kernel, and

@@ -98,6 +98,17 @@ pub enum MemoryError {
     },
 }
 
+impl MemoryError {
+    /// What the host's error becomes when it refuses to do `action`.
+    pub(super) fn host(
+        action: &'static str,
+        gpa: GuestPhys,
+        len_bytes: u64,
+    ) -> impl Fn(std::io::Error) -> MemoryError {
+        move |source| MemoryError::Host { action, gpa, len_bytes, source }
+    }
+}
+
 const FIRST_REGION_BYTES: u64 = 32 << 20;
 const LARGEST_REGION_BYTES: u64 = 1 << 30;
 
@@ -406,8 +417,7 @@ impl GuestMem {
         if done == 0 {
             return Ok(());
         }
-        let source = std::io::Error::last_os_error();
-        Err(MemoryError::Host { action, gpa, len_bytes: len, source })
+        Err(MemoryError::host(action, gpa, len)(std::io::Error::last_os_error()))
     }
 
     /// Drops the content of an anonymous range: it reads as zero afterwards, no vCPU can access the
@@ -441,6 +451,7 @@ impl GuestMem {
     /// [`MemoryError::Host`].
     pub fn forget_translations(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
+        let failed = MemoryError::host("flush translations of", gpa, len);
         let (r, w, x) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
         // Memory that can be written can be read on x86, whatever the host has recorded. A file
         // opened read-only refuses the write right, one from a noexec mount the execute right: each
@@ -456,15 +467,9 @@ impl GuestMem {
             if changed.is_err() && restored.is_ok() {
                 continue;
             }
-            return restored.map_err(|source| MemoryError::Host {
-                action: "flush translations of",
-                gpa,
-                len_bytes: len,
-                source,
-            });
+            return restored.map_err(failed);
         }
-        let source = std::io::Error::last_os_error();
-        Err(MemoryError::Host { action: "flush translations of", gpa, len_bytes: len, source })
+        Err(failed(std::io::Error::last_os_error()))
     }
 
     /// The periods so far in which some mapping had reduced rights. An access that failed may have
@@ -496,7 +501,7 @@ impl GuestMem {
         let action = "map a file over";
         if !self.maps.has_room() {
             let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
-            return Err(MemoryError::Host { action, gpa, len_bytes: len, source });
+            return Err(MemoryError::host(action, gpa, len)(source));
         }
         self.remap(action, gpa, len, prot, flags, file.as_raw_fd(), offset)
     }
@@ -526,12 +531,7 @@ impl GuestMem {
         offset: u64,
     ) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
-        host_pages::lay(range, prot, flags, fd, offset).map_err(|source| MemoryError::Host {
-            action,
-            gpa,
-            len_bytes: len,
-            source,
-        })
+        host_pages::lay(range, prot, flags, fd, offset).map_err(MemoryError::host(action, gpa, len))
     }
 }
 

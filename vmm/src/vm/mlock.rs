@@ -21,7 +21,7 @@ impl GuestMem {
             true => host_pages::lock(range, how),
             false => Err(std::io::Error::from_raw_os_error(libc::ENOMEM)),
         };
-        locked.map_err(|source| MemoryError::Host { action: "lock", gpa, len_bytes: len, source })
+        locked.map_err(MemoryError::host("lock", gpa, len))
     }
 
     /// Undoes [`GuestMem::lock`].
@@ -30,11 +30,6 @@ impl GuestMem {
     /// [`MemoryError::Host`].
     pub fn unlock(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
         let unlocked = host_pages::unlock(self.host_range(gpa, len as usize)?);
-        unlocked.map_err(|source| MemoryError::Host {
-            action: "unlock",
-            gpa,
-            len_bytes: len,
-            source,
-        })
+        unlocked.map_err(MemoryError::host("unlock", gpa, len))
     }
 }

@@ -204,21 +204,32 @@ impl Windows {
     pub fn map(&self, piece: FilePiece<'_>) -> Result<Window, MemoryError> {
         let bytes = piece.bytes.max(1).next_multiple_of(PAGE_SIZE);
         let place = self.take(bytes)?;
-        let host = match HostMapping::of_file(&piece, bytes as usize) {
-            Ok(host) => host,
-            Err(source) => {
-                self.give_back(place, bytes);
-                return Err(MemoryError::Reserve { len_bytes: bytes, source });
-            }
-        };
-        host.advise(piece.dense);
+        let host = HostMapping::of_file(&piece, bytes as usize);
+        let host = host.inspect(|host| host.advise(piece.dense));
         let flags = if piece.writable { 0 } else { KVM_MEM_READONLY };
-        match Memslot::new(&self.vm, place.slot, place.gpa, flags, host) {
-            Ok(slot) => Ok(Window { place, bytes, slot, dense: piece.dense }),
-            Err(source) => {
-                let gpa = GuestPhys::literal(place.gpa);
+        let (place, slot) = self.fill(place, bytes, flags, host)?;
+        Ok(Window { place, bytes, slot, dense: piece.dense })
+    }
+
+    /// Gives a mapping to KVM. On failure the place that was taken for it is free again.
+    fn fill(
+        &self,
+        place: MemslotPlace,
+        bytes: u64,
+        flags: u32,
+        host: std::io::Result<HostMapping>,
+    ) -> Result<(MemslotPlace, Memslot), MemoryError> {
+        let (gpa, len_bytes) = (GuestPhys::literal(place.gpa), bytes);
+        let host = host.map_err(|source| MemoryError::Reserve { len_bytes, source });
+        let made = host.and_then(|host| {
+            Memslot::new(&self.vm, place.slot, place.gpa, flags, host)
+                .map_err(|source| MemoryError::Memslot { gpa, len_bytes, source })
+        });
+        match made {
+            Ok(slot) => Ok((place, slot)),
+            Err(error) => {
                 self.give_back(place, bytes);
-                Err(MemoryError::Memslot { gpa, len_bytes: bytes, source })
+                Err(error)
             }
         }
     }
@@ -239,19 +250,12 @@ impl Windows {
     /// [`MemoryError`] when the host has no free page or KVM no free slot: nothing is dropped.
     pub fn forget_everything(&self) -> Result<(), MemoryError> {
         let place = self.take(PAGE_SIZE)?;
-        let (gpa, number) = (place.gpa, place.slot);
-        let host = HostMapping::anonymous(PAGE_SIZE as usize)
-            .map_err(|source| MemoryError::Reserve { len_bytes: PAGE_SIZE, source });
-        let made = host.and_then(|host| {
-            Memslot::new(&self.vm, number, gpa, 0, host).map_err(|source| {
-                let gpa = GuestPhys::literal(gpa);
-                MemoryError::Memslot { gpa, len_bytes: PAGE_SIZE, source }
-            })
-        });
+        let host = HostMapping::anonymous(PAGE_SIZE as usize);
+        let (place, slot) = self.fill(place, PAGE_SIZE, 0, host)?;
         // Removing it drops all translations.
-        let made = made.map(drop);
+        drop(slot);
         self.give_back(place, PAGE_SIZE);
-        made
+        Ok(())
     }
 
     fn take(&self, bytes: u64) -> Result<MemslotPlace, MemoryError> {

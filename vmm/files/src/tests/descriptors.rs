@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use abi::Errno;
 
-use super::super::{DEFAULT_NOFILE, FLOCK_LEN, FileKind, Files};
+use super::super::{DEFAULT_NOFILE, FileKind, Files, Flock};
 use super::World;
 
 fn shared<T: Send + Sync>() {}
@@ -185,27 +185,25 @@ fn kinds_tell_what_may_wait() {
 }
 
 #[test]
-fn record_locks_go_through_as_the_programs_bytes() {
+fn record_locks_go_through_as_the_programs_words() {
     let w = World::new();
     w.write("f", "0123456789");
     let (a, b) = (w.open("f", libc::O_RDWR).unwrap(), w.open("f", libc::O_RDWR).unwrap());
     let lock = |kind: i32, start: i64, len: i64| {
-        let mut bytes = [0; FLOCK_LEN];
-        bytes[..2].copy_from_slice(&(kind as i16).to_le_bytes());
-        bytes[8..16].copy_from_slice(&start.to_le_bytes());
-        bytes[16..24].copy_from_slice(&len.to_le_bytes());
-        bytes
+        let padding = 0xabcd_ef01_u64 << 32;
+        [padding | kind as u64, start.cast_unsigned(), len.cast_unsigned(), padding]
     };
-    assert_eq!(std::mem::size_of::<libc::flock>(), FLOCK_LEN);
+    assert_eq!(std::mem::size_of::<libc::flock>(), std::mem::size_of::<Flock>());
     let write = lock(libc::F_WRLCK, 2, 3);
-    w.files.fcntl_lock(a, libc::F_OFD_SETLK, &write).unwrap();
-    let refused = w.files.fcntl_lock(b, libc::F_OFD_SETLK, &lock(libc::F_RDLCK, 4, 1));
+    w.files.fcntl_lock(a, libc::F_OFD_SETLK, write).unwrap();
+    let refused = w.files.fcntl_lock(b, libc::F_OFD_SETLK, lock(libc::F_RDLCK, 4, 1));
     assert_eq!(refused, Err(Errno::EAGAIN));
-    w.files.fcntl_lock(b, libc::F_OFD_SETLK, &lock(libc::F_RDLCK, 5, 1)).unwrap();
-    let told = w.files.fcntl_lock(b, libc::F_OFD_GETLK, &lock(libc::F_RDLCK, 0, 0)).unwrap();
-    assert_eq!(told[..24], write[..24]);
+    w.files.fcntl_lock(b, libc::F_OFD_SETLK, lock(libc::F_RDLCK, 5, 1)).unwrap();
+    let told = w.files.fcntl_lock(b, libc::F_OFD_GETLK, lock(libc::F_RDLCK, 0, 0)).unwrap();
+    assert_eq!(told[..3], write[..3]);
+    assert_eq!(told[3] >> 32, write[3] >> 32);
     w.files.close(a).unwrap();
-    w.files.fcntl_lock(b, libc::F_SETLK, &write).unwrap();
+    w.files.fcntl_lock(b, libc::F_SETLK, write).unwrap();
     assert!(Files::is_lock_command(libc::F_SETLKW) && !Files::is_lock_command(libc::F_GETFL));
 }
 

@@ -4,7 +4,7 @@ use abi::Errno;
 
 use super::{Pair, host_limit, is_of_host, limit, raise};
 use crate::linux::task::ThreadCtx;
-use crate::linux::{CallResult, value};
+use crate::linux::{CallResult, done};
 
 fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno> {
     let process = ctx.process;
@@ -37,21 +37,10 @@ fn set_limit(ctx: &ThreadCtx<'_>, resource: u32, new: Pair) -> Result<(), Errno>
     Ok(())
 }
 
-fn read_pair(ctx: &ThreadCtx<'_>, at: u64) -> Result<Pair, Errno> {
-    Ok([ctx.user().read_u64(at)?, ctx.user().read_u64(at.wrapping_add(8))?])
-}
-
-fn write_pair(ctx: &ThreadCtx<'_>, at: u64, [soft, hard]: Pair) -> Result<(), Errno> {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&soft.to_le_bytes());
-    bytes[8..].copy_from_slice(&hard.to_le_bytes());
-    ctx.user().copy_out(at, &bytes)
-}
-
 /// `prlimit64(2)`, on the program itself.
 pub(in crate::linux) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [pid, resource, new, old, ..] = *a;
-    let new = if new == 0 { None } else { Some(read_pair(ctx, new)?) };
+    let new = if new == 0 { None } else { Some(ctx.user().read_words(new)?) };
     if pid as i32 != 0 && ctx.process.threads.get(pid as i32).is_none() {
         return Err(Errno::ESRCH.into());
     }
@@ -59,21 +48,16 @@ pub(in crate::linux) fn prlimit64(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Call
     if let Some(new) = new {
         set_limit(ctx, resource as u32, new)?;
     }
-    if old != 0 {
-        write_pair(ctx, old, before)?;
-    }
-    value(0)
+    done(ctx.user().put_words(old, before))
 }
 
 /// `getrlimit(2)`.
 pub(in crate::linux) fn getrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    write_pair(ctx, a[1], limit(ctx.process, a[0] as u32)?)?;
-    value(0)
+    done(ctx.user().write_words(a[1], limit(ctx.process, a[0] as u32)?))
 }
 
 /// `setrlimit(2)`.
 pub(in crate::linux) fn setrlimit(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let new = read_pair(ctx, a[1])?;
-    set_limit(ctx, a[0] as u32, new)?;
-    value(0)
+    let new = ctx.user().read_words(a[1])?;
+    done(set_limit(ctx, a[0] as u32, new))
 }

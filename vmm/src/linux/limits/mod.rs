@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use abi::Errno;
 
 use super::task::Process;
-use super::time::last_errno;
+use super::time::checked;
 pub(super) use calls::{getrlimit, prlimit64, setrlimit};
 
 const INFINITY: u64 = u64::MAX;
@@ -133,8 +133,8 @@ fn host_limit(resource: u32, new: Option<Pair>) -> Result<Pair, Errno> {
     let mut old = [0; 2];
     let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: both are pairs of words or null, and outlive the call.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, old.as_mut_ptr()) };
-    if done < 0 { Err(last_errno()) } else { Ok(old) }
+    checked(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, old.as_mut_ptr()) })?;
+    Ok(old)
 }
 
 /// How much the program may lock (`RLIMIT_MEMLOCK`).

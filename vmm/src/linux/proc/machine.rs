@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::host::Stat;
-use super::{Content, Subject, cpu_flags, pid};
+use super::{Content, Subject, cpu_flags};
 use crate::linux::sched;
 use crate::vm::machine::leaf;
 
@@ -77,7 +77,7 @@ pub(super) fn cpuinfo(of: &Subject<'_>) -> Content {
     // SDM 2A, CPUID, "Version Information": the extended model applies from family 6 on.
     let model = if family >= 6 { nibbles(16, 15) << 4 | nibbles(4, 15) } else { nibbles(4, 15) };
     let sizes = word(0x8000_0008, |l| l.eax);
-    let mhz = of.process.tsc_khz().map_or(0.0, |khz| f64::from(khz) / 1000.0);
+    let mhz = of.process.tsc_khz.map_or(0.0, |khz| f64::from(khz) / 1000.0);
     let count = of.process.facts.cpus.len();
     let mut text = String::new();
     for (index, cpu) in of.process.facts.cpus.iter().enumerate() {
@@ -204,7 +204,7 @@ pub(super) fn loadavg(of: &Subject<'_>) -> Content {
         format!("{}.{:02}", load >> 16, ((load & 0xffff) * 100) >> 16)
     });
     let threads = of.process.threads.counts().0;
-    Ok(format!("{one} {five} {fifteen} 1/{threads} {}\n", pid(of.process)).into_bytes())
+    Ok(format!("{one} {five} {fifteen} 1/{threads} {}\n", of.process.pid()).into_bytes())
 }
 
 /// The times of the VM's processors: what the program used, spread evenly, because the host does
@@ -233,11 +233,6 @@ pub(super) fn version(_: &Subject<'_>) -> Content {
     let host = rustix::system::uname();
     let release = host.release().to_string_lossy().into_owned();
     Ok(format!("Linux version {release} (spacejmp) spacejmp\n").into_bytes())
-}
-
-/// There is no boot loader, and so no command line.
-pub(super) fn cmdline(_: &Subject<'_>) -> Content {
-    Ok(b"\n".to_vec())
 }
 
 pub(super) fn filesystems(_: &Subject<'_>) -> Content {

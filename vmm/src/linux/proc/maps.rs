@@ -17,7 +17,6 @@ use crate::private::inspect::{Count, Mapping, Sharing};
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     pub(super) size: u64,
-    pub(super) peak: u64,
     pub(super) resident: u64,
     pub(super) resident_peak: u64,
     /// Of the resident bytes: private mappings of files.
@@ -66,7 +65,6 @@ impl Usage {
         // includes the VMM, as in `getrusage`.
         let most = crate::host::rss_peak_bytes().unwrap_or(0);
         usage.resident_peak = usage.resident.max(most);
-        usage.peak = usage.size;
         usage
     }
 }
@@ -74,14 +72,9 @@ impl Usage {
 /// Everything the thread can reach: the private region, and the segments of the VAS it is in.
 fn mappings(of: &Subject<'_>, count: Count) -> Vec<Shown> {
     let process = of.process;
-    let mut shown: Vec<Shown> = process
-        .private
-        .mappings(count)
-        .into_iter()
-        .map(|mapping| Shown::area(process, mapping))
-        .collect();
-    shown.extend(segments(process, asking(of).as_deref()));
-    shown
+    let areas = process.private.mappings(count).into_iter();
+    let areas = areas.map(|mapping| Shown::area(process, mapping));
+    areas.chain(segments(process, asking(of).as_deref())).collect()
 }
 
 /// The thread whose view of the segments is shown: the process's own file shows the location of the
@@ -102,19 +95,17 @@ fn segments(process: &Process, thread: Option<&Thread>) -> Vec<Shown> {
         .map(|segment| Shown {
             rights: if segment.writable { "rw-" } else { "r--" }.to_owned(),
             shared: 's',
-            offset: 0,
-            device: (0, 0),
-            inode: 0,
             name: format!("[segment:{}]", segment.name).into_bytes(),
             present_bytes: segment.mapped_bytes,
-            locked_bytes: 0,
             is_file: true,
             range: segment.range,
+            ..Shown::default()
         })
         .collect()
 }
 
 /// One line of `maps`.
+#[derive(Default)]
 struct Shown {
     range: Range<u64>,
     rights: String,
@@ -190,7 +181,8 @@ impl Shown {
 
     fn put_sizes(&self, text: &mut Vec<u8>) {
         let size = self.range.end - self.range.start;
-        put_sizes(text, Some(size), self);
+        put_rows(text, &[("Size", size), ("KernelPageSize", 4096), ("MMUPageSize", 4096)]);
+        put_rows(text, &sizes(self));
         let flags = [("r", "rd"), ("w", "wr"), ("x", "ex")];
         let mut line = "VmFlags:".to_owned();
         for (letter, flag) in flags {
@@ -211,18 +203,14 @@ fn identity(file: &File) -> ((u32, u32), u64) {
     ((rustix::fs::major(data.dev()), rustix::fs::minor(data.dev())), data.ino())
 }
 
-/// The lines of `smaps` with sizes. Everything mapped shared counts as shared with another process:
+/// The lines of `smaps` with what is present. Everything mapped shared counts as shared with another process:
 /// that no process shares it at the moment could not be relied on.
-fn put_sizes(text: &mut Vec<u8>, size: Option<u64>, of: &Shown) {
+fn sizes(of: &Shown) -> [(&'static str, u64); 17] {
     let resident = of.present_bytes;
     let (private, shared) = if of.shared == 's' { (0, resident) } else { (resident, 0) };
     let (clean, dirty) = if of.is_file { (private, 0) } else { (0, private) };
     let anonymous = if of.is_file { 0 } else { resident };
-    let mut rows = Vec::new();
-    if let Some(size) = size {
-        rows.extend([("Size", size), ("KernelPageSize", 4096), ("MMUPageSize", 4096)]);
-    }
-    rows.extend([
+    [
         ("Rss", resident),
         ("Pss", resident),
         ("Shared_Clean", shared),
@@ -240,7 +228,10 @@ fn put_sizes(text: &mut Vec<u8>, size: Option<u64>, of: &Shown) {
         ("Swap", 0),
         ("SwapPss", 0),
         ("Locked", of.locked_bytes),
-    ]);
+    ]
+}
+
+fn put_rows(text: &mut Vec<u8>, rows: &[(&str, u64)]) {
     for (name, bytes) in rows {
         let name = format!("{name}:");
         text.extend(format!("{name:<16}{:8} kB\n", bytes / 1024).bytes());
@@ -269,45 +260,10 @@ pub(super) fn smaps_rollup(of: &Subject<'_>) -> Content {
     let end = all.last().map_or(0, |shown| shown.range.end);
     let head = format!("{start:08x}-{end:08x} ---p 00000000 00:00 0 ");
     text.extend(format!("{head:<73}[rollup]\n").bytes());
-    let sum = |kind: fn(&Shown) -> bool| {
-        all.iter().filter(|shown| kind(shown)).fold((0, 0), |(present, locked), shown| {
-            (present + shown.present_bytes, locked + shown.locked_bytes)
-        })
-    };
-    // Each kind as one area, then each line separately.
-    let kinds = [
-        ('s', true, sum(|shown| shown.shared == 's')),
-        ('p', true, sum(|shown| shown.shared == 'p' && shown.is_file)),
-        ('p', false, sum(|shown| shown.shared == 'p' && !shown.is_file)),
-    ];
-    let mut columns: Vec<(String, u64)> = Vec::new();
-    for (shared, is_file, (present_bytes, locked_bytes)) in kinds {
-        let kind = Shown {
-            range: 0..0,
-            rights: String::new(),
-            shared,
-            offset: 0,
-            device: (0, 0),
-            inode: 0,
-            name: Vec::new(),
-            present_bytes,
-            locked_bytes,
-            is_file,
-        };
-        let mut lines = Vec::new();
-        put_sizes(&mut lines, None, &kind);
-        for (at, line) in String::from_utf8_lossy(&lines).lines().enumerate() {
-            let mut words = line.split_whitespace();
-            let name = words.next().unwrap_or_default().to_owned();
-            let number: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            match columns.get_mut(at) {
-                Some((_, total)) => *total += number,
-                None => columns.push((name, number)),
-            }
-        }
+    let mut total = sizes(&Shown::default());
+    for shown in &all {
+        total.iter_mut().zip(sizes(shown)).for_each(|((_, sum), (_, bytes))| *sum += bytes);
     }
-    for (name, total) in columns {
-        text.extend(format!("{name:<16}{total:8} kB\n").bytes());
-    }
+    put_rows(&mut text, &total);
     Ok(text)
 }

@@ -23,9 +23,11 @@ mod tunables;
 use std::ops::Range;
 use std::sync::Arc;
 
-use abi::Errno;
+use abi::layout::PRIVATE_START;
+use abi::{Errno, PAGE_SIZE_2M};
+use tunables::of_pipes;
 
-use crate::files::{TextFile, View};
+use crate::files::{NOFILE_MAX, TextFile, View};
 use crate::linux::task::{Process, Thread};
 
 /// What a file describes.
@@ -50,6 +52,11 @@ struct Row {
     make: Make,
 }
 
+/// A file of one line.
+fn line(text: impl std::fmt::Display) -> Content {
+    Ok(format!("{text}\n").into_bytes())
+}
+
 const fn row(path: &'static str, make: Make) -> Row {
     Row { path, mode: 0o444, make }
 }
@@ -61,11 +68,12 @@ const fn own(path: &'static str, make: Make) -> Row {
 
 /// All of them; `#` is the process or a thread. Ascending in each folder, as they are listed.
 const ROWS: &[Row] = &[
-    own("/proc/#/auxv", task::auxv),
-    row("/proc/#/cgroup", task::cgroup),
+    own("/proc/#/auxv", |of| Ok(of.process.facts.auxv.clone())),
+    row("/proc/#/cgroup", |_| line("0::/")),
     row("/proc/#/cmdline", task::cmdline),
     Row { path: COMM, mode: 0o644, make: task::comm },
-    row("/proc/#/coredump_filter", task::coredump_filter),
+    // There are no core files, whatever the filter.
+    row("/proc/#/coredump_filter", |_| line("00000000")),
     own("/proc/#/environ", task::environ),
     own("/proc/#/io", task::io),
     row("/proc/#/limits", task::limits),
@@ -73,9 +81,9 @@ const ROWS: &[Row] = &[
     row("/proc/#/maps", maps::maps),
     row("/proc/#/mountinfo", mounts::mountinfo),
     row("/proc/#/mounts", mounts::mounts),
-    row("/proc/#/oom_adj", task::zero),
-    row("/proc/#/oom_score", task::zero),
-    row("/proc/#/oom_score_adj", task::zero),
+    row("/proc/#/oom_adj", |_| line(0)),
+    row("/proc/#/oom_score", |_| line(0)),
+    row("/proc/#/oom_score_adj", |_| line(0)),
     own("/proc/#/personality", task::personality),
     row("/proc/#/schedstat", task::schedstat),
     row("/proc/#/sessionid", task::loginuid),
@@ -85,53 +93,58 @@ const ROWS: &[Row] = &[
     row("/proc/#/statm", task::statm),
     row("/proc/#/status", task::status),
     row("/proc/#/wchan", task::wchan),
-    row("/proc/cmdline", machine::cmdline),
+    // There is no boot loader, and so no command line.
+    row("/proc/cmdline", |_| line("")),
     row("/proc/cpuinfo", machine::cpuinfo),
     row("/proc/filesystems", machine::filesystems),
     row("/proc/loadavg", machine::loadavg),
     row("/proc/meminfo", machine::meminfo),
     row("/proc/stat", machine::stat),
     row("/proc/swaps", machine::swaps),
-    row("/proc/sys/fs/file-max", tunables::file_max),
-    row("/proc/sys/fs/nr_open", tunables::nr_open),
-    row("/proc/sys/fs/pipe-max-size", tunables::pipe_max_size),
-    row("/proc/sys/fs/pipe-user-pages-hard", tunables::pipe_user_pages_hard),
-    row("/proc/sys/fs/pipe-user-pages-soft", tunables::pipe_user_pages_soft),
-    row("/proc/sys/kernel/cap_last_cap", tunables::cap_last_cap),
-    row("/proc/sys/kernel/domainname", tunables::domainname),
+    row("/proc/sys/fs/file-max", |_| line(NOFILE_MAX)),
+    row("/proc/sys/fs/nr_open", |_| line(NOFILE_MAX)),
+    row("/proc/sys/fs/pipe-max-size", |_| of_pipes("max-size", 1 << 20)),
+    row("/proc/sys/fs/pipe-user-pages-hard", |_| of_pipes("user-pages-hard", 0)),
+    row("/proc/sys/fs/pipe-user-pages-soft", |_| of_pipes("user-pages-soft", 16384)),
+    // `CAP_CHECKPOINT_RESTORE`, the last one that exists.
+    row("/proc/sys/kernel/cap_last_cap", |_| line(40)),
+    row("/proc/sys/kernel/domainname", |_| line("(none)")),
     row("/proc/sys/kernel/hostname", tunables::hostname),
-    row("/proc/sys/kernel/ngroups_max", tunables::ngroups_max),
+    row("/proc/sys/kernel/ngroups_max", |_| line(65536)),
     row("/proc/sys/kernel/osrelease", tunables::osrelease),
-    row("/proc/sys/kernel/ostype", tunables::ostype),
-    row("/proc/sys/kernel/overflowgid", tunables::overflow_id),
-    row("/proc/sys/kernel/overflowuid", tunables::overflow_id),
-    row("/proc/sys/kernel/pid_max", tunables::pid_max),
+    row("/proc/sys/kernel/ostype", |_| line("Linux")),
+    row("/proc/sys/kernel/overflowgid", |_| line(65534)),
+    row("/proc/sys/kernel/overflowuid", |_| line(65534)),
+    // Linux's highest, `PID_MAX_LIMIT`: no number a process can have is above it.
+    row("/proc/sys/kernel/pid_max", |_| line(4 << 20)),
     row("/proc/sys/kernel/random/boot_id", tunables::boot_id),
-    row("/proc/sys/kernel/random/entropy_avail", tunables::entropy_avail),
-    row("/proc/sys/kernel/random/poolsize", tunables::entropy_avail),
+    row("/proc/sys/kernel/random/entropy_avail", |_| line(256)),
+    row("/proc/sys/kernel/random/poolsize", |_| line(256)),
     row("/proc/sys/kernel/random/uuid", tunables::uuid),
-    row("/proc/sys/kernel/randomize_va_space", task::zero),
-    row("/proc/sys/kernel/tainted", task::zero),
-    row("/proc/sys/kernel/threads-max", tunables::threads_max),
-    row("/proc/sys/kernel/version", tunables::version),
-    row("/proc/sys/vm/max_map_count", tunables::max_map_count),
-    row("/proc/sys/vm/mmap_min_addr", tunables::mmap_min_addr),
-    row("/proc/sys/vm/nr_hugepages", task::zero),
-    row("/proc/sys/vm/overcommit_memory", task::zero),
-    row("/proc/sys/vm/overcommit_ratio", tunables::overcommit_ratio),
-    row("/proc/sys/vm/swappiness", task::zero),
+    row("/proc/sys/kernel/randomize_va_space", |_| line(0)),
+    row("/proc/sys/kernel/tainted", |_| line(0)),
+    row("/proc/sys/kernel/threads-max", |of| line(of.process.machine.max_vcpus())),
+    row("/proc/sys/kernel/version", |_| line("spacejmp")),
+    // Linux's default. Areas are not limited by number here, only by what they hold.
+    row("/proc/sys/vm/max_map_count", |_| line(65530)),
+    row("/proc/sys/vm/mmap_min_addr", |_| line(PRIVATE_START.raw())),
+    row("/proc/sys/vm/nr_hugepages", |_| line(0)),
+    row("/proc/sys/vm/overcommit_memory", |_| line(0)),
+    row("/proc/sys/vm/overcommit_ratio", |_| line(50)),
+    row("/proc/sys/vm/swappiness", |_| line(0)),
     row("/proc/uptime", machine::uptime),
     row("/proc/version", machine::version),
     row("/sys/devices/system/cpu/kernel_max", machine::cpu_max),
-    row("/sys/devices/system/cpu/offline", tunables::nothing),
+    row("/sys/devices/system/cpu/offline", |_| line("")),
     row("/sys/devices/system/cpu/online", machine::cpu_list),
     row("/sys/devices/system/cpu/possible", machine::cpu_list),
     row("/sys/devices/system/cpu/present", machine::cpu_list),
-    row("/sys/devices/system/node/online", task::zero),
-    row("/sys/devices/system/node/possible", task::zero),
-    row("/sys/kernel/mm/transparent_hugepage/enabled", tunables::huge_enabled),
+    row("/sys/devices/system/node/online", |_| line(0)),
+    row("/sys/devices/system/node/possible", |_| line(0)),
+    // Large pages are used automatically, and cannot be switched off.
+    row("/sys/kernel/mm/transparent_hugepage/enabled", |_| line("[always] madvise never")),
     row("/sys/kernel/mm/transparent_hugepage/defrag", tunables::huge_defrag),
-    row("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", tunables::huge_size),
+    row("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", |_| line(PAGE_SIZE_2M)),
 ];
 
 /// The only file that can be written: a thread's name.
@@ -171,14 +184,9 @@ impl Facts {
     }
 }
 
-/// The process's number as it sees it.
-fn pid(process: &Process) -> i32 {
-    process.pid()
-}
-
 impl Process {
     fn subject(&self, tid: Option<i32>) -> Result<Subject<'_>, Errno> {
-        let (number, alone) = (tid.unwrap_or_else(|| pid(self)), tid.is_some());
+        let (number, alone) = (tid.unwrap_or_else(|| self.pid()), tid.is_some());
         let thread = self.threads.get(number);
         if alone && thread.is_none() {
             return Err(Errno::ESRCH);
@@ -189,7 +197,7 @@ impl Process {
 
 impl View for Process {
     fn pid(&self) -> i32 {
-        pid(self)
+        self.pid()
     }
 
     fn tids(&self) -> Vec<i32> {
@@ -198,7 +206,7 @@ impl View for Process {
 
     fn caller(&self) -> i32 {
         let host = rustix::thread::gettid().as_raw_nonzero().get();
-        self.threads.get(host).map_or_else(|| pid(self), |thread| thread.tid)
+        self.threads.get(host).map_or_else(|| self.pid(), |thread| thread.tid)
     }
 
     fn process_group(&self) -> i32 {

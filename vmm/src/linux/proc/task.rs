@@ -9,13 +9,8 @@ use abi::PAGE_SIZE;
 
 use super::host::{self, Stat};
 use super::maps::Usage;
-use super::{Content, Subject, pid};
+use super::{Content, Subject};
 use crate::linux::{limits, pid as pids, sched};
-
-/// What is always zero here.
-pub(super) fn zero(_: &Subject<'_>) -> Content {
-    Ok(b"0\n".to_vec())
-}
 
 pub(super) fn loginuid(_: &Subject<'_>) -> Content {
     // Not set: there are no logins to the VM.
@@ -28,15 +23,6 @@ pub(super) fn personality(of: &Subject<'_>) -> Content {
 
 pub(super) fn wchan(_: &Subject<'_>) -> Content {
     Ok(b"0".to_vec())
-}
-
-pub(super) fn cgroup(_: &Subject<'_>) -> Content {
-    Ok(b"0::/\n".to_vec())
-}
-
-/// There are no core files, whatever the filter.
-pub(super) fn coredump_filter(_: &Subject<'_>) -> Content {
-    Ok(b"00000000\n".to_vec())
 }
 
 /// A range of the program's memory, as it is now: programs change their arguments to be seen.
@@ -55,10 +41,6 @@ pub(super) fn cmdline(of: &Subject<'_>) -> Content {
 
 pub(super) fn environ(of: &Subject<'_>) -> Content {
     Ok(memory(of, of.process.facts.env.clone()))
-}
-
-pub(super) fn auxv(of: &Subject<'_>) -> Content {
-    Ok(of.process.facts.auxv.clone())
 }
 
 /// The thread's name. For a first thread that has ended, the program's.
@@ -162,7 +144,7 @@ pub(super) fn statm(of: &Subject<'_>) -> Content {
 pub(super) fn status(of: &Subject<'_>) -> Content {
     let process = of.process;
     let ids = pids::parents();
-    let pid = pid(process);
+    let pid = process.pid();
     let state = match state(of) {
         'R' => "R (running)",
         'D' => "D (disk sleep)",
@@ -205,7 +187,7 @@ fn put_memory(text: &mut String, usage: &Usage) {
     let file = usage.file_resident;
     let code = usage.code.end - usage.code.start;
     let rows = [
-        ("VmPeak", usage.peak),
+        ("VmPeak", usage.size),
         ("VmSize", usage.size),
         ("VmLck", usage.locked),
         ("VmPin", 0),

@@ -9,7 +9,7 @@ use super::thread::UNBLOCKABLE;
 use super::{bit, locked};
 use crate::linux::sigframe;
 use crate::linux::task::ThreadCtx;
-use crate::linux::{CallResult, Done, value};
+use crate::linux::{CallResult, Done, done};
 
 /// # Errors
 /// `EINVAL` for a number that is not a signal.
@@ -29,13 +29,9 @@ pub(in crate::linux) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
     }
     let before = ctx.process.signals.get(signal);
     if new != 0 {
-        let word = |i: u64| ctx.user().read_u64(new.wrapping_add(i * 8));
-        let action = Action {
-            handler: word(0)?,
-            flags: word(1)? & SA_KNOWN,
-            restorer: word(2)?,
-            mask: word(3)? & !UNBLOCKABLE,
-        };
+        let [handler, flags, restorer, mask] = ctx.user().read_words(new)?;
+        let (flags, mask) = (flags & SA_KNOWN, mask & !UNBLOCKABLE);
+        let action = Action { handler, flags, restorer, mask };
         ctx.process.signals.set(signal, action);
         // An ignored signal does not stay pending, blocked or not.
         if ctx.process.signals.is_ignored(signal) {
@@ -45,12 +41,8 @@ pub(in crate::linux) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
             }
         }
     }
-    if old != 0 {
-        let words = [before.handler, before.flags, before.restorer, before.mask];
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        ctx.user().copy_out(old, &bytes)?;
-    }
-    value(0)
+    let words = [before.handler, before.flags, before.restorer, before.mask];
+    done(ctx.user().put_words(old, words))
 }
 
 /// `rt_sigprocmask(2)`.
@@ -70,10 +62,7 @@ pub(in crate::linux) fn rt_sigprocmask(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) ->
         };
         ctx.thread.signals.set_mask(mask);
     }
-    if old != 0 {
-        ctx.user().copy_out(old, &before.to_le_bytes())?;
-    }
-    value(0)
+    done(ctx.user().put_words(old, [before]))
 }
 
 /// `rt_sigreturn(2)`.
@@ -95,8 +84,7 @@ pub(in crate::linux) fn rt_sigpending(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
     let bytes = usize::try_from(a[1]).ok().filter(|&bytes| bytes <= 8).ok_or(Errno::EINVAL)?;
     let pending = ctx.thread.signals.pending_set() | ctx.process.signals.pending_set();
     let set = (pending & ctx.thread.signals.mask()).to_le_bytes();
-    ctx.user().copy_out(a[0], set.get(..bytes).unwrap_or_default())?;
-    value(0)
+    done(ctx.user().copy_out(a[0], set.get(..bytes).unwrap_or_default()))
 }
 
 /// Sets the calling thread's alternate stack.
@@ -115,16 +103,9 @@ pub(in crate::linux) fn sigaltstack(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Ca
     let user = ctx.user();
     let before = *locked(&ctx.thread.signals.alt);
     if new != 0 {
-        let base = user.read_u64(new)?;
-        let flags = user.read_u32(new.wrapping_add(8))?;
-        let size = user.read_u64(new.wrapping_add(16))?;
-        set_stack(ctx, AltStack { base, flags, size })?;
+        let [base, flags, size] = user.read_words(new)?;
+        set_stack(ctx, AltStack { base, flags: flags as u32, size })?;
     }
-    if old != 0 {
-        let flags = u64::from(before.shown_flags(ctx.vcpu.regs.rsp));
-        let words = [before.base, flags, before.size];
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        user.copy_out(old, &bytes)?;
-    }
-    value(0)
+    let flags = u64::from(before.shown_flags(ctx.vcpu.regs.rsp));
+    done(user.put_words(old, [before.base, flags, before.size]))
 }

@@ -6,7 +6,7 @@ use abi::Errno;
 
 use super::thread::UNBLOCKABLE;
 use crate::linux::task::ThreadCtx;
-use crate::linux::time::read_timespec;
+use crate::linux::time::deadline_at;
 use crate::linux::{CallResult, Fail, value};
 
 /// Sleeps until the thread is kicked or `deadline` passes. A kick between the caller's check of its
@@ -81,14 +81,7 @@ pub(in crate::linux) fn rt_sigtimedwait(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
         return Err(Errno::EINVAL.into());
     }
     let wanted = ctx.user().read_u64(set)? & !UNBLOCKABLE;
-    let deadline = match timeout {
-        0 => None,
-        at => {
-            let ts = read_timespec(ctx, at)?;
-            let wait = Duration::new(ts.tv_sec.cast_unsigned(), ts.tv_nsec as u32);
-            Instant::now().checked_add(wait)
-        }
-    };
+    let deadline = deadline_at(ctx, timeout)?;
     // Senders check this: an awaited signal is delivered to a waiting thread.
     ctx.thread.signals.set_awaited(wanted);
     let result = wait_for(ctx, wanted, deadline);

@@ -164,11 +164,6 @@ impl Process {
         UserMemory::new(&self.private, &self.vases, vh)
     }
 
-    /// How fast the time-stamp counter counts, if the host reports it.
-    pub(crate) fn tsc_khz(&self) -> Option<u32> {
-        self.tsc_khz
-    }
-
     /// Its number: the first thread's, which is that of the host thread that called
     /// [`Process::run_to_end`]. For the command `spacejmp`, that is the host process.
     #[must_use]

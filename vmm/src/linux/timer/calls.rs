@@ -6,7 +6,7 @@ use super::host::{HostTimer, Tell};
 use super::{INTERVAL, MOST_OVERRUNS, Target, Timer};
 use crate::linux::task::ThreadCtx;
 use crate::linux::time::{host_clock, process_clock};
-use crate::linux::{CallResult, signal, value};
+use crate::linux::{CallResult, done, signal, value};
 
 /// Signal number, value and target requested by a `struct sigevent`.
 fn read_event(ctx: &ThreadCtx<'_>, at: u64) -> Result<(i32, u64, Target), Errno> {
@@ -53,33 +53,19 @@ pub(in crate::linux) fn timer_create(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
     value(0)
 }
 
-fn read_itimerspec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::itimerspec, Errno> {
-    let [interval_sec, interval_frac, sec, frac] = read_four(ctx, at)?;
-    Ok(libc::itimerspec {
-        it_interval: libc::timespec { tv_sec: interval_sec, tv_nsec: interval_frac },
-        it_value: libc::timespec { tv_sec: sec, tv_nsec: frac },
-    })
+/// What the program passes as interval and first time: each in seconds, and the rest in units of
+/// `unit` nanoseconds.
+fn spec(words: [u64; 4], unit: i64) -> libc::itimerspec {
+    let [interval_sec, interval, sec, rest] = words.map(u64::cast_signed);
+    let time = |tv_sec, rest: i64| libc::timespec { tv_sec, tv_nsec: rest * unit };
+    libc::itimerspec { it_interval: time(interval_sec, interval), it_value: time(sec, rest) }
 }
 
-/// Four signed words.
-fn read_four(ctx: &ThreadCtx<'_>, at: u64) -> Result<[i64; 4], Errno> {
-    let mut bytes = [0; 32];
-    ctx.user().copy_in(at, &mut bytes)?;
-    let mut words = [0; 4];
-    for (word, piece) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = i64::from_le_bytes(piece.try_into().unwrap_or_default());
-    }
-    Ok(words)
-}
-
-fn write_four(ctx: &ThreadCtx<'_>, at: u64, words: [i64; 4]) -> Result<(), Errno> {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    ctx.user().copy_out(at, &bytes)
-}
-
-fn four(spec: &libc::itimerspec, divisor: i64) -> [i64; 4] {
+/// The inverse of [`spec`].
+fn four(spec: &libc::itimerspec, unit: i64) -> [u64; 4] {
     let (interval, left) = (spec.it_interval, spec.it_value);
-    [interval.tv_sec, interval.tv_nsec / divisor, left.tv_sec, left.tv_nsec / divisor]
+    [interval.tv_sec, interval.tv_nsec / unit, left.tv_sec, left.tv_nsec / unit]
+        .map(i64::cast_unsigned)
 }
 
 /// `timer_settime(2)`.
@@ -88,7 +74,7 @@ pub(in crate::linux) fn timer_settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
     if new == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let new = read_itimerspec(ctx, new)?;
+    let new = spec(ctx.user().read_words(new)?, 1);
     let before = {
         let mut inner = ctx.process.timers.lock();
         let timer = inner.timers.get_mut(&(id as i32)).ok_or(Errno::EINVAL)?;
@@ -96,10 +82,7 @@ pub(in crate::linux) fn timer_settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
         timer.overruns = 0;
         before
     };
-    if old != 0 {
-        write_four(ctx, old, four(&before, 1))?;
-    }
-    value(0)
+    done(ctx.user().put_words(old, four(&before, 1)))
 }
 
 /// `timer_gettime(2)`.
@@ -108,8 +91,7 @@ pub(in crate::linux) fn timer_gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
         let inner = ctx.process.timers.lock();
         inner.timers.get(&(a[0] as i32)).ok_or(Errno::EINVAL)?.host.get()?
     };
-    write_four(ctx, a[1], four(&now, 1))?;
-    value(0)
+    done(ctx.user().write_words(a[1], four(&now, 1)))
 }
 
 /// `timer_getoverrun(2)`.
@@ -161,21 +143,14 @@ fn set_interval(
 pub(in crate::linux) fn setitimer(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [which, new, old, ..] = *a;
     // Without new times Linux assumes zeroes.
-    let [interval_sec, interval_usec, sec, usec] =
-        if new == 0 { [0; 4] } else { read_four(ctx, new)? };
+    let new = if new == 0 { [0; 4] } else { ctx.user().read_words(new)? };
+    let [interval_sec, interval_usec, sec, usec] = new.map(u64::cast_signed);
     let valid = |sec: i64, usec: i64| sec >= 0 && (0..1_000_000).contains(&usec);
     if !valid(interval_sec, interval_usec) || !valid(sec, usec) {
         return Err(Errno::EINVAL.into());
     }
-    let new = libc::itimerspec {
-        it_interval: libc::timespec { tv_sec: interval_sec, tv_nsec: interval_usec * 1000 },
-        it_value: libc::timespec { tv_sec: sec, tv_nsec: usec * 1000 },
-    };
-    let before = set_interval(ctx, which as i32, &new)?;
-    if old != 0 {
-        write_four(ctx, old, four(&before, 1000))?;
-    }
-    value(0)
+    let before = set_interval(ctx, which as i32, &spec(new, 1000))?;
+    done(ctx.user().put_words(old, four(&before, 1000)))
 }
 
 /// `getitimer(2)`.
@@ -188,15 +163,12 @@ pub(in crate::linux) fn getitimer(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Call
             _ => [0; 4],
         }
     };
-    write_four(ctx, a[1], now)?;
-    value(0)
+    done(ctx.user().write_words(a[1], now))
 }
 
 /// `alarm(2)`.
 pub(in crate::linux) fn alarm(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let at = libc::timespec { tv_sec: i64::from(a[0] as u32), tv_nsec: 0 };
-    let new = libc::itimerspec { it_interval: none, it_value: at };
+    let new = spec([0, 0, u64::from(a[0] as u32), 0], 1);
     let left = set_interval(ctx, libc::ITIMER_REAL, &new)?.it_value;
     // To the nearest second, but never 0 for a timer that runs.
     let up = left.tv_nsec >= 500_000_000 || (left.tv_sec == 0 && left.tv_nsec > 0);

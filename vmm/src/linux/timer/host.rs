@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use abi::Errno;
 
-use crate::linux::time::last_errno;
+use crate::linux::time::checked;
 
 /// The signal timers expire with: blocked in the one thread it is sent to, seen by no other.
 #[must_use]
@@ -48,10 +48,10 @@ impl HostTimer {
         let mut id = 0i32;
         // SAFETY: reads the one structure and writes the other; the raw call, since the C
         // library's has its own timer numbers.
-        let done = unsafe {
+        checked(unsafe {
             libc::syscall(libc::SYS_timer_create, clock, std::ptr::from_ref(event), &raw mut id)
-        };
-        if done < 0 { Err(last_errno()) } else { Ok(HostTimer(id)) }
+        })?;
+        Ok(HostTimer(id))
     }
 
     /// Arms or, with no value, disarms it; returns the time that was left.
@@ -65,11 +65,11 @@ impl HostTimer {
     ) -> Result<libc::itimerspec, Errno> {
         let mut old = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
         // SAFETY: reads the one structure and writes the other.
-        let done = unsafe {
+        checked(unsafe {
             let new = std::ptr::from_ref(new);
             libc::syscall(libc::SYS_timer_settime, self.0, flags, new, &raw mut old)
-        };
-        if done < 0 { Err(last_errno()) } else { Ok(old) }
+        })?;
+        Ok(old)
     }
 
     /// The time left.
@@ -79,8 +79,8 @@ impl HostTimer {
     pub(super) fn get(&self) -> Result<libc::itimerspec, Errno> {
         let mut now = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
         // SAFETY: writes the structure it is given.
-        let done = unsafe { libc::syscall(libc::SYS_timer_gettime, self.0, &raw mut now) };
-        if done < 0 { Err(last_errno()) } else { Ok(now) }
+        checked(unsafe { libc::syscall(libc::SYS_timer_gettime, self.0, &raw mut now) })?;
+        Ok(now)
     }
 }
 

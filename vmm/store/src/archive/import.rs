@@ -5,22 +5,20 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use abi::objects::{Lifetime, SegId};
+use abi::objects::SegId;
 
 use crate::archive::export::runs;
 use crate::archive::outcome::{Imported, Progress, Survey};
 use crate::archive::piece::{Piece, Reader, decompress};
 use crate::format::counted::counted;
-use crate::format::error::{Object, StoreError, io_error};
+use crate::format::error::{Object, StoreError, bad_field, io_error};
 use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
-use crate::format::header::{BootId, Header, write_header};
+use crate::format::header::{Header, write_header};
 use crate::format::manifest::Manifest;
 use crate::format::name::{Mode, Name};
-use crate::format::record::VasSegment;
 use crate::objects::clone::{Unfinished, mark_inconsistent, parts_mark};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::random_id;
-use crate::objects::lock::Exclusive;
 use crate::objects::segment::PartFiles;
 use crate::objects::store::Store;
 
@@ -172,10 +170,7 @@ impl Store {
             }
         }
         (header.lease, header.used) = (None, false);
-        header.boot = match header.lifetime {
-            Lifetime::Volatile => self.boot,
-            Lifetime::Persistent => BootId::default(),
-        };
+        header.boot = self.boot_of(header.lifetime);
         let has_parts = first_part(header.lifetime) < header.parts();
         let mark = has_parts.then(|| self.new_copy(parts_mark(header.sid))).transpose()?;
         let main = self.new_copy(format!("{:016x}.import", random_id()?))?;
@@ -227,8 +222,8 @@ impl Store {
                 Ok(())
             })
             .and_then(|()| {
-                let segments = manifest.segments.clone();
-                self.make_imported_vas(manifest, mode, segments, &lock)
+                let Manifest { vid, name, tagged, segments } = manifest;
+                self.make_vas(name, mode, segments.clone(), *tagged, Some(*vid), &lock)
             });
         let whole = made.is_ok();
         for segment in waiting.iter_mut().take(published) {
@@ -240,17 +235,6 @@ impl Store {
         let vid = made?;
         let segments = waiting.iter().map(|s| (s.header.name.clone(), s.header.sid)).collect();
         Ok(Imported { vid, name: manifest.name.clone(), segments, data_bytes })
-    }
-
-    fn make_imported_vas(
-        &self,
-        manifest: &Manifest,
-        mode: Mode,
-        segments: Vec<VasSegment>,
-        lock: &Exclusive,
-    ) -> Result<abi::objects::VasId, StoreError> {
-        let wanted = Some(manifest.vid);
-        self.make_vas(&manifest.name, mode, segments, manifest.tagged, wanted, lock)
     }
 }
 
@@ -320,12 +304,8 @@ fn check_overlap(path: &Path, waiting: &[Waiting<'_>]) -> Result<(), StoreError>
         if let [(_, end, one), (base, _, other)] = pair
             && base < end
         {
-            return Err(StoreError::BadField {
-                file: path.to_owned(),
-                field: "base",
-                found: format!("segments {one} and {other} at the same addresses"),
-                expected: "addresses of their own".into(),
-            });
+            let found = format!("segments {one} and {other} at the same addresses");
+            return Err(bad_field(path, "base", found, "addresses of their own"));
         }
     }
     Ok(())

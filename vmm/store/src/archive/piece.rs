@@ -9,7 +9,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::escape::show_bytes;
 use crate::format::header::{HEADER_BYTES, Header};
 use crate::format::manifest::{MAX_BYTES, Manifest};
@@ -137,8 +137,7 @@ impl<'a, R: Read> Reader<'a, R> {
         found: impl ToString,
         expected: impl ToString,
     ) -> StoreError {
-        let (found, expected) = (found.to_string(), expected.to_string());
-        StoreError::BadField { file: self.path.to_owned(), field, found, expected }
+        bad_field(self.path, field, found, expected)
     }
 
     fn failed(&self, field: &'static str, error: io::Error) -> StoreError {

@@ -438,6 +438,26 @@ impl Remedy for StoreError {
     }
 }
 
+/// A field of a file that is not as it must be.
+pub(crate) fn bad_field(
+    file: &Path,
+    field: &'static str,
+    found: impl ToString,
+    expected: impl ToString,
+) -> StoreError {
+    let (found, expected) = (found.to_string(), expected.to_string());
+    StoreError::BadField { file: file.to_owned(), field, found, expected }
+}
+
+/// An argument that is not as it must be.
+pub(crate) fn invalid(
+    what: &'static str,
+    found: impl ToString,
+    expected: impl ToString,
+) -> StoreError {
+    StoreError::Invalid { what, found: found.to_string(), expected: expected.to_string() }
+}
+
 /// A host error from an operation on a file.
 pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { doing, path: path.to_owned(), source }

@@ -14,7 +14,7 @@ use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot};
 
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::escape::show_bytes;
 use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
 use crate::format::name::Name;
@@ -260,12 +260,9 @@ pub(crate) fn read_header(file: &File, path: &Path) -> Result<Header, StoreError
 pub(crate) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], StoreError> {
     let mut bytes = [0; HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => StoreError::BadField {
-            file: path.to_owned(),
-            field: "length",
-            found: "less than a header".into(),
-            expected: format!("{HEADER_BYTES} or more"),
-        },
+        std::io::ErrorKind::UnexpectedEof => {
+            bad_field(path, "length", "less than a header", format!("{HEADER_BYTES} or more"))
+        }
         _ => io_error("read", path, e),
     })?;
     Ok(bytes)
@@ -306,7 +303,7 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     fn bad(&self, field: Field, found: String, expected: String) -> StoreError {
-        StoreError::BadField { file: self.file.to_owned(), field: field.name, found, expected }
+        bad_field(self.file, field.name, found, expected)
     }
 
     fn u64(&self, field: Field) -> u64 {

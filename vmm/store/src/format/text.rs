@@ -12,7 +12,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use crate::format::error::StoreError;
+use crate::format::error::{StoreError, bad_field};
 use crate::format::escape::{shorten, show_bytes};
 
 /// The version in the first line of a text file, if it is later than 1.
@@ -48,12 +48,7 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Checks version and checksum.
     pub(crate) fn new(path: &'a Path, bytes: &'a [u8], kind: &str) -> Result<Self, StoreError> {
-        let bad = |field, found: String, expected: String| StoreError::BadField {
-            file: PathBuf::from(path),
-            field,
-            found,
-            expected,
-        };
+        let bad = |field, found: String, expected: String| bad_field(path, field, found, expected);
         let start = format!("spacejmp {kind} ");
         if !bytes.starts_with(start.as_bytes()) {
             let kind = match kind {
@@ -97,12 +92,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn bad(&self, field: &'static str, found: &str, expected: &str) -> StoreError {
-        StoreError::BadField {
-            file: self.path.to_owned(),
-            field,
-            found: shorten(found),
-            expected: expected.to_owned(),
-        }
+        bad_field(self.path, field, shorten(found), expected)
     }
 
     /// The value of the next line, which must have this key.

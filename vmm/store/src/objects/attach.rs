@@ -12,7 +12,6 @@ use crate::format::error::{Object, StoreError, io_error};
 use crate::format::header::{Header, SegmentState, read_header};
 use crate::objects::lease::Lease;
 use crate::objects::lock::{Exclusive, Locked};
-use crate::objects::open::segment_write_denied;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
@@ -31,8 +30,8 @@ impl Store {
         index: u32,
         right: Right,
     ) -> Result<(), StoreError> {
-        if right == Right::Write && segment.right() == Right::Read {
-            return Err(segment_write_denied(segment.name()));
+        if right == Right::Write {
+            segment.check_writable()?;
         }
         let first_use = segment.header().lifetime == Lifetime::Volatile;
         if segment.right() == Right::Write && (right == Right::Write || first_use) {
@@ -86,9 +85,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Denied`] if it is open for reading.
     pub fn mark_dirty(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
-        if segment.right() == Right::Read {
-            return Err(segment_write_denied(segment.name()));
-        }
+        segment.check_writable()?;
         let lock = self.lock_exclusive()?;
         self.change_header(segment, &lock, |header| {
             header.used = true;
@@ -102,9 +99,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Denied`] if it is open for reading.
     pub fn mark_clean(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
-        if segment.right() == Right::Read {
-            return Err(segment_write_denied(segment.name()));
-        }
+        segment.check_writable()?;
         self.make_clean(segment, lease, &self.lock_exclusive()?)
     }
 

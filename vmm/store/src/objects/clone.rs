@@ -14,7 +14,7 @@ use seg_lock::{state, word};
 
 use crate::format::error::{StoreError, io_error};
 use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, first_part, part_len};
-use crate::format::header::{BootId, Header, SegmentState, write_header};
+use crate::format::header::{Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
@@ -61,10 +61,7 @@ impl Store {
             created_ns: now_ns(),
             ..source.header().clone()
         };
-        header.boot = match header.lifetime {
-            Lifetime::Volatile => self.boot,
-            Lifetime::Persistent => BootId::default(),
-        };
+        header.boot = self.boot_of(header.lifetime);
         // No program has the copy open for writing, so none would ever mark it clean: a program
         // that copies what it has attached itself, under the lock, has lost nothing.
         if self.is_written(sid) {

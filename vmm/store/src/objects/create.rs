@@ -8,12 +8,12 @@ use abi::layout::{VAS_END, VAS_START};
 use abi::objects::{Lifetime, PagePolicy, SegId, SegRoot};
 
 use crate::format::counters::Counted;
-use crate::format::error::{Object, StoreError, io_error};
+use crate::format::error::{Object, StoreError, invalid, io_error};
 use crate::format::extent::{PART_BYTES, first_part, part_len};
-use crate::format::header::{BootId, Header, SegmentState, write_header};
+use crate::format::header::{Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::dir::Linked;
-use crate::objects::fresh::{now_ns, random_id};
+use crate::objects::fresh::{now_ns, random};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::PartFiles;
 use crate::objects::store::Store;
@@ -61,24 +61,18 @@ impl SegmentSpec {
         let reserve_bytes = wanted.checked_next_multiple_of(PAGE_SIZE_2M);
         match reserve_bytes.filter(|reserve| (size_bytes..=most).contains(reserve)) {
             Some(reserve_bytes) => Ok((size_bytes, reserve_bytes)),
-            None => Err(StoreError::Invalid {
-                what: "the reserve",
-                found: format!("{wanted:#x}"),
-                expected: format!("{size_bytes:#x} to {most:#x} bytes"),
-            }),
+            None => {
+                let expected = format!("{size_bytes:#x} to {most:#x} bytes");
+                Err(invalid("the reserve", format!("{wanted:#x}"), expected))
+            }
         }
     }
 }
 
 /// A size in whole pages.
 pub(crate) fn round_size(bytes: u64, most: u64) -> Result<u64, StoreError> {
-    bytes.checked_next_multiple_of(PAGE_SIZE).filter(|size| (1..=most).contains(size)).ok_or_else(
-        || StoreError::Invalid {
-            what: "the size",
-            found: format!("{bytes:#x}"),
-            expected: format!("1 to {most:#x} bytes"),
-        },
-    )
+    let size = bytes.checked_next_multiple_of(PAGE_SIZE).filter(|size| (1..=most).contains(size));
+    size.ok_or_else(|| invalid("the size", format!("{bytes:#x}"), format!("1 to {most:#x} bytes")))
 }
 
 fn check_base(base: u64, reserve_bytes: u64) -> Result<u64, StoreError> {
@@ -86,15 +80,9 @@ fn check_base(base: u64, reserve_bytes: u64) -> Result<u64, StoreError> {
     if base >= VAS_START.raw() && base.is_multiple_of(PAGE_SIZE_2M) && fits {
         return Ok(base);
     }
-    Err(StoreError::Invalid {
-        what: "the base",
-        found: format!("{base:#x}"),
-        expected: format!(
-            "a multiple of 2 MiB, with the reserve inside {:#x}..{:#x}",
-            VAS_START.raw(),
-            VAS_END.raw()
-        ),
-    })
+    let (start, end) = (VAS_START.raw(), VAS_END.raw());
+    let expected = format!("a multiple of 2 MiB, with the reserve inside {start:#x}..{end:#x}");
+    Err(invalid("the base", format!("{base:#x}"), expected))
 }
 
 impl Store {
@@ -126,10 +114,7 @@ impl Store {
             state: SegmentState::Clean,
             used: false,
             lease: None,
-            boot: match spec.lifetime {
-                Lifetime::Volatile => self.boot,
-                Lifetime::Persistent => BootId::default(),
-            },
+            boot: self.boot_of(spec.lifetime),
             root: SegRoot::default(),
             created_ns: now_ns(),
         };
@@ -228,12 +213,7 @@ impl Store {
 
     pub(crate) fn new_sid(&self, lock: &Exclusive) -> Result<SegId, StoreError> {
         let index = self.segment_index(lock)?;
-        loop {
-            let sid = SegId::new(random_id()?).filter(|sid| index.name(*sid).is_none());
-            if let Some(sid) = sid {
-                return Ok(sid);
-            }
-        }
+        random(|id| SegId::new(id).filter(|sid| index.name(*sid).is_none()))
     }
 
     /// Aligned so that whole subtrees of page tables can be linked.

@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::format::error::StoreError;
+use crate::format::error::{StoreError, bad_field};
 
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -65,12 +65,7 @@ impl Dir {
     }
 
     fn bad_type(&self, name: &str, found: &str, expected: &str) -> StoreError {
-        StoreError::BadField {
-            file: self.path_of(name),
-            field: "type",
-            found: found.into(),
-            expected: expected.into(),
-        }
+        bad_field(&self.path_of(name), "type", found, expected)
     }
 
     /// Opens an existing regular file.
@@ -240,10 +235,15 @@ pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Ve
     if len_bytes > most_bytes {
         return Ok(None);
     }
+    read_up_to(file, 0, len_bytes).map(Some)
+}
+
+/// Reads `len_bytes` at `offset`, or as many as there are.
+pub(crate) fn read_up_to(file: &File, offset: u64, len_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len_bytes).map_err(io::Error::other)?];
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, done as u64) {
+        match file.read_at(rest, offset + done as u64) {
             Ok(0) => break,
             Ok(count) => done += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -251,7 +251,7 @@ pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Ve
         }
     }
     bytes.truncate(done);
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 /// Whether another process holds an flock on the file: its creator is alive.
@@ -271,4 +271,12 @@ pub(crate) fn held_by_another(file: impl AsFd) -> bool {
 /// Whether the host refused it.
 pub(crate) fn denied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}
+
+/// `error`, or `refusal` where the host denied the access.
+pub(crate) fn or_denied(error: StoreError, refusal: impl FnOnce() -> StoreError) -> StoreError {
+    match error {
+        StoreError::Io { source, .. } if denied(&source) => refusal(),
+        other => other,
+    }
 }

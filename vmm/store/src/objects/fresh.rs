@@ -23,6 +23,15 @@ pub(crate) fn random_id() -> Result<u64, StoreError> {
     }
 }
 
+/// A random id of the kind that `accept` makes of a number, among those that it takes.
+pub(crate) fn random<T>(accept: impl Fn(u64) -> Option<T>) -> Result<T, StoreError> {
+    loop {
+        if let Some(id) = accept(random_id()?) {
+            return Ok(id);
+        }
+    }
+}
+
 pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use abi::objects::{LeaseId, Right, SegId};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::{StoreError, invalid, io_error};
 use crate::format::lease::{
     LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET, VCPU_STATUSES_BYTES,
     VCPU_STATUSES_OFFSET, encode,
 };
 use crate::objects::dir::Dir;
-use crate::objects::fresh::{now_ns, random_id};
+use crate::objects::fresh::{now_ns, random};
 use crate::objects::liveness;
 use crate::objects::store::Store;
 
@@ -44,11 +44,7 @@ impl Lease {
     pub fn create(store: &Store, info: &LeaseInfo) -> Result<Lease, StoreError> {
         // `gc` holds the exclusive lock and would treat a file that is not locked yet as garbage.
         let _lock = store.lock_shared()?;
-        let id = loop {
-            if let Some(id) = LeaseId::new(random_id()?) {
-                break id;
-            }
-        };
+        let id = random(LeaseId::new)?;
         let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
         let file = store.tmp.new_file(&tmp_name)?;
         let to_map = store.tmp.open_file(&tmp_name, OFlags::RDWR)?;
@@ -100,11 +96,8 @@ impl Lease {
         segment: Option<(SegId, Right)>,
     ) -> Result<(), StoreError> {
         if index >= MAX_SEGMENTS {
-            return Err(StoreError::Invalid {
-                what: "the index of an attached segment",
-                found: index.to_string(),
-                expected: format!("less than {MAX_SEGMENTS}"),
-            });
+            let expected = format!("less than {MAX_SEGMENTS}");
+            return Err(invalid("the index of an attached segment", index, expected));
         }
         let (sid, right) = segment.map_or((0, 0), |(sid, right)| (sid.raw(), right.raw()));
         let entry = (u128::from(right) << 64 | u128::from(sid)).to_le_bytes();

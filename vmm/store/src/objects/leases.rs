@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::mem::offset_of;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use abi::objects::MAX_INSTANCES;
@@ -20,6 +19,7 @@ use crate::format::lease::{
     INSTANCES_BYTES, INSTANCES_OFFSET, LEASE_BYTES, SEGMENT_BYTES, SEGMENTS_OFFSET, TEXT_BYTES,
     VCPU_STATUSES_BYTES, VCPU_STATUSES_OFFSET, decode,
 };
+use crate::objects::dir::read_up_to;
 use crate::objects::liveness;
 use crate::objects::store::Store;
 
@@ -165,19 +165,7 @@ impl OpenLease {
 
     /// A range, shorter where the file ends.
     fn read(&self, offset: u64, len_bytes: u64) -> Result<Vec<u8>, StoreError> {
-        let failed = |e| io_error("read", &self.path, e);
-        let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or_default()];
-        let mut done = 0;
-        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        bytes.truncate(done);
-        Ok(bytes)
+        read_up_to(&self.file, offset, len_bytes).map_err(|e| io_error("read", &self.path, e))
     }
 
     /// The runs of a range that are not holes, each from a multiple of 4096 on.

@@ -11,11 +11,11 @@ use abi::objects::{Right, SegId, VasId};
 use rustix::fs::OFlags;
 
 use crate::format::counters::Counted;
-use crate::format::error::{Object, StoreError, io_error};
+use crate::format::error::{Object, StoreError, bad_field, io_error};
 use crate::format::header::read_header;
 use crate::format::manifest::{MAX_BYTES, Manifest};
 use crate::format::name::Name;
-use crate::objects::dir::{Dir, denied, read_bounded};
+use crate::objects::dir::{Dir, or_denied, read_bounded};
 use crate::objects::index::{SegmentIndex, Stamp, VasIndex};
 use crate::objects::lock::Locked;
 use crate::objects::store::Store;
@@ -137,12 +137,9 @@ impl Store {
     }
 
     pub(crate) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
-        let explain = |error| match error {
-            StoreError::Io { source, .. } if denied(&source) => {
-                StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read }
-            }
-            other => other,
-        };
+        let refusal =
+            || StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read };
+        let explain = |error| or_denied(error, refusal);
         if self.vas.stat(name.as_str())?.is_none() {
             return Err(StoreError::NotFound(Object::VasName(name.clone())));
         }
@@ -150,12 +147,8 @@ impl Store {
         let file = folder.open_file(MANIFEST, OFlags::RDONLY).map_err(explain)?;
         let path = folder.path_of(MANIFEST);
         let bytes = read_bounded(&file, MAX_BYTES).map_err(|e| io_error("read", &path, e))?;
-        let bytes = bytes.ok_or_else(|| StoreError::BadField {
-            file: path.clone(),
-            field: "length",
-            found: format!("more than {MAX_BYTES}"),
-            expected: format!("{MAX_BYTES} or less"),
-        })?;
+        let (found, expected) = (format!("more than {MAX_BYTES}"), format!("{MAX_BYTES} or less"));
+        let bytes = bytes.ok_or_else(|| bad_field(&path, "length", found, expected))?;
         Manifest::decode(&bytes, &path)
     }
 

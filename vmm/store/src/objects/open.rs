@@ -11,13 +11,24 @@ use crate::format::error::{Busy, Object, StoreError, io_error};
 use crate::format::extent::first_part;
 use crate::format::header::{Header, header_bytes, read_header};
 use crate::format::name::{Mode, Name};
-use crate::objects::dir::denied;
+use crate::objects::dir::{denied, or_denied};
+use crate::objects::leases::OpenLease;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
 pub(crate) fn segment_write_denied(name: &Name) -> StoreError {
     StoreError::Denied { object: Object::SegmentName(name.clone()), right: Right::Write }
+}
+
+impl SegmentFile {
+    /// Whether this user may write it.
+    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
+        match self.right() {
+            Right::Write => Ok(()),
+            Right::Read => Err(segment_write_denied(self.name())),
+        }
+    }
 }
 
 impl Store {
@@ -48,14 +59,9 @@ impl Store {
         let open = |flags| self.segments.find_file(name.as_str(), flags);
         let (file, right) = match open(OFlags::RDWR) {
             Err(StoreError::Io { source, .. }) if denied(&source) => {
-                let file = open(OFlags::RDONLY).map_err(|error| match error {
-                    StoreError::Io { source, .. } if denied(&source) => StoreError::Denied {
-                        object: Object::SegmentName(name.clone()),
-                        right: Right::Read,
-                    },
-                    other => other,
-                })?;
-                (file, Right::Read)
+                let object = Object::SegmentName(name.clone());
+                let refusal = || StoreError::Denied { object, right: Right::Read };
+                (open(OFlags::RDONLY).map_err(|error| or_denied(error, refusal))?, Right::Read)
             }
             other => (other?, Right::Write),
         };
@@ -108,10 +114,8 @@ impl Store {
         lock: &Exclusive,
     ) -> Result<SegmentFile, StoreError> {
         let segment = self.open_present(sid, lock)?;
-        match segment.right() {
-            Right::Write => Ok(segment),
-            Right::Read => Err(segment_write_denied(segment.name())),
-        }
+        segment.check_writable()?;
+        Ok(segment)
     }
 
     /// Whether a holder of the segment's lock died inside and no program has recovered it. The next
@@ -128,12 +132,9 @@ impl Store {
     }
 
     pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
-        let mut holders = Vec::new();
-        for lease in self.live_leases()? {
-            if lease.right_of(sid).is_some() {
-                holders.push(lease.holder());
-            }
-        }
+        let leases = self.live_leases()?;
+        let attached = leases.iter().filter(|lease| lease.right_of(sid).is_some());
+        let holders: Vec<_> = attached.map(OpenLease::holder).collect();
         if holders.is_empty() {
             return Ok(());
         }
@@ -149,10 +150,8 @@ impl Store {
         let (name, header) = (segment.name(), segment.header());
         let mut index = self.segment_index(lock)?;
         self.bump_objects(Counted::Segment, lock)?;
-        self.segments.remove_file(name.as_str()).map_err(|error| match error {
-            StoreError::Io { source, .. } if denied(&source) => segment_write_denied(name),
-            other => other,
-        })?;
+        let removed = self.segments.remove_file(name.as_str());
+        removed.map_err(|error| or_denied(error, || segment_write_denied(name)))?;
         segment.place().remove(first_part(header.lifetime), header.parts());
         index.remove(name, header);
         index.restamp(self.stamp(Counted::Segment, lock).ok());
@@ -186,7 +185,7 @@ impl Store {
 
     /// Whether a live program has the segment writable.
     pub(crate) fn is_written(&self, sid: SegId) -> bool {
-        let write = Some(abi::objects::Right::Write);
+        let write = Some(Right::Write);
         self.live_leases()
             .is_ok_and(|leases| leases.iter().any(|lease| lease.right_of(sid) == write))
     }

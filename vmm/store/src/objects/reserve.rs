@@ -11,7 +11,7 @@ use abi::SegId;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use crate::format::error::StoreError;
+use crate::format::error::{StoreError, invalid};
 use crate::format::extent::PART_BYTES;
 use crate::objects::store::Store;
 
@@ -32,11 +32,9 @@ impl Store {
         let size_bytes = segment.header().size_bytes;
         let end = offset.checked_add(bytes).filter(|&end| bytes > 0 && end <= size_bytes);
         let Some(end) = end else {
-            return Err(StoreError::Invalid {
-                what: "the range to reserve",
-                found: format!("{bytes:#x} bytes at {offset:#x}"),
-                expected: format!("some of the segment's {size_bytes:#x} bytes"),
-            });
+            let found = format!("{bytes:#x} bytes at {offset:#x}");
+            let expected = format!("some of the segment's {size_bytes:#x} bytes");
+            return Err(invalid("the range to reserve", found, expected));
         };
         let mut at = offset;
         while at < end {

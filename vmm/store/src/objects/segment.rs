@@ -10,7 +10,7 @@ use abi::addr::PAGE_SIZE;
 use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::OFlags;
 
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::{StoreError, bad_field, invalid, io_error};
 use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
 use crate::format::header::{Header, read_header};
 use crate::format::name::Name;
@@ -126,12 +126,9 @@ impl SegmentFile {
     /// If it is missing, shorter than it must be, or the host fails; [`StoreError::Invalid`]
     /// beyond the segment's size.
     pub fn part(&self, index: u64) -> Result<PartFile, StoreError> {
-        let start =
-            self.locate(index.saturating_mul(PART_BYTES)).ok_or_else(|| StoreError::Invalid {
-                what: "part",
-                found: index.to_string(),
-                expected: format!("less than {}", self.header.parts()),
-            })?;
+        let start = self
+            .locate(index.saturating_mul(PART_BYTES))
+            .ok_or_else(|| invalid("part", index, format!("less than {}", self.header.parts())))?;
         let part = |file| PartFile { file, offset: start.file_offset, len_bytes: start.left_bytes };
         if index == 0 && self.header.lifetime == Lifetime::Persistent {
             return Ok(part(Arc::clone(&self.main)));
@@ -222,12 +219,9 @@ impl PartFiles {
     fn check_owner(&self, file: &File, path: &Path) -> Result<(), StoreError> {
         let found = file.metadata().map_err(|e| io_error("look at", path, e))?.uid();
         match self.owner {
-            Some(owner) if found != owner && found != 0 => Err(StoreError::BadField {
-                file: path.to_owned(),
-                field: "owner",
-                found: found.to_string(),
-                expected: owner.to_string(),
-            }),
+            Some(owner) if found != owner && found != 0 => {
+                Err(bad_field(path, "owner", found, owner))
+            }
             _ => Ok(()),
         }
     }
@@ -262,7 +256,7 @@ impl PartFiles {
     }
 }
 
-fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> {
+pub(crate) fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> {
     let found = file.metadata().map_err(|e| io_error("look at", path, e))?.len();
     if found < at_least {
         return Err(StoreError::Short {

@@ -3,15 +3,14 @@
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot};
 
 use crate::format::counters::Counted;
-use crate::format::error::{Busy, Object, StoreError, io_error};
+use crate::format::error::{Busy, Object, StoreError, invalid, io_error};
 use crate::format::extent::{LOCK_PAGE_OFFSET, first_part, part_len};
 use crate::format::header::{HEADER_BYTES, Header, read_header, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::create::{make_parts, round_size, set_len};
-use crate::objects::dir::denied;
+use crate::objects::dir::or_denied;
 use crate::objects::leases::OpenLease;
 use crate::objects::lock::Exclusive;
-use crate::objects::open::segment_write_denied;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
@@ -72,11 +71,8 @@ impl Store {
         }
         let size_bytes = round_size(size_bytes, header.reserve_bytes)?;
         if size_bytes < header.size_bytes {
-            return Err(StoreError::Invalid {
-                what: "the new size",
-                found: format!("{size_bytes:#x}"),
-                expected: format!("{:#x} or more: segments do not shrink", header.size_bytes),
-            });
+            let expected = format!("{:#x} or more: segments do not shrink", header.size_bytes);
+            return Err(invalid("the new size", format!("{size_bytes:#x}"), expected));
         }
         let old_parts = header.parts();
         header.size_bytes = size_bytes;
@@ -105,12 +101,9 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let segment = self.open_present(sid, &lock)?;
         let name = segment.name();
-        self.segments.chmod(name.as_str(), mode.of_file()).map_err(|error| match error {
-            StoreError::Io { source, .. } if denied(&source) => {
-                StoreError::NotOwner(Object::SegmentName(name.clone()))
-            }
-            other => other,
-        })?;
+        let refusal = || StoreError::NotOwner(Object::SegmentName(name.clone()));
+        let changed = self.segments.chmod(name.as_str(), mode.of_file());
+        changed.map_err(|error| or_denied(error, refusal))?;
         let header = segment.header();
         let mut failed = None;
         segment.place().each(first_part(header.lifetime), header.parts(), |dir, part| {
@@ -160,11 +153,8 @@ impl Store {
         let (base, size_bytes) = (segment.header().base, segment.header().size_bytes);
         let inside = root.address.checked_sub(base).is_some_and(|offset| offset < size_bytes);
         if root.address != 0 && !inside {
-            return Err(StoreError::Invalid {
-                what: "the root's address",
-                found: format!("{:#x}", root.address),
-                expected: format!("0 or {size_bytes:#x} bytes from {base:#x} on"),
-            });
+            let expected = format!("0 or {size_bytes:#x} bytes from {base:#x} on");
+            return Err(invalid("the root's address", format!("{:#x}", root.address), expected));
         }
         self.change_header(&segment, &lock, |header| header.root = root)
     }
@@ -175,9 +165,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Denied`] when it is open for reading; the host's error.
     pub fn sync(&self, segment: &SegmentFile) -> Result<(), StoreError> {
-        if segment.right() == Right::Read {
-            return Err(segment_write_denied(segment.name()));
-        }
+        segment.check_writable()?;
         segment.file().sync_all().map_err(|e| io_error("sync", segment.path(), e))?;
         if segment.header().lifetime == Lifetime::Volatile {
             return Ok(());

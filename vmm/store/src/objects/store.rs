@@ -7,10 +7,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use abi::objects::Lifetime;
 use rustix::fs::{FlockOperation, OFlags};
 
 use crate::format::counters::COUNTERS_BYTES;
-use crate::format::error::StoreError;
+use crate::format::error::{StoreError, bad_field};
 use crate::format::escape::{parse_id, shorten};
 use crate::format::header::BootId;
 use crate::format::text::later;
@@ -18,6 +19,7 @@ use crate::objects::dir::{Dir, denied, read_bounded};
 use crate::objects::fresh::random_id;
 use crate::objects::index::{SegmentIndex, VasIndex};
 use crate::objects::patience::Patience;
+use crate::objects::segment::check_len;
 
 const FORMAT: &str = "spacejmp store 1";
 /// The folders of a store.
@@ -87,15 +89,7 @@ impl Store {
             }
             other => other?,
         };
-        let len_bytes = counters.metadata().map_err(|e| root.error("look at", "live", e))?.len();
-        if len_bytes < COUNTERS_BYTES {
-            let file = root.path_of("live");
-            return Err(StoreError::Short {
-                file,
-                found_bytes: len_bytes,
-                expected_bytes: COUNTERS_BYTES,
-            });
-        }
+        check_len(&counters, &root.path_of("live"), COUNTERS_BYTES)?;
         Ok(Store {
             id,
             counters,
@@ -178,6 +172,14 @@ impl Store {
     pub fn id(&self) -> u64 {
         self.id
     }
+
+    /// The boot that the header of a new segment names: a volatile one ends with it.
+    pub(crate) fn boot_of(&self, lifetime: Lifetime) -> BootId {
+        match lifetime {
+            Lifetime::Volatile => self.boot,
+            Lifetime::Persistent => BootId::default(),
+        }
+    }
 }
 
 fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, StoreError> {
@@ -211,18 +213,15 @@ fn is_foreign(name: &OsString) -> bool {
 fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
     let bytes = read_bounded(file, 4096).map_err(|e| root.error("read", "format", e))?;
     let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
-    let bad = |field, found: &str, expected: &str| StoreError::BadField {
-        file: root.path_of("format"),
-        field,
-        found: shorten(found),
-        expected: expected.into(),
-    };
+    let path = root.path_of("format");
+    let bad =
+        |field, found: &str, expected: &str| bad_field(&path, field, shorten(found), expected);
     let mut lines = text.lines();
     let version = lines.next().unwrap_or_default();
     if version != FORMAT {
         return Err(match later(version, "spacejmp store ") {
             Some(found) => StoreError::Newer {
-                file: root.path_of("format"),
+                file: path,
                 field: "version",
                 found: found.to_string(),
                 known: "1".into(),

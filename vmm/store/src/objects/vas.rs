@@ -15,11 +15,10 @@ use crate::format::manifest::{MAX_SEGMENTS, Manifest};
 use crate::format::name::{Mode, Name};
 use crate::format::record::{Access, VasRecord, VasSegment};
 use crate::objects::create::set_mode;
-use crate::objects::dir::{Dir, denied};
-use crate::objects::fresh::random_id;
+use crate::objects::dir::{Dir, or_denied};
+use crate::objects::fresh::random;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::lookup::MANIFEST;
-use crate::objects::open::segment_write_denied;
 use crate::objects::store::Store;
 
 impl Store {
@@ -114,12 +113,8 @@ impl Store {
     pub fn set_vas_mode(&self, vid: VasId, mode: Mode) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let name = self.vas_by_id(vid, &lock)?.name;
-        let denied_to_change = |error| match error {
-            StoreError::Io { source, .. } if denied(&source) => {
-                StoreError::NotOwner(Object::VasName(name.clone()))
-            }
-            other => other,
-        };
+        let refusal = || StoreError::NotOwner(Object::VasName(name.clone()));
+        let denied_to_change = |error| or_denied(error, refusal);
         let folder = self.vas.sub(name.as_str())?;
         self.vas.chmod(name.as_str(), mode.of_folder()).map_err(denied_to_change)?;
         folder.chmod(MANIFEST, mode.of_file()).map_err(denied_to_change)
@@ -146,8 +141,8 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let mut manifest = self.changeable(vid, &lock)?;
         let segment = self.open_present(sid, &lock)?;
-        if right == Right::Write && segment.right() == Right::Read {
-            return Err(segment_write_denied(segment.name()));
+        if right == Right::Write {
+            segment.check_writable()?;
         }
         let (vas, name) = (manifest.name.clone(), segment.name().clone());
         if manifest.segments.len() >= MAX_SEGMENTS {
@@ -295,11 +290,7 @@ impl Store {
         let free = |vid: &VasId| !index.has(*vid);
         let vid = match wanted.filter(free) {
             Some(vid) => vid,
-            None => loop {
-                if let Some(vid) = VasId::new(random_id()?).filter(free) {
-                    break vid;
-                }
-            },
+            None => random(|id| VasId::new(id).filter(free))?,
         };
         let manifest = Manifest { vid, name: name.clone(), tagged, segments };
         let tmp_name = format!("{vid}.vas");
@@ -365,11 +356,7 @@ impl Store {
         }
         manifest.name = name.clone();
         if original.is_some() {
-            manifest.vid = loop {
-                if let Some(vid) = VasId::new(random_id()?) {
-                    break vid;
-                }
-            };
+            manifest.vid = random(VasId::new)?;
         }
         self.bump_objects(Counted::Vas, lock)?;
         self.replace_manifest(&manifest, lock)?;
