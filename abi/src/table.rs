@@ -108,10 +108,8 @@ impl Table {
     ) -> Result<(), M::Error> {
         let mut run = [Pte::EMPTY; 512];
         let tail = run.get_mut(self.level.index(address)..).unwrap_or_default();
-        let len = tail.iter_mut().zip(entries).fold(0, |len, (pte, entry)| {
-            *pte = self.encode(address, entry);
-            len + 1
-        });
+        let filled = tail.iter_mut().zip(entries);
+        let len = filled.map(|(pte, entry)| *pte = self.encode(address, entry)).count();
         mem.write_run(self.place(address), tail.get(..len).unwrap_or_default())
     }
 

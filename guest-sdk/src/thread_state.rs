@@ -79,16 +79,12 @@ pub(crate) fn is_writing(segment: SegId) -> bool {
     here.writable && here.location.has(segment)
 }
 
-/// Puts back what it changed when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Changed {
-    heap: Option<NonNull<dyn SpaceHeap>>,
-    scope: Scope,
-}
+/// Puts back the heap and the scope that the thread had, when it is dropped.
+pub(crate) struct Changed(ThreadState);
 
 impl Drop for Changed {
     fn drop(&mut self) {
-        set(ThreadState { heap: self.heap, scope: self.scope, ..current() });
+        set(ThreadState { heap: self.0.heap, scope: self.0.scope, ..current() });
     }
 }
 
@@ -96,16 +92,14 @@ impl Drop for Changed {
 /// where it is now when that happens.
 #[must_use]
 pub(crate) fn with_scope(scope: Scope) -> Changed {
-    let before = set(ThreadState { scope, ..current() });
-    Changed { heap: before.heap, scope: before.scope }
+    Changed(set(ThreadState { scope, ..current() }))
 }
 
 /// Until the result is dropped, the thread has no heap but its process's. A heap at work uses this
 /// wherever it may allocate itself: what it needs must not come from itself.
 #[must_use]
 pub(crate) fn without_heap() -> Changed {
-    let before = set(ThreadState { heap: None, scope: Scope::Working, ..current() });
-    Changed { heap: before.heap, scope: before.scope }
+    Changed(set(ThreadState { heap: None, scope: Scope::Working, ..current() }))
 }
 
 /// How the calling thread is inside a VAS.

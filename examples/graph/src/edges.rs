@@ -73,19 +73,11 @@ impl EdgeList {
         // The beginning of a line whose end has not been read yet, then what was read.
         let mut buffer = Vec::new();
         loop {
-            let carried = buffer.len();
-            buffer.resize(carried + READ_BYTES, 0);
-            let read = text.read(&mut buffer[carried..]);
-            buffer.truncate(carried + read.as_ref().map_or(0, |count| *count));
-            match read {
-                Ok(0) => {
-                    lines.take(&buffer)?;
-                    return Ok(EdgeList::number(lines.pairs));
-                }
-                Err(err) if err.kind() != io::ErrorKind::Interrupted => {
-                    return Err(ParseError::Read(err));
-                }
-                _ => {}
+            buffer.reserve(READ_BYTES);
+            let read = text.by_ref().take(READ_BYTES as u64).read_to_end(&mut buffer);
+            if read.map_err(ParseError::Read)? == 0 {
+                lines.take(&buffer)?;
+                return Ok(EdgeList::number(lines.pairs));
             }
             if let Some(newline) = buffer.iter().rposition(|&byte| byte == b'\n') {
                 lines.take(&buffer[..=newline])?;
@@ -283,5 +275,6 @@ mod tests {
         assert_eq!(EdgeList::parse(Pieces(text.as_bytes(), 0)).unwrap(), whole);
         let long = format!("#{}\n1 2\n", "x".repeat(3 << 20));
         assert_eq!(parse(&long).unwrap().pairs(), [(0, 1)]);
+        assert_eq!(parse(&"10 20\n".repeat(500_000)).unwrap().pairs(), vec![(0, 1); 500_000]);
     }
 }

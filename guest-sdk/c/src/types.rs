@@ -52,20 +52,17 @@ macro_rules! numbers {
     )*};
 }
 
-mod numbers {
-    use super::Type;
-    numbers! {
-        sj_u8 = u8, c"u8";
-        sj_u16 = u16, c"u16";
-        sj_u32 = u32, c"u32";
-        sj_u64 = u64, c"u64";
-        sj_i8 = i8, c"i8";
-        sj_i16 = i16, c"i16";
-        sj_i32 = i32, c"i32";
-        sj_i64 = i64, c"i64";
-        sj_f32 = f32, c"f32";
-        sj_f64 = f64, c"f64";
-    }
+numbers! {
+    sj_u8 = u8, c"u8";
+    sj_u16 = u16, c"u16";
+    sj_u32 = u32, c"u32";
+    sj_u64 = u64, c"u64";
+    sj_i8 = i8, c"i8";
+    sj_i16 = i16, c"i16";
+    sj_i32 = i32, c"i32";
+    sj_i64 = i64, c"i64";
+    sj_f32 = f32, c"f32";
+    sj_f64 = f64, c"f64";
 }
 
 /// Types are the same if they have the same address; pointers and arrays have no address of their

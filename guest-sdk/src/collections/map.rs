@@ -181,12 +181,9 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
             self.make(more)?;
         }
         let seed = self.seed;
-        match &mut self.table {
-            Some(table) => table
-                .try_reserve(more, |(key, _)| words::hash_of(seed, key.borrowed(at)))
-                .map_err(|error| no_room::<V>(&error)),
-            None => Err(AllocError::new::<V>(0)),
-        }
+        let table = self.table_mut().ok_or(AllocError::new::<V>(0))?;
+        let reserved = table.try_reserve(more, |(key, _)| words::hash_of(seed, key.borrowed(at)));
+        reserved.map_err(|error| no_room::<V>(&error))
     }
 
     fn make(&mut self, capacity: usize) -> Result<(), AllocError> {

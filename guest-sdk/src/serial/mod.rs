@@ -61,8 +61,8 @@ pub trait DeserializeIn<'de, V: Brand>: Sized {
     /// Makes a value.
     ///
     /// # Errors
-    /// The deserializer's error, and one with the text of [`AllocError`](crate::AllocError) when
-    /// there is no room; what was made is dropped.
+    /// The deserializer's error, and one with the text of [`AllocError`] when there is no room; what
+    /// was made is dropped.
     fn deserialize_in<D: Deserializer<'de>>(
         at: &At<V, Write>,
         deserializer: D,

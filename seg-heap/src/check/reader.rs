@@ -30,12 +30,8 @@ fn half(reader: &mut impl Reader, offset: u64) -> Option<u32> {
 /// The descriptor of `page`.
 pub(super) fn desc(reader: &mut impl Reader, page: u32) -> Option<PageDesc> {
     let offset = desc_offset(page);
-    let [a, b, c, d] = [
-        reader.word(offset)?,
-        reader.word(offset + 8)?,
-        reader.word(offset + 16)?,
-        reader.word(offset + 24)?,
-    ];
+    let mut word = |n: u64| reader.word(offset + n * 8);
+    let (a, b, c, d) = (word(0)?, word(1)?, word(2)?, word(3)?);
     Some(PageDesc {
         kind: a as u8,
         class: (a >> 8) as u8,

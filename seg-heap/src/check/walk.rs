@@ -283,24 +283,22 @@ impl<'a, R: Reader> Walk<'a, R> {
 
     /// Follows the lists of free runs and of spans with free blocks.
     pub(super) fn lists(&mut self) {
+        let bins_used = offset_of!(HeapHeader, bins_used) as u64;
+        let used = self.header.bins_used;
         for (bin, (first, expected)) in self.header.bins.into_iter().zip(self.runs).enumerate() {
             let offset = offset_of!(HeapHeader, bins) + bin * 4;
             let matches =
                 |desc: PageDesc| desc.kind() == Some(PageKind::Free) && bin_of(desc.pages) == bin;
             self.list(offset, first, expected, matches);
-            if (self.header.bins_used >> bin & 1 == 1) != (first != 0) {
-                let offset = offset_of!(HeapHeader, bins_used) as u64;
-                let found = self.header.bins_used;
-                self.report.damaged(offset, "bins", found, "a bit for each bin with runs");
+            if (used >> bin & 1 == 1) != (first != 0) {
+                self.report.damaged(bins_used, "bins", used, "a bit for each bin with runs");
             }
         }
-        if self.header.bins_used >> RUN_BINS != 0 {
-            let offset = offset_of!(HeapHeader, bins_used) as u64;
-            self.report.damaged(offset, "bins", self.header.bins_used, "no bits beyond the bins");
+        if used >> RUN_BINS != 0 {
+            self.report.damaged(bins_used, "bins", used, "no bits beyond the bins");
         }
-        for (class, (first, expected)) in
-            self.header.partial.into_iter().zip(self.spans).enumerate()
-        {
+        let partial = self.header.partial.into_iter().zip(self.spans).enumerate();
+        for (class, (first, expected)) in partial {
             let offset = offset_of!(HeapHeader, partial) + class * 4;
             let matches = |desc: PageDesc| {
                 desc.kind() == Some(PageKind::Small) && usize::from(desc.class) == class

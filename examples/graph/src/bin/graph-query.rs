@@ -118,10 +118,8 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
     let (mut is_writable, mut time) = (false, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        let mut path = || {
-            let path = args.next().ok_or_else(|| format!("{arg} needs a file"))?;
-            Ok::<_, String>(PathBuf::from(path))
-        };
+        let mut path =
+            || args.next().map(PathBuf::from).ok_or_else(|| format!("{arg} needs a file"));
         let given = match arg.as_str() {
             "--time" => {
                 time = true;

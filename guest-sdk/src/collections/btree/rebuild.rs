@@ -39,8 +39,8 @@ pub(super) fn retain<K: VKey<V>, T: Storable<V>, V: Brand>(
     if kept.iter().all(|&kept| kept) {
         return;
     }
-    let mut parts = Parts { entries: Vec::new(), leaves: Vec::new(), inners: Vec::new() };
-    parts.entries.reserve(kept.len());
+    let entries = Vec::with_capacity(kept.len());
+    let mut parts = Parts { entries, leaves: Vec::new(), inners: Vec::new() };
     map.len = 0;
     match mem::replace(&mut map.tree, Tree::Empty) {
         Tree::Empty => {}
