@@ -45,10 +45,8 @@ impl GuestVirt {
     /// For constants: a non-canonical literal fails to compile.
     #[must_use]
     pub const fn literal(raw: u64) -> GuestVirt {
-        match GuestVirt::new(raw) {
-            Ok(gva) => gva,
-            Err(_) => panic!("literal address is not canonical"),
-        }
+        let Ok(gva) = GuestVirt::new(raw) else { panic!("literal address is not canonical") };
+        gva
     }
 
     /// The number.
@@ -85,10 +83,7 @@ impl GuestPhys {
     /// For constants: an impossible literal fails to compile.
     #[must_use]
     pub const fn literal(raw: u64) -> GuestPhys {
-        match GuestPhys::new(raw) {
-            Some(gpa) => gpa,
-            None => panic!("literal address is wider than 52 bits"),
-        }
+        GuestPhys::new(raw).expect("literal address is wider than 52 bits")
     }
 
     /// The number.
@@ -120,11 +115,7 @@ impl PageSize {
     /// Bytes in a page of this size.
     #[must_use]
     pub const fn bytes(self) -> u64 {
-        match self {
-            PageSize::Small4K => PAGE_SIZE,
-            PageSize::Large2M => PAGE_SIZE_2M,
-            PageSize::Huge1G => PAGE_SIZE_1G,
-        }
+        1 << self.level().shift()
     }
 
     /// The level of the table whose entry maps a page of this size.

@@ -89,12 +89,9 @@ impl Errno {
     /// result cannot carry them.
     #[must_use]
     pub const fn from_raw(raw: i32) -> Errno {
-        if raw < 1 || raw > 4095 {
-            return Errno::EIO;
-        }
         match NonZeroU16::new(raw as u16) {
-            Some(n) => Errno(n),
-            None => Errno::EIO,
+            Some(n) if raw >= 1 && raw <= 4095 => Errno(n),
+            _ => Errno::EIO,
         }
     }
 

@@ -8,8 +8,8 @@
 use core::mem::{offset_of, size_of};
 use core::num::NonZeroU64;
 
-macro_rules! id_type {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! id_types {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(transparent)]
@@ -44,21 +44,17 @@ macro_rules! id_type {
                 write!(f, concat!(stringify!($name), "({})"), self)
             }
         }
-    };
+    )*};
 }
 
-id_type! {
+id_types! {
     /// A VAS of a store; never reused for another one.
-    VasId
-}
-id_type! {
+    VasId,
     /// A segment of a store; never reused for another one. Locks are acquired in the order of these
     /// numbers.
-    SegId
-}
-id_type! {
+    SegId,
     /// One live VM, as identified in lock words and leases; random, and new at every start.
-    LeaseId
+    LeaseId,
 }
 
 /// Longest name of a VAS or segment, in bytes: a file name.

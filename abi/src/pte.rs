@@ -55,6 +55,10 @@ impl Rights {
     }
 }
 
+const fn bit(is_set: bool, bit: u64) -> u64 {
+    if is_set { bit } else { 0 }
+}
+
 impl Pte {
     /// The entry that maps nothing.
     pub const EMPTY: Pte = Pte(0);
@@ -70,26 +74,16 @@ impl Pte {
 
     /// See `table.rs`.
     pub(crate) const fn table(gpa: GuestPhys, user: bool) -> Pte {
-        Pte((gpa.raw() & ADDRESS) | PTE_P | PTE_W | if user { PTE_U } else { 0 })
+        Pte((gpa.raw() & ADDRESS) | PTE_P | PTE_W | bit(user, PTE_U))
     }
 
     /// A leaf in a table of `level`. Accessed and dirty are set from the start: nothing reads them,
     /// and this saves the processor from writing them.
     pub(crate) const fn leaf(gpa: GuestPhys, rights: Rights, level: Level) -> Pte {
-        let mut raw = (gpa.raw() & ADDRESS) | PTE_P | PTE_A | PTE_D;
-        if rights.write {
-            raw |= PTE_W;
-        }
-        if rights.user {
-            raw |= PTE_U;
-        }
-        if !rights.execute {
-            raw |= PTE_NX;
-        }
-        if !matches!(level, Level::Table) {
-            raw |= PTE_PS;
-        }
-        Pte(raw)
+        let allowed =
+            bit(rights.write, PTE_W) | bit(rights.user, PTE_U) | bit(!rights.execute, PTE_NX);
+        let large = bit(!matches!(level, Level::Table), PTE_PS);
+        Pte((gpa.raw() & ADDRESS) | PTE_P | PTE_A | PTE_D | allowed | large)
     }
 
     /// The bits.

@@ -49,6 +49,12 @@ impl Walk {
     }
 }
 
+/// The table that an entry of this level leads to; `None` for a leaf or an empty entry.
+fn next(pte: Pte, level: Level) -> Option<(GuestPhys, Level)> {
+    let is_table = pte.is_present() && !(pte.is_large() && level.leaf().is_some());
+    level.below().filter(|_| is_table).map(|below| (pte.target(), below))
+}
+
 impl<'m, M: TableMem> PageTable<'m, M> {
     /// Borrows `mem` for one session of edits below `root`.
     pub fn new(root: GuestPhys, mem: &'m mut M) -> Self {
@@ -60,18 +66,11 @@ impl<'m, M: TableMem> PageTable<'m, M> {
     /// # Errors
     /// When a table lies outside guest memory.
     pub fn walk(&self, gva: GuestVirt) -> Result<Walk, M::Error> {
-        let mut table = self.root;
-        let mut level = Level::Root;
+        let (mut table, mut level) = (self.root, Level::Root);
         loop {
             let pte = Table::new(table, level).get(self.mem, gva.raw())?;
-            let is_leaf = level == Level::Table || (pte.is_large() && level.leaf().is_some());
-            match level.below() {
-                Some(below) if pte.is_present() && !is_leaf => {
-                    table = pte.target();
-                    level = below;
-                }
-                _ => return Ok(Walk { level, table, pte }),
-            }
+            let Some(next) = next(pte, level) else { return Ok(Walk { level, table, pte }) };
+            (table, level) = next;
         }
     }
 
@@ -82,13 +81,12 @@ impl<'m, M: TableMem> PageTable<'m, M> {
     /// When out of memory or a table lies outside guest memory; every page then maps what it mapped
     /// before.
     pub fn table_for(&mut self, gva: GuestVirt, level: Level) -> Result<GuestPhys, M::Error> {
-        let mut table = self.root;
-        let mut at = Level::Root;
+        let (mut table, mut at) = (self.root, Level::Root);
         while at > level {
             let Some(below) = at.below() else { break };
             let pte = Table::new(table, at).get(self.mem, gva.raw())?;
-            let next = if pte.is_present() && !(pte.is_large() && at.leaf().is_some()) {
-                pte.target()
+            (table, at) = if let Some(next) = next(pte, at) {
+                next
             } else {
                 let fresh = self.mem.alloc_table()?;
                 if pte.is_present() {
@@ -96,10 +94,8 @@ impl<'m, M: TableMem> PageTable<'m, M> {
                 }
                 // Linked only when complete: another vCPU may walk it immediately.
                 Table::new(table, at).set(self.mem, gva.raw(), Entry::Table(fresh))?;
-                fresh
+                (fresh, below)
             };
-            table = next;
-            at = below;
         }
         Ok(table)
     }
@@ -120,14 +116,11 @@ impl<'m, M: TableMem> PageTable<'m, M> {
     /// # Errors
     /// When a table lies outside guest memory.
     pub fn clear(&mut self, gva: GuestVirt, level: Level) -> Result<(), M::Error> {
-        let mut table = self.root;
-        let mut at = Level::Root;
+        let (mut table, mut at) = (self.root, Level::Root);
         while at > level {
             let pte = Table::new(table, at).get(self.mem, gva.raw())?;
-            let is_table = pte.is_present() && !(pte.is_large() && at.leaf().is_some());
-            let (true, Some(below)) = (is_table, at.below()) else { return Ok(()) };
-            table = pte.target();
-            at = below;
+            let Some(next) = next(pte, at) else { return Ok(()) };
+            (table, at) = next;
         }
         Table::new(table, level).set(self.mem, gva.raw(), Entry::Empty)
     }

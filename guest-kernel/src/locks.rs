@@ -16,7 +16,7 @@ use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
 use abi::{GuestVirt, tag};
-use seg_lock::{AtomicWords, FastSwitch, switch_locks_fast};
+use seg_lock::{AtomicWords, switch_locks_fast};
 
 /// See [`switch_with_locks`].
 pub(crate) const PARTIAL: u32 = 1;
@@ -132,8 +132,8 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     };
     let held = own(offset_of!(VcpuPage, held));
     let old = held.load(Ordering::Relaxed);
-    let result = switch_locks_fast(refs(old), refs(needed), Page);
-    if result == FastSwitch::Refused {
+    let (outcome, has_waiters) = switch_locks_fast(refs(old), refs(needed), Page);
+    if !outcome.is_held() {
         return false;
     }
     // From here on nothing fails. A kick may interrupt us, but the VMM does not read these words
@@ -156,7 +156,7 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     unsafe { asm!("mov cr3, {}", in(reg) load, options(nostack, preserves_flags)) };
     inside.store(vh, Ordering::Release);
     let waited_for = own(offset_of!(VcpuPage, waited_for));
-    if result == FastSwitch::DoneWithWaiters && waited_for.load(Ordering::Relaxed) == 0 {
+    if has_waiters && waited_for.load(Ordering::Relaxed) == 0 {
         waited_for.store(old, Ordering::Relaxed);
     }
     true

@@ -106,35 +106,9 @@ unsafe impl<V: Brand> Allocator for VAlloc<V> {
         }
     }
 
+    /// `shrink`, too: the heap is told the new size, whichever is larger.
     #[inline]
     unsafe fn grow(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, ApiError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.resize(block, old, new) }
-    }
-
-    #[inline]
-    unsafe fn shrink(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, ApiError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.resize(block, old, new) }
-    }
-}
-
-impl<V: Brand> VAlloc<V> {
-    /// `grow` and `shrink`.
-    ///
-    /// # Safety
-    /// As theirs.
-    unsafe fn resize(
         &self,
         block: NonNull<u8>,
         old: Layout,
@@ -155,5 +129,16 @@ impl<V: Brand> VAlloc<V> {
         // SAFETY: the caller's promise.
         unsafe { self.deallocate(block, old) };
         Ok(fresh)
+    }
+
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, ApiError> {
+        // SAFETY: the caller's promise; `grow` works for either size being the larger one.
+        unsafe { self.grow(block, old, new) }
     }
 }

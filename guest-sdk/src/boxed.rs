@@ -49,17 +49,10 @@ unsafe impl<T: Sync, V: Brand> Sync for VBox<T, V> {}
 /// A block in `V`'s heap that holds `value`.
 #[inline]
 pub(crate) fn allocate<T: Storable<V>, V: Brand>(
-    _at: &At<V, Write>,
+    at: &At<V, Write>,
     value: T,
 ) -> Result<NonNull<T>, AllocError> {
-    let layout = Layout::new::<T>();
-    let block = VAlloc::<V>::of_owner()
-        .allocate(layout)
-        .map_err(|_| AllocError::new::<V>(layout.size()))?
-        .cast::<T>();
-    // SAFETY: the block is fresh, and large and aligned enough.
-    unsafe { block.write(value) };
-    Ok(block)
+    allocate_in(at, Layout::new::<T>(), value)
 }
 
 /// A block that holds a root object: one of at least a byte, so that a root without size has an
@@ -68,13 +61,22 @@ pub(crate) fn allocate_root<V: Brand>(
     at: &At<V, Write>,
     value: V::Root,
 ) -> Result<NonNull<V::Root>, AllocError> {
-    if size_of::<V::Root>() != 0 {
-        return allocate(at, value);
-    }
-    let no_room = |_| AllocError::new::<V>(1);
-    let layout =
-        Layout::from_size_align(1, align_of::<V::Root>()).map_err(|_| AllocError::new::<V>(1))?;
-    let block = VAlloc::<V>::of_owner().allocate(layout).map_err(no_room)?.cast::<V::Root>();
+    let (size, align) = (size_of::<V::Root>().max(1), align_of::<V::Root>());
+    let layout = Layout::from_size_align(size, align).map_err(|_| AllocError::new::<V>(size))?;
+    allocate_in(at, layout, value)
+}
+
+/// A block of this layout, which is at least the value's, that holds `value`.
+#[inline]
+fn allocate_in<T: Storable<V>, V: Brand>(
+    _at: &At<V, Write>,
+    layout: Layout,
+    value: T,
+) -> Result<NonNull<T>, AllocError> {
+    let block = VAlloc::<V>::of_owner()
+        .allocate(layout)
+        .map_err(|_| AllocError::new::<V>(layout.size()))?
+        .cast::<T>();
     // SAFETY: the block is fresh, and large and aligned enough.
     unsafe { block.write(value) };
     Ok(block)

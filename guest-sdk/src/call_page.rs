@@ -17,16 +17,9 @@ use abi::call::AT_SPACEJMP;
 static PAGE: AtomicU64 = AtomicU64::new(0);
 
 /// The process does not run under `spacejmp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not running under spacejmp: start the program with `spacejmp run`")]
 pub struct NotUnderSpacejmp;
-
-impl std::fmt::Display for NotUnderSpacejmp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("not running under spacejmp: start the program with `spacejmp run`")
-    }
-}
-
-impl std::error::Error for NotUnderSpacejmp {}
 
 /// Proof that the process has a call page.
 #[derive(Debug, Clone, Copy)]

@@ -86,15 +86,9 @@ impl TypeLayout {
     /// ended.
     #[must_use]
     pub fn first_difference(ours: &str, theirs: &str) -> (String, String) {
-        let mut lines = (ours.lines(), theirs.lines());
-        let mut number = 0;
-        loop {
-            match (lines.0.next(), lines.1.next()) {
-                (None, None) => return (String::new(), String::new()),
-                (a, b) if a == b => number += 1,
-                _ => return (path_to(ours, number), path_to(theirs, number)),
-            }
-        }
+        let lines = ours.lines().zip(theirs.lines());
+        let same = lines.take_while(|(ours, theirs)| ours == theirs).count();
+        (path_to(ours, same), path_to(theirs, same))
     }
 }
 

@@ -157,17 +157,14 @@ fn owner(block: *mut u8) -> Owner {
 fn owner_among(kinds: u8, block: *mut u8) -> Owner {
     let Some(block) = NonNull::new(block) else { return Owner::Process };
     let here = thread_state::current();
-    if here.scope == Scope::Working {
+    if here.scope == Scope::Working || !is_of_a_space(kinds, block) {
         return Owner::Process;
     }
-    if !is_of_a_space(kinds, block) {
-        return Owner::Process;
-    }
-    if let Some(heap) = here.heap {
+    if let Some(heap) = here.heap
         // SAFETY: the thread's state holds the heap of the space the thread is in.
-        if unsafe { heap.as_ref() }.holds(block) {
-            return Owner::Here(heap);
-        }
+        && unsafe { heap.as_ref() }.holds(block)
+    {
+        return Owner::Here(heap);
     }
     Owner::Elsewhere
 }
@@ -191,10 +188,8 @@ unsafe impl GlobalAlloc for ScopedAlloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match serving() {
-            None => {
-                // SAFETY: the caller's promise.
-                unsafe { System.alloc(layout) }
-            }
+            // SAFETY: the caller's promise.
+            None => unsafe { System.alloc(layout) },
             Some(heap) => allocate(heap, layout),
         }
     }
@@ -216,10 +211,8 @@ unsafe impl GlobalAlloc for ScopedAlloc {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match owner(block) {
-            Owner::Process => {
-                // SAFETY: the caller's promise, and it is no block of a space.
-                unsafe { System.dealloc(block, layout) };
-            }
+            // SAFETY: the caller's promise, and it is no block of a space.
+            Owner::Process => unsafe { System.dealloc(block, layout) },
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return };
                 // SAFETY: the thread's state holds the heap of the space the thread is in.
@@ -235,10 +228,8 @@ unsafe impl GlobalAlloc for ScopedAlloc {
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new: usize) -> *mut u8 {
         match owner(block) {
-            Owner::Process => {
-                // SAFETY: the caller's promise, and it is no block of a space.
-                unsafe { System.realloc(block, layout, new) }
-            }
+            // SAFETY: the caller's promise, and it is no block of a space.
+            Owner::Process => unsafe { System.realloc(block, layout, new) },
             Owner::Here(heap) => {
                 let Some(block) = NonNull::new(block) else { return ptr::null_mut() };
                 // SAFETY: the thread's state holds the heap of the space the thread is in.

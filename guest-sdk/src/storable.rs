@@ -48,11 +48,14 @@ pub unsafe trait Storable<V: Brand>: Sized + Send + Sync + 'static {
     fn layout(writer: &mut LayoutWriter);
 }
 
-/// Implements the trait for types without inner parts.
+/// Implements the trait for types without inner parts: those without a niche or with several values
+/// in it, and those that have exactly one.
 macro_rules! leaves {
-    ($($type:ty),* $(,)?) => {$(
+    ($has_one_niche:literal: $($type:ty),*) => {$(
         // SAFETY: plain bits, without addresses.
         unsafe impl<V: Brand> Storable<V> for $type {
+            const HAS_ONE_NICHE: bool = $has_one_niche;
+
             fn layout(writer: &mut LayoutWriter) {
                 writer.describe::<$type>(stringify!($type), |_| {});
             }
@@ -60,24 +63,10 @@ macro_rules! leaves {
     )*};
 }
 
-leaves!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char, ());
-leaves!(Duration);
-
-macro_rules! nonzero {
-    ($($inner:ty),*) => {$(
-        // SAFETY: plain bits, without addresses.
-        unsafe impl<V: Brand> Storable<V> for NonZero<$inner> {
-            const HAS_ONE_NICHE: bool = true;
-
-            fn layout(writer: &mut LayoutWriter) {
-                let name = concat!("NonZero<", stringify!($inner), ">");
-                writer.describe::<NonZero<$inner>>(name, |_| {});
-            }
-        }
-    )*};
-}
-
-nonzero!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
+leaves!(false: u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
+leaves!(false: f32, f64, bool, char, (), Duration);
+leaves!(true: NonZero<u8>, NonZero<u16>, NonZero<u32>, NonZero<u64>, NonZero<u128>, NonZero<usize>);
+leaves!(true: NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i128>, NonZero<isize>);
 
 // SAFETY: its content is.
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Wrapping<T> {

@@ -103,20 +103,14 @@ impl Class {
     /// power of two.
     #[inline]
     #[must_use]
-    pub const fn of_aligned(bytes: usize, align: usize) -> Option<Class> {
-        let mut class = match Class::of(bytes) {
-            Some(class) => class,
-            None => return None,
-        };
+    pub fn of_aligned(bytes: usize, align: usize) -> Option<Class> {
+        let mut class = Class::of(bytes)?;
         // Spans begin at page boundaries.
         if align > PAGE_BYTES as usize {
             return None;
         }
         while !class.size().is_multiple_of(align) {
-            class = match Class::from_raw(class.0 + 1) {
-                Some(class) => class,
-                None => return None,
-            };
+            class = Class::from_raw(class.0 + 1)?;
         }
         Some(class)
     }

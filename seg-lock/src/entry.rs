@@ -6,10 +6,10 @@ use crate::page::Member;
 /// What a queued thread wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Want {
-    Shared,
-    Exclusive,
+    Shared = 0,
+    Exclusive = 1,
     /// Exclusive, in exchange for the shared hold it has.
-    Upgrade,
+    Upgrade = 2,
 }
 
 /// A word of the queue: bits 1..0 stage (1 waits, 2 granted), 3..2 what it wants, 9..4 member,
@@ -24,12 +24,7 @@ impl Entry {
     pub(crate) const FREE: u64 = 0;
 
     pub(crate) fn new(want: Want, member: Member, ticket: u64) -> Entry {
-        let want = match want {
-            Want::Shared => 0,
-            Want::Exclusive => 1,
-            Want::Upgrade => 2,
-        };
-        Entry(Self::WAITS | want << 2 | u64::from(member.raw()) << 4 | ticket << 10)
+        Entry(Self::WAITS | (want as u64) << 2 | u64::from(member.raw()) << 4 | ticket << 10)
     }
 
     /// `None` for a free word; nonsense counts as free.

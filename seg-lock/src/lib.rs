@@ -38,7 +38,7 @@ pub use members::{JoinError, join, leave, mark_inconsistent, recover, reset};
 pub use outcome::LockOutcome;
 pub use page::{AtomicWords, LockWords, MAX_MEMBERS, Member, Mode, WORDS, state, word};
 pub use switch::{Held, LockNeed, LockOps, Switched, switch_locks};
-pub use switch_fast::{FastSwitch, switch_locks_fast};
+pub use switch_fast::switch_locks_fast;
 pub use uncontended::{SCANS_PER_CLEAR, release_fast, try_acquire_fast};
 pub use waiter::{Patience, acquire, downgrade, release, upgrade, wake_waiters};
 

@@ -152,7 +152,7 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
         // queue, so it is seen in one place.
         let mut queue = Survey::default();
         self.entries().for_each(|(index, entry)| queue.note(index, entry));
-        if queue.empty {
+        if !queue.any {
             self.words().store(word::QUEUE_USED, 0);
             self.words().fetch_and(word::STATE, !state::WAITERS);
             return;
@@ -220,8 +220,9 @@ impl<W: LockWords, H: Waiting> QueueGuard<'_, W, H> {
 }
 
 /// What a scan of the queue found.
+#[derive(Default)]
 struct Survey {
-    empty: bool,
+    any: bool,
     exclusive_granted: bool,
     shared_granted: bool,
     /// The first waiting reader, in order of arrival.
@@ -230,21 +231,9 @@ struct Survey {
     writer: Option<(usize, Entry)>,
 }
 
-impl Default for Survey {
-    fn default() -> Survey {
-        Survey {
-            empty: true,
-            exclusive_granted: false,
-            shared_granted: false,
-            reader: None,
-            writer: None,
-        }
-    }
-}
-
 impl Survey {
     fn note(&mut self, index: usize, entry: Entry) {
-        self.empty = false;
+        self.any = true;
         let shared = entry.want() == Want::Shared;
         if entry.is_granted() {
             self.shared_granted |= shared;

@@ -113,7 +113,8 @@ pub fn switch_locks<O: LockOps>(
             LockOutcome::Acquired => {}
             LockOutcome::OwnerDied => verdict = LockOutcome::OwnerDied,
             LockOutcome::WouldBlock if patience == Patience::Forever => {
-                give_back_for_order(old, before, need.sid, ops);
+                // A thread waits in ascending order only: the old locks from here on go first.
+                give_back(old, before, ops);
                 return take_in_order(before, from, ops, verdict);
             }
             refused => {
@@ -129,21 +130,14 @@ pub fn switch_locks<O: LockOps>(
         }
     }
     // Nothing can fail any more. Only now is anything released.
-    for &lock in old {
-        match find(new, lock.sid).map(|need| need.mode) {
-            None => ops.release(lock),
-            Some(Mode::Shared) if lock.mode == Mode::Exclusive => ops.downgrade(lock.sid),
-            Some(_) => {}
-        }
-    }
+    give_back(old, new, ops);
     Switched::done(verdict)
 }
 
-/// Leaves the thread with exactly `before`, the locks of the new ones below `sid`.
-fn give_back_for_order<O: LockOps>(old: &[LockNeed], before: &[LockNeed], sid: SegId, ops: &O) {
+/// Leaves the thread with exactly `kept`, of which it has already acquired what is not in `old`.
+fn give_back<O: LockOps>(old: &[LockNeed], kept: &[LockNeed], ops: &O) {
     for &lock in old {
-        match find(before, lock.sid).map(|need| need.mode) {
-            _ if lock.sid >= sid => ops.release(lock),
+        match find(kept, lock.sid).map(|need| need.mode) {
             None => ops.release(lock),
             Some(Mode::Shared) if lock.mode == Mode::Exclusive => ops.downgrade(lock.sid),
             Some(_) => {}

@@ -2,21 +2,10 @@
 //!
 //! Locks that have to be waited for are left to the VMM, whose exchange is in `switch`.
 
+use crate::outcome::LockOutcome;
 use crate::page::{LockWords, Member, Mode, state};
 use crate::uncontended::{give_back, release_fast, try_acquire_fast, try_acquire_short};
 use abi::switch::LockRef;
-
-/// What became of [`switch_locks_fast`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FastSwitch {
-    /// The thread holds the new locks and nothing else.
-    Done,
-    /// As `Done`, and a thread waits for a released lock: the VMM must wake the waiters soon.
-    DoneWithWaiters,
-    /// The thread holds its old locks, as before. The VMM must do the switch, and wake the
-    /// waiters of the locks of both lists, which may have been kept out meanwhile.
-    Refused,
-}
 
 #[inline(always)]
 fn mode_of(lock: &LockRef) -> Mode {
@@ -27,8 +16,13 @@ fn mode_of(lock: &LockRef) -> Mode {
 ///
 /// Both lists are sorted by `page`, each page once. `words_of` gives the words of a page. A
 /// lock that is in both lists in different modes is left to the VMM.
+///
+/// Afterwards the thread holds the new locks and nothing else, and the second value says whether a
+/// thread waits for a released one: the VMM must wake the waiters soon. Or the lock would block, and
+/// the thread holds its old locks, as before; the VMM must do the switch, and wake the waiters of the
+/// locks of both lists, which may have been kept out meanwhile.
 #[inline(always)]
-pub fn switch_locks_fast<W, F>(old: &[LockRef], new: &[LockRef], words_of: F) -> FastSwitch
+pub fn switch_locks_fast<W, F>(old: &[LockRef], new: &[LockRef], words_of: F) -> (LockOutcome, bool)
 where
     W: LockWords,
     F: Fn(u64) -> W + Copy,
@@ -46,7 +40,7 @@ where
     for lock in old {
         seen |= give_back(&words_of(lock.page), Member::of(lock), mode_of(lock));
     }
-    if seen & state::WAITERS == 0 { FastSwitch::Done } else { FastSwitch::DoneWithWaiters }
+    (LockOutcome::Acquired, seen & state::WAITERS != 0)
 }
 
 /// Acquires the locks of `new` from `page` on, or releases those before it.
@@ -56,17 +50,17 @@ fn finish_taking<W: LockWords, F: Fn(u64) -> W>(
     new: &[LockRef],
     page: u64,
     words_of: F,
-) -> FastSwitch {
+) -> (LockOutcome, bool) {
     let first = new.iter().take_while(|lock| lock.page != page).count();
     let take =
         |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
     let refused = new.iter().enumerate().skip(first).find(|(_, lock)| !take(lock));
-    let Some((taken, _)) = refused else { return FastSwitch::Done };
+    let Some((taken, _)) = refused else { return (LockOutcome::Acquired, false) };
     for lock in new.iter().take(taken) {
         // Whatever the result: after a refusal the VMM wakes the waiters.
         release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
     }
-    FastSwitch::Refused
+    (LockOutcome::WouldBlock, false)
 }
 
 /// Calls `each` for those of the first `count` entries of `list` whose lock `other` does not name,
@@ -100,19 +94,19 @@ fn exchange<W: LockWords, F: Fn(u64) -> W>(
     old: &[LockRef],
     new: &[LockRef],
     words_of: F,
-) -> FastSwitch {
+) -> (LockOutcome, bool) {
     let take =
         |lock: &LockRef| try_acquire_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
-    let mut quiet = true;
+    let mut has_waiters = false;
     let mut release = |lock: &LockRef| {
-        quiet &= release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
+        has_waiters |= !release_fast(&words_of(lock.page), Member::of(lock), mode_of(lock));
         true
     };
     // The second walks cover what the first did, and `release` never refuses.
     if let Err(taken) = walk(new, new.len(), old, take) {
         let _ = walk(new, taken, old, release);
-        return FastSwitch::Refused;
+        return (LockOutcome::WouldBlock, false);
     }
     let _ = walk(old, old.len(), new, &mut release);
-    if quiet { FastSwitch::Done } else { FastSwitch::DoneWithWaiters }
+    (LockOutcome::Acquired, has_waiters)
 }

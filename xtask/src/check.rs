@@ -4,10 +4,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::suites::Part;
-use crate::workspace::{Workspace, files, succeed};
+use crate::workspace::{TARGET, Workspace, files, read, succeed};
 use crate::{layers, packages, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it checks, the function that does it.
@@ -17,56 +17,33 @@ struct Job {
     run: fn(&Workspace) -> Result<()>,
 }
 
+const fn job(name: &'static str, about: &'static str, run: fn(&Workspace) -> Result<()>) -> Job {
+    Job { name, about, run }
+}
+
 const JOBS: &[Job] = &[
-    Job { name: "fmt", about: "all source is formatted", run: fmt },
-    Job { name: "clippy", about: "no lint complains in the workspace", run: clippy },
-    Job {
-        name: "clippy-guest-kernel",
-        about: "no lint complains in the guest kernel",
-        run: clippy_guest_kernel,
-    },
-    Job {
-        name: "unsafe",
-        about: "`unsafe` is where it may be, no more of it",
-        run: ratchet::check,
-    },
-    Job {
-        name: "layers",
-        about: "imports follow the layers in xtask/layers.txt",
-        run: layers::check,
-    },
-    Job { name: "one-version", about: "each rust-vmm crate is there once", run: versions::check },
-    Job {
-        name: "crates",
-        about: "the command compiles the recorded number of crates",
-        run: packages::count,
-    },
-    Job {
-        name: "packages",
-        about: "the crates build as packages, outside of the checkout",
-        run: packages::check,
-    },
-    Job { name: "docs", about: "the documentation of all crates has no broken link", run: docs },
-    Job { name: "test", about: "all tests pass on this computer's KVM", run: test },
-    Job {
-        name: "asan",
-        about: "the SDK's tests, hostile ones among them, under AddressSanitizer",
-        run: asan,
-    },
-    Job { name: "release", about: "the optimised build runs, demo and benchmark", run: release },
-    Job {
-        name: "machines",
-        about: "the end-to-end tests pass on an emulated machine, a selection on three others",
-        run: machines,
-    },
+    job("fmt", "all source is formatted", fmt),
+    job("clippy", "no lint complains in the workspace", clippy),
+    job("clippy-guest-kernel", "no lint complains in the guest kernel", clippy_guest_kernel),
+    job("unsafe", "`unsafe` is where it may be, no more of it", ratchet::check),
+    job("layers", "imports follow the layers in xtask/layers.txt", layers::check),
+    job("one-version", "each rust-vmm crate is there once", versions::check),
+    job("crates", "the command compiles the recorded number of crates", packages::count),
+    job("packages", "the crates build as packages, outside of the checkout", packages::check),
+    job("docs", "the documentation of all crates has no broken link", docs),
+    job("test", "all tests pass on this computer's KVM", test),
+    job("asan", "the SDK's tests, hostile ones among them, under AddressSanitizer", asan),
+    job("release", "the optimised build runs, demo and benchmark", release),
+    job(
+        "machines",
+        "the end-to-end tests pass on an emulated machine, a selection on three others",
+        machines,
+    ),
 ];
 
 /// Jobs that take too long for every change; only run when named.
-const ON_REQUEST: &[Job] = &[Job {
-    name: "machines-e2e",
-    about: "the whole end-to-end suite passes on those three, too",
-    run: machines_e2e,
-}];
+const ON_REQUEST: &[Job] =
+    &[job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e)];
 
 /// Prints the jobs, one per line. Always succeeds.
 pub(crate) fn list() -> bool {
@@ -129,9 +106,7 @@ fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {
         if path.file_name().is_some_and(|name| name == "Cargo.toml") {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            if text.lines().any(|line| line == "[workspace]") {
+            if read(&path)?.lines().any(|line| line == "[workspace]") {
                 manifests.push(path);
             }
         }
@@ -170,23 +145,10 @@ fn clippy(workspace: &Workspace) -> Result<()> {
 /// The guest kernel compiles only with its own flags; `vmm/build.rs` reads the same file.
 fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     let kernel = workspace.root().join("guest-kernel");
-    let list = fs::read_to_string(kernel.join("flags")).context("read guest-kernel/flags")?;
-    let flags = list.replace("{dir}", &kernel.display().to_string());
-    let arguments = [
-        "clippy",
-        "--quiet",
-        "--release",
-        "--manifest-path",
-        "guest-kernel/Cargo.toml",
-        "--target-dir",
-        "target/guest-kernel-clippy",
-        "--target",
-        "x86_64-unknown-linux-gnu",
-        "--",
-        "--deny",
-        "warnings",
-    ];
-    let mut cargo = workspace.cargo(&arguments);
+    let flags = read(&kernel.join("flags"))?.replace("{dir}", &kernel.display().to_string());
+    let mut cargo = workspace.cargo(&["clippy", "--quiet", "--release", "--target", TARGET]);
+    cargo.args(["--manifest-path", "guest-kernel/Cargo.toml"]);
+    cargo.args(["--target-dir", "target/guest-kernel-clippy", "--", "--deny", "warnings"]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.lines().collect::<Vec<_>>().join("\x1f"));
     succeed(&mut cargo)
 }
@@ -244,7 +206,7 @@ fn asan(workspace: &Workspace) -> Result<()> {
     let target = workspace.target().join("asan");
     let mut cargo = workspace.cargo(&["test", "--quiet", "--package", "spacejmp"]);
     cargo.args(["--lib", "--test", "hostile", "--test", "scope", "--test", "attacks"]);
-    cargo.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(target);
+    cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
     cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", "-Zsanitizer=address");
     // Leaks by design are not findings.
     cargo.env("ASAN_OPTIONS", "detect_leaks=0");

@@ -23,18 +23,8 @@ const MEASURING: &[[&str; 3]] = &[
 /// When something differs, or cannot be measured.
 pub(crate) fn run(workspace: &Workspace, update: bool) -> Result<()> {
     for [package, program, filter] in MEASURING {
-        let arguments = [
-            "test",
-            "--quiet",
-            "--package",
-            package,
-            "--test",
-            program,
-            "--",
-            filter,
-            "--nocapture",
-        ];
-        let mut cargo = workspace.cargo(&arguments);
+        let mut cargo = workspace.cargo(&["test", "--quiet", "--package", package]);
+        cargo.args(["--test", program, "--", filter, "--nocapture"]);
         cargo.env("SPACEJMP_REQUIRE_KVM", "1");
         if update {
             cargo.env(VARIABLE, "update");

@@ -15,7 +15,7 @@ use clap::ValueEnum as _;
 use crate::copy::{Checkout, commit_id, git};
 use crate::e2e::{self, Kit};
 use crate::machine::{Kind, Machine, Memory, Outcome};
-use crate::workspace::{Workspace, output_of};
+use crate::workspace::{Workspace, output_of, read};
 
 /// Time for a machine that runs one test: far more than any needs.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -86,9 +86,7 @@ fn select(workspace: &Workspace, named: &[String]) -> Result<Vec<Defect>> {
     paths.sort();
     let mut all = Vec::new();
     for path in paths {
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        all.push(Defect::parse(&path, &text).with_context(|| path.display().to_string())?);
+        all.push(Defect::parse(&path, &read(&path)?).with_context(|| path.display().to_string())?);
     }
     for name in named {
         if !all.iter().any(|defect| &defect.name == name) {

@@ -5,12 +5,11 @@
 //! It reads paths that begin with `crate::`, `super::` or `self::`, in `use` lines and elsewhere;
 //! it does not resolve re-exports: only the path as written counts.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::workspace::{Workspace, files};
+use crate::workspace::{Workspace, files, read};
 
 /// The list, in the checkout.
 const LIST: &str = "xtask/layers.txt";
@@ -29,7 +28,7 @@ struct Crate {
 /// When a module imports a higher one, when a module is in no layer, and when the list names
 /// something that does not exist or allows an import that does not occur.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let text = fs::read_to_string(workspace.file(LIST)).with_context(|| LIST.to_owned())?;
+    let text = read(&workspace.file(LIST))?;
     let crates = parse(&text)?;
     let mut findings = Vec::new();
     for one in &crates {
@@ -38,8 +37,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         for path in files(&root)? {
             let inside = path.strip_prefix(&root).unwrap_or(&path).to_owned();
             if is_code(&inside) {
-                let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-                sources.push((inside, text));
+                sources.push((inside, read(&path)?));
             }
         }
         ensure!(!sources.is_empty(), "{LIST}: {} has no sources", one.source);

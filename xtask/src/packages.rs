@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::workspace::{TARGET, Workspace, output_of, succeed};
+use crate::workspace::{TARGET, Workspace, output_of, read, succeed};
 
 /// Packages with a command for users; every user builds `vmm`.
 const COMMANDS: [&str; 2] = ["vmm", "spacejmp-bench"];
@@ -22,8 +22,7 @@ const LIMIT: &str = "xtask/crates.txt";
 /// When there are more or fewer, or cargo cannot tell.
 pub(crate) fn count(workspace: &Workspace) -> Result<()> {
     let crates = crates(workspace, &COMMANDS[..1])?;
-    let text = fs::read_to_string(workspace.file(LIMIT)).with_context(|| LIMIT.to_owned())?;
-    let limit = limit(&text)?;
+    let limit = limit(&read(&workspace.file(LIMIT))?)?;
     println!("crates: {}", crates.len());
     ensure!(
         crates.len() == limit,
@@ -50,7 +49,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     output_of(&mut package)?;
 
     let folder = tempfile::tempdir().context("cannot make a folder for the packages")?;
-    let root = fs::read_to_string(workspace.file("Cargo.toml")).context("read Cargo.toml")?;
+    let root = read(&workspace.file("Cargo.toml"))?;
     let mut manifest = String::from("[workspace]\nresolver = \"3\"\nmembers = [\"*-*\"]\n");
     // Otherwise what comes from a registry would be compiled again.
     manifest.push_str(profile(&root));
@@ -114,7 +113,7 @@ fn profile(manifest: &str) -> &str {
 
 /// A registry requires these.
 fn is_described(manifest: &Path) -> Result<()> {
-    let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
+    let text = read(manifest)?;
     for key in ["description", "license"] {
         let is_there = text.lines().any(|line| line.starts_with(&format!("{key} = \"")));
         ensure!(is_there, "{} has no {key}", manifest.display());

@@ -4,12 +4,11 @@
 //! that none is added unnoticed. `global_asm!`, which needs no `unsafe`, is not counted.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, files, read};
 
 const LIST: &str = "xtask/unsafe-files.txt";
 
@@ -21,9 +20,7 @@ type Counts = BTreeMap<String, usize>;
 /// When a file has more `unsafe` than the list says, or less (the list must not leave room
 /// for more to come back); the text says which lines to change.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let list = workspace.root().join(LIST);
-    let text = fs::read_to_string(&list).with_context(|| format!("cannot read {LIST}"))?;
-    let allowed = parse(&text)?;
+    let allowed = parse(&read(&workspace.file(LIST))?)?;
     let found = count_all(workspace.root())?;
     let complaints = compare(&allowed, &found);
     ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
@@ -48,13 +45,11 @@ fn parse(text: &str) -> Result<Counts> {
 
 fn count_all(root: &Path) -> Result<Counts> {
     let mut counts = Counts::new();
-    for path in crate::workspace::files(root)? {
+    for path in files(root)? {
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let count = count(&text);
+        let count = count(&read(&path)?);
         if count > 0 {
             let name = path.strip_prefix(root).unwrap_or(&path);
             counts.insert(name.display().to_string(), count);

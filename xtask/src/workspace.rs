@@ -95,6 +95,14 @@ impl Workspace {
     }
 }
 
+/// The text of a file.
+///
+/// # Errors
+/// When it cannot be read or is not UTF-8; the text names the file.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// All files below `root`, in no particular order, except what cargo or a tool made: nothing in
 /// folders named `target`, nothing hidden. Symbolic links are not followed.
 ///

@@ -86,12 +86,6 @@ impl Csr {
         Ok(csr)
     }
 
-    /// The nodes' numbers, ascending.
-    #[must_use]
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
-    }
-
     /// Where all edges lead to: positions of nodes.
     #[must_use]
     pub fn targets(&self) -> &[u32] {
@@ -137,23 +131,12 @@ fn read<T, const N: usize>(
 }
 
 impl Adjacency for Csr {
-    fn node_count(&self) -> usize {
-        self.ids.len()
+    fn ids(&self) -> &[u32] {
+        &self.ids
     }
 
     fn edge_count(&self) -> u64 {
         self.targets.len() as u64
-    }
-
-    fn find(&self, id: u32) -> Option<usize> {
-        match self.ids.get(id as usize) {
-            Some(&found) if found == id => Some(id as usize),
-            _ => self.ids.binary_search(&id).ok(),
-        }
-    }
-
-    fn id(&self, index: usize) -> u32 {
-        self.ids[index]
     }
 
     fn degree(&self, index: usize) -> u64 {

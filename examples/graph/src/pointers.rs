@@ -97,25 +97,12 @@ impl<'a, M: Mode> Inside<'a, M> {
 }
 
 impl<M: Mode> Adjacency for Inside<'_, M> {
-    fn node_count(&self) -> usize {
-        self.graph.nodes.len()
+    fn ids(&self) -> &[u32] {
+        self.graph.ids.get(self.v)
     }
 
     fn edge_count(&self) -> u64 {
         self.graph.edge_count
-    }
-
-    fn find(&self, id: u32) -> Option<usize> {
-        // In a dense graph a node's number is its position.
-        let ids = self.graph.ids.get(self.v);
-        match ids.get(id as usize) {
-            Some(&found) if found == id => Some(id as usize),
-            _ => ids.binary_search(&id).ok(),
-        }
-    }
-
-    fn id(&self, index: usize) -> u32 {
-        self.graph.ids.get(self.v)[index]
     }
 
     fn degree(&self, index: usize) -> u64 {

@@ -5,20 +5,30 @@ use std::io::{self, Write};
 
 /// A graph whose nodes have positions from 0.
 pub trait Adjacency {
-    /// How many nodes there are.
-    fn node_count(&self) -> usize;
+    /// The nodes' numbers, ascending.
+    fn ids(&self) -> &[u32];
     /// How many edges there are.
     fn edge_count(&self) -> u64;
-    /// The position of the node with this number.
-    fn find(&self, id: u32) -> Option<usize>;
-    /// The number of the node at this position.
-    fn id(&self, index: usize) -> u32;
     /// How many edges begin there.
     fn degree(&self, index: usize) -> u64;
     /// Visits the ends of these edges.
     fn for_neighbours(&self, index: usize, visit: impl FnMut(usize));
     /// The first of the nodes with most edges.
     fn largest(&self) -> Option<usize>;
+
+    /// How many nodes there are.
+    fn node_count(&self) -> usize {
+        self.ids().len()
+    }
+
+    /// The position of the node with this number.
+    fn find(&self, id: u32) -> Option<usize> {
+        // In a dense graph a node's number is its position.
+        match self.ids().get(id as usize) {
+            Some(&found) if found == id => Some(id as usize),
+            _ => self.ids().binary_search(&id).ok(),
+        }
+    }
 
     /// The smallest number of edges from one node to the other, if there is a path.
     fn steps(&self, from: usize, to: usize) -> Option<u64> {
@@ -91,7 +101,7 @@ impl Query {
                 write!(out, "stats: {} nodes, {} edges", graph.node_count(), graph.edge_count())?;
                 match graph.largest() {
                     Some(index) => {
-                        let (degree, id) = (graph.degree(index), graph.id(index));
+                        let (degree, id) = (graph.degree(index), graph.ids()[index]);
                         writeln!(out, ", largest degree {degree} at node {id}")
                     }
                     None => writeln!(out),

@@ -5,7 +5,7 @@
 //! of people. A node's number does not reveal its popularity.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
         }
     };
     let written = match &options.file {
-        Some(path) => File::create(path).and_then(|mut file| write(&options, &mut file)),
-        None => write(&options, &mut io::stdout().lock()),
+        Some(path) => File::create(path).and_then(|file| write(&options, file)),
+        None => write(&options, io::stdout().lock()),
     };
     match written {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,37 +94,14 @@ fn parse_count(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-fn write(options: &Options, out: &mut impl Write) -> io::Result<()> {
-    const PIECE: usize = 1 << 20;
+fn write(options: &Options, out: impl Write) -> io::Result<()> {
     let mut edges = Edges::new(options.nodes, options.seed);
-    let mut buffer = Vec::with_capacity(PIECE + 64);
+    let mut out = BufWriter::with_capacity(1 << 20, out);
     for _ in 0..options.edges {
         let (from, to) = edges.draw();
-        push_number(&mut buffer, from);
-        buffer.push(b' ');
-        push_number(&mut buffer, to);
-        buffer.push(b'\n');
-        if buffer.len() >= PIECE {
-            out.write_all(&buffer)?;
-            buffer.clear();
-        }
+        writeln!(out, "{from} {to}")?;
     }
-    out.write_all(&buffer)?;
     out.flush()
-}
-
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let (mut at, mut left) = (digits.len(), number);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// An endless sequence of edges.

@@ -6,7 +6,7 @@
 mod text;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use text::Text;
@@ -88,25 +88,24 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 fn write(options: &Options) -> io::Result<()> {
-    let mut out: Box<dyn Write> = match &options.file {
+    let out: Box<dyn Write> = match &options.file {
         Some(path) => Box::new(File::create(path)?),
         None => Box::new(io::stdout().lock()),
     };
+    let mut out = BufWriter::with_capacity(1 << 20, out);
     let mut text = Text::new(options.seed);
     let mut left = options.size;
-    let mut buffer = Vec::with_capacity((1 << 20) + 256);
+    let mut line = Vec::new();
     while left > 0 {
-        buffer.clear();
-        while buffer.len() < 1 << 20 {
-            text.push_line(&mut buffer);
-        }
-        if buffer.len() as u64 > left {
+        line.clear();
+        text.push_line(&mut line);
+        if line.len() as u64 > left {
             // The last line is truncated so that the size is exact, and still ends with a newline.
-            buffer.truncate(left as usize - 1);
-            buffer.push(b'\n');
+            line.truncate(left as usize - 1);
+            line.push(b'\n');
         }
-        left -= buffer.len() as u64;
-        out.write_all(&buffer)?;
+        left -= line.len() as u64;
+        out.write_all(&line)?;
     }
     out.flush()
 }

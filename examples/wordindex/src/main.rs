@@ -147,28 +147,20 @@ fn run(options: &Options, start: Instant) -> Result<bool> {
 /// Answers queries until `:quit` or the end of standard input; every answer is written
 /// before the next query is read.
 fn answer_all(mut answer: impl FnMut(&[u8], &mut Vec<u8>) -> Result<bool>) -> Result<()> {
-    let mut queries = io::stdin().lock();
-    let (mut line, mut text) = (Vec::new(), Vec::new());
-    loop {
-        line.clear();
-        if queries
-            .read_until(b'\n', &mut line)
-            .map_err(|err| format!("cannot read queries: {err}"))?
-            == 0
-        {
-            return Ok(());
-        }
-        text.clear();
-        let done = answer(&line, &mut text)?;
+    for query in io::stdin().lock().split(b'\n') {
+        let query = query.map_err(|err| format!("cannot read queries: {err}"))?;
+        let mut text = Vec::new();
+        let done = answer(&query, &mut text)?;
         match io::stdout().write_all(&text) {
             // A reader that has seen enough closes its end: not an error.
-            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => break,
             other => other.map_err(|err| format!("cannot write answers: {err}"))?,
         }
         if done {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
 fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {

@@ -25,9 +25,7 @@ use crate::here;
 /// the function that makes it.
 unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result<u64, Errno> {
     let mut all = [0; 6];
-    for (to, from) in all.iter_mut().zip(args) {
-        *to = from;
-    }
+    all[..N].copy_from_slice(&args);
     let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
     // SAFETY: the caller's promise.
     unsafe { page.call(number, all) }
@@ -51,10 +49,11 @@ fn bytes<T>(count: usize) -> u64 {
     count.saturating_mul(size_of::<T>()) as u64
 }
 
-/// `result` function(arguments) of type = call number [strings among the arguments] [registers].
+/// `result` function(arguments) of type = call number [strings among the arguments] [registers], and
+/// what the library notes if the call ended in a certain way.
 macro_rules! calls {
     ($($result:ident $name:ident($($arg:ident: $type:ty),*) -> $returns:ty
-        = $number:ident [$($text:ident)?] [$($value:expr),*];)*) => {$(
+        = $number:ident [$($text:ident)?] [$($value:expr),*] $(if $end:pat => $note:expr)?;)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($arg: $type),*) -> $returns {
             $(
@@ -62,7 +61,13 @@ macro_rules! calls {
                 let $text = unsafe { text($text) };
             )?
             // SAFETY: `spacejmp.h` asks for structures that the call may read or write.
-            $result(unsafe { call($number, [$($value),*]) })
+            let result = unsafe { call($number, [$($value),*]) };
+            $(
+                if let $end = result {
+                    $note;
+                }
+            )?
+            $result(result)
         }
     )*};
 }
@@ -76,7 +81,21 @@ calls! {
     id vas_find(name: *const c_char) -> u64 = CALL_VAS_FIND [name] [name[0], name[1]];
     id vas_clone(vid: u64, name: *const c_char, flags: u64) -> u64
         = CALL_VAS_CLONE [name] [vid, name[0], name[1], flags];
+    number vas_attach(vid: u64, flags: u64) -> i64
+        = CALL_VAS_ATTACH [] [vid, flags] if Ok(vh) => here::attached(vh as i64, vid, flags);
+    status vas_detach(vh: i64) -> c_int
+        = CALL_VAS_DETACH [] [vh as u64] if Ok(_) => here::detached(vh);
     status vas_ctl(cmd: u64, object: u64, arg: u64) -> c_int = CALL_VAS_CTL [] [cmd, object, arg];
+    // With the lock of a dead holder the thread is inside, too.
+    status vas_switch(vh: i64) -> c_int
+        = CALL_VAS_SWITCH [] [vh as u64]
+        if Ok(_) | Err(Errno::EOWNERDEAD) => here::enter(vh);
+    status vas_try_switch(vh: i64) -> c_int
+        = CALL_VAS_TRY_SWITCH [] [vh as u64]
+        if Ok(_) | Err(Errno::EOWNERDEAD) => here::enter(vh);
+    status vas_switch_timeout(vh: i64, nanoseconds: u64) -> c_int
+        = CALL_VAS_SWITCH_TIMEOUT [] [vh as u64, nanoseconds]
+        if Ok(_) | Err(Errno::EOWNERDEAD) => here::enter(vh);
     status vas_delete(vid: u64) -> c_int = CALL_VAS_DELETE [] [vid];
     number vas_list(buffer: *mut VasStat, count: usize, cursor: u64) -> i64
         = CALL_VAS_LIST [] [buffer as u64, bytes::<VasStat>(count), cursor];
@@ -92,6 +111,11 @@ calls! {
     status seg_attach(vid: u64, sid: u64, right: u64) -> c_int
         = CALL_SEG_ATTACH [] [vid, sid, right];
     status seg_detach(vid: u64, sid: u64) -> c_int = CALL_SEG_DETACH [] [vid, sid];
+    status seg_attach_local(vh: i64, sid: u64, right: u64) -> c_int
+        = CALL_SEG_ATTACH_LOCAL [] [vh as u64, sid, right]
+        if Ok(_) => here::attached_local(vh, sid, right);
+    status seg_detach_local(vh: i64, sid: u64) -> c_int
+        = CALL_SEG_DETACH_LOCAL [] [vh as u64, sid] if Ok(_) => here::detached_local(vh, sid);
     status seg_ctl(sid: u64, cmd: u64, arg: u64) -> c_int = CALL_SEG_CTL [] [sid, cmd, arg];
     status seg_delete(sid: u64) -> c_int = CALL_SEG_DELETE [] [sid];
     number seg_list(buffer: *mut SegStat, count: usize, cursor: u64) -> i64
@@ -106,68 +130,6 @@ calls! {
         = CALL_SEG_ROOT_GET [] [sid, root as u64];
     status seg_root_set(sid: u64, root: *const SegRoot) -> c_int
         = CALL_SEG_ROOT_SET [] [sid, root as u64];
-}
-
-/// Switching: afterwards the thread's location is known.
-macro_rules! switches {
-    ($($name:ident($vh:ident $(, $limit:ident)?) = $number:ident;)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name($vh: i64 $(, $limit: u64)?) -> c_int {
-            // SAFETY: the call touches no memory by its arguments.
-            let result = unsafe { call($number, [$vh as u64 $(, $limit)?]) };
-            // With the lock of a dead holder the thread is inside, too.
-            if matches!(result, Ok(_) | Err(Errno::EOWNERDEAD)) {
-                here::enter($vh);
-            }
-            status(result)
-        }
-    )*};
-}
-
-switches! {
-    vas_switch(vh) = CALL_VAS_SWITCH;
-    vas_try_switch(vh) = CALL_VAS_TRY_SWITCH;
-    vas_switch_timeout(vh, nanoseconds) = CALL_VAS_SWITCH_TIMEOUT;
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn vas_attach(vid: u64, flags: u64) -> i64 {
-    // SAFETY: the call takes no addresses.
-    let result = unsafe { call(CALL_VAS_ATTACH, [vid, flags]) };
-    if let Ok(vh) = result {
-        here::attached(vh as i64, vid, flags);
-    }
-    number(result)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn vas_detach(vh: i64) -> c_int {
-    // SAFETY: the call takes no addresses.
-    let result = unsafe { call(CALL_VAS_DETACH, [vh as u64]) };
-    if result.is_ok() {
-        here::detached(vh);
-    }
-    status(result)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn seg_attach_local(vh: i64, sid: u64, right: u64) -> c_int {
-    // SAFETY: the call takes no addresses.
-    let result = unsafe { call(CALL_SEG_ATTACH_LOCAL, [vh as u64, sid, right]) };
-    if result.is_ok() {
-        here::attached_local(vh, sid, right);
-    }
-    status(result)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn seg_detach_local(vh: i64, sid: u64) -> c_int {
-    // SAFETY: the call takes no addresses.
-    let result = unsafe { call(CALL_SEG_DETACH_LOCAL, [vh as u64, sid]) };
-    if result.is_ok() {
-        here::detached_local(vh, sid);
-    }
-    status(result)
 }
 
 /// The paper's call.

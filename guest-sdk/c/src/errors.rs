@@ -6,12 +6,7 @@ use std::ptr;
 use abi::Errno;
 
 /// Sets `errno`.
-pub(crate) fn set(errno: Errno) {
-    set_raw(errno.raw());
-}
-
-/// Sets `errno` to a number that the calls do not use.
-pub(crate) fn set_raw(errno: c_int) {
+pub(crate) fn set(errno: c_int) {
     // SAFETY: gives the address of the thread's own `errno`.
     let place = unsafe { libc::__errno_location() };
     // SAFETY: valid as long as the thread lives.
@@ -20,46 +15,36 @@ pub(crate) fn set_raw(errno: c_int) {
 
 /// `errno`.
 pub(crate) fn get() -> c_int {
-    // SAFETY: as in `set_raw`.
+    // SAFETY: as in `set`.
     let place = unsafe { libc::__errno_location() };
-    // SAFETY: as in `set_raw`.
+    // SAFETY: as in `set`.
     unsafe { place.read() }
+}
+
+/// The result, or what stands for an error, whose number is in `errno` then.
+fn or<T>(result: Result<T, Errno>, failed: T) -> T {
+    result.unwrap_or_else(|errno| {
+        set(errno.raw());
+        failed
+    })
 }
 
 /// 0 or -1.
 pub(crate) fn status<T>(result: Result<T, Errno>) -> c_int {
-    match result {
-        Ok(_) => 0,
-        Err(errno) => {
-            set(errno);
-            -1
-        }
-    }
+    or(result.map(|_| 0), -1)
 }
 
 /// The number or -1.
 pub(crate) fn number(result: Result<u64, Errno>) -> i64 {
-    match result {
-        Ok(number) => number as i64,
-        Err(errno) => {
-            set(errno);
-            -1
-        }
-    }
+    or(result.map(|number| number as i64), -1)
 }
 
 /// The id or 0.
 pub(crate) fn id(result: Result<u64, Errno>) -> u64 {
-    result.unwrap_or_else(|errno| {
-        set(errno);
-        0
-    })
+    or(result, 0)
 }
 
 /// The address or NULL.
 pub(crate) fn pointer<T>(result: Result<*mut T, Errno>) -> *mut T {
-    result.unwrap_or_else(|errno| {
-        set(errno);
-        ptr::null_mut()
-    })
+    or(result, ptr::null_mut())
 }

@@ -3,62 +3,23 @@
 use std::alloc::Layout;
 use std::ffi::{c_int, c_void};
 use std::io::Write;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 use abi::Errno;
 use sdk::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
-use sdk::sys::{self, SegId};
+use sdk::sys::{self, SegGrowth, SegId};
 use seg_heap::MIN_BYTES;
 
-use crate::errors::{get, pointer, set, set_raw, status};
+use crate::errors::{get, pointer, set, status};
 use crate::here::{self, Heap};
 
 /// The alignment of C's `malloc` on this machine.
 const ALIGN: usize = 16;
 const MAX_ALIGN: usize = 2 << 20;
 
-/// Grows the segment of a heap, and keeps the error if it cannot.
-pub(crate) struct Grower {
-    sid: SegId,
-    error: Errno,
-}
-
-impl Grower {
-    pub(crate) fn of(sid: SegId) -> Grower {
-        Grower { sid, error: Errno::ENOMEM }
-    }
-
-    fn done<T>(&mut self, result: Result<T, Errno>) -> Option<T> {
-        result.map_err(|error| self.error = error).ok()
-    }
-}
-
-impl Growth for Grower {
-    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
-        let stat = self.done(sys::seg_stat(self.sid))?;
-        if stat.size_bytes >= needed {
-            return Some(stat.size_bytes);
-        }
-        let size = wanted.min(stat.reserve_bytes);
-        if size < needed {
-            return None;
-        }
-        self.done(sys::seg_grow(self.sid, size))?;
-        Some(size)
-    }
-
-    fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
-        match sys::seg_reserve(self.sid, from, to.saturating_sub(from)) {
-            // An older VMM does not have the call.
-            Err(Errno::ENOSYS) => Some(()),
-            reserved => self.done(reserved),
-        }
-    }
-}
-
 fn allocate(heap: Heap, size: usize, align: usize) -> Result<*mut c_void, Errno> {
     let layout = Layout::from_size_align(size, align).map_err(|_| Errno::ENOMEM)?;
-    let mut grower = Grower::of(heap.sid);
+    let mut grower = SegGrowth::of(heap.sid);
     // SAFETY: the thread is inside, and the C program ensures that no other thread is.
     let block = unsafe { heap.raw.alloc(layout, &mut grower) };
     block.map(|block| block.as_ptr().cast()).ok_or(grower.error)
@@ -72,8 +33,7 @@ extern "C" fn vas_malloc(size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 extern "C" fn vas_calloc(count: usize, size: usize) -> *mut c_void {
     let Some(bytes) = count.checked_mul(size) else {
-        set(Errno::ENOMEM);
-        return ptr::null_mut();
+        return pointer(Err(Errno::ENOMEM));
     };
     let block = vas_malloc(bytes);
     if !block.is_null() {
@@ -86,8 +46,7 @@ extern "C" fn vas_calloc(count: usize, size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 extern "C" fn vas_aligned_alloc(alignment: usize, size: usize) -> *mut c_void {
     if !alignment.is_power_of_two() || alignment > MAX_ALIGN {
-        set(Errno::EINVAL);
-        return ptr::null_mut();
+        return pointer(Err(Errno::EINVAL));
     }
     let align = alignment.max(ALIGN);
     pointer(here::writable_heap().and_then(|heap| allocate(heap, size, align)))
@@ -98,7 +57,7 @@ unsafe extern "C" fn vas_realloc(block: *mut c_void, size: usize) -> *mut c_void
     let Some(old) = NonNull::new(block.cast()) else { return vas_malloc(size) };
     pointer(here::writable_heap().and_then(|heap| {
         must_be_block("vas_realloc", heap, old);
-        let mut grower = Grower::of(heap.sid);
+        let mut grower = SegGrowth::of(heap.sid);
         // SAFETY: the thread is inside, alone; it is a block.
         let moved = unsafe { heap.raw.realloc(old, ALIGN, size, &mut grower) };
         moved.map(|moved| moved.as_ptr().cast()).ok_or(grower.error)
@@ -117,7 +76,7 @@ unsafe extern "C" fn vas_free(block: *mut c_void) {
         }
         Err(errno) => die(format_args!("vas_free({block:p}): no heap to free it in: {errno}")),
     }
-    set_raw(kept);
+    set(kept);
 }
 
 #[unsafe(no_mangle)]
@@ -169,7 +128,7 @@ fn init(sid: u64) -> Result<(), Errno> {
         Err(HeapError::NotAHeap { .. } | HeapError::TooSmall { .. }) => {}
         _ => return Err(Errno::EEXIST),
     }
-    let mut grower = Grower::of(sid);
+    let mut grower = SegGrowth::of(sid);
     let size = grower.grow(MIN_BYTES, MIN_BYTES).ok_or(grower.error)?.min(FIRST_BYTES);
     grower.reserve(0, size).ok_or(grower.error)?;
     // SAFETY: as above, writable, and no thread uses its content: `spacejmp.h` documents that it is

@@ -5,7 +5,7 @@
 //! process.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -45,9 +45,9 @@ struct Instance {
     local: Vec<(u64, u64)>,
 }
 
-static INSTANCES: Mutex<Option<HashMap<i64, Instance>>> = Mutex::new(None);
+static INSTANCES: Mutex<BTreeMap<i64, Instance>> = Mutex::new(BTreeMap::new());
 
-fn instances() -> MutexGuard<'static, Option<HashMap<i64, Instance>>> {
+fn instances() -> MutexGuard<'static, BTreeMap<i64, Instance>> {
     // Nothing panics while it is held.
     INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -67,25 +67,23 @@ pub(crate) fn forget() {
 pub(crate) fn attached(vh: i64, vid: u64, flags: u64) {
     let read_only = flags & attach::READ_ONLY != 0;
     let instance = Instance { vid, read_only, local: Vec::new() };
-    instances().get_or_insert_default().insert(vh, instance);
+    instances().insert(vh, instance);
 }
 
 /// `vh` is no longer an instance.
 pub(crate) fn detached(vh: i64) {
-    instances().get_or_insert_default().remove(&vh);
+    instances().remove(&vh);
 }
 
 /// `vh` has a segment of its own now.
 pub(crate) fn attached_local(vh: i64, sid: u64, right: u64) {
-    let mut instances = instances();
-    instances.get_or_insert_default().entry(vh).or_default().local.push((sid, right));
+    instances().entry(vh).or_default().local.push((sid, right));
 }
 
 /// `vh` no longer has it.
 pub(crate) fn detached_local(vh: i64, sid: u64) {
-    let mut instances = instances();
-    instances.get_or_insert_default().entry(vh).or_default().local.retain(|it| it.0 != sid);
-    HERE.set(Here { heap: None, ..HERE.get() });
+    instances().entry(vh).or_default().local.retain(|it| it.0 != sid);
+    found_anew();
 }
 
 /// The heap of the VAS that the thread is in.
@@ -157,20 +155,13 @@ pub(crate) fn is_here(sid: SegId) -> Result<bool, Errno> {
 fn segments(vh: i64) -> Result<Vec<(SegId, bool)>, Errno> {
     let (vid, read_only, mut found) = {
         let mut instances = instances();
-        let instance = instances.get_or_insert_default().entry(vh).or_default();
+        let instance = instances.entry(vh).or_default();
         (instance.vid, instance.read_only, instance.local.clone())
     };
     if let Some(vid) = VasId::new(vid) {
-        let mut buffer = [Attachment::default(); 32];
-        let mut cursor = 0;
-        loop {
-            let count = sys::vas_segments(vid, &mut buffer, cursor)?;
-            if count == 0 {
-                break;
-            }
-            found.extend(buffer.iter().take(count).map(|it| (it.sid, it.right)));
-            cursor += count as u64;
-        }
+        let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(vid, buffer, cursor);
+        let attached = sys::all(Attachment::default(), list)?;
+        found.extend(attached.into_iter().map(|it| (it.sid, it.right)));
     }
     let mut placed = Vec::new();
     for (sid, right) in found {

@@ -5,14 +5,11 @@ use std::ffi::{c_int, c_void};
 use abi::Errno;
 use abi::objects::SegRoot;
 use sdk::layout::Fingerprint;
-use sdk::sys;
+use sdk::sys::{self, SegGrowth};
 
-use crate::errors::{set_raw, status};
+use crate::errors::{pointer, status};
 use crate::here;
 use crate::types::{Type, text_of};
-
-/// Linux's EPROTOTYPE, which no call returns.
-const EPROTOTYPE: c_int = libc::EPROTOTYPE;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vas_set_root(root: *const c_void, of: *const Type) -> c_int {
@@ -31,8 +28,7 @@ unsafe fn set(address: u64, of: *const Type) -> Result<(), Errno> {
     // SAFETY: the caller's promise.
     let text = unsafe { text_of(of) }?;
     // SAFETY: the thread is inside, and the C program ensures that no other thread is.
-    unsafe { heap.raw.set_text(&text, &mut crate::heap::Grower::of(heap.sid)) }
-        .ok_or(Errno::ENOMEM)?;
+    unsafe { heap.raw.set_text(&text, &mut SegGrowth::of(heap.sid)) }.ok_or(Errno::ENOMEM)?;
     // Last: a program that finds a root finds it complete.
     let root = SegRoot { address, fingerprint: Fingerprint::of(&text).0 };
     // SAFETY: `spacejmp.h` asks for the address of an object that the type describes.
@@ -42,24 +38,21 @@ unsafe fn set(address: u64, of: *const Type) -> Result<(), Errno> {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vas_root(of: *const Type) -> *mut c_void {
     // SAFETY: `spacejmp.h` asks for the same.
-    unsafe { get(of) }.unwrap_or_else(|errno| {
-        set_raw(errno);
-        std::ptr::null_mut()
-    })
+    pointer(unsafe { get(of) })
 }
 
 /// # Safety
 /// As [`text_of`].
-unsafe fn get(of: *const Type) -> Result<*mut c_void, c_int> {
-    let heap = here::heap().map_err(Errno::raw)?;
+unsafe fn get(of: *const Type) -> Result<*mut c_void, Errno> {
+    let heap = here::heap()?;
     // SAFETY: the caller's promise.
-    let text = unsafe { text_of(of) }.map_err(Errno::raw)?;
-    let root = sys::seg_root_get(heap.sid).map_err(Errno::raw)?;
+    let text = unsafe { text_of(of) }?;
+    let root = sys::seg_root_get(heap.sid)?;
     if root.address == 0 {
-        return Err(Errno::ENODATA.raw());
+        return Err(Errno::ENODATA);
     }
     if root.fingerprint != Fingerprint::of(&text).0 {
-        return Err(EPROTOTYPE);
+        return Err(Errno::from_raw(libc::EPROTOTYPE));
     }
     Ok(std::ptr::with_exposed_provenance_mut(root.address as usize))
 }

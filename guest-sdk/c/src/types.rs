@@ -98,25 +98,32 @@ pub(crate) unsafe fn text_of(of: *const Type) -> Result<String, Errno> {
 }
 
 impl Writer {
-    /// A type's first line; returns whether its parts must follow.
-    fn line(&mut self, identity: Identity, label: &str, name: &str, size: u64, align: u64) -> bool {
-        let indent = 2 * self.depth;
+    /// A type: its first line, and what `inner` writes below it unless it is there already.
+    fn entry(
+        &mut self,
+        identity: Identity,
+        label: &str,
+        name: &str,
+        (size, align): (u64, u64),
+        inner: impl FnOnce(&mut Writer) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let again = self.seen.get(&identity);
-        // Writing to a string does not fail.
-        let _ = match again {
-            Some((line, name)) => {
-                writeln!(self.text, "{:indent$}{label}{name}, as line {line}", "")
-            }
-            None => {
-                writeln!(self.text, "{:indent$}{label}{name} ({size} bytes, align {align})", "")
-            }
+        let text = match again {
+            Some((line, name)) => format!("{name}, as line {line}"),
+            None => format!("{name} ({size} bytes, align {align})"),
         };
+        let indent = 2 * self.depth;
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{:indent$}{label}{text}", "");
         self.lines += 1;
         if again.is_some() {
-            return false;
+            return Ok(());
         }
         self.seen.insert(identity, (self.lines, name.to_owned()));
-        true
+        self.depth += 1;
+        inner(self)?;
+        self.depth -= 1;
+        Ok(())
     }
 
     /// A type with all its parts.
@@ -128,26 +135,25 @@ impl Writer {
         let Some(it) = (unsafe { of.as_ref() }) else { return Err(Errno::EINVAL) };
         // SAFETY: the caller's promise.
         let mut name = unsafe { string(it.name) }?;
+        let mut fields = 0;
         if !it.fields.is_null() {
             name.insert_str(0, "struct ");
+            fields = it.field_count;
         }
-        if !self.line(Identity::Itself(of), label, &name, it.size, it.align) {
-            return Ok(());
-        }
-        if self.depth >= MAX_DEPTH || it.field_count > MAX_FIELDS {
-            return Err(Errno::EINVAL);
-        }
-        self.depth += 1;
-        for index in 0..if it.fields.is_null() { 0 } else { it.field_count as usize } {
-            // SAFETY: there are that many.
-            let field = unsafe { it.fields.add(index) };
-            // SAFETY: as above.
-            let field = unsafe { &*field };
-            // SAFETY: the caller's promise.
-            unsafe { self.field(field) }?;
-        }
-        self.depth -= 1;
-        Ok(())
+        self.entry(Identity::Itself(of), label, &name, (it.size, it.align), |writer| {
+            if writer.depth > MAX_DEPTH || it.field_count > MAX_FIELDS {
+                return Err(Errno::EINVAL);
+            }
+            for index in 0..fields as usize {
+                // SAFETY: there are that many.
+                let field = unsafe { it.fields.add(index) };
+                // SAFETY: as above.
+                let field = unsafe { &*field };
+                // SAFETY: the caller's promise.
+                unsafe { writer.field(field) }?;
+            }
+            Ok(())
+        })
     }
 
     /// A field.
@@ -161,36 +167,24 @@ impl Writer {
         let (of, kind) = (field.of, field.kind);
         // SAFETY: the caller's promise.
         let Some(it) = (unsafe { of.as_ref() }) else { return Err(Errno::EINVAL) };
+        // SAFETY: the caller's promise.
+        let itself = |writer: &mut Writer| unsafe { writer.itself(of, "") };
         let pointer = match kind {
             // SAFETY: the caller's promise.
             KIND_PLAIN => return unsafe { self.itself(of, &label) },
             KIND_ARRAY => {
                 let size = it.size.checked_mul(field.count.into()).ok_or(Errno::EINVAL)?;
-                let name = format!("array of {}", field.count);
-                if self.line(Identity::Array(of, field.count), &label, &name, size, it.align) {
-                    self.depth += 1;
-                    // SAFETY: the caller's promise.
-                    unsafe { self.itself(of, "") }?;
-                    self.depth -= 1;
-                }
-                return Ok(());
+                let (identity, name) =
+                    (Identity::Array(of, field.count), format!("array of {}", field.count));
+                return self.entry(identity, &label, &name, (size, it.align), itself);
             }
             KIND_SHARED => "VPtr version 1",
             KIND_OWNED => "VBox version 1",
             _ => return Err(Errno::EINVAL),
         };
-        if !self.line(Identity::Option(of, kind), &label, "Option", 8, 8) {
-            return Ok(());
-        }
-        self.depth += 1;
-        if self.line(Identity::Pointer(of, kind), "", pointer, 8, 8) {
-            self.depth += 1;
-            // SAFETY: the caller's promise.
-            unsafe { self.itself(of, "") }?;
-            self.depth -= 1;
-        }
-        self.depth -= 1;
-        Ok(())
+        self.entry(Identity::Option(of, kind), &label, "Option", (8, 8), |writer| {
+            writer.entry(Identity::Pointer(of, kind), "", pointer, (8, 8), itself)
+        })
     }
 }
 

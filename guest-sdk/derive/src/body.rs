@@ -18,27 +18,6 @@ use syn::{Data, DataEnum, DeriveInput, Field, Fields, Ident, Index, Variant};
 
 use crate::input::{Repr, Target};
 
-/// The names of what the description uses.
-struct Names {
-    writer: Ident,
-    it: Ident,
-    offsets: Ident,
-    start: Ident,
-    number: Ident,
-}
-
-impl Names {
-    fn new() -> Names {
-        Names {
-            writer: name("writer"),
-            it: name("it"),
-            offsets: name("offsets"),
-            start: name("start"),
-            number: name("number"),
-        }
-    }
-}
-
 /// A name that is introduced.
 pub(crate) fn name(name: &str) -> Ident {
     Ident::new(&format!("__spacejmp_{name}"), Span::mixed_site())
@@ -48,18 +27,17 @@ pub(crate) fn name(name: &str) -> Ident {
 pub(crate) fn describe(item: &DeriveInput, target: &Target) -> syn::Result<TokenStream> {
     let repr = Repr::of(item)?;
     let vas = target.path();
-    let names = Names::new();
     let (kind, parts) = match &item.data {
-        Data::Struct(data) => ("struct", struct_fields(&data.fields, &vas, &names)),
-        Data::Enum(data) => ("enum", variants(data, &repr, &vas, &names)?),
+        Data::Struct(data) => ("struct", struct_fields(&data.fields, &vas)),
+        Data::Enum(data) => ("enum", variants(data, &repr, &vas)?),
         Data::Union(_) => {
             let message = "a union cannot be `Storable`: nothing says which field is valid; use \
                            an enum with #[repr(u8)]";
             return Err(syn::Error::new(item.ident.span(), message));
         }
     };
+    let writer = name("writer");
     let name = format!("{kind} {}", item.ident);
-    let writer = &names.writer;
     Ok(quote! {
         #writer.describe::<Self>(#name, |#writer| {
             let _ = &#writer;
@@ -77,7 +55,8 @@ fn label(index: usize, field: &Field) -> (TokenStream, String) {
 }
 
 /// `{ a: _, b: it, c: _ }`: a pattern of all fields, with a name for one of them.
-fn pattern(fields: &Fields, wanted: Option<usize>, it: &Ident) -> TokenStream {
+fn pattern(fields: &Fields, wanted: Option<usize>) -> TokenStream {
+    let it = name("it");
     let parts = fields.iter().enumerate().map(|(index, field)| {
         let (member, _) = label(index, field);
         if Some(index) == wanted { quote!(#member: #it) } else { quote!(#member: _) }
@@ -85,29 +64,24 @@ fn pattern(fields: &Fields, wanted: Option<usize>, it: &Ident) -> TokenStream {
     quote!({ #(#parts),* })
 }
 
-fn struct_fields(fields: &Fields, vas: &TokenStream, names: &Names) -> TokenStream {
-    let Names { writer, it, .. } = names;
+fn struct_fields(fields: &Fields, vas: &TokenStream) -> TokenStream {
+    let [writer, it] = ["writer", "it"].map(name);
     let calls = fields.iter().enumerate().map(|(index, field)| {
         let (member, name) = label(index, field);
-        let pattern = pattern(fields, Some(index), it);
+        let pattern = pattern(fields, Some(index));
         let of = quote_spanned!(field.ty.span()=> |Self #pattern: &Self| #it);
         let offset = quote!(::core::mem::offset_of!(Self, #member));
         quote_spanned!(field.ty.span()=> #writer.field_of::<Self, _, #vas>(#name, #offset, #of);)
     });
     // For a struct without fields, too: after the derive it may have some.
-    let pattern = pattern(fields, None, it);
+    let pattern = pattern(fields, None);
     quote! {
         let _ = |Self #pattern: &Self| ();
         #(#calls)*
     }
 }
 
-fn variants(
-    data: &DataEnum,
-    repr: &Repr,
-    vas: &TokenStream,
-    names: &Names,
-) -> syn::Result<TokenStream> {
+fn variants(data: &DataEnum, repr: &Repr, vas: &TokenStream) -> syn::Result<TokenStream> {
     let with_fields = data.variants.iter().find(|variant| !variant.fields.is_empty());
     if let (Repr::Rust, Some(variant)) = (repr, with_fields) {
         let message = "an enum whose variants have fields needs a layout that is promised to be \
@@ -119,8 +93,8 @@ fn variants(
         Repr::C(None) => quote!(::core::ffi::c_int),
         Repr::Rust => quote!(::core::primitive::isize),
     };
-    let Names { start, it, number, .. } = names;
-    let first = payload_start(data, repr, &tag, names);
+    let [start, it, number] = ["start", "it", "number"].map(name);
+    let first = payload_start(data, repr, &tag);
     // Without fields the compiler provides the numbers itself.
     let is_plain = data.variants.iter().all(|variant| matches!(variant.fields, Fields::Unit));
     let mut calls = Vec::new();
@@ -135,11 +109,11 @@ fn variants(
         } else {
             quote!(let #number: #tag = #value;)
         });
-        calls.push(one_variant(variant, vas, names));
+        calls.push(one_variant(variant, vas));
         value = quote!(#number + 1);
     }
     let all = data.variants.iter().map(|variant| {
-        let (name, pattern) = (&variant.ident, pattern(&variant.fields, None, it));
+        let (name, pattern) = (&variant.ident, pattern(&variant.fields, None));
         quote!(Self::#name #pattern => ())
     });
     Ok(quote! {
@@ -151,8 +125,9 @@ fn variants(
 }
 
 /// A function that is never called, from the enum to one of its fields.
-fn way_to(variant: &Variant, index: usize, it: &Ident) -> TokenStream {
-    let (name, pattern) = (&variant.ident, pattern(&variant.fields, Some(index), it));
+fn way_to(variant: &Variant, index: usize) -> TokenStream {
+    let (it, pattern) = (name("it"), pattern(&variant.fields, Some(index)));
+    let name = &variant.ident;
     quote! {
         |#it: &Self| match #it {
             Self::#name #pattern => ::core::option::Option::Some(#it),
@@ -163,10 +138,11 @@ fn way_to(variant: &Variant, index: usize, it: &Ident) -> TokenStream {
 }
 
 /// Where the fields of variants begin: after the tag, with `repr(C)` aligned for all of them.
-fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream, names: &Names) -> TokenStream {
-    let ways = data.variants.iter().flat_map(|variant| {
-        (0..variant.fields.len()).map(|index| way_to(variant, index, &names.it))
-    });
+fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream) -> TokenStream {
+    let ways = data
+        .variants
+        .iter()
+        .flat_map(|variant| (0..variant.fields.len()).map(|index| way_to(variant, index)));
     match repr {
         Repr::C(_) => quote! {
             ::core::mem::size_of::<#tag>()
@@ -177,12 +153,12 @@ fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream, names: &Names)
     }
 }
 
-fn one_variant(variant: &Variant, vas: &TokenStream, names: &Names) -> TokenStream {
+fn one_variant(variant: &Variant, vas: &TokenStream) -> TokenStream {
+    let [writer, offsets, start, number] = ["writer", "offsets", "start", "number"].map(name);
     let name = variant.ident.to_string();
-    let Names { writer, it, offsets, start, number } = names;
     let fields = variant.fields.iter().enumerate().map(|(index, field)| {
         let (_, name) = label(index, field);
-        let way = way_to(variant, index, it);
+        let way = way_to(variant, index);
         let of = quote_spanned!(field.ty.span()=> #way);
         quote_spanned! {field.ty.span()=>
             #writer.field_of_variant::<Self, _, #vas>(#name, &mut #offsets, #of);

@@ -1,7 +1,7 @@
 //! What the derive macro is given: the attribute, the generic parameters, the representation.
 
 use proc_macro2::{TokenStream, TokenTree};
-use quote::{ToTokens, format_ident, quote};
+use quote::{ToTokens, format_ident};
 use syn::{DeriveInput, GenericParam, Generics, Ident, Type, parse_quote};
 
 /// The address spaces that an implementation is for.
@@ -41,17 +41,11 @@ impl Target {
     /// Adds the parameter for every address space, and the bounds of type parameters.
     pub(crate) fn bound_parameters(&self, generics: &mut Generics) {
         let vas = self.path();
-        let bounds: Vec<_> = generics
-            .type_params()
-            .filter(|parameter| parameter.ident != vas.to_string())
-            .map(|parameter| {
-                let name = &parameter.ident;
-                quote!(#name: ::spacejmp::Storable<#vas>)
-            })
-            .collect();
+        let mut names: Vec<_> = generics.type_params().map(|it| it.ident.clone()).collect();
+        names.retain(|name| *name != vas.to_string());
         let clause = generics.make_where_clause();
-        for bound in bounds {
-            clause.predicates.push(parse_quote!(#bound));
+        for name in names {
+            clause.predicates.push(parse_quote!(#name: ::spacejmp::Storable<#vas>));
         }
         if let Target::Every(name) = self {
             let parameter: GenericParam = parse_quote!(#name: ::spacejmp::Brand);

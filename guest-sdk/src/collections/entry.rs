@@ -49,12 +49,8 @@ pub struct VacantEntry<'m, K, T, V: Brand> {
     slot: Result<hash_table::VacantEntry<'m, (K, T), VAlloc<V>>, AllocError>,
 }
 
-/// A place in the table, which has room for an entry there, or could not get it.
-pub(crate) enum MapSlot<'m, K, T, V: Brand> {
-    Occupied(hash_table::OccupiedEntry<'m, (K, T), VAlloc<V>>),
-    Vacant(hash_table::VacantEntry<'m, (K, T), VAlloc<V>>),
-    Full(AllocError),
-}
+/// A place in the table.
+pub(crate) type MapSlot<'m, K, T, V> = hash_table::Entry<'m, (K, T), VAlloc<V>>;
 
 /// Finds the place of a key. The map grows if there might be no room for the key, but a failure to
 /// grow is only reported where the key is not there.
@@ -63,23 +59,19 @@ pub(crate) fn slot<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     map: &'m mut VHashMap<K, T, V>,
     at: &'m At<V, Write>,
     key: &K::Borrowed,
-) -> MapSlot<'m, K, T, V> {
+) -> Result<MapSlot<'m, K, T, V>, AllocError> {
     if let Err(error) = map.with_room(at) {
         return without_room(map, at, key, error);
     }
     // The seed is chosen by `with_room`, for the first entry.
-    let seed = map.seed();
-    let Some(table) = map.table_mut() else { return MapSlot::Full(AllocError::new::<V>(0)) };
+    let seed = map.seed;
+    let Some(table) = map.table_mut() else { return Err(AllocError::new::<V>(0)) };
     let hash = words::hash_of(seed, key);
-    let found = table.entry(
+    Ok(table.entry(
         hash,
         |(stored, _)| stored.borrowed(at) == key,
         |(stored, _)| words::hash_of(seed, stored.borrowed(at)),
-    );
-    match found {
-        hash_table::Entry::Occupied(entry) => MapSlot::Occupied(entry),
-        hash_table::Entry::Vacant(entry) => MapSlot::Vacant(entry),
-    }
+    ))
 }
 
 #[cold]
@@ -89,13 +81,11 @@ fn without_room<'m, K: VKey<V>, T: Storable<V>, V: Brand>(
     at: &'m At<V, Write>,
     key: &K::Borrowed,
     error: AllocError,
-) -> MapSlot<'m, K, T, V> {
-    let hash = words::hash_of(map.seed(), key);
-    let Some(table) = map.table_mut() else { return MapSlot::Full(error) };
-    match table.find_entry(hash, |(stored, _)| stored.borrowed(at) == key) {
-        Ok(entry) => MapSlot::Occupied(entry),
-        Err(_) => MapSlot::Full(error),
-    }
+) -> Result<MapSlot<'m, K, T, V>, AllocError> {
+    let hash = words::hash_of(map.seed, key);
+    let Some(table) = map.table_mut() else { return Err(error) };
+    let found = table.find_entry(hash, |(stored, _)| stored.borrowed(at) == key);
+    found.map(MapSlot::Occupied).map_err(|_| error)
 }
 
 impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
@@ -106,9 +96,9 @@ impl<'m, K: VKey<V>, T: Storable<V>, V: Brand> Entry<'m, K, T, V> {
         key: K,
     ) -> Entry<'m, K, T, V> {
         let slot = match slot(map, at, key.borrowed(at)) {
-            MapSlot::Occupied(entry) => return Entry::Occupied(OccupiedEntry { entry, at }),
-            MapSlot::Vacant(slot) => Ok(slot),
-            MapSlot::Full(error) => Err(error),
+            Ok(MapSlot::Occupied(entry)) => return Entry::Occupied(OccupiedEntry { entry, at }),
+            Ok(MapSlot::Vacant(slot)) => Ok(slot),
+            Err(error) => Err(error),
         };
         Entry::Vacant(VacantEntry { key, slot })
     }

@@ -56,7 +56,7 @@ pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
 /// ```
 #[repr(C)]
 pub struct VHashMap<K, T, V: Brand> {
-    seed: u64,
+    pub(super) seed: u64,
     /// With capacity, if there is one.
     table: Option<ManuallyDrop<Table<K, T, V>>>,
 }
@@ -88,11 +88,6 @@ impl<K, T, V: Brand> VHashMap<K, T, V> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    #[inline]
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
     }
 
     #[inline]
@@ -160,28 +155,22 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
     #[inline]
     #[must_use]
     pub fn at<'a, M: Mode>(&'a self, at: &'a At<V, M>) -> MapRef<'a, K, T, V, M> {
-        MapRef::new(self, at)
+        MapRef { map: self, at }
     }
 
     /// The entries, to be changed.
     #[inline]
     #[must_use]
     pub fn at_mut<'a>(&'a mut self, at: &'a At<V, Write>) -> MapMut<'a, K, T, V> {
-        MapMut::new(self, at)
+        MapMut { map: self, at }
     }
 
-    /// The table with room for another entry.
+    /// Ensures that the table has room for another entry.
     #[inline]
-    pub(crate) fn with_room(
-        &mut self,
-        at: &At<V, Write>,
-    ) -> Result<&mut Table<K, T, V>, AllocError> {
+    pub(crate) fn with_room(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
         // Only this is on the path of every insertion.
         let has_room = self.table().is_some_and(|table| table.len() < table.capacity());
-        if !has_room {
-            self.make_room(at, 1)?;
-        }
-        self.table_mut().ok_or(AllocError::new::<V>(0))
+        if has_room { Ok(()) } else { self.make_room(at, 1) }
     }
 
     /// Makes room for `more` entries, which are not 0.

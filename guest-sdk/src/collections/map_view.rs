@@ -18,14 +18,14 @@ use crate::token::{At, Mode, Write};
 
 /// A [`VHashMap`] to be read. It is copied freely.
 pub struct MapRef<'a, K, T, V: Brand, M> {
-    map: &'a VHashMap<K, T, V>,
-    at: &'a At<V, M>,
+    pub(super) map: &'a VHashMap<K, T, V>,
+    pub(crate) at: &'a At<V, M>,
 }
 
 /// A [`VHashMap`] to be changed.
 pub struct MapMut<'a, K, T, V: Brand> {
-    map: &'a mut VHashMap<K, T, V>,
-    at: &'a At<V, Write>,
+    pub(super) map: &'a mut VHashMap<K, T, V>,
+    pub(super) at: &'a At<V, Write>,
 }
 
 /// The entries of a map, in no order.
@@ -35,15 +35,6 @@ pub struct Iter<'a, K, T, V: Brand, M> {
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> MapRef<'a, K, T, V, M> {
-    #[inline]
-    pub(crate) fn new(map: &'a VHashMap<K, T, V>, at: &'a At<V, M>) -> MapRef<'a, K, T, V, M> {
-        MapRef { map, at }
-    }
-
-    pub(crate) fn token(self) -> &'a At<V, M> {
-        self.at
-    }
-
     /// The entries as they are stored.
     pub(crate) fn stored(self) -> impl ExactSizeIterator<Item = (&'a K, &'a T)> {
         let entries = self.iter().entries;
@@ -69,7 +60,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> MapRef<'a, K, T, V, M> {
     #[must_use]
     pub fn get_key_value(self, key: &K::Borrowed) -> Option<(&'a K, &'a T)> {
         let table = self.map.table()?;
-        let hash = words::hash_of(self.map.seed(), key);
+        let hash = words::hash_of(self.map.seed, key);
         let (key, value) = table.find(hash, |(stored, _)| stored.borrowed(self.at) == key)?;
         Some((key, value))
     }
@@ -183,16 +174,11 @@ where
 }
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
-    #[inline]
-    pub(crate) fn new(map: &'a mut VHashMap<K, T, V>, at: &'a At<V, Write>) -> Self {
-        MapMut { map, at }
-    }
-
     /// To read for a while.
     #[inline]
     #[must_use]
     pub fn as_ref(&self) -> MapRef<'_, K, T, V, Write> {
-        MapRef::new(self.map, self.at)
+        MapRef { map: self.map, at: self.at }
     }
 
     /// How many entries there are.
@@ -240,7 +226,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     #[inline]
     #[must_use]
     pub fn into_mut(self, key: &K::Borrowed) -> Option<&'a mut T> {
-        let (seed, at) = (self.map.seed(), self.at);
+        let (seed, at) = (self.map.seed, self.at);
         let table = self.map.table_mut()?;
         let hash = words::hash_of(seed, key);
         table.find_mut(hash, |(stored, _)| stored.borrowed(at) == key).map(|(_, value)| value)
@@ -256,7 +242,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
             return self.insert_without_room(&key, value, error);
         }
         // Not by `slot`, whose result goes through memory: a tenth of the time of an insertion.
-        let (seed, at) = (self.map.seed(), self.at);
+        let (seed, at) = (self.map.seed, self.at);
         let Some(table) = self.map.table_mut() else { return Err(AllocError::new::<V>(0)) };
         let hash = words::hash_of(seed, key.borrowed(at));
         let place = table.entry(
@@ -284,10 +270,8 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         value: T,
         error: AllocError,
     ) -> Result<Option<T>, AllocError> {
-        match self.get_mut(key.borrowed(self.at)) {
-            Some(held) => Ok(Some(std::mem::replace(held, value))),
-            None => Err(error),
-        }
+        let held = self.get_mut(key.borrowed(self.at)).ok_or(error)?;
+        Ok(Some(std::mem::replace(held, value)))
     }
 
     /// The place of a key, with an entry or without.
@@ -310,14 +294,13 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
         key: &K::Borrowed,
         make: impl FnOnce() -> Result<(K, T), AllocError>,
     ) -> Result<&mut T, AllocError> {
-        match slot(self.map, self.at, key) {
+        match slot(self.map, self.at, key)? {
             MapSlot::Occupied(entry) => Ok(&mut entry.into_mut().1),
             MapSlot::Vacant(entry) => {
                 let made = make()?;
                 assert!(made.0.borrowed(self.at) == key, "the key that was made is another one");
                 Ok(&mut entry.insert(made).into_mut().1)
             }
-            MapSlot::Full(error) => Err(error),
         }
     }
 
@@ -330,7 +313,7 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// Takes the entry of a key out.
     #[inline]
     pub fn remove_entry(&mut self, key: &K::Borrowed) -> Option<(K, T)> {
-        let (seed, at) = (self.map.seed(), self.at);
+        let (seed, at) = (self.map.seed, self.at);
         let table = self.map.table_mut()?;
         let hash = words::hash_of(seed, key);
         let found = table.find_entry(hash, |(stored, _)| stored.borrowed(at) == key).ok()?;
@@ -391,14 +374,11 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> MapMut<'a, K, T, V> {
     /// # Errors
     /// [`AllocError`] when there is no room; what came before it stays inserted.
     pub fn extend(&mut self, entries: impl IntoIterator<Item = (K, T)>) -> Result<(), AllocError> {
-        let entries = entries.into_iter();
+        let mut entries = entries.into_iter();
         // Only to grow rarely: keys may be equal, and an iterator that promises too much is no
         // error.
         let _ = self.reserve(entries.size_hint().0);
-        for (key, value) in entries {
-            self.insert(key, value)?;
-        }
-        Ok(())
+        entries.try_for_each(|(key, value)| self.insert(key, value).map(drop))
     }
 }
 

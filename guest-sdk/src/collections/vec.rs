@@ -278,13 +278,10 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
     /// # Errors
     /// [`AllocError`] when there is no room; what came before it stays appended.
     pub fn extend(&mut self, values: impl IntoIterator<Item = T>) -> Result<(), AllocError> {
-        let values = values.into_iter();
+        let mut values = values.into_iter();
         // Only to grow rarely: an iterator that promises too much is no error.
         let _ = self.reserve(values.size_hint().0);
-        for value in values {
-            self.push(value)?;
-        }
-        Ok(())
+        values.try_for_each(|value| self.push(value))
     }
 
     /// Appends copies.

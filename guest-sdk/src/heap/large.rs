@@ -35,23 +35,18 @@ pub(super) fn allocate(
     if pages + spare > MAX_RUN {
         return None;
     }
-    let mut page = runs::take(memory, pages + spare, grow)?;
-    if spare != 0 {
-        let aligned = page.next_multiple_of(align_pages);
-        let (before, after) = (aligned - page, spare - (aligned - page));
-        // The block's own page first: freeing pages reads its descriptor.
-        describe(memory, PageKind::Large, aligned, pages, bytes);
-        if before != 0 {
-            runs::give(memory, page, before);
-        }
-        if after != 0 {
-            runs::give(memory, aligned + pages, after);
-        }
-        page = aligned;
-    } else {
-        describe(memory, PageKind::Large, page, pages, bytes);
+    let page = runs::take(memory, pages + spare, grow)?;
+    let aligned = page.next_multiple_of(align_pages);
+    let (before, after) = (aligned - page, spare - (aligned - page));
+    // The block's own page first: freeing pages reads its descriptor.
+    describe(memory, PageKind::Large, aligned, pages, bytes);
+    if before != 0 {
+        runs::give(memory, page, before);
     }
-    Some(page)
+    if after != 0 {
+        runs::give(memory, aligned + pages, after);
+    }
+    Some(aligned)
 }
 
 /// Frees the large or huge block that begins at `page`.
@@ -87,13 +82,10 @@ pub(super) fn resize(
             return None;
         }
         let (end, more) = (page + desc.pages, pages - desc.pages);
-        if end == memory.pages()
-            || (runs::is_free(memory, end) && end + memory.desc(end).pages == memory.pages())
-        {
-            let wanted = page + pages;
-            if wanted > memory.pages() {
-                runs::extend(memory, wanted, grow)?;
-            }
+        let is_last = end == memory.pages()
+            || (runs::is_free(memory, end) && end + memory.desc(end).pages == memory.pages());
+        if is_last && page + pages > memory.pages() {
+            runs::extend(memory, page + pages, grow)?;
         }
         runs::ensure_stored(memory, page, grow)?;
         runs::take_at(memory, end, more)?;

@@ -63,11 +63,8 @@ impl Memory {
     /// The first word of the free block at `offset`; 0 if there cannot be a block.
     #[inline]
     pub(super) fn word(&mut self, offset: u64) -> u64 {
-        match self.word_at(offset) {
-            // SAFETY: within the heap and aligned; a free block has no owner that could use it.
-            Some(word) => unsafe { word.read() },
-            None => 0,
-        }
+        // SAFETY: within the heap and aligned; a free block has no owner that could use it.
+        self.word_at(offset).map_or(0, |word| unsafe { word.read() })
     }
 
     /// Sets the first word of the free block at `offset`.

@@ -14,7 +14,7 @@ use abi::Errno;
 
 use crate::call_page::CallPage;
 use crate::error::{Error, ObjectKind};
-use crate::sys::{Right, name_bytes};
+use crate::sys::name_bytes;
 
 /// The error for a call's error number.
 pub(crate) fn failed(
@@ -32,24 +32,4 @@ pub(crate) fn failed(
 /// A name as calls return it: the VMM accepts none that is not UTF-8.
 fn name(bytes: &[u8; 256]) -> String {
     String::from_utf8_lossy(name_bytes(bytes)).into_owned()
-}
-
-/// What the caller may do, as calls return it.
-fn access(raw: u8) -> Option<Right> {
-    Right::from_raw(u64::from(raw))
-}
-
-/// All of a list that is read from a cursor on.
-fn all<T: Copy>(
-    empty: T,
-    mut list: impl FnMut(&mut [T], u64) -> Result<usize, Errno>,
-) -> Result<Vec<T>, Errno> {
-    let mut buffer = vec![empty; 32];
-    let mut found = Vec::new();
-    loop {
-        match list(&mut buffer, found.len() as u64)? {
-            0 => return Ok(found),
-            count => found.extend(buffer.iter().take(count).copied()),
-        }
-    }
 }

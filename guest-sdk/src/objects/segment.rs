@@ -2,7 +2,7 @@
 
 use abi::Errno;
 
-use super::{access, all, failed, name};
+use super::{failed, name};
 use crate::error::{Error, ObjectKind, Result};
 use crate::sys::{
     self, EMPTY_SEG_STAT, Lifetime, PagePolicy, Right, SegId, SegParams, SegRoot, SegStat,
@@ -20,7 +20,7 @@ pub struct Segment {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SegmentOptions {
-    params: SegParams,
+    pub(crate) params: SegParams,
 }
 
 /// What is known of a segment.
@@ -71,7 +71,7 @@ impl SegmentInfo {
             lockable: stat.lockable != 0,
             dirty: stat.dirty != 0,
             inconsistent: stat.inconsistent != 0,
-            access: access(stat.access),
+            access: Right::from_raw(stat.access.into()),
             attachers: stat.attachers,
         })
     }
@@ -162,7 +162,7 @@ impl Segment {
     /// # Errors
     /// As [`seg_list`](sys::seg_list).
     pub fn list() -> Result<Vec<SegmentInfo>> {
-        let stats = all(EMPTY_SEG_STAT, sys::seg_list);
+        let stats = sys::all(EMPTY_SEG_STAT, sys::seg_list);
         let stats = stats.map_err(failed("list", ObjectKind::Store, "segments"))?;
         Ok(stats.iter().filter_map(SegmentInfo::new).collect())
     }

@@ -4,7 +4,7 @@ use abi::Errno;
 
 use super::attached::{AttachOptions, Attached};
 use super::segment::{Segment, SegmentInfo};
-use super::{access, all, failed, name};
+use super::{failed, name};
 use crate::error::{ObjectKind, Result};
 use crate::sys::{self, Attachment, EMPTY_VAS_STAT, Right, SegId, VasId, VasStat, vas_command};
 
@@ -59,7 +59,7 @@ impl VasInfo {
             segments: stat.segments,
             attachers: stat.attachers,
             tagged: stat.tagged != 0,
-            access: access(stat.access),
+            access: Right::from_raw(stat.access.into()),
         })
     }
 }
@@ -121,7 +121,7 @@ impl Vas {
     /// # Errors
     /// As [`vas_list`](sys::vas_list).
     pub fn list() -> Result<Vec<VasInfo>> {
-        let stats = all(EMPTY_VAS_STAT, sys::vas_list);
+        let stats = sys::all(EMPTY_VAS_STAT, sys::vas_list);
         let stats = stats.map_err(failed("list", ObjectKind::Store, "address spaces"))?;
         Ok(stats.iter().filter_map(VasInfo::new).collect())
     }
@@ -178,7 +178,8 @@ impl Vas {
     /// or volatile and freed with their last user.
     pub(crate) fn segment_infos(&self) -> Result<(Vec<(SegmentInfo, Right)>, Vec<SegId>)> {
         let list = |buffer: &mut [Attachment], cursor| sys::vas_segments(self.id, buffer, cursor);
-        let found = all(Attachment::default(), list).map_err(self.failed("list segments of"))?;
+        let found =
+            sys::all(Attachment::default(), list).map_err(self.failed("list segments of"))?;
         let (mut infos, mut missing) = (Vec::new(), Vec::new());
         for attachment in found {
             let (id, right) = (SegId::new(attachment.sid), Right::from_raw(attachment.right));

@@ -3,7 +3,9 @@
 //! A plain type (`#[derive(Serialize, Deserialize)]`) works as it always does. Types that own
 //! memory in a VAS are only read and made with a token; they implement [`SerializeIn`] and
 //! [`DeserializeIn`], which plain types have as well, so that collections of both work. A struct of
-//! one's own with such fields implements them by hand.
+//! one's own with such fields implements them by hand. Ordered maps are written in the order of their
+//! keys and read in any. Arenas are left out: their ids mean nothing without them, and no format would
+//! keep them together.
 //!
 //! ```
 //! use spacejmp::serial::{self, DeserializeIn};
@@ -24,17 +26,17 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
-mod ordered;
-
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde_core::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_core::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::alloc::AllocError;
 use crate::boxed::VBox;
 use crate::brand::Brand;
-use crate::collections::{MapRef, VHashMap, VKey, VString, VVec};
+use crate::collections::btree::BTreeRef;
+use crate::collections::{MapRef, VBTreeMap, VHashMap, VKey, VString, VVec};
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
@@ -223,68 +225,78 @@ impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> Visitor<'de>
     }
 }
 
-impl<K, T, V: Brand, M: Mode> Serialize for MapRef<'_, K, T, V, M>
-where
-    K: VKey<V> + SerializeIn<V>,
-    T: Storable<V> + SerializeIn<V>,
-{
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let at = self.token();
-        let entries = self.stored();
-        serializer
-            .collect_map(entries.map(|(key, value)| (View { value: key, at }, View { value, at })))
-    }
-}
-
-impl<K, T, V: Brand> SerializeIn<V> for VHashMap<K, T, V>
-where
-    K: VKey<V> + SerializeIn<V>,
-    T: Storable<V> + SerializeIn<V>,
-{
-    fn serialize_in<M: Mode, S: Serializer>(
-        &self,
-        at: &At<V, M>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        self.at(at).serialize(serializer)
-    }
-}
-
-impl<'de, K, T, V: Brand> DeserializeIn<'de, V> for VHashMap<K, T, V>
-where
-    K: VKey<V> + DeserializeIn<'de, V>,
-    T: Storable<V> + DeserializeIn<'de, V>,
-{
-    fn deserialize_in<D: Deserializer<'de>>(
-        at: &At<V, Write>,
-        deserializer: D,
-    ) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Seed::<Self, V>::new(at))
-    }
-}
-
-impl<'de, K, T, V: Brand> Visitor<'de> for Seed<'_, VHashMap<K, T, V>, V>
-where
-    K: VKey<V> + DeserializeIn<'de, V>,
-    T: Storable<V> + DeserializeIn<'de, V>,
-{
-    type Value = VHashMap<K, T, V>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<VHashMap<K, T, V>, A::Error> {
-        let count = trusted::<(K, T)>(entries.size_hint());
-        let mut map = VHashMap::with_capacity(self.at, count).map_err(A::Error::custom)?;
-        let mut view = map.at_mut(self.at);
-        while let Some((key, value)) =
-            entries.next_entry_seed(Seed::new(self.at), Seed::new(self.at))?
+/// Both kinds of maps, with how an empty one is made for a number of entries.
+macro_rules! maps {
+    ($($map:ident, $view:ident, $make:expr;)*) => {$(
+        impl<K, T, V: Brand, M: Mode> Serialize for $view<'_, K, T, V, M>
+        where
+            K: VKey<V> + SerializeIn<V>,
+            T: Storable<V> + SerializeIn<V>,
         {
-            view.insert(key, value).map_err(A::Error::custom)?;
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let at = self.at;
+                let view = |(key, value)| (View { value: key, at }, View { value, at });
+                serializer.collect_map(self.stored().map(view))
+            }
         }
-        Ok(map)
-    }
+
+        impl<K, T, V: Brand> SerializeIn<V> for $map<K, T, V>
+        where
+            K: VKey<V> + SerializeIn<V>,
+            T: Storable<V> + SerializeIn<V>,
+        {
+            fn serialize_in<M: Mode, S: Serializer>(
+                &self,
+                at: &At<V, M>,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                self.at(at).serialize(serializer)
+            }
+        }
+
+        impl<'de, K, T, V: Brand> DeserializeIn<'de, V> for $map<K, T, V>
+        where
+            K: VKey<V> + DeserializeIn<'de, V>,
+            T: Storable<V> + DeserializeIn<'de, V>,
+        {
+            fn deserialize_in<D: Deserializer<'de>>(
+                at: &At<V, Write>,
+                deserializer: D,
+            ) -> Result<Self, D::Error> {
+                deserializer.deserialize_map(Seed::<Self, V>::new(at))
+            }
+        }
+
+        impl<'de, K, T, V: Brand> Visitor<'de> for Seed<'_, $map<K, T, V>, V>
+        where
+            K: VKey<V> + DeserializeIn<'de, V>,
+            T: Storable<V> + DeserializeIn<'de, V>,
+        {
+            type Value = $map<K, T, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                let at = self.at;
+                let count = trusted::<(K, T)>(entries.size_hint());
+                let mut map = $make(at, count).map_err(A::Error::custom)?;
+                let mut view = map.at_mut(at);
+                while let Some((key, value)) =
+                    entries.next_entry_seed(Seed::new(at), Seed::new(at))?
+                {
+                    view.insert(key, value).map_err(A::Error::custom)?;
+                }
+                Ok(map)
+            }
+        }
+    )*};
+}
+
+maps! {
+    VHashMap, MapRef, VHashMap::with_capacity;
+    VBTreeMap, BTreeRef, |_, _| Ok::<_, AllocError>(VBTreeMap::new());
 }
 
 #[cfg(test)]
@@ -346,5 +358,25 @@ mod tests {
             .unwrap();
         assert!(error.to_string().contains("no room"), "{error}");
         assert_eq!(space.blocks(), before);
+    }
+
+    type Chapters = VBTreeMap<VString<Book>, VVec<u32, Book>, Book>;
+    brand! { Book => Chapters }
+
+    #[test]
+    fn an_ordered_map_comes_in_in_any_order_and_goes_out_in_its_own() {
+        let space = Space::<Book>::in_memory(1 << 16, |_| Ok(VBTreeMap::new())).unwrap();
+        let text = r#"{"loomings":[1],"epilogue":[],"chart":[44,45]}"#;
+        space
+            .enter_mut(|v| {
+                let (root, at) = v.root_mut();
+                let mut data = serde_json::Deserializer::from_str(text);
+                *root = Chapters::deserialize_in(at, &mut data).unwrap();
+                let mut data = serde_json::Deserializer::from_str("[1]");
+                assert!(Chapters::deserialize_in(at, &mut data).is_err());
+            })
+            .unwrap();
+        let out = space.enter(|v| serde_json::to_string(&v.root().at(v)).unwrap()).unwrap();
+        assert_eq!(out, r#"{"chart":[44,45],"epilogue":[],"loomings":[1]}"#);
     }
 }

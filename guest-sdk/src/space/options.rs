@@ -11,10 +11,11 @@ use super::{Backend, Space, check_home, claim, init, refusal};
 use crate::alloc::AllocError;
 use crate::boxed;
 use crate::brand::{Brand, Claim, Invariant};
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectKind, Result};
 use crate::layout::TypeLayout;
 use crate::location::wait::{LockMode, Wait};
-use crate::objects::segment::Segment;
+use crate::objects::failed;
+use crate::objects::segment::{Segment, SegmentOptions};
 use crate::objects::vas::Vas;
 use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
 use crate::token::{At, Read, Write};
@@ -23,39 +24,27 @@ use crate::token::{At, Read, Write};
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SpaceOptions<V> {
-    size: u64,
-    reserve: u64,
-    base: u64,
-    mode: u32,
-    lifetime: Lifetime,
-    pages: PagePolicy,
+    segment: SegmentOptions,
     _brand: Invariant<V>,
 }
 
 impl<V: Brand> SpaceOptions<V> {
     pub(super) fn new() -> SpaceOptions<V> {
-        SpaceOptions {
-            size: 2 << 20,
-            reserve: 1 << 40,
-            base: 0,
-            mode: 0o600,
-            lifetime: Lifetime::Persistent,
-            pages: PagePolicy::Largest,
-            _brand: PhantomData,
-        }
+        let segment = Segment::options(2 << 20).reserve(1 << 40).lockable(true);
+        SpaceOptions { segment, _brand: PhantomData }
     }
 
     /// Initial size in bytes; it uses no storage until it is written to. Without it 2 MiB. Larger
     /// segments use storage in steps of 2 MiB, where the host has huge pages for files.
     pub fn size(mut self, bytes: u64) -> SpaceOptions<V> {
-        self.size = bytes;
+        self.segment.params.size_bytes = bytes;
         self
     }
 
     /// Bytes it may grow to, by itself, as memory is needed. Without it 1 TiB: addresses, not
     /// memory.
     pub fn reserve(mut self, bytes: u64) -> SpaceOptions<V> {
-        self.reserve = bytes;
+        self.segment.params.reserve_bytes = bytes;
         self
     }
 
@@ -63,25 +52,25 @@ impl<V: Brand> SpaceOptions<V> {
     /// store is, so that a pointer used in the wrong VAS faults, and spaces do not exclude each
     /// other ([`Error::SameAddresses`]).
     pub fn base(mut self, base: u64) -> SpaceOptions<V> {
-        self.base = base;
+        self.segment.params.base = base;
         self
     }
 
     /// Permission bits of VAS and segment, as for a file; `umask` applies. Without it `0o600`.
     pub fn mode(mut self, mode: u32) -> SpaceOptions<V> {
-        self.mode = mode;
+        self.segment.params.mode = mode;
         self
     }
 
     /// How long its content lives. Without it: until deleted.
     pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
-        self.lifetime = lifetime;
+        self.segment.params.lifetime = lifetime as u8;
         self
     }
 
     /// Which pages map it. Without it: the largest that fit.
     pub fn pages(mut self, pages: PagePolicy) -> SpaceOptions<V> {
-        self.pages = pages;
+        self.segment.params.pages = pages as u8;
         self
     }
 
@@ -100,7 +89,7 @@ impl<V: Brand> SpaceOptions<V> {
         init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
     ) -> Result<Space<V>> {
         check_home(name)?;
-        let vas = Vas::options().mode(self.mode).create(name)?;
+        let vas = Vas::options().mode(self.segment.params.mode).create(name)?;
         let mut undo = Undo { vas: Some(vas.clone()), segment: None };
         let segment = self.segment().create(name)?;
         undo.segment = Some(segment.clone());
@@ -131,17 +120,18 @@ impl<V: Brand> SpaceOptions<V> {
         init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
     ) -> Result<Space<V>> {
         check_home(name)?;
+        let is_volatile = self.segment.params.lifetime == Lifetime::Volatile as u8;
         match Space::open(name) {
             Err(Error::NoRoot { .. }) => {}
             // Volatile content is freed with its last user, and the VAS stays.
-            Err(Error::SegmentLost { .. }) if self.lifetime == Lifetime::Volatile => {}
+            Err(Error::SegmentLost { .. }) if is_volatile => {}
             // Only if there is no such VAS: whatever else is missing must not be created again.
             Err(Error::Call {
-                verb: "find", kind: crate::error::ObjectKind::Vas, errno, ..
-            }) if errno == Errno::ENOENT => {}
+                verb: "find", kind: ObjectKind::Vas, errno: Errno::ENOENT, ..
+            }) => {}
             other => return other,
         }
-        let vas = Vas::options().mode(self.mode).open_or_create(name)?;
+        let vas = Vas::options().mode(self.segment.params.mode).open_or_create(name)?;
         let segment = self.segment().open_or_create(name)?;
         match vas.attach_segment(&segment, Right::Write) {
             Err(err) if err.errno() != Some(Errno::EEXIST) => return Err(err),
@@ -150,14 +140,9 @@ impl<V: Brand> SpaceOptions<V> {
         self.with_root(vas, Existing::IsWelcome, init)
     }
 
-    fn segment(&self) -> crate::SegmentOptions {
-        Segment::options(self.size)
-            .reserve(self.reserve.max(self.size))
-            .base(self.base)
-            .mode(self.mode)
-            .lifetime(self.lifetime)
-            .pages(self.pages)
-            .lockable(true)
+    fn segment(&self) -> SegmentOptions {
+        let params = self.segment.params;
+        self.segment.clone().reserve(params.reserve_bytes.max(params.size_bytes))
     }
 
     /// The space of `vas` with a root object, which is made under the lock if there is none.
@@ -179,17 +164,12 @@ impl<V: Brand> SpaceOptions<V> {
             })
         };
         match made.map_err(|refused| refusal(&name, None, refused))?? {
-            Made::Fresh(root) => {
+            Some(root) => {
                 claim.keep();
                 Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
             }
-            Made::Found if existing == Existing::IsWelcome => open(vm),
-            Made::Found => Err(Error::Call {
-                verb: "create",
-                kind: crate::error::ObjectKind::Vas,
-                name,
-                errno: Errno::EEXIST,
-            }),
+            None if existing == Existing::IsWelcome => open(vm),
+            None => Err(failed("create", ObjectKind::Vas, name)(Errno::EEXIST)),
         }
     }
 }
@@ -201,23 +181,18 @@ enum Existing {
     IsWelcome,
 }
 
-enum Made<T> {
-    Fresh(NonNull<T>),
-    Found,
-}
-
-/// Inside: a heap and a root object, unless there is one.
+/// Inside: a heap and a root object; `None` if there is one already.
 fn make<V: Brand>(
     vm: &VmSpace,
     at: &At<V, Write>,
     claim: &Claim,
     init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
-) -> Result<Made<V::Root>> {
+) -> Result<Option<NonNull<V::Root>>> {
     if claim.is_spent() {
         return Err(Error::BrandSpent { brand: V::NAME, space: vm.vas.name().to_owned() });
     }
     if vm.segment.root()?.address != 0 {
-        return Ok(Made::Found);
+        return Ok(None);
     }
     let layout = TypeLayout::of::<V::Root, V>();
     let stat = vm.segment.stat()?;
@@ -225,7 +200,7 @@ fn make<V: Brand>(
     // there.
     let formatted = unsafe { vm.heap.format(stat.size, layout.text()) };
     formatted.ok_or_else(|| AllocError::new::<V>(layout.text().len()))?;
-    let root = init::watched(claim, || {
+    init::watched(claim, || {
         let root = boxed::allocate_root(at, init(at)?)?;
         if stat.inconsistent {
             // SAFETY: the heap is fresh, and the root object is valid.
@@ -236,9 +211,8 @@ fn make<V: Brand>(
         // Last: a program that finds a root finds it complete. SAFETY: there lies a valid object of
         // this layout, in a heap that `format` has made.
         unsafe { vm.segment.set_root(&record) }?;
-        Ok::<_, Error>(root)
-    })?;
-    Ok(Made::Fresh(root))
+        Ok(Some(root))
+    })
 }
 
 /// The space of `vm`, if its root object is a `V::Root`.

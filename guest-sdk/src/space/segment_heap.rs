@@ -4,11 +4,10 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use abi::Errno;
-
 use crate::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use crate::objects::segment::Segment;
 use crate::space_heap::SpaceHeap;
+use crate::sys::SegGrowth;
 use crate::thread_state;
 
 /// The heap at the beginning of a segment.
@@ -59,8 +58,8 @@ impl SegmentHeap {
     }
 
     /// What the heap grows by.
-    fn grow(&self) -> SegmentGrowth<'_> {
-        SegmentGrowth(self)
+    fn grow(&self) -> SegGrowth {
+        SegGrowth::of(self.segment.id())
     }
 
     /// Makes an empty heap, whatever was there, that remembers `text`.
@@ -100,41 +99,9 @@ impl SegmentHeap {
     /// The thread is inside the space, and `check` found nothing.
     pub(crate) unsafe fn layout_text(&self) -> String {
         // SAFETY: the caller's promise.
-        unsafe { self.known() }.map_or_else(String::new, |heap| {
-            // SAFETY: the caller's promise.
-            unsafe { heap.text() }
-        })
-    }
-}
-
-struct SegmentGrowth<'a>(&'a SegmentHeap);
-
-impl Growth for SegmentGrowth<'_> {
-    fn grow(&mut self, needed: u64, wanted: u64) -> Option<u64> {
-        // The calls below allocate in the process, whatever scope the thread is in: the heap is in
-        // the middle of a change.
-        let _working = thread_state::without_heap();
-        let SegmentHeap { segment, reserve, .. } = self.0;
-        // Another program may have grown it, or a user with `seg grow`.
-        let size = segment.stat().ok()?.size;
-        if size >= needed {
-            return Some(size);
-        }
-        let size = wanted.min(*reserve);
-        if size < needed {
-            return None;
-        }
-        segment.grow(size).ok()?;
-        Some(size)
-    }
-
-    fn reserve(&mut self, from: u64, to: u64) -> Option<()> {
-        let _working = thread_state::without_heap();
-        match crate::sys::seg_reserve(self.0.segment.id(), from, to.saturating_sub(from)) {
-            // An older VMM does not have the call.
-            Ok(()) | Err(Errno::ENOSYS) => Some(()),
-            Err(_) => None,
-        }
+        let heap = unsafe { self.known() };
+        // SAFETY: the caller's promise.
+        heap.map_or_else(String::new, |heap| unsafe { heap.text() })
     }
 }
 

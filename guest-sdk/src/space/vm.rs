@@ -13,6 +13,7 @@ use crate::location::Location;
 use crate::location::occupancy::{Occupancy, SegmentRange};
 use crate::location::wait::LockMode;
 use crate::objects::attached::{AttachOptions, Attached};
+use crate::objects::failed;
 use crate::objects::segment::{Segment, SegmentInfo};
 use crate::objects::vas::Vas;
 use crate::space_heap::SpaceHeap;
@@ -106,12 +107,7 @@ impl VmSpace {
     #[cold]
     fn attach(&self, access: LockMode) -> Result<Instance> {
         let space = || self.vas.name().to_owned();
-        let no_right = || Error::Call {
-            verb: "write to",
-            kind: ObjectKind::Vas,
-            name: space(),
-            errno: Errno::EACCES,
-        };
+        let no_right = || failed("write to", ObjectKind::Vas, space())(Errno::EACCES);
         let options = AttachOptions::new().pinned();
         let options = match access {
             LockMode::Shared => options.read_only(),

@@ -26,6 +26,7 @@
 //! [`Space`](crate::Space) or an [`Attached`](crate::Attached) uses are its own (`EBUSY` for
 //! [`vas_detach`]), and a space notices when the segments of its VAS are changed.
 
+mod growth;
 mod seg;
 mod switch;
 mod vas;
@@ -40,6 +41,8 @@ pub use abi::objects::{
     SegParams, SegRoot, SegStat, VasId, VasStat, attach, seg_ctl as seg_command,
     vas_ctl as vas_command,
 };
+#[doc(hidden)]
+pub use growth::SegGrowth;
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
     seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_recover, seg_reserve,
@@ -76,6 +79,22 @@ unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result<u64, Errno
 /// Address and length of what a call reads.
 fn bytes(slice: &[u8]) -> [u64; 2] {
     [slice.as_ptr() as u64, slice.len() as u64]
+}
+
+/// All of a list that is read from a cursor on.
+#[doc(hidden)]
+pub fn all<T: Copy>(
+    empty: T,
+    mut list: impl FnMut(&mut [T], u64) -> Result<usize, Errno>,
+) -> Result<Vec<T>, Errno> {
+    let mut buffer = vec![empty; 32];
+    let mut found = Vec::new();
+    loop {
+        match list(&mut buffer, found.len() as u64)? {
+            0 => return Ok(found),
+            count => found.extend(buffer.iter().take(count).copied()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -69,13 +69,11 @@ pub(super) fn header(reader: &mut impl Reader) -> Option<HeapHeader> {
         bins: [0; _],
         partial: [0; _],
     };
+    // One after the other, without a gap.
+    let lists = header.bins.iter_mut().chain(&mut header.partial);
     let start = offset_of!(HeapHeader, bins) as u64;
-    for (offset, bin) in (start..).step_by(4).zip(&mut header.bins) {
-        *bin = half(reader, offset)?;
-    }
-    let start = offset_of!(HeapHeader, partial) as u64;
-    for (offset, span) in (start..).step_by(4).zip(&mut header.partial) {
-        *span = half(reader, offset)?;
+    for (offset, list) in (start..).step_by(4).zip(lists) {
+        *list = half(reader, offset)?;
     }
     Some(header)
 }

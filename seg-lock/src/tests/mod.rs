@@ -149,18 +149,18 @@ fn a_fast_switch_exchanges_all_locks_or_none() {
                 pages[lock.page as usize].fetch_or(word::STATE, state::READERS);
             }
             let words_of = |page: u64| &pages[page as usize];
-            assert_ne!(switch_locks_fast(&[], &old, words_of), FastSwitch::Refused);
+            assert_eq!(switch_locks_fast(&[], &old, words_of), (LockOutcome::Acquired, false));
             if let Some(page) = pages.get(other) {
                 try_acquire_fast(page, member(9), Mode::Exclusive);
             }
             let before: Vec<_> = pages.iter().map(snapshot).collect();
             let result = switch_locks_fast(&old, &new, words_of);
-            if result == FastSwitch::Refused {
+            if result == (LockOutcome::WouldBlock, false) {
                 assert!(before == pages.iter().map(snapshot).collect::<Vec<_>>());
                 refused += 1;
                 continue;
             }
-            assert_eq!(result, FastSwitch::Done);
+            assert_eq!(result, (LockOutcome::Acquired, false));
             for (number, page) in pages.iter().enumerate() {
                 let wanted = new.iter().find(|lock| lock.page == number as u64);
                 let owner =

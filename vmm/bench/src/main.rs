@@ -59,8 +59,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
             let (mut first, mut second) = (Vec::new(), Vec::new());
             for pair in runs.chunks(2) {
                 let [a, b] = pair else {
-                    let failure =
-                        Failure::new("compare", NoPairs(runs.len()), ExitCode::OwnFailure);
+                    let failure = Failure::new("compare", NoPairs(runs.len()));
                     let remedy = "name one of the first side, one of the second, and so on";
                     return Err(failure.help(Some(remedy.to_owned())));
                 };
@@ -69,11 +68,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
             }
             let compared = compare(&first, &second);
             let compared = if *counts { compared.counts() } else { compared };
-            let text = match json {
-                true => errors::json("print the comparison", &compared)?,
-                false => compared.table(),
-            };
-            let written = errors::write_all(&mut io::stdout(), text.as_bytes())?;
+            let written = errors::output(*json, &compared, |_| compared.table())?;
             let has_grown = compared.grown().next().is_some() && !allow_growth;
             Ok(if has_grown { ExitCode::Program(1) } else { written })
         }
@@ -90,12 +85,11 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn read(path: &Path) -> Result<Document, Failure> {
-    Document::read(path)
-        .map_err(|error| Failure::new("read the results", error, ExitCode::OwnFailure))
+    Document::read(path).map_err(|error| Failure::new("read the results", error))
 }
 
 fn cannot_write(error: output::WriteError) -> Failure {
-    Failure::new("write the results", error, ExitCode::OwnFailure)
+    Failure::new("write the results", error)
 }
 
 fn told(files: &[PathBuf]) -> Result<ExitCode, Failure> {
@@ -140,15 +134,15 @@ impl Bar {
 }
 
 fn measure(args: &Args) -> Result<ExitCode, Failure> {
-    let cannot = |error| Failure::with_remedy("measure", error, ExitCode::OwnFailure);
+    let cannot = |error| Failure::with_remedy("measure", error);
     if let Some(dir) = &args.out {
         output::prepare(dir).map_err(cannot_write)?;
     }
     let is_all = args.names.iter().any(|name| name == ALL);
     let is_named = |e: &&Experiment| is_all || args.names.iter().any(|name| name == e.subject.name);
     let chosen: Vec<&Experiment> = experiments::ALL.iter().filter(is_named).collect();
-    let own = std::env::current_exe()
-        .map_err(|error| Failure::new("find its own binary", error, ExitCode::OwnFailure))?;
+    let own =
+        std::env::current_exe().map_err(|error| Failure::new("find its own binary", error))?;
     let spacejmp =
         std::env::var_os(SPACEJMP).map_or_else(|| own.with_file_name("spacejmp"), PathBuf::from);
     let programs = Programs::find(own.parent().unwrap_or(Path::new("/"))).map_err(cannot)?;
@@ -182,7 +176,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     if failed.is_empty() {
         return Ok(ended);
     }
-    Err(Failure::new("measure everything", SomeFailed(failed), ExitCode::OwnFailure))
+    Err(Failure::new("measure everything", SomeFailed(failed)))
 }
 
 /// An error and its causes, in one line.

@@ -5,6 +5,7 @@
 //! between the two is due to us.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::BenchError;
@@ -54,6 +55,21 @@ impl Programs {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// A new file of `bytes` bytes in the folder.
+    ///
+    /// # Errors
+    /// [`BenchError::Folder`].
+    pub fn fill(&self, name: &str, bytes: u64) -> Result<PathBuf, BenchError> {
+        let path = self.file(name);
+        let failed = |source| BenchError::Folder { dir: path.display().to_string(), source };
+        let mut file = fs::File::create(&path).map_err(failed)?;
+        // If it is written in pieces the size of a large page, the host keeps it in large
+        // pages where it can.
+        let piece = vec![0x5a; 1 << 21];
+        (0..bytes >> 21).try_for_each(|_| file.write_all(&piece)).map_err(failed)?;
+        Ok(path)
     }
 
     /// The folder.

@@ -41,6 +41,12 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// [`Self::wall`] in milliseconds.
+    #[must_use]
+    pub fn wall_ms(&self) -> f64 {
+        self.wall.as_secs_f64() * 1e3
+    }
+
     /// A number of the answer.
     #[must_use]
     pub fn number(&self, key: &str) -> Option<f64> {
@@ -51,6 +57,15 @@ impl Sample {
     #[must_use]
     pub fn stat(&self, path: &str) -> Option<f64> {
         path.split('.').try_fold(&self.stats, |value, key| value.get(key))?.as_f64()
+    }
+
+    /// The sum of the counts in a list of the statistics, such as `exits`.
+    #[must_use]
+    pub fn counts(&self, list: &str) -> Option<f64> {
+        let kinds = self.stats.get(list)?.as_array()?;
+        let counts = kinds.iter().filter_map(|kind| kind.get("count")?.as_f64());
+        // `sum` makes -0 of none.
+        Some(counts.fold(0.0, |sum, count| sum + count))
     }
 }
 

@@ -13,6 +13,11 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
+/// The median of what `value` finds in the samples.
+pub fn median_of<T>(samples: &[T], value: impl Fn(&T) -> Option<f64>) -> Option<f64> {
+    median(&samples.iter().filter_map(value).collect::<Vec<_>>())
+}
+
 /// `a / b` if both are present and `b` is not zero.
 #[must_use]
 pub fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {

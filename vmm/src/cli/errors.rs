@@ -29,18 +29,21 @@ pub struct Failure {
 
 impl Failure {
     /// `doing` completes the sentence "spacejmp: cannot ...". The remedy comes from the cause.
-    pub fn with_remedy(
-        doing: impl Into<String>,
-        cause: impl Remedy + 'static,
-        code: ExitCode,
-    ) -> Self {
+    pub fn with_remedy(doing: impl Into<String>, cause: impl Remedy + 'static) -> Self {
         let remedy = cause.remedy();
-        Self { remedy, ..Self::new(doing, cause, code) }
+        Self::new(doing, cause).help(remedy)
     }
 
     /// The same for an error without a remedy.
-    pub fn new(doing: impl Into<String>, cause: impl Error + 'static, code: ExitCode) -> Self {
-        Self { doing: doing.into(), cause: Box::new(cause), remedy: None, code }
+    pub fn new(doing: impl Into<String>, cause: impl Error + 'static) -> Self {
+        let (doing, cause) = (doing.into(), Box::new(cause));
+        Self { doing, cause, remedy: None, code: ExitCode::OwnFailure }
+    }
+
+    /// The same with another exit status than [`ExitCode::OwnFailure`].
+    #[must_use]
+    pub fn code(self, code: ExitCode) -> Self {
+        Self { code, ..self }
     }
 
     /// The same with a remedy from elsewhere.
@@ -102,7 +105,7 @@ pub fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<ExitCode, Failure>
     match to.write_all(bytes).and_then(|()| to.flush()) {
         Ok(()) => Ok(ExitCode::Program(0)),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::Signal(13)),
-        Err(error) => Err(Failure::new("write its output", error, ExitCode::OwnFailure)),
+        Err(error) => Err(Failure::new("write its output", error)),
     }
 }
 
@@ -116,7 +119,21 @@ pub fn json(doing: &str, value: &impl Serialize) -> Result<String, Failure> {
     } else {
         serde_json::to_string(value)
     };
-    text.map(|text| text + "\n").map_err(|error| Failure::new(doing, error, ExitCode::OwnFailure))
+    text.map(|text| text + "\n").map_err(|error| Failure::new(doing, error))
+}
+
+/// Prints what a command found: one JSON object, or text.
+///
+/// # Errors
+/// As [`write_all`].
+pub fn output(
+    json: bool,
+    value: &impl Serialize,
+    text: impl FnOnce(Colour) -> String,
+) -> Result<ExitCode, Failure> {
+    let stdout = io::stdout();
+    let text = if json { self::json("print", value)? } else { text(Colour::of(&stdout)) };
+    write_all(&mut stdout.lock(), text.as_bytes())
 }
 
 #[cfg(test)]
@@ -156,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_a_numbered_chain_and_help() {
-        let failure = Failure::with_remedy("run x", Nested(1), ExitCode::CannotExecute);
+        let failure = Failure::with_remedy("run x", Nested(1)).code(ExitCode::CannotExecute);
         assert_eq!(failure.exit_code(), ExitCode::CannotExecute);
         assert_eq!(
             render(&failure, Colour::Plain),
@@ -166,19 +183,19 @@ mod tests {
 
     #[test]
     fn without_a_remedy_there_is_no_help_line() {
-        let failure = Failure::new("run x", Nested(0), ExitCode::OwnFailure);
+        let failure = Failure::new("run x", Nested(0));
         assert_eq!(render(&failure, Colour::Plain), "spacejmp: cannot run x\n  1: level 0\n");
     }
 
     #[test]
     fn control_characters_of_a_name_do_not_reach_the_terminal() {
-        let failure = Failure::new("run a\n\x1b[2Jb", Nested(0), ExitCode::OwnFailure);
+        let failure = Failure::new("run a\n\x1b[2Jb", Nested(0));
         assert!(render(&failure, Colour::Plain).starts_with("spacejmp: cannot run a??[2Jb\n"));
     }
 
     #[test]
     fn a_chain_without_end_is_cut() {
-        let failure = Failure::new("run x", Nested(9), ExitCode::OwnFailure);
+        let failure = Failure::new("run x", Nested(9));
         assert_eq!(render(&failure, Colour::Plain).lines().count(), 1 + super::CAUSES_MAX);
     }
 

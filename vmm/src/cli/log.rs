@@ -24,8 +24,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::exit_code::ExitCode;
-
 use super::errors::Failure;
 use super::style::{Colour, Look};
 
@@ -97,7 +95,7 @@ pub fn install(args: &LogArgs) -> Result<(), Failure> {
     tracing_subscriber::registry()
         .with(layer)
         .try_init()
-        .map_err(|error: TryInitError| Failure::new("set up the log", error, ExitCode::OwnFailure))
+        .map_err(|error: TryInitError| Failure::new("set up the log", error))
 }
 
 /// `spacejmp: warning: text field=value`, like the errors.

@@ -12,60 +12,40 @@ pub struct Subject {
     pub paper: &'static str,
 }
 
+const fn subject(name: &'static str, about: &'static str, paper: &'static str) -> Subject {
+    Subject { name, about, paper }
+}
+
 /// `bench run`.
-pub const RUN: Subject = Subject {
-    name: "run",
-    about: "Running an ordinary program in a VM, against running it natively",
-    paper: "",
-};
+pub const RUN: Subject =
+    subject("run", "Running an ordinary program in a VM, against running it natively", "");
 /// `bench switch`.
-pub const SWITCH: Subject = Subject {
-    name: "switch",
-    about: "Switching between address spaces, with and without locks",
-    paper: "Table 2",
-};
+pub const SWITCH: Subject =
+    subject("switch", "Switching between address spaces, with and without locks", "Table 2");
 /// `bench map`.
-pub const MAP: Subject = Subject {
-    name: "map",
-    about: "Attaching and detaching address spaces, against mapping files",
-    paper: "Figure 1",
-};
+pub const MAP: Subject =
+    subject("map", "Attaching and detaching address spaces, against mapping files", "Figure 1");
 /// `bench tlb`.
-pub const TLB: Subject = Subject {
-    name: "tlb",
-    about: "Reaching random pages, with and without a switch before each",
-    paper: "Figure 6",
-};
+pub const TLB: Subject =
+    subject("tlb", "Reaching random pages, with and without a switch before each", "Figure 6");
 /// `bench rpc`.
-pub const RPC: Subject = Subject {
-    name: "rpc",
-    about: "Getting bytes another party has, against channels and sockets",
-    paper: "Figure 7",
-};
+pub const RPC: Subject =
+    subject("rpc", "Getting bytes another party has, against channels and sockets", "Figure 7");
 /// `bench gups`.
-pub const GUPS: Subject = Subject {
-    name: "gups",
-    about: "Random updates of a table in windows, against remapping and messages",
-    paper: "Figures 8 and 9",
-};
+pub const GUPS: Subject = subject(
+    "gups",
+    "Random updates of a table in windows, against remapping and messages",
+    "Figures 8 and 9",
+);
 /// `bench scale`.
-pub const SCALE: Subject = Subject {
-    name: "scale",
-    about: "Switching with ever more address spaces, segments and processors",
-    paper: "",
-};
+pub const SCALE: Subject =
+    subject("scale", "Switching with ever more address spaces, segments and processors", "");
 /// `bench sdk`.
-pub const SDK: Subject = Subject {
-    name: "sdk",
-    about: "Heap and collections in an address space, against those at home",
-    paper: "",
-};
+pub const SDK: Subject =
+    subject("sdk", "Heap and collections in an address space, against those at home", "");
 /// `bench start`.
-pub const START: Subject = Subject {
-    name: "start",
-    about: "Starting an empty program, against other ways to isolate one",
-    paper: "",
-};
+pub const START: Subject =
+    subject("start", "Starting an empty program, against other ways to isolate one", "");
 
 /// All, in the order of the report.
 pub const ALL: [&Subject; 9] = [&RUN, &SWITCH, &MAP, &TLB, &RPC, &GUPS, &SCALE, &SDK, &START];

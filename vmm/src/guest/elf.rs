@@ -86,6 +86,10 @@ impl ElfError {
     }
 }
 
+fn bad(field: &'static str, found: String) -> ElfError {
+    ElfError::BadField { field, found }
+}
+
 /// What the program's first thread needs to know about the loaded image.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -149,11 +153,9 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
     if ident.get(5) != Some(&elf::ELFDATA2LSB.0) {
         return Err(wrong("a big-endian processor"));
     }
-    let bad = |field: &'static str| {
-        move |e: object::read::Error| ElfError::BadField { field, found: e.to_string() }
-    };
-    let header = elf::FileHeader64::<Endianness>::parse(data).map_err(bad("ELF header"))?;
-    let endian = header.endian().map_err(bad("ELF header"))?;
+    let unread = |field: &'static str| move |e: object::read::Error| bad(field, e.to_string());
+    let header = elf::FileHeader64::<Endianness>::parse(data).map_err(unread("ELF header"))?;
+    let endian = header.endian().map_err(unread("ELF header"))?;
     let machine = header.e_machine(endian);
     if machine != elf::EM_X86_64 {
         return Err(ElfError::WrongMachine { what: format!("ELF machine {}", machine.0) });
@@ -163,11 +165,9 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
         elf::ET_DYN => true,
         elf::ET_REL => return Err(ElfError::NotExecutable { what: "an object file" }),
         elf::ET_CORE => return Err(ElfError::NotExecutable { what: "a core dump" }),
-        other => {
-            return Err(ElfError::BadField { field: "type", found: format!("{}", other.0) });
-        }
+        other => return Err(bad("type", other.0.to_string())),
     };
-    let headers = header.program_headers(endian, data).map_err(bad("program header table"))?;
+    let headers = header.program_headers(endian, data).map_err(unread("program header table"))?;
     let size = data.len().map_err(|()| ElfError::NotElf)?;
     let mut segments = Vec::new();
     let mut exec_stack = false;
@@ -198,10 +198,7 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
     let inside = |s: &Segment| (s.vaddr..s.vaddr + s.mem_bytes).contains(&entry);
     if !segments.iter().any(inside) {
         let what = if segments.is_empty() { "no segment to load" } else { "outside the program" };
-        return Err(ElfError::BadField {
-            field: "entry point",
-            found: format!("{entry:#x}, {what}"),
-        });
+        return Err(bad("entry point", format!("{entry:#x}, {what}")));
     }
     let phnum = headers.len() as u64;
     Ok(Image { segments, entry, phdr, phnum, position_independent, exec_stack })
@@ -212,7 +209,6 @@ fn check_segment(
     endian: Endianness,
     size: u64,
 ) -> Result<Segment, ElfError> {
-    let bad = |field, found: String| Err(ElfError::BadField { field, found });
     let flags = h.p_flags(endian).0;
     let bit = |flag: u32, value: u64| if flags & flag != 0 { value } else { 0 };
     let bits = bit(elf::PF_R.0, 1) | bit(elf::PF_W.0, 2) | bit(elf::PF_X.0, 4);
@@ -225,27 +221,23 @@ fn check_segment(
     };
     let Segment { vaddr, offset, file_bytes, mem_bytes, .. } = segment;
     if file_bytes > mem_bytes {
-        return bad("segment size", format!("{file_bytes} bytes of file in {mem_bytes} of memory"));
+        let found = format!("{file_bytes} bytes of file in {mem_bytes} of memory");
+        return Err(bad("segment size", found));
     }
-    match offset.checked_add(file_bytes) {
-        Some(end) if end <= size => {}
-        _ => {
-            return bad(
-                "segment",
-                format!(
-                    "{file_bytes} bytes at offset {offset}, but the file has {size}: it is truncated"
-                ),
-            );
-        }
+    if offset.checked_add(file_bytes).is_none_or(|end| end > size) {
+        let found = format!(
+            "{file_bytes} bytes at offset {offset}, but the file has {size}: it is truncated"
+        );
+        return Err(bad("segment", found));
     }
     // The end of the last page must be representable after rounding up, also when moved to
     // PIE_BASE.
-    match vaddr.checked_add(mem_bytes) {
-        Some(end) if end <= MMAP_TOP.raw() - PIE_BASE.raw() => {}
-        _ => return bad("segment address", format!("{vaddr:#x} + {mem_bytes:#x}")),
+    let most = MMAP_TOP.raw() - PIE_BASE.raw();
+    if vaddr.checked_add(mem_bytes).is_none_or(|end| end > most) {
+        return Err(bad("segment address", format!("{vaddr:#x} + {mem_bytes:#x}")));
     }
     if vaddr % PAGE_SIZE != offset % PAGE_SIZE {
-        return bad("segment alignment", format!("address {vaddr:#x}, offset {offset:#x}"));
+        return Err(bad("segment alignment", format!("address {vaddr:#x}, offset {offset:#x}")));
     }
     Ok(segment)
 }
@@ -254,14 +246,13 @@ fn check_order(segments: &[Segment]) -> Result<(), ElfError> {
     for pair in segments.windows(2) {
         let [a, b] = pair else { continue };
         if b.vaddr < a.vaddr + a.mem_bytes {
-            let found = format!("{:#x} overlaps the one before it", b.vaddr);
-            return Err(ElfError::BadField { field: "segment", found });
+            return Err(bad("segment", format!("{:#x} overlaps the one before it", b.vaddr)));
         }
         // Two segments may share a page of the file at their edges, but not a page of memory: the
         // second mapping would hide the first one's bytes.
         if b.vaddr / PAGE_SIZE == (a.vaddr + a.mem_bytes - 1) / PAGE_SIZE {
             let found = format!("{:#x} begins in the last page of the one before it", b.vaddr);
-            return Err(ElfError::BadField { field: "segment", found });
+            return Err(bad("segment", found));
         }
     }
     Ok(())
@@ -278,7 +269,7 @@ pub fn load(private: &PrivateRegion, file: &Arc<File>, image: &Image) -> Result<
         let at = bias + segment.vaddr;
         if at < PRIVATE_START.raw() {
             let found = format!("{at:#x}, below {:#x}", PRIVATE_START.raw());
-            return Err(ElfError::BadField { field: "segment address", found });
+            return Err(bad("segment address", found));
         }
         load_segment(private, file, segment, at).map_err(|source| ElfError::NoRoom {
             at,

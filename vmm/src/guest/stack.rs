@@ -15,31 +15,6 @@ use abi::layout::STACK_TOP;
 
 use crate::private::{PrivateRegion, Prot, stack};
 
-/// Entries of the auxiliary vector (`getauxval(3)`).
-pub mod aux {
-    #![expect(missing_docs, reason = "Linux's names and numbers")]
-    pub const NULL: u64 = 0;
-    pub const PHDR: u64 = 3;
-    pub const PHENT: u64 = 4;
-    pub const PHNUM: u64 = 5;
-    pub const PAGESZ: u64 = 6;
-    pub const BASE: u64 = 7;
-    pub const FLAGS: u64 = 8;
-    pub const ENTRY: u64 = 9;
-    pub const UID: u64 = 11;
-    pub const EUID: u64 = 12;
-    pub const GID: u64 = 13;
-    pub const EGID: u64 = 14;
-    pub const HWCAP: u64 = 16;
-    pub const CLKTCK: u64 = 17;
-    pub const SECURE: u64 = 23;
-    pub const RANDOM: u64 = 25;
-    pub const HWCAP2: u64 = 26;
-    pub const EXECFN: u64 = 31;
-    pub const SYSINFO_EHDR: u64 = 33;
-    pub const MINSIGSTKSZ: u64 = 51;
-}
-
 /// What goes onto the stack.
 #[derive(Debug, Default)]
 pub struct StackContents<'a> {
@@ -49,7 +24,7 @@ pub struct StackContents<'a> {
     pub env: &'a [Vec<u8>],
     /// The program's path as the program sees it.
     pub exec_path: &'a [u8],
-    /// Auxiliary vector without `RANDOM`, `EXECFN` and `NULL`, which are added here.
+    /// Auxiliary vector without `AT_RANDOM`, `AT_EXECFN` and `AT_NULL`, which are added here.
     pub aux: Vec<(u64, u64)>,
     /// For stack protectors and pointer guards.
     pub random: [u8; 16],
@@ -100,7 +75,7 @@ pub fn build(
     words.extend(env);
     words.push(0);
     let mut auxv: Vec<u64> = contents.aux.iter().flat_map(|&(key, value)| [key, value]).collect();
-    auxv.extend([aux::RANDOM, random, aux::EXECFN, exec_path, aux::NULL, 0]);
+    auxv.extend([libc::AT_RANDOM, random, libc::AT_EXECFN, exec_path, libc::AT_NULL, 0]);
     words.extend(&auxv);
 
     let low = image.low();

@@ -15,7 +15,7 @@ use super::thread;
 use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::{self, ElfError};
-use crate::guest::stack::{self, StackContents, aux};
+use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
 use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
@@ -86,7 +86,7 @@ impl Process {
     /// [`StartError`].
     pub fn start(config: RunConfig) -> Result<Arc<Process>, StartError> {
         let started = Instant::now();
-        let stats = Stats::new();
+        let stats = Stats::default();
         let name = config.program.display().to_string();
         let open = |source| StartError::Open { program: name.clone(), source };
         let file = Arc::new(File::open(&config.program).map_err(open)?);
@@ -220,24 +220,24 @@ fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> 
     // Bit 1 of AT_HWCAP2: ring 3 may use RDFSBASE and its kin.
     let hwcap2 = u64::from(machine.has_fsgsbase()) << 1;
     vec![
-        (aux::HWCAP, features),
-        (aux::PAGESZ, PAGE_SIZE),
-        (aux::CLKTCK, 100),
-        (aux::PHDR, loaded.phdr),
-        (aux::PHENT, 56),
-        (aux::PHNUM, loaded.phnum),
-        (aux::BASE, 0),
-        (aux::FLAGS, 0),
-        (aux::ENTRY, loaded.entry),
-        (aux::UID, uid),
-        (aux::EUID, uid),
-        (aux::GID, gid),
-        (aux::EGID, gid),
-        (aux::SECURE, 0),
-        (aux::HWCAP2, hwcap2),
+        (libc::AT_HWCAP, features),
+        (libc::AT_PAGESZ, PAGE_SIZE),
+        (libc::AT_CLKTCK, 100),
+        (libc::AT_PHDR, loaded.phdr),
+        (libc::AT_PHENT, 56),
+        (libc::AT_PHNUM, loaded.phnum),
+        (libc::AT_BASE, 0),
+        (libc::AT_FLAGS, 0),
+        (libc::AT_ENTRY, loaded.entry),
+        (libc::AT_UID, uid),
+        (libc::AT_EUID, uid),
+        (libc::AT_GID, gid),
+        (libc::AT_EGID, gid),
+        (libc::AT_SECURE, 0),
+        (libc::AT_HWCAP2, hwcap2),
         // The frame of sigframe.rs: registers, information, red zone, XSAVE area, alignment.
-        (aux::MINSIGSTKSZ, 440 + 128 + 64 + machine.xstate_bytes() as u64),
-        (aux::SYSINFO_EHDR, VDSO_BASE.raw()),
+        (libc::AT_MINSIGSTKSZ, 440 + 128 + 64 + machine.xstate_bytes() as u64),
+        (libc::AT_SYSINFO_EHDR, VDSO_BASE.raw()),
         (abi::call::AT_SPACEJMP, CALL_PAGE.raw()),
     ]
 }

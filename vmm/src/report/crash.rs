@@ -190,18 +190,17 @@ fn memory(text: &mut String, label: &str, address: u64, around: &Surroundings) {
         _ if area.range.end <= address => address - area.range.end,
         _ => area.range.start.saturating_sub(address),
     };
+    let is_nearer =
+        |below: &Area| around.above.as_ref().is_none_or(|above| distance(below) <= distance(above));
     let value = match (&around.at, &around.below, &around.above) {
-        (Some(area), _, _) => area.to_string(),
-        (None, Some(below), Some(above)) if distance(below) <= distance(above) => {
+        (Some(area), ..) => area.to_string(),
+        (None, Some(below), _) if is_nearer(below) => {
             format!("not mapped; {:#x} bytes after {below}", distance(below))
         }
         (None, _, Some(above)) => {
             format!("not mapped; {:#x} bytes before {above}", distance(above))
         }
-        (None, Some(below), None) => {
-            format!("not mapped; {:#x} bytes after {below}", distance(below))
-        }
-        (None, None, None) => "not mapped".to_owned(),
+        (None, _, None) => "not mapped".to_owned(),
     };
     line(text, label, &format!("{address:#x}: {value}"));
 }
@@ -246,11 +245,8 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
     let mut add = |address: u64| {
         // A return address is after its call: look up the call, not what follows it.
         let place = symbols.locate(address.wrapping_sub(1));
-        if let Some(place) = place {
-            found.push(format!("{address:#x} {place}"));
-            return true;
-        }
-        false
+        found.extend(place.as_ref().map(|place| format!("{address:#x} {place}")));
+        place.is_some()
     };
     // A call to an invalid address has pushed its return address and nothing else yet.
     if symbols.locate(regs.rip).is_none()

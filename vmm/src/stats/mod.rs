@@ -127,14 +127,8 @@ pub struct Stats {
 }
 
 impl Default for Stats {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Stats {
     /// All zero; wall time starts here.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             start: Instant::now(),
             exits: Default::default(),
@@ -148,7 +142,9 @@ impl Stats {
             phases: Default::default(),
         }
     }
+}
 
+impl Stats {
     /// Records how long a phase took.
     pub fn phase(&self, phase: Phase, time: Duration) {
         self.phases[phase as usize].store(nanos(time), Relaxed);
@@ -370,7 +366,7 @@ mod tests {
 
     #[test]
     fn counts_of_many_threads_add_up() {
-        let stats = Stats::new();
+        let stats = Stats::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -397,13 +393,13 @@ mod tests {
 
     #[test]
     fn what_never_happened_is_not_reported() {
-        let report = Stats::new().snapshot();
+        let report = Stats::default().snapshot();
         assert!(report.exits.is_empty() && report.faults.is_empty() && report.calls.is_empty());
     }
 
     #[test]
     fn an_unserved_call_is_named_once_and_counted_as_any_other() {
-        let stats = Stats::new();
+        let stats = Stats::default();
         assert!(stats.unserved(57));
         assert!(!stats.unserved(57));
         assert!(stats.unserved(58));
@@ -415,7 +411,7 @@ mod tests {
 
     #[test]
     fn any_number_the_guest_makes_up_is_counted_in_one_slot() {
-        let stats = Stats::new();
+        let stats = Stats::default();
         assert!(stats.unserved(512));
         assert!(!stats.unserved(u64::MAX));
         for number in [512, u64::MAX, 1 << 40] {
@@ -428,7 +424,7 @@ mod tests {
 
     #[test]
     fn laps_are_the_phases_one_after_the_other() {
-        let stats = Stats::new();
+        let stats = Stats::default();
         let mut laps = stats.laps();
         std::thread::sleep(Duration::from_millis(2));
         laps.ends(Phase::Machine);
@@ -441,7 +437,7 @@ mod tests {
 
     #[test]
     fn the_peak_of_threads_and_memory_stays_when_they_go() {
-        let stats = Stats::new();
+        let stats = Stats::default();
         for _ in 0..3 {
             stats.thread_started();
         }

@@ -13,7 +13,7 @@ use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{CR3_KEEP, LockRef};
 use iced_x86::Register;
-use seg_lock::{FastSwitch, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
+use seg_lock::{LockOutcome, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::offset_of;
@@ -278,7 +278,7 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         let expected = switch_locks_fast(&[], &lock, words);
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
-        assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
+        assert_eq!(served(end), expected == (LockOutcome::Acquired, false), "{initial:#x}");
         if !served(end) {
             continue;
         }
@@ -298,13 +298,16 @@ fn the_kernel_does_to_one_lock_what_the_common_algorithm_does_whatever_comes_bet
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
         *outcomes.entry(format!("{expected:?}")).or_insert(0) += 1;
         assert_eq!(kernel.processor.load(page), model.borrow()[&page]);
-        assert_eq!(served(end), expected == FastSwitch::Done, "{initial:#x}");
+        assert_eq!(served(end), expected == (LockOutcome::Acquired, false), "{initial:#x}");
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
         let waited_for =
             kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
         assert_eq!(waited_for, if later == 0 { 0 } else { (20 * 16) << 32 | 1 });
     }
-    assert_eq!(outcomes, HashMap::from([("Done".into(), 8), ("DoneWithWaiters".into(), 8)]));
+    assert_eq!(
+        outcomes,
+        HashMap::from([("(Acquired, false)".into(), 8), ("(Acquired, true)".into(), 8)])
+    );
 }
 
 /// A lock page of the processor's memory, for `seg_lock`.
@@ -403,7 +406,7 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
             same(&kernel);
             let served = |end: End| !matches!(end, End::Out(_));
-            assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
+            assert_eq!(served(end), expected == (LockOutcome::Acquired, false), "{case}");
             if !served(end) {
                 continue;
             }
@@ -415,10 +418,10 @@ fn the_kernel_does_to_locks_what_the_common_algorithm_does() {
             *outcomes.entry(format!("giving back: {expected:?}")).or_insert(0) += 1;
             let (_, end) = kernel.call(CALL_VAS_SWITCH, 0);
             same(&kernel);
-            assert_eq!(served(end), expected == FastSwitch::Done, "{case}");
+            assert_eq!(served(end), expected == (LockOutcome::Acquired, false), "{case}");
             let waited_for =
                 kernel.processor.load(VCPU_AREAS.raw() + offset_of!(VcpuPage, waited_for) as u64);
-            assert_eq!(waited_for != 0, expected == FastSwitch::DoneWithWaiters);
+            assert_eq!(waited_for != 0, expected == (LockOutcome::Acquired, true));
             assert_eq!(kernel.processor.cr3, HOME_ROOT);
         }
     }

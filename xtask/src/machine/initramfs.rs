@@ -13,7 +13,7 @@ use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
 use super::setup::Kit;
 use super::{Kind, Machine};
-use crate::workspace::output_of;
+use crate::workspace::{output_of, read};
 
 const INIT: &str = include_str!("../../../resources/machines/init");
 /// Where commands start and where added files go; on their PATH, after /bin.
@@ -128,11 +128,9 @@ fn pack(root: &Path) -> Result<Vec<u8>> {
 
 fn add_modules(root: &Path, kit: &Kit, kind: Kind) -> Result<()> {
     let (module, parameters) = kind.module();
-    let file = kit.modules.join(format!("{module}.order"));
-    let order =
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let order = kit.modules.join(format!("{module}.order"));
     let mut lines = String::new();
-    for name in order.lines() {
+    for name in read(&order)?.lines() {
         copy(&kit.modules.join(name), root, &format!("/machine/modules/{name}"))?;
         let parameters = if name == format!("{module}.ko") { parameters } else { "" };
         lines.push_str(&format!("{name} {parameters}\n"));

@@ -54,12 +54,8 @@ enum Emulator {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Intel => "intel",
-            Self::IntelNopcid => "intel-nopcid",
-            Self::IntelShadow => "intel-shadow",
-            Self::Amd => "amd",
-        })
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
 

@@ -51,12 +51,12 @@ enum Work {
     AllTestsBut(&'static [&'static str]),
 }
 
-/// Something that emulated machines do not run.
+/// Tests that machines of some kinds do not run.
 struct LeftOut {
-    /// A test program, or PROGRAM:TEST.
-    what: &'static str,
     kinds: &'static [Kind],
     reason: &'static str,
+    /// Each a test program, or PROGRAM:TEST.
+    what: &'static [&'static str],
 }
 
 /// A suite on one kind of machine, ready to boot.
@@ -65,8 +65,8 @@ struct Job {
     kind: Kind,
     command: Vec<String>,
     additions: Vec<Addition>,
-    /// The tests in [`LEFT_OUT`] that it would otherwise have run.
-    left_out: Vec<&'static LeftOut>,
+    /// The tests in [`LEFT_OUT`] that it would otherwise have run, with the reasons.
+    left_out: Vec<(&'static str, &'static str)>,
 }
 
 /// Runs all suites of `part`; prints which machine ran what, and what it left out.
@@ -114,21 +114,23 @@ fn summary(output: &[u8]) -> String {
 /// All of `programs` that `named` do not select from and that are not left out as a whole.
 fn rest<'a>(programs: impl Iterator<Item = &'a str>, named: &[&str]) -> Vec<String> {
     let named: BTreeSet<&str> = named.iter().map(|selection| program_of(selection)).collect();
-    let whole = |program: &str| LEFT_OUT.iter().any(|left| left.what == program);
+    let whole = |program: &str| LEFT_OUT.iter().any(|left| left.what.contains(&program));
     let rest = programs.filter(|program| !named.contains(program) && !whole(program));
     rest.map(str::to_owned).collect()
 }
 
 /// The part of [`LEFT_OUT`] that concerns a machine of `kind` that runs `selections`;
 /// `others` tells whether it is the one that runs all programs not named elsewhere.
-fn left_out(kind: Kind, selections: &[String], others: bool) -> Vec<&'static LeftOut> {
+fn left_out(kind: Kind, selections: &[String], others: bool) -> Vec<(&'static str, &'static str)> {
     let selected =
         |program: &str| selections.iter().any(|selection| program_of(selection) == program);
-    let concerns = |left: &&LeftOut| {
-        let whole = !left.what.contains(':');
-        left.kinds.contains(&kind) && if whole { others } else { selected(program_of(left.what)) }
+    let concerns = |what: &str| {
+        let whole = !what.contains(':');
+        if whole { others } else { selected(program_of(what)) }
     };
-    LEFT_OUT.iter().filter(concerns).collect()
+    let of_kind = LEFT_OUT.iter().filter(|left| left.kinds.contains(&kind));
+    let each = of_kind.flat_map(|left| left.what.iter().map(|what| (*what, left.reason)));
+    each.filter(|(what, _)| concerns(what)).collect()
 }
 
 impl Suite {
@@ -144,7 +146,7 @@ impl Suite {
         };
         let left_out = left_out(kind, &selections, others);
         let skips: Vec<&str> =
-            left_out.iter().map(|left| left.what).filter(|what| what.contains(':')).collect();
+            left_out.iter().map(|(what, _)| *what).filter(|what| what.contains(':')).collect();
         let additions = kit.additions(workspace, &selections)?;
         let command = e2e::command(&selections, &skips);
         Ok(Job { suite: self, kind, command, additions, left_out })
@@ -179,7 +181,7 @@ impl Job {
             .run(workspace, &self.command, &mut output)
             .and_then(|outcome| suite.judge(&outcome, &output).map(|()| outcome));
         let (name, mut summary) = (suite.name, summary(&output));
-        for LeftOut { what, reason, .. } in &self.left_out {
+        for (what, reason) in &self.left_out {
             summary.push_str(&format!("  left out: {what}: {reason}\n"));
         }
         match result {
@@ -246,7 +248,7 @@ mod tests {
     fn what_is_left_out_concerns_the_machine_that_would_have_run_it() {
         let ring3 = ["ring3".to_owned()];
         let what = |kind, others| -> Vec<&str> {
-            left_out(kind, &ring3, others).iter().map(|left| left.what).collect()
+            left_out(kind, &ring3, others).into_iter().map(|(what, _)| what).collect()
         };
         assert!(what(Kind::Intel, false).is_empty());
         assert!(what(Kind::Intel, true).contains(&"c_header"));

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use graph::csr::Csr;
 use graph::edges::EdgeList;
-use graph::pointers;
 use graph::query::Adjacency;
+use graph::{pointers, program};
 
 const USAGE: &str = "\
 Read a directed graph from a text with one edge `FROM TO` a line.
@@ -37,25 +37,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        print!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let arguments = match parse(args) {
-        Ok(arguments) => arguments,
-        Err(problem) => {
-            eprint!("graph-build: {problem}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("graph-build: {problem:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::start("graph-build", USAGE, parse, |arguments| run(arguments).map(|()| true))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use graph::csr::Csr;
 use graph::edges::EdgeList;
 use graph::pointers::{Inside, Links};
+use graph::program;
 use graph::query::{Adjacency, Query};
 use spacejmp::{In, Mode, Space};
 
@@ -54,26 +55,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let began = Instant::now();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        print!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let arguments = match parse(args) {
-        Ok(arguments) => arguments,
-        Err(problem) => {
-            eprint!("graph-query: {problem}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&arguments, began) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(problem) => {
-            eprintln!("graph-query: {problem:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::start("graph-query", USAGE, parse, |arguments| run(arguments, began))
 }
 
 /// Whether all queries could be read.

@@ -178,8 +178,5 @@ impl<K: VKey<V> + fmt::Debug, T: Storable<V>, V: Brand> fmt::Debug for VacantEnt
 
 /// What was just found: the map is borrowed exclusively.
 pub(super) fn there<T>(found: Option<T>) -> T {
-    match found {
-        Some(found) => found,
-        None => panic!("the order of the keys of a map changed while it was used"),
-    }
+    found.expect("the order of the keys of a map changed while it was used")
 }

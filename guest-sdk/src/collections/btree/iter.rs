@@ -246,11 +246,7 @@ pub struct Iter<'a, K, T, V: Brand, M> {
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Iter<'a, K, T, V, M> {
     pub(super) fn new(at: &'a At<V, M>, tree: &'a Tree<K, T, V>, len: usize) -> Self {
-        let ends = tree.root(at).zip(tree.root(at)).map(|(first, second)| {
-            let front = Edge::find(at, first, Side::Before(Sought::First));
-            (front, Edge::find(at, second, Side::Before(Sought::Last)))
-        });
-        Iter { range: Range { at, ends }, left: len }
+        Iter { range: Range::new(at, tree, &..), left: len }
     }
 }
 

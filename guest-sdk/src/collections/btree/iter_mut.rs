@@ -115,10 +115,8 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> IterMut<'a, K, T, V> {
             let is_here = child > entry;
             let next = if is_here { None } else { level.next_child(self.at) };
             self.above.push(level);
-            match next {
-                Some(below) => node = below,
-                None => return,
-            }
+            let Some(below) = next else { return };
+            node = below;
         }
     }
 }

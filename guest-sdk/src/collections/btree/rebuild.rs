@@ -141,8 +141,6 @@ fn share(total: usize, count: usize, i: usize) -> usize {
 }
 
 fn there<N>(node: Option<N>) -> N {
-    match node {
-        Some(node) => node,
-        None => unreachable!("fewer entries need no more nodes"),
-    }
+    let Some(node) = node else { unreachable!("fewer entries need no more nodes") };
+    node
 }

@@ -17,7 +17,7 @@ use crate::token::{At, Mode, Write};
 /// A [`VBTreeMap`], to be read: from [`VBTreeMap::at`].
 pub struct BTreeRef<'a, K, T, V: Brand, M> {
     pub(super) map: &'a VBTreeMap<K, T, V>,
-    pub(super) at: &'a At<V, M>,
+    pub(crate) at: &'a At<V, M>,
 }
 
 impl<K, T, V: Brand, M> Clone for BTreeRef<'_, K, T, V, M> {
@@ -29,10 +29,6 @@ impl<K, T, V: Brand, M> Clone for BTreeRef<'_, K, T, V, M> {
 impl<K, T, V: Brand, M> Copy for BTreeRef<'_, K, T, V, M> {}
 
 impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> BTreeRef<'a, K, T, V, M> {
-    pub(crate) fn token(self) -> &'a At<V, M> {
-        self.at
-    }
-
     /// The entries as they are stored.
     pub(crate) fn stored(self) -> Stored<'a, K, T, V, M> {
         Stored(self.iter())
@@ -129,10 +125,7 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> Index<&K::Borrowed>
     /// # Panics
     /// If `key` has no entry.
     fn index(&self, key: &K::Borrowed) -> &T {
-        match self.get(key) {
-            Some(value) => value,
-            None => panic!("the map has no entry of this key"),
-        }
+        self.get(key).expect("the map has no entry of this key")
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use spacejmp::sys::{self, PagePolicy, SegId, VasHandle, VasId, attach};
 
 use crate::json::Object;
-use crate::space::{Word, enter, make, median, sized, tell, unmake};
+use crate::space::{Word, enter, make, median, sized, tell, timed, unmake};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -39,12 +39,8 @@ impl Timed {
     }
 
     fn round(&mut self, flags: u64) -> Result<(), String> {
-        let began = Instant::now();
-        let vh = tell("vas_attach", sys::vas_attach(self.vid, flags))?;
-        self.attach.push(began.elapsed().as_nanos() as u64);
-        let began = Instant::now();
-        tell("vas_detach", sys::vas_detach(vh))?;
-        self.detach.push(began.elapsed().as_nanos() as u64);
+        let vh = timed(&mut self.attach, || tell("vas_attach", sys::vas_attach(self.vid, flags)))?;
+        timed(&mut self.detach, || tell("vas_detach", sys::vas_detach(vh)))?;
         Ok(())
     }
 
@@ -105,9 +101,7 @@ fn first(mut object: Object) -> Result<Object, String> {
     Timed::new("opens", 1, MIB, PagePolicy::Largest)?.end(Object::new(""), "opens")?;
     for n in 0..FIRST {
         let (vid, sids) = make(&format!("first-{n}"), 1, &sized(GIB, PagePolicy::Small4K))?;
-        let began = Instant::now();
-        let vh = tell("vas_attach", sys::vas_attach(vid, attach::POPULATE))?;
-        small.push(began.elapsed().as_nanos() as u64);
+        let vh = timed(&mut small, || tell("vas_attach", sys::vas_attach(vid, attach::POPULATE)))?;
         let base = tell("seg_stat", sys::seg_stat(sids[0]))?.base;
         let began = Instant::now();
         tell("vas_switch", enter(vh))?;
@@ -119,15 +113,12 @@ fn first(mut object: Object) -> Result<Object, String> {
         if value != 0 {
             return Err("a new segment is not full of zeros".into());
         }
-        let began = Instant::now();
-        tell("vas_detach", sys::vas_detach(vh))?;
-        small_detach.push(began.elapsed().as_nanos() as u64);
+        timed(&mut small_detach, || tell("vas_detach", sys::vas_detach(vh)))?;
         unmake(vid, sids)?;
 
         let (vid, sids) = make(&format!("first-{n}"), 1, &sized(GIB, PagePolicy::Largest))?;
-        let began = Instant::now();
-        let vh = tell("vas_attach", sys::vas_attach(vid, attach::POPULATE))?;
-        largest.push(began.elapsed().as_nanos() as u64);
+        let vh =
+            timed(&mut largest, || tell("vas_attach", sys::vas_attach(vid, attach::POPULATE)))?;
         tell("vas_detach", sys::vas_detach(vh))?;
         unmake(vid, sids)?;
     }
@@ -143,15 +134,9 @@ fn made_and_deleted(object: Object, rounds: u64) -> Result<Object, String> {
     let (mut create, mut find, mut delete) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..rounds {
         let name = format!("made-{n}");
-        let began = Instant::now();
-        let vid = tell("vas_create", sys::vas_create(&name, 0o600))?;
-        create.push(began.elapsed().as_nanos() as u64);
-        let began = Instant::now();
-        tell("vas_find", sys::vas_find(&name))?;
-        find.push(began.elapsed().as_nanos() as u64);
-        let began = Instant::now();
-        tell("vas_delete", sys::vas_delete(vid))?;
-        delete.push(began.elapsed().as_nanos() as u64);
+        let vid = timed(&mut create, || tell("vas_create", sys::vas_create(&name, 0o600)))?;
+        timed(&mut find, || tell("vas_find", sys::vas_find(&name)))?;
+        timed(&mut delete, || tell("vas_delete", sys::vas_delete(vid)))?;
     }
     Ok(object
         .number("create", median(create))

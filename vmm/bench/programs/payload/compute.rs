@@ -10,6 +10,7 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use crate::json::Object;
+use crate::random::Random;
 
 /// Sizes of the full job; `--quick` divides them by ten.
 const SORTED: usize = 10_000_000;
@@ -131,13 +132,10 @@ fn fold(sum: u64, value: u64) -> u64 {
     sum.rotate_left(5) ^ value.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// A permutation of the 64-bit numbers (the finaliser of `splitmix64`): keys that look
-/// random and never repeat.
+/// A permutation of the 64-bit numbers (one step of SplitMix64): keys that look random and never
+/// repeat.
 fn mix(index: u64) -> u64 {
-    let mut mixed = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    Random::new(index).next()
 }
 
 #[cfg(test)]

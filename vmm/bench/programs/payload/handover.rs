@@ -6,7 +6,6 @@
 //! reports its median of the difference. In a VM that is a segment's lock and a switch out of
 //! and into it, natively a word in a shared file with a futex.
 
-use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use spacejmp::sys::{self, PagePolicy, Right, SegId, VasHandle, VasId};
 
 use crate::json::Object;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, open};
 use crate::space::{Word, enter, median, sized, tell};
 
 /// Longest wait for the other party to start.
@@ -98,9 +97,7 @@ fn find_or_make(name: &str) -> Result<(VasId, SegId), String> {
 
 /// Natively: `count` turns of each party, in a shared file of one page.
 pub(crate) fn by_futex(path: &str, count: u64) -> Result<Object, String> {
-    let file = File::options().read(true).write(true).open(path);
-    let file = file.map_err(|err| format!("cannot open {path}: {err}"))?;
-    let page = Mapping::new(&file, 0, 4096)?;
+    let page = Mapping::new(&open(path)?, 0, 4096)?;
     let (arrived, turn) = (page.word(0), page.word(16));
     let me = arrived.fetch_add(1, SeqCst);
     let began = Instant::now();

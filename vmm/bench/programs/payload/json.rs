@@ -12,7 +12,7 @@ pub(crate) struct Object {
 impl Object {
     /// Begins the object of a subcommand.
     pub(crate) fn new(kind: &str) -> Self {
-        Self::default().word("kind", kind)
+        Self::default().raw("kind", format_args!("\"{kind}\""))
     }
 
     /// Adds a number.
@@ -29,10 +29,6 @@ impl Object {
     /// Adds a truth value.
     pub(crate) fn truth(self, name: &str, value: bool) -> Self {
         self.raw(name, value)
-    }
-
-    fn word(self, name: &str, value: &str) -> Self {
-        self.raw(name, format_args!("\"{value}\""))
     }
 
     fn raw(mut self, name: &str, value: impl Display) -> Self {

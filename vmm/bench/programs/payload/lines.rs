@@ -134,7 +134,7 @@ impl Lines {
         tagged: [VasHandle; 2],
         untagged: [VasHandle; 2],
     ) -> Result<Object, String> {
-        let empty = Samples::take(samples * MORE, |_| Ok(()), || ())?;
+        let empty = each(samples * MORE, |_| Ok(()), || ())?;
         let mut object = Object::new("tlb")
             .number("page_bytes", self.page_words * 8)
             .number("samples", samples)
@@ -179,35 +179,30 @@ impl Lines {
             }
             Ok(())
         };
-        Samples::take(samples, before, || {
+        each(samples, before, || {
             black_box(self.words.read(next.get()));
         })
     }
 }
 
-/// Times of single accesses.
-struct Samples;
-
-impl Samples {
-    /// Mean of `count` timings of `work`, in thousandths of a cycle; `before` is not timed.
-    #[inline(always)]
-    fn take(
-        count: u64,
-        mut before: impl FnMut(usize) -> Result<(), String>,
-        work: impl Fn(),
-    ) -> Result<u64, String> {
-        let mut samples = Vec::with_capacity(count as usize);
-        for turn in 0..count as usize {
-            before(turn)?;
-            fence();
-            let began = cycles();
-            fence();
-            work();
-            fence();
-            samples.push(cycles() - began);
-        }
-        Ok(mean(samples))
+/// Mean of `count` timings of `work`, in thousandths of a cycle; `before` is not timed.
+#[inline(always)]
+fn each(
+    count: u64,
+    mut before: impl FnMut(usize) -> Result<(), String>,
+    work: impl Fn(),
+) -> Result<u64, String> {
+    let mut samples = Vec::with_capacity(count as usize);
+    for turn in 0..count as usize {
+        before(turn)?;
+        fence();
+        let began = cycles();
+        fence();
+        work();
+        fence();
+        samples.push(cycles() - began);
     }
+    Ok(mean(samples))
 }
 
 /// Mean in thousandths, without the slowest hundredth.

@@ -31,7 +31,7 @@ mod turns;
 use std::process::ExitCode;
 
 use json::Object;
-use options::Options;
+use options::{Misuse, Options};
 
 const USAGE: &str = "\
 Do a piece of work and print one line of JSON about it (times in nanoseconds).
@@ -110,136 +110,125 @@ enum Failure {
     Work(String),
 }
 
+impl From<Misuse> for Failure {
+    fn from(Misuse(problem): Misuse) -> Failure {
+        Failure::Misuse(problem)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Failure {
+        Failure::Work(problem)
+    }
+}
+
 fn misuse(problem: &str) -> ExitCode {
     eprint!("payload: {problem}\n\n{USAGE}");
     ExitCode::from(2)
 }
 
 fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
-    let threads = options.number("threads", 1).map_err(Failure::Misuse)? as usize;
+    let threads = options.number("threads", 1)? as usize;
     if threads == 0 {
-        return Err(Failure::Misuse("--threads must be at least 1".into()));
+        return Err(Misuse("--threads must be at least 1".into()).into());
     }
     let object = match subcommand {
         "hello" => return Ok(None),
-        "compute" => {
-            let scale = if options.has("quick") { 10 } else { 1 };
-            compute::run(threads, scale)
-        }
+        "compute" => compute::run(threads, if options.has("quick") { 10 } else { 1 }),
         "read" => {
-            let file = options.positional().map_err(Failure::Misuse)?;
-            let piece = options.number("piece", 1 << 20).map_err(Failure::Misuse)?;
-            let passes = options.number("passes", 1).map_err(Failure::Misuse)?;
+            let file = options.positional()?;
+            let piece = options.number("piece", 1 << 20)?;
+            let passes = options.number("passes", 1)?;
             if piece == 0 || passes == 0 {
-                return Err(Failure::Misuse("--piece and --passes must be at least 1".into()));
+                return Err(Misuse("--piece and --passes must be at least 1".into()).into());
             }
             memory::read(file, piece as usize, passes)
-                .map_err(|err| Failure::Work(format!("cannot read {file}: {err}")))?
+                .map_err(|err| format!("cannot read {file}: {err}"))?
         }
-        "touch" => {
-            let bytes = options.number("bytes", 1 << 30).map_err(Failure::Misuse)?;
-            memory::touch(bytes as usize).map_err(Failure::Work)?
+        "touch" => memory::touch(options.number("bytes", 1 << 30)? as usize)?,
+        "syscalls" => calls::syscalls(options.number("count", 100_000)?),
+        "clock" => calls::clock(options.number("count", 1_000_000)?, threads),
+        "paths-party" => {
+            paths::party()?;
+            return Ok(None);
         }
-        "syscalls" => {
-            let count = options.number("count", 100_000).map_err(Failure::Misuse)?;
-            calls::syscalls(count)
-        }
-        "clock" => {
-            let count = options.number("count", 1_000_000).map_err(Failure::Misuse)?;
-            calls::clock(count, threads)
-        }
-        "paths-party" => return paths::party().map(|()| None).map_err(Failure::Work),
         "switch" | "paths" | "paths-native" | "scale" | "attach" | "attach-sizes" | "map-sizes"
-        | "instances" | "handover" | "handover-futex" | "map" => {
-            return spaces(subcommand, options).map(Some);
-        }
+        | "instances" | "handover" | "handover-futex" | "map" => spaces(subcommand, options)?,
         "tlb" => {
-            let (pages, count) = (options.number("pages", 1024), options.number("count", 1000));
-            let (pages, count) = (pages.map_err(Failure::Misuse)?, count.map_err(Failure::Misuse)?);
+            let (pages, count) = (options.number("pages", 1024)?, options.number("count", 1000)?);
             let measure = if options.has("untimed") { lines::only_read } else { lines::run };
-            measure(pages, count, options.has("small")).map_err(Failure::Work)?
+            measure(pages, count, options.has("small"))?
         }
-        "rpc" => {
-            let count = options.number("count", 100).map_err(Failure::Misuse)?;
-            let kind = options.positional().map_err(Failure::Misuse)?;
-            exchange::run(kind, count).map_err(Failure::Work)?
+        "rpc" => exchange::run(options.positional()?, options.number("count", 100)?)?,
+        "rpc-party" => {
+            exchange::party()?;
+            return Ok(None);
         }
-        "rpc-party" => return exchange::party().map(|()| None).map_err(Failure::Work),
         "heap" | "maps" | "maps-fill" | "maps-open" | "trees" | "loads-fill" | "loads-open" => {
-            return collections(subcommand, options).map(Some);
+            collections(subcommand, options)?
         }
         "gups" => random_updates(options)?,
-        "gups-party" => return window_party(options).map(|()| None),
-        other => return Err(Failure::Misuse(format!("no subcommand {other:?}"))),
+        "gups-party" => {
+            window_party(options)?;
+            return Ok(None);
+        }
+        other => return Err(Misuse(format!("no subcommand {other:?}")).into()),
     };
     Ok(Some(object))
 }
 
 /// The subcommands about address spaces and what they are compared with.
 fn spaces(subcommand: &str, options: &Options) -> Result<Object, Failure> {
-    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
-    let (count, bytes) = (number("count", 100)?, number("bytes", 1 << 30)?);
-    let positional = || options.positional().map_err(Failure::Misuse);
-    let done = match subcommand {
+    let (count, bytes) = (options.number("count", 100)?, options.number("bytes", 1 << 30)?);
+    Ok(match subcommand {
         "switch" => switching::run(count),
         "paths" => paths::in_vm(count),
         "paths-native" => paths::native(count),
-        "scale" => scaling::run(positional()?, count),
+        "scale" => scaling::run(options.positional()?, count),
         "attach" => attaching::run(count, bytes),
         "attach-sizes" => sizes::attached(bytes, count),
-        "map-sizes" => sizes::mapped(bytes, count, positional().ok()),
+        "map-sizes" => sizes::mapped(bytes, count, options.positional().ok()),
         "instances" => attaching::instances(count),
-        "handover" => handover::by_lock(positional()?, count),
-        "handover-futex" => handover::by_futex(positional()?, count),
-        _ => mapping::run(bytes, count, positional().ok()),
-    };
-    done.map_err(Failure::Work)
+        "handover" => handover::by_lock(options.positional()?, count),
+        "handover-futex" => handover::by_futex(options.positional()?, count),
+        _ => mapping::run(bytes, count, options.positional().ok()),
+    }?)
 }
 
 /// The subcommands about the guest SDK.
 fn collections(subcommand: &str, options: &Options) -> Result<Object, Failure> {
-    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
-    let (count, rounds) = (number("count", 100_000)?, number("rounds", 3)?);
-    let positional = || options.positional().map_err(Failure::Misuse);
-    let done = match subcommand {
+    let (count, rounds) = (options.number("count", 100_000)?, options.number("rounds", 3)?);
+    Ok(match subcommand {
         "heap" => heap::run(count, rounds),
         "maps" => maps::run(count, rounds, options.has("volatile")),
-        "loads-fill" => loads::fill(positional()?, count),
-        "loads-open" => loads::open(positional()?, options.has("checked")),
+        "loads-fill" => loads::fill(options.positional()?, count),
+        "loads-open" => loads::open(options.positional()?, options.has("checked")),
         "trees" => trees::run(count, rounds),
-        "maps-fill" => maps::fill(positional()?, count),
-        _ => maps::open(positional()?),
-    };
-    done.map_err(Failure::Work)
-}
-
-fn small_number(options: &Options, name: &'static str, default: u64) -> Result<u32, Failure> {
-    let number = options.number(name, default).map_err(Failure::Misuse)?;
-    u32::try_from(number).map_err(|_| Failure::Misuse(format!("--{name} is too large: {number}")))
+        "maps-fill" => maps::fill(options.positional()?, count),
+        _ => maps::open(options.positional()?),
+    }?)
 }
 
 fn random_updates(options: &Options) -> Result<Object, Failure> {
-    let number = |name, default| options.number(name, default).map_err(Failure::Misuse);
     let plan = gups::plan::Plan {
-        windows: small_number(options, "windows", 16)?,
-        from: small_number(options, "from", 1)?,
-        window_bytes: number("bytes", 1 << 20)?,
-        sets: number("count", 100)?,
-        rounds: number("rounds", 3)?,
+        windows: options.small_number("windows", 16)?,
+        from: options.small_number("from", 1)?,
+        window_bytes: options.number("bytes", 1 << 20)?,
+        sets: options.number("count", 100)?,
+        rounds: options.number("rounds", 3)?,
         is_small: options.has("small"),
     };
-    let plan = plan.checked().map_err(Failure::Misuse)?;
-    gups::run(options.positional().map_err(Failure::Misuse)?, &plan).map_err(Failure::Work)
+    Ok(gups::run(options.positional()?, &plan.checked().map_err(Misuse)?)?)
 }
 
 fn window_party(options: &Options) -> Result<(), Failure> {
     use gups::messages::{Told, Wait, party};
     let told = Told {
-        windows: small_number(options, "windows", 1)?,
-        window: small_number(options, "window", 0)?,
-        window_bytes: options.number("bytes", 4096).map_err(Failure::Misuse)?,
+        windows: options.small_number("windows", 1)?,
+        window: options.small_number("window", 0)?,
+        window_bytes: options.number("bytes", 4096)?,
         wait: if options.has("polling") { Wait::Polling } else { Wait::Sleeping },
         is_crowded: options.has("crowded"),
     };
-    party(options.positional().map_err(Failure::Misuse)?, &told).map_err(Failure::Work)
+    Ok(party(options.positional()?, &told)?)
 }

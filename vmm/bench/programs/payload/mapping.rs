@@ -4,44 +4,50 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::json::Object;
-use crate::space::median;
+use crate::space::{median, timed};
 
 /// Maps `bytes` of a warm memfd, or of `file` if there is one, `rounds` times. Only whole pages of
 /// 2 MiB in a file of that alignment can be mapped huge; `huge` returns how many bytes were.
 pub(crate) fn run(bytes: u64, rounds: u64, file: Option<&str>) -> Result<Object, String> {
-    let file = match file {
-        Some(path) => {
-            let file = File::options().read(true).write(true).open(path);
-            file.map_err(|err| format!("cannot open {path}: {err}"))?
-        }
-        None => File::from(memory(bytes)?),
-    };
+    let file = file_or_memory(file, bytes)?;
     // Warms up: every page is in the page cache from then on.
     let mut mapping = Mapping::new(&file, 0, bytes)?;
     mapping.write_each_page();
     let huge = mapping.huge_bytes();
     drop(mapping);
-    let (mut map, mut unmap) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let began = Instant::now();
-        let mapping = Mapping::new(&file, 0, bytes)?;
-        map.push(began.elapsed().as_nanos() as u64);
-        let began = Instant::now();
-        drop(mapping);
-        unmap.push(began.elapsed().as_nanos() as u64);
-    }
+    let (map, unmap) = times(&file, bytes, rounds)?;
     Ok(Object::new("map")
         .number("bytes", bytes)
         .number("rounds", rounds)
         .number("huge", huge)
-        .number("map", median(map))
-        .number("unmap", median(unmap)))
+        .number("map", map)
+        .number("unmap", unmap))
+}
+
+/// Maps the first `bytes` of a file and unmaps them, `rounds` times: the median of each.
+pub(crate) fn times(file: &File, bytes: u64, rounds: u64) -> Result<(u64, u64), String> {
+    let (mut map, mut unmap) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let mapping = timed(&mut map, || Mapping::new(file, 0, bytes))?;
+        timed(&mut unmap, || drop(mapping));
+    }
+    Ok((median(map), median(unmap)))
+}
+
+/// An existing file of that path, to be read and written.
+pub(crate) fn open(path: &str) -> Result<File, String> {
+    let file = File::options().read(true).write(true).open(path);
+    file.map_err(|err| format!("cannot open {path}: {err}"))
+}
+
+/// The file, if there is one, or a memfd of `bytes`.
+pub(crate) fn file_or_memory(file: Option<&str>, bytes: u64) -> Result<File, String> {
+    file.map_or_else(|| memory(bytes).map(File::from), open)
 }
 
 /// A file that is memory only, of `bytes` zeros.

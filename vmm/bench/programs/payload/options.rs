@@ -6,6 +6,10 @@ const VALUED: [&str; 10] = [
 ];
 const FLAGS: [&str; 7] = ["quick", "small", "polling", "crowded", "untimed", "volatile", "checked"];
 
+/// What is wrong with the arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misuse(pub(crate) String);
+
 /// Parsed options of one subcommand.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
@@ -40,14 +44,20 @@ impl Options {
     }
 
     /// The last value given for `--name`, or the default.
-    pub(crate) fn number(&self, name: &str, default: u64) -> Result<u64, String> {
+    pub(crate) fn number(&self, name: &str, default: u64) -> Result<u64, Misuse> {
         debug_assert!(VALUED.contains(&name), "{name} is not parsed");
         let found = self.numbers.iter().rev().find(|(known, _)| *known == name);
         let number = found.map_or(default, |(_, number)| *number);
         if usize::try_from(number).is_err() {
-            return Err(format!("--{name} is too large: {number}"));
+            return Err(Misuse(format!("--{name} is too large: {number}")));
         }
         Ok(number)
+    }
+
+    /// The same in 32 bits.
+    pub(crate) fn small_number(&self, name: &str, default: u64) -> Result<u32, Misuse> {
+        let number = self.number(name, default)?;
+        u32::try_from(number).map_err(|_| Misuse(format!("--{name} is too large: {number}")))
     }
 
     /// Whether `--name` was given.
@@ -56,8 +66,8 @@ impl Options {
     }
 
     /// The plain argument.
-    pub(crate) fn positional(&self) -> Result<&str, String> {
-        self.positional.as_deref().ok_or_else(|| "an argument is missing".into())
+    pub(crate) fn positional(&self) -> Result<&str, Misuse> {
+        self.positional.as_deref().ok_or_else(|| Misuse("an argument is missing".into()))
     }
 }
 

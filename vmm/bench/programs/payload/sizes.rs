@@ -5,14 +5,11 @@
 //! many sizes that each is measured only a few times; `attaching` has the figures that are
 //! compared.
 
-use std::fs::File;
-use std::time::Instant;
-
 use spacejmp::sys::{self, PagePolicy, attach};
 
 use crate::json::Object;
-use crate::mapping::{Mapping, memory};
-use crate::space::{make, median, sized, tell, unmake};
+use crate::mapping::{Mapping, file_or_memory, times};
+use crate::space::{make, median, sized, tell, timed, unmake};
 
 /// Smallest size.
 const LEAST: u64 = 4096;
@@ -56,39 +53,21 @@ pub(crate) fn attached(most: u64, rounds: u64) -> Result<Object, String> {
 }
 
 fn once(vid: sys::VasId, flags: u64) -> Result<(u64, u64), String> {
-    let began = Instant::now();
-    let vh = tell("vas_attach", sys::vas_attach(vid, flags))?;
-    let attached = began.elapsed().as_nanos() as u64;
-    let began = Instant::now();
-    tell("vas_detach", sys::vas_detach(vh))?;
-    Ok((attached, began.elapsed().as_nanos() as u64))
+    let mut spent = Vec::new();
+    let vh = timed(&mut spent, || tell("vas_attach", sys::vas_attach(vid, flags)))?;
+    timed(&mut spent, || tell("vas_detach", sys::vas_detach(vh)))?;
+    Ok((spent[0], spent[1]))
 }
 
 /// Maps and unmaps the first 4 KiB to `most` bytes of a warm memfd, or of `file`.
 pub(crate) fn mapped(most: u64, rounds: u64, file: Option<&str>) -> Result<Object, String> {
-    let file = match file {
-        Some(path) => {
-            let file = File::options().read(true).write(true).open(path);
-            file.map_err(|err| format!("cannot open {path}: {err}"))?
-        }
-        None => File::from(memory(most)?),
-    };
+    let file = file_or_memory(file, most)?;
     // Warms up: every page is in the page cache from then on.
     drop(Mapping::new(&file, 0, most)?);
     let mut object = Object::new("map-sizes").number("most", most);
     for size in sizes(most) {
-        let (mut map, mut unmap) = (Vec::new(), Vec::new());
-        for _ in 0..rounds.min(MAPPED / size).max(3) {
-            let began = Instant::now();
-            let mapping = Mapping::new(&file, 0, size)?;
-            map.push(began.elapsed().as_nanos() as u64);
-            let began = Instant::now();
-            drop(mapping);
-            unmap.push(began.elapsed().as_nanos() as u64);
-        }
-        object = object
-            .number(&format!("{size}_map"), median(map))
-            .number(&format!("{size}_unmap"), median(unmap));
+        let (map, unmap) = times(&file, size, rounds.min(MAPPED / size).max(3))?;
+        object = object.number(&format!("{size}_map"), map).number(&format!("{size}_unmap"), unmap);
     }
     Ok(object)
 }

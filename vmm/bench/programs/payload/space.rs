@@ -6,6 +6,7 @@
 //! safe.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use abi::Errno;
 use abi::call::{CALL_HYPER, CALL_VAS_SWITCH};
@@ -112,6 +113,15 @@ pub(crate) fn unmake(vid: VasId, sids: Vec<SegId>) -> Result<(), String> {
         Err(Errno::ENOENT) => Ok(()),
         deleted => tell("seg_delete", deleted),
     })
+}
+
+/// Does `work` and adds the nanoseconds that it took to `samples`.
+#[inline]
+pub(crate) fn timed<T>(samples: &mut Vec<u64>, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    samples.push(began.elapsed().as_nanos() as u64);
+    done
 }
 
 /// The median of some samples, the upper one of two; 0 if there are none.

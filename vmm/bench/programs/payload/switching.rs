@@ -21,12 +21,9 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
     let mut handles = Vec::new();
     for (locks, name) in LOCKS {
         let mut params = sized(4096, PagePolicy::Largest);
-        params.lockable = 1;
         // Even without locks it has a segment: a switch into an empty VAS would not be
         // representative.
-        if locks == 0 {
-            params.lockable = 0;
-        }
+        params.lockable = u8::from(locks > 0);
         let (vid, sids) = make(name, locks.max(1), &params)?;
         handles.push(tell("vas_attach", sys::vas_attach(vid, 0))?);
         made.push((vid, sids));
@@ -41,13 +38,8 @@ pub(crate) fn run(rounds: u64) -> Result<Object, String> {
     made.push((vid, sids));
     let untagged = tell("vas_attach", sys::vas_attach(made[0].0, attach::NO_TAG))?;
 
-    let mut null = Vec::new();
-    let mut hyper_null = Vec::new();
-    let mut by_hypercall = Vec::new();
-    let mut direct = Vec::new();
-    let mut without_tag = Vec::new();
-    let mut turns = Vec::new();
-    let mut after_a_reader = Vec::new();
+    let [mut null, mut hyper_null, mut by_hypercall, mut direct] = [const { Vec::new() }; 4];
+    let [mut without_tag, mut turns, mut after_a_reader] = [const { Vec::new() }; 3];
     let mut by_locks = [const { Vec::new() }; LOCKS.len()];
     // The first round warms up and is left out.
     for round in 0..=rounds {

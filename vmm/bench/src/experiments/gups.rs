@@ -8,11 +8,11 @@ use std::collections::btree_map::Entry;
 
 use serde_json::Value;
 
-use crate::programs::Programs;
+use super::{Bench, Progress};
+use crate::BenchError;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series, paper};
-use crate::sample::{Environment, Runner};
+use crate::sample::Environment;
 use crate::stats::ratio;
-use crate::{BenchError, Size};
 
 /// Numbers of updates in a set.
 const SETS: [u32; 2] = [16, 64];
@@ -74,13 +74,10 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(size: Size) -> Sizes {
-        match size {
-            Size::Quick => Sizes { windows: 16, window_bytes: 4 << 20, sets: 60, rounds: 3 },
-            Size::Full => {
-                Sizes { windows: 64, window_bytes: window_bytes(64), sets: 400, rounds: 3 }
-            }
-        }
+    fn new(bench: &Bench<'_>) -> Sizes {
+        let (windows, window_bytes, sets) =
+            bench.sized((16, 4 << 20, 60), (64, window_bytes(64), 400));
+        Sizes { windows, window_bytes, sets, rounds: 3 }
     }
 
     fn sets(&self, variant: &Variant) -> u64 {
@@ -103,60 +100,37 @@ fn window_bytes(windows: u64) -> u64 {
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
-pub fn measure(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Report, BenchError> {
-    let sizes = Sizes::new(size);
+pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
+    let sizes = Sizes::new(bench);
     let mut measured = Vec::new();
     // The results of plain runs with everything mapped, by the number of sets.
     let mut plain: BTreeMap<u64, Ran> = BTreeMap::new();
     for variant in &VARIANTS {
         progress(&format!("random updates, {}", variant.legend));
         let sets = sizes.sets(variant);
-        let ran = run(runner, programs, variant.kind, variant.place, &sizes, sets)?;
+        let ran = run(bench, variant.kind, variant.place, &sizes, sets)?;
         let plain = match plain.entry(sets) {
             Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(place) => {
-                place.insert(run(runner, programs, "flat", Native, &sizes, sets)?).clone()
-            }
+            Entry::Vacant(place) => place.insert(run(bench, "flat", Native, &sizes, sets)?).clone(),
         };
-        measured.push(Measured {
-            variant,
-            sets,
-            answer: ran.answer,
-            faults: ran.faults,
-            plain: plain.answer,
-        });
+        measured.push(Measured { variant, sets, ran, plain: plain.answer });
     }
     Ok(report(&measured, &sizes))
 }
 
 fn run(
-    runner: &Runner,
-    programs: &Programs,
+    bench: &Bench<'_>,
     kind: &str,
     place: Environment,
     sizes: &Sizes,
     sets: u64,
 ) -> Result<Ran, BenchError> {
-    let program = programs.payload();
     let (windows, bytes) = (sizes.windows.to_string(), sizes.window_bytes.to_string());
     let (count, rounds) = (sets.to_string(), sizes.rounds.to_string());
     let args = ["gups", kind, "--windows", &windows, "--bytes", &bytes, "--count", &count];
     let args = [&args[..], &["--rounds", &rounds, "--small"]].concat();
-    // Segments of different runs must not conflict.
-    let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-    let sample = runner.run(place, &program, &args, true)?;
-    let of_vm = sample.stats.get("faults").and_then(Value::as_array).map(|kinds| {
-        kinds
-            .iter()
-            .filter_map(|kind| kind.get("count")?.as_f64())
-            .fold(0.0, |sum, count| sum + count)
-    });
-    Ok(Ran { faults: of_vm.or(sample.number("faults")), answer: sample.answer })
+    let sample = bench.run_counted(place, &args)?;
+    Ok(Ran { faults: sample.counts("faults").or(sample.number("faults")), answer: sample.answer })
 }
 
 /// The result of a run.
@@ -170,14 +144,13 @@ struct Ran {
 struct Measured<'a> {
     variant: &'a Variant,
     sets: u64,
-    answer: Value,
-    faults: Option<f64>,
+    ran: Ran,
     plain: Value,
 }
 
 impl Measured<'_> {
     fn number(&self, windows: u32, set: u32, what: &str) -> Option<f64> {
-        self.answer.get(format!("w{windows}_s{set}_{what}"))?.as_f64()
+        self.ran.answer.get(format!("w{windows}_s{set}_{what}"))?.as_f64()
     }
 
     /// Millions of updates per second, of the best round: disturbances only add time.
@@ -197,21 +170,19 @@ impl Measured<'_> {
     fn faults(&self, sizes: &Sizes) -> Option<f64> {
         let cases = counts(sizes).flat_map(|n| SETS.map(|set| self.number(n, set, "moves")));
         let moves = cases.sum::<Option<f64>>()? * sizes.rounds as f64;
-        ratio(self.faults, Some(moves))
+        ratio(self.ran.faults, Some(moves))
     }
 
     fn is_right(&self) -> bool {
         let sum = |value: &Value| value.get("sum").and_then(Value::as_str).map(str::to_owned);
-        sum(&self.answer).is_some() && sum(&self.answer) == sum(&self.plain)
+        sum(&self.ran.answer).is_some() && sum(&self.ran.answer) == sum(&self.plain)
     }
 }
 
 fn report(measured: &[Measured<'_>], sizes: &Sizes) -> Report {
     let mut report = Report::default();
     figures(&mut report, measured, sizes);
-    for (set, name) in SETS.into_iter().zip(["gups_sets_of_16", "gups_sets_of_64"]) {
-        report.plots.push(plot(measured, sizes, set, name));
-    }
+    report.plots.extend(SETS.map(|set| plot(measured, sizes, set)));
     checks(&mut report, measured);
     report
 }
@@ -230,25 +201,15 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
     let best = |place| [mups("remap", place), mups("remap-populate", place)].into_iter().flatten();
     let best = |place| best(place).max_by(f64::total_cmp);
     let ours = mups("switch", Vm);
-    let what = format!(
-        "updates per second, {HEADLINE} windows of {} MiB in 4 KiB pages, sets of 64, best round",
-        sizes.window_bytes >> 20
+    let (windows, mib) = (sizes.windows, sizes.window_bytes >> 20);
+    let note = format!("a window; there are up to {windows}, and a third of memory must hold all");
+    report.push("gups_window_mib", mib as f64, "MiB", note);
+    let note = format!(
+        "updates per second, {HEADLINE} windows of {mib} MiB in 4 KiB pages, sets of 64, best \
+         round: SpaceJMP / one window remapped by mmap in the same VM, the better of MAP_POPULATE \
+         and first touch"
     );
-    report.push(
-        "gups_window_mib",
-        (sizes.window_bytes >> 20) as f64,
-        "MiB",
-        format!("a window; there are up to {}, and a third of memory must hold all", sizes.windows),
-    );
-    report.push(
-        "gups16x64_over_remap",
-        ratio(ours, best(Vm)),
-        "",
-        format!(
-            "{what}: SpaceJMP / one window remapped by mmap in the same VM, the better of \
-                 MAP_POPULATE and first touch"
-        ),
-    );
+    report.push("gups16x64_over_remap", ratio(ours, best(Vm)), "", note);
     for (name, against, note) in [
         ("gups16x64_over_remap_native", best(Native), "/ the same mmap natively"),
         ("gups16x64_over_attach", mups("attach", Vm), "/ seg_detach and seg_attach in one VAS"),
@@ -283,10 +244,7 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
         report.push(name, variant.and_then(|variant| variant.faults(sizes)), "faults", note);
     }
     let switch = find(measured, "switch", Vm);
-    for (set, [over, rate, moves]) in SETS.into_iter().zip([
-        ["gups16_crossover_polled", "gups16x16_mups", "gups16x16_switches_per_s"],
-        ["gups64_crossover_polled", "gups16x64_mups", "gups16x64_switches_per_s"],
-    ]) {
+    for set in SETS {
         let crossover = find(measured, "polled", Vm)
             .zip(switch)
             .and_then(|(polled, ours)| crossover(ours, polled, sizes, set));
@@ -297,12 +255,13 @@ fn figures(report: &mut Report, measured: &[Measured<'_>], sizes: &Sizes) {
             ),
             None => format!("sets of {set}: polled messages in the VM stay ahead at the most"),
         };
-        report.push(over, crossover, "windows", note);
+        report.push(format!("gups{set}_crossover_polled"), crossover, "windows", note);
         let what = format!("{HEADLINE} windows, sets of {set}, SpaceJMP");
-        let rate_is = switch.and_then(|m| m.mups(HEADLINE, set));
-        report.push(rate, rate_is, "M/s", format!("updates; {what}"));
-        let moves_are = switch.and_then(|m| m.moves(HEADLINE, set));
-        report.push(moves, moves_are, "1/s", format!("switches; {what}"));
+        let rate = switch.and_then(|m| m.mups(HEADLINE, set));
+        report.push(format!("gups16x{set}_mups"), rate, "M/s", format!("updates; {what}"));
+        let moves = switch.and_then(|m| m.moves(HEADLINE, set));
+        let name = format!("gups16x{set}_switches_per_s");
+        report.push(name, moves, "1/s", format!("switches; {what}"));
     }
 }
 
@@ -318,8 +277,7 @@ fn counts(sizes: &Sizes) -> impl DoubleEndedIterator<Item = u32> {
     (0..=sizes.windows.ilog2()).map(|power| 1 << power)
 }
 
-fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32, name: &'static str) -> Plot {
-    let axis = |label: &str| Axis { label: label.into(), is_log: true };
+fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32) -> Plot {
     let curve = |m: &Measured<'_>| Series {
         name: m.variant.legend.into(),
         origin: m.variant.origin,
@@ -327,10 +285,10 @@ fn plot(measured: &[Measured<'_>], sizes: &Sizes, set: u32, name: &'static str) 
     };
     let paper = if set == 16 { paper::FIGURE_8_16 } else { paper::FIGURE_8_64 };
     Plot {
-        name: name.into(),
+        name: format!("gups_sets_of_{set}").into(),
         title: format!("Random updates, one window at a time, sets of {set}"),
-        x: axis("windows"),
-        y: axis("million updates per second"),
+        x: Axis::log("windows"),
+        y: Axis::log("million updates per second"),
         series: measured.iter().map(curve).chain(paper::curves(paper, &PAPER)).collect(),
         note:
             "With one window nothing changes and all are alike; the cost of a variant shows from \

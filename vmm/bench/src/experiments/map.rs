@@ -4,13 +4,10 @@
 //! notes say what an attach does not do: the host finds pages at their first touch, which
 //! `mmap` with `MAP_POPULATE` has done before it returns.
 
-use std::io::Write;
-
-use super::map_sizes;
-use crate::programs::Programs;
+use super::{Bench, Progress, map_sizes};
 use crate::report::Report;
-use crate::sample::{Environment, Runner};
-use crate::stats::{median, ratio};
+use crate::sample::{Environment, Sample};
+use crate::stats::{self, ratio};
 use crate::{BenchError, Size};
 
 const GIB: u64 = 1 << 30;
@@ -19,57 +16,39 @@ const GIB: u64 = 1 << 30;
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
-pub fn measure(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Report, BenchError> {
-    let (runs, rounds) = if size == Size::Quick { (1, 10) } else { (5, 100) };
-    let program = programs.payload();
-    let file = programs.file("mapped");
+pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
+    let (runs, rounds) = bench.sized((1, 10), (5, 100));
+    let bytes = bench.sized(GIB / 4, GIB);
     progress("writing a file to map");
-    fill(&file, if size == Size::Quick { GIB / 4 } else { GIB })?;
+    let file = bench.programs.fill("mapped", bytes)?;
     let mut samples = Samples::default();
+    let (path, count, large) = (file.to_string_lossy(), rounds.to_string(), (64 * GIB).to_string());
     for run in 1..=runs {
         progress(&format!("attaching and mapping, {run} of {runs}"));
-        let count = rounds.to_string();
-        let large = (64 * GIB).to_string();
         let args = ["attach", "--count", &count, "--bytes", &large];
-        samples.vm.push(runner.run(Environment::Vm, &program, &args, false)?.answer);
+        samples.vm.push(bench.run(Environment::Vm, &args)?);
         let args = ["map", "--count", "5"];
-        samples.native.push(runner.run(Environment::Native, &program, &args, false)?.answer);
-        let bytes = if size == Size::Quick { GIB / 4 } else { GIB }.to_string();
-        let path = file.to_string_lossy();
-        let args = ["map", &path, "--count", "5", "--bytes", &bytes];
-        samples.file.push(runner.run(Environment::Native, &program, &args, false)?.answer);
+        samples.native.push(bench.run(Environment::Native, &args)?);
+        let args = ["map", &path, "--count", "5", "--bytes", &bytes.to_string()];
+        samples.file.push(bench.run(Environment::Native, &args)?);
     }
     let mut report = Report::default();
-    let bytes = if size == Size::Quick { GIB / 4 } else { GIB };
-    map_sizes::measure(&mut report, runner, programs, size, (&file, bytes), progress)?;
+    map_sizes::measure(&mut report, bench, (&file, bytes), progress)?;
     let _ = std::fs::remove_file(&file);
     let note = format!("median of {runs} VM(s), in each of {rounds}");
     samples.against_mmap(&mut report, &note);
-    samples.against_file(&mut report, size);
+    samples.against_file(&mut report, bench.size);
     samples.times(&mut report);
     progress("attaching one address space many times");
-    memory(&mut report, runner, programs, size)?;
+    memory(&mut report, bench)?;
     Ok(report)
 }
 
 /// Memory of an instance: the resident memory of a VM with many, less that with one.
-fn memory(
-    report: &mut Report,
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-) -> Result<(), BenchError> {
-    let program = programs.payload();
-    let count: u32 = if size == Size::Quick { 200 } else { 2000 };
-    // VMs of one benchmark share a store: names of different runs must not conflict.
+fn memory(report: &mut Report, bench: &Bench<'_>) -> Result<(), BenchError> {
+    let count: u32 = bench.sized(200, 2000);
     let run = |count: u32| {
-        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        runner.run(Environment::Vm, &program, &["instances", "--count", &count.to_string()], true)
+        bench.run_counted(Environment::Vm, &["instances", "--count", &count.to_string()])
     };
     let (one, many) = (run(1)?, run(count + 1)?);
     for (name, path, what) in [
@@ -84,25 +63,15 @@ fn memory(
     Ok(())
 }
 
-fn fill(path: &std::path::Path, bytes: u64) -> Result<(), BenchError> {
-    let failed = |source| BenchError::Folder { dir: path.display().to_string(), source };
-    let mut file = std::fs::File::create(path).map_err(failed)?;
-    // If it is written in pieces the size of a large page, the host keeps it in large
-    // pages where it can.
-    let piece = vec![0x5a; 1 << 21];
-    (0..bytes >> 21).try_for_each(|_| file.write_all(&piece)).map_err(failed)
-}
-
-/// The answer of each run.
 #[derive(Default)]
 struct Samples {
-    vm: Vec<serde_json::Value>,
-    native: Vec<serde_json::Value>,
-    file: Vec<serde_json::Value>,
+    vm: Vec<Sample>,
+    native: Vec<Sample>,
+    file: Vec<Sample>,
 }
 
-fn median_of(samples: &[serde_json::Value], key: &str) -> Option<f64> {
-    median(&samples.iter().filter_map(|sample| sample.get(key)?.as_f64()).collect::<Vec<_>>())
+fn median_of(samples: &[Sample], key: &str) -> Option<f64> {
+    stats::median_of(samples, |sample| sample.number(key))
 }
 
 impl Samples {
@@ -112,12 +81,8 @@ impl Samples {
 
     fn against_mmap(&self, report: &mut Report, note: &str) {
         let large = ratio(self.vm("attach_64g"), self.vm("attach_1m"));
-        report.push(
-            "attach_64g_over_1m_cached",
-            large,
-            "",
-            format!("attach of a VAS with 64 GiB / with 1 MiB, tables of both kept; {note}"),
-        );
+        let note = format!("attach of a VAS with 64 GiB / with 1 MiB, tables of both kept; {note}");
+        report.push("attach_64g_over_1m_cached", large, "", note);
         let over_map = |key: &str| ratio(self.vm(key), median_of(&self.native, "map"));
         let over_unmap = |key: &str| ratio(self.vm(key), median_of(&self.native, "unmap"));
         let mmap = "mmap(MAP_POPULATE) of 1 GiB of a warm memfd in 4 KiB pages, natively";
@@ -169,15 +134,10 @@ impl Samples {
         } else {
             format!("the host maps {share:.0} % of a file in the temporary directory huge")
         };
-        let figure = ratio(self.vm("attach_1g"), mapped).filter(|_| is_huge);
-        report.push("attach_1g_cached_over_mmap_huge", figure, "", note);
+        let figure = ratio(self.vm("attach_1g"), mapped);
+        report.push("attach_1g_cached_over_mmap_huge", figure.filter(|_| is_huge), "", note);
         let note = format!("{what}, however the host maps it{scaled}");
-        report.push(
-            "attach_1g_cached_over_mmap_file",
-            ratio(self.vm("attach_1g"), mapped),
-            "",
-            note,
-        );
+        report.push("attach_1g_cached_over_mmap_file", figure, "", note);
     }
 
     fn times(&self, report: &mut Report) {
@@ -202,10 +162,9 @@ impl Samples {
         ] {
             report.push(name, us(self.vm(key)), "us", what);
         }
-        for (name, samples, key) in
-            [("mmap_1g_us", &self.native, "map"), ("munmap_1g_us", &self.native, "unmap")]
-        {
-            report.push(name, us(median_of(samples, key)), "us", "1 GiB of a warm memfd, natively");
+        for (name, key) in [("mmap_1g_us", "map"), ("munmap_1g_us", "unmap")] {
+            let value = us(median_of(&self.native, key));
+            report.push(name, value, "us", "1 GiB of a warm memfd, natively");
         }
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::programs::Programs;
+use super::{Bench, Progress};
+use crate::BenchError;
 use crate::report::{Axis, Origin, Plot, Report, Series, paper};
-use crate::sample::{Environment, Runner};
-use crate::{BenchError, Size};
+use crate::sample::Environment::{Native, Vm};
 
 /// What was measured: the side that mapped, its legend, and its names for attaching and
 /// detaching.
@@ -23,38 +23,24 @@ struct Curve {
 /// Adds two plots. `file` is a warm file and its size.
 pub(super) fn measure(
     report: &mut Report,
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
+    bench: &Bench<'_>,
     file: (&Path, u64),
-    progress: &mut dyn FnMut(&str),
+    progress: Progress<'_>,
 ) -> Result<(), BenchError> {
-    let program = programs.payload();
     // Attaching does not access the content; what is mapped must be in memory.
-    let (attached, mapped, rounds) = match size {
-        Size::Quick => (1_u64 << 28, 1_u64 << 26, "3"),
-        Size::Full => (64 << 30, 2 << 30, "10"),
-    };
-    let mut run = |what: &str, place, args: &[&str]| {
+    let (attached, mapped, rounds) =
+        bench.sized((1_u64 << 28, 1_u64 << 26, "3"), (64 << 30, 2 << 30, "10"));
+    let mut run = |what: &str, place, kind: &[&str], most: u64| {
         progress(&format!("{what}, 4 KiB and more"));
-        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        runner.run(place, &program, args, false).map(|sample| sample.answer)
+        let most = most.to_string();
+        let args = [kind, &["--count", rounds, "--bytes", &most]].concat();
+        bench.run_fresh(place, &args).map(|sample| sample.answer)
     };
-    let most = attached.to_string();
-    let ours =
-        run("attaching", Environment::Vm, &["attach-sizes", "--count", rounds, "--bytes", &most])?;
-    let most = mapped.to_string();
-    let args = ["map-sizes", "--count", rounds, "--bytes", &most];
-    let native = run("mapping", Environment::Native, &args)?;
-    let most = (mapped / 2).to_string();
-    let in_vm = run(
-        "mapping in a VM",
-        Environment::Vm,
-        &["map-sizes", "--count", rounds, "--bytes", &most],
-    )?;
-    let (path, most) = (file.0.to_string_lossy(), file.1.min(mapped).to_string());
-    let args = ["map-sizes", &path, "--count", rounds, "--bytes", &most];
-    let of_file = run("mapping a file", Environment::Native, &args)?;
+    let ours = run("attaching", Vm, &["attach-sizes"], attached)?;
+    let native = run("mapping", Native, &["map-sizes"], mapped)?;
+    let in_vm = run("mapping in a VM", Vm, &["map-sizes"], mapped / 2)?;
+    let path = file.0.to_string_lossy();
+    let of_file = run("mapping a file", Native, &["map-sizes", &path], file.1.min(mapped))?;
     let attach = |legend: &str, names| Curve {
         legend: legend.into(),
         origin: Origin::Ours,
@@ -78,26 +64,11 @@ pub(super) fn measure(
         map("mmap and munmap in the VM", in_vm),
         map("native mmap of a file in the temporary directory", of_file),
     ];
-    for (index, (name, title, series)) in [
-        (
-            "map_attach",
-            "Making memory appear",
-            [("map", "the paper: mmap, Linux"), ("map cached", "the paper: with prebuilt tables")],
-        ),
-        (
-            "map_detach",
-            "Making it go",
-            [
-                ("unmap", "the paper: munmap, Linux"),
-                ("unmap cached", "the paper: with prebuilt tables"),
-            ],
-        ),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        report.plots.push(plot(name, title, index, &curves, &series));
-    }
+    let prebuilt = "the paper: with prebuilt tables";
+    let of_paper = [("map", "the paper: mmap, Linux"), ("map cached", prebuilt)];
+    report.plots.push(plot("map_attach", "Making memory appear", 0, &curves, &of_paper));
+    let of_paper = [("unmap", "the paper: munmap, Linux"), ("unmap cached", prebuilt)];
+    report.plots.push(plot("map_detach", "Making it go", 1, &curves, &of_paper));
     Ok(())
 }
 
@@ -108,7 +79,6 @@ fn plot(
     curves: &[Curve],
     of_paper: &[(&str, &str)],
 ) -> Plot {
-    let axis = |label: &str| Axis { label: label.into(), is_log: true };
     let series = |curve: &Curve| Series {
         name: curve.legend.clone(),
         origin: curve.origin,
@@ -117,8 +87,8 @@ fn plot(
     Plot {
         name: name.into(),
         title: title.into(),
-        x: axis("bytes"),
-        y: axis("microseconds"),
+        x: Axis::log("bytes"),
+        y: Axis::log("microseconds"),
         series: curves.iter().map(series).chain(paper::curves(paper::FIGURE_1, of_paper)).collect(),
         note: "With tables kept the size does not matter. mmap (MAP_POPULATE, pages in the page \
                cache) finds every page again; an attach leaves that to the first touch, which the \

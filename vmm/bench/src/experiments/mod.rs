@@ -26,7 +26,7 @@ pub mod tlb;
 
 use crate::programs::Programs;
 use crate::report::Report;
-use crate::sample::Runner;
+use crate::sample::{Environment, Runner, Sample};
 use crate::{BenchError, Size};
 use vmm::cli::subjects::{self, Subject};
 
@@ -47,46 +47,65 @@ pub struct Bench<'a> {
 /// Called with what is being done.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
+impl Bench<'_> {
+    /// The smaller size for a first look, otherwise the full one.
+    fn sized<T>(&self, quick: T, full: T) -> T {
+        match self.size {
+            Size::Quick => quick,
+            Size::Full => full,
+        }
+    }
+
+    /// Runs the payload, with the store that earlier runs left.
+    fn run(&self, place: Environment, args: &[&str]) -> Result<Sample, BenchError> {
+        self.runner.run(place, &self.programs.payload(), args, false)
+    }
+
+    /// Runs the payload with a new store: the objects of different runs must not conflict.
+    fn run_fresh(&self, place: Environment, args: &[&str]) -> Result<Sample, BenchError> {
+        self.remove_store();
+        self.run(place, args)
+    }
+
+    /// The same with the statistics of the VM.
+    fn run_counted(&self, place: Environment, args: &[&str]) -> Result<Sample, BenchError> {
+        self.remove_store();
+        self.runner.run(place, &self.programs.payload(), args, true)
+    }
+
+    fn remove_store(&self) {
+        let _ = std::fs::remove_dir_all(self.runner.dir.join("store"));
+    }
+}
+
+/// Why there are no figures with TLB tags; `None` if there are.
+fn no_tags(has_tags: Option<bool>) -> Option<&'static str> {
+    match has_tags {
+        Some(true) => None,
+        Some(false) => Some("this host offers its guests no PCID, so there are no tags"),
+        None => Some("it could not be determined whether this host offers its guests PCID"),
+    }
+}
+
 /// One experiment.
 #[derive(Debug)]
 pub struct Experiment {
     /// Its name, and what it is about.
     pub subject: &'static Subject,
-    /// Runs it.
+    /// Runs it, and says what is being done. Nothing is reported that was not measured.
     pub measure: fn(&Bench<'_>, Progress<'_>) -> Result<Report, BenchError>,
 }
 
 /// All, in the order of the report.
 pub const ALL: &[Experiment] = &[
-    Experiment {
-        subject: &subjects::RUN,
-        measure: |b, progress| run::measure(b.runner, b.programs, b.size, progress),
-    },
-    Experiment {
-        subject: &subjects::SWITCH,
-        measure: |b, progress| switch::measure(b.runner, b.programs, b.size, b.has_tags, progress),
-    },
-    Experiment {
-        subject: &subjects::MAP,
-        measure: |b, progress| map::measure(b.runner, b.programs, b.size, progress),
-    },
-    Experiment {
-        subject: &subjects::TLB,
-        measure: |b, progress| tlb::measure(b.runner, b.programs, b.size, b.has_tags, progress),
-    },
-    Experiment {
-        subject: &subjects::RPC,
-        measure: |b, progress| rpc::measure(b.runner, b.programs, b.size, progress),
-    },
-    Experiment {
-        subject: &subjects::GUPS,
-        measure: |b, progress| gups::measure(b.runner, b.programs, b.size, progress),
-    },
+    Experiment { subject: &subjects::RUN, measure: run::measure },
+    Experiment { subject: &subjects::SWITCH, measure: switch::measure },
+    Experiment { subject: &subjects::MAP, measure: map::measure },
+    Experiment { subject: &subjects::TLB, measure: tlb::measure },
+    Experiment { subject: &subjects::RPC, measure: rpc::measure },
+    Experiment { subject: &subjects::GUPS, measure: gups::measure },
     Experiment { subject: &subjects::SCALE, measure: scale::measure },
-    Experiment {
-        subject: &subjects::SDK,
-        measure: |b, progress| sdk::measure(b.runner, b.programs, b.size, progress),
-    },
+    Experiment { subject: &subjects::SDK, measure: sdk::measure },
     Experiment { subject: &subjects::START, measure: start::measure },
 ];
 

@@ -4,11 +4,11 @@
 
 use serde_json::Value;
 
-use crate::programs::Programs;
+use super::{Bench, Progress};
+use crate::BenchError;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series};
-use crate::sample::{Environment, Runner};
-use crate::stats::{median, ratio};
-use crate::{BenchError, Size};
+use crate::sample::Environment;
+use crate::stats::{median_of, ratio};
 use vmm::vm::cr3_timing::{self, Cr3Loads};
 
 /// The statistics of a path: their names in the program, and their meaning.
@@ -37,20 +37,15 @@ const COUNTS: &str = include_str!("../../data/counts.toml");
 /// Adds the figures, a plot and a check.
 pub(super) fn measure(
     report: &mut Report,
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    has_tags: Option<bool>,
-    progress: &mut dyn FnMut(&str),
+    bench: &Bench<'_>,
+    progress: Progress<'_>,
 ) -> Result<(), BenchError> {
-    let count = if size == Size::Quick { "500" } else { "20000" };
-    let program = programs.payload();
+    let count = bench.sized("500", "20000");
     progress("timing single switches");
-    let vm = runner.run(Environment::Vm, &program, &["paths", "--count", count], false)?.answer;
-    let args = ["paths-native", "--count", count];
-    let native = runner.run(Environment::Native, &program, &args, false)?.answer;
-    add(report, &vm, &native, count, has_tags);
-    cr3_loads(report, size);
+    let vm = bench.run(Environment::Vm, &["paths", "--count", count])?.answer;
+    let native = bench.run(Environment::Native, &["paths-native", "--count", count])?.answer;
+    add(report, &vm, &native, count, bench.has_tags);
+    cr3_loads(report, bench.sized(1, 20));
     Ok(())
 }
 
@@ -65,10 +60,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
             }
         }
     }
-    let tagged = match has_tags {
-        Some(true) => of(vm, "locks_0", "p50"),
-        _ => None,
-    };
+    let tagged = of(vm, "locks_0", "p50").filter(|_| has_tags == Some(true));
     let note = "a switch without locks with a TLB tag; where the host offers its guests no PCID \
                 there are none";
     report.push("switch_tagged_cycles", tagged, "cycles", note);
@@ -94,7 +86,7 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
         name: "switch_paths".into(),
         title: "A switch, by the number of locks acquired".into(),
         x: Axis { label: "lockable segments in the VAS".into(), is_log: false },
-        y: Axis { label: "time-stamp cycles".into(), is_log: true },
+        y: Axis::log("time-stamp cycles"),
         series: vec![
             curve(QUANTILES[0], Origin::Ours),
             curve(QUANTILES[1], Origin::Ours),
@@ -127,19 +119,16 @@ fn add(report: &mut Report, vm: &Value, native: &Value, count: &str, has_tags: O
 
 /// A load of CR3 by itself, in a VM that does nothing else; and a check that it takes time
 /// at all.
-fn cr3_loads(report: &mut Report, size: Size) {
-    let goes = if size == Size::Quick { 1 } else { 20 };
+fn cr3_loads(report: &mut Report, goes: u32) {
     let mut over_empty = None;
     for (name, tagged, what) in [
         ("cr3_load_cycles", false, "a load of CR3 alone, which flushes"),
         ("cr3_load_tagged_cycles", true, "the same with a TLB tag, nothing flushed"),
     ] {
-        let median_of = |samples: &[u64]| {
-            median(&samples.iter().map(|&cycles| cycles as f64).collect::<Vec<_>>())
-        };
+        let middle = |samples: &[u64]| median_of(samples, |&cycles| Some(cycles as f64));
         let (value, note) = match Cr3Loads::measure(tagged, goes) {
             Ok(Some(cr3)) => {
-                let (loaded, empty) = (median_of(&cr3.loaded), median_of(&cr3.empty));
+                let (loaded, empty) = (middle(&cr3.loaded), middle(&cr3.empty));
                 if !tagged {
                     over_empty = ratio(loaded, empty);
                 }

@@ -6,11 +6,12 @@
 
 use serde_json::Value;
 
-use crate::programs::Programs;
-use crate::report::{Axis, Check, Origin, Plot, Report, Series, paper};
-use crate::sample::{Environment, Runner};
+use super::{Bench, Progress};
+use crate::BenchError;
+use crate::report::Origin::{self, Alternative, Ours};
+use crate::report::{Axis, Check, Plot, Report, Series, paper};
+use crate::sample::Environment::{self, Native, Vm};
 use crate::stats::ratio;
-use crate::{BenchError, Size};
 
 const SIZES: [u64; 12] =
     [4, 16, 64, 128, 256, 512, 1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];
@@ -44,10 +45,10 @@ fn ways() -> [Channel; 4] {
     let way =
         |kind, place, origin, legend| Channel { kind, place, origin, legend, runs: Vec::new() };
     [
-        way("switch", Environment::Vm, Origin::Ours, "SpaceJMP: switch, copy, switch back"),
-        way("polled", Environment::Vm, Origin::Alternative, "polled channel, two vCPUs"),
-        way("socket", Environment::Native, Origin::Alternative, "UNIX socket, native processes"),
-        way("polled", Environment::Native, Origin::Alternative, "polled channel, native threads"),
+        way("switch", Vm, Ours, "SpaceJMP: switch, copy, switch back"),
+        way("polled", Vm, Alternative, "polled channel, two vCPUs"),
+        way("socket", Native, Alternative, "UNIX socket, native processes"),
+        way("polled", Native, Alternative, "polled channel, native threads"),
     ]
 }
 
@@ -55,22 +56,14 @@ fn ways() -> [Channel; 4] {
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
-pub fn measure(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Report, BenchError> {
-    let (runs, count) = if size == Size::Quick { (2, "200") } else { (5, "1000") };
-    let program = programs.payload();
+pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
+    let (runs, count) = bench.sized((2, "200"), (5, "1000"));
     let mut ways = ways();
     for run in 1..=runs {
         progress(&format!("exchanging bytes, {run} of {runs}"));
         for way in &mut ways {
-            // Segments of different runs must not conflict.
-            let _ = std::fs::remove_dir_all(runner.dir.join("store"));
             let args = ["rpc", way.kind, "--count", count];
-            way.runs.push(runner.run(way.place, &program, &args, false)?.answer);
+            way.runs.push(bench.run_fresh(way.place, &args)?.answer);
         }
     }
     Ok(report(&ways, runs))
@@ -119,7 +112,6 @@ fn crossover(pairs: &[(u64, Option<f64>, Option<f64>)]) -> Option<f64> {
 }
 
 fn plot(ways: &[Channel]) -> Plot {
-    let axis = |label: &str| Axis { label: label.into(), is_log: true };
     let points = |way: &Channel| -> Vec<(f64, f64)> {
         SIZES.iter().filter_map(|&bytes| Some((bytes as f64, way.cycles(bytes)?))).collect()
     };
@@ -128,8 +120,8 @@ fn plot(ways: &[Channel]) -> Plot {
     Plot {
         name: "rpc_cycles".into(),
         title: "Getting bytes that another party has".into(),
-        x: axis("bytes"),
-        y: axis("time-stamp cycles"),
+        x: Axis::log("bytes"),
+        y: Axis::log("time-stamp cycles"),
         series: ways.iter().map(curve).chain(paper::curves(paper::FIGURE_7, &PAPER)).collect(),
         note: "A switch costs the same for all sizes, and then the bytes are copied once; over a \
                channel they are copied twice."

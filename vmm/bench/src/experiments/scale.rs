@@ -8,40 +8,36 @@
 use serde_json::Value;
 
 use super::{Bench, Progress};
-use crate::programs::Programs;
+use crate::BenchError;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series};
-use crate::sample::{Environment, Runner};
+use crate::sample::Environment;
 use crate::stats::ratio;
-use crate::{BenchError, Size};
 
 /// Runs the experiment.
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
 pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
-    let quick = bench.size == Size::Quick;
-    let (vases, segments) = if quick { (100, 10) } else { (10_000, 100) };
-    let run = |kind: &str, count: u64, stats: bool| {
-        // Names of different runs must not conflict.
-        let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
-        one(bench.runner, bench.programs, kind, count, stats)
+    let (vases, segments) = bench.sized((100, 10), (10_000, 100));
+    let run = |kind: &str, count: u64| {
+        bench.run_counted(Environment::Vm, &["scale", kind, "--count", &count.to_string()])
     };
     let mut measured = Measured { vases, segments, ..Measured::default() };
     progress(&format!("attaching up to {vases} address spaces"));
-    measured.by_vases = run("vases", vases, false)?.answer;
+    measured.by_vases = run("vases", vases)?.answer;
     progress(&format!("attaching up to {segments} segments"));
-    measured.by_segments = run("segments", segments, false)?.answer;
+    measured.by_segments = run("segments", segments)?.answer;
     let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     for threads in std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n <= processors)
     {
         progress(&format!("switching on {threads} processors"));
-        let cycles = run("threads", threads, false)?.number("switch");
+        let cycles = run("threads", threads)?.number("switch");
         measured.by_threads.extend(cycles.map(|cycles| (threads as f64, cycles)));
     }
     for kind in ["memory-vases", "memory-segments"] {
         progress("looking at memory");
         let many = if kind == "memory-vases" { vases.min(1000) } else { segments };
-        let (few, many_of) = (run(kind, 1, true)?, run(kind, many, true)?);
+        let (few, many_of) = (run(kind, 1)?, run(kind, many)?);
         let each = |path: &str| {
             let both = few.stat(path).zip(many_of.stat(path));
             both.map(|(few, many_of)| (many_of - few) / (many - 1) as f64)
@@ -49,18 +45,6 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
         measured.memory.push((kind, many, each("rss_peak_bytes"), each("memory_touched_bytes")));
     }
     Ok(measured.report())
-}
-
-fn one(
-    runner: &Runner,
-    programs: &Programs,
-    kind: &str,
-    count: u64,
-    stats: bool,
-) -> Result<crate::sample::Sample, BenchError> {
-    let count = count.to_string();
-    let args = ["scale", kind, "--count", &count];
-    runner.run(Environment::Vm, &programs.payload(), &args, stats)
 }
 
 #[derive(Default)]
@@ -144,12 +128,11 @@ impl Measured {
 
     fn plot(&self, report: &mut Report, [same, any, segments]: [Vec<(f64, f64)>; 3]) {
         let curve = |name: &str, points| Series { name: name.into(), origin: Origin::Ours, points };
-        let log = |label: &str| Axis { label: label.into(), is_log: true };
         report.plots.push(Plot {
             name: "scale_switch".into(),
             title: "A switch as the number of something grows".into(),
-            x: log("how many"),
-            y: log("time-stamp cycles"),
+            x: Axis::log("how many"),
+            y: Axis::log("time-stamp cycles"),
             series: vec![
                 curve("attached VASes, always the same one", same),
                 curve("attached VASes, any of them", any),

@@ -6,73 +6,48 @@
 //! - finding a large map and a small one again in a new VM, against maps in files of other
 //!   formats
 
-use std::path::Path;
-
-use crate::programs::Programs;
+use super::{Bench, Progress};
 use crate::report::{Check, Report};
-use crate::sample::{Environment, Runner, Sample};
-use crate::stats::{median, ratio};
+use crate::sample::{Environment, Sample};
+use crate::stats::{median_of, ratio};
 use crate::{BenchError, Size};
 
 /// Runs the experiment; `progress` is told what is being done.
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
-pub fn measure(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Report, BenchError> {
+pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
     let mut report = Report::default();
-    heap(runner, programs, size, progress, &mut report)?;
-    maps(runner, programs, size, progress, &mut report)?;
-    trees(runner, programs, size, progress, &mut report)?;
-    opening(runner, programs, size, progress, &mut report)?;
+    heap(bench, progress, &mut report)?;
+    maps(bench, progress, &mut report)?;
+    trees(bench, progress, &mut report)?;
+    opening(bench, progress, &mut report)?;
     Ok(report)
 }
 
-fn heap(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-    report: &mut Report,
-) -> Result<(), BenchError> {
-    let (runs, steps) = if size == Size::Quick { (1, "200000") } else { (3, "2000000") };
-    let program = programs.payload();
+fn heap(bench: &Bench<'_>, progress: Progress<'_>, report: &mut Report) -> Result<(), BenchError> {
+    let (runs, steps) = bench.sized((1, "200000"), (3, "2000000"));
     let args = ["heap", "--count", steps, "--rounds", "5"];
-    let samples = in_vms(runner, &program, runs, &args, "allocating and freeing", progress)?;
+    let samples = in_vms(bench, runs, &args, "allocating and freeing", progress)?;
     let over = |sample: &Sample, a: &str, b: &str| ratio(sample.number(a), sample.number(b));
-    let median_of = |a: &str, b: &str| {
-        median(&samples.iter().filter_map(|sample| over(sample, a, b)).collect::<Vec<_>>())
-    };
     let how = "best of five rounds each, in one process, alternately; median of the VMs";
     for (name, mix, what) in [
         ("heap_over_malloc", "mixed", "16 B to 4 KiB, 10,000 blocks alive, freed at random"),
         ("heap_small_over_malloc", "small", "the same, 16 to 256 bytes"),
         ("heap_rows_over_malloc", "rows", "16 B to 4 KiB, freed in the order of allocation"),
     ] {
-        let value = median_of(&format!("{mix}_ours_ns"), &format!("{mix}_malloc_ns"));
+        let [ours, malloc] = ["ours", "malloc"].map(|whose| format!("{mix}_{whose}_ns"));
+        let value = median_of(&samples, |sample| over(sample, &ours, &malloc));
         report.push(name, value, "", format!("{what}; {how}"));
     }
     let per_object = |key: &str| {
-        let of = |sample: &Sample| ratio(sample.number(key), sample.number("objects"));
-        median(&samples.iter().filter_map(of).collect::<Vec<_>>()).map(|bytes| bytes / 32.0)
+        median_of(&samples, |sample| over(sample, key, "objects")).map(|bytes| bytes / 32.0)
     };
     let (ours, malloc) = (per_object("object_bytes_ours"), per_object("object_bytes_malloc"));
-    report.push(
-        "heap_overhead_32",
-        ours,
-        "",
-        "memory for a million objects of 32 bytes, tables included, over their total size",
-    );
-    report.push(
-        "malloc_overhead_32",
-        malloc,
-        "",
-        "the same for malloc, by the addresses it returns",
-    );
+    let what = "memory for a million objects of 32 bytes, tables included, over their total size";
+    report.push("heap_overhead_32", ours, "", what);
+    let what = "the same for malloc, by the addresses it returns";
+    report.push("malloc_overhead_32", malloc, "", what);
     let found = |value: Option<f64>| value.map_or("nothing".to_owned(), |v| format!("{v:.4}"));
     report.checks.push(Check {
         name: "objects_are_there".into(),
@@ -86,23 +61,17 @@ fn heap(
 
 /// One VM after another, each with its own store: their segments must not conflict.
 fn in_vms(
-    runner: &Runner,
-    program: &Path,
+    bench: &Bench<'_>,
     runs: usize,
     args: &[&str],
     what: &str,
-    progress: &mut dyn FnMut(&str),
+    progress: Progress<'_>,
 ) -> Result<Vec<Sample>, BenchError> {
     let one = |run| {
         progress(&format!("{what}, {run} of {runs}"));
-        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
-        runner.run(Environment::Vm, program, args, false)
+        bench.run_fresh(Environment::Vm, args)
     };
     (1..=runs).map(one).collect()
-}
-
-fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
-    median(&samples.iter().filter_map(value).collect::<Vec<_>>())
 }
 
 /// Our time over the other's, each the sum of some parts.
@@ -114,19 +83,12 @@ fn over(sample: &Sample, parts: &[&str]) -> Option<f64> {
     ratio(sum("ours"), sum("home"))
 }
 
-fn maps(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-    report: &mut Report,
-) -> Result<(), BenchError> {
-    let (runs, entries) = if size == Size::Quick { (1, 1_000_000) } else { (3, 10_000_000) };
-    let program = programs.payload();
+fn maps(bench: &Bench<'_>, progress: Progress<'_>, report: &mut Report) -> Result<(), BenchError> {
+    let (runs, entries) = bench.sized((1, 1_000_000), (3, 10_000_000));
     let mut fill = |flags: &[&str], runs: usize| {
         let count = entries.to_string();
         let args = [&["maps", "--count", &count, "--rounds", "3"], flags].concat();
-        in_vms(runner, &program, runs, &args, "filling hash maps", progress)
+        in_vms(bench, runs, &args, "filling hash maps", progress)
     };
     let persistent = fill(&[], runs)?;
     let volatile = fill(&["--volatile"], 1)?;
@@ -151,20 +113,13 @@ fn maps(
     Ok(())
 }
 
-fn trees(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
-    report: &mut Report,
-) -> Result<(), BenchError> {
-    let runs = if size == Size::Quick { 1 } else { 2 };
-    let program = programs.payload();
+fn trees(bench: &Bench<'_>, progress: Progress<'_>, report: &mut Report) -> Result<(), BenchError> {
+    let runs = bench.sized(1, 2);
     let mut fill = |entries: u32, rounds: u32, runs: usize| {
         let (count, rounds) = (entries.to_string(), rounds.to_string());
         let args = ["trees", "--count", &count, "--rounds", &rounds];
         let what = format!("filling ordered maps of {entries} entries");
-        in_vms(runner, &program, runs, &args, &what, progress)
+        in_vms(bench, runs, &args, &what, progress)
     };
     let samples = fill(1_000_000, 2, runs)?;
     let how = "over the standard library's map at home, both in one VM, alternately; random keys";
@@ -183,7 +138,7 @@ fn trees(
         );
         report.push(name, median_of(&samples, |sample| over(sample, parts)), "", note);
     }
-    let large = if size == Size::Quick { None } else { Some(fill(10_000_000, 0, 1)?) };
+    let large = if bench.size == Size::Quick { None } else { Some(fill(10_000_000, 0, 1)?) };
     let value =
         large.and_then(|samples| median_of(&samples, |s| over(s, &["insert", "get", "walk"])));
     let what = "all three with 10 million entries, once, in fresh memory; not with --quick";
@@ -192,28 +147,25 @@ fn trees(
 }
 
 fn opening(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    progress: &mut dyn FnMut(&str),
+    bench: &Bench<'_>,
+    progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), BenchError> {
-    let (runs, large) = if size == Size::Quick { (3, 1_000_000) } else { (11, 10_000_000) };
-    let program = programs.payload();
+    let (runs, large) = bench.sized((3, 1_000_000), (11, 10_000_000));
     progress("filling hash maps to be opened");
-    let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+    bench.remove_store();
     for (name, count) in [("small", 1000), ("large", large)] {
         let args = ["maps-fill", name, "--count", &count.to_string()];
-        runner.run(Environment::Vm, &program, &args, false)?;
+        bench.run(Environment::Vm, &args)?;
     }
     let (mut smalls, mut larges) = (Vec::new(), Vec::new());
     for run in 1..=runs {
         progress(&format!("opening hash maps, {run} of {runs}"));
-        smalls.push(runner.run(Environment::Vm, &program, &["maps-open", "small"], false)?);
-        larges.push(runner.run(Environment::Vm, &program, &["maps-open", "large"], false)?);
+        smalls.push(bench.run(Environment::Vm, &["maps-open", "small"])?);
+        larges.push(bench.run(Environment::Vm, &["maps-open", "large"])?);
     }
     let open = |samples: &[Sample]| median_of(samples, |sample| sample.number("open_ns"));
-    let others = other_formats(runner, programs, large, progress)?;
+    let others = other_formats(bench, large, progress)?;
     let note = format!(
         "opening a map of {large} entries in a new VM and the first lookup, over the same with 1000; \
          medians of {runs} VMs each"
@@ -241,23 +193,20 @@ struct Other {
 
 /// The same map in files: how it is found there, and what that took.
 fn other_formats(
-    runner: &Runner,
-    programs: &Programs,
+    bench: &Bench<'_>,
     entries: u32,
-    progress: &mut dyn FnMut(&str),
+    progress: Progress<'_>,
 ) -> Result<[Other; 3], BenchError> {
-    let program = programs.payload();
     progress("writing the same map in other formats");
-    let folder = runner.dir.display().to_string();
+    let folder = bench.programs.dir().display().to_string();
     let count = entries.to_string();
     let args = ["loads-fill", &folder, "--count", &count];
-    runner.run(Environment::Native, &program, &args, false)?;
+    bench.run(Environment::Native, &args)?;
     let [postcard, rkyv] =
-        ["map.postcard", "map.rkyv"].map(|name| runner.dir.join(name).display().to_string());
+        ["map.postcard", "map.rkyv"].map(|name| bench.programs.file(name).display().to_string());
     let mut three = |args: &[&str]| {
         progress(&format!("finding it there: {}", args.join(" ")));
-        let run = |_| runner.run(Environment::Native, &program, args, false);
-        (0..3).map(run).collect::<Result<Vec<_>, _>>()
+        (0..3).map(|_| bench.run(Environment::Native, args)).collect::<Result<Vec<_>, _>>()
     };
     let others = [
         Other {

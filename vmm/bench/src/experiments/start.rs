@@ -11,10 +11,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Bench, Progress};
+use crate::BenchError;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series};
 use crate::sample::{Environment, Sample};
-use crate::stats::{median, ratio};
-use crate::{BenchError, Size};
+use crate::stats::{median, median_of, ratio};
 
 /// A tool whose first program has not ended after this time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ const ISOLATIONS: [Isolation; 3] = [
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
 pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
-    let rounds = if bench.size == Size::Quick { 5 } else { 40 };
+    let rounds = bench.sized(5, 40);
     let hello = bench.programs.hello();
     progress("looking for other ways to isolate a program");
     let payload = bench.programs.payload();
@@ -162,9 +162,7 @@ const PARTS: [(&str, &str, &str); 5] = [
 
 impl Starts {
     fn report(&self, report: &mut Report) {
-        let wall = |samples: &[Sample]| -> Vec<f64> {
-            samples.iter().map(|sample| sample.wall.as_secs_f64() * 1e3).collect()
-        };
+        let wall = |samples: &[Sample]| samples.iter().map(Sample::wall_ms).collect::<Vec<_>>();
         let (ours, native) = (wall(&self.plain), wall(&self.native));
         let whole = median(&ours);
         let note = format!("`spacejmp run` of an empty static program, {} times", ours.len());
@@ -177,24 +175,16 @@ impl Starts {
         };
         let began = |s: &Sample| Some(s.stat("ended_at_ns")? - s.stat("wall_ns")?);
         let exec = of(&|s| Some(began(s)? - s.span_ns.0 as f64));
-        report.push_median(
-            "start_exec_ms",
-            &exec,
-            "ms",
-            "fork and exec, until the VMM begins to set up",
-        );
+        let note = "fork and exec, until the VMM begins to set up";
+        report.push_median("start_exec_ms", &exec, "ms", note);
         for (name, path, what) in PARTS {
             report.push_median(name, &of(&|s| s.stat(path)), "ms", what);
         }
         let exit = of(&|s| Some(s.span_ns.1 as f64 - s.stat("ended_at_ns")?));
         report.push_median("start_exit_ms", &exit, "ms", "the host frees process and VM");
         let kvm = of(&|s| s.stat("kvm_setup_ns"));
-        report.push_median(
-            "start_kvm_ms",
-            &kvm,
-            "ms",
-            "the share of KVM's own calls in the parts above",
-        );
+        let note = "the share of KVM's own calls in the parts above";
+        report.push_median("start_kvm_ms", &kvm, "ms", note);
         for found in &self.ways {
             let name = found.way.name;
             let (note, samples) = match &found.program {
@@ -213,8 +203,7 @@ impl Starts {
             let parts: Option<f64> = PARTS.iter().map(|(_, path, _)| s.stat(path)).sum();
             ratio(parts, s.stat("wall_ns"))
         };
-        let shares: Vec<f64> = self.counted.iter().filter_map(share).collect();
-        let found = median(&shares);
+        let found = median_of(&self.counted, share);
         Check {
             name: "start_parts".into(),
             rule: "machine, vcpu, load, run and end are nine tenths or more of the time from the \
@@ -235,28 +224,23 @@ struct ByStore {
 }
 
 fn by_store(bench: &Bench<'_>, progress: Progress<'_>) -> Result<ByStore, BenchError> {
-    let (most, rounds) = if bench.size == Size::Quick { (100, 3) } else { (10_000, 15) };
-    let (hello, payload) = (bench.programs.hello(), bench.programs.payload());
+    let (most, rounds) = bench.sized((100, 3), (10_000, 15));
+    let hello = bench.programs.hello();
     let mut by_store = ByStore::default();
     for objects in [2_u64, 100, 1000, 10_000].into_iter().filter(|objects| *objects <= most) {
         progress(&format!("starting with a store of {objects} objects"));
-        let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
         // One of them is the segment that all VASes share.
         let count = (objects - 1).to_string();
-        let fill = ["scale", "memory-vases", "--count", &count];
-        bench.runner.run(Environment::Vm, &payload, &fill, false)?;
+        bench.run_fresh(Environment::Vm, &["scale", "memory-vases", "--count", &count])?;
         let (mut empty, mut find) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let run = |program: &Path, args: &[&str]| {
-                bench.runner.run(Environment::Vm, program, args, false)
-            };
-            empty.push(run(&hello, &[])?.wall.as_secs_f64() * 1e3);
-            find.push(run(&payload, &["scale", "find"])?.wall.as_secs_f64() * 1e3);
+            empty.push(bench.runner.run(Environment::Vm, &hello, &[], false)?.wall_ms());
+            find.push(bench.run(Environment::Vm, &["scale", "find"])?.wall_ms());
         }
         by_store.empty.extend(median(&empty).map(|ms| (objects as f64, ms)));
         by_store.find.extend(median(&find).map(|ms| (objects as f64, ms)));
     }
-    let _ = std::fs::remove_dir_all(bench.runner.dir.join("store"));
+    bench.remove_store();
     Ok(by_store)
 }
 
@@ -283,12 +267,11 @@ impl ByStore {
             needs_quiet: true,
         });
         let curve = |name: &str, points| Series { name: name.into(), origin: Origin::Ours, points };
-        let axis = |label: &str| Axis { label: label.into(), is_log: true };
         report.plots.push(Plot {
             name: "start_store".into(),
             title: "Starting and ending a program with a store".into(),
-            x: axis("objects in the store"),
-            y: axis("milliseconds"),
+            x: Axis::log("objects in the store"),
+            y: Axis::log("milliseconds"),
             series: vec![
                 curve("an empty program", self.empty),
                 curve("a program that finds one VAS", self.find),

@@ -4,16 +4,14 @@
 //! Accesses are timed one by one, so that the switch is not in them and nothing large has to be
 //! subtracted (`vmm/bench/programs/payload/lines.rs` says how); a point is the median over the VMs.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::counter::Misses;
-use crate::programs::Programs;
+use super::{Bench, Progress, no_tags};
+use crate::BenchError;
 use crate::report::{Axis, Check, Origin, Plot, Report, Series, paper};
-use crate::sample::{Environment, Runner};
-use crate::stats::{median, ratio};
-use crate::{BenchError, Size};
+use crate::sample::Environment;
+use crate::stats::{median_of, ratio};
 
 /// Curves of figure 6 and their names in our legend.
 const PAPER: [(&str, &str); 3] = [
@@ -41,11 +39,11 @@ impl Pages {
     /// Cycles of an access to one of `count` pages.
     fn cycles(&self, count: u32, how: &str) -> Option<f64> {
         let of = |run: &Value| Some(run.get(format!("p{count}_{how}"))?.as_f64()? / 1000.0);
-        median(&self.runs.iter().filter_map(of).collect::<Vec<_>>())
+        median_of(&self.runs, of)
     }
 
     fn number(&self, key: &str) -> Option<f64> {
-        median(&self.runs.iter().filter_map(|run| run.get(key)?.as_f64()).collect::<Vec<_>>())
+        median_of(&self.runs, |run| run.get(key)?.as_f64())
     }
 
     /// The most pages at which an access without a switch costs no more than twice what it
@@ -57,39 +55,28 @@ impl Pages {
     }
 }
 
-/// Runs the experiment; `progress` is told what is being done. `has_tags` says whether the
-/// host offers its guests TLB tags; `None` if that could not be determined.
+/// Runs the experiment; `progress` is told what is being done.
 ///
 /// # Errors
 /// [`BenchError`]; nothing is reported that was not measured.
-pub fn measure(
-    runner: &Runner,
-    programs: &Programs,
-    size: Size,
-    has_tags: Option<bool>,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Report, BenchError> {
-    let (runs, samples, small, large) =
-        if size == Size::Quick { (1, "100", 2048, 128) } else { (3, "1000", 8192, 1024) };
+pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, BenchError> {
+    let (runs, samples, small, large) = bench.sized((1, "100", 2048, 128), (3, "1000", 8192, 1024));
     let mut sizes = [
         Pages { most: small, is_small: true, runs: Vec::new() },
         Pages { most: large, is_small: false, runs: Vec::new() },
     ];
-    let program = programs.payload();
     for run in 1..=runs {
         progress(&format!("reaching random pages, {run} of {runs}"));
         for pages in &mut sizes {
-            // Segments of different runs must not conflict.
-            let _ = std::fs::remove_dir_all(runner.dir.join("store"));
             let most = pages.most.to_string();
             let args = ["tlb", "--pages", &most, "--count", samples, "--small"];
             let args = if pages.is_small { &args[..] } else { &args[..5] };
-            pages.runs.push(runner.run(Environment::Vm, &program, args, false)?.answer);
+            pages.runs.push(bench.run_fresh(Environment::Vm, args)?.answer);
         }
     }
-    let mut report = report(&sizes, has_tags);
+    let mut report = report(&sizes, no_tags(bench.has_tags));
     progress("counting TLB misses");
-    misses(&mut report, runner, programs, small)?;
+    misses(&mut report, bench, small)?;
     Ok(report)
 }
 
@@ -97,14 +84,10 @@ pub fn measure(
 const COUNTED: [u64; 2] = [100_000, 1_100_000];
 
 /// Misses per access to one of `pages` pages of 4 KiB, or why there is no such figure.
-fn misses_each(
-    runner: &Runner,
-    program: &Path,
-    pages: u32,
-) -> Result<Result<f64, String>, BenchError> {
+fn misses_each(bench: &Bench<'_>, pages: u32) -> Result<Result<f64, String>, BenchError> {
     let mut counted = [0.0; 2];
     for (counted, accesses) in counted.iter_mut().zip(COUNTED) {
-        let _ = std::fs::remove_dir_all(runner.dir.join("store"));
+        bench.remove_store();
         let (pages, accesses) = (pages.to_string(), accesses.to_string());
         let args = ["tlb", "--pages", &pages, "--count", &accesses, "--small", "--untimed"];
         let misses = match Misses::start() {
@@ -113,7 +96,7 @@ fn misses_each(
                 return Ok(Err(format!("this host has no usable counter of dTLB misses: {error}")));
             }
         };
-        runner.run(Environment::Vm, program, &args, false)?;
+        bench.run(Environment::Vm, &args)?;
         match misses.end() {
             Ok(count) => *counted = count as f64,
             Err(error) => return Ok(Err(format!("the counter of dTLB misses failed: {error}"))),
@@ -128,16 +111,10 @@ fn is_plausible(few: f64, many: f64) -> bool {
     (-0.01..0.1).contains(&few) && (0.2..4.0).contains(&many)
 }
 
-fn misses(
-    report: &mut Report,
-    runner: &Runner,
-    programs: &Programs,
-    most: u32,
-) -> Result<(), BenchError> {
-    let program = programs.payload();
-    let few = misses_each(runner, &program, FEWEST)?;
+fn misses(report: &mut Report, bench: &Bench<'_>, most: u32) -> Result<(), BenchError> {
+    let few = misses_each(bench, FEWEST)?;
     // If there is no counter for one, there is none for the other.
-    let many = if few.is_ok() { misses_each(runner, &program, most)? } else { few.clone() };
+    let many = if few.is_ok() { misses_each(bench, most)? } else { few.clone() };
     let counted = few.and_then(|few| many.map(|many| (few, many)));
     let counted = counted.and_then(|(few, many)| {
         if is_plausible(few, many) {
@@ -156,73 +133,43 @@ fn misses(
     Ok(())
 }
 
-fn no_tags(has_tags: Option<bool>) -> Option<&'static str> {
-    match has_tags {
-        Some(true) => None,
-        Some(false) => Some("this host offers its guests no PCID, so there are no tags"),
-        None => Some("it could not be determined whether this host offers its guests PCID"),
-    }
-}
-
-fn report(sizes: &[Pages; 2], has_tags: Option<bool>) -> Report {
+fn report(sizes: &[Pages; 2], no_tags: Option<&str>) -> Report {
     let mut report = Report::default();
     let [small, large] = sizes;
     let how = "each access timed by itself after the switch; two readings of the counter with \
                nothing between them are subtracted";
-    for (pages, [few, many, switched, over, reach], what) in [
-        (
-            small,
-            [
-                "tlb_4k_16_cycles",
-                "tlb_4k_most_cycles",
-                "tlb_4k_16_switch_cycles",
-                "tlb_4k_16_switch_over_stay",
-                "tlb_4k_reach_pages",
-            ],
-            "pages of 4 KiB in a segment",
-        ),
-        (
-            large,
-            [
-                "tlb_2m_16_cycles",
-                "tlb_2m_most_cycles",
-                "tlb_2m_16_switch_cycles",
-                "tlb_2m_16_switch_over_stay",
-                "tlb_2m_reach_pages",
-            ],
-            "pages of 2 MiB in private memory",
-        ),
+    for (pages, size, what) in [
+        (small, "4k", "pages of 4 KiB in a segment"),
+        (large, "2m", "pages of 2 MiB in private memory"),
     ] {
         let at = |count, kind| pages.cycles(count, kind);
-        report.push(few, at(FEWEST, "stay"), "cycles", format!("16 {what}, no switch; {how}"));
+        let name = |of: &str| format!("tlb_{size}_{of}");
+        let (stay, untagged) = (at(FEWEST, "stay"), at(FEWEST, "untagged"));
+        let note = format!("16 {what}, no switch; {how}");
+        report.push(name("16_cycles"), stay, "cycles", note);
         let most = pages.counts().last().unwrap_or(FEWEST);
-        report.push(many, at(most, "stay"), "cycles", format!("{most} {what}, no switch"));
-        let untagged = at(FEWEST, "untagged");
+        let note = format!("{most} {what}, no switch");
+        report.push(name("most_cycles"), at(most, "stay"), "cycles", note);
         let note = format!("16 {what}, a switch without tags before each access");
-        report.push(switched, untagged, "cycles", note);
-        let figure = ratio(untagged, at(FEWEST, "stay"));
-        report.push(over, figure, "", "that / without a switch");
+        report.push(name("16_switch_cycles"), untagged, "cycles", note);
+        let over = ratio(untagged, stay);
+        report.push(name("16_switch_over_stay"), over, "", "that / without a switch");
         let note = format!("most {what} at which an access costs at most twice that of 16");
-        report.push(reach, pages.reach().map(f64::from), "pages", note);
+        report.push(name("reach_pages"), pages.reach().map(f64::from), "pages", note);
     }
     let tagged = ratio(small.cycles(FEWEST, "tagged"), small.cycles(FEWEST, "untagged"));
-    let why = no_tags(has_tags);
-    report.push(
-        "tlb_4k_16_tagged_over_untagged",
-        tagged.filter(|_| why.is_none()),
-        "",
-        why.unwrap_or("16 pages of 4 KiB, a switch before each access: with tags / without"),
-    );
+    let tagged = tagged.filter(|_| no_tags.is_none());
+    let what = "16 pages of 4 KiB, a switch before each access: with tags / without";
+    report.push("tlb_4k_16_tagged_over_untagged", tagged, "", no_tags.unwrap_or(what));
     let switch = small.number("switch");
     report.push("tlb_switch_cycles", switch, "cycles", "the switch alone, between two instances");
     let plots = [(small, "tlb_4k", "4 KiB"), (large, "tlb_2m", "2 MiB")];
-    report.plots.extend(plots.map(|(pages, name, what)| plot(pages, name, what, why)));
+    report.plots.extend(plots.map(|(pages, name, what)| plot(pages, name, what, no_tags)));
     checks(&mut report, sizes);
     report
 }
 
 fn plot(pages: &Pages, name: &'static str, what: &str, no_tags: Option<&str>) -> Plot {
-    let axis = |label: &str| Axis { label: label.into(), is_log: true };
     let curves = [
         ("tagged", Origin::Ours, "a switch with tags before each access"),
         ("untagged", Origin::Ours, "a switch without tags before each access"),
@@ -245,8 +192,8 @@ fn plot(pages: &Pages, name: &'static str, what: &str, no_tags: Option<&str>) ->
     Plot {
         name: name.into(),
         title: format!("A line of a random page of {what}"),
-        x: axis("pages"),
-        y: axis("time-stamp cycles of an access"),
+        x: Axis::log("pages"),
+        y: Axis::log("time-stamp cycles of an access"),
         series: curves.map(curve).chain(paper::curves(paper::FIGURE_6, paper)).collect(),
         note: format!(
             "Without a switch the curve leaves the control where the TLB no longer holds all \
@@ -258,8 +205,7 @@ fn plot(pages: &Pages, name: &'static str, what: &str, no_tags: Option<&str>) ->
 
 fn checks(report: &mut Report, sizes: &[Pages; 2]) {
     let small = &sizes[0];
-    let near = |a: Option<f64>, b: Option<f64>| ratio(a, b);
-    let few = near(small.cycles(FEWEST, "stay"), small.cycles(FEWEST, "packed"));
+    let few = ratio(small.cycles(FEWEST, "stay"), small.cycles(FEWEST, "packed"));
     report.checks.push(Check {
         name: "tlb_control".into(),
         needs_quiet: true,

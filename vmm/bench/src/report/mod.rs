@@ -47,6 +47,14 @@ pub struct Axis {
     pub is_log: bool,
 }
 
+impl Axis {
+    /// A logarithmic axis.
+    #[must_use]
+    pub fn log(label: &str) -> Axis {
+        Axis { label: label.into(), is_log: true }
+    }
+}
+
 /// One curve.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Series {

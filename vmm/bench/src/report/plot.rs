@@ -4,6 +4,8 @@
 //! to base 2, with labels that show the number itself: one kind of plot then serves all
 //! four combinations, and sizes and counts fall on whole steps.
 
+use std::error::Error;
+
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -37,18 +39,17 @@ pub struct PlotError {
 /// # Errors
 /// [`PlotError`] when it has no point.
 pub fn svg(plot: &Plot) -> Result<String, PlotError> {
-    let failed = |reason: String| PlotError { name: plot.name.to_string(), reason };
     let mut text = String::new();
-    draw(plot, &mut text).map_err(failed)?;
+    draw(plot, &mut text)
+        .map_err(|error| PlotError { name: plot.name.to_string(), reason: error.to_string() })?;
     Ok(text)
 }
 
-fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
-    let say = |error: &dyn std::fmt::Display| error.to_string();
+fn draw(plot: &Plot, text: &mut String) -> Result<(), Box<dyn Error>> {
     let xs = range(&plot.x, plot.series.iter().flat_map(|s| &s.points).map(|p| p.0))?;
     let ys = range(&plot.y, plot.series.iter().flat_map(|s| &s.points).map(|p| p.1))?;
     let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
-    root.fill(&WHITE).map_err(|e| say(&e))?;
+    root.fill(&WHITE)?;
     // The legend gets space below the plot, so that it never covers a curve.
     let rows = i32::try_from(plot.series.len().div_ceil(2)).unwrap_or(i32::MAX / 32);
     let (upper, lower) = root.split_vertically(SIZE.1.cast_signed() - 24 * rows - 12);
@@ -58,8 +59,7 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
         .margin_right(40)
         .x_label_area_size(48)
         .y_label_area_size(84)
-        .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)
-        .map_err(|e| say(&e))?;
+        .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)?;
     chart
         .configure_mesh()
         .x_desc(&plot.x.label)
@@ -70,8 +70,7 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
         .y_label_formatter(&|v| label(&plot.y, *v))
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 14))
-        .draw()
-        .map_err(|e| say(&e))?;
+        .draw()?;
     let on = |axis: &Axis, v: f64| if axis.is_log { v.log2() } else { v };
     for (index, series) in plot.series.iter().enumerate() {
         let points: Vec<(f64, f64)> =
@@ -79,19 +78,17 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
         let style = style(index, series);
         if series.origin == Origin::Paper {
             let dashed = DashedLineSeries::new(points.iter().copied(), 6, 5, style);
-            chart.draw_series(dashed).map_err(|e| say(&e))?;
+            chart.draw_series(dashed)?;
         } else {
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))
-                .map_err(|e| say(&e))?;
+            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
             // Colours repeat; different marks still distinguish the curves.
             if index < COLOURS.len() {
                 let marks = points.iter().map(|at| Circle::new(*at, 3, style.color.filled()));
-                chart.draw_series(marks).map_err(|e| say(&e))?;
+                chart.draw_series(marks)?;
             } else {
                 let marks =
                     points.iter().map(|at| TriangleMarker::new(*at, 6, style.color.filled()));
-                chart.draw_series(marks).map_err(|e| say(&e))?;
+                chart.draw_series(marks)?;
             }
         }
     }
@@ -105,23 +102,21 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), String> {
             Origin::Ours | Origin::Alternative => vec![ends(0, 34)],
         };
         for stroke in strokes {
-            lower.draw(&PathElement::new(stroke, style)).map_err(|e| say(&e))?;
+            lower.draw(&PathElement::new(stroke, style))?;
         }
         if series.origin != Origin::Paper {
             let (middle, full) = ((at.0 + 17, at.1), style.color.filled());
             if index < COLOURS.len() {
-                lower.draw(&Circle::new(middle, 3, full)).map_err(|e| say(&e))?;
+                lower.draw(&Circle::new(middle, 3, full))?;
             } else {
-                lower.draw(&TriangleMarker::new(middle, 6, full)).map_err(|e| say(&e))?;
+                lower.draw(&TriangleMarker::new(middle, 6, full))?;
             }
         }
         let font = ("sans-serif", 14).into_text_style(&lower);
         let font = font.pos(Pos::new(HPos::Left, VPos::Center));
-        lower
-            .draw(&Text::new(series.name.as_str(), (at.0 + 42, at.1), font))
-            .map_err(|e| say(&e))?;
+        lower.draw(&Text::new(series.name.as_str(), (at.0 + 42, at.1), font))?;
     }
-    root.present().map_err(|e| say(&e))
+    Ok(root.present()?)
 }
 
 fn style(index: usize, series: &Series) -> ShapeStyle {

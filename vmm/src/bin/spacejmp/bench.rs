@@ -19,16 +19,15 @@ struct NotBuilt(PathBuf);
 
 /// The arguments have been parsed already, so that mistakes and help need no second program.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
-    let own = env::current_exe()
-        .map_err(|error| Failure::new("find its own binary", error, ExitCode::OwnFailure))?;
+    let own = env::current_exe().map_err(|error| Failure::new("find its own binary", error))?;
     let program = own.with_file_name(PROGRAM);
     // Returns only when `exec` failed.
     let error = Command::new(&program).args(env::args_os().skip(1)).env(SPACEJMP, &own).exec();
     if error.kind() != io::ErrorKind::NotFound {
         let doing = format!("start {}", program.display());
-        return Err(Failure::new(doing, error, ExitCode::OwnFailure));
+        return Err(Failure::new(doing, error));
     }
     let remedy = format!("build it: cargo build --release -p {PROGRAM}");
-    let failure = Failure::new("measure", NotBuilt(program), ExitCode::OwnFailure);
+    let failure = Failure::new("measure", NotBuilt(program));
     Err(failure.help(Some(remedy)))
 }

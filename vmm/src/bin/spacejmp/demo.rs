@@ -79,6 +79,10 @@ enum DemoError {
     Native(std::process::ExitStatus),
 }
 
+fn cannot_show(error: impl std::error::Error + 'static) -> Failure {
+    Failure::new("show the demo", error)
+}
+
 pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let mut say = |text: &str| errors::write_all(&mut out, text.as_bytes());
@@ -88,8 +92,7 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
     say(&format!("   {}\n\n", host::summary(&report)))?;
 
     say("2. The program\n")?;
-    let programs = Unpacked::new()
-        .map_err(|error| Failure::new("unpack the demo", error, ExitCode::OwnFailure))?;
+    let programs = Unpacked::new().map_err(|error| Failure::new("unpack the demo", error))?;
     let bytes: usize = TEXTS.iter().map(|(_, text)| text.len()).sum();
     say(&format!(
         "   wordindex is plain Rust: std, threads, channels, files. It is a static Linux\n   \
@@ -117,7 +120,7 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
 
     say("5. The same program, natively\n")?;
     if natively(&programs)? != answers {
-        return Err(Failure::new("show the demo", DemoError::Differs, ExitCode::OwnFailure));
+        return Err(cannot_show(DemoError::Differs));
     }
     say("   The same bytes came out.\n\n")?;
     say("Next: `spacejmp run ./your-program` (static; see `spacejmp help run`),\n      \
@@ -125,15 +128,14 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
-    let own = |error: io::Error| Failure::new("show the demo", error, ExitCode::OwnFailure);
     let file = |name: &str| {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(true).open(programs.path(name))
     };
-    let mut input = file("queries").map_err(own)?;
-    input.write_all(QUERIES.as_bytes()).map_err(own)?;
-    input.rewind().map_err(own)?;
-    let mut output = file("answers").map_err(own)?;
+    let mut input = file("queries").map_err(cannot_show)?;
+    input.write_all(QUERIES.as_bytes()).map_err(cannot_show)?;
+    input.rewind().map_err(cannot_show)?;
+    let mut output = file("answers").map_err(cannot_show)?;
     let program = programs.path("wordindex");
     let config = RunConfig {
         program: program.clone(),
@@ -152,8 +154,8 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
         umask: take_over_umask(),
         stdio: [
             OwnedFd::from(input),
-            OwnedFd::from(output.try_clone().map_err(own)?),
-            OwnedFd::from(file("complaints").map_err(own)?),
+            OwnedFd::from(output.try_clone().map_err(cannot_show)?),
+            OwnedFd::from(file("complaints").map_err(cannot_show)?),
         ],
         inherited: Vec::new(),
     };
@@ -161,31 +163,26 @@ fn in_vm(programs: &Unpacked) -> Result<(String, StatsReport), Failure> {
     let options = Supervise { timeout: Some(LIMIT), signals: None };
     match process.run_to_end(options) {
         Outcome::Exited(0) => {}
-        other => {
-            let cause = DemoError::Ended(other);
-            return Err(Failure::new("show the demo", cause, ExitCode::OwnFailure));
-        }
+        other => return Err(cannot_show(DemoError::Ended(other))),
     }
     let stats = process.stats.snapshot();
-    output.rewind().map_err(own)?;
+    output.rewind().map_err(cannot_show)?;
     let mut answers = String::new();
-    output.read_to_string(&mut answers).map_err(own)?;
+    output.read_to_string(&mut answers).map_err(cannot_show)?;
     Ok((answers, stats))
 }
 
 fn natively(programs: &Unpacked) -> Result<String, Failure> {
-    let own = |error: io::Error| Failure::new("show the demo", error, ExitCode::OwnFailure);
     // Absolute names appear in the answers: run it where the texts have the same name.
     let output = Command::new(programs.path("wordindex"))
         .args(["--threads", "2"])
         .arg(programs.path("book"))
-        .stdin(File::open(programs.path("queries")).map_err(own)?)
+        .stdin(File::open(programs.path("queries")).map_err(cannot_show)?)
         .stderr(Stdio::null())
         .output()
-        .map_err(own)?;
+        .map_err(cannot_show)?;
     if !output.status.success() {
-        let cause = DemoError::Native(output.status);
-        return Err(Failure::new("show the demo", cause, ExitCode::OwnFailure));
+        return Err(cannot_show(DemoError::Native(output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.replace(&*programs.path("book").to_string_lossy(), GUEST_DIR))

@@ -1,7 +1,5 @@
 //! `spacejmp doctor`: can this host run VMs, how, and what to do if not.
 
-use std::io;
-
 use vmm::exit_code::ExitCode;
 use vmm::host::{Check, HostReport, Level, checks, probe};
 
@@ -25,13 +23,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let report = probe();
-    let stdout = io::stdout();
-    let text = if args.json {
-        errors::json("print the report", &report)?
-    } else {
-        render(&report, Colour::of(&stdout))
-    };
-    let written = errors::write_all(&mut stdout.lock(), text.as_bytes())?;
+    let written = errors::output(args.json, &report, |colour| render(&report, colour))?;
     Ok(if report.can_run { written } else { ExitCode::OwnFailure })
 }
 

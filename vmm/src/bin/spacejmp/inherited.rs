@@ -10,8 +10,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use vmm::exit_code::ExitCode;
-
 use crate::errors::Failure;
 
 /// The first number that is not a standard stream's.
@@ -46,7 +44,7 @@ pub(crate) fn take(wanted: &[i32], arguments: &[OsString]) -> Result<Vec<(i32, O
     if let Some(fd) = wanted.iter().find(|&&fd| !is_open(fd)) {
         let error = io::Error::from_raw_os_error(libc::EBADF);
         let help = format!("open it for the command, as in: spacejmp run --fd {fd} ./x {fd}<file");
-        let failure = Failure::new(format!("pass on descriptor {fd}"), error, ExitCode::OwnFailure);
+        let failure = Failure::new(format!("pass on descriptor {fd}"), error);
         return Err(failure.help(Some(help)));
     }
     let by_name = arguments.iter().filter_map(named).filter(|&fd| is_open(fd));

@@ -126,10 +126,8 @@ struct Project {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let doing = format!("make project '{}'", args.path.display());
-    let project = make(args)
-        .map_err(|error| Failure::with_remedy(doing.clone(), error, ExitCode::OwnFailure))?;
-    let text = if args.json { errors::json(&doing, &project)? } else { project.text() };
-    errors::write_all(&mut io::stdout(), text.as_bytes())
+    let project = make(args).map_err(|error| Failure::with_remedy(doing, error))?;
+    errors::output(args.json, &project, |_| project.text())
 }
 
 impl Project {

@@ -142,7 +142,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .no_store
         .then(PrivateStore::create)
         .transpose()
-        .map_err(|error| Failure::with_remedy("make a store", error, ExitCode::OwnFailure))?;
+        .map_err(|error| Failure::with_remedy("make a store", error))?;
     let tty = if args.tty { Tty::Granted } else { Tty::Withheld };
     let config = RunConfig {
         program: program.clone(),
@@ -160,10 +160,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.
-    let signals = HostSignals::block()
-        .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
-    report_truncation()
-        .map_err(|error| Failure::new("listen to signals", error, ExitCode::OwnFailure))?;
+    let signals = HostSignals::block().map_err(|error| Failure::new("listen to signals", error))?;
+    report_truncation().map_err(|error| Failure::new("listen to signals", error))?;
     let saved = terminal::Saved::now(tty);
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
     let options = Supervise { timeout: args.timeout, signals: Some(&signals) };
@@ -193,14 +191,14 @@ fn grants(args: &Args, program: &Path) -> Result<Vec<Grant>, Failure> {
         text.parse::<Grant>().map_err(|error| {
             let help = Some(error.help().to_owned());
             let doing = format!("run {}", program.display());
-            Failure::new(doing, error, ExitCode::OwnFailure).help(help)
+            Failure::new(doing, error).help(help)
         })
     };
     args.dir.iter().map(parse).collect()
 }
 
 fn stdio() -> Result<[OwnedFd; 3], Failure> {
-    let cannot = |error| Failure::new("duplicate standard streams", error, ExitCode::OwnFailure);
+    let cannot = |error| Failure::new("duplicate standard streams", error);
     Ok([
         io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?,
         io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?,
@@ -210,7 +208,7 @@ fn stdio() -> Result<[OwnedFd; 3], Failure> {
 
 fn create(path: &Path) -> Result<File, Failure> {
     let doing = || format!("create {}", path.display());
-    File::create(path).map_err(|error| Failure::new(doing(), error, ExitCode::OwnFailure))
+    File::create(path).map_err(|error| Failure::new(doing(), error))
 }
 
 fn write_stats(report: &RunReport, format: StatsFormat, file: Option<File>) -> Result<(), Failure> {
@@ -222,7 +220,7 @@ fn write_stats(report: &RunReport, format: StatsFormat, file: Option<File>) -> R
         Some(mut file) => file.write_all(text.as_bytes()),
         None => io::stderr().write_all(text.as_bytes()),
     };
-    written.map_err(|error| Failure::new("write the statistics", error, ExitCode::OwnFailure))
+    written.map_err(|error| Failure::new("write the statistics", error))
 }
 
 #[cfg(test)]

@@ -1,23 +1,21 @@
 //! `spacejmp seg`: the segments of a store.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use abi::objects::{LeaseId, Lifetime, PagePolicy, SegId};
+use abi::objects::{Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
-use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{LeaseView, Mode, Name, SegmentSpec, Store};
+use vmm::store::{Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord};
 use vmm::vas::content;
 
-use crate::errors::Failure;
+use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
-use crate::store_list::{SEGMENT_HEADING, row, segment_entry};
+use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
-    StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size, print, print_check,
-    table, waiting_note,
+    Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size,
+    print_check, waiting_note,
 };
-use crate::store_show::Segment;
+use crate::store_show::{Live, Segment};
 
 /// Make, list, show, change and delete segments
 #[derive(Debug, clap::Args)]
@@ -37,13 +35,48 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(Create),
-    Ls(Ls),
-    Show(Show),
-    Rm(Rm),
+    /// List all segments
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  spacejmp seg ls
+  spacejmp seg ls --json | jq .segments"
+    )]
+    Ls(Output),
+    /// Show all about one segment: size, place, state, lock, who uses it
+    #[command(after_help = "\
+Examples:
+  spacejmp seg show graph")]
+    Show(Named),
+    /// Delete segments and their content
+    #[command(after_help = "\
+Examples:
+  spacejmp seg rm graph scratch")]
+    Rm(Names),
     Clone(Clone),
-    Grow(Grow),
+    /// Make a segment larger, within its reserve
+    #[command(after_help = "\
+Examples:
+  spacejmp seg grow graph --size 8G")]
+    Grow {
+        #[arg(value_parser = name_parser())]
+        name: Name,
+        /// Its new size
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+    },
     Chmod(Chmod),
-    Check(Check),
+    /// Look for damage in one segment and its heap, changing nothing
+    #[command(after_help = "\
+Examples:
+  spacejmp seg check graph
+
+Of a heap it tells how much is allocated and free, and which blocks nothing leads to
+from the root object. A heap that a program may be writing to is left alone.
+
+Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
+    Check(Named),
 }
 
 /// Make a segment of zeros; nothing is stored before it is written
@@ -96,44 +129,6 @@ enum Pages {
     Largest,
 }
 
-/// List all segments
-#[derive(Debug, clap::Args)]
-#[command(
-    visible_alias = "list",
-    after_help = "\
-Examples:
-  spacejmp seg ls
-  spacejmp seg ls --json | jq .segments"
-)]
-struct Ls {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Show all about one segment: size, place, state, lock, who uses it
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp seg show graph")]
-struct Show {
-    #[arg(value_parser = name_parser())]
-    name: Name,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Delete segments and their content
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp seg rm graph scratch")]
-struct Rm {
-    #[arg(required = true, value_parser = name_parser())]
-    names: Vec<Name>,
-}
-
 /// Copy a segment: same addresses, another name
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -154,19 +149,6 @@ struct Clone {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// Make a segment larger, within its reserve
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp seg grow graph --size 8G")]
-struct Grow {
-    #[arg(value_parser = name_parser())]
-    name: Name,
-    /// Its new size
-    #[arg(long, value_parser = parse_size)]
-    size: u64,
 }
 
 /// Change who may read and write a segment, whether it is locked, how it is mapped
@@ -192,54 +174,30 @@ struct Chmod {
     pages: Option<Pages>,
 }
 
-/// Look for damage in one segment and its heap, changing nothing
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp seg check graph
-
-Of a heap it tells how much is allocated and free, and which blocks nothing leads to
-from the root object. A heap that a program may be writing to is left alone.
-
-Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
-struct Check {
-    #[arg(value_parser = name_parser())]
-    name: Name,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let store = &args.store;
     match args.command {
         Command::Create(args) => create(&store.open_or_create()?, &args),
-        Command::Ls(args) => list(&store.open()?, args.json),
-        Command::Show(args) => show(&store.open()?, &args),
+        Command::Ls(output) => list(&store.open()?, output.json),
+        Command::Show(args) => show(&store.open()?, &args.name, args.output.json),
         Command::Rm(args) => remove(&store.open()?, &args.names),
         Command::Clone(args) => clone(&store.open()?, &args),
-        Command::Grow(args) => {
-            let (store, doing) = (store.open()?, format!("grow segment '{}'", args.name));
-            find(&store, &args.name)
-                .and_then(|sid| store.grow_segment(sid, args.size))
-                .map_err(failed(doing))?;
+        Command::Grow { name, size } => {
+            let grow = |store: &Store| store.grow_segment(store.find_segment(&name)?, size);
+            store.with(format!("grow segment '{name}'"), grow)?;
             Ok(ExitCode::Program(0))
         }
-        Command::Chmod(args) => change(&store.open()?, &args),
-        Command::Check(args) => {
-            let doing = format!("check segment '{}'", args.name);
-            let report = store.open()?.check_segment(&args.name).map_err(failed(doing))?;
-            print_check(args.json, &report)
+        Command::Chmod(args) => change(store, &args),
+        Command::Check(Named { name, output }) => {
+            let doing = format!("check segment '{name}'");
+            let report = store.with(doing, |store| store.check_segment(&name))?;
+            print_check(output.json, &report)
         }
     }
 }
 
-fn find(store: &Store, name: &Name) -> Result<SegId, vmm::store::StoreError> {
-    store.find_segment(name)
-}
-
 /// The live VMs by lease.
-pub(crate) fn live(store: &Store) -> Result<HashMap<LeaseId, LeaseView>, Failure> {
+pub(crate) fn live(store: &Store) -> Result<Live, Failure> {
     let leases = store.leases().map_err(failed("see who uses the store"))?;
     Ok(leases.into_iter().map(|lease| (lease.id, lease)).collect())
 }
@@ -273,62 +231,52 @@ fn made(store: &Store, sid: SegId, json: bool) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::Program(0));
     }
     let record = store.segment(sid).map_err(failed("look at the new segment"))?;
-    print(true, &Segment::of(&record, &live(store)?), |_| String::new())
+    errors::output(true, &Segment::of(&record, &live(store)?), |_| String::new())
 }
 
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
-    #[derive(Serialize)]
-    struct Listed<T> {
-        segments: Vec<T>,
-    }
     let live = live(store)?;
     let entries = store.list_segments().map_err(failed("list the segments"))?;
-    let segments: Vec<_> = entries.iter().map(|entry| segment_entry(entry, &live)).collect();
-    print(json, &Listed { segments: segments.iter().collect() }, |colour| {
-        let columns = SEGMENT_HEADING.len();
-        let rows: Vec<_> = segments.iter().map(|entry| row(entry, columns, Segment::row)).collect();
-        table(&SEGMENT_HEADING, &rows, colour)
-    })
+    let of = |one: &SegmentEntry| entry(&one.name, &one.record, |it| Segment::of(it, &live));
+    let entries: Vec<_> = entries.iter().map(of).collect();
+    print_list(json, "segments", &SEGMENT_HEADING, &entries, Segment::row)
 }
 
-fn show(store: &Store, args: &Show) -> Result<ExitCode, Failure> {
-    let doing = || format!("show segment '{}'", args.name);
-    let sid = find(store, &args.name).map_err(failed(doing()))?;
-    let record = store.segment(sid).map_err(failed(doing()))?;
-    let lock =
-        store.open_segment(sid).and_then(|file| file.lock_view()).map_err(failed(doing()))?;
-    let vases: Vec<_> = store
-        .list_vases()
-        .map_err(failed(doing()))?
-        .into_iter()
-        .filter_map(|entry| entry.record.ok())
-        .filter(|vas| vas.segments.iter().any(|segment| segment.sid == sid))
-        .collect();
+fn show(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
+    let read = || {
+        let sid = store.find_segment(name)?;
+        let record = store.segment(sid)?;
+        let lock = store.open_segment(sid)?.lock_view()?;
+        let vases = store.list_vases()?.into_iter().filter_map(|entry| entry.record.ok());
+        let with_it = |vas: &VasRecord| vas.segments.iter().any(|segment| segment.sid == sid);
+        Ok((record, lock, vases.filter(with_it).collect::<Vec<_>>()))
+    };
+    let (record, lock, vases) =
+        read().map_err(failed::<StoreError>(format!("show segment '{name}'")))?;
     let live = live(store)?;
     let segment = Segment::of(&record, &live).with_use(&vases, &live, &lock);
-    print(args.json, &segment, |_| segment.lines())
+    errors::output(json, &segment, |_| segment.lines())
 }
 
 fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {
     for name in names {
-        find(store, name)
-            .and_then(|sid| store.delete_segment(sid))
-            .map_err(failed(format!("delete segment '{name}'")))?;
+        let removed = store.find_segment(name).and_then(|sid| store.delete_segment(sid));
+        removed.map_err(failed(format!("delete segment '{name}'")))?;
     }
     Ok(ExitCode::Program(0))
 }
 
 fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     let doing = || format!("copy segment '{}' to '{}'", args.name, args.new);
-    let sid = find(store, &args.name).map_err(failed(doing()))?;
+    let sid = store.find_segment(&args.name).map_err(failed(doing()))?;
     let copied = content::clone_segment(store, sid, &args.new, args.timeout, &waiting_note());
-    let sid = copied.map_err(|e| Failure::with_remedy(doing(), e, ExitCode::OwnFailure))?;
+    let sid = copied.map_err(failed(doing()))?;
     made(store, sid, args.json)
 }
 
-fn change(store: &Store, args: &Chmod) -> Result<ExitCode, Failure> {
-    let change = || {
-        let sid = find(store, &args.name)?;
+fn change(store: &StoreArgs, args: &Chmod) -> Result<ExitCode, Failure> {
+    store.with(format!("change segment '{}'", args.name), |store| {
+        let sid = store.find_segment(&args.name)?;
         if args.lockable || args.no_lock {
             store.set_lockable(sid, args.lockable)?;
         }
@@ -336,7 +284,6 @@ fn change(store: &Store, args: &Chmod) -> Result<ExitCode, Failure> {
             store.set_pages(sid, policy(pages))?;
         }
         args.mode.map_or(Ok(()), |mode| store.set_segment_mode(sid, mode))
-    };
-    change().map_err(failed(format!("change segment '{}'", args.name)))?;
+    })?;
     Ok(ExitCode::Program(0))
 }

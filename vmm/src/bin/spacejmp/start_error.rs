@@ -33,14 +33,14 @@ pub(crate) fn start_failure(program: &Path, error: StartError) -> Failure {
     {
         let name = program.display().to_string();
         let cause = RunError::InPath { name, found: found.display().to_string() };
-        return Failure::with_remedy(doing, cause, code);
+        return Failure::with_remedy(doing, cause).code(code);
     }
     let failure = match error {
-        StartError::Open { source, .. } => Failure::new(doing, source, code),
-        StartError::Elf { source, .. } => Failure::new(doing, source, code),
-        other => Failure::new(doing, other, code),
+        StartError::Open { source, .. } => Failure::new(doing, source),
+        StartError::Elf { source, .. } => Failure::new(doing, source),
+        other => Failure::new(doing, other),
     };
-    failure.help(remedy)
+    failure.help(remedy).code(code)
 }
 
 /// A program of that name in PATH, for users who expect PATH to be searched.

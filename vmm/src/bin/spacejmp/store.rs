@@ -5,9 +5,9 @@ use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{check_store, counted};
 
-use crate::errors::Failure;
+use crate::errors::{self, Failure};
 use crate::seg::live;
-use crate::store_options::{StoreArgs, failed, print, print_check, size};
+use crate::store_options::{Output, StoreArgs, failed, print_check, size};
 
 /// Describe, check and tidy a store
 #[derive(Debug, clap::Args)]
@@ -25,45 +25,24 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Info(Info),
-    Check(Check),
-    Gc(Gc),
-}
-
-/// Say where the store is, what is in it and who uses it
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
+    /// Say where the store is, what is in it and who uses it
+    #[command(after_help = "\
 Examples:
   spacejmp store info --json")]
-struct Info {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Look for damage, changing nothing
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
+    Info(Output),
+    /// Look for damage, changing nothing
+    #[command(after_help = "\
 Examples:
   spacejmp store check
   spacejmp store check --json > report.json || echo something is damaged
 
 Exit status: 0 if all can be used, 1 if not, 125 if it could not be looked at.")]
-struct Check {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Remove what programs that were killed left behind
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
+    Check(Output),
+    /// Remove what programs that were killed left behind
+    #[command(after_help = "\
 Examples:
   spacejmp store gc")]
-struct Gc {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    Gc(Output),
 }
 
 #[derive(Serialize)]
@@ -88,14 +67,6 @@ struct Vm {
     segments: usize,
 }
 
-#[derive(Serialize)]
-struct Collected {
-    leases: u32,
-    unfinished: u32,
-    volatile: u32,
-    parts: u32,
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     match &args.command {
         Command::Info(info) => show(&args.store, info.json),
@@ -104,21 +75,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             print_check(check.json, &report)
         }
         Command::Gc(gc) => {
-            let report =
-                args.store.open()?.gc().map_err(failed("collect the garbage of the store"))?;
-            let shown = Collected {
-                leases: report.leases,
-                unfinished: report.unfinished,
-                volatile: report.volatile,
-                parts: report.parts,
-            };
-            print(gc.json, &shown, |_| {
+            let doing = "collect the garbage of the store";
+            let report = args.store.open()?.gc().map_err(failed(doing))?;
+            errors::output(gc.json, &report, |_| {
                 format!(
                     "removed: {} of dead VMs, {}, {}, {}\n",
-                    counted(shown.leases.into(), "lease"),
-                    counted(shown.unfinished.into(), "unfinished object"),
-                    counted(shown.volatile.into(), "volatile segment"),
-                    counted(shown.parts.into(), "part")
+                    counted(report.leases.into(), "lease"),
+                    counted(report.unfinished.into(), "unfinished object"),
+                    counted(report.volatile.into(), "volatile segment"),
+                    counted(report.parts.into(), "part")
                 )
             })
         }
@@ -155,10 +120,10 @@ fn show(args: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
         stored_bytes: usable().map(|record| record.stored_bytes).fold(0, sum),
         vms,
     };
-    print(json, &shown, |_| {
+    errors::output(json, &shown, |_| {
         let mut text = format!(
             "store     {}\nid        {}\nVASes     {}\nsegments  {}, {} of addresses, {} stored\n",
-            crate::errors::one_line(&shown.path),
+            errors::one_line(&shown.path),
             shown.id,
             shown.vases,
             shown.segments,
@@ -169,7 +134,7 @@ fn show(args: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
             text += &format!("unusable  {}: see `spacejmp store check`\n", shown.unusable);
         }
         for vm in &shown.vms {
-            let program = crate::errors::one_line(&vm.program);
+            let program = errors::one_line(&vm.program);
             let vases = counted(vm.vases as u64, "VAS");
             let segments = counted(vm.segments as u64, "segment");
             text += &format!(

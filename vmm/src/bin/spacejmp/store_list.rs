@@ -1,12 +1,14 @@
 //! Lists of segments and VASes, in which unreadable objects also have a line.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use abi::objects::LeaseId;
 use serde::Serialize;
-use vmm::store::{LeaseView, SegmentEntry, VasEntry};
+use vmm::exit_code::ExitCode;
+use vmm::store::{Name, StoreError};
 
-use crate::store_show::{Segment, Vas, plain};
+use crate::errors::{self, Failure};
+use crate::store_options::table;
+use crate::store_show::plain;
 
 pub(crate) const SEGMENT_HEADING: [&str; 7] =
     ["NAME", "SIZE", "STORED", "BASE", "MODE", "ATTACHED", "STATE"];
@@ -27,33 +29,37 @@ pub(crate) enum Entry<T> {
     Broken(Broken),
 }
 
-pub(crate) fn segment_entry(
-    entry: &SegmentEntry,
-    live: &HashMap<LeaseId, LeaseView>,
-) -> Entry<Segment> {
-    match &entry.record {
-        Ok(record) => Entry::Good(Box::new(Segment::of(record, live))),
-        Err(error) => broken(entry.name.as_str(), error),
+/// `good` makes the entry of an object that can be read.
+pub(crate) fn entry<R, T>(
+    name: &Name,
+    record: &Result<R, StoreError>,
+    good: impl Fn(&R) -> T,
+) -> Entry<T> {
+    match record {
+        Ok(record) => Entry::Good(Box::new(good(record))),
+        Err(error) => Entry::Broken(Broken {
+            name: name.as_str().to_owned(),
+            error: vmm::error::chain(error),
+        }),
     }
 }
 
-pub(crate) fn vas_entry(entry: &VasEntry, live: &HashMap<LeaseId, LeaseView>) -> Entry<Vas> {
-    match &entry.record {
-        Ok(record) => Entry::Good(Box::new(Vas::of(record, live, |_| None))),
-        Err(error) => broken(entry.name.as_str(), error),
-    }
-}
-
-fn broken<T>(name: &str, error: &vmm::store::StoreError) -> Entry<T> {
-    Entry::Broken(Broken { name: name.to_owned(), error: vmm::error::chain(error) })
+/// Prints entries: in JSON in an object under `key`, as text in a table.
+pub(crate) fn print_list<T: Serialize>(
+    json: bool,
+    key: &str,
+    heading: &[&str],
+    entries: &[Entry<T>],
+    good: fn(&T) -> Vec<String>,
+) -> Result<ExitCode, Failure> {
+    errors::output(json, &BTreeMap::from([(key, entries)]), |colour| {
+        let rows: Vec<_> = entries.iter().map(|entry| row(entry, heading.len(), good)).collect();
+        table(heading, &rows, colour)
+    })
 }
 
 /// The row of an entry; an unreadable one has the reason in the last of `columns`.
-pub(crate) fn row<T>(
-    entry: &Entry<T>,
-    columns: usize,
-    good: impl Fn(&T) -> Vec<String>,
-) -> Vec<String> {
+fn row<T>(entry: &Entry<T>, columns: usize, good: impl Fn(&T) -> Vec<String>) -> Vec<String> {
     match entry {
         Entry::Good(object) => good(object),
         Entry::Broken(broken) => {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Serialize;
+use vmm::error::Remedy;
 use vmm::exit_code::ExitCode;
 use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError, counted};
 
@@ -28,6 +29,29 @@ pub(crate) struct StoreArgs {
     store: Option<PathBuf>,
 }
 
+// These have no description of their own: clap would show it as that of the command.
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    #[arg(value_parser = name_parser())]
+    pub(crate) name: Name,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Names {
+    #[arg(required = true, value_parser = name_parser())]
+    pub(crate) names: Vec<Name>,
+}
+
 impl StoreArgs {
     pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
         match &self.store {
@@ -41,6 +65,15 @@ impl StoreArgs {
         Store::open(&self.path()?).map_err(failed("open the store"))
     }
 
+    /// Opens a store that exists and does something with it; an error says what.
+    pub(crate) fn with<T>(
+        &self,
+        doing: String,
+        work: impl FnOnce(&Store) -> Result<T, StoreError>,
+    ) -> Result<T, Failure> {
+        work(&self.open()?).map_err(failed(doing))
+    }
+
     /// Opens it, after creating it if it does not exist.
     pub(crate) fn open_or_create(&self) -> Result<Store, Failure> {
         Store::open_or_create(&self.path()?).map_err(failed("open the store"))
@@ -48,8 +81,8 @@ impl StoreArgs {
 }
 
 /// For `map_err`: adds what could not be done.
-pub(crate) fn failed(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Failure {
-    move |error| Failure::with_remedy(doing, error, ExitCode::OwnFailure)
+pub(crate) fn failed<E: Remedy + 'static>(doing: impl Into<String>) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::with_remedy(doing, error)
 }
 
 /// For waiting for locks: prints a note after a second, on a terminal, and never gives up.
@@ -133,17 +166,6 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>], colour: Colour) -> S
     text
 }
 
-/// Prints one JSON object, or text.
-pub(crate) fn print(
-    json: bool,
-    value: &impl Serialize,
-    text: impl FnOnce(Colour) -> String,
-) -> Result<ExitCode, Failure> {
-    let stdout = io::stdout();
-    let text = if json { errors::json("print", value)? } else { text(Colour::of(&stdout)) };
-    errors::write_all(&mut stdout.lock(), text.as_bytes())
-}
-
 /// Prints what a check found; status 1 if an object is unusable.
 pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, Failure> {
     #[derive(Serialize)]
@@ -153,7 +175,7 @@ pub(crate) fn print_check(json: bool, report: &CheckReport) -> Result<ExitCode, 
         report: &'a CheckReport,
     }
     let sound = report.sound();
-    let written = print(json, &Shown { sound, report }, |colour| {
+    let written = errors::output(json, &Shown { sound, report }, |colour| {
         let mut text = String::new();
         for finding in &report.findings {
             let (look, word) = match finding.severity {

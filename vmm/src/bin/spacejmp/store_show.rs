@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, VasId};
+use abi::objects::{LeaseId, Lifetime, PagePolicy, Right};
 use seg_lock::LockView;
 use serde::Serialize;
 use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord, counted};
 
 use crate::store_options::size;
+
+/// The live VMs by lease.
+pub(crate) type Live = HashMap<LeaseId, LeaseView>;
 
 /// A VM that has something attached.
 #[derive(Debug, Serialize)]
@@ -21,7 +24,7 @@ pub(crate) struct Attacher {
 }
 
 impl Attacher {
-    fn of(lease: LeaseId, right: Option<Right>, live: &HashMap<LeaseId, LeaseView>) -> Attacher {
+    fn of(lease: LeaseId, right: Option<Right>, live: &Live) -> Attacher {
         let view = live.get(&lease);
         Attacher {
             vm: lease.to_string(),
@@ -61,7 +64,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    fn of(view: &LockView, live: &HashMap<LeaseId, LeaseView>) -> Lock {
+    fn of(view: &LockView, live: &Live) -> Lock {
         let readers = view.readers.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
         Lock {
             state: match (view.owner, readers) {
@@ -130,7 +133,7 @@ struct Root {
 }
 
 impl Segment {
-    pub(crate) fn of(record: &SegmentRecord, live: &HashMap<LeaseId, LeaseView>) -> Segment {
+    pub(crate) fn of(record: &SegmentRecord, live: &Live) -> Segment {
         let header = &record.header;
         let [first, second] = header.root.fingerprint;
         let attached = record.attachers.iter();
@@ -168,12 +171,7 @@ impl Segment {
     }
 
     /// With everything that only `show` prints.
-    pub(crate) fn with_use(
-        mut self,
-        vases: &[VasRecord],
-        live: &HashMap<LeaseId, LeaseView>,
-        lock: &LockView,
-    ) -> Segment {
+    pub(crate) fn with_use(mut self, vases: &[VasRecord], live: &Live, lock: &LockView) -> Segment {
         self.vases = Some(vases.iter().map(|vas| vas.name.as_str().to_owned()).collect());
         self.inside = Some(vases.iter().flat_map(|vas| inside(vas, live)).collect());
         self.lock = Some(Lock::of(lock, live));
@@ -206,10 +204,8 @@ impl Segment {
         let mut lines = Lines::default();
         lines.add("segment", &plain(&self.name));
         lines.add("id", &self.sid);
-        lines.add(
-            "size",
-            &format!("{} ({})", size(self.size_bytes), counted(self.size_bytes, "byte")),
-        );
+        let bytes = counted(self.size_bytes, "byte");
+        lines.add("size", &format!("{} ({bytes})", size(self.size_bytes)));
         lines.add("reserve", &size(self.reserve_bytes));
         lines.add("stored", &size(self.stored_bytes));
         lines.add("base", &self.base);
@@ -257,7 +253,7 @@ impl Vas {
     /// `segment` returns what the store knows of a segment of the VAS, if anything.
     pub(crate) fn of(
         vas: &VasRecord,
-        live: &HashMap<LeaseId, LeaseView>,
+        live: &Live,
         segment: impl Fn(&vmm::store::VasSegment) -> Option<SegmentRecord>,
     ) -> Vas {
         let mut attached: Vec<_> = live
@@ -266,29 +262,26 @@ impl Vas {
             .map(|view| Attacher::of(view.id, None, live))
             .collect();
         attached.sort_by_key(|attacher| attacher.pid);
+        let of_vas = |listed: &vmm::store::VasSegment| {
+            let known = segment(listed);
+            let name = known.as_ref().map_or(&listed.name, |known| &known.name);
+            VasSegment {
+                name: name.as_str().to_owned(),
+                sid: listed.sid.to_string(),
+                right: right_text(listed.right),
+                size_bytes: known.as_ref().map(|known| known.header.size_bytes),
+                base: known.map(|known| format!("{:#x}", known.header.base)),
+            }
+        };
         Vas {
             name: vas.name.as_str().to_owned(),
             vid: vas.vid.to_string(),
             mode: format!("{:03o}", vas.mode.bits()),
             access: access_text(vas.access),
             tagged: vas.tagged,
-            segments: vas
-                .segments
-                .iter()
-                .map(|listed| {
-                    let known = segment(listed);
-                    let name = known.as_ref().map_or(&listed.name, |known| &known.name);
-                    VasSegment {
-                        name: name.as_str().to_owned(),
-                        sid: listed.sid.to_string(),
-                        right: right_text(listed.right),
-                        size_bytes: known.as_ref().map(|known| known.header.size_bytes),
-                        base: known.map(|known| format!("{:#x}", known.header.base)),
-                    }
-                })
-                .collect(),
+            segments: vas.segments.iter().map(of_vas).collect(),
             attached,
-            inside: inside(vas, live).collect(),
+            inside: inside(vas, live),
         }
     }
 
@@ -322,23 +315,18 @@ impl Vas {
     }
 }
 
-fn inside(
-    vas: &VasRecord,
-    live: &HashMap<LeaseId, LeaseView>,
-) -> impl Iterator<Item = Inside> + use<> {
-    let (vid, name): (VasId, _) = (vas.vid, vas.name.as_str().to_owned());
-    let mut found = Vec::new();
-    for view in live.values() {
-        for thread in view.inside.iter().filter(|thread| thread.vid == vid) {
-            found.push(Inside {
-                vas: name.clone(),
-                pid: view.pid,
-                program: view.program.clone(),
-                thread: thread.thread,
-            });
-        }
-    }
-    found.into_iter()
+fn inside(vas: &VasRecord, live: &Live) -> Vec<Inside> {
+    let of_vm = |view: &LeaseView| {
+        let within = view.inside.iter().filter(|thread| thread.vid == vas.vid);
+        let inside = within.map(|thread| Inside {
+            vas: vas.name.as_str().to_owned(),
+            pid: view.pid,
+            program: view.program.clone(),
+            thread: thread.thread,
+        });
+        inside.collect::<Vec<_>>()
+    };
+    live.values().flat_map(of_vm).collect()
 }
 
 fn access_text(access: Access) -> &'static str {

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
-use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, Store};
+use vmm::store::{Mode, Name, Store, VasEntry};
 
-use crate::errors::Failure;
+use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
 use crate::seg::live;
-use crate::store_list::{VAS_HEADING, row, vas_entry};
-use crate::store_options::{StoreArgs, failed, name_parser, parse_mode, print, print_check, table};
+use crate::store_list::{VAS_HEADING, entry, print_list};
+use crate::store_options::{
+    Named, Names, Output, StoreArgs, failed, name_parser, parse_mode, print_check,
+};
 use crate::store_show::Vas;
 use crate::vas_archive;
 
@@ -35,14 +36,35 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(Create),
-    Ls(Ls),
+    /// List all VASes
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  spacejmp vas ls --json"
+    )]
+    Ls(Output),
+    /// Show all about one VAS: its segments, who has it attached, who is inside
+    #[command(after_help = "\
+Examples:
+  spacejmp vas show genome")]
     Show(Named),
-    Rm(Rm),
+    /// Delete VASes, not their segments
+    #[command(after_help = "\
+Examples:
+  spacejmp vas rm genome")]
+    Rm(Names),
     Clone(Clone),
     Attach(Attach),
     Detach(Detach),
     Chmod(Chmod),
-    Check(Check),
+    /// Look for damage in one VAS and its segments, changing nothing
+    #[command(after_help = "\
+Examples:
+  spacejmp vas check genome
+
+Exit status: 0 if all can be used, 1 if not, 125 if it could not be looked at.")]
+    Check(Named),
     Export(Export),
     Import(Import),
 }
@@ -62,43 +84,6 @@ struct Create {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// List all VASes
-#[derive(Debug, clap::Args)]
-#[command(
-    visible_alias = "list",
-    after_help = "\
-Examples:
-  spacejmp vas ls --json"
-)]
-struct Ls {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Show all about one VAS: its segments, who has it attached, who is inside
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp vas show genome")]
-struct Named {
-    #[arg(value_parser = name_parser())]
-    name: Name,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Delete VASes, not their segments
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp vas rm genome")]
-struct Rm {
-    #[arg(required = true, value_parser = name_parser())]
-    names: Vec<Name>,
 }
 
 /// Make a VAS with the same segments
@@ -167,21 +152,6 @@ struct Chmod {
     tagged: Option<bool>,
 }
 
-/// Look for damage in one VAS and its segments, changing nothing
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  spacejmp vas check genome
-
-Exit status: 0 if all can be used, 1 if not, 125 if it could not be looked at.")]
-struct Check {
-    #[arg(value_parser = name_parser())]
-    name: Name,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
 /// Write a VAS with its segments to one compressed file
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -231,61 +201,54 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             let vid = store.create_vas(&args.name, args.mode).map_err(failed(doing))?;
             if args.json { show(&store, vid, true) } else { done }
         }
-        Command::Ls(args) => list(&store.open()?, args.json),
-        Command::Show(args) => {
-            let (store, doing) = (store.open()?, format!("show VAS '{}'", args.name));
-            let vid = store.find_vas(&args.name).map_err(failed(doing))?;
-            show(&store, vid, args.json)
+        Command::Ls(output) => list(&store.open()?, output.json),
+        Command::Show(Named { name, output }) => {
+            let store = store.open()?;
+            let vid = store.find_vas(&name).map_err(failed(format!("show VAS '{name}'")))?;
+            show(&store, vid, output.json)
         }
         Command::Rm(args) => {
             let store = store.open()?;
             for name in &args.names {
-                store
-                    .find_vas(name)
-                    .and_then(|vid| store.delete_vas(vid))
-                    .map_err(failed(format!("delete VAS '{name}'")))?;
+                let removed = store.find_vas(name).and_then(|vid| store.delete_vas(vid));
+                removed.map_err(failed(format!("delete VAS '{name}'")))?;
             }
             done
         }
-        Command::Clone(args) => {
+        Command::Clone(Clone { name, new, json }) => {
             let store = store.open()?;
-            let vid = store
-                .find_vas(&args.name)
-                .and_then(|vid| store.clone_vas(vid, &args.new))
-                .map_err(failed(format!("copy VAS '{}' to '{}'", args.name, args.new)))?;
-            if args.json { show(&store, vid, true) } else { done }
+            let cloned = store.find_vas(&name).and_then(|vid| store.clone_vas(vid, &new));
+            let vid = cloned.map_err(failed(format!("copy VAS '{name}' to '{new}'")))?;
+            if json { show(&store, vid, true) } else { done }
         }
-        Command::Attach(args) => {
-            let store = store.open()?;
-            let right = if args.read_only { Right::Read } else { Right::Write };
-            let attach = || {
-                let (vid, sid) = (store.find_vas(&args.vas)?, store.find_segment(&args.segment)?);
+        Command::Attach(Attach { vas, segment, read_only }) => {
+            let right = if read_only { Right::Read } else { Right::Write };
+            store.with(format!("put segment '{segment}' into VAS '{vas}'"), |store| {
+                let (vid, sid) = (store.find_vas(&vas)?, store.find_segment(&segment)?);
                 store.attach_segment(vid, sid, right)
-            };
-            let doing = format!("put segment '{}' into VAS '{}'", args.segment, args.vas);
-            attach().map_err(failed(doing))?;
+            })?;
             done
         }
-        Command::Detach(args) => {
-            detach(&store.open()?, &args)?;
+        Command::Detach(Detach { vas, segment }) => {
+            store.with(format!("take segment '{segment}' out of VAS '{vas}'"), |store| {
+                let vid = store.find_vas(&vas)?;
+                store.detach_segment(vid, store.listed_segment(vid, &segment)?)
+            })?;
             done
         }
-        Command::Chmod(args) => {
-            let store = store.open()?;
-            let change = || {
-                let vid = store.find_vas(&args.name)?;
-                if let Some(tagged) = args.tagged {
+        Command::Chmod(Chmod { name, mode, tagged }) => {
+            store.with(format!("change VAS '{name}'"), |store| {
+                let vid = store.find_vas(&name)?;
+                if let Some(tagged) = tagged {
                     store.set_vas_tagged(vid, tagged)?;
                 }
-                args.mode.map_or(Ok(()), |mode| store.set_vas_mode(vid, mode))
-            };
-            change().map_err(failed(format!("change VAS '{}'", args.name)))?;
+                mode.map_or(Ok(()), |mode| store.set_vas_mode(vid, mode))
+            })?;
             done
         }
-        Command::Check(args) => {
-            let doing = format!("check VAS '{}'", args.name);
-            let report = store.open()?.check_vas(&args.name).map_err(failed(doing))?;
-            print_check(args.json, &report)
+        Command::Check(Named { name, output }) => {
+            let check = |store: &Store| store.check_vas(&name);
+            print_check(output.json, &store.with(format!("check VAS '{name}'"), check)?)
         }
         Command::Export(args) => {
             vas_archive::export(&store.open()?, &args.name, &args.file, args.force, args.timeout)
@@ -300,29 +263,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
     let record = store.vas(vid).map_err(failed("show the VAS"))?;
     let vas = Vas::of(&record, &live(store)?, |segment| store.segment(segment.sid).ok());
-    print(json, &vas, |_| vas.lines())
+    errors::output(json, &vas, |_| vas.lines())
 }
 
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
-    #[derive(Serialize)]
-    struct Listed<T> {
-        vases: Vec<T>,
-    }
     let live = live(store)?;
     let entries = store.list_vases().map_err(failed("list the VASes"))?;
-    let vases: Vec<_> = entries.iter().map(|entry| vas_entry(entry, &live)).collect();
-    print(json, &Listed { vases: vases.iter().collect() }, |colour| {
-        let columns = VAS_HEADING.len();
-        let rows: Vec<_> = vases.iter().map(|entry| row(entry, columns, Vas::row)).collect();
-        table(&VAS_HEADING, &rows, colour)
-    })
-}
-
-fn detach(store: &Store, args: &Detach) -> Result<(), Failure> {
-    let detach = || {
-        let vid = store.find_vas(&args.vas)?;
-        store.detach_segment(vid, store.listed_segment(vid, &args.segment)?)
-    };
-    let doing = format!("take segment '{}' out of VAS '{}'", args.segment, args.vas);
-    detach().map_err(failed(doing))
+    let of = |one: &VasEntry| entry(&one.name, &one.record, |it| Vas::of(it, &live, |_| None));
+    let entries: Vec<_> = entries.iter().map(of).collect();
+    print_list(json, "vases", &VAS_HEADING, &entries, Vas::row)
 }

@@ -13,8 +13,8 @@ use vmm::files::take_over_umask;
 use vmm::store::{Name, Progress, Store, StoreError, counted, survey_archive};
 use vmm::vas::{VasError, content};
 
-use crate::errors::Failure;
-use crate::store_options::{failed, print, size, waiting_note};
+use crate::errors::{self, Failure};
+use crate::store_options::{failed, size, waiting_note};
 
 /// How often progress is shown.
 const TICK: Duration = Duration::from_millis(200);
@@ -27,7 +27,6 @@ pub(crate) fn export(
     timeout: Option<Duration>,
 ) -> Result<ExitCode, Failure> {
     let doing = || format!("export VAS '{name}'");
-    let vas_failed = |error: VasError| Failure::with_remedy(doing(), error, ExitCode::OwnFailure);
     let vid = store.find_vas(name).map_err(failed(doing()))?;
     let mut meter = Meter::new();
     if file == Path::new("-") {
@@ -35,13 +34,13 @@ pub(crate) fn export(
         if stdout.is_terminal() {
             let error = io::Error::other("the standard output is a terminal");
             let help = Some("name a file, or send the output elsewhere".into());
-            return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
+            return Err(Failure::new(doing(), error).help(help));
         }
         let mut to = BufWriter::new(stdout.lock());
         let path = Path::new("standard output");
         let mut tell = |now: &Progress| meter.tell(now);
         content::export_vas(store, vid, &mut to, path, timeout, &waiting_note(), &mut tell)
-            .map_err(vas_failed)?;
+            .map_err(failed(doing()))?;
         return Ok(ExitCode::Program(0));
     }
     let io_failed =
@@ -49,7 +48,7 @@ pub(crate) fn export(
     if !force && fs::symlink_metadata(file).is_ok() {
         let error = io_failed("create", file, io::ErrorKind::AlreadyExists.into());
         let help = Some("take another file, or replace it with --force".into());
-        return Err(Failure::new(doing(), error, ExitCode::OwnFailure).help(help));
+        return Err(Failure::new(doing(), error).help(help));
     }
     let part = Part(beside(file));
     let mut write = || -> Result<(), VasError> {
@@ -63,7 +62,7 @@ pub(crate) fn export(
         fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))?;
         Ok(())
     };
-    write().map_err(vas_failed)?;
+    write().map_err(failed(doing()))?;
     Ok(ExitCode::Program(0))
 }
 
@@ -124,7 +123,7 @@ pub(crate) fn import(
         segments: imported.segments.iter().map(segment).collect(),
         data_bytes: imported.data_bytes,
     };
-    print(true, &shown, |_| String::new())
+    errors::output(true, &shown, |_| String::new())
 }
 
 /// Prints what is about to be imported. An archive that can be read only once, such as a pipe,
@@ -140,12 +139,12 @@ fn announce(file: &Path) -> Result<(), Failure> {
     let found = survey_archive(&mut BufReader::new(opened), file).map_err(failed(doing()))?;
     let text = format!(
         "importing VAS '{}': {} with {} of content in {} of addresses\n",
-        crate::errors::one_line(&found.name.to_string()),
+        errors::one_line(&found.name.to_string()),
         counted(found.segments.into(), "segment"),
         size(found.data_bytes),
         size(found.size_bytes)
     );
-    crate::errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
+    errors::write_all(&mut io::stdout(), text.as_bytes()).map(drop)
 }
 
 /// The process's umask, which can only be read by setting another one. No other thread of this

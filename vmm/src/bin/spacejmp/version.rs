@@ -1,7 +1,5 @@
 //! `spacejmp version`: what this build is, for bug reports.
 
-use std::io;
-
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
 
@@ -32,11 +30,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
     };
-    let text = if args.json {
-        errors::json("print the version", &version)?
-    } else {
-        let Version { version, profile, target } = version;
+    errors::output(args.json, &version, |_| {
+        let Version { version, profile, target } = &version;
         format!("spacejmp {version} ({profile}, {target})\n")
-    };
-    errors::write_all(&mut io::stdout(), text.as_bytes())
+    })
 }

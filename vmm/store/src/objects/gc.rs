@@ -21,7 +21,7 @@ use crate::objects::lock::Exclusive;
 use crate::objects::store::Store;
 
 /// How much was collected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct GcReport {
     /// Leases of dead VMs.
     pub leases: u32,

@@ -19,7 +19,7 @@ use rustix::thread::futex::{self, Flags};
 use super::Engine;
 use super::plan::{Plan, SETS};
 use super::table::Words;
-use crate::mapping::{Mapping, memory};
+use crate::mapping::{Mapping, memory, open};
 
 /// What holds the other windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,8 +270,8 @@ impl Engine for Messages {
         Ok(())
     }
 
-    fn sum(&mut self, windows: u32) -> Result<u64, String> {
-        Ok((0..windows).fold(0, |sum, index| sum.wrapping_add(self.words(index).sum(index))))
+    fn window_sum(&mut self, window: u32) -> Result<u64, String> {
+        Ok(self.words(window).sum(window))
     }
 }
 
@@ -289,8 +289,7 @@ pub(crate) struct Told {
 pub(crate) fn party(path: &str, told: &Told) -> Result<(), String> {
     // Otherwise nothing would tell it to stop.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|err| format!("prctl: {err}"))?;
-    let file = std::fs::File::options().read(true).write(true).open(path);
-    let file = file.map_err(|err| format!("cannot open {path}: {err}"))?;
+    let file = open(path)?;
     let first = table_offset(told.windows);
     let slots = Mapping::new(&file, 0, first)?.kept();
     let offset = first + u64::from(told.window) * told.window_bytes;

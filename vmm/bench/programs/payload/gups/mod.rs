@@ -24,16 +24,33 @@ use plan::{Plan, drive};
 /// A way of reaching a window.
 pub(crate) trait Engine {
     /// Prepares the first `windows` windows; not timed.
-    fn begin(&mut self, windows: u32) -> Result<(), String>;
+    fn begin(&mut self, _windows: u32) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Makes a set of updates in a window; they are done when it returns.
     fn apply(&mut self, window: u32, set: &[u64]) -> Result<(), String>;
 
     /// Removes what [`Engine::begin`] made; not timed.
-    fn end(&mut self) -> Result<(), String>;
+    fn end(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 
-    /// The sum over the first `windows` windows.
-    fn sum(&mut self, windows: u32) -> Result<u64, String>;
+    /// What a window adds to the sum over the table.
+    fn window_sum(&mut self, window: u32) -> Result<u64, String>;
+
+    /// Removes everything.
+    fn close(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The sum over the first `windows` windows, and the end of the engine.
+    fn sum(&mut self, windows: u32) -> Result<u64, String> {
+        let add = |sum: u64, window| Ok::<_, String>(sum.wrapping_add(self.window_sum(window)?));
+        let sum = (0..windows).try_fold(0, add)?;
+        self.close()?;
+        Ok(sum)
+    }
 }
 
 /// Runs the plan with the engine called `kind`.

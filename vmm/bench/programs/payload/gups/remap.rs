@@ -63,16 +63,8 @@ impl Engine for Remapped {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn sum(&mut self, windows: u32) -> Result<u64, String> {
-        let mut sum = 0_u64;
-        for index in 0..windows {
-            sum = sum.wrapping_add(self.go(index)?.sum(index));
-        }
-        Ok(sum)
+    fn window_sum(&mut self, window: u32) -> Result<u64, String> {
+        Ok(self.go(window)?.sum(window))
     }
 }
 

@@ -27,23 +27,14 @@ impl Flat {
 }
 
 impl Engine for Flat {
-    fn begin(&mut self, _: u32) -> Result<(), String> {
-        Ok(())
-    }
-
     #[inline]
     fn apply(&mut self, window: u32, set: &[u64]) -> Result<(), String> {
         self.windows[window as usize].update(set);
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn sum(&mut self, windows: u32) -> Result<u64, String> {
-        let parts = (0..windows).map(|index| self.windows[index as usize].sum(index));
-        Ok(parts.fold(0, u64::wrapping_add))
+    fn window_sum(&mut self, window: u32) -> Result<u64, String> {
+        Ok(self.windows[window as usize].sum(window))
     }
 }
 
@@ -90,10 +81,6 @@ impl Switched {
 }
 
 impl Engine for Switched {
-    fn begin(&mut self, _: u32) -> Result<(), String> {
-        Ok(())
-    }
-
     #[inline]
     fn apply(&mut self, window: u32, set: &[u64]) -> Result<(), String> {
         self.go(window)?.update(set);
@@ -105,17 +92,16 @@ impl Engine for Switched {
         tell("vas_switch home", enter(VasHandle::HOME))
     }
 
-    fn sum(&mut self, windows: u32) -> Result<u64, String> {
-        let mut sum = 0_u64;
-        for index in 0..windows {
-            sum = sum.wrapping_add(self.go(index)?.sum(index));
-        }
+    fn window_sum(&mut self, window: u32) -> Result<u64, String> {
+        Ok(self.go(window)?.sum(window))
+    }
+
+    fn close(&mut self) -> Result<(), String> {
         self.end()?;
         for (vh, _) in self.spaces.drain(..) {
             tell("vas_detach", sys::vas_detach(vh))?;
         }
-        self.made.drain(..).try_for_each(|(vid, sids)| unmake(vid, sids))?;
-        Ok(sum)
+        self.made.drain(..).try_for_each(|(vid, sids)| unmake(vid, sids))
     }
 }
 
@@ -187,16 +173,12 @@ impl Engine for Reattached {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), String> {
-        Ok(())
+    fn window_sum(&mut self, window: u32) -> Result<u64, String> {
+        self.go(window)?;
+        Ok(self.words.sum(window))
     }
 
-    fn sum(&mut self, windows: u32) -> Result<u64, String> {
-        let mut sum = 0_u64;
-        for index in 0..windows {
-            self.go(index)?;
-            sum = sum.wrapping_add(self.words.sum(index));
-        }
+    fn close(&mut self) -> Result<(), String> {
         self.leave()?;
         tell("vas_detach", sys::vas_detach(self.vh))?;
         unmake(self.vid, Vec::new())?;
@@ -204,6 +186,6 @@ impl Engine for Reattached {
             tell("vas_detach", sys::vas_detach(vh))?;
             unmake(vid, vec![sid])?;
         }
-        Ok(sum)
+        Ok(())
     }
 }
