@@ -5,6 +5,8 @@
 //! status.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+
 use super::capability::Need;
 use super::probe::HostReport;
 use super::problem::Problem;
@@ -103,11 +105,10 @@ fn problem(problem: &Problem) -> Check {
 
 fn kvm(report: &HostReport) -> Vec<Check> {
     let kvm = &report.kvm;
-    let version = kvm.api_version.map_or(UNKNOWN.into(), |version| version.to_string());
     let mut lines = vec![Check::of(
         true,
         "/dev/kvm",
-        format!("opens for reading and writing; API version {version}"),
+        format!("opens for reading and writing; API version {}", known(kvm.api_version)),
     )];
     let absent: Vec<&str> = kvm
         .capabilities
@@ -131,9 +132,9 @@ fn kvm(report: &HostReport) -> Vec<Check> {
         ));
     }
     let limits =
-        format!("{} vCPUs, {} memory slots", number(kvm.max_vcpus), number(kvm.max_memslots));
+        format!("{} vCPUs, {} memory slots", known(kvm.max_vcpus), known(kvm.max_memslots));
     lines.push(Check::of(true, "limits", limits));
-    let khz = kvm.tsc_khz.map_or(UNKNOWN.into(), |khz| format!("{khz} kHz"));
+    let khz = known(kvm.tsc_khz.map(|khz| format!("{khz} kHz")));
     let offset = match kvm.tsc_offset {
         Some(true) => "its offset can be set",
         Some(false) => "its offset cannot be set",
@@ -152,18 +153,16 @@ fn translation(report: &HostReport) -> Check {
         None => UNKNOWN,
     };
     let good = matches!(report.translation.kind, Some(TranslationKind::Ept | TranslationKind::Npt));
-    let mut line =
-        Check::of(good, "translation", format!("{kind} ({})", report.translation.evidence));
-    line.remedy = match report.translation.kind {
+    let line = Check::of(good, "translation", format!("{kind} ({})", report.translation.evidence));
+    match report.translation.kind {
         Some(TranslationKind::Shadow) => {
-            Some("load kvm_intel with ept=1 or kvm_amd with npt=1, if the CPU has it".into())
+            line.or_else("load kvm_intel with ept=1 or kvm_amd with npt=1, if the CPU has it")
         }
         Some(TranslationKind::Software) => {
-            Some("for fast system calls use bare metal or a VM with nested virtualisation".into())
+            line.or_else("for fast system calls use bare metal or a VM with nested virtualisation")
         }
-        _ => None,
-    };
-    line
+        _ => line,
+    }
 }
 
 fn guest_cpu(report: &HostReport) -> Vec<Check> {
@@ -180,7 +179,7 @@ fn guest_cpu(report: &HostReport) -> Vec<Check> {
         Some(false) => "4 KiB, 2 MiB",
         None => UNKNOWN,
     };
-    let bits = cpu.physical_address_bits.map_or(UNKNOWN.into(), |bits| format!("{bits} bits"));
+    let bits = known(cpu.physical_address_bits.map(|bits| format!("{bits} bits")));
     let base = if cpu.fsgsbase { "offered" } else { "not offered" };
     vec![
         Check::of(cpu.pcid, "PCID", pcid),
@@ -196,7 +195,6 @@ fn guest_cpu(report: &HostReport) -> Vec<Check> {
 
 fn memory(report: &HostReport) -> Vec<Check> {
     let pages = &report.system.huge_pages;
-    let show = |choice: &Option<String>| choice.clone().unwrap_or_else(|| UNKNOWN.into());
     let usable = |choice: &Option<String>, good: &[&str]| {
         choice.as_deref().is_some_and(|choice| good.contains(&choice))
     };
@@ -212,13 +210,17 @@ fn memory(report: &HostReport) -> Vec<Check> {
         Check::of(
             usable(&pages.enabled, &["always", "madvise"]),
             "huge pages",
-            format!("transparent: {}, defrag: {}", show(&pages.enabled), show(&pages.defrag)),
+            format!(
+                "transparent: {}, defrag: {}",
+                known(pages.enabled.as_ref()),
+                known(pages.defrag.as_ref())
+            ),
         )
         .or_else("echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"),
         Check::of(
             usable(&pages.shmem_enabled, &["always", "within_size", "advise", "force"]),
             "shared huge pages",
-            show(&pages.shmem_enabled),
+            known(pages.shmem_enabled.as_ref()),
         )
         .or_else("echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled"),
         Check::of(true, "huge page pools", pools),
@@ -227,10 +229,9 @@ fn memory(report: &HostReport) -> Vec<Check> {
 
 fn machine(report: &HostReport) -> Vec<Check> {
     let system = &report.system;
-    let count = |cpus: Option<u64>| cpus.map_or(UNKNOWN.into(), |cpus| cpus.to_string());
     let cpus =
-        format!("{} online, {} usable by us", count(system.cpus.online), count(system.cpus.usable));
-    let source = system.clock.source.as_deref().unwrap_or(UNKNOWN);
+        format!("{} online, {} usable by us", known(system.cpus.online), known(system.cpus.usable));
+    let source = known(system.clock.source.as_ref());
     let stable = match system.clock.tsc_stable {
         Some(true) => "time-stamp counter stable",
         Some(false) => "time-stamp counter not stable",
@@ -239,24 +240,23 @@ fn machine(report: &HostReport) -> Vec<Check> {
     vec![
         Check::of(true, "processor", processor(&system.processor)),
         Check::of(true, "CPUs", cpus),
-        Check::of(true, "kernel", system.kernel.as_deref().unwrap_or(UNKNOWN)),
+        Check::of(true, "kernel", known(system.kernel.as_ref())),
         Check::of(system.clock.tsc_stable == Some(true), "clock", format!("{source}; {stable}")),
     ]
 }
 
 fn processor(processor: &Processor) -> String {
-    let known = |part: &Option<String>| part.as_deref().unwrap_or(UNKNOWN).to_owned();
-    let Processor { vendor, model, signature } = processor;
-    format!("{}, {} ({})", known(vendor), known(model), known(signature))
+    let [vendor, model, signature] = [&processor.vendor, &processor.model, &processor.signature]
+        .map(|part| known(part.as_ref()));
+    format!("{vendor}, {model} ({signature})")
 }
 
 fn pool(pool: &HugePool) -> String {
-    let count = |pages: Option<u64>| pages.map_or(UNKNOWN.into(), |pages| pages.to_string());
-    let (free, total) = (count(pool.free_pages), count(pool.total_pages));
+    let (free, total) = (known(pool.free_pages), known(pool.total_pages));
     format!("{}: {free} free of {total}", size(Some(pool.page_bytes)))
 }
 
-fn number(value: Option<i32>) -> String {
+fn known(value: Option<impl Display>) -> String {
     value.map_or(UNKNOWN.into(), |value| value.to_string())
 }
 

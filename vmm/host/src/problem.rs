@@ -10,23 +10,29 @@ use crate::error::Remedy;
 pub(crate) const DEVICE: &str = "/dev/kvm";
 
 /// Why there is no usable KVM device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NoDevice {
     /// The CPU can virtualise, but the module that drives it is not loaded.
+    #[error("the kernel module {module} is not loaded")]
     ModuleNotLoaded {
         /// `kvm_intel` or `kvm_amd`.
         module: &'static str,
     },
     /// The CPU does not offer virtualisation and this is no VM: it is switched off in
     /// firmware, or the CPU has none.
+    #[error("the CPU does not offer virtualisation (switched off in firmware, or it has none)")]
     OffInFirmware,
     /// We are inside a VM whose hypervisor does not offer virtualisation to its guests.
+    #[error("this is a VM, and its host does not offer nested virtualisation")]
     NoNesting,
     /// We are inside a container; the kernel has KVM, but its device was not passed in.
+    #[error("this container was not given it")]
     NotPassedToContainer,
     /// The kernel has KVM, but the device node does not exist.
+    #[error("the kernel has KVM, but the device node is missing")]
     NodeMissing,
     /// `/proc` does not show enough to tell which of the others it is.
+    #[error("the reason could not be determined")]
     Unknown,
 }
 
@@ -34,7 +40,7 @@ pub enum NoDevice {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
     /// There is no `/dev/kvm`, or no driver behind it.
-    #[error("there is no KVM device /dev/kvm: {}", no_device_text(.0))]
+    #[error("there is no KVM device /dev/kvm: {0}")]
     NoDevice(NoDevice),
     /// `/dev/kvm` exists but is no character device.
     #[error("/dev/kvm is not a device")]
@@ -55,7 +61,7 @@ pub enum Problem {
     #[error("/dev/kvm is refused by the container or a security policy")]
     ForbiddenByPolicy,
     /// Another hypervisor holds the CPU's virtualisation.
-    #[error("{} is busy: another hypervisor holds the CPU's virtualisation", .0)]
+    #[error("{0} is busy: another hypervisor holds the CPU's virtualisation")]
     Busy(&'static str),
     /// Opening failed for a reason that we do not recognise.
     #[error("/dev/kvm cannot be opened: {}", errno_text(.0))]
@@ -114,22 +120,6 @@ impl Serialize for Problem {
         object.serialize_field("message", &self.to_string())?;
         object.serialize_field("remedy", &self.remedy())?;
         object.end()
-    }
-}
-
-fn no_device_text(why: &NoDevice) -> String {
-    match why {
-        NoDevice::ModuleNotLoaded { module } => format!("the kernel module {module} is not loaded"),
-        NoDevice::OffInFirmware => {
-            "the CPU does not offer virtualisation (switched off in firmware, or it has none)"
-                .into()
-        }
-        NoDevice::NoNesting => {
-            "this is a VM, and its host does not offer nested virtualisation".into()
-        }
-        NoDevice::NotPassedToContainer => "this container was not given it".into(),
-        NoDevice::NodeMissing => "the kernel has KVM, but the device node is missing".into(),
-        NoDevice::Unknown => "the reason could not be determined".into(),
     }
 }
 

@@ -9,79 +9,75 @@ use crate::error::Remedy;
 
 impl Remedy for Problem {
     fn remedy(&self) -> Option<String> {
-        Some(match self {
+        let text = match self {
             Self::NoDevice(why) => return Some(no_device(why)),
+            Self::PermissionDenied { mode, group, .. } => {
+                return Some(permission(*mode, group.as_deref()));
+            }
             Self::NotADevice => {
                 "remove the file /dev/kvm and load the module again (modprobe -r, then modprobe \
                  kvm_intel or kvm_amd), so that udev makes the device"
-                    .into()
             }
-            Self::PermissionDenied { mode, group, .. } => permission(*mode, group.as_deref()),
             Self::ForbiddenByPolicy => {
                 "inside a container, start it with `--device /dev/kvm` (Docker, Podman); elsewhere \
                  look for a denial in the log of SELinux or AppArmor"
-                    .into()
             }
             Self::Busy(_) => {
                 "stop the other hypervisor (VirtualBox, VMware and the like) and try again: it and \
                  KVM cannot use the CPU's virtualisation at the same time"
-                    .into()
             }
-            Self::Open(_) | Self::CreateVm(_) | Self::CreateVcpu(_) => return self.by_errno(),
-            Self::ApiVersion { .. } => "use a kernel of Linux 2.6.22 or later".into(),
+            Self::Open(errno) | Self::CreateVm(errno) | Self::CreateVcpu(errno) => by_errno(*errno),
+            Self::ApiVersion { .. } => "use a kernel of Linux 2.6.22 or later",
             Self::MissingCapability { .. } => {
-                "use a newer kernel: everything we need is in Linux 4.17 and later on x86-64".into()
+                "use a newer kernel: everything we need is in Linux 4.17 and later on x86-64"
             }
-        })
+        };
+        Some(text.into())
     }
 }
 
-impl Problem {
-    fn by_errno(&self) -> Option<String> {
-        let (Self::Open(errno) | Self::CreateVm(errno) | Self::CreateVcpu(errno)) = self else {
-            return None;
-        };
-        match *errno {
-            libc::ENOMEM => Some("free memory on the host or raise the limit of its cgroup".into()),
-            libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
-            libc::ENFILE => Some("raise fs.file-max: the whole host is out of file handles".into()),
-            libc::EOPNOTSUPP | libc::ENODEV => Some(
-                "the CPU's virtualisation cannot be switched on: look for `kvm` in `dmesg`".into(),
-            ),
-            _ => Some("look for `kvm` in `dmesg`: the kernel says there why it refused".into()),
+fn by_errno(errno: i32) -> &'static str {
+    match errno {
+        libc::ENOMEM => "free memory on the host or raise the limit of its cgroup",
+        libc::EMFILE => "raise the limit of open files (`ulimit -n`)",
+        libc::ENFILE => "raise fs.file-max: the whole host is out of file handles",
+        libc::EOPNOTSUPP | libc::ENODEV => {
+            "the CPU's virtualisation cannot be switched on: look for `kvm` in `dmesg`"
         }
+        _ => "look for `kvm` in `dmesg`: the kernel says there why it refused",
     }
 }
 
 fn no_device(why: &NoDevice) -> String {
     match why {
-        NoDevice::ModuleNotLoaded { module } => format!(
-            "load it: `sudo modprobe {module}` (at every start: `echo {module} | sudo tee \
-             /etc/modules-load.d/kvm.conf`); if that fails, `dmesg` says why, most often \
-             virtualisation switched off in firmware"
-        ),
+        NoDevice::ModuleNotLoaded { module } => {
+            return format!(
+                "load it: `sudo modprobe {module}` (at every start: `echo {module} | sudo tee \
+                 /etc/modules-load.d/kvm.conf`); if that fails, `dmesg` says why, most often \
+                 virtualisation switched off in firmware"
+            );
+        }
         NoDevice::OffInFirmware => {
             "switch virtualisation on in the firmware set-up (Intel: VT-x or \
              Virtualization Technology; AMD: SVM), then power the machine off and on"
-                .into()
         }
-        NoDevice::NoNesting => "switch on nested virtualisation for this VM on its host \
+        NoDevice::NoNesting => {
+            "switch on nested virtualisation for this VM on its host \
              (kvm_intel.nested=1 or kvm_amd.nested=1, CPU model `host`; clouds: an instance type \
              with nested virtualisation or bare metal)"
-            .into(),
+        }
         NoDevice::NotPassedToContainer => {
-            "start the container with `--device /dev/kvm` (Docker, Podman)".into()
+            "start the container with `--device /dev/kvm` (Docker, Podman)"
         }
         NoDevice::NodeMissing => {
             "let udev make it (`sudo udevadm trigger`), or by hand: `sudo mknod /dev/kvm c 10 232`"
-                .into()
         }
         NoDevice::Unknown => {
             "load the module: `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`; \
              inside a container, pass the device in (`--device /dev/kvm`)"
-                .into()
         }
     }
+    .into()
 }
 
 /// Which way to get permission depends on what the node's group may do.

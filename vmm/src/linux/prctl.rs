@@ -175,8 +175,7 @@ fn check_mapping_name(ctx: &ThreadCtx<'_>, name: u64) -> Result<(), Errno> {
         ctx.user().copy_in(name.wrapping_add(at), &mut byte)?;
         match byte[0] {
             0 => return Ok(()),
-            b'\\' | b'`' | b'$' | b'[' | b']' => return Err(Errno::EINVAL),
-            b' '..=b'~' => {}
+            b' '..=b'~' if !b"\\`$[]".contains(&byte[0]) => {}
             _ => return Err(Errno::EINVAL),
         }
     }

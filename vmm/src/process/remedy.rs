@@ -30,38 +30,34 @@ impl StartError {
 
 impl Remedy for StartError {
     fn remedy(&self) -> Option<String> {
-        match self {
+        let text = match self {
             StartError::Open { source, .. } => match source.kind() {
                 io::ErrorKind::IsADirectory => {
-                    Some("give the program's file, not the directory it is in".into())
+                    "give the program's file, not the directory it is in"
                 }
-                io::ErrorKind::PermissionDenied => {
-                    Some("the file has to be readable by this user".into())
-                }
-                _ => None,
+                io::ErrorKind::PermissionDenied => "the file has to be readable by this user",
+                _ => return None,
             },
-            StartError::Elf { source, .. } => source.remedy(),
-            StartError::Vm(source) => source.remedy(),
-            StartError::Memory(source) => source.remedy(),
+            StartError::Elf { source, .. } => return source.remedy(),
+            StartError::Vm(source) => return source.remedy(),
+            StartError::Memory(source) => return source.remedy(),
+            StartError::Events(source) | StartError::Random(source) => return by_errno(source),
             StartError::Stack(abi::Errno::E2BIG) => {
-                Some("give fewer or shorter arguments and environment variables".into())
+                "give fewer or shorter arguments and environment variables"
             }
-            StartError::Files(FilesError::Cwd { .. }) => Some(
+            StartError::Files(FilesError::Cwd { .. }) => {
                 "give a directory the program can see: --cwd takes a path inside, --dir grants one"
-                    .into(),
-            ),
+            }
             StartError::Namespace(NamespaceError::Store { .. }) => {
-                Some("grant another directory; for a store of its own give --store DIR".into())
+                "grant another directory; for a store of its own give --store DIR"
             }
             StartError::Files(FilesError::Store { .. }) => {
-                Some("redirect it elsewhere; `spacejmp vas export` copies what a store has".into())
+                "redirect it elsewhere; `spacejmp vas export` copies what a store has"
             }
-            StartError::Files(_) | StartError::Namespace(_) => None,
-            StartError::Stack(_) | StartError::Vdso(_) => {
-                Some("give the VM more with --memory".into())
-            }
-            StartError::Events(source) | StartError::Random(source) => by_errno(source),
-        }
+            StartError::Files(_) | StartError::Namespace(_) => return None,
+            StartError::Stack(_) | StartError::Vdso(_) => "give the VM more with --memory",
+        };
+        Some(text.into())
     }
 }
 

@@ -108,7 +108,7 @@ impl Process {
             default_cwd(&config.grants, &host)
         });
         let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
-        let limits = Limits::new();
+        let limits = Limits::default();
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
         files.set_max_size(limits.soft(libc::RLIMIT_FSIZE));

@@ -127,18 +127,11 @@ struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     fn new(process: &'a Process, options: Supervise<'a>) -> Result<Supervisor<'a>, LoopError> {
-        let timeout = match options.timeout {
-            None => None,
-            Some(time) => {
-                let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
-                // A timer set to zero never fires.
-                timer.reset(time.max(Duration::from_nanos(1)), None).map_err(LoopError::Timer)?;
-                Some(timer)
-            }
-        };
+        // A timer set to zero never fires.
+        let timeout = options.timeout.map(|time| timer(time.max(Duration::from_nanos(1)), None));
         Ok(Supervisor {
             process,
-            timeout,
+            timeout: timeout.transpose()?,
             signals: options.signals,
             timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
             second: None,
@@ -212,10 +205,15 @@ impl<'a> Supervisor<'a> {
     }
 }
 
+fn timer(after: Duration, period: Option<Duration>) -> Result<TimerFd, LoopError> {
+    let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
+    timer.reset(after, period).map_err(LoopError::Timer)?;
+    Ok(timer)
+}
+
 /// A timer that fires every `period`, watched as `data`.
 fn watch_timer(period: Duration, data: u32, ops: &mut EventOps<'_>) -> Result<TimerFd, LoopError> {
-    let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
-    timer.reset(period, Some(period)).map_err(LoopError::Timer)?;
+    let timer = timer(period, Some(period))?;
     let watched = ops.add(Events::with_data(&timer, data, EventSet::IN));
     watched.map_err(|source| LoopError::Events { action: "watch a timer", source })?;
     Ok(timer)

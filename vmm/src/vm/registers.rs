@@ -48,7 +48,6 @@ pub(crate) fn user_segments() -> (kvm_segment, kvm_segment) {
 /// A segment that covers all of memory.
 pub(crate) fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
     kvm_segment {
-        base: 0,
         limit: 0xffff_ffff,
         selector,
         type_: kind,
@@ -56,11 +55,8 @@ pub(crate) fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
         dpl: (selector & 3) as u8,
         db: 1,
         s: 1,
-        l: 0,
         g: 1,
-        avl: 0,
-        unusable: 0,
-        padding: 0,
+        ..kvm_segment::default()
     }
 }
 

@@ -28,24 +28,6 @@ const OWN_DESCRIPTORS: u64 = 256;
 pub struct Limits(Mutex<[Pair; RESOURCES]>);
 
 impl Limits {
-    /// What a program starts with: what the VMM was started with, where that is meaningful for it.
-    /// The VMM's own limit of descriptors is raised as far as allowed, so that the program really
-    /// gets the number it sees.
-    #[must_use]
-    pub fn new() -> Limits {
-        let mut all = *at_first();
-        for (pair, resource) in all.iter_mut().zip(0..) {
-            match resource {
-                // The host would count there what the VMM maps and allocates; the program is
-                // counted here.
-                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *pair = [INFINITY; 2],
-                libc::RLIMIT_NOFILE => *pair = descriptors(*pair),
-                _ => {}
-            }
-        }
-        Limits(Mutex::new(all))
-    }
-
     fn lock(&self) -> MutexGuard<'_, [Pair; RESOURCES]> {
         self.0.lock().unwrap_or_else(|poison| poison.into_inner())
     }
@@ -78,8 +60,21 @@ impl Limits {
 }
 
 impl Default for Limits {
+    /// What a program starts with: what the VMM was started with, where that is meaningful for it.
+    /// The VMM's own limit of descriptors is raised as far as allowed, so that the program really
+    /// gets the number it sees.
     fn default() -> Limits {
-        Limits::new()
+        let mut all = *at_first();
+        for (pair, resource) in all.iter_mut().zip(0..) {
+            match resource {
+                // The host would count there what the VMM maps and allocates; the program is
+                // counted here.
+                libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_RSS => *pair = [INFINITY; 2],
+                libc::RLIMIT_NOFILE => *pair = descriptors(*pair),
+                _ => {}
+            }
+        }
+        Limits(Mutex::new(all))
     }
 }
 
