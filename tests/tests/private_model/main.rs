@@ -410,11 +410,16 @@ impl Twins {
         assert!(held <= self.limit_pages, "{held} pages are over the limit, after {after:?}");
     }
 
-    /// The content of all pages, present or not, through the VMM's own access to it.
-    fn check_content(&self) {
+    /// The content of all pages, present or not, through the VMM's own access to it. Without `exact`,
+    /// there may be no memory left for the tables of what was never touched.
+    fn check_content(&self, exact: bool) {
         for (&page, model) in self.model.pages.iter().filter(|(_, model)| model.prot != 0) {
             let mut bytes = vec![0; PAGE_SIZE as usize];
-            let found = self.private.copy_in(at(page), &mut bytes).ok().map(|()| ends(&bytes));
+            let copied = self.private.copy_in(at(page), &mut bytes);
+            if !exact && copied == Err(Errno::ENOMEM) {
+                continue;
+            }
+            let found = copied.ok().map(|()| ends(&bytes));
             assert_eq!(found, self.model.words(model), "content of {:#x}", at(page));
         }
         for (n, words) in self.model.file.iter().enumerate() {
@@ -455,7 +460,7 @@ impl Twins {
             self.check(&slots, op);
         }
         self.check_resident(ops, resident);
-        self.check_content();
+        self.check_content(exact);
     }
 }
 

@@ -59,7 +59,7 @@ mod tests {
     use super::sum;
 
     #[test]
-    fn only_mappings_inside_the_banks_count() {
+    fn only_mappings_inside_the_regions_count() {
         let smaps = "\
 1000-2000 rw-p 00000000 00:00 0
 Size:                  4 kB
