@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-use crate::disk::simulated::{AfterCut, Disk, Done, FaultKind, Random};
+use crate::disk::simulated::{AfterCut, Disk, Done, FaultKind, Random, killed_after};
 use crate::error::VersionsError;
 use crate::log::record::VersionFacts;
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
@@ -34,12 +34,20 @@ pub enum Workload {
     Checkpoints,
     /// Commits, checkpoints, and a disk that fails now and then.
     Errors,
+    /// Two VMs that share the segment, and are killed now and then.
+    Turns,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 5] =
-        [Workload::Each, Workload::Every, Workload::Large, Workload::Checkpoints, Workload::Errors];
+    pub const ALL: [Workload; 6] = [
+        Workload::Each,
+        Workload::Every,
+        Workload::Large,
+        Workload::Checkpoints,
+        Workload::Errors,
+        Workload::Turns,
+    ];
 
     /// Its name on a command line.
     #[must_use]
@@ -50,6 +58,7 @@ impl Workload {
             Workload::Large => "large",
             Workload::Checkpoints => "checkpoints",
             Workload::Errors => "errors",
+            Workload::Turns => "turns",
         }
     }
 }
@@ -210,6 +219,9 @@ fn run(
     random: &mut Random,
     teller: &mut Teller,
 ) -> Result<(), VersionsError> {
+    if workload == Workload::Turns {
+        return take_turns(segment, steps, random, teller);
+    }
     for step in 0..steps {
         let pages = if workload == Workload::Large { 4 + random.below(8) } else { random.below(4) };
         let result = commit(&mut segment, pages, random, teller).and_then(|()| {
@@ -217,12 +229,10 @@ fn run(
                 let durable = segment.sync()?;
                 teller.tell(Event::Promised(durable));
             }
-            if matches!(workload, Workload::Checkpoints | Workload::Errors) && random.below(3) == 0
-            {
-                let oldest = segment.appended().0.saturating_sub(random.below(6));
-                segment.checkpoint(VersionNumber(oldest))?;
+            match workload {
+                Workload::Checkpoints | Workload::Errors => checkpoint(&mut segment, random),
+                _ => Ok(()),
             }
-            Ok(())
         });
         match result {
             Ok(()) => {}
@@ -231,6 +241,68 @@ fn run(
         }
     }
     Ok(())
+}
+
+/// One time in three; older versions may be in use.
+fn checkpoint(segment: &mut Segment<Disk>, random: &mut Random) -> Result<(), VersionsError> {
+    if random.below(3) != 0 {
+        return Ok(());
+    }
+    let oldest = segment.appended().0.saturating_sub(random.below(6));
+    segment.checkpoint(VersionNumber(oldest))
+}
+
+/// Two VMs: each takes in what the other appended before it goes on. One time in three it is killed at
+/// it, and the other takes over; or both are, and a third opens what they left in the page cache.
+fn take_turns(
+    first: Segment<Disk>,
+    steps: u64,
+    random: &mut Random,
+    teller: &mut Teller,
+) -> Result<(), VersionsError> {
+    let disk = teller.disk.clone();
+    let join = |up_to| Segment::open_shared(disk.clone(), LIMITS, Some(up_to));
+    let mut vms = [join(first.appended())?, first];
+    for _ in 0..steps {
+        // The one in front has the lock.
+        vms.rotate_left(random.below(2) as usize);
+        let appended = vms[0].appended().max(vms[1].appended());
+        vms[0].refresh(appended)?;
+        let is_killed = random.below(3) == 0;
+        if is_killed {
+            let bytes = random.below(4 * PAGE_BYTES as u64) as usize;
+            disk.set_fault(Some(killed_after(random.below(20), bytes)));
+        }
+        let result = turn(&mut vms[0], random, teller);
+        if !is_killed {
+            result?;
+            continue;
+        }
+        disk.set_fault(None);
+        if random.below(2) == 0 {
+            vms[1].take_over(appended)?;
+        } else {
+            vms[1] = Segment::open(disk.clone(), LIMITS)?;
+        }
+        teller.tell(Event::Renewed(vms[1].durable()));
+        vms[0] = join(vms[1].appended())?;
+    }
+    Ok(())
+}
+
+/// What a VM does while it has the lock.
+fn turn(
+    segment: &mut Segment<Disk>,
+    random: &mut Random,
+    teller: &mut Teller,
+) -> Result<(), VersionsError> {
+    let pages = random.below(4);
+    commit(segment, pages, random, teller)?;
+    if random.below(2) == 0 {
+        let durable = segment.sync()?;
+        teller.tell(Event::Promised(durable));
+    }
+    checkpoint(segment, random)
 }
 
 /// What a program does after an error: it tries to go on until it can, in turns keeping what it can

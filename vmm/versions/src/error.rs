@@ -52,6 +52,17 @@ pub enum VersionsError {
         /// The newest version that is durable.
         durable: VersionNumber,
     },
+    /// A version that another VM's checkpoint went past; there is a newer one.
+    #[error("version {version} is gone; the oldest that there is is {oldest}")]
+    Gone {
+        /// The version asked for.
+        version: VersionNumber,
+        /// The oldest that can be read.
+        oldest: VersionNumber,
+    },
+    /// Newer versions were appended elsewhere; they must be taken in before anything is appended.
+    #[error("version {0} is not the newest; the segment must be refreshed before it is written to")]
+    Behind(VersionNumber),
     /// The root record holds no more.
     #[error("there are too many logs; a checkpoint makes place")]
     TooManyLogs,

@@ -28,4 +28,4 @@ pub mod segment;
 
 pub use error::VersionsError;
 pub use page::{PageIndex, VersionNumber};
-pub use segment::{Commit, Segment};
+pub use segment::{Commit, Segment, SyncTicket};

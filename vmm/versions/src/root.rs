@@ -2,7 +2,7 @@
 //! in turns, so that a torn write leaves the previous one.
 
 use crate::checksum::Checksum;
-use crate::disk::{File, Folder};
+use crate::disk::File;
 use crate::error::{Result, VersionsError};
 use crate::log::header::LogId;
 use crate::page::{PAGE_BYTES, Page, VersionNumber};
@@ -67,12 +67,12 @@ impl Root {
         file.sync().map_err(failed("sync"))
     }
 
-    /// The record that counts.
+    /// The record that counts, as `file` has it now. While another VM writes a record, it is the
+    /// previous one.
     ///
     /// # Errors
     /// The host's; there is none, which no power cut leaves.
-    pub fn load<D: Folder>(folder: &D) -> Result<(Root, D::File)> {
-        let file = folder.open(FILE_NAME).map_err(|source| failed("open", source))?;
+    pub fn read<F: File>(file: &F) -> Result<Root> {
         let mut found = None;
         for place in 0..2 {
             let mut page = [0; PAGE_BYTES];
@@ -93,7 +93,7 @@ impl Root {
             file: FILE_NAME.to_owned(),
             what: "neither of its two records is whole".to_owned(),
         };
-        Ok((found.ok_or_else(damaged)?, file))
+        found.ok_or_else(damaged)
     }
 }
 

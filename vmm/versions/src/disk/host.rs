@@ -2,17 +2,23 @@
 
 use std::fs::File as StdFile;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{File, Folder};
 
+/// The file whose permission bits new files get.
+const HOME: &str = "home";
+
 /// A folder of the host.
 #[derive(Debug)]
-pub struct HostFolder(OwnedFd);
+pub struct HostFolder {
+    fd: OwnedFd,
+    access: OFlags,
+}
 
 impl HostFolder {
     /// Opens a folder.
@@ -21,7 +27,24 @@ impl HostFolder {
     /// The host's.
     pub fn open(path: &std::path::Path) -> io::Result<HostFolder> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(HostFolder(rustix::fs::openat(CWD, path, flags, Mode::empty())?))
+        Ok(HostFolder::from_fd(rustix::fs::openat(CWD, path, flags, Mode::empty())?))
+    }
+
+    /// A folder that is open already.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> HostFolder {
+        HostFolder { fd, access: OFlags::RDWR }
+    }
+
+    /// The same folder, whose files are opened to read only: writing to them fails with EBADF, and
+    /// making or removing one with EROFS.
+    #[must_use]
+    pub fn read_only(self) -> HostFolder {
+        HostFolder { access: OFlags::RDONLY, ..self }
+    }
+
+    fn may_change(&self) -> io::Result<()> {
+        if self.access == OFlags::RDWR { Ok(()) } else { Err(Errno::ROFS.into()) }
     }
 }
 
@@ -29,28 +52,41 @@ impl HostFolder {
 #[derive(Debug)]
 pub struct HostFile(StdFile);
 
-const OPEN: OFlags = OFlags::RDWR.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+impl AsFd for HostFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 
 impl Folder for HostFolder {
     type File = HostFile;
 
     fn create(&self, name: &str) -> io::Result<HostFile> {
+        self.may_change()?;
         let mode = Mode::RUSR | Mode::WUSR;
-        let flags = OPEN | OFlags::CREATE | OFlags::EXCL;
-        Ok(HostFile(rustix::fs::openat(&self.0, name, flags, mode)?.into()))
+        let flags = OPEN | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = rustix::fs::openat(&self.fd, name, flags, mode)?;
+        // Who may use the segment may use its next log.
+        if let Ok(home) = rustix::fs::statat(&self.fd, HOME, AtFlags::SYMLINK_NOFOLLOW) {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(home.st_mode & 0o777))?;
+        }
+        Ok(HostFile(file.into()))
     }
 
     fn open(&self, name: &str) -> io::Result<HostFile> {
-        Ok(HostFile(rustix::fs::openat(&self.0, name, OPEN, Mode::empty())?.into()))
+        Ok(HostFile(rustix::fs::openat(&self.fd, name, OPEN | self.access, Mode::empty())?.into()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+        self.may_change()?;
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.0)? {
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 names.push(name);
@@ -60,7 +96,7 @@ impl Folder for HostFolder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0)?)
+        Ok(rustix::fs::fsync(&self.fd)?)
     }
 }
 
@@ -92,6 +128,15 @@ impl File for HostFile {
             }
         }
         Ok(())
+    }
+
+    fn release(&self, offset: u64) {
+        let bytes = self.bytes().unwrap_or(0).saturating_sub(offset);
+        if bytes > 0 {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // It is zeros, with blocks or without.
+            let _ = rustix::fs::fallocate(&self.0, flags, offset, bytes);
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

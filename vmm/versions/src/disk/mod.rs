@@ -62,6 +62,10 @@ pub trait File {
     /// The host's; any part may have been written.
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
 
+    /// Gives back the space of what lies from `offset` on, which is zeros and stays so. A file system
+    /// that cannot keeps it.
+    fn release(&self, offset: u64);
+
     /// Content and length are durable when it returns.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ pub enum FaultKind {
     Error(ErrorKind),
     /// With this error, although it has its effect.
     ErrorAfter(ErrorKind),
+    /// A kill ends it: of a write, at most so many bytes are there, and anything else has no effect.
+    Short(usize),
     /// Without effect, and it says that it had it: a planted defect.
     Dropped,
 }
@@ -61,6 +63,7 @@ struct State {
     first_names: Vec<String>,
     journal: Vec<Done>,
     fault: Option<Fault>,
+    reads: u64,
 }
 
 /// A folder on the simulated disk; clones are the same folder.
@@ -111,7 +114,13 @@ impl Disk {
         (files.collect(), journal)
     }
 
-    fn perform(&self, done: Done) -> io::Result<()> {
+    /// How often files were read so far.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.0.borrow().reads
+    }
+
+    fn perform(&self, mut done: Done) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         let name = match &done {
             Done::Create(name, _) | Done::Remove(name) => name.clone(),
@@ -121,6 +130,12 @@ impl Disk {
         let kind = state.fault.as_mut().map_or(FaultKind::None, |fault| fault(&done, &name));
         if let FaultKind::Error(kind) = kind {
             return Err(kind.into());
+        }
+        if let FaultKind::Short(most) = kind {
+            match &mut done {
+                Done::Write(_, _, bytes) if most > 0 => bytes.truncate(most),
+                _ => return Err(ErrorKind::Interrupted.into()),
+            }
         }
         match &done {
             Done::Create(name, number) => {
@@ -140,7 +155,11 @@ impl Disk {
         if kind != FaultKind::Dropped {
             state.journal.push(done);
         }
-        if let FaultKind::ErrorAfter(kind) = kind { Err(kind.into()) } else { Ok(()) }
+        match kind {
+            FaultKind::ErrorAfter(kind) => Err(kind.into()),
+            FaultKind::Short(_) => Err(ErrorKind::Interrupted.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -194,7 +213,8 @@ impl File for DiskFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.0.0.borrow();
+        let mut state = self.0.0.borrow_mut();
+        state.reads += 1;
         let file = &state.files[self.1.0];
         let from = usize::try_from(offset).ok().and_then(|offset| file.get(offset..));
         let from = from.and_then(|rest| rest.get(..buffer.len()));
@@ -207,9 +227,27 @@ impl File for DiskFile {
         self.0.perform(Done::Write(self.1, offset, bytes))
     }
 
+    fn release(&self, _: u64) {
+        // The content stays what it is, and space is no concern here.
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.perform(Done::Sync(self.1))
     }
+}
+
+/// A process that is killed after so many operations: of the next, if it writes, so many bytes are
+/// there, and nothing of those behind it. What was done stays, durable or not: a kill is no power cut.
+#[must_use]
+pub fn killed_after(operations: u64, bytes: usize) -> Fault {
+    let (mut operations, mut bytes) = (operations, Some(bytes));
+    Box::new(move |_, _| {
+        if operations > 0 {
+            operations -= 1;
+            return FaultKind::None;
+        }
+        FaultKind::Short(bytes.take().unwrap_or(0))
+    })
 }
 
 /// What is on the disk for good, and what is on its way there, after a prefix of a journal.

@@ -45,43 +45,78 @@ impl Position {
     }
 }
 
+/// How much of a record is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// Its head and its pages: any part of it may be missing.
+    Verified,
+    /// Its head alone. For versions that a live VM has made known: it did so after it had written
+    /// them whole, and no power cut was in between, or that VM would not live. What recovery reads
+    /// is verified.
+    Trusted,
+}
+
 /// The next record behind `at`, and where the one after it would begin. `None` at the end of the log:
-/// whatever is there was never written whole, or belongs to another history.
+/// whatever is there was never written whole, or belongs to another history. `bytes` is what the file
+/// is known to have; it is measured anew when a record ends behind that.
 ///
 /// # Errors
 /// The host cannot read the file.
-pub fn next<F: File>(file: &F, name: &str, at: Position) -> Result<Option<(Found, Position)>> {
-    let end = file.bytes().map_err(|source| unreadable(name, source))?;
-    let mut first = [0; PAGE_BYTES];
-    if end.saturating_sub(at.offset) < PAGE_BYTES as u64 {
-        return Ok(None);
-    }
+pub fn next<F: File>(
+    file: &F,
+    name: &str,
+    at: Position,
+    bytes: &mut u64,
+    content: Content,
+) -> Result<Option<(Found, Position)>> {
+    let mut reaches = |end: u64| -> Result<bool> {
+        if end > *bytes {
+            *bytes = file.bytes().map_err(|source| unreadable(name, source))?;
+        }
+        Ok(end <= *bytes)
+    };
     let read = |buffer: &mut [u8], offset| {
         file.read_at(buffer, offset).map_err(|source| unreadable(name, source))
     };
-    read(&mut first, at.offset)?;
-    let sizes = RecordHead::count(&first).and_then(|n| Some((head_bytes(n)?, record_bytes(n)?)));
-    let Some((head_bytes, bytes)) = sizes else { return Ok(None) };
-    // Before anything is allocated: a torn head may say any number.
-    let Some(behind) = at.offset.checked_add(bytes).filter(|behind| *behind <= end) else {
+    let Some(rest) = at.offset.checked_add(PAGE_BYTES as u64) else { return Ok(None) };
+    if !reaches(rest)? {
         return Ok(None);
-    };
-    let mut head = vec![0; head_bytes as usize];
+    }
+    let mut head = vec![0; PAGE_BYTES];
     read(&mut head, at.offset)?;
+    let sizes = RecordHead::count(&head).and_then(|n| Some((head_bytes(n)?, record_bytes(n)?)));
+    let Some((head_bytes, record_bytes)) = sizes else { return Ok(None) };
+    // Before anything is allocated: a torn head may say any number.
+    let Some(behind) = at.offset.checked_add(record_bytes) else { return Ok(None) };
+    if !reaches(behind)? {
+        return Ok(None);
+    }
+    head.resize(head_bytes as usize, 0);
+    if head.len() > PAGE_BYTES {
+        read(&mut head[PAGE_BYTES..], rest)?;
+    }
     let Some((head, checksum)) = RecordHead::decode(&head, at.chain) else { return Ok(None) };
     if Some(head.version) != at.version.next() {
         return Ok(None);
     }
-    let content = at.offset + head_bytes;
+    let found = Found { head, content: at.offset + head_bytes, checksum };
+    if content == Content::Verified && !is_whole(&found, read)? {
+        return Ok(None);
+    }
+    let position = Position { offset: behind, version: found.head.version, chain: checksum };
+    Ok(Some((found, position)))
+}
+
+/// Whether all pages have their checksums.
+fn is_whole(found: &Found, read: impl Fn(&mut [u8], u64) -> Result<()>) -> Result<bool> {
     let mut page = [0; PAGE_BYTES];
-    for (index, (_, expected)) in head.pages.iter().enumerate() {
-        read(&mut page, content + (index * PAGE_BYTES) as u64)?;
+    for ((_, at), (_, expected)) in found.places().zip(&found.head.pages) {
+        read(&mut page, at)?;
         if Checksum::of(&page) != *expected {
-            return Ok(None);
+            return Ok(false);
         }
     }
-    let position = Position { offset: behind, version: head.version, chain: checksum };
-    Ok(Some((Found { head, content, checksum }, position)))
+    Ok(true)
 }
 
 fn unreadable(name: &str, source: std::io::Error) -> VersionsError {

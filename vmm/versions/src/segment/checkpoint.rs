@@ -2,6 +2,8 @@
 
 use std::io::IoSlice;
 
+use super::logs::OpenLog;
+use super::open::home_bytes;
 use super::{HOME_FILE_NAME, Segment, failed};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
@@ -14,37 +16,37 @@ impl<D: Folder> Segment<D> {
     /// see pages of a newer one.
     ///
     /// # Errors
-    /// The host's. Nothing is lost: what was not finished is done again by the next.
+    /// The host's; newer versions elsewhere that were not taken in. Nothing is lost: what was not
+    /// finished is done again by the next.
     pub fn checkpoint(&mut self, oldest_used: VersionNumber) -> Result<()> {
+        self.check_writable()?;
         self.sync()?;
-        if self.current().after < self.appended() && oldest_used >= self.appended() {
+        if self.logs.current().header.after < self.appended() && oldest_used >= self.appended() {
             self.begin_log(&[])?;
         }
         // A log goes as a whole, when the one behind it begins at a version that all have reached.
-        let going = self.logs.windows(2).take_while(|pair| pair[1].after <= oldest_used).count();
+        let is_used = |log: &OpenLog<D::File>| log.header.after > oldest_used;
+        let going = self.logs.open.iter().skip(1).take_while(|log| !is_used(log)).count();
         if going == 0 {
             return Ok(());
         }
-        let applied = self.logs[going].after;
+        let applied = self.logs.open[going].header.after;
         self.oldest = self.oldest.max(oldest_used.min(self.appended()));
         self.apply(applied)?;
-        let logs = self.root.logs[going..].to_vec();
-        self.store_root(Root { applied, logs, ..self.root.clone() })?;
-        self.placed.retain(|_, placed| {
-            placed.retain(|placed| placed.version > applied);
-            !placed.is_empty()
-        });
-        self.facts.retain(|version, _| *version >= applied);
-        for log in self.logs.drain(..going) {
+        self.home_bytes = home_bytes(&self.home)?;
+        let logs = self.logs.root.logs[going..].to_vec();
+        self.store_root(Root { applied, logs, ..self.logs.root.clone() })?;
+        self.logs.forget_applied();
+        for log in self.logs.drop_first(going) {
             // The root record does not name it any more: should this fail, the next opening does it.
-            let _ = self.folder.remove(&log.id.file_name());
+            let _ = self.folder.remove(&log.file_name());
         }
         Ok(())
     }
 
     /// Writes each page's newest content up to `applied` to its place.
     fn apply(&self, applied: VersionNumber) -> Result<()> {
-        for (page, placed) in &self.placed {
+        for (page, placed) in &self.logs.placed {
             if placed.first().is_none_or(|first| first.version > applied) {
                 continue;
             }

@@ -1,14 +1,17 @@
 //! Appending versions to the log, and making them durable.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
-use super::{Commit, OpenLog, Segment, failed};
+use super::logs::OpenLog;
+use super::sync::LogFile;
+use super::{Commit, Segment, failed};
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::log::header::{LogHeader, LogId};
 use crate::log::record::{RecordHead, record_bytes};
-use crate::log::scan::{self, Found, Position};
+use crate::log::scan::{self, Content, Found, Position};
 use crate::page::{PAGE_BYTES, Page, VersionNumber};
 use crate::root::{LOGS_MAX, Root};
 
@@ -17,7 +20,7 @@ impl<D: Folder> Segment<D> {
     ///
     /// # Errors
     /// The host's, a commit that no log holds, a page that no file has, a note that is too long, a log
-    /// that has failed. Nothing has changed then: the
+    /// that has failed, newer versions elsewhere that were not taken in. Nothing has changed then: the
     /// commit can be tried again.
     pub fn append(&mut self, commit: &Commit<'_>) -> Result<VersionNumber> {
         commit.facts.check()?;
@@ -28,47 +31,31 @@ impl<D: Folder> Segment<D> {
         let limit = self.limits.log_bytes - PAGE_BYTES as u64;
         let too_large = VersionsError::TooLarge { pages, limit: limit / PAGE_BYTES as u64 };
         let bytes = record_bytes(pages).filter(|bytes| *bytes <= limit).ok_or(too_large)?;
-        let version = self.end.version;
-        let version = version.next().ok_or(VersionsError::LastVersion(version))?;
+        self.check_writable()?;
         self.check_failed()?;
-        if self.end.offset + bytes > self.limits.log_bytes {
+        let version = self.appended();
+        let version = version.next().ok_or(VersionsError::LastVersion(version))?;
+        self.confirm_root()?;
+        if self.logs.end.offset + bytes > self.limits.log_bytes {
             self.next_log()?;
         }
-        self.prepare(self.end.offset + bytes)?;
+        self.prepare(self.logs.end.offset + bytes)?;
         let sums = commit.pages.iter().map(|(page, content)| (*page, Checksum::of(&content[..])));
         let head = RecordHead { version, facts: commit.facts.clone(), pages: sums.collect() };
-        let (encoded, checksum) = head.encode(self.end.chain);
+        let (encoded, checksum) = head.encode(self.logs.end.chain);
         let content = commit.pages.iter().map(|(_, content)| IoSlice::new(&content[..]));
         let pieces: Vec<_> = [IoSlice::new(&encoded)].into_iter().chain(content).collect();
-        let log = self.current();
-        let id = log.id;
-        if let Err(source) = log.file.write_at(&pieces, self.end.offset) {
+        let log = self.logs.current();
+        let id = log.header.id;
+        if let Err(source) = log.file.file.write_at(&pieces, self.logs.end.offset) {
             // It may be whole all the same, and recovery would take a version that was refused.
             self.has_failed = true;
             return Err(failed("write", &id.file_name(), source));
         }
-        let content = self.end.offset + encoded.len() as u64;
-        self.note(id, &Found { head, content, checksum });
-        self.end = Position { offset: self.end.offset + bytes, version, chain: checksum };
+        let content = self.logs.end.offset + encoded.len() as u64;
+        self.logs.note(id, &Found { head, content, checksum });
+        self.logs.end = Position { offset: self.logs.end.offset + bytes, version, chain: checksum };
         Ok(version)
-    }
-
-    /// Makes all that was appended durable; returns the newest version that is.
-    ///
-    /// # Errors
-    /// The host's; then nothing more is appended before [`Segment::renew`].
-    pub fn sync(&mut self) -> Result<VersionNumber> {
-        self.check_failed()?;
-        if self.durable != self.end {
-            let log = self.current();
-            let (id, synced) = (log.id, log.file.sync());
-            if let Err(source) = synced {
-                self.has_failed = true;
-                return Err(failed("sync", &id.file_name(), source));
-            }
-            self.durable = self.end;
-        }
-        Ok(self.durable.version)
     }
 
     /// Goes on after a failure. Versions up to `kept` that were not durable are read back, verified
@@ -78,25 +65,27 @@ impl<D: Folder> Segment<D> {
     /// # Errors
     /// The host's; nothing has changed then.
     pub fn renew(&mut self, kept: VersionNumber) -> Result<VersionNumber> {
+        self.check_writable()?;
         let saved = self.read_back(kept);
         // The file's end cannot be relied on: go back to where it was durable.
-        let end = std::mem::replace(&mut self.end, self.durable);
+        let end = std::mem::replace(&mut self.logs.end, self.logs.durable);
         if let Err(error) = self.begin_log(&saved) {
-            self.end = end;
+            self.logs.end = end;
             return Err(error);
         }
         self.has_failed = false;
-        Ok(self.durable.version)
+        Ok(self.durable())
     }
 
     /// Versions behind what is durable, up to `kept`, as far as they can be read.
     fn read_back(&self, kept: VersionNumber) -> Vec<Saved> {
         let mut saved = Vec::new();
-        let mut position = self.durable;
-        let (id, file) = (self.current().id, &self.current().file);
+        let mut position = self.logs.durable;
+        let log = self.logs.current();
+        let (name, file, mut bytes) = (log.header.id.file_name(), &log.file.file, log.prepared);
         while position.version < kept {
             // What cannot be read is lost, whatever the reason.
-            let next = scan::next(file, &id.file_name(), position);
+            let next = scan::next(file, &name, position, &mut bytes, Content::Verified);
             let Ok(Some((found, behind))) = next else { break };
             let mut pages = vec![[0; PAGE_BYTES]; found.head.pages.len()];
             let mut places = pages.iter_mut().zip(found.places());
@@ -120,25 +109,26 @@ impl<D: Folder> Segment<D> {
     /// Makes the log that follows `end`, which must be durable, and writes to it from now on. The
     /// versions `saved` are in it, durably, before anything names it.
     pub(super) fn begin_log(&mut self, saved: &[Saved]) -> Result<()> {
-        let after = self.end.version;
+        let after = self.appended();
         // Behind every number a file may still have: that of a failed attempt, too.
         let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
         let last = names.iter().filter_map(|name| LogId::of_file_name(name)).max();
-        let id = LogId(last.max(self.root.logs.iter().max().copied()).map_or(1, |last| last.0 + 1));
-        let facts = self.facts.get(&after).cloned().unwrap_or_default();
+        let id =
+            LogId(last.max(self.logs.root.logs.iter().max().copied()).map_or(1, |last| last.0 + 1));
+        let facts = self.logs.facts(after).cloned().unwrap_or_default();
         // A log without records makes place for this one, which then follows what that one did.
-        let empty = self.logs.last().filter(|log| log.after == after);
-        let (follows, empty) = match empty {
-            Some(log) => (log.follows, Some(log.id)),
-            None => (self.end.chain, None),
+        let empty = self.logs.open.last().filter(|log| log.header.after == after);
+        let (chain, empty) = match empty {
+            Some(log) => (log.header.chain, Some(log.header.id)),
+            None => (self.logs.end.chain, None),
         };
-        let chain = follows;
-        let header =
-            LogHeader { id, segment: self.root.segment, salt: salt(), after, chain, facts };
+        let segment = self.logs.root.segment;
+        let header = LogHeader { id, segment, salt: salt(), after, chain, facts };
         let (page, chain) = header.encode();
         let name = id.file_name();
         let file = self.folder.create(&name).map_err(|source| failed("create", &name, source))?;
-        let (records, end) = encode_all(saved, Position::first(&header, chain));
+        let first = Position::first(&header, chain);
+        let (records, end) = encode_all(saved, first);
         let ahead = self.limits.ahead_bytes.max(PAGE_BYTES as u64).min(self.limits.log_bytes);
         let prepared = ahead.max(end.offset);
         let begun = fill(&file, 0, prepared)
@@ -151,55 +141,79 @@ impl<D: Folder> Segment<D> {
             let _ = self.folder.remove(&name);
             return Err(failed("prepare", &name, source));
         }
-        let kept = self.root.logs.iter().copied().filter(|log| Some(*log) != empty);
+        let kept = self.logs.root.logs.iter().copied().filter(|log| Some(*log) != empty);
         let logs: Vec<_> = kept.chain([id]).collect();
         if logs.len() > LOGS_MAX {
             let _ = self.folder.remove(&name);
             return Err(VersionsError::TooManyLogs);
         }
-        self.store_root(Root { logs, ..self.root.clone() })?;
+        self.store_root(Root { logs, ..self.logs.root.clone() })?;
         if let Some(empty) = empty {
-            self.logs.pop();
+            self.logs.open.pop();
             // Should this fail, the next opening does it.
             let _ = self.folder.remove(&empty.file_name());
         }
-        self.logs.push(OpenLog { id, file, after, follows, prepared });
-        self.forget_behind(after);
+        self.logs.begin(OpenLog { header, first, file: Arc::new(LogFile::new(file)), prepared });
         for (found, _) in &records {
-            self.note(id, found);
+            self.logs.note(id, found);
         }
-        self.end = end;
-        self.durable = end;
+        (self.logs.end, self.logs.durable) = (end, end);
         Ok(())
     }
 
     /// Replaces the root record. If that fails, either may count: nothing is appended to a log that
     /// the new one closes, and nothing removed that it names.
     pub(super) fn store_root(&mut self, mut root: Root) -> Result<()> {
-        root.counter = self.root.counter + 1;
-        if let Err(error) = root.store(&self.root_file) {
-            self.has_failed = true;
-            return Err(error);
-        }
-        self.root = root;
+        // Two records that are not durable could both be torn.
+        self.confirm_root()?;
+        root.counter = self.logs.root.counter + 1;
+        self.write_root(&root)?;
+        self.logs.root = root;
         Ok(())
     }
 
-    fn check_failed(&self) -> Result<()> {
-        let durable = self.durable.version;
+    /// Makes sure that the root record that counts is durable: without it, nothing is that lies in a
+    /// log which it is the first to name. Written anew, because the host tells a sync that failed only
+    /// to those who had the file open then.
+    fn confirm_root(&mut self) -> Result<()> {
+        if self.is_root_durable {
+            return Ok(());
+        }
+        self.write_root(&self.logs.root.clone())?;
+        self.is_root_durable = true;
+        Ok(())
+    }
+
+    fn write_root(&mut self, root: &Root) -> Result<()> {
+        let stored = root.store(&*self.root_file);
+        self.has_failed |= stored.is_err();
+        stored
+    }
+
+    pub(super) fn check_failed(&self) -> Result<()> {
+        let durable = self.durable();
         if self.has_failed { Err(VersionsError::Failed { durable }) } else { Ok(()) }
+    }
+
+    pub(super) fn check_writable(&self) -> Result<()> {
+        let version = self.appended();
+        if self.logs.is_at_last() { Ok(()) } else { Err(VersionsError::Behind(version)) }
     }
 
     /// Gives the log its blocks up to `end`, so that a full disk shows before a record is begun.
     fn prepare(&mut self, end: u64) -> Result<()> {
-        let (limits, log) = (self.limits, self.logs.last_mut().expect("there is a log"));
+        let (limits, log) = (self.limits, self.logs.current_mut());
         if end <= log.prepared {
             return Ok(());
         }
         let ahead = end.next_multiple_of(limits.ahead_bytes.max(PAGE_BYTES as u64));
         let until = ahead.min(limits.log_bytes).max(end);
-        let filled = fill(&log.file, log.prepared, until);
-        filled.map_err(|source| failed("prepare", &log.id.file_name(), source))?;
+        let filled = fill(&log.file.file, log.prepared, until);
+        filled.map_err(|source| {
+            // On a full disk others need it, and so does what makes room.
+            log.file.file.release(log.prepared);
+            failed("prepare", &log.header.id.file_name(), source)
+        })?;
         log.prepared = until;
         Ok(())
     }

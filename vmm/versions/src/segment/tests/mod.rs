@@ -4,6 +4,9 @@ use super::*;
 use crate::disk::host::HostFolder;
 use crate::disk::simulated::Disk;
 
+mod model;
+mod sharing;
+
 const SMALL: Limits = Limits { log_bytes: 20 * PAGE_BYTES as u64, ahead_bytes: PAGE_BYTES as u64 };
 
 fn page(byte: u8) -> Page {
@@ -127,4 +130,15 @@ fn a_page_that_no_file_has_and_a_note_that_is_too_long_are_refused() {
     let long = Commit { facts, ..Commit::default() };
     assert!(matches!(segment.append(&long), Err(VersionsError::NoteTooLong { bytes: 1000, .. })));
     assert_eq!(commit(&mut segment, &[(0, 1)]), VersionNumber(1));
+}
+
+#[test]
+fn the_next_version_has_the_size_and_the_root_object_of_the_newest() {
+    let (size_bytes, root_address, note) = (1 << 20, 0x1000, b"x".to_vec());
+    let facts = VersionFacts { size_bytes, root_address, note, ..VersionFacts::default() };
+    let segment = Segment::create(Disk::default(), 1, facts, SMALL).expect("made");
+    let next = segment.next_facts();
+    assert_eq!((next.size_bytes, next.root_address, next.note.len()), (1 << 20, 0x1000, 0));
+    assert_eq!(next.pid, std::process::id());
+    assert!(next.time_ns > 0);
 }

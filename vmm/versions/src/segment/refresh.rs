@@ -1,0 +1,153 @@
+//! Living with other VMs: opening what one of them writes, taking in what they appended, and taking
+//! over from one that died.
+//!
+//! All of it reads files that may change at any moment in one way only: a root record is replaced,
+//! and then a log goes that it does not name any more. So whoever finds something missing looks
+//! whether the record is still the same.
+
+use std::sync::Arc;
+
+use super::logs::{Followed, Logs};
+use super::open::{home_bytes, open};
+use super::{HOME_FILE_NAME, Limits, Segment};
+use crate::disk::{File, Folder};
+use crate::error::{Result, VersionsError};
+use crate::log::scan::Content;
+use crate::page::VersionNumber;
+use crate::root::{FILE_NAME, Root};
+
+/// How often a newer root record is tried: each means that another VM filled a log, or made a
+/// checkpoint, while this one opened a few files.
+const ATTEMPTS: u32 = 16;
+
+impl<D: Folder> Segment<D> {
+    /// Opens a segment that another VM may have open to write, and changes nothing on disk. `up_to`
+    /// is what that VM has made known: what lies behind it may be given up yet. Without it, for who
+    /// only reads, all that is whole counts.
+    ///
+    /// # Errors
+    /// The host's; [`VersionsError::Gone`] if `up_to` is older than the last checkpoint: there is a
+    /// newer one by now; [`VersionsError::Damaged`] if what was made known is not there.
+    pub fn open_shared(folder: D, limits: Limits, up_to: Option<VersionNumber>) -> Result<Self> {
+        let root_file = open(&folder, FILE_NAME)?;
+        let home = open(&folder, HOME_FILE_NAME)?;
+        let (logs, home_bytes) = with_root(&root_file, |root| {
+            let logs = read_anew(&folder, root, up_to)?;
+            Ok((logs, home_bytes(&home)?))
+        })?;
+        // A checkpoint may be under way: of older versions the home file may have lost pages.
+        let oldest = logs.end.version;
+        Ok(Segment {
+            folder,
+            limits,
+            root_file: Arc::new(root_file),
+            home,
+            home_bytes,
+            logs,
+            oldest,
+            has_failed: false,
+            is_root_durable: false,
+        })
+    }
+
+    /// Takes in what other VMs have appended, up to `up_to`, which one of them has made known.
+    /// [`Segment::appended`] is `up_to` then, or newer if this VM has appended more itself. Who has
+    /// the segment's lock, and `up_to` from the last who had it, may append.
+    ///
+    /// Whether what was taken in is durable is not known before the next [`Segment::sync`]. After
+    /// another VM's checkpoint [`Segment::oldest`] is later; that it does not pass what this VM uses
+    /// is the caller's part: its pins. Placements go only with versions that are older than the
+    /// checkpoint, so than every pin.
+    ///
+    /// # Errors
+    /// As [`Segment::open_shared`]. What could be read before can be read still, but for versions
+    /// older than another VM's checkpoint.
+    pub fn refresh(&mut self, up_to: VersionNumber) -> Result<()> {
+        let root_file = Arc::clone(&self.root_file);
+        with_root(&*root_file, |root| self.take_in(root, up_to))
+    }
+
+    fn take_in(&mut self, root: &Root, up_to: VersionNumber) -> Result<()> {
+        if *root != self.logs.root {
+            self.take_in_root(root, up_to)?;
+        }
+        self.logs.read_on(Some(up_to), Content::Trusted)?;
+        self.logs.check_reached(Some(up_to))
+    }
+
+    fn take_in_root(&mut self, root: &Root, up_to: VersionNumber) -> Result<()> {
+        check_not_gone(root, up_to)?;
+        let written = self.logs.open.last().map(|log| log.header.id);
+        let bytes = home_bytes(&self.home)?;
+        if self.logs.follow(&self.folder, root)? == Followed::No {
+            // On the side: should it fail, what is known now stays.
+            self.logs = read_anew(&self.folder, root, Some(up_to))?;
+        }
+        self.home_bytes = bytes;
+        self.oldest = self.oldest.max(root.applied);
+        // Who wrote it may have been killed, or have failed, before its sync.
+        self.is_root_durable = false;
+        if self.logs.open.last().map(|log| log.header.id) != written {
+            // A log that failed is not written to any more.
+            self.has_failed = false;
+        }
+        Ok(())
+    }
+
+    /// Takes over from a VM that died while it had the segment's lock: what it appended behind
+    /// `appended` is kept as far as it is whole, and void otherwise. Writing goes on in a new log, as
+    /// after [`Segment::open`]. Returns the newest version, which is durable and may be made known.
+    ///
+    /// # Errors
+    /// As [`Segment::refresh`], and the host's. It can be tried again; after a sync that failed,
+    /// [`Segment::renew`].
+    pub fn take_over(&mut self, appended: VersionNumber) -> Result<VersionNumber> {
+        self.refresh(appended)?;
+        self.logs.read_on(None, Content::Verified)?;
+        self.logs.check_reached(None)?;
+        self.sync()?;
+        // Always: see there.
+        self.begin_log(&[])?;
+        self.remove_unnamed()?;
+        Ok(self.durable())
+    }
+}
+
+/// Reads all logs, as far as `up_to` or to their end.
+fn read_anew<D: Folder>(
+    folder: &D,
+    root: &Root,
+    up_to: Option<VersionNumber>,
+) -> Result<Logs<D::File>> {
+    up_to.map_or(Ok(()), |up_to| check_not_gone(root, up_to))?;
+    let mut logs = Logs::open(folder, root)?;
+    let content = if up_to.is_some() { Content::Trusted } else { Content::Verified };
+    logs.read_on(up_to, content)?;
+    logs.check_reached(up_to)?;
+    Ok(logs)
+}
+
+fn check_not_gone(root: &Root, version: VersionNumber) -> Result<()> {
+    let oldest = root.applied;
+    if version < oldest { Err(VersionsError::Gone { version, oldest }) } else { Ok(()) }
+}
+
+/// Does something with the root record that counts; again, if it fails and another counts by then.
+fn with_root<F: File, T>(root_file: &F, mut attempt: impl FnMut(&Root) -> Result<T>) -> Result<T> {
+    let mut root = Root::read(root_file);
+    for _ in 1..ATTEMPTS {
+        let failed = match root.as_ref().map(&mut attempt) {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => Some(error),
+            // Both places were written while they were read.
+            Err(VersionsError::Damaged { .. }) => None,
+            Err(_) => break,
+        };
+        let now = Root::read(root_file);
+        match failed {
+            Some(error) if root.as_ref().ok() == now.as_ref().ok() => return Err(error),
+            _ => root = now,
+        }
+    }
+    attempt(&root?)
+}
