@@ -135,14 +135,15 @@ pub mod vas_ctl {
 pub mod seg_ctl {
     /// `(mode)`: permission bits, as for `chmod`.
     pub const SET_MODE: u64 = 1;
-    /// `(0 or 1)`: whether it is lockable. Not while it is attached anywhere.
+    /// `(0 or 1)`: whether it is lockable. Not while it is attached anywhere; a versioned segment
+    /// always is.
     pub const SET_LOCKABLE: u64 = 2;
     /// `(PagePolicy)`: for page tables built from now on.
     pub const SET_PAGES: u64 = 3;
     /// `()`: the caller, who must hold the lock exclusively, declares the contents consistent again
     /// after a lock holder died.
     pub const RECOVER: u64 = 4;
-    /// `(Lifetime)`: changing from volatile to persistent or back fails with `ENOTSUP`.
+    /// `(Lifetime)`: another than it has fails with `ENOTSUP`.
     pub const SET_LIFETIME: u64 = 5;
     /// `()`: the caller, who must hold the lock exclusively, declares the contents inconsistent, as
     /// if it had died: it leaves in the middle of a change.
@@ -178,10 +179,14 @@ impl PagePolicy {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Lifetime {
-    /// In files, until deleted.
+    /// In files, until deleted. What a killed program or a power cut leaves is what was written until
+    /// then.
     Persistent = 0,
     /// In memory; lost when the last process that has it attached exits or detaches.
     Volatile = 1,
+    /// In files, until deleted, and changed by whole commits only: a killed program or a power cut
+    /// leaves a version that was committed. Always lockable.
+    Versioned = 2,
 }
 
 impl Lifetime {
@@ -191,6 +196,7 @@ impl Lifetime {
         match raw {
             0 => Some(Lifetime::Persistent),
             1 => Some(Lifetime::Volatile),
+            2 => Some(Lifetime::Versioned),
             _ => None,
         }
     }
@@ -213,7 +219,7 @@ pub struct SegParams {
     pub lifetime: u8,
     /// [`PagePolicy`].
     pub pages: u8,
-    /// 1 if switching into a VAS that contains it acquires its lock.
+    /// 1 if switching into a VAS that contains it acquires its lock; always of a versioned one.
     pub lockable: u8,
     /// 0.
     pub reserved: u8,

@@ -76,6 +76,7 @@ fn twin() -> String {
     same("SEG_PAGES_2M", abi::objects::PagePolicy::Large2M as u64);
     same("SEG_PERSISTENT", abi::objects::Lifetime::Persistent as u64);
     same("SEG_VOLATILE", abi::objects::Lifetime::Volatile as u64);
+    same("SEG_VERSIONED", abi::objects::Lifetime::Versioned as u64);
     same("SJ_NAME_MAX", abi::objects::NAME_MAX_BYTES as u64);
     let mut offset = |field: &str, value: usize| {
         let (object, field) = field.split_once('.').expect("a field of a structure");

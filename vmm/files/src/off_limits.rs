@@ -32,6 +32,9 @@ use super::resolve::{HostAt, Last, MAX_LINKS};
 const SHM: &str = "/dev/shm";
 const SHM_PREFIX: &[u8] = b"spacejmp-";
 
+/// The folders of a store that have folders in them.
+const WITH_FOLDERS: [&str; 2] = ["vas", "versions"];
+
 /// What identifies a file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct FileId {
@@ -397,7 +400,9 @@ impl StoreLocation {
         let has = |path: &Path| folder_has(path, id, |_| true);
         Ok(has(&self.path)?
             || any(self.folder_names, |folder| has(&self.path.join(folder)))?
-            || any(list(&self.path.join("vas"))?, |vas| has(&vas.path()))?)
+            || any(WITH_FOLDERS, |folder| {
+                any(list(&self.path.join(folder))?, |inner| has(&inner.path()))
+            })?)
     }
 }
 

@@ -8,6 +8,7 @@
 //! STORE/vas/NAME/manifest    one VAS: checksummed text
 //! STORE/segments/NAME        one segment: header, lock page, content from 2 MiB on
 //! STORE/parts/SID.N          further content of segments beyond 8 TiB
+//! STORE/versions/SID/        content of a versioned segment
 //! STORE/vms/ID               lease of a live VM: its program, what it has attached
 //! ```
 //!
@@ -49,12 +50,15 @@ pub use format::record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecor
 pub use inspect::check::{CheckReport, Finding, Severity, check_store};
 pub use inspect::heap::{HeapView, LeakView};
 pub use inspect::lease_view::LeaseView;
+pub use objects::attach::OtherWriters;
 pub use objects::create::SegmentSpec;
 pub use objects::gc::GcReport;
 pub use objects::lease::Lease;
 pub use objects::leases::Inside;
 pub use objects::lock::SharedLock;
+pub use objects::newest::VersionRecord;
 pub use objects::patience::Patience;
 pub use objects::private::PrivateStore;
 pub use objects::segment::{Location, PartFile, SegmentFile};
 pub use objects::store::{FOLDERS, Store};
+pub use objects::words::VersionWords;

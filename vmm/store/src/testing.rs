@@ -44,3 +44,9 @@ pub(super) fn mode(bits: u32) -> Mode {
 pub(super) fn segment(store: &Store, text: &str) -> SegId {
     store.create_segment(&name(text), &SegmentSpec::new(1 << 20)).unwrap()
 }
+
+pub(super) fn versioned(store: &Store, text: &str) -> SegId {
+    let spec =
+        SegmentSpec { lifetime: abi::objects::Lifetime::Versioned, ..SegmentSpec::new(1 << 20) };
+    store.create_segment(&name(text), &spec).unwrap()
+}

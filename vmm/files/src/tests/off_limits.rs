@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use abi::Errno;
+use abi::objects::Lifetime;
 use tempfile::TempDir;
 
 use super::super::{Files, FilesError, Namespace, NamespaceError};
@@ -31,6 +32,8 @@ fn home() -> Home {
     let host = tempfile::tempdir().unwrap();
     let store = Store::open_or_create(&store_in(host.path())).unwrap();
     store.create_segment(&name("seg"), &SegmentSpec::new(4096)).unwrap();
+    let spec = SegmentSpec { lifetime: Lifetime::Versioned, ..SegmentSpec::new(4096) };
+    store.create_segment(&name("versioned"), &spec).unwrap();
     store.create_vas(&name("space"), spacejmp_store::Mode::PRIVATE).unwrap();
     let files = files_of(host.path());
     Home { host, files }
@@ -131,7 +134,9 @@ fn links_climbing_and_descriptors_lead_no_further() {
 fn a_second_name_of_a_file_is_the_file() {
     let h = home();
     let (host, store) = (h.host.path(), store_in(h.host.path()));
-    let files = ["segments/seg", "live", "lock", "format", "vas/space/manifest"];
+    let versions = std::fs::read_dir(store.join("versions")).unwrap().next().unwrap().unwrap();
+    let home = format!("versions/{}/home", versions.file_name().to_string_lossy());
+    let files = ["segments/seg", "live", "lock", "format", "vas/space/manifest", &home];
     for (number, file) in files.iter().enumerate() {
         let link = host.join(format!("hard{number}"));
         std::fs::hard_link(store.join(file), &link).unwrap();

@@ -1,11 +1,14 @@
 //! `spacejmp seg`: the segments of a store.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use abi::objects::{Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord};
+use vmm::store::{
+    Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord, VersionRecord,
+};
 use vmm::vas::content;
 
 use crate::errors::{self, Failure};
@@ -13,9 +16,9 @@ use crate::run_options::parse_timeout;
 use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
     Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size,
-    print_check, waiting_note,
+    print_check, size, table, waiting_note,
 };
-use crate::store_show::{Live, Segment};
+use crate::store_show::{Live, Segment, plain};
 
 /// Make, list, show, change and delete segments
 #[derive(Debug, clap::Args)]
@@ -49,6 +52,15 @@ Examples:
 Examples:
   spacejmp seg show graph")]
     Show(Named),
+    /// List the versions of a versioned segment, the newest first
+    #[command(after_help = "\
+Examples:
+  spacejmp seg log ledger
+  spacejmp seg log ledger --json | jq '.versions[0]'
+
+Versions are listed back to the last checkpoint, which is made when the logs have grown to
+64 MiB and only one program has the segment. Only the newest can be attached.")]
+    Log(Named),
     /// Delete segments and their content
     #[command(after_help = "\
 Examples:
@@ -84,8 +96,17 @@ Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
 #[command(after_help = "\
 Examples:
   spacejmp seg create graph --size 4G --reserve 100G --mode 660
+  spacejmp seg create ledger --size 1G --lifetime versioned
   spacejmp seg create scratch --size 1G --volatile --no-lock
-  spacejmp seg create fixed --size 2M --base 0x200000000000 --pages 2m")]
+  spacejmp seg create fixed --size 2M --base 0x200000000000 --pages 2m
+
+Lifetimes:
+  persistent   in files, until it is deleted. A killed program leaves what it had written, a
+               power cut any part of it: for data that can be made again
+  versioned    in files, until it is deleted, and changed by whole commits only: a killed
+               program or a power cut leaves a version that was committed. Always locked; not
+               yet copied by `seg clone` or `vas export`
+  volatile     in memory, until its last user has left it")]
 struct Create {
     /// Its name: 1 to 255 bytes of UTF-8 without `/`
     #[arg(value_parser = name_parser())]
@@ -100,8 +121,11 @@ struct Create {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "0",
           hide_default_value = true)]
     reserve: u64,
-    /// Keep it in memory, and only until its last user has left it
-    #[arg(long)]
+    /// How long it lives, and what a crash leaves of it (see below)
+    #[arg(long, default_value = "persistent")]
+    lifetime: LifetimeName,
+    /// Keep it in memory, and only until its last user has left it: as `--lifetime volatile`
+    #[arg(long, conflicts_with = "lifetime")]
     volatile: bool,
     /// Acquire its lock when a thread switches into a VAS with it: the default
     #[arg(long, overrides_with = "no_lock")]
@@ -121,6 +145,13 @@ struct Create {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum LifetimeName {
+    Persistent,
+    Versioned,
+    Volatile,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Pages {
     #[value(name = "4k")]
     Small,
@@ -129,7 +160,7 @@ enum Pages {
     Largest,
 }
 
-/// Copy a segment: same addresses, another name
+/// Copy a segment: same addresses, another name; not a versioned one
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -179,6 +210,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Create(args) => create(&store.open_or_create()?, &args),
         Command::Ls(output) => list(&store.open()?, output.json),
+        Command::Log(args) => log(&store.open()?, &args.name, args.output.json),
         Command::Show(args) => show(&store.open()?, &args.name, args.output.json),
         Command::Rm(args) => remove(&store.open()?, &args.names),
         Command::Clone(args) => clone(&store.open()?, &args),
@@ -210,12 +242,21 @@ fn policy(pages: Pages) -> PagePolicy {
     }
 }
 
+fn lifetime(args: &Create) -> Lifetime {
+    match args.lifetime {
+        _ if args.volatile => Lifetime::Volatile,
+        LifetimeName::Persistent => Lifetime::Persistent,
+        LifetimeName::Versioned => Lifetime::Versioned,
+        LifetimeName::Volatile => Lifetime::Volatile,
+    }
+}
+
 fn create(store: &Store, args: &Create) -> Result<ExitCode, Failure> {
     let spec = SegmentSpec {
         base: args.base,
         reserve_bytes: args.reserve,
         mode: args.mode,
-        lifetime: if args.volatile { Lifetime::Volatile } else { Lifetime::Persistent },
+        lifetime: lifetime(args),
         pages: policy(args.pages),
         lockable: !args.no_lock,
         ..SegmentSpec::new(args.size)
@@ -256,6 +297,31 @@ fn show(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
     let live = live(store)?;
     let segment = Segment::of(&record, &live).with_use(&vases, &live, &lock);
     errors::output(json, &segment, |_| segment.lines())
+}
+
+fn log(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
+    let read = || store.history(store.find_segment(name)?);
+    let versions = read().map_err(failed::<StoreError>(format!("read the log of '{name}'")))?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    errors::output(json, &BTreeMap::from([("versions", &versions)]), |colour| {
+        let row = |it: &VersionRecord| {
+            let age = now.saturating_sub(Duration::from_nanos(it.time_ns));
+            let who = if it.program.is_empty() { "-".into() } else { plain(&it.program) };
+            let (pages, size) = (it.pages.to_string(), size(it.size_bytes));
+            vec![it.number.to_string(), ago(age), pages, size, format!("{who} ({})", it.pid)]
+        };
+        let rows: Vec<_> = versions.iter().map(row).collect();
+        table(&["VERSION", "COMMITTED", "PAGES", "SIZE", "PROGRAM (PID)"], &rows, colour)
+    })
+}
+
+/// A time that has passed, in the largest unit of which it is one.
+fn ago(age: Duration) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "min")];
+    match units.iter().find(|(seconds, _)| age.as_secs() >= *seconds) {
+        Some((seconds, unit)) => format!("{} {unit} ago", age.as_secs() / seconds),
+        None => format!("{:.1} s ago", age.as_secs_f64()),
+    }
 }
 
 fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {

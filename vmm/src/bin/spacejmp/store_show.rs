@@ -149,6 +149,7 @@ impl Segment {
             lifetime: match header.lifetime {
                 Lifetime::Persistent => "persistent",
                 Lifetime::Volatile => "volatile",
+                Lifetime::Versioned => "versioned",
             },
             pages: match header.pages {
                 PagePolicy::Largest => "largest",
@@ -183,6 +184,7 @@ impl Segment {
             (self.dirty, "dirty"),
             (self.inconsistent, "inconsistent"),
             (self.lifetime == "volatile", "volatile"),
+            (self.lifetime == "versioned", "versioned"),
         ];
         let words: Vec<_> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
         if words.is_empty() { "clean".into() } else { words.join(", ") }

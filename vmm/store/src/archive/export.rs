@@ -13,7 +13,7 @@ use crate::format::extent::PART_BYTES;
 use crate::format::header::SegmentState;
 use crate::format::manifest::Manifest;
 use crate::format::record::{VasRecord, VasSegment};
-use crate::objects::clone::next_data;
+use crate::objects::clone::{NO_COPIES, next_data};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
@@ -39,6 +39,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`]. What was written until then is not a complete archive.
+    /// [`StoreError::Versioned`], with nothing written.
     pub fn export_vas(
         &self,
         vas: VasRecord,
@@ -47,6 +48,9 @@ impl Store {
         path: &Path,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Exported, StoreError> {
+        if let Some(segment) = segments.iter().find(|segment| segment.is_versioned()) {
+            return Err(segment.refused("export", NO_COPIES));
+        }
         let failed = |e| io_error("write", path, e);
         let mut encoder = zstd::Encoder::new(to, LEVEL).map_err(failed)?;
         encoder.include_checksum(true).map_err(failed)?;

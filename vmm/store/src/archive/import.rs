@@ -16,7 +16,7 @@ use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
 use crate::format::header::{Header, write_header};
 use crate::format::manifest::Manifest;
 use crate::format::name::{Mode, Name};
-use crate::objects::clone::{Unfinished, mark_inconsistent, parts_mark};
+use crate::objects::clone::{NO_COPIES, Unfinished, mark_inconsistent, parts_mark};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::random_id;
 use crate::objects::segment::PartFiles;
@@ -84,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Exists`] for names that
-    /// are taken, [`StoreError::Io`]; then nothing is left in the store.
+    /// are taken, [`StoreError::Versioned`], [`StoreError::Io`]; then nothing is left in the store.
     pub fn import_vas(
         &self,
         from: &mut dyn Read,
@@ -156,6 +156,10 @@ impl Store {
         inconsistent: bool,
         as_name: Option<&Name>,
     ) -> Result<Waiting<'_>, StoreError> {
+        if header.lifetime == abi::objects::Lifetime::Versioned {
+            let (segment, doing, why) = (header.name, "import", NO_COPIES);
+            return Err(StoreError::Versioned { segment, doing, why });
+        }
         {
             let lock = self.lock_exclusive()?;
             if let Some(vas) = as_name

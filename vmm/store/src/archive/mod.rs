@@ -16,7 +16,7 @@
 mod export;
 mod import;
 mod outcome;
-mod piece;
+pub(crate) mod piece;
 
 pub use import::survey_archive;
 pub use outcome::{Exported, Imported, Progress, Survey};

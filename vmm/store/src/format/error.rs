@@ -11,6 +11,7 @@ use abi::Errno;
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
 use spacejmp_host::error::Remedy;
+use spacejmp_versions::VersionsError;
 
 use crate::format::counted::counted;
 use crate::format::name::{Name, NameError};
@@ -290,6 +291,40 @@ pub enum StoreError {
         /// Where it should be.
         file: PathBuf,
     },
+    /// The content of a versioned segment is missing: only its file was copied.
+    #[error("segment '{segment}' is versioned, and the folder with its content is missing ({})", folder.display())]
+    VersionsMissing {
+        /// The segment.
+        segment: Name,
+        /// Where the folder should be.
+        folder: PathBuf,
+    },
+    /// A file that was copied inside a store, of a versioned segment, whose content is elsewhere.
+    #[error("{} is a copied file of versioned segment '{original}', without content of its own", file.display())]
+    VersionedCopy {
+        /// The copy.
+        file: PathBuf,
+        /// The segment that it was copied from.
+        original: Name,
+    },
+    /// Not to be done with a versioned segment.
+    #[error("cannot {doing} segment '{segment}': it is versioned, and {why}")]
+    Versioned {
+        /// The segment.
+        segment: Name,
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The files with a versioned segment's content cannot be used, or not now.
+    #[error("the versions of segment '{segment}' cannot be used")]
+    Versions {
+        /// The segment.
+        segment: Name,
+        /// What is wrong.
+        source: VersionsError,
+    },
     /// Another process has held the store's lock for too long.
     #[error("{} is held by {holder}", file.display())]
     LockHeld {
@@ -339,8 +374,13 @@ impl StoreError {
             StoreError::Short { .. }
             | StoreError::Truncated { .. }
             | StoreError::PartMissing { .. }
+            | StoreError::VersionsMissing { .. }
+            | StoreError::VersionedCopy { .. }
             | StoreError::Lost { .. } => Errno::ENODATA,
-            StoreError::Newer { .. } | StoreError::Foreign { .. } => Errno::EOPNOTSUPP,
+            StoreError::Newer { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Versioned { .. } => Errno::EOPNOTSUPP,
+            StoreError::Versions { source, .. } => versions_errno(source),
             StoreError::Ambiguous { .. } => Errno::EINVAL,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,
@@ -355,6 +395,19 @@ impl StoreError {
             },
         }
     }
+}
+
+fn versions_errno(error: &VersionsError) -> Errno {
+    match error {
+        VersionsError::Io { source, .. } if is_full(source) => Errno::ENOSPC,
+        VersionsError::TooLarge { .. } => Errno::EFBIG,
+        _ => Errno::EIO,
+    }
+}
+
+/// Whether the host has no more space for this user.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Remedy for StoreError {
@@ -423,6 +476,21 @@ impl Remedy for StoreError {
             StoreError::PartMissing { .. } => {
                 Some("copy segments with `spacejmp seg clone` or `vas export`".into())
             }
+            StoreError::VersionsMissing { folder, .. } => Some(format!(
+                "copy it together with {}, while no program has it attached, or restore both from a backup",
+                folder.display()
+            )),
+            StoreError::VersionedCopy { file, original } => Some(format!(
+                "remove {}; segment '{original}' is unaffected",
+                file.display()
+            )),
+            StoreError::Versions { source: VersionsError::Io { source, .. }, .. } => {
+                is_full(source).then(|| "free space on the store's disk".into())
+            }
+            StoreError::Versions { source: VersionsError::Damaged { .. }, .. } => Some(
+                "restore the segment's file and folder from a backup; other objects are unaffected"
+                    .into(),
+            ),
             StoreError::Io { source, .. } => match source.raw_os_error()? {
                 libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
                 libc::ENOSPC | libc::EDQUOT => Some("free space on the store's disk".into()),

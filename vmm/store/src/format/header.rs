@@ -16,7 +16,7 @@ use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot
 
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::escape::show_bytes;
-use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
+use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, WORDS_OFFSET};
 use crate::format::name::Name;
 
 /// Bytes of the header.
@@ -25,6 +25,9 @@ const MAGIC_VALUE: &[u8; 8] = b"SJMPSEG\n";
 const VERSION_VALUE: u32 = 1;
 /// The content is x86-64 memory: little-endian, 64-bit pointers of 48 bits.
 const ARCH_X86_64: u32 = 1;
+/// The bit of the incompatible features that a versioned segment has, so that versions which know
+/// no such segment say that it is newer than they are, and not that it is damaged.
+const FEATURE_VERSIONED: u64 = 1 << 0;
 
 /// One field of the layout.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +126,7 @@ pub struct Header {
     pub name: Name,
     /// First address, a multiple of 2 MiB in the VAS region.
     pub base: u64,
-    /// Bytes, a multiple of 4 KiB, not 0.
+    /// Bytes, a multiple of 4 KiB, not 0. On disk, of a versioned segment, those it was made with.
     pub size_bytes: u64,
     /// Bytes it may grow to, a multiple of 2 MiB; base and reserve stay in the VAS region.
     pub reserve_bytes: u64,
@@ -154,10 +157,13 @@ impl Header {
         self.base.saturating_add(self.reserve_bytes)
     }
 
-    /// How many files hold its content.
+    /// How many files of [`PART_BYTES`] hold its content; a versioned segment has none.
     #[must_use]
     pub fn parts(&self) -> u64 {
-        self.size_bytes.div_ceil(PART_BYTES)
+        match self.lifetime {
+            Lifetime::Persistent | Lifetime::Volatile => self.size_bytes.div_ceil(PART_BYTES),
+            Lifetime::Versioned => 0,
+        }
     }
 
     /// The minimum length of the segment's own file.
@@ -165,6 +171,7 @@ impl Header {
         match self.lifetime {
             Lifetime::Persistent => DATA_OFFSET + self.size_bytes.min(PART_BYTES),
             Lifetime::Volatile => LOCK_PAGE_OFFSET + PAGE_SIZE,
+            Lifetime::Versioned => WORDS_OFFSET + PAGE_SIZE,
         }
     }
 
@@ -174,6 +181,7 @@ impl Header {
         raw.put(VERSION, &VERSION_VALUE.to_le_bytes());
         raw.put(ARCH, &ARCH_X86_64.to_le_bytes());
         raw.put(COMPAT, &self.compatible_features.to_le_bytes());
+        raw.put(INCOMPAT, &features_of(self.lifetime).to_le_bytes());
         raw.put(SID, &self.sid.raw().to_le_bytes());
         raw.put(BASE, &self.base.to_le_bytes());
         raw.put(SIZE, &self.size_bytes.to_le_bytes());
@@ -227,7 +235,7 @@ impl Header {
             size_bytes,
             reserve_bytes,
             pages: raw.byte(PAGES, "0, 1 or 2", PagePolicy::from_raw)?,
-            lifetime: raw.byte(LIFETIME, "0 or 1", Lifetime::from_raw)?,
+            lifetime: raw.lifetime()?,
             lockable: raw.flag(LOCKABLE)?,
             state: if raw.flag(STATE)? { SegmentState::Dirty } else { SegmentState::Clean },
             used: raw.flag(USED)?,
@@ -239,6 +247,9 @@ impl Header {
             root: raw.root(base, reserve_bytes)?,
             created_ns: raw.u64(CREATED),
         };
+        if header.lifetime == Lifetime::Versioned && !header.lockable {
+            return Err(raw.bad(LOCKABLE, "0".into(), "1 in a versioned segment".into()));
+        }
         for field in [RESERVED_0, RESERVED_1] {
             if raw.raw.slice(field).iter().any(|byte| *byte != 0) {
                 return Err(raw.bad(field, "something".into(), "zeros".into()));
@@ -270,6 +281,14 @@ pub(crate) fn header_bytes(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES
 
 pub(crate) fn write_header(file: &File, path: &Path, header: &Header) -> Result<(), StoreError> {
     file.write_all_at(&header.encode(), 0).map_err(|e| io_error("write", path, e))
+}
+
+/// The incompatible features that a segment of this lifetime has.
+fn features_of(lifetime: Lifetime) -> u64 {
+    match lifetime {
+        Lifetime::Persistent | Lifetime::Volatile => 0,
+        Lifetime::Versioned => FEATURE_VERSIONED,
+    }
 }
 
 /// The bytes, addressed by field.
@@ -363,8 +382,8 @@ impl Checked<'_> {
             return Err(self.bad(ARCH, arch.to_string(), ARCH_X86_64.to_string()));
         }
         let features = self.u64(INCOMPAT);
-        if features != 0 {
-            let (found, known) = (format!("{features:#x}"), "0x0".to_owned());
+        if features & !FEATURE_VERSIONED != 0 {
+            let (found, known) = (format!("{features:#x}"), format!("{FEATURE_VERSIONED:#x}"));
             if is_whole {
                 return Err(StoreError::Newer { file: file(), field: INCOMPAT.name, found, known });
             }
@@ -375,6 +394,15 @@ impl Checked<'_> {
             return Err(self.bad(PART, format!("{part:#x}"), format!("{PART_BYTES:#x}")));
         }
         Ok(())
+    }
+
+    fn lifetime(&self) -> Result<Lifetime, StoreError> {
+        let lifetime = self.byte(LIFETIME, "0, 1 or 2", Lifetime::from_raw)?;
+        let (found, expected) = (self.u64(INCOMPAT), features_of(lifetime));
+        if found != expected {
+            return Err(self.bad(INCOMPAT, format!("{found:#x}"), format!("{expected:#x}")));
+        }
+        Ok(lifetime)
     }
 
     fn base(&self) -> Result<u64, StoreError> {

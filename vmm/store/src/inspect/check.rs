@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use abi::objects::{Lifetime, SegId, VasId};
 use rustix::fs::OFlags;
 use serde::Serialize;
+use spacejmp_versions::VersionsError;
 
 use crate::format::counted::counted;
 use crate::format::error::StoreError;
@@ -122,6 +123,12 @@ impl CheckReport {
             StoreError::Io { path, source, doing } => {
                 self.bad(path, "file", &source.to_string(), &format!("to {doing} it"));
             }
+            StoreError::Versions { source: VersionsError::Damaged { file, what }, .. } => {
+                self.bad(fallback, &file, &what, "logs that follow one another");
+            }
+            StoreError::VersionsMissing { folder, .. } => {
+                self.bad(folder, "folder", "nothing", "the content of a versioned segment");
+            }
             other => self.bad(fallback, "file", &other.to_string(), "a usable object"),
         }
     }
@@ -151,6 +158,7 @@ pub fn check_store(path: &Path) -> Result<CheckReport, StoreError> {
         store.check_one_vas(&name, &mut seen, &lock, &mut report);
     }
     store.check_parts(&seen, &mut report)?;
+    store.check_orphans(&seen, &mut report)?;
     store.check_leases(&mut report)?;
     for (name, _) in store.orphans_of_imports()? {
         let file = store.segments.path_of(name.as_str());
@@ -202,13 +210,17 @@ impl Store {
     /// Checks the heap in a segment, unless a program may be changing it.
     fn check_heap(&self, name: &Name, report: &mut CheckReport) {
         let opened = self.lock_shared().and_then(|lock| self.open_named(name, &lock));
-        let Ok(segment) = opened else { return };
+        let Ok(mut segment) = opened else { return };
         report.heap_in_use = self.is_written(segment.sid());
         if report.heap_in_use {
             return;
         }
         let file = segment.path().to_owned();
-        let Some((view, heap)) = heap::look(&segment) else { return };
+        let newest = match self.show_newest(&mut segment) {
+            Ok(newest) => newest,
+            Err(error) => return report.failed(file, error),
+        };
+        let Some((view, heap)) = heap::look(&segment, newest) else { return };
         for damage in &heap.damage {
             let place = format!("heap +{:#x}, {}", damage.offset, damage.field);
             report.bad(file.clone(), &place, &format!("{:#x}", damage.found), damage.expected);
@@ -259,7 +271,7 @@ impl Store {
             Err(error) => return report.warn(file, "name", &error.to_string(), "a name"),
         };
         report.segments += 1;
-        let segment = match self.open_named(&name, lock) {
+        let mut segment = match self.open_named(&name, lock) {
             Ok(segment) => segment,
             Err(error) => {
                 seen.unknown = true;
@@ -276,6 +288,15 @@ impl Store {
                 report.failed(file.clone(), error);
             }
         }
+        let content = self.check_content(&segment, lock);
+        if let Err(error) = content.and_then(|()| self.check_versions(&mut segment)) {
+            // A copy has the id of its original.
+            if !matches!(error, StoreError::VersionedCopy { .. }) {
+                seen.segments.insert(segment.sid(), name.to_string());
+            }
+            return report.failed(file, error);
+        }
+        let header = segment.header();
         if header.name != name {
             report.warn(file.clone(), "name", &format!("'{}'", header.name), "the file's name");
         }
@@ -284,6 +305,14 @@ impl Store {
             report.warn(file.clone(), "sid", &found, "an id of its own (its next user gives one)");
         }
         self.check_use(&segment, file, lock, report);
+    }
+
+    /// Reads the logs of a versioned segment to their end, unless a program may be changing them.
+    fn check_versions(&self, segment: &mut SegmentFile) -> Result<(), StoreError> {
+        if self.is_written(segment.sid()) {
+            return Ok(());
+        }
+        self.show_newest(segment).map(drop)
     }
 
     /// How programs left it.
@@ -309,7 +338,7 @@ impl Store {
                     let found = format!("held by VM {owner}, which is dead");
                     report.warn(file.clone(), "lock", &found, "free (its next user frees it)");
                 }
-                if view.inconsistent {
+                if view.inconsistent && !segment.is_versioned() {
                     let expected = "consistent: a program must look and recover it";
                     report.warn(file, "lock", "inconsistent", expected);
                 }
@@ -390,6 +419,23 @@ impl Store {
             if !owned && !seen.unknown {
                 let expected = "a part of a segment (`store gc` removes others)";
                 report.warn(file, "file", "a part of no segment", expected);
+            }
+        }
+        Ok(())
+    }
+
+    /// Folders of versioned segments that are there no more.
+    fn check_orphans(&self, seen: &Seen, report: &mut CheckReport) -> Result<(), StoreError> {
+        let Some(versions) = self.versions()? else { return Ok(()) };
+        for (name, sid) in self.versions_by_id(&versions)? {
+            if !seen.segments.contains_key(&sid) && !seen.unknown {
+                let expected = "the content of a segment (`store gc` removes others)";
+                report.warn(
+                    versions.path_of(&name),
+                    "folder",
+                    "the content of no segment",
+                    expected,
+                );
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use seg_heap::check::{self, Reader, Report, Subject};
 use serde::Serialize;
 
 use crate::format::extent::PART_BYTES;
+use crate::objects::newest::Newest;
 use crate::objects::segment::{PartFile, SegmentFile};
 
 /// A block that is not reachable from the root object.
@@ -59,15 +60,15 @@ impl HeapView {
     }
 }
 
-/// Walks the heap of `segment`, if one lies there.
-pub(crate) fn look(segment: &SegmentFile) -> Option<(HeapView, Report)> {
+/// Walks the heap of `segment`, if one lies there; of a versioned segment, that of a version.
+pub(crate) fn look(segment: &SegmentFile, newest: Option<Newest>) -> Option<(HeapView, Report)> {
     let header = segment.header();
     let roots: &[u64] = match &header.root.address {
         0 => &[],
         address => std::slice::from_ref(address),
     };
     let subject = Subject { base: header.base, size: header.size_bytes, roots };
-    let report = check::check(&mut Content::of(segment), &subject)?;
+    let report = check::check(&mut Content::of(segment, newest), &subject)?;
     Some((HeapView::of(&report, header.base), report))
 }
 
@@ -88,6 +89,8 @@ fn pages_to_cache(size_bytes: u64) -> usize {
 /// The content of a segment, page by page.
 struct Content<'a> {
     segment: &'a SegmentFile,
+    /// Where the content of a versioned segment is.
+    newest: Option<Newest>,
     /// Parts opened so far; `None` for one that cannot be.
     parts: Vec<Option<PartFile>>,
     /// By page number: which page, and its bytes.
@@ -97,10 +100,10 @@ struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    fn of(segment: &'a SegmentFile) -> Content<'a> {
+    fn of(segment: &'a SegmentFile, newest: Option<Newest>) -> Content<'a> {
         let mut cache = Vec::new();
         cache.resize_with(pages_to_cache(segment.header().size_bytes), || None);
-        Content { segment, parts: Vec::new(), cache, reads: 0 }
+        Content { segment, newest, parts: Vec::new(), cache, reads: 0 }
     }
 
     fn part(&mut self, index: u64) -> Option<&PartFile> {
@@ -113,6 +116,9 @@ impl<'a> Content<'a> {
     fn read(&mut self, page: u64, bytes: &mut [u8]) -> Option<()> {
         self.reads += 1;
         let start = page * PAGE_BYTES;
+        if let Some(newest) = &self.newest {
+            return newest.read(start, bytes).ok();
+        }
         // No page lies in two parts: these are multiples of a page.
         let location = self.segment.locate(start)?;
         let part = self.part(start / PART_BYTES)?;
@@ -175,7 +181,7 @@ mod tests {
         };
         let sid = s.create_segment(&name("x"), &spec).unwrap();
         let segment = s.open_segment(sid).unwrap();
-        let mut content = Content::of(&segment);
+        let mut content = Content::of(&segment, None);
         let words = size_bytes / 8;
         let mut at = 1_u64;
         for _ in 0..4 * words {

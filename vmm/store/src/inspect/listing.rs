@@ -61,7 +61,9 @@ impl Store {
         leases: &[OpenLease],
         lock: &impl Locked,
     ) -> Result<SegmentRecord, StoreError> {
-        let segment = self.open_named(name, lock)?;
+        let mut segment = self.open_named(name, lock)?;
+        self.check_content(&segment, lock)?;
+        self.show_newest(&mut segment)?;
         let failed = |e| io_error("look at", segment.path(), e);
         let header = segment.header().clone();
         let mut stored_bytes = segment.file().metadata().map_err(failed)?.blocks() * 512;
@@ -70,6 +72,7 @@ impl Store {
                 stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
             }
         });
+        stored_bytes += self.versions_bytes(&segment)?;
         let inconsistent = self.is_inconsistent(&segment)?;
         let mut attachers = Vec::new();
         for lease in leases {

@@ -15,6 +15,15 @@ use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
+/// Whether another live VM can write a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OtherWriters {
+    /// One can: what it has published is the truth.
+    Live,
+    /// None can: what the files say is, and recovery is due.
+    None,
+}
+
 impl Store {
     /// This VM has the segment attached from now on, recorded at `index` of its lease; with
     /// the right to write, the segment counts as dirty until the VM leaves. To change from
@@ -22,7 +31,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if it was deleted since it was opened;
-    /// [`StoreError::Denied`] if it is to be written and is open for reading.
+    /// [`StoreError::Denied`] if it is to be written and is open for reading;
+    /// [`StoreError::Versioned`], see [`Store::join_versioned`].
     pub fn join(
         &self,
         segment: &mut SegmentFile,
@@ -32,6 +42,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         if right == Right::Write {
             segment.check_writable()?;
+        }
+        if segment.is_versioned() {
+            return Err(segment.refused("attach", "only `join_versioned` opens its content"));
         }
         let first_use = segment.header().lifetime == Lifetime::Volatile;
         if segment.right() == Right::Write && (right == Right::Write || first_use) {
@@ -53,6 +66,56 @@ impl Store {
         lease.set_segment(index, Some((segment.sid(), right)))
     }
 
+    /// This VM has a versioned segment attached from now on, as by [`Store::join`]; it never counts
+    /// as dirty. `open` opens its content and learns whether another live VM can write it. That does
+    /// not change before `open` returns: it may recover the content if the file is open for writing,
+    /// and publish. It must not use what takes the store's lock.
+    ///
+    /// # Errors
+    /// As [`Store::join`]; errors of `open`. Then the VM has what it had before.
+    pub fn join_versioned(
+        &self,
+        segment: &mut SegmentFile,
+        lease: &Lease,
+        index: u32,
+        right: Right,
+        open: &mut dyn FnMut(&SegmentFile, OtherWriters) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        segment.check_versioned()?;
+        if right == Right::Write {
+            segment.check_writable()?;
+        }
+        let lock: Box<dyn Locked> = match segment.right() {
+            Right::Write => Box::new(self.lock_exclusive()?),
+            // It recovers nothing, and with others who read nothing changes.
+            Right::Read => Box::new(self.lock_shared()?),
+        };
+        self.check_still_there(segment, &*lock)?;
+        segment.take_settings(&read_header(segment.file(), segment.path())?);
+        let before = lease.segment(index)?;
+        lease.set_segment(index, Some((segment.sid(), right)))?;
+        let others = self.other_writers(segment.sid(), lease.id());
+        others.and_then(|others| open(segment, others)).inspect_err(|_| {
+            // Should this fail, the VM counts as one that has it until it ends.
+            let _ = lease.set_segment(index, before);
+        })
+    }
+
+    /// Whether a live VM other than `mine` has the segment attached.
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn others_attached(&self, sid: SegId, mine: LeaseId) -> Result<bool, StoreError> {
+        let others = self.live_leases_but(Some(mine))?;
+        Ok(others.iter().any(|other| other.right_of(sid).is_some()))
+    }
+
+    fn other_writers(&self, sid: SegId, mine: LeaseId) -> Result<OtherWriters, StoreError> {
+        let others = self.live_leases_but(Some(mine))?;
+        let can_write = others.iter().any(|other| other.right_of(sid) == Some(Right::Write));
+        Ok(if can_write { OtherWriters::Live } else { OtherWriters::None })
+    }
+
     /// This VM no longer has the segment attached. If it was the last to write, the segment is
     /// clean; if it was the last at all, a volatile segment is gone.
     ///
@@ -71,7 +134,7 @@ impl Store {
             return Ok(());
         }
         // A reader that leaves must not mark clean what a dead writer left.
-        if wrote && segment.right() == Right::Write {
+        if wrote && segment.right() == Right::Write && !segment.is_versioned() {
             self.make_clean(segment, lease.id(), &lock)?;
         }
         if segment.header().lifetime == Lifetime::Volatile {
@@ -80,12 +143,16 @@ impl Store {
         Ok(())
     }
 
-    /// Marks a segment as being written by a VM. Part of [`Store::join`].
+    /// Marks a segment as being written by a VM; not a versioned one, which cannot be left in the
+    /// middle of a change. Part of [`Store::join`].
     ///
     /// # Errors
     /// [`StoreError::Denied`] if it is open for reading.
     pub fn mark_dirty(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
         segment.check_writable()?;
+        if segment.is_versioned() {
+            return Ok(());
+        }
         let lock = self.lock_exclusive()?;
         self.change_header(segment, &lock, |header| {
             header.used = true;
@@ -100,6 +167,9 @@ impl Store {
     /// [`StoreError::Denied`] if it is open for reading.
     pub fn mark_clean(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
         segment.check_writable()?;
+        if segment.is_versioned() {
+            return Ok(());
+        }
         self.make_clean(segment, lease, &self.lock_exclusive()?)
     }
 
@@ -143,7 +213,7 @@ impl Store {
     fn check_still_there(
         &self,
         segment: &SegmentFile,
-        _lock: &impl Locked,
+        _lock: &dyn Locked,
     ) -> Result<(), StoreError> {
         let ours = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
         match self.segments.stat(segment.name().as_str())? {

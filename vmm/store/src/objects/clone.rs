@@ -21,6 +21,9 @@ use crate::objects::fresh::now_ns;
 use crate::objects::segment::{PartFiles, SegmentFile};
 use crate::objects::store::Store;
 
+/// Why a versioned segment is neither copied nor exported nor imported.
+pub(crate) const NO_COPIES: &str = "copies and archives hold raw segments only";
+
 /// A file being copied, in `tmp/` until it is finished.
 pub(crate) struct Unfinished<'a> {
     pub(crate) store: &'a Store,
@@ -45,9 +48,12 @@ impl Store {
     /// copy too; a live writer does not make the copy dirty. A volatile segment's copy is volatile.
     ///
     /// # Errors
-    /// As [`Store::open_segment`] and [`Store::create_segment`].
+    /// As [`Store::open_segment`] and [`Store::create_segment`]; [`StoreError::Versioned`].
     pub fn clone_segment(&self, sid: SegId, name: &Name) -> Result<SegId, StoreError> {
         let source = self.open_segment(sid)?;
+        if source.is_versioned() {
+            return Err(source.refused("copy", NO_COPIES));
+        }
         let new_sid = {
             let lock = self.lock_exclusive()?;
             self.check_segment_name_free(name, &lock)?;

@@ -75,6 +75,16 @@ pub(crate) fn round_size(bytes: u64, most: u64) -> Result<u64, StoreError> {
     size.ok_or_else(|| invalid("the size", format!("{bytes:#x}"), format!("1 to {most:#x} bytes")))
 }
 
+/// One writer at a time commits a versioned segment, and that is the holder of its lock.
+pub(crate) fn check_lockable(lifetime: Lifetime, lockable: bool) -> Result<(), StoreError> {
+    if lockable || lifetime != Lifetime::Versioned {
+        return Ok(());
+    }
+    let expected = "1: its lock keeps writers apart (leave out --no-lock, or choose the lifetime \
+                    persistent or volatile)";
+    Err(invalid("`lockable` of a versioned segment", 0, expected))
+}
+
 fn check_base(base: u64, reserve_bytes: u64) -> Result<u64, StoreError> {
     let fits = base.checked_add(reserve_bytes).is_some_and(|end| end <= VAS_END.raw());
     if base >= VAS_START.raw() && base.is_multiple_of(PAGE_SIZE_2M) && fits {
@@ -89,10 +99,11 @@ impl Store {
     /// Makes a segment of zeros.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::Invalid`] for impossible sizes and bases,
-    /// [`StoreError::NoRoom`], and the host's errors.
+    /// [`StoreError::Exists`], [`StoreError::Invalid`] for impossible sizes and bases and for a
+    /// versioned segment without a lock, [`StoreError::NoRoom`], and the host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
         let (size_bytes, reserve_bytes) = spec.extent()?;
+        check_lockable(spec.lifetime, spec.lockable)?;
         let base = spec.base.map(|base| check_base(base, reserve_bytes)).transpose()?;
         let lock = self.lock_exclusive()?;
         self.check_segment_name_free(name, &lock)?;
@@ -121,9 +132,11 @@ impl Store {
         let file_name = format!("{sid}.segment");
         let place = PartFiles::of(self, sid, spec.lifetime, rustix::process::geteuid().as_raw());
         let first = first_part(spec.lifetime);
-        let made = self
-            .make_segment(&file_name, &header, spec.mode, &place)
-            .and_then(|()| self.publish_segment(&file_name, &header, &lock));
+        let made =
+            self.make_segment(&file_name, &header, spec.mode, &place, &lock).and_then(|()| {
+                let published = self.publish_segment(&file_name, &header, &lock);
+                published.inspect_err(|_| self.remove_versions(&header))
+            });
         if made.is_err() {
             let _ = self.tmp.remove_file(&file_name);
             place.remove(first, header.parts());
@@ -137,6 +150,7 @@ impl Store {
         header: &Header,
         mode: Mode,
         place: &PartFiles,
+        lock: &Exclusive,
     ) -> Result<(), StoreError> {
         let path = self.tmp.path_of(file_name);
         let main = self.tmp.new_file(file_name)?;
@@ -144,7 +158,12 @@ impl Store {
         set_len(&main, &path, header.main_len())?;
         set_mode(&main, &path, mode)?;
         main.sync_all().map_err(|e| io_error("sync", &path, e))?;
-        make_parts(place, first_part(header.lifetime), header.size_bytes, mode)
+        match header.lifetime {
+            Lifetime::Persistent | Lifetime::Volatile => {
+                make_parts(place, first_part(header.lifetime), header.size_bytes, mode)
+            }
+            Lifetime::Versioned => self.make_versions(header, mode, lock),
+        }
     }
 
     /// Moves a finished segment to its name. The caller has checked that the name is free.
@@ -213,7 +232,8 @@ impl Store {
 
     pub(crate) fn new_sid(&self, lock: &Exclusive) -> Result<SegId, StoreError> {
         let index = self.segment_index(lock)?;
-        random(|id| SegId::new(id).filter(|sid| index.name(*sid).is_none()))
+        let is_free = |sid: &SegId| index.name(*sid).is_none() && !self.has_versions(*sid);
+        random(|id| SegId::new(id).filter(is_free))
     }
 
     /// Aligned so that whole subtrees of page tables can be linked.

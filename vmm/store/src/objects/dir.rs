@@ -47,6 +47,10 @@ impl Dir {
         }
     }
 
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -29,7 +29,7 @@ pub struct GcReport {
     pub unfinished: u32,
     /// Volatile segments that no VM has any more.
     pub volatile: u32,
-    /// Files with content of segments that are gone.
+    /// Files with content of segments that are gone; a versioned one's folder counts as one.
     pub parts: u32,
 }
 
@@ -143,8 +143,25 @@ impl Store {
             };
         }
         let mut count = collect_from(self, &self.parts, "", &known)?;
+        count += self.collect_versions(&known)?;
         if let Some(shm) = &self.shm {
             count += collect_from(self, shm, &format!("spacejmp-{:016x}-", self.id()), &known)?;
+        }
+        Ok(count)
+    }
+}
+
+impl Store {
+    /// Removes folders of versioned segments that are not among the known ones.
+    fn collect_versions(&self, known: &HashSet<SegId>) -> Result<u32, StoreError> {
+        let Some(versions) = self.versions()? else { return Ok(0) };
+        let mut count = 0;
+        for (name, sid) in self.versions_by_id(&versions)? {
+            // Somebody may have taken the segment's file away from a live VM.
+            let is_garbage = !known.contains(&sid) && self.check_unattached(sid).is_ok();
+            if is_garbage && versions.remove_folder(&name).is_ok() {
+                count += 1;
+            }
         }
         Ok(count)
     }

@@ -32,16 +32,19 @@ impl SegmentFile {
 }
 
 impl Store {
-    /// Opens a segment for writing, or for reading if the caller may not write it.
+    /// Opens a segment for writing, or for reading if the caller may not write it. Of a versioned one,
+    /// size and root are those of its newest published version.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Denied`] if not even reading is permitted,
-    /// [`StoreError::BadField`] for a damaged or shortened file.
+    /// [`StoreError::BadField`] for a damaged or shortened file; [`StoreError::VersionsMissing`] and
+    /// [`StoreError::Versions`] for a versioned segment whose content is not there or not whole.
     pub fn open_segment(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
         let gone = {
             let lock = self.lock_shared()?;
-            let segment = self.open_by_id(sid, &lock)?;
+            let mut segment = self.open_by_id(sid, &lock)?;
             if !self.is_gone(segment.header(), &lock) {
+                self.show_newest(&mut segment)?;
                 return Ok(segment);
             }
             segment.name().clone()
@@ -119,8 +122,12 @@ impl Store {
     }
 
     /// Whether a holder of the segment's lock died inside and no program has recovered it. The next
-    /// VM that wants the lock finds out and sets the flag; until then the dead owner shows it.
+    /// VM that wants the lock finds out and sets the flag; until then the dead owner shows it. A
+    /// versioned segment has whole versions, whoever dies.
     pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+        if segment.is_versioned() {
+            return Ok(false);
+        }
         let view = segment.lock_view()?;
         let is_dead = |owner| !self.is_alive(owner);
         Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
@@ -155,7 +162,10 @@ impl Store {
         segment.place().remove(first_part(header.lifetime), header.parts());
         index.remove(name, header);
         index.restamp(self.stamp(Counted::Segment, lock).ok());
-        self.segments.sync()
+        self.segments.sync()?;
+        // Now that no power cut brings back the file that names it.
+        self.remove_versions(header);
+        Ok(())
     }
 
     /// Whether no VM has a volatile segment's memory any more.

@@ -21,11 +21,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for no bytes, and for a range that is not all of the segment's;
-    /// [`StoreError::Denied`]; [`StoreError::Io`], of which a full disk is one: what was reserved
+    /// [`StoreError::Denied`]; [`StoreError::Versioned`]; [`StoreError::Io`], of which a full disk is one: what was reserved
     /// until then may stay reserved.
     pub fn reserve_segment(&self, sid: SegId, offset: u64, bytes: u64) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
+        segment.check_raw("reserve storage for")?;
         // A segment does not shrink, and one that is deleted meanwhile stays while it is open: no
         // lock has to be held while we wait for the disk.
         drop(lock);

@@ -67,6 +67,10 @@ pub struct SegmentFile {
     right: Right,
     /// Folders and file names of parts.
     place: PartFiles,
+    /// The store's folder.
+    root: Arc<Dir>,
+    /// The user whose file it is.
+    owner: u32,
 }
 
 impl SegmentFile {
@@ -124,8 +128,11 @@ impl SegmentFile {
     ///
     /// # Errors
     /// If it is missing, shorter than it must be, or the host fails; [`StoreError::Invalid`]
-    /// beyond the segment's size.
+    /// beyond the segment's size; [`StoreError::Versioned`].
     pub fn part(&self, index: u64) -> Result<PartFile, StoreError> {
+        if self.is_versioned() {
+            return Err(self.refused("map", "its content lies in a folder of its own"));
+        }
         let start = self
             .locate(index.saturating_mul(PART_BYTES))
             .ok_or_else(|| invalid("part", index, format!("less than {}", self.header.parts())))?;
@@ -158,8 +165,25 @@ impl SegmentFile {
         &self.path
     }
 
+    /// The folder of the store.
+    pub(crate) fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// The user whose file it is.
+    pub(crate) fn owner(&self) -> u32 {
+        self.owner
+    }
+
     pub(crate) fn place(&self) -> &PartFiles {
         &self.place
+    }
+
+    /// Takes over what a header says about a versioned segment: all but size and root, which are those
+    /// of the version that is shown.
+    pub(crate) fn take_settings(&mut self, header: &Header) {
+        let (size_bytes, root) = (self.header.size_bytes, self.header.root);
+        self.header = Header { size_bytes, root, ..header.clone() };
     }
 
     pub(crate) fn set_header(&mut self, header: Header) {
@@ -269,7 +293,8 @@ pub(crate) fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), S
 }
 
 impl Store {
-    /// Reads the header again: the segment may have grown.
+    /// Reads the header again: the segment may have grown. A versioned one keeps the size and the root
+    /// of the version that is shown ([`SegmentFile::show_version`]).
     ///
     /// # Errors
     /// If it is damaged now, or another segment's.
@@ -277,7 +302,10 @@ impl Store {
         let _lock: SharedLock = self.lock_shared()?;
         let header = read_header(&segment.main, &segment.path)?;
         check_len(&segment.main, &segment.path, header.main_len())?;
-        segment.header = header;
+        match header.lifetime {
+            Lifetime::Persistent | Lifetime::Volatile => segment.header = header,
+            Lifetime::Versioned => segment.take_settings(&header),
+        }
         Ok(())
     }
 
@@ -293,6 +321,15 @@ impl Store {
         check_len(&file, &path, header.main_len())?;
         let owner = file.metadata().map_err(|e| io_error("look at", &path, e))?.uid();
         let place = PartFiles::of(self, header.sid, header.lifetime, owner);
-        Ok(SegmentFile { main: Arc::new(file), path, name: name.clone(), header, right, place })
+        Ok(SegmentFile {
+            main: Arc::new(file),
+            path,
+            name: name.clone(),
+            header,
+            right,
+            place,
+            root: Arc::clone(&self.root),
+            owner,
+        })
     }
 }

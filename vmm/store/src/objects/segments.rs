@@ -7,7 +7,7 @@ use crate::format::error::{Busy, Object, StoreError, invalid, io_error};
 use crate::format::extent::{LOCK_PAGE_OFFSET, first_part, part_len};
 use crate::format::header::{HEADER_BYTES, Header, read_header, write_header};
 use crate::format::name::{Mode, Name};
-use crate::objects::create::{make_parts, round_size, set_len};
+use crate::objects::create::{check_lockable, make_parts, round_size, set_len};
 use crate::objects::dir::or_denied;
 use crate::objects::leases::OpenLease;
 use crate::objects::lock::Exclusive;
@@ -19,7 +19,9 @@ impl Store {
     /// the caller may write it.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
+    /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`];
+    /// [`StoreError::VersionedCopy`] for a copied file of a versioned segment, and
+    /// [`StoreError::VersionsMissing`] for a renamed one without its content.
     pub fn find_segment(&self, name: &Name) -> Result<SegId, StoreError> {
         {
             let lock = self.lock_shared()?;
@@ -56,10 +58,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BeyondReserve`]; [`StoreError::Invalid`] for less than it has;
-    /// [`StoreError::Denied`].
+    /// [`StoreError::Denied`]; [`StoreError::Versioned`].
     pub fn grow_segment(&self, sid: SegId, size_bytes: u64) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
+        segment.check_raw("grow")?;
         let mut header = segment.header().clone();
         let beyond = StoreError::BeyondReserve {
             segment: segment.name().clone(),
@@ -111,16 +114,18 @@ impl Store {
                 failed = dir.chmod(part, mode.of_file()).err().or(failed.take());
             }
         });
-        failed.map_or(Ok(()), Err)
+        self.set_versions_mode(&segment, mode).err().or(failed).map_or(Ok(()), Err)
     }
 
     /// Whether switching into a VAS with it acquires its lock.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while a live VM has it attached, [`StoreError::Denied`].
+    /// [`StoreError::Busy`] while a live VM has it attached, [`StoreError::Denied`];
+    /// [`StoreError::Invalid`] for a versioned segment without a lock.
     pub fn set_lockable(&self, sid: SegId, lockable: bool) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
+        check_lockable(segment.header().lifetime, lockable)?;
         self.check_unattached(sid)?;
         self.change_header(&segment, &lock, |header| header.lockable = lockable)
     }
@@ -146,10 +151,12 @@ impl Store {
     /// Sets the address of the root object.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for an address outside the segment, [`StoreError::Denied`].
+    /// [`StoreError::Invalid`] for an address outside the segment, [`StoreError::Denied`],
+    /// [`StoreError::Versioned`].
     pub fn root_set(&self, sid: SegId, root: SegRoot) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
+        segment.check_raw("set the root object of")?;
         let (base, size_bytes) = (segment.header().base, segment.header().size_bytes);
         let inside = root.address.checked_sub(base).is_some_and(|offset| offset < size_bytes);
         if root.address != 0 && !inside {
@@ -163,9 +170,10 @@ impl Store {
     /// has none.
     ///
     /// # Errors
-    /// [`StoreError::Denied`] when it is open for reading; the host's error.
+    /// [`StoreError::Denied`] when it is open for reading; [`StoreError::Versioned`]; the host's error.
     pub fn sync(&self, segment: &SegmentFile) -> Result<(), StoreError> {
         segment.check_writable()?;
+        segment.check_raw("sync")?;
         segment.file().sync_all().map_err(|e| io_error("sync", segment.path(), e))?;
         if segment.header().lifetime == Lifetime::Volatile {
             return Ok(());
@@ -223,6 +231,7 @@ impl Store {
         if segment.header().name == *name {
             return Ok(segment.sid());
         }
+        self.check_content(&segment, lock)?;
         let original = self.segment_name(segment.sid(), lock)?.filter(|other| other != name);
         if segment.right() == Right::Read {
             return match original {

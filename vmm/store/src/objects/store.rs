@@ -23,7 +23,9 @@ use crate::objects::segment::check_len;
 
 const FORMAT: &str = "spacejmp store 1";
 /// The folders of a store.
-pub const FOLDERS: [&str; 5] = ["tmp", "vas", "segments", "parts", "vms"];
+pub const FOLDERS: [&str; 6] = ["tmp", "vas", "segments", "parts", VERSIONS, "vms"];
+/// Folders of versioned segments. A store that an earlier version made gets it when it is needed.
+pub(crate) const VERSIONS: &str = "versions";
 const FILES: [&str; 3] = ["format", "lock", "live"];
 
 /// An open store. All methods may be called from any thread.
@@ -33,7 +35,7 @@ const FILES: [&str; 3] = ["format", "lock", "live"];
 #[derive(Debug)]
 pub struct Store {
     id: u64,
-    pub(crate) root: Dir,
+    pub(crate) root: Arc<Dir>,
     pub(crate) counters: File,
     pub(crate) tmp: Dir,
     pub(crate) vas: Dir,
@@ -101,7 +103,7 @@ impl Store {
             boot: BootId::current(),
             vms: Arc::new(root.sub("vms")?),
             patience: Arc::default(),
-            root,
+            root: Arc::new(root),
             segment_index: Mutex::default(),
             vas_index: Mutex::default(),
         })
@@ -177,7 +179,7 @@ impl Store {
     pub(crate) fn boot_of(&self, lifetime: Lifetime) -> BootId {
         match lifetime {
             Lifetime::Volatile => self.boot,
-            Lifetime::Persistent => BootId::default(),
+            Lifetime::Persistent | Lifetime::Versioned => BootId::default(),
         }
     }
 }

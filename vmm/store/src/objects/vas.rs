@@ -141,6 +141,7 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let mut manifest = self.changeable(vid, &lock)?;
         let segment = self.open_present(sid, &lock)?;
+        self.check_content(&segment, &lock)?;
         if right == Right::Write {
             segment.check_writable()?;
         }

@@ -1,5 +1,6 @@
 //! The book's description of the format matches the code.
 
+use crate::format::extent::WORDS_OFFSET;
 use crate::format::header::FIELDS;
 use crate::{
     DATA_OFFSET, INSTANCES_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, SEGMENTS_OFFSET,
@@ -27,7 +28,10 @@ fn the_book_lists_every_field_of_the_header_and_no_other() {
 #[test]
 fn the_book_has_the_offsets() {
     assert_eq!((LOCK_PAGE_OFFSET, DATA_OFFSET, PART_BYTES), (4096, 2 << 20, 8 << 40));
-    for row in ["| 4096 | lock page |", "| 2 MiB | content, up to 8 TiB |"] {
+    assert_eq!(WORDS_OFFSET, 8192);
+    for row in
+        ["| 4096 | lock page |", "| 8192 | of a versioned", "| 2 MiB | content, up to 8 TiB |"]
+    {
         assert!(BOOK.contains(row), "{row}");
     }
     for offset in [VCPU_STATUSES_OFFSET, INSTANCES_OFFSET, SEGMENTS_OFFSET] {

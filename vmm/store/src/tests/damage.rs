@@ -89,6 +89,21 @@ fn the_header_is_these_bytes() {
     assert_eq!(Header::decode(&golden, Path::new("x")).unwrap(), header());
 }
 
+#[test]
+fn the_header_of_a_versioned_segment_is_these_bytes() {
+    let versioned = || Header { lifetime: Lifetime::Versioned, ..header() };
+    let mut golden = header().encode();
+    golden[24] = 1;
+    golden[129] = 2;
+    let sum = golden_sum(&golden);
+    golden[508..].copy_from_slice(&sum);
+    assert_eq!(versioned().encode(), golden);
+    assert_eq!(Header::decode(&golden, Path::new("x")).unwrap(), versioned());
+    let without_lock = Header { lockable: false, ..versioned() }.encode();
+    let error = Header::decode(&without_lock, Path::new("x")).unwrap_err();
+    assert_eq!(damaged_field(&error), "lockable");
+}
+
 /// CRC-32 bit by bit, so that a change of the crate would show.
 fn golden_sum(bytes: &[u8]) -> [u8; 4] {
     let mut crc = !0_u32;
@@ -109,6 +124,7 @@ fn a_field_with_an_impossible_value_is_named_even_under_a_right_checksum() {
         ("version", &[0]),
         ("arch", &[9]),
         ("incompatible features", &[1]),
+        ("incompatible features", &[2]),
         ("sid", &[0; 8]),
         ("sid", &[0xff; 8]),
         ("base", &[1]),
@@ -126,7 +142,7 @@ fn a_field_with_an_impossible_value_is_named_even_under_a_right_checksum() {
         ("root address", &[0xff; 8]),
         ("lease", &[0xff; 8]),
         ("pages", &[3]),
-        ("lifetime", &[2]),
+        ("lifetime", &[3]),
         ("lockable", &[2]),
         ("state", &[2]),
         ("used", &[0xff]),
@@ -174,6 +190,7 @@ fn related(named: &str, damaged: &str) -> bool {
         ("reserve" | "root address", "base")
             | ("size" | "root address", "reserve")
             | ("name", "name length")
+            | ("incompatible features", "lifetime")
     )
 }
 
@@ -372,7 +389,7 @@ fn what_is_whole_is_never_called_damaged_and_deleting_is_never_advised() {
     let whole = packed(b"SJMPVAS\n\x01\0\0\0\0\0\0\0");
     let table = [
         (with_header(&|raw| raw[8] = 2), "made by a newer spacejmp", "is whole"),
-        (with_header(&|raw| raw[24] = 1), "made by a newer spacejmp", "is whole"),
+        (with_header(&|raw| raw[24] = 2), "made by a newer spacejmp", "is whole"),
         (with_header(&|raw| raw[12] = 9), "another processor architecture", "is whole"),
         (manifest("spacejmp vas 2\nx\n"), "made by a newer spacejmp", "is whole"),
         (manifest("root:x:0:0\n"), "is not a VAS's manifest", "backup"),

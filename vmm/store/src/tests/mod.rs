@@ -8,4 +8,5 @@ mod damage;
 mod leases;
 mod objects;
 mod permissions;
+mod versioned;
 mod volatile;

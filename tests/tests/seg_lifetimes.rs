@@ -1,0 +1,132 @@
+//! `spacejmp seg create --lifetime` and what the other commands say of versioned segments. Needs no
+//! KVM.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::guests::{self, Profile};
+
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Home {
+        Home(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn store(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    fn run(&self, args: &str) -> Output {
+        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.store());
+        command.args(args.split(' ')).current_dir(self.0.path());
+        command.output().expect("the command starts")
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &str) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && error.is_empty(), "{args}: {error}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    #[track_caller]
+    fn json(&self, args: &str) -> Value {
+        serde_json::from_str(&self.ok(args)).expect("JSON")
+    }
+
+    /// What a command that must fail says, on standard error alone.
+    #[track_caller]
+    fn refused(&self, args: &str) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{args}: {output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+}
+
+#[test]
+fn a_segment_lives_as_it_was_told_to() {
+    let home = Home::new();
+    for (name, options, lifetime, state) in [
+        ("a", "", "persistent", "clean"),
+        ("b", " --lifetime persistent", "persistent", "clean"),
+        ("c", " --lifetime versioned", "versioned", "versioned"),
+        ("d", " --lifetime volatile", "volatile", "volatile"),
+        ("e", " --volatile", "volatile", "volatile"),
+    ] {
+        let made = home.json(&format!("seg create {name} --size 1M{options} --json"));
+        assert_eq!(made["lifetime"], lifetime, "{name}");
+        let shown = home.ok(&format!("seg show {name}"));
+        assert!(shown.contains(&format!("lifetime  {lifetime}")), "{shown}");
+        let listed = home.ok("seg ls");
+        let line = listed.lines().find(|line| line.starts_with(name)).expect("it is listed");
+        assert!(line.ends_with(state), "{line}");
+    }
+    let shown = home.json("seg show c --json");
+    for (key, value) in [
+        ("size_bytes", Value::from(1 << 20)),
+        ("lockable", true.into()),
+        ("dirty", false.into()),
+        ("inconsistent", false.into()),
+        ("root", Value::Null),
+    ] {
+        assert_eq!(shown[key], value, "{key}");
+    }
+    assert_eq!(home.json("store check --json")["findings"], Value::Array(Vec::new()));
+    home.ok("seg check c");
+    home.ok("seg chmod c 640");
+    home.ok("seg rm c");
+    assert_eq!(fs::read_dir(home.store().join("versions")).expect("a folder").count(), 0);
+}
+
+#[test]
+fn contradictions_are_errors() {
+    let home = Home::new();
+    let error = home.refused("seg create x --size 1M --volatile --lifetime versioned");
+    assert!(error.contains("--volatile") && error.contains("cannot be used with"), "{error}");
+    let error = home.refused("seg create x --size 1M --lifetime eternal");
+    assert!(error.contains("persistent, versioned, volatile"), "{error}");
+    let error = home.refused("seg create x --size 1M --lifetime versioned --no-lock");
+    assert!(error.contains("leave out --no-lock"), "{error}");
+    home.ok("seg create x --size 1M --lifetime versioned");
+    let error = home.refused("seg chmod x --no-lock");
+    assert!(error.contains("versioned segment"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_done_with_a_versioned_segment_is_said_by_name() {
+    let home = Home::new();
+    home.ok("seg create ledger --size 1M --reserve 4M --lifetime versioned");
+    home.ok("vas create books");
+    home.ok("vas attach books ledger");
+    let error = home.refused("seg grow ledger --size 2M");
+    assert!(error.contains("cannot grow segment 'ledger': it is versioned"), "{error}");
+    let error = home.refused("seg clone ledger copy");
+    assert!(error.contains("cannot copy segment 'ledger': it is versioned"), "{error}");
+    for to in ["file", "-"] {
+        let error = home.refused(&format!("vas export books {to}"));
+        assert!(error.contains("cannot export segment 'ledger': it is versioned"), "{error}");
+    }
+    assert_eq!(fs::read_dir(home.0.path()).expect("a folder").count(), 1, "only the store");
+    let segments = home.store().join("segments");
+    fs::copy(segments.join("ledger"), segments.join("backup")).expect("copied");
+    let error = home.refused("seg show backup");
+    assert!(error.contains("without content of its own"), "{error}");
+    assert!(error.contains("remove ") && error.contains("segments/backup"), "{error}");
+}
+
+#[test]
+fn what_a_crash_left_is_told_and_collected() {
+    let home = Home::new();
+    home.ok("seg create x --size 1M --lifetime versioned");
+    fs::remove_file(home.store().join("segments/x")).expect("removed");
+    let check = home.json("store check --json");
+    assert_eq!((&check["sound"], &check["findings"][0]["field"]), (&true.into(), &"folder".into()));
+    assert_eq!(home.json("store gc --json")["parts"], 1);
+    assert_eq!(home.json("store check --json")["findings"], Value::Array(Vec::new()));
+}

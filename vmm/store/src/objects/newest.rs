@@ -1,0 +1,158 @@
+//! The newest version of a versioned segment as somebody sees it who only looks: read from its
+//! files, which stay as they are.
+//!
+//! While a live VM can write the segment, its log may have more than is published, and its files
+//! change under the reader: that is tried again. What the files say is checked as every other file
+//! of the store is.
+
+use abi::addr::PAGE_SIZE;
+use abi::objects::{SegId, SegRoot};
+use serde::Serialize;
+use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::page::PAGE_BYTES;
+use spacejmp_versions::segment::Limits;
+use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
+
+use crate::format::error::{StoreError, bad_field};
+use crate::format::header::Header;
+use crate::objects::dir::Dir;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
+
+/// How often somebody looks while a writer changes the files.
+const TRIES: u32 = 20;
+
+/// The newest version of a segment.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    content: Segment<HostFolder>,
+    version: VersionNumber,
+}
+
+impl Newest {
+    /// Fills `buffer` from `offset` on, both whole pages.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), VersionsError> {
+        let first = offset / PAGE_SIZE;
+        for (index, page) in (first..).zip(buffer.as_chunks_mut::<PAGE_BYTES>().0) {
+            *page = self.content.read(PageIndex(index), self.version)?;
+        }
+        Ok(())
+    }
+
+    fn facts(&self) -> Option<&VersionFacts> {
+        self.content.facts(self.version)
+    }
+}
+
+/// A version of a segment, as its history has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct VersionRecord {
+    /// Its number.
+    pub number: u64,
+    /// Nanoseconds since 1970 at its commit.
+    pub time_ns: u64,
+    /// The process that made it.
+    pub pid: u32,
+    /// The name of its program.
+    pub program: String,
+    /// How many pages it has changed.
+    pub pages: u64,
+    /// Bytes of the segment.
+    pub size_bytes: u64,
+}
+
+impl Store {
+    /// The versions of a segment since its last checkpoint, the newest first; none but versioned
+    /// segments have any.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a segment that is not versioned; as [`Store::open_segment`].
+    pub fn history(&self, sid: SegId) -> Result<Vec<VersionRecord>, StoreError> {
+        let segment = self.open_segment(sid)?;
+        let newest = self.newest(&segment)?;
+        let record =
+            |(number, facts, pages): (VersionNumber, &VersionFacts, usize)| VersionRecord {
+                number: number.0,
+                time_ns: facts.time_ns,
+                pid: facts.pid,
+                program: String::from_utf8_lossy(&facts.note).into_owned(),
+                pages: pages as u64,
+                size_bytes: facts.size_bytes,
+            };
+        Ok(newest.content.history().rev().map(record).collect())
+    }
+
+    /// Reads what the newest published version is.
+    fn newest(&self, segment: &SegmentFile) -> Result<Newest, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let is_written = self.is_written(segment.sid());
+            // Before its files, which have it then.
+            let words = if is_written { segment.read_words()? } else { None };
+            let published = words.map(|words| VersionNumber(words.published));
+            match open(segment.versions_dir()?, published) {
+                Ok(newest) => return Ok(newest),
+                Err(_) if is_written && tries < TRIES => {}
+                Err(source) => {
+                    return Err(StoreError::Versions { segment: segment.name().clone(), source });
+                }
+            }
+        }
+    }
+
+    /// Has size and root of a versioned segment be those of its newest version, and returns that.
+    pub(crate) fn show_newest(
+        &self,
+        segment: &mut SegmentFile,
+    ) -> Result<Option<Newest>, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(None);
+        }
+        let newest = self.newest(segment)?;
+        if let Some(facts) = newest.facts() {
+            segment.show_version(facts)?;
+        }
+        Ok(Some(newest))
+    }
+}
+
+fn open(folder: Dir, published: Option<VersionNumber>) -> Result<Newest, VersionsError> {
+    let folder = HostFolder::from_fd(folder.into_fd()).read_only();
+    let content = Segment::open_shared(folder, Limits::default(), published)?;
+    let version = content.appended();
+    Ok(Newest { content, version })
+}
+
+impl SegmentFile {
+    /// Has size and root be those of a version.
+    ///
+    /// # Errors
+    /// [`StoreError::BadField`] for a size or a root that the segment cannot have;
+    /// [`StoreError::Invalid`] for a segment that is not versioned.
+    pub fn show_version(&mut self, facts: &VersionFacts) -> Result<(), StoreError> {
+        let folder = self.versions_dir()?.path().to_owned();
+        let header = self.header();
+        let bad = |field, found: u64, expected: String| {
+            bad_field(&folder, field, format!("{found:#x}"), expected)
+        };
+        let (size_bytes, most) = (facts.size_bytes, header.reserve_bytes);
+        if size_bytes == 0 || !size_bytes.is_multiple_of(PAGE_SIZE) || size_bytes > most {
+            let expected = format!("a multiple of 0x1000 from 0x1000 to {most:#x}");
+            return Err(bad("size of a version", size_bytes, expected));
+        }
+        let address = facts.root_address;
+        let offset = address.checked_sub(header.base);
+        if address != 0 && offset.is_none_or(|offset| offset >= size_bytes) {
+            let expected = "0 or inside the segment".into();
+            return Err(bad("root address of a version", address, expected));
+        }
+        let (first, second) = facts.root_fingerprint.split_at(8);
+        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let root = SegRoot { address, fingerprint: [word(first), word(second)] };
+        let header = Header { size_bytes, root, ..header.clone() };
+        self.set_header(header);
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The folder with the content of a versioned segment: `versions/SID`.
+//!
+//! What is in it is the business of `spacejmp_versions`. Here it is made, found, given a mode and
+//! removed: it is complete and durable before a segment's file names it, and goes after that file.
+//! What a crash leaves is a folder without a segment, which `gc` removes.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+
+use abi::objects::{Lifetime, Right, SegId};
+use rustix::fs::OFlags;
+use spacejmp_versions::Segment;
+use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::page::PAGE_BYTES;
+use spacejmp_versions::segment::Limits;
+
+use crate::format::error::{Object, StoreError, bad_field, invalid, io_error};
+use crate::format::escape::parse_id;
+use crate::format::header::Header;
+use crate::format::name::Mode;
+use crate::objects::create::set_mode;
+use crate::objects::dir::{Dir, or_denied};
+use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::{Store, VERSIONS};
+
+/// The first log is replaced at the first opening: it needs no space beforehand.
+pub(crate) const FIRST_LOG: Limits =
+    Limits { log_bytes: spacejmp_versions::log::LOG_BYTES_MAX, ahead_bytes: PAGE_BYTES as u64 };
+
+impl SegmentFile {
+    /// Whether it is changed by commits only.
+    #[must_use]
+    pub fn is_versioned(&self) -> bool {
+        self.header().lifetime == Lifetime::Versioned
+    }
+
+    /// The folder with the files of a versioned segment, opened below the store's own descriptor.
+    ///
+    /// # Errors
+    /// [`StoreError::VersionsMissing`] with its path; [`StoreError::BadField`] for one that another
+    /// user has put there; [`StoreError::Denied`]; [`StoreError::Invalid`] for a segment that is not
+    /// versioned.
+    pub fn versions_folder(&self) -> Result<OwnedFd, StoreError> {
+        Ok(self.versions_dir()?.into_fd())
+    }
+
+    pub(crate) fn versions_dir(&self) -> Result<Dir, StoreError> {
+        self.check_versioned()?;
+        let sid = self.sid().to_string();
+        let open = || self.root().sub(VERSIONS)?.sub(&sid);
+        let folder = open().map_err(|error| match error {
+            StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                let folder = self.root().path_of(VERSIONS).join(&sid);
+                StoreError::VersionsMissing { segment: self.name().clone(), folder }
+            }
+            other => or_denied(other, || {
+                let object = Object::SegmentName(self.name().clone());
+                StoreError::Denied { object, right: Right::Read }
+            }),
+        })?;
+        // In a store that many users share, everybody can make a folder with an id that they have
+        // read in a segment's file, before the file comes from elsewhere or comes back.
+        let (found, owner) = (folder.stat_self()?.st_uid, self.owner());
+        if found != owner && found != 0 {
+            return Err(bad_field(folder.path(), "owner", found, owner));
+        }
+        Ok(folder)
+    }
+
+    pub(crate) fn check_versioned(&self) -> Result<(), StoreError> {
+        if self.is_versioned() {
+            return Ok(());
+        }
+        let found = format!("{:?}", self.header().lifetime).to_lowercase();
+        Err(invalid("the lifetime of the segment", found, "versioned"))
+    }
+
+    /// That a program of this store does not change it: only commits do.
+    pub(crate) fn check_raw(&self, doing: &'static str) -> Result<(), StoreError> {
+        const WHY: &str = "changes are made inside a visit, by a program that has entered a VAS with \
+                           it for writing";
+        if self.is_versioned() { Err(self.refused(doing, WHY)) } else { Ok(()) }
+    }
+
+    /// The error of what is not done with versioned segments.
+    pub(crate) fn refused(&self, doing: &'static str, why: &'static str) -> StoreError {
+        StoreError::Versioned { segment: self.name().clone(), doing, why }
+    }
+}
+
+impl Store {
+    /// The folder with the folders of versioned segments; `None` in a store that an earlier version
+    /// made, and that has no such segment.
+    pub(crate) fn versions(&self) -> Result<Option<Dir>, StoreError> {
+        match self.root.stat(VERSIONS)? {
+            Some(_) => self.root.sub(VERSIONS).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same; made as the folder of parts is, for the same users.
+    fn versions_or_new(&self, _lock: &Exclusive) -> Result<Dir, StoreError> {
+        if let Some(versions) = self.versions()? {
+            return Ok(versions);
+        }
+        self.root.new_folder(VERSIONS, 0o700)?;
+        self.root.chmod(VERSIONS, self.parts.stat_self()?.st_mode & 0o7777)?;
+        self.root.sync()?;
+        self.root.sub(VERSIONS)
+    }
+
+    /// The folders that a versioned segment may have or have had, by name.
+    pub(crate) fn versions_by_id(
+        &self,
+        versions: &Dir,
+    ) -> Result<Vec<(String, SegId)>, StoreError> {
+        let names = versions.names()?.into_iter().filter_map(|name| name.into_string().ok());
+        let by_id = |name: String| {
+            let sid = SegId::new(parse_id(&name)?)?;
+            Some((name, sid))
+        };
+        Ok(names.filter_map(by_id).collect())
+    }
+
+    /// Whether the content of a versioned segment is there. A copied file is a segment of its own only
+    /// with a folder of its own, which a copy in the same store cannot have: it has the same id.
+    pub(crate) fn check_content(
+        &self,
+        segment: &SegmentFile,
+        lock: &impl Locked,
+    ) -> Result<(), StoreError> {
+        if !segment.is_versioned() {
+            return Ok(());
+        }
+        if segment.header().name != *segment.name()
+            && let Some(original) = self.segment_name(segment.sid(), lock)?
+            && original != *segment.name()
+        {
+            return Err(StoreError::VersionedCopy { file: segment.path().to_owned(), original });
+        }
+        segment.versions_dir().map(drop)
+    }
+
+    /// Bytes that the host stores for the content of a versioned segment.
+    pub(crate) fn versions_bytes(&self, segment: &SegmentFile) -> Result<u64, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(0);
+        }
+        let folder = segment.versions_dir()?;
+        let mut bytes = 0;
+        for file in folder.names()? {
+            // A log may go meanwhile.
+            if let Some(stat) = folder.stat(&file.to_string_lossy())? {
+                bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Whether there is a folder for this id, of a segment or left by one.
+    pub(crate) fn has_versions(&self, sid: SegId) -> bool {
+        let found = self.versions().and_then(|versions| match versions {
+            Some(versions) => versions.stat(&sid.to_string()),
+            None => Ok(None),
+        });
+        // If it cannot be told, there may be one.
+        !matches!(found, Ok(None))
+    }
+
+    /// Makes the content of a new segment, durably: version 0, all zeros.
+    pub(crate) fn make_versions(
+        &self,
+        header: &Header,
+        mode: Mode,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let versions = self.versions_or_new(lock)?;
+        let (unfinished, name) = (format!("{}.versions", header.sid), header.sid.to_string());
+        let placed = self.fill_versions(&unfinished, header, mode).and_then(|folder| {
+            if self.tmp.move_new(&unfinished, &versions, &name)? {
+                return Ok(folder);
+            }
+            Err(versions.error("create", &name, ErrorKind::AlreadyExists))
+        });
+        let folder = match placed {
+            Ok(folder) => folder,
+            Err(error) => {
+                let _ = self.tmp.remove_folder(&unfinished);
+                return Err(error);
+            }
+        };
+        // Only now: the host moves no folder that its owner may not write.
+        let settled = versions
+            .chmod(&name, mode.of_folder())
+            .and_then(|()| folder.sync())
+            .and_then(|()| versions.sync());
+        settled.inspect_err(|_| self.remove_versions(header))
+    }
+
+    fn fill_versions(&self, name: &str, header: &Header, mode: Mode) -> Result<Dir, StoreError> {
+        self.tmp.new_folder(name, 0o700)?;
+        let folder = self.tmp.sub(name)?;
+        let facts = VersionFacts {
+            size_bytes: header.size_bytes,
+            time_ns: header.created_ns,
+            pid: std::process::id(),
+            ..VersionFacts::default()
+        };
+        let failed = |source| StoreError::Versions { segment: header.name.clone(), source };
+        let disk = HostFolder::from_fd(self.tmp.sub(name)?.into_fd());
+        Segment::create(disk, header.sid.raw(), facts, FIRST_LOG).map_err(failed)?;
+        for file in folder.names()? {
+            let file = file.to_string_lossy();
+            let (file, path) = (folder.open_file(&file, OFlags::RDONLY)?, folder.path_of(&file));
+            set_mode(&file, &path, mode)?;
+            sync(&file, &path)?;
+        }
+        Ok(folder)
+    }
+
+    /// Removes the content of a segment that nothing names any more. What cannot be removed is
+    /// garbage for `gc`.
+    pub(crate) fn remove_versions(&self, header: &Header) {
+        if header.lifetime == Lifetime::Versioned
+            && let Ok(Some(versions)) = self.versions()
+        {
+            let _ = versions.remove_folder(&header.sid.to_string());
+        }
+    }
+
+    /// Permission bits of the folder and all in it.
+    pub(crate) fn set_versions_mode(
+        &self,
+        segment: &SegmentFile,
+        mode: Mode,
+    ) -> Result<(), StoreError> {
+        if !segment.is_versioned() {
+            return Ok(());
+        }
+        let folder = segment.versions_dir()?;
+        // The folder first: its owner may have taken away their own right to look into it.
+        self.root.sub(VERSIONS)?.chmod(&segment.sid().to_string(), mode.of_folder())?;
+        let mut failed = None;
+        for file in folder.names()? {
+            failed = folder.chmod(&file.to_string_lossy(), mode.of_file()).err().or(failed);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn sync(file: &File, path: &std::path::Path) -> Result<(), StoreError> {
+    file.sync_all().map_err(|e| io_error("sync", path, e))
+}
