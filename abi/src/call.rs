@@ -50,6 +50,10 @@ calls! {
     CALL_VAS_SWITCH_TIMEOUT = 0x04, "vas_switch_timeout";
     /// `()`: the handle of the instance the thread is in; 0 is home.
     CALL_VAS_CURRENT = 0x05, "vas_current";
+    /// `()`: what the calling thread has changed in versioned segments is a version, as if it left.
+    CALL_VAS_COMMIT = 0x06, "vas_commit";
+    /// `()`: throws away what it has changed in versioned segments since it entered or committed.
+    CALL_VAS_ABORT = 0x07, "vas_abort";
 
     /// `(name, name_len, mode)`: creates an empty VAS; returns its `vid`.
     CALL_VAS_CREATE = 0x10, "vas_create";

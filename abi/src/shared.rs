@@ -53,6 +53,9 @@ pub struct VcpuPage {
     pub plain_limit: u64,
     /// The locks the thread holds, as in [`crate::layout::LOCK_RANGES`].
     pub held: u64,
+    /// Handles from here up are left to the VMM, whatever they need: `objects::MAX_INSTANCES`, or 0
+    /// while the thread is in an instance with versioned segments, which it leaves by committing.
+    pub kernel_limit: u64,
     /// As `held`: released locks that have waiters. The VMM wakes the waiters and sets this to 0.
     pub waited_for: u64,
 }

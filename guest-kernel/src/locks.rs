@@ -78,7 +78,8 @@ pub(crate) extern "sysv64" fn switch_with_locks(vh: u64, page: u64, how: u32) ->
     let status = |offset: usize| unsafe { word(status + offset as u64) };
     let announced = status(offset_of!(VcpuStatus, announced));
     let inside = status(offset_of!(VcpuStatus, inside));
-    let done = vh < u64::from(MAX_INSTANCES) && {
+    // At most MAX_INSTANCES: the tables that are indexed by handle end there.
+    let done = vh < own(offset_of!(VcpuPage, kernel_limit)).load(Ordering::Relaxed) && {
         announced.swap(vh, Ordering::SeqCst);
         inside.load(Ordering::Relaxed) == vh && is_fresh() || enter(vh, own, inside, how)
     };

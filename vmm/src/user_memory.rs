@@ -29,6 +29,8 @@ pub struct UserMemory<'a> {
     private: &'a PrivateRegion,
     vases: &'a Vases,
     vh: u32,
+    /// The thread's, if it has one: what it sees of versioned segments is its own.
+    vcpu: Option<u32>,
 }
 
 /// Program memory that a system call may use until this is dropped.
@@ -93,7 +95,13 @@ impl<'a> UserMemory<'a> {
     /// use: an invalid handle has none.
     #[must_use]
     pub fn new(private: &'a PrivateRegion, vases: &'a Vases, vh: u32) -> UserMemory<'a> {
-        UserMemory { private, vases, vh }
+        UserMemory { private, vases, vh, vcpu: None }
+    }
+
+    /// The same as the thread on a vCPU sees it.
+    #[must_use]
+    pub fn on(self, vcpu: u32) -> UserMemory<'a> {
+        UserMemory { vcpu: Some(vcpu), ..self }
     }
 
     /// Resolves a page fault at `gva`, or returns why it cannot. `vcpu` is the calling thread's: it
@@ -124,7 +132,7 @@ impl<'a> UserMemory<'a> {
         if !is_of_segments(gva) {
             return self.private.pieces(gva, len, access, f);
         }
-        let pins = self.vases.pin(self.vh, gva, len, access)?;
+        let pins = self.vases.pin(self.vcpu, self.vh, gva, len, access)?;
         for pin in pins.ranges() {
             f(pin.range(), Backed::File)?;
         }
@@ -137,7 +145,7 @@ impl<'a> UserMemory<'a> {
     /// `EFAULT` when not even the first byte is accessible (and `len` is not 0).
     pub fn ranges(&self, gva: u64, len: u64, access: MemoryAccess) -> Result<Pinned<'a>, Errno> {
         let parts = if is_of_segments(gva) {
-            Parts::Segments(self.vases.pin(self.vh, gva, len, access)?)
+            Parts::Segments(self.vases.pin(self.vcpu, self.vh, gva, len, access)?)
         } else {
             Parts::Private(self.private.pin(gva, len, access)?)
         };

@@ -55,6 +55,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
             switch(ctx, first, at_most(Duration::from_nanos(second)))
         }
         number::CALL_VAS_CURRENT => Ok(u64::from(ctx.vcpu.instance())),
+        number::CALL_VAS_COMMIT => ctx.process.vases.commit(ctx.vcpu).map(|()| 0),
+        number::CALL_VAS_ABORT => ctx.process.vases.abort(ctx.vcpu).map(|()| 0),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
         number::CALL_VAS_FIND => vas::find(ctx, a),
         number::CALL_VAS_CLONE => vas::clone(ctx, a),

@@ -1,7 +1,7 @@
 //! Calls on segments.
 
 use abi::Right;
-use abi::objects::{Lifetime, PagePolicy, SegStat, seg_ctl};
+use abi::objects::{Lifetime, PagePolicy, SegRoot, SegStat, seg_ctl};
 
 use super::{CallResult, args};
 use crate::linux::task::ThreadCtx;
@@ -114,11 +114,18 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
         seg_ctl::RECOVER => {
             store.check_segment(sid, Right::Write)?;
-            vases.recover(ctx.vcpu, sid)?;
+            // A versioned one is never inconsistent.
+            if !vases.is_versioned_here(sid) {
+                vases.recover(ctx.vcpu, sid)?;
+            }
         }
         seg_ctl::MARK_INCONSISTENT => {
             store.check_segment(sid, Right::Write)?;
-            vases.mark_inconsistent(ctx.vcpu, sid)?;
+            if vases.is_versioned_here(sid) {
+                vases.spoil(ctx.vcpu)?;
+            } else {
+                vases.mark_inconsistent(ctx.vcpu, sid)?;
+            }
         }
         seg_ctl::SET_LIFETIME => {
             store.check_segment(sid, Right::Write)?;
@@ -169,8 +176,11 @@ pub fn list(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ENOENT`, `EFAULT`.
 pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, capacity, ..] = *a;
-    let store = ctx.process.vases.granted()?;
-    let record = store.segment(args::sid(sid)?)?;
+    let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    let mut record = vases.granted()?.segment(sid)?;
+    if let Some(facts) = vases.facts_inside(ctx.vcpu, sid) {
+        record.header.size_bytes = facts.size_bytes;
+    }
     let bytes = args::seg_stat_bytes(&stat_of(&record));
     args::put_up_to(ctx, buffer, capacity, &bytes)?;
     Ok(0)
@@ -184,6 +194,11 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    if vases.is_versioned_here(sid) {
+        vases.granted()?.check_segment(sid, Right::Write)?;
+        vases.grow_versioned(ctx.vcpu, sid, bytes)?;
+        return Ok(0);
+    }
     vases.check_growth(sid, bytes)?;
     vases.granted()?.grow_segment(sid, bytes)?;
     Ok(0)
@@ -196,7 +211,16 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ENOENT`.
 pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, offset, bytes, ..] = *a;
-    ctx.process.vases.granted()?.reserve_segment(args::sid(sid)?, offset, bytes)?;
+    let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    if let Some(facts) = vases.facts_inside(ctx.vcpu, sid) {
+        let end = offset.checked_add(bytes).filter(|end| bytes > 0 && *end <= facts.size_bytes);
+        return match end {
+            // Pages are memory until the commit, which finds the space they need or fails whole.
+            Some(_) => vases.granted()?.check_segment(sid, Right::Write).map(|()| 0),
+            None => Err(VasError::Invalid { what: "the range" }),
+        };
+    }
+    vases.granted()?.reserve_segment(sid, offset, bytes)?;
     Ok(0)
 }
 
@@ -206,7 +230,12 @@ pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `EIO` when the host could not store everything.
 pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
-    ctx.process.vases.granted()?.sync(args::sid(sid)?)?;
+    let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    if vases.is_versioned_here(sid) {
+        // What was committed is durable; what was not, is nobody's business yet.
+        return vases.granted()?.check_segment(sid, Right::Write).map(|()| 0);
+    }
+    vases.granted()?.sync(sid)?;
     Ok(0)
 }
 
@@ -216,7 +245,15 @@ pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `ENOENT`, `EFAULT`.
 pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, ..] = *a;
-    let root = ctx.process.vases.granted()?.root_get(args::sid(sid)?)?;
+    let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    let store = vases.granted()?;
+    let root = match vases.facts_inside(ctx.vcpu, sid) {
+        Some(facts) => {
+            store.check_segment(sid, Right::Read)?;
+            SegRoot { address: facts.root_address, fingerprint: words(facts.root_fingerprint) }
+        }
+        None => store.root_get(sid)?,
+    };
     args::put(ctx, buffer, &args::seg_root_bytes(&root))?;
     Ok(0)
 }
@@ -228,8 +265,20 @@ pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, ..] = *a;
     let root = args::seg_root(ctx, buffer)?;
-    ctx.process.vases.granted()?.root_set(args::sid(sid)?, root)?;
+    let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
+    if vases.is_versioned_here(sid) {
+        vases.granted()?.check_segment(sid, Right::Write)?;
+        vases.set_versioned_root(ctx.vcpu, sid, root)?;
+    } else {
+        vases.granted()?.root_set(sid, root)?;
+    }
     Ok(0)
+}
+
+/// The two words of a fingerprint's bytes.
+fn words(bytes: [u8; 16]) -> [u64; 2] {
+    let all = u128::from_le_bytes(bytes);
+    [all as u64, (all >> 64) as u64]
 }
 
 /// Kicks the threads that run on replaced tables, so that they reload them.

@@ -11,7 +11,7 @@ use abi::switch::{LockEnd, LockRef};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights};
 
-use super::switch_tables::{LIMIT, SwitchTables};
+use super::switch_tables::{KERNEL_LIMIT, LIMIT, SwitchTables};
 use crate::vm::memory::MemoryError;
 
 const REF_BYTES: u64 = size_of::<LockRef>() as u64;
@@ -146,7 +146,21 @@ impl SwitchTables {
         self.machine.mem.store(page.offset(HELD), range)?;
         let plain = count == 0 && self.lazy().started;
         let limit = if plain { u64::from(MAX_INSTANCES) } else { 0 };
-        self.machine.mem.store(page.offset(LIMIT), limit)
+        self.machine.mem.store(page.offset(LIMIT), limit)?;
+        self.machine.mem.store(page.offset(KERNEL_LIMIT), u64::from(MAX_INSTANCES))
+    }
+
+    /// From now on every switch of a vCPU, which is out of the guest, is left to the VMM, which
+    /// knows what the thread holds; until [`SwitchTables::set_held_locks`].
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such vCPU.
+    pub fn leave_switches_to_vmm(&self, vcpu: u32) -> Result<(), MemoryError> {
+        let page = self.vcpu_page(vcpu)?;
+        for field in [HELD, LIMIT, KERNEL_LIMIT] {
+            self.machine.mem.store(page.offset(field), 0)?;
+        }
+        Ok(())
     }
 
     /// Lock references, as in [`SwitchTables::held_locks`], of locks with waiters that the kernel

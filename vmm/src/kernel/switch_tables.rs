@@ -37,6 +37,7 @@ use crate::vm::tables::Tables;
 pub(super) const STATUS_BYTES: u64 = size_of::<VcpuStatus>() as u64;
 pub(super) const ENTRY_BYTES: u64 = size_of::<InstanceEntry>() as u64;
 pub(super) const LIMIT: u64 = offset_of!(VcpuPage, plain_limit) as u64;
+pub(super) const KERNEL_LIMIT: u64 = offset_of!(VcpuPage, kernel_limit) as u64;
 
 /// The tables of `vas_switch`: their addresses, and what the VMM reads and writes there.
 #[derive(Debug)]
@@ -160,6 +161,7 @@ impl SwitchTables {
         let mem = tables.mem;
         let status = VCPU_STATUSES.raw() + u64::from(index) * STATUS_BYTES;
         mem.store(page.offset(offset_of!(VcpuPage, status) as u64), status)?;
+        mem.store(page.offset(KERNEL_LIMIT), u64::from(MAX_INSTANCES))?;
         let mut lazy = self.lazy();
         if pcid {
             let block = (index / TABLES_A_BLOCK) as usize;

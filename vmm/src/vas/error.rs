@@ -6,6 +6,7 @@ use seg_lock::LockOutcome;
 use crate::error::Remedy;
 use crate::store::{Object, StoreError};
 use crate::vm::{MemoryError, VmError};
+use spacejmp_versions::VersionsError;
 
 /// A call on a VAS or segment failed; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,31 @@ pub enum VasError {
     /// The instance does not have the segment as its own.
     #[error("segment {sid} is not attached to the instance itself")]
     NotMember {
+        /// The segment.
+        sid: SegId,
+    },
+    /// The files of a versioned segment.
+    #[error("cannot use the versions of a segment")]
+    Versions(#[from] VersionsError),
+    /// Only a thread inside changes a versioned segment.
+    #[error(
+        "the calling thread is not inside an instance in which it may write versioned segments"
+    )]
+    NotWriting,
+    /// The thread has declared its changes inconsistent.
+    #[error("the changes were declared inconsistent: they can only be thrown away")]
+    Spoilt,
+    /// A commit is of one segment.
+    #[error("segment {sid} and segment {other} are versioned: an instance can write one of them")]
+    SeveralVersioned {
+        /// The new one.
+        sid: SegId,
+        /// The one that the instance has.
+        other: SegId,
+    },
+    /// More than it may ever have.
+    #[error("segment {sid} cannot grow beyond its reserve")]
+    BeyondReserve {
         /// The segment.
         sid: SegId,
     },
@@ -144,6 +170,9 @@ impl Remedy for VasError {
         match self {
             VasError::Store(error) => error.remedy(),
             VasError::Full { .. } => Some("try again when fewer programs use it".into()),
+            VasError::SeveralVersioned { .. } => Some(
+                "attach all but one of them to be read, or put them into VASes of their own".into(),
+            ),
             _ => None,
         }
     }
@@ -174,7 +203,10 @@ impl VasError {
             VasError::Overlap { .. } => Errno::EEXIST,
             VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,
             VasError::Full { .. } => Errno::ENOSPC,
-            VasError::NotLocked { .. } => Errno::EPERM,
+            VasError::NotLocked { .. } | VasError::NotWriting | VasError::Spoilt => Errno::EPERM,
+            VasError::Versions(error) => versions_errno(error),
+            VasError::SeveralVersioned { .. } => Errno::EOPNOTSUPP,
+            VasError::BeyondReserve { .. } => Errno::EFBIG,
             // A lock that was acquired without more to say is no error.
             VasError::Lock(outcome) => outcome.errno().unwrap_or(Errno::EAGAIN),
             VasError::Buffer { errno, .. } => *errno,
@@ -182,6 +214,21 @@ impl VasError {
             VasError::NameTooLong { .. } => Errno::ENAMETOOLONG,
             VasError::LifetimeFixed { .. } => Errno::EOPNOTSUPP,
         }
+    }
+}
+
+fn versions_errno(error: &VersionsError) -> Errno {
+    match error {
+        VersionsError::Io { source, .. } => match source.raw_os_error() {
+            Some(libc::ENOSPC) => Errno::ENOSPC,
+            Some(libc::EDQUOT) => Errno::EDQUOT,
+            Some(libc::EFBIG) => Errno::EFBIG,
+            Some(libc::ENOMEM) => Errno::ENOMEM,
+            _ => Errno::EIO,
+        },
+        VersionsError::TooLarge { .. } => Errno::EFBIG,
+        VersionsError::TooManyLogs => Errno::ENOSPC,
+        _ => Errno::EIO,
     }
 }
 

@@ -10,6 +10,7 @@
 //! - `reconcile`: which segments an instance has, and keeping up with the store
 //! - `residency`: segments that this VM has: their extents, lock pages and page faults, eviction,
 //!   memory that system calls use
+//! - `versioned`: segments whose every change is all or nothing: views of versions, commit, abort
 //! - `tables`: page tables of segments and instances, and their frames
 //! - [`content`]: holding locks for a copy of what is not attached
 //! - [`report`]: looking at all this, for crash reports; [`error`]: what can go wrong
@@ -31,6 +32,7 @@ mod switch;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod versioned;
 
 pub use error::VasError;
 pub use granted::Granted;

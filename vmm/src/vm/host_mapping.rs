@@ -67,6 +67,17 @@ impl HostMapping {
         unsafe { HostRange::new(self.ptr.wrapping_add(offset), len) }
     }
 
+    /// Drops the pages of a range: those of a file are mapped again when they are accessed, anonymous
+    /// ones are zero then. KVM forgets every translation to them (its MMU notifier).
+    pub(super) fn drop_pages(&self, offset: usize, len: usize) -> Result<(), std::io::Error> {
+        let range = self.range(offset, len);
+        // SAFETY: within our own mapping, to which no reference is ever made; whoever reads the range
+        // meanwhile finds the old content or the new.
+        let done =
+            unsafe { libc::madvise(range.as_ptr().cast(), range.len(), libc::MADV_DONTNEED) };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+
     /// Advises the host how it will be used.
     pub(super) fn advise(&self, dense: bool) {
         let advice =

@@ -24,16 +24,19 @@ pub enum MemoryKind {
     Files,
     /// Volatile segments.
     Volatile,
+    /// Pages of versioned segments that a visit has changed, and copies kept for the next one.
+    Versioned,
 }
 
 impl MemoryKind {
     /// Every kind, in the order of the report.
-    pub const ALL: [MemoryKind; 5] = [
+    pub const ALL: [MemoryKind; 6] = [
         MemoryKind::Private,
         MemoryKind::Tables,
         MemoryKind::Records,
         MemoryKind::Files,
         MemoryKind::Volatile,
+        MemoryKind::Versioned,
     ];
 
     /// The name in reports.
@@ -45,6 +48,7 @@ impl MemoryKind {
             MemoryKind::Records => "records",
             MemoryKind::Files => "files",
             MemoryKind::Volatile => "volatile",
+            MemoryKind::Versioned => "versioned",
         }
     }
 }
@@ -231,7 +235,7 @@ mod tests {
         ledger.release(MemoryKind::Private, 10);
         ledger.charge(MemoryKind::Tables, 10).unwrap();
         assert_eq!(ledger.total(), 100);
-        assert_eq!(MemoryKind::ALL.map(|kind| ledger.held(kind)), [50, 10, 0, 40, 0]);
+        assert_eq!(MemoryKind::ALL.map(|kind| ledger.held(kind)), [50, 10, 0, 40, 0, 0]);
         let private = ledger.report()[0];
         assert_eq!((private.kind, private.bytes, private.peak_bytes), ("private", 50, 60));
     }

@@ -67,6 +67,19 @@ impl Window {
         Arc::strong_count(self.slot.host()) > 1
     }
 
+    /// Drops what is mapped of `bytes` at `offset`, and with it every translation of the guest's: of
+    /// a file, it is mapped again at the next access; anonymous memory is zero then.
+    ///
+    /// # Errors
+    /// The host's; nothing is known then.
+    pub fn drop_pages(&self, offset: u64, bytes: u64) -> Result<(), MemoryError> {
+        let pinned = self.pin(offset, bytes);
+        self.slot.host().drop_pages(offset as usize, pinned.len()).map_err(|source| {
+            let gpa = self.gpa().offset(offset);
+            MemoryError::Host { action: "drop", gpa, len_bytes: bytes, source }
+        })
+    }
+
     /// Makes the host prefer huge pages for what is accessed from now on.
     pub fn prefer_huge(&mut self) {
         if !self.dense {
@@ -92,6 +105,24 @@ impl PinnedRange {
     #[must_use]
     pub fn range(&self) -> HostRange<'_> {
         self.host.range(self.offset, self.len)
+    }
+
+    /// Takes `next` in if it is the same mapping's memory right behind; gives it back otherwise.
+    pub fn join(&mut self, next: PinnedRange) -> Option<PinnedRange> {
+        let follows = Arc::ptr_eq(&self.host, &next.host) && self.offset + self.len == next.offset;
+        if follows {
+            self.len += next.len;
+            return None;
+        }
+        Some(next)
+    }
+
+    /// `bytes` of it from `offset` on, truncated at its end.
+    #[must_use]
+    pub fn part(self, offset: u64, bytes: u64) -> PinnedRange {
+        let skipped = (offset as usize).min(self.len);
+        let len = (bytes.min((self.len - skipped) as u64)) as usize;
+        PinnedRange { host: self.host.clone(), offset: self.offset + skipped, len }
     }
 
     /// Size in bytes.
@@ -203,12 +234,30 @@ impl Windows {
     /// retry. Otherwise the host's or KVM's error.
     pub fn map(&self, piece: FilePiece<'_>) -> Result<Window, MemoryError> {
         let bytes = piece.bytes.max(1).next_multiple_of(PAGE_SIZE);
-        let place = self.take(bytes)?;
-        let host = HostMapping::of_file(&piece, bytes as usize);
-        let host = host.inspect(|host| host.advise(piece.dense));
         let flags = if piece.writable { 0 } else { KVM_MEM_READONLY };
+        self.map_host(bytes, flags, piece.dense, || HostMapping::of_file(&piece, bytes as usize))
+    }
+
+    /// Maps fresh anonymous memory, all zero.
+    ///
+    /// # Errors
+    /// As [`Windows::map`].
+    pub fn map_anonymous(&self, bytes: u64) -> Result<Window, MemoryError> {
+        let bytes = bytes.max(1).next_multiple_of(PAGE_SIZE);
+        self.map_host(bytes, 0, false, || HostMapping::anonymous(bytes as usize))
+    }
+
+    fn map_host(
+        &self,
+        bytes: u64,
+        flags: u32,
+        dense: bool,
+        make: impl FnOnce() -> Result<HostMapping, std::io::Error>,
+    ) -> Result<Window, MemoryError> {
+        let place = self.take(bytes)?;
+        let host = make().inspect(|host| host.advise(dense));
         let (place, slot) = self.fill(place, bytes, flags, host)?;
-        Ok(Window { place, bytes, slot, dense: piece.dense })
+        Ok(Window { place, bytes, slot, dense })
     }
 
     /// Gives a mapping to KVM. On failure the place that was taken for it is free again.

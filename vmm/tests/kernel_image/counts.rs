@@ -54,6 +54,7 @@ impl Kernel {
         p.store(at(offset_of!(VcpuPage, status)), VCPU_STATUSES.raw());
         p.store(at(offset_of!(VcpuPage, tags)), TAG_TABLES.raw());
         p.store(at(offset_of!(VcpuPage, plain_limit)), u64::from(MAX_INSTANCES));
+        p.store(at(offset_of!(VcpuPage, kernel_limit)), u64::from(MAX_INSTANCES));
         // These numbers must be equal, and not 0.
         p.store(SWITCH_LIVE.raw(), 99);
         p.store(SWITCH_CONTROL.raw(), 99);

@@ -78,6 +78,6 @@ impl<'a> ThreadCtx<'a> {
     /// The program's memory as this thread sees it, from the instance it is in.
     #[must_use]
     pub fn user(&self) -> UserMemory<'a> {
-        self.process.user_in(self.vcpu.instance())
+        self.process.user_in(self.vcpu.instance()).on(self.vcpu.index())
     }
 }

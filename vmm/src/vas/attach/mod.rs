@@ -122,6 +122,7 @@ impl Vases {
         state.instances.insert(vh, instance);
         for wanted in &record.segments {
             let right = traits.right_on(wanted);
+            state.check_versioned(vh, wanted.sid, right)?;
             state.residency.acquire(wanted.sid, right, opened, &mut state.tables)?;
             let range = state.residency.of_member(wanted.sid).reserve.clone();
             let member = Member { right, local: false, range };
@@ -167,6 +168,7 @@ impl Vases {
         how: Release,
     ) -> Result<(), VasError> {
         let opened = state.attached();
+        state.visits.drop_instance(vh, &mut state.tables);
         state.unpublish(vh, &instance, &self.switch)?;
         let Instance { members, tables, linked, .. } = instance;
         // Every vCPU is elsewhere: the frames can be parked immediately.

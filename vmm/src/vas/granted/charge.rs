@@ -29,7 +29,7 @@ pub(crate) struct StoreCharge {
 /// What a segment of this size uses in a private store.
 pub(crate) fn segment_bytes(lifetime: Lifetime, size_bytes: u64) -> u64 {
     match lifetime {
-        Lifetime::Persistent => OBJECT_BYTES.saturating_add(size_bytes),
+        Lifetime::Persistent | Lifetime::Versioned => OBJECT_BYTES.saturating_add(size_bytes),
         Lifetime::Volatile => OBJECT_BYTES,
     }
 }

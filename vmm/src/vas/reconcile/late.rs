@@ -37,6 +37,8 @@ impl Vases {
             let changes = self.switch.changes()?;
             let instance = state.instances.get(vh);
             if instance.is_none_or(|instance| instance.freshness.is_current(changes))
+                // What a thread inside sees does not change.
+                || state.is_versioned(vh)
                 || self.is_occupied(vh, Some(vcpu.index()))?
             {
                 return Ok(false);

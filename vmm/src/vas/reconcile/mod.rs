@@ -183,9 +183,11 @@ impl Vases {
         if let Some(other) = state.instances.known(vh).members.overlapping(&probe.range) {
             return Err(VasError::Overlap { sid, other });
         }
-        if probe.lockable {
+        if probe.lockable || state.is_versioned(vh) {
             self.hide_unused(state, vh, holder)?;
         }
+        state.check_versioned(vh, sid, right)?;
+        state.visits.drop_idle(&mut state.tables, |tables| tables.vh == vh);
         let acquired = state.residency.acquire(sid, right, opened, &mut state.tables);
         let added = acquired.and_then(|()| self.link_member(state, opened, vh, member, &probe));
         added.and(state.publish(vh, &self.switch))
@@ -234,6 +236,7 @@ impl Vases {
     /// Takes members away; no thread is inside.
     fn remove_members(&self, state: &mut State, vh: u32, sids: &[SegId]) -> Result<(), VasError> {
         let opened = state.attached();
+        state.visits.drop_idle(&mut state.tables, |tables| tables.vh == vh);
         let members = &mut state.instances.known_mut(vh).members;
         let removed: Vec<(SegId, Member)> =
             sids.iter().filter_map(|&sid| Some((sid, members.remove(sid)?))).collect();
@@ -290,7 +293,7 @@ impl Vases {
         vh: u32,
         but_for: Option<u32>,
     ) -> Result<(), VasError> {
-        if state.instances.known(vh).is_held() {
+        if state.instances.known(vh).is_held() || state.visits.is_inside(vh) {
             return Err(VasError::Inside { vh });
         }
         self.hide_unoccupied(state, vh, but_for)

@@ -6,6 +6,7 @@ use abi::{PAGE_SIZE, PAGE_SIZE_1G, Right, SegId};
 use crate::access::{FaultCause, FaultOutcome, MemoryAccess};
 use crate::vas::VasError;
 use crate::vas::state::{State, Vases};
+use crate::vas::versioned::view::Trigger;
 use crate::vm::{MemoryError, Vcpu};
 
 /// Extents evicted together: each eviction costs every vCPU its translations.
@@ -41,7 +42,7 @@ impl Vases {
             return FaultOutcome::Unmapped;
         }
         let mut guard = self.lock();
-        let outcome = match self.touch(&mut guard, vh, gva, cause) {
+        let outcome = match self.touch(&mut guard, vcpu.index(), vh, gva, cause) {
             Ok(outcome) => outcome,
             Err(error) => {
                 tracing::warn!("cannot map {gva:#x}: {}", crate::error::chain(&error));
@@ -59,6 +60,7 @@ impl Vases {
     fn touch(
         &self,
         state: &mut State,
+        vcpu: u32,
         vh: u32,
         gva: u64,
         cause: FaultCause,
@@ -79,10 +81,15 @@ impl Vases {
         if !allowed {
             return Ok(FaultOutcome::Forbidden);
         }
+        if state.residency.of_member(sid).is_versioned() {
+            let write = cause == FaultCause::Data(MemoryAccess::Write);
+            let touched = state.touch_versioned(vcpu, vh, sid, gva, write, Trigger::OwnFault)?;
+            return Ok(if touched { FaultOutcome::Resolved } else { FaultOutcome::Unmapped });
+        }
         if !state.has_address(sid, gva)? {
             return Ok(FaultOutcome::Unmapped);
         }
-        state.make_present(vh, sid, gva / PAGE_SIZE_1G)?;
+        state.make_present(vcpu, vh, sid, gva / PAGE_SIZE_1G)?;
         Ok(FaultOutcome::Resolved)
     }
 }
@@ -122,11 +129,40 @@ impl State {
     }
 
     /// Maps the extent of a gigabyte, builds its tables and links them into the instance.
-    fn make_present(&mut self, vh: u32, sid: SegId, gib: u64) -> Result<(), VasError> {
+    fn make_present(&mut self, vcpu: u32, vh: u32, sid: SegId, gib: u64) -> Result<(), VasError> {
         let right = self.instances.known(vh).members.known(sid).right;
         self.build(sid, right, gib)?;
         let instance = self.instances.known_mut(vh);
-        Ok(instance.link_gib(sid, gib, &self.residency, &mut self.tables)?)
+        instance.link_gib(sid, gib, &self.residency, &mut self.tables)?;
+        let Some((visit, _)) = self.visits.tables_of_mut(vcpu) else { return Ok(()) };
+        let (members, subtree) = (&instance.members, self.residency.of_member(sid).subtree(right));
+        Ok(visit.tables.link_gib(members, members.known(sid), subtree, gib, &mut self.tables)?)
+    }
+
+    /// Makes the page of a versioned member present in the tables of the visit that the thread on
+    /// `vcpu` makes, and its own if it is to be written. `false` if the version does not have it, or
+    /// the thread makes no visit there.
+    pub(crate) fn touch_versioned(
+        &mut self,
+        vcpu: u32,
+        vh: u32,
+        sid: SegId,
+        gva: u64,
+        write: bool,
+        trigger: Trigger,
+    ) -> Result<bool, VasError> {
+        let State { instances, residency, visits, tables, .. } = self;
+        let Some((visit, copies)) = visits.tables_of_mut(vcpu) else { return Ok(false) };
+        let Some(view) = visit.views.get_mut(&sid) else { return Ok(false) };
+        if visit.vh != vh || !view.has(gva) {
+            return Ok(false);
+        }
+        let segment = residency.of_member_mut(sid).versioned_mut();
+        view.touch(gva, write, trigger, segment, copies, tables)?;
+        let members = &instances.known(vh).members;
+        let gib = gva / PAGE_SIZE_1G;
+        visit.tables.link_gib(members, members.known(sid), view, gib, tables)?;
+        Ok(true)
     }
 
     /// Builds everything of an instance that is not yet linked.
@@ -135,6 +171,9 @@ impl State {
         let members: Vec<_> = members.map(|(sid, member)| (sid, member.right)).collect();
         for (sid, right) in members {
             let segment = self.residency.of_member(sid);
+            if segment.is_versioned() {
+                continue;
+            }
             let used = segment.reserve.start..segment.end;
             for gib in used.start / PAGE_SIZE_1G..used.end.div_ceil(PAGE_SIZE_1G) {
                 self.build(sid, right, gib)?;
@@ -174,6 +213,9 @@ impl State {
         oldest.truncate(oldest.len().div_ceil(4).min(EVICT_MOST));
         let mut windows = Vec::new();
         for &(_, sid, gib) in &oldest {
+            for visit in self.visits.iter_mut() {
+                visit.tables.unlink_gib(gib, &mut self.tables)?;
+            }
             for (_, instance) in self.instances.iter_mut() {
                 if instance.members.contains(sid) {
                     instance.tables.unlink_gib(gib, &mut self.tables)?;

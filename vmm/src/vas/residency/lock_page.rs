@@ -191,6 +191,11 @@ impl LockPage {
         seg_lock::recover(&self.words, self.member)
     }
 
+    /// Whether a holder died inside, or somebody has declared the content inconsistent.
+    pub(crate) fn is_inconsistent(&self) -> bool {
+        seg_lock::inspect(&self.words).inconsistent
+    }
+
     /// Declares the content inconsistent.
     pub(crate) fn mark_inconsistent(&self) {
         seg_lock::mark_inconsistent(&self.words);

@@ -132,8 +132,9 @@ impl Residency {
         let file = store.open_segment(sid)?;
         grants.check_segment(store, sid, right)?;
         let header = file.header();
-        // Taking a lock is a write, also to share it.
-        if file.right() < right.max(if header.lockable { Right::Write } else { Right::Read }) {
+        // Taking a lock is a write, also to share it; readers of versions take none.
+        let shares_lock = header.lockable && !file.is_versioned();
+        if file.right() < right.max(if shares_lock { Right::Write } else { Right::Read }) {
             return Err(VasError::ReadOnly { sid });
         }
         // What was kept from an earlier attachment may be open with a right that the user no longer
@@ -191,7 +192,7 @@ impl Residency {
         if had < Some(right) {
             self.join_lease(sid, right, opened)?;
         }
-        if let Err(error) = self.prepare(sid, opened) {
+        if let Err(error) = self.prepare(sid, right, opened) {
             if had.is_none() {
                 self.leave_lease(sid, opened);
             }
@@ -203,10 +204,16 @@ impl Residency {
     }
 
     /// Size and lock of a segment that the lease names.
-    fn prepare(&mut self, sid: SegId, opened: &Opened) -> Result<(), VasError> {
+    fn prepare(&mut self, sid: SegId, right: Right, opened: &Opened) -> Result<(), VasError> {
         let segment = self.segments.get_mut(&sid).expect("the caller has it");
-        segment.set_size(segment.file.header().size_bytes)?;
-        if segment.is_lockable() && segment.lock.is_none() {
+        let is_locked = if segment.is_versioned() {
+            // Readers take no lock.
+            right == Right::Write
+        } else {
+            segment.set_size(segment.file.header().size_bytes)?;
+            segment.is_lockable()
+        };
+        if is_locked && segment.lock.is_none() {
             // Taking a lock is a write, also to share it.
             if segment.file.right() == Right::Read {
                 return Err(VasError::ReadOnly { sid });
@@ -224,11 +231,16 @@ impl Residency {
             Some(row) => row,
             None => self.lease_rows.allocate(1, LEASE_SEGMENTS).ok_or(full)?,
         };
-        if let Err(error) = opened.store.join(&mut segment.file, &opened.lease, row, right) {
+        let joined = if segment.is_versioned() {
+            segment.join_versions(opened, row, right)
+        } else {
+            opened.store.join(&mut segment.file, &opened.lease, row, right).map_err(VasError::from)
+        };
+        if let Err(error) = joined {
             if segment.lease_row.is_none() {
                 self.lease_rows.free(row);
             }
-            return Err(error.into());
+            return Err(error);
         }
         segment.lease_row = Some(row);
         Ok(())
@@ -261,7 +273,10 @@ impl Residency {
             Some(Right::Read) if right == Right::Write => {
                 let row = segment.lease_row.expect("a segment in use is in the lease");
                 let reads = lease.set_segment(row, Some((sid, Right::Read)));
-                let clean = reads.and_then(|()| store.mark_clean(&segment.file, lease.id()));
+                let clean = reads.and_then(|()| match segment.is_versioned() {
+                    true => Ok(()),
+                    false => store.mark_clean(&segment.file, lease.id()),
+                });
                 warn_if_failed("mark a segment clean", clean);
             }
             Some(_) => {}
@@ -278,6 +293,7 @@ impl Residency {
     ) {
         let segment = self.of_member_mut(sid);
         let is_volatile = segment.is_volatile();
+        segment.close_versions(opened);
         if let Some(lock) = segment.lock.take() {
             warn_if_failed("give up a lock", self.locks.unmap(lock, &opened.store));
         }
@@ -288,9 +304,9 @@ impl Residency {
     }
 
     /// Keeps a segment that no instance has, unless it is volatile: it is charged as long as the
-    /// VM has it.
+    /// VM has it. A versioned one is opened anew: others may have it meanwhile.
     fn keep_unused(&mut self, sid: SegId, frames: &mut TableFrames) {
-        if self.of_member(sid).is_volatile() {
+        if self.of_member(sid).is_volatile() || self.of_member(sid).is_versioned() {
             return self.forget(sid, frames);
         }
         self.unused.push_back(sid);

@@ -11,13 +11,14 @@
 
 use std::ops::Range;
 
-use abi::{Errno, PAGE_SIZE_1G, SegId};
+use abi::{Errno, PAGE_SIZE, PAGE_SIZE_1G, SegId};
 
 use crate::access::MemoryAccess;
 use crate::vas::VasError;
 use crate::vas::residency::fault::allows;
 use crate::vas::state::instances::{Hold, Instance};
 use crate::vas::state::{State, Vases};
+use crate::vas::versioned::view::Trigger;
 use crate::vm::windows::PinnedRange;
 
 /// Memory of segments that a system call uses, in the order of its addresses.
@@ -52,20 +53,29 @@ impl Vases {
     }
 
     /// Pins what lies at `len` bytes from `gva` in instance `vh`, as far as a thread in it could
-    /// access them: up to the first byte it could not.
+    /// access them: up to the first byte it could not. Of versioned segments it pins what the thread
+    /// on `vcpu` sees, page by page.
     ///
     /// # Errors
     /// `EFAULT` for a range beyond the addresses there are; `ENOMEM` when something cannot be
     /// mapped.
-    pub fn pin(&self, vh: u32, gva: u64, len: u64, access: MemoryAccess) -> Result<Pins, Errno> {
+    pub fn pin(
+        &self,
+        vcpu: Option<u32>,
+        vh: u32,
+        gva: u64,
+        len: u64,
+        access: MemoryAccess,
+    ) -> Result<Pins, Errno> {
         let end = gva.checked_add(len).ok_or(Errno::EFAULT)?;
         let mut state = self.lock();
-        self.pin_locked(&mut state, vh, gva..end, access).map_err(|error| error.errno())
+        self.pin_locked(&mut state, vcpu, vh, gva..end, access).map_err(|error| error.errno())
     }
 
     fn pin_locked(
         &self,
         state: &mut State,
+        vcpu: Option<u32>,
         vh: u32,
         range: Range<u64>,
         access: MemoryAccess,
@@ -87,13 +97,45 @@ impl Vases {
             if !allows(right, access) {
                 break;
             }
-            state.map_extent(sid, at / PAGE_SIZE_1G)?;
-            let pinned = state.residency.of_member(sid).pin(at, range.end - at);
+            let pinned = if state.residency.of_member(sid).is_versioned() {
+                let Some(vcpu) = vcpu else { break };
+                state.pin_versioned(vcpu, vh, sid, at..range.end, access)?
+            } else {
+                state.map_extent(sid, at / PAGE_SIZE_1G)?;
+                state.residency.of_member(sid).pin(at, range.end - at)
+            };
             let Some(range) = pinned.filter(|range| !range.is_empty()) else { break };
             pins.instance.get_or_insert_with(|| state.instances.known(vh).hold());
             at += range.len() as u64;
-            pins.ranges.push(range);
+            let apart = match pins.ranges.last_mut() {
+                Some(last) => last.join(range),
+                None => Some(range),
+            };
+            pins.ranges.extend(apart);
         }
         Ok(pins)
+    }
+}
+
+impl State {
+    /// The page of a versioned segment at the start of `range`, as the thread on `vcpu` sees it.
+    fn pin_versioned(
+        &mut self,
+        vcpu: u32,
+        vh: u32,
+        sid: SegId,
+        range: Range<u64>,
+        access: MemoryAccess,
+    ) -> Result<Option<PinnedRange>, VasError> {
+        let write = access == MemoryAccess::Write;
+        if !self.touch_versioned(vcpu, vh, sid, range.start, write, Trigger::SystemCall)? {
+            return Ok(None);
+        }
+        let State { residency, visits, tables, .. } = self;
+        let Some((visit, copies)) = visits.tables_of_mut(vcpu) else { return Ok(None) };
+        let Some(view) = visit.views.get(&sid) else { return Ok(None) };
+        let segment = residency.of_member_mut(sid).versioned_mut();
+        let page = view.pin(range.start, segment, copies, tables)?;
+        Ok(Some(page.part(range.start % PAGE_SIZE, range.end - range.start)))
     }
 }

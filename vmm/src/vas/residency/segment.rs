@@ -16,6 +16,7 @@ use crate::store::{PART_BYTES, SegmentFile};
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::LockPage;
 use crate::vas::tables::{PieceSpan, Subtree, TableFrames};
+use crate::vas::versioned::segment::VersionedSegment;
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
 use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 
@@ -48,6 +49,8 @@ pub(crate) struct VmSegment {
     read: Subtree,
     write: Subtree,
     charge: VolatileCharge,
+    /// Its log and windows, while it has users and is versioned.
+    versioned: Option<VersionedSegment>,
 }
 
 /// What a volatile segment is charged with while this VM has it: its full size, since its pages are
@@ -98,6 +101,7 @@ impl VmSegment {
             read: Subtree::new(false),
             write: Subtree::new(true),
             charge: VolatileCharge { ledger: ledger.clone(), bytes: 0 },
+            versioned: None,
             file,
         };
         segment.set_size(segment.file.header().size_bytes)?;
@@ -106,6 +110,32 @@ impl VmSegment {
 
     pub(crate) fn is_volatile(&self) -> bool {
         self.file.header().lifetime == Lifetime::Volatile
+    }
+
+    pub(crate) fn is_versioned(&self) -> bool {
+        self.file.is_versioned()
+    }
+
+    /// Its log and windows; an instance has the segment, which is versioned.
+    pub(crate) fn versioned(&self) -> &VersionedSegment {
+        self.versioned.as_ref().expect("what an instance has is open")
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn versioned_mut(&mut self) -> &mut VersionedSegment {
+        self.versioned.as_mut().expect("what an instance has is open")
+    }
+
+    /// What is open of its versions, if it is versioned and an instance has it.
+    pub(crate) fn versions_mut(&mut self) -> Option<&mut VersionedSegment> {
+        self.versioned.as_mut()
+    }
+
+    /// Its file, and what is open of its versions.
+    pub(crate) fn file_and_versions(
+        &mut self,
+    ) -> (&mut SegmentFile, &mut Option<VersionedSegment>) {
+        (&mut self.file, &mut self.versioned)
     }
 
     pub(crate) fn is_lockable(&self) -> bool {
@@ -267,7 +297,8 @@ impl VmSegment {
     pub(crate) fn dissolve(self, frames: &mut TableFrames) -> Vec<Window> {
         self.read.dissolve(frames);
         self.write.dissolve(frames);
-        self.extents.into_values().map(|extent| extent.window).collect()
+        let versions = self.versioned.into_iter().flat_map(VersionedSegment::into_windows);
+        self.extents.into_values().map(|extent| extent.window).chain(versions).collect()
     }
 
     /// The host memory behind `bytes` at `gva`, truncated where the extent or the segment ends,
@@ -280,6 +311,7 @@ impl VmSegment {
 
     /// Bytes of it that are mapped into the VM.
     pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.extents.values().map(|extent| extent.window.bytes()).sum()
+        let versions = self.versioned.as_ref().map_or(0, VersionedSegment::mapped_bytes);
+        self.extents.values().map(|extent| extent.window.bytes()).sum::<u64>() + versions
     }
 }

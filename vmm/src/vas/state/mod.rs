@@ -12,7 +12,7 @@ mod publish;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::vas::granted::grants::{Grants, VasGrants};
 use crate::vas::opened::Opened;
 use crate::vas::residency::{Probe, Residency};
 use crate::vas::tables::TableFrames;
+use crate::vas::versioned::visits::Visits;
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
 
@@ -61,6 +62,8 @@ pub struct Vases {
     pub(crate) reload_waits: Arc<AtomicBool>,
     /// See `drain.rs`.
     pub(crate) draining: AtomicBool,
+    /// Threads that may write versioned segments.
+    pub(crate) writing: Arc<AtomicU32>,
     /// The program's thread on each vCPU that runs one.
     pub(crate) threads: Mutex<BTreeMap<u32, i32>>,
 }
@@ -74,6 +77,7 @@ pub(crate) struct State {
     charge: Arc<StoreCharge>,
     pub(crate) instances: Instances,
     pub(crate) residency: Residency,
+    pub(crate) visits: Visits,
     pub(crate) tables: TableFrames,
     pub(crate) lock_lists: LockLists,
     /// The store's counter of changes as far as the kernel may rely on it.
@@ -96,15 +100,28 @@ impl Vases {
             charge,
             instances: Instances::default(),
             residency: Residency::new(switch.clone()),
+            visits: Visits::new(machine.mem.ledger().clone()),
             tables: TableFrames::new(machine.clone()),
             lock_lists: LockLists::default(),
             seen: 0,
         };
         let patience = Arc::default();
         let reload_waits = state.tables.reload_waits();
+        let writing = state.visits.writing();
         let (state, threads) = (Mutex::new(state), Mutex::default());
         let draining = AtomicBool::new(false);
-        Vases { machine, switch, config, patience, active, state, reload_waits, draining, threads }
+        Vases {
+            machine,
+            switch,
+            config,
+            patience,
+            active,
+            state,
+            reload_waits,
+            draining,
+            writing,
+            threads,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,6 +139,11 @@ impl Vases {
             let number = thread.map_or(0, |thread| thread as u64);
             warn_if_failed("note a thread", self.switch.set_vcpu_thread(vcpu, number));
         }
+    }
+
+    /// The program's name, as in the lease.
+    pub(crate) fn program(&self) -> &str {
+        &self.config.program
     }
 
     /// Whether the process has ever attached a VAS.

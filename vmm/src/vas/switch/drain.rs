@@ -54,6 +54,9 @@ impl Vases {
         if !self.is_active() {
             return true;
         }
+        if self.writing.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
         let vcpus: Vec<u32> = {
             let threads = self.threads.lock().unwrap_or_else(|poison| poison.into_inner());
             threads.keys().copied().collect()

@@ -48,8 +48,12 @@ impl Vases {
         Ok(true)
     }
 
-    /// What an instance's entry says for CR3.
-    pub(crate) fn root_of(&self, state: &State, vh: u32) -> u64 {
+    /// What an instance's entry says for CR3, or the root of the visit that the thread on `vcpu`
+    /// makes there.
+    pub(crate) fn root_of(&self, state: &State, vcpu: u32, vh: u32) -> u64 {
+        if let Some(tables) = state.visits.tables_of(vcpu).filter(|tables| tables.vh == vh) {
+            return tables.tables.root().raw();
+        }
         match state.instances.get(vh) {
             Some(instance) => instance.shown.cr3,
             None => self.switch.home_cr3(),
@@ -62,7 +66,7 @@ impl Vases {
         if vcpu.is_in_kernel() {
             return;
         }
-        let root = self.root_of(state, vh);
+        let root = self.root_of(state, vcpu.index(), vh);
         if crate::kernel::switch_tables::loadable(root) != vcpu.cr3()
             && self.switch.switch_root(vcpu, root).is_err()
         {

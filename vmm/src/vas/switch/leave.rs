@@ -22,6 +22,7 @@ impl Vases {
         let Some(opened) = state.opened() else { return };
         let went = self
             .give_back(state, vcpu, &opened.store)
+            .inspect(|()| state.end_visit(vcpu.index(), false))
             .and_then(|()| self.arrive(state, vcpu, HOME));
         warn_if_failed("bring a thread home", went);
         // Whatever failed: the next thread on this vCPU begins at home.
@@ -37,8 +38,10 @@ impl Vases {
         if vcpu.is_in_kernel() {
             return Ok(());
         }
-        for (mode, lock) in self.held(state, vcpu)?.into_locks() {
-            if mode == Mode::Exclusive {
+        for (sid, mode, lock) in self.held(state, vcpu)?.into_locks() {
+            // What was not committed is gone.
+            let is_raw = !state.residency.get(sid).is_some_and(|segment| segment.is_versioned());
+            if mode == Mode::Exclusive && is_raw {
                 lock.mark_inconsistent();
             }
             lock.user(store, &stopping).release(mode);

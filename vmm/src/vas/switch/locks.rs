@@ -30,8 +30,13 @@ impl LockSet {
         self.0.values().any(|(mode, _)| *mode == Mode::Exclusive)
     }
 
-    pub(crate) fn into_locks(self) -> impl Iterator<Item = (Mode, LockPage)> {
-        self.0.into_values()
+    pub(crate) fn into_locks(self) -> impl Iterator<Item = (SegId, Mode, LockPage)> {
+        self.0.into_iter().map(|(sid, (mode, lock))| (sid, mode, lock))
+    }
+
+    /// Whether the content of any is inconsistent.
+    pub(crate) fn is_inconsistent(&self) -> bool {
+        self.0.values().any(|(_, lock)| lock.is_inconsistent())
     }
 
     fn needs(&self) -> Vec<LockNeed> {
@@ -92,8 +97,12 @@ impl Vases {
         Ok(())
     }
 
-    /// What the thread that runs `vcpu` holds, as the kernel has noted it.
+    /// What the thread that runs `vcpu` holds, as the kernel has noted it, or we have where versioned
+    /// segments are.
     pub(crate) fn held(&self, state: &State, vcpu: &Vcpu) -> Result<LockSet, VasError> {
+        if let Some(visit) = state.visits.of(vcpu.index()) {
+            return Ok(visit.locks.clone());
+        }
         let (first, count) = self.switch.held_locks(vcpu.index())?;
         let mut held = LockSet::default();
         for reference in self.switch.lock_refs(first, count)? {
@@ -156,7 +165,10 @@ pub(crate) fn locks_of(state: &State, vh: u32) -> LockSet {
     let mut set = LockSet::default();
     if let Some(instance) = state.instances.get(vh) {
         for (sid, member) in instance.members.iter() {
-            if let Some(lock) = &state.residency.of_member(sid).lock {
+            let segment = state.residency.of_member(sid);
+            // Readers of versions wait for nobody.
+            let is_free = segment.is_versioned() && member.right == Right::Read;
+            if let Some(lock) = segment.lock.as_ref().filter(|_| !is_free) {
                 set.insert(sid, lock_mode(member.right), lock.clone());
             }
         }

@@ -13,6 +13,7 @@ pub(crate) mod locks;
 use seg_lock::{Held, LockOutcome, Patience};
 
 use self::locks::{LockSet, exchange, locks_of};
+use crate::store::Store;
 use crate::vas::state::instances::{Freshness, Hold, Instance};
 use crate::vas::state::{State, Vases};
 use crate::vas::{HOME, VasError};
@@ -32,8 +33,11 @@ impl Vases {
     /// could not be acquired, the thread is where it was, with the locks it had; only if the process
     /// is ending, it may be at home.
     ///
+    /// A thread that has changed versioned segments commits before it leaves.
+    ///
     /// # Errors
-    /// [`VasError::NoInstance`], [`VasError::Changed`]: likewise, the thread is where it was.
+    /// [`VasError::NoInstance`], [`VasError::Changed`]: likewise, the thread is where it was. So it is
+    /// when it cannot commit ([`Vases::commit`]). When a version cannot be read, it is at home.
     pub fn switch(
         &self,
         vcpu: &mut Vcpu,
@@ -46,6 +50,7 @@ impl Vases {
             let nowhere = VasError::NoInstance { vh };
             return if vh == 0 { Ok(LockOutcome::Acquired) } else { Err(nowhere) };
         }
+        self.settle_before(vcpu, vh)?;
         let (target, old, new, store, held) = {
             let mut guard = self.lock();
             let state = &mut *guard;
@@ -59,7 +64,7 @@ impl Vases {
             let old = self.held(state, vcpu)?;
             let new = locks_of(state, target);
             if old.is_empty() && new.is_empty() {
-                self.arrive(state, vcpu, target)?;
+                self.arrive_or_go_home(state, vcpu, target, &new, &store)?;
                 return Ok(LockOutcome::Acquired);
             }
             if self.is_kept_out(&old, &new) {
@@ -91,7 +96,7 @@ impl Vases {
                 self.arrive(state, vcpu, HOME)?;
                 return Ok(LockOutcome::Interrupted);
             }
-            Held::New => self.arrive(state, vcpu, target)?,
+            Held::New => self.arrive_or_go_home(state, vcpu, target, &new, &store)?,
             Held::Nothing if !old.is_empty() => self.arrive(state, vcpu, HOME)?,
             Held::Nothing | Held::Old => {
                 self.switch.set_current_instance(vcpu.index(), here)?;
@@ -101,26 +106,70 @@ impl Vases {
         if switched.outcome == LockOutcome::Interrupted && self.is_kept_out(&old, &new) {
             return Ok(self.park(stopping));
         }
-        Ok(switched.outcome)
+        // A versioned segment was put right on the way.
+        let is_right = switched.outcome == LockOutcome::OwnerDied && !new.is_inconsistent();
+        Ok(if is_right { LockOutcome::Acquired } else { switched.outcome })
     }
 
-    /// Makes `vh` the instance `vcpu` is in; its locks are held.
+    /// Makes `target` the instance `vcpu` is in; its locks, `new`, are held. If versioned segments
+    /// cannot be read, they are released, and the thread is at home.
+    fn arrive_or_go_home(
+        &self,
+        state: &mut State,
+        vcpu: &mut Vcpu,
+        target: u32,
+        new: &LockSet,
+        store: &Store,
+    ) -> Result<(), VasError> {
+        let Err(error) = self.arrive(state, vcpu, target) else { return Ok(()) };
+        // Nothing is acquired, so nothing is waited for.
+        let _ = exchange(new, &LockSet::default(), Patience::Try, store, &|| false);
+        self.arrive(state, vcpu, HOME)?;
+        Err(error)
+    }
+
+    /// Commits what a thread has changed in versioned segments before it leaves them for `vh`.
+    fn settle_before(&self, vcpu: &Vcpu, vh: u64) -> Result<(), VasError> {
+        {
+            let mut state = self.lock();
+            let Some(visit) = state.visits.of(vcpu.index()) else { return Ok(()) };
+            if vh == u64::from(visit.vh) {
+                return Ok(());
+            }
+            // It stays where it is, with nothing committed, if it cannot go there.
+            self.look_up(&mut state, vh)?;
+        }
+        self.settle(vcpu)
+    }
+
+    /// Makes `vh` the instance `vcpu` is in; its locks are held. A thread that was in another one
+    /// with versioned segments has committed, or its changes are gone.
     pub(crate) fn arrive(
         &self,
         state: &mut State,
         vcpu: &mut Vcpu,
         vh: u32,
     ) -> Result<(), VasError> {
+        let index = vcpu.index();
+        state.end_visit(index, true);
+        if state.is_versioned(vh) {
+            let locks = locks_of(state, vh);
+            state.begin_visit(index, vh, locks)?;
+        }
         let locks = state.instances.get(vh).map_or(0..0, |instance| instance.shown.locks.clone());
-        let root = self.root_of(state, vh);
+        let root = self.root_of(state, index, vh);
         // In the middle of the kernel it is a thread of a process that ends, and that enters
         // the guest no more.
         if !vcpu.is_in_kernel() {
             self.switch.switch_root(vcpu, root)?;
         }
-        self.switch.set_held_locks(vcpu.index(), locks.start, locks.len() as u32)?;
-        self.switch.set_current_instance(vcpu.index(), vh)?;
-        state.tables.reloaded(vcpu.index());
+        if state.visits.of(index).is_some() {
+            self.switch.leave_switches_to_vmm(index)?;
+        } else {
+            self.switch.set_held_locks(index, locks.start, locks.len() as u32)?;
+        }
+        self.switch.set_current_instance(index, vh)?;
+        state.tables.reloaded(index);
         vcpu.set_instance(vh);
         Ok(())
     }

@@ -21,7 +21,7 @@ use std::ops::Range;
 use abi::layout::VAS_SLOTS;
 use abi::{Entry, GuestPhys, Level, PAGE_SIZE_1G, PAGE_SIZE_2M, Table};
 
-use super::{Member, Members, SLOT_BYTES, Subtree, TableFrames};
+use super::{Member, Members, SLOT_BYTES, SegmentTables, TableFrames};
 use crate::vm::MemoryError;
 
 /// See the module.
@@ -84,7 +84,7 @@ impl InstanceTables {
         &mut self,
         members: &Members,
         member: &Member,
-        subtree: &mut Subtree,
+        subtree: &mut impl SegmentTables,
         frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         for slot in slots(&member.range) {
@@ -124,7 +124,7 @@ impl InstanceTables {
         &mut self,
         members: &Members,
         member: &Member,
-        subtree: &Subtree,
+        subtree: &impl SegmentTables,
         gib: u64,
         frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {

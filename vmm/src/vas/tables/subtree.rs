@@ -15,7 +15,7 @@ use std::ops::Range;
 use abi::objects::PagePolicy;
 use abi::{Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Rights, Table};
 
-use super::TableFrames;
+use super::{SegmentTables, TableFrames};
 use crate::vm::MemoryError;
 
 /// Where a piece's memory is and which addresses of it the segment has.
@@ -81,34 +81,6 @@ impl Subtree {
     pub(crate) fn new(write: bool) -> Subtree {
         let rights = Rights { write, execute: false, user: true };
         Subtree { rights, pdpts: BTreeMap::new(), pieces: BTreeMap::new() }
-    }
-
-    /// The page-directory-pointer table of a 512 GiB slot, made if missing.
-    pub(crate) fn pdpt(
-        &mut self,
-        slot: u64,
-        frames: &mut TableFrames,
-    ) -> Result<GuestPhys, MemoryError> {
-        if let Some(&pdpt) = self.pdpts.get(&slot) {
-            return Ok(pdpt);
-        }
-        let pdpt = frames.alloc()?;
-        for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
-            let pdpt = Table::new(pdpt, Level::Pointer);
-            pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, piece.entry)?;
-        }
-        self.pdpts.insert(slot, pdpt);
-        Ok(pdpt)
-    }
-
-    /// The entry for a gigabyte, if its piece is built.
-    pub(crate) fn entry(&self, gib: u64) -> Option<Entry> {
-        self.pieces.get(&gib).map(|piece| piece.entry)
-    }
-
-    /// The page directory of a gigabyte, unless it is one large page or not built.
-    pub(crate) fn directory(&self, gib: u64) -> Option<GuestPhys> {
-        self.pieces.get(&gib).and_then(|piece| piece.directory)
     }
 
     /// Whether everything up to `end` in the gigabyte is mapped.
@@ -218,5 +190,28 @@ impl Subtree {
             frames.park(piece.into_frames());
         }
         frames.park(self.pdpts.into_values());
+    }
+}
+
+impl SegmentTables for Subtree {
+    fn pdpt(&mut self, slot: u64, frames: &mut TableFrames) -> Result<GuestPhys, MemoryError> {
+        if let Some(&pdpt) = self.pdpts.get(&slot) {
+            return Ok(pdpt);
+        }
+        let pdpt = frames.alloc()?;
+        for (gib, piece) in self.pieces.range(slot * 512..(slot + 1) * 512) {
+            let pdpt = Table::new(pdpt, Level::Pointer);
+            pdpt.set(frames.mem(), gib * PAGE_SIZE_1G, piece.entry)?;
+        }
+        self.pdpts.insert(slot, pdpt);
+        Ok(pdpt)
+    }
+
+    fn entry(&self, gib: u64) -> Option<Entry> {
+        self.pieces.get(&gib).map(|piece| piece.entry)
+    }
+
+    fn directory(&self, gib: u64) -> Option<GuestPhys> {
+        self.pieces.get(&gib).and_then(|piece| piece.directory)
     }
 }

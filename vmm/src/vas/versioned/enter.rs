@@ -1,0 +1,205 @@
+//! A visit to an instance with versioned segments begins and ends.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use abi::{Right, SegId};
+use spacejmp_versions::VersionNumber;
+use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::segment::Limits;
+
+use super::segment::{Log, VersionedSegment};
+use super::view::View;
+use super::visits::{TablesId, VisitTables, Visits};
+use crate::store::{OtherWriters, SegmentFile, StoreError, VersionWords};
+use crate::vas::VasError;
+use crate::vas::error::warn_if_failed;
+use crate::vas::opened::Opened;
+use crate::vas::residency::segment::VmSegment;
+use crate::vas::state::State;
+use crate::vas::switch::locks::LockSet;
+use crate::vas::tables::{InstanceTables, Member};
+
+impl State {
+    /// Whether an instance has versioned segments.
+    pub(crate) fn is_versioned(&self, vh: u32) -> bool {
+        let Some(instance) = self.instances.get(vh) else { return false };
+        let mut members = instance.members.iter();
+        members.any(|(sid, _)| self.residency.of_member(sid).is_versioned())
+    }
+
+    /// Refuses a second versioned segment to be written in an instance: a commit is of one.
+    pub(crate) fn check_versioned(
+        &self,
+        vh: u32,
+        sid: SegId,
+        right: Right,
+    ) -> Result<(), VasError> {
+        let is_written = |(_, member): &(SegId, &Member)| member.right == Right::Write;
+        let written = self.instances.known(vh).members.iter().filter(is_written);
+        let mut versioned =
+            written.filter(|(other, _)| self.residency.of_member(*other).is_versioned());
+        let Some((other, _)) = versioned.next().filter(|_| right == Right::Write) else {
+            return Ok(());
+        };
+        let file = self.attached().store.open_segment(sid)?;
+        if file.is_versioned() { Err(VasError::SeveralVersioned { sid, other }) } else { Ok(()) }
+    }
+
+    /// The thread on `vcpu`, which holds `locks`, is inside `vh` from now on. Returns its root.
+    ///
+    /// A reader sees the newest published version, a writer what was committed last. If a holder of
+    /// the lock died, what it had appended whole is the newest version, and the rest is void.
+    pub(crate) fn begin_visit(
+        &mut self,
+        vcpu: u32,
+        vh: u32,
+        locks: LockSet,
+    ) -> Result<u64, VasError> {
+        let members = self.instances.known(vh).members.iter();
+        let members: Vec<(SegId, Right)> =
+            members.map(|(sid, member)| (sid, member.right)).collect();
+        let mut versions = BTreeMap::new();
+        for &(sid, right) in &members {
+            let segment = self.residency.of_member_mut(sid);
+            if segment.is_versioned() {
+                versions.insert(sid, segment.newest(right)?);
+            }
+        }
+        let writes =
+            members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
+        let id = match self.visits.fitting(vh, writes, &versions) {
+            Some(id) => id,
+            None => self.build_visit(vh, &members, &versions)?,
+        };
+        Ok(self.visits.begin(vcpu, id, locks))
+    }
+
+    fn build_visit(
+        &mut self,
+        vh: u32,
+        members: &[(SegId, Right)],
+        versions: &BTreeMap<SegId, VersionNumber>,
+    ) -> Result<TablesId, VasError> {
+        let mut views = BTreeMap::new();
+        for &(sid, right) in members {
+            let Some(&version) = versions.get(&sid) else { continue };
+            let segment = self.residency.of_member_mut(sid);
+            let facts = segment.versioned().log().facts(version).cloned().unwrap_or_default();
+            segment.set_size(facts.size_bytes)?;
+            let range = segment.reserve.clone();
+            views.insert(sid, View::new(sid, range, right, version, facts));
+        }
+        let mut tables = InstanceTables::new(&mut self.tables)?;
+        let instance = self.instances.known(vh);
+        let linked =
+            instance.members.iter().try_for_each(|(sid, member)| match views.get_mut(&sid) {
+                Some(view) => tables.link(&instance.members, member, view, &mut self.tables),
+                None => {
+                    let segment = self.residency.of_member_mut(sid);
+                    let subtree = segment.subtree_mut(member.right);
+                    tables.link(&instance.members, member, subtree, &mut self.tables)
+                }
+            });
+        if let Err(error) = linked {
+            Visits::discard(tables, views, &mut self.tables);
+            return Err(error.into());
+        }
+        Ok(self.visits.insert(VisitTables::new(vh, tables, views)))
+    }
+
+    /// The thread on `vcpu` leaves, to where it already has the root of. What it did not commit is
+    /// gone.
+    pub(crate) fn end_visit(&mut self, vcpu: u32, is_settled: bool) {
+        self.visits.end(vcpu, is_settled, &mut self.tables);
+    }
+}
+
+impl VmSegment {
+    /// Tells the store that this VM has the segment, which is versioned, and opens its versions. If
+    /// no other VM can write it, whatever the last one left is recovered.
+    pub(crate) fn join_versions(
+        &mut self,
+        opened: &Opened,
+        row: u32,
+        right: Right,
+    ) -> Result<(), VasError> {
+        let (file, versions) = self.file_and_versions();
+        let mut log = None;
+        opened.store.join_versioned(file, &opened.lease, row, right, &mut |file, others| {
+            log = Some(open(file, right, others)?);
+            Ok(())
+        })?;
+        let log = log.ok_or(VasError::NotWriting)?;
+        match versions {
+            Some(versions) => versions.replace_log(log),
+            None => *versions = Some(VersionedSegment::new(log)),
+        }
+        Ok(())
+    }
+
+    /// When the VM no longer has the segment: brings the home file up to date if that is due, and nobody
+    /// else has it.
+    pub(crate) fn close_versions(&mut self, opened: &Opened) {
+        let (sid, is_writer) = (self.file.sid(), self.lock.is_some());
+        let Some(versions) = self.versions_mut() else { return };
+        let mut log = versions.log();
+        if !is_writer || !log.checkpoint_is_due() {
+            return;
+        }
+        if matches!(opened.store.others_attached(sid, opened.lease.id()), Ok(false)) {
+            let newest = log.appended();
+            warn_if_failed("bring a segment's home file up to date", log.checkpoint(newest));
+        }
+    }
+
+    /// The version that a thread sees that enters now, taken in from the files. The lock is held by
+    /// a thread that is to write.
+    fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
+        let words = self.file.read_words()?;
+        let mut log = self.versioned().log();
+        let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
+        let died =
+            right == Right::Write && self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent());
+        if !died {
+            if published > log.appended() {
+                log.refresh(published)?;
+            }
+            // A version of ours may be durable, and its publication have failed.
+            return Ok(if right == Right::Write { log.appended() } else { published });
+        }
+        let newest = log.take_over(published)?;
+        drop(log);
+        self.publish(newest)?;
+        if let Some(lock) = &self.lock {
+            lock.recover();
+        }
+        Ok(newest)
+    }
+
+    /// Readers see `version` from now on.
+    pub(crate) fn publish(&self, version: VersionNumber) -> Result<(), VasError> {
+        let words = VersionWords { appended: version.0, published: version.0 };
+        Ok(self.file.write_words(&words)?)
+    }
+}
+
+/// The versions of a segment. By a VM that is to write, with no other one that can, they are
+/// recovered and published; else they are read as they are.
+fn open(file: &SegmentFile, right: Right, others: OtherWriters) -> Result<Log, StoreError> {
+    let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
+    let folder = HostFolder::from_fd(file.versions_folder()?);
+    let folder = if right == Right::Write { folder } else { folder.read_only() };
+    let limits = Limits::default();
+    if right == Right::Write && others == OtherWriters::None {
+        let log = Log::open(folder, limits).map_err(failed)?;
+        let newest = log.appended().0;
+        file.write_words(&VersionWords { appended: newest, published: newest })?;
+        return Ok(log);
+    }
+    let published = match others {
+        OtherWriters::Live => file.read_words()?.map(|words| VersionNumber(words.published)),
+        OtherWriters::None => None,
+    };
+    Log::open_shared(folder, limits, published).map_err(failed)
+}

@@ -1,0 +1,24 @@
+//! Versioned segments in this VM: what a thread inside sees, and how its changes become a version.
+//!
+//! - [`segment`]: a segment's files, and the windows through which its pages are seen
+//! - [`view`]: one version of it as page tables, with a writer's own copies of pages
+//! - [`copies`]: the memory of those copies
+//! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
+//!   versions, and kept for the next one
+//! - [`enter`]: a visit begins and ends; [`commit`]: commit, abort, and facts of a version that are
+//!   no pages (size, root object)
+//!
+//! A vCPU keeps its root, and the version it shows, until it leaves. A page-table entry changes
+//! from absent to present, and once more when a writer gets its own copy of a page: at that vCPU's
+//! own fault at that address, or, when a system call writes there, with the old page's translations
+//! dropped (`Window::drop_pages`). A system call looks up each page in the calling thread's view.
+//!
+//! The kernel serves no switch into or out of an instance with versioned segments: leaving is
+//! committing.
+
+pub(crate) mod commit;
+pub(crate) mod copies;
+mod enter;
+pub(crate) mod segment;
+pub(crate) mod view;
+pub(crate) mod visits;

@@ -1,0 +1,285 @@
+//! One version of a segment as page tables, with a writer's own copies of pages.
+//!
+//! All pages are mapped as 4 KiB: on hosts with shadow page tables a large entry that was ever
+//! present must not be replaced, and a writer replaces entries page by page.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use abi::{
+    Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Right, Rights, SegId, Table,
+};
+use spacejmp_versions::log::header::LogId;
+use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::{PageIndex, VersionNumber};
+
+use super::copies::{Copies, Frame};
+use super::segment::{VersionedSegment, sources};
+use crate::vas::VasError;
+use crate::vas::tables::{SegmentTables, TableFrames};
+use crate::vm::MemoryError;
+use crate::vm::windows::PinnedRange;
+
+const READ: Rights = Rights { write: false, execute: false, user: true };
+const WRITE: Rights = Rights { write: true, execute: false, user: true };
+
+/// A page table, and how far it is filled.
+#[derive(Debug)]
+struct Leaf {
+    frame: GuestPhys,
+    filled: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) sid: SegId,
+    /// The segment's addresses, as far as it may ever grow.
+    range: Range<u64>,
+    pub(crate) right: Right,
+    /// The version it shows, or that a writer's changes are to.
+    pub(crate) version: VersionNumber,
+    /// What that version says besides its pages.
+    committed: VersionFacts,
+    /// The same as the thread inside has it.
+    pub(crate) facts: VersionFacts,
+    /// By number of the 512 GiB slot.
+    pdpts: BTreeMap<u64, GuestPhys>,
+    /// By number of the gigabyte.
+    directories: BTreeMap<u64, GuestPhys>,
+    /// By number of the 2 MiB of addresses.
+    leaves: BTreeMap<u64, Leaf>,
+    /// A writer's own copies of pages.
+    copies: BTreeMap<PageIndex, Frame>,
+    /// Logs whose windows some entry leads to.
+    logs: BTreeSet<LogId>,
+}
+
+/// Whether what is called runs at the fault of the vCPU that runs on the tables, at that address:
+/// then the processor and KVM have dropped the translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trigger {
+    /// It does.
+    OwnFault,
+    /// A system call uses the memory.
+    SystemCall,
+}
+
+impl View {
+    pub(crate) fn new(
+        sid: SegId,
+        range: Range<u64>,
+        right: Right,
+        version: VersionNumber,
+        facts: VersionFacts,
+    ) -> View {
+        let (pdpts, directories, leaves, copies, logs) = Default::default();
+        let committed = facts.clone();
+        View {
+            sid,
+            range,
+            right,
+            version,
+            committed,
+            facts,
+            pdpts,
+            directories,
+            leaves,
+            copies,
+            logs,
+        }
+    }
+
+    /// One past the last address that the segment has.
+    pub(crate) fn end(&self) -> u64 {
+        let size = self.facts.size_bytes.min(self.range.end - self.range.start);
+        (self.range.start + size).next_multiple_of(PAGE_SIZE)
+    }
+
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    pub(crate) fn has(&self, gva: u64) -> bool {
+        (self.range.start..self.end()).contains(&gva)
+    }
+
+    fn page(&self, gva: u64) -> PageIndex {
+        PageIndex((gva - self.range.start) / PAGE_SIZE)
+    }
+
+    /// How many pages it has copies of.
+    pub(crate) fn copied(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// Builds the table of the 2 MiB that `gva` lies in, as far as the segment has pages there.
+    fn fill(
+        &mut self,
+        gva: u64,
+        segment: &mut VersionedSegment,
+        frames: &mut TableFrames,
+    ) -> Result<GuestPhys, VasError> {
+        let group = gva / PAGE_SIZE_2M;
+        let start = (group * PAGE_SIZE_2M).max(self.range.start);
+        let end = ((group + 1) * PAGE_SIZE_2M).min(self.end());
+        let from = self.leaves.get(&group).map_or(start, |leaf| leaf.filled);
+        let first = self.page(from);
+        let count = end.saturating_sub(from) / PAGE_SIZE;
+        let sources = sources(&segment.log(), first, count, self.version);
+        let mut entries = Vec::with_capacity(sources.len());
+        for (page, source) in (first.0..).map(PageIndex).zip(sources) {
+            let place = segment.place(page, source, frames.machine())?;
+            self.logs.extend(source.log());
+            entries.push(Entry::Page(segment.gpa(place), READ));
+        }
+        if let Some(leaf) = self.leaves.get_mut(&group) {
+            let table = Table::new(leaf.frame, Level::Table);
+            for (at, entry) in (from..).step_by(PAGE_SIZE as usize).zip(entries) {
+                table.set(frames.mem(), at, entry)?;
+            }
+            leaf.filled = end.max(from);
+            return Ok(leaf.frame);
+        }
+        let frame = frames.alloc()?;
+        let linked = Table::new(frame, Level::Table)
+            .fill(frames.mem(), start, entries)
+            .and_then(|()| self.link_leaf(gva, frame, frames));
+        if let Err(error) = linked {
+            frames.park([frame]);
+            return Err(error.into());
+        }
+        self.leaves.insert(group, Leaf { frame, filled: end });
+        Ok(frame)
+    }
+
+    fn link_leaf(
+        &mut self,
+        gva: u64,
+        leaf: GuestPhys,
+        frames: &mut TableFrames,
+    ) -> Result<(), MemoryError> {
+        let gib = gva / PAGE_SIZE_1G;
+        let directory = match self.directories.get(&gib) {
+            Some(&directory) => directory,
+            None => {
+                let directory = frames.alloc()?;
+                self.directories.insert(gib, directory);
+                if let Some(&pdpt) = self.pdpts.get(&(gib / 512)) {
+                    let pdpt = Table::new(pdpt, Level::Pointer);
+                    pdpt.set(frames.mem(), gva, Entry::Table(directory))?;
+                }
+                directory
+            }
+        };
+        Table::new(directory, Level::Directory).set(frames.mem(), gva, Entry::Table(leaf))
+    }
+
+    /// Makes the page at `gva`, which the segment has, present, and the thread's own if it is to be
+    /// written. The caller links the gigabyte into the tables that the vCPU runs on.
+    pub(crate) fn touch(
+        &mut self,
+        gva: u64,
+        write: bool,
+        trigger: Trigger,
+        segment: &mut VersionedSegment,
+        copies: &mut Copies,
+        frames: &mut TableFrames,
+    ) -> Result<(), VasError> {
+        let was_filled =
+            self.leaves.get(&(gva / PAGE_SIZE_2M)).is_some_and(|leaf| gva < leaf.filled);
+        let leaf = self.fill(gva, segment, frames)?;
+        let page = self.page(gva);
+        if !write || self.copies.contains_key(&page) {
+            return Ok(());
+        }
+        let content = segment.log().read(page, self.version)?;
+        let frame = copies.make(&content, frames.machine())?;
+        let entry = Entry::Page(copies.gpa(frame), WRITE);
+        if let Err(error) = Table::new(leaf, Level::Table).set(frames.mem(), gva, entry) {
+            copies.give_back([frame]);
+            return Err(error.into());
+        }
+        self.copies.insert(page, frame);
+        if was_filled && trigger == Trigger::SystemCall {
+            let source = segment.log().locate(page, self.version);
+            let place = segment.place(page, source, frames.machine())?;
+            segment.forget(place)?;
+        }
+        Ok(())
+    }
+
+    /// The page at `gva`, which was touched, for a system call.
+    pub(crate) fn pin(
+        &self,
+        gva: u64,
+        segment: &mut VersionedSegment,
+        copies: &Copies,
+        frames: &TableFrames,
+    ) -> Result<PinnedRange, VasError> {
+        let page = self.page(gva);
+        if let Some(&frame) = self.copies.get(&page) {
+            return Ok(copies.pin(frame));
+        }
+        let source = segment.log().locate(page, self.version);
+        let place = segment.place(page, source, frames.machine())?;
+        Ok(segment.pin(place))
+    }
+
+    /// The copies, each with its page.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (PageIndex, Frame)> {
+        self.copies.iter().map(|(&page, &frame)| (page, frame))
+    }
+
+    /// Logs that it shows pages of.
+    pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> {
+        self.logs.iter().copied()
+    }
+
+    /// Whether size or root object were changed.
+    pub(crate) fn has_new_facts(&self) -> bool {
+        self.facts != self.committed
+    }
+
+    /// What was changed is the version `version` from now on.
+    pub(crate) fn committed(&mut self, version: VersionNumber) {
+        self.version = version;
+        self.committed = self.facts.clone();
+    }
+
+    /// Size and root object are again what the version says.
+    pub(crate) fn reset_facts(&mut self) {
+        self.facts = self.committed.clone();
+    }
+
+    /// Frames of its tables, and its copies: no vCPU runs on it any more.
+    pub(crate) fn into_parts(self) -> (Vec<GuestPhys>, Vec<Frame>) {
+        let tables = self.pdpts.into_values().chain(self.directories.into_values());
+        let tables = tables.chain(self.leaves.into_values().map(|leaf| leaf.frame)).collect();
+        (tables, self.copies.into_values().collect())
+    }
+}
+
+impl SegmentTables for View {
+    fn pdpt(&mut self, slot: u64, frames: &mut TableFrames) -> Result<GuestPhys, MemoryError> {
+        if let Some(&pdpt) = self.pdpts.get(&slot) {
+            return Ok(pdpt);
+        }
+        let pdpt = frames.alloc()?;
+        let table = Table::new(pdpt, Level::Pointer);
+        for (gib, &directory) in self.directories.range(slot * 512..(slot + 1) * 512) {
+            table.set(frames.mem(), gib * PAGE_SIZE_1G, Entry::Table(directory))?;
+        }
+        self.pdpts.insert(slot, pdpt);
+        Ok(pdpt)
+    }
+
+    fn entry(&self, gib: u64) -> Option<Entry> {
+        self.directories.get(&gib).copied().map(Entry::Table)
+    }
+
+    fn directory(&self, gib: u64) -> Option<GuestPhys> {
+        self.directories.get(&gib).copied()
+    }
+}

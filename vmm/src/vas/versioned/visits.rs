@@ -1,0 +1,244 @@
+//! Which tables each vCPU runs on that is inside an instance with versioned segments.
+//!
+//! All of it is in the VMM's memory: what the guest and the lease say of where a thread is has no
+//! part in it.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use abi::{Right, SegId};
+use spacejmp_versions::VersionNumber;
+use spacejmp_versions::log::header::LogId;
+
+use super::copies::Copies;
+use super::view::View;
+use crate::vas::switch::locks::LockSet;
+use crate::vas::tables::{InstanceTables, TableFrames};
+use crate::vm::MemoryLedger;
+
+/// Most copies that are kept for a writer's next visit: each is compared at every commit.
+const KEPT_COPIES_MAX: usize = 1024;
+
+/// Names tables within [`Visits`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct TablesId(u64);
+
+/// A thread inside.
+pub(crate) struct Visit {
+    pub(crate) vh: u32,
+    pub(crate) tables: TablesId,
+    /// What it holds.
+    pub(crate) locks: LockSet,
+}
+
+/// Tables of an instance with versioned segments, as threads that see the same versions have them.
+pub(crate) struct VisitTables {
+    pub(crate) vh: u32,
+    pub(crate) tables: InstanceTables,
+    pub(crate) views: BTreeMap<SegId, View>,
+    /// Threads inside.
+    users: u32,
+    /// What the visit has changed must not be committed; it ends without.
+    pub(crate) is_spoilt: bool,
+}
+
+impl VisitTables {
+    pub(crate) fn new(vh: u32, tables: InstanceTables, views: BTreeMap<SegId, View>) -> Self {
+        VisitTables { vh, tables, views, users: 0, is_spoilt: false }
+    }
+
+    /// Whether a thread with these tables may write versioned segments; then it is alone.
+    pub(crate) fn writes(&self) -> bool {
+        self.views.values().any(|view| view.right == Right::Write)
+    }
+
+    fn shows(&self, versions: &BTreeMap<SegId, VersionNumber>) -> bool {
+        self.views.iter().map(|(sid, view)| (sid, &view.version)).eq(versions)
+    }
+
+    fn copied(&self) -> usize {
+        self.views.values().map(View::copied).sum()
+    }
+}
+
+/// See the module.
+pub(crate) struct Visits {
+    by_vcpu: BTreeMap<u32, Visit>,
+    tables: BTreeMap<TablesId, VisitTables>,
+    next: u64,
+    pub(crate) copies: Copies,
+    /// Threads that may write, for who looks without the state's lock.
+    writing: Arc<AtomicU32>,
+}
+
+impl std::fmt::Debug for Visits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inside: Vec<_> = self.by_vcpu.iter().map(|(vcpu, visit)| (vcpu, visit.vh)).collect();
+        f.debug_struct("Visits").field("inside", &inside).finish_non_exhaustive()
+    }
+}
+
+impl Visits {
+    /// Nobody inside.
+    pub(crate) fn new(ledger: Arc<MemoryLedger>) -> Visits {
+        let (by_vcpu, tables, writing) = Default::default();
+        Visits { by_vcpu, tables, next: 0, copies: Copies::new(ledger), writing }
+    }
+
+    /// The visit of a vCPU's thread, if it is in an instance with versioned segments.
+    pub(crate) fn of(&self, vcpu: u32) -> Option<&Visit> {
+        self.by_vcpu.get(&vcpu)
+    }
+
+    /// The tables of that visit.
+    pub(crate) fn tables_of(&self, vcpu: u32) -> Option<&VisitTables> {
+        self.tables.get(&self.of(vcpu)?.tables)
+    }
+
+    /// The same, to be changed, and the memory of copies.
+    pub(crate) fn tables_of_mut(&mut self, vcpu: u32) -> Option<(&mut VisitTables, &mut Copies)> {
+        let tables = self.by_vcpu.get(&vcpu)?.tables;
+        Some((self.tables.get_mut(&tables)?, &mut self.copies))
+    }
+
+    /// Whether a thread is inside instance `vh`.
+    pub(crate) fn is_inside(&self, vh: u32) -> bool {
+        self.by_vcpu.values().any(|visit| visit.vh == vh)
+    }
+
+    /// How many threads may write.
+    pub(crate) fn writing(&self) -> Arc<AtomicU32> {
+        self.writing.clone()
+    }
+
+    /// All tables, used now or kept.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut VisitTables> {
+        self.tables.values_mut()
+    }
+
+    /// The oldest version of a segment that any tables show.
+    pub(crate) fn oldest(&self, sid: SegId) -> Option<VersionNumber> {
+        self.tables.values().filter_map(|tables| Some(tables.views.get(&sid)?.version)).min()
+    }
+
+    /// The logs of a segment that any tables show pages of.
+    pub(crate) fn logs(&self, sid: SegId) -> BTreeSet<LogId> {
+        self.tables
+            .values()
+            .filter_map(|tables| tables.views.get(&sid))
+            .flat_map(View::logs)
+            .collect()
+    }
+
+    /// Tables that a new visit of `vh` with these versions can use.
+    pub(crate) fn fitting(
+        &self,
+        vh: u32,
+        writes: bool,
+        versions: &BTreeMap<SegId, VersionNumber>,
+    ) -> Option<TablesId> {
+        let fits = |tables: &VisitTables| {
+            let is_free = !writes || tables.users == 0;
+            tables.vh == vh && tables.writes() == writes && is_free && tables.shows(versions)
+        };
+        self.tables.iter().find(|(_, tables)| fits(tables)).map(|(&id, _)| id)
+    }
+
+    /// Takes tables in.
+    pub(crate) fn insert(&mut self, tables: VisitTables) -> TablesId {
+        self.next += 1;
+        let id = TablesId(self.next);
+        self.tables.insert(id, tables);
+        id
+    }
+
+    /// A vCPU's thread is inside from now on; its root.
+    pub(crate) fn begin(&mut self, vcpu: u32, id: TablesId, locks: LockSet) -> u64 {
+        let tables = self.tables.get_mut(&id).expect("the caller has just found or made it");
+        tables.users += 1;
+        if tables.writes() {
+            self.writing.fetch_add(1, Ordering::SeqCst);
+        }
+        self.by_vcpu.insert(vcpu, Visit { vh: tables.vh, tables: id, locks });
+        tables.tables.root().raw()
+    }
+
+    /// The thread is no longer inside, and its vCPU has another root. What it changed and did not
+    /// commit is gone.
+    pub(crate) fn end(&mut self, vcpu: u32, is_settled: bool, frames: &mut TableFrames) {
+        let Some(visit) = self.by_vcpu.remove(&vcpu) else { return };
+        let Some(tables) = self.tables.get_mut(&visit.tables) else { return };
+        tables.users -= 1;
+        if tables.writes() {
+            self.writing.fetch_sub(1, Ordering::SeqCst);
+            tables.is_spoilt |= !is_settled || tables.copied() > KEPT_COPIES_MAX;
+        }
+        self.sweep(visit.vh, frames);
+    }
+
+    /// Drops what nobody uses and no later visit of instance `vh` can: of each kind the newest is
+    /// kept.
+    fn sweep(&mut self, vh: u32, frames: &mut TableFrames) {
+        let newest = |writes: bool| {
+            let same = |tables: &VisitTables| tables.vh == vh && tables.writes() == writes;
+            self.tables.iter().rev().find(|(_, tables)| same(tables)).map(|(&id, _)| id)
+        };
+        let newest = [newest(false), newest(true)];
+        let is_idle = |id: &TablesId, tables: &mut VisitTables| {
+            let is_kept = newest.contains(&Some(*id)) && !tables.is_spoilt;
+            tables.vh == vh && tables.users == 0 && !is_kept
+        };
+        let idle: Vec<VisitTables> = self.tables.extract_if(.., is_idle).map(|(_, t)| t).collect();
+        self.drop_all(idle, frames);
+    }
+
+    /// Drops tables that nobody uses: of an instance, or those that show a segment.
+    pub(crate) fn drop_idle(
+        &mut self,
+        frames: &mut TableFrames,
+        which: impl Fn(&VisitTables) -> bool,
+    ) {
+        let is_idle = |_: &TablesId, tables: &mut VisitTables| tables.users == 0 && which(tables);
+        let idle: Vec<VisitTables> = self.tables.extract_if(.., is_idle).map(|(_, t)| t).collect();
+        self.drop_all(idle, frames);
+    }
+
+    fn drop_all(&mut self, idle: Vec<VisitTables>, frames: &mut TableFrames) {
+        for tables in idle {
+            frames.park(tables.tables.into_frames());
+            for view in tables.views.into_values() {
+                let (own, copies) = view.into_parts();
+                frames.park(own);
+                self.copies.give_back(copies);
+            }
+        }
+    }
+
+    /// Ends all visits of an instance that is dropped at the end of the process.
+    pub(crate) fn drop_instance(&mut self, vh: u32, frames: &mut TableFrames) {
+        let inside: Vec<u32> = self
+            .by_vcpu
+            .iter()
+            .filter(|(_, visit)| visit.vh == vh)
+            .map(|(&vcpu, _)| vcpu)
+            .collect();
+        for vcpu in inside {
+            self.end(vcpu, false, frames);
+        }
+        self.drop_idle(frames, |tables| tables.vh == vh);
+    }
+
+    /// Frees what cannot be linked for want of memory.
+    pub(crate) fn discard(
+        tables: InstanceTables,
+        views: BTreeMap<SegId, View>,
+        frames: &mut TableFrames,
+    ) {
+        frames.park(tables.into_frames());
+        for view in views.into_values() {
+            frames.park(view.into_parts().0);
+        }
+    }
+}
