@@ -64,6 +64,8 @@ extern "C" {
 #define SJ_CALL_VAS_TRY_SWITCH 0x534a0003u
 #define SJ_CALL_VAS_SWITCH_TIMEOUT 0x534a0004u
 #define SJ_CALL_VAS_CURRENT 0x534a0005u
+#define SJ_CALL_VAS_COMMIT 0x534a0006u
+#define SJ_CALL_VAS_ABORT 0x534a0007u
 #define SJ_CALL_VAS_CREATE 0x534a0010u
 #define SJ_CALL_VAS_FIND 0x534a0011u
 #define SJ_CALL_VAS_CLONE 0x534a0012u
@@ -132,6 +134,7 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 /* Lifetimes. */
 #define SEG_PERSISTENT 0u
 #define SEG_VOLATILE 1u
+#define SEG_VERSIONED 2u /* changed by whole commits; always lockable */
 
 /* Parameters of seg_alloc_params. */
 struct seg_params {
@@ -242,6 +245,20 @@ SJ_API int vas_switch_timeout(vhandle_t vh, uint64_t nanoseconds);
 
 /* vas_current: returns the instance the calling thread is in, VAS_HOME at home. */
 SJ_API vhandle_t vas_current(void);
+
+/* vas_commit: what the calling thread has changed in versioned segments since it entered, or since
+ * its last commit, is a version from now on, as if it left; it stays inside. Returns 0.
+ * Fails with EPERM, it may not write a versioned segment where it is; ENOSPC, EDQUOT, EIO, the
+ * changes cannot be stored; EFBIG, they are more than one commit can have. Nothing has changed then:
+ * make room and try again, or abort. */
+SJ_API int vas_commit(void);
+
+/* vas_abort: throws away what it has changed in versioned segments since it entered, or since its
+ * last commit: content, size, root object. It stays inside; pointers to what it has allocated since
+ * are invalid. Returns 0.
+ * Fails with EPERM, it may not write a versioned segment where it is; EIO, what was there cannot be
+ * read. */
+SJ_API int vas_abort(void);
 
 /* vas_create: makes an empty VAS with permission bits `mode` (umask applies). It lives until it is
  * deleted. Returns its id.
@@ -602,6 +619,16 @@ static inline int vas_switch_timeout(vhandle_t vh, uint64_t nanoseconds)
 static inline vhandle_t vas_current(void)
 {
     return sj_result(sj_call(SJ_CALL_VAS_CURRENT, 0, 0, 0, 0, 0, 0));
+}
+
+static inline int vas_commit(void)
+{
+    return (int)sj_result(sj_call(SJ_CALL_VAS_COMMIT, 0, 0, 0, 0, 0, 0));
+}
+
+static inline int vas_abort(void)
+{
+    return (int)sj_result(sj_call(SJ_CALL_VAS_ABORT, 0, 0, 0, 0, 0, 0));
 }
 
 /* ---- address spaces ---- */

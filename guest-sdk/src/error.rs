@@ -134,6 +134,26 @@ pub enum Error {
         space: String,
     },
 
+    /// This process has thrown away changes to a versioned space, because a visit to write did not end
+    /// well. What it may have kept of them points to what never was.
+    #[error(
+        "this process has thrown away changes to `{space}`, and may have kept pointers to them: \
+         another process can open it as it was before"
+    )]
+    Undone {
+        /// The space.
+        space: String,
+    },
+
+    /// A visit to write a versioned space could not be committed; its changes are thrown away.
+    #[error("the changes to `{space}` cannot be stored, and are thrown away: {errno}")]
+    NotCommitted {
+        /// The space.
+        space: String,
+        /// Why: `ENOSPC`, `EDQUOT`, `EFBIG` or `EIO`.
+        errno: Errno,
+    },
+
     /// The data segment has no lock, so nothing keeps writers from readers.
     #[error("segment `{space}` is not lockable: typed access needs its lock")]
     NotLockable {
@@ -217,7 +237,8 @@ impl Error {
             Error::Call { errno, .. } => Some(*errno),
             Error::Locked { waited, .. } if waited.is_zero() => Some(Errno::EAGAIN),
             Error::Locked { .. } => Some(Errno::ETIMEDOUT),
-            Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
+            Error::Inconsistent { .. } | Error::Undone { .. } => Some(Errno::EOWNERDEAD),
+            Error::NotCommitted { errno, .. } => Some(*errno),
             Error::Changed { .. } => Some(Errno::ESTALE),
             Error::SameAddresses { .. } => Some(Errno::EDEADLK),
             Error::SegmentLost { .. } => Some(Errno::ENODATA),

@@ -89,6 +89,7 @@ pub mod storable;
 pub mod sys;
 mod thread_state;
 pub mod token;
+mod undone;
 
 pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;

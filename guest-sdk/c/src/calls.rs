@@ -7,10 +7,10 @@ use abi::call::{
     CALL_HYPER_NULL, CALL_NULL, CALL_SEG_ALLOC, CALL_SEG_ATTACH, CALL_SEG_ATTACH_LOCAL,
     CALL_SEG_CLONE, CALL_SEG_CTL, CALL_SEG_DELETE, CALL_SEG_DETACH, CALL_SEG_DETACH_LOCAL,
     CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_RESERVE, CALL_SEG_ROOT_GET,
-    CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ATTACH, CALL_VAS_CLONE,
-    CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT, CALL_VAS_DELETE, CALL_VAS_DETACH,
-    CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH,
-    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_TRY_SWITCH,
+    CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT, CALL_VAS_ATTACH,
+    CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT,
+    CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS,
+    CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_TRY_SWITCH,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
 use sdk::CallPage;
@@ -76,6 +76,8 @@ calls! {
     status sj_null() -> c_int = CALL_NULL [] [];
     status sj_hyper_null() -> c_int = CALL_HYPER_NULL [] [];
     number vas_current() -> i64 = CALL_VAS_CURRENT [] [];
+    status vas_commit() -> c_int = CALL_VAS_COMMIT [] [];
+    status vas_abort() -> c_int = CALL_VAS_ABORT [] [];
     id vas_create(name: *const c_char, mode: u32) -> u64
         = CALL_VAS_CREATE [name] [name[0], name[1], mode.into()];
     id vas_find(name: *const c_char) -> u64 = CALL_VAS_FIND [name] [name[0], name[1]];

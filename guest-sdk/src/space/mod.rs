@@ -30,6 +30,7 @@ use crate::objects::vas::Vas;
 use crate::space_heap::SpaceHeap;
 use crate::thread_state::{self, Scope};
 use crate::token::{At, In, Mode, Read, Write};
+use crate::undone;
 use plain::Plain;
 use visit::{OnOwnerDeath, Refused, Target, access, visit};
 use vm::VmSpace;
@@ -52,6 +53,12 @@ pub use options::SpaceOptions;
 /// is killed), the space is inconsistent: every visit fails with [`Error::Inconsistent`] until a
 /// program has called [`recover`](Space::recover). A panic that is caught inside, and an error that
 /// the closure returns, are left to the closure.
+///
+/// A space of lifetime [`Versioned`](crate::sys::Lifetime::Versioned) is never inconsistent: a visit
+/// to write is a version when it has ended, and durable, or nothing of it has happened. Readers then
+/// wait for nobody and see the newest version of the moment when they went inside. After a visit that
+/// panicked or could not be stored ([`Error::NotCommitted`]), this process does not go inside again
+/// ([`Error::Undone`]); others go on.
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
@@ -163,6 +170,7 @@ impl<V: Brand> Space<V> {
                     Ok(result)
                 }
                 Backend::Vm(vm) => {
+                    undone::forget(vm.segment.id());
                     // SAFETY: `repair` has made it valid, as the caller promises.
                     unsafe { vm.segment.recover() }.map(|()| result)
                 }
@@ -323,6 +331,7 @@ impl Backend {
                     location: Location { vh, plain: Some((lock, access)), occupancy: None },
                     heap,
                     sid: None,
+                    is_versioned: false,
                 })
             }
             Backend::Vm(vm) => vm.target(access),
@@ -372,6 +381,8 @@ fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
     let space = name.to_owned();
     match (refused, limit) {
         (Refused::OwnerDead, _) => Error::Inconsistent { space },
+        (Refused::Undone, _) => Error::Undone { space },
+        (Refused::NotCommitted(errno), _) => Error::NotCommitted { space, errno },
         (Refused::Switch(Errno::ESTALE), _) => Error::Changed { space },
         (Refused::Switch(Errno::EDEADLK), _) => Error::SameAddresses { space },
         (Refused::Switch(Errno::EAGAIN | Errno::ETIMEDOUT), Some(waited)) => {

@@ -13,6 +13,7 @@ use crate::space_heap::SpaceHeap;
 use crate::sys::{SegId, seg_command, seg_ctl};
 use crate::thread_state::{self, Scope, ThreadState};
 use crate::token::{At, Mode};
+use crate::undone;
 
 /// Where a visit goes.
 #[derive(Clone, Copy)]
@@ -21,11 +22,13 @@ pub(crate) struct Target {
     pub(crate) heap: NonNull<dyn SpaceHeap>,
     /// The segment that holds the content; `None` in plain memory.
     pub(crate) sid: Option<SegId>,
+    /// Whether that is versioned.
+    pub(crate) is_versioned: bool,
 }
 
 impl Target {
     /// Marks the content, which the thread holds exclusively, as inconsistent: a change was
-    /// interrupted.
+    /// interrupted. A versioned segment's is not committed when the thread leaves.
     #[cold]
     fn mark_inconsistent(&self) {
         if let Some((lock, LockMode::Exclusive)) = self.location.plain {
@@ -57,6 +60,10 @@ pub(crate) enum Refused {
     Switch(Errno),
     /// A holder of the lock died.
     OwnerDead,
+    /// This process has thrown changes away, and may still have pointers to them.
+    Undone,
+    /// It was made, but what it changed cannot be committed, and is thrown away.
+    NotCommitted(Errno),
 }
 
 /// The state in which a visit has left the content.
@@ -75,17 +82,43 @@ struct Guard {
     content: Content,
 }
 
+impl Guard {
+    /// Goes back. The token of the visit is gone.
+    fn leave(self) -> Result<(), Refused> {
+        let guard = std::mem::ManuallyDrop::new(self);
+        match guard.go_back() {
+            // The thread is where it was: a versioned segment's changes cannot be stored.
+            Err(errno) if guard.target.is_versioned => {
+                guard.target.mark_inconsistent();
+                guard.go_back_or_end();
+                Err(Refused::NotCommitted(errno))
+            }
+            Ok(EntryOutcome::Clean) => Ok(()),
+            back => lost(guard.before, back),
+        }
+    }
+
+    fn go_back(&self) -> Result<EntryOutcome, Errno> {
+        thread_state::set(self.before);
+        // SAFETY: the token of the visit is gone, and with it every borrow of what is left.
+        unsafe { go(self.target.location, self.before.location, Wait::Return) }
+    }
+
+    fn go_back_or_end(&self) {
+        let back = self.go_back();
+        if back != Ok(EntryOutcome::Clean) {
+            lost(self.before, back);
+        }
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         thread_state::set(self.before);
         if self.content == Content::Changing {
             self.target.mark_inconsistent();
         }
-        // SAFETY: the token of the visit is gone, and with it every borrow of what is left.
-        let back = unsafe { go(self.target.location, self.before.location, Wait::Return) };
-        if back != Ok(EntryOutcome::Clean) {
-            lost(self.before, back);
-        }
+        self.go_back_or_end();
     }
 }
 
@@ -113,6 +146,10 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     on_death: OnOwnerDeath,
     f: impl FnOnce(At<V, M>) -> R,
 ) -> Result<R, Refused> {
+    let undone = target.sid.filter(|&sid| target.is_versioned && undone::is_noted(sid));
+    if undone.is_some() && on_death == OnOwnerDeath::Refuse {
+        return Err(Refused::Undone);
+    }
     let before = thread_state::current();
     // SAFETY: no reference into where the thread is can be used while the token is borrowed.
     let outcome = unsafe { go(before.location, target.location, wait) }.map_err(Refused::Switch)?;
@@ -133,7 +170,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     // SAFETY: the thread is inside until the guard is dropped, when `f` is done with it.
     let result = f(unsafe { At::new() });
     guard.content = Content::Whole;
-    drop(guard);
+    guard.leave()?;
     Ok(result)
 }
 

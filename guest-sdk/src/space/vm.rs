@@ -17,7 +17,7 @@ use crate::objects::failed;
 use crate::objects::segment::{Segment, SegmentInfo};
 use crate::objects::vas::Vas;
 use crate::space_heap::SpaceHeap;
-use crate::sys::Right;
+use crate::sys::{Lifetime, Right};
 
 /// A VAS with its data segment.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct VmSpace {
     pub(crate) base: u64,
     /// Its size when it was found; segments grow, and never shrink.
     size_at_first: u64,
+    is_versioned: bool,
     may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
     shared: OnceLock<Instance>,
@@ -56,6 +57,7 @@ impl VmSpace {
         };
         block_owners::note(block_owners::SEGMENTS);
         let SegmentInfo { base, reserve, size, .. } = info;
+        let is_versioned = info.lifetime == Some(Lifetime::Versioned);
         let segment = Segment::from_info(info);
         let heap = SegmentHeap::new(segment.clone(), base, reserve);
         Ok(VmSpace {
@@ -64,6 +66,7 @@ impl VmSpace {
             heap,
             base,
             size_at_first: size,
+            is_versioned,
             may_write,
             shared: OnceLock::new(),
             exclusive: OnceLock::new(),
@@ -99,7 +102,8 @@ impl VmSpace {
         let heap: NonNull<dyn SpaceHeap> = NonNull::from(&self.heap);
         let occupancy = Some(NonNull::from(&*instance.occupancy));
         let location = Location { vh: instance.attached.handle(), plain: None, occupancy };
-        Ok(Target { location, heap, sid: Some(self.segment.id()) })
+        let (sid, is_versioned) = (Some(self.segment.id()), self.is_versioned);
+        Ok(Target { location, heap, sid, is_versioned })
     }
 
     /// The content of the instance is checked after attaching it: it is pinned, so that a switch

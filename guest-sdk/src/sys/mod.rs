@@ -48,7 +48,10 @@ pub use seg::{
     seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_recover, seg_reserve,
     seg_root_get, seg_root_set, seg_stat, seg_sync,
 };
-pub use switch::{hyper_null, null, vas_current, vas_switch, vas_switch_timeout, vas_try_switch};
+pub use switch::{
+    hyper_null, null, vas_abort, vas_commit, vas_current, vas_switch, vas_switch_timeout,
+    vas_try_switch,
+};
 pub(crate) use vas::vas_detach_owned;
 pub use vas::{
     EMPTY_VAS_STAT, vas_attach, vas_clone, vas_create, vas_ctl, vas_delete, vas_detach, vas_find,

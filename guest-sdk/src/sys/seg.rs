@@ -165,7 +165,12 @@ pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     // SAFETY: no command takes addresses or unmaps memory.
-    unsafe { call(CALL_SEG_CTL, [sid.raw(), cmd, arg]) }.map(|_| ())
+    unsafe { call(CALL_SEG_CTL, [sid.raw(), cmd, arg]) }?;
+    if cmd == seg_command::MARK_INCONSISTENT {
+        // Of a versioned segment: thrown away when the thread leaves.
+        crate::undone::note(sid);
+    }
+    Ok(())
 }
 
 /// Declares the content of `sid` consistent after a holder of its lock died: the command

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use abi::Errno;
 use abi::call::{
-    CALL_HYPER_NULL, CALL_NULL, CALL_VAS_CURRENT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT,
-    CALL_VAS_TRY_SWITCH,
+    CALL_HYPER_NULL, CALL_NULL, CALL_VAS_ABORT, CALL_VAS_COMMIT, CALL_VAS_CURRENT, CALL_VAS_SWITCH,
+    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_TRY_SWITCH,
 };
 
 use super::call;
@@ -88,6 +88,40 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
     let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: as for `vas_switch`.
     unsafe { call(CALL_VAS_SWITCH_TIMEOUT, [vh.raw(), nanoseconds]) }.map(|_| ())
+}
+
+/// What the calling thread has changed in versioned segments since it entered, or since its last
+/// commit, is a version from now on, as if it left; it stays inside.
+///
+/// # Errors
+/// - `EPERM`: it is not inside an instance in which it may write versioned segments, or it has
+///   declared its changes inconsistent.
+/// - `ENOSPC`, `EDQUOT`, `EIO`: they cannot be stored. `EFBIG`: they are more than one commit can
+///   have. Nothing has changed then: the thread can make room and try again, or abort.
+///
+/// # Safety
+/// What is there must be what every program takes it for, now and after an abort: this is a point
+/// that an abort returns to.
+#[inline]
+pub unsafe fn vas_commit() -> Result<(), Errno> {
+    // SAFETY: the call takes no arguments; the rest is the caller's promise.
+    unsafe { call(CALL_VAS_COMMIT, []) }.map(|_| ())
+}
+
+/// Throws away what the calling thread has changed in versioned segments since it entered, or since
+/// its last commit: content, size, root object. It stays inside.
+///
+/// # Errors
+/// `EPERM`: it is not inside an instance in which it may write versioned segments. `EIO`: what was
+/// there cannot be read.
+///
+/// # Safety
+/// The content of the segments changes under every reference into them, and what was allocated since
+/// is not there any more: none may be used, or dropped with a destructor that uses it.
+#[inline]
+pub unsafe fn vas_abort() -> Result<(), Errno> {
+    // SAFETY: the call takes no arguments; the rest is the caller's promise.
+    unsafe { call(CALL_VAS_ABORT, []) }.map(|_| ())
 }
 
 /// The instance the calling thread is in.
