@@ -88,6 +88,22 @@ fn switches_take_no_exits_whether_a_vas_has_one_segment_or_a_hundred() {
     }
 }
 
+/// Entering and leaving are calls that the VMM serves. Pages that a writer changes again and again are
+/// its own after the first time: no fault.
+#[test]
+fn a_steady_change_of_a_versioned_segment_takes_two_exits_however_many_pages_it_has() {
+    skip_without_kvm!();
+    let program = guests::rust("vas_versions");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let exits =
+        |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
+    exits(&["bank", "make"]);
+    // The minimum of several runs: a run may also have to wait for something.
+    let least = |count| (0..5).map(|_| exits(&["bank", "many", count])).min().unwrap_or(0);
+    let (few, many) = (least("10"), least("60"));
+    assert_eq!(many - few, 2 * 50, "50 more changes of 128 pages each");
+}
+
 #[test]
 fn threads_and_starts_take_as_many_exits_as_recorded() {
     skip_without_kvm!();

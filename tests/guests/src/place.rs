@@ -117,6 +117,25 @@ pub fn enter_by_hypercall(vh: VasHandle) -> Result<(), Errno> {
     unsafe { page.call(number, [vh.raw(), 0, 0, 0, 0, 0]) }.map(|_| ())
 }
 
+/// [`sys::vas_commit`], likewise.
+///
+/// # Errors
+/// As that.
+pub fn commit() -> Result<(), Errno> {
+    // SAFETY: no program here opens as a `Space` what it has made with raw calls.
+    unsafe { sys::vas_commit() }
+}
+
+/// [`sys::vas_abort`], likewise.
+///
+/// # Panics
+/// If that is refused.
+#[track_caller]
+pub fn abort() {
+    // SAFETY: no references into segments exist (module documentation).
+    assert_eq!(unsafe { sys::vas_abort() }, Ok(()), "an abort");
+}
+
 /// Goes back to the process's own address space.
 ///
 /// # Panics

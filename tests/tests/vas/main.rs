@@ -9,6 +9,7 @@
 //! - [`changes`]: changes that one VM makes to a VAS, seen by another
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
+//! - [`versions`]: versioned segments: whole changes or none
 //! - [`watched`]: the command line while VMs are running
 //!
 //! Single calls, and the files of the store, are tested next to their code.
@@ -25,5 +26,6 @@ mod sdk;
 mod sound;
 mod together;
 mod users;
+mod versions;
 mod watched;
 mod world;

@@ -99,6 +99,8 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         call::CALL_VAS_TRY_SWITCH,
         call::CALL_VAS_SWITCH_TIMEOUT,
         call::CALL_VAS_CURRENT,
+        call::CALL_VAS_COMMIT,
+        call::CALL_VAS_ABORT,
         call::CALL_VAS_DETACH,
         call::CALL_VAS_LIST,
         call::CALL_SEG_LIST,

@@ -1,0 +1,306 @@
+//! Accounts in a versioned segment, with a sum that every version has.
+//!
+//! `vas_versions NAME make`: VAS and versioned segment NAME with ACCOUNTS words, each on a page of its
+//! own, of FIRST each. `move THREADS COUNT SEED`: each thread COUNT times moves money from one account
+//! to another, in steps between which the sum is wrong; now and then it aborts in the middle.
+//! `sums COUNT`: COUNT visits to read, each with two looks at all accounts, which must agree and have
+//! the right sum; prints how many different states it saw. `watch STATES`: the same until it has seen
+//! so many. `die`: ends by SIGKILL with money under
+//! way. `exit`: the same by `exit_group`. `leave`: the same, declared inconsistent before it leaves.
+//! `grow`: changes size and root object, aborts that, and does it again. `calls`: system calls read
+//! and write the segment. `full`: grows and writes until a commit fails, sees that nothing of it has
+//! happened, and goes on with less. `many COUNT`: commits COUNT times a page each, enough to fill
+//! logs. `views`: a reader's view stays while a thread of the same program commits.
+//! Prints `done`; status 0, or 1 with a message.
+
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::thread;
+
+use abi::Errno;
+use guests::findings::{must, require_vm};
+use guests::place::{Place, abort, commit, enter, go_home, set_root};
+use guests::random::Random;
+use guests::store::{base_of, find_or_make, sized};
+use guests::touch::Seen;
+use spacejmp::sys::{self, Lifetime, SegId, SegRoot, VasHandle, VasId, attach, seg_command};
+
+const ACCOUNTS: u64 = 64;
+const FIRST: u64 = 1000;
+const SIZE: u64 = 4 << 20;
+
+/// The segment, attached to be written and to be read.
+struct Bank {
+    sid: SegId,
+    base: u64,
+    write: VasHandle,
+    vid: VasId,
+}
+
+impl Bank {
+    fn account(&self, number: u64) -> Place {
+        Place::at(self.base + number * 4096)
+    }
+
+    fn sum(&self) -> u64 {
+        (0..ACCOUNTS).map(|number| self.account(number).read()).fold(0, u64::wrapping_add)
+    }
+
+    fn read(&self) -> VasHandle {
+        must("vas_attach", sys::vas_attach(self.vid, attach::READ_ONLY))
+    }
+
+    /// Takes money from one account; it is nowhere then.
+    fn take(&self, from: u64, amount: u64) {
+        let account = self.account(from);
+        account.write(account.read().wrapping_sub(amount));
+    }
+}
+
+fn main() -> ExitCode {
+    require_vm();
+    guests::touch::prepare(0..0);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let [name, ref what @ ..] = args[..] else {
+        eprintln!("usage: vas_versions NAME WHAT ...");
+        return ExitCode::from(2);
+    };
+    let mut params = sized(SIZE);
+    params.lifetime = Lifetime::Versioned as u8;
+    params.lockable = 1;
+    params.reserve_bytes = 4 * SIZE;
+    let (vid, sid) = find_or_make(name, &params);
+    if *what == ["make"] {
+        let write = must("vas_attach", sys::vas_attach(vid, 0));
+        let bank = Bank { sid, base: base_of(sid), write, vid };
+        must("enter", enter(write));
+        (0..ACCOUNTS).for_each(|number| bank.account(number).write(FIRST));
+        go_home();
+        println!("done");
+        return ExitCode::SUCCESS;
+    }
+    if let ["sums", count] = *what {
+        // Attached to be read only: it takes no lock.
+        let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
+        println!("states {}", sums(&bank, |visits, _| visits < number(count)));
+        return ExitCode::SUCCESS;
+    }
+    if let ["watch", states] = *what {
+        let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
+        println!("states {}", sums(&bank, |_, seen| seen < number(states)));
+        return ExitCode::SUCCESS;
+    }
+    let write = must("vas_attach", sys::vas_attach(vid, 0));
+    let bank = &Bank { sid, base: base_of(sid), write, vid };
+    match *what {
+        ["move", threads, count, seed] => thread::scope(|scope| {
+            for n in 0..number(threads) {
+                let random = Random::new(number(seed).wrapping_mul(1000).wrapping_add(n));
+                scope.spawn(move || move_about(bank, number(count), random));
+            }
+        }),
+        ["die"] => {
+            must("enter", enter(write));
+            bank.take(1, 10);
+            // SAFETY: takes a number.
+            unsafe { libc::raise(libc::SIGKILL) };
+        }
+        ["exit"] => {
+            must("enter", enter(write));
+            bank.take(2, 10);
+            std::process::exit(7);
+        }
+        ["leave"] => {
+            must("enter", enter(write));
+            bank.take(3, 10);
+            must("seg_ctl", sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
+            assert_eq!(commit(), Err(Errno::EPERM));
+            go_home();
+            must("enter", enter(write));
+            assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+            go_home();
+        }
+        ["grow"] => grow(bank),
+        ["calls"] => calls(bank),
+        ["views"] => views(bank),
+        ["full"] => full(bank),
+        ["many", count] => many(bank, number(count)),
+        _ => panic!("what?"),
+    }
+    println!("done");
+    ExitCode::SUCCESS
+}
+
+fn move_about(bank: &Bank, count: u64, mut random: Random) {
+    for round in 0..count {
+        must("enter", enter(bank.write));
+        assert_eq!(bank.sum(), ACCOUNTS * FIRST, "a writer");
+        let (from, to) = (random.below(ACCOUNTS), random.below(ACCOUNTS));
+        let amount = random.below(100);
+        bank.take(from, amount);
+        if round % 5 == 4 {
+            abort();
+            assert_eq!(bank.sum(), ACCOUNTS * FIRST, "after an abort");
+        } else {
+            bank.take(to, amount.wrapping_neg());
+        }
+        if round % 7 == 6 {
+            must("vas_commit", commit());
+            bank.take(from, 1);
+            abort();
+        }
+        go_home();
+    }
+}
+
+/// Visits to read, as long as `goes_on` says, given how many there were and how many different
+/// states they saw; returns the latter.
+fn sums(bank: &Bank, goes_on: impl Fn(u64, u64) -> bool) -> u64 {
+    let vh = bank.read();
+    let (mut visits, mut seen) = (0, std::collections::BTreeSet::new());
+    while goes_on(visits, seen.len() as u64) {
+        visits += 1;
+        must("enter", enter(vh));
+        let look = || (0..ACCOUNTS).map(|n| bank.account(n).read()).collect::<Vec<_>>();
+        let first = look();
+        thread::yield_now();
+        assert_eq!(look(), first, "the view moved");
+        let sum = first.iter().copied().fold(0, u64::wrapping_add);
+        assert_eq!(sum, ACCOUNTS * FIRST, "a reader");
+        assert_eq!(bank.account(0).put(1), Seen::Forbidden, "a reader can write");
+        assert_eq!(commit(), Err(Errno::EPERM));
+        go_home();
+        seen.insert(first);
+    }
+    seen.len() as u64
+}
+
+fn grow(bank: &Bank) {
+    let last = Place::at(bank.base + SIZE);
+    let root = SegRoot { address: last.address(), fingerprint: [7, 8] };
+    assert_eq!(sys::seg_grow(bank.sid, 2 * SIZE), Err(Errno::EPERM), "from home");
+    must("enter", enter(bank.write));
+    assert_eq!(last.look(), Seen::NotMapped, "beyond the end");
+    assert_eq!(set_root(bank.sid, &root), Err(Errno::EINVAL));
+    for keep in [false, true] {
+        must("seg_grow", sys::seg_grow(bank.sid, 2 * SIZE));
+        assert_eq!(last.read(), 0);
+        last.write(5);
+        must("seg_root_set", set_root(bank.sid, &root));
+        assert_eq!(sys::seg_root_get(bank.sid), Ok(root));
+        if !keep {
+            abort();
+            assert_eq!(sys::seg_root_get(bank.sid), Ok(SegRoot::default()));
+        }
+    }
+    assert_eq!(sys::seg_grow(bank.sid, SIZE), Err(Errno::EINVAL), "smaller");
+    assert_eq!(sys::seg_grow(bank.sid, 64 * SIZE), Err(Errno::EFBIG));
+    go_home();
+    assert_eq!(sys::seg_root_get(bank.sid), Ok(root));
+    assert_eq!(must("seg_stat", sys::seg_stat(bank.sid)).size_bytes, 2 * SIZE);
+    let vh = bank.read();
+    must("enter", enter(vh));
+    assert_eq!(last.read(), 5);
+    go_home();
+}
+
+/// System calls see what the thread sees, and a call that stores is a store.
+fn calls(bank: &Bank) {
+    let mut pipe = [0; 2];
+    // SAFETY: two descriptors fit.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    let send = |address: u64, bytes: usize| {
+        // SAFETY: only reads; a bad address is an error.
+        unsafe { libc::write(pipe[1], std::ptr::with_exposed_provenance(address as usize), bytes) }
+    };
+    let receive = |address: u64, bytes: usize| {
+        let to = std::ptr::with_exposed_provenance_mut(address as usize);
+        // SAFETY: an address in the VAS region, where no Rust object lives.
+        unsafe { libc::read(pipe[0], to, bytes) }
+    };
+    let across = bank.base + 10 * 4096 - 16;
+    must("enter", enter(bank.write));
+    let (one, two) = (Place::at(across + 8), Place::at(across + 16));
+    // Read first, so that what a call replaces is what a thread has looked at.
+    assert_eq!((one.read(), two.read()), (0, FIRST));
+    one.write(0x11);
+    assert_eq!(send(one.address(), 16), 16);
+    two.write(3);
+    assert_eq!(Place::at(across + 4096).read(), 0);
+    assert_eq!(receive(across + 4096 - 8 + 8, 16), 16);
+    assert_eq!(Place::at(across + 4096).read(), 0x11, "what a call stored");
+    assert_eq!(Place::at(across + 4096 + 8).read(), FIRST);
+    let fresh = Place::at(bank.base + 3 * 1024 * 1024);
+    assert_eq!(fresh.read(), 0);
+    assert_eq!(send(two.address(), 8), 8);
+    assert_eq!(receive(fresh.address(), 8), 8);
+    assert_eq!(fresh.read(), 3);
+    abort();
+    assert_eq!((fresh.read(), one.read(), two.read()), (0, 0, FIRST));
+    go_home();
+    let vh = bank.read();
+    must("enter", enter(vh));
+    assert_eq!(send(two.address(), 8), 8);
+    assert_eq!(receive(fresh.address(), 8), -1, "a store in a visit to read");
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
+    go_home();
+    let mut word = [0_u8; 8];
+    // SAFETY: the buffer is 8 bytes.
+    assert_eq!(unsafe { libc::read(pipe[0], word.as_mut_ptr().cast(), 8) }, 8);
+    assert_eq!(u64::from_le_bytes(word), FIRST);
+}
+
+/// One thread reads while another commits: the reader's view stays, the next visit sees the change.
+fn views(bank: &Bank) {
+    let (vh, meet) = (bank.read(), Barrier::new(2));
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            meet.wait();
+            must("enter", enter(bank.write));
+            bank.take(5, 1);
+            bank.take(6, 1_u64.wrapping_neg());
+            go_home();
+            meet.wait();
+        });
+        must("enter", enter(vh));
+        let before = (bank.account(5).read(), bank.account(6).read());
+        meet.wait();
+        meet.wait();
+        assert_eq!((bank.account(5).read(), bank.account(6).read()), before);
+        // A page that this visit has not touched yet is of its version, too.
+        assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+        go_home();
+        must("enter", enter(vh));
+        assert_eq!((bank.account(5).read(), bank.account(6).read()), (before.0 - 1, before.1 + 1));
+        go_home();
+        writer.join().expect("the writer");
+    });
+}
+
+/// More than the disk has, in one change: it fails as a whole, and the thread goes on.
+fn full(bank: &Bank) {
+    must("enter", enter(bank.write));
+    must("seg_grow", sys::seg_grow(bank.sid, 4 * SIZE));
+    let fill = |pages: u64| {
+        (0..pages).for_each(|page| Place::at(bank.base + SIZE + page * 4096).write(page + 1));
+    };
+    fill(3 * SIZE / 4096);
+    let failed = enter(VasHandle::HOME);
+    assert!(matches!(failed, Err(Errno::ENOSPC | Errno::EDQUOT)), "{failed:?}");
+    assert_eq!(sys::vas_current(), Ok(bank.write), "it stays inside");
+    assert_eq!(Place::at(bank.base + SIZE).read(), 1, "with its changes");
+    abort();
+    bank.take(0, 1);
+    bank.take(1, 1_u64.wrapping_neg());
+    go_home();
+}
+
+fn many(bank: &Bank, count: u64) {
+    for round in 0..count {
+        must("enter", enter(bank.write));
+        (0..128).for_each(|page| Place::at(bank.base + 2 * 1024 * 1024 + page * 4096).write(round));
+        go_home();
+    }
+}
