@@ -1,8 +1,12 @@
 //! The example `notebook`: each command is a separate run, in its own VM.
 
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
 use tests::guests::{Profile, program};
-use tests::skip_without_kvm;
 use tests::vm::Run;
+use tests::{pace, skip_without_kvm};
 
 fn notebook() -> Run {
     Run::new(program("notebook", "notebook", Profile::Dev))
@@ -23,6 +27,31 @@ fn what_one_run_notes_the_next_ones_list_find_and_remove() {
     again.expect(1, "");
     assert!(again.err().contains("there is no note 1"), "{again:?}");
     run(&["list"]).expect(0, "2: call Ada +today\n3: milk the cow\n");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_note_leaves_whole_notes() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let store = folder.path().join("store");
+    // So many that writing them takes a good part of the program's time.
+    let tags: Vec<String> = (0..30_000).map(|number| format!("+tag{number}")).collect();
+    let whole = format!("long {}", tags.join(" "));
+    let rounds = pace::times(20);
+    for round in 0..rounds {
+        let mut add = Command::new(program("vmm", "spacejmp", Profile::Dev));
+        add.args(["run", "--timeout", "120", "--store"]).arg(&store);
+        add.arg(program("notebook", "notebook", Profile::Dev)).args(["add", "long"]).args(&tags);
+        let mut add = add.stdout(Stdio::null()).spawn().expect("the command starts");
+        thread::sleep(pace::limit(Duration::from_millis(200)) * (round + 1) / (rounds + 1));
+        add.kill().expect("it is ours");
+        add.wait().expect("it has ended");
+        let listed = notebook().args(&["list"]).store(&store).in_vm();
+        // A note that was not finished has used up no number, either.
+        let notes = listed.out().lines().count();
+        let all: String = (1..=notes).map(|number| format!("{number}: {whole}\n")).collect();
+        assert!(listed.out() == all && listed.err().is_empty(), "round {round}, {notes} notes");
+    }
 }
 
 #[test]

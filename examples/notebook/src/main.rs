@@ -10,6 +10,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use notes::{Note, Notebook, Notes};
+use spacejmp::sys::Lifetime;
 use spacejmp::{In, Read, Space};
 
 const USAGE: &str = "\
@@ -58,9 +59,10 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The notebook; an empty one the first time.
+/// The notebook; an empty one the first time. A program that is killed has changed nothing.
 fn open() -> spacejmp::Result<Space<Notebook>> {
-    Space::options().open_or_create("notebook", |_| Ok(Notes::new()))
+    let options = Space::options().lifetime(Lifetime::Versioned);
+    options.open_or_create("notebook", |_| Ok(Notes::new()))
 }
 
 /// Prints the notes that match.
