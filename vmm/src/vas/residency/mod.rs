@@ -272,12 +272,8 @@ impl Residency {
         match segment.highest_right() {
             Some(Right::Read) if right == Right::Write => {
                 let row = segment.lease_row.expect("a segment in use is in the lease");
-                let reads = lease.set_segment(row, Some((sid, Right::Read)));
-                let clean = reads.and_then(|()| match segment.is_versioned() {
-                    true => Ok(()),
-                    false => store.mark_clean(&segment.file, lease.id()),
-                });
-                warn_if_failed("mark a segment clean", clean);
+                let stopped = store.stop_writing(&segment.file, lease, row);
+                warn_if_failed("mark a segment clean", stopped);
             }
             Some(_) => {}
             None => self.release_last(sid, how, opened, frames),

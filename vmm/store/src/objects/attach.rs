@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use abi::objects::{LeaseId, Lifetime, Right, SegId};
 
 use crate::format::error::{Object, StoreError, io_error};
-use crate::format::header::{Header, SegmentState, read_header};
+use crate::format::header::{SegmentState, read_header};
+use crate::objects::durable;
 use crate::objects::lease::Lease;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
@@ -51,12 +52,10 @@ impl Store {
             let lock = self.lock_exclusive()?;
             self.check_still_there(segment, &lock)?;
             lease.set_segment(index, Some((segment.sid(), right)))?;
-            self.change_header(segment, &lock, |header| {
-                header.used = true;
-                if right == Right::Write {
-                    self.make_dirty(header, lease.id());
-                }
-            })?;
+            match right {
+                Right::Read => self.change_header(segment, &lock, |header| header.used = true)?,
+                Right::Write => self.make_dirty(segment, lease.id(), &lock)?,
+            }
             segment.set_header(read_header(segment.file(), segment.path())?);
             return Ok(());
         }
@@ -117,30 +116,66 @@ impl Store {
     }
 
     /// This VM no longer has the segment attached. If it was the last to write, the segment is
-    /// clean; if it was the last at all, a volatile segment is gone.
+    /// clean, once its content is on stable storage; if it was the last at all, a volatile segment
+    /// is gone.
     ///
     /// # Errors
-    /// The host's error.
+    /// The host's error. If the content could not be stored, the segment stays dirty; the VM has
+    /// left it all the same.
     pub fn leave(
         &self,
         segment: &SegmentFile,
         lease: &Lease,
         index: u32,
     ) -> Result<(), StoreError> {
-        let lock = self.lock_exclusive()?;
-        let wrote = lease.segment(index)? == Some((segment.sid(), Right::Write));
-        lease.set_segment(index, None)?;
-        if self.check_still_there(segment, &lock).is_err() {
-            return Ok(());
-        }
+        self.leave_for(segment, lease, index, None)
+    }
+
+    /// This VM reads from now on what it could write: as [`Store::leave`], but it stays attached.
+    ///
+    /// # Errors
+    /// As [`Store::leave`].
+    pub fn stop_writing(
+        &self,
+        segment: &SegmentFile,
+        lease: &Lease,
+        index: u32,
+    ) -> Result<(), StoreError> {
+        self.leave_for(segment, lease, index, Some(Right::Read))
+    }
+
+    /// Content first, then the header that calls it clean, each on stable storage before the next.
+    /// The lease says until the end that this VM writes: another one that leaves meanwhile would
+    /// call clean what is not stored yet.
+    fn leave_for(
+        &self,
+        segment: &SegmentFile,
+        lease: &Lease,
+        index: u32,
+        keeps: Option<Right>,
+    ) -> Result<(), StoreError> {
         // A reader that leaves must not mark clean what a dead writer left.
-        if wrote && segment.right() == Right::Write && !segment.is_versioned() {
-            self.make_clean(segment, lease.id(), &lock)?;
+        let wrote = lease.segment(index)? == Some((segment.sid(), Right::Write))
+            && segment.right() == Right::Write
+            && !segment.is_versioned();
+        let stored = wrote && segment.header().lifetime == Lifetime::Persistent;
+        // Without the store's lock, which others would wait for as long as for the disk.
+        let synced = if stored { self.sync_content(segment) } else { Ok(()) };
+        {
+            let lock = self.lock_exclusive()?;
+            lease.set_segment(index, keeps.map(|right| (segment.sid(), right)))?;
+            if self.check_still_there(segment, &lock).is_err() {
+                return Ok(());
+            }
+            if wrote && synced.is_ok() {
+                self.make_clean(segment, lease.id(), &lock)?;
+            }
+            if keeps.is_none() && segment.header().lifetime == Lifetime::Volatile {
+                self.reap_volatile(segment.name(), &lock);
+            }
         }
-        if segment.header().lifetime == Lifetime::Volatile {
-            self.reap_volatile(segment.name(), &lock);
-        }
-        Ok(())
+        synced?;
+        if stored { durable::sync_start(segment.file(), segment.path()) } else { Ok(()) }
     }
 
     /// Marks a segment as being written by a VM; not a versioned one, which cannot be left in the
@@ -153,24 +188,7 @@ impl Store {
         if segment.is_versioned() {
             return Ok(());
         }
-        let lock = self.lock_exclusive()?;
-        self.change_header(segment, &lock, |header| {
-            header.used = true;
-            self.make_dirty(header, lease);
-        })
-    }
-
-    /// Marks a segment as left properly by a VM that wrote it; it is clean unless another live
-    /// VM can write it. Part of [`Store::leave`].
-    ///
-    /// # Errors
-    /// [`StoreError::Denied`] if it is open for reading.
-    pub fn mark_clean(&self, segment: &SegmentFile, lease: LeaseId) -> Result<(), StoreError> {
-        segment.check_writable()?;
-        if segment.is_versioned() {
-            return Ok(());
-        }
-        self.make_clean(segment, lease, &self.lock_exclusive()?)
+        self.make_dirty(segment, lease, &self.lock_exclusive()?)
     }
 
     /// Deletes a volatile segment that no live VM has. To be called after the last attachment in a
@@ -186,10 +204,26 @@ impl Store {
         Ok(())
     }
 
-    fn make_dirty(&self, header: &mut Header, lease: LeaseId) {
-        header.state = SegmentState::Dirty;
-        header.lease = Some(lease);
-        header.boot = self.boot;
+    fn make_dirty(
+        &self,
+        segment: &SegmentFile,
+        lease: LeaseId,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let mut was_dirty = false;
+        self.change_header(segment, lock, |header| {
+            was_dirty = header.state == SegmentState::Dirty;
+            header.used = true;
+            header.state = SegmentState::Dirty;
+            header.lease = Some(lease);
+            header.boot = self.boot;
+        })?;
+        // What is written from now on may be stored at any time: not before this. Under the lock,
+        // so that nobody finds it dirty and goes ahead of the disk.
+        if was_dirty || segment.header().lifetime != Lifetime::Persistent {
+            return Ok(());
+        }
+        durable::sync_start(segment.file(), segment.path())
     }
 
     fn make_clean(

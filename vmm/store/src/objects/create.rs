@@ -13,6 +13,7 @@ use crate::format::extent::{PART_BYTES, first_part, part_len};
 use crate::format::header::{Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::dir::Linked;
+use crate::objects::durable;
 use crate::objects::fresh::{now_ns, random};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::PartFiles;
@@ -246,7 +247,7 @@ impl Store {
     }
 }
 
-/// Makes or lengthens the files from part `first` on.
+/// Makes the files from part `first` on; they and their names are on stable storage then.
 pub(crate) fn make_parts(
     place: &PartFiles,
     first: u64,
@@ -257,8 +258,9 @@ pub(crate) fn make_parts(
         let (file, path) = place.create(index)?;
         set_len(&file, &path, part_len(size_bytes, index))?;
         set_mode(&file, &path, mode)?;
+        durable::sync_all(&file, &path)?;
     }
-    Ok(())
+    if first < size_bytes.div_ceil(PART_BYTES) { place.sync_folders() } else { Ok(()) }
 }
 
 pub(crate) fn set_len(file: &File, path: &Path, len_bytes: u64) -> Result<(), StoreError> {

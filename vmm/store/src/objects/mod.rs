@@ -6,6 +6,7 @@ pub(crate) mod changes;
 pub(crate) mod clone;
 pub(crate) mod create;
 pub(crate) mod dir;
+pub(crate) mod durable;
 pub(crate) mod fresh;
 pub(crate) mod gc;
 pub(crate) mod index;

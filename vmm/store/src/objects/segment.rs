@@ -15,6 +15,7 @@ use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
 use crate::format::header::{Header, read_header};
 use crate::format::name::Name;
 use crate::objects::dir::Dir;
+use crate::objects::durable;
 use crate::objects::lock::SharedLock;
 use crate::objects::store::Store;
 
@@ -269,6 +270,14 @@ impl PartFiles {
                 let _ = dir.remove_file(&format!("{stem}{index}"));
             }
         }
+    }
+
+    /// Stores the names of parts that were made.
+    pub(crate) fn sync_folders(&self) -> Result<(), StoreError> {
+        self.folders().try_for_each(|(dir, _)| {
+            durable::step(dir.path(), "names in");
+            dir.sync()
+        })
     }
 
     pub(crate) fn each(&self, first: u64, end: u64, mut f: impl FnMut(&Dir, &str)) {

@@ -9,6 +9,7 @@ use crate::format::header::{HEADER_BYTES, Header, read_header, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::create::{check_lockable, make_parts, round_size, set_len};
 use crate::objects::dir::or_denied;
+use crate::objects::durable;
 use crate::objects::leases::OpenLease;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
@@ -54,7 +55,8 @@ impl Store {
     }
 
     /// Grows a segment in place to `size_bytes`, rounded up to 4 KiB. A VM sees it when it calls
-    /// [`Store::refresh`].
+    /// [`Store::refresh`]. Files that are longer than the header says are what a growth that was
+    /// interrupted has left: the next one continues from there.
     ///
     /// # Errors
     /// [`StoreError::BeyondReserve`]; [`StoreError::Invalid`] for less than it has;
@@ -79,20 +81,24 @@ impl Store {
         }
         let old_parts = header.parts();
         header.size_bytes = size_bytes;
-        // Files first: a header never claims what is not there.
+        // Files first, and on stable storage: a header never claims what is not there, not even
+        // after a power cut.
         set_len(segment.file(), segment.path(), header.main_len())?;
+        durable::sync_start(segment.file(), segment.path())?;
         let first = first_part(header.lifetime);
         if let Some(last) = old_parts.checked_sub(1).filter(|last| *last >= first) {
             let (file, path) = segment.place().open(segment.name(), last, Right::Write)?;
             set_len(&file, &path, part_len(size_bytes, last))?;
+            durable::sync_all(&file, &path)?;
         }
         let mode = self.mode_of(&segment)?;
         let first_new = old_parts.max(first);
         // Left there by a growth that failed half-way.
         segment.place().remove(first_new, header.parts());
         make_parts(segment.place(), first_new, size_bytes, mode)?;
-        write_header(segment.file(), segment.path(), &header)?;
-        segment.file().sync_all().map_err(|e| io_error("sync", segment.path(), e))
+        self.change_header(&segment, &lock, |stored| *stored = header)?;
+        drop(lock);
+        durable::sync_start(segment.file(), segment.path())
     }
 
     /// Changes the permission bits of all of a segment's files. Programs that have it
@@ -174,13 +180,23 @@ impl Store {
     pub fn sync(&self, segment: &SegmentFile) -> Result<(), StoreError> {
         segment.check_writable()?;
         segment.check_raw("sync")?;
-        segment.file().sync_all().map_err(|e| io_error("sync", segment.path(), e))?;
-        if segment.header().lifetime == Lifetime::Volatile {
+        self.sync_content(segment)
+    }
+
+    /// The same for a raw segment that is open for writing. Takes the store's lock for a moment.
+    pub(crate) fn sync_content(&self, segment: &SegmentFile) -> Result<(), StoreError> {
+        // It may have grown since it was opened.
+        let header = {
+            let _lock = self.lock_shared()?;
+            read_header(segment.file(), segment.path())?
+        };
+        durable::sync_all(segment.file(), segment.path())?;
+        if header.lifetime == Lifetime::Volatile {
             return Ok(());
         }
-        for index in 1..segment.header().parts() {
+        for index in 1..header.parts() {
             let (file, path) = segment.place().open(segment.name(), index, segment.right())?;
-            file.sync_all().map_err(|e| io_error("sync", &path, e))?;
+            durable::sync_all(&file, &path)?;
         }
         Ok(())
     }
@@ -196,6 +212,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut header = read_header(segment.file(), segment.path())?;
         change(&mut header);
+        durable::step(segment.path(), "header of");
         write_header(segment.file(), segment.path(), &header)
     }
 

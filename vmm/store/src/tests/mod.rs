@@ -5,6 +5,7 @@ mod collect;
 mod concurrent;
 mod copies;
 mod damage;
+mod durable;
 mod leases;
 mod objects;
 mod permissions;

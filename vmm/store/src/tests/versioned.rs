@@ -200,7 +200,7 @@ fn whoever_dies_it_is_clean_and_consistent() {
     join(&s, sid, &dead, Right::Write);
     let file = s.open_segment(sid).unwrap();
     s.mark_dirty(&file, dead.id()).unwrap();
-    s.mark_clean(&file, dead.id()).unwrap();
+    s.stop_writing(&file, &dead, 0).unwrap();
     let owned = seg_lock::state::INCONSISTENT.to_le_bytes();
     file.file().write_all_at(&owned, 4096 + seg_lock::word::STATE as u64 * 8).unwrap();
     drop(dead);
