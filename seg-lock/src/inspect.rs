@@ -24,6 +24,14 @@ pub struct LockView {
 }
 
 impl LockView {
+    /// Whether a thread of this VM holds the lock, shared or not.
+    #[must_use]
+    pub fn is_inside(&self, vm: LeaseId) -> bool {
+        let shares =
+            |(lease, threads): (&Option<LeaseId>, &u64)| *lease == Some(vm) && *threads > 0;
+        self.owner_lease() == Some(vm) || self.leases.iter().zip(&self.readers).any(shares)
+    }
+
     /// Lease of the exclusive holder.
     #[must_use]
     pub fn owner_lease(&self) -> Option<LeaseId> {

@@ -139,6 +139,7 @@ fn commands_that_only_look_make_no_store() {
         "seg show x",
         "seg rm x",
         "seg check x",
+        "seg recover x",
         "vas ls",
         "vas show x",
         "vas check x",

@@ -7,6 +7,7 @@
 //! - [`together`]: two concurrent VMs; [`death`]: VMs that are killed; [`ends`]: that end inside
 //! - [`full`]: limits of files and disks
 //! - [`changes`]: changes that one VM makes to a VAS, seen by another
+//! - [`power_cut`]: raw segments that an earlier boot of the host left dirty
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`versions`]: versioned segments: whole changes or none
@@ -22,6 +23,7 @@ mod every_program;
 mod full;
 mod model;
 mod persistence;
+mod power_cut;
 mod sdk;
 mod sound;
 mod together;

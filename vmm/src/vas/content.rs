@@ -1,5 +1,5 @@
-//! Holding the locks of segments for reading without having them attached: for copies and
-//! archives, which must not be torn by a program that writes meanwhile.
+//! Holding the locks of segments without having them attached: shared for copies and archives,
+//! which must not be torn by a program that writes meanwhile; alone to recover a segment.
 //!
 //! A holder of a lock must have a lease, by which others see whether it is alive; one is made for
 //! the time of the hold. The locks are those that switches acquire (`seg_lock`): a writer inside is
@@ -15,16 +15,19 @@ use std::time::Duration;
 use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
 use seg_lock::{LockOutcome, Member, Mode, Patience};
 
-use crate::store::{Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, Store, StoreError};
+use crate::store::{
+    Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, SegmentState, Store, StoreError,
+};
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
-/// The locks of some segments, held shared. Dropping it releases them.
+/// The locks of some segments, held. Dropping it releases them.
 #[derive(Debug)]
 pub struct ContentHold<'a> {
     store: &'a Store,
+    mode: Mode,
     held: Vec<Held>,
     /// Of those without a lock: no VM had them writable when the hold began.
     unlocked: Vec<SegId>,
@@ -88,7 +91,7 @@ pub fn hold_content<'a>(
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<ContentHold<'a>, VasError> {
-    let mut hold = ContentHold { store, held: Vec::new(), unlocked: Vec::new(), lease: None };
+    let mut hold = ContentHold::new(store, Mode::Shared);
     let mut sorted: Vec<&SegmentFile> = segments.iter().collect();
     sorted.sort_by_key(|segment| segment.sid());
     let patience = limit.map_or(Patience::Forever, at_most);
@@ -103,7 +106,11 @@ pub fn hold_content<'a>(
     Ok(hold)
 }
 
-impl ContentHold<'_> {
+impl<'a> ContentHold<'a> {
+    fn new(store: &'a Store, mode: Mode) -> ContentHold<'a> {
+        ContentHold { store, mode, held: Vec::new(), unlocked: Vec::new(), lease: None }
+    }
+
     /// To be asked when the copy is made.
     ///
     /// # Errors
@@ -119,10 +126,15 @@ impl ContentHold<'_> {
         patience: Patience,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), VasError> {
+        self.store.note_another_boot(segment)?;
         let lease = match &self.lease {
             Some(lease) => lease.id(),
             None => {
-                let program = "spacejmp, copying a segment".to_owned();
+                let program = match self.mode {
+                    Mode::Shared => "spacejmp, copying a segment",
+                    Mode::Exclusive => "spacejmp, recovering a segment",
+                };
+                let program = program.to_owned();
                 let info = LeaseInfo { program, pid: std::process::id() };
                 self.lease.insert(Lease::create(self.store, &info)?).id()
             }
@@ -132,7 +144,7 @@ impl ContentHold<'_> {
         let host = Host::new(words, self.store, stopping);
         let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        match seg_lock::acquire(&words, &host, member, lease, Mode::Shared, patience) {
+        match seg_lock::acquire(&words, &host, member, lease, self.mode, patience) {
             // What a dead writer left stays marked, in the copy too.
             LockOutcome::Acquired | LockOutcome::OwnerDied => {
                 self.held.push(Held { page, member });
@@ -155,7 +167,7 @@ impl Drop for ContentHold<'_> {
         for Held { page, member } in self.held.drain(..).rev() {
             let words = page.words();
             let host = Host::new(words, self.store, &|| false);
-            seg_lock::release(&words, &host, member, lease, Mode::Shared);
+            seg_lock::release(&words, &host, member, lease, self.mode);
             seg_lock::leave(&words, &host, member, lease);
         }
     }
@@ -194,6 +206,41 @@ fn copy(
         return Err(error.into());
     }
     Ok(made)
+}
+
+/// How a segment was before it was recovered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// Its last writer was killed, or the host lost power.
+    pub was_dirty: bool,
+    /// Programs that enter were told so.
+    pub was_inconsistent: bool,
+}
+
+/// Declares that a segment's content is whole, for a user who has looked at it: as a program does
+/// from inside, which holds the lock alone. It is clean on stable storage then.
+///
+/// # Errors
+/// As [`Store::check_recoverable`]; then the segment is as it was.
+pub fn recover_segment(store: &Store, sid: SegId) -> Result<Recovered, VasError> {
+    let segment = store.open_segment(sid)?;
+    store.check_recoverable(&segment)?;
+    let was_dirty = segment.header().state == SegmentState::Dirty;
+    let mut hold = ContentHold::new(store, Mode::Exclusive);
+    hold.lock(&segment, Patience::Try, &|| false)?;
+    let words = hold.held.iter().map(|held| (held.page.words(), held.member));
+    let was_inconsistent = words.clone().any(|(words, _)| seg_lock::inspect(&words).inconsistent);
+    for (words, member) in words.clone() {
+        // It is held, so it cannot fail.
+        let _ = seg_lock::recover(&words, member);
+    }
+    if let Err(error) = store.declare_clean(&segment) {
+        if was_inconsistent {
+            words.for_each(|(words, _)| seg_lock::mark_inconsistent(&words));
+        }
+        return Err(error.into());
+    }
+    Ok(Recovered { was_dirty, was_inconsistent })
 }
 
 /// Writes a VAS and all its segments as one archive, as they are between two visits of writers

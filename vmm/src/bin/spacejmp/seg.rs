@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use abi::objects::{Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{
     Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord, VersionRecord,
@@ -89,6 +90,26 @@ from the root object. A heap that a program may be writing to is left alone.
 
 Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
     Check(Named),
+    /// Declare that the content of a dirty or inconsistent segment is whole
+    #[command(after_help = "\
+Examples:
+  spacejmp seg check graph             is its heap whole? why is it inconsistent?
+  spacejmp seg clone graph before      keep what is there, to try things on
+  spacejmp seg recover graph
+
+A segment is dirty when its last writer was killed, and inconsistent when that was in the
+middle of a change, or when the host lost power while a program had it. Programs that enter
+are told so (EOWNERDEAD, in the SDK `Error::Inconsistent`) until one of them recovers it, or
+this command does. It repairs nothing. Before you use it, know that the content is whole:
+
+  after a killed program   what it had written is there: look whether the change it was in
+                           the middle of can stay as it is
+  after a power cut        any page may be old: check everything that the program can check,
+                           not only the heap. If in doubt, take a backup or make it again
+
+It is refused while a program has the segment attached for writing, or is inside, and for
+versioned segments, which always show a whole version.")]
+    Recover(Named),
 }
 
 /// Make a segment of zeros; nothing is stored before it is written
@@ -225,6 +246,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             let report = store.with(doing, |store| store.check_segment(&name))?;
             print_check(output.json, &report)
         }
+        Command::Recover(Named { name, output }) => recover(&store.open()?, &name, output.json),
     }
 }
 
@@ -338,6 +360,33 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     let copied = content::clone_segment(store, sid, &args.new, args.timeout, &waiting_note());
     let sid = copied.map_err(failed(doing()))?;
     made(store, sid, args.json)
+}
+
+/// What `recover` reports.
+#[derive(Debug, Serialize)]
+struct Recovered {
+    name: String,
+    sid: String,
+    was_dirty: bool,
+    was_inconsistent: bool,
+}
+
+fn recover(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
+    let doing = || format!("recover segment '{name}'");
+    let sid = store.find_segment(name).map_err(failed(doing()))?;
+    let before = content::recover_segment(store, sid).map_err(failed(doing()))?;
+    let content::Recovered { was_dirty, was_inconsistent } = before;
+    let (name_text, sid) = (name.as_str().to_owned(), sid.to_string());
+    let report = Recovered { name: name_text, sid, was_dirty, was_inconsistent };
+    errors::output(json, &report, |_| {
+        let was = match (was_dirty, was_inconsistent) {
+            (true, true) => "it was dirty and inconsistent",
+            (true, false) => "it was dirty",
+            (false, true) => "it was inconsistent",
+            (false, false) => "it was so before",
+        };
+        format!("segment '{}' is clean: {was}\n", name)
+    })
 }
 
 fn change(store: &StoreArgs, args: &Chmod) -> Result<ExitCode, Failure> {

@@ -115,6 +115,8 @@ pub(crate) struct Segment {
     lockable: bool,
     dirty: bool,
     inconsistent: bool,
+    #[serde(skip)]
+    of_another_boot: bool,
     created_ns: u64,
     root: Option<Root>,
     attached: Vec<Attacher>,
@@ -159,6 +161,7 @@ impl Segment {
             lockable: header.lockable,
             dirty: record.dirty(),
             inconsistent: record.inconsistent,
+            of_another_boot: record.of_another_boot,
             created_ns: header.created_ns,
             root: (header.root.address != 0).then(|| Root {
                 address: format!("{:#x}", header.root.address),
@@ -214,7 +217,11 @@ impl Segment {
         lines.add("mode", &format!("{} (you may {})", self.mode, self.access));
         lines.add("lifetime", self.lifetime);
         lines.add("pages", self.pages);
-        lines.add("state", &self.state());
+        let why = match self.of_another_boot {
+            true => " (the host lost power, or was started anew, while a program had it)",
+            false => "",
+        };
+        lines.add("state", &(self.state() + why));
         let root = |root: &Root| format!("{}, type {}", root.address, root.fingerprint);
         lines.add("root", &self.root.as_ref().map_or_else(|| "none".into(), root));
         lines.add("lockable", if self.lockable { "yes" } else { "no" });

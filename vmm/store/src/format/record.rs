@@ -85,8 +85,11 @@ pub struct SegmentRecord {
     pub stored_bytes: u64,
     /// What the caller may do.
     pub access: Access,
-    /// Whether a holder of its lock died and the content has not been declared consistent since.
+    /// Whether a holder of its lock died, or an earlier boot of the host left it dirty, and the
+    /// content has not been declared consistent since.
     pub inconsistent: bool,
+    /// Whether an earlier boot of the host left it dirty, and nobody has had it since.
+    pub of_another_boot: bool,
     /// Live VMs that have it attached.
     pub attachers: Vec<(LeaseId, Right)>,
 }

@@ -328,8 +328,13 @@ impl Store {
             let expected = "a live program that has it (`store gc` removes it)";
             return report.warn(file, "lifetime", "volatile, and no program has it", expected);
         }
+        let of_another_boot = self.is_of_another_boot(header);
         if header.state == SegmentState::Dirty && !self.is_written(header.sid) {
-            report.warn(file.clone(), "state", "dirty", "clean: its last writer was killed");
+            let expected = match of_another_boot {
+                true => "clean: the host lost power, or was started anew, while a program had it",
+                false => "clean: its last writer was killed",
+            };
+            report.warn(file.clone(), "state", "dirty", expected);
         }
         match segment.lock_view() {
             Err(error) => report.failed(file, error),
@@ -338,8 +343,10 @@ impl Store {
                     let found = format!("held by VM {owner}, which is dead");
                     report.warn(file.clone(), "lock", &found, "free (its next user frees it)");
                 }
-                if view.inconsistent && !segment.is_versioned() {
-                    let expected = "consistent: a program must look and recover it";
+                let is_torn = header.lockable && of_another_boot;
+                if (view.inconsistent || is_torn) && !segment.is_versioned() {
+                    let expected = "consistent: look at its content, then let a program recover \
+                                    it, or `spacejmp seg recover`";
                     report.warn(file, "lock", "inconsistent", expected);
                 }
             }

@@ -90,6 +90,7 @@ impl Store {
             },
             attachers,
             inconsistent,
+            of_another_boot: self.is_of_another_boot(&header),
             header,
         })
     }

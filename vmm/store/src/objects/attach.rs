@@ -8,13 +8,20 @@ use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{LeaseId, Lifetime, Right, SegId};
 
-use crate::format::error::{Object, StoreError, io_error};
+use crate::format::error::{Busy, Object, StoreError, io_error};
 use crate::format::header::{SegmentState, read_header};
 use crate::objects::durable;
 use crate::objects::lease::Lease;
+use crate::objects::leases::OpenLease;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
+
+fn busy(segment: &SegmentFile, why: Busy) -> StoreError {
+    StoreError::Busy { object: Object::SegmentName(segment.name().clone()), why }
+}
+
+const NOTHING_TO_RECOVER: &str = "it always shows a whole version: there is nothing to recover";
 
 /// Whether another live VM can write a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +35,8 @@ pub enum OtherWriters {
 impl Store {
     /// This VM has the segment attached from now on, recorded at `index` of its lease; with
     /// the right to write, the segment counts as dirty until the VM leaves. To change from
-    /// reading to writing, join again at the same index.
+    /// reading to writing, join again at the same index. A lockable segment that an earlier boot
+    /// of the host left dirty is inconsistent from now on.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if it was deleted since it was opened;
@@ -47,6 +55,7 @@ impl Store {
         if segment.is_versioned() {
             return Err(segment.refused("attach", "only `join_versioned` opens its content"));
         }
+        self.note_another_boot(segment)?;
         let first_use = segment.header().lifetime == Lifetime::Volatile;
         if segment.right() == Right::Write && (right == Right::Write || first_use) {
             let lock = self.lock_exclusive()?;
@@ -189,6 +198,51 @@ impl Store {
             return Ok(());
         }
         self.make_dirty(segment, lease, &self.lock_exclusive()?)
+    }
+
+    /// Checks that a segment can be declared consistent from outside: this user may write it, no
+    /// live VM can, and no thread is inside.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Denied`]; [`StoreError::Versioned`]: there is nothing to
+    /// recover.
+    pub fn check_recoverable(&self, segment: &SegmentFile) -> Result<(), StoreError> {
+        segment.check_writable()?;
+        if segment.is_versioned() {
+            return Err(segment.refused("recover", NOTHING_TO_RECOVER));
+        }
+        self.check_no_writer(segment)?;
+        let (leases, lock) = (self.live_leases()?, segment.lock_view()?);
+        match leases.iter().find(|lease| lock.is_inside(lease.id())) {
+            Some(lease) => Err(busy(segment, Busy::Inside(lease.holder()))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_no_writer(&self, segment: &SegmentFile) -> Result<(), StoreError> {
+        let leases = self.live_leases()?;
+        let writes = |lease: &&OpenLease| lease.right_of(segment.sid()) == Some(Right::Write);
+        let writers: Vec<_> = leases.iter().filter(writes).map(OpenLease::holder).collect();
+        match writers.is_empty() {
+            true => Ok(()),
+            false => Err(busy(segment, Busy::Attached(writers))),
+        }
+    }
+
+    /// Calls a segment clean whose content a user has found whole, once it is on stable storage.
+    /// The caller holds its lock alone, and has found it recoverable ([`Store::check_recoverable`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if a VM has attached it for writing since; the host's errors.
+    pub fn declare_clean(&self, segment: &SegmentFile) -> Result<(), StoreError> {
+        self.sync(segment)?;
+        {
+            let lock = self.lock_exclusive()?;
+            self.check_still_there(segment, &lock)?;
+            self.check_no_writer(segment)?;
+            self.change_header(segment, &lock, |header| header.state = SegmentState::Clean)?;
+        }
+        durable::sync_start(segment.file(), segment.path())
     }
 
     /// Deletes a volatile segment that no live VM has. To be called after the last attachment in a

@@ -1,6 +1,7 @@
 //! Segments, VASes and leases of VMs: found, created, changed, copied and deleted, under the
 //! store's lock. Read-only inspection is in `inspect`.
 
+pub(crate) mod another_boot;
 pub(crate) mod attach;
 pub(crate) mod changes;
 pub(crate) mod clone;

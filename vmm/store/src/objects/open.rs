@@ -121,16 +121,20 @@ impl Store {
         Ok(segment)
     }
 
-    /// Whether a holder of the segment's lock died inside and no program has recovered it. The next
-    /// VM that wants the lock finds out and sets the flag; until then the dead owner shows it. A
-    /// versioned segment has whole versions, whoever dies.
+    /// Whether a holder of the segment's lock died inside, or an earlier boot left it dirty, and no
+    /// program has recovered it. The next VM that wants the lock finds out and sets the flag; until
+    /// then the dead owner, or the header, shows it. A versioned segment has whole versions, whoever
+    /// dies.
     pub(crate) fn is_inconsistent(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
         if segment.is_versioned() {
             return Ok(false);
         }
         let view = segment.lock_view()?;
         let is_dead = |owner| !self.is_alive(owner);
-        Ok(view.inconsistent || (!view.entering && view.owner_lease().is_some_and(is_dead)))
+        let died_inside = !view.entering && view.owner_lease().is_some_and(is_dead);
+        let header = segment.header();
+        let is_torn = header.lockable && self.is_of_another_boot(header);
+        Ok(view.inconsistent || died_inside || is_torn)
     }
 
     pub(crate) fn mode_of(&self, segment: &SegmentFile) -> Result<Mode, StoreError> {
