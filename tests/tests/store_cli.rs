@@ -425,3 +425,37 @@ fn summed(lines: &[String]) -> String {
     }
     text + &format!("checksum {:08x}\n", !crc)
 }
+
+#[test]
+fn recovery_declares_whole_what_is_marked_and_refuses_what_cannot_be() {
+    let home = Home::new();
+    home.ok(&["seg", "create", "raw", "--size", "4K"]);
+    home.ok(&["seg", "create", "unlocked", "--size", "4K", "--no-lock"]);
+    home.ok(&["seg", "create", "ledger", "--size", "4K", "--lifetime", "versioned"]);
+    let was = |name: &str| {
+        let report = home.json(&["seg", "recover", name, "--json"]);
+        assert_eq!(report["name"], name, "{report}");
+        (report["was_dirty"] == true, report["was_inconsistent"] == true)
+    };
+    for (name, marks) in [("raw", (true, true)), ("unlocked", (true, false))] {
+        assert_eq!(was(name), (false, false));
+        // Dirty, and of another boot.
+        let path = home.store().join("segments").join(name);
+        let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("it opens");
+        let mut header = [0; 512];
+        file.read_exact_at(&mut header, 0).expect("a header");
+        (header[131], header[112]) = (1, 7);
+        let sum = crc32fast::hash(&header[..508]);
+        header[508..].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&header, 0).expect("it can be written");
+        let report = home.ok(&["seg", "check", name]);
+        assert!(report.contains("the host lost power"), "{report}");
+        assert_eq!(report.contains("spacejmp seg recover"), marks.1, "{report}");
+        assert_eq!(was(name), marks);
+        assert!(!home.ok(&["seg", "check", name]).contains("dirty"));
+        let text = home.ok(&["seg", "recover", name]);
+        assert_eq!(text, format!("segment '{name}' is clean: it was so before\n"));
+    }
+    assert!(home.refused(&["seg", "recover", "ledger"]).contains("nothing to recover"));
+    assert!(home.refused(&["seg", "recover", "none"]).contains("none"));
+}

@@ -123,7 +123,7 @@ Examples:
 
 Lifetimes:
   persistent   in files, until it is deleted. A killed program leaves what it had written, a
-               power cut any part of it: for data that can be made again
+               power cut while one has it any part of it: for data that can be made again
   versioned    in files, until it is deleted, and changed by whole commits only: a killed
                program or a power cut leaves a version that was committed. Always locked; not
                yet copied by `seg clone` or `vas export`
