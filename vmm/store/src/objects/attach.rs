@@ -60,11 +60,16 @@ impl Store {
         if segment.right() == Right::Write && (right == Right::Write || first_use) {
             let lock = self.lock_exclusive()?;
             self.check_still_there(segment, &lock)?;
+            let before = lease.segment(index)?;
             lease.set_segment(index, Some((segment.sid(), right)))?;
-            match right {
-                Right::Read => self.change_header(segment, &lock, |header| header.used = true)?,
-                Right::Write => self.make_dirty(segment, lease.id(), &lock)?,
-            }
+            let marked = match right {
+                Right::Read => self.change_header(segment, &lock, |header| header.used = true),
+                Right::Write => self.make_dirty(segment, lease.id(), &lock),
+            };
+            marked.inspect_err(|_| {
+                // Should this fail, the VM counts as one that has it until it ends.
+                let _ = lease.set_segment(index, before);
+            })?;
             segment.set_header(read_header(segment.file(), segment.path())?);
             return Ok(());
         }
