@@ -99,7 +99,7 @@ fn a_writer_that_is_killed_anywhere_leaves_a_whole_version_and_no_lock() {
     // Not seeded by a clock: a failure can be reproduced.
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut reader = world.spawn(PROGRAM, &["bank", "sums", "100000"]);
-    for round in 0..8 {
+    for round in 0..pace::times(8) {
         let mut writer =
             world.spawn(PROGRAM, &["bank", "move", "2", "1000000", &round.to_string()]);
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -161,7 +161,7 @@ fn the_safe_api_keeps_whole_visits_and_refuses_a_process_that_gave_one_up() {
     let ended = world.run(SAFE, &["words", "panic"]).in_vm();
     assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
     assert_eq!(ended.out(), "40\n");
-    for round in 0..4 {
+    for round in 0..u64::from(pace::times(4)) {
         let mut writer = world.spawn(SAFE, &["words", "add", &(1000 * round).to_string(), "900"]);
         std::thread::sleep(Duration::from_millis(250 + 60 * round));
         writer.kill();
