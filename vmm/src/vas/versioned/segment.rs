@@ -91,6 +91,12 @@ impl VersionedSegment {
             }
         };
         self.map(place.0, machine)?;
+        let (id, offset) = place;
+        // A log says where its pages lie, and its file is not ours: behind the window is other memory.
+        if offset.checked_add(PAGE_SIZE).is_none_or(|end| end > self.mapped(id).bytes()) {
+            let what = format!("a page lies at {offset:#x}, where no log reaches");
+            return Err(VersionsError::Damaged { file: "a log".to_owned(), what }.into());
+        }
         Ok(place)
     }
 
@@ -196,4 +202,30 @@ pub(crate) fn sources(
         }
     }
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    use spacejmp_versions::log::record::VersionFacts;
+    use spacejmp_versions::segment::Limits;
+
+    use super::*;
+
+    #[test]
+    fn a_page_that_is_said_to_lie_behind_a_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = HostFolder::open(dir.path()).unwrap();
+        let log = Log::create(folder, 1, VersionFacts::default(), Limits::default()).unwrap();
+        let mut segment = VersionedSegment::new(log);
+        let machine = Machine::new().unwrap();
+        let mut place = |offset| {
+            let source = Source::Log(LogId(1), offset);
+            segment.place(PageIndex(0), source, &machine).map(|place| place.1).ok()
+        };
+        let last = LOG_BYTES_MAX - PAGE_SIZE;
+        assert_eq!([place(4096), place(last)], [Some(4096), Some(last)]);
+        for behind in [last + 1, LOG_BYTES_MAX, 1 << 40, u64::MAX - 4095, u64::MAX] {
+            assert_eq!(place(behind), None, "{behind:#x}");
+        }
+    }
 }

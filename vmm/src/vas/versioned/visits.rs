@@ -69,7 +69,7 @@ pub(crate) struct Visits {
     tables: BTreeMap<TablesId, VisitTables>,
     next: u64,
     pub(crate) copies: Copies,
-    /// Threads that may write, for who looks without the state's lock.
+    /// Threads that may write; read without the state locked.
     writing: Arc<AtomicU32>,
 }
 
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Visits {
 }
 
 impl Visits {
-    /// Nobody inside.
+    /// No thread inside.
     pub(crate) fn new(ledger: Arc<MemoryLedger>) -> Visits {
         let (by_vcpu, tables, writing) = Default::default();
         Visits { by_vcpu, tables, next: 0, copies: Copies::new(ledger), writing }
@@ -178,8 +178,8 @@ impl Visits {
         self.sweep(visit.vh, frames);
     }
 
-    /// Drops what nobody uses and no later visit of instance `vh` can: of each kind the newest is
-    /// kept.
+    /// Drops tables of instance `vh` that no thread uses and no later visit can: of each kind the
+    /// newest are kept.
     fn sweep(&mut self, vh: u32, frames: &mut TableFrames) {
         let newest = |writes: bool| {
             let same = |tables: &VisitTables| tables.vh == vh && tables.writes() == writes;
@@ -194,7 +194,7 @@ impl Visits {
         self.drop_all(idle, frames);
     }
 
-    /// Drops tables that nobody uses: of an instance, or those that show a segment.
+    /// Drops tables that no thread uses: of an instance, or those that show a segment.
     pub(crate) fn drop_idle(
         &mut self,
         frames: &mut TableFrames,

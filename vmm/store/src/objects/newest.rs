@@ -1,4 +1,4 @@
-//! The newest version of a versioned segment as somebody sees it who only looks: read from its
+//! The newest version of a versioned segment, for a user who only looks: read from its
 //! files, which stay as they are.
 //!
 //! While a live VM can write the segment, its log may have more than is published, and its files

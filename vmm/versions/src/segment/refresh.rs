@@ -2,7 +2,7 @@
 //! over from one that died.
 //!
 //! All of it reads files that may change at any moment in one way only: a root record is replaced,
-//! and then a log goes that it does not name any more. So whoever finds something missing looks
+//! and then a log that it no longer names is removed. So a reader that finds something missing checks
 //! whether the record is still the same.
 
 use std::sync::Arc;
@@ -22,8 +22,8 @@ const ATTEMPTS: u32 = 16;
 
 impl<D: Folder> Segment<D> {
     /// Opens a segment that another VM may have open to write, and changes nothing on disk. `up_to`
-    /// is what that VM has made known: what lies behind it may be given up yet. Without it, for who
-    /// only reads, all that is whole counts.
+    /// is what that VM has published: what lies behind it may still be given up. Without it, for a VM
+    /// that only reads, all that is whole counts.
     ///
     /// # Errors
     /// The host's; [`VersionsError::Gone`] if `up_to` is older than the last checkpoint: there is a
@@ -51,8 +51,8 @@ impl<D: Folder> Segment<D> {
     }
 
     /// Takes in what other VMs have appended, up to `up_to`, which one of them has made known.
-    /// [`Segment::appended`] is `up_to` then, or newer if this VM has appended more itself. Who has
-    /// the segment's lock, and `up_to` from the last who had it, may append.
+    /// [`Segment::appended`] is `up_to` then, or newer if this VM has appended more itself. A VM that
+    /// holds the segment's lock, and has `up_to` from the last holder, may append.
     ///
     /// Whether what was taken in is durable is not known before the next [`Segment::sync`]. After
     /// another VM's checkpoint [`Segment::oldest`] is later; that it does not pass what this VM uses
@@ -85,7 +85,7 @@ impl<D: Folder> Segment<D> {
         }
         self.home_bytes = bytes;
         self.oldest = self.oldest.max(root.applied);
-        // Who wrote it may have been killed, or have failed, before its sync.
+        // The VM that wrote it may have been killed, or have failed, before its sync.
         self.is_root_durable = false;
         if self.logs.open.last().map(|log| log.header.id) != written {
             // A log that failed is not written to any more.
