@@ -2,14 +2,15 @@
 # Moves money between 100 accounts, kills the program that does so again and again with SIGKILL, at
 # random moments, and takes the sum all the time in another VM. Exit status 1 if any sum was wrong.
 #
-#   SPACEJMP  the command                        BIN     the folder of the program `bank`
+#   SPACEJMP  the command (or one in BIN)        BIN     the folder of the program `bank`
 #   KILLS     how many times (100)               WITHIN  milliseconds until a kill, at most (300)
 set -eu
 folder=$(mktemp -d)    # for a store of its own
 kills=${KILLS:-100} within=${WITHIN:-300} killed=0 reader='' mover=''
 # From here on "$@" is `bank` in a VM of its own. The time-out ends one that hangs.
-set -- "${SPACEJMP:-spacejmp}" run --timeout 300 --store "$folder/store" \
-    "${BIN:-target/x86_64-unknown-linux-gnu/release}/bank"
+BIN=${BIN:-target/x86_64-unknown-linux-gnu/release}
+command -v spacejmp > "$folder/which" || echo "$BIN/spacejmp" > "$folder/which"
+set -- "${SPACEJMP:-$(cat "$folder/which")}" run --timeout 300 --store "$folder/store" "$BIN/bank"
 
 fail() { printf '\nFAILED: %s\n' "$*" >&2; exit 1; }
 clean_up() {

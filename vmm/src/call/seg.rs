@@ -114,15 +114,17 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
         seg_ctl::RECOVER => {
             store.check_segment(sid, Right::Write)?;
-            // A versioned one is never inconsistent.
-            if !vases.is_versioned_here(sid) {
+            if vases.is_versioned_here(sid) {
+                // It is never inconsistent.
+                vases.check_writes(ctx.vcpu, sid)?;
+            } else {
                 vases.recover(ctx.vcpu, sid)?;
             }
         }
         seg_ctl::MARK_INCONSISTENT => {
             store.check_segment(sid, Right::Write)?;
             if vases.is_versioned_here(sid) {
-                vases.spoil(ctx.vcpu)?;
+                vases.spoil(ctx.vcpu, sid)?;
             } else {
                 vases.mark_inconsistent(ctx.vcpu, sid)?;
             }

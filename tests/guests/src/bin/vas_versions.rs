@@ -19,7 +19,7 @@ use std::thread;
 
 use abi::Errno;
 use guests::findings::{must, require_vm};
-use guests::place::{Place, abort, commit, enter, go_home, set_root};
+use guests::place::{Place, abort, commit, enter, go_home, recover, set_root};
 use guests::random::Random;
 use guests::store::{base_of, find_or_make, sized};
 use guests::touch::Seen;
@@ -115,6 +115,7 @@ fn main() -> ExitCode {
         ["leave"] => {
             must("enter", enter(write));
             bank.take(3, 10);
+            other_segment();
             must("seg_ctl", sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
             assert_eq!(commit(), Err(Errno::EPERM));
             go_home();
@@ -131,6 +132,17 @@ fn main() -> ExitCode {
     }
     println!("done");
     ExitCode::SUCCESS
+}
+
+/// Another versioned segment that the program has attached is not the one it writes.
+fn other_segment() {
+    let mut params = sized(4096);
+    (params.lifetime, params.lockable) = (Lifetime::Versioned as u8, 1);
+    let (vid, sid) = find_or_make("other", &params);
+    let vh = must("vas_attach", sys::vas_attach(vid, 0));
+    assert_eq!(sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0), Err(Errno::EPERM));
+    assert_eq!(recover(sid), Err(Errno::EPERM));
+    must("vas_detach", sys::vas_detach(vh));
 }
 
 fn move_about(bank: &Bank, count: u64, mut random: Random) {

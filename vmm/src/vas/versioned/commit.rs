@@ -103,17 +103,25 @@ impl Vases {
         }
     }
 
-    /// What the thread that runs `vcpu` has changed since its last commit is not to be committed.
-    /// Nothing that it sees changes before it leaves or aborts.
+    /// What the thread that runs `vcpu` has changed since its last commit is not to be committed;
+    /// `sid` is the segment that it writes. Nothing that it sees changes before it leaves or aborts.
     ///
     /// # Errors
     /// [`VasError::NotWriting`].
-    pub(crate) fn spoil(&self, vcpu: &Vcpu) -> Result<(), VasError> {
-        let mut state = self.lock();
-        let tables = state.visits.tables_of_mut(vcpu.index());
-        let (tables, _) = tables.filter(|(it, _)| it.writes()).ok_or(VasError::NotWriting)?;
-        tables.is_spoilt = true;
+    pub(crate) fn spoil(&self, vcpu: &Vcpu, sid: SegId) -> Result<(), VasError> {
+        self.check_writes(vcpu, sid)?;
+        if let Some((tables, _)) = self.lock().visits.tables_of_mut(vcpu.index()) {
+            tables.is_spoilt = true;
+        }
         Ok(())
+    }
+
+    /// Checks that the thread that runs `vcpu` is inside and may write a versioned segment.
+    ///
+    /// # Errors
+    /// [`VasError::NotWriting`].
+    pub(crate) fn check_writes(&self, vcpu: &Vcpu, sid: SegId) -> Result<(), VasError> {
+        self.with_written(vcpu, sid, |_| Ok(()))
     }
 
     /// What differs from the version that the view began with: compared byte by byte, since equal

@@ -46,7 +46,7 @@ impl State {
         if file.is_versioned() { Err(VasError::SeveralVersioned { sid, other }) } else { Ok(()) }
     }
 
-    /// The thread on `vcpu`, which holds `locks`, is inside `vh` from now on. Returns its root.
+    /// The thread on `vcpu`, which holds `locks`, is inside `vh` from now on.
     ///
     /// A reader sees the newest published version, a writer what was committed last. If a holder of
     /// the lock died, what it had appended whole is the newest version, and the rest is void.
@@ -55,7 +55,7 @@ impl State {
         vcpu: u32,
         vh: u32,
         locks: LockSet,
-    ) -> Result<u64, VasError> {
+    ) -> Result<(), VasError> {
         let members = self.instances.known(vh).members.iter();
         let members: Vec<(SegId, Right)> =
             members.map(|(sid, member)| (sid, member.right)).collect();
@@ -72,7 +72,8 @@ impl State {
             Some(id) => id,
             None => self.build_visit(vh, &members, &versions)?,
         };
-        Ok(self.visits.begin(vcpu, id, locks))
+        self.visits.begin(vcpu, id, locks);
+        Ok(())
     }
 
     fn build_visit(
@@ -179,9 +180,12 @@ impl VmSegment {
 
     /// Readers see `version` from now on.
     pub(crate) fn publish(&self, version: VersionNumber) -> Result<(), VasError> {
-        let words = VersionWords { appended: version.0, published: version.0 };
-        Ok(self.file.write_words(&words)?)
+        Ok(publish(&self.file, version)?)
     }
+}
+
+fn publish(file: &SegmentFile, version: VersionNumber) -> Result<(), StoreError> {
+    file.write_words(&VersionWords { appended: version.0, published: version.0 })
 }
 
 /// The versions of a segment. By a VM that is to write, with no other one that can, they are
@@ -193,8 +197,7 @@ fn open(file: &SegmentFile, right: Right, others: OtherWriters) -> Result<Log, S
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
         let log = Log::open(folder, limits).map_err(failed)?;
-        let newest = log.appended().0;
-        file.write_words(&VersionWords { appended: newest, published: newest })?;
+        publish(file, log.appended())?;
         return Ok(log);
     }
     let published = match others {

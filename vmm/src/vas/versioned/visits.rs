@@ -154,15 +154,14 @@ impl Visits {
         id
     }
 
-    /// A vCPU's thread is inside from now on; its root.
-    pub(crate) fn begin(&mut self, vcpu: u32, id: TablesId, locks: LockSet) -> u64 {
+    /// A vCPU's thread is inside from now on.
+    pub(crate) fn begin(&mut self, vcpu: u32, id: TablesId, locks: LockSet) {
         let tables = self.tables.get_mut(&id).expect("the caller has just found or made it");
         tables.users += 1;
         if tables.writes() {
             self.writing.fetch_add(1, Ordering::SeqCst);
         }
         self.by_vcpu.insert(vcpu, Visit { vh: tables.vh, tables: id, locks });
-        tables.tables.root().raw()
     }
 
     /// The thread is no longer inside, and its vCPU has another root. What it changed and did not
