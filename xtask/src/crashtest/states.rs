@@ -1,56 +1,33 @@
-//! `cargo xtask crashtest`: workloads on a simulated disk, whose power is cut after every operation
-//! (`spacejmp_versions::crashes`). Prints what was checked; the first loss ends it.
+//! Workloads on a simulated disk, whose power is cut after every operation
+//! (`spacejmp_versions::crashes`).
 
 use anyhow::Result;
-use serde_json::json;
 use spacejmp_versions::crashes::{Checked, Workload, check};
+
+use super::Done;
 
 /// Steps of a workload, and states for each point at which the power is cut.
 const STEPS: u64 = 60;
 const STATES_A_CUT: u64 = 10;
 
-/// How much to check.
-#[derive(clap::Args)]
-pub(crate) struct CrashtestArgs {
-    /// States to open for each workload, at least
-    #[arg(long, value_name = "N", default_value_t = 5000)]
-    states: u64,
-    /// Where the random choices begin: a run is repeated by its seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    seed: u64,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    json: bool,
-}
-
 /// Checks every workload until enough states were opened.
 ///
 /// # Errors
 /// The first state from which something was lost.
-pub(crate) fn run(args: &CrashtestArgs) -> Result<()> {
-    let mut rows = Vec::new();
+pub(super) fn run(states: u64, seed: u64, mut tell: impl FnMut(&str, Done)) -> Result<()> {
     for workload in Workload::ALL {
         let mut sum = Checked::default();
-        for seed in args.seed.. {
+        for seed in seed.. {
+            if sum.states >= states {
+                break;
+            }
             let checked = check(workload, seed, STEPS, STATES_A_CUT)?;
             sum.cuts += checked.cuts;
             sum.states += checked.states;
-            if sum.states >= args.states {
-                break;
-            }
         }
-        if !args.json {
-            println!(
-                "{:<12} {:>8} cuts {:>9} states, none lost",
-                workload.name(),
-                sum.cuts,
-                sum.states
-            );
+        if states > 0 {
+            tell(workload.name(), Done::Checked(vec![("cuts", sum.cuts), ("states", sum.states)]));
         }
-        rows.push((workload.name(), json!({ "cuts": sum.cuts, "states": sum.states, "lost": 0 })));
-    }
-    if args.json {
-        println!("{}", json!(rows.into_iter().collect::<std::collections::BTreeMap<_, _>>()));
     }
     Ok(())
 }
