@@ -84,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Exists`] for names that
-    /// are taken, [`StoreError::Versioned`], [`StoreError::Io`]; then nothing is left in the store.
+    /// are taken, [`StoreError::Name`] for one that no new object may have, [`StoreError::Versioned`], [`StoreError::Io`]; then nothing is left in the store.
     pub fn import_vas(
         &self,
         from: &mut dyn Read,
@@ -137,6 +137,7 @@ impl Store {
 
     /// Before gigabytes are read: check for names that are already taken.
     fn check_names(&self, manifest: &Manifest, as_name: Option<&Name>) -> Result<(), StoreError> {
+        manifest.name.check_new()?;
         let _lock = self.lock_shared()?;
         if self.vas.stat(manifest.name.as_str())?.is_some() {
             return Err(StoreError::Exists(Object::VasName(manifest.name.clone())));
@@ -168,6 +169,7 @@ impl Store {
                 let name = format!("{}.{}", vas.as_str(), header.name.as_str());
                 header.name = Name::new(name.as_bytes())?;
             }
+            header.name.check_new()?;
             self.check_segment_name_free(&header.name, &lock)?;
             if self.segment_name(header.sid, &lock)?.is_some() {
                 header.sid = self.new_sid(&lock)?;

@@ -423,6 +423,9 @@ impl Remedy for StoreError {
                 Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
             }
             StoreError::Exists(_) => Some("choose another name".into()),
+            StoreError::Name(NameError::At | NameError::Right(_)) => Some(
+                "choose another name; `spacejmp vas import --as NAME` gives a VAS of an archive one".into(),
+            ),
             StoreError::Denied { .. } => {
                 Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
             }

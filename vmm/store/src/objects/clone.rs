@@ -50,6 +50,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open_segment`] and [`Store::create_segment`]; [`StoreError::Versioned`].
     pub fn clone_segment(&self, sid: SegId, name: &Name) -> Result<SegId, StoreError> {
+        name.check_new()?;
         let source = self.open_segment(sid)?;
         if source.is_versioned() {
             return Err(source.refused("copy", NO_COPIES));

@@ -100,9 +100,10 @@ impl Store {
     /// Makes a segment of zeros.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::Invalid`] for impossible sizes and bases and for a
+    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and bases and for a
     /// versioned segment without a lock, [`StoreError::NoRoom`], and the host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
+        name.check_new()?;
         let (size_bytes, reserve_bytes) = spec.extent()?;
         check_lockable(spec.lifetime, spec.lockable)?;
         let base = spec.base.map(|base| check_base(base, reserve_bytes)).transpose()?;
