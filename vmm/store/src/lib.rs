@@ -43,7 +43,7 @@ pub use archive::{Exported, Imported, Progress, Survey, survey_archive};
 pub use format::counted::counted;
 pub use format::error::{Busy, Holder, Object, StoreError};
 pub use format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
-pub use format::header::{BootId, Header, SegmentState};
+pub use format::header::{BootId, Header, KeptVersion, SegmentState};
 pub use format::lease::{INSTANCES_OFFSET, LeaseInfo, SEGMENTS_OFFSET, VCPU_STATUSES_OFFSET};
 pub use format::name::{Mode, Name, NameError};
 pub use format::record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecord, VasSegment};

@@ -317,6 +317,12 @@ pub enum StoreError {
         /// Why not.
         why: &'static str,
     },
+    /// A kept version of a segment, which nobody may write.
+    #[error("segment '{segment}' is a kept version: it can only be read")]
+    Kept {
+        /// The kept version.
+        segment: Name,
+    },
     /// The files with a versioned segment's content cannot be used, or not now.
     #[error("the versions of segment '{segment}' cannot be used")]
     Versions {
@@ -367,6 +373,7 @@ impl StoreError {
             | StoreError::AlreadyAttached { .. } => Errno::EEXIST,
             StoreError::Denied { .. } | StoreError::Copy { .. } => Errno::EACCES,
             StoreError::NotOwner(_) => Errno::EPERM,
+            StoreError::Kept { .. } => Errno::EROFS,
             StoreError::Busy { .. } => Errno::EBUSY,
             StoreError::Locked { .. } => Errno::ETIMEDOUT,
             // As ext4 and XFS report damage; EIO is the host's own failure.
@@ -429,6 +436,9 @@ impl Remedy for StoreError {
             StoreError::Denied { .. } => {
                 Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
             }
+            StoreError::Kept { segment } => Some(format!(
+                "make a copy of it to write to: `spacejmp seg clone {segment} NEW`"
+            )),
             StoreError::Busy { why: Busy::Listed(names), .. } => {
                 let name = names.first()?;
                 Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))

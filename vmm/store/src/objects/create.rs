@@ -130,6 +130,7 @@ impl Store {
             boot: self.boot_of(spec.lifetime),
             root: SegRoot::default(),
             created_ns: now_ns(),
+            kept: None,
         };
         let file_name = format!("{sid}.segment");
         let place = PartFiles::of(self, sid, spec.lifetime, rustix::process::geteuid().as_raw());
