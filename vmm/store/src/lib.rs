@@ -51,6 +51,7 @@ pub use inspect::check::{CheckReport, Finding, Severity, check_store};
 pub use inspect::heap::{HeapView, LeakView};
 pub use inspect::lease_view::LeaseView;
 pub use objects::attach::OtherWriters;
+pub use objects::copy_vas::CopiedVas;
 pub use objects::create::SegmentSpec;
 pub use objects::gc::GcReport;
 pub use objects::lease::Lease;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use abi::objects::{Lifetime, SegId};
@@ -41,6 +42,42 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// Files of further parts, at their final place already. Dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct CopiedParts {
+    place: PartFiles,
+    numbers: Range<u64>,
+}
+
+impl Drop for CopiedParts {
+    fn drop(&mut self) {
+        self.place.remove(self.numbers.start, self.numbers.end);
+    }
+}
+
+/// A complete copy that is not in the store yet. Dropping it leaves nothing.
+pub(crate) struct Copied<'a> {
+    pub(crate) main: Unfinished<'a>,
+    /// Tells `gc` that the parts are in use.
+    _mark: Unfinished<'a>,
+    parts: CopiedParts,
+    pub(crate) header: Header,
+}
+
+impl Copied<'_> {
+    /// Its file has left `tmp/`: what it has made stays.
+    pub(crate) fn is_published(&mut self) -> SegId {
+        self.main.done = true;
+        self.keep_parts()
+    }
+
+    /// Its file has its final name, and may have the one in `tmp/` too, which goes with this.
+    pub(crate) fn keep_parts(&mut self) -> SegId {
+        self.parts.numbers = 0..0;
+        self.header.sid
+    }
+}
+
 impl Store {
     /// A copy under a new name, at the same addresses, with the same permission bits. What others
     /// write meanwhile may or may not be in it: a caller that wants a consistent snapshot holds the
@@ -51,7 +88,21 @@ impl Store {
     /// As [`Store::open_segment`] and [`Store::create_segment`]; [`StoreError::Versioned`].
     pub fn clone_segment(&self, sid: SegId, name: &Name) -> Result<SegId, StoreError> {
         name.check_new()?;
-        let source = self.open_segment(sid)?;
+        let mut copy = self.copy_raw(&self.open_segment(sid)?, name, "clone")?;
+        let lock = self.lock_exclusive()?;
+        self.check_segment_name_free(name, &lock)?;
+        self.publish_segment(&copy.main.name, &copy.header, &lock)?;
+        Ok(copy.is_published())
+    }
+
+    /// Copies what a raw segment has, up to its place in the store; `kind` ends the name of the copy's
+    /// file in `tmp/`.
+    pub(crate) fn copy_raw(
+        &self,
+        source: &SegmentFile,
+        name: &Name,
+        kind: &str,
+    ) -> Result<Copied<'_>, StoreError> {
         if source.is_versioned() {
             return Err(source.refused("copy", NO_COPIES));
         }
@@ -71,21 +122,16 @@ impl Store {
         header.boot = self.boot_of(header.lifetime);
         // No program has the copy open for writing, so none would ever mark it clean: a program
         // that copies what it has attached itself, under the lock, has lost nothing.
-        if self.is_written(sid) {
+        if self.is_written(source.sid()) {
             header.state = SegmentState::Clean;
         }
-        let mode = self.mode_of(&source)?;
+        let mode = self.mode_of(source)?;
         let owner = rustix::process::geteuid().as_raw();
         let place = PartFiles::of(self, new_sid, header.lifetime, owner);
-        let first = first_part(header.lifetime);
-        let made = self.copy_parts(&source, &header, mode, &place, first).and_then(|copies| {
-            let main = self.copy_main(&source, &header, mode)?;
-            self.publish_copy(main, copies, &header)
-        });
-        if made.is_err() {
-            place.remove(first, header.parts());
-        }
-        made.map(|()| new_sid)
+        let parts = CopiedParts { place, numbers: first_part(header.lifetime)..header.parts() };
+        let mark = self.copy_parts(source, &header, mode, &parts)?;
+        let main = self.copy_main(source, &header, mode, kind)?;
+        Ok(Copied { main, _mark: mark, parts, header })
     }
 
     fn copy_main(
@@ -93,8 +139,9 @@ impl Store {
         source: &SegmentFile,
         header: &Header,
         mode: Mode,
+        kind: &str,
     ) -> Result<Unfinished<'_>, StoreError> {
-        let copy = self.new_copy(format!("{}.clone", header.sid))?;
+        let copy = self.new_copy(format!("{}.{kind}", header.sid))?;
         let path = self.tmp.path_of(&copy.name);
         let failed = |e| io_error("copy to", &path, e);
         set_len(&copy.file, &path, header.main_len())?;
@@ -120,16 +167,15 @@ impl Store {
         source: &SegmentFile,
         header: &Header,
         mode: Mode,
-        place: &PartFiles,
-        first: u64,
+        parts: &CopiedParts,
     ) -> Result<Unfinished<'_>, StoreError> {
         let mark = self.new_copy(parts_mark(header.sid))?;
-        for index in first..header.parts() {
+        for index in parts.numbers.clone() {
             let part = source.part(index)?;
             let from = File::from(
                 part.fd().try_clone_to_owned().map_err(|e| io_error("open", source.path(), e))?,
             );
-            let (to, path) = place.create(index)?;
+            let (to, path) = parts.place.create(index)?;
             set_len(&to, &path, part_len(header.size_bytes, index))?;
             copy_sparse(&from, &to, 0, part.len_bytes())
                 .and_then(|()| to.sync_all())
@@ -137,19 +183,6 @@ impl Store {
             set_mode(&to, &path, mode)?;
         }
         Ok(mark)
-    }
-
-    fn publish_copy(
-        &self,
-        mut main: Unfinished<'_>,
-        _parts: Unfinished<'_>,
-        header: &Header,
-    ) -> Result<(), StoreError> {
-        let lock = self.lock_exclusive()?;
-        self.check_segment_name_free(&header.name, &lock)?;
-        self.publish_segment(&main.name, header, &lock)?;
-        main.done = true;
-        Ok(())
     }
 
     pub(crate) fn new_copy(&self, name: String) -> Result<Unfinished<'_>, StoreError> {

@@ -5,6 +5,7 @@ pub(crate) mod another_boot;
 pub(crate) mod attach;
 pub(crate) mod changes;
 pub(crate) mod clone;
+pub(crate) mod copy_vas;
 pub(crate) mod create;
 pub(crate) mod dir;
 pub(crate) mod durable;
