@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use abi::objects::SegId;
 
-use crate::archive::export::runs;
 use crate::archive::outcome::{Imported, Progress, Survey};
 use crate::archive::piece::{Piece, Reader, decompress};
 use crate::format::counted::counted;
@@ -20,6 +19,7 @@ use crate::objects::clone::{NO_COPIES, Unfinished, mark_inconsistent, parts_mark
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::random_id;
 use crate::objects::segment::PartFiles;
+use crate::objects::sparse::runs;
 use crate::objects::store::Store;
 
 /// A segment read completely, but not yet in the store. Dropping it leaves nothing.

@@ -165,7 +165,7 @@ impl Store {
             Lifetime::Persistent | Lifetime::Volatile => {
                 make_parts(place, first_part(header.lifetime), header.size_bytes, mode)
             }
-            Lifetime::Versioned => self.make_versions(header, mode, lock),
+            Lifetime::Versioned => self.make_versions(header, mode, None, lock),
         }
     }
 
@@ -217,6 +217,22 @@ impl Store {
         }
         index.insert(name, header);
         index.restamp(self.stamp(Counted::Segment, lock).ok());
+        self.segments.sync()
+    }
+
+    /// Puts a finished file in the place of the segment's that has this id and name, durably.
+    pub(crate) fn replace_segment(
+        &self,
+        file_name: &str,
+        header: &Header,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let mut index = self.segment_index(lock)?;
+        self.bump_objects(Counted::Segment, lock)?;
+        self.tmp.move_over(file_name, &self.segments, header.name.as_str())?;
+        index.insert(&header.name, header);
+        // It had been inserted before: reading it again is the easier way.
+        index.restamp(None);
         self.segments.sync()
     }
 
