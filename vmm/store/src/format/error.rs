@@ -417,7 +417,7 @@ impl StoreError {
 fn versions_errno(error: &VersionsError) -> Errno {
     match error {
         VersionsError::Io { source, .. } if is_full(source) => Errno::ENOSPC,
-        VersionsError::TooLarge { .. } => Errno::EFBIG,
+        VersionsError::TooManyLogs | VersionsError::TooDeep => Errno::ENOSPC,
         _ => Errno::EIO,
     }
 }
