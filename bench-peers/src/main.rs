@@ -8,14 +8,12 @@
 //! - [`lmdb`]: LMDB by `heed`: everything is synced, a map much larger than the data
 //! - [`redb`]: its default durability, which syncs at every commit
 //! - [`sqlite`]: a write-ahead log, `synchronous = FULL`, prepared statements, a large cache
-//! - [`floor`]: no database, but the least that a durable commit can cost
 //!
 //! The keys, the values and the loops are those of the programs that run in a VM: the same source
 //! files. A program of its own, in a workspace of its own: what is measured here is linked into
 //! nothing of ours.
 
 mod beside;
-mod floor;
 mod lmdb;
 mod redb;
 mod sqlite;
@@ -47,7 +45,7 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + S
 #[derive(Debug, Parser)]
 #[command(name = "spacejmp-bench-peers", version, after_help = EXAMPLES)]
 struct Cli {
-    /// The database, or the floor under all of them
+    /// The database
     peer: Which,
     /// What to do with it
     workload: Workload,
@@ -75,7 +73,7 @@ const EXAMPLES: &str = "\
 Examples:
   spacejmp-bench-peers lmdb load --dir /var/tmp/x --entries 1000000
   spacejmp-bench-peers lmdb read --dir /var/tmp/x --entries 1000000
-  spacejmp-bench-peers floor commit --dir /var/tmp/x --pages 64 --count 200
+  spacejmp-bench-peers redb commit --dir /var/tmp/x --pages 64 --count 200
 
 The folder should be on the disk that is of interest: on a file system in memory a sync costs
 nothing. `spacejmp bench store` calls this program; see `spacejmp bench store --help`.
@@ -90,8 +88,6 @@ enum Which {
     Redb,
     /// SQLite, by rusqlite
     Sqlite,
-    /// An append to a file of zeros and one sync, for `commit` only
-    Floor,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,10 +124,6 @@ fn run(cli: &Cli) -> Result<Object> {
         Which::Lmdb => on(&lmdb::Lmdb::open(&cli.dir)?, cli),
         Which::Redb => on(&redb::Redb::open(&cli.dir)?, cli),
         Which::Sqlite => on(&sqlite::Sqlite::open(&cli.dir)?, cli),
-        Which::Floor if cli.workload == Workload::Commit => {
-            floor::commit(&cli.dir, cli.pages, cli.count)
-        }
-        Which::Floor => Err("the floor is one of `commit` only".into()),
     }
 }
 

@@ -83,6 +83,8 @@ Usage: payload SUBCOMMAND [OPTIONS]
                                       commits of N pages of a versioned segment (in a VM)
   store-fill NAME [--bytes N] [--rounds N]
                                       commits until it is killed; store-open NAME finds it again
+  store-floor FOLDER [--pages N] [--rounds N]
+                                      the least that such commits can cost on a disk
   store-trace COMMAND...              what a command with --marked asks the host for
   gups-party, rpc-party, paths-party  started by the others: the other parties
 

@@ -1,29 +1,32 @@
-//! The least that a durable commit can cost on this disk: one write behind the end of a log that
+//! `store-floor`, natively: the least that a durable commit can cost on this disk: one write behind the end of a log that
 //! was written with zeros before, and one `fdatasync`. Pages of content, and one that says which they
 //! are; no database is needed for that, and none can do with less.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::Result;
 use crate::json::Object;
 use crate::samples::Samples;
-use crate::workload::PAGES;
 
 const PAGE_BYTES: u64 = 4096;
 const WARM_UP: u64 = 8;
 /// A log is not longer; the next commit goes to a new one.
 const LOG_BYTES: u64 = 16 << 20;
 
-pub(crate) fn commit(dir: &Path, pages: u64, count: u64) -> Result<Object> {
-    if !(1..=PAGES).contains(&pages) {
-        return Err(format!("--pages is one of 1 to {PAGES}").into());
-    }
+/// `count` of them with so many pages, in a file in `dir`, which is removed.
+///
+/// # Errors
+/// The host's.
+pub(super) fn commit(dir: &Path, pages: u32, count: u64) -> Result<Object, String> {
+    commit_in(dir, pages, count).map_err(|err| format!("{}: {err}", dir.display()))
+}
+
+fn commit_in(dir: &Path, pages: u32, count: u64) -> io::Result<Object> {
     let path = dir.join("floor.log");
-    let record = vec![0x5a; (PAGE_BYTES * (pages + 1)) as usize];
+    let record = vec![0x5a; (PAGE_BYTES * u64::from(pages + 1)) as usize];
     let mut log = zeros(&path)?;
     let (mut at, mut samples) = (0, Samples::default());
     for round in 0..count + WARM_UP {
@@ -39,11 +42,11 @@ pub(crate) fn commit(dir: &Path, pages: u64, count: u64) -> Result<Object> {
         at += record.len() as u64;
     }
     std::fs::remove_file(&path)?;
-    Ok(samples.into(Object::new("commit").number("pages", pages), "commit"))
+    Ok(samples.into(Object::new("store-floor").number("pages", pages), "commit"))
 }
 
 /// A new log, whose blocks exist and are on the disk.
-fn zeros(path: &Path) -> Result<File> {
+fn zeros(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let piece = vec![0; 1 << 20];
     for _ in 0..LOG_BYTES >> 20 {
@@ -55,6 +58,7 @@ fn zeros(path: &Path) -> Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pages::PAGES;
     use super::*;
 
     #[test]
@@ -63,6 +67,7 @@ mod tests {
         let text = commit(dir.path(), PAGES, 20).expect("the disk works").to_string();
         assert!(text.contains("\"commit_samples\":20"), "{text}");
         assert_eq!(std::fs::read_dir(dir.path()).expect("it is there").count(), 0);
-        assert!(commit(dir.path(), 0, 1).is_err());
+        let missing = commit(&dir.path().join("none"), 1, 1).expect_err("there is no such folder");
+        assert!(missing.contains("none"), "{missing}");
     }
 }
