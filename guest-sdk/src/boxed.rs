@@ -26,7 +26,7 @@ use crate::token::{At, Mode, Write};
 /// spacejmp::brand! { Numbers => Option<VBox<u64, Numbers>> }
 ///
 /// let space = Space::<Numbers>::in_memory(1 << 20, |at| Ok(Some(VBox::new(at, 6)?)))?;
-/// let product = space.enter_mut(|v| {
+/// let product = space.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let number = root.as_mut().map(|number| number.get_mut(at))?;
 ///     *number *= 7;

@@ -51,8 +51,8 @@ pub enum Error {
     },
 
     /// A second chain of tokens was asked for: the thread is inside already. From inside,
-    /// [`In::enter`](crate::In::enter) goes on.
-    #[error("cannot enter `{space}`: the thread is inside `{inside}`; use its token's `enter`")]
+    /// [`In::read`](crate::In::read) goes on.
+    #[error("cannot enter `{space}`: the thread is inside `{inside}`; use its token's `read`")]
     AlreadyInside {
         /// The space that was to be entered.
         space: String,

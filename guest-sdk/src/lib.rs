@@ -19,13 +19,13 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // In a VM: `Space::<Journal>::options().open_or_create("journal", |_| Ok(None))?`.
 //! let journal = Space::<Journal>::in_memory(1 << 20, |_| Ok(None))?;
-//! journal.enter_mut(|v| {
+//! journal.write(|v| {
 //!     let (root, at) = v.root_mut();
 //!     let before = root.take();
 //!     *root = Some(VBox::new(at, Entry { day: 1, before })?);
 //!     Ok::<_, spacejmp::AllocError>(())
 //! })??;
-//! let last = journal.enter(|v| v.root().as_ref().map(|entry| entry.get(v).day))?;
+//! let last = journal.read(|v| v.root().as_ref().map(|entry| entry.get(v).day))?;
 //! assert_eq!(last, Some(1));
 //! # Ok(())
 //! # }
@@ -38,7 +38,7 @@
 //! | follow a pointer outside its VAS | a fault, or other data at that address | [`VBox::get`], [`VPtr::get`] take a token |
 //! | keep a reference after leaving | the same | the token's lifetime ends with the closure |
 //! | use a pointer in another VAS | the same | its brand is another type |
-//! | keep a reference across a switch | the same | [`In::enter`] borrows the token mutably |
+//! | keep a reference across a switch | the same | [`In::read`] borrows the token mutably |
 //! | hand the token to another thread | that thread is at home | tokens are not `Send` |
 //! | store a reference, function, trait object, `Rc`, `Vec` | means nothing to the next process | [`Storable`] |
 //! | store a pointer of another VAS | the same | [`Storable`] of that VAS only |

@@ -13,7 +13,7 @@
 //!     let first = list.at(at)[0];
 //!     list.at_mut(at).push(first).unwrap();
 //!     drop(root.at_mut(at));
-//!     v.enter(two, |_| ()).unwrap();
+//!     v.read(two, |_| ()).unwrap();
 //! }
 //! ```
 //!
@@ -41,7 +41,7 @@
 //! fn check(v: &mut In<One, Write>, two: &spacejmp::Space<Two>) {
 //!     let (root, at) = v.root_mut();
 //!     let values = root.at_mut(at);
-//!     v.enter(two, |_| ()).unwrap();
+//!     v.read(two, |_| ()).unwrap();
 //!     drop(values);
 //! }
 //! ```

@@ -51,7 +51,7 @@ use crate::token::{In, Write};
 /// }
 ///
 /// let space = Space::<Words>::in_memory(1 << 20, |_| Ok(Index(ManuallyDrop::default())))?;
-/// space.enter_mut(|v| {
+/// space.write(|v| {
 ///     let fill = |v: &mut spacejmp::In<Words, spacejmp::Write>| {
 ///         let (index, _) = v.root_mut();
 ///         for (number, word) in "one two one".split(' ').enumerate() {
@@ -61,7 +61,7 @@ use crate::token::{In, Write};
 ///     // SAFETY: what is allocated belongs to the root; nothing of it is carried out.
 ///     unsafe { v.alloc_scope(fill) }
 /// })?;
-/// assert_eq!(space.enter(|v| v.root().0["one"].len())?, 2);
+/// assert_eq!(space.read(|v| v.root().0["one"].len())?, 2);
 /// # Ok::<_, spacejmp::Error>(())
 /// ```
 ///

@@ -36,7 +36,7 @@ use crate::layout::LayoutWriter;
     note = "instead of `Box`, `Vec`, `String` and `HashMap` use `VBox`, `VVec`, `VString` and \
             `VHashMap`; instead of references, `Rc` and `Arc` use `VPtr`; instead \
             of functions and trait objects use an enum; instead of `Cell`, `Mutex` and atomics use \
-            `enter_mut`, which is exclusive"
+            `write`, which is exclusive"
 )]
 pub unsafe trait Storable<V: Brand>: Sized + Send + Sync + 'static {
     /// Whether the type has exactly one value that is none, so that a compiler has no choice of how

@@ -62,7 +62,7 @@ pub struct At<V, M> {
     _not_send: [*mut (); 0],
 }
 
-/// The token of one visit to the VAS `V`: what the closure given to [`crate::Space::enter`]
+/// The token of one visit to the VAS `V`: what the closure given to [`crate::Space::read`]
 /// is called with.
 ///
 /// See [the module](crate::token) for why it confines pointers to their VAS.
@@ -108,7 +108,7 @@ impl<V: Brand> In<V, Write> {
     /// # use spacejmp::{Space, VBox};
     /// # spacejmp::brand! { Numbers => Option<VBox<u64, Numbers>> }
     /// # let space = Space::<Numbers>::in_memory(1 << 20, |_| Ok(None))?;
-    /// space.enter_mut(|v| {
+    /// space.write(|v| {
     ///     let (root, at) = v.root_mut();
     ///     *root = Some(VBox::new(at, 42)?);
     ///     Ok::<_, spacejmp::AllocError>(())

@@ -30,11 +30,11 @@ type Super = Family<fn(&'static u8)>;
 fn brands_that_are_subtypes_of_each_other_are_two_brands() {
     let one = Space::<Sub>::in_memory(ROOM, |at| Ok(Some(VBox::new(at, 1)?))).unwrap();
     let two = Space::<Super>::in_memory(ROOM, |at| Ok(Some(VBox::new(at, 2)?))).unwrap();
-    one.enter(|_| assert_eq!(inside::<Super>(), Inside::Elsewhere)).unwrap();
-    let stash = two.enter_mut(|v| v.root_mut().0.take()).unwrap();
+    one.read(|_| assert_eq!(inside::<Super>(), Inside::Elsewhere)).unwrap();
+    let stash = two.write(|v| v.root_mut().0.take()).unwrap();
     // Dropped inside the other, it must not go to that one's heap.
-    one.enter_mut(|_| drop(stash)).unwrap();
-    assert_eq!(two.enter(|v| v.root().is_none()), Ok(true));
+    one.write(|_| drop(stash)).unwrap();
+    assert_eq!(two.read(|v| v.root().is_none()), Ok(true));
 }
 
 brand! { Gone => Option<VBox<u64, Gone>> }
@@ -43,7 +43,7 @@ brand! { Gone => Option<VBox<u64, Gone>> }
 fn a_brand_is_not_given_to_new_memory_when_its_space_is_gone() {
     let space = Space::<Gone>::in_memory(ROOM, |_| Ok(None)).unwrap();
     let (owner, shared) = space
-        .enter_mut(|v| Ok::<_, AllocError>((VBox::<u64, Gone>::new(v, 7)?, VPtr::new(v, 8_u64)?)))
+        .write(|v| Ok::<_, AllocError>((VBox::<u64, Gone>::new(v, 7)?, VPtr::new(v, 8_u64)?)))
         .unwrap()
         .unwrap();
     drop(space);
@@ -62,7 +62,7 @@ struct Meddler<'a, V: Brand<Root = Boxes<V>>>(&'a Space<V>, Option<VBox<u64, V>>
 
 impl<V: Brand<Root = Boxes<V>>> Drop for Meddler<'_, V> {
     fn drop(&mut self) {
-        assert!(self.0.enter_mut(|v| v.root().len()).is_err());
+        assert!(self.0.write(|v| v.root().len()).is_err());
         drop(self.1.take());
     }
 }
@@ -71,12 +71,12 @@ impl<V: Brand<Root = Boxes<V>>> Drop for Meddler<'_, V> {
 fn unwinds<V: Brand<Root = Boxes<V>>>(beside: &Space<Beside>, nested: bool) {
     let space = Space::<V>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
     let thrown = catch_unwind(AssertUnwindSafe(|| {
-        space.enter_mut(|v| {
+        space.write(|v| {
             let _meddler = Meddler(&space, VBox::new(v, 1).ok());
             let (root, at) = v.root_mut();
             root.at_mut(at).push(VBox::new(at, 5).unwrap()).unwrap();
             if nested {
-                let _ = v.enter_mut(beside, |w| {
+                let _ = v.write(beside, |w| {
                     *w.root_mut().0 += 1;
                     panic!("in the other one");
                 });
@@ -86,7 +86,7 @@ fn unwinds<V: Brand<Root = Boxes<V>>>(beside: &Space<Beside>, nested: bool) {
     }));
     assert!(thrown.is_err());
     assert_eq!(inside::<V>(), Inside::Elsewhere);
-    let (again, look) = (space.enter_mut(|_| ()), space.enter(|_| ()));
+    let (again, look) = (space.write(|_| ()), space.read(|_| ()));
     assert!(matches!(again, Err(Error::Inconsistent { .. })), "{again:?}");
     assert!(matches!(look, Err(Error::Inconsistent { .. })), "{look:?}");
 }
@@ -112,11 +112,11 @@ fn owners_in_statics_and_thread_locals_are_only_followed_inside() {
     std::thread::scope(|scope| {
         for number in 0..4 {
             scope.spawn(move || {
-                let made = SHARED.enter_mut(|v| VBox::<u64, Everywhere>::new(v, number).unwrap());
+                let made = SHARED.write(|v| VBox::<u64, Everywhere>::new(v, number).unwrap());
                 KEPT.set(made.ok());
-                SHARED.enter(|_| ()).unwrap();
+                SHARED.read(|_| ()).unwrap();
                 let read = SHARED
-                    .enter(|v| KEPT.with_borrow(|kept| kept.as_ref().map(|kept| *kept.get(v))));
+                    .read(|v| KEPT.with_borrow(|kept| kept.as_ref().map(|kept| *kept.get(v))));
                 assert_eq!(read, Ok(Some(number)));
                 // Dropped with the thread, at home: it leaks.
             });
@@ -129,9 +129,9 @@ fn a_space_is_kept_by_who_is_inside() {
     brand! { Counted => [u64; 2] }
     let space = Arc::new(Space::<Counted>::in_memory(ROOM, |_| Ok([3, 4])).unwrap());
     let (one, two) = (space.clone(), space);
-    let read = std::thread::spawn(move || one.enter(|v| *v.root())).join().unwrap();
+    let read = std::thread::spawn(move || one.read(|v| *v.root())).join().unwrap();
     let last = two.clone();
-    let inside = two.enter(|v| {
+    let inside = two.read(|v| {
         drop(last);
         *v.root()
     });
@@ -149,7 +149,7 @@ fn a_leaked_view_changes_nothing() {
     })
     .unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (root, at) = v.root_mut();
             let mut view = root.at_mut(at);
             std::mem::forget(view.drain(10..20));
@@ -157,7 +157,7 @@ fn a_leaked_view_changes_nothing() {
             root.at_mut(at).push(Plain(7, 1)).unwrap();
         })
         .unwrap();
-    assert_eq!(space.enter(|v| v.root().at(v).last().map(|plain| plain.0)), Ok(Some(7)));
+    assert_eq!(space.read(|v| v.root().at(v).last().map(|plain| plain.0)), Ok(Some(7)));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn sizes_beyond_all_measure_are_errors() {
     brand! { Huge => VVec<[u64; 64], Huge> }
     let space = Space::<Huge>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (root, at) = v.root_mut();
             let mut view = root.at_mut(at);
             for count in [usize::MAX, usize::MAX / 512, isize::MAX as usize / 512 + 1, ROOM] {

@@ -343,7 +343,7 @@ fn run<const SEED: u64>() -> (u32, u32) {
     let space = Space::<Seed<SEED>>::in_memory(ROOM, |_| Ok(Root::new())).expect("a space");
     let (mut full, mut panics) = (0, 0);
     for step in 0..STEPS {
-        let stepped = space.enter_mut(|v| {
+        let stepped = space.write(|v| {
             let (root, at) = v.root_mut();
             // Each with another share of malice, so that some get far.
             MALICE.set(100 * SEED);
@@ -360,7 +360,7 @@ fn run<const SEED: u64>() -> (u32, u32) {
             Err(payload) => std::panic::resume_unwind(payload),
         }
     }
-    space.enter_mut(|v| *v.root_mut().0 = Root::new()).expect("inside");
+    space.write(|v| *v.root_mut().0 = Root::new()).expect("inside");
     (full, panics)
 }
 

@@ -35,16 +35,16 @@ fn push(v: &mut In<One, Write>, number: u64) -> Result<(), AllocError> {
 fn without_the_mistake_it_compiles_and_runs() {
     let one = Space::<One>::in_memory(1 << 20, |_| Ok(None)).expect("a space");
     let two = Space::<Two>::in_memory(1 << 20, |at| Ok(Some(VPtr::new(at, 30)?))).expect("another");
-    one.enter_mut(|v| push(v, 4)).expect("inside").expect("room");
-    one.enter_mut(|v| push(v, 5)).expect("inside").expect("room");
-    let sum = one.enter(|v| {
+    one.write(|v| push(v, 4)).expect("inside").expect("room");
+    one.write(|v| push(v, 5)).expect("inside").expect("room");
+    let sum = one.read(|v| {
         let list = std::iter::successors(v.root().as_ref(), |node| node.get(v).next.as_ref());
         let sum: u64 = list.map(|node| node.get(v).number).sum();
-        sum + v.enter(&two, |w| w.root().map_or(0, |number| *number.get(w))).expect("inside")
+        sum + v.read(&two, |w| w.root().map_or(0, |number| *number.get(w))).expect("inside")
     });
     assert_eq!(sum.expect("inside"), 39);
     let seen = std::thread::scope(|scope| {
-        scope.spawn(|| one.enter(|v| v.root().is_some())).join().expect("no panic")
+        scope.spawn(|| one.read(|v| v.root().is_some())).join().expect("no panic")
     });
     assert!(seen.expect("inside"), "a space, unlike a token, may be shared");
 }

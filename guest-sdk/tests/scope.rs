@@ -66,7 +66,7 @@ foreign! {
 fn collections_of_std_built_in_a_scope_are_there_at_the_next_visit() {
     let words = space::<Words>();
     words
-        .enter_mut(|v| {
+        .write(|v| {
             scope(v, |v| {
                 let (root, _) = v.root_mut();
                 for number in 0..500_u32 {
@@ -75,9 +75,9 @@ fn collections_of_std_built_in_a_scope_are_there_at_the_next_visit() {
             });
         })
         .unwrap();
-    let found = words.enter(|v| (v.root().0.len(), v.root().0["word 7"].clone())).unwrap();
+    let found = words.read(|v| (v.root().0.len(), v.root().0["word 7"].clone())).unwrap();
     assert_eq!(found, (50, (0..10).map(|round| 7 + 50 * round).collect()));
-    let room = words.enter_mut(|v| scope(v, |_| has_room(ROOM - 4000))).unwrap();
+    let room = words.write(|v| scope(v, |_| has_room(ROOM - 4000))).unwrap();
     assert!(!room, "it takes none of the space's room");
 }
 
@@ -85,7 +85,7 @@ fn collections_of_std_built_in_a_scope_are_there_at_the_next_visit() {
 fn a_scope_has_the_room_of_its_space_and_ends_with_its_closure() {
     let lines = space::<Lines>();
     lines
-        .enter_mut(|v| {
+        .write(|v| {
             assert!(has_room(2 * ROOM));
             scope(v, |_| {
                 assert!(has_room(ROOM / 2));
@@ -101,14 +101,14 @@ fn a_scope_has_the_room_of_its_space_and_ends_with_its_closure() {
 fn a_panic_ends_the_scope_and_its_text_may_be_kept() {
     let thrown = space::<Thrown>();
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        thrown.enter_mut(|v| scope(v, |_| panic_any("made inside ".repeat(10))))
+        thrown.write(|v| scope(v, |_| panic_any("made inside ".repeat(10))))
     }));
     assert!(has_room(2 * ROOM));
     let text = caught.unwrap_err().downcast::<String>().unwrap();
     // SAFETY: what panicked had changed nothing.
     unsafe { thrown.recover(|_| ()) }.unwrap();
     // Nothing of it is the space's: the room is there again, and the text can be freed.
-    assert_eq!(thrown.enter_mut(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
+    assert_eq!(thrown.write(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
     assert_eq!(*text, "made inside ".repeat(10));
 }
 
@@ -123,7 +123,7 @@ fn what_runs_while_a_scope_unwinds_allocates_in_the_process() {
     let caught = space::<Caught>();
     let (mut unwinding, mut after) = (false, true);
     caught
-        .enter_mut(|v| {
+        .write(|v| {
             scope(v, |_| {
                 let look = Look(&mut unwinding);
                 let panic = catch_unwind(AssertUnwindSafe(move || {
@@ -143,9 +143,9 @@ fn what_runs_while_a_scope_unwinds_allocates_in_the_process() {
 fn a_scope_pauses_while_the_thread_visits_another_space() {
     let (outer, inner) = (space::<Outer>(), space::<Inner>());
     let seen = outer
-        .enter_mut(|v| {
+        .write(|v| {
             scope(v, |v| {
-                let there = v.enter_mut(&inner, |w| {
+                let there = v.write(&inner, |w| {
                     (has_room(2 * ROOM), scope(w, |_| has_room(2 * ROOM)), has_room(2 * ROOM))
                 });
                 (there.unwrap(), has_room(2 * ROOM))
@@ -158,11 +158,11 @@ fn a_scope_pauses_while_the_thread_visits_another_space() {
 #[test]
 fn a_block_freed_outside_its_space_is_leaked_and_freed_inside_is_not() {
     let escaped = space::<Escaped>();
-    let make = || escaped.enter_mut(|v| scope(v, |_| vec![7_u8; 3 * ROOM / 4])).unwrap();
-    let room = || escaped.enter_mut(|v| scope(v, |_| has_room(ROOM / 2))).unwrap();
+    let make = || escaped.write(|v| scope(v, |_| vec![7_u8; 3 * ROOM / 4])).unwrap();
+    let room = || escaped.write(|v| scope(v, |_| has_room(ROOM / 2))).unwrap();
     let inside = make();
     assert!(!room());
-    escaped.enter_mut(|_| drop(inside)).unwrap();
+    escaped.write(|_| drop(inside)).unwrap();
     assert!(room(), "freed inside, in no scope");
     let outside = make();
     let address = &raw const outside[100];
@@ -176,16 +176,16 @@ fn a_block_freed_outside_its_space_is_leaked_and_freed_inside_is_not() {
 #[test]
 fn a_block_freed_by_a_reader_is_leaked() {
     let shared = space::<ReadOnly>();
-    let taken = shared.enter_mut(|v| scope(v, |_| vec![7_u8; 3 * ROOM / 4])).unwrap();
-    shared.enter(|_| drop(taken)).unwrap();
-    assert_eq!(shared.enter_mut(|v| scope(v, |_| has_room(ROOM / 2))), Ok(false));
+    let taken = shared.write(|v| scope(v, |_| vec![7_u8; 3 * ROOM / 4])).unwrap();
+    shared.read(|_| drop(taken)).unwrap();
+    assert_eq!(shared.write(|v| scope(v, |_| has_room(ROOM / 2))), Ok(false));
 }
 
 #[test]
 fn a_block_grows_where_it_was_allocated() {
     let grown = space::<Grown>();
     grown
-        .enter_mut(|v| {
+        .write(|v| {
             let mut of_space = scope(v, |_| vec![1_u8; 100]);
             of_space.extend_from_slice(&[2; 1000]);
             assert!(of_space.try_reserve_exact(2 * ROOM).is_err(), "it has left its space");
@@ -198,7 +198,7 @@ fn a_block_grows_where_it_was_allocated() {
             v.root_mut().0.0 = ManuallyDrop::new(of_space);
         })
         .unwrap();
-    let mut taken = grown.enter_mut(|v| std::mem::take(&mut *v.root_mut().0.0)).unwrap();
+    let mut taken = grown.write(|v| std::mem::take(&mut *v.root_mut().0.0)).unwrap();
     assert!(taken.try_reserve_exact(10_000).is_err(), "grown outside");
     assert_eq!(taken.len(), 1100);
 }
@@ -207,14 +207,14 @@ fn a_block_grows_where_it_was_allocated() {
 fn what_the_process_has_may_be_freed_in_a_scope() {
     let mine = space::<Mine>();
     let kept: Vec<String> = (0..100).map(|number| format!("string {number}")).collect();
-    mine.enter_mut(|v| scope(v, |_| drop(kept))).unwrap();
-    assert_eq!(mine.enter_mut(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
+    mine.write(|v| scope(v, |_| drop(kept))).unwrap();
+    assert_eq!(mine.write(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
 }
 
 #[test]
 fn threads_that_start_in_a_scope_are_outside() {
     let space = space::<Threads>();
-    let room = space.enter_mut(|v| {
+    let room = space.write(|v| {
         scope(v, |_| {
             std::thread::scope(|threads| threads.spawn(|| has_room(2 * ROOM)).join().unwrap())
         })
@@ -226,12 +226,12 @@ fn threads_that_start_in_a_scope_are_outside() {
 fn scopes_nest_and_tokens_tell_what_they_always_do() {
     let nested = space::<Nested>();
     nested
-        .enter_mut(|v| {
+        .write(|v| {
             scope(v, |v| {
                 scope(v, |_| assert!(!has_room(2 * ROOM)));
                 assert!(!has_room(2 * ROOM));
                 assert_eq!(inside::<Nested>(), Inside::Writable);
-                let refused = nested.enter(|_| ()).unwrap_err();
+                let refused = nested.read(|_| ()).unwrap_err();
                 assert!(matches!(refused, spacejmp::Error::AlreadyInside { .. }));
             });
         })

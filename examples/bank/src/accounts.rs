@@ -96,16 +96,16 @@ mod tests {
     fn every_move_changes_accounts_and_leaves_their_sum() {
         let space = Space::<Bank>::in_memory(1 << 20, |at| Accounts::new(at, 7, 10)).unwrap();
         let mut random = Random::new(1);
-        let mut last = space.enter(|v| v.root().look(v)).unwrap();
+        let mut last = space.read(|v| v.root().look(v)).unwrap();
         assert_eq!(last, Look { moves: 0, balances: vec![10; 7] });
         for moves in 1..=50 {
             space
-                .enter_mut(|v| {
+                .write(|v| {
                     let (accounts, at) = v.root_mut();
                     accounts.move_money(at, &mut random);
                 })
                 .unwrap();
-            let next = space.enter(|v| v.root().look(v)).unwrap();
+            let next = space.read(|v| v.root().look(v)).unwrap();
             assert_eq!((next.moves, next.sum()), (moves, 70));
             last = next;
         }

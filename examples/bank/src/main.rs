@@ -75,7 +75,7 @@ fn move_money(name: &str, count: u64, seed: u64) -> spacejmp::Result<()> {
     let space = Space::<Bank>::open(name)?;
     let mut random = Random::new(seed);
     for _ in 0..count {
-        space.enter_mut(|v| {
+        space.write(|v| {
             let (accounts, at) = v.root_mut();
             accounts.move_money(at, &mut random);
         })?;
@@ -85,7 +85,7 @@ fn move_money(name: &str, count: u64, seed: u64) -> spacejmp::Result<()> {
 
 /// Two looks in one visit, which see the same whatever others do in between.
 fn look(space: &Space<Bank>) -> Result<Look, Box<dyn Error>> {
-    let (first, second) = space.enter(|v| {
+    let (first, second) = space.read(|v| {
         let first = v.root().look(v);
         thread::sleep(Duration::from_millis(1));
         (first, v.root().look(v))

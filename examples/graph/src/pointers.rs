@@ -45,7 +45,7 @@ pub struct Node {
 /// The errors of the calls; `EEXIST` if there is one of that name.
 pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
     let space = Space::<Links>::options().mode(mode).create(name, |_| Ok(None))?;
-    let filled = space.enter_mut(|v| fill(v, csr)).and_then(|filled| Ok(filled?));
+    let filled = space.write(|v| fill(v, csr)).and_then(|filled| Ok(filled?));
     if filled.is_err() {
         // Nothing attached can be deleted. The first error is the one reported.
         drop(space);

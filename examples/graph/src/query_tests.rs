@@ -83,7 +83,7 @@ fn compare(edges: &[(u32, u32)]) {
         queries.push(Query::Degree(id));
         queries.extend(ids.iter().map(|&to| Query::Reach(id, to)));
     }
-    let visited = SPACE.enter_mut(|v| {
+    let visited = SPACE.write(|v| {
         fill(v, &csr).unwrap();
         let graph = Inside::new(v).unwrap();
         for query in queries {

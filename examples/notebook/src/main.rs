@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
     match args {
         ["add", words @ ..] if !words.is_empty() => {
-            let number = open()?.enter_mut(|v| {
+            let number = open()?.write(|v| {
                 let (notes, at) = v.root_mut();
                 notes.add(at, words)
             })??;
@@ -46,7 +46,7 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
         ["find", text] => show(|v, note| note.text(v).contains(text))?,
         ["remove", number] => {
             let number = number.parse().map_err(|_| format!("{number} is not a number"))?;
-            let removed = open()?.enter_mut(|v| {
+            let removed = open()?.write(|v| {
                 let (notes, at) = v.root_mut();
                 notes.remove(at, number)
             })?;
@@ -67,7 +67,7 @@ fn open() -> spacejmp::Result<Space<Notebook>> {
 
 /// Prints the notes that match.
 fn show(wanted: impl Fn(&In<Notebook, Read>, &Note) -> bool) -> spacejmp::Result<()> {
-    open()?.enter(|v| {
+    open()?.read(|v| {
         for note in v.root().all(v).iter().filter(|note| wanted(v, note)) {
             println!("{}", note.line(v));
         }

@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn notes_are_added_found_by_tag_and_removed() {
         let space = Space::<Notebook>::in_memory(1 << 20, |_| Ok(Notes::new())).unwrap();
-        let seen = space.enter_mut(|v| {
+        let seen = space.write(|v| {
             let (notes, at) = v.root_mut();
             notes.add(at, &["buy", "milk", "+home", "+today"])?;
             notes.add(at, &["call", "Ada", "+today"])?;

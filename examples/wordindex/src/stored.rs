@@ -91,7 +91,7 @@ impl Kept {
 
     /// Replaces the index that is there.
     pub(crate) fn replace(&self, index: &Index) -> Result<()> {
-        Ok(self.0.enter_mut(|v| {
+        Ok(self.0.write(|v| {
             let (root, at) = v.root_mut();
             *root = Stored::new(at, index)?;
             Ok::<_, AllocError>(())
@@ -101,6 +101,6 @@ impl Kept {
     /// Answers one query; as [`query::answer`]. Each query is a visit: before the next one another
     /// program may put a newer index there.
     pub(crate) fn answer(&self, line: &[u8], out: &mut impl io::Write) -> Result<bool> {
-        Ok(self.0.enter(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
+        Ok(self.0.read(|v| query::answer(&Inside { index: v.root(), at: v }, line, out))??)
     }
 }

@@ -18,7 +18,7 @@ use crate::token::{At, Write};
 /// # use spacejmp::{Space, collections::VHashMap};
 /// # spacejmp::brand! { Sums => VHashMap<u32, u64, Sums> }
 /// # let space = Space::<Sums>::in_memory(1 << 20, |_| Ok(VHashMap::new()))?;
-/// let sum = space.enter_mut(|v| {
+/// let sum = space.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut sums = root.at_mut(at);
 ///     for (key, amount) in [(1, 10), (2, 20), (1, 30)] {

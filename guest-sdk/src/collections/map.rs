@@ -40,7 +40,7 @@ pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
 /// spacejmp::brand! { Words => VHashMap<VString<Words>, u64, Words> }
 ///
 /// let words = Space::<Words>::in_memory(1 << 20, |_| Ok(VHashMap::new()))?;
-/// words.enter_mut(|v| {
+/// words.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut counts = root.at_mut(at);
 ///     for word in "the map and the territory".split(' ') {
@@ -48,7 +48,7 @@ pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
 ///     }
 ///     Ok::<_, spacejmp::AllocError>(())
 /// })??;
-/// words.enter(|v| {
+/// words.read(|v| {
 ///     let counts = v.root().at(v);
 ///     assert_eq!((counts.len(), counts["the"], counts.get("Borges")), (4, 2, None));
 /// })?;

@@ -20,11 +20,11 @@ use crate::token::{At, Mode, Write};
 /// spacejmp::brand! { Greeting => VString<Greeting> }
 ///
 /// let space = Space::<Greeting>::in_memory(1 << 20, |at| VString::new(at, "hello"))?;
-/// space.enter_mut(|v| {
+/// space.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     root.at_mut(at).push_str(", world")
 /// })??;
-/// assert_eq!(space.enter(|v| v.root().at(v).len())?, 12);
+/// assert_eq!(space.read(|v| v.root().at(v).len())?, 12);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[repr(transparent)]

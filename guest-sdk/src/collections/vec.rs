@@ -35,13 +35,13 @@ use crate::token::{At, Mode, Write};
 /// spacejmp::brand! { Primes => VVec<u32, Primes> }
 ///
 /// let space = Space::<Primes>::in_memory(1 << 20, |at| VVec::from_slice(at, &[2, 3, 5]))?;
-/// space.enter_mut(|v| {
+/// space.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut primes = root.at_mut(at);
 ///     primes.push(11)?;
 ///     primes.insert(3, 7)
 /// })??;
-/// assert_eq!(space.enter(|v| v.root().at(v).iter().sum::<u32>())?, 28);
+/// assert_eq!(space.read(|v| v.root().at(v).iter().sum::<u32>())?, 28);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[repr(transparent)]

@@ -36,7 +36,7 @@ pub use slice::VSlice;
 /// spacejmp::brand! { Ring => Option<VPtr<Node, Ring>> }
 ///
 /// let space = Space::<Ring>::in_memory(1 << 20, |_| Ok(None))?;
-/// let sum = space.enter_mut(|v| {
+/// let sum = space.write(|v| {
 ///     let last = VPtr::new(v, Node { value: 2, next: None })?;
 ///     let first = VPtr::new(v, Node { value: 1, next: Some(last) })?;
 ///     last.get_mut(v).next = Some(first);

@@ -29,7 +29,7 @@ use crate::token::{In, Mode, Write};
 /// spacejmp::brand! { Map => VSlice<Town, Map> }
 ///
 /// let space = Space::<Map>::in_memory(1 << 20, |_| Ok(VSlice::empty()))?;
-/// space.enter_mut(|v| {
+/// space.write(|v| {
 ///     let towns = VVec::collect(v, (0..3).map(|_| Town { roads: VSlice::empty() }))?.share();
 ///     let roads = VVec::collect(v, [1, 2, 2, 0].map(|to| towns.ptr(to)))?.share();
 ///     for (town, part) in towns.get_mut(v).iter_mut().zip([0..2, 2..3, 3..4]) {
@@ -38,7 +38,7 @@ use crate::token::{In, Mode, Write};
 ///     *v.root_mut().0 = towns;
 ///     Ok::<_, spacejmp::AllocError>(())
 /// })??;
-/// let second_of_first = space.enter(|v| {
+/// let second_of_first = space.read(|v| {
 ///     let towns = *v.root();
 ///     towns.index_of(towns.get(v)[0].roads.get(v)[1])
 /// })?;
@@ -188,7 +188,7 @@ mod tests {
     fn parts_and_pointers_reach_the_values_they_say_and_no_others() {
         let empty = |_: &crate::At<Row, Write>| Ok((VSlice::empty(), VSlice::empty()));
         let space = Space::<Row>::in_memory(1 << 20, empty).unwrap();
-        let checked = space.enter_mut(|v| {
+        let checked = space.write(|v| {
             let row = VVec::collect(v, 0..10)?.share();
             let other = VVec::collect(v, 0..10)?.share();
             let part = row.part(3..6);
@@ -210,7 +210,7 @@ mod tests {
             Ok::<_, AllocError>(())
         });
         checked.unwrap().unwrap();
-        assert_eq!(space.enter(|v| v.root().0.get(v)[5]).unwrap(), 50);
+        assert_eq!(space.read(|v| v.root().0.get(v)[5]).unwrap(), 50);
     }
 
     #[test]

@@ -16,12 +16,12 @@
 //!
 //! let book = Space::<Book>::in_memory(1 << 20, |_| Ok(VHashMap::new()))?;
 //! let text = r#"{"whale":[1,42]}"#;
-//! book.enter_mut(|v| {
+//! book.write(|v| {
 //!     let (root, at) = v.root_mut();
 //!     *root = Pages::deserialize_in(at, &mut serde_json::Deserializer::from_str(text))?;
 //!     Ok::<_, serde_json::Error>(())
 //! })??;
-//! let out = book.enter(|v| serde_json::to_string(&serial::view(v.root(), v)))??;
+//! let out = book.read(|v| serde_json::to_string(&serial::view(v.root(), v)))??;
 //! assert_eq!(out, text);
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
@@ -327,7 +327,7 @@ mod tests {
     fn collections_of_collections_go_out_and_come_in() {
         let space = Space::<Everything>::in_memory(1 << 14, |_| Ok(Default::default())).unwrap();
         space
-            .enter_mut(|v| {
+            .write(|v| {
                 let (root, at) = v.root_mut();
                 let one = VBox::new(at, Plain(7)).unwrap();
                 let list = VVec::collect(at, [one]).unwrap();
@@ -340,7 +340,7 @@ mod tests {
                 assert!(read::<VHashMap<u8, u8, Everything>>(at, r#"{"1":2,"a":3}"#).is_err());
             })
             .unwrap();
-        let out = space.enter(|v| serde_json::to_string(&v.root().0.at(v)).unwrap()).unwrap();
+        let out = space.read(|v| serde_json::to_string(&v.root().0.at(v)).unwrap()).unwrap();
         assert_eq!(out, r#"{"x":[7]}"#);
     }
 
@@ -351,7 +351,7 @@ mod tests {
         let text = format!("{:?}", vec!["a text of some length"; 1000]);
         let before = space.blocks();
         let error = space
-            .enter_mut(|v| {
+            .write(|v| {
                 let mut data = serde_json::Deserializer::from_str(&text);
                 VVec::<VString<Tight>, Tight>::deserialize_in(v, &mut data).unwrap_err()
             })
@@ -368,7 +368,7 @@ mod tests {
         let space = Space::<Book>::in_memory(1 << 16, |_| Ok(VBTreeMap::new())).unwrap();
         let text = r#"{"loomings":[1],"epilogue":[],"chart":[44,45]}"#;
         space
-            .enter_mut(|v| {
+            .write(|v| {
                 let (root, at) = v.root_mut();
                 let mut data = serde_json::Deserializer::from_str(text);
                 *root = Chapters::deserialize_in(at, &mut data).unwrap();
@@ -376,7 +376,7 @@ mod tests {
                 assert!(Chapters::deserialize_in(at, &mut data).is_err());
             })
             .unwrap();
-        let out = space.enter(|v| serde_json::to_string(&v.root().at(v)).unwrap()).unwrap();
+        let out = space.read(|v| serde_json::to_string(&v.root().at(v)).unwrap()).unwrap();
         assert_eq!(out, r#"{"chart":[44,45],"epilogue":[],"loomings":[1]}"#);
     }
 }

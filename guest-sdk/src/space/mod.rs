@@ -39,7 +39,7 @@ pub use options::SpaceOptions;
 
 /// A VAS whose root object is a `V::Root`.
 ///
-/// A thread at home goes inside with the `enter` methods, which call a closure with a token and
+/// A thread at home goes inside with `read` and `write`, which call a closure with a token and
 /// leave again when it returns, returns early, or panics. The shared ones exclude writers, the ones
 /// with `mut` all other threads, including those of other programs on the machine.
 ///
@@ -87,8 +87,8 @@ impl<V: Brand> Space<V> {
     /// spacejmp::brand! { Scores => [u32; 4] }
     ///
     /// let space = Space::<Scores>::in_memory(1 << 20, |_| Ok([0; 4]))?;
-    /// space.enter_mut(|v| v.root_mut().0[2] = 7)?;
-    /// assert_eq!(space.enter(|v| v.root()[2])?, 7);
+    /// space.write(|v| v.root_mut().0[2] = 7)?;
+    /// assert_eq!(space.read(|v| v.root()[2])?, 7);
     /// # Ok::<_, spacejmp::Error>(())
     /// ```
     ///
@@ -139,7 +139,7 @@ impl<V: Brand> Space<V> {
         options::open(VmSpace::new(Vas::find(name)?, true)?)
     }
 
-    /// As [`open`](Space::open), but never to be written: [`enter_mut`](Space::enter_mut) fails
+    /// As [`open`](Space::open), but never to be written: [`write`](Space::write) fails
     /// with `EACCES`.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl<V: Brand> Space<V> {
     /// declares it consistent.
     ///
     /// # Errors
-    /// As [`enter_mut`](Space::enter_mut) without [`Error::Inconsistent`].
+    /// As [`write`](Space::write) without [`Error::Inconsistent`].
     ///
     /// # Safety
     /// When `repair` is called, the root object and what is reached from it may be half-changed,
@@ -193,39 +193,39 @@ impl<V: Brand> Space<V> {
     /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with the errors of
     /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch). The
     /// closure has not been called then.
-    pub fn enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
+    pub fn read<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
         self.when_home(Wait::Forever, None, f)
     }
 
     /// Goes inside to write, alone; waits for all others to leave.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter).
-    pub fn enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+    /// As [`read`](Space::read).
+    pub fn write<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
         self.when_home(Wait::Forever, None, f)
     }
 
-    /// As [`enter`](Space::enter), but does not wait.
+    /// As [`read`](Space::read), but does not wait.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter), and [`Error::Locked`] if a thread is inside to write.
-    pub fn try_enter<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
+    /// As [`read`](Space::read), and [`Error::Locked`] if a thread is inside to write.
+    pub fn try_read<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
         self.when_home(Wait::Never, Some(Duration::ZERO), f)
     }
 
-    /// As [`enter_mut`](Space::enter_mut), but does not wait.
+    /// As [`write`](Space::write), but does not wait.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter), and [`Error::Locked`] if another thread is inside.
-    pub fn try_enter_mut<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+    /// As [`read`](Space::read), and [`Error::Locked`] if another thread is inside.
+    pub fn try_write<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
         self.when_home(Wait::Never, Some(Duration::ZERO), f)
     }
 
-    /// As [`enter`](Space::enter), but waits no longer than `limit`.
+    /// As [`read`](Space::read), but waits no longer than `limit`.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter), and [`Error::Locked`] when the time is over.
-    pub fn enter_timeout<R>(
+    /// As [`read`](Space::read), and [`Error::Locked`] when the time is over.
+    pub fn read_timeout<R>(
         &self,
         limit: Duration,
         f: impl FnOnce(&mut In<V, Read>) -> R,
@@ -233,11 +233,11 @@ impl<V: Brand> Space<V> {
         self.when_home(until(limit), Some(limit), f)
     }
 
-    /// As [`enter_mut`](Space::enter_mut), but waits no longer than `limit`.
+    /// As [`write`](Space::write), but waits no longer than `limit`.
     ///
     /// # Errors
-    /// As [`enter`](Space::enter), and [`Error::Locked`] when the time is over.
-    pub fn enter_mut_timeout<R>(
+    /// As [`read`](Space::read), and [`Error::Locked`] when the time is over.
+    pub fn write_timeout<R>(
         &self,
         limit: Duration,
         f: impl FnOnce(&mut In<V, Write>) -> R,
@@ -296,8 +296,8 @@ impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to read.
     ///
     /// # Errors
-    /// As [`Space::enter`]; the thread is inside the first space again.
-    pub fn enter<W: Brand, R>(
+    /// As [`Space::read`]; the thread is inside the first space again.
+    pub fn read<W: Brand, R>(
         &mut self,
         space: &Space<W>,
         f: impl FnOnce(&mut In<W, Read>) -> R,
@@ -309,13 +309,13 @@ impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to write.
     ///
     /// # Errors
-    /// As [`Space::enter`]; the thread is inside the first space again.
-    pub fn enter_mut<W: Brand, R>(
+    /// As [`Space::read`]; the thread is inside the first space again.
+    pub fn write<W: Brand, R>(
         &mut self,
         space: &Space<W>,
         f: impl FnOnce(&mut In<W, Write>) -> R,
     ) -> Result<R> {
-        // SAFETY: as for `enter`.
+        // SAFETY: as for `read`.
         unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
     }
 }

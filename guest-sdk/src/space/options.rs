@@ -108,7 +108,7 @@ impl<V: Brand> SpaceOptions<V> {
     /// spacejmp::brand! { Hits => [u64; 16] }
     ///
     /// let space = Space::<Hits>::options().open_or_create("hits", |_| Ok([0; 16]))?;
-    /// space.enter_mut(|v| v.root_mut().0[3] += 1)?;
+    /// space.write(|v| v.root_mut().0[3] += 1)?;
     /// # Ok::<_, spacejmp::Error>(())
     /// ```
     ///

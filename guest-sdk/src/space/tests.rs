@@ -12,27 +12,27 @@ const ROOM: usize = 1 << 20;
 fn what_is_written_inside_is_there_at_the_next_visit() {
     brand! { Here => [u32; 4] }
     let space = Space::<Here>::in_memory(ROOM, |_| Ok([0; 4])).unwrap();
-    space.enter_mut(|v| v.root_mut().0[1] = 5).unwrap();
-    assert_eq!(space.enter(|v| *v.root()), Ok([0, 5, 0, 0]));
+    space.write(|v| v.root_mut().0[1] = 5).unwrap();
+    assert_eq!(space.read(|v| *v.root()), Ok([0, 5, 0, 0]));
 }
 
 #[test]
 fn a_box_dropped_inside_frees_and_dropped_elsewhere_leaks() {
     brand! { Boxes => Option<VBox<u64, Boxes>> }
     let space = Space::<Boxes>::in_memory(ROOM, |_| Ok(None)).unwrap();
-    let new = || space.enter_mut(|v| VBox::<u64, Boxes>::new(v, 1)).unwrap().unwrap();
+    let new = || space.write(|v| VBox::<u64, Boxes>::new(v, 1)).unwrap().unwrap();
     assert_eq!(space.blocks(), 1);
     let inner = new();
     assert_eq!(space.blocks(), 2);
-    space.enter_mut(|_| drop(inner)).unwrap();
+    space.write(|_| drop(inner)).unwrap();
     assert_eq!(space.blocks(), 1);
     drop(new());
     assert_eq!(space.blocks(), 2);
     let another = new();
-    space.enter(|_| drop(another)).unwrap();
+    space.read(|_| drop(another)).unwrap();
     assert_eq!(space.blocks(), 3);
     let taken = new();
-    assert_eq!(space.enter_mut(|v| taken.into_inner(v)), Ok(1));
+    assert_eq!(space.write(|v| taken.into_inner(v)), Ok(1));
     assert_eq!(space.blocks(), 3);
 }
 
@@ -55,7 +55,7 @@ fn dropping_a_list_inside_frees_all_of_it() {
         Ok(list)
     })
     .unwrap();
-    let sum = space.enter(|v| {
+    let sum = space.read(|v| {
         let mut sum = 0;
         let mut next = v.root();
         while let Some(item) = next {
@@ -66,7 +66,7 @@ fn dropping_a_list_inside_frees_all_of_it() {
     });
     assert_eq!(sum, Ok(45));
     assert_eq!(space.blocks(), 11);
-    space.enter_mut(|v| *v.root_mut().0 = None).unwrap();
+    space.write(|v| *v.root_mut().0 = None).unwrap();
     assert_eq!(space.blocks(), 1);
 }
 
@@ -80,7 +80,7 @@ fn pointers_may_form_cycles() {
     brand! { Ring => Option<VPtr<Node, Ring>> }
     let space = Space::<Ring>::in_memory(ROOM, |_| Ok(None)).unwrap();
     let (first, second) = space
-        .enter_mut(|v| {
+        .write(|v| {
             let first = VPtr::new(v, Node { next: None })?;
             let second = VPtr::new(v, Node { next: Some(first) })?;
             first.get_mut(v).next = Some(second);
@@ -89,7 +89,7 @@ fn pointers_may_form_cycles() {
         })
         .unwrap()
         .unwrap();
-    let around = space.enter(|v| first.get(v).next.and_then(|node| node.get(v).next));
+    let around = space.read(|v| first.get(v).next.and_then(|node| node.get(v).next));
     assert_eq!(around, Ok(Some(first)));
     assert_ne!(first, second);
     assert_eq!(size_of_val(&around.unwrap()), 8);
@@ -99,11 +99,11 @@ fn pointers_may_form_cycles() {
 fn a_full_space_refuses_and_stays_usable() {
     brand! { Small => u8 }
     let space = Space::<Small>::in_memory(64, |_| Ok(0)).unwrap();
-    let full = space.enter_mut(|v| VBox::<[u8; 100], Small>::new(v, [0; 100]).map(drop));
+    let full = space.write(|v| VBox::<[u8; 100], Small>::new(v, [0; 100]).map(drop));
     assert_eq!(full, Ok(Err(AllocError { bytes: 100, brand: "Small" })));
     let error = Error::from(AllocError { bytes: 100, brand: "Small" });
     assert_eq!(error.to_string(), "no room for 100 bytes in address space `Small`");
-    assert_eq!(space.enter_mut(|v| VBox::<u8, Small>::new(v, 0).map(drop)), Ok(Ok(())));
+    assert_eq!(space.write(|v| VBox::<u8, Small>::new(v, 0).map(drop)), Ok(Ok(())));
 }
 
 #[test]
@@ -112,13 +112,13 @@ fn a_thread_has_one_chain_of_tokens() {
     let outer = Space::<Outer>::in_memory(ROOM, |_| Ok(1)).unwrap();
     let inner = Space::<Inner>::in_memory(ROOM, |_| Ok(2)).unwrap();
     outer
-        .enter(|v| {
-            let refused = inner.enter(|_| ()).unwrap_err();
+        .read(|v| {
+            let refused = inner.read(|_| ()).unwrap_err();
             let text = "cannot enter `memory-";
             assert!(refused.to_string().starts_with(text), "{refused}");
             assert!(matches!(refused, Error::AlreadyInside { inside: "Outer", .. }));
 
-            let seen = v.enter_mut(&inner, |w| {
+            let seen = v.write(&inner, |w| {
                 assert_eq!(
                     (inside::<Outer>(), inside::<Inner>()),
                     (Inside::Elsewhere, Inside::Writable)
@@ -142,34 +142,30 @@ fn a_panic_inside_leaves_and_what_was_being_written_counts_as_unfinished() {
     let space = Space::<Panics>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let deeper = Space::<Deeper>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let caught = std::panic::catch_unwind(|| {
-        space.enter_mut(|v| v.enter_mut(&deeper, |_| panic!("on purpose"))).map(|_| ())
+        space.write(|v| v.write(&deeper, |_| panic!("on purpose"))).map(|_| ())
     });
     assert!(caught.is_err());
     assert_eq!(inside::<Panics>(), Inside::Elsewhere);
-    for space in [&space.try_enter_mut(|_| ()), &deeper.try_enter(|_| ())] {
+    for space in [&space.try_write(|_| ()), &deeper.try_read(|_| ())] {
         assert!(matches!(space, Err(Error::Inconsistent { .. })), "{space:?}");
     }
     // SAFETY: the root objects are numbers, any of which is valid.
     unsafe { space.recover(|_| ()) }.unwrap();
-    assert_eq!(space.try_enter_mut(|v| *v.root()), Ok(0));
+    assert_eq!(space.try_write(|v| *v.root()), Ok(0));
     // SAFETY: as above.
     unsafe { deeper.recover(|_| ()) }.unwrap();
-    assert_eq!(deeper.try_enter(|v| *v.root()), Ok(0));
+    assert_eq!(deeper.try_read(|v| *v.root()), Ok(0));
 
     let read = Space::<Read>::in_memory(ROOM, |_| Ok(0)).unwrap();
-    let caught = std::panic::catch_unwind(|| read.enter(|_| panic!("on purpose")));
+    let caught = std::panic::catch_unwind(|| read.read(|_| panic!("on purpose")));
     assert!(caught.is_err());
-    assert_eq!(read.try_enter_mut(|v| *v.root()), Ok(0), "a reader changes nothing");
-    let caught = read.enter_mut(|_| std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+    assert_eq!(read.try_write(|v| *v.root()), Ok(0), "a reader changes nothing");
+    let caught = read.write(|_| std::panic::catch_unwind(|| panic!("on purpose")).is_err());
     assert_eq!(caught, Ok(true));
-    assert_eq!(
-        read.try_enter_mut(|v| *v.root()),
-        Ok(0),
-        "what is caught inside breaks nothing off"
-    );
-    let refused: Result<Result<(), u8>, _> = read.enter_mut(|_| Err(1));
+    assert_eq!(read.try_write(|v| *v.root()), Ok(0), "what is caught inside breaks nothing off");
+    let refused: Result<Result<(), u8>, _> = read.write(|_| Err(1));
     assert_eq!(refused, Ok(Err(1)));
-    assert_eq!(read.try_enter_mut(|v| *v.root()), Ok(0), "an error is a way to return");
+    assert_eq!(read.try_write(|v| *v.root()), Ok(0), "an error is a way to return");
 }
 
 #[test]
@@ -179,29 +175,29 @@ fn readers_are_inside_together_and_a_writer_alone() {
     let (came, go) = (Barrier::new(2), Barrier::new(2));
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            space.enter(|_| {
+            space.read(|_| {
                 came.wait();
                 go.wait();
             })
         });
         came.wait();
-        assert_eq!(space.try_enter(|_| ()), Ok(()));
+        assert_eq!(space.try_read(|_| ()), Ok(()));
         let locked = |waited| Err(Error::Locked { space: space.name().to_owned(), waited });
-        assert_eq!(space.try_enter_mut(|_| ()), locked(Duration::ZERO));
+        assert_eq!(space.try_write(|_| ()), locked(Duration::ZERO));
         let limit = Duration::from_millis(5);
-        assert_eq!(space.enter_mut_timeout(limit, |_| ()), locked(limit));
+        assert_eq!(space.write_timeout(limit, |_| ()), locked(limit));
         go.wait();
         assert_eq!(reader.join().unwrap(), Ok(()));
     });
-    assert_eq!(space.try_enter_mut(|_| ()), Ok(()));
+    assert_eq!(space.try_write(|_| ()), Ok(()));
 }
 
 #[test]
 fn a_nested_visit_to_the_same_space_gives_the_outer_lock_back_meanwhile() {
     brand! { Again => u8 }
     let space = Space::<Again>::in_memory(ROOM, |_| Ok(0)).unwrap();
-    let seen = space.enter(|v| {
-        v.enter_mut(&space, |w| *w.root_mut().0 = 9).unwrap();
+    let seen = space.read(|v| {
+        v.write(&space, |w| *w.root_mut().0 = 9).unwrap();
         *v.root()
     });
     assert_eq!(seen, Ok(9));
@@ -278,9 +274,9 @@ fn a_root_of_no_size_and_one_of_large_alignment_have_an_address() {
     struct Aligned;
     crate::brand! { Nothing => (), Much => Aligned }
     let nothing = Space::<Nothing>::in_memory(1 << 20, |_| Ok(())).unwrap();
-    assert_eq!(nothing.enter(|v| *v.root()), Ok(()));
+    assert_eq!(nothing.read(|v| *v.root()), Ok(()));
     assert_eq!(nothing.blocks(), 1);
     let much = Space::<Much>::in_memory(1 << 20, |_| Ok(Aligned)).unwrap();
-    let address = much.enter(|v| (&raw const *v.root()).addr()).unwrap();
+    let address = much.read(|v| (&raw const *v.root()).addr()).unwrap();
     assert!(address.is_multiple_of(4096) && address != 0);
 }

@@ -65,14 +65,14 @@ fn run() -> Result<(), Box<dyn Error>> {
     let space = Space::<Memory>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
 
     // Exclusive: no other thread or program on this machine is inside.
-    space.enter_mut(|v| {
+    space.write(|v| {
         let (numbers, at) = v.root_mut();
         numbers.runs += 1;
         given.iter().try_for_each(|number| numbers.push(at, *number))
     })??;
 
     // Shared: other readers may be inside at the same time.
-    space.enter(|v| {
+    space.read(|v| {
         let numbers = v.root();
         let sum: u64 = numbers.iter(v).map(u64::from).sum();
         let count = numbers.iter(v).count();
@@ -92,13 +92,13 @@ mod tests {
         let init = |_: &At<Memory, Write>| Ok(Numbers::default());
         let space = Space::<Memory>::in_memory(1 << 20, init).unwrap();
         space
-            .enter_mut(|v| {
+            .write(|v| {
                 let (numbers, at) = v.root_mut();
                 [3, 4, 5].into_iter().try_for_each(|number| numbers.push(at, number))
             })
             .unwrap()
             .unwrap();
-        let all: Vec<_> = space.enter(|v| v.root().iter(v).collect()).unwrap();
+        let all: Vec<_> = space.read(|v| v.root().iter(v).collect()).unwrap();
         assert_eq!(all, [5, 4, 3]);
     }
 }

@@ -62,10 +62,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, began: Instant) -> Result<bool> {
     match &arguments.source {
         Source::Vas(name) if arguments.is_writable => {
-            Space::open(name)?.enter_mut(|v| answer_inside(v, arguments, began))?
+            Space::open(name)?.write(|v| answer_inside(v, arguments, began))?
         }
         Source::Vas(name) => {
-            Space::open_read_only(name)?.enter(|v| answer_inside(v, arguments, began))?
+            Space::open_read_only(name)?.read(|v| answer_inside(v, arguments, began))?
         }
         Source::Parse(path) => {
             let list = EdgeList::read(path);

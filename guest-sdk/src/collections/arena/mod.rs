@@ -39,7 +39,7 @@ use crate::token::{At, Mode, Write};
 /// spacejmp::brand! { People => VArena<Person, People> }
 ///
 /// let people = Space::<People>::in_memory(1 << 20, |_| Ok(VArena::new()))?;
-/// let (ada, mary) = people.enter_mut(|v| {
+/// let (ada, mary) = people.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut people = root.at_mut(at);
 ///     let ada = people.insert(Person { born: 1815, friend: None })?;
@@ -47,7 +47,7 @@ use crate::token::{At, Mode, Write};
 ///     people[ada].friend = Some(mary);
 ///     Ok::<_, spacejmp::AllocError>((ada, mary))
 /// })??;
-/// people.enter_mut(|v| {
+/// people.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut people = root.at_mut(at);
 ///     let friend = people[mary].friend.and_then(|id| people.get(id));

@@ -103,7 +103,7 @@ fn ids_find_their_values_until_these_are_removed_and_nothing_afterwards() {
     let steps = prop::collection::vec(step(), 1..if cfg!(miri) { 30 } else { 200 });
     let config = ProptestConfig { cases, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps)| {
-        space.enter_mut(|v| {
+        space.write(|v| {
             let (arena, at) = v.root_mut();
             *arena = VArena::new();
             let mut expected = Expected::default();
@@ -121,7 +121,7 @@ brand! { Spent => VArena<u64, Spent> }
 fn a_slot_that_was_filled_too_often_is_not_filled_again() {
     let space = Space::<Spent>::in_memory(ROOM, |_| Ok(VArena::new())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (arena, at) = v.root_mut();
             let first = arena.at_mut(at).insert(1).unwrap();
             arena.at_mut(at).remove(first);
@@ -143,7 +143,7 @@ fn removed_values_are_freed_and_so_is_the_arena() {
     let space = Space::<Owners>::in_memory(ROOM, |_| Ok(VArena::new())).unwrap();
     let before = space.blocks();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (arena, at) = v.root_mut();
             let mut view = arena.at_mut(at);
             let ids: Vec<_> =
@@ -159,7 +159,7 @@ fn removed_values_are_freed_and_so_is_the_arena() {
         })
         .unwrap();
     assert_eq!(space.blocks(), before + 33 + 1);
-    space.enter_mut(|v| *v.root_mut().0 = VArena::new()).unwrap();
+    space.write(|v| *v.root_mut().0 = VArena::new()).unwrap();
     assert_eq!(space.blocks(), before);
 }
 
@@ -169,7 +169,7 @@ brand! { Narrow => VArena<[u64; 16], Narrow> }
 fn when_there_is_no_room_the_arena_is_as_it_was() {
     let space = Space::<Narrow>::in_memory(16 << 10, |_| Ok(VArena::new())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (arena, at) = v.root_mut();
             let mut ids = Vec::new();
             let error = loop {

@@ -46,7 +46,7 @@ use node::{Inner, Leaf, Tree};
 /// spacejmp::brand! { Diary => VBTreeMap<u32, f64, Diary> }
 ///
 /// let space = Space::<Diary>::in_memory(1 << 20, |_| Ok(VBTreeMap::new()))?;
-/// space.enter_mut(|v| {
+/// space.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut days = root.at_mut(at);
 ///     for day in [19, 3, 7, 12] {
@@ -56,7 +56,7 @@ use node::{Inner, Leaf, Tree};
 ///     days.remove(&3);
 ///     Ok::<_, spacejmp::AllocError>(())
 /// })??;
-/// space.enter(|v| {
+/// space.read(|v| {
 ///     let days = v.root().at(v);
 ///     assert_eq!(days.get(&7), Some(&4.5));
 ///     assert_eq!(days.range(10..).map(|(day, _)| *day).collect::<Vec<_>>(), [12, 19]);

@@ -196,7 +196,7 @@ fn it_is_as_the_standard_library_s_whatever_happens() {
     let steps = prop::collection::vec(step(), 1..if cfg!(miri) { 20 } else { 150 });
     let config = ProptestConfig { cases, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps)| {
-        space.enter_mut(|v| {
+        space.write(|v| {
             let (map, at) = v.root_mut();
             let mut model = BTreeMap::new();
             map.at_mut(at).clear();
@@ -231,7 +231,7 @@ fn many_entries_in_any_order_go_in_and_out_and_all_memory_comes_back() {
     for into in orders {
         for out in orders {
             space
-                .enter_mut(|v| {
+                .write(|v| {
                     let (map, at) = v.root_mut();
                     for i in 0..count {
                         let key = into(i, count);
@@ -262,7 +262,7 @@ fn values_that_own_memory_are_freed_with_their_entries() {
     let space = Space::<Owners>::in_memory(ROOM, |_| Ok(VBTreeMap::new())).unwrap();
     let before = space.blocks();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             for key in 0..1000 {
                 map.at_mut(at).insert(key % 500, VBox::new(at, u64::from(key)).unwrap()).unwrap();
@@ -277,10 +277,10 @@ fn values_that_own_memory_are_freed_with_their_entries() {
             assert!(check(map, at) < nodes);
         })
         .unwrap();
-    let nodes = space.enter(|v| check(v.root(), v)).unwrap();
+    let nodes = space.read(|v| check(v.root(), v)).unwrap();
     assert_eq!(space.blocks(), before + 72 + nodes);
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             map.at_mut(at).clear();
         })
@@ -295,7 +295,7 @@ fn a_map_dropped_elsewhere_leaks_its_memory() {
     let space = Space::<Outside>::in_memory(ROOM, |_| Ok(VBTreeMap::new())).unwrap();
     let fill = || {
         space
-            .enter_mut(|v| {
+            .write(|v| {
                 let (map, at) = v.root_mut();
                 map.at_mut(at).extend((0..100).map(|key| (key, 1))).unwrap();
                 std::mem::take(map)
@@ -306,7 +306,7 @@ fn a_map_dropped_elsewhere_leaks_its_memory() {
     let inside = fill();
     let full = space.blocks();
     assert!(full > before);
-    space.enter_mut(|_| drop(inside)).unwrap();
+    space.write(|_| drop(inside)).unwrap();
     assert_eq!(space.blocks(), before);
     drop(fill());
     assert_eq!(space.blocks(), full);
@@ -318,7 +318,7 @@ brand! { Full => VBTreeMap<u32, [u64; 4], Full> }
 fn when_there_is_no_room_for_a_node_the_map_is_as_it_was() {
     let space = Space::<Full>::in_memory(64 << 10, |_| Ok(VBTreeMap::new())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             let mut model = BTreeMap::new();
             let mut refused = 0;
@@ -354,7 +354,7 @@ brand! { Cursed => VBTreeMap<u32, u64, Cursed> }
 fn a_panic_of_retain_s_closure_leaves_the_map_whole() {
     let space = Space::<Cursed>::in_memory(ROOM, |_| Ok(VBTreeMap::new())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             map.at_mut(at).extend((0..100).map(|key| (key, 1))).unwrap();
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -391,7 +391,7 @@ fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
     let space = Space::<Texts>::in_memory(ROOM, |_| Ok(VBTreeMap::new())).unwrap();
     let before = space.blocks();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             let mut view = map.at_mut(at);
             for word in "one two three four five six one".split(' ') {
@@ -407,7 +407,7 @@ fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
         let range = (Bound::Excluded("four"), Bound::Included("three"));
         map.at(v).range(range).map(|(key, _)| key.to_owned()).collect::<Vec<_>>()
     };
-    let read = space.enter(|v| {
+    let read = space.read(|v| {
         assert_eq!(
             format!("{:?}", v.root().at(v)),
             r#"{"five": 5, "four": 4, "one": 6, "three": 5, "two": 9}"#
@@ -417,7 +417,7 @@ fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
     });
     assert_eq!(read.unwrap(), ["one", "three"]);
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             map.at_mut(at).retain(|key, _| key.starts_with('o'));
             map.at_mut(at).clear();

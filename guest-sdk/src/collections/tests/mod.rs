@@ -16,7 +16,7 @@ fn what_a_collection_owns_is_freed_inside_and_leaked_elsewhere() {
     let space = Space::<Shelves>::in_memory(ROOM, |_| Ok(None)).unwrap();
     let new = || {
         space
-            .enter_mut(|v| {
+            .write(|v| {
                 let mut shelf = Shelf::new();
                 let mut books = shelf.at_mut(v);
                 for (author, title) in [("Eco", "a"), ("Perec", "b"), ("Eco", "c")] {
@@ -32,18 +32,18 @@ fn what_a_collection_owns_is_freed_inside_and_leaked_elsewhere() {
     let mine = new();
     // The root, the table, 2 keys, 2 vectors, 3 titles.
     assert_eq!(space.blocks(), 9);
-    space.enter_mut(|_| drop(mine)).unwrap();
+    space.write(|_| drop(mine)).unwrap();
     assert_eq!(space.blocks(), 1);
     let mine = new();
     assert_eq!(mine.len(), 2);
     drop(mine);
     assert_eq!(space.blocks(), 9);
     let mine = new();
-    space.enter(|_| drop(mine)).unwrap();
+    space.read(|_| drop(mine)).unwrap();
     assert_eq!(space.blocks(), 17);
     let mine = new();
-    space.enter_mut(|v| *v.root_mut().0 = Some(mine)).unwrap();
-    let removed = space.enter_mut(|v| {
+    space.write(|v| *v.root_mut().0 = Some(mine)).unwrap();
+    let removed = space.write(|v| {
         let (root, at) = v.root_mut();
         let mut books = root.as_mut().unwrap().at_mut(at);
         let titles = books.remove("Eco").unwrap();
@@ -52,7 +52,7 @@ fn what_a_collection_owns_is_freed_inside_and_leaked_elsewhere() {
     });
     assert_eq!(removed.unwrap(), ["a", "c"]);
     assert_eq!(space.blocks(), 17 + 8 - 4);
-    space.enter_mut(|v| *v.root_mut().0 = None).unwrap();
+    space.write(|v| *v.root_mut().0 = None).unwrap();
     assert_eq!(space.blocks(), 17);
 }
 
@@ -66,7 +66,7 @@ fn a_table_without_a_block_of_its_own_is_never_stored() {
         assert!(map.table().is_none_or(|table| table.allocation_size() > 0));
     };
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (map, at) = v.root_mut();
             check(map);
             map.at_mut(at).reserve(0).unwrap();
@@ -106,7 +106,7 @@ fn a_map_without_room_says_so_and_keeps_what_it_has() {
     brand! { Full => VHashMap<u32, u64, Full> }
     let space = Space::<Full>::in_memory(8192, |_| Ok(VHashMap::new())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (root, at) = v.root_mut();
             let mut map = root.at_mut(at);
             let count = (0..).find(|&key| map.insert(key, u64::from(key)).is_err()).unwrap();
@@ -133,7 +133,7 @@ fn a_vector_and_a_string_without_room_say_so_and_keep_what_they_have() {
     let init = |at: &crate::At<Narrow, crate::Write>| Ok((VVec::new(), VString::new(at, "ab")?));
     let space = Space::<Narrow>::in_memory(8192, init).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let ((numbers, text), at) = v.root_mut();
             let mut numbers = numbers.at_mut(at);
             let count = (0..).find(|&number| numbers.push(number).is_err()).unwrap();
@@ -159,7 +159,7 @@ fn collecting_stops_at_the_first_error_and_frees_what_it_took() {
     brand! { Taken => VHashMap<VString<Taken>, u32, Taken> }
     let space = Space::<Taken>::in_memory(ROOM, |_| Ok(VHashMap::new())).unwrap();
     let collect = |wrong: usize| {
-        space.enter_mut(|v| {
+        space.write(|v| {
             let no_room = AllocError::new::<Taken>(7);
             let text = |n: usize| {
                 if n == wrong { Err(no_room) } else { VString::new(v, &n.to_string()) }
@@ -184,7 +184,7 @@ fn values_without_bytes_need_no_memory() {
     brand! { Nothing => (VVec<(), Nothing>, VHashMap<(), (), Nothing>) }
     let space = Space::<Nothing>::in_memory(ROOM, |_| Ok(Default::default())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let ((list, set), at) = v.root_mut();
             list.at_mut(at).resize(1000, ()).unwrap();
             assert_eq!(list.at_mut(at).drain(10..).count(), 990);
@@ -203,7 +203,7 @@ fn text_is_changed_by_characters() {
     brand! { Texts => VString<Texts> }
     let space = Space::<Texts>::in_memory(ROOM, |_| Ok(VString::empty())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             use std::fmt::Write as _;
             let (root, at) = v.root_mut();
             let mut text = root.at_mut(at);
@@ -236,7 +236,7 @@ fn maps_are_looked_up_by_what_their_keys_lend() {
     brand! { Keys => Maps }
     let space = Space::<Keys>::in_memory(ROOM, |_| Ok(Default::default())).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let ((words, tags, pairs), at) = v.root_mut();
             words.at_mut(at).insert(VString::new(at, "one").unwrap(), 1).unwrap();
             tags.at_mut(at).insert(*b"gpia", 2).unwrap();
@@ -244,7 +244,7 @@ fn maps_are_looked_up_by_what_their_keys_lend() {
         })
         .unwrap();
     space
-        .enter(|v| {
+        .read(|v| {
             let (words, tags, pairs) = v.root();
             let words = words.at(v);
             assert_eq!(
@@ -266,7 +266,7 @@ fn a_key_that_is_made_is_the_one_that_was_asked_for() {
     brand! { Made => VHashMap<u32, u32, Made> }
     let space = Space::<Made>::in_memory(ROOM, |_| Ok(VHashMap::new())).unwrap();
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        space.enter_mut(|v| {
+        space.write(|v| {
             let (root, at) = v.root_mut();
             root.at_mut(at).get_or_insert_with(&1, || Ok((2, 2))).map(|_| ())
         })
@@ -291,7 +291,7 @@ fn iterators_and_entries_show_what_is_in_them() {
     brand! { Shown => Option<Parts> }
     let space = Space::<Shown>::in_memory(ROOM, |_| Ok(None)).unwrap();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let mut parts = (VBTreeMap::new(), VHashMap::new(), VArena::<char, Shown>::new());
             let (tree, map, arena) = (&mut parts.0, &mut parts.1, &mut parts.2);
             let mut tree = tree.at_mut(v);

@@ -48,7 +48,7 @@ fn text(value: u8) -> String {
 fn run(space: &Space<Model>, steps: Vec<Step>) -> Result<(), AllocError> {
     let mut std: HashMap<u8, String> = HashMap::new();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (root, at) = v.root_mut();
             *root = VHashMap::new();
             let mut map = root.at_mut(at);
@@ -138,7 +138,7 @@ fn a_map_does_what_the_standard_one_does() {
 fn run_list(space: &Space<ListModel>, steps: Vec<(u8, u16)>) -> Result<(), AllocError> {
     let mut std: Vec<String> = Vec::new();
     space
-        .enter_mut(|v| {
+        .write(|v| {
             let (root, at) = v.root_mut();
             *root = VVec::new();
             let mut list = root.at_mut(at);

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 fn add(name: &str, pages: u32) -> spacejmp::Result<()> {
     let mut title = [0; 20];
     title[..name.len()].copy_from_slice(name.as_bytes());
-    Space::<Books>::open("shelf")?.enter_mut(|v| {
+    Space::<Books>::open("shelf")?.write(|v| {
         let (shelf, at) = v.root_mut();
         let book = Book { next: shelf.first.take(), like: None, pages, title };
         shelf.first = Some(VBox::new(at, book)?);
@@ -69,7 +69,7 @@ fn add(name: &str, pages: u32) -> spacejmp::Result<()> {
 
 fn list() -> spacejmp::Result<()> {
     let name = |title: &[u8; 20]| String::from_utf8_lossy(title).trim_end_matches('\0').to_owned();
-    Space::<Books>::open_read_only("shelf")?.enter(|v| {
+    Space::<Books>::open_read_only("shelf")?.read(|v| {
         println!("{} books", v.root().count);
         let mut next = v.root().first.as_ref();
         while let Some(book) = next {
@@ -85,7 +85,7 @@ fn list() -> spacejmp::Result<()> {
 }
 
 fn drop_first() -> spacejmp::Result<()> {
-    Space::<Books>::open("shelf")?.enter_mut(|v| {
+    Space::<Books>::open("shelf")?.write(|v| {
         let (shelf, at) = v.root_mut();
         let first = shelf.first.take().map(|book| book.into_inner(at));
         shelf.count -= u64::from(first.is_some());

@@ -95,14 +95,14 @@ fn retry(found: &mut Findings) {
     });
     refused(found, "init fails", failed, |error| matches!(error, Error::Alloc(_)));
     let again = Space::<Text>::options().create("retry", |at| Ok(Some(VString::new(at, "text")?)));
-    let read = again.and_then(|space| space.enter(|v| v.root().as_ref().map(VString::len)));
+    let read = again.and_then(|space| space.read(|v| v.root().as_ref().map(VString::len)));
     found.same("the next attempt", read, Ok(Some(4)));
 }
 
 /// The same VAS with a new segment of the old name at the old address.
 fn replace(found: &mut Findings) {
     let open = || Space::<Text>::options().base(BASE).open_or_create("replace", |_| Ok(None));
-    let pointer = open().and_then(|space| space.enter_mut(|v| VPtr::new(v, [7_usize; 3])));
+    let pointer = open().and_then(|space| space.write(|v| VPtr::new(v, [7_usize; 3])));
     let (vas, segment) = parts("replace");
     let gone = vas.detach_segment(&segment).and_then(|()| segment.delete());
     found.same("the segment goes", gone, Ok(()));
@@ -116,22 +116,22 @@ fn take_out(found: &mut Findings) {
     let one = Space::<One>::options().base(BASE).open_or_create("out", |_| Ok([4, 2]));
     let one = one.expect("a space");
     let (vas, segment) = parts("out");
-    found.same("inside", one.enter_mut(|v| *v.root()), Ok([4, 2]));
+    found.same("inside", one.write(|v| *v.root()), Ok([4, 2]));
     found.same("taken out", vas.detach_segment(&segment), Ok(()));
-    refused(found, "a writer is told", one.enter_mut(|v| *v.root()), changed);
-    refused(found, "a reader is told", one.enter(|v| *v.root()), changed);
+    refused(found, "a writer is told", one.write(|v| *v.root()), changed);
+    refused(found, "a reader is told", one.read(|v| *v.root()), changed);
     let other = Segment::options(2 << 20).base(BASE).lockable(true).create("other");
     let other = other.expect("a segment");
     found.same("another", vas.attach_segment(&other, Right::Write), Ok(()));
-    refused(found, "the other is not entered", one.enter_mut(|v| *v.root()), changed);
-    refused(found, "nor read", one.enter(|v| *v.root()), changed);
+    refused(found, "the other is not entered", one.write(|v| *v.root()), changed);
+    refused(found, "nor read", one.read(|v| *v.root()), changed);
     found.same("and out", vas.detach_segment(&other), Ok(()));
     found.same("back again", vas.attach_segment(&segment, Right::Write), Ok(()));
-    found.same("as before", one.enter_mut(|v| *v.root()), Ok([4, 2]));
+    found.same("as before", one.write(|v| *v.root()), Ok([4, 2]));
     // An added segment does no harm, and does not appear.
     let more = Segment::options(2 << 20).lockable(true).create("more").expect("a segment");
     found.same("one more", vas.attach_segment(&more, Right::Write), Ok(()));
-    found.same("is left alone", one.enter_mut(|v| *v.root()), Ok([4, 2]));
+    found.same("is left alone", one.write(|v| *v.root()), Ok([4, 2]));
 }
 
 /// The right of a segment is lowered before the first visit, and after it.
@@ -144,27 +144,27 @@ fn lower(found: &mut Findings) {
     };
     found.same("lowered", lower(parts("early")), Ok(()));
     let eacces = |error: &Error| error.errno() == Some(Errno::EACCES);
-    refused(found, "no right to write", one.enter_mut(|v| v.root_mut().0[0] = 2), eacces);
-    found.same("to read there is", one.enter(|v| *v.root()), Ok([1, 1]));
+    refused(found, "no right to write", one.write(|v| v.root_mut().0[0] = 2), eacces);
+    found.same("to read there is", one.read(|v| *v.root()), Ok([1, 1]));
 
     let two = make::<Two>("late", [1, 1]);
-    found.same("written", two.enter_mut(|v| v.root_mut().0[0] = 2), Ok(()));
+    found.same("written", two.write(|v| v.root_mut().0[0] = 2), Ok(()));
     found.same("lowered", lower(parts("late")), Ok(()));
     let changed = |error: &Error| matches!(error, Error::Changed { .. });
-    refused(found, "nor here", two.enter_mut(|v| v.root_mut().0[0] = 3), changed);
-    found.same("to read there is", two.enter(|v| *v.root()), Ok([2, 1]));
+    refused(found, "nor here", two.write(|v| v.root_mut().0[0] = 3), changed);
+    found.same("to read there is", two.read(|v| *v.root()), Ok([2, 1]));
 }
 
 /// The handle of a space's instance is used in raw calls.
 fn handles(found: &mut Findings) {
     let one = make::<One>("one", [1, 1]);
     drop(make::<Two>("two", [2, 2]));
-    let vh = one.enter(|_| sys::vas_current()).expect("inside").expect("a handle");
+    let vh = one.read(|_| sys::vas_current()).expect("inside").expect("a handle");
     let (two, segment) = parts("two");
     found.refused("its instance is its own", sys::vas_detach(vh), Errno::EBUSY);
     let local = sys::seg_attach_local(vh, segment.id(), Right::Read);
     found.refused("and keeps what it has", local, Errno::EBUSY);
-    found.same("which is still there", one.enter(|v| *v.root()), Ok([1, 1]));
+    found.same("which is still there", one.read(|v| *v.root()), Ok([1, 1]));
 
     let attached = two.attach(&AttachOptions::new()).expect("attached");
     found.refused("so has an owner", sys::vas_detach(attached.handle()), Errno::EBUSY);
@@ -183,7 +183,7 @@ fn copy(found: &mut Findings) {
     let list = Space::<List>::options().open_or_create("list", boxes).expect("a space");
     let (_, segment) = parts("list");
     let mut tried = Vec::new();
-    let sorted = list.enter_mut(|v| {
+    let sorted = list.write(|v| {
         let (root, at) = v.root_mut();
         root.at_mut(at).sort_unstable_by(|one, other| {
             let name = format!("copy-{}", tried.len());
@@ -196,10 +196,10 @@ fn copy(found: &mut Findings) {
     found.same("sorted", sorted, Ok(()));
     let refused = tried.iter().all(|tried| *tried == [Some(Errno::EDEADLK); 2]);
     found.check("no copy in the middle", refused && !tried.is_empty());
-    found.same("of what is only read", list.enter(|_| segment.clone_as("read").is_ok()), Ok(true));
+    found.same("of what is only read", list.read(|_| segment.clone_as("read").is_ok()), Ok(true));
     drop(make::<One>("other", [1, 1]));
     let (_, other) = parts("other");
-    found.same("of others", list.enter_mut(|_| other.clone_as("others").is_ok()), Ok(true));
+    found.same("of others", list.write(|_| other.clone_as("others").is_ok()), Ok(true));
     found.same("and afterwards", segment.clone_as("whole").map(|_| ()), Ok(()));
 }
 
@@ -211,10 +211,10 @@ fn threads(found: &mut Findings) {
     let two = Space::<Two>::options().base(BASE).open_or_create("same2", |_| Ok([2, 2]));
     let two = two.expect("a space");
     let locked = |error: &Error| matches!(error, Error::Locked { .. });
-    let tried = one.enter(|v| {
+    let tried = one.read(|v| {
         let taken: &[u64; 2] = v.root();
         let tried = std::thread::scope(|scope| {
-            let other = scope.spawn(|| two.try_enter_mut(|w| (w.root_mut().0[0], taken[0])));
+            let other = scope.spawn(|| two.try_write(|w| (w.root_mut().0[0], taken[0])));
             other.join().expect("no panic")
         });
         (tried, *taken)
@@ -222,17 +222,17 @@ fn threads(found: &mut Findings) {
     let (tried, own) = tried.expect("inside");
     refused(found, "the other space is not entered", tried, locked);
     found.same("the reference is what it was", own, [1, 1]);
-    found.same("later it is", two.enter_mut(|w| w.root_mut().0[0]), Ok(2));
-    let both = one.enter(|v| v.enter(&two, |w| *w.root()).map(|two| (two, *v.root())));
+    found.same("later it is", two.write(|w| w.root_mut().0[0]), Ok(2));
+    let both = one.read(|v| v.read(&two, |w| *w.root()).map(|two| (two, *v.root())));
     found.same("and from inside, without references", both, Ok(Ok(([2, 2], [1, 1]))));
-    let again = one.enter(|v| v.enter_mut(&one, |w| w.root_mut().0[1] += 1).map(|()| *v.root()));
+    let again = one.read(|v| v.write(&one, |w| w.root_mut().0[1] += 1).map(|()| *v.root()));
     found.same("its own space, too", again, Ok(Ok([1, 2])));
 }
 
 /// A scoped thread uses a reference at home: there is nothing at the address.
 fn fault() {
     let one = make::<One>("fault", [1, 1]);
-    let used = one.enter(|v| {
+    let used = one.read(|v| {
         let taken: &[u64; 2] = v.root();
         println!("a fault is next");
         std::thread::scope(|scope| scope.spawn(|| taken[0]).join().ok())
@@ -243,7 +243,7 @@ fn fault() {
 /// A zero-sized root.
 fn nothing(found: &mut Findings) {
     let made = Space::<Nothing>::options().open_or_create("nothing", |_| Ok(()));
-    found.same("made", made.and_then(|space| space.enter(|v| *v.root())), Ok(()));
+    found.same("made", made.and_then(|space| space.read(|v| *v.root())), Ok(()));
     let opened = Space::<Nothing>::open("nothing");
-    found.same("opened", opened.and_then(|space| space.enter_mut(|v| *v.root_mut().0)), Ok(()));
+    found.same("opened", opened.and_then(|space| space.write(|v| *v.root_mut().0)), Ok(()));
 }

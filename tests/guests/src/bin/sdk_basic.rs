@@ -112,7 +112,7 @@ fn objects(f: &mut Findings) {
 }
 
 fn pointers(f: &mut Findings, chain: &Space<Chain>) {
-    let made = chain.enter_mut(|v| {
+    let made = chain.write(|v| {
         let (root, at) = v.root_mut();
         let first = VPtr::new(at, 100)?;
         for value in 0..1000 {
@@ -123,7 +123,7 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
     });
     f.same("a list is made inside", made, Ok(Ok(())));
     let sum = |space: &Space<Chain>| {
-        space.enter(|v| {
+        space.read(|v| {
             let (mut sum, mut next) = (0, v.root());
             while let Some(link) = next {
                 let link = link.get(v);
@@ -136,11 +136,11 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
     f.same("and read", sum(chain), Ok(499_500 + 100_000));
     let again = Space::<Chain>::open_read_only("chain").expect("it opens");
     f.same("and read by a program that opens it again", sum(&again), Ok(599_500));
-    let refused = again.enter_mut(|_| ()).map_err(|err| err.errno());
+    let refused = again.write(|_| ()).map_err(|err| err.errno());
     f.same("what is opened to be read is not written", refused, Err(Some(Errno::EACCES)));
-    let taken = chain.enter_mut(|v| v.root_mut().0.take()).expect("inside");
+    let taken = chain.write(|v| v.root_mut().0.take()).expect("inside");
     f.same("an owner may leave, its content not", taken.is_some(), true);
-    let length = chain.enter_mut(|v| {
+    let length = chain.write(|v| {
         let mut taken = taken;
         let mut length = 0;
         while let Some(link) = taken {
@@ -153,24 +153,24 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
 }
 
 fn nested(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
-    let outcome = chain.enter(|v| {
-        let second = counter.enter(|_| ()).map_err(|err| err.to_string());
-        let went = v.enter_mut(counter, |w| {
+    let outcome = chain.read(|v| {
+        let second = counter.read(|_| ()).map_err(|err| err.to_string());
+        let went = v.write(counter, |w| {
             *w.root_mut().0 += 5;
-            w.enter(chain, |v| v.root().is_none())
+            w.read(chain, |v| v.root().is_none())
         });
         (second, went, v.root().is_none())
     });
-    let text = "cannot enter `counter`: the thread is inside `Chain`; use its token's `enter`";
+    let text = "cannot enter `counter`: the thread is inside `Chain`; use its token's `read`";
     let expected = (Err(text.to_owned()), Ok(Ok(true)), true);
     f.same("from inside one goes on by the token only", outcome, Ok(expected));
-    f.same("what the inner visit wrote is there", counter.enter(|v| *v.root()), Ok(5));
+    f.same("what the inner visit wrote is there", counter.read(|v| *v.root()), Ok(5));
 }
 
 fn panics(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
     std::panic::set_hook(Box::new(|_| {}));
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        chain.enter_mut(|v| v.enter_mut(counter, |_| panic!("on purpose"))).map(|_| ())
+        chain.write(|v| v.write(counter, |_| panic!("on purpose"))).map(|_| ())
     }));
     let _ = std::panic::take_hook();
     f.check("a panic inside comes out", caught.is_err());
@@ -185,8 +185,8 @@ fn panics(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
             "`{name}` is inconsistent: a program died while it was writing; see `Space::recover`"
         ))
     };
-    f.same("the outer change is unfinished", told(chain.try_enter(|_| ())), refused("chain"));
-    f.same("and the inner one", told(counter.try_enter_mut(|_| ())), refused("counter"));
+    f.same("the outer change is unfinished", told(chain.try_read(|_| ())), refused("chain"));
+    f.same("and the inner one", told(counter.try_write(|_| ())), refused("counter"));
 }
 
 fn threads(f: &mut Findings, counter: &Space<Counter>) {
@@ -196,12 +196,12 @@ fn threads(f: &mut Findings, counter: &Space<Counter>) {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..200 {
-                    counter.enter_mut(|v| *v.root_mut().0 += 1).expect("inside");
+                    counter.write(|v| *v.root_mut().0 += 1).expect("inside");
                 }
                 // The reader inside waits below: by then no thread may still want to write.
                 together.wait();
                 counter
-                    .enter(|_| {
+                    .read(|_| {
                         let now = readers.fetch_add(1, Ordering::SeqCst) + 1;
                         most.fetch_max(now, Ordering::SeqCst);
                         together.wait();
@@ -211,9 +211,9 @@ fn threads(f: &mut Findings, counter: &Space<Counter>) {
             });
         }
     });
-    f.same("writers are alone", counter.enter(|v| *v.root()), Ok(605));
+    f.same("writers are alone", counter.read(|v| *v.root()), Ok(605));
     f.same("readers are not", most.into_inner(), 3);
-    let spawned = counter.enter(|_| {
+    let spawned = counter.read(|_| {
         std::thread::scope(|scope| {
             let current = scope.spawn(spacejmp::sys::vas_current).join();
             current.expect("it does not panic")
@@ -230,21 +230,17 @@ fn waiting(f: &mut Findings, counter: &Space<Counter>) {
     let (inside, go) = (Barrier::new(2), Barrier::new(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            counter.enter(|_| {
+            counter.read(|_| {
                 inside.wait();
                 go.wait();
             })
         });
         inside.wait();
         let locked = |waited| Err(Error::Locked { space: "counter".to_owned(), waited });
-        f.same(
-            "a writer is refused at once",
-            counter.try_enter_mut(|_| ()),
-            locked(Duration::ZERO),
-        );
+        f.same("a writer is refused at once", counter.try_write(|_| ()), locked(Duration::ZERO));
         let limit = Duration::from_millis(20);
-        f.same("or after a while", counter.enter_mut_timeout(limit, |_| ()), locked(limit));
-        f.same("a reader is not", counter.enter_timeout(limit, |v| *v.root()), Ok(605));
+        f.same("or after a while", counter.write_timeout(limit, |_| ()), locked(limit));
+        f.same("a reader is not", counter.read_timeout(limit, |v| *v.root()), Ok(605));
         go.wait();
     });
 }
@@ -252,7 +248,7 @@ fn waiting(f: &mut Findings, counter: &Space<Counter>) {
 fn growth(f: &mut Findings) {
     let options = Space::<Big>::options().size(1 << 20).reserve(8 << 20);
     let big = options.create("big", |_| Ok(None)).expect("it can be made");
-    let blocks = big.enter_mut(|v| {
+    let blocks = big.write(|v| {
         let mut kept = Vec::new();
         while let Ok(block) = VBox::<[u64; 1 << 17], Big>::new(v, [7; 1 << 17]) {
             kept.push(block);
@@ -294,7 +290,7 @@ fn refusals(f: &mut Findings) {
     f.same("another VAS with the same brand is refused", taken, Err(expected));
     let space = Space::<Unlocked>::open("unlocked").expect("it opens");
     let expected = Error::NotLockable { space: "unlocked".to_owned() };
-    f.same("a segment without a lock is refused", space.enter(|_| ()), Err(expected));
+    f.same("a segment without a lock is refused", space.read(|_| ()), Err(expected));
     let missing = Space::<Missing>::open("missing").map_err(|err| err.errno()).map(|_| ());
     f.same("what is not there is not opened", missing, Err(Some(Errno::ENOENT)));
     Vas::create("missing").expect("made");

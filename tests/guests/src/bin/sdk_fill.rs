@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let count: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).expect("a number");
     let filled = open().and_then(|space| {
         space
-            .enter_mut(|v| {
+            .write(|v| {
                 let (index, at) = v.root_mut();
                 let Index { title, pages, order, .. } = index;
                 title.at_mut(at).clear();

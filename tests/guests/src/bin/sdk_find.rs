@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let mut f = Findings::new();
     let space = open().expect("it opens");
     space
-        .enter(|v| {
+        .read(|v| {
             let Index { title, pages, order, notes } = v.root();
             let pages = pages.at(v);
             f.same("the text is there", title.at(v), "A shelf of words");
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             f.same("and is asked in vain", notes.at(v).get(&7), None);
         })
         .expect("inside");
-    let changed = space.enter_mut(|v| {
+    let changed = space.write(|v| {
         let (Index { pages, notes, .. }, at) = v.root_mut();
         let mut notes = notes.at_mut(at);
         for visit in 0..1000 {

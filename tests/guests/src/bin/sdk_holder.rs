@@ -41,7 +41,7 @@ fn open() -> Result<Space<Shared>, Error> {
 }
 
 fn show(space: &Space<Shared>) {
-    match space.enter(|v| (v.root().first, v.root().second)) {
+    match space.read(|v| (v.root().first, v.root().second)) {
         Ok((first, second)) => println!("entered {first} {second}"),
         Err(error) => println!("{error}"),
     }
@@ -67,7 +67,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
             let space = open()?;
             let count = || {
                 for _ in 0..times {
-                    let added = space.enter_mut(|v| {
+                    let added = space.write(|v| {
                         let (root, _) = v.root_mut();
                         root.first += 1;
                         root.second += 1;
@@ -78,7 +78,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
             std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(count))));
             show(&space);
         }
-        ["hold"] => open()?.enter_mut(|v| {
+        ["hold"] => open()?.write(|v| {
             v.root_mut().0.first += 1;
             println!("holding");
             loop {
@@ -89,9 +89,9 @@ fn run(args: &[&str]) -> Result<(), Error> {
         ["try"] => {
             let space = open()?;
             for result in [
-                space.try_enter(|_| ()),
-                space.try_enter_mut(|_| ()),
-                space.enter_timeout(Duration::from_millis(50), |_| ()),
+                space.try_read(|_| ()),
+                space.try_write(|_| ()),
+                space.read_timeout(Duration::from_millis(50), |_| ()),
             ] {
                 println!("{}", result.map_or_else(|err| err.to_string(), |()| "entered".into()));
             }
@@ -114,7 +114,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
             let mut round = 0;
             while began.elapsed() < limit {
                 round += 1;
-                space.enter_mut(|v| v.root_mut().0.fill(round))?;
+                space.write(|v| v.root_mut().0.fill(round))?;
                 if round == 1 {
                     println!("filling");
                 }
@@ -122,7 +122,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
         }
         ["reopen"] => {
             let space = Space::<Filled>::options().open_or_create("filled", |_| Ok([0; FILLED]));
-            match space.and_then(|space| space.enter_mut(|v| v.root().len())) {
+            match space.and_then(|space| space.write(|v| v.root().len())) {
                 Ok(words) => println!("{words} words"),
                 Err(error) => println!("{error}"),
             }

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let mut model = Model::default();
     (0..before).for_each(|step| model.take(step));
     let space = open().expect("it opens");
-    let changed = space.enter_mut(|v| {
+    let changed = space.write(|v| {
         let (ledger, at) = v.root_mut();
         f.same("so many steps were taken before", ledger.steps, before);
         f.same("it is what they left", ledger.differences(at, &model), Vec::new());
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Ok::<_, AllocError>(())
     });
     f.same("there was room", changed, Ok(Ok(())));
-    let read = space.enter(|v| v.root().differences(v, &model));
+    let read = space.read(|v| v.root().differences(v, &model));
     f.same("a reader sees the same", read, Ok(Vec::new()));
     f.check("there is something to see", model.entries.len() > 100 && model.ring.len() > 100);
     f.check("and something was taken out", model.gone > 100);

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 }
 
 fn fill(lines: u32) -> Result<(), Error> {
-    open()?.enter_mut(|v| {
+    open()?.write(|v| {
         scope(v, |text| {
             for number in 0..lines {
                 let line = format!("line {number} of word-{}", number % 100);
@@ -91,7 +91,7 @@ fn fill(lines: u32) -> Result<(), Error> {
 
 fn read() -> Result<(), Error> {
     let (lines, words, bytes, last, found) =
-        Space::<Library>::open_read_only("library")?.enter(|v| {
+        Space::<Library>::open_read_only("library")?.read(|v| {
             let text = &v.root().0;
             let bytes: usize = text.lines.iter().map(String::len).sum();
             let found = text.index.get("word-42").map_or(0, Vec::len);
@@ -107,7 +107,7 @@ fn look() -> ExitCode {
     let library = open().expect("it opens");
     let other = Space::<Other>::options().open_or_create("other", |_| Ok(0)).expect("it opens");
     library
-        .enter_mut(|v| {
+        .write(|v| {
             let text = &mut v.root_mut().0.0;
             let mut number = 0;
             text.lines.retain(|_| {
@@ -120,20 +120,20 @@ fn look() -> ExitCode {
         .expect("inside");
 
     let of_space = |bytes: &[u8]| bytes.as_ptr().addr() as u64 >= abi::layout::VAS_START.raw();
-    let block = library.enter_mut(|v| scope(v, |_| vec![1_u8; 5000])).expect("inside");
+    let block = library.write(|v| scope(v, |_| vec![1_u8; 5000])).expect("inside");
     f.check("a scope's blocks are the space's", of_space(&block));
     drop(block);
     f.check("freeing one at home does not touch it", true);
-    let block = library.enter_mut(|v| scope(v, |_| vec![1_u8; 5000])).expect("inside");
-    library.enter(|_| drop(block)).expect("inside");
+    let block = library.write(|v| scope(v, |_| vec![1_u8; 5000])).expect("inside");
+    library.read(|_| drop(block)).expect("inside");
     f.check("nor inside to read", true);
 
-    let visited = library.enter_mut(|v| {
+    let visited = library.write(|v| {
         let mut there = Vec::new();
         // SAFETY: what is allocated is read inside and freed there.
         unsafe {
             v.alloc_scope(|v| {
-                let made = v.enter(&other, |_| vec![2_u8; 5000]).expect("inside");
+                let made = v.read(&other, |_| vec![2_u8; 5000]).expect("inside");
                 there.push(of_space(&made));
                 there.push(of_space(&vec![3_u8; 5000]));
             });
@@ -146,7 +146,7 @@ fn look() -> ExitCode {
 
     std::panic::set_hook(Box::new(|_| {}));
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        library.enter_mut(|v| scope(v, |_| std::panic::panic_any("at home ".repeat(3))))
+        library.write(|v| scope(v, |_| std::panic::panic_any("at home ".repeat(3))))
     }));
     drop(std::panic::take_hook());
     // SAFETY: the closure that panicked had changed nothing.

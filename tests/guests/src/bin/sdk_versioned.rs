@@ -22,15 +22,15 @@ fn main() {
         ["add", first, count] => (0..number(count)).for_each(|n| add(&space, number(first) + n)),
         ["panic"] => {
             let before = count(&space);
-            let visit = || space.enter_mut(|_| panic!("in the middle"));
+            let visit = || space.write(|_| panic!("in the middle"));
             let ended = catch_unwind(AssertUnwindSafe(visit));
             assert!(ended.is_err());
-            let refused = space.enter(|v| v.root().len());
+            let refused = space.read(|v| v.root().len());
             assert!(matches!(refused, Err(Error::Undone { .. })), "{refused:?}");
             println!("{before}");
         }
         ["full"] => {
-            let filled = space.enter_mut(|v| {
+            let filled = space.write(|v| {
                 let (root, at) = v.root_mut();
                 let long = "x".repeat(30 << 20);
                 root.at_mut(at).insert(0, VString::new(at, &long)?).map(drop)
@@ -48,7 +48,7 @@ fn text(n: u64) -> String {
 }
 
 fn add(space: &Space<Words>, n: u64) {
-    let added = space.enter_mut(|v| {
+    let added = space.write(|v| {
         let (root, at) = v.root_mut();
         root.at_mut(at).insert(n, VString::new(at, &text(n))?).map(drop)
     });
@@ -56,7 +56,7 @@ fn add(space: &Space<Words>, n: u64) {
 }
 
 fn count(space: &Space<Words>) -> usize {
-    let counted = space.enter(|v| {
+    let counted = space.read(|v| {
         let torn = v.root().at(v).iter().find(|(n, it)| it.at(v) != text(**n));
         assert!(torn.is_none(), "a torn entry");
         v.root().len()

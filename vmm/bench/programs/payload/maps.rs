@@ -31,7 +31,7 @@ fn at_home(keys: &Keys) -> Times {
 
 #[inline(never)]
 fn in_vas(space: &Space<Numbers>, keys: &Keys) -> Result<Times, Error> {
-    space.enter_mut(|v| {
+    space.write(|v| {
         let (root, at) = v.root_mut();
         // Memory of the previous round is freed outside the timed part, as at home.
         *root = VHashMap::new();
@@ -88,7 +88,7 @@ pub(crate) fn open(name: &str) -> Result<Object, String> {
     let key = Keys::first();
     let start = Instant::now();
     let space = Space::<Numbers>::open(name).map_err(|err| err.to_string())?;
-    let looked = space.enter(|v| {
+    let looked = space.read(|v| {
         let map = v.root().at(v);
         (map.get(&key).copied(), map.len() as u64)
     });

@@ -41,7 +41,7 @@ fn at_home(keys: &Keys) -> Times {
 
 #[inline(never)]
 fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
-    space.enter_mut(|v| {
+    space.write(|v| {
         let (root, at) = v.root_mut();
         // Memory of the previous round is freed outside the timed part, as at home.
         *root = VBTreeMap::new();

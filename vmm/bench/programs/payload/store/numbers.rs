@@ -43,7 +43,7 @@ pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Resul
     let ns = if is_hashed {
         let space = hashed(name, keys.len()).map_err(say)?;
         timed(&keys, batch, |some| {
-            space.enter_mut(|v| {
+            space.write(|v| {
                 let (map, at) = v.root_mut();
                 let mut map = map.at_mut(at);
                 some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
@@ -52,7 +52,7 @@ pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Resul
     } else {
         let space = ordered(name).map_err(say)?;
         timed(&keys, batch, |some| {
-            space.enter_mut(|v| {
+            space.write(|v| {
                 let (map, at) = v.root_mut();
                 let mut map = map.at_mut(at);
                 some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
@@ -89,14 +89,14 @@ pub(super) fn read(name: &str, count: u64, is_hashed: bool) -> Result<Object, St
                 let map = v.root().at(v);
                 (keys.get_all(|key| map.get(key)), (0, 0))
             };
-            space.enter(look).map_err(say)?
+            space.read(look).map_err(say)?
         } else {
             let space = Space::<Ordered>::open_read_only(name).map_err(say)?;
             let look = |v: &mut spacejmp::In<Ordered, spacejmp::Read>| {
                 let map = v.root().at(v);
                 (keys.get_all(|key| map.get(key)), walk(map.iter()))
             };
-            space.enter(look).map_err(say)?
+            space.read(look).map_err(say)?
         };
         (get, scan) = (get.min(found.0), scan.min(walked.0));
         sums = (found.1, walked.1);
@@ -137,7 +137,7 @@ fn drawn(keys: &[u64], random: &mut Random) -> u64 {
 
 /// Never the value that the key has: a visit that changes nothing is no commit.
 fn put_one(space: &Space<Ordered>, key: u64, round: u64) -> Result<(), String> {
-    let put = space.enter_mut(|v| {
+    let put = space.write(|v| {
         let (map, at) = v.root_mut();
         map.at_mut(at).insert(key, Keys::value(key) ^ (1 << 60) ^ round).map(drop)
     });
@@ -154,7 +154,7 @@ pub(super) fn beside(name: &str, count: u64, millis: u64) -> Result<Object, Stri
         let (mut random, mut found, mut visits) = (Random::new(3), 0_u64, 0_u64);
         let begin = Instant::now();
         while begin.elapsed() < time {
-            let visit = space.enter(|v| {
+            let visit = space.read(|v| {
                 let (map, begin) = (v.root().at(v), Instant::now());
                 let mut found = 0;
                 while begin.elapsed() < VISIT {
