@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::crashtest::{self, CrashtestArgs};
 use crate::suites::Part;
 use crate::workspace::{TARGET, Workspace, files, read, succeed};
 use crate::{layers, packages, peers, ratchet, results, suites, versions};
@@ -32,6 +33,7 @@ const JOBS: &[Job] = &[
     job("packages", "the crates build as packages, outside of the checkout", packages::check),
     job("docs", "the documentation of all crates has no broken link", docs),
     job("test", "all tests pass on this computer's KVM", test),
+    job("crashes", "what kills and power cuts leave of versioned segments is whole", crashes),
     job("asan", "the SDK's tests, hostile ones among them, under AddressSanitizer", asan),
     job("release", "the optimised build runs, demo and benchmark", release),
     job(
@@ -198,6 +200,13 @@ pub(crate) const TOGETHER: [&str; 3] = ["--workspace", "--exclude", "seg-lock"];
 fn test(workspace: &Workspace) -> Result<()> {
     succeed(workspace.cargo(&["test"]).args(TOGETHER))?;
     succeed(&mut workspace.cargo(&["test", "--package", "seg-lock"]))
+}
+
+/// A small part of each campaign; the long ones are for `cargo xtask crashtest`. Without the rights to
+/// mount, or without a tool, one says that it was skipped.
+fn crashes(workspace: &Workspace) -> Result<()> {
+    let few = CrashtestArgs { states: 300, kills: 20, cuts: 8, blocklog: 16, seed: 0, json: false };
+    crashtest::run(workspace, few)
 }
 
 /// Use after free, out-of-bounds accesses and double frees in the SDK, whose spaces over plain

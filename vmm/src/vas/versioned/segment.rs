@@ -27,6 +27,8 @@ pub(crate) type Log = Segment<HostFolder>;
 #[derive(Debug)]
 pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
+    /// The newest version when it was opened, which all may see.
+    opened_at: VersionNumber,
     /// Of the home file, by gigabyte of it and length: the file grows.
     home: BTreeMap<(u64, u64), Window>,
     logs: BTreeMap<LogId, Window>,
@@ -47,7 +49,14 @@ pub(crate) enum WindowId {
 impl VersionedSegment {
     pub(crate) fn new(log: Log) -> VersionedSegment {
         let (home, logs) = Default::default();
-        VersionedSegment { log: Arc::new(Mutex::new(log)), home, logs, zeros: None }
+        let opened_at = log.appended();
+        VersionedSegment { log: Arc::new(Mutex::new(log)), opened_at, home, logs, zeros: None }
+    }
+
+    /// The version that readers see, by the number that a writer has published. What a power cut left
+    /// of that number may be older than what was committed, until the next writer publishes.
+    pub(crate) fn visible(&self, published: VersionNumber) -> VersionNumber {
+        published.max(self.opened_at)
     }
 
     /// The log, alone.
@@ -62,6 +71,7 @@ impl VersionedSegment {
 
     /// Puts a log that was opened anew, with more rights, in the place of this one.
     pub(crate) fn replace_log(&mut self, log: Log) {
+        self.opened_at = log.appended();
         *self.log() = log;
     }
 
