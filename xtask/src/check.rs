@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use crate::crashtest::{self, CrashtestArgs};
 use crate::suites::Part;
 use crate::workspace::{TARGET, Workspace, files, read, succeed};
-use crate::{layers, packages, ratchet, results, suites, versions};
+use crate::{layers, packages, peers, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it checks, the function that does it.
 struct Job {
@@ -44,8 +44,10 @@ const JOBS: &[Job] = &[
 ];
 
 /// Jobs that take too long for every change; only run when named.
-const ON_REQUEST: &[Job] =
-    &[job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e)];
+const ON_REQUEST: &[Job] = &[
+    job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e),
+    job("peers", "what `bench store` compares with builds and passes its tests", peers::check),
+];
 
 /// Prints the jobs, one per line. Always succeeds.
 pub(crate) fn list() -> bool {
@@ -103,7 +105,7 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     named.iter().map(find).collect()
 }
 
-/// All workspaces: the guest kernel and the fuzz targets are separate workspaces.
+/// All workspaces: the guest kernel, the fuzz targets and the benchmark's peers are separate ones.
 fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {

@@ -10,6 +10,7 @@ mod e2e;
 mod layers;
 mod machine;
 mod packages;
+mod peers;
 mod ratchet;
 mod results;
 mod revisions;
@@ -79,6 +80,10 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Build the databases that `spacejmp bench store` compares with, beside its other programs
+    ///
+    /// LMDB, redb and SQLite, in a program of their own that is linked into nothing: some minutes.
+    Peers,
     /// Install and download what the emulated machines need (as `machine` does when needed)
     MachineSetup,
 }
@@ -94,6 +99,13 @@ fn main() -> ExitCode {
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),
         Command::Compare(args) => report(revisions::run(&workspace, &args).map(|()| true), 1),
+        Command::Peers => report(
+            peers::build(&workspace).map(|path| {
+                println!("{}", path.display());
+                true
+            }),
+            1,
+        ),
         Command::MachineSetup => {
             report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
         }
