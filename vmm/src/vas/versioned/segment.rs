@@ -16,7 +16,7 @@ use spacejmp_versions::layer::HOME_FILE_NAME;
 use spacejmp_versions::log::LOG_BYTES_MAX;
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
-use spacejmp_versions::{LayerId, PageIndex, Segment, VersionsError};
+use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::vas::VasError;
 use crate::vm::Machine;
