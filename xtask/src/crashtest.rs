@@ -15,6 +15,9 @@ pub(crate) struct CrashtestArgs {
     /// States to open for each workload, at least
     #[arg(long, value_name = "N", default_value_t = 5000)]
     states: u64,
+    /// Check one workload only
+    #[arg(long, value_name = "NAME", value_parser = workload)]
+    workload: Option<Workload>,
     /// Where the random choices begin: a run is repeated by its seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -23,13 +26,20 @@ pub(crate) struct CrashtestArgs {
     json: bool,
 }
 
+fn workload(name: &str) -> Result<Workload, String> {
+    let mut all = Workload::ALL.into_iter();
+    let names = || Workload::ALL.map(Workload::name).join(", ");
+    all.find(|workload| workload.name() == name).ok_or_else(|| format!("there are {}", names()))
+}
+
 /// Checks every workload until enough states were opened.
 ///
 /// # Errors
 /// The first state from which something was lost.
 pub(crate) fn run(args: &CrashtestArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for workload in Workload::ALL {
+    let is_asked = |workload: &Workload| args.workload.is_none_or(|asked| asked == *workload);
+    for workload in Workload::ALL.into_iter().filter(is_asked) {
         let mut sum = Checked::default();
         for seed in args.seed.. {
             let checked = check(workload, seed, STEPS, STATES_A_CUT)?;
