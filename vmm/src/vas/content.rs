@@ -246,7 +246,7 @@ fn copy_vas_beside(
     let hold = hold_content(store, others, beside.mine, limit, stopping)?;
     // Writers that were waited for may have grown them.
     segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
-    let copied = store.copy_vas(&vas, &segments, name)?;
+    let copied = store.copy_vas(&vas, &segments, name, &[])?;
     if let Err(error) = hold.check(beside.mine) {
         store.delete_vas(copied.vid)?;
         copied.segments.iter().try_for_each(|sid| store.delete_segment(*sid))?;

@@ -11,13 +11,14 @@ use serde::Serialize;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
-use spacejmp_versions::segment::Limits;
+use spacejmp_versions::segment::{Limits, Source};
 use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::{StoreError, bad_field};
 use crate::format::header::Header;
 use crate::objects::dir::Dir;
 use crate::objects::segment::SegmentFile;
+use crate::objects::sparse::runs;
 use crate::objects::store::Store;
 
 /// How often somebody looks while a writer changes the files.
@@ -43,6 +44,54 @@ impl Newest {
     /// Its number.
     pub(crate) fn number(&self) -> u64 {
         self.version.0
+    }
+
+    /// The oldest version that can be read.
+    pub(crate) fn oldest(&self) -> VersionNumber {
+        self.content.oldest()
+    }
+
+    /// What one of the versions says that can be read.
+    pub(crate) fn facts_of(&self, number: u64) -> Option<&VersionFacts> {
+        let version = VersionNumber(number);
+        self.content.facts(version).filter(|_| self.content.has(version))
+    }
+
+    /// Calls `each` with what a version has in its first bytes, in runs of whole pages that are not all
+    /// zeros, rising. Its error ends it.
+    pub(crate) fn each_run<E>(
+        &self,
+        number: u64,
+        size_bytes: u64,
+        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, VersionsError> {
+        const PAGES: u64 = 256;
+        let version = VersionNumber(number);
+        let end = size_bytes.div_ceil(PAGE_SIZE);
+        let mut buffer = vec![0; PAGES as usize * PAGE_BYTES];
+        for first in (0..end).step_by(PAGES as usize) {
+            let pages = first..end.min(first + PAGES);
+            let sources =
+                self.content.sources(PageIndex(pages.start)..PageIndex(pages.end), version)?;
+            if sources.iter().all(|source| *source == Source::Zero) {
+                continue;
+            }
+            let places = pages.clone().zip(&sources).zip(buffer.as_chunks_mut::<PAGE_BYTES>().0);
+            for ((index, source), page) in places {
+                *page = match source {
+                    Source::Zero => [0; PAGE_BYTES],
+                    _ => self.content.read(PageIndex(index), version)?,
+                };
+            }
+            let filled = (pages.end - pages.start) as usize * PAGE_BYTES;
+            for (skip, run) in runs(buffer.get(..filled).unwrap_or_default()) {
+                let done = each(first * PAGE_SIZE + skip as u64, run);
+                if done.is_err() {
+                    return Ok(done);
+                }
+            }
+        }
+        Ok(Ok(()))
     }
 
     fn facts(&self) -> Option<&VersionFacts> {
@@ -88,11 +137,6 @@ impl Store {
         Ok(newest.content.history().rev().map(record).collect())
     }
 
-    /// The error of content that cannot be read.
-    pub(crate) fn unreadable(&self, segment: &SegmentFile, source: VersionsError) -> StoreError {
-        StoreError::Versions { segment: segment.name().clone(), source }
-    }
-
     /// Reads what the newest published version is.
     pub(crate) fn newest(&self, segment: &SegmentFile) -> Result<Newest, StoreError> {
         let mut tries = 0;
@@ -105,9 +149,7 @@ impl Store {
             match open(segment.versions_dir()?, published) {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
-                Err(source) => {
-                    return Err(StoreError::Versions { segment: segment.name().clone(), source });
-                }
+                Err(source) => return Err(segment.of_versions()(source)),
             }
         }
     }
