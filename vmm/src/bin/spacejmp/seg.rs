@@ -386,7 +386,7 @@ fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {
 fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     let doing = || format!("copy segment '{}' to '{}'", args.name, args.new);
     let sid = store.find_segment(&args.name).map_err(failed(doing()))?;
-    let copied = content::clone_segment(store, sid, &args.new, args.timeout, &waiting_note());
+    let copied = content::clone_segment(store, sid, None, &args.new, args.timeout, &waiting_note());
     let sid = copied.map_err(failed(doing()))?;
     made(store, sid, args.json)
 }

@@ -328,6 +328,14 @@ pub enum StoreError {
         /// The tag.
         tag: String,
     },
+    /// A version of a segment that has none.
+    #[error("segment '{segment}' is not versioned: it has no version {number}")]
+    Unversioned {
+        /// The segment.
+        segment: Name,
+        /// The version.
+        number: u64,
+    },
     /// A VAS without versioned segments.
     #[error("VAS '{0}' has no versioned segments, and so no versions")]
     NoVersions(Name),
@@ -390,6 +398,7 @@ impl StoreError {
             | StoreError::NoPlace
             | StoreError::NotFound(_)
             | StoreError::NoTag { .. }
+            | StoreError::Unversioned { .. }
             | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::Name(error) => error.errno(),
             StoreError::Exists(_)

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// No VM has the segment.
-const FREE: HeldAlone = HeldAlone { lease: None, owner_died: false };
+const FREE: HeldAlone = HeldAlone { owner_died: false };
 
 fn tag(text: &str) -> TagName {
     TagName::new(text.as_bytes()).unwrap()

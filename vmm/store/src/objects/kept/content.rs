@@ -1,7 +1,6 @@
 //! Opening the versions of a segment to change them from outside: by who holds its lock alone, and the
 //! store's, so that no VM comes or goes meanwhile.
 
-use abi::objects::LeaseId;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
 use spacejmp_versions::{Segment, Sharing, VersionNumber, VersionsError};
@@ -13,11 +12,9 @@ use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 use crate::objects::words::VersionWords;
 
-/// That the caller holds a segment's lock alone.
+/// That the caller holds a segment's lock alone, or that no VM can have the segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeldAlone {
-    /// The lease that holds it; `None` while no VM can have the segment, and so nobody waits for it.
-    pub lease: Option<LeaseId>,
     /// Its last holder died: what it has appended is not published.
     pub owner_died: bool,
 }
@@ -55,7 +52,7 @@ impl Store {
             return Ok(OpenContent { versions, segment, published });
         }
         segment.check_writable()?;
-        let words = match self.writers_but(segment.sid(), held.lease)? {
+        let words = match self.writers_but(segment.sid(), None)? {
             OtherWriters::Live => segment.read_words()?,
             OtherWriters::None => None,
         };

@@ -33,6 +33,14 @@ impl TagName {
     }
 }
 
+impl TagName {
+    /// The name, byte for byte.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 impl fmt::Display for TagName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
