@@ -132,3 +132,42 @@ pub fn rollback_vas(
     let number = rollback_segment(store, sid, &to, limit, stopping)?;
     Ok((segment.name().clone(), number))
 }
+
+/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes when
+/// no VM has it any more, at the latest with the garbage.
+///
+/// # Errors
+/// As [`versioned_member`] and [`Store::keep_vas`].
+pub fn keep_number(
+    store: &Store,
+    vid: VasId,
+    number: u64,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<VasId, VasError> {
+    store.remove_passing()?;
+    let segments = [versioned_member(store, &store.vas(vid)?)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_vas(vid, &number.to_string(), Some(number), &hold.members())?;
+    hold.settled();
+    Ok(made)
+}
+
+/// The same of a segment. Returns the id of what is kept.
+///
+/// # Errors
+/// As [`tag_segment`].
+pub fn keep_segment_number(
+    store: &Store,
+    sid: SegId,
+    number: u64,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<SegId, VasError> {
+    store.remove_passing()?;
+    let segments = [store.open_segment(sid)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_passing(sid, number, hold.held(sid))?;
+    hold.settled();
+    Ok(made)
+}

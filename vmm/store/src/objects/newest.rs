@@ -5,6 +5,9 @@
 //! change under the reader: that is tried again. What the files say is checked as every other file
 //! of the store is.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use abi::addr::PAGE_SIZE;
 use abi::objects::{SegId, SegRoot};
 use serde::Serialize;
@@ -114,27 +117,56 @@ pub struct VersionRecord {
     pub pages: u64,
     /// Bytes of the segment.
     pub size_bytes: u64,
+    /// Whether it can still be opened, by its number or a tag.
+    pub opens: bool,
+    /// Its tags; `VAS@TAG` for one of a VAS's.
+    pub tags: Vec<String>,
+}
+
+impl VersionRecord {
+    fn of(number: u64, facts: &VersionFacts, pages: usize) -> VersionRecord {
+        VersionRecord {
+            number,
+            time_ns: facts.time_ns,
+            pid: facts.pid,
+            program: String::from_utf8_lossy(&facts.note).into_owned(),
+            pages: pages as u64,
+            size_bytes: facts.size_bytes,
+            opens: true,
+            tags: Vec::new(),
+        }
+    }
 }
 
 impl Store {
-    /// The versions of a segment since its last checkpoint, the newest first; none but versioned
-    /// segments have any.
+    /// The versions of a segment since its last checkpoint and those that have tags, the newest first;
+    /// none but versioned segments have any.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a segment that is not versioned; as [`Store::open_segment`].
     pub fn history(&self, sid: SegId) -> Result<Vec<VersionRecord>, StoreError> {
         let segment = self.open_segment(sid)?;
+        segment.check_versioned()?;
         let newest = self.newest(&segment)?;
-        let record =
-            |(number, facts, pages): (VersionNumber, &VersionFacts, usize)| VersionRecord {
-                number: number.0,
-                time_ns: facts.time_ns,
-                pid: facts.pid,
-                program: String::from_utf8_lossy(&facts.note).into_owned(),
-                pages: pages as u64,
-                size_bytes: facts.size_bytes,
-            };
-        Ok(newest.content.history().rev().map(record).collect())
+        let mut records: BTreeMap<u64, VersionRecord> = BTreeMap::new();
+        for (version, facts, pages) in newest.content.history() {
+            let opens = newest.content.has(version);
+            let record = VersionRecord { opens, ..VersionRecord::of(version.0, facts, pages) };
+            records.insert(version.0, record);
+        }
+        for kept in self.kept_of(sid)? {
+            if let Entry::Vacant(vacant) = records.entry(kept.number) {
+                // One that cannot be read is named all the same.
+                let of_kept = self.open_segment(kept.sid).and_then(|it| self.newest(&it));
+                let facts = of_kept.ok().and_then(|it| it.facts().cloned()).unwrap_or_default();
+                vacant.insert(VersionRecord::of(kept.number, &facts, 0));
+            }
+            if let Some(record) = records.get_mut(&kept.number) {
+                record.opens = true;
+                record.tags.extend((!kept.is_passing).then_some(kept.tag));
+            }
+        }
+        Ok(records.into_values().rev().collect())
     }
 
     /// Reads what the newest published version is.

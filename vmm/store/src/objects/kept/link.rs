@@ -12,7 +12,7 @@ use crate::objects::clone::{Copied, Made, MadeVersions, Unfinished};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
 use crate::objects::kept::content::{HeldAlone, OpenContent};
-use crate::objects::kept::names::TagName;
+use crate::objects::kept::names::{TagName, kept_name};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -71,6 +71,22 @@ impl Store {
         let name = tag.of(source.name())?;
         let (_, number) = self.keep_as(&source, number, &name, held, &lock)?;
         Ok(number)
+    }
+
+    /// Keeps a version of a segment for a while, under its number: see [`Store::remove_passing`].
+    ///
+    /// # Errors
+    /// As [`Store::keep_version`].
+    pub fn keep_passing(
+        &self,
+        sid: SegId,
+        number: u64,
+        held: HeldAlone,
+    ) -> Result<SegId, StoreError> {
+        let lock = self.lock_exclusive()?;
+        let source = self.open_present(sid, &lock)?;
+        let name = kept_name(source.name(), &number.to_string())?;
+        Ok(self.keep_as(&source, Some(number), &name, held, &lock)?.0)
     }
 
     /// The same under the complete name of what is made. Returns its id.

@@ -8,7 +8,7 @@ use crate::format::record::{VasRecord, VasSegment};
 use crate::objects::clone::Copied;
 use crate::objects::kept::content::HeldAlone;
 use crate::objects::kept::link::Becomes;
-use crate::objects::kept::names::kept_name;
+use crate::objects::kept::names::{is_passing, kept_name};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -145,6 +145,45 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Removes versions that were kept for a while only and that no VM has: those with a number for a
+    /// name; and kept versions of a VAS's tag that is gone. Returns how many objects went.
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn remove_passing(&self) -> Result<u32, StoreError> {
+        let mut count = 0;
+        let vases = self.names_in(&self.vas)?.into_iter().filter(is_passing);
+        for name in vases {
+            let Ok(vas) = self.vas_named(&name) else { continue };
+            let is_kept = |it: &VasSegment| {
+                self.open_segment(it.sid).is_ok_and(|it| it.header().kept.is_some())
+            };
+            // One that earlier versions called so is an ordinary one.
+            if !vas.segments.is_empty() && vas.segments.iter().all(is_kept) {
+                count += u32::from(self.remove_kept_vas(vas.vid).is_ok());
+            }
+        }
+        for name in self.names_in(&self.segments)? {
+            if !name.as_str().contains('@') {
+                continue;
+            }
+            let Ok(sid) = self.find_segment(&name) else { continue };
+            let Ok(Some(kept)) = self.open_segment(sid).map(|it| it.header().kept) else {
+                continue;
+            };
+            let of = self.open_segment(kept.of).map(|it| it.name().clone());
+            let tag = of.ok().and_then(|of| {
+                let rest = name.as_str().strip_prefix(of.as_str())?.strip_prefix('@')?;
+                Some(rest.to_owned())
+            });
+            if is_passing(&name) || tag.is_some_and(|tag| tag.contains('@')) {
+                // Not while a VM has it or a VAS lists it.
+                count += u32::from(self.delete_segment(sid).is_ok());
+            }
+        }
+        Ok(count)
     }
 
     /// Removes a kept version of a segment.
