@@ -6,7 +6,7 @@ use std::time::Duration;
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, Store, VasEntry};
+use vmm::store::{Mode, Name, Store, VasEntry, VasRecord};
 
 use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
@@ -269,7 +269,9 @@ fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
     let live = live(store)?;
     let entries = store.list_vases().map_err(failed("list the VASes"))?;
-    let of = |one: &VasEntry| entry(&one.name, &one.record, |it| Vas::of(it, &live, |_| None));
+    let header = |sid| Some(store.open_segment(sid).ok()?.header().clone());
+    let vas = |it: &VasRecord| Vas::of(it, &live, |_| None).with_durabilities(header);
+    let of = |one: &VasEntry| entry(&one.name, &one.record, vas);
     let entries: Vec<_> = entries.iter().map(of).collect();
     print_list(json, "vases", &VAS_HEADING, &entries, Vas::row)
 }
