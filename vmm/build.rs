@@ -1,9 +1,8 @@
-//! Builds what is embedded in `spacejmp`: the guest kernel, and the files of the demo.
+//! Builds what is embedded in `spacejmp`: the guest kernel.
 //!
 //! All sources are in the folder `carried`, by symbolic links: in a packaged crate they are regular
 //! files. `rustc` is run without cargo: the kernel needs flags that no other crate may have, and
-//! the kernel and the demo's program need only `core`, `std` and two crates of ours, so there is
-//! nothing to resolve, download or lock. This works on the stable toolchain with the host's target:
+//! only `core` and two crates of ours, so there is nothing to resolve, download or lock. This works on the stable toolchain with the host's target:
 //! fat LTO also compiles the parts of `core` that are used with these flags.
 
 use std::path::{Path, PathBuf};
@@ -27,42 +26,6 @@ fn main() {
         println!("cargo::rerun-if-changed={}", path.expect("it is there").display());
     }
     build_kernel(&carried, &out);
-    build_wordindex(&carried, &out);
-    list_texts(&carried.join("book"), &out);
-}
-
-/// The texts the demo reads: this project's book.
-fn list_texts(book: &Path, out: &Path) {
-    let mut pages = Vec::new();
-    let mut folders = vec![book.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("read the book's folder") {
-            let path = entry.expect("read the book's folder").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                pages.push(path);
-            }
-        }
-    }
-    pages.sort();
-    let mut code = String::from("const TEXTS: &[(&str, &str)] = &[\n");
-    for page in pages {
-        let name = page.strip_prefix(book).expect("found below it").display().to_string();
-        let name = name.replace('/', "-");
-        code += &format!("    ({name:?}, include_str!({:?})),\n", page.display().to_string());
-    }
-    code += "];\n";
-    fs::write(out.join("texts.rs"), code).expect("write the list of texts");
-}
-
-/// The demo's program, as a user would build it: static and optimised. Without the feature `vas` it
-/// needs no SDK.
-fn build_wordindex(carried: &Path, out: &Path) {
-    let mut rustc = rustc(&carried.join("wordindex/main.rs"));
-    rustc.args(["--crate-name", "wordindex", "-Copt-level=3", "-Ctarget-feature=+crt-static"]);
-    rustc.args(["-Cstrip=symbols", "-o"]).arg(out.join("wordindex"));
-    succeed(rustc);
 }
 
 /// The kernel and the two crates of ours that it needs, optimised as in `guest-kernel/Cargo.toml`.

@@ -308,8 +308,9 @@ impl State {
             sync::checkpoint(&mut log, &segment.file, oldest);
         }
         // What is mapped of a file that has no name any more keeps its space on the disk.
-        let shown = self.visits.logs(sid);
-        let stale = self.residency.of_member_mut(sid).versioned_mut().take_stale_windows(&shown);
+        let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
+        let versioned = self.residency.of_member_mut(sid).versioned_mut();
+        let stale = versioned.take_stale_windows(&logs, &layers);
         if !stale.is_empty() {
             self.tables.machine().windows.unmap(stale);
             self.tables.all_is_forgotten();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use abi::SegId;
 use abi::objects::Durability;
-use spacejmp_versions::{Commit, VersionNumber, VersionsError};
+use spacejmp_versions::{Commit, Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, lock};
 use crate::store::{SegmentFile, StoreError, VersionWords};
@@ -172,14 +172,14 @@ pub(crate) fn take_note(log: &mut Log, file: &SegmentFile) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Brings the home file up to date with what is not newer than `oldest`.
+/// Brings what is not newer than `oldest` from the logs to a layer.
 pub(crate) fn checkpoint(log: &mut Log, file: &SegmentFile, oldest: VersionNumber) {
     let current = log.current_log();
-    let done = log.checkpoint(oldest);
+    let done = log.checkpoint(oldest, Sharing::Alone);
     if done.is_err() && log.has_failed() {
         warn_if_failed("tell that a sync has failed", file.note_failed_log(current.0));
     }
-    warn_if_failed("bring a segment's home file up to date", done);
+    warn_if_failed("bring a segment's logs to a layer", done);
 }
 
 /// Goes on in a new log after a failure. The caller holds the segment's lock. Versions up to `kept` are

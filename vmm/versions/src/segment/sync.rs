@@ -74,18 +74,18 @@ impl<D: Folder> Segment<D> {
     /// What [`SyncTicket::run`] needs to make durable all that was appended so far.
     #[must_use]
     pub fn sync_ticket(&self) -> SyncTicket<D::File> {
-        let log = self.logs.current();
-        let (file, position) = (Arc::clone(&log.file), self.logs.end);
+        let log = self.stack.current();
+        let (file, position) = (Arc::clone(&log.file), self.stack.end);
         // Its content is that of a record that was written whole. Who appends writes it anew.
         let root = (!self.is_root_durable).then(|| Arc::clone(&self.root_file));
-        let is_durable = self.logs.durable == position;
+        let is_durable = self.stack.durable == position;
         SyncTicket { id: log.header.id, file, root, position, is_durable }
     }
 
     /// The log that is written to.
     #[must_use]
     pub fn current_log(&self) -> LogId {
-        self.logs.current().header.id
+        self.stack.current().header.id
     }
 
     /// A sync of the current log has failed elsewhere: whatever later ones say, what is not known to be
@@ -104,18 +104,18 @@ impl<D: Folder> Segment<D> {
         ticket: SyncTicket<D::File>,
         result: io::Result<()>,
     ) -> Result<VersionNumber> {
-        if self.logs.current().header.id != ticket.id {
-            return Ok(self.logs.durable.version);
+        if self.stack.current().header.id != ticket.id {
+            return Ok(self.stack.durable.version);
         }
         if let Err(source) = result {
             self.has_failed = true;
             return Err(failed("sync", &ticket.id.file_name(), source));
         }
         // True even if an append has failed since: what it synced lay before that.
-        if self.logs.durable.version < ticket.position.version {
-            self.logs.durable = ticket.position;
+        if self.stack.durable.version < ticket.position.version {
+            self.stack.durable = ticket.position;
         }
-        Ok(self.logs.durable.version)
+        Ok(self.stack.durable.version)
     }
 
     /// Makes all that was appended durable; returns the newest version that is.
