@@ -9,7 +9,7 @@ use abi::objects::{Durability, SegRoot};
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::Page;
-use spacejmp_versions::{Commit, PageIndex, VersionNumber};
+use spacejmp_versions::{Commit, PageIndex, Sharing, VersionNumber};
 
 use super::copies::Copies;
 use super::segment::{Log, lock};
@@ -287,17 +287,16 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 }
 
 impl State {
-    /// Brings the home file up to date when logs have filled up and nobody else has the segment.
+    /// Brings logs that have filled up to a layer. The thread that commits holds the segment's lock;
+    /// what other VMs look at stays as it is.
     fn checkpoint_if_due(&mut self, sid: SegId) {
         let opened = self.attached();
         let segment = self.residency.of_member_mut(sid);
         if !segment.versioned().log().checkpoint_is_due() {
             return;
         }
-        let alone = opened.store.others_attached(sid, opened.lease.id()).map(|others| !others);
-        if !alone.unwrap_or(false) {
-            return;
-        }
+        let others = opened.store.others_attached(sid, opened.lease.id());
+        let sharing = if matches!(others, Ok(false)) { Sharing::Alone } else { Sharing::Shared };
         let is_of = |tables: &super::visits::VisitTables| tables.views.contains_key(&sid);
         self.visits.drop_idle(&mut self.tables, is_of);
         let oldest = self.visits.oldest(sid);
@@ -305,15 +304,8 @@ impl State {
         {
             let mut log = segment.versioned().log();
             let oldest = oldest.unwrap_or(log.appended());
-            sync::checkpoint(&mut log, &segment.file, oldest);
+            sync::checkpoint(&mut log, &segment.file, oldest, sharing);
         }
-        // What is mapped of a file that has no name any more keeps its space on the disk.
-        let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
-        let versioned = self.residency.of_member_mut(sid).versioned_mut();
-        let stale = versioned.take_stale_windows(&logs, &layers);
-        if !stale.is_empty() {
-            self.tables.machine().windows.unmap(stale);
-            self.tables.all_is_forgotten();
-        }
+        self.unmap_stale(sid);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use abi::{Right, SegId};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{VersionNumber, VersionsError};
+use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, News, VersionedSegment, lock};
 use super::sync;
@@ -171,7 +171,7 @@ impl VmSegment {
         }
         if matches!(opened.store.others_attached(sid, opened.lease.id()), Ok(false)) {
             let newest = log.appended();
-            sync::checkpoint(&mut log, file, newest);
+            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
 
