@@ -190,6 +190,29 @@ fn calls(space: &Space) {
     go_home();
     assert_eq!(sys::vas_wait(read, before, Duration::ZERO), Ok(before + 1));
     must("seg_sync", sys::seg_sync(space.sid));
+
+    // From reading to writing: only what was read is written.
+    must("enter", enter(read));
+    let value = space.value();
+    must("from reading", enter(write));
+    assert_eq!(space.value(), value);
+    go_home();
+    must("enter", enter(read));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            must("enter", enter(write));
+            space.raise();
+            go_home();
+        });
+        other.join().expect("the other thread");
+    });
+    assert_eq!(enter(write), Err(Errno::EBUSY));
+    assert_eq!((sys::vas_current(), space.value()), (Ok(read), value), "it stays");
+    // Nobody is kept out by that.
+    go_home();
+    must("enter", enter(write));
+    assert_eq!(space.value(), value + 1);
+    go_home();
 }
 
 fn fails(space: &Space, lost: bool) {
