@@ -29,7 +29,7 @@ pub(crate) struct VmSpace {
     pub(crate) base: u64,
     /// Its size when it was found; segments grow, and never shrink.
     size_at_first: u64,
-    is_versioned: bool,
+    pub(crate) is_versioned: bool,
     may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
     shared: OnceLock<Instance>,

@@ -39,7 +39,7 @@ fn in_vas(space: &Space<Numbers>, keys: &Keys) -> Result<Times, Error> {
         let map = map.as_ref();
         let (get, sum) = keys.get_all(|key| map.get(key));
         Ok(Times { insert, get, walk: 0, sum })
-    })?
+    })
 }
 
 fn space(name: &str, lifetime: Lifetime) -> Result<Space<Numbers>, Error> {

@@ -50,7 +50,7 @@ fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
         let (get, found) = keys.get_all(|key| map.get(key));
         let (walk, walked) = walk(map.iter());
         Ok(Times { insert, get, walk, sum: found.wrapping_add(walked) })
-    })?
+    })
 }
 
 /// Inserts, looks up and traverses `count` keys `rounds` times in each map, after a round
