@@ -27,7 +27,7 @@ pub const EMPTY_SEG_STAT: SegStat = SegStat {
     dirty: 0,
     inconsistent: 0,
     access: 0,
-    reserved: [0; 2],
+    durability: 0,
     attachers: 0,
     name: [0; 256],
 };

@@ -5,6 +5,8 @@
 //! - [`copies`]: the memory of those copies
 //! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
 //!   versions, and kept for the next one
+//! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
+//!   program asks for them, waits for them and makes them durable
 //! - [`enter`]: a visit begins and ends; [`commit`]: commit, abort, and facts of a version that are
 //!   no pages (size, root object)
 //!
@@ -20,5 +22,7 @@ pub(crate) mod commit;
 pub(crate) mod copies;
 mod enter;
 pub(crate) mod segment;
+pub(crate) mod sync;
 pub(crate) mod view;
 pub(crate) mod visits;
+mod watch;

@@ -18,6 +18,7 @@ use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
+use crate::store::{OtherWriters, SegmentFile, StoreError};
 use crate::vas::VasError;
 use crate::vm::Machine;
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
@@ -29,12 +30,49 @@ pub(crate) type Log = Segment<HostFolder>;
 #[derive(Debug)]
 pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
-    /// The newest version when it was opened, which all may see.
-    opened_at: VersionNumber,
     /// Of layers, the home file among them, by gigabyte and length: the files grow.
     layers: BTreeMap<(Option<LayerId>, u64, u64), Window>,
     logs: BTreeMap<LogId, Window>,
     zeros: Option<Window>,
+    pub(crate) news: News,
+}
+
+/// What this VM knows of the words that VMs tell each other, besides the versions themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct News {
+    /// Words that were written so often are not looked at.
+    pub(crate) ignored: Option<u64>,
+    /// How often versions had been lost when it last looked.
+    pub(crate) losses: u64,
+    /// The newest version that a thread of this VM has seen or made.
+    pub(crate) seen: VersionNumber,
+    /// That one is lost. The program is told until it attaches the segment anew.
+    pub(crate) is_stale: bool,
+}
+
+impl News {
+    /// What somebody knows who comes now.
+    pub(crate) fn of(file: &SegmentFile, others: OtherWriters) -> Result<News, StoreError> {
+        let ignored = match others {
+            OtherWriters::Live => None,
+            OtherWriters::None => file.words_count()?,
+        };
+        let losses = file.lost_versions()?.map_or(0, |lost| lost.count);
+        Ok(News { ignored, losses, ..News::default() })
+    }
+
+    /// Looks whether versions were lost that this VM has seen.
+    pub(crate) fn look_for_losses(&mut self, file: &SegmentFile) -> Result<(), StoreError> {
+        let Some(lost) = file.lost_versions()?.filter(|lost| lost.count != self.losses) else {
+            return Ok(());
+        };
+        // Of several losses only the last is told of.
+        let is_next = self.losses.checked_add(1) == Some(lost.count);
+        let is_lost = (lost.after + 1..=lost.up_to).contains(&self.seen.0);
+        self.is_stale |= is_lost || !is_next;
+        self.losses = lost.count;
+        Ok(())
+    }
 }
 
 /// Where a page is seen.
@@ -49,16 +87,9 @@ pub(crate) enum WindowId {
 }
 
 impl VersionedSegment {
-    pub(crate) fn new(log: Log) -> VersionedSegment {
+    pub(crate) fn new(log: Log, news: News) -> VersionedSegment {
         let (layers, logs) = Default::default();
-        let opened_at = log.appended();
-        VersionedSegment { log: Arc::new(Mutex::new(log)), opened_at, layers, logs, zeros: None }
-    }
-
-    /// The version that readers see, by the number that a writer has published. What a power cut left
-    /// of that number may be older than what was committed, until the next writer publishes.
-    pub(crate) fn visible(&self, published: VersionNumber) -> VersionNumber {
-        published.max(self.opened_at)
+        VersionedSegment { log: Arc::new(Mutex::new(log)), layers, logs, zeros: None, news }
     }
 
     /// The log, alone.
@@ -72,9 +103,9 @@ impl VersionedSegment {
     }
 
     /// Puts a log that was opened anew, with more rights, in the place of this one.
-    pub(crate) fn replace_log(&mut self, log: Log) {
-        self.opened_at = log.appended();
+    pub(crate) fn replace_log(&mut self, log: Log, news: News) {
         *self.log() = log;
+        self.news = News { seen: self.news.seen, is_stale: self.news.is_stale, ..news };
     }
 
     /// The window of a page and the page's offset in it, mapped if it was not.
@@ -237,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = HostFolder::open(dir.path()).unwrap();
         let log = Log::create(folder, 1, VersionFacts::default(), Limits::default()).unwrap();
-        let mut segment = VersionedSegment::new(log);
+        let mut segment = VersionedSegment::new(log, News::default());
         let machine = Machine::new().unwrap();
         let mut place = |offset| {
             let source = Source::Log(LogId(1), offset);
