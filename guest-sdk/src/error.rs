@@ -147,6 +147,13 @@ pub enum Error {
         space: String,
     },
 
+    /// The space has no versions: its segment is raw, volatile, or memory of this process.
+    #[error("`{space}` is not versioned")]
+    NotVersioned {
+        /// The space.
+        space: String,
+    },
+
     /// A visit to write a versioned space could not be committed; its changes are thrown away.
     #[error("the changes to `{space}` cannot be stored, and are thrown away: {errno}")]
     NotCommitted {
@@ -242,6 +249,7 @@ impl Error {
             Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
             Error::NotCommitted { errno, .. } => Some(*errno),
             Error::Changed { .. } => Some(Errno::ESTALE),
+            Error::NotVersioned { .. } => Some(Errno::EINVAL),
             Error::SameAddresses { .. } => Some(Errno::EDEADLK),
             Error::SegmentLost { .. } => Some(Errno::ENODATA),
             Error::Alloc(_) => Some(Errno::ENOMEM),

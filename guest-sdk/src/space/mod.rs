@@ -2,6 +2,7 @@
 //!
 //! - `switch`: from one location to another; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
+//! - [`versions`]: what versioned spaces have beyond that
 
 mod init;
 mod options;
@@ -10,6 +11,7 @@ mod segment_heap;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod visit;
 mod vm;
 

@@ -16,7 +16,7 @@ use crate::location::wait::{LockMode, Wait};
 use crate::objects::failed;
 use crate::objects::segment::{Segment, SegmentOptions};
 use crate::objects::vas::Vas;
-use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
+use crate::sys::{Durability, Lifetime, PagePolicy, Right, SegRoot};
 use crate::token::{At, Read, Write};
 
 /// How a space is made, from [`Space::options`]; opening one that exists needs none of it.
@@ -65,6 +65,14 @@ impl<V: Brand> SpaceOptions<V> {
     /// have a lifetime ([`Error::KeptHandles`]).
     pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
         self.segment.params.lifetime = lifetime as u8;
+        self
+    }
+
+    /// When a change of a versioned space survives a power cut; others have none (`EINVAL`). Without it
+    /// a tenth of a second after the visit, and when the program ends or calls [`Space::sync`]. A killed program
+    /// loses nothing that it has committed, whichever.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.segment.params.durability = durability.raw();
         self
     }
 
