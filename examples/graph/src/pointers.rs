@@ -9,7 +9,9 @@
 //! Built once, in three blocks whatever the number of nodes, and used in place by every program
 //! that enters. `'v` is the time a thread is inside.
 
-use spacejmp::{AllocError, In, Mode, Segment, Space, Storable, VPtr, VSlice, VVec, Vas, Write};
+use spacejmp::{
+    AllocError, In, Lifetime, Mode, Segment, Space, Storable, VPtr, VSlice, VVec, Vas, Write,
+};
 
 use crate::csr::Csr;
 use crate::query::Adjacency;
@@ -43,8 +45,9 @@ pub struct Node<'v> {
 ///
 /// # Errors
 /// The errors of the calls; `EEXIST` if there is one of that name.
-pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
-    let space = Space::<Links<'_>>::options().mode(mode).create(name, |_| Ok(None))?;
+pub fn store(name: &str, csr: &Csr, mode: u32, lifetime: Lifetime) -> spacejmp::Result<()> {
+    let space =
+        Space::<Links<'_>>::options().mode(mode).lifetime(lifetime).create(name, |_| Ok(None))?;
     let filled = space.write(|v| Ok(fill(v, csr)?));
     if filled.is_err() {
         // Nothing attached can be deleted. The first error is the one reported.

@@ -8,6 +8,8 @@ use crate::Result;
 use crate::index::{Entry, Index, Lookup, Place, Totals};
 use crate::query;
 
+pub(crate) use spacejmp::Lifetime;
+
 spacejmp::brand! {
     /// The address space of an index, whatever its name.
     pub(crate) Shelf<'v> => Stored<'v>
@@ -85,8 +87,12 @@ impl Kept {
     }
 
     /// The same, to put an index there; made if there is none.
-    pub(crate) fn open_or_create(name: &str) -> Result<Kept> {
-        Ok(Kept(Space::<Shelf<'_>>::options().open_or_create(name, |_| Ok(Stored::default()))?))
+    pub(crate) fn open_or_create(name: &str, lifetime: Lifetime) -> Result<Kept> {
+        Ok(Kept(
+            Space::<Shelf<'_>>::options()
+                .lifetime(lifetime)
+                .open_or_create(name, |_| Ok(Stored::default()))?,
+        ))
     }
 
     /// Replaces the index that is there.

@@ -2,19 +2,23 @@
 //! visit each. `abort COUNT`: as often changes all it can and gives up, by an error and by panics, and
 //! goes on. `full`: fills the disk in one visit, and goes on with a small one. `nested`: visits inside of
 //! visits. `kept`: a brand that lets handles be kept is refused. `count`: prints how many
-//! entries there are, all of them whole. Status 0, or 101 with a message.
+//! entries there are, all of them whole. `watch`: versions, waiting for them, durability. Status 0, or 101 with a message.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
+use abi::Errno;
 use spacejmp::collections::VBTreeMap;
 use spacejmp::sys::Lifetime;
-use spacejmp::{Error, In, Space, VString, Write};
+use spacejmp::{Durability, Error, In, Segment, Space, VString, Write};
 
 type Map<'v> = VBTreeMap<u64, VString<Words<'v>>, Words<'v>>;
 
 spacejmp::brand! {
     Words<'v> => Map<'v>,
     Beside<'v> => u64,
+    Raw<'v> => u64,
+    Each<'v> => u64,
     Kept => VBTreeMap<u64, VString<Kept>, Kept>,
 }
 
@@ -62,6 +66,7 @@ fn main() {
             refused(options.open_or_create(name, |_| Ok(VBTreeMap::new())));
             refused(options.create("fresh", |_| Ok(VBTreeMap::new())));
         }
+        ["watch"] => watch(&space, name),
         ["count"] => println!("{}", count(&space)),
         _ => panic!("what?"),
     }
@@ -127,6 +132,58 @@ fn aborts(space: &Space<Words<'_>>, times: u64) {
         assert_eq!(count(space), before + (n / 5 + 1) as usize, "after {n} aborts");
     }
     println!("{}", count(space));
+}
+
+/// Numbers of versions, and waiting for them.
+fn watch(space: &Space<Words<'_>>, name: &str) {
+    let (soon, late) = (Duration::from_millis(50), Duration::from_secs(60));
+    let before = space.version().expect("a version");
+    add(space, 8000).expect("a visit");
+    let after = before + 1;
+    assert_eq!((space.version(), space.sync()), (Ok(after), Ok(after)));
+    let given_up = space
+        .write(|v| insert(v, 8001, "").map_err(Why::from).and(Err::<(), _>(Why::OnPurpose(1))));
+    assert!(given_up.is_err());
+    assert_eq!(space.version(), Ok(after), "nothing has happened");
+    let reader = Space::<Words<'_>>::open_read_only(name).expect("the space");
+    assert_eq!(reader.wait_newer(before, late), Ok(Some(after)));
+    assert_eq!(reader.wait_newer(after, soon), Ok(None));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| reader.wait_newer(after, late));
+        std::thread::sleep(soon);
+        add(space, 8002).expect("a visit");
+        assert_eq!(waiting.join().expect("no panic"), Ok(Some(after + 1)));
+    });
+    // A reader may wait inside, and sees what it saw.
+    let seen = reader.read(|v| (reader.wait_newer(before, late), v.root().len()));
+    assert_eq!(seen, Ok((Ok(Some(after + 1)), count(space))));
+    let kept_out = space.write(|_| Ok::<_, Error>(space.wait_newer(after + 1, late)));
+    let errno = kept_out.expect("a visit").map_err(|error| error.errno());
+    assert_eq!(errno, Err(Some(Errno::EDEADLK)));
+    let gone = reader.at("never").map(|_| ()).map_err(|error| error.errno());
+    assert_eq!(gone, Err(Some(Errno::ENOENT)));
+    raw();
+    let options = Space::<Each<'_>>::options().lifetime(Lifetime::Versioned);
+    options.durability(Durability::Each).open_or_create("each", |_| Ok(0)).expect("a space");
+    let info = Segment::find("each").and_then(|segment| segment.stat()).expect("a segment");
+    assert_eq!(info.durability, Some(Durability::Each));
+    println!("watched");
+}
+
+/// A space without versions.
+fn raw() {
+    let raw = Space::<Raw<'_>>::options().lifetime(Lifetime::Persistent);
+    let raw = raw.open_or_create("raw", |_| Ok(0)).expect("a space");
+    let none = Error::NotVersioned { space: "raw".to_owned() };
+    assert_eq!((raw.version(), raw.sync()), (Err(none.clone()), Err(none.clone())));
+    assert_eq!(raw.wait_newer(0, Duration::ZERO), Err(none));
+    // What cannot be undone stays, and is valid.
+    let refused = raw.write(|v| {
+        *v.root_mut().0 = 3;
+        Err::<(), _>(Why::OnPurpose(1))
+    });
+    assert!(matches!(refused, Err(Why::OnPurpose(1))), "{refused:?}");
+    assert_eq!(raw.read(|v| *v.root()), Ok(3));
 }
 
 /// Visits from inside.
