@@ -226,8 +226,7 @@ fn versions_errno(error: &VersionsError) -> Errno {
             Some(libc::ENOMEM) => Errno::ENOMEM,
             _ => Errno::EIO,
         },
-        VersionsError::TooLarge { .. } => Errno::EFBIG,
-        VersionsError::TooManyLogs => Errno::ENOSPC,
+        VersionsError::TooManyLogs | VersionsError::TooDeep => Errno::ENOSPC,
         _ => Errno::EIO,
     }
 }

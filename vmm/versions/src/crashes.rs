@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-use crate::disk::simulated::{AfterCut, Disk, Done, FaultKind, Random, killed_after};
+use crate::disk::simulated::{AfterCut, Disk, Done, FaultKind, Files, Random, killed_after};
 use crate::error::VersionsError;
 use crate::log::record::VersionFacts;
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
-use crate::segment::{Commit, Limits, Segment};
+use crate::segment::{Commit, Limits, Segment, Sharing};
 
 /// Pages that workloads write.
 const PAGES: u64 = 24;
@@ -249,7 +249,7 @@ fn checkpoint(segment: &mut Segment<Disk>, random: &mut Random) -> Result<(), Ve
         return Ok(());
     }
     let oldest = segment.appended().0.saturating_sub(random.below(6));
-    segment.checkpoint(VersionNumber(oldest))
+    segment.checkpoint(VersionNumber(oldest), Sharing::Alone)
 }
 
 /// Two VMs: each takes in what the other appended before it goes on. One time in three it is killed at
@@ -351,11 +351,7 @@ fn content(token: u64) -> Page {
 }
 
 /// Opens a state and looks at all of it; then goes on, is cut again and looks once more.
-fn judge(
-    left: BTreeMap<String, Vec<u8>>,
-    mut history: History,
-    random: &mut Random,
-) -> Result<(), String> {
+fn judge(left: Files, mut history: History, random: &mut Random) -> Result<(), String> {
     let disk = Disk::with_files(left.clone());
     let mut segment = look(&disk, &history)?;
     // What was behind it is gone for good.
@@ -427,7 +423,7 @@ mod tests {
             ("log", |done, name| matches!(done, Done::Sync(_)) && name.starts_with("log.")),
             ("home", |done, name| matches!(done, Done::Sync(_)) && name == "home"),
             ("root", |done, name| matches!(done, Done::Sync(_)) && name == "root"),
-            ("folder", |done, _| matches!(done, Done::SyncFolder)),
+            ("folder", |done, _| matches!(done, Done::SyncFolder(_))),
         ];
         for (what, lies) in lies {
             let sabotage = |disk: &Disk| {

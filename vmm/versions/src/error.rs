@@ -27,14 +27,6 @@ pub enum VersionsError {
         /// What was found instead of what.
         what: String,
     },
-    /// A commit has more pages than a log may hold.
-    #[error("a commit of {pages} pages does not fit into a log of {limit}")]
-    TooLarge {
-        /// Pages of the commit.
-        pages: u64,
-        /// Pages that a log may hold.
-        limit: u64,
-    },
     /// A page lies where no file can have one.
     #[error("there is no page {}", .0.0)]
     NoSuchPage(PageIndex),
@@ -52,8 +44,8 @@ pub enum VersionsError {
         /// The newest version that is durable.
         durable: VersionNumber,
     },
-    /// A version that another VM's checkpoint went past; there is a newer one.
-    #[error("version {version} is gone; the oldest that there is is {oldest}")]
+    /// A version that a checkpoint or a rollback went past, or that is not there yet.
+    #[error("version {version} is not there; the oldest that can be read is {oldest}")]
     Gone {
         /// The version asked for.
         version: VersionNumber,
@@ -66,6 +58,15 @@ pub enum VersionsError {
     /// The root record holds no more.
     #[error("there are too many logs; a checkpoint makes place")]
     TooManyLogs,
+    /// The root record holds no more generations: all of them are shared or in use.
+    #[error("there are too many generations; a checkpoint makes place")]
+    TooDeep,
+    /// Files are to be linked back from a segment that was not linked from this one.
+    #[error("{file} is another file here: the segment was not linked from this one")]
+    Unrelated {
+        /// The file's name in both folders.
+        file: String,
+    },
     /// All numbers are used.
     #[error("version {0} is the last there can be")]
     LastVersion(VersionNumber),

@@ -13,19 +13,22 @@
 //! - [`disk`]: the one interface through which everything here reaches files, and what implements
 //!   it: the host, and [`disk::simulated`], which enumerates what a power cut may leave
 //! - [`log`]: the format of a log of commits; reading one to its end
-//! - [`root`]: the record that says which logs count, and how far the home file is
-//! - [`segment`]: committing, finding pages by version, checkpoints, recovery
+//! - [`layer`]: the pages below the logs, and which of them there are
+//! - [`root`]: the record that names the generations: layers, each with the logs that follow it
+//! - [`segment`]: committing, finding pages by version, freezing, links, rollback, checkpoints, recovery
 //! - [`crashes`]: workloads cut at every point, and the demands on what opens afterwards
 
 pub mod checksum;
 pub mod crashes;
 pub mod disk;
 pub mod error;
+pub mod layer;
 pub mod log;
 pub mod page;
 pub mod root;
 pub mod segment;
 
 pub use error::VersionsError;
+pub use layer::LayerId;
 pub use page::{PageIndex, VersionNumber};
-pub use segment::{Commit, Segment, SyncTicket};
+pub use segment::{Commit, LargeCommit, RollbackTo, Segment, Sharing, SyncTicket};

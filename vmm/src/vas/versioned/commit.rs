@@ -9,7 +9,7 @@ use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::Page;
-use spacejmp_versions::{Commit, PageIndex, VersionNumber, VersionsError};
+use spacejmp_versions::{Commit, PageIndex, Sharing, VersionNumber, VersionsError};
 
 use super::copies::Copies;
 use super::segment::{Log, lock};
@@ -279,12 +279,13 @@ impl State {
         let done = {
             let mut log = segment.versioned().log();
             let oldest = oldest.unwrap_or(log.appended());
-            log.checkpoint(oldest)
+            log.checkpoint(oldest, Sharing::Alone)
         };
-        crate::vas::error::warn_if_failed("bring a segment's home file up to date", done);
+        crate::vas::error::warn_if_failed("bring a segment's logs to a layer", done);
         // What is mapped of a file that has no name any more keeps its space on the disk.
-        let shown = self.visits.logs(sid);
-        let stale = self.residency.of_member_mut(sid).versioned_mut().take_stale_windows(&shown);
+        let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
+        let versioned = self.residency.of_member_mut(sid).versioned_mut();
+        let stale = versioned.take_stale_windows(&logs, &layers);
         if !stale.is_empty() {
             self.tables.machine().windows.unmap(stale);
             self.tables.all_is_forgotten();

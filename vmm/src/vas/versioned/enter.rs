@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use abi::{Right, SegId};
-use spacejmp_versions::VersionNumber;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
+use spacejmp_versions::{Sharing, VersionNumber};
 
 use super::segment::{Log, VersionedSegment};
 use super::view::View;
@@ -150,7 +150,8 @@ impl VmSegment {
         }
         if matches!(opened.store.others_attached(sid, opened.lease.id()), Ok(false)) {
             let newest = log.appended();
-            warn_if_failed("bring a segment's home file up to date", log.checkpoint(newest));
+            let done = log.checkpoint(newest, Sharing::Alone);
+            warn_if_failed("bring a segment's logs to a layer", done);
         }
     }
 

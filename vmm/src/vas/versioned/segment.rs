@@ -1,8 +1,8 @@
 //! A versioned segment as this VM has it: its files, and the windows through which guests and system
-//! calls see the pages of its home file and its logs.
+//! calls see the pages of its layers and its logs.
 //!
 //! All windows are read-only and shared by all versions: nothing that a version shows is overwritten.
-//! A page that no log and no home file has is seen in a page of zeros.
+//! A page that no log and no layer has is seen in a page of zeros.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +10,13 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
-use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::disk::File as _;
+use spacejmp_versions::disk::host::{HostFile, HostFolder};
+use spacejmp_versions::layer::HOME_FILE_NAME;
 use spacejmp_versions::log::LOG_BYTES_MAX;
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
-use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
+use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::vas::VasError;
 use crate::vm::Machine;
@@ -29,8 +31,8 @@ pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
     /// The newest version when it was opened, which all may see.
     opened_at: VersionNumber,
-    /// Of the home file, by gigabyte of it and length: the file grows.
-    home: BTreeMap<(u64, u64), Window>,
+    /// Of layers, the home file among them, by gigabyte and length: the files grow.
+    layers: BTreeMap<(Option<LayerId>, u64, u64), Window>,
     logs: BTreeMap<LogId, Window>,
     zeros: Option<Window>,
 }
@@ -38,8 +40,8 @@ pub(crate) struct VersionedSegment {
 /// Where a page is seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum WindowId {
-    /// A gigabyte of the home file, and how much of it.
-    Home(u64, u64),
+    /// A gigabyte of a layer's file, and how much of it; of the home file without a number.
+    Layer(Option<LayerId>, u64, u64),
     /// A log.
     Log(LogId),
     /// The page of zeros.
@@ -48,9 +50,9 @@ pub(crate) enum WindowId {
 
 impl VersionedSegment {
     pub(crate) fn new(log: Log) -> VersionedSegment {
-        let (home, logs) = Default::default();
+        let (layers, logs) = Default::default();
         let opened_at = log.appended();
-        VersionedSegment { log: Arc::new(Mutex::new(log)), opened_at, home, logs, zeros: None }
+        VersionedSegment { log: Arc::new(Mutex::new(log)), opened_at, layers, logs, zeros: None }
     }
 
     /// The version that readers see, by the number that a writer has published. What a power cut left
@@ -85,20 +87,8 @@ impl VersionedSegment {
         let place = match source {
             Source::Zero => (WindowId::Zeros, 0),
             Source::Log(id, offset) => (WindowId::Log(id), offset),
-            Source::Home(_) => {
-                let offset = page.0 * PAGE_SIZE;
-                let (gib, offset) = (offset / PAGE_SIZE_1G, offset % PAGE_SIZE_1G);
-                let mut mapped = self.home.range((gib, offset + 1)..=(gib, PAGE_SIZE_1G));
-                let bytes = match mapped.next() {
-                    Some((&(_, bytes), _)) => bytes,
-                    None => {
-                        let left = self.log().home_bytes() - gib * PAGE_SIZE_1G;
-                        // Kernel memory and time go by a window's length.
-                        left.next_power_of_two().clamp(PAGE_SIZE_2M, PAGE_SIZE_1G)
-                    }
-                };
-                (WindowId::Home(gib, bytes), offset)
-            }
+            Source::Home(_) => self.place_in_layer(page, None)?,
+            Source::Layer(id, _) => self.place_in_layer(page, Some(id))?,
         };
         self.map(place.0, machine)?;
         let (id, offset) = place;
@@ -110,21 +100,47 @@ impl VersionedSegment {
         Ok(place)
     }
 
+    /// The window of a page that a layer has, mapped or to be mapped.
+    fn place_in_layer(
+        &self,
+        page: PageIndex,
+        layer: Option<LayerId>,
+    ) -> Result<(WindowId, u64), VasError> {
+        let offset = page.0 * PAGE_SIZE;
+        let (gib, offset) = (offset / PAGE_SIZE_1G, offset % PAGE_SIZE_1G);
+        let mut mapped = self.layers.range((layer, gib, offset + 1)..=(layer, gib, PAGE_SIZE_1G));
+        let bytes = match mapped.next() {
+            Some((&(_, _, bytes), _)) => bytes,
+            None => {
+                let bytes = file_of(&self.log(), layer)?.bytes();
+                let bytes = bytes.map_err(|source| VersionsError::Io {
+                    action: "measure",
+                    file: name_of(layer),
+                    source,
+                })?;
+                let left = bytes.saturating_sub(gib * PAGE_SIZE_1G);
+                // Kernel memory and time go by a window's length.
+                left.next_power_of_two().clamp(PAGE_SIZE_2M, PAGE_SIZE_1G)
+            }
+        };
+        Ok((WindowId::Layer(layer, gib, bytes), offset))
+    }
+
     fn map(&mut self, id: WindowId, machine: &Machine) -> Result<(), VasError> {
         if self.window(id).is_some() {
             return Ok(());
         }
         let shared = self.log.clone();
         let log = lock(&shared);
-        let map = |file: &spacejmp_versions::disk::host::HostFile, offset, bytes| {
+        let map = |file: &HostFile, offset, bytes| {
             let file = file.as_fd();
             machine.windows.map(FilePiece { file, offset, bytes, writable: false, dense: false })
         };
         match id {
             WindowId::Zeros => self.zeros = Some(machine.windows.map_anonymous(PAGE_SIZE)?),
-            WindowId::Home(gib, bytes) => {
-                let window = map(log.home_file(), gib * PAGE_SIZE_1G, bytes)?;
-                self.home.insert((gib, bytes), window);
+            WindowId::Layer(layer, gib, bytes) => {
+                let window = map(file_of(&log, layer)?, gib * PAGE_SIZE_1G, bytes)?;
+                self.layers.insert((layer, gib, bytes), window);
             }
             WindowId::Log(id) => {
                 let gone = VersionsError::Damaged {
@@ -141,7 +157,7 @@ impl VersionedSegment {
 
     fn window(&self, id: WindowId) -> Option<&Window> {
         match id {
-            WindowId::Home(gib, bytes) => self.home.get(&(gib, bytes)),
+            WindowId::Layer(layer, gib, bytes) => self.layers.get(&(layer, gib, bytes)),
             WindowId::Log(id) => self.logs.get(&id),
             WindowId::Zeros => self.zeros.as_ref(),
         }
@@ -166,52 +182,47 @@ impl VersionedSegment {
         Ok(self.mapped(id).drop_pages(offset, PAGE_SIZE)?)
     }
 
-    /// Takes out the windows of logs that are gone, except those that tables show. A system call may
-    /// still be using a page there: its pin keeps the mapping.
-    pub(crate) fn take_stale_windows(&mut self, shown: &BTreeSet<LogId>) -> Vec<Window> {
+    /// Takes out the windows of logs and layers that are gone, except those that tables show. A system
+    /// call may still be using a page there: its pin keeps the mapping.
+    pub(crate) fn take_stale_windows(
+        &mut self,
+        logs: &BTreeSet<LogId>,
+        layers: &BTreeSet<LayerId>,
+    ) -> Vec<Window> {
         let shared = self.log.clone();
         let log = lock(&shared);
-        let is_stale = |id: &LogId| log.log_file(*id).is_none() && !shown.contains(id);
-        self.logs.extract_if(.., |id, _| is_stale(id)).map(|(_, window)| window).collect()
+        let is_stale = |id: &LogId| log.log_file(*id).is_none() && !logs.contains(id);
+        let of_logs = self.logs.extract_if(.., |id, _| is_stale(id));
+        let is_stale = |id: LayerId| log.layer_file(id).is_none() && !layers.contains(&id);
+        let of_layers = self.layers.extract_if(.., |(layer, _, _), _| layer.is_some_and(is_stale));
+        let of_layers = of_layers.map(|(_, window)| window);
+        of_logs.map(|(_, window)| window).chain(of_layers).collect()
     }
 
     /// All windows, when the VM no longer has the segment.
     pub(crate) fn into_windows(self) -> impl Iterator<Item = Window> {
-        self.home.into_values().chain(self.logs.into_values()).chain(self.zeros)
+        self.layers.into_values().chain(self.logs.into_values()).chain(self.zeros)
     }
 
     /// Bytes of files that are mapped.
     pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.home.values().chain(self.logs.values()).map(Window::bytes).sum()
+        self.layers.values().chain(self.logs.values()).map(Window::bytes).sum()
     }
+}
+
+/// The file with a layer's pages; the home file without a number.
+fn file_of(log: &Log, layer: Option<LayerId>) -> Result<&HostFile, VersionsError> {
+    let file = layer.map_or_else(|| log.home_file(), |id| log.layer_file(id));
+    let what = || "a page lies in it, but it is not open".to_owned();
+    file.ok_or_else(|| VersionsError::Damaged { file: name_of(layer), what: what() })
+}
+
+fn name_of(layer: Option<LayerId>) -> String {
+    layer.map_or_else(|| HOME_FILE_NAME.to_owned(), LayerId::file_name)
 }
 
 pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(|poison| poison.into_inner())
-}
-
-/// Where each page of `first..first + count` of a version is, in order.
-pub(crate) fn sources(
-    log: &Log,
-    first: PageIndex,
-    count: u64,
-    version: VersionNumber,
-) -> Vec<Source> {
-    let home_bytes = log.home_bytes();
-    let end = PageIndex(first.0 + count);
-    let in_home = |page: u64| match page.checked_mul(PAGE_SIZE) {
-        Some(at) if at.checked_add(PAGE_SIZE).is_some_and(|end| end <= home_bytes) => {
-            Source::Home(at)
-        }
-        _ => Source::Zero,
-    };
-    let mut sources: Vec<Source> = (first.0..end.0).map(in_home).collect();
-    for (page, id, offset) in log.in_logs(first..end, version) {
-        if let Some(source) = sources.get_mut((page.0 - first.0) as usize) {
-            *source = Source::Log(id, offset);
-        }
-    }
-    sources
 }
 
 #[cfg(test)]

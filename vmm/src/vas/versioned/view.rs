@@ -12,10 +12,10 @@ use abi::{
 };
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::log::record::VersionFacts;
-use spacejmp_versions::{PageIndex, VersionNumber};
+use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::copies::{Copies, Frame};
-use super::segment::{VersionedSegment, sources};
+use super::segment::VersionedSegment;
 use crate::vas::VasError;
 use crate::vas::tables::{SegmentTables, TableFrames};
 use crate::vm::MemoryError;
@@ -54,6 +54,8 @@ pub(crate) struct View {
     copies: BTreeMap<PageIndex, Frame>,
     /// Logs whose windows some entry leads to.
     logs: BTreeSet<LogId>,
+    /// The same of layers above the home file.
+    layers: BTreeSet<LayerId>,
 }
 
 /// Whether what is called runs at the fault of the vCPU that runs on the tables, at that address:
@@ -75,6 +77,7 @@ impl View {
         facts: VersionFacts,
     ) -> View {
         let (pdpts, directories, leaves, copies, logs) = Default::default();
+        let layers = BTreeSet::new();
         let committed = facts.clone();
         View {
             sid,
@@ -88,6 +91,7 @@ impl View {
             leaves,
             copies,
             logs,
+            layers,
         }
     }
 
@@ -127,11 +131,13 @@ impl View {
         let from = self.leaves.get(&group).map_or(start, |leaf| leaf.filled);
         let first = self.page(from);
         let count = end.saturating_sub(from) / PAGE_SIZE;
-        let sources = sources(&segment.log(), first, count, self.version);
+        let pages = first..PageIndex(first.0 + count);
+        let sources = segment.log().sources(pages, self.version)?;
         let mut entries = Vec::with_capacity(sources.len());
         for (page, source) in (first.0..).map(PageIndex).zip(sources) {
             let place = segment.place(page, source, frames.machine())?;
             self.logs.extend(source.log());
+            self.layers.extend(source.layer());
             entries.push(Entry::Page(segment.gpa(place), READ));
         }
         if let Some(leaf) = self.leaves.get_mut(&group) {
@@ -203,7 +209,7 @@ impl View {
         }
         self.copies.insert(page, frame);
         if was_filled && trigger == Trigger::SystemCall {
-            let source = segment.log().locate(page, self.version);
+            let source = segment.log().locate(page, self.version)?;
             let place = segment.place(page, source, frames.machine())?;
             segment.forget(place)?;
         }
@@ -222,7 +228,7 @@ impl View {
         if let Some(&frame) = self.copies.get(&page) {
             return Ok(copies.pin(frame));
         }
-        let source = segment.log().locate(page, self.version);
+        let source = segment.log().locate(page, self.version)?;
         let place = segment.place(page, source, frames.machine())?;
         Ok(segment.pin(place))
     }
@@ -235,6 +241,11 @@ impl View {
     /// Logs that it shows pages of.
     pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> {
         self.logs.iter().copied()
+    }
+
+    /// Layers above the home file that it shows pages of.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = LayerId> {
+        self.layers.iter().copied()
     }
 
     /// Whether size or root object were changed.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::{Right, SegId};
-use spacejmp_versions::VersionNumber;
 use spacejmp_versions::log::header::LogId;
+use spacejmp_versions::{LayerId, VersionNumber};
 
 use super::copies::Copies;
 use super::view::View;
@@ -130,6 +130,12 @@ impl Visits {
             .filter_map(|tables| tables.views.get(&sid))
             .flat_map(View::logs)
             .collect()
+    }
+
+    /// The layers of a segment that any tables show pages of.
+    pub(crate) fn layers(&self, sid: SegId) -> BTreeSet<LayerId> {
+        let views = self.tables.values().filter_map(|tables| tables.views.get(&sid));
+        views.flat_map(View::layers).collect()
     }
 
     /// Tables that a new visit of `vh` with these versions can use.

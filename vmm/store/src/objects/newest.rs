@@ -40,6 +40,11 @@ impl Newest {
         Ok(())
     }
 
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        self.version.0
+    }
+
     fn facts(&self) -> Option<&VersionFacts> {
         self.content.facts(self.version)
     }
@@ -83,8 +88,13 @@ impl Store {
         Ok(newest.content.history().rev().map(record).collect())
     }
 
+    /// The error of content that cannot be read.
+    pub(crate) fn unreadable(&self, segment: &SegmentFile, source: VersionsError) -> StoreError {
+        StoreError::Versions { segment: segment.name().clone(), source }
+    }
+
     /// Reads what the newest published version is.
-    fn newest(&self, segment: &SegmentFile) -> Result<Newest, StoreError> {
+    pub(crate) fn newest(&self, segment: &SegmentFile) -> Result<Newest, StoreError> {
         let mut tries = 0;
         loop {
             tries += 1;

@@ -144,14 +144,11 @@ fn content_that_cannot_be_opened_is_not_attached() {
     let sid = versioned(&s, "x");
     let lease = lease(&s);
     let mut file = s.open_segment(sid).unwrap();
-    let failed = || StoreError::Versions {
-        segment: name("x"),
-        source: VersionsError::TooLarge { pages: 2, limit: 1 },
-    };
+    let failed = || StoreError::Versions { segment: name("x"), source: VersionsError::TooDeep };
     let error = s
         .join_versioned(&mut file, &lease, 3, Right::Write, &mut |_, _| Err(failed()))
         .unwrap_err();
-    assert_eq!(error.errno(), Errno::EFBIG);
+    assert_eq!(error.errno(), Errno::ENOSPC);
     assert_eq!(lease.segment(3).unwrap(), None);
     s.join_versioned(&mut file, &lease, 3, Right::Read, &mut |_, _| Ok(())).unwrap();
     s.join_versioned(&mut file, &lease, 3, Right::Write, &mut |_, _| Err(failed())).unwrap_err();

@@ -2,16 +2,17 @@
 
 use std::fs::File as StdFile;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::{File, Folder};
 
-/// The file whose permission bits new files get.
-const HOME: &str = "home";
+/// The files whose permission bits new files get: the first that is there.
+const PATTERNS: [&str; 2] = ["root", "home"];
 
 /// A folder of the host.
 #[derive(Debug)]
@@ -69,8 +70,9 @@ impl Folder for HostFolder {
         let flags = OPEN | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = rustix::fs::openat(&self.fd, name, flags, mode)?;
         // Who may use the segment may use its next log.
-        if let Ok(home) = rustix::fs::statat(&self.fd, HOME, AtFlags::SYMLINK_NOFOLLOW) {
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(home.st_mode & 0o777))?;
+        let stat = |name| rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        if let Some(pattern) = PATTERNS.into_iter().filter(|other| *other != name).find_map(stat) {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(pattern.st_mode & 0o777))?;
         }
         Ok(HostFile(file.into()))
     }
@@ -82,6 +84,11 @@ impl Folder for HostFolder {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.may_change()?;
         Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    fn link(&self, name: &str, to: &HostFolder, as_name: &str) -> io::Result<()> {
+        to.may_change()?;
+        Ok(rustix::fs::linkat(&self.fd, name, &to.fd, as_name, AtFlags::empty())?)
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -128,6 +135,31 @@ impl File for HostFile {
             }
         }
         Ok(())
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.nlink())
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.0.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let bytes = self.bytes()?;
+        if offset >= bytes {
+            return Ok(None);
+        }
+        match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(start) => {
+                let end = rustix::fs::seek(&self.0, SeekFrom::Hole(start)).unwrap_or(bytes);
+                Ok(Some(start..end.max(start)).filter(|range| !range.is_empty()))
+            }
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that does not tell.
+            Err(_) => Ok(Some(offset..bytes)),
+        }
     }
 
     fn release(&self, offset: u64) {

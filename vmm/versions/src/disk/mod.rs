@@ -2,6 +2,7 @@
 //! simulation sees exactly what the host would do.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 
 pub mod host;
 pub mod simulated;
@@ -28,6 +29,13 @@ pub trait Folder {
     /// # Errors
     /// The host's; `NotFound`.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives a file that exists a name in `to`, which is on the same file system, beside the one it has
+    /// here. Durable, as a name, after a sync of `to`.
+    ///
+    /// # Errors
+    /// The host's; `NotFound`, `AlreadyExists`, `CrossesDevices`.
+    fn link(&self, name: &str, to: &Self, as_name: &str) -> io::Result<()>;
 
     /// All names, in no order.
     ///
@@ -61,6 +69,25 @@ pub trait File {
     /// # Errors
     /// The host's; any part may have been written.
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// How many names it has, in all folders.
+    ///
+    /// # Errors
+    /// The host's.
+    fn links(&self) -> io::Result<u64>;
+
+    /// What no other file of the host has, whatever its names.
+    ///
+    /// # Errors
+    /// The host's.
+    fn identity(&self) -> io::Result<(u64, u64)>;
+
+    /// The first range at or behind `offset` that may have something else than zeros; `None` if there
+    /// is none. It saves reading holes, and proves nothing: a file system may say that all is data.
+    ///
+    /// # Errors
+    /// The host's.
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 
     /// Gives back the space of what lies from `offset` on, which is zeros and stays so. A file system
     /// that cannot keeps it.

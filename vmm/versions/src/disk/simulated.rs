@@ -3,12 +3,13 @@
 //!
 //! It promises less than any file system: of what was written to a file and not synced, any
 //! 512-byte sectors may be there; the same of lengths; of names made and removed and not synced with
-//! their folder, any subset. It does not divide a sector (disks do not), and it reads unwritten parts
+//! their folder, any subset. A file may have names in several folders. It does not divide a sector (disks do not), and it reads unwritten parts
 //! as zeros.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::{File, Folder};
@@ -20,17 +21,49 @@ const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Debug)]
 pub enum Done {
     /// A file was made.
-    Create(String, FileNumber),
+    Create(Name, FileNumber),
+    /// A file got one more name.
+    Link(Name, FileNumber),
     /// A name was taken away.
-    Remove(String),
+    Remove(Name),
     /// Bytes were written.
     Write(FileNumber, u64, Vec<u8>),
     /// A file was synced.
     Sync(FileNumber),
-    /// The folder was.
-    SyncFolder,
+    /// A folder was.
+    SyncFolder(FolderNumber),
     /// Nothing on the disk: the workload says what it was promised.
     Mark(u64),
+}
+
+/// A folder of the simulation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Debug)]
+pub struct FolderNumber(pub u32);
+
+/// A name in a folder.
+pub type Name = (FolderNumber, String);
+
+/// The files of a disk: what names there are, and what each file has.
+#[derive(Clone, Default, Debug)]
+pub struct Files {
+    names: BTreeMap<Name, FileNumber>,
+    contents: BTreeMap<FileNumber, Vec<u8>>,
+}
+
+impl Files {
+    /// A file's content.
+    #[must_use]
+    pub fn get(&self, folder: FolderNumber, name: &str) -> Option<&[u8]> {
+        let number = self.names.get(&(folder, name.to_owned()))?;
+        self.contents.get(number).map(Vec::as_slice)
+    }
+
+    /// Adds a file with this content, or replaces it.
+    pub fn insert(&mut self, folder: FolderNumber, name: &str, content: Vec<u8>) {
+        let number = FileNumber(self.contents.keys().last().map_or(0, |last| last.0 + 1));
+        self.names.insert((folder, name.to_owned()), number);
+        self.contents.insert(number, content);
+    }
 }
 
 /// A file of the simulation, whatever its names.
@@ -57,10 +90,11 @@ pub enum FaultKind {
 
 #[derive(Default)]
 struct State {
-    names: BTreeMap<String, FileNumber>,
-    files: Vec<Vec<u8>>,
+    names: BTreeMap<Name, FileNumber>,
+    files: BTreeMap<FileNumber, Vec<u8>>,
+    next: usize,
     /// The name that each had at first, for faults.
-    first_names: Vec<String>,
+    first_names: BTreeMap<FileNumber, String>,
     journal: Vec<Done>,
     fault: Option<Fault>,
     reads: u64,
@@ -68,7 +102,7 @@ struct State {
 
 /// A folder on the simulated disk; clones are the same folder.
 #[derive(Clone, Default)]
-pub struct Disk(Rc<RefCell<State>>);
+pub struct Disk(Rc<RefCell<State>>, FolderNumber);
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,16 +115,26 @@ impl std::fmt::Debug for Disk {
 pub struct DiskFile(Disk, FileNumber);
 
 impl Disk {
-    /// A disk with these files, all durable.
+    /// A disk with these files, all durable: its folder 0.
     #[must_use]
-    pub fn with_files(files: BTreeMap<String, Vec<u8>>) -> Disk {
-        let mut state = State::default();
-        for (name, content) in files {
-            state.names.insert(name.clone(), FileNumber(state.files.len()));
-            state.files.push(content);
-            state.first_names.push(name);
+    pub fn with_files(files: Files) -> Disk {
+        let Files { names, contents } = files;
+        let mut state = State {
+            next: contents.keys().last().map_or(0, |last| last.0 + 1),
+            files: contents,
+            ..State::default()
+        };
+        for ((_, name), number) in &names {
+            state.first_names.entry(*number).or_insert_with(|| name.clone());
         }
-        Disk(Rc::new(RefCell::new(state)))
+        state.names = names;
+        Disk(Rc::new(RefCell::new(state)), FolderNumber::default())
+    }
+
+    /// Another folder of the same disk.
+    #[must_use]
+    pub fn folder(&self, number: FolderNumber) -> Disk {
+        Disk(self.0.clone(), number)
     }
 
     /// Notes in the journal what the workload was promised.
@@ -106,12 +150,13 @@ impl Disk {
 
     /// All files as they are now, and all that was done from the start or the last call on.
     #[must_use]
-    pub fn take(&self) -> (BTreeMap<String, Vec<u8>>, Vec<Done>) {
+    pub fn take(&self) -> (Files, Vec<Done>) {
         let mut state = self.0.borrow_mut();
         let journal = std::mem::take(&mut state.journal);
-        let content = |number: &FileNumber| state.files[number.0].clone();
-        let files = state.names.iter().map(|(name, number)| (name.clone(), content(number)));
-        (files.collect(), journal)
+        let named = |number: &FileNumber| state.names.values().any(|other| other == number);
+        let contents = state.files.iter().filter(|(number, _)| named(number));
+        let contents = contents.map(|(number, content)| (*number, content.clone())).collect();
+        (Files { names: state.names.clone(), contents }, journal)
     }
 
     /// How often files were read so far.
@@ -123,9 +168,11 @@ impl Disk {
     fn perform(&self, mut done: Done) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         let name = match &done {
-            Done::Create(name, _) | Done::Remove(name) => name.clone(),
-            Done::Write(number, ..) | Done::Sync(number) => state.first_names[number.0].clone(),
-            Done::SyncFolder | Done::Mark(_) => String::new(),
+            Done::Create((_, name), _) | Done::Link((_, name), _) | Done::Remove((_, name)) => {
+                name.clone()
+            }
+            Done::Write(number, ..) | Done::Sync(number) => state.first_names[number].clone(),
+            Done::SyncFolder(_) | Done::Mark(_) => String::new(),
         };
         let kind = state.fault.as_mut().map_or(FaultKind::None, |fault| fault(&done, &name));
         if let FaultKind::Error(kind) = kind {
@@ -140,16 +187,21 @@ impl Disk {
         match &done {
             Done::Create(name, number) => {
                 state.names.insert(name.clone(), *number);
-                state.files.push(Vec::new());
-                state.first_names.push(name.clone());
+                state.files.insert(*number, Vec::new());
+                state.first_names.insert(*number, name.1.clone());
+                state.next = number.0 + 1;
+            }
+            Done::Link(name, number) => {
+                state.names.insert(name.clone(), *number);
             }
             Done::Remove(name) => {
                 state.names.remove(name);
             }
             Done::Write(number, offset, bytes) => {
-                write_into(&mut state.files[number.0], *offset as usize, bytes);
+                let file = state.files.entry(*number).or_default();
+                write_into(file, *offset as usize, bytes);
             }
-            Done::Sync(_) | Done::SyncFolder | Done::Mark(_) => {}
+            Done::Sync(_) | Done::SyncFolder(_) | Done::Mark(_) => {}
         }
         // A write that is dropped can be read: it is the disk that forgets it.
         if kind != FaultKind::Dropped {
@@ -171,51 +223,67 @@ fn write_into(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     file[offset..end].copy_from_slice(bytes);
 }
 
+impl Disk {
+    fn name(&self, name: &str) -> Name {
+        (self.1, name.to_owned())
+    }
+
+    fn number(&self, name: &str) -> io::Result<FileNumber> {
+        let number = self.0.borrow().names.get(&self.name(name)).copied();
+        number.ok_or(ErrorKind::NotFound.into())
+    }
+
+    fn check_free(&self, name: &str) -> io::Result<()> {
+        let exists = self.number(name).is_ok();
+        if exists { Err(ErrorKind::AlreadyExists.into()) } else { Ok(()) }
+    }
+}
+
 impl Folder for Disk {
     type File = DiskFile;
 
     fn create(&self, name: &str) -> io::Result<DiskFile> {
-        let number = {
-            let state = self.0.borrow();
-            if state.names.contains_key(name) {
-                return Err(ErrorKind::AlreadyExists.into());
-            }
-            FileNumber(state.files.len())
-        };
-        self.perform(Done::Create(name.to_owned(), number))?;
+        self.check_free(name)?;
+        let number = FileNumber(self.0.borrow().next);
+        self.perform(Done::Create(self.name(name), number))?;
         Ok(DiskFile(self.clone(), number))
     }
 
     fn open(&self, name: &str) -> io::Result<DiskFile> {
-        let number = self.0.borrow().names.get(name).copied();
-        number.map(|number| DiskFile(self.clone(), number)).ok_or(ErrorKind::NotFound.into())
+        Ok(DiskFile(self.clone(), self.number(name)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        if !self.0.borrow().names.contains_key(name) {
-            return Err(ErrorKind::NotFound.into());
-        }
-        self.perform(Done::Remove(name.to_owned()))
+        self.number(name)?;
+        self.perform(Done::Remove(self.name(name)))
+    }
+
+    fn link(&self, name: &str, to: &Disk, as_name: &str) -> io::Result<()> {
+        let number = self.number(name)?;
+        to.check_free(as_name)?;
+        self.perform(Done::Link(to.name(as_name), number))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.borrow().names.keys().cloned().collect())
+        let state = self.0.borrow();
+        let here = state.names.keys().filter(|(folder, _)| *folder == self.1);
+        Ok(here.map(|(_, name)| name.clone()).collect())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.perform(Done::SyncFolder)
+        self.perform(Done::SyncFolder(self.1))
     }
 }
 
 impl File for DiskFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.0.0.borrow().files[self.1.0].len() as u64)
+        Ok(self.0.0.borrow().files[&self.1].len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.0.0.borrow_mut();
         state.reads += 1;
-        let file = &state.files[self.1.0];
+        let file = &state.files[&self.1];
         let from = usize::try_from(offset).ok().and_then(|offset| file.get(offset..));
         let from = from.and_then(|rest| rest.get(..buffer.len()));
         buffer.copy_from_slice(from.ok_or(ErrorKind::UnexpectedEof)?);
@@ -225,6 +293,20 @@ impl File for DiskFile {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let bytes = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
         self.0.perform(Done::Write(self.1, offset, bytes))
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        let state = self.0.0.borrow();
+        Ok(state.names.values().filter(|number| **number == self.1).count() as u64)
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok((0, self.1.0 as u64))
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let bytes = self.bytes()?;
+        Ok(Some(offset..bytes).filter(|range| !range.is_empty()))
     }
 
     fn release(&self, _: u64) {
@@ -253,8 +335,8 @@ pub fn killed_after(operations: u64, bytes: usize) -> Fault {
 /// What is on the disk for good, and what is on its way there, after a prefix of a journal.
 #[derive(Clone, Default, Debug)]
 pub struct AfterCut {
-    names: BTreeMap<String, FileNumber>,
-    pending_names: Vec<(String, Option<FileNumber>)>,
+    names: BTreeMap<Name, FileNumber>,
+    pending_names: Vec<(Name, Option<FileNumber>)>,
     files: BTreeMap<FileNumber, Media>,
 }
 
@@ -265,17 +347,13 @@ struct Media {
 }
 
 impl AfterCut {
-    /// A disk with these files and nothing on its way. Their numbers are those that
-    /// [`Disk::with_files`] gives.
+    /// A disk with these files and nothing on its way.
     #[must_use]
-    pub fn with_files(files: &BTreeMap<String, Vec<u8>>) -> AfterCut {
-        let mut after = AfterCut::default();
-        for (index, (name, content)) in files.iter().enumerate() {
-            after.names.insert(name.clone(), FileNumber(index));
-            let media = Media { durable: content.clone(), pending: Vec::new() };
-            after.files.insert(FileNumber(index), media);
-        }
-        after
+    pub fn with_files(files: &Files) -> AfterCut {
+        let media = |content: &Vec<u8>| Media { durable: content.clone(), pending: Vec::new() };
+        let contents = files.contents.iter();
+        let files_after = contents.map(|(number, content)| (*number, media(content))).collect();
+        AfterCut { names: files.names.clone(), pending_names: Vec::new(), files: files_after }
     }
 
     /// One more operation was done before the cut.
@@ -285,6 +363,7 @@ impl AfterCut {
                 self.pending_names.push((name.clone(), Some(*number)));
                 self.files.insert(*number, Media::default());
             }
+            Done::Link(name, number) => self.pending_names.push((name.clone(), Some(*number))),
             Done::Remove(name) => self.pending_names.push((name.clone(), None)),
             Done::Write(number, offset, bytes) => {
                 let media = self.files.entry(*number).or_default();
@@ -296,8 +375,13 @@ impl AfterCut {
                     write_into(&mut media.durable, offset, &bytes);
                 }
             }
-            Done::SyncFolder => {
-                for (name, number) in std::mem::take(&mut self.pending_names) {
+            Done::SyncFolder(folder) => {
+                let is_of = |((of, _), _): &(Name, Option<FileNumber>)| of == folder;
+                let (synced, left) =
+                    std::mem::take(&mut self.pending_names).into_iter().partition(is_of);
+                self.pending_names = left;
+                let synced: Vec<_> = synced;
+                for (name, number) in synced {
                     rename(&mut self.names, name, number);
                 }
             }
@@ -307,7 +391,7 @@ impl AfterCut {
 
     /// One of the states that a cut here may leave, chosen by `random`.
     #[must_use]
-    pub fn leave(&self, random: &mut Random) -> BTreeMap<String, Vec<u8>> {
+    pub fn leave(&self, random: &mut Random) -> Files {
         let taste = random.below(5);
         let chosen = |random: &mut Random| match taste {
             0 => false,
@@ -322,9 +406,12 @@ impl AfterCut {
                 rename(&mut names, name.clone(), *number);
             }
         }
-        let mut left = BTreeMap::new();
-        for (name, number) in names {
-            let Some(media) = self.files.get(&number) else { continue };
+        let mut contents = BTreeMap::new();
+        for number in names.values() {
+            let Some(media) = self.files.get(number).filter(|_| !contents.contains_key(number))
+            else {
+                continue;
+            };
             let mut content = media.durable.clone();
             let whole = media.pending.iter().map(|(offset, bytes)| offset + bytes.len()).max();
             let grows = chosen(random);
@@ -334,13 +421,14 @@ impl AfterCut {
             for (offset, bytes) in &media.pending {
                 write_torn(&mut content, *offset, bytes, &mut || chosen(random));
             }
-            left.insert(name, content);
+            contents.insert(*number, content);
         }
-        left
+        names.retain(|_, number| contents.contains_key(number));
+        Files { names, contents }
     }
 }
 
-fn rename(names: &mut BTreeMap<String, FileNumber>, name: String, number: Option<FileNumber>) {
+fn rename(names: &mut BTreeMap<Name, FileNumber>, name: Name, number: Option<FileNumber>) {
     match number {
         Some(number) => names.insert(name, number),
         None => names.remove(&name),

@@ -1,45 +1,59 @@
-//! A versioned segment: its home file, its logs, and which page of which version lies where.
+//! A versioned segment: its generations, each a layer and the logs that follow it, and which page of
+//! which version lies where.
 //!
 //! - `open`: making one, and what recovery makes of what a crash left
-//! - `commit`: appending, syncing, the next log, and going on after a failure
+//! - `commit`: appending, and going on after a failure
+//! - `begin`: the next log, the next generation, the next root record
 //! - `sync`: making versions durable, without keeping others from appending
 //! - `refresh`: sharing the files with other VMs
-//! - `logs`: what is known of the logs' content
-//! - `checkpoint`: bringing the home file up to date, so that logs can go
+//! - `stack`: what is known of the generations' content; `find`: finding pages there
+//! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
+//! - `checkpoint`, `merge`: fewer logs and layers
 //!
 //! *Appended* is the newest version in the log, *durable* the newest that a power cut leaves. Who may
 //! see which is the caller's business. So is the lock: who appends, renews or makes a checkpoint has it,
 //! and has refreshed since it got it.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::disk::{File, Folder};
+use crate::disk::Folder;
 use crate::error::{Result, VersionsError};
+use crate::layer::{Layer, LayerId};
 use crate::log::LOG_BYTES_MAX;
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
-use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
+use crate::page::{Page, PageIndex, VersionNumber};
+use crate::root::{GENERATIONS_MAX, Root};
 
+mod begin;
 mod checkpoint;
 mod commit;
-mod logs;
+mod find;
+mod freeze;
+mod large;
+mod link;
+mod merge;
 mod open;
 mod refresh;
+mod rollback;
+mod stack;
 mod sync;
 #[cfg(test)]
 mod tests;
 
-use logs::Logs;
+pub use checkpoint::Sharing;
+pub use large::LargeCommit;
+pub use rollback::RollbackTo;
+use stack::{Known, Stack};
 pub use sync::SyncTicket;
 
-/// The file with the segment's layout: page n at n times 4 KiB.
-pub const HOME_FILE_NAME: &str = "home";
+pub use crate::layer::HOME_FILE_NAME;
 
 /// From so many logs on a checkpoint is due however short they are: each opening to write begins one.
 const LOGS_WORTH_READING: usize = 16;
+/// From so many generations on: there is room for a few only.
+const DEPTH_WORTH_MERGING: usize = GENERATIONS_MAX - 4;
 
 /// How large logs get.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +86,8 @@ pub struct Commit<'a> {
 pub enum Source {
     /// In a log's file.
     Log(LogId, u64),
+    /// In a layer's file, at its own offset.
+    Layer(LayerId, u64),
     /// In the home file, at its own offset.
     Home(u64),
     /// Nowhere: it is all zeros.
@@ -84,7 +100,16 @@ impl Source {
     pub fn log(self) -> Option<LogId> {
         match self {
             Source::Log(id, _) => Some(id),
-            Source::Home(_) | Source::Zero => None,
+            Source::Layer(..) | Source::Home(_) | Source::Zero => None,
+        }
+    }
+
+    /// The layer above the home file that the page is in, if it is in one.
+    #[must_use]
+    pub fn layer(self) -> Option<LayerId> {
+        match self {
+            Source::Layer(id, _) => Some(id),
+            Source::Log(..) | Source::Home(_) | Source::Zero => None,
         }
     }
 }
@@ -95,13 +120,10 @@ pub struct Segment<D: Folder> {
     folder: D,
     limits: Limits,
     root_file: Arc<D::File>,
-    home: D::File,
-    /// As it was after the last checkpoint that is known. What is behind it lies in logs.
-    home_bytes: u64,
-    logs: Logs<D::File>,
-    /// The oldest version that can be read. A checkpoint may have ended halfway: then the home file
-    /// has pages of versions that it was not applied up to.
-    oldest: VersionNumber,
+    stack: Stack<D::File>,
+    /// What earlier root records named, oldest first: versions that this VM may still show, although
+    /// a checkpoint went past them. Their files are open, so they are there.
+    older: Vec<Stack<D::File>>,
     has_failed: bool,
     /// Whether the root record that counts would be there after a power cut: who wrote it may have
     /// been killed before its sync.
@@ -112,19 +134,24 @@ impl<D: Folder> Segment<D> {
     /// The newest version in the log, durable or not.
     #[must_use]
     pub fn appended(&self) -> VersionNumber {
-        self.logs.end.version
+        self.stack.end.version
     }
 
     /// The newest version that a power cut leaves.
     #[must_use]
     pub fn durable(&self) -> VersionNumber {
-        self.logs.durable.version
+        self.stack.durable.version
     }
 
-    /// The oldest version that can be read.
+    /// The oldest version that can be read. Between it and the newest there may be some that cannot:
+    /// [`Segment::has`].
     #[must_use]
     pub fn oldest(&self) -> VersionNumber {
-        self.oldest
+        let stacks = self.older.iter().chain([&self.stack]);
+        let readable = |stack: &Stack<D::File>| {
+            stack.versions.keys().copied().find(|version| stack.path(*version).is_some())
+        };
+        stacks.filter_map(readable).min().unwrap_or(self.appended())
     }
 
     /// Whether a write or a sync has failed, and [`Segment::renew`] is due.
@@ -137,106 +164,90 @@ impl<D: Folder> Segment<D> {
     /// of them, and a root record names only so many.
     #[must_use]
     pub fn checkpoint_is_due(&self) -> bool {
-        let bytes: u64 = self.logs.open.iter().map(|log| log.prepared).sum();
-        bytes > self.limits.log_bytes || self.logs.open.len() >= LOGS_WORTH_READING
-    }
-
-    /// What a version says besides its pages; `None` for one that is gone or not there yet.
-    #[must_use]
-    pub fn facts(&self, version: VersionNumber) -> Option<&VersionFacts> {
-        self.logs.facts(version)
+        let bytes: u64 = self.stack.open.iter().map(|log| log.prepared).sum();
+        let depth = self.stack.root.generations.len();
+        bytes > self.limits.log_bytes
+            || self.stack.open.len() >= LOGS_WORTH_READING
+            || depth >= DEPTH_WORTH_MERGING
     }
 
     /// What the next version says unless its commit changes it: size and root object as the newest
     /// has them, this process, this moment, no note.
     #[must_use]
     pub fn next_facts(&self) -> VersionFacts {
-        let newest = self.facts(self.appended()).cloned().unwrap_or_default();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        VersionFacts { time_ns, pid: std::process::id(), note: Vec::new(), ..newest }
+        now(self.facts(self.appended()).cloned().unwrap_or_default())
     }
 
-    /// The versions since the last checkpoint, that one included, rising: each with how many pages it
-    /// has changed. Of the checkpoint's own that is not known any more, and 0.
+    /// The versions that the newest root record has, rising: each with how many pages it has changed.
+    /// Of one that a checkpoint or a rollback made that is not known, and 0. [`Segment::has`] tells
+    /// which of them can be read.
     pub fn history(
         &self,
     ) -> impl DoubleEndedIterator<Item = (VersionNumber, &VersionFacts, usize)> {
-        self.logs.history()
+        self.stack.versions.iter().map(|(&version, noted)| {
+            (version, &noted.facts, noted.pages.as_ref().map_or(0, Vec::len))
+        })
     }
 
-    /// Where a page of a version is.
-    #[must_use]
-    pub fn locate(&self, page: PageIndex, version: VersionNumber) -> Source {
-        if let Some(newest) = self.logs.newest(page, version) {
-            return Source::Log(newest.log, newest.offset);
-        }
-        let end = |offset: u64| offset.checked_add(PAGE_BYTES as u64);
-        let fits = |offset: &u64| end(*offset).is_some_and(|end| end <= self.home_bytes);
-        page.offset().filter(fits).map_or(Source::Zero, Source::Home)
+    /// Takes note that no version older than `oldest_used` will be read: files that only those need
+    /// are closed. Whoever reads old versions beside a writer calls it now and then.
+    pub fn forget_older(&mut self, oldest_used: VersionNumber) {
+        let current = &self.stack;
+        self.older.retain(|stack| {
+            let mut used = stack.versions.range(oldest_used..).map(|(version, _)| *version);
+            used.any(|version| stack.has(version) && !current.has(version))
+        });
     }
 
-    /// Those of some pages that lie in logs, rising, each at its newest at or below `version`, with
-    /// its place there. Of the others the home file has what lies below [`Segment::home_bytes`], and
-    /// the rest are zeros.
-    pub fn in_logs(
-        &self,
-        pages: Range<PageIndex>,
-        version: VersionNumber,
-    ) -> impl Iterator<Item = (PageIndex, LogId, u64)> {
-        let found = self.logs.newest_in(pages, version);
-        found.map(|(page, placed)| (page, placed.log, placed.offset))
-    }
-
-    /// The pages that changed behind version `after`, up to `up_to`, rising. `None` if versions
-    /// between them went with a checkpoint, or are not there yet: then any page may have changed.
-    #[must_use]
-    pub fn changed_between(
-        &self,
-        after: VersionNumber,
-        up_to: VersionNumber,
-    ) -> Option<BTreeSet<PageIndex>> {
-        self.logs.changed_between(after, up_to)
-    }
-
-    /// Bytes of the home file that count, as of the last checkpoint that is known.
-    #[must_use]
-    pub fn home_bytes(&self) -> u64 {
-        self.home_bytes
-    }
-
-    /// The home file.
-    #[must_use]
-    pub fn home_file(&self) -> &D::File {
-        &self.home
-    }
-
-    /// A log's file; `None` when a checkpoint has brought all of it to the home file.
-    #[must_use]
-    pub fn log_file(&self, id: LogId) -> Option<&D::File> {
-        self.logs.find(id).map(|log| &log.file.file)
-    }
-
-    /// A page of a version.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn read(&self, page: PageIndex, version: VersionNumber) -> Result<Page> {
-        let mut content = [0; PAGE_BYTES];
-        match self.locate(page, version) {
-            Source::Zero => {}
-            Source::Home(offset) => self
-                .home
-                .read_at(&mut content, offset)
-                .map_err(|source| failed("read", HOME_FILE_NAME, source))?,
-            Source::Log(id, offset) => {
-                let missing = || damaged(&id.file_name(), "a page lies in it, but it is not open");
-                let read = self.log_file(id).ok_or_else(missing)?.read_at(&mut content, offset);
-                read.map_err(|source| failed("read", &id.file_name(), source))?;
+    /// Puts a newer stack in the place of this one, which stays for those who look at its versions.
+    fn replace_stack(&mut self, mut stack: Stack<D::File>) {
+        std::mem::swap(&mut self.stack, &mut stack);
+        self.older.push(stack);
+        for stack in &mut self.older {
+            // A checkpoint into a layer that stayed has overwritten what older versions saw there.
+            for (old, new) in shared_layers(&stack.root, &self.stack.root) {
+                if old < new {
+                    stack.oldest = stack.oldest.max(new);
+                }
             }
         }
-        Ok(content)
+        self.forget_older(VersionNumber(0));
     }
+
+    fn known(&self) -> Known<'_, D::File> {
+        Known(std::iter::once(&self.stack).chain(self.older.iter().rev()).collect())
+    }
+
+    /// A number that no log and no layer has or had, those of failed attempts included.
+    fn next_id(&self) -> Result<u64> {
+        let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
+        let ids = names.iter().filter_map(|name| {
+            let log = LogId::of_file_name(name).map(|id| id.0);
+            log.or(LayerId::of_file_name(name).map(|id| id.0))
+        });
+        // A name may say any number.
+        let last = ids.max().unwrap_or(0).max(self.stack.root.highest_id());
+        last.checked_add(1).ok_or_else(|| damaged(".", "a file has the highest number there is"))
+    }
+}
+
+/// The facts of a version that this process makes now of another one's.
+fn now(facts: VersionFacts) -> VersionFacts {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    VersionFacts { time_ns, pid: std::process::id(), note: Vec::new(), ..facts }
+}
+
+/// Layers that two root records name: the versions up to which each has it.
+fn shared_layers<'a>(
+    old: &'a Root,
+    new: &'a Root,
+) -> impl Iterator<Item = (VersionNumber, VersionNumber)> + 'a {
+    let old = old.generations.iter().filter(|one| one.layer != Layer::Empty);
+    old.filter_map(|old| {
+        let mut same = new.generations.iter().filter(|new| new.layer == old.layer);
+        same.next().map(|new| (old.base, new.base))
+    })
 }
 
 fn failed(action: &'static str, file: &str, source: std::io::Error) -> VersionsError {

@@ -3,14 +3,15 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::logs::Logs;
+use super::stack::{OpenLayer, Stack};
 use super::{HOME_FILE_NAME, Limits, Segment, failed};
 use crate::disk::{File, Folder};
 use crate::error::Result;
+use crate::layer::{Layer, LayerId};
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
 use crate::page::VersionNumber;
-use crate::root::{FILE_NAME, Root};
+use crate::root::{FILE_NAME, Generation, Root};
 
 impl<D: Folder> Segment<D> {
     /// Makes the files of an empty segment in an empty folder. Durable when it returns, but for the
@@ -24,20 +25,27 @@ impl<D: Folder> Segment<D> {
         home.sync().map_err(|source| failed("sync", HOME_FILE_NAME, source))?;
         let root_file = create(&folder, FILE_NAME)?;
         let after = VersionNumber::default();
-        let root = Root { counter: 0, segment, applied: after, logs: Vec::new() };
+        let home = Generation {
+            layer: Layer::Home,
+            base: after,
+            below: None,
+            origin: segment,
+            logs: Vec::new(),
+        };
+        let (oldest, generations) = (Some(after), vec![home]);
+        let root = Root { counter: 0, segment, oldest, last_id: 0, generations };
+        let layers = vec![Some(Arc::new(OpenLayer::open_home(&folder)?))];
         let mut made = Segment {
             folder,
             limits,
             root_file: Arc::new(root_file),
-            home,
-            home_bytes: 0,
-            logs: Logs::none(root, facts),
-            oldest: after,
+            stack: Stack::unread(root, Vec::new(), layers),
+            older: Vec::new(),
             has_failed: false,
             // There is none yet.
             is_root_durable: true,
         };
-        made.begin_log(&[])?;
+        made.begin_first(facts)?;
         Ok(made)
     }
 
@@ -58,33 +66,38 @@ impl<D: Folder> Segment<D> {
         Ok(opened)
     }
 
-    /// Removes logs that the root record does not name: one that a crash left unfinished, or one
-    /// that was applied.
+    /// Removes logs and layers that the root record does not name: what a crash left unfinished, or
+    /// what was merged.
     pub(super) fn remove_unnamed(&self) -> Result<()> {
         let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
-        for name in names {
-            let Some(id) = LogId::of_file_name(&name) else { continue };
-            if !self.logs.root.logs.contains(&id) {
-                match self.folder.remove(&name) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(failed("remove", &name, error));
-                    }
-                    _ => {}
+        for name in names.into_iter().filter(|name| self.is_unnamed(name)) {
+            match self.folder.remove(&name) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(failed("remove", &name, error));
                 }
+                _ => {}
             }
         }
         Ok(())
     }
+
+    fn is_unnamed(&self, name: &str) -> bool {
+        let root = &self.stack.root;
+        let has = |layer: Layer| root.generations.iter().any(|one| one.layer == layer);
+        if let Some(id) = LogId::of_file_name(name) {
+            !root.has_log(id)
+        } else if let Some(id) = LayerId::of_file_name(name) {
+            !has(Layer::File(id))
+        } else {
+            name == HOME_FILE_NAME && !has(Layer::Home)
+        }
+    }
 }
 
-fn create<D: Folder>(folder: &D, name: &str) -> Result<D::File> {
+pub(super) fn create<D: Folder>(folder: &D, name: &str) -> Result<D::File> {
     folder.create(name).map_err(|source| failed("create", name, source))
 }
 
 pub(super) fn open<D: Folder>(folder: &D, name: &str) -> Result<D::File> {
     folder.open(name).map_err(|source| failed("open", name, source))
-}
-
-pub(super) fn home_bytes<F: File>(home: &F) -> Result<u64> {
-    home.bytes().map_err(|source| failed("measure", HOME_FILE_NAME, source))
 }

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use super::logs::{Followed, Logs};
-use super::open::{home_bytes, open};
-use super::{HOME_FILE_NAME, Limits, Segment};
+use super::open::open;
+use super::stack::{Followed, Known, Stack};
+use super::{Limits, Segment};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::log::scan::Content;
@@ -30,21 +30,14 @@ impl<D: Folder> Segment<D> {
     /// newer one by now; [`VersionsError::Damaged`] if what was made known is not there.
     pub fn open_shared(folder: D, limits: Limits, up_to: Option<VersionNumber>) -> Result<Self> {
         let root_file = open(&folder, FILE_NAME)?;
-        let home = open(&folder, HOME_FILE_NAME)?;
-        let (logs, home_bytes) = with_root(&root_file, |root| {
-            let logs = read_anew(&folder, root, up_to)?;
-            Ok((logs, home_bytes(&home)?))
-        })?;
-        // A checkpoint may be under way: of older versions the home file may have lost pages.
-        let oldest = logs.end.version;
+        let nothing = Known(Vec::new());
+        let stack = with_root(&root_file, |root| read_anew(&folder, root, up_to, &nothing))?;
         Ok(Segment {
             folder,
             limits,
             root_file: Arc::new(root_file),
-            home,
-            home_bytes,
-            logs,
-            oldest,
+            stack,
+            older: Vec::new(),
             has_failed: false,
             is_root_durable: false,
         })
@@ -54,10 +47,9 @@ impl<D: Folder> Segment<D> {
     /// [`Segment::appended`] is `up_to` then, or newer if this VM has appended more itself. A VM that
     /// holds the segment's lock, and has `up_to` from the last holder, may append.
     ///
-    /// Whether what was taken in is durable is not known before the next [`Segment::sync`]. After
-    /// another VM's checkpoint [`Segment::oldest`] is later; that it does not pass what this VM uses
-    /// is the caller's part: its pins. Placements go only with versions that are older than the
-    /// checkpoint, so than every pin.
+    /// Whether what was taken in is durable is not known before the next [`Segment::sync`]. Versions
+    /// that could be read before can be read still, until [`Segment::forget_older`], but for those
+    /// whose layer another VM's checkpoint has overwritten: that is for a VM that is alone.
     ///
     /// # Errors
     /// As [`Segment::open_shared`]. What could be read before can be read still, but for versions
@@ -67,27 +59,35 @@ impl<D: Folder> Segment<D> {
         with_root(&*root_file, |root| self.take_in(root, up_to))
     }
 
+    fn read_all_anew(&mut self) -> Result<()> {
+        let root_file = Arc::clone(&self.root_file);
+        let read = |root: &Root| read_anew(&self.folder, root, None, &self.known());
+        let stack = with_root(&*root_file, read)?;
+        self.replace_stack(stack);
+        self.is_root_durable = false;
+        self.has_failed = false;
+        Ok(())
+    }
+
     fn take_in(&mut self, root: &Root, up_to: VersionNumber) -> Result<()> {
-        if *root != self.logs.root {
+        if *root != self.stack.root {
             self.take_in_root(root, up_to)?;
         }
-        self.logs.read_on(Some(up_to), Content::Trusted)?;
-        self.logs.check_reached(Some(up_to))
+        self.stack.read_on(Some(up_to), Content::Trusted)?;
+        self.stack.check_reached(Some(up_to))
     }
 
     fn take_in_root(&mut self, root: &Root, up_to: VersionNumber) -> Result<()> {
         check_not_gone(root, up_to)?;
-        let written = self.logs.open.last().map(|log| log.header.id);
-        let bytes = home_bytes(&self.home)?;
-        if self.logs.follow(&self.folder, root)? == Followed::No {
+        let written = self.stack.open.last().map(|log| log.header.id);
+        if self.stack.follow(&self.folder, root)? == Followed::No {
             // On the side: should it fail, what is known now stays.
-            self.logs = read_anew(&self.folder, root, Some(up_to))?;
+            let stack = read_anew(&self.folder, root, Some(up_to), &self.known())?;
+            self.replace_stack(stack);
         }
-        self.home_bytes = bytes;
-        self.oldest = self.oldest.max(root.applied);
         // The VM that wrote it may have been killed, or have failed, before its sync.
         self.is_root_durable = false;
-        if self.logs.open.last().map(|log| log.header.id) != written {
+        if self.stack.open.last().map(|log| log.header.id) != written {
             // A log that failed is not written to any more.
             self.has_failed = false;
         }
@@ -102,9 +102,13 @@ impl<D: Folder> Segment<D> {
     /// As [`Segment::refresh`], and the host's. It can be tried again; after a sync that failed,
     /// [`Segment::renew`].
     pub fn take_over(&mut self, appended: VersionNumber) -> Result<VersionNumber> {
-        self.refresh(appended)?;
-        self.logs.read_on(None, Content::Verified)?;
-        self.logs.check_reached(None)?;
+        match self.refresh(appended) {
+            // The one that died made a checkpoint of what it had not made known yet.
+            Err(VersionsError::Gone { .. }) => self.read_all_anew()?,
+            done => done?,
+        }
+        self.stack.read_on(None, Content::Verified)?;
+        self.stack.check_reached(None)?;
         self.sync()?;
         // Always: see there.
         self.begin_log(&[])?;
@@ -118,17 +122,28 @@ fn read_anew<D: Folder>(
     folder: &D,
     root: &Root,
     up_to: Option<VersionNumber>,
-) -> Result<Logs<D::File>> {
+    known: &Known<'_, D::File>,
+) -> Result<Stack<D::File>> {
     up_to.map_or(Ok(()), |up_to| check_not_gone(root, up_to))?;
-    let mut logs = Logs::open(folder, root)?;
+    let mut stack = Stack::open(folder, root, known)?;
     let content = if up_to.is_some() { Content::Trusted } else { Content::Verified };
-    logs.read_on(up_to, content)?;
-    logs.check_reached(up_to)?;
-    Ok(logs)
+    stack.read_on(up_to, content)?;
+    stack.check_reached(up_to)?;
+    let oldest = stack.end.version;
+    if let Some(version) = up_to.filter(|up_to| *up_to < oldest) {
+        return Err(VersionsError::Gone { version, oldest });
+    }
+    if root.oldest.is_none() {
+        // A checkpoint may have ended halfway: then the home file has pages of later versions.
+        stack.oldest = stack.end.version;
+    }
+    Ok(stack)
 }
 
+/// What is older than the layers and logs go back to is not there.
 fn check_not_gone(root: &Root, version: VersionNumber) -> Result<()> {
-    let oldest = root.applied;
+    let lowest = root.generations.first().map(|one| one.base).unwrap_or_default();
+    let oldest = root.oldest.unwrap_or_default().max(lowest);
     if version < oldest { Err(VersionsError::Gone { version, oldest }) } else { Ok(()) }
 }
 

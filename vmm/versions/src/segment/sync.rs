@@ -65,9 +65,9 @@ impl<D: Folder> Segment<D> {
     /// What [`SyncTicket::run`] needs to make durable all that was appended so far.
     #[must_use]
     pub fn sync_ticket(&self) -> SyncTicket<D::File> {
-        let log = self.logs.current();
-        let (file, position) = (Arc::clone(&log.file), self.logs.end);
-        SyncTicket { id: log.header.id, file, position, is_durable: self.logs.durable == position }
+        let log = self.stack.current();
+        let (file, position) = (Arc::clone(&log.file), self.stack.end);
+        SyncTicket { id: log.header.id, file, position, is_durable: self.stack.durable == position }
     }
 
     /// Takes note of how a ticket's run ended; returns the newest version that is durable.
@@ -80,18 +80,18 @@ impl<D: Folder> Segment<D> {
         ticket: SyncTicket<D::File>,
         result: io::Result<()>,
     ) -> Result<VersionNumber> {
-        if self.logs.current().header.id != ticket.id {
-            return Ok(self.logs.durable.version);
+        if self.stack.current().header.id != ticket.id {
+            return Ok(self.stack.durable.version);
         }
         if let Err(source) = result {
             self.has_failed = true;
             return Err(failed("sync", &ticket.id.file_name(), source));
         }
         // True even if an append has failed since: what it synced lay before that.
-        if self.logs.durable.version < ticket.position.version {
-            self.logs.durable = ticket.position;
+        if self.stack.durable.version < ticket.position.version {
+            self.stack.durable = ticket.position;
         }
-        Ok(self.logs.durable.version)
+        Ok(self.stack.durable.version)
     }
 
     /// Makes all that was appended durable; returns the newest version that is.

@@ -3,7 +3,9 @@
 use super::*;
 use crate::disk::host::HostFolder;
 use crate::disk::simulated::Disk;
+use crate::page::PAGE_BYTES;
 
+mod generations;
 mod model;
 mod sharing;
 
@@ -31,7 +33,7 @@ fn each_version_keeps_its_pages_while_it_is_used() {
     let two = commit(&mut segment, &[(5, 2)]);
     segment.sync().expect("synced");
     for use_it in [one, two] {
-        segment.checkpoint(use_it).expect("applied");
+        segment.checkpoint(use_it, Sharing::Alone).expect("applied");
         assert_eq!((first_byte(&segment, 0, two), first_byte(&segment, 5, two)), (1, 2));
         assert_eq!(first_byte(&segment, 9, two), 0);
         if use_it == one {
@@ -68,24 +70,10 @@ fn a_segment_on_the_host_is_there_when_it_is_opened_again() {
     let mut segment = Segment::open(open(), SMALL).expect("opened again");
     assert_eq!(segment.durable(), last);
     assert_eq!((first_byte(&segment, 1, last), first_byte(&segment, 100, last)), (50, 50));
-    segment.checkpoint(last).expect("applied");
+    segment.checkpoint(last, Sharing::Alone).expect("applied");
     assert_eq!((first_byte(&segment, 1, last), first_byte(&segment, 100, last)), (50, 50));
     let names = HostFolder::open(folder.path()).and_then(|folder| folder.names()).expect("listed");
     assert_eq!(names.len(), 3, "{names:?}");
-}
-
-#[test]
-fn a_commit_larger_than_a_log_is_refused_and_changes_nothing() {
-    let mut segment =
-        Segment::create(Disk::default(), 1, VersionFacts::default(), SMALL).expect("made");
-    let content = page(1);
-    let pages = (0..20).map(|at| (PageIndex(at), &content)).collect();
-    let refused = segment.append(&Commit { pages, ..Commit::default() });
-    assert!(
-        matches!(refused, Err(VersionsError::TooLarge { pages: 20, limit: 19 })),
-        "{refused:?}"
-    );
-    assert_eq!(commit(&mut segment, &[(0, 1)]), VersionNumber(1));
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl World {
     fn checkpoint(&mut self, writer: usize) {
         self.lock(writer);
         let oldest = self.oldest_used().min(self.published);
-        self.writers[writer].checkpoint(oldest).expect("applied");
+        self.writers[writer].checkpoint(oldest, Sharing::Alone).expect("applied");
         self.compare(&self.writers[writer], self.appended());
     }
 
@@ -147,7 +147,7 @@ impl World {
         let killed = killed_after(self.random.below(20), self.random.below(30_000) as usize);
         self.disk.set_fault(Some(killed));
         let done = match self.random.below(3) {
-            0 => self.writers[writer].checkpoint(oldest).map(|()| None),
+            0 => self.writers[writer].checkpoint(oldest, Sharing::Alone).map(|()| None),
             _ => self.append(writer, &changes).map(Some),
         };
         self.disk.set_fault(None);
@@ -191,23 +191,23 @@ impl World {
         assert!(segment.oldest() <= version, "{} is gone", version);
         let (appended, all) = (segment.appended(), PageIndex(0)..PageIndex(PAGES));
         assert_eq!(segment.facts(appended), Some(&facts_of(appended)));
-        let in_logs: Vec<_> = segment.in_logs(all, version).collect();
-        assert!(in_logs.is_sorted_by(|one, other| one.0 < other.0));
+        let above: Vec<_> = segment.above_home(all.clone(), version).expect("there").collect();
+        assert!(above.is_sorted_by(|one, other| one.0 < other.0));
+        let sources = segment.sources(all, version).expect("there");
+        let home_bytes = segment.home_bytes(version).expect("there");
         for page in (0..PAGES).map(PageIndex) {
             let expected = was.get(&page).map_or([0; PAGE_BYTES], |token| filled(*token));
-            let placed = in_logs.iter().find(|placed| placed.0 == page);
-            let mut read = [0; PAGE_BYTES];
+            let placed = above.iter().find(|placed| placed.0 == page).map(|placed| placed.1);
             let offset = page.0 * PAGE_BYTES as u64;
-            let read_at = match placed {
-                Some((_, id, at)) => segment.log_file(*id).expect("open").read_at(&mut read, *at),
-                None if offset < segment.home_bytes() => {
-                    segment.home_file().read_at(&mut read, offset)
-                }
-                None => Ok(()),
-            };
-            read_at.expect("read");
+            let source = placed.unwrap_or(match offset < home_bytes {
+                true => Source::Home(offset),
+                false => Source::Zero,
+            });
+            assert_eq!(source, segment.locate(page, version).expect("there"));
+            assert_eq!(source, sources[page.0 as usize]);
+            assert!(segment.read_from(source).expect("read") == expected);
+            let read = segment.read(page, version).expect("read");
             assert!(read == expected, "version {version}: page {} is not what it was", page.0);
-            assert!(segment.read(page, version).expect("read") == expected);
         }
     }
 }

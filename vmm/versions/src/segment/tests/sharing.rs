@@ -1,11 +1,10 @@
 //! What one VM does while another has the segment.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::disk::simulated::{AfterCut, Done, FaultKind, Random, killed_after};
+use crate::disk::simulated::{AfterCut, Done, FaultKind, Files, Random, killed_after};
 
 fn made(disk: &Disk) -> Segment<Disk> {
     Segment::create(disk.clone(), 1, VersionFacts::default(), SMALL).expect("made")
@@ -49,7 +48,7 @@ fn a_version_older_than_a_checkpoint_is_gone_and_the_newest_is_not() {
     let mut idle = shared(&disk, VersionNumber(0));
     let one = commit(&mut writer, &[(0, 1)]);
     let two = commit(&mut writer, &[(0, 2)]);
-    writer.checkpoint(two).expect("applied");
+    writer.checkpoint(two, Sharing::Alone).expect("applied");
     let gone = idle.refresh(one);
     assert!(matches!(gone, Err(VersionsError::Gone { oldest, .. }) if oldest == two), "{gone:?}");
     assert!(Segment::open_shared(disk.clone(), SMALL, Some(one)).is_err());
@@ -72,7 +71,7 @@ fn a_segment_that_has_not_reached_the_last_log_is_not_written_to() {
     let change = Commit { pages: vec![(PageIndex(0), &content)], ..Commit::default() };
     let refused = behind.append(&change);
     assert!(matches!(refused, Err(VersionsError::Behind(VersionNumber(3)))), "{refused:?}");
-    let refused = behind.checkpoint(VersionNumber(3));
+    let refused = behind.checkpoint(VersionNumber(3), Sharing::Alone);
     assert!(matches!(refused, Err(VersionsError::Behind(_))), "{refused:?}");
     behind.refresh(VersionNumber(30)).expect("refreshed");
     assert_eq!(behind.append(&change).expect("appended"), VersionNumber(31));
@@ -201,7 +200,7 @@ fn a_renewal_by_one_vm_keeps_what_another_appended_to_a_later_log() {
 }
 
 /// A disk with an empty segment, all of it durable, and its files: its journal begins here.
-fn durable() -> (BTreeMap<String, Vec<u8>>, Disk) {
+fn durable() -> (Files, Disk) {
     let disk = Disk::default();
     drop(made(&disk));
     let (files, _) = disk.take();
@@ -222,7 +221,7 @@ fn a_power_cut_after_a_kill_leaves_a_root_record_at_every_operation() {
         writer.sync().expect("synced");
         let (_, before) = disk.take();
         disk.set_fault(Some(killed_after(operations, PAGE_BYTES)));
-        let _ = writer.checkpoint(one);
+        let _ = writer.checkpoint(one, Sharing::Alone);
         disk.set_fault(None);
         if all_die {
             Segment::open(disk.clone(), SMALL).expect("opened");
@@ -296,7 +295,7 @@ fn who_takes_over_goes_on_in_a_new_log_and_removes_what_nothing_names() {
     let before = logs();
     // Killed when the next log has its file, and the root record does not name it.
     disk.set_fault(Some(killed_after(2, 0)));
-    assert!(writer.checkpoint(one).is_err());
+    assert!(writer.checkpoint(one, Sharing::Alone).is_err());
     disk.set_fault(None);
     assert_eq!(logs().len(), 2);
     assert_eq!(other.take_over(VersionNumber(0)).expect("taken over"), one);
@@ -315,7 +314,8 @@ fn wherever_a_writer_dies_the_other_has_all_of_its_commit_or_nothing() {
             let mut other = shared(&disk, VersionNumber(0));
             let reader = shared(&disk, VersionNumber(0));
             // So that what follows begins a log.
-            let one = commit(&mut writer, &Vec::from_iter((0..17).map(|at| (at, 1))));
+            commit(&mut writer, &Vec::from_iter((0..8).map(|at| (at, 1))));
+            let one = commit(&mut writer, &Vec::from_iter((8..16).map(|at| (at, 1))));
             disk.set_fault(Some(killed_after(operations, bytes)));
             let contents = [page(2), page(3)];
             let pages = vec![(PageIndex(0), &contents[0]), (PageIndex(9), &contents[1])];
@@ -405,7 +405,9 @@ fn readers_follow_while_a_writer_changes_logs_and_root_records() {
             board.published.store(version, SeqCst);
             if version.is_multiple_of(3) {
                 let oldest = board.pins.iter().map(|pin| pin.load(SeqCst)).min().expect("pins");
-                writer.checkpoint(VersionNumber(oldest.min(version))).expect("applied");
+                writer
+                    .checkpoint(VersionNumber(oldest.min(version)), Sharing::Alone)
+                    .expect("applied");
             }
         }
     });

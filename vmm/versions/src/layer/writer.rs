@@ -1,0 +1,91 @@
+//! Making a layer: pages in any order, then its map; both durable before anything names them.
+
+use std::io::IoSlice;
+
+use super::{LayerId, Presence};
+use crate::disk::{File, Folder};
+use crate::error::{Result, VersionsError};
+use crate::page::{PAGE_BYTES, Page, PageIndex};
+
+/// What is written at once, when pages follow each other.
+const RUN_BYTES: usize = 256 << 10;
+
+/// A layer that nothing names yet.
+#[derive(Debug)]
+pub(crate) struct LayerWriter<F> {
+    id: LayerId,
+    file: F,
+    presence: Presence,
+    /// Pages that follow each other and are not written yet, and where the first goes.
+    run: Vec<u8>,
+    start: u64,
+}
+
+impl<F: File> LayerWriter<F> {
+    pub(crate) fn begin<D: Folder<File = F>>(folder: &D, id: LayerId) -> Result<LayerWriter<F>> {
+        let file = folder.create(&id.file_name()).map_err(failed("create", &id.file_name()))?;
+        Ok(LayerWriter { id, file, presence: Presence::default(), run: Vec::new(), start: 0 })
+    }
+
+    pub(crate) fn id(&self) -> LayerId {
+        self.id
+    }
+
+    pub(crate) fn write(&mut self, page: PageIndex, content: &Page) -> Result<()> {
+        self.presence.add(page)?;
+        let offset = page.offset().ok_or(VersionsError::NoSuchPage(page))?;
+        if self.start + self.run.len() as u64 != offset || self.run.len() >= RUN_BYTES {
+            self.flush()?;
+            self.start = offset;
+        }
+        self.run.extend_from_slice(content);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.run.is_empty() {
+            let written = self.file.write_at(&[IoSlice::new(&self.run)], self.start);
+            written.map_err(failed("write", &self.id.file_name()))?;
+            self.run.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the map. Durable when it returns, but for the folder.
+    pub(crate) fn finish<D: Folder<File = F>>(&mut self, folder: &D) -> Result<()> {
+        self.flush()?;
+        let (name, map_name) = (self.id.file_name(), self.id.map_name());
+        self.file.sync().map_err(failed("sync", &name))?;
+        let map = folder.create(&map_name).map_err(failed("create", &map_name))?;
+        write_map(&self.presence, &map, &map_name)
+    }
+
+    /// Its file, and what it has.
+    pub(crate) fn into_parts(self) -> (F, Presence) {
+        (self.file, self.presence)
+    }
+
+    /// Removes what there is of it.
+    pub(crate) fn abort<D: Folder<File = F>>(&self, folder: &D) {
+        remove(folder, self.id);
+    }
+}
+
+/// Removes a layer's files, as far as there are any. Should that fail, the next opening does it.
+pub(crate) fn remove<D: Folder>(folder: &D, id: LayerId) {
+    let _ = folder.remove(&id.file_name());
+    let _ = folder.remove(&id.map_name());
+}
+
+/// Writes a map and makes it durable.
+pub(crate) fn write_map<F: File>(presence: &Presence, map: &F, name: &str) -> Result<()> {
+    presence.write(map).map_err(failed("write", name))?;
+    map.sync().map_err(failed("sync", name))
+}
+
+fn failed(action: &'static str, name: &str) -> impl Fn(std::io::Error) -> VersionsError {
+    let file = name.to_owned();
+    move |source| VersionsError::Io { action, file: file.clone(), source }
+}
+
+const _: () = assert!(RUN_BYTES.is_multiple_of(PAGE_BYTES));

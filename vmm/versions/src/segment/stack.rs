@@ -1,0 +1,442 @@
+//! The generations that a root record names: their logs, read as far as their user needs, their layers,
+//! and which page of which version lies in them. Nothing here writes: it serves who recovers, who
+//! writes and who only reads. Looking for pages is in `find`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::sync::LogFile;
+use super::{damaged, failed};
+use crate::checksum::Checksum;
+use crate::disk::{File, Folder};
+use crate::error::{Result, VersionsError};
+use crate::layer::{self, HOME_FILE_NAME, Layer, LayerId, Pages};
+use crate::log::header::{LogHeader, LogId};
+use crate::log::record::VersionFacts;
+use crate::log::scan::{self, Content, Found, Position};
+use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
+use crate::root::{FILE_NAME, Generation, LogRef, Root};
+
+/// A log that is open.
+#[derive(Debug)]
+pub(super) struct OpenLog<F> {
+    pub(super) header: LogHeader,
+    /// Its generation, by number in the root record.
+    pub(super) generation: usize,
+    /// Where its first record goes.
+    pub(super) first: Position,
+    pub(super) file: Arc<LogFile<F>>,
+    /// Bytes that the file has, at least; behind the records they are zeros. Never less than where
+    /// the records end that are known.
+    pub(super) prepared: u64,
+    /// Records behind this version do not count; `None` while it is written to.
+    pub(super) up_to: Option<VersionNumber>,
+}
+
+impl<F: File> OpenLog<F> {
+    fn open<D: Folder<File = F>>(
+        folder: &D,
+        root: &Root,
+        (generation, log): (usize, LogRef),
+        known: &Known<'_, F>,
+    ) -> Result<OpenLog<F>> {
+        let (id, name) = (log.id, log.id.file_name());
+        let file = match known.log(id) {
+            Some(file) => file,
+            None => {
+                let file = folder.open(&name).map_err(|source| failed("open", &name, source))?;
+                Arc::new(LogFile::new(file))
+            }
+        };
+        let mut page = [0; PAGE_BYTES];
+        file.file.read_at(&mut page, 0).map_err(|source| failed("read", &name, source))?;
+        let (header, chain) = LogHeader::decode(&page).map_err(|what| damaged(&name, what))?;
+        if header.id != id {
+            return Err(damaged(&name, format!("it says it is {}", header.id.file_name())));
+        }
+        let origin = root.generations[generation].origin;
+        if header.segment != origin {
+            let what = format!("it belongs to segment {:016x}", header.segment);
+            return Err(damaged(&name, what));
+        }
+        let prepared = file.file.bytes().map_err(|source| failed("measure", &name, source))?;
+        let first = Position::first(&header, chain);
+        Ok(OpenLog { header, generation, first, file, prepared, up_to: log.up_to })
+    }
+}
+
+/// A layer that is open.
+#[derive(Debug)]
+pub(super) struct OpenLayer<F> {
+    pub(super) layer: Layer,
+    pub(super) file: F,
+    pub(super) pages: Pages,
+}
+
+impl<F: File> OpenLayer<F> {
+    pub(super) fn name(&self) -> String {
+        match self.layer {
+            Layer::File(id) => id.file_name(),
+            Layer::Empty | Layer::Home => HOME_FILE_NAME.to_owned(),
+        }
+    }
+
+    pub(super) fn open_home<D: Folder<File = F>>(folder: &D) -> Result<OpenLayer<F>> {
+        let name = HOME_FILE_NAME;
+        let file = folder.open(name).map_err(|source| failed("open", name, source))?;
+        let bytes = file.bytes().map_err(|source| failed("measure", name, source))?;
+        Ok(OpenLayer { layer: Layer::Home, file, pages: Pages::Below(bytes) })
+    }
+}
+
+/// A layer, unless it is empty; shared by what was known before and after a change.
+pub(super) type SharedLayer<F> = Option<Arc<OpenLayer<F>>>;
+
+/// Files that are open already. Those of a log are to be used again: the host tells a sync's error to
+/// each open file once.
+pub(super) struct Known<'a, F>(pub(super) Vec<&'a Stack<F>>);
+
+impl<F: File> Known<'_, F> {
+    fn log(&self, id: LogId) -> Option<Arc<LogFile<F>>> {
+        self.0.iter().find_map(|stack| Some(Arc::clone(&stack.find(id)?.file)))
+    }
+
+    /// A layer as it was at version `base`: with another it has other pages.
+    fn layer(&self, id: LayerId, base: VersionNumber) -> SharedLayer<F> {
+        self.0.iter().find_map(|stack| {
+            let mut generations = stack.root.generations.iter().zip(&stack.layers);
+            let is_it = |one: &Generation| (one.layer, one.base) == (Layer::File(id), base);
+            generations.find(|(one, _)| is_it(one)).and_then(|(_, layer)| layer.clone())
+        })
+    }
+}
+
+/// A version's page in a log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed {
+    pub(super) version: VersionNumber,
+    pub(super) log: LogId,
+    pub(super) offset: u64,
+}
+
+/// A version that is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Noted {
+    pub(super) facts: VersionFacts,
+    /// What it changed of the version one before it, if that is known.
+    pub(super) pages: Option<Vec<PageIndex>>,
+}
+
+/// The generations of a segment and what is known of them.
+#[derive(Debug)]
+pub(super) struct Stack<F> {
+    pub(super) root: Root,
+    /// The oldest version that can be read.
+    pub(super) oldest: VersionNumber,
+    /// Of all generations, as the root record has them.
+    pub(super) open: Vec<OpenLog<F>>,
+    /// By generation.
+    pub(super) layers: Vec<SharedLayer<F>>,
+    /// The log that `end` lies in: the last, but for a reader that needs no more.
+    pub(super) at: usize,
+    /// By page, versions rising.
+    pub(super) placed: BTreeMap<PageIndex, Vec<Placed>>,
+    /// What is known of versions that can be read.
+    pub(super) versions: BTreeMap<VersionNumber, Noted>,
+    /// Behind the newest version that was read or written.
+    pub(super) end: Position,
+    /// Where the log would have to end if all behind what is durable were lost.
+    pub(super) durable: Position,
+}
+
+impl<F: File> Stack<F> {
+    /// With nothing read.
+    pub(super) fn unread(
+        root: Root,
+        open: Vec<OpenLog<F>>,
+        layers: Vec<SharedLayer<F>>,
+    ) -> Stack<F> {
+        let nothing =
+            Position { offset: 0, version: VersionNumber::default(), chain: Checksum::default() };
+        let end = open.first().map_or(nothing, |log| log.first);
+        let oldest = root.oldest.unwrap_or_default();
+        let (placed, versions) = Default::default();
+        let mut stack =
+            Stack { root, oldest, open, layers, at: 0, placed, versions, end, durable: end };
+        stack.note_base();
+        stack
+    }
+
+    /// Opens all that a root record names, and has read nothing of the logs.
+    pub(super) fn open<D: Folder<File = F>>(
+        folder: &D,
+        root: &Root,
+        known: &Known<'_, F>,
+    ) -> Result<Stack<F>> {
+        let logs: Result<Vec<_>> =
+            root.logs().map(|log| OpenLog::open(folder, root, log, known)).collect();
+        let layers = root.generations.iter().map(|one| open_layer(folder, one, known));
+        let (mut logs, layers) = (logs?, layers.collect::<Result<Vec<_>>>()?);
+        settle_logs(&mut logs, root)?;
+        Ok(Stack::unread(root.clone(), logs, layers))
+    }
+
+    /// Takes a newer root record if it has all that this one has, and more behind it. Otherwise
+    /// nothing has changed.
+    pub(super) fn follow<D: Folder<File = F>>(
+        &mut self,
+        folder: &D,
+        root: &Root,
+    ) -> Result<Followed> {
+        if !self.goes_on_in(root) {
+            return Ok(Followed::No);
+        }
+        let known = Known(vec![self]);
+        let new = root.logs().skip(self.open.len());
+        let new: Result<Vec<_>> = new.map(|log| OpenLog::open(folder, root, log, &known)).collect();
+        let layers = root.generations.iter().skip(self.layers.len());
+        let layers: Result<Vec<_>> = layers.map(|one| open_layer(folder, one, &known)).collect();
+        let (mut new, mut layers) = (new?, layers?);
+        // Only now, so that a failure leaves all as it was.
+        let count = self.open.len();
+        self.open.append(&mut new);
+        let before: Vec<_> = self.open[..count].iter().map(|log| log.up_to).collect();
+        for (log, (_, named)) in self.open.iter_mut().zip(root.logs()) {
+            log.up_to = named.up_to;
+        }
+        if let Err(error) = settle_logs(&mut self.open, root) {
+            self.open.truncate(count);
+            self.open.iter_mut().zip(before).for_each(|(log, up_to)| log.up_to = up_to);
+            return Err(error);
+        }
+        self.layers.append(&mut layers);
+        self.root = root.clone();
+        self.oldest = self.oldest.max(root.oldest.unwrap_or_default());
+        Ok(Followed::Yes)
+    }
+
+    /// Whether `root` has the same generations and logs in front, and gives up nothing that was read.
+    fn goes_on_in(&self, root: &Root) -> bool {
+        let mut old = self.root.generations.iter().zip(&root.generations);
+        let is_same = old.all(|(old, new)| {
+            let key = |one: &Generation| (one.layer, one.base, one.below, one.origin);
+            key(old) == key(new)
+        });
+        let mut logs = self.root.logs().zip(root.logs());
+        let has_logs =
+            logs.all(|((old_at, old), (new_at, new))| (old_at, old.id) == (new_at, new.id));
+        let has_more = self.root.generations.len() <= root.generations.len()
+            && self.open.len() <= root.logs().count();
+        let current = root.logs().nth(self.at).and_then(|(_, log)| log.up_to);
+        let keeps = current.is_none_or(|up_to| self.end.version <= up_to);
+        is_same && has_logs && has_more && keeps
+    }
+
+    /// Reads on: as far as `up_to` if it is given, else to the end of the last log.
+    pub(super) fn read_on(&mut self, up_to: Option<VersionNumber>, content: Content) -> Result<()> {
+        loop {
+            let Some(log) = self.open.get_mut(self.at) else { break };
+            let is_done = log.up_to.is_some_and(|up_to| self.end.version >= up_to);
+            let generation = log.generation;
+            if is_done
+                && let Some(next) = self.open.get(self.at + 1)
+                && up_to.is_none_or(|up_to| next.header.after <= up_to)
+            {
+                let fits =
+                    (next.header.after, next.header.chain) == (self.end.version, self.end.chain);
+                if next.generation == generation && !fits {
+                    return Err(self.misfit());
+                }
+                let is_base = next.generation != generation;
+                (self.end, self.durable) = (next.first, next.first);
+                self.at += 1;
+                if is_base {
+                    self.note_base();
+                }
+                continue;
+            }
+            if is_done || up_to.is_some_and(|up_to| self.end.version >= up_to) {
+                break;
+            }
+            let Some(log) = self.open.get_mut(self.at) else { break };
+            let (id, file) = (log.header.id, &log.file.file);
+            let next = scan::next(file, &id.file_name(), self.end, &mut log.prepared, content)?;
+            let Some((found, behind)) = next else { break };
+            self.note(id, &found);
+            self.end = behind;
+        }
+        if !self.is_at_last() {
+            // A log is synced before a root record names another behind it.
+            self.durable = self.end;
+        }
+        Ok(())
+    }
+
+    /// After [`Stack::read_on`]: an error if it did not come as far as it had to.
+    pub(super) fn check_reached(&self, up_to: Option<VersionNumber>) -> Result<()> {
+        match up_to {
+            None if !self.is_at_last() => Err(self.misfit()),
+            // What another VM has merged.
+            Some(up_to)
+                if self.end.version < up_to
+                    && let Some(next) = self.open.get(self.at + 1)
+                    && next.header.after > up_to =>
+            {
+                Err(VersionsError::Gone { version: up_to, oldest: next.header.after })
+            }
+            Some(up_to) if self.end.version < up_to => {
+                let what =
+                    format!("version {up_to} was made known, and {} is the last", self.end.version);
+                Err(damaged(&self.current().header.id.file_name(), what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next log does not go on where the one before it ends.
+    fn misfit(&self) -> VersionsError {
+        let next = &self.open[(self.at + 1).min(self.open.len() - 1)].header;
+        let what = format!(
+            "it follows version {}, and the log before it ends at {}",
+            next.after, self.end.version
+        );
+        damaged(&next.id.file_name(), what)
+    }
+
+    /// Whether `end` lies in the log that is written to.
+    pub(super) fn is_at_last(&self) -> bool {
+        self.at + 1 >= self.open.len()
+    }
+
+    /// The log that `end` lies in.
+    pub(super) fn current(&self) -> &OpenLog<F> {
+        self.open.get(self.at).expect("a segment has a log from the start on")
+    }
+
+    /// The same, to change it.
+    pub(super) fn current_mut(&mut self) -> &mut OpenLog<F> {
+        self.open.get_mut(self.at).expect("a segment has a log from the start on")
+    }
+
+    pub(super) fn find(&self, id: LogId) -> Option<&OpenLog<F>> {
+        self.open.iter().find(|log| log.header.id == id)
+    }
+
+    /// Writing goes on in this log, which the root record names already, in a layer of the last
+    /// generation.
+    pub(super) fn begin(&mut self, root: Root, log: OpenLog<F>, layer: SharedLayer<F>) {
+        self.open.retain(|log| root.has_log(log.header.id));
+        for (log, (_, named)) in self.open.iter_mut().zip(root.logs()) {
+            log.up_to = named.up_to.or(log.up_to);
+        }
+        let is_base = root.generations.len() > self.layers.len();
+        self.layers.truncate(root.generations.len());
+        if is_base {
+            self.layers.push(layer);
+        } else if let (Some(last), true) = (self.layers.last_mut(), layer.is_some()) {
+            *last = layer;
+        }
+        (self.end, self.durable) = (log.first, log.first);
+        self.root = root;
+        self.open.push(log);
+        self.at = self.open.len() - 1;
+        self.forget_behind(self.end.version);
+        self.note_base();
+    }
+
+    /// Notes a whole record.
+    pub(super) fn note(&mut self, log: LogId, found: &Found) {
+        let version = found.head.version;
+        for (page, offset) in found.places() {
+            self.placed.entry(page).or_default().push(Placed { version, log, offset });
+        }
+        let pages = Some(found.head.pages.iter().map(|(page, _)| *page).collect());
+        self.versions.insert(version, Noted { facts: found.head.facts.clone(), pages });
+    }
+
+    /// Notes the version that the current log's generation begins with, if this is its first log.
+    fn note_base(&mut self) {
+        let Some(log) = self.open.get(self.at) else { return };
+        let generation = &self.root.generations[log.generation];
+        let (version, facts) = (generation.base, log.header.facts.clone());
+        if log.header.after != version {
+            return;
+        }
+        let before = |version: VersionNumber| version.0.checked_sub(1).map(VersionNumber);
+        let pages = if generation.below == Some(version) {
+            // The version itself was made below.
+            self.versions.get(&version).and_then(|noted| noted.pages.clone())
+        } else if generation.below.is_some() && generation.below == before(version) {
+            match self.layers.get(log.generation).and_then(Option::as_deref).map(|l| &l.pages) {
+                Some(Pages::Listed(presence)) => Some(presence.iter().collect()),
+                Some(Pages::Below(_)) => None,
+                None => Some(Vec::new()),
+            }
+        } else {
+            None
+        };
+        self.versions.insert(version, Noted { facts, pages });
+    }
+
+    /// Forgets all versions behind `last`, which were lost.
+    fn forget_behind(&mut self, last: VersionNumber) {
+        self.versions.retain(|version, _| *version <= last);
+        self.placed.retain(|_, placed| {
+            placed.retain(|placed| placed.version <= last);
+            !placed.is_empty()
+        });
+    }
+}
+
+/// Whether a newer root record could be followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Followed {
+    /// Reading goes on.
+    Yes,
+    /// All must be read anew.
+    No,
+}
+
+fn open_layer<D: Folder>(
+    folder: &D,
+    generation: &Generation,
+    known: &Known<'_, D::File>,
+) -> Result<SharedLayer<D::File>> {
+    let layer = generation.layer;
+    match layer {
+        Layer::Empty => Ok(None),
+        // Measured anew: a checkpoint may have made it longer.
+        Layer::Home => Ok(Some(Arc::new(OpenLayer::open_home(folder)?))),
+        Layer::File(id) => match known.layer(id, generation.base) {
+            Some(layer) => Ok(Some(layer)),
+            None => {
+                let (file, presence) = layer::open(folder, id)?;
+                Ok(Some(Arc::new(OpenLayer { layer, file, pages: Pages::Listed(presence) })))
+            }
+        },
+    }
+}
+
+/// Each generation's first log begins where its layer is, and a log ends where the next of its
+/// generation begins.
+fn settle_logs<F>(logs: &mut [OpenLog<F>], root: &Root) -> Result<()> {
+    let mut next: Option<(usize, VersionNumber)> = None;
+    for log in logs.iter_mut().rev() {
+        if let Some((generation, after)) = next
+            && generation == log.generation
+        {
+            log.up_to = Some(log.up_to.map_or(after, |up_to| up_to.min(after)));
+        }
+        next = Some((log.generation, log.header.after));
+    }
+    let mut generation = None;
+    for log in logs.iter() {
+        let base = root.generations[log.generation].base;
+        if generation != Some(log.generation) && log.header.after != base {
+            let what = format!("a layer makes version {base}, which no log follows");
+            return Err(damaged(FILE_NAME, what));
+        }
+        generation = Some(log.generation);
+    }
+    Ok(())
+}
