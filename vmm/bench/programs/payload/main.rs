@@ -74,8 +74,10 @@ Usage: payload SUBCOMMAND [OPTIONS]
   loads-fill FOLDER [--count N]       writing such a map as files of other formats
   loads-open FILE [--checked]         finding it in one of them
   trees [--count N] [--rounds N]      the same as maps of ordered maps
-  store-load NAME [--count N] [--batch N] [--hash]
+  store-load NAME [--count N] [--batch N] [--hash | --persistent]
                                       a map of N entries in a versioned space (in a VM)
+  store-update NAME [--count N] [--rounds N] [--batch N] [--persistent]
+                                      changing N of its values (in a VM)
   store-read NAME [--count N] [--hash], store-put NAME [--count N] [--rounds N],
   store-beside NAME [--count N] [--millis N]
                                       reading it, changing it, both at once (in a VM)

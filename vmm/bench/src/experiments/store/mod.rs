@@ -4,6 +4,7 @@
 //!   host is asked for meanwhile
 //! - [`numbers`]: loading, reading and changing maps of numbers
 //! - [`opening`]: finding a segment again, after a crash, too
+//! - [`raw`]: versioned spaces beside raw ones
 //! - [`peers`]: LMDB, redb and SQLite, in a program that is built separately
 //!
 //! Ours and the others alternate; a figure is the median of the rounds, a ratio that of the ratios of
@@ -14,6 +15,7 @@ mod commits;
 mod numbers;
 mod opening;
 mod peers;
+mod raw;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,6 +38,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let subjects = Subjects { bench, peers: &peers, disk: &disk };
     commits::measure(&subjects, progress, &mut report)?;
     numbers::measure(&subjects, progress, &mut report)?;
+    raw::measure(&subjects, progress, &mut report)?;
     opening::measure(&subjects, progress, &mut report)?;
     Ok(report)
 }
