@@ -61,7 +61,12 @@ impl<D: Folder> Segment<D> {
     ) -> Result<()> {
         let mut generations = self.closed();
         let base = generation.base;
-        if generations.last().is_some_and(adds_nothing) {
+        if generations.last().is_some_and(adds_nothing)
+            && generations.last_chunk::<2>().is_none_or(|[below, top]| {
+                // What the version says besides its pages must stay.
+                !below.logs.is_empty() || below.base < top.base
+            })
+        {
             generations.pop();
         } else if let (Some(last), Some(log)) = (generations.last_mut(), self.stack.open.last())
             && last.logs.is_empty()

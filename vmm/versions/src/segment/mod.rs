@@ -11,7 +11,9 @@
 //! - `checkpoint`, `merge`: fewer logs and layers
 //!
 //! *Appended* is the newest version in the log, *durable* the newest that a power cut leaves. Who may
-//! see which is the caller's business. So is the lock: who appends, renews or makes a checkpoint has it,
+//! see which is the caller's business; but before a freeze, a large commit or a checkpoint beside others,
+//! what was appended is to be made known: these may merge, and a newcomer then finds the newest version only
+//! ([`VersionsError::Gone`] names it). So is the lock: who appends, renews or makes a checkpoint has it,
 //! and has refreshed since it got it.
 
 use std::sync::Arc;
