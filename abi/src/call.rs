@@ -59,7 +59,8 @@ calls! {
     CALL_VAS_CREATE = 0x10, "vas_create";
     /// `(name, name_len)`: the `vid` of the VAS with this name.
     CALL_VAS_FIND = 0x11, "vas_find";
-    /// `(vid, name, name_len, flags)`: creates a new VAS with the same segments; returns its `vid`.
+    /// `(vid, name, name_len, flags)`: creates a new VAS with the same segments, or with copies of
+    /// them; returns its `vid`.
     CALL_VAS_CLONE = 0x12, "vas_clone";
     /// `(vid, flags)`: creates an instance for this process; returns its `vh`.
     CALL_VAS_ATTACH = 0x13, "vas_attach";

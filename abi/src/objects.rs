@@ -114,6 +114,15 @@ pub mod attach {
     pub const ALL: u64 = READ_ONLY | NO_TAG | POPULATE | OWNED | PINNED;
 }
 
+/// Flags of `vas_clone`.
+pub mod clone {
+    /// The new VAS has copies of the segments, called `NAME.SEGMENT`, instead of the segments
+    /// themselves.
+    pub const COPY: u64 = 1 << 0;
+    /// All flags.
+    pub const ALL: u64 = COPY;
+}
+
 /// Flags of `vas_detach`.
 pub mod detach {
     /// The caller owns the instance: required for, and only allowed for, one that was attached with

@@ -110,6 +110,7 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define VAS_ATTACH_READ_ONLY 1u
 #define VAS_ATTACH_NO_TAG 2u
 #define VAS_ATTACH_POPULATE 4u
+#define VAS_CLONE_COPY 1u /* vas_clone: copies of the segments, which are shared otherwise */
 #define VAS_ATTACH_OWNED 8u /* the Rust library's: vas_detach is EBUSY */
 #define VAS_ATTACH_PINNED 16u /* the segments stay; ESTALE at the switch when the VAS lost one */
 
@@ -268,8 +269,10 @@ SJ_API vasid_t vas_create(const char *name, uint32_t mode);
 /* vas_find: returns the id of the VAS `name`. Fails with ENOENT; EACCES, it may not be read. */
 SJ_API vasid_t vas_find(const char *name);
 
-/* vas_clone: makes a VAS `name` with the same segments, which are shared; `flags` is 0. Returns its
- * id. Fails with ENOENT, no VAS `vid`; EEXIST; EINVAL; EACCES. */
+/* vas_clone: makes a VAS `name` with the same segments, which are shared; with VAS_CLONE_COPY in
+ * `flags` it gets copies of them, called `name.SEGMENT`, all as they are at one moment between two
+ * visits of writers. Returns its id.
+ * Fails with ENOENT, no VAS `vid`; EEXIST; EINVAL; EACCES; for copies also as seg_clone does. */
 SJ_API vasid_t vas_clone(vasid_t vid, const char *name, uint64_t flags);
 
 /* vas_attach: makes an instance of the VAS for this process; `flags` are 0 or VAS_ATTACH_... Rights

@@ -307,6 +307,6 @@ fn workspace() -> &'static Path {
 }
 
 /// The directory cargo builds into.
-pub(crate) fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

@@ -56,7 +56,7 @@ fn without_a_name_every_experiment_is_listed_and_a_wrong_one_is_answered_with_al
     assert_eq!(list.status.code(), Some(0));
     let wrong = bench(&["swich"]);
     assert_eq!(wrong.status.code(), Some(125));
-    for name in subjects::ALL.iter().map(|one| one.name).chain(["all"]) {
+    for name in subjects::named().map(|one| one.name).chain(["all"]) {
         assert!(text(&list.stdout).lines().any(|line| line.starts_with(name)), "{name}");
         assert!(text(&wrong.stderr).contains(name), "{name}");
     }

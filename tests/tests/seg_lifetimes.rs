@@ -130,3 +130,30 @@ fn what_a_crash_left_is_told_and_collected() {
     assert_eq!(home.json("store gc --json")["parts"], 1);
     assert_eq!(home.json("store check --json")["findings"], Value::Array(Vec::new()));
 }
+
+#[test]
+fn a_segment_is_converted_and_stays_what_it_is_otherwise() {
+    let home = Home::new();
+    home.ok("seg create data --size 4M --reserve 8M --mode 640");
+    home.ok("vas create v");
+    home.ok("vas attach v data");
+    let before = home.json("seg show data --json");
+    let after = home.json("seg convert data --to versioned --json");
+    assert_eq!(
+        (&before["lifetime"], &after["lifetime"]),
+        (&"persistent".into(), &"versioned".into())
+    );
+    for key in ["name", "sid", "base", "size_bytes", "reserve_bytes", "mode", "created_ns"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    assert_eq!(home.json("seg show data --json")["vases"], before["vases"]);
+    assert_eq!(home.ok("seg convert data --to versioned"), "segment 'data' is versioned already\n");
+    assert_eq!(home.ok("seg convert data --to persistent"), "");
+    assert_eq!(home.json("seg show data --json")["lifetime"], "persistent");
+    home.ok("seg create v --size 4K --volatile");
+    let error = home.refused("seg convert v --to versioned");
+    assert!(error.contains("between versioned and persistent"), "{error}");
+    let error = home.refused("seg convert none --to versioned");
+    assert!(error.contains("no segment 'none'"), "{error}");
+    assert_eq!(home.json("store check --json")["findings"], Value::Array(Vec::new()));
+}

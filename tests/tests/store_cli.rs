@@ -105,7 +105,7 @@ fn what_is_created_is_listed_shown_changed_and_deleted() {
     home.ok(&["seg", "grow", "graph", "--size", "5G"]);
     home.ok(&["seg", "chmod", "graph", "640", "--no-lock", "--pages", "4k"]);
     home.ok(&["seg", "clone", "graph", "copy"]);
-    home.ok(&["vas", "clone", "map", "map2"]);
+    home.ok(&["vas", "clone", "--share", "map", "map2"]);
     home.ok(&["vas", "chmod", "map2", "644", "--tagged", "false"]);
     let list = home.json(&["seg", "ls", "--json"]);
     let names: Vec<_> = list["segments"].as_array().expect("a list").iter().collect();
@@ -458,4 +458,41 @@ fn recovery_declares_whole_what_is_marked_and_refuses_what_cannot_be() {
     }
     assert!(home.refused(&["seg", "recover", "ledger"]).contains("nothing to recover"));
     assert!(home.refused(&["seg", "recover", "none"]).contains("none"));
+}
+
+#[test]
+fn a_cloned_vas_has_copies_and_says_that_they_are_unless_it_is_to_share() {
+    let home = Home::new();
+    home.ok(&["seg", "create", "graph", "--size", "4M"]);
+    home.ok(&["seg", "create", "names", "--size", "1M", "--base", "0x300000000000"]);
+    home.ok(&["vas", "create", "map"]);
+    home.ok(&["vas", "attach", "map", "graph"]);
+    home.ok(&["vas", "attach", "map", "names", "--read-only"]);
+    let output = home.run(&["vas", "clone", "map", "copy", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(said, "spacejmp: raw segments are copied as a whole: 'graph', 'names'\n");
+    let copy: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let original = home.json(&["vas", "show", "map", "--json"]);
+    let segments = |vas: &Value| vas["segments"].as_array().expect("a list").clone();
+    for (at, name, right) in [(0, "copy.graph", "write"), (1, "copy.names", "read")] {
+        let (new, old) = (&segments(&copy)[at], &segments(&original)[at]);
+        assert_eq!((&new["name"], &new["right"]), (&name.into(), &right.into()));
+        assert_eq!(new["base"], old["base"]);
+        assert_ne!(new["sid"], old["sid"]);
+    }
+    home.ok(&["vas", "clone", "--share", "map", "window"]);
+    assert_eq!(home.json(&["vas", "show", "window", "--json"])["segments"], original["segments"]);
+    // What has no segments has nothing to copy.
+    home.ok(&["vas", "create", "empty"]);
+    home.ok(&["vas", "clone", "empty", "void"]);
+    let error = home.run(&["vas", "clone", "map", "copy"]);
+    assert!(
+        String::from_utf8_lossy(&error.stderr).contains("VAS 'copy' exists already"),
+        "{error:?}"
+    );
+    let error = home.refused(&["vas", "clone", "map", "a@b", "--share"]);
+    assert!(error.contains("cannot contain `@`"), "{error}");
+    assert_eq!(home.json(&["store", "check", "--json"])["findings"], Value::Array(Vec::new()));
+    assert_eq!(home.json(&["store", "info", "--json"])["segments"], 4);
 }

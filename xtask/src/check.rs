@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::crashtest::{self, CrashtestArgs};
 use crate::suites::Part;
 use crate::workspace::{TARGET, Workspace, files, read, succeed};
-use crate::{layers, packages, ratchet, results, suites, versions};
+use crate::{layers, packages, peers, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it checks, the function that does it.
 struct Job {
@@ -32,6 +33,7 @@ const JOBS: &[Job] = &[
     job("packages", "the crates build as packages, outside of the checkout", packages::check),
     job("docs", "the documentation of all crates has no broken link", docs),
     job("test", "all tests pass on this computer's KVM", test),
+    job("crashes", "what kills and power cuts leave of versioned segments is whole", crashes),
     job("asan", "the SDK's tests, hostile ones among them, under AddressSanitizer", asan),
     job("release", "the optimised build runs, demo and benchmark", release),
     job(
@@ -42,8 +44,10 @@ const JOBS: &[Job] = &[
 ];
 
 /// Jobs that take too long for every change; only run when named.
-const ON_REQUEST: &[Job] =
-    &[job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e)];
+const ON_REQUEST: &[Job] = &[
+    job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e),
+    job("peers", "what `bench store` compares with builds and passes its tests", peers::check),
+];
 
 /// Prints the jobs, one per line. Always succeeds.
 pub(crate) fn list() -> bool {
@@ -101,7 +105,7 @@ fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     named.iter().map(find).collect()
 }
 
-/// All workspaces: the guest kernel and the fuzz targets are separate workspaces.
+/// All workspaces: the guest kernel, the fuzz targets and the benchmark's peers are separate ones.
 fn fmt(workspace: &Workspace) -> Result<()> {
     let mut manifests = Vec::new();
     for path in files(workspace.root())? {
@@ -196,6 +200,13 @@ pub(crate) const TOGETHER: [&str; 3] = ["--workspace", "--exclude", "seg-lock"];
 fn test(workspace: &Workspace) -> Result<()> {
     succeed(workspace.cargo(&["test"]).args(TOGETHER))?;
     succeed(&mut workspace.cargo(&["test", "--package", "seg-lock"]))
+}
+
+/// A small part of each campaign; the long ones are for `cargo xtask crashtest`. Without the rights to
+/// mount, or without a tool, one says that it was skipped.
+fn crashes(workspace: &Workspace) -> Result<()> {
+    let few = CrashtestArgs { states: 300, kills: 20, cuts: 8, blocklog: 16, seed: 0, json: false };
+    crashtest::run(workspace, few)
 }
 
 /// Use after free, out-of-bounds accesses and double frees in the SDK, whose spaces over plain

@@ -10,6 +10,7 @@ mod e2e;
 mod layers;
 mod machine;
 mod packages;
+mod peers;
 mod ratchet;
 mod results;
 mod revisions;
@@ -69,7 +70,7 @@ enum Command {
     ///
     /// Status 124: the time was up. Status 125: the machine could not be set up or booted.
     Machine(MachineArgs),
-    /// Cut the power of a simulated disk after every operation, and open what is left
+    /// Kill writing VMs and cut the power under them, simulated and for real, and open what is left
     Crashtest(crashtest::CrashtestArgs),
     /// Plant known defects, one at a time, in a copy of the last commit: a test must catch each
     Defects {
@@ -79,6 +80,10 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Build the databases that `spacejmp bench store` compares with, beside its other programs
+    ///
+    /// LMDB, redb and SQLite, in a program of their own that is linked into nothing: some minutes.
+    Peers,
     /// Install and download what the emulated machines need (as `machine` does when needed)
     MachineSetup,
 }
@@ -89,11 +94,18 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check { list: true, .. } => report(Ok(check::list()), 1),
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
-        Command::Crashtest(args) => report(crashtest::run(&args).map(|()| true), 1),
+        Command::Crashtest(args) => report(crashtest::run(&workspace, args).map(|()| true), 1),
         Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),
         Command::Compare(args) => report(revisions::run(&workspace, &args).map(|()| true), 1),
+        Command::Peers => report(
+            peers::build(&workspace).map(|path| {
+                println!("{}", path.display());
+                true
+            }),
+            1,
+        ),
         Command::MachineSetup => {
             report(machine::setup::all(&workspace).map(|()| true), STATUS_NO_MACHINE)
         }

@@ -147,6 +147,16 @@ impl Vas {
         VasInfo::new(&stat).ok_or_else(|| self.failed("look at")(Errno::EIO))
     }
 
+    /// A new VAS with copies of the segments, called `name.SEGMENT`: all of them as they are at one
+    /// moment between two visits of writers.
+    ///
+    /// # Errors
+    /// As [`vas_clone`](sys::vas_clone).
+    pub fn copy_as(&self, name: &str) -> Result<Vas> {
+        let id = sys::vas_clone(self.id, name, sys::clone::COPY).map_err(self.failed("copy"))?;
+        Ok(Vas { id, name: name.to_owned() })
+    }
+
     /// A new VAS with the same segments, shared, not copied.
     ///
     /// # Errors

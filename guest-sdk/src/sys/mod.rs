@@ -38,7 +38,7 @@ use crate::call_page::CallPage;
 pub use crate::handle::VasHandle;
 pub use abi::objects::{
     Attachment, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right, SegId,
-    SegParams, SegRoot, SegStat, VasId, VasStat, attach, seg_ctl as seg_command,
+    SegParams, SegRoot, SegStat, VasId, VasStat, attach, clone, seg_ctl as seg_command,
     vas_ctl as vas_command,
 };
 #[doc(hidden)]

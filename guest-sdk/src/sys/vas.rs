@@ -53,12 +53,14 @@ pub fn vas_find(name: impl AsRef<[u8]>) -> Result<VasId, Errno> {
 }
 
 /// A new VAS `name` with the same segments, rights and permission bits as `vid`, and its id. The
-/// segments are shared, not copied.
+/// segments are shared, unless `flags` has [`super::clone::COPY`]: then the new VAS has copies of them,
+/// called `name.SEGMENT`, all as they are at one moment between two visits of writers.
 ///
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`.
 /// - `EEXIST`: there is a VAS of that name.
-/// - `EINVAL`: `flags` is not 0; no flag exists yet.
+/// - `EINVAL`: `flags` has unknown bits.
+/// - for copies also those of [`seg_clone`](super::seg_clone).
 /// - `EACCES`: `vid` may not be read, or the store not be written to.
 /// - name errors, store errors ([`super`]).
 pub fn vas_clone(vid: VasId, name: impl AsRef<[u8]>, flags: u64) -> Result<VasId, Errno> {

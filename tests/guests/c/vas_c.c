@@ -109,6 +109,10 @@ static void rest(void)
                              attachment.right == SEG_READ);
     vasid_t twin = vas_clone(vid, "rest-twin", 0);
     segid_t copy = seg_clone(sid, "rest-copy");
+    vasid_t apart = vas_clone(vid, "rest-apart", VAS_CLONE_COPY);
+    good("copies", apart != 0 && vas_segments(apart, &attachment, 1, 0) == 1 &&
+                       attachment.sid != sid && seg_find("rest-apart.rest") == attachment.sid &&
+                       vas_delete(apart) == 0 && seg_delete(attachment.sid) == 0);
     good("clone", twin != 0 && copy != 0 && twin != vid && copy != sid);
     good("seg_detach", seg_detach(vid, sid) == 0 && seg_detach(twin, sid) == 0);
     struct seg_root root = {.address = base_of(sid), .fingerprint = {1, 2}}, got;

@@ -100,3 +100,19 @@ fn a_program_that_sigterm_ends_leaves_its_segment_dirty_and_one_that_exits_clean
     assert_ne!(vm.end(), 0);
     assert!(dirty(), "nothing was stored, so nothing may be called clean");
 }
+
+#[test]
+fn a_reader_sees_what_was_committed_although_the_number_that_others_publish_is_older() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.good("ledger", &["one", "new"]);
+    let path = world.path().join("segments").join("one");
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the file opens");
+    // Nothing syncs that number: what a power cut leaves of it may be of any age.
+    let mut words = [0; 32];
+    file.read_exact_at(&mut words, 8192).expect("a published version");
+    assert_eq!(world.good("ledger", &["one", "work", "5"]), "1\n2\n3\n4\n5\n");
+    file.write_all_at(&words, 8192).expect("it can be written");
+    assert_eq!(world.good("ledger", &["one", "check"]), "5\n");
+    assert_eq!(world.good("ledger", &["one", "work", "1"]), "6\n");
+}

@@ -32,6 +32,12 @@ pub enum BenchError {
         /// Where it should be.
         path: String,
     },
+    /// The program with the peers of `bench store` was named, and is not there.
+    #[error("there is no {path}, the program with the peers")]
+    NoPeers {
+        /// What was named.
+        path: String,
+    },
     /// The folder for what the programs read and write could not be made.
     #[error("cannot write to {dir}")]
     Folder {
@@ -84,6 +90,10 @@ impl Remedy for BenchError {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::Missing { .. } => Some(format!("build it: cargo build --release -p {PROGRAM}")),
+            Self::NoPeers { .. } => Some(
+                "build it: cargo xtask peers; or leave --peers out, and measure without it".into(),
+            ),
+            Self::Folder { .. } => Some("name a folder that may be written to: --dir DIR".into()),
             _ => None,
         }
     }

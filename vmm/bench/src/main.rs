@@ -19,7 +19,7 @@ use spacejmp_bench::sample::Runner;
 use vmm::cli::bench::{ALL, Args, Command, SPACEJMP};
 use vmm::cli::errors::{self, Failure};
 use vmm::cli::log::{self, LogArgs};
-use vmm::cli::subjects::Subject;
+use vmm::cli::subjects::{self, Subject};
 use vmm::exit_code::ExitCode;
 use vmm::host;
 
@@ -103,7 +103,10 @@ fn list() -> Result<ExitCode, Failure> {
         let paper = if paper.is_empty() { String::new() } else { format!(" ({paper})") };
         text += &format!("{name:<8} {about}{paper}\n");
     }
-    text += &format!("{ALL:<8} All of them\n");
+    text += &format!("{ALL:<8} All of these\n");
+    for Subject { name, about, .. } in experiments::ON_REQUEST.iter().map(|one| one.subject) {
+        text += &format!("{name:<8} {about} (only when named)\n");
+    }
     errors::write_all(&mut io::stdout(), text.as_bytes())
 }
 
@@ -139,18 +142,26 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
         output::prepare(dir).map_err(cannot_write)?;
     }
     let is_all = args.names.iter().any(|name| name == ALL);
-    let is_named = |e: &&Experiment| is_all || args.names.iter().any(|name| name == e.subject.name);
-    let chosen: Vec<&Experiment> = experiments::ALL.iter().filter(is_named).collect();
+    let is_named = |e: &&Experiment| args.names.iter().any(|name| name == e.subject.name);
+    let chosen = experiments::ALL.iter().filter(|e| is_all || is_named(e));
+    let chosen: Vec<&Experiment> =
+        chosen.chain(experiments::ON_REQUEST.iter().filter(is_named)).collect();
     let own =
         std::env::current_exe().map_err(|error| Failure::new("find its own binary", error))?;
     let spacejmp =
         std::env::var_os(SPACEJMP).map_or_else(|| own.with_file_name("spacejmp"), PathBuf::from);
-    let programs = Programs::find(own.parent().unwrap_or(Path::new("/"))).map_err(cannot)?;
+    if args.store.is_given() && !chosen.iter().any(|e| e.subject.name == subjects::STORE.name) {
+        let remedy = "leave them out, or name `store`".to_owned();
+        return Err(Failure::new("measure", OnlyForStore).help(Some(remedy)));
+    }
+    let lie_in = own.parent().unwrap_or(Path::new("/"));
+    let programs = Programs::find(lie_in, args.dir.as_deref()).map_err(cannot)?;
     let runner = Runner { spacejmp, dir: programs.dir().to_owned() };
     let size = if args.quick { Size::Quick } else { Size::Full };
     let host = host::probe();
     let has_tags = host.guest_cpu.as_ref().map(|cpu| cpu.pcid);
-    let bench = Bench { runner: &runner, programs: &programs, size, has_tags };
+    let store = &args.store;
+    let bench = Bench { runner: &runner, programs: &programs, size, has_tags, store };
     let mut bar = Bar { is_watched: io::stderr().is_terminal(), all: chosen.len(), begun: 0 };
     let mut reports: Vec<(&Experiment, Report)> = Vec::new();
     let mut failed = BTreeMap::new();
@@ -184,6 +195,11 @@ fn causes(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+/// Options that nothing of what is to be measured has.
+#[derive(Debug, thiserror::Error)]
+#[error("--entries, --batch and --peers are options of `bench store`")]
+struct OnlyForStore;
 
 /// A run without its counterpart.
 #[derive(Debug, thiserror::Error)]

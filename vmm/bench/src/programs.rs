@@ -21,18 +21,22 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them in `folder`, and makes a new folder in the system's temporary folder.
+    /// Finds them in `folder`, and makes a new folder in `within`, or in the system's temporary
+    /// folder.
     ///
     /// # Errors
     /// [`BenchError::Missing`] when one is missing, [`BenchError::Folder`].
-    pub fn find(folder: &Path) -> Result<Programs, BenchError> {
+    pub fn find(folder: &Path, within: Option<&Path>) -> Result<Programs, BenchError> {
         for name in [HELLO, PAYLOAD] {
             let path = folder.join(name);
             if !path.is_file() {
                 return Err(BenchError::Missing { path: path.display().to_string() });
             }
         }
-        let dir = std::env::temp_dir().join(format!("spacejmp-{}", std::process::id()));
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
+        // Programs in a VM are given it by its name from the root.
+        let within = std::path::absolute(&within).unwrap_or(within);
+        let dir = within.join(format!("spacejmp-{}", std::process::id()));
         // Not `create_dir_all`: a directory that another user put there must not be used.
         fs::create_dir(&dir)
             .map_err(|source| BenchError::Folder { dir: dir.display().to_string(), source })?;
@@ -49,6 +53,12 @@ impl Programs {
     #[must_use]
     pub fn payload(&self) -> PathBuf {
         self.lie_in.join(PAYLOAD)
+    }
+
+    /// The path of another program beside them, whether or not it exists.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.lie_in.join(name)
     }
 
     /// The path of a file in the folder, whether or not it exists.
@@ -93,13 +103,19 @@ mod tests {
     fn a_program_that_is_missing_is_named_and_nothing_is_left_behind() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(HELLO), "").expect("write a file");
-        let error = Programs::find(folder.path()).expect_err("there is no payload").to_string();
+        let error =
+            Programs::find(folder.path(), None).expect_err("there is no payload").to_string();
         assert!(error.contains(PAYLOAD) && !error.contains(HELLO), "{error}");
         fs::write(folder.path().join(PAYLOAD), "").expect("write a file");
-        let programs = Programs::find(folder.path()).expect("both are there");
+        let programs = Programs::find(folder.path(), None).expect("both are there");
         let dir = programs.dir().to_owned();
         assert!(dir.is_dir());
         drop(programs);
         assert!(!dir.exists());
+        let programs = Programs::find(folder.path(), Some(folder.path())).expect("both are there");
+        assert!(programs.dir().starts_with(folder.path()));
+        let nowhere = folder.path().join("none");
+        let error = Programs::find(folder.path(), Some(&nowhere)).expect_err("no such folder");
+        assert!(error.to_string().contains("none"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! One run of a program, natively or in a VM, and its answer.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -131,6 +132,51 @@ impl Runner {
             answer(what.clone(), &first.map_err(failed)?)?,
             answer(what.clone(), &second.map_err(failed)?)?,
         ])
+    }
+
+    /// Runs a program that is no part of ours natively.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn native(&self, program: &Path, args: &[&str]) -> Result<Sample, BenchError> {
+        self.run(Environment::Native, program, args, false)
+    }
+
+    /// Runs `program`, which makes marks, in a VM, and returns what the VM's process asked the host
+    /// for between them, counted by the same program natively.
+    ///
+    /// # Errors
+    /// [`BenchError`] when it fails, or cannot be traced.
+    pub fn traced(&self, program: &Path, args: &[&str]) -> Result<Value, BenchError> {
+        let inner = self.command(Environment::Vm, program, args, None);
+        let words: Vec<_> = std::iter::once(inner.get_program()).chain(inner.get_args()).collect();
+        let mut command = self.command(Environment::Native, program, &["store-trace"], None);
+        command.args(words);
+        let what = format!("{command:?}");
+        let output =
+            command.output().map_err(|source| BenchError::Start { what: what.clone(), source })?;
+        answer(what, &output)
+    }
+
+    /// Runs `program` in a VM until it prints a line, and kills it.
+    ///
+    /// # Errors
+    /// [`BenchError`] when it cannot be started, or ends without a line.
+    pub fn killed(&self, program: &Path, args: &[&str]) -> Result<(), BenchError> {
+        let mut command = self.command(Environment::Vm, program, args, None);
+        let what = format!("{command:?}");
+        let failed = |source| BenchError::Start { what: what.clone(), source };
+        // It waits for a byte that never comes.
+        let mut child = command.stdin(Stdio::piped()).spawn().map_err(failed)?;
+        let mut line = String::new();
+        if let Some(out) = &mut child.stdout {
+            BufReader::new(out).read_line(&mut line).map_err(failed)?;
+        }
+        if !line.is_empty() {
+            child.kill().map_err(failed)?;
+        }
+        let output = child.wait_with_output().map_err(failed)?;
+        if line.is_empty() { answer(what, &output).map(drop) } else { Ok(()) }
     }
 
     fn command(

@@ -1,7 +1,7 @@
 //! Calls on VASes and instances.
 
 use abi::VasId;
-use abi::objects::{Attachment, VasStat, vas_ctl};
+use abi::objects::{Attachment, VasStat, clone, vas_ctl};
 
 use super::{CallResult, args};
 use crate::linux::survivor::Survivor;
@@ -33,13 +33,17 @@ pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `vas_clone(vid, name, name_len, flags)`.
 ///
 /// # Errors
-/// As `vas_create`; `EINVAL` for flags.
+/// As `vas_create`; `EINVAL` for unknown flags; those of `seg_clone` for copies.
 pub fn clone(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, name, len, flags, ..] = *a;
-    if flags != 0 {
+    if flags & !clone::ALL != 0 {
         return Err(VasError::Invalid { what: "a flag" });
     }
     let (vid, name) = (args::vid(vid)?, args::name(ctx, name, len)?);
+    if flags & clone::COPY != 0 {
+        let stopping = || ctx.thread.is_interrupted(ctx.process);
+        return Ok(ctx.process.vases.copy_vas(ctx.vcpu, vid, &name, &stopping)?.raw());
+    }
     Ok(ctx.process.vases.granted()?.clone_vas(vid, &name)?.raw())
 }
 

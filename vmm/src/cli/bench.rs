@@ -38,6 +38,42 @@ pub struct Args {
     /// Write JSON, CSV, a report in Markdown and plots in SVG into this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Make the folder for what the programs read and write in DIR, instead of in the system's
+    /// folder for temporary files
+    ///
+    /// It is removed at the end. For `store` it should be on the disk that is of interest.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// What only `store` needs
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options of `bench store`.
+#[derive(Debug, Default, Clone, clap::Args)]
+#[command(next_help_heading = "Only for `store`")]
+pub struct StoreArgs {
+    /// How many numbers a map has; a million, or ten thousand with --quick
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
+    pub entries: Option<u64>,
+    /// How many of them our maps take in one transaction when they are loaded; 0 for all
+    ///
+    /// The peers are always loaded in one.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub batch: u64,
+    /// The program with LMDB, redb and SQLite, instead of the one beside spacejmp-bench
+    ///
+    /// `cargo xtask peers` builds it. Without it what needs it is `not available`.
+    #[arg(long, value_name = "PATH")]
+    pub peers: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// Whether one was given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.entries.is_some() || self.batch != 0 || self.peers.is_some()
+    }
 }
 
 /// What to do with existing results.
@@ -94,6 +130,9 @@ Examples:
   spacejmp bench                            what there is
   spacejmp bench run --quick
   spacejmp bench switch map --json > results.json
+  spacejmp bench store --dir /var/tmp       against LMDB, redb and SQLite, on that disk; first
+                                            build these: cargo xtask peers
+  spacejmp bench store --quick --entries 5000
   spacejmp bench all --out results          ten minutes; then open results/report.md
   spacejmp bench compare results newer
 
@@ -101,7 +140,7 @@ Exit status: 0 if all was measured and the checks were kept; 1 if a check was br
 are not to be used) or, for compare, a count has grown; 125 if something could not be measured.";
 
 fn names() -> PossibleValuesParser {
-    let all = PossibleValue::new(ALL).help("All of them, one after another");
+    let all = PossibleValue::new(ALL).help("All of them but store, one after another");
     let each = |subject: &Subject| PossibleValue::new(subject.name).help(subject.about);
-    subjects::ALL.into_iter().map(each).chain([all]).collect::<Vec<_>>().into()
+    subjects::named().map(each).chain([all]).collect::<Vec<_>>().into()
 }

@@ -16,7 +16,8 @@ use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
 use seg_lock::{LockOutcome, Member, Mode, Patience};
 
 use crate::store::{
-    Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, SegmentState, Store, StoreError,
+    CopiedVas, Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, SegmentState, Store,
+    StoreError, VasRecord,
 };
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
@@ -84,15 +85,15 @@ impl Drop for Mapped {
 /// # Errors
 /// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when a VM
 /// has a segment writable that cannot be locked; [`LockOutcome::Interrupted`].
-pub fn hold_content<'a>(
+pub fn hold_content<'a, 's>(
     store: &'a Store,
-    segments: &[SegmentFile],
+    segments: impl IntoIterator<Item = &'s SegmentFile>,
     mine: Option<LeaseId>,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<ContentHold<'a>, VasError> {
     let mut hold = ContentHold::new(store, Mode::Shared);
-    let mut sorted: Vec<&SegmentFile> = segments.iter().collect();
+    let mut sorted: Vec<&SegmentFile> = segments.into_iter().collect();
     sorted.sort_by_key(|segment| segment.sid());
     let patience = limit.map_or(Patience::Forever, at_most);
     for segment in sorted {
@@ -208,6 +209,52 @@ fn copy(
     Ok(made)
 }
 
+/// Copies a VAS and its segments as they are between two visits of writers, all at one moment
+/// ([`Store::copy_vas`]).
+///
+/// # Errors
+/// As [`hold_content`], and errors of copying; then there is no copy.
+pub fn copy_vas(
+    store: &Store,
+    vid: VasId,
+    name: &Name,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<CopiedVas, VasError> {
+    copy_vas_beside(store, store.vas(vid)?, name, &Beside::default(), limit, stopping)
+}
+
+/// What a thread that copies has itself.
+#[derive(Debug, Default)]
+struct Beside {
+    /// The lease of its VM.
+    mine: Option<LeaseId>,
+    /// Segments whose locks it holds.
+    held: Vec<SegId>,
+}
+
+fn copy_vas_beside(
+    store: &Store,
+    vas: VasRecord,
+    name: &Name,
+    beside: &Beside,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<CopiedVas, VasError> {
+    let mut segments = store.open_listed(&vas)?;
+    let others = segments.iter().filter(|segment| !beside.held.contains(&segment.sid()));
+    let hold = hold_content(store, others, beside.mine, limit, stopping)?;
+    // Writers that were waited for may have grown them.
+    segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
+    let copied = store.copy_vas(&vas, &segments, name)?;
+    if let Err(error) = hold.check(beside.mine) {
+        store.delete_vas(copied.vid)?;
+        copied.segments.iter().try_for_each(|sid| store.delete_segment(*sid))?;
+        return Err(error.into());
+    }
+    Ok(copied)
+}
+
 /// How a segment was before it was recovered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recovered {
@@ -268,6 +315,26 @@ pub fn export_vas(
 }
 
 impl Vases {
+    /// `vas_clone` with copies: as [`copy_vas`], for a thread of the program, which may hold locks
+    /// itself.
+    ///
+    /// # Errors
+    /// As [`copy_vas`].
+    pub fn copy_vas(
+        &self,
+        vcpu: &Vcpu,
+        vid: VasId,
+        name: &Name,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<VasId, VasError> {
+        let (mine, held) = self.lease_and_locks(vcpu)?;
+        let beside = Beside { mine, held };
+        self.granted()?.copy_vas(vid, name, |store, vas| {
+            let limit = (!beside.held.is_empty()).then_some(INSIDE_WAIT);
+            copy_vas_beside(store, vas, name, &beside, limit, stopping)
+        })
+    }
+
     /// `seg_clone`: as [`clone_segment`], for a thread of the program, which may hold the lock
     /// itself.
     ///

@@ -15,8 +15,8 @@ use abi::objects::{seg_ctl, vas_ctl};
 use abi::{Errno, SegId, VasId};
 use guests::findings::Findings;
 use guests::place::{enter, go_home};
-use guests::store::{all_segments, all_vases, base_of, sized, text};
-use spacejmp::sys::{self, Right, SegParams, SegRoot, VasHandle, attach};
+use guests::store::{all_segments, all_vases, base_of, segments_of, sized, text};
+use spacejmp::sys::{self, Right, SegParams, SegRoot, VasHandle, attach, clone};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -161,6 +161,12 @@ fn read_only(found: &mut Findings) {
     found.refused("seg_root_set", root_set(sid), away);
     found.refused("into another VAS", sys::seg_attach(mine, sid, Right::Read), away);
     found.refused("the VAS cloned", sys::vas_clone(vid, "new", 0), away);
+    let copy = found.need("its content copied", sys::vas_clone(vid, "new", clone::COPY));
+    let copies = found.need("vas_segments", segments_of(copy));
+    found.need("the copy goes", sys::vas_delete(copy));
+    for sid in copies.iter().filter_map(|copy| SegId::new(copy.sid)) {
+        found.need("and what was in it, the program's own", sys::seg_delete(sid));
+    }
     found.need("seg_root_get", sys::seg_root_get(sid));
     found.need("seg_stat", sys::seg_stat(sid));
     let copy = found.need("a copy of the content", sys::seg_clone(sid, "copy"));

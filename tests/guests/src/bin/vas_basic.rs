@@ -8,7 +8,7 @@ use abi::layout::{VAS_END, VAS_START};
 use guests::findings::Findings;
 use guests::place::{Place, enter, enter_by_hypercall, go_home, set_root, try_enter};
 use guests::store::{all_segments, all_vases, segments_of, sized, text};
-use spacejmp::sys::{self, Attachment, Right, SegId, SegRoot, VasHandle, VasId, attach};
+use spacejmp::sys::{self, Attachment, Right, SegId, SegRoot, VasHandle, VasId, attach, clone};
 
 const SIZE: u64 = 4 << 20;
 
@@ -116,6 +116,19 @@ fn clones(found: &mut Findings, vid: VasId, sid: SegId, base: u64) {
     found.check("a copy has an id of its own", copy != sid);
     let stat = found.need("seg_stat of the copy", sys::seg_stat(copy));
     found.same("at the same base", stat.base, base);
+
+    let other = found.need("vas_clone with copies", sys::vas_clone(vid, "apart", clone::COPY));
+    let copies = found.need("vas_segments of it", segments_of(other));
+    found.same("it has a copy of each", copies.len(), segments_of(vid).map_or(0, |all| all.len()));
+    let own = found.need("which has a name of its own", sys::seg_find("apart.basic-data"));
+    found.same("and an id", (copies[0].sid, own != sid), (own.raw(), true));
+    let vh = found.need("vas_attach what has copies", sys::vas_attach(other, 0));
+    found.need("switch into it", enter(vh));
+    found.same("it has the content", Place::at(base).read(), 1234);
+    Place::at(base).write(5);
+    go_home();
+    found.need("vas_detach", sys::vas_detach(vh));
+    found.need("it goes", sys::vas_delete(other).and_then(|()| sys::seg_delete(own)));
 
     found.need("the twin loses its segment", sys::seg_detach(twin, sid));
     let vh = found.need("vas_attach the twin", sys::vas_attach(twin, 0));

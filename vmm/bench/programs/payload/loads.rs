@@ -21,7 +21,7 @@ use rkyv::ser::writer::IoWriter;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::json::Object;
-use crate::turns::Keys;
+use crate::keys::Keys;
 
 /// The standard library's map, which is the same table as `maps` has at home, with the same hasher.
 /// Each map has a different seed, as in any well-behaved program: entries that arrive in the order

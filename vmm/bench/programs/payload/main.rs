@@ -2,7 +2,8 @@
 //! from the inside, so that start-up is not part of a figure.
 //!
 //! Each subcommand lives in its own module; this file only chooses one and prints what it
-//! returns: exactly one line, one JSON object. Nothing here knows about VMs.
+//! returns: exactly one line, one JSON object. Nothing here knows about VMs, but for `store-trace`,
+//! which recognises a process that runs one.
 
 mod attaching;
 mod calls;
@@ -13,6 +14,7 @@ mod gups;
 mod handover;
 mod heap;
 mod json;
+mod keys;
 mod lines;
 mod loads;
 mod mapping;
@@ -21,9 +23,11 @@ mod memory;
 mod options;
 mod paths;
 mod random;
+mod samples;
 mod scaling;
 mod sizes;
 mod space;
+mod store;
 mod switching;
 mod trees;
 mod turns;
@@ -70,6 +74,18 @@ Usage: payload SUBCOMMAND [OPTIONS]
   loads-fill FOLDER [--count N]       writing such a map as files of other formats
   loads-open FILE [--checked]         finding it in one of them
   trees [--count N] [--rounds N]      the same as maps of ordered maps
+  store-load NAME [--count N] [--batch N] [--hash]
+                                      a map of N entries in a versioned space (in a VM)
+  store-read NAME [--count N] [--hash], store-put NAME [--count N] [--rounds N],
+  store-beside NAME [--count N] [--millis N]
+                                      reading it, changing it, both at once (in a VM)
+  store-commit NAME [--pages N] [--bytes N] [--rounds N] [--marked]
+                                      commits of N pages of a versioned segment (in a VM)
+  store-fill NAME [--bytes N] [--rounds N]
+                                      commits until it is killed; store-open NAME finds it again
+  store-floor FOLDER [--pages N] [--rounds N]
+                                      the least that such commits can cost on a disk
+  store-trace COMMAND...              what a command with --marked asks the host for
   gups-party, rpc-party, paths-party  started by the others: the other parties
 
 Sizes are in bytes or with suffix K, M or G (powers of 1024).
@@ -86,11 +102,19 @@ fn main() -> ExitCode {
         print!("{USAGE}");
         return ExitCode::SUCCESS;
     }
+    // What it runs has options of its own.
+    if subcommand == "store-trace" {
+        return end(subcommand, store::trace::run(rest).map(Some).map_err(Failure::from));
+    }
     let options = match Options::parse(rest) {
         Ok(options) => options,
         Err(problem) => return misuse(&problem),
     };
-    match run(subcommand, &options) {
+    end(subcommand, run(subcommand, &options))
+}
+
+fn end(subcommand: &str, done: Result<Option<Object>, Failure>) -> ExitCode {
+    match done {
         Ok(Some(object)) => {
             println!("{object}");
             ExitCode::SUCCESS
@@ -167,6 +191,7 @@ fn run(subcommand: &str, options: &Options) -> Result<Option<Object>, Failure> {
         "heap" | "maps" | "maps-fill" | "maps-open" | "trees" | "loads-fill" | "loads-open" => {
             collections(subcommand, options)?
         }
+        kind if kind.starts_with("store-") => store::run(kind, options)?,
         "gups" => random_updates(options)?,
         "gups-party" => {
             window_party(options)?;

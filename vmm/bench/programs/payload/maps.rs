@@ -11,11 +11,12 @@ use foldhash::fast::FixedState;
 use spacejmp::{Error, Lifetime, Space, VHashMap, brand};
 
 use crate::json::Object;
-use crate::turns::{self, Keys, Times};
+use crate::keys::Keys;
+use crate::turns::{self, Times};
 
 type Home = hashbrown::HashMap<u64, u64, FixedState>;
 
-brand! { Numbers => VHashMap<u64, u64, Numbers> }
+brand! { pub(crate) Numbers => VHashMap<u64, u64, Numbers> }
 
 #[inline(never)]
 fn at_home(keys: &Keys) -> Times {

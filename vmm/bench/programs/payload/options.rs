@@ -1,10 +1,12 @@
 //! The options after a subcommand: `--name N`, `--quick` and at most one plain argument.
 
 /// Options with a value; anything else that starts with `--` is refused.
-const VALUED: [&str; 10] = [
+const VALUED: [&str; 13] = [
     "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
+    "batch", "seed", "millis",
 ];
-const FLAGS: [&str; 7] = ["quick", "small", "polling", "crowded", "untimed", "volatile", "checked"];
+const FLAGS: [&str; 9] =
+    ["quick", "small", "polling", "crowded", "untimed", "volatile", "checked", "hash", "marked"];
 
 /// What is wrong with the arguments.
 #[derive(Debug, PartialEq, Eq)]

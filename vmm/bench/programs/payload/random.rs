@@ -24,6 +24,16 @@ impl Random {
     pub(crate) fn below(&mut self, limit: u32) -> u32 {
         ((u64::from(self.next() as u32) * u64::from(limit)) >> 32) as u32
     }
+
+    /// `count` different numbers below `limit`, all of them if there are not so many.
+    pub(crate) fn distinct(&mut self, limit: u32, count: u32) -> Vec<u32> {
+        let mut all: Vec<u32> = (0..limit).collect();
+        for index in 0..count.min(limit) {
+            all.swap(index as usize, (index + self.below(limit - index)) as usize);
+        }
+        all.truncate(count as usize);
+        all
+    }
 }
 
 #[cfg(test)]
@@ -39,6 +49,16 @@ mod tests {
             drawn,
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
+    }
+
+    #[test]
+    fn distinct_numbers_are_all_different_and_other_ones_each_time() {
+        let mut random = Random::new(9);
+        let (first, second) = (random.distinct(256, 64), random.distinct(256, 64));
+        let sorted: std::collections::BTreeSet<_> = first.iter().collect();
+        assert_eq!((sorted.len(), first.len()), (64, 64));
+        assert!(first != second && first.iter().all(|&number| number < 256));
+        assert_eq!(random.distinct(3, 9).len(), 3);
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl Word {
         self.atomic().load(Ordering::SeqCst)
     }
 
+    /// Writes without an order that others could see: as cheap as any store.
+    pub(crate) fn put(self, value: u64) {
+        self.atomic().store(value, Ordering::Relaxed);
+    }
+
     pub(crate) fn write(self, value: u64) {
         self.atomic().store(value, Ordering::SeqCst);
     }

@@ -10,9 +10,10 @@ use std::time::Instant;
 use spacejmp::{Error, Space, VBTreeMap, brand};
 
 use crate::json::Object;
-use crate::turns::{self, Keys, Times};
+use crate::keys::Keys;
+use crate::turns::{self, Times};
 
-brand! { Ordered => VBTreeMap<u64, u64, Ordered> }
+brand! { pub(crate) Ordered => VBTreeMap<u64, u64, Ordered> }
 
 /// Traverses from end to end: nanoseconds, and the sum of the values. Detects keys out of order.
 #[inline]

@@ -1,63 +1,7 @@
-//! What `maps` and `trees` have in common: the keys, the loops that are timed, which are the same
-//! code for a map in a VAS and for one at home, and the rounds in which the two alternate.
-
-use std::time::Instant;
+//! What `maps` and `trees` have in common: times, and the rounds in which a map in a VAS and one at
+//! home alternate. The loops that are timed are the same code for both, in [`crate::keys`].
 
 use spacejmp::Error;
-
-use crate::random::Random;
-
-const SEED: u64 = 0x6d61;
-
-/// Keys in the order in which they are inserted, and in the order in which they are looked up.
-pub(crate) struct Keys {
-    pub(crate) inserted: Vec<u64>,
-    found: Vec<u64>,
-}
-
-impl Keys {
-    /// `count` keys, each asked for once on average.
-    ///
-    /// # Errors
-    /// When they cannot be counted in 32 bits.
-    pub(crate) fn new(count: u64) -> Result<Keys, String> {
-        let count = u32::try_from(count).map_err(|_| "too many keys")?;
-        let mut random = Random::new(SEED);
-        let inserted: Vec<u64> = (0..count).map(|_| random.next()).collect();
-        let found = (0..count).map(|_| inserted[random.below(count) as usize]).collect();
-        Ok(Keys { inserted, found })
-    }
-
-    /// The key that every map has.
-    pub(crate) fn first() -> u64 {
-        Random::new(SEED).next()
-    }
-
-    /// Inserts them all, and returns how many nanoseconds that took.
-    ///
-    /// # Errors
-    /// The first that `insert` returns.
-    #[inline]
-    pub(crate) fn insert_all<E>(
-        &self,
-        mut insert: impl FnMut(u64, u64) -> Result<(), E>,
-    ) -> Result<u64, E> {
-        let start = Instant::now();
-        for &key in &self.inserted {
-            insert(key, key >> 8)?;
-        }
-        Ok(start.elapsed().as_nanos() as u64)
-    }
-
-    /// Looks them up: nanoseconds, and the sum of the values.
-    #[inline]
-    pub(crate) fn get_all<'map>(&self, get: impl Fn(&u64) -> Option<&'map u64>) -> (u64, u64) {
-        let start = Instant::now();
-        let found = self.found.iter().filter_map(get);
-        let sum = found.fold(0, |sum: u64, value| sum.wrapping_add(*value));
-        (start.elapsed().as_nanos() as u64, sum)
-    }
-}
 
 /// Nanoseconds, and the sum of the values.
 #[derive(Clone, Copy)]

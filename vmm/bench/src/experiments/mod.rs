@@ -8,6 +8,7 @@
 //! - [`scale`]: switching as the number of something grows
 //! - [`sdk`]: heap and collections of the guest SDK, against those at home
 //! - [`start`]: starting an empty program, against other ways to isolate one
+//! - [`store`]: versioned spaces, against databases; only when named
 //! - [`switch`]: switching between address spaces, handing over a lock
 //! - [`tlb`]: reaching random pages, with and without a switch before each access
 
@@ -21,6 +22,7 @@ pub mod run;
 pub mod scale;
 pub mod sdk;
 pub mod start;
+pub mod store;
 pub mod switch;
 pub mod tlb;
 
@@ -28,6 +30,7 @@ use crate::programs::Programs;
 use crate::report::Report;
 use crate::sample::{Environment, Runner, Sample};
 use crate::{BenchError, Size};
+use vmm::cli::bench::StoreArgs;
 use vmm::cli::subjects::{self, Subject};
 
 /// What every experiment is given.
@@ -42,6 +45,8 @@ pub struct Bench<'a> {
     /// Whether the host offers its guests TLB tags; `None` if that could not be
     /// determined.
     pub has_tags: Option<bool>,
+    /// What only `store` needs.
+    pub store: &'a StoreArgs,
 }
 
 /// Called with what is being done.
@@ -109,10 +114,14 @@ pub const ALL: &[Experiment] = &[
     Experiment { subject: &subjects::START, measure: start::measure },
 ];
 
+/// Those that are no part of `all`.
+pub const ON_REQUEST: &[Experiment] =
+    &[Experiment { subject: &subjects::STORE, measure: store::measure }];
+
 /// The experiment with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Experiment> {
-    ALL.iter().find(|experiment| experiment.subject.name == name)
+    ALL.iter().chain(ON_REQUEST).find(|experiment| experiment.subject.name == name)
 }
 
 #[cfg(test)]
@@ -123,18 +132,22 @@ mod tests {
     fn there_is_one_for_each_name_that_the_command_line_knows_in_the_same_order() {
         let names: Vec<_> = ALL.iter().map(|one| one.subject.name).collect();
         assert_eq!(names, subjects::ALL.map(|subject| subject.name));
+        let names: Vec<_> = ON_REQUEST.iter().map(|one| one.subject.name).collect();
+        assert_eq!(names, subjects::ON_REQUEST.map(|subject| subject.name));
     }
 
     #[test]
     fn names_are_words_and_different() {
-        for (index, experiment) in ALL.iter().enumerate() {
+        for (index, experiment) in ALL.iter().chain(ON_REQUEST).enumerate() {
             assert!(
                 experiment.subject.name.bytes().all(|b| b.is_ascii_lowercase()),
                 "{experiment:?}"
             );
             // Words with their own meaning on the command line.
             assert!(!["all", "compare", "report"].contains(&experiment.subject.name));
-            assert!(ALL[..index].iter().all(|other| other.subject.name != experiment.subject.name));
+            assert!(
+                ALL.iter().take(index).all(|other| other.subject.name != experiment.subject.name)
+            );
             assert!(find(experiment.subject.name).is_some());
         }
     }

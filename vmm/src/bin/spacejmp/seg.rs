@@ -90,6 +90,7 @@ from the root object. A heap that a program may be writing to is left alone.
 
 Exit status: 0 if it can be used, 1 if not, 125 if it could not be looked at.")]
     Check(Named),
+    Convert(Convert),
     /// Declare that the content of a dirty or inconsistent segment is whole
     #[command(after_help = "\
 Examples:
@@ -203,6 +204,33 @@ struct Clone {
     json: bool,
 }
 
+/// Make a raw segment versioned, or a versioned one raw
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg convert ledger --to versioned
+  spacejmp seg convert ledger --to persistent    its newest version, without the older ones
+
+It keeps its name, its id, its addresses and its permission bits, and stays in its VASes. It is
+refused while a program has the segment attached. When it is killed, the segment is what it was
+or what it was to be. Its content is copied: it needs the space for that, and the time.")]
+struct Convert {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// What it is to be
+    #[arg(long)]
+    to: ConvertTo,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ConvertTo {
+    Persistent,
+    Versioned,
+}
+
 /// Change who may read and write a segment, whether it is locked, how it is mapped
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -246,6 +274,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             let report = store.with(doing, |store| store.check_segment(&name))?;
             print_check(output.json, &report)
         }
+        Command::Convert(args) => convert(&store.open()?, &args),
         Command::Recover(Named { name, output }) => recover(&store.open()?, &name, output.json),
     }
 }
@@ -359,6 +388,21 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     let sid = store.find_segment(&args.name).map_err(failed(doing()))?;
     let copied = content::clone_segment(store, sid, &args.new, args.timeout, &waiting_note());
     let sid = copied.map_err(failed(doing()))?;
+    made(store, sid, args.json)
+}
+
+fn convert(store: &Store, args: &Convert) -> Result<ExitCode, Failure> {
+    let (lifetime, word) = match args.to {
+        ConvertTo::Persistent => (Lifetime::Persistent, "persistent"),
+        ConvertTo::Versioned => (Lifetime::Versioned, "versioned"),
+    };
+    let doing = || format!("make segment '{}' {word}", args.name);
+    let sid = store.find_segment(&args.name).map_err(failed(doing()))?;
+    let is_new = store.convert_segment(sid, lifetime).map_err(failed(doing()))?;
+    if !is_new && !args.json {
+        let name = &args.name;
+        return errors::output(false, &(), |_| format!("segment '{name}' is {word} already\n"));
+    }
     made(store, sid, args.json)
 }
 

@@ -6,16 +6,17 @@ use std::time::Duration;
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, Store, VasEntry};
+use vmm::store::{Mode, Name, Store, VasEntry, VasRecord};
+use vmm::vas::content;
 
 use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
 use crate::seg::live;
 use crate::store_list::{VAS_HEADING, entry, print_list};
 use crate::store_options::{
-    Named, Names, Output, StoreArgs, failed, name_parser, parse_mode, print_check,
+    Named, Names, Output, StoreArgs, failed, name_parser, parse_mode, print_check, waiting_note,
 };
-use crate::store_show::Vas;
+use crate::store_show::{Vas, plain};
 use crate::vas_archive;
 
 /// Make, list, show, change, delete, export and import address spaces (VASes)
@@ -86,17 +87,27 @@ struct Create {
     json: bool,
 }
 
-/// Make a VAS with the same segments
+/// Copy a VAS with its segments, or make one that shares them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  spacejmp vas clone genome genome2")]
+  spacejmp vas clone genome genome2            segment `reads` is copied as `genome2.reads`
+  spacejmp vas clone genome genome2 --timeout 10
+  spacejmp vas clone --share genome window     the same segments under another name
+
+Programs that write are kept out while the copy is made, so that it holds one moment.")]
 struct Clone {
     #[arg(value_parser = name_parser())]
     name: Name,
-    /// The new one's name
+    /// The new one's name; copied segments are called NEW.SEGMENT
     #[arg(value_parser = name_parser())]
     new: Name,
+    /// Do not copy the segments: both VASes have them
+    #[arg(long, conflicts_with = "timeout")]
+    share: bool,
+    /// Give up when programs that write have not left after so long; without it, wait for them
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -215,12 +226,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             }
             done
         }
-        Command::Clone(Clone { name, new, json }) => {
-            let store = store.open()?;
-            let cloned = store.find_vas(&name).and_then(|vid| store.clone_vas(vid, &new));
-            let vid = cloned.map_err(failed(format!("copy VAS '{name}' to '{new}'")))?;
-            if json { show(&store, vid, true) } else { done }
-        }
+        Command::Clone(args) => clone(&store.open()?, &args),
         Command::Attach(Attach { vas, segment, read_only }) => {
             let right = if read_only { Right::Read } else { Right::Write };
             store.with(format!("put segment '{segment}' into VAS '{vas}'"), |store| {
@@ -258,6 +264,33 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             vas_archive::import(&args.file, || store.open_or_create(), name, args.json)
         }
     }
+}
+
+fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
+    let (name, new) = (&args.name, &args.new);
+    let doing = || match args.share {
+        true => format!("make VAS '{new}' with the segments of '{name}'"),
+        false => format!("copy VAS '{name}' to '{new}'"),
+    };
+    let vid = store.find_vas(name).map_err(failed(doing()))?;
+    let vid = if args.share {
+        store.clone_vas(vid, new).map_err(failed(doing()))?
+    } else {
+        let vas = store.vas(vid).map_err(failed(doing()))?;
+        if !vas.segments.is_empty() {
+            note_copies(&vas);
+        }
+        let copied = content::copy_vas(store, vid, new, args.timeout, &waiting_note());
+        copied.map_err(failed(doing()))?.vid
+    };
+    if args.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
+}
+
+/// Says which segments take as long as their content is large, and its space.
+fn note_copies(vas: &VasRecord) {
+    let names: Vec<_> =
+        vas.segments.iter().map(|it| format!("'{}'", plain(it.name.as_str()))).collect();
+    eprintln!("spacejmp: raw segments are copied as a whole: {}", names.join(", "));
 }
 
 fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::objects::Lifetime;
 use abi::{PAGE_SIZE, SegId, VasId};
 
+use crate::store::CopiedVas;
 use crate::vas::VasError;
 use crate::vm::{MemoryError, MemoryKind, MemoryLedger};
 
@@ -84,6 +85,27 @@ impl StoreCharge {
     ) -> Result<SegId, VasError> {
         let bytes = if self.ledger.is_some() { bytes()? } else { 0 };
         self.made(bytes, SegId::raw, make)
+    }
+
+    /// Charges a VAS, and for each of its new segments as many bytes as `bytes` says in the order in
+    /// which `make` makes them.
+    ///
+    /// # Errors
+    /// As [`StoreCharge::made`].
+    pub(crate) fn vas_copied(
+        &self,
+        bytes: impl FnOnce() -> Result<Vec<u64>, VasError>,
+        make: impl FnOnce() -> Result<CopiedVas, VasError>,
+    ) -> Result<CopiedVas, VasError> {
+        let Some(ledger) = &self.ledger else { return make() };
+        let bytes = bytes()?;
+        let all = bytes.iter().fold(OBJECT_BYTES, |sum, bytes| sum.saturating_add(*bytes));
+        ledger.charge(MemoryKind::Files, all).map_err(MemoryError::from)?;
+        let copied = make().inspect_err(|_| ledger.release(MemoryKind::Files, all))?;
+        let mut objects = self.objects();
+        objects.insert(copied.vid.raw(), OBJECT_BYTES);
+        objects.extend(copied.segments.iter().map(|sid| sid.raw()).zip(bytes));
+        Ok(copied)
     }
 
     /// Charges what a segment uses after `grow` has grown it.

@@ -18,7 +18,8 @@ use abi::objects::{PagePolicy, SegRoot};
 use abi::{Right, SegId, VasId};
 
 use crate::store::{
-    Access, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store, StoreError, VasRecord,
+    Access, CopiedVas, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store,
+    StoreError, VasRecord,
 };
 use crate::vas::VasError;
 use crate::vas::granted::charge::{StoreCharge, segment_bytes};
@@ -73,6 +74,28 @@ impl Granted {
             }
         }
         self.charge.vas_made(|| Ok(self.store.clone_vas(vid, name)?))
+    }
+
+    /// Makes a VAS `name` with copies of the segments of another by `copy`.
+    pub(crate) fn copy_vas(
+        &self,
+        vid: VasId,
+        name: &Name,
+        copy: impl FnOnce(&Store, VasRecord) -> Result<CopiedVas, VasError>,
+    ) -> Result<VasId, VasError> {
+        self.check_vas(vid, Right::Read)?;
+        self.grants.check_name(name, Right::Write)?;
+        let vas = self.store.vas(vid)?;
+        for segment in &vas.segments {
+            self.check_segment(segment.sid, Right::Read)?;
+        }
+        let sids: Vec<SegId> = vas.segments.iter().map(|segment| segment.sid).collect();
+        let copied = self.charge.vas_copied(
+            || sids.iter().map(|sid| self.bytes_of(*sid, None)).collect(),
+            || copy(&self.store, vas),
+        )?;
+        self.grants.adopt(copied.segments);
+        Ok(copied.vid)
     }
 
     /// [`Store::set_vas_mode`].

@@ -132,6 +132,9 @@ impl Residency {
         let file = store.open_segment(sid)?;
         grants.check_segment(store, sid, right)?;
         let header = file.header();
+        if right == Right::Write && header.kept.is_some() {
+            file.check_writable()?;
+        }
         // Taking a lock is a write, also to share it; readers of versions take none.
         let shares_lock = header.lockable && !file.is_versioned();
         if file.right() < right.max(if shares_lock { Right::Write } else { Right::Read }) {

@@ -159,8 +159,10 @@ impl VmSegment {
     /// a thread that is to write.
     fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
         let words = self.file.read_words()?;
-        let mut log = self.versioned().log();
+        let versioned = self.versioned();
+        let mut log = versioned.log();
         let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
+        let published = versioned.visible(published);
         let died =
             right == Right::Write && self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent());
         if !died {

@@ -16,7 +16,7 @@ use spacejmp_versions::layer::HOME_FILE_NAME;
 use spacejmp_versions::log::LOG_BYTES_MAX;
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
-use spacejmp_versions::{LayerId, PageIndex, Segment, VersionsError};
+use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::vas::VasError;
 use crate::vm::Machine;
@@ -29,6 +29,8 @@ pub(crate) type Log = Segment<HostFolder>;
 #[derive(Debug)]
 pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
+    /// The newest version when it was opened, which all may see.
+    opened_at: VersionNumber,
     /// Of layers, the home file among them, by gigabyte and length: the files grow.
     layers: BTreeMap<(Option<LayerId>, u64, u64), Window>,
     logs: BTreeMap<LogId, Window>,
@@ -49,7 +51,14 @@ pub(crate) enum WindowId {
 impl VersionedSegment {
     pub(crate) fn new(log: Log) -> VersionedSegment {
         let (layers, logs) = Default::default();
-        VersionedSegment { log: Arc::new(Mutex::new(log)), layers, logs, zeros: None }
+        let opened_at = log.appended();
+        VersionedSegment { log: Arc::new(Mutex::new(log)), opened_at, layers, logs, zeros: None }
+    }
+
+    /// The version that readers see, by the number that a writer has published. What a power cut left
+    /// of that number may be older than what was committed, until the next writer publishes.
+    pub(crate) fn visible(&self, published: VersionNumber) -> VersionNumber {
+        published.max(self.opened_at)
     }
 
     /// The log, alone.
@@ -64,6 +73,7 @@ impl VersionedSegment {
 
     /// Puts a log that was opened anew, with more rights, in the place of this one.
     pub(crate) fn replace_log(&mut self, log: Log) {
+        self.opened_at = log.appended();
         *self.log() = log;
     }
 

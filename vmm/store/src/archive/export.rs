@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use abi::addr::PAGE_SIZE;
-
 use crate::archive::outcome::{Exported, Progress};
 use crate::archive::piece::{CHUNK_BYTES, Writer};
 use crate::format::error::{StoreError, io_error};
@@ -13,8 +11,9 @@ use crate::format::extent::PART_BYTES;
 use crate::format::header::SegmentState;
 use crate::format::manifest::Manifest;
 use crate::format::record::{VasRecord, VasSegment};
-use crate::objects::clone::{NO_COPIES, next_data};
+use crate::objects::clone::NO_COPIES;
 use crate::objects::segment::SegmentFile;
+use crate::objects::sparse::{next_data, runs};
 use crate::objects::store::Store;
 
 /// Quick; what compresses at all here is mostly zeros and repetition.
@@ -119,36 +118,4 @@ fn write_content<W: Write>(
     now.done_bytes = header.size_bytes;
     progress(&now);
     Ok(written)
-}
-
-/// The non-zero runs of a chunk, in whole pages: where each begins, and its bytes.
-pub(crate) fn runs(chunk: &[u8]) -> Vec<(usize, &[u8])> {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for (index, page) in chunk.chunks(PAGE_SIZE as usize).enumerate() {
-        if page.iter().all(|byte| *byte == 0) {
-            continue;
-        }
-        let at = index * PAGE_SIZE as usize;
-        match runs.last_mut().filter(|(start, len)| start + len == at) {
-            Some((_, len)) => *len += page.len(),
-            None => runs.push((at, page.len())),
-        }
-    }
-    runs.into_iter().filter_map(|(at, len)| Some((at, chunk.get(at..at + len)?))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::runs;
-
-    #[test]
-    fn only_pages_with_something_in_them_are_written() {
-        let mut chunk = vec![0; 5 * 4096 + 100];
-        assert!(runs(&chunk).is_empty());
-        for at in [4096, 2 * 4096 + 7, 5 * 4096 + 99] {
-            chunk[at] = 1;
-        }
-        let found: Vec<_> = runs(&chunk).iter().map(|(at, run)| (*at, run.len())).collect();
-        assert_eq!(found, [(4096, 8192), (5 * 4096, 100)]);
-    }
 }

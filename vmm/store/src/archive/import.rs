@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use abi::objects::SegId;
 
-use crate::archive::export::runs;
 use crate::archive::outcome::{Imported, Progress, Survey};
 use crate::archive::piece::{Piece, Reader, decompress};
 use crate::format::counted::counted;
@@ -20,6 +19,7 @@ use crate::objects::clone::{NO_COPIES, Unfinished, mark_inconsistent, parts_mark
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::random_id;
 use crate::objects::segment::PartFiles;
+use crate::objects::sparse::runs;
 use crate::objects::store::Store;
 
 /// A segment read completely, but not yet in the store. Dropping it leaves nothing.
@@ -84,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Exists`] for names that
-    /// are taken, [`StoreError::Versioned`], [`StoreError::Io`]; then nothing is left in the store.
+    /// are taken, [`StoreError::Name`] for one that no new object may have, [`StoreError::Versioned`], [`StoreError::Io`]; then nothing is left in the store.
     pub fn import_vas(
         &self,
         from: &mut dyn Read,
@@ -137,6 +137,7 @@ impl Store {
 
     /// Before gigabytes are read: check for names that are already taken.
     fn check_names(&self, manifest: &Manifest, as_name: Option<&Name>) -> Result<(), StoreError> {
+        manifest.name.check_new()?;
         let _lock = self.lock_shared()?;
         if self.vas.stat(manifest.name.as_str())?.is_some() {
             return Err(StoreError::Exists(Object::VasName(manifest.name.clone())));
@@ -168,6 +169,7 @@ impl Store {
                 let name = format!("{}.{}", vas.as_str(), header.name.as_str());
                 header.name = Name::new(name.as_bytes())?;
             }
+            header.name.check_new()?;
             self.check_segment_name_free(&header.name, &lock)?;
             if self.segment_name(header.sid, &lock)?.is_some() {
                 header.sid = self.new_sid(&lock)?;

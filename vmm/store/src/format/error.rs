@@ -62,6 +62,8 @@ pub enum Busy {
     Written(Vec<Holder>),
     /// VASes list it.
     Listed(Vec<Name>),
+    /// A program has changed it since the work on it began.
+    Changed,
 }
 
 impl fmt::Display for Busy {
@@ -71,6 +73,7 @@ impl fmt::Display for Busy {
             Busy::Written(holders) => {
                 write!(f, "it cannot be locked, and can be written by{}", list(holders))
             }
+            Busy::Changed => f.write_str("a program has changed it meanwhile"),
             Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
             Busy::Listed(names) => {
                 f.write_str("it belongs to VAS")?;
@@ -317,6 +320,18 @@ pub enum StoreError {
         /// Why not.
         why: &'static str,
     },
+    /// A raw segment whose content may not be whole.
+    #[error("segment '{segment}' is dirty or inconsistent")]
+    Unsound {
+        /// The segment.
+        segment: Name,
+    },
+    /// A kept version of a segment, which nobody may write.
+    #[error("segment '{segment}' is a kept version: it can only be read")]
+    Kept {
+        /// The kept version.
+        segment: Name,
+    },
     /// The files with a versioned segment's content cannot be used, or not now.
     #[error("the versions of segment '{segment}' cannot be used")]
     Versions {
@@ -367,6 +382,8 @@ impl StoreError {
             | StoreError::AlreadyAttached { .. } => Errno::EEXIST,
             StoreError::Denied { .. } | StoreError::Copy { .. } => Errno::EACCES,
             StoreError::NotOwner(_) => Errno::EPERM,
+            StoreError::Kept { .. } => Errno::EROFS,
+            StoreError::Unsound { .. } => Errno::EUCLEAN,
             StoreError::Busy { .. } => Errno::EBUSY,
             StoreError::Locked { .. } => Errno::ETIMEDOUT,
             // As ext4 and XFS report damage; EIO is the host's own failure.
@@ -423,9 +440,18 @@ impl Remedy for StoreError {
                 Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
             }
             StoreError::Exists(_) => Some("choose another name".into()),
+            StoreError::Name(NameError::At | NameError::Right(_)) => Some(
+                "choose another name; `spacejmp vas import --as NAME` gives a VAS of an archive one".into(),
+            ),
             StoreError::Denied { .. } => {
                 Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
             }
+            StoreError::Unsound { segment } => Some(format!(
+                "look at its content, then declare it whole: `spacejmp seg recover {segment}`"
+            )),
+            StoreError::Kept { segment } => Some(format!(
+                "make a copy of it to write to: `spacejmp seg clone {segment} NEW`"
+            )),
             StoreError::Busy { why: Busy::Listed(names), .. } => {
                 let name = names.first()?;
                 Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))

@@ -28,6 +28,9 @@ const ARCH_X86_64: u32 = 1;
 /// The bit of the incompatible features that a versioned segment has, so that versions which know
 /// no such segment say that it is newer than they are, and not that it is damaged.
 const FEATURE_VERSIONED: u64 = 1 << 0;
+/// The bit of a kept version: programs that do not know it would write to it.
+const FEATURE_KEPT: u64 = 1 << 1;
+const KNOWN_FEATURES: u64 = FEATURE_VERSIONED | FEATURE_KEPT;
 
 /// One field of the layout.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +73,9 @@ fields! {
     RESERVED_0 = 133, 9, "reserved, first";
     NAME_LEN = 142, 2, "name length";
     NAME = 144, 256, "name";
-    RESERVED_1 = 400, 108, "reserved, second";
+    RESERVED_1 = 400, 92, "reserved, second";
+    KEPT_OF = 492, 8, "kept version of";
+    KEPT_NUMBER = 500, 8, "kept version's number";
     CHECKSUM = 508, 4, "checksum";
 }
 
@@ -95,6 +100,16 @@ pub enum SegmentState {
     Clean = 0,
     /// Not yet, or never: the program is running, or it was killed.
     Dirty = 1,
+}
+
+/// A versioned segment that is one version of another, kept under a name of its own: a tag. Nothing
+/// changes its content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct KeptVersion {
+    /// The segment whose version it is; that one may be gone.
+    pub of: SegId,
+    /// The version's number.
+    pub number: u64,
 }
 
 /// One boot of one host, from `/proc/sys/kernel/random/boot_id`; all zero if not known.
@@ -148,6 +163,8 @@ pub struct Header {
     pub root: SegRoot,
     /// Nanoseconds since 1970.
     pub created_ns: u64,
+    /// Set if it is a kept version of a segment, and so is only read.
+    pub kept: Option<KeptVersion>,
 }
 
 impl Header {
@@ -181,7 +198,7 @@ impl Header {
         raw.put(VERSION, &VERSION_VALUE.to_le_bytes());
         raw.put(ARCH, &ARCH_X86_64.to_le_bytes());
         raw.put(COMPAT, &self.compatible_features.to_le_bytes());
-        raw.put(INCOMPAT, &features_of(self.lifetime).to_le_bytes());
+        raw.put(INCOMPAT, &features_of(self.lifetime, self.kept).to_le_bytes());
         raw.put(SID, &self.sid.raw().to_le_bytes());
         raw.put(BASE, &self.base.to_le_bytes());
         raw.put(SIZE, &self.size_bytes.to_le_bytes());
@@ -200,6 +217,10 @@ impl Header {
         raw.put(STATE, &[self.state as u8]);
         raw.put(USED, &[u8::from(self.used)]);
         let name = self.name.as_str().as_bytes();
+        if let Some(KeptVersion { of, number }) = self.kept {
+            raw.put(KEPT_OF, &of.raw().to_le_bytes());
+            raw.put(KEPT_NUMBER, &number.to_le_bytes());
+        }
         // A name has at most 255 bytes.
         raw.put(NAME_LEN, &(name.len() as u16).to_le_bytes());
         raw.put(NAME, name);
@@ -227,6 +248,7 @@ impl Header {
             let expected = format!("a multiple of 0x1000 from 0x1000 to {reserve_bytes:#x}");
             return Err(raw.bad(SIZE, format!("{size_bytes:#x}"), expected));
         }
+        let kept = raw.kept()?;
         let header = Header {
             compatible_features: raw.u64(COMPAT),
             sid: raw.checked(SID, "a positive number", SegId::new)?,
@@ -235,7 +257,7 @@ impl Header {
             size_bytes,
             reserve_bytes,
             pages: raw.byte(PAGES, "0, 1 or 2", PagePolicy::from_raw)?,
-            lifetime: raw.lifetime()?,
+            lifetime: raw.lifetime(kept)?,
             lockable: raw.flag(LOCKABLE)?,
             state: if raw.flag(STATE)? { SegmentState::Dirty } else { SegmentState::Clean },
             used: raw.flag(USED)?,
@@ -246,6 +268,7 @@ impl Header {
             boot: BootId(raw.raw.get(BOOT)),
             root: raw.root(base, reserve_bytes)?,
             created_ns: raw.u64(CREATED),
+            kept,
         };
         if header.lifetime == Lifetime::Versioned && !header.lockable {
             return Err(raw.bad(LOCKABLE, "0".into(), "1 in a versioned segment".into()));
@@ -283,12 +306,13 @@ pub(crate) fn write_header(file: &File, path: &Path, header: &Header) -> Result<
     file.write_all_at(&header.encode(), 0).map_err(|e| io_error("write", path, e))
 }
 
-/// The incompatible features that a segment of this lifetime has.
-fn features_of(lifetime: Lifetime) -> u64 {
-    match lifetime {
+/// The incompatible features that such a segment has.
+fn features_of(lifetime: Lifetime, kept: Option<KeptVersion>) -> u64 {
+    let versioned = match lifetime {
         Lifetime::Persistent | Lifetime::Volatile => 0,
         Lifetime::Versioned => FEATURE_VERSIONED,
-    }
+    };
+    if kept.is_some() { versioned | FEATURE_KEPT } else { versioned }
 }
 
 /// The bytes, addressed by field.
@@ -382,8 +406,8 @@ impl Checked<'_> {
             return Err(self.bad(ARCH, arch.to_string(), ARCH_X86_64.to_string()));
         }
         let features = self.u64(INCOMPAT);
-        if features & !FEATURE_VERSIONED != 0 {
-            let (found, known) = (format!("{features:#x}"), format!("{FEATURE_VERSIONED:#x}"));
+        if features & !KNOWN_FEATURES != 0 {
+            let (found, known) = (format!("{features:#x}"), format!("{KNOWN_FEATURES:#x}"));
             if is_whole {
                 return Err(StoreError::Newer { file: file(), field: INCOMPAT.name, found, known });
             }
@@ -396,9 +420,27 @@ impl Checked<'_> {
         Ok(())
     }
 
-    fn lifetime(&self) -> Result<Lifetime, StoreError> {
+    fn kept(&self) -> Result<Option<KeptVersion>, StoreError> {
+        let number = self.u64(KEPT_NUMBER);
+        match self.u64(KEPT_OF) {
+            0 if number == 0 => Ok(None),
+            0 => {
+                Err(self.bad(KEPT_NUMBER, format!("{number:#x}"), "0 with the field before".into()))
+            }
+            _ => {
+                let of = self.checked(KEPT_OF, "a positive number or 0", SegId::new)?;
+                Ok(Some(KeptVersion { of, number }))
+            }
+        }
+    }
+
+    fn lifetime(&self, kept: Option<KeptVersion>) -> Result<Lifetime, StoreError> {
         let lifetime = self.byte(LIFETIME, "0, 1 or 2", Lifetime::from_raw)?;
-        let (found, expected) = (self.u64(INCOMPAT), features_of(lifetime));
+        if kept.is_some() && lifetime != Lifetime::Versioned {
+            let found = format!("{:#x}", self.u64(KEPT_OF));
+            return Err(self.bad(KEPT_OF, found, "0 unless it is versioned".into()));
+        }
+        let (found, expected) = (self.u64(INCOMPAT), features_of(lifetime, kept));
         if found != expected {
             return Err(self.bad(INCOMPAT, format!("{found:#x}"), format!("{expected:#x}")));
         }

@@ -40,6 +40,12 @@ pub enum NameError {
     /// `.` or `..`.
     #[error("`.` and `..` cannot be names")]
     Dots,
+    /// A new one with `@`, which stands between a name and a version.
+    #[error("a new name cannot contain `@`, which stands between a name and a version")]
+    At,
+    /// A new one that ends as a grant does.
+    #[error("a new name cannot end in `{0}`, which stands for a right behind a name")]
+    Right(&'static str),
 }
 
 impl NameError {
@@ -71,6 +77,22 @@ impl Name {
             "" => Err(NameError::Empty),
             "." | ".." => Err(NameError::Dots),
             _ => Ok(Name(text.to_owned())),
+        }
+    }
+
+    /// Checks that a new object may get this name: `NAME@VERSION` and `NAME:ro` mean something else
+    /// on a command line. Objects that earlier versions made, and files that were renamed by hand,
+    /// may have any name, and are found by it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_new(&self) -> Result<(), NameError> {
+        if self.0.contains('@') {
+            return Err(NameError::At);
+        }
+        match [":ro", ":rw"].into_iter().find(|end| self.0.ends_with(end)) {
+            Some(end) => Err(NameError::Right(end)),
+            None => Ok(()),
         }
     }
 
@@ -154,6 +176,20 @@ mod tests {
             (NameError::TooLong { len_bytes: 256 }, Errno::ENAMETOOLONG)
         );
         assert_eq!(NameError::Dots.errno(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn a_new_name_means_no_version_and_no_right() {
+        let check = |text: &str| Name::new(text.as_bytes()).unwrap().check_new();
+        for bad in ["@", "a@", "@a", "a@b", "a@b:ro"] {
+            assert_eq!(check(bad), Err(NameError::At), "{bad}");
+        }
+        assert_eq!(check("a:ro"), Err(NameError::Right(":ro")));
+        assert_eq!(check(":rw"), Err(NameError::Right(":rw")));
+        assert_eq!(NameError::At.errno(), Errno::EINVAL);
+        for good in ["a:", "a:rx", "ro", "a:ro.b", "a:rO"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
     }
 
     #[test]

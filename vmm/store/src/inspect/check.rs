@@ -185,6 +185,8 @@ struct Seen {
     vases: HashMap<VasId, String>,
     /// A damaged header hides an id: the parts may belong to it.
     unknown: bool,
+    /// Those of the segments that are versioned.
+    versioned: HashSet<SegId>,
 }
 
 impl Store {
@@ -278,6 +280,9 @@ impl Store {
                 return report.failed(file, error);
             }
         };
+        if segment.is_versioned() {
+            seen.versioned.insert(segment.sid());
+        }
         let header = segment.header();
         for index in first_part(header.lifetime)..header.parts() {
             if let Err(error) = segment.part(index) {
@@ -422,7 +427,9 @@ impl Store {
                 .to_str()
                 .and_then(|name| name.split_once('.'))
                 .and_then(|(sid, _)| SegId::new(parse_id(sid)?));
-            let owned = sid.is_some_and(|sid| known.contains(&sid));
+            // A conversion that was killed leaves what the segment would have had.
+            let is_raw = |sid| known.contains(&sid) && !seen.versioned.contains(&sid);
+            let owned = sid.is_some_and(is_raw);
             if !owned && !seen.unknown {
                 let expected = "a part of a segment (`store gc` removes others)";
                 report.warn(file, "file", "a part of no segment", expected);
@@ -435,12 +442,12 @@ impl Store {
     fn check_orphans(&self, seen: &Seen, report: &mut CheckReport) -> Result<(), StoreError> {
         let Some(versions) = self.versions()? else { return Ok(()) };
         for (name, sid) in self.versions_by_id(&versions)? {
-            if !seen.segments.contains_key(&sid) && !seen.unknown {
-                let expected = "the content of a segment (`store gc` removes others)";
+            if !seen.versioned.contains(&sid) && !seen.unknown {
+                let expected = "the content of a versioned segment (`store gc` removes others)";
                 report.warn(
                     versions.path_of(&name),
                     "folder",
-                    "the content of no segment",
+                    "the content of no versioned segment",
                     expected,
                 );
             }

@@ -308,10 +308,17 @@ impl Store {
         segment: &SegmentFile,
         _lock: &dyn Locked,
     ) -> Result<(), StoreError> {
-        let ours = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
-        match self.segments.stat(segment.name().as_str())? {
-            Some(stat) if (stat.st_dev, stat.st_ino) == (ours.dev(), ours.ino()) => Ok(()),
-            _ => Err(StoreError::NotFound(Object::Segment(segment.sid()))),
+        if self.is_same_file(segment)? {
+            return Ok(());
         }
+        Err(StoreError::NotFound(Object::Segment(segment.sid())))
+    }
+
+    /// Whether the file with the segment's name is the one that was opened.
+    pub(crate) fn is_same_file(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
+        let ours = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
+        let there = self.segments.stat(segment.name().as_str())?;
+        let there = there.map(|stat| (stat.st_dev, stat.st_ino));
+        Ok(there == Some((ours.dev(), ours.ino())))
     }
 }

@@ -5,11 +5,11 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use abi::objects::{Lifetime, SegId};
-use rustix::fs::{FlockOperation, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::FlockOperation;
 use seg_lock::{state, word};
 
 use crate::format::error::{StoreError, io_error};
@@ -18,7 +18,9 @@ use crate::format::header::{Header, SegmentState, write_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
+use crate::objects::lock::Locked;
 use crate::objects::segment::{PartFiles, SegmentFile};
+use crate::objects::sparse::copy_sparse;
 use crate::objects::store::Store;
 
 /// Why a versioned segment is neither copied nor exported nor imported.
@@ -41,6 +43,42 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// Files of further parts, at their final place already. Dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct CopiedParts {
+    place: PartFiles,
+    numbers: Range<u64>,
+}
+
+impl Drop for CopiedParts {
+    fn drop(&mut self) {
+        self.place.remove(self.numbers.start, self.numbers.end);
+    }
+}
+
+/// A complete copy that is not in the store yet. Dropping it leaves nothing.
+pub(crate) struct Copied<'a> {
+    pub(crate) main: Unfinished<'a>,
+    /// Tells `gc` that the parts are in use.
+    _mark: Unfinished<'a>,
+    parts: CopiedParts,
+    pub(crate) header: Header,
+}
+
+impl Copied<'_> {
+    /// Its file has left `tmp/`: what it has made stays.
+    pub(crate) fn is_published(&mut self) -> SegId {
+        self.main.done = true;
+        self.keep_parts()
+    }
+
+    /// Its file has its final name, and may have the one in `tmp/` too, which goes with this.
+    pub(crate) fn keep_parts(&mut self) -> SegId {
+        self.parts.numbers = 0..0;
+        self.header.sid
+    }
+}
+
 impl Store {
     /// A copy under a new name, at the same addresses, with the same permission bits. What others
     /// write meanwhile may or may not be in it: a caller that wants a consistent snapshot holds the
@@ -50,7 +88,22 @@ impl Store {
     /// # Errors
     /// As [`Store::open_segment`] and [`Store::create_segment`]; [`StoreError::Versioned`].
     pub fn clone_segment(&self, sid: SegId, name: &Name) -> Result<SegId, StoreError> {
-        let source = self.open_segment(sid)?;
+        name.check_new()?;
+        let mut copy = self.copy_raw(&self.open_segment(sid)?, name, "clone")?;
+        let lock = self.lock_exclusive()?;
+        self.check_segment_name_free(name, &lock)?;
+        self.publish_segment(&copy.main.name, &copy.header, &lock)?;
+        Ok(copy.is_published())
+    }
+
+    /// Copies what a raw segment has, up to its place in the store; `kind` ends the name of the copy's
+    /// file in `tmp/`.
+    pub(crate) fn copy_raw(
+        &self,
+        source: &SegmentFile,
+        name: &Name,
+        kind: &str,
+    ) -> Result<Copied<'_>, StoreError> {
         if source.is_versioned() {
             return Err(source.refused("copy", NO_COPIES));
         }
@@ -70,21 +123,16 @@ impl Store {
         header.boot = self.boot_of(header.lifetime);
         // No program has the copy open for writing, so none would ever mark it clean: a program
         // that copies what it has attached itself, under the lock, has lost nothing.
-        if self.is_written(sid) {
+        if self.is_written(source.sid()) {
             header.state = SegmentState::Clean;
         }
-        let mode = self.mode_of(&source)?;
+        let mode = self.mode_of(source)?;
         let owner = rustix::process::geteuid().as_raw();
         let place = PartFiles::of(self, new_sid, header.lifetime, owner);
-        let first = first_part(header.lifetime);
-        let made = self.copy_parts(&source, &header, mode, &place, first).and_then(|copies| {
-            let main = self.copy_main(&source, &header, mode)?;
-            self.publish_copy(main, copies, &header)
-        });
-        if made.is_err() {
-            place.remove(first, header.parts());
-        }
-        made.map(|()| new_sid)
+        let parts = CopiedParts { place, numbers: first_part(header.lifetime)..header.parts() };
+        let mark = self.copy_parts(source, &header, mode, &parts)?;
+        let main = self.copy_main(source, &header, mode, kind)?;
+        Ok(Copied { main, _mark: mark, parts, header })
     }
 
     fn copy_main(
@@ -92,8 +140,9 @@ impl Store {
         source: &SegmentFile,
         header: &Header,
         mode: Mode,
+        kind: &str,
     ) -> Result<Unfinished<'_>, StoreError> {
-        let copy = self.new_copy(format!("{}.clone", header.sid))?;
+        let copy = self.new_copy(format!("{}.{kind}", header.sid))?;
         let path = self.tmp.path_of(&copy.name);
         let failed = |e| io_error("copy to", &path, e);
         set_len(&copy.file, &path, header.main_len())?;
@@ -119,16 +168,15 @@ impl Store {
         source: &SegmentFile,
         header: &Header,
         mode: Mode,
-        place: &PartFiles,
-        first: u64,
+        parts: &CopiedParts,
     ) -> Result<Unfinished<'_>, StoreError> {
         let mark = self.new_copy(parts_mark(header.sid))?;
-        for index in first..header.parts() {
+        for index in parts.numbers.clone() {
             let part = source.part(index)?;
             let from = File::from(
                 part.fd().try_clone_to_owned().map_err(|e| io_error("open", source.path(), e))?,
             );
-            let (to, path) = place.create(index)?;
+            let (to, path) = parts.place.create(index)?;
             set_len(&to, &path, part_len(header.size_bytes, index))?;
             copy_sparse(&from, &to, 0, part.len_bytes())
                 .and_then(|()| to.sync_all())
@@ -138,22 +186,16 @@ impl Store {
         Ok(mark)
     }
 
-    fn publish_copy(
-        &self,
-        mut main: Unfinished<'_>,
-        _parts: Unfinished<'_>,
-        header: &Header,
-    ) -> Result<(), StoreError> {
-        let lock = self.lock_exclusive()?;
-        self.check_segment_name_free(&header.name, &lock)?;
-        self.publish_segment(&main.name, header, &lock)?;
-        main.done = true;
-        Ok(())
+    pub(crate) fn new_copy(&self, name: String) -> Result<Unfinished<'_>, StoreError> {
+        self.new_copy_locked(name, &self.lock_shared()?)
     }
 
-    pub(crate) fn new_copy(&self, name: String) -> Result<Unfinished<'_>, StoreError> {
-        // `gc` must not see it before it is held.
-        let _lock = self.lock_shared()?;
+    /// The same for a caller that has the store's lock: `gc` must not see the file before it is held.
+    pub(crate) fn new_copy_locked(
+        &self,
+        name: String,
+        _lock: &impl Locked,
+    ) -> Result<Unfinished<'_>, StoreError> {
         let file = self.tmp.new_file(&name)?;
         let copy = Unfinished { store: self, name, file, done: false };
         rustix::fs::flock(&copy.file, FlockOperation::NonBlockingLockExclusive)
@@ -168,105 +210,7 @@ pub(crate) fn mark_inconsistent(file: &File) -> io::Result<()> {
     file.write_all_at(&state::INCONSISTENT.to_le_bytes(), at)
 }
 
-/// Copies the data (not the holes) in `from..end` to the same offsets of another file, whose length
-/// is already correct.
-fn copy_sparse(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        // Shared with a file that may have grown since: that file's length counts, not the copy's.
-        return to.set_len(end);
-    }
-    let mut at = start;
-    while let Some((data, hole)) = next_data(from, at, end) {
-        copy_range(from, to, data, hole)?;
-        at = hole;
-    }
-    Ok(())
-}
-
-/// The next range before `end` that may contain something other than zeros.
-pub(crate) fn next_data(from: &File, at: u64, end: u64) -> Option<(u64, u64)> {
-    if at >= end {
-        return None;
-    }
-    let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-        Ok(data) => data.max(at),
-        Err(Errno::NXIO) => return None,
-        // A file system without support for holes has none.
-        Err(_) => at,
-    };
-    if data >= end {
-        return None;
-    }
-    let hole = rustix::fs::seek(from, SeekFrom::Hole(data)).unwrap_or(end);
-    Some((data, hole.clamp(data + 1, end)))
-}
-
-fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    let (mut read, mut written) = (start, start);
-    while written < end {
-        let most = usize::try_from(end - written).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), most) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(Errno::INTR) => {}
-            // Not between these files, or not at all: read and write instead.
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                return copy_by_hand(from, to, written, end);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = start;
-    while at < end {
-        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let chunk = buffer.get_mut(..most).unwrap_or_default();
-        from.read_exact_at(chunk, at)?;
-        to.write_all_at(chunk, at)?;
-        at += most as u64;
-    }
-    Ok(())
-}
-
 /// Name of the file in `tmp/` that is held while something copies into the parts of this segment.
 pub(crate) fn parts_mark(sid: SegId) -> String {
     format!("{sid}.parts")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn by_hand_or_by_the_host_the_copy_is_the_same_and_as_sparse() {
-        let folder = tempfile::tempdir().unwrap();
-        let new = |name: &str| {
-            let path = folder.path().join(name);
-            let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
-            file.set_len(1 << 30).unwrap();
-            file
-        };
-        let from = new("from");
-        for at in [0, (5 << 20) + 1, (1 << 30) - 4] {
-            from.write_all_at(b"data", at).unwrap();
-        }
-        type How = fn(&File, &File, u64, u64) -> io::Result<()>;
-        for (name, copy) in [("a", copy_range as How), ("b", copy_by_hand)] {
-            let to = new(name);
-            copy(&from, &to, 5 << 20, 6 << 20).unwrap();
-            let mut bytes = [0; 6];
-            to.read_exact_at(&mut bytes, 5 << 20).unwrap();
-            assert_eq!(&bytes, b"\0data\0");
-        }
-        let to = new("c");
-        copy_sparse(&from, &to, 0, 1 << 30).unwrap();
-        let mut bytes = [0; 4];
-        to.read_exact_at(&mut bytes, (1 << 30) - 4).unwrap();
-        assert_eq!(&bytes, b"data");
-        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
-    }
 }

@@ -100,9 +100,10 @@ impl Store {
     /// Makes a segment of zeros.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::Invalid`] for impossible sizes and bases and for a
+    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and bases and for a
     /// versioned segment without a lock, [`StoreError::NoRoom`], and the host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
+        name.check_new()?;
         let (size_bytes, reserve_bytes) = spec.extent()?;
         check_lockable(spec.lifetime, spec.lockable)?;
         let base = spec.base.map(|base| check_base(base, reserve_bytes)).transpose()?;
@@ -129,6 +130,7 @@ impl Store {
             boot: self.boot_of(spec.lifetime),
             root: SegRoot::default(),
             created_ns: now_ns(),
+            kept: None,
         };
         let file_name = format!("{sid}.segment");
         let place = PartFiles::of(self, sid, spec.lifetime, rustix::process::geteuid().as_raw());
@@ -163,7 +165,7 @@ impl Store {
             Lifetime::Persistent | Lifetime::Volatile => {
                 make_parts(place, first_part(header.lifetime), header.size_bytes, mode)
             }
-            Lifetime::Versioned => self.make_versions(header, mode, lock),
+            Lifetime::Versioned => self.make_versions(header, mode, None, lock),
         }
     }
 
@@ -215,6 +217,22 @@ impl Store {
         }
         index.insert(name, header);
         index.restamp(self.stamp(Counted::Segment, lock).ok());
+        self.segments.sync()
+    }
+
+    /// Puts a finished file in the place of the segment's that has this id and name, durably.
+    pub(crate) fn replace_segment(
+        &self,
+        file_name: &str,
+        header: &Header,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let mut index = self.segment_index(lock)?;
+        self.bump_objects(Counted::Segment, lock)?;
+        self.tmp.move_over(file_name, &self.segments, header.name.as_str())?;
+        index.insert(&header.name, header);
+        // It had been inserted before: reading it again is the easier way.
+        index.restamp(None);
         self.segments.sync()
     }
 

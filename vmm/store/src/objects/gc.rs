@@ -135,15 +135,17 @@ impl Store {
 
     fn collect_parts(&self, lock: &Exclusive) -> Result<u32, StoreError> {
         // The id of a segment that cannot be read is not known: better keep everything.
-        let mut known = HashSet::new();
+        let (mut known, mut versioned) = (HashSet::new(), HashSet::new());
         for name in self.names_in(&self.segments)? {
             match self.open_named(&name, lock) {
+                // What one has of the other kind, a conversion that was killed has left.
+                Ok(segment) if segment.is_versioned() => versioned.insert(segment.sid()),
                 Ok(segment) => known.insert(segment.sid()),
                 Err(_) => return Ok(0),
             };
         }
         let mut count = collect_from(self, &self.parts, "", &known)?;
-        count += self.collect_versions(&known)?;
+        count += self.collect_versions(&versioned)?;
         if let Some(shm) = &self.shm {
             count += collect_from(self, shm, &format!("spacejmp-{:016x}-", self.id()), &known)?;
         }

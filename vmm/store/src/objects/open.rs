@@ -23,9 +23,15 @@ pub(crate) fn segment_write_denied(name: &Name) -> StoreError {
 
 impl SegmentFile {
     /// Whether this user may write it.
-    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Kept`] for a kept version, which nobody may write; [`StoreError::Denied`].
+    pub fn check_writable(&self) -> Result<(), StoreError> {
         match self.right() {
             Right::Write => Ok(()),
+            Right::Read if self.header().kept.is_some() => {
+                Err(StoreError::Kept { segment: self.name().clone() })
+            }
             Right::Read => Err(segment_write_denied(self.name())),
         }
     }
@@ -44,7 +50,7 @@ impl Store {
             let lock = self.lock_shared()?;
             let mut segment = self.open_by_id(sid, &lock)?;
             if !self.is_gone(segment.header(), &lock) {
-                self.show_newest(&mut segment)?;
+                self.show_newest_known(&mut segment)?;
                 return Ok(segment);
             }
             segment.name().clone()
@@ -60,7 +66,7 @@ impl Store {
     ) -> Result<SegmentFile, StoreError> {
         let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));
         let open = |flags| self.segments.find_file(name.as_str(), flags);
-        let (file, right) = match open(OFlags::RDWR) {
+        let (mut file, mut right) = match open(OFlags::RDWR) {
             Err(StoreError::Io { source, .. }) if denied(&source) => {
                 let object = Object::SegmentName(name.clone());
                 let refusal = || StoreError::Denied { object, right: Right::Read };
@@ -68,8 +74,18 @@ impl Store {
             }
             other => (other?, Right::Write),
         };
+        let mut header = match &file {
+            Some(file) => read_header(file, &self.segments.path_of(name.as_str()))?,
+            None => return Err(not_found()),
+        };
+        if header.kept.is_some() && right == Right::Write {
+            (file, right) = (open(OFlags::RDONLY)?, Right::Read);
+            // Another file may have this name by now.
+            if let Some(file) = &file {
+                header = read_header(file, &self.segments.path_of(name.as_str()))?;
+            }
+        }
         let file = file.ok_or_else(not_found)?;
-        let header = read_header(&file, &self.segments.path_of(name.as_str()))?;
         self.segment_file(name, file, header, right)
     }
 
@@ -119,6 +135,22 @@ impl Store {
         let segment = self.open_present(sid, lock)?;
         segment.check_writable()?;
         Ok(segment)
+    }
+
+    /// The same, to be deleted: kept versions can be.
+    pub(crate) fn open_deletable(
+        &self,
+        sid: SegId,
+        lock: &Exclusive,
+    ) -> Result<SegmentFile, StoreError> {
+        let segment = self.open_present(sid, lock)?;
+        match segment.check_writable() {
+            Err(StoreError::Kept { segment: name }) if !self.segments.writable(name.as_str()) => {
+                Err(segment_write_denied(&name))
+            }
+            Ok(()) | Err(StoreError::Kept { .. }) => Ok(segment),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a holder of the segment's lock died inside, or an earlier boot left it dirty, and no

@@ -44,7 +44,7 @@ impl Store {
     /// [`StoreError::Denied`] without the right to write it.
     pub fn delete_segment(&self, sid: SegId) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
-        let segment = self.open_writable(sid, &lock)?;
+        let segment = self.open_deletable(sid, &lock)?;
         self.check_unattached(sid)?;
         let listed = self.vases_listing(sid)?;
         if !listed.is_empty() {

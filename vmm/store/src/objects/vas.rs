@@ -25,8 +25,9 @@ impl Store {
     /// Makes an empty VAS.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], and the host's errors.
+    /// [`StoreError::Exists`], [`StoreError::Name`], and the host's errors.
     pub fn create_vas(&self, name: &Name, mode: Mode) -> Result<VasId, StoreError> {
+        name.check_new()?;
         self.make_vas(name, mode, Vec::new(), true, None, &self.lock_exclusive()?)
     }
 
@@ -35,6 +36,7 @@ impl Store {
     /// # Errors
     /// As [`Store::vas`] and [`Store::create_vas`].
     pub fn clone_vas(&self, vid: VasId, name: &Name) -> Result<VasId, StoreError> {
+        name.check_new()?;
         let lock = self.lock_exclusive()?;
         let vas = self.vas_by_id(vid, &lock)?;
         self.make_vas(name, vas.mode, vas.segments, vas.tagged, None, &lock)

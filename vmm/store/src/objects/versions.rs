@@ -8,20 +8,22 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 
-use abi::objects::{Lifetime, Right, SegId};
+use abi::objects::{Lifetime, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
 use spacejmp_versions::Segment;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
-use spacejmp_versions::segment::Limits;
+use spacejmp_versions::segment::{HOME_FILE_NAME, Limits};
 
 use crate::format::error::{Object, StoreError, bad_field, invalid, io_error};
 use crate::format::escape::parse_id;
 use crate::format::header::Header;
 use crate::format::name::Mode;
+use crate::objects::clone::Unfinished;
 use crate::objects::create::set_mode;
 use crate::objects::dir::{Dir, or_denied};
+use crate::objects::fresh::now_ns;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::{Store, VERSIONS};
@@ -170,16 +172,18 @@ impl Store {
         !matches!(found, Ok(None))
     }
 
-    /// Makes the content of a new segment, durably: version 0, all zeros.
+    /// Makes the content of a new segment, durably: version 0, which is what the file `home` has, and
+    /// all zeros without it.
     pub(crate) fn make_versions(
         &self,
         header: &Header,
         mode: Mode,
+        home: Option<&mut Unfinished<'_>>,
         lock: &Exclusive,
     ) -> Result<(), StoreError> {
         let versions = self.versions_or_new(lock)?;
         let (unfinished, name) = (format!("{}.versions", header.sid), header.sid.to_string());
-        let placed = self.fill_versions(&unfinished, header, mode).and_then(|folder| {
+        let placed = self.fill_versions(&unfinished, header, mode, home).and_then(|folder| {
             if self.tmp.move_new(&unfinished, &versions, &name)? {
                 return Ok(folder);
             }
@@ -200,18 +204,32 @@ impl Store {
         settled.inspect_err(|_| self.remove_versions(header))
     }
 
-    fn fill_versions(&self, name: &str, header: &Header, mode: Mode) -> Result<Dir, StoreError> {
+    fn fill_versions(
+        &self,
+        name: &str,
+        header: &Header,
+        mode: Mode,
+        home: Option<&mut Unfinished<'_>>,
+    ) -> Result<Dir, StoreError> {
         self.tmp.new_folder(name, 0o700)?;
         let folder = self.tmp.sub(name)?;
+        let SegRoot { address, fingerprint: [low, high] } = header.root;
+        let fingerprint = u128::from(high) << 64 | u128::from(low);
         let facts = VersionFacts {
             size_bytes: header.size_bytes,
-            time_ns: header.created_ns,
+            root_address: address,
+            root_fingerprint: fingerprint.to_le_bytes(),
+            time_ns: now_ns(),
             pid: std::process::id(),
             ..VersionFacts::default()
         };
         let failed = |source| StoreError::Versions { segment: header.name.clone(), source };
         let disk = HostFolder::from_fd(self.tmp.sub(name)?.into_fd());
         Segment::create(disk, header.sid.raw(), facts, FIRST_LOG).map_err(failed)?;
+        if let Some(home) = home {
+            self.tmp.move_over(&home.name, &folder, HOME_FILE_NAME)?;
+            home.done = true;
+        }
         for file in folder.names()? {
             let file = file.to_string_lossy();
             let (file, path) = (folder.open_file(&file, OFlags::RDONLY)?, folder.path_of(&file));

@@ -9,7 +9,9 @@ use abi::layout::VAS_START;
 use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot, VasId};
 use proptest::prelude::*;
 
-use crate::format::header::{BootId, FIELDS, Field, HEADER_BYTES, Header, SegmentState};
+use crate::format::header::{
+    BootId, FIELDS, Field, HEADER_BYTES, Header, KeptVersion, SegmentState,
+};
 use crate::format::manifest::Manifest;
 use crate::testing::{name, segment, store};
 use crate::{Mode, Store, StoreError, VasSegment};
@@ -31,6 +33,7 @@ fn header() -> Header {
         boot: BootId(*b"0123456789abcdef"),
         root: SegRoot { address: VAS_START.raw() + (1 << 30) + 16, fingerprint: [7, 8] },
         created_ns: 1_700_000_000_000_000_000,
+        kept: None,
     }
 }
 
@@ -104,6 +107,27 @@ fn the_header_of_a_versioned_segment_is_these_bytes() {
     assert_eq!(damaged_field(&error), "lockable");
 }
 
+#[test]
+fn the_header_of_a_kept_version_is_these_bytes() {
+    let of = SegId::new(0x77).unwrap();
+    let kept = |kept| Header { lifetime: Lifetime::Versioned, kept, ..header() };
+    let mut golden = kept(None).encode();
+    golden[24] = 3;
+    golden[492] = 0x77;
+    golden[500..502].copy_from_slice(&[0x34, 0x12]);
+    let sum = golden_sum(&golden);
+    golden[508..].copy_from_slice(&sum);
+    let version = Some(KeptVersion { of, number: 0x1234 });
+    assert_eq!(kept(version).encode(), golden);
+    assert_eq!(Header::decode(&golden, Path::new("x")).unwrap(), kept(version));
+    // Version 0 can be kept, too.
+    let empty = kept(Some(KeptVersion { of, number: 0 }));
+    assert_eq!(Header::decode(&empty.encode(), Path::new("x")).unwrap(), empty);
+    let raw = Header { lifetime: Lifetime::Persistent, ..empty }.encode();
+    let error = Header::decode(&raw, Path::new("x")).unwrap_err();
+    assert_eq!(damaged_field(&error), "kept version of");
+}
+
 /// CRC-32 bit by bit, so that a change of the crate would show.
 fn golden_sum(bytes: &[u8]) -> [u8; 4] {
     let mut crc = !0_u32;
@@ -125,6 +149,10 @@ fn a_field_with_an_impossible_value_is_named_even_under_a_right_checksum() {
         ("arch", &[9]),
         ("incompatible features", &[1]),
         ("incompatible features", &[2]),
+        ("incompatible features", &[4]),
+        ("kept version of", &[0xff; 8]),
+        ("kept version of", &[1]),
+        ("kept version's number", &[1]),
         ("sid", &[0; 8]),
         ("sid", &[0xff; 8]),
         ("base", &[1]),
@@ -389,7 +417,7 @@ fn what_is_whole_is_never_called_damaged_and_deleting_is_never_advised() {
     let whole = packed(b"SJMPVAS\n\x01\0\0\0\0\0\0\0");
     let table = [
         (with_header(&|raw| raw[8] = 2), "made by a newer spacejmp", "is whole"),
-        (with_header(&|raw| raw[24] = 2), "made by a newer spacejmp", "is whole"),
+        (with_header(&|raw| raw[24] = 4), "made by a newer spacejmp", "is whole"),
         (with_header(&|raw| raw[12] = 9), "another processor architecture", "is whole"),
         (manifest("spacejmp vas 2\nx\n"), "made by a newer spacejmp", "is whole"),
         (manifest("root:x:0:0\n"), "is not a VAS's manifest", "backup"),

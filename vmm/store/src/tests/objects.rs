@@ -305,3 +305,37 @@ fn a_folder_with_other_things_never_becomes_a_store() {
     let error = Store::open(&folder.path().join("thesis.tex")).unwrap_err();
     assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
 }
+
+#[test]
+fn no_new_object_is_called_as_a_version_or_a_right_and_one_that_is_is_found() {
+    let s = store();
+    let (sid, vid) = (segment(&s, "x"), s.create_vas(&name("v"), Mode::PRIVATE).unwrap());
+    for odd in ["x@1", "x:ro", "x:rw"].map(name) {
+        let refusals = [
+            s.create_segment(&odd, &SegmentSpec::new(4096)).unwrap_err(),
+            s.clone_segment(sid, &odd).unwrap_err(),
+            s.create_vas(&odd, Mode::PRIVATE).unwrap_err(),
+            s.clone_vas(vid, &odd).unwrap_err(),
+        ];
+        for error in refusals {
+            assert_eq!(error.errno(), Errno::EINVAL, "{error}");
+        }
+        // As an earlier version, or somebody by hand, called it.
+        for folder in ["segments", "vas"] {
+            let from = if folder == "vas" { "v" } else { "x" };
+            let folder = s.path().join(folder);
+            std::fs::rename(folder.join(from), folder.join(odd.as_str())).unwrap();
+        }
+        assert_eq!(s.find_segment(&odd).unwrap(), sid);
+        assert_eq!(s.find_vas(&odd).unwrap(), vid);
+        for folder in ["segments", "vas"] {
+            let to = if folder == "vas" { "v" } else { "x" };
+            let folder = s.path().join(folder);
+            std::fs::rename(folder.join(odd.as_str()), folder.join(to)).unwrap();
+        }
+        assert_eq!(
+            (s.find_segment(&name("x")).unwrap(), s.find_vas(&name("v")).unwrap()),
+            (sid, vid)
+        );
+    }
+}

@@ -234,8 +234,7 @@ impl<F: File> Stack<F> {
 
     /// Reads on: as far as `up_to` if it is given, else to the end of the last log.
     pub(super) fn read_on(&mut self, up_to: Option<VersionNumber>, content: Content) -> Result<()> {
-        loop {
-            let Some(log) = self.open.get_mut(self.at) else { break };
+        while let Some(log) = self.open.get_mut(self.at) {
             let is_done = log.up_to.is_some_and(|up_to| self.end.version >= up_to);
             let generation = log.generation;
             if is_done

@@ -49,6 +49,16 @@ fn names(r: &mut Refusals) {
         r.refused(&format!("seg_find {what}"), sys::seg_find(name), errno);
         r.refused(&format!("seg_clone {what}"), sys::seg_clone(sid, name), errno);
     }
+    // What would mean a version or a right: no new object gets it, and nothing is found by it.
+    for name in ["a@1", "a@", "@", "a:ro", "a:rw"] {
+        let what = format!("a new name {name:?}");
+        r.refused(&format!("vas_create {what}"), sys::vas_create(name, 0o600), Errno::EINVAL);
+        r.refused(&format!("vas_clone {what}"), sys::vas_clone(vid, name, 0), Errno::EINVAL);
+        r.refused(&format!("seg_alloc {what}"), sys::seg_alloc(name, &sized(4096)), Errno::EINVAL);
+        r.refused(&format!("seg_clone {what}"), sys::seg_clone(sid, name), Errno::EINVAL);
+        r.refused(&format!("vas_find {what}"), sys::vas_find(name), Errno::ENOENT);
+        r.refused(&format!("seg_find {what}"), sys::seg_find(name), Errno::ENOENT);
+    }
     // Unusual but valid names: the two name spaces are separate, and no such name is special.
     for name in ["...", " ", "-rf", "a\nb", "\u{1f30d}", "manifest", "*", "CON", "\u{7f}"] {
         let vid = r.need(&format!("a VAS named {name:?}"), sys::vas_create(name, 0o600));

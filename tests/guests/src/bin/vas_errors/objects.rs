@@ -12,7 +12,7 @@ use guests::store::sized;
 use spacejmp::CallPage;
 use spacejmp::sys::{
     self, Attachment, EMPTY_SEG_STAT, EMPTY_VAS_STAT, Right, SegId, SegParams, SegRoot, VasHandle,
-    VasId, attach, seg_command, vas_command,
+    VasId, attach, clone, seg_command, vas_command,
 };
 
 use crate::Refusals;
@@ -140,6 +140,8 @@ fn parameters(r: &mut Refusals, vid: VasId, sid: SegId) {
     r.refused("a VAS of an odd mode", sys::vas_create("bad", 0o1_0600), Errno::EINVAL);
     for flags in [attach::ALL + 1, 1 << 63] {
         r.refused("vas_attach with a flag", sys::vas_attach(vid, flags), Errno::EINVAL);
+    }
+    for flags in [clone::ALL + 1, clone::ALL | 1 << 63] {
         r.refused("vas_clone with a flag", sys::vas_clone(vid, "bad", flags), Errno::EINVAL);
     }
     for right in [0, 2, 4, 7, u64::MAX] {

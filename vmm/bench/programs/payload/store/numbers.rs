@@ -1,0 +1,195 @@
+//! `store-load`, `store-read`, `store-put`, `store-beside`: maps of numbers in versioned spaces, hashed
+//! and ordered. The keys and values are those of the peers, so that the sums must be the same.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spacejmp::{Error, Lifetime, Space, VBTreeMap, VHashMap};
+
+use crate::json::Object;
+use crate::keys::Keys;
+use crate::maps::Numbers;
+use crate::random::Random;
+use crate::samples::Samples;
+use crate::trees::Ordered;
+
+/// Puts before those that are timed.
+const WARM_UP: u64 = 8;
+/// How long a visit of a reader is, and how often the writer beside it commits.
+const VISIT: Duration = Duration::from_millis(5);
+const PERIOD: Duration = Duration::from_millis(10);
+
+fn ordered(name: &str) -> Result<Space<Ordered>, Error> {
+    let options = Space::options().lifetime(Lifetime::Versioned);
+    options.open_or_create(name, |_| Ok(VBTreeMap::new()))
+}
+
+fn hashed(name: &str, room: usize) -> Result<Space<Numbers>, Error> {
+    let options = Space::options().lifetime(Lifetime::Versioned);
+    options.open_or_create(name, |at| VHashMap::with_capacity(at, room))
+}
+
+fn say(error: Error) -> String {
+    error.to_string()
+}
+
+/// Inserts `count` keys in random order, `batch` of them in each transaction, all in one if 0; the
+/// time until the last is durable. A hashed map has room for all before.
+pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Result<Object, String> {
+    let keys = Keys::new(count)?.inserted;
+    let batch = if batch == 0 { keys.len().max(1) } else { batch as usize };
+    let transactions = keys.chunks(batch).len() as u64;
+    let ns = if is_hashed {
+        let space = hashed(name, keys.len()).map_err(say)?;
+        timed(&keys, batch, |some| {
+            space.write(|v| {
+                let (map, at) = v.root_mut();
+                let mut map = map.at_mut(at);
+                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
+            })
+        })?
+    } else {
+        let space = ordered(name).map_err(say)?;
+        timed(&keys, batch, |some| {
+            space.write(|v| {
+                let (map, at) = v.root_mut();
+                let mut map = map.at_mut(at);
+                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
+            })
+        })?
+    };
+    Ok(Object::new("store-load")
+        .number("entries", count)
+        .number("transactions", transactions)
+        .number("load_ns", ns))
+}
+
+fn timed<E: Into<Error>>(
+    keys: &[u64],
+    batch: usize,
+    insert: impl Fn(&[u64]) -> Result<Result<(), E>, Error>,
+) -> Result<u64, String> {
+    let begin = Instant::now();
+    for some in keys.chunks(batch) {
+        insert(some).map_err(say)?.map_err(|error| say(error.into()))?;
+    }
+    Ok(begin.elapsed().as_nanos() as u64)
+}
+
+/// Looks all keys up in random order and, in an ordered map, goes through them; the better of two
+/// rounds.
+pub(super) fn read(name: &str, count: u64, is_hashed: bool) -> Result<Object, String> {
+    let keys = Keys::new(count)?;
+    let (mut get, mut scan, mut sums) = (u64::MAX, u64::MAX, (0, 0));
+    for _ in 0..2 {
+        let (found, walked) = if is_hashed {
+            let space = Space::<Numbers>::open_read_only(name).map_err(say)?;
+            let look = |v: &mut spacejmp::In<Numbers, spacejmp::Read>| {
+                let map = v.root().at(v);
+                (keys.get_all(|key| map.get(key)), (0, 0))
+            };
+            space.read(look).map_err(say)?
+        } else {
+            let space = Space::<Ordered>::open_read_only(name).map_err(say)?;
+            let look = |v: &mut spacejmp::In<Ordered, spacejmp::Read>| {
+                let map = v.root().at(v);
+                (keys.get_all(|key| map.get(key)), walk(map.iter()))
+            };
+            space.read(look).map_err(say)?
+        };
+        (get, scan) = (get.min(found.0), scan.min(walked.0));
+        sums = (found.1, walked.1);
+    }
+    let object = Object::new("store-read").number("entries", count).number("get_ns", get);
+    let object = object.pattern("get_sum", sums.0);
+    Ok(match is_hashed {
+        true => object,
+        false => object.number("scan_ns", scan).pattern("scan_sum", sums.1),
+    })
+}
+
+fn walk<'map>(entries: impl Iterator<Item = (&'map u64, &'map u64)>) -> (u64, u64) {
+    let begin = Instant::now();
+    let sum = entries.fold(0, |sum: u64, (_, value)| sum.wrapping_add(*value));
+    (begin.elapsed().as_nanos() as u64, sum)
+}
+
+/// Changes single values of an ordered map, each in a transaction of its own.
+pub(super) fn put(name: &str, count: u64, rounds: u64, seed: u64) -> Result<Object, String> {
+    let keys = Keys::new(count)?.inserted;
+    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let (mut random, mut samples) = (Random::new(seed), Samples::default());
+    for round in 0..rounds + WARM_UP {
+        let key = drawn(&keys, &mut random);
+        let begin = Instant::now();
+        put_one(&space, key, round)?;
+        if round >= WARM_UP {
+            samples.push(begin.elapsed().as_nanos() as u64);
+        }
+    }
+    Ok(samples.into(Object::new("store-put").number("entries", count), "put"))
+}
+
+fn drawn(keys: &[u64], random: &mut Random) -> u64 {
+    keys[random.below(keys.len() as u32) as usize]
+}
+
+/// Never the value that the key has: a visit that changes nothing is no commit.
+fn put_one(space: &Space<Ordered>, key: u64, round: u64) -> Result<(), String> {
+    let put = space.write(|v| {
+        let (map, at) = v.root_mut();
+        map.at_mut(at).insert(key, Keys::value(key) ^ (1 << 60) ^ round).map(drop)
+    });
+    put.map_err(say)?.map_err(|error| say(error.into()))
+}
+
+/// Visits of 5 ms that look keys up, for `millis` milliseconds, first alone, then while another thread
+/// commits a hundred times a second.
+pub(super) fn beside(name: &str, count: u64, millis: u64) -> Result<Object, String> {
+    let keys = Keys::new(count)?.inserted;
+    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let time = Duration::from_millis(millis.max(1));
+    let read = || {
+        let (mut random, mut found, mut visits) = (Random::new(3), 0_u64, 0_u64);
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            let visit = space.read(|v| {
+                let (map, begin) = (v.root().at(v), Instant::now());
+                let mut found = 0;
+                while begin.elapsed() < VISIT {
+                    let some = (0..64).filter(|_| map.get(&drawn(&keys, &mut random)).is_some());
+                    found += some.count() as u64;
+                }
+                found
+            });
+            found += visit.map_err(say)?;
+            visits += 1;
+        }
+        Ok::<_, String>((found, visits, begin.elapsed()))
+    };
+    let (alone, _, alone_time) = read()?;
+    let is_over = AtomicBool::new(false);
+    let (beside, commits) = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut random, mut commits, begin) = (Random::new(5), 0_u32, Instant::now());
+            while !is_over.load(Ordering::Relaxed) {
+                put_one(&space, drawn(&keys, &mut random), commits.into())?;
+                commits += 1;
+                thread::sleep((PERIOD * commits).saturating_sub(begin.elapsed()));
+            }
+            Ok::<_, String>(commits)
+        });
+        let beside = read();
+        is_over.store(true, Ordering::Relaxed);
+        (beside, writer.join().unwrap_or_else(|_| Err("the writer panicked".into())))
+    });
+    let (beside, visits, beside_time) = beside?;
+    Ok(Object::new("store-beside")
+        .number("alone_gets", alone)
+        .number("alone_ns", alone_time.as_nanos())
+        .number("beside_gets", beside)
+        .number("beside_visits", visits)
+        .number("beside_ns", beside_time.as_nanos())
+        .number("commits", commits?))
+}

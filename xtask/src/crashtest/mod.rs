@@ -1,0 +1,120 @@
+//! `cargo xtask crashtest`: what kills and power cuts leave of versioned segments.
+//!
+//! - `states`: workloads on a simulated disk, cut after every operation
+//! - `ledger`: a program in a VM whose content follows from how many changes it made, and looking at
+//!   what is left of it
+//! - `kills`: SIGKILL at random moments, and before every call to the host
+//! - `cuts`: a real file system that is shut down, without its journal, in the middle
+//! - `blocklog`: every write to a block device, replayed to any flush
+//! - `small_disk`: images of file systems, mounted for this process alone
+//!
+//! The first loss ends it. What this host cannot do is said and counted as skipped.
+
+mod blocklog;
+mod cuts;
+mod kills;
+mod ledger;
+mod small_disk;
+mod states;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::workspace::Workspace;
+use ledger::Ledger;
+
+/// How much to check
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct CrashtestArgs {
+    /// States of the simulated disk to open for each workload, at least
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    pub(crate) states: u64,
+    /// Times to kill a writing VM, at a random moment; and the calls to the host before which one is
+    /// killed, at most
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) kills: u64,
+    /// Times to shut a mounted file system down under a writing VM, of each kind
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) cuts: u64,
+    /// Flushes of a block device to replay to, of each kind of file system
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) blocklog: u64,
+    /// Where the random choices begin: a run is repeated by its seed, as far as time does not choose
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a campaign has done: `None` when this host cannot, with the reason.
+enum Done {
+    /// Counts by what was counted. Nothing was lost.
+    Checked(Vec<(&'static str, u64)>),
+    /// Why not.
+    Skipped(String),
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Done::Checked(counts) => {
+                counts.iter().try_for_each(|(what, n)| write!(f, "{n:>8} {what}, "))?;
+                f.write_str("none lost")
+            }
+            Done::Skipped(why) => write!(f, "SKIPPED: {why}"),
+        }
+    }
+}
+
+impl Done {
+    fn json(&self) -> Value {
+        match self {
+            Done::Checked(counts) => {
+                let counts = counts.iter().map(|(what, n)| ((*what).to_owned(), json!(n)));
+                let lost = [("lost".to_owned(), json!(0))];
+                Value::Object(counts.chain(lost).collect())
+            }
+            Done::Skipped(why) => json!({ "skipped": why }),
+        }
+    }
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// The first loss; anything that keeps a campaign from running to its end, once it has begun.
+pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
+    let mut all = BTreeMap::new();
+    let mut tell = |name: &str, done: &Done| {
+        if !args.json {
+            println!("{name:<16} {done}");
+        }
+        all.insert(name.to_owned(), done.json());
+    };
+    states::run(args.states, args.seed, |name, done| tell(name, &done))?;
+    if args.kills + args.cuts + args.blocklog > 0 {
+        let ledger = Ledger::build(workspace)?;
+        if args.kills > 0 {
+            tell("kills", &kills::at_random(&ledger, args.kills, args.seed)?);
+            tell("kills-at-calls", &kills::before_calls(&ledger, args.kills)?);
+        }
+        for kind in small_disk::Kind::ALL {
+            if args.cuts > 0 {
+                let done = cuts::run(&ledger, kind, args.cuts, args.seed)?;
+                tell(&format!("cuts-{kind}"), &done);
+            }
+            if args.blocklog > 0 {
+                let done = blocklog::run(&ledger, kind, args.blocklog)?;
+                tell(&format!("blocklog-{kind}"), &done);
+            }
+        }
+    }
+    if args.json {
+        println!("{}", json!(all));
+    }
+    Ok(())
+}
