@@ -4,7 +4,8 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::stack::{OpenLog, SharedLayer, Stack};
+use super::files::{OpenLog, SharedLayer};
+use super::stack::Stack;
 use super::sync::LogFile;
 use super::{Limits, Segment, failed};
 use crate::checksum::Checksum;
