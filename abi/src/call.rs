@@ -54,6 +54,14 @@ calls! {
     CALL_VAS_COMMIT = 0x06, "vas_commit";
     /// `()`: throws away what it has changed in versioned segments since it entered or committed.
     CALL_VAS_ABORT = 0x07, "vas_abort";
+    /// `(vh)`: all that was published of the instance's versioned segments survives a power cut;
+    /// returns its version, as `vas_version`.
+    CALL_VAS_SYNC = 0x08, "vas_sync";
+    /// `(vh)`: the newest version that a visit would see: of one versioned segment its number, of
+    /// several the sum of their numbers.
+    CALL_VAS_VERSION = 0x09, "vas_version";
+    /// `(vh, after, nanoseconds)`: waits until `vas_version` is more than `after`, and returns it.
+    CALL_VAS_WAIT = 0x0a, "vas_wait";
 
     /// `(name, name_len, mode)`: creates an empty VAS; returns its `vid`.
     CALL_VAS_CREATE = 0x10, "vas_create";

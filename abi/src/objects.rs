@@ -157,6 +157,8 @@ pub mod seg_ctl {
     /// `()`: the caller, who must hold the lock exclusively, declares the contents inconsistent, as
     /// if it had died: it leaves in the middle of a change.
     pub const MARK_INCONSISTENT: u64 = 6;
+    /// `(Durability)`: of a versioned segment, from the next commit on.
+    pub const SET_DURABILITY: u64 = 7;
 }
 
 /// The largest pages that may map a segment, as far as alignment allows.
@@ -211,6 +213,82 @@ impl Lifetime {
     }
 }
 
+/// Milliseconds between a commit and its sync, at most: 1 to a minute.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SyncInterval(u16);
+
+impl SyncInterval {
+    /// The longest.
+    pub const MAX_MS: u16 = 60_000;
+
+    /// `None` for 0, and for more than [`SyncInterval::MAX_MS`].
+    #[must_use]
+    pub const fn new(ms: u64) -> Option<SyncInterval> {
+        if ms == 0 || ms > Self::MAX_MS as u64 { None } else { Some(SyncInterval(ms as u16)) }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn ms(self) -> u16 {
+        self.0
+    }
+}
+
+/// When what was committed to a versioned segment survives a power cut. That a killed program loses
+/// nothing of it, and that a power cut leaves a complete version, holds for all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Before the commit returns, and before others see it.
+    Each,
+    /// Soon after it: the commit returns at once, and is synced after so long at the latest.
+    Every(SyncInterval),
+    /// After `vas_sync`, and when a program detaches or exits.
+    Manual,
+}
+
+impl Durability {
+    /// What a segment gets for which nothing else was said.
+    pub const DEFAULT: Durability = Durability::Every(SyncInterval(100));
+    const MANUAL: u16 = 0xfffe;
+    const EACH: u16 = 0xffff;
+
+    /// Converts from the number that `SegParams`, `SegStat` and `seg_ctl` have; `None` for 0, which
+    /// says nothing, and for one that means nothing.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Option<Durability> {
+        if raw == Self::EACH as u64 {
+            return Some(Durability::Each);
+        }
+        if raw == Self::MANUAL as u64 {
+            return Some(Durability::Manual);
+        }
+        match SyncInterval::new(raw) {
+            Some(interval) => Some(Durability::Every(interval)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn raw(self) -> u16 {
+        match self {
+            Durability::Each => Self::EACH,
+            Durability::Every(interval) => interval.ms(),
+            Durability::Manual => Self::MANUAL,
+        }
+    }
+}
+
+impl core::fmt::Display for Durability {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Durability::Each => f.write_str("each"),
+            Durability::Every(interval) => write!(f, "every:{}", interval.ms()),
+            Durability::Manual => f.write_str("manual"),
+        }
+    }
+}
+
 /// The segment that `seg_alloc` is to create.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -232,6 +310,10 @@ pub struct SegParams {
     pub lockable: u8,
     /// 0.
     pub reserved: u8,
+    /// [`Durability`] of a versioned segment, 0 for the default; 0 for others.
+    pub durability: u16,
+    /// 0.
+    pub reserved_end: [u8; 6],
 }
 
 /// A segment, as reported by `seg_stat` and `seg_list`.
@@ -262,8 +344,8 @@ pub struct SegStat {
     pub inconsistent: u8,
     /// What the caller may do: 0 nothing, 1 read, 3 write.
     pub access: u8,
-    /// 0.
-    pub reserved: [u8; 2],
+    /// [`Durability`] of a versioned segment; 0 for others.
+    pub durability: u16,
     /// Live VMs that have it attached.
     pub attachers: u32,
     /// Its name, NUL-terminated.
@@ -314,7 +396,8 @@ pub struct SegRoot {
 
 const _: () = {
     // Published in guest-sdk's C header: structs may only grow at their end.
-    assert!(size_of::<SegParams>() == 32);
+    assert!(size_of::<SegParams>() == 40);
+    assert!(offset_of!(SegStat, durability) == 50);
     assert!(size_of::<SegStat>() == 312);
     assert!(offset_of!(SegStat, name) == 56);
     assert!(size_of::<VasStat>() == 280);
@@ -332,6 +415,20 @@ mod tests {
         assert_eq!(VasId::new(0), None);
         assert_eq!(SegId::new(1 << 63), None);
         assert_eq!(SegId::new(255).unwrap().to_string(), "00000000000000ff");
+    }
+
+    #[test]
+    fn durabilities_survive_the_register_and_have_a_text() {
+        let every = |ms| Durability::Every(SyncInterval::new(ms).unwrap());
+        let all = [Durability::Each, Durability::Manual, every(1), every(60_000)];
+        for durability in all {
+            assert_eq!(Durability::from_raw(durability.raw().into()), Some(durability));
+        }
+        for none in [0, 60_001, 0xfffd, 0x1_0000, u64::MAX] {
+            assert_eq!(Durability::from_raw(none), None, "{none:#x}");
+        }
+        assert_eq!(all.map(|it| it.to_string()).join(" "), "each manual every:1 every:60000");
+        assert_eq!(Durability::DEFAULT, every(100));
     }
 
     #[test]

@@ -66,6 +66,9 @@ extern "C" {
 #define SJ_CALL_VAS_CURRENT 0x534a0005u
 #define SJ_CALL_VAS_COMMIT 0x534a0006u
 #define SJ_CALL_VAS_ABORT 0x534a0007u
+#define SJ_CALL_VAS_SYNC 0x534a0008u
+#define SJ_CALL_VAS_VERSION 0x534a0009u
+#define SJ_CALL_VAS_WAIT 0x534a000au
 #define SJ_CALL_VAS_CREATE 0x534a0010u
 #define SJ_CALL_VAS_FIND 0x534a0011u
 #define SJ_CALL_VAS_CLONE 0x534a0012u
@@ -126,6 +129,7 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define SEG_CTL_RECOVER 4u
 #define SEG_CTL_SET_LIFETIME 5u
 #define SEG_CTL_MARK_INCONSISTENT 6u
+#define SEG_CTL_SET_DURABILITY 7u
 
 /* Page policies. */
 #define SEG_PAGES_LARGEST 0u
@@ -137,6 +141,13 @@ typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 #define SEG_VOLATILE 1u
 #define SEG_VERSIONED 2u /* changed by whole commits; always lockable */
 
+/* Durabilities of a versioned segment: when a commit survives a power cut. Whichever, a killed
+ * program loses nothing that it has committed, and a power cut leaves a complete version. */
+#define SEG_DURABLE_DEFAULT 0u        /* SEG_DURABLE_EVERY(100) */
+#define SEG_DURABLE_EVERY(ms) (ms)    /* so many milliseconds after it, 1 to 60000 */
+#define SEG_DURABLE_MANUAL 0xfffeu    /* after vas_sync, detaching, exit */
+#define SEG_DURABLE_EACH 0xffffu      /* before it returns, and others see it */
+
 /* Parameters of seg_alloc_params. */
 struct seg_params {
     uint64_t base;          /* 2 MiB-aligned, or 0: where no segment of the store lies */
@@ -147,6 +158,8 @@ struct seg_params {
     uint8_t pages;
     uint8_t lockable; /* 1: switching into a VAS that has it acquires its lock */
     uint8_t reserved; /* 0 */
+    uint16_t durability; /* of a versioned segment; 0 for others */
+    uint8_t reserved_end[6]; /* 0 */
 };
 
 struct seg_stat {
@@ -162,7 +175,7 @@ struct seg_stat {
     uint8_t dirty;        /* its last writer did not end properly, none writes now */
     uint8_t inconsistent; /* a holder of its lock died, and it was not recovered */
     uint8_t access;       /* what the caller may do: 0, SEG_READ or SEG_WRITE */
-    uint8_t reserved[2];
+    uint16_t durability;  /* of a versioned segment; 0 for others */
     uint32_t attachers;
     char name[256];
 };
@@ -190,7 +203,7 @@ struct seg_root {
     uint64_t fingerprint[2]; /* the caller's; the system never compares it */
 };
 
-SJ_STATIC_ASSERT(sizeof(struct seg_params) == 32, "seg_params is part of the ABI");
+SJ_STATIC_ASSERT(sizeof(struct seg_params) == 40, "seg_params is part of the ABI");
 SJ_STATIC_ASSERT(offsetof(struct seg_params, mode) == 24, "seg_params is part of the ABI");
 SJ_STATIC_ASSERT(offsetof(struct seg_params, lockable) == 30, "seg_params is part of the ABI");
 SJ_STATIC_ASSERT(sizeof(struct seg_stat) == 312, "seg_stat is part of the ABI");
@@ -231,7 +244,9 @@ SJ_API int sj_hyper_null(void);
 /* vas_switch: the calling thread enters the instance `vh`, or VAS_HOME; waits for the locks of its
  * lockable segments (shared where the right is SEG_READ, exclusive where it is SEG_WRITE). Where the
  * thread is already, nothing happens. Returns 0.
- * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM. The thread is
+ * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM; ESTALE, a failed
+ * disk has lost versions that this process has seen (detach and attach anew); EBUSY, it reads
+ * versioned segments that it would write, and there is a newer version than it sees. The thread is
  * where it was, with the locks it had.
  * EOWNERDEAD: the thread IS inside, with all locks, but a writer died, or ended inside: look
  * at the content, repair it, then seg_ctl(sid, SEG_CTL_RECOVER, 0). */
@@ -250,7 +265,8 @@ SJ_API vhandle_t vas_current(void);
 /* vas_commit: what the calling thread has changed in versioned segments since it entered, or since
  * its last commit, is a version from now on, as if it left; it stays inside. Returns 0.
  * Fails with EPERM, it may not write a versioned segment where it is; ENOSPC, EDQUOT, EIO, the
- * changes cannot be stored; EFBIG, they are more than one commit can have. Nothing has changed then:
+ * changes cannot be stored; EFBIG, a file would be longer than ulimit -f allows; ESTALE, a failed
+ * disk has lost the version that they are to. Nothing has changed then:
  * make room and try again, or abort. */
 SJ_API int vas_commit(void);
 
@@ -260,6 +276,27 @@ SJ_API int vas_commit(void);
  * Fails with EPERM, it may not write a versioned segment where it is; EIO, what was there cannot be
  * read. */
 SJ_API int vas_abort(void);
+
+/* vas_sync: all that was published of the versioned segments of `vh` survives a power cut from now
+ * on, whoever has committed it. What the thread has changed and not committed is no part of it.
+ * Returns its version, as vas_version.
+ * Fails with EBADF, no such instance; EINVAL, home, or an instance without versioned segments; EIO,
+ * the disk has failed, in this program or another: the next commit, or visit to write, stores anew
+ * what can be read back; if all of it can, the next vas_sync succeeds. */
+SJ_API int64_t vas_sync(vhandle_t vh);
+
+/* vas_version: returns the newest version that a visit of `vh` would see: of one versioned segment
+ * its number, of several the sum of their numbers. It rises with every commit.
+ * Fails with EBADF, no such instance; EINVAL, home, or an instance without versioned segments. */
+SJ_API int64_t vas_version(vhandle_t vh);
+
+/* vas_wait: waits until vas_version(vh) is more than `after`, and returns it. The thread may be
+ * inside: what it sees does not move. It wakes an eighth of the time it has waited later than the
+ * commit, and a tenth of a second later at most.
+ * Fails as vas_version; with ETIMEDOUT after so many nanoseconds; EINTR, a signal was handled;
+ * EDEADLK, the thread is inside where it may write versioned segments, and keeps others from
+ * committing. */
+SJ_API int64_t vas_wait(vhandle_t vh, uint64_t after, uint64_t nanoseconds);
 
 /* vas_create: makes an empty VAS with permission bits `mode` (umask applies). It lives until it is
  * deleted. Returns its id.
@@ -627,6 +664,22 @@ static inline vhandle_t vas_current(void)
 static inline int vas_commit(void)
 {
     return (int)sj_result(sj_call(SJ_CALL_VAS_COMMIT, 0, 0, 0, 0, 0, 0));
+}
+
+static inline int64_t vas_sync(vhandle_t vh)
+{
+    return (int64_t)sj_result(sj_call(SJ_CALL_VAS_SYNC, (uint64_t)vh, 0, 0, 0, 0, 0));
+}
+
+static inline int64_t vas_version(vhandle_t vh)
+{
+    return (int64_t)sj_result(sj_call(SJ_CALL_VAS_VERSION, (uint64_t)vh, 0, 0, 0, 0, 0));
+}
+
+static inline int64_t vas_wait(vhandle_t vh, uint64_t after, uint64_t nanoseconds)
+{
+    return (int64_t)sj_result(
+        sj_call(SJ_CALL_VAS_WAIT, (uint64_t)vh, after, nanoseconds, 0, 0, 0));
 }
 
 static inline int vas_abort(void)

@@ -16,4 +16,5 @@ pub mod guests;
 pub mod kvm;
 pub mod pace;
 pub mod small_disk;
+pub mod traced;
 pub mod vm;

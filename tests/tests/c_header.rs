@@ -68,6 +68,7 @@ fn twin() -> String {
     same("SEG_CTL_SET_PAGES", seg_ctl::SET_PAGES);
     same("SEG_CTL_RECOVER", seg_ctl::RECOVER);
     same("SEG_CTL_MARK_INCONSISTENT", seg_ctl::MARK_INCONSISTENT);
+    same("SEG_CTL_SET_DURABILITY", seg_ctl::SET_DURABILITY);
     same("SEG_CTL_SET_LIFETIME", seg_ctl::SET_LIFETIME);
     same("SEG_READ", abi::Right::Read.raw());
     same("SEG_WRITE", abi::Right::Write.raw());
@@ -78,6 +79,9 @@ fn twin() -> String {
     same("SEG_VOLATILE", abi::objects::Lifetime::Volatile as u64);
     same("SEG_VERSIONED", abi::objects::Lifetime::Versioned as u64);
     same("SJ_NAME_MAX", abi::objects::NAME_MAX_BYTES as u64);
+    same("sizeof(struct seg_params)", size_of::<SegParams>() as u64);
+    same("SEG_DURABLE_EACH", abi::objects::Durability::Each.raw().into());
+    same("SEG_DURABLE_MANUAL", abi::objects::Durability::Manual.raw().into());
     let mut offset = |field: &str, value: usize| {
         let (object, field) = field.split_once('.').expect("a field of a structure");
         same(&format!("offsetof(struct {object}, {field})"), value as u64);
@@ -89,6 +93,8 @@ fn twin() -> String {
     offset("seg_params.lifetime", offset_of!(SegParams, lifetime));
     offset("seg_params.pages", offset_of!(SegParams, pages));
     offset("seg_params.lockable", offset_of!(SegParams, lockable));
+    offset("seg_params.durability", offset_of!(SegParams, durability));
+    offset("seg_stat.durability", offset_of!(SegStat, durability));
     offset("seg_stat.base", offset_of!(SegStat, base));
     offset("seg_stat.size_bytes", offset_of!(SegStat, size_bytes));
     offset("seg_stat.reserve_bytes", offset_of!(SegStat, reserve_bytes));

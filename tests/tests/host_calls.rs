@@ -12,13 +12,13 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 
 use nix::errno::Errno;
-use nix::sys::ptrace::{self, Options};
+use nix::sys::ptrace;
 use nix::unistd::Pid;
-use rustix::process::{WaitOptions, WaitStatus};
 use tests::counts::{Table, compare};
 use tests::guests::{self, Profile};
 use tests::kvm::other_kind_of_host;
 use tests::skip_without_kvm;
+use tests::traced::{SYSCALL_STOP, go_on, next_stop, seize};
 use tests::vm::Run;
 
 /// How often each call is made, in a short run and in a long one.
@@ -53,14 +53,7 @@ impl Thread {
 /// Follows every thread of `process` to its end, and counts the calls of the one that runs the
 /// program's.
 fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
-    let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE;
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it has threads");
-    for task in tasks {
-        let name = task.expect("an entry").file_name();
-        let tid = Pid::from_raw(name.to_str().and_then(|tid| tid.parse().ok()).expect("a number"));
-        ptrace::seize(tid, options)?;
-        ptrace::interrupt(tid)?;
-    }
+    seize(process)?;
     // The byte that it waits for, and everything it reads after that.
     stdin.write_all(&[b'x'; 1 + MANY as usize]).expect("it reads");
     drop(stdin);
@@ -95,27 +88,6 @@ fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
             Err(errno) => return Err(errno),
         }
     }
-}
-
-/// How a stop at a system call looks, with `PTRACE_O_TRACESYSGOOD`.
-const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
-
-/// Waits for a thread that is traced by this one: others of this program wait for their own.
-fn next_stop() -> Result<(Pid, WaitStatus), Errno> {
-    let which = WaitOptions::from_bits_retain((libc::__WALL | libc::__WNOTHREAD).cast_unsigned());
-    let next = rustix::process::wait(which).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-    let (pid, status) = next.expect("it waits");
-    Ok((Pid::from_raw(pid.as_raw_nonzero().get()), status))
-}
-
-/// Resumes a thread until its next call, or the end of this one, with a signal if not 0. Kicks
-/// are real-time signals, for which `nix` has no name.
-fn go_on(tid: Pid, signal: i32) -> Result<(), Errno> {
-    let none = std::ptr::null_mut::<libc::c_void>();
-    let signal = libc::c_long::from(signal);
-    // SAFETY: this request reads and writes no memory of this process.
-    let done = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, tid.as_raw(), none, signal) };
-    Errno::result(done).map(drop)
 }
 
 /// The host calls of a run that makes `what` this many times.

@@ -10,7 +10,8 @@ use abi::call::{
     CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT, CALL_VAS_ATTACH,
     CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT,
     CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS,
-    CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_TRY_SWITCH,
+    CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH,
+    CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
 use sdk::CallPage;
@@ -78,6 +79,10 @@ calls! {
     number vas_current() -> i64 = CALL_VAS_CURRENT [] [];
     status vas_commit() -> c_int = CALL_VAS_COMMIT [] [];
     status vas_abort() -> c_int = CALL_VAS_ABORT [] [];
+    number vas_sync(vh: i64) -> i64 = CALL_VAS_SYNC [] [vh as u64];
+    number vas_version(vh: i64) -> i64 = CALL_VAS_VERSION [] [vh as u64];
+    number vas_wait(vh: i64, after: u64, nanoseconds: u64) -> i64
+        = CALL_VAS_WAIT [] [vh as u64, after, nanoseconds];
     id vas_create(name: *const c_char, mode: u32) -> u64
         = CALL_VAS_CREATE [name] [name[0], name[1], mode.into()];
     id vas_find(name: *const c_char) -> u64 = CALL_VAS_FIND [name] [name[0], name[1]];

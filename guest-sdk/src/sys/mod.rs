@@ -37,20 +37,20 @@ use crate::call_page::CallPage;
 
 pub use crate::handle::VasHandle;
 pub use abi::objects::{
-    Attachment, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right, SegId,
-    SegParams, SegRoot, SegStat, VasId, VasStat, attach, clone, seg_ctl as seg_command,
-    vas_ctl as vas_command,
+    Attachment, Durability, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right,
+    SegId, SegParams, SegRoot, SegStat, SyncInterval, VasId, VasStat, attach, clone,
+    seg_ctl as seg_command, vas_ctl as vas_command,
 };
 #[doc(hidden)]
 pub use growth::SegGrowth;
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
-    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_recover, seg_reserve,
-    seg_root_get, seg_root_set, seg_stat, seg_sync,
+    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_mark_inconsistent, seg_recover,
+    seg_reserve, seg_root_get, seg_root_set, seg_stat, seg_sync,
 };
 pub use switch::{
-    hyper_null, null, vas_abort, vas_commit, vas_current, vas_switch, vas_switch_timeout,
-    vas_try_switch,
+    hyper_null, null, vas_abort, vas_commit, vas_current, vas_switch, vas_switch_timeout, vas_sync,
+    vas_try_switch, vas_version, vas_wait,
 };
 pub(crate) use vas::vas_detach_owned;
 pub use vas::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 use abi::Errno;
 use abi::call::{
     CALL_HYPER_NULL, CALL_NULL, CALL_VAS_ABORT, CALL_VAS_COMMIT, CALL_VAS_CURRENT, CALL_VAS_SWITCH,
-    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_TRY_SWITCH,
+    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 
 use super::call;
@@ -41,7 +41,11 @@ pub fn hyper_null() -> Result<(), Errno> {
 /// After any error but `EOWNERDEAD` the thread is where it was, with the locks it had.
 ///
 /// - `EBADF`: `vh` is no instance of this process.
-/// - `ESTALE`: `vh` was attached with `PINNED`, and the VAS no longer has its segments as they were.
+/// - `ESTALE`: `vh` was attached with `PINNED`, and the VAS no longer has its segments as they were;
+///   or a disk that failed has lost versions of a versioned segment that this process has seen:
+///   detach and attach it anew.
+/// - `EBUSY`: the thread reads versioned segments that it would write in `vh`, and there is a newer
+///   version than it sees: what it has read would not hold. It can go home first.
 /// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks and
 ///   waits without limit: it may have released some, and handles the signal inside.
 /// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some thread ended while it held
@@ -96,8 +100,8 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
 /// # Errors
 /// - `EPERM`: it is not inside an instance in which it may write versioned segments, or it has
 ///   declared its changes inconsistent.
-/// - `ENOSPC`, `EDQUOT`, `EIO`: they cannot be stored. `EFBIG`: they are more than one commit can
-///   have. Nothing has changed then: the thread can make room and try again, or abort.
+/// - `ENOSPC`, `EDQUOT`, `EIO`: they cannot be stored. `EFBIG`: a file would be longer than
+///   `ulimit -f` allows. `ESTALE`: a failed disk has lost the version that they are to. Nothing has changed then: the thread can make room and try again, or abort.
 ///
 /// # Safety
 /// What is there must be what every program takes it for, now and after an abort: this is a point
@@ -122,6 +126,45 @@ pub unsafe fn vas_commit() -> Result<(), Errno> {
 pub unsafe fn vas_abort() -> Result<(), Errno> {
     // SAFETY: the call takes no arguments; the rest is the caller's promise.
     unsafe { call(CALL_VAS_ABORT, []) }.map(|_| ())
+}
+
+/// All that was published of the versioned segments of `vh` survives a power cut from now on, whoever
+/// has committed it; returns its version, as [`vas_version`]. What the calling thread has changed
+/// and not committed is no part of it.
+///
+/// # Errors
+/// `EBADF`: `vh` is no instance of this process. `EINVAL`: it is home, or has no versioned segment.
+/// `EIO`: the disk has failed, in this program or another. The next commit, or visit to write, stores
+/// anew what can be read back; if all of it can, the next `vas_sync` succeeds.
+#[inline]
+pub fn vas_sync(vh: VasHandle) -> Result<u64, Errno> {
+    // SAFETY: the call touches no memory of the program.
+    unsafe { call(CALL_VAS_SYNC, [vh.raw()]) }
+}
+
+/// The newest version that a visit of `vh` would see: of one versioned segment its number, of several
+/// the sum of their numbers. It rises with every commit.
+///
+/// # Errors
+/// `EBADF`: `vh` is no instance of this process. `EINVAL`: it is home, or has no versioned segment.
+#[inline]
+pub fn vas_version(vh: VasHandle) -> Result<u64, Errno> {
+    // SAFETY: the call touches no memory of the program.
+    unsafe { call(CALL_VAS_VERSION, [vh.raw()]) }
+}
+
+/// Waits until [`vas_version`] of `vh` is more than `after`, and returns it. The calling thread may be
+/// inside: what it sees does not move. It wakes an eighth of the time it has waited later than the
+/// commit, and a tenth of a second later at most.
+///
+/// # Errors
+/// As [`vas_version`]; `ETIMEDOUT`; `EINTR`: a signal was handled; `EDEADLK`: it is inside where it may
+/// write versioned segments, and would keep others from committing.
+#[inline]
+pub fn vas_wait(vh: VasHandle, after: u64, limit: Duration) -> Result<u64, Errno> {
+    let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    // SAFETY: the call touches no memory of the program.
+    unsafe { call(CALL_VAS_WAIT, [vh.raw(), after, nanoseconds]) }
 }
 
 /// The instance the calling thread is in.

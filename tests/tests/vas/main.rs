@@ -5,6 +5,7 @@
 //! - [`every_program`]: each guest program once; [`persistence`]: what the next VM finds
 //! - [`model`]: random calls against a model of the whole system
 //! - [`together`]: two concurrent VMs; [`death`]: VMs that are killed; [`ends`]: that end inside
+//! - [`durable`]: when commits of versioned segments survive a power cut; disks that fail
 //! - [`full`]: limits of files and disks
 //! - [`changes`]: changes that one VM makes to a VAS, seen by another
 //! - [`power_cut`]: raw segments that an earlier boot of the host left dirty
@@ -18,6 +19,7 @@
 mod changes;
 mod damage;
 mod death;
+mod durable;
 mod ends;
 mod every_program;
 mod full;

@@ -96,6 +96,7 @@ fn a_volatile_segment_goes_with_the_last_vm_that_has_it() {
         reserve_bytes: 0,
         mode: Mode::new(0o600).expect("a mode"),
         lifetime: Lifetime::Volatile,
+        durability: None,
         pages: PagePolicy::Largest,
         lockable: true,
     };

@@ -153,8 +153,10 @@ pub fn seg_params(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<SegParams, 
         pages: fields.u8(),
         lockable: fields.u8(),
         reserved: fields.u8(),
+        durability: fields.u16(),
+        reserved_end: std::array::from_fn(|_| fields.u8()),
     };
-    if params.reserved != 0 {
+    if params.reserved != 0 || params.reserved_end != [0; 6] {
         return Err(VasError::Invalid { what: "a reserved field" });
     }
     Ok(params)
@@ -186,17 +188,10 @@ pub fn seg_stat_bytes(stat: &SegStat) -> Vec<u8> {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
     bytes.extend_from_slice(&stat.mode.to_le_bytes());
-    let flags = [
-        stat.lifetime,
-        stat.pages,
-        stat.lockable,
-        stat.dirty,
-        stat.inconsistent,
-        stat.access,
-        0,
-        0,
-    ];
+    let flags =
+        [stat.lifetime, stat.pages, stat.lockable, stat.dirty, stat.inconsistent, stat.access];
     bytes.extend_from_slice(&flags);
+    bytes.extend_from_slice(&stat.durability.to_le_bytes());
     bytes.extend_from_slice(&stat.attachers.to_le_bytes());
     bytes.extend_from_slice(&stat.name);
     // Pads to the end of the structure, whose size is a multiple of 8.
@@ -246,6 +241,10 @@ impl Fields<'_> {
 
     fn u32(&mut self) -> u32 {
         u32::from_le_bytes(self.take())
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.take())
     }
 
     fn u8(&mut self) -> u8 {

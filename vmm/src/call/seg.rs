@@ -1,7 +1,7 @@
 //! Calls on segments.
 
 use abi::Right;
-use abi::objects::{Lifetime, PagePolicy, SegRoot, SegStat, seg_ctl};
+use abi::objects::{Durability, Lifetime, PagePolicy, SegRoot, SegStat, seg_ctl};
 
 use super::{CallResult, args};
 use crate::linux::task::ThreadCtx;
@@ -22,6 +22,10 @@ pub fn alloc(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         reserve_bytes: params.reserve_bytes,
         mode: args::new_mode(ctx, params.mode.into())?,
         lifetime: lifetime(params.lifetime.into())?,
+        durability: match params.durability {
+            0 => None,
+            raw => Some(durability(raw.into())?),
+        },
         pages: pages(params.pages.into())?,
         lockable: args::flag(params.lockable.into())?,
     };
@@ -112,6 +116,7 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_MODE => store.set_segment_mode(sid, args::mode(arg)?)?,
         seg_ctl::SET_LOCKABLE => store.set_lockable(sid, args::flag(arg)?)?,
         seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
+        seg_ctl::SET_DURABILITY => store.set_durability(sid, durability(arg)?)?,
         seg_ctl::RECOVER => {
             store.check_segment(sid, Right::Write)?;
             if vases.is_versioned_here(sid) {
@@ -234,8 +239,8 @@ pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
     if vases.is_versioned_here(sid) {
-        // What was committed is durable; what was not, is nobody's business yet.
-        return vases.granted()?.check_segment(sid, Right::Write).map(|()| 0);
+        vases.granted()?.check_segment(sid, Right::Write)?;
+        return vases.sync_versions_of(sid).map(|()| 0);
     }
     vases.granted()?.sync(sid)?;
     Ok(0)
@@ -300,6 +305,10 @@ fn lifetime(raw: u64) -> Result<Lifetime, VasError> {
     Lifetime::from_raw(raw).ok_or(VasError::Invalid { what: "the lifetime" })
 }
 
+fn durability(raw: u64) -> Result<Durability, VasError> {
+    Durability::from_raw(raw).ok_or(VasError::Invalid { what: "the durability" })
+}
+
 fn pages(raw: u64) -> Result<PagePolicy, VasError> {
     PagePolicy::from_raw(raw).ok_or(VasError::Invalid { what: "the page policy" })
 }
@@ -319,7 +328,10 @@ fn stat_of(record: &SegmentRecord) -> SegStat {
         dirty: u8::from(record.dirty()),
         inconsistent: u8::from(record.inconsistent),
         access: record.access.raw(),
-        reserved: [0; 2],
+        durability: match header.lifetime {
+            Lifetime::Versioned => header.durability.raw(),
+            Lifetime::Persistent | Lifetime::Volatile => 0,
+        },
         attachers: record.attachers.len() as u32,
         name: args::name_field(record.name.as_str()),
     }

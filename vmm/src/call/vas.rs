@@ -1,5 +1,7 @@
 //! Calls on VASes and instances.
 
+use std::time::Duration;
+
 use abi::VasId;
 use abi::objects::{Attachment, VasStat, clone, vas_ctl};
 
@@ -55,9 +57,24 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, flags, ..] = *a;
     let flags = AttachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
     let vh = ctx.process.vases.attach(args::vid(vid)?, flags)?;
+    if ctx.process.vases.is_to_let_go() {
+        ctx.process.call_every_second(|process| process.vases.let_go());
+    }
     // Other processes may wait for locks in its segments.
     Survivor::make(ctx.process);
     Ok(u64::from(vh))
+}
+
+/// `vas_wait(vh, after, nanoseconds)`.
+///
+/// # Errors
+/// `EBADF`, `EINVAL`; `EDEADLK` inside with the right to write; `ETIMEDOUT`, `EINTR`.
+pub fn wait(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vh, after, nanoseconds, ..] = *a;
+    let (process, thread) = (ctx.process, ctx.thread);
+    let interrupted = || thread.is_interrupted(process);
+    let limit = Duration::from_nanos(nanoseconds);
+    process.vases.wait_version(ctx.vcpu, vh, after, limit, &interrupted)
 }
 
 /// `vas_detach(vh, flags)`.

@@ -76,6 +76,36 @@ pub enum VasError {
     /// The files of a versioned segment.
     #[error("cannot use the versions of a segment")]
     Versions(#[from] VersionsError),
+    /// A failed sync took versions that the process has seen.
+    #[error(
+        "versions of segment {sid} that the process has seen are lost: a sync has failed, and they \
+         could not be read back"
+    )]
+    Lost {
+        /// The segment.
+        sid: SegId,
+    },
+    /// A thread that reads would write something newer than it has read.
+    #[error("there is a newer version of segment {sid} than the calling thread sees")]
+    Newer {
+        /// The segment.
+        sid: SegId,
+    },
+    /// The instance has nothing that has versions.
+    #[error("instance {vh} has no versioned segment")]
+    NoVersions {
+        /// The handle.
+        vh: u32,
+    },
+    /// The thread would wait for what it keeps others from doing.
+    #[error("a thread that writes versioned segments would wait for itself")]
+    Deadlock,
+    /// Nothing new came in time.
+    #[error("there is no newer version")]
+    NothingNew,
+    /// A signal came first.
+    #[error("a signal arrived")]
+    Interrupted,
     /// Only a thread inside changes a versioned segment.
     #[error(
         "the calling thread is not inside an instance in which it may write versioned segments"
@@ -169,6 +199,10 @@ impl Remedy for VasError {
     fn remedy(&self) -> Option<String> {
         match self {
             VasError::Store(error) => error.remedy(),
+            VasError::Lost { .. } => {
+                Some("detach it and attach it anew: it then shows the newest version kept".into())
+            }
+            VasError::Newer { .. } => Some("leave, and enter to write".into()),
             VasError::Full { .. } => Some("try again when fewer programs use it".into()),
             VasError::SeveralVersioned { .. } => Some(
                 "attach all but one of them to be read, or put them into VASes of their own".into(),
@@ -195,10 +229,16 @@ impl VasError {
             VasError::NoInstance { .. } => Errno::EBADF,
             VasError::Home | VasError::Invalid { .. } => Errno::EINVAL,
             VasError::NotMember { .. } => Errno::ENOENT,
-            VasError::Inside { .. } | VasError::Owned { .. } | VasError::Pinned { .. } => {
-                Errno::EBUSY
-            }
+            VasError::Inside { .. }
+            | VasError::Owned { .. }
+            | VasError::Pinned { .. }
+            | VasError::Newer { .. } => Errno::EBUSY,
             VasError::Changed { .. } => Errno::ESTALE,
+            VasError::Lost { .. } => Errno::ESTALE,
+            VasError::NoVersions { .. } => Errno::EINVAL,
+            VasError::Deadlock => Errno::EDEADLK,
+            VasError::NothingNew => Errno::ETIMEDOUT,
+            VasError::Interrupted => Errno::EINTR,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,
             VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,

@@ -22,6 +22,7 @@ fn segment(vases: &Vases, text: &str, base: u64) -> SegId {
         reserve_bytes: 2 << 20,
         mode: Mode::PRIVATE,
         lifetime: Lifetime::Persistent,
+        durability: None,
         pages: PagePolicy::Largest,
         lockable: false,
     };

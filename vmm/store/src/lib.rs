@@ -66,4 +66,4 @@ pub use objects::patience::Patience;
 pub use objects::private::PrivateStore;
 pub use objects::segment::{Location, PartFile, SegmentFile};
 pub use objects::store::{FOLDERS, Store};
-pub use objects::words::VersionWords;
+pub use objects::words::{LostVersions, VersionWords};

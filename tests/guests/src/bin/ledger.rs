@@ -11,13 +11,13 @@ use spacejmp::collections::VBTreeMap;
 use spacejmp::sys::Lifetime;
 use spacejmp::{At, In, Mode, Space, Storable, VString};
 
-spacejmp::brand! { Ledger => Book }
+spacejmp::brand! { Ledger<'v> => Book<'v> }
 
 #[derive(Storable)]
-#[storable(vas = Ledger)]
-struct Book {
+#[storable(vas = Ledger<'v>)]
+struct Book<'v> {
     changes: u64,
-    entries: VBTreeMap<u64, VString<Ledger>, Ledger>,
+    entries: VBTreeMap<u64, VString<Ledger<'v>>, Ledger<'v>>,
 }
 
 /// What the entries should be: each text follows from the change that wrote it and its length.
@@ -61,18 +61,18 @@ fn main() {
     let [name, ref what @ ..] = args[..] else { panic!("ledger NAME WHAT ...") };
     match *what {
         ["new"] => {
-            let options = Space::<Ledger>::options().lifetime(Lifetime::Versioned);
+            let options = Space::<Ledger<'_>>::options().lifetime(Lifetime::Versioned);
             let made = options.create(name, |_| Ok(Book { changes: 0, entries: VBTreeMap::new() }));
             made.expect("a new space");
         }
         ["work"] => work(&open(name), u64::MAX),
         ["work", count] => work(&open(name), count.parse().expect("a number")),
         ["check"] => {
-            let space = Space::open_read_only(name).expect("the space");
+            let space = Space::<Ledger<'_>>::open_read_only(name).expect("the space");
             println!("{}", space.read(|v| check(v, &mut (0, Model::new()))).expect("a visit"));
         }
         ["watch"] => {
-            let space = Space::open_read_only(name).expect("the space");
+            let space = Space::<Ledger<'_>>::open_read_only(name).expect("the space");
             let mut known = (0, Model::new());
             loop {
                 space.read(|v| check(v, &mut known)).expect("a visit");
@@ -82,11 +82,11 @@ fn main() {
     }
 }
 
-fn open(name: &str) -> Space<Ledger> {
+fn open(name: &str) -> Space<Ledger<'static>> {
     Space::open(name).expect("the space")
 }
 
-fn work(space: &Space<Ledger>, count: u64) {
+fn work(space: &Space<Ledger<'_>>, count: u64) {
     for _ in 0..count {
         let done = space.write(|v| {
             let (book, at) = v.root_mut();
@@ -102,7 +102,7 @@ fn work(space: &Space<Ledger>, count: u64) {
                 }
             }
             book.changes = n + 1;
-            n + 1
+            Ok::<_, spacejmp::Error>(n + 1)
         });
         println!("{}", done.expect("a change"));
         std::io::stdout().flush().expect("somebody reads");
@@ -111,7 +111,7 @@ fn work(space: &Space<Ledger>, count: u64) {
 
 /// Compares what a visit sees with what its number of changes says. `known` is the model of an earlier
 /// look.
-fn check<M: Mode>(v: &In<Ledger, M>, known: &mut (u64, Model)) -> u64 {
+fn check<M: Mode>(v: &In<Ledger<'_>, M>, known: &mut (u64, Model)) -> u64 {
     let book = v.root();
     let (at, model) = (&mut known.0, &mut known.1);
     assert!(book.changes >= *at, "{} changes after {at}", book.changes);
@@ -128,7 +128,7 @@ fn check<M: Mode>(v: &In<Ledger, M>, known: &mut (u64, Model)) -> u64 {
     book.changes
 }
 
-fn compare<M: Mode>(book: &Book, at: &At<Ledger, M>, model: &Model) {
+fn compare<'v, M: Mode>(book: &Book<'v>, at: &At<Ledger<'v>, M>, model: &Model) {
     let (n, entries) = (book.changes, book.entries.at(at));
     assert_eq!(entries.len(), model.len(), "entries after {n} changes");
     for ((key, found), (expected, (by, length))) in entries.iter().zip(model) {

@@ -86,6 +86,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         seg_ctl::SET_PAGES,
         seg_ctl::SET_LIFETIME,
         seg_ctl::MARK_INCONSISTENT,
+        seg_ctl::SET_DURABILITY,
     ] {
         attempts.push((call::CALL_SEG_CTL, sys::seg_ctl(sid, command, 0)));
     }
@@ -101,6 +102,9 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         call::CALL_VAS_CURRENT,
         call::CALL_VAS_COMMIT,
         call::CALL_VAS_ABORT,
+        call::CALL_VAS_SYNC,
+        call::CALL_VAS_VERSION,
+        call::CALL_VAS_WAIT,
         call::CALL_VAS_DETACH,
         call::CALL_VAS_LIST,
         call::CALL_SEG_LIST,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use abi::objects::{Lifetime, PagePolicy, SegId};
+use abi::objects::{Durability, Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
@@ -13,8 +13,8 @@ use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
 use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
-    Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_mode, parse_size,
-    print_check, waiting_note,
+    Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_durability,
+    parse_mode, parse_size, print_check, waiting_note,
 };
 use crate::store_show::{Live, Segment};
 use crate::versions::{self, Of, chosen_segment};
@@ -110,6 +110,7 @@ versioned segments, which always show a whole version.")]
 Examples:
   spacejmp seg create graph --size 4G --reserve 100G --mode 660
   spacejmp seg create ledger --size 1G --lifetime versioned
+  spacejmp seg create orders --size 1G --lifetime versioned --durability each
   spacejmp seg create scratch --size 1G --volatile --no-lock
   spacejmp seg create fixed --size 2M --base 0x200000000000 --pages 2m
 
@@ -119,7 +120,14 @@ Lifetimes:
   versioned    in files, until it is deleted, and changed by whole commits only: a killed
                program or a power cut leaves a version that was committed. Always locked; not
                yet written by `vas export`
-  volatile     in memory, until its last user has left it")]
+  volatile     in memory, until its last user has left it
+
+Durabilities of a versioned segment; whichever, a killed program loses nothing that it has
+committed, and a power cut leaves a complete version:
+  each         a commit returns, and others see it, when it would survive a power cut
+  every:MS     a commit returns at once, and survives one that comes MS milliseconds later, or
+               sooner (1 to 60000; the default is every:100)
+  manual       commits survive one when a program has called vas_sync, detaches or exits")]
 struct Create {
     /// Its name: 1 to 255 bytes of UTF-8 without `/`
     #[arg(value_parser = name_parser())]
@@ -137,6 +145,9 @@ struct Create {
     /// How long it lives, and what a crash leaves of it (see below)
     #[arg(long, default_value = "persistent")]
     lifetime: LifetimeName,
+    /// When the commits of a versioned segment survive a power cut (see below)
+    #[arg(long, value_name = "each|every:MS|manual", value_parser = parse_durability)]
+    durability: Option<Durability>,
     /// Keep it in memory, and only until its last user has left it: as `--lifetime volatile`
     #[arg(long, conflicts_with = "lifetime")]
     volatile: bool,
@@ -226,17 +237,19 @@ enum ConvertTo {
     Versioned,
 }
 
-/// Change who may read and write a segment, whether it is locked, how it is mapped
+/// Change who may read and write a segment, whether it is locked, how it is mapped, when it is durable
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   spacejmp seg chmod graph 640
+  spacejmp seg chmod ledger --durability every:20
   spacejmp seg chmod graph --no-lock --pages 4k")]
 struct Chmod {
     #[arg(value_parser = name_parser())]
     name: Name,
     /// Permission bits
-    #[arg(value_parser = parse_mode, required_unless_present_any = ["lockable", "no_lock", "pages"])]
+    #[arg(value_parser = parse_mode, required_unless_present_any =
+          ["lockable", "no_lock", "pages", "durability"])]
     mode: Option<Mode>,
     /// Acquire its lock on switches
     #[arg(long, conflicts_with = "no_lock")]
@@ -247,6 +260,9 @@ struct Chmod {
     /// Largest pages to map it with
     #[arg(long)]
     pages: Option<Pages>,
+    /// When the commits of a versioned segment survive a power cut, from the next one on
+    #[arg(long, value_name = "each|every:MS|manual", value_parser = parse_durability)]
+    durability: Option<Durability>,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -303,6 +319,7 @@ fn create(store: &Store, args: &Create) -> Result<ExitCode, Failure> {
         reserve_bytes: args.reserve,
         mode: args.mode,
         lifetime: lifetime(args),
+        durability: args.durability,
         pages: policy(args.pages),
         lockable: !args.no_lock,
         ..SegmentSpec::new(args.size)
@@ -412,6 +429,9 @@ fn change(store: &StoreArgs, args: &Chmod) -> Result<ExitCode, Failure> {
         }
         if let Some(pages) = args.pages {
             store.set_pages(sid, policy(pages))?;
+        }
+        if let Some(durability) = args.durability {
+            store.set_durability(sid, durability)?;
         }
         args.mode.map_or(Ok(()), |mode| store.set_segment_mode(sid, mode))
     })?;

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use abi::objects::{Durability, SyncInterval};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Serialize;
 use vmm::error::Remedy;
@@ -127,6 +128,23 @@ pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
         .ok()
         .and_then(Mode::new)
         .ok_or_else(|| format!("`{text}` is no mode: give octal digits, as in 660"))
+}
+
+/// `each`, `every:MS` or `manual`.
+pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
+    let every = |ms: &str| SyncInterval::new(ms.parse().ok()?).map(Durability::Every);
+    let known = match text {
+        "each" => Some(Durability::Each),
+        "manual" => Some(Durability::Manual),
+        _ => text.strip_prefix("every:").and_then(every),
+    };
+    let most = SyncInterval::MAX_MS;
+    let bad = || {
+        format!(
+            "`{text}` is no durability: give each, manual, or every: and 1 to {most} milliseconds"
+        )
+    };
+    known.ok_or_else(bad)
 }
 
 /// `4 GiB`, or the exact number of bytes if that is not a round number.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use abi::objects::{LeaseId, Lifetime, PagePolicy, Right};
+use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId};
 use seg_lock::LockView;
 use serde::Serialize;
-use vmm::store::{Access, LeaseView, SegmentRecord, VasRecord, counted};
+use vmm::store::{Access, Header, LeaseView, SegmentRecord, VasRecord, counted};
 
 use crate::store_options::size;
 
@@ -111,6 +111,8 @@ pub(crate) struct Segment {
     mode: String,
     access: &'static str,
     lifetime: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<String>,
     pages: &'static str,
     lockable: bool,
     dirty: bool,
@@ -153,6 +155,7 @@ impl Segment {
                 Lifetime::Volatile => "volatile",
                 Lifetime::Versioned => "versioned",
             },
+            durability: durability(header),
             pages: match header.pages {
                 PagePolicy::Largest => "largest",
                 PagePolicy::Small4K => "4k",
@@ -189,7 +192,8 @@ impl Segment {
             (self.lifetime == "volatile", "volatile"),
             (self.lifetime == "versioned", "versioned"),
         ];
-        let words: Vec<_> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+        let words = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word);
+        let words: Vec<_> = words.chain(self.durability.as_deref()).collect();
         if words.is_empty() { "clean".into() } else { words.join(", ") }
     }
 
@@ -250,12 +254,16 @@ pub(crate) struct Vas {
 #[derive(Debug, Serialize)]
 struct VasSegment {
     name: String,
+    #[serde(skip)]
+    id: SegId,
     sid: String,
     right: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     size_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<String>,
 }
 
 impl Vas {
@@ -276,9 +284,11 @@ impl Vas {
             let name = known.as_ref().map_or(&listed.name, |known| &known.name);
             VasSegment {
                 name: name.as_str().to_owned(),
+                id: listed.sid,
                 sid: listed.sid.to_string(),
                 right: right_text(listed.right),
                 size_bytes: known.as_ref().map(|known| known.header.size_bytes),
+                durability: known.as_ref().and_then(|known| durability(&known.header)),
                 base: known.map(|known| format!("{:#x}", known.header.base)),
             }
         };
@@ -294,8 +304,21 @@ impl Vas {
         }
     }
 
+    /// With what lists say of its segments, of which `header` gives the headers.
+    pub(crate) fn with_durabilities(mut self, header: impl Fn(SegId) -> Option<Header>) -> Vas {
+        for segment in &mut self.segments {
+            segment.durability = header(segment.id).as_ref().and_then(durability);
+        }
+        self
+    }
+
     pub(crate) fn row(&self) -> Vec<String> {
-        let state = if self.inside.is_empty() { String::new() } else { "in use".into() };
+        let used = (!self.inside.is_empty()).then(|| "in use".to_owned());
+        let mut kept: Vec<_> =
+            self.segments.iter().filter_map(|it| it.durability.clone()).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        let state = used.into_iter().chain(kept).collect::<Vec<_>>().join(", ");
         vec![
             plain(&self.name),
             self.segments.len().to_string(),
@@ -313,7 +336,11 @@ impl Vas {
         lines.add("tagged", if self.tagged { "yes" } else { "no" });
         let segment = |segment: &VasSegment| match (&segment.base, segment.size_bytes) {
             (Some(base), Some(bytes)) => {
-                format!("{} at {base}, {}, to {}", plain(&segment.name), size(bytes), segment.right)
+                let durability = segment.durability.iter();
+                let durability: String =
+                    durability.map(|it| format!(", versioned, {it}")).collect();
+                let (name, size) = (plain(&segment.name), size(bytes));
+                format!("{name} at {base}, {size}, to {}{durability}", segment.right)
             }
             _ => format!("{} ({}): missing or unreadable", plain(&segment.name), segment.sid),
         };
@@ -322,6 +349,11 @@ impl Vas {
         lines.inside(&self.inside);
         lines.0
     }
+}
+
+/// When commits of a segment survive a power cut; `None` if it is not versioned.
+fn durability(header: &Header) -> Option<String> {
+    (header.lifetime == Lifetime::Versioned).then(|| header.durability.to_string())
 }
 
 fn inside(vas: &VasRecord, live: &Live) -> Vec<Inside> {

@@ -176,6 +176,9 @@ impl Vases {
         let members = members.iter().map(|(sid, member)| (sid, member.right));
         for (sid, right) in members.chain(linked) {
             state.residency.release(sid, right, how, &opened, &mut state.tables);
+            if state.residency.get(sid).is_none() {
+                state.syncer.forget(sid);
+            }
         }
         Ok(())
     }

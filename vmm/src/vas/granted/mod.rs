@@ -14,7 +14,7 @@ pub mod grants;
 
 use std::sync::Arc;
 
-use abi::objects::{PagePolicy, SegRoot};
+use abi::objects::{Durability, PagePolicy, SegRoot};
 use abi::{Right, SegId, VasId};
 
 use crate::store::{
@@ -238,6 +238,12 @@ impl Granted {
     pub fn set_pages(&self, sid: SegId, pages: PagePolicy) -> Result<(), VasError> {
         self.check_segment(sid, Right::Write)?;
         Ok(self.store.set_pages(sid, pages)?)
+    }
+
+    /// [`Store::set_durability`].
+    pub fn set_durability(&self, sid: SegId, durability: Durability) -> Result<(), VasError> {
+        self.check_segment(sid, Right::Write)?;
+        Ok(self.store.set_durability(sid, durability)?)
     }
 
     /// [`Store::delete_segment`].

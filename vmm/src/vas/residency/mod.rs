@@ -274,6 +274,7 @@ impl Residency {
         segment.remove_user(right);
         match segment.highest_right() {
             Some(Right::Read) if right == Right::Write => {
+                segment.sync_versions();
                 let row = segment.lease_row.expect("a segment in use is in the lease");
                 let stopped = store.stop_writing(&segment.file, lease, row);
                 warn_if_failed("mark a segment clean", stopped);

@@ -30,6 +30,7 @@ use crate::vas::granted::grants::{Grants, VasGrants};
 use crate::vas::opened::Opened;
 use crate::vas::residency::{Probe, Residency};
 use crate::vas::tables::TableFrames;
+use crate::vas::versioned::sync::Syncer;
 use crate::vas::versioned::visits::Visits;
 use crate::vm::Machine;
 use crate::vm::memory::FileMapping;
@@ -58,10 +59,12 @@ pub struct Vases {
     patience: Arc<Patience>,
     /// Some instance was attached once: exits have to check.
     active: AtomicBool,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     pub(crate) reload_waits: Arc<AtomicBool>,
     /// See `drain.rs`.
     pub(crate) draining: AtomicBool,
+    /// Whether the event loop lets go of old versions.
+    pub(crate) lets_go: AtomicBool,
     /// Threads that may write versioned segments.
     pub(crate) writing: Arc<AtomicU32>,
     /// The program's thread on each vCPU that runs one.
@@ -78,6 +81,7 @@ pub(crate) struct State {
     pub(crate) instances: Instances,
     pub(crate) residency: Residency,
     pub(crate) visits: Visits,
+    pub(crate) syncer: Syncer,
     pub(crate) tables: TableFrames,
     pub(crate) lock_lists: LockLists,
     /// The store's counter of changes as far as the kernel may rely on it.
@@ -101,6 +105,7 @@ impl Vases {
             instances: Instances::default(),
             residency: Residency::new(switch.clone()),
             visits: Visits::new(machine.mem.ledger().clone()),
+            syncer: Syncer::default(),
             tables: TableFrames::new(machine.clone()),
             lock_lists: LockLists::default(),
             seen: 0,
@@ -119,6 +124,7 @@ impl Vases {
             state,
             reload_waits,
             draining,
+            lets_go: AtomicBool::new(false),
             writing,
             threads,
         }
@@ -242,6 +248,7 @@ impl State {
     /// Drops the lease: the process holds nothing any more.
     pub(crate) fn close(&mut self) {
         self.residency.forget_all(&mut self.tables);
+        self.syncer = Syncer::default();
         self.opened = None;
     }
 

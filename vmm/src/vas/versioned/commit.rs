@@ -5,54 +5,89 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use abi::objects::SegRoot;
+use abi::objects::{Durability, SegRoot};
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::Page;
-use spacejmp_versions::{Commit, PageIndex, Sharing, VersionNumber, VersionsError};
+use spacejmp_versions::{Commit, LargeCommit, PageIndex, Sharing, VersionNumber, VersionsError};
 
 use super::copies::Copies;
 use super::segment::{Log, lock};
+use super::sync;
 use super::view::View;
+use crate::store::SegmentFile;
 use crate::vas::VasError;
+use crate::vas::error::warn_if_failed;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
+use crate::vm::windows::PinnedRange;
 
 /// What a thread has changed in one segment.
 struct Change {
     sid: SegId,
     log: Arc<Mutex<Log>>,
+    file: SegmentFile,
+    durability: Durability,
     base: VersionNumber,
     facts: VersionFacts,
-    pages: Vec<(PageIndex, Box<Page>)>,
+    pages: Vec<(PageIndex, PinnedRange)>,
+}
+
+/// From so many pages on a change is written page by page, to a layer of its own, and never all in
+/// memory a second time: somewhat less than half a log holds.
+const LARGE_PAGES: usize = 8000;
+
+fn content(pinned: &PinnedRange) -> Page {
+    let mut page = [0; PAGE_SIZE as usize];
+    pinned.range().read(&mut page).expect("a frame has a page's length");
+    page
 }
 
 impl Change {
-    /// Makes it a version that a power cut leaves. On failure nothing of it is to be seen.
-    fn append(&self) -> Result<VersionNumber, VersionsError> {
-        let pages = self.pages.iter().map(|(page, content)| (*page, &**content)).collect();
-        let commit = Commit { facts: self.facts.clone(), pages };
+    fn write(&self, log: &mut Log) -> Result<VersionNumber, VersionsError> {
+        if self.pages.len() < LARGE_PAGES {
+            let pages: Vec<_> = self.pages.iter().map(|(page, at)| (*page, content(at))).collect();
+            let pages = pages.iter().map(|(page, content)| (*page, content)).collect();
+            return log.append(&Commit { facts: self.facts.clone(), pages });
+        }
+        let mut large = LargeCommit::begin(log)?;
+        let mut pages = self.pages.iter();
+        if let Err(error) = pages.try_for_each(|(page, at)| large.write(*page, &content(at))) {
+            large.abort(log);
+            return Err(error);
+        }
+        large.finish(log, self.facts.clone())
+    }
+
+    /// Makes it a version, which a power cut leaves if the segment's commits wait for that. On failure
+    /// nothing of it is to be seen.
+    fn append(&self) -> Result<VersionNumber, VasError> {
         let appended = {
             let mut log = lock(&self.log);
+            sync::take_note(&mut log, &self.file)?;
             // Since an earlier failure.
             if log.has_failed() {
-                log.renew(self.base)?;
+                sync::renew(&mut log, &self.file, self.base)?;
             }
-            log.append(&commit)
+            if log.appended() != self.base {
+                // What the thread began with is lost.
+                return Err(VasError::Lost { sid: self.sid });
+            }
+            self.write(&mut log)
         };
         let done = appended.and_then(|version| {
             // Others may look at older versions meanwhile.
-            let ticket = lock(&self.log).sync_ticket();
-            let synced = ticket.run();
-            lock(&self.log).synced(ticket, synced)?;
+            if self.durability == Durability::Each {
+                sync::sync(&self.log, &self.file)?;
+            }
             Ok(version)
         });
         if done.is_err() {
             // What was appended must not be found by a later recovery. Should this fail as well, the
-            // next commit does it first, and nobody else can: the lock is held.
-            let _ = lock(&self.log).renew(self.base);
+            // next who has the lock does it first.
+            let _ = sync::renew(&mut lock(&self.log), &self.file, self.base);
         }
-        done
+        Ok(done?)
     }
 }
 
@@ -80,17 +115,30 @@ impl Vases {
         let mut guard = self.lock();
         let state = &mut *guard;
         drop(hold);
-        // Durable: from here on others may see it. If the words cannot be written, they do so later,
+        // As durable as it has to be: from here on others may see it. If the words cannot be written, they do so later,
         // with the next version or after a recovery.
         let segment = state.residency.of_member_mut(change.sid);
-        crate::vas::error::warn_if_failed("publish a version", segment.publish(version));
+        warn_if_failed("publish a version", segment.publish(version));
         segment.set_size(change.facts.size_bytes)?;
         if let Some((tables, _)) = state.visits.tables_of_mut(vcpu.index())
             && let Some(view) = tables.views.get_mut(&change.sid)
         {
             view.committed(version);
         }
+        let seen = &mut state.residency.of_member_mut(change.sid).versioned_mut().news.seen;
+        *seen = version.max(*seen);
         state.checkpoint_if_due(change.sid);
+        if let Some(delay) = sync::delay(change.durability) {
+            let requested = state.syncer.request(change.sid, &change.log, &change.file, delay);
+            drop(guard);
+            if requested.is_err() {
+                // It is published: should this fail, it is written anew by the next commit.
+                warn_if_failed(
+                    "sync a segment's log",
+                    sync::sync(&change.log, &change.file).map(drop),
+                );
+            }
+        }
         Ok(())
     }
 
@@ -134,9 +182,8 @@ impl Vases {
             if page.0 * PAGE_SIZE >= view.facts.size_bytes {
                 continue;
             }
-            let content = state.visits.copies.read(frame);
-            if log.read(page, view.version)? != content {
-                pages.push((page, Box::new(content)));
+            if log.read(page, view.version)? != state.visits.copies.read(frame) {
+                pages.push((page, state.visits.copies.pin(frame)));
             }
         }
         if pages.is_empty() && !view.has_new_facts() {
@@ -153,8 +200,10 @@ impl Vases {
             ..view.facts.clone()
         };
         drop(log);
-        let log = versioned.shared_log();
-        Ok(Some(Change { sid: view.sid, log, base: view.version, facts, pages }))
+        let (log, file) =
+            (versioned.shared_log(), state.residency.of_member(view.sid).file.clone());
+        let (sid, durability, base) = (view.sid, file.durability()?, view.version);
+        Ok(Some(Change { sid, log, file, durability, base, facts, pages }))
     }
 
     /// Throws away what the thread that runs `vcpu` has changed since it entered, or since its last
@@ -261,34 +310,25 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 }
 
 impl State {
-    /// Brings the home file up to date when logs have filled up and nobody else has the segment.
+    /// Brings logs that have filled up to a layer. The thread that commits holds the segment's lock;
+    /// what other VMs look at stays as it is.
     fn checkpoint_if_due(&mut self, sid: SegId) {
         let opened = self.attached();
         let segment = self.residency.of_member_mut(sid);
         if !segment.versioned().log().checkpoint_is_due() {
             return;
         }
-        let alone = opened.store.others_attached(sid, opened.lease.id()).map(|others| !others);
-        if !alone.unwrap_or(false) {
-            return;
-        }
+        let others = opened.store.others_attached(sid, opened.lease.id());
+        let sharing = if matches!(others, Ok(false)) { Sharing::Alone } else { Sharing::Shared };
         let is_of = |tables: &super::visits::VisitTables| tables.views.contains_key(&sid);
         self.visits.drop_idle(&mut self.tables, is_of);
         let oldest = self.visits.oldest(sid);
         let segment = self.residency.of_member_mut(sid);
-        let done = {
+        {
             let mut log = segment.versioned().log();
             let oldest = oldest.unwrap_or(log.appended());
-            log.checkpoint(oldest, Sharing::Alone)
-        };
-        crate::vas::error::warn_if_failed("bring a segment's logs to a layer", done);
-        // What is mapped of a file that has no name any more keeps its space on the disk.
-        let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
-        let versioned = self.residency.of_member_mut(sid).versioned_mut();
-        let stale = versioned.take_stale_windows(&logs, &layers);
-        if !stale.is_empty() {
-            self.tables.machine().windows.unmap(stale);
-            self.tables.all_is_forgotten();
+            sync::checkpoint(&mut log, &segment.file, oldest, sharing);
         }
+        self.unmap_stale(sid);
     }
 }

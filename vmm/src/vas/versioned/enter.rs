@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use abi::{Right, SegId};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{Sharing, VersionNumber};
+use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
-use super::segment::{Log, VersionedSegment};
+use super::segment::{Log, News, VersionedSegment, lock};
+use super::sync;
 use super::view::View;
 use super::visits::{TablesId, VisitTables, Visits};
-use crate::store::{OtherWriters, SegmentFile, StoreError, VersionWords};
+use crate::store::{OtherWriters, SegmentFile, StoreError};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::opened::Opened;
@@ -109,6 +110,28 @@ impl State {
         Ok(self.visits.insert(VisitTables::new(vh, tables, views)))
     }
 
+    /// Checks that a thread which goes from reading to writing the same segments would see there what
+    /// it sees now. The locks that `vh` needs are held.
+    ///
+    /// # Errors
+    /// [`VasError::Newer`]; the host's.
+    pub(crate) fn check_upgrade(&mut self, vcpu: u32, vh: u32) -> Result<(), VasError> {
+        let Some(visit) = self.visits.tables_of(vcpu) else { return Ok(()) };
+        // Home has none.
+        let Some(instance) = self.instances.get(vh) else { return Ok(()) };
+        let written = |(sid, member): (SegId, &Member)| {
+            let view = visit.views.get(&sid).filter(|view| view.right == Right::Read)?;
+            (member.right == Right::Write).then_some((sid, view.version))
+        };
+        let written = instance.members.iter().filter_map(written);
+        for (sid, version) in written.collect::<Vec<_>>() {
+            if self.residency.of_member_mut(sid).newest(Right::Write)? > version {
+                return Err(VasError::Newer { sid });
+            }
+        }
+        Ok(())
+    }
+
     /// The thread on `vcpu` leaves, to where it already has the root of. What it did not commit is
     /// gone.
     pub(crate) fn end_visit(&mut self, vcpu: u32, is_settled: bool) {
@@ -126,69 +149,132 @@ impl VmSegment {
         right: Right,
     ) -> Result<(), VasError> {
         let (file, versions) = self.file_and_versions();
-        let mut log = None;
+        let mut joined = None;
         opened.store.join_versioned(file, &opened.lease, row, right, &mut |file, others| {
-            log = Some(open(file, right, others)?);
+            let log = open(file, right, others)?;
+            // What a writer finds it has published itself.
+            let others = if right == Right::Write { OtherWriters::Live } else { others };
+            joined = Some((log, News::of(file, others)?));
             Ok(())
         })?;
-        let log = log.ok_or(VasError::NotWriting)?;
+        let (log, news) = joined.ok_or(VasError::NotWriting)?;
         match versions {
-            Some(versions) => versions.replace_log(log),
-            None => *versions = Some(VersionedSegment::new(log)),
+            Some(versions) => versions.replace_log(log, news),
+            None => *versions = Some(VersionedSegment::new(log, news)),
         }
         Ok(())
     }
 
-    /// When the VM no longer has the segment: brings the home file up to date if that is due, and nobody
-    /// else has it.
+    /// When the VM no longer writes the segment: what it has committed is durable.
+    pub(crate) fn sync_versions(&mut self) {
+        let Some(versions) = self.versions_mut() else { return };
+        let shared = versions.shared_log();
+        let is_behind = {
+            let log = lock(&shared);
+            log.durable() < log.appended()
+        };
+        if is_behind {
+            warn_if_failed("sync a segment's log", sync::sync(&shared, &self.file).map(drop));
+        }
+    }
+
+    /// When the VM no longer has the segment: what it has committed is durable; brings the home file
+    /// up to date if that is due, and nobody else has it.
     pub(crate) fn close_versions(&mut self, opened: &Opened) {
         let (sid, is_writer) = (self.file.sid(), self.lock.is_some());
-        let Some(versions) = self.versions_mut() else { return };
+        if is_writer {
+            self.sync_versions();
+        }
+        let (file, versions) = self.file_and_versions();
+        let Some(versions) = versions else { return };
         let mut log = versions.log();
         if !is_writer || !log.checkpoint_is_due() {
             return;
         }
         if matches!(opened.store.others_attached(sid, opened.lease.id()), Ok(false)) {
             let newest = log.appended();
-            let done = log.checkpoint(newest, Sharing::Alone);
-            warn_if_failed("bring a segment's logs to a layer", done);
+            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
 
     /// The version that a thread sees that enters now, taken in from the files. The lock is held by
     /// a thread that is to write.
     fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
-        let words = self.file.read_words()?;
-        let versioned = self.versioned();
-        let mut log = versioned.log();
-        let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
-        let published = versioned.visible(published);
-        let died =
-            right == Right::Write && self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent());
-        if !died {
-            if published > log.appended() {
-                log.refresh(published)?;
-            }
-            // A version of ours may be durable, and its publication have failed.
-            return Ok(if right == Right::Write { log.appended() } else { published });
+        let newest = match right {
+            Right::Read => self.take_in()?,
+            Right::Write => self.take_over()?,
+        };
+        let (file, versions) = self.file_and_versions();
+        let Some(versions) = versions else { return Ok(newest) };
+        versions.news.look_for_losses(file)?;
+        if versions.news.is_stale {
+            return Err(VasError::Lost { sid: file.sid() });
         }
-        let newest = log.take_over(published)?;
-        drop(log);
-        self.publish(newest)?;
-        if let Some(lock) = &self.lock {
-            lock.recover();
+        versions.news.seen = versions.news.seen.max(newest);
+        Ok(newest)
+    }
+
+    /// The newest version that was published, taken in from the files.
+    pub(crate) fn take_in(&self) -> Result<VersionNumber, VasError> {
+        let versions = self.versioned();
+        let words = self.file.read_words_but(versions.news.ignored)?;
+        let mut log = versions.log();
+        let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
+        if published > log.appended() {
+            log.refresh(published)?;
+        }
+        Ok(published)
+    }
+
+    /// The version that the holder of the lock builds on. What a dead holder left is put right, and so
+    /// is what a sync that failed left uncertain.
+    fn take_over(&self) -> Result<VersionNumber, VasError> {
+        let published = self.take_in()?;
+        let mut log = self.versioned().log();
+        sync::take_note(&mut log, &self.file)?;
+        if self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent()) {
+            let newest = match log.take_over(published) {
+                Err(VersionsError::Failed { .. }) => {
+                    let whole = log.appended();
+                    sync::renew(&mut log, &self.file, whole)?.unwrap_or(whole)
+                }
+                taken => taken?,
+            };
+            drop(log);
+            self.publish(newest)?;
+            if let Some(lock) = &self.lock {
+                lock.recover();
+            }
+            return Ok(newest);
+        }
+        // A version of ours may be durable, and its publication have failed.
+        let newest = log.appended();
+        if log.has_failed() {
+            return Ok(sync::renew(&mut log, &self.file, newest)?.unwrap_or(newest));
         }
         Ok(newest)
     }
 
     /// Readers see `version` from now on.
     pub(crate) fn publish(&self, version: VersionNumber) -> Result<(), VasError> {
-        Ok(publish(&self.file, version)?)
+        Ok(sync::publish(&self.file, version)?)
     }
 }
 
-fn publish(file: &SegmentFile, version: VersionNumber) -> Result<(), StoreError> {
-    file.write_words(&VersionWords { appended: version.0, published: version.0 })
+/// Opens the versions for a VM that is to write, when no other one can.
+fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log, StoreError> {
+    let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
+    if file.failed_log()?.is_some() {
+        // Its content may be in the page cache alone, and no sync of ours would tell.
+        let folder = HostFolder::from_fd(file.versions_folder()?);
+        let mut log = Log::open_shared(folder, limits, None).map_err(failed)?;
+        sync::take_note(&mut log, file)?;
+        let whole = log.appended();
+        if log.has_failed() {
+            log.renew(whole).map_err(failed)?;
+        }
+    }
+    Log::open(folder, limits).map_err(failed)
 }
 
 /// The versions of a segment. By a VM that is to write, with no other one that can, they are
@@ -199,8 +285,8 @@ fn open(file: &SegmentFile, right: Right, others: OtherWriters) -> Result<Log, S
     let folder = if right == Right::Write { folder } else { folder.read_only() };
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
-        let log = Log::open(folder, limits).map_err(failed)?;
-        publish(file, log.appended())?;
+        let log = recover(file, folder, limits)?;
+        sync::publish(file, log.appended())?;
         return Ok(log);
     }
     let published = match others {

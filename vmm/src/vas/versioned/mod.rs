@@ -5,6 +5,9 @@
 //! - [`copies`]: the memory of those copies
 //! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
 //!   versions, and kept for the next one
+//! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
+//!   program asks for them, waits for them and makes them durable
+//! - [`let_go`]: what nobody sees any more
 //! - [`enter`]: a visit begins and ends; [`commit`]: commit, abort, and facts of a version that are
 //!   no pages (size, root object)
 //!
@@ -19,6 +22,9 @@
 pub(crate) mod commit;
 pub(crate) mod copies;
 mod enter;
+mod let_go;
 pub(crate) mod segment;
+pub(crate) mod sync;
 pub(crate) mod view;
 pub(crate) mod visits;
+mod watch;

@@ -18,6 +18,7 @@ use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
+use crate::store::{OtherWriters, SegmentFile, StoreError};
 use crate::vas::VasError;
 use crate::vm::Machine;
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
@@ -25,22 +26,63 @@ use crate::vm::windows::{FilePiece, PinnedRange, Window};
 /// The segment's log and home file, shared by the threads of the VM.
 pub(crate) type Log = Segment<HostFolder>;
 
+/// See [`piece_bytes`].
+const LAYER_PIECE_BYTES: u64 = 64 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
-    /// The newest version when it was opened, which all may see.
-    opened_at: VersionNumber,
-    /// Of layers, the home file among them, by gigabyte and length: the files grow.
+    /// Of layers, the home file among them, by number of the piece and length: the files grow.
     layers: BTreeMap<(Option<LayerId>, u64, u64), Window>,
     logs: BTreeMap<LogId, Window>,
     zeros: Option<Window>,
+    pub(crate) news: News,
+}
+
+/// What this VM knows of the words that VMs tell each other, besides the versions themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct News {
+    /// Words that were written so often are not looked at.
+    pub(crate) ignored: Option<u64>,
+    /// How often versions had been lost when it last looked.
+    pub(crate) losses: u64,
+    /// The newest version that a thread of this VM has seen or made.
+    pub(crate) seen: VersionNumber,
+    /// That one is lost. The program is told until it attaches the segment anew.
+    pub(crate) is_stale: bool,
+}
+
+impl News {
+    /// What somebody knows who comes now.
+    pub(crate) fn of(file: &SegmentFile, others: OtherWriters) -> Result<News, StoreError> {
+        let ignored = match others {
+            OtherWriters::Live => None,
+            OtherWriters::None => file.words_count()?,
+        };
+        let losses = file.lost_versions()?.map_or(0, |lost| lost.count);
+        Ok(News { ignored, losses, ..News::default() })
+    }
+
+    /// Looks whether versions were lost that this VM has seen.
+    pub(crate) fn look_for_losses(&mut self, file: &SegmentFile) -> Result<(), StoreError> {
+        let Some(lost) = file.lost_versions()?.filter(|lost| lost.count != self.losses) else {
+            return Ok(());
+        };
+        // Of several losses only the last is told of.
+        let is_next = self.losses.checked_add(1) == Some(lost.count);
+        let is_lost = (lost.after + 1..=lost.up_to).contains(&self.seen.0);
+        self.is_stale |= is_lost || !is_next;
+        self.losses = lost.count;
+        Ok(())
+    }
 }
 
 /// Where a page is seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum WindowId {
-    /// A gigabyte of a layer's file, and how much of it; of the home file without a number.
+    /// A piece of a layer's file, by its number, and how much of it; of the home file without a
+    /// layer's number.
     Layer(Option<LayerId>, u64, u64),
     /// A log.
     Log(LogId),
@@ -49,16 +91,9 @@ pub(crate) enum WindowId {
 }
 
 impl VersionedSegment {
-    pub(crate) fn new(log: Log) -> VersionedSegment {
+    pub(crate) fn new(log: Log, news: News) -> VersionedSegment {
         let (layers, logs) = Default::default();
-        let opened_at = log.appended();
-        VersionedSegment { log: Arc::new(Mutex::new(log)), opened_at, layers, logs, zeros: None }
-    }
-
-    /// The version that readers see, by the number that a writer has published. What a power cut left
-    /// of that number may be older than what was committed, until the next writer publishes.
-    pub(crate) fn visible(&self, published: VersionNumber) -> VersionNumber {
-        published.max(self.opened_at)
+        VersionedSegment { log: Arc::new(Mutex::new(log)), layers, logs, zeros: None, news }
     }
 
     /// The log, alone.
@@ -72,9 +107,9 @@ impl VersionedSegment {
     }
 
     /// Puts a log that was opened anew, with more rights, in the place of this one.
-    pub(crate) fn replace_log(&mut self, log: Log) {
-        self.opened_at = log.appended();
+    pub(crate) fn replace_log(&mut self, log: Log, news: News) {
         *self.log() = log;
+        self.news = News { seen: self.news.seen, is_stale: self.news.is_stale, ..news };
     }
 
     /// The window of a page and the page's offset in it, mapped if it was not.
@@ -106,9 +141,10 @@ impl VersionedSegment {
         page: PageIndex,
         layer: Option<LayerId>,
     ) -> Result<(WindowId, u64), VasError> {
+        let most = piece_bytes(layer);
         let offset = page.0 * PAGE_SIZE;
-        let (gib, offset) = (offset / PAGE_SIZE_1G, offset % PAGE_SIZE_1G);
-        let mut mapped = self.layers.range((layer, gib, offset + 1)..=(layer, gib, PAGE_SIZE_1G));
+        let (piece, offset) = (offset / most, offset % most);
+        let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
         let bytes = match mapped.next() {
             Some((&(_, _, bytes), _)) => bytes,
             None => {
@@ -118,12 +154,12 @@ impl VersionedSegment {
                     file: name_of(layer),
                     source,
                 })?;
-                let left = bytes.saturating_sub(gib * PAGE_SIZE_1G);
+                let left = bytes.saturating_sub(piece * most);
                 // Kernel memory and time go by a window's length.
-                left.next_power_of_two().clamp(PAGE_SIZE_2M, PAGE_SIZE_1G)
+                left.next_power_of_two().clamp(PAGE_SIZE_2M, most)
             }
         };
-        Ok((WindowId::Layer(layer, gib, bytes), offset))
+        Ok((WindowId::Layer(layer, piece, bytes), offset))
     }
 
     fn map(&mut self, id: WindowId, machine: &Machine) -> Result<(), VasError> {
@@ -138,9 +174,9 @@ impl VersionedSegment {
         };
         match id {
             WindowId::Zeros => self.zeros = Some(machine.windows.map_anonymous(PAGE_SIZE)?),
-            WindowId::Layer(layer, gib, bytes) => {
-                let window = map(file_of(&log, layer)?, gib * PAGE_SIZE_1G, bytes)?;
-                self.layers.insert((layer, gib, bytes), window);
+            WindowId::Layer(layer, piece, bytes) => {
+                let window = map(file_of(&log, layer)?, piece * piece_bytes(layer), bytes)?;
+                self.layers.insert((layer, piece, bytes), window);
             }
             WindowId::Log(id) => {
                 let gone = VersionsError::Damaged {
@@ -157,7 +193,7 @@ impl VersionedSegment {
 
     fn window(&self, id: WindowId) -> Option<&Window> {
         match id {
-            WindowId::Layer(layer, gib, bytes) => self.layers.get(&(layer, gib, bytes)),
+            WindowId::Layer(layer, piece, bytes) => self.layers.get(&(layer, piece, bytes)),
             WindowId::Log(id) => self.logs.get(&id),
             WindowId::Zeros => self.zeros.as_ref(),
         }
@@ -210,6 +246,12 @@ impl VersionedSegment {
     }
 }
 
+/// Bytes of a file that one window shows, at most. The home file has most pages of its range; a layer
+/// that lies above it may have few, far apart, and there can be many.
+fn piece_bytes(layer: Option<LayerId>) -> u64 {
+    if layer.is_some() { LAYER_PIECE_BYTES } else { PAGE_SIZE_1G }
+}
+
 /// The file with a layer's pages; the home file without a number.
 fn file_of(log: &Log, layer: Option<LayerId>) -> Result<&HostFile, VersionsError> {
     let file = layer.map_or_else(|| log.home_file(), |id| log.layer_file(id));
@@ -237,7 +279,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = HostFolder::open(dir.path()).unwrap();
         let log = Log::create(folder, 1, VersionFacts::default(), Limits::default()).unwrap();
-        let mut segment = VersionedSegment::new(log);
+        let mut segment = VersionedSegment::new(log, News::default());
         let machine = Machine::new().unwrap();
         let mut place = |offset| {
             let source = Source::Log(LogId(1), offset);

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use abi::addr::{PAGE_SIZE, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
-use abi::objects::{LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot};
+use abi::objects::{Durability, LeaseId, Lifetime, NAME_MAX_BYTES, PagePolicy, SegId, SegRoot};
 
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::escape::show_bytes;
@@ -70,10 +70,12 @@ fields! {
     LOCKABLE = 130, 1, "lockable";
     STATE = 131, 1, "state";
     USED = 132, 1, "used";
-    RESERVED_0 = 133, 9, "reserved, first";
+    RESERVED_0 = 133, 1, "reserved, first";
+    DURABILITY = 134, 2, "durability";
+    RESERVED_1 = 136, 6, "reserved, second";
     NAME_LEN = 142, 2, "name length";
     NAME = 144, 256, "name";
-    RESERVED_1 = 400, 92, "reserved, second";
+    RESERVED_2 = 400, 92, "reserved, third";
     KEPT_OF = 492, 8, "kept version of";
     KEPT_NUMBER = 500, 8, "kept version's number";
     CHECKSUM = 508, 4, "checksum";
@@ -149,6 +151,8 @@ pub struct Header {
     pub pages: PagePolicy,
     /// How long it lives.
     pub lifetime: Lifetime,
+    /// When commits survive a power cut; `Each` of a segment that is not versioned.
+    pub durability: Durability,
     /// Whether switching acquires its lock.
     pub lockable: bool,
     /// How it was left.
@@ -213,6 +217,7 @@ impl Header {
         raw.put(BOOT, &self.boot.0);
         raw.put(PAGES, &[self.pages as u8]);
         raw.put(LIFETIME, &[self.lifetime as u8]);
+        raw.put(DURABILITY, &durability_word(self.durability).to_le_bytes());
         raw.put(LOCKABLE, &[u8::from(self.lockable)]);
         raw.put(STATE, &[self.state as u8]);
         raw.put(USED, &[u8::from(self.used)]);
@@ -258,6 +263,7 @@ impl Header {
             reserve_bytes,
             pages: raw.byte(PAGES, "0, 1 or 2", PagePolicy::from_raw)?,
             lifetime: raw.lifetime(kept)?,
+            durability: raw.durability()?,
             lockable: raw.flag(LOCKABLE)?,
             state: if raw.flag(STATE)? { SegmentState::Dirty } else { SegmentState::Clean },
             used: raw.flag(USED)?,
@@ -273,7 +279,11 @@ impl Header {
         if header.lifetime == Lifetime::Versioned && !header.lockable {
             return Err(raw.bad(LOCKABLE, "0".into(), "1 in a versioned segment".into()));
         }
-        for field in [RESERVED_0, RESERVED_1] {
+        if header.lifetime != Lifetime::Versioned && header.durability != Durability::Each {
+            let expected = "0 in a segment that is not versioned".into();
+            return Err(raw.bad(DURABILITY, header.durability.to_string(), expected));
+        }
+        for field in [RESERVED_0, RESERVED_1, RESERVED_2] {
             if raw.raw.slice(field).iter().any(|byte| *byte != 0) {
                 return Err(raw.bad(field, "something".into(), "zeros".into()));
             }
@@ -313,6 +323,23 @@ fn features_of(lifetime: Lifetime, kept: Option<KeptVersion>) -> u64 {
         Lifetime::Versioned => FEATURE_VERSIONED,
     };
     if kept.is_some() { versioned | FEATURE_KEPT } else { versioned }
+}
+
+/// In a header, `each` is 0, as it is in those from before there was anything else.
+fn durability_word(durability: Durability) -> u16 {
+    if durability == Durability::Each { 0 } else { durability.raw() }
+}
+
+fn durability_of(word: u16) -> Option<Durability> {
+    if word == 0 { Some(Durability::Each) } else { Durability::from_raw(word.into()) }
+}
+
+/// The durability that a header says now: two bytes of one sector, which are never torn. `None` if
+/// they mean nothing.
+pub(crate) fn read_durability(file: &File) -> std::io::Result<Option<Durability>> {
+    let mut word = [0; 2];
+    file.read_exact_at(&mut word, DURABILITY.offset as u64)?;
+    Ok(durability_of(u16::from_le_bytes(word)))
 }
 
 /// The bytes, addressed by field.
@@ -445,6 +472,14 @@ impl Checked<'_> {
             return Err(self.bad(INCOMPAT, format!("{found:#x}"), format!("{expected:#x}")));
         }
         Ok(lifetime)
+    }
+
+    fn durability(&self) -> Result<Durability, StoreError> {
+        let word = u16::from_le_bytes(self.raw.get(DURABILITY));
+        let known = "0, 1 to 60000, or 0xfffe";
+        durability_of(word)
+            .filter(|durability| durability_word(*durability) == word)
+            .ok_or_else(|| self.bad(DURABILITY, format!("{word:#x}"), known.into()))
     }
 
     fn base(&self) -> Result<u64, StoreError> {

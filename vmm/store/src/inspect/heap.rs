@@ -176,6 +176,7 @@ mod tests {
             reserve_bytes: 0,
             mode: Mode::PRIVATE,
             lifetime: Lifetime::Persistent,
+            durability: None,
             pages: abi::objects::PagePolicy::Large2M,
             lockable: true,
         };

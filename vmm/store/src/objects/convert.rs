@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use abi::objects::{Lifetime, SegId};
+use abi::objects::{Durability, Lifetime, SegId};
 
 use crate::format::error::{Busy, Object, StoreError, invalid, io_error};
 use crate::format::extent::{DATA_OFFSET, PART_BYTES, part_len};
@@ -126,7 +126,12 @@ impl Store {
         home.file.sync_all().map_err(|e| io_error("sync", &path, e))?;
         let lock = self.lock_exclusive()?;
         self.check_same(segment, before, &lock)?;
-        let header = Header { lifetime: Lifetime::Versioned, lockable: true, ..fresh(segment) };
+        let header = Header {
+            lifetime: Lifetime::Versioned,
+            durability: Durability::DEFAULT,
+            lockable: true,
+            ..fresh(segment)
+        };
         // Left there by a conversion that was killed.
         self.remove_versions(&header);
         self.make_versions(&header, mode, Some(&mut home), &lock)?;
@@ -148,6 +153,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let header = Header {
             lifetime: Lifetime::Persistent,
+            durability: Durability::Each,
             boot: self.boot_of(Lifetime::Persistent),
             ..fresh(segment)
         };
@@ -311,6 +317,7 @@ mod tests {
         let record = s.segment(sid).unwrap();
         assert_eq!((record.header.base, record.mode), (base, mode(0o640)));
         assert!(record.header.lockable && record.header.lifetime == Lifetime::Versioned);
+        assert_eq!(record.header.durability, Durability::DEFAULT);
         let file_bytes = fs::metadata(s.path().join("segments/x")).unwrap().len();
         assert!(file_bytes < 1 << 20, "{file_bytes}");
         has_all(&s, sid);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use abi::addr::{PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
 use abi::layout::{VAS_END, VAS_START};
-use abi::objects::{Lifetime, PagePolicy, SegId, SegRoot};
+use abi::objects::{Durability, Lifetime, PagePolicy, SegId, SegRoot};
 
 use crate::format::counters::Counted;
 use crate::format::error::{Object, StoreError, invalid, io_error};
@@ -33,6 +33,9 @@ pub struct SegmentSpec {
     pub mode: Mode,
     /// How long it lives.
     pub lifetime: Lifetime,
+    /// When commits survive a power cut; only of a versioned segment. `None`:
+    /// [`Durability::DEFAULT`].
+    pub durability: Option<Durability>,
     /// Largest pages to map it with.
     pub pages: PagePolicy,
     /// Whether switching acquires its lock.
@@ -49,6 +52,7 @@ impl SegmentSpec {
             reserve_bytes: 0,
             mode: Mode::PRIVATE,
             lifetime: Lifetime::Persistent,
+            durability: None,
             pages: PagePolicy::Largest,
             lockable: true,
         }
@@ -86,6 +90,18 @@ pub(crate) fn check_lockable(lifetime: Lifetime, lockable: bool) -> Result<(), S
     Err(invalid("`lockable` of a versioned segment", 0, expected))
 }
 
+/// The durability of a new segment.
+fn durability_of(spec: &SegmentSpec) -> Result<Durability, StoreError> {
+    match (spec.lifetime, spec.durability) {
+        (Lifetime::Versioned, chosen) => Ok(chosen.unwrap_or(Durability::DEFAULT)),
+        (_, None) => Ok(Durability::Each),
+        (_, Some(found)) => Err(invalid("the durability", found, ONLY_VERSIONED)),
+    }
+}
+
+/// What has a durability.
+pub(crate) const ONLY_VERSIONED: &str = "none: only versioned segments have one";
+
 fn check_base(base: u64, reserve_bytes: u64) -> Result<u64, StoreError> {
     let fits = base.checked_add(reserve_bytes).is_some_and(|end| end <= VAS_END.raw());
     if base >= VAS_START.raw() && base.is_multiple_of(PAGE_SIZE_2M) && fits {
@@ -100,12 +116,14 @@ impl Store {
     /// Makes a segment of zeros.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and bases and for a
-    /// versioned segment without a lock, [`StoreError::NoRoom`], and the host's errors.
+    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and bases, for a
+    /// versioned segment without a lock, and for a durability of another one, [`StoreError::NoRoom`], and the
+    /// host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
         name.check_new()?;
         let (size_bytes, reserve_bytes) = spec.extent()?;
         check_lockable(spec.lifetime, spec.lockable)?;
+        let durability = durability_of(spec)?;
         let base = spec.base.map(|base| check_base(base, reserve_bytes)).transpose()?;
         let lock = self.lock_exclusive()?;
         self.check_segment_name_free(name, &lock)?;
@@ -123,6 +141,7 @@ impl Store {
             reserve_bytes,
             pages: spec.pages,
             lifetime: spec.lifetime,
+            durability,
             lockable: spec.lockable,
             state: SegmentState::Clean,
             used: false,

@@ -58,8 +58,8 @@ pub struct Location {
     pub left_bytes: u64,
 }
 
-/// A segment, opened by a user who may read it.
-#[derive(Debug)]
+/// A segment, opened by a user who may read it. A clone has the same files open.
+#[derive(Clone, Debug)]
 pub struct SegmentFile {
     main: Arc<File>,
     path: PathBuf,

@@ -1,13 +1,13 @@
 //! Looking segments up, listing, changing and deleting them.
 
-use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot};
+use abi::objects::{Durability, LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot};
 
 use crate::format::counters::Counted;
 use crate::format::error::{Busy, Object, StoreError, invalid, io_error};
 use crate::format::extent::{LOCK_PAGE_OFFSET, first_part, part_len};
 use crate::format::header::{HEADER_BYTES, Header, read_header, write_header};
 use crate::format::name::{Mode, Name};
-use crate::objects::create::{check_lockable, make_parts, round_size, set_len};
+use crate::objects::create::{ONLY_VERSIONED, check_lockable, make_parts, round_size, set_len};
 use crate::objects::dir::or_denied;
 use crate::objects::durable;
 use crate::objects::leases::OpenLease;
@@ -144,6 +144,19 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
         self.change_header(&segment, &lock, |header| header.pages = pages)
+    }
+
+    /// When commits of a versioned segment survive a power cut, from the next one on.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`]; [`StoreError::Invalid`] for a segment that is not versioned.
+    pub fn set_durability(&self, sid: SegId, durability: Durability) -> Result<(), StoreError> {
+        let lock = self.lock_exclusive()?;
+        let segment = self.open_writable(sid, &lock)?;
+        if !segment.is_versioned() {
+            return Err(invalid("the durability", durability, ONLY_VERSIONED));
+        }
+        self.change_header(&segment, &lock, |header| header.durability = durability)
     }
 
     /// The address of the root object.

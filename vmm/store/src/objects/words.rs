@@ -1,5 +1,5 @@
-//! Two numbers in the file of a versioned segment: which version is in the log, and which one
-//! readers may see.
+//! What live VMs tell each other in the file of a versioned segment: which version is in the log, and
+//! which one readers may see; and what became of a sync that failed.
 //!
 //! They are outside the log because other VMs look at them all the time: a reader compares
 //! *published* to know whether its page tables still show the newest version, and the next writer
@@ -13,14 +13,20 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use abi::objects::Durability;
 use spacejmp_versions::checksum::Checksum;
 
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::extent::WORDS_OFFSET;
+use crate::format::header::read_durability;
 use crate::objects::segment::SegmentFile;
 
-/// Bytes of the record: appended, published, how often it was written, and their checksum.
+/// Bytes of a record: two values, how often it was written, and their checksum.
 const BYTES: usize = 32;
+/// Where each record lies in the page: each in a line of the cache, since each has other writers.
+const VERSIONS: u64 = 0;
+const FAILED: u64 = 64;
+const LOST: u64 = 128;
 /// A writer needs no call between two bytes of the record, but the host may take the processor from
 /// it there. Nobody waits longer than this for it: it can die there, too.
 const TRIES: u32 = 100;
@@ -35,17 +41,29 @@ pub struct VersionWords {
     pub published: u64,
 }
 
-/// The words, and how often they have been written.
+/// Versions that readers have seen and that are no more: a sync had failed, and they could not be
+/// read back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LostVersions {
+    /// They are those behind this one,
+    pub after: u64,
+    /// up to this one.
+    pub up_to: u64,
+    /// How often that has happened.
+    pub count: u64,
+}
+
+/// Two values, and how often they have been written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Record {
-    words: VersionWords,
+    values: [u64; 2],
     count: u64,
 }
 
 impl Record {
     fn encode(self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
-        let values = [self.words.appended, self.words.published, self.count];
+        let values = [self.values[0], self.values[1], self.count];
         let (words, _) = bytes.as_chunks_mut::<8>();
         for (word, value) in words.iter_mut().zip(values) {
             *word = value.to_le_bytes();
@@ -59,14 +77,15 @@ impl Record {
 
     /// `None` unless it is whole.
     fn decode(bytes: &[u8; BYTES]) -> Option<Record> {
-        let [appended, published, count, sum] = bytes.as_chunks::<8>().0 else { return None };
-        let words = VersionWords {
-            appended: u64::from_le_bytes(*appended),
-            published: u64::from_le_bytes(*published),
-        };
-        let record = Record { words, count: u64::from_le_bytes(*count) };
+        let [first, second, count, sum] = bytes.as_chunks::<8>().0 else { return None };
+        let values = [first, second].map(|value| u64::from_le_bytes(*value));
+        let record = Record { values, count: u64::from_le_bytes(*count) };
         (*sum == checksum(bytes)).then_some(record)
     }
+}
+
+fn words([appended, published]: [u64; 2]) -> VersionWords {
+    VersionWords { appended, published }
 }
 
 fn checksum(bytes: &[u8; BYTES]) -> [u8; 8] {
@@ -81,7 +100,74 @@ impl SegmentFile {
     /// # Errors
     /// If the host fails; [`StoreError::Invalid`] for a segment that is not versioned.
     pub fn read_words(&self) -> Result<Option<VersionWords>, StoreError> {
-        Ok(self.read_record()?.map(|record| record.words))
+        Ok(self.read_record(VERSIONS)?.map(|record| words(record.values)))
+    }
+
+    /// The same, but for what was written when they had been written `ignored` times. For a VM that
+    /// came when no live VM could write: a power cut, or a lost mount, may have left words that are newer
+    /// than the log.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::read_words`].
+    pub fn read_words_but(&self, ignored: Option<u64>) -> Result<Option<VersionWords>, StoreError> {
+        let record = self.read_record(VERSIONS)?;
+        let record = record.filter(|record| Some(record.count) != ignored);
+        Ok(record.map(|record| words(record.values)))
+    }
+
+    /// How often the versions have been written.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::read_words`].
+    pub fn words_count(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.read_record(VERSIONS)?.map(|record| record.count))
+    }
+
+    /// The log whose sync has failed in some VM: what lies in it may not survive a power cut, whatever a later
+    /// sync says. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::read_words`].
+    pub fn failed_log(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.read_record(FAILED)?.map(|record| record.values[0]))
+    }
+
+    /// Tells all VMs that a sync of a log has failed. Needs no lock: whoever does it at the same time
+    /// has seen the same.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::write_words`].
+    pub fn note_failed_log(&self, log: u64) -> Result<(), StoreError> {
+        self.write_record(FAILED, [log, 0])
+    }
+
+    /// Versions that were lost last.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::read_words`].
+    pub fn lost_versions(&self) -> Result<Option<LostVersions>, StoreError> {
+        let lost =
+            |Record { values: [after, up_to], count }: Record| LostVersions { after, up_to, count };
+        Ok(self.read_record(LOST)?.map(lost))
+    }
+
+    /// Tells all VMs that the versions behind `after`, up to `up_to`, are lost. The caller holds the
+    /// segment's lock, and publishes a newer one afterwards.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::write_words`].
+    pub fn note_lost_versions(&self, after: u64, up_to: u64) -> Result<(), StoreError> {
+        self.write_record(LOST, [after, up_to])
+    }
+
+    /// When a power cut is survived, as the header says it now.
+    ///
+    /// # Errors
+    /// If the host fails; [`StoreError::BadField`].
+    pub fn durability(&self) -> Result<Durability, StoreError> {
+        let read = read_durability(self.file()).map_err(|e| io_error("read", self.path(), e))?;
+        let known = "a durability";
+        read.ok_or_else(|| bad_field(self.path(), "durability", "another number", known))
     }
 
     /// Publishes versions to all VMs. The caller holds the segment's lock for writing, or the store's
@@ -91,20 +177,24 @@ impl SegmentFile {
     /// [`StoreError::Denied`] for a file that is open for reading; if the host fails;
     /// [`StoreError::Invalid`] for a segment that is not versioned.
     pub fn write_words(&self, words: &VersionWords) -> Result<(), StoreError> {
+        self.write_record(VERSIONS, [words.appended, words.published])
+    }
+
+    fn write_record(&self, at: u64, values: [u64; 2]) -> Result<(), StoreError> {
         self.check_writable()?;
-        let count = self.read_record()?.map_or(0, |record| record.count).wrapping_add(1);
-        let bytes = Record { words: *words, count }.encode();
+        let count = self.read_record(at)?.map_or(0, |record| record.count).wrapping_add(1);
+        let bytes = Record { values, count }.encode();
         self.file()
-            .write_all_at(&bytes, WORDS_OFFSET)
+            .write_all_at(&bytes, WORDS_OFFSET + at)
             .map_err(|e| io_error("write", self.path(), e))
     }
 
-    fn read_record(&self) -> Result<Option<Record>, StoreError> {
+    fn read_record(&self, at: u64) -> Result<Option<Record>, StoreError> {
         self.check_versioned()?;
         for _ in 0..TRIES {
             let mut bytes = [0; BYTES];
             self.file()
-                .read_exact_at(&mut bytes, WORDS_OFFSET)
+                .read_exact_at(&mut bytes, WORDS_OFFSET + at)
                 .map_err(|e| io_error("read", self.path(), e))?;
             if bytes == [0; BYTES] {
                 return Ok(None);
@@ -124,7 +214,9 @@ mod tests {
 
     use abi::Errno;
 
-    use super::{BYTES, VersionWords, WORDS_OFFSET};
+    use abi::objects::Durability;
+
+    use super::{BYTES, LostVersions, VersionWords, WORDS_OFFSET};
     use crate::StoreError;
     use crate::testing::{segment, store, versioned};
 
@@ -141,7 +233,40 @@ mod tests {
             a.write_words(&words).unwrap();
             assert_eq!(b.read_words().unwrap(), Some(words));
         }
-        assert_eq!(b.read_record().unwrap().unwrap().count, 3);
+        assert_eq!(b.words_count().unwrap(), Some(3));
+        assert_eq!(b.read_words_but(Some(3)).unwrap(), None);
+        assert!(b.read_words_but(Some(2)).unwrap().is_some());
+    }
+
+    #[test]
+    fn failed_syncs_and_lost_versions_are_told_beside_the_versions() {
+        let s = store();
+        let sid = versioned(&s, "x");
+        let (a, b) = (s.open_segment(sid).unwrap(), s.open_segment(sid).unwrap());
+        a.write_words(&SOME).unwrap();
+        assert_eq!((b.failed_log().unwrap(), b.lost_versions().unwrap()), (None, None));
+        a.note_failed_log(9).unwrap();
+        a.note_lost_versions(4, 6).unwrap();
+        a.note_lost_versions(5, 6).unwrap();
+        assert_eq!(b.failed_log().unwrap(), Some(9));
+        let lost = LostVersions { after: 5, up_to: 6, count: 2 };
+        assert_eq!(b.lost_versions().unwrap(), Some(lost));
+        assert_eq!(b.read_words().unwrap(), Some(SOME));
+    }
+
+    #[test]
+    fn a_durability_that_is_changed_is_seen_by_whoever_has_the_segment() {
+        let s = store();
+        let sid = versioned(&s, "x");
+        let file = s.open_segment(sid).unwrap();
+        assert_eq!(file.durability().unwrap(), Durability::DEFAULT);
+        for durability in [Durability::Each, Durability::Manual] {
+            s.set_durability(sid, durability).unwrap();
+            assert_eq!(file.durability().unwrap(), durability);
+            assert_eq!(s.open_segment(sid).unwrap().header().durability, durability);
+        }
+        let raw = segment(&s, "raw");
+        assert!(matches!(s.set_durability(raw, Durability::Each), Err(StoreError::Invalid { .. })));
     }
 
     #[test]

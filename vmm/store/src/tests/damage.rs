@@ -6,7 +6,7 @@ use std::path::Path;
 
 use abi::Errno;
 use abi::layout::VAS_START;
-use abi::objects::{LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot, VasId};
+use abi::objects::{Durability, LeaseId, Lifetime, PagePolicy, Right, SegId, SegRoot, VasId};
 use proptest::prelude::*;
 
 use crate::format::header::{
@@ -26,6 +26,7 @@ fn header() -> Header {
         reserve_bytes: 4 << 20,
         pages: PagePolicy::Large2M,
         lifetime: Lifetime::Persistent,
+        durability: Durability::Each,
         lockable: true,
         state: SegmentState::Dirty,
         used: true,
@@ -176,6 +177,8 @@ fn a_field_with_an_impossible_value_is_named_even_under_a_right_checksum() {
         ("used", &[0xff]),
         ("reserved, first", &[1]),
         ("reserved, second", &[1]),
+        ("reserved, third", &[1]),
+        ("durability", &[1]),
         ("name length", &[0]),
         ("name length", &[0, 1]),
         ("name length", &[0xff, 0xff]),

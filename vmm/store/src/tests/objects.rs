@@ -21,6 +21,7 @@ fn a_segment_is_found_again_by_another_opener_with_all_it_was_given() {
         reserve_bytes: 3 << 20,
         mode: mode(0o640),
         lifetime: Lifetime::Persistent,
+        durability: None,
         pages: PagePolicy::Small4K,
         lockable: false,
     };

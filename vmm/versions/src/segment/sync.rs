@@ -41,6 +41,8 @@ impl<F: File> LogFile<F> {
 pub struct SyncTicket<F> {
     id: LogId,
     file: Arc<LogFile<F>>,
+    /// The file of the root record, if that may not be durable: it names the log.
+    root: Option<Arc<F>>,
     position: Position,
     is_durable: bool,
 }
@@ -52,11 +54,18 @@ impl<F: File> SyncTicket<F> {
         self.position.version
     }
 
+    /// The log that it syncs.
+    #[must_use]
+    pub fn log(&self) -> LogId {
+        self.id
+    }
+
     /// Syncs. Several may run at once; whatever it returns goes to [`Segment::synced`].
     ///
     /// # Errors
     /// The host's, and every time after one for the same log.
     pub fn run(&self) -> io::Result<()> {
+        self.root.as_ref().map_or(Ok(()), |root| root.sync())?;
         if self.is_durable { Ok(()) } else { self.file.sync() }
     }
 }
@@ -67,7 +76,22 @@ impl<D: Folder> Segment<D> {
     pub fn sync_ticket(&self) -> SyncTicket<D::File> {
         let log = self.stack.current();
         let (file, position) = (Arc::clone(&log.file), self.stack.end);
-        SyncTicket { id: log.header.id, file, position, is_durable: self.stack.durable == position }
+        // Its content is that of a record that was written whole. Who appends writes it anew.
+        let root = (!self.is_root_durable).then(|| Arc::clone(&self.root_file));
+        let is_durable = self.stack.durable == position;
+        SyncTicket { id: log.header.id, file, root, position, is_durable }
+    }
+
+    /// The log that is written to.
+    #[must_use]
+    pub fn current_log(&self) -> LogId {
+        self.stack.current().header.id
+    }
+
+    /// A sync of the current log has failed elsewhere: whatever later ones say, what is not known to be
+    /// durable may not be. As after one that failed here, [`Segment::renew`] is due.
+    pub fn distrust(&mut self) {
+        self.has_failed = true;
     }
 
     /// Takes note of how a ticket's run ended; returns the newest version that is durable.

@@ -90,6 +90,8 @@ fn segment(call: &str, words: &mut Words<'_>) -> Told {
                 pages: words.number() as u8,
                 lockable: words.number() as u8,
                 reserved: 0,
+                durability: 0,
+                reserved_end: [0; 6],
             };
             id(sys::seg_alloc(name, &params))
         }

@@ -177,6 +177,8 @@ fn seg_alloc(state: &mut State) -> String {
         pages: state.random.below(3) as u8,
         lockable: u8::from(state.random.below(3) == 0),
         reserved: 0,
+        durability: 0,
+        reserved_end: [0; 6],
     };
     let made = sys::seg_alloc(name, &params);
     state.sids.extend(made);

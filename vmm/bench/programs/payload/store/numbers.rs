@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spacejmp::sys::{self, Lifetime};
-use spacejmp::{Error, Space, VBTreeMap, VHashMap};
+use spacejmp::{Durability, Error, Space, VBTreeMap, VHashMap};
 
 use crate::json::Object;
 use crate::keys::Keys;
@@ -22,12 +22,19 @@ const WARM_UP: u64 = 8;
 const VISIT: Duration = Duration::from_millis(5);
 const PERIOD: Duration = Duration::from_millis(10);
 
-fn ordered(name: &str, lifetime: Lifetime) -> Result<Space<Ordered>, Error> {
-    Space::options().lifetime(lifetime).open_or_create(name, |_| Ok(VBTreeMap::new()))
+fn ordered(name: &str, lifetime: Lifetime) -> Result<Space<Ordered<'static>>, Error> {
+    let options = Space::<Ordered<'_>>::options().lifetime(lifetime);
+    let options = match lifetime {
+        Lifetime::Versioned => options.durability(Durability::Each),
+        _ => options,
+    };
+    options.open_or_create(name, |_| Ok(VBTreeMap::new()))
 }
 
-fn hashed(name: &str, room: usize) -> Result<Space<Numbers>, Error> {
-    let options = Space::options().lifetime(Lifetime::Versioned);
+/// Each commit is durable when it returns, as the peers' are.
+fn hashed(name: &str, room: usize) -> Result<Space<Numbers<'static>>, Error> {
+    let options = Space::<Numbers<'_>>::options().lifetime(Lifetime::Versioned);
+    let options = options.durability(Durability::Each);
     options.open_or_create(name, |at| VHashMap::with_capacity(at, room))
 }
 
@@ -60,7 +67,8 @@ pub(super) fn load(name: &str, how: &Load) -> Result<Object, String> {
             space.write(|v| {
                 let (map, at) = v.root_mut();
                 let mut map = map.at_mut(at);
-                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
+                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))?;
+                Ok(())
             })
         })?;
     } else {
@@ -85,7 +93,7 @@ fn sync(name: &str, lifetime: Lifetime) -> Result<(), String> {
 }
 
 fn insert_all(
-    space: &Space<Ordered>,
+    space: &Space<Ordered<'_>>,
     keys: &[u64],
     batch: usize,
     value: impl Fn(u64) -> u64,
@@ -94,7 +102,8 @@ fn insert_all(
         space.write(|v| {
             let (map, at) = v.root_mut();
             let mut map = map.at_mut(at);
-            some.iter().try_for_each(|&key| map.insert(key, value(key)).map(drop))
+            some.iter().try_for_each(|&key| map.insert(key, value(key)).map(drop))?;
+            Ok(())
         })
     })
 }
@@ -104,7 +113,7 @@ fn insert_all(
 pub(super) fn update(name: &str, how: &Load, rounds: u64) -> Result<Object, String> {
     let (keys, mut random) = (Keys::new(how.count)?.inserted, Random::new(11));
     let drawn: Vec<u64> = (0..rounds).map(|_| drawn(&keys, &mut random)).collect();
-    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
     let batch = if how.batch == 0 { drawn.len().max(1) } else { how.batch as usize };
     let begin = Instant::now();
     insert_all(&space, &drawn, batch, |key| Keys::value(key) ^ (1 << 61))?;
@@ -114,13 +123,13 @@ pub(super) fn update(name: &str, how: &Load, rounds: u64) -> Result<Object, Stri
         .number("update_ns", begin.elapsed().as_nanos()))
 }
 
-fn in_batches<E: Into<Error>>(
+fn in_batches(
     keys: &[u64],
     batch: usize,
-    insert: impl Fn(&[u64]) -> Result<Result<(), E>, Error>,
+    insert: impl Fn(&[u64]) -> Result<(), Error>,
 ) -> Result<(), String> {
     for some in keys.chunks(batch) {
-        insert(some).map_err(say)?.map_err(|error| say(error.into()))?;
+        insert(some).map_err(say)?;
     }
     Ok(())
 }
@@ -132,15 +141,15 @@ pub(super) fn read(name: &str, count: u64, is_hashed: bool) -> Result<Object, St
     let (mut get, mut scan, mut sums) = (u64::MAX, u64::MAX, (0, 0));
     for _ in 0..2 {
         let (found, walked) = if is_hashed {
-            let space = Space::<Numbers>::open_read_only(name).map_err(say)?;
-            let look = |v: &mut spacejmp::In<Numbers, spacejmp::Read>| {
+            let space = Space::<Numbers<'_>>::open_read_only(name).map_err(say)?;
+            let look = |v: &mut spacejmp::In<Numbers<'_>, spacejmp::Read>| {
                 let map = v.root().at(v);
                 (keys.get_all(|key| map.get(key)), (0, 0))
             };
             space.read(look).map_err(say)?
         } else {
-            let space = Space::<Ordered>::open_read_only(name).map_err(say)?;
-            let look = |v: &mut spacejmp::In<Ordered, spacejmp::Read>| {
+            let space = Space::<Ordered<'_>>::open_read_only(name).map_err(say)?;
+            let look = |v: &mut spacejmp::In<Ordered<'_>, spacejmp::Read>| {
                 let map = v.root().at(v);
                 (keys.get_all(|key| map.get(key)), walk(map.iter()))
             };
@@ -166,7 +175,7 @@ fn walk<'map>(entries: impl Iterator<Item = (&'map u64, &'map u64)>) -> (u64, u6
 /// Changes single values of an ordered map, each in a transaction of its own.
 pub(super) fn put(name: &str, count: u64, rounds: u64, seed: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?.inserted;
-    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
     let (mut random, mut samples) = (Random::new(seed), Samples::default());
     for round in 0..rounds + WARM_UP {
         let key = drawn(&keys, &mut random);
@@ -184,19 +193,20 @@ fn drawn(keys: &[u64], random: &mut Random) -> u64 {
 }
 
 /// Never the value that the key has: a visit that changes nothing is no commit.
-fn put_one(space: &Space<Ordered>, key: u64, round: u64) -> Result<(), String> {
+fn put_one(space: &Space<Ordered<'_>>, key: u64, round: u64) -> Result<(), String> {
     let put = space.write(|v| {
         let (map, at) = v.root_mut();
-        map.at_mut(at).insert(key, Keys::value(key) ^ (1 << 60) ^ round).map(drop)
+        map.at_mut(at).insert(key, Keys::value(key) ^ (1 << 60) ^ round)?;
+        Ok(())
     });
-    put.map_err(say)?.map_err(|error| say(error.into()))
+    put.map_err(say)
 }
 
 /// Visits of 5 ms that look keys up, for `millis` milliseconds, first alone, then while another thread
 /// commits a hundred times a second.
 pub(super) fn beside(name: &str, count: u64, millis: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?.inserted;
-    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
     let time = Duration::from_millis(millis.max(1));
     let read = || {
         let (mut random, mut found, mut visits) = (Random::new(3), 0_u64, 0_u64);
