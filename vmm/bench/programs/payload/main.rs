@@ -84,7 +84,8 @@ Usage: payload SUBCOMMAND [OPTIONS]
   store-commit NAME [--pages N] [--bytes N] [--rounds N] [--marked]
                                       commits of N pages of a versioned segment (in a VM)
   store-fill NAME [--bytes N] [--rounds N]
-                                      commits until it is killed; store-open NAME finds it again
+                                      commits until it is killed; store-open NAME finds it again,
+                                      store-view NAME@TAG a version that was kept
   store-floor FOLDER [--pages N] [--rounds N]
                                       the least that such commits can cost on a disk
   store-trace COMMAND...              what a command with --marked asks the host for

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spacejmp::sys::{self, Lifetime};
-use spacejmp::{Error, Space, VBTreeMap, VHashMap};
+use spacejmp::{Durability, Error, Space, VBTreeMap, VHashMap};
 
 use crate::json::Object;
 use crate::keys::Keys;
@@ -23,11 +23,18 @@ const VISIT: Duration = Duration::from_millis(5);
 const PERIOD: Duration = Duration::from_millis(10);
 
 fn ordered(name: &str, lifetime: Lifetime) -> Result<Space<Ordered<'static>>, Error> {
-    Space::options().lifetime(lifetime).open_or_create(name, |_| Ok(VBTreeMap::new()))
+    let options = Space::<Ordered<'_>>::options().lifetime(lifetime);
+    let options = match lifetime {
+        Lifetime::Versioned => options.durability(Durability::Each),
+        _ => options,
+    };
+    options.open_or_create(name, |_| Ok(VBTreeMap::new()))
 }
 
+/// Each commit is durable when it returns, as the peers' are.
 fn hashed(name: &str, room: usize) -> Result<Space<Numbers<'static>>, Error> {
-    let options = Space::options().lifetime(Lifetime::Versioned);
+    let options = Space::<Numbers<'_>>::options().lifetime(Lifetime::Versioned);
+    let options = options.durability(Durability::Each);
     options.open_or_create(name, |at| VHashMap::with_capacity(at, room))
 }
 
@@ -121,7 +128,10 @@ fn in_batches(
     batch: usize,
     insert: impl Fn(&[u64]) -> Result<(), Error>,
 ) -> Result<(), String> {
-    keys.chunks(batch).try_for_each(|some| insert(some).map_err(say))
+    for some in keys.chunks(batch) {
+        insert(some).map_err(say)?;
+    }
+    Ok(())
 }
 
 /// Looks all keys up in random order and, in an ordered map, goes through them; the better of two

@@ -2,6 +2,7 @@
 //!
 //! - [`commits`]: what a durable commit costs, beside the least that it can cost on the disk; what the
 //!   host is asked for meanwhile
+//! - [`copies`]: tags, clones, rollbacks
 //! - [`numbers`]: loading, reading and changing maps of numbers
 //! - [`opening`]: finding a segment again, after a crash, too
 //! - [`raw`]: versioned spaces beside raw ones
@@ -12,6 +13,7 @@
 //! the peers are not there unless somebody has built them.
 
 mod commits;
+mod copies;
 mod numbers;
 mod opening;
 mod peers;
@@ -40,6 +42,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     numbers::measure(&subjects, progress, &mut report)?;
     raw::measure(&subjects, progress, &mut report)?;
     opening::measure(&subjects, progress, &mut report)?;
+    copies::measure(&subjects, progress, &mut report)?;
     Ok(report)
 }
 
