@@ -205,7 +205,15 @@ fn test(workspace: &Workspace) -> Result<()> {
 /// A small part of each campaign; the long ones are for `cargo xtask crashtest`. Without the rights to
 /// mount, or without a tool, one says that it was skipped.
 fn crashes(workspace: &Workspace) -> Result<()> {
-    let few = CrashtestArgs { states: 300, kills: 20, cuts: 8, blocklog: 16, seed: 0, json: false };
+    let few = CrashtestArgs {
+        states: 300,
+        workload: None,
+        kills: 20,
+        cuts: 8,
+        blocklog: 16,
+        seed: 0,
+        json: false,
+    };
     crashtest::run(workspace, few)
 }
 

@@ -22,6 +22,7 @@ use std::fmt;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use spacejmp_versions::crashes::Workload;
 
 use crate::workspace::Workspace;
 use ledger::Ledger;
@@ -32,6 +33,9 @@ pub(crate) struct CrashtestArgs {
     /// States of the simulated disk to open for each workload, at least
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub(crate) states: u64,
+    /// Only this workload of the simulated disk
+    #[arg(long, value_name = "NAME", value_parser = states::workload)]
+    pub(crate) workload: Option<Workload>,
     /// Times to kill a writing VM, at a random moment; and the calls to the host before which one is
     /// killed, at most
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -95,7 +99,7 @@ pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
         }
         all.insert(name.to_owned(), done.json());
     };
-    states::run(args.states, args.seed, |name, done| tell(name, &done))?;
+    states::run(args.states, args.workload, args.seed, |name, done| tell(name, &done))?;
     if args.kills + args.cuts + args.blocklog > 0 {
         let ledger = Ledger::build(workspace)?;
         if args.kills > 0 {

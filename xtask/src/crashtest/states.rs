@@ -10,12 +10,25 @@ use super::Done;
 const STEPS: u64 = 60;
 const STATES_A_CUT: u64 = 10;
 
+/// A workload by its name.
+pub(super) fn workload(name: &str) -> Result<Workload, String> {
+    let mut all = Workload::ALL.into_iter();
+    let names = || Workload::ALL.map(Workload::name).join(", ");
+    all.find(|workload| workload.name() == name).ok_or_else(|| format!("there are {}", names()))
+}
+
 /// Checks every workload until enough states were opened.
 ///
 /// # Errors
 /// The first state from which something was lost.
-pub(super) fn run(states: u64, seed: u64, mut tell: impl FnMut(&str, Done)) -> Result<()> {
-    for workload in Workload::ALL {
+pub(super) fn run(
+    states: u64,
+    only: Option<Workload>,
+    seed: u64,
+    mut tell: impl FnMut(&str, Done),
+) -> Result<()> {
+    let is_asked = |workload: &Workload| only.is_none_or(|asked| asked == *workload);
+    for workload in Workload::ALL.into_iter().filter(is_asked) {
         let mut sum = Checked::default();
         for seed in seed.. {
             if sum.states >= states {

@@ -7,25 +7,46 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io::Read;
+use std::sync::PoisonError;
 
 use abi::addr::PAGE_SIZE;
 use abi::objects::{SegId, SegRoot};
+use rustix::fs::OFlags;
 use serde::Serialize;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
+use spacejmp_versions::root::FILE_NAME as ROOT;
 use spacejmp_versions::segment::{Limits, Source};
 use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 
-use crate::format::error::{StoreError, bad_field};
+use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::header::Header;
 use crate::objects::dir::Dir;
 use crate::objects::segment::SegmentFile;
 use crate::objects::sparse::runs;
 use crate::objects::store::Store;
+use crate::objects::words::VersionWords;
 
 /// How often somebody looks while a writer changes the files.
 const TRIES: u32 = 20;
+
+/// What the newest version of some segments was, and what their files said then.
+pub(crate) type KnownNewest = BTreeMap<SegId, (State, VersionFacts)>;
+
+/// Segments of which that is remembered.
+const KNOWN_MAX: usize = 64;
+/// A root record with everything in it is shorter.
+const ROOT_BYTES_MAX: u64 = 1 << 20;
+
+/// What the newest version follows from: nothing is appended without a live writer, and by one
+/// nothing that readers may see without being published.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct State {
+    root: Vec<u8>,
+    words: Option<VersionWords>,
+}
 
 /// The newest version of a segment.
 #[derive(Debug)]
@@ -184,6 +205,36 @@ impl Store {
                 Err(source) => return Err(segment.of_versions()(source)),
             }
         }
+    }
+
+    /// Has size and root of a versioned segment be those of its newest version. What was found for the
+    /// same root record and the same published version is not looked for again: without a live writer,
+    /// that means reading a log to its end.
+    pub(crate) fn show_newest_known(&self, segment: &mut SegmentFile) -> Result<(), StoreError> {
+        if !segment.is_versioned() {
+            return Ok(());
+        }
+        let words = if self.is_written(segment.sid()) { segment.read_words()? } else { None };
+        let mut root = Vec::new();
+        let folder = segment.versions_dir()?;
+        let file = folder.open_file(ROOT, OFlags::RDONLY)?;
+        let read = file.take(ROOT_BYTES_MAX).read_to_end(&mut root);
+        read.map_err(|e| io_error("read", &folder.path_of(ROOT), e))?;
+        let state = State { root, words };
+        let known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(&segment.sid()).filter(|known| known.0 == state) {
+            return segment.show_version(&found.1);
+        }
+        drop(known);
+        let newest = self.show_newest(segment)?;
+        if let Some(facts) = newest.as_ref().and_then(Newest::facts) {
+            let mut known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(segment.sid(), (state, facts.clone()));
+        }
+        Ok(())
     }
 
     /// Has size and root of a versioned segment be those of its newest version, and returns that.

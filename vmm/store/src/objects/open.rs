@@ -50,7 +50,7 @@ impl Store {
             let lock = self.lock_shared()?;
             let mut segment = self.open_by_id(sid, &lock)?;
             if !self.is_gone(segment.header(), &lock) {
-                self.show_newest(&mut segment)?;
+                self.show_newest_known(&mut segment)?;
                 return Ok(segment);
             }
             segment.name().clone()

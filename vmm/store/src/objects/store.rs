@@ -18,6 +18,7 @@ use crate::format::text::later;
 use crate::objects::dir::{Dir, denied, read_bounded};
 use crate::objects::fresh::random_id;
 use crate::objects::index::{SegmentIndex, VasIndex};
+use crate::objects::newest::KnownNewest;
 use crate::objects::patience::Patience;
 use crate::objects::segment::check_len;
 
@@ -48,6 +49,7 @@ pub struct Store {
     pub(crate) patience: Arc<Patience>,
     pub(crate) segment_index: Mutex<SegmentIndex>,
     pub(crate) vas_index: Mutex<VasIndex>,
+    pub(crate) known_newest: Mutex<KnownNewest>,
 }
 
 impl Store {
@@ -106,6 +108,7 @@ impl Store {
             root: Arc::new(root),
             segment_index: Mutex::default(),
             vas_index: Mutex::default(),
+            known_newest: Mutex::default(),
         })
     }
 

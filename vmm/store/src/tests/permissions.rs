@@ -3,6 +3,7 @@
 //! Only root can become another user: these tests run themselves again as `nobody`.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -45,14 +46,17 @@ fn as_nobody(store: &Store, test: &str) {
     let program = store.path().join("..").join("test-program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let output = Command::new(&program)
-        .args(["--exact", &format!("tests::permissions::{test}")])
-        .env(PATH, store.path())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
+    let mut run = Command::new(&program);
+    run.args(["--exact", &format!("tests::permissions::{test}")]).env(PATH, store.path());
+    run.current_dir("/").uid(NOBODY).gid(NOBODY);
+    let output = loop {
+        match run.output() {
+            // A test that starts a program at this moment has a copy of the descriptor by which
+            // this one was written, until it runs that.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => break output.unwrap(),
+        }
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
