@@ -5,8 +5,8 @@ use abi::Errno;
 use super::{failed, name};
 use crate::error::{Error, ObjectKind, Result};
 use crate::sys::{
-    self, EMPTY_SEG_STAT, Lifetime, PagePolicy, Right, SegId, SegParams, SegRoot, SegStat,
-    seg_command,
+    self, Durability, EMPTY_SEG_STAT, Lifetime, PagePolicy, Right, SegId, SegParams, SegRoot,
+    SegStat, seg_command,
 };
 
 /// A segment: memory with a name and an address of its own, which exists until it is deleted.
@@ -99,6 +99,12 @@ impl SegmentOptions {
     /// How long its content lives. Without it: until deleted.
     pub fn lifetime(mut self, lifetime: Lifetime) -> SegmentOptions {
         self.params.lifetime = lifetime as u8;
+        self
+    }
+
+    /// When the commits of a versioned segment survive a power cut; every 100 ms if this is not called.
+    pub fn durability(mut self, durability: Durability) -> SegmentOptions {
+        self.params.durability = durability.raw();
         self
     }
 

@@ -17,7 +17,7 @@ use crate::location::wait::{LockMode, Wait};
 use crate::objects::failed;
 use crate::objects::segment::{Segment, SegmentOptions};
 use crate::objects::vas::Vas;
-use crate::sys::{Lifetime, PagePolicy, Right, SegRoot};
+use crate::sys::{Durability, Lifetime, PagePolicy, Right, SegRoot};
 use crate::token::{At, Read, Write};
 
 /// How a space is made, from [`Space::options`]; opening one that exists needs none of it.
@@ -65,6 +65,12 @@ impl<V: Brand> SpaceOptions<V> {
     /// How long its content lives. Without it: until deleted.
     pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
         self.segment.params.lifetime = lifetime as u8;
+        self
+    }
+
+    /// When the commits of a versioned space survive a power cut; every 100 ms if this is not called.
+    pub fn durability(mut self, durability: Durability) -> SpaceOptions<V> {
+        self.segment.params.durability = durability.raw();
         self
     }
 

@@ -37,9 +37,9 @@ use crate::call_page::CallPage;
 
 pub use crate::handle::VasHandle;
 pub use abi::objects::{
-    Attachment, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right, SegId,
-    SegParams, SegRoot, SegStat, VasId, VasStat, attach, clone, seg_ctl as seg_command,
-    vas_ctl as vas_command,
+    Attachment, Durability, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right,
+    SegId, SegParams, SegRoot, SegStat, SyncInterval, VasId, VasStat, attach, clone,
+    seg_ctl as seg_command, vas_ctl as vas_command,
 };
 #[doc(hidden)]
 pub use growth::SegGrowth;

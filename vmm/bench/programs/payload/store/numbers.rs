@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spacejmp::{Error, Lifetime, Space, VBTreeMap, VHashMap};
+use spacejmp::{Durability, Error, Lifetime, Space, VBTreeMap, VHashMap};
 
 use crate::json::Object;
 use crate::keys::Keys;
@@ -21,12 +21,12 @@ const VISIT: Duration = Duration::from_millis(5);
 const PERIOD: Duration = Duration::from_millis(10);
 
 fn ordered(name: &str) -> Result<Space<Ordered>, Error> {
-    let options = Space::options().lifetime(Lifetime::Versioned);
+    let options = Space::options().lifetime(Lifetime::Versioned).durability(Durability::Each);
     options.open_or_create(name, |_| Ok(VBTreeMap::new()))
 }
 
 fn hashed(name: &str, room: usize) -> Result<Space<Numbers>, Error> {
-    let options = Space::options().lifetime(Lifetime::Versioned);
+    let options = Space::options().lifetime(Lifetime::Versioned).durability(Durability::Each);
     options.open_or_create(name, |at| VHashMap::with_capacity(at, room))
 }
 

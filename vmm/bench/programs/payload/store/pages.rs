@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use spacejmp::sys::{self, Lifetime, PagePolicy, VasHandle};
+use spacejmp::sys::{self, Durability, Lifetime, PagePolicy, VasHandle};
 
 use super::marks;
 use crate::json::Object;
@@ -34,6 +34,7 @@ impl Pages {
     pub(super) fn find_or_make(name: &str, bytes: u64) -> Result<Pages, String> {
         let mut params = sized(bytes, PagePolicy::Largest);
         (params.lifetime, params.lockable) = (Lifetime::Versioned as u8, 1);
+        params.durability = Durability::Each.raw();
         if sys::vas_find(name).is_err() {
             make(name, 1, &params)?;
         }
